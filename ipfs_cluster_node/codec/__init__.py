@@ -1,0 +1,1 @@
+"""Protos and Arrow to core values and back; proto types stop here."""

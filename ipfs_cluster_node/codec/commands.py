@@ -1,0 +1,346 @@
+"""Commands of the log: core values to bytes and back.
+
+Reads what older releases wrote: an unset field means what it meant when it did not exist.
+"""
+
+from ipfs_cluster_node.core import commands as core
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import Did, NodeId, TaskId
+from ipfs_cluster_node.core.model import (
+    AttemptId,
+    AttemptOutcome,
+    Liveness,
+    Principal,
+    Role,
+    TaskFailure,
+    TaskInput,
+    TaskResult,
+    TaskSpec,
+)
+from ipfs_cluster_node.log.v1 import command_pb2 as pb
+
+
+def encode_command(command: core.Command) -> bytes:
+    """Encode a command for the log."""
+    message = pb.Command(at_ms=command.at_ms, caller=command.caller, request_id=command.request_id)
+    match command.body:
+        case core.BootstrapCluster() as body:
+            message.bootstrap_cluster.cluster_id = body.cluster_id
+            message.bootstrap_cluster.cluster_name = body.cluster_name
+            message.bootstrap_cluster.principals.extend(map(principal_to_log, body.principals))
+        case core.CreateJoinToken() as body:
+            message.create_join_token.CopyFrom(
+                pb.CreateJoinToken(
+                    token_id=body.token_id,
+                    secret_hash=body.secret_hash,
+                    role=body.role,
+                    expires_at_ms=body.expires_at_ms,
+                    uses_max=body.uses_max,
+                    addresses=body.addresses,
+                )
+            )
+        case core.RedeemJoinToken() as body:
+            message.redeem_join_token.CopyFrom(
+                pb.RedeemJoinToken(
+                    token_id=body.token_id,
+                    secret_hash=body.secret_hash,
+                    did=body.did,
+                    name=body.name,
+                    endpoints=body.endpoints,
+                )
+            )
+        case core.RegisterNode() as body:
+            message.register_node.CopyFrom(
+                pb.RegisterNode(
+                    node_id=body.node_id,
+                    endpoints=body.endpoints,
+                    task_types=body.task_types,
+                    slot_count=body.slot_count,
+                    version=body.version,
+                )
+            )
+        case core.SetLiveness() as body:
+            message.set_liveness.SetInParent()
+            message.set_liveness.alive_node_ids.extend(body.alive)
+            message.set_liveness.dead_node_ids.extend(body.dead)
+        case core.RemoveNode() as body:
+            message.remove_node.node_id = body.node_id
+        case core.ProposeConfig() as body:
+            message.propose_config.key = body.key
+            message.propose_config.value = body.value
+        case core.AddContent() as body:
+            message.add_content.CopyFrom(
+                pb.AddContent(
+                    cid=body.cid, size_bytes=body.size_bytes, node_ids=body.holders, name=body.name
+                )
+            )
+        case core.ExpireRecords():
+            message.expire_records.SetInParent()
+        case _:
+            _encode_task_command(message, command.body)
+    return message.SerializeToString()
+
+
+def _encode_task_command(message: pb.Command, body: core.CommandBody) -> None:
+    match body:
+        case core.SubmitTasks():
+            message.submit_tasks.task_ids.extend(body.task_ids)
+            message.submit_tasks.specs.extend(map(spec_to_log, body.specs))
+            message.submit_tasks.fingerprint = body.fingerprint
+        case core.AssignTasks():
+            message.assign_tasks.task_ids.extend(task_id for task_id, _ in body.assignments)
+            message.assign_tasks.node_ids.extend(node_id for _, node_id in body.assignments)
+        case core.FinishAttempts():
+            message.finish_attempts.node_id = body.node_id
+            for outcome in body.outcomes:
+                entry = message.finish_attempts.outcomes.add(retryable=outcome.retryable)
+                entry.id.task_id, entry.id.attempt = outcome.id.task_id, outcome.id.attempt
+                if outcome.result is not None:
+                    entry.result.CopyFrom(result_to_log(outcome.result))
+                if outcome.failure is not None:
+                    entry.failure.CopyFrom(failure_to_log(outcome.failure))
+        case core.RequeueAttempts():
+            message.requeue_attempts.SetInParent()
+            for attempt in body.ids:
+                message.requeue_attempts.ids.add(task_id=attempt.task_id, attempt=attempt.attempt)
+        case core.CancelTask():
+            message.cancel_task.task_id = body.task_id
+        case _:
+            raise TypeError(f"{type(body).__name__} has no place in the log")
+
+
+def decode_command(data: bytes) -> core.Command:
+    """Decode a command of the log.
+
+    Raises:
+        ClusterError: INTERNAL, for bytes that are no command of this or an older release.
+    """
+    message = pb.Command.FromString(data)
+    kind = message.WhichOneof("command")
+    decoder = _DECODERS.get(kind or "")
+    if decoder is None:
+        raise ClusterError(
+            Reason.INTERNAL, "the log holds a command of a newer release; upgrade this node"
+        )
+    return core.Command(
+        at_ms=message.at_ms,
+        caller=message.caller,
+        request_id=message.request_id,
+        body=decoder(message),
+    )
+
+
+def _bootstrap_cluster(message: pb.Command) -> core.CommandBody:
+    body = message.bootstrap_cluster
+    return core.BootstrapCluster(
+        cluster_id=body.cluster_id,
+        cluster_name=body.cluster_name,
+        principals=tuple(map(principal_from_log, body.principals)),
+    )
+
+
+def _create_join_token(message: pb.Command) -> core.CommandBody:
+    body = message.create_join_token
+    return core.CreateJoinToken(
+        token_id=body.token_id,
+        secret_hash=body.secret_hash,
+        role=Role(body.role),
+        expires_at_ms=body.expires_at_ms,
+        uses_max=body.uses_max,
+        addresses=tuple(body.addresses),
+    )
+
+
+def _redeem_join_token(message: pb.Command) -> core.CommandBody:
+    body = message.redeem_join_token
+    return core.RedeemJoinToken(
+        token_id=body.token_id,
+        secret_hash=body.secret_hash,
+        did=Did(body.did),
+        name=body.name,
+        endpoints=tuple(body.endpoints),
+    )
+
+
+def _register_node(message: pb.Command) -> core.CommandBody:
+    body = message.register_node
+    return core.RegisterNode(
+        node_id=NodeId(body.node_id),
+        endpoints=tuple(body.endpoints),
+        task_types=tuple(body.task_types),
+        slot_count=body.slot_count,
+        version=body.version,
+    )
+
+
+def _set_liveness(message: pb.Command) -> core.CommandBody:
+    body = message.set_liveness
+    return core.SetLiveness(
+        alive=tuple(map(NodeId, body.alive_node_ids)), dead=tuple(map(NodeId, body.dead_node_ids))
+    )
+
+
+def _submit_tasks(message: pb.Command) -> core.CommandBody:
+    body = message.submit_tasks
+    return core.SubmitTasks(
+        task_ids=tuple(map(TaskId, body.task_ids)),
+        specs=tuple(map(spec_from_log, body.specs)),
+        fingerprint=body.fingerprint,
+    )
+
+
+def _assign_tasks(message: pb.Command) -> core.CommandBody:
+    body = message.assign_tasks
+    return core.AssignTasks(
+        assignments=tuple(
+            zip(map(TaskId, body.task_ids), map(NodeId, body.node_ids), strict=False)
+        )
+    )
+
+
+def _finish_attempts(message: pb.Command) -> core.CommandBody:
+    body = message.finish_attempts
+    return core.FinishAttempts(
+        node_id=NodeId(body.node_id),
+        outcomes=tuple(
+            AttemptOutcome(
+                id=AttemptId(TaskId(outcome.id.task_id), outcome.id.attempt),
+                result=result_from_log(outcome.result) if outcome.HasField("result") else None,
+                failure=failure_from_log(outcome.failure) if outcome.HasField("failure") else None,
+                retryable=outcome.retryable,
+            )
+            for outcome in body.outcomes
+        ),
+    )
+
+
+def _requeue_attempts(message: pb.Command) -> core.CommandBody:
+    return core.RequeueAttempts(
+        ids=tuple(
+            AttemptId(TaskId(a.task_id), a.attempt) for a in message.requeue_attempts.ids
+        )
+    )
+
+
+def _add_content(message: pb.Command) -> core.CommandBody:
+    body = message.add_content
+    return core.AddContent(
+        cid=body.cid,
+        size_bytes=body.size_bytes,
+        holders=tuple(map(NodeId, body.node_ids)),
+        name=body.name,
+    )
+
+
+_DECODERS = {
+    "bootstrap_cluster": _bootstrap_cluster,
+    "create_join_token": _create_join_token,
+    "redeem_join_token": _redeem_join_token,
+    "register_node": _register_node,
+    "set_liveness": _set_liveness,
+    "remove_node": lambda m: core.RemoveNode(node_id=NodeId(m.remove_node.node_id)),
+    "propose_config": lambda m: core.ProposeConfig(
+        key=m.propose_config.key, value=m.propose_config.value
+    ),
+    "submit_tasks": _submit_tasks,
+    "assign_tasks": _assign_tasks,
+    "finish_attempts": _finish_attempts,
+    "requeue_attempts": _requeue_attempts,
+    "cancel_task": lambda m: core.CancelTask(task_id=TaskId(m.cancel_task.task_id)),
+    "expire_records": lambda _m: core.ExpireRecords(),
+    "add_content": _add_content,
+}
+
+
+def principal_to_log(principal: Principal) -> pb.Principal:
+    """Encode a principal."""
+    return pb.Principal(
+        did=principal.did,
+        name=principal.name,
+        role=principal.role,
+        endpoints=principal.endpoints,
+        incarnation=principal.incarnation,
+        enrolled_at_ms=principal.enrolled_at_ms,
+        removed=principal.removed,
+        liveness=principal.liveness,
+        liveness_at_ms=principal.liveness_at_ms,
+        task_types=principal.task_types,
+        slot_count=principal.slot_count,
+        version=principal.version,
+    )
+
+
+def principal_from_log(message: pb.Principal) -> Principal:
+    """Decode a principal."""
+    return Principal(
+        did=Did(message.did),
+        name=message.name,
+        role=Role(message.role),
+        endpoints=tuple(message.endpoints),
+        incarnation=message.incarnation,
+        enrolled_at_ms=message.enrolled_at_ms,
+        removed=message.removed,
+        liveness=Liveness(message.liveness),
+        liveness_at_ms=message.liveness_at_ms,
+        task_types=tuple(message.task_types),
+        slot_count=message.slot_count,
+        version=message.version,
+    )
+
+
+def spec_to_log(spec: TaskSpec) -> pb.TaskSpec:
+    """Encode what a submitter asked for."""
+    return pb.TaskSpec(
+        task_type=spec.task_type,
+        payload=spec.payload,
+        content_type=spec.content_type,
+        inputs=[pb.TaskInput(name=i.name, cid=i.cid, format=i.format) for i in spec.inputs],
+        attempt_timeout_ms=spec.attempt_timeout_ms,
+        attempt_count_max=spec.attempt_count_max,
+        priority=spec.priority,
+        namespace=spec.namespace,
+    )
+
+
+def spec_from_log(message: pb.TaskSpec) -> TaskSpec:
+    """Decode what a submitter asked for."""
+    return TaskSpec(
+        task_type=message.task_type,
+        payload=message.payload,
+        content_type=message.content_type,
+        inputs=tuple(TaskInput(i.name, i.cid, i.format) for i in message.inputs),
+        attempt_timeout_ms=message.attempt_timeout_ms,
+        attempt_count_max=message.attempt_count_max,
+        priority=message.priority,
+        namespace=message.namespace,
+    )
+
+
+def result_to_log(result: TaskResult) -> pb.TaskResult:
+    """Encode a result."""
+    return pb.TaskResult(
+        data=result.data,
+        content_type=result.content_type,
+        cid=result.cid,
+        size_bytes=result.size_bytes,
+    )
+
+
+def result_from_log(message: pb.TaskResult) -> TaskResult:
+    """Decode a result."""
+    return TaskResult(
+        data=message.data,
+        content_type=message.content_type,
+        cid=message.cid,
+        size_bytes=message.size_bytes,
+    )
+
+
+def failure_to_log(failure: TaskFailure) -> pb.TaskFailure:
+    """Encode a failure."""
+    return pb.TaskFailure(reason=failure.reason, message=failure.message)
+
+
+def failure_from_log(message: pb.TaskFailure) -> TaskFailure:
+    """Decode a failure."""
+    return TaskFailure(Reason(message.reason), message.message)

@@ -1,0 +1,132 @@
+"""`ClusterError` to a gRPC status with details, and back. Shared by servers and clients."""
+
+from datetime import timedelta
+from typing import Final
+
+import grpc
+from google.protobuf.any_pb2 import Any
+from google.rpc.code_pb2 import Code
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+
+from ipfs_cluster_node.core.errors import ClusterError, FieldViolation, Reason
+
+ERROR_DOMAIN: Final = "ipfs_cluster_node"
+STATUS_DETAILS_KEY: Final = "grpc-status-details-bin"
+MESSAGE_CHARS_MAX: Final = 2048
+"""Longest status message; trailers have a hard limit of 16 KiB in all."""
+
+STATUS_BY_REASON: Final = {
+    Reason.INTERNAL: grpc.StatusCode.INTERNAL,
+    Reason.INVALID_ARGUMENT: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.PAYLOAD_TOO_LARGE: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.REQUEST_ID_REUSED: grpc.StatusCode.ALREADY_EXISTS,
+    Reason.DEADLINE_EXCEEDED: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Reason.OVERLOADED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.SHUTTING_DOWN: grpc.StatusCode.UNAVAILABLE,
+    Reason.CALLER_UNKNOWN: grpc.StatusCode.UNAUTHENTICATED,
+    Reason.CALLER_NOT_ALLOWED: grpc.StatusCode.PERMISSION_DENIED,
+    Reason.CERTIFICATE_INVALID: grpc.StatusCode.UNAUTHENTICATED,
+    Reason.NOT_LEADER: grpc.StatusCode.UNAVAILABLE,
+    Reason.NO_LEADER: grpc.StatusCode.UNAVAILABLE,
+    Reason.UNKNOWN_OUTCOME: grpc.StatusCode.UNAVAILABLE,
+    Reason.LOG_STORAGE_FAILED: grpc.StatusCode.UNAVAILABLE,
+    Reason.UNREACHABLE: grpc.StatusCode.UNAVAILABLE,
+    Reason.MEMBER_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.MEMBERSHIP_CHANGE_IN_PROGRESS: grpc.StatusCode.UNAVAILABLE,
+    Reason.PEER_UNREACHABLE: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.QUORUM_AT_RISK: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.TOKEN_INVALID: grpc.StatusCode.PERMISSION_DENIED,
+    Reason.TOKEN_EXPIRED: grpc.StatusCode.PERMISSION_DENIED,
+    Reason.TOKEN_USED: grpc.StatusCode.PERMISSION_DENIED,
+    Reason.PROOF_INVALID: grpc.StatusCode.PERMISSION_DENIED,
+    Reason.TASK_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.TOO_MANY_TASKS: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.TASK_FINISHED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.STALE_ATTEMPT: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.TASK_TYPE_UNKNOWN: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.HANDLER_FAILED: grpc.StatusCode.UNKNOWN,
+    Reason.ATTEMPT_TIMED_OUT: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Reason.WORKER_LOST: grpc.StatusCode.ABORTED,
+    Reason.TASK_CANCELLED: grpc.StatusCode.CANCELLED,
+    Reason.TASK_INPUT_INVALID: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.SQL_FAILED: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.MALFORMED_CID: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.CONTENT_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.BLOCK_MISMATCH: grpc.StatusCode.DATA_LOSS,
+    Reason.STORAGE_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.HOLDERS_MISSING: grpc.StatusCode.UNAVAILABLE,
+    Reason.CONFIG_INVALID: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.HOME_MISSING: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.HOME_IN_USE: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.HOME_EXISTS: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.HOME_DAMAGED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.PORT_IN_USE: grpc.StatusCode.FAILED_PRECONDITION,
+}
+
+_REASON_BY_STATUS: Final = {
+    grpc.StatusCode.DEADLINE_EXCEEDED: Reason.DEADLINE_EXCEEDED,
+    grpc.StatusCode.UNAVAILABLE: Reason.UNREACHABLE,
+    grpc.StatusCode.UNAUTHENTICATED: Reason.CALLER_UNKNOWN,
+    grpc.StatusCode.PERMISSION_DENIED: Reason.CALLER_NOT_ALLOWED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: Reason.OVERLOADED,
+    grpc.StatusCode.INVALID_ARGUMENT: Reason.INVALID_ARGUMENT,
+}
+
+
+def status_details(error: ClusterError) -> bytes:
+    """Encode the `google.rpc.Status` that travels in the trailers."""
+    status = Status(
+        code=STATUS_BY_REASON[error.reason].value[0], message=str(error)[:MESSAGE_CHARS_MAX]
+    )
+    details = [ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN, metadata=dict(error.metadata))]
+    packed = [_pack(detail) for detail in details]
+    if error.retry_after is not None:
+        retry = RetryInfo()
+        retry.retry_delay.FromTimedelta(error.retry_after)
+        packed.append(_pack(retry))
+    if error.violations:
+        bad = BadRequest()
+        for violation in error.violations:
+            bad.field_violations.add(field=violation.field, description=violation.description)
+        packed.append(_pack(bad))
+    status.details.extend(packed)
+    return status.SerializeToString()
+
+
+def error_from_rpc(rpc_error: grpc.aio.AioRpcError) -> ClusterError:
+    """Read the error that a server sent; an answer without details gets the nearest reason."""
+    for key, value in rpc_error.trailing_metadata() or ():
+        if key == STATUS_DETAILS_KEY and isinstance(value, bytes):
+            return _error_from_status(Status.FromString(value))
+    code = rpc_error.code()
+    message = (rpc_error.details() or code.name.lower())[:MESSAGE_CHARS_MAX]
+    return ClusterError(_REASON_BY_STATUS.get(code, Reason.INTERNAL), message)
+
+
+def _error_from_status(status: Status) -> ClusterError:
+    reason, metadata = Reason.INTERNAL, {}
+    retry_after: timedelta | None = None
+    violations: list[FieldViolation] = []
+    info, retry, bad = ErrorInfo(), RetryInfo(), BadRequest()
+    for detail in status.details:
+        if detail.Unpack(info) and info.domain == ERROR_DOMAIN:
+            reason = Reason.__members__.get(info.reason, Reason.INTERNAL)
+            metadata = dict(info.metadata)
+        elif detail.Unpack(retry):
+            retry_after = retry.retry_delay.ToTimedelta()
+        elif detail.Unpack(bad):
+            violations += [FieldViolation(v.field, v.description) for v in bad.field_violations]
+    return ClusterError(
+        reason,
+        status.message or Code.Name(status.code),
+        metadata=metadata,
+        retry_after=retry_after,
+        violations=tuple(violations),
+    )
+
+
+def _pack(message: ErrorInfo | RetryInfo | BadRequest) -> Any:
+    packed = Any()
+    packed.Pack(message)
+    return packed

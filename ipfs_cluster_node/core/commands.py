@@ -1,0 +1,161 @@
+"""What may enter the log.
+
+Ids and times were decided before a command is proposed; `ClusterState.apply` takes them as they
+are, so every replica comes to the same state.
+"""
+
+from dataclasses import dataclass
+
+from ipfs_cluster_node.core.ids import Did, NodeId, TaskId
+from ipfs_cluster_node.core.model import AttemptId, AttemptOutcome, Principal, Role, TaskSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BootstrapCluster:
+    """The first entry of a cluster's log."""
+
+    cluster_id: str
+    cluster_name: str
+    principals: tuple[Principal, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateJoinToken:
+    """A join token was made; its secret never enters the log."""
+
+    token_id: str
+    secret_hash: bytes
+    role: Role
+    expires_at_ms: int
+    uses_max: int
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedeemJoinToken:
+    """A joiner, whose possession of `did` was checked, shows a token."""
+
+    token_id: str
+    secret_hash: bytes
+    did: Did
+    name: str
+    endpoints: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegisterNode:
+    """A node came up."""
+
+    node_id: NodeId
+    endpoints: tuple[str, ...]
+    task_types: tuple[str, ...]
+    slot_count: int
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetLiveness:
+    """Nodes were heard again, or no longer; the attempts of the latter are lost."""
+
+    alive: tuple[NodeId, ...] = ()
+    dead: tuple[NodeId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveNode:
+    """A node leaves for good."""
+
+    node_id: NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProposeConfig:
+    """A setting changes."""
+
+    key: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitTasks:
+    """Tasks come in, all or none."""
+
+    task_ids: tuple[TaskId, ...]
+    specs: tuple[TaskSpec, ...]
+    fingerprint: bytes
+    """SHA-256 of what was asked, to tell a repeat from another request under the same id."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssignTasks:
+    """Tasks get workers."""
+
+    assignments: tuple[tuple[TaskId, NodeId], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishAttempts:
+    """Attempts ended on a node."""
+
+    node_id: NodeId
+    outcomes: tuple[AttemptOutcome, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequeueAttempts:
+    """Attempts were lost without their node being dead."""
+
+    ids: tuple[AttemptId, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelTask:
+    """A task is cancelled."""
+
+    task_id: TaskId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpireRecords:
+    """Records older than their retention go."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddContent:
+    """A file has holders."""
+
+    cid: str
+    size_bytes: int
+    holders: tuple[NodeId, ...]
+    name: str
+
+
+CommandBody = (
+    BootstrapCluster
+    | CreateJoinToken
+    | RedeemJoinToken
+    | RegisterNode
+    | SetLiveness
+    | RemoveNode
+    | ProposeConfig
+    | SubmitTasks
+    | AssignTasks
+    | FinishAttempts
+    | RequeueAttempts
+    | CancelTask
+    | ExpireRecords
+    | AddContent
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """A command and who asked for it when."""
+
+    at_ms: int
+    """When the proposer made it, in milliseconds since 1970 (UTC)."""
+    body: CommandBody
+    caller: str = ""
+    """A DID; empty for the cluster itself."""
+    request_id: str = ""
+    """Makes a repeat get the first answer; empty for commands that need none."""

@@ -1,0 +1,148 @@
+"""One error type and one list of reasons, the same from the core to every client.
+
+A caller branches on `reason`; the message is one sentence for people and names the way out.
+`protos/ipfs_cluster_node/v1/errors.proto` holds the same list; a test keeps them equal.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+
+class Reason(StrEnum):
+    """Why a call, a task or a command failed."""
+
+    INTERNAL = "INTERNAL"
+    """A defect of ours; the node's log has the rest."""
+    INVALID_ARGUMENT = "INVALID_ARGUMENT"
+    PAYLOAD_TOO_LARGE = "PAYLOAD_TOO_LARGE"
+    REQUEST_ID_REUSED = "REQUEST_ID_REUSED"
+    """The same request id came earlier with other content."""
+    DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+    OVERLOADED = "OVERLOADED"
+    """A bounded queue is full; retry after the given delay."""
+    SHUTTING_DOWN = "SHUTTING_DOWN"
+
+    CALLER_UNKNOWN = "CALLER_UNKNOWN"
+    """No certificate, or one whose principal the cluster does not know."""
+    CALLER_NOT_ALLOWED = "CALLER_NOT_ALLOWED"
+    """The caller's class may not call this method."""
+    CERTIFICATE_INVALID = "CERTIFICATE_INVALID"
+    """Expired, of another cluster, or not bound to its identity key."""
+
+    NOT_LEADER = "NOT_LEADER"
+    """Ask the leader; `leader_node_id` and `leader_endpoints` are in the metadata."""
+    NO_LEADER = "NO_LEADER"
+    """An election is going on, or a majority of masters is away."""
+    UNKNOWN_OUTCOME = "UNKNOWN_OUTCOME"
+    """The write may or may not commit; repeat it with the same request id."""
+    LOG_STORAGE_FAILED = "LOG_STORAGE_FAILED"
+    """The disk under the Raft log failed; this node has stopped voting and serving writes."""
+    UNREACHABLE = "UNREACHABLE"
+    """Nobody answers at the address."""
+
+    MEMBER_NOT_FOUND = "MEMBER_NOT_FOUND"
+    MEMBERSHIP_CHANGE_IN_PROGRESS = "MEMBERSHIP_CHANGE_IN_PROGRESS"
+    PEER_UNREACHABLE = "PEER_UNREACHABLE"
+    """A new master can't be dialled back at its advertised address."""
+    QUORUM_AT_RISK = "QUORUM_AT_RISK"
+    """The change would leave the masters without a majority."""
+
+    TOKEN_INVALID = "TOKEN_INVALID"
+    TOKEN_EXPIRED = "TOKEN_EXPIRED"
+    TOKEN_USED = "TOKEN_USED"
+    PROOF_INVALID = "PROOF_INVALID"
+    """The signature that proves possession of the identity key does not verify."""
+
+    TASK_NOT_FOUND = "TASK_NOT_FOUND"
+    TOO_MANY_TASKS = "TOO_MANY_TASKS"
+    TASK_FINISHED = "TASK_FINISHED"
+    """The task has ended already and can't be changed."""
+    STALE_ATTEMPT = "STALE_ATTEMPT"
+    """The attempt has been superseded; its result is refused."""
+    TASK_TYPE_UNKNOWN = "TASK_TYPE_UNKNOWN"
+    """No worker of the cluster has a handler for this type."""
+    HANDLER_FAILED = "HANDLER_FAILED"
+    """The handler raised, or its process died."""
+    ATTEMPT_TIMED_OUT = "ATTEMPT_TIMED_OUT"
+    WORKER_LOST = "WORKER_LOST"
+    """Every allowed attempt was lost together with its worker."""
+    TASK_CANCELLED = "TASK_CANCELLED"
+    TASK_INPUT_INVALID = "TASK_INPUT_INVALID"
+    """The payload or an input is not what the handler takes."""
+    SQL_FAILED = "SQL_FAILED"
+
+    MALFORMED_CID = "MALFORMED_CID"
+    CONTENT_NOT_FOUND = "CONTENT_NOT_FOUND"
+    """No reachable holder has the block; the message names who was asked."""
+    BLOCK_MISMATCH = "BLOCK_MISMATCH"
+    """Bytes that do not hash to their CID."""
+    STORAGE_FULL = "STORAGE_FULL"
+    HOLDERS_MISSING = "HOLDERS_MISSING"
+    """Too few masters could be reached to hold the bytes safely."""
+
+    CONFIG_INVALID = "CONFIG_INVALID"
+    HOME_MISSING = "HOME_MISSING"
+    HOME_IN_USE = "HOME_IN_USE"
+    """Another process works on this home directory."""
+    HOME_EXISTS = "HOME_EXISTS"
+    """`init` or `join` found a node already there."""
+    HOME_DAMAGED = "HOME_DAMAGED"
+    PORT_IN_USE = "PORT_IN_USE"
+
+
+@dataclass(frozen=True, slots=True)
+class FieldViolation:
+    """One bad field of a request."""
+
+    field: str
+    """Path in the request, for example `spec.task_type`."""
+    description: str
+
+
+_NO_METADATA: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+class ClusterError(Exception):
+    """A failure with a reason that programs can branch on."""
+
+    def __init__(
+        self,
+        reason: Reason,
+        message: str,
+        *,
+        metadata: Mapping[str, str] = _NO_METADATA,
+        retry_after: timedelta | None = None,
+        violations: tuple[FieldViolation, ...] = (),
+    ) -> None:
+        """Make an error.
+
+        Args:
+            reason: What programs branch on.
+            message: At most one sentence plus the way out, lower case, without a final stop.
+            metadata: String facts for programs, for example `leader_node_id`.
+            retry_after: Set where a retry helps.
+            violations: The bad fields, for `INVALID_ARGUMENT` and its like.
+        """
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.metadata = metadata
+        self.retry_after = retry_after
+        self.violations = violations
+
+    def __str__(self) -> str:
+        """The message, with each bad field named."""
+        fields = "; ".join(f"{v.field}: {v.description}" for v in self.violations)
+        # One that came over the wire names them in its message already.
+        return self.message if fields in self.message else f"{self.message}: {fields}"
+
+
+def invalid_field(field: str, description: str) -> ClusterError:
+    """An `INVALID_ARGUMENT` about one field."""
+    return ClusterError(
+        Reason.INVALID_ARGUMENT, "bad request", violations=(FieldViolation(field, description),)
+    )

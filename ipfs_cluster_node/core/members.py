@@ -1,0 +1,168 @@
+"""The principals of the replicated state, and the join tokens that make them."""
+
+import hmac
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from ipfs_cluster_node.core.commands import CreateJoinToken, RedeemJoinToken, RegisterNode
+from ipfs_cluster_node.core.effects import Accepted, Rejected
+from ipfs_cluster_node.core.errors import Reason
+from ipfs_cluster_node.core.ids import Did, NodeId, did_from_node_id
+from ipfs_cluster_node.core.model import TOKEN_FAILURES_MAX, JoinToken, Liveness, Principal, Role
+
+
+class MemberTable:
+    """Nodes and clients by DID, and the join tokens by id."""
+
+    def __init__(
+        self,
+        principals: Iterable[Principal] = (),
+        tokens: Iterable[JoinToken] = (),
+        *,
+        incarnation_last: int = 0,
+    ) -> None:
+        """Start from these."""
+        self._principals = {principal.did: principal for principal in principals}
+        self._nodes = {p.node_id: p.did for p in self._principals.values() if p.is_node}
+        self._tokens = {token.token_id: token for token in tokens}
+        self.incarnation_last = incarnation_last
+
+    def get(self, did: Did) -> Principal | None:
+        """The principal, removed or not."""
+        return self._principals.get(did)
+
+    def node(self, node_id: NodeId) -> Principal | None:
+        """The node, if it is a member that was not removed."""
+        did = self._nodes.get(node_id)
+        principal = self._principals.get(did) if did else None
+        return None if principal is None or principal.removed else principal
+
+    def nodes(self) -> Iterator[Principal]:
+        """Every node that was not removed."""
+        return (p for p in self._principals.values() if p.is_node and not p.removed)
+
+    def masters(self) -> Iterator[Principal]:
+        """Every master that was not removed."""
+        return (p for p in self.nodes() if p.role is Role.MASTER)
+
+    def principals(self) -> tuple[Principal, ...]:
+        """Every principal, as of now."""
+        return tuple(self._principals.values())
+
+    def tokens(self) -> tuple[JoinToken, ...]:
+        """Every join token, as of now."""
+        return tuple(self._tokens.values())
+
+    def task_types(self) -> frozenset[str]:
+        """Types that some node, alive or not, has a handler for."""
+        return frozenset(t for node in self.nodes() for t in node.task_types)
+
+    def put(self, principal: Principal) -> None:
+        """Add or replace a principal."""
+        self._principals[principal.did] = principal
+        if principal.is_node:
+            self._nodes[principal.node_id] = principal.did
+        self.incarnation_last = max(self.incarnation_last, principal.incarnation)
+
+    def create_token(self, command: CreateJoinToken) -> Accepted | Rejected:
+        """Add a join token."""
+        if command.token_id in self._tokens:
+            return Rejected(Reason.REQUEST_ID_REUSED, "this token exists; make another one")
+        self._tokens[command.token_id] = JoinToken(
+            token_id=command.token_id,
+            secret_hash=command.secret_hash,
+            role=command.role,
+            expires_at_ms=command.expires_at_ms,
+            uses_max=command.uses_max,
+            addresses=command.addresses,
+        )
+        return Accepted((command.token_id,))
+
+    def redeem(self, command: RedeemJoinToken, at_ms: int) -> Accepted | Rejected:
+        """Let a joiner in; `Accepted.ids` is its role and its incarnation."""
+        token = self._tokens.get(command.token_id)
+        if token is None:
+            return Rejected(
+                Reason.TOKEN_INVALID, "this cluster did not make the token; have a new one made"
+            )
+        if token.failure_count >= TOKEN_FAILURES_MAX:
+            return Rejected(
+                Reason.TOKEN_USED, "the token is locked after wrong secrets; have a new one made"
+            )
+        if not hmac.compare_digest(token.secret_hash, command.secret_hash):
+            # Counted in the log, so that guesses at different masters add up.
+            self._tokens[token.token_id] = replace(token, failure_count=token.failure_count + 1)
+            return Rejected(
+                Reason.TOKEN_INVALID, "the token's secret is wrong; copy the whole token"
+            )
+        if at_ms >= token.expires_at_ms:
+            return Rejected(Reason.TOKEN_EXPIRED, "the token has expired; have a new one made")
+        if len(token.dids) >= token.uses_max:
+            return Rejected(
+                Reason.TOKEN_USED, "the token has been used already; have a new one made"
+            )
+        outside = [e for e in command.endpoints if token.addresses and e not in token.addresses]
+        if outside:
+            return Rejected(
+                Reason.INVALID_ARGUMENT,
+                f"the token does not allow {outside[0]}; advertise one of "
+                f"{', '.join(token.addresses)}",
+            )
+        known = self._principals.get(command.did)
+        if known is not None and not known.removed:
+            return Rejected(
+                Reason.TOKEN_INVALID,
+                "this identity is a member already; start it with `serve`, or remove it first",
+            )
+        self._tokens[token.token_id] = replace(token, dids=(*token.dids, command.did))
+        incarnation = self.incarnation_last + 1 if token.role is Role.MASTER else 0
+        self.put(
+            Principal(
+                did=command.did,
+                name=command.name,
+                role=token.role,
+                endpoints=command.endpoints,
+                incarnation=incarnation,
+                enrolled_at_ms=at_ms,
+                liveness_at_ms=at_ms,
+            )
+        )
+        return Accepted((token.role.value, str(incarnation)))
+
+    def register(self, command: RegisterNode, at_ms: int) -> bool:
+        """Take what a node came up with; False if it is no member."""
+        node = self.node(command.node_id)
+        if node is None:
+            return False
+        self.put(
+            replace(
+                node,
+                endpoints=command.endpoints,
+                task_types=command.task_types,
+                slot_count=command.slot_count,
+                version=command.version,
+                liveness=Liveness.ALIVE,
+                liveness_at_ms=at_ms,
+            )
+        )
+        return True
+
+    def set_liveness(self, node_id: NodeId, liveness: Liveness, at_ms: int) -> bool:
+        """Note whether a node is heard; False if that is nothing new."""
+        node = self.node(node_id)
+        if node is None or node.liveness is liveness:
+            return False
+        self.put(replace(node, liveness=liveness, liveness_at_ms=at_ms))
+        return True
+
+    def remove(self, node_id: NodeId) -> bool:
+        """Remove a node for good; False if it is no member."""
+        node = self.node(node_id)
+        if node is None:
+            return False
+        self._principals[did_from_node_id(node_id)] = replace(node, removed=True)
+        return True
+
+    def expire_tokens(self, at_ms: int, keep_ms: int) -> None:
+        """Forget tokens some time after their end, so that a late joiner still hears why."""
+        self._tokens = {k: t for k, t in self._tokens.items() if at_ms < t.expires_at_ms + keep_ms}

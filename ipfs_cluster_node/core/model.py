@@ -1,0 +1,210 @@
+"""The values that the replicated state is made of."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from ipfs_cluster_node.core.errors import Reason
+from ipfs_cluster_node.core.ids import Did, NodeId, TaskId, node_id_from_did
+
+MIB: Final = 1024 * 1024
+
+PAYLOAD_BYTES_MAX: Final = MIB
+SUBMISSION_BYTES_MAX: Final = 3 * MIB // 2
+"""All payloads of one `SubmitTasks`; leaves room in a log entry of 2 MiB."""
+SUBMISSION_TASKS_MAX: Final = 1000
+RESULT_INLINE_BYTES_MAX: Final = 64 * 1024
+TASK_INPUTS_MAX: Final = 64
+ATTEMPT_COUNT_DEFAULT: Final = 3
+ATTEMPT_COUNT_MAX: Final = 20
+ATTEMPT_LOST_MAX: Final = 10
+"""Attempts that may be lost with their workers; a task that kills each worker stops here."""
+ATTEMPT_TIMEOUT_MS_DEFAULT: Final = 10 * 60 * 1000
+ATTEMPT_TIMEOUT_MS_MIN: Final = 100
+ATTEMPT_TIMEOUT_MS_MAX: Final = 24 * 60 * 60 * 1000
+PRIORITY_MAX: Final = 9
+DEFAULT_NAMESPACE: Final = "default"
+DEFAULT_CONTENT_TYPE: Final = "application/octet-stream"
+INPUT_FORMATS: Final = ("", "csv", "parquet", "arrow")
+TOKEN_FAILURES_MAX: Final = 10
+"""Wrong secrets after which a join token is locked."""
+TOKEN_USES_MAX: Final = 50
+ENDPOINTS_MAX: Final = 8
+TASK_TYPES_MAX: Final = 256
+SLOTS_MAX: Final = 1024
+MESSAGE_CHARS_MAX: Final = 1024
+"""Longest failure message that is kept."""
+
+
+class Role(StrEnum):
+    """What a principal is for."""
+
+    MASTER = "master"
+    WORKER = "worker"
+    LEECHER = "leecher"
+    CLIENT = "client"
+
+
+class Liveness(StrEnum):
+    """Whether a node is heard."""
+
+    ENROLLED = "enrolled"
+    ALIVE = "alive"
+    DEAD = "dead"
+
+
+class TaskState(StrEnum):
+    """Where a task stands."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the task has ended."""
+        return self not in (TaskState.PENDING, TaskState.RUNNING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """A node or a client that the cluster knows. Times are milliseconds since 1970 (UTC)."""
+
+    did: Did
+    name: str
+    role: Role
+    endpoints: tuple[str, ...] = ()
+    incarnation: int = 0
+    enrolled_at_ms: int
+    removed: bool = False
+    liveness: Liveness = Liveness.ENROLLED
+    liveness_at_ms: int
+    task_types: tuple[str, ...] = ()
+    slot_count: int = 0
+    version: str = ""
+
+    @property
+    def is_node(self) -> bool:
+        """Whether it is a node rather than a client."""
+        return self.role is not Role.CLIENT
+
+    @property
+    def node_id(self) -> NodeId:
+        """Its PeerID."""
+        return node_id_from_did(self.did)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinToken:
+    """A join token, without its secret."""
+
+    token_id: str
+    secret_hash: bytes
+    role: Role
+    expires_at_ms: int
+    uses_max: int
+    addresses: tuple[str, ...] = ()
+    failure_count: int = 0
+    dids: tuple[Did, ...] = ()
+    """Who used it, one entry a use."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskInput:
+    """A file for a task."""
+
+    name: str
+    cid: str
+    format: str = ""
+    """One of `INPUT_FORMATS`; empty means: look at the bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSpec:
+    """What a submitter asks for."""
+
+    task_type: str
+    payload: bytes = b""
+    content_type: str = DEFAULT_CONTENT_TYPE
+    inputs: tuple[TaskInput, ...] = ()
+    attempt_timeout_ms: int = ATTEMPT_TIMEOUT_MS_DEFAULT
+    attempt_count_max: int = ATTEMPT_COUNT_DEFAULT
+    priority: int = 0
+    namespace: str = DEFAULT_NAMESPACE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskResult:
+    """What a handler returned."""
+
+    data: bytes = b""
+    content_type: str = DEFAULT_CONTENT_TYPE
+    cid: str = ""
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFailure:
+    """Why a task, or an attempt, failed."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptId:
+    """One attempt of one task; `attempt` is the fencing epoch."""
+
+    task_id: TaskId
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptOutcome:
+    """How an attempt ended: exactly one of `result` and `failure` is set."""
+
+    id: AttemptId
+    result: TaskResult | None = None
+    failure: TaskFailure | None = None
+    retryable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A task and what became of it. Times are milliseconds since 1970 (UTC), 0 for never."""
+
+    task_id: TaskId
+    sequence: int
+    """Counts submissions; pages of a list go by it."""
+    spec: TaskSpec
+    """Without the payload once the task has ended."""
+    submitter: Did
+    state: TaskState = TaskState.PENDING
+    attempt: int = 0
+    failed_count: int = 0
+    lost_count: int = 0
+    node_id: NodeId | None = None
+    submitted_at_ms: int
+    assigned_at_ms: int = 0
+    finished_at_ms: int = 0
+    result: TaskResult | None = None
+    failure: TaskFailure | None = None
+
+    @property
+    def stored_bytes(self) -> int:
+        """What it weighs against `task_bytes_max`."""
+        data = len(self.result.data) if self.result else 0
+        return len(self.spec.payload) + data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """A file and who holds all of it."""
+
+    cid: str
+    size_bytes: int
+    holders: tuple[NodeId, ...]
+    name: str = ""
+    added_at_ms: int

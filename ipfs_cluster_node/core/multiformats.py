@@ -1,0 +1,170 @@
+"""The few multiformats this project speaks: varint, base32, base36, base58btc and CIDs.
+
+Source: multiformats/unsigned-varint, multiformats/multibase, multiformats/cid.
+"""
+
+import base64
+import binascii
+import hashlib
+from dataclasses import dataclass
+from typing import Final
+
+RAW: Final = 0x55
+DAG_PB: Final = 0x70
+LIBP2P_KEY: Final = 0x72
+SHA2_256: Final = 0x12
+IDENTITY: Final = 0x00
+
+CID_TEXT_CHARS_MAX: Final = 128
+"""Longest CID text that is parsed at all; a base32 SHA-256 CIDv1 has 59 characters."""
+
+_VARINT_BYTES_MAX: Final = 9
+_BASE58: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+_BASE58_INDEX: Final = {char: value for value, char in enumerate(_BASE58)}
+_BASE36: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+def encode_varint(value: int) -> bytes:
+    """Encode `value` (0 or more) as an unsigned LEB128 varint."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append((value & 0x7F) | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def decode_varint(data: bytes, offset: int = 0) -> tuple[int, int]:
+    """Read one minimal varint at `offset`; return its value and the offset after it.
+
+    Raises:
+        ValueError: Truncated, longer than 9 bytes, or not minimal.
+    """
+    value = 0
+    for count in range(_VARINT_BYTES_MAX):
+        if offset + count >= len(data):
+            raise ValueError("varint is cut off")
+        byte = data[offset + count]
+        value |= (byte & 0x7F) << (7 * count)
+        if byte < 0x80:
+            if byte == 0 and count > 0:
+                raise ValueError("varint is not minimal")
+            return value, offset + count + 1
+    raise ValueError("varint is longer than 9 bytes")
+
+
+def encode_base58(data: bytes) -> str:
+    """Encode as base58btc without a multibase prefix."""
+    number = int.from_bytes(data, "big")
+    chars: list[str] = []
+    while number:
+        number, digit = divmod(number, 58)
+        chars.append(_BASE58[digit])
+    zeros = len(data) - len(data.lstrip(b"\0"))
+    return "1" * zeros + "".join(reversed(chars))
+
+
+def decode_base58(text: str) -> bytes:
+    """Decode base58btc without a multibase prefix.
+
+    Raises:
+        ValueError: A character outside the alphabet.
+    """
+    number = 0
+    for char in text:
+        digit = _BASE58_INDEX.get(char)
+        if digit is None:
+            raise ValueError(f"{char!r} is not a base58 character")
+        number = number * 58 + digit
+    zeros = len(text) - len(text.lstrip("1"))
+    return b"\0" * zeros + number.to_bytes((number.bit_length() + 7) // 8, "big")
+
+
+def encode_base36(data: bytes) -> str:
+    """Encode as lower-case base36 without a multibase prefix."""
+    number = int.from_bytes(data, "big")
+    chars: list[str] = []
+    while number:
+        number, digit = divmod(number, 36)
+        chars.append(_BASE36[digit])
+    zeros = len(data) - len(data.lstrip(b"\0"))
+    return "0" * zeros + "".join(reversed(chars))
+
+
+@dataclass(frozen=True, slots=True)
+class Cid:
+    """A content identifier with a SHA-256 multihash, as this project stores and serves them."""
+
+    codec: int
+    """`RAW` or `DAG_PB`."""
+    digest: bytes
+    """32 bytes."""
+
+    @property
+    def binary(self) -> bytes:
+        """The CIDv1 in binary, 36 bytes."""
+        return b"\x01" + encode_varint(self.codec) + b"\x12\x20" + self.digest
+
+    def __str__(self) -> str:
+        """The CIDv1 in base32, as `ipfs add --cid-version=1` prints it."""
+        return "b" + base64.b32encode(self.binary).decode("ascii").lower().rstrip("=")
+
+    def matches(self, block: bytes) -> bool:
+        """Whether `block` is what this CID names."""
+        return hashlib.sha256(block).digest() == self.digest
+
+
+def cid_of(codec: int, block: bytes) -> Cid:
+    """Name `block` under `codec`."""
+    return Cid(codec, hashlib.sha256(block).digest())
+
+
+def parse_cid(text: str) -> Cid:
+    """Parse a CIDv1 in base32 or base58btc, or a CIDv0 (`Qm…`).
+
+    Raises:
+        ValueError: Not such a CID, or of a codec or hash that this project does not store;
+            the message says which.
+    """
+    if not text or len(text) > CID_TEXT_CHARS_MAX or not text.isascii():
+        raise ValueError(f"a CID has 1 to {CID_TEXT_CHARS_MAX} ASCII characters")
+    if len(text) == 46 and text.startswith("Qm"):
+        return _parse_binary(b"\x01\x70" + decode_base58(text))
+    if text[0] == "z":
+        return _parse_binary(decode_base58(text[1:]))
+    if text[0] not in "bB":
+        raise ValueError("a CID begins with 'b' (base32), 'z' (base58btc) or 'Qm' (version 0)")
+    body = text[1:].upper()
+    try:
+        binary = base64.b32decode(body + "=" * (-len(body) % 8))
+    except binascii.Error as error:
+        raise ValueError("not base32") from error
+    return _parse_binary(binary)
+
+
+def parse_cid_binary(binary: bytes) -> Cid:
+    """Parse a CID as dag-pb links hold it: CIDv1 in binary, or a bare SHA-256 multihash (CIDv0).
+
+    Raises:
+        ValueError: Not such a CID, or of a codec or hash that this project does not store.
+    """
+    if len(binary) == 34 and binary[:2] == b"\x12\x20":
+        return Cid(DAG_PB, binary[2:])
+    return _parse_binary(binary)
+
+
+def _parse_binary(binary: bytes) -> Cid:
+    version, offset = decode_varint(binary)
+    if version != 1:
+        raise ValueError(f"CID version {version} is not known")
+    codec, offset = decode_varint(binary, offset)
+    if codec not in (RAW, DAG_PB):
+        raise ValueError(f"codec 0x{codec:x} is not stored here; raw (0x55) and dag-pb (0x70) are")
+    algorithm, offset = decode_varint(binary, offset)
+    length, offset = decode_varint(binary, offset)
+    if (algorithm, length) != (SHA2_256, 32):
+        raise ValueError("only CIDs with a 32-byte SHA-256 hash are stored here")
+    digest = binary[offset:]
+    if len(digest) != length:
+        raise ValueError(f"the hash has {len(digest)} bytes, not {length}")
+    return Cid(codec, digest)

@@ -1,0 +1,95 @@
+"""Cluster-wide settings: agreed through the log, the same on every node."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+_DURATION: Final = re.compile(r"(\d{1,9})(ms|s|m|h|d)")
+_DURATION_MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting: its default and range, in milliseconds for a duration."""
+
+    key: str
+    default: str
+    minimum: str
+    maximum: str
+    description: str
+
+    def parse(self, text: str) -> int:
+        """Read a value: a duration gives milliseconds, a count gives itself.
+
+        Raises:
+            ValueError: Not a value of this kind, or out of range; the message says the range.
+        """
+        value = _read(text, like=self.default)
+        if not _read(self.minimum, like=self.default) <= value <= _read(
+            self.maximum, like=self.default
+        ):
+            raise ValueError(f"{self.key} goes from {self.minimum} to {self.maximum}")
+        return value
+
+
+def _read(text: str, *, like: str) -> int:
+    if like.isdigit():
+        if not text.isdigit() or len(text) > 12:
+            raise ValueError(f"{text[:32]!r} is not a whole number")
+        return int(text)
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text[:32]!r} is not a duration such as 5s, 10m or 7d")
+    return int(match[1]) * _DURATION_MS[match[2]]
+
+
+SETTINGS: Final[Mapping[str, Setting]] = {
+    setting.key: setting
+    for setting in (
+        Setting("node_lease", "5s", "1s", "5m", "a node not heard for so long is dead"),
+        Setting("request_count_max", "100000", "1000", "1000000", "answers kept for repeats"),
+        Setting("request_retention", "24h", "1m", "30d", "how long answers are kept for repeats"),
+        Setting(
+            "task_bytes_max",
+            "268435456",
+            "1048576",
+            "8589934592",
+            "bytes of payloads and inline results that the cluster holds",
+        ),
+        Setting("task_count_max", "200000", "1", "2000000", "tasks the cluster holds, ended or not"),
+        Setting("task_retention", "7d", "1m", "90d", "how long an ended task is kept"),
+    )
+}
+
+
+class Settings:
+    """The values in force: what was proposed, else the defaults."""
+
+    def __init__(self, changed: Mapping[str, str] | None = None) -> None:
+        """Start from the settings that differ from their defaults."""
+        self.changed: dict[str, str] = dict(changed or {})
+        self._values = {
+            key: setting.parse(self.changed.get(key, setting.default))
+            for key, setting in SETTINGS.items()
+        }
+
+    def __getitem__(self, key: str) -> int:
+        """The value of `key`: milliseconds for a duration, else a count."""
+        return self._values[key]
+
+    def text(self, key: str) -> str:
+        """The value of `key` as it was written."""
+        return self.changed.get(key, SETTINGS[key].default)
+
+    def change(self, key: str, text: str) -> None:
+        """Set `key`.
+
+        Raises:
+            ValueError: Unknown key, or a value that `Setting.parse` refuses.
+        """
+        setting = SETTINGS.get(key)
+        if setting is None:
+            raise ValueError(f"{key[:64]!r} is not a setting; there are {', '.join(SETTINGS)}")
+        self._values[key] = setting.parse(text)
+        self.changed[key] = text

@@ -1,0 +1,323 @@
+"""The replicated state and its one writer, `ClusterState.apply`."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from ipfs_cluster_node.core.commands import (
+    AddContent,
+    AssignTasks,
+    BootstrapCluster,
+    CancelTask,
+    Command,
+    CreateJoinToken,
+    ExpireRecords,
+    FinishAttempts,
+    ProposeConfig,
+    RedeemJoinToken,
+    RegisterNode,
+    RemoveNode,
+    RequeueAttempts,
+    SetLiveness,
+    SubmitTasks,
+)
+from ipfs_cluster_node.core.effects import (
+    Accepted,
+    Applied,
+    AttemptsAssigned,
+    AttemptsRevoked,
+    Effect,
+    MembersChanged,
+    Rejected,
+    TasksChanged,
+    TasksPending,
+)
+from ipfs_cluster_node.core.errors import Reason
+from ipfs_cluster_node.core.ids import Did, NodeId, TaskId
+from ipfs_cluster_node.core.members import MemberTable
+from ipfs_cluster_node.core.model import (
+    AttemptId,
+    Content,
+    JoinToken,
+    Liveness,
+    Principal,
+    Task,
+)
+from ipfs_cluster_node.core.settings import Settings
+from ipfs_cluster_node.core.tasks import TaskTable
+
+TOKEN_KEEP_MS: Final = 24 * 3_600_000
+"""How long an ended join token is remembered, to tell a late joiner why it is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """The answer to one request, kept for its repeats."""
+
+    caller: str
+    request_id: str
+    at_ms: int
+    fingerprint: bytes
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateData:
+    """The whole state as values: what a snapshot holds. Sharing it is safe, all is frozen."""
+
+    cluster_id: str = ""
+    cluster_name: str = ""
+    incarnation_last: int = 0
+    principals: tuple[Principal, ...] = ()
+    tokens: tuple[JoinToken, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+    tasks: tuple[Task, ...] = ()
+    requests: tuple[RequestRecord, ...] = ()
+    contents: tuple[Content, ...] = ()
+
+
+class ClusterState:
+    """Members, tasks, content holders and settings, as the log has made them.
+
+    `apply` is the only way to change it. It is deterministic and does not raise for any command
+    that the codec can make: a refusal is an answer.
+    """
+
+    def __init__(self, data: StateData | None = None) -> None:
+        """Start from `data`, else empty."""
+        data = data or StateData()
+        self.cluster_id = data.cluster_id
+        self.cluster_name = data.cluster_name
+        self.members = MemberTable(
+            data.principals, data.tokens, incarnation_last=data.incarnation_last
+        )
+        self.settings = Settings(data.settings)
+        self.tasks = TaskTable(data.tasks)
+        self.contents: dict[str, Content] = {c.cid: c for c in data.contents}
+        self._requests = {(r.caller, r.request_id): r for r in data.requests}
+        self._appliers: dict[type, Callable[[Command, Any], Applied]] = {
+            BootstrapCluster: self._bootstrap_cluster,
+            CreateJoinToken: self._create_join_token,
+            RedeemJoinToken: self._redeem_join_token,
+            RegisterNode: self._register_node,
+            SetLiveness: self._set_liveness,
+            RemoveNode: self._remove_node,
+            ProposeConfig: self._propose_config,
+            SubmitTasks: self._submit_tasks,
+            AssignTasks: self._assign_tasks,
+            FinishAttempts: self._finish_attempts,
+            RequeueAttempts: self._requeue_attempts,
+            CancelTask: self._cancel_task,
+            ExpireRecords: self._expire_records,
+            AddContent: self._add_content,
+        }
+
+    def apply(self, command: Command) -> Applied:
+        """Carry out one committed command."""
+        if not command.request_id:
+            return self._appliers[type(command.body)](command, command.body)
+        fingerprint = getattr(command.body, "fingerprint", b"")
+        known = self._requests.get((command.caller, command.request_id))
+        if known is not None:
+            if known.fingerprint != fingerprint:
+                return Applied(
+                    Rejected(
+                        Reason.REQUEST_ID_REUSED,
+                        "this request id came before with other content; choose a new one",
+                    )
+                )
+            return Applied(Accepted(known.ids))
+        if len(self._requests) >= self.settings["request_count_max"]:
+            return Applied(
+                Rejected(
+                    Reason.OVERLOADED,
+                    "too many requests are remembered; wait, or raise request_count_max",
+                )
+            )
+        applied = self._appliers[type(command.body)](command, command.body)
+        if isinstance(applied.outcome, Accepted):
+            self._requests[command.caller, command.request_id] = RequestRecord(
+                command.caller, command.request_id, command.at_ms, fingerprint, applied.outcome.ids
+            )
+        return applied
+
+    def data(self) -> StateData:
+        """Everything, as of now; cheap, since values are shared."""
+        return StateData(
+            cluster_id=self.cluster_id,
+            cluster_name=self.cluster_name,
+            incarnation_last=self.members.incarnation_last,
+            principals=self.members.principals(),
+            tokens=self.members.tokens(),
+            settings=dict(self.settings.changed),
+            tasks=self.tasks.copy(),
+            requests=tuple(self._requests.values()),
+            contents=tuple(self.contents.values()),
+        )
+
+    # Members.
+
+    def _bootstrap_cluster(self, _command: Command, body: BootstrapCluster) -> Applied:
+        if self.cluster_id:
+            return Applied(Rejected(Reason.INVALID_ARGUMENT, "the cluster exists already"))
+        self.cluster_id, self.cluster_name = body.cluster_id, body.cluster_name
+        for principal in body.principals:
+            self.members.put(principal)
+        return Applied(Accepted(), (MembersChanged(),))
+
+    def _create_join_token(self, _command: Command, body: CreateJoinToken) -> Applied:
+        return Applied(self.members.create_token(body))
+
+    def _redeem_join_token(self, command: Command, body: RedeemJoinToken) -> Applied:
+        return Applied(self.members.redeem(body, command.at_ms), (MembersChanged(),))
+
+    def _register_node(self, command: Command, body: RegisterNode) -> Applied:
+        if not self.members.register(body, command.at_ms):
+            return Applied(_no_member(body.node_id))
+        return Applied(Accepted(), (MembersChanged(),))
+
+    def _set_liveness(self, command: Command, body: SetLiveness) -> Applied:
+        effects: list[Effect] = []
+        for node_id in body.alive:
+            self.members.set_liveness(node_id, Liveness.ALIVE, command.at_ms)
+        for node_id in body.dead:
+            if self.members.set_liveness(node_id, Liveness.DEAD, command.at_ms):
+                effects += self._lose(self.tasks.running_on(node_id), command.at_ms)
+        return Applied(Accepted(), (*effects, MembersChanged()))
+
+    def _remove_node(self, command: Command, body: RemoveNode) -> Applied:
+        if not self.members.remove(body.node_id):
+            return Applied(_no_member(body.node_id))
+        effects = self._lose(self.tasks.running_on(body.node_id), command.at_ms)
+        for cid, content in self.contents.items():
+            if body.node_id in content.holders:
+                holders = tuple(n for n in content.holders if n != body.node_id)
+                self.contents[cid] = replace(content, holders=holders)
+        return Applied(Accepted(), (*effects, MembersChanged()))
+
+    def _propose_config(self, _command: Command, body: ProposeConfig) -> Applied:
+        try:
+            self.settings.change(body.key, body.value)
+        except ValueError as error:
+            return Applied(Rejected(Reason.INVALID_ARGUMENT, str(error)))
+        return Applied(Accepted((body.key,)))
+
+    # Tasks.
+
+    def _submit_tasks(self, command: Command, body: SubmitTasks) -> Applied:
+        if len(self.tasks) + len(body.specs) > self.settings["task_count_max"]:
+            return Applied(
+                Rejected(
+                    Reason.TOO_MANY_TASKS,
+                    f"the cluster holds {len(self.tasks)} tasks; wait until ended ones expire, "
+                    "or raise task_count_max",
+                )
+            )
+        payload_bytes = sum(len(spec.payload) for spec in body.specs)
+        if self.tasks.stored_bytes + payload_bytes > self.settings["task_bytes_max"]:
+            return Applied(
+                Rejected(
+                    Reason.TOO_MANY_TASKS,
+                    f"tasks hold {self.tasks.stored_bytes} bytes; name large inputs by CID, "
+                    "or raise task_bytes_max",
+                )
+            )
+        known_types = self.members.task_types()
+        for spec in body.specs:
+            if spec.task_type not in known_types:
+                return Applied(
+                    Rejected(
+                        Reason.TASK_TYPE_UNKNOWN,
+                        f"no node has a handler for {spec.task_type!r}; there are handlers for "
+                        f"{', '.join(sorted(known_types)) or 'nothing, as no worker has come up'}",
+                    )
+                )
+        for task_id, spec in zip(body.task_ids, body.specs, strict=True):
+            self.tasks.submit(task_id, spec, Did(command.caller), command.at_ms)
+        return Applied(Accepted(body.task_ids), (TasksPending(),))
+
+    def _assign_tasks(self, command: Command, body: AssignTasks) -> Applied:
+        assigned: dict[NodeId, list[AttemptId]] = {}
+        for task_id, node_id in body.assignments:
+            node = self.members.node(node_id)
+            if node is None or node.liveness is not Liveness.ALIVE:
+                continue
+            attempt = self.tasks.assign(task_id, node_id, command.at_ms)
+            if attempt is not None:
+                assigned.setdefault(node_id, []).append(attempt)
+        effects: list[Effect] = [AttemptsAssigned(n, tuple(ids)) for n, ids in assigned.items()]
+        effects.append(TasksChanged(tuple(a.task_id for ids in assigned.values() for a in ids)))
+        return Applied(Accepted(), tuple(effects))
+
+    def _finish_attempts(self, command: Command, body: FinishAttempts) -> Applied:
+        changed: list[TaskId] = []
+        for outcome in body.outcomes:
+            if not self.tasks.finish(outcome, body.node_id, command.at_ms):
+                continue
+            changed.append(outcome.id.task_id)
+            if outcome.result is not None and outcome.result.cid in self.contents:
+                self._hold(outcome.result.cid, (body.node_id,))
+        if not changed:
+            return Applied(Accepted())
+        return Applied(Accepted(tuple(changed)), (TasksChanged(tuple(changed)), TasksPending()))
+
+    def _requeue_attempts(self, command: Command, body: RequeueAttempts) -> Applied:
+        return Applied(Accepted(), tuple(self._lose(body.ids, command.at_ms)))
+
+    def _cancel_task(self, command: Command, body: CancelTask) -> Applied:
+        task = self.tasks.get(body.task_id)
+        if task is None:
+            return Applied(
+                Rejected(Reason.TASK_NOT_FOUND, f"there is no task {body.task_id}; list the tasks")
+            )
+        if task.state.is_terminal:
+            return Applied(
+                Rejected(Reason.TASK_FINISHED, f"the task has {task.state} already; get its result")
+            )
+        effects: list[Effect] = [TasksChanged((body.task_id,))]
+        if task.node_id is not None and self.tasks.running_count(task.node_id):
+            effects.append(
+                AttemptsRevoked(task.node_id, (AttemptId(task.task_id, task.attempt),))
+            )
+        self.tasks.cancel(body.task_id, command.at_ms)
+        return Applied(Accepted((body.task_id,)), tuple(effects))
+
+    def _lose(self, attempts: Iterable[AttemptId], at_ms: int) -> list[Effect]:
+        lost = tuple(a.task_id for a in attempts if self.tasks.lose(a, at_ms))
+        return [TasksChanged(lost), TasksPending()] if lost else []
+
+    # Content, and what is forgotten.
+
+    def _add_content(self, command: Command, body: AddContent) -> Applied:
+        if body.cid not in self.contents:
+            self.contents[body.cid] = Content(
+                cid=body.cid,
+                size_bytes=body.size_bytes,
+                holders=(),
+                name=body.name,
+                added_at_ms=command.at_ms,
+            )
+        self._hold(body.cid, body.holders)
+        return Applied(Accepted((body.cid,)))
+
+    def _hold(self, cid: str, node_ids: Iterable[NodeId]) -> None:
+        content = self.contents[cid]
+        new = tuple(node_id for node_id in node_ids if node_id not in content.holders)
+        if new:
+            self.contents[cid] = replace(content, holders=(*content.holders, *new))
+
+    def _expire_records(self, command: Command, _body: ExpireRecords) -> Applied:
+        self.tasks.expire(command.at_ms - self.settings["task_retention"])
+        oldest_ms = command.at_ms - self.settings["request_retention"]
+        for key, record in list(self._requests.items()):
+            if record.at_ms >= oldest_ms:
+                break  # Ordered by when they were committed, close enough to `at_ms`.
+            del self._requests[key]
+        self.members.expire_tokens(command.at_ms, TOKEN_KEEP_MS)
+        return Applied(Accepted())
+
+
+def _no_member(node_id: NodeId) -> Rejected:
+    return Rejected(
+        Reason.MEMBER_NOT_FOUND, f"{node_id} is not a member; list the nodes, or join it"
+    )
