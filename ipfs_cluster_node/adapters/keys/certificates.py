@@ -1,0 +1,350 @@
+"""Certificates: requests, the certificate authority in its first form, and the check of a peer.
+
+A leaf is P-256, since gRPC's TLS takes no Ed25519 leaf. The Ed25519 identity is bound to it twice:
+as the one `did:key` URI among its names, which the CA vouches for, and in the libp2p extension, a
+signature of the identity key over the TLS key, which only the identity's owner can make. Who steals
+the CA key alone can therefore not pass for a node.
+
+Source: libp2p specs, tls/tls.md, "Peer Authentication".
+"""
+
+import ipaddress
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from ipfs_cluster_node.adapters.keys.identity import Identity, verify_signature
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import (
+    Did,
+    NodeId,
+    did_from_public_key,
+    node_id_from_did,
+    parse_did,
+    tls_name,
+)
+
+CA_LIFETIME: Final = timedelta(days=3650)
+LEAF_LIFETIME: Final = timedelta(days=90)
+BACKDATE: Final = timedelta(minutes=5)
+"""Certificates begin so much before they are made, for peers whose clocks are behind."""
+LIBP2P_EXTENSION: Final = x509.ObjectIdentifier("1.3.6.1.4.1.53594.1.1")
+VERIFIED_CERTIFICATES_MAX: Final = 4096
+
+_LIBP2P_PREFIX: Final = b"libp2p-tls-handshake:"
+_ENROL_PREFIX: Final = b"cluster-enrol-v1:"
+_KEY_PROTOBUF_PREFIX: Final = b"\x08\x01\x12\x20"  # type Ed25519, 32 bytes
+_SIGNED_KEY_HEAD: Final = b"\x30\x68\x04\x24"  # SEQUENCE of 36 and 64 octets
+_SIGNED_KEY_BYTES: Final = 106
+
+
+@dataclass(frozen=True, slots=True)
+class TlsKey:
+    """A new TLS key and the request for its certificate."""
+
+    key_pem: bytes
+    request_der: bytes
+    spki_der: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerIdentity:
+    """Who a certificate says its holder is."""
+
+    did: Did
+    is_node: bool
+    serial: int
+    not_before: datetime
+    not_after: datetime
+
+    @property
+    def node_id(self) -> NodeId:
+        """The DID as a PeerID."""
+        return node_id_from_did(self.did)
+
+
+def make_tls_key(identity: Identity) -> TlsKey:
+    """Make a P-256 key and a request that binds it to the identity."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    signature = identity.sign(_LIBP2P_PREFIX + spki)
+    signed_key = (
+        _SIGNED_KEY_HEAD
+        + _KEY_PROTOBUF_PREFIX
+        + identity.public_key
+        + b"\x04\x40"
+        + signature
+    )
+    request = (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(x509.Name([]))
+        .add_extension(x509.UnrecognizedExtension(LIBP2P_EXTENSION, signed_key), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return TlsKey(pem, request.public_bytes(Encoding.DER), spki)
+
+
+def enrolment_message(token_id: str, spki_der: bytes) -> bytes:
+    """What a joiner signs to prove that the identity key is its own."""
+    return _ENROL_PREFIX + token_id.encode() + spki_der
+
+
+def request_spki(request_der: bytes) -> bytes:
+    """The public key of a certificate request.
+
+    Raises:
+        ClusterError: INVALID_ARGUMENT, if it is no P-256 request with a good signature.
+    """
+    return _spki(_load_request(request_der).public_key())
+
+
+def spki_pin(certificate: x509.Certificate) -> str:
+    """SHA-256 of a certificate's public key in hexadecimal."""
+    return sha256(_spki(certificate.public_key())).hexdigest()
+
+
+class CertificateAuthority:
+    """The cluster's CA in its first form: a key file of the first master, which alone signs."""
+
+    def __init__(self, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
+        """Take a key and its certificate."""
+        self._key = key
+        self.certificate = certificate
+
+    @classmethod
+    def create(cls, cluster_name: str, now: datetime) -> "CertificateAuthority":
+        """Make a new CA that lasts 10 years."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{cluster_name} cluster CA")])
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - BACKDATE)
+            .not_valid_after(now + CA_LIFETIME)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_key_usage(is_ca=True), critical=True)
+            .add_extension(
+                x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
+            )
+            .sign(key, hashes.SHA256())
+        )
+        return cls(key, certificate)
+
+    @classmethod
+    def load(cls, key_pem: bytes, certificate_pem: bytes) -> "CertificateAuthority":
+        """Read a CA.
+
+        Raises:
+            ClusterError: HOME_DAMAGED, if the two do not belong together.
+        """
+        key = load_pem_private_key(key_pem, None)
+        certificate = x509.load_pem_x509_certificate(certificate_pem)
+        if not isinstance(key, ec.EllipticCurvePrivateKey) or _spki(key.public_key()) != _spki(
+            certificate.public_key()
+        ):
+            raise ClusterError(Reason.HOME_DAMAGED, "the CA's key and certificate do not match")
+        return cls(key, certificate)
+
+    @property
+    def key_pem(self) -> bytes:
+        """The private key in PEM. Store it 0600."""
+        return self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+    @property
+    def certificate_pem(self) -> bytes:
+        """The certificate in PEM."""
+        return self.certificate.public_bytes(Encoding.PEM)
+
+    def issue(
+        self, request_der: bytes, did: Did, *, hosts: Sequence[str], is_node: bool, now: datetime
+    ) -> bytes:
+        """Sign a leaf certificate, in PEM.
+
+        Args:
+            request_der: Only its key and its libp2p extension are taken; its names are ignored.
+            did: Whose possession the caller has checked.
+            hosts: DNS names and addresses under which a node is reached.
+            is_node: A node may serve; a client may only call.
+            now: When it begins, less 5 minutes.
+
+        Raises:
+            ClusterError: INVALID_ARGUMENT for a bad request, PROOF_INVALID for an extension that
+                the identity did not sign.
+        """
+        request = _load_request(request_der)
+        spki = _spki(request.public_key())
+        extension = _libp2p_extension(request.extensions)
+        if extension is None or _extension_did(extension, spki) != did:
+            raise ClusterError(
+                Reason.PROOF_INVALID, "the request's key is not signed by the identity; make anew"
+            )
+        names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(did)]
+        usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
+        if is_node:
+            names.append(x509.DNSName(tls_name(node_id_from_did(did))))
+            names.extend(_general_name(host) for host in dict.fromkeys(hosts))
+            usages.append(ExtendedKeyUsageOID.SERVER_AUTH)
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, did[:64])]))
+            .issuer_name(self.certificate.subject)
+            .public_key(request.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - BACKDATE)
+            .not_valid_after(now + LEAF_LIFETIME)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_key_usage(is_ca=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
+            .add_extension(x509.UnrecognizedExtension(LIBP2P_EXTENSION, extension), critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+        return certificate.public_bytes(Encoding.PEM)
+
+
+class PeerVerifier:
+    """Reads who a TLS peer is; the TLS layer has checked the chain already."""
+
+    def __init__(self) -> None:
+        """Start with nothing remembered."""
+        self._verified: OrderedDict[bytes, PeerIdentity] = OrderedDict()
+
+    def verify(self, certificate_pem: bytes, now: datetime) -> PeerIdentity:
+        """Read and check a peer's certificate.
+
+        Called for every call: what a certificate says is remembered, whether it has expired is
+        asked anew, since a TLS session outlives its certificate.
+
+        Raises:
+            ClusterError: CERTIFICATE_INVALID.
+        """
+        fingerprint = sha256(certificate_pem).digest()
+        peer = self._verified.get(fingerprint)
+        if peer is None:
+            peer = read_certificate(certificate_pem)
+            self._verified[fingerprint] = peer
+            if len(self._verified) > VERIFIED_CERTIFICATES_MAX:
+                self._verified.popitem(last=False)
+        if not peer.not_before <= now <= peer.not_after:
+            raise ClusterError(
+                Reason.CERTIFICATE_INVALID,
+                f"the certificate is good from {peer.not_before:%F %T} to {peer.not_after:%F %T} "
+                "UTC; check the clock, or enrol again",
+            )
+        return peer
+
+
+def read_certificate(certificate_pem: bytes) -> PeerIdentity:
+    """Read who a certificate is for, and check that the identity signed its key.
+
+    Raises:
+        ClusterError: CERTIFICATE_INVALID.
+    """
+    try:
+        certificate = x509.load_pem_x509_certificate(certificate_pem)
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        [uri] = names.get_values_for_type(x509.UniformResourceIdentifier)
+        did = parse_did(uri)
+        extension = _libp2p_extension(certificate.extensions)
+    except (ValueError, x509.ExtensionNotFound) as error:
+        raise ClusterError(
+            Reason.CERTIFICATE_INVALID, "the certificate names no identity; enrol again"
+        ) from error
+    if extension is None or _extension_did(extension, _spki(certificate.public_key())) != did:
+        raise ClusterError(
+            Reason.CERTIFICATE_INVALID, "the certificate's key is not signed by its identity"
+        )
+    return PeerIdentity(
+        did=did,
+        is_node=ExtendedKeyUsageOID.SERVER_AUTH in usages,
+        serial=certificate.serial_number,
+        not_before=certificate.not_valid_before_utc,
+        not_after=certificate.not_valid_after_utc,
+    )
+
+
+def utc_now() -> datetime:
+    """The wall clock."""
+    return datetime.now(UTC)
+
+
+def _spki(key: object) -> bytes:
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise ClusterError(Reason.INVALID_ARGUMENT, "the TLS key must be on the curve P-256")
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _load_request(request_der: bytes) -> x509.CertificateSigningRequest:
+    try:
+        request = x509.load_der_x509_csr(request_der)
+        if not request.is_signature_valid:
+            raise InvalidSignature
+        _spki(request.public_key())
+    except (ValueError, InvalidSignature) as error:
+        raise ClusterError(
+            Reason.INVALID_ARGUMENT, "the certificate request is damaged; make a new one"
+        ) from error
+    return request
+
+
+def _libp2p_extension(extensions: x509.Extensions) -> bytes | None:
+    try:
+        value = extensions.get_extension_for_oid(LIBP2P_EXTENSION).value
+    except x509.ExtensionNotFound:
+        return None
+    return value.value if isinstance(value, x509.UnrecognizedExtension) else None
+
+
+def _extension_did(extension: bytes, spki: bytes) -> Did | None:
+    """Whose key signed `spki`, by the extension; None if it is malformed or not signed so."""
+    if (
+        len(extension) != _SIGNED_KEY_BYTES
+        or extension[:4] != _SIGNED_KEY_HEAD
+        or extension[4:8] != _KEY_PROTOBUF_PREFIX
+        or extension[40:42] != b"\x04\x40"
+    ):
+        return None
+    did = did_from_public_key(extension[8:40])
+    return did if verify_signature(did, extension[42:], _LIBP2P_PREFIX + spki) else None
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _key_usage(*, is_ca: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not is_ca,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=is_ca,
+        crl_sign=is_ca,
+        encipher_only=False,
+        decipher_only=False,
+    )

@@ -1,0 +1,103 @@
+"""The Ed25519 identity of a node or a client."""
+
+import stat
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import (
+    Did,
+    NodeId,
+    did_from_public_key,
+    node_id_from_public_key,
+    public_key_from_did,
+)
+
+
+class Identity:
+    """A principal's own key. It never changes; certificates and TLS keys do."""
+
+    def __init__(self, key: Ed25519PrivateKey) -> None:
+        """Take a key."""
+        self._key = key
+        self.public_key: bytes = key.public_key().public_bytes_raw()
+
+    @classmethod
+    def create(cls) -> "Identity":
+        """Make a new identity."""
+        return cls(Ed25519PrivateKey.generate())
+
+    @classmethod
+    def load(cls, path: Path) -> "Identity":
+        """Read an identity file.
+
+        Raises:
+            ClusterError: HOME_DAMAGED, if it is missing, no Ed25519 key, or readable by others.
+        """
+        return cls(_load_key(path))
+
+    @property
+    def did(self) -> Did:
+        """The key as a DID."""
+        return did_from_public_key(self.public_key)
+
+    @property
+    def node_id(self) -> NodeId:
+        """The key as a PeerID."""
+        return node_id_from_public_key(self.public_key)
+
+    def sign(self, message: bytes) -> bytes:
+        """Sign; 64 bytes."""
+        return self._key.sign(message)
+
+    def pem(self) -> bytes:
+        """The private key as PKCS#8 PEM. Store it 0600."""
+        return self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def verify_signature(did: Did, signature: bytes, message: bytes) -> bool:
+    """Whether the key that `did` spells made this signature."""
+    try:
+        Ed25519PublicKey.from_public_bytes(public_key_from_did(did)).verify(signature, message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def check_private(path: Path) -> None:
+    """Refuse a secret that others may read.
+
+    Raises:
+        ClusterError: HOME_DAMAGED.
+    """
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except FileNotFoundError as error:
+        raise ClusterError(
+            Reason.HOME_DAMAGED, f"{path} is missing; restore it, or join anew"
+        ) from error
+    if mode & 0o077:
+        raise ClusterError(
+            Reason.HOME_DAMAGED, f"{path} is open to others; run: chmod 600 '{path}'"
+        )
+
+
+def _load_key(path: Path) -> Ed25519PrivateKey:
+    check_private(path)
+    try:
+        key = load_pem_private_key(path.read_bytes(), None)
+    except ValueError:
+        key = None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ClusterError(
+            Reason.HOME_DAMAGED, f"{path} is no Ed25519 key; restore it, or join anew"
+        )
+    return key

@@ -1,0 +1,111 @@
+"""Join tokens: `cj1.<SHA-256 of the CA's public key>.<id>.<secret>`.
+
+The first part lets a joiner check whom it talks to before it shows the last. The log holds the
+secret's hash only.
+"""
+
+import asyncio
+import re
+import secrets
+import socket
+import ssl
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from ipfs_cluster_node.adapters.keys.certificates import spki_pin
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+
+CONNECT_TIMEOUT_SECONDS: Final = 10.0
+_TOKEN: Final = re.compile(r"cj1\.([0-9a-f]{64})\.([0-9a-f]{16})\.([0-9a-f]{32})")
+
+
+@dataclass(frozen=True, slots=True)
+class JoinSecret:
+    """A join token, taken apart."""
+
+    ca_pin: str
+    token_id: str
+    secret: str
+
+    def __str__(self) -> str:
+        """The token."""
+        return f"cj1.{self.ca_pin}.{self.token_id}.{self.secret}"
+
+    def __repr__(self) -> str:
+        """Without the secret: this may be logged."""
+        return f"JoinSecret({self.token_id})"
+
+
+def mint_token(ca_pin: str) -> JoinSecret:
+    """Make a token with a secret of 128 bits."""
+    return JoinSecret(ca_pin, secrets.token_hex(8), secrets.token_hex(16))
+
+
+def parse_token(text: str) -> JoinSecret:
+    """Take a token apart.
+
+    Raises:
+        ClusterError: TOKEN_INVALID; the message does not repeat the token.
+    """
+    match = _TOKEN.fullmatch(text.strip())
+    if match is None:
+        raise ClusterError(
+            Reason.TOKEN_INVALID,
+            "a join token looks like cj1.<64 hex>.<16 hex>.<32 hex>; copy the whole of it",
+        )
+    return JoinSecret(*match.groups())
+
+
+def hash_secret(secret: str) -> bytes:
+    """What the log keeps of a secret; 32 bytes. The secret is random, so no salt is needed."""
+    return sha256(secret.encode()).digest()
+
+
+async def fetch_trust_bundle(host: str, port: int, ca_pin: str) -> bytes:
+    """Read the CA's certificate from an enrolment port, in PEM.
+
+    Nothing is sent; the chain is not trusted, only searched for the key that the token names.
+
+    Raises:
+        ClusterError: UNREACHABLE, or CERTIFICATE_INVALID if the key is not there: somebody else
+            answers at that address.
+    """
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
+            chain = await asyncio.to_thread(_read_chain, host, port)
+    except (OSError, TimeoutError) as error:
+        raise ClusterError(
+            Reason.UNREACHABLE,
+            f"no enrolment port answers at {host}:{port}; check the address, and that the first "
+            "master runs",
+        ) from error
+    for der in chain:
+        certificate = x509.load_der_x509_certificate(der)
+        if spki_pin(certificate) == ca_pin:
+            return certificate.public_bytes(Encoding.PEM)
+    raise ClusterError(
+        Reason.CERTIFICATE_INVALID,
+        f"{host}:{port} is not of the cluster that made the token, nothing was sent to it; check "
+        "the address and the token",
+    )
+
+
+def _read_chain(host: str, port: int) -> list[bytes]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.set_alpn_protocols(["h2"])
+    # The chain is compared with the token's hash instead, and no secret goes over this connection.
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with (
+        socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_SECONDS) as raw,
+        context.wrap_socket(raw) as connection,
+    ):
+        if hasattr(connection, "get_unverified_chain"):  # Public from Python 3.13 on.
+            return [bytes(der) for der in connection.get_unverified_chain()]
+        chain = connection._sslobj.get_unverified_chain() or []  # type: ignore[attr-defined]
+        return [ssl.PEM_cert_to_DER_cert(c.public_bytes()) for c in chain]

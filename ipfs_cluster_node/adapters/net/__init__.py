@@ -1,0 +1,1 @@
+"""TLS, servers, channels: what both clients and nodes need of gRPC. Light to import."""

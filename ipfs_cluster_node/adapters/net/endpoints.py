@@ -1,0 +1,58 @@
+"""`host:port`, as people and configuration files write it."""
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+
+_HOST: Final = re.compile(r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9-]+)*")
+_PORT_MAX: Final = 65_535
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where something listens."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        """`host:port`, an IPv6 address in brackets."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def address(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+        """The host as an address; None for a name."""
+        try:
+            return ipaddress.ip_address(self.host)
+        except ValueError:
+            return None
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine reaches it."""
+        return self.host == "localhost" or (self.address is not None and self.address.is_loopback)
+
+
+def parse_endpoint(text: str) -> Endpoint:
+    """Read `host:port` or `[v6]:port`.
+
+    Raises:
+        ClusterError: INVALID_ARGUMENT.
+    """
+    host, separator, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if bracketed:
+        host = host[1:-1]
+    if separator and port.isascii() and port.isdigit() and int(port) <= _PORT_MAX:
+        endpoint = Endpoint(host, int(port))
+        if endpoint.address is not None:
+            if bracketed == (endpoint.address.version == 6):
+                return endpoint
+        elif not bracketed and _HOST.fullmatch(host):
+            return endpoint
+    raise ClusterError(
+        Reason.INVALID_ARGUMENT, f"{text[:80]!r} is no address; write host:port, or [v6]:port"
+    )

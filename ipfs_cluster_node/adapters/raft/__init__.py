@@ -1,0 +1,1 @@
+"""The replica: PySyncObj behind our journal, transport and guards. Its only importer."""

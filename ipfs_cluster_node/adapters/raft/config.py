@@ -1,0 +1,48 @@
+"""How a replica behaves."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RaftConfig:
+    """How a replica takes part in consensus."""
+
+    heartbeat_interval: timedelta = timedelta(milliseconds=100)
+    election_timeout_min: timedelta = timedelta(milliseconds=600)
+    election_timeout_max: timedelta = timedelta(milliseconds=1200)
+    tick_interval: timedelta = timedelta(milliseconds=20)
+    """Longest wait between two ticks when nothing happens."""
+    command_bytes_max: int = 2 * 1024 * 1024
+    batch_bytes_max: int = 2 * 1024 * 1024
+    """Commands that are committed together; one command may be as long."""
+    proposals_waiting_max: int = 20_000
+    """Beyond it proposals are refused as OVERLOADED."""
+    inbox_messages_max: int = 1024
+    """Received and not yet handled; full means that senders wait."""
+    outbox_bytes_max: int = 32 * 1024 * 1024
+    """Waiting for one peer; full means that its connection is given up and made anew."""
+    snapshot_log_bytes: int = 64 * 1024 * 1024
+    snapshot_entries: int = 20_000
+    """A snapshot is made once the log has grown by so much since the last."""
+    trailing_entries: int = 1_000
+    """Kept behind a snapshot, so that a follower a little behind needs no snapshot."""
+    snapshot_bytes_max: int = 4 * 1024 * 1024 * 1024
+    connect_timeout: timedelta = timedelta(seconds=3)
+    """For a peer to confirm a stream, and for a new voter to be reached."""
+    reconnect_delay_max: timedelta = timedelta(seconds=1)
+
+    def __post_init__(self) -> None:
+        """Check that the times go together."""
+        if self.election_timeout_min < 3 * self.heartbeat_interval:
+            raise ClusterError(
+                Reason.CONFIG_INVALID,
+                "raft.election_timeout_min must be at least 3 x raft.heartbeat_interval",
+            )
+        if self.election_timeout_max < 1.5 * self.election_timeout_min:
+            raise ClusterError(
+                Reason.CONFIG_INVALID,
+                "raft.election_timeout_max must be at least 1.5 x raft.election_timeout_min",
+            )

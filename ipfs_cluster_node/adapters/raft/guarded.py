@@ -1,0 +1,348 @@
+"""PySyncObj with its holes closed; the one file that names its private members.
+
+`H1` to `H24` are the hazards of docs/consensus.md. Everything here runs in the loop's thread.
+"""
+
+import logging
+import random
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import pysyncobj.syncobj
+from pysyncobj import SyncObj, SyncObjConf
+from pysyncobj.node import Node
+from pysyncobj.serializer import SERIALIZER_STATE
+from pysyncobj.transport import Transport
+
+from ipfs_cluster_node.adapters.raft.config import RaftConfig
+from ipfs_cluster_node.adapters.raft.journal import REGULAR, FileJournal, change_of
+from ipfs_cluster_node.adapters.raft.messages import Message, encode_message
+from ipfs_cluster_node.core.ids import VoterId
+from ipfs_cluster_node.v1 import raft_pb2 as pb
+
+log = logging.getLogger(__name__)
+
+PRIVATE_MEMBERS: Final = (
+    "_SyncObj__raftElectionDeadline",
+    "_SyncObj__raftNextIndex",
+    "_SyncObj__raftMatchIndex",
+    "_SyncObj__raftLastApplied",
+    "_SyncObj__raftCommitIndex",
+    "_SyncObj__serializer",
+    "_SyncObj__otherNodes",
+    "_SyncObj__noopIDx",
+    "_SyncObj__lastResponseTime",
+)
+"""Attributes of PySyncObj 0.3.17 that are read or set here; a test checks that they exist."""
+PRIVATE_METHODS: Final = (
+    "_SyncObj__doApplyCommand",
+    "_SyncObj__parseChangeClusterRequest",
+    "_SyncObj__updateClusterConfiguration",
+)
+"""Methods of PySyncObj 0.3.17 that are replaced or called here; a test checks that they exist."""
+
+NEVER: Final = float("inf")
+COMMITTED_TRUNCATION: Final = "a leader contradicts a committed entry"
+
+
+class ConsensusViolationError(Exception):
+    """A committed entry would have to be cut: the node stops rather than go on."""
+
+
+class _NoPickle:
+    """Stands where PySyncObj would pickle or unpickle (H17): nothing here needs it."""
+
+    @staticmethod
+    def loads(_data: bytes) -> object:
+        raise ConsensusViolationError("a peer's or a file's bytes reached pickle")
+
+    dumps = loads
+
+
+pysyncobj.syncobj.pickle = _NoPickle
+pysyncobj.syncobj.createJournal = lambda journal: journal
+
+
+class _NoSerializer:
+    """Stands for PySyncObj's own snapshots (H5, H6, H8, H16, H18 to H20): ours replace them."""
+
+    def __init__(self, on_needed: Callable[[Node], None]) -> None:
+        self._on_needed = on_needed
+
+    def getTransmissionData(self, node: Node) -> None:
+        """A follower needs what the log has no more; ours goes beside PySyncObj's messages."""
+        self._on_needed(node)
+
+    def cancelTransmisstion(self, node: Node) -> None:
+        """Nothing to cancel."""
+
+    def checkSerializing(self) -> tuple[int, None]:
+        """Never busy."""
+        return SERIALIZER_STATE.NOT_SERIALIZING, None
+
+
+class OutTransport(Transport):  # type: ignore[misc]  # PySyncObj has no types.
+    """Gathers what a tick wants to send; the replica sends it after the sync."""
+
+    ready = True
+
+    def __init__(self) -> None:
+        """Start empty."""
+        super().__init__(None, None, [])
+        self.outbox: list[tuple[VoterId, pb.RaftMessage]] = []
+        self.term: Callable[[], int] = lambda: 0
+        self.verified_next: int | None = None
+        """While an append is handled: what may be acknowledged (H3)."""
+        self.on_members: Callable[[], None] = lambda: None
+
+    def tryGetReady(self) -> None:
+        """Nothing to wait for."""
+
+    def addNode(self, node: Node) -> None:
+        """A voter joined the configuration."""
+        self.on_members()
+
+    def dropNode(self, node: Node) -> None:
+        """A voter left the configuration."""
+        self.on_members()
+
+    def destroy(self) -> None:
+        """Nothing is held here."""
+
+    def send(self, node: Node, message: Message) -> bool:
+        """Queue a message until the tick's sync is done."""
+        if message["type"] == "next_node_idx" and message["success"]:
+            if self.verified_next is None:
+                return True  # Only a verified append is acknowledged (H3, H6).
+            message = {**message, "next_node_idx": self.verified_next}
+        encoded = encode_message(message, self.term())
+        if encoded is not None:
+            self.outbox.append((VoterId(node.id), encoded))
+        return True
+
+
+class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
+    """PySyncObj, driven by `doTick`, fed through `receive`."""
+
+    def __init__(
+        self,
+        *,
+        voter: VoterId,
+        journal: FileJournal,
+        config: RaftConfig,
+        apply_entry: Callable[[int, bytes], None],
+        on_snapshot_needed: Callable[[VoterId], None],
+    ) -> None:
+        """Start from the journal; `apply_entry(index, command)` must not raise (H11)."""
+        self._journal = journal
+        self._voter = voter
+        self._apply_entry = apply_entry
+        self._votes: tuple[int, set[VoterId]] = (0, set())
+        self.out = OutTransport()
+        self._nodes: dict[VoterId, Node] = {}
+        others = journal.voters() - {voter}
+        super().__init__(
+            self._node(voter),
+            [self._node(other) for other in others],
+            SyncObjConf(
+                autoTick=False,
+                useFork=False,
+                commandsWaitLeader=False,
+                dynamicMembershipChange=True,
+                appendEntriesUseBatch=False,
+                appendEntriesPeriod=config.heartbeat_interval.total_seconds(),
+                appendEntriesBatchSizeBytes=config.batch_bytes_max + 64 * 1024,
+                raftMinTimeout=config.election_timeout_min.total_seconds(),
+                raftMaxTimeout=config.election_timeout_max.total_seconds(),
+                # A leader that hears no majority for so long steps down (H13).
+                leaderFallbackTimeout=1.5 * config.election_timeout_min.total_seconds(),
+                journalFile=journal,
+                logCompactionMinEntries=2**62,
+                logCompactionMinTime=2**31,
+            ),
+            nodeClass=Node,
+            transport=self.out,
+        )
+        self.out.term = self._getTerm
+        self._on_snapshot_needed = on_snapshot_needed
+        self._SyncObj__serializer = _NoSerializer(self._snapshot_needed)
+        self._SyncObj__raftLastApplied = journal.first_index
+
+    def skip_to(self, index: int) -> None:
+        """Take the state up to `index` as applied: a snapshot holds it."""
+        self._SyncObj__raftLastApplied = max(self._SyncObj__raftLastApplied, index)
+        self._SyncObj__raftCommitIndex = max(self._SyncObj__raftCommitIndex, index)
+
+    @property
+    def applied_index(self) -> int:
+        """Highest index applied."""
+        return int(self._SyncObj__raftLastApplied)
+
+    @property
+    def commit_index(self) -> int:
+        """Highest index known to be committed."""
+        return int(self._SyncObj__raftCommitIndex)
+
+    @property
+    def others(self) -> frozenset[VoterId]:
+        """The other voters in force."""
+        return frozenset(VoterId(node.id) for node in self._SyncObj__otherNodes)
+
+    @property
+    def can_change_voters(self) -> bool:
+        """Whether the last change, and this term's no-op, are committed (H12)."""
+        noop = self._SyncObj__noopIDx
+        return (
+            noop is not None
+            and self.applied_index >= noop
+            and self.commit_index >= self._journal.last_change_index()
+        )
+
+    def leader_voter(self) -> VoterId | None:
+        """The leader this node knows."""
+        leader = self._getLeader()
+        return None if leader is None else VoterId(leader.id)
+
+    def tick(self) -> None:
+        """One step. A node that no configuration names does not campaign (H21)."""
+        if self._voter not in self._journal.voters():
+            self._SyncObj__raftElectionDeadline = NEVER
+        elif self._SyncObj__raftElectionDeadline == NEVER:
+            self._SyncObj__raftElectionDeadline = (
+                pysyncobj.syncobj.monotonicTime() + self.conf.raftMinTimeout * (1 + random.random())
+            )
+        self.doTick(0)
+
+    def connected(self, voter: VoterId, *, up: bool) -> None:
+        """Tell whether messages can be sent to a voter."""
+        if up:
+            self.out._onNodeConnected(self._node(voter))
+        else:
+            self.out._onNodeDisconnected(self._node(voter))
+
+    def use_voters(self, voters: Iterable[VoterId]) -> None:
+        """Take the configuration of an installed snapshot."""
+        self._SyncObj__updateClusterConfiguration(
+            [self._node(voter) for voter in voters if voter != self._voter]
+        )
+
+    def receive(self, sender: VoterId, message: Message) -> None:
+        """Take a peer's message, unless a guard drops it."""
+        counted = message["type"] in ("response_vote", "next_node_idx")
+        if counted and sender not in self.others:
+            # Only voters count (H2, H4, H22). A leader or candidate that our configuration does
+            # not name yet is heard all the same: ours may be the old one. A removed master does
+            # not come so far, since its principal is refused at the door.
+            return
+        term = self._getTerm()
+        node = self._node(sender)
+        match message["type"]:
+            case "response_vote":
+                self._receive_vote(sender, node, message)
+            case "next_node_idx":
+                if message["term"] == term and self._isLeader():
+                    self._receive_result(node, message)
+            case "append_entries" if message["term"] >= term:
+                self._receive_append(node, message)
+            case "request_vote":
+                self.out._onMessageReceived(node, message)
+
+    def _snapshot_needed(self, node: Node) -> None:
+        # Else PySyncObj's loop would send empty pieces until the heartbeat interval is over.
+        self._SyncObj__raftNextIndex[node] = self._journal.last_index + 1
+        self._on_snapshot_needed(VoterId(node.id))
+
+    def installed(self, voter: VoterId, index: int) -> None:
+        """A follower has loaded the snapshot at `index`."""
+        if self._isLeader() and voter in self.others:
+            self._receive_result(
+                self._node(voter),
+                {
+                    "type": "next_node_idx",
+                    "next_node_idx": index + 1,
+                    "reset": True,
+                    "success": True,
+                },
+            )
+
+    def _receive_vote(self, sender: VoterId, node: Node, message: Message) -> None:
+        # One vote a voter and term (H4).
+        if self._votes[0] != message["term"]:
+            self._votes = (message["term"], set())
+        if sender not in self._votes[1]:
+            self._votes[1].add(sender)
+            self.out._onMessageReceived(node, message)
+
+    def _receive_result(self, node: Node, message: Message) -> None:
+        if message["next_node_idx"] - 1 > self._journal.last_index:
+            return  # Nobody can hold more of this term than its leader.
+        next_index = self._SyncObj__raftNextIndex
+        before = next_index.get(node, 0)
+        self.out._onMessageReceived(node, message)
+        if message["success"] and not message["reset"]:
+            # What is in flight must not be sent again (H24).
+            next_index[node] = max(before, next_index.get(node, 0))
+
+    def _receive_append(self, node: Node, message: Message) -> None:
+        self.out.verified_next = None
+        if "prevLogIdx" not in message:
+            # A snapshot will follow; nothing is verified yet (H5).
+            self.out._onMessageReceived(node, {**message, "commit_index": 0})
+            return
+        stripped, verified = self._strip(message)
+        if verified is None:
+            self.out._onMessageReceived(node, {**stripped, "commit_index": 0})
+            return
+        self.out.verified_next = verified + 1
+        commit_index = min(message["commit_index"], verified)
+        self.out._onMessageReceived(node, {**stripped, "commit_index": commit_index})
+        self.out.verified_next = None
+
+    def _strip(self, message: Message) -> tuple[Message, int | None]:
+        """Leave only what is new: what agrees is never cut (H1).
+
+        Returns the message for PySyncObj, and the index up to which the log then agrees with the
+        leader's; None if the entry before does not agree.
+        """
+        journal = self._journal
+        previous, entries = message["prevLogIdx"], message["entries"]
+        verified: int = max(previous, journal.first_index)  # A snapshot agrees: it is committed.
+        if previous >= journal.first_index and journal.term_at(previous) != message["prevLogTerm"]:
+            return {**message, "entries": []}, None
+        for position, (_, index, term) in enumerate(entries):
+            if index <= journal.first_index:
+                continue
+            if journal.term_at(index) == term:
+                verified = index
+                continue
+            if index <= self.commit_index:
+                raise ConsensusViolationError(f"{COMMITTED_TRUNCATION} at index {index}")
+            new = entries[position:]
+            return (
+                {
+                    **message,
+                    "prevLogIdx": index - 1,
+                    "prevLogTerm": journal.term_at(index - 1),
+                    "entries": new,
+                },
+                new[-1][1],
+            )
+        # All there already: hand over nothing, at the end of the log, where nothing can be cut.
+        last = journal.last_index
+        end: Message = {"prevLogIdx": last, "prevLogTerm": journal.term_at(last), "entries": []}
+        return {**message, **end}, verified
+
+    def _SyncObj__doApplyCommand(self, command: bytes) -> None:
+        # Configuration holds from its append on; only plain commands reach the state machine.
+        if command[:1] == REGULAR:
+            self._apply_entry(self.applied_index + 1, command[1:])
+
+    def _SyncObj__parseChangeClusterRequest(self, command: bytes) -> list[Any] | None:
+        change = change_of(command)
+        return None if change is None else [change[0], change[1], self._node(change[1])]
+
+    def _node(self, voter: VoterId) -> Node:
+        node = self._nodes.get(voter)
+        if node is None:
+            node = self._nodes[voter] = Node(voter)
+        return node

@@ -1,0 +1,152 @@
+"""One ordered stream to one peer, made anew when it breaks."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from typing import Final
+
+import grpc
+
+from ipfs_cluster_node.adapters.raft.config import RaftConfig
+from ipfs_cluster_node.core.ids import NodeId, VoterId, node_id_of_voter
+from ipfs_cluster_node.v1 import raft_pb2 as pb
+from ipfs_cluster_node.v1.raft_pb2_grpc import RaftServiceStub
+
+log = logging.getLogger(__name__)
+
+PART_BYTES_MAX: Final = 1024 * 1024
+MESSAGE_BYTES_MAX: Final = 64 * 1024 * 1024
+RECONNECT_DELAY_MIN_SECONDS: Final = 0.05
+
+Dial = Callable[[NodeId], grpc.aio.Channel | None]
+"""Opens a channel to a node, for consensus only; None while no address of it is known."""
+
+
+class Link:
+    """Messages to one voter, in order or not at all.
+
+    A message that was queued and could not be sent is lost with its connection, and the replica is
+    told that the connection broke: never a gap within one (H23).
+    """
+
+    def __init__(
+        self,
+        *,
+        own: VoterId,
+        peer: VoterId,
+        dial: Dial,
+        config: RaftConfig,
+        on_change: Callable[[VoterId, bool], None],
+    ) -> None:
+        """Make a link that `run` keeps up."""
+        self._own = own
+        self._peer = peer
+        self._dial = dial
+        self._config = config
+        self._on_change = on_change
+        self._queue: deque[pb.RaftMessage] = deque()
+        self._queued_bytes = 0
+        self._wake = asyncio.Event()
+        self.up = asyncio.Event()
+        self._overflown = False
+
+    def send(self, message: pb.RaftMessage) -> None:
+        """Queue a message; dropped while the link is down."""
+        if not self.up.is_set():
+            return
+        self._queued_bytes += message.ByteSize()
+        self._queue.append(message)
+        if self._queued_bytes > self._config.outbox_bytes_max:
+            self._overflown = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Connect, send, and connect again, until cancelled."""
+        delay = RECONNECT_DELAY_MIN_SECONDS
+        while True:
+            try:
+                if await self._connect_and_send():
+                    delay = RECONNECT_DELAY_MIN_SECONDS
+            except (grpc.aio.AioRpcError, grpc.aio.UsageError, TimeoutError, OSError) as error:
+                log.debug("raft link broke", extra={"peer": self._peer, "error": repr(error)})
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, self._config.reconnect_delay_max.total_seconds())
+
+    async def _connect_and_send(self) -> bool:
+        channel = self._dial(node_id_of_voter(self._peer))
+        if channel is None:
+            return False
+        try:
+            call = RaftServiceStub(channel).Exchange()
+            async with asyncio.timeout(self._config.connect_timeout.total_seconds()):
+                await call.write(pb.ExchangeRequest(hello=pb.ExchangeHello(voter=self._own)))
+                confirmed = await call.read()
+            if not isinstance(confirmed, pb.ExchangeResponse) or confirmed.voter != self._peer:
+                return False
+            await self._send_until_broken(call)
+        finally:
+            if self.up.is_set():
+                self.up.clear()
+                self._on_change(self._peer, False)
+            self._queue.clear()
+            self._queued_bytes = 0
+            self._overflown = False
+            await channel.close()
+        return True
+
+    async def _send_until_broken(self, call: grpc.aio.StreamStreamCall) -> None:  # type: ignore[type-arg]
+        self.up.set()
+        self._on_change(self._peer, True)
+        # The peer says nothing more: the read ends when the stream does.
+        ended = asyncio.ensure_future(call.read())
+        try:
+            while not ended.done() and not self._overflown:
+                while self._queue and not self._overflown and not ended.done():
+                    message = self._queue.popleft()
+                    self._queued_bytes -= message.ByteSize()
+                    for part in _parts(message):
+                        await call.write(part)
+                self._wake.clear()
+                if not self._queue:
+                    waiter = asyncio.ensure_future(self._wake.wait())
+                    await asyncio.wait((ended, waiter), return_when=asyncio.FIRST_COMPLETED)
+                    waiter.cancel()
+        finally:
+            call.cancel()
+            ended.cancel()
+            with suppress(asyncio.CancelledError, grpc.aio.AioRpcError):
+                await ended
+
+
+def _parts(message: pb.RaftMessage) -> list[pb.ExchangeRequest]:
+    data = message.SerializeToString()
+    offsets = range(0, max(1, len(data)), PART_BYTES_MAX)
+    return [
+        pb.ExchangeRequest(
+            part=pb.RaftMessagePart(
+                data=data[offset : offset + PART_BYTES_MAX],
+                last=offset + PART_BYTES_MAX >= len(data),
+            )
+        )
+        for offset in offsets
+    ]
+
+
+async def whole_messages(
+    requests: AsyncIterator[pb.ExchangeRequest],
+) -> AsyncIterator[pb.RaftMessage]:
+    """Put the pieces of messages together.
+
+    Raises:
+        ValueError: A message over 64 MiB, or bytes that are none.
+    """
+    gathered = bytearray()
+    async for request in requests:
+        gathered += request.part.data
+        if len(gathered) > MESSAGE_BYTES_MAX:
+            raise ValueError("a message of consensus is over 64 MiB")
+        if request.part.last:
+            yield pb.RaftMessage.FromString(bytes(gathered))
+            gathered.clear()

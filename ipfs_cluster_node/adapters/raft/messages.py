@@ -1,0 +1,93 @@
+"""PySyncObj's messages (dicts) to `RaftMessage` and back. What is not listed here can't travel.
+
+`apply_command*`, `timeout_now`, utility messages, pickled big entries and PySyncObj's own snapshot
+pieces have no form on the wire, so a peer can't send them (H17, H22).
+"""
+
+from typing import Any, Final
+
+from ipfs_cluster_node.adapters.raft.journal import MEMBERSHIP, NO_OP, REGULAR
+from ipfs_cluster_node.v1 import raft_pb2 as pb
+
+Message = dict[str, Any]
+"""A message as PySyncObj has it."""
+
+ENTRY_TYPES: Final = (REGULAR, NO_OP, MEMBERSHIP)
+
+
+def encode_message(message: Message, term: int) -> pb.RaftMessage | None:
+    """Encode one of PySyncObj's messages; None for one that must not travel."""
+    match message["type"]:
+        case "request_vote":
+            return pb.RaftMessage(
+                term=message["term"],
+                request_vote=pb.RequestVote(
+                    last_log_index=message["last_log_index"],
+                    last_log_term=message["last_log_term"],
+                ),
+            )
+        case "response_vote":
+            return pb.RaftMessage(term=message["term"], vote_granted=pb.VoteGranted())
+        case "append_entries" if "transmission" not in message:
+            append = pb.AppendEntries(commit_index=message["commit_index"], previous_index=-1)
+            if message.get("prevLogIdx") is not None:
+                append.previous_index = message["prevLogIdx"]
+                append.previous_term = message["prevLogTerm"]
+                for command, index, entry_term in message["entries"]:
+                    append.entries.add(index=index, term=entry_term, command=command)
+            return pb.RaftMessage(term=message["term"], append_entries=append)
+        case "next_node_idx":
+            # The term makes an answer of an earlier leadership harmless (H2).
+            return pb.RaftMessage(
+                term=term,
+                append_result=pb.AppendResult(
+                    next_index=message["next_node_idx"],
+                    reset=message["reset"],
+                    success=message["success"],
+                ),
+            )
+    return None
+
+
+def decode_message(raft: pb.RaftMessage) -> Message | None:
+    """Decode a peer's message for PySyncObj; None for a malformed one."""
+    match raft.WhichOneof("kind"):
+        case "request_vote":
+            return {
+                "type": "request_vote",
+                "term": raft.term,
+                "last_log_index": raft.request_vote.last_log_index,
+                "last_log_term": raft.request_vote.last_log_term,
+            }
+        case "vote_granted":
+            return {"type": "response_vote", "term": raft.term}
+        case "append_result":
+            return {
+                "type": "next_node_idx",
+                "term": raft.term,
+                "next_node_idx": raft.append_result.next_index,
+                "reset": raft.append_result.reset,
+                "success": raft.append_result.success,
+            }
+        case "append_entries":
+            return _decode_append(raft)
+    return None
+
+
+def _decode_append(raft: pb.RaftMessage) -> Message | None:
+    append = raft.append_entries
+    message: Message = {
+        "type": "append_entries",
+        "term": raft.term,
+        "commit_index": append.commit_index,
+    }
+    if append.previous_index < 0:
+        return message
+    entries = [(entry.command, entry.index, entry.term) for entry in append.entries]
+    for position, (command, index, _) in enumerate(entries):
+        if index != append.previous_index + 1 + position or command[:1] not in ENTRY_TYPES:
+            return None
+    message["prevLogIdx"] = append.previous_index
+    message["prevLogTerm"] = append.previous_term
+    message["entries"] = entries
+    return message

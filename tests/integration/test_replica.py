@@ -1,0 +1,130 @@
+"""The replica over real streams with mutual TLS and real files."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ipfs_cluster_node.adapters.raft.replica import create_store
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from tests.support.replicas import FAST, ReplicaCluster
+
+
+@pytest.mark.asyncio
+async def test_commits_and_survives_the_loss_of_its_leader(tmp_path: Path) -> None:
+    async with ReplicaCluster(tmp_path, 3) as cluster:
+        leader = await cluster.leader()
+        results = await asyncio.gather(
+            *(leader.replica.propose(f"a{n}".encode()) for n in range(500))
+        )
+        assert sorted(results) == [(n + 1, f"a{n}") for n in range(500)]
+        await leader.stop()
+        successor = await cluster.leader(but=leader.node_id)
+        await successor.replica.propose(b"after")
+        await cluster.until_equal(501)
+        for host in cluster.hosts.values():
+            if host is not leader:
+                assert host.machine.commands == [*(f"a{n}" for n in range(500)), "after"]
+
+
+@pytest.mark.asyncio
+async def test_all_stopped_and_started_again_have_every_command(tmp_path: Path) -> None:
+    async with ReplicaCluster(tmp_path, 3) as cluster:
+        leader = await cluster.leader()
+        for n in range(20):
+            await leader.replica.propose(str(n).encode())
+        for host in cluster.hosts.values():
+            await host.stop()
+        for host in cluster.hosts.values():
+            await host.start()
+        leader = await cluster.leader()
+        await leader.replica.propose(b"last")
+        await cluster.until_equal(21)
+        for host in cluster.hosts.values():
+            assert host.machine.commands == [*map(str, range(20)), "last"]
+
+
+@pytest.mark.asyncio
+async def test_a_follower_far_behind_gets_a_snapshot(tmp_path: Path) -> None:
+    config = replace(FAST, snapshot_entries=20, trailing_entries=5)
+    async with ReplicaCluster(tmp_path, 3, config) as cluster:
+        leader = await cluster.leader()
+        behind = next(h for h in cluster.hosts.values() if h is not leader)
+        await behind.stop()
+        for n in range(200):
+            await leader.replica.propose(f"{n}".encode())
+        assert leader.replica._journal.first_index > 100
+        await behind.start()
+        await cluster.until_equal(200)
+        assert behind.machine.commands == leader.machine.commands
+        # The snapshot and the log behind it hold after a restart as well.
+        await behind.stop()
+        await behind.start()
+        await leader.replica.propose(b"more")
+        await cluster.until_equal(201)
+        assert behind.machine.commands == leader.machine.commands
+
+
+@pytest.mark.asyncio
+async def test_voters_are_added_one_at_a_time_and_removed(tmp_path: Path) -> None:
+    async with ReplicaCluster(tmp_path, 1) as cluster:
+        first = await cluster.leader()
+        await first.replica.propose(b"one")
+        for _ in range(2):
+            joining = cluster.make_host()
+            create_store(joining.directory, joining.voter, [])
+            await joining.start()
+            await first.replica.add_voter(joining.voter)
+        await first.replica.propose(b"two")
+        await cluster.until_equal(2)
+        assert {frozenset(h.replica.voters) for h in cluster.hosts.values()} == {
+            frozenset(h.voter for h in cluster.hosts.values())
+        }
+        await first.stop()
+        leader = await cluster.leader(but=first.node_id)
+        await leader.replica.propose(b"three")
+        await first.start()
+        await cluster.until_equal(3)
+        other = next(h for h in cluster.hosts.values() if h not in (first, leader))
+        await leader.replica.remove_voter(other.voter)
+        assert leader.replica.voters == {first.voter, leader.voter}
+
+
+@pytest.mark.asyncio
+async def test_a_voter_that_nobody_can_dial_is_refused(tmp_path: Path) -> None:
+    async with ReplicaCluster(tmp_path, 1) as cluster:
+        first = await cluster.leader()
+        await first.replica.propose(b"one")
+        absent = cluster.make_host()
+        absent.task = first.task
+        with pytest.raises(ClusterError) as caught:
+            await first.replica.add_voter(absent.voter)
+        assert caught.value.reason is Reason.PEER_UNREACHABLE
+        await first.replica.propose(b"still here")
+        del cluster.hosts[absent.node_id]
+
+
+@pytest.mark.asyncio
+async def test_a_raising_apply_is_answered_and_stops_nothing(tmp_path: Path) -> None:
+    """Raft hazard H11."""
+    async with ReplicaCluster(tmp_path, 1) as cluster:
+        leader = await cluster.leader()
+        with pytest.raises(ClusterError) as caught:
+            await leader.replica.propose(b"raise")
+        assert caught.value.reason is Reason.INTERNAL
+        await leader.replica.propose(b"next")
+        assert leader.machine.commands == ["next"]
+
+
+@pytest.mark.asyncio
+async def test_a_follower_refuses_and_names_the_leader(tmp_path: Path) -> None:
+    async with ReplicaCluster(tmp_path, 3) as cluster:
+        leader = await cluster.leader()
+        await leader.replica.propose(b"x")
+        await cluster.until_equal(1)
+        follower = next(h for h in cluster.hosts.values() if h is not leader)
+        with pytest.raises(ClusterError) as caught:
+            await follower.replica.propose(b"y")
+        assert caught.value.reason is Reason.NOT_LEADER
+        assert caught.value.metadata == {"leader_node_id": leader.node_id}
