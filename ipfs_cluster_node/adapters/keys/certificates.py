@@ -17,7 +17,7 @@ from hashlib import sha256
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -157,8 +157,13 @@ class CertificateAuthority:
         Raises:
             ClusterError: HOME_DAMAGED, if the two do not belong together.
         """
-        key = load_pem_private_key(key_pem, None)
-        certificate = x509.load_pem_x509_certificate(certificate_pem)
+        try:
+            key = load_pem_private_key(key_pem, None)
+            certificate = x509.load_pem_x509_certificate(certificate_pem)
+        except ValueError as error:
+            raise ClusterError(
+                Reason.HOME_DAMAGED, "the CA's key or certificate is damaged; restore it"
+            ) from error
         if not isinstance(key, ec.EllipticCurvePrivateKey) or _spki(key.public_key()) != _spki(
             certificate.public_key()
         ):
@@ -211,7 +216,7 @@ class CertificateAuthority:
             .public_key(request.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - BACKDATE)
-            .not_valid_after(now + LEAF_LIFETIME)
+            .not_valid_after(min(now + LEAF_LIFETIME, self.certificate.not_valid_after_utc))
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(is_ca=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
@@ -267,11 +272,14 @@ def read_certificate(certificate_pem: bytes) -> PeerIdentity:
         [uri] = names.get_values_for_type(x509.UniformResourceIdentifier)
         did = parse_did(uri)
         extension = _libp2p_extension(certificate.extensions)
-    except (ValueError, x509.ExtensionNotFound) as error:
+        spki = _spki(certificate.public_key())
+        if ExtendedKeyUsageOID.CLIENT_AUTH not in usages:
+            raise ValueError("no client certificate")
+    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension, ClusterError) as error:
         raise ClusterError(
             Reason.CERTIFICATE_INVALID, "the certificate names no identity; enrol again"
         ) from error
-    if extension is None or _extension_did(extension, _spki(certificate.public_key())) != did:
+    if extension is None or _extension_did(extension, spki) != did:
         raise ClusterError(
             Reason.CERTIFICATE_INVALID, "the certificate's key is not signed by its identity"
         )
@@ -301,7 +309,14 @@ def _load_request(request_der: bytes) -> x509.CertificateSigningRequest:
         if not request.is_signature_valid:
             raise InvalidSignature
         _spki(request.public_key())
-    except (ValueError, InvalidSignature) as error:
+        _ = request.extensions  # Parsed here, so that a malformed one is refused here.
+    except (
+        ValueError,
+        InvalidSignature,
+        UnsupportedAlgorithm,
+        x509.DuplicateExtension,
+        x509.UnsupportedGeneralNameType,
+    ) as error:
         raise ClusterError(
             Reason.INVALID_ARGUMENT, "the certificate request is damaged; make a new one"
         ) from error
@@ -333,7 +348,13 @@ def _general_name(host: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
-        return x509.DNSName(host)
+        pass
+    # A name under .peer stands for an identity: it is never taken from what a joiner advertises.
+    if not host.isascii() or "*" in host or host.lower().rstrip(".").endswith(".peer"):
+        raise ClusterError(
+            Reason.INVALID_ARGUMENT, f"{host[:80]!r} can't be in a certificate; advertise another"
+        )
+    return x509.DNSName(host)
 
 
 def _key_usage(*, is_ca: bool) -> x509.KeyUsage:

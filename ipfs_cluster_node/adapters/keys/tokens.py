@@ -84,9 +84,12 @@ async def fetch_trust_bundle(host: str, port: int, ca_pin: str) -> bytes:
             "master runs",
         ) from error
     for der in chain:
-        certificate = x509.load_der_x509_certificate(der)
-        if spki_pin(certificate) == ca_pin:
-            return certificate.public_bytes(Encoding.PEM)
+        try:
+            certificate = x509.load_der_x509_certificate(der)
+            if spki_pin(certificate) == ca_pin:
+                return certificate.public_bytes(Encoding.PEM)
+        except (ValueError, ClusterError):
+            continue  # Whatever it is, it is not the CA that the token names.
     raise ClusterError(
         Reason.CERTIFICATE_INVALID,
         f"{host}:{port} is not of the cluster that made the token, nothing was sent to it; check "

@@ -198,6 +198,12 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
             and self.commit_index >= self._journal.last_change_index()
         )
 
+    @property
+    def serves(self) -> bool:
+        """Whether this node leads and has applied all that earlier leaders committed."""
+        noop = self._SyncObj__noopIDx
+        return bool(self._isLeader()) and noop is not None and self.applied_index >= noop
+
     def leader_voter(self) -> VoterId | None:
         """The leader this node knows."""
         leader = self._getLeader()

@@ -57,7 +57,9 @@ class _Proposal:
     result: asyncio.Future[object]
 
 
-def create_store(directory: Path, voter: VoterId, voters: Iterable[VoterId]) -> None:
+def create_store(
+    directory: Path, voter: VoterId, voters: Iterable[VoterId], *, first: bytes = b""
+) -> None:
     """Make an empty store for a voter.
 
     Args:
@@ -65,14 +67,18 @@ def create_store(directory: Path, voter: VoterId, voters: Iterable[VoterId]) -> 
         voter: This node in this incarnation.
         voters: Who votes at the beginning: itself for the first master of a cluster; for a joining
             one nobody, until the leader sends it a log that says so.
+        first: The first command of the cluster's log.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    first = Snapshot(index=1, term=0, voters=frozenset(), state=b"")
-    store_snapshot(directory / SNAPSHOT_NAME, first.encode())
-    journal = FileJournal(directory / JOURNAL_NAME, base_voters=first.voters)
+    empty = Snapshot(index=1, term=0, voters=frozenset(), state=b"")
+    store_snapshot(directory / SNAPSHOT_NAME, empty.encode())
+    journal = FileJournal(directory / JOURNAL_NAME, base_voters=empty.voters)
     # The first configuration is in the log, so that who joins later learns it from there.
     for index, each in enumerate(sorted(voters), start=journal.last_index + 1):
         journal.add(MEMBERSHIP + f"add {each}".encode(), index, 0)
+    if first:
+        entry = bytes(BATCH_ID_BYTES) + _LENGTH.pack(len(first)) + first
+        journal.add(REGULAR + entry, journal.last_index + 1, 0)
     journal.write_and_sync(journal.take_pending())
     journal.close()
     store_snapshot(directory / VOTER_NAME, voter.encode())
@@ -152,8 +158,8 @@ class Replica:
 
     @property
     def is_leader(self) -> bool:
-        """Whether this node leads, as far as it knows."""
-        return self.failed is None and bool(self._raft._isLeader())
+        """Whether this node leads, as far as it knows, and has applied all before its term."""
+        return self.failed is None and self._raft.serves
 
     @property
     def leader(self) -> NodeId | None:
@@ -341,7 +347,7 @@ class Replica:
                 if snapshot is not None and snapshot.index > self.applied_index:
                     await self._install(sender, snapshot)
         elif kind == "snapshot_result":
-            if message.term == self.term and self.is_leader:
+            if message.term == self.term and self._raft._isLeader():
                 installed = self._installs.take_result(sender, message)
                 if installed is not None:
                     self._raft.installed(sender, installed)

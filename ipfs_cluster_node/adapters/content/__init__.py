@@ -1,0 +1,1 @@
+"""Blocks on disk, and files made of them."""

@@ -1,0 +1,157 @@
+"""Files made of blocks: in, out, and around. Memory stays flat whatever their size."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ipfs_cluster_node.adapters.content.blockstore import Batch, BlockStore
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.multiformats import RAW, Cid
+from ipfs_cluster_node.core.unixfs import DEPTH_MAX, FileBuilder, Link, decode_node
+
+PIECE_BYTES_MAX: Final = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class AddReport:
+    """A file that is stored."""
+
+    cid: Cid
+    size_bytes: int
+
+
+async def add(chunks: AsyncIterator[bytes], store: BlockStore) -> AddReport:
+    """Store a file; durable when this returns.
+
+    Raises:
+        ClusterError: STORAGE_FULL; nothing is left of the file but whole blocks.
+    """
+    builder = FileBuilder()
+
+    def take(batch: Batch, data: bytes) -> None:
+        for block in builder.feed(data):
+            batch.put(block)
+
+    def finish(batch: Batch) -> AddReport:
+        blocks, root, size_bytes = builder.finish()
+        for block in blocks:
+            batch.put(block)
+        batch.flush()
+        return AddReport(root, size_bytes)
+
+    with store.batch() as batch:
+        async for data in chunks:
+            await asyncio.to_thread(take, batch, data)
+        return await asyncio.to_thread(finish, batch)
+
+
+async def walk(root: Cid, store: BlockStore) -> AsyncIterator[Cid]:
+    """Name every block of a file that is stored here, each subtree's root before its parts.
+
+    Raises:
+        ClusterError: CONTENT_NOT_FOUND if a node above the leaves is missing, and those of
+            `decode_node`.
+    """
+    stack = [(root, 0)]
+    while stack:
+        cid, depth = stack.pop()
+        yield cid
+        if cid.codec != RAW:
+            links = await asyncio.to_thread(_links, cid, store, depth)
+            stack.extend((link.cid, depth + 1) for link in reversed(links))
+
+
+def is_complete(root: Cid, store: BlockStore) -> bool:
+    """Whether every block of a file is here; blocks."""
+    stack = [(root, 0)]
+    seen: set[Cid] = set()
+    while stack:
+        cid, depth = stack.pop()
+        if cid in seen:
+            continue
+        seen.add(cid)
+        if cid.codec == RAW:
+            if not store.has(cid):
+                return False
+        else:
+            if not store.has(cid):
+                return False
+            stack.extend((link.cid, depth + 1) for link in _links(cid, store, depth))
+    return True
+
+
+async def read(
+    root: Cid, store: BlockStore, *, offset: int = 0, length: int | None = None
+) -> AsyncIterator[bytes]:
+    """Read a file that is stored here, in pieces of at most 256 KiB.
+
+    Raises:
+        ClusterError: CONTENT_NOT_FOUND if a block is missing, and those of `decode_node`.
+    """
+    left = length
+    stack: list[tuple[Link, int]] = [(Link(root, -1), 0)]
+    skip = offset
+    while stack and (left is None or left > 0):
+        link, depth = stack.pop()
+        if 0 <= link.size_bytes <= skip:
+            skip -= link.size_bytes
+            continue
+        block = await asyncio.to_thread(store.get, link.cid)
+        if block is None:
+            raise _missing(link.cid)
+        node = decode_node(link.cid, block)
+        if depth > DEPTH_MAX or (link.size_bytes >= 0 and node.size_bytes != link.size_bytes):
+            raise ClusterError(
+                Reason.BLOCK_MISMATCH, f"{link.cid} is not as large as said; add the file anew"
+            )
+        stack.extend((child, depth + 1) for child in reversed(node.links))
+        own = node.data[skip:]
+        skip = max(0, skip - len(node.data))
+        if left is not None:
+            own = own[:left]
+            left -= len(own)
+        for start in range(0, len(own), PIECE_BYTES_MAX):
+            yield own[start : start + PIECE_BYTES_MAX]
+
+
+async def materialize(root: Cid, store: BlockStore, path: Path) -> int:
+    """Write a stored file's bytes to `path`, whole or not at all; returns its size."""
+    return await write_pieces(read(root, store), path)
+
+
+async def write_pieces(
+    pieces: AsyncIterator[bytes],
+    path: Path,
+    on_progress: Callable[[int], None] = lambda _done: None,
+) -> int:
+    """Write pieces to `path`, whole or not at all; returns the size."""
+    temporary = path.with_name(f".{path.name}.part")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    done = 0
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            async for data in pieces:
+                await asyncio.to_thread(file.write, data)
+                done += len(data)
+                on_progress(done)
+        temporary.rename(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return done
+
+
+def _links(cid: Cid, store: BlockStore, depth: int) -> tuple[Link, ...]:
+    data = store.get(cid)
+    if data is None or depth > DEPTH_MAX:
+        raise _missing(cid)
+    return decode_node(cid, data).links
+
+
+def _missing(cid: Cid) -> ClusterError:
+    return ClusterError(
+        Reason.CONTENT_NOT_FOUND, f"block {cid} is missing on this node; fetch the file again"
+    )

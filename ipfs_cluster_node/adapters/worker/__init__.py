@@ -1,0 +1,1 @@
+"""Task handlers and the processes they run in."""

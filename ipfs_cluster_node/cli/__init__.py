@@ -1,0 +1,1 @@
+"""The command line: a skin over the client. Only `init`, `join`, `serve` and `dev` touch a node."""

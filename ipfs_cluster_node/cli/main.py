@@ -1,0 +1,63 @@
+"""`ipfs-cluster-node`: the root of the command line."""
+
+from importlib import import_module
+from typing import Final
+
+import click
+
+from ipfs_cluster_node import __version__
+
+COMMANDS: Final = {
+    "init": ("node_commands", "Make a cluster whose first master is this node."),
+    "join": ("node_commands", "Enrol this machine with a join token."),
+    "serve": ("node_commands", "Run the node of this machine."),
+    "dev": ("dev_commands", "Run a small cluster on this machine."),
+    "status": ("cluster_commands", "Describe the cluster."),
+    "node": ("cluster_commands", "The nodes."),
+    "token": ("cluster_commands", "Join tokens."),
+    "config": ("cluster_commands", "The cluster's settings."),
+    "state": ("cluster_commands", "The cluster's state as tables."),
+    "task": ("task_commands", "Tasks."),
+    "content": ("content_commands", "Files by CID."),
+    "completion": ("shell_commands", "Print the completion script of a shell."),
+    "version": ("shell_commands", "Print the version."),
+}
+"""Name to module and help; a module is imported when its command runs."""
+
+
+class LazyGroup(click.Group):
+    """Imports a command when it is needed, so that `--help` is quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"ipfs_cluster_node.cli.{COMMANDS[cmd_name][0]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, about) for name, (_, about) in COMMANDS.items()])
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, package_name="ipfs-cluster-node")
+@click.option(
+    "--profile",
+    envvar="IPFS_CLUSTER_NODE_PROFILE",
+    help="Which cluster to talk to, of profiles.toml. [default: default]",
+)
+@click.pass_context
+def main(ctx: click.Context, profile: str | None) -> None:
+    """A node of a cluster for tasks and content-addressed files, and its client.
+
+    Exit status: 0 done, 1 failed, 2 wrong usage or input, 3 no leader reached, 4 denied,
+    5 not found, 6 the task failed, 7 the time was over.
+    """
+    ctx.obj = profile

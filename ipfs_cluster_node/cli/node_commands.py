@@ -1,0 +1,182 @@
+"""`init`, `join`, `serve`: what touches a node's home directory."""
+
+import asyncio
+import logging
+import re
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final
+
+import click
+
+from ipfs_cluster_node.cli.output import json_option, print_json, reporting
+from ipfs_cluster_node.config.home import Home
+from ipfs_cluster_node.config.profiles import DEFAULT_PROFILE, save_profile
+from ipfs_cluster_node.config.settings import NodeSettings, Settings, load_settings
+
+READY_MARK: Final = "ready"
+
+home_option = click.option(
+    "--home", type=click.Path(), help="The node's directory. [default: ~/.ipfs-cluster-node]"
+)
+
+
+def address_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say where a node listens and is reached."""
+    for option in (
+        click.option("--name", help="A name for people. [default: the host's]"),
+        click.option("--advertise", multiple=True, help="Where others reach it, host:port."),
+        click.option("--enrolment-bind", help="Where joiners are let in. [default: 127.0.0.1:9095]"),
+        click.option("--bind", help="Where the node listens. [default: 127.0.0.1:9096]"),
+    ):
+        function = option(function)
+    return function
+
+
+def node_settings(
+    *,
+    role: str,
+    name: str | None,
+    bind: str | None,
+    enrolment_bind: str | None,
+    advertise: tuple[str, ...],
+) -> NodeSettings:
+    """Make `[node]` of flags."""
+    host = re.sub(r"[^A-Za-z0-9._-]+", "-", socket.gethostname()).strip("-._")[:64]
+    given = {"bind": bind, "enrolment_bind": enrolment_bind, "advertise": advertise or None}
+    return NodeSettings(
+        name=name or host or "node",
+        role=role,
+        **{key: value for key, value in given.items() if value is not None},
+    )
+
+
+@click.command()
+@click.option("--cluster-name", default="cluster", show_default=True, help="The cluster's name.")
+@home_option
+@address_options
+@click.option("--profile-name", default=DEFAULT_PROFILE, help="Name of the client profile.")
+@json_option
+@reporting
+def init(
+    *, cluster_name: str, home: str | None, profile_name: str, as_json: bool, **where: Any
+) -> None:
+    """Make a cluster whose first master is this node.
+
+    Makes the cluster's certificate authority, the node's identity and certificate, and a client
+    identity for you, with a profile that the other commands use. Then run `serve`.
+    """
+    from ipfs_cluster_node.node.setup import init_cluster  # noqa: PLC0415
+
+    place = Home.find(home)
+    made = init_cluster(place, node_settings(role="master", **where), cluster_name=cluster_name)
+    save_profile(profile_name, made.profile)
+    _report(made, place, profile_name, as_json=as_json)
+
+
+@click.command()
+@click.argument("token")
+@click.option("--enrolment", required=True, help="The first master's enrolment port, host:port.")
+@home_option
+@address_options
+@click.option("--profile-name", help="Name of the client profile to write. [default: none if it exists]")
+@json_option
+@reporting
+def join(
+    *,
+    token: str,
+    enrolment: str,
+    home: str | None,
+    profile_name: str | None,
+    as_json: bool,
+    **where: Any,
+) -> None:
+    """Enrol this machine with a join token; `-` reads the token from the input.
+
+    The token says whether it becomes a master, a worker, a leecher or a client. A node then runs
+    `serve`; a client has its profile at once.
+    """
+    from ipfs_cluster_node.node.setup import join_cluster  # noqa: PLC0415
+
+    place = Home.find(home)
+    text = sys.stdin.readline().strip() if token == "-" else token  # noqa: S105
+    made = asyncio.run(
+        join_cluster(
+            place, node_settings(role="worker", **where), token=text, enrolment=enrolment
+        )
+    )
+    written = profile_name or DEFAULT_PROFILE
+    if made.role == "client":
+        save_profile(written, made.profile, only_if_absent=profile_name is None)
+    _report(made, place, written, as_json=as_json)
+
+
+def _report(made: Any, home: Home, profile_name: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            {
+                "cluster_id": made.cluster_id,
+                "cluster_name": made.cluster_name,
+                "node_id": made.node_id,
+                "role": made.role,
+                "home": str(home.path),
+                "profile": profile_name,
+            }
+        )
+        return
+    click.echo(f"{made.role} {made.node_id} of cluster {made.cluster_name} ({made.cluster_id})")
+    if made.role == "client":
+        click.echo(f"profile {profile_name!r} is ready; try: ipfs-cluster-node status")
+    else:
+        click.echo(f"start it with: ipfs-cluster-node serve --home {home.path}")
+
+
+@click.command()
+@home_option
+@click.option("--bind", help="Where the node listens, instead of the configured address.")
+@click.option("--enrolment-bind", help="Where joiners are let in, instead of the configured one.")
+@click.option("--slots", type=int, help="Attempts at once, instead of the configured number.")
+@click.option("--log-level", default="info", show_default=True,
+              type=click.Choice(["debug", "info", "warning", "error"]))
+@reporting
+def serve(
+    *,
+    home: str | None,
+    bind: str | None,
+    enrolment_bind: str | None,
+    slots: int | None,
+    log_level: str,
+) -> None:
+    """Run the node of this machine until it gets SIGINT or SIGTERM.
+
+    Prints one line of JSON with `"event": "ready"` once it listens; the log goes to standard error.
+    """
+    from ipfs_cluster_node.cli.logs import set_up_logging  # noqa: PLC0415
+
+    set_up_logging(log_level)
+    place = Home.find(home)
+    place.check()
+    flags = {"node.bind": bind, "node.enrolment_bind": enrolment_bind, "tasks.slots": slots}
+    settings = load_settings(place.config, flags=flags)
+    with place.lock():
+        asyncio.run(_serve(place, settings))
+    logging.shutdown()
+
+
+async def _serve(home: Home, settings: Settings) -> None:
+    from ipfs_cluster_node.node.node import Node  # noqa: PLC0415
+
+    node = Node(home, settings)
+
+    def ready(bound: Any) -> None:
+        print_json({"event": READY_MARK, "node_id": node.node_id, "address": str(bound)})
+
+    running = asyncio.ensure_future(node.run(ready))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, running.cancel)
+    with suppress(asyncio.CancelledError):
+        await running

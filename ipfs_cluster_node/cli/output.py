@@ -1,0 +1,121 @@
+"""How the command line speaks: JSON or tables, errors, exit codes."""
+
+import json
+import sys
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import wraps
+from typing import Any, Final, NoReturn, TypeVar
+
+import click
+
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+
+EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_NO_LEADER: Final = 3
+EXIT_DENIED: Final = 4
+EXIT_NOT_FOUND: Final = 5
+EXIT_TASK_FAILED: Final = 6
+EXIT_TIME_OVER: Final = 7
+
+EXIT_BY_REASON: Final = {
+    Reason.INVALID_ARGUMENT: EXIT_USAGE,
+    Reason.MALFORMED_CID: EXIT_USAGE,
+    Reason.PAYLOAD_TOO_LARGE: EXIT_USAGE,
+    Reason.TASK_TYPE_UNKNOWN: EXIT_USAGE,
+    Reason.CONFIG_INVALID: EXIT_USAGE,
+    Reason.NO_LEADER: EXIT_NO_LEADER,
+    Reason.NOT_LEADER: EXIT_NO_LEADER,
+    Reason.UNREACHABLE: EXIT_NO_LEADER,
+    Reason.CALLER_UNKNOWN: EXIT_DENIED,
+    Reason.CALLER_NOT_ALLOWED: EXIT_DENIED,
+    Reason.CERTIFICATE_INVALID: EXIT_DENIED,
+    Reason.TOKEN_INVALID: EXIT_DENIED,
+    Reason.TOKEN_EXPIRED: EXIT_DENIED,
+    Reason.TOKEN_USED: EXIT_DENIED,
+    Reason.PROOF_INVALID: EXIT_DENIED,
+    Reason.TASK_NOT_FOUND: EXIT_NOT_FOUND,
+    Reason.CONTENT_NOT_FOUND: EXIT_NOT_FOUND,
+    Reason.MEMBER_NOT_FOUND: EXIT_NOT_FOUND,
+    Reason.DEADLINE_EXCEEDED: EXIT_TIME_OVER,
+}
+"""Promised: docs/errors.md lists them."""
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def fail(error: ClusterError) -> NoReturn:
+    """Print an error and leave with its exit code."""
+    if click.get_current_context().params.get("as_json"):
+        document = {"error": {"reason": error.reason.value, "message": str(error)}}
+        click.echo(json.dumps(document), err=True)
+    else:
+        click.echo(f"error: {error} [{error.reason}]", err=True)
+    sys.exit(EXIT_BY_REASON.get(error.reason, EXIT_FAILED))
+
+
+def reporting(function: Function) -> Function:
+    """Have a command's errors printed as sentences, never as tracebacks."""
+
+    @wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except ClusterError as error:
+            fail(error)
+        except OSError as error:
+            what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            fail(ClusterError(Reason.INVALID_ARGUMENT, f"{what}; check the path and its rights"))
+
+    return run  # type: ignore[return-value]
+
+
+def run_client(
+    profile: str | None, operation: Callable[[Any], Coroutine[Any, Any, Any]]
+) -> Any:
+    """Run an operation of the client."""
+    import asyncio  # noqa: PLC0415  # `--help` needs neither.
+
+    from ipfs_cluster_node.client.client import Client  # noqa: PLC0415
+
+    async def run() -> Any:
+        async with Client.from_profile(profile) as client:
+            return await operation(client)
+
+    return asyncio.run(run())
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document on one line."""
+    click.echo(json.dumps(document, default=str))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print rows for people; plain and tab-separated where the output is no terminal."""
+    if not sys.stdout.isatty():
+        click.echo("\t".join(columns))
+        for row in rows:
+            click.echo("\t".join(str(cell) for cell in row))
+        return
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        # As text: what others wrote is not markup.
+        table.add_row(*(Text(str(cell)) for cell in row))
+    Console().print(table)
+
+
+def message_document(message: Any) -> Any:
+    """A protobuf message as a JSON document."""
+    from google.protobuf.json_format import MessageToDict  # noqa: PLC0415
+
+    return MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )

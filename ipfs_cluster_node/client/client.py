@@ -1,0 +1,447 @@
+"""The client: every public operation, spelled as in the protos. asyncio; see `sync` for the other."""
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncIterator, Iterable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import grpc
+
+from ipfs_cluster_node.adapters.net.tls import ClientTls
+from ipfs_cluster_node.client.connection import Connection
+from ipfs_cluster_node.client.content import AddedContent, Progress, upload
+from ipfs_cluster_node.codec.errors import error_from_rpc
+from ipfs_cluster_node.codec.tasks import duration_of_ms, states_to_proto, task_from_proto
+from ipfs_cluster_node.config.profiles import Profile, load_profile
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import NodeId
+from ipfs_cluster_node.core.model import SUBMISSION_TASKS_MAX, Task, TaskState
+from ipfs_cluster_node.v1 import content_pb2, health_pb2, membership_pb2, state_delta_pb2
+from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
+from ipfs_cluster_node.v1.content_pb2_grpc import ContentServiceStub
+from ipfs_cluster_node.v1.health_pb2_grpc import HealthServiceStub
+from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub
+from ipfs_cluster_node.v1.state_delta_pb2_grpc import StateDeltaServiceStub
+from ipfs_cluster_node.v1.task_dispatch_pb2_grpc import TaskDispatchServiceStub
+
+TIMEOUT_DEFAULT: Final = timedelta(seconds=30)
+WATCHED_TASKS_MAX: Final = 20_000
+SUBMISSION_BYTES: Final = 1024 * 1024
+
+
+class Client:
+    """One cluster, as one principal.
+
+    Every operation goes to the leader, follows it when it changes, and is repeated safely until it
+    succeeds, is refused, or `timeout` is over. Failures are `ClusterError`: branch on `reason`.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        """Use a connection; `from_profile` makes one."""
+        self._connection = connection
+
+    @classmethod
+    def from_profile(cls, name: str | None = None) -> Self:
+        """Open the profile that `init`, `join` or `dev` wrote.
+
+        Raises:
+            ClusterError: CONFIG_INVALID.
+        """
+        return cls.from_settings(load_profile(name))
+
+    @classmethod
+    def from_settings(cls, profile: Profile) -> Self:
+        """Open a profile.
+
+        Raises:
+            ClusterError: CONFIG_INVALID, if a file of it can't be read.
+        """
+        try:
+            tls = ClientTls(
+                profile.ca.read_bytes(), profile.certificate.read_bytes(), profile.key.read_bytes()
+            )
+        except OSError as error:
+            raise ClusterError(
+                Reason.CONFIG_INVALID,
+                f"{error.filename}, which the profile names, can't be read; mend the profile",
+            ) from error
+        return cls(Connection([(e.address, NodeId(e.node_id)) for e in profile.endpoints], tls))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._connection.close()
+
+    # Tasks.
+
+    async def submit_task(
+        self,
+        task_type: str,
+        payload: bytes | str | dict[str, Any] = b"",
+        *,
+        inputs: Iterable[tuple[str, str] | tuple[str, str, str]] = (),
+        attempt_timeout: timedelta | None = None,
+        priority: int = 0,
+        request_id: str | None = None,
+        timeout: timedelta = TIMEOUT_DEFAULT,
+    ) -> str:
+        """Submit a task; returns its id once it is committed.
+
+        Args:
+            task_type: Which handler.
+            payload: At most 1 MiB; a dict travels as JSON.
+            inputs: Name, CID and, if it can't be told from the bytes, the format.
+            attempt_timeout: Longest one attempt may run; default 10 minutes.
+            priority: 0 (last) to 9 (first).
+            request_id: Makes a repeat by another process safe; default a new one.
+            timeout: For all attempts to reach the leader together.
+        """
+        spec = task_spec(
+            task_type, payload, inputs=inputs, attempt_timeout=attempt_timeout, priority=priority
+        )
+        request = pb.SubmitTaskRequest(request_id=request_id or new_request_id(), spec=spec)
+        response = await self._unary(TaskDispatchServiceStub, "SubmitTask", request, timeout)
+        return str(response.task_id)
+
+    async def submit_tasks(
+        self, specs: Sequence[pb.TaskSpec], *, timeout: timedelta = TIMEOUT_DEFAULT
+    ) -> list[str]:
+        """Submit many tasks, made by `task_spec`; returns their ids in order.
+
+        Sent in groups, each all or none; a failure says nothing of the groups before it.
+        """
+        task_ids: list[str] = []
+        for group in _groups(specs):
+            request = pb.SubmitTasksRequest(request_id=new_request_id(), specs=group)
+            response = await self._unary(TaskDispatchServiceStub, "SubmitTasks", request, timeout)
+            task_ids += response.task_ids
+        return task_ids
+
+    async def get_task(self, task_id: str, *, timeout: timedelta = TIMEOUT_DEFAULT) -> Task:
+        """Read one task."""
+        request = pb.GetTaskRequest(task_id=task_id)
+        response = await self._unary(TaskDispatchServiceStub, "GetTask", request, timeout)
+        return task_from_proto(response.task)
+
+    async def list_tasks(
+        self,
+        *,
+        states: Iterable[TaskState] = (),
+        task_type: str = "",
+        limit: int = 100,
+        timeout: timedelta = TIMEOUT_DEFAULT,
+    ) -> list[Task]:
+        """List tasks, the newest first, without inline results."""
+        tasks: list[Task] = []
+        token = ""
+        while len(tasks) < limit:
+            request = pb.ListTasksRequest(
+                page_size=min(1000, limit - len(tasks)),
+                page_token=token,
+                states=states_to_proto(states),
+                task_type=task_type,
+            )
+            response = await self._unary(TaskDispatchServiceStub, "ListTasks", request, timeout)
+            tasks += map(task_from_proto, response.tasks)
+            token = response.next_page_token
+            if not token:
+                break
+        return tasks
+
+    async def watch_tasks(
+        self, task_ids: Sequence[str], *, timeout: timedelta
+    ) -> AsyncIterator[pb.Task]:
+        """Yield tasks as they are and as they change, until each has ended.
+
+        Goes on at the new leader when the leader changes.
+
+        Raises:
+            ClusterError: DEADLINE_EXCEEDED, if they have not all ended within `timeout`.
+        """
+        waiting = dict.fromkeys(task_ids)
+        changed: asyncio.Queue[pb.Task | ClusterError | None] = asyncio.Queue(1000)
+
+        async def follow(channel: grpc.aio.Channel, seconds: float) -> None:
+            ids = list(waiting)[:WATCHED_TASKS_MAX]
+            request = pb.WatchTasksRequest(task_ids=ids)
+            call = TaskDispatchServiceStub(channel).WatchTasks(request, timeout=seconds)
+            async for response in call:
+                for task in response.tasks:
+                    if _has_ended(task):
+                        waiting.pop(task.task_id, None)
+                    await changed.put(task)
+
+        async def follow_all() -> None:
+            try:
+                while waiting:
+                    left = ends - asyncio.get_running_loop().time()
+                    await self._connection.following(follow, timeout=max(0.001, left))
+                await changed.put(None)
+            except ClusterError as error:
+                await changed.put(error)
+
+        ends = asyncio.get_running_loop().time() + timeout.total_seconds()
+        follower = asyncio.create_task(follow_all(), name="watch-tasks")
+        try:
+            while (item := await changed.get()) is not None:
+                if isinstance(item, ClusterError):
+                    raise item
+                yield item
+        finally:
+            follower.cancel()
+            await asyncio.gather(follower, return_exceptions=True)
+
+    async def wait_tasks(
+        self, task_ids: Sequence[str], *, timeout: timedelta
+    ) -> dict[str, Task]:
+        """Wait until every task has ended; returns them by id."""
+        ended: dict[str, Task] = {}
+        async for task in self.watch_tasks(task_ids, timeout=timeout):
+            if _has_ended(task):
+                ended[task.task_id] = task_from_proto(task)
+        return ended
+
+    async def cancel_task(self, task_id: str, *, timeout: timedelta = TIMEOUT_DEFAULT) -> None:
+        """Cancel a task."""
+        request = pb.CancelTaskRequest(request_id=new_request_id(), task_id=task_id)
+        await self._unary(TaskDispatchServiceStub, "CancelTask", request, timeout)
+
+    # Content.
+
+    async def add_content(
+        self,
+        path: Path,
+        *,
+        on_progress: Progress = lambda _done: None,
+        timeout: timedelta = timedelta(hours=1),
+    ) -> AddedContent:
+        """Add a file; returns once two masters (all, if fewer) hold it durably."""
+        return await upload(
+            self._connection,
+            path,
+            name=path.name,
+            timeout=timeout.total_seconds(),
+            on_progress=on_progress,
+        )
+
+    async def stat_content(
+        self, cid: str, *, timeout: timedelta = TIMEOUT_DEFAULT
+    ) -> content_pb2.Content:
+        """Tell a file's size and holders."""
+        request = content_pb2.StatContentRequest(cid=cid)
+        response = await self._unary(ContentServiceStub, "StatContent", request, timeout)
+        return response.content  # type: ignore[no-any-return]
+
+    async def list_content(
+        self, *, limit: int = 100, timeout: timedelta = TIMEOUT_DEFAULT
+    ) -> list[content_pb2.Content]:
+        """List the files, ordered by CID."""
+        contents: list[content_pb2.Content] = []
+        token = ""
+        while len(contents) < limit:
+            request = content_pb2.ListContentRequest(
+                page_size=min(1000, limit - len(contents)), page_token=token
+            )
+            response = await self._unary(ContentServiceStub, "ListContent", request, timeout)
+            contents += response.contents
+            token = response.next_page_token
+            if not token:
+                break
+        return contents
+
+    async def get_content(
+        self, cid: str, *, timeout: timedelta = timedelta(hours=1)
+    ) -> AsyncIterator[bytes]:
+        """Yield a file's bytes in order. Taken up again where a connection breaks."""
+        done = 0
+        ends = asyncio.get_running_loop().time() + timeout.total_seconds()
+        pieces: asyncio.Queue[bytes | ClusterError | None] = asyncio.Queue(8)
+
+        async def receive(channel: grpc.aio.Channel, seconds: float) -> None:
+            nonlocal done
+            request = content_pb2.GetContentRequest(cid=cid, offset_bytes=done)
+            call = ContentServiceStub(channel).GetContent(request, timeout=seconds)
+            async for response in call:
+                done += len(response.data)
+                await pieces.put(response.data)
+
+        async def receive_all() -> None:
+            try:
+                left = ends - asyncio.get_running_loop().time()
+                await self._connection.following(receive, timeout=left)
+                await pieces.put(None)
+            except ClusterError as error:
+                await pieces.put(error)
+
+        receiver = asyncio.create_task(receive_all(), name="get-content")
+        try:
+            while (item := await pieces.get()) is not None:
+                if isinstance(item, ClusterError):
+                    raise item
+                yield item
+        finally:
+            receiver.cancel()
+            await asyncio.gather(receiver, return_exceptions=True)
+
+    # The cluster.
+
+    async def get_cluster_status(
+        self, *, timeout: timedelta = TIMEOUT_DEFAULT
+    ) -> membership_pb2.GetClusterStatusResponse:
+        """Describe the cluster."""
+        request = membership_pb2.GetClusterStatusRequest()
+        response = await self._unary(MembershipServiceStub, "GetClusterStatus", request, timeout)
+        return response  # type: ignore[no-any-return]
+
+    async def list_nodes(
+        self, *, timeout: timedelta = TIMEOUT_DEFAULT
+    ) -> list[membership_pb2.Node]:
+        """List the nodes, ordered by id."""
+        nodes: list[membership_pb2.Node] = []
+        token = ""
+        while True:
+            request = membership_pb2.ListNodesRequest(page_size=1000, page_token=token)
+            response = await self._unary(MembershipServiceStub, "ListNodes", request, timeout)
+            nodes += response.nodes
+            token = response.next_page_token
+            if not token:
+                return nodes
+
+    async def remove_node(self, node_id: str, *, timeout: timedelta = TIMEOUT_DEFAULT) -> None:
+        """Remove a node for good."""
+        request = membership_pb2.RemoveNodeRequest(request_id=new_request_id(), node_id=node_id)
+        await self._unary(MembershipServiceStub, "RemoveNode", request, timeout)
+
+    async def create_join_token(
+        self,
+        role: str,
+        *,
+        ttl: timedelta = timedelta(hours=1),
+        uses_max: int = 1,
+        addresses: Sequence[str] = (),
+        timeout: timedelta = TIMEOUT_DEFAULT,
+    ) -> membership_pb2.CreateJoinTokenResponse:
+        """Make a join token; its secret is shown this once."""
+        request = membership_pb2.CreateJoinTokenRequest(
+            request_id=new_request_id(),
+            role=role,
+            ttl=duration_of_ms(ttl // timedelta(milliseconds=1)),
+            uses_max=uses_max,
+            addresses=addresses,
+        )
+        response = await self._unary(MembershipServiceStub, "CreateJoinToken", request, timeout)
+        return response  # type: ignore[no-any-return]
+
+    async def get_config(
+        self, *, timeout: timedelta = TIMEOUT_DEFAULT
+    ) -> list[membership_pb2.ConfigEntry]:
+        """Read the cluster's settings."""
+        request = membership_pb2.GetConfigRequest()
+        response = await self._unary(MembershipServiceStub, "GetConfig", request, timeout)
+        return list(response.entries)
+
+    async def propose_config(
+        self, key: str, value: str, *, timeout: timedelta = TIMEOUT_DEFAULT
+    ) -> membership_pb2.ConfigEntry:
+        """Change one cluster setting."""
+        request = membership_pb2.ProposeConfigRequest(
+            request_id=new_request_id(), key=key, value=value
+        )
+        response = await self._unary(MembershipServiceStub, "ProposeConfig", request, timeout)
+        return response.entry  # type: ignore[no-any-return]
+
+    async def get_health(
+        self, address: str, node_id: str, *, timeout: timedelta = timedelta(seconds=5)
+    ) -> health_pb2.GetHealthResponse:
+        """Ask one node how it is."""
+        channel = self._connection.channel((address, NodeId(node_id)))
+        try:
+            return await HealthServiceStub(channel).GetHealth(
+                health_pb2.GetHealthRequest(), timeout=timeout.total_seconds()
+            )
+        except grpc.aio.AioRpcError as error:
+            raise error_from_rpc(error) from error
+
+    async def get_snapshot(
+        self, table: str, *, timeout: timedelta = timedelta(minutes=5)
+    ) -> Any:
+        """Fetch a table of the state, `nodes`, `tasks` or `content`, as a `pyarrow.Table`."""
+        from ipfs_cluster_node.codec.tables import SnapshotReader  # noqa: PLC0415  # Heavy.
+
+        number = state_delta_pb2.StateTable.Value(f"STATE_TABLE_{table.upper()}")
+
+        async def receive(channel: grpc.aio.Channel, seconds: float) -> Any:
+            reader = SnapshotReader()
+            request = state_delta_pb2.GetSnapshotRequest(table=number)
+            call = StateDeltaServiceStub(channel).GetSnapshot(request, timeout=seconds)
+            async for frame in call:
+                reader.feed(frame)
+            return reader.table()
+
+        return await self._connection.following(receive, timeout=timeout.total_seconds())
+
+    async def _unary(self, stub: Any, name: str, request: Any, timeout: timedelta) -> Any:
+        return await self._connection.unary(
+            lambda channel: getattr(stub(channel), name), request, timeout=timeout.total_seconds()
+        )
+
+
+def task_spec(
+    task_type: str,
+    payload: bytes | str | dict[str, Any] = b"",
+    *,
+    inputs: Iterable[tuple[str, str] | tuple[str, str, str]] = (),
+    attempt_timeout: timedelta | None = None,
+    priority: int = 0,
+) -> pb.TaskSpec:
+    """Say what a task is to do; see `Client.submit_task`."""
+    content_type = ""
+    if isinstance(payload, dict):
+        payload, content_type = json.dumps(payload).encode(), "application/json"
+    elif isinstance(payload, str):
+        payload, content_type = payload.encode(), "text/plain; charset=utf-8"
+    spec = pb.TaskSpec(
+        task_type=task_type, payload=payload, content_type=content_type, priority=priority
+    )
+    for name, cid, *rest in inputs:
+        spec.inputs.add(name=name, cid=cid, format=rest[0] if rest else "")
+    if attempt_timeout is not None:
+        spec.attempt_timeout.FromTimedelta(attempt_timeout)
+    return spec
+
+
+def new_request_id() -> str:
+    """A request id that nobody else has."""
+    return secrets.token_hex(12)
+
+
+def _has_ended(task: pb.Task) -> bool:
+    return task.state not in (pb.TASK_STATE_PENDING, pb.TASK_STATE_RUNNING)
+
+
+def _groups(specs: Sequence[pb.TaskSpec]) -> Iterable[list[pb.TaskSpec]]:
+    group: list[pb.TaskSpec] = []
+    size = 0
+    for spec in specs:
+        spec_bytes = spec.ByteSize()
+        if group and (len(group) == SUBMISSION_TASKS_MAX or size + spec_bytes > SUBMISSION_BYTES):
+            yield group
+            group, size = [], 0
+        group.append(spec)
+        size += spec_bytes
+    if group:
+        yield group

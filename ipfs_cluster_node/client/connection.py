@@ -1,0 +1,161 @@
+"""Finds the leader and follows it, within the caller's deadline."""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Final, TypeVar
+
+import grpc
+
+from ipfs_cluster_node.adapters.net.tls import ClientTls, open_channel
+from ipfs_cluster_node.codec.errors import error_from_rpc
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import NodeId
+
+ATTEMPT_SECONDS_MAX: Final = 10.0
+"""Longest wait for one node, so that a stopped one does not use up the whole deadline."""
+RETRY_DELAY_MIN_SECONDS: Final = 0.05
+RETRY_DELAY_MAX_SECONDS: Final = 1.0
+CHANNELS_MAX: Final = 64
+
+RETRIED: Final = frozenset(
+    {
+        Reason.NOT_LEADER,
+        Reason.NO_LEADER,
+        Reason.UNKNOWN_OUTCOME,
+        Reason.UNREACHABLE,
+        Reason.SHUTTING_DOWN,
+        Reason.LOG_STORAGE_FAILED,
+        Reason.MEMBERSHIP_CHANGE_IN_PROGRESS,
+        Reason.HOLDERS_MISSING,
+        Reason.OVERLOADED,
+        Reason.DEADLINE_EXCEEDED,
+    }
+)
+"""A repeat may succeed, and is safe: mutations carry a request id."""
+
+Target = tuple[str, NodeId | None]
+"""Address, and who must answer there."""
+Answer = TypeVar("Answer")
+
+
+class Connection:
+    """Channels to the masters of one cluster."""
+
+    def __init__(self, targets: Iterable[Target], tls: ClientTls) -> None:
+        """Know some masters; others are learned from answers."""
+        self._targets: list[Target] = list(dict.fromkeys(targets))
+        self._tls = tls
+        self._channels: dict[Target, grpc.aio.Channel] = {}
+        self._current = 0
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """Every master known."""
+        return tuple(self._targets)
+
+    def learn(self, targets: Iterable[Target]) -> None:
+        """Replace what is known, the preferred first; nothing is forgotten for nothing."""
+        learned = list(dict.fromkeys(targets))
+        if learned:
+            self._targets = learned
+            self._current = 0
+
+    def channel(self, target: Target) -> grpc.aio.Channel:
+        """The channel to one node, made when it is first needed."""
+        channel = self._channels.get(target)
+        if channel is None:
+            address, node_id = target
+            channel = open_channel(address, tls=self._tls, node_id=node_id)
+            self._channels[target] = channel
+        return channel
+
+    async def unary(self, method: Callable[..., Any], request: Any, *, timeout: float) -> Any:
+        """Call a method of a stub class at the leader.
+
+        Args:
+            method: Takes a channel, gives the multicallable.
+            request: Safe to repeat.
+            timeout: Seconds for all attempts together.
+
+        Raises:
+            ClusterError: What the leader answered, or why it could not be reached.
+        """
+
+        async def call(channel: grpc.aio.Channel, seconds: float) -> Any:
+            return await method(channel)(request, timeout=min(seconds, ATTEMPT_SECONDS_MAX))
+
+        return await self.following(call, timeout=timeout)
+
+    async def following(
+        self,
+        operation: Callable[[grpc.aio.Channel, float], Awaitable[Answer]],
+        *,
+        timeout: float,
+    ) -> Answer:
+        """Run an operation at the leader, again where a repeat may help.
+
+        Args:
+            operation: Takes a channel and the seconds left.
+            timeout: Seconds for all attempts together.
+
+        Raises:
+            ClusterError: The last failure.
+        """
+        deadline = time.monotonic() + timeout
+        delay = RETRY_DELAY_MIN_SECONDS
+        tried: set[Target] = set()
+        while True:
+            target = self._targets[self._current % len(self._targets)]
+            error: ClusterError
+            try:
+                return await operation(
+                    self.channel(target), max(0.001, deadline - time.monotonic())
+                )
+            except grpc.aio.AioRpcError as rpc_error:
+                error = error_from_rpc(rpc_error)
+            except ClusterError as cluster_error:
+                error = cluster_error
+            if error.reason not in RETRIED:
+                raise error
+            moved = self._follow(error, target)
+            if moved and target not in tried:
+                tried.add(target)
+                pause = 0.0  # The leader was named: ask it at once.
+            else:
+                pause = delay * (0.5 + random.random())  # noqa: S311
+                delay = min(2 * delay, RETRY_DELAY_MAX_SECONDS)
+                tried.clear()
+            if time.monotonic() + pause >= deadline:
+                raise self._unreachable(error)
+            await asyncio.sleep(pause)
+
+    def _follow(self, error: ClusterError, target: Target) -> bool:
+        """Choose whom to ask next; True if the leader was named."""
+        leader = error.metadata.get("leader_node_id")
+        addresses = [a for a in error.metadata.get("leader_endpoints", "").split(",") if a]
+        if error.reason is Reason.NOT_LEADER and leader and addresses:
+            named: Target = (addresses[0], NodeId(leader))
+            if named not in self._targets:
+                self._targets.append(named)
+            self._current = self._targets.index(named)
+            return named != target
+        if error.reason not in (Reason.OVERLOADED, Reason.HOLDERS_MISSING):
+            self._current = (self._targets.index(target) + 1) % len(self._targets)
+        return False
+
+    def _unreachable(self, error: ClusterError) -> ClusterError:
+        if error.reason not in (Reason.UNREACHABLE, Reason.DEADLINE_EXCEEDED):
+            return error
+        asked = ", ".join(dict.fromkeys(address for address, _ in self._targets))
+        return ClusterError(
+            error.reason,
+            f"no master answers at {asked} ({error.message}); check that they run, and that the "
+            "certificate is of this cluster",
+        )
+
+    async def close(self) -> None:
+        """Close every channel."""
+        channels, self._channels = list(self._channels.values()), {}
+        await asyncio.gather(*(channel.close() for channel in channels))

@@ -1,0 +1,65 @@
+"""Files in and out."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import grpc
+
+from ipfs_cluster_node.client.connection import Connection
+from ipfs_cluster_node.v1 import content_pb2 as pb
+from ipfs_cluster_node.v1.content_pb2_grpc import ContentServiceStub
+
+PIECE_BYTES: Final = 512 * 1024
+
+Progress = Callable[[int], None]
+"""Called with the bytes done so far; it goes back to 0 when a transfer begins anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddedContent:
+    """What was stored."""
+
+    cid: str
+    size_bytes: int
+    holders: tuple[str, ...]
+
+
+async def upload(
+    connection: Connection,
+    path: Path,
+    *,
+    name: str,
+    timeout: float,
+    on_progress: Progress = lambda _done: None,
+) -> AddedContent:
+    """Add a file; returns once two masters (all, if fewer) hold it durably.
+
+    Sent again from its beginning where the leader is lost on the way.
+
+    Raises:
+        ClusterError: What the leader answered.
+        OSError: The file can't be read.
+    """
+    size_bytes = path.stat().st_size
+    request_id = secrets.token_hex(12)
+
+    async def requests() -> AsyncIterator[pb.AddContentRequest]:
+        header = pb.AddContentHeader(request_id=request_id, name=name, size_bytes=size_bytes)
+        yield pb.AddContentRequest(header=header)
+        done = 0
+        on_progress(0)
+        with path.open("rb") as file:
+            while data := await asyncio.to_thread(file.read, PIECE_BYTES):
+                yield pb.AddContentRequest(data=data)
+                done += len(data)
+                on_progress(done)
+
+    async def send(channel: grpc.aio.Channel, seconds: float) -> AddedContent:
+        added = await ContentServiceStub(channel).AddContent(requests(), timeout=seconds)
+        return AddedContent(added.cid, added.size_bytes, tuple(added.holder_node_ids))
+
+    return await connection.following(send, timeout=timeout)

@@ -1,0 +1,161 @@
+"""Nodes, clients and content: core values to answers and back. Checks what callers send."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from ipfs_cluster_node.codec.tasks import timestamp_of_ms
+from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
+from ipfs_cluster_node.core.ids import NAME_PATTERN, Did, NodeId, parse_did, parse_node_id
+from ipfs_cluster_node.core.model import ENDPOINTS_MAX, Content, Liveness, Principal, Role
+from ipfs_cluster_node.v1 import content_pb2
+from ipfs_cluster_node.v1 import membership_pb2 as pb
+
+PAGE_SIZE_DEFAULT: Final = 100
+PAGE_SIZE_MAX: Final = 1000
+ENDPOINT_CHARS_MAX: Final = 260
+
+_ROLE_TO_PROTO: Final = {
+    Role.MASTER: pb.NODE_ROLE_MASTER,
+    Role.WORKER: pb.NODE_ROLE_WORKER,
+    Role.LEECHER: pb.NODE_ROLE_LEECHER,
+}
+_LIVENESS_TO_PROTO: Final = {
+    Liveness.ENROLLED: pb.NODE_LIVENESS_ENROLLED,
+    Liveness.ALIVE: pb.NODE_LIVENESS_ALIVE,
+    Liveness.DEAD: pb.NODE_LIVENESS_DEAD,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Which part of a list."""
+
+    size: int
+    token: str
+
+
+def page_of(size: int, token: str) -> Page:
+    """Check a page request.
+
+    Raises:
+        ClusterError: INVALID_ARGUMENT.
+    """
+    if not 0 <= size <= PAGE_SIZE_MAX:
+        raise invalid_field("page_size", f"0 to {PAGE_SIZE_MAX}")
+    return Page(size or PAGE_SIZE_DEFAULT, token)
+
+
+def name_of(text: str, field: str) -> str:
+    """Check a name.
+
+    Raises:
+        ClusterError: INVALID_ARGUMENT.
+    """
+    if not NAME_PATTERN.fullmatch(text):
+        raise invalid_field(field, "1 to 64 characters of A-Z a-z 0-9 . _ -")
+    return text
+
+
+def node_id_of(text: str, field: str = "node_id") -> NodeId:
+    """Check a node id.
+
+    Raises:
+        ClusterError: INVALID_ARGUMENT.
+    """
+    try:
+        return parse_node_id(text)
+    except ValueError as error:
+        raise invalid_field(field, str(error)) from error
+
+
+def did_of(text: str, field: str = "did") -> Did:
+    """Check a DID.
+
+    Raises:
+        ClusterError: INVALID_ARGUMENT.
+    """
+    try:
+        return parse_did(text)
+    except ValueError as error:
+        raise invalid_field(field, str(error)) from error
+
+
+def role_of(text: str, field: str = "role") -> Role:
+    """Check a role.
+
+    Raises:
+        ClusterError: INVALID_ARGUMENT.
+    """
+    if text not in Role._value2member_map_:
+        raise invalid_field(field, "master, worker, leecher or client")
+    return Role(text)
+
+
+def endpoints_of(values: Sequence[str], field: str = "endpoints") -> tuple[str, ...]:
+    """Check a list of addresses by count and length; who dials them parses them.
+
+    Raises:
+        ClusterError: INVALID_ARGUMENT.
+    """
+    if len(values) > ENDPOINTS_MAX or any(len(value) > ENDPOINT_CHARS_MAX for value in values):
+        raise invalid_field(field, f"at most {ENDPOINTS_MAX} of host:port")
+    return tuple(values)
+
+
+def node_to_proto(
+    node: Principal,
+    *,
+    voters: Iterable[NodeId] = (),
+    leader: NodeId | None = None,
+    running_count: int = 0,
+) -> pb.Node:
+    """Encode a node."""
+    return pb.Node(
+        node_id=node.node_id,
+        name=node.name,
+        role=_ROLE_TO_PROTO[node.role],
+        liveness=_LIVENESS_TO_PROTO[node.liveness],
+        endpoints=node.endpoints,
+        voter=node.node_id in set(voters),
+        leader=node.node_id == leader,
+        task_types=node.task_types,
+        slot_count=node.slot_count,
+        running_attempt_count=running_count,
+        version=node.version,
+        enrol_time=timestamp_of_ms(node.enrolled_at_ms),
+        liveness_time=timestamp_of_ms(node.liveness_at_ms),
+    )
+
+
+def content_to_proto(content: Content, nodes: dict[NodeId, Principal]) -> content_pb2.Content:
+    """Encode a file with where its holders are reached."""
+    return content_pb2.Content(
+        cid=content.cid,
+        size_bytes=content.size_bytes,
+        name=content.name,
+        add_time=timestamp_of_ms(content.added_at_ms),
+        holders=[
+            content_pb2.ContentHolder(
+                node_id=holder, endpoints=nodes[holder].endpoints if holder in nodes else ()
+            )
+            for holder in content.holders
+        ],
+    )
+
+
+def role_name(role: int) -> str:
+    """A role as people write it."""
+    return pb.NodeRole.Name(role).removeprefix("NODE_ROLE_").lower()  # type: ignore[arg-type]
+
+
+def liveness_name(liveness: int) -> str:
+    """A liveness as people write it."""
+    return pb.NodeLiveness.Name(liveness).removeprefix("NODE_LIVENESS_").lower()  # type: ignore[arg-type]
+
+
+def bad_page_token() -> ClusterError:
+    """A page token that this list did not give."""
+    return ClusterError(
+        Reason.INVALID_ARGUMENT, "the page token is not of this list; begin with an empty one"
+    )

@@ -1,0 +1,376 @@
+"""Tasks: requests to core values, core values to answers. Checks what callers send."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from ipfs_cluster_node.core.errors import ClusterError, FieldViolation, Reason, invalid_field
+from ipfs_cluster_node.core.ids import NAME_PATTERN, TaskId
+from ipfs_cluster_node.core.model import (
+    ATTEMPT_COUNT_DEFAULT,
+    ATTEMPT_COUNT_MAX,
+    ATTEMPT_TIMEOUT_MS_DEFAULT,
+    ATTEMPT_TIMEOUT_MS_MAX,
+    ATTEMPT_TIMEOUT_MS_MIN,
+    DEFAULT_CONTENT_TYPE,
+    DEFAULT_NAMESPACE,
+    INPUT_FORMATS,
+    MESSAGE_CHARS_MAX,
+    PAYLOAD_BYTES_MAX,
+    PRIORITY_MAX,
+    RESULT_INLINE_BYTES_MAX,
+    SUBMISSION_BYTES_MAX,
+    SUBMISSION_TASKS_MAX,
+    TASK_INPUTS_MAX,
+    AttemptId,
+    AttemptOutcome,
+    Task,
+    TaskFailure,
+    TaskInput,
+    TaskResult,
+    TaskSpec,
+    TaskState,
+)
+from ipfs_cluster_node.core.multiformats import parse_cid
+from ipfs_cluster_node.v1 import errors_pb2
+from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
+
+CONTENT_TYPE_CHARS_MAX: Final = 128
+NAME_RULE: Final = "1 to 64 characters of A-Z a-z 0-9 . _ -, the first a letter or digit"
+
+_REASON_PREFIX: Final = "ERROR_REASON_"
+_STATE_PREFIX: Final = "TASK_STATE_"
+_STATE_TO_PROTO: Final = {
+    state: pb.TaskState.Value(f"{_STATE_PREFIX}{state.upper()}") for state in TaskState
+}
+_STATE_FROM_PROTO: Final = {value: state for state, value in _STATE_TO_PROTO.items()}
+
+
+def request_id_of(text: str) -> str:
+    """Check a request id.
+
+    Raises:
+        ClusterError: INVALID_ARGUMENT.
+    """
+    if not NAME_PATTERN.fullmatch(text):
+        raise invalid_field("request_id", NAME_RULE)
+    return text
+
+
+def task_id_of(text: str, field: str = "task_id") -> TaskId:
+    """Check a task id.
+
+    Raises:
+        ClusterError: INVALID_ARGUMENT.
+    """
+    if not NAME_PATTERN.fullmatch(text):
+        raise invalid_field(field, NAME_RULE)
+    return TaskId(text)
+
+
+def specs_from_proto(specs: Sequence[pb.TaskSpec], *, field: str) -> tuple[TaskSpec, ...]:
+    """Check and read what a submitter asks for.
+
+    Raises:
+        ClusterError: INVALID_ARGUMENT, PAYLOAD_TOO_LARGE, MALFORMED_CID, naming the field.
+    """
+    if not 1 <= len(specs) <= SUBMISSION_TASKS_MAX:
+        raise invalid_field(field, f"1 to {SUBMISSION_TASKS_MAX} tasks at once")
+    many = len(specs) > 1
+    read = tuple(
+        _spec_from_proto(spec, f"{field}[{position}]" if many else field)
+        for position, spec in enumerate(specs)
+    )
+    total_bytes = sum(len(spec.payload) for spec in read)
+    if total_bytes > SUBMISSION_BYTES_MAX:
+        raise ClusterError(
+            Reason.PAYLOAD_TOO_LARGE,
+            f"the payloads have {total_bytes} bytes, at most {SUBMISSION_BYTES_MAX} go at once; "
+            "submit fewer, or add the data and name it by CID",
+        )
+    return read
+
+
+def _spec_from_proto(message: pb.TaskSpec, field: str) -> TaskSpec:
+    bad: list[FieldViolation] = []
+
+    def check(holds: bool, name: str, rule: str) -> None:  # noqa: FBT001
+        if not holds:
+            bad.append(FieldViolation(f"{field}.{name}", rule))
+
+    if len(message.payload) > PAYLOAD_BYTES_MAX:
+        raise ClusterError(
+            Reason.PAYLOAD_TOO_LARGE,
+            f"the payload has {len(message.payload)} bytes, at most {PAYLOAD_BYTES_MAX} are "
+            "taken; add the data and name it by CID",
+            violations=(FieldViolation(f"{field}.payload", f"at most {PAYLOAD_BYTES_MAX} bytes"),),
+        )
+    timeout_ms = ATTEMPT_TIMEOUT_MS_DEFAULT
+    if message.HasField("attempt_timeout"):
+        timeout_ms = message.attempt_timeout.ToMilliseconds()
+    namespace = message.namespace or DEFAULT_NAMESPACE
+    attempt_count_max = message.attempt_count_max or ATTEMPT_COUNT_DEFAULT
+    check(bool(NAME_PATTERN.fullmatch(message.task_type)), "task_type", NAME_RULE)
+    check(bool(NAME_PATTERN.fullmatch(namespace)), "namespace", NAME_RULE)
+    check(
+        len(message.content_type) <= CONTENT_TYPE_CHARS_MAX,
+        "content_type",
+        f"at most {CONTENT_TYPE_CHARS_MAX} characters",
+    )
+    check(
+        ATTEMPT_TIMEOUT_MS_MIN <= timeout_ms <= ATTEMPT_TIMEOUT_MS_MAX,
+        "attempt_timeout",
+        "100 ms to 24 hours",
+    )
+    check(
+        1 <= attempt_count_max <= ATTEMPT_COUNT_MAX, "attempt_count_max", f"1 to {ATTEMPT_COUNT_MAX}"
+    )
+    check(0 <= message.priority <= PRIORITY_MAX, "priority", f"0 to {PRIORITY_MAX}")
+    check(len(message.inputs) <= TASK_INPUTS_MAX, "inputs", f"at most {TASK_INPUTS_MAX}")
+    names = [task_input.name for task_input in message.inputs]
+    check(len(set(names)) == len(names), "inputs", "each name once")
+    for position, task_input in enumerate(message.inputs):
+        where = f"inputs[{position}]"
+        check(bool(NAME_PATTERN.fullmatch(task_input.name)), f"{where}.name", NAME_RULE)
+        check(
+            task_input.format in INPUT_FORMATS, f"{where}.format", "csv, parquet, arrow or empty"
+        )
+    if bad:
+        raise ClusterError(Reason.INVALID_ARGUMENT, "bad request", violations=tuple(bad))
+    return TaskSpec(
+        task_type=message.task_type,
+        payload=message.payload,
+        content_type=message.content_type or DEFAULT_CONTENT_TYPE,
+        inputs=tuple(
+            TaskInput(i.name, cid_text(i.cid, f"{field}.inputs[{n}].cid"), i.format)
+            for n, i in enumerate(message.inputs)
+        ),
+        attempt_timeout_ms=timeout_ms,
+        attempt_count_max=attempt_count_max,
+        priority=message.priority,
+        namespace=namespace,
+    )
+
+
+def cid_text(text: str, field: str) -> str:
+    """Check a CID and spell it as this project does.
+
+    Raises:
+        ClusterError: MALFORMED_CID.
+    """
+    try:
+        return str(parse_cid(text))
+    except ValueError as error:
+        raise ClusterError(
+            Reason.MALFORMED_CID,
+            f"{text[:80]!r} is no CID that can be stored here",
+            violations=(FieldViolation(field, str(error)),),
+        ) from error
+
+
+def fingerprint_of(specs: Iterable[pb.TaskSpec]) -> bytes:
+    """SHA-256 of what was asked."""
+    digest = hashlib.sha256()
+    for spec in specs:
+        encoded = spec.SerializeToString(deterministic=True)
+        digest.update(len(encoded).to_bytes(4, "big") + encoded)
+    return digest.digest()
+
+
+def spec_to_proto(spec: TaskSpec) -> pb.TaskSpec:
+    """Encode a spec for a worker."""
+    return pb.TaskSpec(
+        task_type=spec.task_type,
+        payload=spec.payload,
+        content_type=spec.content_type,
+        inputs=[pb.TaskInput(name=i.name, cid=i.cid, format=i.format) for i in spec.inputs],
+        attempt_timeout=duration_of_ms(spec.attempt_timeout_ms),
+        attempt_count_max=spec.attempt_count_max,
+        priority=spec.priority,
+        namespace=spec.namespace,
+    )
+
+
+def task_to_proto(
+    task: Task, *, with_data: bool = True, progress: tuple[float, str] | None = None
+) -> pb.Task:
+    """Encode a task; without its inline result for a list."""
+    message = pb.Task(
+        task_id=task.task_id,
+        task_type=task.spec.task_type,
+        namespace=task.spec.namespace,
+        state=_STATE_TO_PROTO[task.state],
+        submitter=task.submitter,
+        attempt=task.attempt,
+        node_id=task.node_id or "",
+        submit_time=timestamp_of_ms(task.submitted_at_ms),
+        assign_time=timestamp_of_ms(task.assigned_at_ms),
+        finish_time=timestamp_of_ms(task.finished_at_ms),
+        inputs=[pb.TaskInput(name=i.name, cid=i.cid, format=i.format) for i in task.spec.inputs],
+        attempt_timeout=duration_of_ms(task.spec.attempt_timeout_ms),
+        priority=task.spec.priority,
+    )
+    if task.result is not None:
+        message.result.CopyFrom(result_to_proto(task.result))
+        if not with_data:
+            message.result.ClearField("data")
+    if task.failure is not None:
+        message.failure.reason = reason_to_proto(task.failure.reason)
+        message.failure.message = task.failure.message
+    if progress is not None and task.state is TaskState.RUNNING:
+        message.progress_ratio, message.progress_note = progress
+    return message
+
+
+def task_from_proto(message: pb.Task) -> Task:
+    """Read a task that a server answered. Its spec has no payload, its sequence is 0."""
+    return Task(
+        task_id=TaskId(message.task_id),
+        sequence=0,
+        spec=TaskSpec(
+            task_type=message.task_type,
+            namespace=message.namespace,
+            inputs=tuple(TaskInput(i.name, i.cid, i.format) for i in message.inputs),
+            attempt_timeout_ms=message.attempt_timeout.ToMilliseconds(),
+            priority=message.priority,
+        ),
+        submitter=message.submitter,  # type: ignore[arg-type]
+        state=_STATE_FROM_PROTO[message.state],
+        attempt=message.attempt,
+        node_id=message.node_id or None,  # type: ignore[arg-type]
+        submitted_at_ms=ms_of_timestamp(message.submit_time),
+        assigned_at_ms=ms_of_timestamp(message.assign_time),
+        finished_at_ms=ms_of_timestamp(message.finish_time),
+        result=result_from_proto(message.result) if message.HasField("result") else None,
+        failure=TaskFailure(reason_from_proto(message.failure.reason), message.failure.message)
+        if message.HasField("failure")
+        else None,
+    )
+
+
+def states_from_proto(values: Iterable[int]) -> frozenset[TaskState]:
+    """Read a filter.
+
+    Raises:
+        ClusterError: INVALID_ARGUMENT for a value that is no state.
+    """
+    states = [_STATE_FROM_PROTO.get(value) for value in values]
+    if None in states:
+        raise invalid_field("states", "each a TaskState other than UNSPECIFIED")
+    return frozenset(state for state in states if state is not None)
+
+
+def states_to_proto(states: Iterable[TaskState]) -> list[pb.TaskState]:
+    """Encode a filter."""
+    return [_STATE_TO_PROTO[state] for state in states]
+
+
+def result_to_proto(result: TaskResult) -> pb.TaskResult:
+    """Encode a result."""
+    return pb.TaskResult(
+        data=result.data,
+        content_type=result.content_type,
+        cid=result.cid,
+        size_bytes=result.size_bytes,
+    )
+
+
+def result_from_proto(message: pb.TaskResult) -> TaskResult:
+    """Read a result."""
+    return TaskResult(
+        data=message.data,
+        content_type=message.content_type,
+        cid=message.cid,
+        size_bytes=message.size_bytes,
+    )
+
+
+def attempt_from_proto(message: pb.AttemptId) -> AttemptId:
+    """Read which attempt."""
+    return AttemptId(TaskId(message.task_id), message.attempt)
+
+
+def attempt_to_proto(attempt: AttemptId) -> pb.AttemptId:
+    """Encode which attempt."""
+    return pb.AttemptId(task_id=attempt.task_id, attempt=attempt.attempt)
+
+
+def outcome_to_proto(outcome: AttemptOutcome) -> pb.AttemptOutcome:
+    """Encode how an attempt ended."""
+    message = pb.AttemptOutcome(id=attempt_to_proto(outcome.id))
+    if outcome.result is not None:
+        message.result.CopyFrom(result_to_proto(outcome.result))
+    if outcome.failure is not None:
+        message.failure.reason = reason_to_proto(outcome.failure.reason)
+        message.failure.message = outcome.failure.message[:MESSAGE_CHARS_MAX]
+        message.failure.retryable = outcome.retryable
+    return message
+
+
+def outcome_from_proto(message: pb.AttemptOutcome) -> AttemptOutcome:
+    """Check and read how an attempt ended.
+
+    Raises:
+        ClusterError: INVALID_ARGUMENT, PAYLOAD_TOO_LARGE.
+    """
+    attempt = attempt_from_proto(message.id)
+    match message.WhichOneof("outcome"):
+        case "result":
+            if len(message.result.data) > RESULT_INLINE_BYTES_MAX:
+                raise ClusterError(
+                    Reason.PAYLOAD_TOO_LARGE,
+                    f"an inline result has at most {RESULT_INLINE_BYTES_MAX} bytes; add it as "
+                    "content and name it by CID",
+                )
+            if message.result.cid:
+                cid_text(message.result.cid, "result.cid")
+            return AttemptOutcome(id=attempt, result=result_from_proto(message.result))
+        case "failure":
+            failure = TaskFailure(
+                reason_from_proto(message.failure.reason),
+                message.failure.message[:MESSAGE_CHARS_MAX],
+            )
+            return AttemptOutcome(id=attempt, failure=failure, retryable=message.failure.retryable)
+        case _:
+            raise invalid_field("outcomes", "each has a result or a failure")
+
+
+def reason_to_proto(reason: Reason) -> errors_pb2.ErrorReason:
+    """Encode a reason."""
+    return errors_pb2.ErrorReason.Value(f"{_REASON_PREFIX}{reason}")
+
+
+def reason_from_proto(value: int) -> Reason:
+    """Read a reason; one of a newer release reads as INTERNAL."""
+    name = errors_pb2.ErrorReason.Name(value) if value in errors_pb2.ErrorReason.values() else ""  # type: ignore[arg-type]
+    return Reason.__members__.get(name.removeprefix(_REASON_PREFIX), Reason.INTERNAL)
+
+
+def duration_of_ms(milliseconds: int) -> Duration:
+    """Encode a duration."""
+    duration = Duration()
+    duration.FromMilliseconds(milliseconds)
+    return duration
+
+
+def timestamp_of_ms(milliseconds: int) -> Timestamp | None:
+    """Encode an instant; None for 0, which stands for never."""
+    if not milliseconds:
+        return None
+    timestamp = Timestamp()
+    timestamp.FromMilliseconds(milliseconds)
+    return timestamp
+
+
+def ms_of_timestamp(timestamp: Timestamp) -> int:
+    """Read an instant; an unset one is 0."""
+    return timestamp.ToMilliseconds()
+
+
+def utc_of_ms(milliseconds: int) -> datetime:
+    """An instant for people and Arrow."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)

@@ -1,0 +1,1 @@
+"""Settings of one node: frozen, complete, checked where they are made."""

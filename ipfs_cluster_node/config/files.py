@@ -1,0 +1,35 @@
+"""Files that must be whole, durable and private."""
+
+import os
+import secrets
+from pathlib import Path
+from typing import Final
+
+PRIVATE_FILE_MODE: Final = 0o600
+PRIVATE_DIRECTORY_MODE: Final = 0o700
+
+
+def make_private_directory(path: Path) -> None:
+    """Make a directory that only its owner can enter, and its parents."""
+    path.mkdir(mode=PRIVATE_DIRECTORY_MODE, parents=True, exist_ok=True)
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Replace a file atomically and durably, readable by its owner only."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    descriptor = os.open(temporary, flags, PRIVATE_FILE_MODE)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

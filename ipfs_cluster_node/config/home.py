@@ -1,0 +1,91 @@
+"""The home directory of a node."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from ipfs_cluster_node.config.files import make_private_directory
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+
+HOME_VARIABLE: Final = "IPFS_CLUSTER_NODE_HOME"
+HOME_DEFAULT: Final = "~/.ipfs-cluster-node"
+
+
+class Home:
+    """Where a node keeps everything it has."""
+
+    def __init__(self, path: Path) -> None:
+        """Name the directory; nothing is made yet."""
+        self.path = path
+        self.config = path / "config.toml"
+        self.identity = path / "identity.key"
+        self.tls = path / "tls"
+        self.ca = self.tls / "ca.pem"
+        self.ca_key = self.tls / "ca.key"
+        self.certificate = self.tls / "node.pem"
+        self.tls_key = self.tls / "node.key"
+        self.raft = path / "raft"
+        self.content = path / "content"
+        self.state = path / "state"
+        self.masters = self.state / "masters.json"
+        self.scratch = self.state / "scratch"
+
+    @classmethod
+    def find(cls, path: str | None) -> "Home":
+        """Find the directory: as given, else from the environment, else the default."""
+        return cls(Path(path or os.environ.get(HOME_VARIABLE) or HOME_DEFAULT).expanduser())
+
+    def create(self) -> None:
+        """Make the directories of a new node.
+
+        Raises:
+            ClusterError: HOME_EXISTS, if there is a node already.
+        """
+        if self.identity.exists() or self.config.exists():
+            raise ClusterError(
+                Reason.HOME_EXISTS,
+                f"there is a node in {self.path} already; start it with `serve`, or name another "
+                "directory with --home",
+            )
+        for directory in (self.path, self.tls, self.raft, self.content, self.state):
+            make_private_directory(directory)
+        self.path.chmod(0o700)
+
+    def check(self) -> None:
+        """Check that there is a node.
+
+        Raises:
+            ClusterError: HOME_MISSING.
+        """
+        if not self.config.is_file() or not self.identity.is_file():
+            raise ClusterError(
+                Reason.HOME_MISSING,
+                f"there is no node in {self.path}; make one with `init` or `join`",
+            )
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep every other process from working on this directory.
+
+        Raises:
+            ClusterError: HOME_IN_USE, naming the process.
+        """
+        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+                raise ClusterError(
+                    Reason.HOME_IN_USE,
+                    f"process {holder} works on {self.path} already; stop it, or name another "
+                    "directory with --home",
+                ) from None
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+            yield
+        finally:
+            os.close(descriptor)

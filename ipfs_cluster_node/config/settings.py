@@ -1,0 +1,250 @@
+"""A node's settings: `config.toml`, then `IPFS_CLUSTER_NODE_*`, then flags."""
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from ipfs_cluster_node.config.units import parse_duration, parse_size
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.model import Role
+
+VARIABLE_PREFIX: Final = "IPFS_CLUSTER_NODE_"
+NOT_SETTINGS: Final = frozenset({"HOME", "PROFILE", "PROFILES", "VECTORS"})
+"""Variables with the prefix that mean something else."""
+
+MIB: Final = 1024 * 1024
+
+
+def _setting(default: Any, about: str) -> Any:
+    return field(default=default, metadata={"about": about})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSettings:
+    """`[node]`: who this is and where it listens."""
+
+    name: str = field(metadata={"about": "a name for people"})
+    role: str = field(metadata={"about": "master, worker or leecher; as enrolled"})
+    bind: str = _setting("127.0.0.1:9096", "where the node listens, mutual TLS")
+    enrolment_bind: str = _setting(
+        "127.0.0.1:9095", "where the first master lets joiners in; only the server is authenticated"
+    )
+    advertise: tuple[str, ...] = _setting((), "where others reach it; needed if bind is no loopback")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterSettings:
+    """`[cluster]`: which cluster this belongs to."""
+
+    id: str = field(metadata={"about": "the cluster's id"})
+    name: str = field(metadata={"about": "the cluster's name"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RaftSettings:
+    """`[raft]`: times of consensus, the same on every master."""
+
+    heartbeat_interval: timedelta = _setting(
+        timedelta(milliseconds=100), "how often a leader is heard"
+    )
+    election_timeout_min: timedelta = _setting(
+        timedelta(milliseconds=600), "silence after which a follower may campaign"
+    )
+    election_timeout_max: timedelta = _setting(
+        timedelta(milliseconds=1200), "silence after which a follower campaigns"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSettings:
+    """`[tasks]`: which attempts run here."""
+
+    slots: int = _setting(-1, "attempts at once; -1 means as many as cores on a worker, else none")
+    handler_modules: tuple[str, ...] = _setting((), "Python modules with task handlers")
+    memory_max: int = _setting(1024 * MIB, "memory of the SQL engine in one attempt")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything a node can be told."""
+
+    node: NodeSettings
+    cluster: ClusterSettings
+    raft: RaftSettings = field(default_factory=RaftSettings)
+    tasks: TaskSettings = field(default_factory=TaskSettings)
+
+    def __post_init__(self) -> None:
+        """Check what goes together.
+
+        Raises:
+            ClusterError: CONFIG_INVALID.
+        """
+        if self.node.role not in (Role.MASTER, Role.WORKER, Role.LEECHER):
+            raise _invalid("node.role", "write master, worker or leecher")
+        if not -1 <= self.tasks.slots <= 1024:
+            raise _invalid("tasks.slots", "write -1 to 1024")
+        for name, address in (("bind", self.node.bind), ("enrolment_bind", self.node.enrolment_bind)):
+            if not _ADDRESS.fullmatch(address):
+                raise _invalid(f"node.{name}", f"{address!r} is no host:port")
+        if not self.node.advertise and not _LOOPBACK.match(self.node.bind):
+            raise _invalid(
+                "node.advertise",
+                f"{self.node.bind} is no loopback address, so say with --advertise where others "
+                "reach it",
+            )
+
+    @property
+    def slot_count(self) -> int:
+        """How many attempts run here at once."""
+        if self.tasks.slots >= 0:
+            return self.tasks.slots
+        return (os.cpu_count() or 1) if self.node.role == Role.WORKER else 0
+
+
+_ADDRESS: Final = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[A-Za-z0-9.-]+):\d{1,5}")
+_LOOPBACK: Final = re.compile(r"(127\.|localhost:|\[::1\])")
+
+_SECTIONS: Final = {
+    "node": NodeSettings,
+    "cluster": ClusterSettings,
+    "raft": RaftSettings,
+    "tasks": TaskSettings,
+}
+
+
+def load_settings(
+    path: Path,
+    *,
+    environment: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Read the settings.
+
+    Args:
+        path: `config.toml`.
+        environment: `IPFS_CLUSTER_NODE_<SECTION>_<KEY>`, for example
+            `IPFS_CLUSTER_NODE_TASKS_SLOTS`; a list is separated by commas. Default: the process's.
+        flags: `section.key` to value; None is as if it were not there.
+
+    Raises:
+        ClusterError: CONFIG_INVALID, naming where the fault is.
+    """
+    try:
+        document = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ClusterError(
+            Reason.CONFIG_INVALID, f"{path} can't be read ({error}); mend it"
+        ) from error
+    values: dict[str, dict[str, Any]] = {section: {} for section in _SECTIONS}
+    for section, table in document.items():
+        if not isinstance(table, dict):
+            raise _unknown(f"{path}: {section}", section, list(_SECTIONS))
+        for key, value in table.items():
+            _put(values, section, key, value, where=f"{path}: {section}.{key}")
+    for variable, text in sorted((os.environ if environment is None else environment).items()):
+        name = variable.removeprefix(VARIABLE_PREFIX)
+        if name == variable or name in NOT_SETTINGS:
+            continue
+        section, _, key = name.lower().partition("_")
+        _put(values, section, key, text, where=variable)
+    for flag, value in (flags or {}).items():
+        if value is not None:
+            section, _, key = flag.partition(".")
+            value = list(value) if isinstance(value, tuple) else value
+            _put(values, section, key, value, where=f"--{key.replace('_', '-')}")
+    for section, kind in _SECTIONS.items():
+        for entry in fields(kind):
+            needed = entry.default is MISSING and entry.default_factory is MISSING
+            if needed and entry.name not in values[section]:
+                raise _invalid(f"{path}: {section}.{entry.name}", "it is missing")
+    return Settings(**{section: kind(**values[section]) for section, kind in _SECTIONS.items()})
+
+
+def write_settings(settings: Settings) -> str:
+    """Write the first `config.toml`, each setting with what it does."""
+    lines = [
+        "# Settings of this node. Durations are written like 30s, sizes like 64MiB.",
+        "# IPFS_CLUSTER_NODE_<SECTION>_<KEY> and flags of `serve` go before this file.",
+    ]
+    for section in _SECTIONS:
+        lines += ["", f"[{section}]"]
+        for entry in fields(_SECTIONS[section]):
+            value = getattr(getattr(settings, section), entry.name)
+            lines += [f"# {entry.metadata['about']}", f"{entry.name} = {_literal(value)}"]
+    return "\n".join(lines) + "\n"
+
+
+def with_node(settings: Settings, **changes: Any) -> Settings:
+    """Change fields of `[node]`."""
+    return replace(settings, node=replace(settings.node, **changes))
+
+
+def _put(
+    values: dict[str, dict[str, Any]], section: str, key: str, value: Any, *, where: str
+) -> None:
+    kind = _SECTIONS.get(section)
+    if kind is None:
+        raise _unknown(where, section, list(_SECTIONS))
+    known = {entry.name: entry for entry in fields(kind)}
+    if key not in known:
+        raise _unknown(where, key, list(known))
+    try:
+        values[section][key] = _READERS[known[key].type](value)
+    except (ValueError, TypeError) as error:
+        raise _invalid(where, str(error)) from error
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("write a text in quotes")
+    return value
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, str) and value[-1:] in ("B",):
+        return parse_size(value)
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise TypeError("write a whole number")
+    return int(value)
+
+
+def _list(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    if not isinstance(value, list):
+        raise TypeError('write a list such as ["a", "b"]')
+    return tuple(_text(part) for part in value)
+
+
+_READERS: Final[Mapping[Any, Callable[[Any], Any]]] = {
+    str: _text,
+    int: _count,
+    timedelta: lambda value: parse_duration(_text(value)),
+    tuple[str, ...]: _list,
+}
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, timedelta):
+        return f'"{round(value.total_seconds() * 1000)}ms"'
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_literal(part) for part in value) + "]"
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return f'"{value // MIB}MiB"' if value >= MIB else str(value)
+
+
+def _unknown(where: str, name: str, known: list[str]) -> ClusterError:
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+    return _invalid(where, f"{name!r} is not known; {hint}")
+
+
+def _invalid(where: str, rule: str) -> ClusterError:
+    return ClusterError(Reason.CONFIG_INVALID, f"{where} is wrong: {rule}")

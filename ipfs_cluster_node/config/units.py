@@ -1,0 +1,44 @@
+"""Durations and sizes as people write them."""
+
+import re
+from datetime import timedelta
+from typing import Final
+
+_DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(ms|s|m|h|d)")
+_SECONDS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+_SIZE: Final = re.compile(r"(\d{1,9})(B|KiB|MiB|GiB|TiB)")
+_BYTES: Final = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+
+
+def parse_duration(text: str) -> timedelta:
+    """Read `30s`, `100ms`, `7d`.
+
+    Raises:
+        ValueError: Anything else.
+    """
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text[:40]!r} is no duration; write it like 30s, 100ms or 7d")
+    return timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
+
+
+def parse_size(text: str) -> int:
+    """Read `64MiB`; returns bytes.
+
+    Raises:
+        ValueError: Anything else.
+    """
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text[:40]!r} is no size; write it like 64MiB or 2GiB")
+    return int(match[1]) * _BYTES[match[2]]
+
+
+def format_size(size_bytes: int) -> str:
+    """Write a size for people."""
+    value = float(size_bytes)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"

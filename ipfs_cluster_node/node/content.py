@@ -1,0 +1,224 @@
+"""Files by CID: stored here, copied to another master, named in the log, read from holders."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from datetime import timedelta
+from typing import Final
+
+import grpc
+
+from ipfs_cluster_node.adapters.content.blockstore import BlockStore
+from ipfs_cluster_node.adapters.content.fetch import BlockSource, fetch
+from ipfs_cluster_node.adapters.content.files import add, is_complete, read, walk
+from ipfs_cluster_node.codec.errors import error_from_rpc
+from ipfs_cluster_node.core.commands import AddContent
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import Did, NodeId
+from ipfs_cluster_node.core.model import Content
+from ipfs_cluster_node.core.multiformats import Cid, parse_cid, parse_cid_binary
+from ipfs_cluster_node.core.unixfs import Block
+from ipfs_cluster_node.node.leadership import Leadership
+from ipfs_cluster_node.v1 import content_pb2 as pb
+from ipfs_cluster_node.v1.content_pb2_grpc import ContentServiceStub
+
+log = logging.getLogger(__name__)
+
+HOLDERS_MIN: Final = 2
+"""Masters that must hold bytes before they are acknowledged; all, if there are fewer."""
+COPY_SECONDS_MAX: Final = 300.0
+BLOCKS_SECONDS_MAX: Final = 60.0
+"""For one request of at most 64 blocks."""
+RETRY_AFTER: Final = timedelta(seconds=1)
+
+ChannelTo = Callable[[NodeId], grpc.aio.Channel | None]
+"""The channel for bulk traffic to a node; None while no address of it is known."""
+
+
+class PeerBlocks:
+    """Blocks of another node, over ContentService."""
+
+    def __init__(self, node_id: NodeId, channel: grpc.aio.Channel) -> None:
+        """Ask this node."""
+        self.name = str(node_id)
+        self._channel = channel
+
+    async def blocks(self, cids: Sequence[Cid]) -> AsyncIterator[tuple[Cid, bytes]]:
+        """Yield blocks in the order asked for.
+
+        Raises:
+            ClusterError: CONTENT_NOT_FOUND, UNREACHABLE, DEADLINE_EXCEEDED.
+        """
+        request = pb.GetBlocksRequest(cids=[cid.binary for cid in cids])
+        call = ContentServiceStub(self._channel).GetBlocks(request, timeout=BLOCKS_SECONDS_MAX)
+        try:
+            async for response in call:
+                yield parse_cid_binary(response.cid), response.data
+        except grpc.aio.AioRpcError as error:
+            raise error_from_rpc(error) from error
+        except ValueError as error:
+            raise ClusterError(Reason.BLOCK_MISMATCH, "the node sent a block without name") from error
+        finally:
+            call.cancel()
+
+
+class Contents:
+    """What this node stores, and what the log says of who stores what."""
+
+    def __init__(
+        self, *, leadership: Leadership, store: BlockStore, channel_to: ChannelTo
+    ) -> None:
+        """Serve a store."""
+        self._leadership = leadership
+        self.store = store
+        self._channel_to = channel_to
+        self._fetching: dict[Cid, asyncio.Task[None]] = {}
+
+    async def add_content(
+        self,
+        chunks: AsyncIterator[bytes],
+        *,
+        name: str,
+        size_bytes: int | None,
+        caller: Did,
+        request_id: str,
+    ) -> Content:
+        """Store a file here and on another master, and commit that they hold it."""
+        self._leadership.leader_state()
+        added = await add(chunks, self.store)
+        if size_bytes is not None and added.size_bytes != size_bytes:
+            raise ClusterError(
+                Reason.INVALID_ARGUMENT,
+                f"{added.size_bytes} bytes came, {size_bytes} were announced; send it again",
+            )
+        holders = await self._copy_to_masters(added.cid)
+        cid = str(added.cid)
+        await self._leadership.propose(
+            AddContent(cid=cid, size_bytes=added.size_bytes, holders=holders, name=name),
+            caller=caller,
+        )
+        return self._leadership.state().contents[cid]
+
+    async def _copy_to_masters(self, root: Cid) -> tuple[NodeId, ...]:
+        replica = self._leadership.replica
+        assert replica is not None
+        others = sorted(self._leadership.voters - {self._leadership.node_id})
+        wanted = min(HOLDERS_MIN, 1 + len(others))
+        holders = [self._leadership.node_id]
+        failures: list[str] = []
+        # Those that are alive first; a dead one is still tried before giving up.
+        members = self._leadership.state().members
+        others.sort(key=lambda n: getattr(members.node(n), "liveness", "") != "alive")
+        for node_id in others:
+            if len(holders) >= wanted:
+                break
+            try:
+                await self._copy_to(node_id, root)
+                holders.append(node_id)
+            except ClusterError as error:
+                failures.append(f"{node_id}: {error.message}")
+        if len(holders) < wanted:
+            raise ClusterError(
+                Reason.HOLDERS_MISSING,
+                f"only {len(holders)} of {wanted} masters could take the bytes "
+                f"({'; '.join(failures)}); start the others",
+                retry_after=RETRY_AFTER,
+            )
+        return tuple(holders)
+
+    async def _copy_to(self, node_id: NodeId, root: Cid) -> None:
+        channel = self._channel_to(node_id)
+        if channel is None:
+            raise ClusterError(Reason.UNREACHABLE, "no address of it is known")
+
+        async def requests() -> AsyncIterator[pb.PutBlocksRequest]:
+            async for cid in walk(root, self.store):
+                data = await asyncio.to_thread(self.store.get, cid)
+                if data is None:
+                    raise ClusterError(Reason.CONTENT_NOT_FOUND, f"block {cid} is lost here")
+                yield pb.PutBlocksRequest(cid=cid.binary, data=data)
+
+        try:
+            await ContentServiceStub(channel).PutBlocks(requests(), timeout=COPY_SECONDS_MAX)
+        except grpc.aio.AioRpcError as error:
+            raise error_from_rpc(error) from error
+
+    async def get_content(self, cid: str, *, offset: int, length: int) -> AsyncIterator[bytes]:
+        """Read a file, fetching what is not here from its holders first."""
+        root = parse_cid(cid)
+        await self.ensure_local(root)
+        async with aclosing(
+            read(root, self.store, offset=offset, length=length or None)
+        ) as pieces:
+            async for data in pieces:
+                yield data
+
+    async def ensure_local(self, root: Cid) -> None:
+        """Have every block of a file here. Callers that want the same file share the fetch."""
+        if await asyncio.to_thread(is_complete, root, self.store):
+            return
+        task = self._fetching.get(root)
+        if task is None:
+            task = asyncio.create_task(self._fetch(root), name=f"fetch-{root}")
+            self._fetching[root] = task
+            task.add_done_callback(lambda _task: self._fetching.pop(root, None))
+        await asyncio.shield(task)
+
+    async def _fetch(self, root: Cid) -> None:
+        await fetch(root, store=self.store, sources=self._sources(root))
+
+    def _sources(self, root: Cid) -> list[BlockSource]:
+        state = self._leadership.state()
+        content = state.contents.get(str(root))
+        named = list(content.holders) if content is not None else []
+        # Content that the log does not name may still be there: the masters are asked too.
+        asked = dict.fromkeys([*named, *(m.node_id for m in state.members.masters())])
+        sources: list[BlockSource] = []
+        for node_id in asked:
+            channel = None if node_id == self._leadership.node_id else self._channel_to(node_id)
+            if channel is not None:
+                sources.append(PeerBlocks(node_id, channel))
+        return sources
+
+    def stat_content(self, cid: str) -> Content:
+        """What the log knows of a file."""
+        content = self._leadership.state().contents.get(cid)
+        if content is None:
+            raise ClusterError(
+                Reason.CONTENT_NOT_FOUND,
+                f"nobody has added {cid}; add it with `content add`",
+            )
+        return content
+
+    async def get_blocks(self, cids: Sequence[bytes]) -> AsyncIterator[tuple[bytes, bytes]]:
+        """Read blocks stored here."""
+        for binary in cids:
+            try:
+                cid = parse_cid_binary(binary)
+            except ValueError as error:
+                raise ClusterError(Reason.MALFORMED_CID, f"a CID is malformed: {error}") from error
+            data = await asyncio.to_thread(self.store.get, cid)
+            if data is None:
+                raise ClusterError(
+                    Reason.CONTENT_NOT_FOUND, f"{cid} is not stored on this node; ask another"
+                )
+            yield binary, data
+
+    async def put_blocks(self, blocks: AsyncIterator[tuple[bytes, bytes]]) -> int:
+        """Store blocks here; returns once they are durable."""
+        count = 0
+        with self.store.batch() as batch:
+            async for binary, data in blocks:
+                try:
+                    cid = parse_cid_binary(binary)
+                except ValueError as error:
+                    raise ClusterError(Reason.MALFORMED_CID, str(error)) from error
+                if not cid.matches(data):
+                    raise ClusterError(
+                        Reason.BLOCK_MISMATCH, f"the bytes sent are not those of {cid}; send again"
+                    )
+                await asyncio.to_thread(batch.put, Block(cid, data))
+                count += 1
+            await asyncio.to_thread(batch.flush)
+        return count

@@ -1,0 +1,100 @@
+"""How this node is."""
+
+import psutil
+
+from ipfs_cluster_node import __version__
+from ipfs_cluster_node.adapters.content.blockstore import BlockStore
+from ipfs_cluster_node.core.ids import NodeId, node_id_of_voter
+from ipfs_cluster_node.node.clock import monotonic
+from ipfs_cluster_node.node.leadership import Leadership
+from ipfs_cluster_node.node.uplink import Uplink
+from ipfs_cluster_node.node.worker import Worker
+from ipfs_cluster_node.v1 import health_pb2 as pb
+
+DISK_FREE_MIN_BYTES = 256 * 1024 * 1024
+
+
+class NodeHealth:
+    """Gathers what the parts know of themselves; asks nobody."""
+
+    def __init__(
+        self,
+        *,
+        node_id: NodeId,
+        name: str,
+        role: str,
+        leadership: Leadership,
+        uplink: Uplink,
+        store: BlockStore,
+        worker: Worker | None,
+        disk: str,
+    ) -> None:
+        """Take the parts."""
+        self._node_id, self._name, self._role = node_id, name, role
+        self._leadership, self._uplink = leadership, uplink
+        self._store, self._worker, self._disk = store, worker, disk
+        self._process = psutil.Process()
+        self._started = monotonic()
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether the node can do its work now."""
+        return all(check.ok for check in self._checks())
+
+    def get_health(self) -> pb.GetHealthResponse:
+        """The node's own view."""
+        response = pb.GetHealthResponse(
+            node_id=self._node_id,
+            name=self._name,
+            role=self._role,
+            version=__version__,
+            checks=self._checks(),
+            resident_bytes=self._process.memory_info().rss,
+            uptime_seconds=monotonic() - self._started,
+            content_bytes=self._store.size_bytes,
+            running_attempt_count=0 if self._worker is None else self._worker.running_count,
+        )
+        replica = self._leadership.replica
+        if replica is not None:
+            response.raft.is_leader = replica.is_leader
+            response.raft.leader_node_id = replica.leader or ""
+            response.raft.term = replica.term
+            response.raft.commit_index = replica.commit_index
+            response.raft.applied_index = replica.applied_index
+            response.raft.voters.extend(sorted(map(node_id_of_voter, replica.voters)))
+        return response
+
+    def _checks(self) -> list[pb.HealthCheck]:
+        free_bytes = psutil.disk_usage(self._disk).free
+        checks = [
+            pb.HealthCheck(
+                name="leader",
+                ok=self._leadership.leader is not None,
+                detail="a leader is known"
+                if self._leadership.leader
+                else "no leader is known; check that a majority of masters runs",
+            ),
+            pb.HealthCheck(
+                name="lease",
+                ok=self._uplink.lease_holds,
+                detail="the leader hears this node"
+                if self._uplink.lease_holds
+                else f"the leader does not hear this node: {self._uplink.last_error}",
+            ),
+            pb.HealthCheck(
+                name="disk",
+                ok=free_bytes > DISK_FREE_MIN_BYTES,
+                detail=f"{free_bytes // 2**20} MiB are free",
+            ),
+        ]
+        replica = self._leadership.replica
+        if replica is not None:
+            failed = replica.failed
+            checks.append(
+                pb.HealthCheck(
+                    name="log",
+                    ok=failed is None,
+                    detail="the log is written" if failed is None else failed.message,
+                )
+            )
+        return checks

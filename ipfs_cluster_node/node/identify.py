@@ -1,0 +1,60 @@
+"""Reads who calls off the TLS connection, and asks the log what they are."""
+
+from ipfs_cluster_node.adapters.keys.certificates import PeerIdentity, PeerVerifier, utc_now
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.model import Role
+from ipfs_cluster_node.node.machine import ClusterMachine
+from ipfs_cluster_node.node.peers import PeerBook
+from ipfs_cluster_node.services.context import JOINER, Caller, CallerClass
+from ipfs_cluster_node.services.interceptors import Context
+
+TLS_VERSION = "TLSv1.3"
+
+
+class MemberIdentification:
+    """For the port with mutual TLS."""
+
+    def __init__(self, *, machine: ClusterMachine | None, peers: PeerBook) -> None:
+        """Ask the log; a node without one, or with an empty one, asks what it was told."""
+        self._machine = machine
+        self._peers = peers
+        self._verifier = PeerVerifier()
+
+    def __call__(self, context: Context) -> Caller:
+        """Read and check the caller of a call."""
+        transport = context.auth_context()
+        certificates = transport.get("x509_pem_cert")
+        if not certificates:
+            raise ClusterError(
+                Reason.CALLER_UNKNOWN, "a certificate of this cluster is needed; enrol first"
+            )
+        # Python's gRPC has no setting for it: older versions are refused here.
+        if next(iter(transport.get("ssl_tls_version", ())), b"").decode() != TLS_VERSION:
+            raise ClusterError(Reason.CALLER_UNKNOWN, f"only {TLS_VERSION} is spoken here")
+        certificate = next(iter(certificates))
+        peer = self._verifier.verify(
+            certificate if isinstance(certificate, bytes) else certificate.encode(), utc_now()
+        )
+        return Caller(peer.did, self._class_of(peer))
+
+    def _class_of(self, peer: PeerIdentity) -> CallerClass:
+        state = None if self._machine is None else self._machine.state
+        if state is None or not state.cluster_id:
+            # Who is a master was heard from the leader; removals are not known here.
+            if not peer.is_node:
+                return CallerClass.CLIENT
+            known = self._peers.is_master(peer.node_id)
+            return CallerClass.MASTER if known else CallerClass.NODE
+        principal = state.members.get(peer.did)
+        if principal is None or principal.removed or principal.is_node != peer.is_node:
+            raise ClusterError(
+                Reason.CALLER_UNKNOWN, f"{peer.did} is no member of this cluster; enrol it first"
+            )
+        if principal.role is Role.CLIENT:
+            return CallerClass.CLIENT
+        return CallerClass.MASTER if principal.role is Role.MASTER else CallerClass.NODE
+
+
+def identify_joiner(_context: Context) -> Caller:
+    """For the enrolment port: nobody has a certificate yet."""
+    return JOINER

@@ -1,0 +1,40 @@
+"""The state machine behind the log: decodes, applies, passes effects on."""
+
+from collections.abc import Callable
+
+from ipfs_cluster_node.codec.commands import decode_command
+from ipfs_cluster_node.codec.snapshot import decode_snapshot, encode_snapshot
+from ipfs_cluster_node.core.effects import Accepted, Effect, Rejected
+from ipfs_cluster_node.core.state import ClusterState
+
+EffectListener = Callable[[Effect], None]
+
+
+class ClusterMachine:
+    """Owns this node's copy of the replicated state; all in the loop's thread."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.state = ClusterState()
+        self._listeners: list[EffectListener] = []
+
+    def listen(self, listener: EffectListener) -> None:
+        """Have effects carried out; a listener must not raise."""
+        self._listeners.append(listener)
+
+    def apply(self, index: int, command: bytes) -> Accepted | Rejected:
+        """Carry out a committed command."""
+        applied = self.state.apply(decode_command(command))
+        for effect in applied.effects:
+            for listener in self._listeners:
+                listener(effect)
+        return applied.outcome
+
+    def freeze(self) -> Callable[[], bytes]:
+        """Take the state as of now; the returned function encodes it, in a thread."""
+        data = self.state.data()
+        return lambda: encode_snapshot(data)
+
+    def restore(self, index: int, snapshot: bytes) -> None:
+        """Replace the state."""
+        self.state = ClusterState(decode_snapshot(snapshot))

@@ -1,0 +1,260 @@
+"""Membership: tokens, enrolment, registration, heartbeats, liveness, settings. The leader's side."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from ipfs_cluster_node.adapters.keys.certificates import (
+    CertificateAuthority,
+    enrolment_message,
+    request_spki,
+    utc_now,
+)
+from ipfs_cluster_node.adapters.keys.identity import verify_signature
+from ipfs_cluster_node.adapters.keys.tokens import hash_secret, mint_token
+from ipfs_cluster_node.adapters.net.endpoints import parse_endpoint
+from ipfs_cluster_node.core.commands import (
+    CreateJoinToken,
+    ExpireRecords,
+    ProposeConfig,
+    RedeemJoinToken,
+    RegisterNode,
+    RemoveNode,
+    SetLiveness,
+)
+from ipfs_cluster_node.core.effects import Effect
+from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
+from ipfs_cluster_node.core.ids import Did, NodeId, voter_id
+from ipfs_cluster_node.core.model import (
+    SLOTS_MAX,
+    TASK_TYPES_MAX,
+    TOKEN_USES_MAX,
+    Liveness,
+    Principal,
+    Role,
+)
+from ipfs_cluster_node.node.clock import monotonic, now_ms
+from ipfs_cluster_node.node.leadership import Leadership
+
+log = logging.getLogger(__name__)
+
+LIVENESS_INTERVAL_SECONDS: Final = 0.5
+EXPIRY_INTERVAL_SECONDS: Final = 60.0
+TOKEN_TTL_DEFAULT: Final = timedelta(hours=1)
+TOKEN_TTL_MIN: Final = timedelta(minutes=1)
+TOKEN_TTL_MAX: Final = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True)
+class MintedToken:
+    """A join token with its secret: shown once."""
+
+    text: str
+    expires_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What a join token gave."""
+
+    role: Role
+    incarnation: int
+
+
+class Members:
+    """Who belongs to the cluster, and who is heard."""
+
+    def __init__(self, leadership: Leadership, ca_pin: str) -> None:
+        """Answer as far as this node leads."""
+        self._leadership = leadership
+        self._ca_pin = ca_pin
+        self._heard: dict[NodeId, float] = {}
+        self._returned: set[NodeId] = set()
+        self.running_counts: dict[NodeId, int] = {}
+
+    async def create_join_token(
+        self,
+        *,
+        role: Role,
+        ttl: timedelta | None,
+        uses_max: int,
+        addresses: tuple[str, ...],
+        caller: Did,
+        request_id: str,
+    ) -> MintedToken:
+        """Make a join token; only its secret's hash is committed."""
+        ttl = TOKEN_TTL_DEFAULT if ttl is None else ttl
+        if not TOKEN_TTL_MIN <= ttl <= TOKEN_TTL_MAX:
+            raise invalid_field("ttl", "1 minute to 24 hours")
+        if not 0 <= uses_max <= TOKEN_USES_MAX:
+            raise invalid_field("uses_max", f"1 to {TOKEN_USES_MAX}")
+        self._leadership.leader_state()
+        token = mint_token(self._ca_pin)
+        expires_at_ms = now_ms() + ttl // timedelta(milliseconds=1)
+        body = CreateJoinToken(
+            token_id=token.token_id,
+            secret_hash=hash_secret(token.secret),
+            role=role,
+            expires_at_ms=expires_at_ms,
+            uses_max=uses_max or 1,
+            addresses=addresses,
+        )
+        ids = await self._leadership.propose(body, caller=caller, request_id=request_id)
+        if ids != (token.token_id,):
+            raise ClusterError(
+                Reason.REQUEST_ID_REUSED, "the token's secret was shown already; make a new token"
+            )
+        return MintedToken(str(token), expires_at_ms)
+
+    async def redeem_join_token(self, body: RedeemJoinToken, *, request_id: str) -> Admission:
+        """Commit that a joiner, whose identity another master has checked, is let in."""
+        self._leadership.leader_state()
+        role, incarnation = await self._leadership.propose(
+            body, caller=body.did, request_id=request_id
+        )
+        return Admission(Role(role), int(incarnation))
+
+    async def register_node(self, body: RegisterNode, *, incarnation: int) -> timedelta:
+        """Commit what a node came up with; a master is added to the voters."""
+        state = self._leadership.leader_state()
+        if len(body.task_types) > TASK_TYPES_MAX or not 0 <= body.slot_count <= SLOTS_MAX:
+            raise invalid_field("task_types", f"at most {TASK_TYPES_MAX}; slots {SLOTS_MAX}")
+        for endpoint in body.endpoints:
+            parse_endpoint(endpoint)
+        node = state.members.node(body.node_id)
+        if node is None:
+            raise ClusterError(Reason.MEMBER_NOT_FOUND, "this node is no member; join it first")
+        if node.role is Role.MASTER and incarnation != node.incarnation:
+            raise ClusterError(
+                Reason.CALLER_NOT_ALLOWED,
+                "this master's log is of an older incarnation; remove it and join it anew",
+            )
+        await self._leadership.propose(body)
+        self._hear(body.node_id)
+        if node.role is Role.MASTER and self._leadership.replica is not None:
+            await self._leadership.replica.add_voter(voter_id(body.node_id, incarnation))
+        return self.node_lease()
+
+    def heartbeat(self, node_id: NodeId, *, running_count: int) -> timedelta:
+        """Renew a node's lease."""
+        node = self._leadership.leader_state().members.node(node_id)
+        if node is None or node.liveness is Liveness.ENROLLED:
+            raise ClusterError(Reason.MEMBER_NOT_FOUND, "this node is not registered")
+        if node.liveness is Liveness.DEAD:
+            self._returned.add(node_id)
+        self._hear(node_id)
+        self.running_counts[node_id] = running_count
+        return self.node_lease()
+
+    async def remove_node(self, node_id: NodeId, *, caller: Did, request_id: str) -> None:
+        """Commit that a node is no member any more; a master stops voting first."""
+        state = self._leadership.leader_state()
+        node = state.members.node(node_id)
+        replica = self._leadership.replica
+        if node is not None and node.role is Role.MASTER and replica is not None:
+            await replica.remove_voter(voter_id(node_id, node.incarnation))
+        await self._leadership.propose(
+            RemoveNode(node_id=node_id), caller=caller, request_id=request_id
+        )
+
+    async def propose_config(self, key: str, value: str, *, caller: Did, request_id: str) -> None:
+        """Commit a setting."""
+        self._leadership.leader_state()
+        await self._leadership.propose(
+            ProposeConfig(key=key, value=value), caller=caller, request_id=request_id
+        )
+
+    def masters(self) -> Iterable[Principal]:
+        """Every master, the leader first."""
+        leader = self._leadership.leader
+        return sorted(
+            self._leadership.state().members.masters(), key=lambda m: (m.node_id != leader, m.did)
+        )
+
+    def node_lease(self) -> timedelta:
+        """How long a node may be silent."""
+        return timedelta(milliseconds=self._leadership.state().settings["node_lease"])
+
+    def on_effect(self, effect: Effect) -> None:
+        """Nothing to carry out: who is heard is news, not state."""
+
+    def on_leadership(self, leads: bool) -> None:  # noqa: FBT001
+        """Give every node a whole lease to find its new leader."""
+        self._heard.clear()
+        self._returned.clear()
+        self.running_counts.clear()
+        if leads:
+            for node in self._leadership.state().members.nodes():
+                self._hear(node.node_id)
+
+    async def run(self) -> None:
+        """Watch leases, and let old records expire."""
+        next_expiry = monotonic() + EXPIRY_INTERVAL_SECONDS
+        while True:
+            await asyncio.sleep(LIVENESS_INTERVAL_SECONDS)
+            if not self._leadership.is_leader:
+                continue
+            try:
+                await self._commit_liveness()
+                if monotonic() >= next_expiry:
+                    next_expiry = monotonic() + EXPIRY_INTERVAL_SECONDS
+                    await self._leadership.propose(ExpireRecords())
+            except ClusterError as error:
+                log.info("liveness not committed", extra={"reason": error.reason})
+
+    async def _commit_liveness(self) -> None:
+        # The leader is alive: it is the one who says so.
+        self._hear(self._leadership.node_id)
+        silent_since = monotonic() - self.node_lease().total_seconds()
+        dead = tuple(
+            node.node_id
+            for node in self._leadership.leader_state().members.nodes()
+            if node.liveness is Liveness.ALIVE
+            and self._heard.get(node.node_id, 0.0) < silent_since
+        )
+        alive = tuple(self._returned - set(dead))
+        if dead or alive:
+            for node_id in dead:
+                log.warning("node is dead", extra={"node_id": node_id})
+            await self._leadership.propose(SetLiveness(alive=alive, dead=dead))
+            self._returned -= set(alive)
+
+    def _hear(self, node_id: NodeId) -> None:
+        self._heard[node_id] = monotonic()
+
+
+def check_enrolment(
+    *, token_id: str, did: Did, request_der: bytes, proof: bytes
+) -> None:
+    """Check that a joiner owns the identity and the TLS key it names.
+
+    Raises:
+        ClusterError: PROOF_INVALID, INVALID_ARGUMENT.
+    """
+    spki = request_spki(request_der)
+    if not verify_signature(did, proof, enrolment_message(token_id, spki)):
+        raise ClusterError(
+            Reason.PROOF_INVALID, "the identity did not sign this request; sign it with its key"
+        )
+
+
+def issue_certificate(
+    ca: CertificateAuthority,
+    *,
+    did: Did,
+    request_der: bytes,
+    endpoints: Iterable[str],
+    is_node: bool,
+) -> bytes:
+    """Sign a member's certificate, in PEM."""
+    hosts = [parse_endpoint(endpoint).host for endpoint in endpoints]
+    return ca.issue(request_der, did, hosts=hosts, is_node=is_node, now=utc_now())
+
+
+def new_request_id() -> str:
+    """A request id of our own."""
+    return secrets.token_hex(12)

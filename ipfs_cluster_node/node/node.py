@@ -1,0 +1,390 @@
+"""Builds a node of its parts, runs it, and stops it in order."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+import grpc
+from grpc_health.v1 import health as grpc_health
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from ipfs_cluster_node import __version__
+from ipfs_cluster_node.adapters.content.blockstore import BlockStore
+from ipfs_cluster_node.adapters.keys.certificates import CertificateAuthority, spki_pin
+from ipfs_cluster_node.adapters.keys.identity import Identity, check_private
+from ipfs_cluster_node.adapters.net.endpoints import Endpoint, parse_endpoint
+from ipfs_cluster_node.adapters.net.tls import (
+    RAFT_KEEPALIVE_MS,
+    ClientTls,
+    bind_port,
+    enrolment_credentials,
+    make_server,
+    open_channel,
+    server_credentials,
+)
+from ipfs_cluster_node.adapters.raft.config import RaftConfig
+from ipfs_cluster_node.adapters.raft.replica import Replica
+from ipfs_cluster_node.adapters.worker.pool import HandlerPool
+from ipfs_cluster_node.client.connection import Connection
+from ipfs_cluster_node.config.home import Home
+from ipfs_cluster_node.config.settings import Settings
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import NodeId, did_from_node_id
+from ipfs_cluster_node.core.model import Role
+from ipfs_cluster_node.node.content import Contents
+from ipfs_cluster_node.node.enrolment import Enrolment
+from ipfs_cluster_node.node.health import NodeHealth
+from ipfs_cluster_node.node.identify import MemberIdentification, identify_joiner
+from ipfs_cluster_node.node.leadership import Leadership
+from ipfs_cluster_node.node.machine import ClusterMachine
+from ipfs_cluster_node.node.members import Members
+from ipfs_cluster_node.node.peers import PeerBook
+from ipfs_cluster_node.node.sessions import Sessions
+from ipfs_cluster_node.node.tasks import Tasks
+from ipfs_cluster_node.node.uplink import Uplink
+from ipfs_cluster_node.node.worker import Worker
+from ipfs_cluster_node.services.content import ContentServicer
+from ipfs_cluster_node.services.enrolment import EnrolmentServicer
+from ipfs_cluster_node.services.health import HealthServicer
+from ipfs_cluster_node.services.interceptors import Gate
+from ipfs_cluster_node.services.membership import MembershipServicer
+from ipfs_cluster_node.services.raft import RaftServicer
+from ipfs_cluster_node.services.state_delta import StateDeltaServicer
+from ipfs_cluster_node.services.task_dispatch import TaskDispatchServicer
+from ipfs_cluster_node.v1 import (
+    content_pb2_grpc,
+    enrolment_pb2_grpc,
+    membership_pb2,
+    membership_pb2_grpc,
+    raft_pb2_grpc,
+    state_delta_pb2_grpc,
+    task_dispatch_pb2_grpc,
+)
+from ipfs_cluster_node.v1 import (
+    health_pb2_grpc as own_health_pb2_grpc,
+)
+
+log = logging.getLogger(__name__)
+
+STOP_GRACE_SECONDS: Final = 2.0
+HEALTH_INTERVAL_SECONDS: Final = 0.5
+SERVED: Final = (
+    "ContentService",
+    "HealthService",
+    "MembershipService",
+    "RaftService",
+    "StateDeltaService",
+    "TaskDispatchService",
+)
+LOOPS_NAME: Final = "node"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFiles:
+    """What a node reads at its start."""
+
+    identity: Identity
+    tls: ClientTls
+    ca: CertificateAuthority | None
+    """On the first master only."""
+
+
+def load_files(home: Home) -> NodeFiles:
+    """Read keys and certificates.
+
+    Raises:
+        ClusterError: HOME_DAMAGED, naming the file.
+    """
+    check_private(home.tls_key)
+    try:
+        tls = ClientTls(
+            home.ca.read_bytes(), home.certificate.read_bytes(), home.tls_key.read_bytes()
+        )
+    except OSError as error:
+        raise ClusterError(
+            Reason.HOME_DAMAGED, f"{error.filename} can't be read; restore it, or join anew"
+        ) from error
+    ca = None
+    if home.ca_key.exists():
+        check_private(home.ca_key)
+        ca = CertificateAuthority.load(home.ca_key.read_bytes(), home.ca.read_bytes())
+    return NodeFiles(identity=Identity.load(home.identity), tls=tls, ca=ca)
+
+
+class Node:
+    """One node. `run` serves until it is cancelled or something of it fails."""
+
+    def __init__(self, home: Home, settings: Settings) -> None:
+        """Build every part; nothing runs or listens yet.
+
+        Raises:
+            ClusterError: Why the node can't be built, and the way out.
+        """
+        self._home = home
+        self._settings = settings
+        self._files = load_files(home)
+        self.node_id = self._files.identity.node_id
+        self._peers = PeerBook(home.masters)
+        self._channels: dict[NodeId, tuple[str, grpc.aio.Channel]] = {}
+        self._bind = parse_endpoint(settings.node.bind)
+        is_master = settings.node.role == Role.MASTER
+        machine = ClusterMachine() if is_master else None
+        replica = self._make_replica(machine) if machine is not None else None
+        self._leadership = Leadership(
+            self.node_id, machine=machine, replica=replica, peers=self._peers
+        )
+        if machine is not None:
+            self._peers.lookup = lambda node_id: _endpoints_in(machine, node_id)
+        store = BlockStore(home.content)
+        self._tasks = Tasks(self._leadership)
+        self._sessions = Sessions(self._leadership, self._tasks)
+        self._members = Members(self._leadership, _ca_pin(self._files.tls.ca_pem))
+        self._contents = Contents(
+            leadership=self._leadership, store=store, channel_to=self._channel_to
+        )
+        if machine is not None and replica is not None:
+            machine.listen(self._tasks.on_effect)
+            machine.listen(self._sessions.on_effect)
+            replica.on_leadership = self._on_leadership
+        slots = settings.slot_count
+        self._pool = HandlerPool(
+            modules=settings.tasks.handler_modules,
+            slots=slots,
+            memory_bytes_max=settings.tasks.memory_max,
+            on_progress=lambda *news: self._worker and self._worker.on_progress(*news),
+        )
+        self._uplink = Uplink(
+            connection=Connection(self._targets(), self._files.tls),
+            peers=self._peers,
+            registration=membership_pb2.RegisterNodeRequest(
+                endpoints=self._advertised(),
+                task_types=sorted(self._pool.task_types),
+                slot_count=slots,
+                version=__version__,
+                incarnation=_incarnation(replica),
+            ),
+            running_count=lambda: self._worker.running_count if self._worker else 0,
+        )
+        self._worker = self._make_worker(slots) if slots else None
+        self.health = NodeHealth(
+            node_id=self.node_id,
+            name=settings.node.name,
+            role=settings.node.role,
+            leadership=self._leadership,
+            uplink=self._uplink,
+            store=store,
+            worker=self._worker,
+            disk=str(home.path),
+        )
+        self._standard_health = grpc_health.aio.HealthServicer()
+        identify = MemberIdentification(machine=machine, peers=self._peers)
+        self._server = make_server([Gate(identify)])
+        self._register_services(self._server)
+        self._enrolment_server = (
+            self._make_enrolment_server(self._files.ca) if self._files.ca is not None else None
+        )
+
+    async def run(self, on_ready: Callable[[Endpoint], None] = lambda _bound: None) -> None:
+        """Serve until cancelled.
+
+        Args:
+            on_ready: Called with where the node listens, once it does.
+
+        Raises:
+            ClusterError: PORT_IN_USE, or what made the node stop.
+        """
+        credentials = server_credentials(self._files.tls)
+        bind_port(self._server, self._bind, credentials, flag="--bind")
+        if self._enrolment_server is not None:
+            bind_port(
+                self._enrolment_server,
+                parse_endpoint(self._settings.node.enrolment_bind),
+                enrolment_credentials(self._files.tls),
+                flag="--enrolment-bind",
+            )
+        try:
+            await self._pool.start()
+        except (OSError, TimeoutError) as error:
+            await self._pool.close()
+            raise ClusterError(
+                Reason.HANDLER_FAILED,
+                f"handler processes do not start ({error}); run `python -m "
+                "ipfs_cluster_node.adapters.worker.handler_process` modules by hand to see why",
+            ) from error
+        try:
+            await self._server.start()
+            if self._enrolment_server is not None:
+                await self._enrolment_server.start()
+            on_ready(self._bind)
+            await self._run_loops()
+        finally:
+            await self._stop()
+
+    async def _run_loops(self) -> None:
+        loops: dict[str, Callable[[], Awaitable[None]]] = {
+            "uplink": self._uplink.run,
+            "health": self._publish_health,
+        }
+        if self._leadership.replica is not None:
+            loops |= {
+                "raft": self._leadership.replica.run,
+                "assignments": self._sessions.run,
+                "liveness": self._members.run,
+            }
+        if self._worker is not None:
+            loops["worker"] = self._worker.run
+        tasks = [asyncio.create_task(_forever(loop()), name=name) for name, loop in loops.items()]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()  # A loop that ends ends the node: none may fail in silence.
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _stop(self) -> None:
+        self._sessions.on_leadership(False)
+        await self._server.stop(STOP_GRACE_SECONDS)
+        if self._enrolment_server is not None:
+            await self._enrolment_server.stop(STOP_GRACE_SECONDS)
+        await self._pool.close()
+        await self._uplink.connection.close()
+        await asyncio.gather(*(channel.close() for _, channel in self._channels.values()))
+
+    def _on_leadership(self, leads: bool, term: int) -> None:  # noqa: FBT001
+        log.info("leads" if leads else "follows", extra={"term": term})
+        for part in (self._members, self._tasks, self._sessions):
+            part.on_leadership(leads)
+
+    async def _publish_health(self) -> None:
+        serving = health_pb2.HealthCheckResponse
+        names = ("", *(f"ipfs_cluster_node.v1.{name}" for name in SERVED))
+        while True:
+            status = serving.SERVING if self.health.is_serving else serving.NOT_SERVING
+            for name in names:
+                await self._standard_health.set(name, status)
+            await asyncio.sleep(HEALTH_INTERVAL_SECONDS)
+
+    # Building.
+
+    def _make_replica(self, machine: ClusterMachine) -> Replica:
+        raft = self._settings.raft
+        return Replica(
+            directory=self._home.raft,
+            machine=machine,
+            dial=self._dial_raft,
+            config=RaftConfig(
+                heartbeat_interval=raft.heartbeat_interval,
+                election_timeout_min=raft.election_timeout_min,
+                election_timeout_max=raft.election_timeout_max,
+            ),
+        )
+
+    def _make_worker(self, slots: int) -> Worker:
+        return Worker(
+            uplink=self._uplink,
+            pool=self._pool,
+            slots=slots,
+            contents=self._contents,
+            channel_to=self._channel_to,
+            scratch=self._home.scratch,
+        )
+
+    def _register_services(self, server: grpc.aio.Server) -> None:
+        content_pb2_grpc.add_ContentServiceServicer_to_server(
+            ContentServicer(self._contents, self._leadership), server
+        )
+        own_health_pb2_grpc.add_HealthServiceServicer_to_server(HealthServicer(self.health), server)
+        membership_pb2_grpc.add_MembershipServiceServicer_to_server(
+            MembershipServicer(
+                self._members, self._leadership, (self._settings.node.enrolment_bind,)
+            ),
+            server,
+        )
+        if self._leadership.replica is not None:
+            raft_pb2_grpc.add_RaftServiceServicer_to_server(
+                RaftServicer(self._leadership.replica), server
+            )
+        state_delta_pb2_grpc.add_StateDeltaServiceServicer_to_server(
+            StateDeltaServicer(self._leadership), server
+        )
+        task_dispatch_pb2_grpc.add_TaskDispatchServiceServicer_to_server(
+            TaskDispatchServicer(self._tasks, self._sessions), server
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._standard_health, server)
+        names = [f"ipfs_cluster_node.v1.{name}" for name in SERVED]
+        reflection.enable_server_reflection(
+            (*names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+             reflection.SERVICE_NAME),
+            server,
+        )
+
+    def _make_enrolment_server(self, ca: CertificateAuthority) -> grpc.aio.Server:
+        server = make_server([Gate(identify_joiner)])
+        enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(
+            EnrolmentServicer(Enrolment(ca, self._uplink.connection)), server
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._standard_health, server)
+        return server
+
+    # Other nodes.
+
+    def _advertised(self) -> tuple[str, ...]:
+        return self._settings.node.advertise or (str(self._bind),)
+
+    def _targets(self) -> list[tuple[str, NodeId | None]]:
+        targets = self._peers.targets()
+        if self._settings.node.role == Role.MASTER:
+            targets += [(address, self.node_id) for address in self._advertised()]
+        if not targets:
+            raise ClusterError(
+                Reason.HOME_DAMAGED, f"{self._home.masters} names no master; join this node anew"
+            )
+        return list(dict.fromkeys(targets))
+
+    def _channel_to(self, node_id: NodeId) -> grpc.aio.Channel | None:
+        """The channel for bulk traffic, apart from the log's."""
+        endpoints = self._peers.endpoints(node_id)
+        known = self._channels.get(node_id)
+        if known is not None and known[0] in endpoints:
+            return known[1]
+        if not endpoints:
+            return None
+        channel = open_channel(endpoints[0], tls=self._files.tls, node_id=node_id)
+        self._channels[node_id] = (endpoints[0], channel)
+        return channel
+
+    def _dial_raft(self, node_id: NodeId) -> grpc.aio.Channel | None:
+        endpoints = self._peers.endpoints(node_id)
+        if not endpoints:
+            return None
+        return open_channel(
+            endpoints[0],
+            tls=self._files.tls,
+            node_id=node_id,
+            keepalive_ms=RAFT_KEEPALIVE_MS,
+            own_connection=True,
+        )
+
+
+async def _forever(loop: Awaitable[None]) -> None:
+    await loop
+
+
+def _endpoints_in(machine: ClusterMachine, node_id: NodeId) -> tuple[str, ...]:
+    principal = machine.state.members.get(did_from_node_id(node_id))
+    return () if principal is None or principal.removed else principal.endpoints
+
+
+def _ca_pin(ca_pem: bytes) -> str:
+    from cryptography.x509 import load_pem_x509_certificate  # noqa: PLC0415
+
+    return spki_pin(load_pem_x509_certificate(ca_pem))
+
+
+def _incarnation(replica: Replica | None) -> int:
+    return 0 if replica is None else int(replica.voter.rpartition(".")[2])

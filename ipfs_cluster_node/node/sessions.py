@@ -1,0 +1,222 @@
+"""Sessions of workers with the leader, and the loop that gives them tasks."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Final
+
+from ipfs_cluster_node.codec.tasks import (
+    attempt_from_proto,
+    attempt_to_proto,
+    outcome_from_proto,
+    spec_to_proto,
+)
+from ipfs_cluster_node.core.commands import AssignTasks, FinishAttempts, RequeueAttempts
+from ipfs_cluster_node.core.effects import (
+    AttemptsAssigned,
+    AttemptsRevoked,
+    Effect,
+    TasksPending,
+)
+from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
+from ipfs_cluster_node.core.ids import NodeId, TaskId
+from ipfs_cluster_node.core.model import AttemptId, Liveness
+from ipfs_cluster_node.core.scheduler import WorkerOffer, plan
+from ipfs_cluster_node.core.state import ClusterState
+from ipfs_cluster_node.node.leadership import Leadership
+from ipfs_cluster_node.node.tasks import Tasks
+from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
+
+log = logging.getLogger(__name__)
+
+ASSIGNMENTS_PER_COMMAND_MAX: Final = 512
+ASSIGNMENTS_PER_MESSAGE_MAX: Final = 64
+ASSIGNMENT_BYTES_MAX: Final = 1024 * 1024
+CREDIT_MAX: Final = 1024
+OUTCOMES_MAX: Final = 256
+OUTBOX_MESSAGES_MAX: Final = 4096
+"""A worker that reads so slowly loses its session, and begins a new one."""
+RETRY_SECONDS: Final = 0.2
+
+
+class _Session:
+    def __init__(self, node_id: NodeId, task_types: frozenset[str]) -> None:
+        self.node_id = node_id
+        self.task_types = task_types
+        self.credit = 0
+        self.outbox: asyncio.Queue[pb.WorkerSessionResponse | ClusterError] = asyncio.Queue(
+            OUTBOX_MESSAGES_MAX
+        )
+
+    def send(self, message: pb.WorkerSessionResponse | ClusterError) -> None:
+        try:
+            self.outbox.put_nowait(message)
+        except asyncio.QueueFull:
+            log.warning("worker reads too slowly", extra={"node_id": self.node_id})
+            self.end(ClusterError(Reason.OVERLOADED, "the session fell behind; begin a new one"))
+
+    def end(self, error: ClusterError) -> None:
+        while not self.outbox.empty():
+            self.outbox.get_nowait()
+        self.outbox.put_nowait(error)
+
+
+class Sessions:
+    """Who works for this leader."""
+
+    def __init__(self, leadership: Leadership, tasks: Tasks) -> None:
+        """Start with nobody."""
+        self._leadership = leadership
+        self._tasks = tasks
+        self._sessions: dict[NodeId, _Session] = {}
+        self._wake = asyncio.Event()
+
+    async def worker_session(
+        self, node_id: NodeId, requests: AsyncIterator[pb.WorkerSessionRequest]
+    ) -> AsyncIterator[pb.WorkerSessionResponse]:
+        """Serve one session; a newer one of the same node ends it."""
+        state = self._leadership.leader_state()
+        node = state.members.node(node_id)
+        if node is None:
+            raise ClusterError(Reason.MEMBER_NOT_FOUND, "this node is no member; join it first")
+        first = await anext(aiter(requests), None)
+        if first is None or first.WhichOneof("message") != "hello":
+            raise invalid_field("message", "hello comes first")
+        held = {attempt_from_proto(attempt) for attempt in first.hello.attempts}
+        session = _Session(node_id, frozenset(node.task_types))
+        previous, self._sessions[node_id] = self._sessions.get(node_id), session
+        if previous is not None:
+            previous.end(ClusterError(Reason.SHUTTING_DOWN, "a newer session took its place"))
+        # What the log gives to this worker and the worker does not have was lost on the way.
+        missing = tuple(a for a in state.tasks.running_on(node_id) if a not in held)
+        if missing:
+            await self._leadership.propose(RequeueAttempts(ids=missing))
+        stale = [a for a in held if not state.tasks.is_current(a, node_id)]
+        reader = asyncio.create_task(self._read(session, requests), name=f"session-{node_id}")
+        try:
+            yield pb.WorkerSessionResponse(
+                welcome=pb.WorkerWelcome(stale=map(attempt_to_proto, stale))
+            )
+            while True:
+                message = await session.outbox.get()
+                if isinstance(message, ClusterError):
+                    raise message
+                yield message
+        finally:
+            reader.cancel()
+            with suppress(asyncio.CancelledError):
+                await reader
+            if self._sessions.get(node_id) is session:
+                del self._sessions[node_id]
+
+    async def _read(
+        self, session: _Session, requests: AsyncIterator[pb.WorkerSessionRequest]
+    ) -> None:
+        try:
+            async for request in requests:
+                await self._take(session, request)
+            session.send(ClusterError(Reason.SHUTTING_DOWN, "the worker ended its session"))
+        except ClusterError as error:
+            session.end(error)
+
+    async def _take(self, session: _Session, request: pb.WorkerSessionRequest) -> None:
+        match request.WhichOneof("message"):
+            case "credit":
+                if not 1 <= request.credit.attempt_count <= CREDIT_MAX:
+                    raise invalid_field("credit.attempt_count", f"1 to {CREDIT_MAX}")
+                session.credit = min(CREDIT_MAX, session.credit + request.credit.attempt_count)
+                self._wake.set()
+            case "outcomes":
+                if len(request.outcomes.outcomes) > OUTCOMES_MAX:
+                    raise invalid_field("outcomes", f"at most {OUTCOMES_MAX}")
+                outcomes = tuple(map(outcome_from_proto, request.outcomes.outcomes))
+                await self._leadership.propose(
+                    FinishAttempts(node_id=session.node_id, outcomes=outcomes)
+                )
+                for outcome in outcomes:
+                    self._tasks.progress.pop(outcome.id.task_id, None)
+                ids = [attempt_to_proto(outcome.id) for outcome in outcomes]
+                session.send(
+                    pb.WorkerSessionResponse(confirmed=pb.OutcomesConfirmed(ids=ids))
+                )
+            case "progress":
+                attempt = attempt_from_proto(request.progress.id)
+                if self._leadership.leader_state().tasks.is_current(attempt, session.node_id):
+                    ratio = min(1.0, max(0.0, request.progress.ratio))
+                    self._tasks.on_progress(
+                        attempt.task_id, ratio, request.progress.note[:256]
+                    )
+            case _:
+                raise invalid_field("message", "credit, outcomes or progress")
+
+    def on_effect(self, effect: Effect) -> None:
+        """Send workers what was committed for them."""
+        if isinstance(effect, AttemptsAssigned):
+            session = self._sessions.get(effect.node_id)
+            if session is not None and self._leadership.is_leader:
+                session.credit -= len(effect.ids)
+                self._send_assignments(session, effect.ids)
+        elif isinstance(effect, AttemptsRevoked):
+            session = self._sessions.get(effect.node_id)
+            if session is not None:
+                ids = map(attempt_to_proto, effect.ids)
+                session.send(pb.WorkerSessionResponse(cancellations=pb.Cancellations(ids=ids)))
+        elif isinstance(effect, TasksPending):
+            self._wake.set()
+
+    def _send_assignments(self, session: _Session, attempts: tuple[AttemptId, ...]) -> None:
+        tasks = self._leadership.state().tasks
+        batch = pb.Assignments()
+        batch_bytes = 0
+        for attempt in attempts:
+            task = tasks.get(attempt.task_id)
+            if task is None:
+                continue
+            size = len(task.spec.payload)
+            if batch.assignments and (
+                len(batch.assignments) >= ASSIGNMENTS_PER_MESSAGE_MAX
+                or batch_bytes + size > ASSIGNMENT_BYTES_MAX
+            ):
+                session.send(pb.WorkerSessionResponse(assignments=batch))
+                batch, batch_bytes = pb.Assignments(), 0
+            batch.assignments.add(id=attempt_to_proto(attempt), spec=spec_to_proto(task.spec))
+            batch_bytes += size
+        session.send(pb.WorkerSessionResponse(assignments=batch))
+
+    def on_leadership(self, leads: bool) -> None:  # noqa: FBT001
+        """End every session when the leadership is lost."""
+        if not leads:
+            for session in self._sessions.values():
+                session.end(self._leadership.not_leader())
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Plan and commit assignments whenever there is something to give and someone to take."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._leadership.is_leader:
+                planned = self._plan()
+                if not planned:
+                    break
+                try:
+                    # One plan at a time: the next one sees what this one used.
+                    await self._leadership.propose(AssignTasks(assignments=tuple(planned)))
+                except ClusterError as error:
+                    log.info("assignment not committed", extra={"reason": error.reason})
+                    await asyncio.sleep(RETRY_SECONDS)
+
+    def _plan(self) -> list[tuple[TaskId, NodeId]]:
+        state = self._leadership.leader_state()
+        offers = {
+            node_id: WorkerOffer(node_id, session.task_types, session.credit)
+            for node_id, session in self._sessions.items()
+            if session.credit > 0 and _takes_work(state, node_id)
+        }
+        return plan(state.tasks, offers, count_max=ASSIGNMENTS_PER_COMMAND_MAX) if offers else []
+
+
+def _takes_work(state: ClusterState, node_id: NodeId) -> bool:
+    node = state.members.node(node_id)
+    return node is not None and node.liveness is Liveness.ALIVE

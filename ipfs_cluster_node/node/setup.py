@@ -1,0 +1,249 @@
+"""Makes a cluster, or a member of one: keys, certificates, the home directory."""
+
+import asyncio
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import grpc
+
+from ipfs_cluster_node.adapters.keys.certificates import (
+    CertificateAuthority,
+    TlsKey,
+    enrolment_message,
+    make_tls_key,
+    utc_now,
+)
+from ipfs_cluster_node.adapters.keys.identity import Identity
+from ipfs_cluster_node.adapters.keys.tokens import fetch_trust_bundle, parse_token
+from ipfs_cluster_node.adapters.net.endpoints import parse_endpoint
+from ipfs_cluster_node.adapters.net.tls import open_channel
+from ipfs_cluster_node.adapters.raft.replica import create_store
+from ipfs_cluster_node.codec.commands import encode_command
+from ipfs_cluster_node.codec.errors import error_from_rpc
+from ipfs_cluster_node.config.files import make_private_directory, write_private
+from ipfs_cluster_node.config.home import Home
+from ipfs_cluster_node.config.profiles import Profile, ProfileEndpoint
+from ipfs_cluster_node.config.settings import (
+    ClusterSettings,
+    NodeSettings,
+    Settings,
+    write_settings,
+)
+from ipfs_cluster_node.core.commands import BootstrapCluster, Command
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import NodeId, voter_id
+from ipfs_cluster_node.core.model import Principal, Role
+from ipfs_cluster_node.node.clock import now_ms
+from ipfs_cluster_node.node.peers import save_masters
+from ipfs_cluster_node.v1 import enrolment_pb2 as pb
+from ipfs_cluster_node.v1.enrolment_pb2_grpc import EnrolmentServiceStub
+
+ENROL_SECONDS_MAX: Final = 20.0
+RETRIED: Final = (Reason.NO_LEADER, Reason.UNKNOWN_OUTCOME, Reason.DEADLINE_EXCEEDED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """What was made."""
+
+    cluster_id: str
+    cluster_name: str
+    node_id: NodeId
+    role: str
+    profile: Profile
+
+
+def init_cluster(home: Home, settings: NodeSettings, *, cluster_name: str) -> Made:
+    """Make a cluster whose first master is this node; also the operator's client identity.
+
+    Raises:
+        ClusterError: HOME_EXISTS, CONFIG_INVALID.
+    """
+    cluster = ClusterSettings(id=secrets.token_hex(8), name=cluster_name)
+    document = write_settings(Settings(node=settings, cluster=cluster))
+    endpoints = settings.advertise or (settings.bind,)
+    hosts = [parse_endpoint(e).host for e in (*endpoints, settings.enrolment_bind)]
+    home.create()
+    ca = CertificateAuthority.create(cluster_name, utc_now())
+    identity, operator = Identity.create(), Identity.create()
+    key, operator_key = make_tls_key(identity), make_tls_key(operator)
+    certificate = ca.issue(
+        key.request_der, identity.did, hosts=hosts, is_node=True, now=utc_now()
+    )
+    operator_certificate = ca.issue(
+        operator_key.request_der, operator.did, hosts=(), is_node=False, now=utc_now()
+    )
+    write_private(home.ca_key, ca.key_pem)
+    _write_keys(home, identity, key, certificate, ca.certificate_pem)
+    client = home.path / "client"
+    profile = _write_client(
+        client,
+        operator,
+        operator_key,
+        operator_certificate,
+        ca.certificate_pem,
+        {identity.node_id: endpoints},
+    )
+    voter = voter_id(identity.node_id, 1)
+    create_store(home.raft, voter, [voter], first=_bootstrap(cluster, identity, operator, endpoints, settings.name))
+    save_masters(home.masters, {identity.node_id: endpoints})
+    # Last, since it says that there is a node.
+    write_private(home.config, document.encode())
+    return Made(
+        cluster_id=cluster.id,
+        cluster_name=cluster.name,
+        node_id=identity.node_id,
+        role=settings.role,
+        profile=profile,
+    )
+
+
+def _bootstrap(
+    cluster: ClusterSettings,
+    identity: Identity,
+    operator: Identity,
+    endpoints: tuple[str, ...],
+    name: str,
+) -> bytes:
+    at_ms = now_ms()
+    master = Principal(
+        did=identity.did,
+        name=name,
+        role=Role.MASTER,
+        endpoints=endpoints,
+        incarnation=1,
+        enrolled_at_ms=at_ms,
+        liveness_at_ms=at_ms,
+    )
+    client = Principal(
+        did=operator.did,
+        name="operator",
+        role=Role.CLIENT,
+        enrolled_at_ms=at_ms,
+        liveness_at_ms=at_ms,
+    )
+    body = BootstrapCluster(
+        cluster_id=cluster.id, cluster_name=cluster.name, principals=(master, client)
+    )
+    return encode_command(Command(at_ms=at_ms, body=body))
+
+
+async def join_cluster(
+    home: Home, settings: NodeSettings, *, token: str, enrolment: str
+) -> Made:
+    """Enrol this machine with a join token; as a node, or as a client if the token says so.
+
+    Raises:
+        ClusterError: TOKEN_*, CERTIFICATE_INVALID, UNREACHABLE, HOME_EXISTS, CONFIG_INVALID.
+    """
+    secret = parse_token(token)
+    endpoint = parse_endpoint(enrolment)
+    if home.identity.exists() or home.config.exists():
+        raise ClusterError(
+            Reason.HOME_EXISTS,
+            f"there is a node in {home.path} already; start it with `serve`, or name another "
+            "directory with --home",
+        )
+    ca_pem = await fetch_trust_bundle(endpoint.host, endpoint.port, secret.ca_pin)
+    identity = Identity.create()
+    key = make_tls_key(identity)
+    endpoints = settings.advertise or (settings.bind,)
+    request = pb.EnrolRequest(
+        request_id=secrets.token_hex(12),
+        token_id=secret.token_id,
+        token_secret=secret.secret,
+        did=identity.did,
+        certificate_request=key.request_der,
+        proof=identity.sign(enrolment_message(secret.token_id, key.spki_der)),
+        name=settings.name,
+        endpoints=endpoints,
+    )
+    response = await _enrol(str(endpoint), ca_pem, request)
+    masters = {NodeId(m.node_id): tuple(m.endpoints) for m in response.masters}
+    certificate, bundle = response.certificate_pem.encode(), response.trust_bundle_pem.encode()
+    if response.role == Role.CLIENT:
+        profile = _write_client(home.path, identity, key, certificate, bundle, masters)
+    else:
+        role_settings = Settings(
+            node=NodeSettings(
+                name=settings.name,
+                role=response.role,
+                bind=settings.bind,
+                enrolment_bind=settings.enrolment_bind,
+                advertise=settings.advertise,
+            ),
+            cluster=ClusterSettings(id=response.cluster_id, name=response.cluster_name),
+        )
+        home.create()
+        _write_keys(home, identity, key, certificate, bundle)
+        if response.role == Role.MASTER:
+            create_store(home.raft, voter_id(identity.node_id, response.incarnation), [])
+        save_masters(home.masters, masters)
+        profile = _profile(home.ca, home.certificate, home.tls_key, masters)
+        write_private(home.config, write_settings(role_settings).encode())
+    return Made(
+        cluster_id=response.cluster_id,
+        cluster_name=response.cluster_name,
+        node_id=identity.node_id,
+        role=response.role,
+        profile=profile,
+    )
+
+
+async def _enrol(address: str, ca_pem: bytes, request: pb.EnrolRequest) -> pb.EnrolResponse:
+    deadline = asyncio.get_running_loop().time() + ENROL_SECONDS_MAX
+    while True:
+        channel = open_channel(address, tls=None, ca_pem=ca_pem)
+        try:
+            return await EnrolmentServiceStub(channel).Enrol(request, timeout=ENROL_SECONDS_MAX)
+        except grpc.aio.AioRpcError as rpc_error:
+            error = error_from_rpc(rpc_error)
+            if error.reason not in RETRIED or asyncio.get_running_loop().time() > deadline:
+                raise error from rpc_error
+        finally:
+            await channel.close()
+        await asyncio.sleep(0.3)
+
+
+def _write_keys(
+    home: Home, identity: Identity, key: TlsKey, certificate: bytes, ca_pem: bytes
+) -> None:
+    write_private(home.identity, identity.pem())
+    write_private(home.ca, ca_pem)
+    write_private(home.certificate, certificate)
+    write_private(home.tls_key, key.key_pem)
+
+
+def _write_client(
+    directory: Path,
+    identity: Identity,
+    key: TlsKey,
+    certificate: bytes,
+    ca_pem: bytes,
+    masters: dict[NodeId, tuple[str, ...]],
+) -> Profile:
+    make_private_directory(directory)
+    write_private(directory / "identity.key", identity.pem())
+    write_private(directory / "ca.pem", ca_pem)
+    write_private(directory / "client.pem", certificate)
+    write_private(directory / "client.key", key.key_pem)
+    return _profile(
+        directory / "ca.pem", directory / "client.pem", directory / "client.key", masters
+    )
+
+
+def _profile(
+    ca: Path, certificate: Path, key: Path, masters: dict[NodeId, tuple[str, ...]]
+) -> Profile:
+    return Profile(
+        endpoints=tuple(
+            ProfileEndpoint(address, node_id)
+            for node_id, addresses in masters.items()
+            for address in addresses
+        ),
+        ca=ca.absolute(),
+        certificate=certificate.absolute(),
+        key=key.absolute(),
+    )

@@ -1,0 +1,90 @@
+"""A node's own line to the leader: it registers, then renews its lease for as long as it runs."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from ipfs_cluster_node.client.connection import Connection
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import NodeId
+from ipfs_cluster_node.node.clock import monotonic
+from ipfs_cluster_node.node.peers import PeerBook
+from ipfs_cluster_node.v1 import membership_pb2 as pb
+from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub
+
+log = logging.getLogger(__name__)
+
+CALL_SECONDS_MAX: Final = 10.0
+RETRY_SECONDS: Final = 0.5
+HEARTBEATS_PER_LEASE: Final = 5
+HEARTBEAT_SECONDS_MAX: Final = 1.0
+
+
+class Uplink:
+    """Keeps this node known to be alive."""
+
+    def __init__(
+        self,
+        *,
+        connection: Connection,
+        peers: PeerBook,
+        registration: pb.RegisterNodeRequest,
+        running_count: Callable[[], int],
+    ) -> None:
+        """Register with `registration` at each start."""
+        self.connection = connection
+        self._peers = peers
+        self._registration = registration
+        self._running_count = running_count
+        self._lease_ends = 0.0
+        self.registered = asyncio.Event()
+        self.last_error = "not registered yet"
+
+    @property
+    def lease_holds(self) -> bool:
+        """Whether the cluster can still believe that this node is alive."""
+        return monotonic() < self._lease_ends
+
+    async def run(self) -> None:
+        """Register, then heartbeat, until cancelled."""
+        while True:
+            try:
+                if not self.registered.is_set():
+                    await self._register()
+                interval = await self._heartbeat()
+                self.last_error = ""
+                await asyncio.sleep(interval)
+            except ClusterError as error:
+                if error.message != self.last_error:
+                    log.warning("no contact with the leader", extra={"error": error.message})
+                self.last_error = error.message
+                if error.reason is Reason.MEMBER_NOT_FOUND:
+                    self.registered.clear()
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _register(self) -> None:
+        await self.connection.unary(
+            lambda channel: MembershipServiceStub(channel).RegisterNode,
+            self._registration,
+            timeout=CALL_SECONDS_MAX,
+        )
+        self.registered.set()
+        log.info("registered")
+
+    async def _heartbeat(self) -> float:
+        sent_at = monotonic()
+        response: pb.HeartbeatResponse = await self.connection.unary(
+            lambda channel: MembershipServiceStub(channel).Heartbeat,
+            pb.HeartbeatRequest(running_attempt_count=self._running_count()),
+            timeout=CALL_SECONDS_MAX,
+        )
+        lease_seconds = response.node_lease.ToTimedelta().total_seconds()
+        # Counted from before the call: the leader counts from later, so it never ends first.
+        self._lease_ends = sent_at + lease_seconds
+        leader = next((NodeId(m.node_id) for m in response.masters if m.leader), None)
+        self._peers.learn(
+            ((NodeId(m.node_id), tuple(m.endpoints)) for m in response.masters), leader
+        )
+        self.connection.learn(self._peers.targets())
+        return min(HEARTBEAT_SECONDS_MAX, lease_seconds / HEARTBEATS_PER_LEASE)

@@ -1,0 +1,118 @@
+"""ContentService."""
+
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from ipfs_cluster_node.codec.members import bad_page_token, content_to_proto, page_of
+from ipfs_cluster_node.codec.tasks import cid_text, request_id_of
+from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
+from ipfs_cluster_node.services.context import current_caller
+from ipfs_cluster_node.services.ports import ContentPort, StatePort
+from ipfs_cluster_node.v1 import content_pb2 as pb
+from ipfs_cluster_node.v1 import content_pb2_grpc
+
+DATA_BYTES_MAX: Final = 1024 * 1024
+BLOCK_BYTES_MAX: Final = 2 * 1024 * 1024
+NAME_CHARS_MAX: Final = 255
+BLOCKS_PER_REQUEST_MAX: Final = 64
+
+
+class ContentServicer(content_pb2_grpc.ContentServiceServicer):
+    """Files by CID."""
+
+    def __init__(self, content: ContentPort, view: StatePort) -> None:
+        """Serve these."""
+        self._content = content
+        self._view = view
+
+    async def AddContent(
+        self, request_iterator: AsyncIterator[pb.AddContentRequest], context: Any
+    ) -> pb.AddContentResponse:
+        """Store a file safely."""
+        first = await anext(aiter(request_iterator), None)
+        if first is None or first.WhichOneof("message") != "header":
+            raise invalid_field("message", "the header comes first")
+        header = first.header
+        if len(header.name) > NAME_CHARS_MAX or not header.name.isprintable():
+            raise invalid_field("header.name", f"at most {NAME_CHARS_MAX} printable characters")
+        added = await self._content.add_content(
+            _chunks(request_iterator),
+            name=header.name,
+            size_bytes=None if header.size_bytes < 0 else header.size_bytes,
+            caller=current_caller().did,
+            request_id=request_id_of(header.request_id),
+        )
+        return pb.AddContentResponse(
+            cid=added.cid, size_bytes=added.size_bytes, holder_node_ids=added.holders
+        )
+
+    async def GetContent(
+        self, request: pb.GetContentRequest, context: Any
+    ) -> AsyncIterator[pb.GetContentResponse]:
+        """Read a file."""
+        if request.offset_bytes < 0 or request.length_bytes < 0:
+            raise invalid_field("offset_bytes", "0 or more, and so length_bytes")
+        async for data in self._content.get_content(
+            cid_text(request.cid, "cid"), offset=request.offset_bytes, length=request.length_bytes
+        ):
+            yield pb.GetContentResponse(data=data)
+
+    async def StatContent(
+        self, request: pb.StatContentRequest, context: Any
+    ) -> pb.StatContentResponse:
+        """Tell what the log knows of a file."""
+        content = self._content.stat_content(cid_text(request.cid, "cid"))
+        nodes = {node.node_id: node for node in self._view.state().members.nodes()}
+        return pb.StatContentResponse(content=content_to_proto(content, nodes))
+
+    async def ListContent(
+        self, request: pb.ListContentRequest, context: Any
+    ) -> pb.ListContentResponse:
+        """List the files."""
+        page = page_of(request.page_size, request.page_token)
+        if page.token and page.token != cid_text(page.token, "page_token"):
+            raise bad_page_token()
+        state = self._view.state()
+        nodes = {node.node_id: node for node in state.members.nodes()}
+        cids = sorted(cid for cid in state.contents if cid > page.token)
+        shown = cids[: page.size]
+        return pb.ListContentResponse(
+            contents=[content_to_proto(state.contents[cid], nodes) for cid in shown],
+            next_page_token=shown[-1] if len(cids) > page.size else "",
+        )
+
+    async def GetBlocks(
+        self, request: pb.GetBlocksRequest, context: Any
+    ) -> AsyncIterator[pb.GetBlocksResponse]:
+        """Read blocks stored here."""
+        if not 1 <= len(request.cids) <= BLOCKS_PER_REQUEST_MAX:
+            raise invalid_field("cids", f"1 to {BLOCKS_PER_REQUEST_MAX}")
+        async for cid, data in self._content.get_blocks(request.cids):
+            yield pb.GetBlocksResponse(cid=cid, data=data)
+
+    async def PutBlocks(
+        self, request_iterator: AsyncIterator[pb.PutBlocksRequest], context: Any
+    ) -> pb.PutBlocksResponse:
+        """Store blocks here."""
+        return pb.PutBlocksResponse(
+            block_count=await self._content.put_blocks(_blocks(request_iterator))
+        )
+
+
+async def _chunks(requests: AsyncIterator[pb.AddContentRequest]) -> AsyncIterator[bytes]:
+    async for request in requests:
+        if request.WhichOneof("message") != "data" or len(request.data) > DATA_BYTES_MAX:
+            raise ClusterError(
+                Reason.PAYLOAD_TOO_LARGE,
+                f"after the header come pieces of at most {DATA_BYTES_MAX} bytes",
+            )
+        yield request.data
+
+
+async def _blocks(requests: AsyncIterator[pb.PutBlocksRequest]) -> AsyncIterator[tuple[bytes, bytes]]:
+    async for request in requests:
+        if len(request.data) > BLOCK_BYTES_MAX:
+            raise ClusterError(
+                Reason.PAYLOAD_TOO_LARGE, f"a block has at most {BLOCK_BYTES_MAX} bytes"
+            )
+        yield request.cid, request.data

@@ -1,0 +1,129 @@
+"""What every call passes: who calls, may they, within which time; and errors on the way out."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final, Protocol
+
+import grpc
+
+from ipfs_cluster_node.codec.errors import (
+    MESSAGE_CHARS_MAX,
+    STATUS_BY_REASON,
+    STATUS_DETAILS_KEY,
+    status_details,
+)
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.services.authorization import CALLERS_BY_METHOD
+from ipfs_cluster_node.services.context import Caller, set_caller
+
+log = logging.getLogger(__name__)
+
+UNARY_TIME_SECONDS_DEFAULT: Final = 30.0
+"""For a caller that sets no deadline."""
+UNARY_TIME_SECONDS_MAX: Final = 600.0
+
+Context = grpc.aio.ServicerContext  # type: ignore[type-arg]
+
+
+class Identify(Protocol):
+    """Reads and checks the caller of a call."""
+
+    def __call__(self, context: Context) -> Caller:
+        """Raises ClusterError: CALLER_UNKNOWN, CERTIFICATE_INVALID."""
+
+
+class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc,type-arg]
+    """The one way in."""
+
+    def __init__(self, identify: Identify) -> None:
+        """Ask `identify` who calls."""
+        self._identify = identify
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],  # type: ignore[type-arg]
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """Wrap the method, if there is one."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        method = handler_call_details.method
+        behaviour, streams = _behaviour(handler)
+        wrap = self._streaming if handler.response_streaming else self._unary
+        make = getattr(grpc, f"{streams}_rpc_method_handler")
+        return make(
+            wrap(method, behaviour),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+    def _unary(self, method: str, behaviour: Callable[..., Awaitable[Any]]) -> Any:
+        async def call(request: Any, context: Context) -> Any:
+            try:
+                self._admit(method, context)
+                async with asyncio.timeout(_time_seconds(context)):
+                    return await behaviour(request, context)
+            except Exception as error:
+                await _abort(context, method, error)
+
+        return call
+
+    def _streaming(self, method: str, behaviour: Callable[..., Any]) -> Any:
+        async def call(request: Any, context: Context) -> AsyncIterator[Any]:
+            try:
+                self._admit(method, context)
+                responses = behaviour(request, context)
+                if hasattr(responses, "__aiter__"):
+                    async for response in responses:
+                        yield response
+                else:
+                    await responses  # Health and reflection write to the context instead.
+            except Exception as error:
+                await _abort(context, method, error)
+
+        return call
+
+    def _admit(self, method: str, context: Context) -> None:
+        caller = self._identify(context)
+        if caller.kind not in CALLERS_BY_METHOD.get(method, frozenset()):
+            raise ClusterError(
+                Reason.CALLER_NOT_ALLOWED, f"a {caller.kind} may not call {method}; see its docs"
+            )
+        set_caller(caller)
+
+
+def _behaviour(handler: Any) -> tuple[Callable[..., Any], str]:
+    for streams in ("unary_unary", "unary_stream", "stream_unary", "stream_stream"):
+        behaviour = getattr(handler, streams)
+        if behaviour is not None:
+            return behaviour, streams
+    raise TypeError("a method handler without a behaviour")
+
+
+def _time_seconds(context: Context) -> float:
+    remaining = context.time_remaining()
+    if remaining is None:
+        return UNARY_TIME_SECONDS_DEFAULT
+    return min(float(remaining), UNARY_TIME_SECONDS_MAX)
+
+
+async def _abort(context: Context, method: str, error: Exception) -> None:
+    if isinstance(error, grpc.aio.AbortError):
+        raise error
+    if isinstance(error, TimeoutError):
+        error = ClusterError(
+            Reason.DEADLINE_EXCEEDED,
+            "the time for the call is over; a write may still commit, repeat it with the same "
+            "request id",
+        )
+    if not isinstance(error, ClusterError):
+        # Callers learn nothing of our inside; the log has it.
+        log.error("method failed", extra={"method": method}, exc_info=error)
+        error = ClusterError(Reason.INTERNAL, "the node failed; its log says why")
+    await context.abort(
+        STATUS_BY_REASON[error.reason],
+        str(error)[:MESSAGE_CHARS_MAX],
+        ((STATUS_DETAILS_KEY, status_details(error)),),
+    )

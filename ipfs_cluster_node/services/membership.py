@@ -1,0 +1,195 @@
+"""MembershipService."""
+
+from datetime import timedelta
+from typing import Any
+
+from ipfs_cluster_node.codec.members import (
+    bad_page_token,
+    did_of,
+    endpoints_of,
+    name_of,
+    node_id_of,
+    node_to_proto,
+    page_of,
+    role_of,
+)
+from ipfs_cluster_node.codec.tasks import duration_of_ms, request_id_of, timestamp_of_ms
+from ipfs_cluster_node.core.commands import RedeemJoinToken, RegisterNode
+from ipfs_cluster_node.core.errors import invalid_field
+from ipfs_cluster_node.core.model import Liveness
+from ipfs_cluster_node.core.settings import SETTINGS, Settings
+from ipfs_cluster_node.services.context import current_caller
+from ipfs_cluster_node.services.ports import MemberPort, StatePort
+from ipfs_cluster_node.v1 import membership_pb2 as pb
+from ipfs_cluster_node.v1 import membership_pb2_grpc
+
+VERSION_CHARS_MAX = 64
+
+
+class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
+    """Who belongs to the cluster."""
+
+    def __init__(
+        self, members: MemberPort, view: StatePort, enrolment_endpoints: tuple[str, ...]
+    ) -> None:
+        """Serve these; tokens name `enrolment_endpoints`."""
+        self._members = members
+        self._view = view
+        self._enrolment_endpoints = enrolment_endpoints
+
+    async def GetClusterStatus(
+        self, request: pb.GetClusterStatusRequest, context: Any
+    ) -> pb.GetClusterStatusResponse:
+        """Describe the cluster."""
+        state = self._view.state()
+        nodes = list(state.members.nodes())
+        leader = state.members.node(self._view.leader) if self._view.leader else None
+        return pb.GetClusterStatusResponse(
+            cluster_id=state.cluster_id,
+            cluster_name=state.cluster_name,
+            node_id=self._view.node_id,
+            leader_node_id=self._view.leader or "",
+            leader_endpoints=leader.endpoints if leader else (),
+            term=self._view.term,
+            applied_index=self._view.applied_index,
+            alive_node_count=sum(node.liveness is Liveness.ALIVE for node in nodes),
+            node_count=len(nodes),
+            task_counts={name.value: count for name, count in state.tasks.counts.items()},
+            content_count=len(state.contents),
+        )
+
+    async def ListNodes(self, request: pb.ListNodesRequest, context: Any) -> pb.ListNodesResponse:
+        """List the nodes."""
+        page = page_of(request.page_size, request.page_token)
+        nodes = sorted(
+            (n for n in self._view.state().members.nodes() if n.node_id > page.token),
+            key=lambda node: node.node_id,
+        )
+        shown = nodes[: page.size]
+        if page.token and not page.token.startswith("12D3Koo"):
+            raise bad_page_token()
+        tasks = self._view.state().tasks
+        return pb.ListNodesResponse(
+            nodes=[
+                node_to_proto(
+                    node,
+                    voters=self._view.voters,
+                    leader=self._view.leader,
+                    running_count=tasks.running_count(node.node_id),
+                )
+                for node in shown
+            ],
+            next_page_token=shown[-1].node_id if len(nodes) > page.size else "",
+        )
+
+    async def CreateJoinToken(
+        self, request: pb.CreateJoinTokenRequest, context: Any
+    ) -> pb.CreateJoinTokenResponse:
+        """Make a join token."""
+        minted = await self._members.create_join_token(
+            role=role_of(request.role),
+            ttl=request.ttl.ToTimedelta() if request.HasField("ttl") else None,
+            uses_max=request.uses_max,
+            addresses=endpoints_of(request.addresses, "addresses"),
+            caller=current_caller().did,
+            request_id=request_id_of(request.request_id),
+        )
+        return pb.CreateJoinTokenResponse(
+            token=minted.text,
+            expire_time=timestamp_of_ms(minted.expires_at_ms),
+            enrolment_endpoints=self._enrolment_endpoints,
+        )
+
+    async def RemoveNode(
+        self, request: pb.RemoveNodeRequest, context: Any
+    ) -> pb.RemoveNodeResponse:
+        """Remove a node."""
+        await self._members.remove_node(
+            node_id_of(request.node_id),
+            caller=current_caller().did,
+            request_id=request_id_of(request.request_id),
+        )
+        return pb.RemoveNodeResponse()
+
+    async def GetConfig(self, request: pb.GetConfigRequest, context: Any) -> pb.GetConfigResponse:
+        """Read the settings."""
+        settings = self._view.state().settings
+        return pb.GetConfigResponse(entries=[_entry(settings, key) for key in sorted(SETTINGS)])
+
+    async def ProposeConfig(
+        self, request: pb.ProposeConfigRequest, context: Any
+    ) -> pb.ProposeConfigResponse:
+        """Change a setting."""
+        await self._members.propose_config(
+            request.key,
+            request.value,
+            caller=current_caller().did,
+            request_id=request_id_of(request.request_id),
+        )
+        return pb.ProposeConfigResponse(entry=_entry(self._view.state().settings, request.key))
+
+    async def RegisterNode(
+        self, request: pb.RegisterNodeRequest, context: Any
+    ) -> pb.RegisterNodeResponse:
+        """Take what a node came up with."""
+        if len(request.version) > VERSION_CHARS_MAX:
+            raise invalid_field("version", f"at most {VERSION_CHARS_MAX} characters")
+        lease = await self._members.register_node(
+            RegisterNode(
+                node_id=current_caller().node_id,
+                endpoints=endpoints_of(request.endpoints),
+                task_types=tuple(name_of(t, "task_types") for t in request.task_types),
+                slot_count=request.slot_count,
+                version=request.version,
+            ),
+            incarnation=request.incarnation,
+        )
+        return pb.RegisterNodeResponse(node_lease=duration_of_ms(lease // timedelta(milliseconds=1)))
+
+    async def Heartbeat(self, request: pb.HeartbeatRequest, context: Any) -> pb.HeartbeatResponse:
+        """Renew a lease."""
+        lease = self._members.heartbeat(
+            current_caller().node_id, running_count=request.running_attempt_count
+        )
+        return pb.HeartbeatResponse(
+            node_lease=duration_of_ms(lease // timedelta(milliseconds=1)),
+            masters=self._masters(),
+        )
+
+    async def RedeemJoinToken(
+        self, request: pb.RedeemJoinTokenRequest, context: Any
+    ) -> pb.RedeemJoinTokenResponse:
+        """Let a joiner in."""
+        admission = await self._members.redeem_join_token(
+            RedeemJoinToken(
+                token_id=request.token_id,
+                secret_hash=request.secret_hash,
+                did=did_of(request.did),
+                name=name_of(request.name, "name"),
+                endpoints=endpoints_of(request.endpoints),
+            ),
+            request_id=request_id_of(request.request_id),
+        )
+        state = self._view.state()
+        return pb.RedeemJoinTokenResponse(
+            role=admission.role,
+            incarnation=admission.incarnation,
+            cluster_id=state.cluster_id,
+            cluster_name=state.cluster_name,
+            masters=self._masters(),
+        )
+
+    def _masters(self) -> list[pb.Node]:
+        return [
+            node_to_proto(master, voters=self._view.voters, leader=self._view.leader)
+            for master in self._members.masters()
+        ]
+
+
+def _entry(settings: Settings, key: str) -> pb.ConfigEntry:
+    setting = SETTINGS[key]
+    return pb.ConfigEntry(
+        key=key,
+        value=settings.text(key),
+        description=f"{setting.description}; {setting.minimum} to {setting.maximum}",
+    )

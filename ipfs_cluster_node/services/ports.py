@@ -1,0 +1,214 @@
+"""What the services ask of the node behind them."""
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Protocol
+
+from ipfs_cluster_node.core.commands import RedeemJoinToken, RegisterNode
+from ipfs_cluster_node.core.ids import Did, NodeId, TaskId
+from ipfs_cluster_node.core.model import Content, Principal, Role, Task, TaskSpec, TaskState
+from ipfs_cluster_node.core.state import ClusterState
+from ipfs_cluster_node.v1 import health_pb2, task_dispatch_pb2
+
+
+class TaskPort(Protocol):
+    """Tasks, as clients see them."""
+
+    progress: dict[TaskId, tuple[float, str]]
+
+    async def submit_tasks(
+        self, specs: Sequence[TaskSpec], *, fingerprint: bytes, caller: Did, request_id: str
+    ) -> tuple[TaskId, ...]:
+        """Commit tasks, all or none."""
+
+    async def cancel_task(self, task_id: TaskId, *, caller: Did, request_id: str) -> None:
+        """Commit that a task is cancelled."""
+
+    def get_task(self, task_id: TaskId) -> Task:
+        """Read one task."""
+
+    def list_tasks(
+        self, *, size: int, before: int | None, states: frozenset[TaskState], task_type: str
+    ) -> tuple[list[Task], int | None]:
+        """Read a page, and where the next begins."""
+
+    def watch_tasks(self, task_ids: Sequence[TaskId]) -> AsyncIterator[list[Task]]:
+        """Follow tasks until each has ended."""
+
+
+class SessionPort(Protocol):
+    """Workers' sessions."""
+
+    def worker_session(
+        self,
+        node_id: NodeId,
+        requests: AsyncIterator[task_dispatch_pb2.WorkerSessionRequest],
+    ) -> AsyncIterator[task_dispatch_pb2.WorkerSessionResponse]:
+        """Serve one session."""
+
+
+class Minted(Protocol):
+    """A join token."""
+
+    @property
+    def text(self) -> str:
+        """The token."""
+
+    @property
+    def expires_at_ms(self) -> int:
+        """When it ends."""
+
+
+class Admitted(Protocol):
+    """What a join token gave."""
+
+    @property
+    def role(self) -> Role:
+        """The role."""
+
+    @property
+    def incarnation(self) -> int:
+        """A master's incarnation."""
+
+
+class MemberPort(Protocol):
+    """Membership."""
+
+    running_counts: dict[NodeId, int]
+
+    async def create_join_token(
+        self,
+        *,
+        role: Role,
+        ttl: timedelta | None,
+        uses_max: int,
+        addresses: tuple[str, ...],
+        caller: Did,
+        request_id: str,
+    ) -> Minted:
+        """Make a join token."""
+
+    async def redeem_join_token(self, body: RedeemJoinToken, *, request_id: str) -> Admitted:
+        """Let a joiner in."""
+
+    async def register_node(self, body: RegisterNode, *, incarnation: int) -> timedelta:
+        """Take what a node came up with; gives its lease."""
+
+    def heartbeat(self, node_id: NodeId, *, running_count: int) -> timedelta:
+        """Renew a lease."""
+
+    async def remove_node(self, node_id: NodeId, *, caller: Did, request_id: str) -> None:
+        """Remove a node."""
+
+    async def propose_config(self, key: str, value: str, *, caller: Did, request_id: str) -> None:
+        """Change a setting."""
+
+    def masters(self) -> Iterable[Principal]:
+        """Every master."""
+
+
+class StatePort(Protocol):
+    """The state, as far as this node has it."""
+
+    @property
+    def node_id(self) -> NodeId:
+        """This node."""
+
+    @property
+    def leader(self) -> NodeId | None:
+        """The leader, as far as this node knows."""
+
+    @property
+    def applied_index(self) -> int:
+        """How far this node has applied the log."""
+
+    @property
+    def term(self) -> int:
+        """The current term."""
+
+    @property
+    def voters(self) -> frozenset[NodeId]:
+        """Who votes."""
+
+    def state(self) -> ClusterState:
+        """The state; raises ClusterError where there is none."""
+
+
+class ContentPort(Protocol):
+    """Files by CID."""
+
+    async def add_content(
+        self,
+        chunks: AsyncIterator[bytes],
+        *,
+        name: str,
+        size_bytes: int | None,
+        caller: Did,
+        request_id: str,
+    ) -> Content:
+        """Store a file safely."""
+
+    def get_content(self, cid: str, *, offset: int, length: int) -> AsyncIterator[bytes]:
+        """Read a file."""
+
+    def stat_content(self, cid: str) -> Content:
+        """What the log knows of a file."""
+
+    def get_blocks(self, cids: Sequence[bytes]) -> AsyncIterator[tuple[bytes, bytes]]:
+        """Read blocks stored here."""
+
+    async def put_blocks(self, blocks: AsyncIterator[tuple[bytes, bytes]]) -> int:
+        """Store blocks here; gives their number."""
+
+
+class HealthPort(Protocol):
+    """How this node is."""
+
+    def get_health(self) -> health_pb2.GetHealthResponse:
+        """The node's own view."""
+
+
+class EnrolmentPort(Protocol):
+    """Lets joiners in."""
+
+    async def enrol(
+        self,
+        body: RedeemJoinToken,
+        *,
+        request_id: str,
+        certificate_request: bytes,
+        proof: bytes,
+    ) -> "EnrolledPort":
+        """Redeem a token for a certificate."""
+
+
+class EnrolledPort(Protocol):
+    """What a joiner gets."""
+
+    @property
+    def certificate_pem(self) -> bytes:
+        """Its certificate."""
+
+    @property
+    def trust_bundle_pem(self) -> bytes:
+        """Whom to trust."""
+
+    @property
+    def cluster_id(self) -> str:
+        """The cluster's id."""
+
+    @property
+    def cluster_name(self) -> str:
+        """The cluster's name."""
+
+    @property
+    def role(self) -> str:
+        """The role."""
+
+    @property
+    def incarnation(self) -> int:
+        """A master's incarnation."""
+
+    @property
+    def masters(self) -> Mapping[NodeId, Sequence[str]]:
+        """Masters and their addresses."""

@@ -1,0 +1,32 @@
+"""RaftService."""
+
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
+
+from ipfs_cluster_node.core.ids import NodeId
+from ipfs_cluster_node.services.context import current_caller
+from ipfs_cluster_node.v1 import raft_pb2 as pb
+from ipfs_cluster_node.v1 import raft_pb2_grpc
+
+
+class Exchanges(Protocol):
+    """Takes part in consensus."""
+
+    def exchange(
+        self, peer: NodeId, requests: AsyncIterator[pb.ExchangeRequest]
+    ) -> AsyncIterator[pb.ExchangeResponse]:
+        """Serve one stream of a peer."""
+
+
+class RaftServicer(raft_pb2_grpc.RaftServiceServicer):
+    """Consensus between the masters."""
+
+    def __init__(self, replica: Exchanges) -> None:
+        """Serve a replica."""
+        self._replica = replica
+
+    def Exchange(
+        self, request_iterator: AsyncIterator[pb.ExchangeRequest], context: Any
+    ) -> AsyncIterator[pb.ExchangeResponse]:
+        """Carry one master's messages."""
+        return self._replica.exchange(current_caller().node_id, request_iterator)

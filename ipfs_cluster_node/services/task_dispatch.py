@@ -1,0 +1,106 @@
+"""TaskDispatchService."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from ipfs_cluster_node.codec.members import bad_page_token, page_of
+from ipfs_cluster_node.codec.tasks import (
+    fingerprint_of,
+    request_id_of,
+    specs_from_proto,
+    states_from_proto,
+    task_id_of,
+    task_to_proto,
+)
+from ipfs_cluster_node.core.errors import invalid_field
+from ipfs_cluster_node.services.context import current_caller
+from ipfs_cluster_node.services.ports import SessionPort, TaskPort
+from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
+from ipfs_cluster_node.v1 import task_dispatch_pb2_grpc
+
+WATCHED_TASKS_MAX = 20_000
+
+
+class TaskDispatchServicer(task_dispatch_pb2_grpc.TaskDispatchServiceServicer):
+    """Tasks, and the sessions of workers."""
+
+    def __init__(self, tasks: TaskPort, sessions: SessionPort) -> None:
+        """Serve these."""
+        self._tasks = tasks
+        self._sessions = sessions
+
+    async def SubmitTask(
+        self, request: pb.SubmitTaskRequest, context: Any
+    ) -> pb.SubmitTaskResponse:
+        """Submit a task."""
+        [task_id] = await self._tasks.submit_tasks(
+            specs_from_proto([request.spec], field="spec"),
+            fingerprint=fingerprint_of([request.spec]),
+            caller=current_caller().did,
+            request_id=request_id_of(request.request_id),
+        )
+        return pb.SubmitTaskResponse(task_id=task_id)
+
+    async def SubmitTasks(
+        self, request: pb.SubmitTasksRequest, context: Any
+    ) -> pb.SubmitTasksResponse:
+        """Submit many tasks."""
+        task_ids = await self._tasks.submit_tasks(
+            specs_from_proto(request.specs, field="specs"),
+            fingerprint=fingerprint_of(request.specs),
+            caller=current_caller().did,
+            request_id=request_id_of(request.request_id),
+        )
+        return pb.SubmitTasksResponse(task_ids=task_ids)
+
+    async def GetTask(self, request: pb.GetTaskRequest, context: Any) -> pb.GetTaskResponse:
+        """Read one task."""
+        task = self._tasks.get_task(task_id_of(request.task_id))
+        progress = self._tasks.progress.get(task.task_id)
+        return pb.GetTaskResponse(task=task_to_proto(task, progress=progress))
+
+    async def ListTasks(self, request: pb.ListTasksRequest, context: Any) -> pb.ListTasksResponse:
+        """List tasks."""
+        page = page_of(request.page_size, request.page_token)
+        if page.token and not page.token.isdigit():
+            raise bad_page_token()
+        tasks, following = self._tasks.list_tasks(
+            size=page.size,
+            before=int(page.token) if page.token else None,
+            states=states_from_proto(request.states),
+            task_type=request.task_type,
+        )
+        return pb.ListTasksResponse(
+            tasks=[task_to_proto(task, with_data=False) for task in tasks],
+            next_page_token="" if following is None else str(following),
+        )
+
+    async def WatchTasks(
+        self, request: pb.WatchTasksRequest, context: Any
+    ) -> AsyncIterator[pb.WatchTasksResponse]:
+        """Follow tasks."""
+        if not 1 <= len(request.task_ids) <= WATCHED_TASKS_MAX:
+            raise invalid_field("task_ids", f"1 to {WATCHED_TASKS_MAX}")
+        task_ids = [task_id_of(text, "task_ids") for text in request.task_ids]
+        async for tasks in self._tasks.watch_tasks(task_ids):
+            progress = self._tasks.progress
+            yield pb.WatchTasksResponse(
+                tasks=[task_to_proto(t, progress=progress.get(t.task_id)) for t in tasks]
+            )
+
+    async def CancelTask(
+        self, request: pb.CancelTaskRequest, context: Any
+    ) -> pb.CancelTaskResponse:
+        """Cancel a task."""
+        await self._tasks.cancel_task(
+            task_id_of(request.task_id),
+            caller=current_caller().did,
+            request_id=request_id_of(request.request_id),
+        )
+        return pb.CancelTaskResponse()
+
+    def WorkerSession(
+        self, request_iterator: AsyncIterator[pb.WorkerSessionRequest], context: Any
+    ) -> AsyncIterator[pb.WorkerSessionResponse]:
+        """Serve a worker's session."""
+        return self._sessions.worker_session(current_caller().node_id, request_iterator)

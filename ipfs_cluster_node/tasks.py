@@ -1,0 +1,113 @@
+"""Write your own task handlers.
+
+    from ipfs_cluster_node.tasks import TaskContext, task_handler
+
+    @task_handler("word_count")
+    def word_count(task: TaskContext) -> dict:
+        text = task.inputs["input"].path.read_text()
+        return {"words": len(text.split())}
+
+Name the module in `[tasks] handler_modules`, or offer the handler under the entry point group
+`ipfs_cluster_node.task_handlers`. A handler is a plain function or an `async def`; it runs in a
+process of its own, one attempt at a time, which is killed with all its children when the attempt's
+time is over or the task is cancelled.
+"""
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from ipfs_cluster_node.core.errors import Reason
+from ipfs_cluster_node.core.ids import parse_name
+from ipfs_cluster_node.core.model import DEFAULT_CONTENT_TYPE
+
+ENTRY_POINT_GROUP: Final = "ipfs_cluster_node.task_handlers"
+TASK_TYPE_ATTRIBUTE: Final = "__task_type__"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskInputFile:
+    """A file that the task named by CID."""
+
+    path: Path
+    """Its bytes, readable; gone when the attempt ends."""
+    cid: str
+    format: str
+    """`csv`, `parquet`, `arrow`, or empty: look at the bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskContext:
+    """What a handler is given."""
+
+    task_id: str
+    attempt: int
+    """Counts from 1; above 1 an earlier attempt failed or was lost."""
+    task_type: str
+    payload: bytes
+    content_type: str
+    inputs: Mapping[str, TaskInputFile]
+    scratch: Path
+    """An empty directory of this attempt; removed when it ends."""
+    _report: Callable[[float, str], None] = field(default=lambda _ratio, _note: None, repr=False)
+
+    def json(self) -> Any:
+        """The payload as JSON.
+
+        Raises:
+            TaskError: TASK_INPUT_INVALID.
+        """
+        try:
+            return json.loads(self.payload)
+        except ValueError as error:
+            raise TaskError(Reason.TASK_INPUT_INVALID, f"the payload is no JSON: {error}") from error
+
+    def progress(self, ratio: float, note: str = "") -> None:
+        """Tell how far the attempt is, 0 to 1."""
+        self._report(ratio, note)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskResult:
+    """What a handler returns where bytes, text or JSON do not say it all."""
+
+    data: bytes = b""
+    content_type: str = DEFAULT_CONTENT_TYPE
+    file: Path | None = None
+    """A file inside the scratch directory; stored, and named in the result by its CID."""
+
+
+class TaskError(Exception):
+    """A handler's own failure, told to the submitter as it is."""
+
+    def __init__(self, reason: Reason, message: str, *, retryable: bool = False) -> None:
+        """Say why; `retryable` if another attempt may succeed."""
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.retryable = retryable
+
+
+HandlerResult = bytes | str | dict[str, Any] | list[Any] | TaskResult | None
+Handler = Callable[[TaskContext], HandlerResult | Awaitable[HandlerResult]]
+AnyHandler = TypeVar("AnyHandler", bound=Callable[..., Any])
+
+
+def task_handler(task_type: str) -> Callable[[AnyHandler], AnyHandler]:
+    """Mark a function as the handler of a task type.
+
+    Args:
+        task_type: 1 to 64 characters of `A-Z a-z 0-9 . _ -`.
+
+    Raises:
+        ValueError: Another name.
+    """
+    parse_name(task_type, what="a task type")
+
+    def mark(function: AnyHandler) -> AnyHandler:
+        setattr(function, TASK_TYPE_ATTRIBUTE, task_type)
+        return function
+
+    return mark
