@@ -1,0 +1,246 @@
+"""`status`, `node`, `token`, `config`, `state`."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ipfs_cluster_node.cli.output import (
+    json_option,
+    message_document,
+    print_json,
+    print_table,
+    reporting,
+    run_client,
+)
+
+STATE_TABLES = ("nodes", "tasks", "content")
+
+
+class DurationType(click.ParamType):
+    """`30s`, `10m`, `2h`."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> timedelta:
+        """Read a duration."""
+        from ipfs_cluster_node.config.units import parse_duration  # noqa: PLC0415
+
+        try:
+            return value if isinstance(value, timedelta) else parse_duration(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+DURATION = DurationType()
+
+
+@click.command()
+@json_option
+@click.pass_obj
+@reporting
+def status(profile: str | None, *, as_json: bool) -> None:
+    """Describe the cluster."""
+    answer = run_client(profile, lambda client: client.get_cluster_status())
+    if as_json:
+        print_json(message_document(answer))
+        return
+    tasks = ", ".join(f"{n} {name}" for name, n in sorted(answer.task_counts.items()) if n)
+    click.echo(f"cluster  {answer.cluster_name} ({answer.cluster_id})")
+    click.echo(f"leader   {answer.leader_node_id or 'none'}, term {answer.term}")
+    click.echo(f"nodes    {answer.alive_node_count} of {answer.node_count} alive")
+    click.echo(f"tasks    {tasks or 'none'}")
+    click.echo(f"content  {answer.content_count} files")
+
+
+@click.group()
+def node() -> None:
+    """The nodes."""
+
+
+@node.command("list")
+@json_option
+@click.pass_obj
+@reporting
+def list_nodes(profile: str | None, *, as_json: bool) -> None:
+    """List the nodes."""
+    from ipfs_cluster_node.codec.members import liveness_name, role_name  # noqa: PLC0415
+
+    nodes = run_client(profile, lambda client: client.list_nodes())
+    if as_json:
+        print_json([message_document(each) for each in nodes])
+        return
+    print_table(
+        "Nodes",
+        ("node", "name", "role", "liveness", "running", "endpoints", "task types"),
+        (
+            (
+                each.node_id,
+                each.name,
+                role_name(each.role) + (" (leads)" if each.leader else ""),
+                liveness_name(each.liveness),
+                f"{each.running_attempt_count}/{each.slot_count}",
+                " ".join(each.endpoints),
+                " ".join(each.task_types),
+            )
+            for each in nodes
+        ),
+    )
+
+
+@node.command("health")
+@click.argument("node_id")
+@json_option
+@click.pass_obj
+@reporting
+def get_health(profile: str | None, node_id: str, *, as_json: bool) -> None:
+    """Ask one node how it is."""
+
+    async def ask(client: Any) -> Any:
+        from ipfs_cluster_node.core.errors import ClusterError, Reason  # noqa: PLC0415
+
+        for each in await client.list_nodes():
+            if each.node_id == node_id and each.endpoints:
+                return await client.get_health(each.endpoints[0], node_id)
+        raise ClusterError(
+            Reason.MEMBER_NOT_FOUND, f"{node_id} is no node with an address; list the nodes"
+        )
+
+    answer = run_client(profile, ask)
+    if as_json:
+        print_json(message_document(answer))
+        return
+    click.echo(f"{answer.name} ({answer.role}), up {answer.uptime_seconds:.0f} s")
+    for check in answer.checks:
+        click.echo(f"  {'ok  ' if check.ok else 'FAIL'} {check.name}: {check.detail}")
+
+
+@node.command("remove")
+@click.argument("node_id")
+@click.confirmation_option(prompt="Remove this node for good?")
+@click.pass_obj
+@reporting
+def remove_node(profile: str | None, node_id: str) -> None:
+    """Remove a node for good; its tasks are given to others."""
+    run_client(profile, lambda client: client.remove_node(node_id))
+    click.echo(f"{node_id} is removed")
+
+
+@click.group()
+def token() -> None:
+    """Join tokens."""
+
+
+@token.command("create")
+@click.option(
+    "--role",
+    required=True,
+    type=click.Choice(["master", "worker", "leecher", "client"]),
+    help="What the joiner becomes.",
+)
+@click.option("--ttl", type=DURATION, default="1h", show_default=True, help="How long it is good.")
+@click.option("--uses", type=click.IntRange(1, 50), default=1, help="How often it is good.")
+@click.option("--address", multiple=True, help="The only host:port that the joiner may advertise.")
+@json_option
+@click.pass_obj
+@reporting
+def create_join_token(
+    profile: str | None,
+    *,
+    role: str,
+    ttl: timedelta,
+    uses: int,
+    address: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Make a join token. It is shown this once; keep it secret."""
+    answer = run_client(
+        profile,
+        lambda client: client.create_join_token(role, ttl=ttl, uses_max=uses, addresses=address),
+    )
+    if as_json:
+        print_json(message_document(answer))
+        return
+    click.echo(answer.token)
+    click.echo(
+        f"on the other machine: ipfs-cluster-node join TOKEN --enrolment "
+        f"{answer.enrolment_endpoints[0]}",
+        err=True,
+    )
+
+
+@click.group()
+def config() -> None:
+    """The cluster's settings, agreed among the masters."""
+
+
+@config.command("list")
+@json_option
+@click.pass_obj
+@reporting
+def get_config(profile: str | None, *, as_json: bool) -> None:
+    """List the settings."""
+    entries = run_client(profile, lambda client: client.get_config())
+    if as_json:
+        print_json({entry.key: entry.value for entry in entries})
+        return
+    rows = ((entry.key, entry.value, entry.description) for entry in entries)
+    print_table("Settings", ("key", "value", "what it does"), rows)
+
+
+@config.command("set")
+@click.argument("key")
+@click.argument("value")
+@click.pass_obj
+@reporting
+def propose_config(profile: str | None, key: str, value: str) -> None:
+    """Change a setting; returns once the masters have agreed."""
+    entry = run_client(profile, lambda client: client.propose_config(key, value))
+    click.echo(f"{entry.key} = {entry.value}")
+
+
+@click.command()
+@click.argument("table", type=click.Choice(STATE_TABLES))
+@click.option(
+    "--save",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write to this file: .parquet, .arrow or .csv.",
+)
+@json_option
+@click.pass_obj
+@reporting
+def state(profile: str | None, table: str, *, save: Path | None, as_json: bool) -> None:
+    """Print or save a table of the cluster's state, fetched as Arrow."""
+    fetched = run_client(profile, lambda client: client.get_snapshot(table))
+    if save is not None:
+        _save(fetched, save)
+        click.echo(f"{fetched.num_rows} rows in {save}")
+    elif as_json:
+        print_json(fetched.to_pylist())
+    else:
+        rows = (row.values() for row in fetched.to_pylist())
+        print_table(table.capitalize(), fetched.column_names, rows)
+
+
+def _save(table: Any, path: Path) -> None:
+    from pyarrow import csv, feather, parquet  # noqa: PLC0415  # Heavy.
+
+    from ipfs_cluster_node.core.errors import ClusterError, Reason  # noqa: PLC0415
+
+    match path.suffix:
+        case ".parquet":
+            parquet.write_table(table, path)
+        case ".arrow":
+            feather.write_feather(table, str(path), compression="uncompressed")
+        case ".csv":
+            nested = [n for n in table.column_names if str(table.schema.field(n).type)[:4] == "list"]
+            for name in nested:
+                at = table.column_names.index(name)
+                joined = [" ".join(value) for value in table.column(name).to_pylist()]
+                table = table.set_column(at, name, [joined])
+            csv.write_csv(table, path)
+        case _:
+            raise ClusterError(
+                Reason.INVALID_ARGUMENT, f"{path} ends neither in .parquet nor .arrow nor .csv"
+            )

@@ -1,0 +1,141 @@
+"""`content`: add, get, stat, ls."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ipfs_cluster_node.cli.output import (
+    json_option,
+    message_document,
+    print_json,
+    print_table,
+    reporting,
+    run_client,
+)
+
+
+@click.group()
+def content() -> None:
+    """Files by CID."""
+
+
+@contextmanager
+def _bar(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar where somebody looks."""
+    if not sys.stderr.isatty():
+        yield lambda _done: None
+        return
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import (  # noqa: PLC0415
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task(title, total=total)
+        yield lambda done: progress.update(bar, completed=done)
+
+
+@content.command("add")
+@click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@json_option
+@click.pass_obj
+@reporting
+def add_content(profile: str | None, path: Path, *, as_json: bool) -> None:
+    """Add a file and print its CID, the one that `ipfs add --cid-version=1` gives.
+
+    Returns once two masters (all, if there are fewer) hold it durably.
+    """
+    with _bar(f"add {path.name}", path.stat().st_size) as on_progress:
+        added = run_client(
+            profile, lambda client: client.add_content(path, on_progress=on_progress)
+        )
+    if as_json:
+        print_json(
+            {"cid": added.cid, "size_bytes": added.size_bytes, "holders": list(added.holders)}
+        )
+    else:
+        click.echo(added.cid)
+
+
+@content.command("get")
+@click.argument("cid")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="[default: ./CID; - is stdout]")
+@json_option
+@click.pass_obj
+@reporting
+def get_content(profile: str | None, cid: str, *, output: Path | None, as_json: bool) -> None:
+    """Read a file; whole or not at all, unless it goes to standard output.
+
+    The bytes are hashed again here, so a wrong answer of any node is noticed.
+    """
+
+    async def receive(client: Any) -> int:
+        from ipfs_cluster_node.cli.verified import verified  # noqa: PLC0415
+
+        pieces = verified(cid, client.get_content(cid))
+        if str(output) == "-":
+            out, done = click.get_binary_stream("stdout"), 0
+            async for data in pieces:
+                out.write(data)
+                done += len(data)
+            return done
+        from ipfs_cluster_node.adapters.content.files import write_pieces  # noqa: PLC0415
+
+        with _bar(f"get {cid[:16]}…", None) as on_progress:
+            return await write_pieces(pieces, target, on_progress)
+
+    target = output if output is not None else Path(Path(cid).name)
+    size_bytes = run_client(profile, receive)
+    if str(output) == "-":
+        return
+    if as_json:
+        print_json({"cid": cid, "size_bytes": size_bytes, "path": str(target)})
+    else:
+        click.echo(target)
+
+
+@content.command("stat")
+@click.argument("cid")
+@json_option
+@click.pass_obj
+@reporting
+def stat_content(profile: str | None, cid: str, *, as_json: bool) -> None:
+    """Print a file's size and holders."""
+    answer = run_client(profile, lambda client: client.stat_content(cid))
+    if as_json:
+        print_json(message_document(answer))
+        return
+    click.echo(f"cid      {answer.cid}\nname     {answer.name}\nsize     {answer.size_bytes} bytes")
+    for holder in answer.holders:
+        click.echo(f"holder   {holder.node_id} {' '.join(holder.endpoints)}")
+
+
+@content.command("ls")
+@click.option("--limit", type=click.IntRange(1, 1_000_000), default=100, show_default=True)
+@json_option
+@click.pass_obj
+@reporting
+def list_content(profile: str | None, *, limit: int, as_json: bool) -> None:
+    """List the files that were added."""
+    found = run_client(profile, lambda client: client.list_content(limit=limit))
+    if as_json:
+        print_json([message_document(each) for each in found])
+        return
+    rows = ((each.cid, each.size_bytes, len(each.holders), each.name) for each in found)
+    print_table("Content", ("cid", "bytes", "holders", "name"), rows)

@@ -1,0 +1,34 @@
+"""Checks a file's bytes against its CID as they come."""
+
+from collections.abc import AsyncIterator
+
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.multiformats import parse_cid
+from ipfs_cluster_node.core.unixfs import FileBuilder
+
+
+async def verified(cid: str, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Pass bytes on, and fail at the end if they are not those of `cid`.
+
+    A file that another program cut otherwise has another CID for the same bytes: that is told
+    apart by nobody but the nodes, which check each block; here it can't be, and is let through only
+    if the CID is not one that our own cutting could have made.
+
+    Raises:
+        ClusterError: MALFORMED_CID, BLOCK_MISMATCH.
+    """
+    try:
+        wanted = parse_cid(cid)
+    except ValueError as error:
+        raise ClusterError(Reason.MALFORMED_CID, f"{cid[:80]!r} is no CID: {error}") from error
+    builder = FileBuilder()
+    async for data in pieces:
+        builder.feed(data)
+        yield data
+    _, root, size_bytes = builder.finish()
+    if root != wanted:
+        raise ClusterError(
+            Reason.BLOCK_MISMATCH,
+            f"the {size_bytes} bytes that came are not those of {cid}, or another program cut the "
+            "file; ask another node",
+        )
