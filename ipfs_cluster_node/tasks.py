@@ -62,7 +62,9 @@ class TaskContext:
         try:
             return json.loads(self.payload)
         except ValueError as error:
-            raise TaskError(Reason.TASK_INPUT_INVALID, f"the payload is no JSON: {error}") from error
+            raise TaskError(
+                Reason.TASK_INPUT_INVALID, f"the payload is no JSON: {error}"
+            ) from error
 
     def progress(self, ratio: float, note: str = "") -> None:
         """Tell how far the attempt is, 0 to 1."""

@@ -18,7 +18,7 @@ from ipfs_cluster_node.cli.output import (
 STATE_TABLES = ("nodes", "tasks", "content")
 
 
-class DurationType(click.ParamType):
+class DurationType(click.ParamType[timedelta]):
     """`30s`, `10m`, `2h`."""
 
     name = "duration"
@@ -234,7 +234,9 @@ def _save(table: Any, path: Path) -> None:
         case ".arrow":
             feather.write_feather(table, str(path), compression="uncompressed")
         case ".csv":
-            nested = [n for n in table.column_names if str(table.schema.field(n).type)[:4] == "list"]
+            nested = [
+                n for n in table.column_names if str(table.schema.field(n).type)[:4] == "list"
+            ]
             for name in nested:
                 at = table.column_names.index(name)
                 joined = [" ".join(value) for value in table.column(name).to_pylist()]

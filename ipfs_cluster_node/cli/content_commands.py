@@ -75,7 +75,9 @@ def add_content(profile: str | None, path: Path, *, as_json: bool) -> None:
 
 @content.command("get")
 @click.argument("cid")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="[default: ./CID; - is stdout]")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="[default: ./CID; - is stdout]"
+)
 @json_option
 @click.pass_obj
 @reporting
@@ -90,14 +92,14 @@ def get_content(profile: str | None, cid: str, *, output: Path | None, as_json: 
 
         pieces = verified(cid, client.get_content(cid))
         if str(output) == "-":
-            out, done = click.get_binary_stream("stdout"), 0
+            out, done = sys.stdout.buffer, 0
             async for data in pieces:
                 out.write(data)
                 done += len(data)
             return done
         from ipfs_cluster_node.adapters.content.files import write_pieces  # noqa: PLC0415
 
-        with _bar(f"get {cid[:16]}…", None) as on_progress:
+        with _bar("get", None) as on_progress:
             return await write_pieces(pieces, target, on_progress)
 
     target = output if output is not None else Path(Path(cid).name)

@@ -1,14 +1,11 @@
 """`dev`: a small cluster on this machine, in one terminal."""
 
 import asyncio
-import json
 import shutil
 import signal
-import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -19,7 +16,9 @@ from ipfs_cluster_node.config.profiles import DEFAULT_PROFILE
 @click.command()
 @click.option("--masters", type=click.IntRange(1, 7), default=3, show_default=True)
 @click.option("--workers", type=click.IntRange(0, 32), default=2, show_default=True)
-@click.option("--directory", type=click.Path(path_type=Path), help="Kept; default is a temporary one.")
+@click.option(
+    "--directory", type=click.Path(path_type=Path), help="Kept; default is a temporary one."
+)
 @click.option("--profile-name", default=DEFAULT_PROFILE, show_default=True)
 @reporting
 def dev(*, masters: int, workers: int, directory: Path | None, profile_name: str) -> None:
@@ -39,7 +38,7 @@ async def _dev(masters: int, workers: int, directory: Path | None, profile_name:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     cluster = LocalCluster(root, profile_name=profile_name)
     try:
-        await cluster.start(masters=masters, workers=workers, on_event=_say)
+        await cluster.start(masters=masters, workers=workers, on_up=_say)
         click.echo(f"ready: profile {profile_name!r}; try: ipfs-cluster-node node list")
         click.echo("Ctrl-C stops it" + ("" if directory else " and removes its files"))
         with suppress(asyncio.CancelledError):
@@ -50,5 +49,5 @@ async def _dev(masters: int, workers: int, directory: Path | None, profile_name:
             shutil.rmtree(root, ignore_errors=True)
 
 
-def _say(event: dict[str, Any]) -> None:
-    click.echo(json.dumps(event) if not sys.stdout.isatty() else f"{event['name']} is up")
+def _say(name: str) -> None:
+    click.echo(f"{name} is up")

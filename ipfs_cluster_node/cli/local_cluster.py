@@ -10,15 +10,21 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from ipfs_cluster_node.config.profiles import PROFILES_VARIABLE
+from ipfs_cluster_node.client.client import Client
+from ipfs_cluster_node.config.home import Home
+from ipfs_cluster_node.config.profiles import PROFILES_VARIABLE, Profile, save_profile
+from ipfs_cluster_node.config.settings import NodeSettings
 from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.node.setup import init_cluster, join_cluster
+from ipfs_cluster_node.v1 import membership_pb2
 
 READY_SECONDS_MAX: Final = 30.0
 STOP_SECONDS_MAX: Final = 10.0
+POLL_SECONDS: Final = 0.1
 
-Listener = Callable[[dict[str, Any]], None]
+Listener = Callable[[str], None]
 
 
 @dataclass(slots=True)
@@ -27,7 +33,7 @@ class LocalNode:
 
     name: str
     role: str
-    home: Path
+    home: Home
     port: int
     node_id: str = ""
     process: asyncio.subprocess.Process | None = field(default=None, repr=False)
@@ -39,102 +45,104 @@ class LocalNode:
 
 
 class LocalCluster:
-    """A cluster of processes on loopback."""
+    """A cluster of processes on loopback, with mutual TLS like any other."""
 
-    def __init__(
-        self, root: Path, *, profile_name: str = "default", profiles: Path | None = None
-    ) -> None:
-        """Keep everything under `root`."""
+    def __init__(self, root: Path, *, profile_name: str | None = None) -> None:
+        """Keep everything under `root`; write a client profile if it is named."""
         self.root = root
         self._profile_name = profile_name
-        self._environment = dict(os.environ)
-        if profiles is not None:
-            self._environment[PROFILES_VARIABLE] = str(profiles)
         self._enrolment_port = _free_port()
         self.nodes: list[LocalNode] = []
+        self.profile: Profile
 
     async def start(
-        self, *, masters: int, workers: int, on_event: Listener = lambda _event: None
+        self, *, masters: int, workers: int, on_up: Listener = lambda _name: None
     ) -> None:
-        """Make or reopen the nodes, and start each; returns once all are members and alive.
+        """Make the nodes and start each; returns once all are alive members.
 
         Raises:
             ClusterError: What a node said when it did not start.
         """
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for number in range(1, masters + workers + 1):
-            role = "master" if number <= masters else "worker"
-            name = f"{role}-{number if role == 'master' else number - masters}"
-            await self.add(name, role)
-            on_event({"event": "up", "name": name})
+        names = [f"master-{n}" for n in range(1, masters + 1)]
+        names += [f"worker-{n}" for n in range(1, workers + 1)]
+        for name in names:
+            node = LocalNode(name, name.partition("-")[0], Home(self.root / name), _free_port())
+            self.nodes.append(node)
+        first, *others = self.nodes
+        made = init_cluster(first.home, self._settings(first), cluster_name="local")
+        self.profile = made.profile
+        if self._profile_name is not None:
+            save_profile(self._profile_name, self.profile)
+        await self.start_node(first)
+        async with self.client() as client:
+            for node in others:
+                await self._join(client, node)
+            await asyncio.gather(*(self.start_node(node) for node in others))
+            await self._until_members(client, on_up)
 
-    async def add(self, name: str, role: str) -> LocalNode:
-        """Make a node, unless its home is there already, and start it."""
-        node = LocalNode(name, role, self.root / name, _free_port())
-        where = ("--home", str(node.home), "--name", name, "--bind", f"127.0.0.1:{node.port}")
-        if not (node.home / "config.toml").exists():
-            if not self.nodes:
-                enrolment = ("--enrolment-bind", f"127.0.0.1:{self._enrolment_port}")
-                profile = ("--profile-name", self._profile_name)
-                made = await self.run("init", *where, *enrolment, *profile, "--json")
-            else:
-                token = await self.run(
-                    "--profile", self._profile_name, "token", "create", "--role", role, "--json"
-                )
-                made = await self.run(
-                    "join",
-                    json.loads(token)["token"],
-                    *where,
-                    "--enrolment",
-                    f"127.0.0.1:{self._enrolment_port}",
-                    "--json",
-                )
-            node.node_id = json.loads(made)["node_id"]
-        self.nodes.append(node)
-        await self.start_node(node)
-        await self._until_member(node)
-        return node
+    def client(self) -> Client:
+        """The operator's client."""
+        return Client.from_settings(self.profile)
+
+    async def _join(self, client: Client, node: LocalNode) -> None:
+        token = await client.create_join_token(node.role)
+        await join_cluster(
+            node.home,
+            self._settings(node),
+            token=token.token,
+            enrolment=f"127.0.0.1:{self._enrolment_port}",
+        )
+
+    def _settings(self, node: LocalNode) -> NodeSettings:
+        return NodeSettings(
+            name=node.name,
+            role=node.role,
+            bind=f"127.0.0.1:{node.port}",
+            enrolment_bind=f"127.0.0.1:{self._enrolment_port}",
+        )
 
     async def start_node(self, node: LocalNode) -> None:
         """Start a node's process; returns once it listens."""
-        bind = ("--bind", f"127.0.0.1:{node.port}")
-        if node is self.nodes[0]:
-            bind += ("--enrolment-bind", f"127.0.0.1:{self._enrolment_port}")
-        with (node.home / "log").open("ab") as log:
+        with (node.home.path / "log").open("ab") as log:
             node.process = await asyncio.create_subprocess_exec(
-                *_command("serve", "--home", str(node.home), *bind),
+                *command("serve", "--home", str(node.home.path)),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
-                env=self._environment,
                 start_new_session=True,
             )
         assert node.process.stdout is not None
         async with asyncio.timeout(READY_SECONDS_MAX):
             line = await node.process.stdout.readline()
         if not line:
-            said = (node.home / "log").read_text(errors="replace").strip().splitlines()
+            said = (node.home.path / "log").read_text(errors="replace").strip().splitlines()
             raise ClusterError(
                 Reason.INTERNAL, f"{node.name} did not start: {said[-1] if said else 'no word'}"
             )
         node.node_id = json.loads(line)["node_id"]
 
-    async def _until_member(self, node: LocalNode) -> None:
+    async def _until_members(self, client: Client, on_up: Listener) -> None:
+        waiting = {node.node_id: node for node in self.nodes}
         async with asyncio.timeout(READY_SECONDS_MAX):
-            while True:
-                listed = json.loads(
-                    await self.run("--profile", self._profile_name, "node", "list", "--json")
-                )
-                mine = next((n for n in listed if n["node_id"] == node.node_id), {})
-                votes = mine.get("voter") or node.role != "master"
-                if mine.get("liveness") == "NODE_LIVENESS_ALIVE" and votes:
-                    return
-                await asyncio.sleep(0.1)
+            while waiting:
+                for listed in await client.list_nodes():
+                    alive = listed.liveness == membership_pb2.NODE_LIVENESS_ALIVE
+                    votes = listed.voter or listed.role != membership_pb2.NODE_ROLE_MASTER
+                    if listed.node_id in waiting and alive and votes:
+                        on_up(waiting.pop(listed.node_id).name)
+                await asyncio.sleep(POLL_SECONDS)
 
-    def kill(self, node: LocalNode) -> None:
-        """End a node's process with SIGKILL."""
+    async def leader(self, client: Client) -> LocalNode:
+        """The node that leads now."""
+        status = await client.get_cluster_status()
+        return next(node for node in self.nodes if node.node_id == status.leader_node_id)
+
+    async def kill(self, node: LocalNode) -> None:
+        """End a node's process with SIGKILL; returns once it is gone."""
         assert node.process is not None
         node.process.send_signal(signal.SIGKILL)
+        await node.process.wait()
 
     async def stop(self) -> None:
         """Stop every process."""
@@ -150,27 +158,15 @@ class LocalCluster:
                 process.kill()
                 await process.wait()
 
-    async def run(self, *arguments: str) -> str:
-        """Run a command of the command line; returns what it printed.
 
-        Raises:
-            ClusterError: What it said when it failed.
-        """
-        process = await asyncio.create_subprocess_exec(
-            *_command(*arguments),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=self._environment,
-        )
-        out, err = await process.communicate()
-        if process.returncode:
-            raise ClusterError(Reason.INTERNAL, err.decode(errors="replace").strip())
-        return out.decode()
-
-
-def _command(*arguments: str) -> tuple[str, ...]:
+def command(*arguments: str) -> tuple[str, ...]:
+    """The command line of this installation."""
     return (sys.executable, "-m", "ipfs_cluster_node", *arguments)
+
+
+def environment_with(profiles: Path) -> dict[str, str]:
+    """An environment in which the command line reads its profiles from a file."""
+    return {**os.environ, PROFILES_VARIABLE: str(profiles)}
 
 
 def _free_port() -> int:

@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final
 
 import click
@@ -29,7 +30,9 @@ def address_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--name", help="A name for people. [default: the host's]"),
         click.option("--advertise", multiple=True, help="Where others reach it, host:port."),
-        click.option("--enrolment-bind", help="Where joiners are let in. [default: 127.0.0.1:9095]"),
+        click.option(
+            "--enrolment-bind", help="Where joiners are let in. [default: 127.0.0.1:9095]"
+        ),
         click.option("--bind", help="Where the node listens. [default: 127.0.0.1:9096]"),
     ):
         function = option(function)
@@ -46,11 +49,11 @@ def node_settings(
 ) -> NodeSettings:
     """Make `[node]` of flags."""
     host = re.sub(r"[^A-Za-z0-9._-]+", "-", socket.gethostname()).strip("-._")[:64]
-    given = {"bind": bind, "enrolment_bind": enrolment_bind, "advertise": advertise or None}
-    return NodeSettings(
-        name=name or host or "node",
-        role=role,
-        **{key: value for key, value in given.items() if value is not None},
+    settings = NodeSettings(name=name or host or "node", role=role, advertise=advertise)
+    return replace(
+        settings,
+        bind=bind or settings.bind,
+        enrolment_bind=enrolment_bind or settings.enrolment_bind,
     )
 
 
@@ -82,7 +85,9 @@ def init(
 @click.option("--enrolment", required=True, help="The first master's enrolment port, host:port.")
 @home_option
 @address_options
-@click.option("--profile-name", help="Name of the client profile to write. [default: none if it exists]")
+@click.option(
+    "--profile-name", help="Name of the client profile to write. [default: none if it exists]"
+)
 @json_option
 @reporting
 def join(
@@ -104,9 +109,7 @@ def join(
     place = Home.find(home)
     text = sys.stdin.readline().strip() if token == "-" else token  # noqa: S105
     made = asyncio.run(
-        join_cluster(
-            place, node_settings(role="worker", **where), token=text, enrolment=enrolment
-        )
+        join_cluster(place, node_settings(role="worker", **where), token=text, enrolment=enrolment)
     )
     written = profile_name or DEFAULT_PROFILE
     if made.role == "client":
@@ -139,8 +142,12 @@ def _report(made: Any, home: Home, profile_name: str, *, as_json: bool) -> None:
 @click.option("--bind", help="Where the node listens, instead of the configured address.")
 @click.option("--enrolment-bind", help="Where joiners are let in, instead of the configured one.")
 @click.option("--slots", type=int, help="Attempts at once, instead of the configured number.")
-@click.option("--log-level", default="info", show_default=True,
-              type=click.Choice(["debug", "info", "warning", "error"]))
+@click.option(
+    "--log-level",
+    default="info",
+    show_default=True,
+    type=click.Choice(["debug", "info", "warning", "error"]),
+)
 @reporting
 def serve(
     *,

@@ -72,9 +72,7 @@ def reporting(function: Function) -> Function:
     return run  # type: ignore[return-value]
 
 
-def run_client(
-    profile: str | None, operation: Callable[[Any], Coroutine[Any, Any, Any]]
-) -> Any:
+def run_client(profile: str | None, operation: Callable[[Any], Coroutine[Any, Any, Any]]) -> Any:
     """Run an operation of the client."""
     import asyncio  # noqa: PLC0415  # `--help` needs neither.
 

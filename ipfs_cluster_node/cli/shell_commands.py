@@ -23,7 +23,7 @@ def version(*, as_json: bool) -> None:
 def completion(shell: str) -> None:
     """Print the completion script of a shell.
 
-    For bash: ipfs-cluster-node completion bash > ~/.local/share/bash-completion/completions/ipfs-cluster-node
+    For bash: ipfs-cluster-node completion bash >> ~/.bash_completion
     """
     from click.shell_completion import get_completion_class  # noqa: PLC0415
 

@@ -198,11 +198,13 @@ def _print_ended(ended: Any, *, as_json: bool) -> None:
     if as_json:
         print_json(_document(ended))
     elif ended.failure is not None:
-        click.echo(f"error: the task failed: {ended.failure.message} [{ended.failure.reason}]", err=True)
+        click.echo(
+            f"error: the task failed: {ended.failure.message} [{ended.failure.reason}]", err=True
+        )
     elif ended.result is None:
         click.echo(f"error: the task is {ended.state}", err=True)
     elif not _print_rows(ended.result):
-        click.get_binary_stream("stdout").write(ended.result.data)
+        sys.stdout.buffer.write(ended.result.data)
     if ended.state != "succeeded":
         sys.exit(EXIT_TASK_FAILED)
 

@@ -10,9 +10,7 @@ from ipfs_cluster_node.core.unixfs import FileBuilder
 async def verified(cid: str, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """Pass bytes on, and fail at the end if they are not those of `cid`.
 
-    A file that another program cut otherwise has another CID for the same bytes: that is told
-    apart by nobody but the nodes, which check each block; here it can't be, and is let through only
-    if the CID is not one that our own cutting could have made.
+    Every file of the cluster was cut as we cut it, so the same bytes give the same CID.
 
     Raises:
         ClusterError: MALFORMED_CID, BLOCK_MISMATCH.
@@ -29,6 +27,6 @@ async def verified(cid: str, pieces: AsyncIterator[bytes]) -> AsyncIterator[byte
     if root != wanted:
         raise ClusterError(
             Reason.BLOCK_MISMATCH,
-            f"the {size_bytes} bytes that came are not those of {cid}, or another program cut the "
-            "file; ask another node",
+            f"the {size_bytes} bytes that came are not those of {cid}; get it again, and look at "
+            "the nodes' logs",
         )

@@ -1,9 +1,11 @@
-"""The client: every public operation, spelled as in the protos. asyncio; see `sync` for the other."""
+"""The client: every public operation, spelled as in the protos, for asyncio."""
 
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -12,11 +14,17 @@ from typing import Any, Final, Self
 import grpc
 
 from ipfs_cluster_node.adapters.net.tls import ClientTls
-from ipfs_cluster_node.client.connection import Connection
+from ipfs_cluster_node.client.connection import Connection, Target
 from ipfs_cluster_node.client.content import AddedContent, Progress, upload
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.codec.tasks import duration_of_ms, states_to_proto, task_from_proto
-from ipfs_cluster_node.config.profiles import Profile, load_profile
+from ipfs_cluster_node.config.profiles import (
+    Profile,
+    ProfileEndpoint,
+    chosen_profile,
+    load_profile,
+    save_profile,
+)
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.core.model import SUBMISSION_TASKS_MAX, Task, TaskState
@@ -31,6 +39,7 @@ from ipfs_cluster_node.v1.task_dispatch_pb2_grpc import TaskDispatchServiceStub
 TIMEOUT_DEFAULT: Final = timedelta(seconds=30)
 WATCHED_TASKS_MAX: Final = 20_000
 SUBMISSION_BYTES: Final = 1024 * 1024
+LEARN_SECONDS_MAX: Final = 5.0
 
 
 class Client:
@@ -40,9 +49,20 @@ class Client:
     succeeds, is refused, or `timeout` is over. Failures are `ClusterError`: branch on `reason`.
     """
 
-    def __init__(self, connection: Connection) -> None:
-        """Use a connection; `from_profile` makes one."""
+    def __init__(
+        self,
+        connection: Connection,
+        on_masters: Callable[[Sequence[Target]], None] = lambda _targets: None,
+    ) -> None:
+        """Use a connection; `from_profile` makes one.
+
+        Args:
+            connection: Knows at least one master; the others are learned with the first answer.
+            on_masters: Called with every master known, when they were learned.
+        """
         self._connection = connection
+        self._on_masters = on_masters
+        self._learning: asyncio.Task[None] | None = None
 
     @classmethod
     def from_profile(cls, name: str | None = None) -> Self:
@@ -51,10 +71,22 @@ class Client:
         Raises:
             ClusterError: CONFIG_INVALID.
         """
-        return cls.from_settings(load_profile(name))
+        profile = load_profile(name)
+
+        def remember(targets: Sequence[Target]) -> None:
+            # Else a profile that names one master is of no use once that one is gone.
+            endpoints = tuple(ProfileEndpoint(a, n) for a, n in targets if n is not None)
+            if set(endpoints) != set(profile.endpoints):
+                save_profile(chosen_profile(name), replace(profile, endpoints=endpoints))
+
+        return cls.from_settings(profile, remember)
 
     @classmethod
-    def from_settings(cls, profile: Profile) -> Self:
+    def from_settings(
+        cls,
+        profile: Profile,
+        on_masters: Callable[[Sequence[Target]], None] = lambda _targets: None,
+    ) -> Self:
         """Open a profile.
 
         Raises:
@@ -69,7 +101,8 @@ class Client:
                 Reason.CONFIG_INVALID,
                 f"{error.filename}, which the profile names, can't be read; mend the profile",
             ) from error
-        return cls(Connection([(e.address, NodeId(e.node_id)) for e in profile.endpoints], tls))
+        targets = [(e.address, NodeId(e.node_id)) for e in profile.endpoints]
+        return cls(Connection(targets, tls), on_masters)
 
     async def __aenter__(self) -> Self:
         return self
@@ -84,6 +117,10 @@ class Client:
 
     async def close(self) -> None:
         """Close every connection."""
+        if self._learning is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LEARN_SECONDS_MAX):
+                    await asyncio.gather(self._learning, return_exceptions=True)
         await self._connection.close()
 
     # Tasks.
@@ -205,9 +242,7 @@ class Client:
             follower.cancel()
             await asyncio.gather(follower, return_exceptions=True)
 
-    async def wait_tasks(
-        self, task_ids: Sequence[str], *, timeout: timedelta
-    ) -> dict[str, Task]:
+    async def wait_tasks(self, task_ids: Sequence[str], *, timeout: timedelta) -> dict[str, Task]:
         """Wait until every task has ended; returns them by id."""
         ended: dict[str, Task] = {}
         async for task in self.watch_tasks(task_ids, timeout=timeout):
@@ -304,8 +339,9 @@ class Client:
     ) -> membership_pb2.GetClusterStatusResponse:
         """Describe the cluster."""
         request = membership_pb2.GetClusterStatusRequest()
-        response = await self._unary(MembershipServiceStub, "GetClusterStatus", request, timeout)
-        return response  # type: ignore[no-any-return]
+        return await self._unary(  # type: ignore[no-any-return]
+            MembershipServiceStub, "GetClusterStatus", request, timeout
+        )
 
     async def list_nodes(
         self, *, timeout: timedelta = TIMEOUT_DEFAULT
@@ -343,8 +379,9 @@ class Client:
             uses_max=uses_max,
             addresses=addresses,
         )
-        response = await self._unary(MembershipServiceStub, "CreateJoinToken", request, timeout)
-        return response  # type: ignore[no-any-return]
+        return await self._unary(  # type: ignore[no-any-return]
+            MembershipServiceStub, "CreateJoinToken", request, timeout
+        )
 
     async def get_config(
         self, *, timeout: timedelta = TIMEOUT_DEFAULT
@@ -376,9 +413,7 @@ class Client:
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error) from error
 
-    async def get_snapshot(
-        self, table: str, *, timeout: timedelta = timedelta(minutes=5)
-    ) -> Any:
+    async def get_snapshot(self, table: str, *, timeout: timedelta = timedelta(minutes=5)) -> Any:
         """Fetch a table of the state, `nodes`, `tasks` or `content`, as a `pyarrow.Table`."""
         from ipfs_cluster_node.codec.tables import SnapshotReader  # noqa: PLC0415  # Heavy.
 
@@ -395,9 +430,23 @@ class Client:
         return await self._connection.following(receive, timeout=timeout.total_seconds())
 
     async def _unary(self, stub: Any, name: str, request: Any, timeout: timedelta) -> Any:
-        return await self._connection.unary(
+        answer = await self._connection.unary(
             lambda channel: getattr(stub(channel), name), request, timeout=timeout.total_seconds()
         )
+        if self._learning is None:
+            self._learning = asyncio.create_task(self._learn(), name="learn-masters")
+        return answer
+
+    async def _learn(self) -> None:
+        """Learn of every master, so that the loss of the one that was asked is no loss."""
+        targets = [
+            (address, NodeId(node.node_id))
+            for node in await self.list_nodes(timeout=timedelta(seconds=LEARN_SECONDS_MAX))
+            if node.role == membership_pb2.NODE_ROLE_MASTER
+            for address in node.endpoints
+        ]
+        self._connection.add(targets)
+        self._on_masters(targets)
 
 
 def task_spec(

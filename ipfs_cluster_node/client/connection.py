@@ -62,6 +62,10 @@ class Connection:
             self._targets = learned
             self._current = 0
 
+    def add(self, targets: Iterable[Target]) -> None:
+        """Know more masters, to ask when the present ones do not answer."""
+        self._targets = list(dict.fromkeys([*self._targets, *targets]))
+
     def channel(self, target: Target) -> grpc.aio.Channel:
         """The channel to one node, made when it is first needed."""
         channel = self._channels.get(target)

@@ -192,9 +192,7 @@ def _submit_tasks(message: pb.Command) -> core.CommandBody:
 def _assign_tasks(message: pb.Command) -> core.CommandBody:
     body = message.assign_tasks
     return core.AssignTasks(
-        assignments=tuple(
-            zip(map(TaskId, body.task_ids), map(NodeId, body.node_ids), strict=False)
-        )
+        assignments=tuple(zip(map(TaskId, body.task_ids), map(NodeId, body.node_ids), strict=False))
     )
 
 
@@ -216,9 +214,7 @@ def _finish_attempts(message: pb.Command) -> core.CommandBody:
 
 def _requeue_attempts(message: pb.Command) -> core.CommandBody:
     return core.RequeueAttempts(
-        ids=tuple(
-            AttemptId(TaskId(a.task_id), a.attempt) for a in message.requeue_attempts.ids
-        )
+        ids=tuple(AttemptId(TaskId(a.task_id), a.attempt) for a in message.requeue_attempts.ids)
     )
 
 

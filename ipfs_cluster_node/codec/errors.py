@@ -91,7 +91,7 @@ def status_details(error: ClusterError) -> bytes:
             bad.field_violations.add(field=violation.field, description=violation.description)
         packed.append(_pack(bad))
     status.details.extend(packed)
-    return status.SerializeToString()
+    return bytes(status.SerializeToString())
 
 
 def error_from_rpc(rpc_error: grpc.aio.AioRpcError) -> ClusterError:

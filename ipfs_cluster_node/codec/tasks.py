@@ -47,7 +47,9 @@ _STATE_PREFIX: Final = "TASK_STATE_"
 _STATE_TO_PROTO: Final = {
     state: pb.TaskState.Value(f"{_STATE_PREFIX}{state.upper()}") for state in TaskState
 }
-_STATE_FROM_PROTO: Final = {value: state for state, value in _STATE_TO_PROTO.items()}
+_STATE_FROM_PROTO: Final[dict[int, TaskState]] = {
+    value: state for state, value in _STATE_TO_PROTO.items()
+}
 
 
 def request_id_of(text: str) -> str:
@@ -127,7 +129,9 @@ def _spec_from_proto(message: pb.TaskSpec, field: str) -> TaskSpec:
         "100 ms to 24 hours",
     )
     check(
-        1 <= attempt_count_max <= ATTEMPT_COUNT_MAX, "attempt_count_max", f"1 to {ATTEMPT_COUNT_MAX}"
+        1 <= attempt_count_max <= ATTEMPT_COUNT_MAX,
+        "attempt_count_max",
+        f"1 to {ATTEMPT_COUNT_MAX}",
     )
     check(0 <= message.priority <= PRIORITY_MAX, "priority", f"0 to {PRIORITY_MAX}")
     check(len(message.inputs) <= TASK_INPUTS_MAX, "inputs", f"at most {TASK_INPUTS_MAX}")
@@ -136,9 +140,7 @@ def _spec_from_proto(message: pb.TaskSpec, field: str) -> TaskSpec:
     for position, task_input in enumerate(message.inputs):
         where = f"inputs[{position}]"
         check(bool(NAME_PATTERN.fullmatch(task_input.name)), f"{where}.name", NAME_RULE)
-        check(
-            task_input.format in INPUT_FORMATS, f"{where}.format", "csv, parquet, arrow or empty"
-        )
+        check(task_input.format in INPUT_FORMATS, f"{where}.format", "csv, parquet, arrow or empty")
     if bad:
         raise ClusterError(Reason.INVALID_ARGUMENT, "bad request", violations=tuple(bad))
     return TaskSpec(
@@ -264,7 +266,7 @@ def states_from_proto(values: Iterable[int]) -> frozenset[TaskState]:
     return frozenset(state for state in states if state is not None)
 
 
-def states_to_proto(states: Iterable[TaskState]) -> list[pb.TaskState]:
+def states_to_proto(states: Iterable[TaskState]) -> list[pb.TaskState.ValueType]:
     """Encode a filter."""
     return [_STATE_TO_PROTO[state] for state in states]
 
@@ -339,7 +341,7 @@ def outcome_from_proto(message: pb.AttemptOutcome) -> AttemptOutcome:
             raise invalid_field("outcomes", "each has a result or a failure")
 
 
-def reason_to_proto(reason: Reason) -> errors_pb2.ErrorReason:
+def reason_to_proto(reason: Reason) -> errors_pb2.ErrorReason.ValueType:
     """Encode a reason."""
     return errors_pb2.ErrorReason.Value(f"{_REASON_PREFIX}{reason}")
 

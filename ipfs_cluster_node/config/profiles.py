@@ -42,6 +42,11 @@ def profiles_path() -> Path:
     return Path(base).expanduser() / "ipfs-cluster-node" / "profiles.toml"
 
 
+def chosen_profile(name: str | None) -> str:
+    """Name the profile in use: the given one, else the environment's, else `default`."""
+    return name or os.environ.get(PROFILE_VARIABLE) or DEFAULT_PROFILE
+
+
 def load_profile(name: str | None) -> Profile:
     """Read a profile: the named one, else the environment's, else `default`.
 
@@ -49,7 +54,7 @@ def load_profile(name: str | None) -> Profile:
         ClusterError: CONFIG_INVALID.
     """
     path = profiles_path()
-    name = name or os.environ.get(PROFILE_VARIABLE) or DEFAULT_PROFILE
+    name = chosen_profile(name)
     profiles = _read(path)
     if name not in profiles:
         there = f"there are {', '.join(sorted(profiles))}" if profiles else "none is there"

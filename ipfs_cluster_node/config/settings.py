@@ -35,7 +35,9 @@ class NodeSettings:
     enrolment_bind: str = _setting(
         "127.0.0.1:9095", "where the first master lets joiners in; only the server is authenticated"
     )
-    advertise: tuple[str, ...] = _setting((), "where others reach it; needed if bind is no loopback")
+    advertise: tuple[str, ...] = _setting(
+        (), "where others reach it; needed if bind is no loopback"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +91,10 @@ class Settings:
             raise _invalid("node.role", "write master, worker or leecher")
         if not -1 <= self.tasks.slots <= 1024:
             raise _invalid("tasks.slots", "write -1 to 1024")
-        for name, address in (("bind", self.node.bind), ("enrolment_bind", self.node.enrolment_bind)):
+        for name, address in (
+            ("bind", self.node.bind),
+            ("enrolment_bind", self.node.enrolment_bind),
+        ):
             if not _ADDRESS.fullmatch(address):
                 raise _invalid(f"node.{name}", f"{address!r} is no host:port")
         if not self.node.advertise and not _LOOPBACK.match(self.node.bind):
@@ -207,7 +212,7 @@ def _text(value: Any) -> str:
 
 
 def _count(value: Any) -> int:
-    if isinstance(value, str) and value[-1:] in ("B",):
+    if isinstance(value, str) and value[-1:] == "B":
         return parse_size(value)
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise TypeError("write a whole number")

@@ -1,1 +1,1 @@
-"""What decides: pure functions of state, input and now. Imports the standard library's values and itself."""
+"""What decides: pure functions of state, input and now. Imports values and itself."""

@@ -26,8 +26,10 @@ class Setting:
             ValueError: Not a value of this kind, or out of range; the message says the range.
         """
         value = _read(text, like=self.default)
-        if not _read(self.minimum, like=self.default) <= value <= _read(
-            self.maximum, like=self.default
+        if (
+            not _read(self.minimum, like=self.default)
+            <= value
+            <= _read(self.maximum, like=self.default)
         ):
             raise ValueError(f"{self.key} goes from {self.minimum} to {self.maximum}")
         return value
@@ -57,7 +59,9 @@ SETTINGS: Final[Mapping[str, Setting]] = {
             "8589934592",
             "bytes of payloads and inline results that the cluster holds",
         ),
-        Setting("task_count_max", "200000", "1", "2000000", "tasks the cluster holds, ended or not"),
+        Setting(
+            "task_count_max", "200000", "1", "2000000", "tasks the cluster holds, ended or not"
+        ),
         Setting("task_retention", "7d", "1m", "90d", "how long an ended task is kept"),
     )
 }

@@ -276,9 +276,7 @@ class ClusterState:
             )
         effects: list[Effect] = [TasksChanged((body.task_id,))]
         if task.node_id is not None and self.tasks.running_count(task.node_id):
-            effects.append(
-                AttemptsRevoked(task.node_id, (AttemptId(task.task_id, task.attempt),))
-            )
+            effects.append(AttemptsRevoked(task.node_id, (AttemptId(task.task_id, task.attempt),)))
         self.tasks.cancel(body.task_id, command.at_ms)
         return Applied(Accepted((body.task_id,)), tuple(effects))
 

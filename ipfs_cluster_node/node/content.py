@@ -58,7 +58,9 @@ class PeerBlocks:
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error) from error
         except ValueError as error:
-            raise ClusterError(Reason.BLOCK_MISMATCH, "the node sent a block without name") from error
+            raise ClusterError(
+                Reason.BLOCK_MISMATCH, "the node sent a block without name"
+            ) from error
         finally:
             call.cancel()
 
@@ -66,9 +68,7 @@ class PeerBlocks:
 class Contents:
     """What this node stores, and what the log says of who stores what."""
 
-    def __init__(
-        self, *, leadership: Leadership, store: BlockStore, channel_to: ChannelTo
-    ) -> None:
+    def __init__(self, *, leadership: Leadership, store: BlockStore, channel_to: ChannelTo) -> None:
         """Serve a store."""
         self._leadership = leadership
         self.store = store
@@ -149,7 +149,7 @@ class Contents:
         root = parse_cid(cid)
         await self.ensure_local(root)
         async with aclosing(
-            read(root, self.store, offset=offset, length=length or None)
+            read(root, self.store, offset=offset, length=length or None)  # type: ignore[type-var]
         ) as pieces:
             async for data in pieces:
                 yield data

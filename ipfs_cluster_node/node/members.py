@@ -1,4 +1,4 @@
-"""Membership: tokens, enrolment, registration, heartbeats, liveness, settings. The leader's side."""
+"""Membership: tokens, registration, heartbeats, liveness, settings. The leader's side."""
 
 import asyncio
 import logging
@@ -213,8 +213,7 @@ class Members:
         dead = tuple(
             node.node_id
             for node in self._leadership.leader_state().members.nodes()
-            if node.liveness is Liveness.ALIVE
-            and self._heard.get(node.node_id, 0.0) < silent_since
+            if node.liveness is Liveness.ALIVE and self._heard.get(node.node_id, 0.0) < silent_since
         )
         alive = tuple(self._returned - set(dead))
         if dead or alive:
@@ -227,9 +226,7 @@ class Members:
         self._heard[node_id] = monotonic()
 
 
-def check_enrolment(
-    *, token_id: str, did: Did, request_der: bytes, proof: bytes
-) -> None:
+def check_enrolment(*, token_id: str, did: Did, request_der: bytes, proof: bytes) -> None:
     """Check that a joiner owns the identity and the TLS key it names.
 
     Raises:

@@ -32,7 +32,7 @@ from ipfs_cluster_node.client.connection import Connection
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.settings import Settings
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from ipfs_cluster_node.core.ids import NodeId, did_from_node_id
+from ipfs_cluster_node.core.ids import NodeId, TaskId, did_from_node_id
 from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.node.content import Contents
 from ipfs_cluster_node.node.enrolment import Enrolment
@@ -79,7 +79,6 @@ SERVED: Final = (
     "StateDeltaService",
     "TaskDispatchService",
 )
-LOOPS_NAME: Final = "node"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +153,7 @@ class Node:
             modules=settings.tasks.handler_modules,
             slots=slots,
             memory_bytes_max=settings.tasks.memory_max,
-            on_progress=lambda *news: self._worker and self._worker.on_progress(*news),
+            on_progress=self._on_progress,
         )
         self._uplink = Uplink(
             connection=Connection(self._targets(), self._files.tls),
@@ -260,6 +259,10 @@ class Node:
         for part in (self._members, self._tasks, self._sessions):
             part.on_leadership(leads)
 
+    def _on_progress(self, task_id: TaskId, attempt: int, ratio: float, note: str) -> None:
+        if self._worker is not None:
+            self._worker.on_progress(task_id, attempt, ratio, note)
+
     async def _publish_health(self) -> None:
         serving = health_pb2.HealthCheckResponse
         names = ("", *(f"ipfs_cluster_node.v1.{name}" for name in SERVED))
@@ -318,8 +321,11 @@ class Node:
         health_pb2_grpc.add_HealthServicer_to_server(self._standard_health, server)
         names = [f"ipfs_cluster_node.v1.{name}" for name in SERVED]
         reflection.enable_server_reflection(
-            (*names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
-             reflection.SERVICE_NAME),
+            (
+                *names,
+                health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+                reflection.SERVICE_NAME,
+            ),
             server,
         )
 

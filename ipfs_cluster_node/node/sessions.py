@@ -137,16 +137,12 @@ class Sessions:
                 for outcome in outcomes:
                     self._tasks.progress.pop(outcome.id.task_id, None)
                 ids = [attempt_to_proto(outcome.id) for outcome in outcomes]
-                session.send(
-                    pb.WorkerSessionResponse(confirmed=pb.OutcomesConfirmed(ids=ids))
-                )
+                session.send(pb.WorkerSessionResponse(confirmed=pb.OutcomesConfirmed(ids=ids)))
             case "progress":
                 attempt = attempt_from_proto(request.progress.id)
                 if self._leadership.leader_state().tasks.is_current(attempt, session.node_id):
                     ratio = min(1.0, max(0.0, request.progress.ratio))
-                    self._tasks.on_progress(
-                        attempt.task_id, ratio, request.progress.note[:256]
-                    )
+                    self._tasks.on_progress(attempt.task_id, ratio, request.progress.note[:256])
             case _:
                 raise invalid_field("message", "credit, outcomes or progress")
 

@@ -69,9 +69,7 @@ def init_cluster(home: Home, settings: NodeSettings, *, cluster_name: str) -> Ma
     ca = CertificateAuthority.create(cluster_name, utc_now())
     identity, operator = Identity.create(), Identity.create()
     key, operator_key = make_tls_key(identity), make_tls_key(operator)
-    certificate = ca.issue(
-        key.request_der, identity.did, hosts=hosts, is_node=True, now=utc_now()
-    )
+    certificate = ca.issue(key.request_der, identity.did, hosts=hosts, is_node=True, now=utc_now())
     operator_certificate = ca.issue(
         operator_key.request_der, operator.did, hosts=(), is_node=False, now=utc_now()
     )
@@ -87,7 +85,12 @@ def init_cluster(home: Home, settings: NodeSettings, *, cluster_name: str) -> Ma
         {identity.node_id: endpoints},
     )
     voter = voter_id(identity.node_id, 1)
-    create_store(home.raft, voter, [voter], first=_bootstrap(cluster, identity, operator, endpoints, settings.name))
+    create_store(
+        home.raft,
+        voter,
+        [voter],
+        first=_bootstrap(cluster, identity, operator, endpoints, settings.name),
+    )
     save_masters(home.masters, {identity.node_id: endpoints})
     # Last, since it says that there is a node.
     write_private(home.config, document.encode())
@@ -130,9 +133,7 @@ def _bootstrap(
     return encode_command(Command(at_ms=at_ms, body=body))
 
 
-async def join_cluster(
-    home: Home, settings: NodeSettings, *, token: str, enrolment: str
-) -> Made:
+async def join_cluster(home: Home, settings: NodeSettings, *, token: str, enrolment: str) -> Made:
     """Enrol this machine with a join token; as a node, or as a client if the token says so.
 
     Raises:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -144,7 +144,9 @@ class Worker:
         finally:
             if writer is not None:
                 writer.cancel()
-                with suppress(asyncio.CancelledError, grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                with suppress(
+                    asyncio.CancelledError, grpc.aio.AioRpcError, asyncio.InvalidStateError
+                ):
                     await writer
             call.cancel()
 
@@ -166,7 +168,7 @@ class Worker:
             task = asyncio.create_task(self._run(attempt, spec), name=f"attempt-{attempt.task_id}")
             self._held[attempt] = _Held(task)
 
-    def _drop(self, attempts) -> None:  # type: ignore[no-untyped-def]
+    def _drop(self, attempts: Iterable[AttemptId]) -> None:
         """Kill attempts that nobody wants any more; nothing is reported."""
         for attempt in attempts:
             held = self._held.pop(attempt, None)
@@ -330,9 +332,7 @@ class Worker:
         cid, size = "", len(data)
         if path is not None:
             # The attempt is over for the cluster only when its bytes are safe.
-            added = await upload(
-                self._uplink.connection, path, name="", timeout=UPLOAD_SECONDS_MAX
-            )
+            added = await upload(self._uplink.connection, path, name="", timeout=UPLOAD_SECONDS_MAX)
             cid, size = added.cid, added.size_bytes
         return AttemptOutcome(
             id=attempt,
@@ -347,9 +347,7 @@ class Worker:
         self._wake.set()
 
 
-def _failed(
-    attempt: AttemptId, reason: Reason, message: str, *, retryable: bool
-) -> AttemptOutcome:
+def _failed(attempt: AttemptId, reason: Reason, message: str, *, retryable: bool) -> AttemptOutcome:
     return AttemptOutcome(id=attempt, failure=TaskFailure(reason, message), retryable=retryable)
 
 

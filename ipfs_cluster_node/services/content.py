@@ -109,7 +109,9 @@ async def _chunks(requests: AsyncIterator[pb.AddContentRequest]) -> AsyncIterato
         yield request.data
 
 
-async def _blocks(requests: AsyncIterator[pb.PutBlocksRequest]) -> AsyncIterator[tuple[bytes, bytes]]:
+async def _blocks(
+    requests: AsyncIterator[pb.PutBlocksRequest],
+) -> AsyncIterator[tuple[bytes, bytes]]:
     async for request in requests:
         if len(request.data) > BLOCK_BYTES_MAX:
             raise ClusterError(

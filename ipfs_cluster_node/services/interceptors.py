@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import grpc
 
@@ -23,17 +23,14 @@ UNARY_TIME_SECONDS_DEFAULT: Final = 30.0
 """For a caller that sets no deadline."""
 UNARY_TIME_SECONDS_MAX: Final = 600.0
 
-Context = grpc.aio.ServicerContext  # type: ignore[type-arg]
+Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class Identify(Protocol):
-    """Reads and checks the caller of a call."""
-
-    def __call__(self, context: Context) -> Caller:
-        """Raises ClusterError: CALLER_UNKNOWN, CERTIFICATE_INVALID."""
+Identify = Callable[[Context], Caller]
+"""Reads and checks the caller of a call; raises CALLER_UNKNOWN or CERTIFICATE_INVALID."""
 
 
-class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc,type-arg]
+class Gate(grpc.aio.ServerInterceptor):
     """The one way in."""
 
     def __init__(self, identify: Identify) -> None:
@@ -42,7 +39,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc,type-arg]
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],  # type: ignore[type-arg]
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
         """Wrap the method, if there is one."""
@@ -103,13 +100,13 @@ def _behaviour(handler: Any) -> tuple[Callable[..., Any], str]:
 
 
 def _time_seconds(context: Context) -> float:
-    remaining = context.time_remaining()
+    remaining: float | None = context.time_remaining()
     if remaining is None:
         return UNARY_TIME_SECONDS_DEFAULT
     return min(float(remaining), UNARY_TIME_SECONDS_MAX)
 
 
-async def _abort(context: Context, method: str, error: Exception) -> None:
+async def _abort(context: Context, method: str, error: BaseException) -> None:
     if isinstance(error, grpc.aio.AbortError):
         raise error
     if isinstance(error, TimeoutError):

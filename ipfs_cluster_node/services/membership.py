@@ -144,7 +144,9 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
             ),
             incarnation=request.incarnation,
         )
-        return pb.RegisterNodeResponse(node_lease=duration_of_ms(lease // timedelta(milliseconds=1)))
+        return pb.RegisterNodeResponse(
+            node_lease=duration_of_ms(lease // timedelta(milliseconds=1))
+        )
 
     async def Heartbeat(self, request: pb.HeartbeatRequest, context: Any) -> pb.HeartbeatResponse:
         """Renew a lease."""

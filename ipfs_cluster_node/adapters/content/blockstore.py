@@ -10,7 +10,7 @@ import itertools
 import logging
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -87,7 +87,7 @@ class Batch:
 
     _counter = itertools.count()
 
-    def __init__(self, tmp: Path, path_of) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, tmp: Path, path_of: Callable[[Cid], Path]) -> None:
         """Write under `tmp`."""
         self._tmp = tmp
         self._path_of = path_of

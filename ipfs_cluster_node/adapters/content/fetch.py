@@ -72,9 +72,7 @@ class _Fetcher:
         while stack:
             window = [stack.pop() for _ in range(min(REQUEST_BLOCKS_MAX, len(stack)))]
             depths = dict(window)
-            missing = [
-                cid for cid in depths if not await asyncio.to_thread(self._store.has, cid)
-            ]
+            missing = [cid for cid in depths if not await asyncio.to_thread(self._store.has, cid)]
             inner: dict[Cid, bytes] = {}
             if missing:
                 await self._fetch(missing, batch, inner)
@@ -106,9 +104,7 @@ class _Fetcher:
             except ClusterError as error:
                 if error.reason is Reason.STORAGE_FULL:
                     raise
-                log.warning(
-                    "blocks not had", extra={"source": source.name, "error": error.message}
-                )
+                log.warning("blocks not had", extra={"source": source.name, "error": error.message})
                 if error.reason is Reason.BLOCK_MISMATCH:
                     self._sources.remove(source)
             missing = list(wanted)

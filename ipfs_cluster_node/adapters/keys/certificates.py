@@ -85,11 +85,7 @@ def make_tls_key(identity: Identity) -> TlsKey:
     spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     signature = identity.sign(_LIBP2P_PREFIX + spki)
     signed_key = (
-        _SIGNED_KEY_HEAD
-        + _KEY_PROTOBUF_PREFIX
-        + identity.public_key
-        + b"\x04\x40"
-        + signature
+        _SIGNED_KEY_HEAD + _KEY_PROTOBUF_PREFIX + identity.public_key + b"\x04\x40" + signature
     )
     request = (
         x509.CertificateSigningRequestBuilder()

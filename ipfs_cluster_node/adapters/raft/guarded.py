@@ -170,8 +170,8 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
 
     def skip_to(self, index: int) -> None:
         """Take the state up to `index` as applied: a snapshot holds it."""
-        self._SyncObj__raftLastApplied = max(self._SyncObj__raftLastApplied, index)
-        self._SyncObj__raftCommitIndex = max(self._SyncObj__raftCommitIndex, index)
+        self._SyncObj__raftLastApplied = max(self.applied_index, index)
+        self._SyncObj__raftCommitIndex: int = max(self.commit_index, index)
 
     @property
     def applied_index(self) -> int:
@@ -215,7 +215,7 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
             self._SyncObj__raftElectionDeadline = NEVER
         elif self._SyncObj__raftElectionDeadline == NEVER:
             self._SyncObj__raftElectionDeadline = (
-                pysyncobj.syncobj.monotonicTime() + self.conf.raftMinTimeout * (1 + random.random())
+                pysyncobj.syncobj.monotonicTime() + self.conf.raftMinTimeout * (1 + random.random())  # noqa: S311  # Spreads elections, hides nothing.
             )
         self.doTick(0)
 

@@ -188,9 +188,7 @@ class FileJournal(Journal):  # type: ignore[misc]  # PySyncObj has no types.
 
     def last_change_index(self) -> int:
         """Index of the last configuration entry in the log; 0 if there is none."""
-        return next(
-            (i for c, i, _ in reversed(self._entries[1:]) if c[:1] == MEMBERSHIP), 0
-        )
+        return next((i for c, i, _ in reversed(self._entries[1:]) if c[:1] == MEMBERSHIP), 0)
 
     @property
     def dirty(self) -> bool:

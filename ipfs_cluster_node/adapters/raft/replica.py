@@ -130,7 +130,7 @@ class Replica:
             journal=self._journal,
             config=config,
             apply_entry=self._apply_entry,
-            on_snapshot_needed=lambda peer: self._installs.offer(peer),
+            on_snapshot_needed=self._offer_snapshot,
         )
         self._raft.skip_to(snapshot.index)
         self._raft.out.on_members = self._members_changed
@@ -247,7 +247,9 @@ class Replica:
                 async with asyncio.timeout(self._config.connect_timeout.total_seconds()):
                     await self.propose(b"")
             if not self._raft.can_change_voters or (voter in self.voters) != (operation == "add"):
-                raise ClusterError(Reason.UNKNOWN_OUTCOME, "the change is not committed yet; try again")
+                raise ClusterError(
+                    Reason.UNKNOWN_OUTCOME, "the change is not committed yet; try again"
+                )
 
     async def _reach(self, voter: VoterId) -> None:
         link = self._link(voter)
@@ -263,9 +265,7 @@ class Replica:
 
     def _check_removal(self, voter: VoterId) -> None:
         left = self.voters - {voter}
-        connected = 1 + sum(
-            1 for v in left if v in self._links and self._links[v][0].up.is_set()
-        )
+        connected = 1 + sum(1 for v in left if v in self._links and self._links[v][0].up.is_set())
         if voter == self.voter or not left or 2 * connected <= len(left):
             raise ClusterError(
                 Reason.QUORUM_AT_RISK,
@@ -547,7 +547,10 @@ class Replica:
             known = self._links[peer] = (link, task)
         return known[0]
 
-    def _link_changed(self, peer: VoterId, up: bool) -> None:
+    def _offer_snapshot(self, peer: VoterId) -> None:
+        self._installs.offer(peer)
+
+    def _link_changed(self, peer: VoterId, up: bool) -> None:  # noqa: FBT001
         self._raft.connected(peer, up=up)
         self._wake.set()
 

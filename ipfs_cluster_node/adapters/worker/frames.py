@@ -1,5 +1,7 @@
-"""Frames between a node and its handler processes: `header length u32 | body length u32`, then a
-JSON header and a body of bytes. Nothing is ever unpickled.
+"""Frames between a node and its handler processes.
+
+`header length u32 | body length u32`, little endian, then a JSON header and a body of bytes.
+Nothing is ever unpickled.
 """
 
 import json

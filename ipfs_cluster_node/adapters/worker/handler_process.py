@@ -82,7 +82,7 @@ def _serve(
         return _encode(result, task.scratch)
     except TaskError as error:
         return _failure(error.reason, error.message, retryable=error.retryable), b""
-    except Exception as error:  # noqa: BLE001  # Whatever a handler raises is its failure.
+    except Exception as error:  # Whatever a handler raises is its failure.
         traceback.print_exc()
         message = f"{type(error).__name__}: {error}"
         return _failure(Reason.HANDLER_FAILED, message, retryable=True), b""

@@ -1,8 +1,10 @@
 """`data_processing`: SQL over CSV, Parquet or Arrow inputs.
 
-Payload: JSON `{"sql": "SELECT …"}`, or the seed's `{"input_cid": …, "parameters": {"sql": …}}`. Each
-input is a view under its name. Result: a Parquet file, and where it has at most 64 KiB the rows as
-JSON: `{"columns": [{"name", "type"}], "rows": [[…]], "row_count": n}`, else `"rows": null`.
+Payload: JSON `{"sql": "SELECT …"}`, or `{"input_cid": …, "parameters": {"sql": …}}`.
+Each input is a view under its name.
+
+Result: a Parquet file, and where it has at most 64 KiB the rows as JSON:
+`{"columns": [{"name", "type"}], "rows": [[…]], "row_count": n}`, else `"rows": null`.
 
 JSON forms: integers beyond 2^53, decimals, dates, times, UUIDs and intervals as text; bytes as
 base64; NaN and infinities as the texts `NaN`, `Infinity`, `-Infinity`; structs as objects, maps as
@@ -73,9 +75,7 @@ def _sql_of(payload: Any) -> str:
         raise TaskError(Reason.TASK_INPUT_INVALID, expected)
     unknown = set(payload) - {"sql", "input_cid", "parameters"}
     if unknown:
-        raise TaskError(
-            Reason.TASK_INPUT_INVALID, f"{expected}; {sorted(unknown)[0]!r:.80} is not known"
-        )
+        raise TaskError(Reason.TASK_INPUT_INVALID, f"{expected}; {min(unknown)!r:.80} is not known")
     parameters = payload.get("parameters")
     sql = payload.get("sql") or (parameters.get("sql") if isinstance(parameters, dict) else None)
     if not isinstance(sql, str) or not sql.strip() or len(sql) > SQL_CHARS_MAX:
