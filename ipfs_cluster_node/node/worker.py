@@ -184,7 +184,7 @@ class Worker:
                 self._granted += credit
                 grant = pb.WorkerCredit(attempt_count=credit)
                 await call.write(pb.WorkerSessionRequest(credit=grant))
-            while outcomes := self._unsent():
+            if outcomes := self._unsent():
                 await call.write(
                     pb.WorkerSessionRequest(outcomes=pb.AttemptOutcomes(outcomes=outcomes))
                 )
@@ -197,6 +197,9 @@ class Worker:
                     await self._wake.wait()
 
     def _unsent(self) -> list[pb.AttemptOutcome]:
+        # One message at a time: what ends meanwhile goes together in the next, as one commit.
+        if any(held.sent for held in self._held.values()):
+            return []
         batch: list[pb.AttemptOutcome] = []
         batch_bytes = 0
         for held in self._held.values():

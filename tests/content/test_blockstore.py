@@ -1,0 +1,194 @@
+"""Blocks on a real disk: whole or absent, whatever happens meanwhile."""
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from ipfs_cluster_node.adapters.content.blockstore import BATCH_BLOCKS_MAX, BlockStore
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.multiformats import RAW, Cid, cid_of
+from ipfs_cluster_node.core.unixfs import Block
+from tests.support.content import content, fill, holding
+
+
+def make_blocks(count: int, size: int = 100) -> dict[Cid, bytes]:
+    data = content(count * size)
+    pieces = [data[start : start + size] for start in range(0, len(data), size)]
+    return {cid_of(RAW, piece): piece for piece in pieces}
+
+
+def files_in(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.rglob("*") if path.is_file())
+
+
+def open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def test_flushed_blocks_are_there_after_a_restart(tmp_path: Path) -> None:
+    blocks = make_blocks(20)
+    fill(BlockStore(tmp_path), blocks)
+    again = BlockStore(tmp_path)
+    assert {cid: again.get(cid) for cid in blocks} == blocks
+    assert again.size_bytes == 2000
+
+
+def test_a_block_is_one_file_in_a_directory_named_by_its_cid(tmp_path: Path) -> None:
+    [cid] = blocks = make_blocks(1)
+    fill(BlockStore(tmp_path), blocks)
+    assert files_in(tmp_path) == [tmp_path / str(cid)[-3:-1] / str(cid)]
+
+
+def test_a_block_is_not_there_before_the_flush(tmp_path: Path) -> None:
+    store = BlockStore(tmp_path)
+    [(cid, data)] = make_blocks(1).items()
+    with store.batch() as batch:
+        batch.put(Block(cid, data))
+        assert not store.has(cid)
+        assert store.get(cid) is None
+        batch.flush()
+        assert store.has(cid)
+        assert store.get(cid) == data
+
+
+def test_what_was_not_flushed_leaves_nothing(tmp_path: Path) -> None:
+    store = BlockStore(tmp_path)
+    with pytest.raises(KeyError), store.batch() as batch:
+        for cid, data in make_blocks(5).items():
+            batch.put(Block(cid, data))
+        raise KeyError
+    assert files_in(tmp_path) == []
+    assert store.size_bytes == 0
+
+
+def test_a_batch_flushes_itself_so_that_its_open_files_are_bounded(tmp_path: Path) -> None:
+    store = BlockStore(tmp_path)
+    blocks = make_blocks(3 * BATCH_BLOCKS_MAX + 1)
+    before = open_files()
+    with store.batch() as batch:
+        for cid, data in blocks.items():
+            batch.put(Block(cid, data))
+            assert open_files() <= before + BATCH_BLOCKS_MAX
+        assert len(holding(store, blocks)) == 3 * BATCH_BLOCKS_MAX
+    assert open_files() == before
+
+
+CRASH = """
+import os, sys
+from pathlib import Path
+from ipfs_cluster_node.adapters.content.blockstore import BlockStore
+from tests.content.test_blockstore import make_blocks
+from ipfs_cluster_node.core.unixfs import Block
+
+blocks = [Block(cid, data) for cid, data in make_blocks(10).items()]
+with BlockStore(Path(sys.argv[1])).batch() as batch:
+    for block in blocks[:5]:
+        batch.put(block)
+    batch.flush()
+    for block in blocks[5:]:
+        batch.put(block)
+    os._exit(9)
+"""
+
+
+def test_a_crash_leaves_the_flushed_blocks_and_nothing_else(tmp_path: Path) -> None:
+    project = Path(__file__).resolve().parent.parent.parent
+    ended = subprocess.run(
+        [sys.executable, "-c", CRASH, str(tmp_path)], cwd=project, check=False, timeout=60
+    )
+    assert ended.returncode == 9
+    assert len(files_in(tmp_path)) == 10
+    blocks = list(make_blocks(10))
+    store = BlockStore(tmp_path)
+    assert holding(store, blocks) == set(blocks[:5])
+    assert len(files_in(tmp_path)) == 5
+    assert store.size_bytes == 500
+
+
+@pytest.mark.parametrize("damage", [b"", b"short", bytes(100), bytes(5000)])
+def test_a_damaged_block_is_moved_aside_and_can_be_stored_anew(
+    tmp_path: Path, damage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = BlockStore(tmp_path)
+    [(cid, data)] = blocks = list(make_blocks(1).items())
+    fill(store, dict(blocks))
+    [path] = files_in(tmp_path)
+    path.write_bytes(damage)
+    with caplog.at_level(logging.ERROR):
+        assert store.get(cid) is None
+    assert [getattr(record, "cid", None) for record in caplog.records] == [str(cid)]
+    assert not store.has(cid)
+    assert [p.suffix for p in files_in(tmp_path)] == [".damaged"]
+    assert not BlockStore(tmp_path).has(cid)
+    fill(store, dict(blocks))
+    assert store.get(cid) == data
+
+
+def test_a_deleted_block_is_gone_and_its_bytes_are_given_back(tmp_path: Path) -> None:
+    store = BlockStore(tmp_path)
+    first, second = blocks = make_blocks(2)
+    fill(store, blocks)
+    store.delete(first)
+    store.delete(first)
+    assert holding(store, blocks) == {second}
+    assert store.size_bytes == 100
+
+
+def test_the_same_block_twice_is_stored_once(tmp_path: Path) -> None:
+    store = BlockStore(tmp_path)
+    blocks = make_blocks(3)
+    fill(store, blocks)
+    fill(store, blocks)
+    with store.batch() as batch:
+        for cid, data in [*blocks.items(), *blocks.items()]:
+            batch.put(Block(cid, data))
+        batch.flush()
+    assert len(files_in(tmp_path)) == 3
+    assert store.size_bytes == 300
+
+
+def test_batches_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
+    store = BlockStore(tmp_path)
+    blocks = make_blocks(200)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: fill(store, blocks), range(4)))
+    assert {cid: store.get(cid) for cid in blocks} == blocks
+    assert len(files_in(tmp_path)) == 200
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    directory = tmp_path / "small"
+    directory.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(directory)]
+    if os.geteuid() != 0 or subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    yield directory
+    subprocess.run(["umount", str(directory)], check=True)
+
+
+def test_a_full_disk_is_named_and_no_half_block_stays(small_disk: Path) -> None:
+    store = BlockStore(small_disk)
+    blocks = make_blocks(6, size=300_000)
+    with pytest.raises(ClusterError) as refused, store.batch() as batch:
+        for cid, data in blocks.items():
+            batch.put(Block(cid, data))
+            batch.flush()
+    assert refused.value.reason is Reason.STORAGE_FULL
+    kept = holding(store, blocks)
+    assert 1 <= len(kept) < 6
+    assert all(store.get(cid) == blocks[cid] for cid in kept)
+    assert len(files_in(small_disk)) == len(kept)
+    assert store.size_bytes == 300_000 * len(kept)
+    # Once there is room again, work goes on.
+    for cid in kept:
+        store.delete(cid)
+    missing = {cid: data for cid, data in blocks.items() if cid not in kept}
+    fill(store, dict([*missing.items()][:2]))
+    assert len(holding(store, blocks)) == 2
