@@ -23,15 +23,16 @@ from ipfs_cluster_node.client.client import Client, task_spec
 from ipfs_cluster_node.codec.members import liveness_name, role_name
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.model import Task, TaskState
-from scripts.lib.demo_data import flights_csv
 
 SMALL_TASKS: Final = 200
 WAIT: Final = timedelta(seconds=60)
 WATCH_SECONDS: Final = 0.5
 ROWS_SHOWN: Final = 20
+DEFAULT_FILE: Final = Path(__file__).parent / "data" / "weather.csv"
 DEFAULT_SQL: Final = """
-    SELECT carrier, count(*) AS flights, round(avg(dep_delay), 2) AS mean_delay_minutes
-    FROM input WHERE dep_delay IS NOT NULL GROUP BY carrier ORDER BY flights DESC
+    SELECT origin, month, count(*) AS hours, round(avg(temp), 2) AS mean_temp_fahrenheit,
+           max(wind_speed) AS max_wind_mph
+    FROM input GROUP BY origin, month ORDER BY origin, month
 """
 
 console = Console(highlight=False, soft_wrap=True)
@@ -202,7 +203,9 @@ def _plain(row: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def main() -> int:
-    path, sql = (Path(sys.argv[1]), sys.argv[2]) if len(sys.argv) == 3 else (flights_csv(), DEFAULT_SQL)
+    path, sql = (DEFAULT_FILE, DEFAULT_SQL)
+    if len(sys.argv) == 3:
+        path, sql = Path(sys.argv[1]), sys.argv[2]
     root = Path(tempfile.mkdtemp(prefix="ipfs-cluster-node-demo-"))
     try:
         asyncio.run(run(path, sql, root))

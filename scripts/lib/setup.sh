@@ -39,5 +39,5 @@ set_up() {
       -r "requirements/$profile.txt"
     .venv/bin/uv pip install -q --python .venv/bin/python --no-deps --no-build-isolation -e .
     echo "$want" >"$stamp"
-  ) 9>.venv/.lock
+  ) 9>.venv/.set-up.lock  # Not .lock, which is uv's own.
 }
