@@ -30,8 +30,9 @@ WATCH_SECONDS: Final = 0.5
 ROWS_SHOWN: Final = 20
 DEFAULT_FILE: Final = Path(__file__).parent / "data" / "weather.csv"
 DEFAULT_SQL: Final = """
-    SELECT origin, month, count(*) AS hours, round(avg(temp), 2) AS mean_temp_fahrenheit,
-           max(wind_speed) AS max_wind_mph
+    SELECT origin, month, count(*) AS hours,
+           round(avg(try_cast(temp AS DOUBLE)), 2) AS mean_temp_fahrenheit,
+           max(try_cast(wind_speed AS DOUBLE)) AS max_wind_mph
     FROM input GROUP BY origin, month ORDER BY origin, month
 """
 
@@ -148,7 +149,10 @@ async def check_results(
     )
     if listed != Counter([query, *small]):
         raise DemoError(f"{sum(listed.values())} results for {1 + len(small)} tasks")
-    say(f"{sum(listed.values())} results for {1 + len(small)} tasks, each exactly once", "bold green")
+    say(
+        f"{sum(listed.values())} results for {1 + len(small)} tasks, each exactly once",
+        "bold green",
+    )
 
 
 async def show_result(client: Client, task: Task, path: Path, sql: str) -> None:
@@ -188,7 +192,9 @@ def same_rows(ours: Iterable[tuple[Any, ...]], theirs: Iterable[tuple[Any, ...]]
         len(a) == len(b)
         and all(
             math.isclose(x, y, rel_tol=1e-9, abs_tol=1e-12)
-            if isinstance(x, float) and isinstance(y, float) and not (math.isnan(x) or math.isnan(y))
+            if isinstance(x, float)
+            and isinstance(y, float)
+            and not (math.isnan(x) or math.isnan(y))
             else repr(x) == repr(y)
             for x, y in zip(a, b, strict=True)
         )
