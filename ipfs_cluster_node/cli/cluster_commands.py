@@ -25,7 +25,7 @@ class DurationType(click.ParamType[timedelta]):
 
     def convert(self, value: Any, param: Any, ctx: Any) -> timedelta:
         """Read a duration."""
-        from ipfs_cluster_node.config.units import parse_duration  # noqa: PLC0415
+        from ipfs_cluster_node.config.units import parse_duration
 
         try:
             return value if isinstance(value, timedelta) else parse_duration(value)
@@ -65,7 +65,7 @@ def node() -> None:
 @reporting
 def list_nodes(profile: str | None, *, as_json: bool) -> None:
     """List the nodes."""
-    from ipfs_cluster_node.codec.members import liveness_name, role_name  # noqa: PLC0415
+    from ipfs_cluster_node.codec.members import liveness_name, role_name
 
     nodes = run_client(profile, lambda client: client.list_nodes())
     if as_json:
@@ -98,7 +98,7 @@ def get_health(profile: str | None, node_id: str, *, as_json: bool) -> None:
     """Ask one node how it is."""
 
     async def ask(client: Any) -> Any:
-        from ipfs_cluster_node.core.errors import ClusterError, Reason  # noqa: PLC0415
+        from ipfs_cluster_node.core.errors import ClusterError, Reason
 
         for each in await client.list_nodes():
             if each.node_id == node_id and each.endpoints:
@@ -224,9 +224,9 @@ def state(profile: str | None, table: str, *, save: Path | None, as_json: bool) 
 
 
 def _save(table: Any, path: Path) -> None:
-    from pyarrow import csv, feather, parquet  # noqa: PLC0415  # Heavy.
+    from pyarrow import csv, feather, parquet  # Heavy.
 
-    from ipfs_cluster_node.core.errors import ClusterError, Reason  # noqa: PLC0415
+    from ipfs_cluster_node.core.errors import ClusterError, Reason
 
     match path.suffix:
         case ".parquet":

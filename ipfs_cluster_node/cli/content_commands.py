@@ -29,8 +29,8 @@ def _bar(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
     if not sys.stderr.isatty():
         yield lambda _done: None
         return
-    from rich.console import Console  # noqa: PLC0415
-    from rich.progress import (  # noqa: PLC0415
+    from rich.console import Console
+    from rich.progress import (
         BarColumn,
         DownloadColumn,
         Progress,
@@ -88,7 +88,7 @@ def get_content(profile: str | None, cid: str, *, output: Path | None, as_json: 
     """
 
     async def receive(client: Any) -> int:
-        from ipfs_cluster_node.cli.verified import verified  # noqa: PLC0415
+        from ipfs_cluster_node.cli.verified import verified
 
         pieces = verified(cid, client.get_content(cid))
         if str(output) == "-":
@@ -97,7 +97,7 @@ def get_content(profile: str | None, cid: str, *, output: Path | None, as_json: 
                 out.write(data)
                 done += len(data)
             return done
-        from ipfs_cluster_node.adapters.content.files import write_pieces  # noqa: PLC0415
+        from ipfs_cluster_node.adapters.content.files import write_pieces
 
         with _bar("get", None) as on_progress:
             return await write_pieces(pieces, target, on_progress)

@@ -30,7 +30,7 @@ def dev(*, masters: int, workers: int, directory: Path | None, profile_name: str
 
 
 async def _dev(masters: int, workers: int, directory: Path | None, profile_name: str) -> None:
-    from ipfs_cluster_node.cli.local_cluster import LocalCluster  # noqa: PLC0415
+    from ipfs_cluster_node.cli.local_cluster import LocalCluster
 
     root = directory or Path(tempfile.mkdtemp(prefix="ipfs-cluster-node-dev-"))
     stop = asyncio.Event()

@@ -72,7 +72,7 @@ def init(
     Makes the cluster's certificate authority, the node's identity and certificate, and a client
     identity for you, with a profile that the other commands use. Then run `serve`.
     """
-    from ipfs_cluster_node.node.setup import init_cluster  # noqa: PLC0415
+    from ipfs_cluster_node.node.setup import init_cluster
 
     place = Home.find(home)
     made = init_cluster(place, node_settings(role="master", **where), cluster_name=cluster_name)
@@ -104,7 +104,7 @@ def join(
     The token says whether it becomes a master, a worker, a leecher or a client. A node then runs
     `serve`; a client has its profile at once.
     """
-    from ipfs_cluster_node.node.setup import join_cluster  # noqa: PLC0415
+    from ipfs_cluster_node.node.setup import join_cluster
 
     place = Home.find(home)
     text = sys.stdin.readline().strip() if token == "-" else token  # noqa: S105
@@ -161,7 +161,7 @@ def serve(
 
     Prints one line of JSON with `"event": "ready"` once it listens; the log goes to standard error.
     """
-    from ipfs_cluster_node.cli.logs import set_up_logging  # noqa: PLC0415
+    from ipfs_cluster_node.cli.logs import set_up_logging
 
     set_up_logging(log_level)
     place = Home.find(home)
@@ -174,7 +174,7 @@ def serve(
 
 
 async def _serve(home: Home, settings: Settings) -> None:
-    from ipfs_cluster_node.node.node import Node  # noqa: PLC0415
+    from ipfs_cluster_node.node.node import Node
 
     node = Node(home, settings)
 

@@ -74,9 +74,9 @@ def reporting(function: Function) -> Function:
 
 def run_client(profile: str | None, operation: Callable[[Any], Coroutine[Any, Any, Any]]) -> Any:
     """Run an operation of the client."""
-    import asyncio  # noqa: PLC0415  # `--help` needs neither.
+    import asyncio  # `--help` needs neither.
 
-    from ipfs_cluster_node.client.client import Client  # noqa: PLC0415
+    from ipfs_cluster_node.client.client import Client
 
     async def run() -> Any:
         async with Client.from_profile(profile) as client:
@@ -97,9 +97,9 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
         for row in rows:
             click.echo("\t".join(str(cell) for cell in row))
         return
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
     table = Table(title=title, title_justify="left")
     for column in columns:
@@ -112,7 +112,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
 
 def message_document(message: Any) -> Any:
     """A protobuf message as a JSON document."""
-    from google.protobuf.json_format import MessageToDict  # noqa: PLC0415
+    from google.protobuf.json_format import MessageToDict
 
     return MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True

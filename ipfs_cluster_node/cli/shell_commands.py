@@ -25,9 +25,9 @@ def completion(shell: str) -> None:
 
     For bash: ipfs-cluster-node completion bash >> ~/.bash_completion
     """
-    from click.shell_completion import get_completion_class  # noqa: PLC0415
+    from click.shell_completion import get_completion_class
 
-    from ipfs_cluster_node.cli.main import main  # noqa: PLC0415
+    from ipfs_cluster_node.cli.main import main
 
     kind = get_completion_class(shell)
     assert kind is not None

@@ -127,7 +127,7 @@ def list_tasks(
     profile: str | None, *, states: tuple[str, ...], task_type: str, limit: int, as_json: bool
 ) -> None:
     """List tasks, the newest first."""
-    from ipfs_cluster_node.core.model import TaskState  # noqa: PLC0415
+    from ipfs_cluster_node.core.model import TaskState
 
     found = run_client(
         profile,
@@ -165,7 +165,7 @@ def watch_tasks(
     profile: str | None, task_ids: tuple[str, ...], *, timeout: timedelta, as_json: bool
 ) -> None:
     """Print each change of tasks until all have ended."""
-    from ipfs_cluster_node.codec.tasks import task_from_proto  # noqa: PLC0415
+    from ipfs_cluster_node.codec.tasks import task_from_proto
 
     async def watch(client: Any) -> bool:
         all_succeeded = True
@@ -246,7 +246,7 @@ def _document(each: Any) -> dict[str, Any]:
 
 def _data(result: Any) -> Any:
     """Inline data for JSON: JSON as it is, text as text, other bytes in base64."""
-    import base64  # noqa: PLC0415
+    import base64
 
     if result.content_type == "application/json":
         return json.loads(result.data) if result.data else None

@@ -387,7 +387,7 @@ def _endpoints_in(machine: ClusterMachine, node_id: NodeId) -> tuple[str, ...]:
 
 
 def _ca_pin(ca_pem: bytes) -> str:
-    from cryptography.x509 import load_pem_x509_certificate  # noqa: PLC0415
+    from cryptography.x509 import load_pem_x509_certificate
 
     return spki_pin(load_pem_x509_certificate(ca_pem))
 

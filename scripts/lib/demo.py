@@ -157,8 +157,8 @@ async def check_results(
 
 async def show_result(client: Client, task: Task, path: Path, sql: str) -> None:
     assert task.result is not None
-    import duckdb  # noqa: PLC0415
-    import pyarrow.parquet as pq  # noqa: PLC0415
+    import duckdb
+    import pyarrow.parquet as pq
 
     parquet = path_of_result = Path(tempfile.mkdtemp()) / "result.parquet"
     try:

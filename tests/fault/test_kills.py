@@ -1,7 +1,7 @@
 """One long run on one cluster under steady work, with nodes killed in every phase of it.
 
-`IPFS_CLUSTER_NODE_KILLS=60 scripts/test tests/fault/test_kills.py` is the whole of it;
-`IPFS_CLUSTER_NODE_SEED` chooses another one.
+`KILLS=60 scripts/test tests/fault/test_kills.py` is the whole of it;
+`KILL_SEED` chooses another one.
 """
 
 import asyncio
@@ -21,8 +21,8 @@ from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.model import TaskState
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 
-KILLS = int(os.environ.get("IPFS_CLUSTER_NODE_KILLS", "12"))
-SEED = int(os.environ.get("IPFS_CLUSTER_NODE_SEED", "1"))
+KILLS = int(os.environ.get("KILLS", "12"))
+SEED = int(os.environ.get("KILL_SEED", "1"))
 LONG = timedelta(seconds=90)
 PHASES = ("content add", "submit", "assign", "run", "result upload", "commit")
 SLOW_SQL = "SELECT sum(a * b) FROM input, range(3000000) t(b)"

@@ -45,7 +45,7 @@ MESSAGE_CHARS_MAX: Final = 500
 @task_handler("data_processing")
 def data_processing(task: TaskContext) -> TaskResult:
     """Run the payload's SQL over the inputs."""
-    import duckdb  # noqa: PLC0415  # 0.2 s that other handlers need not pay.
+    import duckdb  # 0.2 s that other handlers need not pay.
 
     sql = _sql_of(task.json())
     connection = duckdb.connect(":memory:")
@@ -140,8 +140,8 @@ def _sniff(head: bytes) -> str:
 
 
 def _arrow_to_parquet(path: Path, target: Path, *, is_file: bool) -> None:
-    import pyarrow as pa  # noqa: PLC0415
-    import pyarrow.parquet as pq  # noqa: PLC0415
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     try:
         with pa.OSFile(str(path)) as source:
@@ -163,8 +163,8 @@ def _arrow_to_parquet(path: Path, target: Path, *, is_file: bool) -> None:
 
 
 def _run(connection: Any, statement: Any, target: Path) -> TaskResult:
-    import pyarrow as pa  # noqa: PLC0415
-    import pyarrow.parquet as pq  # noqa: PLC0415
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     reader = connection.execute(statement).to_arrow_reader(BATCH_ROWS)
     columns = [{"name": field.name, "type": str(field.type)} for field in reader.schema]
