@@ -1,0 +1,29 @@
+"""The docs speak of what is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ipfs_cluster_node.cli.output import EXIT_BY_REASON
+from ipfs_cluster_node.core.errors import Reason
+
+ROOT = Path(__file__).parents[2]
+NAMED = re.findall(r"`([\w/]+\.py)::(\w+)`", (ROOT / "docs/request-paths.md").read_text())
+
+
+@pytest.mark.parametrize(("path", "name"), sorted(set(NAMED)))
+def test_every_name_of_the_request_paths_exists(path: str, name: str) -> None:
+    source = (ROOT / path).read_text()
+    assert re.search(rf"^\s*(async def|def|class) {name}\b|^{name}\b", source, re.MULTILINE)
+
+
+def test_every_reason_and_exit_status_is_documented() -> None:
+    text = (ROOT / "docs/errors.md").read_text()
+    assert [reason for reason in Reason if f"| `{reason}` |" not in text] == []
+    assert [s for s in set(EXIT_BY_REASON.values()) if f"| {s} |" not in text] == []
+
+
+def test_every_link_of_the_readme_leads_somewhere() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text())
+    assert [link for link in links if not (ROOT / link).exists()] == []
