@@ -75,20 +75,28 @@ class Connection:
             self._channels[target] = channel
         return channel
 
-    async def unary(self, method: Callable[..., Any], request: Any, *, timeout: float) -> Any:
+    async def unary(
+        self,
+        method: Callable[..., Any],
+        request: Any,
+        *,
+        timeout: float,
+        attempt_timeout: float = ATTEMPT_SECONDS_MAX,
+    ) -> Any:
         """Call a method of a stub class at the leader.
 
         Args:
             method: Takes a channel, gives the multicallable.
             request: Safe to repeat.
             timeout: Seconds for all attempts together.
+            attempt_timeout: Seconds for one node to answer.
 
         Raises:
             ClusterError: What the leader answered, or why it could not be reached.
         """
 
         async def call(channel: grpc.aio.Channel, seconds: float) -> Any:
-            return await method(channel)(request, timeout=min(seconds, ATTEMPT_SECONDS_MAX))
+            return await method(channel)(request, timeout=min(seconds, attempt_timeout))
 
         return await self.following(call, timeout=timeout)
 

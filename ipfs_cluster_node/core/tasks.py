@@ -126,6 +126,8 @@ class TaskTable:
         if outcome.failure is None:
             self._end(replace(task, state=TaskState.SUCCEEDED, result=outcome.result), at_ms)
             return True
+        if outcome.failure.reason is Reason.WORKER_LOST:
+            return self.lose(outcome.id, at_ms)  # Its worker had to give it up: no failure of its.
         failed = replace(task, failure=outcome.failure, failed_count=task.failed_count + 1)
         if outcome.retryable and failed.failed_count < task.spec.attempt_count_max:
             self._put(replace(failed, state=TaskState.PENDING))

@@ -16,7 +16,9 @@ from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub
 log = logging.getLogger(__name__)
 
 CALL_SECONDS_MAX: Final = 10.0
-RETRY_SECONDS: Final = 0.5
+HEARTBEAT_ATTEMPT_SECONDS_MAX: Final = 1.0
+"""A node that does not answer must not use up the lease."""
+RETRY_SECONDS: Final = 0.2
 HEARTBEATS_PER_LEASE: Final = 5
 HEARTBEAT_SECONDS_MAX: Final = 1.0
 
@@ -78,6 +80,7 @@ class Uplink:
             lambda channel: MembershipServiceStub(channel).Heartbeat,
             pb.HeartbeatRequest(running_attempt_count=self._running_count()),
             timeout=CALL_SECONDS_MAX,
+            attempt_timeout=HEARTBEAT_ATTEMPT_SECONDS_MAX,
         )
         lease_seconds = response.node_lease.ToTimedelta().total_seconds()
         # Counted from before the call: the leader counts from later, so it never ends first.

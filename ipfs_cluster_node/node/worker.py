@@ -1,6 +1,7 @@
 """A worker's side: the session with the leader, attempts with their inputs and results."""
 
 import asyncio
+import errno
 import json
 import logging
 import shutil
@@ -225,7 +226,17 @@ class Worker:
             await asyncio.sleep(FENCE_INTERVAL_SECONDS)
             if not self._uplink.lease_holds and self.running_count:
                 log.warning("lease lost, attempts killed", extra={"count": self.running_count})
-                self._drop([a for a, held in self._held.items() if held.outcome is None])
+                for attempt, held in self._held.items():
+                    if held.outcome is None:
+                        held.task.cancel()
+                        # Reported when the leader is back: it may believe that they still run.
+                        held.outcome = _failed(
+                            attempt,
+                            Reason.WORKER_LOST,
+                            "the worker's lease ran out",
+                            retryable=True,
+                        )
+                self._wake.set()
 
     # One attempt.
 
@@ -239,15 +250,18 @@ class Worker:
                 outcome = _failed(
                     attempt, error.reason, error.message, retryable=error.reason in RETRYABLE_FETCH
                 )
-            except OSError as error:
-                reason = Reason.STORAGE_FULL if error.errno == 28 else Reason.INTERNAL
+            except Exception as error:
+                # An attempt that ended without an outcome would stay assigned for ever.
+                log.exception("attempt failed in the worker", extra={"task_id": attempt.task_id})
+                full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+                reason = Reason.STORAGE_FULL if full else Reason.INTERNAL
                 outcome = _failed(attempt, reason, f"the worker failed: {error}", retryable=True)
             finally:
                 if scratch.exists():
                     await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
             self._seconds_mean += 0.2 * (monotonic() - began - self._seconds_mean)
         held = self._held.get(attempt)
-        if held is not None:
+        if held is not None and held.outcome is None:
             held.outcome = outcome
             self._wake.set()
 

@@ -20,7 +20,7 @@ def test_every_name_of_the_request_paths_exists(path: str, name: str) -> None:
 
 def test_every_reason_and_exit_status_is_documented() -> None:
     text = (ROOT / "docs/errors.md").read_text()
-    assert [reason for reason in Reason if f"| `{reason}` |" not in text] == []
+    assert [r for r in Reason if f"| `{r.value}` |" not in text] == []
     assert [s for s in set(EXIT_BY_REASON.values()) if f"| {s} |" not in text] == []
 
 

@@ -123,7 +123,7 @@ def open_channel(
         ("grpc.enable_retries", 0),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 1000),
-        ("grpc.max_reconnect_backoff_ms", 2000),
+        ("grpc.max_reconnect_backoff_ms", 500),
     ]
     if node_id is not None:
         options.append(("grpc.ssl_target_name_override", tls_name(node_id)))

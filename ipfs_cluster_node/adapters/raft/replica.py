@@ -146,6 +146,7 @@ class Replica:
         self._inbound: dict[VoterId, object] = {}
         self._waiting: deque[_Proposal] = deque()
         self._in_flight: tuple[bytes, list[_Proposal]] | None = None
+        self._in_flight_term = 0
         self._batch_count = 0
         self._done: list[tuple[_Proposal, object]] = []
         self._links: dict[VoterId, tuple[Link, asyncio.Task[None]]] = {}
@@ -377,6 +378,7 @@ class Replica:
         if not batch:
             return False
         self._in_flight = (identity, batch)
+        self._in_flight_term = self.term
         self._raft._applyCommand(bytes(entry), None, REGULAR[0])
         return True
 
@@ -404,17 +406,20 @@ class Replica:
             return ClusterError(Reason.INTERNAL, "the command could not be applied; see the log")
 
     def _watch_leadership(self) -> None:
+        if not self._raft._isLeader() or self._in_flight_term != self.term:
+            # Also where this node led without serving yet: what it proposed may be lost.
+            self._fail_proposals()
         leads = self.is_leader
         if leads == self._was_leader:
             return
         self._was_leader = leads
         log.info("leadership changed", extra={"leads": leads, "term": self.term})
-        if not leads:
-            self._fail_proposals()
         self._installs.forget_offers()
         self.on_leadership(leads, self.term)
 
     def _fail_proposals(self) -> None:
+        if self._in_flight is None and (not self._waiting or self._raft._isLeader()):
+            return
         if self._in_flight is not None:
             unknown = ClusterError(
                 Reason.UNKNOWN_OUTCOME,
@@ -423,7 +428,7 @@ class Replica:
             )
             self._done += [(proposal, unknown) for proposal in self._in_flight[1]]
             self._in_flight = None
-        while self._waiting:
+        while self._waiting and (self.failed is not None or not self._raft._isLeader()):
             lost = ClusterError(Reason.NO_LEADER, "this node leads no more; try again in a moment")
             self._done.append((self._waiting.popleft(), lost))
         self._wake.set()
