@@ -1,0 +1,267 @@
+"""Each guard around PySyncObj, by the number of its hazard in docs/consensus.md."""
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pysyncobj.syncobj
+import pytest
+
+from ipfs_cluster_node.adapters.raft import guarded
+from ipfs_cluster_node.adapters.raft.config import RaftConfig
+from ipfs_cluster_node.adapters.raft.guarded import ConsensusViolationError, GuardedSyncObj
+from ipfs_cluster_node.adapters.raft.journal import MEMBERSHIP, REGULAR, FileJournal
+from ipfs_cluster_node.adapters.raft.messages import decode_message, encode_message
+from ipfs_cluster_node.core.ids import VoterId
+from ipfs_cluster_node.v1 import raft_pb2 as pb
+
+SELF, *OTHERS = (VoterId(f"{name}.1") for name in "abcde")
+B, C, D, E = OTHERS
+
+
+class Host:
+    """One guarded PySyncObj without network; what it sends is read off `sent`."""
+
+    def __init__(self, directory: Path, voters: list[VoterId]) -> None:
+        self.applied: list[bytes] = []
+        self.snapshots_needed: list[VoterId] = []
+        self.journal = FileJournal(directory / "journal", base_voters=frozenset(voters))
+        self.raft = GuardedSyncObj(
+            voter=SELF,
+            journal=self.journal,
+            config=RaftConfig(),
+            apply_entry=lambda _index, command: self.applied.append(command),
+            on_snapshot_needed=self.snapshots_needed.append,
+        )
+        for voter in voters:
+            if voter != SELF:
+                self.raft.connected(voter, up=True)
+
+    def sent(self, kind: str) -> list[Any]:
+        taken, self.raft.out.outbox = self.raft.out.outbox, []
+        return [
+            (message.term, getattr(message, kind))
+            for _, message in taken
+            if message.WhichOneof("kind") == kind
+        ]
+
+    def campaign(self) -> int:
+        """Let the election timeout pass; returns the term of the candidacy."""
+        self.raft._SyncObj__raftElectionDeadline = 0
+        self.raft.tick()
+        return int(self.raft._getTerm())
+
+    def lead(self, votes: list[VoterId]) -> int:
+        term = self.campaign()
+        for voter in votes:
+            self.raft.receive(voter, {"type": "response_vote", "term": term})
+        assert self.raft._isLeader()
+        self.sent("append_entries")
+        return term
+
+    def append(
+        self,
+        sender: VoterId,
+        term: int,
+        previous: tuple[int, int],
+        entries: list[tuple[int, int]],
+        commit: int = 1,
+    ) -> None:
+        self.raft.receive(
+            sender,
+            {
+                "type": "append_entries",
+                "term": term,
+                "commit_index": commit,
+                "prevLogIdx": previous[0],
+                "prevLogTerm": previous[1],
+                "entries": [(REGULAR + b"%d.%d" % e, *e) for e in entries],
+            },
+        )
+
+    def log(self) -> list[tuple[int, int]]:
+        return [(index, term) for _, index, term in self.journal[:]]
+
+
+@pytest.fixture
+def host_of(tmp_path: Path) -> Callable[..., Host]:
+    def make(*voters: VoterId) -> Host:
+        return Host(tmp_path, [SELF, *(voters or (B, C))])
+
+    return make
+
+
+def test_the_private_members_that_are_used_exist(host_of: Callable[..., Host]) -> None:
+    raft = host_of().raft
+    plain = pysyncobj.SyncObj
+    assert [name for name in guarded.PRIVATE_MEMBERS if not hasattr(raft, name)] == []
+    assert [name for name in guarded.PRIVATE_METHODS if not hasattr(plain, name)] == []
+
+
+def test_h1_an_old_append_cuts_nothing_that_agrees(host_of: Callable[..., Host]) -> None:
+    host = host_of()
+    host.append(B, 1, (1, 0), [(n, 1) for n in range(2, 12)], commit=11)
+    host.raft.tick()
+    host.append(B, 1, (1, 0), [(2, 1), (3, 1)])  # A late duplicate.
+    host.append(B, 1, (4, 1), [])  # A heartbeat behind the end.
+    assert host.journal.last_index == 11
+
+
+def test_h1_a_conflict_is_replaced_and_a_committed_entry_never(
+    host_of: Callable[..., Host],
+) -> None:
+    host = host_of()
+    host.append(B, 1, (1, 0), [(2, 1), (3, 1)])
+    host.append(C, 2, (2, 1), [(3, 2)], commit=3)
+    assert host.log()[-1] == (3, 2)
+    with pytest.raises(ConsensusViolationError):
+        host.append(B, 3, (2, 1), [(3, 3)])
+
+
+def test_h2_an_acknowledgement_of_an_earlier_term_or_of_a_stranger_counts_not(
+    host_of: Callable[..., Host],
+) -> None:
+    host = host_of()
+    term = host.lead([B])
+    last = host.journal.last_index
+    ack = {"type": "next_node_idx", "next_node_idx": last + 1, "reset": False, "success": True}
+    host.raft.receive(B, {**ack, "term": term - 1})
+    host.raft.receive(VoterId("stranger.1"), {**ack, "term": term})
+    host.raft.tick()
+    assert host.raft.commit_index < last
+    host.raft.receive(B, {**ack, "term": term})
+    host.raft.tick()
+    assert host.raft.commit_index == last
+
+
+def test_h2_what_we_acknowledge_carries_the_term(host_of: Callable[..., Host]) -> None:
+    host = host_of()
+    host.append(B, 4, (1, 0), [(2, 4)])
+    [(term, result)] = host.sent("append_result")
+    assert (term, result.success, result.next_index) == (4, True, 3)
+
+
+def test_h3_a_tail_that_was_not_compared_is_not_acknowledged(
+    host_of: Callable[..., Host],
+) -> None:
+    host = host_of()
+    host.append(B, 1, (1, 0), [(n, 1) for n in range(2, 9)])
+    host.sent("append_result")
+    host.append(C, 2, (1, 0), [(2, 1), (3, 1)], commit=8)
+    [(_, result)] = host.sent("append_result")
+    assert result.next_index == 4
+    assert host.raft.commit_index == 3
+
+
+def test_h4_a_voter_counts_once_and_a_stranger_never(host_of: Callable[..., Host]) -> None:
+    host = host_of(B, C, D, E)
+    vote = {"type": "response_vote", "term": host.campaign()}
+    for sender in (B, B, B, VoterId("stranger.1")):
+        host.raft.receive(sender, vote)
+    led = [host.raft._isLeader()]
+    host.raft.receive(C, vote)
+    led.append(host.raft._isLeader())
+    assert led == [False, True]
+
+
+def test_h5_a_message_before_a_snapshot_commits_nothing(host_of: Callable[..., Host]) -> None:
+    host = host_of()
+    host.append(B, 1, (1, 0), [(2, 1), (3, 1)])
+    host.raft.receive(C, {"type": "append_entries", "term": 2, "commit_index": 3})
+    assert host.raft.commit_index == 1
+    assert not any(result.success for _, result in host.sent("append_result")[1:])
+
+
+def test_h7_an_index_is_committed_only_as_far_as_the_journal_knows(
+    host_of: Callable[..., Host], tmp_path: Path
+) -> None:
+    host = host_of()
+    host.append(B, 1, (1, 0), [(2, 1)], commit=2)
+    host.journal.write_and_sync(host.journal.take_pending())
+    again = Host(tmp_path, [SELF, B, C])
+    assert again.raft.commit_index == 1  # Learned again, never believed.
+
+
+def test_h12_no_second_change_before_the_first_is_committed(
+    host_of: Callable[..., Host],
+) -> None:
+    host = host_of()
+    term = host.lead([B])
+    assert not host.raft.can_change_voters  # This term's no-op is not committed.
+    ack = {"type": "next_node_idx", "reset": False, "success": True, "term": term}
+    host.raft.receive(B, {**ack, "next_node_idx": host.journal.last_index + 1})
+    host.raft.tick()
+    assert host.raft.can_change_voters
+    host.raft._applyCommand(f"add {D}".encode(), None, MEMBERSHIP[0])
+    host.raft.tick()
+    assert D in host.raft.others
+    assert not host.raft.can_change_voters
+
+
+def test_h17_and_h22_nothing_is_unpickled_and_nothing_else_travels(
+    host_of: Callable[..., Host],
+) -> None:
+    host = host_of()
+    with pytest.raises(ConsensusViolationError):
+        pysyncobj.syncobj.pickle.loads(pickle.dumps("x"))
+    for message in (
+        {"type": "apply_command", "command": b"\x02evil"},
+        {"type": "timeout_now", "term": 9},
+        {"type": "append_entries", "transmission": "start", "data": b"", "term": 1},
+    ):
+        assert encode_message(message, 1) is None
+    version = pb.RaftMessage(term=1)
+    version.append_entries.previous_index = 1
+    version.append_entries.entries.add(index=2, term=1, command=b"\x03evil")
+    assert decode_message(version) is None
+    gap = pb.RaftMessage(term=1)
+    gap.append_entries.previous_index = 1
+    gap.append_entries.entries.add(index=5, term=1, command=b"\x00")
+    assert decode_message(gap) is None
+    assert decode_message(pb.RaftMessage(term=1)) is None
+    host.raft.receive(
+        VoterId("stranger.1"),
+        {"type": "next_node_idx", "term": 0, "next_node_idx": 9, "reset": True, "success": True},
+    )
+
+
+def test_h21_a_node_that_no_configuration_names_does_not_campaign(tmp_path: Path) -> None:
+    host = Host(tmp_path, [B, C])
+    host.raft.connected(B, up=True)
+    assert host.campaign() == 0
+
+
+def test_h24_an_acknowledgement_sends_nothing_again(host_of: Callable[..., Host]) -> None:
+    host = host_of()
+    term = host.lead([B])
+    for _ in range(3):
+        host.raft._applyCommand(b"x", None, REGULAR[0])
+        host.raft.tick()
+    host.sent("append_entries")
+    ack = {"type": "next_node_idx", "reset": False, "success": True, "term": term}
+    host.raft.receive(B, {**ack, "next_node_idx": 3})
+    host.raft.tick()
+    again = [e for _, append in host.sent("append_entries") for e in append.entries]
+    assert again == []
+
+
+def test_a_follower_that_needs_a_snapshot_is_told_of_once_a_round(
+    host_of: Callable[..., Host],
+) -> None:
+    host = host_of()
+    term = host.lead([B])
+    for _ in range(5):
+        host.raft._applyCommand(b"x", None, REGULAR[0])
+        host.raft.tick()
+    ack = {"type": "next_node_idx", "reset": False, "success": True, "term": term}
+    host.raft.receive(B, {**ack, "next_node_idx": host.journal.last_index + 1})
+    host.raft.tick()
+    host.journal.write_and_sync(host.journal.take_pending())
+    host.journal.trim(host.raft.commit_index, frozenset({SELF, B, C}))
+    host.raft.receive(C, {**ack, "success": False, "reset": True, "next_node_idx": 2})
+    host.sent("append_entries")
+    host.raft._SyncObj__newAppendEntriesTime = 0
+    host.raft.tick()
+    assert host.snapshots_needed == [C]
+    assert len(host.sent("append_entries")) <= 4

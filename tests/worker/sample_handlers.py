@@ -1,0 +1,71 @@
+"""Handlers that behave badly, each in its way."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+from ipfs_cluster_node.tasks import TaskContext, TaskResult, task_handler
+
+
+@task_handler("sleep")
+def sleep(task: TaskContext) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(60)
+
+
+@task_handler("leave_children")
+def leave_children(task: TaskContext) -> str:
+    child = subprocess.Popen(
+        [sys.executable, "-c", "import os,time; os.fork() or os.setsid(); time.sleep(60)"],
+        start_new_session=True,
+    )
+    if task.payload == b"stay":
+        time.sleep(60)
+    return str(child.pid)
+
+
+@task_handler("exit")
+def leave(task: TaskContext) -> None:
+    os._exit(3)
+
+
+@task_handler("raise")
+def fail(task: TaskContext) -> None:
+    raise RuntimeError("as asked")
+
+
+@task_handler("unserialisable")
+def unserialisable(task: TaskContext) -> Any:
+    return object()
+
+
+@task_handler("flood")
+def flood(task: TaskContext) -> str:
+    for _ in range(2000):
+        print("x" * 10_000)
+    return "done"
+
+
+@task_handler("large")
+def large(task: TaskContext) -> TaskResult:
+    path = task.scratch / "large"
+    path.write_bytes(bytes(5_000_000))
+    return TaskResult(file=path)
+
+
+@task_handler("outside")
+def outside(task: TaskContext) -> TaskResult:
+    from pathlib import Path
+
+    return TaskResult(file=Path("/etc/passwd"))
+
+
+@task_handler("environment")
+async def environment(task: TaskContext) -> dict[str, str]:
+    await asyncio.sleep(0)
+    task.progress(0.5, "half")
+    return dict(os.environ)
