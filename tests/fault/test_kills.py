@@ -23,9 +23,9 @@ from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 
 KILLS = int(os.environ.get("KILLS", "12"))
 SEED = int(os.environ.get("KILL_SEED", "1"))
-LONG = timedelta(seconds=90)
+LONG = timedelta(seconds=240)
 PHASES = ("content add", "submit", "assign", "run", "result upload", "commit")
-SLOW_SQL = "SELECT sum(a * b) FROM input, range(3000000) t(b)"
+SLOW_SQL = "SELECT sum(a * b) FROM input, range(200000) t(b)"
 LARGE_SQL = "SELECT a, repeat(md5(a::VARCHAR), 8) AS x FROM input, range(20)"
 
 

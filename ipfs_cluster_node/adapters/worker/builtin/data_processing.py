@@ -166,7 +166,7 @@ def _run(connection: Any, statement: Any, target: Path) -> TaskResult:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    reader = connection.execute(statement).to_arrow_reader(BATCH_ROWS)
+    reader = connection.sql(statement.query).to_arrow_reader(BATCH_ROWS)
     columns = [{"name": field.name, "type": str(field.type)} for field in reader.schema]
     rows: list[list[Any]] | None = []
     rows_bytes = len(json.dumps(columns))
