@@ -100,7 +100,7 @@ async def test_what_runs_too_long_is_killed_in_time(pool: HandlerPool, tmp_path:
     ):
         await run(pool, "echo", tmp_path)  # A process is up: the time is the attempt's own.
         began = time.monotonic()
-        failed = await start()
+        failed = await start()  # type: ignore[no-untyped-call]
         assert isinstance(failed, AttemptFailed)
         assert failed.reason is Reason.ATTEMPT_TIMED_OUT
         assert time.monotonic() - began < seconds + 1

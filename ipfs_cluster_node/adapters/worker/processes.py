@@ -150,11 +150,11 @@ def _kill_tree(pid: int, marker: str) -> None:
     try:
         handler = psutil.Process(pid)
         handler.suspend()  # It starts nothing more.
-        while (children := handler.children(recursive=True)) and time.monotonic() < ends:
+        while (children := _alive(handler)) and time.monotonic() < ends:
             for child in children:
                 with suppress(psutil.Error):
                     child.kill()
-            psutil.wait_procs(children, timeout=0.05)
+            time.sleep(0.002)
         handler.kill()
     except psutil.Error:
         pass  # Gone already; what it left carries the marker.
@@ -167,6 +167,16 @@ def _kill_tree(pid: int, marker: str) -> None:
         time.sleep(0.01)
     if left:
         log.error("processes of a handler survived", extra={"pids": left})
+
+
+def _alive(handler: psutil.Process) -> list[psutil.Process]:
+    """List descendants; not the dead ones, which a suspended parent does not collect."""
+    alive = []
+    for child in handler.children(recursive=True):
+        with suppress(psutil.Error):
+            if child.status() != psutil.STATUS_ZOMBIE:
+                alive.append(child)
+    return alive
 
 
 def _marked(marker: str, *, but: int) -> list[int]:
