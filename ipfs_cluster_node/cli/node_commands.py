@@ -162,8 +162,10 @@ def serve(
     Prints one line of JSON with `"event": "ready"` once it listens; the log goes to standard error.
     """
     from ipfs_cluster_node.cli.logs import set_up_logging
+    from ipfs_cluster_node.node.memory import keep_memory_flat
 
     set_up_logging(log_level)
+    keep_memory_flat()
     place = Home.find(home)
     place.check()
     flags = {"node.bind": bind, "node.enrolment_bind": enrolment_bind, "tasks.slots": slots}

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -20,10 +21,11 @@ from ipfs_cluster_node.adapters.worker.pool import (
     HandlerPool,
     InputFile,
 )
-from ipfs_cluster_node.adapters.worker.processes import MARKER_VARIABLE
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.ids import TaskId
 
+MARK = ("TZ", f"worker-test-{os.getpid()}")
+"""In the environment of every process of these tests, and of no other."""
 NEWS: list[tuple[str, int, float, str]] = []
 
 
@@ -31,6 +33,7 @@ NEWS: list[tuple[str, int, float, str]] = []
 async def pool(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[HandlerPool]:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     monkeypatch.setenv("SECRET", "hidden")
+    monkeypatch.setenv(*MARK)
     made = HandlerPool(
         modules=["tests.worker.sample_handlers"],
         slots=1,
@@ -47,7 +50,8 @@ def marked() -> list[int]:
     found = []
     for process in psutil.process_iter():
         try:
-            if MARKER_VARIABLE in process.environ():
+            own = process.pid == os.getpid()
+            if not own and process.environ().get(MARK[0]) == MARK[1]:
                 found.append(process.pid)
         except psutil.Error:
             continue
