@@ -364,7 +364,7 @@ def test_grpcurl_lists_describes_and_runs_a_task(cluster: LocalCluster) -> None:
     assert "SubmitTaskRequest" in described.stdout
     request = '{"request_id": "from-grpcurl", "spec": {"task_type": "echo", "payload": "aGk="}}'
     submit = "ipfs_cluster_node.v1.TaskDispatchService/SubmitTask"
-    task_id = json.loads(call("-d", request, address, submit).stdout)["taskId"]
+    task_id = json.loads(call("-d", request, address, submit).stdout)["task_id"]
     watched = call(
         "-d",
         json.dumps({"task_ids": [task_id]}),

@@ -60,10 +60,10 @@ def dask(tasks: int, sequential: int) -> tuple[float, float]:
     from distributed import LocalCluster as DaskCluster
 
     with (
-        DaskCluster(
+        DaskCluster(  # type: ignore[no-untyped-call, unused-ignore]
             n_workers=2, threads_per_worker=2, processes=True, dashboard_address=None
         ) as cluster,
-        Client(cluster) as client,
+        Client(cluster) as client,  # type: ignore[no-untyped-call, unused-ignore]
     ):
         client.gather(client.map(_nothing, range(-100, 0)))
         began = time.perf_counter()
