@@ -13,6 +13,7 @@ from ipfs_cluster_node.core.errors import ClusterError, FieldViolation, Reason
 
 ERROR_DOMAIN: Final = "ipfs_cluster_node"
 STATUS_DETAILS_KEY: Final = "grpc-status-details-bin"
+CORE_FAILURE: Final = "Internal error from Core"
 MESSAGE_CHARS_MAX: Final = 2048
 """Longest status message; trailers have a hard limit of 16 KiB in all."""
 
@@ -101,6 +102,9 @@ def error_from_rpc(rpc_error: grpc.aio.AioRpcError) -> ClusterError:
             return _error_from_status(Status.FromString(value))
     code = rpc_error.code()
     message = (rpc_error.details() or code.name.lower())[:MESSAGE_CHARS_MAX]
+    if message == CORE_FAILURE:
+        # The server ended the call while we were sending: what it said is lost, so ask again.
+        return ClusterError(Reason.UNREACHABLE, "the call was cut off while it was sent")
     return ClusterError(_REASON_BY_STATUS.get(code, Reason.INTERNAL), message)
 
 
