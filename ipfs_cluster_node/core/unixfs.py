@@ -28,6 +28,12 @@ BLOCK_BYTES_MAX: Final = 2 * 1024 * 1024
 """Largest block that is taken from others."""
 READ_LINKS_MAX: Final = 8192
 DEPTH_MAX: Final = 32
+OPENED_MAX: Final = 65_536
+"""Most different blocks with links in one file: 2.7 TiB as Kubo makes them."""
+WAITING_MAX: Final = 262_144
+"""Most parts that wait while a file is walked."""
+OPENED_AT_ONCE_MAX: Final = 16
+"""Most blocks that may have links in one window, since each may add 8,192 parts."""
 
 _TYPE_RAW: Final = 0
 _TYPE_FILE: Final = 2
@@ -51,6 +57,16 @@ class Link:
     """Bytes of the file below it."""
     total_bytes: int = 0
     """Bytes of all blocks below it, as dag-pb counts them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A block as its parent names it."""
+
+    cid: Cid
+    size_bytes: int | None
+    """Bytes of the file below it; None for the root, of which nobody said."""
+    depth: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,19 +160,84 @@ def decode_node(cid: Cid, data: bytes) -> Node:
     Raises:
         ClusterError: INVALID_ARGUMENT for what is no file, BLOCK_MISMATCH for what is malformed.
     """
+    if len(data) > BLOCK_BYTES_MAX:
+        raise mismatch(cid, "over 2 MiB")
     if cid.codec == RAW:
         return Node((), data, len(data))
     try:
         return _decode_dag_pb(cid, data)
     except ValueError as error:
-        raise ClusterError(
-            Reason.BLOCK_MISMATCH, f"{cid} is a malformed block ({error}); add the file anew"
-        ) from error
+        raise mismatch(cid, str(error)) from error
+
+
+def mismatch(cid: Cid, why: str) -> ClusterError:
+    """The error of a block that is not what it should be."""
+    return ClusterError(
+        Reason.BLOCK_MISMATCH, f"{cid} is a malformed block ({why}); add the file anew"
+    )
+
+
+class Walk:
+    """The order in which a file's blocks are visited: depth first, parents before their parts.
+
+    Each block with links is opened once (again only where it stands deeper), so that a few blocks
+    that name one another many times cost no more than they are.
+    """
+
+    def __init__(self, root: Cid) -> None:
+        """Begin at `root`."""
+        self._waiting = [Part(root, None, 0)]
+        self._opened: dict[Cid, tuple[int, int]] = {}
+
+    def take(self, count: int) -> list[Part]:
+        """The next parts, at most `count`, each block once; none at the end.
+
+        Raises:
+            ClusterError: BLOCK_MISMATCH if a block is said to have two sizes.
+        """
+        taken: dict[Cid, Part] = {}
+        inner = 0
+        while self._waiting and len(taken) < count and inner < OPENED_AT_ONCE_MAX:
+            part = self._waiting.pop()
+            depth, size = self._opened.get(part.cid, (-1, None))
+            self._same_size(part, size)
+            if part.depth <= depth:
+                continue
+            other = taken.get(part.cid)
+            if other is not None:
+                self._same_size(part, other.size_bytes)
+            elif part.cid.codec != RAW:
+                inner += 1
+            if other is None or other.depth < part.depth:
+                taken[part.cid] = part
+        return list(taken.values())
+
+    def open(self, part: Part, data: bytes) -> Node:
+        """Read the block of a part; what it links to is visited next.
+
+        Raises:
+            ClusterError: BLOCK_MISMATCH if it is malformed, too large, too deep or not of the size
+                that was said; those of `decode_node`.
+        """
+        node = decode_node(part.cid, data)
+        self._same_size(part, node.size_bytes)
+        if node.links:
+            if part.depth == DEPTH_MAX or len(self._opened) == OPENED_MAX:
+                raise mismatch(part.cid, "too deep, or one too many")
+            self._opened[part.cid] = (part.depth, node.size_bytes)
+            parts = dict.fromkeys((link.cid, link.size_bytes) for link in node.links)
+            self._waiting += [Part(cid, size, part.depth + 1) for cid, size in reversed(parts)]
+            if len(self._waiting) > WAITING_MAX:
+                raise mismatch(part.cid, "too many links")
+        return node
+
+    @staticmethod
+    def _same_size(part: Part, size: int | None) -> None:
+        if part.size_bytes is not None and size is not None and part.size_bytes != size:
+            raise mismatch(part.cid, "not as large as said")
 
 
 def _decode_dag_pb(cid: Cid, data: bytes) -> Node:
-    if len(data) > BLOCK_BYTES_MAX:
-        raise ValueError("over 2 MiB")
     children: list[tuple[Cid, int]] = []
     unixfs: bytes | None = None
     for number, value in _fields(data):
@@ -187,6 +268,8 @@ def _decode_dag_pb(cid: Cid, data: bytes) -> Node:
     # Sizes that lie would let a small DAG stand for an endless file.
     if len(sizes) != len(children) or (declared is not None and declared != total):
         raise ValueError("sizes do not add up")
+    if 0 in sizes:
+        raise ValueError("a part without bytes")
     links = tuple(
         Link(child, size, tsize) for (child, tsize), size in zip(children, sizes, strict=True)
     )

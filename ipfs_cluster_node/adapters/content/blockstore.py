@@ -10,7 +10,9 @@ import itertools
 import logging
 import os
 import secrets
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -23,6 +25,8 @@ log = logging.getLogger(__name__)
 
 BATCH_BLOCKS_MAX: Final = 64
 """Blocks that are synced together: 16 MiB of leaves."""
+SYNC_THREADS: Final = 8
+NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -33,6 +37,8 @@ class BlockStore:
         """Open the store; made if it is not there."""
         self._directory = directory
         self._tmp = directory / "tmp"
+        self._lock = threading.Lock()
+        """For what is counted and moved: several threads read and store at once."""
         self._tmp.mkdir(mode=0o700, parents=True, exist_ok=True)
         for leftover in self._tmp.iterdir():
             leftover.unlink()
@@ -53,29 +59,45 @@ class BlockStore:
             return None
         if cid.matches(data):
             return data
-        log.error("damaged block moved aside", extra={"cid": str(cid)})
-        path.rename(path.with_suffix(".damaged"))
+        with self._lock:
+            # Another thread may have moved it aside, and a third stored it anew.
+            try:
+                data = path.read_bytes()
+            except FileNotFoundError:
+                return None
+            if cid.matches(data):
+                return data
+            log.error("damaged block moved aside", extra={"cid": str(cid)})
+            path.rename(path.with_suffix(".damaged"))
+            self.size_bytes -= len(data)
         return None
 
     def delete(self, cid: Cid) -> None:
         """Remove a block, if it is here."""
         path = self._path(cid)
-        try:
-            size = path.stat().st_size
-            path.unlink()
-        except FileNotFoundError:
-            return
-        self.size_bytes -= size
+        with self._lock:
+            try:
+                size = path.stat().st_size
+                path.unlink()
+            except FileNotFoundError:
+                return
+            self.size_bytes -= size
 
     @contextmanager
     def batch(self) -> "Iterator[Batch]":
         """Store several blocks; what was not flushed is dropped at the end."""
-        batch = Batch(self._tmp, self._path)
+        batch = Batch(self._tmp, self._path, self._publish)
         try:
             yield batch
         finally:
-            self.size_bytes += batch.stored_bytes
             batch.drop()
+
+    def _publish(self, written: Path, target: Path) -> None:
+        with self._lock:
+            known = target.is_file()
+            written.rename(target)
+            if not known:
+                self.size_bytes += target.stat().st_size
 
     def _path(self, cid: Cid) -> Path:
         text = str(cid)
@@ -87,12 +109,22 @@ class Batch:
 
     _counter = itertools.count()
 
-    def __init__(self, tmp: Path, path_of: Callable[[Cid], Path]) -> None:
+    def __init__(
+        self,
+        tmp: Path,
+        path_of: Callable[[Cid], Path],
+        publish: Callable[[Path, Path], None],
+    ) -> None:
         """Write under `tmp`."""
         self._tmp = tmp
         self._path_of = path_of
-        self._written: dict[Cid, tuple[int, Path]] = {}
-        self.stored_bytes = 0
+        self._publish = publish
+        self._written: dict[Cid, Path] = {}
+        self._unsure: set[Path] = set()
+        """Directories of blocks that were there already; synced before we say that they are."""
+        self._lock = threading.Lock()
+        """A cancelled caller drops the batch while its thread still puts."""
+        self._dropped = False
 
     def put(self, block: Block) -> None:
         """Write a block; durable and visible after `flush`, which happens every 64 blocks.
@@ -100,21 +132,26 @@ class Batch:
         Raises:
             ClusterError: STORAGE_FULL.
         """
-        if block.cid in self._written or self._path_of(block.cid).is_file():
-            return
-        name = f"{os.getpid()}-{next(self._counter)}-{secrets.token_hex(4)}"
-        path = self._tmp / name
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        file = os.open(path, flags, 0o600)
-        self._written[block.cid] = (file, path)
-        try:
-            view = memoryview(block.data)
-            while view:
-                view = view[os.write(file, view) :]
-        except OSError as error:
-            raise _full(error) from error
-        if len(self._written) >= BATCH_BLOCKS_MAX:
-            self.flush()
+        with self._lock:
+            if self._dropped or block.cid in self._written:
+                return
+            target = self._path_of(block.cid)
+            if target.is_file():
+                # Perhaps another batch renamed it just now, and has not synced its name yet.
+                self._unsure.update((target.parent, target.parent.parent))
+                return
+            name = f"{os.getpid()}-{next(self._counter)}-{secrets.token_hex(4)}"
+            path = self._tmp / name
+            # Closed at once: the open files of many batches would add up.
+            try:
+                with os.fdopen(os.open(path, NEW_FILE, 0o600), "wb") as file:
+                    file.write(block.data)
+            except OSError as error:
+                path.unlink(missing_ok=True)
+                raise _full(error) from error
+            self._written[block.cid] = path
+            if len(self._written) >= BATCH_BLOCKS_MAX:
+                self._flush()
 
     def flush(self) -> None:
         """Make what was put durable and visible.
@@ -122,35 +159,42 @@ class Batch:
         Raises:
             ClusterError: STORAGE_FULL.
         """
-        directories: set[Path] = set()
+        with self._lock:
+            if not self._dropped:
+                self._flush()
+
+    def _flush(self) -> None:
+        directories, self._unsure = self._unsure, set()
         try:
-            for cid, (file, path) in list(self._written.items()):
-                os.fdatasync(file)
-                size = os.fstat(file).st_size
-                os.close(file)
-                target: Path = self._path_of(cid)
-                del self._written[cid]
-                if not target.parent.is_dir():
-                    target.parent.mkdir(mode=0o700, exist_ok=True)
-                    directories.add(target.parent.parent)
-                path.rename(target)
-                directories.add(target.parent)
-                self.stored_bytes += size
-            for directory in directories:
-                descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-                try:
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
+            with ThreadPoolExecutor(SYNC_THREADS) as pool:
+                list(pool.map(_sync, self._written.values()))
+                for cid, path in list(self._written.items()):
+                    target = self._path_of(cid)
+                    if not target.parent.is_dir():
+                        target.parent.mkdir(mode=0o700, exist_ok=True)
+                        directories.add(target.parent.parent)
+                    self._publish(path, target)
+                    del self._written[cid]
+                    directories.add(target.parent)
+                list(pool.map(_sync, directories))
         except OSError as error:
             raise _full(error) from error
 
     def drop(self) -> None:
         """Forget what was not flushed."""
-        for file, path in self._written.values():
-            os.close(file)
-            path.unlink(missing_ok=True)
-        self._written.clear()
+        with self._lock:
+            self._dropped = True
+            for path in self._written.values():
+                path.unlink(missing_ok=True)
+            self._written.clear()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _full(error: OSError) -> Exception:

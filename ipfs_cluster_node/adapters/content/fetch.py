@@ -9,7 +9,7 @@ from typing import Final, Protocol
 from ipfs_cluster_node.adapters.content.blockstore import Batch, BlockStore
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.multiformats import RAW, Cid
-from ipfs_cluster_node.core.unixfs import DEPTH_MAX, Block, decode_node
+from ipfs_cluster_node.core.unixfs import Block, Part, Walk, decode_node, mismatch
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +51,18 @@ async def fetch(
     return fetcher.fetched_bytes
 
 
+class _LiedError(ClusterError):
+    """A source sent what nobody asked for."""
+
+
+class _ContentError(Exception):
+    """The file itself, or this node's disk, is at fault; another source would not help."""
+
+    def __init__(self, cause: ClusterError) -> None:
+        super().__init__(cause.message)
+        self.cause = cause
+
+
 class _Fetcher:
     def __init__(
         self,
@@ -68,49 +80,60 @@ class _Fetcher:
 
     async def run(self, batch: Batch) -> None:
         # Depth first: what waits is at most one node's links a level.
-        stack: list[tuple[Cid, int]] = [(self._root, 0)]
-        while stack:
-            window = [stack.pop() for _ in range(min(REQUEST_BLOCKS_MAX, len(stack)))]
-            depths = dict(window)
-            missing = [cid for cid in depths if not await asyncio.to_thread(self._store.has, cid)]
-            inner: dict[Cid, bytes] = {}
-            if missing:
-                await self._fetch(missing, batch, inner)
-            for cid, depth in reversed(window):
-                if cid.codec == RAW:
+        walk = Walk(self._root)
+        while window := walk.take(REQUEST_BLOCKS_MAX):
+            missing = [
+                part for part in window if not await asyncio.to_thread(self._store.has, part.cid)
+            ]
+            inner = await self._fetch(missing, batch)
+            for part in reversed(window):
+                if part.cid.codec == RAW:
                     continue
-                data = inner.get(cid) or await asyncio.to_thread(self._store.get, cid)
-                if data is None or depth > DEPTH_MAX:
-                    raise self._not_found()
-                links = decode_node(cid, data).links
-                stack.extend((link.cid, depth + 1) for link in reversed(links))
+                data = inner.get(part.cid) or await asyncio.to_thread(self._store.get, part.cid)
+                if data is None:
+                    # It was here, but damaged.
+                    data = (await self._fetch([part], batch))[part.cid]
+                walk.open(part, data)
 
-    async def _fetch(self, missing: list[Cid], batch: Batch, inner: dict[Cid, bytes]) -> None:
+    async def _fetch(self, missing: list[Part], batch: Batch) -> dict[Cid, bytes]:
+        """Store these blocks; returns those that may have links."""
+        wanted = {part.cid: part for part in missing}
+        inner: dict[Cid, bytes] = {}
         for source in list(self._sources):
-            wanted = dict.fromkeys(missing)
+            if not wanted:
+                break
             try:
                 async with aclosing(source.blocks(list(wanted))) as blocks:  # type: ignore[type-var]
                     async for cid, data in blocks:
                         if cid not in wanted or not cid.matches(data):
-                            raise ClusterError(
-                                Reason.BLOCK_MISMATCH, f"{source.name} sent a wrong block"
-                            )
-                        del wanted[cid]
-                        await asyncio.to_thread(batch.put, Block(cid, data))
+                            raise _LiedError(Reason.BLOCK_MISMATCH, "it sent a wrong block")
+                        await self._take(wanted.pop(cid), data, batch)
                         if cid.codec != RAW:
                             inner[cid] = data
-                        self.fetched_bytes += len(data)
-                        self._on_progress(self.fetched_bytes)
+            except _ContentError as error:
+                raise error.cause from error
             except ClusterError as error:
-                if error.reason is Reason.STORAGE_FULL:
-                    raise
                 log.warning("blocks not had", extra={"source": source.name, "error": error.message})
-                if error.reason is Reason.BLOCK_MISMATCH:
+                if isinstance(error, _LiedError) or error.reason is Reason.BLOCK_MISMATCH:
                     self._sources.remove(source)
-            missing = list(wanted)
-            if not missing:
-                return
-        raise self._not_found()
+            if wanted and source in self._sources:
+                # Who could not help is asked last from now on: each try may take a whole deadline.
+                self._sources.remove(source)
+                self._sources.append(source)
+        if wanted:
+            raise self._not_found()
+        return inner
+
+    async def _take(self, part: Part, data: bytes, batch: Batch) -> None:
+        try:
+            node = decode_node(part.cid, data)
+            if part.size_bytes not in (None, node.size_bytes):
+                raise mismatch(part.cid, "not as large as said")
+            await asyncio.to_thread(batch.put, Block(part.cid, data))
+        except ClusterError as error:
+            raise _ContentError(error) from error
+        self.fetched_bytes += len(data)
+        self._on_progress(self.fetched_bytes)
 
     def _not_found(self) -> ClusterError:
         if not self._asked:

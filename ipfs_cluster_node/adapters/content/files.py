@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Final
 from ipfs_cluster_node.adapters.content.blockstore import Batch, BlockStore
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.multiformats import RAW, Cid
-from ipfs_cluster_node.core.unixfs import DEPTH_MAX, FileBuilder, Link, decode_node
+from ipfs_cluster_node.core.unixfs import DEPTH_MAX, FileBuilder, Link, Walk, decode_node
 
 PIECE_BYTES_MAX: Final = 256 * 1024
 
@@ -51,35 +52,36 @@ async def add(chunks: AsyncIterator[bytes], store: BlockStore) -> AddReport:
 async def walk(root: Cid, store: BlockStore) -> AsyncIterator[Cid]:
     """Name every block of a file that is stored here, each subtree's root before its parts.
 
+    A block that the file holds several times may be named once.
+
     Raises:
         ClusterError: CONTENT_NOT_FOUND if a node above the leaves is missing, and those of
             `decode_node`.
     """
-    stack = [(root, 0)]
-    while stack:
-        cid, depth = stack.pop()
-        yield cid
-        if cid.codec != RAW:
-            links = await asyncio.to_thread(_links, cid, store, depth)
-            stack.extend((link.cid, depth + 1) for link in reversed(links))
+    parts = Walk(root)
+    while window := parts.take(1):
+        [part] = window
+        yield part.cid
+        if part.cid.codec != RAW:
+            data = await asyncio.to_thread(store.get, part.cid)
+            if data is None:
+                raise _missing(part.cid)
+            parts.open(part, data)
 
 
 def is_complete(root: Cid, store: BlockStore) -> bool:
     """Whether every block of a file is here; blocks."""
-    stack = [(root, 0)]
-    seen: set[Cid] = set()
-    while stack:
-        cid, depth = stack.pop()
-        if cid in seen:
-            continue
-        seen.add(cid)
-        if cid.codec == RAW:
-            if not store.has(cid):
+    parts = Walk(root)
+    while window := parts.take(1):
+        [part] = window
+        if part.cid.codec == RAW:
+            if not store.has(part.cid):
                 return False
         else:
-            if not store.has(cid):
+            data = store.get(part.cid)
+            if data is None:
                 return False
-            stack.extend((link.cid, depth + 1) for link in _links(cid, store, depth))
+            parts.open(part, data)
     return True
 
 
@@ -128,8 +130,8 @@ async def write_pieces(
     on_progress: Callable[[int], None] = lambda _done: None,
 ) -> int:
     """Write pieces to `path`, whole or not at all; returns the size."""
-    temporary = path.with_name(f".{path.name}.part")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     done = 0
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -142,13 +144,6 @@ async def write_pieces(
         temporary.unlink(missing_ok=True)
         raise
     return done
-
-
-def _links(cid: Cid, store: BlockStore, depth: int) -> tuple[Link, ...]:
-    data = store.get(cid)
-    if data is None or depth > DEPTH_MAX:
-        raise _missing(cid)
-    return decode_node(cid, data).links
 
 
 def _missing(cid: Cid) -> ClusterError:
