@@ -1,15 +1,29 @@
 """What every test shares."""
 
 import os
+from pathlib import Path
 
 import pytest
+
+VECTORS_VARIABLE = "IPFS_CLUSTER_NODE_VECTORS"
+VECTORS_DEFAULT = Path(__file__).parents[2] / "shared" / "vectors"
+
+
+@pytest.fixture(scope="session")
+def vectors() -> Path:
+    """The folder of third-party test vectors; they are read there, never copied in."""
+    found = Path(os.environ.get(VECTORS_VARIABLE) or VECTORS_DEFAULT)
+    if not found.is_dir():
+        pytest.skip(f"no third-party vectors in {found}; name the folder with {VECTORS_VARIABLE}")
+    return found
 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item):  # type: ignore[no-untyped-def]
-    """With CI=true a test that needs a third-party program may not be skipped."""
+    """With CI=true a test that needs a third-party program or vectors may not be skipped."""
     outcome = yield
     report = outcome.get_result()
-    if report.skipped and os.environ.get("CI") == "true" and item.get_closest_marker("tools"):
+    needed = item.get_closest_marker("tools") or "vectors" in getattr(item, "fixturenames", ())
+    if report.skipped and os.environ.get("CI") == "true" and needed:
         report.outcome = "failed"
         report.longrepr = f"skipped with CI=true: {report.longrepr}"

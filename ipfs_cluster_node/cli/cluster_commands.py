@@ -9,6 +9,7 @@ import click
 from ipfs_cluster_node.cli.output import (
     json_option,
     message_document,
+    print_done,
     print_json,
     print_table,
     reporting,
@@ -119,12 +120,13 @@ def get_health(profile: str | None, node_id: str, *, as_json: bool) -> None:
 @node.command("remove")
 @click.argument("node_id")
 @click.confirmation_option(prompt="Remove this node for good?")
+@json_option
 @click.pass_obj
 @reporting
-def remove_node(profile: str | None, node_id: str) -> None:
+def remove_node(profile: str | None, node_id: str, *, as_json: bool) -> None:
     """Remove a node for good; its tasks are given to others."""
     run_client(profile, lambda client: client.remove_node(node_id))
-    click.echo(f"{node_id} is removed")
+    print_done({"node_id": node_id, "removed": True}, f"{node_id} is removed", as_json)
 
 
 @click.group()
@@ -192,12 +194,13 @@ def get_config(profile: str | None, *, as_json: bool) -> None:
 @config.command("set")
 @click.argument("key")
 @click.argument("value")
+@json_option
 @click.pass_obj
 @reporting
-def propose_config(profile: str | None, key: str, value: str) -> None:
+def propose_config(profile: str | None, key: str, value: str, *, as_json: bool) -> None:
     """Change a setting; returns once the masters have agreed."""
     entry = run_client(profile, lambda client: client.propose_config(key, value))
-    click.echo(f"{entry.key} = {entry.value}")
+    print_done({entry.key: entry.value}, f"{entry.key} = {entry.value}", as_json)
 
 
 @click.command()
@@ -215,7 +218,8 @@ def state(profile: str | None, table: str, *, save: Path | None, as_json: bool) 
     fetched = run_client(profile, lambda client: client.get_snapshot(table))
     if save is not None:
         _save(fetched, save)
-        click.echo(f"{fetched.num_rows} rows in {save}")
+        done = {"rows": fetched.num_rows, "path": str(save)}
+        print_done(done, f"{fetched.num_rows} rows in {save}", as_json)
     elif as_json:
         print_json(fetched.to_pylist())
     else:

@@ -9,27 +9,34 @@ from pathlib import Path
 
 import click
 
-from ipfs_cluster_node.cli.output import reporting
-from ipfs_cluster_node.config.profiles import DEFAULT_PROFILE
+from ipfs_cluster_node.cli.node_commands import profile_name_option
+from ipfs_cluster_node.cli.output import json_option, print_done, reporting, with_profile
+from ipfs_cluster_node.config.profiles import free_profile_name, remove_profile
 
 
 @click.command()
 @click.option("--masters", type=click.IntRange(1, 7), default=3, show_default=True)
 @click.option("--workers", type=click.IntRange(0, 32), default=2, show_default=True)
 @click.option(
-    "--directory", type=click.Path(path_type=Path), help="Kept; default is a temporary one."
+    "--directory", type=click.Path(path_type=Path), help="A new one, kept. [default: temporary]"
 )
-@click.option("--profile-name", default=DEFAULT_PROFILE, show_default=True)
+@profile_name_option
+@json_option
 @reporting
-def dev(*, masters: int, workers: int, directory: Path | None, profile_name: str) -> None:
+def dev(
+    *, masters: int, workers: int, directory: Path | None, profile_name: str | None, as_json: bool
+) -> None:
     """Run a small cluster on this machine until Ctrl-C, with mutual TLS like any other.
 
     Each node is a process of its own. Other terminals use it through the profile.
     """
-    asyncio.run(_dev(masters, workers, directory, profile_name))
+    written = profile_name or free_profile_name("dev")
+    asyncio.run(_dev(masters, workers, directory, written, as_json=as_json))
 
 
-async def _dev(masters: int, workers: int, directory: Path | None, profile_name: str) -> None:
+async def _dev(
+    masters: int, workers: int, directory: Path | None, profile_name: str, *, as_json: bool
+) -> None:
     from ipfs_cluster_node.cli.local_cluster import LocalCluster
 
     root = directory or Path(tempfile.mkdtemp(prefix="ipfs-cluster-node-dev-"))
@@ -38,16 +45,24 @@ async def _dev(masters: int, workers: int, directory: Path | None, profile_name:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     cluster = LocalCluster(root, profile_name=profile_name)
     try:
-        await cluster.start(masters=masters, workers=workers, on_up=_say)
-        click.echo(f"ready: profile {profile_name!r}; try: ipfs-cluster-node node list")
-        click.echo("Ctrl-C stops it" + ("" if directory else " and removes its files"))
+        await cluster.start(
+            masters=masters,
+            workers=workers,
+            on_up=lambda name: click.echo(f"{name} is up", err=True),
+        )
+        ready = {
+            "event": "ready",
+            "profile": profile_name,
+            "nodes": [
+                {"name": n.name, "node_id": n.node_id, "port": n.port} for n in cluster.nodes
+            ],
+        }
+        how = f"ready; try: {with_profile(profile_name)} node list\nCtrl-C stops it"
+        print_done(ready, how + ("" if directory else " and removes its files"), as_json)
         with suppress(asyncio.CancelledError):
             await stop.wait()
     finally:
         await cluster.stop()
         if directory is None:
             shutil.rmtree(root, ignore_errors=True)
-
-
-def _say(name: str) -> None:
-    click.echo(f"{name} is up")
+            remove_profile(profile_name)

@@ -13,15 +13,21 @@ from typing import Any, Final
 
 import click
 
-from ipfs_cluster_node.cli.output import json_option, print_json, reporting
+from ipfs_cluster_node.cli.output import json_option, print_json, reporting, with_profile
 from ipfs_cluster_node.config.home import Home
-from ipfs_cluster_node.config.profiles import DEFAULT_PROFILE, save_profile
+from ipfs_cluster_node.config.profiles import free_profile_name, save_profile
 from ipfs_cluster_node.config.settings import NodeSettings, Settings, load_settings
 
 READY_MARK: Final = "ready"
 
 home_option = click.option(
     "--home", type=click.Path(), help="The node's directory. [default: ~/.ipfs-cluster-node]"
+)
+
+
+profile_name_option = click.option(
+    "--profile-name",
+    help="Name of the client profile to write. [default: default; if taken, the cluster's]",
 )
 
 
@@ -61,11 +67,11 @@ def node_settings(
 @click.option("--cluster-name", default="cluster", show_default=True, help="The cluster's name.")
 @home_option
 @address_options
-@click.option("--profile-name", default=DEFAULT_PROFILE, help="Name of the client profile.")
+@profile_name_option
 @json_option
 @reporting
 def init(
-    *, cluster_name: str, home: str | None, profile_name: str, as_json: bool, **where: Any
+    *, cluster_name: str, home: str | None, profile_name: str | None, as_json: bool, **where: Any
 ) -> None:
     """Make a cluster whose first master is this node.
 
@@ -76,8 +82,9 @@ def init(
 
     place = Home.find(home)
     made = init_cluster(place, node_settings(role="master", **where), cluster_name=cluster_name)
-    save_profile(profile_name, made.profile)
-    _report(made, place, profile_name, as_json=as_json)
+    written = profile_name or free_profile_name(made.cluster_name)
+    save_profile(written, made.profile)
+    _report(made, place, written, as_json=as_json)
 
 
 @click.command()
@@ -85,9 +92,7 @@ def init(
 @click.option("--enrolment", required=True, help="The first master's enrolment port, host:port.")
 @home_option
 @address_options
-@click.option(
-    "--profile-name", help="Name of the client profile to write. [default: none if it exists]"
-)
+@profile_name_option
 @json_option
 @reporting
 def join(
@@ -111,13 +116,14 @@ def join(
     made = asyncio.run(
         join_cluster(place, node_settings(role="worker", **where), token=text, enrolment=enrolment)
     )
-    written = profile_name or DEFAULT_PROFILE
+    written = None
     if made.role == "client":
-        save_profile(written, made.profile, only_if_absent=profile_name is None)
+        written = profile_name or free_profile_name(made.cluster_name)
+        save_profile(written, made.profile)
     _report(made, place, written, as_json=as_json)
 
 
-def _report(made: Any, home: Home, profile_name: str, *, as_json: bool) -> None:
+def _report(made: Any, home: Home, profile_name: str | None, *, as_json: bool) -> None:
     if as_json:
         print_json(
             {
@@ -131,10 +137,10 @@ def _report(made: Any, home: Home, profile_name: str, *, as_json: bool) -> None:
         )
         return
     click.echo(f"{made.role} {made.node_id} of cluster {made.cluster_name} ({made.cluster_id})")
-    if made.role == "client":
-        click.echo(f"profile {profile_name!r} is ready; try: ipfs-cluster-node status")
-    else:
+    if made.role != "client":
         click.echo(f"start it with: ipfs-cluster-node serve --home {home.path}")
+    if profile_name is not None:
+        click.echo(f"your profile: {profile_name}; try: {with_profile(profile_name)} status")
 
 
 @click.command()

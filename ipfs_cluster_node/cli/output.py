@@ -1,6 +1,7 @@
 """How the command line speaks: JSON or tables, errors, exit codes."""
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import wraps
@@ -85,9 +86,22 @@ def run_client(profile: str | None, operation: Callable[[Any], Coroutine[Any, An
     return asyncio.run(run())
 
 
+def with_profile(name: str) -> str:
+    """The command line that uses a profile."""
+    return "ipfs-cluster-node" + ("" if name == "default" else f" --profile {shlex.quote(name)}")
+
+
 def print_json(document: Any) -> None:
     """Print one JSON document on one line."""
     click.echo(json.dumps(document, default=str))
+
+
+def print_done(document: Any, sentence: str, as_json: bool) -> None:  # noqa: FBT001
+    """Say what was done, in JSON or in a sentence."""
+    if as_json:
+        print_json(document)
+    else:
+        click.echo(sentence)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

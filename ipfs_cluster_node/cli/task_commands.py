@@ -11,6 +11,7 @@ from ipfs_cluster_node.cli.cluster_commands import DURATION
 from ipfs_cluster_node.cli.output import (
     EXIT_TASK_FAILED,
     json_option,
+    print_done,
     print_json,
     print_table,
     reporting,
@@ -186,12 +187,13 @@ def watch_tasks(
 
 @task.command("cancel")
 @click.argument("task_id")
+@json_option
 @click.pass_obj
 @reporting
-def cancel_task(profile: str | None, task_id: str) -> None:
+def cancel_task(profile: str | None, task_id: str, *, as_json: bool) -> None:
     """Cancel a task; a running attempt is killed."""
     run_client(profile, lambda client: client.cancel_task(task_id))
-    click.echo(f"{task_id} is cancelled")
+    print_done({"task_id": task_id, "state": "cancelled"}, f"{task_id} is cancelled", as_json)
 
 
 def _print_ended(ended: Any, *, as_json: bool) -> None:

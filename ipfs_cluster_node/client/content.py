@@ -1,11 +1,12 @@
 """Files in and out."""
 
 import asyncio
+import os
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, BinaryIO, Final
 
 import grpc
 
@@ -45,22 +46,29 @@ async def upload(
     Sent again from its beginning where the leader is lost on the way.
 
     Raises:
-        ClusterError: What the leader answered.
+        ClusterError: What the leader answered; INVALID_ARGUMENT, if it is no regular file.
         OSError: The file can't be read.
     """
-    size_bytes = path.stat().st_size
+    if not path.is_file():
+        raise ClusterError(
+            Reason.INVALID_ARGUMENT, f"{path} is no regular file; write the bytes to one first"
+        )
     request_id = secrets.token_hex(12)
 
-    async def requests() -> AsyncIterator[pb.AddContentRequest]:
+    async def write(call: grpc.aio.StreamUnaryCall[Any, Any], file: BinaryIO) -> None:
+        size_bytes = os.fstat(file.fileno()).st_size
         header = pb.AddContentHeader(request_id=request_id, name=name, size_bytes=size_bytes)
-        yield pb.AddContentRequest(header=header)
-        done = 0
-        on_progress(0)
-        with path.open("rb") as file:
+        try:
+            await call.write(pb.AddContentRequest(header=header))
+            done = 0
+            on_progress(0)
             while data := await asyncio.to_thread(file.read, PIECE_BYTES):
-                yield pb.AddContentRequest(data=data)
+                await call.write(pb.AddContentRequest(data=data))
                 done += len(data)
                 on_progress(done)
+            await call.done_writing()
+        except asyncio.InvalidStateError:
+            pass  # It is over already; the call says why.
 
     async def send(channel: grpc.aio.Channel, seconds: float) -> AddedContent:
         # Asked first: a refusal while bytes are still being sent can get lost in gRPC.
@@ -76,7 +84,13 @@ async def upload(
                     "leader_endpoints": ",".join(status.leader_endpoints),
                 },
             )
-        added = await ContentServiceStub(channel).AddContent(requests(), timeout=seconds)
+        with path.open("rb") as file:
+            call = ContentServiceStub(channel).AddContent(timeout=seconds)
+            try:
+                await write(call, file)
+                added = await call
+            finally:
+                call.cancel()  # Where the file failed, half of it must not be taken for the whole.
         return AddedContent(added.cid, added.size_bytes, tuple(added.holder_node_ids))
 
     return await connection.following(send, timeout=timeout)

@@ -1,13 +1,15 @@
 """Client profiles: which cluster to talk to, and as whom."""
 
-import json
+import itertools
 import os
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ipfs_cluster_node.config.files import make_private_directory, write_private
+from ipfs_cluster_node.config.units import toml_text
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 
 PROFILES_VARIABLE: Final = "IPFS_CLUSTER_NODE_PROFILES"
@@ -63,7 +65,58 @@ def load_profile(name: str | None) -> Profile:
             f"no profile {name!r} in {path} ({there}); `init`, `join` and `dev` write one, "
             "--profile chooses",
         )
-    table = profiles[name]
+    profile = _parse(path, name, profiles[name])
+    if not profile.endpoints:
+        raise ClusterError(
+            Reason.CONFIG_INVALID, f"profile {name!r} in {path} has no endpoint; give it one"
+        )
+    return profile
+
+
+def free_profile_name(cluster_name: str) -> str:
+    """Choose a name that takes no other cluster's place: `default`, else after the cluster.
+
+    A profile whose certificate is gone is in nobody's way.
+
+    Raises:
+        ClusterError: CONFIG_INVALID, if the file can't be read.
+    """
+    profiles = _read(profiles_path())
+    taken = {
+        name
+        for name, table in profiles.items()
+        if isinstance(table, dict) and Path(str(table.get("certificate", ""))).is_file()
+    }
+    names = (f"{cluster_name}-{n}" for n in itertools.count(2))
+    return next(
+        n for n in itertools.chain((DEFAULT_PROFILE, cluster_name), names) if n not in taken
+    )
+
+
+def save_profile(name: str, profile: Profile) -> None:
+    """Write a profile, leaving the others.
+
+    Raises:
+        ClusterError: CONFIG_INVALID, if the file can't be read, or another profile in it is wrong.
+    """
+    path = profiles_path()
+    others = {key: table for key, table in _read(path).items() if key != name}
+    _write(path, {key: _parse(path, key, table) for key, table in others.items()} | {name: profile})
+
+
+def remove_profile(name: str) -> None:
+    """Forget a profile, if it is there.
+
+    Raises:
+        ClusterError: As `save_profile`.
+    """
+    path = profiles_path()
+    profiles = _read(path)
+    if profiles.pop(name, None) is not None:
+        _write(path, {key: _parse(path, key, table) for key, table in profiles.items()})
+
+
+def _parse(path: Path, name: str, table: Any) -> Profile:
     try:
         return Profile(
             endpoints=tuple(
@@ -76,45 +129,35 @@ def load_profile(name: str | None) -> Profile:
         )
     except (KeyError, TypeError) as error:
         raise ClusterError(
-            Reason.CONFIG_INVALID, f"profile {name!r} in {path} lacks {error}; mend or remake it"
+            Reason.CONFIG_INVALID,
+            f"profile {name!r} in {path} is wrong ({error}); mend or remake it",
         ) from error
 
 
-def save_profile(name: str, profile: Profile, *, only_if_absent: bool = False) -> bool:
-    """Write a profile, leaving the others; False if it was there and was left.
-
-    Raises:
-        ClusterError: CONFIG_INVALID, if the file can't be read.
-    """
-    path = profiles_path()
-    profiles = _read(path)
-    if only_if_absent and name in profiles:
-        return False
-    profiles[name] = {
-        "ca": str(profile.ca),
-        "certificate": str(profile.certificate),
-        "key": str(profile.key),
-        "endpoints": [{"address": e.address, "node_id": e.node_id} for e in profile.endpoints],
-    }
+def _write(path: Path, profiles: Mapping[str, Profile]) -> None:
     lines = ["# Written by ipfs-cluster-node; edit freely."]
-    for key, table in profiles.items():
-        lines += ["", f"[profiles.{json.dumps(key)}]"]
-        lines += [f"{part} = {json.dumps(table[part])}" for part in ("ca", "certificate", "key")]
-        for entry in table["endpoints"]:
-            lines += [f"[[profiles.{json.dumps(key)}.endpoints]]"]
-            lines += [f"{part} = {json.dumps(entry[part])}" for part in ("address", "node_id")]
+    for name, profile in profiles.items():
+        lines += ["", f"[profiles.{toml_text(name)}]"]
+        lines += [
+            f"{key} = {toml_text(str(getattr(profile, key)))}"
+            for key in ("ca", "certificate", "key")
+        ]
+        for endpoint in profile.endpoints:
+            lines += [
+                f"[[profiles.{toml_text(name)}.endpoints]]",
+                f"address = {toml_text(endpoint.address)}",
+                f"node_id = {toml_text(endpoint.node_id)}",
+            ]
     make_private_directory(path.parent)
     write_private(path, ("\n".join(lines) + "\n").encode())
-    return True
 
 
-def _read(path: Path) -> dict[str, dict]:  # type: ignore[type-arg]
+def _read(path: Path) -> dict[str, Any]:
     try:
-        profiles = tomllib.loads(path.read_text("utf-8")).get("profiles", {})
+        return dict(tomllib.loads(path.read_text("utf-8")).get("profiles", {}))
     except FileNotFoundError:
         return {}
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise ClusterError(
             Reason.CONFIG_INVALID, f"{path} can't be read ({error}); mend or remove it"
         ) from error
-    return dict(profiles)

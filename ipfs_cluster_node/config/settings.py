@@ -2,7 +2,6 @@
 
 import difflib
 import os
-import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
@@ -10,8 +9,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from ipfs_cluster_node.config.units import parse_duration, parse_size
+from ipfs_cluster_node.config.units import parse_duration, parse_size, toml_text
+from ipfs_cluster_node.core.endpoints import parse_endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import parse_name
 from ipfs_cluster_node.core.model import Role
 
 VARIABLE_PREFIX: Final = "IPFS_CLUSTER_NODE_"
@@ -19,6 +20,8 @@ NOT_SETTINGS: Final = frozenset({"HOME", "PROFILE", "PROFILES", "VECTORS"})
 """Variables with the prefix that mean something else."""
 
 MIB: Final = 1024 * 1024
+HEARTBEATS_PER_ELECTION_MIN: Final = 3
+"""A follower campaigns only when several heartbeats in a row are missing."""
 
 
 def _setting(default: Any, about: str) -> Any:
@@ -89,19 +92,45 @@ class Settings:
         """
         if self.node.role not in (Role.MASTER, Role.WORKER, Role.LEECHER):
             raise _invalid("node.role", "write master, worker or leecher")
+        try:
+            parse_name(self.node.name, what="a name")
+        except ValueError as error:
+            raise _invalid("node.name", str(error)) from error
+        self._check_raft()
         if not -1 <= self.tasks.slots <= 1024:
             raise _invalid("tasks.slots", "write -1 to 1024")
-        for name, address in (
-            ("bind", self.node.bind),
-            ("enrolment_bind", self.node.enrolment_bind),
-        ):
-            if not _ADDRESS.fullmatch(address):
-                raise _invalid(f"node.{name}", f"{address!r} is no host:port")
-        if not self.node.advertise and not _LOOPBACK.match(self.node.bind):
+        addresses = [
+            ("node.bind", self.node.bind),
+            ("node.enrolment_bind", self.node.enrolment_bind),
+            *(("node.advertise", each) for each in self.node.advertise),
+        ]
+        for name, address in addresses:
+            try:
+                parse_endpoint(address)
+            except ClusterError as error:
+                raise _invalid(name, error.message) from error
+        if not self.node.advertise and not parse_endpoint(self.node.bind).is_loopback:
             raise _invalid(
                 "node.advertise",
                 f"{self.node.bind} is no loopback address, so say with --advertise where others "
                 "reach it",
+            )
+
+    def _check_raft(self) -> None:
+        least = timedelta(milliseconds=10)
+        if self.raft.heartbeat_interval < least:
+            raise _invalid("raft.heartbeat_interval", "write 10ms or more")
+        if self.raft.election_timeout_min < HEARTBEATS_PER_ELECTION_MIN * (
+            self.raft.heartbeat_interval
+        ):
+            raise _invalid(
+                "raft.election_timeout_min",
+                f"write at least {HEARTBEATS_PER_ELECTION_MIN} times heartbeat_interval",
+            )
+        if self.raft.election_timeout_max < 1.5 * self.raft.election_timeout_min:
+            raise _invalid(
+                "raft.election_timeout_max",
+                "write at least 1.5 times election_timeout_min, so that not all campaign at once",
             )
 
     @property
@@ -111,9 +140,6 @@ class Settings:
             return self.tasks.slots
         return (os.cpu_count() or 1) if self.node.role == Role.WORKER else 0
 
-
-_ADDRESS: Final = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[A-Za-z0-9.-]+):\d{1,5}")
-_LOOPBACK: Final = re.compile(r"(127\.|localhost:|\[::1\])")
 
 _SECTIONS: Final = {
     "node": NodeSettings,
@@ -148,7 +174,7 @@ def load_settings(
         ) from error
     values: dict[str, dict[str, Any]] = {section: {} for section in _SECTIONS}
     for section, table in document.items():
-        if not isinstance(table, dict):
+        if section not in _SECTIONS or not isinstance(table, dict):
             raise _unknown(f"{path}: {section}", section, list(_SECTIONS))
         for key, value in table.items():
             _put(values, section, key, value, where=f"{path}: {section}.{key}")
@@ -241,7 +267,7 @@ def _literal(value: Any) -> str:
     if isinstance(value, tuple):
         return "[" + ", ".join(_literal(part) for part in value) + "]"
     if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return toml_text(value)
     return f'"{value // MIB}MiB"' if value >= MIB else str(value)
 
 

@@ -1,12 +1,12 @@
-"""Durations and sizes as people write them."""
+"""Durations, sizes and texts as people and TOML write them."""
 
 import re
 from datetime import timedelta
 from typing import Final
 
-_DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(ms|s|m|h|d)")
+_DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(ms|s|m|h|d)")
 _SECONDS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
-_SIZE: Final = re.compile(r"(\d{1,9})(B|KiB|MiB|GiB|TiB)")
+_SIZE: Final = re.compile(r"([0-9]{1,9})(B|KiB|MiB|GiB|TiB)")
 _BYTES: Final = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
 
@@ -42,3 +42,9 @@ def format_size(size_bytes: int) -> str:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1024
     return f"{value:.1f} TiB"
+
+
+def toml_text(text: str) -> str:
+    """Write a text as TOML's basic string, whatever is in it."""
+    plain = (c if c.isprintable() and c not in '"\\' else f"\\U{ord(c):08X}" for c in text)
+    return '"' + "".join(plain) + '"'

@@ -16,7 +16,6 @@ from ipfs_cluster_node.adapters.keys.certificates import (
 )
 from ipfs_cluster_node.adapters.keys.identity import verify_signature
 from ipfs_cluster_node.adapters.keys.tokens import hash_secret, mint_token
-from ipfs_cluster_node.adapters.net.endpoints import parse_endpoint
 from ipfs_cluster_node.core.commands import (
     CreateJoinToken,
     ExpireRecords,
@@ -27,6 +26,7 @@ from ipfs_cluster_node.core.commands import (
     SetLiveness,
 )
 from ipfs_cluster_node.core.effects import Effect
+from ipfs_cluster_node.core.endpoints import parse_endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
 from ipfs_cluster_node.core.ids import Did, NodeId, voter_id
 from ipfs_cluster_node.core.model import (
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 LIVENESS_INTERVAL_SECONDS: Final = 0.5
 EXPIRY_INTERVAL_SECONDS: Final = 60.0
 TOKEN_TTL_DEFAULT: Final = timedelta(hours=1)
-TOKEN_TTL_MIN: Final = timedelta(minutes=1)
+TOKEN_TTL_MIN: Final = timedelta(seconds=1)
 TOKEN_TTL_MAX: Final = timedelta(hours=24)
 
 
@@ -89,7 +89,7 @@ class Members:
         """Make a join token; only its secret's hash is committed."""
         ttl = TOKEN_TTL_DEFAULT if ttl is None else ttl
         if not TOKEN_TTL_MIN <= ttl <= TOKEN_TTL_MAX:
-            raise invalid_field("ttl", "1 minute to 24 hours")
+            raise invalid_field("ttl", "1 second to 24 hours")
         if not 0 <= uses_max <= TOKEN_USES_MAX:
             raise invalid_field("uses_max", f"1 to {TOKEN_USES_MAX}")
         self._leadership.leader_state()

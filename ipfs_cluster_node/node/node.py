@@ -15,7 +15,6 @@ from ipfs_cluster_node import __version__
 from ipfs_cluster_node.adapters.content.blockstore import BlockStore
 from ipfs_cluster_node.adapters.keys.certificates import CertificateAuthority, spki_pin
 from ipfs_cluster_node.adapters.keys.identity import Identity, check_private
-from ipfs_cluster_node.adapters.net.endpoints import Endpoint, parse_endpoint
 from ipfs_cluster_node.adapters.net.tls import (
     RAFT_KEEPALIVE_MS,
     ClientTls,
@@ -31,6 +30,7 @@ from ipfs_cluster_node.adapters.worker.pool import HandlerPool
 from ipfs_cluster_node.client.connection import Connection
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.settings import Settings
+from ipfs_cluster_node.core.endpoints import Endpoint, parse_endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, TaskId, did_from_node_id
 from ipfs_cluster_node.core.model import Role

@@ -17,7 +17,6 @@ from ipfs_cluster_node.adapters.keys.certificates import (
 )
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.adapters.keys.tokens import fetch_trust_bundle, parse_token
-from ipfs_cluster_node.adapters.net.endpoints import parse_endpoint
 from ipfs_cluster_node.adapters.net.tls import open_channel
 from ipfs_cluster_node.adapters.raft.replica import create_store
 from ipfs_cluster_node.codec.commands import encode_command
@@ -32,6 +31,7 @@ from ipfs_cluster_node.config.settings import (
     write_settings,
 )
 from ipfs_cluster_node.core.commands import BootstrapCluster, Command
+from ipfs_cluster_node.core.endpoints import parse_endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, voter_id
 from ipfs_cluster_node.core.model import Principal, Role

@@ -331,7 +331,7 @@ class CreateJoinTokenRequest(_message.Message):
     """How often it may be used, 1 to 50; 0 means once."""
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
-        """How long it may be used: 1 minute to 24 hours; unset means 1 hour."""
+        """How long it may be used: 1 second to 24 hours; unset means 1 hour."""
 
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

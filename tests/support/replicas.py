@@ -9,7 +9,6 @@ from pathlib import Path
 
 import grpc
 
-from ipfs_cluster_node.adapters.net.endpoints import Endpoint
 from ipfs_cluster_node.adapters.net.tls import (
     bind_port,
     make_server,
@@ -18,6 +17,7 @@ from ipfs_cluster_node.adapters.net.tls import (
 )
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.replica import Replica, create_store
+from ipfs_cluster_node.core.endpoints import Endpoint
 from ipfs_cluster_node.core.ids import NodeId, VoterId, voter_id
 from ipfs_cluster_node.v1 import raft_pb2_grpc
 from tests.support.tls import Member, enrol, make_ca

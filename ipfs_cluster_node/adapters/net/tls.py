@@ -6,7 +6,7 @@ from typing import Final
 
 import grpc
 
-from ipfs_cluster_node.adapters.net.endpoints import Endpoint, parse_endpoint
+from ipfs_cluster_node.core.endpoints import Endpoint, parse_endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, tls_name
 

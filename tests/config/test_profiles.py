@@ -1,0 +1,120 @@
+"""Client profiles, and the home directory of a node."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ipfs_cluster_node.config.home import Home
+from ipfs_cluster_node.config.profiles import (
+    PROFILES_VARIABLE,
+    Profile,
+    ProfileEndpoint,
+    free_profile_name,
+    load_profile,
+    remove_profile,
+    save_profile,
+)
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+
+
+@pytest.fixture
+def profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "deep" / "profiles.toml"
+    monkeypatch.setenv(PROFILES_VARIABLE, str(path))
+    return path
+
+
+def profile_in(directory: Path, *addresses: str) -> Profile:
+    return Profile(
+        endpoints=tuple(ProfileEndpoint(address, "12D3Koo") for address in addresses),
+        ca=directory / "ca.pem",
+        certificate=directory / "client.pem",
+        key=directory / "client.key",
+    )
+
+
+@pytest.mark.parametrize("name", ["default", "ä b", 'a"]\n[x', "\U0001f600", "\x7f", "", "a.b"])
+def test_a_profile_reads_back_whatever_its_name(profiles: Path, tmp_path: Path, name: str) -> None:
+    made = profile_in(tmp_path / 'odd "\U0001f600\\ folder', "a:1", "[::1]:2")
+    save_profile("other", profile_in(tmp_path, "b:1"))
+    save_profile(name, made)
+    assert load_profile("other") == profile_in(tmp_path, "b:1")
+    if name:
+        assert load_profile(name) == made
+    assert profiles.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_profile_of_another_cluster_keeps_its_name(profiles: Path, tmp_path: Path) -> None:
+    assert free_profile_name("c") == "default"
+    save_profile("default", profile_in(tmp_path, "a:1"))
+    assert free_profile_name("c") == "default"  # Its certificate is gone.
+    (tmp_path / "client.pem").touch()
+    assert free_profile_name("c") == "c"
+    save_profile("c", profile_in(tmp_path, "a:1"))
+    assert free_profile_name("c") == "c-2"
+    remove_profile("default")
+    remove_profile("absent")
+    assert free_profile_name("c") == "default"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[", "can't be read"),
+        ("profiles = 3", "can't be read"),
+        ("[profiles]\nx = 1", "mend or remake"),
+        ("[profiles.x]", "mend or remake"),
+        ("[profiles.x]\nca = 'a'\ncertificate = 'b'\nkey = 'c'", "'endpoints'"),
+        ("[profiles.x]\nendpoints = [1]\nca = 'a'\ncertificate = 'b'\nkey = 'c'", "mend"),
+        ("[profiles.x]\nendpoints = []\nca = 1\ncertificate = 'b'\nkey = 'c'", "mend"),
+        ("[profiles.x]\nendpoints = []\nca = 'a'\ncertificate = 'b'\nkey = 'c'", "no endpoint"),
+        ("[profiles.y]", "there are y"),
+        ("", "none is there"),
+    ],
+)
+def test_a_bad_file_is_refused_and_the_fault_named(profiles: Path, text: str, words: str) -> None:
+    profiles.parent.mkdir()
+    profiles.write_text(text)
+    with pytest.raises(ClusterError) as caught:
+        load_profile("x")
+    assert caught.value.reason is Reason.CONFIG_INVALID
+    assert words in caught.value.message
+
+
+def test_a_home_is_for_one_process_and_free_when_that_ends(tmp_path: Path) -> None:
+    home = Home(tmp_path / "h")
+    home.create()
+    script = (
+        "import sys; from pathlib import Path; from ipfs_cluster_node.config.home import Home\n"
+        "with Home(Path(sys.argv[1])).lock(): print('locked', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(home.path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"locked\n"
+        with pytest.raises(ClusterError) as caught, home.lock():
+            pass
+        assert caught.value.reason is Reason.HOME_IN_USE
+        assert str(other.pid) in caught.value.message
+        other.kill()
+        other.wait()
+    with home.lock():
+        assert (home.path / "lock").read_text() == str(os.getpid())
+
+
+def test_a_home_is_made_once(tmp_path: Path) -> None:
+    home = Home(tmp_path / "h")
+    with pytest.raises(ClusterError) as caught:
+        home.check()
+    assert caught.value.reason is Reason.HOME_MISSING
+    home.create()
+    home.config.touch()
+    with pytest.raises(ClusterError) as caught:
+        home.create()
+    assert caught.value.reason is Reason.HOME_EXISTS
