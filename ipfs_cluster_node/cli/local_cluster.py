@@ -51,7 +51,7 @@ class LocalCluster:
         """Keep everything under `root`; write a client profile if it is named."""
         self.root = root
         self._profile_name = profile_name
-        self._enrolment_port = _free_port()
+        self.enrolment_port = _free_port()
         self.nodes: list[LocalNode] = []
         self.profile: Profile
 
@@ -91,7 +91,7 @@ class LocalCluster:
             node.home,
             self._settings(node),
             token=token.token,
-            enrolment=f"127.0.0.1:{self._enrolment_port}",
+            enrolment=f"127.0.0.1:{self.enrolment_port}",
         )
 
     def _settings(self, node: LocalNode) -> NodeSettings:
@@ -99,7 +99,7 @@ class LocalCluster:
             name=node.name,
             role=node.role,
             bind=f"127.0.0.1:{node.port}",
-            enrolment_bind=f"127.0.0.1:{self._enrolment_port}",
+            enrolment_bind=f"127.0.0.1:{self.enrolment_port}",
         )
 
     async def start_node(self, node: LocalNode) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import secrets
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,7 @@ async def upload(
         ClusterError: What the leader answered; INVALID_ARGUMENT, if it is no regular file.
         OSError: The file can't be read.
     """
-    if not path.is_file():
+    if not stat.S_ISREG(path.stat().st_mode):
         raise ClusterError(
             Reason.INVALID_ARGUMENT, f"{path} is no regular file; write the bytes to one first"
         )

@@ -2,15 +2,18 @@
 
 import asyncio
 import shutil
+import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from ipfs_cluster_node.cli.local_cluster import LocalCluster
+from ipfs_cluster_node.cli.local_cluster import LocalCluster, command, environment_with
 from ipfs_cluster_node.client.client import Client
+from ipfs_cluster_node.config.profiles import PROFILES_VARIABLE, save_profile
 
 
 @pytest.fixture(scope="module")
@@ -30,3 +33,22 @@ def cluster() -> Iterator[LocalCluster]:
 async def client(cluster: LocalCluster) -> AsyncIterator[Client]:
     async with cluster.client() as opened:
         yield opened
+
+
+@pytest.fixture
+def cli(cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    profiles = tmp_path / "profiles.toml"
+    monkeypatch.setenv(PROFILES_VARIABLE, str(profiles))
+    save_profile("default", cluster.profile)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command(*arguments),
+            env=environment_with(profiles),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run

@@ -16,42 +16,23 @@ import grpc
 import pytest
 
 from ipfs_cluster_node.adapters.net.tls import open_channel
-from ipfs_cluster_node.cli.local_cluster import LocalCluster, command, environment_with
+from ipfs_cluster_node.cli.local_cluster import LocalCluster
 from ipfs_cluster_node.client.client import Client
-from ipfs_cluster_node.config.profiles import PROFILES_VARIABLE, save_profile
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.core.model import Task, TaskState
 from ipfs_cluster_node.v1 import membership_pb2
 from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub
-from tests.support.tls import enrol, make_ca
 
 SOON = timedelta(seconds=30)
+ABSENT = "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"
+"""The CID of bytes that nobody has."""
 TOOLS = Path(__file__).parents[2] / ".tools" / "bin"
 
 
 async def run_task(client: Client, task_type: str, payload: Any = b"", **options: Any) -> Task:
     task_id = await client.submit_task(task_type, payload, **options)
     return (await client.wait_tasks([task_id], timeout=SOON))[task_id]
-
-
-@pytest.fixture
-def cli(cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    profiles = tmp_path / "profiles.toml"
-    monkeypatch.setenv(PROFILES_VARIABLE, str(profiles))
-    save_profile("default", cluster.profile)
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command(*arguments),
-            env=environment_with(profiles),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-
-    return run
 
 
 @pytest.mark.asyncio
@@ -115,9 +96,8 @@ async def test_bad_requests_are_refused_with_a_reason_and_the_field(client: Clie
 async def test_an_absent_cid_fails_at_the_fetch_and_names_who_was_asked(
     client: Client, cluster: LocalCluster
 ) -> None:
-    absent = "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"
     task = await run_task(
-        client, "data_processing", {"sql": "SELECT 1 FROM input"}, inputs=[("input", absent)]
+        client, "data_processing", {"sql": "SELECT 1 FROM input"}, inputs=[("input", ABSENT)]
     )
     assert task.state is TaskState.FAILED
     assert task.failure is not None
@@ -196,7 +176,7 @@ def test_every_port_refuses_plaintext_and_callers_without_certificate(
     cluster: LocalCluster,
 ) -> None:
     ca_pem = cluster.profile.ca.read_bytes()
-    ports = [node.port for node in cluster.nodes] + [cluster._enrolment_port]
+    ports = [node.port for node in cluster.nodes] + [cluster.enrolment_port]
     for port in ports:
         with socket.create_connection(("127.0.0.1", port), timeout=5) as plain:
             plain.settimeout(15)
@@ -221,19 +201,6 @@ def test_every_port_refuses_plaintext_and_callers_without_certificate(
     for node in cluster.nodes:
         code = asyncio.run(call_without_certificate(node.port, node.node_id))
         assert code is grpc.StatusCode.UNAVAILABLE
-
-
-@pytest.mark.asyncio
-async def test_a_certificate_of_another_cluster_is_refused(cluster: LocalCluster) -> None:
-    stranger = enrol(make_ca(), is_node=False)
-    node = cluster.nodes[0]
-    channel = open_channel(f"127.0.0.1:{node.port}", tls=stranger.tls, node_id=NodeId(node.node_id))
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await MembershipServiceStub(channel).GetClusterStatus(
-            membership_pb2.GetClusterStatusRequest(), timeout=5
-        )
-    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-    await channel.close()
 
 
 def test_no_secret_is_readable_by_others(cluster: LocalCluster) -> None:
@@ -266,68 +233,6 @@ def test_the_command_line_does_the_main_job(cli: Any, tmp_path: Path) -> None:
     assert json.loads(cli("status", "--json").stdout)["alive_node_count"] == 5
     saved = cli("state", "content", "--save", str(tmp_path / "c.parquet"))
     assert saved.returncode == 0, saved.stderr
-
-
-def test_the_command_line_answers_bad_input_with_a_sentence_and_a_status(
-    cli: Any, cluster: LocalCluster, tmp_path: Path
-) -> None:
-    home = str(cluster.nodes[0].home.path)
-    token = "cj1." + "0" * 64 + "." + "0" * 16 + "." + "0" * 32
-    enrolment = f"127.0.0.1:{cluster._enrolment_port}"
-    for arguments, status, words in (
-        (("task", "get", "nope"), 5, "no task nope"),
-        (("content", "get", "nonsense"), 2, "no CID"),
-        (("content", "add", str(tmp_path / "absent")), 2, "does not exist"),
-        (("task", "submit", "nope"), 2, "no node has a handler"),
-        (("--profile", "nope", "status"), 2, "no profile"),
-        (("serve", "--home", home), 1, "works on"),
-        (("serve", "--home", str(tmp_path / "none")), 1, "no node in"),
-        (("init", "--home", home), 1, "already"),
-        (("join", "rubbish", "--enrolment", enrolment, "--home", str(tmp_path / "j")), 4, "cj1."),
-        (("join", token, "--enrolment", enrolment, "--home", str(tmp_path / "j")), 4, "not of the"),
-        (
-            ("join", token, "--enrolment", "127.0.0.1:1", "--home", str(tmp_path / "j")),
-            3,
-            "answers",
-        ),
-    ):
-        done = cli(*arguments)
-        assert done.returncode == status, (arguments, done)
-        assert words in done.stderr, (arguments, done.stderr)
-        assert "Traceback" not in done.stderr + done.stdout
-
-
-def test_a_second_node_on_the_same_port_is_refused(
-    cli: Any, cluster: LocalCluster, tmp_path: Path
-) -> None:
-    taken = f"127.0.0.1:{cluster.nodes[0].port}"
-    assert (
-        cli(
-            "init", "--home", str(tmp_path / "m"), "--bind", taken, "--profile-name", "x"
-        ).returncode
-        == 0
-    )
-    done = cli("serve", "--home", str(tmp_path / "m"))
-    assert done.returncode == 1
-    assert "can't listen on" in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
-
-
-@pytest.mark.asyncio
-async def test_a_join_token_is_good_for_one_use(
-    client: Client, cluster: LocalCluster, cli: Any, tmp_path: Path
-) -> None:
-    token = (await client.create_join_token("client")).token
-    enrolment = ("--enrolment", f"127.0.0.1:{cluster._enrolment_port}")
-    first = cli("join", token, *enrolment, "--home", str(tmp_path / "a"), "--profile-name", "a")
-    assert first.returncode == 0, first.stderr
-    second = cli("join", token, *enrolment, "--home", str(tmp_path / "b"), "--profile-name", "b")
-    assert second.returncode == 4
-    assert "used already" in second.stderr
-    wrong = token[:-1] + ("0" if token[-1] != "0" else "1")
-    third = cli("join", wrong, *enrolment, "--home", str(tmp_path / "c"))
-    assert third.returncode == 4
-    assert cli("--profile", "a", "status").returncode == 0
 
 
 def tool(name: str) -> str:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from ipfs_cluster_node.adapters.raft.replica import create_store
+from ipfs_cluster_node.adapters.raft.replica import Replica, create_store
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from tests.support.replicas import FAST, ReplicaCluster
+from ipfs_cluster_node.v1 import raft_pb2 as pb
+from tests.support.replicas import FAST, ListMachine, ReplicaCluster
 
 
 @pytest.mark.asyncio
@@ -128,3 +129,47 @@ async def test_a_follower_refuses_and_names_the_leader(tmp_path: Path) -> None:
             await follower.replica.propose(b"y")
         assert caught.value.reason is Reason.NOT_LEADER
         assert caught.value.metadata == {"leader_node_id": leader.node_id}
+
+
+@pytest.mark.asyncio
+async def test_h15_writes_at_a_leader_that_loses_its_majority_are_answered(tmp_path: Path) -> None:
+    async with ReplicaCluster(tmp_path, 3) as cluster:
+        leader = await cluster.leader()
+        await leader.replica.propose(b"x")
+        for host in cluster.hosts.values():
+            if host is not leader:
+                await host.stop()
+        async with asyncio.timeout(5):
+            answers = await asyncio.gather(
+                *(leader.replica.propose(str(n).encode()) for n in range(3)),
+                return_exceptions=True,
+            )
+        assert {getattr(answer, "reason", answer) for answer in answers} <= {
+            Reason.UNKNOWN_OUTCOME,
+            Reason.NO_LEADER,
+        }
+
+
+@pytest.mark.asyncio
+async def test_h15_writes_at_a_leader_that_never_served_are_answered(tmp_path: Path) -> None:
+    """It wins its election, and nobody acknowledges the first entry of its term."""
+    cluster = ReplicaCluster(tmp_path, 3)
+    host, *others = cluster.hosts.values()
+    replica = Replica(
+        directory=host.directory, machine=ListMachine(), dial=lambda _node: None, config=FAST
+    )
+    replica._raft.connected(others[0].voter, up=True)
+    running = asyncio.create_task(replica.run())
+    async with asyncio.timeout(10):
+        while replica.term == 0 or not replica._raft._isLeader():
+            vote = pb.RaftMessage(term=replica.term)
+            vote.vote_granted.SetInParent()
+            await replica._inbox.put((others[0].voter, vote))
+            await asyncio.sleep(0.01)
+        assert not replica.is_leader
+        proposals = [asyncio.create_task(replica.propose(str(n).encode())) for n in range(3)]
+        answers = await asyncio.gather(*proposals, return_exceptions=True)
+    reasons = {getattr(answer, "reason", answer) for answer in answers}
+    assert reasons <= {Reason.UNKNOWN_OUTCOME, Reason.NO_LEADER}
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)

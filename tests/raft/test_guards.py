@@ -173,6 +173,13 @@ def test_h5_a_message_before_a_snapshot_commits_nothing(host_of: Callable[..., H
     assert not any(result.success for _, result in host.sent("append_result")[1:])
 
 
+def test_h6_what_no_append_has_verified_is_not_acknowledged(host_of: Callable[..., Host]) -> None:
+    host = host_of()
+    success = {"type": "next_node_idx", "reset": False, "success": True, "next_node_idx": 9}
+    host.raft.out.send(host.raft._node(B), success)
+    assert host.sent("append_result") == []
+
+
 def test_h7_an_index_is_committed_only_as_far_as_the_journal_knows(
     host_of: Callable[..., Host], tmp_path: Path
 ) -> None:

@@ -1,0 +1,120 @@
+"""Bad input gets a sentence with the way out, its exit status, and loses nothing."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ipfs_cluster_node.cli.local_cluster import LocalCluster
+from ipfs_cluster_node.client.client import Client
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+
+ABSENT = "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"
+"""The CID of bytes that nobody has."""
+
+
+@pytest.mark.asyncio
+async def test_a_file_that_vanishes_or_changes_on_the_way_is_not_added(
+    client: Client, tmp_path: Path
+) -> None:
+    path = tmp_path / "large.bin"
+
+    def once(act: Callable[[], object]) -> Callable[[int], None]:
+        done: list[object] = []
+
+        def on_progress(sent: int) -> None:
+            if sent and not done:
+                done.append(act())
+
+        return on_progress
+
+    def append() -> None:
+        with path.open("ab") as file:
+            file.write(b"more")
+
+    before = {content.cid for content in await client.list_content()}
+    for act in (lambda: os.truncate(path, 0), append):
+        path.write_bytes(os.urandom(5_000_000))
+        with pytest.raises(ClusterError) as caught:
+            await client.add_content(path, on_progress=once(act))
+        assert caught.value.reason is Reason.INVALID_ARGUMENT
+        assert "5000000 were announced" in caught.value.message
+    with pytest.raises(OSError, match="Input/output error"):
+        await client.add_content(Path("/proc/self/mem"))
+    assert {content.cid for content in await client.list_content()} == before
+    # A name that is gone takes nothing from who has the file open.
+    path.write_bytes(data := os.urandom(5_000_000))
+    added = await client.add_content(path, on_progress=once(path.unlink))
+    assert b"".join([piece async for piece in client.get_content(added.cid)]) == data
+    with pytest.raises(FileNotFoundError):
+        await client.add_content(path)
+
+
+def test_the_command_line_answers_bad_input_with_a_sentence_and_a_status(
+    cli: Any, cluster: LocalCluster, tmp_path: Path
+) -> None:
+    home = str(cluster.nodes[0].home.path)
+    token = "cj1." + "0" * 64 + "." + "0" * 16 + "." + "0" * 32
+    enrolment = f"127.0.0.1:{cluster.enrolment_port}"
+    wrong: list[object] = []
+    large = tmp_path / "large"
+    large.write_bytes(bytes(1024 * 1024 + 1))
+    for arguments, status, words in (
+        (("task", "get", "nope"), 5, "no task nope"),
+        (("content", "get", "nonsense"), 2, "no CID"),
+        (("content", "add", str(tmp_path / "absent")), 2, "does not exist"),
+        (("content", "add", str(tmp_path)), 2, "is a directory"),
+        (("content", "add", "/dev/null"), 2, "no regular file"),
+        (("content", "add", "/proc/self/mem"), 2, "check the path"),
+        (("content", "get", ABSENT), 5, "held by none of the nodes asked"),
+        (("content", "get", ABSENT, "-o", "/proc/x"), 2, "check the path"),
+        (("content", "stat", ABSENT), 5, "nobody has added"),
+        (("task", "submit", "echo", "--payload", str(large)), 2, "at most"),
+        (("task", "submit", "echo", "--input", "x"), 2, "NAME=CID"),
+        (("task", "submit", "echo", "--input", "x=y"), 2, "CID"),
+        (("task", "submit", "data_processing", "--sql", "SELEC", "--wait"), 6, "SELEC"),
+        (("task", "cancel", "nope"), 5, "no task nope"),
+        (("task", "watch", "nope"), 5, "no task nope"),
+        (("node", "health", "nope"), 5, "list the nodes"),
+        (("node", "remove", "nope", "--yes"), 2, "12D3Koo"),
+        (("config", "set", "node_lease", "x"), 2, "is not a duration"),
+        (("state", "tasks", "--save", str(tmp_path / "x.doc")), 2, ".parquet"),
+        (("state", "tasks", "--save", "/proc/x.csv"), 2, "check the path"),
+        (("task", "submit", "nope"), 2, "no node has a handler"),
+        (("--profile", "nope", "status"), 2, "no profile"),
+        (("serve", "--home", home), 1, "works on"),
+        (("serve", "--home", str(tmp_path / "none")), 1, "no node in"),
+        (("init", "--home", home), 1, "already"),
+        (("join", "rubbish", "--enrolment", enrolment, "--home", str(tmp_path / "j")), 4, "cj1."),
+        (("join", token, "--enrolment", enrolment, "--home", str(tmp_path / "j")), 4, "not of the"),
+        (
+            ("join", token, "--enrolment", "127.0.0.1:1", "--home", str(tmp_path / "j")),
+            3,
+            "answers",
+        ),
+    ):
+        done = cli(*arguments)
+        said = done.stderr.strip().splitlines() or [""]
+        # A usage error of click comes with its usage; everything else is one line.
+        alone = len(said) == 1 or said[0].startswith("Usage:")
+        if done.returncode != status or words not in said[-1] or not alone:
+            wrong.append((arguments, done.returncode, done.stderr, done.stdout))
+    assert wrong == []
+
+
+def test_a_second_node_on_the_same_port_is_refused(
+    cli: Any, cluster: LocalCluster, tmp_path: Path
+) -> None:
+    taken = f"127.0.0.1:{cluster.nodes[0].port}"
+    assert (
+        cli(
+            "init", "--home", str(tmp_path / "m"), "--bind", taken, "--profile-name", "x"
+        ).returncode
+        == 0
+    )
+    done = cli("serve", "--home", str(tmp_path / "m"))
+    assert done.returncode == 1
+    assert "can't listen on" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr

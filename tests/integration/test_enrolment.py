@@ -1,0 +1,232 @@
+"""Who gets in: join tokens, the man in the middle, TLS and what certificates must say."""
+
+import asyncio
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from ipfs_cluster_node.adapters.net.tls import ClientTls, open_channel
+from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
+from ipfs_cluster_node.client.client import Client
+from ipfs_cluster_node.core.ids import NodeId
+from ipfs_cluster_node.v1 import membership_pb2
+from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub
+from tests.support.tls import enrol, make_ca
+
+
+def enrolment_of(cluster: LocalCluster) -> str:
+    return f"127.0.0.1:{cluster.enrolment_port}"
+
+
+@pytest.mark.asyncio
+async def test_a_join_token_is_good_for_one_use(
+    client: Client, cluster: LocalCluster, cli: Any, tmp_path: Path
+) -> None:
+    token = (await client.create_join_token("client")).token
+    enrolment = ("--enrolment", enrolment_of(cluster))
+    first = cli("join", token, *enrolment, "--home", str(tmp_path / "a"), "--profile-name", "a")
+    assert first.returncode == 0, first.stderr
+    second = cli("join", token, *enrolment, "--home", str(tmp_path / "b"), "--profile-name", "b")
+    assert second.returncode == 4
+    assert "used already" in second.stderr
+    wrong = token[:-1] + ("0" if token[-1] != "0" else "1")
+    third = cli("join", wrong, *enrolment, "--home", str(tmp_path / "c"))
+    assert third.returncode == 4
+    assert cli("--profile", "a", "status").returncode == 0
+
+
+@pytest.mark.asyncio
+async def test_a_client_that_joins_takes_no_other_profiles_place(
+    client: Client, cluster: LocalCluster, cli: Any, tmp_path: Path
+) -> None:
+    token = (await client.create_join_token("client")).token
+    done = cli("join", token, "--enrolment", enrolment_of(cluster), "--home", str(tmp_path / "a"))
+    assert done.returncode == 0, done.stderr
+    assert "ipfs-cluster-node --profile local status" in done.stdout
+    assert cli("--profile", "local", "status").returncode == 0
+    assert cli("status").returncode == 0
+
+
+@pytest.mark.asyncio
+async def test_an_expired_token_is_refused(
+    client: Client, cluster: LocalCluster, cli: Any, tmp_path: Path
+) -> None:
+    token = (await client.create_join_token("worker", ttl=timedelta(seconds=1))).token
+    await asyncio.sleep(1.1)
+    home = tmp_path / "late"
+    done = cli("join", token, "--enrolment", enrolment_of(cluster), "--home", str(home))
+    assert done.returncode == 4
+    assert "expired" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (home / "config.toml").exists()
+
+
+@contextmanager
+def impostor(tls: ClientTls, directory: Path, received: list[bytes]) -> Iterator[int]:
+    """A TLS server that shows somebody's certificate and keeps what it is sent."""
+    chain, key = directory / "chain.pem", directory / "key.pem"
+    chain.write_bytes(tls.certificate_pem + tls.ca_pem)
+    key.write_bytes(tls.key_pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(chain, key)
+    context.set_alpn_protocols(["h2"])
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.1)
+        over = threading.Event()
+
+        def serve() -> None:
+            while not over.is_set():
+                try:
+                    raw, _ = server.accept()
+                except TimeoutError:
+                    continue
+                raw.settimeout(2)
+                try:
+                    with context.wrap_socket(raw, server_side=True) as connection:
+                        received.append(connection.recv(65536))
+                except OSError:
+                    raw.close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            over.set()
+            thread.join()
+
+
+@pytest.mark.asyncio
+async def test_a_man_in_the_middle_never_sees_the_tokens_secret(
+    client: Client, cluster: LocalCluster, cli: Any, tmp_path: Path
+) -> None:
+    token = (await client.create_join_token("worker")).token
+    secret = token.rpartition(".")[2].encode()
+    received: list[bytes] = []
+    other = enrol(make_ca()).tls
+    # With a cluster of his own; and with the real CA's certificate shown beside it.
+    real_ca = cluster.profile.ca.read_bytes()
+    shown = [
+        other,
+        ClientTls(other.ca_pem + real_ca, other.certificate_pem, other.key_pem),
+    ]
+    for number, tls in enumerate(shown):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        with impostor(tls, directory, received) as port:
+            done = await asyncio.to_thread(
+                cli,
+                *("join", token, "--enrolment", f"127.0.0.1:{port}"),
+                *("--home", str(directory / "home")),
+            )
+        assert done.returncode in (3, 4), done
+        assert "Traceback" not in done.stderr
+        assert not (directory / "home").exists()
+    assert received
+    assert all(secret not in data for data in received)
+    # It was not used up: at the real port it is good.
+    home = str(tmp_path / "home")
+    done = cli("join", token, "--enrolment", enrolment_of(cluster), "--home", home)
+    assert done.returncode == 0, done.stderr
+
+
+async def refusal(node: LocalNode, tls: ClientTls, *, node_id: str | None = None) -> str:
+    """Call a node; returns the status and what was said, `OK` if it was answered."""
+    channel = open_channel(
+        f"127.0.0.1:{node.port}", tls=tls, node_id=NodeId(node_id or node.node_id)
+    )
+    try:
+        await MembershipServiceStub(channel).GetClusterStatus(
+            membership_pb2.GetClusterStatusRequest(), timeout=5
+        )
+    except grpc.aio.AioRpcError as error:
+        return f"{error.code().name}: {error.details()}"
+    finally:
+        await channel.close()
+    return "OK"
+
+
+def operator_tls(cluster: LocalCluster) -> ClientTls:
+    profile = cluster.profile
+    return ClientTls(
+        profile.ca.read_bytes(), profile.certificate.read_bytes(), profile.key.read_bytes()
+    )
+
+
+@pytest.mark.asyncio
+async def test_the_handshake_fails_for_every_wrong_certificate(cluster: LocalCluster) -> None:
+    node, other = cluster.nodes[0], cluster.nodes[1]
+    operator = operator_tls(cluster)
+    assert await refusal(node, operator) == "OK"
+    # Another node answers than the one that was meant.
+    said = await refusal(node, operator, node_id=other.node_id)
+    assert said.startswith("UNAVAILABLE"), said
+    # A stranger's certificate, and a stranger's with this cluster's CA trusted.
+    stranger = enrol(make_ca(), is_node=False).tls
+    mixed = ClientTls(operator.ca_pem, stranger.certificate_pem, stranger.key_pem)
+    for tls in (stranger, mixed):
+        said = await refusal(node, tls)
+        assert said.startswith("UNAVAILABLE"), said
+    # A client's certificate does not serve: who is dialled must be a node.
+    directory = cluster.root / "client-as-server"
+    directory.mkdir(mode=0o700)
+    received: list[bytes] = []
+    with impostor(operator, directory, received) as port:
+        channel = open_channel(f"127.0.0.1:{port}", tls=operator, node_id=NodeId(node.node_id))
+        with pytest.raises(grpc.aio.AioRpcError):
+            await MembershipServiceStub(channel).GetClusterStatus(
+                membership_pb2.GetClusterStatusRequest(), timeout=3
+            )
+        await channel.close()
+    assert received == []
+
+
+def test_nothing_older_than_tls_1_3_gets_an_answer(cluster: LocalCluster) -> None:
+    """The handshake itself can't be narrowed in Python's gRPC; the first call is refused."""
+    profile, node = cluster.profile, cluster.nodes[0]
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(profile.ca)
+    context.load_cert_chain(profile.certificate, profile.key)
+    context.check_hostname = False
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["h2"])
+    path = b"/ipfs_cluster_node.v1.MembershipService/GetClusterStatus"
+    with (
+        socket.create_connection(("127.0.0.1", node.port), timeout=5) as raw,
+        context.wrap_socket(raw) as connection,
+    ):
+        assert connection.version() == "TLSv1.2"
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b""))
+        headers = [
+            (b":method", b"POST"), (b":scheme", b"https"), (b":path", path),
+            (b":authority", b"localhost"), (b"content-type", b"application/grpc"),
+            (b"te", b"trailers"),
+        ]  # fmt: skip
+        block = b"".join(literal(name, value) for name, value in headers)
+        connection.sendall(frame(1, 0x4, 1, block) + frame(0, 0x1, 1, bytes(5)))
+        answer = b""
+        while b"TLSv1.3" not in answer:
+            data = connection.recv(65536)
+            assert data, answer
+            answer += data
+        assert b"cluster_name" not in answer
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    """One HTTP/2 frame."""
+    return (
+        len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
+    )
+
+
+def literal(name: bytes, value: bytes) -> bytes:
+    """One header, not indexed, without Huffman coding."""
+    return b"\x00" + bytes((len(name),)) + name + bytes((len(value),)) + value
