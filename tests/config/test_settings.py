@@ -102,6 +102,30 @@ def test_variables_go_before_the_file_and_flags_before_variables(tmp_path: Path)
     assert load(tmp_path, text, environment=variables, flags=flags).tasks.slots == 3
 
 
+@pytest.mark.parametrize(
+    ("enrolment_bind", "reached"),
+    [
+        ("10.0.0.1:9095", ("10.0.0.1:9095",)),
+        ("0.0.0.0:9095", ("a.example:9095", "[fd00::1]:9095")),
+        ("[::]:9095", ("a.example:9095", "[fd00::1]:9095")),
+    ],
+)
+def test_joiners_are_told_an_address_that_they_can_reach(
+    enrolment_bind: str, reached: tuple[str, ...]
+) -> None:
+    settings = Settings(
+        node=NodeSettings(
+            name="n",
+            role="master",
+            bind="0.0.0.0:9096",
+            enrolment_bind=enrolment_bind,
+            advertise=("a.example:9096", "a.example:9097", "[fd00::1]:9096"),
+        ),
+        cluster=ClusterSettings(id="c", name="c"),
+    )
+    assert settings.enrolment_endpoints == reached
+
+
 def test_an_unknown_variable_is_refused_by_its_name(tmp_path: Path) -> None:
     for name in ("IPFS_CLUSTER_NODE_TASKS_SLOT", "IPFS_CLUSTER_NODE_TASK_SLOTS"):
         with pytest.raises(ClusterError) as caught:
