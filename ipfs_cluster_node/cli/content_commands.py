@@ -51,6 +51,19 @@ def _bar(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
         yield lambda done: progress.update(bar, completed=done)
 
 
+async def _size(client: Any, cid: str) -> int | None:
+    """How many bytes will come, for the bar; None if that is not known or nobody looks."""
+    from ipfs_cluster_node.core.errors import ClusterError
+
+    if not sys.stderr.isatty():
+        return None
+    try:
+        stat = await client.stat_content(cid)
+    except ClusterError:
+        return None  # Reading it will say what is wrong.
+    return int(stat.size_bytes)
+
+
 @content.command("add")
 @click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @json_option
@@ -99,7 +112,7 @@ def get_content(profile: str | None, cid: str, *, output: Path | None, as_json: 
             return done
         from ipfs_cluster_node.adapters.content.files import write_pieces
 
-        with _bar("get", None) as on_progress:
+        with _bar("get", await _size(client, cid)) as on_progress:
             return await write_pieces(pieces, target, on_progress)
 
     target = output if output is not None else Path(Path(cid).name)

@@ -20,8 +20,6 @@ NOT_SETTINGS: Final = frozenset({"HOME", "PROFILE", "PROFILES", "VECTORS"})
 """Variables with the prefix that mean something else."""
 
 MIB: Final = 1024 * 1024
-HEARTBEATS_PER_ELECTION_MIN: Final = 3
-"""A follower campaigns only when several heartbeats in a row are missing."""
 
 
 def _setting(default: Any, about: str) -> Any:
@@ -96,7 +94,6 @@ class Settings:
             parse_name(self.node.name, what="a name")
         except ValueError as error:
             raise _invalid("node.name", str(error)) from error
-        self._check_raft()
         if not -1 <= self.tasks.slots <= 1024:
             raise _invalid("tasks.slots", "write -1 to 1024")
         addresses = [
@@ -114,23 +111,6 @@ class Settings:
                 "node.advertise",
                 f"{self.node.bind} is no loopback address, so say with --advertise where others "
                 "reach it",
-            )
-
-    def _check_raft(self) -> None:
-        least = timedelta(milliseconds=10)
-        if self.raft.heartbeat_interval < least:
-            raise _invalid("raft.heartbeat_interval", "write 10ms or more")
-        if self.raft.election_timeout_min < HEARTBEATS_PER_ELECTION_MIN * (
-            self.raft.heartbeat_interval
-        ):
-            raise _invalid(
-                "raft.election_timeout_min",
-                f"write at least {HEARTBEATS_PER_ELECTION_MIN} times heartbeat_interval",
-            )
-        if self.raft.election_timeout_max < 1.5 * self.raft.election_timeout_min:
-            raise _invalid(
-                "raft.election_timeout_max",
-                "write at least 1.5 times election_timeout_min, so that not all campaign at once",
             )
 
     @property

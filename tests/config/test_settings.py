@@ -62,9 +62,6 @@ def load(tmp_path: Path, text: str, **options: Any) -> Settings:
         (GOOD.replace('"n"', '"n"\nbind = "0.0.0.0:9096"'), "--advertise"),
         (GOOD.replace('"n"', '"n"\nadvertise = ["a"]'), "node.advertise"),
         (GOOD.replace('"n"', '"a b"'), "node.name is wrong"),
-        (GOOD + '[raft]\nelection_timeout_min = "100ms"\n', "raft.election_timeout_min"),
-        (GOOD + '[raft]\nelection_timeout_max = "100ms"\n', "raft.election_timeout_max"),
-        (GOOD + '[raft]\nheartbeat_interval = "0s"\n', "raft.heartbeat_interval"),
     ],
 )
 def test_a_bad_file_is_refused_and_the_fault_named(tmp_path: Path, text: str, words: str) -> None:

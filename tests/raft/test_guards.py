@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.guarded import ConsensusViolationError, GuardedSyncObj
 from ipfs_cluster_node.adapters.raft.journal import MEMBERSHIP, REGULAR, FileJournal
 from ipfs_cluster_node.adapters.raft.messages import decode_message, encode_message
+from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import VoterId
 from ipfs_cluster_node.v1 import raft_pb2 as pb
 
@@ -97,6 +99,21 @@ def test_the_private_members_that_are_used_exist(host_of: Callable[..., Host]) -
     plain = pysyncobj.SyncObj
     assert [name for name in guarded.PRIVATE_MEMBERS if not hasattr(raft, name)] == []
     assert [name for name in guarded.PRIVATE_METHODS if not hasattr(plain, name)] == []
+
+
+@pytest.mark.parametrize(
+    ("heartbeat", "least", "most"), [(5, 600, 1200), (300, 600, 1200), (100, 600, 800)]
+)
+def test_times_that_would_not_hold_together_are_refused(
+    heartbeat: int, least: int, most: int
+) -> None:
+    with pytest.raises(ClusterError) as caught:
+        RaftConfig(
+            heartbeat_interval=timedelta(milliseconds=heartbeat),
+            election_timeout_min=timedelta(milliseconds=least),
+            election_timeout_max=timedelta(milliseconds=most),
+        )
+    assert caught.value.reason is Reason.CONFIG_INVALID
 
 
 def test_h1_an_old_append_cuts_nothing_that_agrees(host_of: Callable[..., Host]) -> None:

@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
 
 from ipfs_cluster_node.core.errors import ClusterError, Reason
+
+HEARTBEAT_INTERVAL_MIN: Final = timedelta(milliseconds=10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +39,10 @@ class RaftConfig:
 
     def __post_init__(self) -> None:
         """Check that the times go together."""
+        if self.heartbeat_interval < HEARTBEAT_INTERVAL_MIN:
+            raise ClusterError(
+                Reason.CONFIG_INVALID, "raft.heartbeat_interval must be at least 10ms"
+            )
         if self.election_timeout_min < 3 * self.heartbeat_interval:
             raise ClusterError(
                 Reason.CONFIG_INVALID,
