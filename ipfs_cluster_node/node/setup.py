@@ -18,7 +18,8 @@ from ipfs_cluster_node.adapters.keys.certificates import (
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.adapters.keys.tokens import fetch_trust_bundle, parse_token
 from ipfs_cluster_node.adapters.net.tls import open_channel
-from ipfs_cluster_node.adapters.raft.replica import create_store
+from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
+from ipfs_cluster_node.adapters.raft.engine import create_store
 from ipfs_cluster_node.codec.commands import encode_command
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.config.files import make_private_directory, write_private
@@ -86,7 +87,7 @@ def init_cluster(home: Home, settings: NodeSettings, *, cluster_name: str) -> Ma
     )
     voter = voter_id(identity.node_id, 1)
     create_store(
-        home.raft,
+        DirectoryDisk(home.raft),
         voter,
         [voter],
         first=_bootstrap(cluster, identity, operator, endpoints, settings.name),
@@ -180,7 +181,9 @@ async def join_cluster(home: Home, settings: NodeSettings, *, token: str, enrolm
         home.create()
         _write_keys(home, identity, key, certificate, bundle)
         if response.role == Role.MASTER:
-            create_store(home.raft, voter_id(identity.node_id, response.incarnation), [])
+            create_store(
+                DirectoryDisk(home.raft), voter_id(identity.node_id, response.incarnation), []
+            )
         save_masters(home.masters, masters)
         profile = _profile(home.ca, home.certificate, home.tls_key, masters)
         write_private(home.config, write_settings(role_settings).encode())

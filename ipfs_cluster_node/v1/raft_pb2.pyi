@@ -133,6 +133,10 @@ class RaftMessage(_message.Message):
     APPEND_RESULT_FIELD_NUMBER: _builtins.int
     SNAPSHOT_CHUNK_FIELD_NUMBER: _builtins.int
     SNAPSHOT_RESULT_FIELD_NUMBER: _builtins.int
+    PRE_VOTE_FIELD_NUMBER: _builtins.int
+    PRE_VOTE_GRANTED_FIELD_NUMBER: _builtins.int
+    STALE_TERM_FIELD_NUMBER: _builtins.int
+    TIMEOUT_NOW_FIELD_NUMBER: _builtins.int
     term: _builtins.int
     """The sender's term; an answer counts in that term only."""
     @_builtins.property
@@ -159,6 +163,22 @@ class RaftMessage(_message.Message):
     def snapshot_result(self) -> Global___SnapshotResult:
         """What became of a piece."""
 
+    @_builtins.property
+    def pre_vote(self) -> Global___PreVote:
+        """A node that hears no leader asks whether a candidacy would succeed."""
+
+    @_builtins.property
+    def pre_vote_granted(self) -> Global___PreVoteGranted:
+        """It would, as far as this voter knows."""
+
+    @_builtins.property
+    def stale_term(self) -> Global___StaleTerm:
+        """The receiver's term is over; `term` is the newer one."""
+
+    @_builtins.property
+    def timeout_now(self) -> Global___TimeoutNow:
+        """The leader hands over: the receiver shall campaign at once."""
+
     def __init__(
         self,
         *,
@@ -169,16 +189,108 @@ class RaftMessage(_message.Message):
         append_result: Global___AppendResult | None = ...,
         snapshot_chunk: Global___SnapshotChunk | None = ...,
         snapshot_result: Global___SnapshotResult | None = ...,
+        pre_vote: Global___PreVote | None = ...,
+        pre_vote_granted: Global___PreVoteGranted | None = ...,
+        stale_term: Global___StaleTerm | None = ...,
+        timeout_now: Global___TimeoutNow | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["append_entries", b"append_entries", "append_result", b"append_result", "kind", b"kind", "request_vote", b"request_vote", "snapshot_chunk", b"snapshot_chunk", "snapshot_result", b"snapshot_result", "vote_granted", b"vote_granted"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["append_entries", b"append_entries", "append_result", b"append_result", "kind", b"kind", "pre_vote", b"pre_vote", "pre_vote_granted", b"pre_vote_granted", "request_vote", b"request_vote", "snapshot_chunk", b"snapshot_chunk", "snapshot_result", b"snapshot_result", "stale_term", b"stale_term", "timeout_now", b"timeout_now", "vote_granted", b"vote_granted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["append_entries", b"append_entries", "append_result", b"append_result", "kind", b"kind", "request_vote", b"request_vote", "snapshot_chunk", b"snapshot_chunk", "snapshot_result", b"snapshot_result", "term", b"term", "vote_granted", b"vote_granted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["append_entries", b"append_entries", "append_result", b"append_result", "kind", b"kind", "pre_vote", b"pre_vote", "pre_vote_granted", b"pre_vote_granted", "request_vote", b"request_vote", "snapshot_chunk", b"snapshot_chunk", "snapshot_result", b"snapshot_result", "stale_term", b"stale_term", "term", b"term", "timeout_now", b"timeout_now", "vote_granted", b"vote_granted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["request_vote", "vote_granted", "append_entries", "append_result", "snapshot_chunk", "snapshot_result"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["request_vote", "vote_granted", "append_entries", "append_result", "snapshot_chunk", "snapshot_result", "pre_vote", "pre_vote_granted", "stale_term", "timeout_now"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
 Global___RaftMessage: _TypeAlias = RaftMessage  # noqa: Y015
+
+@_typing.final
+class PreVote(_message.Message):
+    """Asked before a candidacy, with the sender's present term, which changes nothing: so a node that
+    nobody hears, or that hears nobody, raises no terms.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LAST_LOG_INDEX_FIELD_NUMBER: _builtins.int
+    LAST_LOG_TERM_FIELD_NUMBER: _builtins.int
+    ROUND_FIELD_NUMBER: _builtins.int
+    last_log_index: _builtins.int
+    """The last index of its log."""
+    last_log_term: _builtins.int
+    """That entry's term."""
+    round: _builtins.int
+    """Names this asking; the answer repeats it."""
+    def __init__(
+        self,
+        *,
+        last_log_index: _builtins.int = ...,
+        last_log_term: _builtins.int = ...,
+        round: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_log_index", b"last_log_index", "last_log_term", b"last_log_term", "round", b"round"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreVote: _TypeAlias = PreVote  # noqa: Y015
+
+@_typing.final
+class PreVoteGranted(_message.Message):
+    """A candidacy would get this vote: no leader is heard here, and the log is not behind ours."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROUND_FIELD_NUMBER: _builtins.int
+    round: _builtins.int
+    """The asking that is answered."""
+    def __init__(
+        self,
+        *,
+        round: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["round", b"round"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreVoteGranted: _TypeAlias = PreVoteGranted  # noqa: Y015
+
+@_typing.final
+class StaleTerm(_message.Message):
+    """What came is of a term that is over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StaleTerm: _TypeAlias = StaleTerm  # noqa: Y015
+
+@_typing.final
+class TimeoutNow(_message.Message):
+    """The leader hands over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TimeoutNow: _TypeAlias = TimeoutNow  # noqa: Y015
 
 @_typing.final
 class RequestVote(_message.Message):
@@ -188,19 +300,23 @@ class RequestVote(_message.Message):
 
     LAST_LOG_INDEX_FIELD_NUMBER: _builtins.int
     LAST_LOG_TERM_FIELD_NUMBER: _builtins.int
+    TRANSFER_FIELD_NUMBER: _builtins.int
     last_log_index: _builtins.int
     """The last index of its log."""
     last_log_term: _builtins.int
     """That entry's term."""
+    transfer: _builtins.bool
+    """Whether the leader asked for this candidacy: it is then no reason to refuse that it is heard."""
     def __init__(
         self,
         *,
         last_log_index: _builtins.int = ...,
         last_log_term: _builtins.int = ...,
+        transfer: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_log_index", b"last_log_index", "last_log_term", b"last_log_term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_log_index", b"last_log_index", "last_log_term", b"last_log_term", "transfer", b"transfer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -233,12 +349,15 @@ class AppendEntries(_message.Message):
     PREVIOUS_INDEX_FIELD_NUMBER: _builtins.int
     PREVIOUS_TERM_FIELD_NUMBER: _builtins.int
     ENTRIES_FIELD_NUMBER: _builtins.int
+    SENT_AT_NS_FIELD_NUMBER: _builtins.int
     commit_index: _builtins.int
     """The index up to which the leader knows the log to be committed."""
     previous_index: _builtins.int
     """Index before the first entry; -1 where the leader no longer has it and a snapshot will follow."""
     previous_term: _builtins.int
     """That entry's term."""
+    sent_at_ns: _builtins.int
+    """When it was made, in nanoseconds of the leader's own clock; the answer repeats it."""
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogEntry]:
         """Entries in order."""
@@ -250,10 +369,11 @@ class AppendEntries(_message.Message):
         previous_index: _builtins.int = ...,
         previous_term: _builtins.int = ...,
         entries: _abc.Iterable[Global___LogEntry] | None = ...,
+        sent_at_ns: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_index", b"commit_index", "entries", b"entries", "previous_index", b"previous_index", "previous_term", b"previous_term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_index", b"commit_index", "entries", b"entries", "previous_index", b"previous_index", "previous_term", b"previous_term", "sent_at_ns", b"sent_at_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -298,22 +418,26 @@ class AppendResult(_message.Message):
     NEXT_INDEX_FIELD_NUMBER: _builtins.int
     RESET_FIELD_NUMBER: _builtins.int
     SUCCESS_FIELD_NUMBER: _builtins.int
+    SENT_AT_NS_FIELD_NUMBER: _builtins.int
     next_index: _builtins.int
     """The next index the follower needs."""
     reset: _builtins.bool
     """Whether the leader shall go back to `next_index`."""
     success: _builtins.bool
     """Whether everything below `next_index` is durable and equal to the leader's log."""
+    sent_at_ns: _builtins.int
+    """`sent_at_ns` of what is answered: since then at least, this voter votes for nobody else."""
     def __init__(
         self,
         *,
         next_index: _builtins.int = ...,
         reset: _builtins.bool = ...,
         success: _builtins.bool = ...,
+        sent_at_ns: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_index", b"next_index", "reset", b"reset", "success", b"success"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_index", b"next_index", "reset", b"reset", "sent_at_ns", b"sent_at_ns", "success", b"success"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -329,6 +453,7 @@ class SnapshotChunk(_message.Message):
     OFFSET_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    CRC_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """The last index the snapshot covers."""
     offset: _builtins.int
@@ -337,6 +462,8 @@ class SnapshotChunk(_message.Message):
     """Bytes of the snapshot file, at most 1 MiB."""
     size_bytes: _builtins.int
     """The snapshot file's size."""
+    crc: _builtins.int
+    """The snapshot file's CRC-32: a transfer that broke goes on only for the same file."""
     def __init__(
         self,
         *,
@@ -344,10 +471,11 @@ class SnapshotChunk(_message.Message):
         offset: _builtins.int = ...,
         data: _builtins.bytes = ...,
         size_bytes: _builtins.int = ...,
+        crc: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "index", b"index", "offset", b"offset", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["crc", b"crc", "data", b"data", "index", b"index", "offset", b"offset", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

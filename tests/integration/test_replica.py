@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ipfs_cluster_node.adapters.raft.replica import Replica, create_store
+from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
+from ipfs_cluster_node.adapters.raft.engine import create_store
+from ipfs_cluster_node.adapters.raft.replica import Replica
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.v1 import raft_pb2 as pb
 from tests.support.replicas import FAST, ListMachine, ReplicaCluster
@@ -55,7 +57,7 @@ async def test_a_follower_far_behind_gets_a_snapshot(tmp_path: Path) -> None:
         await behind.stop()
         for n in range(200):
             await leader.replica.propose(f"{n}".encode())
-        assert leader.replica._journal.first_index > 100
+        assert leader.replica.engine.journal.first_index > 100
         await behind.start()
         await cluster.until_equal(200)
         assert behind.machine.commands == leader.machine.commands
@@ -74,7 +76,7 @@ async def test_voters_are_added_one_at_a_time_and_removed(tmp_path: Path) -> Non
         await first.replica.propose(b"one")
         for _ in range(2):
             joining = cluster.make_host()
-            create_store(joining.directory, joining.voter, [])
+            create_store(DirectoryDisk(joining.directory), joining.voter, [])
             await joining.start()
             await first.replica.add_voter(joining.voter)
         await first.replica.propose(b"two")
@@ -158,13 +160,15 @@ async def test_h15_writes_at_a_leader_that_never_served_are_answered(tmp_path: P
     replica = Replica(
         directory=host.directory, machine=ListMachine(), dial=lambda _node: None, config=FAST
     )
-    replica._raft.connected(others[0].voter, up=True)
+    replica.engine.raft.connected(others[0].voter, up=True)
     running = asyncio.create_task(replica.run())
     async with asyncio.timeout(10):
-        while replica.term == 0 or not replica._raft._isLeader():
+        while replica.term == 0 or not replica.engine.raft._isLeader():
             vote = pb.RaftMessage(term=replica.term)
             vote.vote_granted.SetInParent()
-            await replica._inbox.put((others[0].voter, vote))
+            grant = pb.RaftMessage(term=replica.term)
+            grant.pre_vote_granted.round = replica.engine.raft.elections._round
+            replica._inbox += [(others[0].voter, each, 0) for each in (vote, grant)]
             await asyncio.sleep(0.01)
         assert not replica.is_leader
         proposals = [asyncio.create_task(replica.propose(str(n).encode())) for n in range(3)]

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from ipfs_cluster_node.adapters.raft.journal import MAGIC, REGULAR, FileJournal
+from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
+from ipfs_cluster_node.adapters.raft.journal import REGULAR, SegmentedJournal
 from ipfs_cluster_node.adapters.raft.snapshot import Snapshot, decode_snapshot_file
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import VoterId
@@ -12,15 +13,15 @@ from ipfs_cluster_node.core.ids import VoterId
 A, B = VoterId("a.1"), VoterId("b.1")
 
 
-def opened(path: Path) -> FileJournal:
-    return FileJournal(path, base_voters=frozenset())
+def opened(path: Path) -> SegmentedJournal:
+    return SegmentedJournal(DirectoryDisk(path), base_voters=frozenset(), segment_bytes_max=2000)
 
 
-def sync(journal: FileJournal) -> None:
+def sync(journal: SegmentedJournal) -> None:
     journal.write_and_sync(journal.take_pending())
 
 
-def filled(path: Path, count: int = 5) -> FileJournal:
+def filled(path: Path, count: int = 5) -> SegmentedJournal:
     journal = opened(path)
     journal.setCurrentTerm(3, A)
     for index in range(2, 2 + count):
@@ -45,27 +46,93 @@ def test_what_was_not_synced_is_not_there(tmp_path: Path) -> None:
     assert opened(tmp_path / "j").last_index == 6
 
 
+def one_by_one(path: Path, count: int = 5) -> Path:
+    """Fill a journal, an entry a sync; returns its only segment."""
+    journal = opened(path)
+    for index in range(2, 2 + count):
+        journal.add(REGULAR + b"command %d" % index, index, 3)
+        sync(journal)
+    journal._destroy()
+    [segment] = path.glob("journal-*")
+    return segment
+
+
 def test_a_write_that_was_cut_anywhere_leaves_a_prefix(tmp_path: Path) -> None:
-    filled(tmp_path / "j").close()
-    whole = (tmp_path / "j").read_bytes()
+    journal = opened(tmp_path / "j")
+    least = (tmp_path / "j" / "journal-00000001").stat().st_size
+    journal._destroy()
+    segment = one_by_one(tmp_path / "j")
+    whole = segment.read_bytes()
     seen = set()
-    for length in range(len(MAGIC), len(whole)):
-        (tmp_path / "cut").write_bytes(whole[:length])
-        journal = opened(tmp_path / "cut")
-        seen.add(journal.last_index)
-        assert [e[1] for e in journal[:]] == list(range(1, journal.last_index + 1))
-        journal.close()
+    for length in range(least, len(whole)):
+        segment.write_bytes(whole[:length])
+        again = opened(tmp_path / "j")
+        seen.add(again.last_index)
+        assert [e[1] for e in again[:]] == list(range(1, again.last_index + 1))
+        again._destroy()
     assert seen == {1, 2, 3, 4, 5}
 
 
-def test_a_flipped_bit_with_whole_records_behind_it_is_refused(tmp_path: Path) -> None:
-    filled(tmp_path / "j").close()
-    data = bytearray((tmp_path / "j").read_bytes())
-    data[len(data) // 2] ^= 1
-    (tmp_path / "j").write_bytes(data)
-    with pytest.raises(ClusterError) as caught:
-        opened(tmp_path / "j")
-    assert caught.value.reason is Reason.HOME_DAMAGED
+def test_a_torn_sync_leaves_none_of_it_and_is_no_damage(tmp_path: Path) -> None:
+    """Pages of what was not synced reach the disk in any order."""
+    segment = one_by_one(tmp_path / "j")
+    before = segment.stat().st_size
+    journal = opened(tmp_path / "j")
+    forged = segment.read_bytes()[-60:]
+    for index in range(7, 10):
+        journal.add(REGULAR + forged + bytes(500), index, 3)
+    sync(journal)
+    journal._destroy()
+    data = bytearray(segment.read_bytes())
+    data[before : before + 600] = bytes(600)
+    segment.write_bytes(data)
+    assert opened(tmp_path / "j").last_index == 6
+
+
+def test_a_flipped_bit_with_whole_frames_behind_it_is_refused(tmp_path: Path) -> None:
+    segment = one_by_one(tmp_path / "j")
+    whole = segment.read_bytes()
+    last = whole.rindex(b"E") - 24
+    for position in range(last):
+        data = bytearray(whole)
+        data[position] ^= 1
+        segment.write_bytes(data)
+        with pytest.raises(ClusterError) as caught:
+            opened(tmp_path / "j")
+        assert caught.value.reason is Reason.HOME_DAMAGED
+
+
+def test_segments_that_a_snapshot_covers_go(tmp_path: Path) -> None:
+    journal = opened(tmp_path / "j")
+    journal.setCurrentTerm(7, B)
+    for index in range(2, 40):
+        journal.add(REGULAR + bytes(500), index, 7)
+        sync(journal)
+    names = sorted(path.name for path in (tmp_path / "j").iterdir())
+    removed = (tmp_path / "j" / names[0]).read_bytes()
+    assert len(names) > 5
+    journal.trim(30, frozenset({A}))
+    left = sorted(path.name for path in (tmp_path / "j").iterdir())
+    assert len(left) < 5
+    # A crash may bring a removed one back.
+    (tmp_path / "j" / names[0]).write_bytes(removed)
+    base = (REGULAR, 30, 7)
+    again = SegmentedJournal(DirectoryDisk(tmp_path / "j"), base=base, base_voters=frozenset({A}))
+    assert (again.last_index, again.term_at(35)) == (39, 7)
+    assert (again.getCurrentTerm(), again.getVotedForNodeId()) == (7, B)
+    assert sorted(path.name for path in (tmp_path / "j").iterdir()) == left
+
+
+def test_a_log_that_begins_behind_its_snapshot_is_refused(tmp_path: Path) -> None:
+    journal = opened(tmp_path / "j")
+    for index in range(2, 40):
+        journal.add(REGULAR + bytes(500), index, 7)
+        sync(journal)
+    journal.trim(30, frozenset({A}))
+    for base in ((REGULAR, 5, 7), (REGULAR, 1, 0)):
+        with pytest.raises(ClusterError) as caught:
+            SegmentedJournal(DirectoryDisk(tmp_path / "j"), base=base, base_voters=frozenset({A}))
+        assert caught.value.reason is Reason.HOME_DAMAGED
 
 
 def test_a_trimmed_journal_begins_behind_its_snapshot(tmp_path: Path) -> None:
@@ -73,8 +140,10 @@ def test_a_trimmed_journal_begins_behind_its_snapshot(tmp_path: Path) -> None:
     journal.trim(4, frozenset({A}))
     journal.add(REGULAR + b"more", 7, 3)
     sync(journal)
-    after = FileJournal(tmp_path / "j", base=(REGULAR, 4, 3), base_voters=frozenset({A}))
-    assert [e[1] for e in after[:]] == [4, 5, 6, 7]
+    after = SegmentedJournal(
+        DirectoryDisk(tmp_path / "j"), base=(REGULAR, 4, 3), base_voters=frozenset({A})
+    )
+    assert [e[1] for e in after[:]][-4:] == [4, 5, 6, 7]
     assert after.getCurrentTerm() == 3
 
 

@@ -16,7 +16,9 @@ from ipfs_cluster_node.adapters.net.tls import (
     server_credentials,
 )
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
-from ipfs_cluster_node.adapters.raft.replica import Replica, create_store
+from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
+from ipfs_cluster_node.adapters.raft.engine import create_store
+from ipfs_cluster_node.adapters.raft.replica import Replica
 from ipfs_cluster_node.core.endpoints import Endpoint
 from ipfs_cluster_node.core.ids import NodeId, VoterId, voter_id
 from ipfs_cluster_node.v1 import raft_pb2_grpc
@@ -110,7 +112,7 @@ class ReplicaCluster:
         members = [self.make_host() for _ in range(count)]
         voters = [host.voter for host in members]
         for host in members:
-            create_store(host.directory, host.voter, voters)
+            create_store(DirectoryDisk(host.directory), host.voter, voters)
 
     def make_host(self) -> ReplicaHost:
         member = enrol(self.ca)

@@ -23,8 +23,10 @@ class RaftConfig:
     """Commands that are committed together; one command may be as long."""
     proposals_waiting_max: int = 20_000
     """Beyond it proposals are refused as OVERLOADED."""
-    inbox_messages_max: int = 1024
+    inbox_bytes_max: int = 32 * 1024 * 1024
     """Received and not yet handled; full means that senders wait."""
+    step_bytes_max: int = 16 * 1024 * 1024
+    """Handled before the next sync."""
     outbox_bytes_max: int = 32 * 1024 * 1024
     """Waiting for one peer; full means that its connection is given up and made anew."""
     snapshot_log_bytes: int = 64 * 1024 * 1024
@@ -32,9 +34,15 @@ class RaftConfig:
     """A snapshot is made once the log has grown by so much since the last."""
     trailing_entries: int = 1_000
     """Kept behind a snapshot, so that a follower a little behind needs no snapshot."""
+    trailing_bytes_max: int = 16 * 1024 * 1024
+    """At most so much of them."""
+    segment_bytes_max: int = 64 * 1024 * 1024
+    """A journal file that has grown beyond it is followed by a new one."""
     snapshot_bytes_max: int = 4 * 1024 * 1024 * 1024
     connect_timeout: timedelta = timedelta(seconds=3)
     """For a peer to confirm a stream, and for a new voter to be reached."""
+    catch_up_timeout: timedelta = timedelta(seconds=3)
+    """How long a call waits for a learner to have the whole log; it goes on without it."""
     reconnect_delay_max: timedelta = timedelta(seconds=1)
 
     def __post_init__(self) -> None:

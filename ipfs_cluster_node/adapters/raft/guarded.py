@@ -12,10 +12,13 @@ import pysyncobj.syncobj
 from pysyncobj import SyncObj, SyncObjConf
 from pysyncobj.node import Node
 from pysyncobj.serializer import SERIALIZER_STATE
+from pysyncobj.syncobj import _RAFT_STATE
 from pysyncobj.transport import Transport
 
+from ipfs_cluster_node.adapters.raft.clock import now
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
-from ipfs_cluster_node.adapters.raft.journal import REGULAR, FileJournal, change_of
+from ipfs_cluster_node.adapters.raft.elections import Elections
+from ipfs_cluster_node.adapters.raft.journal import REGULAR, SegmentedJournal, change_of
 from ipfs_cluster_node.adapters.raft.messages import Message, encode_message
 from ipfs_cluster_node.core.ids import VoterId
 from ipfs_cluster_node.v1 import raft_pb2 as pb
@@ -30,18 +33,28 @@ PRIVATE_MEMBERS: Final = (
     "_SyncObj__raftCommitIndex",
     "_SyncObj__serializer",
     "_SyncObj__otherNodes",
+    "_SyncObj__readonlyNodes",
+    "_SyncObj__raftLeader",
     "_SyncObj__noopIDx",
-    "_SyncObj__lastResponseTime",
 )
 """Attributes of PySyncObj 0.3.17 that are read or set here; a test checks that they exist."""
 PRIVATE_METHODS: Final = (
     "_SyncObj__doApplyCommand",
     "_SyncObj__parseChangeClusterRequest",
     "_SyncObj__updateClusterConfiguration",
+    "_SyncObj__setCurrentTerm",
+    "_SyncObj__setState",
 )
 """Methods of PySyncObj 0.3.17 that are replaced or called here; a test checks that they exist."""
 
 NEVER: Final = float("inf")
+PRE_VOTE_RETRY_MIN: Final = 0.25
+"""Of `election_timeout_min`: the least pause between two askings; the most is twice as long."""
+NANOSECONDS: Final = 1_000_000_000
+COUNTED: Final = ("response_vote", "next_node_idx", "pre_vote_granted", "stale_term")
+"""What only voters may send."""
+ASKING: Final = ("append_entries", "request_vote", "pre_vote")
+"""What of an older term is answered with the newer one."""
 COMMITTED_TRUNCATION: Final = "a leader contradicts a committed entry"
 
 
@@ -61,6 +74,16 @@ class _NoPickle:
 
 pysyncobj.syncobj.pickle = _NoPickle
 pysyncobj.syncobj.createJournal = lambda journal: journal
+pysyncobj.syncobj.monotonicTime = now
+pysyncobj.syncobj.PIPE_NOTIFIER_ENABLED = False  # Nothing waits in its poller.
+pysyncobj.syncobj.createPoller = lambda _kind: _NoPoller()
+
+
+class _NoPoller:
+    """Stands for PySyncObj's poller: who drives it waits elsewhere."""
+
+    def poll(self, timeout: float) -> None:
+        """Nothing to wait for."""
 
 
 class _NoSerializer:
@@ -93,18 +116,19 @@ class OutTransport(Transport):  # type: ignore[misc]  # PySyncObj has no types.
         self.term: Callable[[], int] = lambda: 0
         self.verified_next: int | None = None
         """While an append is handled: what may be acknowledged (H3)."""
-        self.on_members: Callable[[], None] = lambda: None
+        self.answered_sent_at_ns = 0
+        """While an append is handled: its stamp, which the answer repeats."""
+        self.transfer = False
+        """Whether the candidacy that begins was asked for by the leader."""
 
     def tryGetReady(self) -> None:
         """Nothing to wait for."""
 
     def addNode(self, node: Node) -> None:
-        """A voter joined the configuration."""
-        self.on_members()
+        """Nothing to do: links follow the configuration."""
 
     def dropNode(self, node: Node) -> None:
-        """A voter left the configuration."""
-        self.on_members()
+        """Nothing to do: links follow the configuration."""
 
     def destroy(self) -> None:
         """Nothing is held here."""
@@ -117,8 +141,19 @@ class OutTransport(Transport):  # type: ignore[misc]  # PySyncObj has no types.
             message = {**message, "next_node_idx": self.verified_next}
         encoded = encode_message(message, self.term())
         if encoded is not None:
-            self.outbox.append((VoterId(node.id), encoded))
+            match encoded.WhichOneof("kind"):
+                case "append_entries":
+                    encoded.append_entries.sent_at_ns = int(now() * NANOSECONDS)
+                case "append_result":
+                    encoded.append_result.sent_at_ns = self.answered_sent_at_ns
+                case "request_vote":
+                    encoded.request_vote.transfer = self.transfer
+            self.post(VoterId(node.id), encoded)
         return True
+
+    def post(self, voter: VoterId, message: pb.RaftMessage) -> None:
+        """Queue a message of our own."""
+        self.outbox.append((voter, message))
 
 
 class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
@@ -128,7 +163,7 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
         self,
         *,
         voter: VoterId,
-        journal: FileJournal,
+        journal: SegmentedJournal,
         config: RaftConfig,
         apply_entry: Callable[[int, bytes], None],
         on_snapshot_needed: Callable[[VoterId], None],
@@ -138,6 +173,12 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
         self._voter = voter
         self._apply_entry = apply_entry
         self._votes: tuple[int, set[VoterId]] = (0, set())
+        self._timeout_min = config.election_timeout_min.total_seconds()
+        self.elections = Elections(voter, election_timeout_min=self._timeout_min, now=now())
+        self._campaigns = False
+        self._led_term = 0
+        self.learners: set[VoterId] = set()
+        """Who gets the log and does not vote; known to the leader only."""
         self.out = OutTransport()
         self._nodes: dict[VoterId, Node] = {}
         others = journal.voters() - {voter}
@@ -155,7 +196,7 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
                 raftMinTimeout=config.election_timeout_min.total_seconds(),
                 raftMaxTimeout=config.election_timeout_max.total_seconds(),
                 # A leader that hears no majority for so long steps down (H13).
-                leaderFallbackTimeout=1.5 * config.election_timeout_min.total_seconds(),
+                leaderFallbackTimeout=1.5 * self._timeout_min,
                 journalFile=journal,
                 logCompactionMinEntries=2**62,
                 logCompactionMinTime=2**31,
@@ -209,15 +250,88 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
         leader = self._getLeader()
         return None if leader is None else VoterId(leader.id)
 
+    @property
+    def lease_until(self) -> float:
+        """Until when this node is certainly the only leader; before now if it may not be."""
+        return self.elections.lease_until(self._journal.voters()) if self.serves else -NEVER
+
+    def match_index(self, voter: VoterId) -> int:
+        """Up to where a follower is known to have this leader's log."""
+        return int(self._SyncObj__raftMatchIndex.get(self._node(voter), 0))
+
     def tick(self) -> None:
-        """One step. A node that no configuration names does not campaign (H21)."""
-        if self._voter not in self._journal.voters():
-            self._SyncObj__raftElectionDeadline = NEVER
-        elif self._SyncObj__raftElectionDeadline == NEVER:
-            self._SyncObj__raftElectionDeadline = (
-                pysyncobj.syncobj.monotonicTime() + self.conf.raftMinTimeout * (1 + random.random())  # noqa: S311  # Spreads elections, hides nothing.
-            )
+        """One step of PySyncObj; a candidacy is asked for first (H14)."""
+        if not self._isLeader():
+            self._hold_candidacy()
         self.doTick(0)
+        self._campaigns = self.out.transfer = False
+        self._watch_leading()
+
+    def _hold_candidacy(self) -> None:
+        moment = now()
+        voters = self._journal.voters()
+        if self._voter not in voters:
+            self._SyncObj__raftElectionDeadline = NEVER  # H21.
+        elif self._SyncObj__raftElectionDeadline == NEVER:
+            self._SyncObj__raftElectionDeadline = moment + self._timeout_min * (1 + _chance())
+        elif self._SyncObj__raftElectionDeadline < moment and not self._campaigns:
+            pause = PRE_VOTE_RETRY_MIN * self._timeout_min * (1 + _chance())
+            self._SyncObj__raftElectionDeadline = moment + pause
+            last = self._journal.last_index
+            ask = pb.RaftMessage(
+                term=self._getTerm(),
+                pre_vote=pb.PreVote(
+                    last_log_index=last,
+                    last_log_term=self._journal.term_at(last) or 0,
+                    round=self.elections.begin_pre_vote(),
+                ),
+            )
+            for voter in sorted(self.others):
+                self.out.post(voter, ask)
+            self._consider_candidacy()
+
+    def _consider_candidacy(self) -> None:
+        if not self._isLeader() and self.elections.may_campaign(self._journal.voters()):
+            self._campaign()
+
+    def _campaign(self) -> None:
+        self._campaigns = True
+        self._SyncObj__raftElectionDeadline = 0.0
+
+    def _watch_leading(self) -> None:
+        if self._isLeader() and self._led_term != self._getTerm():
+            self._led_term = self._getTerm()
+            self.elections.begin_leading()
+        for learner in list(self.learners):
+            if not self._isLeader() or learner in self.others:
+                self.drop_learner(learner)
+
+    def add_learner(self, learner: VoterId) -> None:
+        """Send the log to a node that does not vote; on the leader, while it is connected."""
+        if learner not in self.learners:
+            self.learners.add(learner)
+            self.out._onReadonlyNodeConnected(self._node(learner))
+
+    def drop_learner(self, learner: VoterId) -> None:
+        """Send no more to a learner: it is gone, or votes now."""
+        self.learners.discard(learner)
+        if learner in self.others:
+            self._SyncObj__readonlyNodes.discard(self._node(learner))
+        else:
+            self.out._onReadonlyNodeDisconnected(self._node(learner))
+
+    def hand_over(self, voter: VoterId) -> None:
+        """Ask a follower that has the whole log to campaign at once."""
+        self.elections.hand_over()
+        self.out.post(voter, pb.RaftMessage(term=self._getTerm(), timeout_now=pb.TimeoutNow()))
+
+    def step_down(self, term: int | None = None) -> None:
+        """Lead no more; with a term, take that newer one."""
+        if term is not None:
+            self._SyncObj__setCurrentTerm(term, None)
+        self._SyncObj__setState(_RAFT_STATE.FOLLOWER)
+        self._SyncObj__raftLeader = None
+        self._watch_leading()
 
     def connected(self, voter: VoterId, *, up: bool) -> None:
         """Tell whether messages can be sent to a voter."""
@@ -234,24 +348,55 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
 
     def receive(self, sender: VoterId, message: Message) -> None:
         """Take a peer's message, unless a guard drops it."""
-        counted = message["type"] in ("response_vote", "next_node_idx")
-        if counted and sender not in self.others:
-            # Only voters count (H2, H4, H22). A leader or candidate that our configuration does
-            # not name yet is heard all the same: ours may be the old one. A removed master does
-            # not come so far, since its principal is refused at the door.
+        kind, term, newest = message["type"], message["term"], self._getTerm()
+        learns = kind == "next_node_idx" and sender in self.learners
+        if kind in COUNTED and sender not in self.others and not learns:
+            # Only voters count (H2, H4, H22), but for a learner's progress. A leader or candidate
+            # that our configuration does not name yet is heard all the same: ours may be the old
+            # one. A removed master does not come so far, since it is refused at the door.
             return
-        term = self._getTerm()
+        if kind in ASKING and term < newest:
+            # Else who has a newer term could never follow again (H14).
+            self.out.post(sender, pb.RaftMessage(term=newest, stale_term=pb.StaleTerm()))
+            return
         node = self._node(sender)
-        match message["type"]:
+        match kind:
             case "response_vote":
                 self._receive_vote(sender, node, message)
-            case "next_node_idx":
-                if message["term"] == term and self._isLeader():
-                    self._receive_result(node, message)
-            case "append_entries" if message["term"] >= term:
+            case "next_node_idx" if term == newest and self._isLeader():
+                sent_at = message["sent_at_ns"] / NANOSECONDS
+                self.elections.confirm(sender, sent_at, now())
+                self._receive_result(node, message)
+            case "append_entries":
+                self.elections.heard_leader(now())
+                self.out.answered_sent_at_ns = message["sent_at_ns"]
                 self._receive_append(node, message)
-            case "request_vote":
+            case "request_vote" if message["transfer"] or not self._is_led():
                 self.out._onMessageReceived(node, message)
+            case "pre_vote" if not self._is_led():
+                self._receive_pre_vote(sender, message)
+            case "pre_vote_granted":
+                self.elections.take_grant(sender, message["round"])
+                self._consider_candidacy()
+            case "stale_term" if term > newest:
+                self.step_down(term)
+            case "timeout_now" if term == newest and sender == self.leader_voter():
+                self._campaign()
+                self.out.transfer = True
+        self._watch_leading()
+
+    def _is_led(self) -> bool:
+        """Whether there is a leader that must not be disturbed, perhaps this node itself."""
+        if self._isLeader():
+            return now() < self.elections.lease_until(self._journal.voters())
+        return self.elections.hears_leader(now())
+
+    def _receive_pre_vote(self, sender: VoterId, message: Message) -> None:
+        last = self._journal.last_index
+        ours = (self._journal.term_at(last) or 0, last)
+        if (message["last_log_term"], message["last_log_index"]) >= ours:
+            granted = pb.PreVoteGranted(round=message["round"])
+            self.out.post(sender, pb.RaftMessage(term=self._getTerm(), pre_vote_granted=granted))
 
     def _snapshot_needed(self, node: Node) -> None:
         # Else PySyncObj's loop would send empty pieces until the heartbeat interval is over.
@@ -260,7 +405,7 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
 
     def installed(self, voter: VoterId, index: int) -> None:
         """A follower has loaded the snapshot at `index`."""
-        if self._isLeader() and voter in self.others:
+        if self._isLeader() and (voter in self.others or voter in self.learners):
             self._receive_result(
                 self._node(voter),
                 {
@@ -292,8 +437,11 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
     def _receive_append(self, node: Node, message: Message) -> None:
         self.out.verified_next = None
         if "prevLogIdx" not in message:
-            # A snapshot will follow; nothing is verified yet (H5).
+            # A snapshot will follow; nothing is verified yet (H5). The leader must know all the
+            # same that it is heard: a long transfer would cost it its quorum.
             self.out._onMessageReceived(node, {**message, "commit_index": 0})
+            heard = {"next_node_idx": self._journal.last_index + 1, "reset": False}
+            self.out.send(node, {"type": "next_node_idx", "success": False, **heard})
             return
         stripped, verified = self._strip(message)
         if verified is None:
@@ -352,3 +500,7 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
         if node is None:
             node = self._nodes[voter] = Node(voter)
         return node
+
+
+def _chance() -> float:
+    return random.random()  # noqa: S311  # Spreads elections, hides nothing.

@@ -1,31 +1,43 @@
-"""The durable log: entries, term and vote, in one append-only file of checked records.
+"""The durable log: entries, term and vote, in segments that are only ever appended to.
 
-File: a header `ICNRAFT1`, then records of `length u32 | crc32 u32 | payload`, little endian, the
-CRC over the payload. Payloads: `E index u64 term u64 command`, `T from_index u64` (all entries
-from there on are void), `V term u64 voted_for` (term and vote). A rewrite makes a new file and
-renames it. A torn tail, which no answer can have depended on, is cut at open; a damaged record
-with whole ones behind it is refused.
+A segment, `journal-<number>`, is a header `ICNRAFT2 | salt u32 | crc32 u32`, then frames
+`length u32 | crc32 u32 | number u64 | records`, little endian. A frame's CRC begins with the salt
+and covers number and records; numbers count up by one through the segment. Records are
+`length u32 | payload`; payloads are `E index u64 term u64 command`, `T from_index u64` (all
+entries from there on are void), `V term u64 voted_for` (term and vote) and
+`R index u64 term u64` (a snapshot replaced the log, which begins behind it).
 
-Nothing is written when PySyncObj calls: records gather in memory, and `sync` writes and syncs them
-together, in a thread, before any message or answer that depends on them leaves (raft hazard H7).
+All that one sync makes durable is one frame, and a frame is synced before the next is written: so
+only the last can be torn, and no answer can have depended on it. It is cut at open. A broken frame
+with a whole one behind it is damage, and refused. The salt keeps a command from looking like a
+frame. A segment begins with the vote, so that older ones can go as a whole once a snapshot covers
+them.
+
+Nothing is written when PySyncObj calls: records gather in memory, and `write_and_sync` writes
+them, in a thread, before any message or answer that depends on them leaves (raft hazard H7).
 """
 
 import logging
-import os
+import secrets
 import struct
 import zlib
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final, overload
 
 from pysyncobj.journal import Journal
 
+from ipfs_cluster_node.adapters.raft.disk import Disk
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import VoterId
 
 log = logging.getLogger(__name__)
 
-MAGIC: Final = b"ICNRAFT1"
-RECORD_BYTES_MAX: Final = 64 * 1024 * 1024
+MAGIC: Final = b"ICNRAFT2"
+SEGMENT_PREFIX: Final = "journal-"
+SEGMENT_BYTES_MAX: Final = 64 * 1024 * 1024
+FRAMES_SEARCHED: Final = 1000
+"""How many numbers behind a broken frame are looked for."""
 NO_OP: Final = b"\x01"
 MEMBERSHIP: Final = b"\x02"
 REGULAR: Final = b"\x00"
@@ -33,26 +45,13 @@ REGULAR: Final = b"\x00"
 Entry = tuple[bytes, int, int]
 """Command with its type byte, index, term: as PySyncObj has it."""
 
-_FRAME: Final = struct.Struct("<II")
+_HEADER: Final = struct.Struct("<8sII")
+_FRAME: Final = struct.Struct("<IIQ")
+_LENGTH: Final = struct.Struct("<I")
 _ENTRY: Final = struct.Struct("<cQQ")
 _TRUNCATE: Final = struct.Struct("<cQ")
 _VOTE: Final = struct.Struct("<cQ")
-
-
-def fsync_directory(path: Path) -> None:
-    """Make renames and new names in a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_all(descriptor: int, data: bytes) -> None:
-    """Write every byte; a short write is followed up."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
+_NUMBER: Final = struct.Struct("<Q")
 
 
 def change_of(command: bytes) -> tuple[str, VoterId] | None:
@@ -63,59 +62,92 @@ def change_of(command: bytes) -> tuple[str, VoterId] | None:
     return operation, VoterId(voter)
 
 
-class FileJournal(Journal):  # type: ignore[misc]  # PySyncObj has no types.
+@dataclass(slots=True)
+class _Segment:
+    number: int
+    salt: int
+    frames: int
+    size_bytes: int
+    index_max: int
+    """Highest index of any entry in it, void ones included."""
+
+    @property
+    def name(self) -> str:
+        return f"{SEGMENT_PREFIX}{self.number:08d}"
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Records that wait to be written, as one frame."""
+
+    records: bytes
+    index_max: int
+    vote: bytes
+    """Term and vote as of before them, for the head of a new segment."""
+
+
+class SegmentedJournal(Journal):  # type: ignore[misc]  # PySyncObj has no types.
     """The log on disk, and whole in memory.
 
-    Entry 0 of the list is the one the log begins behind: the last that a snapshot covers, or the
-    first no-op. The configuration (who votes) follows the entries as they are added and cut, since
-    a configuration holds from its entry on, committed or not.
+    Entry 0 of the list is the one the log begins behind: one that a snapshot covers, or the first
+    no-op. The configuration (who votes) follows the entries as they are added and cut, since a
+    configuration holds from its entry on, committed or not.
     """
 
     def __init__(
-        self, path: Path, *, base: Entry = (NO_OP, 1, 0), base_voters: frozenset[VoterId]
+        self,
+        disk: Disk,
+        *,
+        base: Entry = (NO_OP, 1, 0),
+        base_voters: frozenset[VoterId],
+        segment_bytes_max: int = SEGMENT_BYTES_MAX,
     ) -> None:
-        """Open or make the file.
+        """Open the log, or make it.
 
         Args:
-            path: The file; made if it is not there.
-            base: The entry the log begins behind, if the file has none at its index.
+            disk: Where it is.
+            base: What the snapshot covers, as an entry; the log goes on behind it.
             base_voters: Who votes as of `base`.
+            segment_bytes_max: A segment that has grown beyond it is followed by a new one.
 
         Raises:
-            ClusterError: HOME_DAMAGED, if records behind a damaged one are whole.
+            ClusterError: HOME_DAMAGED.
         """
-        self._path = path
+        self._disk = disk
         self._base_voters = base_voters
+        self._segment_bytes_max = segment_bytes_max
         self._entries: list[Entry] = []
+        self._changes: list[tuple[int, str, VoterId]] = []
+        """The configuration entries of the log: index, operation, voter."""
         self._term = 0
         self._voted_for: str | None = None
+        self._vote_written = _vote_payload(0, None)
         self._pending = bytearray()
+        self._pending_index_max = 0
         self.entry_bytes = 0
         """Bytes of all commands in the log."""
-        self._file = -1
+        self._segments: list[_Segment] = []
         self._load()
         self._begin_behind(base)
-        if self._file < 0:
-            self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        self.write_and_sync(self.take_pending())
 
     # What PySyncObj calls.
 
     def add(self, command: bytes, idx: int, term: int) -> None:
         """Append an entry."""
-        self._entries.append((command, idx, term))
-        self.entry_bytes += len(command)
-        self._record(_ENTRY.pack(b"E", idx, term) + command)
+        self._take((command, idx, term))
+        self._pending_index_max = max(self._pending_index_max, idx)
+        self._record(_ENTRY.pack(b"E", idx, term), command)
 
     def clear(self) -> None:
-        """Drop every entry; `rebase` follows."""
-        self._entries.clear()
+        """Never called: `rebase` is (H18)."""
+        raise AssertionError("PySyncObj's own snapshots are off")
 
     def deleteEntriesFrom(self, entryFrom: int) -> None:
         """Cut everything from this position of the list on."""
         if entryFrom < len(self._entries):
             self._record(_TRUNCATE.pack(b"T", self._entries[entryFrom][1]))
-            self.entry_bytes -= sum(len(e[0]) for e in self._entries[entryFrom:])
-            del self._entries[entryFrom:]
+            self._cut(entryFrom)
 
     def deleteEntriesTo(self, entryTo: int) -> None:
         """Never called: `trim` is, once a snapshot is durable (H8, H18)."""
@@ -134,7 +166,7 @@ class FileJournal(Journal):  # type: ignore[misc]  # PySyncObj has no types.
         return len(self._entries)
 
     def _destroy(self) -> None:
-        self.close()
+        self._disk.close()
 
     def setRaftCommitIndex(self, raftCommitIndex: int) -> None:
         """Ignored: the commit index is learned again after a start (H7)."""
@@ -146,7 +178,7 @@ class FileJournal(Journal):  # type: ignore[misc]  # PySyncObj has no types.
     def setCurrentTerm(self, term: int, votedForNodeId: str | None) -> None:
         """Note term and vote."""
         self._term, self._voted_for = term, votedForNodeId
-        self._record(_VOTE.pack(b"V", term) + (votedForNodeId or "").encode())
+        self._record(_vote_payload(term, votedForNodeId))
 
     def getCurrentTerm(self) -> int:
         """The term."""
@@ -156,7 +188,7 @@ class FileJournal(Journal):  # type: ignore[misc]  # PySyncObj has no types.
         """Who got this node's vote in the term."""
         return self._voted_for
 
-    # What the replica calls.
+    # What the engine calls.
 
     @property
     def first_index(self) -> int:
@@ -178,160 +210,239 @@ class FileJournal(Journal):  # type: ignore[misc]  # PySyncObj has no types.
     def voters(self, up_to: int | None = None) -> frozenset[VoterId]:
         """Who votes by the configuration entries up to an index, default all."""
         voters = set(self._base_voters)
-        for command, index, _ in self._entries[1:]:
-            if up_to is not None and index > up_to:
-                break
-            change = change_of(command)
-            if change is not None:
-                (voters.add if change[0] == "add" else voters.discard)(change[1])
+        for index, operation, voter in self._changes:
+            if up_to is None or index <= up_to:
+                (voters.add if operation == "add" else voters.discard)(voter)
         return frozenset(voters)
 
     def last_change_index(self) -> int:
         """Index of the last configuration entry in the log; 0 if there is none."""
-        return next((i for c, i, _ in reversed(self._entries[1:]) if c[:1] == MEMBERSHIP), 0)
+        return self._changes[-1][0] if self._changes else 0
 
     @property
     def dirty(self) -> bool:
         """Whether there is something to sync."""
         return bool(self._pending)
 
-    def take_pending(self) -> bytes:
+    def take_pending(self) -> Pending:
         """Take what is to be written; the caller gives it to `write_and_sync`."""
-        pending = bytes(self._pending)
+        pending = Pending(bytes(self._pending), self._pending_index_max, self._vote_written)
         self._pending.clear()
+        self._pending_index_max = 0
+        self._vote_written = _vote_payload(self._term, self._voted_for)
         return pending
 
-    def write_and_sync(self, records: bytes) -> None:
-        """Write and sync; runs in a thread. After an error the journal must not be used again."""
-        write_all(self._file, records)
-        os.fdatasync(self._file)
+    def write_and_sync(self, pending: Pending) -> None:
+        """Write and sync; may run in a thread. After an error the journal must not be used again.
+
+        Raises:
+            OSError: The disk failed.
+        """
+        if not pending.records and self._segments:
+            return
+        active = self._segments[-1] if self._segments else None
+        if active is None or active.size_bytes >= self._segment_bytes_max:
+            number = 1 if active is None else active.number + 1
+            new = _Segment(number, secrets.randbits(32), 0, 0, 0)
+            head = _LENGTH.pack(len(pending.vote)) + pending.vote
+            data = _header(new.salt) + _frame(new, head)
+            self._disk.replace(new.name, data)
+            new.size_bytes = len(data)
+            self._segments.append(new)
+            active = new
+        if pending.records:
+            data = _frame(active, pending.records)
+            self._disk.append(active.name, data)
+            self._disk.sync(active.name)
+            active.size_bytes += len(data)
+            active.index_max = max(active.index_max, pending.index_max)
 
     def trim(self, index: int, voters: frozenset[VoterId]) -> None:
-        """Let the log begin behind `index`, which a durable snapshot covers; blocks.
+        """Let the log begin behind `index`, which a durable snapshot covers; blocks a little.
 
-        `voters` is the configuration as of `index`.
+        Segments without an entry above it go. `voters` is the configuration as of `index`.
         """
         position = index - self.first_index
         if position <= 0:
             return
-        self._rewrite(self._entries[position:], voters)
+        self.entry_bytes -= sum(len(e[0]) for e in self._entries[:position])
+        del self._entries[:position]
+        self._changes = [change for change in self._changes if change[0] > index]
+        self._base_voters = voters
+        self._drop_segments(index)
 
     def rebase(self, index: int, term: int, voters: frozenset[VoterId]) -> None:
-        """Let the log begin behind an installed snapshot; blocks.
+        """Let the log begin behind an installed snapshot, which is durable.
 
         Entries above it stay if the log agrees with it at `index` (H18).
         """
         if self.term_at(index) == term:
             self.trim(index, voters)
-        else:
-            self._rewrite([(NO_OP, index, term)], voters)
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+            return
+        self._reset(index, term)
+        self._base_voters = voters
 
     # Files.
 
-    def _record(self, payload: bytes) -> None:
-        self._pending += _frame(payload)
+    def _record(self, head: bytes, body: bytes = b"") -> None:
+        self._pending += _LENGTH.pack(len(head) + len(body))
+        self._pending += head
+        self._pending += body
+
+    def _take(self, entry: Entry) -> None:
+        self._entries.append(entry)
+        self.entry_bytes += len(entry[0])
+        change = change_of(entry[0])
+        if change is not None:
+            self._changes.append((entry[1], *change))
+
+    def _cut(self, position: int) -> None:
+        self.entry_bytes -= sum(len(e[0]) for e in self._entries[position:])
+        del self._entries[position:]
+        last = self._entries[-1][1] if self._entries else 0
+        while self._changes and self._changes[-1][0] > last:
+            self._changes.pop()
+
+    def _reset(self, index: int, term: int) -> None:
+        self._record(_ENTRY.pack(b"R", index, term))
+        self._cut(0)
+        self._take((NO_OP, index, term))
 
     def _begin_behind(self, base: Entry) -> None:
         _, index, term = base
-        held = self._entries and self._entries[0][1] <= index <= self._entries[-1][1]
-        if held and self.term_at(index) == term:
-            return
-        if self._entries and not held and self._entries[-1][1] > index:
-            raise ClusterError(
-                Reason.HOME_DAMAGED,
-                f"{self._path} begins behind the snapshot at {index}; remove this node and join "
-                "it anew",
-            )
-        self._rewrite([base], self._base_voters)
+        if not self._entries or self._entries[-1][1] < index:
+            self._reset(index, term)
+        elif self._entries[0][1] == index + 1:
+            self._entries.insert(0, base)
+            self.entry_bytes += len(base[0])
+        elif self._entries[0][1] > index:
+            raise _damaged(f"the log begins at {self._entries[0][1]}, its snapshot ends at {index}")
+        elif self.term_at(index) != term:
+            self._reset(index, term)
 
-    def _rewrite(self, entries: list[Entry], voters: frozenset[VoterId]) -> None:
-        new = self._path.with_suffix(".new")
-        records = bytearray(MAGIC)
-        records += _frame(_VOTE.pack(b"V", self._term) + (self._voted_for or "").encode())
-        for command, index, term in entries:
-            records += _frame(_ENTRY.pack(b"E", index, term) + command)
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            write_all(descriptor, bytes(records))
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        new.rename(self._path)
-        fsync_directory(self._path.parent)
-        if self._file >= 0:
-            os.close(self._file)
-        self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-        self._entries = list(entries)
-        self.entry_bytes = sum(len(e[0]) for e in entries)
-        self._base_voters = voters
-        self._pending.clear()  # All of it is in the new file.
+    def _drop_segments(self, index: int) -> None:
+        while len(self._segments) > 1 and self._segments[0].index_max <= index:
+            self._disk.remove(self._segments.pop(0).name)
 
     def _load(self) -> None:
-        try:
-            data = self._path.read_bytes()
-        except FileNotFoundError:
-            return
-        if data[: len(MAGIC)] != MAGIC:
-            if len(data) <= len(MAGIC):
-                return  # The first write was cut off; nothing was answered yet.
-            raise ClusterError(
-                Reason.HOME_DAMAGED,
-                f"{self._path} is no journal of this release; remove this node and join it anew",
-            )
-        offset = len(MAGIC)
-        while offset < len(data):
-            payload = _payload_at(data, offset)
-            if payload is None:
-                self._cut_tail(data, offset)
-                return
-            self._replay(payload)
-            offset += _FRAME.size + len(payload)
+        numbers = sorted(
+            int(name.removeprefix(SEGMENT_PREFIX))
+            for name in self._disk.names()
+            if name.startswith(SEGMENT_PREFIX) and name.removeprefix(SEGMENT_PREFIX).isdigit()
+        )
+        # Older ones that were removed, and came back in a crash, have a gap behind them.
+        whole = [n for n in numbers if set(range(n, numbers[-1] + 1)) <= set(numbers)]
+        for number in set(numbers) - set(whole):
+            self._disk.remove(f"{SEGMENT_PREFIX}{number:08d}")
+        for number in whole:
+            self._load_segment(number, is_last=number == whole[-1])
+        self._vote_written = _vote_payload(self._term, self._voted_for)
 
-    def _cut_tail(self, data: bytes, offset: int) -> None:
-        # A torn write leaves nothing whole behind it; a flipped bit does.
-        for later in range(offset + 1, min(len(data), offset + RECORD_BYTES_MAX)):
-            found = _payload_at(data, later)
-            if found and found[:1] in b"ETV" and len(found) >= _VOTE.size:
-                raise ClusterError(
-                    Reason.HOME_DAMAGED,
-                    f"{self._path} is damaged at byte {offset}; remove this node and join it anew",
-                )
+    def _load_segment(self, number: int, *, is_last: bool) -> None:
+        segment = _Segment(number, 0, 0, 0, 0)
+        data = self._disk.read(segment.name) or b""
+        if len(data) < _HEADER.size:
+            raise _damaged(f"{segment.name} is too short")
+        _, segment.salt, _ = _HEADER.unpack_from(data)
+        if data[: _HEADER.size] != _header(segment.salt):
+            raise _damaged(f"{segment.name} has a wrong header, or is of another release")
+        offset = _HEADER.size
+        while offset < len(data):
+            records = _records_at(data, offset, segment.salt, segment.frames)
+            if records is None:
+                self._cut_tail(segment, data, offset, is_last=is_last)
+                break
+            for payload in _payloads(records):
+                self._replay(payload, segment)
+            offset += _FRAME.size + len(records)
+            segment.frames += 1
+        segment.size_bytes = offset
+        self._segments.append(segment)
+
+    def _cut_tail(self, segment: _Segment, data: bytes, offset: int, *, is_last: bool) -> None:
+        # The first frame was synced with the file's name.
+        if not is_last or segment.frames == 0 or _frame_behind(data, offset, segment):
+            raise _damaged(f"{segment.name} is broken at byte {offset}")
         log.warning(
             "journal tail cut",
-            extra={"path": str(self._path), "offset": offset, "lost_bytes": len(data) - offset},
+            extra={"segment": segment.name, "offset": offset, "lost_bytes": len(data) - offset},
         )
-        os.truncate(self._path, offset)
+        self._disk.truncate(segment.name, offset)
 
-    def _replay(self, payload: bytes) -> None:
+    def _replay(self, payload: bytes, segment: _Segment) -> None:
         kind = payload[:1]
         if kind == b"E":
             _, index, term = _ENTRY.unpack_from(payload)
-            self._entries.append((payload[_ENTRY.size :], index, term))
-            self.entry_bytes += len(payload) - _ENTRY.size
+            if self._entries and index != self._entries[-1][1] + 1:
+                raise _damaged(f"{segment.name} goes from {self._entries[-1][1]} to {index}")
+            self._take((payload[_ENTRY.size :], index, term))
+            segment.index_max = max(segment.index_max, index)
         elif kind == b"T":
             _, index = _TRUNCATE.unpack(payload)
-            del self._entries[max(0, index - self.first_index) :]
+            if self._entries:
+                self._cut(max(0, index - self.first_index))
+        elif kind == b"R":
+            _, index, term = _ENTRY.unpack(payload)
+            self._cut(0)
+            self._take((NO_OP, index, term))
         else:
             _, self._term = _VOTE.unpack_from(payload)
             self._voted_for = payload[_VOTE.size :].decode() or None
 
 
-def _frame(payload: bytes) -> bytes:
-    return _FRAME.pack(len(payload), zlib.crc32(payload)) + payload
+def _vote_payload(term: int, voted_for: str | None) -> bytes:
+    return _VOTE.pack(b"V", term) + (voted_for or "").encode()
 
 
-def _payload_at(data: bytes, offset: int) -> bytes | None:
+def _frame(segment: _Segment, records: bytes) -> bytes:
+    crc = _crc(segment.salt, segment.frames, records)
+    framed = _FRAME.pack(len(records), crc, segment.frames) + records
+    segment.frames += 1
+    return framed
+
+
+def _header(salt: int) -> bytes:
+    return _HEADER.pack(MAGIC, salt, zlib.crc32(MAGIC, salt))
+
+
+def _frame_behind(data: bytes, offset: int, segment: _Segment) -> bool:
+    """Whether a whole frame follows a broken one."""
+    for number in range(segment.frames + 1, segment.frames + FRAMES_SEARCHED):
+        at = data.find(_NUMBER.pack(number), offset)
+        while at >= 0:
+            if _records_at(data, at - _FRAME.size + _NUMBER.size, segment.salt, number):
+                return True
+            at = data.find(_NUMBER.pack(number), at + 1)
+    return False
+
+
+def _crc(salt: int, number: int, records: bytes) -> int:
+    return zlib.crc32(records, zlib.crc32(number.to_bytes(8, "little"), salt))
+
+
+def _records_at(data: bytes, offset: int, salt: int, number: int) -> bytes | None:
+    """The records of the frame at `offset`, if it is whole and has this number."""
     if offset + _FRAME.size > len(data):
         return None
-    length, crc = _FRAME.unpack_from(data, offset)
+    length, crc, found = _FRAME.unpack_from(data, offset)
     end = offset + _FRAME.size + length
-    if not 0 < length <= RECORD_BYTES_MAX or end > len(data):
+    if length == 0 or end > len(data) or found != number:
         return None
-    payload = data[offset + _FRAME.size : end]
-    return payload if zlib.crc32(payload) == crc else None
+    records = data[offset + _FRAME.size : end]
+    return records if _crc(salt, number, records) == crc else None
+
+
+def _payloads(records: bytes) -> Iterator[bytes]:
+    offset = 0
+    while offset < len(records):
+        (length,) = _LENGTH.unpack_from(records, offset)
+        offset += _LENGTH.size
+        yield records[offset : offset + length]
+        offset += length
+
+
+def _damaged(what: str) -> ClusterError:
+    return ClusterError(
+        Reason.HOME_DAMAGED,
+        f"this node's log is damaged ({what}); remove this node and join it anew",
+    )

@@ -58,7 +58,24 @@ def decode_message(raft: pb.RaftMessage) -> Message | None:
                 "term": raft.term,
                 "last_log_index": raft.request_vote.last_log_index,
                 "last_log_term": raft.request_vote.last_log_term,
+                "transfer": raft.request_vote.transfer,
             }
+        case "pre_vote":
+            return {
+                "type": "pre_vote",
+                "term": raft.term,
+                "last_log_index": raft.pre_vote.last_log_index,
+                "last_log_term": raft.pre_vote.last_log_term,
+                "round": raft.pre_vote.round,
+            }
+        case "pre_vote_granted":
+            return {
+                "type": "pre_vote_granted",
+                "term": raft.term,
+                "round": raft.pre_vote_granted.round,
+            }
+        case "stale_term" | "timeout_now" as kind:
+            return {"type": kind, "term": raft.term}
         case "vote_granted":
             return {"type": "response_vote", "term": raft.term}
         case "append_result":
@@ -68,6 +85,7 @@ def decode_message(raft: pb.RaftMessage) -> Message | None:
                 "next_node_idx": raft.append_result.next_index,
                 "reset": raft.append_result.reset,
                 "success": raft.append_result.success,
+                "sent_at_ns": raft.append_result.sent_at_ns,
             }
         case "append_entries":
             return _decode_append(raft)
@@ -80,6 +98,7 @@ def _decode_append(raft: pb.RaftMessage) -> Message | None:
         "type": "append_entries",
         "term": raft.term,
         "commit_index": append.commit_index,
+        "sent_at_ns": append.sent_at_ns,
     }
     if append.previous_index < 0:
         return message

@@ -4,18 +4,17 @@ File: `ICNSNAP1 | crc32 u32 | header length u32 | header | state`, little endian
 all behind it. The header is `index u64 term u64` and the voters, a name a line.
 """
 
-import os
 import struct
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
-from ipfs_cluster_node.adapters.raft.journal import fsync_directory, write_all
+from ipfs_cluster_node.adapters.raft.disk import Disk, OpenFile
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import VoterId
 
 MAGIC: Final = b"ICNSNAP1"
+SNAPSHOT_NAME: Final = "snapshot"
 _HEAD: Final = struct.Struct("<II")
 _POSITION: Final = struct.Struct("<QQ")
 
@@ -28,6 +27,8 @@ class Snapshot:
     term: int
     voters: frozenset[VoterId]
     state: bytes
+    size_bytes: int = 0
+    """Of the file it was read from; 0 for one that was made here."""
 
     def encode(self) -> bytes:
         """The bytes of the file."""
@@ -55,29 +56,28 @@ def decode_snapshot_file(data: bytes) -> Snapshot:
         term=term,
         voters=frozenset(VoterId(name) for name in names if name),
         state=data[start + header_bytes :],
+        size_bytes=len(data),
     )
 
 
-def load_snapshot(path: Path) -> Snapshot | None:
-    """Read the snapshot at `path`; None if there is none.
+def snapshot_position(file: OpenFile) -> tuple[int, int]:
+    """The index up to which a snapshot file goes, and its CRC."""
+    head = file.read_at(len(MAGIC), _HEAD.size + _POSITION.size)
+    crc, _ = _HEAD.unpack_from(head)
+    index, _ = _POSITION.unpack_from(head, _HEAD.size)
+    return index, crc
+
+
+def load_snapshot(disk: Disk) -> Snapshot | None:
+    """Read the snapshot; None if there is none.
 
     Raises:
         ClusterError: HOME_DAMAGED, if it is not whole.
     """
-    try:
-        return decode_snapshot_file(path.read_bytes())
-    except FileNotFoundError:
-        return None
+    data = disk.read(SNAPSHOT_NAME)
+    return None if data is None else decode_snapshot_file(data)
 
 
-def store_snapshot(path: Path, encoded: bytes) -> None:
-    """Replace the snapshot at `path` durably; blocks."""
-    new = path.with_suffix(".new")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        write_all(descriptor, encoded)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    new.rename(path)
-    fsync_directory(path.parent)
+def store_snapshot(disk: Disk, snapshot: Snapshot) -> None:
+    """Replace the snapshot durably; blocks."""
+    disk.replace(SNAPSHOT_NAME, snapshot.encode())

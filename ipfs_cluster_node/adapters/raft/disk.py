@@ -1,0 +1,170 @@
+"""The files of consensus: one directory, few operations, each with a plain promise.
+
+The journal and the snapshots use nothing else, so a test can put a disk in its place that loses
+what was not synced, tears writes and fails.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, Protocol
+
+APPEND: Final = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+
+
+class OpenFile(Protocol):
+    """A file as it was when it was opened, whatever takes its name later."""
+
+    size_bytes: int
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Read; short at the end."""
+
+    def close(self) -> None:
+        """Give it up."""
+
+
+class Disk(Protocol):
+    """What consensus asks of a disk. Every method blocks and may raise OSError.
+
+    After an error of `append`, `sync`, `create` or `replace` nothing is known of what they wrote:
+    the caller stops, and reads what is there when it starts again.
+    """
+
+    def names(self) -> list[str]:
+        """Every file."""
+
+    def open(self, name: str) -> OpenFile | None:
+        """Open a file for reading; None if it is not there."""
+
+    def read(self, name: str) -> bytes | None:
+        """Read a whole file; None if it is not there."""
+
+    def append(self, name: str, data: bytes) -> None:
+        """Write behind the end of a file, made if it is not there; durable after `sync`."""
+
+    def sync(self, name: str) -> None:
+        """Make what was appended to a file durable; not its name, if it is new."""
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Put a new file in the place of an old one or none: all of it or nothing, durable."""
+
+    def truncate(self, name: str, size_bytes: int) -> None:
+        """Cut a file, durably."""
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there; after a crash it may be there again."""
+
+    def close(self) -> None:
+        """Give up what is held open."""
+
+
+class DirectoryDisk:
+    """A directory of the machine."""
+
+    def __init__(self, directory: Path) -> None:
+        """Use a directory; made if it is not there."""
+        self._directory = directory
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._open: tuple[str, int] | None = None
+        """The file that was appended to last: nearly always the one of the next append."""
+
+    def names(self) -> list[str]:
+        """Every file."""
+        return [entry.name for entry in os.scandir(self._directory) if entry.is_file()]
+
+    def open(self, name: str) -> "DirectoryFile | None":
+        """Open a file for reading; None if it is not there."""
+        try:
+            return DirectoryFile(os.open(self._directory / name, os.O_RDONLY | os.O_CLOEXEC))
+        except FileNotFoundError:
+            return None
+
+    def read(self, name: str) -> bytes | None:
+        """Read a whole file; None if it is not there."""
+        try:
+            return (self._directory / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def append(self, name: str, data: bytes) -> None:
+        """Write behind the end of a file, made if it is not there; durable after `sync`."""
+        write_all(self._appended(name), data)
+
+    def sync(self, name: str) -> None:
+        """Make what was appended to a file durable; not its name, if it is new."""
+        os.fdatasync(self._appended(name))
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Put a new file in the place of an old one or none: all of it or nothing, durable."""
+        self._forget(name)
+        new = self._directory / f"{name}.new"
+        with _opened(new, NEW) as descriptor:
+            write_all(descriptor, data)
+            os.fsync(descriptor)
+        new.rename(self._directory / name)
+        with _opened(self._directory, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
+            os.fsync(descriptor)
+
+    def truncate(self, name: str, size_bytes: int) -> None:
+        """Cut a file, durably."""
+        with _opened(self._directory / name, os.O_WRONLY | os.O_CLOEXEC) as descriptor:
+            os.ftruncate(descriptor, size_bytes)
+            os.fsync(descriptor)
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there; after a crash it may be there again."""
+        self._forget(name)
+        (self._directory / name).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Give up what is held open."""
+        if self._open is not None:
+            os.close(self._open[1])
+            self._open = None
+
+    def _appended(self, name: str) -> int:
+        if self._open is None or self._open[0] != name:
+            self.close()
+            path = self._directory / name
+            self._open = (name, os.open(path, APPEND | os.O_CREAT, 0o600))
+        return self._open[1]
+
+    def _forget(self, name: str) -> None:
+        if self._open is not None and self._open[0] == name:
+            self.close()
+
+
+class DirectoryFile:
+    """A file, opened for reading."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Own a descriptor."""
+        self._descriptor = descriptor
+        self.size_bytes = os.fstat(descriptor).st_size
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Read; short at the end."""
+        return os.pread(self._descriptor, length, offset)
+
+    def close(self) -> None:
+        """Give it up."""
+        os.close(self._descriptor)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write every byte; a short write is followed up, so a full disk raises."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+@contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

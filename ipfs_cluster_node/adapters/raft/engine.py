@@ -1,0 +1,419 @@
+"""One voter: guarded PySyncObj, journal, snapshots, proposals. No task, no thread, no socket.
+
+Who drives it calls, in this order: `receive` for what came; `begin_step`; `Step.write` (which
+blocks: in a thread); `end_step`, which gives out the messages and results that depended on it. So
+nothing leaves before what it depends on is durable (raft hazard H7). The replica drives it in a
+task, the simulation with a clock, a network and a disk of its own.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from ipfs_cluster_node.adapters.raft.clock import now
+from ipfs_cluster_node.adapters.raft.config import RaftConfig
+from ipfs_cluster_node.adapters.raft.disk import Disk
+from ipfs_cluster_node.adapters.raft.guarded import GuardedSyncObj
+from ipfs_cluster_node.adapters.raft.installs import SnapshotInstalls
+from ipfs_cluster_node.adapters.raft.journal import (
+    MEMBERSHIP,
+    NO_OP,
+    REGULAR,
+    Pending,
+    SegmentedJournal,
+)
+from ipfs_cluster_node.adapters.raft.messages import decode_message
+from ipfs_cluster_node.adapters.raft.proposals import (
+    BATCH_ID_BYTES,
+    Proposal,
+    Proposals,
+    commands_of,
+    encode_entry,
+)
+from ipfs_cluster_node.adapters.raft.snapshot import Snapshot, load_snapshot, store_snapshot
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import NodeId, VoterId, node_id_of_voter
+from ipfs_cluster_node.v1 import raft_pb2 as pb
+
+log = logging.getLogger(__name__)
+
+VOTER_NAME: Final = "voter"
+
+
+class StateMachine(Protocol):
+    """What the log drives."""
+
+    def apply(self, index: int, command: bytes) -> object:
+        """Carry out a committed command; the result goes to who proposed it on this node."""
+
+    def freeze(self) -> Callable[[], bytes]:
+        """Take the state as of now; the returned function encodes it, in a thread."""
+
+    def restore(self, index: int, snapshot: bytes) -> None:
+        """Replace the state by what `freeze` encoded."""
+
+
+def create_store(
+    disk: Disk, voter: VoterId, voters: Iterable[VoterId], *, first: bytes = b""
+) -> None:
+    """Make an empty store for a voter.
+
+    Args:
+        disk: Empty.
+        voter: This node in this incarnation.
+        voters: Who votes at the beginning: itself for the first master of a cluster; for a joining
+            one nobody, until the leader sends it a log that says so.
+        first: The first command of the cluster's log.
+    """
+    store_snapshot(disk, Snapshot(index=1, term=0, voters=frozenset(), state=b""))
+    journal = SegmentedJournal(disk, base_voters=frozenset())
+    # The first configuration is in the log, so that who joins later learns it from there.
+    for index, each in enumerate(sorted(voters), start=journal.last_index + 1):
+        journal.add(MEMBERSHIP + f"add {each}".encode(), index, 0)
+    if first:
+        entry = encode_entry(bytes(BATCH_ID_BYTES), [first])
+        journal.add(REGULAR + entry, journal.last_index + 1, 0)
+    journal.write_and_sync(journal.take_pending())
+    # Last, since it says that there is a store.
+    disk.replace(VOTER_NAME, voter.encode())
+    disk.close()
+
+
+def stored_voter(disk: Disk) -> VoterId | None:
+    """Whose store this is; None if there is none."""
+    name = disk.read(VOTER_NAME)
+    return None if name is None else VoterId(name.decode("ascii"))
+
+
+@dataclass(slots=True)
+class Step:
+    """What must be durable before the step ends."""
+
+    journal: SegmentedJournal
+    pending: Pending | None
+
+    def write(self) -> None:
+        """Write and sync; blocks.
+
+        Raises:
+            OSError: The disk failed: the engine must not be used again.
+        """
+        if self.pending is not None:
+            self.journal.write_and_sync(self.pending)
+
+
+@dataclass(slots=True)
+class _Transfer:
+    target: VoterId
+    until: float
+    asked: bool = False
+
+
+class Engine:
+    """This node's copy of the log, and its vote."""
+
+    def __init__(self, *, disk: Disk, machine: StateMachine, config: RaftConfig) -> None:
+        """Open the store and restore the state machine.
+
+        Raises:
+            ClusterError: HOME_DAMAGED.
+        """
+        voter, snapshot = stored_voter(disk), load_snapshot(disk)
+        if voter is None or snapshot is None:
+            raise ClusterError(
+                Reason.HOME_DAMAGED,
+                "this node's log is lost; remove this node and join it anew",
+            )
+        self.voter = voter
+        self._disk, self._machine, self._config = disk, machine, config
+        if snapshot.state:
+            machine.restore(snapshot.index, snapshot.state)
+        self.journal = SegmentedJournal(
+            disk,
+            base=(NO_OP, snapshot.index, snapshot.term),
+            base_voters=snapshot.voters,
+            segment_bytes_max=config.segment_bytes_max,
+        )
+        self.raft = GuardedSyncObj(
+            voter=voter,
+            journal=self.journal,
+            config=config,
+            apply_entry=self._apply_entry,
+            on_snapshot_needed=self._offer_snapshot,
+        )
+        self.raft.skip_to(snapshot.index)
+        self._installs = SnapshotInstalls(
+            disk=disk,
+            send=self.raft.out.post,
+            clock=now,
+            size_bytes_max=config.snapshot_bytes_max,
+        )
+        self.proposals = Proposals(
+            voter,
+            waiting_max=config.proposals_waiting_max,
+            batch_bytes_max=config.batch_bytes_max,
+        )
+        self._transfer: _Transfer | None = None
+        self._snapshot_index = snapshot.index
+        self._snapshot_log_bytes = self.journal.entry_bytes
+        self._snapshotting = False
+        self._next_snapshot_index = 0
+        self._was_leader = False
+        self.on_leadership: Callable[[bool, int], None] = lambda _leads, _term: None
+        """Called when this node begins or ceases to lead; must not raise."""
+
+    # What is known here.
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this node leads, as far as it knows, and has applied all before its term."""
+        return self.raft.serves
+
+    @property
+    def leads_for_sure(self) -> bool:
+        """Whether nobody else can lead now: what is read here is the newest there is."""
+        return now() < self.raft.lease_until
+
+    @property
+    def leader(self) -> NodeId | None:
+        """The leader, as far as this node knows."""
+        voter = self.raft.leader_voter()
+        return None if voter is None else node_id_of_voter(voter)
+
+    @property
+    def term(self) -> int:
+        """The current term."""
+        return int(self.raft._getTerm())
+
+    @property
+    def voters(self) -> frozenset[VoterId]:
+        """Who votes, by the newest configuration in the log."""
+        return self.journal.voters()
+
+    def check_leads(self) -> None:
+        """Pass on the leader only.
+
+        Raises:
+            ClusterError: NOT_LEADER, naming the leader, or NO_LEADER.
+        """
+        if self.raft._isLeader() and self._transfer is None:
+            return
+        if self.leader is None or self.leader == node_id_of_voter(self.voter):
+            raise ClusterError(Reason.NO_LEADER, "no master leads now; try again in a moment")
+        raise ClusterError(
+            Reason.NOT_LEADER,
+            f"this node does not lead; ask {self.leader}",
+            metadata={"leader_node_id": self.leader},
+        )
+
+    # What is asked of it.
+
+    def propose(self, proposal: Proposal) -> None:
+        """Queue a command for the next batch.
+
+        Raises:
+            ClusterError: NOT_LEADER, NO_LEADER, OVERLOADED, PAYLOAD_TOO_LARGE.
+        """
+        self.check_leads()
+        if len(proposal.command) > self._config.command_bytes_max:
+            raise ClusterError(
+                Reason.PAYLOAD_TOO_LARGE,
+                f"a command has at most {self._config.command_bytes_max} bytes; send less at once",
+            )
+        self.proposals.put(proposal)
+
+    def change_voters(self, operation: str, voter: VoterId) -> None:
+        """Append a change of the configuration: `add` or `rem`.
+
+        Raises:
+            ClusterError: MEMBERSHIP_CHANGE_IN_PROGRESS, NOT_LEADER, NO_LEADER.
+        """
+        self.check_leads()
+        if not self.raft.can_change_voters:
+            raise ClusterError(
+                Reason.MEMBERSHIP_CHANGE_IN_PROGRESS,
+                "another change of the masters is not committed yet; try again later",
+            )
+        self.raft._applyCommand(f"{operation} {voter}".encode(), None, MEMBERSHIP[0])
+
+    def transfer_leadership(self, target: VoterId) -> None:
+        """Begin to hand over; writes are refused until another leads or the time is over.
+
+        Raises:
+            ClusterError: NOT_LEADER, NO_LEADER, MEMBER_NOT_FOUND if it does not vote.
+        """
+        self.check_leads()
+        if target == self.voter or target not in self.voters:
+            raise ClusterError(
+                Reason.MEMBER_NOT_FOUND, f"{node_id_of_voter(target)} is no other voter"
+            )
+        until = now() + self._config.election_timeout_max.total_seconds()
+        self._transfer = _Transfer(target, until)
+
+    # The step.
+
+    def receive(self, sender: VoterId, message: pb.RaftMessage) -> None:
+        """Take a peer's message. A snapshot that is whole now is stored and loaded: this blocks.
+
+        Raises:
+            OSError: The disk failed: the engine must not be used again.
+        """
+        kind = message.WhichOneof("kind")
+        if kind == "snapshot_chunk":
+            # Not while one of our own is being written, which would take its place.
+            if message.term >= self.term and not self._snapshotting:
+                snapshot = self._installs.take_chunk(sender, message)
+                if snapshot is not None:
+                    self._install(sender, snapshot)
+        elif kind == "snapshot_result":
+            if message.term == self.term and self.raft._isLeader():
+                installed = self._installs.take_result(sender, message)
+                if installed is not None:
+                    self.raft.installed(sender, installed)
+        else:
+            decoded = decode_message(message)
+            if decoded is None:
+                log.warning("malformed raft message dropped", extra={"sender": sender})
+            else:
+                self.raft.receive(sender, decoded)
+
+    def begin_step(self) -> Step:
+        """Tick, and propose what waits; returns what must be written."""
+        self.raft.tick()
+        self._hand_over()
+        if self.raft._isLeader() and self._transfer is None:
+            entry = self.proposals.next_entry(self.term)
+            if entry is not None:
+                self.raft._applyCommand(entry, None, REGULAR[0])
+                self.raft.tick()
+        pending = self.journal.take_pending() if self.journal.dirty else None
+        return Step(self.journal, pending)
+
+    def end_step(self) -> list[tuple[VoterId, pb.RaftMessage]]:
+        """All is durable: tell the results, and return the messages to send."""
+        outbox, self.raft.out.outbox = self.raft.out.outbox, []
+        for _, message in outbox:
+            if message.term == 0:
+                message.term = self.term
+        self._watch_leadership()
+        for proposal, result in self.proposals.take_done():
+            proposal.on_done(result)
+        return outbox
+
+    @property
+    def hurries(self) -> bool:
+        """Whether the next step has something to do at once."""
+        if not self.raft._isLeader():
+            return False
+        # Alone nobody answers: what was synced just now is committed by the next tick.
+        alone = len(self.voters) == 1 and self.proposals.under_way
+        return alone or (self.proposals.waits and not self.proposals.under_way)
+
+    def fail_all(self) -> None:
+        """Answer all who wait: this engine goes no further."""
+        self.proposals.fail_lost(term=self.term, leads=False)
+        for proposal, result in self.proposals.take_done():
+            proposal.on_done(result)
+
+    def close(self) -> None:
+        """Give up what is held open."""
+        self._installs.forget_offers()
+        self.raft.destroy()
+
+    def _apply_entry(self, index: int, entry: bytes) -> None:
+        results = [self._apply_command(index, command) for command in commands_of(entry)]
+        self.proposals.take_results(entry, results)
+
+    def _apply_command(self, index: int, command: bytes) -> object:
+        if not command:
+            return None
+        try:
+            return self._machine.apply(index, command)
+        except Exception:
+            # Raised again it would be applied for ever, and stop every replica (H11).
+            log.exception("apply raised", extra={"index": index})
+            return ClusterError(Reason.INTERNAL, "the command could not be applied; see the log")
+
+    def _hand_over(self) -> None:
+        transfer = self._transfer
+        if transfer is None:
+            return
+        if not self.raft._isLeader():
+            self._transfer = None
+        elif now() > transfer.until:
+            self._transfer = None
+            if transfer.asked:
+                # The target may still campaign, and win although this node is heard.
+                self.raft.step_down()
+        elif (
+            not transfer.asked
+            and not self.proposals.under_way
+            and self.raft.match_index(transfer.target) == self.journal.last_index
+        ):
+            transfer.asked = True
+            self.raft.hand_over(transfer.target)
+
+    def _watch_leadership(self) -> None:
+        self.proposals.fail_lost(term=self.term, leads=bool(self.raft._isLeader()))
+        leads = self.is_leader
+        if leads == self._was_leader:
+            return
+        self._was_leader = leads
+        log.info("leadership changed", extra={"leads": leads, "term": self.term})
+        self._installs.forget_offers()
+        self.on_leadership(leads, self.term)
+
+    # Snapshots.
+
+    def _offer_snapshot(self, peer: VoterId) -> None:
+        self._installs.offer(peer)
+
+    def take_snapshot(self) -> Callable[[], None] | None:
+        """Take the state, if the log has grown enough; the returned function makes it durable.
+
+        It blocks: in a thread. `snapshot_taken` follows it.
+        """
+        index = self.raft.applied_index
+        grown = index - self._snapshot_index >= self._config.snapshot_entries or (
+            self.journal.entry_bytes - self._snapshot_log_bytes > self._config.snapshot_log_bytes
+            and index > self._snapshot_index
+        )
+        if self._snapshotting or not grown:
+            return None
+        self._snapshotting = True
+        self._next_snapshot_index = index
+        term, voters = self.journal.term_at(index) or 0, self.journal.voters(up_to=index)
+        encode = self._machine.freeze()
+        return lambda: store_snapshot(
+            self._disk, Snapshot(index=index, term=term, voters=voters, state=encode())
+        )
+
+    def snapshot_taken(self) -> None:
+        """The snapshot is durable: what it covers may go from the log, but a little (H18)."""
+        self._snapshotting = False
+        self._snapshot_index = self._next_snapshot_index
+        log.info("snapshot made", extra={"index": self._snapshot_index})
+        first = self.journal.first_index
+        index = max(self._snapshot_index - self._config.trailing_entries, first)
+        kept_bytes = 0
+        for command, entry_index, _ in reversed(self.journal[: self._snapshot_index - first + 1]):
+            kept_bytes += len(command)
+            if kept_bytes > self._config.trailing_bytes_max:
+                index = max(index, entry_index)
+                break
+        self.journal.trim(index, self.journal.voters(up_to=index))
+        self._snapshot_log_bytes = self.journal.entry_bytes
+
+    def _install(self, sender: VoterId, snapshot: Snapshot) -> None:
+        if snapshot.index > self.raft.applied_index:
+            store_snapshot(self._disk, snapshot)
+            self.journal.rebase(snapshot.index, snapshot.term, snapshot.voters)
+            if snapshot.state:
+                self._machine.restore(snapshot.index, snapshot.state)
+            self.raft.skip_to(snapshot.index)
+            self.raft.use_voters(self.journal.voters())
+            self._snapshot_index = snapshot.index
+            self._snapshot_log_bytes = self.journal.entry_bytes
+            log.info("snapshot installed", extra={"index": snapshot.index, "sender": sender})
+        self._installs.installed(sender, snapshot, self.term)

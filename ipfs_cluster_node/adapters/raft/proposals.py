@@ -1,0 +1,130 @@
+"""Proposals in batches: what waits becomes one log entry, one sync, one round to the followers.
+
+An entry is `batch id (16 bytes)`, then `length u32 | command` for each command, little endian. The
+id tells whose batch it is, so that a result goes to who proposed it, and to nobody else (H15).
+"""
+
+import struct
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import VoterId
+
+BATCH_ID_BYTES: Final = 16
+_LENGTH: Final = struct.Struct("<I")
+_IDENTITY: Final = struct.Struct("<IIQ")
+
+
+@dataclass(slots=True)
+class Proposal:
+    """A command on its way, and who wants to know what became of it."""
+
+    command: bytes
+    on_done: Callable[[object], None]
+    """Called once, with what the state machine made of it, or with a ClusterError."""
+    given_up: Callable[[], bool] = lambda: False
+    """Whether nobody waits any more; such a one is dropped if it was not proposed yet."""
+
+
+class Proposals:
+    """What waits, and the one batch that is under way."""
+
+    def __init__(self, voter: VoterId, *, waiting_max: int, batch_bytes_max: int) -> None:
+        """Have nothing."""
+        self._identity = zlib.crc32(voter.encode())
+        self._waiting_max = waiting_max
+        self._batch_bytes_max = batch_bytes_max
+        self._waiting: deque[Proposal] = deque()
+        self._batch: list[Proposal] = []
+        self._batch_id = b""
+        self._batch_term = 0
+        self._count = 0
+        self.done: list[tuple[Proposal, object]] = []
+        """Results that may be told once all that they depend on is durable."""
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a batch is proposed and not committed yet."""
+        return bool(self._batch)
+
+    @property
+    def waits(self) -> bool:
+        """Whether something waits to be proposed."""
+        return bool(self._waiting)
+
+    def put(self, proposal: Proposal) -> None:
+        """Queue a proposal.
+
+        Raises:
+            ClusterError: OVERLOADED.
+        """
+        if len(self._waiting) >= self._waiting_max:
+            raise ClusterError(Reason.OVERLOADED, "too many writes wait; try again later")
+        self._waiting.append(proposal)
+
+    def next_entry(self, term: int) -> bytes | None:
+        """Make one entry of what waits; None if a batch is under way or nothing waits."""
+        if self._batch:
+            return None
+        size = 0
+        while self._waiting and (
+            not size or size + len(self._waiting[0].command) <= self._batch_bytes_max
+        ):
+            proposal = self._waiting.popleft()
+            if not proposal.given_up():
+                size += _LENGTH.size + len(proposal.command)
+                self._batch.append(proposal)
+        if not self._batch:
+            return None
+        self._count += 1
+        self._batch_term = term
+        self._batch_id = _IDENTITY.pack(self._identity, term & 0xFFFFFFFF, self._count)
+        return encode_entry(self._batch_id, [proposal.command for proposal in self._batch])
+
+    def take_results(self, entry: bytes, results: list[object]) -> None:
+        """An entry was applied: if it is our batch, its proposals are done."""
+        if self._batch and entry[:BATCH_ID_BYTES] == self._batch_id:
+            self.done += zip(self._batch, results, strict=True)
+            self._batch = []
+
+    def fail_lost(self, *, term: int, leads: bool) -> None:
+        """Answer what can't be committed here any more, or not be known to be."""
+        if self._batch and not (leads and self._batch_term == term):
+            unknown = ClusterError(
+                Reason.UNKNOWN_OUTCOME,
+                "the leader changed while the write was under way; repeat it with the same "
+                "request id",
+            )
+            self.done += [(proposal, unknown) for proposal in self._batch]
+            self._batch = []
+        if not leads:
+            lost = ClusterError(Reason.NO_LEADER, "this node leads no more; try again in a moment")
+            self.done += [(proposal, lost) for proposal in self._waiting]
+            self._waiting.clear()
+
+    def take_done(self) -> list[tuple[Proposal, object]]:
+        """Take the results to tell."""
+        done, self.done = self.done, []
+        return done
+
+
+def encode_entry(batch_id: bytes, commands: list[bytes]) -> bytes:
+    """Make an entry."""
+    parts = [batch_id]
+    for command in commands:
+        parts += (_LENGTH.pack(len(command)), command)
+    return b"".join(parts)
+
+
+def commands_of(entry: bytes) -> Iterator[bytes]:
+    """Take an entry apart."""
+    offset = BATCH_ID_BYTES
+    while offset < len(entry):
+        (length,) = _LENGTH.unpack_from(entry, offset)
+        offset += _LENGTH.size
+        yield entry[offset : offset + length]
+        offset += length
