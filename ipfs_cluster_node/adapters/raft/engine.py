@@ -197,7 +197,7 @@ class Engine:
         Raises:
             ClusterError: NOT_LEADER, naming the leader, or NO_LEADER.
         """
-        if self.raft._isLeader() and self._transfer is None:
+        if self.raft.leads and self._transfer is None:
             return
         if self.leader is None or self.leader == node_id_of_voter(self.voter):
             raise ClusterError(Reason.NO_LEADER, "no master leads now; try again in a moment")
@@ -267,7 +267,7 @@ class Engine:
                 if snapshot is not None:
                     self._install(sender, snapshot)
         elif kind == "snapshot_result":
-            if message.term == self.term and self.raft._isLeader():
+            if message.term == self.term and self.raft.leads:
                 installed = self._installs.take_result(sender, message)
                 if installed is not None:
                     self.raft.installed(sender, installed)
@@ -282,7 +282,7 @@ class Engine:
         """Tick, and propose what waits; returns what must be written."""
         self.raft.tick()
         self._hand_over()
-        if self.raft._isLeader() and self._transfer is None:
+        if self.raft.leads and self._transfer is None:
             entry = self.proposals.next_entry(self.term)
             if entry is not None:
                 self.raft._applyCommand(entry, None, REGULAR[0])
@@ -304,7 +304,7 @@ class Engine:
     @property
     def hurries(self) -> bool:
         """Whether the next step has something to do at once."""
-        if not self.raft._isLeader():
+        if not self.raft.leads:
             return False
         # Alone nobody answers: what was synced just now is committed by the next tick.
         alone = len(self.voters) == 1 and self.proposals.under_way
@@ -339,7 +339,7 @@ class Engine:
         transfer = self._transfer
         if transfer is None:
             return
-        if not self.raft._isLeader():
+        if not self.raft.leads:
             self._transfer = None
         elif now() > transfer.until:
             self._transfer = None
@@ -355,7 +355,7 @@ class Engine:
             self.raft.hand_over(transfer.target)
 
     def _watch_leadership(self) -> None:
-        self.proposals.fail_lost(term=self.term, leads=bool(self.raft._isLeader()))
+        self.proposals.fail_lost(term=self.term, leads=self.raft.leads)
         leads = self.is_leader
         if leads == self._was_leader:
             return

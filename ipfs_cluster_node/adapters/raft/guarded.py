@@ -240,10 +240,15 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
         )
 
     @property
+    def leads(self) -> bool:
+        """Whether this node was elected and has not stepped down."""
+        return bool(self._isLeader())
+
+    @property
     def serves(self) -> bool:
         """Whether this node leads and has applied all that earlier leaders committed."""
         noop = self._SyncObj__noopIDx
-        return bool(self._isLeader()) and noop is not None and self.applied_index >= noop
+        return self.leads and noop is not None and self.applied_index >= noop
 
     def leader_voter(self) -> VoterId | None:
         """The leader this node knows."""
@@ -261,7 +266,7 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
 
     def tick(self) -> None:
         """One step of PySyncObj; a candidacy is asked for first (H14)."""
-        if not self._isLeader():
+        if not self.leads:
             self._hold_candidacy()
         self.doTick(0)
         self._campaigns = self.out.transfer = False
@@ -291,7 +296,7 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
             self._consider_candidacy()
 
     def _consider_candidacy(self) -> None:
-        if not self._isLeader() and self.elections.may_campaign(self._journal.voters()):
+        if not self.leads and self.elections.may_campaign(self._journal.voters()):
             self._campaign()
 
     def _campaign(self) -> None:
@@ -299,11 +304,11 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
         self._SyncObj__raftElectionDeadline = 0.0
 
     def _watch_leading(self) -> None:
-        if self._isLeader() and self._led_term != self._getTerm():
+        if self.leads and self._led_term != self._getTerm():
             self._led_term = self._getTerm()
             self.elections.begin_leading()
         for learner in list(self.learners):
-            if not self._isLeader() or learner in self.others:
+            if not self.leads or learner in self.others:
                 self.drop_learner(learner)
 
     def add_learner(self, learner: VoterId) -> None:
@@ -363,7 +368,7 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
         match kind:
             case "response_vote":
                 self._receive_vote(sender, node, message)
-            case "next_node_idx" if term == newest and self._isLeader():
+            case "next_node_idx" if term == newest and self.leads:
                 sent_at = message["sent_at_ns"] / NANOSECONDS
                 self.elections.confirm(sender, sent_at, now())
                 self._receive_result(node, message)
@@ -387,7 +392,7 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
 
     def _is_led(self) -> bool:
         """Whether there is a leader that must not be disturbed, perhaps this node itself."""
-        if self._isLeader():
+        if self.leads:
             return now() < self.elections.lease_until(self._journal.voters())
         return self.elections.hears_leader(now())
 
@@ -405,7 +410,7 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
 
     def installed(self, voter: VoterId, index: int) -> None:
         """A follower has loaded the snapshot at `index`."""
-        if self._isLeader() and (voter in self.others or voter in self.learners):
+        if self.leads and (voter in self.others or voter in self.learners):
             self._receive_result(
                 self._node(voter),
                 {

@@ -1,0 +1,48 @@
+"""Runs seeds. See scripts/sim."""
+
+import argparse
+import os
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+from scripts.lib.sim.run import Report, run_seed
+
+
+def main() -> int:
+    """Run the seeds that were asked for."""
+    parser = argparse.ArgumentParser(prog="scripts/sim", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=100, help="how many, from --seed on")
+    parser.add_argument("--seed", type=int, default=1, help="the first")
+    parser.add_argument("--seconds", type=float, default=100.0, help="simulated, each")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    given = parser.parse_args()
+    began, failed, reports = time.monotonic(), [], []
+    seeds = range(given.seed, given.seed + given.seeds)
+    context = get_context("spawn")
+    with ProcessPoolExecutor(given.jobs, mp_context=context) as pool:
+        for report in pool.map(run_seed, seeds, [given.seconds] * len(seeds), chunksize=4):
+            reports.append(report)
+            if report.failure:
+                failed.append(report)
+                print(f"seed {report.seed}: {report.failure}", flush=True)
+                print(f"  scripts/sim --seed {report.seed} --seeds 1 --seconds {given.seconds:g}")
+            elif len(reports) % 50 == 0:
+                print(f"{len(reports)} of {len(seeds)} seeds", file=sys.stderr, flush=True)
+    print(_summary(reports, failed, time.monotonic() - began))
+    return 1 if failed else 0
+
+
+def _summary(reports: list[Report], failed: list[Report], seconds: float) -> str:
+    commits = sum(report.commits for report in reports)
+    faults = sum(report.faults for report in reports)
+    reads = sum(report.acknowledged for report in reports)
+    return (
+        f"{len(reports)} seeds, {len(failed)} failed; {commits} commands committed, {reads} "
+        f"acknowledged, {faults} faults, {seconds:.0f} s"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,275 @@
+"""One seed: faults for a while, then a liveness phase with a minority left broken."""
+
+import traceback
+from dataclasses import dataclass
+
+from ipfs_cluster_node.core.ids import VoterId
+from scripts.lib.sim.checks import ViolationError
+from scripts.lib.sim.world import Node, World
+
+LIVENESS_SECONDS = 15.0
+FAULTS = (
+    "kill",
+    "power",
+    "power-all",
+    "pause",
+    "isolate",
+    "one-way",
+    "deaf",
+    "mute",
+    "partial",
+    "split",
+    "connection",
+    "slow-link",
+    "disk-slow",
+    "disk-full",
+    "disk-error",
+    "add",
+    "remove",
+    "transfer",
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a seed came to."""
+
+    seed: int
+    failure: str
+    commits: int
+    acknowledged: int
+    faults: int
+
+
+def run_seed(seed: int, seconds: float) -> Report:
+    """Run a seed for so long, then check that a healthy majority goes on."""
+    world = World(seed, size=3 if seed % 3 else 5, wild=seed % 4 == 0)
+    run = Run(world)
+    failure = ""
+    try:
+        run.phase(seconds)
+        run.liveness()
+    except ViolationError as error:
+        failure = f"at {world.now:.3f} s: {error}"
+    except Exception:
+        failure = f"at {world.now:.3f} s: {traceback.format_exc()}"
+    finally:
+        world.close()
+    checks = world.checks
+    return Report(seed, failure, checks.commits, len(checks.acknowledged), run.faults)
+
+
+class Run:
+    """Clients and faults of one seed."""
+
+    def __init__(self, world: World) -> None:
+        """Have a world."""
+        self.world = world
+        self.rng = world.rng
+        self.faults = 0
+        self.intensity = self.rng.uniform(0.5, 4)
+        self.kinds = self.rng.sample(FAULTS, self.rng.randint(2, len(FAULTS)))
+        self.faulty = True
+        self._added = 0
+
+    def phase(self, seconds: float) -> None:
+        """Clients work, and things break."""
+        self._client()
+        self._fault()
+        self.world.run(seconds)
+        self.faulty = False
+
+    def _client(self) -> None:
+        world = self.world
+        nodes = list(world.nodes.values())
+        leaders = [n for n in world.live if n.engine is not None and n.engine.is_leader]
+        for _ in range(self.rng.choice((1, 1, 1, 5, 20))):
+            choice = leaders if leaders and self.rng.random() < 0.9 else nodes
+            world.propose(self.rng.choice(choice))
+        for node in nodes:
+            world.read(node)
+        world.after(self.rng.uniform(0.005, 0.1), self._client)
+
+    def _fault(self) -> None:
+        if not self.faulty:
+            return
+        self.faults += 1
+        getattr(self, "_" + self.rng.choice(self.kinds).replace("-", "_"))()
+        self.world.after(self.rng.expovariate(self.intensity), self._fault)
+
+    def _any(self) -> Node:
+        leaders = [n for n in self.world.live if n.engine is not None and n.engine.is_leader]
+        if leaders and self.rng.random() < 0.4:
+            return self.rng.choice(leaders)
+        return self.rng.choice(list(self.world.nodes.values()))
+
+    def _pair(self) -> tuple[VoterId, VoterId]:
+        a, b = self.rng.sample(sorted(self.world.nodes), 2)
+        return a, b
+
+    def _heal_later(self) -> None:
+        self.world.after(self.rng.uniform(0.1, 6), self.world.heal)
+
+    def _kill(self) -> None:
+        node = self._any()
+        self.world.stop(node, power_loss=False)
+        self._start_later(node)
+
+    def _start_later(self, node: Node) -> None:
+        self.world.after(self.rng.uniform(0, 3), lambda: self._start(node))
+
+    def _start(self, node: Node) -> None:
+        if not node.disk.fault():
+            self.world.start(node)
+
+    def _power(self) -> None:
+        node = self._any()
+        self.world.stop(node, power_loss=True)
+        self._start_later(node)
+
+    def _power_all(self) -> None:
+        for node in list(self.world.nodes.values()):
+            if self.rng.random() < 0.8:
+                self.world.stop(node, power_loss=True)
+                self._start_later(node)
+
+    def _pause(self) -> None:
+        self._any().paused_until = self.world.now + self.rng.choice((0.3, 1, 3, 8))
+
+    def _isolate(self) -> None:
+        voter = self._any().voter
+        for other in self.world.nodes:
+            if other != voter:
+                self.world.cut(voter, other)
+                self.world.cut(other, voter)
+        self._heal_later()
+
+    def _one_way(self) -> None:
+        self.world.cut(*self._pair())
+        self._heal_later()
+
+    def _deaf(self) -> None:
+        voter = self._any().voter
+        for other in self.world.nodes:
+            if other != voter:
+                self.world.cut(other, voter)
+        self._heal_later()
+
+    def _mute(self) -> None:
+        voter = self._any().voter
+        for other in self.world.nodes:
+            if other != voter:
+                self.world.cut(voter, other)
+        self._heal_later()
+
+    def _partial(self) -> None:
+        a, b = self._pair()
+        self.world.cut(a, b)
+        self.world.cut(b, a)
+        self._heal_later()
+
+    def _split(self) -> None:
+        side = {v for v in self.world.nodes if self.rng.random() < 0.5}
+        for a in self.world.nodes:
+            for b in self.world.nodes:
+                if a != b and (a in side) != (b in side):
+                    self.world.cut(a, b)
+        self._heal_later()
+
+    def _connection(self) -> None:
+        self.world.break_connection(*self._pair())
+
+    def _slow_link(self) -> None:
+        self.world.links[self._pair()].delay = (0.01, self.rng.choice((0.05, 0.2, 0.6)))
+        self._heal_later()
+
+    def _disk_slow(self) -> None:
+        self.world.disk_fault(self._any(), "slow", self.rng.uniform(0.5, 4))
+
+    def _disk_full(self) -> None:
+        self.world.disk_fault(self._any(), "full", self.rng.uniform(0.5, 4))
+
+    def _disk_error(self) -> None:
+        self.world.disk_fault(self._any(), "error", self.rng.uniform(0.1, 1))
+
+    def _add(self) -> None:
+        world = self.world
+        spare = [v for v in world.nodes if v.startswith("x")]
+        if len(spare) < 2:
+            self._added += 1
+            spare = [world.add_node(VoterId(f"x{self._added}.1"), []).voter]
+        target = self.rng.choice(spare)
+        for attempt in range(30):
+            world.after(attempt * 0.1, lambda: self._add_at_leader(target))
+
+    def _add_at_leader(self, target: VoterId) -> None:
+        for node in self.world.live:
+            self.world.change("add", node, target)
+
+    def _remove(self) -> None:
+        target = self._any().voter
+        for node in self.world.live:
+            self.world.change("rem", node, target)
+
+    def _transfer(self) -> None:
+        target = self._any().voter
+        for node in self.world.live:
+            self.world.transfer(node, target)
+
+    # The end.
+
+    def liveness(self) -> None:
+        """Mend all but a minority; writes go on, and the healthy come to the same state."""
+        world = self.world
+        world.run(1.0)
+        world.heal()
+        for node in world.nodes.values():
+            node.paused_until = 0.0
+            node.sync_seconds = 0.001
+            node.disk.fault = lambda: 0
+            world.start(node)
+        world.run(1.0)
+        voters = self._voters()
+        broken = set(self.rng.sample(sorted(voters), (len(voters) - 1) // 2))
+        kind = self.rng.choice(("dead", "deaf", "mute", "isolated", "none"))
+        self._break(broken, kind)
+        healthy = [world.nodes[v] for v in sorted(voters - broken)]
+        if kind == "none":
+            healthy = [world.nodes[v] for v in sorted(voters)]
+        before = set(world.checks.acknowledged)
+        if not world.run(LIVENESS_SECONDS, until=lambda: self._newer(before)):
+            raise ViolationError(
+                f"no write for {LIVENESS_SECONDS:g} s with {kind}: {sorted(broken)}"
+            )
+        floor = world.checks.acknowledged_max
+        if not world.run(
+            LIVENESS_SECONDS, until=lambda: all(len(n.machine.commands) >= floor for n in healthy)
+        ):
+            behind = {n.voter: len(n.machine.commands) for n in healthy}
+            raise ViolationError(f"{behind} of {floor} commands with {kind}: {sorted(broken)}")
+        for node in healthy:
+            acknowledged = {c: p for c, p in world.checks.acknowledged.items() if p <= floor}
+            world.checks.acknowledged = acknowledged
+            world.checks.finally_holds(node.machine, node.voter)
+
+    def _newer(self, before: set[bytes]) -> bool:
+        return len(self.world.checks.acknowledged) > len(before)
+
+    def _voters(self) -> set[VoterId]:
+        """The newest configuration that anybody has committed."""
+        engines = [node.engine for node in self.world.live if node.engine is not None]
+        newest = max(engines, key=lambda e: e.raft.commit_index)
+        return set(newest.journal.voters())
+
+    def _break(self, broken: set[VoterId], kind: str) -> None:
+        world = self.world
+        for voter in broken:
+            if kind == "dead":
+                world.stop(world.nodes[voter], power_loss=True)
+            for other in world.nodes:
+                if other == voter:
+                    continue
+                if kind in ("mute", "isolated"):
+                    world.cut(voter, other)
+                if kind in ("deaf", "isolated"):
+                    world.cut(other, voter)

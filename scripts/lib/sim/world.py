@@ -1,0 +1,456 @@
+"""A cluster of real engines in one process, with time, network and disks that a seed decides."""
+
+import errno
+import heapq
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+from ipfs_cluster_node.adapters.raft import clock
+from ipfs_cluster_node.adapters.raft.config import RaftConfig
+from ipfs_cluster_node.adapters.raft.engine import Engine, Step, create_store
+from ipfs_cluster_node.adapters.raft.proposals import Proposal
+from ipfs_cluster_node.core.errors import ClusterError
+from ipfs_cluster_node.core.ids import VoterId
+from ipfs_cluster_node.v1 import raft_pb2 as pb
+from scripts.lib.sim.checks import Checks, Machine, ViolationError
+from scripts.lib.sim.disk import MemoryDisk, PowerLossError
+
+CONFIG: Final = RaftConfig(
+    snapshot_entries=25,
+    trailing_entries=4,
+    segment_bytes_max=2048,
+    batch_bytes_max=2048,
+    proposals_waiting_max=50,
+)
+TICK_SECONDS: Final = 0.02
+DETECT_SECONDS: Final = 2.0
+"""How long a cut lasts before the connection is given up."""
+RECONNECT_SECONDS: Final = 0.2
+REPLAYS_KEPT: Final = 200
+CLOCK_RATES: Final = (0.95, 1.05)
+"""How fast clocks run."""
+
+
+@dataclass
+class Node:
+    """One machine: its disk lasts, its engine comes and goes."""
+
+    voter: VoterId
+    disk: MemoryDisk
+    rate: float
+    offset: float
+    engine: Engine | None = None
+    machine: Machine = field(default_factory=Machine)
+    inbox: list[tuple[VoterId, pb.RaftMessage]] = field(default_factory=list)
+    step: Step | None = None
+    awake: bool = False
+    paused_until: float = 0.0
+    sync_seconds: float = 0.001
+    life: int = 0
+    """Counts starts: what was meant for an earlier life is dropped."""
+
+
+@dataclass
+class Link:
+    """One direction between two nodes."""
+
+    up: bool = True
+    cut: bool = False
+    epoch: int = 0
+    last_delivery: float = 0.0
+    delay: tuple[float, float] = (0.0002, 0.002)
+
+
+class World:
+    """Runs until it is told to stop; the same seed runs the same way."""
+
+    def __init__(self, seed: int, *, size: int, wild: bool) -> None:
+        """Make a cluster.
+
+        Args:
+            seed: Decides everything.
+            size: How many voters.
+            wild: Whether messages are also duplicated, reordered, lost one by one and replayed,
+                which no connection does.
+        """
+        random.seed(seed)  # PySyncObj's own chance.
+        self.rng = random.Random(seed)  # noqa: S311
+        self.wild = wild
+        self.now = 0.0
+        self.checks = Checks()
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+        self.nodes: dict[VoterId, Node] = {}
+        self.links: dict[tuple[VoterId, VoterId], Link] = {}
+        self._replays: list[tuple[VoterId, VoterId, pb.RaftMessage]] = []
+        self._current: Node | None = None
+        self._clients = 0
+        clock.use(self._read_clock)
+        voters = [VoterId(f"n{number}.1") for number in range(1, size + 1)]
+        for voter in voters:
+            self.add_node(voter, voters)
+
+    def _read_clock(self) -> float:
+        node = self._current
+        return self.now if node is None else self.now * node.rate + node.offset
+
+    @contextmanager
+    def _as(self, node: Node) -> Iterator[None]:
+        before, self._current = self._current, node
+        try:
+            yield
+        finally:
+            self._current = before
+
+    # Time.
+
+    def after(self, seconds: float, act: Callable[[], None]) -> None:
+        """Do something later."""
+        self._count += 1
+        heapq.heappush(self._events, (self.now + seconds, self._count, act))
+
+    def run(self, seconds: float, *, until: Callable[[], bool] = lambda: False) -> bool:
+        """Let time pass; returns whether `until` became true."""
+        end = self.now + seconds
+        while self._events and self._events[0][0] <= end:
+            self.now, _, act = heapq.heappop(self._events)
+            act()
+            if until():
+                return True
+        self.now = end
+        return until()
+
+    # Nodes.
+
+    def add_node(self, voter: VoterId, voters: list[VoterId]) -> Node:
+        """Make a node with an empty log and start it."""
+        rng = random.Random(self.rng.random())  # noqa: S311
+        node = Node(
+            voter, MemoryDisk(rng), self.rng.uniform(*CLOCK_RATES), self.rng.uniform(0, 1e4)
+        )
+        for other in self.nodes:
+            self.links[voter, other] = Link()
+            self.links[other, voter] = Link()
+        self.nodes[voter] = node
+        create_store(node.disk, voter, voters)
+        self.start(node)
+        return node
+
+    def start(self, node: Node) -> None:
+        """Start a node from its disk."""
+        if node.engine is not None:
+            return
+        node.life += 1
+        node.machine = Machine(checks=self.checks)
+        node.inbox, node.step, node.awake = [], None, False
+        with self._as(node):
+            try:
+                node.engine = Engine(disk=node.disk, machine=node.machine, config=CONFIG)
+            except ClusterError as error:
+                raise ViolationError(f"{node.voter} does not start: {error}") from error
+        self._check_restored(node)
+        for other in self.nodes.values():
+            self._connect(node, other)
+            self._connect(other, node)
+        self._tick(node, node.life)
+
+    def _check_restored(self, node: Node) -> None:
+        try:
+            self.checks.restored(node.machine)
+        except ViolationError as error:
+            raise ViolationError(f"{node.voter} restored {error}") from error
+
+    def stop(self, node: Node, *, power_loss: bool) -> None:
+        """End a node's process, or its machine's power."""
+        if node.engine is None:
+            return
+        if node.step is not None and power_loss:
+            # It was writing: the power goes in the middle of it.
+            node.disk.dying = True
+            with suppress(PowerLossError, OSError):
+                node.step.write()
+        with self._as(node):
+            node.engine.fail_all()
+            node.engine.close()
+        node.engine, node.step = None, None
+        if power_loss:
+            node.disk.crash()
+        else:
+            node.disk.kill()
+        for other in self.nodes.values():
+            if other is not node:
+                self._disconnect(other, node)
+                self._disconnect(node, other)
+
+    def _tick(self, node: Node, life: int) -> None:
+        if node.life == life and node.engine is not None:
+            self._wake(node, 0.0)
+            self.after(TICK_SECONDS * self.rng.uniform(0.9, 1.1), lambda: self._tick(node, life))
+
+    def _wake(self, node: Node, seconds: float = 0.0001) -> None:
+        if node.awake or node.step is not None or node.engine is None:
+            return
+        node.awake = True
+        life = node.life
+        wait = max(seconds, node.paused_until - self.now)
+        self.after(wait, lambda: self._begin_step(node, life))
+
+    def _begin_step(self, node: Node, life: int) -> None:
+        engine = node.engine
+        if node.life != life or engine is None or node.step is not None:
+            return
+        if node.paused_until > self.now:
+            self.after(node.paused_until - self.now, lambda: self._begin_step(node, life))
+            return
+        node.awake = False
+        inbox, node.inbox = node.inbox, []
+        with self._as(node):
+            try:
+                for sender, message in inbox:
+                    engine.receive(sender, message)
+                node.step = engine.begin_step()
+            except OSError:
+                self._fail(node)
+                return
+        if node.step.pending is None:
+            self._end_step(node, life)
+        else:
+            self.after(
+                node.sync_seconds * self.rng.uniform(0.5, 2), lambda: self._end_step(node, life)
+            )
+
+    def _end_step(self, node: Node, life: int) -> None:
+        engine = node.engine
+        if node.life != life or engine is None or node.step is None:
+            return
+        if node.paused_until > self.now:
+            self.after(node.paused_until - self.now, lambda: self._end_step(node, life))
+            return
+        with self._as(node):
+            try:
+                node.step.write()
+            except OSError:
+                self._fail(node)
+                return
+            node.step = None
+            outbox = engine.end_step()
+            if engine.raft.leads:
+                self.checks.leads(engine.term, node.voter)
+            make = engine.take_snapshot()
+            if make is not None:
+                self.after(self.rng.uniform(0, 0.1), lambda: self._snapshot(node, life, make))
+            hurries = engine.hurries
+        for peer, message in outbox:
+            self._send(node.voter, peer, message)
+        if hurries or node.inbox:
+            self._wake(node)
+
+    def _snapshot(self, node: Node, life: int, make: Callable[[], None]) -> None:
+        if node.life != life or node.engine is None:
+            return
+        if node.step is not None:
+            self.after(0.001, lambda: self._snapshot(node, life, make))
+            return
+        try:
+            make()
+        except OSError:
+            self._fail(node)
+            return
+        with self._as(node):
+            node.engine.snapshot_taken()
+
+    def _fail(self, node: Node) -> None:
+        """The disk failed: the process ends, and comes back when the disk is well."""
+        self.stop(node, power_loss=False)
+
+    # Network.
+
+    def _connect(self, sender: Node, receiver: Node) -> None:
+        if sender is receiver:
+            return
+        link = self.links[sender.voter, receiver.voter]
+        link.epoch += 1
+        epoch = link.epoch
+
+        def attempt() -> None:
+            if link.epoch != epoch:
+                return
+            if sender.engine is None or receiver.engine is None:
+                return
+            if link.cut or self.links[receiver.voter, sender.voter].cut:
+                self.after(RECONNECT_SECONDS, attempt)
+                return
+            link.up = True
+            with self._as(sender):
+                if receiver.voter not in sender.engine.raft.learners:
+                    sender.engine.raft.connected(receiver.voter, up=True)
+
+        self.after(RECONNECT_SECONDS * self.rng.uniform(0.1, 1), attempt)
+
+    def _disconnect(self, sender: Node, receiver: Node) -> None:
+        link = self.links[sender.voter, receiver.voter]
+        link.up = False
+        link.epoch += 1
+        if sender.engine is not None:
+            with self._as(sender):
+                if receiver.voter in sender.engine.raft.learners:
+                    sender.engine.raft.drop_learner(receiver.voter)
+                else:
+                    sender.engine.raft.connected(receiver.voter, up=False)
+            self._connect(sender, receiver)
+
+    def cut(self, sender: VoterId, receiver: VoterId) -> None:
+        """Let nothing pass in one direction; both ends notice after a while."""
+        link = self.links[sender, receiver]
+        if link.cut:
+            return
+        link.cut = True
+        epochs = (link.epoch, self.links[receiver, sender].epoch)
+
+        def notice() -> None:
+            # A one-way cut breaks the connections of both directions: answers do not come.
+            if not link.cut:
+                return
+            for a, b, epoch in ((sender, receiver, epochs[0]), (receiver, sender, epochs[1])):
+                if self.links[a, b].epoch == epoch:
+                    self._disconnect(self.nodes[a], self.nodes[b])
+
+        self.after(DETECT_SECONDS * self.rng.uniform(0.5, 1), notice)
+
+    def heal(self) -> None:
+        """Mend every link."""
+        for link in self.links.values():
+            link.cut = False
+            link.delay = (0.0002, 0.002)
+
+    def break_connection(self, sender: VoterId, receiver: VoterId) -> None:
+        """Lose a connection and what is on its way."""
+        self._disconnect(self.nodes[sender], self.nodes[receiver])
+
+    def _send(self, sender: VoterId, peer: VoterId, message: pb.RaftMessage) -> None:
+        link = self.links.get((sender, peer))
+        if link is None or not link.up or link.cut:
+            return
+        data = message.SerializeToString()
+        delay = self.rng.uniform(*link.delay)
+        if self.wild:
+            self._send_wildly(sender, peer, data, link)
+            return
+        at = max(self.now + delay, link.last_delivery)
+        link.last_delivery = at
+        epoch = link.epoch
+        self.after(at - self.now, lambda: self._deliver(sender, peer, data, link, epoch))
+
+    def _send_wildly(self, sender: VoterId, peer: VoterId, data: bytes, link: Link) -> None:
+        copies = self.rng.choices((0, 1, 2), (0.03, 0.92, 0.05))[0]
+        for _ in range(copies):
+            delay = self.rng.uniform(*link.delay)
+            if self.rng.random() < 0.05:
+                delay += self.rng.uniform(0, 0.3)
+            self.after(delay, lambda: self._deliver(sender, peer, data, link, None))
+        if self.rng.random() < 0.02:
+            self._replays = self._replays[-REPLAYS_KEPT:]
+            self._replays.append((sender, peer, pb.RaftMessage.FromString(data)))
+        if self._replays and self.rng.random() < 0.02:
+            old_sender, old_peer, old = self.rng.choice(self._replays)
+            old_link = self.links[old_sender, old_peer]
+            self._deliver(old_sender, old_peer, old.SerializeToString(), old_link, None)
+
+    def _deliver(
+        self, sender: VoterId, peer: VoterId, data: bytes, link: Link, epoch: int | None
+    ) -> None:
+        node = self.nodes[peer]
+        if node.engine is None or link.cut or (epoch is not None and epoch != link.epoch):
+            return
+        node.inbox.append((sender, pb.RaftMessage.FromString(data)))
+        self._wake(node)
+
+    # Clients.
+
+    def propose(self, node: Node) -> None:
+        """One client writes at one node."""
+        if node.engine is None or node.paused_until > self.now:
+            return
+        self._clients += 1
+        command = b"c%d" % self._clients + b"x" * self.rng.choice((0, 0, 30, 300))
+
+        def on_done(outcome: object) -> None:
+            if isinstance(outcome, int):
+                self.checks.acknowledge(command, outcome)
+
+        with self._as(node):
+            try:
+                node.engine.propose(Proposal(command, on_done))
+            except ClusterError:
+                return
+        self._wake(node)
+
+    def read(self, node: Node) -> None:
+        """One client reads at one node; it waits for nothing."""
+        if node.engine is None or node.paused_until > self.now:
+            return
+        with self._as(node):
+            if node.engine.leads_for_sure:
+                place = len(node.machine.commands)
+                self.checks.read(place, self.checks.acknowledged_max, node.voter)
+
+    def change(self, operation: str, node: Node, voter: VoterId) -> None:
+        """An operator adds a voter (a learner first) or removes one."""
+        engine = node.engine
+        if engine is None or not engine.is_leader:
+            return
+        with self._as(node):
+            try:
+                if operation == "rem":
+                    if voter != node.voter and voter in engine.voters and len(engine.voters) > 2:
+                        engine.change_voters("rem", voter)
+                elif voter not in engine.voters and self.links[node.voter, voter].up:
+                    if voter not in engine.raft.learners:
+                        engine.raft.add_learner(voter)
+                    elif engine.raft.match_index(voter) >= engine.raft.commit_index:
+                        engine.change_voters("add", voter)
+            except ClusterError:
+                return
+        self._wake(node)
+
+    def transfer(self, node: Node, target: VoterId) -> None:
+        """An operator asks the leader to hand over."""
+        if node.engine is not None and node.engine.is_leader:
+            with self._as(node):
+                try:
+                    node.engine.transfer_leadership(target)
+                except ClusterError:
+                    return
+
+    # Faults of a disk.
+
+    def disk_fault(self, node: Node, kind: str, seconds: float) -> None:
+        """Let a node's disk fail for a while, or be slow."""
+        if kind == "slow":
+            node.sync_seconds = 0.3
+            self.after(seconds, lambda: setattr(node, "sync_seconds", 0.001))
+            return
+        number = errno.ENOSPC if kind == "full" else errno.EIO
+        node.disk.fault = lambda: number
+
+        def mend() -> None:
+            node.disk.fault = lambda: 0
+            self.start(node)
+
+        self.after(seconds, mend)
+
+    @property
+    def live(self) -> list[Node]:
+        """The nodes whose engines run."""
+        return [node for node in self.nodes.values() if node.engine is not None]
+
+    def close(self) -> None:
+        """End every engine."""
+        for node in self.live:
+            assert node.engine is not None
+            node.engine.close()
+            node.engine = None
+        clock.use(clock.boot_time)
