@@ -6,6 +6,7 @@ from typing import Final
 import click
 
 from ipfs_cluster_node import __version__
+from ipfs_cluster_node.cli.output import STALE_KEY
 
 COMMANDS: Final = {
     "init": ("node_commands", "Make a cluster whose first master is this node."),
@@ -52,6 +53,13 @@ class LazyGroup(click.Group):
     "--profile",
     envvar="IPFS_CLUSTER_NODE_PROFILE",
     help="Which cluster to talk to, of profiles.toml. [default: default]",
+)
+@click.option(
+    "--stale",
+    is_flag=True,
+    help="Read what the first master that answers has, which may be old.",
+    expose_value=False,
+    callback=lambda ctx, _param, value: ctx.meta.__setitem__(STALE_KEY, value),
 )
 @click.pass_context
 def main(ctx: click.Context, profile: str | None) -> None:

@@ -42,6 +42,9 @@ EXIT_BY_REASON: Final = {
 }
 """Promised: docs/errors.md lists them."""
 
+STALE_KEY: Final = "ipfs_cluster_node.stale"
+"""Of click's `meta`: whether reads may be stale."""
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -79,8 +82,10 @@ def run_client(profile: str | None, operation: Callable[[Any], Coroutine[Any, An
 
     from ipfs_cluster_node.client.client import Client
 
+    stale = bool(click.get_current_context().meta.get(STALE_KEY))
+
     async def run() -> Any:
-        async with Client.from_profile(profile) as client:
+        async with Client.from_profile(profile, stale=stale) as client:
             return await operation(client)
 
     return asyncio.run(run())

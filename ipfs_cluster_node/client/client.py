@@ -65,8 +65,13 @@ class Client:
         self._learning: asyncio.Task[None] | None = None
 
     @classmethod
-    def from_profile(cls, name: str | None = None) -> Self:
+    def from_profile(cls, name: str | None = None, *, stale: bool = False) -> Self:
         """Open the profile that `init`, `join` or `dev` wrote.
+
+        Args:
+            name: Default: the environment's, else `default`.
+            stale: Whether reads may be answered by any master with what it has, which may be old;
+                else they are linearizable.
 
         Raises:
             ClusterError: CONFIG_INVALID.
@@ -79,13 +84,15 @@ class Client:
             if set(endpoints) != set(profile.endpoints):
                 save_profile(chosen_profile(name), replace(profile, endpoints=endpoints))
 
-        return cls.from_settings(profile, remember)
+        return cls.from_settings(profile, remember, stale=stale)
 
     @classmethod
     def from_settings(
         cls,
         profile: Profile,
         on_masters: Callable[[Sequence[Target]], None] = lambda _targets: None,
+        *,
+        stale: bool = False,
     ) -> Self:
         """Open a profile.
 
@@ -102,7 +109,7 @@ class Client:
                 f"{error.filename}, which the profile names, can't be read; mend the profile",
             ) from error
         targets = [(e.address, NodeId(e.node_id)) for e in profile.endpoints]
-        return cls(Connection(targets, tls), on_masters)
+        return cls(Connection(targets, tls, stale=stale), on_masters)
 
     async def __aenter__(self) -> Self:
         return self
@@ -422,7 +429,9 @@ class Client:
         async def receive(channel: grpc.aio.Channel, seconds: float) -> Any:
             reader = SnapshotReader()
             request = state_delta_pb2.GetSnapshotRequest(table=number)
-            call = StateDeltaServiceStub(channel).GetSnapshot(request, timeout=seconds)
+            call = StateDeltaServiceStub(channel).GetSnapshot(
+                request, timeout=seconds, metadata=self._connection.metadata
+            )
             async for frame in call:
                 reader.feed(frame)
             return reader.table()

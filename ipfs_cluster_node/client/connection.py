@@ -12,6 +12,7 @@ from ipfs_cluster_node.adapters.net.tls import ClientTls, open_channel
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
+from ipfs_cluster_node.services.context import CONSISTENCY_KEY
 
 ATTEMPT_SECONDS_MAX: Final = 10.0
 """Longest wait for one node, so that a stopped one does not use up the whole deadline."""
@@ -43,10 +44,11 @@ Answer = TypeVar("Answer")
 class Connection:
     """Channels to the masters of one cluster."""
 
-    def __init__(self, targets: Iterable[Target], tls: ClientTls) -> None:
-        """Know some masters; others are learned from answers."""
+    def __init__(self, targets: Iterable[Target], tls: ClientTls, *, stale: bool = False) -> None:
+        """Know some masters; others are learned. `stale`: what any of them has will do."""
         self._targets: list[Target] = list(dict.fromkeys(targets))
         self._tls = tls
+        self.metadata = ((CONSISTENCY_KEY, "stale"),) if stale else ()
         self._channels: dict[Target, grpc.aio.Channel] = {}
         self._current = 0
 
@@ -96,7 +98,9 @@ class Connection:
         """
 
         async def call(channel: grpc.aio.Channel, seconds: float) -> Any:
-            return await method(channel)(request, timeout=min(seconds, attempt_timeout))
+            return await method(channel)(
+                request, timeout=min(seconds, attempt_timeout), metadata=self.metadata
+            )
 
         return await self.following(call, timeout=timeout)
 

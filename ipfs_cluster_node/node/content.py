@@ -183,7 +183,7 @@ class Contents:
 
     def stat_content(self, cid: str) -> Content:
         """What the log knows of a file."""
-        content = self._leadership.state().contents.get(cid)
+        content = self._leadership.read_state().contents.get(cid)
         if content is None:
             raise ClusterError(
                 Reason.CONTENT_NOT_FOUND,

@@ -13,6 +13,7 @@ from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.node.clock import now_ms
 from ipfs_cluster_node.node.machine import ClusterMachine
 from ipfs_cluster_node.node.peers import PeerBook
+from ipfs_cluster_node.services.context import current_reading
 
 LEADER_RETRY_AFTER: Final = timedelta(milliseconds=300)
 
@@ -83,6 +84,21 @@ class Leadership:
         if not self.is_leader:
             raise self.not_leader()
         return self.state()
+
+    def read_state(self) -> ClusterState:
+        """The state for the call that runs: the newest there is, or stale if it asked for that.
+
+        Raises:
+            ClusterError: NOT_LEADER or NO_LEADER, where nobody else is certain not to lead.
+        """
+        reading = current_reading()
+        if self.replica is not None and self.replica.leads_for_sure:
+            reading.age_ms = 0 if reading.stale else None
+            return self.state()
+        if reading.stale and self.replica is not None:
+            reading.age_ms = self.replica.silence_ms
+            return self.state()
+        raise self.not_leader()
 
     def not_leader(self) -> ClusterError:
         """The answer of a node that does not lead: whom to ask."""

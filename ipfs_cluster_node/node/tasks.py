@@ -10,6 +10,7 @@ from ipfs_cluster_node.core.effects import Effect, TasksChanged
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did, TaskId
 from ipfs_cluster_node.core.model import Task, TaskSpec, TaskState
+from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.node.leadership import Leadership
 
 WATCHED_TASKS_MAX: Final = 20_000
@@ -53,7 +54,11 @@ class Tasks:
 
     def get_task(self, task_id: TaskId) -> Task:
         """Read one task."""
-        task = self._leadership.leader_state().tasks.get(task_id)
+        return self._task(self._leadership.read_state(), task_id)
+
+    @staticmethod
+    def _task(state: ClusterState, task_id: TaskId) -> Task:
+        task = state.tasks.get(task_id)
         if task is None:
             raise ClusterError(
                 Reason.TASK_NOT_FOUND,
@@ -66,7 +71,7 @@ class Tasks:
     ) -> tuple[list[Task], int | None]:
         """Read a page, the newest first; also the sequence the next page begins before."""
         found: list[Task] = []
-        for task in self._leadership.leader_state().tasks.newest_first():
+        for task in self._leadership.read_state().tasks.newest_first():
             if before is not None and task.sequence >= before:
                 continue
             if (states and task.state not in states) or (
@@ -107,7 +112,7 @@ class Tasks:
         batch: list[Task] = []
         batch_bytes = 0
         while watcher.changed and len(batch) < WATCH_BATCH_MAX:
-            task = self.get_task(next(iter(watcher.changed)))
+            task = self._task(self._leadership.leader_state(), next(iter(watcher.changed)))
             batch_bytes += task.stored_bytes
             if batch and batch_bytes > WATCH_BATCH_BYTES_MAX:
                 break

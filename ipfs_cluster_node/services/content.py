@@ -62,7 +62,7 @@ class ContentServicer(content_pb2_grpc.ContentServiceServicer):
     ) -> pb.StatContentResponse:
         """Tell what the log knows of a file."""
         content = self._content.stat_content(cid_text(request.cid, "cid"))
-        nodes = {node.node_id: node for node in self._view.state().members.nodes()}
+        nodes = {node.node_id: node for node in self._view.read_state().members.nodes()}
         return pb.StatContentResponse(content=content_to_proto(content, nodes))
 
     async def ListContent(
@@ -72,7 +72,7 @@ class ContentServicer(content_pb2_grpc.ContentServiceServicer):
         page = page_of(request.page_size, request.page_token)
         if page.token and page.token != cid_text(page.token, "page_token"):
             raise bad_page_token()
-        state = self._view.state()
+        state = self._view.read_state()
         nodes = {node.node_id: node for node in state.members.nodes()}
         cids = sorted(cid for cid in state.contents if cid > page.token)
         shown = cids[: page.size]

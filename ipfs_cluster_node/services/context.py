@@ -1,8 +1,9 @@
-"""Who calls."""
+"""Who calls, and how fresh an answer they want."""
 
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from ipfs_cluster_node.core.ids import Did, NodeId, node_id_from_did
 
@@ -31,10 +32,26 @@ class Caller:
         return node_id_from_did(self.did)
 
 
+@dataclass(slots=True)
+class Reading:
+    """How a call reads the state."""
+
+    stale: bool = False
+    """Whether the caller takes what this node has."""
+    age_ms: int | None = None
+    """How old that was, once it was read."""
+
+
+CONSISTENCY_KEY: Final = "ipfs-cluster-node-consistency"
+"""Request metadata: `linearizable`, the default, or `stale`."""
+AGE_KEY: Final = "ipfs-cluster-node-age-ms"
+"""Response metadata of a stale read: for how long this node has not heard the leader."""
+
 JOINER = Caller(Did(""), CallerClass.JOINER)
 
 # Each call of grpc.aio runs in a context of its own, so no call sees another's caller.
 _caller: ContextVar[Caller] = ContextVar("caller")
+_reading: ContextVar[Reading] = ContextVar("reading")
 
 
 def current_caller() -> Caller:
@@ -45,3 +62,13 @@ def current_caller() -> Caller:
 def set_caller(caller: Caller) -> None:
     """Note the caller of the call that runs."""
     _caller.set(caller)
+
+
+def current_reading() -> Reading:
+    """How the call that runs reads the state."""
+    return _reading.get()
+
+
+def set_reading(reading: Reading) -> None:
+    """Note how the call that runs reads the state."""
+    _reading.set(reading)

@@ -13,9 +13,16 @@ from ipfs_cluster_node.codec.errors import (
     STATUS_DETAILS_KEY,
     status_details,
 )
-from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
 from ipfs_cluster_node.services.authorization import CALLERS_BY_METHOD
-from ipfs_cluster_node.services.context import Caller, set_caller
+from ipfs_cluster_node.services.context import (
+    AGE_KEY,
+    CONSISTENCY_KEY,
+    Caller,
+    Reading,
+    set_caller,
+    set_reading,
+)
 
 log = logging.getLogger(__name__)
 
@@ -59,9 +66,12 @@ class Gate(grpc.aio.ServerInterceptor):
     def _unary(self, method: str, behaviour: Callable[..., Awaitable[Any]]) -> Any:
         async def call(request: Any, context: Context) -> Any:
             try:
-                self._admit(method, context)
+                reading = self._admit(method, context)
                 async with asyncio.timeout(_time_seconds(context)):
-                    return await behaviour(request, context)
+                    response = await behaviour(request, context)
+                if reading.age_ms is not None:
+                    context.set_trailing_metadata(((AGE_KEY, str(reading.age_ms)),))
+                return response
             except Exception as error:
                 await _abort(context, method, error)
 
@@ -70,10 +80,12 @@ class Gate(grpc.aio.ServerInterceptor):
     def _streaming(self, method: str, behaviour: Callable[..., Any]) -> Any:
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             try:
-                self._admit(method, context)
+                reading = self._admit(method, context)
                 responses = behaviour(request, context)
                 if hasattr(responses, "__aiter__"):
                     async for response in responses:
+                        if reading.age_ms is not None:
+                            context.set_trailing_metadata(((AGE_KEY, str(reading.age_ms)),))
                         yield response
                 else:
                     await responses  # Health and reflection write to the context instead.
@@ -82,13 +94,26 @@ class Gate(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _admit(self, method: str, context: Context) -> None:
+    def _admit(self, method: str, context: Context) -> Reading:
         caller = self._identify(context)
         if caller.kind not in CALLERS_BY_METHOD.get(method, frozenset()):
             raise ClusterError(
                 Reason.CALLER_NOT_ALLOWED, f"a {caller.kind} may not call {method}; see its docs"
             )
         set_caller(caller)
+        reading = Reading(stale=_wants_stale(context))
+        set_reading(reading)
+        return reading
+
+
+def _wants_stale(context: Context) -> bool:
+    asked = [value for key, value in context.invocation_metadata() or () if key == CONSISTENCY_KEY]
+    match asked:
+        case [] | ["linearizable"]:
+            return False
+        case ["stale"]:
+            return True
+    raise invalid_field(CONSISTENCY_KEY, "linearizable or stale")
 
 
 def _behaviour(handler: Any) -> tuple[Callable[..., Any], str]:

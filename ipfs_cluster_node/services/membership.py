@@ -61,21 +61,21 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
     async def ListNodes(self, request: pb.ListNodesRequest, context: Any) -> pb.ListNodesResponse:
         """List the nodes."""
         page = page_of(request.page_size, request.page_token)
+        state = self._view.read_state()
         nodes = sorted(
-            (n for n in self._view.state().members.nodes() if n.node_id > page.token),
+            (n for n in state.members.nodes() if n.node_id > page.token),
             key=lambda node: node.node_id,
         )
         shown = nodes[: page.size]
         if page.token and not page.token.startswith("12D3Koo"):
             raise bad_page_token()
-        tasks = self._view.state().tasks
         return pb.ListNodesResponse(
             nodes=[
                 node_to_proto(
                     node,
                     voters=self._view.voters,
                     leader=self._view.leader,
-                    running_count=tasks.running_count(node.node_id),
+                    running_count=state.tasks.running_count(node.node_id),
                 )
                 for node in shown
             ],
@@ -113,7 +113,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
 
     async def GetConfig(self, request: pb.GetConfigRequest, context: Any) -> pb.GetConfigResponse:
         """Read the settings."""
-        settings = self._view.state().settings
+        settings = self._view.read_state().settings
         return pb.GetConfigResponse(entries=[_entry(settings, key) for key in sorted(SETTINGS)])
 
     async def ProposeConfig(

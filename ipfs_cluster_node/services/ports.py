@@ -131,7 +131,10 @@ class StatePort(Protocol):
         """Who votes."""
 
     def state(self) -> ClusterState:
-        """The state; raises ClusterError where there is none."""
+        """The state as this node has it; raises ClusterError where there is none."""
+
+    def read_state(self) -> ClusterState:
+        """The newest state there is, or, if the caller asked for no more, what this node has."""
 
 
 class ContentPort(Protocol):

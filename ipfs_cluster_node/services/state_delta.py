@@ -21,7 +21,7 @@ class StateDeltaServicer(state_delta_pb2_grpc.StateDeltaServiceServicer):
         self, request: pb.GetSnapshotRequest, context: Any
     ) -> AsyncIterator[pb.GetSnapshotResponse]:
         """Send one table whole, as it is at this moment."""
-        rows = table_rows(request.table, self._view.state(), self._view.voters)
+        rows = table_rows(request.table, self._view.read_state(), self._view.voters)
         applied_index = self._view.applied_index
         frames = await asyncio.to_thread(snapshot_frames, rows, applied_index)
         for frame in frames:

@@ -103,7 +103,9 @@ class ContentServiceServicer:
     def StatContent(self, request, context):
         """Tells a file's size and who holds it.
 
-        Who may call: client, node, master. Any master answers, from what it has applied.
+        Who may call: client, node, master. Answered by the leader; with the request metadata
+        `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
+        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader.
         Errors: `MALFORMED_CID`, `CONTENT_NOT_FOUND`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -113,7 +115,9 @@ class ContentServiceServicer:
     def ListContent(self, request, context):
         """Lists the files that were added, ordered by CID.
 
-        Who may call: client, node, master. Any master answers, from what it has applied.
+        Who may call: client, node, master. Answered by the leader; with the request metadata
+        `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
+        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -55,13 +55,17 @@ class ContentServiceStub:
     StatContent: _grpc.UnaryUnaryMultiCallable[_content_pb2.StatContentRequest, _content_pb2.StatContentResponse]
     """Tells a file's size and who holds it.
 
-    Who may call: client, node, master. Any master answers, from what it has applied.
+    Who may call: client, node, master. Answered by the leader; with the request metadata
+    `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
+    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader.
     Errors: `MALFORMED_CID`, `CONTENT_NOT_FOUND`.
     """
     ListContent: _grpc.UnaryUnaryMultiCallable[_content_pb2.ListContentRequest, _content_pb2.ListContentResponse]
     """Lists the files that were added, ordered by CID.
 
-    Who may call: client, node, master. Any master answers, from what it has applied.
+    Who may call: client, node, master. Answered by the leader; with the request metadata
+    `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
+    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader.
     """
     GetBlocks: _grpc.UnaryStreamMultiCallable[_content_pb2.GetBlocksRequest, _content_pb2.GetBlocksResponse]
     """Reads blocks that the answering node has itself; it asks no other.
@@ -104,13 +108,17 @@ class ContentServiceAsyncStub(ContentServiceStub):
     StatContent: _aio.UnaryUnaryMultiCallable[_content_pb2.StatContentRequest, _content_pb2.StatContentResponse]  # type: ignore[assignment]
     """Tells a file's size and who holds it.
 
-    Who may call: client, node, master. Any master answers, from what it has applied.
+    Who may call: client, node, master. Answered by the leader; with the request metadata
+    `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
+    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader.
     Errors: `MALFORMED_CID`, `CONTENT_NOT_FOUND`.
     """
     ListContent: _aio.UnaryUnaryMultiCallable[_content_pb2.ListContentRequest, _content_pb2.ListContentResponse]  # type: ignore[assignment]
     """Lists the files that were added, ordered by CID.
 
-    Who may call: client, node, master. Any master answers, from what it has applied.
+    Who may call: client, node, master. Answered by the leader; with the request metadata
+    `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
+    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader.
     """
     GetBlocks: _aio.UnaryStreamMultiCallable[_content_pb2.GetBlocksRequest, _content_pb2.GetBlocksResponse]  # type: ignore[assignment]
     """Reads blocks that the answering node has itself; it asks no other.
@@ -168,7 +176,9 @@ class ContentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_content_pb2.StatContentResponse, _abc.Awaitable[_content_pb2.StatContentResponse]]:
         """Tells a file's size and who holds it.
 
-        Who may call: client, node, master. Any master answers, from what it has applied.
+        Who may call: client, node, master. Answered by the leader; with the request metadata
+        `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
+        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader.
         Errors: `MALFORMED_CID`, `CONTENT_NOT_FOUND`.
         """
 
@@ -180,7 +190,9 @@ class ContentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_content_pb2.ListContentResponse, _abc.Awaitable[_content_pb2.ListContentResponse]]:
         """Lists the files that were added, ordered by CID.
 
-        Who may call: client, node, master. Any master answers, from what it has applied.
+        Who may call: client, node, master. Answered by the leader; with the request metadata
+        `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
+        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader.
         """
 
     @_abc_1.abstractmethod

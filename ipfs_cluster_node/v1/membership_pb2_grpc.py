@@ -95,7 +95,7 @@ class MembershipServiceServicer:
     def GetClusterStatus(self, request, context):
         """Describes the cluster in a few numbers.
 
-        Who may call: client, node, master. Any master answers, from what it has applied.
+        Who may call: client, node, master. Any master answers, from what it has applied: whom it follows is a hint.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -104,7 +104,9 @@ class MembershipServiceServicer:
     def ListNodes(self, request, context):
         """Lists the nodes, ordered by id.
 
-        Who may call: client, node, master. Any master answers, from what it has applied.
+        Who may call: client, node, master. Answered by the leader; with the request metadata
+        `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
+        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader.
         Errors: `INVALID_ARGUMENT` for a page token of another call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -136,7 +138,9 @@ class MembershipServiceServicer:
     def GetConfig(self, request, context):
         """Reads the cluster's settings.
 
-        Who may call: client, node, master. Any master answers, from what it has applied.
+        Who may call: client, node, master. Answered by the leader; with the request metadata
+        `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
+        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,12 +40,14 @@ class MembershipServiceStub:
     GetClusterStatus: _grpc.UnaryUnaryMultiCallable[_membership_pb2.GetClusterStatusRequest, _membership_pb2.GetClusterStatusResponse]
     """Describes the cluster in a few numbers.
 
-    Who may call: client, node, master. Any master answers, from what it has applied.
+    Who may call: client, node, master. Any master answers, from what it has applied: whom it follows is a hint.
     """
     ListNodes: _grpc.UnaryUnaryMultiCallable[_membership_pb2.ListNodesRequest, _membership_pb2.ListNodesResponse]
     """Lists the nodes, ordered by id.
 
-    Who may call: client, node, master. Any master answers, from what it has applied.
+    Who may call: client, node, master. Answered by the leader; with the request metadata
+    `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
+    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader.
     Errors: `INVALID_ARGUMENT` for a page token of another call.
     """
     CreateJoinToken: _grpc.UnaryUnaryMultiCallable[_membership_pb2.CreateJoinTokenRequest, _membership_pb2.CreateJoinTokenResponse]
@@ -65,7 +67,9 @@ class MembershipServiceStub:
     GetConfig: _grpc.UnaryUnaryMultiCallable[_membership_pb2.GetConfigRequest, _membership_pb2.GetConfigResponse]
     """Reads the cluster's settings.
 
-    Who may call: client, node, master. Any master answers, from what it has applied.
+    Who may call: client, node, master. Answered by the leader; with the request metadata
+    `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
+    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader.
     """
     ProposeConfig: _grpc.UnaryUnaryMultiCallable[_membership_pb2.ProposeConfigRequest, _membership_pb2.ProposeConfigResponse]
     """Proposes a change of one cluster setting; answers once the masters have agreed.
@@ -105,12 +109,14 @@ class MembershipServiceAsyncStub(MembershipServiceStub):
     GetClusterStatus: _aio.UnaryUnaryMultiCallable[_membership_pb2.GetClusterStatusRequest, _membership_pb2.GetClusterStatusResponse]  # type: ignore[assignment]
     """Describes the cluster in a few numbers.
 
-    Who may call: client, node, master. Any master answers, from what it has applied.
+    Who may call: client, node, master. Any master answers, from what it has applied: whom it follows is a hint.
     """
     ListNodes: _aio.UnaryUnaryMultiCallable[_membership_pb2.ListNodesRequest, _membership_pb2.ListNodesResponse]  # type: ignore[assignment]
     """Lists the nodes, ordered by id.
 
-    Who may call: client, node, master. Any master answers, from what it has applied.
+    Who may call: client, node, master. Answered by the leader; with the request metadata
+    `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
+    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader.
     Errors: `INVALID_ARGUMENT` for a page token of another call.
     """
     CreateJoinToken: _aio.UnaryUnaryMultiCallable[_membership_pb2.CreateJoinTokenRequest, _membership_pb2.CreateJoinTokenResponse]  # type: ignore[assignment]
@@ -130,7 +136,9 @@ class MembershipServiceAsyncStub(MembershipServiceStub):
     GetConfig: _aio.UnaryUnaryMultiCallable[_membership_pb2.GetConfigRequest, _membership_pb2.GetConfigResponse]  # type: ignore[assignment]
     """Reads the cluster's settings.
 
-    Who may call: client, node, master. Any master answers, from what it has applied.
+    Who may call: client, node, master. Answered by the leader; with the request metadata
+    `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
+    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader.
     """
     ProposeConfig: _aio.UnaryUnaryMultiCallable[_membership_pb2.ProposeConfigRequest, _membership_pb2.ProposeConfigResponse]  # type: ignore[assignment]
     """Proposes a change of one cluster setting; answers once the masters have agreed.
@@ -173,7 +181,7 @@ class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_membership_pb2.GetClusterStatusResponse, _abc.Awaitable[_membership_pb2.GetClusterStatusResponse]]:
         """Describes the cluster in a few numbers.
 
-        Who may call: client, node, master. Any master answers, from what it has applied.
+        Who may call: client, node, master. Any master answers, from what it has applied: whom it follows is a hint.
         """
 
     @_abc_1.abstractmethod
@@ -184,7 +192,9 @@ class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_membership_pb2.ListNodesResponse, _abc.Awaitable[_membership_pb2.ListNodesResponse]]:
         """Lists the nodes, ordered by id.
 
-        Who may call: client, node, master. Any master answers, from what it has applied.
+        Who may call: client, node, master. Answered by the leader; with the request metadata
+        `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
+        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader.
         Errors: `INVALID_ARGUMENT` for a page token of another call.
         """
 
@@ -222,7 +232,9 @@ class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_membership_pb2.GetConfigResponse, _abc.Awaitable[_membership_pb2.GetConfigResponse]]:
         """Reads the cluster's settings.
 
-        Who may call: client, node, master. Any master answers, from what it has applied.
+        Who may call: client, node, master. Answered by the leader; with the request metadata
+        `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
+        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader.
         """
 
     @_abc_1.abstractmethod

@@ -36,7 +36,9 @@ class StateDeltaServiceStub:
     GetSnapshot: _grpc.UnaryStreamMultiCallable[_state_delta_pb2.GetSnapshotRequest, _state_delta_pb2.GetSnapshotResponse]
     """Sends one table whole, as it was at one index of the log.
 
-    Who may call: client, node, master. Any master answers, from what it has applied. The frames
+    Who may call: client, node, master. Answered by the leader; with the request metadata
+    `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
+    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader. The frames
     of the answer are the parts 0 to n-1 in order; a reader that misses one MUST NOT use the rest.
     Errors: `INVALID_ARGUMENT` for an unknown table.
     """
@@ -49,7 +51,9 @@ class StateDeltaServiceAsyncStub(StateDeltaServiceStub):
     GetSnapshot: _aio.UnaryStreamMultiCallable[_state_delta_pb2.GetSnapshotRequest, _state_delta_pb2.GetSnapshotResponse]  # type: ignore[assignment]
     """Sends one table whole, as it was at one index of the log.
 
-    Who may call: client, node, master. Any master answers, from what it has applied. The frames
+    Who may call: client, node, master. Answered by the leader; with the request metadata
+    `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
+    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader. The frames
     of the answer are the parts 0 to n-1 in order; a reader that misses one MUST NOT use the rest.
     Errors: `INVALID_ARGUMENT` for an unknown table.
     """
@@ -65,7 +69,9 @@ class StateDeltaServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_state_delta_pb2.GetSnapshotResponse], _abc.AsyncIterator[_state_delta_pb2.GetSnapshotResponse]]:
         """Sends one table whole, as it was at one index of the log.
 
-        Who may call: client, node, master. Any master answers, from what it has applied. The frames
+        Who may call: client, node, master. Answered by the leader; with the request metadata
+        `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
+        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader. The frames
         of the answer are the parts 0 to n-1 in order; a reader that misses one MUST NOT use the rest.
         Errors: `INVALID_ARGUMENT` for an unknown table.
         """

@@ -113,7 +113,10 @@ class TaskDispatchServiceServicer:
     def GetTask(self, request, context):
         """Reads one task.
 
-        Who may call: client. Errors: `TASK_NOT_FOUND`.
+        Who may call: client. Answered by the leader; with the request metadata
+        `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
+        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader. Errors:
+        `TASK_NOT_FOUND`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -122,7 +125,7 @@ class TaskDispatchServiceServicer:
     def ListTasks(self, request, context):
         """Lists tasks, the newest first.
 
-        Who may call: client. Inline results are left out. Errors: `INVALID_ARGUMENT` for a page token
+        Who may call: client. Read as `GetTask`. Inline results are left out. Errors: `INVALID_ARGUMENT` for a page token
         of another call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

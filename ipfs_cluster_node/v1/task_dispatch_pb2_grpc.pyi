@@ -56,12 +56,15 @@ class TaskDispatchServiceStub:
     GetTask: _grpc.UnaryUnaryMultiCallable[_task_dispatch_pb2.GetTaskRequest, _task_dispatch_pb2.GetTaskResponse]
     """Reads one task.
 
-    Who may call: client. Errors: `TASK_NOT_FOUND`.
+    Who may call: client. Answered by the leader; with the request metadata
+    `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
+    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader. Errors:
+    `TASK_NOT_FOUND`.
     """
     ListTasks: _grpc.UnaryUnaryMultiCallable[_task_dispatch_pb2.ListTasksRequest, _task_dispatch_pb2.ListTasksResponse]
     """Lists tasks, the newest first.
 
-    Who may call: client. Inline results are left out. Errors: `INVALID_ARGUMENT` for a page token
+    Who may call: client. Read as `GetTask`. Inline results are left out. Errors: `INVALID_ARGUMENT` for a page token
     of another call.
     """
     WatchTasks: _grpc.UnaryStreamMultiCallable[_task_dispatch_pb2.WatchTasksRequest, _task_dispatch_pb2.WatchTasksResponse]
@@ -121,12 +124,15 @@ class TaskDispatchServiceAsyncStub(TaskDispatchServiceStub):
     GetTask: _aio.UnaryUnaryMultiCallable[_task_dispatch_pb2.GetTaskRequest, _task_dispatch_pb2.GetTaskResponse]  # type: ignore[assignment]
     """Reads one task.
 
-    Who may call: client. Errors: `TASK_NOT_FOUND`.
+    Who may call: client. Answered by the leader; with the request metadata
+    `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
+    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader. Errors:
+    `TASK_NOT_FOUND`.
     """
     ListTasks: _aio.UnaryUnaryMultiCallable[_task_dispatch_pb2.ListTasksRequest, _task_dispatch_pb2.ListTasksResponse]  # type: ignore[assignment]
     """Lists tasks, the newest first.
 
-    Who may call: client. Inline results are left out. Errors: `INVALID_ARGUMENT` for a page token
+    Who may call: client. Read as `GetTask`. Inline results are left out. Errors: `INVALID_ARGUMENT` for a page token
     of another call.
     """
     WatchTasks: _aio.UnaryStreamMultiCallable[_task_dispatch_pb2.WatchTasksRequest, _task_dispatch_pb2.WatchTasksResponse]  # type: ignore[assignment]
@@ -201,7 +207,10 @@ class TaskDispatchServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_task_dispatch_pb2.GetTaskResponse, _abc.Awaitable[_task_dispatch_pb2.GetTaskResponse]]:
         """Reads one task.
 
-        Who may call: client. Errors: `TASK_NOT_FOUND`.
+        Who may call: client. Answered by the leader; with the request metadata
+        `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
+        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader. Errors:
+        `TASK_NOT_FOUND`.
         """
 
     @_abc_1.abstractmethod
@@ -212,7 +221,7 @@ class TaskDispatchServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_task_dispatch_pb2.ListTasksResponse, _abc.Awaitable[_task_dispatch_pb2.ListTasksResponse]]:
         """Lists tasks, the newest first.
 
-        Who may call: client. Inline results are left out. Errors: `INVALID_ARGUMENT` for a page token
+        Who may call: client. Read as `GetTask`. Inline results are left out. Errors: `INVALID_ARGUMENT` for a page token
         of another call.
         """
 

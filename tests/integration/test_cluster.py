@@ -15,9 +15,10 @@ import duckdb
 import grpc
 import pytest
 
-from ipfs_cluster_node.adapters.net.tls import open_channel
+from ipfs_cluster_node.adapters.net.tls import ClientTls, open_channel
 from ipfs_cluster_node.cli.local_cluster import LocalCluster
 from ipfs_cluster_node.client.client import Client
+from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.core.model import Task, TaskState
@@ -162,6 +163,35 @@ async def test_the_state_comes_as_arrow_tables(client: Client, cluster: LocalClu
     tasks = await client.get_snapshot("tasks")
     listed = await client.list_tasks(limit=10_000)
     assert tasks.num_rows == len(listed)
+
+
+@pytest.mark.asyncio
+async def test_a_follower_answers_reads_only_if_they_may_be_stale(
+    client: Client, cluster: LocalCluster
+) -> None:
+    leader = await cluster.leader(client)
+    follower = next(n for n in cluster.nodes if n.role == "master" and n is not leader)
+    profile = cluster.profile
+    tls = ClientTls(
+        profile.ca.read_bytes(), profile.certificate.read_bytes(), profile.key.read_bytes()
+    )
+    channel = open_channel(f"127.0.0.1:{follower.port}", tls=tls, node_id=NodeId(follower.node_id))
+    stub, request = MembershipServiceStub(channel), membership_pb2.ListNodesRequest()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.ListNodes(request, timeout=5)
+    assert error_from_rpc(caught.value).reason is Reason.NOT_LEADER
+    call = stub.ListNodes(
+        request, timeout=5, metadata=(("ipfs-cluster-node-consistency", "stale"),)
+    )
+    assert len((await call).nodes) == 5
+    trailing = dict(await call.trailing_metadata() or ())
+    assert 0 <= int(trailing["ipfs-cluster-node-age-ms"]) < 5000
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.ListNodes(
+            request, timeout=5, metadata=(("ipfs-cluster-node-consistency", "no"),)
+        )
+    assert error_from_rpc(caught.value).reason is Reason.INVALID_ARGUMENT
+    await channel.close()
 
 
 @pytest.mark.asyncio

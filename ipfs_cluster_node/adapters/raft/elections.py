@@ -45,7 +45,11 @@ class Elections:
 
     def hears_leader(self, now: float) -> bool:
         """Whether a leader was heard so lately that nobody else gets a vote."""
-        return now - self._heard_at < self._timeout
+        return self.silence(now) < self._timeout
+
+    def silence(self, now: float) -> float:
+        """For how long no leader was heard."""
+        return now - self._heard_at
 
     # As one who would campaign.
 

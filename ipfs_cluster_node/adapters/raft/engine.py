@@ -224,18 +224,25 @@ class Engine:
         self.proposals.put(proposal)
 
     def change_voters(self, operation: str, voter: VoterId) -> None:
-        """Append a change of the configuration: `add` or `rem`.
+        """Append a change of the configuration, `add` or `rem`; nothing if it is so already.
 
         Raises:
-            ClusterError: MEMBERSHIP_CHANGE_IN_PROGRESS, NOT_LEADER, NO_LEADER.
+            ClusterError: MEMBERSHIP_CHANGE_IN_PROGRESS, NOT_LEADER, NO_LEADER; QUORUM_AT_RISK for
+                the removal of this node, which leads.
         """
         self.check_leads()
+        if (voter in self.voters) == (operation == "add"):
+            return
+        if voter == self.voter:
+            raise ClusterError(
+                Reason.QUORUM_AT_RISK, "the leader can't remove itself; let another lead first"
+            )
         if not self.raft.can_change_voters:
             raise ClusterError(
                 Reason.MEMBERSHIP_CHANGE_IN_PROGRESS,
                 "another change of the masters is not committed yet; try again later",
             )
-        self.raft._applyCommand(f"{operation} {voter}".encode(), None, MEMBERSHIP[0])
+        self.raft.change_voters(operation, voter)
 
     def transfer_leadership(self, target: VoterId) -> None:
         """Begin to hand over; writes are refused until another leads or the time is over.

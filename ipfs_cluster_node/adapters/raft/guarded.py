@@ -18,7 +18,7 @@ from pysyncobj.transport import Transport
 from ipfs_cluster_node.adapters.raft.clock import now
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.elections import Elections
-from ipfs_cluster_node.adapters.raft.journal import REGULAR, SegmentedJournal, change_of
+from ipfs_cluster_node.adapters.raft.journal import MEMBERSHIP, REGULAR, SegmentedJournal, change_of
 from ipfs_cluster_node.adapters.raft.messages import Message, encode_message
 from ipfs_cluster_node.core.ids import VoterId
 from ipfs_cluster_node.v1 import raft_pb2 as pb
@@ -177,6 +177,8 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
         self.elections = Elections(voter, election_timeout_min=self._timeout_min, now=now())
         self._campaigns = False
         self._led_term = 0
+        self._queued_change: int | None = None
+        """The last configuration entry as a change was queued that is not in the log yet."""
         self.learners: set[VoterId] = set()
         """Who gets the log and does not vote; known to the leader only."""
         self.out = OutTransport()
@@ -234,7 +236,8 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
         """Whether the last change, and this term's no-op, are committed (H12)."""
         noop = self._SyncObj__noopIDx
         return (
-            noop is not None
+            self._queued_change is None
+            and noop is not None
             and self.applied_index >= noop
             and self.commit_index >= self._journal.last_change_index()
         )
@@ -270,6 +273,8 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
             self._hold_candidacy()
         self.doTick(0)
         self._campaigns = self.out.transfer = False
+        if not self.leads or self._journal.last_change_index() != self._queued_change:
+            self._queued_change = None
         self._watch_leading()
 
     def _hold_candidacy(self) -> None:
@@ -310,6 +315,11 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
         for learner in list(self.learners):
             if not self.leads or learner in self.others:
                 self.drop_learner(learner)
+
+    def change_voters(self, operation: str, voter: VoterId) -> None:
+        """Queue a change of the configuration, which `can_change_voters` allows."""
+        self._queued_change = self._journal.last_change_index()
+        self._applyCommand(f"{operation} {voter}".encode(), None, MEMBERSHIP[0])
 
     def add_learner(self, learner: VoterId) -> None:
         """Send the log to a node that does not vote; on the leader, while it is connected."""

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
 
+from ipfs_cluster_node.adapters.raft.clock import now
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.engine import Engine, StateMachine
@@ -69,6 +70,11 @@ class Replica:
     def leads_for_sure(self) -> bool:
         """Whether nobody else can lead now: what is read here is the newest there is."""
         return self.failed is None and self.engine.leads_for_sure
+
+    @property
+    def silence_ms(self) -> int:
+        """How long ago a leader was heard last; what was committed since is not known here."""
+        return round(1000 * self.engine.raft.elections.silence(now()))
 
     @property
     def leader(self) -> NodeId | None:

@@ -25,7 +25,10 @@ class Machine:
         self.commands.append(command)
         self.digest = blake2b(self.digest + command, digest_size=8).digest()
         if self.checks is not None:
-            self.checks.applied(len(self.commands), index, command, self.digest)
+            try:
+                self.checks.applied(len(self.commands), index, command, self.digest)
+            except ViolationError as error:
+                self.checks.broken = self.checks.broken or error  # The engine goes on.
         return len(self.commands)
 
     def freeze(self) -> "Frozen":
@@ -65,6 +68,8 @@ class Checks:
         """Command to its place in the order."""
         self.acknowledged_max = 0
         self.commits = 0
+        self.broken: ViolationError | None = None
+        """What was found where it could not be raised."""
 
     def leads(self, term: int, voter: str) -> None:
         """A node leads a term."""

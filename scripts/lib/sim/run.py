@@ -27,6 +27,9 @@ FAULTS = (
     "add",
     "remove",
     "transfer",
+    "leader-partial",
+    "restart",
+    "shrink-alone",
 )
 
 
@@ -98,9 +101,9 @@ class Run:
         self.world.after(self.rng.expovariate(self.intensity), self._fault)
 
     def _any(self) -> Node:
-        leaders = [n for n in self.world.live if n.engine is not None and n.engine.is_leader]
-        if leaders and self.rng.random() < 0.4:
-            return self.rng.choice(leaders)
+        leader = self._leader()
+        if leader is not None and self.rng.random() < 0.4:
+            return leader
         return self.rng.choice(list(self.world.nodes.values()))
 
     def _pair(self) -> tuple[VoterId, VoterId]:
@@ -215,6 +218,38 @@ class Run:
         target = self._any().voter
         for node in self.world.live:
             self.world.transfer(node, target)
+
+    def _leader(self) -> Node | None:
+        leaders = [n for n in self.world.live if n.engine is not None and n.engine.is_leader]
+        return self.rng.choice(leaders) if leaders else None
+
+    def _leader_partial(self) -> None:
+        """The leader and one follower do not hear each other; the rest hears both."""
+        leader = self._leader()
+        if leader is not None:
+            other = self.rng.choice([v for v in sorted(self.world.nodes) if v != leader.voter])
+            self.world.cut(leader.voter, other)
+            self.world.cut(other, leader.voter)
+            self._heal_later()
+
+    def _restart(self) -> None:
+        """So quick that nobody misses it."""
+        node = self._any()
+        self.world.stop(node, power_loss=self.rng.random() < 0.5)
+        self.world.after(self.rng.uniform(0, 0.1), lambda: self._start(node))
+
+    def _shrink_alone(self) -> None:
+        """A leader that nobody hears any more removes the others."""
+        leader = self._leader()
+        if leader is not None:
+            for other in sorted(self.world.nodes):
+                if other != leader.voter:
+                    self.world.cut(leader.voter, other)
+                    self.world.cut(other, leader.voter)
+                    self.world.change("rem", leader, other)
+            for _ in range(3):
+                self.world.propose(leader)
+            self._heal_later()
 
     # The end.
 

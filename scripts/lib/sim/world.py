@@ -118,6 +118,8 @@ class World:
         while self._events and self._events[0][0] <= end:
             self.now, _, act = heapq.heappop(self._events)
             act()
+            if self.checks.broken is not None:
+                raise self.checks.broken
             if until():
                 return True
         self.now = end
@@ -380,6 +382,8 @@ class World:
         def on_done(outcome: object) -> None:
             if isinstance(outcome, int):
                 self.checks.acknowledge(command, outcome)
+                for each in self.nodes.values():
+                    self.read(each)
 
         with self._as(node):
             try:
