@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
+from scripts.lib.sim.breaks import BREAKS
 from scripts.lib.sim.run import Report, run_seed
 
 
@@ -17,17 +18,27 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="the first")
     parser.add_argument("--seconds", type=float, default=100.0, help="simulated, each")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "--break",
+        dest="broken",
+        default="",
+        choices=sorted(BREAKS),
+        help="take a guard out, to see that it is missed",
+    )
     given = parser.parse_args()
     began, failed, reports = time.monotonic(), [], []
     seeds = range(given.seed, given.seed + given.seeds)
     context = get_context("spawn")
     with ProcessPoolExecutor(given.jobs, mp_context=context) as pool:
-        for report in pool.map(run_seed, seeds, [given.seconds] * len(seeds), chunksize=4):
+        options = ([given.seconds] * len(seeds), [given.broken] * len(seeds))
+        for report in pool.map(run_seed, seeds, *options, chunksize=4):
             reports.append(report)
             if report.failure:
                 failed.append(report)
                 print(f"seed {report.seed}: {report.failure}", flush=True)
-                print(f"  scripts/sim --seed {report.seed} --seeds 1 --seconds {given.seconds:g}")
+                how = f"--seconds {given.seconds:g}"
+                how += f" --break {given.broken}" if given.broken else ""
+                print(f"  scripts/sim --seed {report.seed} --seeds 1 {how}", flush=True)
             elif len(reports) % 50 == 0:
                 print(f"{len(reports)} of {len(seeds)} seeds", file=sys.stderr, flush=True)
     print(_summary(reports, failed, time.monotonic() - began))

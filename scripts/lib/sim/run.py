@@ -1,9 +1,12 @@
 """One seed: faults for a while, then a liveness phase with a minority left broken."""
 
+import logging
 import traceback
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from ipfs_cluster_node.core.ids import VoterId
+from scripts.lib.sim.breaks import BREAKS
 from scripts.lib.sim.checks import ViolationError
 from scripts.lib.sim.world import Node, World
 
@@ -44,8 +47,20 @@ class Report:
     faults: int
 
 
-def run_seed(seed: int, seconds: float) -> Report:
-    """Run a seed for so long, then check that a healthy majority goes on."""
+def run_seed(seed: int, seconds: float, broken: str = "") -> Report:
+    """Run a seed for so long, then check that a healthy majority goes on.
+
+    Args:
+        seed: Decides everything.
+        seconds: How long things break, simulated.
+        broken: The guard to take out, of `breaks.BREAKS`.
+    """
+    logging.disable(logging.CRITICAL)  # Faults are what this is about.
+    with BREAKS[broken]() if broken else nullcontext():
+        return _run_seed(seed, seconds)
+
+
+def _run_seed(seed: int, seconds: float) -> Report:
     world = World(seed, size=3 if seed % 3 else 5, wild=seed % 4 == 0)
     run = Run(world)
     failure = ""
@@ -91,7 +106,9 @@ class Run:
             world.propose(self.rng.choice(choice))
         for node in nodes:
             world.read(node)
-        world.after(self.rng.uniform(0.005, 0.1), self._client)
+        # Where nobody writes for a while, who was cut off is not behind, and may win an election.
+        pause = self.rng.uniform(0.5, 3) if self.rng.random() < 0.02 else 0
+        world.after(pause + self.rng.uniform(0.005, 0.1), self._client)
 
     def _fault(self) -> None:
         if not self.faulty:

@@ -1,0 +1,30 @@
+"""Guards to take out, so that it is seen that the simulation finds what they are for."""
+
+from collections.abc import Callable
+from typing import Any, Final
+from unittest.mock import patch
+
+from ipfs_cluster_node.adapters.raft import elections
+from ipfs_cluster_node.adapters.raft.guarded import GuardedSyncObj
+from scripts.lib.sim.disk import MemoryDisk
+
+
+def _no_sync(_disk: MemoryDisk, _name: str) -> None:
+    """A disk that says that it synced."""
+
+
+def _strip_nothing(
+    self: GuardedSyncObj, message: dict[str, Any]
+) -> tuple[dict[str, Any], int | None]:
+    last = message["entries"][-1][1] if message["entries"] else message["prevLogIdx"]
+    agrees = self._journal.term_at(message["prevLogIdx"]) == message["prevLogTerm"]
+    return message, last if agrees else None
+
+
+BREAKS: Final[dict[str, Callable[[], Any]]] = {
+    "lying-disk": lambda: patch.object(MemoryDisk, "sync", _no_sync),
+    "blind-append": lambda: patch.object(GuardedSyncObj, "_strip", _strip_nothing),
+    "long-lease": lambda: patch.object(elections, "LEASE_SHARE", 3.0),
+    "two-changes": lambda: patch.object(GuardedSyncObj, "can_change_voters", True),
+}
+"""Name to a context in which the guard is gone."""
