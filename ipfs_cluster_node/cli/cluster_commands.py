@@ -174,13 +174,14 @@ def config() -> None:
     """The cluster's settings, agreed among the masters."""
 
 
-@config.command("list")
+@config.command("get")
+@click.argument("key", default="")
 @json_option
 @click.pass_obj
 @reporting
-def get_config(profile: str | None, *, as_json: bool) -> None:
-    """List the settings."""
-    entries = run_client(profile, lambda client: client.get_config())
+def get_config(profile: str | None, key: str, *, as_json: bool) -> None:
+    """List the settings, or print one."""
+    entries = run_client(profile, lambda client: client.get_config(key))
     if as_json:
         print_json({entry.key: entry.value for entry in entries})
         return
@@ -191,12 +192,18 @@ def get_config(profile: str | None, *, as_json: bool) -> None:
 @config.command("set")
 @click.argument("key")
 @click.argument("value")
+@click.option("--if-value", help="Only if this is the present value.")
 @json_option
 @click.pass_obj
 @reporting
-def propose_config(profile: str | None, key: str, value: str, *, as_json: bool) -> None:
-    """Change a setting; returns once the masters have agreed."""
-    entry = run_client(profile, lambda client: client.propose_config(key, value))
+def propose_config(
+    profile: str | None, key: str, value: str, *, if_value: str | None, as_json: bool
+) -> None:
+    """Change a setting, or a key of your own, `user.…`; returns once the masters have agreed.
+
+    An empty value removes a key of your own.
+    """
+    entry = run_client(profile, lambda client: client.propose_config(key, value, if_value=if_value))
     print_done({entry.key: entry.value}, f"{entry.key} = {entry.value}", as_json)
 
 

@@ -391,19 +391,32 @@ class Client:
         )
 
     async def get_config(
-        self, *, timeout: timedelta = TIMEOUT_DEFAULT
+        self, key: str = "", *, timeout: timedelta = TIMEOUT_DEFAULT
     ) -> list[membership_pb2.ConfigEntry]:
-        """Read the cluster's settings."""
-        request = membership_pb2.GetConfigRequest()
+        """Read the cluster's settings, or one of them."""
+        request = membership_pb2.GetConfigRequest(key=key)
         response = await self._unary(MembershipServiceStub, "GetConfig", request, timeout)
         return list(response.entries)
 
     async def propose_config(
-        self, key: str, value: str, *, timeout: timedelta = TIMEOUT_DEFAULT
+        self,
+        key: str,
+        value: str,
+        *,
+        if_value: str | None = None,
+        timeout: timedelta = TIMEOUT_DEFAULT,
     ) -> membership_pb2.ConfigEntry:
-        """Change one cluster setting."""
+        """Change one cluster setting, or a key of your own that begins with `user.`.
+
+        Args:
+            key: Which.
+            value: The new value; empty removes a key of your own.
+            if_value: Only if this is the present value, empty for one that is not set; else the
+                error is CONFIG_CHANGED.
+            timeout: For all attempts to reach the leader together.
+        """
         request = membership_pb2.ProposeConfigRequest(
-            request_id=new_request_id(), key=key, value=value
+            request_id=new_request_id(), key=key, value=value, if_value=if_value
         )
         response = await self._unary(MembershipServiceStub, "ProposeConfig", request, timeout)
         return response.entry  # type: ignore[no-any-return]

@@ -68,6 +68,8 @@ def encode_command(command: core.Command) -> bytes:
         case core.ProposeConfig() as body:
             message.propose_config.key = body.key
             message.propose_config.value = body.value
+            if body.if_value is not None:
+                message.propose_config.if_value = body.if_value
         case core.AddContent() as body:
             message.add_content.CopyFrom(
                 pb.AddContent(
@@ -236,7 +238,9 @@ _DECODERS = {
     "set_liveness": _set_liveness,
     "remove_node": lambda m: core.RemoveNode(node_id=NodeId(m.remove_node.node_id)),
     "propose_config": lambda m: core.ProposeConfig(
-        key=m.propose_config.key, value=m.propose_config.value
+        key=m.propose_config.key,
+        value=m.propose_config.value,
+        if_value=m.propose_config.if_value if m.propose_config.HasField("if_value") else None,
     ),
     "submit_tasks": _submit_tasks,
     "assign_tasks": _assign_tasks,

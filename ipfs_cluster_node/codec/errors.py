@@ -57,6 +57,7 @@ STATUS_BY_REASON: Final = {
     Reason.BLOCK_MISMATCH: grpc.StatusCode.DATA_LOSS,
     Reason.STORAGE_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Reason.HOLDERS_MISSING: grpc.StatusCode.UNAVAILABLE,
+    Reason.CONFIG_CHANGED: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.CONFIG_INVALID: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.HOME_MISSING: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.HOME_IN_USE: grpc.StatusCode.FAILED_PRECONDITION,

@@ -5,6 +5,7 @@ are, so every replica comes to the same state.
 """
 
 from dataclasses import dataclass
+from hashlib import sha256
 
 from ipfs_cluster_node.core.ids import Did, NodeId, TaskId
 from ipfs_cluster_node.core.model import AttemptId, AttemptOutcome, Principal, Role, TaskSpec
@@ -74,6 +75,13 @@ class ProposeConfig:
 
     key: str
     value: str
+    if_value: str | None = None
+    """Only if this is the present value."""
+
+    @property
+    def fingerprint(self) -> bytes:
+        """What was asked, to tell a repeat from another request under the same id."""
+        return sha256(repr((self.key, self.value, self.if_value)).encode()).digest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -84,6 +84,7 @@ class Reason(StrEnum):
     HOLDERS_MISSING = "HOLDERS_MISSING"
     """Too few masters could be reached to hold the bytes safely."""
 
+    CONFIG_CHANGED = "CONFIG_CHANGED"
     CONFIG_INVALID = "CONFIG_INVALID"
     HOME_MISSING = "HOME_MISSING"
     HOME_IN_USE = "HOME_IN_USE"

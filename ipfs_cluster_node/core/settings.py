@@ -5,7 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-_DURATION: Final = re.compile(r"(\d{1,9})(ms|s|m|h|d)")
+USER_KEY: Final = re.compile(r"user\.[A-Za-z0-9][A-Za-z0-9._-]{0,57}")
+"""Keys whose values mean something to the users only."""
+USER_KEYS_MAX: Final = 1000
+USER_VALUE_CHARS_MAX: Final = 1024
+
+_DURATION: Final = re.compile(r"([0-9]{1,9})(ms|s|m|h|d)")
 _DURATION_MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
@@ -37,7 +42,7 @@ class Setting:
 
 def _read(text: str, *, like: str) -> int:
     if like.isdigit():
-        if not text.isdigit() or len(text) > 12:
+        if not (text.isascii() and text.isdigit()) or len(text) > 12:
             raise ValueError(f"{text[:32]!r} is not a whole number")
         return int(text)
     match = _DURATION.fullmatch(text)
@@ -83,17 +88,38 @@ class Settings:
         return self._values[key]
 
     def text(self, key: str) -> str:
-        """The value of `key` as it was written."""
-        return self.changed.get(key, SETTINGS[key].default)
+        """The value of `key` as it was written; empty for a user's key that is not set."""
+        setting = SETTINGS.get(key)
+        return self.changed.get(key, setting.default if setting is not None else "")
+
+    def keys(self) -> list[str]:
+        """Every setting, and every user's key that is set, in order."""
+        return sorted(SETTINGS.keys() | self.changed.keys())
 
     def change(self, key: str, text: str) -> None:
-        """Set `key`.
+        """Set `key`; an empty value removes a user's key.
 
         Raises:
-            ValueError: Unknown key, or a value that `Setting.parse` refuses.
+            ValueError: Unknown key, or a value that is not one of its kind.
         """
         setting = SETTINGS.get(key)
-        if setting is None:
-            raise ValueError(f"{key[:64]!r} is not a setting; there are {', '.join(SETTINGS)}")
-        self._values[key] = setting.parse(text)
+        if setting is not None:
+            self._values[key] = setting.parse(text)
+            self.changed[key] = text
+        elif USER_KEY.fullmatch(key):
+            self._change_user_key(key, text)
+        else:
+            raise ValueError(
+                f"{key[:64]!r} is not a setting; there are {', '.join(SETTINGS)}, and your own "
+                "under user., of at most 63 characters of A-Z a-z 0-9 . _ -"
+            )
+
+    def _change_user_key(self, key: str, text: str) -> None:
+        if len(text) > USER_VALUE_CHARS_MAX:
+            raise ValueError(f"a value has at most {USER_VALUE_CHARS_MAX} characters")
+        if not text:
+            self.changed.pop(key, None)
+            return
+        if key not in self.changed and len(self.changed) >= USER_KEYS_MAX:
+            raise ValueError(f"there are {USER_KEYS_MAX} keys already; remove some")
         self.changed[key] = text

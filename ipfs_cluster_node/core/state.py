@@ -1,5 +1,6 @@
 """The replicated state and its one writer, `ClusterState.apply`."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -94,7 +95,8 @@ class ClusterState:
         self.settings = Settings(data.settings)
         self.tasks = TaskTable(data.tasks)
         self.contents: dict[str, Content] = {c.cid: c for c in data.contents}
-        self._requests = {(r.caller, r.request_id): r for r in data.requests}
+        self._requests = OrderedDict(((r.caller, r.request_id), r) for r in data.requests)
+        """The oldest first: more than `request_count_max` push it out."""
         self._appliers: dict[type, Callable[[Command, Any], Applied]] = {
             BootstrapCluster: self._bootstrap_cluster,
             CreateJoinToken: self._create_join_token,
@@ -127,18 +129,13 @@ class ClusterState:
                     )
                 )
             return Applied(Accepted(known.ids))
-        if len(self._requests) >= self.settings["request_count_max"]:
-            return Applied(
-                Rejected(
-                    Reason.OVERLOADED,
-                    "too many requests are remembered; wait, or raise request_count_max",
-                )
-            )
         applied = self._appliers[type(command.body)](command, command.body)
         if isinstance(applied.outcome, Accepted):
             self._requests[command.caller, command.request_id] = RequestRecord(
                 command.caller, command.request_id, command.at_ms, fingerprint, applied.outcome.ids
             )
+            while len(self._requests) > self.settings["request_count_max"]:
+                self._requests.popitem(last=False)
         return applied
 
     def data(self) -> StateData:
@@ -196,6 +193,15 @@ class ClusterState:
         return Applied(Accepted(), (*effects, MembersChanged()))
 
     def _propose_config(self, _command: Command, body: ProposeConfig) -> Applied:
+        present = self.settings.text(body.key)
+        if body.if_value not in (None, present):
+            return Applied(
+                Rejected(
+                    Reason.CONFIG_CHANGED,
+                    f"{body.key[:64]} is {present[:64]!r}, not {str(body.if_value)[:64]!r}; "
+                    "read it again",
+                )
+            )
         try:
             self.settings.change(body.key, body.value)
         except ValueError as error:
@@ -307,10 +313,9 @@ class ClusterState:
     def _expire_records(self, command: Command, _body: ExpireRecords) -> Applied:
         self.tasks.expire(command.at_ms - self.settings["task_retention"])
         oldest_ms = command.at_ms - self.settings["request_retention"]
-        for key, record in list(self._requests.items()):
-            if record.at_ms >= oldest_ms:
-                break  # Ordered by when they were committed, close enough to `at_ms`.
-            del self._requests[key]
+        # Ordered by when they were committed, close enough to `at_ms`.
+        while self._requests and next(iter(self._requests.values())).at_ms < oldest_ms:
+            self._requests.popitem(last=False)
         self.members.expire_tokens(command.at_ms, TOKEN_KEEP_MS)
         return Applied(Accepted())
 

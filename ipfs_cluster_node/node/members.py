@@ -161,12 +161,13 @@ class Members:
             RemoveNode(node_id=node_id), caller=caller, request_id=request_id
         )
 
-    async def propose_config(self, key: str, value: str, *, caller: Did, request_id: str) -> None:
+    async def propose_config(
+        self, key: str, value: str, *, if_value: str | None, caller: Did, request_id: str
+    ) -> None:
         """Commit a setting."""
         self._leadership.leader_state()
-        await self._leadership.propose(
-            ProposeConfig(key=key, value=value), caller=caller, request_id=request_id
-        )
+        body = ProposeConfig(key=key, value=value, if_value=if_value)
+        await self._leadership.propose(body, caller=caller, request_id=request_id)
 
     def masters(self) -> Iterable[Principal]:
         """Every master, the leader first."""

@@ -114,7 +114,10 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
     async def GetConfig(self, request: pb.GetConfigRequest, context: Any) -> pb.GetConfigResponse:
         """Read the settings."""
         settings = self._view.read_state().settings
-        return pb.GetConfigResponse(entries=[_entry(settings, key) for key in sorted(SETTINGS)])
+        keys = settings.keys()
+        if request.key:
+            keys = [key for key in keys if key == request.key]
+        return pb.GetConfigResponse(entries=[_entry(settings, key) for key in keys])
 
     async def ProposeConfig(
         self, request: pb.ProposeConfigRequest, context: Any
@@ -123,6 +126,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         await self._members.propose_config(
             request.key,
             request.value,
+            if_value=request.if_value if request.HasField("if_value") else None,
             caller=current_caller().did,
             request_id=request_id_of(request.request_id),
         )
@@ -189,9 +193,11 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
 
 
 def _entry(settings: Settings, key: str) -> pb.ConfigEntry:
-    setting = SETTINGS[key]
+    setting = SETTINGS.get(key)
     return pb.ConfigEntry(
         key=key,
         value=settings.text(key),
-        description=f"{setting.description}; {setting.minimum} to {setting.maximum}",
+        description="yours"
+        if setting is None
+        else f"{setting.description}; {setting.minimum} to {setting.maximum}",
     )

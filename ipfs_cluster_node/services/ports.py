@@ -100,7 +100,9 @@ class MemberPort(Protocol):
     async def remove_node(self, node_id: NodeId, *, caller: Did, request_id: str) -> None:
         """Remove a node."""
 
-    async def propose_config(self, key: str, value: str, *, caller: Did, request_id: str) -> None:
+    async def propose_config(
+        self, key: str, value: str, *, if_value: str | None, caller: Did, request_id: str
+    ) -> None:
         """Change a setting."""
 
     def masters(self) -> Iterable[Principal]:

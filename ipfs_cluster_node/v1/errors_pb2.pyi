@@ -102,6 +102,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The disk of the node is full."""
     ERROR_REASON_HOLDERS_MISSING: _ErrorReason.ValueType  # 74
     """Too few masters could be reached to hold the bytes safely; retry after `RetryInfo`."""
+    ERROR_REASON_CONFIG_CHANGED: _ErrorReason.ValueType  # 79
+    """The setting has another value than `if_value`."""
     ERROR_REASON_CONFIG_INVALID: _ErrorReason.ValueType  # 80
     """A configuration file, variable or flag is wrong. Local to a command, never on the wire."""
     ERROR_REASON_HOME_MISSING: _ErrorReason.ValueType  # 81
@@ -204,6 +206,8 @@ ERROR_REASON_STORAGE_FULL: ErrorReason.ValueType  # 73
 """The disk of the node is full."""
 ERROR_REASON_HOLDERS_MISSING: ErrorReason.ValueType  # 74
 """Too few masters could be reached to hold the bytes safely; retry after `RetryInfo`."""
+ERROR_REASON_CONFIG_CHANGED: ErrorReason.ValueType  # 79
+"""The setting has another value than `if_value`."""
 ERROR_REASON_CONFIG_INVALID: ErrorReason.ValueType  # 80
 """A configuration file, variable or flag is wrong. Local to a command, never on the wire."""
 ERROR_REASON_HOME_MISSING: ErrorReason.ValueType  # 81

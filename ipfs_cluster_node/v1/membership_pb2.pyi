@@ -439,12 +439,17 @@ class GetConfigRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    KEY_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """Only this one; empty means all."""
     def __init__(
         self,
+        *,
+        key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -460,9 +465,9 @@ class ConfigEntry(_message.Message):
     VALUE_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     key: _builtins.str
-    """Its key, for example `node_lease`."""
+    """Its key, for example `node_lease`; those that begin with `user.` mean something to you only."""
     value: _builtins.str
-    """Its value as text: a duration such as `5s`, or a whole number."""
+    """Its value as text: a duration such as `5s`, a whole number, or for a key of the users any text."""
     description: _builtins.str
     """What it does, with its range."""
     def __init__(
@@ -489,7 +494,7 @@ class GetConfigResponse(_message.Message):
     ENTRIES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConfigEntry]:
-        """All of them, ordered by key."""
+        """All that were asked for, ordered by key; a key of the users that is not set is left out."""
 
     def __init__(
         self,
@@ -513,24 +518,34 @@ class ProposeConfigRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
+    IF_VALUE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the caller, 1 to 64 characters of `A-Z a-z 0-9 . _ -`."""
     key: _builtins.str
-    """A key that `GetConfig` lists."""
+    """A key that `GetConfig` lists, or one of your own: `user.` and 1 to 58 characters of
+    `A-Z a-z 0-9 . _ -`, at most 1,000 of them.
+    """
     value: _builtins.str
-    """The new value, as `GetConfig` spells it."""
+    """The new value, as `GetConfig` spells it. For your own keys at most 1,024 characters; an empty
+    one removes the key.
+    """
+    if_value: _builtins.str
+    """Only if this is the present value, empty for a key that is not set; else `CONFIG_CHANGED`."""
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         key: _builtins.str = ...,
         value: _builtins.str = ...,
+        if_value: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_if_value", b"_if_value", "if_value", b"if_value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "request_id", b"request_id", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_if_value", b"_if_value", "if_value", b"if_value", "key", b"key", "request_id", b"request_id", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__if_value: _TypeAlias = _typing.Literal["if_value"]  # noqa: Y015
+    _WhichOneofArgType__if_value: _TypeAlias = _typing.Literal["_if_value", b"_if_value"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__if_value) -> _WhichOneofReturnType__if_value | None: ...
 
 Global___ProposeConfigRequest: _TypeAlias = ProposeConfigRequest  # noqa: Y015
 

@@ -150,7 +150,7 @@ class MembershipServiceServicer:
         """Proposes a change of one cluster setting; answers once the masters have agreed.
 
         Who may call: client. Idempotent by `request_id`. Errors: `INVALID_ARGUMENT` for an unknown
-        key or a value out of its range.
+        key or a value out of its range, `CONFIG_CHANGED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -75,7 +75,7 @@ class MembershipServiceStub:
     """Proposes a change of one cluster setting; answers once the masters have agreed.
 
     Who may call: client. Idempotent by `request_id`. Errors: `INVALID_ARGUMENT` for an unknown
-    key or a value out of its range.
+    key or a value out of its range, `CONFIG_CHANGED`.
     """
     RegisterNode: _grpc.UnaryUnaryMultiCallable[_membership_pb2.RegisterNodeRequest, _membership_pb2.RegisterNodeResponse]
     """Tells the cluster what a node has come up with. A node calls it at each start.
@@ -144,7 +144,7 @@ class MembershipServiceAsyncStub(MembershipServiceStub):
     """Proposes a change of one cluster setting; answers once the masters have agreed.
 
     Who may call: client. Idempotent by `request_id`. Errors: `INVALID_ARGUMENT` for an unknown
-    key or a value out of its range.
+    key or a value out of its range, `CONFIG_CHANGED`.
     """
     RegisterNode: _aio.UnaryUnaryMultiCallable[_membership_pb2.RegisterNodeRequest, _membership_pb2.RegisterNodeResponse]  # type: ignore[assignment]
     """Tells the cluster what a node has come up with. A node calls it at each start.
@@ -246,7 +246,7 @@ class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
         """Proposes a change of one cluster setting; answers once the masters have agreed.
 
         Who may call: client. Idempotent by `request_id`. Errors: `INVALID_ARGUMENT` for an unknown
-        key or a value out of its range.
+        key or a value out of its range, `CONFIG_CHANGED`.
         """
 
     @_abc_1.abstractmethod

@@ -356,3 +356,55 @@ def test_an_attempt_that_its_worker_gave_up_is_lost_and_not_failed(world: World)
     world.do(c.FinishAttempts(node_id=WORKER, outcomes=(outcome,)))
     assert (world.task().state, world.task().failed_count) == (TaskState.PENDING, 0)
     assert world.task().lost_count == 1
+
+
+def test_the_oldest_answers_are_pushed_out_and_never_is_a_request_refused() -> None:
+    world = World()
+    world.do(c.ProposeConfig(key="request_count_max", value="1000"), "first")
+    for number in range(1500):
+        body = c.ProposeConfig(key="user.n", value=str(number))
+        assert isinstance(world.do(body, f"r{number}"), Accepted)
+    assert len(world.state.data().requests) == 1000
+    repeat = c.ProposeConfig(key="user.n", value="1499")
+    world.do(c.ProposeConfig(key="user.n", value="later"), "other")
+    assert isinstance(world.do(repeat, "r1499"), Accepted)
+    assert world.state.settings.text("user.n") == "later"  # Known: not carried out again.
+
+
+def test_a_request_id_with_other_content_is_refused_for_settings_too() -> None:
+    world = World()
+    world.do(c.ProposeConfig(key="user.a", value="1"), "same")
+    for body in (
+        c.ProposeConfig(key="user.a", value="2"),
+        c.ProposeConfig(key="user.b", value="1"),
+        c.ProposeConfig(key="user.a", value="1", if_value=""),
+    ):
+        outcome = world.do(body, "same")
+        assert isinstance(outcome, Rejected)
+        assert outcome.reason is Reason.REQUEST_ID_REUSED
+
+
+def test_keys_of_the_users_hold_any_text_and_go_when_empty() -> None:
+    world = World()
+
+    def change(key: str, value: str, if_value: str | None = None) -> object:
+        body = c.ProposeConfig(key=key, value=value, if_value=if_value)
+        outcome = world.do(body)
+        return outcome.reason if isinstance(outcome, Rejected) else "done"
+
+    assert change("user.a", "x" * 1024) == "done"
+    assert change("user.a", "x" * 1025) is Reason.INVALID_ARGUMENT
+    for key in ("user.", "user.-", "user.a b", "user." + "x" * 59, "User.a", "other"):
+        assert change(key, "1") is Reason.INVALID_ARGUMENT
+    assert change("user.b", "1", if_value="0") is Reason.CONFIG_CHANGED
+    assert change("user.b", "1", if_value="") == "done"
+    assert change("user.b", "2", if_value="1") == "done"
+    assert change("node_lease", "6s", if_value="5s") == "done"
+    assert change("user.b", "", if_value="2") == "done"
+    assert "user.b" not in world.state.settings.keys()
+    again = ClusterState(decode_snapshot(encode_snapshot(world.state.data())))
+    assert again.settings.text("user.a") == "x" * 1024
+    for number in range(998):
+        change(f"user.n{number}", "1")
+    assert change("user.last", "1") is Reason.INVALID_ARGUMENT
+    assert change("user.a", "2") == "done"

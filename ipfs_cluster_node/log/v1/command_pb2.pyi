@@ -424,21 +424,27 @@ class ProposeConfig(_message.Message):
 
     KEY_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
+    IF_VALUE_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """Its key."""
     value: _builtins.str
     """Its value, as text."""
+    if_value: _builtins.str
+    """Only if this is the present value."""
     def __init__(
         self,
         *,
         key: _builtins.str = ...,
         value: _builtins.str = ...,
+        if_value: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_if_value", b"_if_value", "if_value", b"if_value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_if_value", b"_if_value", "if_value", b"if_value", "key", b"key", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__if_value: _TypeAlias = _typing.Literal["if_value"]  # noqa: Y015
+    _WhichOneofArgType__if_value: _TypeAlias = _typing.Literal["_if_value", b"_if_value"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__if_value) -> _WhichOneofReturnType__if_value | None: ...
 
 Global___ProposeConfig: _TypeAlias = ProposeConfig  # noqa: Y015
 
