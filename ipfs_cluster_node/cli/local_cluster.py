@@ -23,6 +23,7 @@ from ipfs_cluster_node.v1 import membership_pb2
 READY_SECONDS_MAX: Final = 30.0
 STOP_SECONDS_MAX: Final = 10.0
 POLL_SECONDS: Final = 0.1
+LOOPBACK: Final = "127.0.0.1"
 
 Listener = Callable[[str], None]
 
@@ -35,8 +36,16 @@ class LocalNode:
     role: str
     home: Home
     port: int
+    host: str = LOOPBACK
+    prefix: tuple[str, ...] = ()
+    """What its command line begins with: a namespace, an environment."""
     node_id: str = ""
     process: asyncio.subprocess.Process | None = field(default=None, repr=False)
+
+    @property
+    def address(self) -> str:
+        """Where it listens."""
+        return f"{self.host}:{self.port}"
 
     @property
     def runs(self) -> bool:
@@ -67,8 +76,7 @@ class LocalCluster:
         names = [f"master-{n}" for n in range(1, masters + 1)]
         names += [f"worker-{n}" for n in range(1, workers + 1)]
         for name in names:
-            node = LocalNode(name, name.partition("-")[0], Home(self.root / name), _free_port())
-            self.nodes.append(node)
+            self.nodes.append(self.make_node(name))
         first, *others = self.nodes
         made = init_cluster(first.home, self._settings(first), cluster_name="local")
         self.profile = made.profile
@@ -81,6 +89,10 @@ class LocalCluster:
             await asyncio.gather(*(self.start_node(node) for node in others))
             await self._until_members(client, on_up)
 
+    def make_node(self, name: str) -> LocalNode:
+        """Say where a node lives; nothing is started."""
+        return LocalNode(name, name.partition("-")[0], Home(self.root / name), _free_port())
+
     def client(self) -> Client:
         """The operator's client."""
         return Client.from_settings(self.profile)
@@ -91,21 +103,23 @@ class LocalCluster:
             node.home,
             self._settings(node),
             token=token.token,
-            enrolment=f"127.0.0.1:{self.enrolment_port}",
+            enrolment=f"{self.nodes[0].host}:{self.enrolment_port}",
         )
 
     def _settings(self, node: LocalNode) -> NodeSettings:
         return NodeSettings(
             name=node.name,
             role=node.role,
-            bind=f"127.0.0.1:{node.port}",
-            enrolment_bind=f"127.0.0.1:{self.enrolment_port}",
+            bind=node.address,
+            enrolment_bind=f"{self.nodes[0].host}:{self.enrolment_port}",
+            advertise=() if node.host == LOOPBACK else (node.address,),
         )
 
     async def start_node(self, node: LocalNode) -> None:
         """Start a node's process; returns once it listens."""
         with (node.home.path / "log").open("ab") as log:
             node.process = await asyncio.create_subprocess_exec(
+                *node.prefix,
                 *command("serve", "--home", str(node.home.path)),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,

@@ -40,6 +40,7 @@ TIMEOUT_DEFAULT: Final = timedelta(seconds=30)
 WATCHED_TASKS_MAX: Final = 20_000
 SUBMISSION_BYTES: Final = 1024 * 1024
 LEARN_SECONDS_MAX: Final = 5.0
+LEARN_INTERVAL_SECONDS: Final = 60.0
 
 
 class Client:
@@ -63,6 +64,7 @@ class Client:
         self._connection = connection
         self._on_masters = on_masters
         self._learning: asyncio.Task[None] | None = None
+        self._learn_at = 0.0
 
     @classmethod
     def from_profile(cls, name: str | None = None, *, stale: bool = False) -> Self:
@@ -455,15 +457,22 @@ class Client:
         answer = await self._connection.unary(
             lambda channel: getattr(stub(channel), name), request, timeout=timeout.total_seconds()
         )
-        if self._learning is None:
+        now = asyncio.get_running_loop().time()
+        if now >= self._learn_at and (self._learning is None or self._learning.done()):
+            self._learn_at = now + LEARN_INTERVAL_SECONDS
             self._learning = asyncio.create_task(self._learn(), name="learn-masters")
         return answer
 
     async def _learn(self) -> None:
         """Learn of every master, so that the loss of the one that was asked is no loss."""
+        try:
+            nodes = await self.list_nodes(timeout=timedelta(seconds=LEARN_SECONDS_MAX))
+        except ClusterError:
+            self._learn_at = 0.0  # With the next answer, then.
+            return
         targets = [
             (address, NodeId(node.node_id))
-            for node in await self.list_nodes(timeout=timedelta(seconds=LEARN_SECONDS_MAX))
+            for node in nodes
             if node.role == membership_pb2.NODE_ROLE_MASTER
             for address in node.endpoints
         ]

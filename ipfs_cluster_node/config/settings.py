@@ -62,6 +62,9 @@ class RaftSettings:
     election_timeout_max: timedelta = _setting(
         timedelta(milliseconds=1200), "silence after which a follower campaigns"
     )
+    snapshot_entries: int = _setting(
+        20_000, "entries of the log after which a snapshot takes their place"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

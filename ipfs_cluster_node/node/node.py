@@ -16,7 +16,6 @@ from ipfs_cluster_node.adapters.content.blockstore import BlockStore
 from ipfs_cluster_node.adapters.keys.certificates import CertificateAuthority, spki_pin
 from ipfs_cluster_node.adapters.keys.identity import Identity, check_private
 from ipfs_cluster_node.adapters.net.tls import (
-    RAFT_KEEPALIVE_MS,
     ClientTls,
     bind_port,
     enrolment_credentials,
@@ -24,7 +23,7 @@ from ipfs_cluster_node.adapters.net.tls import (
     open_channel,
     server_credentials,
 )
-from ipfs_cluster_node.adapters.raft.config import RaftConfig
+from ipfs_cluster_node.adapters.raft.config import TRAILING_ENTRIES, RaftConfig
 from ipfs_cluster_node.adapters.raft.replica import Replica
 from ipfs_cluster_node.adapters.worker.pool import HandlerPool
 from ipfs_cluster_node.client.connection import Connection
@@ -229,7 +228,7 @@ class Node:
         }
         if self._leadership.replica is not None:
             loops |= {
-                "raft": self._leadership.replica.run,
+                "raft": self._run_replica,
                 "assignments": self._sessions.run,
                 "liveness": self._members.run,
             }
@@ -244,6 +243,16 @@ class Node:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run_replica(self) -> None:
+        assert self._leadership.replica is not None
+        try:
+            await self._leadership.replica.run()
+        except ClusterError as error:
+            # The node goes on without a vote and without the log, to say in its health why.
+            if error.reason is not Reason.LOG_STORAGE_FAILED:
+                raise
+            await asyncio.Event().wait()
 
     async def _stop(self) -> None:
         self._sessions.on_leadership(False)
@@ -284,6 +293,8 @@ class Node:
                 heartbeat_interval=raft.heartbeat_interval,
                 election_timeout_min=raft.election_timeout_min,
                 election_timeout_max=raft.election_timeout_max,
+                snapshot_entries=raft.snapshot_entries,
+                trailing_entries=min(TRAILING_ENTRIES, raft.snapshot_entries // 10),
             ),
         )
 
@@ -374,7 +385,6 @@ class Node:
             endpoints[0],
             tls=self._files.tls,
             node_id=node_id,
-            keepalive_ms=RAFT_KEEPALIVE_MS,
             own_connection=True,
         )
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 
+TRAILING_ENTRIES: Final = 1_000
 HEARTBEAT_INTERVAL_MIN: Final = timedelta(milliseconds=10)
 
 
@@ -32,7 +33,7 @@ class RaftConfig:
     snapshot_log_bytes: int = 64 * 1024 * 1024
     snapshot_entries: int = 20_000
     """A snapshot is made once the log has grown by so much since the last."""
-    trailing_entries: int = 1_000
+    trailing_entries: int = TRAILING_ENTRIES
     """Kept behind a snapshot, so that a follower a little behind needs no snapshot."""
     trailing_bytes_max: int = 16 * 1024 * 1024
     """At most so much of them."""
@@ -56,6 +57,8 @@ class RaftConfig:
                 Reason.CONFIG_INVALID,
                 "raft.election_timeout_min must be at least 3 x raft.heartbeat_interval",
             )
+        if self.snapshot_entries < 10:
+            raise ClusterError(Reason.CONFIG_INVALID, "raft.snapshot_entries must be at least 10")
         if self.election_timeout_max < 1.5 * self.election_timeout_min:
             raise ClusterError(
                 Reason.CONFIG_INVALID,

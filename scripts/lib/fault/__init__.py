@@ -1,0 +1,1 @@
+"""Faults caused on real processes, and the history checked afterwards."""

@@ -1,0 +1,136 @@
+"""Runs one fault against a cluster of three masters, and checks what its clients saw."""
+
+import argparse
+import asyncio
+import json
+import logging
+import random
+import shutil
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, Final
+
+from ipfs_cluster_node.client.client import Client
+from scripts.lib.fault.lab import Lab
+from scripts.lib.fault.linearizable import violations
+from scripts.lib.fault.scenarios import NEED_DISKS, SCENARIOS, Scene
+from scripts.lib.fault.workload import Workload
+
+GAP_SECONDS_MAX: Final = {"kill-all": 8.0, "powerloss": 12.0}
+"""The longest time without an acknowledged write; 3 s where a majority stays."""
+SETTLE_SECONDS: Final = 3.0
+EQUAL_SECONDS_MAX: Final = 10.0
+
+
+async def run_fault(name: str, seconds: float, seed: int) -> dict[str, Any]:
+    """Run one fault; returns what came of it, with what was wrong under `wrong`."""
+    root = Path(tempfile.mkdtemp(prefix="fault-"))
+    rng = random.Random(seed)  # noqa: S311
+    lab = Lab(root, disks=name in NEED_DISKS)
+    report: dict[str, Any] = {}
+    try:
+        await lab.start(masters=3, workers=0)
+        workload, over = Workload(lab, rng), asyncio.Event()
+        working = asyncio.create_task(workload.run(over))
+        await asyncio.sleep(1)
+        began = time.monotonic()
+        scene = Scene(lab, rng, began + seconds)
+        await SCENARIOS[name](scene)
+        await asyncio.sleep(SETTLE_SECONDS)
+        ended = time.monotonic()
+        over.set()
+        await working
+        await workload.read_everything()
+        history = workload.history
+        gaps = [history.gap_after(moment) for moment in scene.faults]
+        report = {
+            "fault": name,
+            "seed": seed,
+            "seconds": round(ended - began, 1),
+            "faults": len(scene.faults),
+            "calls": len(history.calls),
+            "acknowledged_writes": len(history.acknowledged_at),
+            "unanswered": history.refused,
+            "gap_longest_s": round(history.longest_gap(began, ended), 2),
+            "gap_median_s": round(statistics.median(gaps), 2) if gaps else 0.0,
+            "notes": scene.notes,
+        }
+        report["wrong"] = [
+            *(f"{key} is not linearizable" for key in violations(history.calls)),
+            *await _differences(lab),
+        ]
+        limit = GAP_SECONDS_MAX.get(name, 3.0)
+        if report["gap_longest_s"] > limit:
+            report["wrong"].append(f"no write for {report['gap_longest_s']} s, limit {limit} s")
+        return report
+    finally:
+        if report and not report["wrong"]:
+            await lab.stop()
+            shutil.rmtree(root, ignore_errors=True)
+        else:
+            for node in lab.nodes:
+                shutil.copy(node.home.path / "log", root / f"{node.name}.log")
+            await lab.stop()
+            print(f"the nodes' logs are in {root}", file=sys.stderr)
+
+
+async def _differences(lab: Lab) -> list[str]:
+    """The nodes whose settings are not the leader's, once all had time to catch up."""
+    async with lab.client() as client:
+        wanted = {e.key: e.value for e in await client.get_config()}
+    deadline = time.monotonic() + EQUAL_SECONDS_MAX
+    while True:
+        wrong = [n.name for n in lab.nodes if await _settings_of(lab, n.address) != wanted]
+        if not wrong or time.monotonic() > deadline:
+            return [f"{name} has another state than the leader" for name in wrong]
+        await asyncio.sleep(0.2)
+
+
+async def _settings_of(lab: Lab, address: str) -> dict[str, str]:
+    endpoints = tuple(e for e in lab.profile.endpoints if e.address == address)
+    node = next(n for n in lab.nodes if n.address == address)
+    if not endpoints:
+        endpoints = (type(lab.profile.endpoints[0])(address, node.node_id),)
+    profile = type(lab.profile)(
+        endpoints=endpoints,
+        ca=lab.profile.ca,
+        certificate=lab.profile.certificate,
+        key=lab.profile.key,
+    )
+    async with Client.from_settings(profile, stale=True) as client:
+        return {e.key: e.value for e in await client.get_config()}
+
+
+async def _until_told(run: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
+    """Run to the end, or until SIGTERM: the nodes are stopped in either case."""
+    task = asyncio.ensure_future(run)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await task
+
+
+def main() -> int:
+    """Run what was asked for."""
+    parser = argparse.ArgumentParser(prog="scripts/fault", description=__doc__)
+    parser.add_argument("name", choices=[*sorted(SCENARIOS), "all"])
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long things break, each")
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    logging.basicConfig(level=logging.ERROR)
+    failed = False
+    for name in sorted(SCENARIOS) if given.name == "all" else [given.name]:
+        report = asyncio.run(_until_told(run_fault(name, given.seconds, given.seed)))
+        print(json.dumps(report), flush=True)
+        if report["wrong"]:
+            failed = True
+            again = f"scripts/fault {name} --seconds {given.seconds:g} --seed {given.seed}"
+            print(f"failed: {'; '.join(report['wrong'])}; again: {again}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

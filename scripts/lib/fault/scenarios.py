@@ -1,0 +1,228 @@
+"""What is done to the nodes; rows of the reliability table in docs/consensus.md."""
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from ipfs_cluster_node.cli.local_cluster import LocalNode
+from scripts.lib.fault.lab import Lab, run
+
+FAKETIME: Final = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
+
+
+@dataclass
+class Scene:
+    """A run: the cluster, chance, and when something was broken."""
+
+    lab: Lab
+    rng: random.Random
+    ends_at: float
+    faults: list[float] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is time for another fault."""
+        return time.monotonic() < self.ends_at
+
+    def note_fault(self) -> None:
+        """Something is broken now."""
+        self.faults.append(time.monotonic())
+
+    async def leader(self) -> LocalNode | None:
+        """The node that leads, if one answers."""
+        async with self.lab.client() as client:
+            try:
+                async with asyncio.timeout(5):
+                    return await self.lab.leader(client)
+            except Exception:
+                return None
+
+    async def victim(self) -> LocalNode:
+        """The leader in half the cases, else any node."""
+        leader = await self.leader()
+        if leader is not None and self.rng.random() < 0.5:
+            return leader
+        return self.rng.choice(self.lab.nodes)
+
+
+async def kill(scene: Scene) -> None:
+    """R1: kill -9 of one node every 2 s; it starts again after 0.5 s."""
+    while scene.goes_on:
+        node = await scene.victim()
+        scene.note_fault()
+        await scene.lab.kill(node)
+        await asyncio.sleep(0.5)
+        await scene.lab.start_node(node)
+        await asyncio.sleep(1.5)
+
+
+async def kill_all(scene: Scene) -> None:
+    """R2: kill -9 of all nodes at once."""
+    while scene.goes_on:
+        scene.note_fault()
+        await asyncio.gather(*(scene.lab.kill(node) for node in scene.lab.nodes))
+        await asyncio.gather(*(scene.lab.start_node(node) for node in scene.lab.nodes))
+        await asyncio.sleep(4)
+
+
+async def powerloss(scene: Scene) -> None:
+    """R3: power loss of one node, of a majority, of all; what was not synced is gone."""
+    count = 0
+    while scene.goes_on:
+        nodes = scene.rng.sample(scene.lab.nodes, 1 + count % 3)
+        count += 1
+        scene.note_fault()
+        await scene.lab.cut_power(nodes)
+        await asyncio.gather(*(scene.lab.start_node(node) for node in nodes))
+        await asyncio.sleep(3)
+
+
+async def stop(scene: Scene) -> None:
+    """R9: a node is stopped (SIGSTOP) for 3 s, and goes on as if nothing had been."""
+    while scene.goes_on:
+        node = await scene.victim()
+        scene.note_fault()
+        scene.lab.pause(node, paused=True)
+        await asyncio.sleep(3)
+        scene.lab.pause(node, paused=False)
+        await asyncio.sleep(2)
+
+
+async def diskfull(scene: Scene) -> None:
+    """R6: the leader's disk is full for 10 s; its node says so, and is started again."""
+    while scene.goes_on:
+        node = await scene.leader()
+        if node is None:
+            await asyncio.sleep(0.2)
+            continue
+        filler = node.home.path.parent / "filler"
+        scene.note_fault()
+        _fill(filler)
+        await asyncio.sleep(10)
+        scene.notes.append(await _health_of(scene, node))
+        filler.unlink()
+        run("sync", "-f", str(filler.parent))  # Only then ext4 gives the blocks back.
+        await _restart(scene, node)
+        await asyncio.sleep(3)
+
+
+async def diskerror(scene: Scene) -> None:
+    """R5: fsync fails once with EIO; the node serves no more until it is started again."""
+
+    async def act(node: LocalNode, pid: int) -> None:
+        with _strace(pid, "fdatasync,fsync", "error=EIO:when=1"):
+            await asyncio.sleep(3)
+        scene.notes.append(await _health_of(scene, node))
+        await _restart(scene, node)
+        await asyncio.sleep(2)
+
+    await _each(scene, act)
+
+
+async def slowdisk(scene: Scene) -> None:
+    """R8: each fsync of a node takes 0.2 s longer, for 6 s."""
+
+    async def act(_node: LocalNode, pid: int) -> None:
+        with _strace(pid, "fdatasync,fsync", "delay_enter=200000"):
+            await asyncio.sleep(6)
+        await asyncio.sleep(1)
+
+    await _each(scene, act)
+
+
+async def clock(scene: Scene) -> None:
+    """R15: a node's clock is 300 s off, back or forth, or runs a tenth too fast."""
+    while scene.goes_on:
+        node = await scene.victim()
+        shift = scene.rng.choice(("+300s", "-300s", "+0 x1.1"))
+        scene.note_fault()
+        await scene.lab.kill(node)
+        node.prefix = (
+            "env",
+            f"LD_PRELOAD={FAKETIME}",
+            f"FAKETIME={shift}",
+            "FAKETIME_DONT_FAKE_MONOTONIC=1",
+        )
+        await scene.lab.start_node(node)
+        await asyncio.sleep(5)
+        await scene.lab.kill(node)
+        node.prefix = ()
+        await scene.lab.start_node(node)
+        await asyncio.sleep(2)
+
+
+async def _each(scene: Scene, act: Callable[[LocalNode, int], Awaitable[None]]) -> None:
+    while scene.goes_on:
+        node = await scene.victim()
+        if node.process is None or not node.runs:
+            await scene.lab.start_node(node)
+            continue
+        scene.note_fault()
+        await act(node, node.process.pid)
+
+
+async def _restart(scene: Scene, node: LocalNode) -> None:
+    if node.runs:
+        await scene.lab.kill(node)
+    await scene.lab.start_node(node)
+
+
+async def _health_of(scene: Scene, node: LocalNode) -> str:
+    """What a node that can't write says of itself; the check that failed."""
+    if not node.runs:
+        return f"{node.name}: its process has ended"
+    async with scene.lab.client() as client:
+        try:
+            health = await client.get_health(node.address, node.node_id)
+        except Exception as error:
+            return f"{node.name}: does not answer ({error})"
+    failed = [check.detail for check in health.checks if check.name == "log" and not check.ok]
+    return f"{node.name}: {failed[0] if failed else 'says that its log is well'}"
+
+
+def _fill(path: os.PathLike[str]) -> None:
+    with open(path, "wb", buffering=0) as file:  # noqa: PTH123
+        piece = bytes(2**20)
+        while piece:
+            try:
+                file.write(piece)
+            except OSError:
+                piece = piece[: len(piece) // 16]
+
+
+class _strace:  # noqa: N801
+    """Injects faults into the calls of a running process."""
+
+    def __init__(self, pid: int, calls: str, inject: str) -> None:
+        options = ("-f", "-q", "-o", "/dev/null", "-p", str(pid))
+        what = ("-e", f"trace={calls}", "-e", f"inject={calls}:{inject}")
+        self._command = ("strace", *options, *what)
+
+    def __enter__(self) -> None:
+        self._process = subprocess.Popen(
+            self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+    def __exit__(self, *_: object) -> None:
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(timeout=10)
+
+
+SCENARIOS: Final = {
+    "kill": kill,
+    "kill-all": kill_all,
+    "powerloss": powerloss,
+    "stop": stop,
+    "diskfull": diskfull,
+    "diskerror": diskerror,
+    "slowdisk": slowdisk,
+    "clock": clock,
+}
+NEED_DISKS: Final = frozenset({"powerloss", "diskfull"})
