@@ -116,6 +116,8 @@ def get_content(profile: str | None, cid: str, *, output: Path | None, as_json: 
             return await write_pieces(pieces, target, on_progress)
 
     target = output if output is not None else Path(Path(cid).name)
+    if target.is_dir():
+        target = target / Path(cid).name
     size_bytes = run_client(profile, receive)
     if str(output) == "-":
         return

@@ -1,6 +1,7 @@
 """How the command line speaks: JSON or tables, errors, exit codes."""
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -69,6 +70,14 @@ def reporting(function: Function) -> Function:
             return function(*args, **kwargs)
         except ClusterError as error:
             fail(error)
+        except BrokenPipeError:
+            # Who read it has had enough: nothing to say, and nobody to hear it.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(EXIT_FAILED)
+        except TimeoutError:
+            fail(
+                ClusterError(Reason.DEADLINE_EXCEEDED, "it took too long; look at the nodes' logs")
+            )
         except OSError as error:
             what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
             fail(ClusterError(Reason.INVALID_ARGUMENT, f"{what}; check the path and its rights"))

@@ -82,6 +82,8 @@ def submit_task(
         )
         if not wait:
             return task_id, None
+        # Whatever becomes of the waiting, the task can be found again.
+        click.echo(f"task {task_id}", err=True)
         ended = await client.wait_tasks([task_id], timeout=timeout)
         return task_id, ended[task_id]
 
@@ -207,16 +209,18 @@ def _print_ended(ended: Any, *, as_json: bool) -> None:
         click.echo(f"error: the task is {ended.state}", err=True)
     elif not _print_rows(ended.result):
         sys.stdout.buffer.write(ended.result.data)
+        if ended.result.cid:
+            click.echo(f"{ended.result.size_bytes} bytes in {ended.result.cid}", err=True)
     if ended.state != "succeeded":
         sys.exit(EXIT_TASK_FAILED)
 
 
 def _print_rows(result: Any) -> bool:
     """Print a result of data_processing as a table; False if it is none."""
-    if result.content_type != "application/json" or not result.cid:
+    document = _data(result)
+    if not isinstance(document, dict) or not {"columns", "rows", "row_count"} <= document.keys():
         return False
-    document = json.loads(result.data)
-    if document.get("rows") is None:
+    if document["rows"] is None:
         click.echo(f"{document['row_count']} rows in {result.cid} ({result.size_bytes} bytes)")
     else:
         names = [column["name"] for column in document["columns"]]
@@ -250,9 +254,15 @@ def _data(result: Any) -> Any:
     """Inline data for JSON: JSON as it is, text as text, other bytes in base64."""
     import base64
 
-    if result.content_type == "application/json":
-        return json.loads(result.data) if result.data else None
+    if not result.data:
+        return None
     try:
-        return result.data.decode()
+        text: str = result.data.decode()
     except UnicodeDecodeError:
         return {"base64": base64.b64encode(result.data).decode()}
+    if result.content_type != "application/json":
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text  # Its handler said that it is JSON, and it is not.

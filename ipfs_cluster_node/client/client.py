@@ -27,7 +27,7 @@ from ipfs_cluster_node.config.profiles import (
 )
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
-from ipfs_cluster_node.core.model import SUBMISSION_TASKS_MAX, Task, TaskState
+from ipfs_cluster_node.core.model import PAYLOAD_BYTES_MAX, SUBMISSION_TASKS_MAX, Task, TaskState
 from ipfs_cluster_node.v1 import content_pb2, health_pb2, membership_pb2, state_delta_pb2
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 from ipfs_cluster_node.v1.content_pb2_grpc import ContentServiceStub
@@ -220,6 +220,7 @@ class Client:
         """
         waiting = dict.fromkeys(task_ids)
         changed: asyncio.Queue[pb.Task | ClusterError | None] = asyncio.Queue(1000)
+        seen: set[str] = set()
 
         async def follow(channel: grpc.aio.Channel, seconds: float) -> None:
             ids = list(waiting)[:WATCHED_TASKS_MAX]
@@ -227,6 +228,7 @@ class Client:
             call = TaskDispatchServiceStub(channel).WatchTasks(request, timeout=seconds)
             async for response in call:
                 for task in response.tasks:
+                    seen.add(task.task_id)
                     if _has_ended(task):
                         waiting.pop(task.task_id, None)
                     await changed.put(task)
@@ -238,6 +240,12 @@ class Client:
                     await self._connection.following(follow, timeout=max(0.001, left))
                 await changed.put(None)
             except ClusterError as error:
+                if seen and error.reason is Reason.DEADLINE_EXCEEDED:
+                    error = ClusterError(
+                        Reason.DEADLINE_EXCEEDED,
+                        f"{len(waiting)} tasks have not ended within {timeout}; they go on: watch "
+                        "them, or cancel them",
+                    )
                 await changed.put(error)
 
         ends = asyncio.get_running_loop().time() + timeout.total_seconds()
@@ -494,6 +502,12 @@ def task_spec(
         payload, content_type = json.dumps(payload).encode(), "application/json"
     elif isinstance(payload, str):
         payload, content_type = payload.encode(), "text/plain; charset=utf-8"
+    if len(payload) > PAYLOAD_BYTES_MAX:
+        raise ClusterError(
+            Reason.PAYLOAD_TOO_LARGE,
+            f"the payload has {len(payload)} bytes, at most {PAYLOAD_BYTES_MAX} are carried; add "
+            "larger data as content and name its CID as an input",
+        )
     spec = pb.TaskSpec(
         task_type=task_type, payload=payload, content_type=content_type, priority=priority
     )

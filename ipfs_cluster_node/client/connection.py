@@ -133,6 +133,12 @@ class Connection:
                 error = error_from_rpc(rpc_error)
             except ClusterError as cluster_error:
                 error = cluster_error
+            except (asyncio.CancelledError, asyncio.InvalidStateError, grpc.aio.UsageError):
+                # gRPC raises these where a call ends under a writer's hands.
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                error = ClusterError(Reason.UNREACHABLE, "the connection broke")
             if error.reason not in RETRIED:
                 raise error
             moved = self._follow(error, target)
@@ -158,7 +164,9 @@ class Connection:
             self._current = self._targets.index(named)
             return named != target
         if error.reason not in (Reason.OVERLOADED, Reason.HOLDERS_MISSING):
-            self._current = (self._targets.index(target) + 1) % len(self._targets)
+            # It may have been forgotten meanwhile: masters come and go.
+            at = self._targets.index(target) if target in self._targets else -1
+            self._current = (at + 1) % len(self._targets)
         return False
 
     def _unreachable(self, error: ClusterError) -> ClusterError:

@@ -78,11 +78,6 @@ class ProposeConfig:
     if_value: str | None = None
     """Only if this is the present value."""
 
-    @property
-    def fingerprint(self) -> bytes:
-        """What was asked, to tell a repeat from another request under the same id."""
-        return sha256(repr((self.key, self.value, self.if_value)).encode()).digest()
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitTasks:
@@ -167,3 +162,26 @@ class Command:
     """A DID; empty for the cluster itself."""
     request_id: str = ""
     """Makes a repeat get the first answer; empty for commands that need none."""
+
+
+def fingerprint_of(body: CommandBody) -> bytes:
+    """Tell a repeat of a request from another one under the same id; at most 32 bytes.
+
+    What the node chose anew for the repeat, such as task ids or a token's secret, is no part of it.
+    """
+    match body:
+        case SubmitTasks():
+            return body.fingerprint
+        case CreateJoinToken():
+            asked: tuple[object, ...] = (body.role.value, body.uses_max, body.addresses)
+        case RedeemJoinToken():
+            asked = (body.token_id, body.secret_hash, body.did, body.name, body.endpoints)
+        case RemoveNode():
+            asked = (body.node_id,)
+        case ProposeConfig():
+            asked = (body.key, body.value, body.if_value)
+        case CancelTask():
+            asked = (body.task_id,)
+        case _:
+            asked = ()
+    return sha256(repr((type(body).__name__, asked)).encode()).digest()

@@ -80,15 +80,10 @@ class MemberTable:
 
     def redeem(self, command: RedeemJoinToken, at_ms: int) -> Accepted | Rejected:
         """Let a joiner in; `Accepted.ids` is its role and its incarnation."""
-        token = self._tokens.get(command.token_id)
-        if token is None:
-            return Rejected(
-                Reason.TOKEN_INVALID, "this cluster did not make the token; have a new one made"
-            )
-        if token.failure_count >= TOKEN_FAILURES_MAX:
-            return Rejected(
-                Reason.TOKEN_USED, "the token is locked after wrong secrets; have a new one made"
-            )
+        refused = self.check_token(command.token_id)
+        if refused is not None:
+            return refused
+        token = self._tokens[command.token_id]
         if not hmac.compare_digest(token.secret_hash, command.secret_hash):
             # Counted in the log, so that guesses at different masters add up.
             self._tokens[token.token_id] = replace(token, failure_count=token.failure_count + 1)
@@ -156,12 +151,26 @@ class MemberTable:
         return True
 
     def remove(self, node_id: NodeId) -> bool:
-        """Remove a node for good; False if it is no member."""
-        node = self.node(node_id)
-        if node is None:
+        """Remove a node or a client for good; False if it is no member."""
+        did = did_from_node_id(node_id)
+        member = self._principals.get(did)
+        if member is None or member.removed:
             return False
-        self._principals[did_from_node_id(node_id)] = replace(node, removed=True)
+        self._principals[did] = replace(member, removed=True)
         return True
+
+    def check_token(self, token_id: str) -> Rejected | None:
+        """Why a token lets nobody in, whatever the secret; None if it may."""
+        token = self._tokens.get(token_id)
+        if token is None:
+            return Rejected(
+                Reason.TOKEN_INVALID, "this cluster did not make the token; have a new one made"
+            )
+        if token.failure_count >= TOKEN_FAILURES_MAX:
+            return Rejected(
+                Reason.TOKEN_USED, "the token is locked after wrong secrets; have a new one made"
+            )
+        return None
 
     def expire_tokens(self, at_ms: int, keep_ms: int) -> None:
         """Forget tokens some time after their end, so that a late joiner still hears why."""

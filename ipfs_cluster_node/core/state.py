@@ -21,6 +21,7 @@ from ipfs_cluster_node.core.commands import (
     RequeueAttempts,
     SetLiveness,
     SubmitTasks,
+    fingerprint_of,
 )
 from ipfs_cluster_node.core.effects import (
     Accepted,
@@ -34,7 +35,7 @@ from ipfs_cluster_node.core.effects import (
     TasksPending,
 )
 from ipfs_cluster_node.core.errors import Reason
-from ipfs_cluster_node.core.ids import Did, NodeId, TaskId
+from ipfs_cluster_node.core.ids import Did, NodeId, TaskId, did_from_node_id
 from ipfs_cluster_node.core.members import MemberTable
 from ipfs_cluster_node.core.model import (
     AttemptId,
@@ -118,7 +119,7 @@ class ClusterState:
         """Carry out one committed command."""
         if not command.request_id:
             return self._appliers[type(command.body)](command, command.body)
-        fingerprint = getattr(command.body, "fingerprint", b"")
+        fingerprint = fingerprint_of(command.body)
         known = self._requests.get((command.caller, command.request_id))
         if known is not None:
             if known.fingerprint != fingerprint:
@@ -185,6 +186,10 @@ class ClusterState:
     def _remove_node(self, command: Command, body: RemoveNode) -> Applied:
         if not self.members.remove(body.node_id):
             return Applied(_no_member(body.node_id))
+        # Else a repeat of its enrolment would be answered as if it were let in again.
+        did = did_from_node_id(body.node_id)
+        for key in [key for key in self._requests if key[0] == did]:
+            del self._requests[key]
         effects = self._lose(self.tasks.running_on(body.node_id), command.at_ms)
         for cid, content in self.contents.items():
             if body.node_id in content.holders:

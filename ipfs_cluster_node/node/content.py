@@ -5,7 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 import grpc
 
@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 
 HOLDERS_MIN: Final = 2
 """Masters that must hold bytes before they are acknowledged; all, if there are fewer."""
-COPY_SECONDS_MAX: Final = 300.0
+COPY_SECONDS_MAX: Final = 3600.0
+"""For one file to one master; who stops taking is noticed by keepalive, long before."""
 BLOCKS_SECONDS_MAX: Final = 60.0
 """For one request of at most 64 blocks."""
 RETRY_AFTER: Final = timedelta(seconds=1)
@@ -132,17 +133,38 @@ class Contents:
         if channel is None:
             raise ClusterError(Reason.UNREACHABLE, "no address of it is known")
 
-        async def requests() -> AsyncIterator[pb.PutBlocksRequest]:
+        # Written here, not by gRPC from an iterator: what fails on the way must be seen.
+        call = ContentServiceStub(channel).PutBlocks(timeout=COPY_SECONDS_MAX)
+        try:
             async for cid in walk(root, self.store):
                 data = await asyncio.to_thread(self.store.get, cid)
                 if data is None:
-                    raise ClusterError(Reason.CONTENT_NOT_FOUND, f"block {cid} is lost here")
-                yield pb.PutBlocksRequest(cid=cid.binary, data=data)
-
-        try:
-            await ContentServiceStub(channel).PutBlocks(requests(), timeout=COPY_SECONDS_MAX)
+                    raise ClusterError(
+                        Reason.CONTENT_NOT_FOUND, f"block {cid} is lost here; send the file again"
+                    )
+                await call.write(pb.PutBlocksRequest(cid=cid.binary, data=data))
+            await call.done_writing()
+            await call
+        except asyncio.InvalidStateError:
+            await self._copy_refused(call)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise ClusterError(Reason.UNREACHABLE, "the connection broke") from error
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error) from error
+        finally:
+            call.cancel()
+
+    @staticmethod
+    async def _copy_refused(call: grpc.aio.StreamUnaryCall[Any, Any]) -> None:
+        """The call was over before all was written: it says why."""
+        try:
+            await call
+        except grpc.aio.AioRpcError as error:
+            raise error_from_rpc(error) from error
+        raise ClusterError(Reason.INTERNAL, "the master ended the copy before its end")
 
     async def get_content(self, cid: str, *, offset: int, length: int) -> AsyncIterator[bytes]:
         """Read a file, fetching what is not here from its holders first."""

@@ -112,7 +112,10 @@ class Members:
 
     async def redeem_join_token(self, body: RedeemJoinToken, *, request_id: str) -> Admission:
         """Commit that a joiner, whose identity another master has checked, is let in."""
-        self._leadership.leader_state()
+        # Before anything is written: who has no token can make the log grow by nothing.
+        refused = self._leadership.leader_state().members.check_token(body.token_id)
+        if refused is not None:
+            raise ClusterError(refused.reason, refused.message)
         role, incarnation = await self._leadership.propose(
             body, caller=body.did, request_id=request_id
         )

@@ -85,6 +85,7 @@ class Tasks:
 
     async def watch_tasks(self, task_ids: Sequence[TaskId]) -> AsyncIterator[list[Task]]:
         """Yield tasks as they are, then as they change, until each has ended."""
+        task_ids = list(dict.fromkeys(task_ids))
         # Subscribed before it is read: a change in between is not lost.
         watcher = _Watcher(task_ids)
         for task_id in task_ids:

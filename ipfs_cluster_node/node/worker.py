@@ -59,7 +59,23 @@ READ_AHEAD_SECONDS: Final = 0.1
 READ_AHEAD_MAX: Final = 256
 STAT_SECONDS_MAX: Final = 10.0
 UPLOAD_SECONDS_MAX: Final = 300.0
-RETRYABLE_FETCH: Final = frozenset({Reason.UNREACHABLE, Reason.NO_LEADER, Reason.NOT_LEADER})
+FINAL_REASONS: Final = frozenset(
+    {
+        Reason.BLOCK_MISMATCH,
+        Reason.CONTENT_NOT_FOUND,
+        Reason.INVALID_ARGUMENT,
+        Reason.MALFORMED_CID,
+        Reason.PAYLOAD_TOO_LARGE,
+        Reason.TASK_INPUT_INVALID,
+    }
+)
+"""Another attempt would come to the same end; anything else may pass."""
+
+ENDS_OF_A_SESSION: Final = (
+    asyncio.CancelledError,
+    grpc.aio.AioRpcError,
+    asyncio.InvalidStateError,
+)
 
 ChannelTo = Callable[[NodeId], grpc.aio.Channel | None]
 
@@ -140,15 +156,16 @@ class Worker:
             for held in self._held.values():
                 held.sent = False
             writer = asyncio.create_task(self._write(call), name="worker-session-writer")
+            # Without its writer a session would go on, and say nothing.
+            writer.add_done_callback(lambda _writer: call.cancel())
             while isinstance(message := await call.read(), pb.WorkerSessionResponse):
                 self._take(message)
         finally:
             if writer is not None:
                 writer.cancel()
-                with suppress(
-                    asyncio.CancelledError, grpc.aio.AioRpcError, asyncio.InvalidStateError
-                ):
-                    await writer
+                [ended] = await asyncio.gather(writer, return_exceptions=True)
+                if not isinstance(ended, ENDS_OF_A_SESSION):
+                    log.error("session's writer failed", exc_info=ended)
             call.cancel()
 
     def _take(self, message: pb.WorkerSessionResponse) -> None:
@@ -247,9 +264,8 @@ class Worker:
             try:
                 outcome = await self._attempt(attempt, spec, scratch)
             except ClusterError as error:
-                outcome = _failed(
-                    attempt, error.reason, error.message, retryable=error.reason in RETRYABLE_FETCH
-                )
+                again = error.reason not in FINAL_REASONS
+                outcome = _failed(attempt, error.reason, error.message, retryable=again)
             except Exception as error:
                 # An attempt that ended without an outcome would stay assigned for ever.
                 log.exception("attempt failed in the worker", extra={"task_id": attempt.task_id})
@@ -306,7 +322,14 @@ class Worker:
         for position, (name, cid, file_format) in enumerate(named):
             await self._fetch(cid)
             path = scratch / f"input-{position}"
-            await materialize(cid, self._contents.store, path)
+            try:
+                await materialize(cid, self._contents.store, path)
+            except ClusterError as error:
+                if error.reason is not Reason.CONTENT_NOT_FOUND:
+                    raise
+                # A block was here, and damaged: it is moved aside now, and had anew.
+                await self._fetch(cid)
+                await materialize(cid, self._contents.store, path)
             inputs[name] = InputFile(path=path, cid=str(cid), format=file_format)
         return inputs
 

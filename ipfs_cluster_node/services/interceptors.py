@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 UNARY_TIME_SECONDS_DEFAULT: Final = 30.0
 """For a caller that sets no deadline."""
 UNARY_TIME_SECONDS_MAX: Final = 600.0
+UPLOAD_TIME_SECONDS_MAX: Final = 6 * 3600.0
+"""For an upload whose caller sets no deadline: large files take their time."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -56,6 +58,8 @@ class Gate(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         behaviour, streams = _behaviour(handler)
         wrap = self._streaming if handler.response_streaming else self._unary
+        if handler.request_streaming and not handler.response_streaming:
+            wrap = self._upload
         make = getattr(grpc, f"{streams}_rpc_method_handler")
         return make(
             wrap(method, behaviour),
@@ -64,10 +68,21 @@ class Gate(grpc.aio.ServerInterceptor):
         )
 
     def _unary(self, method: str, behaviour: Callable[..., Awaitable[Any]]) -> Any:
+        return self._answering(method, behaviour, _time_seconds)
+
+    def _upload(self, method: str, behaviour: Callable[..., Awaitable[Any]]) -> Any:
+        return self._answering(method, behaviour, _upload_time_seconds)
+
+    def _answering(
+        self,
+        method: str,
+        behaviour: Callable[..., Awaitable[Any]],
+        seconds_of: Callable[[Context], float],
+    ) -> Any:
         async def call(request: Any, context: Context) -> Any:
             try:
                 reading = self._admit(method, context)
-                async with asyncio.timeout(_time_seconds(context)):
+                async with asyncio.timeout(seconds_of(context)):
                     response = await behaviour(request, context)
                 if reading.age_ms is not None:
                     context.set_trailing_metadata(((AGE_KEY, str(reading.age_ms)),))
@@ -129,6 +144,11 @@ def _time_seconds(context: Context) -> float:
     if remaining is None:
         return UNARY_TIME_SECONDS_DEFAULT
     return min(float(remaining), UNARY_TIME_SECONDS_MAX)
+
+
+def _upload_time_seconds(context: Context) -> float:
+    remaining: float | None = context.time_remaining()
+    return UPLOAD_TIME_SECONDS_MAX if remaining is None else float(remaining)
 
 
 async def _abort(context: Context, method: str, error: BaseException) -> None:

@@ -130,6 +130,18 @@ def test_a_damaged_block_is_moved_aside_and_can_be_stored_anew(
     assert store.get(cid) == data
 
 
+@pytest.mark.parametrize("damage", [0, 5, 100, 5000])
+def test_a_damaged_block_is_written_anew_when_it_is_put_again(tmp_path: Path, damage: int) -> None:
+    """Its name was enough once: the bytes were acknowledged, and were not there."""
+    store = BlockStore(tmp_path)
+    [(cid, data)] = blocks = list(make_blocks(1).items())
+    fill(store, dict(blocks))
+    [path] = files_in(tmp_path)
+    path.write_bytes(bytes(damage))
+    fill(store, dict(blocks))
+    assert store.get(cid) == data
+
+
 def test_a_deleted_block_is_gone_and_its_bytes_are_given_back(tmp_path: Path) -> None:
     store = BlockStore(tmp_path)
     first, second = blocks = make_blocks(2)

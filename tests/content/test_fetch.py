@@ -183,6 +183,17 @@ async def test_those_who_were_asked_in_vain_are_named_and_the_rest_is_kept(tmp_p
 
 
 @pytest.mark.asyncio
+async def test_who_could_not_be_asked_may_have_it(tmp_path: Path) -> None:
+    """The file is not declared lost for a node that is away for a moment."""
+    away = MemorySource("away", {}, fails_with=ClusterError(Reason.UNREACHABLE, "it is away"))
+    store = BlockStore(tmp_path)
+    with pytest.raises(ClusterError) as refused:
+        await fetch(ROOT, store=store, sources=[away, MemorySource("two", {})])
+    assert refused.value.reason is Reason.UNREACHABLE
+    assert "away: it is away" in refused.value.message
+
+
+@pytest.mark.asyncio
 async def test_with_nobody_to_ask_the_error_says_so(tmp_path: Path) -> None:
     with pytest.raises(ClusterError) as refused:
         await fetch(ROOT, store=BlockStore(tmp_path), sources=[])

@@ -408,3 +408,59 @@ def test_keys_of_the_users_hold_any_text_and_go_when_empty() -> None:
         change(f"user.n{number}", "1")
     assert change("user.last", "1") is Reason.INVALID_ARGUMENT
     assert change("user.a", "2") == "done"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (c.CancelTask(task_id=TaskId("a")), c.CancelTask(task_id=TaskId("b"))),
+        (c.RemoveNode(node_id=WORKER), c.RemoveNode(node_id=OTHER)),
+        (c.RemoveNode(node_id=WORKER), c.CancelTask(task_id=TaskId("a"))),
+    ],
+)
+def test_a_reused_request_id_is_never_answered_as_done(
+    world: World, first: c.CommandBody, second: c.CommandBody
+) -> None:
+    world.submit("a")
+    world.submit("b")
+    assert isinstance(world.do(first, "same"), Accepted)
+    assert isinstance(world.do(first, "same"), Accepted)
+    refused = world.do(second, "same")
+    assert isinstance(refused, Rejected)
+    assert refused.reason is Reason.REQUEST_ID_REUSED
+
+
+def test_who_was_removed_is_not_let_in_again_by_repeating_its_enrolment(
+    world: World, token: c.CreateJoinToken
+) -> None:
+    world.do(token)
+    did = did_from_public_key(KEYS[3])
+    body = c.RedeemJoinToken(token_id="k", secret_hash=b"s", did=did, name="j", endpoints=("a:1",))
+    assert isinstance(world.do(body, "join", caller=did), Accepted)
+    assert isinstance(world.do(body, "join", caller=did), Accepted)
+    other = replace(body, endpoints=("evil:1",))
+    assert isinstance(world.do(other, "join", caller=did), Rejected)
+    world.do(c.RemoveNode(node_id=JOINER))
+    refused = world.do(body, "join", caller=did)
+    assert isinstance(refused, Rejected)
+    assert refused.reason is Reason.TOKEN_USED
+
+
+def test_a_client_can_be_removed(world: World) -> None:
+    world.do(
+        c.CreateJoinToken(
+            token_id="c",
+            secret_hash=b"s",
+            role=Role.CLIENT,
+            expires_at_ms=10_000,
+            uses_max=1,
+            addresses=(),
+        )
+    )
+    did = did_from_public_key(KEYS[3])
+    body = c.RedeemJoinToken(token_id="c", secret_hash=b"s", did=did, name="p", endpoints=())
+    assert isinstance(world.do(body), Accepted)
+    assert isinstance(world.do(c.RemoveNode(node_id=JOINER)), Accepted)
+    member = world.state.members.get(did)
+    assert member is not None
+    assert member.removed

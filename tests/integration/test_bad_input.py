@@ -96,12 +96,35 @@ def test_the_command_line_answers_bad_input_with_a_sentence_and_a_status(
         ),
     ):
         done = cli(*arguments)
-        said = done.stderr.strip().splitlines() or [""]
+        lines = done.stderr.strip().splitlines()
+        said = [line for line in lines if not line.startswith("task ")] or [""]
         # A usage error of click comes with its usage; everything else is one line.
         alone = len(said) == 1 or said[0].startswith("Usage:")
         if done.returncode != status or words not in said[-1] or not alone:
             wrong.append((arguments, done.returncode, done.stderr, done.stdout))
     assert wrong == []
+
+
+def test_who_waits_too_short_is_told_that_the_task_goes_on(cli: Any) -> None:
+    endless = "SELECT count(*) FROM range(1000000000) a, range(1000000000) b"
+    done = cli(
+        *("task", "submit", "data_processing", "--sql", endless, "--wait", "--timeout", "1s"),
+        *("--attempt-timeout", "5s"),
+    )
+    assert done.returncode == 7
+    named, said = done.stderr.strip().splitlines()
+    assert "they go on" in said
+    assert cli("task", "cancel", named.removeprefix("task ")).returncode == 0
+
+
+def test_a_result_too_large_to_come_along_is_named(cli: Any, tmp_path: Path) -> None:
+    path = tmp_path / "large"
+    path.write_text("x" * 200_000)
+    done = cli("task", "submit", "echo", "--payload", str(path), "--wait")
+    assert done.returncode == 0, done.stderr
+    cid = done.stderr.split()[-1]
+    assert cli("content", "get", cid, "-o", str(tmp_path)).returncode == 0
+    assert (tmp_path / cid).read_text() == "x" * 200_000
 
 
 def test_a_second_node_on_the_same_port_is_refused(

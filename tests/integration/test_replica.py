@@ -4,13 +4,16 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 
+import grpc
 import pytest
 
+from ipfs_cluster_node.adapters.raft import link
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.engine import create_store
 from ipfs_cluster_node.adapters.raft.replica import Replica
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.v1 import raft_pb2 as pb
+from ipfs_cluster_node.v1 import raft_pb2_grpc
 from tests.support.replicas import FAST, ListMachine, ReplicaCluster
 
 
@@ -177,3 +180,31 @@ async def test_h15_writes_at_a_leader_that_never_served_are_answered(tmp_path: P
     assert reasons <= {Reason.UNKNOWN_OUTCOME, Reason.NO_LEADER}
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.mark.asyncio
+async def test_a_link_that_fails_in_whatever_way_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once its task died of an error that it did not know, and a voter was unheard for good."""
+    faults: list[BaseException] = [
+        asyncio.InvalidStateError(),
+        asyncio.CancelledError(),
+        RuntimeError(),
+    ]
+
+    def fails_first(channel: grpc.aio.Channel) -> object:
+        if faults:
+            raise faults.pop()
+        return raft_pb2_grpc.RaftServiceStub(channel)
+
+    monkeypatch.setattr(link, "RaftServiceStub", fails_first)
+    async with ReplicaCluster(tmp_path, 3) as cluster:
+        leader = await cluster.leader()
+        await leader.replica.propose(b"x")
+        await cluster.until_equal(1)
+        assert faults == []
+        async with asyncio.timeout(10):
+            for host in cluster.hosts.values():
+                for each, _ in host.replica._links.values():
+                    await each.up.wait()

@@ -33,6 +33,12 @@ def leave(task: TaskContext) -> None:
     os._exit(3)
 
 
+@task_handler("half_a_character")
+def fail_oddly(task: TaskContext) -> None:
+    task.progress(0.5, "half \ud800")
+    raise RuntimeError("no such city: \ud800")
+
+
 @task_handler("raise")
 def fail(task: TaskContext) -> None:
     raise RuntimeError("as asked")

@@ -136,6 +136,7 @@ async def test_failures_are_told_apart(pool: HandlerPool, tmp_path: Path) -> Non
     for task_type, words in (
         ("exit", "ended with status 3"),
         ("raise", "RuntimeError: as asked"),
+        ("half_a_character", "no such city: ?"),
         ("unserialisable", "not object"),
         ("outside", "inside task.scratch"),
     ):

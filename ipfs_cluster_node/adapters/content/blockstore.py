@@ -136,7 +136,7 @@ class Batch:
             if self._dropped or block.cid in self._written:
                 return
             target = self._path_of(block.cid)
-            if target.is_file():
+            if _holds(target, block):
                 # Perhaps another batch renamed it just now, and has not synced its name yet.
                 self._unsure.update((target.parent, target.parent.parent))
                 return
@@ -187,6 +187,14 @@ class Batch:
             for path in self._written.values():
                 path.unlink(missing_ok=True)
             self._written.clear()
+
+
+def _holds(path: Path, block: Block) -> bool:
+    """Whether a file has exactly a block's bytes: what is damaged is written anew."""
+    try:
+        return path.stat().st_size == len(block.data) and path.read_bytes() == block.data
+    except FileNotFoundError:
+        return False
 
 
 def _sync(path: Path) -> None:

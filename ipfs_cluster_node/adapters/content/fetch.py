@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
+from datetime import timedelta
 from typing import Final, Protocol
 
 from ipfs_cluster_node.adapters.content.blockstore import Batch, BlockStore
@@ -15,6 +16,18 @@ log = logging.getLogger(__name__)
 
 REQUEST_BLOCKS_MAX: Final = 64
 """Blocks asked for at once: 16 MiB of leaves."""
+RETRY_AFTER: Final = timedelta(seconds=1)
+PASSING: Final = frozenset(
+    {
+        Reason.DEADLINE_EXCEEDED,
+        Reason.INTERNAL,
+        Reason.NO_LEADER,
+        Reason.OVERLOADED,
+        Reason.SHUTTING_DOWN,
+        Reason.UNREACHABLE,
+    }
+)
+"""What a source says that may have the block and can't give it now."""
 
 
 class BlockSource(Protocol):
@@ -42,7 +55,8 @@ async def fetch(
         Bytes fetched.
 
     Raises:
-        ClusterError: CONTENT_NOT_FOUND, naming who was asked; those of `decode_node`.
+        ClusterError: CONTENT_NOT_FOUND, naming who was asked; UNREACHABLE, if one of them could not
+            be asked; those of `decode_node`.
     """
     fetcher = _Fetcher(root, store, list(sources), on_progress)
     with store.batch() as batch:
@@ -76,6 +90,8 @@ class _Fetcher:
         self._sources = sources
         self._asked = [source.name for source in sources]
         self._on_progress = on_progress
+        self._unreached: list[str] = []
+        """Who might have had it, and could not be asked."""
         self.fetched_bytes = 0
 
     async def run(self, batch: Batch) -> None:
@@ -113,6 +129,8 @@ class _Fetcher:
             except _ContentError as error:
                 raise error.cause from error
             except ClusterError as error:
+                if error.reason in PASSING:
+                    self._unreached.append(f"{source.name}: {error.message}")
                 log.warning("blocks not had", extra={"source": source.name, "error": error.message})
                 if isinstance(error, _LiedError) or error.reason is Reason.BLOCK_MISMATCH:
                     self._sources.remove(source)
@@ -142,6 +160,13 @@ class _Fetcher:
                 f"no node is known to hold {self._root}; add it with `content add`",
             )
         asked = ", ".join(self._asked)
+        if self._unreached:
+            return ClusterError(
+                Reason.UNREACHABLE,
+                f"{self._root} could not be had: {'; '.join(self._unreached[-len(self._asked) :])}",
+                metadata={"asked": asked},
+                retry_after=RETRY_AFTER,
+            )
         return ClusterError(
             Reason.CONTENT_NOT_FOUND,
             f"{self._root} is held by none of the nodes asked ({asked}); add it again, or start a "

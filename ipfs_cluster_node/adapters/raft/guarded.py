@@ -296,6 +296,10 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
                     round=self.elections.begin_pre_vote(),
                 ),
             )
+            log.info(
+                "no leader is heard, asks for votes",
+                extra={"term": self._getTerm(), "round": ask.pre_vote.round},
+            )
             for voter in sorted(self.others):
                 self.out.post(voter, ask)
             self._consider_candidacy()

@@ -69,7 +69,14 @@ class Link:
             try:
                 if await self._connect_and_send():
                     delay = RECONNECT_DELAY_MIN_SECONDS
-            except (grpc.aio.AioRpcError, grpc.aio.UsageError, TimeoutError, OSError) as error:
+            except asyncio.CancelledError as error:
+                # gRPC raises it as well, where a call ends under a writer's hands.
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                log.debug("raft link broke", extra={"peer": self._peer, "error": repr(error)})
+            except Exception as error:
+                # Whatever it was: a link that gives up leaves a voter unheard for good.
                 log.debug("raft link broke", extra={"peer": self._peer, "error": repr(error)})
             await asyncio.sleep(delay)
             delay = min(2 * delay, self._config.reconnect_delay_max.total_seconds())

@@ -374,6 +374,7 @@ class Replica:
         return known[0]
 
     def _link_changed(self, peer: VoterId, up: bool) -> None:  # noqa: FBT001
+        log.info("link changed", extra={"peer": peer, "up": up})
         if peer in self.engine.raft.learners:
             if not up:
                 self.engine.raft.drop_learner(peer)

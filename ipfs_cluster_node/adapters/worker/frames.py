@@ -19,6 +19,22 @@ def encode_frame(header: dict[str, Any], body: bytes = b"") -> bytes:
     return HEAD.pack(len(encoded), len(body)) + encoded + body
 
 
+def decode_header(data: bytes) -> dict[str, Any]:
+    """Read a frame's header. Halves of characters, which no message can carry, are replaced.
+
+    Raises:
+        ValueError: Not a JSON object.
+    """
+    header = json.loads(data)
+    if not isinstance(header, dict):
+        raise ValueError("a frame's header is a JSON object")  # noqa: TRY004
+    return {key: _whole(value) for key, value in header.items()}
+
+
+def _whole(value: Any) -> Any:
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+
+
 def frame_sizes(head: bytes) -> tuple[int, int]:
     """Read the sizes of a frame.
 

@@ -1,7 +1,6 @@
 """One handler process: started, spoken to, killed with everything it started."""
 
 import asyncio
-import json
 import logging
 import os
 import secrets
@@ -16,7 +15,7 @@ from typing import Any, Final
 
 import psutil
 
-from ipfs_cluster_node.adapters.worker.frames import HEAD, encode_frame, frame_sizes
+from ipfs_cluster_node.adapters.worker.frames import HEAD, decode_header, encode_frame, frame_sizes
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +97,7 @@ class HandlerProcess:
             ValueError: It sent no frame.
         """
         header_bytes, body_bytes = frame_sizes(await self._reader.readexactly(HEAD.size))
-        header = json.loads(await self._reader.readexactly(header_bytes))
+        header = decode_header(await self._reader.readexactly(header_bytes))
         return header, await self._reader.readexactly(body_bytes)
 
     @property

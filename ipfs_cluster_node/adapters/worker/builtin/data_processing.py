@@ -40,6 +40,8 @@ BATCH_ROWS: Final = 10_000
 SQL_CHARS_MAX: Final = 256 * 1024
 EXACT_INTEGER_MAX: Final = 2**53
 MESSAGE_CHARS_MAX: Final = 500
+RESULT_FILE_BYTES_MAX: Final = 4 * 2**30
+"""Of the Parquet file; its disk is shared with other tasks."""
 
 
 @task_handler("data_processing")
@@ -176,6 +178,11 @@ def _run(connection: Any, statement: Any, target: Path) -> TaskResult:
             for batch in reader:
                 writer.write_batch(batch)
                 row_count += batch.num_rows
+                if target.stat().st_size > RESULT_FILE_BYTES_MAX:
+                    raise TaskError(
+                        Reason.SQL_FAILED,
+                        f"the result is over {RESULT_FILE_BYTES_MAX // 2**30} GiB; select less",
+                    )
                 if rows is None:
                     continue
                 for row in _rows(batch):
