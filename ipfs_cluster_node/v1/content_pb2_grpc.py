@@ -82,7 +82,8 @@ class ContentServiceServicer:
         the log names them.
 
         Who may call: client, node, master. Answered by the leader. The first message carries the
-        header, the others bytes, at most 1 MiB each. Adding the same bytes again is harmless.
+        header, the others bytes, at most 1 MiB each. Adding the same bytes again is harmless. The time
+        is the caller's deadline, or 6 hours.
         Errors: `STORAGE_FULL`, `HOLDERS_MISSING`, `PAYLOAD_TOO_LARGE`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -42,7 +42,8 @@ class ContentServiceStub:
     the log names them.
 
     Who may call: client, node, master. Answered by the leader. The first message carries the
-    header, the others bytes, at most 1 MiB each. Adding the same bytes again is harmless.
+    header, the others bytes, at most 1 MiB each. Adding the same bytes again is harmless. The time
+    is the caller's deadline, or 6 hours.
     Errors: `STORAGE_FULL`, `HOLDERS_MISSING`, `PAYLOAD_TOO_LARGE`.
     """
     GetContent: _grpc.UnaryStreamMultiCallable[_content_pb2.GetContentRequest, _content_pb2.GetContentResponse]
@@ -95,7 +96,8 @@ class ContentServiceAsyncStub(ContentServiceStub):
     the log names them.
 
     Who may call: client, node, master. Answered by the leader. The first message carries the
-    header, the others bytes, at most 1 MiB each. Adding the same bytes again is harmless.
+    header, the others bytes, at most 1 MiB each. Adding the same bytes again is harmless. The time
+    is the caller's deadline, or 6 hours.
     Errors: `STORAGE_FULL`, `HOLDERS_MISSING`, `PAYLOAD_TOO_LARGE`.
     """
     GetContent: _aio.UnaryStreamMultiCallable[_content_pb2.GetContentRequest, _content_pb2.GetContentResponse]  # type: ignore[assignment]
@@ -151,7 +153,8 @@ class ContentServiceServicer(metaclass=_abc_1.ABCMeta):
         the log names them.
 
         Who may call: client, node, master. Answered by the leader. The first message carries the
-        header, the others bytes, at most 1 MiB each. Adding the same bytes again is harmless.
+        header, the others bytes, at most 1 MiB each. Adding the same bytes again is harmless. The time
+        is the caller's deadline, or 6 hours.
         Errors: `STORAGE_FULL`, `HOLDERS_MISSING`, `PAYLOAD_TOO_LARGE`.
         """
 

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from ipfs_cluster_node.client.client import Client
-from scripts.lib.fault.lab import Lab
+from scripts.lib.fault.lab import Lab, Net
 from scripts.lib.fault.linearizable import violations
-from scripts.lib.fault.scenarios import NEED_DISKS, SCENARIOS, Scene
+from scripts.lib.fault.scenarios import NEED_DISKS, NEED_NET, SCENARIOS, Scene
 from scripts.lib.fault.workload import Workload
 
-GAP_SECONDS_MAX: Final = {"kill-all": 8.0, "powerloss": 12.0}
+GAP_SECONDS_MAX: Final = {"kill-all": 8.0, "powerloss": 12.0, "oneway": 4.0, "partial": 4.0}
 """The longest time without an acknowledged write; 3 s where a majority stays."""
 SETTLE_SECONDS: Final = 3.0
 EQUAL_SECONDS_MAX: Final = 10.0
@@ -31,7 +31,7 @@ async def run_fault(name: str, seconds: float, seed: int) -> dict[str, Any]:
     """Run one fault; returns what came of it, with what was wrong under `wrong`."""
     root = Path(tempfile.mkdtemp(prefix="fault-"))
     rng = random.Random(seed)  # noqa: S311
-    lab = Lab(root, disks=name in NEED_DISKS)
+    lab = Lab(root, disks=name in NEED_DISKS, net=Net() if name in NEED_NET else None)
     report: dict[str, Any] = {}
     try:
         await lab.start(masters=3, workers=0)
@@ -116,20 +116,21 @@ async def _until_told(run: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any
 def main() -> int:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(prog="scripts/fault", description=__doc__)
-    parser.add_argument("name", choices=[*sorted(SCENARIOS), "all"])
+    parser.add_argument("name", nargs="?", choices=sorted(SCENARIOS), help="or all")
+    parser.add_argument("--list", action="store_true", help="name them all")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long things break, each")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     logging.basicConfig(level=logging.ERROR)
-    failed = False
-    for name in sorted(SCENARIOS) if given.name == "all" else [given.name]:
-        report = asyncio.run(_until_told(run_fault(name, given.seconds, given.seed)))
-        print(json.dumps(report), flush=True)
-        if report["wrong"]:
-            failed = True
-            again = f"scripts/fault {name} --seconds {given.seconds:g} --seed {given.seed}"
-            print(f"failed: {'; '.join(report['wrong'])}; again: {again}", file=sys.stderr)
-    return 1 if failed else 0
+    if given.list or given.name is None:
+        print("\n".join(SCENARIOS))
+        return 0 if given.list else 2
+    report = asyncio.run(_until_told(run_fault(given.name, given.seconds, given.seed)))
+    print(json.dumps(report), flush=True)
+    if report["wrong"]:
+        again = f"scripts/fault {given.name} --seconds {given.seconds:g} --seed {given.seed}"
+        print(f"failed: {'; '.join(report['wrong'])}; again: {again}", file=sys.stderr)
+    return 1 if report["wrong"] else 0
 
 
 if __name__ == "__main__":

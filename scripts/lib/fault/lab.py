@@ -22,12 +22,67 @@ def run(*command: str) -> str:
     return done.stdout
 
 
+class Net:
+    """A bridge in this process's network namespace, and a namespace on it for each node.
+
+    What goes from one node to another can be cut, each direction by itself; this process, and so
+    its clients, reach every node always.
+    """
+
+    def __init__(self) -> None:
+        """Make the bridge; this process is in a network namespace of its own already."""
+        run("ip", "link", "set", "lo", "up")
+        run("ip", "link", "add", "br0", "type", "bridge")
+        run("ip", "addr", "add", "10.77.0.254/24", "dev", "br0")
+        run("ip", "link", "set", "br0", "up")
+        run("nft", "add", "table", "bridge", "lab")
+        chain = "{ type filter hook forward priority 0; }"
+        run("nft", "add", "chain", "bridge", "lab", "cuts", chain)
+        self._ports: dict[str, str] = {}
+
+    def add(self, node: LocalNode) -> None:
+        """Give a node its namespace and address."""
+        number = len(self._ports) + 1
+        space, port = f"fault-{os.getpid()}-{number}", f"p{number}"
+        run("ip", "netns", "add", space)
+        run("ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", space)
+        run("ip", "link", "set", port, "master", "br0", "up")
+        run("ip", "-n", space, "addr", "add", f"10.77.0.{number}/24", "dev", "eth0")
+        run("ip", "-n", space, "link", "set", "eth0", "up")
+        run("ip", "-n", space, "link", "set", "lo", "up")
+        node.host = f"10.77.0.{number}"
+        node.prefix = ("ip", "netns", "exec", space)
+        self._ports[node.name] = port
+
+    def cut(self, sender: LocalNode, receiver: LocalNode) -> None:
+        """Let nothing pass from one node to another."""
+        ends = ("iifname", self._ports[sender.name], "oifname", self._ports[receiver.name])
+        run("nft", "add", "rule", "bridge", "lab", "cuts", *ends, "drop")
+
+    def heal(self) -> None:
+        """Let everything pass."""
+        run("nft", "flush", "chain", "bridge", "lab", "cuts")
+
+    def close(self) -> None:
+        """Remove the namespaces; the bridge goes with this process's own."""
+        for number in range(1, len(self._ports) + 1):
+            with suppress(RuntimeError):
+                run("ip", "netns", "delete", f"fault-{os.getpid()}-{number}")
+
+
 class Lab(LocalCluster):
     """The cluster, and what can be done to its nodes."""
 
-    def __init__(self, root: Path, *, disks: bool = False) -> None:
-        """Keep everything under `root`; with `disks`, each node on an ext4 of its own."""
+    def __init__(self, root: Path, *, disks: bool = False, net: Net | None = None) -> None:
+        """Keep everything under `root`.
+
+        Args:
+            root: A new directory.
+            disks: Whether each node is on an ext4 of its own.
+            net: Where each node has a network namespace of its own; None for loopback.
+        """
         super().__init__(root)
+        self.net = net
         os.environ["IPFS_CLUSTER_NODE_RAFT_SNAPSHOT_ENTRIES"] = RAFT_SNAPSHOT_ENTRIES
         self._disks = disks
         self._mounted: set[str] = set()
@@ -35,6 +90,8 @@ class Lab(LocalCluster):
     def make_node(self, name: str) -> LocalNode:
         """Say where a node lives; its disk is made."""
         node = super().make_node(name)
+        if self.net is not None:
+            self.net.add(node)
         if self._disks:
             image = self.root / f"{name}.img"
             with image.open("wb") as file:
@@ -85,3 +142,5 @@ class Lab(LocalCluster):
             if node.name in self._mounted:
                 with suppress(RuntimeError):
                     self.unmount(node)
+        if self.net is not None:
+            self.net.close()

@@ -13,6 +13,8 @@ from typing import Final
 from ipfs_cluster_node.cli.local_cluster import LocalNode
 from scripts.lib.fault.lab import Lab, run
 
+Pairs = Callable[[LocalNode, list[LocalNode]], list[tuple[LocalNode, LocalNode]]]
+"""Who does not reach whom, given the victim and the others."""
 FAKETIME: Final = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
 
 
@@ -158,6 +160,44 @@ async def clock(scene: Scene) -> None:
         await asyncio.sleep(2)
 
 
+async def cut(scene: Scene) -> None:
+    """R10: one node, the leader in half the cases, is cut off for 6 s."""
+    await _cuts(scene, lambda node, others: [p for o in others for p in ((node, o), (o, node))])
+
+
+async def oneway(scene: Scene) -> None:
+    """R11: a node hears nobody, or nobody hears it, for 6 s."""
+
+    def pairs(node: LocalNode, others: list[LocalNode]) -> list[tuple[LocalNode, LocalNode]]:
+        deaf = scene.rng.random() < 0.5
+        return [(o, node) if deaf else (node, o) for o in others]
+
+    await _cuts(scene, pairs)
+
+
+async def partial(scene: Scene) -> None:
+    """R12: two nodes do not hear each other, the third hears both, for 6 s."""
+
+    def pairs(node: LocalNode, others: list[LocalNode]) -> list[tuple[LocalNode, LocalNode]]:
+        other = scene.rng.choice(others)
+        return [(node, other), (other, node)]
+
+    await _cuts(scene, pairs)
+
+
+async def _cuts(scene: Scene, pairs: Pairs) -> None:
+    net = scene.lab.net
+    assert net is not None
+    while scene.goes_on:
+        node = await scene.victim()
+        scene.note_fault()
+        for sender, receiver in pairs(node, [n for n in scene.lab.nodes if n is not node]):
+            net.cut(sender, receiver)
+        await asyncio.sleep(6)
+        net.heal()
+        await asyncio.sleep(3)
+
+
 async def _each(scene: Scene, act: Callable[[LocalNode, int], Awaitable[None]]) -> None:
     while scene.goes_on:
         node = await scene.victim()
@@ -224,5 +264,9 @@ SCENARIOS: Final = {
     "diskerror": diskerror,
     "slowdisk": slowdisk,
     "clock": clock,
+    "cut": cut,
+    "oneway": oneway,
+    "partial": partial,
 }
+NEED_NET: Final = frozenset({"cut", "oneway", "partial"})
 NEED_DISKS: Final = frozenset({"powerloss", "diskfull"})
