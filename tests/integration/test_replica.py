@@ -144,15 +144,14 @@ async def test_h15_writes_at_a_leader_that_loses_its_majority_are_answered(tmp_p
         for host in cluster.hosts.values():
             if host is not leader:
                 await host.stop()
+        proposals = []
         async with asyncio.timeout(5):
-            answers = await asyncio.gather(
-                *(leader.replica.propose(str(n).encode()) for n in range(3)),
-                return_exceptions=True,
-            )
-        assert {getattr(answer, "reason", answer) for answer in answers} <= {
-            Reason.UNKNOWN_OUTCOME,
-            Reason.NO_LEADER,
-        }
+            for n in range(3):  # The first is under way, and the others wait for it.
+                proposals.append(asyncio.create_task(leader.replica.propose(str(n).encode())))
+                await asyncio.sleep(0.05)
+            answers = await asyncio.gather(*proposals, return_exceptions=True)
+        reasons = [getattr(answer, "reason", answer) for answer in answers]
+        assert reasons == [Reason.UNKNOWN_OUTCOME, Reason.NO_LEADER, Reason.NO_LEADER]
 
 
 @pytest.mark.asyncio
