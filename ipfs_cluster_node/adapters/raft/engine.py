@@ -2,8 +2,10 @@
 
 Who drives it calls, in this order: `receive` for what came; `begin_step`; `Step.write` (which
 blocks: in a thread); `end_step`, which gives out the messages and results that depended on it. So
-nothing leaves before what it depends on is durable (raft hazard H7). The replica drives it in a
-task, the simulation with a clock, a network and a disk of its own.
+nothing leaves before what it depends on is durable (raft hazard H7). A leader's entries depend on
+nothing of this step: `Step.appends` may leave while its own disk still writes them, since it counts
+itself only with the next tick, after the write. The replica drives it in a task, the simulation
+with a clock, a network and a disk of its own.
 """
 
 import logging
@@ -86,12 +88,18 @@ def stored_voter(disk: Disk) -> VoterId | None:
     return None if name is None else VoterId(name.decode("ascii"))
 
 
+Outbox = list[tuple[VoterId, pb.RaftMessage]]
+"""To whom, and what."""
+
+
 @dataclass(slots=True)
 class Step:
     """What must be durable before the step ends."""
 
     journal: SegmentedJournal
     pending: Pending | None
+    appends: Outbox
+    """A leader's entries, to be sent at once."""
 
     def write(self) -> None:
         """Write and sync; blocks.
@@ -295,9 +303,9 @@ class Engine:
                 self.raft._applyCommand(entry, None, REGULAR[0])
                 self.raft.tick()
         pending = self.journal.take_pending() if self.journal.dirty else None
-        return Step(self.journal, pending)
+        return Step(self.journal, pending, self.raft.out.take_appends())
 
-    def end_step(self) -> list[tuple[VoterId, pb.RaftMessage]]:
+    def end_step(self) -> Outbox:
         """All is durable: tell the results, and return the messages to send."""
         outbox, self.raft.out.outbox = self.raft.out.outbox, []
         for _, message in outbox:

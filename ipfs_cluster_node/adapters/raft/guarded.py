@@ -151,6 +151,15 @@ class OutTransport(Transport):  # type: ignore[misc]  # PySyncObj has no types.
             self.post(VoterId(node.id), encoded)
         return True
 
+    def take_appends(self) -> list[tuple[VoterId, pb.RaftMessage]]:
+        """Take a leader's entries out of the queue: they wait for no sync."""
+        appends = [each for each in self.outbox if each[1].WhichOneof("kind") == "append_entries"]
+        if appends:
+            self.outbox = [
+                each for each in self.outbox if each[1].WhichOneof("kind") != "append_entries"
+            ]
+        return appends
+
     def post(self, voter: VoterId, message: pb.RaftMessage) -> None:
         """Queue a message of our own."""
         self.outbox.append((voter, message))

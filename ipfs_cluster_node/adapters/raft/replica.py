@@ -278,6 +278,8 @@ class Replica:
         self._inbox_bytes -= taken
         self._inbox_has_room.set()
         step = self.engine.begin_step()
+        for peer, message in step.appends:
+            self._link(peer).send(message)
         if step.pending is not None:
             await asyncio.to_thread(step.write)
         for peer, message in self.engine.end_step():

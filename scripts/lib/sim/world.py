@@ -217,6 +217,8 @@ class World:
             except OSError:
                 self._fail(node)
                 return
+        for peer, message in node.step.appends:
+            self._send(node.voter, peer, message)
         if node.step.pending is None:
             self._end_step(node, life)
         else:
