@@ -3,13 +3,13 @@
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Final, TypeVar
 
 import grpc
 
 from ipfs_cluster_node.adapters.net.tls import ClientTls, open_channel
-from ipfs_cluster_node.codec.errors import error_from_rpc
+from ipfs_cluster_node.codec.errors import error_from_rpc, is_being_cancelled
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.services.context import CONSISTENCY_KEY
@@ -134,9 +134,7 @@ class Connection:
             except ClusterError as cluster_error:
                 error = cluster_error
             except (asyncio.CancelledError, asyncio.InvalidStateError, grpc.aio.UsageError):
-                # gRPC raises these where a call ends under a writer's hands.
-                task = asyncio.current_task()
-                if task is None or task.cancelling():
+                if is_being_cancelled():
                     raise
                 error = ClusterError(Reason.UNREACHABLE, "the connection broke")
             if error.reason not in RETRIED:
@@ -183,3 +181,31 @@ class Connection:
         """Close every channel."""
         channels, self._channels = list(self._channels.values()), {}
         await asyncio.gather(*(channel.close() for channel in channels))
+
+
+async def send_all(call: Any, requests: AsyncIterator[Any]) -> Any:
+    """Write every request to a client-streaming call, and return its answer.
+
+    Written here, not by gRPC from an iterator: it would hide what fails in the iterator, and could
+    take half of it for the whole.
+
+    Raises:
+        ClusterError: What the call was answered with; UNREACHABLE if the connection broke.
+        Exception: What `requests` raised; the call is cancelled then.
+    """
+    try:
+        try:
+            async for request in requests:
+                await call.write(request)
+            await call.done_writing()
+        except asyncio.InvalidStateError:
+            pass  # It is over already; the call says why.
+        return await call
+    except grpc.aio.AioRpcError as error:
+        raise error_from_rpc(error) from error
+    except asyncio.CancelledError as error:
+        if is_being_cancelled():
+            raise
+        raise ClusterError(Reason.UNREACHABLE, "the connection broke") from error
+    finally:
+        call.cancel()

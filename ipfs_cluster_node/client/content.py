@@ -4,14 +4,14 @@ import asyncio
 import os
 import secrets
 import stat
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final
 
 import grpc
 
-from ipfs_cluster_node.client.connection import Connection
+from ipfs_cluster_node.client.connection import Connection, send_all
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.v1 import content_pb2 as pb
 from ipfs_cluster_node.v1.content_pb2_grpc import ContentServiceStub
@@ -56,20 +56,16 @@ async def upload(
         )
     request_id = secrets.token_hex(12)
 
-    async def write(call: grpc.aio.StreamUnaryCall[Any, Any], file: BinaryIO) -> None:
+    async def requests(file: BinaryIO) -> AsyncIterator[pb.AddContentRequest]:
         size_bytes = os.fstat(file.fileno()).st_size
         header = pb.AddContentHeader(request_id=request_id, name=name, size_bytes=size_bytes)
-        try:
-            await call.write(pb.AddContentRequest(header=header))
-            done = 0
-            on_progress(0)
-            while data := await asyncio.to_thread(file.read, PIECE_BYTES):
-                await call.write(pb.AddContentRequest(data=data))
-                done += len(data)
-                on_progress(done)
-            await call.done_writing()
-        except asyncio.InvalidStateError:
-            pass  # It is over already; the call says why.
+        yield pb.AddContentRequest(header=header)
+        done = 0
+        on_progress(0)
+        while data := await asyncio.to_thread(file.read, PIECE_BYTES):
+            yield pb.AddContentRequest(data=data)
+            done += len(data)
+            on_progress(done)
 
     async def send(channel: grpc.aio.Channel, seconds: float) -> AddedContent:
         # Asked first: a refusal while bytes are still being sent can get lost in gRPC.
@@ -87,11 +83,7 @@ async def upload(
             )
         with path.open("rb") as file:
             call = ContentServiceStub(channel).AddContent(timeout=seconds)
-            try:
-                await write(call, file)
-                added = await call
-            finally:
-                call.cancel()  # Where the file failed, half of it must not be taken for the whole.
+            added = await send_all(call, requests(file))
         return AddedContent(added.cid, added.size_bytes, tuple(added.holder_node_ids))
 
     return await connection.following(send, timeout=timeout)

@@ -1,5 +1,6 @@
 """`ClusterError` to a gRPC status with details, and back. Shared by servers and clients."""
 
+import asyncio
 from datetime import timedelta
 from typing import Final
 
@@ -135,3 +136,13 @@ def _pack(message: ErrorInfo | RetryInfo | BadRequest) -> Any:
     packed = Any()
     packed.Pack(message)
     return packed
+
+
+def is_being_cancelled() -> bool:
+    """Whether the running task is being cancelled.
+
+    gRPC raises CancelledError as well where a call ends under a writer's hands; then it is not, and
+    the connection broke.
+    """
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

@@ -5,13 +5,14 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
 import grpc
 
 from ipfs_cluster_node.adapters.content.blockstore import BlockStore
 from ipfs_cluster_node.adapters.content.fetch import BlockSource, fetch
 from ipfs_cluster_node.adapters.content.files import add, is_complete, read, walk
+from ipfs_cluster_node.client.connection import send_all
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.core.commands import AddContent
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -133,38 +134,17 @@ class Contents:
         if channel is None:
             raise ClusterError(Reason.UNREACHABLE, "no address of it is known")
 
-        # Written here, not by gRPC from an iterator: what fails on the way must be seen.
-        call = ContentServiceStub(channel).PutBlocks(timeout=COPY_SECONDS_MAX)
-        try:
+        async def requests() -> AsyncIterator[pb.PutBlocksRequest]:
             async for cid in walk(root, self.store):
                 data = await asyncio.to_thread(self.store.get, cid)
                 if data is None:
                     raise ClusterError(
                         Reason.CONTENT_NOT_FOUND, f"block {cid} is lost here; send the file again"
                     )
-                await call.write(pb.PutBlocksRequest(cid=cid.binary, data=data))
-            await call.done_writing()
-            await call
-        except asyncio.InvalidStateError:
-            await self._copy_refused(call)
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            raise ClusterError(Reason.UNREACHABLE, "the connection broke") from error
-        except grpc.aio.AioRpcError as error:
-            raise error_from_rpc(error) from error
-        finally:
-            call.cancel()
+                yield pb.PutBlocksRequest(cid=cid.binary, data=data)
 
-    @staticmethod
-    async def _copy_refused(call: grpc.aio.StreamUnaryCall[Any, Any]) -> None:
-        """The call was over before all was written: it says why."""
-        try:
-            await call
-        except grpc.aio.AioRpcError as error:
-            raise error_from_rpc(error) from error
-        raise ClusterError(Reason.INTERNAL, "the master ended the copy before its end")
+        call = ContentServiceStub(channel).PutBlocks(timeout=COPY_SECONDS_MAX)
+        await send_all(call, requests())
 
     async def get_content(self, cid: str, *, offset: int, length: int) -> AsyncIterator[bytes]:
         """Read a file, fetching what is not here from its holders first."""

@@ -327,18 +327,18 @@ class Worker:
             except ClusterError as error:
                 if error.reason is not Reason.CONTENT_NOT_FOUND:
                     raise
-                # A block was here, and damaged: it is moved aside now, and had anew.
-                await self._fetch(cid)
+                # A block was here, and damaged; where one is, others may be.
+                await self._fetch(cid, check=True)
                 await materialize(cid, self._contents.store, path)
             inputs[name] = InputFile(path=path, cid=str(cid), format=file_format)
         return inputs
 
-    async def _fetch(self, cid: Cid) -> None:
+    async def _fetch(self, cid: Cid, *, check: bool = False) -> None:
         async def from_holders(channel: grpc.aio.Channel, seconds: float) -> list[BlockSource]:
             return await self._sources(channel, cid, seconds)
 
         sources = await self._uplink.connection.following(from_holders, timeout=STAT_SECONDS_MAX)
-        await fetch(cid, store=self._contents.store, sources=sources)
+        await fetch(cid, store=self._contents.store, sources=sources, check=check)
 
     async def _sources(
         self, channel: grpc.aio.Channel, cid: Cid, seconds: float

@@ -215,6 +215,16 @@ async def test_a_damaged_node_block_here_is_fetched_anew_by_the_next_try(tmp_pat
 
 
 @pytest.mark.asyncio
+async def test_every_damaged_block_is_fetched_anew_if_they_are_checked(tmp_path: Path) -> None:
+    store = BlockStore(tmp_path)
+    await fetch(ROOT, store=store, sources=[MemorySource("whole", BLOCKS)])
+    for path in tmp_path.glob("??/b*"):
+        path.write_bytes(b"damaged")
+    await fetch(ROOT, store=store, sources=[MemorySource("whole", BLOCKS)], check=True)
+    assert await read_all(ROOT, store) == DATA
+
+
+@pytest.mark.asyncio
 async def test_two_fetches_at_once_of_one_file(tmp_path: Path) -> None:
     store = BlockStore(tmp_path)
     sources = [MemorySource("a", BLOCKS)]

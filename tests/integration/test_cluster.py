@@ -56,6 +56,27 @@ async def test_sql_over_a_file_gives_the_rows_that_duckdb_gives(
 
 
 @pytest.mark.asyncio
+async def test_a_worker_whose_copy_is_damaged_gets_the_file_anew(
+    client: Client, cluster: LocalCluster, tmp_path: Path
+) -> None:
+    path = tmp_path / "numbers.csv"
+    path.write_text("a\n" + "".join(f"{n}\n" for n in range(50_000)))
+    added = await client.add_content(path)
+    sql = {"sql": "SELECT sum(a) FROM input"}
+    for _ in range(2):
+        tasks = [
+            await run_task(client, "data_processing", sql, inputs=[("input", added.cid)])
+            for _ in range(3)
+        ]
+        assert {task.result.data for task in tasks if task.result is not None} != set()
+        assert all(task.result is not None for task in tasks), [t.failure for t in tasks]
+        for node in cluster.nodes:
+            if node.role == "worker":
+                for block in node.home.content.glob("??/b*"):
+                    block.write_bytes(b"damaged")
+
+
+@pytest.mark.asyncio
 async def test_the_seeds_payload_names_its_input_by_cid(client: Client, tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text("a\n1\n2\n")

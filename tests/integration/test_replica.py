@@ -207,3 +207,22 @@ async def test_a_link_that_fails_in_whatever_way_is_made_anew(
             for host in cluster.hosts.values():
                 for each, _ in host.replica._links.values():
                     await each.up.wait()
+
+
+@pytest.mark.asyncio
+async def test_leadership_is_handed_over_to_who_was_named(tmp_path: Path) -> None:
+    async with ReplicaCluster(tmp_path, 3) as cluster:
+        leader = await cluster.leader()
+        await leader.replica.propose(b"before")
+        target = next(h for h in cluster.hosts.values() if h is not leader)
+        await leader.replica.transfer_leadership(target.voter)
+        assert (await cluster.leader(but=leader.node_id)) is target
+        await target.replica.propose(b"after")
+        await cluster.until_equal(2)
+        assert leader.machine.commands == ["before", "after"]
+        with pytest.raises(ClusterError) as caught:
+            await target.replica.transfer_leadership(target.voter)
+        assert caught.value.reason is Reason.MEMBER_NOT_FOUND
+        with pytest.raises(ClusterError) as caught:
+            await target.replica.remove_voter(target.voter)
+        assert caught.value.reason is Reason.QUORUM_AT_RISK

@@ -8,12 +8,14 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
+import duckdb
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import pytest_asyncio
 
+from ipfs_cluster_node.adapters.worker.builtin import data_processing
 from ipfs_cluster_node.adapters.worker.pool import (
     Attempt,
     AttemptFailed,
@@ -23,6 +25,7 @@ from ipfs_cluster_node.adapters.worker.pool import (
 )
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.ids import TaskId
+from ipfs_cluster_node.tasks import TaskError
 
 MARK = ("TZ", f"worker-test-{os.getpid()}")
 """In the environment of every process of these tests, and of no other."""
@@ -232,3 +235,13 @@ async def test_values_without_a_json_form_are_written_as_documented(
     assert json.loads(done.data)["rows"] == [
         ["NaN", "9007199254740993", "1.50", "2020-02-01", "YWI=", {"k": [1, 2]}, None]
     ]
+
+
+def test_a_result_without_end_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_processing, "RESULT_FILE_BYTES_MAX", 100_000)
+    with duckdb.connect() as connection:
+        [statement] = connection.extract_statements("SELECT random() FROM range(10000000)")
+        with pytest.raises(TaskError) as caught:
+            data_processing._run(connection, statement, tmp_path / "result.parquet")
+    assert caught.value.reason is Reason.SQL_FAILED
+    assert "select less" in str(caught.value)

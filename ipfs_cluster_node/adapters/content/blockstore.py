@@ -50,22 +50,20 @@ class BlockStore:
         """Whether the block is here; its bytes are checked when they are read."""
         return self._path(cid).is_file()
 
+    def holds(self, cid: Cid) -> bool:
+        """Whether the block is here and whole; reads it."""
+        return self.get(cid) is not None
+
     def get(self, cid: Cid) -> bytes | None:
         """Read a block; None if it is absent or damaged. A damaged one is moved aside."""
         path = self._path(cid)
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            return None
-        if cid.matches(data):
+        data = _read(path)
+        if data is None or cid.matches(data):
             return data
         with self._lock:
             # Another thread may have moved it aside, and a third stored it anew.
-            try:
-                data = path.read_bytes()
-            except FileNotFoundError:
-                return None
-            if cid.matches(data):
+            data = _read(path)
+            if data is None or cid.matches(data):
                 return data
             log.error("damaged block moved aside", extra={"cid": str(cid)})
             path.rename(path.with_suffix(".damaged"))
@@ -136,7 +134,7 @@ class Batch:
             if self._dropped or block.cid in self._written:
                 return
             target = self._path_of(block.cid)
-            if _holds(target, block):
+            if _read(target) == block.data:  # What is damaged is written anew.
                 # Perhaps another batch renamed it just now, and has not synced its name yet.
                 self._unsure.update((target.parent, target.parent.parent))
                 return
@@ -189,12 +187,11 @@ class Batch:
             self._written.clear()
 
 
-def _holds(path: Path, block: Block) -> bool:
-    """Whether a file has exactly a block's bytes: what is damaged is written anew."""
+def _read(path: Path) -> bytes | None:
     try:
-        return path.stat().st_size == len(block.data) and path.read_bytes() == block.data
+        return path.read_bytes()
     except FileNotFoundError:
-        return False
+        return None
 
 
 def _sync(path: Path) -> None:

@@ -45,8 +45,11 @@ async def fetch(
     store: BlockStore,
     sources: Sequence[BlockSource],
     on_progress: Callable[[int], None] = lambda _done: None,
+    check: bool = False,
 ) -> int:
     """Fetch what is missing of a file; durable when this returns.
+
+    With `check` the blocks that are here are read, and those that are damaged are fetched as well.
 
     A source that sends a wrong block is not asked again; one that lacks a block, or breaks off, is
     passed over for the rest. Blocks that came are kept, so another call goes on from there.
@@ -58,7 +61,7 @@ async def fetch(
         ClusterError: CONTENT_NOT_FOUND, naming who was asked; UNREACHABLE, if one of them could not
             be asked; those of `decode_node`.
     """
-    fetcher = _Fetcher(root, store, list(sources), on_progress)
+    fetcher = _Fetcher(root, store, list(sources), on_progress, check=check)
     with store.batch() as batch:
         await fetcher.run(batch)
         await asyncio.to_thread(batch.flush)
@@ -84,7 +87,10 @@ class _Fetcher:
         store: BlockStore,
         sources: list[BlockSource],
         on_progress: Callable[[int], None],
+        *,
+        check: bool,
     ) -> None:
+        self._holds = store.holds if check else store.has
         self._root = root
         self._store = store
         self._sources = sources
@@ -99,7 +105,7 @@ class _Fetcher:
         walk = Walk(self._root)
         while window := walk.take(REQUEST_BLOCKS_MAX):
             missing = [
-                part for part in window if not await asyncio.to_thread(self._store.has, part.cid)
+                part for part in window if not await asyncio.to_thread(self._holds, part.cid)
             ]
             inner = await self._fetch(missing, batch)
             for part in reversed(window):

@@ -53,6 +53,11 @@ class Elections:
 
     # As one who would campaign.
 
+    @property
+    def asks(self) -> bool:
+        """Whether this node has asked, and neither won nor heard a leader since."""
+        return bool(self._granted)
+
     def begin_pre_vote(self) -> int:
         """Begin to ask; returns the number of this asking."""
         self._round += 1

@@ -296,6 +296,8 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
         elif self._SyncObj__raftElectionDeadline < moment and not self._campaigns:
             pause = PRE_VOTE_RETRY_MIN * self._timeout_min * (1 + _chance())
             self._SyncObj__raftElectionDeadline = moment + pause
+            if not self.elections.asks:  # Once, however long it lasts.
+                log.info("no leader is heard, asks for votes", extra={"term": self._getTerm()})
             last = self._journal.last_index
             ask = pb.RaftMessage(
                 term=self._getTerm(),
@@ -304,10 +306,6 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
                     last_log_term=self._journal.term_at(last) or 0,
                     round=self.elections.begin_pre_vote(),
                 ),
-            )
-            log.info(
-                "no leader is heard, asks for votes",
-                extra={"term": self._getTerm(), "round": ask.pre_vote.round},
             )
             for voter in sorted(self.others):
                 self.out.post(voter, ask)

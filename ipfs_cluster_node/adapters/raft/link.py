@@ -10,6 +10,7 @@ from typing import Final
 import grpc
 
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
+from ipfs_cluster_node.codec.errors import is_being_cancelled
 from ipfs_cluster_node.core.ids import NodeId, VoterId, node_id_of_voter
 from ipfs_cluster_node.v1 import raft_pb2 as pb
 from ipfs_cluster_node.v1.raft_pb2_grpc import RaftServiceStub
@@ -70,9 +71,7 @@ class Link:
                 if await self._connect_and_send():
                     delay = RECONNECT_DELAY_MIN_SECONDS
             except asyncio.CancelledError as error:
-                # gRPC raises it as well, where a call ends under a writer's hands.
-                task = asyncio.current_task()
-                if task is None or task.cancelling():
+                if is_being_cancelled():
                     raise
                 log.debug("raft link broke", extra={"peer": self._peer, "error": repr(error)})
             except Exception as error:

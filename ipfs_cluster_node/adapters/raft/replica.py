@@ -229,11 +229,10 @@ class Replica:
     def _check_removal(self, voter: VoterId) -> None:
         left = self.voters - {voter}
         connected = 1 + sum(1 for v in left if v in self._links and self._links[v][0].up.is_set())
-        if voter == self.voter or not left or 2 * connected <= len(left):
+        if voter != self.voter and 2 * connected <= len(left):  # The engine refuses its own.
             raise ClusterError(
                 Reason.QUORUM_AT_RISK,
-                f"without it {connected} of {len(left)} masters would be connected, or it leads; "
-                "start the others, or let another lead first",
+                f"without it {connected} of {len(left)} masters would be connected; start them",
             )
 
     def _check(self) -> None:

@@ -12,10 +12,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from ipfs_cluster_node.cli.local_cluster import LocalNode
 from ipfs_cluster_node.client.client import Client
+from ipfs_cluster_node.config.profiles import ProfileEndpoint
 from scripts.lib.fault.lab import Lab, Net
 from scripts.lib.fault.linearizable import violations
 from scripts.lib.fault.scenarios import NEED_DISKS, NEED_NET, SCENARIOS, Scene
@@ -85,23 +88,14 @@ async def _differences(lab: Lab) -> list[str]:
         wanted = {e.key: e.value for e in await client.get_config()}
     deadline = time.monotonic() + EQUAL_SECONDS_MAX
     while True:
-        wrong = [n.name for n in lab.nodes if await _settings_of(lab, n.address) != wanted]
+        wrong = [n.name for n in lab.nodes if await _settings_of(lab, n) != wanted]
         if not wrong or time.monotonic() > deadline:
             return [f"{name} has another state than the leader" for name in wrong]
         await asyncio.sleep(0.2)
 
 
-async def _settings_of(lab: Lab, address: str) -> dict[str, str]:
-    endpoints = tuple(e for e in lab.profile.endpoints if e.address == address)
-    node = next(n for n in lab.nodes if n.address == address)
-    if not endpoints:
-        endpoints = (type(lab.profile.endpoints[0])(address, node.node_id),)
-    profile = type(lab.profile)(
-        endpoints=endpoints,
-        ca=lab.profile.ca,
-        certificate=lab.profile.certificate,
-        key=lab.profile.key,
-    )
+async def _settings_of(lab: Lab, node: LocalNode) -> dict[str, str]:
+    profile = replace(lab.profile, endpoints=(ProfileEndpoint(node.address, node.node_id),))
     async with Client.from_settings(profile, stale=True) as client:
         return {e.key: e.value for e in await client.get_config()}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
+from ipfs_cluster_node.config.home import Home
 
 DISK_MIB: Final = 64
 RAFT_SNAPSHOT_ENTRIES: Final = "200"
@@ -106,7 +107,7 @@ class Lab(LocalCluster):
         place.mkdir(exist_ok=True)
         run("mount", "-o", "loop,commit=300", str(self.root / f"{node.name}.img"), str(place))
         self._mounted.add(node.name)
-        node.home = type(node.home)(place / "home")
+        node.home = Home(place / "home")
 
     def unmount(self, node: LocalNode) -> None:
         """Unmount a node's disk."""

@@ -1,0 +1,239 @@
+"""Takes each guard of docs/consensus.md out of a copy of the project: its test must go red."""
+# ruff: noqa: E501  # Code as it stands in its file.
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[2]
+RAFT: Final = "ipfs_cluster_node/adapters/raft"
+COPIED: Final = ("ipfs_cluster_node", "tests", "scripts", "pyproject.toml")
+GUARDS: Final = [
+    (
+        "H1 strip",
+        "guarded.py",
+        "            if journal.term_at(index) == term:\n                verified = index\n                continue\n",
+        "",
+        "h1",
+    ),
+    (
+        "H1 committed",
+        "guarded.py",
+        '            if index <= self.commit_index:\n                raise ConsensusViolationError(f"{COMMITTED_TRUNCATION} at index {index}")\n',
+        "",
+        "h1",
+    ),
+    (
+        "H2 term",
+        "guarded.py",
+        'case "next_node_idx" if term == newest and self.leads:',
+        'case "next_node_idx" if self.leads:',
+        "h2",
+    ),
+    (
+        "H2 stranger",
+        "guarded.py",
+        "if kind in COUNTED and sender not in self.others and not learns:",
+        "if False:",
+        "h2 or h4 or h22 or h14",
+    ),
+    (
+        "H3 verified",
+        "guarded.py",
+        '            message = {**message, "next_node_idx": self.verified_next}\n',
+        "",
+        "h3",
+    ),
+    (
+        "H4 votes",
+        "guarded.py",
+        "        if sender not in self._votes[1]:\n",
+        "        if True:\n",
+        "h4",
+    ),
+    (
+        "H5 commit",
+        "guarded.py",
+        'self.out._onMessageReceived(node, {**message, "commit_index": 0})\n            heard',
+        "self.out._onMessageReceived(node, message)\n            heard",
+        "h5",
+    ),
+    (
+        "H6 ack",
+        "guarded.py",
+        "                return True  # Only a verified append is acknowledged (H3, H6).\n",
+        '                self.verified_next = message["next_node_idx"]\n',
+        "h6",
+    ),
+    (
+        "H7 commit",
+        "journal.py",
+        "        return self._entries[0][1]\n\n    def setCurrentTerm",
+        "        return self._entries[-1][1]\n\n    def setCurrentTerm",
+        "h7",
+    ),
+    (
+        "H7 frame",
+        "journal.py",
+        "    return records if _crc(salt, number, records) == crc else None",
+        "    return records",
+        "journal",
+    ),
+    (
+        "H10",
+        "snapshot.py",
+        "    if zlib.crc32(data[len(MAGIC) + 4 :]) != crc:",
+        "    if False:",
+        "snapshot",
+    ),
+    (
+        "H12",
+        "guarded.py",
+        "            and self.commit_index >= self._journal.last_change_index()\n",
+        "",
+        "h12",
+    ),
+    (
+        "H12 queued",
+        "guarded.py",
+        "            self._queued_change is None\n            and noop",
+        "            noop",
+        "h12",
+    ),
+    (
+        "H13",
+        "guarded.py",
+        "leaderFallbackTimeout=1.5 * self._timeout_min",
+        "leaderFallbackTimeout=30.0",
+        "h13",
+    ),
+    (
+        "H14 prevote",
+        "guarded.py",
+        "        elif self._SyncObj__raftElectionDeadline < moment and not self._campaigns:",
+        "        elif False:",
+        "h14",
+    ),
+    (
+        "H14 sticky",
+        "guarded.py",
+        'case "request_vote" if message["transfer"] or not self._is_led():',
+        'case "request_vote":',
+        "h14",
+    ),
+    (
+        "H14 stale",
+        "guarded.py",
+        "            self.out.post(sender, pb.RaftMessage(term=newest, stale_term=pb.StaleTerm()))\n",
+        "",
+        "h14",
+    ),
+    ("H17 pickle", "guarded.py", "pysyncobj.syncobj.pickle = _NoPickle\n", "", "h17"),
+    ("H21", "guarded.py", "        if self._voter not in voters:\n", "        if False:\n", "h21"),
+    (
+        "H23",
+        "link.py",
+        "            except Exception as error:",
+        "            except OSError as error:",
+        "whatever",
+    ),
+    (
+        "H24",
+        "guarded.py",
+        "            next_index[node] = max(before, next_index.get(node, 0))\n",
+        "            pass\n",
+        "h24",
+    ),
+    (
+        "snap needed",
+        "guarded.py",
+        "        self._SyncObj__raftNextIndex[node] = self._journal.last_index + 1\n        self._on",
+        "        self._on",
+        "snapshot_is_told",
+    ),
+    (
+        "H11",
+        "engine.py",
+        "        except Exception:\n            # Raised",
+        "        except ZeroDivisionError:\n            # Raised",
+        "raising_apply",
+    ),
+    (
+        "H15 batch",
+        "proposals.py",
+        "        if self._batch and not (leads and self._batch_term == term):",
+        "        if False:",
+        "h15",
+    ),
+    (
+        "H15 waiting",
+        "proposals.py",
+        "        if not leads:\n            lost",
+        "        if False:\n            lost",
+        "h15",
+    ),
+    (
+        "H18 rebase",
+        "journal.py",
+        "        if self.term_at(index) == term:\n            self.trim(index, voters)\n            return\n",
+        "",
+        "installed_snapshot",
+    ),
+]
+"""Hazard, file, what is there, what is put in its place, and which tests must see it."""
+
+
+def is_missed(copy: Path, file: str, there: str, instead: str, tests: str) -> bool:
+    """Whether a test fails once a guard is gone.
+
+    Raises:
+        ValueError: The guard is not in the file as it is written here.
+    """
+    path = copy / RAFT / file
+    source = path.read_text()
+    if source.count(there) != 1:
+        raise ValueError(f"{file} has changed: {there.strip().splitlines()[0]!r} is not there once")
+    path.write_text(source.replace(there, instead))
+    try:
+        options = ("-q", "-x", "--timeout", "30", "-p", "no:randomly", "-p", "no:cacheprovider")
+        where = ("tests/raft", "tests/integration/test_replica.py")
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", *options, *where, "-k", tests],
+            cwd=copy,
+            capture_output=True,
+            timeout=300,
+            check=False,
+        )
+    finally:
+        path.write_text(source)
+    return done.returncode == 1
+
+
+def main() -> int:
+    """Try the guards whose names begin as asked, or all."""
+    unseen = []
+    with tempfile.TemporaryDirectory() as directory:
+        copy = Path(directory)
+        for name in COPIED:
+            source = ROOT / name
+            if source.is_dir():
+                shutil.copytree(source, copy / name)
+            else:
+                shutil.copy(source, copy / name)
+        for hazard, *change in GUARDS:
+            if sys.argv[1:] and not hazard.startswith(tuple(sys.argv[1:])):
+                continue
+            missed = is_missed(copy, *change)
+            print(f"{'ok  ' if missed else 'FAIL'} {hazard}", flush=True)
+            if not missed:
+                unseen.append(hazard)
+    if unseen:
+        print(f"no test misses: {', '.join(unseen)}")
+    return 1 if unseen else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""Who is asked next, and what breaks under a writer's hands."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import grpc
+import pytest
+
+from ipfs_cluster_node.client.connection import Connection, send_all
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from tests.support.tls import enrol, make_ca
+
+Operation = Callable[[grpc.aio.Channel, float], Awaitable[str]]
+
+
+def connection() -> Connection:
+    return Connection([("127.0.0.1:1", None), ("127.0.0.1:2", None)], enrol(make_ca()).tls)
+
+
+def fails_first(fault: Callable[[], None]) -> Operation:
+    tried: list[bool] = []
+
+    async def operation(_channel: grpc.aio.Channel, _seconds: float) -> str:
+        if not tried:
+            tried.append(True)
+            fault()
+        return "done"
+
+    return operation
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "error", [asyncio.CancelledError(), asyncio.InvalidStateError(), grpc.aio.UsageError()]
+)
+async def test_what_grpc_raises_when_a_call_ends_is_a_broken_connection(
+    error: BaseException,
+) -> None:
+    def fault() -> None:
+        raise error
+
+    opened = connection()
+    assert await opened.following(fails_first(fault), timeout=5) == "done"
+    await opened.close()
+
+
+@pytest.mark.asyncio
+async def test_who_cancels_is_obeyed() -> None:
+    async def waits(_channel: grpc.aio.Channel, _seconds: float) -> None:
+        await asyncio.Event().wait()
+
+    opened = connection()
+    task = asyncio.create_task(opened.following(waits, timeout=5))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await opened.close()
+
+
+@pytest.mark.asyncio
+async def test_a_master_that_was_forgotten_meanwhile_is_no_fault() -> None:
+    opened = connection()
+
+    def fault() -> None:
+        opened.learn([("127.0.0.1:3", None)])
+        raise ClusterError(Reason.UNREACHABLE, "gone")
+
+    assert await opened.following(fails_first(fault), timeout=5) == "done"
+    await opened.close()
+
+
+class Call:
+    """A client-streaming call that is over after some writes."""
+
+    def __init__(self, writes_max: int, end: BaseException | str) -> None:
+        self.left, self.end, self.cancelled = writes_max, end, False
+
+    async def write(self, _request: object) -> None:
+        if not self.left:
+            raise asyncio.InvalidStateError
+        self.left -= 1
+
+    async def done_writing(self) -> None:
+        pass
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+    def __await__(self):  # type: ignore[no-untyped-def]
+        async def answer() -> str:
+            if isinstance(self.end, BaseException):
+                raise self.end
+            return self.end
+
+        return answer().__await__()
+
+
+async def requests(fails: Exception | None = None) -> AsyncIterator[int]:
+    yield 1
+    yield 2
+    if fails is not None:
+        raise fails
+
+
+@pytest.mark.asyncio
+async def test_a_call_that_is_over_early_says_why() -> None:
+    assert await send_all(Call(9, "ok"), requests()) == "ok"
+    with pytest.raises(ClusterError) as caught:
+        await send_all(Call(1, asyncio.CancelledError()), requests())
+    assert caught.value.reason is Reason.UNREACHABLE
+
+
+@pytest.mark.asyncio
+async def test_a_source_that_fails_is_seen_and_nothing_taken_for_the_whole() -> None:
+    call = Call(9, "ok")
+    with pytest.raises(OSError, match="the disk"):
+        await send_all(call, requests(OSError("the disk")))
+    assert call.cancelled
