@@ -167,6 +167,8 @@ def serve(
 
     Prints one line of JSON with `"event": "ready"` once it listens; the log goes to standard error.
     """
+    import uvloop
+
     from ipfs_cluster_node.cli.logs import set_up_logging
     from ipfs_cluster_node.node.memory import keep_memory_flat
 
@@ -177,7 +179,7 @@ def serve(
     flags = {"node.bind": bind, "node.enrolment_bind": enrolment_bind, "tasks.slots": slots}
     settings = load_settings(place.config, flags=flags)
     with place.lock():
-        asyncio.run(_serve(place, settings))
+        uvloop.run(_serve(place, settings))
     logging.shutdown()
 
 

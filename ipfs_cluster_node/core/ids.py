@@ -1,6 +1,7 @@
 """Typed ids and their grammar. A raw string is parsed once, where it enters."""
 
 import re
+from functools import lru_cache
 from typing import Final, NewType
 
 from ipfs_cluster_node.core.multiformats import (
@@ -19,6 +20,8 @@ VoterId = NewType("VoterId", str)
 """`<NodeId>.<incarnation>`: a voter that lost its log never comes back under its old name."""
 
 ID_CHARS_MAX: Final = 64
+CONVERSIONS_MAX: Final = 4096
+"""Remembered, since every call of a node asks for its own; base58 is slow."""
 NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """Names of tasks, task types, inputs, namespaces, nodes and clients, and request ids."""
 
@@ -64,11 +67,13 @@ def public_key_from_node_id(node_id: NodeId) -> bytes:
     return decoded[6:]
 
 
+@lru_cache(maxsize=CONVERSIONS_MAX)
 def node_id_from_did(did: Did) -> NodeId:
     """The PeerID of the key that `did` spells."""
     return node_id_from_public_key(public_key_from_did(did))
 
 
+@lru_cache(maxsize=CONVERSIONS_MAX)
 def did_from_node_id(node_id: NodeId) -> Did:
     """The DID of the key that `node_id` spells."""
     return did_from_public_key(public_key_from_node_id(node_id))

@@ -6,7 +6,7 @@ from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.node.machine import ClusterMachine
 from ipfs_cluster_node.node.peers import PeerBook
 from ipfs_cluster_node.services.context import JOINER, Caller, CallerClass
-from ipfs_cluster_node.services.interceptors import Context
+from ipfs_cluster_node.services.gate import Context
 
 TLS_VERSION = "TLSv1.3"
 

@@ -9,7 +9,7 @@ from typing import Final
 import grpc
 from grpc_health.v1 import health as grpc_health
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from ipfs_cluster_node import __version__
 from ipfs_cluster_node.adapters.content.blockstore import BlockStore
@@ -47,8 +47,8 @@ from ipfs_cluster_node.node.uplink import Uplink
 from ipfs_cluster_node.node.worker import Worker
 from ipfs_cluster_node.services.content import ContentServicer
 from ipfs_cluster_node.services.enrolment import EnrolmentServicer
+from ipfs_cluster_node.services.gate import Gate, Identify
 from ipfs_cluster_node.services.health import HealthServicer
-from ipfs_cluster_node.services.interceptors import Gate
 from ipfs_cluster_node.services.membership import MembershipServicer
 from ipfs_cluster_node.services.raft import RaftServicer
 from ipfs_cluster_node.services.state_delta import StateDeltaServicer
@@ -179,8 +179,8 @@ class Node:
         )
         self._standard_health = grpc_health.aio.HealthServicer()
         identify = MemberIdentification(machine=machine, peers=self._peers)
-        self._server = make_server([Gate(identify)])
-        self._register_services(self._server)
+        self._server = make_server()
+        self._server.add_generic_rpc_handlers((self._services(identify),))
         self._enrolment_server = (
             self._make_enrolment_server(self._files.ca) if self._files.ca is not None else None
         )
@@ -308,7 +308,9 @@ class Node:
             scratch=self._home.scratch,
         )
 
-    def _register_services(self, server: grpc.aio.Server) -> None:
+    def _services(self, identify: Identify) -> Gate:
+        gate = Gate(identify)
+        server = gate.as_server
         content_pb2_grpc.add_ContentServiceServicer_to_server(
             ContentServicer(self._contents, self._leadership), server
         )
@@ -333,21 +335,26 @@ class Node:
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._standard_health, server)
         names = [f"ipfs_cluster_node.v1.{name}" for name in SERVED]
-        reflection.enable_server_reflection(
-            (
-                *names,
-                health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
-                reflection.SERVICE_NAME,
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call]
+            reflection.aio.ReflectionServicer(
+                (
+                    *names,
+                    health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+                    reflection.SERVICE_NAME,
+                )
             ),
             server,
         )
+        return gate
 
     def _make_enrolment_server(self, ca: CertificateAuthority) -> grpc.aio.Server:
-        server = make_server([Gate(identify_joiner)])
+        gate = Gate(identify_joiner)
         enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(
-            EnrolmentServicer(Enrolment(ca, self._uplink.connection)), server
+            EnrolmentServicer(Enrolment(ca, self._uplink.connection)), gate.as_server
         )
-        health_pb2_grpc.add_HealthServicer_to_server(self._standard_health, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._standard_health, gate.as_server)
+        server = make_server()
+        server.add_generic_rpc_handlers((gate,))
         return server
 
     # Other nodes.

@@ -25,26 +25,26 @@ class ExchangeRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     HELLO_FIELD_NUMBER: _builtins.int
-    PART_FIELD_NUMBER: _builtins.int
+    FRAME_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___ExchangeHello:
         """First, and only first."""
 
     @_builtins.property
-    def part(self) -> Global___RaftMessagePart:
+    def frame(self) -> Global___RaftFrame:
         """A piece of a `RaftMessage`."""
 
     def __init__(
         self,
         *,
         hello: Global___ExchangeHello | None = ...,
-        part: Global___RaftMessagePart | None = ...,
+        frame: Global___RaftFrame | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello", "message", b"message", "part", b"part"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "hello", b"hello", "message", b"message"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello", "message", b"message", "part", b"part"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "hello", b"hello", "message", b"message"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "part"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "frame"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -57,16 +57,20 @@ class ExchangeResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     VOTER_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     voter: _builtins.str
     """The answering voter, `<PeerID>.<incarnation>`."""
+    epoch: _builtins.int
+    """Names this connection; chosen at random by the answering node. Every frame bears it."""
     def __init__(
         self,
         *,
         voter: _builtins.str = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["voter", b"voter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "voter", b"voter"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -95,13 +99,22 @@ class ExchangeHello(_message.Message):
 Global___ExchangeHello: _TypeAlias = ExchangeHello  # noqa: Y015
 
 @_typing.final
-class RaftMessagePart(_message.Message):
+class RaftFrame(_message.Message):
     """A piece of a message; pieces follow one another without anything between."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    EPOCH_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    CRC_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     LAST_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    """The connection's epoch."""
+    sequence: _builtins.int
+    """1 for the first frame of the connection, then one more for each."""
+    crc: _builtins.int
+    """CRC-32 of `epoch` and `sequence` (8 bytes each, little endian), `last` (1 byte) and `data`."""
     data: _builtins.bytes
     """Bytes of the encoded `RaftMessage`, at most 1 MiB."""
     last: _builtins.bool
@@ -109,16 +122,19 @@ class RaftMessagePart(_message.Message):
     def __init__(
         self,
         *,
+        epoch: _builtins.int = ...,
+        sequence: _builtins.int = ...,
+        crc: _builtins.int = ...,
         data: _builtins.bytes = ...,
         last: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "last", b"last"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["crc", b"crc", "data", b"data", "epoch", b"epoch", "last", b"last", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___RaftMessagePart: _TypeAlias = RaftMessagePart  # noqa: Y015
+Global___RaftFrame: _TypeAlias = RaftFrame  # noqa: Y015
 
 @_typing.final
 class RaftMessage(_message.Message):

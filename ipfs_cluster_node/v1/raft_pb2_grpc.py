@@ -50,11 +50,12 @@ class RaftServiceServicer:
         """Carries one master's messages to another, in order, for as long as the connection lasts.
 
         Who may call: master, as the voter it says it is. The caller sends `hello` first; the answering
-        node confirms it with the only response there is, and from then on takes messages. A newer
-        stream of the same voter ends the older one. A message is never dropped silently: where it
-        can't be taken, the stream ends, and the caller opens a new one.
-        Errors: `CALLER_NOT_ALLOWED` for another voter's name, `INVALID_ARGUMENT` for bytes that are
-        no message, `SHUTTING_DOWN`.
+        node confirms it with the only response there is, which gives the connection its epoch, and
+        from then on takes frames. A newer stream of the same voter ends the older one. A frame of
+        another epoch or one that came before is dropped. Where one is missing or damaged the stream
+        ends, and the caller opens a new one: a message is never lost in silence.
+        Errors: `CALLER_NOT_ALLOWED` for another voter's name, `INVALID_ARGUMENT` for a gap or for
+        bytes that are no message, `SHUTTING_DOWN`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

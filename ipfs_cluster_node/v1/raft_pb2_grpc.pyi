@@ -37,11 +37,12 @@ class RaftServiceStub:
     """Carries one master's messages to another, in order, for as long as the connection lasts.
 
     Who may call: master, as the voter it says it is. The caller sends `hello` first; the answering
-    node confirms it with the only response there is, and from then on takes messages. A newer
-    stream of the same voter ends the older one. A message is never dropped silently: where it
-    can't be taken, the stream ends, and the caller opens a new one.
-    Errors: `CALLER_NOT_ALLOWED` for another voter's name, `INVALID_ARGUMENT` for bytes that are
-    no message, `SHUTTING_DOWN`.
+    node confirms it with the only response there is, which gives the connection its epoch, and
+    from then on takes frames. A newer stream of the same voter ends the older one. A frame of
+    another epoch or one that came before is dropped. Where one is missing or damaged the stream
+    ends, and the caller opens a new one: a message is never lost in silence.
+    Errors: `CALLER_NOT_ALLOWED` for another voter's name, `INVALID_ARGUMENT` for a gap or for
+    bytes that are no message, `SHUTTING_DOWN`.
     """
 
 @_typing.type_check_only
@@ -53,11 +54,12 @@ class RaftServiceAsyncStub(RaftServiceStub):
     """Carries one master's messages to another, in order, for as long as the connection lasts.
 
     Who may call: master, as the voter it says it is. The caller sends `hello` first; the answering
-    node confirms it with the only response there is, and from then on takes messages. A newer
-    stream of the same voter ends the older one. A message is never dropped silently: where it
-    can't be taken, the stream ends, and the caller opens a new one.
-    Errors: `CALLER_NOT_ALLOWED` for another voter's name, `INVALID_ARGUMENT` for bytes that are
-    no message, `SHUTTING_DOWN`.
+    node confirms it with the only response there is, which gives the connection its epoch, and
+    from then on takes frames. A newer stream of the same voter ends the older one. A frame of
+    another epoch or one that came before is dropped. Where one is missing or damaged the stream
+    ends, and the caller opens a new one: a message is never lost in silence.
+    Errors: `CALLER_NOT_ALLOWED` for another voter's name, `INVALID_ARGUMENT` for a gap or for
+    bytes that are no message, `SHUTTING_DOWN`.
     """
 
 class RaftServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -72,11 +74,12 @@ class RaftServiceServicer(metaclass=_abc_1.ABCMeta):
         """Carries one master's messages to another, in order, for as long as the connection lasts.
 
         Who may call: master, as the voter it says it is. The caller sends `hello` first; the answering
-        node confirms it with the only response there is, and from then on takes messages. A newer
-        stream of the same voter ends the older one. A message is never dropped silently: where it
-        can't be taken, the stream ends, and the caller opens a new one.
-        Errors: `CALLER_NOT_ALLOWED` for another voter's name, `INVALID_ARGUMENT` for bytes that are
-        no message, `SHUTTING_DOWN`.
+        node confirms it with the only response there is, which gives the connection its epoch, and
+        from then on takes frames. A newer stream of the same voter ends the older one. A frame of
+        another epoch or one that came before is dropped. Where one is missing or damaged the stream
+        ends, and the caller opens a new one: a message is never lost in silence.
+        Errors: `CALLER_NOT_ALLOWED` for another voter's name, `INVALID_ARGUMENT` for a gap or for
+        bytes that are no message, `SHUTTING_DOWN`.
         """
 
 def add_RaftServiceServicer_to_server(servicer: RaftServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

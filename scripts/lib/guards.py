@@ -182,6 +182,34 @@ GUARDS: Final = [
         "",
         "installed_snapshot",
     ),
+    (
+        "frames epoch",
+        "framing.py",
+        "frame.epoch != self._epoch or frame.sequence <= self._sequence",
+        "frame.sequence <= self._sequence",
+        "older_connection",
+    ),
+    (
+        "frames repeat",
+        "framing.py",
+        "frame.epoch != self._epoch or frame.sequence <= self._sequence",
+        "frame.epoch != self._epoch",
+        "repeated_or_replayed",
+    ),
+    (
+        "frames gap",
+        "framing.py",
+        "        if frame.sequence != self._sequence + 1:\n",
+        "        if False:\n",
+        "missing_frame",
+    ),
+    (
+        "frames damage",
+        "framing.py",
+        "if _crc(frame.epoch, frame.sequence, frame.last, data) != frame.crc:",
+        "if False:",
+        "mutated",
+    ),
 ]
 """Hazard, file, what is there, what is put in its place, and which tests must see it."""
 

@@ -6,17 +6,17 @@ from typing import Any
 import grpc
 import pytest
 
-from ipfs_cluster_node.services import interceptors
+from ipfs_cluster_node.services import gate
 from ipfs_cluster_node.services.context import Caller, CallerClass
-from ipfs_cluster_node.services.interceptors import Gate
+from ipfs_cluster_node.services.gate import Gate
 from tests.support.tls import enrol, make_ca
 
-METHOD = "/ipfs_cluster_node.v1.ContentService/AddContent"
+SERVICE = "ipfs_cluster_node.v1.ContentService"
 CLIENT = Caller(enrol(make_ca()).identity.did, CallerClass.CLIENT)
 
 
 class Details:
-    method = METHOD
+    method = f"/{SERVICE}/AddContent"
 
 
 class AbortedError(Exception):
@@ -43,11 +43,9 @@ async def slow(_request: Any, _context: Any) -> str:
 
 
 async def call(make: Any, seconds: float | None) -> str:
-    async def continuation(_details: Any) -> Any:
-        return make(slow)
-
-    gate = Gate(lambda _context: CLIENT)
-    handler = await gate.intercept_service(continuation, Details())  # type: ignore[arg-type]
+    guarded = Gate(lambda _context: CLIENT)
+    guarded.add_registered_method_handlers(SERVICE, {"AddContent": make(slow)})
+    handler = guarded.service(Details())  # type: ignore[arg-type]
     behaviour = handler.unary_unary or handler.stream_unary
     answer: str = await behaviour(None, Context(seconds))
     return answer
@@ -58,11 +56,9 @@ async def test_an_upload_has_its_callers_time_and_other_calls_a_bound(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Uploads once had ten minutes at the most, and thirty seconds without a deadline."""
-    monkeypatch.setattr(interceptors, "UNARY_TIME_SECONDS_MAX", 0.05)
-    monkeypatch.setattr(interceptors, "UNARY_TIME_SECONDS_DEFAULT", 0.05)
+    monkeypatch.setattr(gate, "UNARY_TIME_SECONDS_MAX", 0.05)
+    monkeypatch.setattr(gate, "UNARY_TIME_SECONDS_DEFAULT", 0.05)
     for seconds in (None, 60.0):
         with pytest.raises(AbortedError, match="DEADLINE_EXCEEDED"):
             await call(grpc.unary_unary_rpc_method_handler, seconds)
         assert await call(grpc.stream_unary_rpc_method_handler, seconds) == "done"
-    with pytest.raises(AbortedError, match="DEADLINE_EXCEEDED"):
-        await call(grpc.stream_unary_rpc_method_handler, 0.05)

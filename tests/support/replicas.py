@@ -79,7 +79,7 @@ class ReplicaHost:
             dial=self._dial,
             config=self.cluster.config,
         )
-        self.server = make_server([])
+        self.server = make_server()
         raft_pb2_grpc.add_RaftServiceServicer_to_server(_Servicer(self), self.server)
         endpoint = Endpoint("127.0.0.1", self.port)
         self.port = bind_port(

@@ -239,11 +239,10 @@ class PeerVerifier:
         Raises:
             ClusterError: CERTIFICATE_INVALID.
         """
-        fingerprint = sha256(certificate_pem).digest()
-        peer = self._verified.get(fingerprint)
+        peer = self._verified.get(certificate_pem)
         if peer is None:
             peer = read_certificate(certificate_pem)
-            self._verified[fingerprint] = peer
+            self._verified[certificate_pem] = peer
             if len(self._verified) > VERIFIED_CERTIFICATES_MAX:
                 self._verified.popitem(last=False)
         if not peer.not_before <= now <= peer.not_after:

@@ -1,6 +1,5 @@
 """Servers and channels with TLS; there is no insecure port and no switch for one."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -129,6 +128,6 @@ def open_channel(
     return grpc.aio.secure_channel(str(endpoint), credentials, options=options)
 
 
-def make_server(interceptors: Sequence[grpc.aio.ServerInterceptor]) -> grpc.aio.Server:
-    """A server that listens nowhere yet."""
-    return grpc.aio.server(interceptors=list(interceptors), options=list(SERVER_OPTIONS))
+def make_server() -> grpc.aio.Server:
+    """A server that serves nothing and listens nowhere yet."""
+    return grpc.aio.server(options=list(SERVER_OPTIONS))

@@ -294,10 +294,14 @@ class Engine:
                 self.raft.receive(sender, decoded)
 
     def begin_step(self) -> Step:
-        """Tick, and propose what waits; returns what must be written."""
+        """Tick, and propose what waits; returns what must be written.
+
+        A batch that ends here is answered before the next one begins, with the next step.
+        """
+        was_under_way = self.proposals.under_way
         self.raft.tick()
         self._hand_over()
-        if self.raft.leads and self._transfer is None:
+        if self.raft.leads and self._transfer is None and not was_under_way:
             entry = self.proposals.next_entry(self.term)
             if entry is not None:
                 self.raft._applyCommand(entry, None, REGULAR[0])

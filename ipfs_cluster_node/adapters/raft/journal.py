@@ -119,6 +119,7 @@ class SegmentedJournal(Journal):  # type: ignore[misc]  # PySyncObj has no types
         self._entries: list[Entry] = []
         self._changes: list[tuple[int, str, VoterId]] = []
         """The configuration entries of the log: index, operation, voter."""
+        self._voters = base_voters
         self._term = 0
         self._voted_for: str | None = None
         self._vote_written = _vote_payload(0, None)
@@ -209,9 +210,11 @@ class SegmentedJournal(Journal):  # type: ignore[misc]  # PySyncObj has no types
 
     def voters(self, up_to: int | None = None) -> frozenset[VoterId]:
         """Who votes by the configuration entries up to an index, default all."""
+        if up_to is None:
+            return self._voters
         voters = set(self._base_voters)
         for index, operation, voter in self._changes:
-            if up_to is None or index <= up_to:
+            if index <= up_to:
                 (voters.add if operation == "add" else voters.discard)(voter)
         return frozenset(voters)
 
@@ -268,7 +271,7 @@ class SegmentedJournal(Journal):  # type: ignore[misc]  # PySyncObj has no types
         self.entry_bytes -= sum(len(e[0]) for e in self._entries[:position])
         del self._entries[:position]
         self._changes = [change for change in self._changes if change[0] > index]
-        self._base_voters = voters
+        self._begin_with(voters)
         self._drop_segments(index)
 
     def rebase(self, index: int, term: int, voters: frozenset[VoterId]) -> None:
@@ -280,7 +283,11 @@ class SegmentedJournal(Journal):  # type: ignore[misc]  # PySyncObj has no types
             self.trim(index, voters)
             return
         self._reset(index, term)
+        self._begin_with(voters)
+
+    def _begin_with(self, voters: frozenset[VoterId]) -> None:
         self._base_voters = voters
+        self._voters = self.voters(up_to=self.last_index)
 
     # Files.
 
@@ -295,13 +302,15 @@ class SegmentedJournal(Journal):  # type: ignore[misc]  # PySyncObj has no types
         change = change_of(entry[0])
         if change is not None:
             self._changes.append((entry[1], *change))
+            self._voters = self.voters(up_to=entry[1])
 
     def _cut(self, position: int) -> None:
         self.entry_bytes -= sum(len(e[0]) for e in self._entries[position:])
         del self._entries[position:]
         last = self._entries[-1][1] if self._entries else 0
-        while self._changes and self._changes[-1][0] > last:
-            self._changes.pop()
+        if self._changes and self._changes[-1][0] > last:
+            self._changes = [change for change in self._changes if change[0] <= last]
+            self._voters = self.voters(up_to=last)
 
     def _reset(self, index: int, term: int) -> None:
         self._record(_ENTRY.pack(b"R", index, term))

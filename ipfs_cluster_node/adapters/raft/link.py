@@ -3,13 +3,14 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
 import grpc
 
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
+from ipfs_cluster_node.adapters.raft.framing import Framer
 from ipfs_cluster_node.codec.errors import is_being_cancelled
 from ipfs_cluster_node.core.ids import NodeId, VoterId, node_id_of_voter
 from ipfs_cluster_node.v1 import raft_pb2 as pb
@@ -17,8 +18,6 @@ from ipfs_cluster_node.v1.raft_pb2_grpc import RaftServiceStub
 
 log = logging.getLogger(__name__)
 
-PART_BYTES_MAX: Final = 1024 * 1024
-MESSAGE_BYTES_MAX: Final = 64 * 1024 * 1024
 RECONNECT_DELAY_MIN_SECONDS: Final = 0.05
 
 Dial = Callable[[NodeId], grpc.aio.Channel | None]
@@ -91,7 +90,7 @@ class Link:
                 confirmed = await call.read()
             if not isinstance(confirmed, pb.ExchangeResponse) or confirmed.voter != self._peer:
                 return False
-            await self._send_until_broken(call)
+            await self._send_until_broken(call, Framer(confirmed.epoch))
         finally:
             if self.up.is_set():
                 self.up.clear()
@@ -102,57 +101,31 @@ class Link:
             await channel.close()
         return True
 
-    async def _send_until_broken(self, call: grpc.aio.StreamStreamCall) -> None:  # type: ignore[type-arg]
-        self.up.set()
-        self._on_change(self._peer, True)
+    async def _send_until_broken(
+        self,
+        call: grpc.aio.StreamStreamCall,  # type: ignore[type-arg]
+        framer: Framer,
+    ) -> None:
         # The peer says nothing more: the read ends when the stream does.
         ended = asyncio.ensure_future(call.read())
+        ended.add_done_callback(lambda _ended: self._wake.set())
+        self.up.set()
+        self._on_change(self._peer, True)
         try:
-            while not ended.done() and not self._overflown:
-                while self._queue and not self._overflown and not ended.done():
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._queue:
                     message = self._queue.popleft()
                     self._queued_bytes -= message.ByteSize()
-                    for part in _parts(message):
-                        await call.write(part)
-                self._wake.clear()
-                if not self._queue:
-                    waiter = asyncio.ensure_future(self._wake.wait())
-                    await asyncio.wait((ended, waiter), return_when=asyncio.FIRST_COMPLETED)
-                    waiter.cancel()
+                    for frame in framer.frames(message):
+                        if ended.done() or self._overflown:
+                            return
+                        await call.write(pb.ExchangeRequest(frame=frame))
+                if ended.done() or self._overflown:
+                    return
         finally:
             call.cancel()
             ended.cancel()
             with suppress(asyncio.CancelledError, grpc.aio.AioRpcError):
                 await ended
-
-
-def _parts(message: pb.RaftMessage) -> list[pb.ExchangeRequest]:
-    data = message.SerializeToString()
-    offsets = range(0, max(1, len(data)), PART_BYTES_MAX)
-    return [
-        pb.ExchangeRequest(
-            part=pb.RaftMessagePart(
-                data=data[offset : offset + PART_BYTES_MAX],
-                last=offset + PART_BYTES_MAX >= len(data),
-            )
-        )
-        for offset in offsets
-    ]
-
-
-async def whole_messages(
-    requests: AsyncIterator[pb.ExchangeRequest],
-) -> AsyncIterator[pb.RaftMessage]:
-    """Put the pieces of messages together.
-
-    Raises:
-        ValueError: A message over 64 MiB, or bytes that are none.
-    """
-    gathered = bytearray()
-    async for request in requests:
-        gathered += request.part.data
-        if len(gathered) > MESSAGE_BYTES_MAX:
-            raise ValueError("a message of consensus is over 64 MiB")
-        if request.part.last:
-            yield pb.RaftMessage.FromString(bytes(gathered))
-            gathered.clear()

@@ -43,6 +43,8 @@ class Proposals:
         self._batch_id = b""
         self._batch_term = 0
         self._count = 0
+        self.batch_count_last = 0
+        """Proposals in the newest batch."""
         self.done: list[tuple[Proposal, object]] = []
         """Results that may be told once all that they depend on is durable."""
 
@@ -55,6 +57,11 @@ class Proposals:
     def waits(self) -> bool:
         """Whether something waits to be proposed."""
         return bool(self._waiting)
+
+    @property
+    def waiting_count(self) -> int:
+        """How many wait to be proposed."""
+        return len(self._waiting)
 
     def put(self, proposal: Proposal) -> None:
         """Queue a proposal.
@@ -81,6 +88,7 @@ class Proposals:
         if not self._batch:
             return None
         self._count += 1
+        self.batch_count_last = len(self._batch)
         self._batch_term = term
         self._batch_id = _IDENTITY.pack(self._identity, term & 0xFFFFFFFF, self._count)
         return encode_entry(self._batch_id, [proposal.command for proposal in self._batch])

@@ -2,23 +2,33 @@
 
 import asyncio
 import logging
+import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from ipfs_cluster_node.adapters.raft.clock import now
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.engine import Engine, StateMachine
+from ipfs_cluster_node.adapters.raft.framing import FrameError, Unframer
 from ipfs_cluster_node.adapters.raft.guarded import ConsensusViolationError
-from ipfs_cluster_node.adapters.raft.link import Dial, Link, whole_messages
+from ipfs_cluster_node.adapters.raft.link import Dial, Link
 from ipfs_cluster_node.adapters.raft.proposals import Proposal
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, VoterId, node_id_of_voter
 from ipfs_cluster_node.v1 import raft_pb2 as pb
 
 log = logging.getLogger(__name__)
+
+CROWD: Final = 2
+"""So many proposals at once, now or in the last batch, mean that more may be on their way."""
+GATHER_SECONDS_MAX: Final = 0.025
+"""How long a batch waits for them, at most."""
+GATHER_QUIET_SECONDS: Final = 0.001
+"""How long none may come before the batch goes: longer than gRPC takes to hand over a call."""
 
 
 class Replica:
@@ -122,7 +132,8 @@ class Replica:
                 result.set_result(outcome)
 
         self.engine.propose(Proposal(command, on_done, given_up=result.done))
-        self._wake.set()
+        if not self.engine.proposals.under_way:  # Else the step that ends the batch takes it.
+            self._wake.set()
         return await result
 
     # Who votes.
@@ -247,16 +258,16 @@ class Replica:
         Raises:
             ClusterError: LOG_STORAGE_FAILED, once the disk fails: nothing is served any more.
         """
+        beat = asyncio.create_task(self._beat(), name="raft-beat")
         try:
             while True:
                 self._keep_links()
+                await self._gather()
                 await self._step()
                 if self._inbox or self.engine.hurries:
                     await asyncio.sleep(0)
                     continue
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self._config.tick_interval.total_seconds()):
-                        await self._wake.wait()
+                await self._wake.wait()
                 self._wake.clear()
         except (OSError, ConsensusViolationError, MemoryError) as error:
             log.critical("log storage failed", extra={"error": repr(error)})
@@ -266,7 +277,30 @@ class Replica:
             )
             raise self.failed from error
         finally:
+            beat.cancel()
             await self._stop()
+
+    async def _beat(self) -> None:
+        while True:
+            self._wake.set()
+            await asyncio.sleep(self._config.tick_interval.total_seconds())
+
+    async def _gather(self) -> None:
+        """Let the calls of a crowd into one batch: a round costs as much as several of them.
+
+        Who calls alone waits for nothing.
+        """
+        proposals = self.engine.proposals
+        crowd = max(proposals.waiting_count, proposals.batch_count_last) >= CROWD
+        if not (crowd and proposals.waits and not proposals.under_way):
+            return
+        began = last_at = moment = now()
+        count = proposals.waiting_count
+        while moment < min(began + GATHER_SECONDS_MAX, last_at + GATHER_QUIET_SECONDS):
+            await asyncio.sleep(0)
+            moment = now()
+            if proposals.waiting_count != count:
+                count, last_at = proposals.waiting_count, moment
 
     async def _step(self) -> None:
         taken = 0
@@ -326,9 +360,14 @@ class Replica:
         if node_id_of_voter(sender) != peer:
             raise ClusterError(Reason.CALLER_NOT_ALLOWED, "a voter speaks for itself only")
         stream = self._inbound[sender] = object()
-        yield pb.ExchangeResponse(voter=self.voter)
+        epoch = secrets.randbits(64)
+        unframer = Unframer(epoch)
+        yield pb.ExchangeResponse(voter=self.voter, epoch=epoch)
         try:
-            async for message in whole_messages(requests):
+            async for request in requests:
+                message = unframer.take(request.frame)
+                if message is None:
+                    continue
                 await self._until_room()
                 if self._inbound.get(sender) is not stream:
                     return  # A newer stream took its place; what came on this one is old.
@@ -336,7 +375,7 @@ class Replica:
                 self._inbox.append((sender, message, size))
                 self._inbox_bytes += size
                 self._wake.set()
-        except ValueError as error:
+        except FrameError as error:
             raise ClusterError(Reason.INVALID_ARGUMENT, str(error)) from error
         finally:
             if self._inbound.get(sender) is stream:

@@ -1,0 +1,89 @@
+"""Messages in numbered frames of one connection: what is old, repeated or damaged goes no further.
+
+A stream of gRPC keeps its order, and TLS its bytes. The frames hold where something between breaks
+that promise, and tell a connection's messages from an earlier one's (hazards H1, H2, H23).
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+from ipfs_cluster_node.v1 import raft_pb2 as pb
+
+FRAME_BYTES_MAX: Final = 1024 * 1024
+MESSAGE_BYTES_MAX: Final = 64 * 1024 * 1024
+_HEAD: Final = struct.Struct("<QQ?")
+
+
+class FrameError(ValueError):
+    """The connection can't be trusted any more, and must be made anew."""
+
+
+class Framer:
+    """The sending end of one connection."""
+
+    def __init__(self, epoch: int) -> None:
+        """Take the epoch that the answering node gave."""
+        self._epoch = epoch
+        self._sequence = 0
+
+    def frames(self, message: pb.RaftMessage) -> Iterator[pb.RaftFrame]:
+        """Cut a message in frames, to be sent in this order."""
+        data = message.SerializeToString()
+        offset = 0
+        while offset == 0 or offset < len(data):
+            piece = data[offset : offset + FRAME_BYTES_MAX]
+            offset += FRAME_BYTES_MAX
+            last = offset >= len(data)
+            self._sequence += 1
+            yield pb.RaftFrame(
+                epoch=self._epoch,
+                sequence=self._sequence,
+                crc=_crc(self._epoch, self._sequence, last, piece),
+                data=piece,
+                last=last,
+            )
+
+
+class Unframer:
+    """The receiving end of one connection."""
+
+    def __init__(self, epoch: int) -> None:
+        """Take frames of `epoch` only."""
+        self._epoch = epoch
+        self._sequence = 0
+        self._gathered = bytearray()
+
+    def take(self, frame: pb.RaftFrame) -> pb.RaftMessage | None:
+        """Take a frame; returns the message that it ends, if it does.
+
+        Raises:
+            FrameError: Frames before it are missing, or it is damaged, or the message is over
+                64 MiB.
+        """
+        if frame.epoch != self._epoch or frame.sequence <= self._sequence:
+            return None
+        if frame.sequence != self._sequence + 1:
+            raise FrameError(f"frame {self._sequence + 1} of a connection of consensus is missing")
+        data = frame.data
+        if _crc(frame.epoch, frame.sequence, frame.last, data) != frame.crc:
+            raise FrameError("a frame of consensus is damaged")
+        self._sequence = frame.sequence
+        if len(self._gathered) + len(data) > MESSAGE_BYTES_MAX:
+            raise FrameError("a message of consensus is over 64 MiB")
+        if not frame.last:
+            self._gathered += data
+            return None
+        whole = bytes(self._gathered) + data if self._gathered else data
+        self._gathered.clear()
+        try:
+            return pb.RaftMessage.FromString(whole)
+        except DecodeError as error:
+            raise FrameError("bytes that are no message of consensus") from error
+
+
+def _crc(epoch: int, sequence: int, last: bool, data: bytes) -> int:  # noqa: FBT001
+    return zlib.crc32(data, zlib.crc32(_HEAD.pack(epoch, sequence, last)))
