@@ -190,21 +190,30 @@ def get_config(profile: str | None, key: str, *, as_json: bool) -> None:
 
 
 @config.command("set")
-@click.argument("key")
-@click.argument("value")
-@click.option("--if-value", help="Only if this is the present value.")
+@click.argument("pairs", metavar="KEY VALUE [KEY VALUE]...", nargs=-1, required=True)
+@click.option("--if-value", help="Only if this is the present value; for one key.")
 @json_option
 @click.pass_obj
 @reporting
 def propose_config(
-    profile: str | None, key: str, value: str, *, if_value: str | None, as_json: bool
+    profile: str | None, pairs: tuple[str, ...], *, if_value: str | None, as_json: bool
 ) -> None:
-    """Change a setting, or a key of your own, `user.…`; returns once the masters have agreed.
+    """Change settings, or keys of your own, `user.…`; returns once the masters have agreed.
 
-    An empty value removes a key of your own.
+    Several are changed together, or none is. An empty value removes a key of your own.
     """
-    entry = run_client(profile, lambda client: client.propose_config(key, value, if_value=if_value))
-    print_done({entry.key: entry.value}, f"{entry.key} = {entry.value}", as_json)
+    keys, values = pairs[::2], pairs[1::2]
+    if len(keys) != len(values):
+        raise click.UsageError(f"{keys[-1]} has no value")
+    if len(set(keys)) != len(keys):
+        raise click.UsageError("a key is named twice")
+    if if_value is not None and len(keys) != 1:
+        raise click.UsageError("--if-value goes with one key")
+    changes = dict(zip(keys, values, strict=True))
+    if_values = {} if if_value is None else {keys[0]: if_value}
+    run_client(profile, lambda client: client.propose_config(changes, if_values=if_values))
+    text = "\n".join(f"{key} = {value}" for key, value in changes.items())
+    print_done(changes, text, as_json)
 
 
 @click.command()

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -410,26 +410,29 @@ class Client:
 
     async def propose_config(
         self,
-        key: str,
-        value: str,
+        values: Mapping[str, str],
         *,
-        if_value: str | None = None,
+        if_values: Mapping[str, str] | None = None,
         timeout: timedelta = TIMEOUT_DEFAULT,
-    ) -> membership_pb2.ConfigEntry:
-        """Change one cluster setting, or a key of your own that begins with `user.`.
+    ) -> None:
+        """Change cluster settings, or keys of your own that begin with `user.`: all, or none.
 
         Args:
-            key: Which.
-            value: The new value; empty removes a key of your own.
-            if_value: Only if this is the present value, empty for one that is not set; else the
-                error is CONFIG_CHANGED.
+            values: The new value of each key, 1 to 1,000 of them; an empty one removes a key of
+                your own.
+            if_values: For some of these keys, what must be their present value, empty for one that
+                is not set; else nothing is changed, and the error is CONFIG_CHANGED.
             timeout: For all attempts to reach the leader together.
         """
+        expected = if_values or {}
         request = membership_pb2.ProposeConfigRequest(
-            request_id=new_request_id(), key=key, value=value, if_value=if_value
+            request_id=new_request_id(),
+            changes=[
+                membership_pb2.ConfigChange(key=key, value=value, if_value=expected.get(key))
+                for key, value in values.items()
+            ],
         )
-        response = await self._unary(MembershipServiceStub, "ProposeConfig", request, timeout)
-        return response.entry  # type: ignore[no-any-return]
+        await self._unary(MembershipServiceStub, "ProposeConfig", request, timeout)
 
     async def get_health(
         self, address: str, node_id: str, *, timeout: timedelta = timedelta(seconds=5)

@@ -3,6 +3,9 @@
 Reads what older releases wrote: an unset field means what it meant when it did not exist.
 """
 
+from collections.abc import Iterable
+from typing import Any
+
 from ipfs_cluster_node.core import commands as core
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did, NodeId, TaskId
@@ -17,6 +20,7 @@ from ipfs_cluster_node.core.model import (
     TaskResult,
     TaskSpec,
 )
+from ipfs_cluster_node.core.settings import ConfigChange
 from ipfs_cluster_node.log.v1 import command_pb2 as pb
 
 
@@ -66,10 +70,10 @@ def encode_command(command: core.Command) -> bytes:
         case core.RemoveNode() as body:
             message.remove_node.node_id = body.node_id
         case core.ProposeConfig() as body:
-            message.propose_config.key = body.key
-            message.propose_config.value = body.value
-            if body.if_value is not None:
-                message.propose_config.if_value = body.if_value
+            message.propose_config.changes.extend(
+                pb.ConfigChange(key=key, value=value, if_value=if_value)
+                for key, value, if_value in body.changes
+            )
         case core.AddContent() as body:
             message.add_content.CopyFrom(
                 pb.AddContent(
@@ -238,9 +242,7 @@ _DECODERS = {
     "set_liveness": _set_liveness,
     "remove_node": lambda m: core.RemoveNode(node_id=NodeId(m.remove_node.node_id)),
     "propose_config": lambda m: core.ProposeConfig(
-        key=m.propose_config.key,
-        value=m.propose_config.value,
-        if_value=m.propose_config.if_value if m.propose_config.HasField("if_value") else None,
+        changes=config_changes(m.propose_config.changes)
     ),
     "submit_tasks": _submit_tasks,
     "assign_tasks": _assign_tasks,
@@ -250,6 +252,14 @@ _DECODERS = {
     "expire_records": lambda _m: core.ExpireRecords(),
     "add_content": _add_content,
 }
+
+
+def config_changes(messages: Iterable[Any]) -> tuple[ConfigChange, ...]:
+    """Decode `ConfigChange` messages, which the log and a request spell alike."""
+    return tuple(
+        ConfigChange(m.key, m.value, m.if_value if m.HasField("if_value") else None)
+        for m in messages
+    )
 
 
 def principal_to_log(principal: Principal) -> pb.Principal:

@@ -9,6 +9,7 @@ from hashlib import sha256
 
 from ipfs_cluster_node.core.ids import Did, NodeId, TaskId
 from ipfs_cluster_node.core.model import AttemptId, AttemptOutcome, Principal, Role, TaskSpec
+from ipfs_cluster_node.core.settings import ConfigChange
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,12 +72,9 @@ class RemoveNode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProposeConfig:
-    """A setting changes."""
+    """Settings change, all or none."""
 
-    key: str
-    value: str
-    if_value: str | None = None
-    """Only if this is the present value."""
+    changes: tuple[ConfigChange, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +177,7 @@ def fingerprint_of(body: CommandBody) -> bytes:
         case RemoveNode():
             asked = (body.node_id,)
         case ProposeConfig():
-            asked = (body.key, body.value, body.if_value)
+            asked = body.changes
         case CancelTask():
             asked = (body.task_id,)
         case _:

@@ -1,14 +1,16 @@
 """Cluster-wide settings: agreed through the log, the same on every node."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 USER_KEY: Final = re.compile(r"user\.[A-Za-z0-9][A-Za-z0-9._-]{0,57}")
 """Keys whose values mean something to the users only."""
 USER_KEYS_MAX: Final = 1000
 USER_VALUE_CHARS_MAX: Final = 1024
+CHANGES_MAX: Final = 1000
+"""In one proposal."""
 
 _DURATION: Final = re.compile(r"([0-9]{1,9})(ms|s|m|h|d)")
 _DURATION_MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -72,6 +74,19 @@ SETTINGS: Final[Mapping[str, Setting]] = {
 }
 
 
+class ConfigChange(NamedTuple):  # Cheaper to make than a frozen dataclass, and there are many.
+    """A new value for a key; an empty one removes a user's key."""
+
+    key: str
+    value: str
+    if_value: str | None = None
+    """Only if this is the present value."""
+
+
+class ConfigChangedError(Exception):
+    """A value is not the one that a change expects."""
+
+
 class Settings:
     """The values in force: what was proposed, else the defaults."""
 
@@ -96,30 +111,39 @@ class Settings:
         """Every setting, and every user's key that is set, in order."""
         return sorted(SETTINGS.keys() | self.changed.keys())
 
-    def change(self, key: str, text: str) -> None:
-        """Set `key`; an empty value removes a user's key.
+    def change(self, changes: Iterable[ConfigChange]) -> None:
+        """Make all of these changes, or none.
 
         Raises:
-            ValueError: Unknown key, or a value that is not one of its kind.
+            ValueError: An unknown key, one named twice, or a value that is not one of its kind.
+            ConfigChangedError: A present value is not the expected one.
         """
-        setting = SETTINGS.get(key)
-        if setting is not None:
-            self._values[key] = setting.parse(text)
-            self.changed[key] = text
-        elif USER_KEY.fullmatch(key):
-            self._change_user_key(key, text)
-        else:
-            raise ValueError(
-                f"{key[:64]!r} is not a setting; there are {', '.join(SETTINGS)}, and your own "
-                "under user., of at most 63 characters of A-Z a-z 0-9 . _ -"
-            )
-
-    def _change_user_key(self, key: str, text: str) -> None:
-        if len(text) > USER_VALUE_CHARS_MAX:
-            raise ValueError(f"a value has at most {USER_VALUE_CHARS_MAX} characters")
-        if not text:
-            self.changed.pop(key, None)
-            return
-        if key not in self.changed and len(self.changed) >= USER_KEYS_MAX:
-            raise ValueError(f"there are {USER_KEYS_MAX} keys already; remove some")
-        self.changed[key] = text
+        new: dict[str, str] = {}
+        parsed: dict[str, int] = {}
+        for key, value, if_value in changes:
+            if key in new:
+                raise ValueError(f"{key[:64]!r} is named twice")
+            if if_value is not None and if_value != self.text(key):
+                raise ConfigChangedError(
+                    f"{key[:64]} is {self.text(key)[:64]!r}, not {if_value[:64]!r}; read it again"
+                )
+            setting = SETTINGS.get(key)
+            if setting is not None:
+                parsed[key] = setting.parse(value)
+            elif not USER_KEY.fullmatch(key):
+                raise ValueError(
+                    f"{key[:64]!r} is not a setting; there are {', '.join(SETTINGS)}, and your own "
+                    "under user., of at most 63 characters of A-Z a-z 0-9 . _ -"
+                )
+            elif len(value) > USER_VALUE_CHARS_MAX:
+                raise ValueError(f"a value has at most {USER_VALUE_CHARS_MAX} characters")
+            new[key] = value
+        gone = [key for key, value in new.items() if not value and key in self.changed]
+        added = [key for key, value in new.items() if value and key not in self.changed]
+        room = USER_KEYS_MAX - len(self.changed) + len(gone)
+        if len(added) > room and not SETTINGS.keys() >= set(added):
+            raise ValueError(f"there are at most {USER_KEYS_MAX} keys; remove some")
+        self._values |= parsed
+        self.changed |= new
+        for key in [key for key, value in new.items() if not value]:
+            del self.changed[key]

@@ -45,7 +45,7 @@ from ipfs_cluster_node.core.model import (
     Principal,
     Task,
 )
-from ipfs_cluster_node.core.settings import Settings
+from ipfs_cluster_node.core.settings import ConfigChangedError, Settings
 from ipfs_cluster_node.core.tasks import TaskTable
 
 TOKEN_KEEP_MS: Final = 24 * 3_600_000
@@ -198,20 +198,13 @@ class ClusterState:
         return Applied(Accepted(), (*effects, MembersChanged()))
 
     def _propose_config(self, _command: Command, body: ProposeConfig) -> Applied:
-        present = self.settings.text(body.key)
-        if body.if_value not in (None, present):
-            return Applied(
-                Rejected(
-                    Reason.CONFIG_CHANGED,
-                    f"{body.key[:64]} is {present[:64]!r}, not {str(body.if_value)[:64]!r}; "
-                    "read it again",
-                )
-            )
         try:
-            self.settings.change(body.key, body.value)
+            self.settings.change(body.changes)
+        except ConfigChangedError as error:
+            return Applied(Rejected(Reason.CONFIG_CHANGED, str(error)))
         except ValueError as error:
             return Applied(Rejected(Reason.INVALID_ARGUMENT, str(error)))
-        return Applied(Accepted((body.key,)))
+        return Applied(Accepted())
 
     # Tasks.
 

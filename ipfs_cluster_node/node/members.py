@@ -37,6 +37,7 @@ from ipfs_cluster_node.core.model import (
     Principal,
     Role,
 )
+from ipfs_cluster_node.core.settings import CHANGES_MAX, ConfigChange
 from ipfs_cluster_node.node.clock import monotonic, now_ms
 from ipfs_cluster_node.node.leadership import Leadership
 
@@ -165,11 +166,13 @@ class Members:
         )
 
     async def propose_config(
-        self, key: str, value: str, *, if_value: str | None, caller: Did, request_id: str
+        self, changes: tuple[ConfigChange, ...], *, caller: Did, request_id: str
     ) -> None:
-        """Commit a setting."""
+        """Commit settings."""
+        if not 1 <= len(changes) <= CHANGES_MAX:
+            raise invalid_field("changes", f"1 to {CHANGES_MAX}")
         self._leadership.leader_state()
-        body = ProposeConfig(key=key, value=value, if_value=if_value)
+        body = ProposeConfig(changes=changes)
         await self._leadership.propose(body, caller=caller, request_id=request_id)
 
     def masters(self) -> Iterable[Principal]:

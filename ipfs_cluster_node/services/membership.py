@@ -3,6 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
+from ipfs_cluster_node.codec.commands import config_changes
 from ipfs_cluster_node.codec.members import (
     bad_page_token,
     did_of,
@@ -122,15 +123,13 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
     async def ProposeConfig(
         self, request: pb.ProposeConfigRequest, context: Any
     ) -> pb.ProposeConfigResponse:
-        """Change a setting."""
+        """Change settings."""
         await self._members.propose_config(
-            request.key,
-            request.value,
-            if_value=request.if_value if request.HasField("if_value") else None,
+            config_changes(request.changes),
             caller=current_caller().did,
             request_id=request_id_of(request.request_id),
         )
-        return pb.ProposeConfigResponse(entry=_entry(self._view.state().settings, request.key))
+        return pb.ProposeConfigResponse()
 
     async def RegisterNode(
         self, request: pb.RegisterNodeRequest, context: Any

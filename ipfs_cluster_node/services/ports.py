@@ -7,6 +7,7 @@ from typing import Protocol
 from ipfs_cluster_node.core.commands import RedeemJoinToken, RegisterNode
 from ipfs_cluster_node.core.ids import Did, NodeId, TaskId
 from ipfs_cluster_node.core.model import Content, Principal, Role, Task, TaskSpec, TaskState
+from ipfs_cluster_node.core.settings import ConfigChange
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.v1 import health_pb2, task_dispatch_pb2
 
@@ -101,9 +102,9 @@ class MemberPort(Protocol):
         """Remove a node."""
 
     async def propose_config(
-        self, key: str, value: str, *, if_value: str | None, caller: Did, request_id: str
+        self, changes: tuple[ConfigChange, ...], *, caller: Did, request_id: str
     ) -> None:
-        """Change a setting."""
+        """Change settings, all or none."""
 
     def masters(self) -> Iterable[Principal]:
         """Every master."""

@@ -511,16 +511,41 @@ Global___GetConfigResponse: _TypeAlias = GetConfigResponse  # noqa: Y015
 
 @_typing.final
 class ProposeConfigRequest(_message.Message):
-    """The change."""
+    """The changes."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Chosen by the caller, 1 to 64 characters of `A-Z a-z 0-9 . _ -`."""
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConfigChange]:
+        """1 to 1,000 of them, each for another key: all are made, at one place of the log, or none."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        changes: _abc.Iterable[Global___ConfigChange] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProposeConfigRequest: _TypeAlias = ProposeConfigRequest  # noqa: Y015
+
+@_typing.final
+class ConfigChange(_message.Message):
+    """A change of one setting."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
     KEY_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     IF_VALUE_FIELD_NUMBER: _builtins.int
-    request_id: _builtins.str
-    """Chosen by the caller, 1 to 64 characters of `A-Z a-z 0-9 . _ -`."""
     key: _builtins.str
     """A key that `GetConfig` lists, or one of your own: `user.` and 1 to 58 characters of
     `A-Z a-z 0-9 . _ -`, at most 1,000 of them.
@@ -534,40 +559,32 @@ class ProposeConfigRequest(_message.Message):
     def __init__(
         self,
         *,
-        request_id: _builtins.str = ...,
         key: _builtins.str = ...,
         value: _builtins.str = ...,
         if_value: _builtins.str | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_if_value", b"_if_value", "if_value", b"if_value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_if_value", b"_if_value", "if_value", b"if_value", "key", b"key", "request_id", b"request_id", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_if_value", b"_if_value", "if_value", b"if_value", "key", b"key", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__if_value: _TypeAlias = _typing.Literal["if_value"]  # noqa: Y015
     _WhichOneofArgType__if_value: _TypeAlias = _typing.Literal["_if_value", b"_if_value"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__if_value) -> _WhichOneofReturnType__if_value | None: ...
 
-Global___ProposeConfigRequest: _TypeAlias = ProposeConfigRequest  # noqa: Y015
+Global___ConfigChange: _TypeAlias = ConfigChange  # noqa: Y015
 
 @_typing.final
 class ProposeConfigResponse(_message.Message):
-    """What is agreed now."""
+    """The masters have agreed; `GetConfig` shows the changes from now on."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    ENTRY_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def entry(self) -> Global___ConfigEntry:
-        """The setting after the change."""
-
     def __init__(
         self,
-        *,
-        entry: Global___ConfigEntry | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

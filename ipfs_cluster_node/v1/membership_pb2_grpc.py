@@ -147,10 +147,10 @@ class MembershipServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ProposeConfig(self, request, context):
-        """Proposes a change of one cluster setting; answers once the masters have agreed.
+        """Proposes changes of cluster settings, all or none; answers once the masters have agreed.
 
         Who may call: client. Idempotent by `request_id`. Errors: `INVALID_ARGUMENT` for an unknown
-        key or a value out of its range, `CONFIG_CHANGED`.
+        key, a value out of its range, a key named twice, or not 1 to 1,000 changes; `CONFIG_CHANGED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

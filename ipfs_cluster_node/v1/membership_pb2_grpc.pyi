@@ -72,10 +72,10 @@ class MembershipServiceStub:
     `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader.
     """
     ProposeConfig: _grpc.UnaryUnaryMultiCallable[_membership_pb2.ProposeConfigRequest, _membership_pb2.ProposeConfigResponse]
-    """Proposes a change of one cluster setting; answers once the masters have agreed.
+    """Proposes changes of cluster settings, all or none; answers once the masters have agreed.
 
     Who may call: client. Idempotent by `request_id`. Errors: `INVALID_ARGUMENT` for an unknown
-    key or a value out of its range, `CONFIG_CHANGED`.
+    key, a value out of its range, a key named twice, or not 1 to 1,000 changes; `CONFIG_CHANGED`.
     """
     RegisterNode: _grpc.UnaryUnaryMultiCallable[_membership_pb2.RegisterNodeRequest, _membership_pb2.RegisterNodeResponse]
     """Tells the cluster what a node has come up with. A node calls it at each start.
@@ -141,10 +141,10 @@ class MembershipServiceAsyncStub(MembershipServiceStub):
     `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader.
     """
     ProposeConfig: _aio.UnaryUnaryMultiCallable[_membership_pb2.ProposeConfigRequest, _membership_pb2.ProposeConfigResponse]  # type: ignore[assignment]
-    """Proposes a change of one cluster setting; answers once the masters have agreed.
+    """Proposes changes of cluster settings, all or none; answers once the masters have agreed.
 
     Who may call: client. Idempotent by `request_id`. Errors: `INVALID_ARGUMENT` for an unknown
-    key or a value out of its range, `CONFIG_CHANGED`.
+    key, a value out of its range, a key named twice, or not 1 to 1,000 changes; `CONFIG_CHANGED`.
     """
     RegisterNode: _aio.UnaryUnaryMultiCallable[_membership_pb2.RegisterNodeRequest, _membership_pb2.RegisterNodeResponse]  # type: ignore[assignment]
     """Tells the cluster what a node has come up with. A node calls it at each start.
@@ -243,10 +243,10 @@ class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _membership_pb2.ProposeConfigRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_membership_pb2.ProposeConfigResponse, _abc.Awaitable[_membership_pb2.ProposeConfigResponse]]:
-        """Proposes a change of one cluster setting; answers once the masters have agreed.
+        """Proposes changes of cluster settings, all or none; answers once the masters have agreed.
 
         Who may call: client. Idempotent by `request_id`. Errors: `INVALID_ARGUMENT` for an unknown
-        key or a value out of its range, `CONFIG_CHANGED`.
+        key, a value out of its range, a key named twice, or not 1 to 1,000 changes; `CONFIG_CHANGED`.
         """
 
     @_abc_1.abstractmethod

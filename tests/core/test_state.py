@@ -33,6 +33,7 @@ from ipfs_cluster_node.core.model import (
     TaskState,
 )
 from ipfs_cluster_node.core.scheduler import WorkerOffer, plan
+from ipfs_cluster_node.core.settings import ConfigChange
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.core.tasks import TaskTable
 from ipfs_cluster_node.v1 import errors_pb2
@@ -181,14 +182,18 @@ def test_answers_and_ended_tasks_are_forgotten_after_their_time(world: World) ->
     assert world.submit("u", request_id="r") == Accepted(("u",))
 
 
+def config(key: str, value: str, if_value: str | None = None) -> c.ProposeConfig:
+    return c.ProposeConfig(changes=(ConfigChange(key, value, if_value),))
+
+
 def test_bounds_refuse_and_say_so(world: World) -> None:
-    world.do(c.ProposeConfig(key="task_count_max", value="1"))
+    world.do(config("task_count_max", "1"))
     world.submit("t")
     assert world.submit("u").reason is Reason.TOO_MANY_TASKS
     assert world.submit("u", spec=TaskSpec(task_type="none")).reason is Reason.TOO_MANY_TASKS
-    world.do(c.ProposeConfig(key="task_count_max", value="9"))
+    world.do(config("task_count_max", "9"))
     assert world.submit("u", spec=TaskSpec(task_type="none")).reason is Reason.TASK_TYPE_UNKNOWN
-    assert world.do(c.ProposeConfig(key="node_lease", value="1h")).reason is Reason.INVALID_ARGUMENT
+    assert world.do(config("node_lease", "1h")).reason is Reason.INVALID_ARGUMENT
 
 
 JOINER_DID = did_from_public_key(KEYS[3])
@@ -360,35 +365,57 @@ def test_an_attempt_that_its_worker_gave_up_is_lost_and_not_failed(world: World)
 
 def test_the_oldest_answers_are_pushed_out_and_never_is_a_request_refused() -> None:
     world = World()
-    world.do(c.ProposeConfig(key="request_count_max", value="1000"), "first")
+    world.do(config("request_count_max", "1000"), "first")
     for number in range(1500):
-        body = c.ProposeConfig(key="user.n", value=str(number))
+        body = config("user.n", str(number))
         assert isinstance(world.do(body, f"r{number}"), Accepted)
     assert len(world.state.data().requests) == 1000
-    repeat = c.ProposeConfig(key="user.n", value="1499")
-    world.do(c.ProposeConfig(key="user.n", value="later"), "other")
+    repeat = config("user.n", "1499")
+    world.do(config("user.n", "later"), "other")
     assert isinstance(world.do(repeat, "r1499"), Accepted)
     assert world.state.settings.text("user.n") == "later"  # Known: not carried out again.
 
 
 def test_a_request_id_with_other_content_is_refused_for_settings_too() -> None:
     world = World()
-    world.do(c.ProposeConfig(key="user.a", value="1"), "same")
+    world.do(config("user.a", "1"), "same")
     for body in (
-        c.ProposeConfig(key="user.a", value="2"),
-        c.ProposeConfig(key="user.b", value="1"),
-        c.ProposeConfig(key="user.a", value="1", if_value=""),
+        config("user.a", "2"),
+        config("user.b", "1"),
+        config("user.a", "1", ""),
     ):
         outcome = world.do(body, "same")
         assert isinstance(outcome, Rejected)
         assert outcome.reason is Reason.REQUEST_ID_REUSED
 
 
+def test_settings_change_together_or_not_at_all() -> None:
+    world = World()
+    world.do(config("user.a", "1"))
+    for bad, reason in (
+        (ConfigChange("node_lease", "1h"), Reason.INVALID_ARGUMENT),
+        (ConfigChange("other", "1"), Reason.INVALID_ARGUMENT),
+        (ConfigChange("user.a", "3"), Reason.INVALID_ARGUMENT),  # Named twice.
+        (ConfigChange("user.b", "1", if_value="0"), Reason.CONFIG_CHANGED),
+    ):
+        changes = (ConfigChange("user.a", "2"), ConfigChange("task_retention", "1d"), bad)
+        assert world.do(c.ProposeConfig(changes=changes)).reason is reason
+        assert world.state.settings.changed == {"user.a": "1"}
+        assert world.state.settings["task_retention"] == 7 * 86_400_000
+    # A swap for another key fits where there is no room for one more.
+    many = tuple(ConfigChange(f"user.n{n}", "1") for n in range(999))
+    assert isinstance(world.do(c.ProposeConfig(changes=many)), Accepted)
+    assert world.do(config("user.last", "1")).reason is Reason.INVALID_ARGUMENT
+    swap = (ConfigChange("user.last", "1"), ConfigChange("user.a", "", if_value="1"))
+    assert isinstance(world.do(c.ProposeConfig(changes=swap)), Accepted)
+    assert isinstance(world.do(config("node_lease", "6s")), Accepted)  # The cluster's own go on.
+
+
 def test_keys_of_the_users_hold_any_text_and_go_when_empty() -> None:
     world = World()
 
     def change(key: str, value: str, if_value: str | None = None) -> object:
-        body = c.ProposeConfig(key=key, value=value, if_value=if_value)
+        body = config(key, value, if_value)
         outcome = world.do(body)
         return outcome.reason if isinstance(outcome, Rejected) else "done"
 

@@ -169,12 +169,18 @@ async def test_a_cancelled_task_ends_and_its_process_with_it(client: Client) -> 
 
 @pytest.mark.asyncio
 async def test_settings_are_agreed_and_bad_ones_refused(client: Client) -> None:
-    entry = await client.propose_config("node_lease", "6s")
+    await client.propose_config({"node_lease": "6s", "user.a": "1"})
+    [entry] = await client.get_config("node_lease")
     assert (entry.key, entry.value) == ("node_lease", "6s")
     for key, value in (("node_lease", "1h"), ("node_lease", "soon"), ("nonsense", "1")):
         with pytest.raises(ClusterError) as caught:
-            await client.propose_config(key, value)
+            await client.propose_config({"user.a": "2", key: value})
         assert caught.value.reason is Reason.INVALID_ARGUMENT
+    with pytest.raises(ClusterError) as caught:
+        await client.propose_config({f"user.k{n}": "1" for n in range(1001)})
+    assert caught.value.reason is Reason.INVALID_ARGUMENT
+    [entry] = await client.get_config("user.a")
+    assert entry.value == "1"
 
 
 @pytest.mark.asyncio

@@ -418,6 +418,30 @@ Global___RemoveNode: _TypeAlias = RemoveNode  # noqa: Y015
 
 @_typing.final
 class ProposeConfig(_message.Message):
+    """Settings change, all or none."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConfigChange]:
+        """The changes."""
+
+    def __init__(
+        self,
+        *,
+        changes: _abc.Iterable[Global___ConfigChange] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProposeConfig: _TypeAlias = ProposeConfig  # noqa: Y015
+
+@_typing.final
+class ConfigChange(_message.Message):
     """A setting changes."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -446,7 +470,7 @@ class ProposeConfig(_message.Message):
     _WhichOneofArgType__if_value: _TypeAlias = _typing.Literal["_if_value", b"_if_value"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__if_value) -> _WhichOneofReturnType__if_value | None: ...
 
-Global___ProposeConfig: _TypeAlias = ProposeConfig  # noqa: Y015
+Global___ConfigChange: _TypeAlias = ConfigChange  # noqa: Y015
 
 @_typing.final
 class TaskSpec(_message.Message):

@@ -3,6 +3,7 @@
 import argparse
 import json
 import platform
+import subprocess
 import sys
 from typing import Any, Final
 
@@ -30,3 +31,9 @@ def line(given: argparse.Namespace, **figures: Any) -> None:
     theirs = figures.get("theirs")
     beside = f", {figures['peer']} {theirs:.4g}, ratio {figures['ratio']:.3g}" if theirs else ""
     print(f"{figures['bench']}: {figures['ours']:.4g} {figures['unit']}{beside}", flush=True)
+
+
+def etcd_version() -> str:
+    """The peer's name and version."""
+    said = subprocess.run(["etcd", "--version"], capture_output=True, text=True, check=True)
+    return said.stdout.splitlines()[0].replace("etcd Version: ", "etcd ")

@@ -84,7 +84,7 @@ class Workload:
     async def _write(self, client: Client, key: str) -> None:
         value = self._new_value()
         start = time.monotonic()
-        end = await self._end_of(client.propose_config(key, value, timeout=CALL_TIMEOUT))
+        end = await self._end_of(client.propose_config({key: value}, timeout=CALL_TIMEOUT))
         self.history.calls.append(Call(key, "write", value, start, end))
 
     async def _cas(self, client: Client, key: str) -> None:
@@ -92,7 +92,9 @@ class Workload:
         start = time.monotonic()
         try:
             end = await self._end_of(
-                client.propose_config(key, value, if_value=expected or "", timeout=CALL_TIMEOUT)
+                client.propose_config(
+                    {key: value}, if_values={key: expected or ""}, timeout=CALL_TIMEOUT
+                )
             )
             done = True
         except ClusterError:
