@@ -420,17 +420,12 @@ class Client:
         Args:
             values: The new value of each key, 1 to 1,000 of them; an empty one removes a key of
                 your own.
-            if_values: For some of these keys, what must be their present value, empty for one that
-                is not set; else nothing is changed, and the error is CONFIG_CHANGED.
+            if_values: What must be the present values of these keys, empty for one that is not set;
+                else nothing is changed, and the error is CONFIG_CHANGED.
             timeout: For all attempts to reach the leader together.
         """
-        expected = if_values or {}
         request = membership_pb2.ProposeConfigRequest(
-            request_id=new_request_id(),
-            changes=[
-                membership_pb2.ConfigChange(key=key, value=value, if_value=expected.get(key))
-                for key, value in values.items()
-            ],
+            request_id=new_request_id(), values=values, if_values=if_values
         )
         await self._unary(MembershipServiceStub, "ProposeConfig", request, timeout)
 

@@ -3,9 +3,6 @@
 Reads what older releases wrote: an unset field means what it meant when it did not exist.
 """
 
-from collections.abc import Iterable
-from typing import Any
-
 from ipfs_cluster_node.core import commands as core
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did, NodeId, TaskId
@@ -20,7 +17,6 @@ from ipfs_cluster_node.core.model import (
     TaskResult,
     TaskSpec,
 )
-from ipfs_cluster_node.core.settings import ConfigChange
 from ipfs_cluster_node.log.v1 import command_pb2 as pb
 
 
@@ -70,10 +66,8 @@ def encode_command(command: core.Command) -> bytes:
         case core.RemoveNode() as body:
             message.remove_node.node_id = body.node_id
         case core.ProposeConfig() as body:
-            message.propose_config.changes.extend(
-                pb.ConfigChange(key=key, value=value, if_value=if_value)
-                for key, value, if_value in body.changes
-            )
+            message.propose_config.values.update(body.values)
+            message.propose_config.if_values.update(body.if_values)
         case core.AddContent() as body:
             message.add_content.CopyFrom(
                 pb.AddContent(
@@ -242,7 +236,7 @@ _DECODERS = {
     "set_liveness": _set_liveness,
     "remove_node": lambda m: core.RemoveNode(node_id=NodeId(m.remove_node.node_id)),
     "propose_config": lambda m: core.ProposeConfig(
-        changes=config_changes(m.propose_config.changes)
+        values=dict(m.propose_config.values), if_values=dict(m.propose_config.if_values)
     ),
     "submit_tasks": _submit_tasks,
     "assign_tasks": _assign_tasks,
@@ -252,14 +246,6 @@ _DECODERS = {
     "expire_records": lambda _m: core.ExpireRecords(),
     "add_content": _add_content,
 }
-
-
-def config_changes(messages: Iterable[Any]) -> tuple[ConfigChange, ...]:
-    """Decode `ConfigChange` messages, which the log and a request spell alike."""
-    return tuple(
-        ConfigChange(m.key, m.value, m.if_value if m.HasField("if_value") else None)
-        for m in messages
-    )
 
 
 def principal_to_log(principal: Principal) -> pb.Principal:

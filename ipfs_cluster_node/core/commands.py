@@ -4,12 +4,12 @@ Ids and times were decided before a command is proposed; `ClusterState.apply` ta
 are, so every replica comes to the same state.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from hashlib import sha256
 
 from ipfs_cluster_node.core.ids import Did, NodeId, TaskId
 from ipfs_cluster_node.core.model import AttemptId, AttemptOutcome, Principal, Role, TaskSpec
-from ipfs_cluster_node.core.settings import ConfigChange
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,10 @@ class RemoveNode:
 class ProposeConfig:
     """Settings change, all or none."""
 
-    changes: tuple[ConfigChange, ...]
+    values: Mapping[str, str]
+    """By key; an empty one removes a user's key."""
+    if_values: Mapping[str, str] = field(default_factory=dict)
+    """Only if these are the present values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +180,7 @@ def fingerprint_of(body: CommandBody) -> bytes:
         case RemoveNode():
             asked = (body.node_id,)
         case ProposeConfig():
-            asked = body.changes
+            asked = (sorted(body.values.items()), sorted(body.if_values.items()))
         case CancelTask():
             asked = (body.task_id,)
         case _:

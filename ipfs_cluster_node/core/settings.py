@@ -1,9 +1,9 @@
 """Cluster-wide settings: agreed through the log, the same on every node."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 USER_KEY: Final = re.compile(r"user\.[A-Za-z0-9][A-Za-z0-9._-]{0,57}")
 """Keys whose values mean something to the users only."""
@@ -74,15 +74,6 @@ SETTINGS: Final[Mapping[str, Setting]] = {
 }
 
 
-class ConfigChange(NamedTuple):  # Cheaper to make than a frozen dataclass, and there are many.
-    """A new value for a key; an empty one removes a user's key."""
-
-    key: str
-    value: str
-    if_value: str | None = None
-    """Only if this is the present value."""
-
-
 class ConfigChangedError(Exception):
     """A value is not the one that a change expects."""
 
@@ -111,22 +102,21 @@ class Settings:
         """Every setting, and every user's key that is set, in order."""
         return sorted(SETTINGS.keys() | self.changed.keys())
 
-    def change(self, changes: Iterable[ConfigChange]) -> None:
-        """Make all of these changes, or none.
+    def change(self, values: Mapping[str, str], if_values: Mapping[str, str]) -> None:
+        """Set all of these values, or none; an empty one removes a user's key.
 
         Raises:
-            ValueError: An unknown key, one named twice, or a value that is not one of its kind.
-            ConfigChangedError: A present value is not the expected one.
+            ValueError: An unknown key, or a value that is not one of its kind.
+            ConfigChangedError: A present value is not what `if_values` expects.
         """
-        new: dict[str, str] = {}
-        parsed: dict[str, int] = {}
-        for key, value, if_value in changes:
-            if key in new:
-                raise ValueError(f"{key[:64]!r} is named twice")
-            if if_value is not None and if_value != self.text(key):
+        for key, expected in if_values.items():
+            present = self.text(key)
+            if present != expected:
                 raise ConfigChangedError(
-                    f"{key[:64]} is {self.text(key)[:64]!r}, not {if_value[:64]!r}; read it again"
+                    f"{key[:64]} is {present[:64]!r}, not {expected[:64]!r}; read it again"
                 )
+        parsed: dict[str, int] = {}
+        for key, value in values.items():
             setting = SETTINGS.get(key)
             if setting is not None:
                 parsed[key] = setting.parse(value)
@@ -137,13 +127,12 @@ class Settings:
                 )
             elif len(value) > USER_VALUE_CHARS_MAX:
                 raise ValueError(f"a value has at most {USER_VALUE_CHARS_MAX} characters")
-            new[key] = value
-        gone = [key for key, value in new.items() if not value and key in self.changed]
-        added = [key for key, value in new.items() if value and key not in self.changed]
+        gone = [key for key, value in values.items() if not value and key in self.changed]
+        added = [key for key, value in values.items() if value and key not in self.changed]
         room = USER_KEYS_MAX - len(self.changed) + len(gone)
         if len(added) > room and not SETTINGS.keys() >= set(added):
             raise ValueError(f"there are at most {USER_KEYS_MAX} keys; remove some")
         self._values |= parsed
-        self.changed |= new
-        for key in [key for key, value in new.items() if not value]:
+        self.changed |= values
+        for key in [key for key, value in values.items() if not value]:
             del self.changed[key]

@@ -199,7 +199,7 @@ class ClusterState:
 
     def _propose_config(self, _command: Command, body: ProposeConfig) -> Applied:
         try:
-            self.settings.change(body.changes)
+            self.settings.change(body.values, body.if_values)
         except ConfigChangedError as error:
             return Applied(Rejected(Reason.CONFIG_CHANGED, str(error)))
         except ValueError as error:

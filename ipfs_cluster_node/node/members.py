@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -37,7 +37,7 @@ from ipfs_cluster_node.core.model import (
     Principal,
     Role,
 )
-from ipfs_cluster_node.core.settings import CHANGES_MAX, ConfigChange
+from ipfs_cluster_node.core.settings import CHANGES_MAX
 from ipfs_cluster_node.node.clock import monotonic, now_ms
 from ipfs_cluster_node.node.leadership import Leadership
 
@@ -166,13 +166,20 @@ class Members:
         )
 
     async def propose_config(
-        self, changes: tuple[ConfigChange, ...], *, caller: Did, request_id: str
+        self,
+        values: Mapping[str, str],
+        *,
+        if_values: Mapping[str, str],
+        caller: Did,
+        request_id: str,
     ) -> None:
         """Commit settings."""
-        if not 1 <= len(changes) <= CHANGES_MAX:
-            raise invalid_field("changes", f"1 to {CHANGES_MAX}")
+        if not 1 <= len(values) <= CHANGES_MAX:
+            raise invalid_field("values", f"1 to {CHANGES_MAX}")
+        if len(if_values) > CHANGES_MAX:
+            raise invalid_field("if_values", f"at most {CHANGES_MAX}")
         self._leadership.leader_state()
-        body = ProposeConfig(changes=changes)
+        body = ProposeConfig(values=values, if_values=if_values)
         await self._leadership.propose(body, caller=caller, request_id=request_id)
 
     def masters(self) -> Iterable[Principal]:

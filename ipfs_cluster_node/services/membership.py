@@ -3,7 +3,6 @@
 from datetime import timedelta
 from typing import Any
 
-from ipfs_cluster_node.codec.commands import config_changes
 from ipfs_cluster_node.codec.members import (
     bad_page_token,
     did_of,
@@ -125,7 +124,8 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
     ) -> pb.ProposeConfigResponse:
         """Change settings."""
         await self._members.propose_config(
-            config_changes(request.changes),
+            dict(request.values),
+            if_values=dict(request.if_values),
             caller=current_caller().did,
             request_id=request_id_of(request.request_id),
         )

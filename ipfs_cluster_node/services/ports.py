@@ -7,7 +7,6 @@ from typing import Protocol
 from ipfs_cluster_node.core.commands import RedeemJoinToken, RegisterNode
 from ipfs_cluster_node.core.ids import Did, NodeId, TaskId
 from ipfs_cluster_node.core.model import Content, Principal, Role, Task, TaskSpec, TaskState
-from ipfs_cluster_node.core.settings import ConfigChange
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.v1 import health_pb2, task_dispatch_pb2
 
@@ -102,7 +101,12 @@ class MemberPort(Protocol):
         """Remove a node."""
 
     async def propose_config(
-        self, changes: tuple[ConfigChange, ...], *, caller: Did, request_id: str
+        self,
+        values: Mapping[str, str],
+        *,
+        if_values: Mapping[str, str],
+        caller: Did,
+        request_id: str,
     ) -> None:
         """Change settings, all or none."""
 

@@ -515,63 +515,79 @@ class ProposeConfigRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ValuesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class IfValuesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    CHANGES_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    IF_VALUES_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the caller, 1 to 64 characters of `A-Z a-z 0-9 . _ -`."""
     @_builtins.property
-    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConfigChange]:
-        """1 to 1,000 of them, each for another key: all are made, at one place of the log, or none."""
+    def values(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The new values by key, 1 to 1,000 of them: all are set, at one place of the log, or none. A key
+        is one that `GetConfig` lists, or one of your own: `user.` and 1 to 58 characters of
+        `A-Z a-z 0-9 . _ -`, at most 1,000 of them. A value is as `GetConfig` spells it; for your own
+        keys at most 1,024 characters, and an empty one removes the key.
+        """
+
+    @_builtins.property
+    def if_values(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Only if these are the present values, empty for a key that is not set; else `CONFIG_CHANGED`.
+        At most 1,000, of any keys.
+        """
 
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
-        changes: _abc.Iterable[Global___ConfigChange] | None = ...,
+        values: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        if_values: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["if_values", b"if_values", "request_id", b"request_id", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ProposeConfigRequest: _TypeAlias = ProposeConfigRequest  # noqa: Y015
-
-@_typing.final
-class ConfigChange(_message.Message):
-    """A change of one setting."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    KEY_FIELD_NUMBER: _builtins.int
-    VALUE_FIELD_NUMBER: _builtins.int
-    IF_VALUE_FIELD_NUMBER: _builtins.int
-    key: _builtins.str
-    """A key that `GetConfig` lists, or one of your own: `user.` and 1 to 58 characters of
-    `A-Z a-z 0-9 . _ -`, at most 1,000 of them.
-    """
-    value: _builtins.str
-    """The new value, as `GetConfig` spells it. For your own keys at most 1,024 characters; an empty
-    one removes the key.
-    """
-    if_value: _builtins.str
-    """Only if this is the present value, empty for a key that is not set; else `CONFIG_CHANGED`."""
-    def __init__(
-        self,
-        *,
-        key: _builtins.str = ...,
-        value: _builtins.str = ...,
-        if_value: _builtins.str | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_if_value", b"_if_value", "if_value", b"if_value"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_if_value", b"_if_value", "if_value", b"if_value", "key", b"key", "value", b"value"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__if_value: _TypeAlias = _typing.Literal["if_value"]  # noqa: Y015
-    _WhichOneofArgType__if_value: _TypeAlias = _typing.Literal["_if_value", b"_if_value"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__if_value) -> _WhichOneofReturnType__if_value | None: ...
-
-Global___ConfigChange: _TypeAlias = ConfigChange  # noqa: Y015
 
 @_typing.final
 class ProposeConfigResponse(_message.Message):

@@ -150,7 +150,7 @@ class MembershipServiceServicer:
         """Proposes changes of cluster settings, all or none; answers once the masters have agreed.
 
         Who may call: client. Idempotent by `request_id`. Errors: `INVALID_ARGUMENT` for an unknown
-        key, a value out of its range, a key named twice, or not 1 to 1,000 changes; `CONFIG_CHANGED`.
+        key, a value out of its range, or not 1 to 1,000 of them; `CONFIG_CHANGED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -75,7 +75,7 @@ class MembershipServiceStub:
     """Proposes changes of cluster settings, all or none; answers once the masters have agreed.
 
     Who may call: client. Idempotent by `request_id`. Errors: `INVALID_ARGUMENT` for an unknown
-    key, a value out of its range, a key named twice, or not 1 to 1,000 changes; `CONFIG_CHANGED`.
+    key, a value out of its range, or not 1 to 1,000 of them; `CONFIG_CHANGED`.
     """
     RegisterNode: _grpc.UnaryUnaryMultiCallable[_membership_pb2.RegisterNodeRequest, _membership_pb2.RegisterNodeResponse]
     """Tells the cluster what a node has come up with. A node calls it at each start.
@@ -144,7 +144,7 @@ class MembershipServiceAsyncStub(MembershipServiceStub):
     """Proposes changes of cluster settings, all or none; answers once the masters have agreed.
 
     Who may call: client. Idempotent by `request_id`. Errors: `INVALID_ARGUMENT` for an unknown
-    key, a value out of its range, a key named twice, or not 1 to 1,000 changes; `CONFIG_CHANGED`.
+    key, a value out of its range, or not 1 to 1,000 of them; `CONFIG_CHANGED`.
     """
     RegisterNode: _aio.UnaryUnaryMultiCallable[_membership_pb2.RegisterNodeRequest, _membership_pb2.RegisterNodeResponse]  # type: ignore[assignment]
     """Tells the cluster what a node has come up with. A node calls it at each start.
@@ -246,7 +246,7 @@ class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
         """Proposes changes of cluster settings, all or none; answers once the masters have agreed.
 
         Who may call: client. Idempotent by `request_id`. Errors: `INVALID_ARGUMENT` for an unknown
-        key, a value out of its range, a key named twice, or not 1 to 1,000 changes; `CONFIG_CHANGED`.
+        key, a value out of its range, or not 1 to 1,000 of them; `CONFIG_CHANGED`.
         """
 
     @_abc_1.abstractmethod

@@ -33,7 +33,6 @@ from ipfs_cluster_node.core.model import (
     TaskState,
 )
 from ipfs_cluster_node.core.scheduler import WorkerOffer, plan
-from ipfs_cluster_node.core.settings import ConfigChange
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.core.tasks import TaskTable
 from ipfs_cluster_node.v1 import errors_pb2
@@ -183,7 +182,8 @@ def test_answers_and_ended_tasks_are_forgotten_after_their_time(world: World) ->
 
 
 def config(key: str, value: str, if_value: str | None = None) -> c.ProposeConfig:
-    return c.ProposeConfig(changes=(ConfigChange(key, value, if_value),))
+    if_values = {} if if_value is None else {key: if_value}
+    return c.ProposeConfig(values={key: value}, if_values=if_values)
 
 
 def test_bounds_refuse_and_say_so(world: World) -> None:
@@ -392,23 +392,24 @@ def test_a_request_id_with_other_content_is_refused_for_settings_too() -> None:
 def test_settings_change_together_or_not_at_all() -> None:
     world = World()
     world.do(config("user.a", "1"))
-    for bad, reason in (
-        (ConfigChange("node_lease", "1h"), Reason.INVALID_ARGUMENT),
-        (ConfigChange("other", "1"), Reason.INVALID_ARGUMENT),
-        (ConfigChange("user.a", "3"), Reason.INVALID_ARGUMENT),  # Named twice.
-        (ConfigChange("user.b", "1", if_value="0"), Reason.CONFIG_CHANGED),
+    for bad, expected, reason in (
+        ({"node_lease": "1h"}, {}, Reason.INVALID_ARGUMENT),
+        ({"other": "1"}, {}, Reason.INVALID_ARGUMENT),
+        ({"user.b": "1"}, {"user.b": "0"}, Reason.CONFIG_CHANGED),
+        ({"user.b": "1"}, {"user.a": ""}, Reason.CONFIG_CHANGED),
     ):
-        changes = (ConfigChange("user.a", "2"), ConfigChange("task_retention", "1d"), bad)
-        assert world.do(c.ProposeConfig(changes=changes)).reason is reason
+        values = {"user.a": "2", "task_retention": "1d", **bad}
+        assert world.do(c.ProposeConfig(values=values, if_values=expected)).reason is reason
         assert world.state.settings.changed == {"user.a": "1"}
         assert world.state.settings["task_retention"] == 7 * 86_400_000
     # A swap for another key fits where there is no room for one more.
-    many = tuple(ConfigChange(f"user.n{n}", "1") for n in range(999))
-    assert isinstance(world.do(c.ProposeConfig(changes=many)), Accepted)
+    many = {f"user.n{n}": "1" for n in range(999)}
+    assert isinstance(world.do(c.ProposeConfig(values=many)), Accepted)
     assert world.do(config("user.last", "1")).reason is Reason.INVALID_ARGUMENT
-    swap = (ConfigChange("user.last", "1"), ConfigChange("user.a", "", if_value="1"))
-    assert isinstance(world.do(c.ProposeConfig(changes=swap)), Accepted)
+    swap = {"user.last": "1", "user.a": "", "user.never": ""}
+    assert isinstance(world.do(c.ProposeConfig(values=swap, if_values={"user.a": "1"})), Accepted)
     assert isinstance(world.do(config("node_lease", "6s")), Accepted)  # The cluster's own go on.
+    assert len(world.state.settings.changed) == 1001
 
 
 def test_keys_of_the_users_hold_any_text_and_go_when_empty() -> None:

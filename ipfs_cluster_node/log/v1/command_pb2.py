@@ -24,13 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&ipfs_cluster_node/log/v1/command.proto\x12\x18ipfs_cluster_node.log.v1\"\xe7\x07\n\x07\x43ommand\x12\r\n\x05\x61t_ms\x18\x01 \x01(\x03\x12\x0e\n\x06\x63\x61ller\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12G\n\x11\x62ootstrap_cluster\x18\n \x01(\x0b\x32*.ipfs_cluster_node.log.v1.BootstrapClusterH\x00\x12\x46\n\x11\x63reate_join_token\x18\x0b \x01(\x0b\x32).ipfs_cluster_node.log.v1.CreateJoinTokenH\x00\x12\x46\n\x11redeem_join_token\x18\x0c \x01(\x0b\x32).ipfs_cluster_node.log.v1.RedeemJoinTokenH\x00\x12?\n\rregister_node\x18\r \x01(\x0b\x32&.ipfs_cluster_node.log.v1.RegisterNodeH\x00\x12=\n\x0cset_liveness\x18\x0e \x01(\x0b\x32%.ipfs_cluster_node.log.v1.SetLivenessH\x00\x12;\n\x0bremove_node\x18\x0f \x01(\x0b\x32$.ipfs_cluster_node.log.v1.RemoveNodeH\x00\x12\x41\n\x0epropose_config\x18\x10 \x01(\x0b\x32\'.ipfs_cluster_node.log.v1.ProposeConfigH\x00\x12=\n\x0csubmit_tasks\x18\x14 \x01(\x0b\x32%.ipfs_cluster_node.log.v1.SubmitTasksH\x00\x12=\n\x0c\x61ssign_tasks\x18\x15 \x01(\x0b\x32%.ipfs_cluster_node.log.v1.AssignTasksH\x00\x12\x43\n\x0f\x66inish_attempts\x18\x16 \x01(\x0b\x32(.ipfs_cluster_node.log.v1.FinishAttemptsH\x00\x12\x45\n\x10requeue_attempts\x18\x17 \x01(\x0b\x32).ipfs_cluster_node.log.v1.RequeueAttemptsH\x00\x12;\n\x0b\x63\x61ncel_task\x18\x18 \x01(\x0b\x32$.ipfs_cluster_node.log.v1.CancelTaskH\x00\x12\x41\n\x0e\x65xpire_records\x18\x19 \x01(\x0b\x32\'.ipfs_cluster_node.log.v1.ExpireRecordsH\x00\x12;\n\x0b\x61\x64\x64_content\x18\x1e \x01(\x0b\x32$.ipfs_cluster_node.log.v1.AddContentH\x00\x42\t\n\x07\x63ommand\"\xe8\x01\n\tPrincipal\x12\x0b\n\x03\x64id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12\x11\n\tendpoints\x18\x04 \x03(\t\x12\x13\n\x0bincarnation\x18\x05 \x01(\x03\x12\x16\n\x0e\x65nrolled_at_ms\x18\x06 \x01(\x03\x12\x0f\n\x07removed\x18\x07 \x01(\x08\x12\x10\n\x08liveness\x18\x08 \x01(\t\x12\x16\n\x0eliveness_at_ms\x18\t \x01(\x03\x12\x12\n\ntask_types\x18\n \x03(\t\x12\x12\n\nslot_count\x18\x0b \x01(\x05\x12\x0f\n\x07version\x18\x0c \x01(\t\"u\n\x10\x42ootstrapCluster\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x14\n\x0c\x63luster_name\x18\x02 \x01(\t\x12\x37\n\nprincipals\x18\x03 \x03(\x0b\x32#.ipfs_cluster_node.log.v1.Principal\"\x82\x01\n\x0f\x43reateJoinToken\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12\x13\n\x0bsecret_hash\x18\x02 \x01(\x0c\x12\x0c\n\x04role\x18\x03 \x01(\t\x12\x15\n\rexpires_at_ms\x18\x04 \x01(\x03\x12\x10\n\x08uses_max\x18\x05 \x01(\x05\x12\x11\n\taddresses\x18\x06 \x03(\t\"f\n\x0fRedeemJoinToken\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12\x13\n\x0bsecret_hash\x18\x02 \x01(\x0c\x12\x0b\n\x03\x64id\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x11\n\tendpoints\x18\x05 \x03(\t\"k\n\x0cRegisterNode\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x11\n\tendpoints\x18\x02 \x03(\t\x12\x12\n\ntask_types\x18\x03 \x03(\t\x12\x12\n\nslot_count\x18\x04 \x01(\x05\x12\x0f\n\x07version\x18\x05 \x01(\t\"<\n\x0bSetLiveness\x12\x16\n\x0e\x61live_node_ids\x18\x01 \x03(\t\x12\x15\n\rdead_node_ids\x18\x02 \x03(\t\"\x1d\n\nRemoveNode\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"H\n\rProposeConfig\x12\x37\n\x07\x63hanges\x18\x01 \x03(\x0b\x32&.ipfs_cluster_node.log.v1.ConfigChange\"N\n\x0c\x43onfigChange\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x15\n\x08if_value\x18\x03 \x01(\tH\x00\x88\x01\x01\x42\x0b\n\t_if_value\"\xd5\x01\n\x08TaskSpec\x12\x11\n\ttask_type\x18\x01 \x01(\t\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12\x14\n\x0c\x63ontent_type\x18\x03 \x01(\t\x12\x33\n\x06inputs\x18\x04 \x03(\x0b\x32#.ipfs_cluster_node.log.v1.TaskInput\x12\x1a\n\x12\x61ttempt_timeout_ms\x18\x05 \x01(\x03\x12\x19\n\x11\x61ttempt_count_max\x18\x06 \x01(\x05\x12\x10\n\x08priority\x18\x07 \x01(\x05\x12\x11\n\tnamespace\x18\x08 \x01(\t\"6\n\tTaskInput\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03\x63id\x18\x02 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x03 \x01(\t\"g\n\x0bSubmitTasks\x12\x10\n\x08task_ids\x18\x01 \x03(\t\x12\x31\n\x05specs\x18\x02 \x03(\x0b\x32\".ipfs_cluster_node.log.v1.TaskSpec\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\x0c\"1\n\x0b\x41ssignTasks\x12\x10\n\x08task_ids\x18\x01 \x03(\t\x12\x10\n\x08node_ids\x18\x02 \x03(\t\"-\n\tAttemptId\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\"\xc2\x01\n\x0e\x41ttemptOutcome\x12/\n\x02id\x18\x01 \x01(\x0b\x32#.ipfs_cluster_node.log.v1.AttemptId\x12\x34\n\x06result\x18\x02 \x01(\x0b\x32$.ipfs_cluster_node.log.v1.TaskResult\x12\x36\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32%.ipfs_cluster_node.log.v1.TaskFailure\x12\x11\n\tretryable\x18\x04 \x01(\x08\"Q\n\nTaskResult\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x14\n\x0c\x63ontent_type\x18\x02 \x01(\t\x12\x0b\n\x03\x63id\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\".\n\x0bTaskFailure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"]\n\x0e\x46inishAttempts\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12:\n\x08outcomes\x18\x02 \x03(\x0b\x32(.ipfs_cluster_node.log.v1.AttemptOutcome\"C\n\x0fRequeueAttempts\x12\x30\n\x03ids\x18\x01 \x03(\x0b\x32#.ipfs_cluster_node.log.v1.AttemptId\"\x1d\n\nCancelTask\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"\x0f\n\rExpireRecords\"M\n\nAddContent\x12\x0b\n\x03\x63id\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x10\n\x08node_ids\x18\x03 \x03(\t\x12\x0c\n\x04name\x18\x04 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&ipfs_cluster_node/log/v1/command.proto\x12\x18ipfs_cluster_node.log.v1\"\xe7\x07\n\x07\x43ommand\x12\r\n\x05\x61t_ms\x18\x01 \x01(\x03\x12\x0e\n\x06\x63\x61ller\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12G\n\x11\x62ootstrap_cluster\x18\n \x01(\x0b\x32*.ipfs_cluster_node.log.v1.BootstrapClusterH\x00\x12\x46\n\x11\x63reate_join_token\x18\x0b \x01(\x0b\x32).ipfs_cluster_node.log.v1.CreateJoinTokenH\x00\x12\x46\n\x11redeem_join_token\x18\x0c \x01(\x0b\x32).ipfs_cluster_node.log.v1.RedeemJoinTokenH\x00\x12?\n\rregister_node\x18\r \x01(\x0b\x32&.ipfs_cluster_node.log.v1.RegisterNodeH\x00\x12=\n\x0cset_liveness\x18\x0e \x01(\x0b\x32%.ipfs_cluster_node.log.v1.SetLivenessH\x00\x12;\n\x0bremove_node\x18\x0f \x01(\x0b\x32$.ipfs_cluster_node.log.v1.RemoveNodeH\x00\x12\x41\n\x0epropose_config\x18\x10 \x01(\x0b\x32\'.ipfs_cluster_node.log.v1.ProposeConfigH\x00\x12=\n\x0csubmit_tasks\x18\x14 \x01(\x0b\x32%.ipfs_cluster_node.log.v1.SubmitTasksH\x00\x12=\n\x0c\x61ssign_tasks\x18\x15 \x01(\x0b\x32%.ipfs_cluster_node.log.v1.AssignTasksH\x00\x12\x43\n\x0f\x66inish_attempts\x18\x16 \x01(\x0b\x32(.ipfs_cluster_node.log.v1.FinishAttemptsH\x00\x12\x45\n\x10requeue_attempts\x18\x17 \x01(\x0b\x32).ipfs_cluster_node.log.v1.RequeueAttemptsH\x00\x12;\n\x0b\x63\x61ncel_task\x18\x18 \x01(\x0b\x32$.ipfs_cluster_node.log.v1.CancelTaskH\x00\x12\x41\n\x0e\x65xpire_records\x18\x19 \x01(\x0b\x32\'.ipfs_cluster_node.log.v1.ExpireRecordsH\x00\x12;\n\x0b\x61\x64\x64_content\x18\x1e \x01(\x0b\x32$.ipfs_cluster_node.log.v1.AddContentH\x00\x42\t\n\x07\x63ommand\"\xe8\x01\n\tPrincipal\x12\x0b\n\x03\x64id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12\x11\n\tendpoints\x18\x04 \x03(\t\x12\x13\n\x0bincarnation\x18\x05 \x01(\x03\x12\x16\n\x0e\x65nrolled_at_ms\x18\x06 \x01(\x03\x12\x0f\n\x07removed\x18\x07 \x01(\x08\x12\x10\n\x08liveness\x18\x08 \x01(\t\x12\x16\n\x0eliveness_at_ms\x18\t \x01(\x03\x12\x12\n\ntask_types\x18\n \x03(\t\x12\x12\n\nslot_count\x18\x0b \x01(\x05\x12\x0f\n\x07version\x18\x0c \x01(\t\"u\n\x10\x42ootstrapCluster\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x14\n\x0c\x63luster_name\x18\x02 \x01(\t\x12\x37\n\nprincipals\x18\x03 \x03(\x0b\x32#.ipfs_cluster_node.log.v1.Principal\"\x82\x01\n\x0f\x43reateJoinToken\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12\x13\n\x0bsecret_hash\x18\x02 \x01(\x0c\x12\x0c\n\x04role\x18\x03 \x01(\t\x12\x15\n\rexpires_at_ms\x18\x04 \x01(\x03\x12\x10\n\x08uses_max\x18\x05 \x01(\x05\x12\x11\n\taddresses\x18\x06 \x03(\t\"f\n\x0fRedeemJoinToken\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12\x13\n\x0bsecret_hash\x18\x02 \x01(\x0c\x12\x0b\n\x03\x64id\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x11\n\tendpoints\x18\x05 \x03(\t\"k\n\x0cRegisterNode\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x11\n\tendpoints\x18\x02 \x03(\t\x12\x12\n\ntask_types\x18\x03 \x03(\t\x12\x12\n\nslot_count\x18\x04 \x01(\x05\x12\x0f\n\x07version\x18\x05 \x01(\t\"<\n\x0bSetLiveness\x12\x16\n\x0e\x61live_node_ids\x18\x01 \x03(\t\x12\x15\n\rdead_node_ids\x18\x02 \x03(\t\"\x1d\n\nRemoveNode\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"\xfe\x01\n\rProposeConfig\x12\x43\n\x06values\x18\x01 \x03(\x0b\x32\x33.ipfs_cluster_node.log.v1.ProposeConfig.ValuesEntry\x12H\n\tif_values\x18\x02 \x03(\x0b\x32\x35.ipfs_cluster_node.log.v1.ProposeConfig.IfValuesEntry\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a/\n\rIfValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xd5\x01\n\x08TaskSpec\x12\x11\n\ttask_type\x18\x01 \x01(\t\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12\x14\n\x0c\x63ontent_type\x18\x03 \x01(\t\x12\x33\n\x06inputs\x18\x04 \x03(\x0b\x32#.ipfs_cluster_node.log.v1.TaskInput\x12\x1a\n\x12\x61ttempt_timeout_ms\x18\x05 \x01(\x03\x12\x19\n\x11\x61ttempt_count_max\x18\x06 \x01(\x05\x12\x10\n\x08priority\x18\x07 \x01(\x05\x12\x11\n\tnamespace\x18\x08 \x01(\t\"6\n\tTaskInput\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03\x63id\x18\x02 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x03 \x01(\t\"g\n\x0bSubmitTasks\x12\x10\n\x08task_ids\x18\x01 \x03(\t\x12\x31\n\x05specs\x18\x02 \x03(\x0b\x32\".ipfs_cluster_node.log.v1.TaskSpec\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\x0c\"1\n\x0b\x41ssignTasks\x12\x10\n\x08task_ids\x18\x01 \x03(\t\x12\x10\n\x08node_ids\x18\x02 \x03(\t\"-\n\tAttemptId\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\"\xc2\x01\n\x0e\x41ttemptOutcome\x12/\n\x02id\x18\x01 \x01(\x0b\x32#.ipfs_cluster_node.log.v1.AttemptId\x12\x34\n\x06result\x18\x02 \x01(\x0b\x32$.ipfs_cluster_node.log.v1.TaskResult\x12\x36\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32%.ipfs_cluster_node.log.v1.TaskFailure\x12\x11\n\tretryable\x18\x04 \x01(\x08\"Q\n\nTaskResult\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x14\n\x0c\x63ontent_type\x18\x02 \x01(\t\x12\x0b\n\x03\x63id\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\".\n\x0bTaskFailure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"]\n\x0e\x46inishAttempts\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12:\n\x08outcomes\x18\x02 \x03(\x0b\x32(.ipfs_cluster_node.log.v1.AttemptOutcome\"C\n\x0fRequeueAttempts\x12\x30\n\x03ids\x18\x01 \x03(\x0b\x32#.ipfs_cluster_node.log.v1.AttemptId\"\x1d\n\nCancelTask\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"\x0f\n\rExpireRecords\"M\n\nAddContent\x12\x0b\n\x03\x63id\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x10\n\x08node_ids\x18\x03 \x03(\t\x12\x0c\n\x04name\x18\x04 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ipfs_cluster_node.log.v1.command_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_PROPOSECONFIG_VALUESENTRY']._loaded_options = None
+  _globals['_PROPOSECONFIG_VALUESENTRY']._serialized_options = b'8\001'
+  _globals['_PROPOSECONFIG_IFVALUESENTRY']._loaded_options = None
+  _globals['_PROPOSECONFIG_IFVALUESENTRY']._serialized_options = b'8\001'
   _globals['_COMMAND']._serialized_start=69
   _globals['_COMMAND']._serialized_end=1068
   _globals['_PRINCIPAL']._serialized_start=1071
@@ -47,34 +51,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SETLIVENESS']._serialized_end=1830
   _globals['_REMOVENODE']._serialized_start=1832
   _globals['_REMOVENODE']._serialized_end=1861
-  _globals['_PROPOSECONFIG']._serialized_start=1863
-  _globals['_PROPOSECONFIG']._serialized_end=1935
-  _globals['_CONFIGCHANGE']._serialized_start=1937
-  _globals['_CONFIGCHANGE']._serialized_end=2015
-  _globals['_TASKSPEC']._serialized_start=2018
-  _globals['_TASKSPEC']._serialized_end=2231
-  _globals['_TASKINPUT']._serialized_start=2233
-  _globals['_TASKINPUT']._serialized_end=2287
-  _globals['_SUBMITTASKS']._serialized_start=2289
-  _globals['_SUBMITTASKS']._serialized_end=2392
-  _globals['_ASSIGNTASKS']._serialized_start=2394
-  _globals['_ASSIGNTASKS']._serialized_end=2443
-  _globals['_ATTEMPTID']._serialized_start=2445
-  _globals['_ATTEMPTID']._serialized_end=2490
-  _globals['_ATTEMPTOUTCOME']._serialized_start=2493
-  _globals['_ATTEMPTOUTCOME']._serialized_end=2687
-  _globals['_TASKRESULT']._serialized_start=2689
-  _globals['_TASKRESULT']._serialized_end=2770
-  _globals['_TASKFAILURE']._serialized_start=2772
-  _globals['_TASKFAILURE']._serialized_end=2818
-  _globals['_FINISHATTEMPTS']._serialized_start=2820
-  _globals['_FINISHATTEMPTS']._serialized_end=2913
-  _globals['_REQUEUEATTEMPTS']._serialized_start=2915
-  _globals['_REQUEUEATTEMPTS']._serialized_end=2982
-  _globals['_CANCELTASK']._serialized_start=2984
-  _globals['_CANCELTASK']._serialized_end=3013
-  _globals['_EXPIRERECORDS']._serialized_start=3015
-  _globals['_EXPIRERECORDS']._serialized_end=3030
-  _globals['_ADDCONTENT']._serialized_start=3032
-  _globals['_ADDCONTENT']._serialized_end=3109
+  _globals['_PROPOSECONFIG']._serialized_start=1864
+  _globals['_PROPOSECONFIG']._serialized_end=2118
+  _globals['_PROPOSECONFIG_VALUESENTRY']._serialized_start=2024
+  _globals['_PROPOSECONFIG_VALUESENTRY']._serialized_end=2069
+  _globals['_PROPOSECONFIG_IFVALUESENTRY']._serialized_start=2071
+  _globals['_PROPOSECONFIG_IFVALUESENTRY']._serialized_end=2118
+  _globals['_TASKSPEC']._serialized_start=2121
+  _globals['_TASKSPEC']._serialized_end=2334
+  _globals['_TASKINPUT']._serialized_start=2336
+  _globals['_TASKINPUT']._serialized_end=2390
+  _globals['_SUBMITTASKS']._serialized_start=2392
+  _globals['_SUBMITTASKS']._serialized_end=2495
+  _globals['_ASSIGNTASKS']._serialized_start=2497
+  _globals['_ASSIGNTASKS']._serialized_end=2546
+  _globals['_ATTEMPTID']._serialized_start=2548
+  _globals['_ATTEMPTID']._serialized_end=2593
+  _globals['_ATTEMPTOUTCOME']._serialized_start=2596
+  _globals['_ATTEMPTOUTCOME']._serialized_end=2790
+  _globals['_TASKRESULT']._serialized_start=2792
+  _globals['_TASKRESULT']._serialized_end=2873
+  _globals['_TASKFAILURE']._serialized_start=2875
+  _globals['_TASKFAILURE']._serialized_end=2921
+  _globals['_FINISHATTEMPTS']._serialized_start=2923
+  _globals['_FINISHATTEMPTS']._serialized_end=3016
+  _globals['_REQUEUEATTEMPTS']._serialized_start=3018
+  _globals['_REQUEUEATTEMPTS']._serialized_end=3085
+  _globals['_CANCELTASK']._serialized_start=3087
+  _globals['_CANCELTASK']._serialized_end=3116
+  _globals['_EXPIRERECORDS']._serialized_start=3118
+  _globals['_EXPIRERECORDS']._serialized_end=3133
+  _globals['_ADDCONTENT']._serialized_start=3135
+  _globals['_ADDCONTENT']._serialized_end=3212
 # @@protoc_insertion_point(module_scope)
