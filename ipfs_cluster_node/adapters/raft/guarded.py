@@ -48,6 +48,8 @@ PRIVATE_METHODS: Final = (
 """Methods of PySyncObj 0.3.17 that are replaced or called here; a test checks that they exist."""
 
 NEVER: Final = float("inf")
+SILENCE_SHARE: Final = 0.5
+"""Of `heartbeat_interval`: so long after an append a follower needs no heartbeat."""
 PRE_VOTE_RETRY_MIN: Final = 0.25
 """Of `election_timeout_min`: the least pause between two askings; the most is twice as long."""
 NANOSECONDS: Final = 1_000_000_000
@@ -109,9 +111,11 @@ class OutTransport(Transport):  # type: ignore[misc]  # PySyncObj has no types.
 
     ready = True
 
-    def __init__(self) -> None:
+    def __init__(self, *, heartbeat_seconds: float) -> None:
         """Start empty."""
         super().__init__(None, None, [])
+        self._silence_min = SILENCE_SHARE * heartbeat_seconds
+        self._appended_at: dict[str, float] = {}
         self.outbox: list[tuple[VoterId, pb.RaftMessage]] = []
         self.term: Callable[[], int] = lambda: 0
         self.verified_next: int | None = None
@@ -143,13 +147,29 @@ class OutTransport(Transport):  # type: ignore[misc]  # PySyncObj has no types.
         if encoded is not None:
             match encoded.WhichOneof("kind"):
                 case "append_entries":
-                    encoded.append_entries.sent_at_ns = int(now() * NANOSECONDS)
+                    moment = now()
+                    if self._says_nothing_new(node, message, moment):
+                        return True
+                    self._appended_at[node.id] = moment
+                    encoded.append_entries.sent_at_ns = int(moment * NANOSECONDS)
                 case "append_result":
                     encoded.append_result.sent_at_ns = self.answered_sent_at_ns
                 case "request_vote":
                     encoded.request_vote.transfer = self.transfer
             self.post(VoterId(node.id), encoded)
         return True
+
+    def _says_nothing_new(self, node: Node, message: Message, moment: float) -> bool:
+        """Whether it would only tell a commit index that the next append or heartbeat tells.
+
+        PySyncObj sends one after each commit: as many messages, steps and answers again.
+        """
+        appended_at = self._appended_at.get(node.id, -NEVER)
+        return message.get("entries") == [] and moment < appended_at + self._silence_min
+
+    def begin_anew(self, voter: VoterId) -> None:
+        """The connection is new: what was sent on the old one may be lost."""
+        self._appended_at.pop(voter, None)
 
     def take_appends(self) -> list[tuple[VoterId, pb.RaftMessage]]:
         """Take a leader's entries out of the queue: they wait for no sync."""
@@ -190,7 +210,7 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
         """The last configuration entry as a change was queued that is not in the log yet."""
         self.learners: set[VoterId] = set()
         """Who gets the log and does not vote; known to the leader only."""
-        self.out = OutTransport()
+        self.out = OutTransport(heartbeat_seconds=config.heartbeat_interval.total_seconds())
         self._nodes: dict[VoterId, Node] = {}
         others = journal.voters() - {voter}
         super().__init__(
@@ -361,6 +381,7 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
 
     def connected(self, voter: VoterId, *, up: bool) -> None:
         """Tell whether messages can be sent to a voter."""
+        self.out.begin_anew(voter)
         if up:
             self.out._onNodeConnected(self._node(voter))
         else:
