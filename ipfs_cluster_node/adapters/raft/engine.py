@@ -168,6 +168,7 @@ class Engine:
         self._snapshotting = False
         self._next_snapshot_index = 0
         self._was_leader = False
+        self._tick_held = False
         self.on_leadership: Callable[[bool, int], None] = lambda _leads, _term: None
         """Called when this node begins or ceases to lead; must not raise."""
 
@@ -296,8 +297,15 @@ class Engine:
     def begin_step(self) -> Step:
         """Tick, and propose what waits; returns what must be written.
 
+        A follower that has something to write ticks with the next step, at once.
+
         A batch that ends here is answered before the next one begins, with the next step.
         """
+        if self.journal.dirty and not self.raft.leads and not self._tick_held:
+            # The leader waits for this write, and nobody for a follower to apply.
+            self._tick_held = True
+            return self._step()
+        self._tick_held = False
         was_under_way = self.proposals.under_way
         self.raft.tick()
         self._hand_over()
@@ -306,6 +314,9 @@ class Engine:
             if entry is not None:
                 self.raft._applyCommand(entry, None, REGULAR[0])
                 self.raft.tick()
+        return self._step()
+
+    def _step(self) -> Step:
         pending = self.journal.take_pending() if self.journal.dirty else None
         return Step(self.journal, pending, self.raft.out.take_appends())
 
@@ -323,6 +334,8 @@ class Engine:
     @property
     def hurries(self) -> bool:
         """Whether the next step has something to do at once."""
+        if self._tick_held:
+            return True
         if not self.raft.leads:
             return False
         # Alone nobody answers: what was synced just now is committed by the next tick.
