@@ -12,20 +12,29 @@ import sys
 import tempfile
 import time
 from collections.abc import Coroutine
-from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any, Final
 
 from ipfs_cluster_node.cli.local_cluster import LocalNode
-from ipfs_cluster_node.client.client import Client
-from ipfs_cluster_node.config.profiles import ProfileEndpoint
 from scripts.lib.fault.lab import Lab, Net
 from scripts.lib.fault.linearizable import violations
-from scripts.lib.fault.scenarios import NEED_DISKS, NEED_NET, SCENARIOS, Scene
-from scripts.lib.fault.workload import Workload
+from scripts.lib.fault.scenarios import CONTROLS, NEED_DISKS, NEED_NET, SCENARIOS, Scene
+from scripts.lib.fault.workload import Workload, stale_client
 
-GAP_SECONDS_MAX: Final = {"kill-all": 8.0, "powerloss": 12.0, "oneway": 4.0, "partial": 4.0}
+GAP_SECONDS_MAX: Final = {
+    "kill-all": 8.0,
+    "powerloss": 12.0,
+    "oneway": 4.0,
+    "partial": 4.0,
+    "loss": 10.0,
+    "slowlink": 10.0,
+    "members": 5.0,
+    "members-cut": 5.0,
+}
 """The longest time without an acknowledged write; 3 s where a majority stays."""
+ELECTIONS_MAX: Final = {"delay": 1, "duplicate": 1}
+"""Terms: where links are bad and nobody is gone there is nothing to elect."""
 SETTLE_SECONDS: Final = 3.0
 EQUAL_SECONDS_MAX: Final = 10.0
 
@@ -34,14 +43,20 @@ async def run_fault(name: str, seconds: float, seed: int) -> dict[str, Any]:
     """Run one fault; returns what came of it, with what was wrong under `wrong`."""
     root = Path(tempfile.mkdtemp(prefix="fault-"))
     rng = random.Random(seed)  # noqa: S311
-    lab = Lab(root, disks=name in NEED_DISKS, net=Net() if name in NEED_NET else None)
+    control = name in CONTROLS
+    lab = Lab(
+        root,
+        disks=name in NEED_DISKS,
+        net=Net() if name in NEED_NET else None,
+        syncs=name != "control-lying-disk",
+    )
     report: dict[str, Any] = {}
     try:
         await lab.start(masters=3, workers=0)
-        workload, over = Workload(lab, rng), asyncio.Event()
+        workload, over = Workload(lab, rng, stale=name == "control-stale-reads"), asyncio.Event()
         working = asyncio.create_task(workload.run(over))
         await asyncio.sleep(1)
-        began = time.monotonic()
+        began, term = time.monotonic(), await _term(lab)
         scene = Scene(lab, rng, began + seconds)
         await SCENARIOS[name](scene)
         await asyncio.sleep(SETTLE_SECONDS)
@@ -61,15 +76,22 @@ async def run_fault(name: str, seconds: float, seed: int) -> dict[str, Any]:
             "unanswered": history.refused,
             "gap_longest_s": round(history.longest_gap(began, ended), 2),
             "gap_median_s": round(statistics.median(gaps), 2) if gaps else 0.0,
+            "elections": await _term(lab) - term,
             "notes": scene.notes,
         }
         report["wrong"] = [
             *(f"{key} is not linearizable" for key in violations(history.calls)),
             *await _differences(lab),
         ]
+        if control:
+            report["wrong"] = [] if report["wrong"] else ["what is wrong was not seen"]
+            return report
         limit = GAP_SECONDS_MAX.get(name, 3.0)
         if report["gap_longest_s"] > limit:
             report["wrong"].append(f"no write for {report['gap_longest_s']} s, limit {limit} s")
+        limit = ELECTIONS_MAX.get(name, inf)
+        if report["elections"] > limit:
+            report["wrong"].append(f"{report['elections']} elections, limit {limit}")
         return report
     finally:
         if report and not report["wrong"]:
@@ -95,9 +117,13 @@ async def _differences(lab: Lab) -> list[str]:
 
 
 async def _settings_of(lab: Lab, node: LocalNode) -> dict[str, str]:
-    profile = replace(lab.profile, endpoints=(ProfileEndpoint(node.address, node.node_id),))
-    async with Client.from_settings(profile, stale=True) as client:
+    async with stale_client(lab, node) as client:
         return {e.key: e.value for e in await client.get_config()}
+
+
+async def _term(lab: Lab) -> int:
+    async with lab.client() as client:
+        return (await client.get_cluster_status()).term
 
 
 async def _until_told(run: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
@@ -112,10 +138,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/fault", description=__doc__)
     parser.add_argument("name", nargs="?", choices=sorted(SCENARIOS), help="or all")
     parser.add_argument("--list", action="store_true", help="name them all")
+    parser.add_argument("--list-net", action="store_true", help="those in network namespaces")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long things break, each")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     logging.basicConfig(level=logging.ERROR)
+    if given.list_net:
+        print("\n".join(NEED_NET))
+        return 0
     if given.list or given.name is None:
         print("\n".join(SCENARIOS))
         return 0 if given.list else 2

@@ -1,16 +1,22 @@
 """A cluster of processes to break: each node on a disk of its own if asked, or in a namespace."""
 
+import json
 import os
 import signal
 import subprocess
+import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
 from ipfs_cluster_node.config.home import Home
+from scripts.lib.fault.switch import NETWORK
 
 DISK_MIB: Final = 64
+NODES_MAX: Final = 6
+"""Namespaces that are made, whether they are used or not."""
 RAFT_SNAPSHOT_ENTRIES: Final = "200"
 """So that snapshots, and their transfer, are nothing rare."""
 
@@ -24,68 +30,81 @@ def run(*command: str) -> str:
 
 
 class Net:
-    """A bridge in this process's network namespace, and a namespace on it for each node.
+    """A namespace for each node, and a switch between them and this process.
 
-    What goes from one node to another can be cut, each direction by itself; this process, and so
-    its clients, reach every node always.
+    What goes from one node to another can be cut or made bad, each direction by itself; this
+    process, and so its clients, reach every node always.
     """
 
     def __init__(self) -> None:
-        """Make the bridge; this process is in a network namespace of its own already."""
-        run("ip", "link", "set", "lo", "up")
-        run("ip", "link", "add", "br0", "type", "bridge")
-        run("ip", "addr", "add", "10.77.0.254/24", "dev", "br0")
-        run("ip", "link", "set", "br0", "up")
-        run("nft", "add", "table", "bridge", "lab")
-        chain = "{ type filter hook forward priority 0; }"
-        run("nft", "add", "chain", "bridge", "lab", "cuts", chain)
-        self._ports: dict[str, str] = {}
+        """Make the namespaces; this process is in a network namespace of its own already."""
+        self._spaces = [f"fault-{os.getpid()}-{number}" for number in range(NODES_MAX)]
+        for space in self._spaces:
+            run("ip", "netns", "add", space)
+        self._switch = subprocess.Popen(
+            [sys.executable, "-m", "scripts.lib.fault.switch", *self._spaces],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert self._switch.stdout is not None
+        if self._switch.stdout.readline() != b"ready\n":
+            raise RuntimeError("the switch between the namespaces did not start")
+        self._ports: dict[str, int] = {}
 
     def add(self, node: LocalNode) -> None:
         """Give a node its namespace and address."""
-        number = len(self._ports) + 1
-        space, port = f"fault-{os.getpid()}-{number}", f"p{number}"
-        run("ip", "netns", "add", space)
-        run("ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", space)
-        run("ip", "link", "set", port, "master", "br0", "up")
-        run("ip", "-n", space, "addr", "add", f"10.77.0.{number}/24", "dev", "eth0")
-        run("ip", "-n", space, "link", "set", "eth0", "up")
-        run("ip", "-n", space, "link", "set", "lo", "up")
-        node.host = f"10.77.0.{number}"
-        node.prefix = ("ip", "netns", "exec", space)
-        self._ports[node.name] = port
+        number = len(self._ports)
+        self._ports[node.name] = number + 2  # 1 is this process.
+        node.host = f"{NETWORK}.{number + 2}"
+        node.prefix = ("ip", "netns", "exec", self._spaces[number])
+
+    def spoil(self, sender: LocalNode, receiver: LocalNode, **rule: float) -> None:
+        """Have one direction lose, delay, double or slow packets: the fields of `Rule`."""
+        ends = {"from": self._ports[sender.name], "to": self._ports[receiver.name]}
+        self._say({**ends, **rule})
 
     def cut(self, sender: LocalNode, receiver: LocalNode) -> None:
         """Let nothing pass from one node to another."""
-        ends = ("iifname", self._ports[sender.name], "oifname", self._ports[receiver.name])
-        run("nft", "add", "rule", "bridge", "lab", "cuts", *ends, "drop")
+        self.spoil(sender, receiver, loss=1.0)
 
     def heal(self) -> None:
         """Let everything pass."""
-        run("nft", "flush", "chain", "bridge", "lab", "cuts")
+        self._say({})
+
+    def _say(self, rule: Mapping[str, float]) -> None:
+        assert self._switch.stdin is not None
+        self._switch.stdin.write(json.dumps(rule).encode() + b"\n")
+        self._switch.stdin.flush()
 
     def close(self) -> None:
-        """Remove the namespaces; the bridge goes with this process's own."""
-        for number in range(1, len(self._ports) + 1):
+        """Remove the namespaces."""
+        assert self._switch.stdin is not None
+        self._switch.stdin.close()
+        self._switch.wait(timeout=10)
+        for space in self._spaces:
             with suppress(RuntimeError):
-                run("ip", "netns", "delete", f"fault-{os.getpid()}-{number}")
+                run("ip", "netns", "delete", space)
 
 
 class Lab(LocalCluster):
     """The cluster, and what can be done to its nodes."""
 
-    def __init__(self, root: Path, *, disks: bool = False, net: Net | None = None) -> None:
+    def __init__(
+        self, root: Path, *, disks: bool = False, net: Net | None = None, syncs: bool = True
+    ) -> None:
         """Keep everything under `root`.
 
         Args:
             root: A new directory.
             disks: Whether each node is on an ext4 of its own.
             net: Where each node has a network namespace of its own; None for loopback.
+            syncs: Whether a sync is one; else it does nothing, and says that it was done.
         """
         super().__init__(root)
         self.net = net
         os.environ["IPFS_CLUSTER_NODE_RAFT_SNAPSHOT_ENTRIES"] = RAFT_SNAPSHOT_ENTRIES
         self._disks = disks
+        self._syncs = syncs
         self._mounted: set[str] = set()
 
     def make_node(self, name: str) -> LocalNode:
@@ -93,6 +112,8 @@ class Lab(LocalCluster):
         node = super().make_node(name)
         if self.net is not None:
             self.net.add(node)
+        if not self._syncs:
+            node.prefix = (*node.prefix, "eatmydata")
         if self._disks:
             image = self.root / f"{name}.img"
             with image.open("wb") as file:
@@ -100,6 +121,23 @@ class Lab(LocalCluster):
             run("mkfs.ext4", "-q", "-F", str(image))
             self.mount(node)
         return node
+
+    async def add_master(self, node: LocalNode) -> None:
+        """Let another master join, and start it; safe to repeat after an error."""
+        if not node.home.path.exists():
+            async with self.client() as client:
+                await self._join(client, node)
+        if not node.runs:
+            await self.start_node(node)
+        self.nodes.append(node)
+
+    async def remove_master(self, node: LocalNode) -> None:
+        """Remove a master, and end its process."""
+        async with self.client() as client:
+            await client.remove_node(node.node_id)
+        self.nodes.remove(node)
+        if node.runs:
+            await self.kill(node)
 
     def mount(self, node: LocalNode) -> None:
         """Mount a node's disk; only what is synced reaches it for the next five minutes."""

@@ -1,20 +1,24 @@
 """What is done to the nodes; rows of the reliability table in docs/consensus.md."""
 
 import asyncio
+import itertools
 import os
 import random
 import signal
 import subprocess
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from ipfs_cluster_node.cli.local_cluster import LocalNode
+from ipfs_cluster_node.core.errors import ClusterError
 from scripts.lib.fault.lab import Lab, run
 
 Pairs = Callable[[LocalNode, list[LocalNode]], list[tuple[LocalNode, LocalNode]]]
 """Who does not reach whom, given the victim and the others."""
+CHANGE_SECONDS_MAX: Final = 30.0
+"""For a change of the members that is refused while nodes are away."""
 FAKETIME: Final = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
 
 
@@ -27,6 +31,8 @@ class Scene:
     ends_at: float
     faults: list[float] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    hands: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while a process ends or starts: a node that leaves is not started again."""
 
     @property
     def goes_on(self) -> bool:
@@ -53,15 +59,24 @@ class Scene:
             return leader
         return self.rng.choice(self.lab.nodes)
 
+    async def remove(self, node: LocalNode) -> None:
+        """Remove a master; if it leads, another one leads first."""
+        async with self.hands:
+            if await self.leader() is node:
+                async with self.lab.client() as client:
+                    await client.transfer_leadership()
+            await self.lab.remove_master(node)
+
 
 async def kill(scene: Scene) -> None:
     """R1: kill -9 of one node every 2 s; it starts again after 0.5 s."""
     while scene.goes_on:
-        node = await scene.victim()
-        scene.note_fault()
-        await scene.lab.kill(node)
-        await asyncio.sleep(0.5)
-        await scene.lab.start_node(node)
+        async with scene.hands:
+            node = await scene.victim()
+            scene.note_fault()
+            await scene.lab.kill(node)
+            await asyncio.sleep(0.5)
+            await scene.lab.start_node(node)
         await asyncio.sleep(1.5)
 
 
@@ -185,6 +200,94 @@ async def partial(scene: Scene) -> None:
     await _cuts(scene, pairs)
 
 
+async def loss(scene: Scene) -> None:
+    """R13: every link between nodes loses packets: 5 % at first, then 20 %."""
+    await _spoil_all(scene, {"loss": 0.05}, {"loss": 0.2})
+
+
+async def delay(scene: Scene) -> None:
+    """R13: every packet between nodes is late by 0 to 200 ms, so that they overtake each other."""
+    await _spoil_all(scene, {"jitter": 0.2})
+
+
+async def duplicate(scene: Scene) -> None:
+    """R13: a tenth of the packets between nodes comes twice, with up to 10 ms between."""
+    await _spoil_all(scene, {"duplicate": 0.1, "jitter": 0.01})
+
+
+async def slowlink(scene: Scene) -> None:
+    """R13: every link between nodes takes 1 Mbit/s."""
+    await _spoil_all(scene, {"bytes_per_second": 125_000.0})
+
+
+async def members(scene: Scene) -> None:
+    """R18: masters are added and removed while nodes are killed every 2 s."""
+    await _change_members(scene, kill)
+
+
+async def members_cut(scene: Scene) -> None:
+    """R18: masters are added and removed while nodes are cut off."""
+    await _change_members(scene, cut)
+
+
+async def control_stale_reads(scene: Scene) -> None:
+    """R24: clients take stale reads for true ones; the checks must see it."""
+    await cut(scene)
+
+
+async def control_lying_disk(scene: Scene) -> None:
+    """R24: syncs do nothing, and all lose power; the checks must see what is lost."""
+    for node in scene.lab.nodes:
+        run("sync", "-f", str(node.home.path))  # So that they can start again at all.
+    await asyncio.sleep(2)
+    scene.note_fault()
+    await scene.lab.cut_power(scene.lab.nodes)
+    await asyncio.gather(*(scene.lab.start_node(node) for node in scene.lab.nodes))
+
+
+async def _spoil_all(scene: Scene, *rules: dict[str, float]) -> None:
+    net, rest = scene.lab.net, scene.ends_at - time.monotonic()
+    assert net is not None
+    for rule in rules:
+        scene.note_fault()
+        for sender, receiver in itertools.permutations(scene.lab.nodes, 2):
+            net.spoil(sender, receiver, **rule)
+        await asyncio.sleep(rest / len(rules))
+    net.heal()
+
+
+async def _change_members(
+    scene: Scene, trouble: Callable[[Scene], Coroutine[Any, Any, None]]
+) -> None:
+    """Have a fourth master join and one of the others leave, over and over, while trouble goes on.
+
+    The first master stays: tokens are redeemed there. At the end three are members, and vote.
+    """
+    async with asyncio.TaskGroup() as group:
+        group.create_task(trouble(scene))
+        changes = 0
+        while scene.goes_on:
+            await _until_done(scene.lab.add_master, scene.lab.make_node(f"master-{4 + changes}"))
+            leaving = scene.rng.choice(scene.lab.nodes[1:-1])
+            await _until_done(scene.remove, leaving)
+            changes += 1
+    scene.notes.append(f"{changes} masters replaced")
+
+
+async def _until_done(change: Callable[[LocalNode], Awaitable[None]], node: LocalNode) -> None:
+    """Repeat what is refused while nodes are away."""
+    ends = time.monotonic() + CHANGE_SECONDS_MAX
+    while True:
+        try:
+            await change(node)
+        except ClusterError:
+            if time.monotonic() > ends:
+                raise
+            await asyncio.sleep(0.3)
+        else:
+            return
+
+
 async def _cuts(scene: Scene, pairs: Pairs) -> None:
     net = scene.lab.net
     assert net is not None
@@ -267,6 +370,18 @@ SCENARIOS: Final = {
     "cut": cut,
     "oneway": oneway,
     "partial": partial,
+    "loss": loss,
+    "delay": delay,
+    "duplicate": duplicate,
+    "slowlink": slowlink,
+    "members": members,
+    "members-cut": members_cut,
+    "control-stale-reads": control_stale_reads,
+    "control-lying-disk": control_lying_disk,
 }
-NEED_NET: Final = frozenset({"cut", "oneway", "partial"})
-NEED_DISKS: Final = frozenset({"powerloss", "diskfull"})
+NEED_NET: Final = frozenset(
+    {"cut", "oneway", "partial", "loss", "delay", "duplicate", "slowlink", "members-cut"}
+    | {"control-stale-reads"}
+)
+NEED_DISKS: Final = frozenset({"powerloss", "diskfull", "control-lying-disk"})
+CONTROLS: Final = frozenset(name for name in SCENARIOS if name.startswith("control-"))

@@ -4,19 +4,22 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from itertools import pairwise
 from math import inf
 from typing import Final
 
-from ipfs_cluster_node.cli.local_cluster import LocalCluster
+from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
 from ipfs_cluster_node.client.client import Client
+from ipfs_cluster_node.config.profiles import ProfileEndpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from scripts.lib.fault.linearizable import Call
 
 CLIENTS: Final = 16
 KEYS: Final = 40
+PAUSE_SECONDS: Final = 0.01
+"""For about so long a client rests between calls."""
 CALL_TIMEOUT: Final = timedelta(seconds=8)
 BEGIN_SECONDS: Final = 1.5
 """A gap that begins so soon after a fault comes of it."""
@@ -47,11 +50,11 @@ class History:
 class Workload:
     """Clients at work on one cluster."""
 
-    def __init__(self, cluster: LocalCluster, rng: random.Random, *, pause: float = 0.01) -> None:
-        """Work on `cluster`; each client rests for about `pause` seconds between calls."""
+    def __init__(self, cluster: LocalCluster, rng: random.Random, *, stale: bool = False) -> None:
+        """Work on `cluster`; with `stale` reads take what one node has, which must be seen."""
         self._cluster = cluster
         self._rng = rng
-        self._pause = pause
+        self._stale = stale
         self._count = 0
         self.history = History()
         self._seen: dict[str, str | None] = {}
@@ -63,12 +66,14 @@ class Workload:
                 group.create_task(self._client(until))
 
     async def _client(self, until: asyncio.Event) -> None:
-        async with self._cluster.client() as client:
+        node = self._rng.choice(self._cluster.nodes)
+        async with self._cluster.client() as client, stale_client(self._cluster, node) as stale:
             while not until.is_set():
                 key = f"user.k{self._rng.randrange(KEYS)}"
                 kind = self._rng.choices(("read", "write", "cas"), (4, 4, 2))[0]
-                await getattr(self, f"_{kind}")(client, key)
-                await asyncio.sleep(self._pause * self._rng.uniform(0.5, 1.5))
+                reads_stale = self._stale and kind == "read"
+                await getattr(self, f"_{kind}")(stale if reads_stale else client, key)
+                await asyncio.sleep(PAUSE_SECONDS * self._rng.uniform(0.5, 1.5))
 
     async def _read(self, client: Client, key: str) -> None:
         start = time.monotonic()
@@ -124,3 +129,9 @@ class Workload:
         async with self._cluster.client() as client:
             for number in range(KEYS):
                 await self._read(client, f"user.k{number}")
+
+
+def stale_client(cluster: LocalCluster, node: LocalNode) -> Client:
+    """A client that takes what one node has."""
+    there = ProfileEndpoint(node.address, node.node_id)
+    return Client.from_settings(replace(cluster.profile, endpoints=(there,)), stale=True)
