@@ -88,9 +88,12 @@ def voter_of(node: LocalNode) -> str:
 
 
 async def votes(cluster: LocalCluster, node: LocalNode) -> bool:
+    """Whether the leader and the node itself know that all vote."""
+    everyone = {each.node_id for each in cluster.nodes}
     async with cluster.client() as client:
-        listed = {each.node_id: each.voter for each in await client.list_nodes()}
-    return listed[node.node_id] and (await log_check(cluster, node)).ok
+        listed = {each.node_id for each in await client.list_nodes() if each.voter}
+    own = set((await health_of(cluster, node)).raft.voters)
+    return listed == own == everyone and (await log_check(cluster, node)).ok
 
 
 @pytest.mark.slow

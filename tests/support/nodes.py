@@ -10,10 +10,10 @@ from ipfs_cluster_node.config.profiles import ProfileEndpoint
 from ipfs_cluster_node.v1 import health_pb2
 
 
-def client_of(cluster: LocalCluster, node: LocalNode, *, stale: bool = False) -> Client:
-    """A client that knows this node only; with `stale`, it reads what the node has."""
-    endpoint = ProfileEndpoint(node.address, node.node_id)
-    return Client.from_settings(replace(cluster.profile, endpoints=(endpoint,)), stale=stale)
+def client_of(cluster: LocalCluster, *nodes: LocalNode, stale: bool = False) -> Client:
+    """A client that knows these nodes only; with `stale`, it reads what one of them has."""
+    endpoints = tuple(ProfileEndpoint(node.address, node.node_id) for node in nodes)
+    return Client.from_settings(replace(cluster.profile, endpoints=endpoints), stale=stale)
 
 
 async def health_of(cluster: LocalCluster, node: LocalNode) -> health_pb2.GetHealthResponse:
