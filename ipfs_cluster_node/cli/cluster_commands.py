@@ -1,4 +1,4 @@
-"""`status`, `node`, `token`, `config`, `state`."""
+"""`status`, `cluster`, `node`, `token`, `config`, `state`."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -53,6 +53,25 @@ def status(profile: str | None, *, as_json: bool) -> None:
     click.echo(f"nodes    {answer.alive_node_count} of {answer.node_count} alive")
     click.echo(f"tasks    {tasks or 'none'}")
     click.echo(f"content  {answer.content_count} files")
+
+
+@click.group()
+def cluster() -> None:
+    """The masters together."""
+
+
+@cluster.command("transfer-leadership")
+@click.argument("node_id", metavar="[NODE]", default="")
+@json_option
+@click.pass_obj
+@reporting
+def transfer_leadership(profile: str | None, node_id: str, *, as_json: bool) -> None:
+    """Let another master lead: NODE, or the one that has most of the log.
+
+    Returns once it leads. Nothing that was acknowledged is lost; writes wait for a moment.
+    """
+    leader = run_client(profile, lambda client: client.transfer_leadership(node_id))
+    print_done({"leader_node_id": leader}, f"{leader} leads", as_json)
 
 
 @click.group()

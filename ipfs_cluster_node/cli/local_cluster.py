@@ -97,6 +97,14 @@ class LocalCluster:
         """The operator's client."""
         return Client.from_settings(self.profile)
 
+    async def add_node(self, client: Client, name: str) -> LocalNode:
+        """Have one more node join, and start it; returns once it listens."""
+        node = self.make_node(name)
+        self.nodes.append(node)
+        await self._join(client, node)
+        await self.start_node(node)
+        return node
+
     async def _join(self, client: Client, node: LocalNode) -> None:
         token = await client.create_join_token(node.role)
         await join_cluster(

@@ -14,6 +14,7 @@ COMMANDS: Final = {
     "serve": ("node_commands", "Run the node of this machine."),
     "dev": ("dev_commands", "Run a small cluster on this machine."),
     "status": ("cluster_commands", "Describe the cluster."),
+    "cluster": ("cluster_commands", "The masters together: who leads."),
     "node": ("cluster_commands", "The nodes."),
     "token": ("cluster_commands", "Join tokens."),
     "config": ("cluster_commands", "The cluster's settings."),

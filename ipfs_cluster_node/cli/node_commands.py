@@ -166,6 +166,7 @@ def serve(
     """Run the node of this machine until it gets SIGINT or SIGTERM.
 
     Prints one line of JSON with `"event": "ready"` once it listens; the log goes to standard error.
+    A master whose log is damaged says so in its health, and has it replaced from the others.
     """
     import uvloop
 
@@ -184,14 +185,12 @@ def serve(
 
 
 async def _serve(home: Home, settings: Settings) -> None:
-    from ipfs_cluster_node.node.node import Node
+    from ipfs_cluster_node.node.start import run_node
 
-    node = Node(home, settings)
+    def ready(node_id: str, bound: Any) -> None:
+        print_json({"event": READY_MARK, "node_id": node_id, "address": str(bound)})
 
-    def ready(bound: Any) -> None:
-        print_json({"event": READY_MARK, "node_id": node.node_id, "address": str(bound)})
-
-    running = asyncio.ensure_future(node.run(ready))
+    running = asyncio.ensure_future(run_node(home, settings, ready))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, running.cancel)

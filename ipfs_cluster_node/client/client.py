@@ -379,6 +379,23 @@ class Client:
         request = membership_pb2.RemoveNodeRequest(request_id=new_request_id(), node_id=node_id)
         await self._unary(MembershipServiceStub, "RemoveNode", request, timeout)
 
+    async def transfer_leadership(
+        self, node_id: str = "", *, timeout: timedelta = TIMEOUT_DEFAULT
+    ) -> str:
+        """Let another master lead; returns the PeerID of who leads now.
+
+        Args:
+            node_id: That master; empty for the one that has most of the log.
+            timeout: For all attempts together.
+        """
+        # Named, so that a repeat of what was done does not hand over once more.
+        nodes = [] if node_id else await self.list_nodes(timeout=timeout)
+        request = membership_pb2.TransferLeadershipRequest(
+            node_id=node_id, from_node_id=next((n.node_id for n in nodes if n.leader), "")
+        )
+        response = await self._unary(MembershipServiceStub, "TransferLeadership", request, timeout)
+        return str(response.leader_node_id)
+
     async def create_join_token(
         self,
         role: str,

@@ -65,6 +65,9 @@ def encode_command(command: core.Command) -> bytes:
             message.set_liveness.dead_node_ids.extend(body.dead)
         case core.RemoveNode() as body:
             message.remove_node.node_id = body.node_id
+        case core.ReplaceLog() as body:
+            message.replace_log.node_id = body.node_id
+            message.replace_log.incarnation = body.incarnation
         case core.ProposeConfig() as body:
             message.propose_config.values.update(body.values)
             message.propose_config.if_values.update(body.if_values)
@@ -235,6 +238,9 @@ _DECODERS = {
     "register_node": _register_node,
     "set_liveness": _set_liveness,
     "remove_node": lambda m: core.RemoveNode(node_id=NodeId(m.remove_node.node_id)),
+    "replace_log": lambda m: core.ReplaceLog(
+        node_id=NodeId(m.replace_log.node_id), incarnation=m.replace_log.incarnation
+    ),
     "propose_config": lambda m: core.ProposeConfig(
         values=dict(m.propose_config.values), if_values=dict(m.propose_config.if_values)
     ),

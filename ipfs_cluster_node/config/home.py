@@ -12,6 +12,8 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 
 HOME_VARIABLE: Final = "IPFS_CLUSTER_NODE_HOME"
 HOME_DEFAULT: Final = "~/.ipfs-cluster-node"
+DAMAGED_LOG_PREFIX: Final = "raft.damaged-"
+"""Followed by when it was set aside, in UTC."""
 
 
 class Home:
@@ -28,15 +30,22 @@ class Home:
         self.certificate = self.tls / "node.pem"
         self.tls_key = self.tls / "node.key"
         self.raft = path / "raft"
+        self.raft_new = path / "raft.new"
+        """A log that is being made, to take the place of a damaged one."""
         self.content = path / "content"
         self.state = path / "state"
         self.masters = self.state / "masters.json"
+        self.replacement = self.state / "log-replacement.json"
         self.scratch = self.state / "scratch"
 
     @classmethod
     def find(cls, path: str | None) -> "Home":
         """Find the directory: as given, else from the environment, else the default."""
         return cls(Path(path or os.environ.get(HOME_VARIABLE) or HOME_DEFAULT).expanduser())
+
+    def damaged_logs(self) -> list[Path]:
+        """Damaged logs that were set aside, the oldest first."""
+        return sorted(self.path.glob(f"{DAMAGED_LOG_PREFIX}*"))
 
     def create(self) -> None:
         """Make the directories of a new node.

@@ -71,6 +71,15 @@ class RemoveNode:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReplaceLog:
+    """A master's log is damaged or lost: it gets a new incarnation."""
+
+    node_id: NodeId
+    incarnation: int
+    """The one that the master has so far; if it has another by now, nothing changes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProposeConfig:
     """Settings change, all or none."""
 
@@ -141,6 +150,7 @@ CommandBody = (
     | RegisterNode
     | SetLiveness
     | RemoveNode
+    | ReplaceLog
     | ProposeConfig
     | SubmitTasks
     | AssignTasks
@@ -177,7 +187,7 @@ def fingerprint_of(body: CommandBody) -> bytes:
             asked: tuple[object, ...] = (body.role.value, body.uses_max, body.addresses)
         case RedeemJoinToken():
             asked = (body.token_id, body.secret_hash, body.did, body.name, body.endpoints)
-        case RemoveNode():
+        case RemoveNode() | ReplaceLog():
             asked = (body.node_id,)
         case ProposeConfig():
             asked = (sorted(body.values.items()), sorted(body.if_values.items()))

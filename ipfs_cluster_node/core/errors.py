@@ -47,7 +47,7 @@ class Reason(StrEnum):
     MEMBER_NOT_FOUND = "MEMBER_NOT_FOUND"
     MEMBERSHIP_CHANGE_IN_PROGRESS = "MEMBERSHIP_CHANGE_IN_PROGRESS"
     PEER_UNREACHABLE = "PEER_UNREACHABLE"
-    """A new master can't be dialled back at its advertised address."""
+    """A master can't be dialled at its advertised address."""
     QUORUM_AT_RISK = "QUORUM_AT_RISK"
     """The change would leave the masters without a majority."""
 

@@ -4,7 +4,12 @@ import hmac
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from ipfs_cluster_node.core.commands import CreateJoinToken, RedeemJoinToken, RegisterNode
+from ipfs_cluster_node.core.commands import (
+    CreateJoinToken,
+    RedeemJoinToken,
+    RegisterNode,
+    ReplaceLog,
+)
 from ipfs_cluster_node.core.effects import Accepted, Rejected
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.ids import Did, NodeId, did_from_node_id
@@ -158,6 +163,38 @@ class MemberTable:
             return False
         self._principals[did] = replace(member, removed=True)
         return True
+
+    def check_replacement(self, node_id: NodeId, damaged: int, *, votes: bool) -> Rejected | None:
+        """Why a master may not begin a new log; None if it may.
+
+        Args:
+            node_id: The master.
+            damaged: The incarnation whose log is damaged; 0 if that is not known.
+            votes: Whether the incarnation that it has so far votes.
+        """
+        master = self.node(node_id)
+        if master is None or master.role is not Role.MASTER:
+            return Rejected(
+                Reason.MEMBER_NOT_FOUND, "this node is no master of this cluster; join it anew"
+            )
+        if damaged > master.incarnation or (0 < damaged < master.incarnation and votes):
+            return Rejected(
+                Reason.CALLER_NOT_ALLOWED,
+                f"the log of incarnation {damaged} is not this master's, which is "
+                f"{master.incarnation} by now; an old disk came back: remove it",
+            )
+        return None
+
+    def replace_log(self, command: ReplaceLog) -> Accepted | Rejected:
+        """Give a master a new incarnation, `Accepted.ids`: one that no log was ever kept under."""
+        master = self.node(command.node_id)
+        if master is None or master.incarnation != command.incarnation:
+            return Rejected(
+                Reason.MEMBERSHIP_CHANGE_IN_PROGRESS,
+                "this master was removed or changed meanwhile; try again",
+            )
+        self.put(replace(master, incarnation=self.incarnation_last + 1))
+        return Accepted((str(self.incarnation_last),))
 
     def check_token(self, token_id: str) -> Rejected | None:
         """Why a token lets nobody in, whatever the secret; None if it may."""

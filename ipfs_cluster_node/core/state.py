@@ -18,6 +18,7 @@ from ipfs_cluster_node.core.commands import (
     RedeemJoinToken,
     RegisterNode,
     RemoveNode,
+    ReplaceLog,
     RequeueAttempts,
     SetLiveness,
     SubmitTasks,
@@ -105,6 +106,7 @@ class ClusterState:
             RegisterNode: self._register_node,
             SetLiveness: self._set_liveness,
             RemoveNode: self._remove_node,
+            ReplaceLog: self._replace_log,
             ProposeConfig: self._propose_config,
             SubmitTasks: self._submit_tasks,
             AssignTasks: self._assign_tasks,
@@ -138,6 +140,10 @@ class ClusterState:
             while len(self._requests) > self.settings["request_count_max"]:
                 self._requests.popitem(last=False)
         return applied
+
+    def has_answered(self, caller: str, request_id: str) -> bool:
+        """Whether a repeat of this request would get the first answer."""
+        return (caller, request_id) in self._requests
 
     def data(self) -> StateData:
         """Everything, as of now; cheap, since values are shared."""
@@ -196,6 +202,9 @@ class ClusterState:
                 holders = tuple(n for n in content.holders if n != body.node_id)
                 self.contents[cid] = replace(content, holders=holders)
         return Applied(Accepted(), (*effects, MembersChanged()))
+
+    def _replace_log(self, _command: Command, body: ReplaceLog) -> Applied:
+        return Applied(self.members.replace_log(body), (MembersChanged(),))
 
     def _propose_config(self, _command: Command, body: ProposeConfig) -> Applied:
         try:

@@ -4,6 +4,7 @@ import psutil
 
 from ipfs_cluster_node import __version__
 from ipfs_cluster_node.adapters.content.blockstore import BlockStore
+from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.core.ids import NodeId, node_id_of_voter
 from ipfs_cluster_node.node.clock import monotonic
 from ipfs_cluster_node.node.leadership import Leadership
@@ -27,12 +28,13 @@ class NodeHealth:
         uplink: Uplink,
         store: BlockStore,
         worker: Worker | None,
-        disk: str,
+        home: Home,
     ) -> None:
         """Take the parts."""
         self._node_id, self._name, self._role = node_id, name, role
         self._leadership, self._uplink = leadership, uplink
-        self._store, self._worker, self._disk = store, worker, disk
+        self._store, self._worker, self._home = store, worker, home
+        self._damaged_logs = home.damaged_logs()
         self._process = psutil.Process()
         self._started = monotonic()
 
@@ -65,7 +67,7 @@ class NodeHealth:
         return response
 
     def _checks(self) -> list[pb.HealthCheck]:
-        free_bytes = psutil.disk_usage(self._disk).free
+        free_bytes = psutil.disk_usage(str(self._home.path)).free
         checks = [
             pb.HealthCheck(
                 name="leader",
@@ -94,7 +96,15 @@ class NodeHealth:
                 pb.HealthCheck(
                     name="log",
                     ok=failed is None,
-                    detail="the log is written" if failed is None else failed.message,
+                    detail=self._log_detail() if failed is None else failed.message,
                 )
             )
         return checks
+
+    def _log_detail(self) -> str:
+        if not self._damaged_logs:
+            return "the log is written"
+        return (
+            f"the log is written; a damaged one, set aside, is in {self._damaged_logs[-1]}: "
+            "remove it once nobody needs to look at it"
+        )

@@ -23,12 +23,13 @@ from ipfs_cluster_node.core.commands import (
     RedeemJoinToken,
     RegisterNode,
     RemoveNode,
+    ReplaceLog,
     SetLiveness,
 )
 from ipfs_cluster_node.core.effects import Effect
 from ipfs_cluster_node.core.endpoints import parse_endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
-from ipfs_cluster_node.core.ids import Did, NodeId, voter_id
+from ipfs_cluster_node.core.ids import Did, NodeId, node_id_of_voter, voter_id
 from ipfs_cluster_node.core.model import (
     SLOTS_MAX,
     TASK_TYPES_MAX,
@@ -164,6 +165,59 @@ class Members:
         await self._leadership.propose(
             RemoveNode(node_id=node_id), caller=caller, request_id=request_id
         )
+
+    async def transfer_leadership(self, target: NodeId | None, *, source: NodeId | None) -> NodeId:
+        """Let another master lead; returns who leads then.
+
+        Args:
+            target: That one; None for the one that has most of the log.
+            source: Where `target` is None: only if this one leads.
+        """
+        state = self._leadership.leader_state()
+        replica, here = self._leadership.replica, self._leadership.node_id
+        assert replica is not None
+        if target == here or (target is None and source not in (None, here)):
+            if not replica.leads_for_sure:
+                raise self._leadership.not_leader()
+            return here  # Done already.
+        if target is None:
+            voter = replica.successor()
+        else:
+            master = state.members.node(target)
+            voter = voter_id(target, 0 if master is None else master.incarnation)
+        await replica.transfer_leadership(voter)
+        return node_id_of_voter(voter)
+
+    async def replace_log(
+        self, node_id: NodeId, *, damaged: int, caller: Did, request_id: str
+    ) -> int:
+        """Commit that a master begins a new log; returns its new incarnation.
+
+        Args:
+            node_id: The master.
+            damaged: The incarnation whose log is damaged; 0 if that is not known.
+            caller: The master's DID.
+            request_id: Makes a repeat get the first answer.
+        """
+        state = self._leadership.leader_state()
+        replica = self._leadership.replica
+        assert replica is not None
+        present = state.members.node(node_id)
+        incarnation = 0 if present is None else present.incarnation
+        # A repeat of what was done: who votes by now is the new incarnation.
+        if not state.has_answered(caller, request_id):
+            voters = [v for v in replica.voters if node_id_of_voter(v) == node_id]
+            refused = state.members.check_replacement(
+                node_id, damaged, votes=voter_id(node_id, incarnation) in voters
+            )
+            if refused is not None:
+                raise ClusterError(refused.reason, refused.message)
+            for voter in voters:
+                await replica.remove_voter(voter)
+        body = ReplaceLog(node_id=node_id, incarnation=incarnation)
+        [granted] = await self._leadership.propose(body, caller=caller, request_id=request_id)
+        log.warning("master gets a new log", extra={"node_id": node_id, "incarnation": granted})
+        return int(granted)
 
     async def propose_config(
         self,

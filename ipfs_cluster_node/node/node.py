@@ -78,6 +78,8 @@ SERVED: Final = (
     "StateDeltaService",
     "TaskDispatchService",
 )
+HEALTH_NAMES: Final = ("", *(f"ipfs_cluster_node.v1.{name}" for name in SERVED))
+"""What `grpc.health.v1` is asked for; the empty name means the whole node."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +121,8 @@ class Node:
         """Build every part; nothing runs or listens yet.
 
         Raises:
-            ClusterError: Why the node can't be built, and the way out.
+            LogDamagedError: Its log can't be trusted.
+            ClusterError: Why else the node can't be built, and the way out.
         """
         self._home = home
         self._settings = settings
@@ -175,7 +178,7 @@ class Node:
             uplink=self._uplink,
             store=store,
             worker=self._worker,
-            disk=str(home.path),
+            home=home,
         )
         self._standard_health = grpc_health.aio.HealthServicer()
         identify = MemberIdentification(machine=machine, peers=self._peers)
@@ -274,10 +277,9 @@ class Node:
 
     async def _publish_health(self) -> None:
         serving = health_pb2.HealthCheckResponse
-        names = ("", *(f"ipfs_cluster_node.v1.{name}" for name in SERVED))
         while True:
             status = serving.SERVING if self.health.is_serving else serving.NOT_SERVING
-            for name in names:
+            for name in HEALTH_NAMES:
                 await self._standard_health.set(name, status)
             await asyncio.sleep(HEALTH_INTERVAL_SECONDS)
 

@@ -31,6 +31,8 @@ CALLERS_BY_METHOD: Final[Mapping[str, frozenset[CallerClass]]] = {
     f"{_V1}MembershipService/RedeemJoinToken": _MASTERS,
     f"{_V1}MembershipService/RegisterNode": _NODES,
     f"{_V1}MembershipService/RemoveNode": _CLIENTS,
+    f"{_V1}MembershipService/ReplaceLog": _MASTERS,
+    f"{_V1}MembershipService/TransferLeadership": _CLIENTS,
     f"{_V1}RaftService/Exchange": _MASTERS,
     f"{_V1}StateDeltaService/GetSnapshot": _MEMBERS,
     f"{_V1}TaskDispatchService/CancelTask": _CLIENTS,

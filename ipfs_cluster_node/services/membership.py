@@ -111,6 +111,18 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         )
         return pb.RemoveNodeResponse()
 
+    async def TransferLeadership(
+        self, request: pb.TransferLeadershipRequest, context: Any
+    ) -> pb.TransferLeadershipResponse:
+        """Let another master lead."""
+        leader = await self._members.transfer_leadership(
+            node_id_of(request.node_id) if request.node_id else None,
+            source=node_id_of(request.from_node_id, "from_node_id")
+            if request.from_node_id
+            else None,
+        )
+        return pb.TransferLeadershipResponse(leader_node_id=leader)
+
     async def GetConfig(self, request: pb.GetConfigRequest, context: Any) -> pb.GetConfigResponse:
         """Read the settings."""
         settings = self._view.read_state().settings
@@ -183,6 +195,20 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
             cluster_name=state.cluster_name,
             masters=self._masters(),
         )
+
+    async def ReplaceLog(
+        self, request: pb.ReplaceLogRequest, context: Any
+    ) -> pb.ReplaceLogResponse:
+        """Let a master begin a new log."""
+        if request.incarnation < 0:
+            raise invalid_field("incarnation", "0 or more")
+        incarnation = await self._members.replace_log(
+            current_caller().node_id,
+            damaged=request.incarnation,
+            caller=current_caller().did,
+            request_id=request_id_of(request.request_id),
+        )
+        return pb.ReplaceLogResponse(incarnation=incarnation)
 
     def _masters(self) -> list[pb.Node]:
         return [

@@ -100,6 +100,14 @@ class MemberPort(Protocol):
     async def remove_node(self, node_id: NodeId, *, caller: Did, request_id: str) -> None:
         """Remove a node."""
 
+    async def transfer_leadership(self, target: NodeId | None, *, source: NodeId | None) -> NodeId:
+        """Let another master lead; gives the leader."""
+
+    async def replace_log(
+        self, node_id: NodeId, *, damaged: int, caller: Did, request_id: str
+    ) -> int:
+        """Let a master begin a new log; gives its new incarnation."""
+
     async def propose_config(
         self,
         values: Mapping[str, str],

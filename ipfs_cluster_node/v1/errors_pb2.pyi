@@ -59,7 +59,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_MEMBERSHIP_CHANGE_IN_PROGRESS: _ErrorReason.ValueType  # 31
     """One change of the masters is under way; retry after `RetryInfo`."""
     ERROR_REASON_PEER_UNREACHABLE: _ErrorReason.ValueType  # 32
-    """A new master can't be dialled back at its advertised address."""
+    """A master can't be dialled at its advertised address."""
     ERROR_REASON_QUORUM_AT_RISK: _ErrorReason.ValueType  # 33
     """The change would leave the masters without a majority."""
     ERROR_REASON_TOKEN_INVALID: _ErrorReason.ValueType  # 40
@@ -163,7 +163,7 @@ ERROR_REASON_MEMBER_NOT_FOUND: ErrorReason.ValueType  # 30
 ERROR_REASON_MEMBERSHIP_CHANGE_IN_PROGRESS: ErrorReason.ValueType  # 31
 """One change of the masters is under way; retry after `RetryInfo`."""
 ERROR_REASON_PEER_UNREACHABLE: ErrorReason.ValueType  # 32
-"""A new master can't be dialled back at its advertised address."""
+"""A master can't be dialled at its advertised address."""
 ERROR_REASON_QUORUM_AT_RISK: ErrorReason.ValueType  # 33
 """The change would leave the masters without a majority."""
 ERROR_REASON_TOKEN_INVALID: ErrorReason.ValueType  # 40

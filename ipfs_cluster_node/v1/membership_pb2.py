@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%ipfs_cluster_node/v1/membership.proto\x12\x14ipfs_cluster_node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf6\x02\n\x04Node\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12,\n\x04role\x18\x03 \x01(\x0e\x32\x1e.ipfs_cluster_node.v1.NodeRole\x12\x34\n\x08liveness\x18\x04 \x01(\x0e\x32\".ipfs_cluster_node.v1.NodeLiveness\x12\x11\n\tendpoints\x18\x05 \x03(\t\x12\r\n\x05voter\x18\x06 \x01(\x08\x12\x0e\n\x06leader\x18\x07 \x01(\x08\x12\x12\n\ntask_types\x18\x08 \x03(\t\x12\x12\n\nslot_count\x18\t \x01(\x05\x12\x1d\n\x15running_attempt_count\x18\n \x01(\x05\x12\x0f\n\x07version\x18\x0b \x01(\t\x12.\n\nenrol_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rliveness_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x19\n\x17GetClusterStatusRequest\"\xf9\x02\n\x18GetClusterStatusResponse\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x14\n\x0c\x63luster_name\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x16\n\x0eleader_node_id\x18\x04 \x01(\t\x12\x0c\n\x04term\x18\x05 \x01(\x03\x12\x15\n\rapplied_index\x18\x06 \x01(\x03\x12\x18\n\x10\x61live_node_count\x18\x07 \x01(\x05\x12\x12\n\nnode_count\x18\x08 \x01(\x05\x12S\n\x0btask_counts\x18\t \x03(\x0b\x32>.ipfs_cluster_node.v1.GetClusterStatusResponse.TaskCountsEntry\x12\x15\n\rcontent_count\x18\n \x01(\x05\x12\x18\n\x10leader_endpoints\x18\x0b \x03(\t\x1a\x31\n\x0fTaskCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\"9\n\x10ListNodesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"W\n\x11ListNodesResponse\x12)\n\x05nodes\x18\x01 \x03(\x0b\x32\x1a.ipfs_cluster_node.v1.Node\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x87\x01\n\x16\x43reateJoinTokenRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12&\n\x03ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08uses_max\x18\x04 \x01(\x05\x12\x11\n\taddresses\x18\x05 \x03(\t\"v\n\x17\x43reateJoinTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1b\n\x13\x65nrolment_endpoints\x18\x03 \x03(\t\"8\n\x11RemoveNodeRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\"\x14\n\x12RemoveNodeResponse\"\x1f\n\x10GetConfigRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\">\n\x0b\x43onfigEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\"G\n\x11GetConfigResponse\x12\x32\n\x07\x65ntries\x18\x01 \x03(\x0b\x32!.ipfs_cluster_node.v1.ConfigEntry\"\x9f\x02\n\x14ProposeConfigRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x46\n\x06values\x18\x02 \x03(\x0b\x32\x36.ipfs_cluster_node.v1.ProposeConfigRequest.ValuesEntry\x12K\n\tif_values\x18\x03 \x03(\x0b\x32\x38.ipfs_cluster_node.v1.ProposeConfigRequest.IfValuesEntry\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a/\n\rIfValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x17\n\x15ProposeConfigResponse\"v\n\x13RegisterNodeRequest\x12\x11\n\tendpoints\x18\x01 \x03(\t\x12\x12\n\ntask_types\x18\x02 \x03(\t\x12\x12\n\nslot_count\x18\x03 \x01(\x05\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x13\n\x0bincarnation\x18\x05 \x01(\x03\"E\n\x14RegisterNodeResponse\x12-\n\nnode_lease\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"a\n\x10HeartbeatRequest\x12\x1d\n\x15running_attempt_count\x18\x01 \x01(\x05\x12\x16\n\x0e\x63pu_used_ratio\x18\x02 \x01(\x01\x12\x16\n\x0eresident_bytes\x18\x03 \x01(\x03\"o\n\x11HeartbeatResponse\x12-\n\nnode_lease\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x07masters\x18\x02 \x03(\x0b\x32\x1a.ipfs_cluster_node.v1.Node\"\x81\x01\n\x16RedeemJoinTokenRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08token_id\x18\x02 \x01(\t\x12\x13\n\x0bsecret_hash\x18\x03 \x01(\x0c\x12\x0b\n\x03\x64id\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x11\n\tendpoints\x18\x06 \x03(\t\"\x93\x01\n\x17RedeemJoinTokenResponse\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x03\x12\x12\n\ncluster_id\x18\x03 \x01(\t\x12\x14\n\x0c\x63luster_name\x18\x04 \x01(\t\x12+\n\x07masters\x18\x05 \x03(\x0b\x32\x1a.ipfs_cluster_node.v1.Node*h\n\x08NodeRole\x12\x19\n\x15NODE_ROLE_UNSPECIFIED\x10\x00\x12\x14\n\x10NODE_ROLE_MASTER\x10\x01\x12\x14\n\x10NODE_ROLE_WORKER\x10\x02\x12\x15\n\x11NODE_ROLE_LEECHER\x10\x03*z\n\x0cNodeLiveness\x12\x1d\n\x19NODE_LIVENESS_UNSPECIFIED\x10\x00\x12\x1a\n\x16NODE_LIVENESS_ENROLLED\x10\x01\x12\x17\n\x13NODE_LIVENESS_ALIVE\x10\x02\x12\x16\n\x12NODE_LIVENESS_DEAD\x10\x03\x32\xb2\x07\n\x11MembershipService\x12q\n\x10GetClusterStatus\x12-.ipfs_cluster_node.v1.GetClusterStatusRequest\x1a..ipfs_cluster_node.v1.GetClusterStatusResponse\x12\\\n\tListNodes\x12&.ipfs_cluster_node.v1.ListNodesRequest\x1a\'.ipfs_cluster_node.v1.ListNodesResponse\x12n\n\x0f\x43reateJoinToken\x12,.ipfs_cluster_node.v1.CreateJoinTokenRequest\x1a-.ipfs_cluster_node.v1.CreateJoinTokenResponse\x12_\n\nRemoveNode\x12\'.ipfs_cluster_node.v1.RemoveNodeRequest\x1a(.ipfs_cluster_node.v1.RemoveNodeResponse\x12\\\n\tGetConfig\x12&.ipfs_cluster_node.v1.GetConfigRequest\x1a\'.ipfs_cluster_node.v1.GetConfigResponse\x12h\n\rProposeConfig\x12*.ipfs_cluster_node.v1.ProposeConfigRequest\x1a+.ipfs_cluster_node.v1.ProposeConfigResponse\x12\x65\n\x0cRegisterNode\x12).ipfs_cluster_node.v1.RegisterNodeRequest\x1a*.ipfs_cluster_node.v1.RegisterNodeResponse\x12\\\n\tHeartbeat\x12&.ipfs_cluster_node.v1.HeartbeatRequest\x1a\'.ipfs_cluster_node.v1.HeartbeatResponse\x12n\n\x0fRedeemJoinToken\x12,.ipfs_cluster_node.v1.RedeemJoinTokenRequest\x1a-.ipfs_cluster_node.v1.RedeemJoinTokenResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%ipfs_cluster_node/v1/membership.proto\x12\x14ipfs_cluster_node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf6\x02\n\x04Node\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12,\n\x04role\x18\x03 \x01(\x0e\x32\x1e.ipfs_cluster_node.v1.NodeRole\x12\x34\n\x08liveness\x18\x04 \x01(\x0e\x32\".ipfs_cluster_node.v1.NodeLiveness\x12\x11\n\tendpoints\x18\x05 \x03(\t\x12\r\n\x05voter\x18\x06 \x01(\x08\x12\x0e\n\x06leader\x18\x07 \x01(\x08\x12\x12\n\ntask_types\x18\x08 \x03(\t\x12\x12\n\nslot_count\x18\t \x01(\x05\x12\x1d\n\x15running_attempt_count\x18\n \x01(\x05\x12\x0f\n\x07version\x18\x0b \x01(\t\x12.\n\nenrol_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rliveness_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x19\n\x17GetClusterStatusRequest\"\xf9\x02\n\x18GetClusterStatusResponse\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x14\n\x0c\x63luster_name\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x16\n\x0eleader_node_id\x18\x04 \x01(\t\x12\x0c\n\x04term\x18\x05 \x01(\x03\x12\x15\n\rapplied_index\x18\x06 \x01(\x03\x12\x18\n\x10\x61live_node_count\x18\x07 \x01(\x05\x12\x12\n\nnode_count\x18\x08 \x01(\x05\x12S\n\x0btask_counts\x18\t \x03(\x0b\x32>.ipfs_cluster_node.v1.GetClusterStatusResponse.TaskCountsEntry\x12\x15\n\rcontent_count\x18\n \x01(\x05\x12\x18\n\x10leader_endpoints\x18\x0b \x03(\t\x1a\x31\n\x0fTaskCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\"9\n\x10ListNodesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"W\n\x11ListNodesResponse\x12)\n\x05nodes\x18\x01 \x03(\x0b\x32\x1a.ipfs_cluster_node.v1.Node\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x87\x01\n\x16\x43reateJoinTokenRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12&\n\x03ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08uses_max\x18\x04 \x01(\x05\x12\x11\n\taddresses\x18\x05 \x03(\t\"v\n\x17\x43reateJoinTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1b\n\x13\x65nrolment_endpoints\x18\x03 \x03(\t\"8\n\x11RemoveNodeRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\"\x14\n\x12RemoveNodeResponse\"B\n\x19TransferLeadershipRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x14\n\x0c\x66rom_node_id\x18\x02 \x01(\t\"4\n\x1aTransferLeadershipResponse\x12\x16\n\x0eleader_node_id\x18\x01 \x01(\t\"\x1f\n\x10GetConfigRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\">\n\x0b\x43onfigEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\"G\n\x11GetConfigResponse\x12\x32\n\x07\x65ntries\x18\x01 \x03(\x0b\x32!.ipfs_cluster_node.v1.ConfigEntry\"\x9f\x02\n\x14ProposeConfigRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x46\n\x06values\x18\x02 \x03(\x0b\x32\x36.ipfs_cluster_node.v1.ProposeConfigRequest.ValuesEntry\x12K\n\tif_values\x18\x03 \x03(\x0b\x32\x38.ipfs_cluster_node.v1.ProposeConfigRequest.IfValuesEntry\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a/\n\rIfValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x17\n\x15ProposeConfigResponse\"v\n\x13RegisterNodeRequest\x12\x11\n\tendpoints\x18\x01 \x03(\t\x12\x12\n\ntask_types\x18\x02 \x03(\t\x12\x12\n\nslot_count\x18\x03 \x01(\x05\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x13\n\x0bincarnation\x18\x05 \x01(\x03\"E\n\x14RegisterNodeResponse\x12-\n\nnode_lease\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"a\n\x10HeartbeatRequest\x12\x1d\n\x15running_attempt_count\x18\x01 \x01(\x05\x12\x16\n\x0e\x63pu_used_ratio\x18\x02 \x01(\x01\x12\x16\n\x0eresident_bytes\x18\x03 \x01(\x03\"o\n\x11HeartbeatResponse\x12-\n\nnode_lease\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x07masters\x18\x02 \x03(\x0b\x32\x1a.ipfs_cluster_node.v1.Node\"\x81\x01\n\x16RedeemJoinTokenRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08token_id\x18\x02 \x01(\t\x12\x13\n\x0bsecret_hash\x18\x03 \x01(\x0c\x12\x0b\n\x03\x64id\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x11\n\tendpoints\x18\x06 \x03(\t\"\x93\x01\n\x17RedeemJoinTokenResponse\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x03\x12\x12\n\ncluster_id\x18\x03 \x01(\t\x12\x14\n\x0c\x63luster_name\x18\x04 \x01(\t\x12+\n\x07masters\x18\x05 \x03(\x0b\x32\x1a.ipfs_cluster_node.v1.Node\"<\n\x11ReplaceLogRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x03\")\n\x12ReplaceLogResponse\x12\x13\n\x0bincarnation\x18\x01 \x01(\x03*h\n\x08NodeRole\x12\x19\n\x15NODE_ROLE_UNSPECIFIED\x10\x00\x12\x14\n\x10NODE_ROLE_MASTER\x10\x01\x12\x14\n\x10NODE_ROLE_WORKER\x10\x02\x12\x15\n\x11NODE_ROLE_LEECHER\x10\x03*z\n\x0cNodeLiveness\x12\x1d\n\x19NODE_LIVENESS_UNSPECIFIED\x10\x00\x12\x1a\n\x16NODE_LIVENESS_ENROLLED\x10\x01\x12\x17\n\x13NODE_LIVENESS_ALIVE\x10\x02\x12\x16\n\x12NODE_LIVENESS_DEAD\x10\x03\x32\x8c\t\n\x11MembershipService\x12q\n\x10GetClusterStatus\x12-.ipfs_cluster_node.v1.GetClusterStatusRequest\x1a..ipfs_cluster_node.v1.GetClusterStatusResponse\x12\\\n\tListNodes\x12&.ipfs_cluster_node.v1.ListNodesRequest\x1a\'.ipfs_cluster_node.v1.ListNodesResponse\x12n\n\x0f\x43reateJoinToken\x12,.ipfs_cluster_node.v1.CreateJoinTokenRequest\x1a-.ipfs_cluster_node.v1.CreateJoinTokenResponse\x12_\n\nRemoveNode\x12\'.ipfs_cluster_node.v1.RemoveNodeRequest\x1a(.ipfs_cluster_node.v1.RemoveNodeResponse\x12w\n\x12TransferLeadership\x12/.ipfs_cluster_node.v1.TransferLeadershipRequest\x1a\x30.ipfs_cluster_node.v1.TransferLeadershipResponse\x12\\\n\tGetConfig\x12&.ipfs_cluster_node.v1.GetConfigRequest\x1a\'.ipfs_cluster_node.v1.GetConfigResponse\x12h\n\rProposeConfig\x12*.ipfs_cluster_node.v1.ProposeConfigRequest\x1a+.ipfs_cluster_node.v1.ProposeConfigResponse\x12\x65\n\x0cRegisterNode\x12).ipfs_cluster_node.v1.RegisterNodeRequest\x1a*.ipfs_cluster_node.v1.RegisterNodeResponse\x12\\\n\tHeartbeat\x12&.ipfs_cluster_node.v1.HeartbeatRequest\x1a\'.ipfs_cluster_node.v1.HeartbeatResponse\x12n\n\x0fRedeemJoinToken\x12,.ipfs_cluster_node.v1.RedeemJoinTokenRequest\x1a-.ipfs_cluster_node.v1.RedeemJoinTokenResponse\x12_\n\nReplaceLog\x12\'.ipfs_cluster_node.v1.ReplaceLogRequest\x1a(.ipfs_cluster_node.v1.ReplaceLogResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,10 +39,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROPOSECONFIGREQUEST_VALUESENTRY']._serialized_options = b'8\001'
   _globals['_PROPOSECONFIGREQUEST_IFVALUESENTRY']._loaded_options = None
   _globals['_PROPOSECONFIGREQUEST_IFVALUESENTRY']._serialized_options = b'8\001'
-  _globals['_NODEROLE']._serialized_start=2568
-  _globals['_NODEROLE']._serialized_end=2672
-  _globals['_NODELIVENESS']._serialized_start=2674
-  _globals['_NODELIVENESS']._serialized_end=2796
+  _globals['_NODEROLE']._serialized_start=2795
+  _globals['_NODEROLE']._serialized_end=2899
+  _globals['_NODELIVENESS']._serialized_start=2901
+  _globals['_NODELIVENESS']._serialized_end=3023
   _globals['_NODE']._serialized_start=129
   _globals['_NODE']._serialized_end=503
   _globals['_GETCLUSTERSTATUSREQUEST']._serialized_start=505
@@ -63,32 +63,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REMOVENODEREQUEST']._serialized_end=1374
   _globals['_REMOVENODERESPONSE']._serialized_start=1376
   _globals['_REMOVENODERESPONSE']._serialized_end=1396
-  _globals['_GETCONFIGREQUEST']._serialized_start=1398
-  _globals['_GETCONFIGREQUEST']._serialized_end=1429
-  _globals['_CONFIGENTRY']._serialized_start=1431
-  _globals['_CONFIGENTRY']._serialized_end=1493
-  _globals['_GETCONFIGRESPONSE']._serialized_start=1495
-  _globals['_GETCONFIGRESPONSE']._serialized_end=1566
-  _globals['_PROPOSECONFIGREQUEST']._serialized_start=1569
-  _globals['_PROPOSECONFIGREQUEST']._serialized_end=1856
-  _globals['_PROPOSECONFIGREQUEST_VALUESENTRY']._serialized_start=1762
-  _globals['_PROPOSECONFIGREQUEST_VALUESENTRY']._serialized_end=1807
-  _globals['_PROPOSECONFIGREQUEST_IFVALUESENTRY']._serialized_start=1809
-  _globals['_PROPOSECONFIGREQUEST_IFVALUESENTRY']._serialized_end=1856
-  _globals['_PROPOSECONFIGRESPONSE']._serialized_start=1858
-  _globals['_PROPOSECONFIGRESPONSE']._serialized_end=1881
-  _globals['_REGISTERNODEREQUEST']._serialized_start=1883
-  _globals['_REGISTERNODEREQUEST']._serialized_end=2001
-  _globals['_REGISTERNODERESPONSE']._serialized_start=2003
-  _globals['_REGISTERNODERESPONSE']._serialized_end=2072
-  _globals['_HEARTBEATREQUEST']._serialized_start=2074
-  _globals['_HEARTBEATREQUEST']._serialized_end=2171
-  _globals['_HEARTBEATRESPONSE']._serialized_start=2173
-  _globals['_HEARTBEATRESPONSE']._serialized_end=2284
-  _globals['_REDEEMJOINTOKENREQUEST']._serialized_start=2287
-  _globals['_REDEEMJOINTOKENREQUEST']._serialized_end=2416
-  _globals['_REDEEMJOINTOKENRESPONSE']._serialized_start=2419
-  _globals['_REDEEMJOINTOKENRESPONSE']._serialized_end=2566
-  _globals['_MEMBERSHIPSERVICE']._serialized_start=2799
-  _globals['_MEMBERSHIPSERVICE']._serialized_end=3745
+  _globals['_TRANSFERLEADERSHIPREQUEST']._serialized_start=1398
+  _globals['_TRANSFERLEADERSHIPREQUEST']._serialized_end=1464
+  _globals['_TRANSFERLEADERSHIPRESPONSE']._serialized_start=1466
+  _globals['_TRANSFERLEADERSHIPRESPONSE']._serialized_end=1518
+  _globals['_GETCONFIGREQUEST']._serialized_start=1520
+  _globals['_GETCONFIGREQUEST']._serialized_end=1551
+  _globals['_CONFIGENTRY']._serialized_start=1553
+  _globals['_CONFIGENTRY']._serialized_end=1615
+  _globals['_GETCONFIGRESPONSE']._serialized_start=1617
+  _globals['_GETCONFIGRESPONSE']._serialized_end=1688
+  _globals['_PROPOSECONFIGREQUEST']._serialized_start=1691
+  _globals['_PROPOSECONFIGREQUEST']._serialized_end=1978
+  _globals['_PROPOSECONFIGREQUEST_VALUESENTRY']._serialized_start=1884
+  _globals['_PROPOSECONFIGREQUEST_VALUESENTRY']._serialized_end=1929
+  _globals['_PROPOSECONFIGREQUEST_IFVALUESENTRY']._serialized_start=1931
+  _globals['_PROPOSECONFIGREQUEST_IFVALUESENTRY']._serialized_end=1978
+  _globals['_PROPOSECONFIGRESPONSE']._serialized_start=1980
+  _globals['_PROPOSECONFIGRESPONSE']._serialized_end=2003
+  _globals['_REGISTERNODEREQUEST']._serialized_start=2005
+  _globals['_REGISTERNODEREQUEST']._serialized_end=2123
+  _globals['_REGISTERNODERESPONSE']._serialized_start=2125
+  _globals['_REGISTERNODERESPONSE']._serialized_end=2194
+  _globals['_HEARTBEATREQUEST']._serialized_start=2196
+  _globals['_HEARTBEATREQUEST']._serialized_end=2293
+  _globals['_HEARTBEATRESPONSE']._serialized_start=2295
+  _globals['_HEARTBEATRESPONSE']._serialized_end=2406
+  _globals['_REDEEMJOINTOKENREQUEST']._serialized_start=2409
+  _globals['_REDEEMJOINTOKENREQUEST']._serialized_end=2538
+  _globals['_REDEEMJOINTOKENRESPONSE']._serialized_start=2541
+  _globals['_REDEEMJOINTOKENRESPONSE']._serialized_end=2688
+  _globals['_REPLACELOGREQUEST']._serialized_start=2690
+  _globals['_REPLACELOGREQUEST']._serialized_end=2750
+  _globals['_REPLACELOGRESPONSE']._serialized_start=2752
+  _globals['_REPLACELOGRESPONSE']._serialized_end=2793
+  _globals['_MEMBERSHIPSERVICE']._serialized_start=3026
+  _globals['_MEMBERSHIPSERVICE']._serialized_end=4190
 # @@protoc_insertion_point(module_scope)

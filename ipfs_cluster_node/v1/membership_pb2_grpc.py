@@ -58,6 +58,11 @@ class MembershipServiceStub:
                 request_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.RemoveNodeRequest.SerializeToString,
                 response_deserializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.RemoveNodeResponse.FromString,
                 _registered_method=True)
+        self.TransferLeadership = channel.unary_unary(
+                '/ipfs_cluster_node.v1.MembershipService/TransferLeadership',
+                request_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.TransferLeadershipRequest.SerializeToString,
+                response_deserializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.TransferLeadershipResponse.FromString,
+                _registered_method=True)
         self.GetConfig = channel.unary_unary(
                 '/ipfs_cluster_node.v1.MembershipService/GetConfig',
                 request_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.GetConfigRequest.SerializeToString,
@@ -82,6 +87,11 @@ class MembershipServiceStub:
                 '/ipfs_cluster_node.v1.MembershipService/RedeemJoinToken',
                 request_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.RedeemJoinTokenRequest.SerializeToString,
                 response_deserializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.RedeemJoinTokenResponse.FromString,
+                _registered_method=True)
+        self.ReplaceLog = channel.unary_unary(
+                '/ipfs_cluster_node.v1.MembershipService/ReplaceLog',
+                request_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.ReplaceLogRequest.SerializeToString,
+                response_deserializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.ReplaceLogResponse.FromString,
                 _registered_method=True)
 
 
@@ -130,6 +140,20 @@ class MembershipServiceServicer:
         Who may call: client. Idempotent by `request_id`.
         Errors: `MEMBER_NOT_FOUND`; `QUORUM_AT_RISK` for the leader itself, the last master, or where
         the masters left would have no majority alive; `MEMBERSHIP_CHANGE_IN_PROGRESS`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TransferLeadership(self, request, context):
+        """Hands leadership to another master; answers once that one leads. Writes that come meanwhile wait
+        or are repeated by their clients; none that was acknowledged is lost.
+
+        Who may call: client. A repeat does nothing once it is done: with `node_id` if that one leads,
+        else with `from_node_id` if that one no longer does.
+        Errors: `MEMBER_NOT_FOUND` if the node does not vote, or there is no other master;
+        `PEER_UNREACHABLE` if the leader is not connected to it; `UNKNOWN_OUTCOME` if it did not take
+        over in time: repeat it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -187,6 +211,21 @@ class MembershipServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReplaceLog(self, request, context):
+        """Gives a master whose log is damaged or lost a new incarnation, to begin an empty log under. It
+        must not come back under its old name: it may have acknowledged, or voted for, what it has
+        lost. The old incarnation has ceased to vote once this is answered; the new one votes after
+        `RegisterNode`, once it has caught up.
+
+        Who may call: master, about itself. Idempotent by `request_id`.
+        Errors: `QUORUM_AT_RISK` where the masters left would have no majority connected;
+        `CALLER_NOT_ALLOWED` for an incarnation that was replaced already while its successor votes (an
+        old disk came back); `MEMBER_NOT_FOUND`; `MEMBERSHIP_CHANGE_IN_PROGRESS`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MembershipServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -209,6 +248,11 @@ def add_MembershipServiceServicer_to_server(servicer, server):
                     servicer.RemoveNode,
                     request_deserializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.RemoveNodeRequest.FromString,
                     response_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.RemoveNodeResponse.SerializeToString,
+            ),
+            'TransferLeadership': grpc.unary_unary_rpc_method_handler(
+                    servicer.TransferLeadership,
+                    request_deserializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.TransferLeadershipRequest.FromString,
+                    response_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.TransferLeadershipResponse.SerializeToString,
             ),
             'GetConfig': grpc.unary_unary_rpc_method_handler(
                     servicer.GetConfig,
@@ -234,6 +278,11 @@ def add_MembershipServiceServicer_to_server(servicer, server):
                     servicer.RedeemJoinToken,
                     request_deserializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.RedeemJoinTokenRequest.FromString,
                     response_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.RedeemJoinTokenResponse.SerializeToString,
+            ),
+            'ReplaceLog': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplaceLog,
+                    request_deserializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.ReplaceLogRequest.FromString,
+                    response_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.ReplaceLogResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -348,6 +397,33 @@ class MembershipService:
             '/ipfs_cluster_node.v1.MembershipService/RemoveNode',
             ipfs__cluster__node_dot_v1_dot_membership__pb2.RemoveNodeRequest.SerializeToString,
             ipfs__cluster__node_dot_v1_dot_membership__pb2.RemoveNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TransferLeadership(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ipfs_cluster_node.v1.MembershipService/TransferLeadership',
+            ipfs__cluster__node_dot_v1_dot_membership__pb2.TransferLeadershipRequest.SerializeToString,
+            ipfs__cluster__node_dot_v1_dot_membership__pb2.TransferLeadershipResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -483,6 +559,33 @@ class MembershipService:
             '/ipfs_cluster_node.v1.MembershipService/RedeemJoinToken',
             ipfs__cluster__node_dot_v1_dot_membership__pb2.RedeemJoinTokenRequest.SerializeToString,
             ipfs__cluster__node_dot_v1_dot_membership__pb2.RedeemJoinTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplaceLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ipfs_cluster_node.v1.MembershipService/ReplaceLog',
+            ipfs__cluster__node_dot_v1_dot_membership__pb2.ReplaceLogRequest.SerializeToString,
+            ipfs__cluster__node_dot_v1_dot_membership__pb2.ReplaceLogResponse.FromString,
             options,
             channel_credentials,
             insecure,

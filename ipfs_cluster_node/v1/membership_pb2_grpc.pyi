@@ -64,6 +64,16 @@ class MembershipServiceStub:
     Errors: `MEMBER_NOT_FOUND`; `QUORUM_AT_RISK` for the leader itself, the last master, or where
     the masters left would have no majority alive; `MEMBERSHIP_CHANGE_IN_PROGRESS`.
     """
+    TransferLeadership: _grpc.UnaryUnaryMultiCallable[_membership_pb2.TransferLeadershipRequest, _membership_pb2.TransferLeadershipResponse]
+    """Hands leadership to another master; answers once that one leads. Writes that come meanwhile wait
+    or are repeated by their clients; none that was acknowledged is lost.
+
+    Who may call: client. A repeat does nothing once it is done: with `node_id` if that one leads,
+    else with `from_node_id` if that one no longer does.
+    Errors: `MEMBER_NOT_FOUND` if the node does not vote, or there is no other master;
+    `PEER_UNREACHABLE` if the leader is not connected to it; `UNKNOWN_OUTCOME` if it did not take
+    over in time: repeat it.
+    """
     GetConfig: _grpc.UnaryUnaryMultiCallable[_membership_pb2.GetConfigRequest, _membership_pb2.GetConfigResponse]
     """Reads the cluster's settings.
 
@@ -95,6 +105,17 @@ class MembershipServiceStub:
     """Consumes a join token for a joiner that has proved its identity to the calling master.
 
     Who may call: master. Errors: those of `EnrolmentService.Enrol`.
+    """
+    ReplaceLog: _grpc.UnaryUnaryMultiCallable[_membership_pb2.ReplaceLogRequest, _membership_pb2.ReplaceLogResponse]
+    """Gives a master whose log is damaged or lost a new incarnation, to begin an empty log under. It
+    must not come back under its old name: it may have acknowledged, or voted for, what it has
+    lost. The old incarnation has ceased to vote once this is answered; the new one votes after
+    `RegisterNode`, once it has caught up.
+
+    Who may call: master, about itself. Idempotent by `request_id`.
+    Errors: `QUORUM_AT_RISK` where the masters left would have no majority connected;
+    `CALLER_NOT_ALLOWED` for an incarnation that was replaced already while its successor votes (an
+    old disk came back); `MEMBER_NOT_FOUND`; `MEMBERSHIP_CHANGE_IN_PROGRESS`.
     """
 
 @_typing.type_check_only
@@ -133,6 +154,16 @@ class MembershipServiceAsyncStub(MembershipServiceStub):
     Errors: `MEMBER_NOT_FOUND`; `QUORUM_AT_RISK` for the leader itself, the last master, or where
     the masters left would have no majority alive; `MEMBERSHIP_CHANGE_IN_PROGRESS`.
     """
+    TransferLeadership: _aio.UnaryUnaryMultiCallable[_membership_pb2.TransferLeadershipRequest, _membership_pb2.TransferLeadershipResponse]  # type: ignore[assignment]
+    """Hands leadership to another master; answers once that one leads. Writes that come meanwhile wait
+    or are repeated by their clients; none that was acknowledged is lost.
+
+    Who may call: client. A repeat does nothing once it is done: with `node_id` if that one leads,
+    else with `from_node_id` if that one no longer does.
+    Errors: `MEMBER_NOT_FOUND` if the node does not vote, or there is no other master;
+    `PEER_UNREACHABLE` if the leader is not connected to it; `UNKNOWN_OUTCOME` if it did not take
+    over in time: repeat it.
+    """
     GetConfig: _aio.UnaryUnaryMultiCallable[_membership_pb2.GetConfigRequest, _membership_pb2.GetConfigResponse]  # type: ignore[assignment]
     """Reads the cluster's settings.
 
@@ -164,6 +195,17 @@ class MembershipServiceAsyncStub(MembershipServiceStub):
     """Consumes a join token for a joiner that has proved its identity to the calling master.
 
     Who may call: master. Errors: those of `EnrolmentService.Enrol`.
+    """
+    ReplaceLog: _aio.UnaryUnaryMultiCallable[_membership_pb2.ReplaceLogRequest, _membership_pb2.ReplaceLogResponse]  # type: ignore[assignment]
+    """Gives a master whose log is damaged or lost a new incarnation, to begin an empty log under. It
+    must not come back under its old name: it may have acknowledged, or voted for, what it has
+    lost. The old incarnation has ceased to vote once this is answered; the new one votes after
+    `RegisterNode`, once it has caught up.
+
+    Who may call: master, about itself. Idempotent by `request_id`.
+    Errors: `QUORUM_AT_RISK` where the masters left would have no majority connected;
+    `CALLER_NOT_ALLOWED` for an incarnation that was replaced already while its successor votes (an
+    old disk came back); `MEMBER_NOT_FOUND`; `MEMBERSHIP_CHANGE_IN_PROGRESS`.
     """
 
 class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -222,6 +264,22 @@ class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
         Who may call: client. Idempotent by `request_id`.
         Errors: `MEMBER_NOT_FOUND`; `QUORUM_AT_RISK` for the leader itself, the last master, or where
         the masters left would have no majority alive; `MEMBERSHIP_CHANGE_IN_PROGRESS`.
+        """
+
+    @_abc_1.abstractmethod
+    def TransferLeadership(
+        self,
+        request: _membership_pb2.TransferLeadershipRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_membership_pb2.TransferLeadershipResponse, _abc.Awaitable[_membership_pb2.TransferLeadershipResponse]]:
+        """Hands leadership to another master; answers once that one leads. Writes that come meanwhile wait
+        or are repeated by their clients; none that was acknowledged is lost.
+
+        Who may call: client. A repeat does nothing once it is done: with `node_id` if that one leads,
+        else with `from_node_id` if that one no longer does.
+        Errors: `MEMBER_NOT_FOUND` if the node does not vote, or there is no other master;
+        `PEER_UNREACHABLE` if the leader is not connected to it; `UNKNOWN_OUTCOME` if it did not take
+        over in time: repeat it.
         """
 
     @_abc_1.abstractmethod
@@ -284,6 +342,23 @@ class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
         """Consumes a join token for a joiner that has proved its identity to the calling master.
 
         Who may call: master. Errors: those of `EnrolmentService.Enrol`.
+        """
+
+    @_abc_1.abstractmethod
+    def ReplaceLog(
+        self,
+        request: _membership_pb2.ReplaceLogRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_membership_pb2.ReplaceLogResponse, _abc.Awaitable[_membership_pb2.ReplaceLogResponse]]:
+        """Gives a master whose log is damaged or lost a new incarnation, to begin an empty log under. It
+        must not come back under its old name: it may have acknowledged, or voted for, what it has
+        lost. The old incarnation has ceased to vote once this is answered; the new one votes after
+        `RegisterNode`, once it has caught up.
+
+        Who may call: master, about itself. Idempotent by `request_id`.
+        Errors: `QUORUM_AT_RISK` where the masters left would have no majority connected;
+        `CALLER_NOT_ALLOWED` for an incarnation that was replaced already while its successor votes (an
+        old disk came back); `MEMBER_NOT_FOUND`; `MEMBERSHIP_CHANGE_IN_PROGRESS`.
         """
 
 def add_MembershipServiceServicer_to_server(servicer: MembershipServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -492,3 +492,44 @@ def test_a_client_can_be_removed(world: World) -> None:
     member = world.state.members.get(did)
     assert member is not None
     assert member.removed
+
+
+def test_a_lost_log_is_replaced_under_a_name_that_none_was_kept_under(world: World) -> None:
+    ask = c.ReplaceLog(node_id=MASTER, incarnation=1)
+    assert world.do(ask, "first") == Accepted(("2",))
+    # A repeat gets the first answer, whatever incarnation the leader saw when it proposed it.
+    repeated = c.ReplaceLog(node_id=MASTER, incarnation=2)
+    assert world.do(repeated, "first") == Accepted(("2",))
+    # Another request does not: nobody knows whether a log was begun under the first answer.
+    assert world.do(repeated, "second") == Accepted(("3",))
+    # What the leader saw has changed meanwhile.
+    refused = world.do(repeated, "third")
+    assert refused.reason is Reason.MEMBERSHIP_CHANGE_IN_PROGRESS
+    member = world.state.members.node(MASTER)
+    assert member is not None
+    assert member.incarnation == 3
+    # Nor does a joining master get a name that was given already.
+    assert world.state.data().incarnation_last == 3
+
+
+def test_only_a_masters_own_log_is_replaced(world: World) -> None:
+    members = world.state.members
+    world.do(c.ReplaceLog(node_id=MASTER, incarnation=1), "first")
+    for damaged, votes, reason in (
+        (2, True, None),
+        (2, False, None),
+        (0, True, None),  # It can't say which: the directory is gone.
+        (1, False, None),  # The answer was lost.
+        (1, True, Reason.CALLER_NOT_ALLOWED),  # An old disk came back.
+        (3, False, Reason.CALLER_NOT_ALLOWED),
+    ):
+        refused = members.check_replacement(MASTER, damaged, votes=votes)
+        assert (refused.reason if refused else None) is reason, (damaged, votes)
+    for other in (WORKER, JOINER):
+        refused = members.check_replacement(other, 0, votes=False)
+        assert refused is not None
+        assert refused.reason is Reason.MEMBER_NOT_FOUND
+    world.do(c.RemoveNode(node_id=MASTER))
+    refused = members.check_replacement(MASTER, 2, votes=False)
+    assert refused is not None
+    assert refused.reason is Reason.MEMBER_NOT_FOUND

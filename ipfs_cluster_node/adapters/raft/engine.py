@@ -9,12 +9,14 @@ with a clock, a network and a disk of its own.
 """
 
 import logging
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from ipfs_cluster_node.adapters.raft.clock import now
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
+from ipfs_cluster_node.adapters.raft.damage import LogDamagedError
 from ipfs_cluster_node.adapters.raft.disk import Disk
 from ipfs_cluster_node.adapters.raft.guarded import GuardedSyncObj
 from ipfs_cluster_node.adapters.raft.installs import SnapshotInstalls
@@ -24,6 +26,7 @@ from ipfs_cluster_node.adapters.raft.journal import (
     REGULAR,
     Pending,
     SegmentedJournal,
+    has_journal,
 )
 from ipfs_cluster_node.adapters.raft.messages import decode_message
 from ipfs_cluster_node.adapters.raft.proposals import (
@@ -78,14 +81,28 @@ def create_store(
         journal.add(REGULAR + entry, journal.last_index + 1, 0)
     journal.write_and_sync(journal.take_pending())
     # Last, since it says that there is a store.
-    disk.replace(VOTER_NAME, voter.encode())
+    disk.replace(VOTER_NAME, _voter_file(voter))
     disk.close()
 
 
 def stored_voter(disk: Disk) -> VoterId | None:
-    """Whose store this is; None if there is none."""
-    name = disk.read(VOTER_NAME)
-    return None if name is None else VoterId(name.decode("ascii"))
+    """Whose store this is; None if there is none.
+
+    Raises:
+        LogDamagedError: Not even that can be read.
+    """
+    data = disk.read(VOTER_NAME)
+    if data is None:
+        return None
+    voter = VoterId(data.partition(b" ")[0].decode("ascii", "replace"))
+    if data != _voter_file(voter):
+        raise LogDamagedError("the name of its voter is not whole")
+    return voter
+
+
+def _voter_file(voter: VoterId) -> bytes:
+    # With a checksum: a flipped bit could make of it another incarnation.
+    return f"{voter} {zlib.crc32(voter.encode()):08x}\n".encode()
 
 
 Outbox = list[tuple[VoterId, pb.RaftMessage]]
@@ -125,14 +142,11 @@ class Engine:
         """Open the store and restore the state machine.
 
         Raises:
-            ClusterError: HOME_DAMAGED.
+            LogDamagedError: It is not whole, or not there.
         """
         voter, snapshot = stored_voter(disk), load_snapshot(disk)
-        if voter is None or snapshot is None:
-            raise ClusterError(
-                Reason.HOME_DAMAGED,
-                "this node's log is lost; remove this node and join it anew",
-            )
+        if voter is None or snapshot is None or not has_journal(disk):
+            raise LogDamagedError("it is lost, or a part of it")
         self.voter = voter
         self._disk, self._machine, self._config = disk, machine, config
         if snapshot.state:
@@ -244,7 +258,9 @@ class Engine:
             return
         if voter == self.voter:
             raise ClusterError(
-                Reason.QUORUM_AT_RISK, "the leader can't remove itself; let another lead first"
+                Reason.QUORUM_AT_RISK,
+                "the leader can't remove itself; let another master lead first: ipfs-cluster-node "
+                "cluster transfer-leadership",
             )
         if not self.raft.can_change_voters:
             raise ClusterError(

@@ -27,8 +27,8 @@ from typing import Final, overload
 
 from pysyncobj.journal import Journal
 
+from ipfs_cluster_node.adapters.raft.damage import LogDamagedError
 from ipfs_cluster_node.adapters.raft.disk import Disk
-from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import VoterId
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,11 @@ _ENTRY: Final = struct.Struct("<cQQ")
 _TRUNCATE: Final = struct.Struct("<cQ")
 _VOTE: Final = struct.Struct("<cQ")
 _NUMBER: Final = struct.Struct("<Q")
+
+
+def has_journal(disk: Disk) -> bool:
+    """Whether there is any segment."""
+    return any(name.startswith(SEGMENT_PREFIX) for name in disk.names())
 
 
 def change_of(command: bytes) -> tuple[str, VoterId] | None:
@@ -111,7 +116,7 @@ class SegmentedJournal(Journal):  # type: ignore[misc]  # PySyncObj has no types
             segment_bytes_max: A segment that has grown beyond it is followed by a new one.
 
         Raises:
-            ClusterError: HOME_DAMAGED.
+            LogDamagedError: It is there, and not whole.
         """
         self._disk = disk
         self._base_voters = base_voters
@@ -325,7 +330,9 @@ class SegmentedJournal(Journal):  # type: ignore[misc]  # PySyncObj has no types
             self._entries.insert(0, base)
             self.entry_bytes += len(base[0])
         elif self._entries[0][1] > index:
-            raise _damaged(f"the log begins at {self._entries[0][1]}, its snapshot ends at {index}")
+            raise LogDamagedError(
+                f"the log begins at {self._entries[0][1]}, its snapshot ends at {index}"
+            )
         elif self.term_at(index) != term:
             self._reset(index, term)
 
@@ -351,10 +358,10 @@ class SegmentedJournal(Journal):  # type: ignore[misc]  # PySyncObj has no types
         segment = _Segment(number, 0, 0, 0, 0)
         data = self._disk.read(segment.name) or b""
         if len(data) < _HEADER.size:
-            raise _damaged(f"{segment.name} is too short")
+            raise LogDamagedError(f"{segment.name} is too short")
         _, segment.salt, _ = _HEADER.unpack_from(data)
         if data[: _HEADER.size] != _header(segment.salt):
-            raise _damaged(f"{segment.name} has a wrong header, or is of another release")
+            raise LogDamagedError(f"{segment.name} has a wrong header, or is of another release")
         offset = _HEADER.size
         while offset < len(data):
             records = _records_at(data, offset, segment.salt, segment.frames)
@@ -371,7 +378,7 @@ class SegmentedJournal(Journal):  # type: ignore[misc]  # PySyncObj has no types
     def _cut_tail(self, segment: _Segment, data: bytes, offset: int, *, is_last: bool) -> None:
         # The first frame was synced with the file's name.
         if not is_last or segment.frames == 0 or _frame_behind(data, offset, segment):
-            raise _damaged(f"{segment.name} is broken at byte {offset}")
+            raise LogDamagedError(f"{segment.name} is broken at byte {offset}")
         log.warning(
             "journal tail cut",
             extra={"segment": segment.name, "offset": offset, "lost_bytes": len(data) - offset},
@@ -383,7 +390,7 @@ class SegmentedJournal(Journal):  # type: ignore[misc]  # PySyncObj has no types
         if kind == b"E":
             _, index, term = _ENTRY.unpack_from(payload)
             if self._entries and index != self._entries[-1][1] + 1:
-                raise _damaged(f"{segment.name} goes from {self._entries[-1][1]} to {index}")
+                raise LogDamagedError(f"{segment.name} goes from {self._entries[-1][1]} to {index}")
             self._take((payload[_ENTRY.size :], index, term))
             segment.index_max = max(segment.index_max, index)
         elif kind == b"T":
@@ -448,10 +455,3 @@ def _payloads(records: bytes) -> Iterator[bytes]:
         offset += _LENGTH.size
         yield records[offset : offset + length]
         offset += length
-
-
-def _damaged(what: str) -> ClusterError:
-    return ClusterError(
-        Reason.HOME_DAMAGED,
-        f"this node's log is damaged ({what}); remove this node and join it anew",
-    )

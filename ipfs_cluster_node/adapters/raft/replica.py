@@ -46,7 +46,7 @@ class Replica:
             config: Times and bounds.
 
         Raises:
-            ClusterError: HOME_DAMAGED.
+            LogDamagedError: The store is not whole, or not there.
         """
         self.engine = Engine(disk=DirectoryDisk(directory), machine=machine, config=config)
         self.voter = self.engine.voter
@@ -180,10 +180,17 @@ class Replica:
         """Hand leadership to another voter; returns once it is known to lead.
 
         Raises:
-            ClusterError: NOT_LEADER, NO_LEADER, MEMBER_NOT_FOUND; UNKNOWN_OUTCOME if the target
-                did not take over in time: this node, or another, leads then.
+            ClusterError: NOT_LEADER, NO_LEADER, MEMBER_NOT_FOUND; PEER_UNREACHABLE if it is not
+                connected; UNKNOWN_OUTCOME if the target did not take over in time: this node, or
+                another, leads then.
         """
         self._check()
+        self.engine.check_leads()
+        if target in self.voters - {self.voter} and not self._is_connected(target):
+            raise ClusterError(
+                Reason.PEER_UNREACHABLE,
+                f"{node_id_of_voter(target)} is not connected; start it, or name another",
+            )
         self.engine.transfer_leadership(target)
         self._wake.set()
         with suppress(TimeoutError):
@@ -194,6 +201,20 @@ class Replica:
         raise ClusterError(
             Reason.UNKNOWN_OUTCOME, f"{node_id_of_voter(target)} did not take over in time"
         )
+
+    def successor(self) -> VoterId:
+        """The other voter that is connected and has most of this leader's log.
+
+        Raises:
+            ClusterError: PEER_UNREACHABLE if there is none.
+        """
+        connected = [v for v in sorted(self.voters - {self.voter}) if self._is_connected(v)]
+        if not connected:
+            raise ClusterError(Reason.PEER_UNREACHABLE, "no other master is connected; start one")
+        return max(connected, key=self.engine.raft.match_index)
+
+    def _is_connected(self, voter: VoterId) -> bool:
+        return voter in self._links and self._links[voter][0].up.is_set()
 
     async def _change(self, operation: str, voter: VoterId) -> None:
         self.engine.change_voters(operation, voter)
@@ -239,7 +260,7 @@ class Replica:
 
     def _check_removal(self, voter: VoterId) -> None:
         left = self.voters - {voter}
-        connected = 1 + sum(1 for v in left if v in self._links and self._links[v][0].up.is_set())
+        connected = 1 + sum(map(self._is_connected, left))
         if voter != self.voter and 2 * connected <= len(left):  # The engine refuses its own.
             raise ClusterError(
                 Reason.QUORUM_AT_RISK,

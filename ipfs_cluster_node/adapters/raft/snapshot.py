@@ -9,8 +9,8 @@ import zlib
 from dataclasses import dataclass
 from typing import Final
 
+from ipfs_cluster_node.adapters.raft.damage import LogDamagedError
 from ipfs_cluster_node.adapters.raft.disk import Disk, OpenFile
-from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import VoterId
 
 MAGIC: Final = b"ICNSNAP1"
@@ -41,13 +41,13 @@ def decode_snapshot_file(data: bytes) -> Snapshot:
     """Read a snapshot file.
 
     Raises:
-        ClusterError: HOME_DAMAGED, if it is not whole.
+        LogDamagedError: It is not whole.
     """
     if data[: len(MAGIC)] != MAGIC or len(data) < len(MAGIC) + _HEAD.size + _POSITION.size:
-        raise ClusterError(Reason.HOME_DAMAGED, "the snapshot is damaged; join this node anew")
+        raise LogDamagedError("its snapshot is not whole")
     crc, header_bytes = _HEAD.unpack_from(data, len(MAGIC))
     if zlib.crc32(data[len(MAGIC) + 4 :]) != crc:
-        raise ClusterError(Reason.HOME_DAMAGED, "the snapshot is damaged; join this node anew")
+        raise LogDamagedError("its snapshot is not whole")
     start = len(MAGIC) + _HEAD.size
     index, term = _POSITION.unpack_from(data, start)
     names = data[start + _POSITION.size : start + header_bytes].decode().split("\n")
@@ -72,7 +72,7 @@ def load_snapshot(disk: Disk) -> Snapshot | None:
     """Read the snapshot; None if there is none.
 
     Raises:
-        ClusterError: HOME_DAMAGED, if it is not whole.
+        LogDamagedError: It is not whole.
     """
     data = disk.read(SNAPSHOT_NAME)
     return None if data is None else decode_snapshot_file(data)

@@ -36,6 +36,7 @@ class Command(_message.Message):
     SET_LIVENESS_FIELD_NUMBER: _builtins.int
     REMOVE_NODE_FIELD_NUMBER: _builtins.int
     PROPOSE_CONFIG_FIELD_NUMBER: _builtins.int
+    REPLACE_LOG_FIELD_NUMBER: _builtins.int
     SUBMIT_TASKS_FIELD_NUMBER: _builtins.int
     ASSIGN_TASKS_FIELD_NUMBER: _builtins.int
     FINISH_ATTEMPTS_FIELD_NUMBER: _builtins.int
@@ -78,6 +79,10 @@ class Command(_message.Message):
         """A setting changes."""
 
     @_builtins.property
+    def replace_log(self) -> Global___ReplaceLog:
+        """A master's log is lost."""
+
+    @_builtins.property
     def submit_tasks(self) -> Global___SubmitTasks:
         """Tasks come in."""
 
@@ -118,6 +123,7 @@ class Command(_message.Message):
         set_liveness: Global___SetLiveness | None = ...,
         remove_node: Global___RemoveNode | None = ...,
         propose_config: Global___ProposeConfig | None = ...,
+        replace_log: Global___ReplaceLog | None = ...,
         submit_tasks: Global___SubmitTasks | None = ...,
         assign_tasks: Global___AssignTasks | None = ...,
         finish_attempts: Global___FinishAttempts | None = ...,
@@ -126,11 +132,11 @@ class Command(_message.Message):
         expire_records: Global___ExpireRecords | None = ...,
         add_content: Global___AddContent | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["add_content", b"add_content", "assign_tasks", b"assign_tasks", "bootstrap_cluster", b"bootstrap_cluster", "cancel_task", b"cancel_task", "command", b"command", "create_join_token", b"create_join_token", "expire_records", b"expire_records", "finish_attempts", b"finish_attempts", "propose_config", b"propose_config", "redeem_join_token", b"redeem_join_token", "register_node", b"register_node", "remove_node", b"remove_node", "requeue_attempts", b"requeue_attempts", "set_liveness", b"set_liveness", "submit_tasks", b"submit_tasks"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["add_content", b"add_content", "assign_tasks", b"assign_tasks", "bootstrap_cluster", b"bootstrap_cluster", "cancel_task", b"cancel_task", "command", b"command", "create_join_token", b"create_join_token", "expire_records", b"expire_records", "finish_attempts", b"finish_attempts", "propose_config", b"propose_config", "redeem_join_token", b"redeem_join_token", "register_node", b"register_node", "remove_node", b"remove_node", "replace_log", b"replace_log", "requeue_attempts", b"requeue_attempts", "set_liveness", b"set_liveness", "submit_tasks", b"submit_tasks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_content", b"add_content", "assign_tasks", b"assign_tasks", "at_ms", b"at_ms", "bootstrap_cluster", b"bootstrap_cluster", "caller", b"caller", "cancel_task", b"cancel_task", "command", b"command", "create_join_token", b"create_join_token", "expire_records", b"expire_records", "finish_attempts", b"finish_attempts", "propose_config", b"propose_config", "redeem_join_token", b"redeem_join_token", "register_node", b"register_node", "remove_node", b"remove_node", "request_id", b"request_id", "requeue_attempts", b"requeue_attempts", "set_liveness", b"set_liveness", "submit_tasks", b"submit_tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_content", b"add_content", "assign_tasks", b"assign_tasks", "at_ms", b"at_ms", "bootstrap_cluster", b"bootstrap_cluster", "caller", b"caller", "cancel_task", b"cancel_task", "command", b"command", "create_join_token", b"create_join_token", "expire_records", b"expire_records", "finish_attempts", b"finish_attempts", "propose_config", b"propose_config", "redeem_join_token", b"redeem_join_token", "register_node", b"register_node", "remove_node", b"remove_node", "replace_log", b"replace_log", "request_id", b"request_id", "requeue_attempts", b"requeue_attempts", "set_liveness", b"set_liveness", "submit_tasks", b"submit_tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["bootstrap_cluster", "create_join_token", "redeem_join_token", "register_node", "set_liveness", "remove_node", "propose_config", "submit_tasks", "assign_tasks", "finish_attempts", "requeue_attempts", "cancel_task", "expire_records", "add_content"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["bootstrap_cluster", "create_join_token", "redeem_join_token", "register_node", "set_liveness", "remove_node", "propose_config", "replace_log", "submit_tasks", "assign_tasks", "finish_attempts", "requeue_attempts", "cancel_task", "expire_records", "add_content"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -415,6 +421,32 @@ class RemoveNode(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RemoveNode: _TypeAlias = RemoveNode  # noqa: Y015
+
+@_typing.final
+class ReplaceLog(_message.Message):
+    """A master's log is damaged or lost: it gets a new incarnation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    """Its PeerID."""
+    incarnation: _builtins.int
+    """The incarnation that the master has so far; if it has another by now, nothing changes."""
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        incarnation: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["incarnation", b"incarnation", "node_id", b"node_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplaceLog: _TypeAlias = ReplaceLog  # noqa: Y015
 
 @_typing.final
 class ProposeConfig(_message.Message):

@@ -1,0 +1,106 @@
+"""An empty log takes the place of a damaged one: the files, right after a crash at any point.
+
+What is asked of the leader is written down before it is asked, and what it answers before anything
+is moved. The note goes once the new log is in its place, and the new log is not used before that.
+So whoever starts with a note goes on where it ended, with the same request: the new incarnation is
+new each time a log could have been kept under it.
+"""
+
+import json
+import logging
+import secrets
+import shutil
+from dataclasses import asdict, dataclass, replace
+from typing import Final
+
+from ipfs_cluster_node.adapters.keys.certificates import utc_now
+from ipfs_cluster_node.adapters.raft.damage import LogDamagedError
+from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
+from ipfs_cluster_node.adapters.raft.engine import create_store, stored_voter
+from ipfs_cluster_node.config.files import sync_directory, write_private
+from ipfs_cluster_node.config.home import DAMAGED_LOG_PREFIX, Home
+from ipfs_cluster_node.core.ids import NodeId, VoterId, voter_id
+
+log = logging.getLogger(__name__)
+
+DAMAGED_LOGS_MAX: Final = 3
+"""Damaged logs that are kept; an older one goes for a newer one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replacement:
+    """What was asked of the leader."""
+
+    request_id: str
+    incarnation: int
+    """Whose log is damaged; 0 if that could not be read."""
+    granted: int = 0
+    """The incarnation that the leader gave; 0 before it did."""
+
+
+def begun_replacement(home: Home) -> Replacement | None:
+    """What was begun, and is not known to have ended."""
+    try:
+        return Replacement(**json.loads(home.replacement.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        log.warning("note of a replacement is unreadable", extra={"error": repr(error)})
+        return None
+
+
+def begin_replacement(home: Home, node_id: NodeId) -> Replacement:
+    """Write down what is to be asked of the leader."""
+    voter = _stored_voter(home) or VoterId("")
+    owner, _, incarnation = voter.partition(".")
+    known = int(incarnation) if owner == node_id and incarnation.isdigit() else 0
+    replacement = Replacement(request_id=secrets.token_hex(12), incarnation=known)
+    _save(home, replacement)
+    return replacement
+
+
+def has_new_log(home: Home, node_id: NodeId, replacement: Replacement) -> bool:
+    """Whether the new log is in its place already."""
+    granted = replacement.granted
+    return granted > 0 and _stored_voter(home) == voter_id(node_id, granted)
+
+
+def put_new_log(home: Home, node_id: NodeId, replacement: Replacement, granted: int) -> None:
+    """Set the damaged log aside, and put an empty one in its place; blocks.
+
+    Args:
+        home: Where.
+        node_id: This node.
+        replacement: What was asked.
+        granted: The incarnation that was answered.
+    """
+    _save(home, replace(replacement, granted=granted))
+    shutil.rmtree(home.raft_new, ignore_errors=True)
+    create_store(DirectoryDisk(home.raft_new), voter_id(node_id, granted), [])
+    if home.raft.exists() and any(home.raft.iterdir()):
+        kept = home.path / f"{DAMAGED_LOG_PREFIX}{utc_now():%Y%m%dT%H%M%S.%fZ}"
+        home.raft.rename(kept)
+        log.warning("damaged log set aside", extra={"path": str(kept)})
+    home.raft_new.rename(home.raft)  # Also where an empty directory is.
+    sync_directory(home.path)
+    forget_replacement(home)
+    for old in home.damaged_logs()[:-DAMAGED_LOGS_MAX]:
+        log.warning("older damaged log removed", extra={"path": str(old)})
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def forget_replacement(home: Home) -> None:
+    """The new log is in its place: it may be used from now on."""
+    home.replacement.unlink(missing_ok=True)
+    sync_directory(home.replacement.parent)
+
+
+def _stored_voter(home: Home) -> VoterId | None:
+    try:
+        return stored_voter(DirectoryDisk(home.raft))
+    except LogDamagedError:
+        return None
+
+
+def _save(home: Home, replacement: Replacement) -> None:
+    write_private(home.replacement, json.dumps(asdict(replacement)).encode())

@@ -1,0 +1,53 @@
+"""Runs a node, after its log was replaced where that is damaged."""
+
+from collections.abc import Callable
+
+from ipfs_cluster_node.adapters.raft.damage import LogDamagedError
+from ipfs_cluster_node.config.home import Home
+from ipfs_cluster_node.config.settings import Settings
+from ipfs_cluster_node.core.endpoints import Endpoint
+from ipfs_cluster_node.core.ids import NodeId
+from ipfs_cluster_node.node.node import Node, load_files
+from ipfs_cluster_node.node.repair import LogRepair
+from ipfs_cluster_node.node.replacement import (
+    begun_replacement,
+    forget_replacement,
+    has_new_log,
+)
+
+
+async def run_node(
+    home: Home, settings: Settings, on_ready: Callable[[NodeId, Endpoint], None]
+) -> None:
+    """Serve until cancelled.
+
+    Args:
+        home: The node's directory, locked.
+        settings: How it runs.
+        on_ready: Called once, with who this is and where it listens.
+
+    Raises:
+        ClusterError: Why the node can't run, and the way out.
+    """
+    files = load_files(home)
+    node_id = files.identity.node_id
+    try:
+        node = _open(home, settings, node_id)
+    except LogDamagedError as error:
+        damage = error.message
+    else:
+        await node.run(lambda bound: on_ready(node_id, bound))
+        return
+    repair = LogRepair(home, settings, files, damage)
+    await repair.run(lambda bound: on_ready(node_id, bound))
+    await Node(home, settings).run()
+
+
+def _open(home: Home, settings: Settings, node_id: NodeId) -> Node:
+    begun = begun_replacement(home)
+    if begun is not None:
+        # The leader may have replaced the old log, whole or not: only the new one may be used.
+        if not has_new_log(home, node_id, begun):
+            raise LogDamagedError("its replacement was begun, and has not ended")
+        forget_replacement(home)
+    return Node(home, settings)

@@ -1,0 +1,198 @@
+"""A master whose log is damaged gets a new one from the others, under a new name, or says why not."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
+from ipfs_cluster_node.adapters.raft.engine import stored_voter
+from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode, command
+from ipfs_cluster_node.client.client import Client
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.node.replacement import DAMAGED_LOGS_MAX
+from tests.support.nodes import client_of, health_of, log_check, settings_of, until
+
+REPAIR_SECONDS_MAX = 20.0
+SNAPSHOT_ENTRIES = "40"
+
+
+@pytest_asyncio.fixture
+async def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LocalCluster]:
+    monkeypatch.setenv("IPFS_CLUSTER_NODE_RAFT_SNAPSHOT_ENTRIES", SNAPSHOT_ENTRIES)
+    local = LocalCluster(tmp_path / "cluster")
+    try:
+        await local.start(masters=3, workers=0)
+        yield local
+    finally:
+        await local.stop()
+
+
+class Writer:
+    """Writes one key after the other, and keeps what was acknowledged."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.acknowledged: dict[str, str] = {}
+
+    async def write(self, count: int) -> None:
+        for _ in range(count):
+            key, value = f"user.k{len(self.acknowledged)}", str(len(self.acknowledged))
+            await self._client.propose_config({key: value}, timeout=timedelta(seconds=20))
+            self.acknowledged[key] = value
+
+
+def flip_a_byte_of_the_journal(node: LocalNode) -> None:
+    segment = max(node.home.raft.glob("journal-*"))
+    data = bytearray(segment.read_bytes())
+    data[len(data) // 2] ^= 1
+    segment.write_bytes(data)
+
+
+def truncate_the_snapshot(node: LocalNode) -> None:
+    snapshot = node.home.raft / "snapshot"
+    snapshot.write_bytes(snapshot.read_bytes()[:-7])
+
+
+def flip_a_byte_of_the_name(node: LocalNode) -> None:
+    name = node.home.raft / "voter"
+    data = bytearray(name.read_bytes())
+    data[data.index(b" ") - 1] ^= 1  # Another incarnation, if nothing checked it.
+    name.write_bytes(data)
+
+
+def remove_the_journal(node: LocalNode) -> None:
+    for segment in node.home.raft.glob("journal-*"):
+        segment.unlink()
+
+
+def remove_the_directory(node: LocalNode) -> None:
+    shutil.rmtree(node.home.raft)
+
+
+DAMAGES: tuple[Callable[[LocalNode], None], ...] = (
+    flip_a_byte_of_the_journal,
+    truncate_the_snapshot,
+    flip_a_byte_of_the_name,
+    remove_the_journal,
+    remove_the_directory,
+)
+
+
+def voter_of(node: LocalNode) -> str:
+    return stored_voter(DirectoryDisk(node.home.raft)) or ""
+
+
+async def votes(cluster: LocalCluster, node: LocalNode) -> bool:
+    """Whether the leader and the node itself know that all vote."""
+    everyone = {each.node_id for each in cluster.nodes}
+    async with cluster.client() as client:
+        listed = {each.node_id for each in await client.list_nodes() if each.voter}
+    own = set((await health_of(cluster, node)).raft.voters)
+    return listed == own == everyone and (await log_check(cluster, node)).ok
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.asyncio
+async def test_a_damaged_log_is_replaced_from_the_others(cluster: LocalCluster) -> None:
+    names = {voter_of(node) for node in cluster.nodes}
+    async with cluster.client() as client:
+        writer = Writer(client)
+        for number, damage in enumerate(DAMAGES):
+            await writer.write(100)
+            node = cluster.nodes[number % 3]
+            await cluster.kill(node)
+            before = voter_of(node)
+            damage(node)
+            await writer.write(5)
+            await cluster.start_node(node)
+            await writer.write(20)
+            await until(
+                lambda node=node: votes(cluster, node),  # type: ignore[misc]
+                seconds=REPAIR_SECONDS_MAX,
+                what=f"{node.name} votes again after {damage.__name__}",
+            )
+            after = voter_of(node)
+            assert after not in names, f"{before} came back as {after}"
+            names.add(after)
+            expected = {e.key: e.value for e in await client.get_config()}
+
+            async def is_equal(node: LocalNode = node, expected: object = expected) -> bool:
+                return await settings_of(cluster, node) == expected
+
+            await until(is_equal, seconds=10, what=f"{node.name} has the same state")
+            assert writer.acknowledged.items() <= expected.items()
+            assert (
+                damage is remove_the_directory
+                or "set aside" in (await log_check(cluster, node)).detail
+            )
+        # It votes indeed: with another one away, it is needed for a majority.
+        await cluster.kill(cluster.nodes[2])
+        await writer.write(5)
+    kept = [len(node.home.damaged_logs()) for node in cluster.nodes]
+    assert kept == [2, 1, 1]
+    assert max(kept) <= DAMAGED_LOGS_MAX
+
+
+@pytest.mark.slow
+@pytest.mark.asyncio
+async def test_two_damaged_of_three_are_not_repaired_and_say_so(cluster: LocalCluster) -> None:
+    async with cluster.client() as client:
+        await Writer(client).write(100)
+    first, *damaged = cluster.nodes
+    for node in damaged:
+        await cluster.kill(node)
+        flip_a_byte_of_the_journal(node)
+    before = [voter_of(node) for node in damaged]
+    kept = [(node.home.raft / "snapshot").read_bytes() for node in damaged]
+    for node in damaged:
+        await cluster.start_node(node)
+    await asyncio.sleep(5)
+    for node in damaged:
+        assert node.runs
+        check = await log_check(cluster, node)
+        assert not check.ok
+        assert "majority" in check.detail
+        assert "backup" in check.detail
+        assert str(node.home.raft) in check.detail
+        # It serves nothing of what it has.
+        async with client_of(cluster, node, stale=True) as client:
+            with pytest.raises(ClusterError) as caught:
+                await client.get_config(timeout=timedelta(seconds=1))
+            assert caught.value.reason is Reason.LOG_STORAGE_FAILED
+    assert [voter_of(node) for node in damaged] == before
+    assert [(node.home.raft / "snapshot").read_bytes() for node in damaged] == kept
+    health = await health_of(cluster, first)
+    assert not health.raft.is_leader
+    assert health.raft.leader_node_id == ""
+
+
+@pytest.mark.asyncio
+async def test_a_single_master_says_that_it_cant_be_repaired(tmp_path: Path) -> None:
+    cluster = LocalCluster(tmp_path / "cluster")
+    try:
+        await cluster.start(masters=1, workers=0)
+        [node] = cluster.nodes
+        async with cluster.client() as client:
+            await Writer(client).write(10)
+        await cluster.kill(node)
+        flip_a_byte_of_the_journal(node)
+        process = await asyncio.create_subprocess_exec(
+            *command("serve", "--home", str(node.home.path)),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        async with asyncio.timeout(20):
+            out, err = await process.communicate()
+        assert process.returncode == 1
+        assert b"ready" not in out
+        assert b"only master" in err
+        assert b"backup" in err
+        assert b"Traceback" not in err
+    finally:
+        await cluster.stop()

@@ -1,0 +1,49 @@
+"""What one node of a cluster of processes says, asked directly."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
+from ipfs_cluster_node.client.client import Client
+from ipfs_cluster_node.config.profiles import ProfileEndpoint
+from ipfs_cluster_node.v1 import health_pb2
+
+
+def client_of(cluster: LocalCluster, *nodes: LocalNode, stale: bool = False) -> Client:
+    """A client that knows these nodes only; with `stale`, it reads what one of them has."""
+    endpoints = tuple(ProfileEndpoint(node.address, node.node_id) for node in nodes)
+    return Client.from_settings(replace(cluster.profile, endpoints=endpoints), stale=stale)
+
+
+async def health_of(cluster: LocalCluster, node: LocalNode) -> health_pb2.GetHealthResponse:
+    async with cluster.client() as client:
+        return await client.get_health(node.address, node.node_id)
+
+
+async def log_check(cluster: LocalCluster, node: LocalNode) -> health_pb2.HealthCheck:
+    health = await health_of(cluster, node)
+    return next(check for check in health.checks if check.name == "log")
+
+
+async def settings_of(cluster: LocalCluster, node: LocalNode) -> dict[str, str]:
+    """The settings as this node has applied them."""
+    async with client_of(cluster, node, stale=True) as client:
+        return {entry.key: entry.value for entry in await client.get_config()}
+
+
+async def until(condition: Callable[[], Awaitable[bool]], *, seconds: float, what: str) -> None:
+    """Ask again and again; an error counts as no."""
+    last: BaseException | None = None
+    try:
+        async with asyncio.timeout(seconds):
+            while True:
+                try:
+                    if await condition():
+                        return
+                    last = None
+                except Exception as error:
+                    last = error
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        raise AssertionError(f"not within {seconds} s: {what}") from last
