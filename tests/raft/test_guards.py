@@ -393,6 +393,23 @@ def test_h21_a_node_that_no_configuration_names_does_not_campaign(tmp_path: Path
     assert host.campaign() == 0
 
 
+def test_a_learner_of_a_leader_that_stepped_down_gets_entries_once_it_votes(
+    host_of: Callable[..., Host],
+) -> None:
+    """Its link stood all the time, so nobody told again that it is connected."""
+    host = host_of()
+    host.lead([B])
+    host.raft.connected(D, up=True)
+    host.raft.add_learner(D)
+    host.raft.step_down(host.raft._getTerm() + 1)
+    host.raft.use_voters([SELF, B, C, D])  # Another leader let it vote.
+    host.lead([B, C])
+    host.raft._applyCommand(b"x", None, REGULAR[0])
+    host.raft.tick()
+    targets = {to for to, m in host.raft.out.outbox if m.append_entries.entries}
+    assert targets == {B, C, D}
+
+
 def test_h24_an_acknowledgement_sends_nothing_again(host_of: Callable[..., Host]) -> None:
     host = host_of()
     term = host.lead([B])

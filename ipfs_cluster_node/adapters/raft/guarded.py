@@ -210,6 +210,8 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
         """The last configuration entry as a change was queued that is not in the log yet."""
         self.learners: set[VoterId] = set()
         """Who gets the log and does not vote; known to the leader only."""
+        self._up: set[VoterId] = set()
+        """To whom messages can be sent."""
         self.out = OutTransport(heartbeat_seconds=config.heartbeat_interval.total_seconds())
         self._nodes: dict[VoterId, Node] = {}
         others = journal.voters() - {voter}
@@ -365,6 +367,9 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
             self._SyncObj__readonlyNodes.discard(self._node(learner))
         else:
             self.out._onReadonlyNodeDisconnected(self._node(learner))
+            if learner in self._up:
+                # Its link stands, and nobody tells so again: as a voter it would get no entries.
+                self.out._onNodeConnected(self._node(learner))
 
     def hand_over(self, voter: VoterId) -> None:
         """Ask a follower that has the whole log to campaign at once."""
@@ -380,9 +385,13 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
         self._watch_leading()
 
     def connected(self, voter: VoterId, *, up: bool) -> None:
-        """Tell whether messages can be sent to a voter."""
+        """Tell whether messages can be sent to a voter or learner."""
         self.out.begin_anew(voter)
-        if up:
+        (self._up.add if up else self._up.discard)(voter)
+        if voter in self.learners:
+            if not up:
+                self.drop_learner(voter)
+        elif up:
             self.out._onNodeConnected(self._node(voter))
         else:
             self.out._onNodeDisconnected(self._node(voter))

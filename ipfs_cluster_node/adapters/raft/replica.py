@@ -436,9 +436,5 @@ class Replica:
 
     def _link_changed(self, peer: VoterId, up: bool) -> None:  # noqa: FBT001
         log.info("link changed", extra={"peer": peer, "up": up})
-        if peer in self.engine.raft.learners:
-            if not up:
-                self.engine.raft.drop_learner(peer)
-        else:
-            self.engine.raft.connected(peer, up=up)
+        self.engine.raft.connected(peer, up=up)
         self._wake.set()

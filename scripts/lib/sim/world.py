@@ -289,8 +289,7 @@ class World:
                 return
             link.up = True
             with self._as(sender):
-                if receiver.voter not in sender.engine.raft.learners:
-                    sender.engine.raft.connected(receiver.voter, up=True)
+                sender.engine.raft.connected(receiver.voter, up=True)
 
         self.after(RECONNECT_SECONDS * self.rng.uniform(0.1, 1), attempt)
 
@@ -300,10 +299,7 @@ class World:
         link.epoch += 1
         if sender.engine is not None:
             with self._as(sender):
-                if receiver.voter in sender.engine.raft.learners:
-                    sender.engine.raft.drop_learner(receiver.voter)
-                else:
-                    sender.engine.raft.connected(receiver.voter, up=False)
+                sender.engine.raft.connected(receiver.voter, up=False)
             self._connect(sender, receiver)
 
     def cut(self, sender: VoterId, receiver: VoterId) -> None:
