@@ -176,6 +176,13 @@ GUARDS: Final = [
         "h15",
     ),
     (
+        "H7 note",
+        "journal.py",
+        "        if (last.number, last.frames) < self._synced:\n",
+        "        if False:\n",
+        "damaged_end",
+    ),
+    (
         "H18 rebase",
         "journal.py",
         "        if self.term_at(index) == term:\n            self.trim(index, voters)\n            return\n",

@@ -65,6 +65,18 @@ def flip_a_byte_of_the_name(node: LocalNode) -> None:
     name.write_bytes(data)
 
 
+def flip_the_journals_last_byte(node: LocalNode) -> None:
+    segment = max(node.home.raft.glob("journal-*"))
+    data = bytearray(segment.read_bytes())
+    data[-1] ^= 1
+    segment.write_bytes(data)
+
+
+def truncate_the_journal(node: LocalNode) -> None:
+    segment = max(node.home.raft.glob("journal-*"))
+    segment.write_bytes(segment.read_bytes()[:-2000])
+
+
 def remove_the_journal(node: LocalNode) -> None:
     for segment in node.home.raft.glob("journal-*"):
         segment.unlink()
@@ -78,6 +90,8 @@ DAMAGES: tuple[Callable[[LocalNode], None], ...] = (
     flip_a_byte_of_the_journal,
     truncate_the_snapshot,
     flip_a_byte_of_the_name,
+    flip_the_journals_last_byte,
+    truncate_the_journal,
     remove_the_journal,
     remove_the_directory,
 )
@@ -135,7 +149,7 @@ async def test_a_damaged_log_is_replaced_from_the_others(cluster: LocalCluster) 
         await cluster.kill(cluster.nodes[2])
         await writer.write(5)
     kept = [len(node.home.damaged_logs()) for node in cluster.nodes]
-    assert kept == [2, 1, 1]
+    assert kept == [2, 2, 2]
     assert max(kept) <= DAMAGED_LOGS_MAX
 
 

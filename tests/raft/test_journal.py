@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from ipfs_cluster_node.adapters.raft.damage import LogDamagedError
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
-from ipfs_cluster_node.adapters.raft.journal import REGULAR, SegmentedJournal
+from ipfs_cluster_node.adapters.raft.journal import REGULAR, SYNCED_NAME, SegmentedJournal
 from ipfs_cluster_node.adapters.raft.snapshot import Snapshot, decode_snapshot_file
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import VoterId
@@ -46,13 +47,18 @@ def test_what_was_not_synced_is_not_there(tmp_path: Path) -> None:
     assert opened(tmp_path / "j").last_index == 6
 
 
-def one_by_one(path: Path, count: int = 5) -> Path:
-    """Fill a journal, an entry a sync; returns its only segment."""
+def one_by_one(path: Path, count: int = 5, *, noted: bool = False) -> Path:
+    """Fill a journal, an entry a sync; returns its only segment.
+
+    The note of what was synced is lost if not `noted`: it is not synced itself.
+    """
     journal = opened(path)
     for index in range(2, 2 + count):
         journal.add(REGULAR + b"command %d" % index, index, 3)
         sync(journal)
     journal._destroy()
+    if not noted:
+        (path / SYNCED_NAME).unlink()
     [segment] = path.glob("journal-*")
     return segment
 
@@ -70,6 +76,7 @@ def test_a_write_that_was_cut_anywhere_leaves_a_prefix(tmp_path: Path) -> None:
         seen.add(again.last_index)
         assert [e[1] for e in again[:]] == list(range(1, again.last_index + 1))
         again._destroy()
+        (tmp_path / "j" / SYNCED_NAME).unlink(missing_ok=True)
     assert seen == {1, 2, 3, 4, 5}
 
 
@@ -86,7 +93,69 @@ def test_a_torn_sync_leaves_none_of_it_and_is_no_damage(tmp_path: Path) -> None:
     data = bytearray(segment.read_bytes())
     data[before : before + 600] = bytes(600)
     segment.write_bytes(data)
+    (tmp_path / "j" / SYNCED_NAME).unlink()  # It is noted after the sync only.
     assert opened(tmp_path / "j").last_index == 6
+
+
+def test_a_damaged_end_is_told_from_a_torn_one_by_the_note(tmp_path: Path) -> None:
+    segment = one_by_one(tmp_path / "j", noted=True)
+    whole = segment.read_bytes()
+    note = (tmp_path / "j" / SYNCED_NAME).read_bytes()
+    last = whole.rindex(b"E") - 24
+    damaged = [whole[:length] for length in range(len(whole))]
+    for position in range(last, len(whole)):
+        data = bytearray(whole)
+        data[position] ^= 1
+        damaged.append(bytes(data))
+    for content in damaged:
+        segment.write_bytes(content)
+        with pytest.raises(LogDamagedError):
+            opened(tmp_path / "j")
+        assert segment.read_bytes() == content  # It is left as it was found.
+        assert (tmp_path / "j" / SYNCED_NAME).read_bytes() == note
+    # A frame that was being written when the process ended was never acknowledged.
+    for tail in (b"x", whole[last:-1], bytes(1000)):
+        segment.write_bytes(whole + tail)
+        again = opened(tmp_path / "j")
+        assert again.last_index == 6
+        again._destroy()
+
+
+def test_a_newest_segment_that_is_gone_is_damage(tmp_path: Path) -> None:
+    journal = opened(tmp_path / "j")
+    for index in range(2, 40):
+        journal.add(REGULAR + bytes(500), index, 7)
+        sync(journal)
+    journal._destroy()
+    segments = sorted((tmp_path / "j").glob("journal-*"))
+    segments[-1].unlink()
+    with pytest.raises(LogDamagedError):
+        opened(tmp_path / "j")
+    for segment in segments[:-1]:
+        segment.unlink()
+    with pytest.raises(LogDamagedError):
+        opened(tmp_path / "j")
+
+
+def test_a_note_that_is_old_torn_or_lost_is_no_damage(tmp_path: Path) -> None:
+    """It is not synced: a crash brings back any earlier one, or none."""
+    note = tmp_path / "j" / SYNCED_NAME
+    one_by_one(tmp_path / "j", 2, noted=True)
+    old = note.read_bytes()
+    journal = opened(tmp_path / "j")
+    journal.add(REGULAR + b"more", 4, 3)
+    sync(journal)
+    journal._destroy()
+    new = note.read_bytes()
+    assert new != old
+    for content in (old, new, b"", new[:7], old[:12] + new[12:], bytes(len(new)), None):
+        if content is None:
+            note.unlink()
+        else:
+            note.write_bytes(content)
+        again = opened(tmp_path / "j")
+        assert again.last_index == 4
+        again._destroy()
 
 
 def test_a_flipped_bit_with_whole_frames_behind_it_is_refused(tmp_path: Path) -> None:

@@ -48,6 +48,12 @@ class Disk(Protocol):
     def sync(self, name: str) -> None:
         """Make what was appended to a file durable; not its name, if it is new."""
 
+    def note(self, name: str, data: bytes) -> None:
+        """Write a small file of one length in place.
+
+        It is not durable: a crash may bring back any earlier note, a torn one, or none.
+        """
+
     def replace(self, name: str, data: bytes) -> None:
         """Put a new file in the place of an old one or none: all of it or nothing, durable."""
 
@@ -70,6 +76,7 @@ class DirectoryDisk:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._open: tuple[str, int] | None = None
         """The file that was appended to last: nearly always the one of the next append."""
+        self._notes: dict[str, int] = {}
 
     def names(self) -> list[str]:
         """Every file."""
@@ -97,6 +104,13 @@ class DirectoryDisk:
         """Make what was appended to a file durable; not its name, if it is new."""
         os.fdatasync(self._appended(name))
 
+    def note(self, name: str, data: bytes) -> None:
+        """Write a small file of one length in place; not durable."""
+        if name not in self._notes:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+            self._notes[name] = os.open(self._directory / name, flags, 0o600)
+        os.pwrite(self._notes[name], data, 0)
+
     def replace(self, name: str, data: bytes) -> None:
         """Put a new file in the place of an old one or none: all of it or nothing, durable."""
         self._forget(name)
@@ -121,20 +135,25 @@ class DirectoryDisk:
 
     def close(self) -> None:
         """Give up what is held open."""
+        self._close_appended()
+        while self._notes:
+            os.close(self._notes.popitem()[1])
+
+    def _close_appended(self) -> None:
         if self._open is not None:
             os.close(self._open[1])
             self._open = None
 
     def _appended(self, name: str) -> int:
         if self._open is None or self._open[0] != name:
-            self.close()
+            self._close_appended()
             path = self._directory / name
             self._open = (name, os.open(path, APPEND | os.O_CREAT, 0o600))
         return self._open[1]
 
     def _forget(self, name: str) -> None:
         if self._open is not None and self._open[0] == name:
-            self.close()
+            self._close_appended()
 
 
 class DirectoryFile:

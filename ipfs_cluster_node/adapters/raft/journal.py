@@ -9,7 +9,9 @@ entries from there on are void), `V term u64 voted_for` (term and vote) and
 
 All that one sync makes durable is one frame, and a frame is synced before the next is written: so
 only the last can be torn, and no answer can have depended on it. It is cut at open. A broken frame
-with a whole one behind it is damage, and refused. The salt keeps a command from looking like a
+with a whole one behind it is damage, and refused, and so is a frame that is missing although
+`synced` names it: that file says how many frames of which segment were synced, as of now or, after
+a crash, as of earlier. The salt keeps a command from looking like a
 frame. A segment begins with the vote, so that older ones can go as a whole once a snapshot covers
 them.
 
@@ -36,6 +38,7 @@ log = logging.getLogger(__name__)
 MAGIC: Final = b"ICNRAFT2"
 SEGMENT_PREFIX: Final = "journal-"
 SEGMENT_BYTES_MAX: Final = 64 * 1024 * 1024
+SYNCED_NAME: Final = "synced"
 FRAMES_SEARCHED: Final = 1000
 """How many numbers behind a broken frame are looked for."""
 NO_OP: Final = b"\x01"
@@ -52,6 +55,8 @@ _ENTRY: Final = struct.Struct("<cQQ")
 _TRUNCATE: Final = struct.Struct("<cQ")
 _VOTE: Final = struct.Struct("<cQ")
 _NUMBER: Final = struct.Struct("<Q")
+_SYNCED: Final = struct.Struct("<QQ")
+"""Segment and frames; their CRC-32 follows."""
 
 
 def has_journal(disk: Disk) -> bool:
@@ -133,6 +138,8 @@ class SegmentedJournal(Journal):  # type: ignore[misc]  # PySyncObj has no types
         self.entry_bytes = 0
         """Bytes of all commands in the log."""
         self._segments: list[_Segment] = []
+        self._synced = (0, 0)
+        """Segment and frames, as noted when it was opened."""
         self._load()
         self._begin_behind(base)
         self.write_and_sync(self.take_pending())
@@ -264,6 +271,7 @@ class SegmentedJournal(Journal):  # type: ignore[misc]  # PySyncObj has no types
             self._disk.sync(active.name)
             active.size_bytes += len(data)
             active.index_max = max(active.index_max, pending.index_max)
+        self._disk.note(SYNCED_NAME, _synced_note(active.number, active.frames))
 
     def trim(self, index: int, voters: frozenset[VoterId]) -> None:
         """Let the log begin behind `index`, which a durable snapshot covers; blocks a little.
@@ -350,8 +358,10 @@ class SegmentedJournal(Journal):  # type: ignore[misc]  # PySyncObj has no types
         whole = [n for n in numbers if set(range(n, numbers[-1] + 1)) <= set(numbers)]
         for number in set(numbers) - set(whole):
             self._disk.remove(f"{SEGMENT_PREFIX}{number:08d}")
+        self._synced = _read_synced_note(self._disk.read(SYNCED_NAME))
         for number in whole:
             self._load_segment(number, is_last=number == whole[-1])
+        self._check_synced(self._segments[-1] if self._segments else _Segment(0, 0, 0, 0, 0))
         self._vote_written = _vote_payload(self._term, self._voted_for)
 
     def _load_segment(self, number: int, *, is_last: bool) -> None:
@@ -379,11 +389,21 @@ class SegmentedJournal(Journal):  # type: ignore[misc]  # PySyncObj has no types
         # The first frame was synced with the file's name.
         if not is_last or segment.frames == 0 or _frame_behind(data, offset, segment):
             raise LogDamagedError(f"{segment.name} is broken at byte {offset}")
+        self._check_synced(segment)
         log.warning(
             "journal tail cut",
             extra={"segment": segment.name, "offset": offset, "lost_bytes": len(data) - offset},
         )
         self._disk.truncate(segment.name, offset)
+
+    def _check_synced(self, last: _Segment) -> None:
+        # What was synced was acknowledged, perhaps: it may be cut by damage only.
+        if (last.number, last.frames) < self._synced:
+            number, frames = self._synced
+            raise LogDamagedError(
+                f"the journal ends with frame {last.frames} of segment {last.number}, and was "
+                f"synced up to frame {frames} of segment {number}"
+            )
 
     def _replay(self, payload: bytes, segment: _Segment) -> None:
         kind = payload[:1]
@@ -408,6 +428,19 @@ class SegmentedJournal(Journal):  # type: ignore[misc]  # PySyncObj has no types
 
 def _vote_payload(term: int, voted_for: str | None) -> bytes:
     return _VOTE.pack(b"V", term) + (voted_for or "").encode()
+
+
+def _synced_note(number: int, frames: int) -> bytes:
+    position = _SYNCED.pack(number, frames)
+    return position + _LENGTH.pack(zlib.crc32(position))
+
+
+def _read_synced_note(data: bytes | None) -> tuple[int, int]:
+    """Segment and frames that were synced for sure; zeros where nobody knows."""
+    if data is None or len(data) < _SYNCED.size:
+        return 0, 0
+    number, frames = _SYNCED.unpack_from(data)
+    return (number, frames) if data == _synced_note(number, frames) else (0, 0)
 
 
 def _frame(segment: _Segment, records: bytes) -> bytes:

@@ -5,6 +5,8 @@ import random
 from collections.abc import Callable
 
 PAGE_BYTES = 512
+NOTES_CHOSEN = 8
+"""A crash brings back one of so many last contents of a note."""
 
 
 class PowerLossError(Exception):
@@ -40,6 +42,8 @@ class MemoryDisk:
         """New files whose names are not durable."""
         self._removed: dict[str, bytes] = {}
         """Removed, and back after a crash perhaps."""
+        self._notes: dict[str, list[bytes]] = {}
+        """Every content of a note since the last crash."""
         self.dying = False
         """Whether the power goes in the next call that syncs."""
         self.fault: Callable[[], int] = lambda: 0
@@ -74,6 +78,13 @@ class MemoryDisk:
         self._maybe_die()
         self._fail(self.fault())
         self._synced[name] = len(self._files[name])
+
+    def note(self, name: str, data: bytes) -> None:
+        """Write a small file of one length in place; not durable."""
+        self._fail(self.fault())
+        self._files[name] = data
+        self._synced[name] = len(data)
+        self._notes.setdefault(name, [b""]).append(data)
 
     def replace(self, name: str, data: bytes) -> None:
         """Put a new file in the place of an old one or none: all of it or nothing, durable."""
@@ -121,6 +132,10 @@ class MemoryDisk:
             if rng.random() < 0.5:
                 self._files[name] = data
         self._removed.clear()
+        for name, contents in self._notes.items():
+            kept = rng.choice(contents[-NOTES_CHOSEN:])
+            self._files[name], self._synced[name] = kept, len(kept)
+        self._notes.clear()
         for name, data in self._files.items():
             synced = self._synced.get(name, len(data))
             self._files[name] = data[:synced] + self._remains(data[synced:])
