@@ -122,6 +122,7 @@ class Connection:
         deadline = time.monotonic() + timeout
         delay = RETRY_DELAY_MIN_SECONDS
         tried: set[Target] = set()
+        silent: set[str] = set()
         while True:
             target = self._targets[self._current % len(self._targets)]
             error: ClusterError
@@ -139,7 +140,11 @@ class Connection:
                 error = ClusterError(Reason.UNREACHABLE, "the connection broke")
             if error.reason not in RETRIED:
                 raise error
-            moved = self._follow(error, target)
+            if error.reason in (Reason.UNREACHABLE, Reason.DEADLINE_EXCEEDED):
+                silent.add(target[0])
+            if silent >= {address for address, _ in self._targets}:
+                silent.clear()
+            moved = self._follow(error, target, silent)
             if moved and target not in tried:
                 tried.add(target)
                 pause = 0.0  # The leader was named: ask it at once.
@@ -151,16 +156,21 @@ class Connection:
                 raise self._unreachable(error)
             await asyncio.sleep(pause)
 
-    def _follow(self, error: ClusterError, target: Target) -> bool:
-        """Choose whom to ask next; True if the leader was named."""
+    def _follow(self, error: ClusterError, target: Target, silent: set[str]) -> bool:
+        """Choose whom to ask next; True if the leader was named.
+
+        A leader that did not answer is not asked again because of who still believes in it: the two
+        would send each other the caller until the time is over.
+        """
         leader = error.metadata.get("leader_node_id")
         addresses = [a for a in error.metadata.get("leader_endpoints", "").split(",") if a]
         if error.reason is Reason.NOT_LEADER and leader and addresses:
             named: Target = (addresses[0], NodeId(leader))
             if named not in self._targets:
                 self._targets.append(named)
-            self._current = self._targets.index(named)
-            return named != target
+            if named[0] not in silent:
+                self._current = self._targets.index(named)
+                return named != target
         if error.reason not in (Reason.OVERLOADED, Reason.HOLDERS_MISSING):
             # It may have been forgotten meanwhile: masters come and go.
             at = self._targets.index(target) if target in self._targets else -1

@@ -46,6 +46,10 @@ class MemberIdentification:
             known = self._peers.is_master(peer.node_id)
             return CallerClass.MASTER if known else CallerClass.NODE
         principal = state.members.get(peer.did)
+        if principal is None and peer.is_node and self._peers.is_master(peer.node_id):
+            # It joined while this node was away, and may lead now: only it can bring the entry that
+            # says so. The uplink heard of it from whom the masters known here call the leader.
+            return CallerClass.MASTER
         if principal is None or principal.removed or principal.is_node != peer.is_node:
             raise ClusterError(
                 Reason.CALLER_UNKNOWN, f"{peer.did} is no member of this cluster; enrol it first"

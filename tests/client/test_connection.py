@@ -70,6 +70,29 @@ async def test_a_master_that_was_forgotten_meanwhile_is_no_fault() -> None:
     await opened.close()
 
 
+@pytest.mark.asyncio
+async def test_a_node_that_believes_in_a_dead_leader_traps_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Once it and the dead one sent its callers to each other, though a leader was there."""
+    dead, believes, leads = (f"127.0.0.1:{port}" for port in (1, 2, 3))
+    opened = Connection([(a, None) for a in (dead, believes, leads)], enrol(make_ca()).tls)
+    monkeypatch.setattr(opened, "channel", lambda target: target[0])
+    asked: list[str] = []
+
+    async def operation(address: object, _seconds: float) -> str:
+        asked.append(str(address))
+        if address == dead:
+            raise ClusterError(Reason.UNREACHABLE, "refused")
+        if address == believes:
+            named = {"leader_node_id": "12D3KooDead", "leader_endpoints": dead}
+            raise ClusterError(Reason.NOT_LEADER, "ask the dead one", metadata=named)
+        return "done"
+
+    assert await opened.following(operation, timeout=5) == "done"
+    assert asked == [dead, believes, leads]
+
+
 class Call:
     """A client-streaming call that is over after some writes."""
 

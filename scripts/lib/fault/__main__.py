@@ -98,9 +98,11 @@ async def run_fault(name: str, seconds: float, seed: int) -> dict[str, Any]:
             await lab.stop()
             shutil.rmtree(root, ignore_errors=True)
         else:
-            for node in lab.nodes:
-                shutil.copy(node.home.path / "log", root / f"{node.name}.log")
-            await lab.stop()
+            try:
+                for node in lab.nodes:
+                    shutil.copy(node.home.path / "log", root / f"{node.name}.log")
+            finally:
+                await lab.stop()
             print(f"the nodes' logs are in {root}", file=sys.stderr)
 
 
