@@ -1,5 +1,9 @@
 """Snapshots of the replicated state: core values to bytes and back."""
 
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Final, TypeVar
+
 from ipfs_cluster_node.codec.commands import (
     failure_from_log,
     failure_to_log,
@@ -15,66 +19,111 @@ from ipfs_cluster_node.core.model import Content, JoinToken, Role, Task, TaskSta
 from ipfs_cluster_node.core.state import RequestRecord, StateData
 from ipfs_cluster_node.log.v1 import command_pb2, snapshot_pb2
 
+T = TypeVar("T")
+
+PART_RECORDS: Final = 500
+"""In one part of a snapshot: some milliseconds to encode or decode."""
+_LENGTH: Final = struct.Struct("<I")
+
 
 def encode_snapshot(data: StateData) -> bytes:
-    """Encode the whole state; the same state always gives the same bytes."""
-    message = snapshot_pb2.StateSnapshot(
+    """Encode the whole state; the same state always gives the same bytes.
+
+    It is a row of parts, each a length and a `StateSnapshot` with some of the records. Encoding one
+    part keeps other threads waiting, encoding the whole would keep them for seconds.
+    """
+    encoded: list[bytes] = []
+    for part in _parts(data):
+        message = part.SerializeToString(deterministic=True)
+        encoded += (_LENGTH.pack(len(message)), message)
+    return b"".join(encoded)
+
+
+def _parts(data: StateData) -> Iterator[snapshot_pb2.StateSnapshot]:
+    yield snapshot_pb2.StateSnapshot(
         cluster_id=data.cluster_id,
         cluster_name=data.cluster_name,
         incarnation_last=data.incarnation_last,
         principals=map(principal_to_log, data.principals),
         join_tokens=map(_token_to_log, data.tokens),
         config=dict(data.settings),
-        tasks=map(_task_to_log, data.tasks),
-        requests=(
-            snapshot_pb2.RequestRecord(
-                caller=record.caller,
-                request_id=record.request_id,
-                at_ms=record.at_ms,
-                fingerprint=record.fingerprint,
-                ids=record.ids,
-            )
-            for record in data.requests
-        ),
-        contents=(
-            snapshot_pb2.ContentRecord(
-                cid=content.cid,
-                size_bytes=content.size_bytes,
-                node_ids=content.holders,
-                name=content.name,
-                added_at_ms=content.added_at_ms,
-            )
-            for content in data.contents
-        ),
     )
-    return message.SerializeToString(deterministic=True)
+    for tasks in _sliced(data.tasks):
+        yield snapshot_pb2.StateSnapshot(tasks=map(_task_to_log, tasks))
+    for requests in _sliced(data.requests):
+        yield snapshot_pb2.StateSnapshot(requests=map(_request_to_log, requests))
+    for contents in _sliced(data.contents):
+        yield snapshot_pb2.StateSnapshot(contents=map(_content_to_log, contents))
+
+
+def _sliced(records: Sequence[T]) -> Iterator[Sequence[T]]:
+    for first in range(0, len(records), PART_RECORDS):
+        yield records[first : first + PART_RECORDS]
 
 
 def decode_snapshot(encoded: bytes) -> StateData:
     """Decode the whole state. The bytes' checksum was checked where they were read."""
-    message = snapshot_pb2.StateSnapshot.FromString(encoded)
+    head: snapshot_pb2.StateSnapshot | None = None
+    tasks: list[Task] = []
+    requests: list[RequestRecord] = []
+    contents: list[Content] = []
+    offset = 0
+    while offset < len(encoded):
+        (length,) = _LENGTH.unpack_from(encoded, offset)
+        offset += _LENGTH.size
+        part = snapshot_pb2.StateSnapshot.FromString(encoded[offset : offset + length])
+        offset += length
+        head = head or part
+        tasks += map(_task_from_log, part.tasks)
+        requests += map(_request_from_log, part.requests)
+        contents += map(_content_from_log, part.contents)
+    head = head or snapshot_pb2.StateSnapshot()
     return StateData(
-        cluster_id=message.cluster_id,
-        cluster_name=message.cluster_name,
-        incarnation_last=message.incarnation_last,
-        principals=tuple(map(principal_from_log, message.principals)),
-        tokens=tuple(map(_token_from_log, message.join_tokens)),
-        settings=dict(message.config),
-        tasks=tuple(map(_task_from_log, message.tasks)),
-        requests=tuple(
-            RequestRecord(r.caller, r.request_id, r.at_ms, r.fingerprint, tuple(r.ids))
-            for r in message.requests
-        ),
-        contents=tuple(
-            Content(
-                cid=c.cid,
-                size_bytes=c.size_bytes,
-                holders=tuple(map(NodeId, c.node_ids)),
-                name=c.name,
-                added_at_ms=c.added_at_ms,
-            )
-            for c in message.contents
-        ),
+        cluster_id=head.cluster_id,
+        cluster_name=head.cluster_name,
+        incarnation_last=head.incarnation_last,
+        principals=tuple(map(principal_from_log, head.principals)),
+        tokens=tuple(map(_token_from_log, head.join_tokens)),
+        settings=dict(head.config),
+        tasks=tuple(tasks),
+        requests=tuple(requests),
+        contents=tuple(contents),
+    )
+
+
+def _request_to_log(record: RequestRecord) -> snapshot_pb2.RequestRecord:
+    return snapshot_pb2.RequestRecord(
+        caller=record.caller,
+        request_id=record.request_id,
+        at_ms=record.at_ms,
+        fingerprint=record.fingerprint,
+        ids=record.ids,
+    )
+
+
+def _request_from_log(message: snapshot_pb2.RequestRecord) -> RequestRecord:
+    return RequestRecord(
+        message.caller, message.request_id, message.at_ms, message.fingerprint, tuple(message.ids)
+    )
+
+
+def _content_to_log(content: Content) -> snapshot_pb2.ContentRecord:
+    return snapshot_pb2.ContentRecord(
+        cid=content.cid,
+        size_bytes=content.size_bytes,
+        node_ids=content.holders,
+        name=content.name,
+        added_at_ms=content.added_at_ms,
+    )
+
+
+def _content_from_log(message: snapshot_pb2.ContentRecord) -> Content:
+    return Content(
+        cid=message.cid,
+        size_bytes=message.size_bytes,
+        holders=tuple(map(NodeId, message.node_ids)),
+        name=message.name,
+        added_at_ms=message.added_at_ms,
     )
 
 

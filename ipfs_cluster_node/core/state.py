@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from ipfs_cluster_node.core.commands import (
     AddContent,
@@ -99,28 +99,11 @@ class ClusterState:
         self.contents: dict[str, Content] = {c.cid: c for c in data.contents}
         self._requests = OrderedDict(((r.caller, r.request_id), r) for r in data.requests)
         """The oldest first: more than `request_count_max` push it out."""
-        self._appliers: dict[type, Callable[[Command, Any], Applied]] = {
-            BootstrapCluster: self._bootstrap_cluster,
-            CreateJoinToken: self._create_join_token,
-            RedeemJoinToken: self._redeem_join_token,
-            RegisterNode: self._register_node,
-            SetLiveness: self._set_liveness,
-            RemoveNode: self._remove_node,
-            ReplaceLog: self._replace_log,
-            ProposeConfig: self._propose_config,
-            SubmitTasks: self._submit_tasks,
-            AssignTasks: self._assign_tasks,
-            FinishAttempts: self._finish_attempts,
-            RequeueAttempts: self._requeue_attempts,
-            CancelTask: self._cancel_task,
-            ExpireRecords: self._expire_records,
-            AddContent: self._add_content,
-        }
 
     def apply(self, command: Command) -> Applied:
         """Carry out one committed command."""
         if not command.request_id:
-            return self._appliers[type(command.body)](command, command.body)
+            return self._APPLIERS[type(command.body)](self, command, command.body)
         fingerprint = fingerprint_of(command.body)
         known = self._requests.get((command.caller, command.request_id))
         if known is not None:
@@ -132,7 +115,7 @@ class ClusterState:
                     )
                 )
             return Applied(Accepted(known.ids))
-        applied = self._appliers[type(command.body)](command, command.body)
+        applied = self._APPLIERS[type(command.body)](self, command, command.body)
         if isinstance(applied.outcome, Accepted):
             self._requests[command.caller, command.request_id] = RequestRecord(
                 command.caller, command.request_id, command.at_ms, fingerprint, applied.outcome.ids
@@ -325,6 +308,25 @@ class ClusterState:
             self._requests.popitem(last=False)
         self.members.expire_tokens(command.at_ms, TOKEN_KEEP_MS)
         return Applied(Accepted())
+
+    # Functions, not bound methods: those would be a cycle, and keep a replaced state in memory.
+    _APPLIERS: ClassVar[Mapping[type, Callable[["ClusterState", Command, Any], Applied]]] = {
+        BootstrapCluster: _bootstrap_cluster,
+        CreateJoinToken: _create_join_token,
+        RedeemJoinToken: _redeem_join_token,
+        RegisterNode: _register_node,
+        SetLiveness: _set_liveness,
+        RemoveNode: _remove_node,
+        ReplaceLog: _replace_log,
+        ProposeConfig: _propose_config,
+        SubmitTasks: _submit_tasks,
+        AssignTasks: _assign_tasks,
+        FinishAttempts: _finish_attempts,
+        RequeueAttempts: _requeue_attempts,
+        CancelTask: _cancel_task,
+        ExpireRecords: _expire_records,
+        AddContent: _add_content,
+    }
 
 
 def _no_member(node_id: NodeId) -> Rejected:

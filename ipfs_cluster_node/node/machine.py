@@ -1,6 +1,8 @@
 """The state machine behind the log: decodes, applies, passes effects on."""
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from ipfs_cluster_node.codec.commands import decode_command
 from ipfs_cluster_node.codec.snapshot import decode_snapshot, encode_snapshot
@@ -37,4 +39,16 @@ class ClusterMachine:
 
     def restore(self, index: int, snapshot: bytes) -> None:
         """Replace the state."""
-        self.state = ClusterState(decode_snapshot(snapshot))
+        with _uncollected():
+            self.state = ClusterState(decode_snapshot(snapshot))
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Nothing of a state is garbage, but the collector would look at all of it again and again."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()

@@ -1,6 +1,6 @@
 """Snapshot files: one whole state, checked, replaced atomically.
 
-File: `ICNSNAP1 | crc32 u32 | header length u32 | header | state`, little endian; the CRC covers
+File: `ICNSNAP2 | crc32 u32 | header length u32 | header | state`, little endian; the CRC covers
 all behind it. The header is `index u64 term u64` and the voters, a name a line.
 """
 
@@ -13,7 +13,7 @@ from ipfs_cluster_node.adapters.raft.damage import LogDamagedError
 from ipfs_cluster_node.adapters.raft.disk import Disk, OpenFile
 from ipfs_cluster_node.core.ids import VoterId
 
-MAGIC: Final = b"ICNSNAP1"
+MAGIC: Final = b"ICNSNAP2"
 SNAPSHOT_NAME: Final = "snapshot"
 _HEAD: Final = struct.Struct("<II")
 _POSITION: Final = struct.Struct("<QQ")

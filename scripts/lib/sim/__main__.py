@@ -6,9 +6,12 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from typing import Final
 
 from scripts.lib.sim.breaks import BREAKS
 from scripts.lib.sim.run import Report, run_seed
+
+WILD: Final = 5
 
 
 def main() -> int:
@@ -25,12 +28,18 @@ def main() -> int:
         choices=sorted(BREAKS),
         help="take a guard out, to see that it is missed",
     )
+    parser.add_argument(
+        "--wild",
+        action="store_true",
+        help=f"in every seed, {WILD} times as many messages come twice, late or again",
+    )
     given = parser.parse_args()
     began, failed, reports = time.monotonic(), [], []
     seeds = range(given.seed, given.seed + given.seeds)
     context = get_context("spawn")
     with ProcessPoolExecutor(given.jobs, mp_context=context) as pool:
-        options = ([given.seconds] * len(seeds), [given.broken] * len(seeds))
+        each = (given.seconds, given.broken, WILD if given.wild else 0)
+        options = ([option] * len(seeds) for option in each)
         for report in pool.map(run_seed, seeds, *options, chunksize=4):
             reports.append(report)
             if report.failure:
@@ -38,6 +47,7 @@ def main() -> int:
                 print(f"seed {report.seed}: {report.failure}", flush=True)
                 how = f"--seconds {given.seconds:g}"
                 how += f" --break {given.broken}" if given.broken else ""
+                how += " --wild" if given.wild else ""
                 print(f"  scripts/sim --seed {report.seed} --seeds 1 {how}", flush=True)
             elif len(reports) % 50 == 0:
                 print(f"{len(reports)} of {len(seeds)} seeds", file=sys.stderr, flush=True)
@@ -48,10 +58,11 @@ def main() -> int:
 def _summary(reports: list[Report], failed: list[Report], seconds: float) -> str:
     commits = sum(report.commits for report in reports)
     faults = sum(report.faults for report in reports)
+    disturbed = sum(report.disturbed for report in reports)
     reads = sum(report.acknowledged for report in reports)
     return (
         f"{len(reports)} seeds, {len(failed)} failed; {commits} commands committed, {reads} "
-        f"acknowledged, {faults} faults, {seconds:.0f} s"
+        f"acknowledged, {faults} faults, {disturbed} messages disturbed, {seconds:.0f} s"
     )
 
 

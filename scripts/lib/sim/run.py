@@ -45,23 +45,25 @@ class Report:
     commits: int
     acknowledged: int
     faults: int
+    disturbed: int
 
 
-def run_seed(seed: int, seconds: float, broken: str = "") -> Report:
+def run_seed(seed: int, seconds: float, broken: str = "", wild: int = 0) -> Report:
     """Run a seed for so long, then check that a healthy majority goes on.
 
     Args:
         seed: Decides everything.
         seconds: How long things break, simulated.
         broken: The guard to take out, of `breaks.BREAKS`.
+        wild: How much worse than order the messages are; 0 is left to the seed.
     """
     logging.disable(logging.CRITICAL)  # Faults are what this is about.
     with BREAKS[broken]() if broken else nullcontext():
-        return _run_seed(seed, seconds)
+        return _run_seed(seed, seconds, wild or int(seed % 4 == 0))
 
 
-def _run_seed(seed: int, seconds: float) -> Report:
-    world = World(seed, size=3 if seed % 3 else 5, wild=seed % 4 == 0)
+def _run_seed(seed: int, seconds: float, wild: int) -> Report:
+    world = World(seed, size=3 if seed % 3 else 5, wild=wild)
     run = Run(world)
     failure = ""
     try:
@@ -74,7 +76,9 @@ def _run_seed(seed: int, seconds: float) -> Report:
     finally:
         world.close()
     checks = world.checks
-    return Report(seed, failure, checks.commits, len(checks.acknowledged), run.faults)
+    return Report(
+        seed, failure, checks.commits, len(checks.acknowledged), run.faults, world.disturbed
+    )
 
 
 class Run:

@@ -67,7 +67,7 @@ class Link:
 class World:
     """Runs until it is told to stop; the same seed runs the same way."""
 
-    def __init__(self, seed: int, *, size: int, wild: bool) -> None:
+    def __init__(self, seed: int, *, size: int, wild: int) -> None:
         """Make a cluster.
 
         Args:
@@ -79,6 +79,8 @@ class World:
         random.seed(seed)  # PySyncObj's own chance.
         self.rng = random.Random(seed)  # noqa: S311
         self.wild = wild
+        self.disturbed = 0
+        """Messages that came twice, late or again."""
         self.now = 0.0
         self.checks = Checks()
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -345,16 +347,20 @@ class World:
         self.after(at - self.now, lambda: self._deliver(sender, peer, data, link, epoch))
 
     def _send_wildly(self, sender: VoterId, peer: VoterId, data: bytes, link: Link) -> None:
-        copies = self.rng.choices((0, 1, 2), (0.03, 0.92, 0.05))[0]
+        often, seldom = 0.05 * self.wild, 0.02 * self.wild
+        copies = self.rng.choices((0, 1, 2), (0.03, 0.97 - often, often))[0]
+        self.disturbed += copies > 1
         for _ in range(copies):
             delay = self.rng.uniform(*link.delay)
-            if self.rng.random() < 0.05:
+            if self.rng.random() < often:
                 delay += self.rng.uniform(0, 0.3)
+                self.disturbed += 1
             self.after(delay, lambda: self._deliver(sender, peer, data, link, None))
-        if self.rng.random() < 0.02:
+        if self.rng.random() < seldom:
             self._replays = self._replays[-REPLAYS_KEPT:]
             self._replays.append((sender, peer, pb.RaftMessage.FromString(data)))
-        if self._replays and self.rng.random() < 0.02:
+        if self._replays and self.rng.random() < seldom:
+            self.disturbed += 1
             old_sender, old_peer, old = self.rng.choice(self._replays)
             old_link = self.links[old_sender, old_peer]
             self._deliver(old_sender, old_peer, old.SerializeToString(), old_link, None)
