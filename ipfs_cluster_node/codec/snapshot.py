@@ -26,17 +26,18 @@ PART_RECORDS: Final = 500
 _LENGTH: Final = struct.Struct("<I")
 
 
-def encode_snapshot(data: StateData) -> bytes:
+def encode_snapshot(data: StateData) -> bytearray:
     """Encode the whole state; the same state always gives the same bytes.
 
     It is a row of parts, each a length and a `StateSnapshot` with some of the records. Encoding one
     part keeps other threads waiting, encoding the whole would keep them for seconds.
     """
-    encoded: list[bytes] = []
+    encoded = bytearray()
     for part in _parts(data):
         message = part.SerializeToString(deterministic=True)
-        encoded += (_LENGTH.pack(len(message)), message)
-    return b"".join(encoded)
+        encoded += _LENGTH.pack(len(message))
+        encoded += message
+    return encoded
 
 
 def _parts(data: StateData) -> Iterator[snapshot_pb2.StateSnapshot]:
@@ -61,7 +62,7 @@ def _sliced(records: Sequence[T]) -> Iterator[Sequence[T]]:
         yield records[first : first + PART_RECORDS]
 
 
-def decode_snapshot(encoded: bytes) -> StateData:
+def decode_snapshot(encoded: bytes | bytearray) -> StateData:
     """Decode the whole state. The bytes' checksum was checked where they were read."""
     head: snapshot_pb2.StateSnapshot | None = None
     tasks: list[Task] = []
@@ -71,7 +72,7 @@ def decode_snapshot(encoded: bytes) -> StateData:
     while offset < len(encoded):
         (length,) = _LENGTH.unpack_from(encoded, offset)
         offset += _LENGTH.size
-        part = snapshot_pb2.StateSnapshot.FromString(encoded[offset : offset + length])
+        part = snapshot_pb2.StateSnapshot.FromString(bytes(encoded[offset : offset + length]))
         offset += length
         head = head or part
         tasks += map(_task_from_log, part.tasks)

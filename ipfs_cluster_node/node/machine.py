@@ -32,12 +32,12 @@ class ClusterMachine:
                 listener(effect)
         return applied.outcome
 
-    def freeze(self) -> Callable[[], bytes]:
+    def freeze(self) -> Callable[[], bytearray]:
         """Take the state as of now; the returned function encodes it, in a thread."""
         data = self.state.data()
         return lambda: encode_snapshot(data)
 
-    def restore(self, index: int, snapshot: bytes) -> None:
+    def restore(self, index: int, snapshot: bytes | bytearray) -> None:
         """Replace the state."""
         with _uncollected():
             self.state = ClusterState(decode_snapshot(snapshot))

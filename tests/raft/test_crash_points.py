@@ -45,8 +45,8 @@ class DyingDisk(MemoryDisk):
         self._operation(name)
         super().sync(name)
 
-    def replace(self, name: str, data: bytes) -> None:
-        self._operation(f"{name}.new", data)
+    def replace(self, name: str, data: bytes | bytearray) -> None:
+        self._operation(f"{name}.new", bytes(data))
         super().replace(name, data)
         self._operation(name)  # Done, and nobody was told.
 

@@ -47,7 +47,7 @@ class ListMachine:
         frozen = list(self.commands)
         return lambda: json.dumps(frozen).encode()
 
-    def restore(self, index: int, snapshot: bytes) -> None:
+    def restore(self, index: int, snapshot: bytes | bytearray) -> None:
         self.commands = json.loads(snapshot)
 
 

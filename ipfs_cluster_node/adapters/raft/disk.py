@@ -54,7 +54,7 @@ class Disk(Protocol):
         It is not durable: a crash may bring back any earlier note, a torn one, or none.
         """
 
-    def replace(self, name: str, data: bytes) -> None:
+    def replace(self, name: str, data: bytes | bytearray) -> None:
         """Put a new file in the place of an old one or none: all of it or nothing, durable."""
 
     def truncate(self, name: str, size_bytes: int) -> None:
@@ -111,7 +111,7 @@ class DirectoryDisk:
             self._notes[name] = os.open(self._directory / name, flags, 0o600)
         os.pwrite(self._notes[name], data, 0)
 
-    def replace(self, name: str, data: bytes) -> None:
+    def replace(self, name: str, data: bytes | bytearray) -> None:
         """Put a new file in the place of an old one or none: all of it or nothing, durable."""
         self._forget(name)
         new = self._directory / f"{name}.new"
@@ -173,7 +173,7 @@ class DirectoryFile:
         os.close(self._descriptor)
 
 
-def write_all(descriptor: int, data: bytes) -> None:
+def write_all(descriptor: int, data: bytes | bytearray) -> None:
     """Write every byte; a short write is followed up, so a full disk raises."""
     view = memoryview(data)
     while view:

@@ -52,10 +52,10 @@ class StateMachine(Protocol):
     def apply(self, index: int, command: bytes) -> object:
         """Carry out a committed command; the result goes to who proposed it on this node."""
 
-    def freeze(self) -> Callable[[], bytes]:
+    def freeze(self) -> Callable[[], bytes | bytearray]:
         """Take the state as of now; the returned function encodes it, in a thread."""
 
-    def restore(self, index: int, snapshot: bytes) -> None:
+    def restore(self, index: int, snapshot: bytes | bytearray) -> None:
         """Replace the state by what `freeze` encoded."""
 
 

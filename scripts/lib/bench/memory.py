@@ -203,7 +203,7 @@ async def large_snapshot(root: Path, size_bytes: int) -> dict[str, float]:
         limits = {"task_count_max": "2000000", "task_bytes_max": "8589934592"}
         await master.do(ProposeConfig(values=limits))
         payload = b"x" * LARGE_PAYLOAD_BYTES
-        per_task = LARGE_PAYLOAD_BYTES + 200
+        per_task = LARGE_PAYLOAD_BYTES + 130  # In the snapshot.
         for first in range(0, size_bytes // per_task + BATCH, BATCH):
             await master.run_tasks(first, payload, end=False)
         note("filled; waits for a snapshot of it")

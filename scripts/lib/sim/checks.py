@@ -35,7 +35,7 @@ class Machine:
         """Take the state as of now."""
         return Frozen(self.index, self.digest, list(self.commands))
 
-    def restore(self, index: int, snapshot: bytes) -> None:
+    def restore(self, index: int, snapshot: bytes | bytearray) -> None:
         """Replace the state."""
         head, _, body = snapshot.partition(b"\n")
         self.digest = bytes.fromhex(head.decode())

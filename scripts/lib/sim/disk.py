@@ -86,15 +86,15 @@ class MemoryDisk:
         self._synced[name] = len(data)
         self._notes.setdefault(name, [b""]).append(data)
 
-    def replace(self, name: str, data: bytes) -> None:
+    def replace(self, name: str, data: bytes | bytearray) -> None:
         """Put a new file in the place of an old one or none: all of it or nothing, durable."""
         if self.dying and self._rng.random() < 0.5:
-            self._files[f"{name}.new"] = data[: self._rng.randrange(len(data) + 1)]
+            self._files[f"{name}.new"] = bytes(data[: self._rng.randrange(len(data) + 1)])
             self._synced[f"{name}.new"] = 0
             self._nameless.add(f"{name}.new")
             raise PowerLossError
         self._fail(self.fault())
-        self._files[name] = data
+        self._files[name] = bytes(data)
         self._synced[name] = len(data)
         self._nameless.clear()
         self._removed.clear()  # One sync of the directory for all.
