@@ -190,9 +190,15 @@ def fingerprint_of(body: CommandBody) -> bytes:
         case RemoveNode() | ReplaceLog():
             asked = (body.node_id,)
         case ProposeConfig():
-            asked = (sorted(body.values.items()), sorted(body.if_values.items()))
+            asked = (*_sorted(body.values), *_sorted(body.if_values))
         case CancelTask():
             asked = (body.task_id,)
         case _:
             asked = ()
     return sha256(repr((type(body).__name__, asked)).encode()).digest()
+
+
+def _sorted(values: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Keys in order, and their values: quicker to spell than pairs, and there may be many."""
+    keys = sorted(values)
+    return keys, [values[key] for key in keys]

@@ -120,19 +120,20 @@ class Settings:
             setting = SETTINGS.get(key)
             if setting is not None:
                 parsed[key] = setting.parse(value)
-            elif not USER_KEY.fullmatch(key):
+            elif key not in self.changed and not USER_KEY.fullmatch(key):
                 raise ValueError(
                     f"{key[:64]!r} is not a setting; there are {', '.join(SETTINGS)}, and your own "
                     "under user., of at most 63 characters of A-Z a-z 0-9 . _ -"
                 )
             elif len(value) > USER_VALUE_CHARS_MAX:
                 raise ValueError(f"a value has at most {USER_VALUE_CHARS_MAX} characters")
-        gone = [key for key, value in values.items() if not value and key in self.changed]
-        added = [key for key, value in values.items() if value and key not in self.changed]
+        empty = [key for key, value in values.items() if not value] if "" in values.values() else []
+        gone = self.changed.keys() & empty
+        added = values.keys() - self.changed.keys() - set(empty)
         room = USER_KEYS_MAX - len(self.changed) + len(gone)
-        if len(added) > room and not SETTINGS.keys() >= set(added):
+        if len(added) > room and not added <= SETTINGS.keys():
             raise ValueError(f"there are at most {USER_KEYS_MAX} keys; remove some")
         self._values |= parsed
         self.changed |= values
-        for key in [key for key, value in values.items() if not value]:
+        for key in empty:
             del self.changed[key]

@@ -37,7 +37,7 @@ class Machine:
 
     def restore(self, index: int, snapshot: bytes | bytearray) -> None:
         """Replace the state."""
-        head, _, body = snapshot.partition(b"\n")
+        head, _, body = bytes(snapshot).partition(b"\n")
         self.digest = bytes.fromhex(head.decode())
         self.commands = body.split(b"\n") if body else []
         self.index = index
