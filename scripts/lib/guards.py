@@ -85,7 +85,7 @@ GUARDS: Final = [
     (
         "H10",
         "snapshot.py",
-        "    if zlib.crc32(data[len(MAGIC) + 4 :]) != crc:",
+        "    if zlib.crc32(memoryview(data)[len(MAGIC) + 4 :]) != crc:",
         "    if False:",
         "snapshot",
     ),
@@ -216,6 +216,13 @@ GUARDS: Final = [
         "if _crc(frame.epoch, frame.sequence, frame.last, data) != frame.crc:",
         "if False:",
         "mutated",
+    ),
+    (
+        "link of a learner",
+        "guarded.py",
+        "            if learner in self._up:\n",
+        "            if False:\n",
+        "learner_of_a_leader",
     ),
 ]
 """Hazard, file, what is there, what is put in its place, and which tests must see it."""
