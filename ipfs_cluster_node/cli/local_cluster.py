@@ -8,13 +8,18 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.config.home import Home
-from ipfs_cluster_node.config.profiles import PROFILES_VARIABLE, Profile, save_profile
+from ipfs_cluster_node.config.profiles import (
+    PROFILES_VARIABLE,
+    Profile,
+    ProfileEndpoint,
+    save_profile,
+)
 from ipfs_cluster_node.config.settings import NodeSettings
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.node.setup import init_cluster, join_cluster
@@ -93,17 +98,22 @@ class LocalCluster:
         """Say where a node lives; nothing is started."""
         return LocalNode(name, name.partition("-")[0], Home(self.root / name), _free_port())
 
-    def client(self) -> Client:
-        """The operator's client."""
-        return Client.from_settings(self.profile)
+    def client(self, *nodes: LocalNode, stale: bool = False) -> Client:
+        """The operator's client; of these nodes only, if any are named.
 
-    async def add_node(self, client: Client, name: str) -> LocalNode:
-        """Have one more node join, and start it; returns once it listens."""
-        node = self.make_node(name)
+        With `stale` it takes what one of them has.
+        """
+        known = tuple(ProfileEndpoint(node.address, node.node_id) for node in nodes)
+        profile = replace(self.profile, endpoints=known) if known else self.profile
+        return Client.from_settings(profile, stale=stale)
+
+    async def add_node(self, client: Client, node: LocalNode) -> None:
+        """Have one more node join, and start it; returns once it listens. Safe to repeat."""
+        if not node.home.path.exists():
+            await self._join(client, node)
+        if not node.runs:
+            await self.start_node(node)
         self.nodes.append(node)
-        await self._join(client, node)
-        await self.start_node(node)
-        return node
 
     async def _join(self, client: Client, node: LocalNode) -> None:
         token = await client.create_join_token(node.role)

@@ -19,7 +19,6 @@ from ipfs_cluster_node.services.context import (
     AGE_KEY,
     CONSISTENCY_KEY,
     Caller,
-    CallerClass,
     Reading,
     set_caller,
     set_reading,
@@ -95,11 +94,9 @@ class Gate(grpc.GenericRpcHandler):
         behaviour: Callable[..., Awaitable[Any]],
         bound_of: Callable[[Context], float | None],
     ) -> Any:
-        allowed = CALLERS_BY_METHOD.get(method, frozenset())
-
         async def call(request: Any, context: Context) -> Any:
             try:
-                reading = self._admit(method, allowed, context)
+                reading = self._admit(method, context)
                 bound = bound_of(context)
                 if bound is None:
                     response = await behaviour(request, context)
@@ -115,11 +112,9 @@ class Gate(grpc.GenericRpcHandler):
         return call
 
     def _streaming(self, method: str, behaviour: Callable[..., Any]) -> Any:
-        allowed = CALLERS_BY_METHOD.get(method, frozenset())
-
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             try:
-                reading = self._admit(method, allowed, context)
+                reading = self._admit(method, context)
                 responses = behaviour(request, context)
                 if hasattr(responses, "__aiter__"):
                     async for response in responses:
@@ -133,9 +128,9 @@ class Gate(grpc.GenericRpcHandler):
 
         return call
 
-    def _admit(self, method: str, allowed: frozenset[CallerClass], context: Context) -> Reading:
+    def _admit(self, method: str, context: Context) -> Reading:
         caller = self._identify(context)
-        if caller.kind not in allowed:
+        if caller.kind not in CALLERS_BY_METHOD.get(method, frozenset()):
             raise ClusterError(
                 Reason.CALLER_NOT_ALLOWED, f"a {caller.kind} may not call {method}; see its docs"
             )

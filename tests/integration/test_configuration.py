@@ -11,7 +11,7 @@ import pytest
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from tests.support.nodes import client_of, health_of, until
+from tests.support.nodes import health_of, until
 
 SERVE_SECONDS_MAX = 10.0
 REFUSED = (Reason.NO_LEADER, Reason.UNKNOWN_OUTCOME, Reason.DEADLINE_EXCEEDED)
@@ -28,7 +28,7 @@ async def stop(nodes: Iterable[LocalNode]) -> None:
 async def voters_seen_by(cluster: LocalCluster, node: LocalNode) -> tuple[set[str], set[str]]:
     """Who votes, by a node's health and by a stale list of the nodes."""
     health = await health_of(cluster, node)
-    async with client_of(cluster, node, stale=True) as client:
+    async with cluster.client(node, stale=True) as client:
         listed = {each.node_id for each in await client.list_nodes() if each.voter}
     return set(health.raft.voters), listed
 
@@ -70,7 +70,7 @@ async def test_any_masters_that_start_know_who_votes_and_serve_as_a_majority_onl
             await asyncio.gather(*map(cluster.start_node, started))
             key, value = f"user.n{number}", str(number)
             if len(started) >= 2:
-                async with client_of(cluster, *started) as client:
+                async with cluster.client(*started) as client:
                     await client.propose_config({key: value})
                     written[key] = value
                     agreed = {entry.key: entry.value for entry in await client.get_config()}
@@ -78,7 +78,7 @@ async def test_any_masters_that_start_know_who_votes_and_serve_as_a_majority_onl
             else:
                 # Longer than any election takes: it has had its chance.
                 await asyncio.sleep(3)
-                async with client_of(cluster, started[0]) as client:
+                async with cluster.client(started[0]) as client:
                     assert await refusal(client, write=True) in REFUSED
                     assert await refusal(client, write=False) in REFUSED
             for node in started:
@@ -103,10 +103,11 @@ async def test_a_replaced_master_stays_replaced_whatever_is_killed_meanwhile(
     try:
         await cluster.start(masters=3, workers=0)
         old = list(cluster.nodes)
-        async with client_of(cluster, *old) as client:
+        async with cluster.client(*old) as client:
             await client.propose_config({"user.first": "1"})
             # A fourth one joins; whoever leads is killed as soon as it is known to do so.
-            fourth = await cluster.add_node(client, "master-4")
+            fourth = cluster.make_node("master-4")
+            await cluster.add_node(client, fourth)
             leader = await cluster.leader(client)
             await cluster.kill(leader)
             await cluster.start_node(leader)
@@ -140,7 +141,7 @@ async def test_a_replaced_master_stays_replaced_whatever_is_killed_meanwhile(
         for _ in range(2):
             await stop(cluster.nodes)
             await asyncio.gather(*map(cluster.start_node, left))
-            async with client_of(cluster, *left) as client:
+            async with cluster.client(*left) as client:
                 agreed = {entry.key: entry.value for entry in await client.get_config()}
                 assert agreed.items() >= {"user.first": "1", "user.second": "2"}.items()
             for node in left:
@@ -152,7 +153,7 @@ async def test_a_replaced_master_stays_replaced_whatever_is_killed_meanwhile(
         # The removed one comes back: nobody lets it vote, and the others serve on.
         await cluster.start_node(gone)
         await asyncio.sleep(3)
-        async with client_of(cluster, *left) as client:
+        async with cluster.client(*left) as client:
             await client.propose_config({"user.third": "3"})
             assert {n.node_id for n in await client.list_nodes()} == expected
     finally:

@@ -15,7 +15,7 @@ from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode, command
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.node.replacement import DAMAGED_LOGS_MAX
-from tests.support.nodes import client_of, health_of, log_check, settings_of, until
+from tests.support.nodes import health_of, log_check, settings_of, until
 
 REPAIR_SECONDS_MAX = 20.0
 SNAPSHOT_ENTRIES = "40"
@@ -175,7 +175,7 @@ async def test_two_damaged_of_three_are_not_repaired_and_say_so(cluster: LocalCl
         assert "backup" in check.detail
         assert str(node.home.raft) in check.detail
         # It serves nothing of what it has.
-        async with client_of(cluster, node, stale=True) as client:
+        async with cluster.client(node, stale=True) as client:
             with pytest.raises(ClusterError) as caught:
                 await client.get_config(timeout=timedelta(seconds=1))
             assert caught.value.reason is Reason.LOG_STORAGE_FAILED

@@ -2,18 +2,9 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
-from ipfs_cluster_node.client.client import Client
-from ipfs_cluster_node.config.profiles import ProfileEndpoint
 from ipfs_cluster_node.v1 import health_pb2
-
-
-def client_of(cluster: LocalCluster, *nodes: LocalNode, stale: bool = False) -> Client:
-    """A client that knows these nodes only; with `stale`, it reads what one of them has."""
-    endpoints = tuple(ProfileEndpoint(node.address, node.node_id) for node in nodes)
-    return Client.from_settings(replace(cluster.profile, endpoints=endpoints), stale=stale)
 
 
 async def health_of(cluster: LocalCluster, node: LocalNode) -> health_pb2.GetHealthResponse:
@@ -28,7 +19,7 @@ async def log_check(cluster: LocalCluster, node: LocalNode) -> health_pb2.Health
 
 async def settings_of(cluster: LocalCluster, node: LocalNode) -> dict[str, str]:
     """The settings as this node has applied them."""
-    async with client_of(cluster, node, stale=True) as client:
+    async with cluster.client(node, stale=True) as client:
         return {entry.key: entry.value for entry in await client.get_config()}
 
 

@@ -152,7 +152,8 @@ class DirectoryDisk:
         return self._open[1]
 
     def _forget(self, name: str) -> None:
-        if self._open is not None and self._open[0] == name:
+        opened = self._open  # Read once: a snapshot is stored beside the journal's appends.
+        if opened is not None and opened[0] == name:
             self._close_appended()
 
 

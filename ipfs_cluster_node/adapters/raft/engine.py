@@ -293,8 +293,9 @@ class Engine:
         """
         kind = message.WhichOneof("kind")
         if kind == "snapshot_chunk":
-            # Not while one of our own is being written, which would take its place.
-            if message.term >= self.term and not self._snapshotting:
+            # Not while one of our own is being written, which would take its place; nor by a
+            # leader: who may send one leads a newer term, and an append has said so before.
+            if message.term >= self.term and not self._snapshotting and not self.raft.leads:
                 snapshot = self._installs.take_chunk(sender, message)
                 if snapshot is not None:
                     self._install(sender, snapshot)
@@ -313,9 +314,8 @@ class Engine:
     def begin_step(self) -> Step:
         """Tick, and propose what waits; returns what must be written.
 
-        A follower that has something to write ticks with the next step, at once.
-
-        A batch that ends here is answered before the next one begins, with the next step.
+        A follower that has something to write ticks with the next step, at once; and a batch that
+        ends here is answered before the next one begins, with the next step.
         """
         if self.journal.dirty and not self.raft.leads and not self._tick_held:
             # The leader waits for this write, and nobody for a follower to apply.
@@ -370,8 +370,13 @@ class Engine:
         self.raft.destroy()
 
     def _apply_entry(self, index: int, entry: bytes) -> None:
-        results = [self._apply_command(index, command) for command in commands_of(entry)]
-        self.proposals.take_results(entry, results)
+        try:
+            commands = list(commands_of(entry))
+        except ValueError:
+            # No peer's comes so far (`messages.py`). Every replica skips it: none stops (H11).
+            log.critical("an entry that is no batch is skipped", extra={"index": index})
+            return
+        self.proposals.take_results(entry, [self._apply_command(index, c) for c in commands])
 
     def _apply_command(self, index: int, command: bytes) -> object:
         if not command:

@@ -130,6 +130,7 @@ class SegmentedJournal(Journal):  # type: ignore[misc]  # PySyncObj has no types
         self._changes: list[tuple[int, str, VoterId]] = []
         """The configuration entries of the log: index, operation, voter."""
         self._voters = base_voters
+        """What `voters()` comes to; kept, since each step asks several times."""
         self._term = 0
         self._voted_for: str | None = None
         self._vote_written = _vote_payload(0, None)

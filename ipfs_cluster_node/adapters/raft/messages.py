@@ -4,9 +4,11 @@
 pieces have no form on the wire, so a peer can't send them (H17, H22).
 """
 
+from collections import deque
 from typing import Any, Final
 
 from ipfs_cluster_node.adapters.raft.journal import MEMBERSHIP, NO_OP, REGULAR
+from ipfs_cluster_node.adapters.raft.proposals import commands_of
 from ipfs_cluster_node.v1 import raft_pb2 as pb
 
 Message = dict[str, Any]
@@ -92,6 +94,20 @@ def decode_message(raft: pb.RaftMessage) -> Message | None:
     return None
 
 
+def _is_entry(command: bytes) -> bool:
+    """Whether every replica can carry it out: what is in the log once would stop them all (H11)."""
+    kind, body = command[:1], command[1:]
+    if kind == MEMBERSHIP:
+        operation, _, voter = body.partition(b" ")
+        return operation in {b"add", b"rem"} and voter != b"" and voter.isascii()
+    if kind == REGULAR:
+        try:
+            deque(commands_of(body), maxlen=0)
+        except ValueError:
+            return False
+    return kind in ENTRY_TYPES
+
+
 def _decode_append(raft: pb.RaftMessage) -> Message | None:
     append = raft.append_entries
     message: Message = {
@@ -104,7 +120,7 @@ def _decode_append(raft: pb.RaftMessage) -> Message | None:
         return message
     entries = [(entry.command, entry.index, entry.term) for entry in append.entries]
     for position, (command, index, _) in enumerate(entries):
-        if index != append.previous_index + 1 + position or command[:1] not in ENTRY_TYPES:
+        if index != append.previous_index + 1 + position or not _is_entry(command):
             return None
     message["prevLogIdx"] = append.previous_index
     message["prevLogTerm"] = append.previous_term

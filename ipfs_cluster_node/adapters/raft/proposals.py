@@ -129,10 +129,17 @@ def encode_entry(batch_id: bytes, commands: list[bytes]) -> bytes:
 
 
 def commands_of(entry: bytes) -> Iterator[bytes]:
-    """Take an entry apart."""
+    """Take an entry apart.
+
+    Raises:
+        ValueError: It is none that `encode_entry` makes.
+    """
     offset = BATCH_ID_BYTES
-    while offset < len(entry):
-        (length,) = _LENGTH.unpack_from(entry, offset)
-        offset += _LENGTH.size
-        yield entry[offset : offset + length]
-        offset += length
+    while offset != len(entry):
+        begin = offset + _LENGTH.size
+        if begin > len(entry):
+            raise ValueError("an entry of the log is cut short")
+        offset = begin + _LENGTH.unpack_from(entry, offset)[0]
+        if offset > len(entry):
+            raise ValueError("an entry of the log is cut short")
+        yield entry[begin:offset]

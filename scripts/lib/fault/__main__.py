@@ -20,7 +20,7 @@ from ipfs_cluster_node.cli.local_cluster import LocalNode
 from scripts.lib.fault.lab import Lab, Net
 from scripts.lib.fault.linearizable import violations
 from scripts.lib.fault.scenarios import CONTROLS, NEED_DISKS, NEED_NET, SCENARIOS, Scene
-from scripts.lib.fault.workload import Workload, stale_client
+from scripts.lib.fault.workload import Workload
 
 GAP_SECONDS_MAX: Final = {
     "kill-all": 8.0,
@@ -119,7 +119,7 @@ async def _differences(lab: Lab) -> list[str]:
 
 
 async def _settings_of(lab: Lab, node: LocalNode) -> dict[str, str]:
-    async with stale_client(lab, node) as client:
+    async with lab.client(node, stale=True) as client:
         return {e.key: e.value for e in await client.get_config()}
 
 

@@ -124,12 +124,8 @@ class Lab(LocalCluster):
 
     async def add_master(self, node: LocalNode) -> None:
         """Let another master join, and start it; safe to repeat after an error."""
-        if not node.home.path.exists():
-            async with self.client() as client:
-                await self._join(client, node)
-        if not node.runs:
-            await self.start_node(node)
-        self.nodes.append(node)
+        async with self.client() as client:
+            await self.add_node(client, node)
 
     async def remove_master(self, node: LocalNode) -> None:
         """Remove a master, and end its process."""

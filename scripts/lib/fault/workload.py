@@ -4,15 +4,14 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import pairwise
 from math import inf
 from typing import Final
 
-from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
+from ipfs_cluster_node.cli.local_cluster import LocalCluster
 from ipfs_cluster_node.client.client import Client
-from ipfs_cluster_node.config.profiles import ProfileEndpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from scripts.lib.fault.linearizable import Call
 
@@ -67,7 +66,10 @@ class Workload:
 
     async def _client(self, until: asyncio.Event) -> None:
         node = self._rng.choice(self._cluster.nodes)
-        async with self._cluster.client() as client, stale_client(self._cluster, node) as stale:
+        async with (
+            self._cluster.client() as client,
+            self._cluster.client(node, stale=True) as stale,
+        ):
             while not until.is_set():
                 key = f"user.k{self._rng.randrange(KEYS)}"
                 kind = self._rng.choices(("read", "write", "cas"), (4, 4, 2))[0]
@@ -129,9 +131,3 @@ class Workload:
         async with self._cluster.client() as client:
             for number in range(KEYS):
                 await self._read(client, f"user.k{number}")
-
-
-def stale_client(cluster: LocalCluster, node: LocalNode) -> Client:
-    """A client that takes what one node has."""
-    there = ProfileEndpoint(node.address, node.node_id)
-    return Client.from_settings(replace(cluster.profile, endpoints=(there,)), stale=True)
