@@ -1,7 +1,10 @@
-"""Snapshots of the replicated state: core values to bytes and back."""
+"""Snapshots of the replicated state: core values to bytes and back, in parts.
 
-import struct
-from collections.abc import Iterator, Sequence
+A part is a `StateSnapshot` with some of the records; the first has what there is once. To encode or
+decode one takes some milliseconds, during which no other thread runs; the whole may take seconds.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeVar
 
 from ipfs_cluster_node.codec.commands import (
@@ -15,29 +18,23 @@ from ipfs_cluster_node.codec.commands import (
     spec_to_log,
 )
 from ipfs_cluster_node.core.ids import Did, NodeId, TaskId
-from ipfs_cluster_node.core.model import Content, JoinToken, Role, Task, TaskState
+from ipfs_cluster_node.core.model import Content, JoinToken, Role, Task, TaskSpec, TaskState
 from ipfs_cluster_node.core.state import RequestRecord, StateData
 from ipfs_cluster_node.log.v1 import command_pb2, snapshot_pb2
 
 T = TypeVar("T")
 
-PART_RECORDS: Final = 500
-"""In one part of a snapshot: some milliseconds to encode or decode."""
-_LENGTH: Final = struct.Struct("<I")
+PART_RECORDS: Final = 100
+PART_BYTES: Final = 1024 * 1024
+"""Of payloads and results, after which a part ends."""
+
+_STATES: Final = {state.value: state for state in TaskState}
 
 
-def encode_snapshot(data: StateData) -> bytearray:
-    """Encode the whole state; the same state always gives the same bytes.
-
-    It is a row of parts, each a length and a `StateSnapshot` with some of the records. Encoding one
-    part keeps other threads waiting, encoding the whole would keep them for seconds.
-    """
-    encoded = bytearray()
+def encode_snapshot(data: StateData) -> Iterator[bytes]:
+    """Encode the whole state; the same state always gives the same parts."""
     for part in _parts(data):
-        message = part.SerializeToString(deterministic=True)
-        encoded += _LENGTH.pack(len(message))
-        encoded += message
-    return encoded
+        yield part.SerializeToString(deterministic=True)
 
 
 def _parts(data: StateData) -> Iterator[snapshot_pb2.StateSnapshot]:
@@ -49,7 +46,7 @@ def _parts(data: StateData) -> Iterator[snapshot_pb2.StateSnapshot]:
         join_tokens=map(_token_to_log, data.tokens),
         config=dict(data.settings),
     )
-    for tasks in _sliced(data.tasks):
+    for tasks in _sliced(data.tasks, lambda task: task.stored_bytes):
         yield snapshot_pb2.StateSnapshot(tasks=map(_task_to_log, tasks))
     for requests in _sliced(data.requests):
         yield snapshot_pb2.StateSnapshot(requests=map(_request_to_log, requests))
@@ -57,27 +54,34 @@ def _parts(data: StateData) -> Iterator[snapshot_pb2.StateSnapshot]:
         yield snapshot_pb2.StateSnapshot(contents=map(_content_to_log, contents))
 
 
-def _sliced(records: Sequence[T]) -> Iterator[Sequence[T]]:
-    for first in range(0, len(records), PART_RECORDS):
-        yield records[first : first + PART_RECORDS]
+def _sliced(
+    records: Iterable[T], size_bytes: Callable[[T], int] = lambda _record: 0
+) -> Iterator[list[T]]:
+    part: list[T] = []
+    part_bytes = 0
+    for record in records:
+        part.append(record)
+        part_bytes += size_bytes(record)
+        if len(part) == PART_RECORDS or part_bytes >= PART_BYTES:
+            yield part
+            part, part_bytes = [], 0
+    if part:
+        yield part
 
 
-def decode_snapshot(encoded: bytes | bytearray) -> StateData:
+def decode_snapshot(parts: Iterable[bytes]) -> StateData:
     """Decode the whole state. The bytes' checksum was checked where they were read."""
     head: snapshot_pb2.StateSnapshot | None = None
+    reader = _Reader()
     tasks: list[Task] = []
     requests: list[RequestRecord] = []
     contents: list[Content] = []
-    offset = 0
-    while offset < len(encoded):
-        (length,) = _LENGTH.unpack_from(encoded, offset)
-        offset += _LENGTH.size
-        part = snapshot_pb2.StateSnapshot.FromString(bytes(encoded[offset : offset + length]))
-        offset += length
+    for encoded in parts:
+        part = snapshot_pb2.StateSnapshot.FromString(encoded)
         head = head or part
-        tasks += map(_task_from_log, part.tasks)
-        requests += map(_request_from_log, part.requests)
-        contents += map(_content_from_log, part.contents)
+        tasks += map(reader.task, part.tasks)
+        requests += map(reader.request, part.requests)
+        contents += map(reader.content, part.contents)
     head = head or snapshot_pb2.StateSnapshot()
     return StateData(
         cluster_id=head.cluster_id,
@@ -92,6 +96,71 @@ def decode_snapshot(encoded: bytes | bytearray) -> StateData:
     )
 
 
+class _Reader:
+    """Decodes records; what repeats from one to the next becomes one object.
+
+    A good part of the time, and of the memory, would go to making it again and again.
+    """
+
+    def __init__(self) -> None:
+        self._strings: dict[str, str] = {}
+        self._specs: dict[bytes, TaskSpec] = {}
+        self._holders: dict[tuple[str, ...], tuple[NodeId, ...]] = {}
+
+    def task(self, message: snapshot_pb2.TaskRecord) -> Task:
+        node_id = message.node_id
+        return Task(
+            task_id=TaskId(message.task_id),
+            sequence=message.sequence,
+            spec=self._spec(message.spec),
+            submitter=Did(self._shared(message.submitter)),
+            state=_STATES[message.state],
+            attempt=message.attempt,
+            failed_count=message.failed_count,
+            lost_count=message.lost_count,
+            node_id=NodeId(self._shared(node_id)) if node_id else None,
+            submitted_at_ms=message.submitted_at_ms,
+            assigned_at_ms=message.assigned_at_ms,
+            finished_at_ms=message.finished_at_ms,
+            result=result_from_log(message.result) if message.HasField("result") else None,
+            failure=failure_from_log(message.failure) if message.HasField("failure") else None,
+        )
+
+    def request(self, message: snapshot_pb2.RequestRecord) -> RequestRecord:
+        return RequestRecord(
+            self._shared(message.caller),
+            message.request_id,
+            message.at_ms,
+            message.fingerprint,
+            tuple(message.ids),
+        )
+
+    def content(self, message: snapshot_pb2.ContentRecord) -> Content:
+        node_ids = tuple(message.node_ids)
+        holders = self._holders.get(node_ids)
+        if holders is None:
+            holders = self._holders[node_ids] = tuple(map(NodeId, node_ids))
+        return Content(
+            cid=message.cid,
+            size_bytes=message.size_bytes,
+            holders=holders,
+            name=message.name,
+            added_at_ms=message.added_at_ms,
+        )
+
+    def _shared(self, text: str) -> str:
+        return self._strings.setdefault(text, text)
+
+    def _spec(self, message: command_pb2.TaskSpec) -> TaskSpec:
+        if message.payload or message.inputs:
+            return spec_from_log(message)
+        key = message.SerializeToString()
+        spec = self._specs.get(key)
+        if spec is None:
+            spec = self._specs[key] = spec_from_log(message)
+        return spec
+
+
 def _request_to_log(record: RequestRecord) -> snapshot_pb2.RequestRecord:
     return snapshot_pb2.RequestRecord(
         caller=record.caller,
@@ -102,12 +171,6 @@ def _request_to_log(record: RequestRecord) -> snapshot_pb2.RequestRecord:
     )
 
 
-def _request_from_log(message: snapshot_pb2.RequestRecord) -> RequestRecord:
-    return RequestRecord(
-        message.caller, message.request_id, message.at_ms, message.fingerprint, tuple(message.ids)
-    )
-
-
 def _content_to_log(content: Content) -> snapshot_pb2.ContentRecord:
     return snapshot_pb2.ContentRecord(
         cid=content.cid,
@@ -115,16 +178,6 @@ def _content_to_log(content: Content) -> snapshot_pb2.ContentRecord:
         node_ids=content.holders,
         name=content.name,
         added_at_ms=content.added_at_ms,
-    )
-
-
-def _content_from_log(message: snapshot_pb2.ContentRecord) -> Content:
-    return Content(
-        cid=message.cid,
-        size_bytes=message.size_bytes,
-        holders=tuple(map(NodeId, message.node_ids)),
-        name=message.name,
-        added_at_ms=message.added_at_ms,
     )
 
 
@@ -172,23 +225,4 @@ def _task_to_log(task: Task) -> snapshot_pb2.TaskRecord:
         finished_at_ms=task.finished_at_ms,
         result=None if task.result is None else result_to_log(task.result),
         failure=None if task.failure is None else failure_to_log(task.failure),
-    )
-
-
-def _task_from_log(message: snapshot_pb2.TaskRecord) -> Task:
-    return Task(
-        task_id=TaskId(message.task_id),
-        sequence=message.sequence,
-        spec=spec_from_log(message.spec),
-        submitter=Did(message.submitter),
-        state=TaskState(message.state),
-        attempt=message.attempt,
-        failed_count=message.failed_count,
-        lost_count=message.lost_count,
-        node_id=NodeId(message.node_id) if message.node_id else None,
-        submitted_at_ms=message.submitted_at_ms,
-        assigned_at_ms=message.assigned_at_ms,
-        finished_at_ms=message.finished_at_ms,
-        result=result_from_log(message.result) if message.HasField("result") else None,
-        failure=failure_from_log(message.failure) if message.HasField("failure") else None,
     )

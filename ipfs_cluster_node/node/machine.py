@@ -1,7 +1,7 @@
 """The state machine behind the log: decodes, applies, passes effects on."""
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from ipfs_cluster_node.codec.commands import decode_command
@@ -32,15 +32,23 @@ class ClusterMachine:
                 listener(effect)
         return applied.outcome
 
-    def freeze(self) -> Callable[[], bytearray]:
-        """Take the state as of now; the returned function encodes it, in a thread."""
+    def freeze(self) -> Callable[[], Iterator[bytes]]:
+        """Take the state as of now; the returned function encodes it, part by part, in a thread."""
         data = self.state.data()
+        # What the state holds by now is no garbage: the collector would look at all of it again
+        # whenever it has grown by a quarter, for longer than an election takes.
+        gc.freeze()
         return lambda: encode_snapshot(data)
 
-    def restore(self, index: int, snapshot: bytes | bytearray) -> None:
-        """Replace the state."""
+    def load(self, index: int, parts: Iterable[bytes]) -> Callable[[], None]:
+        """Decode a state, in a thread; the returned function has it used."""
         with _uncollected():
-            self.state = ClusterState(decode_snapshot(snapshot))
+            state = ClusterState(decode_snapshot(parts))
+
+        def use() -> None:
+            self.state = state
+
+        return use
 
 
 @contextmanager

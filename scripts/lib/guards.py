@@ -85,8 +85,8 @@ GUARDS: Final = [
     (
         "H10",
         "snapshot.py",
-        "    if zlib.crc32(memoryview(data)[len(MAGIC) + 4 :]) != crc:",
-        "    if False:",
+        "        if self._crc_of_content() != snapshot_crc(file):",
+        "        if False:",
         "snapshot",
     ),
     (

@@ -5,12 +5,19 @@ not synced, the log opens again, and has all that was synced before and nothing 
 """
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import pytest
 
 from ipfs_cluster_node.adapters.raft.journal import NO_OP, REGULAR, SegmentedJournal
-from ipfs_cluster_node.adapters.raft.snapshot import Snapshot, load_snapshot, store_snapshot
+from ipfs_cluster_node.adapters.raft.snapshot import (
+    SNAPSHOT_NAME,
+    Position,
+    open_snapshot,
+    store_snapshot,
+)
+from ipfs_cluster_node.adapters.raft.snapshotting import RECEIVED_NAME
 from ipfs_cluster_node.core.ids import VoterId
 from scripts.lib.sim.disk import MemoryDisk, PowerLossError
 
@@ -45,9 +52,15 @@ class DyingDisk(MemoryDisk):
         self._operation(name)
         super().sync(name)
 
-    def replace(self, name: str, data: bytes | bytearray) -> None:
-        self._operation(f"{name}.new", bytes(data))
-        super().replace(name, data)
+    def replace(self, name: str, parts: Iterable[bytes]) -> None:
+        data = b"".join(parts)
+        self._operation(f"{name}.new", data)
+        super().replace(name, [data])
+        self._operation(name)  # Done, and nobody was told.
+
+    def rename(self, name: str, new_name: str) -> None:
+        self._operation(name)
+        super().rename(name, new_name)
         self._operation(name)  # Done, and nobody was told.
 
     def note(self, name: str, data: bytes) -> None:
@@ -86,7 +99,7 @@ class Told:
 def script(disk: MemoryDisk, told: Told) -> None:
     """The same each time, but for when it ends."""
     rng = random.Random(7)
-    store_snapshot(disk, Snapshot(index=1, term=0, voters=VOTERS, state=b"s"))
+    store_snapshot(disk, Position(index=1, term=0, voters=VOTERS), [b"s"])
     journal = open_journal(disk)
     for number in range(ROUNDS):
         model, term = told.before, 1 + number // 6
@@ -111,7 +124,10 @@ def script(disk: MemoryDisk, told: Told) -> None:
     # A snapshot of the leader, far ahead of this log.
     index = journal.last_index + 50
     told.after = replace(told.before, entries=(), snapshot=index)
-    store_snapshot(disk, Snapshot(index=index, term=9, voters=VOTERS, state=b"i"))
+    sent = MemoryDisk(random.Random(0))
+    store_snapshot(sent, Position(index=index, term=9, voters=VOTERS), [b"i"])
+    disk.append(RECEIVED_NAME, sent.read(SNAPSHOT_NAME) or b"")
+    disk.rename(RECEIVED_NAME, SNAPSHOT_NAME)
     told.done()
     journal.rebase(index, 9, VOTERS)
     entry = (REGULAR + b"last", index + 1, 9)
@@ -127,14 +143,15 @@ def snapshot(disk: MemoryDisk, journal: SegmentedJournal, told: Told, *, keep: i
     told.after = replace(
         model, entries=tuple(e for e in model.entries if e[1] > index), snapshot=index
     )
-    store_snapshot(disk, Snapshot(index=index, term=term, voters=VOTERS, state=b"s"))
+    store_snapshot(disk, Position(index=index, term=term, voters=VOTERS), [b"s"])
     told.done()
     journal.trim(max(journal.first_index, index - 3), VOTERS)
 
 
 def open_journal(disk: MemoryDisk) -> SegmentedJournal:
-    found = load_snapshot(disk)
-    assert found is not None
+    opened = open_snapshot(disk)
+    assert opened is not None
+    found = opened.position
     base = (NO_OP, found.index, found.term)
     return SegmentedJournal(
         disk, base=base, base_voters=found.voters, segment_bytes_max=SEGMENT_BYTES_MAX
@@ -143,12 +160,12 @@ def open_journal(disk: MemoryDisk) -> SegmentedJournal:
 
 def found_in(disk: MemoryDisk) -> Model:
     """What there is after the crash, as whoever starts would read it."""
-    there = load_snapshot(disk)
+    there = open_snapshot(disk)
     assert there is not None
     journal = open_journal(disk)
-    entries = tuple(entry for entry in journal[:] if entry[1] > there.index)
+    entries = tuple(entry for entry in journal[:] if entry[1] > there.position.index)
     vote = (journal.getCurrentTerm(), journal.getVotedForNodeId())
-    return Model(entries, vote, there.index)
+    return Model(entries, vote, there.position.index)
 
 
 def operations_of_the_script() -> int:

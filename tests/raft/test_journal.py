@@ -7,7 +7,6 @@ import pytest
 from ipfs_cluster_node.adapters.raft.damage import LogDamagedError
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.journal import REGULAR, SYNCED_NAME, SegmentedJournal
-from ipfs_cluster_node.adapters.raft.snapshot import Snapshot, decode_snapshot_file
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import VoterId
 
@@ -234,16 +233,3 @@ def test_the_configuration_follows_the_entries(tmp_path: Path) -> None:
     assert journal.last_change_index() == 4
     journal.deleteEntriesFrom(3)
     assert journal.voters() == {A, B}
-
-
-def test_a_damaged_snapshot_is_refused() -> None:
-    """Raft hazards H6 and H10."""
-    encoded = Snapshot(index=7, term=2, voters=frozenset({A}), state=b"state").encode()
-    assert decode_snapshot_file(encoded).state == b"state"
-    for position in range(len(encoded)):
-        broken = bytearray(encoded)
-        broken[position] ^= 1
-        with pytest.raises(ClusterError):
-            decode_snapshot_file(bytes(broken))
-    with pytest.raises(ClusterError):
-        decode_snapshot_file(encoded[:-1])

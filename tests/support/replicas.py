@@ -1,8 +1,7 @@
 """Replicas in one process, each behind a real gRPC server with mutual TLS on loopback."""
 
 import asyncio
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -43,12 +42,17 @@ class ListMachine:
         self.commands.append(command.decode())
         return (len(self.commands), command.decode())
 
-    def freeze(self) -> Callable[[], bytes]:
+    def freeze(self) -> Callable[[], Iterator[bytes]]:
         frozen = list(self.commands)
-        return lambda: json.dumps(frozen).encode()
+        return lambda: (command.encode() for command in frozen)
 
-    def restore(self, index: int, snapshot: bytes | bytearray) -> None:
-        self.commands = json.loads(snapshot)
+    def load(self, index: int, parts: Iterable[bytes]) -> Callable[[], None]:
+        commands = [part.decode() for part in parts]
+
+        def use() -> None:
+            self.commands = commands
+
+        return use
 
 
 class _Servicer(raft_pb2_grpc.RaftServiceServicer):
@@ -72,7 +76,7 @@ class ReplicaHost:
         self.port = 0
 
     async def start(self) -> None:
-        self.machine = ListMachine()
+        self.machine = self.cluster.machine()
         self.replica = Replica(
             directory=self.directory,
             machine=self.machine,
@@ -104,8 +108,16 @@ class ReplicaHost:
 
 
 class ReplicaCluster:
-    def __init__(self, directory: Path, count: int, config: RaftConfig = FAST) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        count: int,
+        config: RaftConfig = FAST,
+        *,
+        machine: Callable[[], ListMachine] = ListMachine,
+    ) -> None:
         self.config = config
+        self.machine = machine
         self.ca = make_ca()
         self.directory = directory
         self.hosts: dict[NodeId, ReplicaHost] = {}

@@ -37,6 +37,10 @@ class RaftConfig:
     """Kept behind a snapshot, so that a follower a little behind needs no snapshot."""
     trailing_bytes_max: int = 16 * 1024 * 1024
     """At most so much of them."""
+    catch_up_entries: int = 200_000
+    """A leader keeps so many for a follower that gets them, or a snapshot before them."""
+    catch_up_bytes_max: int = 256 * 1024 * 1024
+    """At most so much of them."""
     segment_bytes_max: int = 64 * 1024 * 1024
     """A journal file that has grown beyond it is followed by a new one."""
     snapshot_bytes_max: int = 4 * 1024 * 1024 * 1024

@@ -5,13 +5,15 @@ what was not synced, tears writes and fails.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Protocol
 
 APPEND: Final = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
 NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+UNSYNCED_BYTES_MAX: Final = 8 * 1024 * 1024
+"""A long file is synced as it grows: else a sync of the log may wait until all of it is written."""
 
 
 class OpenFile(Protocol):
@@ -54,8 +56,15 @@ class Disk(Protocol):
         It is not durable: a crash may bring back any earlier note, a torn one, or none.
         """
 
-    def replace(self, name: str, data: bytes | bytearray) -> None:
+    def replace(self, name: str, parts: Iterable[bytes]) -> None:
         """Put a new file in the place of an old one or none: all of it or nothing, durable."""
+
+    def rename(self, name: str, new_name: str) -> None:
+        """Put a file that was appended to in the place of another or none, in the same way.
+
+        May run in another thread than what else is done; `remove` the name before it is appended
+        to again.
+        """
 
     def truncate(self, name: str, size_bytes: int) -> None:
         """Cut a file, durably."""
@@ -111,16 +120,28 @@ class DirectoryDisk:
             self._notes[name] = os.open(self._directory / name, flags, 0o600)
         os.pwrite(self._notes[name], data, 0)
 
-    def replace(self, name: str, data: bytes | bytearray) -> None:
+    def replace(self, name: str, parts: Iterable[bytes]) -> None:
         """Put a new file in the place of an old one or none: all of it or nothing, durable."""
         self._forget(name)
         new = self._directory / f"{name}.new"
         with _opened(new, NEW) as descriptor:
-            write_all(descriptor, data)
+            unsynced_bytes = 0
+            for part in parts:
+                write_all(descriptor, part)
+                unsynced_bytes += len(part)
+                if unsynced_bytes >= UNSYNCED_BYTES_MAX:
+                    os.fdatasync(descriptor)
+                    unsynced_bytes = 0
             os.fsync(descriptor)
         new.rename(self._directory / name)
-        with _opened(self._directory, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
+        self._sync_names()
+
+    def rename(self, name: str, new_name: str) -> None:
+        """Put a file that was appended to in the place of another or none, in the same way."""
+        with _opened(self._directory / name, os.O_RDONLY | os.O_CLOEXEC) as descriptor:
             os.fsync(descriptor)
+        (self._directory / name).rename(self._directory / new_name)
+        self._sync_names()
 
     def truncate(self, name: str, size_bytes: int) -> None:
         """Cut a file, durably."""
@@ -138,6 +159,10 @@ class DirectoryDisk:
         self._close_appended()
         while self._notes:
             os.close(self._notes.popitem()[1])
+
+    def _sync_names(self) -> None:
+        with _opened(self._directory, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
+            os.fsync(descriptor)
 
     def _close_appended(self) -> None:
         if self._open is not None:
@@ -174,7 +199,7 @@ class DirectoryFile:
         os.close(self._descriptor)
 
 
-def write_all(descriptor: int, data: bytes | bytearray) -> None:
+def write_all(descriptor: int, data: bytes) -> None:
     """Write every byte; a short write is followed up, so a full disk raises."""
     view = memoryview(data)
     while view:

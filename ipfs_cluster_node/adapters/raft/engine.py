@@ -11,8 +11,9 @@ with a clock, a network and a disk of its own.
 import logging
 import zlib
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from ipfs_cluster_node.adapters.raft.clock import now
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
@@ -36,7 +37,9 @@ from ipfs_cluster_node.adapters.raft.proposals import (
     commands_of,
     encode_entry,
 )
-from ipfs_cluster_node.adapters.raft.snapshot import Snapshot, load_snapshot, store_snapshot
+from ipfs_cluster_node.adapters.raft.snapshot import Position, open_snapshot, store_snapshot
+from ipfs_cluster_node.adapters.raft.snapshotting import Loading, Making, load_state
+from ipfs_cluster_node.adapters.raft.state_machine import StateMachine
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, VoterId, node_id_of_voter
 from ipfs_cluster_node.v1 import raft_pb2 as pb
@@ -44,19 +47,6 @@ from ipfs_cluster_node.v1 import raft_pb2 as pb
 log = logging.getLogger(__name__)
 
 VOTER_NAME: Final = "voter"
-
-
-class StateMachine(Protocol):
-    """What the log drives."""
-
-    def apply(self, index: int, command: bytes) -> object:
-        """Carry out a committed command; the result goes to who proposed it on this node."""
-
-    def freeze(self) -> Callable[[], bytes | bytearray]:
-        """Take the state as of now; the returned function encodes it, in a thread."""
-
-    def restore(self, index: int, snapshot: bytes | bytearray) -> None:
-        """Replace the state by what `freeze` encoded."""
 
 
 def create_store(
@@ -71,7 +61,7 @@ def create_store(
             one nobody, until the leader sends it a log that says so.
         first: The first command of the cluster's log.
     """
-    store_snapshot(disk, Snapshot(index=1, term=0, voters=frozenset(), state=b""))
+    store_snapshot(disk, Position(index=1, term=0, voters=frozenset()), [])
     journal = SegmentedJournal(disk, base_voters=frozenset())
     # The first configuration is in the log, so that who joins later learns it from there.
     for index, each in enumerate(sorted(voters), start=journal.last_index + 1):
@@ -81,7 +71,7 @@ def create_store(
         journal.add(REGULAR + entry, journal.last_index + 1, 0)
     journal.write_and_sync(journal.take_pending())
     # Last, since it says that there is a store.
-    disk.replace(VOTER_NAME, _voter_file(voter))
+    disk.replace(VOTER_NAME, [_voter_file(voter)])
     disk.close()
 
 
@@ -144,17 +134,18 @@ class Engine:
         Raises:
             LogDamagedError: It is not whole, or not there.
         """
-        voter, snapshot = stored_voter(disk), load_snapshot(disk)
+        voter, snapshot = stored_voter(disk), open_snapshot(disk)
         if voter is None or snapshot is None or not has_journal(disk):
             raise LogDamagedError("it is lost, or a part of it")
         self.voter = voter
         self._disk, self._machine, self._config = disk, machine, config
-        if snapshot.state:
-            machine.restore(snapshot.index, snapshot.state)
+        with closing(snapshot):
+            load_state(machine, snapshot)()
+        position = snapshot.position
         self.journal = SegmentedJournal(
             disk,
-            base=(NO_OP, snapshot.index, snapshot.term),
-            base_voters=snapshot.voters,
+            base=(NO_OP, position.index, position.term),
+            base_voters=position.voters,
             segment_bytes_max=config.segment_bytes_max,
         )
         self.raft = GuardedSyncObj(
@@ -164,7 +155,7 @@ class Engine:
             apply_entry=self._apply_entry,
             on_snapshot_needed=self._offer_snapshot,
         )
-        self.raft.skip_to(snapshot.index)
+        self.raft.skip_to(position.index)
         self._installs = SnapshotInstalls(
             disk=disk,
             send=self.raft.out.post,
@@ -177,10 +168,11 @@ class Engine:
             batch_bytes_max=config.batch_bytes_max,
         )
         self._transfer: _Transfer | None = None
-        self._snapshot_index = snapshot.index
+        self._snapshot_index = position.index
         self._snapshot_log_bytes = self.journal.entry_bytes
-        self._snapshotting = False
-        self._next_snapshot_index = 0
+        self._received_from: VoterId | None = None
+        """Who has sent a snapshot that is whole, and waits to be loaded."""
+        self._snapshotting: Making | Loading | None = None
         self._was_leader = False
         self._tick_held = False
         self.on_leadership: Callable[[bool, int], None] = lambda _leads, _term: None
@@ -286,19 +278,16 @@ class Engine:
     # The step.
 
     def receive(self, sender: VoterId, message: pb.RaftMessage) -> None:
-        """Take a peer's message. A snapshot that is whole now is stored and loaded: this blocks.
+        """Take a peer's message. A snapshot that is whole now is loaded by `take_snapshot`.
 
         Raises:
             OSError: The disk failed: the engine must not be used again.
         """
         kind = message.WhichOneof("kind")
         if kind == "snapshot_chunk":
-            # Not while one of our own is being written, which would take its place; nor by a
-            # leader: who may send one leads a newer term, and an append has said so before.
-            if message.term >= self.term and not self._snapshotting and not self.raft.leads:
-                snapshot = self._installs.take_chunk(sender, message)
-                if snapshot is not None:
-                    self._install(sender, snapshot)
+            # Not by a leader: who may send one leads a newer term, and an append has said so before.
+            if message.term >= self.term and not self.raft.leads:
+                self._receive_chunk(sender, message)
         elif kind == "snapshot_result":
             if message.term == self.term and self.raft.leads:
                 installed = self._installs.take_result(sender, message)
@@ -420,53 +409,103 @@ class Engine:
     # Snapshots.
 
     def _offer_snapshot(self, peer: VoterId) -> None:
-        self._installs.offer(peer)
+        self._installs.offer(peer, log_begins=self.journal.first_index)
+
+    def _receive_chunk(self, sender: VoterId, message: pb.RaftMessage) -> None:
+        chunk = message.snapshot_chunk
+        if chunk.index <= self.raft.applied_index:
+            # All of it is here, and the answer that said so was lost perhaps.
+            self._installs.say_installed(sender, chunk.index, chunk.size_bytes, message.term)
+        elif self._snapshotting is not None or self._received_from is not None:
+            # One of our own would take its place; one that is being loaded must not change.
+            self._installs.say_busy(sender, message)
+        elif self._installs.take_chunk(sender, message):
+            self._received_from = sender
 
     def take_snapshot(self) -> Callable[[], None] | None:
-        """Take the state, if the log has grown enough; the returned function makes it durable.
+        """Begin to load a snapshot that has come, or to make one if the log has grown enough.
 
-        It blocks: in a thread. `snapshot_taken` follows it.
+        The returned function does it. It blocks: in a thread. `snapshot_taken` follows it.
         """
+        if self._snapshotting is not None:
+            return None
+        if self._received_from is not None:
+            self._snapshotting = Loading(self._disk, self._machine, self._received_from)
+            self._received_from = None
+            return self._snapshotting.run
         index = self.raft.applied_index
         grown = index - self._snapshot_index >= self._config.snapshot_entries or (
             self.journal.entry_bytes - self._snapshot_log_bytes > self._config.snapshot_log_bytes
             and index > self._snapshot_index
         )
-        if self._snapshotting or not grown:
+        if not grown:
             return None
-        self._snapshotting = True
-        self._next_snapshot_index = index
         term, voters = self.journal.term_at(index) or 0, self.journal.voters(up_to=index)
-        encode = self._machine.freeze()
-        return lambda: store_snapshot(
-            self._disk, Snapshot(index=index, term=term, voters=voters, state=encode())
-        )
+        position = Position(index=index, term=term, voters=voters)
+        self._snapshotting = Making(self._disk, self._machine, position)
+        return self._snapshotting.run
 
     def snapshot_taken(self) -> None:
-        """The snapshot is durable: what it covers may go from the log, but a little (H18)."""
-        self._snapshotting = False
-        self._snapshot_index = self._next_snapshot_index
+        """What `take_snapshot` returned is done: the snapshot is durable."""
+        done, self._snapshotting = self._snapshotting, None
+        if isinstance(done, Loading):
+            self._loaded(done)
+        elif done is not None:
+            self._made(done)
+
+    def _made(self, made: Making) -> None:
+        """What the snapshot covers may go from the log, but a little (H18)."""
+        self._snapshot_index = made.position.index
         log.info("snapshot made", extra={"index": self._snapshot_index})
-        first = self.journal.first_index
-        index = max(self._snapshot_index - self._config.trailing_entries, first)
-        kept_bytes = 0
-        for command, entry_index, _ in reversed(self.journal[: self._snapshot_index - first + 1]):
-            kept_bytes += len(command)
-            if kept_bytes > self._config.trailing_bytes_max:
-                index = max(index, entry_index)
-                break
+        config = self._config
+        trailing = self._snapshot_index - config.trailing_entries
+        needed = max(self._needed_behind(), self._snapshot_index - config.catch_up_entries)
+        index = min(
+            self._within(trailing, config.trailing_bytes_max),
+            self._within(needed, config.catch_up_bytes_max),
+        )
         self.journal.trim(index, self.journal.voters(up_to=index))
         self._snapshot_log_bytes = self.journal.entry_bytes
 
-    def _install(self, sender: VoterId, snapshot: Snapshot) -> None:
-        if snapshot.index > self.raft.applied_index:
-            store_snapshot(self._disk, snapshot)
-            self.journal.rebase(snapshot.index, snapshot.term, snapshot.voters)
-            if snapshot.state:
-                self._machine.restore(snapshot.index, snapshot.state)
-            self.raft.skip_to(snapshot.index)
+    def _needed_behind(self) -> int:
+        """The index behind which some reachable follower has the log yet to get.
+
+        It would need another snapshot otherwise, and another one after that, for as long as
+        snapshots are made faster than they are sent and loaded.
+        """
+        if not self.raft.leads:
+            return self._snapshot_index
+        return min(
+            (
+                max(self.raft.match_index(peer), self._installs.offered_index(peer))
+                for peer in self.raft.reachable
+            ),
+            default=self._snapshot_index,
+        )
+
+    def _within(self, index: int, bytes_max: int) -> int:
+        """The least index, from `index` on, behind which the snapshot covers at most so much."""
+        first = self.journal.first_index
+        index = max(index, first)
+        covered = self.journal[index - first + 1 : max(0, self._snapshot_index - first + 1)]
+        kept_bytes = 0
+        for command, entry_index, _ in reversed(covered):
+            kept_bytes += len(command)
+            if kept_bytes > bytes_max:
+                return entry_index
+        return index
+
+    def _loaded(self, loaded: Loading) -> None:
+        position = loaded.position
+        if position is None:
+            return  # Damaged; its sender sends it again.
+        self._snapshot_index = position.index
+        # The log may have gone on meanwhile, from another leader.
+        if position.index > self.raft.applied_index:
+            self.journal.rebase(position.index, position.term, position.voters)
+            loaded.use()
+            self.raft.skip_to(position.index)
             self.raft.use_voters(self.journal.voters())
-            self._snapshot_index = snapshot.index
-            self._snapshot_log_bytes = self.journal.entry_bytes
-            log.info("snapshot installed", extra={"index": snapshot.index, "sender": sender})
-        self._installs.installed(sender, snapshot, self.term)
+        self._snapshot_log_bytes = self.journal.entry_bytes
+        log.info("snapshot installed", extra={"index": position.index, "sender": loaded.sender})
+        self._installs.say_installed(loaded.sender, position.index, loaded.size_bytes, self.term)

@@ -263,6 +263,11 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
         return frozenset(VoterId(node.id) for node in self._SyncObj__otherNodes)
 
     @property
+    def reachable(self) -> set[VoterId]:
+        """Who else has the log sent, as voter or learner, over a connection that stands."""
+        return self._up & (self.others | self.learners)
+
+    @property
     def can_change_voters(self) -> bool:
         """Whether the last change, and this term's no-op, are committed (H12)."""
         noop = self._SyncObj__noopIDx

@@ -1,4 +1,9 @@
-"""Snapshots on their way to followers that need what the log has no more."""
+"""Snapshots on their way to followers that need what the log has no more.
+
+A follower answers each piece with where it wants to go on: the size, once it has loaded the whole;
+`BUSY`, while it can take nothing, above all while it loads. So a leader sends the same file until
+it is loaded, however long that takes, and keeps the log behind it meanwhile.
+"""
 
 import logging
 from collections.abc import Callable
@@ -6,13 +11,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from ipfs_cluster_node.adapters.raft.disk import Disk, OpenFile
-from ipfs_cluster_node.adapters.raft.snapshot import (
-    SNAPSHOT_NAME,
-    Snapshot,
-    decode_snapshot_file,
-    snapshot_position,
-)
-from ipfs_cluster_node.core.errors import ClusterError
+from ipfs_cluster_node.adapters.raft.snapshot import SNAPSHOT_NAME, snapshot_crc, snapshot_index
+from ipfs_cluster_node.adapters.raft.snapshotting import RECEIVED_NAME
 from ipfs_cluster_node.core.ids import VoterId
 from ipfs_cluster_node.v1 import raft_pb2 as pb
 
@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 
 CHUNK_BYTES: Final = 512 * 1024
 OFFER_IDLE_SECONDS: Final = 5.0
-"""An offer that nobody answered for so long is made anew; the follower says where to go on."""
-PART_NAME: Final = "snapshot.part"
+"""An offer that nobody answered for so long is made again; the follower says where to go on."""
+BUSY: Final = -1
 
 
 @dataclass(slots=True)
@@ -67,21 +67,35 @@ class SnapshotInstalls:
         self._size_bytes_max = size_bytes_max
         self._offers: dict[VoterId, _Offer] = {}
         self._receipt: _Receipt | None = None
-        disk.remove(PART_NAME)
+        disk.remove(RECEIVED_NAME)
 
-    def offer(self, peer: VoterId) -> None:
-        """Begin to send the newest snapshot to a follower, unless that is under way."""
+    def offer(self, peer: VoterId, *, log_begins: int) -> None:
+        """Send a snapshot to a follower, unless that is under way.
+
+        Args:
+            peer: The follower.
+            log_begins: The index behind which this node's log begins: an older snapshot is of no
+                use any more, and the newest is sent instead.
+        """
         now = self._clock()
         known = self._offers.get(peer)
         if known is not None and now - known.touched < OFFER_IDLE_SECONDS:
             return
-        if known is not None:
+        if known is not None and known.index < log_begins:
             known.file.close()
-        file = self._disk.open(SNAPSHOT_NAME)
-        assert file is not None, "a log is never trimmed without a snapshot"
-        index, crc = snapshot_position(file)
-        self._offers[peer] = _Offer(file, index, crc, now)
-        self._send_chunk(peer, self._offers[peer], 0)
+            known = None
+        if known is None:
+            file = self._disk.open(SNAPSHOT_NAME)
+            assert file is not None, "a log is never trimmed without a snapshot"
+            known = _Offer(file, snapshot_index(file), snapshot_crc(file), now)
+            self._offers[peer] = known
+        known.touched = now
+        self._send_chunk(peer, known, 0)
+
+    def offered_index(self, peer: VoterId) -> int:
+        """Up to where a follower will have the state once it has loaded what is sent; 0 if none."""
+        offer = self._offers.get(peer)
+        return 0 if offer is None else offer.index
 
     def take_result(self, peer: VoterId, message: pb.RaftMessage) -> int | None:
         """Go on with an offer; returns the snapshot's index once the follower has loaded it."""
@@ -90,6 +104,8 @@ class SnapshotInstalls:
         if offer is None or result.index != offer.index:
             return None
         offer.touched = self._clock()
+        if result.next_offset == BUSY:
+            return None
         if 0 <= result.next_offset < offer.file.size_bytes:
             self._send_chunk(peer, offer, result.next_offset)
             return None
@@ -103,8 +119,8 @@ class SnapshotInstalls:
             offer.file.close()
         self._offers.clear()
 
-    def take_chunk(self, sender: VoterId, message: pb.RaftMessage) -> Snapshot | None:
-        """Take a piece; returns the snapshot once it is whole and checked (H6).
+    def take_chunk(self, sender: VoterId, message: pb.RaftMessage) -> bool:
+        """Take a piece; returns whether the snapshot is whole now, to be checked and loaded.
 
         A snapshot that came in part from another leader, or over a connection that broke, goes on
         where it stopped.
@@ -112,36 +128,31 @@ class SnapshotInstalls:
         chunk = message.snapshot_chunk
         if not 0 < chunk.size_bytes <= self._size_bytes_max:
             log.warning("snapshot of a wrong size refused", extra={"sender": sender})
-            return None
+            return False
         receipt = self._receipt
         if receipt is None or not receipt.is_of(chunk):
             if chunk.offset != 0:
-                return None
-            self._disk.remove(PART_NAME)
+                return False
+            self._disk.remove(RECEIVED_NAME)
             receipt = self._receipt = _Receipt(chunk.index, chunk.size_bytes, chunk.crc)
         if chunk.offset == receipt.have_bytes and chunk.data:
-            self._disk.append(PART_NAME, chunk.data)
+            self._disk.append(RECEIVED_NAME, chunk.data)
             receipt.have_bytes += len(chunk.data)
         elif chunk.offset != 0:
-            return None  # Late or twice; the answer to the first one goes its way.
+            return False  # Late or twice; the answer to the first one goes its way.
         if receipt.have_bytes < chunk.size_bytes:
             self._answer(sender, chunk.index, receipt.have_bytes, message.term)
-            return None
-        return self._received(sender)
-
-    def installed(self, sender: VoterId, snapshot: Snapshot, term: int) -> None:
-        """Tell the sender that its snapshot is durable and loaded."""
-        self._answer(sender, snapshot.index, snapshot.size_bytes, term)
-
-    def _received(self, sender: VoterId) -> Snapshot | None:
+            return False
         self._receipt = None
-        data = self._disk.read(PART_NAME) or b""
-        self._disk.remove(PART_NAME)
-        try:
-            return decode_snapshot_file(data)
-        except ClusterError:
-            log.warning("received snapshot is damaged", extra={"sender": sender})
-            return None
+        return True
+
+    def say_busy(self, sender: VoterId, message: pb.RaftMessage) -> None:
+        """Tell the sender that this node is there and can't take a piece now."""
+        self._answer(sender, message.snapshot_chunk.index, BUSY, message.term)
+
+    def say_installed(self, sender: VoterId, index: int, size_bytes: int, term: int) -> None:
+        """Tell the sender that its snapshot is durable and loaded."""
+        self._answer(sender, index, size_bytes, term)
 
     def _answer(self, peer: VoterId, index: int, next_offset: int, term: int) -> None:
         result = pb.SnapshotResult(index=index, next_offset=next_offset)

@@ -262,7 +262,7 @@ class SegmentedJournal(Journal):  # type: ignore[misc]  # PySyncObj has no types
             new = _Segment(number, secrets.randbits(32), 0, 0, 0)
             head = _LENGTH.pack(len(pending.vote)) + pending.vote
             data = _header(new.salt) + _frame(new, head)
-            self._disk.replace(new.name, data)
+            self._disk.replace(new.name, [data])
             new.size_bytes = len(data)
             self._segments.append(new)
             active = new

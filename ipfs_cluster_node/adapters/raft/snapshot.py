@@ -1,11 +1,14 @@
-"""Snapshot files: one whole state, checked, replaced atomically.
+"""Snapshot files: one whole state, checked, replaced atomically; written and read in parts.
 
-File: `ICNSNAP2 | crc32 u32 | header length u32 | header | state`, little endian; the CRC covers
-all behind it. The header is `index u64 term u64` and the voters, a name a line.
+File: `ICNSNAP3 | header length u32 | header | parts | crc32 u32`, little endian; the CRC covers all
+before it. The header is `index u64 term u64` and the voters, a name a line. A part is
+`length u32 | bytes`; what it means only the state machine knows. Parts are small, so that a state
+of any size passes through little memory, and other threads never wait for long.
 """
 
 import struct
 import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,77 +16,121 @@ from ipfs_cluster_node.adapters.raft.damage import LogDamagedError
 from ipfs_cluster_node.adapters.raft.disk import Disk, OpenFile
 from ipfs_cluster_node.core.ids import VoterId
 
-MAGIC: Final = b"ICNSNAP2"
+MAGIC: Final = b"ICNSNAP3"
 SNAPSHOT_NAME: Final = "snapshot"
-SLICE_BYTES: Final = 1024 * 1024
-_HEAD: Final = struct.Struct("<II")
+READ_BYTES: Final = 1024 * 1024
+_LENGTH: Final = struct.Struct("<I")
+_CRC: Final = struct.Struct("<I")
 _POSITION: Final = struct.Struct("<QQ")
+_HEADER_AT: Final = len(MAGIC) + _LENGTH.size
+SIZE_BYTES_MIN: Final = _HEADER_AT + _POSITION.size + _CRC.size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """A state as of one index of the log."""
+class Position:
+    """Where in the log a state is from."""
 
     index: int
     term: int
     voters: frozenset[VoterId]
-    state: bytes | bytearray
-    size_bytes: int = 0
-    """Of the file it was read from; 0 for one that was made here."""
-
-    def encode(self) -> bytearray:
-        """The bytes of the file; put together in slices, since one long copy stops every thread."""
-        header = _POSITION.pack(self.index, self.term) + "\n".join(sorted(self.voters)).encode()
-        begin = struct.pack("<I", len(header)) + header
-        crc = zlib.crc32(self.state, zlib.crc32(begin))
-        encoded = bytearray(MAGIC + struct.pack("<I", crc) + begin)
-        with memoryview(self.state) as state:
-            for offset in range(0, len(state), SLICE_BYTES):
-                encoded += state[offset : offset + SLICE_BYTES]
-        return encoded
 
 
-def decode_snapshot_file(data: bytes | bytearray) -> Snapshot:
-    """Read a snapshot file.
+class SnapshotFile:
+    """A snapshot file, checked from end to end."""
+
+    def __init__(self, file: OpenFile) -> None:
+        """Check a file, and own it.
+
+        Raises:
+            LogDamagedError: It is not whole.
+        """
+        self._file = file
+        self.size_bytes = file.size_bytes
+        head = file.read_at(0, _HEADER_AT)
+        if self.size_bytes < SIZE_BYTES_MIN or head[: len(MAGIC)] != MAGIC:
+            raise _damaged()
+        if self._crc_of_content() != snapshot_crc(file):
+            raise _damaged()
+        (header_bytes,) = _LENGTH.unpack_from(head, len(MAGIC))
+        header = file.read_at(_HEADER_AT, header_bytes)
+        index, term = _POSITION.unpack_from(header)
+        names = header[_POSITION.size :].decode().split("\n")
+        voters = frozenset(VoterId(name) for name in names if name)
+        self.position = Position(index=index, term=term, voters=voters)
+        self._parts_at: int = _HEADER_AT + header_bytes
+        self._end = self.size_bytes - _CRC.size
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no state in it: that of a cluster which has no log yet."""
+        return self._parts_at == self._end
+
+    def parts(self) -> Iterator[bytes]:
+        """The state, as the state machine encoded it."""
+        offset = self._parts_at
+        while offset < self._end:
+            (length,) = _LENGTH.unpack(self._file.read_at(offset, _LENGTH.size))
+            offset += _LENGTH.size
+            yield self._file.read_at(offset, length)
+            offset += length
+
+    def close(self) -> None:
+        """Give the file up."""
+        self._file.close()
+
+    def _crc_of_content(self) -> int:
+        crc = 0
+        end = self.size_bytes - _CRC.size
+        for offset in range(0, end, READ_BYTES):
+            crc = zlib.crc32(self._file.read_at(offset, min(READ_BYTES, end - offset)), crc)
+        return crc
+
+
+def open_snapshot(disk: Disk, name: str = SNAPSHOT_NAME) -> SnapshotFile | None:
+    """Open and check a snapshot, which the caller closes; None if there is none.
 
     Raises:
         LogDamagedError: It is not whole.
     """
-    if data[: len(MAGIC)] != MAGIC or len(data) < len(MAGIC) + _HEAD.size + _POSITION.size:
-        raise LogDamagedError("its snapshot is not whole")
-    crc, header_bytes = _HEAD.unpack_from(data, len(MAGIC))
-    if zlib.crc32(memoryview(data)[len(MAGIC) + 4 :]) != crc:
-        raise LogDamagedError("its snapshot is not whole")
-    start = len(MAGIC) + _HEAD.size
-    index, term = _POSITION.unpack_from(data, start)
-    names = data[start + _POSITION.size : start + header_bytes].decode().split("\n")
-    return Snapshot(
-        index=index,
-        term=term,
-        voters=frozenset(VoterId(name) for name in names if name),
-        state=data[start + header_bytes :],
-        size_bytes=len(data),
-    )
+    file = disk.open(name)
+    if file is None:
+        return None
+    try:
+        return SnapshotFile(file)
+    except LogDamagedError:
+        file.close()
+        raise
 
 
-def snapshot_position(file: OpenFile) -> tuple[int, int]:
-    """The index up to which a snapshot file goes, and its CRC."""
-    head = file.read_at(len(MAGIC), _HEAD.size + _POSITION.size)
-    crc, _ = _HEAD.unpack_from(head)
-    index, _ = _POSITION.unpack_from(head, _HEAD.size)
-    return index, crc
+def store_snapshot(disk: Disk, position: Position, parts: Iterable[bytes]) -> None:
+    """Replace the snapshot durably; blocks, as long as the parts take to be made."""
+    disk.replace(SNAPSHOT_NAME, _encoded(position, parts))
 
 
-def load_snapshot(disk: Disk) -> Snapshot | None:
-    """Read the snapshot; None if there is none.
-
-    Raises:
-        LogDamagedError: It is not whole.
-    """
-    data = disk.read(SNAPSHOT_NAME)
-    return None if data is None else decode_snapshot_file(data)
+def snapshot_index(file: OpenFile) -> int:
+    """The index up to which a snapshot file goes; it was checked before."""
+    index, _ = _POSITION.unpack(file.read_at(_HEADER_AT, _POSITION.size))
+    return int(index)
 
 
-def store_snapshot(disk: Disk, snapshot: Snapshot) -> None:
-    """Replace the snapshot durably; blocks."""
-    disk.replace(SNAPSHOT_NAME, snapshot.encode())
+def snapshot_crc(file: OpenFile) -> int:
+    """The CRC that a snapshot file has at its end."""
+    (crc,) = _CRC.unpack(file.read_at(file.size_bytes - _CRC.size, _CRC.size))
+    return int(crc)
+
+
+def _encoded(position: Position, parts: Iterable[bytes]) -> Iterator[bytes]:
+    names = "\n".join(sorted(position.voters)).encode()
+    header = _POSITION.pack(position.index, position.term) + names
+    begin = MAGIC + _LENGTH.pack(len(header)) + header
+    crc = zlib.crc32(begin)
+    yield begin
+    for part in parts:
+        framed = _LENGTH.pack(len(part)) + part
+        crc = zlib.crc32(framed, crc)
+        yield framed
+    yield _CRC.pack(crc)
+
+
+def _damaged() -> LogDamagedError:
+    return LogDamagedError("its snapshot is not whole")

@@ -1,7 +1,12 @@
 """What must hold at every moment, whatever fails."""
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from typing import Final
+
+PART_COMMANDS: Final = 20
+"""In one part of a snapshot."""
 
 
 class ViolationError(AssertionError):
@@ -35,12 +40,15 @@ class Machine:
         """Take the state as of now."""
         return Frozen(self.index, self.digest, list(self.commands))
 
-    def restore(self, index: int, snapshot: bytes | bytearray) -> None:
-        """Replace the state."""
-        head, _, body = bytes(snapshot).partition(b"\n")
-        self.digest = bytes.fromhex(head.decode())
-        self.commands = body.split(b"\n") if body else []
-        self.index = index
+    def load(self, index: int, parts: Iterable[bytes]) -> Callable[[], None]:
+        """Decode a state; the returned function has it used."""
+        head, *bodies = parts
+        commands = [command for body in bodies for command in body.split(b"\n")]
+
+        def use() -> None:
+            self.digest, self.commands, self.index = head, commands, index
+
+        return use
 
 
 @dataclass
@@ -51,9 +59,11 @@ class Frozen:
     digest: bytes
     commands: list[bytes]
 
-    def __call__(self) -> bytes:
+    def __call__(self) -> Iterator[bytes]:
         """Encode."""
-        return self.digest.hex().encode() + b"\n" + b"\n".join(self.commands)
+        yield self.digest
+        for first in range(0, len(self.commands), PART_COMMANDS):
+            yield b"\n".join(self.commands[first : first + PART_COMMANDS])
 
 
 class Checks:

@@ -2,7 +2,7 @@
 
 import errno
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 PAGE_BYTES = 512
 NOTES_CHOSEN = 8
@@ -86,15 +86,28 @@ class MemoryDisk:
         self._synced[name] = len(data)
         self._notes.setdefault(name, [b""]).append(data)
 
-    def replace(self, name: str, data: bytes | bytearray) -> None:
+    def replace(self, name: str, parts: Iterable[bytes]) -> None:
         """Put a new file in the place of an old one or none: all of it or nothing, durable."""
+        data = b"".join(parts)
         if self.dying and self._rng.random() < 0.5:
-            self._files[f"{name}.new"] = bytes(data[: self._rng.randrange(len(data) + 1)])
+            self._files[f"{name}.new"] = data[: self._rng.randrange(len(data) + 1)]
             self._synced[f"{name}.new"] = 0
             self._nameless.add(f"{name}.new")
             raise PowerLossError
         self._fail(self.fault())
-        self._files[name] = bytes(data)
+        self._put(name, data)
+
+    def rename(self, name: str, new_name: str) -> None:
+        """Put a file that was appended to in the place of another or none, in the same way."""
+        if self.dying and self._rng.random() < 0.5:
+            raise PowerLossError
+        self._fail(self.fault())
+        data = self._files.pop(name)
+        del self._synced[name]
+        self._put(new_name, data)
+
+    def _put(self, name: str, data: bytes) -> None:
+        self._files[name] = data
         self._synced[name] = len(data)
         self._nameless.clear()
         self._removed.clear()  # One sync of the directory for all.

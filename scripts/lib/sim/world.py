@@ -21,6 +21,7 @@ from scripts.lib.sim.disk import MemoryDisk, PowerLossError
 CONFIG: Final = RaftConfig(
     snapshot_entries=25,
     trailing_entries=4,
+    catch_up_entries=10,
     segment_bytes_max=2048,
     batch_bytes_max=2048,
     proposals_waiting_max=50,

@@ -1,0 +1,74 @@
+"""Work on snapshots that takes long, and runs in a thread beside the engine: one at a time."""
+
+import logging
+from collections.abc import Callable
+from contextlib import closing
+from typing import Final
+
+from ipfs_cluster_node.adapters.raft.damage import LogDamagedError
+from ipfs_cluster_node.adapters.raft.disk import Disk
+from ipfs_cluster_node.adapters.raft.snapshot import (
+    SNAPSHOT_NAME,
+    Position,
+    SnapshotFile,
+    open_snapshot,
+    store_snapshot,
+)
+from ipfs_cluster_node.adapters.raft.state_machine import StateMachine
+from ipfs_cluster_node.core.ids import VoterId
+
+log = logging.getLogger(__name__)
+
+RECEIVED_NAME: Final = "snapshot.part"
+"""What a leader sends is gathered here."""
+
+
+class Making:
+    """A snapshot of this node's own state."""
+
+    def __init__(self, disk: Disk, machine: StateMachine, position: Position) -> None:
+        """Take the state as of now, which is that at `position`."""
+        self._disk = disk
+        self._encode = machine.freeze()
+        self.position = position
+
+    def run(self) -> None:
+        """Encode the state and make it durable; blocks."""
+        store_snapshot(self._disk, self.position, self._encode())
+
+
+class Loading:
+    """A snapshot that a leader has sent, whole but not checked yet."""
+
+    def __init__(self, disk: Disk, machine: StateMachine, sender: VoterId) -> None:
+        """Load what was gathered."""
+        self._disk, self._machine = disk, machine
+        self.sender = sender
+        self.position: Position | None = None
+        """Where it is from, once it is durable; None if it was damaged."""
+        self.size_bytes = 0
+        self.use: Callable[[], None] = _nothing
+        """Puts the loaded state in the place of the present one."""
+
+    def run(self) -> None:
+        """Check it (H6), decode it, make it durable; blocks."""
+        try:
+            file = open_snapshot(self._disk, RECEIVED_NAME)
+        except LogDamagedError:
+            file = None
+        if file is None:
+            log.warning("received snapshot is damaged", extra={"sender": self.sender})
+            return
+        with closing(file):
+            self.use = load_state(self._machine, file)
+        self._disk.rename(RECEIVED_NAME, SNAPSHOT_NAME)
+        self.position, self.size_bytes = file.position, file.size_bytes
+
+
+def load_state(machine: StateMachine, file: SnapshotFile) -> Callable[[], None]:
+    """Decode the state of a snapshot; the returned function has the machine use it."""
+    return _nothing if file.is_empty else machine.load(file.position.index, file.parts())
+
+
+def _nothing() -> None:
+    pass
