@@ -49,6 +49,10 @@ from ipfs_cluster_node.core.model import (
 from ipfs_cluster_node.core.settings import ConfigChangedError, Settings
 from ipfs_cluster_node.core.tasks import TaskTable
 
+EXPIRED_MAX: Final = 10_000
+"""Tasks, or answers, that one command forgets: some 20 ms, in which nothing else runs."""
+MORE: Final = "more"
+"""The answer to a command that forgot as many as it may."""
 TOKEN_KEEP_MS: Final = 24 * 3_600_000
 """How long an ended join token is remembered, to tell a late joiner why it is refused."""
 
@@ -301,13 +305,19 @@ class ClusterState:
             self.contents[cid] = replace(content, holders=(*content.holders, *new))
 
     def _expire_records(self, command: Command, _body: ExpireRecords) -> Applied:
-        self.tasks.expire(command.at_ms - self.settings["task_retention"])
+        tasks = self.tasks.expire(command.at_ms - self.settings["task_retention"], EXPIRED_MAX)
         oldest_ms = command.at_ms - self.settings["request_retention"]
+        requests = 0
         # Ordered by when they were committed, close enough to `at_ms`.
-        while self._requests and next(iter(self._requests.values())).at_ms < oldest_ms:
+        while (
+            requests < EXPIRED_MAX
+            and self._requests
+            and next(iter(self._requests.values())).at_ms < oldest_ms
+        ):
             self._requests.popitem(last=False)
+            requests += 1
         self.members.expire_tokens(command.at_ms, TOKEN_KEEP_MS)
-        return Applied(Accepted())
+        return Applied(Accepted((MORE,) if EXPIRED_MAX in (tasks, requests) else ()))
 
     # Functions, not bound methods: those would be a cycle, and keep a replaced state in memory.
     _APPLIERS: ClassVar[Mapping[type, Callable[["ClusterState", Command, Any], Applied]]] = {

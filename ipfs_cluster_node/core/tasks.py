@@ -10,6 +10,7 @@ Nothing leaves a terminal state but expiry.
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.ids import Did, NodeId, TaskId
@@ -154,13 +155,15 @@ class TaskTable:
         """End a task that has not ended."""
         self._end(replace(self._tasks[task_id], state=TaskState.CANCELLED), at_ms)
 
-    def expire(self, finished_before_ms: int) -> None:
-        """Forget tasks that ended before."""
-        for task_id in list(self._finished):
+    def expire(self, finished_before_ms: int, count_max: int) -> int:
+        """Forget tasks that ended before, at most so many; returns how many."""
+        oldest = list(islice(self._finished, count_max))
+        for count, task_id in enumerate(oldest):
             if self._tasks[task_id].finished_at_ms >= finished_before_ms:
-                return  # Ordered by the time of ending.
+                return count  # Ordered by the time of ending.
             self._drop(self._tasks[task_id])
             del self._tasks[task_id]
+        return len(oldest)
 
     def _end(self, task: Task, at_ms: int) -> None:
         # The payload is of no more use, and the state must fit in memory.

@@ -39,6 +39,7 @@ from ipfs_cluster_node.core.model import (
     Role,
 )
 from ipfs_cluster_node.core.settings import CHANGES_MAX
+from ipfs_cluster_node.core.state import MORE
 from ipfs_cluster_node.node.clock import monotonic, now_ms
 from ipfs_cluster_node.node.leadership import Leadership
 
@@ -270,7 +271,8 @@ class Members:
                 await self._commit_liveness()
                 if monotonic() >= next_expiry:
                     next_expiry = monotonic() + EXPIRY_INTERVAL_SECONDS
-                    await self._leadership.propose(ExpireRecords())
+                    while MORE in await self._leadership.propose(ExpireRecords()):
+                        pass
             except ClusterError as error:
                 log.info("liveness not committed", extra={"reason": error.reason})
 

@@ -508,7 +508,9 @@ class SnapshotResult(_message.Message):
     index: _builtins.int
     """The snapshot's index."""
     next_offset: _builtins.int
-    """Where the follower wants to go on."""
+    """Where the follower wants to go on; the size of the file once it is loaded; -1 while the follower
+    can take nothing.
+    """
     def __init__(
         self,
         *,

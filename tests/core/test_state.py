@@ -33,7 +33,7 @@ from ipfs_cluster_node.core.model import (
     TaskState,
 )
 from ipfs_cluster_node.core.scheduler import WorkerOffer, plan
-from ipfs_cluster_node.core.state import ClusterState
+from ipfs_cluster_node.core.state import MORE, ClusterState
 from ipfs_cluster_node.core.tasks import TaskTable
 from ipfs_cluster_node.v1 import errors_pb2
 
@@ -179,6 +179,20 @@ def test_answers_and_ended_tasks_are_forgotten_after_their_time(world: World) ->
     world.do(c.ExpireRecords())
     assert len(world.state.tasks) == 0
     assert world.submit("u", request_id="r") == Accepted(("u",))
+
+
+def test_much_is_forgotten_in_steps(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All at once would keep every master from all else at the same time."""
+    monkeypatch.setattr("ipfs_cluster_node.core.state.EXPIRED_MAX", 2)
+    for number in range(5):
+        world.submit(f"t{number}", request_id=f"r{number}")
+        world.do(c.CancelTask(task_id=TaskId(f"t{number}")))
+    world.now_ms += 8 * DAY_MS
+    left = []
+    while world.do(c.ExpireRecords()).ids == (MORE,):
+        left.append(len(world.state.tasks))
+    assert left == [3, 1]
+    assert len(world.state.tasks) == 0
 
 
 def config(key: str, value: str, if_value: str | None = None) -> c.ProposeConfig:

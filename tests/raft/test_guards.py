@@ -424,6 +424,35 @@ def test_h24_an_acknowledgement_sends_nothing_again(host_of: Callable[..., Host]
     assert again == []
 
 
+def test_much_that_is_committed_is_applied_in_several_ticks(
+    host_of: Callable[..., Host],
+) -> None:
+    host = host_of()
+    moment, each = now(), guarded.APPLY_SECONDS_MAX / 5
+    applied: list[int] = []
+
+    def apply(index: int, _command: bytes) -> None:
+        nonlocal moment
+        moment += each
+        applied.append(index)
+
+    host.raft._apply_entry = apply
+    use(lambda: moment)
+    try:
+        entries = [(index, 1) for index in range(2, 30)]
+        host.append(B, 1, (1, 0), entries, commit=29)
+        counts = []
+        while host.raft.applied_index < host.raft.commit_index:
+            before = len(applied)
+            host.raft.tick()
+            counts.append(len(applied) - before)
+        assert applied == list(range(2, 30))
+        assert max(counts) <= 6
+        assert host.raft.commit_index == 29
+    finally:
+        use(boot_time)
+
+
 def test_a_follower_that_needs_a_snapshot_is_told_of_once_a_round(
     host_of: Callable[..., Host],
 ) -> None:

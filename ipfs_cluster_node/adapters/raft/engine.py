@@ -339,7 +339,7 @@ class Engine:
     @property
     def hurries(self) -> bool:
         """Whether the next step has something to do at once."""
-        if self._tick_held:
+        if self._tick_held or self.raft.applied_index < self.raft.commit_index:
             return True
         if not self.raft.leads:
             return False

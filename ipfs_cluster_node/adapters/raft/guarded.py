@@ -39,6 +39,7 @@ PRIVATE_MEMBERS: Final = (
 )
 """Attributes of PySyncObj 0.3.17 that are read or set here; a test checks that they exist."""
 PRIVATE_METHODS: Final = (
+    "_SyncObj__applyLogEntries",
     "_SyncObj__doApplyCommand",
     "_SyncObj__parseChangeClusterRequest",
     "_SyncObj__updateClusterConfiguration",
@@ -52,6 +53,8 @@ SILENCE_SHARE: Final = 0.5
 """Of `heartbeat_interval`: so long after an append a follower needs no heartbeat."""
 PRE_VOTE_RETRY_MIN: Final = 0.25
 """Of `election_timeout_min`: the least pause between two askings; the most is twice as long."""
+APPLY_SECONDS_MAX: Final = 0.05
+"""Of one tick; the next one goes on."""
 NANOSECONDS: Final = 1_000_000_000
 COUNTED: Final = ("response_vote", "next_node_idx", "pre_vote_granted", "stale_term")
 """What only voters may send."""
@@ -551,6 +554,16 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
         # Configuration holds from its append on; only plain commands reach the state machine.
         if command[:1] == REGULAR:
             self._apply_entry(self.applied_index + 1, command[1:])
+
+    def _SyncObj__applyLogEntries(self) -> bool:
+        # Behind a restart a whole log is committed at once: applied in one tick, it would cost a
+        # leader its followers.
+        committed, until, applied_any = self.commit_index, now() + APPLY_SECONDS_MAX, False
+        while self.applied_index < committed and now() <= until:
+            self._SyncObj__raftCommitIndex = self.applied_index + 1
+            applied_any = super()._SyncObj__applyLogEntries() or applied_any
+        self._SyncObj__raftCommitIndex = committed
+        return applied_any
 
     def _SyncObj__parseChangeClusterRequest(self, command: bytes) -> list[Any] | None:
         change = change_of(command)

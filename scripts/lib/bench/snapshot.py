@@ -56,7 +56,8 @@ JOIN_SECONDS_MAX: Final = 180.0
 PROBE_SECONDS: Final = 0.02
 RESTART_SECONDS_MAX: Final = 20.0
 GAP_SECONDS_MAX: Final = RaftConfig().election_timeout_min.total_seconds()
-SINCE_MS: Final = 1_763_900_000_000
+SINCE_MS: Final = round(1000 * time.time())
+"""When the tasks were: what is old would be forgotten at once."""
 
 
 def fill(data: StateData, node_id: NodeId, share: float) -> StateData:
@@ -94,9 +95,7 @@ def fill(data: StateData, node_id: NodeId, share: float) -> StateData:
         )
         for number in range(int(CONTENTS * share))
     )
-    # What is old would be forgotten at once.
-    settings = {**data.settings, "task_retention": "90d", "request_retention": "30d"}
-    return replace(data, tasks=tasks, requests=requests, contents=contents, settings=settings)
+    return replace(data, tasks=tasks, requests=requests, contents=contents)
 
 
 def _digest(kind: str, number: int) -> str:
