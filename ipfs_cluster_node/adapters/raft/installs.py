@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from ipfs_cluster_node.adapters.raft.disk import Disk, OpenFile
+from ipfs_cluster_node.adapters.raft.disk import UNSYNCED_BYTES_MAX, Disk, OpenFile
 from ipfs_cluster_node.adapters.raft.snapshot import SNAPSHOT_NAME, snapshot_crc, snapshot_index
 from ipfs_cluster_node.adapters.raft.snapshotting import RECEIVED_NAME
 from ipfs_cluster_node.core.ids import VoterId
@@ -40,6 +40,7 @@ class _Receipt:
     size_bytes: int
     crc: int
     have_bytes: int = 0
+    unsynced_bytes: int = 0
 
     def is_of(self, chunk: pb.SnapshotChunk) -> bool:
         return (self.index, self.size_bytes, self.crc) == (
@@ -138,6 +139,10 @@ class SnapshotInstalls:
         if chunk.offset == receipt.have_bytes and chunk.data:
             self._disk.append(RECEIVED_NAME, chunk.data)
             receipt.have_bytes += len(chunk.data)
+            receipt.unsynced_bytes += len(chunk.data)
+            if receipt.unsynced_bytes >= UNSYNCED_BYTES_MAX:
+                self._disk.sync(RECEIVED_NAME)
+                receipt.unsynced_bytes = 0
         elif chunk.offset != 0:
             return False  # Late or twice; the answer to the first one goes its way.
         if receipt.have_bytes < chunk.size_bytes:
