@@ -17,7 +17,7 @@ from ipfs_cluster_node.adapters.raft.engine import Engine
 from ipfs_cluster_node.adapters.raft.guarded import ConsensusViolationError
 from ipfs_cluster_node.adapters.raft.journal import MEMBERSHIP, NO_OP, REGULAR
 from ipfs_cluster_node.adapters.raft.proposals import BATCH_ID_BYTES, Proposal, encode_entry
-from ipfs_cluster_node.adapters.raft.snapshot import Snapshot
+from ipfs_cluster_node.adapters.raft.snapshot import SNAPSHOT_NAME, Position, store_snapshot
 from ipfs_cluster_node.core.ids import VoterId
 from ipfs_cluster_node.v1 import raft_pb2 as pb
 from scripts.lib.sim.checks import Machine
@@ -88,7 +88,7 @@ class Victim:
         clock.use(lambda: self.seconds)
         disk = MemoryDisk(rng)
         for name, data in files.items():
-            disk.replace(name, data)
+            disk.replace(name, [data])
         self.machine = Machine()
         self.engine = Engine(disk=disk, machine=self.machine, config=CONFIG)
         self.others = sorted(self.engine.voters - {self.engine.voter}) or VOTERS
@@ -125,9 +125,10 @@ class Victim:
             message.append_result.reset = rng.random() < 0.3
         else:
             index = log.last_index + 10
-            state = self.machine.freeze()()
-            snapshot = Snapshot(index=index, term=term, voters=frozenset(VOTERS), state=state)
-            whole = bytes(snapshot.encode())
+            disk = MemoryDisk(rng)
+            position = Position(index=index, term=term, voters=frozenset(VOTERS))
+            store_snapshot(disk, position, self.machine.freeze()())
+            whole = disk.read(SNAPSHOT_NAME) or b""
             message.snapshot_chunk.CopyFrom(
                 pb.SnapshotChunk(index=index, data=whole, size_bytes=len(whole), crc=1)
             )
@@ -149,6 +150,10 @@ class Victim:
         self.engine.begin_step().write()
         for _, message in self.engine.end_step():
             message.SerializeToString()
+        work = self.engine.take_snapshot()
+        if work is not None:
+            work()
+            self.engine.snapshot_taken()
 
 
 @pytest.mark.slow

@@ -23,7 +23,9 @@ RAFT_SNAPSHOT_ENTRIES: Final = "200"
 
 def run(*command: str) -> str:
     """Run a program of the system; its words are in the error if it fails."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        command, input="", capture_output=True, text=True, timeout=60, check=False
+    )
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout

@@ -7,8 +7,11 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from ipfs_cluster_node.cli.local_cluster import LocalNode
@@ -19,6 +22,12 @@ Pairs = Callable[[LocalNode, list[LocalNode]], list[tuple[LocalNode, LocalNode]]
 """Who does not reach whom, given the victim and the others."""
 CHANGE_SECONDS_MAX: Final = 30.0
 """For a change of the members that is refused while nodes are away."""
+CRASH_CALLS: Final = ("write", "pwrite64", "fdatasync", "fsync", "/^rename")
+"""The calls that change the files of a log, as strace names them."""
+CRASH_HITS: Final = 5
+CRASH_SECONDS_MAX: Final = 6.0
+"""For a thread to come to the call; a snapshot is made every second or so."""
+REPAIR_SECONDS_MAX: Final = 30.0
 FAKETIME: Final = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
 
 
@@ -31,6 +40,10 @@ class Scene:
     ends_at: float
     faults: list[float] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    """What a node did that it must not do."""
+    start_seconds_max: float = 0.0
+    """How long it took at most until nodes that were started together all listened."""
     hands: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while a process ends or starts: a node that leaves is not started again."""
 
@@ -59,6 +72,12 @@ class Scene:
             return leader
         return self.rng.choice(self.lab.nodes)
 
+    async def start(self, nodes: list[LocalNode]) -> None:
+        """Start nodes that together are a majority, or may be."""
+        began = time.monotonic()
+        await asyncio.gather(*(self.lab.start_node(node) for node in nodes))
+        self.start_seconds_max = max(self.start_seconds_max, time.monotonic() - began)
+
     async def remove(self, node: LocalNode) -> None:
         """Remove a master; if it leads, another one leads first."""
         async with self.hands:
@@ -85,7 +104,7 @@ async def kill_all(scene: Scene) -> None:
     while scene.goes_on:
         scene.note_fault()
         await asyncio.gather(*(scene.lab.kill(node) for node in scene.lab.nodes))
-        await asyncio.gather(*(scene.lab.start_node(node) for node in scene.lab.nodes))
+        await scene.start(scene.lab.nodes)
         await asyncio.sleep(4)
 
 
@@ -97,7 +116,7 @@ async def powerloss(scene: Scene) -> None:
         count += 1
         scene.note_fault()
         await scene.lab.cut_power(nodes)
-        await asyncio.gather(*(scene.lab.start_node(node) for node in nodes))
+        await scene.start(nodes)
         await asyncio.sleep(3)
 
 
@@ -152,6 +171,44 @@ async def slowdisk(scene: Scene) -> None:
         await asyncio.sleep(1)
 
     await _each(scene, act)
+
+
+async def crashpoints(scene: Scene) -> None:
+    """R4: SIGKILL right before the nth write, sync or rename of a file of a node's log.
+
+    The nth of one thread: strace counts so.
+    """
+    came: Counter[str] = Counter()
+    for hit, call in itertools.product(range(1, CRASH_HITS + 1), CRASH_CALLS):
+        if not scene.goes_on:
+            break
+        node = await scene.victim()
+        assert node.process is not None
+        inject = f"signal=SIGKILL:when={hit}"
+        with _strace(node.process.pid, call, inject, _files_of_log(node)), suppress(TimeoutError):
+            async with asyncio.timeout(CRASH_SECONDS_MAX):
+                await node.process.wait()
+        if node.runs:
+            continue  # No thread made so many such calls.
+        scene.note_fault()
+        came[call.strip("/^")] += 1
+        await scene.lab.start_node(node)
+        await asyncio.sleep(0.5)
+    scene.notes.append(", ".join(f"{count} {call}" for call, count in came.items()))
+
+
+async def damage(scene: Scene) -> None:
+    """R7: a bit of a node's log flips while it is down, or a file is cut; it has the log anew."""
+    while scene.goes_on:
+        node = await scene.victim()
+        scene.note_fault()
+        await scene.lab.kill(node)
+        before = node.home.damaged_logs()
+        what = _damage(scene.rng, node.home.raft)
+        await scene.lab.start_node(node)
+        await _until_votes(scene, node)
+        if node.home.damaged_logs()[-1:] == before[-1:]:
+            scene.wrong.append(f"{node.name} did not see {what}")
 
 
 async def clock(scene: Scene) -> None:
@@ -242,7 +299,7 @@ async def control_lying_disk(scene: Scene) -> None:
     await asyncio.sleep(2)
     scene.note_fault()
     await scene.lab.cut_power(scene.lab.nodes)
-    await asyncio.gather(*(scene.lab.start_node(node) for node in scene.lab.nodes))
+    await scene.start(scene.lab.nodes)
 
 
 async def _spoil_all(scene: Scene, *rules: dict[str, float]) -> None:
@@ -330,6 +387,44 @@ async def _health_of(scene: Scene, node: LocalNode) -> str:
     return f"{node.name}: {failed[0] if failed else 'says that its log is well'}"
 
 
+def _files_of_log(node: LocalNode) -> list[Path]:
+    """The files that a node's log has, or will have soon."""
+    raft = node.home.raft
+    newest = max(int(path.name[-8:]) for path in raft.glob("journal-????????"))
+    names = [f"journal-{number:08d}" for number in range(1, newest + 3)]
+    names += ["snapshot", "snapshot.part", "synced"]
+    return [raft, *(raft / name for name in names), *(raft / f"{name}.new" for name in names)]
+
+
+def _damage(rng: random.Random, raft: Path) -> str:
+    """Flip a bit of a file of a log, or cut its end off; returns what was done."""
+    path = rng.choice([raft / "snapshot", raft / "voter", *sorted(raft.glob("journal-????????"))])
+    data = bytearray(path.read_bytes())
+    place = rng.randrange(len(data))
+    if rng.random() < 0.5:
+        path.write_bytes(data[:place])
+        return f"{path.name} cut at {place} of {len(data)}"
+    data[place] ^= 1 << rng.randrange(8)
+    path.write_bytes(data)
+    return f"a flipped bit at {place} of {len(data)} of {path.name}"
+
+
+async def _until_votes(scene: Scene, node: LocalNode) -> None:
+    """Wait until a node is a voter again, and the others know it.
+
+    Raises:
+        TimeoutError: It is none after `REPAIR_SECONDS_MAX`.
+    """
+    async with asyncio.timeout(REPAIR_SECONDS_MAX), scene.lab.client() as client:
+        while True:
+            with suppress(ClusterError):
+                listed = {each.node_id for each in await client.list_nodes() if each.voter}
+                health = await client.get_health(node.address, node.node_id)
+                if node.node_id in listed and set(health.raft.voters) == listed:
+                    return
+            await asyncio.sleep(0.2)
+
+
 def _fill(path: os.PathLike[str]) -> None:
     with open(path, "wb", buffering=0) as file:  # noqa: PTH123
         piece = bytes(2**20)
@@ -343,10 +438,12 @@ def _fill(path: os.PathLike[str]) -> None:
 class _strace:  # noqa: N801
     """Injects faults into the calls of a running process."""
 
-    def __init__(self, pid: int, calls: str, inject: str) -> None:
+    def __init__(self, pid: int, calls: str, inject: str, files: Iterable[Path] = ()) -> None:
+        """Inject into all calls, or into those that touch one of `files`."""
         options = ("-f", "-q", "-o", "/dev/null", "-p", str(pid))
         what = ("-e", f"trace={calls}", "-e", f"inject={calls}:{inject}")
-        self._command = ("strace", *options, *what)
+        where = (each for path in files for each in ("-P", str(path)))
+        self._command = ("strace", *options, *what, *where)
 
     def __enter__(self) -> None:
         self._process = subprocess.Popen(
@@ -366,6 +463,8 @@ SCENARIOS: Final = {
     "diskfull": diskfull,
     "diskerror": diskerror,
     "slowdisk": slowdisk,
+    "crashpoints": crashpoints,
+    "damage": damage,
     "clock": clock,
     "cut": cut,
     "oneway": oneway,
@@ -384,4 +483,7 @@ NEED_NET: Final = frozenset(
     | {"control-stale-reads"}
 )
 NEED_DISKS: Final = frozenset({"powerloss", "diskfull", "control-lying-disk"})
+NEED_STRACE: Final = frozenset({"diskerror", "slowdisk", "crashpoints"})
+DAMAGING: Final = frozenset({"damage", "control-lying-disk"})
+"""After which a node may find its log damaged."""
 CONTROLS: Final = frozenset(name for name in SCENARIOS if name.startswith("control-"))
