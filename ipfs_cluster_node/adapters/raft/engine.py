@@ -285,7 +285,7 @@ class Engine:
         """
         kind = message.WhichOneof("kind")
         if kind == "snapshot_chunk":
-            # Not by a leader: who may send one leads a newer term, and an append has said so before.
+            # A leader takes none: who may send one leads a newer term; its appends say so first.
             if message.term >= self.term and not self.raft.leads:
                 self._receive_chunk(sender, message)
         elif kind == "snapshot_result":

@@ -196,7 +196,8 @@ def resident_mib(node: LocalNode) -> float:
 
 async def join(cluster: LocalCluster, client: Client, name: str) -> LocalNode:
     """Have one more master join; returns once it votes."""
-    node = await cluster.add_node(client, name)
+    node = cluster.make_node(name)
+    await cluster.add_node(client, node)
     async with asyncio.timeout(JOIN_SECONDS_MAX):
         while True:
             with suppress(ClusterError):

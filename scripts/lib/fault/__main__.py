@@ -22,7 +22,7 @@ from scripts.lib.fault.every import run_all
 from scripts.lib.fault.lab import Lab, Net
 from scripts.lib.fault.linearizable import violations
 from scripts.lib.fault.needs import missing, prefix
-from scripts.lib.fault.scenarios import CONTROLS, DAMAGING, SCENARIOS, Scene, NEED_DISKS, NEED_NET
+from scripts.lib.fault.scenarios import CONTROLS, DAMAGING, NEED_DISKS, NEED_NET, SCENARIOS, Scene
 from scripts.lib.fault.workload import Workload
 
 GAP_SECONDS_MAX: Final = {
