@@ -133,7 +133,8 @@ def get_health(profile: str | None, node_id: str, *, as_json: bool) -> None:
         return
     click.echo(f"{answer.name} ({answer.role}), up {answer.uptime_seconds:.0f} s")
     for check in answer.checks:
-        click.echo(f"  {'ok  ' if check.ok else 'FAIL'} {check.name}: {check.detail}")
+        how = "FAIL" if not check.ok else "weak" if check.degraded else "ok"
+        click.echo(f"  {how:<4} {check.name}: {check.detail}")
 
 
 @node.command("remove")

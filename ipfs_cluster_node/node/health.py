@@ -4,6 +4,7 @@ import psutil
 
 from ipfs_cluster_node import __version__
 from ipfs_cluster_node.adapters.content.blockstore import BlockStore
+from ipfs_cluster_node.adapters.raft.replica import Replica
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.core.ids import NodeId, node_id_of_voter
 from ipfs_cluster_node.node.clock import monotonic
@@ -91,20 +92,26 @@ class NodeHealth:
         ]
         replica = self._leadership.replica
         if replica is not None:
-            failed = replica.failed
-            checks.append(
-                pb.HealthCheck(
-                    name="log",
-                    ok=failed is None,
-                    detail=self._log_detail() if failed is None else failed.message,
-                )
-            )
+            checks.append(self._log_check(replica))
         return checks
 
-    def _log_detail(self) -> str:
-        if not self._damaged_logs:
-            return "the log is written"
-        return (
-            f"the log is written; a damaged one, set aside, is in {self._damaged_logs[-1]}: "
-            "remove it once nobody needs to look at it"
-        )
+    def _log_check(self, replica: Replica) -> pb.HealthCheck:
+        slow_seconds = replica.slow_write_seconds
+        if replica.failed is not None:
+            return pb.HealthCheck(name="log", ok=False, detail=replica.failed.message)
+        if slow_seconds:
+            return pb.HealthCheck(
+                name="log",
+                ok=True,
+                degraded=True,
+                detail=f"a write of the log takes {slow_seconds:.1f} s; see what keeps the disk "
+                f"of {self._home.raft} busy, or move it to a faster one",
+            )
+        if self._damaged_logs:
+            return pb.HealthCheck(
+                name="log",
+                ok=True,
+                detail="the log is written; a damaged one, set aside, is in "
+                f"{self._damaged_logs[-1]}: remove it once nobody needs to look at it",
+            )
+        return pb.HealthCheck(name="log", ok=True, detail="the log is written")

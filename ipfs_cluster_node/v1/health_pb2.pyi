@@ -106,22 +106,28 @@ class HealthCheck(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     OK_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    DEGRADED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """What was checked, for example `leader`."""
     ok: _builtins.bool
     """Whether it holds."""
     detail: _builtins.str
-    """One sentence; says what to do where `ok` is false."""
+    """One sentence; says what to do where `ok` is false or `degraded` is true."""
+    degraded: _builtins.bool
+    """Whether it holds, but something is worse than it should be: the node works on, and somebody
+    should look. A disk that takes long to write the log, for example.
+    """
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         ok: _builtins.bool = ...,
         detail: _builtins.str = ...,
+        degraded: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "name", b"name", "ok", b"ok"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["degraded", b"degraded", "detail", b"detail", "name", b"name", "ok", b"ok"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -106,7 +106,7 @@ GUARDS: Final = [
     (
         "H13",
         "guarded.py",
-        "leaderFallbackTimeout=1.5 * self._timeout_min",
+        "leaderFallbackTimeout=config.fallback_timeout.total_seconds()",
         "leaderFallbackTimeout=30.0",
         "h13",
     ),

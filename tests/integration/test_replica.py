@@ -1,6 +1,7 @@
 """The replica over real streams with mutual TLS and real files."""
 
 import asyncio
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -226,3 +227,31 @@ async def test_leadership_is_handed_over_to_who_was_named(tmp_path: Path) -> Non
         with pytest.raises(ClusterError) as caught:
             await target.replica.remove_voter(target.voter)
         assert caught.value.reason is Reason.QUORUM_AT_RISK
+
+
+@pytest.mark.asyncio
+async def test_a_leader_whose_disk_hangs_lets_its_callers_go(tmp_path: Path) -> None:
+    """They waited for the end of the write and of another one: 4 s, with a leader beside it."""
+    async with ReplicaCluster(tmp_path, 3) as cluster:
+        leader = await cluster.leader()
+        replica, hangs = leader.replica, threading.Event()
+        write = replica.engine.journal.write_and_sync
+        replica.engine.journal.write_and_sync = lambda pending: hangs.wait(10) and write(pending)
+        try:
+            calls = [asyncio.create_task(replica.propose(b"%d" % n)) for n in range(3)]
+            async with asyncio.timeout(3 * FAST.fallback_timeout.total_seconds()):
+                answers = await asyncio.gather(*calls, return_exceptions=True)
+            reasons = {each.reason for each in answers if isinstance(each, ClusterError)}
+            assert reasons <= {Reason.UNKNOWN_OUTCOME, Reason.NO_LEADER}
+            assert len([each for each in answers if isinstance(each, ClusterError)]) == 3
+            with pytest.raises(ClusterError, match="disk"):
+                await replica.propose(b"later")
+            assert not replica.is_leader
+            successor = await cluster.leader(but=leader.node_id)
+            await successor.replica.propose(b"after")
+        finally:
+            hangs.set()
+        await successor.replica.propose(b"last")
+        count = len(successor.machine.commands)
+        await cluster.until_equal(count)
+        assert leader.machine.commands == successor.machine.commands

@@ -50,6 +50,11 @@ class RaftConfig:
     """How long a call waits for a learner to have the whole log; it goes on without it."""
     reconnect_delay_max: timedelta = timedelta(seconds=1)
 
+    @property
+    def fallback_timeout(self) -> timedelta:
+        """A leader that no majority answers for so long, or whose disk does not, leads no more."""
+        return 1.5 * self.election_timeout_min
+
     def __post_init__(self) -> None:
         """Check that the times go together."""
         if self.heartbeat_interval < HEARTBEAT_INTERVAL_MIN:

@@ -347,9 +347,9 @@ class Engine:
         alone = len(self.voters) == 1 and self.proposals.under_way
         return alone or (self.proposals.waits and not self.proposals.under_way)
 
-    def fail_all(self) -> None:
-        """Answer all who wait: this engine goes no further."""
-        self.proposals.fail_lost(term=self.term, leads=False)
+    def give_up(self) -> None:
+        """Answer all who wait: this engine goes no further, or not for a while."""
+        self.proposals.give_up()
         for proposal, result in self.proposals.take_done():
             proposal.on_done(result)
 

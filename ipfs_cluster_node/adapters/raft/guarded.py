@@ -232,7 +232,7 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
                 raftMinTimeout=config.election_timeout_min.total_seconds(),
                 raftMaxTimeout=config.election_timeout_max.total_seconds(),
                 # A leader that hears no majority for so long steps down (H13).
-                leaderFallbackTimeout=1.5 * self._timeout_min,
+                leaderFallbackTimeout=config.fallback_timeout.total_seconds(),
                 journalFile=journal,
                 logCompactionMinEntries=2**62,
                 logCompactionMinTime=2**31,

@@ -101,18 +101,29 @@ class Proposals:
 
     def fail_lost(self, *, term: int, leads: bool) -> None:
         """Answer what can't be committed here any more, or not be known to be."""
-        if self._batch and not (leads and self._batch_term == term):
-            unknown = ClusterError(
-                Reason.UNKNOWN_OUTCOME,
-                "the leader changed while the write was under way; repeat it with the same "
-                "request id",
-            )
-            self.done += [(proposal, unknown) for proposal in self._batch]
-            self._batch = []
+        if not (leads and self._batch_term == term):
+            self._fail_batch()
         if not leads:
-            lost = ClusterError(Reason.NO_LEADER, "this node leads no more; try again in a moment")
-            self.done += [(proposal, lost) for proposal in self._waiting]
-            self._waiting.clear()
+            self._fail_waiting()
+
+    def give_up(self) -> None:
+        """Answer all: what is done too, since a write that it may depend on has not ended."""
+        self._batch = [proposal for proposal, _ in self.take_done()] + self._batch
+        self._fail_batch()
+        self._fail_waiting()
+
+    def _fail_batch(self) -> None:
+        unknown = ClusterError(
+            Reason.UNKNOWN_OUTCOME,
+            "the leader changed while the write was under way; repeat it with the same request id",
+        )
+        self.done += [(proposal, unknown) for proposal in self._batch]
+        self._batch = []
+
+    def _fail_waiting(self) -> None:
+        lost = ClusterError(Reason.NO_LEADER, "this node leads no more; try again in a moment")
+        self.done += [(proposal, lost) for proposal in self._waiting]
+        self._waiting.clear()
 
     def take_done(self) -> list[tuple[Proposal, object]]:
         """Take the results to tell."""

@@ -16,6 +16,7 @@ from ipfs_cluster_node.adapters.raft.engine import Engine
 from ipfs_cluster_node.adapters.raft.framing import FrameError, Unframer
 from ipfs_cluster_node.adapters.raft.guarded import ConsensusViolationError
 from ipfs_cluster_node.adapters.raft.link import Dial, Link
+from ipfs_cluster_node.adapters.raft.pace import WritePace
 from ipfs_cluster_node.adapters.raft.proposals import Proposal
 from ipfs_cluster_node.adapters.raft.state_machine import StateMachine
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -61,6 +62,7 @@ class Replica:
         self._snapshotting: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._changing = asyncio.Lock()
+        self._pace = WritePace()
         self.failed: ClusterError | None = None
 
     @property
@@ -75,7 +77,7 @@ class Replica:
     @property
     def is_leader(self) -> bool:
         """Whether this node leads, as far as it knows, and has applied all before its term."""
-        return self.failed is None and self.engine.is_leader
+        return self.failed is None and not self._is_stuck and self.engine.is_leader
 
     @property
     def leads_for_sure(self) -> bool:
@@ -108,6 +110,11 @@ class Replica:
         return self.engine.raft.applied_index
 
     @property
+    def slow_write_seconds(self) -> float:
+        """How long the slowest write of the last seconds took, if the disk is slow now; else 0."""
+        return self._pace.slowest(now())
+
+    @property
     def voters(self) -> frozenset[VoterId]:
         """Who votes, by the newest configuration in the log."""
         return self.engine.voters
@@ -121,7 +128,7 @@ class Replica:
             ClusterError: NOT_LEADER, NO_LEADER, OVERLOADED, PAYLOAD_TOO_LARGE and
                 LOG_STORAGE_FAILED if it certainly was not committed; UNKNOWN_OUTCOME otherwise.
         """
-        self._check()
+        self._check_writes()
         result: asyncio.Future[object] = asyncio.get_running_loop().create_future()
 
         def on_done(outcome: object) -> None:
@@ -151,7 +158,7 @@ class Replica:
                 and those of `propose`.
         """
         async with self._changing:  # One at a time (H12).
-            self._check()
+            self._check_writes()
             self.engine.check_leads()
             if voter in self.voters:
                 return
@@ -171,7 +178,7 @@ class Replica:
                 connected; MEMBERSHIP_CHANGE_IN_PROGRESS, and those of `propose`.
         """
         async with self._changing:
-            self._check()
+            self._check_writes()
             self.engine.check_leads()
             if voter in self.voters:
                 self._check_removal(voter)
@@ -185,7 +192,7 @@ class Replica:
                 connected; UNKNOWN_OUTCOME if the target did not take over in time: this node, or
                 another, leads then.
         """
-        self._check()
+        self._check_writes()
         self.engine.check_leads()
         if target in self.voters - {self.voter} and not self._is_connected(target):
             raise ClusterError(
@@ -272,6 +279,22 @@ class Replica:
         if self.failed is not None:
             raise self.failed
 
+    def _check_writes(self) -> None:
+        self._check()
+        if self._is_stuck:
+            raise ClusterError(
+                Reason.NO_LEADER, "this node's disk keeps it waiting; ask another master"
+            )
+
+    @property
+    def _is_stuck(self) -> bool:
+        """Whether a write of the log takes so long that the others elect another leader.
+
+        Alone it waits, however long: nobody else can do it.
+        """
+        waited = self._pace.under_way(now())
+        return len(self.voters) > 1 and waited > self._config.fallback_timeout.total_seconds()
+
     # The loop.
 
     async def run(self) -> None:
@@ -305,6 +328,9 @@ class Replica:
     async def _beat(self) -> None:
         while True:
             self._wake.set()
+            if self._is_stuck:
+                # Who waits here would not learn of the new leader before the write ends.
+                self.engine.give_up()
             await asyncio.sleep(self._config.tick_interval.total_seconds())
 
     async def _gather(self) -> None:
@@ -336,7 +362,9 @@ class Replica:
         for peer, message in step.appends:
             self._link(peer).send(message)
         if step.pending is not None:
+            self._pace.began(now())
             await asyncio.to_thread(step.write)
+            self._pace.ended(now())
         for peer, message in self.engine.end_step():
             self._link(peer).send(message)
         self._consider_snapshot()
@@ -356,7 +384,7 @@ class Replica:
     async def _stop(self) -> None:
         if self.failed is None:
             self.failed = ClusterError(Reason.SHUTTING_DOWN, "this node stops; ask another one")
-        self.engine.fail_all()
+        self.engine.give_up()
         self._inbox_has_room.set()
         tasks = [task for _, task in self._links.values()]
         for task in tasks:

@@ -22,7 +22,8 @@ from scripts.lib.fault.every import run_all
 from scripts.lib.fault.lab import Lab, Net
 from scripts.lib.fault.linearizable import violations
 from scripts.lib.fault.needs import missing, prefix
-from scripts.lib.fault.scenarios import CONTROLS, DAMAGING, NEED_DISKS, NEED_NET, SCENARIOS, Scene
+from scripts.lib.fault.scenarios import CONTROLS, DAMAGING, NEED_DISKS, NEED_NET, SCENARIOS
+from scripts.lib.fault.scene import Scene
 from scripts.lib.fault.workload import Workload
 
 GAP_SECONDS_MAX: Final = {
@@ -64,8 +65,8 @@ async def run_fault(name: str, seconds: float, seed: int) -> dict[str, Any]:
         workload, over = Workload(lab, rng, stale=name == "control-stale-reads"), asyncio.Event()
         working = asyncio.create_task(workload.run(over))
         await asyncio.sleep(1)
-        began, term = time.monotonic(), await _term(lab)
-        scene = Scene(lab, rng, began + seconds)
+        began, term = time.monotonic(), await lab.term()
+        scene = Scene(lab, rng, workload.history, began + seconds)
         await SCENARIOS[name](scene)
         await asyncio.sleep(SETTLE_SECONDS)
         ended = time.monotonic()
@@ -73,6 +74,7 @@ async def run_fault(name: str, seconds: float, seed: int) -> dict[str, Any]:
         await working
         await workload.read_everything()
         history = workload.history
+        longest, longest_at = history.longest_gap(began, ended)
         gaps = [history.gap_after(moment) for moment in scene.faults]
         report = {
             "fault": name,
@@ -82,9 +84,11 @@ async def run_fault(name: str, seconds: float, seed: int) -> dict[str, Any]:
             "calls": len(history.calls),
             "acknowledged_writes": len(history.acknowledged_at),
             "unanswered": history.refused,
-            "gap_longest_s": round(history.longest_gap(began, ended), 2),
+            "gap_longest_s": round(longest, 2),
+            "gap_longest_at_s": round(longest_at - began, 1),
+            "faults_at_s": [round(moment - began, 1) for moment in scene.faults],
             "gap_median_s": round(statistics.median(gaps), 2) if gaps else 0.0,
-            "elections": await _term(lab) - term,
+            "elections": await lab.term() - term,
             "notes": scene.notes,
         }
         report["wrong"] = [
@@ -138,11 +142,6 @@ def _repaired(lab: Lab, name: str) -> list[str]:
 async def _settings_of(lab: Lab, node: LocalNode) -> dict[str, str]:
     async with lab.client(node, stale=True) as client:
         return {e.key: e.value for e in await client.get_config()}
-
-
-async def _term(lab: Lab) -> int:
-    async with lab.client() as client:
-        return (await client.get_cluster_status()).term
 
 
 async def _until_told(run: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:

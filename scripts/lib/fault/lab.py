@@ -137,6 +137,11 @@ class Lab(LocalCluster):
         if node.runs:
             await self.kill(node)
 
+    async def term(self) -> int:
+        """The present term."""
+        async with self.client() as client:
+            return (await client.get_cluster_status()).term
+
     def mount(self, node: LocalNode) -> None:
         """Mount a node's disk; only what is synced reaches it for the next five minutes."""
         place = self.root / f"{node.name}.mnt"

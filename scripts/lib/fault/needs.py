@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from scripts.lib.fault.lab import run
-from scripts.lib.fault.scenarios import FAKETIME, NEED_DISKS, NEED_NET, NEED_STRACE
+from scripts.lib.fault.processes import FAKETIME
+from scripts.lib.fault.scenarios import NEED_DISKS, NEED_NET, NEED_STRACE
 
 PROBE_SPACE: Final = f"fault-probe-{os.getpid()}"
 OWN_MOUNTS: Final = ("unshare", "--mount", "--propagation", "private")

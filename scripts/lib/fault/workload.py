@@ -34,16 +34,22 @@ class History:
     acknowledged_at: list[float] = field(default_factory=list)
     refused: int = 0
 
-    def longest_gap(self, since: float, until: float) -> float:
-        """The longest time without an acknowledged write."""
+    def longest_gap(self, since: float, until: float) -> tuple[float, float]:
+        """The longest time without an acknowledged write, and when it began."""
         moments = [since, *(t for t in sorted(self.acknowledged_at) if since < t < until), until]
-        return max(b - a for a, b in pairwise(moments))
+        return max((b - a, a) for a, b in pairwise(moments))
 
     def gap_after(self, moment: float) -> float:
         """The longest time without an acknowledged write that began soon after a fault."""
         later = sorted(t for t in self.acknowledged_at if t > moment)
         gaps = [b - a for a, b in pairwise([moment, *later]) if a < moment + BEGIN_SECONDS]
         return max(gaps, default=inf)
+
+    def latency(self, since: float, until: float) -> float:
+        """The 99th percentile of the seconds that writes took which ended between; inf if none."""
+        writes = [c for c in self.calls if c.kind == "write" and since < c.end < until]
+        took = sorted(call.end - call.start for call in writes)
+        return took[len(took) * 99 // 100] if took else inf
 
 
 class Workload:

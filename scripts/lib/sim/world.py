@@ -178,7 +178,7 @@ class World:
             with suppress(PowerLossError, OSError):
                 node.step.write()
         with self._as(node):
-            node.engine.fail_all()
+            node.engine.give_up()
             node.engine.close()
         node.engine, node.step = None, None
         if power_loss:
