@@ -90,6 +90,20 @@ GUARDS: Final = [
         "snapshot",
     ),
     (
+        "H11 entry",
+        "messages.py",
+        "or not _is_entry(command):",
+        "or command[:1] not in ENTRY_TYPES:",
+        "h11_a_malformed_entry_is_refused",
+    ),
+    (
+        "H11 skip",
+        "engine.py",
+        "        except ValueError:\n            # No peer",
+        "        except ZeroDivisionError:\n            # No peer",
+        "h11_a_malformed_entry_in",
+    ),
+    (
         "H12",
         "guarded.py",
         "            and self.commit_index >= self._journal.last_change_index()\n",
@@ -164,15 +178,15 @@ GUARDS: Final = [
     (
         "H15 batch",
         "proposals.py",
-        "        if self._batch and not (leads and self._batch_term == term):",
+        "        if not (leads and self._batch_term == term):",
         "        if False:",
         "h15",
     ),
     (
         "H15 waiting",
         "proposals.py",
-        "        if not leads:\n            lost",
-        "        if False:\n            lost",
+        "        if not leads:\n            self._fail_waiting",
+        "        if False:\n            self._fail_waiting",
         "h15",
     ),
     (

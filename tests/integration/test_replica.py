@@ -11,6 +11,7 @@ import pytest
 from ipfs_cluster_node.adapters.raft import link
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.engine import create_store
+from ipfs_cluster_node.adapters.raft.journal import Pending
 from ipfs_cluster_node.adapters.raft.replica import Replica
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.v1 import raft_pb2 as pb
@@ -230,13 +231,20 @@ async def test_leadership_is_handed_over_to_who_was_named(tmp_path: Path) -> Non
 
 
 @pytest.mark.asyncio
-async def test_a_leader_whose_disk_hangs_lets_its_callers_go(tmp_path: Path) -> None:
+async def test_a_leader_whose_disk_hangs_lets_its_callers_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They waited for the end of the write and of another one: 4 s, with a leader beside it."""
     async with ReplicaCluster(tmp_path, 3) as cluster:
         leader = await cluster.leader()
         replica, hangs = leader.replica, threading.Event()
         write = replica.engine.journal.write_and_sync
-        replica.engine.journal.write_and_sync = lambda pending: hangs.wait(10) and write(pending)
+
+        def slow_write(pending: Pending) -> None:
+            hangs.wait(10)
+            write(pending)
+
+        monkeypatch.setattr(replica.engine.journal, "write_and_sync", slow_write)
         try:
             calls = [asyncio.create_task(replica.propose(b"%d" % n)) for n in range(3)]
             async with asyncio.timeout(3 * FAST.fallback_timeout.total_seconds()):

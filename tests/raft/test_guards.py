@@ -472,3 +472,23 @@ def test_a_follower_that_needs_a_snapshot_is_told_of_once_a_round(
     host.raft.tick()
     assert host.snapshots_needed == [C]
     assert len(host.sent("append_entries")) <= 4
+
+
+def test_an_append_that_says_nothing_new_is_left_out_and_heartbeats_go_on(
+    host_of: Callable[..., Host],
+) -> None:
+    host, moment = host_of(), 1000.0
+    use(lambda: moment)
+    try:
+        host.lead([B])
+        heartbeat = RaftConfig().heartbeat_interval.total_seconds()
+        moment += 2 * heartbeat
+        host.raft._SyncObj__sendAppendEntries()
+        assert host.sent("append_entries") != []
+        host.raft._SyncObj__sendAppendEntries()
+        assert host.sent("append_entries") == []
+        moment += heartbeat
+        host.raft._SyncObj__sendAppendEntries()
+        assert len(host.sent("append_entries")) == len((B, C))
+    finally:
+        use(boot_time)

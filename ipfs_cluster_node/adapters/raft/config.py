@@ -48,7 +48,7 @@ class RaftConfig:
     """For a peer to confirm a stream, and for a new voter to be reached."""
     catch_up_timeout: timedelta = timedelta(seconds=3)
     """How long a call waits for a learner to have the whole log; it goes on without it."""
-    reconnect_delay_max: timedelta = timedelta(seconds=1)
+    reconnect_delay_max: timedelta = timedelta(milliseconds=500)
 
     @property
     def fallback_timeout(self) -> timedelta:

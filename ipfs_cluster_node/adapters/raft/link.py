@@ -9,6 +9,7 @@ from typing import Final
 
 import grpc
 
+from ipfs_cluster_node.adapters.raft.clock import now
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.framing import Framer
 from ipfs_cluster_node.codec.errors import is_being_cancelled
@@ -19,6 +20,9 @@ from ipfs_cluster_node.v1.raft_pb2_grpc import RaftServiceStub
 log = logging.getLogger(__name__)
 
 RECONNECT_DELAY_MIN_SECONDS: Final = 0.05
+
+HURRY_SECONDS: Final = 0.5
+"""An attempt that has gone on for so long began while the peer could not be reached, perhaps."""
 
 Dial = Callable[[NodeId], grpc.aio.Channel | None]
 """Opens a channel to a node, for consensus only; None while no address of it is known."""
@@ -51,6 +55,14 @@ class Link:
         self._wake = asyncio.Event()
         self.up = asyncio.Event()
         self._overflown = False
+        self._attempt: asyncio.Timeout | None = None
+        self._attempt_began = 0.0
+
+    def hurry(self) -> None:
+        """The peer can be reached, since it reached this node: an old attempt begins anew."""
+        if self._attempt is not None and now() - self._attempt_began > HURRY_SECONDS:
+            self._attempt.reschedule(asyncio.get_running_loop().time())
+            self._attempt = None
 
     def send(self, message: pb.RaftMessage) -> None:
         """Queue a message; dropped while the link is down."""
@@ -85,13 +97,18 @@ class Link:
             return False
         try:
             call = RaftServiceStub(channel).Exchange()
-            async with asyncio.timeout(self._config.connect_timeout.total_seconds()):
+            self._attempt_began = now()
+            async with asyncio.timeout(
+                self._config.connect_timeout.total_seconds()
+            ) as self._attempt:
                 await call.write(pb.ExchangeRequest(hello=pb.ExchangeHello(voter=self._own)))
                 confirmed = await call.read()
+            self._attempt = None
             if not isinstance(confirmed, pb.ExchangeResponse) or confirmed.voter != self._peer:
                 return False
             await self._send_until_broken(call, Framer(confirmed.epoch))
         finally:
+            self._attempt = None
             if self.up.is_set():
                 self.up.clear()
                 self._on_change(self._peer, False)

@@ -410,6 +410,8 @@ class Replica:
         if node_id_of_voter(sender) != peer:
             raise ClusterError(Reason.CALLER_NOT_ALLOWED, "a voter speaks for itself only")
         stream = self._inbound[sender] = object()
+        if sender in self._links:
+            self._links[sender][0].hurry()
         epoch = secrets.randbits(64)
         unframer = Unframer(epoch)
         yield pb.ExchangeResponse(voter=self.voter, epoch=epoch)

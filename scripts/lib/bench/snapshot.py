@@ -45,7 +45,7 @@ RESULT_BYTES: Final = 1342
 """So that all of them come to `task_bytes_max` as it is by default."""
 REQUESTS: Final = 100_000
 """`request_count_max` as it is by default."""
-CONTENTS: Final = 800_000
+CONTENTS: Final = 1_150_000
 AHEAD: Final = 1000
 """How far the planted snapshot is ahead of the log, so that nobody gets the entries instead."""
 SNAPSHOT_ENTRIES: Final = 3000

@@ -1,0 +1,114 @@
+"""The engine's steps, driven by hand."""
+
+import random
+
+import pytest
+
+from ipfs_cluster_node.adapters.raft.config import RaftConfig
+from ipfs_cluster_node.adapters.raft.engine import Engine, create_store
+from ipfs_cluster_node.adapters.raft.journal import MEMBERSHIP, NO_OP, REGULAR
+from ipfs_cluster_node.adapters.raft.messages import decode_message
+from ipfs_cluster_node.adapters.raft.proposals import (
+    BATCH_ID_BYTES,
+    Proposal,
+    Proposals,
+    encode_entry,
+)
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import VoterId
+from ipfs_cluster_node.v1 import raft_pb2 as pb
+from scripts.lib.sim.disk import MemoryDisk
+from tests.support.replicas import ListMachine
+
+A, B = VoterId("a.1"), VoterId("b.1")
+BATCH = REGULAR + encode_entry(bytes(BATCH_ID_BYTES), [b"one", b"two"])
+MALFORMED = [
+    b"",
+    b"\x7fwhat",
+    BATCH[:-1],
+    BATCH[: 1 + BATCH_ID_BYTES + 2],
+    BATCH + b"\x00",
+    REGULAR + b"short",
+    MEMBERSHIP + b"add",
+    MEMBERSHIP + b"turn b.1",
+    MEMBERSHIP + b"add \xff",
+]
+
+
+def follower() -> tuple[Engine, ListMachine]:
+    disk = MemoryDisk(random.Random(0))
+    create_store(disk, B, [A, B])
+    machine = ListMachine()
+    return Engine(disk=disk, machine=machine, config=RaftConfig()), machine
+
+
+def append(index: int, *commands: bytes, commit: int) -> pb.RaftMessage:
+    message = pb.RaftMessage(term=1)
+    entries = message.append_entries
+    entries.previous_index, entries.previous_term = index - 1, 0 if index <= 4 else 1
+    entries.commit_index = commit
+    for position, command in enumerate(commands):
+        entries.entries.add(index=index + position, term=1, command=command)
+    return message
+
+
+def test_a_follower_writes_before_it_applies() -> None:
+    """The leader waits for the write, and nobody for a follower to apply."""
+    engine, machine = follower()
+    first = engine.journal.last_index + 1
+    engine.receive(A, append(first, BATCH, commit=first))
+    step = engine.begin_step()
+    assert step.pending is not None
+    assert machine.commands == []
+    step.write()
+    answers = [m for _, m in engine.end_step() if m.WhichOneof("kind") == "append_result"]
+    assert answers
+    assert engine.hurries
+    engine.begin_step().write()
+    assert machine.commands == ["one", "two"]
+
+
+@pytest.mark.parametrize("command", MALFORMED)
+def test_h11_a_malformed_entry_is_refused_before_the_log_takes_it(command: bytes) -> None:
+    engine, _ = follower()
+    last = engine.journal.last_index
+    message = append(last + 1, BATCH, command, commit=last)
+    assert decode_message(message) is None
+    engine.receive(A, message)
+    assert engine.journal.last_index == last
+    for right in (BATCH, NO_OP, MEMBERSHIP + b"add c.1"):
+        assert decode_message(append(last + 1, right, commit=last)) is not None
+
+
+def test_h11_a_malformed_entry_in_the_log_is_skipped_by_every_replica() -> None:
+    engine, machine = follower()
+    # As an older version, or a faulty master, might have left it.
+    engine._apply_entry(7, BATCH[1:-1])
+    engine._apply_entry(8, BATCH[1:])
+    assert machine.commands == ["one", "two"]
+
+
+def test_who_gives_up_tells_nobody_of_success() -> None:
+    """What was done may depend on a write that has not ended."""
+    outcomes: dict[str, object] = {}
+
+    def proposal(name: str) -> Proposal:
+        return Proposal(name.encode(), lambda outcome: outcomes.setdefault(name, outcome))
+
+    proposals = Proposals(A, waiting_max=10, batch_bytes_max=1000)
+    proposals.put(proposal("done"))
+    entry = proposals.next_entry(1)
+    assert entry is not None
+    proposals.take_results(entry, ["result"])
+    proposals.put(proposal("under way"))
+    proposals.next_entry(1)
+    proposals.put(proposal("waiting"))
+    proposals.give_up()
+    for each, outcome in proposals.take_done():
+        each.on_done(outcome)
+    reasons = {n: e.reason for n, e in outcomes.items() if isinstance(e, ClusterError)}
+    assert reasons == {
+        "done": Reason.UNKNOWN_OUTCOME,
+        "under way": Reason.UNKNOWN_OUTCOME,
+        "waiting": Reason.NO_LEADER,
+    }
