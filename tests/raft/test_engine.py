@@ -1,6 +1,7 @@
 """The engine's steps, driven by hand."""
 
 import random
+from functools import partial
 
 import pytest
 
@@ -93,7 +94,7 @@ def test_who_gives_up_tells_nobody_of_success() -> None:
     outcomes: dict[str, object] = {}
 
     def proposal(name: str) -> Proposal:
-        return Proposal(name.encode(), lambda outcome: outcomes.setdefault(name, outcome))
+        return Proposal(name.encode(), partial(outcomes.__setitem__, name))
 
     proposals = Proposals(A, waiting_max=10, batch_bytes_max=1000)
     proposals.put(proposal("done"))
