@@ -11,10 +11,15 @@ from typing import Final
 
 RAW: Final = 0x55
 DAG_PB: Final = 0x70
+DAG_CBOR: Final = 0x71
 LIBP2P_KEY: Final = 0x72
 SHA2_256: Final = 0x12
 IDENTITY: Final = 0x00
 
+STORED_CODECS: Final = frozenset({RAW, DAG_PB})
+"""Codecs of the blocks that this project stores and serves."""
+TOKEN_CODECS: Final = frozenset({DAG_CBOR})
+"""Codec of UCAN tokens."""
 CID_TEXT_CHARS_MAX: Final = 128
 """Longest CID text that is parsed at all; a base32 SHA-256 CIDv1 has 59 characters."""
 
@@ -93,10 +98,10 @@ def encode_base36(data: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Cid:
-    """A content identifier with a SHA-256 multihash, as this project stores and serves them."""
+    """A content identifier with a SHA-256 multihash, as this project knows them."""
 
     codec: int
-    """`RAW` or `DAG_PB`."""
+    """`RAW` or `DAG_PB` of content, `DAG_CBOR` of a UCAN token."""
     digest: bytes
     """32 bytes."""
 
@@ -119,19 +124,18 @@ def cid_of(codec: int, block: bytes) -> Cid:
     return Cid(codec, hashlib.sha256(block).digest())
 
 
-def parse_cid(text: str) -> Cid:
+def parse_cid(text: str, *, codecs: frozenset[int] = STORED_CODECS) -> Cid:
     """Parse a CIDv1 in base32 or base58btc, or a CIDv0 (`Qm…`).
 
     Raises:
-        ValueError: Not such a CID, or of a codec or hash that this project does not store;
-            the message says which.
+        ValueError: Not such a CID, or of a codec or hash that is not taken; the message says which.
     """
     if not text or len(text) > CID_TEXT_CHARS_MAX or not text.isascii():
         raise ValueError(f"a CID has 1 to {CID_TEXT_CHARS_MAX} ASCII characters")
     if len(text) == 46 and text.startswith("Qm"):
-        return _parse_binary(b"\x01\x70" + decode_base58(text))
+        return _parse_binary(b"\x01\x70" + decode_base58(text), codecs)
     if text[0] == "z":
-        return _parse_binary(decode_base58(text[1:]))
+        return _parse_binary(decode_base58(text[1:]), codecs)
     if text[0] not in "bB":
         raise ValueError("a CID begins with 'b' (base32), 'z' (base58btc) or 'Qm' (version 0)")
     body = text[1:].upper()
@@ -139,31 +143,32 @@ def parse_cid(text: str) -> Cid:
         binary = base64.b32decode(body + "=" * (-len(body) % 8))
     except binascii.Error as error:
         raise ValueError("not base32") from error
-    return _parse_binary(binary)
+    return _parse_binary(binary, codecs)
 
 
-def parse_cid_binary(binary: bytes) -> Cid:
-    """Parse a CID as dag-pb links hold it: CIDv1 in binary, or a bare SHA-256 multihash (CIDv0).
+def parse_cid_binary(binary: bytes, *, codecs: frozenset[int] = STORED_CODECS) -> Cid:
+    """Parse a CID as links hold it: CIDv1 in binary, or a bare SHA-256 multihash (CIDv0).
 
     Raises:
-        ValueError: Not such a CID, or of a codec or hash that this project does not store.
+        ValueError: Not such a CID, or of a codec or hash that is not taken.
     """
-    if len(binary) == 34 and binary[:2] == b"\x12\x20":
+    if len(binary) == 34 and binary[:2] == b"\x12\x20" and DAG_PB in codecs:
         return Cid(DAG_PB, binary[2:])
-    return _parse_binary(binary)
+    return _parse_binary(binary, codecs)
 
 
-def _parse_binary(binary: bytes) -> Cid:
+def _parse_binary(binary: bytes, codecs: frozenset[int]) -> Cid:
     version, offset = decode_varint(binary)
     if version != 1:
         raise ValueError(f"CID version {version} is not known")
     codec, offset = decode_varint(binary, offset)
-    if codec not in (RAW, DAG_PB):
-        raise ValueError(f"codec 0x{codec:x} is not stored here; raw (0x55) and dag-pb (0x70) are")
+    if codec not in codecs:
+        taken = " and ".join(f"0x{known:x}" for known in sorted(codecs))
+        raise ValueError(f"codec 0x{codec:x} is not taken here; {taken} is")
     algorithm, offset = decode_varint(binary, offset)
     length, offset = decode_varint(binary, offset)
     if (algorithm, length) != (SHA2_256, 32):
-        raise ValueError("only CIDs with a 32-byte SHA-256 hash are stored here")
+        raise ValueError("only CIDs with a 32-byte SHA-256 hash are taken here")
     digest = binary[offset:]
     if len(digest) != length:
         raise ValueError(f"the hash has {len(digest)} bytes, not {length}")

@@ -1,0 +1,187 @@
+"""UCAN envelopes: bytes to verified tokens.
+
+An envelope is `[signature, {"h": varsig header, "ucan/dlg@1.0.0": payload}]` in DAG-CBOR; what is
+signed are the bytes of that map. Only Ed25519 verifies.
+
+Source: ucan-wg/spec "Envelope"; ucan-wg/varsig v1; RFC 8032.
+"""
+
+import hashlib
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from ipfs_cluster_node.codec.ucan_payload import delegation_of, invocation_of
+from ipfs_cluster_node.core.dag_cbor import DagCborError, Value, decode
+from ipfs_cluster_node.core.ids import CONVERSIONS_MAX, Did, public_key_from_did
+from ipfs_cluster_node.core.multiformats import DAG_CBOR, Cid
+from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError, malformed
+from ipfs_cluster_node.core.ucan.profiles import Profile
+from ipfs_cluster_node.core.ucan.tokens import Delegation, Invocation
+
+VERSION: Final = "1.0.0"
+VERSION_RC1: Final = "1.0.0-rc.1"
+"""What libraries emitted until 2026; the form is the same."""
+DELEGATION_TAGS: Final = {f"ucan/dlg@{version}" for version in (VERSION, VERSION_RC1)}
+INVOCATION_TAGS: Final = {f"ucan/inv@{version}" for version in (VERSION, VERSION_RC1)}
+
+ED25519_HEADER: Final = bytes.fromhex("3401ed01ed011371")
+"""Varsig version 1: EdDSA over edwards25519 with SHA-512, the payload in DAG-CBOR."""
+SIGNATURE_BYTES: Final = 64
+REMEMBERED_MAX: Final = 4096
+"""Verified delegations that are kept: at most 4 KiB each as bytes, in use some 2 KiB."""
+
+_SIGNED_OFFSET: Final = 1 + 2 + SIGNATURE_BYTES
+"""Behind the head of the list, the head of the signature and the signature."""
+_P: Final = (1 << 255) - 19
+_SMALL_ORDER_Y: Final = frozenset(
+    {
+        0,
+        1,
+        _P - 1,
+        int("05fc536d880238b13933c6d305acdfd5f098eff289f4c345b027b2c28f95e826", 16),
+        int("7a03ac9277fdc74ec6cc392cfa53202a0f67100d760b3cba4fd84d3d706a17c7", 16),
+    }
+)
+"""The y of the points whose order divides 8: for such a key anyone can make signatures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A token as it came: its form is checked, its signature is not."""
+
+    cid: Cid
+    tag: str
+    payload: dict[str, Value]
+    header: bytes
+    signature: bytes
+    signed: bytes
+    """The bytes that the signature is of."""
+
+
+def cid_of_token(token: bytes) -> Cid:
+    """The CID of a token, over its bytes as they came."""
+    return Cid(DAG_CBOR, hashlib.sha256(token).digest())
+
+
+def open_envelope(token: bytes, *, profile: Profile) -> Envelope:
+    """Take an envelope apart.
+
+    Raises:
+        UcanError: TooLarge or Malformed.
+    """
+    if len(token) > profile.token_bytes_max:
+        raise UcanError(Refusal.TOO_LARGE, f"a token has at most {profile.token_bytes_max} bytes")
+    try:
+        value = decode(token, bytes_max=profile.token_bytes_max, depth_max=profile.depth_max)
+    except DagCborError as error:
+        raise malformed(f"not canonical DAG-CBOR: {error}") from None
+    match value:
+        case [bytes(signature), {"h": bytes(header), **rest}] if len(rest) == 1:
+            [(tag, payload)] = rest.items()
+        case _:
+            raise malformed("not an envelope of a signature, a header and one payload")
+    if tag not in DELEGATION_TAGS | INVOCATION_TAGS or not isinstance(payload, dict):
+        raise malformed("the payload is of no known kind")
+    cid = cid_of_token(token)
+    if len(signature) != SIGNATURE_BYTES:
+        detail = f"a signature has {SIGNATURE_BYTES} bytes"
+        raise UcanError(Refusal.INVALID_SIGNATURE, detail, cid=cid)
+    return Envelope(cid, tag, payload, header, signature, token[_SIGNED_OFFSET:])
+
+
+def check_signature(envelope: Envelope, issuer: Did) -> None:
+    """Check that `issuer` signed the envelope.
+
+    Raises:
+        UcanError: InvalidSignature: no Ed25519 `did:key` or one of small order, a header that its
+            key does not imply, or another signature.
+    """
+    if envelope.header != ED25519_HEADER:
+        detail = "the signature header is not that of the issuer's key"
+        raise UcanError(Refusal.INVALID_SIGNATURE, detail, cid=envelope.cid)
+    if not verify_ed25519(issuer, envelope.signature, envelope.signed):
+        detail = "the issuer did not sign this"
+        raise UcanError(Refusal.INVALID_SIGNATURE, detail, cid=envelope.cid)
+
+
+def verify_ed25519(did: Did, signature: bytes, message: bytes) -> bool:
+    """Whether `signature` is `did`'s of `message`; never of a key that anyone can sign for."""
+    try:
+        _public_key(did).verify(signature, message)
+    except (ValueError, InvalidSignature):
+        return False
+    return True
+
+
+@lru_cache(maxsize=CONVERSIONS_MAX)
+def _public_key(did: Did) -> Ed25519PublicKey:
+    binary = public_key_from_did(did)
+    y = int.from_bytes(binary, "little") & ((1 << 255) - 1)
+    if y >= _P or y in _SMALL_ORDER_Y:
+        raise ValueError("a key of small order, or not in its one encoding")
+    return Ed25519PublicKey.from_public_bytes(binary)
+
+
+class TokenReader:
+    """Reads and verifies tokens; remembers the delegations that verified, by their CID."""
+
+    def __init__(self, profile: Profile, *, remembered_max: int = REMEMBERED_MAX) -> None:
+        """Read as `profile` says."""
+        self.profile = profile
+        self._remembered_max = remembered_max
+        self._remembered: OrderedDict[Cid, Delegation] = OrderedDict()
+
+    def __len__(self) -> int:
+        """How many delegations are remembered."""
+        return len(self._remembered)
+
+    def remembered(self, cid: Cid) -> Delegation | None:
+        """The delegation of this CID, if it verified of late."""
+        delegation = self._remembered.get(cid)
+        if delegation is not None:
+            self._remembered.move_to_end(cid)
+        return delegation
+
+    def delegation(self, envelope: Envelope) -> Delegation:
+        """Read a delegation and verify it.
+
+        Raises:
+            UcanError: Malformed, TooLarge or InvalidSignature, with the token's CID.
+        """
+        known = self.remembered(envelope.cid)
+        if known is not None:
+            return known
+        try:
+            if envelope.tag not in DELEGATION_TAGS:
+                raise malformed("an invocation where a delegation belongs")
+            delegation = delegation_of(envelope.payload, envelope.cid, self.profile)
+        except UcanError as error:
+            raise error.at(None, envelope.cid) from None
+        check_signature(envelope, delegation.issuer)
+        self._remember(delegation)
+        return delegation
+
+    def invocation(self, envelope: Envelope) -> Invocation:
+        """Read an invocation and verify it.
+
+        Raises:
+            UcanError: Malformed, TooLarge or InvalidSignature, with the token's CID.
+        """
+        try:
+            if envelope.tag not in INVOCATION_TAGS:
+                raise malformed("a delegation where an invocation belongs")
+            invocation = invocation_of(envelope.payload, envelope.cid, self.profile)
+        except UcanError as error:
+            raise error.at(None, envelope.cid) from None
+        check_signature(envelope, invocation.issuer)
+        return invocation
+
+    def _remember(self, delegation: Delegation) -> None:
+        self._remembered[delegation.cid] = delegation
+        if len(self._remembered) > self._remembered_max:
+            self._remembered.popitem(last=False)

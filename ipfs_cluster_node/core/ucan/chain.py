@@ -1,0 +1,234 @@
+"""Whether a chain of delegations lets a caller do what it asks, and if not, which link says no.
+
+Source: ucan-wg/spec, "Validation", and ucan-wg/invocation, "Proof Chains"; the order of the checks
+gives the names that ucan-wg's fixtures want.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ipfs_cluster_node.core.dag_cbor import Value
+from ipfs_cluster_node.core.ids import Did
+from ipfs_cluster_node.core.ucan.commands import TOP, Command, covers
+from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError
+from ipfs_cluster_node.core.ucan.policies import Evaluation, equal
+from ipfs_cluster_node.core.ucan.profiles import Profile
+from ipfs_cluster_node.core.ucan.revocations import Revocations, revoked_link
+from ipfs_cluster_node.core.ucan.tokens import Delegation, Invocation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """What is asked: `issuer` wants `command` done on `subject` with `args`.
+
+    Said by a signed invocation (mode A), or by the server of a caller that TLS names (mode B).
+    """
+
+    issuer: Did
+    subject: Did
+    command: Command
+    args: dict[str, Value]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """A claim that held, and the chain it held by; `check_chain` judges both again at any time."""
+
+    claim: Claim
+    chain: tuple[Delegation, ...]
+    """Root first; empty where the subject itself asks."""
+
+    @property
+    def holder(self) -> Did:
+        """Who got the root delegation, the one to count quotas for: passing it on multiplies none.
+
+        The subject where nothing was delegated.
+        """
+        return self.chain[0].audience if self.chain else self.claim.subject
+
+    @property
+    def expires_s(self) -> int | None:
+        """When the first link expires, in seconds since 1970; None if none ever does."""
+        return min((d.expires_s for d in self.chain if d.expires_s is not None), default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Circumstances:
+    """What a chain is judged by, beside itself."""
+
+    profile: Profile
+    now_s: int
+    """Seconds since 1970."""
+    authority: Did | None = None
+    """The cluster's DID; None only where the profile requires none."""
+    revocations: Revocations
+
+    def __post_init__(self) -> None:
+        """Refuse to judge without the authority that the profile requires."""
+        if self.profile.authority_required and self.authority is None:
+            raise ValueError("this profile needs the cluster's DID")
+
+
+def check_invocation(invocation: Invocation, circumstances: Circumstances) -> None:
+    """Check what an invocation says of itself; its chain comes after.
+
+    Raises:
+        UcanError: InvalidAudience, InvalidSubject, InvalidClaim, Expired or TooEarly.
+    """
+    authority, now_s = circumstances.authority, circumstances.now_s
+    if authority is not None and invocation.executor != authority:
+        raise _of(invocation, Refusal.INVALID_AUDIENCE, "the invocation is for another executor")
+    if authority is not None and invocation.subject != authority:
+        raise _of(invocation, Refusal.INVALID_SUBJECT, "the invocation is about another subject")
+    lifetime = circumstances.profile.invocation_lifetime_s_max
+    if lifetime is not None and invocation.expires_s is None:
+        raise _of(invocation, Refusal.INVALID_CLAIM, "the invocation has no expiry")
+    _check_times(invocation, circumstances, link=None)
+    expires_s = invocation.expires_s
+    if lifetime is not None and expires_s is not None and expires_s > now_s + lifetime:
+        detail = f"the invocation expires over {lifetime} s from now"
+        raise _of(invocation, Refusal.INVALID_CLAIM, detail)
+
+
+def check_asked(invocation: Invocation, command: Command, args: Mapping[str, Value]) -> None:
+    """Check that what was signed is what the request asks.
+
+    Args:
+        invocation: As signed.
+        command: The one that the server assigns to the method.
+        args: As the server derives them from the request.
+
+    Raises:
+        UcanError: InvalidCommand or InvalidClaim.
+    """
+    if invocation.command != command:
+        raise _of(invocation, Refusal.INVALID_COMMAND, "the invocation is of another command")
+    if not equal(invocation.args, dict(args)):
+        detail = "the arguments that were signed are not those of the request"
+        raise _of(invocation, Refusal.INVALID_CLAIM, detail)
+
+
+def check_chain(
+    claim: Claim,
+    chain: Sequence[Delegation],
+    circumstances: Circumstances,
+    evaluation: Evaluation | None = None,
+) -> Grant:
+    """Decide whether `chain` lets the claim's issuer do what it asks.
+
+    Args:
+        claim: What is asked.
+        chain: Verified delegations, the root first, as the `prf` of an invocation orders them.
+        circumstances: The profile, the time and what is revoked.
+        evaluation: Where several chains share their steps; else as the profile allows.
+
+    Raises:
+        UcanError: The first thing that does not hold: ChainTooLong, InvalidClaim, InvalidSubject,
+            InvalidAudience, InvalidCommand, Expired, TooEarly, Revoked, MatchError, or TooLarge
+            where the policies take too long. `link` and `cid` name the delegation.
+    """
+    check_length(len(chain), circumstances.profile)
+    if circumstances.authority is not None and claim.subject != circumstances.authority:
+        raise UcanError(Refusal.INVALID_SUBJECT, "the claim is about another subject")
+    if not chain and claim.issuer != claim.subject:
+        raise UcanError(Refusal.INVALID_CLAIM, "no proof, and the caller is not the subject")
+    _check_links(claim, chain, circumstances)
+    revoked = revoked_link(chain, circumstances.revocations, circumstances.authority)
+    if revoked is not None:
+        raise _at(revoked, chain[revoked], Refusal.REVOKED, "the delegation is revoked")
+    if evaluation is None:
+        evaluation = Evaluation(steps_max=circumstances.profile.evaluation_steps_max)
+    check_policies(chain, claim.args, evaluation)
+    return Grant(claim=claim, chain=tuple(chain))
+
+
+def check_length(links: int, profile: Profile) -> None:
+    """Refuse a chain of too many links.
+
+    Raises:
+        UcanError: ChainTooLong.
+    """
+    if links > profile.chain_links_max:
+        detail = f"a chain has at most {profile.chain_links_max} links"
+        raise UcanError(Refusal.CHAIN_TOO_LONG, detail)
+
+
+def check_policies(
+    chain: Sequence[Delegation], args: Mapping[str, Value], evaluation: Evaluation
+) -> None:
+    """Check every policy of `chain` on `args`: a list's items are filtered so, one by one.
+
+    Args:
+        chain: Root first.
+        args: Every argument of the command, present in every call.
+        evaluation: The steps that are left for the whole chain.
+
+    Raises:
+        UcanError: MatchError, or TooLarge where the policies take too long.
+    """
+    value = dict(args)
+    for link, delegation in enumerate(chain):
+        try:
+            failing = evaluation.failing(delegation.policy, value)
+        except UcanError as error:
+            raise error.at(link, delegation.cid) from None
+        if failing is not None:
+            detail = f"statement {failing} of the policy does not hold"
+            raise _at(link, delegation, Refusal.MATCH_ERROR, detail)
+
+
+def _check_links(claim: Claim, chain: Sequence[Delegation], circumstances: Circumstances) -> None:
+    holder, command = claim.subject, TOP
+    for link, delegation in enumerate(chain):
+        _check_subject(link, delegation, claim.subject, circumstances.profile)
+        if delegation.issuer != holder:
+            detail = "issued by one who got nothing from the link before"
+            raise _at(link, delegation, Refusal.INVALID_AUDIENCE, detail)
+        if not covers(command, delegation.command):
+            detail = "the command is not below that of the link before"
+            raise _at(link, delegation, Refusal.INVALID_COMMAND, detail)
+        if circumstances.profile.delegation_expiry_required and delegation.expires_s is None:
+            detail = "the delegation has no expiry"
+            raise _at(link, delegation, Refusal.INVALID_CLAIM, detail)
+        _check_times(delegation, circumstances, link=link)
+        holder, command = delegation.audience, delegation.command
+    if not chain:
+        return
+    last = len(chain) - 1
+    if claim.issuer != holder:
+        detail = "the last delegation is for someone else"
+        raise _at(last, chain[last], Refusal.INVALID_AUDIENCE, detail)
+    if not covers(command, claim.command):
+        detail = "the last delegation does not cover the command"
+        raise _at(last, chain[last], Refusal.INVALID_COMMAND, detail)
+
+
+def _check_subject(link: int, delegation: Delegation, subject: Did, profile: Profile) -> None:
+    if delegation.subject is None:
+        if link == 0:
+            detail = "the root delegation has no subject"
+            raise _at(link, delegation, Refusal.INVALID_CLAIM, detail)
+        if not profile.powerline_allowed:
+            detail = "a delegation without a subject is not taken here"
+            raise _at(link, delegation, Refusal.INVALID_CLAIM, detail)
+    elif delegation.subject != subject:
+        detail = "the delegation is about another subject"
+        raise _at(link, delegation, Refusal.INVALID_SUBJECT, detail)
+
+
+def _check_times(
+    token: Delegation | Invocation, circumstances: Circumstances, *, link: int | None
+) -> None:
+    skew_s, now_s = circumstances.profile.skew_s, circumstances.now_s
+    if token.expires_s is not None and now_s >= token.expires_s + skew_s:
+        raise UcanError(Refusal.EXPIRED, "the token has expired", link=link, cid=token.cid)
+    if token.not_before_s is not None and now_s + skew_s < token.not_before_s:
+        raise UcanError(Refusal.TOO_EARLY, "the token is not valid yet", link=link, cid=token.cid)
+
+
+def _at(link: int, delegation: Delegation, name: Refusal, detail: str) -> UcanError:
+    return UcanError(name, detail, link=link, cid=delegation.cid)
+
+
+def _of(invocation: Invocation, name: Refusal, detail: str) -> UcanError:
+    return UcanError(name, detail, cid=invocation.cid)

@@ -1,0 +1,103 @@
+"""Principals and chains for tests of UCAN."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from ipfs_cluster_node.codec.ucan import cid_of_token
+from ipfs_cluster_node.codec.ucan_container import write_container
+from ipfs_cluster_node.codec.ucan_mint import sign_delegation, sign_invocation
+from ipfs_cluster_node.codec.ucan_validator import Validator
+from ipfs_cluster_node.core.ids import Did, did_from_public_key
+from ipfs_cluster_node.core.multiformats import Cid
+from ipfs_cluster_node.core.ucan.chain import Grant
+from ipfs_cluster_node.core.ucan.commands import Command
+from ipfs_cluster_node.core.ucan.profiles import PRODUCT, Profile
+
+NOW: Final = 1_790_000_000
+BOOT: Final = NOW - 86_400
+NO_REVOCATIONS: Final[dict[Cid, frozenset[Did]]] = {}
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Somebody with a key."""
+
+    key: Ed25519PrivateKey
+
+    @property
+    def did(self) -> Did:
+        return did_from_public_key(self.key.public_key().public_bytes_raw())
+
+    def delegates(self, audience: "Actor", command: str = "/task", **fields: Any) -> bytes:
+        """Sign a delegation that the product takes, but for what `fields` say."""
+        default: dict[str, Any] = {"subject": CLUSTER.did, "expires_s": NOW + 3600}
+        return sign_delegation(
+            self.key, audience=audience.did, command=command, **(default | fields)
+        )
+
+    def invokes(self, *proofs: bytes, **fields: Any) -> bytes:
+        """Sign an invocation that the product takes, but for what `fields` say."""
+        default: dict[str, Any] = {
+            "subject": CLUSTER.did,
+            "command": "/task/submit",
+            "args": ARGS,
+            "proofs": [cid_of_token(proof) for proof in proofs],
+            "expires_s": NOW + 60,
+            "issued_s": NOW,
+        }
+        return sign_invocation(self.key, **(default | fields))
+
+
+def actor(number: int) -> Actor:
+    return Actor(Ed25519PrivateKey.from_private_bytes(number.to_bytes(32, "big")))
+
+
+CLUSTER: Final = actor(1)
+ALICE: Final = actor(2)
+BOB: Final = actor(3)
+CAROL: Final = actor(4)
+MALLORY: Final = actor(5)
+ARGS: Final[dict[str, Any]] = {"namespace": "team-a", "priority": 3, "task_type": "render"}
+
+
+def validator(profile: Profile = PRODUCT, authority: Actor | None = CLUSTER) -> Validator:
+    did = None if authority is None else authority.did
+    return Validator(authority=did, started_s=BOOT, profile=profile)
+
+
+def signed_call(
+    invocation: bytes, *proofs: bytes, by: Validator | None = None, **fields: Any
+) -> Grant:
+    """Present an invocation and its proofs to a fresh validator."""
+    default: dict[str, Any] = {
+        "command": Command("/task/submit"),
+        "args": ARGS,
+        "now_s": NOW,
+        "revocations": NO_REVOCATIONS,
+    }
+    container = write_container([invocation, *proofs])
+    return (by or validator()).signed_call(container, **(default | fields))
+
+
+def peer_call(
+    caller: Actor, *delegations: bytes, by: Validator | None = None, **fields: Any
+) -> Grant:
+    """Present delegations as a caller whom TLS named, to a fresh validator."""
+    default: dict[str, Any] = {
+        "command": Command("/task/submit"),
+        "args": ARGS,
+        "now_s": NOW,
+        "revocations": NO_REVOCATIONS,
+    }
+    container = write_container(delegations)
+    return (by or validator()).peer_call(container, caller=caller.did, **(default | fields))
+
+
+def chain_of(length: int) -> tuple[list[bytes], Actor]:
+    """Delegations from the cluster through `length` links, root first, and who ends up with them."""
+    actors = [CLUSTER, *(actor(100 + number) for number in range(length))]
+    links = [giver.delegates(taker) for giver, taker in pairwise(actors)]
+    return links, actors[-1]
