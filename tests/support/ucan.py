@@ -6,15 +6,16 @@ from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from ipfs_cluster_node.codec.ucan import cid_of_token
+from ipfs_cluster_node.codec.ucan import ED25519_HEADER, cid_of_token, open_envelope
 from ipfs_cluster_node.codec.ucan_container import write_container
 from ipfs_cluster_node.codec.ucan_mint import sign_delegation, sign_invocation
 from ipfs_cluster_node.codec.ucan_validator import Validator
+from ipfs_cluster_node.core.dag_cbor import Value, encode
 from ipfs_cluster_node.core.ids import Did, did_from_public_key
 from ipfs_cluster_node.core.multiformats import Cid
 from ipfs_cluster_node.core.ucan.chain import Grant
 from ipfs_cluster_node.core.ucan.commands import Command
-from ipfs_cluster_node.core.ucan.profiles import PRODUCT, Profile
+from ipfs_cluster_node.core.ucan.profiles import PRODUCT, SPECIFICATION, Profile
 
 NOW: Final = 1_790_000_000
 BOOT: Final = NOW - 86_400
@@ -94,6 +95,25 @@ def peer_call(
     }
     container = write_container(delegations)
     return (by or validator()).peer_call(container, caller=caller.did, **(default | fields))
+
+
+def payload_of(token: bytes) -> dict[str, Any]:
+    """The payload of a token, to be changed and forged anew."""
+    return open_envelope(token, profile=SPECIFICATION).payload
+
+
+def forge(
+    key: Ed25519PrivateKey,
+    payload: Value,
+    *,
+    tag: str = "ucan/dlg@1.0.0",
+    header: bytes = ED25519_HEADER,
+    signature: bytes | None = None,
+    more: dict[str, Value] | None = None,
+) -> bytes:
+    """Sign whatever it is, well formed or not; or put another signature to it."""
+    content: dict[str, Value] = {"h": header, tag: payload, **(more or {})}
+    return encode([key.sign(encode(content)) if signature is None else signature, content])
 
 
 def chain_of(length: int) -> tuple[list[bytes], Actor]:

@@ -14,7 +14,7 @@ from ipfs_cluster_node.core.ucan.policies import Evaluation
 from ipfs_cluster_node.core.ucan.tokens import Delegation
 
 ARRANGEMENTS_MAX: Final = 64
-"""Most chains that are tried for one call; delegations that go round would give thousands."""
+"""Most chains that are tried for one call; several delegations a link would give thousands."""
 
 
 def check_any_chain(
@@ -57,20 +57,23 @@ def _remoteness(failure: tuple[bool, UcanError]) -> tuple[bool, bool]:
 def _chains(
     claim: Claim, delegations: Sequence[Delegation], links_max: int
 ) -> Iterator[tuple[Delegation, ...]]:
-    """Chains that end at the issuer, root first: to the subject, or to where they break off."""
+    """Chains that end at the issuer, root first: to the subject, or to where they break off.
+
+    None passes through anyone twice: without the detour it would grant as much or more.
+    """
     by_audience: dict[Did, list[Delegation]] = {}
     for delegation in delegations:
         by_audience.setdefault(delegation.audience, []).append(delegation)
-    unfinished: list[tuple[Delegation, ...]] = [
-        (delegation,) for delegation in reversed(by_audience.get(claim.issuer, []))
-    ]
+    unfinished: list[tuple[Delegation, ...]] = [()]
     while unfinished:
         chain = unfinished.pop()
-        before = by_audience.get(chain[0].issuer, [])
-        if chain[0].issuer == claim.subject or len(chain) > links_max:
+        holder = chain[0].issuer if chain else claim.issuer
+        before = by_audience.get(holder, [])
+        if holder == claim.subject or len(chain) > links_max:
             before = []
-        longer = [(d, *chain) for d in before if d not in chain]
+        passed = {holder, *(delegation.audience for delegation in chain)}
+        longer = [(d, *chain) for d in before if d.issuer not in passed]
         if longer:
             unfinished.extend(reversed(longer))
-        else:
+        elif chain:
             yield chain

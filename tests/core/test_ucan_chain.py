@@ -1,0 +1,432 @@
+"""Chains and what is revoked of them: decided over tokens that are read already."""
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any, Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ipfs_cluster_node.core.dag_cbor import Link, Value
+from ipfs_cluster_node.core.ids import Did
+from ipfs_cluster_node.core.multiformats import DAG_CBOR, RAW, Cid, cid_of
+from ipfs_cluster_node.core.ucan.arrange import ARRANGEMENTS_MAX, check_any_chain
+from ipfs_cluster_node.core.ucan.chain import (
+    Circumstances,
+    Claim,
+    Grant,
+    check_chain,
+)
+from ipfs_cluster_node.core.ucan.commands import Command
+from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError
+from ipfs_cluster_node.core.ucan.policies import parse_policy
+from ipfs_cluster_node.core.ucan.profiles import PRODUCT, SPECIFICATION
+from ipfs_cluster_node.core.ucan.revocations import (
+    check_revoker,
+    parse_revocation,
+    revoked_link,
+)
+from ipfs_cluster_node.core.ucan.tokens import Delegation
+
+NOW: Final = 1_790_000_000
+CLUSTER, ALICE, BOB, CAROL, MALLORY = (
+    Did(f"did:key:z6Mk{name}") for name in ("Cluster", "Alice", "Bob", "Carol", "Mallory")
+)
+ARGS: Final[dict[str, Value]] = {"namespace": "team-a", "priority": 3}
+
+
+def link(issuer: Did, audience: Did, command: str = "/task", **fields: Any) -> Delegation:
+    policy = parse_policy(fields.pop("policy", []), profile=PRODUCT)
+    default: dict[str, Any] = {"subject": CLUSTER, "expires_s": NOW + 3600, "nonce": b""}
+    named = repr((issuer, audience, command, policy, fields)).encode()
+    return Delegation(
+        cid=cid_of(DAG_CBOR, named),
+        issuer=issuer,
+        audience=audience,
+        command=Command(command),
+        policy=policy,
+        **(default | fields),
+    )
+
+
+def claim(issuer: Did, command: str = "/task/submit", **fields: Any) -> Claim:
+    default: dict[str, Any] = {"subject": CLUSTER, "args": ARGS}
+    return Claim(issuer=issuer, command=Command(command), **(default | fields))
+
+
+def circumstances(**fields: Any) -> Circumstances:
+    default: dict[str, Any] = {
+        "profile": PRODUCT,
+        "now_s": NOW,
+        "authority": CLUSTER,
+        "revocations": {},
+    }
+    return Circumstances(**(default | fields))
+
+
+def refused(claimed: Claim, *chain: Delegation, **fields: Any) -> tuple[str, int | None]:
+    with pytest.raises(UcanError) as caught:
+        check_chain(claimed, chain, circumstances(**fields))
+    error = caught.value
+    assert error.cid == (None if error.link is None else chain[error.link].cid)
+    return str(error.name), error.link
+
+
+def granted(claimed: Claim, *chain: Delegation, **fields: Any) -> Grant:
+    return check_chain(claimed, chain, circumstances(**fields))
+
+
+TO_ALICE: Final = link(CLUSTER, ALICE)
+TO_BOB: Final = link(ALICE, BOB)
+TO_CAROL: Final = link(BOB, CAROL)
+
+
+def test_a_chain_is_granted_and_tells_of_itself() -> None:
+    short = link(ALICE, BOB, expires_s=NOW + 5)
+    grant = granted(claim(BOB), TO_ALICE, short)
+    assert grant.chain == (TO_ALICE, short)
+    assert grant.claim == claim(BOB)
+    assert grant.holder == ALICE
+    assert grant.expires_s == NOW + 5
+    alone = granted(claim(CLUSTER))
+    assert (alone.holder, alone.expires_s, alone.chain) == (CLUSTER, None, ())
+
+
+def test_an_authority_is_needed_where_the_profile_says_so() -> None:
+    with pytest.raises(ValueError, match="cluster's DID"):
+        circumstances(authority=None)
+    assert circumstances(authority=None, profile=SPECIFICATION)
+
+
+def test_each_thing_that_is_wrong_is_named_and_its_link() -> None:
+    bob = claim(BOB)
+    assert refused(bob) == ("InvalidClaim", None)
+    assert refused(claim(BOB, subject=BOB)) == ("InvalidSubject", None)
+    assert refused(bob, TO_ALICE) == ("InvalidAudience", 0)
+    assert refused(bob, TO_BOB) == ("InvalidAudience", 0)
+    assert refused(bob, TO_BOB, TO_ALICE) == ("InvalidAudience", 0)
+    assert refused(bob, TO_ALICE, link(MALLORY, BOB)) == ("InvalidAudience", 1)
+    assert refused(claim(MALLORY), TO_ALICE, TO_BOB) == ("InvalidAudience", 1)
+    assert refused(bob, TO_ALICE, link(ALICE, BOB, subject=ALICE)) == ("InvalidSubject", 1)
+    assert refused(bob, TO_ALICE, link(ALICE, BOB, "/")) == ("InvalidCommand", 1)
+    assert refused(bob, TO_ALICE, link(ALICE, BOB, "/tasksteal")) == ("InvalidCommand", 1)
+    assert refused(claim(BOB, "/tasksteal"), TO_ALICE, TO_BOB) == ("InvalidCommand", 1)
+    assert refused(claim(BOB, "/"), TO_ALICE, TO_BOB) == ("InvalidCommand", 1)
+    narrow = link(ALICE, BOB, policy=[["<=", ".priority", 3], ["==", ".namespace", "x"]])
+    assert refused(bob, TO_ALICE, narrow) == ("MatchError", 1)
+    first = link(CLUSTER, ALICE, policy=[["==", ".namespace", "x"]])
+    assert refused(bob, first, TO_BOB) == ("MatchError", 0)
+    revocations = {TO_BOB.cid: frozenset({ALICE})}
+    assert refused(bob, TO_ALICE, TO_BOB, revocations=revocations) == ("Revoked", 1)
+
+
+def test_powerlines_are_for_the_specification_only_and_never_the_root() -> None:
+    open_link = link(ALICE, BOB, subject=None)
+    specified = {"profile": SPECIFICATION}
+    assert granted(claim(BOB), TO_ALICE, open_link, **specified)
+    assert refused(claim(BOB), TO_ALICE, open_link) == ("InvalidClaim", 1)
+    root = link(CLUSTER, ALICE, subject=None)
+    assert refused(claim(ALICE), root, **specified) == ("InvalidClaim", 0)
+
+
+def test_times_have_a_skew_of_a_minute_to_the_second() -> None:
+    ends = link(CLUSTER, ALICE, expires_s=NOW)
+    assert granted(claim(ALICE), ends, now_s=NOW + 59)
+    assert refused(claim(ALICE), ends, now_s=NOW + 60) == ("Expired", 0)
+    begins = link(CLUSTER, ALICE, not_before_s=NOW)
+    assert granted(claim(ALICE), begins, now_s=NOW - 60)
+    assert refused(claim(ALICE), begins, now_s=NOW - 61) == ("TooEarly", 0)
+    for wrong, name in ((ends, "Expired"), (link(ALICE, BOB, not_before_s=NOW + 99), "TooEarly")):
+        chain = [wrong, TO_BOB] if wrong is ends else [TO_ALICE, wrong]
+        position = chain.index(wrong)
+        assert refused(claim(BOB), *chain, now_s=NOW + (60 if wrong is ends else 0)) == (
+            name,
+            position,
+        )
+
+
+def test_a_delegation_without_end_is_for_the_specification_only() -> None:
+    endless = link(CLUSTER, ALICE, expires_s=None)
+    assert refused(claim(ALICE), endless) == ("InvalidClaim", 0)
+    grant = granted(claim(ALICE), endless, profile=SPECIFICATION)
+    assert grant.expires_s is None
+
+
+def chain_through(length: int) -> tuple[list[Delegation], Did]:
+    people = [CLUSTER, *(Did(f"did:key:z6Mk{number}") for number in range(length))]
+    return [link(giver, taker) for giver, taker in pairwise(people)], people[-1]
+
+
+def test_a_chain_has_eight_links_at_most() -> None:
+    chain, last = chain_through(8)
+    assert granted(claim(last), *chain)
+    for length in (9, 12):
+        chain, last = chain_through(length)
+        assert refused(claim(last), *chain) == ("ChainTooLong", None)
+        assert granted(claim(last), *chain, profile=SPECIFICATION)
+
+
+def test_the_steps_of_all_policies_together_are_bounded() -> None:
+    profile = replace(PRODUCT, evaluation_steps_max=6)
+    three: list[Value] = [["<=", ".priority", 9]] * 3
+    chain = [link(CLUSTER, ALICE, policy=three), link(ALICE, BOB, policy=three)]
+    assert granted(claim(BOB), *chain, profile=profile)
+    profile = replace(PRODUCT, evaluation_steps_max=5)
+    assert refused(claim(BOB), *chain, profile=profile) == ("TooLarge", 1)
+
+
+def test_an_error_says_name_link_token_and_why() -> None:
+    with pytest.raises(UcanError) as caught:
+        granted(claim(MALLORY), TO_ALICE)
+    error = caught.value
+    assert str(error) == (
+        f"InvalidAudience at link 0 ({TO_ALICE.cid}): the last delegation is for someone else"
+    )
+    assert str(UcanError(Refusal.REPLAY, "used already")) == "Replay: used already"
+
+
+# Revocation
+
+
+def test_whoever_issued_a_link_of_the_chain_revokes_in_it_and_no_other() -> None:
+    chain = (TO_ALICE, TO_BOB, TO_CAROL)
+    for revoker, wanted in ((CLUSTER, 1), (ALICE, 1), (BOB, 1), (CAROL, None), (MALLORY, None)):
+        revocations = {TO_BOB.cid: frozenset({revoker})}
+        assert revoked_link(chain, revocations, None) == wanted
+    revocations = {TO_BOB.cid: frozenset({MALLORY, ALICE})}
+    assert revoked_link(chain, revocations, None) == 1
+    other = {link(ALICE, CAROL).cid: frozenset({ALICE})}
+    assert revoked_link(chain, other, CLUSTER) is None
+
+
+def test_the_authority_revokes_anything_in_any_chain() -> None:
+    chain = (link(ALICE, BOB, subject=ALICE),)
+    revocations = {chain[0].cid: frozenset({CLUSTER})}
+    assert revoked_link(chain, revocations, CLUSTER) == 0
+    assert revoked_link(chain, revocations, None) is None
+
+
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_a_revoked_link_anywhere_ends_the_chain(position: int) -> None:
+    chain = (TO_ALICE, TO_BOB, TO_CAROL)
+    revocations = {chain[position].cid: frozenset({CLUSTER})}
+    assert refused(claim(CAROL), *chain, revocations=revocations) == ("Revoked", position)
+
+
+def test_who_may_revoke_what() -> None:
+    path = (TO_ALICE, TO_BOB, TO_CAROL)
+    check_revoker(CLUSTER, cid_of(DAG_CBOR, b"anything"), (), authority=CLUSTER)
+    check_revoker(ALICE, TO_BOB.cid, path, authority=CLUSTER)
+    check_revoker(ALICE, TO_BOB.cid, path[:2], authority=CLUSTER)
+    check_revoker(ALICE, TO_CAROL.cid, path, authority=CLUSTER)
+    check_revoker(BOB, TO_CAROL.cid, path, authority=CLUSTER)
+    powerline = link(ALICE, BOB, subject=None)
+    check_revoker(ALICE, powerline.cid, (TO_ALICE, powerline), authority=CLUSTER)
+
+
+@pytest.mark.parametrize(
+    ("revoker", "revoked", "path"),
+    [
+        (ALICE, TO_ALICE, (TO_ALICE,)),
+        (BOB, TO_BOB, (TO_ALICE, TO_BOB, TO_CAROL)),
+        (MALLORY, TO_BOB, (TO_ALICE, TO_BOB)),
+        (ALICE, TO_BOB, ()),
+        (ALICE, TO_BOB, (TO_ALICE,)),
+        (ALICE, TO_BOB, (TO_BOB,)),
+        (ALICE, TO_BOB, (TO_BOB, TO_ALICE)),
+        (MALLORY, TO_BOB, (TO_ALICE, link(MALLORY, ALICE), TO_BOB)),
+        (MALLORY, link(MALLORY, BOB), (link(MALLORY, BOB),)),
+        (ALICE, link(ALICE, BOB, subject=ALICE), (TO_ALICE, link(ALICE, BOB, subject=ALICE))),
+    ],
+)
+def test_who_may_not_revoke_what(revoker: Did, revoked: Delegation, path: Any) -> None:
+    with pytest.raises(UcanError, match="InvalidClaim"):
+        check_revoker(revoker, revoked.cid, path, authority=CLUSTER)
+
+
+def test_the_arguments_of_a_revocation() -> None:
+    one, two = Link.to(TO_ALICE.cid), Link.to(TO_BOB.cid)
+    assert parse_revocation({"revoke": two}) == (TO_BOB.cid, ())
+    assert parse_revocation({"revoke": two, "path": [one, two]}) == (
+        TO_BOB.cid,
+        (TO_ALICE.cid, TO_BOB.cid),
+    )
+    content = Link.to(cid_of(RAW, b"a file"))
+    wrong: list[dict[str, Value]] = [
+        {},
+        {"path": [one]},
+        {"revoke": str(TO_BOB.cid)},
+        {"revoke": content},
+        {"revoke": two, "path": one},
+        {"revoke": two, "path": [1]},
+        {"revoke": two, "path": [content]},
+        {"revoke": two, "more": 1},
+    ]
+    for args in wrong:
+        with pytest.raises(UcanError, match="Malformed"):
+            parse_revocation(args)
+
+
+# Chains out of a bag
+
+
+def arranged(claimed: Claim, *bag: Delegation, **fields: Any) -> Grant:
+    return check_any_chain(claimed, bag, circumstances(**fields))
+
+
+def unarranged(claimed: Claim, *bag: Delegation, **fields: Any) -> tuple[str, int | None]:
+    with pytest.raises(UcanError) as caught:
+        arranged(claimed, *bag, **fields)
+    return str(caught.value.name), caught.value.link
+
+
+@given(st.permutations([TO_ALICE, TO_BOB, TO_CAROL, link(CLUSTER, MALLORY), link(BOB, MALLORY)]))
+def test_order_does_not_matter_nor_does_what_does_not_belong(bag: list[Delegation]) -> None:
+    assert arranged(claim(CAROL), *bag).chain == (TO_ALICE, TO_BOB, TO_CAROL)
+
+
+def test_the_chain_that_holds_is_found_among_several() -> None:
+    state, late = link(CLUSTER, ALICE, "/state"), link(CLUSTER, ALICE, expires_s=NOW - 600)
+    strict = link(CLUSTER, ALICE, policy=[["==", ".namespace", "x"]])
+    bag = (state, late, strict, TO_ALICE)
+    assert arranged(claim(ALICE), *bag).chain == (TO_ALICE,)
+    assert arranged(claim(ALICE, "/state/read"), *bag).chain == (state,)
+    revocations = {TO_ALICE.cid: frozenset({CLUSTER})}
+    assert unarranged(claim(ALICE), *bag, revocations=revocations) == ("Expired", 0)
+    assert unarranged(claim(ALICE), state, strict) == ("MatchError", 0)
+    assert unarranged(claim(ALICE), strict, state) == ("MatchError", 0)
+    assert unarranged(claim(ALICE), state) == ("InvalidCommand", 0)
+
+
+def test_a_bag_without_a_chain_says_what_is_missing() -> None:
+    assert unarranged(claim(ALICE)) == ("InvalidClaim", None)
+    assert unarranged(claim(MALLORY), TO_ALICE, TO_BOB) == ("InvalidAudience", None)
+    assert unarranged(claim(BOB), TO_BOB) == ("InvalidAudience", 0)
+    assert unarranged(claim(BOB), link(ALICE, BOB, subject=ALICE)) == ("InvalidSubject", 0)
+    # One that comes from the cluster tells more than one that does not.
+    elsewhere = link(MALLORY, ALICE)
+    assert unarranged(claim(ALICE, "/state"), elsewhere, TO_ALICE) == ("InvalidCommand", 0)
+    assert unarranged(claim(ALICE, "/state"), TO_ALICE, elsewhere) == ("InvalidCommand", 0)
+
+
+def test_the_authority_needs_no_chain() -> None:
+    assert arranged(claim(CLUSTER), TO_ALICE).chain == ()
+    assert arranged(claim(CLUSTER)).chain == ()
+
+
+def test_what_goes_round_in_a_bag_is_passed_over() -> None:
+    round_trip = [
+        link(person, other, policy=[["==", ".namespace", number]])
+        for number in range(4)
+        for person, other in ((ALICE, BOB), (BOB, ALICE), (ALICE, ALICE), (BOB, CLUSTER))
+    ]
+    assert unarranged(claim(ALICE), *round_trip) == ("InvalidAudience", 0)
+    assert unarranged(claim(ALICE), round_trip[2]) == ("InvalidAudience", None)
+    assert arranged(claim(ALICE), *round_trip, TO_ALICE).chain == (TO_ALICE,)
+
+
+def test_a_bag_of_thousands_of_chains_is_given_up_soon() -> None:
+    people = [CLUSTER, *(Did(f"did:key:z6Mk{number}") for number in range(8))]
+    wrong = [
+        link(giver, taker, policy=[["==", ".namespace", number]])
+        for giver, taker in pairwise(people)
+        for number in range(4)
+    ]
+    tried = 0
+
+    def revoked(cid: Cid, default: object) -> object:
+        nonlocal tried
+        tried += 1
+        return default
+
+    revocations: Any = type("Counting", (dict,), {"get": staticmethod(revoked)})({wrong[0].cid: 1})
+    assert unarranged(claim(people[-1]), *wrong, revocations=revocations) == ("MatchError", 0)
+    assert tried == ARRANGEMENTS_MAX * 8
+
+
+def test_a_bag_may_hold_a_chain_of_eight_links_and_no_more() -> None:
+    chain, last = chain_through(9)
+    assert unarranged(claim(last), *chain) == ("ChainTooLong", None)
+    chain, last = chain_through(8)
+    assert arranged(claim(last), *reversed(chain)).chain == tuple(chain)
+
+
+def test_all_chains_of_a_bag_share_their_steps() -> None:
+    profile = replace(PRODUCT, evaluation_steps_max=3)
+    wrong = [link(CLUSTER, ALICE, policy=[["==", ".namespace", n]]) for n in range(3)]
+    assert arranged(claim(ALICE), *wrong[:2], TO_ALICE, profile=profile)
+    assert unarranged(claim(ALICE), *wrong, *wrong, profile=profile) == ("MatchError", 0)
+    longer = link(CLUSTER, ALICE, policy=[["==", ".namespace", "team-a"]])
+    assert arranged(claim(ALICE), *wrong[:2], longer, profile=profile)
+    assert unarranged(claim(ALICE), *wrong, longer, profile=profile) == ("MatchError", 0)
+
+
+people = st.sampled_from([CLUSTER, ALICE, BOB, CAROL])
+links = st.builds(
+    link,
+    people,
+    people,
+    st.sampled_from(["/", "/task", "/task/submit", "/state"]),
+    subject=st.sampled_from([CLUSTER, CLUSTER, CLUSTER, ALICE, None]),
+    expires_s=st.sampled_from([NOW + 9, NOW + 99, NOW - 99, None]),
+    policy=st.lists(
+        st.sampled_from([["==", ".namespace", "team-a"], ["<=", ".priority", 2], ["or", []]]),
+        max_size=1,
+    ),
+)
+profiles = st.sampled_from([PRODUCT, SPECIFICATION])
+
+
+def is_granted(claimed: Claim, chain: list[Delegation], **fields: Any) -> bool:
+    try:
+        granted(claimed, *chain, **fields)
+    except UcanError:
+        return False
+    return True
+
+
+@given(st.lists(links, max_size=4), people, profiles)
+def test_a_grant_means_what_it_should(chain: list[Delegation], who: Did, profile: Any) -> None:
+    if not is_granted(claim(who), chain, profile=profile):
+        return
+    holders = [CLUSTER, *(d.audience for d in chain)]
+    assert [d.issuer for d in chain] == holders[:-1]
+    assert holders[-1] == who
+    assert all(d.command in ("/", "/task", "/task/submit") for d in chain)
+    assert all(d.expires_s is None or d.expires_s > NOW - 60 for d in chain)
+    assert all(d.subject in (CLUSTER, None) for d in chain)
+    assert profile is SPECIFICATION or all(d.subject and d.expires_s for d in chain)
+
+
+@given(st.lists(links, max_size=3), links, people, profiles)
+def test_one_more_delegation_grants_nothing_that_its_issuer_had_not(
+    chain: list[Delegation], more: Delegation, who: Did, profile: Any
+) -> None:
+    if is_granted(claim(who), [*chain, more], profile=profile):
+        assert is_granted(claim(more.issuer), chain, profile=profile)
+
+
+@given(st.lists(links, max_size=4), people, profiles)
+def test_a_stricter_profile_and_a_revocation_only_take_away(
+    chain: list[Delegation], who: Did, profile: Any
+) -> None:
+    if not is_granted(claim(who), chain, profile=SPECIFICATION):
+        assert not is_granted(claim(who), chain, profile=PRODUCT)
+    revocations = {d.cid: frozenset({CLUSTER}) for d in chain[:1]}
+    if chain:
+        assert not is_granted(claim(who), chain, profile=profile, revocations=revocations)
+
+
+@given(st.lists(links, max_size=6), people, profiles)
+def test_a_bag_grants_just_what_one_of_its_chains_does(
+    bag: list[Delegation], who: Did, profile: Any
+) -> None:
+    try:
+        grant = arranged(claim(who), *bag, profile=profile)
+    except UcanError:
+        # The specification lets a powerline stand at a detour's end, where it would be the root.
+        assert profile is SPECIFICATION or not is_granted(claim(who), bag, profile=profile)
+        return
+    assert is_granted(claim(who), list(grant.chain), profile=profile)
+    assert all(d in bag for d in grant.chain)
