@@ -28,6 +28,7 @@ VERSION_RC1: Final = "1.0.0-rc.1"
 """What libraries emitted until 2026; the form is the same."""
 DELEGATION_TAGS: Final = {f"ucan/dlg@{version}" for version in (VERSION, VERSION_RC1)}
 INVOCATION_TAGS: Final = {f"ucan/inv@{version}" for version in (VERSION, VERSION_RC1)}
+_TAGS: Final = DELEGATION_TAGS | INVOCATION_TAGS
 
 ED25519_HEADER: Final = bytes.fromhex("3401ed01ed011371")
 """Varsig version 1: EdDSA over edwards25519 with SHA-512, the payload in DAG-CBOR."""
@@ -85,7 +86,7 @@ def open_envelope(token: bytes, *, profile: Profile) -> Envelope:
             [(tag, payload)] = rest.items()
         case _:
             raise malformed("not an envelope of a signature, a header and one payload")
-    if tag not in DELEGATION_TAGS | INVOCATION_TAGS or not isinstance(payload, dict):
+    if tag not in _TAGS or not isinstance(payload, dict):
         raise malformed("the payload is of no known kind")
     cid = cid_of_token(token)
     if len(signature) != SIGNATURE_BYTES:

@@ -26,7 +26,7 @@ _LEVELS: Final = 2
 def write_container(tokens: Iterable[bytes]) -> str:
     """Put tokens into a container; order and repeats of `tokens` do not matter."""
     listed: list[Value] = [*sorted(set(tokens))]
-    return HEADER + base64.urlsafe_b64encode(encode({KEY: listed})).decode("ascii").rstrip("=")
+    return HEADER + _base64url(encode({KEY: listed}))
 
 
 def read_container(text: str, *, profile: Profile) -> list[bytes]:
@@ -61,9 +61,14 @@ def _from_base64url(body: str) -> bytes:
     except binascii.Error:
         raise malformed("the container is not base64url") from None
     # Bits behind the last byte would give one container several texts.
-    if base64.urlsafe_b64encode(decoded).decode("ascii").rstrip("=") != body:
+    rest = len(decoded) % 3
+    if rest and _base64url(decoded[-rest:])[-1] != body[-1]:
         raise malformed("the container is not base64url in its one form")
     return decoded
+
+
+def _base64url(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).decode("ascii").rstrip("=")
 
 
 def _tokens(items: list[Value], profile: Profile) -> list[bytes]:

@@ -28,6 +28,7 @@ _SIMPLE: Final[dict[int, bool | None]] = {0xF4: False, 0xF5: True, 0xF6: None}
 _FLOAT64: Final = 0xFB
 _ARGUMENT_MIN: Final = {24: 24, 25: 1 << 8, 26: 1 << 16, 27: 1 << 32}
 """Least value that needs the 1, 2, 4 or 8 bytes of that kind of head."""
+_HEADS: Final = tuple((first >> 5, first & 0x1F) for first in range(256))
 _INT_MAX: Final = (1 << 64) - 1
 
 
@@ -97,7 +98,7 @@ class _Reader:
         """Read one value with at most `depth` levels of lists and maps."""
         major, argument = self._head()
         if major == _TEXT:
-            return self._text(argument)
+            return _text(self._take(argument))
         if major == _UNSIGNED:
             return argument
         if major == _BYTES:
@@ -117,8 +118,7 @@ class _Reader:
         data, offset = self.data, self.offset
         if offset >= len(data):
             raise DagCborError("cut off")
-        first = data[offset]
-        major, argument = first >> 5, first & 0x1F
+        major, argument = _HEADS[data[offset]]
         if major > _TAG:
             return major, 0
         if argument < 24:
@@ -143,12 +143,6 @@ class _Reader:
             raise DagCborError("cut off")
         self.offset = end
         return self.data[start:end]
-
-    def _text(self, count: int) -> str:
-        try:
-            return self._take(count).decode("utf-8")
-        except UnicodeDecodeError:
-            raise DagCborError("text is not UTF-8") from None
 
     def _simple(self) -> Value:
         first = self.data[self.offset]
@@ -183,24 +177,31 @@ class _Reader:
         if 2 * count > len(self.data) - self.offset:
             raise DagCborError("cut off")
         found: dict[str, Value] = {}
-        previous = (-1, b"")
+        longest, previous = -1, b""
         for _ in range(count):
-            major, argument = self._head()
+            major, length = self._head()
             if major != _TEXT:
                 raise DagCborError("a key is not text")
-            start = self.offset
-            key = self._text(argument)
-            order = (argument, self.data[start : self.offset])
-            if order <= previous:
+            key = self._take(length)
+            if length < longest or (length == longest and key <= previous):
                 raise DagCborError("keys repeat or are not in order")
-            previous = order
-            found[key] = self.value(depth - 1)
+            longest, previous = length, key
+            found[_text(key)] = self.value(depth - 1)
         return found
+
+
+def _text(encoded: bytes) -> str:
+    try:
+        return encoded.decode()
+    except UnicodeDecodeError:
+        raise DagCborError("text is not UTF-8") from None
 
 
 def _check_cid(binary: bytes) -> None:
     if len(binary) == 34 and binary[:2] == b"\x12\x20":
         return
+    if len(binary) == 36 and binary[2:4] == b"\x12\x20" and binary[0] == 1 and binary[1] < 0x80:
+        return  # The usual one, a codec of one byte and SHA-256, without the way below.
     try:
         version, offset = decode_varint(binary)
         _, offset = decode_varint(binary, offset)
