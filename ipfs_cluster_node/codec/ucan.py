@@ -129,7 +129,7 @@ def _public_key(did: Did) -> Ed25519PublicKey:
 
 
 class TokenReader:
-    """Reads and verifies tokens; remembers the delegations that verified, by their CID."""
+    """Reads and verifies tokens; remembers delegations that verified, by their CID."""
 
     def __init__(self, profile: Profile, *, remembered_max: int = REMEMBERED_MAX) -> None:
         """Read as `profile` says."""
@@ -149,7 +149,7 @@ class TokenReader:
         return delegation
 
     def delegation(self, envelope: Envelope) -> Delegation:
-        """Read a delegation and verify it.
+        """Read a delegation and verify it, unless it is remembered.
 
         Raises:
             UcanError: Malformed, TooLarge or InvalidSignature, with the token's CID.
@@ -164,7 +164,6 @@ class TokenReader:
         except UcanError as error:
             raise error.at(None, envelope.cid) from None
         check_signature(envelope, delegation.issuer)
-        self._remember(delegation)
         return delegation
 
     def invocation(self, envelope: Envelope) -> Invocation:
@@ -182,7 +181,9 @@ class TokenReader:
         check_signature(envelope, invocation.issuer)
         return invocation
 
-    def _remember(self, delegation: Delegation) -> None:
+    def remember(self, delegation: Delegation) -> None:
+        """Keep a delegation that this reader verified; the one longest unused makes room."""
         self._remembered[delegation.cid] = delegation
+        self._remembered.move_to_end(delegation.cid)
         if len(self._remembered) > self._remembered_max:
             self._remembered.popitem(last=False)

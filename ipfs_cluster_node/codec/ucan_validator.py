@@ -86,6 +86,9 @@ class Validator:
         check_asked(invocation, command, args)
         grant = check_chain(claim_of(invocation), chain, circumstances)
         self._used.use(invocation, now_s=now_s)
+        # Not before: a stranger's tokens would drive out those that grant something.
+        for delegation in chain:
+            self._reader.remember(delegation)
         return grant
 
     def peer_call(
@@ -140,7 +143,9 @@ class Validator:
         known = self._reader.remembered(cid_of_token(token))
         if known is not None:
             return known
-        return self._reader.delegation(open_envelope(token, profile=self._profile))
+        delegation = self._reader.delegation(open_envelope(token, profile=self._profile))
+        self._reader.remember(delegation)
+        return delegation
 
     def _read_signed(self, tokens: Sequence[bytes]) -> tuple[Invocation, list[Delegation]]:
         invocations: list[Envelope] = []

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, Final
 
 import pytest
@@ -20,6 +21,7 @@ from tests.support.ucan import (
     NO_REVOCATIONS,
     NOW,
     Actor,
+    actor,
     chain_of,
     payload_of,
     peer_call,
@@ -139,6 +141,12 @@ def test_a_command_that_only_begins_alike(granted: str, asked: str) -> None:
     wider = ALICE.delegates(BOB, asked)
     assert refused_signed(BOB, root, wider, command=asked)[0] == "InvalidCommand"
     assert refused_peer(BOB, root, wider, command=command) == ("InvalidCommand", 1)
+
+
+def test_the_top_command_covers_all() -> None:
+    root = CLUSTER.delegates(ALICE, "/")
+    assert signed_call(ALICE.invokes(root), root)
+    assert peer_call(ALICE, root, command=Command("/admin/backup"))
 
 
 def test_what_was_signed_is_not_what_is_asked() -> None:
@@ -268,6 +276,17 @@ def test_negative_statements_hold_by_the_specification_where_the_field_is_absent
         assert peer_call(ALICE, CLUSTER.delegates(ALICE, policy=[statement]))
     root = CLUSTER.delegates(ALICE, policy=[["not", ["==", ".prod", True]]])
     assert refused_peer(ALICE, root, args=ARGS | {"prod": True}) == ("MatchError", 0)
+
+
+def test_the_longest_chain_of_policies_that_a_container_holds() -> None:
+    people = [CLUSTER, *(actor(200 + number) for number in range(8))]
+    longest = [["<=", ".priority", 9]] * 60
+    chain = [giver.delegates(taker, policy=longest) for giver, taker in pairwise(people)]
+    by = validator()
+    invocation = people[-1].invokes(*chain)
+    began = time.perf_counter()
+    assert signed_call(invocation, *chain, by=by)
+    assert time.perf_counter() - began < 0.3
 
 
 def test_a_policy_made_to_take_long() -> None:

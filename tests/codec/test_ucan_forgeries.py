@@ -10,7 +10,7 @@ import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from ipfs_cluster_node.codec.ucan import SIGNATURE_BYTES, cid_of_token, verify_ed25519
+from ipfs_cluster_node.codec.ucan import SIGNATURE_BYTES, _public_key, cid_of_token, verify_ed25519
 from ipfs_cluster_node.codec.ucan_container import write_container
 from ipfs_cluster_node.core.dag_cbor import Link, encode
 from ipfs_cluster_node.core.ids import did_from_public_key
@@ -24,6 +24,7 @@ from tests.support.ucan import (
     MALLORY,
     NOW,
     Actor,
+    actor,
     forge,
     payload_of,
     peer_call,
@@ -171,22 +172,40 @@ def test_a_key_that_anyone_can_sign_for() -> None:
     assert len(encodings) == 14
     identity = (1).to_bytes(32, "little")
     universal = identity + bytes(32)
-    assert library_takes(identity, universal, b"anything")
+    fooled = 0
     for encoding in encodings:
         did = did_from_public_key(encoding)
-        assert not verify_ed25519(did, universal, b"anything")
+        # Good for a message in eight, or in fewer, by the order of the key.
+        messages = [bytes([number]) for number in range(100)]
+        taken = [message for message in messages if library_takes(encoding, universal, message)]
+        fooled += bool(taken)
+        assert not any(verify_ed25519(did, universal, message) for message in messages)
         root = forge(ALICE.key, changed(ROOT, iss=did), signature=universal)
         assert refused_signed(ALICE, root) == ("InvalidSignature", 0)
         invocation = forge(
             ALICE.key, changed(ALICE.invokes(ROOT), iss=did), tag=INV, signature=universal
         )
         assert refused(lambda: signed_call(invocation, ROOT)) == ("InvalidSignature", None)  # noqa: B023
+    # Without our own check, these would pass.
+    assert fooled >= 8
 
 
 def test_a_key_in_its_other_encoding() -> None:
-    """With y not reduced, a key would have two DIDs and what is refused of one passes for the other."""
-    for y in (P + 3, 2**255 - 1):
-        assert not verify_ed25519(did_from_public_key(y.to_bytes(32, "little")), ZERO, b"")
+    """With y not reduced, a key would have two DIDs, and what binds one would not bind the other."""
+    for y in (P, P + 1, P + 3, 2**255 - 1, P + 3 | 1 << 255):
+        with pytest.raises(ValueError, match="one encoding"):
+            _public_key(did_from_public_key(y.to_bytes(32, "little")))
+    for y in (3, P - 2, 3 | 1 << 255):
+        assert _public_key(did_from_public_key(y.to_bytes(32, "little")))
+
+
+def test_keys_with_either_sign_are_taken() -> None:
+    signs = set()
+    for number in range(20):
+        who = actor(number)
+        assert verify_ed25519(who.did, who.key.sign(b"message"), b"message")
+        signs.add(who.key.public_key().public_bytes_raw()[31] >> 7)
+    assert signs == {0, 1}
 
 
 # Form
@@ -372,6 +391,14 @@ def test_bytes_behind_or_in_another_form() -> None:
     for token in (ROOT + b"\0", ROOT[:-1], long_list, long_signature, b"", ROOT + ROOT):
         assert refused_peer(ALICE, token) == ("Malformed", None)
         assert refused_signed(ALICE, token) == ("Malformed", None)
+
+
+def test_a_key_that_is_there_twice() -> None:
+    issuer = encode("iss") + encode(CLUSTER.did)
+    twice = ROOT.replace(issuer, encode("iss") + encode(ALICE.did) + issuer)
+    twice = twice.replace(b"ucan/dlg@1.0.0\xa7", b"ucan/dlg@1.0.0\xa8")
+    assert len(twice) > len(ROOT)
+    assert refused_peer(ALICE, twice) == ("Malformed", None)
 
 
 # Sizes

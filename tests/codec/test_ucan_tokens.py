@@ -12,6 +12,7 @@ from ipfs_cluster_node.codec.ucan import (
     TokenReader,
     cid_of_token,
     open_envelope,
+    verify_ed25519,
 )
 from ipfs_cluster_node.codec.ucan_container import read_container, write_container
 from ipfs_cluster_node.core.dag_cbor import encode
@@ -27,6 +28,7 @@ from tests.support.ucan import (
     Actor,
     forge,
     payload_of,
+    peer_call,
     signed_call,
     validator,
 )
@@ -45,34 +47,65 @@ def read_as(profile: Profile, token: bytes) -> str:
 # What is remembered
 
 
-def test_a_delegation_that_verified_is_remembered_by_its_bytes() -> None:
-    reader = TokenReader(PRODUCT)
-    envelope = open_envelope(ROOT, profile=PRODUCT)
-    first = reader.delegation(envelope)
-    assert reader.remembered(envelope.cid) is first
-    assert reader.delegation(envelope) is first
+def test_what_is_remembered_is_bounded_and_what_is_used_stays() -> None:
+    reader = TokenReader(PRODUCT, remembered_max=3)
+    tokens = [CLUSTER.delegates(ALICE) for _ in range(5)]
+    envelopes = [open_envelope(token, profile=PRODUCT) for token in tokens]
+    read = [reader.delegation(envelope) for envelope in envelopes]
+    assert len(reader) == 0
+    for delegation in read[:3]:
+        reader.remember(delegation)
+    assert reader.delegation(envelopes[0]) is read[0]
+    reader.remember(read[3])
+    reader.remember(read[2])
+    reader.remember(read[4])
+    assert len(reader) == 3
+    known = [reader.remembered(envelope.cid) is not None for envelope in envelopes]
+    assert known == [False, False, True, True, True]
+
+
+def verifications(monkeypatch: pytest.MonkeyPatch) -> list[Did]:
+    """Whose signatures are verified from now on."""
+    issuers: list[Did] = []
+
+    def verify(did: Did, signature: bytes, message: bytes) -> bool:
+        issuers.append(did)
+        return verify_ed25519(did, signature, message)
+
+    monkeypatch.setattr("ipfs_cluster_node.codec.ucan.verify_ed25519", verify)
+    return issuers
+
+
+def test_a_signature_is_verified_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, by = verifications(monkeypatch), validator()
+    to_bob, useless = ALICE.delegates(BOB), CLUSTER.delegates(BOB, "/state")
+    for _ in range(2):
+        peer_call(BOB, ROOT, to_bob, useless, by=by)
+    assert sorted(seen) == sorted([CLUSTER.did, ALICE.did, CLUSTER.did])
+    seen.clear()
+    by = validator()
+    for _ in range(2):
+        signed_call(BOB.invokes(ROOT, to_bob), ROOT, to_bob, useless, by=by)
+    assert seen == [BOB.did, CLUSTER.did, ALICE.did, BOB.did]
+
+
+def test_what_grants_nothing_is_not_kept_for_callers_that_nobody_knows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen, by = verifications(monkeypatch), validator()
+    root = CLUSTER.delegates(ALICE, policy=[["==", ".namespace", "team-b"]])
+    for _ in range(2):
+        with pytest.raises(UcanError, match="MatchError"):
+            signed_call(ALICE.invokes(root), root, by=by)
+    assert seen == [ALICE.did, CLUSTER.did] * 2
+
+
+def test_what_did_not_verify_is_never_remembered() -> None:
+    by = validator()
     bad = forge(CLUSTER.key, payload_of(ROOT), signature=bytes(64))
     for _ in range(2):
         with pytest.raises(UcanError, match="InvalidSignature"):
-            reader.delegation(open_envelope(bad, profile=PRODUCT))
-    assert reader.remembered(cid_of_token(bad)) is None
-    assert len(reader) == 1
-
-
-def test_what_is_remembered_is_bounded_and_what_is_used_stays() -> None:
-    reader = TokenReader(PRODUCT, remembered_max=3)
-
-    def read(token: bytes) -> None:
-        reader.delegation(open_envelope(token, profile=PRODUCT))
-
-    tokens = [CLUSTER.delegates(ALICE) for _ in range(4)]
-    for token in tokens[:3]:
-        read(token)
-    read(tokens[0])
-    read(tokens[3])
-    assert len(reader) == 3
-    known = [reader.remembered(cid_of_token(token)) is not None for token in tokens]
-    assert known == [True, False, True, True]
+            peer_call(ALICE, bad, by=by)
 
 
 def test_an_envelope_in_the_wrong_place_names_its_token() -> None:

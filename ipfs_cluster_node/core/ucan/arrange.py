@@ -35,7 +35,7 @@ def check_any_chain(
         return check_chain(claim, (), circumstances)
     failures: list[tuple[bool, UcanError]] = []
     evaluation = Evaluation(steps_max=circumstances.profile.evaluation_steps_max)
-    for chain in _chains(claim, delegations, circumstances.profile.chain_links_max):
+    for chain in _chains(claim, delegations):
         try:
             return check_chain(claim, chain, circumstances, evaluation)
         except UcanError as error:
@@ -54,9 +54,7 @@ def _remoteness(failure: tuple[bool, UcanError]) -> tuple[bool, bool]:
     return not from_subject, error.name is Refusal.INVALID_COMMAND
 
 
-def _chains(
-    claim: Claim, delegations: Sequence[Delegation], links_max: int
-) -> Iterator[tuple[Delegation, ...]]:
+def _chains(claim: Claim, delegations: Sequence[Delegation]) -> Iterator[tuple[Delegation, ...]]:
     """Chains that end at the issuer, root first: to the subject, or to where they break off.
 
     None passes through anyone twice: without the detour it would grant as much or more.
@@ -68,9 +66,7 @@ def _chains(
     while unfinished:
         chain = unfinished.pop()
         holder = chain[0].issuer if chain else claim.issuer
-        before = by_audience.get(holder, [])
-        if holder == claim.subject or len(chain) > links_max:
-            before = []
+        before = [] if holder == claim.subject else by_audience.get(holder, [])
         passed = {holder, *(delegation.audience for delegation in chain)}
         longer = [(d, *chain) for d in before if d.issuer not in passed]
         if longer:
