@@ -73,8 +73,17 @@ def open_envelope(token: bytes, *, profile: Profile) -> Envelope:
     """Take an envelope apart.
 
     Raises:
-        UcanError: TooLarge or Malformed.
+        UcanError: TooLarge, Malformed, or InvalidSignature for one of another length; with the
+            token's CID.
     """
+    cid = cid_of_token(token)
+    try:
+        return _open(token, cid, profile)
+    except UcanError as error:
+        raise error.at(None, cid) from None
+
+
+def _open(token: bytes, cid: Cid, profile: Profile) -> Envelope:
     if len(token) > profile.token_bytes_max:
         raise UcanError(Refusal.TOO_LARGE, f"a token has at most {profile.token_bytes_max} bytes")
     try:
@@ -88,10 +97,8 @@ def open_envelope(token: bytes, *, profile: Profile) -> Envelope:
             raise malformed("not an envelope of a signature, a header and one payload")
     if tag not in _TAGS or not isinstance(payload, dict):
         raise malformed("the payload is of no known kind")
-    cid = cid_of_token(token)
     if len(signature) != SIGNATURE_BYTES:
-        detail = f"a signature has {SIGNATURE_BYTES} bytes"
-        raise UcanError(Refusal.INVALID_SIGNATURE, detail, cid=cid)
+        raise UcanError(Refusal.INVALID_SIGNATURE, f"a signature has {SIGNATURE_BYTES} bytes")
     return Envelope(cid, tag, payload, header, signature, token[_SIGNED_OFFSET:])
 
 

@@ -257,6 +257,19 @@ def test_what_is_no_envelope(envelope: Any) -> None:
     assert refused(lambda: signed_call(token, ROOT)) == ("Malformed", None)
 
 
+def test_an_error_names_the_token_that_is_the_cause() -> None:
+    to_bob = ALICE.delegates(BOB)
+    bad = [b"", ROOT[:-1], bytes(5000), forge(ALICE.key, payload_of(to_bob), signature=b"")]
+    bad += [forge(MALLORY.key, payload_of(to_bob)), forge(ALICE.key, changed(to_bob, exp="x"))]
+    for token in bad:
+        with pytest.raises(UcanError) as caught:
+            peer_call(BOB, ROOT, token)
+        assert caught.value.cid == cid_of_token(token)
+        with pytest.raises(UcanError) as caught:
+            signed_call(BOB.invokes(ROOT, token), ROOT, token)
+        assert caught.value.cid == cid_of_token(token)
+
+
 def test_more_beside_what_is_signed() -> None:
     mores: list[dict[str, Any]] = [
         {"x": 1},

@@ -15,7 +15,7 @@ from ipfs_cluster_node.codec.ucan import (
     verify_ed25519,
 )
 from ipfs_cluster_node.codec.ucan_container import read_container, write_container
-from ipfs_cluster_node.core.dag_cbor import encode
+from ipfs_cluster_node.core.dag_cbor import Link, encode
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.ucan.errors import UcanError
 from ipfs_cluster_node.core.ucan.profiles import PRODUCT, SPECIFICATION, Profile
@@ -175,6 +175,8 @@ def test_a_container_gives_back_its_tokens_sorted(tokens: set[bytes]) -> None:
         cbor({"ctn-v1": ["text"]}),
         cbor({"ctn-v1": [b"a", b"a"]}),
         cbor({"ctn-v1": [b"b", b"a"]}),
+        cbor({"ctn-v1": [b"a", b"c", b"b"]}),
+        cbor({"ctn-v1": [b"a", b"b", b"b"]}),
         cbor({"ctn-v1": [[b"a"]]}),
     ],
 )
@@ -278,7 +280,14 @@ def test_a_delegation_comes_back_as_it_was_signed(
 
 
 def test_an_invocation_comes_back_as_it_was_signed() -> None:
-    token = ALICE.invokes(ROOT, not_before_s=5, audience=BOB.did, meta={"x": 1}, nonce=b"n")
+    token = ALICE.invokes(
+        ROOT,
+        not_before_s=5,
+        audience=BOB.did,
+        meta={"x": 1},
+        nonce=b"n",
+        cause=Link(b"\x01\x55\x00\x01x"),
+    )
     read = TokenReader(SPECIFICATION).invocation(open_envelope(token, profile=SPECIFICATION))
     assert (read.issuer, read.subject, read.audience) == (ALICE.did, CLUSTER.did, BOB.did)
     assert (read.command, read.args, read.proofs) == ("/task/submit", ARGS, (cid_of_token(ROOT),))
@@ -286,7 +295,16 @@ def test_an_invocation_comes_back_as_it_was_signed() -> None:
     assert (read.nonce, read.meta, read.cause, read.cid) == (
         b"n",
         {"x": 1},
-        None,
+        Link(b"\x01\x55\x00\x01x"),
         cid_of_token(token),
     )
     assert read.executor == BOB.did
+
+
+def test_what_an_invocation_may_lack() -> None:
+    token = ALICE.invokes(ROOT, issued_s=None)
+    assert payload_of(token).keys() == {"iss", "sub", "cmd", "args", "prf", "nonce", "exp"}
+    read = TokenReader(PRODUCT).invocation(open_envelope(token, profile=PRODUCT))
+    assert (read.audience, read.issued_s, read.not_before_s) == (None, None, None)
+    assert (read.meta, read.cause, read.executor) == (None, None, CLUSTER.did)
+    assert signed_call(token, ROOT)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ipfs_cluster_node.core.dag_cbor import DEPTH_MAX, DagCborError, Link, Value, decode, encode
 from ipfs_cluster_node.core.multiformats import DAG_CBOR, cid_of
 
+CONTENT = "582500" + "01711220" + "00" * 32
 LINK = Link.to(cid_of(DAG_CBOR, b"block"))
 
 scalars = (
@@ -138,6 +139,28 @@ def test_the_encodings_of_the_rfc(encoded: str, value: Value) -> None:
         ("d82a4700015512018080", "a hash that is too long"),
         ("d82a470001d500120100", "a codec whose varint is not minimal"),
         ("d82a4300", "a link cut off"),
+        ("f7" + "00" * 8, "undefined, with bytes enough for a float"),
+        ("e0" + "00" * 8, "a simple value, with bytes enough for a float"),
+        ("f9" + "3c" * 8, "a float of 16 bits, with bytes enough for more"),
+        ("fa" + "3f" * 8, "a float of 32 bits, with bytes enough for more"),
+        ("1c" + "ff" * 16, "a reserved head, with bytes enough"),
+        ("1d" + "ff" * 32, "a reserved head, with bytes enough"),
+        ("1e" + "ff" * 64, "a reserved head, with bytes enough"),
+        ("1f" + "ff" * 128, "an indefinite length, with bytes enough"),
+        ("5f" + "00" * 128, "an indefinite length, with bytes enough"),
+        ("fc" + "00" * 8, "a reserved simple value"),
+        ("c0" + CONTENT, "tag 0 on a CID"),
+        ("d829" + CONTENT, "tag 41 on a CID"),
+        ("d82b" + CONTENT, "tag 43 on a CID"),
+        ("d82a582300" + "1320" + "00" * 32, "a CID of version 0 with another hash"),
+        ("d82a582300" + "1221" + "00" * 32, "a CID of version 0 with another length"),
+        ("d82a582500" + "02711220" + "00" * 32, "a whole CID of version 2"),
+        ("d82a582500" + "00711220" + "00" * 32, "a whole CID of version 0 with a codec"),
+        ("d82a582500" + "01801220" + "00" * 32, "a codec of two bytes where one should be"),
+        ("d82a582500" + "01711320" + "00" * 32 + "00", "bytes behind a link"),
+        ("d82a582500" + "01711221" + "00" * 32, "a hash one byte too short"),
+        ("d82a582400" + "01711220" + "00" * 31, "a SHA-256 one byte too short"),
+        ("d82a582600" + "01711220" + "00" * 33, "a SHA-256 one byte too long"),
         ("d92a2a00", "the tag in a longer form"),
         ("d9002a00", "the tag in a longer form"),
     ],
@@ -151,6 +174,7 @@ def test_links_of_both_versions_are_read() -> None:
     version_0 = Link(b"\x12\x20" + bytes(32))
     for link in (LINK, version_0, Link(b"\x01\x55\x00\x02hi")):
         assert read(encode([link])) == [link]
+    assert read(bytes.fromhex("d82a" + CONTENT)) == Link(b"\x01\x71\x12\x20" + bytes(32))
     assert encode(LINK).hex() == "d82a582500" + LINK.binary.hex()
 
 
