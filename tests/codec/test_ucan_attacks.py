@@ -193,6 +193,10 @@ def test_chains_of_eight_and_of_twelve() -> None:
     links, last = chain_of(12)
     assert refused_signed(last, *links) == ("ChainTooLong", None)
     assert refused_peer(last, *links) == ("ChainTooLong", None)
+    # Refused before any proof is looked for, let alone verified.
+    absent = [cid_of_token(bytes([number])) for number in range(9)]
+    assert refused_signed(ALICE, proofs=absent) == ("ChainTooLong", None)
+    assert refused_signed(ALICE, proofs=absent[1:]) == ("UnavailableProof", 0)
 
 
 @pytest.mark.parametrize("position", [0, 1, 2])

@@ -57,6 +57,7 @@ def test_what_is_remembered_is_bounded_and_what_is_used_stays() -> None:
         reader.remember(delegation)
     assert reader.delegation(envelopes[0]) is read[0]
     reader.remember(read[3])
+    assert reader.remembered(envelopes[1].cid) is None
     reader.remember(read[2])
     reader.remember(read[4])
     assert len(reader) == 3
