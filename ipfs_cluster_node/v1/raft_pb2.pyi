@@ -509,7 +509,7 @@ class SnapshotResult(_message.Message):
     """The snapshot's index."""
     next_offset: _builtins.int
     """Where the follower wants to go on; the size of the file once it is loaded; -1 while the follower
-    can take nothing.
+    can take nothing; -2 if the whole is damaged.
     """
     def __init__(
         self,

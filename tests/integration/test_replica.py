@@ -263,3 +263,30 @@ async def test_a_leader_whose_disk_hangs_lets_its_callers_go(
         count = len(successor.machine.commands)
         await cluster.until_equal(count)
         assert leader.machine.commands == successor.machine.commands
+
+
+@pytest.mark.asyncio
+async def test_who_watches_leadership_is_told_of_a_disk_that_hung(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It led again with nobody told: who had seen that it did not lead waited for ever."""
+    async with ReplicaCluster(tmp_path, 2) as cluster:
+        leader = await cluster.leader()
+        replica, hangs = leader.replica, threading.Event()
+        told: list[bool] = []
+        monkeypatch.setattr(replica, "on_leadership", lambda leads, _term: told.append(leads))
+        write = replica.engine.journal.write_and_sync
+
+        def slow_write(pending: Pending) -> None:
+            hangs.wait(10)
+            write(pending)
+
+        monkeypatch.setattr(replica.engine.journal, "write_and_sync", slow_write)
+        with pytest.raises(ClusterError):
+            await replica.propose(b"one")
+        assert not replica.is_leader
+        hangs.set()
+        successor = await cluster.leader()
+        await successor.replica.propose(b"two")
+        assert told[0] is False
+        assert told[-1] is replica.is_leader

@@ -13,7 +13,7 @@ from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.damage import LogDamagedError
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.engine import Engine, create_store
-from ipfs_cluster_node.adapters.raft.installs import BUSY, CHUNK_BYTES, OFFER_IDLE_SECONDS
+from ipfs_cluster_node.adapters.raft.installs import BUSY, CHUNK_BYTES, DAMAGED, OFFER_IDLE_SECONDS
 from ipfs_cluster_node.adapters.raft.proposals import Proposal
 from ipfs_cluster_node.adapters.raft.snapshot import (
     SNAPSHOT_NAME,
@@ -179,7 +179,7 @@ def test_a_damaged_snapshot_of_a_leader_is_neither_loaded_nor_acknowledged() -> 
     assert load is not None
     load()
     follower.engine.snapshot_taken()
-    assert follower.step() is None
+    assert follower.step() == DAMAGED
     assert follower.engine.raft.applied_index < 50
     whole = snapshot_bytes(50, [b"state"])
     assert follower.chunk(whole, 0, index=50) is None
@@ -289,6 +289,13 @@ def test_an_offer_that_nobody_answers_is_made_again_with_the_same_file() -> None
     installs.offer(B, log_begins=51)
     assert [message.snapshot_chunk.index for message in sent] == [50, 50, 60]
     assert installs.offered_index(B) == 60
+    # What the follower found damaged is sent no more: the newest is, though the log reaches back.
+    disk.replace(SNAPSHOT_NAME, [snapshot_bytes(70, [b"newest"])])
+    refused = pb.SnapshotResult(index=60, next_offset=DAMAGED)
+    assert installs.take_result(B, pb.RaftMessage(term=1, snapshot_result=refused)) is None
+    assert installs.offered_index(B) == 0
+    installs.offer(B, log_begins=51)
+    assert sent[-1].snapshot_chunk.index == 70
 
 
 def test_the_directory_has_what_a_rename_promises(tmp_path: Path) -> None:

@@ -170,8 +170,8 @@ class Engine:
         self._transfer: _Transfer | None = None
         self._snapshot_index = position.index
         self._snapshot_log_bytes = self.journal.entry_bytes
-        self._received_from: VoterId | None = None
-        """Who has sent a snapshot that is whole, and waits to be loaded."""
+        self._received: tuple[VoterId, int] | None = None
+        """Who has sent a snapshot that is whole and waits to be loaded, and its index."""
         self._snapshotting: Making | Loading | None = None
         self._was_leader = False
         self._tick_held = False
@@ -416,11 +416,11 @@ class Engine:
         if chunk.index <= self.raft.applied_index:
             # All of it is here, and the answer that said so was lost perhaps.
             self._installs.say_installed(sender, chunk.index, chunk.size_bytes, message.term)
-        elif self._snapshotting is not None or self._received_from is not None:
+        elif self._snapshotting is not None or self._received is not None:
             # One of our own would take its place; one that is being loaded must not change.
             self._installs.say_busy(sender, message)
         elif self._installs.take_chunk(sender, message):
-            self._received_from = sender
+            self._received = (sender, chunk.index)
 
     def take_snapshot(self) -> Callable[[], None] | None:
         """Begin to load a snapshot that has come, or to make one if the log has grown enough.
@@ -429,9 +429,9 @@ class Engine:
         """
         if self._snapshotting is not None:
             return None
-        if self._received_from is not None:
-            self._snapshotting = Loading(self._disk, self._machine, self._received_from)
-            self._received_from = None
+        if self._received is not None:
+            self._snapshotting = Loading(self._disk, self._machine, *self._received)
+            self._received = None
             return self._snapshotting.run
         index = self.raft.applied_index
         grown = index - self._snapshot_index >= self._config.snapshot_entries or (
@@ -498,7 +498,8 @@ class Engine:
     def _loaded(self, loaded: Loading) -> None:
         position = loaded.position
         if position is None:
-            return  # Damaged; its sender sends it again.
+            self._installs.say_damaged(loaded.sender, loaded.index, self.term)
+            return
         self._snapshot_index = position.index
         # The log may have gone on meanwhile, from another leader.
         if position.index > self.raft.applied_index:

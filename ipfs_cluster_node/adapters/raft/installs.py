@@ -1,8 +1,9 @@
 """Snapshots on their way to followers that need what the log has no more.
 
 A follower answers each piece with where it wants to go on: the size, once it has loaded the whole;
-`BUSY`, while it can take nothing, above all while it loads. So a leader sends the same file until
-it is loaded, however long that takes, and keeps the log behind it meanwhile.
+`BUSY`, while it can take nothing, above all while it loads; `DAMAGED`, if it can't be used. So a
+leader sends the same file until it is loaded, however long that takes, and keeps the log behind it
+meanwhile.
 """
 
 import logging
@@ -22,6 +23,7 @@ CHUNK_BYTES: Final = 512 * 1024
 OFFER_IDLE_SECONDS: Final = 5.0
 """An offer that nobody answered for so long is made again; the follower says where to go on."""
 BUSY: Final = -1
+DAMAGED: Final = -2
 
 
 @dataclass(slots=True)
@@ -110,6 +112,9 @@ class SnapshotInstalls:
         if 0 <= result.next_offset < offer.file.size_bytes:
             self._send_chunk(peer, offer, result.next_offset)
             return None
+        if result.next_offset == DAMAGED:
+            # Sent again it would be no better: the newest one is next.
+            log.error("a snapshot that was sent is damaged", extra={"peer": peer})
         offer.file.close()
         del self._offers[peer]
         return result.index if result.next_offset == offer.file.size_bytes else None
@@ -154,6 +159,10 @@ class SnapshotInstalls:
     def say_busy(self, sender: VoterId, message: pb.RaftMessage) -> None:
         """Tell the sender that this node is there and can't take a piece now."""
         self._answer(sender, message.snapshot_chunk.index, BUSY, message.term)
+
+    def say_damaged(self, sender: VoterId, index: int, term: int) -> None:
+        """Tell the sender that its snapshot is whole and damaged."""
+        self._answer(sender, index, DAMAGED, term)
 
     def say_installed(self, sender: VoterId, index: int, size_bytes: int, term: int) -> None:
         """Tell the sender that its snapshot is durable and loaded."""

@@ -61,7 +61,8 @@ class Link:
     def hurry(self) -> None:
         """The peer can be reached, since it reached this node: an old attempt begins anew."""
         if self._attempt is not None and now() - self._attempt_began > HURRY_SECONDS:
-            self._attempt.reschedule(asyncio.get_running_loop().time())
+            with suppress(RuntimeError):  # It is over by itself in this very turn.
+                self._attempt.reschedule(asyncio.get_running_loop().time())
             self._attempt = None
 
     def send(self, message: pb.RaftMessage) -> None:
@@ -102,8 +103,9 @@ class Link:
                 self._config.connect_timeout.total_seconds()
             ) as self._attempt:
                 await call.write(pb.ExchangeRequest(hello=pb.ExchangeHello(voter=self._own)))
+                # The connection stands: to begin anew would only take longer.
+                self._attempt = None
                 confirmed = await call.read()
-            self._attempt = None
             if not isinstance(confirmed, pb.ExchangeResponse) or confirmed.voter != self._peer:
                 return False
             await self._send_until_broken(call, Framer(confirmed.epoch))

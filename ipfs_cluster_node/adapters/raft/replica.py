@@ -364,7 +364,11 @@ class Replica:
         if step.pending is not None:
             self._pace.began(now())
             await asyncio.to_thread(step.write)
+            stuck = self._is_stuck
             self._pace.ended(now())
+            if stuck and self.engine.raft.leads:
+                # It did not lead meanwhile: who follows that is told so, and told of the next term.
+                self.engine.raft.step_down()
         for peer, message in self.engine.end_step():
             self._link(peer).send(message)
         self._consider_snapshot()
@@ -410,12 +414,12 @@ class Replica:
         if node_id_of_voter(sender) != peer:
             raise ClusterError(Reason.CALLER_NOT_ALLOWED, "a voter speaks for itself only")
         stream = self._inbound[sender] = object()
-        if sender in self._links:
-            self._links[sender][0].hurry()
-        epoch = secrets.randbits(64)
-        unframer = Unframer(epoch)
-        yield pb.ExchangeResponse(voter=self.voter, epoch=epoch)
         try:
+            if sender in self._links:
+                self._links[sender][0].hurry()
+            epoch = secrets.randbits(64)
+            unframer = Unframer(epoch)
+            yield pb.ExchangeResponse(voter=self.voter, epoch=epoch)
             async for request in requests:
                 message = unframer.take(request.frame)
                 if message is None:

@@ -40,10 +40,10 @@ class Making:
 class Loading:
     """A snapshot that a leader has sent, whole but not checked yet."""
 
-    def __init__(self, disk: Disk, machine: StateMachine, sender: VoterId) -> None:
-        """Load what was gathered."""
+    def __init__(self, disk: Disk, machine: StateMachine, sender: VoterId, index: int) -> None:
+        """Load what was gathered, of which `sender` says that it is from `index`."""
         self._disk, self._machine = disk, machine
-        self.sender = sender
+        self.sender, self.index = sender, index
         self.position: Position | None = None
         """Where it is from, once it is durable; None if it was damaged."""
         self.size_bytes = 0
