@@ -8,16 +8,14 @@ Source: ucan-wg/spec "Envelope"; ucan-wg/varsig v1; RFC 8032.
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Final
+from typing import Final, TypeVar
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
+from ipfs_cluster_node.codec.signatures import verify_signature
 from ipfs_cluster_node.codec.ucan_payload import delegation_of, invocation_of
 from ipfs_cluster_node.core.dag_cbor import DagCborError, Value, decode
-from ipfs_cluster_node.core.ids import CONVERSIONS_MAX, Did, public_key_from_did
+from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.multiformats import DAG_CBOR, Cid
 from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError, malformed
 from ipfs_cluster_node.core.ucan.profiles import Profile
@@ -38,17 +36,6 @@ REMEMBERED_MAX: Final = 4096
 
 _SIGNED_OFFSET: Final = 1 + 2 + SIGNATURE_BYTES
 """Behind the head of the list, the head of the signature and the signature."""
-_P: Final = (1 << 255) - 19
-_SMALL_ORDER_Y: Final = frozenset(
-    {
-        0,
-        1,
-        _P - 1,
-        int("05fc536d880238b13933c6d305acdfd5f098eff289f4c345b027b2c28f95e826", 16),
-        int("7a03ac9277fdc74ec6cc392cfa53202a0f67100d760b3cba4fd84d3d706a17c7", 16),
-    }
-)
-"""The y of the points whose order divides 8: for such a key anyone can make signatures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,27 +99,12 @@ def check_signature(envelope: Envelope, issuer: Did) -> None:
     if envelope.header != ED25519_HEADER:
         detail = "the signature header is not that of the issuer's key"
         raise UcanError(Refusal.INVALID_SIGNATURE, detail, cid=envelope.cid)
-    if not verify_ed25519(issuer, envelope.signature, envelope.signed):
+    if not verify_signature(issuer, envelope.signature, envelope.signed):
         detail = "the issuer did not sign this"
         raise UcanError(Refusal.INVALID_SIGNATURE, detail, cid=envelope.cid)
 
 
-def verify_ed25519(did: Did, signature: bytes, message: bytes) -> bool:
-    """Whether `signature` is `did`'s of `message`; never of a key that anyone can sign for."""
-    try:
-        _public_key(did).verify(signature, message)
-    except (ValueError, InvalidSignature):
-        return False
-    return True
-
-
-@lru_cache(maxsize=CONVERSIONS_MAX)
-def _public_key(did: Did) -> Ed25519PublicKey:
-    binary = public_key_from_did(did)
-    y = int.from_bytes(binary, "little") & ((1 << 255) - 1)
-    if y >= _P or y in _SMALL_ORDER_Y:
-        raise ValueError("a key of small order, or not in its one encoding")
-    return Ed25519PublicKey.from_public_bytes(binary)
+Token = TypeVar("Token", Delegation, Invocation)
 
 
 class TokenReader:
@@ -164,14 +136,7 @@ class TokenReader:
         known = self.remembered(envelope.cid)
         if known is not None:
             return known
-        try:
-            if envelope.tag not in DELEGATION_TAGS:
-                raise malformed("an invocation where a delegation belongs")
-            delegation = delegation_of(envelope.payload, envelope.cid, self.profile)
-        except UcanError as error:
-            raise error.at(None, envelope.cid) from None
-        check_signature(envelope, delegation.issuer)
-        return delegation
+        return self._verified(envelope, DELEGATION_TAGS, delegation_of)
 
     def invocation(self, envelope: Envelope) -> Invocation:
         """Read an invocation and verify it.
@@ -179,14 +144,22 @@ class TokenReader:
         Raises:
             UcanError: Malformed, TooLarge or InvalidSignature, with the token's CID.
         """
+        return self._verified(envelope, INVOCATION_TAGS, invocation_of)
+
+    def _verified(
+        self,
+        envelope: Envelope,
+        tags: set[str],
+        parse: Callable[[dict[str, Value], Cid, Profile], Token],
+    ) -> Token:
         try:
-            if envelope.tag not in INVOCATION_TAGS:
-                raise malformed("a delegation where an invocation belongs")
-            invocation = invocation_of(envelope.payload, envelope.cid, self.profile)
+            if envelope.tag not in tags:
+                raise malformed("a token of the other kind")
+            token = parse(envelope.payload, envelope.cid, self.profile)
         except UcanError as error:
             raise error.at(None, envelope.cid) from None
-        check_signature(envelope, invocation.issuer)
-        return invocation
+        check_signature(envelope, token.issuer)
+        return token
 
     def remember(self, delegation: Delegation) -> None:
         """Keep a delegation that this reader verified; the one longest unused makes room."""

@@ -5,7 +5,7 @@ whoever lets people write policies, not here, so that tests can sign anything we
 """
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -16,7 +16,7 @@ from ipfs_cluster_node.core.dag_cbor import DagCborError, Link, Value, encode
 from ipfs_cluster_node.core.ids import Did, did_from_public_key
 from ipfs_cluster_node.core.multiformats import Cid
 from ipfs_cluster_node.core.ucan.errors import malformed
-from ipfs_cluster_node.core.ucan.profiles import SPECIFICATION
+from ipfs_cluster_node.core.ucan.profiles import SPECIFICATION, Profile
 
 NONCE_BYTES: Final = 12
 """As the fixtures have it: two tokens of one issuer and second never share a CID."""
@@ -65,10 +65,7 @@ def sign_delegation(
         "exp": expires_s,
     }
     _add(payload, nbf=not_before_s, meta=None if meta is None else dict(meta))
-    token = _sign(key, f"ucan/dlg@{version}", payload)
-    envelope = open_envelope(token, profile=SPECIFICATION)
-    delegation_of(envelope.payload, envelope.cid, SPECIFICATION)
-    return token
+    return _sign(key, f"ucan/dlg@{version}", payload, delegation_of)
 
 
 def sign_invocation(
@@ -127,19 +124,24 @@ def sign_invocation(
         cause=cause,
         meta=None if meta is None else dict(meta),
     )
-    token = _sign(key, f"ucan/inv@{version}", payload)
-    envelope = open_envelope(token, profile=SPECIFICATION)
-    invocation_of(envelope.payload, envelope.cid, SPECIFICATION)
-    return token
+    return _sign(key, f"ucan/inv@{version}", payload, invocation_of)
 
 
-def _sign(key: Ed25519PrivateKey, tag: str, payload: dict[str, Value]) -> bytes:
+def _sign(
+    key: Ed25519PrivateKey,
+    tag: str,
+    payload: dict[str, Value],
+    parse: Callable[[dict[str, Value], Cid, Profile], object],
+) -> bytes:
+    """Sign a payload, and see that it is one by reading it."""
     content: dict[str, Value] = {"h": ED25519_HEADER, tag: payload}
     try:
-        signature = key.sign(encode(content))
-        return encode([signature, content])
+        token = encode([key.sign(encode(content)), content])
     except DagCborError as error:
         raise malformed(f"DAG-CBOR can't hold the payload: {error}") from None
+    envelope = open_envelope(token, profile=SPECIFICATION)
+    parse(envelope.payload, envelope.cid, SPECIFICATION)
+    return token
 
 
 def _add(payload: dict[str, Value], **optional: Value) -> None:

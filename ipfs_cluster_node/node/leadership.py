@@ -96,7 +96,7 @@ class Leadership:
             reading.age_ms = 0 if reading.stale else None
             return self.state()
         if reading.stale and self.replica is not None:
-            reading.age_ms = self.replica.silence_ms
+            reading.age_ms = self.replica.age_ms
             return self.state()
         raise self.not_leader()
 

@@ -3,11 +3,15 @@
 import gc
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from ipfs_cluster_node.codec.commands import decode_command
 from ipfs_cluster_node.codec.snapshot import decode_snapshot, encode_snapshot
 from ipfs_cluster_node.core.effects import Accepted, Effect, Rejected
 from ipfs_cluster_node.core.state import ClusterState
+
+FREEZES_MAX: Final = 10_000
+"""Snapshots until garbage that was frozen is looked for: some 70 MB, and then one long pause."""
 
 EffectListener = Callable[[Effect], None]
 
@@ -19,6 +23,7 @@ class ClusterMachine:
         """Start empty."""
         self.state = ClusterState()
         self._listeners: list[EffectListener] = []
+        self._freezes = 0
 
     def listen(self, listener: EffectListener) -> None:
         """Have effects carried out; a listener must not raise."""
@@ -35,10 +40,17 @@ class ClusterMachine:
     def freeze(self) -> Callable[[], Iterator[bytes]]:
         """Take the state as of now; the returned function encodes it, part by part, in a thread."""
         data = self.state.data()
+        self._freeze_objects()
+        return lambda: encode_snapshot(data)
+
+    def _freeze_objects(self) -> None:
         # What the state holds by now is no garbage: the collector would look at all of it again
         # whenever it has grown by a quarter, for longer than an election takes.
+        self._freezes += 1
+        if self._freezes % FREEZES_MAX == 0:
+            gc.unfreeze()
+            gc.collect()
         gc.freeze()
-        return lambda: encode_snapshot(data)
 
     def load(self, index: int, parts: Iterable[bytes]) -> Callable[[], None]:
         """Decode a state, in a thread; the returned function has it used."""

@@ -14,8 +14,8 @@ from ipfs_cluster_node.adapters.keys.certificates import (
     request_spki,
     utc_now,
 )
-from ipfs_cluster_node.adapters.keys.identity import verify_signature
 from ipfs_cluster_node.adapters.keys.tokens import hash_secret, mint_token
+from ipfs_cluster_node.codec.signatures import verify_signature
 from ipfs_cluster_node.core.commands import (
     CreateJoinToken,
     ExpireRecords,

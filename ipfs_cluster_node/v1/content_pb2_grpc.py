@@ -106,7 +106,7 @@ class ContentServiceServicer:
 
         Who may call: client, node, master. Answered by the leader; with the request metadata
         `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader.
+        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing.
         Errors: `MALFORMED_CID`, `CONTENT_NOT_FOUND`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -118,7 +118,7 @@ class ContentServiceServicer:
 
         Who may call: client, node, master. Answered by the leader; with the request metadata
         `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader.
+        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -58,7 +58,7 @@ class ContentServiceStub:
 
     Who may call: client, node, master. Answered by the leader; with the request metadata
     `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader.
+    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing.
     Errors: `MALFORMED_CID`, `CONTENT_NOT_FOUND`.
     """
     ListContent: _grpc.UnaryUnaryMultiCallable[_content_pb2.ListContentRequest, _content_pb2.ListContentResponse]
@@ -66,7 +66,7 @@ class ContentServiceStub:
 
     Who may call: client, node, master. Answered by the leader; with the request metadata
     `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader.
+    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing.
     """
     GetBlocks: _grpc.UnaryStreamMultiCallable[_content_pb2.GetBlocksRequest, _content_pb2.GetBlocksResponse]
     """Reads blocks that the answering node has itself; it asks no other.
@@ -112,7 +112,7 @@ class ContentServiceAsyncStub(ContentServiceStub):
 
     Who may call: client, node, master. Answered by the leader; with the request metadata
     `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader.
+    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing.
     Errors: `MALFORMED_CID`, `CONTENT_NOT_FOUND`.
     """
     ListContent: _aio.UnaryUnaryMultiCallable[_content_pb2.ListContentRequest, _content_pb2.ListContentResponse]  # type: ignore[assignment]
@@ -120,7 +120,7 @@ class ContentServiceAsyncStub(ContentServiceStub):
 
     Who may call: client, node, master. Answered by the leader; with the request metadata
     `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader.
+    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing.
     """
     GetBlocks: _aio.UnaryStreamMultiCallable[_content_pb2.GetBlocksRequest, _content_pb2.GetBlocksResponse]  # type: ignore[assignment]
     """Reads blocks that the answering node has itself; it asks no other.
@@ -181,7 +181,7 @@ class ContentServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Who may call: client, node, master. Answered by the leader; with the request metadata
         `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader.
+        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing.
         Errors: `MALFORMED_CID`, `CONTENT_NOT_FOUND`.
         """
 
@@ -195,7 +195,7 @@ class ContentServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Who may call: client, node, master. Answered by the leader; with the request metadata
         `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader.
+        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing.
         """
 
     @_abc_1.abstractmethod

@@ -116,7 +116,7 @@ class MembershipServiceServicer:
 
         Who may call: client, node, master. Answered by the leader; with the request metadata
         `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader.
+        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing.
         Errors: `INVALID_ARGUMENT` for a page token of another call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -164,7 +164,7 @@ class MembershipServiceServicer:
 
         Who may call: client, node, master. Answered by the leader; with the request metadata
         `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader.
+        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -47,7 +47,7 @@ class MembershipServiceStub:
 
     Who may call: client, node, master. Answered by the leader; with the request metadata
     `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader.
+    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing.
     Errors: `INVALID_ARGUMENT` for a page token of another call.
     """
     CreateJoinToken: _grpc.UnaryUnaryMultiCallable[_membership_pb2.CreateJoinTokenRequest, _membership_pb2.CreateJoinTokenResponse]
@@ -79,7 +79,7 @@ class MembershipServiceStub:
 
     Who may call: client, node, master. Answered by the leader; with the request metadata
     `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader.
+    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing.
     """
     ProposeConfig: _grpc.UnaryUnaryMultiCallable[_membership_pb2.ProposeConfigRequest, _membership_pb2.ProposeConfigResponse]
     """Proposes changes of cluster settings, all or none; answers once the masters have agreed.
@@ -137,7 +137,7 @@ class MembershipServiceAsyncStub(MembershipServiceStub):
 
     Who may call: client, node, master. Answered by the leader; with the request metadata
     `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader.
+    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing.
     Errors: `INVALID_ARGUMENT` for a page token of another call.
     """
     CreateJoinToken: _aio.UnaryUnaryMultiCallable[_membership_pb2.CreateJoinTokenRequest, _membership_pb2.CreateJoinTokenResponse]  # type: ignore[assignment]
@@ -169,7 +169,7 @@ class MembershipServiceAsyncStub(MembershipServiceStub):
 
     Who may call: client, node, master. Answered by the leader; with the request metadata
     `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader.
+    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing.
     """
     ProposeConfig: _aio.UnaryUnaryMultiCallable[_membership_pb2.ProposeConfigRequest, _membership_pb2.ProposeConfigResponse]  # type: ignore[assignment]
     """Proposes changes of cluster settings, all or none; answers once the masters have agreed.
@@ -236,7 +236,7 @@ class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Who may call: client, node, master. Answered by the leader; with the request metadata
         `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader.
+        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing.
         Errors: `INVALID_ARGUMENT` for a page token of another call.
         """
 
@@ -292,7 +292,7 @@ class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Who may call: client, node, master. Answered by the leader; with the request metadata
         `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader.
+        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing.
         """
 
     @_abc_1.abstractmethod

@@ -51,7 +51,7 @@ class StateDeltaServiceServicer:
 
         Who may call: client, node, master. Answered by the leader; with the request metadata
         `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader. The frames
+        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing. The frames
         of the answer are the parts 0 to n-1 in order; a reader that misses one MUST NOT use the rest.
         Errors: `INVALID_ARGUMENT` for an unknown table.
         """

@@ -115,7 +115,7 @@ class TaskDispatchServiceServicer:
 
         Who may call: client. Answered by the leader; with the request metadata
         `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader. Errors:
+        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing. Errors:
         `TASK_NOT_FOUND`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

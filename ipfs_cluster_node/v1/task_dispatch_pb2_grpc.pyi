@@ -58,7 +58,7 @@ class TaskDispatchServiceStub:
 
     Who may call: client. Answered by the leader; with the request metadata
     `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader. Errors:
+    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing. Errors:
     `TASK_NOT_FOUND`.
     """
     ListTasks: _grpc.UnaryUnaryMultiCallable[_task_dispatch_pb2.ListTasksRequest, _task_dispatch_pb2.ListTasksResponse]
@@ -126,7 +126,7 @@ class TaskDispatchServiceAsyncStub(TaskDispatchServiceStub):
 
     Who may call: client. Answered by the leader; with the request metadata
     `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader. Errors:
+    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing. Errors:
     `TASK_NOT_FOUND`.
     """
     ListTasks: _aio.UnaryUnaryMultiCallable[_task_dispatch_pb2.ListTasksRequest, _task_dispatch_pb2.ListTasksResponse]  # type: ignore[assignment]
@@ -209,7 +209,7 @@ class TaskDispatchServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Who may call: client. Answered by the leader; with the request metadata
         `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long it has not heard the leader. Errors:
+        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing. Errors:
         `TASK_NOT_FOUND`.
         """
 

@@ -1,16 +1,14 @@
 """Good tokens put to bad use, and the name by which that is refused."""
 
 import time
-from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any
 
 import pytest
 
-from ipfs_cluster_node.codec.ucan import SIGNATURE_BYTES, cid_of_token
+from ipfs_cluster_node.codec.ucan import cid_of_token
 from ipfs_cluster_node.codec.ucan_validator import Validator
 from ipfs_cluster_node.core.ucan.commands import Command
-from ipfs_cluster_node.core.ucan.errors import UcanError
 from tests.support.ucan import (
     ALICE,
     ARGS,
@@ -20,39 +18,16 @@ from tests.support.ucan import (
     MALLORY,
     NO_REVOCATIONS,
     NOW,
-    Actor,
+    ROOT,
     actor,
     chain_of,
-    payload_of,
     peer_call,
+    refused,
+    refused_peer,
+    refused_signed,
     signed_call,
     validator,
 )
-
-INV: Final = "ucan/inv@1.0.0"
-ROOT: Final = CLUSTER.delegates(ALICE)
-GROUP_ORDER: Final = 2**252 + 27742317777372353535851937790883648493
-ZERO: Final = bytes(SIGNATURE_BYTES)
-
-
-def refused(call: Callable[[], object]) -> tuple[str, int | None]:
-    with pytest.raises(UcanError) as caught:
-        call()
-    return str(caught.value.name), caught.value.link
-
-
-def refused_signed(who: Actor, *proofs: bytes, **fields: Any) -> tuple[str, int | None]:
-    return refused(lambda: signed_call(who.invokes(*proofs, **fields), *proofs))
-
-
-def refused_peer(who: Actor, *delegations: bytes, **fields: Any) -> tuple[str, int | None]:
-    return refused(lambda: peer_call(who, *delegations, **fields))
-
-
-def changed(token: bytes, **fields: Any) -> dict[str, Any]:
-    """A token's payload with other fields; None of `...` takes one away."""
-    payload = payload_of(token) | fields
-    return {name: value for name, value in payload.items() if value is not ...}
 
 
 def test_the_control_is_taken_in_both_modes() -> None:

@@ -3,14 +3,15 @@
 import base64
 import gzip
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from ipfs_cluster_node.codec.ucan import SIGNATURE_BYTES, _public_key, cid_of_token, verify_ed25519
+from ipfs_cluster_node.codec.signatures import _public_key, verify_signature
+from ipfs_cluster_node.codec.ucan import cid_of_token
 from ipfs_cluster_node.codec.ucan_container import write_container
 from ipfs_cluster_node.core.dag_cbor import Link, encode
 from ipfs_cluster_node.core.ids import did_from_public_key
@@ -21,42 +22,23 @@ from tests.support.ucan import (
     ALICE,
     BOB,
     CLUSTER,
+    GROUP_ORDER,
+    INV,
     MALLORY,
     NOW,
-    Actor,
+    ROOT,
+    ZERO,
     actor,
+    changed,
     forge,
     payload_of,
     peer_call,
+    refused,
+    refused_peer,
+    refused_signed,
     signed_call,
     validator,
 )
-
-INV: Final = "ucan/inv@1.0.0"
-ROOT: Final = CLUSTER.delegates(ALICE)
-GROUP_ORDER: Final = 2**252 + 27742317777372353535851937790883648493
-ZERO: Final = bytes(SIGNATURE_BYTES)
-
-
-def refused(call: Callable[[], object]) -> tuple[str, int | None]:
-    with pytest.raises(UcanError) as caught:
-        call()
-    return str(caught.value.name), caught.value.link
-
-
-def refused_signed(who: Actor, *proofs: bytes, **fields: Any) -> tuple[str, int | None]:
-    return refused(lambda: signed_call(who.invokes(*proofs, **fields), *proofs))
-
-
-def refused_peer(who: Actor, *delegations: bytes, **fields: Any) -> tuple[str, int | None]:
-    return refused(lambda: peer_call(who, *delegations, **fields))
-
-
-def changed(token: bytes, **fields: Any) -> dict[str, Any]:
-    """A token's payload with other fields; None of `...` takes one away."""
-    payload = payload_of(token) | fields
-    return {name: value for name, value in payload.items() if value is not ...}
-
 
 # Signatures
 
@@ -179,7 +161,7 @@ def test_a_key_that_anyone_can_sign_for() -> None:
         messages = [bytes([number]) for number in range(100)]
         taken = [message for message in messages if library_takes(encoding, universal, message)]
         fooled += bool(taken)
-        assert not any(verify_ed25519(did, universal, message) for message in messages)
+        assert not any(verify_signature(did, universal, message) for message in messages)
         root = forge(ALICE.key, changed(ROOT, iss=did), signature=universal)
         assert refused_signed(ALICE, root) == ("InvalidSignature", 0)
         invocation = forge(
@@ -203,7 +185,7 @@ def test_keys_with_either_sign_are_taken() -> None:
     signs = set()
     for number in range(20):
         who = actor(number)
-        assert verify_ed25519(who.did, who.key.sign(b"message"), b"message")
+        assert verify_signature(who.did, who.key.sign(b"message"), b"message")
         signs.add(who.key.public_key().public_bytes_raw()[31] >> 7)
     assert signs == {0, 1}
 

@@ -7,9 +7,7 @@ import pytest
 
 from ipfs_cluster_node.codec.ucan import (
     VERSION_RC1,
-    TokenReader,
     cid_of_token,
-    open_envelope,
 )
 from ipfs_cluster_node.codec.ucan_container import read_container, write_container
 from ipfs_cluster_node.codec.ucan_mint import sign_delegation
@@ -26,6 +24,7 @@ from tests.support.ucan import (
     chain_of,
     forge,
     payload_of,
+    read_as,
     signed_call,
     validator,
 )
@@ -51,14 +50,6 @@ def differ(name: str, invocation: bytes, *proofs: bytes, **asked: Any) -> None:
 def alike(invocation: bytes, *proofs: bytes, **asked: Any) -> None:
     assert by_profile(SPECIFICATION, invocation, *proofs, **asked) == "taken"
     assert by_profile(PRODUCT, invocation, *proofs, **asked) == "taken"
-
-
-def read_as(profile: Profile, token: bytes) -> str:
-    try:
-        TokenReader(profile).delegation(open_envelope(token, profile=profile))
-    except UcanError as error:
-        return str(error.name)
-    return "read"
 
 
 ROOT = CLUSTER.delegates(ALICE)

@@ -7,42 +7,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ipfs_cluster_node.codec.signatures import verify_signature
 from ipfs_cluster_node.codec.ucan import (
     Envelope,
     TokenReader,
     cid_of_token,
     open_envelope,
-    verify_ed25519,
 )
 from ipfs_cluster_node.codec.ucan_container import read_container, write_container
 from ipfs_cluster_node.core.dag_cbor import Link, encode
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.ucan.errors import UcanError
-from ipfs_cluster_node.core.ucan.profiles import PRODUCT, SPECIFICATION, Profile
+from ipfs_cluster_node.core.ucan.profiles import PRODUCT, SPECIFICATION
 from tests.support.ucan import (
     ALICE,
     ARGS,
     BOB,
     CLUSTER,
     NOW,
+    ROOT,
     Actor,
     forge,
     payload_of,
     peer_call,
+    read_as,
     signed_call,
     validator,
 )
-
-ROOT = CLUSTER.delegates(ALICE)
-
-
-def read_as(profile: Profile, token: bytes) -> str:
-    try:
-        TokenReader(profile).delegation(open_envelope(token, profile=profile))
-    except UcanError as error:
-        return str(error.name)
-    return "read"
-
 
 # What is remembered
 
@@ -71,9 +62,9 @@ def verifications(monkeypatch: pytest.MonkeyPatch) -> list[Did]:
 
     def verify(did: Did, signature: bytes, message: bytes) -> bool:
         issuers.append(did)
-        return verify_ed25519(did, signature, message)
+        return verify_signature(did, signature, message)
 
-    monkeypatch.setattr("ipfs_cluster_node.codec.ucan.verify_ed25519", verify)
+    monkeypatch.setattr("ipfs_cluster_node.codec.ucan.verify_signature", verify)
     return issuers
 
 

@@ -13,7 +13,6 @@ from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.multiformats import DAG_CBOR, RAW, Cid, cid_of
 from ipfs_cluster_node.core.ucan.arrange import ARRANGEMENTS_MAX, check_any_chain
 from ipfs_cluster_node.core.ucan.chain import (
-    Circumstances,
     Claim,
     Grant,
     check_chain,
@@ -28,12 +27,7 @@ from ipfs_cluster_node.core.ucan.revocations import (
     revoked_link,
 )
 from ipfs_cluster_node.core.ucan.tokens import Delegation
-
-NOW: Final = 1_790_000_000
-CLUSTER, ALICE, BOB, CAROL, MALLORY = (
-    Did(f"did:key:z6Mk{name}") for name in ("Cluster", "Alice", "Bob", "Carol", "Mallory")
-)
-ARGS: Final[dict[str, Value]] = {"namespace": "team-a", "priority": 3}
+from tests.support.claims import ALICE, ARGS, BOB, CAROL, CLUSTER, MALLORY, NOW, circumstances
 
 
 def link(issuer: Did, audience: Did, command: str = "/task", **fields: Any) -> Delegation:
@@ -53,16 +47,6 @@ def link(issuer: Did, audience: Did, command: str = "/task", **fields: Any) -> D
 def claim(issuer: Did, command: str = "/task/submit", **fields: Any) -> Claim:
     default: dict[str, Any] = {"subject": CLUSTER, "args": ARGS}
     return Claim(issuer=issuer, command=Command(command), **(default | fields))
-
-
-def circumstances(**fields: Any) -> Circumstances:
-    default: dict[str, Any] = {
-        "profile": PRODUCT,
-        "now_s": NOW,
-        "authority": CLUSTER,
-        "revocations": {},
-    }
-    return Circumstances(**(default | fields))
 
 
 def refused(claimed: Claim, *chain: Delegation, **fields: Any) -> tuple[str, int | None]:

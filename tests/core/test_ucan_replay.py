@@ -1,17 +1,14 @@
 """What invocations say of themselves, and that none is used twice."""
 
-from typing import Any, Final
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipfs_cluster_node.core.dag_cbor import Value
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.multiformats import DAG_CBOR, Cid, cid_of
 from ipfs_cluster_node.core.ucan.chain import (
-    Circumstances,
     check_invocation,
 )
 from ipfs_cluster_node.core.ucan.commands import Command
@@ -19,23 +16,7 @@ from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError
 from ipfs_cluster_node.core.ucan.profiles import PRODUCT, SPECIFICATION
 from ipfs_cluster_node.core.ucan.replay import UsedInvocations
 from ipfs_cluster_node.core.ucan.tokens import Invocation
-
-NOW: Final = 1_790_000_000
-CLUSTER, ALICE, BOB, CAROL, MALLORY = (
-    Did(f"did:key:z6Mk{name}") for name in ("Cluster", "Alice", "Bob", "Carol", "Mallory")
-)
-ARGS: Final[dict[str, Value]] = {"namespace": "team-a", "priority": 3}
-
-
-def circumstances(**fields: Any) -> Circumstances:
-    default: dict[str, Any] = {
-        "profile": PRODUCT,
-        "now_s": NOW,
-        "authority": CLUSTER,
-        "revocations": {},
-    }
-    return Circumstances(**(default | fields))
-
+from tests.support.claims import ALICE, ARGS, BOB, CAROL, CLUSTER, NOW, circumstances
 
 # Invocations by themselves
 

@@ -19,8 +19,9 @@ from ipfs_cluster_node.adapters.keys.certificates import (
     request_spki,
     utc_now,
 )
-from ipfs_cluster_node.adapters.keys.identity import Identity, verify_signature
+from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.adapters.keys.tokens import mint_token, parse_token
+from ipfs_cluster_node.codec.signatures import verify_signature
 from ipfs_cluster_node.config.files import write_private
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.core.errors import ClusterError, Reason

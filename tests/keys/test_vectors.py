@@ -5,7 +5,8 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from ipfs_cluster_node.adapters.keys.identity import Identity, verify_signature
+from ipfs_cluster_node.adapters.keys.identity import Identity
+from ipfs_cluster_node.codec.signatures import verify_signature
 from ipfs_cluster_node.core.ids import (
     did_from_node_id,
     did_from_public_key,

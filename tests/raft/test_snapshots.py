@@ -11,7 +11,7 @@ import pytest
 
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.damage import LogDamagedError
-from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
+from ipfs_cluster_node.adapters.raft.disk import UNSYNCED_BYTES_MAX, DirectoryDisk
 from ipfs_cluster_node.adapters.raft.engine import Engine, create_store
 from ipfs_cluster_node.adapters.raft.installs import BUSY, CHUNK_BYTES, DAMAGED, OFFER_IDLE_SECONDS
 from ipfs_cluster_node.adapters.raft.proposals import Proposal
@@ -21,6 +21,7 @@ from ipfs_cluster_node.adapters.raft.snapshot import (
     open_snapshot,
     store_snapshot,
 )
+from ipfs_cluster_node.adapters.raft.snapshotting import RECEIVED_NAME
 from ipfs_cluster_node.codec.snapshot import PART_BYTES, decode_snapshot, encode_snapshot
 from ipfs_cluster_node.core.ids import TaskId, VoterId, did_from_public_key
 from ipfs_cluster_node.core.model import Content, Task, TaskResult, TaskSpec, TaskState
@@ -188,6 +189,49 @@ def test_a_damaged_snapshot_of_a_leader_is_neither_loaded_nor_acknowledged() -> 
     load()
     follower.engine.snapshot_taken()
     assert follower.step() == len(whole)
+
+
+def test_what_comes_of_a_snapshot_is_synced_in_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sync in the loop would stop the whole node for as long as the disk takes."""
+    follower = Follower()
+    syncs: list[str] = []
+    monkeypatch.setattr(follower.disk, "sync", syncs.append)
+    data = snapshot_bytes(50, [bytes(500_000)] * 40)
+    assert len(data) > 2 * UNSYNCED_BYTES_MAX
+    steps_that_sync = 0
+    for offset in range(0, len(data) - CHUNK_BYTES, CHUNK_BYTES):
+        piece = pb.SnapshotChunk(
+            index=50,
+            offset=offset,
+            data=data[offset : offset + CHUNK_BYTES],
+            size_bytes=len(data),
+        )
+        before = len(syncs)
+        follower.engine.receive(A, pb.RaftMessage(term=5, snapshot_chunk=piece))
+        step = follower.engine.begin_step()
+        assert len(syncs) == before
+        step.write()
+        follower.engine.end_step()
+        steps_that_sync += RECEIVED_NAME in syncs[before:]
+    assert steps_that_sync == 2
+
+
+def test_a_snapshot_that_cannot_be_decoded_ends_no_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was stored first: the node ended at each start."""
+    follower = Follower()
+
+    def load(_index: int, _parts: Iterable[bytes]) -> Callable[[], None]:
+        raise KeyError("a state of a later release")
+
+    monkeypatch.setattr(follower.machine, "load", load)
+    before = follower.disk.read(SNAPSHOT_NAME)
+    assert follower.chunk(snapshot_bytes(50, [b"state"]), 0, index=50) is None
+    work = follower.engine.take_snapshot()
+    assert work is not None
+    work()
+    follower.engine.snapshot_taken()
+    assert follower.step() == DAMAGED
+    assert follower.disk.read(SNAPSHOT_NAME) == before
 
 
 class LargeMachine(ListMachine):

@@ -1,12 +1,20 @@
 """Principals and chains for tests of UCAN."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from ipfs_cluster_node.codec.ucan import ED25519_HEADER, cid_of_token, open_envelope
+from ipfs_cluster_node.codec.ucan import (
+    ED25519_HEADER,
+    SIGNATURE_BYTES,
+    TokenReader,
+    cid_of_token,
+    open_envelope,
+)
 from ipfs_cluster_node.codec.ucan_container import write_container
 from ipfs_cluster_node.codec.ucan_mint import sign_delegation, sign_invocation
 from ipfs_cluster_node.codec.ucan_validator import Validator
@@ -15,6 +23,7 @@ from ipfs_cluster_node.core.ids import Did, did_from_public_key
 from ipfs_cluster_node.core.multiformats import Cid
 from ipfs_cluster_node.core.ucan.chain import Grant
 from ipfs_cluster_node.core.ucan.commands import Command
+from ipfs_cluster_node.core.ucan.errors import UcanError
 from ipfs_cluster_node.core.ucan.profiles import PRODUCT, SPECIFICATION, Profile
 
 NOW: Final = 1_790_000_000
@@ -63,6 +72,14 @@ CAROL: Final = actor(4)
 MALLORY: Final = actor(5)
 ARGS: Final[dict[str, Any]] = {"namespace": "team-a", "priority": 3, "task_type": "render"}
 
+CALL: Final[dict[str, Any]] = {
+    "command": Command("/task/submit"),
+    "args": ARGS,
+    "now_s": NOW,
+    "revocations": NO_REVOCATIONS,
+}
+"""What the server says of a call."""
+
 
 def validator(profile: Profile = PRODUCT, authority: Actor | None = CLUSTER) -> Validator:
     did = None if authority is None else authority.did
@@ -73,28 +90,16 @@ def signed_call(
     invocation: bytes, *proofs: bytes, by: Validator | None = None, **fields: Any
 ) -> Grant:
     """Present an invocation and its proofs to a fresh validator."""
-    default: dict[str, Any] = {
-        "command": Command("/task/submit"),
-        "args": ARGS,
-        "now_s": NOW,
-        "revocations": NO_REVOCATIONS,
-    }
     container = write_container([invocation, *proofs])
-    return (by or validator()).signed_call(container, **(default | fields))
+    return (by or validator()).signed_call(container, **(CALL | fields))
 
 
 def peer_call(
     caller: Actor, *delegations: bytes, by: Validator | None = None, **fields: Any
 ) -> Grant:
     """Present delegations as a caller whom TLS named, to a fresh validator."""
-    default: dict[str, Any] = {
-        "command": Command("/task/submit"),
-        "args": ARGS,
-        "now_s": NOW,
-        "revocations": NO_REVOCATIONS,
-    }
     container = write_container(delegations)
-    return (by or validator()).peer_call(container, caller=caller.did, **(default | fields))
+    return (by or validator()).peer_call(container, caller=caller.did, **(CALL | fields))
 
 
 def payload_of(token: bytes) -> dict[str, Any]:
@@ -121,3 +126,38 @@ def chain_of(length: int) -> tuple[list[bytes], Actor]:
     actors = [CLUSTER, *(actor(100 + number) for number in range(length))]
     links = [giver.delegates(taker) for giver, taker in pairwise(actors)]
     return links, actors[-1]
+
+
+INV: Final = "ucan/inv@1.0.0"
+ROOT: Final = CLUSTER.delegates(ALICE)
+GROUP_ORDER: Final = 2**252 + 27742317777372353535851937790883648493
+ZERO: Final = bytes(SIGNATURE_BYTES)
+
+
+def refused(call: Callable[[], object]) -> tuple[str, int | None]:
+    with pytest.raises(UcanError) as caught:
+        call()
+    return str(caught.value.name), caught.value.link
+
+
+def refused_signed(who: Actor, *proofs: bytes, **fields: Any) -> tuple[str, int | None]:
+    return refused(lambda: signed_call(who.invokes(*proofs, **fields), *proofs))
+
+
+def refused_peer(who: Actor, *delegations: bytes, **fields: Any) -> tuple[str, int | None]:
+    return refused(lambda: peer_call(who, *delegations, **fields))
+
+
+def changed(token: bytes, **fields: Any) -> dict[str, Any]:
+    """A token's payload with other fields; None of `...` takes one away."""
+    payload = payload_of(token) | fields
+    return {name: value for name, value in payload.items() if value is not ...}
+
+
+def read_as(profile: Profile, token: bytes) -> str:
+    """How a delegation is read: `read`, or the name of the refusal."""
+    try:
+        TokenReader(profile).delegation(open_envelope(token, profile=profile))
+    except UcanError as error:
+        return str(error.name)
+    return "read"

@@ -29,7 +29,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from ipfs_cluster_node.adapters.keys.identity import Identity, verify_signature
+from ipfs_cluster_node.adapters.keys.identity import Identity
+from ipfs_cluster_node.codec.signatures import verify_signature
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import (
     Did,

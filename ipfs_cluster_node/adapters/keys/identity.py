@@ -3,8 +3,7 @@
 import stat
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -18,7 +17,6 @@ from ipfs_cluster_node.core.ids import (
     NodeId,
     did_from_public_key,
     node_id_from_public_key,
-    public_key_from_did,
 )
 
 
@@ -61,15 +59,6 @@ class Identity:
     def pem(self) -> bytes:
         """The private key as PKCS#8 PEM. Store it 0600."""
         return self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-
-def verify_signature(did: Did, signature: bytes, message: bytes) -> bool:
-    """Whether the key that `did` spells made this signature."""
-    try:
-        Ed25519PublicKey.from_public_bytes(public_key_from_did(did)).verify(signature, message)
-    except (InvalidSignature, ValueError):
-        return False
-    return True
 
 
 def check_private(path: Path) -> None:

@@ -107,6 +107,13 @@ class Step:
     pending: Pending | None
     appends: Outbox
     """A leader's entries, to be sent at once."""
+    sync_received: Callable[[], None] | None
+    """Makes durable what has come of a snapshot."""
+
+    @property
+    def writes(self) -> bool:
+        """Whether there is anything to write."""
+        return self.pending is not None or self.sync_received is not None
 
     def write(self) -> None:
         """Write and sync; blocks.
@@ -116,6 +123,8 @@ class Step:
         """
         if self.pending is not None:
             self.journal.write_and_sync(self.pending)
+        if self.sync_received is not None:
+            self.sync_received()
 
 
 @dataclass(slots=True)
@@ -323,7 +332,8 @@ class Engine:
 
     def _step(self) -> Step:
         pending = self.journal.take_pending() if self.journal.dirty else None
-        return Step(self.journal, pending, self.raft.out.take_appends())
+        appends = self.raft.out.take_appends()
+        return Step(self.journal, pending, appends, self._installs.take_sync())
 
     def end_step(self) -> Outbox:
         """All is durable: tell the results, and return the messages to send."""
@@ -347,8 +357,19 @@ class Engine:
         alone = len(self.voters) == 1 and self.proposals.under_way
         return alone or (self.proposals.waits and not self.proposals.under_way)
 
+    def disk_hangs(self) -> None:
+        """A write of the log takes longer than a leader may be unheard: lead no more.
+
+        The others elect another leader meanwhile, of which those that wait here would not learn
+        before the write ends. Alone it leads on: nobody else can. May come within a step.
+        """
+        if self.raft.leads and len(self.voters) > 1:
+            self.raft.step_down()
+            self.give_up()
+            self._watch_leadership()
+
     def give_up(self) -> None:
-        """Answer all who wait: this engine goes no further, or not for a while."""
+        """Answer all who wait: this engine goes no further, or leads no more."""
         self.proposals.give_up()
         for proposal, result in self.proposals.take_done():
             proposal.on_done(result)

@@ -18,6 +18,7 @@ from pysyncobj.transport import Transport
 from ipfs_cluster_node.adapters.raft.clock import now
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.elections import Elections
+from ipfs_cluster_node.adapters.raft.freshness import Freshness
 from ipfs_cluster_node.adapters.raft.journal import MEMBERSHIP, REGULAR, SegmentedJournal, change_of
 from ipfs_cluster_node.adapters.raft.messages import Message, encode_message
 from ipfs_cluster_node.core.ids import VoterId
@@ -207,6 +208,7 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
         self._votes: tuple[int, set[VoterId]] = (0, set())
         self._timeout_min = config.election_timeout_min.total_seconds()
         self.elections = Elections(voter, election_timeout_min=self._timeout_min, now=now())
+        self.freshness = Freshness(now())
         self._campaigns = False
         self._led_term = 0
         self._queued_change: int | None = None
@@ -500,6 +502,7 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
 
     def _receive_append(self, node: Node, message: Message) -> None:
         self.out.verified_next = None
+        self.freshness.told(message["commit_index"], applied_index=self.applied_index, now=now())
         if "prevLogIdx" not in message:
             # A snapshot will follow; nothing is verified yet (H5). The leader must know all the
             # same that it is heard: a long transfer would cost it its quorum.

@@ -9,6 +9,7 @@ meanwhile.
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from ipfs_cluster_node.adapters.raft.disk import UNSYNCED_BYTES_MAX, Disk, OpenFile
@@ -42,7 +43,6 @@ class _Receipt:
     size_bytes: int
     crc: int
     have_bytes: int = 0
-    unsynced_bytes: int = 0
 
     def is_of(self, chunk: pb.SnapshotChunk) -> bool:
         return (self.index, self.size_bytes, self.crc) == (
@@ -70,6 +70,7 @@ class SnapshotInstalls:
         self._size_bytes_max = size_bytes_max
         self._offers: dict[VoterId, _Offer] = {}
         self._receipt: _Receipt | None = None
+        self._unsynced_bytes = 0
         disk.remove(RECEIVED_NAME)
 
     def offer(self, peer: VoterId, *, log_begins: int) -> None:
@@ -144,10 +145,7 @@ class SnapshotInstalls:
         if chunk.offset == receipt.have_bytes and chunk.data:
             self._disk.append(RECEIVED_NAME, chunk.data)
             receipt.have_bytes += len(chunk.data)
-            receipt.unsynced_bytes += len(chunk.data)
-            if receipt.unsynced_bytes >= UNSYNCED_BYTES_MAX:
-                self._disk.sync(RECEIVED_NAME)
-                receipt.unsynced_bytes = 0
+            self._unsynced_bytes += len(chunk.data)
         elif chunk.offset != 0:
             return False  # Late or twice; the answer to the first one goes its way.
         if receipt.have_bytes < chunk.size_bytes:
@@ -155,6 +153,16 @@ class SnapshotInstalls:
             return False
         self._receipt = None
         return True
+
+    def take_sync(self) -> Callable[[], None] | None:
+        """What makes durable what has come, once that is much; it blocks: it belongs to a step.
+
+        Not behind the last piece: then the file is being loaded, and synced there.
+        """
+        if self._receipt is None or self._unsynced_bytes < UNSYNCED_BYTES_MAX:
+            return None
+        self._unsynced_bytes = 0
+        return partial(self._disk.sync, RECEIVED_NAME)
 
     def say_busy(self, sender: VoterId, message: pb.RaftMessage) -> None:
         """Tell the sender that this node is there and can't take a piece now."""

@@ -77,7 +77,7 @@ class Replica:
     @property
     def is_leader(self) -> bool:
         """Whether this node leads, as far as it knows, and has applied all before its term."""
-        return self.failed is None and not self._is_stuck and self.engine.is_leader
+        return self.failed is None and self.engine.is_leader
 
     @property
     def leads_for_sure(self) -> bool:
@@ -85,9 +85,10 @@ class Replica:
         return self.failed is None and self.engine.leads_for_sure
 
     @property
-    def silence_ms(self) -> int:
-        """How long ago a leader was heard last; what was committed since is not known here."""
-        return round(1000 * self.engine.raft.elections.silence(now()))
+    def age_ms(self) -> int:
+        """For how long what was committed may be missing here, on a node that does not lead."""
+        raft = self.engine.raft
+        return round(1000 * raft.freshness.age(applied_index=raft.applied_index, now=now()))
 
     @property
     def leader(self) -> NodeId | None:
@@ -128,7 +129,7 @@ class Replica:
             ClusterError: NOT_LEADER, NO_LEADER, OVERLOADED, PAYLOAD_TOO_LARGE and
                 LOG_STORAGE_FAILED if it certainly was not committed; UNKNOWN_OUTCOME otherwise.
         """
-        self._check_writes()
+        self._check()
         result: asyncio.Future[object] = asyncio.get_running_loop().create_future()
 
         def on_done(outcome: object) -> None:
@@ -158,7 +159,7 @@ class Replica:
                 and those of `propose`.
         """
         async with self._changing:  # One at a time (H12).
-            self._check_writes()
+            self._check()
             self.engine.check_leads()
             if voter in self.voters:
                 return
@@ -178,7 +179,7 @@ class Replica:
                 connected; MEMBERSHIP_CHANGE_IN_PROGRESS, and those of `propose`.
         """
         async with self._changing:
-            self._check_writes()
+            self._check()
             self.engine.check_leads()
             if voter in self.voters:
                 self._check_removal(voter)
@@ -192,7 +193,7 @@ class Replica:
                 connected; UNKNOWN_OUTCOME if the target did not take over in time: this node, or
                 another, leads then.
         """
-        self._check_writes()
+        self._check()
         self.engine.check_leads()
         if target in self.voters - {self.voter} and not self._is_connected(target):
             raise ClusterError(
@@ -279,22 +280,6 @@ class Replica:
         if self.failed is not None:
             raise self.failed
 
-    def _check_writes(self) -> None:
-        self._check()
-        if self._is_stuck:
-            raise ClusterError(
-                Reason.NO_LEADER, "this node's disk keeps it waiting; ask another master"
-            )
-
-    @property
-    def _is_stuck(self) -> bool:
-        """Whether a write of the log takes so long that the others elect another leader.
-
-        Alone it waits, however long: nobody else can do it.
-        """
-        waited = self._pace.under_way(now())
-        return len(self.voters) > 1 and waited > self._config.fallback_timeout.total_seconds()
-
     # The loop.
 
     async def run(self) -> None:
@@ -328,9 +313,8 @@ class Replica:
     async def _beat(self) -> None:
         while True:
             self._wake.set()
-            if self._is_stuck:
-                # Who waits here would not learn of the new leader before the write ends.
-                self.engine.give_up()
+            if self._pace.under_way(now()) > self._config.fallback_timeout.total_seconds():
+                self.engine.disk_hangs()
             await asyncio.sleep(self._config.tick_interval.total_seconds())
 
     async def _gather(self) -> None:
@@ -361,14 +345,10 @@ class Replica:
         step = self.engine.begin_step()
         for peer, message in step.appends:
             self._link(peer).send(message)
-        if step.pending is not None:
+        if step.writes:
             self._pace.began(now())
             await asyncio.to_thread(step.write)
-            stuck = self._is_stuck
             self._pace.ended(now())
-            if stuck and self.engine.raft.leads:
-                # It did not lead meanwhile: who follows that is told so, and told of the next term.
-                self.engine.raft.step_down()
         for peer, message in self.engine.end_step():
             self._link(peer).send(message)
         self._consider_snapshot()

@@ -45,7 +45,7 @@ class Loading:
         self._disk, self._machine = disk, machine
         self.sender, self.index = sender, index
         self.position: Position | None = None
-        """Where it is from, once it is durable; None if it was damaged."""
+        """Where it is from, once it is durable; None if it can't be used."""
         self.size_bytes = 0
         self.use: Callable[[], None] = _nothing
         """Puts the loaded state in the place of the present one."""
@@ -60,7 +60,14 @@ class Loading:
             log.warning("received snapshot is damaged", extra={"sender": self.sender})
             return
         with closing(file):
-            self.use = load_state(self._machine, file)
+            try:
+                self.use = load_state(self._machine, file)
+            except OSError:
+                raise  # The disk failed.
+            except Exception:
+                # Of another release, perhaps: taken once, it would end the node at each start.
+                log.exception("received snapshot can't be decoded", extra={"sender": self.sender})
+                return
         self._disk.rename(RECEIVED_NAME, SNAPSHOT_NAME)
         self.position, self.size_bytes = file.position, file.size_bytes
 

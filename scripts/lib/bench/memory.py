@@ -1,17 +1,15 @@
-"""What a master keeps: its memory over a million tasks, and its start with a large snapshot.
+"""What a master keeps: its memory over a million tasks.
 
 One voter with the real log, state machine and compaction, on the real disk; its commands are those
 that a cluster commits for a task: submitted, assigned, ended, and in time forgotten. No gRPC: the
 figures are the log's and the state's. `memory-slope` is how much the resident memory grows over the
-second half, fitted, in percent of it. `snapshot-restart` is from the file to a state that serves;
-`snapshot-pause` is the longest time for which the loop stands still while one is made.
+second half, fitted, in percent of it. Large states are in `snapshot`.
 """
 
 import asyncio
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +22,6 @@ from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.engine import create_store
 from ipfs_cluster_node.adapters.raft.replica import Replica
-from ipfs_cluster_node.adapters.raft.snapshot import SNAPSHOT_NAME
 from ipfs_cluster_node.codec.commands import encode_command
 from ipfs_cluster_node.core.commands import (
     AssignTasks,
@@ -57,12 +54,8 @@ BATCH: Final = 100
 SAMPLE_TASKS: Final = 5_000
 SNAPSHOT_ENTRIES: Final = 500
 SLOPE_PERCENT_MAX: Final = 1.0
-LARGE_SNAPSHOT_BYTES: Final = 500 * 10**6
-LARGE_PAYLOAD_BYTES: Final = 1_000
-RESTART_SECONDS_MAX: Final = 20.0
 TASK_MS: Final = 10
 """Between two tasks, by the clock in the commands."""
-PULSE_SECONDS: Final = 0.005
 
 
 class Master:
@@ -138,15 +131,13 @@ class Master:
             ProposeConfig(values={"task_retention": seconds, "request_retention": seconds})
         )
 
-    async def run_tasks(self, first: int, payload: bytes, *, end: bool = True) -> None:
+    async def run_tasks(self, first: int) -> None:
         """Submit a batch, and bring it to its end."""
         ids = tuple(TaskId(f"t{number:026d}") for number in range(first, first + BATCH))
-        spec = TaskSpec(task_type="echo", payload=payload)
+        spec = TaskSpec(task_type="echo", payload=b"x" * 20)
         self.now_ms += BATCH * TASK_MS
         submit = SubmitTasks(task_ids=ids, specs=(spec,) * BATCH, fingerprint=b"f" * 32)
         await self.do(submit, f"r{first}")
-        if not end:
-            return
         node_id = self.identity.node_id
         await self.do(AssignTasks(assignments=tuple((task_id, node_id) for task_id in ids)))
         outcomes = tuple(
@@ -167,7 +158,7 @@ async def slope_percent(root: Path, tasks: int) -> tuple[float, float]:
     async def work() -> None:
         await master.prepare()
         for first in range(0, tasks, BATCH):
-            await master.run_tasks(first, b"x" * 20)
+            await master.run_tasks(first)
             if first % SAMPLE_TASKS == 0:
                 await master.do(ExpireRecords())
                 samples.append((first, process.memory_info().rss / 2**20))
@@ -185,66 +176,16 @@ async def slope_percent(root: Path, tasks: int) -> tuple[float, float]:
     return 100 * slope * (tasks / 2) / mean_y, half[-1][1]
 
 
-async def large_snapshot(root: Path, size_bytes: int) -> dict[str, float]:
-    """Fill a state to so many bytes, have it written, and start with it."""
-    master = Master(root / "large")
-    master.create()
-    master.open()
-    pauses = [0.0]
-
-    async def pulse() -> None:
-        while True:
-            began = time.perf_counter()
-            await asyncio.sleep(PULSE_SECONDS)
-            pauses.append(time.perf_counter() - began - PULSE_SECONDS)
-
-    async def work() -> None:
-        await master.prepare()
-        limits = {"task_count_max": "2000000", "task_bytes_max": "8589934592"}
-        await master.do(ProposeConfig(values=limits))
-        payload = b"x" * LARGE_PAYLOAD_BYTES
-        per_task = LARGE_PAYLOAD_BYTES + 130  # In the snapshot.
-        for first in range(0, size_bytes // per_task + BATCH, BATCH):
-            await master.run_tasks(first, payload, end=False)
-        note("filled; waits for a snapshot of it")
-        written = (master.directory / SNAPSHOT_NAME).stat().st_mtime_ns
-        pulsing = asyncio.create_task(pulse())
-        for number in range(2 * SNAPSHOT_ENTRIES):
-            await master.do(ProposeConfig(values={"user.n": str(number)}))
-            path = master.directory / SNAPSHOT_NAME
-            if path.stat().st_mtime_ns != written and path.stat().st_size > size_bytes * 0.8:
-                break
-        pulsing.cancel()
-
-    await master.serve(work)
-    size = (master.directory / SNAPSHOT_NAME).stat().st_size
-    del master.machine, master.replica
-    note(f"starts with a snapshot of {size / 1e6:.0f} MB")
-    began = time.perf_counter()
-    master.open()
-    served: list[float] = []
-
-    async def first() -> None:
-        served.append(time.perf_counter() - began)
-
-    await master.serve(first)
-    peak = psutil.Process().memory_info().rss / 2**20
-    return {"size": size / 1e6, "restart": served[0], "pause": 1000 * max(pauses), "rss": peak}
-
-
 async def run(given: Any) -> int:
-    """Measure; returns 1 where a limit is passed."""
-    tasks, size = (100_000, 5 * 10**7) if given.quick else (TASKS, LARGE_SNAPSHOT_BYTES)
+    """Measure; returns 1 where the limit is passed."""
+    tasks = 100_000 if given.quick else TASKS
     root = Path(tempfile.mkdtemp(prefix="bench-memory-"))
     try:
         slope, rss = await slope_percent(root, tasks)
         line(given, bench="memory-slope", ours=slope, unit="%", tasks=tasks, rss_mib=rss)
-        large = await large_snapshot(root, size)
-        line(given, bench="snapshot-restart", ours=large["restart"], unit="s", **large)
-        line(given, bench="snapshot-pause", ours=large["pause"], unit="ms", megabytes=large["size"])
     finally:
         shutil.rmtree(root, ignore_errors=True)
-    return int(slope > SLOPE_PERCENT_MAX or large["restart"] > RESTART_SECONDS_MAX)
+    return int(slope > SLOPE_PERCENT_MAX)
 
 
 if __name__ == "__main__":

@@ -50,10 +50,7 @@ async def powerloss(scene: Scene) -> None:
 async def diskfull(scene: Scene) -> None:
     """R6: the leader's disk is full for 10 s; its node says so, and is started again."""
     while scene.goes_on:
-        node = await scene.leader()
-        if node is None:
-            await asyncio.sleep(0.2)
-            continue
+        node = await scene.leader_for_sure()
         filler = node.home.path.parent / "filler"
         scene.note_fault()
         _fill(filler)

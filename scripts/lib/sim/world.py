@@ -222,7 +222,7 @@ class World:
                 return
         for peer, message in node.step.appends:
             self._send(node.voter, peer, message)
-        if node.step.pending is None:
+        if not node.step.writes:
             self._end_step(node, life)
         else:
             self.after(
