@@ -242,7 +242,8 @@ _DECODERS = {
         node_id=NodeId(m.replace_log.node_id), incarnation=m.replace_log.incarnation
     ),
     "propose_config": lambda m: core.ProposeConfig(
-        values=dict(m.propose_config.values), if_values=dict(m.propose_config.if_values)
+        values=dict(m.propose_config.values.items()),
+        if_values=dict(m.propose_config.if_values.items()),
     ),
     "submit_tasks": _submit_tasks,
     "assign_tasks": _assign_tasks,

@@ -128,10 +128,10 @@ class Settings:
             elif len(value) > USER_VALUE_CHARS_MAX:
                 raise ValueError(f"a value has at most {USER_VALUE_CHARS_MAX} characters")
         empty = [key for key, value in values.items() if not value] if "" in values.values() else []
-        gone = self.changed.keys() & empty
-        added = values.keys() - self.changed.keys() - set(empty)
-        room = USER_KEYS_MAX - len(self.changed) + len(gone)
-        if len(added) > room and not added <= SETTINGS.keys():
+        gone_count = sum(key in self.changed for key in empty)
+        added = [key for key, value in values.items() if value and key not in self.changed]
+        room = USER_KEYS_MAX - len(self.changed) + gone_count
+        if len(added) > room and not SETTINGS.keys() >= set(added):
             raise ValueError(f"there are at most {USER_KEYS_MAX} keys; remove some")
         self._values |= parsed
         self.changed |= values

@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 
+from ipfs_cluster_node.adapters.raft.clock import boot_time, use
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.engine import Engine, create_store
 from ipfs_cluster_node.adapters.raft.journal import MEMBERSHIP, NO_OP, REGULAR
@@ -67,6 +68,52 @@ def test_a_follower_writes_before_it_applies() -> None:
     assert engine.hurries
     engine.begin_step().write()
     assert machine.commands == ["one", "two"]
+
+
+def test_what_was_committed_is_applied_with_the_next_beat() -> None:
+    """Nobody waits for a follower to apply; a tick costs as much as the message itself."""
+    engine, machine = follower()
+    moment = 1000.0
+    use(lambda: moment)
+    try:
+        first = engine.journal.last_index + 1
+        step(engine, append(first, BATCH, commit=first - 1))
+        step(engine)
+        assert engine.raft.commit_index == first - 1
+        step(engine, append(first + 1, commit=first))
+        assert engine.raft.commit_index == first
+        assert machine.commands == []
+        assert not engine.hurries
+        moment += RaftConfig().tick_interval.total_seconds()
+        step(engine)
+        assert machine.commands == ["one", "two"]
+    finally:
+        use(boot_time)
+
+
+def test_an_election_does_not_wait_for_the_beat() -> None:
+    moment = 1000.0
+    use(lambda: moment)
+    try:
+        engine, _ = follower()
+        engine.raft.connected(A, up=True)
+        step(engine)
+        moment += 10.0
+        step(engine)
+        moment += 0.0001
+        granted = pb.RaftMessage(pre_vote_granted=pb.PreVoteGranted(round=1))
+        assert [m.WhichOneof("kind") for m in step(engine, granted)] == ["request_vote"]
+    finally:
+        use(boot_time)
+
+
+def step(engine: Engine, *messages: pb.RaftMessage) -> list[pb.RaftMessage]:
+    """One step, with messages of A; returns what it sent."""
+    for message in messages:
+        engine.receive(A, message)
+    taken = engine.begin_step()
+    taken.write()
+    return [message for _, message in (*taken.appends, *engine.end_step())]
 
 
 @pytest.mark.parametrize("command", MALFORMED)

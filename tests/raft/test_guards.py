@@ -474,21 +474,33 @@ def test_a_follower_that_needs_a_snapshot_is_told_of_once_a_round(
     assert len(host.sent("append_entries")) <= 4
 
 
-def test_an_append_that_says_nothing_new_is_left_out_and_heartbeats_go_on(
-    host_of: Callable[..., Host],
-) -> None:
+def test_a_commit_alone_is_sent_with_the_next_heartbeat(host_of: Callable[..., Host]) -> None:
     host, moment = host_of(), 1000.0
     use(lambda: moment)
     try:
-        host.lead([B])
-        heartbeat = RaftConfig().heartbeat_interval.total_seconds()
-        moment += 2 * heartbeat
-        host.raft._SyncObj__sendAppendEntries()
-        assert host.sent("append_entries") != []
-        host.raft._SyncObj__sendAppendEntries()
+        term = host.lead([B])
+        host.raft.append(b"command")
+        appends = [append for _, append in host.sent("append_entries")]
+        last = host.journal.last_index
+        assert [[entry.index for entry in each.entries] for each in appends] == [[last], [last]]
+        ack = {"type": "next_node_idx", "sent_at_ns": 0, "reset": False, "success": True}
+        host.raft.receive(B, {**ack, "term": term, "next_node_idx": last + 1})
+        host.raft.tick()
+        assert host.raft.commit_index == last
         assert host.sent("append_entries") == []
-        moment += heartbeat
-        host.raft._SyncObj__sendAppendEntries()
-        assert len(host.sent("append_entries")) == len((B, C))
+        moment += 1.1 * RaftConfig().heartbeat_interval.total_seconds()
+        host.raft.tick()
+        assert [each.commit_index for _, each in host.sent("append_entries")] == [last, last]
     finally:
         use(boot_time)
+
+
+def test_a_change_of_the_voters_is_sent_at_once(host_of: Callable[..., Host]) -> None:
+    host = host_of()
+    term = host.lead([B])
+    ack = {"type": "next_node_idx", "sent_at_ns": 0, "reset": False, "success": True}
+    host.raft.receive(B, {**ack, "term": term, "next_node_idx": host.journal.last_index + 1})
+    host.raft.tick()
+    host.raft.change_voters("rem", C)
+    host.raft.tick()
+    assert [len(each.entries) for _, each in host.sent("append_entries")] == [1]

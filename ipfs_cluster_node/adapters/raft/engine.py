@@ -9,6 +9,7 @@ with a clock, a network and a disk of its own.
 """
 
 import logging
+import math
 import zlib
 from collections.abc import Callable, Iterable
 from contextlib import closing
@@ -47,6 +48,12 @@ from ipfs_cluster_node.v1 import raft_pb2 as pb
 log = logging.getLogger(__name__)
 
 VOTER_NAME: Final = "voter"
+
+FLOW: Final = frozenset({"append_entries", "append_result"})
+"""Messages that ask for no tick by themselves: what they bring is noted as they are received."""
+
+TICK_SHARE: Final = 0.5
+"""Of the tick interval: a step so long after the last tick is the beat's, and ticks."""
 
 
 def create_store(
@@ -148,6 +155,7 @@ class Engine:
             raise LogDamagedError("it is lost, or a part of it")
         self.voter = voter
         self._disk, self._machine, self._config = disk, machine, config
+        self._tick_seconds = TICK_SHARE * config.tick_interval.total_seconds()
         with closing(snapshot):
             load_state(machine, snapshot)()
         position = snapshot.position
@@ -184,6 +192,8 @@ class Engine:
         self._snapshotting: Making | Loading | None = None
         self._was_leader = False
         self._tick_held = False
+        self._tick_at = -math.inf
+        self._slice_cut = False
         self.on_leadership: Callable[[bool, int], None] = lambda _leads, _term: None
         """Called when this node begins or ceases to lead; must not raise."""
 
@@ -308,27 +318,40 @@ class Engine:
                 log.warning("malformed raft message dropped", extra={"sender": sender})
             else:
                 self.raft.receive(sender, decoded)
+                if kind not in FLOW:
+                    self._tick_at = -math.inf
 
     def begin_step(self) -> Step:
         """Tick, and propose what waits; returns what must be written.
 
-        A follower that has something to write ticks with the next step, at once; and a batch that
-        ends here is answered before the next one begins, with the next step.
+        It ticks only where that has something to do, or the last tick is some time ago: each costs
+        as much as a message. A follower that has something to write ticks with the next step, at
+        once; and a batch that ends here is answered before the next one begins, with the next step.
         """
+        if not self._tick_due():
+            return self._step()
         if self.journal.dirty and not self.raft.leads and not self._tick_held:
             # The leader waits for this write, and nobody for a follower to apply.
             self._tick_held = True
             return self._step()
         self._tick_held = False
+        self._tick_at = now() + self._tick_seconds
         was_under_way = self.proposals.under_way
         self.raft.tick()
+        self._slice_cut = self.raft.applied_index < self.raft.commit_index
         self._hand_over()
         if self.raft.leads and self._transfer is None and not was_under_way:
             entry = self.proposals.next_entry(self.term)
             if entry is not None:
-                self.raft._applyCommand(entry, None, REGULAR[0])
-                self.raft.tick()
+                self.raft.append(entry)
         return self._step()
+
+    def _tick_due(self) -> bool:
+        if self._tick_held or self._slice_cut or now() >= self._tick_at:
+            return True
+        # What a follower may apply waits for nobody; who leads commits, and then answers.
+        uncommitted = self.raft.commit_index < self.journal.last_index
+        return self.raft.leads and (uncommitted or self.proposals.waits)
 
     def _step(self) -> Step:
         pending = self.journal.take_pending() if self.journal.dirty else None
@@ -349,7 +372,7 @@ class Engine:
     @property
     def hurries(self) -> bool:
         """Whether the next step has something to do at once."""
-        if self._tick_held or self.raft.applied_index < self.raft.commit_index:
+        if self._tick_held or self._slice_cut:
             return True
         if not self.raft.leads:
             return False

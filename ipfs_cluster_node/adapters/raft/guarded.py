@@ -50,8 +50,6 @@ PRIVATE_METHODS: Final = (
 """Methods of PySyncObj 0.3.17 that are replaced or called here; a test checks that they exist."""
 
 NEVER: Final = float("inf")
-SILENCE_SHARE: Final = 0.5
-"""Of `heartbeat_interval`: so long after an append a follower needs no heartbeat."""
 PRE_VOTE_RETRY_MIN: Final = 0.25
 """Of `election_timeout_min`: the least pause between two askings; the most is twice as long."""
 APPLY_SECONDS_MAX: Final = 0.05
@@ -115,11 +113,9 @@ class OutTransport(Transport):  # type: ignore[misc]  # PySyncObj has no types.
 
     ready = True
 
-    def __init__(self, *, heartbeat_seconds: float) -> None:
+    def __init__(self) -> None:
         """Start empty."""
         super().__init__(None, None, [])
-        self._silence_min = SILENCE_SHARE * heartbeat_seconds
-        self._appended_at: dict[str, float] = {}
         self.outbox: list[tuple[VoterId, pb.RaftMessage]] = []
         self.term: Callable[[], int] = lambda: 0
         self.verified_next: int | None = None
@@ -151,29 +147,13 @@ class OutTransport(Transport):  # type: ignore[misc]  # PySyncObj has no types.
         if encoded is not None:
             match encoded.WhichOneof("kind"):
                 case "append_entries":
-                    moment = now()
-                    if self._says_nothing_new(node, message, moment):
-                        return True
-                    self._appended_at[node.id] = moment
-                    encoded.append_entries.sent_at_ns = int(moment * NANOSECONDS)
+                    encoded.append_entries.sent_at_ns = int(now() * NANOSECONDS)
                 case "append_result":
                     encoded.append_result.sent_at_ns = self.answered_sent_at_ns
                 case "request_vote":
                     encoded.request_vote.transfer = self.transfer
             self.post(VoterId(node.id), encoded)
         return True
-
-    def _says_nothing_new(self, node: Node, message: Message, moment: float) -> bool:
-        """Whether it would only tell a commit index that the next append or heartbeat tells.
-
-        PySyncObj sends one after each commit: as many messages, steps and answers again.
-        """
-        appended_at = self._appended_at.get(node.id, -NEVER)
-        return message.get("entries") == [] and moment < appended_at + self._silence_min
-
-    def begin_anew(self, voter: VoterId) -> None:
-        """The connection is new: what was sent on the old one may be lost."""
-        self._appended_at.pop(voter, None)
 
     def take_appends(self) -> list[tuple[VoterId, pb.RaftMessage]]:
         """Take a leader's entries out of the queue: they wait for no sync."""
@@ -217,7 +197,7 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
         """Who gets the log and does not vote; known to the leader only."""
         self._up: set[VoterId] = set()
         """To whom messages can be sent."""
-        self.out = OutTransport(heartbeat_seconds=config.heartbeat_interval.total_seconds())
+        self.out = OutTransport()
         self._nodes: dict[VoterId, Node] = {}
         others = journal.voters() - {voter}
         super().__init__(
@@ -228,7 +208,9 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
                 useFork=False,
                 commandsWaitLeader=False,
                 dynamicMembershipChange=True,
-                appendEntriesUseBatch=False,
+                # Else each commit index is sent for itself, and not with the next append or
+                # heartbeat: as many messages, steps and answers again. `tick` sends what is new.
+                appendEntriesUseBatch=True,
                 appendEntriesPeriod=config.heartbeat_interval.total_seconds(),
                 appendEntriesBatchSizeBytes=config.batch_bytes_max + 64 * 1024,
                 raftMinTimeout=config.election_timeout_min.total_seconds(),
@@ -312,11 +294,20 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
         """One step of PySyncObj; a candidacy is asked for first (H14)."""
         if not self.leads:
             self._hold_candidacy()
+        last = self._journal.last_index
         self.doTick(0)
+        if self.leads and self._journal.last_index > last:
+            self._SyncObj__sendAppendEntries()
         self._campaigns = self.out.transfer = False
         if not self.leads or self._journal.last_change_index() != self._queued_change:
             self._queued_change = None
         self._watch_leading()
+
+    def append(self, entry: bytes) -> None:
+        """Take an entry into the log, and send it; on the leader, right behind a tick."""
+        self._applyCommand(entry, None, REGULAR[0])
+        self._checkCommandsToApply()
+        self._SyncObj__sendAppendEntries()
 
     def _hold_candidacy(self) -> None:
         moment = now()
@@ -396,7 +387,6 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
 
     def connected(self, voter: VoterId, *, up: bool) -> None:
         """Tell whether messages can be sent to a voter or learner."""
-        self.out.begin_anew(voter)
         (self._up.add if up else self._up.discard)(voter)
         if voter in self.learners:
             if not up:

@@ -113,6 +113,8 @@ class Proposals:
         self._fail_waiting()
 
     def _fail_batch(self) -> None:
+        if not self._batch:
+            return
         unknown = ClusterError(
             Reason.UNKNOWN_OUTCOME,
             "the leader changed while the write was under way; repeat it with the same request id",
@@ -121,6 +123,8 @@ class Proposals:
         self._batch = []
 
     def _fail_waiting(self) -> None:
+        if not self._waiting:
+            return
         lost = ClusterError(Reason.NO_LEADER, "this node leads no more; try again in a moment")
         self.done += [(proposal, lost) for proposal in self._waiting]
         self._waiting.clear()

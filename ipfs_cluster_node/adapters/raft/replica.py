@@ -19,6 +19,7 @@ from ipfs_cluster_node.adapters.raft.link import Dial, Link
 from ipfs_cluster_node.adapters.raft.pace import WritePace
 from ipfs_cluster_node.adapters.raft.proposals import Proposal
 from ipfs_cluster_node.adapters.raft.state_machine import StateMachine
+from ipfs_cluster_node.adapters.raft.writer import Writer
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, VoterId, node_id_of_voter
 from ipfs_cluster_node.v1 import raft_pb2 as pb
@@ -63,6 +64,7 @@ class Replica:
         self._wake = asyncio.Event()
         self._changing = asyncio.Lock()
         self._pace = WritePace()
+        self._beat_due = True
         self.failed: ClusterError | None = None
 
     @property
@@ -288,12 +290,15 @@ class Replica:
         Raises:
             ClusterError: LOG_STORAGE_FAILED, once the disk fails: nothing is served any more.
         """
+        writer = Writer()
         beat = asyncio.create_task(self._beat(), name="raft-beat")
         try:
             while True:
-                self._keep_links()
+                if self._beat_due:
+                    self._beat_due = False
+                    self._keep_links()
                 await self._gather()
-                await self._step()
+                await self._step(writer)
                 if self._inbox or self.engine.hurries:
                     await asyncio.sleep(0)
                     continue
@@ -308,10 +313,11 @@ class Replica:
             raise self.failed from error
         finally:
             beat.cancel()
-            await self._stop()
+            await self._stop(writer)
 
     async def _beat(self) -> None:
         while True:
+            self._beat_due = True
             self._wake.set()
             if self._pace.under_way(now()) > self._config.fallback_timeout.total_seconds():
                 self.engine.disk_hangs()
@@ -334,7 +340,7 @@ class Replica:
             if proposals.waiting_count != count:
                 count, last_at = proposals.waiting_count, moment
 
-    async def _step(self) -> None:
+    async def _step(self, writer: Writer) -> None:
         taken = 0
         while self._inbox and taken < self._config.step_bytes_max:
             sender, message, size = self._inbox.popleft()
@@ -347,7 +353,7 @@ class Replica:
             self._link(peer).send(message)
         if step.writes:
             self._pace.began(now())
-            await asyncio.to_thread(step.write)
+            await writer.run(step.write)
             self._pace.ended(now())
         for peer, message in self.engine.end_step():
             self._link(peer).send(message)
@@ -365,7 +371,7 @@ class Replica:
             task.result()  # A failed write is a failed disk.
             self.engine.snapshot_taken()
 
-    async def _stop(self) -> None:
+    async def _stop(self, writer: Writer) -> None:
         if self.failed is None:
             self.failed = ClusterError(Reason.SHUTTING_DOWN, "this node stops; ask another one")
         self.engine.give_up()
@@ -376,7 +382,8 @@ class Replica:
         if self._snapshotting is not None:
             tasks.append(self._snapshotting)  # Its thread can't be stopped.
         await asyncio.gather(*tasks, return_exceptions=True)
-        self.engine.close()
+        if await writer.stop():
+            self.engine.close()
 
     # Peers.
 
