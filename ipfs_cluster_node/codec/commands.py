@@ -3,7 +3,10 @@
 Reads what older releases wrote: an unset field means what it meant when it did not exist.
 """
 
+from collections.abc import Callable, Mapping
+
 from ipfs_cluster_node.core import commands as core
+from ipfs_cluster_node.core.delegations import StoredDelegation, StoredRevocation
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did, NodeId, TaskId
 from ipfs_cluster_node.core.model import (
@@ -17,6 +20,7 @@ from ipfs_cluster_node.core.model import (
     TaskResult,
     TaskSpec,
 )
+from ipfs_cluster_node.core.multiformats import DAG_CBOR, Cid
 from ipfs_cluster_node.log.v1 import command_pb2 as pb
 
 
@@ -27,7 +31,9 @@ def encode_command(command: core.Command) -> bytes:
         case core.BootstrapCluster() as body:
             message.bootstrap_cluster.cluster_id = body.cluster_id
             message.bootstrap_cluster.cluster_name = body.cluster_name
+            message.bootstrap_cluster.cluster_did = body.cluster_did
             message.bootstrap_cluster.principals.extend(map(principal_to_log, body.principals))
+            message.bootstrap_cluster.delegations.extend(map(delegation_to_log, body.delegations))
         case core.CreateJoinToken() as body:
             message.create_join_token.CopyFrom(
                 pb.CreateJoinToken(
@@ -77,6 +83,11 @@ def encode_command(command: core.Command) -> bytes:
                     cid=body.cid, size_bytes=body.size_bytes, node_ids=body.holders, name=body.name
                 )
             )
+        case core.PutDelegation() as body:
+            message.put_delegation.SetInParent()
+            message.put_delegation.delegations.extend(map(delegation_to_log, body.delegations))
+        case core.RevokeDelegation() as body:
+            message.revoke_delegation.CopyFrom(revocation_to_log(body.revocation))
         case core.ExpireRecords():
             message.expire_records.SetInParent()
         case _:
@@ -138,7 +149,9 @@ def _bootstrap_cluster(message: pb.Command) -> core.CommandBody:
     return core.BootstrapCluster(
         cluster_id=body.cluster_id,
         cluster_name=body.cluster_name,
+        cluster_did=Did(body.cluster_did),
         principals=tuple(map(principal_from_log, body.principals)),
+        delegations=tuple(map(delegation_from_log, body.delegations)),
     )
 
 
@@ -231,7 +244,7 @@ def _add_content(message: pb.Command) -> core.CommandBody:
     )
 
 
-_DECODERS = {
+_DECODERS: Mapping[str, Callable[[pb.Command], core.CommandBody]] = {
     "bootstrap_cluster": _bootstrap_cluster,
     "create_join_token": _create_join_token,
     "redeem_join_token": _redeem_join_token,
@@ -252,7 +265,49 @@ _DECODERS = {
     "cancel_task": lambda m: core.CancelTask(task_id=TaskId(m.cancel_task.task_id)),
     "expire_records": lambda _m: core.ExpireRecords(),
     "add_content": _add_content,
+    "put_delegation": lambda m: core.PutDelegation(
+        delegations=tuple(map(delegation_from_log, m.put_delegation.delegations))
+    ),
+    "revoke_delegation": lambda m: core.RevokeDelegation(
+        revocation=revocation_from_log(m.revoke_delegation)
+    ),
 }
+
+
+def delegation_to_log(delegation: StoredDelegation) -> pb.DelegationRecord:
+    """Encode a delegation that is kept."""
+    return pb.DelegationRecord(
+        token=delegation.token,
+        digest=delegation.cid.digest,
+        issuer=delegation.issuer,
+        audience=delegation.audience,
+        expires_s=delegation.expires_s,
+        put_at_ms=delegation.put_at_ms,
+    )
+
+
+def delegation_from_log(record: pb.DelegationRecord) -> StoredDelegation:
+    """Decode a delegation that is kept."""
+    return StoredDelegation(
+        cid=Cid(DAG_CBOR, record.digest),
+        token=record.token,
+        issuer=Did(record.issuer),
+        audience=Did(record.audience),
+        expires_s=record.expires_s,
+        put_at_ms=record.put_at_ms,
+    )
+
+
+def revocation_to_log(revocation: StoredRevocation) -> pb.RevokeDelegation:
+    """Encode a revocation."""
+    return pb.RevokeDelegation(
+        digest=revocation.cid.digest, revoker=revocation.revoker, until_s=revocation.until_s
+    )
+
+
+def revocation_from_log(record: pb.RevokeDelegation) -> StoredRevocation:
+    """Decode a revocation."""
+    return StoredRevocation(Cid(DAG_CBOR, record.digest), Did(record.revoker), record.until_s)
 
 
 def principal_to_log(principal: Principal) -> pb.Principal:

@@ -8,15 +8,20 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeVar
 
 from ipfs_cluster_node.codec.commands import (
+    delegation_from_log,
+    delegation_to_log,
     failure_from_log,
     failure_to_log,
     principal_from_log,
     principal_to_log,
     result_from_log,
     result_to_log,
+    revocation_from_log,
+    revocation_to_log,
     spec_from_log,
     spec_to_log,
 )
+from ipfs_cluster_node.core.delegations import StoredDelegation, StoredRevocation
 from ipfs_cluster_node.core.ids import Did, NodeId, TaskId
 from ipfs_cluster_node.core.model import Content, JoinToken, Role, Task, TaskSpec, TaskState
 from ipfs_cluster_node.core.state import RequestRecord, StateData
@@ -41,6 +46,7 @@ def _parts(data: StateData) -> Iterator[snapshot_pb2.StateSnapshot]:
     yield snapshot_pb2.StateSnapshot(
         cluster_id=data.cluster_id,
         cluster_name=data.cluster_name,
+        cluster_did=data.cluster_did,
         incarnation_last=data.incarnation_last,
         principals=map(principal_to_log, data.principals),
         join_tokens=map(_token_to_log, data.tokens),
@@ -50,6 +56,10 @@ def _parts(data: StateData) -> Iterator[snapshot_pb2.StateSnapshot]:
         yield snapshot_pb2.StateSnapshot(tasks=map(_task_to_log, tasks))
     for requests in _sliced(data.requests):
         yield snapshot_pb2.StateSnapshot(requests=map(_request_to_log, requests))
+    for delegations in _sliced(data.delegations):
+        yield snapshot_pb2.StateSnapshot(delegations=map(delegation_to_log, delegations))
+    for revocations in _sliced(data.revocations):
+        yield snapshot_pb2.StateSnapshot(revocations=map(revocation_to_log, revocations))
     for contents in _sliced(data.contents):
         yield snapshot_pb2.StateSnapshot(contents=map(_content_to_log, contents))
 
@@ -76,16 +86,21 @@ def decode_snapshot(parts: Iterable[bytes]) -> StateData:
     tasks: list[Task] = []
     requests: list[RequestRecord] = []
     contents: list[Content] = []
+    delegations: list[StoredDelegation] = []
+    revocations: list[StoredRevocation] = []
     for encoded in parts:
         part = snapshot_pb2.StateSnapshot.FromString(encoded)
         head = head or part
         tasks += map(reader.task, part.tasks)
         requests += map(reader.request, part.requests)
         contents += map(reader.content, part.contents)
+        delegations += map(delegation_from_log, part.delegations)
+        revocations += map(revocation_from_log, part.revocations)
     head = head or snapshot_pb2.StateSnapshot()
     return StateData(
         cluster_id=head.cluster_id,
         cluster_name=head.cluster_name,
+        cluster_did=Did(head.cluster_did),
         incarnation_last=head.incarnation_last,
         principals=tuple(map(principal_from_log, head.principals)),
         tokens=tuple(map(_token_from_log, head.join_tokens)),
@@ -93,6 +108,8 @@ def decode_snapshot(parts: Iterable[bytes]) -> StateData:
         tasks=tuple(tasks),
         requests=tuple(requests),
         contents=tuple(contents),
+        delegations=tuple(delegations),
+        revocations=tuple(revocations),
     )
 
 

@@ -27,6 +27,8 @@ class Home:
         self.tls = path / "tls"
         self.ca = self.tls / "ca.pem"
         self.ca_key = self.tls / "ca.key"
+        self.authority_key = self.tls / "authority.key"
+        """The cluster's own identity, from which every delegation comes; beside the CA's key."""
         self.certificate = self.tls / "node.pem"
         self.tls_key = self.tls / "node.key"
         self.raft = path / "raft"

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 
+from ipfs_cluster_node.core.delegations import StoredDelegation, StoredRevocation
 from ipfs_cluster_node.core.ids import Did, NodeId, TaskId
 from ipfs_cluster_node.core.model import AttemptId, AttemptOutcome, Principal, Role, TaskSpec
 
@@ -18,7 +19,9 @@ class BootstrapCluster:
 
     cluster_id: str
     cluster_name: str
+    cluster_did: Did
     principals: tuple[Principal, ...]
+    delegations: tuple[StoredDelegation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +146,20 @@ class AddContent:
     name: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutDelegation:
+    """Delegations are kept; their form and signatures were checked."""
+
+    delegations: tuple[StoredDelegation, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevokeDelegation:
+    """A delegation holds no more, by one who may say so."""
+
+    revocation: StoredRevocation
+
+
 CommandBody = (
     BootstrapCluster
     | CreateJoinToken
@@ -159,6 +176,8 @@ CommandBody = (
     | CancelTask
     | ExpireRecords
     | AddContent
+    | PutDelegation
+    | RevokeDelegation
 )
 
 
@@ -193,6 +212,10 @@ def fingerprint_of(body: CommandBody) -> bytes:
             asked = (*_sorted(body.values), *_sorted(body.if_values))
         case CancelTask():
             asked = (body.task_id,)
+        case PutDelegation():
+            asked = tuple(sorted(d.cid.digest for d in body.delegations))
+        case RevokeDelegation():
+            asked = (body.revocation.cid.digest, body.revocation.revoker)
         case _:
             asked = ()
     return sha256(repr((type(body).__name__, asked)).encode()).digest()

@@ -30,6 +30,12 @@ class Reason(StrEnum):
     """No certificate, or one whose principal the cluster does not know."""
     CALLER_NOT_ALLOWED = "CALLER_NOT_ALLOWED"
     """The caller's class may not call this method."""
+    DELEGATION_INVALID = "DELEGATION_INVALID"
+    """A UCAN token of the call is none, has ended, or is not signed; `ucan_error` says."""
+    NOT_DELEGATED = "NOT_DELEGATED"
+    """No chain of delegations from the cluster lets the caller do this; `ucan_error` says why."""
+    DELEGATION_NOT_FOUND = "DELEGATION_NOT_FOUND"
+    TOO_MANY_DELEGATIONS = "TOO_MANY_DELEGATIONS"
     CERTIFICATE_INVALID = "CERTIFICATE_INVALID"
     """Expired, of another cluster, or not bound to its identity key."""
 

@@ -15,14 +15,22 @@ from ipfs_cluster_node.core.commands import (
     ExpireRecords,
     FinishAttempts,
     ProposeConfig,
+    PutDelegation,
     RedeemJoinToken,
     RegisterNode,
     RemoveNode,
     ReplaceLog,
     RequeueAttempts,
+    RevokeDelegation,
     SetLiveness,
     SubmitTasks,
     fingerprint_of,
+)
+from ipfs_cluster_node.core.delegations import (
+    REVOCATIONS_MAX,
+    DelegationTable,
+    StoredDelegation,
+    StoredRevocation,
 )
 from ipfs_cluster_node.core.effects import (
     Accepted,
@@ -74,6 +82,7 @@ class StateData:
 
     cluster_id: str = ""
     cluster_name: str = ""
+    cluster_did: Did = Did("")
     incarnation_last: int = 0
     principals: tuple[Principal, ...] = ()
     tokens: tuple[JoinToken, ...] = ()
@@ -81,6 +90,8 @@ class StateData:
     tasks: tuple[Task, ...] = ()
     requests: tuple[RequestRecord, ...] = ()
     contents: tuple[Content, ...] = ()
+    delegations: tuple[StoredDelegation, ...] = ()
+    revocations: tuple[StoredRevocation, ...] = ()
 
 
 class ClusterState:
@@ -95,11 +106,13 @@ class ClusterState:
         data = data or StateData()
         self.cluster_id = data.cluster_id
         self.cluster_name = data.cluster_name
+        self.cluster_did = data.cluster_did
         self.members = MemberTable(
             data.principals, data.tokens, incarnation_last=data.incarnation_last
         )
         self.settings = Settings(data.settings)
         self.tasks = TaskTable(data.tasks)
+        self.delegations = DelegationTable(data.delegations, data.revocations)
         self.contents: dict[str, Content] = {c.cid: c for c in data.contents}
         self._requests = OrderedDict(((r.caller, r.request_id), r) for r in data.requests)
         """The oldest first: more than `request_count_max` push it out."""
@@ -137,6 +150,7 @@ class ClusterState:
         return StateData(
             cluster_id=self.cluster_id,
             cluster_name=self.cluster_name,
+            cluster_did=self.cluster_did,
             incarnation_last=self.members.incarnation_last,
             principals=self.members.principals(),
             tokens=self.members.tokens(),
@@ -144,6 +158,8 @@ class ClusterState:
             tasks=self.tasks.copy(),
             requests=tuple(self._requests.values()),
             contents=tuple(self.contents.values()),
+            delegations=self.delegations.delegations(),
+            revocations=self.delegations.revocation_records(),
         )
 
     # Members.
@@ -152,6 +168,8 @@ class ClusterState:
         if self.cluster_id:
             return Applied(Rejected(Reason.INVALID_ARGUMENT, "the cluster exists already"))
         self.cluster_id, self.cluster_name = body.cluster_id, body.cluster_name
+        self.cluster_did = body.cluster_did
+        self.delegations.put(body.delegations)
         for principal in body.principals:
             self.members.put(principal)
         return Applied(Accepted(), (MembersChanged(),))
@@ -183,6 +201,7 @@ class ClusterState:
         did = did_from_node_id(body.node_id)
         for key in [key for key in self._requests if key[0] == did]:
             del self._requests[key]
+        self.delegations.forget_audience(did)
         effects = self._lose(self.tasks.running_on(body.node_id), command.at_ms)
         for cid, content in self.contents.items():
             if body.node_id in content.holders:
@@ -317,7 +336,29 @@ class ClusterState:
             self._requests.popitem(last=False)
             requests += 1
         self.members.expire_tokens(command.at_ms, TOKEN_KEEP_MS)
+        self.delegations.forget(command.at_ms // 1000)
         return Applied(Accepted((MORE,) if EXPIRED_MAX in (tasks, requests) else ()))
+
+    # Authorization.
+
+    def _put_delegation(self, _command: Command, body: PutDelegation) -> Applied:
+        full = self.delegations.full_for(body.delegations)
+        if full:
+            return Applied(Rejected(Reason.TOO_MANY_DELEGATIONS, full))
+        self.delegations.put(body.delegations)
+        return Applied(Accepted(tuple(str(d.cid) for d in body.delegations)))
+
+    def _revoke_delegation(self, _command: Command, body: RevokeDelegation) -> Applied:
+        if self.delegations.revocations_full():
+            return Applied(
+                Rejected(
+                    Reason.TOO_MANY_DELEGATIONS,
+                    f"{REVOCATIONS_MAX} revocations are remembered; wait until some end, or remove "
+                    "the client instead",
+                )
+            )
+        self.delegations.revoke(body.revocation)
+        return Applied(Accepted())
 
     # Functions, not bound methods: those would be a cycle, and keep a replaced state in memory.
     _APPLIERS: ClassVar[Mapping[type, Callable[["ClusterState", Command, Any], Applied]]] = {
@@ -336,6 +377,8 @@ class ClusterState:
         CancelTask: _cancel_task,
         ExpireRecords: _expire_records,
         AddContent: _add_content,
+        PutDelegation: _put_delegation,
+        RevokeDelegation: _revoke_delegation,
     }
 
 

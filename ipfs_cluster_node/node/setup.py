@@ -9,12 +9,14 @@ from typing import Final
 import grpc
 
 from ipfs_cluster_node.adapters.keys.certificates import (
+    LEAF_LIFETIME,
     CertificateAuthority,
     TlsKey,
     enrolment_message,
     make_tls_key,
     utc_now,
 )
+from ipfs_cluster_node.adapters.keys.delegation import delegate
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.adapters.keys.tokens import fetch_trust_bundle, parse_token
 from ipfs_cluster_node.adapters.net.tls import open_channel
@@ -36,6 +38,7 @@ from ipfs_cluster_node.core.endpoints import parse_endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, voter_id
 from ipfs_cluster_node.core.model import Principal, Role
+from ipfs_cluster_node.core.ucan.commands import TOP
 from ipfs_cluster_node.node.clock import now_ms
 from ipfs_cluster_node.node.peers import save_masters
 from ipfs_cluster_node.v1 import enrolment_pb2 as pb
@@ -68,13 +71,14 @@ def init_cluster(home: Home, settings: NodeSettings, *, cluster_name: str) -> Ma
     hosts = [parse_endpoint(e).host for e in (*endpoints, settings.enrolment_bind)]
     home.create()
     ca = CertificateAuthority.create(cluster_name, utc_now())
-    identity, operator = Identity.create(), Identity.create()
+    identity, operator, authority = Identity.create(), Identity.create(), Identity.create()
     key, operator_key = make_tls_key(identity), make_tls_key(operator)
     certificate = ca.issue(key.request_der, identity.did, hosts=hosts, is_node=True, now=utc_now())
     operator_certificate = ca.issue(
         operator_key.request_der, operator.did, hosts=(), is_node=False, now=utc_now()
     )
     write_private(home.ca_key, ca.key_pem)
+    write_private(home.authority_key, authority.pem())
     _write_keys(home, identity, key, certificate, ca.certificate_pem)
     client = home.path / "client"
     profile = _write_client(
@@ -90,7 +94,7 @@ def init_cluster(home: Home, settings: NodeSettings, *, cluster_name: str) -> Ma
         DirectoryDisk(home.raft),
         voter,
         [voter],
-        first=_bootstrap(cluster, identity, operator, endpoints, settings.name),
+        first=_bootstrap(cluster, authority, identity, operator, endpoints, settings.name),
     )
     save_masters(home.masters, {identity.node_id: endpoints})
     # Last, since it says that there is a node.
@@ -106,6 +110,7 @@ def init_cluster(home: Home, settings: NodeSettings, *, cluster_name: str) -> Ma
 
 def _bootstrap(
     cluster: ClusterSettings,
+    authority: Identity,
     identity: Identity,
     operator: Identity,
     endpoints: tuple[str, ...],
@@ -129,7 +134,19 @@ def _bootstrap(
         liveness_at_ms=at_ms,
     )
     body = BootstrapCluster(
-        cluster_id=cluster.id, cluster_name=cluster.name, principals=(master, client)
+        cluster_id=cluster.id,
+        cluster_name=cluster.name,
+        cluster_did=authority.did,
+        principals=(master, client),
+        delegations=(
+            delegate(
+                authority,
+                operator.did,
+                TOP,
+                expires_s=at_ms // 1000 + int(LEAF_LIFETIME.total_seconds()),
+                at_ms=at_ms,
+            ),
+        ),
     )
     return encode_command(Command(at_ms=at_ms, body=body))
 

@@ -44,6 +44,18 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The caller's class (joiner, client, node, master) may not call this method."""
     ERROR_REASON_CERTIFICATE_INVALID: _ErrorReason.ValueType  # 12
     """A certificate that is expired, of another cluster, or not bound to its identity key."""
+    ERROR_REASON_DELEGATION_INVALID: _ErrorReason.ValueType  # 13
+    """A UCAN token that came with the call is none, has ended, or is not signed by its issuer;
+    `ucan_error` in the metadata has the name that UCAN gives it.
+    """
+    ERROR_REASON_NOT_DELEGATED: _ErrorReason.ValueType  # 14
+    """No chain of delegations from the cluster lets the caller do this; `ucan_error`, `command` and,
+    where one link is the cause, `link` and `cid` are in the metadata.
+    """
+    ERROR_REASON_DELEGATION_NOT_FOUND: _ErrorReason.ValueType  # 15
+    """No delegation of this CID is kept."""
+    ERROR_REASON_TOO_MANY_DELEGATIONS: _ErrorReason.ValueType  # 16
+    """The cluster, or one audience, has as many delegations or revocations as are kept."""
     ERROR_REASON_NOT_LEADER: _ErrorReason.ValueType  # 20
     """Only the leader answers this; its `leader_node_id` and `leader_endpoints` are in the metadata."""
     ERROR_REASON_NO_LEADER: _ErrorReason.ValueType  # 21
@@ -148,6 +160,18 @@ ERROR_REASON_CALLER_NOT_ALLOWED: ErrorReason.ValueType  # 11
 """The caller's class (joiner, client, node, master) may not call this method."""
 ERROR_REASON_CERTIFICATE_INVALID: ErrorReason.ValueType  # 12
 """A certificate that is expired, of another cluster, or not bound to its identity key."""
+ERROR_REASON_DELEGATION_INVALID: ErrorReason.ValueType  # 13
+"""A UCAN token that came with the call is none, has ended, or is not signed by its issuer;
+`ucan_error` in the metadata has the name that UCAN gives it.
+"""
+ERROR_REASON_NOT_DELEGATED: ErrorReason.ValueType  # 14
+"""No chain of delegations from the cluster lets the caller do this; `ucan_error`, `command` and,
+where one link is the cause, `link` and `cid` are in the metadata.
+"""
+ERROR_REASON_DELEGATION_NOT_FOUND: ErrorReason.ValueType  # 15
+"""No delegation of this CID is kept."""
+ERROR_REASON_TOO_MANY_DELEGATIONS: ErrorReason.ValueType  # 16
+"""The cluster, or one audience, has as many delegations or revocations as are kept."""
 ERROR_REASON_NOT_LEADER: ErrorReason.ValueType  # 20
 """Only the leader answers this; its `leader_node_id` and `leader_endpoints` are in the metadata."""
 ERROR_REASON_NO_LEADER: ErrorReason.ValueType  # 21

@@ -61,7 +61,14 @@ class World:
             )
             for n, key in enumerate(KEYS[:3])
         )
-        self.do(c.BootstrapCluster(cluster_id="id", cluster_name="name", principals=principals))
+        self.do(
+            c.BootstrapCluster(
+                cluster_id="id",
+                cluster_name="name",
+                cluster_did=did_from_public_key(KEYS[3]),
+                principals=principals,
+            )
+        )
         for node in (WORKER, OTHER):
             self.do(
                 c.RegisterNode(

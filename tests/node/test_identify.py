@@ -33,7 +33,9 @@ def identify_with(path: Path, known: Member) -> tuple[MemberIdentification, Peer
         enrolled_at_ms=1,
         liveness_at_ms=1,
     )
-    body = BootstrapCluster(cluster_id="id", cluster_name="name", principals=(principal,))
+    body = BootstrapCluster(
+        cluster_id="id", cluster_name="name", cluster_did=principal.did, principals=(principal,)
+    )
     machine.state.apply(Command(at_ms=1, body=body))
     return MemberIdentification(machine=machine, peers=peers), peers, machine
 

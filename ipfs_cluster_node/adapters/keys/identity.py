@@ -56,6 +56,11 @@ class Identity:
         """Sign; 64 bytes."""
         return self._key.sign(message)
 
+    @property
+    def private_key(self) -> Ed25519PrivateKey:
+        """The key, for those who sign in forms of their own."""
+        return self._key
+
     def pem(self) -> bytes:
         """The private key as PKCS#8 PEM. Store it 0600."""
         return self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

@@ -44,6 +44,8 @@ class Command(_message.Message):
     CANCEL_TASK_FIELD_NUMBER: _builtins.int
     EXPIRE_RECORDS_FIELD_NUMBER: _builtins.int
     ADD_CONTENT_FIELD_NUMBER: _builtins.int
+    PUT_DELEGATION_FIELD_NUMBER: _builtins.int
+    REVOKE_DELEGATION_FIELD_NUMBER: _builtins.int
     at_ms: _builtins.int
     """When the proposer made it, in milliseconds since 1970 (UTC)."""
     caller: _builtins.str
@@ -110,6 +112,14 @@ class Command(_message.Message):
     def add_content(self) -> Global___AddContent:
         """A file has holders."""
 
+    @_builtins.property
+    def put_delegation(self) -> Global___PutDelegation:
+        """Delegations to be used by their CIDs."""
+
+    @_builtins.property
+    def revoke_delegation(self) -> Global___RevokeDelegation:
+        """A delegation holds no more."""
+
     def __init__(
         self,
         *,
@@ -131,12 +141,14 @@ class Command(_message.Message):
         cancel_task: Global___CancelTask | None = ...,
         expire_records: Global___ExpireRecords | None = ...,
         add_content: Global___AddContent | None = ...,
+        put_delegation: Global___PutDelegation | None = ...,
+        revoke_delegation: Global___RevokeDelegation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["add_content", b"add_content", "assign_tasks", b"assign_tasks", "bootstrap_cluster", b"bootstrap_cluster", "cancel_task", b"cancel_task", "command", b"command", "create_join_token", b"create_join_token", "expire_records", b"expire_records", "finish_attempts", b"finish_attempts", "propose_config", b"propose_config", "redeem_join_token", b"redeem_join_token", "register_node", b"register_node", "remove_node", b"remove_node", "replace_log", b"replace_log", "requeue_attempts", b"requeue_attempts", "set_liveness", b"set_liveness", "submit_tasks", b"submit_tasks"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["add_content", b"add_content", "assign_tasks", b"assign_tasks", "bootstrap_cluster", b"bootstrap_cluster", "cancel_task", b"cancel_task", "command", b"command", "create_join_token", b"create_join_token", "expire_records", b"expire_records", "finish_attempts", b"finish_attempts", "propose_config", b"propose_config", "put_delegation", b"put_delegation", "redeem_join_token", b"redeem_join_token", "register_node", b"register_node", "remove_node", b"remove_node", "replace_log", b"replace_log", "requeue_attempts", b"requeue_attempts", "revoke_delegation", b"revoke_delegation", "set_liveness", b"set_liveness", "submit_tasks", b"submit_tasks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_content", b"add_content", "assign_tasks", b"assign_tasks", "at_ms", b"at_ms", "bootstrap_cluster", b"bootstrap_cluster", "caller", b"caller", "cancel_task", b"cancel_task", "command", b"command", "create_join_token", b"create_join_token", "expire_records", b"expire_records", "finish_attempts", b"finish_attempts", "propose_config", b"propose_config", "redeem_join_token", b"redeem_join_token", "register_node", b"register_node", "remove_node", b"remove_node", "replace_log", b"replace_log", "request_id", b"request_id", "requeue_attempts", b"requeue_attempts", "set_liveness", b"set_liveness", "submit_tasks", b"submit_tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_content", b"add_content", "assign_tasks", b"assign_tasks", "at_ms", b"at_ms", "bootstrap_cluster", b"bootstrap_cluster", "caller", b"caller", "cancel_task", b"cancel_task", "command", b"command", "create_join_token", b"create_join_token", "expire_records", b"expire_records", "finish_attempts", b"finish_attempts", "propose_config", b"propose_config", "put_delegation", b"put_delegation", "redeem_join_token", b"redeem_join_token", "register_node", b"register_node", "remove_node", b"remove_node", "replace_log", b"replace_log", "request_id", b"request_id", "requeue_attempts", b"requeue_attempts", "revoke_delegation", b"revoke_delegation", "set_liveness", b"set_liveness", "submit_tasks", b"submit_tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["bootstrap_cluster", "create_join_token", "redeem_join_token", "register_node", "set_liveness", "remove_node", "propose_config", "replace_log", "submit_tasks", "assign_tasks", "finish_attempts", "requeue_attempts", "cancel_task", "expire_records", "add_content"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["bootstrap_cluster", "create_join_token", "redeem_join_token", "register_node", "set_liveness", "remove_node", "propose_config", "replace_log", "submit_tasks", "assign_tasks", "finish_attempts", "requeue_attempts", "cancel_task", "expire_records", "add_content", "put_delegation", "revoke_delegation"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -221,13 +233,21 @@ class BootstrapCluster(_message.Message):
     CLUSTER_ID_FIELD_NUMBER: _builtins.int
     CLUSTER_NAME_FIELD_NUMBER: _builtins.int
     PRINCIPALS_FIELD_NUMBER: _builtins.int
+    CLUSTER_DID_FIELD_NUMBER: _builtins.int
+    DELEGATIONS_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     """The cluster's id."""
     cluster_name: _builtins.str
     """Its name."""
+    cluster_did: _builtins.str
+    """The DID of its authority key, the subject of every delegation."""
     @_builtins.property
     def principals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Principal]:
         """The first master and the operator."""
+
+    @_builtins.property
+    def delegations(self) -> _containers.RepeatedCompositeFieldContainer[Global___DelegationRecord]:
+        """What the operator may do."""
 
     def __init__(
         self,
@@ -235,14 +255,112 @@ class BootstrapCluster(_message.Message):
         cluster_id: _builtins.str = ...,
         cluster_name: _builtins.str = ...,
         principals: _abc.Iterable[Global___Principal] | None = ...,
+        cluster_did: _builtins.str = ...,
+        delegations: _abc.Iterable[Global___DelegationRecord] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "principals", b"principals"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_did", b"cluster_did", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "delegations", b"delegations", "principals", b"principals"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BootstrapCluster: _TypeAlias = BootstrapCluster  # noqa: Y015
+
+@_typing.final
+class DelegationRecord(_message.Message):
+    """A UCAN delegation; its signature was checked before it came into the log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    ISSUER_FIELD_NUMBER: _builtins.int
+    AUDIENCE_FIELD_NUMBER: _builtins.int
+    EXPIRES_S_FIELD_NUMBER: _builtins.int
+    PUT_AT_MS_FIELD_NUMBER: _builtins.int
+    token: _builtins.bytes
+    """The envelope as it came."""
+    digest: _builtins.bytes
+    """SHA-256 of `token`, the hash in its CID."""
+    issuer: _builtins.str
+    """Who gave it."""
+    audience: _builtins.str
+    """Who got it."""
+    expires_s: _builtins.int
+    """When it ends, in seconds since 1970 (UTC)."""
+    put_at_ms: _builtins.int
+    """When it came, in milliseconds since 1970 (UTC)."""
+    def __init__(
+        self,
+        *,
+        token: _builtins.bytes = ...,
+        digest: _builtins.bytes = ...,
+        issuer: _builtins.str = ...,
+        audience: _builtins.str = ...,
+        expires_s: _builtins.int = ...,
+        put_at_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "digest", b"digest", "expires_s", b"expires_s", "issuer", b"issuer", "put_at_ms", b"put_at_ms", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DelegationRecord: _TypeAlias = DelegationRecord  # noqa: Y015
+
+@_typing.final
+class PutDelegation(_message.Message):
+    """Delegations are kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELEGATIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def delegations(self) -> _containers.RepeatedCompositeFieldContainer[Global___DelegationRecord]:
+        """In any order."""
+
+    def __init__(
+        self,
+        *,
+        delegations: _abc.Iterable[Global___DelegationRecord] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delegations", b"delegations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutDelegation: _TypeAlias = PutDelegation  # noqa: Y015
+
+@_typing.final
+class RevokeDelegation(_message.Message):
+    """A delegation holds no more, if its revoker issued a link of the chain that it is used in."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    REVOKER_FIELD_NUMBER: _builtins.int
+    UNTIL_S_FIELD_NUMBER: _builtins.int
+    digest: _builtins.bytes
+    """SHA-256 in its CID."""
+    revoker: _builtins.str
+    """Who revokes it."""
+    until_s: _builtins.int
+    """Until when that must be remembered, in seconds since 1970 (UTC)."""
+    def __init__(
+        self,
+        *,
+        digest: _builtins.bytes = ...,
+        revoker: _builtins.str = ...,
+        until_s: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "revoker", b"revoker", "until_s", b"until_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeDelegation: _TypeAlias = RevokeDelegation  # noqa: Y015
 
 @_typing.final
 class CreateJoinToken(_message.Message):

@@ -54,12 +54,17 @@ class StateSnapshot(_message.Message):
     TASKS_FIELD_NUMBER: _builtins.int
     REQUESTS_FIELD_NUMBER: _builtins.int
     CONTENTS_FIELD_NUMBER: _builtins.int
+    CLUSTER_DID_FIELD_NUMBER: _builtins.int
+    DELEGATIONS_FIELD_NUMBER: _builtins.int
+    REVOCATIONS_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     """The cluster's id."""
     cluster_name: _builtins.str
     """Its name."""
     incarnation_last: _builtins.int
     """The incarnation given last."""
+    cluster_did: _builtins.str
+    """The DID of the cluster's authority key."""
     @_builtins.property
     def principals(self) -> _containers.RepeatedCompositeFieldContainer[_command_pb2.Principal]:
         """Nodes and clients."""
@@ -84,6 +89,14 @@ class StateSnapshot(_message.Message):
     def contents(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContentRecord]:
         """Files in the order they were added."""
 
+    @_builtins.property
+    def delegations(self) -> _containers.RepeatedCompositeFieldContainer[_command_pb2.DelegationRecord]:
+        """Delegations that are kept, the oldest first."""
+
+    @_builtins.property
+    def revocations(self) -> _containers.RepeatedCompositeFieldContainer[_command_pb2.RevokeDelegation]:
+        """Revocations, by whoever made them."""
+
     def __init__(
         self,
         *,
@@ -96,10 +109,13 @@ class StateSnapshot(_message.Message):
         tasks: _abc.Iterable[Global___TaskRecord] | None = ...,
         requests: _abc.Iterable[Global___RequestRecord] | None = ...,
         contents: _abc.Iterable[Global___ContentRecord] | None = ...,
+        cluster_did: _builtins.str = ...,
+        delegations: _abc.Iterable[_command_pb2.DelegationRecord] | None = ...,
+        revocations: _abc.Iterable[_command_pb2.RevokeDelegation] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "config", b"config", "contents", b"contents", "incarnation_last", b"incarnation_last", "join_tokens", b"join_tokens", "principals", b"principals", "requests", b"requests", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_did", b"cluster_did", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "config", b"config", "contents", b"contents", "delegations", b"delegations", "incarnation_last", b"incarnation_last", "join_tokens", b"join_tokens", "principals", b"principals", "requests", b"requests", "revocations", b"revocations", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -78,7 +78,9 @@ class Master:
             enrolled_at_ms=1,
             liveness_at_ms=1,
         )
-        first = BootstrapCluster(cluster_id="c", cluster_name="c", principals=(master,))
+        first = BootstrapCluster(
+            cluster_id="c", cluster_name="c", cluster_did=master.did, principals=(master,)
+        )
         disk = DirectoryDisk(self.directory)
         create_store(disk, self.voter, [self.voter], first=self.encoded(first))
 

@@ -1,0 +1,51 @@
+"""Delegations that this node signs: what the cluster's authority, or a client, lets another do."""
+
+from collections.abc import Sequence
+
+from ipfs_cluster_node.adapters.keys.identity import Identity
+from ipfs_cluster_node.codec.ucan import cid_of_token
+from ipfs_cluster_node.codec.ucan_mint import sign_delegation
+from ipfs_cluster_node.core.dag_cbor import Value
+from ipfs_cluster_node.core.delegations import StoredDelegation
+from ipfs_cluster_node.core.ids import Did
+from ipfs_cluster_node.core.ucan.commands import Command
+
+
+def delegate(
+    authority: Identity,
+    audience: Did,
+    command: Command,
+    *,
+    policy: Sequence[Value] = (),
+    expires_s: int,
+    at_ms: int,
+    nonce: bytes | None = None,
+) -> StoredDelegation:
+    """Let `audience` do `command` on the cluster, in the authority's name.
+
+    Args:
+        authority: The cluster's own identity.
+        audience: Who may.
+        command: And all below it.
+        policy: Statements that each call must satisfy.
+        expires_s: Seconds since 1970.
+        at_ms: Now, in milliseconds since 1970.
+        nonce: The same gives the same token; random where None.
+    """
+    token = sign_delegation(
+        authority.private_key,
+        audience=audience,
+        subject=authority.did,
+        command=command,
+        policy=policy,
+        expires_s=expires_s,
+        nonce=nonce,
+    )
+    return StoredDelegation(
+        cid=cid_of_token(token),
+        token=token,
+        issuer=authority.did,
+        audience=audience,
+        expires_s=expires_s,
+        put_at_ms=at_ms,
+    )

@@ -1,0 +1,173 @@
+"""Delegations and revocations that the cluster keeps, so that a call need not bring them.
+
+A token's signature and form were checked before it came here. Whether a chain of them lets somebody
+do something is decided anew at every call (`core.ucan.chain`).
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from ipfs_cluster_node.core.ids import Did
+from ipfs_cluster_node.core.multiformats import Cid
+
+DELEGATIONS_MAX: Final = 10_000
+"""Most that are kept; some 5 MB."""
+DELEGATIONS_PER_AUDIENCE_MAX: Final = 32
+"""Most for one audience: a call without tokens is judged by all of its caller's."""
+REVOCATIONS_MAX: Final = 100_000
+"""Most that are kept, expired ones not counted; none is ever pushed out."""
+FORGET_AFTER_S: Final = 120
+"""Behind its end a token counts no more anywhere, clocks that are off included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredDelegation:
+    """A delegation that is kept."""
+
+    cid: Cid
+    token: bytes
+    issuer: Did
+    audience: Did
+    expires_s: int
+    """Seconds since 1970."""
+    put_at_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRevocation:
+    """A delegation that holds no more."""
+
+    cid: Cid
+    revoker: Did
+    until_s: int
+    """Until when it must be remembered, in seconds since 1970."""
+
+
+class DelegationTable:
+    """What is kept, as the log has made it."""
+
+    def __init__(
+        self,
+        delegations: Iterable[StoredDelegation] = (),
+        revocations: Iterable[StoredRevocation] = (),
+    ) -> None:
+        """Start with these."""
+        self._stored: dict[Cid, StoredDelegation] = {}
+        self._by_audience: dict[Did, dict[Cid, StoredDelegation]] = {}
+        self._revoked: dict[tuple[Cid, Did], StoredRevocation] = {}
+        self._revokers: dict[Cid, frozenset[Did]] = {}
+        self.version = 0
+        """Grows with every change, so that what was concluded from the table can be kept."""
+        for delegation in delegations:
+            self._put(delegation)
+        for revocation in revocations:
+            self._revoke(revocation)
+
+    def __len__(self) -> int:
+        """How many delegations are kept."""
+        return len(self._stored)
+
+    @property
+    def revocations(self) -> Mapping[Cid, frozenset[Did]]:
+        """A revoked delegation -> who revoked it."""
+        return self._revokers
+
+    def get(self, cid: Cid) -> StoredDelegation | None:
+        """The delegation of this CID, if it is kept."""
+        return self._stored.get(cid)
+
+    def of_audience(self, audience: Did) -> Iterable[StoredDelegation]:
+        """What was delegated to somebody."""
+        return self._by_audience.get(audience, {}).values()
+
+    def delegations(self) -> tuple[StoredDelegation, ...]:
+        """All, the oldest first."""
+        return tuple(self._stored.values())
+
+    def revocation_records(self) -> tuple[StoredRevocation, ...]:
+        """All, the oldest first."""
+        return tuple(self._revoked.values())
+
+    def chain_of(self, audience: Did) -> list[StoredDelegation]:
+        """All that may be a link of a chain that ends at `audience`, in any order."""
+        found: dict[Cid, StoredDelegation] = {}
+        seen, wanted = {audience}, [audience]
+        while wanted:
+            for delegation in self.of_audience(wanted.pop()):
+                found[delegation.cid] = delegation
+                if delegation.issuer not in seen:
+                    seen.add(delegation.issuer)
+                    wanted.append(delegation.issuer)
+        return list(found.values())
+
+    def full_for(self, delegations: Iterable[StoredDelegation]) -> str:
+        """Why these can't be kept; empty if they can."""
+        new = [d for d in delegations if d.cid not in self._stored]
+        if len(self._stored) + len(new) > DELEGATIONS_MAX:
+            return f"the cluster keeps at most {DELEGATIONS_MAX} delegations; wait until some end"
+        for audience in {d.audience for d in new}:
+            count = len(self._by_audience.get(audience, {})) + sum(
+                d.audience == audience for d in new
+            )
+            if count > DELEGATIONS_PER_AUDIENCE_MAX:
+                return (
+                    f"at most {DELEGATIONS_PER_AUDIENCE_MAX} delegations are kept for {audience}; "
+                    "revoke some"
+                )
+        return ""
+
+    def put(self, delegations: Iterable[StoredDelegation]) -> None:
+        """Keep these; `full_for` has passed."""
+        for delegation in delegations:
+            if delegation.cid not in self._stored:
+                self._put(delegation)
+
+    def revocations_full(self) -> bool:
+        """Whether no more can be remembered."""
+        return len(self._revoked) >= REVOCATIONS_MAX
+
+    def revoke(self, revocation: StoredRevocation) -> None:
+        """Remember a revocation, and keep its delegation no more if its issuer revoked it."""
+        self._revoke(revocation)
+        stored = self._stored.get(revocation.cid)
+        if stored is not None and stored.issuer == revocation.revoker:
+            self._drop(stored)
+
+    def forget(self, now_s: int) -> None:
+        """Drop what has ended."""
+        ended = now_s - FORGET_AFTER_S
+        for delegation in [d for d in self._stored.values() if d.expires_s <= ended]:
+            self._drop(delegation)
+        for key in [key for key, r in self._revoked.items() if r.until_s <= ended]:
+            del self._revoked[key]
+            cid, revoker = key
+            left = self._revokers[cid] - {revoker}
+            if left:
+                self._revokers[cid] = left
+            else:
+                del self._revokers[cid]
+
+    def forget_audience(self, audience: Did) -> None:
+        """Drop what was delegated to one who is gone."""
+        for delegation in list(self.of_audience(audience)):
+            self._drop(delegation)
+
+    def _put(self, delegation: StoredDelegation) -> None:
+        self._stored[delegation.cid] = delegation
+        self._by_audience.setdefault(delegation.audience, {})[delegation.cid] = delegation
+        self.version += 1
+
+    def _drop(self, delegation: StoredDelegation) -> None:
+        del self._stored[delegation.cid]
+        of_audience = self._by_audience[delegation.audience]
+        del of_audience[delegation.cid]
+        if not of_audience:
+            del self._by_audience[delegation.audience]
+        self.version += 1
+
+    def _revoke(self, revocation: StoredRevocation) -> None:
+        self._revoked[revocation.cid, revocation.revoker] = revocation
+        revokers = self._revokers.get(revocation.cid, frozenset())
+        self._revokers[revocation.cid] = revokers | {revocation.revoker}
+        self.version += 1
