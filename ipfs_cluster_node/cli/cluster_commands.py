@@ -1,4 +1,4 @@
-"""`status`, `cluster`, `node`, `token`, `config`, `state`."""
+"""`status`, `cluster`, `node`, `config`, `state`."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -147,46 +147,6 @@ def remove_node(profile: str | None, node_id: str, *, as_json: bool) -> None:
     """Remove a node for good; its tasks are given to others."""
     run_client(profile, lambda client: client.remove_node(node_id))
     print_done({"node_id": node_id, "removed": True}, f"{node_id} is removed", as_json)
-
-
-@click.group()
-def token() -> None:
-    """Join tokens."""
-
-
-@token.command("create")
-@click.option(
-    "--role",
-    required=True,
-    type=click.Choice(["master", "worker", "leecher", "client"]),
-    help="What the joiner becomes.",
-)
-@click.option("--ttl", type=DURATION, default="1h", show_default=True, help="How long it is good.")
-@click.option("--uses", type=click.IntRange(1, 50), default=1, help="How often it is good.")
-@click.option("--address", multiple=True, help="The only host:port that the joiner may advertise.")
-@json_option
-@click.pass_obj
-@reporting
-def create_join_token(
-    profile: str | None,
-    *,
-    role: str,
-    ttl: timedelta,
-    uses: int,
-    address: tuple[str, ...],
-    as_json: bool,
-) -> None:
-    """Make a join token. It is shown this once; keep it secret."""
-    answer = run_client(
-        profile,
-        lambda client: client.create_join_token(role, ttl=ttl, uses_max=uses, addresses=address),
-    )
-    if as_json:
-        print_json(message_document(answer))
-        return
-    click.echo(answer.token)
-    where = next(iter(answer.enrolment_endpoints), "FIRST_MASTER:9095")
-    click.echo(f"on the other machine: ipfs-cluster-node join TOKEN --enrolment {where}", err=True)
 
 
 @click.group()

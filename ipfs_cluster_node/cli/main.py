@@ -6,7 +6,7 @@ from typing import Final
 import click
 
 from ipfs_cluster_node import __version__
-from ipfs_cluster_node.cli.output import STALE_KEY
+from ipfs_cluster_node.cli.output import STALE_KEY, UCAN_KEY
 
 COMMANDS: Final = {
     "init": ("node_commands", "Make a cluster whose first master is this node."),
@@ -16,7 +16,8 @@ COMMANDS: Final = {
     "status": ("cluster_commands", "Describe the cluster."),
     "cluster": ("cluster_commands", "The masters together: who leads."),
     "node": ("cluster_commands", "The nodes."),
-    "token": ("cluster_commands", "Join tokens."),
+    "token": ("access_commands", "Tokens to join, and to let others do what you may."),
+    "auth": ("access_commands", "What you, or others, may do."),
     "config": ("cluster_commands", "The cluster's settings."),
     "state": ("cluster_commands", "The cluster's state as tables."),
     "task": ("task_commands", "Tasks."),
@@ -61,6 +62,13 @@ class LazyGroup(click.Group):
     help="Read what the first master that answers has, which may be old.",
     expose_value=False,
     callback=lambda ctx, _param, value: ctx.meta.__setitem__(STALE_KEY, value),
+)
+@click.option(
+    "--ucan",
+    envvar="IPFS_CLUSTER_NODE_UCAN",
+    help="A container of delegations, or a file with one, to call by. [default: what is kept]",
+    expose_value=False,
+    callback=lambda ctx, _param, value: ctx.meta.__setitem__(UCAN_KEY, value or ""),
 )
 @click.pass_context
 def main(ctx: click.Context, profile: str | None) -> None:

@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import wraps
+from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
 import click
@@ -32,6 +33,8 @@ EXIT_BY_REASON: Final = {
     Reason.CALLER_UNKNOWN: EXIT_DENIED,
     Reason.CALLER_NOT_ALLOWED: EXIT_DENIED,
     Reason.CERTIFICATE_INVALID: EXIT_DENIED,
+    Reason.DELEGATION_INVALID: EXIT_DENIED,
+    Reason.NOT_DELEGATED: EXIT_DENIED,
     Reason.TOKEN_INVALID: EXIT_DENIED,
     Reason.TOKEN_EXPIRED: EXIT_DENIED,
     Reason.TOKEN_USED: EXIT_DENIED,
@@ -39,12 +42,19 @@ EXIT_BY_REASON: Final = {
     Reason.TASK_NOT_FOUND: EXIT_NOT_FOUND,
     Reason.CONTENT_NOT_FOUND: EXIT_NOT_FOUND,
     Reason.MEMBER_NOT_FOUND: EXIT_NOT_FOUND,
+    Reason.DELEGATION_NOT_FOUND: EXIT_NOT_FOUND,
     Reason.DEADLINE_EXCEEDED: EXIT_TIME_OVER,
 }
 """Promised: docs/errors.md lists them."""
 
 STALE_KEY: Final = "ipfs_cluster_node.stale"
 """Of click's `meta`: whether reads may be stale."""
+
+UCAN_KEY: Final = "ipfs_cluster_node.ucan"
+"""Of click's `meta`: the delegations to call by, a container or a file with one."""
+
+PATH_CHARS_MAX: Final = 256
+"""Longer text is no file's name."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -89,15 +99,29 @@ def run_client(profile: str | None, operation: Callable[[Any], Coroutine[Any, An
     """Run an operation of the client."""
     import asyncio  # `--help` needs neither.
 
+    from ipfs_cluster_node.cli.capture import CapturingConnection, capturing
     from ipfs_cluster_node.client.client import Client
 
-    stale = bool(click.get_current_context().meta.get(STALE_KEY))
+    meta = click.get_current_context().meta
+    stale, ucan = bool(meta.get(STALE_KEY)), text_of(meta.get(UCAN_KEY, ""))
 
     async def run() -> Any:
-        async with Client.from_profile(profile, stale=stale) as client:
+        if capturing.get():
+            return await operation(Client(CapturingConnection()))
+        async with Client.from_profile(profile, stale=stale, ucan=ucan) as client:
             return await operation(client)
 
     return asyncio.run(run())
+
+
+def text_of(given: str) -> str:
+    """Text as it is given, or from the file of that name, or from standard input for `-`."""
+    if given == "-":
+        return sys.stdin.read().strip()
+    path = Path(given)
+    if 0 < len(given) < PATH_CHARS_MAX and path.is_file():
+        return path.read_text("utf-8").strip()
+    return given.strip()
 
 
 def with_profile(name: str) -> str:

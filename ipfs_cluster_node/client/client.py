@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -14,7 +13,8 @@ from typing import Any, Final, Self
 import grpc
 
 from ipfs_cluster_node.adapters.net.tls import ClientTls
-from ipfs_cluster_node.client.connection import Connection, Target
+from ipfs_cluster_node.client.access import AccessCalls
+from ipfs_cluster_node.client.connection import Connection, Target, new_request_id
 from ipfs_cluster_node.client.content import AddedContent, Progress, upload
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.codec.tasks import duration_of_ms, states_to_proto, task_from_proto
@@ -43,7 +43,7 @@ LEARN_SECONDS_MAX: Final = 5.0
 LEARN_INTERVAL_SECONDS: Final = 60.0
 
 
-class Client:
+class Client(AccessCalls):
     """One cluster, as one principal.
 
     Every operation goes to the leader, follows it when it changes, and is repeated safely until it
@@ -67,13 +67,15 @@ class Client:
         self._learn_at = 0.0
 
     @classmethod
-    def from_profile(cls, name: str | None = None, *, stale: bool = False) -> Self:
+    def from_profile(cls, name: str | None = None, *, stale: bool = False, ucan: str = "") -> Self:
         """Open the profile that `init`, `join` or `dev` wrote.
 
         Args:
             name: Default: the environment's, else `default`.
             stale: Whether reads may be answered by any master with what it has, which may be old;
                 else they are linearizable.
+            ucan: A container of delegations to call by; default: all that the cluster keeps for
+                this client.
 
         Raises:
             ClusterError: CONFIG_INVALID.
@@ -86,7 +88,7 @@ class Client:
             if set(endpoints) != set(profile.endpoints):
                 save_profile(chosen_profile(name), replace(profile, endpoints=endpoints))
 
-        return cls.from_settings(profile, remember, stale=stale)
+        return cls.from_settings(profile, remember, stale=stale, ucan=ucan)
 
     @classmethod
     def from_settings(
@@ -95,6 +97,7 @@ class Client:
         on_masters: Callable[[Sequence[Target]], None] = lambda _targets: None,
         *,
         stale: bool = False,
+        ucan: str = "",
     ) -> Self:
         """Open a profile.
 
@@ -111,7 +114,7 @@ class Client:
                 f"{error.filename}, which the profile names, can't be read; mend the profile",
             ) from error
         targets = [(e.address, NodeId(e.node_id)) for e in profile.endpoints]
-        return cls(Connection(targets, tls, stale=stale), on_masters)
+        return cls(Connection(targets, tls, stale=stale, ucan=ucan), on_masters)
 
     async def __aenter__(self) -> Self:
         return self
@@ -225,7 +228,9 @@ class Client:
         async def follow(channel: grpc.aio.Channel, seconds: float) -> None:
             ids = list(waiting)[:WATCHED_TASKS_MAX]
             request = pb.WatchTasksRequest(task_ids=ids)
-            call = TaskDispatchServiceStub(channel).WatchTasks(request, timeout=seconds)
+            call = TaskDispatchServiceStub(channel).WatchTasks(
+                request, timeout=seconds, metadata=self._connection.metadata
+            )
             async for response in call:
                 for task in response.tasks:
                     seen.add(task.task_id)
@@ -326,7 +331,9 @@ class Client:
         async def receive(channel: grpc.aio.Channel, seconds: float) -> None:
             nonlocal done
             request = content_pb2.GetContentRequest(cid=cid, offset_bytes=done)
-            call = ContentServiceStub(channel).GetContent(request, timeout=seconds)
+            call = ContentServiceStub(channel).GetContent(
+                request, timeout=seconds, metadata=self._connection.metadata
+            )
             async for response in call:
                 done += len(response.data)
                 await pieces.put(response.data)
@@ -403,15 +410,17 @@ class Client:
         ttl: timedelta = timedelta(hours=1),
         uses_max: int = 1,
         addresses: Sequence[str] = (),
+        grant: str = "",
         timeout: timedelta = TIMEOUT_DEFAULT,
     ) -> membership_pb2.CreateJoinTokenResponse:
-        """Make a join token; its secret is shown this once."""
+        """Make a join token; its secret is shown this once. `grant` is what a client may do."""
         request = membership_pb2.CreateJoinTokenRequest(
             request_id=new_request_id(),
             role=role,
             ttl=duration_of_ms(ttl // timedelta(milliseconds=1)),
             uses_max=uses_max,
             addresses=addresses,
+            grant=grant,
         )
         return await self._unary(  # type: ignore[no-any-return]
             MembershipServiceStub, "CreateJoinToken", request, timeout
@@ -476,9 +485,9 @@ class Client:
 
         return await self._connection.following(receive, timeout=timeout.total_seconds())
 
-    async def _unary(self, stub: Any, name: str, request: Any, timeout: timedelta) -> Any:
+    async def _unary(self, stub: Any, method: str, request: Any, timeout: timedelta) -> Any:
         answer = await self._connection.unary(
-            lambda channel: getattr(stub(channel), name), request, timeout=timeout.total_seconds()
+            lambda channel: getattr(stub(channel), method), request, timeout=timeout.total_seconds()
         )
         now = asyncio.get_running_loop().time()
         if now >= self._learn_at and (self._learning is None or self._learning.done()):
@@ -490,8 +499,9 @@ class Client:
         """Learn of every master, so that the loss of the one that was asked is no loss."""
         try:
             nodes = await self.list_nodes(timeout=timedelta(seconds=LEARN_SECONDS_MAX))
-        except ClusterError:
-            self._learn_at = 0.0  # With the next answer, then.
+        except ClusterError as error:
+            if error.reason is not Reason.NOT_DELEGATED:  # That stays so.
+                self._learn_at = 0.0  # With the next answer, then.
             return
         targets = [
             (address, NodeId(node.node_id))
@@ -531,11 +541,6 @@ def task_spec(
     if attempt_timeout is not None:
         spec.attempt_timeout.FromTimedelta(attempt_timeout)
     return spec
-
-
-def new_request_id() -> str:
-    """A request id that nobody else has."""
-    return secrets.token_hex(12)
 
 
 def _has_ended(task: pb.Task) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Final, TypeVar
@@ -12,7 +13,7 @@ from ipfs_cluster_node.adapters.net.tls import ClientTls, open_channel
 from ipfs_cluster_node.codec.errors import error_from_rpc, is_being_cancelled
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
-from ipfs_cluster_node.services.context import CONSISTENCY_KEY
+from ipfs_cluster_node.services.context import CONSISTENCY_KEY, UCAN_KEY
 
 ATTEMPT_SECONDS_MAX: Final = 10.0
 """Longest wait for one node, so that a stopped one does not use up the whole deadline."""
@@ -44,11 +45,29 @@ Answer = TypeVar("Answer")
 class Connection:
     """Channels to the masters of one cluster."""
 
-    def __init__(self, targets: Iterable[Target], tls: ClientTls, *, stale: bool = False) -> None:
-        """Know some masters; others are learned. `stale`: what any of them has will do."""
+    def __init__(
+        self,
+        targets: Iterable[Target],
+        tls: ClientTls | None,
+        *,
+        stale: bool = False,
+        ucan: str = "",
+    ) -> None:
+        """Know some masters; others are learned.
+
+        Args:
+            targets: At least one.
+            tls: Who calls.
+            stale: What any master has will do for reads.
+            ucan: A container of delegations that every call brings.
+        """
         self._targets: list[Target] = list(dict.fromkeys(targets))
         self._tls = tls
-        self.metadata = ((CONSISTENCY_KEY, "stale"),) if stale else ()
+        self.metadata: tuple[tuple[str, str], ...] = ()
+        if stale:
+            self.metadata += ((CONSISTENCY_KEY, "stale"),)
+        if ucan:
+            self.metadata += ((UCAN_KEY, ucan),)
         self._channels: dict[Target, grpc.aio.Channel] = {}
         self._current = 0
 
@@ -191,6 +210,11 @@ class Connection:
         """Close every channel."""
         channels, self._channels = list(self._channels.values()), {}
         await asyncio.gather(*(channel.close() for channel in channels))
+
+
+def new_request_id() -> str:
+    """A request id that nobody else has."""
+    return secrets.token_hex(12)
 
 
 async def send_all(call: Any, requests: AsyncIterator[Any]) -> Any:

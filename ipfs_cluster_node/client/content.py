@@ -70,7 +70,9 @@ async def upload(
     async def send(channel: grpc.aio.Channel, seconds: float) -> AddedContent:
         # Asked first: a refusal while bytes are still being sent can get lost in gRPC.
         status = await MembershipServiceStub(channel).GetClusterStatus(
-            GetClusterStatusRequest(), timeout=min(seconds, STATUS_SECONDS_MAX)
+            GetClusterStatusRequest(),
+            timeout=min(seconds, STATUS_SECONDS_MAX),
+            metadata=connection.metadata,
         )
         if status.leader_node_id != status.node_id:
             raise ClusterError(
@@ -82,7 +84,9 @@ async def upload(
                 },
             )
         with path.open("rb") as file:
-            call = ContentServiceStub(channel).AddContent(timeout=seconds)
+            call = ContentServiceStub(channel).AddContent(
+                timeout=seconds, metadata=connection.metadata
+            )
             added = await send_all(call, requests(file))
         return AddedContent(added.cid, added.size_bytes, tuple(added.holder_node_ids))
 

@@ -43,6 +43,7 @@ def encode_command(command: core.Command) -> bytes:
                     expires_at_ms=body.expires_at_ms,
                     uses_max=body.uses_max,
                     addresses=body.addresses,
+                    grant=body.grant,
                 )
             )
         case core.RedeemJoinToken() as body:
@@ -164,6 +165,7 @@ def _create_join_token(message: pb.Command) -> core.CommandBody:
         expires_at_ms=body.expires_at_ms,
         uses_max=body.uses_max,
         addresses=tuple(body.addresses),
+        grant=body.grant,
     )
 
 
@@ -325,6 +327,7 @@ def principal_to_log(principal: Principal) -> pb.Principal:
         task_types=principal.task_types,
         slot_count=principal.slot_count,
         version=principal.version,
+        grant=principal.grant,
     )
 
 
@@ -343,6 +346,7 @@ def principal_from_log(message: pb.Principal) -> Principal:
         task_types=tuple(message.task_types),
         slot_count=message.slot_count,
         version=message.version,
+        grant=message.grant,
     )
 
 

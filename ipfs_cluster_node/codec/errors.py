@@ -11,6 +11,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from ipfs_cluster_node.core.errors import ClusterError, FieldViolation, Reason
+from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError
 
 ERROR_DOMAIN: Final = "ipfs_cluster_node"
 STATUS_DETAILS_KEY: Final = "grpc-status-details-bin"
@@ -140,6 +141,54 @@ def _pack(message: ErrorInfo | RetryInfo | BadRequest) -> Any:
     packed = Any()
     packed.Pack(message)
     return packed
+
+
+def error_from_ucan(
+    error: UcanError, *, command: str = "", now_s: int | None = None
+) -> ClusterError:
+    """A refusal by UCAN as a call's answer.
+
+    Args:
+        error: The refusal.
+        command: What was asked; empty where the tokens alone are at fault.
+        now_s: This node's time, told where the token's times are at fault.
+    """
+    metadata = {"ucan_error": error.name.value}
+    if command:
+        metadata["command"] = command
+    if error.link is not None:
+        metadata["link"] = str(error.link)
+    if error.cid is not None:
+        metadata["cid"] = str(error.cid)
+    if now_s is not None and error.name in {Refusal.EXPIRED, Refusal.TOO_EARLY, Refusal.REPLAY}:
+        metadata["server_time_s"] = str(now_s)
+    if error.name in _OF_THE_TOKEN:
+        return ClusterError(
+            Reason.DELEGATION_INVALID,
+            f"a UCAN token is refused ({error}); present another one",
+            metadata=metadata,
+        )
+    return ClusterError(
+        Reason.NOT_DELEGATED,
+        f"you were not delegated {command or 'this'} ({error}); `auth explain` says what is "
+        "missing, and who delegated to you can grant it",
+        metadata=metadata,
+    )
+
+
+_OF_THE_TOKEN: Final = frozenset(
+    {
+        Refusal.MALFORMED,
+        Refusal.TOO_LARGE,
+        Refusal.INVALID_SIGNATURE,
+        Refusal.EXPIRED,
+        Refusal.TOO_EARLY,
+        Refusal.UNAVAILABLE_PROOF,
+        Refusal.REPLAY,
+        Refusal.CHAIN_TOO_LONG,
+    }
+)
+"""Refusals that say something of the tokens, and nothing of rights."""
 
 
 def is_being_cancelled() -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ipfs_cluster_node.codec.tasks import timestamp_of_ms
+from ipfs_cluster_node.core.authorization import GRANT_DEFAULT, GRANTS
 from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
 from ipfs_cluster_node.core.ids import NAME_PATTERN, Did, NodeId, parse_did, parse_node_id
 from ipfs_cluster_node.core.model import ENDPOINTS_MAX, Content, Liveness, Principal, Role
@@ -90,6 +91,21 @@ def role_of(text: str, field: str = "role") -> Role:
     if text not in Role._value2member_map_:
         raise invalid_field(field, "master, worker, leecher or client")
     return Role(text)
+
+
+def grant_of(text: str, role: Role, field: str = "grant") -> str:
+    """Check what a joiner shall be let do; its default where it is empty.
+
+    Raises:
+        ClusterError: INVALID_ARGUMENT.
+    """
+    if role is not Role.CLIENT:
+        if text:
+            raise invalid_field(field, "for clients only: what a node may, its role says")
+        return ""
+    if text and text not in GRANTS:
+        raise invalid_field(field, ", ".join(GRANTS))
+    return text or GRANT_DEFAULT
 
 
 def endpoints_of(values: Sequence[str], field: str = "endpoints") -> tuple[str, ...]:

@@ -207,6 +207,7 @@ def _token_to_log(token: JoinToken) -> snapshot_pb2.JoinTokenRecord:
             expires_at_ms=token.expires_at_ms,
             uses_max=token.uses_max,
             addresses=token.addresses,
+            grant=token.grant,
         ),
         failure_count=token.failure_count,
         dids=token.dids,
@@ -221,6 +222,7 @@ def _token_from_log(message: snapshot_pb2.JoinTokenRecord) -> JoinToken:
         expires_at_ms=message.token.expires_at_ms,
         uses_max=message.token.uses_max,
         addresses=tuple(message.token.addresses),
+        grant=message.token.grant,
         failure_count=message.failure_count,
         dids=tuple(map(Did, message.dids)),
     )

@@ -7,15 +7,16 @@ crashes Arrow otherwise.
 """
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final
 
 import pyarrow as pa
 
+from ipfs_cluster_node.core.authorization import Args, content_args, member_args, task_args
 from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
-from ipfs_cluster_node.core.ids import NodeId
+from ipfs_cluster_node.core.ids import Did, NodeId
 from ipfs_cluster_node.core.model import TaskState
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.v1 import state_delta_pb2 as pb
@@ -76,6 +77,10 @@ SCHEMAS: Final[dict[int, pa.Schema]] = {
 }
 
 
+Allows = Callable[[Args], bool]
+"""Whether an item with these arguments may be read."""
+
+
 @dataclass(frozen=True, slots=True)
 class TableRows:
     """A table's columns, taken at one instant."""
@@ -84,8 +89,22 @@ class TableRows:
     columns: list[list[Any]]
 
 
-def table_rows(table: int, state: ClusterState, voters: Iterable[NodeId]) -> TableRows:
-    """Take a table out of the state.
+def table_rows(
+    table: int,
+    state: ClusterState,
+    voters: Iterable[NodeId],
+    *,
+    caller: Did,
+    allows: Allows,
+) -> TableRows:
+    """Take a table out of the state, as far as `caller` may read it.
+
+    Args:
+        table: A `StateTable`.
+        state: As of now.
+        voters: Who votes.
+        caller: Who reads.
+        allows: Whether a row may be read, by its arguments.
 
     Raises:
         ClusterError: INVALID_ARGUMENT for an unknown table.
@@ -95,17 +114,21 @@ def table_rows(table: int, state: ClusterState, voters: Iterable[NodeId]) -> Tab
         raise invalid_field("table", "nodes, tasks or content")
     rows: Iterable[tuple[Any, ...]]
     if table == pb.STATE_TABLE_NODES:
-        rows = _node_rows(state, frozenset(voters))
+        rows = _node_rows(state, frozenset(voters), allows)
     elif table == pb.STATE_TABLE_TASKS:
-        rows = _task_rows(state)
+        rows = _task_rows(state, caller, allows)
     else:
-        rows = _content_rows(state)
+        rows = _content_rows(state, allows)
     columns = [list(column) for column in zip(*rows, strict=True)]
     return TableRows(schema, columns or [[] for _ in schema])
 
 
-def _node_rows(state: ClusterState, voters: frozenset[NodeId]) -> Iterator[tuple[Any, ...]]:
+def _node_rows(
+    state: ClusterState, voters: frozenset[NodeId], allows: Allows
+) -> Iterator[tuple[Any, ...]]:
     for node in state.members.nodes():
+        if not allows({"table": "nodes", **member_args(node)}):
+            continue
         yield (
             node.node_id,
             node.name,
@@ -122,8 +145,10 @@ def _node_rows(state: ClusterState, voters: frozenset[NodeId]) -> Iterator[tuple
         )
 
 
-def _task_rows(state: ClusterState) -> Iterator[tuple[Any, ...]]:
+def _task_rows(state: ClusterState, caller: Did, allows: Allows) -> Iterator[tuple[Any, ...]]:
     for task in state.tasks:
+        if not allows({"table": "tasks", **task_args(task, caller)}):
+            continue
         ended = task.state is TaskState.FAILED and task.failure is not None
         yield (
             task.task_id,
@@ -144,8 +169,10 @@ def _task_rows(state: ClusterState) -> Iterator[tuple[Any, ...]]:
         )
 
 
-def _content_rows(state: ClusterState) -> Iterator[tuple[Any, ...]]:
+def _content_rows(state: ClusterState, allows: Allows) -> Iterator[tuple[Any, ...]]:
     for content in state.contents.values():
+        if not allows({"table": "content", **content_args(content.cid, content)}):
+            continue
         for holder in content.holders:
             yield content.cid, holder, content.size_bytes, content.name, content.added_at_ms
 

@@ -14,10 +14,12 @@ from ipfs_cluster_node.codec.ucan import (
     open_envelope,
 )
 from ipfs_cluster_node.codec.ucan_container import read_container
+from ipfs_cluster_node.codec.ucan_payload import invocation_of
 from ipfs_cluster_node.core.dag_cbor import Value
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.multiformats import Cid
-from ipfs_cluster_node.core.ucan.arrange import check_any_chain
+from ipfs_cluster_node.core.ucan.access import Access
+from ipfs_cluster_node.core.ucan.arrange import check_any_chain, find_access
 from ipfs_cluster_node.core.ucan.chain import (
     Circumstances,
     Claim,
@@ -122,6 +124,65 @@ class Validator:
         claim = Claim(issuer=caller, subject=self._authority, command=command, args=dict(args))
         circumstances = self._circumstances(now_s, revocations)
         return check_any_chain(claim, delegations, circumstances)
+
+    def claimed_issuer(self, container: str) -> Did | None:
+        """Whose signed invocation a container holds; None if it holds delegations only.
+
+        Nothing is verified: whoever asks goes on to `signed_call`.
+
+        Raises:
+            UcanError: Malformed or TooLarge.
+        """
+        for token in read_container(container, profile=self._profile):
+            if self._reader.remembered(cid_of_token(token)) is None:
+                envelope = open_envelope(token, profile=self._profile)
+                if envelope.tag in INVOCATION_TAGS:
+                    return invocation_of(envelope.payload, envelope.cid, self._profile).issuer
+        return None
+
+    def delegations_in(self, container: str) -> list[Delegation]:
+        """Read the delegations that a container holds, verified.
+
+        Raises:
+            UcanError: One of them is none, or not signed by its issuer.
+        """
+        tokens = read_container(container, profile=self._profile)
+        return [self._read_delegation(token) for token in tokens]
+
+    def delegation(self, token: bytes) -> Delegation:
+        """Read one delegation, verified.
+
+        Raises:
+            UcanError: It is none, or not signed by its issuer.
+        """
+        return self._read_delegation(token)
+
+    def access(
+        self,
+        caller: Did,
+        command: Command,
+        delegations: Sequence[Delegation],
+        *,
+        now_s: int,
+        revocations: Revocations,
+    ) -> Access:
+        """Find what delegations let a caller do under one command (mode B), for many calls.
+
+        Args:
+            caller: As TLS named it.
+            command: The one that the server assigns to the method.
+            delegations: Verified, in any order.
+            now_s: Seconds since 1970.
+            revocations: As the log has them.
+
+        Raises:
+            UcanError: No chain of them holds.
+            ValueError: There is no authority to call.
+        """
+        if self._authority is None:
+            raise ValueError("a peer's call needs the cluster's DID")
+        claim = Claim(issuer=caller, subject=self._authority, command=command, args={})
+        return find_access(claim, delegations, self._circumstances(now_s, revocations))
 
     def holds_still(self, grant: Grant, *, now_s: int, revocations: Revocations) -> None:
         """Check an earlier grant again, as a stream does while it runs.

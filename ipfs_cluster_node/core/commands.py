@@ -34,6 +34,8 @@ class CreateJoinToken:
     expires_at_ms: int
     uses_max: int
     addresses: tuple[str, ...]
+    grant: str = ""
+    """What a client may do: a key of `GRANTS`; empty for a node."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,7 +205,7 @@ def fingerprint_of(body: CommandBody) -> bytes:
         case SubmitTasks():
             return body.fingerprint
         case CreateJoinToken():
-            asked: tuple[object, ...] = (body.role.value, body.uses_max, body.addresses)
+            asked: tuple[object, ...] = (body.role.value, body.uses_max, body.addresses, body.grant)
         case RedeemJoinToken():
             asked = (body.token_id, body.secret_hash, body.did, body.name, body.endpoints)
         case RemoveNode() | ReplaceLog():

@@ -80,11 +80,12 @@ class MemberTable:
             expires_at_ms=command.expires_at_ms,
             uses_max=command.uses_max,
             addresses=command.addresses,
+            grant=command.grant,
         )
         return Accepted((command.token_id,))
 
     def redeem(self, command: RedeemJoinToken, at_ms: int) -> Accepted | Rejected:
-        """Let a joiner in; `Accepted.ids` is its role and its incarnation."""
+        """Let a joiner in; `Accepted.ids` is its role, its incarnation and its grant."""
         refused = self.check_token(command.token_id)
         if refused is not None:
             return refused
@@ -125,9 +126,10 @@ class MemberTable:
                 incarnation=incarnation,
                 enrolled_at_ms=at_ms,
                 liveness_at_ms=at_ms,
+                grant=token.grant,
             )
         )
-        return Accepted((token.role.value, str(incarnation)))
+        return Accepted((token.role.value, str(incarnation), token.grant))
 
     def register(self, command: RegisterNode, at_ms: int) -> bool:
         """Take what a node came up with; False if it is no member."""

@@ -84,6 +84,8 @@ class Principal:
     task_types: tuple[str, ...] = ()
     slot_count: int = 0
     version: str = ""
+    grant: str = ""
+    """What a client was let do when it joined: a key of `GRANTS`."""
 
     @property
     def is_node(self) -> bool:
@@ -106,6 +108,7 @@ class JoinToken:
     expires_at_ms: int
     uses_max: int
     addresses: tuple[str, ...] = ()
+    grant: str = ""
     failure_count: int = 0
     dids: tuple[Did, ...] = ()
     """Who used it, one entry a use."""

@@ -16,6 +16,7 @@ from ipfs_cluster_node.adapters.keys.certificates import (
 )
 from ipfs_cluster_node.adapters.keys.tokens import hash_secret, mint_token
 from ipfs_cluster_node.codec.signatures import verify_signature
+from ipfs_cluster_node.core.authorization import TOKEN_TTL_S_DEFAULT
 from ipfs_cluster_node.core.commands import (
     CreateJoinToken,
     ExpireRecords,
@@ -47,7 +48,7 @@ log = logging.getLogger(__name__)
 
 LIVENESS_INTERVAL_SECONDS: Final = 0.5
 EXPIRY_INTERVAL_SECONDS: Final = 60.0
-TOKEN_TTL_DEFAULT: Final = timedelta(hours=1)
+TOKEN_TTL_DEFAULT: Final = timedelta(seconds=TOKEN_TTL_S_DEFAULT)
 TOKEN_TTL_MIN: Final = timedelta(seconds=1)
 TOKEN_TTL_MAX: Final = timedelta(hours=24)
 
@@ -66,6 +67,7 @@ class Admission:
 
     role: Role
     incarnation: int
+    grant: str
 
 
 class Members:
@@ -86,6 +88,7 @@ class Members:
         ttl: timedelta | None,
         uses_max: int,
         addresses: tuple[str, ...],
+        grant: str,
         caller: Did,
         request_id: str,
     ) -> MintedToken:
@@ -105,6 +108,7 @@ class Members:
             expires_at_ms=expires_at_ms,
             uses_max=uses_max or 1,
             addresses=addresses,
+            grant=grant,
         )
         ids = await self._leadership.propose(body, caller=caller, request_id=request_id)
         if ids != (token.token_id,):
@@ -119,10 +123,10 @@ class Members:
         refused = self._leadership.leader_state().members.check_token(body.token_id)
         if refused is not None:
             raise ClusterError(refused.reason, refused.message)
-        role, incarnation = await self._leadership.propose(
+        role, incarnation, grant = await self._leadership.propose(
             body, caller=body.did, request_id=request_id
         )
-        return Admission(Role(role), int(incarnation))
+        return Admission(Role(role), int(incarnation), grant)
 
     async def register_node(self, body: RegisterNode, *, incarnation: int) -> timedelta:
         """Commit what a node came up with; a master is added to the voters."""

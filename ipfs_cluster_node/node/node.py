@@ -33,7 +33,9 @@ from ipfs_cluster_node.core.endpoints import Endpoint, parse_endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, TaskId, did_from_node_id
 from ipfs_cluster_node.core.model import Role
+from ipfs_cluster_node.node.authorizer import Authorizer
 from ipfs_cluster_node.node.content import Contents
+from ipfs_cluster_node.node.delegations import Delegations
 from ipfs_cluster_node.node.enrolment import Enrolment
 from ipfs_cluster_node.node.health import NodeHealth
 from ipfs_cluster_node.node.identify import MemberIdentification, identify_joiner
@@ -46,6 +48,7 @@ from ipfs_cluster_node.node.tasks import Tasks
 from ipfs_cluster_node.node.uplink import Uplink
 from ipfs_cluster_node.node.worker import Worker
 from ipfs_cluster_node.services.content import ContentServicer
+from ipfs_cluster_node.services.delegations import AuthorizationServicer
 from ipfs_cluster_node.services.enrolment import EnrolmentServicer
 from ipfs_cluster_node.services.gate import Gate, Identify
 from ipfs_cluster_node.services.health import HealthServicer
@@ -54,6 +57,7 @@ from ipfs_cluster_node.services.raft import RaftServicer
 from ipfs_cluster_node.services.state_delta import StateDeltaServicer
 from ipfs_cluster_node.services.task_dispatch import TaskDispatchServicer
 from ipfs_cluster_node.v1 import (
+    authorization_pb2_grpc,
     content_pb2_grpc,
     enrolment_pb2_grpc,
     membership_pb2,
@@ -71,6 +75,7 @@ log = logging.getLogger(__name__)
 STOP_GRACE_SECONDS: Final = 2.0
 HEALTH_INTERVAL_SECONDS: Final = 0.5
 SERVED: Final = (
+    "AuthorizationService",
     "ContentService",
     "HealthService",
     "MembershipService",
@@ -89,7 +94,8 @@ class NodeFiles:
     identity: Identity
     tls: ClientTls
     ca: CertificateAuthority | None
-    """On the first master only."""
+    """On the first master only, and so the authority."""
+    authority: Identity | None
 
 
 def load_files(home: Home) -> NodeFiles:
@@ -107,11 +113,12 @@ def load_files(home: Home) -> NodeFiles:
         raise ClusterError(
             Reason.HOME_DAMAGED, f"{error.filename} can't be read; restore it, or join anew"
         ) from error
-    ca = None
+    ca = authority = None
     if home.ca_key.exists():
         check_private(home.ca_key)
         ca = CertificateAuthority.load(home.ca_key.read_bytes(), home.ca.read_bytes())
-    return NodeFiles(identity=Identity.load(home.identity), tls=tls, ca=ca)
+        authority = Identity.load(home.authority_key)
+    return NodeFiles(identity=Identity.load(home.identity), tls=tls, ca=ca, authority=authority)
 
 
 class Node:
@@ -182,11 +189,14 @@ class Node:
         )
         self._standard_health = grpc_health.aio.HealthServicer()
         identify = MemberIdentification(machine=machine, peers=self._peers)
+        self._authorizer = Authorizer(node_id=self.node_id, machine=machine)
+        self._gate = self._services(identify)
         self._server = make_server()
-        self._server.add_generic_rpc_handlers((self._services(identify),))
-        self._enrolment_server = (
-            self._make_enrolment_server(self._files.ca) if self._files.ca is not None else None
-        )
+        self._server.add_generic_rpc_handlers((self._gate,))
+        self._enrolment_server = None
+        if self._files.ca is not None and self._files.authority is not None:
+            enrolment = Enrolment(self._files.ca, self._files.authority, self._uplink.connection)
+            self._enrolment_server = self._make_enrolment_server(enrolment)
 
     async def run(self, on_ready: Callable[[Endpoint], None] = lambda _bound: None) -> None:
         """Serve until cancelled.
@@ -228,6 +238,7 @@ class Node:
         loops: dict[str, Callable[[], Awaitable[None]]] = {
             "uplink": self._uplink.run,
             "health": self._publish_health,
+            "gate": self._gate.watch,
         }
         if self._leadership.replica is not None:
             loops |= {
@@ -311,8 +322,12 @@ class Node:
         )
 
     def _services(self, identify: Identify) -> Gate:
-        gate = Gate(identify)
+        gate = Gate(identify, self._authorizer)
         server = gate.as_server
+        delegations = Delegations(self._leadership, self._authorizer, self.node_id)
+        authorization_pb2_grpc.add_AuthorizationServiceServicer_to_server(
+            AuthorizationServicer(delegations), server
+        )
         content_pb2_grpc.add_ContentServiceServicer_to_server(
             ContentServicer(self._contents, self._leadership), server
         )
@@ -349,10 +364,10 @@ class Node:
         )
         return gate
 
-    def _make_enrolment_server(self, ca: CertificateAuthority) -> grpc.aio.Server:
-        gate = Gate(identify_joiner)
+    def _make_enrolment_server(self, enrolment: Enrolment) -> grpc.aio.Server:
+        gate = Gate(identify_joiner, self._authorizer)
         enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(
-            EnrolmentServicer(Enrolment(ca, self._uplink.connection)), gate.as_server
+            EnrolmentServicer(enrolment), gate.as_server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._standard_health, gate.as_server)
         server = make_server()

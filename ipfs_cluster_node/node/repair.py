@@ -8,6 +8,7 @@ master that has just joined.
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 import grpc
@@ -21,6 +22,7 @@ from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.settings import Settings
 from ipfs_cluster_node.core.endpoints import Endpoint, parse_endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.node.authorizer import Authorizer
 from ipfs_cluster_node.node.clock import monotonic
 from ipfs_cluster_node.node.identify import MemberIdentification
 from ipfs_cluster_node.node.node import HEALTH_NAMES, NodeFiles
@@ -30,7 +32,7 @@ from ipfs_cluster_node.node.replacement import (
     begun_replacement,
     put_new_log,
 )
-from ipfs_cluster_node.services.authorization import CALLERS_BY_METHOD
+from ipfs_cluster_node.services.authorization import RULES_BY_METHOD
 from ipfs_cluster_node.services.gate import Gate
 from ipfs_cluster_node.services.health import HealthServicer
 from ipfs_cluster_node.v1 import health_pb2_grpc as own_health_pb2_grpc
@@ -146,8 +148,14 @@ class LogRepair:
 
     def _services(self) -> Gate:
         """The health; every other method sends its caller to another master."""
-        gate = Gate(MemberIdentification(machine=None, peers=self._peers))
-        for method in CALLERS_BY_METHOD:
+        # Who is a member may know that nothing else is answered here.
+        rules = {method: replace(rule, command=None) for method, rule in RULES_BY_METHOD.items()}
+        gate = Gate(
+            MemberIdentification(machine=None, peers=self._peers),
+            Authorizer(node_id=self._node_id, machine=None),
+            rules,
+        )
+        for method in rules:
             _, service, name = method.split("/")
             # A call of any kind understands it as the end of a stream.
             handler: Any = grpc.stream_stream_rpc_method_handler(_refuse)

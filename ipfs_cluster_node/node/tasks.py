@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Final
 
 from ipfs_cluster_node.core.commands import CancelTask, SubmitTasks
@@ -67,7 +67,13 @@ class Tasks:
         return task
 
     def list_tasks(
-        self, *, size: int, before: int | None, states: frozenset[TaskState], task_type: str
+        self,
+        *,
+        size: int,
+        before: int | None,
+        states: frozenset[TaskState],
+        task_type: str,
+        shown: Callable[[Task], bool],
     ) -> tuple[list[Task], int | None]:
         """Read a page, the newest first; also the sequence the next page begins before."""
         found: list[Task] = []
@@ -77,6 +83,8 @@ class Tasks:
             if (states and task.state not in states) or (
                 task_type and task.spec.task_type != task_type
             ):
+                continue
+            if not shown(task):
                 continue
             if len(found) == size:
                 return found, found[-1].sequence

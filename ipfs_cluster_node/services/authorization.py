@@ -1,8 +1,16 @@
-"""Which class of callers may call which method. What is not here is refused."""
+"""Which callers may call which method, and what a client must have been delegated for it.
+
+What is not here is refused, and a server with a method that is not here does not start.
+"""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
+from ipfs_cluster_node.core import authorization as auth
+from ipfs_cluster_node.core.ucan.commands import Command
+from ipfs_cluster_node.services import asks
+from ipfs_cluster_node.services.asks import AsksOf
 from ipfs_cluster_node.services.context import CallerClass
 
 _JOINERS: Final = frozenset({CallerClass.JOINER})
@@ -13,37 +21,92 @@ _MEMBERS: Final = _CLIENTS | _NODES
 
 _V1: Final = "/ipfs_cluster_node.v1."
 
-CALLERS_BY_METHOD: Final[Mapping[str, frozenset[CallerClass]]] = {
-    f"{_V1}ContentService/AddContent": _MEMBERS,
-    f"{_V1}ContentService/GetBlocks": _MEMBERS,
-    f"{_V1}ContentService/GetContent": _MEMBERS,
-    f"{_V1}ContentService/ListContent": _MEMBERS,
-    f"{_V1}ContentService/PutBlocks": _MASTERS,
-    f"{_V1}ContentService/StatContent": _MEMBERS,
-    f"{_V1}EnrolmentService/Enrol": _JOINERS,
-    f"{_V1}HealthService/GetHealth": _MEMBERS,
-    f"{_V1}MembershipService/CreateJoinToken": _CLIENTS,
-    f"{_V1}MembershipService/GetClusterStatus": _MEMBERS,
-    f"{_V1}MembershipService/GetConfig": _MEMBERS,
-    f"{_V1}MembershipService/Heartbeat": _NODES,
-    f"{_V1}MembershipService/ListNodes": _MEMBERS,
-    f"{_V1}MembershipService/ProposeConfig": _CLIENTS,
-    f"{_V1}MembershipService/RedeemJoinToken": _MASTERS,
-    f"{_V1}MembershipService/RegisterNode": _NODES,
-    f"{_V1}MembershipService/RemoveNode": _CLIENTS,
-    f"{_V1}MembershipService/ReplaceLog": _MASTERS,
-    f"{_V1}MembershipService/TransferLeadership": _CLIENTS,
-    f"{_V1}RaftService/Exchange": _MASTERS,
-    f"{_V1}StateDeltaService/GetSnapshot": _MEMBERS,
-    f"{_V1}TaskDispatchService/CancelTask": _CLIENTS,
-    f"{_V1}TaskDispatchService/GetTask": _CLIENTS,
-    f"{_V1}TaskDispatchService/ListTasks": _CLIENTS,
-    f"{_V1}TaskDispatchService/SubmitTask": _CLIENTS,
-    f"{_V1}TaskDispatchService/SubmitTasks": _CLIENTS,
-    f"{_V1}TaskDispatchService/WatchTasks": _CLIENTS,
-    f"{_V1}TaskDispatchService/WorkerSession": _NODES,
-    "/grpc.health.v1.Health/Check": _MEMBERS | _JOINERS,
-    "/grpc.health.v1.Health/List": _MEMBERS | _JOINERS,
-    "/grpc.health.v1.Health/Watch": _MEMBERS | _JOINERS,
-    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _MEMBERS,
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """Who may call a method."""
+
+    callers: frozenset[CallerClass]
+    command: Command | None = None
+    """What a client must have been delegated. None: its class is enough, or the method decides."""
+    asks: AsksOf | None = None
+    """The arguments that policies judge. None: the method shows each item that may be read."""
+    changes: bool = False
+    """Whether it changes anything: such calls are in the audit log."""
+    without_log: bool = False
+    """Whether a node without a log, which knows of no delegations, answers any member."""
+
+
+def _nodes(*, changes: bool = False, callers: frozenset[CallerClass] = _NODES) -> Rule:
+    """A method between nodes: what a node may, its place in the cluster says."""
+    return Rule(callers=callers, changes=changes)
+
+
+def _members(command: Command, asks_of: AsksOf | None) -> Rule:
+    return Rule(callers=_MEMBERS, command=command, asks=asks_of)
+
+
+def _clients(command: Command, asks_of: AsksOf | None, *, changes: bool = False) -> Rule:
+    return Rule(callers=_CLIENTS, command=command, asks=asks_of, changes=changes)
+
+
+_EVERYBODY: Final = Rule(callers=_MEMBERS | _JOINERS)
+
+RULES_BY_METHOD: Final[Mapping[str, Rule]] = {
+    f"{_V1}AuthorizationService/ExplainAccess": Rule(callers=_CLIENTS),
+    f"{_V1}AuthorizationService/GetCaller": Rule(callers=_MEMBERS),
+    f"{_V1}AuthorizationService/ListDelegations": Rule(callers=_CLIENTS),
+    f"{_V1}AuthorizationService/PutDelegation": Rule(callers=_CLIENTS | _MASTERS, changes=True),
+    f"{_V1}AuthorizationService/RevokeDelegation": Rule(callers=_CLIENTS, changes=True),
+    f"{_V1}ContentService/AddContent": Rule(
+        callers=_MEMBERS, command=auth.CONTENT_ADD, asks=asks.add_content, changes=True
+    ),
+    f"{_V1}ContentService/GetBlocks": _members(auth.CONTENT_READ, asks.get_blocks),
+    f"{_V1}ContentService/GetContent": _members(auth.CONTENT_READ, asks.read_content),
+    f"{_V1}ContentService/ListContent": _members(auth.CONTENT_READ, None),
+    f"{_V1}ContentService/PutBlocks": _nodes(callers=_MASTERS),
+    f"{_V1}ContentService/StatContent": _members(auth.CONTENT_READ, asks.read_content),
+    f"{_V1}EnrolmentService/Enrol": Rule(callers=_JOINERS, changes=True),
+    f"{_V1}HealthService/GetHealth": Rule(
+        callers=_MEMBERS, command=auth.HEALTH_READ, asks=asks.get_health, without_log=True
+    ),
+    f"{_V1}MembershipService/CreateJoinToken": _clients(
+        auth.TOKEN_MINT, asks.create_join_token, changes=True
+    ),
+    # Who leads is what every member must know to call at all.
+    f"{_V1}MembershipService/GetClusterStatus": Rule(callers=_MEMBERS),
+    f"{_V1}MembershipService/GetConfig": _members(auth.CONFIG_READ, asks.get_config),
+    f"{_V1}MembershipService/Heartbeat": _nodes(),
+    f"{_V1}MembershipService/ListNodes": _members(auth.MEMBER_LIST, None),
+    f"{_V1}MembershipService/ProposeConfig": _clients(
+        auth.CONFIG_PROPOSE, asks.propose_config, changes=True
+    ),
+    f"{_V1}MembershipService/RedeemJoinToken": _nodes(changes=True, callers=_MASTERS),
+    f"{_V1}MembershipService/RegisterNode": _nodes(changes=True),
+    f"{_V1}MembershipService/RemoveNode": _clients(
+        auth.MEMBER_REMOVE, asks.remove_node, changes=True
+    ),
+    f"{_V1}MembershipService/ReplaceLog": _nodes(changes=True, callers=_MASTERS),
+    f"{_V1}MembershipService/TransferLeadership": _clients(
+        auth.LEADERSHIP_TRANSFER, asks.transfer_leadership, changes=True
+    ),
+    f"{_V1}RaftService/Exchange": _nodes(callers=_MASTERS),
+    f"{_V1}StateDeltaService/GetSnapshot": _members(auth.STATE_READ, asks.get_snapshot),
+    f"{_V1}TaskDispatchService/CancelTask": _clients(
+        auth.TASK_CANCEL, asks.cancel_task, changes=True
+    ),
+    f"{_V1}TaskDispatchService/GetTask": _clients(auth.TASK_READ, asks.get_task),
+    f"{_V1}TaskDispatchService/ListTasks": _clients(auth.TASK_READ, None),
+    f"{_V1}TaskDispatchService/SubmitTask": _clients(
+        auth.TASK_SUBMIT, asks.submit_task, changes=True
+    ),
+    f"{_V1}TaskDispatchService/SubmitTasks": _clients(
+        auth.TASK_SUBMIT, asks.submit_tasks, changes=True
+    ),
+    f"{_V1}TaskDispatchService/WatchTasks": _clients(auth.TASK_READ, asks.watch_tasks),
+    f"{_V1}TaskDispatchService/WorkerSession": _nodes(),
+    "/grpc.health.v1.Health/Check": _EVERYBODY,
+    "/grpc.health.v1.Health/List": _EVERYBODY,
+    "/grpc.health.v1.Health/Watch": _EVERYBODY,
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Rule(callers=_MEMBERS),
 }

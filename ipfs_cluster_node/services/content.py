@@ -5,8 +5,9 @@ from typing import Any, Final
 
 from ipfs_cluster_node.codec.members import bad_page_token, content_to_proto, page_of
 from ipfs_cluster_node.codec.tasks import cid_text, request_id_of
+from ipfs_cluster_node.core.authorization import content_args
 from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
-from ipfs_cluster_node.services.context import current_caller
+from ipfs_cluster_node.services.context import current_caller, current_reach
 from ipfs_cluster_node.services.ports import ContentPort, StatePort
 from ipfs_cluster_node.v1 import content_pb2 as pb
 from ipfs_cluster_node.v1 import content_pb2_grpc
@@ -74,7 +75,12 @@ class ContentServicer(content_pb2_grpc.ContentServiceServicer):
             raise bad_page_token()
         state = self._view.read_state()
         nodes = {node.node_id: node for node in state.members.nodes()}
-        cids = sorted(cid for cid in state.contents if cid > page.token)
+        reach = current_reach()
+        cids = sorted(
+            cid
+            for cid, content in state.contents.items()
+            if cid > page.token and reach.allows(content_args(cid, content))
+        )
         shown = cids[: page.size]
         return pb.ListContentResponse(
             contents=[content_to_proto(state.contents[cid], nodes) for cid in shown],

@@ -1,10 +1,12 @@
 """Who calls, and how fresh an answer they want."""
 
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, Protocol
 
+from ipfs_cluster_node.core.dag_cbor import Value
 from ipfs_cluster_node.core.ids import Did, NodeId, node_id_from_did
 
 
@@ -42,8 +44,31 @@ class Reading:
     """How old that was, once it was read."""
 
 
+class Reach(Protocol):
+    """What the caller of the call that runs may do."""
+
+    @property
+    def caller(self) -> Caller:
+        """Who asks; with a signed invocation, its issuer."""
+
+    @property
+    def delegation_cids(self) -> tuple[str, ...]:
+        """By which delegations: the last link of each chain that was used."""
+
+    def allows(self, args: Mapping[str, Value]) -> bool:
+        """Whether an item with these arguments may be shown; asked anew for each."""
+
+    def renew(self) -> None:
+        """Check again what the call was let through by; raises ClusterError if it is gone."""
+
+
 CONSISTENCY_KEY: Final = "ipfs-cluster-node-consistency"
 """Request metadata: `linearizable`, the default, or `stale`."""
+UCAN_KEY: Final = "ucan"
+"""Request metadata: a container (form `C`) of delegations, or of one signed invocation with its
+proofs."""
+UCAN_PROOF_KEY: Final = "ucan-proof"
+"""Request metadata: CIDs of kept delegations, the last of each chain, separated by commas."""
 AGE_KEY: Final = "ipfs-cluster-node-age-ms"
 """Response metadata of a stale read: for how long this node has not heard the leader."""
 
@@ -52,6 +77,7 @@ JOINER = Caller(Did(""), CallerClass.JOINER)
 # Each call of grpc.aio runs in a context of its own, so no call sees another's caller.
 _caller: ContextVar[Caller] = ContextVar("caller")
 _reading: ContextVar[Reading] = ContextVar("reading")
+_reach: ContextVar[Reach] = ContextVar("reach")
 
 
 def current_caller() -> Caller:
@@ -62,6 +88,16 @@ def current_caller() -> Caller:
 def set_caller(caller: Caller) -> None:
     """Note the caller of the call that runs."""
     _caller.set(caller)
+
+
+def current_reach() -> Reach:
+    """What the caller of the call that runs may do."""
+    return _reach.get()
+
+
+def set_reach(reach: Reach) -> None:
+    """Note what the caller of the call that runs may do."""
+    _reach.set(reach)
 
 
 def current_reading() -> Reading:

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, Final, cast
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, cast
 
 import grpc
 
@@ -14,13 +15,17 @@ from ipfs_cluster_node.codec.errors import (
     status_details,
 )
 from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
-from ipfs_cluster_node.services.authorization import CALLERS_BY_METHOD
+from ipfs_cluster_node.services.authorization import RULES_BY_METHOD, Rule
 from ipfs_cluster_node.services.context import (
     AGE_KEY,
     CONSISTENCY_KEY,
+    UCAN_KEY,
+    UCAN_PROOF_KEY,
     Caller,
+    Reach,
     Reading,
     set_caller,
+    set_reach,
     set_reading,
 )
 
@@ -31,12 +36,42 @@ UNARY_TIME_SECONDS_DEFAULT: Final = 30.0
 UNARY_TIME_SECONDS_MAX: Final = 600.0
 UPLOAD_TIME_SECONDS_MAX: Final = 6 * 3600.0
 """For an upload whose caller sets no deadline: large files take their time."""
+WATCH_SECONDS: Final = 0.5
+"""How often running streams are checked anew."""
+FIRST_REQUEST_SECONDS_MAX: Final = 10.0
+"""Until the first message of an upload, by which it is judged, must have come."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
 Identify = Callable[[Context], Caller]
 """Reads and checks the caller of a call; raises CALLER_UNKNOWN or CERTIFICATE_INVALID."""
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """The tokens that came with a call."""
+
+    container: str = ""
+    proofs: str = ""
+
+
+class Authorizes(Protocol):
+    """Decides what a caller may do."""
+
+    def decide(self, caller: Caller, rule: Rule, request: Any, presented: Presented) -> Reach:
+        """Decide a call; raises ClusterError."""
+
+
+@dataclass(eq=False, slots=True)
+class _Running:
+    """A stream or upload under way."""
+
+    task: asyncio.Task[Any]
+    context: Context
+    rule: Rule
+    reach: Reach
+    ended_by: ClusterError | None = None
 
 
 class Gate(grpc.GenericRpcHandler):
@@ -47,10 +82,18 @@ class Gate(grpc.GenericRpcHandler):
     registered one by one grpc.aio waits for all of them at every call (1.85: 9 % of a call).
     """
 
-    def __init__(self, identify: Identify) -> None:
-        """Ask `identify` who calls."""
+    def __init__(
+        self,
+        identify: Identify,
+        authorizer: Authorizes,
+        rules: Mapping[str, Rule] = RULES_BY_METHOD,
+    ) -> None:
+        """Ask `identify` who calls, and `authorizer` whether they may, by these rules."""
         self._identify = identify
+        self._authorizer = authorizer
         self._handlers: dict[str, Any] = {}
+        self._rules = rules
+        self._running: set[_Running] = set()
 
     @property
     def as_server(self) -> grpc.aio.Server:
@@ -70,34 +113,41 @@ class Gate(grpc.GenericRpcHandler):
         """The guarded method, if there is one."""
         return self._handlers.get(handler_call_details.method)
 
+    async def watch(self) -> None:
+        """End running streams whose callers may no longer go on; until cancelled."""
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            for running in list(self._running):
+                try:
+                    self._check_class(running.rule, self._identify(running.context))
+                    running.reach.renew()
+                except ClusterError as error:
+                    running.ended_by = error
+                    running.task.cancel()
+
     def _guarded(self, method: str, handler: Any) -> Any:
+        rule = self._rules.get(method)
+        if rule is None:
+            raise ValueError(f"{method} has no rule in services/authorization.py")
         behaviour, streams = _behaviour(handler)
-        wrap = self._streaming if handler.response_streaming else self._unary
-        if handler.request_streaming and not handler.response_streaming:
-            wrap = self._upload
+        if handler.response_streaming:
+            call = self._streaming(method, rule, behaviour, streams)
+        elif handler.request_streaming:
+            call = self._upload(method, rule, behaviour)
+        else:
+            call = self._unary(method, rule, behaviour)
         make = getattr(grpc, f"{streams}_rpc_method_handler")
         return make(
-            wrap(method, behaviour),
+            call,
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
 
-    def _unary(self, method: str, behaviour: Callable[..., Awaitable[Any]]) -> Any:
-        return self._answering(method, behaviour, _time_bound)
-
-    def _upload(self, method: str, behaviour: Callable[..., Awaitable[Any]]) -> Any:
-        return self._answering(method, behaviour, _upload_time_bound)
-
-    def _answering(
-        self,
-        method: str,
-        behaviour: Callable[..., Awaitable[Any]],
-        bound_of: Callable[[Context], float | None],
-    ) -> Any:
+    def _unary(self, method: str, rule: Rule, behaviour: Callable[..., Awaitable[Any]]) -> Any:
         async def call(request: Any, context: Context) -> Any:
             try:
-                reading = self._admit(method, context)
-                bound = bound_of(context)
+                reading = self._admit(rule, request, context)[1]
+                bound = _time_bound(context)
                 if bound is None:
                     response = await behaviour(request, context)
                 else:
@@ -111,10 +161,42 @@ class Gate(grpc.GenericRpcHandler):
 
         return call
 
-    def _streaming(self, method: str, behaviour: Callable[..., Any]) -> Any:
-        async def call(request: Any, context: Context) -> AsyncIterator[Any]:
+    def _upload(self, method: str, rule: Rule, behaviour: Callable[..., Awaitable[Any]]) -> Any:
+        async def call(requests: AsyncIterator[Any], context: Context) -> Any:
+            running: _Running | None = None
             try:
-                reading = self._admit(method, context)
+                first = None
+                if rule.command is not None:
+                    async with asyncio.timeout(FIRST_REQUEST_SECONDS_MAX):
+                        first = await anext(aiter(requests), None)
+                    if first is None:
+                        raise invalid_field("message", "nothing came")
+                    requests = _with_first(first, requests)
+                running = self._run(rule, self._admit(rule, first, context)[0], context)
+                async with asyncio.timeout(_upload_time_bound(context)):
+                    return await behaviour(requests, context)
+            except asyncio.CancelledError:
+                await _abort_ended(running, method)
+                raise
+            except Exception as error:
+                await _abort(context, method, error)
+            finally:
+                if running is not None:
+                    self._running.discard(running)
+
+        return call
+
+    def _streaming(
+        self, method: str, rule: Rule, behaviour: Callable[..., Any], streams: str
+    ) -> Any:
+        if streams == "stream_stream" and rule.command is not None:
+            raise ValueError(f"{method}: a stream both ways is judged by its caller's class alone")
+
+        async def call(request: Any, context: Context) -> AsyncIterator[Any]:
+            running: _Running | None = None
+            try:
+                reach, reading = self._admit(rule, request, context)
+                running = self._run(rule, reach, context)
                 responses = behaviour(request, context)
                 if hasattr(responses, "__aiter__"):
                     async for response in responses:
@@ -123,31 +205,71 @@ class Gate(grpc.GenericRpcHandler):
                         yield response
                 else:
                     await responses  # Health and reflection write to the context instead.
+            except asyncio.CancelledError:
+                await _abort_ended(running, method)
+                raise
             except Exception as error:
                 await _abort(context, method, error)
+            finally:
+                if running is not None:
+                    self._running.discard(running)
 
         return call
 
-    def _admit(self, method: str, context: Context) -> Reading:
+    def _run(self, rule: Rule, reach: Reach, context: Context) -> _Running:
+        task = asyncio.current_task()
+        assert task is not None
+        running = _Running(task, context, rule, reach)
+        self._running.add(running)
+        return running
+
+    def _admit(self, rule: Rule, request: Any, context: Context) -> tuple[Reach, Reading]:
         caller = self._identify(context)
-        if caller.kind not in CALLERS_BY_METHOD.get(method, frozenset()):
-            raise ClusterError(
-                Reason.CALLER_NOT_ALLOWED, f"a {caller.kind} may not call {method}; see its docs"
-            )
-        set_caller(caller)
-        reading = Reading(stale=_wants_stale(context))
+        self._check_class(rule, caller)
+        stale, presented = _read_metadata(context)
+        reach = self._authorizer.decide(caller, rule, request, presented)
+        set_caller(reach.caller)
+        set_reach(reach)
+        reading = Reading(stale=stale)
         set_reading(reading)
-        return reading
+        return reach, reading
+
+    @staticmethod
+    def _check_class(rule: Rule, caller: Caller) -> None:
+        if caller.kind not in rule.callers:
+            raise ClusterError(
+                Reason.CALLER_NOT_ALLOWED,
+                f"a {caller.kind} may not call this method; see its docs",
+            )
 
 
-def _wants_stale(context: Context) -> bool:
-    asked = [value for key, value in context.invocation_metadata() or () if key == CONSISTENCY_KEY]
-    match asked:
-        case [] | ["linearizable"]:
-            return False
-        case ["stale"]:
-            return True
-    raise invalid_field(CONSISTENCY_KEY, "linearizable or stale")
+async def _with_first(first: Any, rest: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    yield first
+    async for request in rest:
+        yield request
+
+
+def _read_metadata(context: Context) -> tuple[bool, Presented]:
+    """Whether a stale answer will do, and the tokens of the call."""
+    consistency: list[Any] = []
+    containers: list[Any] = []
+    proofs: list[Any] = []
+    for key, value in context.invocation_metadata() or ():
+        if key == CONSISTENCY_KEY:
+            consistency.append(value)
+        elif key == UCAN_KEY:
+            containers.append(value)
+        elif key == UCAN_PROOF_KEY:
+            proofs.append(value)
+    if consistency not in ([], ["linearizable"], ["stale"]):
+        raise invalid_field(CONSISTENCY_KEY, "linearizable or stale")
+    if len(containers) + len(proofs) > 1:
+        raise invalid_field(UCAN_KEY, f"one container, or CIDs in one {UCAN_PROOF_KEY}")
+    presented = Presented("".join(containers), "".join(proofs)) if containers or proofs else NOTHING
+    return consistency == ["stale"], presented
+
+
+NOTHING: Final = Presented()
 
 
 def _behaviour(handler: Any) -> tuple[Callable[..., Any], str]:
@@ -168,6 +290,13 @@ def _time_bound(context: Context) -> float | None:
 
 def _upload_time_bound(context: Context) -> float | None:
     return UPLOAD_TIME_SECONDS_MAX if context.time_remaining() is None else None
+
+
+async def _abort_ended(running: _Running | None, method: str) -> None:
+    """Tell why, if it was this node that ended a stream."""
+    if running is not None and running.ended_by is not None:
+        running.task.uncancel()
+        await _abort(running.context, method, running.ended_by)
 
 
 async def _abort(context: Context, method: str, error: BaseException) -> None:

@@ -7,6 +7,7 @@ from ipfs_cluster_node.codec.members import (
     bad_page_token,
     did_of,
     endpoints_of,
+    grant_of,
     name_of,
     node_id_of,
     node_to_proto,
@@ -14,11 +15,12 @@ from ipfs_cluster_node.codec.members import (
     role_of,
 )
 from ipfs_cluster_node.codec.tasks import duration_of_ms, request_id_of, timestamp_of_ms
+from ipfs_cluster_node.core.authorization import member_args, setting_args
 from ipfs_cluster_node.core.commands import RedeemJoinToken, RegisterNode
 from ipfs_cluster_node.core.errors import invalid_field
 from ipfs_cluster_node.core.model import Liveness
 from ipfs_cluster_node.core.settings import SETTINGS, Settings
-from ipfs_cluster_node.services.context import current_caller
+from ipfs_cluster_node.services.context import current_caller, current_reach
 from ipfs_cluster_node.services.ports import MemberPort, StatePort
 from ipfs_cluster_node.v1 import membership_pb2 as pb
 from ipfs_cluster_node.v1 import membership_pb2_grpc
@@ -62,8 +64,13 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         """List the nodes."""
         page = page_of(request.page_size, request.page_token)
         state = self._view.read_state()
+        reach = current_reach()
         nodes = sorted(
-            (n for n in state.members.nodes() if n.node_id > page.token),
+            (
+                node
+                for node in state.members.nodes()
+                if node.node_id > page.token and reach.allows(member_args(node))
+            ),
             key=lambda node: node.node_id,
         )
         shown = nodes[: page.size]
@@ -86,11 +93,13 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         self, request: pb.CreateJoinTokenRequest, context: Any
     ) -> pb.CreateJoinTokenResponse:
         """Make a join token."""
+        role = role_of(request.role)
         minted = await self._members.create_join_token(
-            role=role_of(request.role),
+            role=role,
             ttl=request.ttl.ToTimedelta() if request.HasField("ttl") else None,
             uses_max=request.uses_max,
             addresses=endpoints_of(request.addresses, "addresses"),
+            grant=grant_of(request.grant, role),
             caller=current_caller().did,
             request_id=request_id_of(request.request_id),
         )
@@ -129,6 +138,8 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         keys = settings.keys()
         if request.key:
             keys = [key for key in keys if key == request.key]
+        reach = current_reach()
+        keys = [key for key in keys if reach.allows(setting_args(key))]
         return pb.GetConfigResponse(entries=[_entry(settings, key) for key in keys])
 
     async def ProposeConfig(
@@ -191,6 +202,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         return pb.RedeemJoinTokenResponse(
             role=admission.role,
             incarnation=admission.incarnation,
+            grant=admission.grant,
             cluster_id=state.cluster_id,
             cluster_name=state.cluster_name,
             masters=self._masters(),

@@ -1,6 +1,6 @@
 """What the services ask of the node behind them."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Protocol
 
@@ -28,9 +28,15 @@ class TaskPort(Protocol):
         """Read one task."""
 
     def list_tasks(
-        self, *, size: int, before: int | None, states: frozenset[TaskState], task_type: str
+        self,
+        *,
+        size: int,
+        before: int | None,
+        states: frozenset[TaskState],
+        task_type: str,
+        shown: Callable[[Task], bool],
     ) -> tuple[list[Task], int | None]:
-        """Read a page, and where the next begins."""
+        """Read a page of what is shown, and where the next begins."""
 
     def watch_tasks(self, task_ids: Sequence[TaskId]) -> AsyncIterator[list[Task]]:
         """Follow tasks until each has ended."""
@@ -70,6 +76,10 @@ class Admitted(Protocol):
     def incarnation(self) -> int:
         """A master's incarnation."""
 
+    @property
+    def grant(self) -> str:
+        """What a client may do."""
+
 
 class MemberPort(Protocol):
     """Membership."""
@@ -83,6 +93,7 @@ class MemberPort(Protocol):
         ttl: timedelta | None,
         uses_max: int,
         addresses: tuple[str, ...],
+        grant: str,
         caller: Did,
         request_id: str,
     ) -> Minted:

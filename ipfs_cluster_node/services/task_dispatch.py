@@ -12,8 +12,9 @@ from ipfs_cluster_node.codec.tasks import (
     task_id_of,
     task_to_proto,
 )
+from ipfs_cluster_node.core.authorization import task_args
 from ipfs_cluster_node.core.errors import invalid_field
-from ipfs_cluster_node.services.context import current_caller
+from ipfs_cluster_node.services.context import current_caller, current_reach
 from ipfs_cluster_node.services.ports import SessionPort, TaskPort
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 from ipfs_cluster_node.v1 import task_dispatch_pb2_grpc
@@ -64,11 +65,13 @@ class TaskDispatchServicer(task_dispatch_pb2_grpc.TaskDispatchServiceServicer):
         page = page_of(request.page_size, request.page_token)
         if page.token and not page.token.isdigit():
             raise bad_page_token()
+        reach = current_reach()
         tasks, following = self._tasks.list_tasks(
             size=page.size,
             before=int(page.token) if page.token else None,
             states=states_from_proto(request.states),
             task_type=request.task_type,
+            shown=lambda task: reach.allows(task_args(task, reach.caller.did)),
         )
         return pb.ListTasksResponse(
             tasks=[task_to_proto(task, with_data=False) for task in tasks],
@@ -82,8 +85,12 @@ class TaskDispatchServicer(task_dispatch_pb2_grpc.TaskDispatchServiceServicer):
         if not 1 <= len(request.task_ids) <= WATCHED_TASKS_MAX:
             raise invalid_field("task_ids", f"1 to {WATCHED_TASKS_MAX}")
         task_ids = [task_id_of(text, "task_ids") for text in request.task_ids]
-        async for tasks in self._tasks.watch_tasks(task_ids):
+        reach = current_reach()
+        async for changed in self._tasks.watch_tasks(task_ids):
             progress = self._tasks.progress
+            tasks = [t for t in changed if reach.allows(task_args(t, reach.caller.did))]
+            if len(tasks) < len(changed):
+                reach.renew()  # Lost meanwhile: says so, and ends the watch.
             yield pb.WatchTasksResponse(
                 tasks=[task_to_proto(t, progress=progress.get(t.task_id)) for t in tasks]
             )

@@ -323,12 +323,17 @@ class CreateJoinTokenRequest(_message.Message):
     TTL_FIELD_NUMBER: _builtins.int
     USES_MAX_FIELD_NUMBER: _builtins.int
     ADDRESSES_FIELD_NUMBER: _builtins.int
+    GRANT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the caller, 1 to 64 characters of `A-Z a-z 0-9 . _ -`."""
     role: _builtins.str
     """`master`, `worker`, `leecher` or `client`."""
     uses_max: _builtins.int
     """How often it may be used, 1 to 50; 0 means once."""
+    grant: _builtins.str
+    """For the role `client`, what it may do: `operator` (everything), `user` (tasks and content, and
+    reading the rest) or `reader`; empty means `user`. Finer rights are delegated afterwards.
+    """
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
         """How long it may be used: 1 second to 24 hours; unset means 1 hour."""
@@ -345,10 +350,11 @@ class CreateJoinTokenRequest(_message.Message):
         ttl: _duration_pb2.Duration | None = ...,
         uses_max: _builtins.int = ...,
         addresses: _abc.Iterable[_builtins.str] | None = ...,
+        grant: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "request_id", b"request_id", "role", b"role", "ttl", b"ttl", "uses_max", b"uses_max"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "grant", b"grant", "request_id", b"request_id", "role", b"role", "ttl", b"ttl", "uses_max", b"uses_max"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -835,6 +841,7 @@ class RedeemJoinTokenResponse(_message.Message):
     CLUSTER_ID_FIELD_NUMBER: _builtins.int
     CLUSTER_NAME_FIELD_NUMBER: _builtins.int
     MASTERS_FIELD_NUMBER: _builtins.int
+    GRANT_FIELD_NUMBER: _builtins.int
     role: _builtins.str
     """`master`, `worker`, `leecher` or `client`."""
     incarnation: _builtins.int
@@ -843,6 +850,8 @@ class RedeemJoinTokenResponse(_message.Message):
     """The cluster's id."""
     cluster_name: _builtins.str
     """The cluster's name."""
+    grant: _builtins.str
+    """What a client may do: `operator`, `user` or `reader`; empty for a node."""
     @_builtins.property
     def masters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Node]:
         """Every master and where it is reached."""
@@ -855,10 +864,11 @@ class RedeemJoinTokenResponse(_message.Message):
         cluster_id: _builtins.str = ...,
         cluster_name: _builtins.str = ...,
         masters: _abc.Iterable[Global___Node] | None = ...,
+        grant: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "incarnation", b"incarnation", "masters", b"masters", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "grant", b"grant", "incarnation", b"incarnation", "masters", b"masters", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,13 +1,15 @@
 """How long a call may take."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 import pytest
 
+from ipfs_cluster_node.node.authorizer import Unbounded
 from ipfs_cluster_node.services import gate
-from ipfs_cluster_node.services.context import Caller, CallerClass
+from ipfs_cluster_node.services.context import Caller, CallerClass, Reach
 from ipfs_cluster_node.services.gate import Gate
 from tests.support.tls import enrol, make_ca
 
@@ -42,12 +44,21 @@ async def slow(_request: Any, _context: Any) -> str:
     return "done"
 
 
+class Anything:
+    def decide(self, caller: Caller, *_: object) -> Reach:
+        return Unbounded(caller)
+
+
+async def some() -> AsyncIterator[str]:
+    yield "first"
+
+
 async def call(make: Any, seconds: float | None) -> str:
-    guarded = Gate(lambda _context: CLIENT)
+    guarded = Gate(lambda _context: CLIENT, Anything())
     guarded.add_registered_method_handlers(SERVICE, {"AddContent": make(slow)})
     handler = guarded.service(Details())  # type: ignore[arg-type]
     behaviour = handler.unary_unary or handler.stream_unary
-    answer: str = await behaviour(None, Context(seconds))
+    answer: str = await behaviour(some(), Context(seconds))
     return answer
 
 
@@ -62,3 +73,11 @@ async def test_an_upload_has_its_callers_time_and_other_calls_a_bound(
         with pytest.raises(AbortedError, match="DEADLINE_EXCEEDED"):
             await call(grpc.unary_unary_rpc_method_handler, seconds)
         assert await call(grpc.stream_unary_rpc_method_handler, seconds) == "done"
+
+
+def test_a_method_without_a_rule_is_not_served() -> None:
+    guarded = Gate(lambda _context: CLIENT, Anything())
+    with pytest.raises(ValueError, match="has no rule"):
+        guarded.add_registered_method_handlers(
+            SERVICE, {"NewMethod": grpc.unary_unary_rpc_method_handler(slow)}
+        )

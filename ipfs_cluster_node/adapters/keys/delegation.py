@@ -1,10 +1,12 @@
 """Delegations that this node signs: what the cluster's authority, or a client, lets another do."""
 
 from collections.abc import Sequence
+from hashlib import sha256
 
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.codec.ucan import cid_of_token
-from ipfs_cluster_node.codec.ucan_mint import sign_delegation
+from ipfs_cluster_node.codec.ucan_mint import NONCE_BYTES, sign_delegation
+from ipfs_cluster_node.core.authorization import GRANTS
 from ipfs_cluster_node.core.dag_cbor import Value
 from ipfs_cluster_node.core.delegations import StoredDelegation
 from ipfs_cluster_node.core.ids import Did
@@ -49,3 +51,29 @@ def delegate(
         expires_s=expires_s,
         put_at_ms=at_ms,
     )
+
+
+def delegate_grant(
+    authority: Identity, audience: Did, grant: str, *, expires_s: int, at_ms: int, seed: str
+) -> list[StoredDelegation]:
+    """Let `audience` do what a grant names.
+
+    Args:
+        authority: The cluster's own identity.
+        audience: Who may.
+        grant: A key of `GRANTS`.
+        expires_s: Seconds since 1970.
+        at_ms: Now, in milliseconds since 1970.
+        seed: The same gives the same tokens, where the times are the same too.
+    """
+    return [
+        delegate(
+            authority,
+            audience,
+            command,
+            expires_s=expires_s,
+            at_ms=at_ms,
+            nonce=sha256(f"{seed} {audience} {command}".encode()).digest()[:NONCE_BYTES],
+        )
+        for command in GRANTS[grant]
+    ]

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from ipfs_cluster_node.core.ids import Did
-from ipfs_cluster_node.core.ucan.chain import Circumstances, Claim, Grant, check_chain
+from ipfs_cluster_node.core.ucan.access import Access
+from ipfs_cluster_node.core.ucan.chain import Circumstances, Claim, Grant, check_standing
 from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError
-from ipfs_cluster_node.core.ucan.policies import Evaluation
 from ipfs_cluster_node.core.ucan.tokens import Delegation
 
 ARRANGEMENTS_MAX: Final = 64
@@ -31,17 +31,37 @@ def check_any_chain(
         UcanError: No chain holds. It tells of the chain that covers the command, if there is one,
             else of the first that leads from the subject to the issuer, else of what there is.
     """
+    return find_access(claim, delegations, circumstances).check(claim.args)
+
+
+def find_access(
+    claim: Claim, delegations: Sequence[Delegation], circumstances: Circumstances
+) -> Access:
+    """Find the chains among `delegations` that hold, their policies left aside.
+
+    Args:
+        claim: Who asks for which command; its arguments are not looked at.
+        delegations: Verified, in any order; those that do not belong are passed over.
+        circumstances: The profile, the time and what is revoked.
+
+    Raises:
+        UcanError: No chain holds, as in `check_any_chain`.
+    """
     if not delegations or claim.issuer == claim.subject:
-        return check_chain(claim, (), circumstances)
+        check_standing(claim, (), circumstances)
+        return Access.of(claim, ((),), circumstances.profile)
+    usable: list[tuple[Delegation, ...]] = []
     failures: list[tuple[bool, UcanError]] = []
-    evaluation = Evaluation(steps_max=circumstances.profile.evaluation_steps_max)
-    for chain in _chains(claim, delegations):
+    for chain in chains_to(claim, delegations):
         try:
-            return check_chain(claim, chain, circumstances, evaluation)
+            check_standing(claim, chain, circumstances)
+            usable.append(chain)
         except UcanError as error:
             failures.append((chain[0].issuer == claim.subject, error))
-        if len(failures) == ARRANGEMENTS_MAX:
+        if len(failures) + len(usable) == ARRANGEMENTS_MAX:
             break
+    if usable:
+        return Access.of(claim, tuple(usable), circumstances.profile)
     if not failures:
         raise UcanError(Refusal.INVALID_AUDIENCE, "none of the delegations is for the caller")
     # The first of the most telling; a chain that starts elsewhere or is of another command says
@@ -54,7 +74,7 @@ def _remoteness(failure: tuple[bool, UcanError]) -> tuple[bool, bool]:
     return not from_subject, error.name is Refusal.INVALID_COMMAND
 
 
-def _chains(claim: Claim, delegations: Sequence[Delegation]) -> Iterator[tuple[Delegation, ...]]:
+def chains_to(claim: Claim, delegations: Sequence[Delegation]) -> Iterator[tuple[Delegation, ...]]:
     """Chains that end at the issuer, root first: to the subject, or to where they break off.
 
     None passes through anyone twice: without the detour it would grant as much or more.

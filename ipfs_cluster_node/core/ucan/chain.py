@@ -127,6 +127,19 @@ def check_chain(
             InvalidAudience, InvalidCommand, Expired, TooEarly, Revoked, MatchError, or TooLarge
             where the policies take too long. `link` and `cid` name the delegation.
     """
+    check_standing(claim, chain, circumstances)
+    if evaluation is None:
+        evaluation = Evaluation(steps_max=circumstances.profile.evaluation_steps_max)
+    check_policies(chain, claim.args, evaluation)
+    return Grant(claim=claim, chain=tuple(chain))
+
+
+def check_standing(claim: Claim, chain: Sequence[Delegation], circumstances: Circumstances) -> None:
+    """Check all of `chain` but its policies; the arguments of the claim are not looked at.
+
+    Raises:
+        UcanError: As `check_chain`, but for MatchError.
+    """
     check_length(len(chain), circumstances.profile)
     if circumstances.authority is not None and claim.subject != circumstances.authority:
         raise UcanError(Refusal.INVALID_SUBJECT, "the claim is about another subject")
@@ -136,10 +149,6 @@ def check_chain(
     revoked = revoked_link(chain, circumstances.revocations, circumstances.authority)
     if revoked is not None:
         raise _at(revoked, chain[revoked], Refusal.REVOKED, "the delegation is revoked")
-    if evaluation is None:
-        evaluation = Evaluation(steps_max=circumstances.profile.evaluation_steps_max)
-    check_policies(chain, claim.args, evaluation)
-    return Grant(claim=claim, chain=tuple(chain))
 
 
 def check_length(links: int, profile: Profile) -> None:

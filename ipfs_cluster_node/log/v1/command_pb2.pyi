@@ -172,6 +172,7 @@ class Principal(_message.Message):
     TASK_TYPES_FIELD_NUMBER: _builtins.int
     SLOT_COUNT_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    GRANT_FIELD_NUMBER: _builtins.int
     did: _builtins.str
     """Its DID."""
     name: _builtins.str
@@ -192,6 +193,8 @@ class Principal(_message.Message):
     """Attempts it runs at once."""
     version: _builtins.str
     """Version of its software."""
+    grant: _builtins.str
+    """What a client was let do when it joined."""
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Where it is reached."""
@@ -215,10 +218,11 @@ class Principal(_message.Message):
         task_types: _abc.Iterable[_builtins.str] | None = ...,
         slot_count: _builtins.int = ...,
         version: _builtins.str = ...,
+        grant: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["did", b"did", "endpoints", b"endpoints", "enrolled_at_ms", b"enrolled_at_ms", "incarnation", b"incarnation", "liveness", b"liveness", "liveness_at_ms", b"liveness_at_ms", "name", b"name", "removed", b"removed", "role", b"role", "slot_count", b"slot_count", "task_types", b"task_types", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["did", b"did", "endpoints", b"endpoints", "enrolled_at_ms", b"enrolled_at_ms", "grant", b"grant", "incarnation", b"incarnation", "liveness", b"liveness", "liveness_at_ms", b"liveness_at_ms", "name", b"name", "removed", b"removed", "role", b"role", "slot_count", b"slot_count", "task_types", b"task_types", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -374,6 +378,7 @@ class CreateJoinToken(_message.Message):
     EXPIRES_AT_MS_FIELD_NUMBER: _builtins.int
     USES_MAX_FIELD_NUMBER: _builtins.int
     ADDRESSES_FIELD_NUMBER: _builtins.int
+    GRANT_FIELD_NUMBER: _builtins.int
     token_id: _builtins.str
     """Its public part."""
     secret_hash: _builtins.bytes
@@ -384,6 +389,8 @@ class CreateJoinToken(_message.Message):
     """When it ends, in milliseconds since 1970 (UTC)."""
     uses_max: _builtins.int
     """How often it may be used."""
+    grant: _builtins.str
+    """What a client may do: a name of GRANTS; empty for a node."""
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The only addresses it allows; empty means any."""
@@ -397,10 +404,11 @@ class CreateJoinToken(_message.Message):
         expires_at_ms: _builtins.int = ...,
         uses_max: _builtins.int = ...,
         addresses: _abc.Iterable[_builtins.str] | None = ...,
+        grant: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "expires_at_ms", b"expires_at_ms", "role", b"role", "secret_hash", b"secret_hash", "token_id", b"token_id", "uses_max", b"uses_max"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "expires_at_ms", b"expires_at_ms", "grant", b"grant", "role", b"role", "secret_hash", b"secret_hash", "token_id", b"token_id", "uses_max", b"uses_max"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,303 @@
+"""`token` and `auth`: who may do what."""
+
+import shlex
+import sys
+from datetime import timedelta
+from typing import Any
+
+import click
+
+from ipfs_cluster_node.cli.cluster_commands import DURATION
+from ipfs_cluster_node.cli.output import (
+    EXIT_DENIED,
+    json_option,
+    message_document,
+    print_done,
+    print_json,
+    print_table,
+    reporting,
+    run_client,
+)
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+
+GRANTS = ("operator", "user", "reader")
+TTL_MAX = timedelta(days=365)
+
+
+@click.group()
+def token() -> None:
+    """Tokens: to join the cluster, and to let others do what you may."""
+
+
+@click.group()
+def auth() -> None:
+    """What you, or others, may do."""
+
+
+@token.command("create")
+@click.option(
+    "--role",
+    required=True,
+    type=click.Choice(["master", "worker", "leecher", "client"]),
+    help="What the joiner becomes.",
+)
+@click.option("--grant", type=click.Choice(GRANTS), help="What a client may do. [default: user]")
+@click.option("--ttl", type=DURATION, default="1h", show_default=True, help="How long it is good.")
+@click.option("--uses", type=click.IntRange(1, 50), default=1, help="How often it is good.")
+@click.option("--address", multiple=True, help="The only host:port that the joiner may advertise.")
+@json_option
+@click.pass_obj
+@reporting
+def create_join_token(
+    profile: str | None,
+    *,
+    role: str,
+    grant: str | None,
+    ttl: timedelta,
+    uses: int,
+    address: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Make a join token. It is shown this once; keep it secret."""
+    answer = run_client(
+        profile,
+        lambda client: client.create_join_token(
+            role, ttl=ttl, uses_max=uses, addresses=address, grant=grant or ""
+        ),
+    )
+    if as_json:
+        print_json(message_document(answer))
+        return
+    click.echo(answer.token)
+    where = next(iter(answer.enrolment_endpoints), "FIRST_MASTER:9095")
+    click.echo(f"on the other machine: ipfs-cluster-node join TOKEN --enrolment {where}", err=True)
+
+
+@token.command("delegate")
+@click.argument("audience")
+@click.argument("command")
+@click.option(
+    "--where",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Only where an argument is this; a star behind a slash stands for anything.",
+)
+@click.option("--most", multiple=True, metavar="NAME=NUMBER", help="Only up to this number.")
+@click.option("--policy", help='A policy in JSON, as UCAN writes it: [["==", ".owner", "x"]].')
+@click.option("--ttl", type=DURATION, default="7d", show_default=True, help="How long it holds.")
+@click.option("--print", "only_print", is_flag=True, help="Print it; the cluster does not keep it.")
+@json_option
+@click.pass_obj
+@reporting
+def delegate(
+    profile: str | None,
+    *,
+    audience: str,
+    command: str,
+    where: tuple[str, ...],
+    most: tuple[str, ...],
+    policy: str | None,
+    ttl: timedelta,
+    only_print: bool,
+    as_json: bool,
+) -> None:
+    """Let AUDIENCE, a did:key, do COMMAND, such as /task/submit, as far as you may yourself.
+
+    The cluster keeps it, so AUDIENCE needs nothing but its own certificate. With --print, hand it
+    over yourself: it is used with `--ucan`.
+    """
+    from ipfs_cluster_node.cli.delegating import delegated
+
+    made = run_client(
+        profile,
+        lambda client: delegated(
+            client,
+            profile,
+            audience=audience,
+            command=command,
+            where=where,
+            most=most,
+            policy=policy,
+            ttl=min(ttl, TTL_MAX),
+            keep=not only_print,
+        ),
+    )
+    if as_json:
+        print_json({"cid": made.cid, "container": made.container, "kept": not only_print})
+    else:
+        click.echo(made.container if only_print else f"{made.cid} lets {audience} do {command}")
+
+
+@token.command("inspect")
+@click.argument("text")
+@json_option
+@click.pass_obj
+@reporting
+def inspect(profile: str | None, text: str, *, as_json: bool) -> None:
+    """Show what TEXT says: a container, a file with one, the CID of a kept one, or a join token."""
+    from ipfs_cluster_node.cli.delegating import container_of, inspected
+
+    if text.startswith("cj1."):
+        from ipfs_cluster_node.adapters.keys.tokens import parse_token
+
+        parts = parse_token(text)
+        document = {"kind": "join token", "token_id": parts.token_id, "ca_pin": parts.ca_pin}
+        print_done(document, f"join token {parts.token_id}, CA {parts.ca_pin}", as_json)
+        return
+    if text.startswith(("bafy", "zdpu")):
+        found = [d for d in run_client(profile, lambda c: c.list_delegations()) if d.cid == text]
+        if not found:
+            raise ClusterError(
+                Reason.DELEGATION_NOT_FOUND, f"no delegation {text} is kept that you may see"
+            )
+        _print_delegations(found, as_json)
+        return
+    _print_delegations(inspected(container_of(text)), as_json)
+
+
+@token.command("list")
+@click.option("--audience", default="", help="Only those that this DID got.")
+@json_option
+@click.pass_obj
+@reporting
+def list_delegations(profile: str | None, *, audience: str, as_json: bool) -> None:
+    """List the delegations that the cluster keeps, as far as you may see them."""
+    _print_delegations(
+        run_client(profile, lambda client: client.list_delegations(audience=audience)), as_json
+    )
+
+
+@token.command("revoke")
+@click.argument("cid")
+@click.option("--path", "path_text", default="", help="A container with its chain, if not kept.")
+@json_option
+@click.pass_obj
+@reporting
+def revoke_delegation(profile: str | None, *, cid: str, path_text: str, as_json: bool) -> None:
+    """Let a delegation hold no more, with all that came of it. There is no way back."""
+    from ipfs_cluster_node.cli.delegating import container_of, tokens_in
+
+    path = tokens_in(container_of(path_text)) if path_text else []
+    run_client(profile, lambda client: client.revoke_delegation(cid, path=path))
+    print_done({"cid": cid, "revoked": True}, f"{cid} is revoked", as_json)
+
+
+@auth.command("whoami")
+@json_option
+@click.pass_obj
+@reporting
+def whoami(profile: str | None, *, as_json: bool) -> None:
+    """Show who you are to the cluster, and what was delegated to you."""
+    answer = run_client(profile, lambda client: client.get_caller())
+    if as_json:
+        print_json(message_document(answer))
+        return
+    click.echo(f"{answer.did} {answer.caller_class} {answer.name}".rstrip())
+    _print_delegations(answer.delegations, as_json)
+
+
+def _explain(profile: str | None, who: str, what: str, as_json: bool) -> None:  # noqa: FBT001
+    from ipfs_cluster_node.cli.capture import CapturedCall, capturing
+    from ipfs_cluster_node.cli.delegating import audience_of, container_of, tokens_in
+    from ipfs_cluster_node.cli.main import main
+
+    words = shlex.split(what)
+    mark = capturing.set(True)
+    try:
+        main.main(words, standalone_mode=False, prog_name="ipfs-cluster-node")
+    except CapturedCall as captured:
+        call = captured
+    except click.UsageError as error:
+        raise ClusterError(
+            Reason.INVALID_ARGUMENT, f"--do takes a command line: {error.format_message()}"
+        ) from error
+    else:
+        raise ClusterError(Reason.INVALID_ARGUMENT, "that command asks the cluster for nothing")
+    finally:
+        capturing.reset(mark)
+    tokens: list[bytes] = []
+    did = who
+    if who and not who.startswith("did:"):
+        container = container_of(who)
+        tokens, did = tokens_in(container), audience_of(container)
+    answer = run_client(
+        profile,
+        lambda client: client.explain_access(call.method, call.request, did=did, tokens=tokens),
+    )
+    if as_json:
+        print_json(message_document(answer))
+    else:
+        _print_explanation(call.method, answer)
+    if not answer.allowed:
+        sys.exit(EXIT_DENIED)
+
+
+_as_option = click.option(
+    "--as", "who", default="", help="A did:key, a container or a file with one. [default: you]"
+)
+_do_option = click.option(
+    "--do", "what", required=True, help="A command line, such as 'task submit noop'."
+)
+
+
+@auth.command("explain")
+@_as_option
+@_do_option
+@json_option
+@click.pass_obj
+@reporting
+def explain(profile: str | None, *, who: str, what: str, as_json: bool) -> None:
+    """Say whether somebody may do something, and which link of the chain allows or denies it.
+
+    Nothing is done. Exit status 4 if it would be denied.
+    """
+    _explain(profile, who, what, as_json)
+
+
+@token.command("explain")
+@click.argument("who", metavar="TOKEN")
+@_do_option
+@json_option
+@click.pass_obj
+@reporting
+def explain_token(profile: str | None, *, who: str, what: str, as_json: bool) -> None:
+    """Say what TOKEN lets its audience do; as `auth explain --as TOKEN`."""
+    _explain(profile, who, what, as_json)
+
+
+def _print_explanation(method: str, answer: Any) -> None:
+    click.echo(f"{'allowed' if answer.allowed else 'DENIED'}: {method}")
+    for ask in answer.asks:
+        word = "yes" if ask.allowed else f"no, {ask.ucan_error}: {ask.detail}"
+        click.echo(f"  {ask.command} {ask.args_json}: {word}")
+        for number, link in enumerate(ask.chain):
+            delegation = link.delegation
+            mark = (
+                {True: "holds", False: "DOES NOT HOLD"}[link.holds]
+                if link.HasField("holds")
+                else "not looked at"
+            )
+            click.echo(
+                f"    {number} {delegation.issuer} -> {delegation.audience} "
+                f"{delegation.command} {delegation.policy_json}: {mark} ({delegation.cid})"
+            )
+
+
+def _print_delegations(delegations: Any, as_json: bool) -> None:  # noqa: FBT001
+    if as_json:
+        print_json([message_document(delegation) for delegation in delegations])
+        return
+    rows = (
+        (
+            d.cid,
+            d.issuer,
+            d.audience,
+            d.command,
+            d.policy_json,
+            d.expire_time.ToJsonString(),
+            "revoked" if d.revokers else "",
+        )
+        for d in delegations
+    )
+    columns = ("cid", "from", "to", "command", "policy", "until", "")
+    print_table("Delegations", columns, rows)

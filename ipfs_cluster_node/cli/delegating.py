@@ -1,0 +1,187 @@
+"""Signs delegations with the profile's identity, and reads them."""
+
+import json
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from ipfs_cluster_node.adapters.keys.identity import Identity
+from ipfs_cluster_node.cli.output import text_of
+from ipfs_cluster_node.client.client import Client
+from ipfs_cluster_node.codec.delegations import delegation_to_proto
+from ipfs_cluster_node.codec.ucan import TokenReader, cid_of_token, open_envelope
+from ipfs_cluster_node.codec.ucan_container import read_container, write_container
+from ipfs_cluster_node.codec.ucan_mint import sign_delegation
+from ipfs_cluster_node.config.profiles import load_profile
+from ipfs_cluster_node.core.dag_cbor import Value
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import Did, parse_did
+from ipfs_cluster_node.core.ucan.commands import covers, parse_command
+from ipfs_cluster_node.core.ucan.errors import UcanError
+from ipfs_cluster_node.core.ucan.minting import check_mintable
+from ipfs_cluster_node.core.ucan.policies import parse_policy
+from ipfs_cluster_node.core.ucan.profiles import PRODUCT
+from ipfs_cluster_node.v1 import authorization_pb2 as pb
+
+_NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Delegated:
+    """A delegation that was signed."""
+
+    cid: str
+    container: str
+    """With what it comes from, so that it can be used alone."""
+
+
+async def delegated(
+    client: Client,
+    profile: str | None,
+    *,
+    audience: str,
+    command: str,
+    where: Sequence[str],
+    most: Sequence[str],
+    policy: str | None,
+    ttl: timedelta,
+    keep: bool,
+) -> Delegated:
+    """Sign a delegation, no wider in time than what it comes from, and have it kept if wanted.
+
+    Raises:
+        ClusterError: INVALID_ARGUMENT, NOT_DELEGATED where there is nothing to delegate from, or
+            what the cluster answers.
+    """
+    identity = profile_identity(profile)
+    try:
+        to = parse_did(audience)
+        asked = parse_command(command, chars_max=PRODUCT.command_chars_max)
+        statements = policy_of(where, most, policy)
+        check_mintable(parse_policy(statements, profile=PRODUCT))
+    except (ValueError, UcanError) as error:
+        raise ClusterError(
+            Reason.INVALID_ARGUMENT, f"that can't be delegated: {error}; see `--help`"
+        ) from error
+    caller = await client.get_caller()
+    mine = [d for d in caller.delegations if d.audience == identity.did]
+    wide = [d for d in mine if covers(parse_command(d.command, chars_max=256), asked)]
+    if not wide:
+        raise ClusterError(
+            Reason.NOT_DELEGATED, f"nothing that you were delegated covers {command}; see `whoami`"
+        )
+    now_s = int(time.time())
+    ends_s = max(d.expire_time.seconds for d in wide)
+    token = sign_delegation(
+        identity.private_key,
+        audience=to,
+        subject=Did(caller.cluster_did),
+        command=asked,
+        policy=statements,
+        expires_s=min(now_s + int(ttl.total_seconds()), ends_s),
+    )
+    if keep:
+        await client.put_delegation([token])
+    container = write_container([token, *(d.token for d in caller.delegations)])
+    return Delegated(str(cid_of_token(token)), container)
+
+
+def profile_identity(profile: str | None) -> Identity:
+    """The identity that a client's profile belongs to.
+
+    Raises:
+        ClusterError: CONFIG_INVALID, HOME_DAMAGED.
+    """
+    path = load_profile(profile).certificate.parent / "identity.key"
+    if not path.is_file():
+        raise ClusterError(
+            Reason.CONFIG_INVALID,
+            f"there is no identity at {path}; delegate with the profile of a client",
+        )
+    return Identity.load(path)
+
+
+def policy_of(where: Sequence[str], most: Sequence[str], policy: str | None) -> list[Value]:
+    """Make a policy of what was asked for.
+
+    Raises:
+        ValueError: Not such.
+    """
+    statements: list[Value] = []
+    for text in where:
+        name, found, value = text.partition("=")
+        if not found or not _NAME.fullmatch(name):
+            raise ValueError(f"{text!r} is not NAME=VALUE")
+        operator = "like" if "*" in value else "=="
+        statements.append([operator, f".{name}", _typed(value) if operator == "==" else value])
+    for text in most:
+        name, found, value = text.partition("=")
+        if not found or not _NAME.fullmatch(name) or not value.isdigit():
+            raise ValueError(f"{text!r} is not NAME=NUMBER")
+        statements.append(["<=", f".{name}", int(value)])
+    if policy:
+        given: Any = json.loads(policy)
+        if not isinstance(given, list):
+            raise ValueError("a policy is a list of statements")
+        statements += given
+    return statements
+
+
+def _typed(value: str) -> Value:
+    if value in ("true", "false"):
+        return value == "true"
+    return int(value) if value.isdigit() else value
+
+
+def container_of(given: str) -> str:
+    """A container as given, or from a file or standard input."""
+    return text_of(given)
+
+
+def tokens_in(container: str) -> list[bytes]:
+    """The tokens of a container.
+
+    Raises:
+        ClusterError: DELEGATION_INVALID.
+    """
+    try:
+        return read_container(container, profile=PRODUCT)
+    except UcanError as error:
+        raise ClusterError(
+            Reason.DELEGATION_INVALID, f"no container of UCAN tokens: {error}; copy all of it"
+        ) from error
+
+
+def inspected(container: str) -> list[pb.Delegation]:
+    """The delegations of a container, their signatures checked.
+
+    Raises:
+        ClusterError: DELEGATION_INVALID.
+    """
+    reader = TokenReader(PRODUCT)
+    found = []
+    for token in tokens_in(container):
+        try:
+            delegation = reader.delegation(open_envelope(token, profile=PRODUCT))
+        except UcanError as error:
+            raise ClusterError(Reason.DELEGATION_INVALID, f"a token in it: {error}") from error
+        found.append(delegation_to_proto(delegation, token))
+    return found
+
+
+def audience_of(container: str) -> str:
+    """Whom the delegations of a container lead to: who got one, and passed none on.
+
+    Raises:
+        ClusterError: DELEGATION_INVALID.
+    """
+    found = inspected(container)
+    last = {d.audience for d in found} - {d.issuer for d in found}
+    if len(last) != 1:
+        raise ClusterError(
+            Reason.INVALID_ARGUMENT, "the container leads to several; say whom you mean by did:key"
+        )
+    return last.pop()

@@ -1,0 +1,99 @@
+"""What a client asks about rights."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, Final
+
+from ipfs_cluster_node.client.connection import new_request_id
+from ipfs_cluster_node.core.ids import Did
+from ipfs_cluster_node.v1 import authorization_pb2 as pb
+from ipfs_cluster_node.v1.authorization_pb2_grpc import AuthorizationServiceStub
+
+TIMEOUT_DEFAULT: Final = timedelta(seconds=30)
+PAGE_SIZE: Final = 1000
+
+
+class AccessCalls:
+    """The operations of AuthorizationService; a part of `Client`."""
+
+    async def _unary(self, stub: Any, method: str, request: Any, timeout: timedelta) -> Any:
+        raise NotImplementedError
+
+    async def get_caller(self, *, timeout: timedelta = TIMEOUT_DEFAULT) -> pb.GetCallerResponse:
+        """Who this client is to the cluster, and what was delegated to it."""
+        response: pb.GetCallerResponse = await self._unary(
+            AuthorizationServiceStub, "GetCaller", pb.GetCallerRequest(), timeout
+        )
+        return response
+
+    async def put_delegation(
+        self, tokens: Sequence[bytes], *, timeout: timedelta = TIMEOUT_DEFAULT
+    ) -> list[str]:
+        """Have delegations kept, so that calls need not bring them; returns their CIDs.
+
+        Raises:
+            ClusterError: DELEGATION_INVALID, NOT_DELEGATED if they are part of no chain from the
+                cluster, TOO_MANY_DELEGATIONS.
+        """
+        request = pb.PutDelegationRequest(request_id=new_request_id(), tokens=tokens)
+        response = await self._unary(AuthorizationServiceStub, "PutDelegation", request, timeout)
+        return list(response.cids)
+
+    async def list_delegations(
+        self, *, audience: str = "", timeout: timedelta = TIMEOUT_DEFAULT
+    ) -> list[pb.Delegation]:
+        """Those that are kept and may be seen, by CID; of one audience, or of all."""
+        found: list[pb.Delegation] = []
+        token = ""
+        while True:
+            request = pb.ListDelegationsRequest(
+                page_size=PAGE_SIZE, page_token=token, audience=audience
+            )
+            page = await self._unary(AuthorizationServiceStub, "ListDelegations", request, timeout)
+            found += page.delegations
+            token = page.next_page_token
+            if not token:
+                return found
+
+    async def revoke_delegation(
+        self, cid: str, *, path: Sequence[bytes] = (), timeout: timedelta = TIMEOUT_DEFAULT
+    ) -> None:
+        """Let a delegation hold no more; there is no way back.
+
+        Args:
+            cid: Its CID.
+            path: The envelopes of its chain, where the cluster does not keep them.
+            timeout: For all attempts.
+
+        Raises:
+            ClusterError: DELEGATION_NOT_FOUND, NOT_DELEGATED.
+        """
+        request = pb.RevokeDelegationRequest(request_id=new_request_id(), cid=cid, path=path)
+        await self._unary(AuthorizationServiceStub, "RevokeDelegation", request, timeout)
+
+    async def explain_access(
+        self,
+        method: str,
+        request: bytes,
+        *,
+        did: Did | str = "",
+        tokens: Sequence[bytes] = (),
+        timeout: timedelta = TIMEOUT_DEFAULT,
+    ) -> pb.ExplainAccessResponse:
+        """Say whether a call would be let through, and by or for want of what.
+
+        Args:
+            method: Its full name.
+            request: The request, serialised.
+            did: Who would call; default: this client.
+            tokens: Envelopes that it would bring; default: what is kept for it.
+            timeout: For all attempts.
+
+        Raises:
+            ClusterError: INVALID_ARGUMENT, NOT_DELEGATED.
+        """
+        asked = pb.ExplainAccessRequest(did=did, tokens=tokens, method=method, request=request)
+        response: pb.ExplainAccessResponse = await self._unary(
+            AuthorizationServiceStub, "ExplainAccess", asked, timeout
+        )
+        return response

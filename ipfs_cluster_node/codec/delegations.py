@@ -1,0 +1,71 @@
+"""Delegations on the wire, and policies and arguments as people read them."""
+
+import base64
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from ipfs_cluster_node.codec.ucan import open_envelope
+from ipfs_cluster_node.core.dag_cbor import Link, Value
+from ipfs_cluster_node.core.delegations import StoredDelegation
+from ipfs_cluster_node.core.ids import Did
+from ipfs_cluster_node.core.ucan.profiles import PRODUCT
+from ipfs_cluster_node.core.ucan.tokens import Delegation
+from ipfs_cluster_node.v1 import authorization_pb2 as pb
+
+
+def delegation_to_proto(
+    delegation: Delegation, token: bytes, revokers: Iterable[Did] = ()
+) -> pb.Delegation:
+    """Encode a delegation that was verified."""
+    payload = open_envelope(token, profile=PRODUCT).payload
+    encoded = pb.Delegation(
+        cid=str(delegation.cid),
+        issuer=delegation.issuer,
+        audience=delegation.audience,
+        command=delegation.command,
+        policy_json=to_json(payload["pol"]),
+        revokers=sorted(revokers),
+        token=token,
+    )
+    if delegation.expires_s is not None:
+        encoded.expire_time.FromSeconds(delegation.expires_s)
+    if delegation.not_before_s is not None:
+        encoded.not_before_time.FromSeconds(delegation.not_before_s)
+    return encoded
+
+
+def stored_delegation(delegation: Delegation, token: bytes, *, at_ms: int) -> StoredDelegation:
+    """A delegation, which was verified and ends some day, as it is kept."""
+    assert delegation.expires_s is not None
+    return StoredDelegation(
+        cid=delegation.cid,
+        token=token,
+        issuer=delegation.issuer,
+        audience=delegation.audience,
+        expires_s=delegation.expires_s,
+        put_at_ms=at_ms,
+    )
+
+
+def to_json(value: Value) -> str:
+    """Spell a value in JSON; bytes and links as DAG-JSON does."""
+    return json.dumps(value, default=_dag_json, ensure_ascii=True)
+
+
+def from_json(text: str) -> Value:
+    """Read a value that people wrote in JSON.
+
+    Raises:
+        ValueError: It is none, or holds what a token can't.
+    """
+    value: Value = json.loads(text)
+    return value
+
+
+def _dag_json(value: object) -> Any:
+    if isinstance(value, bytes):
+        return {"/": {"bytes": base64.b64encode(value).decode().rstrip("=")}}
+    if isinstance(value, Link):
+        return {"/": value.binary.hex()}
+    raise TypeError(f"{type(value).__name__} has no place in JSON")

@@ -1,0 +1,158 @@
+"""What calls ask for: commands, and the arguments that policies judge.
+
+The server derives every argument itself, from the request and the state, and every argument of a
+command is there in every call: a statement about one that is absent would not mean what it says.
+Names are checked before they come here, so that `team-a/*` can't be met by `team-a/../x`.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from ipfs_cluster_node.core.dag_cbor import Value
+from ipfs_cluster_node.core.ids import Did
+from ipfs_cluster_node.core.model import (
+    DEFAULT_NAMESPACE,
+    Content,
+    Principal,
+    Role,
+    Task,
+    TaskSpec,
+)
+from ipfs_cluster_node.core.settings import SETTINGS
+from ipfs_cluster_node.core.ucan.commands import TOP, Command
+
+AUDIT_READ: Final = Command("/admin/audit/read")
+CERTIFICATE_MANAGE: Final = Command("/admin/cert")
+CONFIG_PROPOSE: Final = Command("/config/propose")
+CONFIG_READ: Final = Command("/config/read")
+CONTENT_ADD: Final = Command("/content/add")
+CONTENT_READ: Final = Command("/content/read")
+DELEGATION_LIST: Final = Command("/ucan/list")
+DELEGATION_REVOKE: Final = Command("/ucan/revoke")
+HEALTH_READ: Final = Command("/health/read")
+LEADERSHIP_TRANSFER: Final = Command("/cluster/leadership/transfer")
+MEMBER_LIST: Final = Command("/cluster/member/list")
+MEMBER_REMOVE: Final = Command("/cluster/member/remove")
+STATE_READ: Final = Command("/state/read")
+TASK_CANCEL: Final = Command("/task/cancel")
+TASK_READ: Final = Command("/task/read")
+TASK_SUBMIT: Final = Command("/task/submit")
+TOKEN_MINT: Final = Command("/admin/enrol/mint")
+
+ANY: Final = "*"
+"""Stands for all of them, or an unknown one: a policy that names some does not hold on it."""
+UNKNOWN_SIZE: Final = 2**53 - 1
+"""A size that is not told counts as more than any limit."""
+
+Args = dict[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One thing that a call wants to do."""
+
+    command: Command
+    args: Args
+
+
+GRANTS: Final[Mapping[str, tuple[Command, ...]]] = {
+    "operator": (TOP,),
+    "user": (
+        Command("/task"),
+        Command("/content"),
+        MEMBER_LIST,
+        CONFIG_READ,
+        HEALTH_READ,
+        STATE_READ,
+    ),
+    "reader": (TASK_READ, CONTENT_READ, MEMBER_LIST, CONFIG_READ, HEALTH_READ, STATE_READ),
+}
+"""What a client may be let do when it joins; finer rights are delegated afterwards."""
+GRANT_DEFAULT: Final = "user"
+TOKEN_TTL_S_DEFAULT: Final = 3600
+
+
+def submission_asks(specs: Iterable[TaskSpec]) -> list[Ask]:
+    """To submit tasks: each kind of them once, with their number, and to read their inputs."""
+    kinds: Counter[tuple[str, str, int, int, int]] = Counter()
+    cids: dict[str, None] = {}
+    for spec in specs:
+        runtime_s = -(-spec.attempt_timeout_ms // 1000)
+        retries = spec.attempt_count_max - 1
+        kinds[spec.namespace, spec.task_type, spec.priority, runtime_s, retries] += 1
+        cids.update(dict.fromkeys(task_input.cid for task_input in spec.inputs))
+    count = kinds.total()
+    asks = [
+        Ask(
+            TASK_SUBMIT,
+            {
+                "namespace": namespace,
+                "task_type": task_type,
+                "priority": priority,
+                "max_runtime_s": runtime_s,
+                "max_retries": retries,
+                "count": count,
+            },
+        )
+        for namespace, task_type, priority, runtime_s, retries in kinds
+    ]
+    # Else a task would read, with its worker's rights, what its submitter may not.
+    return asks + [Ask(CONTENT_READ, content_args(cid, None)) for cid in cids]
+
+
+def task_args(task: Task | None, caller: Did) -> Args:
+    """Of one task; an unknown one is nobody's, and in no namespace."""
+    return {
+        "namespace": task.spec.namespace if task else ANY,
+        "task_type": task.spec.task_type if task else ANY,
+        "owner": task.submitter if task else ANY,
+        "self": task is not None and task.submitter == caller,
+    }
+
+
+def content_args(cid: str, content: Content | None) -> Args:
+    """Of a file or a block to be read."""
+    return {
+        "namespace": DEFAULT_NAMESPACE,
+        "cid": cid,
+        "size": content.size_bytes if content else UNKNOWN_SIZE,
+    }
+
+
+def new_content_args(size_bytes: int | None) -> Args:
+    """Of a file to be added."""
+    size = UNKNOWN_SIZE if size_bytes is None else size_bytes
+    return {"namespace": DEFAULT_NAMESPACE, "size": size}
+
+
+def member_args(principal: Principal) -> Args:
+    """Of a member to be listed."""
+    return {"role": principal.role.value}
+
+
+def removal_args(principal: Principal | None, did: Did) -> Args:
+    """Of a member to be removed."""
+    return {"did": did, "role": principal.role.value if principal else ANY}
+
+
+def setting_args(key: str) -> Args:
+    """Of a setting."""
+    kind = "cluster" if key in SETTINGS else "user"
+    return {"path": key.replace(".", "/"), "kind": ANY if key == ANY else kind}
+
+
+def token_args(role: Role, *, ttl_s: int, uses: int, grant: str) -> Args:
+    """Of a join token to be made."""
+    return {"role": role.value, "ttl_s": ttl_s, "uses": uses, "grant": grant}
+
+
+def table_args(table: str) -> Args:
+    """Of a table of the state; its rows are judged one by one."""
+    return {"table": table}
+
+
+def delegation_args(issuer: Did, audience: Did) -> Args:
+    """Of a delegation to be listed or revoked."""
+    return {"issuer": issuer, "audience": audience}

@@ -1,0 +1,291 @@
+"""Decides what clients may do, by the delegations they bring and those that the log keeps."""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from ipfs_cluster_node.codec.errors import error_from_ucan
+from ipfs_cluster_node.codec.ucan_validator import Validator
+from ipfs_cluster_node.core.authorization import Ask
+from ipfs_cluster_node.core.dag_cbor import Value
+from ipfs_cluster_node.core.delegations import DelegationTable
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import Did, NodeId
+from ipfs_cluster_node.core.multiformats import TOKEN_CODECS, parse_cid
+from ipfs_cluster_node.core.state import ClusterState
+from ipfs_cluster_node.core.ucan.access import Access
+from ipfs_cluster_node.core.ucan.chain import Grant
+from ipfs_cluster_node.core.ucan.commands import Command
+from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError, malformed
+from ipfs_cluster_node.core.ucan.profiles import PRODUCT
+from ipfs_cluster_node.core.ucan.tokens import Delegation
+from ipfs_cluster_node.node.clock import now_ms
+from ipfs_cluster_node.node.machine import ClusterMachine
+from ipfs_cluster_node.services.asks import Asking
+from ipfs_cluster_node.services.authorization import Rule
+from ipfs_cluster_node.services.context import Caller, CallerClass
+from ipfs_cluster_node.services.gate import Presented
+
+log = logging.getLogger(__name__)
+
+FOUND_MAX: Final = 4096
+"""Accesses that are remembered."""
+FOUND_SECONDS_MAX: Final = 5
+"""For how long: a delegation that begins to hold is taken up within that time."""
+PROOFS_MAX: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Unbounded:
+    """The reach of who needs no delegation: the method's class of callers is enough."""
+
+    caller: Caller
+    delegation_cids: tuple[str, ...] = ()
+
+    def allows(self, _args: Mapping[str, Value]) -> bool:
+        """Everything."""
+        return True
+
+    def renew(self) -> None:
+        """Its place in the cluster is asked elsewhere."""
+
+
+@dataclass(slots=True)
+class Delegated:
+    """The reach of a client."""
+
+    caller: Caller
+    command: Command
+    accesses: dict[Command, Access]
+    find: Callable[[Command], Access]
+    """Finds one of them anew."""
+    grants: list[Grant] = field(default_factory=list)
+
+    @property
+    def delegation_cids(self) -> tuple[str, ...]:
+        """The last link of each chain that was used."""
+        used = (grant.chain[-1].cid for grant in self.grants if grant.chain)
+        return tuple(str(cid) for cid in dict.fromkeys(used))
+
+    def allows(self, args: Mapping[str, Value]) -> bool:
+        """Whether an item with these arguments may be shown."""
+        return self.accesses[self.command].allows(args)
+
+    def check(self, ask: Ask) -> None:
+        """Decide one thing that is asked; raises UcanError."""
+        access = self.accesses.get(ask.command)
+        if access is None:
+            access = self.accesses[ask.command] = self.find(ask.command)
+        self.grants.append(access.check(ask.args))
+
+    def renew(self) -> None:
+        """Find the same again, and check what was granted by it; raises ClusterError."""
+        for command in self.accesses:
+            try:
+                self.accesses[command] = self.find(command)
+            except UcanError as error:
+                raise error_from_ucan(error, command=command, now_s=_now_s()) from None
+        for grant in self.grants:
+            try:
+                self.accesses[grant.claim.command].check(grant.claim.args)
+            except UcanError as error:
+                raise error_from_ucan(error, command=grant.claim.command) from None
+
+
+class Authorizer:
+    """For one node. In the loop's thread."""
+
+    def __init__(self, *, node_id: NodeId, machine: ClusterMachine | None) -> None:
+        """Decide by this node's log; a node without one leaves clients to the masters."""
+        self._node_id = node_id
+        self._machine = machine
+        self._started_s = _now_s()
+        self._validator: Validator | None = None
+        self._authority = Did("")
+        self._found: OrderedDict[tuple[Did, Command], tuple[Access, int]] = OrderedDict()
+        self._found_of: tuple[DelegationTable | None, int] = (None, 0)
+
+    def decide(self, caller: Caller, rule: Rule, request: Any, presented: Presented) -> Any:
+        """Decide a call; returns the caller's reach.
+
+        Args:
+            caller: As TLS named it, of a class that may call the method.
+            rule: The method's.
+            request: The call's, or the first of its stream.
+            presented: The tokens that came with it.
+
+        Raises:
+            ClusterError: DELEGATION_INVALID, NOT_DELEGATED, or what is wrong with the request.
+        """
+        if rule.command is None:
+            return Unbounded(caller)
+        if caller.kind is not CallerClass.CLIENT and not presented.container:
+            return Unbounded(caller)
+        state = self.state()
+        if state is None:
+            if rule.without_log:
+                return Unbounded(caller)
+            raise ClusterError(
+                Reason.NOT_LEADER, "this node has no log to know your rights by; ask a master"
+            )
+        try:
+            return self._decide(caller, rule, rule.command, request, presented, state)
+        except UcanError as error:
+            raise error_from_ucan(error, command=rule.command, now_s=_now_s()) from None
+
+    def state(self) -> ClusterState | None:
+        """The state that rights are judged by; None on a node without a log."""
+        if self._machine is None or not self._machine.state.cluster_id:
+            return None
+        return self._machine.state
+
+    def validator(self, state: ClusterState) -> Validator:
+        """Judges tokens of this cluster."""
+        if self._validator is None or self._authority != state.cluster_did:
+            self._authority = state.cluster_did
+            self._validator = Validator(authority=self._authority, started_s=self._started_s)
+        return self._validator
+
+    def _decide(
+        self,
+        caller: Caller,
+        rule: Rule,
+        command: Command,
+        request: Any,
+        presented: Presented,
+        state: ClusterState,
+    ) -> Delegated:
+        validator = self.validator(state)
+        issuer = validator.claimed_issuer(presented.container) if presented.container else None
+        if issuer is not None:
+            return self._decide_signed(issuer, rule, command, request, presented, state)
+        asking = Asking(caller.did, self._node_id, state)
+        reach = Delegated(
+            caller, command, {}, lambda asked: self.access(caller.did, asked, presented)
+        )
+        reach.accesses[command] = reach.find(command)
+        for ask in rule.asks(request, asking) if rule.asks else ():
+            reach.check(ask)
+        return reach
+
+    def _decide_signed(
+        self,
+        issuer: Did,
+        rule: Rule,
+        command: Command,
+        request: Any,
+        presented: Presented,
+        state: ClusterState,
+    ) -> Delegated:
+        """Mode A: the one who signed is the caller; the one whom TLS names only carries it."""
+        principal = state.members.get(issuer)
+        if principal is not None and principal.removed:
+            raise ClusterError(Reason.CALLER_UNKNOWN, f"{issuer} was removed from this cluster")
+        asks = list(rule.asks(request, Asking(issuer, self._node_id, state))) if rule.asks else []
+        main = [ask for ask in asks if ask.command == command] or [Ask(command, {})]
+        if len(main) > 1:
+            raise UcanError(
+                Refusal.INVALID_CLAIM, "a signed invocation has one set of arguments; call for each"
+            )
+        validator = self.validator(state)
+        grant = validator.signed_call(
+            presented.container,
+            command=command,
+            args=main[0].args,
+            now_s=_now_s(),
+            revocations=state.delegations.revocations,
+        )
+
+        def find(asked: Command) -> Access:
+            kept = self._kept([issuer, *(d.issuer for d in grant.chain)])
+            return self._find(issuer, asked, [*grant.chain, *kept])
+
+        access = Access.of(grant.claim, (grant.chain,), PRODUCT)
+        reach = Delegated(
+            Caller(issuer, CallerClass.CLIENT), command, {command: access}, find, [grant]
+        )
+        for ask in asks:
+            if ask.command != command:
+                reach.check(ask)
+        return reach
+
+    def access(self, caller: Did, command: Command, presented: Presented) -> Access:
+        """What a caller may do under a command, by what it brings, else by all that is kept for it.
+
+        Raises:
+            UcanError: Nothing, and why.
+        """
+        state = self.state()
+        assert state is not None
+        table = state.delegations
+        if presented.container:
+            brought = self.validator(state).delegations_in(presented.container)
+            kept = self._kept([delegation.issuer for delegation in brought])
+            return self._find(caller, command, [*brought, *kept])
+        if presented.proofs:
+            return self._find(caller, command, self._proofs(presented.proofs, table))
+        if self._found_of != (table, table.version):
+            self._found.clear()
+            self._found_of = (table, table.version)
+        now_s = _now_s()
+        known = self._found.get((caller, command))
+        if known is not None:
+            access, found_s = known
+            fresh = now_s < found_s + FOUND_SECONDS_MAX
+            if fresh and (access.until_s is None or now_s < access.until_s):
+                return access
+        access = self._find(caller, command, self._kept([caller]))
+        self._found[caller, command] = (access, now_s)
+        if len(self._found) > FOUND_MAX:
+            self._found.popitem(last=False)
+        return access
+
+    def _find(self, caller: Did, command: Command, delegations: Sequence[Delegation]) -> Access:
+        state = self.state()
+        assert state is not None
+        return self.validator(state).access(
+            caller,
+            command,
+            delegations,
+            now_s=_now_s(),
+            revocations=state.delegations.revocations,
+        )
+
+    def _kept(self, holders: Iterable[Did]) -> list[Delegation]:
+        """Kept delegations that may lead to these, verified."""
+        state = self.state()
+        assert state is not None
+        validator = self.validator(state)
+        tokens = {
+            stored.cid: stored.token
+            for holder in dict.fromkeys(holders)
+            for stored in state.delegations.chain_of(holder)
+        }
+        return [validator.delegation(token) for token in tokens.values()]
+
+    def _proofs(self, proofs: str, table: DelegationTable) -> list[Delegation]:
+        texts = proofs.split(",")
+        if len(texts) > PROOFS_MAX:
+            raise UcanError(Refusal.TOO_LARGE, f"a call names at most {PROOFS_MAX} proofs")
+        named = []
+        for text in texts:
+            try:
+                cid = parse_cid(text.strip(), codecs=TOKEN_CODECS)
+            except ValueError as error:
+                raise malformed(f"a proof is named by its CID: {error}") from None
+            stored = table.get(cid)
+            if stored is None:
+                detail = "no delegation of this CID is kept; put it first"
+                raise UcanError(Refusal.UNAVAILABLE_PROOF, detail, cid=cid)
+            named.append(stored)
+        state = self.state()
+        assert state is not None
+        validator = self.validator(state)
+        kept = self._kept(stored.issuer for stored in named)
+        return [*(validator.delegation(stored.token) for stored in named), *kept]
+
+
+def _now_s() -> int:
+    return now_ms() // 1000

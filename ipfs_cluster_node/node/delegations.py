@@ -1,0 +1,261 @@
+"""Keeps, lists, revokes and explains delegations. The leader's side for what changes them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from ipfs_cluster_node.codec.delegations import (
+    delegation_to_proto,
+    stored_delegation,
+    to_json,
+)
+from ipfs_cluster_node.codec.errors import error_from_ucan
+from ipfs_cluster_node.codec.ucan import cid_of_token
+from ipfs_cluster_node.codec.ucan_validator import Validator
+from ipfs_cluster_node.core.authorization import (
+    ANY,
+    DELEGATION_LIST,
+    DELEGATION_REVOKE,
+    Ask,
+    delegation_args,
+)
+from ipfs_cluster_node.core.commands import PutDelegation, RevokeDelegation
+from ipfs_cluster_node.core.delegations import StoredRevocation
+from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
+from ipfs_cluster_node.core.ids import Did, NodeId
+from ipfs_cluster_node.core.multiformats import Cid
+from ipfs_cluster_node.core.state import ClusterState
+from ipfs_cluster_node.core.ucan.chain import Circumstances, Claim
+from ipfs_cluster_node.core.ucan.errors import UcanError
+from ipfs_cluster_node.core.ucan.explain import explain
+from ipfs_cluster_node.core.ucan.profiles import PRODUCT
+from ipfs_cluster_node.core.ucan.revocations import check_revoker
+from ipfs_cluster_node.core.ucan.tokens import Delegation
+from ipfs_cluster_node.node.authorizer import Authorizer
+from ipfs_cluster_node.node.clock import now_ms
+from ipfs_cluster_node.node.leadership import Leadership
+from ipfs_cluster_node.services.asks import Asking
+from ipfs_cluster_node.services.authorization import RULES_BY_METHOD
+from ipfs_cluster_node.services.context import Caller, CallerClass
+from ipfs_cluster_node.services.gate import NOTHING
+from ipfs_cluster_node.v1 import authorization_pb2 as pb
+
+TOKENS_MAX: Final = 32
+UNSEEN_LIFETIME_S_MAX: Final = 400 * 24 * 3600
+"""For how long a revocation is remembered whose delegation's end is not known."""
+
+
+class Delegations:
+    """What clients ask of delegations."""
+
+    def __init__(self, leadership: Leadership, authorizer: Authorizer, node_id: NodeId) -> None:
+        """Answer as far as this node has the log."""
+        self._leadership = leadership
+        self._authorizer = authorizer
+        self._node_id = node_id
+
+    def get_caller(self, caller: Caller) -> pb.GetCallerResponse:
+        """Who calls."""
+        state = self._authorizer.state()
+        response = pb.GetCallerResponse(did=caller.did, caller_class=caller.kind.value)
+        if state is None:
+            return response
+        principal = state.members.get(caller.did)
+        response.name = "" if principal is None else principal.name
+        response.cluster_did = state.cluster_did
+        validator = self._authorizer.validator(state)
+        for stored in state.delegations.chain_of(caller.did):
+            response.delegations.append(
+                self._to_proto(state, validator.delegation(stored.token), stored.token)
+            )
+        return response
+
+    async def put_delegation(
+        self, tokens: Sequence[bytes], *, caller: Did, request_id: str
+    ) -> list[str]:
+        """Keep delegations that are part of a chain from the cluster."""
+        if not 1 <= len(tokens) <= TOKENS_MAX:
+            raise invalid_field("tokens", f"1 to {TOKENS_MAX}")
+        state = self._leadership.leader_state()
+        validator = self._authorizer.validator(state)
+        try:
+            given = [validator.delegation(token) for token in tokens]
+            bag = [*given, *self._behind(state, given)]
+            for delegation in given:
+                validator.access(
+                    delegation.audience,
+                    delegation.command,
+                    bag,
+                    now_s=now_ms() // 1000,
+                    revocations=state.delegations.revocations,
+                )
+        except UcanError as error:
+            raise error_from_ucan(error, now_s=now_ms() // 1000) from None
+        kept = tuple(
+            stored_delegation(delegation, token, at_ms=now_ms())
+            for delegation, token in zip(given, tokens, strict=True)
+        )
+        await self._leadership.propose(
+            PutDelegation(delegations=kept), caller=caller, request_id=request_id
+        )
+        return [str(delegation.cid) for delegation in given]
+
+    def list_delegations(
+        self, caller: Caller, *, audience: Did | None, after: str, size: int
+    ) -> tuple[list[pb.Delegation], str]:
+        """A page of what the caller may see, by CID, and where the next begins."""
+        state = self._leadership.read_state()
+        validator = self._authorizer.validator(state)
+        found: list[pb.Delegation] = []
+        for stored in sorted(state.delegations.delegations(), key=lambda d: str(d.cid)):
+            if str(stored.cid) <= after or (audience and stored.audience != audience):
+                continue
+            if not self._may_see(caller, stored.issuer, stored.audience):
+                continue
+            if len(found) == size:
+                return found, found[-1].cid
+            delegation = validator.delegation(stored.token)
+            found.append(self._to_proto(state, delegation, stored.token))
+        return found, ""
+
+    async def revoke_delegation(
+        self, cid: Cid, *, path: Sequence[bytes], caller: Caller, request_id: str
+    ) -> None:
+        """Let a delegation hold no more."""
+        if len(path) > TOKENS_MAX:
+            raise invalid_field("path", f"at most {TOKENS_MAX}")
+        state = self._leadership.leader_state()
+        validator = self._authorizer.validator(state)
+        try:
+            given = {cid_of_token(token): validator.delegation(token) for token in path}
+        except UcanError as error:
+            raise error_from_ucan(error, now_s=now_ms() // 1000) from None
+        stored = state.delegations.get(cid)
+        if stored is not None:
+            given.setdefault(cid, validator.delegation(stored.token))
+        if cid not in given:
+            if state.has_answered(caller.did, request_id):
+                return  # Done, and the delegation is kept no more.
+            raise ClusterError(
+                Reason.DELEGATION_NOT_FOUND,
+                f"no delegation {cid} is kept; send the tokens of its chain as well",
+            )
+        revoked = given[cid]
+        bag = [*given.values(), *self._behind(state, list(given.values()))]
+        revoker = self._revoker(state, caller, revoked, bag)
+        until_s = revoked.expires_s
+        if until_s is None:
+            until_s = now_ms() // 1000 + UNSEEN_LIFETIME_S_MAX
+        await self._leadership.propose(
+            RevokeDelegation(revocation=StoredRevocation(cid, revoker, until_s)),
+            caller=caller.did,
+            request_id=request_id,
+        )
+
+    def explain_access(
+        self, caller: Caller, *, did: Did, tokens: Sequence[bytes], method: str, request: Any
+    ) -> pb.ExplainAccessResponse:
+        """Say what would become of a call."""
+        state = self._leadership.read_state()
+        rule = RULES_BY_METHOD[method]
+        if did != caller.did and not self._may_see(caller, ANY, did):
+            raise ClusterError(
+                Reason.NOT_DELEGATED, f"only {did}, and who has {DELEGATION_LIST}, may ask that"
+            )
+        if CallerClass.CLIENT not in rule.callers or rule.command is None:
+            allowed = CallerClass.CLIENT in rule.callers
+            return pb.ExplainAccessResponse(allowed=allowed)
+        validator = self._authorizer.validator(state)
+        try:
+            brought = {cid_of_token(token): token for token in tokens}
+            bag = [validator.delegation(token) for token in tokens]
+        except UcanError as error:
+            raise error_from_ucan(error, now_s=now_ms() // 1000) from None
+        bag += self._behind(state, bag) if bag else self._kept(state, validator, did)
+        asks = list(rule.asks(request, Asking(did, self._node_id, state))) if rule.asks else []
+        asks = asks or [Ask(rule.command, {})]
+        explained = [self._explain(state, did, ask, bag, brought) for ask in asks]
+        return pb.ExplainAccessResponse(
+            allowed=all(each.allowed for each in explained), asks=explained
+        )
+
+    def _explain(
+        self,
+        state: ClusterState,
+        did: Did,
+        ask: Ask,
+        bag: Sequence[Delegation],
+        brought: Mapping[Cid, bytes],
+    ) -> pb.AskExplanation:
+        claim = Claim(issuer=did, subject=state.cluster_did, command=ask.command, args=ask.args)
+        circumstances = Circumstances(
+            profile=PRODUCT,
+            now_s=now_ms() // 1000,
+            authority=state.cluster_did,
+            revocations=state.delegations.revocations,
+        )
+        found = explain(claim, bag, circumstances)
+        answer = pb.AskExplanation(
+            command=ask.command, args_json=to_json(dict(ask.args)), allowed=found.error is None
+        )
+        failing = len(found.chain)
+        if found.error is not None:
+            answer.ucan_error, answer.detail = found.error.name.value, found.error.detail
+            failing = -1 if found.error.link is None else found.error.link
+        for link, delegation in enumerate(found.chain):
+            stored = state.delegations.get(delegation.cid)
+            token = brought.get(delegation.cid) or (stored.token if stored else b"")
+            each = answer.chain.add(delegation=self._to_proto(state, delegation, token))
+            if link <= failing:
+                each.holds = link < failing
+        return answer
+
+    def _revoker(
+        self,
+        state: ClusterState,
+        caller: Caller,
+        revoked: Delegation,
+        bag: Sequence[Delegation],
+    ) -> Did:
+        """In whose name it is revoked: the caller's, or the cluster's if it was let do that."""
+        by_issuer = {d.audience: d for d in bag if d.subject == state.cluster_did}
+        path = [revoked]
+        while path[0].issuer != state.cluster_did and len(path) <= PRODUCT.chain_links_max:
+            before = by_issuer.get(path[0].issuer)
+            if before is None:
+                break
+            path.insert(0, before)
+        try:
+            check_revoker(caller.did, revoked.cid, path, authority=state.cluster_did)
+        except UcanError:
+            args = delegation_args(revoked.issuer, revoked.audience)
+            try:
+                access = self._authorizer.access(caller.did, DELEGATION_REVOKE, NOTHING)
+                access.check(args)
+            except UcanError as error:
+                raise error_from_ucan(error, command=DELEGATION_REVOKE) from None
+            return state.cluster_did
+        return caller.did
+
+    def _may_see(self, caller: Caller, issuer: str, audience: Did) -> bool:
+        if caller.did in (issuer, audience):
+            return True
+        try:
+            access = self._authorizer.access(caller.did, DELEGATION_LIST, NOTHING)
+        except UcanError:
+            return False
+        return access.allows({"issuer": issuer, "audience": audience})
+
+    def _behind(self, state: ClusterState, delegations: Sequence[Delegation]) -> list[Delegation]:
+        """What is kept that may come before these."""
+        validator = self._authorizer.validator(state)
+        issuers = dict.fromkeys(delegation.issuer for delegation in delegations)
+        return [d for issuer in issuers for d in self._kept(state, validator, issuer)]
+
+    @staticmethod
+    def _kept(state: ClusterState, validator: Validator, did: Did) -> list[Delegation]:
+        return [validator.delegation(s.token) for s in state.delegations.chain_of(did)]
+
+    @staticmethod
+    def _to_proto(state: ClusterState, delegation: Delegation, token: bytes) -> pb.Delegation:
+        revokers = state.delegations.revocations.get(delegation.cid, frozenset())
+        return delegation_to_proto(delegation, token, revokers)

@@ -1,0 +1,121 @@
+"""AuthorizationService."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from google.protobuf.message import DecodeError
+
+from ipfs_cluster_node.codec.members import bad_page_token, did_of, page_of
+from ipfs_cluster_node.codec.tasks import request_id_of
+from ipfs_cluster_node.core.errors import invalid_field
+from ipfs_cluster_node.core.ids import Did
+from ipfs_cluster_node.core.multiformats import TOKEN_CODECS, Cid, parse_cid
+from ipfs_cluster_node.services.authorization import RULES_BY_METHOD
+from ipfs_cluster_node.services.context import Caller, current_reach
+from ipfs_cluster_node.services.requests import request_type_of
+from ipfs_cluster_node.v1 import authorization_pb2 as pb
+from ipfs_cluster_node.v1 import authorization_pb2_grpc
+
+
+class DelegationPort(Protocol):
+    """Delegations, as clients see them."""
+
+    def get_caller(self, caller: Caller) -> pb.GetCallerResponse:
+        """Who calls."""
+
+    async def put_delegation(
+        self, tokens: Sequence[bytes], *, caller: Did, request_id: str
+    ) -> list[str]:
+        """Keep delegations; gives their CIDs."""
+
+    def list_delegations(
+        self, caller: Caller, *, audience: Did | None, after: str, size: int
+    ) -> tuple[list[pb.Delegation], str]:
+        """A page of them, and where the next begins."""
+
+    async def revoke_delegation(
+        self, cid: Cid, *, path: Sequence[bytes], caller: Caller, request_id: str
+    ) -> None:
+        """Let a delegation hold no more."""
+
+    def explain_access(
+        self, caller: Caller, *, did: Did, tokens: Sequence[bytes], method: str, request: Any
+    ) -> pb.ExplainAccessResponse:
+        """Say what would become of a call."""
+
+
+class AuthorizationServicer(authorization_pb2_grpc.AuthorizationServiceServicer):
+    """Who may do what."""
+
+    def __init__(self, delegations: DelegationPort) -> None:
+        """Serve these."""
+        self._delegations = delegations
+
+    async def GetCaller(self, request: pb.GetCallerRequest, context: Any) -> pb.GetCallerResponse:
+        """Tell who the caller is."""
+        return self._delegations.get_caller(current_reach().caller)
+
+    async def PutDelegation(
+        self, request: pb.PutDelegationRequest, context: Any
+    ) -> pb.PutDelegationResponse:
+        """Keep delegations."""
+        cids = await self._delegations.put_delegation(
+            list(request.tokens),
+            caller=current_reach().caller.did,
+            request_id=request_id_of(request.request_id),
+        )
+        return pb.PutDelegationResponse(cids=cids)
+
+    async def ListDelegations(
+        self, request: pb.ListDelegationsRequest, context: Any
+    ) -> pb.ListDelegationsResponse:
+        """List what is kept."""
+        page = page_of(request.page_size, request.page_token)
+        if page.token and str(_cid_of(page.token, "page_token")) != page.token:
+            raise bad_page_token()
+        found, following = self._delegations.list_delegations(
+            current_reach().caller,
+            audience=did_of(request.audience, "audience") if request.audience else None,
+            after=page.token,
+            size=page.size,
+        )
+        return pb.ListDelegationsResponse(delegations=found, next_page_token=following)
+
+    async def RevokeDelegation(
+        self, request: pb.RevokeDelegationRequest, context: Any
+    ) -> pb.RevokeDelegationResponse:
+        """Let a delegation hold no more."""
+        await self._delegations.revoke_delegation(
+            _cid_of(request.cid, "cid"),
+            path=list(request.path),
+            caller=current_reach().caller,
+            request_id=request_id_of(request.request_id),
+        )
+        return pb.RevokeDelegationResponse()
+
+    async def ExplainAccess(
+        self, request: pb.ExplainAccessRequest, context: Any
+    ) -> pb.ExplainAccessResponse:
+        """Say what would become of a call."""
+        caller = current_reach().caller
+        message = request_type_of(request.method) if request.method in RULES_BY_METHOD else None
+        if message is None:
+            raise invalid_field("method", "such as /ipfs_cluster_node.v1.HealthService/GetHealth")
+        try:
+            asked = message.FromString(request.request)
+        except DecodeError as error:
+            raise invalid_field("request", "not a request of the method") from error
+        return self._delegations.explain_access(
+            caller,
+            did=did_of(request.did) if request.did else caller.did,
+            tokens=list(request.tokens),
+            method=request.method,
+            request=asked,
+        )
+
+
+def _cid_of(text: str, field: str) -> Cid:
+    try:
+        return parse_cid(text, codecs=TOKEN_CODECS)
+    except ValueError as error:
+        raise invalid_field(field, f"the CID of a token: {error}") from error
