@@ -133,7 +133,7 @@ class Delegations:
         if stored is not None:
             given.setdefault(cid, validator.delegation(stored.token))
         if cid not in given:
-            if state.has_answered(caller.did, request_id):
+            if {caller.did, state.cluster_did} & state.delegations.revocations.get(cid, set()):
                 return  # Done, and the delegation is kept no more.
             raise ClusterError(
                 Reason.DELEGATION_NOT_FOUND,
