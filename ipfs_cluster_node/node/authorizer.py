@@ -74,11 +74,14 @@ class Delegated:
         return self.accesses[self.command].allows(args)
 
     def check(self, ask: Ask) -> None:
-        """Decide one thing that is asked; raises UcanError."""
+        """Decide what is asked; raises UcanError."""
         access = self.accesses.get(ask.command)
         if access is None:
             access = self.accesses[ask.command] = self.find(ask.command)
-        self.grants.append(access.check(ask.args))
+        if access.unconditional:
+            self.grants.append(Grant(claim=access.claim, chain=access.chains[0]))
+        else:
+            self.grants += map(access.check, ask.each)
 
     def renew(self) -> None:
         """Find the same again, and check what was granted by it; raises ClusterError."""
@@ -184,7 +187,7 @@ class Authorizer:
         if principal is not None and principal.removed:
             raise ClusterError(Reason.CALLER_UNKNOWN, f"{issuer} was removed from this cluster")
         asks = list(rule.asks(request, Asking(issuer, self._node_id, state))) if rule.asks else []
-        main = [ask for ask in asks if ask.command == command] or [Ask(command, {})]
+        main = [args for ask in asks if ask.command == command for args in ask.each] or [{}]
         if len(main) > 1:
             raise UcanError(
                 Refusal.INVALID_CLAIM, "a signed invocation has one set of arguments; call for each"
@@ -193,7 +196,7 @@ class Authorizer:
         grant = validator.signed_call(
             presented.container,
             command=command,
-            args=main[0].args,
+            args=main[0],
             now_s=_now_s(),
             revocations=state.delegations.revocations,
         )

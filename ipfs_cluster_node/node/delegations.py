@@ -15,6 +15,7 @@ from ipfs_cluster_node.core.authorization import (
     ANY,
     DELEGATION_LIST,
     DELEGATION_REVOKE,
+    Args,
     Ask,
     delegation_args,
 )
@@ -25,6 +26,7 @@ from ipfs_cluster_node.core.ids import Did, NodeId
 from ipfs_cluster_node.core.multiformats import Cid
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.core.ucan.chain import Circumstances, Claim
+from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.core.ucan.errors import UcanError
 from ipfs_cluster_node.core.ucan.explain import explain
 from ipfs_cluster_node.core.ucan.profiles import PRODUCT
@@ -172,8 +174,11 @@ class Delegations:
             raise error_from_ucan(error, now_s=now_ms() // 1000) from None
         bag += self._behind(state, bag) if bag else self._kept(state, validator, did)
         asks = list(rule.asks(request, Asking(did, self._node_id, state))) if rule.asks else []
-        asks = asks or [Ask(rule.command, {})]
-        explained = [self._explain(state, did, ask, bag, brought) for ask in asks]
+        explained = [
+            self._explain(state, did, ask.command, args, bag, brought)
+            for ask in asks or [Ask(rule.command, [{}])]
+            for args in ask.each
+        ]
         return pb.ExplainAccessResponse(
             allowed=all(each.allowed for each in explained), asks=explained
         )
@@ -182,11 +187,12 @@ class Delegations:
         self,
         state: ClusterState,
         did: Did,
-        ask: Ask,
+        command: Command,
+        args: Args,
         bag: Sequence[Delegation],
         brought: Mapping[Cid, bytes],
     ) -> pb.AskExplanation:
-        claim = Claim(issuer=did, subject=state.cluster_did, command=ask.command, args=ask.args)
+        claim = Claim(issuer=did, subject=state.cluster_did, command=command, args=args)
         circumstances = Circumstances(
             profile=PRODUCT,
             now_s=now_ms() // 1000,
@@ -195,7 +201,7 @@ class Delegations:
         )
         found = explain(claim, bag, circumstances)
         answer = pb.AskExplanation(
-            command=ask.command, args_json=to_json(dict(ask.args)), allowed=found.error is None
+            command=command, args_json=to_json(args), allowed=found.error is None
         )
         failing = len(found.chain)
         if found.error is not None:
