@@ -183,8 +183,7 @@ class Authorizer:
         state: ClusterState,
     ) -> Delegated:
         """Mode A: the one who signed is the caller; the one whom TLS names only carries it."""
-        principal = state.members.get(issuer)
-        if principal is not None and principal.removed:
+        if _is_removed(state, issuer):
             raise ClusterError(Reason.CALLER_UNKNOWN, f"{issuer} was removed from this cluster")
         asks = list(rule.asks(request, Asking(issuer, self._node_id, state))) if rule.asks else []
         main = [args for ask in asks if ask.command == command for args in ask.each] or [{}]
@@ -200,6 +199,11 @@ class Authorizer:
             now_s=_now_s(),
             revocations=state.delegations.revocations,
         )
+
+        for link, delegation in enumerate(grant.chain):
+            if _is_removed(state, delegation.issuer):
+                detail = "it was issued by one who was removed"
+                raise UcanError(Refusal.REVOKED, detail, link=link, cid=delegation.cid)
 
         def find(asked: Command) -> Access:
             kept = self._kept([issuer, *(d.issuer for d in grant.chain)])
@@ -251,7 +255,7 @@ class Authorizer:
         return self.validator(state).access(
             caller,
             command,
-            delegations,
+            [d for d in delegations if not _is_removed(state, d.issuer)],
             now_s=_now_s(),
             revocations=state.delegations.revocations,
         )
@@ -288,6 +292,12 @@ class Authorizer:
         validator = self.validator(state)
         kept = self._kept(stored.issuer for stored in named)
         return [*(validator.delegation(stored.token) for stored in named), *kept]
+
+
+def _is_removed(state: ClusterState, did: Did) -> bool:
+    """Whether somebody was removed: what they delegated holds no more, wherever it is kept."""
+    principal = state.members.get(did)
+    return principal is not None and principal.removed
 
 
 def _now_s() -> int:

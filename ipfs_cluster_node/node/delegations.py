@@ -13,8 +13,12 @@ from ipfs_cluster_node.codec.ucan import cid_of_token
 from ipfs_cluster_node.codec.ucan_validator import Validator
 from ipfs_cluster_node.core.authorization import (
     ANY,
+    CONTENT_READ,
     DELEGATION_LIST,
     DELEGATION_REVOKE,
+    MEMBER_REMOVE,
+    TASK_CANCEL,
+    TASK_READ,
     Args,
     Ask,
     delegation_args,
@@ -42,6 +46,8 @@ from ipfs_cluster_node.services.gate import NOTHING
 from ipfs_cluster_node.v1 import authorization_pb2 as pb
 
 TOKENS_MAX: Final = 32
+ARGS_OF_STATE: Final = frozenset({CONTENT_READ, MEMBER_REMOVE, TASK_CANCEL, TASK_READ})
+"""Commands whose arguments tell of the state, and not of the request alone."""
 UNSEEN_LIFETIME_S_MAX: Final = 400 * 24 * 3600
 """For how long a revocation is remembered whose delegation's end is not known."""
 
@@ -72,7 +78,7 @@ class Delegations:
         return response
 
     async def put_delegation(
-        self, tokens: Sequence[bytes], *, caller: Did, request_id: str
+        self, tokens: Sequence[bytes], *, caller: Caller, request_id: str
     ) -> list[str]:
         """Keep delegations that are part of a chain from the cluster."""
         if not 1 <= len(tokens) <= TOKENS_MAX:
@@ -93,11 +99,16 @@ class Delegations:
         except UcanError as error:
             raise error_from_ucan(error, now_s=now_ms() // 1000) from None
         kept = tuple(
-            stored_delegation(delegation, token, at_ms=now_ms())
+            stored_delegation(
+                delegation,
+                token,
+                at_ms=now_ms(),
+                put_by=caller.did if caller.kind is CallerClass.CLIENT else "",
+            )
             for delegation, token in zip(given, tokens, strict=True)
         )
         await self._leadership.propose(
-            PutDelegation(delegations=kept), caller=caller, request_id=request_id
+            PutDelegation(delegations=kept), caller=caller.did, request_id=request_id
         )
         return [str(delegation.cid) for delegation in given]
 
@@ -159,7 +170,8 @@ class Delegations:
         """Say what would become of a call."""
         state = self._leadership.read_state()
         rule = RULES_BY_METHOD[method]
-        if did != caller.did and not self._may_see(caller, ANY, did):
+        # Who holds the tokens may ask what they are good for.
+        if did != caller.did and not tokens and not self._may_see(caller, ANY, did):
             raise ClusterError(
                 Reason.NOT_DELEGATED, f"only {did}, and who has {DELEGATION_LIST}, may ask that"
             )
@@ -200,9 +212,10 @@ class Delegations:
             revocations=state.delegations.revocations,
         )
         found = explain(claim, bag, circumstances)
-        answer = pb.AskExplanation(
-            command=command, args_json=to_json(args), allowed=found.error is None
-        )
+        answer = pb.AskExplanation(command=command, allowed=found.error is None)
+        # Else who may not read a task would learn here whose it is.
+        if answer.allowed or command not in ARGS_OF_STATE:
+            answer.args_json = to_json(args)
         failing = len(found.chain)
         if found.error is not None:
             answer.ucan_error, answer.detail = found.error.name.value, found.error.detail

@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from ipfs_cluster_node.core.ids import Did, NodeId
 from ipfs_cluster_node.services.authorization import RULES_BY_METHOD
 from ipfs_cluster_node.services.context import CallerClass
 from ipfs_cluster_node.services.requests import request_type_of
+from ipfs_cluster_node.v1 import content_pb2
 from tests.support.people import Person, join, strip
 
 HOUR_S = 3600
@@ -382,6 +384,90 @@ async def test_a_removed_client_is_cut_off_in_the_middle_of_a_stream(
         assert error.reason is Reason.CALLER_UNKNOWN
     assert await client.list_delegations(audience=user.did) == []
     await client.cancel_task(task_id)
+
+
+@pytest.mark.asyncio
+async def test_what_a_removed_client_delegated_holds_no_more(
+    cluster: LocalCluster,
+    client: Client,
+    nobody: Person,
+    operator: Identity,
+    cluster_did: str,
+    tmp_path: Path,
+) -> None:
+    """Not even where it is brought, and was never kept: who was removed is not trusted."""
+    leaving = await join(cluster, tmp_path, "user")
+    chain = [
+        *(d.token for d in (await client.get_caller()).delegations if d.audience == operator.did),
+        signed(operator, leaving.did, "/task", cluster_did),
+        signed(leaving.identity, nobody.did, "/task/submit", cluster_did),
+    ]
+    async with nobody.client(ucan=write_container(chain)) as limited:
+        assert await limited.submit_task("echo")
+        await client.remove_node(leaving.identity.node_id)
+        assert (await refused(limited.submit_task("echo"))).reason is Reason.NOT_DELEGATED
+
+
+@pytest.mark.asyncio
+async def test_an_explanation_tells_nothing_that_may_not_be_read(
+    client: Client, nobody: Person
+) -> None:
+    task_id = await client.submit_task("echo", namespace="hidden")
+    method = "/ipfs_cluster_node.v1.TaskDispatchService/GetTask"
+    request = b"\x0a" + bytes([len(task_id)]) + task_id.encode()
+    async with nobody.client() as limited:
+        answer = await limited.explain_access(method, request)
+        assert not answer.allowed
+        assert answer.asks[0].ucan_error == "InvalidClaim"
+        assert answer.asks[0].args_json == ""
+        other = (await client.get_caller()).did
+        error = await refused(limited.explain_access(method, request, did=other))
+        assert error.reason is Reason.NOT_DELEGATED
+        error = await refused(limited.explain_access("/no/such", b""))
+        assert error.reason is Reason.INVALID_ARGUMENT
+        error = await refused(limited.explain_access(method, b"\xff"))
+        assert error.reason is Reason.INVALID_ARGUMENT
+    answer = await client.explain_access(method, request, did=nobody.did)
+    assert not answer.allowed
+    assert (await client.explain_access(method, request)).asks[0].args_json
+
+
+@pytest.mark.asyncio
+async def test_more_than_was_announced_is_refused_as_it_comes(
+    cluster: LocalCluster, client: Client, nobody: Person, operator: Identity, cluster_did: str
+) -> None:
+    """A policy on the size would else judge a file by what its sender says of it."""
+    policy = [["<=", ".size", 10]]
+    token = signed(operator, nobody.did, "/content/add", cluster_did, policy)
+    leader = await cluster.leader(client)
+    tls = ClientTls(
+        nobody.profile.ca.read_bytes(),
+        nobody.profile.certificate.read_bytes(),
+        nobody.profile.key.read_bytes(),
+    )
+    metadata = (("ucan", write_container([token])),)
+    method = "/ipfs_cluster_node.v1.ContentService/AddContent"
+    async with open_channel(leader.address, tls=tls, node_id=NodeId(leader.node_id)) as channel:
+        for size, data, reason in (
+            (11, b"x" * 11, Reason.NOT_DELEGATED),
+            (-1, b"x", Reason.NOT_DELEGATED),
+            (10, b"x" * 11, Reason.INVALID_ARGUMENT),
+            (10, b"x" * 10, None),
+        ):
+            header = content_pb2.AddContentHeader(
+                request_id=f"size-{size}{len(data)}", size_bytes=size
+            )
+            call: Any = channel.stream_unary(method)(metadata=metadata, timeout=20)
+            await call.write(content_pb2.AddContentRequest(header=header).SerializeToString())
+            with suppress(asyncio.InvalidStateError):
+                await call.write(content_pb2.AddContentRequest(data=data).SerializeToString())
+                await call.done_writing()
+            if reason is None:
+                await call
+                continue
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call
+            assert error_from_rpc(caught.value).reason is reason
 
 
 @pytest.mark.asyncio
