@@ -58,6 +58,16 @@ RULES_BY_METHOD: Final[Mapping[str, Rule]] = {
     f"{_V1}AuthorizationService/ListDelegations": Rule(callers=_CLIENTS),
     f"{_V1}AuthorizationService/PutDelegation": Rule(callers=_CLIENTS | _MASTERS, changes=True),
     f"{_V1}AuthorizationService/RevokeDelegation": Rule(callers=_CLIENTS, changes=True),
+    f"{_V1}CertificateService/GetRotation": _clients(auth.CERTIFICATE_MANAGE, None),
+    f"{_V1}CertificateService/ListCertificates": _clients(auth.CERTIFICATE_MANAGE, None),
+    f"{_V1}CertificateService/RenewCertificate": Rule(callers=_MEMBERS, changes=True),
+    f"{_V1}CertificateService/RenewForMember": _nodes(changes=True, callers=_MASTERS),
+    f"{_V1}CertificateService/RevokeCertificate": _clients(
+        auth.CERTIFICATE_MANAGE, None, changes=True
+    ),
+    f"{_V1}CertificateService/RotateCertificates": _clients(
+        auth.CERTIFICATE_MANAGE, None, changes=True
+    ),
     f"{_V1}ContentService/AddContent": Rule(
         callers=_MEMBERS, command=auth.CONTENT_ADD, asks=asks.add_content, changes=True
     ),
@@ -67,6 +77,7 @@ RULES_BY_METHOD: Final[Mapping[str, Rule]] = {
     f"{_V1}ContentService/PutBlocks": _nodes(callers=_MASTERS),
     f"{_V1}ContentService/StatContent": _members(auth.CONTENT_READ, asks.read_content),
     f"{_V1}EnrolmentService/Enrol": Rule(callers=_JOINERS, changes=True),
+    f"{_V1}EnrolmentService/RenewExpired": Rule(callers=_JOINERS, changes=True),
     f"{_V1}HealthService/GetHealth": Rule(
         callers=_MEMBERS, command=auth.HEALTH_READ, asks=asks.get_health, without_log=True
     ),
