@@ -44,6 +44,8 @@ class LocalNode:
     host: str = LOOPBACK
     prefix: tuple[str, ...] = ()
     """What its command line begins with: a namespace, an environment."""
+    enrolment_port: int = field(default_factory=lambda: _free_port())  # noqa: PLW0108
+    """Where a master lets joiners in."""
     node_id: str = ""
     process: asyncio.subprocess.Process | None = field(default=None, repr=False)
 
@@ -65,7 +67,6 @@ class LocalCluster:
         """Keep everything under `root`; write a client profile if it is named."""
         self.root = root
         self._profile_name = profile_name
-        self.enrolment_port = _free_port()
         self.nodes: list[LocalNode] = []
         self.profile: Profile
 
@@ -93,6 +94,11 @@ class LocalCluster:
                 await self._join(client, node)
             await asyncio.gather(*(self.start_node(node) for node in others))
             await self._until_members(client, on_up)
+
+    @property
+    def enrolment_port(self) -> int:
+        """The first master's."""
+        return self.nodes[0].enrolment_port
 
     def make_node(self, name: str) -> LocalNode:
         """Say where a node lives; nothing is started."""
@@ -129,7 +135,7 @@ class LocalCluster:
             name=node.name,
             role=node.role,
             bind=node.address,
-            enrolment_bind=f"{self.nodes[0].host}:{self.enrolment_port}",
+            enrolment_bind=f"{node.host}:{node.enrolment_port}",
             advertise=() if node.host == LOOPBACK else (node.address,),
         )
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import click
 
@@ -17,6 +17,7 @@ from ipfs_cluster_node.cli.output import json_option, print_json, reporting, wit
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.profiles import free_profile_name, save_profile
 from ipfs_cluster_node.config.settings import NodeSettings, Settings, load_settings
+from ipfs_cluster_node.core.errors import ClusterError, Reason
 
 READY_MARK: Final = "ready"
 
@@ -65,13 +66,24 @@ def node_settings(
 
 @click.command()
 @click.option("--cluster-name", default="cluster", show_default=True, help="The cluster's name.")
+@click.option(
+    "--recovery-passphrase-file",
+    type=click.File("r"),
+    help="A file with the recovery passphrase; - is stdin. [default: make one, and print it once]",
+)
 @home_option
 @address_options
 @profile_name_option
 @json_option
 @reporting
 def init(
-    *, cluster_name: str, home: str | None, profile_name: str | None, as_json: bool, **where: Any
+    *,
+    cluster_name: str,
+    recovery_passphrase_file: TextIO | None,
+    home: str | None,
+    profile_name: str | None,
+    as_json: bool,
+    **where: Any,
 ) -> None:
     """Make a cluster whose first master is this node.
 
@@ -81,7 +93,17 @@ def init(
     from ipfs_cluster_node.node.setup import init_cluster
 
     place = Home.find(home)
-    made = init_cluster(place, node_settings(role="master", **where), cluster_name=cluster_name)
+    passphrase = ""
+    if recovery_passphrase_file is not None:
+        passphrase = recovery_passphrase_file.read().strip()
+        if not passphrase:
+            raise ClusterError(Reason.INVALID_ARGUMENT, "the passphrase's file is empty; write one")
+    made = init_cluster(
+        place,
+        node_settings(role="master", **where),
+        cluster_name=cluster_name,
+        recovery_passphrase=passphrase,
+    )
     written = profile_name or free_profile_name(made.cluster_name)
     save_profile(written, made.profile)
     _report(made, place, written, as_json=as_json)
@@ -134,11 +156,22 @@ def _report(made: Any, home: Home, profile_name: str | None, *, as_json: bool) -
                 "home": str(home.path),
                 "profile": profile_name,
             }
+            | (
+                {"recovery_passphrase": made.recovery_passphrase}
+                if made.recovery_passphrase
+                else {}
+            )
         )
         return
     click.echo(f"{made.role} {made.node_id} of cluster {made.cluster_name} ({made.cluster_id})")
     if made.role != "client":
         click.echo(f"start it with: ipfs-cluster-node serve --home {home.path}")
+    if made.recovery_passphrase:
+        click.echo(f"recovery passphrase: {made.recovery_passphrase}")
+        click.echo(
+            "shown this once; keep it apart from the masters. It opens the cluster's keys if every "
+            "master's own is lost."
+        )
     if profile_name is not None:
         click.echo(f"your profile: {profile_name}; try: {with_profile(profile_name)} status")
 

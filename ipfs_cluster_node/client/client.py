@@ -14,10 +14,12 @@ import grpc
 
 from ipfs_cluster_node.adapters.net.tls import ClientTls
 from ipfs_cluster_node.client.access import AccessCalls
+from ipfs_cluster_node.client.certificates import CertificateCalls, ProfileCertificate
 from ipfs_cluster_node.client.connection import Connection, Target, new_request_id
 from ipfs_cluster_node.client.content import AddedContent, Progress, upload
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.codec.tasks import duration_of_ms, states_to_proto, task_from_proto
+from ipfs_cluster_node.config.credentials import read_credentials
 from ipfs_cluster_node.config.profiles import (
     Profile,
     ProfileEndpoint,
@@ -49,7 +51,7 @@ LEARN_SECONDS_MAX: Final = 5.0
 LEARN_INTERVAL_SECONDS: Final = 60.0
 
 
-class Client(AccessCalls):
+class Client(AccessCalls, CertificateCalls):
     """One cluster, as one principal.
 
     Every operation goes to the leader, follows it when it changes, and is repeated safely until it
@@ -71,6 +73,8 @@ class Client(AccessCalls):
         self._on_masters = on_masters
         self._learning: asyncio.Task[None] | None = None
         self._learn_at = 0.0
+        self.certificate: ProfileCertificate | None = None
+        """Renews itself; None for a client that was given a connection."""
 
     @classmethod
     def from_profile(cls, name: str | None = None, *, stale: bool = False, ucan: str = "") -> Self:
@@ -111,18 +115,22 @@ class Client(AccessCalls):
             ClusterError: CONFIG_INVALID, if a file of it can't be read.
         """
         try:
-            tls = ClientTls(
-                profile.ca.read_bytes(), profile.certificate.read_bytes(), profile.key.read_bytes()
-            )
+            kept = read_credentials(profile.ca, profile.certificate, profile.key)
+            tls = ClientTls(kept.ca_pem, kept.certificate_pem, kept.key_pem)
         except OSError as error:
             raise ClusterError(
                 Reason.CONFIG_INVALID,
                 f"{error.filename}, which the profile names, can't be read; mend the profile",
             ) from error
         targets = [(e.address, NodeId(e.node_id)) for e in profile.endpoints]
-        return cls(Connection(targets, tls, stale=stale, ucan=ucan), on_masters)
+        connection = Connection(targets, tls, stale=stale, ucan=ucan)
+        client = cls(connection, on_masters)
+        client.certificate = ProfileCertificate(profile, connection, tls)
+        return client
 
     async def __aenter__(self) -> Self:
+        if self.certificate is not None:
+            await self.certificate.renew_if_expired()
         return self
 
     async def __aexit__(
@@ -139,6 +147,8 @@ class Client(AccessCalls):
             with suppress(TimeoutError):
                 async with asyncio.timeout(LEARN_SECONDS_MAX):
                     await asyncio.gather(self._learning, return_exceptions=True)
+        if self.certificate is not None:
+            await self.certificate.close()
         await self._connection.close()
 
     # Tasks.
@@ -502,6 +512,8 @@ class Client(AccessCalls):
         answer = await self._connection.unary(
             lambda channel: getattr(stub(channel), method), request, timeout=timeout.total_seconds()
         )
+        if self.certificate is not None:
+            self.certificate.keep()
         now = asyncio.get_running_loop().time()
         if now >= self._learn_at and (self._learning is None or self._learning.done()):
             self._learn_at = now + LEARN_INTERVAL_SECONDS

@@ -5,6 +5,7 @@ import random
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 import grpc
@@ -20,6 +21,9 @@ ATTEMPT_SECONDS_MAX: Final = 10.0
 RETRY_DELAY_MIN_SECONDS: Final = 0.05
 RETRY_DELAY_MAX_SECONDS: Final = 1.0
 CHANNELS_MAX: Final = 64
+READY_SECONDS_MAX: Final = 5.0
+OLD_CALLS_SECONDS_MAX: Final = 6 * 3600.0
+"""For how long calls may go on over a channel whose certificate was renewed."""
 
 RETRIED: Final = frozenset(
     {
@@ -70,6 +74,7 @@ class Connection:
             self.metadata += ((UCAN_KEY, ucan),)
         self._channels: dict[Target, grpc.aio.Channel] = {}
         self._current = 0
+        self._ending: set[asyncio.Task[None]] = set()
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -206,8 +211,35 @@ class Connection:
             "certificate is of this cluster",
         )
 
+    async def renew(self, tls: ClientTls) -> None:
+        """Show another certificate: the channels in use are made anew, ready before they are used.
+
+        Calls under way end on the old ones.
+        """
+        self._tls = tls
+        for target, old in list(self._channels.items()):
+            address, node_id = target
+            new = open_channel(address, tls=tls, node_id=node_id)
+            with suppress(
+                TimeoutError
+            ):  # Whoever does not answer is asked anew with the next call.
+                async with asyncio.timeout(READY_SECONDS_MAX):
+                    await new.channel_ready()
+            if self._channels.get(target) is not old:
+                await new.close()
+                continue
+            self._channels[target] = new
+            self._retire(old)
+
+    def _retire(self, channel: grpc.aio.Channel) -> None:
+        ending = asyncio.create_task(channel.close(OLD_CALLS_SECONDS_MAX), name="old-channel")
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
+
     async def close(self) -> None:
         """Close every channel."""
+        for ending in list(self._ending):
+            ending.cancel()
         channels, self._channels = list(self._channels.values()), {}
         await asyncio.gather(*(channel.close() for channel in channels))
 

@@ -6,6 +6,12 @@ Reads what older releases wrote: an unset field means what it meant when it did 
 from collections.abc import Callable, Mapping
 
 from ipfs_cluster_node.core import commands as core
+from ipfs_cluster_node.core.certificates import (
+    Authority,
+    CertificateRecord,
+    CertificateRevocation,
+    RotationPhase,
+)
 from ipfs_cluster_node.core.delegations import StoredDelegation, StoredRevocation
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did, NodeId, TaskId
@@ -34,6 +40,10 @@ def encode_command(command: core.Command) -> bytes:
             message.bootstrap_cluster.cluster_did = body.cluster_did
             message.bootstrap_cluster.principals.extend(map(principal_to_log, body.principals))
             message.bootstrap_cluster.delegations.extend(map(delegation_to_log, body.delegations))
+            message.bootstrap_cluster.authority.CopyFrom(authority_to_log(body.authority))
+            message.bootstrap_cluster.certificates.extend(
+                map(certificate_to_log, body.certificates)
+            )
         case core.CreateJoinToken() as body:
             message.create_join_token.CopyFrom(
                 pb.CreateJoinToken(
@@ -54,6 +64,7 @@ def encode_command(command: core.Command) -> bytes:
                     did=body.did,
                     name=body.name,
                     endpoints=body.endpoints,
+                    seal_key=body.seal_key,
                 )
             )
         case core.RegisterNode() as body:
@@ -64,6 +75,8 @@ def encode_command(command: core.Command) -> bytes:
                     task_types=body.task_types,
                     slot_count=body.slot_count,
                     version=body.version,
+                    seal_key=body.seal_key,
+                    enrolment_endpoints=body.enrolment_endpoints,
                 )
             )
         case core.SetLiveness() as body:
@@ -91,9 +104,21 @@ def encode_command(command: core.Command) -> bytes:
             message.revoke_delegation.CopyFrom(revocation_to_log(body.revocation))
         case core.ExpireRecords():
             message.expire_records.SetInParent()
+        case core.IssueCertificate() | core.RevokeCertificate() | core.SetAuthority():
+            _encode_certificate_command(message, command.body)
         case _:
             _encode_task_command(message, command.body)
     return message.SerializeToString()
+
+
+def _encode_certificate_command(message: pb.Command, body: core.CommandBody) -> None:
+    match body:
+        case core.IssueCertificate():
+            message.issue_certificate.record.CopyFrom(certificate_to_log(body.record))
+        case core.RevokeCertificate():
+            message.revoke_certificate.CopyFrom(certificate_revocation_to_log(body.revocation))
+        case core.SetAuthority():
+            message.set_authority.authority.CopyFrom(authority_to_log(body.authority))
 
 
 def _encode_task_command(message: pb.Command, body: core.CommandBody) -> None:
@@ -153,6 +178,8 @@ def _bootstrap_cluster(message: pb.Command) -> core.CommandBody:
         cluster_did=Did(body.cluster_did),
         principals=tuple(map(principal_from_log, body.principals)),
         delegations=tuple(map(delegation_from_log, body.delegations)),
+        authority=authority_from_log(body.authority),
+        certificates=tuple(map(certificate_from_log, body.certificates)),
     )
 
 
@@ -177,6 +204,7 @@ def _redeem_join_token(message: pb.Command) -> core.CommandBody:
         did=Did(body.did),
         name=body.name,
         endpoints=tuple(body.endpoints),
+        seal_key=body.seal_key,
     )
 
 
@@ -188,6 +216,8 @@ def _register_node(message: pb.Command) -> core.CommandBody:
         task_types=tuple(body.task_types),
         slot_count=body.slot_count,
         version=body.version,
+        seal_key=body.seal_key,
+        enrolment_endpoints=tuple(body.enrolment_endpoints),
     )
 
 
@@ -273,6 +303,15 @@ _DECODERS: Mapping[str, Callable[[pb.Command], core.CommandBody]] = {
     "revoke_delegation": lambda m: core.RevokeDelegation(
         revocation=revocation_from_log(m.revoke_delegation)
     ),
+    "issue_certificate": lambda m: core.IssueCertificate(
+        record=certificate_from_log(m.issue_certificate.record)
+    ),
+    "revoke_certificate": lambda m: core.RevokeCertificate(
+        revocation=certificate_revocation_from_log(m.revoke_certificate)
+    ),
+    "set_authority": lambda m: core.SetAuthority(
+        authority=authority_from_log(m.set_authority.authority)
+    ),
 }
 
 
@@ -314,6 +353,83 @@ def revocation_from_log(record: pb.RevokeDelegation) -> StoredRevocation:
     return StoredRevocation(Cid(DAG_CBOR, record.digest), Did(record.revoker), record.until_s)
 
 
+def certificate_to_log(record: CertificateRecord) -> pb.CertificateRecord:
+    """Encode a certificate that was handed out."""
+    return pb.CertificateRecord(
+        serial=serial_bytes(record.serial),
+        did=record.did,
+        spki_hash=record.spki_hash,
+        not_after_s=record.not_after_s,
+        issued_at_ms=record.issued_at_ms,
+        epoch=record.epoch,
+    )
+
+
+def certificate_from_log(message: pb.CertificateRecord) -> CertificateRecord:
+    """Decode a certificate that was handed out."""
+    return CertificateRecord(
+        serial=int.from_bytes(message.serial),
+        did=Did(message.did),
+        spki_hash=message.spki_hash,
+        not_after_s=message.not_after_s,
+        issued_at_ms=message.issued_at_ms,
+        epoch=message.epoch,
+    )
+
+
+def serial_bytes(serial: int) -> bytes:
+    """A serial number, big-endian, in as few bytes as it needs."""
+    return serial.to_bytes((serial.bit_length() + 7) // 8)
+
+
+def certificate_revocation_to_log(revocation: CertificateRevocation) -> pb.RevokeCertificate:
+    """Encode a revocation of certificates."""
+    return pb.RevokeCertificate(
+        serial=serial_bytes(revocation.serial), did=revocation.did, until_s=revocation.until_s
+    )
+
+
+def certificate_revocation_from_log(message: pb.RevokeCertificate) -> CertificateRevocation:
+    """Decode a revocation of certificates."""
+    return CertificateRevocation(
+        serial=int.from_bytes(message.serial), did=Did(message.did), until_s=message.until_s
+    )
+
+
+def authority_to_log(authority: Authority) -> pb.Authority:
+    """Encode the sealed keys and the roots."""
+    return pb.Authority(
+        version=authority.version,
+        key_id=authority.key_id,
+        ciphertext=authority.ciphertext,
+        wraps=[pb.SealedKeyWrap(did=did, sealed=sealed) for did, sealed in authority.wraps],
+        recovery_key=authority.recovery_key,
+        recovery_wrap=authority.recovery_wrap,
+        roots=authority.roots,
+        signer=authority.signer,
+        epoch=authority.epoch,
+        phase=authority.phase,
+        phase_at_ms=authority.phase_at_ms,
+    )
+
+
+def authority_from_log(message: pb.Authority) -> Authority:
+    """Decode the sealed keys and the roots; an unset one is of a log that has none."""
+    return Authority(
+        version=message.version,
+        key_id=message.key_id,
+        ciphertext=message.ciphertext,
+        wraps=tuple((Did(wrap.did), wrap.sealed) for wrap in message.wraps),
+        recovery_key=message.recovery_key,
+        recovery_wrap=message.recovery_wrap,
+        roots=tuple(message.roots),
+        signer=message.signer,
+        epoch=message.epoch,
+        phase=RotationPhase(message.phase or RotationPhase.STEADY),
+        phase_at_ms=message.phase_at_ms,
+    )
+
+
 def principal_to_log(principal: Principal) -> pb.Principal:
     """Encode a principal."""
     return pb.Principal(
@@ -330,6 +446,8 @@ def principal_to_log(principal: Principal) -> pb.Principal:
         slot_count=principal.slot_count,
         version=principal.version,
         grant=principal.grant,
+        seal_key=principal.seal_key,
+        enrolment_endpoints=principal.enrolment_endpoints,
     )
 
 
@@ -349,6 +467,8 @@ def principal_from_log(message: pb.Principal) -> Principal:
         slot_count=message.slot_count,
         version=message.version,
         grant=message.grant,
+        seal_key=message.seal_key,
+        enrolment_endpoints=tuple(message.enrolment_endpoints),
     )
 
 

@@ -6,12 +6,15 @@ from typing import Final
 
 from ipfs_cluster_node.codec.tasks import timestamp_of_ms
 from ipfs_cluster_node.core.authorization import GRANT_DEFAULT, GRANTS
+from ipfs_cluster_node.core.certificates import SERIAL_BYTES_MAX
 from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
 from ipfs_cluster_node.core.ids import NAME_PATTERN, Did, NodeId, parse_did, parse_node_id
 from ipfs_cluster_node.core.model import ENDPOINTS_MAX, Content, Liveness, Principal, Role
 from ipfs_cluster_node.v1 import content_pb2
 from ipfs_cluster_node.v1 import membership_pb2 as pb
 
+SEAL_KEY_BYTES: Final = 32
+CERTIFICATE_CHARS_MAX: Final = 8192
 PAGE_SIZE_DEFAULT: Final = 100
 PAGE_SIZE_MAX: Final = 1000
 ENDPOINT_CHARS_MAX: Final = 260
@@ -45,6 +48,39 @@ def page_of(size: int, token: str) -> Page:
     if not 0 <= size <= PAGE_SIZE_MAX:
         raise invalid_field("page_size", f"0 to {PAGE_SIZE_MAX}")
     return Page(size or PAGE_SIZE_DEFAULT, token)
+
+
+def seal_key_of(key: bytes) -> bytes:
+    """Check an X25519 public key, or that there is none.
+
+    Raises:
+        ClusterError: INVALID_ARGUMENT.
+    """
+    if len(key) not in (0, SEAL_KEY_BYTES):
+        raise invalid_field("seal_key", f"{SEAL_KEY_BYTES} bytes")
+    return key
+
+
+def pem_of(text: str) -> bytes:
+    """Check a certificate's size; its form is checked by who reads it.
+
+    Raises:
+        ClusterError: INVALID_ARGUMENT.
+    """
+    if len(text) > CERTIFICATE_CHARS_MAX:
+        raise invalid_field("certificate_pem", f"at most {CERTIFICATE_CHARS_MAX} characters")
+    return text.encode()
+
+
+def serial_of(text: str) -> int:
+    """Read a serial number in hexadecimal.
+
+    Raises:
+        ClusterError: INVALID_ARGUMENT.
+    """
+    if not 1 <= len(text) <= 2 * SERIAL_BYTES_MAX or not set(text) <= set("0123456789abcdef"):
+        raise invalid_field("serial", "1 to 40 lower-case hexadecimal digits; see `cert list`")
+    return int(text, 16)
 
 
 def name_of(text: str, field: str) -> str:

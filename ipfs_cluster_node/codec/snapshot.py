@@ -8,6 +8,12 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeVar
 
 from ipfs_cluster_node.codec.commands import (
+    authority_from_log,
+    authority_to_log,
+    certificate_from_log,
+    certificate_revocation_from_log,
+    certificate_revocation_to_log,
+    certificate_to_log,
     delegation_from_log,
     delegation_to_log,
     failure_from_log,
@@ -21,6 +27,7 @@ from ipfs_cluster_node.codec.commands import (
     spec_from_log,
     spec_to_log,
 )
+from ipfs_cluster_node.core.certificates import CertificateRecord, CertificateRevocation
 from ipfs_cluster_node.core.delegations import StoredDelegation, StoredRevocation
 from ipfs_cluster_node.core.ids import Did, NodeId, TaskId
 from ipfs_cluster_node.core.model import Content, JoinToken, Role, Task, TaskSpec, TaskState
@@ -51,6 +58,7 @@ def _parts(data: StateData) -> Iterator[snapshot_pb2.StateSnapshot]:
         principals=map(principal_to_log, data.principals),
         join_tokens=map(_token_to_log, data.tokens),
         config=dict(data.settings),
+        authority=authority_to_log(data.authority),
     )
     for tasks in _sliced(data.tasks, lambda task: task.stored_bytes):
         yield snapshot_pb2.StateSnapshot(tasks=map(_task_to_log, tasks))
@@ -60,6 +68,12 @@ def _parts(data: StateData) -> Iterator[snapshot_pb2.StateSnapshot]:
         yield snapshot_pb2.StateSnapshot(delegations=map(delegation_to_log, delegations))
     for revocations in _sliced(data.revocations):
         yield snapshot_pb2.StateSnapshot(revocations=map(revocation_to_log, revocations))
+    for records in _sliced(data.certificates):
+        yield snapshot_pb2.StateSnapshot(certificates=map(certificate_to_log, records))
+    for revoked in _sliced(data.certificate_revocations):
+        yield snapshot_pb2.StateSnapshot(
+            certificate_revocations=map(certificate_revocation_to_log, revoked)
+        )
     for contents in _sliced(data.contents):
         yield snapshot_pb2.StateSnapshot(contents=map(_content_to_log, contents))
 
@@ -88,6 +102,8 @@ def decode_snapshot(parts: Iterable[bytes]) -> StateData:
     contents: list[Content] = []
     delegations: list[StoredDelegation] = []
     revocations: list[StoredRevocation] = []
+    certificates: list[CertificateRecord] = []
+    revoked: list[CertificateRevocation] = []
     for encoded in parts:
         part = snapshot_pb2.StateSnapshot.FromString(encoded)
         head = head or part
@@ -96,6 +112,8 @@ def decode_snapshot(parts: Iterable[bytes]) -> StateData:
         contents += map(reader.content, part.contents)
         delegations += map(delegation_from_log, part.delegations)
         revocations += map(revocation_from_log, part.revocations)
+        certificates += map(certificate_from_log, part.certificates)
+        revoked += map(certificate_revocation_from_log, part.certificate_revocations)
     head = head or snapshot_pb2.StateSnapshot()
     return StateData(
         cluster_id=head.cluster_id,
@@ -110,6 +128,9 @@ def decode_snapshot(parts: Iterable[bytes]) -> StateData:
         contents=tuple(contents),
         delegations=tuple(delegations),
         revocations=tuple(revocations),
+        certificates=tuple(certificates),
+        certificate_revocations=tuple(revoked),
+        authority=authority_from_log(head.authority),
     )
 
 

@@ -26,9 +26,12 @@ class Home:
         self.identity = path / "identity.key"
         self.tls = path / "tls"
         self.ca = self.tls / "ca.pem"
-        self.ca_key = self.tls / "ca.key"
-        self.authority_key = self.tls / "authority.key"
-        """The cluster's own identity, from which every delegation comes; beside the CA's key."""
+        self.seal_key = self.tls / "seal.key"
+        """A master's X25519 key, to which the log keeps the cluster's keys sealed."""
+        self.recovery_key = self.tls / "recovery.key"
+        """What `recover` leaves for the next start, which removes it once it has used it."""
+        self.authority = self.tls / "authority.sealed"
+        """The cluster's sealed keys as the log has them, for a start without a leader."""
         self.certificate = self.tls / "node.pem"
         self.tls_key = self.tls / "node.key"
         self.raft = path / "raft"
@@ -38,6 +41,7 @@ class Home:
         self.state = path / "state"
         self.masters = self.state / "masters.json"
         self.replacement = self.state / "log-replacement.json"
+        self.enrolment = self.state / "enrolment.json"
         self.scratch = self.state / "scratch"
 
     @classmethod

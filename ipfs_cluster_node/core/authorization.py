@@ -22,7 +22,9 @@ from ipfs_cluster_node.core.settings import SETTINGS
 from ipfs_cluster_node.core.ucan.commands import TOP, Command
 
 AUDIT_READ: Final = Command("/admin/audit/read")
-CERTIFICATE_MANAGE: Final = Command("/admin/cert")
+CA_ROTATE: Final = Command("/admin/ca/rotate")
+CERTIFICATE_LIST: Final = Command("/admin/cert/list")
+CERTIFICATE_REVOKE: Final = Command("/admin/cert/revoke")
 CONFIG_PROPOSE: Final = Command("/config/propose")
 CONFIG_READ: Final = Command("/config/read")
 CONTENT_ADD: Final = Command("/content/add")
@@ -155,3 +157,8 @@ def table_args(table: str) -> Args:
 def delegation_args(issuer: Did, audience: Did) -> Args:
     """Of a delegation to be listed or revoked."""
     return {"issuer": issuer, "audience": audience}
+
+
+def certificate_args(did: Did | None) -> Args:
+    """Of a member's certificates; None for those of all, or of one who is not known."""
+    return {"did": did or ANY}

@@ -8,6 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 
+from ipfs_cluster_node.core.certificates import (
+    Authority,
+    CertificateRecord,
+    CertificateRevocation,
+)
 from ipfs_cluster_node.core.delegations import StoredDelegation, StoredRevocation
 from ipfs_cluster_node.core.ids import Did, NodeId, TaskId
 from ipfs_cluster_node.core.model import AttemptId, AttemptOutcome, Principal, Role, TaskSpec
@@ -22,6 +27,8 @@ class BootstrapCluster:
     cluster_did: Did
     principals: tuple[Principal, ...]
     delegations: tuple[StoredDelegation, ...] = ()
+    authority: Authority = field(default_factory=Authority)
+    certificates: tuple[CertificateRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +54,8 @@ class RedeemJoinToken:
     did: Did
     name: str
     endpoints: tuple[str, ...]
+    seal_key: bytes = b""
+    """Of a joiner that is to be a master."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +67,8 @@ class RegisterNode:
     task_types: tuple[str, ...]
     slot_count: int
     version: str
+    seal_key: bytes = b""
+    enrolment_endpoints: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +173,27 @@ class RevokeDelegation:
     revocation: StoredRevocation
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssueCertificate:
+    """A certificate is about to be handed out."""
+
+    record: CertificateRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevokeCertificate:
+    """A certificate, or all of a member, counts no more."""
+
+    revocation: CertificateRevocation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetAuthority:
+    """The sealed keys, the roots, or the phase of their rotation change."""
+
+    authority: Authority
+
+
 CommandBody = (
     BootstrapCluster
     | CreateJoinToken
@@ -180,6 +212,9 @@ CommandBody = (
     | AddContent
     | PutDelegation
     | RevokeDelegation
+    | IssueCertificate
+    | RevokeCertificate
+    | SetAuthority
 )
 
 
@@ -218,6 +253,8 @@ def fingerprint_of(body: CommandBody) -> bytes:
             asked = tuple(sorted(d.cid.digest for d in body.delegations))
         case RevokeDelegation():
             asked = (body.revocation.cid.digest, body.revocation.revoker)
+        case RevokeCertificate():
+            asked = (body.revocation.serial, body.revocation.did)
         case _:
             asked = ()
     return sha256(repr((type(body).__name__, asked)).encode()).digest()

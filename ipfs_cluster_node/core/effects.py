@@ -56,7 +56,19 @@ class MembersChanged:
     """Principals, their roles, endpoints or liveness changed."""
 
 
-Effect = TasksChanged | TasksPending | AttemptsRevoked | AttemptsAssigned | MembersChanged
+@dataclass(frozen=True, slots=True)
+class CertificatesRevoked:
+    """Certificates count no more: TLS sessions that were made with them must not be resumed."""
+
+
+Effect = (
+    TasksChanged
+    | TasksPending
+    | AttemptsRevoked
+    | AttemptsAssigned
+    | MembersChanged
+    | CertificatesRevoked
+)
 
 
 @dataclass(frozen=True, slots=True)

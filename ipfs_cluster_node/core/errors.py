@@ -100,6 +100,12 @@ class Reason(StrEnum):
     HOME_DAMAGED = "HOME_DAMAGED"
     PORT_IN_USE = "PORT_IN_USE"
 
+    AUTHORITY_SEALED = "AUTHORITY_SEALED"
+    """The leader can't open the cluster's sealed keys, or they changed meanwhile."""
+    CERTIFICATE_REVOKED = "CERTIFICATE_REVOKED"
+    CERTIFICATE_NOT_FOUND = "CERTIFICATE_NOT_FOUND"
+    ROTATION_IN_PROGRESS = "ROTATION_IN_PROGRESS"
+
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:

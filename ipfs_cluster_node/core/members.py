@@ -127,6 +127,7 @@ class MemberTable:
                 enrolled_at_ms=at_ms,
                 liveness_at_ms=at_ms,
                 grant=token.grant,
+                seal_key=command.seal_key if token.role is Role.MASTER else b"",
             )
         )
         return Accepted((token.role.value, str(incarnation), token.grant))
@@ -143,6 +144,8 @@ class MemberTable:
                 task_types=command.task_types,
                 slot_count=command.slot_count,
                 version=command.version,
+                seal_key=command.seal_key if node.role is Role.MASTER else b"",
+                enrolment_endpoints=command.enrolment_endpoints,
                 liveness=Liveness.ALIVE,
                 liveness_at_ms=at_ms,
             )

@@ -86,6 +86,10 @@ class Principal:
     version: str = ""
     grant: str = ""
     """What a client was let do when it joined: a key of `GRANTS`."""
+    seal_key: bytes = b""
+    """A master's X25519 public key, to which the cluster's keys are sealed."""
+    enrolment_endpoints: tuple[str, ...] = ()
+    """Where a master lets joiners in."""
 
     @property
     def is_node(self) -> bool:

@@ -56,6 +56,7 @@ def _read(text: str, *, like: str) -> int:
 SETTINGS: Final[Mapping[str, Setting]] = {
     setting.key: setting
     for setting in (
+        Setting("certificate_lifetime", "24h", "1h", "7d", "how long a new certificate is good"),
         Setting("node_lease", "5s", "1s", "5m", "a node not heard for so long is dead"),
         Setting("request_count_max", "100000", "1000", "1000000", "answers kept for repeats"),
         Setting("request_retention", "24h", "1m", "30d", "how long answers are kept for repeats"),

@@ -5,6 +5,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Final
 
+from ipfs_cluster_node.core.certificates import (
+    Authority,
+    CertificateRecord,
+    CertificateRevocation,
+    CertificateTable,
+)
 from ipfs_cluster_node.core.commands import (
     AddContent,
     AssignTasks,
@@ -14,6 +20,7 @@ from ipfs_cluster_node.core.commands import (
     CreateJoinToken,
     ExpireRecords,
     FinishAttempts,
+    IssueCertificate,
     ProposeConfig,
     PutDelegation,
     RedeemJoinToken,
@@ -21,7 +28,9 @@ from ipfs_cluster_node.core.commands import (
     RemoveNode,
     ReplaceLog,
     RequeueAttempts,
+    RevokeCertificate,
     RevokeDelegation,
+    SetAuthority,
     SetLiveness,
     SubmitTasks,
     fingerprint_of,
@@ -36,6 +45,7 @@ from ipfs_cluster_node.core.effects import (
     Applied,
     AttemptsAssigned,
     AttemptsRevoked,
+    CertificatesRevoked,
     Effect,
     MembersChanged,
     Rejected,
@@ -91,6 +101,9 @@ class StateData:
     contents: tuple[Content, ...] = ()
     delegations: tuple[StoredDelegation, ...] = ()
     revocations: tuple[StoredRevocation, ...] = ()
+    certificates: tuple[CertificateRecord, ...] = ()
+    certificate_revocations: tuple[CertificateRevocation, ...] = ()
+    authority: Authority = field(default_factory=Authority)
 
 
 class ClusterState:
@@ -112,6 +125,9 @@ class ClusterState:
         self.settings = Settings(data.settings)
         self.tasks = TaskTable(data.tasks)
         self.delegations = DelegationTable(data.delegations, data.revocations)
+        self.certificates = CertificateTable(
+            data.certificates, data.certificate_revocations, data.authority
+        )
         self.contents: dict[str, Content] = {c.cid: c for c in data.contents}
         self._requests = OrderedDict(((r.caller, r.request_id), r) for r in data.requests)
         """The oldest first: more than `request_count_max` push it out."""
@@ -159,6 +175,9 @@ class ClusterState:
             contents=tuple(self.contents.values()),
             delegations=self.delegations.delegations(),
             revocations=self.delegations.revocation_records(),
+            certificates=self.certificates.records(),
+            certificate_revocations=self.certificates.revocations(),
+            authority=self.certificates.authority,
         )
 
     # Members.
@@ -169,6 +188,7 @@ class ClusterState:
         self.cluster_id, self.cluster_name = body.cluster_id, body.cluster_name
         self.cluster_did = body.cluster_did
         self.delegations.put(body.delegations)
+        self.certificates = CertificateTable(body.certificates, (), body.authority)
         for principal in body.principals:
             self.members.put(principal)
         return Applied(Accepted(), (MembersChanged(),))
@@ -177,7 +197,10 @@ class ClusterState:
         return Applied(self.members.create_token(body))
 
     def _redeem_join_token(self, command: Command, body: RedeemJoinToken) -> Applied:
-        return Applied(self.members.redeem(body, command.at_ms), (MembersChanged(),))
+        outcome = self.members.redeem(body, command.at_ms)
+        if isinstance(outcome, Accepted):
+            self.certificates.readmit(body.did)
+        return Applied(outcome, (MembersChanged(),))
 
     def _register_node(self, command: Command, body: RegisterNode) -> Applied:
         if not self.members.register(body, command.at_ms):
@@ -206,7 +229,7 @@ class ClusterState:
             if body.node_id in content.holders:
                 holders = tuple(n for n in content.holders if n != body.node_id)
                 self.contents[cid] = replace(content, holders=holders)
-        return Applied(Accepted(), (*effects, MembersChanged()))
+        return Applied(Accepted(), (*effects, MembersChanged(), CertificatesRevoked()))
 
     def _replace_log(self, _command: Command, body: ReplaceLog) -> Applied:
         return Applied(self.members.replace_log(body), (MembersChanged(),))
@@ -336,6 +359,7 @@ class ClusterState:
             requests += 1
         self.members.expire_tokens(command.at_ms, TOKEN_KEEP_MS)
         self.delegations.forget(command.at_ms // 1000)
+        self.certificates.forget(command.at_ms // 1000)
         return Applied(Accepted((MORE,) if EXPIRED_MAX in (tasks, requests) else ()))
 
     # Authorization.
@@ -351,7 +375,73 @@ class ClusterState:
         full = self.delegations.revocations_full(body.revocation)
         if full:
             return Applied(Rejected(Reason.TOO_MANY_DELEGATIONS, full))
+        self._end_grant(body.revocation)
         self.delegations.revoke(body.revocation)
+        return Applied(Accepted())
+
+    def _end_grant(self, revocation: StoredRevocation) -> None:
+        """What the cluster took back from a client is not given again when it renews."""
+        stored = self.delegations.get(revocation.cid)
+        if stored is None or not stored.issuer == revocation.revoker == self.cluster_did:
+            return
+        client = self.members.get(stored.audience)
+        if client is not None and client.grant:
+            self.members.put(replace(client, grant=""))
+
+    # Certificates.
+
+    def _issue_certificate(self, command: Command, body: IssueCertificate) -> Applied:
+        owner = self.members.get(body.record.did)
+        if owner is None or owner.removed:
+            return Applied(
+                Rejected(
+                    Reason.CALLER_UNKNOWN,
+                    f"{body.record.did} is no member of this cluster; enrol it first",
+                )
+            )
+        refused = self.certificates.refuses(body.record, command.at_ms // 1000)
+        if refused:
+            revoked = body.record.did in self.certificates.revoked_dids()
+            reason = Reason.CERTIFICATE_REVOKED if revoked else Reason.OVERLOADED
+            return Applied(Rejected(reason, refused))
+        if body.record.epoch != self.certificates.authority.epoch:
+            return Applied(
+                Rejected(
+                    Reason.AUTHORITY_SEALED, "the cluster's roots changed meanwhile; try again"
+                )
+            )
+        self.certificates.issue(body.record)
+        return Applied(Accepted())
+
+    def _revoke_certificate(self, _command: Command, body: RevokeCertificate) -> Applied:
+        revocation = body.revocation
+        if self.certificates.full():
+            return Applied(
+                Rejected(
+                    Reason.OVERLOADED,
+                    "no more revocations can be remembered; remove members for good instead",
+                )
+            )
+        known = (
+            self.members.get(revocation.did) is not None
+            if revocation.did
+            else self.certificates.get(revocation.serial) is not None
+        )
+        if not known:
+            return Applied(
+                Rejected(
+                    Reason.CERTIFICATE_NOT_FOUND,
+                    "no such certificate or member is known; see `cert list`",
+                )
+            )
+        self.certificates.revoke(revocation)
+        return Applied(Accepted(), (CertificatesRevoked(),))
+
+    def _set_authority(self, _command: Command, body: SetAuthority) -> Applied:
+        if not self.certificates.set_authority(body.authority):
+            return Applied(
+                Rejected(Reason.AUTHORITY_SEALED, "the cluster's keys changed meanwhile; try again")
+            )
         return Applied(Accepted())
 
     # Functions, not bound methods: those would be a cycle, and keep a replaced state in memory.
@@ -373,6 +463,9 @@ class ClusterState:
         AddContent: _add_content,
         PutDelegation: _put_delegation,
         RevokeDelegation: _revoke_delegation,
+        IssueCertificate: _issue_certificate,
+        RevokeCertificate: _revoke_certificate,
+        SetAuthority: _set_authority,
     }
 
 

@@ -1,22 +1,17 @@
-"""Lets joiners in, on the first master, which holds the CA's key."""
+"""Lets joiners in, on every master: checked here, admitted and signed by the leader."""
 
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ipfs_cluster_node.adapters.keys.certificates import LEAF_LIFETIME, CertificateAuthority
-from ipfs_cluster_node.adapters.keys.delegation import delegate_grant
-from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.client.connection import Connection
 from ipfs_cluster_node.core.commands import RedeemJoinToken
 from ipfs_cluster_node.core.ids import NodeId
-from ipfs_cluster_node.core.model import Role
-from ipfs_cluster_node.node.clock import now_ms
-from ipfs_cluster_node.node.members import check_enrolment, issue_certificate
-from ipfs_cluster_node.v1 import authorization_pb2
+from ipfs_cluster_node.node.certificates import Issued, check_renewal
+from ipfs_cluster_node.node.members import check_enrolment
+from ipfs_cluster_node.v1 import certificate_pb2
 from ipfs_cluster_node.v1 import membership_pb2 as pb
-from ipfs_cluster_node.v1.authorization_pb2_grpc import AuthorizationServiceStub
+from ipfs_cluster_node.v1.certificate_pb2_grpc import CertificateServiceStub
 from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub
 
 REDEEM_SECONDS_MAX: Final = 15.0
@@ -26,8 +21,7 @@ REDEEM_SECONDS_MAX: Final = 15.0
 class Enrolled:
     """What a joiner gets."""
 
-    certificate_pem: bytes
-    trust_bundle_pem: bytes
+    issued: Issued
     cluster_id: str
     cluster_name: str
     role: str
@@ -36,14 +30,10 @@ class Enrolled:
 
 
 class Enrolment:
-    """Redeems tokens for certificates."""
+    """Redeems tokens for certificates, and renews expired ones."""
 
-    def __init__(
-        self, ca: CertificateAuthority, authority: Identity, connection: Connection
-    ) -> None:
-        """Sign with `ca` and `authority`; have the leader consume tokens."""
-        self._ca = ca
-        self._authority = authority
+    def __init__(self, connection: Connection) -> None:
+        """Have the leader do what needs the log and the keys."""
         self._connection = connection
 
     async def enrol(
@@ -54,17 +44,9 @@ class Enrolment:
         certificate_request: bytes,
         proof: bytes,
     ) -> Enrolled:
-        """Check the joiner, have the token consumed through the log, then sign."""
+        """Check the joiner, and have the leader consume the token and sign."""
         check_enrolment(
             token_id=body.token_id, did=body.did, request_der=certificate_request, proof=proof
-        )
-        # A name that no certificate can carry is refused before the token is used up.
-        issue_certificate(
-            self._ca,
-            did=body.did,
-            request_der=certificate_request,
-            endpoints=body.endpoints,
-            is_node=True,
         )
         redeemed: pb.RedeemJoinTokenResponse = await self._connection.unary(
             lambda channel: MembershipServiceStub(channel).RedeemJoinToken,
@@ -75,21 +57,19 @@ class Enrolment:
                 did=body.did,
                 name=body.name,
                 endpoints=body.endpoints,
+                certificate_request=certificate_request,
+                proof=proof,
+                seal_key=body.seal_key,
             ),
             timeout=REDEEM_SECONDS_MAX,
         )
-        if redeemed.grant:
-            await self._delegate(body, redeemed.grant, request_id)
-        certificate = issue_certificate(
-            self._ca,
-            did=body.did,
-            request_der=certificate_request,
-            endpoints=body.endpoints,
-            is_node=redeemed.role != Role.CLIENT,
-        )
         return Enrolled(
-            certificate_pem=certificate,
-            trust_bundle_pem=self._ca.certificate_pem,
+            issued=Issued(
+                certificate_pem=redeemed.certificate_pem.encode(),
+                trust_bundle_pem=redeemed.trust_bundle_pem.encode(),
+                enrolment_endpoints=tuple(redeemed.enrolment_endpoints),
+                epoch=redeemed.epoch,
+            ),
             cluster_id=redeemed.cluster_id,
             cluster_name=redeemed.cluster_name,
             role=redeemed.role,
@@ -97,21 +77,23 @@ class Enrolment:
             masters={NodeId(m.node_id): list(m.endpoints) for m in redeemed.masters},
         )
 
-    async def _delegate(self, body: RedeemJoinToken, grant: str, request_id: str) -> None:
-        """Have what the joiner may do kept in the log, before it learns that it is in."""
-        at_ms = now_ms()
-        delegations = delegate_grant(
-            self._authority,
-            body.did,
-            grant,
-            expires_s=at_ms // 1000 + int(LEAF_LIFETIME.total_seconds()),
-            at_ms=at_ms,
-            seed=f"{body.token_id} {request_id}",
-        )
-        await self._connection.unary(
-            lambda channel: AuthorizationServiceStub(channel).PutDelegation,
-            authorization_pb2.PutDelegationRequest(
-                request_id=secrets.token_hex(12), tokens=[d.token for d in delegations]
+    async def renew_expired(
+        self, certificate_pem: bytes, certificate_request: bytes, proof: bytes
+    ) -> Issued:
+        """Check that an expired certificate's owner asks, and have the leader sign another."""
+        check_renewal(certificate_pem, certificate_request, proof)
+        renewed: certificate_pb2.RenewForMemberResponse = await self._connection.unary(
+            lambda channel: CertificateServiceStub(channel).RenewForMember,
+            certificate_pb2.RenewForMemberRequest(
+                certificate_pem=certificate_pem.decode(),
+                certificate_request=certificate_request,
+                proof=proof,
             ),
             timeout=REDEEM_SECONDS_MAX,
+        )
+        return Issued(
+            certificate_pem=renewed.certificate_pem.encode(),
+            trust_bundle_pem=renewed.trust_bundle_pem.encode(),
+            enrolment_endpoints=tuple(renewed.enrolment_endpoints),
+            epoch=renewed.epoch,
         )

@@ -9,6 +9,7 @@ from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.core.ids import NodeId, node_id_of_voter
 from ipfs_cluster_node.node.clock import monotonic
 from ipfs_cluster_node.node.leadership import Leadership
+from ipfs_cluster_node.node.own_certificate import OwnCertificate
 from ipfs_cluster_node.node.uplink import Uplink
 from ipfs_cluster_node.node.worker import Worker
 from ipfs_cluster_node.v1 import health_pb2 as pb
@@ -30,11 +31,13 @@ class NodeHealth:
         store: BlockStore,
         worker: Worker | None,
         home: Home,
+        certificate: OwnCertificate,
     ) -> None:
         """Take the parts."""
         self._node_id, self._name, self._role = node_id, name, role
         self._leadership, self._uplink = leadership, uplink
         self._store, self._worker, self._home = store, worker, home
+        self._certificate = certificate
         self._damaged_logs = home.damaged_logs()
         self._process = psutil.Process()
         self._started = monotonic()
@@ -89,6 +92,7 @@ class NodeHealth:
                 ok=free_bytes > DISK_FREE_MIN_BYTES,
                 detail=f"{free_bytes // 2**20} MiB are free",
             ),
+            self._certificate.check(),
         ]
         replica = self._leadership.replica
         if replica is not None:

@@ -5,6 +5,7 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.node.machine import ClusterMachine
 from ipfs_cluster_node.node.peers import PeerBook
+from ipfs_cluster_node.node.revocations import Revocations
 from ipfs_cluster_node.services.context import JOINER, Caller, CallerClass
 from ipfs_cluster_node.services.gate import Context
 
@@ -14,8 +15,15 @@ TLS_VERSION = "TLSv1.3"
 class MemberIdentification:
     """For the port with mutual TLS."""
 
-    def __init__(self, *, machine: ClusterMachine | None, peers: PeerBook) -> None:
+    def __init__(
+        self,
+        *,
+        machine: ClusterMachine | None,
+        peers: PeerBook,
+        revocations: Revocations | None = None,
+    ) -> None:
         """Ask the log; a node without one, or with an empty one, asks what it was told."""
+        self._revocations = revocations or Revocations()
         self._machine = machine
         self._peers = peers
         self._verifier = PeerVerifier()
@@ -40,11 +48,15 @@ class MemberIdentification:
     def _class_of(self, peer: PeerIdentity) -> CallerClass:
         state = None if self._machine is None else self._machine.state
         if state is None or not state.cluster_id:
-            # Who is a master was heard from the leader; removals are not known here.
+            # Who is a master, and what counts no more, was heard from the leader.
+            if self._revocations.revokes_certificate(peer.serial, peer.did):
+                raise _revoked(peer)
             if not peer.is_node:
                 return CallerClass.CLIENT
             known = self._peers.is_master(peer.node_id)
             return CallerClass.MASTER if known else CallerClass.NODE
+        if state.certificates.is_revoked(peer.serial, peer.did):
+            raise _revoked(peer)
         principal = state.members.get(peer.did)
         if principal is None and peer.is_node and self._peers.is_master(peer.node_id):
             # It joined while this node was away, and may lead now: only it can bring the entry that
@@ -57,6 +69,14 @@ class MemberIdentification:
         if principal.role is Role.CLIENT:
             return CallerClass.CLIENT
         return CallerClass.MASTER if principal.role is Role.MASTER else CallerClass.NODE
+
+
+def _revoked(peer: PeerIdentity) -> ClusterError:
+    return ClusterError(
+        Reason.CERTIFICATE_REVOKED,
+        f"the certificate {peer.serial:x} of {peer.did} counts no more; have the member "
+        "removed, and join it anew",
+    )
 
 
 def identify_joiner(_context: Context) -> Caller:

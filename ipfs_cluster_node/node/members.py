@@ -9,8 +9,8 @@ from datetime import timedelta
 from typing import Final
 
 from ipfs_cluster_node.adapters.keys.certificates import (
-    CertificateAuthority,
     enrolment_message,
+    pin_of,
     request_spki,
     utc_now,
 )
@@ -41,8 +41,11 @@ from ipfs_cluster_node.core.model import (
 )
 from ipfs_cluster_node.core.settings import CHANGES_MAX
 from ipfs_cluster_node.core.state import MORE
+from ipfs_cluster_node.node.certificates import Certificates, Issued
 from ipfs_cluster_node.node.clock import monotonic, now_ms
 from ipfs_cluster_node.node.leadership import Leadership
+from ipfs_cluster_node.node.revocations import RevocationList
+from ipfs_cluster_node.v1 import membership_pb2
 
 log = logging.getLogger(__name__)
 
@@ -68,15 +71,17 @@ class Admission:
     role: Role
     incarnation: int
     grant: str
+    issued: Issued
 
 
 class Members:
     """Who belongs to the cluster, and who is heard."""
 
-    def __init__(self, leadership: Leadership, ca_pin: str) -> None:
-        """Answer as far as this node leads."""
+    def __init__(self, leadership: Leadership, certificates: Certificates | None) -> None:
+        """Answer as far as this node leads; only a master hands out certificates."""
         self._leadership = leadership
-        self._ca_pin = ca_pin
+        self._certificates = certificates
+        self._revocations = RevocationList()
         self._heard: dict[NodeId, float] = {}
         self._returned: set[NodeId] = set()
         self.running_counts: dict[NodeId, int] = {}
@@ -98,8 +103,8 @@ class Members:
             raise invalid_field("ttl", "1 second to 24 hours")
         if not 0 <= uses_max <= TOKEN_USES_MAX:
             raise invalid_field("uses_max", f"1 to {TOKEN_USES_MAX}")
-        self._leadership.leader_state()
-        token = mint_token(self._ca_pin)
+        authority = self._leadership.leader_state().certificates.authority
+        token = mint_token(pin_of(authority.roots[authority.signer].encode()))
         expires_at_ms = now_ms() + ttl // timedelta(milliseconds=1)
         body = CreateJoinToken(
             token_id=token.token_id,
@@ -117,16 +122,25 @@ class Members:
             )
         return MintedToken(str(token), expires_at_ms)
 
-    async def redeem_join_token(self, body: RedeemJoinToken, *, request_id: str) -> Admission:
-        """Commit that a joiner, whose identity another master has checked, is let in."""
+    async def redeem_join_token(
+        self, body: RedeemJoinToken, *, request_id: str, certificate_request: bytes, proof: bytes
+    ) -> Admission:
+        """Commit that a joiner is let in, and sign its certificate."""
         # Before anything is written: who has no token can make the log grow by nothing.
         refused = self._leadership.leader_state().members.check_token(body.token_id)
         if refused is not None:
             raise ClusterError(refused.reason, refused.message)
+        check_enrolment(
+            token_id=body.token_id, did=body.did, request_der=certificate_request, proof=proof
+        )
+        assert self._certificates is not None
+        # A name that no certificate can carry, or keys that can't be opened, use up no token.
+        self._certificates.check(body.did, certificate_request, body.endpoints)
         role, incarnation, grant = await self._leadership.propose(
             body, caller=body.did, request_id=request_id
         )
-        return Admission(Role(role), int(incarnation), grant)
+        issued = await self._certificates.renew(body.did, certificate_request)
+        return Admission(Role(role), int(incarnation), grant, issued)
 
     async def register_node(self, body: RegisterNode, *, incarnation: int) -> timedelta:
         """Commit what a node came up with; a master is added to the voters."""
@@ -159,6 +173,23 @@ class Members:
         self._hear(node_id)
         self.running_counts[node_id] = running_count
         return self.node_lease()
+
+    def certificate_news(
+        self, node_id: NodeId, *, epoch: int, version: int
+    ) -> tuple[int, membership_pb2.Revocations | None]:
+        """The epoch that certificates are to be of; what counts no more, where that is new.
+
+        Args:
+            node_id: Who asks.
+            epoch: Of the certificate that it uses.
+            version: Of what it knows.
+        """
+        state = self._leadership.leader_state()
+        if self._certificates is not None:
+            self._certificates.heard(node_id, epoch)
+        revocations = self._revocations.of(state, utc_now())
+        known = version == revocations.version
+        return state.certificates.authority.epoch, None if known else revocations
 
     async def remove_node(self, node_id: NodeId, *, caller: Did, request_id: str) -> None:
         """Commit that a node is no member any more; a master stops voting first."""
@@ -311,19 +342,6 @@ def check_enrolment(*, token_id: str, did: Did, request_der: bytes, proof: bytes
         raise ClusterError(
             Reason.PROOF_INVALID, "the identity did not sign this request; sign it with its key"
         )
-
-
-def issue_certificate(
-    ca: CertificateAuthority,
-    *,
-    did: Did,
-    request_der: bytes,
-    endpoints: Iterable[str],
-    is_node: bool,
-) -> bytes:
-    """Sign a member's certificate, in PEM."""
-    hosts = [parse_endpoint(endpoint).host for endpoint in endpoints]
-    return ca.issue(request_der, did, hosts=hosts, is_node=is_node, now=utc_now())
 
 
 def new_request_id() -> str:

@@ -3,7 +3,9 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 import grpc
@@ -13,27 +15,35 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from ipfs_cluster_node import __version__
 from ipfs_cluster_node.adapters.content.blockstore import BlockStore
-from ipfs_cluster_node.adapters.keys.certificates import CertificateAuthority, spki_pin
+from ipfs_cluster_node.adapters.keys.certificates import utc_now
 from ipfs_cluster_node.adapters.keys.identity import Identity, check_private
+from ipfs_cluster_node.adapters.keys.sealing import SealKey
 from ipfs_cluster_node.adapters.net.tls import (
     ClientTls,
+    ServerTls,
     bind_port,
-    enrolment_credentials,
     make_server,
     open_channel,
-    server_credentials,
 )
 from ipfs_cluster_node.adapters.raft.config import TRAILING_ENTRIES, RaftConfig
 from ipfs_cluster_node.adapters.raft.replica import Replica
 from ipfs_cluster_node.adapters.worker.pool import HandlerPool
-from ipfs_cluster_node.client.connection import Connection
+from ipfs_cluster_node.client.connection import (
+    OLD_CALLS_SECONDS_MAX,
+    READY_SECONDS_MAX,
+    Connection,
+)
+from ipfs_cluster_node.config.credentials import Credentials, read_credentials
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.settings import Settings
+from ipfs_cluster_node.core.effects import CertificatesRevoked, Effect
 from ipfs_cluster_node.core.endpoints import Endpoint, parse_endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, TaskId, did_from_node_id
 from ipfs_cluster_node.core.model import Role
+from ipfs_cluster_node.node.authority import ClusterAuthority
 from ipfs_cluster_node.node.authorizer import Authorizer
+from ipfs_cluster_node.node.certificates import Certificates
 from ipfs_cluster_node.node.content import Contents
 from ipfs_cluster_node.node.delegations import Delegations
 from ipfs_cluster_node.node.enrolment import Enrolment
@@ -42,11 +52,14 @@ from ipfs_cluster_node.node.identify import MemberIdentification, identify_joine
 from ipfs_cluster_node.node.leadership import Leadership
 from ipfs_cluster_node.node.machine import ClusterMachine
 from ipfs_cluster_node.node.members import Members
+from ipfs_cluster_node.node.own_certificate import OwnCertificate
 from ipfs_cluster_node.node.peers import PeerBook
+from ipfs_cluster_node.node.revocations import Revocations
 from ipfs_cluster_node.node.sessions import Sessions
 from ipfs_cluster_node.node.tasks import Tasks
 from ipfs_cluster_node.node.uplink import Uplink
 from ipfs_cluster_node.node.worker import Worker
+from ipfs_cluster_node.services.certificates import CertificateServicer
 from ipfs_cluster_node.services.content import ContentServicer
 from ipfs_cluster_node.services.delegations import AuthorizationServicer
 from ipfs_cluster_node.services.enrolment import EnrolmentServicer
@@ -58,6 +71,7 @@ from ipfs_cluster_node.services.state_delta import StateDeltaServicer
 from ipfs_cluster_node.services.task_dispatch import TaskDispatchServicer
 from ipfs_cluster_node.v1 import (
     authorization_pb2_grpc,
+    certificate_pb2_grpc,
     content_pb2_grpc,
     enrolment_pb2_grpc,
     membership_pb2,
@@ -73,9 +87,12 @@ from ipfs_cluster_node.v1 import (
 log = logging.getLogger(__name__)
 
 STOP_GRACE_SECONDS: Final = 2.0
+ALONE_LIFETIME: Final = timedelta(hours=1)
+"""Of a certificate that a master signs for itself."""
 HEALTH_INTERVAL_SECONDS: Final = 0.5
 SERVED: Final = (
     "AuthorizationService",
+    "CertificateService",
     "ContentService",
     "HealthService",
     "MembershipService",
@@ -92,10 +109,15 @@ class NodeFiles:
     """What a node reads at its start."""
 
     identity: Identity
-    tls: ClientTls
-    ca: CertificateAuthority | None
-    """On the first master only, and so the authority."""
-    authority: Identity | None
+    credentials: Credentials
+    seal_key: SealKey | None
+    """On masters."""
+
+    @property
+    def tls(self) -> ClientTls:
+        """What the node shows first."""
+        kept = self.credentials
+        return ClientTls(kept.ca_pem, kept.certificate_pem, kept.key_pem)
 
 
 def load_files(home: Home) -> NodeFiles:
@@ -105,20 +127,18 @@ def load_files(home: Home) -> NodeFiles:
         ClusterError: HOME_DAMAGED, naming the file.
     """
     check_private(home.tls_key)
+    check_private(home.certificate)
     try:
-        tls = ClientTls(
-            home.ca.read_bytes(), home.certificate.read_bytes(), home.tls_key.read_bytes()
-        )
+        credentials = read_credentials(home.ca, home.certificate, home.tls_key)
     except OSError as error:
         raise ClusterError(
             Reason.HOME_DAMAGED, f"{error.filename} can't be read; restore it, or join anew"
         ) from error
-    ca = authority = None
-    if home.ca_key.exists():
-        check_private(home.ca_key)
-        ca = CertificateAuthority.load(home.ca_key.read_bytes(), home.ca.read_bytes())
-        authority = Identity.load(home.authority_key)
-    return NodeFiles(identity=Identity.load(home.identity), tls=tls, ca=ca, authority=authority)
+    return NodeFiles(
+        identity=Identity.load(home.identity),
+        credentials=credentials,
+        seal_key=SealKey.load(home.seal_key) if home.seal_key.exists() else None,
+    )
 
 
 class Node:
@@ -137,6 +157,7 @@ class Node:
         self.node_id = self._files.identity.node_id
         self._peers = PeerBook(home.masters)
         self._channels: dict[NodeId, tuple[str, grpc.aio.Channel]] = {}
+        self._ending: list[asyncio.Task[None]] = []
         self._bind = parse_endpoint(settings.node.bind)
         is_master = settings.node.role == Role.MASTER
         machine = ClusterMachine() if is_master else None
@@ -149,13 +170,23 @@ class Node:
         store = BlockStore(home.content)
         self._tasks = Tasks(self._leadership)
         self._sessions = Sessions(self._leadership, self._tasks)
-        self._members = Members(self._leadership, _ca_pin(self._files.tls.ca_pem))
+        self._revocations = Revocations()
+        self._authority = ClusterAuthority(
+            home,
+            self._leadership,
+            did=self._files.identity.did,
+            cluster_id=settings.cluster.id,
+            seal_key=self._files.seal_key,
+        )
+        self._certificates = Certificates(self._leadership, self._authority) if is_master else None
+        self._members = Members(self._leadership, self._certificates)
         self._contents = Contents(
             leadership=self._leadership, store=store, channel_to=self._channel_to
         )
         if machine is not None and replica is not None:
             machine.listen(self._tasks.on_effect)
             machine.listen(self._sessions.on_effect)
+            machine.listen(self._on_effect)
             replica.on_leadership = self._on_leadership
         slots = settings.slot_count
         self._pool = HandlerPool(
@@ -173,9 +204,19 @@ class Node:
                 slot_count=slots,
                 version=__version__,
                 incarnation=_incarnation(replica),
+                seal_key=self._authority.seal_public_key,
+                enrolment_endpoints=settings.enrolment_endpoints if is_master else (),
             ),
+            revocations=self._revocations,
             running_count=lambda: self._worker.running_count if self._worker else 0,
         )
+        self._own = OwnCertificate(
+            home, self._files.identity, self._files.credentials, self._uplink.connection
+        )
+        self._own.on_renewed = [self._uplink.connection.renew, self._renew_channels]
+        self._own.sign_alone = self._sign_alone
+        self._uplink.certificate_epoch = lambda: self._own.epoch
+        self._uplink.want_epoch = self._own.want
         self._worker = self._make_worker(slots) if slots else None
         self.health = NodeHealth(
             node_id=self.node_id,
@@ -186,16 +227,19 @@ class Node:
             store=store,
             worker=self._worker,
             home=home,
+            certificate=self._own,
         )
         self._standard_health = grpc_health.aio.HealthServicer()
-        identify = MemberIdentification(machine=machine, peers=self._peers)
+        identify = MemberIdentification(
+            machine=machine, peers=self._peers, revocations=self._revocations
+        )
         self._authorizer = Authorizer(node_id=self.node_id, machine=machine)
         self._gate = self._services(identify)
         self._server = make_server()
         self._server.add_generic_rpc_handlers((self._gate,))
         self._enrolment_server = None
-        if self._files.ca is not None and self._files.authority is not None:
-            enrolment = Enrolment(self._files.ca, self._files.authority, self._uplink.connection)
+        if is_master:
+            enrolment = Enrolment(self._uplink.connection)
             self._enrolment_server = self._make_enrolment_server(enrolment)
 
     async def run(self, on_ready: Callable[[Endpoint], None] = lambda _bound: None) -> None:
@@ -207,13 +251,16 @@ class Node:
         Raises:
             ClusterError: PORT_IN_USE, or what made the node stop.
         """
-        credentials = server_credentials(self._files.tls)
-        bind_port(self._server, self._bind, credentials, flag="--bind")
+        mutual = ServerTls(self._own.tls, mutual=True)
+        self._own.servers.append(mutual)
+        bind_port(self._server, self._bind, mutual.credentials, flag="--bind")
         if self._enrolment_server is not None:
+            alone = ServerTls(self._own.tls, mutual=False)
+            self._own.servers.append(alone)
             bind_port(
                 self._enrolment_server,
                 parse_endpoint(self._settings.node.enrolment_bind),
-                enrolment_credentials(self._files.tls),
+                alone.credentials,
                 flag="--enrolment-bind",
             )
         try:
@@ -239,6 +286,7 @@ class Node:
             "uplink": self._uplink.run,
             "health": self._publish_health,
             "gate": self._gate.watch,
+            "certificate": self._own.run,
         }
         if self._leadership.replica is not None:
             loops |= {
@@ -246,6 +294,8 @@ class Node:
                 "assignments": self._sessions.run,
                 "liveness": self._members.run,
             }
+        if self._certificates is not None:
+            loops["certificates"] = self._certificates.run
         if self._worker is not None:
             loops["worker"] = self._worker.run
         tasks = [asyncio.create_task(_forever(loop()), name=name) for name, loop in loops.items()]
@@ -275,12 +325,18 @@ class Node:
             await self._enrolment_server.stop(STOP_GRACE_SECONDS)
         await self._pool.close()
         await self._uplink.connection.close()
+        for ending in self._ending:
+            ending.cancel()
         await asyncio.gather(*(channel.close() for _, channel in self._channels.values()))
 
     def _on_leadership(self, leads: bool, term: int) -> None:  # noqa: FBT001
         log.info("leads" if leads else "follows", extra={"term": term})
         for part in (self._members, self._tasks, self._sessions):
             part.on_leadership(leads)
+
+    def _on_effect(self, effect: Effect) -> None:
+        if isinstance(effect, CertificatesRevoked):
+            self._own.end_sessions()
 
     def _on_progress(self, task_id: TaskId, attempt: int, ratio: float, note: str) -> None:
         if self._worker is not None:
@@ -328,6 +384,10 @@ class Node:
         authorization_pb2_grpc.add_AuthorizationServiceServicer_to_server(
             AuthorizationServicer(delegations), server
         )
+        if self._certificates is not None:
+            certificate_pb2_grpc.add_CertificateServiceServicer_to_server(
+                CertificateServicer(self._certificates, self._leadership), server
+            )
         content_pb2_grpc.add_ContentServiceServicer_to_server(
             ContentServicer(self._contents, self._leadership), server
         )
@@ -336,7 +396,7 @@ class Node:
             MembershipServicer(
                 self._members,
                 self._leadership,
-                () if self._files.ca is None else self._settings.enrolment_endpoints,
+                self._settings.enrolment_endpoints if self._certificates is not None else (),
             ),
             server,
         )
@@ -397,7 +457,7 @@ class Node:
             return known[1]
         if not endpoints:
             return None
-        channel = open_channel(endpoints[0], tls=self._files.tls, node_id=node_id)
+        channel = open_channel(endpoints[0], tls=self._own.tls, node_id=node_id)
         self._channels[node_id] = (endpoints[0], channel)
         return channel
 
@@ -407,9 +467,46 @@ class Node:
             return None
         return open_channel(
             endpoints[0],
-            tls=self._files.tls,
+            tls=self._own.tls,
             node_id=node_id,
             own_connection=True,
+        )
+
+    async def _renew_channels(self, tls: ClientTls) -> None:
+        """Show the new certificate to other nodes; what is under way goes on as it began."""
+        for node_id, (address, old) in list(self._channels.items()):
+            new = open_channel(address, tls=tls, node_id=node_id)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(READY_SECONDS_MAX):
+                    await new.channel_ready()
+            self._channels[node_id] = (address, new)
+            self._ending.append(
+                asyncio.create_task(old.close(OLD_CALLS_SECONDS_MAX), name="old-channel")
+            )
+        self._ending = [task for task in self._ending if not task.done()]
+        if self._leadership.replica is not None:
+            self._leadership.replica.redial()
+
+    def _sign_alone(self, request_der: bytes) -> bytes | None:
+        """A certificate for this master, by itself: it is in the log once it is renewed.
+
+        Else masters that were all off for longer than their certificates last could not come back:
+        none would be let in by another, so that none could lead and sign.
+        """
+        if self._certificates is None:
+            return None
+        authority = self._authority.kept()
+        if authority is None:
+            return None
+        ca = self._authority.keys(authority).cas[authority.signer]
+        hosts = [parse_endpoint(each).host for each in self._advertised()]
+        return ca.issue(
+            request_der,
+            self._files.identity.did,
+            hosts=[*hosts, *(parse_endpoint(e).host for e in self._settings.enrolment_endpoints)],
+            is_node=True,
+            now=utc_now(),
+            lifetime=ALONE_LIFETIME,
         )
 
 
@@ -420,12 +517,6 @@ async def _forever(loop: Awaitable[None]) -> None:
 def _endpoints_in(machine: ClusterMachine, node_id: NodeId) -> tuple[str, ...]:
     principal = machine.state.members.get(did_from_node_id(node_id))
     return () if principal is None or principal.removed else principal.endpoints
-
-
-def _ca_pin(ca_pem: bytes) -> str:
-    from cryptography.x509 import load_pem_x509_certificate
-
-    return spki_pin(load_pem_x509_certificate(ca_pem))
 
 
 def _incarnation(replica: Replica | None) -> int:

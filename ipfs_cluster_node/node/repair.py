@@ -16,7 +16,7 @@ from grpc_health.v1 import health as grpc_health
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from ipfs_cluster_node import __version__
-from ipfs_cluster_node.adapters.net.tls import bind_port, make_server, server_credentials
+from ipfs_cluster_node.adapters.net.tls import ServerTls, bind_port, make_server
 from ipfs_cluster_node.client.connection import Connection
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.settings import Settings
@@ -93,7 +93,8 @@ class LogRepair:
         bind = parse_endpoint(self._settings.node.bind)
         server = make_server()
         server.add_generic_rpc_handlers((self._services(),))
-        bind_port(server, bind, server_credentials(self._tls), flag="--bind")
+        tls = ServerTls(self._tls, mutual=True)
+        bind_port(server, bind, tls.credentials, flag="--bind")
         try:
             for name in HEALTH_NAMES:
                 await self._standard_health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)

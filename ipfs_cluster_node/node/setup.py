@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -14,16 +14,31 @@ from ipfs_cluster_node.adapters.keys.certificates import (
     TlsKey,
     enrolment_message,
     make_tls_key,
+    record_of,
     utc_now,
 )
 from ipfs_cluster_node.adapters.keys.delegation import delegate
 from ipfs_cluster_node.adapters.keys.identity import Identity
+from ipfs_cluster_node.adapters.keys.sealing import (
+    ClusterKeys,
+    SealKey,
+    make_passphrase,
+    recovery_key,
+    seal,
+)
 from ipfs_cluster_node.adapters.keys.tokens import fetch_trust_bundle, parse_token
 from ipfs_cluster_node.adapters.net.tls import open_channel
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.engine import create_store
 from ipfs_cluster_node.codec.commands import encode_command
 from ipfs_cluster_node.codec.errors import error_from_rpc
+from ipfs_cluster_node.config.credentials import (
+    ENROLMENT_NAME,
+    IDENTITY_NAME,
+    Credentials,
+    write_credentials,
+    write_enrolment,
+)
 from ipfs_cluster_node.config.files import make_private_directory, write_private
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.profiles import Profile, ProfileEndpoint
@@ -33,6 +48,7 @@ from ipfs_cluster_node.config.settings import (
     Settings,
     write_settings,
 )
+from ipfs_cluster_node.core.certificates import Authority
 from ipfs_cluster_node.core.commands import BootstrapCluster, Command
 from ipfs_cluster_node.core.endpoints import parse_endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -57,18 +73,26 @@ class Made:
     node_id: NodeId
     role: str
     profile: Profile
+    recovery_passphrase: str = ""
+    """One that was made here, to be shown this once."""
 
 
-def init_cluster(home: Home, settings: NodeSettings, *, cluster_name: str) -> Made:
+def init_cluster(
+    home: Home, settings: NodeSettings, *, cluster_name: str, recovery_passphrase: str = ""
+) -> Made:
     """Make a cluster whose first master is this node; also the operator's client identity.
 
+    The keys of the CA and of the authority are sealed in the log; no file holds them.
+
     Raises:
-        ClusterError: HOME_EXISTS, CONFIG_INVALID.
+        ClusterError: HOME_EXISTS, CONFIG_INVALID; INVALID_ARGUMENT for a short passphrase.
     """
     cluster = ClusterSettings(id=secrets.token_hex(8), name=cluster_name)
     document = write_settings(Settings(node=settings, cluster=cluster))
     endpoints = settings.advertise or (settings.bind,)
     hosts = [parse_endpoint(e).host for e in (*endpoints, settings.enrolment_bind)]
+    passphrase = recovery_passphrase or make_passphrase()
+    recovery = recovery_key(passphrase, cluster.id)
     home.create()
     ca = CertificateAuthority.create(cluster_name, utc_now())
     identity, operator, authority = Identity.create(), Identity.create(), Identity.create()
@@ -77,8 +101,8 @@ def init_cluster(home: Home, settings: NodeSettings, *, cluster_name: str) -> Ma
     operator_certificate = ca.issue(
         operator_key.request_der, operator.did, hosts=(), is_node=False, now=utc_now()
     )
-    write_private(home.ca_key, ca.key_pem)
-    write_private(home.authority_key, authority.pem())
+    seal_key = SealKey.create()
+    write_private(home.seal_key, seal_key.pem())
     _write_keys(home, identity, key, certificate, ca.certificate_pem)
     client = home.path / "client"
     profile = _write_client(
@@ -89,14 +113,47 @@ def init_cluster(home: Home, settings: NodeSettings, *, cluster_name: str) -> Ma
         ca.certificate_pem,
         {identity.node_id: endpoints},
     )
+    sealed = seal(
+        ClusterKeys((ca,), authority),
+        cluster_id=cluster.id,
+        seal_keys={identity.did: seal_key.public_key},
+        recovery_public_key=recovery.public_key,
+    )
+    body = _bootstrap(cluster, authority, identity, operator, endpoints, settings.name)
+    own = Settings(node=settings, cluster=cluster).enrolment_endpoints
+    at_ms = now_ms()
+    body = replace(
+        body,
+        principals=tuple(
+            replace(p, seal_key=seal_key.public_key, enrolment_endpoints=own) if p.is_node else p
+            for p in body.principals
+        ),
+        authority=Authority(
+            version=1,
+            key_id=sealed.key_id,
+            ciphertext=sealed.ciphertext,
+            wraps=sealed.wraps,
+            recovery_key=recovery.public_key,
+            recovery_wrap=sealed.recovery_wrap,
+            roots=(ca.certificate_pem.decode(),),
+            epoch=0,
+            phase_at_ms=at_ms,
+        ),
+        certificates=tuple(
+            record_of(pem, issued_at_ms=at_ms, epoch=0)
+            for pem in (certificate, operator_certificate)
+        ),
+    )
     voter = voter_id(identity.node_id, 1)
     create_store(
         DirectoryDisk(home.raft),
         voter,
         [voter],
-        first=_bootstrap(cluster, authority, identity, operator, endpoints, settings.name),
+        first=encode_command(Command(at_ms=at_ms, body=body)),
     )
     save_masters(home.masters, {identity.node_id: endpoints})
+    write_enrolment(home.enrolment, own)
+    write_enrolment(client / ENROLMENT_NAME, own)
     # Last, since it says that there is a node.
     write_private(home.config, document.encode())
     return Made(
@@ -105,6 +162,7 @@ def init_cluster(home: Home, settings: NodeSettings, *, cluster_name: str) -> Ma
         node_id=identity.node_id,
         role=settings.role,
         profile=profile,
+        recovery_passphrase="" if recovery_passphrase else passphrase,
     )
 
 
@@ -115,7 +173,7 @@ def _bootstrap(
     operator: Identity,
     endpoints: tuple[str, ...],
     name: str,
-) -> bytes:
+) -> BootstrapCluster:
     at_ms = now_ms()
     master = Principal(
         did=identity.did,
@@ -130,10 +188,11 @@ def _bootstrap(
         did=operator.did,
         name="operator",
         role=Role.CLIENT,
+        grant="operator",
         enrolled_at_ms=at_ms,
         liveness_at_ms=at_ms,
     )
-    body = BootstrapCluster(
+    return BootstrapCluster(
         cluster_id=cluster.id,
         cluster_name=cluster.name,
         cluster_did=authority.did,
@@ -148,7 +207,6 @@ def _bootstrap(
             ),
         ),
     )
-    return encode_command(Command(at_ms=at_ms, body=body))
 
 
 async def join_cluster(home: Home, settings: NodeSettings, *, token: str, enrolment: str) -> Made:
@@ -167,7 +225,7 @@ async def join_cluster(home: Home, settings: NodeSettings, *, token: str, enrolm
         )
     ca_pem = await fetch_trust_bundle(endpoint.host, endpoint.port, secret.ca_pin)
     identity = Identity.create()
-    key = make_tls_key(identity)
+    key, seal_key = make_tls_key(identity), SealKey.create()
     endpoints = settings.advertise or (settings.bind,)
     request = pb.EnrolRequest(
         request_id=secrets.token_hex(12),
@@ -178,12 +236,16 @@ async def join_cluster(home: Home, settings: NodeSettings, *, token: str, enrolm
         proof=identity.sign(enrolment_message(secret.token_id, key.spki_der)),
         name=settings.name,
         endpoints=endpoints,
+        seal_key=seal_key.public_key,
     )
     response = await _enrol(str(endpoint), ca_pem, request)
     masters = {NodeId(m.node_id): tuple(m.endpoints) for m in response.masters}
     certificate, bundle = response.certificate_pem.encode(), response.trust_bundle_pem.encode()
     if response.role == Role.CLIENT:
-        profile = _write_client(home.path, identity, key, certificate, bundle, masters)
+        profile = _write_client(
+            home.path, identity, key, certificate, bundle, masters, epoch=response.epoch
+        )
+        write_enrolment(home.path / ENROLMENT_NAME, response.enrolment_endpoints or [str(endpoint)])
     else:
         role_settings = Settings(
             node=NodeSettings(
@@ -196,8 +258,10 @@ async def join_cluster(home: Home, settings: NodeSettings, *, token: str, enrolm
             cluster=ClusterSettings(id=response.cluster_id, name=response.cluster_name),
         )
         home.create()
-        _write_keys(home, identity, key, certificate, bundle)
+        _write_keys(home, identity, key, certificate, bundle, epoch=response.epoch)
+        write_enrolment(home.enrolment, response.enrolment_endpoints or [str(endpoint)])
         if response.role == Role.MASTER:
+            write_private(home.seal_key, seal_key.pem())
             create_store(
                 DirectoryDisk(home.raft), voter_id(identity.node_id, response.incarnation), []
             )
@@ -229,12 +293,17 @@ async def _enrol(address: str, ca_pem: bytes, request: pb.EnrolRequest) -> pb.En
 
 
 def _write_keys(
-    home: Home, identity: Identity, key: TlsKey, certificate: bytes, ca_pem: bytes
+    home: Home,
+    identity: Identity,
+    key: TlsKey,
+    certificate: bytes,
+    ca_pem: bytes,
+    *,
+    epoch: int = 0,
 ) -> None:
     write_private(home.identity, identity.pem())
-    write_private(home.ca, ca_pem)
-    write_private(home.certificate, certificate)
-    write_private(home.tls_key, key.key_pem)
+    credentials = Credentials(ca_pem, certificate, key.key_pem, epoch)
+    write_credentials(credentials, home.ca, home.certificate, home.tls_key)
 
 
 def _write_client(
@@ -244,15 +313,14 @@ def _write_client(
     certificate: bytes,
     ca_pem: bytes,
     masters: dict[NodeId, tuple[str, ...]],
+    *,
+    epoch: int = 0,
 ) -> Profile:
     make_private_directory(directory)
-    write_private(directory / "identity.key", identity.pem())
-    write_private(directory / "ca.pem", ca_pem)
-    write_private(directory / "client.pem", certificate)
-    write_private(directory / "client.key", key.key_pem)
-    return _profile(
-        directory / "ca.pem", directory / "client.pem", directory / "client.key", masters
-    )
+    write_private(directory / IDENTITY_NAME, identity.pem())
+    files = (directory / "ca.pem", directory / "client.pem", directory / "client.key")
+    write_credentials(Credentials(ca_pem, certificate, key.key_pem, epoch), *files)
+    return _profile(*files, masters)
 
 
 def _profile(

@@ -10,6 +10,7 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.node.clock import monotonic
 from ipfs_cluster_node.node.peers import PeerBook
+from ipfs_cluster_node.node.revocations import Revocations
 from ipfs_cluster_node.v1 import membership_pb2 as pb
 from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub
 
@@ -33,8 +34,12 @@ class Uplink:
         peers: PeerBook,
         registration: pb.RegisterNodeRequest,
         running_count: Callable[[], int],
+        revocations: Revocations,
     ) -> None:
-        """Register with `registration` at each start."""
+        """Register with `registration` at each start; put what is revoked into `revocations`."""
+        self.certificate_epoch: Callable[[], int] = lambda: 0
+        self.want_epoch: Callable[[int], None] = lambda _epoch: None
+        self._revocations = revocations
         self.connection = connection
         self._peers = peers
         self._registration = registration
@@ -78,7 +83,11 @@ class Uplink:
         sent_at = monotonic()
         response: pb.HeartbeatResponse = await self.connection.unary(
             lambda channel: MembershipServiceStub(channel).Heartbeat,
-            pb.HeartbeatRequest(running_attempt_count=self._running_count()),
+            pb.HeartbeatRequest(
+                running_attempt_count=self._running_count(),
+                certificate_epoch=self.certificate_epoch(),
+                revocations_version=self._revocations.version,
+            ),
             timeout=CALL_SECONDS_MAX,
             attempt_timeout=HEARTBEAT_ATTEMPT_SECONDS_MAX,
         )
@@ -90,4 +99,7 @@ class Uplink:
             ((NodeId(m.node_id), tuple(m.endpoints)) for m in response.masters), leader
         )
         self.connection.learn(self._peers.targets())
+        if response.HasField("revocations"):
+            self._revocations.take(response.revocations)
+        self.want_epoch(response.certificate_epoch)
         return min(HEARTBEAT_SECONDS_MAX, lease_seconds / HEARTBEATS_PER_LEASE)

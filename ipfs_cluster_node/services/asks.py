@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ipfs_cluster_node.codec.members import grant_of, node_id_of, role_of
+from ipfs_cluster_node.codec.members import did_of, grant_of, node_id_of, role_of, serial_of
 from ipfs_cluster_node.codec.tasks import cid_text, specs_from_proto, task_id_of
 from ipfs_cluster_node.core import authorization as auth
 from ipfs_cluster_node.core.authorization import Ask
@@ -17,6 +17,7 @@ from ipfs_cluster_node.core.model import TaskSpec
 from ipfs_cluster_node.core.multiformats import parse_cid_binary
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.v1 import (
+    certificate_pb2,
     content_pb2,
     membership_pb2,
     state_delta_pb2,
@@ -144,6 +145,29 @@ def propose_config(request: membership_pb2.ProposeConfigRequest, _asking: Asking
     if request.if_values:
         asks.append(Ask(auth.CONFIG_READ, map(auth.setting_args, request.if_values)))
     return asks
+
+
+def get_rotation(_request: Any, _asking: Asking) -> Iterable[Ask]:
+    """To know of all certificates."""
+    return [Ask(auth.CERTIFICATE_LIST, [auth.certificate_args(None)])]
+
+
+def revoke_certificate(
+    request: certificate_pb2.RevokeCertificateRequest, asking: Asking
+) -> Iterable[Ask]:
+    """To let a certificate, or all of somebody, count no more."""
+    did: Did | None = did_of(request.did) if request.did else None
+    if request.serial and asking.state is not None:
+        record = asking.state.certificates.get(serial_of(request.serial))
+        did = None if record is None else record.did
+    return [Ask(auth.CERTIFICATE_REVOKE, [auth.certificate_args(did)])]
+
+
+def rotate_certificates(
+    request: certificate_pb2.RotateCertificatesRequest, _asking: Asking
+) -> Iterable[Ask]:
+    """To have every node renew."""
+    return [Ask(auth.CA_ROTATE, [{"new_root": request.new_root}])]
 
 
 def get_snapshot(request: state_delta_pb2.GetSnapshotRequest, _asking: Asking) -> Iterable[Ask]:

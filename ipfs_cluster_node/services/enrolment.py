@@ -3,7 +3,7 @@
 from hashlib import sha256
 from typing import Any
 
-from ipfs_cluster_node.codec.members import did_of, endpoints_of, name_of
+from ipfs_cluster_node.codec.members import did_of, endpoints_of, name_of, pem_of, seal_key_of
 from ipfs_cluster_node.codec.tasks import request_id_of
 from ipfs_cluster_node.core.commands import RedeemJoinToken
 from ipfs_cluster_node.services.ports import EnrolmentPort
@@ -27,14 +27,17 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
                 did=did_of(request.did),
                 name=name_of(request.name, "name"),
                 endpoints=endpoints_of(request.endpoints),
+                seal_key=seal_key_of(request.seal_key),
             ),
             request_id=request_id_of(request.request_id),
             certificate_request=request.certificate_request,
             proof=request.proof,
         )
         return pb.EnrolResponse(
-            certificate_pem=enrolled.certificate_pem.decode(),
-            trust_bundle_pem=enrolled.trust_bundle_pem.decode(),
+            certificate_pem=enrolled.issued.certificate_pem.decode(),
+            trust_bundle_pem=enrolled.issued.trust_bundle_pem.decode(),
+            enrolment_endpoints=enrolled.issued.enrolment_endpoints,
+            epoch=enrolled.issued.epoch,
             cluster_id=enrolled.cluster_id,
             cluster_name=enrolled.cluster_name,
             role=enrolled.role,
@@ -43,4 +46,18 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
                 pb.MasterEndpoint(node_id=node_id, endpoints=endpoints)
                 for node_id, endpoints in enrolled.masters.items()
             ],
+        )
+
+    async def RenewExpired(
+        self, request: pb.RenewExpiredRequest, context: Any
+    ) -> pb.RenewExpiredResponse:
+        """Renew an expired certificate."""
+        issued = await self._enrolment.renew_expired(
+            pem_of(request.certificate_pem), request.certificate_request, request.proof
+        )
+        return pb.RenewExpiredResponse(
+            certificate_pem=issued.certificate_pem.decode(),
+            trust_bundle_pem=issued.trust_bundle_pem.decode(),
+            enrolment_endpoints=issued.enrolment_endpoints,
+            epoch=issued.epoch,
         )

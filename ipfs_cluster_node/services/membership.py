@@ -13,6 +13,7 @@ from ipfs_cluster_node.codec.members import (
     node_to_proto,
     page_of,
     role_of,
+    seal_key_of,
 )
 from ipfs_cluster_node.codec.tasks import duration_of_ms, request_id_of, timestamp_of_ms
 from ipfs_cluster_node.core.authorization import member_args, setting_args
@@ -167,6 +168,10 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
                 task_types=tuple(name_of(t, "task_types") for t in request.task_types),
                 slot_count=request.slot_count,
                 version=request.version,
+                seal_key=seal_key_of(request.seal_key),
+                enrolment_endpoints=endpoints_of(
+                    request.enrolment_endpoints, "enrolment_endpoints"
+                ),
             ),
             incarnation=request.incarnation,
         )
@@ -179,9 +184,16 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         lease = self._members.heartbeat(
             current_caller().node_id, running_count=request.running_attempt_count
         )
+        epoch, revocations = self._members.certificate_news(
+            current_caller().node_id,
+            epoch=request.certificate_epoch,
+            version=request.revocations_version,
+        )
         return pb.HeartbeatResponse(
             node_lease=duration_of_ms(lease // timedelta(milliseconds=1)),
             masters=self._masters(),
+            certificate_epoch=epoch,
+            revocations=revocations,
         )
 
     async def RedeemJoinToken(
@@ -195,14 +207,21 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
                 did=did_of(request.did),
                 name=name_of(request.name, "name"),
                 endpoints=endpoints_of(request.endpoints),
+                seal_key=seal_key_of(request.seal_key),
             ),
             request_id=request_id_of(request.request_id),
+            certificate_request=request.certificate_request,
+            proof=request.proof,
         )
         state = self._view.state()
         return pb.RedeemJoinTokenResponse(
             role=admission.role,
             incarnation=admission.incarnation,
             grant=admission.grant,
+            certificate_pem=admission.issued.certificate_pem.decode(),
+            trust_bundle_pem=admission.issued.trust_bundle_pem.decode(),
+            enrolment_endpoints=admission.issued.enrolment_endpoints,
+            epoch=admission.issued.epoch,
             cluster_id=state.cluster_id,
             cluster_name=state.cluster_name,
             masters=self._masters(),

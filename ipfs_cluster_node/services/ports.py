@@ -4,11 +4,12 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Protocol
 
+from ipfs_cluster_node.core.certificates import Authority
 from ipfs_cluster_node.core.commands import RedeemJoinToken, RegisterNode
 from ipfs_cluster_node.core.ids import Did, NodeId, TaskId
 from ipfs_cluster_node.core.model import Content, Principal, Role, Task, TaskSpec, TaskState
 from ipfs_cluster_node.core.state import ClusterState
-from ipfs_cluster_node.v1 import health_pb2, task_dispatch_pb2
+from ipfs_cluster_node.v1 import health_pb2, membership_pb2, task_dispatch_pb2
 
 
 class TaskPort(Protocol):
@@ -53,6 +54,69 @@ class SessionPort(Protocol):
         """Serve one session."""
 
 
+class IssuedCertificate(Protocol):
+    """A new certificate."""
+
+    @property
+    def certificate_pem(self) -> bytes:
+        """The certificate."""
+
+    @property
+    def trust_bundle_pem(self) -> bytes:
+        """Every root to trust."""
+
+    @property
+    def enrolment_endpoints(self) -> tuple[str, ...]:
+        """Where it is renewed once it has expired."""
+
+    @property
+    def epoch(self) -> int:
+        """The authority's."""
+
+
+class RotationProgress(Protocol):
+    """How far a rotation is."""
+
+    @property
+    def authority(self) -> Authority:
+        """The roots and the phase."""
+
+    @property
+    def root_pins(self) -> list[str]:
+        """SHA-256 of each root's public key."""
+
+    @property
+    def confirmed_count(self) -> int:
+        """Live members that have what the epoch gave them."""
+
+    @property
+    def waiting(self) -> tuple[Did, ...]:
+        """Live members that have not."""
+
+
+class CertificatePort(Protocol):
+    """Certificates."""
+
+    async def renew(self, did: Did, request_der: bytes) -> IssuedCertificate:
+        """Give a member a new certificate."""
+
+    async def renew_expired(
+        self, certificate_pem: bytes, request_der: bytes, proof: bytes
+    ) -> IssuedCertificate:
+        """Give a member whose certificate has expired a new one."""
+
+    async def revoke(
+        self, *, serial: int | None, did: Did | None, caller: Did, request_id: str
+    ) -> None:
+        """Commit that certificates count no more."""
+
+    async def rotate(self, *, new: bool, proceed: bool) -> int:
+        """Have every node renew; gives the epoch to be reached."""
+
+    def rotation(self) -> RotationProgress:
+        """How far the members are."""
+
+
 class Minted(Protocol):
     """A join token."""
 
@@ -80,6 +144,10 @@ class Admitted(Protocol):
     def grant(self) -> str:
         """What a client may do."""
 
+    @property
+    def issued(self) -> IssuedCertificate:
+        """The joiner's certificate."""
+
 
 class MemberPort(Protocol):
     """Membership."""
@@ -99,7 +167,9 @@ class MemberPort(Protocol):
     ) -> Minted:
         """Make a join token."""
 
-    async def redeem_join_token(self, body: RedeemJoinToken, *, request_id: str) -> Admitted:
+    async def redeem_join_token(
+        self, body: RedeemJoinToken, *, request_id: str, certificate_request: bytes, proof: bytes
+    ) -> Admitted:
         """Let a joiner in."""
 
     async def register_node(self, body: RegisterNode, *, incarnation: int) -> timedelta:
@@ -107,6 +177,11 @@ class MemberPort(Protocol):
 
     def heartbeat(self, node_id: NodeId, *, running_count: int) -> timedelta:
         """Renew a lease."""
+
+    def certificate_news(
+        self, node_id: NodeId, *, epoch: int, version: int
+    ) -> tuple[int, membership_pb2.Revocations | None]:
+        """The epoch that certificates are to be of; what counts no more, where that is new."""
 
     async def remove_node(self, node_id: NodeId, *, caller: Did, request_id: str) -> None:
         """Remove a node."""
@@ -210,17 +285,18 @@ class EnrolmentPort(Protocol):
     ) -> "EnrolledPort":
         """Redeem a token for a certificate."""
 
+    async def renew_expired(
+        self, certificate_pem: bytes, certificate_request: bytes, proof: bytes
+    ) -> IssuedCertificate:
+        """Renew an expired certificate."""
+
 
 class EnrolledPort(Protocol):
     """What a joiner gets."""
 
     @property
-    def certificate_pem(self) -> bytes:
-        """Its certificate."""
-
-    @property
-    def trust_bundle_pem(self) -> bytes:
-        """Whom to trust."""
+    def issued(self) -> IssuedCertificate:
+        """Its certificate, and whom to trust."""
 
     @property
     def cluster_id(self) -> str:

@@ -32,6 +32,7 @@ class EnrolRequest(_message.Message):
     PROOF_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     ENDPOINTS_FIELD_NUMBER: _builtins.int
+    SEAL_KEY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the caller, 1 to 64 characters of `A-Z a-z 0-9 . _ -`; makes a retry safe."""
     token_id: _builtins.str
@@ -50,6 +51,10 @@ class EnrolRequest(_message.Message):
     """
     name: _builtins.str
     """A name for people, 1 to 64 characters of `A-Z a-z 0-9 . _ -`."""
+    seal_key: _builtins.bytes
+    """X25519 public key of a joiner that becomes a master, 32 bytes: the cluster's keys are sealed to
+    it. Ignored for other roles.
+    """
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Where the node will be reached, `host:port`, at most 8. Their hosts become names in the
@@ -67,10 +72,11 @@ class EnrolRequest(_message.Message):
         proof: _builtins.bytes = ...,
         name: _builtins.str = ...,
         endpoints: _abc.Iterable[_builtins.str] | None = ...,
+        seal_key: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_request", b"certificate_request", "did", b"did", "endpoints", b"endpoints", "name", b"name", "proof", b"proof", "request_id", b"request_id", "token_id", b"token_id", "token_secret", b"token_secret"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_request", b"certificate_request", "did", b"did", "endpoints", b"endpoints", "name", b"name", "proof", b"proof", "request_id", b"request_id", "seal_key", b"seal_key", "token_id", b"token_id", "token_secret", b"token_secret"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -89,6 +95,8 @@ class EnrolResponse(_message.Message):
     ROLE_FIELD_NUMBER: _builtins.int
     MASTERS_FIELD_NUMBER: _builtins.int
     INCARNATION_FIELD_NUMBER: _builtins.int
+    ENROLMENT_ENDPOINTS_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     certificate_pem: _builtins.str
     """The certificate in PEM."""
     trust_bundle_pem: _builtins.str
@@ -101,9 +109,15 @@ class EnrolResponse(_message.Message):
     """The role that the token gave: `master`, `worker`, `leecher` or `client`."""
     incarnation: _builtins.int
     """Under which incarnation a master takes part in consensus; 0 for the other roles."""
+    epoch: _builtins.int
+    """The epoch of the certificate and the bundle."""
     @_builtins.property
     def masters(self) -> _containers.RepeatedCompositeFieldContainer[Global___MasterEndpoint]:
         """Masters to talk to."""
+
+    @_builtins.property
+    def enrolment_endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where a certificate that has expired is renewed, `host:port`."""
 
     def __init__(
         self,
@@ -115,14 +129,84 @@ class EnrolResponse(_message.Message):
         role: _builtins.str = ...,
         masters: _abc.Iterable[Global___MasterEndpoint] | None = ...,
         incarnation: _builtins.int = ...,
+        enrolment_endpoints: _abc.Iterable[_builtins.str] | None = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_pem", b"certificate_pem", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "incarnation", b"incarnation", "masters", b"masters", "role", b"role", "trust_bundle_pem", b"trust_bundle_pem"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_pem", b"certificate_pem", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "enrolment_endpoints", b"enrolment_endpoints", "epoch", b"epoch", "incarnation", b"incarnation", "masters", b"masters", "role", b"role", "trust_bundle_pem", b"trust_bundle_pem"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EnrolResponse: _TypeAlias = EnrolResponse  # noqa: Y015
+
+@_typing.final
+class RenewExpiredRequest(_message.Message):
+    """Who has been off for long."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CERTIFICATE_PEM_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_REQUEST_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
+    certificate_pem: _builtins.str
+    """The expired certificate, in PEM."""
+    certificate_request: _builtins.bytes
+    """A PKCS#10 request in DER for a new P-256 key, as in `EnrolRequest`."""
+    proof: _builtins.bytes
+    """Ed25519 signature of the identity key over `cluster-renew-v1:`, the expired certificate's SHA-256
+    (of its DER) and the public key (DER SubjectPublicKeyInfo) of `certificate_request`.
+    """
+    def __init__(
+        self,
+        *,
+        certificate_pem: _builtins.str = ...,
+        certificate_request: _builtins.bytes = ...,
+        proof: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_pem", b"certificate_pem", "certificate_request", b"certificate_request", "proof", b"proof"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewExpiredRequest: _TypeAlias = RenewExpiredRequest  # noqa: Y015
+
+@_typing.final
+class RenewExpiredResponse(_message.Message):
+    """What it goes on with."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CERTIFICATE_PEM_FIELD_NUMBER: _builtins.int
+    TRUST_BUNDLE_PEM_FIELD_NUMBER: _builtins.int
+    ENROLMENT_ENDPOINTS_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    certificate_pem: _builtins.str
+    """The certificate in PEM."""
+    trust_bundle_pem: _builtins.str
+    """Every certificate authority to trust, in PEM."""
+    epoch: _builtins.int
+    """The epoch of the certificate and the bundle."""
+    @_builtins.property
+    def enrolment_endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where a certificate that has expired is renewed, `host:port`."""
+
+    def __init__(
+        self,
+        *,
+        certificate_pem: _builtins.str = ...,
+        trust_bundle_pem: _builtins.str = ...,
+        enrolment_endpoints: _abc.Iterable[_builtins.str] | None = ...,
+        epoch: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_pem", b"certificate_pem", "enrolment_endpoints", b"enrolment_endpoints", "epoch", b"epoch", "trust_bundle_pem", b"trust_bundle_pem"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewExpiredResponse: _TypeAlias = RenewExpiredResponse  # noqa: Y015
 
 @_typing.final
 class MasterEndpoint(_message.Message):

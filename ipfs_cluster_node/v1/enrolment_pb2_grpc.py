@@ -44,6 +44,11 @@ class EnrolmentServiceStub:
                 request_serializer=ipfs__cluster__node_dot_v1_dot_enrolment__pb2.EnrolRequest.SerializeToString,
                 response_deserializer=ipfs__cluster__node_dot_v1_dot_enrolment__pb2.EnrolResponse.FromString,
                 _registered_method=True)
+        self.RenewExpired = channel.unary_unary(
+                '/ipfs_cluster_node.v1.EnrolmentService/RenewExpired',
+                request_serializer=ipfs__cluster__node_dot_v1_dot_enrolment__pb2.RenewExpiredRequest.SerializeToString,
+                response_deserializer=ipfs__cluster__node_dot_v1_dot_enrolment__pb2.RenewExpiredResponse.FromString,
+                _registered_method=True)
 
 
 class EnrolmentServiceServicer:
@@ -68,6 +73,20 @@ class EnrolmentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RenewExpired(self, request, context):
+        """Gives a new certificate to a member whose own has expired, for who was off for long.
+
+        Who may call: anyone who reaches the port; the signature of the identity key is the authority.
+        The member must not have been removed or revoked, and its certificate must have expired less
+        than 30 days ago. A repeat gives a fresh certificate.
+
+        Errors: `CERTIFICATE_INVALID`, `CERTIFICATE_REVOKED`, `PROOF_INVALID`, `CALLER_UNKNOWN`,
+        `INVALID_ARGUMENT`; `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EnrolmentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -75,6 +94,11 @@ def add_EnrolmentServiceServicer_to_server(servicer, server):
                     servicer.Enrol,
                     request_deserializer=ipfs__cluster__node_dot_v1_dot_enrolment__pb2.EnrolRequest.FromString,
                     response_serializer=ipfs__cluster__node_dot_v1_dot_enrolment__pb2.EnrolResponse.SerializeToString,
+            ),
+            'RenewExpired': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewExpired,
+                    request_deserializer=ipfs__cluster__node_dot_v1_dot_enrolment__pb2.RenewExpiredRequest.FromString,
+                    response_serializer=ipfs__cluster__node_dot_v1_dot_enrolment__pb2.RenewExpiredResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -109,6 +133,33 @@ class EnrolmentService:
             '/ipfs_cluster_node.v1.EnrolmentService/Enrol',
             ipfs__cluster__node_dot_v1_dot_enrolment__pb2.EnrolRequest.SerializeToString,
             ipfs__cluster__node_dot_v1_dot_enrolment__pb2.EnrolResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewExpired(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ipfs_cluster_node.v1.EnrolmentService/RenewExpired',
+            ipfs__cluster__node_dot_v1_dot_enrolment__pb2.RenewExpiredRequest.SerializeToString,
+            ipfs__cluster__node_dot_v1_dot_enrolment__pb2.RenewExpiredResponse.FromString,
             options,
             channel_credentials,
             insecure,

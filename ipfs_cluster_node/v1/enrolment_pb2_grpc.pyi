@@ -48,6 +48,16 @@ class EnrolmentServiceStub:
     Errors: `TOKEN_INVALID`, `TOKEN_EXPIRED`, `TOKEN_USED`, `PROOF_INVALID`, `INVALID_ARGUMENT`;
     `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried with the same `request_id`.
     """
+    RenewExpired: _grpc.UnaryUnaryMultiCallable[_enrolment_pb2.RenewExpiredRequest, _enrolment_pb2.RenewExpiredResponse]
+    """Gives a new certificate to a member whose own has expired, for who was off for long.
+
+    Who may call: anyone who reaches the port; the signature of the identity key is the authority.
+    The member must not have been removed or revoked, and its certificate must have expired less
+    than 30 days ago. A repeat gives a fresh certificate.
+
+    Errors: `CERTIFICATE_INVALID`, `CERTIFICATE_REVOKED`, `PROOF_INVALID`, `CALLER_UNKNOWN`,
+    `INVALID_ARGUMENT`; `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried.
+    """
 
 @_typing.type_check_only
 class EnrolmentServiceAsyncStub(EnrolmentServiceStub):
@@ -68,6 +78,16 @@ class EnrolmentServiceAsyncStub(EnrolmentServiceStub):
 
     Errors: `TOKEN_INVALID`, `TOKEN_EXPIRED`, `TOKEN_USED`, `PROOF_INVALID`, `INVALID_ARGUMENT`;
     `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried with the same `request_id`.
+    """
+    RenewExpired: _aio.UnaryUnaryMultiCallable[_enrolment_pb2.RenewExpiredRequest, _enrolment_pb2.RenewExpiredResponse]  # type: ignore[assignment]
+    """Gives a new certificate to a member whose own has expired, for who was off for long.
+
+    Who may call: anyone who reaches the port; the signature of the identity key is the authority.
+    The member must not have been removed or revoked, and its certificate must have expired less
+    than 30 days ago. A repeat gives a fresh certificate.
+
+    Errors: `CERTIFICATE_INVALID`, `CERTIFICATE_REVOKED`, `PROOF_INVALID`, `CALLER_UNKNOWN`,
+    `INVALID_ARGUMENT`; `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried.
     """
 
 class EnrolmentServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -92,6 +112,22 @@ class EnrolmentServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: `TOKEN_INVALID`, `TOKEN_EXPIRED`, `TOKEN_USED`, `PROOF_INVALID`, `INVALID_ARGUMENT`;
         `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried with the same `request_id`.
+        """
+
+    @_abc_1.abstractmethod
+    def RenewExpired(
+        self,
+        request: _enrolment_pb2.RenewExpiredRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_enrolment_pb2.RenewExpiredResponse, _abc.Awaitable[_enrolment_pb2.RenewExpiredResponse]]:
+        """Gives a new certificate to a member whose own has expired, for who was off for long.
+
+        Who may call: anyone who reaches the port; the signature of the identity key is the authority.
+        The member must not have been removed or revoked, and its certificate must have expired less
+        than 30 days ago. A repeat gives a fresh certificate.
+
+        Errors: `CERTIFICATE_INVALID`, `CERTIFICATE_REVOKED`, `PROOF_INVALID`, `CALLER_UNKNOWN`,
+        `INVALID_ARGUMENT`; `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried.
         """
 
 def add_EnrolmentServiceServicer_to_server(servicer: EnrolmentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -128,6 +128,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A file of the home directory is damaged or readable by others. Local to a command."""
     ERROR_REASON_PORT_IN_USE: _ErrorReason.ValueType  # 85
     """Another process listens on the port. Local to a command."""
+    ERROR_REASON_AUTHORITY_SEALED: _ErrorReason.ValueType  # 90
+    """The leader can't open the cluster's sealed keys, or they changed meanwhile: it can't sign."""
+    ERROR_REASON_CERTIFICATE_REVOKED: _ErrorReason.ValueType  # 91
+    """The certificate, or every one of its owner, was revoked."""
+    ERROR_REASON_CERTIFICATE_NOT_FOUND: _ErrorReason.ValueType  # 92
+    """No certificate of this serial number, and no member of this DID, is known."""
+    ERROR_REASON_ROTATION_IN_PROGRESS: _ErrorReason.ValueType  # 93
+    """The cluster's certificates are being rotated already."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call, or a task, failed. One list for every method and language.
@@ -244,4 +252,12 @@ ERROR_REASON_HOME_DAMAGED: ErrorReason.ValueType  # 84
 """A file of the home directory is damaged or readable by others. Local to a command."""
 ERROR_REASON_PORT_IN_USE: ErrorReason.ValueType  # 85
 """Another process listens on the port. Local to a command."""
+ERROR_REASON_AUTHORITY_SEALED: ErrorReason.ValueType  # 90
+"""The leader can't open the cluster's sealed keys, or they changed meanwhile: it can't sign."""
+ERROR_REASON_CERTIFICATE_REVOKED: ErrorReason.ValueType  # 91
+"""The certificate, or every one of its owner, was revoked."""
+ERROR_REASON_CERTIFICATE_NOT_FOUND: ErrorReason.ValueType  # 92
+"""No certificate of this serial number, and no member of this DID, is known."""
+ERROR_REASON_ROTATION_IN_PROGRESS: ErrorReason.ValueType  # 93
+"""The cluster's certificates are being rotated already."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -671,12 +671,16 @@ class RegisterNodeRequest(_message.Message):
     SLOT_COUNT_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     INCARNATION_FIELD_NUMBER: _builtins.int
+    SEAL_KEY_FIELD_NUMBER: _builtins.int
+    ENROLMENT_ENDPOINTS_FIELD_NUMBER: _builtins.int
     slot_count: _builtins.int
     """How many attempts it runs at once, 0 to 1,024."""
     version: _builtins.str
     """The version of its software, at most 64 characters."""
     incarnation: _builtins.int
     """A master's incarnation, as given at enrolment; 0 otherwise."""
+    seal_key: _builtins.bytes
+    """A master's X25519 public key, 32 bytes, to which the cluster's keys are sealed."""
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Where it is reached, `host:port`, at most 8. May be empty on a worker or leecher."""
@@ -684,6 +688,10 @@ class RegisterNodeRequest(_message.Message):
     @_builtins.property
     def task_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The task types it has handlers for, at most 256."""
+
+    @_builtins.property
+    def enrolment_endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where a master lets joiners in, `host:port`."""
 
     def __init__(
         self,
@@ -693,10 +701,12 @@ class RegisterNodeRequest(_message.Message):
         slot_count: _builtins.int = ...,
         version: _builtins.str = ...,
         incarnation: _builtins.int = ...,
+        seal_key: _builtins.bytes = ...,
+        enrolment_endpoints: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "incarnation", b"incarnation", "slot_count", b"slot_count", "task_types", b"task_types", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "enrolment_endpoints", b"enrolment_endpoints", "incarnation", b"incarnation", "seal_key", b"seal_key", "slot_count", b"slot_count", "task_types", b"task_types", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -735,22 +745,30 @@ class HeartbeatRequest(_message.Message):
     RUNNING_ATTEMPT_COUNT_FIELD_NUMBER: _builtins.int
     CPU_USED_RATIO_FIELD_NUMBER: _builtins.int
     RESIDENT_BYTES_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_EPOCH_FIELD_NUMBER: _builtins.int
+    REVOCATIONS_VERSION_FIELD_NUMBER: _builtins.int
     running_attempt_count: _builtins.int
     """Attempts that its task handlers run now."""
     cpu_used_ratio: _builtins.float
     """Share of the processors in use, 0 to 1."""
     resident_bytes: _builtins.int
     """Resident memory of the process in bytes."""
+    certificate_epoch: _builtins.int
+    """The epoch of the certificate and bundle that this node uses."""
+    revocations_version: _builtins.int
+    """The version of the revocations that it knows."""
     def __init__(
         self,
         *,
         running_attempt_count: _builtins.int = ...,
         cpu_used_ratio: _builtins.float = ...,
         resident_bytes: _builtins.int = ...,
+        certificate_epoch: _builtins.int = ...,
+        revocations_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_used_ratio", b"cpu_used_ratio", "resident_bytes", b"resident_bytes", "running_attempt_count", b"running_attempt_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_epoch", b"certificate_epoch", "cpu_used_ratio", b"cpu_used_ratio", "resident_bytes", b"resident_bytes", "revocations_version", b"revocations_version", "running_attempt_count", b"running_attempt_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -764,6 +782,10 @@ class HeartbeatResponse(_message.Message):
 
     NODE_LEASE_FIELD_NUMBER: _builtins.int
     MASTERS_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_EPOCH_FIELD_NUMBER: _builtins.int
+    REVOCATIONS_FIELD_NUMBER: _builtins.int
+    certificate_epoch: _builtins.int
+    """A node whose certificate is of an older epoch renews it."""
     @_builtins.property
     def node_lease(self) -> _duration_pb2.Duration:
         """How long the lease lasts from now."""
@@ -772,15 +794,21 @@ class HeartbeatResponse(_message.Message):
     def masters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Node]:
         """Every master and where it is reached; the leader first."""
 
+    @_builtins.property
+    def revocations(self) -> Global___Revocations:
+        """Who and what counts no more; unset where the node knows it already."""
+
     def __init__(
         self,
         *,
         node_lease: _duration_pb2.Duration | None = ...,
         masters: _abc.Iterable[Global___Node] | None = ...,
+        certificate_epoch: _builtins.int = ...,
+        revocations: Global___Revocations | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["node_lease", b"node_lease"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["node_lease", b"node_lease", "revocations", b"revocations"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["masters", b"masters", "node_lease", b"node_lease"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_epoch", b"certificate_epoch", "masters", b"masters", "node_lease", b"node_lease", "revocations", b"revocations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -798,6 +826,9 @@ class RedeemJoinTokenRequest(_message.Message):
     DID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     ENDPOINTS_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_REQUEST_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
+    SEAL_KEY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The joiner's `request_id`."""
     token_id: _builtins.str
@@ -808,6 +839,12 @@ class RedeemJoinTokenRequest(_message.Message):
     """The joiner's DID, whose possession the calling master has checked."""
     name: _builtins.str
     """A name for people."""
+    certificate_request: _builtins.bytes
+    """The joiner's certificate request, in DER."""
+    proof: _builtins.bytes
+    """The joiner's proof, as in `EnrolRequest`."""
+    seal_key: _builtins.bytes
+    """The joiner's X25519 public key, if it is to be a master."""
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Where a node will be reached, `host:port`."""
@@ -821,10 +858,13 @@ class RedeemJoinTokenRequest(_message.Message):
         did: _builtins.str = ...,
         name: _builtins.str = ...,
         endpoints: _abc.Iterable[_builtins.str] | None = ...,
+        certificate_request: _builtins.bytes = ...,
+        proof: _builtins.bytes = ...,
+        seal_key: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["did", b"did", "endpoints", b"endpoints", "name", b"name", "request_id", b"request_id", "secret_hash", b"secret_hash", "token_id", b"token_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_request", b"certificate_request", "did", b"did", "endpoints", b"endpoints", "name", b"name", "proof", b"proof", "request_id", b"request_id", "seal_key", b"seal_key", "secret_hash", b"secret_hash", "token_id", b"token_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -842,6 +882,10 @@ class RedeemJoinTokenResponse(_message.Message):
     CLUSTER_NAME_FIELD_NUMBER: _builtins.int
     MASTERS_FIELD_NUMBER: _builtins.int
     GRANT_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_PEM_FIELD_NUMBER: _builtins.int
+    TRUST_BUNDLE_PEM_FIELD_NUMBER: _builtins.int
+    ENROLMENT_ENDPOINTS_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     role: _builtins.str
     """`master`, `worker`, `leecher` or `client`."""
     incarnation: _builtins.int
@@ -852,9 +896,19 @@ class RedeemJoinTokenResponse(_message.Message):
     """The cluster's name."""
     grant: _builtins.str
     """What a client may do: `operator`, `user` or `reader`; empty for a node."""
+    certificate_pem: _builtins.str
+    """The joiner's certificate in PEM."""
+    trust_bundle_pem: _builtins.str
+    """Every certificate authority to trust, in PEM."""
+    epoch: _builtins.int
+    """The epoch of the certificate and the bundle."""
     @_builtins.property
     def masters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Node]:
         """Every master and where it is reached."""
+
+    @_builtins.property
+    def enrolment_endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where a certificate that has expired is renewed, `host:port`."""
 
     def __init__(
         self,
@@ -865,10 +919,14 @@ class RedeemJoinTokenResponse(_message.Message):
         cluster_name: _builtins.str = ...,
         masters: _abc.Iterable[Global___Node] | None = ...,
         grant: _builtins.str = ...,
+        certificate_pem: _builtins.str = ...,
+        trust_bundle_pem: _builtins.str = ...,
+        enrolment_endpoints: _abc.Iterable[_builtins.str] | None = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "grant", b"grant", "incarnation", b"incarnation", "masters", b"masters", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_pem", b"certificate_pem", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "enrolment_endpoints", b"enrolment_endpoints", "epoch", b"epoch", "grant", b"grant", "incarnation", b"incarnation", "masters", b"masters", "role", b"role", "trust_bundle_pem", b"trust_bundle_pem"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -921,3 +979,43 @@ class ReplaceLogResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReplaceLogResponse: _TypeAlias = ReplaceLogResponse  # noqa: Y015
+
+@_typing.final
+class Revocations(_message.Message):
+    """Who and what counts no more, for nodes without a log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    DIDS_FIELD_NUMBER: _builtins.int
+    SERIALS_FIELD_NUMBER: _builtins.int
+    DELEGATION_DIGESTS_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """Stands for this content; another one means another content, not a later one."""
+    @_builtins.property
+    def dids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Members that were removed or revoked."""
+
+    @_builtins.property
+    def serials(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Serial numbers of revoked certificates, big-endian."""
+
+    @_builtins.property
+    def delegation_digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """SHA-256 of revoked delegations."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        dids: _abc.Iterable[_builtins.str] | None = ...,
+        serials: _abc.Iterable[_builtins.bytes] | None = ...,
+        delegation_digests: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delegation_digests", b"delegation_digests", "dids", b"dids", "serials", b"serials", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Revocations: _TypeAlias = Revocations  # noqa: Y015

@@ -9,10 +9,10 @@ from pathlib import Path
 import grpc
 
 from ipfs_cluster_node.adapters.net.tls import (
+    ServerTls,
     bind_port,
     make_server,
     open_channel,
-    server_credentials,
 )
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
@@ -87,7 +87,10 @@ class ReplicaHost:
         raft_pb2_grpc.add_RaftServiceServicer_to_server(_Servicer(self), self.server)
         endpoint = Endpoint("127.0.0.1", self.port)
         self.port = bind_port(
-            self.server, endpoint, server_credentials(self.member.tls), flag="--bind"
+            self.server,
+            endpoint,
+            ServerTls(self.member.tls, mutual=True).credentials,
+            flag="--bind",
         )
         await self.server.start()
         self.task = asyncio.create_task(self.replica.run())

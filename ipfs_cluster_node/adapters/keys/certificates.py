@@ -25,12 +25,14 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
     PublicFormat,
+    load_der_private_key,
     load_pem_private_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.codec.signatures import verify_signature
+from ipfs_cluster_node.core.certificates import CertificateRecord
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import (
     Did,
@@ -42,7 +44,8 @@ from ipfs_cluster_node.core.ids import (
 )
 
 CA_LIFETIME: Final = timedelta(days=3650)
-LEAF_LIFETIME: Final = timedelta(days=90)
+LEAF_LIFETIME: Final = timedelta(hours=24)
+"""Of a certificate, where the setting `certificate_lifetime` says nothing else."""
 BACKDATE: Final = timedelta(minutes=5)
 """Certificates begin so much before they are made, for peers whose clocks are behind."""
 LIBP2P_EXTENSION: Final = x509.ObjectIdentifier("1.3.6.1.4.1.53594.1.1")
@@ -50,6 +53,7 @@ VERIFIED_CERTIFICATES_MAX: Final = 4096
 
 _LIBP2P_PREFIX: Final = b"libp2p-tls-handshake:"
 _ENROL_PREFIX: Final = b"cluster-enrol-v1:"
+_RENEW_PREFIX: Final = b"cluster-renew-v1:"
 _KEY_PROTOBUF_PREFIX: Final = b"\x08\x01\x12\x20"  # type Ed25519, 32 bytes
 _SIGNED_KEY_HEAD: Final = b"\x30\x68\x04\x24"  # SEQUENCE of 36 and 64 octets
 _SIGNED_KEY_BYTES: Final = 106
@@ -103,6 +107,21 @@ def enrolment_message(token_id: str, spki_der: bytes) -> bytes:
     return _ENROL_PREFIX + token_id.encode() + spki_der
 
 
+def renewal_message(certificate_pem: bytes, spki_der: bytes) -> bytes:
+    """What a member whose certificate has expired signs to get another one.
+
+    Raises:
+        ClusterError: CERTIFICATE_INVALID.
+    """
+    try:
+        certificate = x509.load_pem_x509_certificate(certificate_pem)
+    except ValueError as error:
+        raise ClusterError(
+            Reason.CERTIFICATE_INVALID, "that is no certificate; send the one that has expired"
+        ) from error
+    return _RENEW_PREFIX + certificate.fingerprint(hashes.SHA256()) + spki_der
+
+
 def request_spki(request_der: bytes) -> bytes:
     """The public key of a certificate request.
 
@@ -117,8 +136,13 @@ def spki_pin(certificate: x509.Certificate) -> str:
     return sha256(_spki(certificate.public_key())).hexdigest()
 
 
+def pin_of(certificate_pem: bytes) -> str:
+    """`spki_pin` of a certificate in PEM."""
+    return spki_pin(x509.load_pem_x509_certificate(certificate_pem))
+
+
 class CertificateAuthority:
-    """The cluster's CA in its first form: a key file of the first master, which alone signs."""
+    """A root of the cluster and its key, which the log keeps sealed; only the leader signs."""
 
     def __init__(self, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
         """Take a key and its certificate."""
@@ -149,13 +173,20 @@ class CertificateAuthority:
 
     @classmethod
     def load(cls, key_pem: bytes, certificate_pem: bytes) -> "CertificateAuthority":
+        """Read a CA whose key is PEM; see `load_der`."""
+        key = load_pem_private_key(key_pem, None)
+        der = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+        return cls.load_der(der, certificate_pem)
+
+    @classmethod
+    def load_der(cls, key_der: bytes, certificate_pem: bytes) -> "CertificateAuthority":
         """Read a CA.
 
         Raises:
             ClusterError: HOME_DAMAGED, if the two do not belong together.
         """
         try:
-            key = load_pem_private_key(key_pem, None)
+            key = load_der_private_key(key_der, None)
             certificate = x509.load_pem_x509_certificate(certificate_pem)
         except ValueError as error:
             raise ClusterError(
@@ -168,9 +199,17 @@ class CertificateAuthority:
         return cls(key, certificate)
 
     @property
-    def key_pem(self) -> bytes:
-        """The private key in PEM. Store it 0600."""
-        return self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    def key_der(self) -> bytes:
+        """The private key as PKCS#8. It is only ever written sealed."""
+        return self._key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+
+    def signed(self, certificate: x509.Certificate) -> bool:
+        """Whether a certificate is this CA's."""
+        try:
+            certificate.verify_directly_issued_by(self.certificate)
+        except (ValueError, TypeError, InvalidSignature):
+            return False
+        return True
 
     @property
     def certificate_pem(self) -> bytes:
@@ -178,7 +217,14 @@ class CertificateAuthority:
         return self.certificate.public_bytes(Encoding.PEM)
 
     def issue(
-        self, request_der: bytes, did: Did, *, hosts: Sequence[str], is_node: bool, now: datetime
+        self,
+        request_der: bytes,
+        did: Did,
+        *,
+        hosts: Sequence[str],
+        is_node: bool,
+        now: datetime,
+        lifetime: timedelta = LEAF_LIFETIME,
     ) -> bytes:
         """Sign a leaf certificate, in PEM.
 
@@ -188,6 +234,7 @@ class CertificateAuthority:
             hosts: DNS names and addresses under which a node is reached.
             is_node: A node may serve; a client may only call.
             now: When it begins, less 5 minutes.
+            lifetime: From `now`; at most as long as the CA's own.
 
         Raises:
             ClusterError: INVALID_ARGUMENT for a bad request, PROOF_INVALID for an extension that
@@ -213,7 +260,7 @@ class CertificateAuthority:
             .public_key(request.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - BACKDATE)
-            .not_valid_after(min(now + LEAF_LIFETIME, self.certificate.not_valid_after_utc))
+            .not_valid_after(min(now + lifetime, self.certificate.not_valid_after_utc))
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(is_ca=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
@@ -286,6 +333,34 @@ def read_certificate(certificate_pem: bytes) -> PeerIdentity:
         not_before=certificate.not_valid_before_utc,
         not_after=certificate.not_valid_after_utc,
     )
+
+
+def record_of(certificate_pem: bytes, *, issued_at_ms: int, epoch: int) -> CertificateRecord:
+    """What the log keeps of a certificate that was just signed."""
+    certificate = x509.load_pem_x509_certificate(certificate_pem)
+    return CertificateRecord(
+        serial=certificate.serial_number,
+        did=read_certificate(certificate_pem).did,
+        spki_hash=sha256(_spki(certificate.public_key())).digest(),
+        not_after_s=int(certificate.not_valid_after_utc.timestamp()),
+        issued_at_ms=issued_at_ms,
+        epoch=epoch,
+    )
+
+
+def validity_of(certificate_pem: bytes) -> tuple[datetime, datetime]:
+    """From when and until when a certificate is good.
+
+    Raises:
+        ClusterError: CERTIFICATE_INVALID.
+    """
+    try:
+        certificate = x509.load_pem_x509_certificate(certificate_pem)
+    except ValueError as error:
+        raise ClusterError(
+            Reason.CERTIFICATE_INVALID, "the certificate is damaged; restore it, or join anew"
+        ) from error
+    return certificate.not_valid_before_utc, certificate.not_valid_after_utc
 
 
 def utc_now() -> datetime:

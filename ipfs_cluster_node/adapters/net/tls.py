@@ -49,18 +49,46 @@ class ClientTls:
     key_pem: bytes
 
 
-def server_credentials(tls: ClientTls) -> grpc.ServerCredentials:
-    """For a port on which every caller shows a certificate of the cluster."""
-    return grpc.ssl_server_credentials(
-        [(tls.key_pem, tls.certificate_pem)],
-        root_certificates=tls.ca_pem,
-        require_client_auth=True,
-    )
+class ServerTls:
+    """A port's certificate and roots, which may change while it serves.
 
+    gRPC asks for them with each new connection, on a thread of its own: what it is given was made
+    before. A configuration that is another object, even with the same content, also ends what TLS
+    sessions were made before it: without that, a ticket would let a caller in for two days that no
+    handshake lets in any more.
+    """
 
-def enrolment_credentials(tls: ClientTls) -> grpc.ServerCredentials:
-    """For the enrolment port: only the server is authenticated; it sends its CA as well."""
-    return grpc.ssl_server_credentials([(tls.key_pem, tls.certificate_pem + tls.ca_pem)])
+    def __init__(self, tls: ClientTls, *, mutual: bool) -> None:
+        """Begin with `tls`; with `mutual` every caller shows a certificate of the cluster."""
+        self._mutual = mutual
+        self._tls = tls
+        self._config = self._made()
+        self._given = self._config
+        self.credentials = grpc.dynamic_ssl_server_credentials(
+            self._config,
+            self._fetch,  # type: ignore[arg-type]  # None means: as before.
+            require_client_authentication=mutual,
+        )
+
+    def renew(self, tls: ClientTls | None = None) -> None:
+        """Use `tls` for new connections; without it the same anew."""
+        self._tls = tls or self._tls
+        self._config = self._made()
+
+    def _made(self) -> grpc.ServerCertificateConfiguration:
+        tls = self._tls
+        # The enrolment port sends the roots as well: a joiner looks for the one its token names.
+        chain = tls.certificate_pem if self._mutual else tls.certificate_pem + tls.ca_pem
+        return grpc.ssl_server_certificate_configuration(
+            [(tls.key_pem, chain)], root_certificates=tls.ca_pem if self._mutual else None
+        )
+
+    def _fetch(self) -> grpc.ServerCertificateConfiguration | None:
+        config = self._config
+        if config is self._given:
+            return None
+        self._given = config
+        return config
 
 
 def bind_port(

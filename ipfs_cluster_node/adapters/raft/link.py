@@ -55,6 +55,7 @@ class Link:
         self._wake = asyncio.Event()
         self.up = asyncio.Event()
         self._overflown = False
+        self._redial = False
         self._attempt: asyncio.Timeout | None = None
         self._attempt_began = 0.0
 
@@ -64,6 +65,11 @@ class Link:
             with suppress(RuntimeError):  # It is over by itself in this very turn.
                 self._attempt.reschedule(asyncio.get_running_loop().time())
             self._attempt = None
+
+    def redial(self) -> None:
+        """Send what is queued, then connect anew, with the certificate of then."""
+        self._redial = self.up.is_set()
+        self._wake.set()
 
     def send(self, message: pb.RaftMessage) -> None:
         """Queue a message; dropped while the link is down."""
@@ -117,6 +123,7 @@ class Link:
             self._queue.clear()
             self._queued_bytes = 0
             self._overflown = False
+            self._redial = False
             await channel.close()
         return True
 
@@ -141,7 +148,7 @@ class Link:
                         if ended.done() or self._overflown:
                             return
                         await call.write(pb.ExchangeRequest(frame=frame))
-                if ended.done() or self._overflown:
+                if ended.done() or self._overflown or self._redial:
                     return
         finally:
             call.cancel()

@@ -431,6 +431,11 @@ class Replica:
             await self._inbox_has_room.wait()
             self._check()
 
+    def redial(self) -> None:
+        """Have every connection to another voter made anew, with the certificate of then."""
+        for link, _ in self._links.values():
+            link.redial()
+
     def _keep_links(self) -> None:
         """Have a link to every voter and learner, and to who speaks to us; to nobody else."""
         raft = self.engine.raft

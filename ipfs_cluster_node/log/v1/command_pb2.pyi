@@ -46,6 +46,9 @@ class Command(_message.Message):
     ADD_CONTENT_FIELD_NUMBER: _builtins.int
     PUT_DELEGATION_FIELD_NUMBER: _builtins.int
     REVOKE_DELEGATION_FIELD_NUMBER: _builtins.int
+    ISSUE_CERTIFICATE_FIELD_NUMBER: _builtins.int
+    REVOKE_CERTIFICATE_FIELD_NUMBER: _builtins.int
+    SET_AUTHORITY_FIELD_NUMBER: _builtins.int
     at_ms: _builtins.int
     """When the proposer made it, in milliseconds since 1970 (UTC)."""
     caller: _builtins.str
@@ -120,6 +123,18 @@ class Command(_message.Message):
     def revoke_delegation(self) -> Global___RevokeDelegation:
         """A delegation holds no more."""
 
+    @_builtins.property
+    def issue_certificate(self) -> Global___IssueCertificate:
+        """A certificate is about to be handed out."""
+
+    @_builtins.property
+    def revoke_certificate(self) -> Global___RevokeCertificate:
+        """A certificate, or all of a member, counts no more."""
+
+    @_builtins.property
+    def set_authority(self) -> Global___SetAuthority:
+        """The cluster's sealed keys, its roots or the phase of their rotation change."""
+
     def __init__(
         self,
         *,
@@ -143,12 +158,15 @@ class Command(_message.Message):
         add_content: Global___AddContent | None = ...,
         put_delegation: Global___PutDelegation | None = ...,
         revoke_delegation: Global___RevokeDelegation | None = ...,
+        issue_certificate: Global___IssueCertificate | None = ...,
+        revoke_certificate: Global___RevokeCertificate | None = ...,
+        set_authority: Global___SetAuthority | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["add_content", b"add_content", "assign_tasks", b"assign_tasks", "bootstrap_cluster", b"bootstrap_cluster", "cancel_task", b"cancel_task", "command", b"command", "create_join_token", b"create_join_token", "expire_records", b"expire_records", "finish_attempts", b"finish_attempts", "propose_config", b"propose_config", "put_delegation", b"put_delegation", "redeem_join_token", b"redeem_join_token", "register_node", b"register_node", "remove_node", b"remove_node", "replace_log", b"replace_log", "requeue_attempts", b"requeue_attempts", "revoke_delegation", b"revoke_delegation", "set_liveness", b"set_liveness", "submit_tasks", b"submit_tasks"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["add_content", b"add_content", "assign_tasks", b"assign_tasks", "bootstrap_cluster", b"bootstrap_cluster", "cancel_task", b"cancel_task", "command", b"command", "create_join_token", b"create_join_token", "expire_records", b"expire_records", "finish_attempts", b"finish_attempts", "issue_certificate", b"issue_certificate", "propose_config", b"propose_config", "put_delegation", b"put_delegation", "redeem_join_token", b"redeem_join_token", "register_node", b"register_node", "remove_node", b"remove_node", "replace_log", b"replace_log", "requeue_attempts", b"requeue_attempts", "revoke_certificate", b"revoke_certificate", "revoke_delegation", b"revoke_delegation", "set_authority", b"set_authority", "set_liveness", b"set_liveness", "submit_tasks", b"submit_tasks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_content", b"add_content", "assign_tasks", b"assign_tasks", "at_ms", b"at_ms", "bootstrap_cluster", b"bootstrap_cluster", "caller", b"caller", "cancel_task", b"cancel_task", "command", b"command", "create_join_token", b"create_join_token", "expire_records", b"expire_records", "finish_attempts", b"finish_attempts", "propose_config", b"propose_config", "put_delegation", b"put_delegation", "redeem_join_token", b"redeem_join_token", "register_node", b"register_node", "remove_node", b"remove_node", "replace_log", b"replace_log", "request_id", b"request_id", "requeue_attempts", b"requeue_attempts", "revoke_delegation", b"revoke_delegation", "set_liveness", b"set_liveness", "submit_tasks", b"submit_tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_content", b"add_content", "assign_tasks", b"assign_tasks", "at_ms", b"at_ms", "bootstrap_cluster", b"bootstrap_cluster", "caller", b"caller", "cancel_task", b"cancel_task", "command", b"command", "create_join_token", b"create_join_token", "expire_records", b"expire_records", "finish_attempts", b"finish_attempts", "issue_certificate", b"issue_certificate", "propose_config", b"propose_config", "put_delegation", b"put_delegation", "redeem_join_token", b"redeem_join_token", "register_node", b"register_node", "remove_node", b"remove_node", "replace_log", b"replace_log", "request_id", b"request_id", "requeue_attempts", b"requeue_attempts", "revoke_certificate", b"revoke_certificate", "revoke_delegation", b"revoke_delegation", "set_authority", b"set_authority", "set_liveness", b"set_liveness", "submit_tasks", b"submit_tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["bootstrap_cluster", "create_join_token", "redeem_join_token", "register_node", "set_liveness", "remove_node", "propose_config", "replace_log", "submit_tasks", "assign_tasks", "finish_attempts", "requeue_attempts", "cancel_task", "expire_records", "add_content", "put_delegation", "revoke_delegation"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["bootstrap_cluster", "create_join_token", "redeem_join_token", "register_node", "set_liveness", "remove_node", "propose_config", "replace_log", "submit_tasks", "assign_tasks", "finish_attempts", "requeue_attempts", "cancel_task", "expire_records", "add_content", "put_delegation", "revoke_delegation", "issue_certificate", "revoke_certificate", "set_authority"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -173,6 +191,8 @@ class Principal(_message.Message):
     SLOT_COUNT_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     GRANT_FIELD_NUMBER: _builtins.int
+    SEAL_KEY_FIELD_NUMBER: _builtins.int
+    ENROLMENT_ENDPOINTS_FIELD_NUMBER: _builtins.int
     did: _builtins.str
     """Its DID."""
     name: _builtins.str
@@ -195,6 +215,8 @@ class Principal(_message.Message):
     """Version of its software."""
     grant: _builtins.str
     """What a client was let do when it joined."""
+    seal_key: _builtins.bytes
+    """A master's X25519 public key, to which the cluster's keys are sealed."""
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Where it is reached."""
@@ -202,6 +224,10 @@ class Principal(_message.Message):
     @_builtins.property
     def task_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Types it has handlers for."""
+
+    @_builtins.property
+    def enrolment_endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where a master lets joiners in."""
 
     def __init__(
         self,
@@ -219,14 +245,228 @@ class Principal(_message.Message):
         slot_count: _builtins.int = ...,
         version: _builtins.str = ...,
         grant: _builtins.str = ...,
+        seal_key: _builtins.bytes = ...,
+        enrolment_endpoints: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["did", b"did", "endpoints", b"endpoints", "enrolled_at_ms", b"enrolled_at_ms", "grant", b"grant", "incarnation", b"incarnation", "liveness", b"liveness", "liveness_at_ms", b"liveness_at_ms", "name", b"name", "removed", b"removed", "role", b"role", "slot_count", b"slot_count", "task_types", b"task_types", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["did", b"did", "endpoints", b"endpoints", "enrolled_at_ms", b"enrolled_at_ms", "enrolment_endpoints", b"enrolment_endpoints", "grant", b"grant", "incarnation", b"incarnation", "liveness", b"liveness", "liveness_at_ms", b"liveness_at_ms", "name", b"name", "removed", b"removed", "role", b"role", "seal_key", b"seal_key", "slot_count", b"slot_count", "task_types", b"task_types", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Principal: _TypeAlias = Principal  # noqa: Y015
+
+@_typing.final
+class CertificateRecord(_message.Message):
+    """A certificate that was handed out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERIAL_FIELD_NUMBER: _builtins.int
+    DID_FIELD_NUMBER: _builtins.int
+    SPKI_HASH_FIELD_NUMBER: _builtins.int
+    NOT_AFTER_S_FIELD_NUMBER: _builtins.int
+    ISSUED_AT_MS_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    serial: _builtins.bytes
+    """Its serial number, big-endian."""
+    did: _builtins.str
+    """Whose it is."""
+    spki_hash: _builtins.bytes
+    """SHA-256 of its public key (DER SubjectPublicKeyInfo)."""
+    not_after_s: _builtins.int
+    """Its end, in seconds since 1970 (UTC)."""
+    issued_at_ms: _builtins.int
+    """When it was issued, in milliseconds since 1970 (UTC)."""
+    epoch: _builtins.int
+    """The authority's epoch at which it was issued."""
+    def __init__(
+        self,
+        *,
+        serial: _builtins.bytes = ...,
+        did: _builtins.str = ...,
+        spki_hash: _builtins.bytes = ...,
+        not_after_s: _builtins.int = ...,
+        issued_at_ms: _builtins.int = ...,
+        epoch: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["did", b"did", "epoch", b"epoch", "issued_at_ms", b"issued_at_ms", "not_after_s", b"not_after_s", "serial", b"serial", "spki_hash", b"spki_hash"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CertificateRecord: _TypeAlias = CertificateRecord  # noqa: Y015
+
+@_typing.final
+class IssueCertificate(_message.Message):
+    """A certificate is about to be handed out: in the log before it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORD_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def record(self) -> Global___CertificateRecord:
+        """The certificate."""
+
+    def __init__(
+        self,
+        *,
+        record: Global___CertificateRecord | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IssueCertificate: _TypeAlias = IssueCertificate  # noqa: Y015
+
+@_typing.final
+class RevokeCertificate(_message.Message):
+    """A certificate, or all of a member, counts no more. One of the two is set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERIAL_FIELD_NUMBER: _builtins.int
+    DID_FIELD_NUMBER: _builtins.int
+    UNTIL_S_FIELD_NUMBER: _builtins.int
+    serial: _builtins.bytes
+    """The certificate's serial number, big-endian."""
+    did: _builtins.str
+    """The member's DID."""
+    until_s: _builtins.int
+    """Until when it must be remembered, in seconds since 1970 (UTC); 0 for good."""
+    def __init__(
+        self,
+        *,
+        serial: _builtins.bytes = ...,
+        did: _builtins.str = ...,
+        until_s: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["did", b"did", "serial", b"serial", "until_s", b"until_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeCertificate: _TypeAlias = RevokeCertificate  # noqa: Y015
+
+@_typing.final
+class SealedKeyWrap(_message.Message):
+    """The data key, sealed to one master."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DID_FIELD_NUMBER: _builtins.int
+    SEALED_FIELD_NUMBER: _builtins.int
+    did: _builtins.str
+    """The master."""
+    sealed: _builtins.bytes
+    """HPKE ciphertext of the data key; docs/security.md says of what form."""
+    def __init__(
+        self,
+        *,
+        did: _builtins.str = ...,
+        sealed: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["did", b"did", "sealed", b"sealed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SealedKeyWrap: _TypeAlias = SealedKeyWrap  # noqa: Y015
+
+@_typing.final
+class Authority(_message.Message):
+    """The cluster's keys and roots."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    CIPHERTEXT_FIELD_NUMBER: _builtins.int
+    WRAPS_FIELD_NUMBER: _builtins.int
+    RECOVERY_KEY_FIELD_NUMBER: _builtins.int
+    RECOVERY_WRAP_FIELD_NUMBER: _builtins.int
+    ROOTS_FIELD_NUMBER: _builtins.int
+    SIGNER_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    PHASE_AT_MS_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """Grows with every change; a change names the one it was made from."""
+    key_id: _builtins.str
+    """Which data key."""
+    ciphertext: _builtins.bytes
+    """Nonce and AES-256-GCM ciphertext of the CA's and the authority's keys."""
+    recovery_key: _builtins.bytes
+    """X25519 public key that the recovery passphrase gives."""
+    recovery_wrap: _builtins.bytes
+    """The data key, sealed to `recovery_key`."""
+    signer: _builtins.int
+    """Which of `roots` signs."""
+    epoch: _builtins.int
+    """Grows whenever every member needs a new certificate or bundle."""
+    phase: _builtins.str
+    """`steady`, `spreading` or `reissuing`."""
+    phase_at_ms: _builtins.int
+    """Since when, in milliseconds since 1970 (UTC)."""
+    @_builtins.property
+    def wraps(self) -> _containers.RepeatedCompositeFieldContainer[Global___SealedKeyWrap]:
+        """The data key, sealed to each master that signs when it leads."""
+
+    @_builtins.property
+    def roots(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Every root to trust, in PEM, the oldest first."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        key_id: _builtins.str = ...,
+        ciphertext: _builtins.bytes = ...,
+        wraps: _abc.Iterable[Global___SealedKeyWrap] | None = ...,
+        recovery_key: _builtins.bytes = ...,
+        recovery_wrap: _builtins.bytes = ...,
+        roots: _abc.Iterable[_builtins.str] | None = ...,
+        signer: _builtins.int = ...,
+        epoch: _builtins.int = ...,
+        phase: _builtins.str = ...,
+        phase_at_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ciphertext", b"ciphertext", "epoch", b"epoch", "key_id", b"key_id", "phase", b"phase", "phase_at_ms", b"phase_at_ms", "recovery_key", b"recovery_key", "recovery_wrap", b"recovery_wrap", "roots", b"roots", "signer", b"signer", "version", b"version", "wraps", b"wraps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Authority: _TypeAlias = Authority  # noqa: Y015
+
+@_typing.final
+class SetAuthority(_message.Message):
+    """The authority changes as a whole."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AUTHORITY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def authority(self) -> Global___Authority:
+        """What it becomes. Its version is one more than that of what it replaces, else nothing changes."""
+
+    def __init__(
+        self,
+        *,
+        authority: Global___Authority | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetAuthority: _TypeAlias = SetAuthority  # noqa: Y015
 
 @_typing.final
 class BootstrapCluster(_message.Message):
@@ -239,6 +479,8 @@ class BootstrapCluster(_message.Message):
     PRINCIPALS_FIELD_NUMBER: _builtins.int
     CLUSTER_DID_FIELD_NUMBER: _builtins.int
     DELEGATIONS_FIELD_NUMBER: _builtins.int
+    AUTHORITY_FIELD_NUMBER: _builtins.int
+    CERTIFICATES_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     """The cluster's id."""
     cluster_name: _builtins.str
@@ -253,6 +495,14 @@ class BootstrapCluster(_message.Message):
     def delegations(self) -> _containers.RepeatedCompositeFieldContainer[Global___DelegationRecord]:
         """What the operator may do."""
 
+    @_builtins.property
+    def authority(self) -> Global___Authority:
+        """The sealed keys and the first root."""
+
+    @_builtins.property
+    def certificates(self) -> _containers.RepeatedCompositeFieldContainer[Global___CertificateRecord]:
+        """The first certificates."""
+
     def __init__(
         self,
         *,
@@ -261,10 +511,12 @@ class BootstrapCluster(_message.Message):
         principals: _abc.Iterable[Global___Principal] | None = ...,
         cluster_did: _builtins.str = ...,
         delegations: _abc.Iterable[Global___DelegationRecord] | None = ...,
+        authority: Global___Authority | None = ...,
+        certificates: _abc.Iterable[Global___CertificateRecord] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_did", b"cluster_did", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "delegations", b"delegations", "principals", b"principals"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "certificates", b"certificates", "cluster_did", b"cluster_did", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "delegations", b"delegations", "principals", b"principals"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -429,6 +681,7 @@ class RedeemJoinToken(_message.Message):
     DID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     ENDPOINTS_FIELD_NUMBER: _builtins.int
+    SEAL_KEY_FIELD_NUMBER: _builtins.int
     token_id: _builtins.str
     """The token's public part."""
     secret_hash: _builtins.bytes
@@ -437,6 +690,8 @@ class RedeemJoinToken(_message.Message):
     """The joiner."""
     name: _builtins.str
     """Its name."""
+    seal_key: _builtins.bytes
+    """A master's X25519 public key."""
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Where it will be reached."""
@@ -449,10 +704,11 @@ class RedeemJoinToken(_message.Message):
         did: _builtins.str = ...,
         name: _builtins.str = ...,
         endpoints: _abc.Iterable[_builtins.str] | None = ...,
+        seal_key: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["did", b"did", "endpoints", b"endpoints", "name", b"name", "secret_hash", b"secret_hash", "token_id", b"token_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["did", b"did", "endpoints", b"endpoints", "name", b"name", "seal_key", b"seal_key", "secret_hash", b"secret_hash", "token_id", b"token_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -469,12 +725,16 @@ class RegisterNode(_message.Message):
     TASK_TYPES_FIELD_NUMBER: _builtins.int
     SLOT_COUNT_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    SEAL_KEY_FIELD_NUMBER: _builtins.int
+    ENROLMENT_ENDPOINTS_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Its PeerID."""
     slot_count: _builtins.int
     """Attempts it runs at once."""
     version: _builtins.str
     """Version of its software."""
+    seal_key: _builtins.bytes
+    """A master's X25519 public key."""
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Where it is reached."""
@@ -482,6 +742,10 @@ class RegisterNode(_message.Message):
     @_builtins.property
     def task_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Types it has handlers for."""
+
+    @_builtins.property
+    def enrolment_endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where a master lets joiners in."""
 
     def __init__(
         self,
@@ -491,10 +755,12 @@ class RegisterNode(_message.Message):
         task_types: _abc.Iterable[_builtins.str] | None = ...,
         slot_count: _builtins.int = ...,
         version: _builtins.str = ...,
+        seal_key: _builtins.bytes = ...,
+        enrolment_endpoints: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "node_id", b"node_id", "slot_count", b"slot_count", "task_types", b"task_types", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "enrolment_endpoints", b"enrolment_endpoints", "node_id", b"node_id", "seal_key", b"seal_key", "slot_count", b"slot_count", "task_types", b"task_types", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

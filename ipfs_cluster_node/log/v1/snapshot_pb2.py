@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from ipfs_cluster_node.log.v1 import command_pb2 as ipfs__cluster__node_dot_log_dot_v1_dot_command__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'ipfs_cluster_node/log/v1/snapshot.proto\x12\x18ipfs_cluster_node.log.v1\x1a&ipfs_cluster_node/log/v1/command.proto\"\x82\x05\n\rStateSnapshot\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x14\n\x0c\x63luster_name\x18\x02 \x01(\t\x12\x18\n\x10incarnation_last\x18\x03 \x01(\x03\x12\x37\n\nprincipals\x18\x04 \x03(\x0b\x32#.ipfs_cluster_node.log.v1.Principal\x12>\n\x0bjoin_tokens\x18\x05 \x03(\x0b\x32).ipfs_cluster_node.log.v1.JoinTokenRecord\x12\x43\n\x06\x63onfig\x18\x06 \x03(\x0b\x32\x33.ipfs_cluster_node.log.v1.StateSnapshot.ConfigEntry\x12\x33\n\x05tasks\x18\x07 \x03(\x0b\x32$.ipfs_cluster_node.log.v1.TaskRecord\x12\x39\n\x08requests\x18\x08 \x03(\x0b\x32\'.ipfs_cluster_node.log.v1.RequestRecord\x12\x39\n\x08\x63ontents\x18\t \x03(\x0b\x32\'.ipfs_cluster_node.log.v1.ContentRecord\x12\x13\n\x0b\x63luster_did\x18\n \x01(\t\x12?\n\x0b\x64\x65legations\x18\x0b \x03(\x0b\x32*.ipfs_cluster_node.log.v1.DelegationRecord\x12?\n\x0brevocations\x18\x0c \x03(\x0b\x32*.ipfs_cluster_node.log.v1.RevokeDelegation\x1a-\n\x0b\x43onfigEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"p\n\x0fJoinTokenRecord\x12\x38\n\x05token\x18\x01 \x01(\x0b\x32).ipfs_cluster_node.log.v1.CreateJoinToken\x12\x15\n\rfailure_count\x18\x03 \x01(\x05\x12\x0c\n\x04\x64ids\x18\x04 \x03(\t\"\x86\x03\n\nTaskRecord\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x30\n\x04spec\x18\x02 \x01(\x0b\x32\".ipfs_cluster_node.log.v1.TaskSpec\x12\x11\n\tsubmitter\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\x05\x12\x14\n\x0c\x66\x61iled_count\x18\x06 \x01(\x05\x12\x12\n\nlost_count\x18\x07 \x01(\x05\x12\x0f\n\x07node_id\x18\x08 \x01(\t\x12\x17\n\x0fsubmitted_at_ms\x18\t \x01(\x03\x12\x16\n\x0e\x61ssigned_at_ms\x18\n \x01(\x03\x12\x16\n\x0e\x66inished_at_ms\x18\x0b \x01(\x03\x12\x34\n\x06result\x18\x0c \x01(\x0b\x32$.ipfs_cluster_node.log.v1.TaskResult\x12\x36\n\x07\x66\x61ilure\x18\r \x01(\x0b\x32%.ipfs_cluster_node.log.v1.TaskFailure\x12\x10\n\x08sequence\x18\x0e \x01(\x03\"d\n\rRequestRecord\x12\x0e\n\x06\x63\x61ller\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\r\n\x05\x61t_ms\x18\x03 \x01(\x03\x12\x13\n\x0b\x66ingerprint\x18\x04 \x01(\x0c\x12\x0b\n\x03ids\x18\x05 \x03(\t\"e\n\rContentRecord\x12\x0b\n\x03\x63id\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x10\n\x08node_ids\x18\x03 \x03(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x13\n\x0b\x61\x64\x64\x65\x64_at_ms\x18\x05 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'ipfs_cluster_node/log/v1/snapshot.proto\x12\x18ipfs_cluster_node.log.v1\x1a&ipfs_cluster_node/log/v1/command.proto\"\xcb\x06\n\rStateSnapshot\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x14\n\x0c\x63luster_name\x18\x02 \x01(\t\x12\x18\n\x10incarnation_last\x18\x03 \x01(\x03\x12\x37\n\nprincipals\x18\x04 \x03(\x0b\x32#.ipfs_cluster_node.log.v1.Principal\x12>\n\x0bjoin_tokens\x18\x05 \x03(\x0b\x32).ipfs_cluster_node.log.v1.JoinTokenRecord\x12\x43\n\x06\x63onfig\x18\x06 \x03(\x0b\x32\x33.ipfs_cluster_node.log.v1.StateSnapshot.ConfigEntry\x12\x33\n\x05tasks\x18\x07 \x03(\x0b\x32$.ipfs_cluster_node.log.v1.TaskRecord\x12\x39\n\x08requests\x18\x08 \x03(\x0b\x32\'.ipfs_cluster_node.log.v1.RequestRecord\x12\x39\n\x08\x63ontents\x18\t \x03(\x0b\x32\'.ipfs_cluster_node.log.v1.ContentRecord\x12\x13\n\x0b\x63luster_did\x18\n \x01(\t\x12?\n\x0b\x64\x65legations\x18\x0b \x03(\x0b\x32*.ipfs_cluster_node.log.v1.DelegationRecord\x12?\n\x0brevocations\x18\x0c \x03(\x0b\x32*.ipfs_cluster_node.log.v1.RevokeDelegation\x12\x41\n\x0c\x63\x65rtificates\x18\x14 \x03(\x0b\x32+.ipfs_cluster_node.log.v1.CertificateRecord\x12L\n\x17\x63\x65rtificate_revocations\x18\x15 \x03(\x0b\x32+.ipfs_cluster_node.log.v1.RevokeCertificate\x12\x36\n\tauthority\x18\x16 \x01(\x0b\x32#.ipfs_cluster_node.log.v1.Authority\x1a-\n\x0b\x43onfigEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"p\n\x0fJoinTokenRecord\x12\x38\n\x05token\x18\x01 \x01(\x0b\x32).ipfs_cluster_node.log.v1.CreateJoinToken\x12\x15\n\rfailure_count\x18\x03 \x01(\x05\x12\x0c\n\x04\x64ids\x18\x04 \x03(\t\"\x86\x03\n\nTaskRecord\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x30\n\x04spec\x18\x02 \x01(\x0b\x32\".ipfs_cluster_node.log.v1.TaskSpec\x12\x11\n\tsubmitter\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\x05\x12\x14\n\x0c\x66\x61iled_count\x18\x06 \x01(\x05\x12\x12\n\nlost_count\x18\x07 \x01(\x05\x12\x0f\n\x07node_id\x18\x08 \x01(\t\x12\x17\n\x0fsubmitted_at_ms\x18\t \x01(\x03\x12\x16\n\x0e\x61ssigned_at_ms\x18\n \x01(\x03\x12\x16\n\x0e\x66inished_at_ms\x18\x0b \x01(\x03\x12\x34\n\x06result\x18\x0c \x01(\x0b\x32$.ipfs_cluster_node.log.v1.TaskResult\x12\x36\n\x07\x66\x61ilure\x18\r \x01(\x0b\x32%.ipfs_cluster_node.log.v1.TaskFailure\x12\x10\n\x08sequence\x18\x0e \x01(\x03\"d\n\rRequestRecord\x12\x0e\n\x06\x63\x61ller\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\r\n\x05\x61t_ms\x18\x03 \x01(\x03\x12\x13\n\x0b\x66ingerprint\x18\x04 \x01(\x0c\x12\x0b\n\x03ids\x18\x05 \x03(\t\"e\n\rContentRecord\x12\x0b\n\x03\x63id\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x10\n\x08node_ids\x18\x03 \x03(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x13\n\x0b\x61\x64\x64\x65\x64_at_ms\x18\x05 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,15 +35,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STATESNAPSHOT_CONFIGENTRY']._loaded_options = None
   _globals['_STATESNAPSHOT_CONFIGENTRY']._serialized_options = b'8\001'
   _globals['_STATESNAPSHOT']._serialized_start=110
-  _globals['_STATESNAPSHOT']._serialized_end=752
-  _globals['_STATESNAPSHOT_CONFIGENTRY']._serialized_start=707
-  _globals['_STATESNAPSHOT_CONFIGENTRY']._serialized_end=752
-  _globals['_JOINTOKENRECORD']._serialized_start=754
-  _globals['_JOINTOKENRECORD']._serialized_end=866
-  _globals['_TASKRECORD']._serialized_start=869
-  _globals['_TASKRECORD']._serialized_end=1259
-  _globals['_REQUESTRECORD']._serialized_start=1261
-  _globals['_REQUESTRECORD']._serialized_end=1361
-  _globals['_CONTENTRECORD']._serialized_start=1363
-  _globals['_CONTENTRECORD']._serialized_end=1464
+  _globals['_STATESNAPSHOT']._serialized_end=953
+  _globals['_STATESNAPSHOT_CONFIGENTRY']._serialized_start=908
+  _globals['_STATESNAPSHOT_CONFIGENTRY']._serialized_end=953
+  _globals['_JOINTOKENRECORD']._serialized_start=955
+  _globals['_JOINTOKENRECORD']._serialized_end=1067
+  _globals['_TASKRECORD']._serialized_start=1070
+  _globals['_TASKRECORD']._serialized_end=1460
+  _globals['_REQUESTRECORD']._serialized_start=1462
+  _globals['_REQUESTRECORD']._serialized_end=1562
+  _globals['_CONTENTRECORD']._serialized_start=1564
+  _globals['_CONTENTRECORD']._serialized_end=1665
 # @@protoc_insertion_point(module_scope)

@@ -57,6 +57,9 @@ class StateSnapshot(_message.Message):
     CLUSTER_DID_FIELD_NUMBER: _builtins.int
     DELEGATIONS_FIELD_NUMBER: _builtins.int
     REVOCATIONS_FIELD_NUMBER: _builtins.int
+    CERTIFICATES_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_REVOCATIONS_FIELD_NUMBER: _builtins.int
+    AUTHORITY_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     """The cluster's id."""
     cluster_name: _builtins.str
@@ -97,6 +100,18 @@ class StateSnapshot(_message.Message):
     def revocations(self) -> _containers.RepeatedCompositeFieldContainer[_command_pb2.RevokeDelegation]:
         """Revocations, by whoever made them."""
 
+    @_builtins.property
+    def certificates(self) -> _containers.RepeatedCompositeFieldContainer[_command_pb2.CertificateRecord]:
+        """Certificates that were handed out and are remembered, the oldest first."""
+
+    @_builtins.property
+    def certificate_revocations(self) -> _containers.RepeatedCompositeFieldContainer[_command_pb2.RevokeCertificate]:
+        """Certificates and members whose certificates count no more."""
+
+    @_builtins.property
+    def authority(self) -> _command_pb2.Authority:
+        """The cluster's sealed keys and its roots."""
+
     def __init__(
         self,
         *,
@@ -112,10 +127,13 @@ class StateSnapshot(_message.Message):
         cluster_did: _builtins.str = ...,
         delegations: _abc.Iterable[_command_pb2.DelegationRecord] | None = ...,
         revocations: _abc.Iterable[_command_pb2.RevokeDelegation] | None = ...,
+        certificates: _abc.Iterable[_command_pb2.CertificateRecord] | None = ...,
+        certificate_revocations: _abc.Iterable[_command_pb2.RevokeCertificate] | None = ...,
+        authority: _command_pb2.Authority | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_did", b"cluster_did", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "config", b"config", "contents", b"contents", "delegations", b"delegations", "incarnation_last", b"incarnation_last", "join_tokens", b"join_tokens", "principals", b"principals", "requests", b"requests", "revocations", b"revocations", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "certificate_revocations", b"certificate_revocations", "certificates", b"certificates", "cluster_did", b"cluster_did", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "config", b"config", "contents", b"contents", "delegations", b"delegations", "incarnation_last", b"incarnation_last", "join_tokens", b"join_tokens", "principals", b"principals", "requests", b"requests", "revocations", b"revocations", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,222 @@
+"""The cluster's keys, sealed: the CA's and the authority's under a data key, that to each master.
+
+Everything but the masters' own X25519 keys and the passphrase is in the log, its snapshots and
+backups of them. docs/security.md, "Certificates", has the form byte by byte.
+
+Source: RFC 9180 (HPKE, base mode); RFC 9106 (Argon2id), 4, second recommended parameters.
+"""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from ipfs_cluster_node.adapters.keys.certificates import CertificateAuthority
+from ipfs_cluster_node.adapters.keys.identity import Identity, check_private
+from ipfs_cluster_node.core.certificates import Authority
+from ipfs_cluster_node.core.dag_cbor import DagCborError, decode, encode
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import Did
+
+DATA_KEY_BYTES: Final = 32
+NONCE_BYTES: Final = 12
+KEY_ID_BYTES: Final = 8
+PLAINTEXT_BYTES_MAX: Final = 4096
+PASSPHRASE_CHARS_MIN: Final = 16
+ARGON2_ITERATIONS: Final = 3
+ARGON2_LANES: Final = 4
+ARGON2_MEMORY_KIB: Final = 64 * 1024
+
+_SUITE: Final = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
+_FORM: Final = 1
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ClusterKeys:
+    """The cluster's keys, opened. Never written, never logged."""
+
+    cas: tuple[CertificateAuthority, ...]
+    """One for each root, in the order of the roots."""
+    authority: Identity
+
+
+class SealKey:
+    """A master's X25519 key, to which the cluster's keys are sealed."""
+
+    def __init__(self, key: X25519PrivateKey) -> None:
+        """Take a key."""
+        self._key = key
+        self.public_key: bytes = key.public_key().public_bytes_raw()
+
+    @classmethod
+    def create(cls) -> "SealKey":
+        """Make a new key."""
+        return cls(X25519PrivateKey.generate())
+
+    @classmethod
+    def load(cls, path: Path) -> "SealKey":
+        """Read a key file.
+
+        Raises:
+            ClusterError: HOME_DAMAGED, if it is missing, no X25519 key, or readable by others.
+        """
+        check_private(path)
+        try:
+            key = load_pem_private_key(path.read_bytes(), None)
+        except ValueError:
+            key = None
+        if not isinstance(key, X25519PrivateKey):
+            raise ClusterError(
+                Reason.HOME_DAMAGED,
+                f"{path} is no X25519 key; remove it, and run: ipfs-cluster-node recover",
+            )
+        return cls(key)
+
+    def pem(self) -> bytes:
+        """The private key as PKCS#8 PEM. Store it 0600."""
+        return self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+    def open(self, sealed: bytes, *, cluster_id: str, key_id: str) -> bytes:
+        """Open a data key that was sealed to this key.
+
+        Raises:
+            ClusterError: AUTHORITY_SEALED, if it was sealed to another one or for another use.
+        """
+        try:
+            return _SUITE.decrypt(sealed, self._key, info=_info(cluster_id, key_id))
+        except (InvalidTag, ValueError) as error:
+            raise ClusterError(
+                Reason.AUTHORITY_SEALED,
+                "the cluster's keys are not sealed to this master's seal.key; restore that file, "
+                "or run: ipfs-cluster-node recover",
+            ) from error
+
+
+def recovery_key(passphrase: str, cluster_id: str) -> SealKey:
+    """The key that a passphrase gives; takes some 0.2 s and 64 MiB.
+
+    Raises:
+        ClusterError: INVALID_ARGUMENT for a passphrase that is too short.
+    """
+    if len(passphrase) < PASSPHRASE_CHARS_MIN:
+        raise ClusterError(
+            Reason.INVALID_ARGUMENT,
+            f"a recovery passphrase has at least {PASSPHRASE_CHARS_MIN} characters; take a longer",
+        )
+    # Of the cluster, not random: whoever has the passphrase needs nothing else to make the key.
+    salt = sha256(f"ipfs-cluster-node recovery v1 {cluster_id}".encode()).digest()[:16]
+    secret = Argon2id(
+        salt=salt,
+        length=32,
+        iterations=ARGON2_ITERATIONS,
+        lanes=ARGON2_LANES,
+        memory_cost=ARGON2_MEMORY_KIB,
+    ).derive(passphrase.encode())
+    return SealKey(X25519PrivateKey.from_private_bytes(secret))
+
+
+def make_passphrase() -> str:
+    """A new recovery passphrase of 150 bits, in groups that can be written down."""
+    alphabet = "abcdefghjkmnpqrstuvwxyz023456789"
+    groups = ("".join(secrets.choice(alphabet) for _ in range(5)) for _ in range(6))
+    return "-".join(groups)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sealed:
+    """The keys under a new data key: what `Authority` keeps of them."""
+
+    key_id: str
+    ciphertext: bytes
+    wraps: tuple[tuple[Did, bytes], ...]
+    recovery_wrap: bytes
+
+
+def seal(
+    keys: ClusterKeys,
+    *,
+    cluster_id: str,
+    seal_keys: Mapping[Did, bytes],
+    recovery_public_key: bytes,
+) -> Sealed:
+    """Seal the cluster's keys under a new data key.
+
+    Args:
+        keys: All of them.
+        cluster_id: The cluster's.
+        seal_keys: Each master's X25519 public key.
+        recovery_public_key: That of the recovery passphrase.
+    """
+    key_id = secrets.token_hex(KEY_ID_BYTES)
+    data_key = secrets.token_bytes(DATA_KEY_BYTES)
+    nonce = secrets.token_bytes(NONCE_BYTES)
+    plaintext = encode(
+        {
+            "v": _FORM,
+            "authority": keys.authority.private_key.private_bytes_raw(),
+            "ca": [ca.key_der for ca in keys.cas],
+        }
+    )
+    sealed = AESGCM(data_key).encrypt(nonce, plaintext, _info(cluster_id, key_id))
+    return Sealed(
+        key_id=key_id,
+        ciphertext=nonce + sealed,
+        wraps=tuple(
+            (did, wrap(data_key, public_key, cluster_id=cluster_id, key_id=key_id))
+            for did, public_key in sorted(seal_keys.items())
+        ),
+        recovery_wrap=wrap(data_key, recovery_public_key, cluster_id=cluster_id, key_id=key_id),
+    )
+
+
+def wrap(data_key: bytes, public_key: bytes, *, cluster_id: str, key_id: str) -> bytes:
+    """Seal a data key to an X25519 public key."""
+    key = X25519PublicKey.from_public_bytes(public_key)
+    return _SUITE.encrypt(data_key, key, info=_info(cluster_id, key_id))
+
+
+def open_keys(authority: Authority, data_key: bytes, *, cluster_id: str) -> ClusterKeys:
+    """Open the cluster's keys.
+
+    Raises:
+        ClusterError: AUTHORITY_SEALED, if the data key is not theirs, or they are damaged.
+    """
+    nonce, sealed = authority.ciphertext[:NONCE_BYTES], authority.ciphertext[NONCE_BYTES:]
+    try:
+        plaintext = AESGCM(data_key).decrypt(nonce, sealed, _info(cluster_id, authority.key_id))
+        document = decode(plaintext, bytes_max=PLAINTEXT_BYTES_MAX, depth_max=4)
+        assert isinstance(document, dict)
+        if document["v"] != _FORM:
+            raise ValueError("another form")
+        secret, ca_keys = document["authority"], document["ca"]
+        assert isinstance(secret, bytes)
+        assert isinstance(ca_keys, list)
+        cas = []
+        for der, root in zip(ca_keys, authority.roots, strict=True):
+            assert isinstance(der, bytes)
+            cas.append(CertificateAuthority.load_der(der, root.encode()))
+        return ClusterKeys(tuple(cas), Identity(Ed25519PrivateKey.from_private_bytes(secret)))
+    except (InvalidTag, DagCborError, ValueError, KeyError, AssertionError) as error:
+        raise ClusterError(
+            Reason.AUTHORITY_SEALED, "the cluster's sealed keys can't be opened with this data key"
+        ) from error
+
+
+def _info(cluster_id: str, key_id: str) -> bytes:
+    """Ties a ciphertext to one cluster, one data key and this use."""
+    return f"ipfs-cluster-node keys v1 {cluster_id} {key_id}".encode()

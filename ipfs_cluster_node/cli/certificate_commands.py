@@ -1,0 +1,172 @@
+"""`cert` and `recover`: certificates, the root they come from, and the keys behind it."""
+
+from typing import Any, Final, TextIO
+
+import click
+
+from ipfs_cluster_node.cli.node_commands import home_option
+from ipfs_cluster_node.cli.output import (
+    json_option,
+    message_document,
+    print_done,
+    print_json,
+    print_table,
+    reporting,
+    run_client,
+)
+from ipfs_cluster_node.config.home import Home
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+
+SERIAL_CHARS_MAX: Final = 40
+
+
+@click.group()
+def cert() -> None:
+    """Certificates of nodes and clients."""
+
+
+@cert.command("list")
+@click.option("--did", default="", help="Only those of this member.")
+@json_option
+@click.pass_obj
+@reporting
+def list_certificates(profile: str | None, *, did: str, as_json: bool) -> None:
+    """List the certificates that were handed out."""
+    found = run_client(profile, lambda client: client.list_certificates(did=did))
+    if as_json:
+        print_json([message_document(each) for each in found])
+        return
+    rows = [
+        (
+            each.serial,
+            each.name or each.did,
+            f"{each.expire_time.ToDatetime():%F %T}",
+            "revoked" if each.revoked else "",
+        )
+        for each in sorted(found, key=lambda c: (c.name, c.issue_time.ToDatetime()))
+    ]
+    print_table("certificates", ("serial", "owner", "ends (UTC)", ""), rows)
+
+
+@cert.command("show")
+@click.argument("serial")
+@json_option
+@click.pass_obj
+@reporting
+def show_certificate(profile: str | None, *, serial: str, as_json: bool) -> None:
+    """Tell what is known of the certificate SERIAL."""
+    found = run_client(profile, lambda client: client.list_certificates(serial=serial))
+    if not found:
+        raise ClusterError(
+            Reason.CERTIFICATE_NOT_FOUND, f"no certificate {serial[:SERIAL_CHARS_MAX]}; list them"
+        )
+    [certificate] = found
+    if as_json:
+        print_json(message_document(certificate))
+        return
+    click.echo(f"serial:  {certificate.serial}")
+    click.echo(f"owner:   {certificate.name} ({certificate.did})")
+    click.echo(f"issued:  {certificate.issue_time.ToDatetime():%F %T} UTC")
+    click.echo(f"ends:    {certificate.expire_time.ToDatetime():%F %T} UTC")
+    click.echo(f"key:     SHA-256 {certificate.spki_hash.hex()}")
+    click.echo(f"revoked: {'yes' if certificate.revoked else 'no'}")
+
+
+@cert.command("revoke")
+@click.argument("what")
+@json_option
+@click.pass_obj
+@reporting
+def revoke_certificate(profile: str | None, *, what: str, as_json: bool) -> None:
+    """Let WHAT count no more: the serial number of a certificate, or the did:key of a member.
+
+    There is no way back: the member has to be removed, and to join anew. A master is not revoked
+    but removed, with `node remove`.
+    """
+    by: dict[str, Any] = {"did": what} if what.startswith("did:") else {"serial": what}
+    run_client(profile, lambda client: client.revoke_certificate(**by))
+    print_done({"revoked": what}, f"revoked {what}", as_json=as_json)
+
+
+@cert.command("rotate")
+@json_option
+@click.pass_obj
+@reporting
+def rotate_certificates(profile: str | None, *, as_json: bool) -> None:
+    """Have every node renew its certificate now, under the same root."""
+    epoch = run_client(profile, lambda client: client.rotate_certificates(new_root=False))
+    print_done({"epoch": epoch}, f"nodes renew; epoch {epoch}", as_json=as_json)
+
+
+@cert.command("rotate-ca")
+@click.option("--status", "only_status", is_flag=True, help="Tell how far the rotation is.")
+@click.option(
+    "--proceed",
+    is_flag=True,
+    help="Wait no longer for those that have not renewed; they may have to join anew.",
+)
+@json_option
+@click.pass_obj
+@reporting
+def rotate_root(profile: str | None, *, only_status: bool, proceed: bool, as_json: bool) -> None:
+    """Put a new root in the place of the cluster's own, without an interruption.
+
+    First every member learns to trust the new root, then every member gets a certificate of it,
+    then the old one is trusted no more. Each step waits for every node that is alive, and for every
+    client whose certificate has not ended: `cert renew` renews it, and so does its use, in time.
+    """
+
+    async def run(client: Any) -> Any:
+        if not only_status:
+            await client.rotate_certificates(new_root=True, proceed=proceed)
+        return await client.get_rotation()
+
+    status = run_client(profile, run)
+    if as_json:
+        print_json(message_document(status))
+        return
+    click.echo(f"phase: {status.phase} (epoch {status.epoch})")
+    click.echo(f"confirmed: {status.confirmed_count} members")
+    for did in status.waiting_dids:
+        click.echo(f"waiting for: {did}")
+    for pin in status.root_pins:
+        click.echo(f"root: {pin}")
+
+
+@cert.command("renew")
+@json_option
+@click.pass_obj
+@reporting
+def renew_certificate(profile: str | None, *, as_json: bool) -> None:
+    """Renew your own certificate now; it is done by itself when half of its life is over."""
+    run_client(profile, lambda client: client.certificate.renew())
+    print_done({"renewed": True}, "renewed", as_json=as_json)
+
+
+@click.command()
+@click.option(
+    "--passphrase-file",
+    required=True,
+    type=click.File("r"),
+    help="A file with the recovery passphrase that `init` showed; - is stdin.",
+)
+@home_option
+@json_option
+@reporting
+def recover(*, passphrase_file: TextIO, home: str | None, as_json: bool) -> None:
+    """Let this master open the cluster's keys again, with the recovery passphrase.
+
+    For a master whose seal.key is lost, where no other master can seal the keys to it. Stop the
+    node first; it is done once the node runs again and leads.
+    """
+    from ipfs_cluster_node.node.recovery import prepare_recovery
+
+    place = Home.find(home)
+    place.check()
+    with place.lock():
+        prepare_recovery(place, passphrase_file.read().strip())
+    print_done(
+        {"home": str(place.path)},
+        "start the node; it opens the cluster's keys once it leads",
+        as_json=as_json,
+    )

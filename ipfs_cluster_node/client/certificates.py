@@ -1,0 +1,204 @@
+"""What a client asks about certificates, and its own: renewed once half of its life is over."""
+
+import asyncio
+import logging
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any, Final
+
+import grpc
+
+from ipfs_cluster_node.adapters.keys.certificates import (
+    make_tls_key,
+    renewal_message,
+    utc_now,
+    validity_of,
+)
+from ipfs_cluster_node.adapters.keys.identity import Identity
+from ipfs_cluster_node.adapters.net.tls import ClientTls, open_channel
+from ipfs_cluster_node.client.connection import Connection, new_request_id
+from ipfs_cluster_node.codec.errors import error_from_rpc
+from ipfs_cluster_node.config.credentials import (
+    ENROLMENT_NAME,
+    IDENTITY_NAME,
+    Credentials,
+    read_enrolment,
+    write_credentials,
+    write_enrolment,
+)
+from ipfs_cluster_node.config.profiles import Profile
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.v1 import certificate_pb2 as pb
+from ipfs_cluster_node.v1 import enrolment_pb2
+from ipfs_cluster_node.v1.certificate_pb2_grpc import CertificateServiceStub
+from ipfs_cluster_node.v1.enrolment_pb2_grpc import EnrolmentServiceStub
+
+log = logging.getLogger(__name__)
+
+TIMEOUT_DEFAULT: Final = timedelta(seconds=30)
+PAGE_SIZE: Final = 1000
+RENEW_FROM: Final = 0.5
+"""Of its life, from which on a certificate is renewed when it is used."""
+RENEW_SECONDS_MAX: Final = 10.0
+RETRY_SECONDS: Final = 60.0
+
+
+class ProfileCertificate:
+    """The certificate of a profile."""
+
+    def __init__(self, profile: Profile, connection: Connection, tls: ClientTls) -> None:
+        """Renew over `connection` what it shows."""
+        self._profile = profile
+        self._connection = connection
+        self._tls = tls
+        self._directory = profile.certificate.parent
+        self._renewing: asyncio.Task[None] | None = None
+        self._next_at = 0.0
+        self._not_before, self._not_after = validity_of(tls.certificate_pem)
+
+    def keep(self) -> None:
+        """Renew in the background if it is time; a failure is tried again with a later call."""
+        now = asyncio.get_running_loop().time()
+        life = self._not_after - self._not_before
+        if utc_now() < self._not_before + life * RENEW_FROM or now < self._next_at:
+            return
+        if self._renewing is None or self._renewing.done():
+            self._next_at = now + RETRY_SECONDS
+            self._renewing = asyncio.create_task(self._try_to_renew(), name="renew-certificate")
+
+    async def renew_if_expired(self) -> None:
+        """Renew before the first call where no call would be let in.
+
+        Raises:
+            ClusterError: What the enrolment port said.
+        """
+        if utc_now() > self._not_after:
+            await self.renew()
+
+    async def renew(self) -> None:
+        """Get a new certificate, write it down and use it.
+
+        Raises:
+            ClusterError: Why there is none.
+        """
+        path = self._directory / IDENTITY_NAME
+        if not path.exists():
+            raise ClusterError(
+                Reason.CONFIG_INVALID,
+                f"{path} is not there, with which the certificate is renewed; join anew",
+            )
+        identity = Identity.load(path)
+        key = make_tls_key(identity)
+        if utc_now() > self._not_after:
+            proof = identity.sign(renewal_message(self._tls.certificate_pem, key.spki_der))
+            answer: Any = await self._renew_expired(key.request_der, proof)
+        else:
+            answer = await self._connection.unary(
+                lambda channel: CertificateServiceStub(channel).RenewCertificate,
+                pb.RenewCertificateRequest(certificate_request=key.request_der),
+                timeout=RENEW_SECONDS_MAX,
+            )
+        credentials = Credentials(
+            answer.trust_bundle_pem.encode(),
+            answer.certificate_pem.encode(),
+            key.key_pem,
+            answer.epoch,
+        )
+        profile = self._profile
+        await asyncio.to_thread(
+            write_credentials, credentials, profile.ca, profile.certificate, profile.key
+        )
+        write_enrolment(self._directory / ENROLMENT_NAME, answer.enrolment_endpoints)
+        self._tls = ClientTls(credentials.ca_pem, credentials.certificate_pem, credentials.key_pem)
+        self._not_before, self._not_after = validity_of(self._tls.certificate_pem)
+        await self._connection.renew(self._tls)
+
+    async def close(self) -> None:
+        """Let a renewal under way end."""
+        if self._renewing is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(RENEW_SECONDS_MAX):
+                    await asyncio.gather(self._renewing, return_exceptions=True)
+
+    async def _try_to_renew(self) -> None:
+        try:
+            await self.renew()
+        except (ClusterError, OSError) as error:
+            log.warning("certificate not renewed", extra={"error": str(error)})
+
+    async def _renew_expired(
+        self, request_der: bytes, proof: bytes
+    ) -> enrolment_pb2.RenewExpiredResponse:
+        error = ClusterError(
+            Reason.CERTIFICATE_INVALID,
+            "the certificate has expired, and no enrolment port is known to renew it at; join anew",
+        )
+        for endpoint in read_enrolment(self._directory / ENROLMENT_NAME):
+            channel = open_channel(endpoint, tls=None, ca_pem=self._tls.ca_pem)
+            try:
+                return await EnrolmentServiceStub(channel).RenewExpired(
+                    enrolment_pb2.RenewExpiredRequest(
+                        certificate_pem=self._tls.certificate_pem.decode(),
+                        certificate_request=request_der,
+                        proof=proof,
+                    ),
+                    timeout=RENEW_SECONDS_MAX,
+                )
+            except grpc.aio.AioRpcError as rpc_error:
+                error = error_from_rpc(rpc_error)
+            finally:
+                await channel.close()
+        raise error
+
+
+class CertificateCalls:
+    """The operations of CertificateService; a part of `Client`."""
+
+    async def _unary(self, stub: Any, method: str, request: Any, timeout: timedelta) -> Any:
+        raise NotImplementedError
+
+    async def list_certificates(
+        self, *, did: str = "", serial: str = "", timeout: timedelta = TIMEOUT_DEFAULT
+    ) -> list[pb.Certificate]:
+        """Certificates that were handed out, by serial number; of one member, or of all."""
+        found: list[pb.Certificate] = []
+        token = ""
+        while True:
+            request = pb.ListCertificatesRequest(
+                page_size=PAGE_SIZE, page_token=token, did=did, serial=serial
+            )
+            page = await self._unary(CertificateServiceStub, "ListCertificates", request, timeout)
+            found += page.certificates
+            token = page.next_page_token
+            if not token:
+                return found
+
+    async def revoke_certificate(
+        self, *, serial: str = "", did: str = "", timeout: timedelta = TIMEOUT_DEFAULT
+    ) -> None:
+        """Let a certificate, or every one of a member, count no more; there is no way back.
+
+        Raises:
+            ClusterError: CERTIFICATE_NOT_FOUND, INVALID_ARGUMENT.
+        """
+        request = pb.RevokeCertificateRequest(request_id=new_request_id(), serial=serial, did=did)
+        await self._unary(CertificateServiceStub, "RevokeCertificate", request, timeout)
+
+    async def rotate_certificates(
+        self, *, new_root: bool, proceed: bool = False, timeout: timedelta = TIMEOUT_DEFAULT
+    ) -> int:
+        """Have every node renew its certificate, under a new root if asked; returns the epoch.
+
+        Raises:
+            ClusterError: ROTATION_IN_PROGRESS, AUTHORITY_SEALED.
+        """
+        request = pb.RotateCertificatesRequest(new_root=new_root, proceed=proceed)
+        answer = await self._unary(CertificateServiceStub, "RotateCertificates", request, timeout)
+        return int(answer.epoch)
+
+    async def get_rotation(self, *, timeout: timedelta = TIMEOUT_DEFAULT) -> pb.GetRotationResponse:
+        """How far a rotation is."""
+        answer: pb.GetRotationResponse = await self._unary(
+            CertificateServiceStub, "GetRotation", pb.GetRotationRequest(), timeout
+        )
+        return answer

@@ -1,0 +1,231 @@
+"""The certificates that were handed out, those that count no more, and the cluster's sealed keys.
+
+All of it is in the log. Nothing here opens a key: this is what every replica agrees on.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Final
+
+from ipfs_cluster_node.core.ids import Did
+
+SERIAL_BYTES_MAX: Final = 20
+"""Source: RFC 5280, 4.1.2.2."""
+RENEW_EXPIRED_MAX: Final = timedelta(days=30)
+"""How long after its end a certificate is still renewed by the identity key."""
+CERTIFICATES_MAX: Final = 100_000
+"""Most that are remembered; some 20 MB. Past it the oldest that have ended go first."""
+CERTIFICATES_PER_OWNER_MAX: Final = 64
+"""Most that one member may hold that have not ended: it renews once or twice in their life."""
+REVOCATIONS_MAX: Final = 20_000
+"""Most that are remembered, those of removed members not counted."""
+FORGET_AFTER_S: Final = 3600
+"""Behind its end a certificate counts no more anywhere, clocks that are off included."""
+
+
+class RotationPhase(StrEnum):
+    """Where a rotation of the root stands."""
+
+    STEADY = "steady"
+    SPREADING = "spreading"
+    """Every member learns to trust the new root; the old one signs."""
+    REISSUING = "reissuing"
+    """The new root signs; every member gets a certificate of it. Both are trusted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateRecord:
+    """A certificate that was handed out."""
+
+    serial: int
+    did: Did
+    spki_hash: bytes
+    """SHA-256 of the public key (DER SubjectPublicKeyInfo)."""
+    not_after_s: int
+    """Seconds since 1970 (UTC)."""
+    issued_at_ms: int
+    epoch: int
+    """The authority's, when it was issued."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateRevocation:
+    """A certificate, or all of a member, counts no more: one of `serial` and `did` is set."""
+
+    serial: int = 0
+    did: Did = Did("")
+    until_s: int = 0
+    """Until when it must be remembered, in seconds since 1970 (UTC); 0 for good."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Authority:
+    """The cluster's keys, sealed, and its roots."""
+
+    version: int = 0
+    """Grows with every change, so that two changes from the same one don't both hold."""
+    key_id: str = ""
+    ciphertext: bytes = b""
+    wraps: tuple[tuple[Did, bytes], ...] = ()
+    """The data key, sealed to each master that may sign."""
+    recovery_key: bytes = b""
+    recovery_wrap: bytes = b""
+    roots: tuple[str, ...] = ()
+    """Certificates in PEM, the oldest first."""
+    signer: int = 0
+    """Which of the roots signs."""
+    epoch: int = 0
+    """Grows whenever every member needs a new certificate or bundle."""
+    phase: RotationPhase = RotationPhase.STEADY
+    phase_at_ms: int = 0
+
+    @property
+    def bundle_pem(self) -> bytes:
+        """Every root to trust."""
+        return "".join(self.roots).encode()
+
+    def wrap_of(self, did: Did) -> bytes | None:
+        """The data key, as it is sealed to one master."""
+        return dict(self.wraps).get(did)
+
+
+class CertificateTable:
+    """What was handed out and what was revoked, as the log has made it."""
+
+    def __init__(
+        self,
+        records: Iterable[CertificateRecord] = (),
+        revocations: Iterable[CertificateRevocation] = (),
+        authority: Authority | None = None,
+    ) -> None:
+        """Start with these."""
+        self._records: dict[int, CertificateRecord] = {}
+        self._newest: dict[Did, CertificateRecord] = {}
+        self._by_owner: dict[Did, dict[int, CertificateRecord]] = {}
+        self._serials: dict[int, CertificateRevocation] = {}
+        self._dids: dict[Did, CertificateRevocation] = {}
+        self.authority = authority or Authority()
+        self.version = 0
+        """Grows with every revocation, so that what was concluded from them can be kept."""
+        for record in records:
+            self._put(record)
+        for revocation in revocations:
+            self._revoke(revocation)
+
+    def get(self, serial: int) -> CertificateRecord | None:
+        """The certificate of this serial number, if it is remembered."""
+        return self._records.get(serial)
+
+    def newest(self, did: Did) -> CertificateRecord | None:
+        """What a member was handed last."""
+        return self._newest.get(did)
+
+    def of_owner(self, did: Did) -> tuple[CertificateRecord, ...]:
+        """What a member was handed and is remembered, the oldest first."""
+        return tuple(self._by_owner.get(did, {}).values())
+
+    def records(self) -> tuple[CertificateRecord, ...]:
+        """All, the oldest first."""
+        return tuple(self._records.values())
+
+    def revocations(self) -> tuple[CertificateRevocation, ...]:
+        """All."""
+        return (*self._serials.values(), *self._dids.values())
+
+    def revoked_serials(self) -> tuple[int, ...]:
+        """Serial numbers that count no more."""
+        return tuple(self._serials)
+
+    def revoked_dids(self) -> tuple[Did, ...]:
+        """Members none of whose certificates count."""
+        return tuple(self._dids)
+
+    def is_revoked(self, serial: int, did: Did) -> bool:
+        """Whether a certificate counts no more."""
+        return serial in self._serials or did in self._dids
+
+    def refuses(self, record: CertificateRecord, now_s: int) -> str:
+        """Why a certificate can't be issued; empty if it can."""
+        if not 0 < record.serial < 1 << (8 * SERIAL_BYTES_MAX - 1):
+            return "a serial number has 1 to 20 bytes"
+        if record.serial in self._records:
+            return "a certificate of this serial number was issued already; try again"
+        if record.did in self._dids:
+            return f"every certificate of {record.did} was revoked; remove it, and join it anew"
+        held = sum(r.not_after_s > now_s for r in self._by_owner.get(record.did, {}).values())
+        if held >= CERTIFICATES_PER_OWNER_MAX:
+            return (
+                f"at most {CERTIFICATES_PER_OWNER_MAX} certificates of one member are good at a "
+                "time; wait until some end"
+            )
+        return ""
+
+    def issue(self, record: CertificateRecord) -> None:
+        """Remember a certificate; `refuses` has passed."""
+        self._put(record)
+        while len(self._records) > CERTIFICATES_MAX:
+            self._drop(min(self._records.values(), key=lambda r: (r.not_after_s, r.serial)))
+
+    def full(self) -> bool:
+        """Whether no more revocations can be remembered."""
+        return len(self._serials) + len(self._dids) >= REVOCATIONS_MAX
+
+    def revoke(self, revocation: CertificateRevocation) -> None:
+        """Remember a revocation."""
+        self._revoke(revocation)
+
+    def readmit(self, did: Did) -> None:
+        """A member that was removed has joined anew: its old certificates stay revoked."""
+        if self._dids.pop(did, None) is not None:
+            for record in self.of_owner(did):
+                self._revoke(
+                    CertificateRevocation(serial=record.serial, until_s=record.not_after_s)
+                )
+            self.version += 1
+
+    def set_authority(self, authority: Authority) -> bool:
+        """Take the authority as it becomes; False if another change came before."""
+        if authority.version != self.authority.version + 1:
+            return False
+        self.authority = authority
+        return True
+
+    def forget(self, now_s: int) -> None:
+        """Drop what has ended: of each member, all but the newest at once."""
+        ended = now_s - FORGET_AFTER_S
+        long_ended = now_s - int(RENEW_EXPIRED_MAX.total_seconds())
+        gone = [
+            record
+            for record in self._records.values()
+            if record.not_after_s <= ended
+            and (record.not_after_s <= long_ended or self._newest[record.did] is not record)
+        ]
+        for record in gone:
+            self._drop(record)
+        over = [r for r in self._serials.values() if r.until_s and r.until_s <= long_ended]
+        for revocation in over:
+            del self._serials[revocation.serial]
+            self.version += 1
+
+    def _put(self, record: CertificateRecord) -> None:
+        self._records[record.serial] = record
+        self._newest[record.did] = record
+        self._by_owner.setdefault(record.did, {})[record.serial] = record
+
+    def _drop(self, record: CertificateRecord) -> None:
+        del self._records[record.serial]
+        of_owner = self._by_owner[record.did]
+        del of_owner[record.serial]
+        if not of_owner:
+            del self._by_owner[record.did]
+        if self._newest.get(record.did) is record:
+            del self._newest[record.did]
+
+    def _revoke(self, revocation: CertificateRevocation) -> None:
+        if revocation.did:
+            self._dids[revocation.did] = revocation
+        else:
+            self._serials[revocation.serial] = revocation
+        self.version += 1

@@ -1,0 +1,193 @@
+"""Opens the cluster's sealed keys on a master, and keeps them sealed to the masters there are."""
+
+import logging
+from dataclasses import replace
+from typing import Final
+
+from ipfs_cluster_node.adapters.keys.certificates import CertificateAuthority, utc_now
+from ipfs_cluster_node.adapters.keys.sealing import ClusterKeys, SealKey, open_keys, seal, wrap
+from ipfs_cluster_node.codec.commands import authority_from_log, authority_to_log
+from ipfs_cluster_node.config.files import write_private
+from ipfs_cluster_node.config.home import Home
+from ipfs_cluster_node.core.certificates import Authority, RotationPhase
+from ipfs_cluster_node.core.commands import SetAuthority
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import Did
+from ipfs_cluster_node.core.state import ClusterState
+from ipfs_cluster_node.log.v1 import command_pb2
+from ipfs_cluster_node.node.clock import now_ms
+from ipfs_cluster_node.node.leadership import Leadership
+
+log = logging.getLogger(__name__)
+
+WRAPS_MAX: Final = 64
+
+
+class ClusterAuthority:
+    """The cluster's keys, as far as this master can open them. In the loop's thread."""
+
+    def __init__(
+        self,
+        home: Home,
+        leadership: Leadership,
+        *,
+        did: Did,
+        cluster_id: str,
+        seal_key: SealKey | None,
+    ) -> None:
+        """Open with `seal_key`, or with what `recover` has left in the home directory."""
+        self._home = home
+        self._leadership = leadership
+        self._did = did
+        self._cluster_id = cluster_id
+        self._seal_key = seal_key
+        self._recovery = SealKey.load(home.recovery_key) if home.recovery_key.exists() else None
+        self._opened: tuple[str, int, bytes, ClusterKeys] | None = None
+        self._kept_version = 0
+
+    @property
+    def seal_public_key(self) -> bytes:
+        """To which the keys are sealed for this master; empty if it has none."""
+        return b"" if self._seal_key is None else self._seal_key.public_key
+
+    def keys(self, authority: Authority) -> ClusterKeys:
+        """Open the keys.
+
+        Raises:
+            ClusterError: AUTHORITY_SEALED.
+        """
+        return self._open(authority)[1]
+
+    def kept(self) -> Authority | None:
+        """The sealed keys as this master last knew them, where its log can't say yet."""
+        try:
+            message = command_pb2.Authority.FromString(self._home.authority.read_bytes())
+        except OSError:
+            return None
+        return authority_from_log(message)
+
+    async def tend(self) -> None:
+        """As the leader: seal to masters that vote by now, and anew without those that are gone."""
+        state = self._leadership.leader_state()
+        authority = state.certificates.authority
+        if not authority.key_id:
+            return
+        wanted = {m.did: m.seal_key for m in state.members.masters() if m.seal_key}
+        wrapped = {did for did, _ in authority.wraps}
+        gone = wrapped - {m.did for m in state.members.masters()}
+        new = {
+            master.did
+            for master in state.members.masters()
+            if master.seal_key
+            and master.node_id in self._leadership.voters
+            and (master.did not in wrapped)
+        }
+        if not gone and not new and self._recovery is None:
+            return
+        data_key, keys = self._open(authority)
+        recovered = self._recovery is not None
+        if gone or recovered:
+            # Whoever is gone knows the data key: what is sealed from now on is not for it.
+            keep = {did: key for did, key in wanted.items() if did in (wrapped - gone) | new}
+            if recovered:
+                keep[self._did] = self.seal_public_key
+            await self.put(state, authority, keys, seal_keys=keep)
+            log.warning("cluster keys sealed anew", extra={"without": sorted(gone)})
+        else:
+            added = tuple(
+                (
+                    did,
+                    wrap(
+                        data_key,
+                        wanted[did],
+                        cluster_id=self._cluster_id,
+                        key_id=authority.key_id,
+                    ),
+                )
+                for did in sorted(new)
+            )
+            changed = replace(
+                authority, version=authority.version + 1, wraps=(*authority.wraps, *added)
+            )
+            await self._leadership.propose(SetAuthority(authority=changed))
+            log.info("cluster keys sealed to masters", extra={"masters": sorted(new)})
+        if recovered:
+            self._recovery = None
+            self._home.recovery_key.unlink(missing_ok=True)
+
+    async def put(
+        self,
+        state: ClusterState,
+        authority: Authority,
+        keys: ClusterKeys,
+        *,
+        seal_keys: dict[Did, bytes] | None = None,
+        phase: RotationPhase | None = None,
+        signer: int | None = None,
+    ) -> Authority:
+        """Commit other keys, sealed anew; with a phase, also a new epoch."""
+        if seal_keys is None:
+            wrapped = {did for did, _ in authority.wraps}
+            masters = state.members.masters()
+            seal_keys = {m.did: m.seal_key for m in masters if m.seal_key and m.did in wrapped}
+        sealed = seal(
+            keys,
+            cluster_id=self._cluster_id,
+            seal_keys=seal_keys,
+            recovery_public_key=authority.recovery_key,
+        )
+        changed = replace(
+            authority,
+            version=authority.version + 1,
+            key_id=sealed.key_id,
+            ciphertext=sealed.ciphertext,
+            wraps=sealed.wraps,
+            recovery_wrap=sealed.recovery_wrap,
+            roots=tuple(ca.certificate_pem.decode() for ca in keys.cas),
+        )
+        if phase is not None:
+            changed = replace(
+                changed,
+                phase=phase,
+                phase_at_ms=now_ms(),
+                epoch=authority.epoch + 1,
+                signer=authority.signer if signer is None else signer,
+            )
+        await self._leadership.propose(SetAuthority(authority=changed))
+        return changed
+
+    def keep(self) -> None:
+        """Write the sealed keys down where they are new: for a start without a leader."""
+        try:
+            authority = self._leadership.state().certificates.authority
+        except ClusterError:
+            return
+        if authority.version != self._kept_version and authority.key_id:
+            data = authority_to_log(authority).SerializeToString(deterministic=True)
+            write_private(self._home.authority, data)
+            self._kept_version = authority.version
+
+    def _open(self, authority: Authority) -> tuple[bytes, ClusterKeys]:
+        known = self._opened
+        if known is not None and known[:2] == (authority.key_id, authority.version):
+            return known[2], known[3]
+        wrapped = authority.wrap_of(self._did)
+        if self._recovery is not None:
+            opener, sealed = self._recovery, authority.recovery_wrap
+        elif wrapped is None or self._seal_key is None:
+            raise ClusterError(
+                Reason.AUTHORITY_SEALED,
+                "the cluster's keys are not sealed to this master yet; let another master lead, or "
+                "run: ipfs-cluster-node recover",
+            )
+        else:
+            opener, sealed = self._seal_key, wrapped
+        data_key = opener.open(sealed, cluster_id=self._cluster_id, key_id=authority.key_id)
+        keys = open_keys(authority, data_key, cluster_id=self._cluster_id)
+        self._opened = (authority.key_id, authority.version, data_key, keys)
+        return data_key, keys
+
+
+def new_root(cluster_name: str) -> CertificateAuthority:
+    """Make a root that takes the place of the present one."""
+    return CertificateAuthority.create(cluster_name, utc_now())

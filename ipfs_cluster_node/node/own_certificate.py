@@ -1,0 +1,237 @@
+"""This node's own certificate: used, renewed in time, and replaced without a call being lost."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import Final
+
+import grpc
+
+from ipfs_cluster_node.adapters.keys.certificates import (
+    make_tls_key,
+    renewal_message,
+    utc_now,
+    validity_of,
+)
+from ipfs_cluster_node.adapters.keys.identity import Identity
+from ipfs_cluster_node.adapters.net.tls import ClientTls, ServerTls, open_channel
+from ipfs_cluster_node.client.connection import Connection
+from ipfs_cluster_node.codec.errors import error_from_rpc
+from ipfs_cluster_node.config.credentials import (
+    Credentials,
+    read_enrolment,
+    write_credentials,
+    write_enrolment,
+)
+from ipfs_cluster_node.config.home import Home
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.v1 import certificate_pb2, enrolment_pb2
+from ipfs_cluster_node.v1.certificate_pb2_grpc import CertificateServiceStub
+from ipfs_cluster_node.v1.enrolment_pb2_grpc import EnrolmentServiceStub
+from ipfs_cluster_node.v1.health_pb2 import HealthCheck
+
+log = logging.getLogger(__name__)
+
+RENEW_FROM: Final = 0.5
+RENEW_UNTIL: Final = 0.8
+"""Shares of a certificate's life between which it is renewed, at random: not all nodes at once."""
+RETRY_SECONDS_MIN: Final = 1.0
+RETRY_SECONDS_MAX: Final = 600.0
+SESSIONS_SECONDS_MAX: Final = 3600.0
+"""After which TLS sessions that were made are not resumed any more."""
+CALL_SECONDS_MAX: Final = 15.0
+HURRY_SECONDS_MAX: Final = 2.0
+"""Nodes that hear of a new epoch renew within so long, not all at once."""
+TICK_SECONDS: Final = 0.5
+
+Renewal = (
+    certificate_pb2.RenewCertificateResponse
+    | certificate_pb2.RenewForMemberResponse
+    | enrolment_pb2.RenewExpiredResponse
+)
+
+
+class OwnCertificate:
+    """What this node shows. In the loop's thread."""
+
+    def __init__(
+        self, home: Home, identity: Identity, credentials: Credentials, connection: Connection
+    ) -> None:
+        """Begin with what is on disk; renew over `connection`."""
+        self._home = home
+        self._identity = identity
+        self._connection = connection
+        self.tls = ClientTls(credentials.ca_pem, credentials.certificate_pem, credentials.key_pem)
+        self.epoch = credentials.epoch
+        self._wanted_epoch = credentials.epoch
+        self._hurry_at = 0.0
+        self.on_renewed: list[Callable[[ClientTls], Awaitable[None]]] = []
+        self.servers: list[ServerTls] = []
+        self.sign_alone: Callable[[bytes], bytes | None] = lambda _request: None
+        """On a master: signs for itself while no leader can be reached for want of certificates."""
+        self._last_error = ""
+        self._set_validity()
+
+    def want(self, epoch: int) -> None:
+        """The leader has roots of this epoch: a certificate of an older one is renewed."""
+        if epoch > max(self.epoch, self._wanted_epoch):
+            self._wanted_epoch = epoch
+            self._hurry_at = _monotonic() + random.uniform(0, HURRY_SECONDS_MAX)  # noqa: S311
+
+    def end_sessions(self) -> None:
+        """Have every caller shake hands anew with its next connection."""
+        for server in self.servers:
+            server.renew()
+
+    def check(self, now: datetime | None = None) -> HealthCheck:
+        """How it is: degraded from 80 % of its life on, failed once it has expired."""
+        now = now or utc_now()
+        life = self._not_after - self._not_before
+        used = (now - self._not_before) / life
+        until = f"until {self._not_after:%F %T} UTC"
+        if now > self._not_after:
+            detail = (
+                f"the certificate ended {self._not_after:%F %T} UTC, and could not be renewed "
+                f"({self._last_error or 'no attempt yet'}); check that a leader can be reached"
+            )
+            return HealthCheck(name="certificate", ok=False, detail=detail)
+        if used >= RENEW_UNTIL:
+            detail = (
+                f"the certificate is good {until}, and was not renewed in time "
+                f"({self._last_error or 'no attempt yet'}); check that a leader can be reached"
+            )
+            return HealthCheck(name="certificate", ok=True, degraded=True, detail=detail)
+        return HealthCheck(name="certificate", ok=True, detail=f"the certificate is good {until}")
+
+    async def run(self) -> None:
+        """Renew in time, until cancelled."""
+        retry = RETRY_SECONDS_MIN
+        next_at = 0.0
+        sessions_at = _monotonic() + SESSIONS_SECONDS_MAX
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            if _monotonic() >= sessions_at:
+                sessions_at = _monotonic() + SESSIONS_SECONDS_MAX
+                self.end_sessions()
+            behind = self._wanted_epoch > self.epoch and _monotonic() >= self._hurry_at
+            if not behind and utc_now() < self._renew_at:
+                continue
+            if _monotonic() < next_at:
+                continue
+            try:
+                await self.renew()
+                retry, next_at = RETRY_SECONDS_MIN, 0.0
+            except ClusterError as error:
+                if error.message != self._last_error:
+                    log.warning("certificate not renewed", extra={"error": error.message})
+                self._last_error = error.message
+                next_at = _monotonic() + retry * random.uniform(0.5, 1.5)  # noqa: S311
+                retry = min(2 * retry, RETRY_SECONDS_MAX)
+
+    async def renew(self) -> None:
+        """Get a new certificate and use it.
+
+        Raises:
+            ClusterError: Why there is none.
+        """
+        key = make_tls_key(self._identity)
+        expired = utc_now() > self._not_after
+        if expired:
+            answer = await self._renew_expired(key.request_der, key.spki_der)
+        else:
+            answer = await self._connection.unary(
+                lambda channel: CertificateServiceStub(channel).RenewCertificate,
+                certificate_pb2.RenewCertificateRequest(certificate_request=key.request_der),
+                timeout=CALL_SECONDS_MAX,
+            )
+        await self.install(
+            Credentials(
+                answer.trust_bundle_pem.encode(),
+                answer.certificate_pem.encode(),
+                key.key_pem,
+                answer.epoch,
+            )
+        )
+        write_enrolment(self._home.enrolment, answer.enrolment_endpoints)
+        log.info(
+            "certificate renewed",
+            extra={"until": f"{self._not_after:%F %T}", "epoch": self.epoch},
+        )
+
+    async def install(self, credentials: Credentials) -> None:
+        """Write a certificate down, then use it: for new connections at once, then for old ones."""
+        home = self._home
+        await asyncio.to_thread(
+            write_credentials, credentials, home.ca, home.certificate, home.tls_key
+        )
+        self.tls = ClientTls(credentials.ca_pem, credentials.certificate_pem, credentials.key_pem)
+        self._last_error = ""
+        self._set_validity()
+        for server in self.servers:
+            server.renew(self.tls)
+        for renewed in self.on_renewed:
+            await renewed(self.tls)
+        # Last: it tells the leader that this node trusts and shows what the epoch gave it.
+        self.epoch = credentials.epoch
+
+    async def _renew_expired(self, request_der: bytes, spki_der: bytes) -> Renewal:
+        proof = self._identity.sign(renewal_message(self.tls.certificate_pem, spki_der))
+        request = enrolment_pb2.RenewExpiredRequest(
+            certificate_pem=self.tls.certificate_pem.decode(),
+            certificate_request=request_der,
+            proof=proof,
+        )
+        endpoints = read_enrolment(self._home.enrolment)
+        try:
+            return await renew_expired(endpoints, self.tls.ca_pem, request)
+        except ClusterError as error:
+            if error.reason not in (Reason.UNREACHABLE, Reason.NO_LEADER):
+                raise
+            alone = self.sign_alone(request_der)
+            if alone is None:
+                raise
+            log.warning("no leader to renew an expired certificate: signed alone")
+            return enrolment_pb2.RenewExpiredResponse(
+                certificate_pem=alone.decode(),
+                trust_bundle_pem=self.tls.ca_pem.decode(),
+                enrolment_endpoints=endpoints,
+                epoch=self.epoch,
+            )
+
+    def _set_validity(self) -> None:
+        self._not_before, self._not_after = validity_of(self.tls.certificate_pem)
+        life = self._not_after - self._not_before
+        self._renew_at = renewal_time(self._not_before, life, random.random())  # noqa: S311
+
+
+def renewal_time(not_before: datetime, life: timedelta, chance: float) -> datetime:
+    """When a certificate is renewed, `chance` being from 0 to 1."""
+    return not_before + life * (RENEW_FROM + (RENEW_UNTIL - RENEW_FROM) * chance)
+
+
+async def renew_expired(
+    endpoints: tuple[str, ...], ca_pem: bytes, request: enrolment_pb2.RenewExpiredRequest
+) -> enrolment_pb2.RenewExpiredResponse:
+    """Ask one enrolment port after another.
+
+    Raises:
+        ClusterError: What the last one said; UNREACHABLE if none is known.
+    """
+    error = ClusterError(Reason.UNREACHABLE, "no enrolment port is known; join anew with a token")
+    for endpoint in endpoints:
+        channel = open_channel(endpoint, tls=None, ca_pem=ca_pem)
+        try:
+            return await EnrolmentServiceStub(channel).RenewExpired(
+                request, timeout=CALL_SECONDS_MAX
+            )
+        except grpc.aio.AioRpcError as rpc_error:
+            error = error_from_rpc(rpc_error)
+        finally:
+            await channel.close()
+    raise error
+
+
+def _monotonic() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,124 @@
+"""CertificateService."""
+
+from typing import Any
+
+from ipfs_cluster_node.codec.members import did_of, page_of, pem_of, serial_of
+from ipfs_cluster_node.codec.tasks import request_id_of, timestamp_of_ms
+from ipfs_cluster_node.core.authorization import certificate_args
+from ipfs_cluster_node.core.certificates import CertificateRecord
+from ipfs_cluster_node.core.state import ClusterState
+from ipfs_cluster_node.services.context import current_caller, current_reach
+from ipfs_cluster_node.services.ports import CertificatePort, StatePort
+from ipfs_cluster_node.v1 import certificate_pb2 as pb
+from ipfs_cluster_node.v1 import certificate_pb2_grpc
+
+
+class CertificateServicer(certificate_pb2_grpc.CertificateServiceServicer):
+    """Certificates of members."""
+
+    def __init__(self, certificates: CertificatePort, view: StatePort) -> None:
+        """Serve these."""
+        self._certificates = certificates
+        self._view = view
+
+    async def RenewCertificate(
+        self, request: pb.RenewCertificateRequest, context: Any
+    ) -> pb.RenewCertificateResponse:
+        """Give the caller a new certificate."""
+        issued = await self._certificates.renew(current_caller().did, request.certificate_request)
+        return pb.RenewCertificateResponse(
+            certificate_pem=issued.certificate_pem.decode(),
+            trust_bundle_pem=issued.trust_bundle_pem.decode(),
+            enrolment_endpoints=issued.enrolment_endpoints,
+            epoch=issued.epoch,
+        )
+
+    async def RenewForMember(
+        self, request: pb.RenewForMemberRequest, context: Any
+    ) -> pb.RenewForMemberResponse:
+        """Renew for who came to another master."""
+        issued = await self._certificates.renew_expired(
+            pem_of(request.certificate_pem), request.certificate_request, request.proof
+        )
+        return pb.RenewForMemberResponse(
+            certificate_pem=issued.certificate_pem.decode(),
+            trust_bundle_pem=issued.trust_bundle_pem.decode(),
+            enrolment_endpoints=issued.enrolment_endpoints,
+            epoch=issued.epoch,
+        )
+
+    async def ListCertificates(
+        self, request: pb.ListCertificatesRequest, context: Any
+    ) -> pb.ListCertificatesResponse:
+        """List certificates."""
+        page = page_of(request.page_size, request.page_token)
+        after = serial_of(page.token) if page.token else 0
+        state = self._view.read_state()
+        table = state.certificates
+        if request.serial:
+            found = table.get(serial_of(request.serial))
+            records = [] if found is None else [found]
+        elif request.did:
+            records = list(table.of_owner(did_of(request.did)))
+        else:
+            records = list(table.records())
+        reach = current_reach()
+        records = sorted(
+            (r for r in records if r.serial > after and reach.allows(certificate_args(r.did))),
+            key=lambda r: r.serial,
+        )
+        shown = records[: page.size]
+        return pb.ListCertificatesResponse(
+            certificates=[_to_proto(state, record) for record in shown],
+            next_page_token=f"{shown[-1].serial:x}" if len(records) > page.size else "",
+        )
+
+    async def RevokeCertificate(
+        self, request: pb.RevokeCertificateRequest, context: Any
+    ) -> pb.RevokeCertificateResponse:
+        """Let certificates count no more."""
+        await self._certificates.revoke(
+            serial=serial_of(request.serial) if request.serial else None,
+            did=did_of(request.did) if request.did else None,
+            caller=current_caller().did,
+            request_id=request_id_of(request.request_id),
+        )
+        return pb.RevokeCertificateResponse()
+
+    async def RotateCertificates(
+        self, request: pb.RotateCertificatesRequest, context: Any
+    ) -> pb.RotateCertificatesResponse:
+        """Have every node renew."""
+        epoch = await self._certificates.rotate(new=request.new_root, proceed=request.proceed)
+        return pb.RotateCertificatesResponse(epoch=epoch)
+
+    async def GetRotation(
+        self, request: pb.GetRotationRequest, context: Any
+    ) -> pb.GetRotationResponse:
+        """Tell how far a rotation is."""
+        rotation = self._certificates.rotation()
+        authority = rotation.authority
+        return pb.GetRotationResponse(
+            phase=authority.phase.value,
+            epoch=authority.epoch,
+            phase_time=timestamp_of_ms(authority.phase_at_ms),
+            root_pins=rotation.root_pins,
+            confirmed_count=rotation.confirmed_count,
+            waiting_dids=rotation.waiting,
+        )
+
+
+def _to_proto(state: ClusterState, record: CertificateRecord) -> pb.Certificate:
+    owner = state.members.get(record.did)
+    return pb.Certificate(
+        serial=f"{record.serial:x}",
+        did=record.did,
+        name="" if owner is None else owner.name,
+        spki_hash=record.spki_hash,
+        issue_time=timestamp_of_ms(record.issued_at_ms),
+        expire_time=timestamp_of_ms(record.not_after_s * 1000),
+        revoked=state.certificates.is_revoked(record.serial, record.did)
+        or owner is None
+        or owner.removed,
+        epoch=record.epoch,
+    )

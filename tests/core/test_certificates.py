@@ -1,0 +1,225 @@
+"""What the log agrees on about certificates."""
+
+from dataclasses import replace
+from typing import Any
+
+from ipfs_cluster_node.codec.commands import decode_command, encode_command
+from ipfs_cluster_node.codec.snapshot import decode_snapshot, encode_snapshot
+from ipfs_cluster_node.core.certificates import (
+    CERTIFICATES_PER_OWNER_MAX,
+    RENEW_EXPIRED_MAX,
+    Authority,
+    CertificateRecord,
+    CertificateRevocation,
+    RotationPhase,
+)
+from ipfs_cluster_node.core.commands import (
+    BootstrapCluster,
+    Command,
+    CreateJoinToken,
+    ExpireRecords,
+    IssueCertificate,
+    PutDelegation,
+    RedeemJoinToken,
+    RemoveNode,
+    RevokeCertificate,
+    RevokeDelegation,
+    SetAuthority,
+)
+from ipfs_cluster_node.core.delegations import StoredDelegation, StoredRevocation
+from ipfs_cluster_node.core.effects import Accepted, CertificatesRevoked, Rejected
+from ipfs_cluster_node.core.errors import Reason
+from ipfs_cluster_node.core.ids import did_from_public_key, node_id_from_did
+from ipfs_cluster_node.core.model import Principal, Role
+from ipfs_cluster_node.core.multiformats import DAG_CBOR, Cid
+from ipfs_cluster_node.core.state import ClusterState
+
+CLUSTER = did_from_public_key(bytes(31) + b"\x07")
+CLIENT = did_from_public_key(bytes(31) + b"\x08")
+DAY_S = 86_400
+
+
+def principal(**changed: Any) -> Principal:
+    made = Principal(
+        did=CLIENT, name="c", role=Role.CLIENT, enrolled_at_ms=0, liveness_at_ms=0, grant="operator"
+    )
+    return replace(made, **changed)
+
+
+def record(serial: int, *, not_after_s: int = DAY_S, epoch: int = 0) -> CertificateRecord:
+    return CertificateRecord(
+        serial=serial,
+        did=CLIENT,
+        spki_hash=bytes(32),
+        not_after_s=not_after_s,
+        issued_at_ms=0,
+        epoch=epoch,
+    )
+
+
+def cluster(*records: CertificateRecord) -> ClusterState:
+    state = ClusterState()
+    body = BootstrapCluster(
+        cluster_id="id",
+        cluster_name="name",
+        cluster_did=CLUSTER,
+        principals=(principal(),),
+        authority=Authority(version=1, key_id="k", roots=("root",)),
+        certificates=records,
+    )
+    apply(state, body)
+    return state
+
+
+def apply(state: ClusterState, body: Any, *, at_s: int = 0) -> Accepted | Rejected:
+    # Through the bytes of the log, as it comes to every replica.
+    command = decode_command(encode_command(Command(at_ms=at_s * 1000, body=body)))
+    return state.apply(command).outcome
+
+
+def issue(state: ClusterState, made: CertificateRecord, *, at_s: int = 0) -> Accepted | Rejected:
+    return apply(state, IssueCertificate(record=made), at_s=at_s)
+
+
+def reason(outcome: Accepted | Rejected) -> Reason:
+    assert isinstance(outcome, Rejected)
+    return outcome.reason
+
+
+def test_a_certificate_is_issued_once_and_to_members_only() -> None:
+    state = cluster()
+    assert issue(state, record(1)) == Accepted()
+    assert state.certificates.newest(CLIENT) == record(1)
+    assert reason(issue(state, record(1))) is Reason.OVERLOADED
+    stranger = replace(record(2), did=did_from_public_key(bytes(31) + b"\x09"))
+    assert reason(issue(state, stranger)) is Reason.CALLER_UNKNOWN
+    apply(state, RemoveNode(node_id=node_id_from_did(CLIENT)))
+    assert reason(issue(state, record(3))) is Reason.CALLER_UNKNOWN
+
+
+def test_a_certificate_that_was_signed_by_a_root_of_before_is_not_issued() -> None:
+    state = cluster()
+    changed = replace(state.certificates.authority, version=2, epoch=1)
+    assert apply(state, SetAuthority(authority=changed)) == Accepted()
+    assert reason(issue(state, record(1))) is Reason.AUTHORITY_SEALED
+    assert issue(state, record(1, epoch=1)) == Accepted()
+
+
+def test_one_of_two_changes_of_the_authority_from_the_same_one_holds() -> None:
+    state = cluster()
+    first = replace(state.certificates.authority, version=2, key_id="a")
+    second = replace(state.certificates.authority, version=2, key_id="b")
+    assert apply(state, SetAuthority(authority=first)) == Accepted()
+    assert reason(apply(state, SetAuthority(authority=second))) is Reason.AUTHORITY_SEALED
+    assert state.certificates.authority.key_id == "a"
+
+
+def test_one_member_holds_so_many_certificates_that_have_not_ended() -> None:
+    state = cluster()
+    for serial in range(1, CERTIFICATES_PER_OWNER_MAX + 1):
+        assert issue(state, record(serial)) == Accepted()
+    assert reason(issue(state, record(1000))) is Reason.OVERLOADED
+    assert issue(state, record(1000, not_after_s=3 * DAY_S), at_s=DAY_S) == Accepted()
+
+
+def test_a_revoked_certificate_and_a_revoked_member_count_no_more() -> None:
+    state = cluster(record(1), record(2))
+    command = Command(
+        at_ms=0, body=RevokeCertificate(revocation=CertificateRevocation(serial=1, until_s=DAY_S))
+    )
+    applied = state.apply(command)
+    assert applied.outcome == Accepted()
+    assert CertificatesRevoked() in applied.effects
+    assert state.certificates.is_revoked(1, CLIENT)
+    assert not state.certificates.is_revoked(2, CLIENT)
+    apply(state, RevokeCertificate(revocation=CertificateRevocation(did=CLIENT)))
+    assert state.certificates.is_revoked(2, CLIENT)
+    assert reason(issue(state, record(3))) is Reason.CERTIFICATE_REVOKED
+    unknown = RevokeCertificate(revocation=CertificateRevocation(serial=99))
+    assert reason(apply(state, unknown)) is Reason.CERTIFICATE_NOT_FOUND
+
+
+def test_who_was_revoked_removed_and_joined_anew_is_let_in_but_not_with_what_it_had() -> None:
+    state = cluster(record(1))
+    apply(state, RevokeCertificate(revocation=CertificateRevocation(did=CLIENT)))
+    apply(state, RemoveNode(node_id=node_id_from_did(CLIENT)))
+    token = CreateJoinToken(
+        token_id="t",
+        secret_hash=bytes(32),
+        role=Role.CLIENT,
+        expires_at_ms=10**15,
+        uses_max=1,
+        addresses=(),
+        grant="user",
+    )
+    apply(state, token)
+    joined = RedeemJoinToken(
+        token_id="t", secret_hash=bytes(32), did=CLIENT, name="c", endpoints=()
+    )
+    assert isinstance(apply(state, joined), Accepted)
+    assert issue(state, record(2)) == Accepted()
+    assert state.certificates.is_revoked(1, CLIENT)
+    assert not state.certificates.is_revoked(2, CLIENT)
+
+
+def test_the_newest_certificate_is_remembered_for_as_long_as_it_can_be_renewed() -> None:
+    state = cluster(record(1), record(2))
+    apply(state, ExpireRecords(), at_s=2 * DAY_S)
+    assert [r.serial for r in state.certificates.records()] == [2]
+    end_s = DAY_S + int(RENEW_EXPIRED_MAX.total_seconds())
+    apply(state, ExpireRecords(), at_s=end_s - 1)
+    assert state.certificates.get(2) is not None
+    apply(state, ExpireRecords(), at_s=end_s + 1)
+    assert state.certificates.records() == ()
+
+
+def test_a_revocation_outlives_its_certificates_renewal() -> None:
+    state = cluster(record(1))
+    revocation = CertificateRevocation(serial=1, until_s=DAY_S)
+    apply(state, RevokeCertificate(revocation=revocation))
+    end_s = DAY_S + int(RENEW_EXPIRED_MAX.total_seconds())
+    apply(state, ExpireRecords(), at_s=end_s - 1)
+    assert state.certificates.is_revoked(1, CLIENT)
+    apply(state, ExpireRecords(), at_s=end_s + 1)
+    assert not state.certificates.is_revoked(1, CLIENT)
+
+
+def test_what_the_cluster_took_back_from_a_client_is_not_given_again() -> None:
+    state = cluster()
+    stored = StoredDelegation(
+        cid=Cid(DAG_CBOR, bytes(32)), token=b"t", issuer=CLUSTER, audience=CLIENT, expires_s=DAY_S
+    )
+    apply(state, PutDelegation(delegations=(stored,)))
+    by_another = StoredRevocation(stored.cid, CLIENT, DAY_S)
+    apply(state, RevokeDelegation(revocation=by_another))
+    client = state.members.get(CLIENT)
+    assert client is not None
+    assert client.grant == "operator"
+    apply(state, RevokeDelegation(revocation=StoredRevocation(stored.cid, CLUSTER, DAY_S)))
+    client = state.members.get(CLIENT)
+    assert client is not None
+    assert client.grant == ""
+
+
+def test_a_snapshot_brings_certificates_revocations_and_the_authority_back() -> None:
+    state = cluster(record(1), record(2**150))
+    apply(state, RevokeCertificate(revocation=CertificateRevocation(serial=1, until_s=5)))
+    apply(state, RevokeCertificate(revocation=CertificateRevocation(did=CLIENT)))
+    authority = Authority(
+        version=2,
+        key_id="k",
+        ciphertext=b"c",
+        wraps=((CLIENT, b"w"),),
+        recovery_key=b"r",
+        recovery_wrap=b"rw",
+        roots=("a", "b"),
+        signer=1,
+        epoch=4,
+        phase=RotationPhase.REISSUING,
+        phase_at_ms=9,
+    )
+    apply(state, SetAuthority(authority=authority))
+    again = ClusterState(decode_snapshot(list(encode_snapshot(state.data()))))
+    assert again.data() == state.data()
+    assert again.certificates.authority == authority
+    assert again.certificates.is_revoked(1, CLIENT)
