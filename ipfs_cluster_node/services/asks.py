@@ -147,6 +147,11 @@ def propose_config(request: membership_pb2.ProposeConfigRequest, _asking: Asking
     return asks
 
 
+def read_audit(_request: Any, asking: Asking) -> Iterable[Ask]:
+    """To know what this node was asked for."""
+    return [Ask(auth.AUDIT_READ, [{"node": asking.node_id}])]
+
+
 def get_rotation(_request: Any, _asking: Asking) -> Iterable[Ask]:
     """To know of all certificates."""
     return [Ask(auth.CERTIFICATE_LIST, [auth.certificate_args(None)])]

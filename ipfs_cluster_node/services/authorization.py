@@ -58,6 +58,7 @@ def _clients(command: Command, asks_of: AsksOf | None, *, changes: bool = False)
 _EVERYBODY: Final = Rule(callers=_MEMBERS | _JOINERS)
 
 RULES_BY_METHOD: Final[Mapping[str, Rule]] = {
+    f"{_V1}AuditService/ListAuditRecords": _clients(auth.AUDIT_READ, asks.read_audit),
     f"{_V1}AuthorizationService/ExplainAccess": Rule(callers=_CLIENTS),
     f"{_V1}AuthorizationService/GetCaller": Rule(callers=_MEMBERS),
     f"{_V1}AuthorizationService/ListDelegations": Rule(callers=_CLIENTS),

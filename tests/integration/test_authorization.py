@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ipfs_cluster_node.services.authorization import RULES_BY_METHOD
 from ipfs_cluster_node.v1 import (
+    audit_pb2,
     authorization_pb2,
     certificate_pb2,
     content_pb2,
@@ -16,6 +17,7 @@ from ipfs_cluster_node.v1 import (
 )
 
 FILES = (
+    audit_pb2,
     authorization_pb2,
     certificate_pb2,
     content_pb2,
