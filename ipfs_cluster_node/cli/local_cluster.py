@@ -63,8 +63,11 @@ class LocalNode:
 class LocalCluster:
     """A cluster of processes on loopback, with mutual TLS like any other."""
 
-    def __init__(self, root: Path, *, profile_name: str | None = None) -> None:
+    def __init__(
+        self, root: Path, *, profile_name: str | None = None, recovery_passphrase: str = ""
+    ) -> None:
         """Keep everything under `root`; write a client profile if it is named."""
+        self._recovery_passphrase = recovery_passphrase
         self.root = root
         self._profile_name = profile_name
         self.nodes: list[LocalNode] = []
@@ -84,7 +87,12 @@ class LocalCluster:
         for name in names:
             self.nodes.append(self.make_node(name))
         first, *others = self.nodes
-        made = init_cluster(first.home, self._settings(first), cluster_name="local")
+        made = init_cluster(
+            first.home,
+            self._settings(first),
+            cluster_name="local",
+            recovery_passphrase=self._recovery_passphrase,
+        )
         self.profile = made.profile
         if self._profile_name is not None:
             save_profile(self._profile_name, self.profile)

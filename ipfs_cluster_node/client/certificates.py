@@ -22,6 +22,7 @@ from ipfs_cluster_node.config.credentials import (
     ENROLMENT_NAME,
     IDENTITY_NAME,
     Credentials,
+    read_credentials,
     read_enrolment,
     write_credentials,
     write_enrolment,
@@ -54,17 +55,23 @@ class ProfileCertificate:
         self._directory = profile.certificate.parent
         self._renewing: asyncio.Task[None] | None = None
         self._next_at = 0.0
+        self._written_ns = self._modified_ns()
         self._not_before, self._not_after = validity_of(tls.certificate_pem)
 
     def keep(self) -> None:
         """Renew in the background if it is time; a failure is tried again with a later call."""
+        if self._renewing is not None and not self._renewing.done():
+            return
         now = asyncio.get_running_loop().time()
+        if self._modified_ns() != self._written_ns:
+            # Another process of the same profile has renewed: its roots may be newer as well.
+            self._renewing = asyncio.create_task(self._take_up(), name="take-up-certificate")
+            return
         life = self._not_after - self._not_before
         if utc_now() < self._not_before + life * RENEW_FROM or now < self._next_at:
             return
-        if self._renewing is None or self._renewing.done():
-            self._next_at = now + RETRY_SECONDS
-            self._renewing = asyncio.create_task(self._try_to_renew(), name="renew-certificate")
+        self._next_at = now + RETRY_SECONDS
+        self._renewing = asyncio.create_task(self._try_to_renew(), name="renew-certificate")
 
     async def renew_if_expired(self) -> None:
         """Renew before the first call where no call would be let in.
@@ -109,9 +116,7 @@ class ProfileCertificate:
             write_credentials, credentials, profile.ca, profile.certificate, profile.key
         )
         write_enrolment(self._directory / ENROLMENT_NAME, answer.enrolment_endpoints)
-        self._tls = ClientTls(credentials.ca_pem, credentials.certificate_pem, credentials.key_pem)
-        self._not_before, self._not_after = validity_of(self._tls.certificate_pem)
-        await self._connection.renew(self._tls)
+        await self._use(credentials)
 
     async def close(self) -> None:
         """Let a renewal under way end."""
@@ -119,6 +124,26 @@ class ProfileCertificate:
             with suppress(TimeoutError):
                 async with asyncio.timeout(RENEW_SECONDS_MAX):
                     await asyncio.gather(self._renewing, return_exceptions=True)
+
+    async def _use(self, credentials: Credentials) -> None:
+        self._written_ns = self._modified_ns()
+        self._tls = ClientTls(credentials.ca_pem, credentials.certificate_pem, credentials.key_pem)
+        self._not_before, self._not_after = validity_of(self._tls.certificate_pem)
+        await self._connection.renew(self._tls)
+
+    async def _take_up(self) -> None:
+        profile = self._profile
+        try:
+            kept = read_credentials(profile.ca, profile.certificate, profile.key)
+            await self._use(kept)
+        except (ClusterError, OSError) as error:
+            log.warning("renewed certificate not taken up", extra={"error": str(error)})
+
+    def _modified_ns(self) -> int:
+        try:
+            return self._profile.certificate.stat().st_mtime_ns
+        except OSError:
+            return 0
 
     async def _try_to_renew(self) -> None:
         try:

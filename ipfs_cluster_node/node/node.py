@@ -45,6 +45,7 @@ from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.node.authority import ClusterAuthority
 from ipfs_cluster_node.node.authorizer import Authorizer
 from ipfs_cluster_node.node.certificates import Certificates
+from ipfs_cluster_node.node.clock import monotonic
 from ipfs_cluster_node.node.content import Contents
 from ipfs_cluster_node.node.delegations import Delegations
 from ipfs_cluster_node.node.enrolment import Enrolment
@@ -437,7 +438,7 @@ class Node:
     def _make_enrolment_server(self, enrolment: Enrolment) -> grpc.aio.Server:
         gate = Gate(identify_joiner, self._authorizer, audit=self._audit)
         enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(
-            EnrolmentServicer(enrolment), gate.as_server
+            EnrolmentServicer(enrolment, monotonic), gate.as_server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._standard_health, gate.as_server)
         server = make_server()

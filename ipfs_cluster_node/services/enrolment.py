@@ -1,25 +1,36 @@
 """EnrolmentService."""
 
+from collections.abc import Callable
+from datetime import timedelta
 from hashlib import sha256
-from typing import Any
+from typing import Any, Final
 
 from ipfs_cluster_node.codec.members import did_of, endpoints_of, name_of, pem_of, seal_key_of
 from ipfs_cluster_node.codec.tasks import request_id_of
 from ipfs_cluster_node.core.commands import RedeemJoinToken
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.rates import RateLimit
 from ipfs_cluster_node.services.ports import EnrolmentPort
 from ipfs_cluster_node.v1 import enrolment_pb2 as pb
 from ipfs_cluster_node.v1 import enrolment_pb2_grpc
+
+KNOCKS_AT_ONCE: Final = 60
+KNOCKS_PER_SECOND: Final = 2.0
+"""From one address, for which a whole rack of joiners may stand behind one router."""
 
 
 class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
     """Gives first certificates."""
 
-    def __init__(self, enrolment: EnrolmentPort) -> None:
-        """Serve this."""
+    def __init__(self, enrolment: EnrolmentPort, clock: Callable[[], float]) -> None:
+        """Serve this; `clock` gives seconds and does not go back."""
         self._enrolment = enrolment
+        self._clock = clock
+        self._rates = RateLimit(burst=KNOCKS_AT_ONCE, per_second=KNOCKS_PER_SECOND)
 
     async def Enrol(self, request: pb.EnrolRequest, context: Any) -> pb.EnrolResponse:
         """Redeem a join token for a certificate."""
+        self._let_knock(context)
         enrolled = await self._enrolment.enrol(
             RedeemJoinToken(
                 token_id=name_of(request.token_id, "token_id"),
@@ -52,6 +63,7 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
         self, request: pb.RenewExpiredRequest, context: Any
     ) -> pb.RenewExpiredResponse:
         """Renew an expired certificate."""
+        self._let_knock(context)
         issued = await self._enrolment.renew_expired(
             pem_of(request.certificate_pem), request.certificate_request, request.proof
         )
@@ -61,3 +73,14 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
             enrolment_endpoints=issued.enrolment_endpoints,
             epoch=issued.epoch,
         )
+
+    def _let_knock(self, context: Any) -> None:
+        # `ipv4:192.0.2.7:40312`, `ipv6:%5B2001:db8::1%5D:40312`: the port differs with each knock.
+        address = str(context.peer()).rpartition(":")[0]
+        wait = self._rates.take(address, self._clock())
+        if wait:
+            raise ClusterError(
+                Reason.OVERLOADED,
+                f"too many attempts from this address; try again in {wait:.1f} s",
+                retry_after=timedelta(seconds=wait),
+            )

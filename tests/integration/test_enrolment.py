@@ -1,23 +1,40 @@
 """Who gets in: join tokens, the man in the middle, TLS and what certificates must say."""
 
 import asyncio
+import secrets
 import socket
 import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.x509.oid import NameOID
 
+from ipfs_cluster_node.adapters.keys.certificates import (
+    TlsKey,
+    enrolment_message,
+    make_tls_key,
+)
+from ipfs_cluster_node.adapters.keys.identity import Identity
+from ipfs_cluster_node.adapters.keys.tokens import parse_token
 from ipfs_cluster_node.adapters.net.tls import ClientTls, open_channel
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
 from ipfs_cluster_node.client.client import Client
+from ipfs_cluster_node.codec.errors import error_from_rpc
+from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.ids import NodeId
-from ipfs_cluster_node.v1 import membership_pb2
+from ipfs_cluster_node.v1 import enrolment_pb2, membership_pb2
+from ipfs_cluster_node.v1.enrolment_pb2_grpc import EnrolmentServiceStub
 from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub
 from tests.support.tls import enrol, make_ca
 
@@ -230,3 +247,93 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 def literal(name: bytes, value: bytes) -> bytes:
     """One header, not indexed, without Huffman coding."""
     return b"\x00" + bytes((len(name),)) + name + bytes((len(value),)) + value
+
+
+async def enrol_raw(
+    cluster: LocalCluster,
+    token: str,
+    *,
+    did: str | None = None,
+    key: TlsKey | None = None,
+    identity: Identity | None = None,
+    channel: grpc.aio.Channel | None = None,
+) -> Reason | enrolment_pb2.EnrolResponse:
+    """Enrol as `join` does, with what an attacker would change."""
+    identity = identity or Identity.create()
+    key = key or make_tls_key(identity)
+    secret = parse_token(token)
+    ca_pem = cluster.profile.ca.read_bytes()
+    opened = channel or open_channel(enrolment_of(cluster), tls=None, ca_pem=ca_pem)
+    try:
+        return await EnrolmentServiceStub(opened).Enrol(
+            enrolment_pb2.EnrolRequest(
+                request_id=secrets.token_hex(8),
+                token_id=secret.token_id,
+                token_secret=secret.secret,
+                did=did or identity.did,
+                certificate_request=key.request_der,
+                proof=identity.sign(enrolment_message(secret.token_id, key.spki_der)),
+                name="raw",
+                endpoints=["127.0.0.1:1"],
+            ),
+            timeout=10,
+        )
+    except grpc.aio.AioRpcError as error:
+        return error_from_rpc(error).reason
+    finally:
+        if channel is None:
+            await opened.close()
+
+
+@pytest.mark.asyncio
+async def test_a_joiner_gets_a_certificate_for_its_own_identity_and_names_only(
+    client: Client, cluster: LocalCluster
+) -> None:
+    token = (await client.create_join_token("worker")).token
+    victim, joiner = Identity.load(cluster.nodes[0].home.identity), Identity.create()
+    # Another's DID; and another's DID signed for by the joiner's own key.
+    assert await enrol_raw(cluster, token, did=victim.did) is Reason.PROOF_INVALID
+    key = make_tls_key(joiner)
+    private = load_pem_private_key(key.key_pem, None)
+    assert isinstance(private, ec.EllipticCurvePrivateKey)
+    request = x509.load_der_x509_csr(key.request_der)
+    names = [x509.DNSName("master.example"), x509.UniformResourceIdentifier(victim.did)]
+    builder = x509.CertificateSigningRequestBuilder().subject_name(
+        x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "operator")])
+    )
+    builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    foreign = builder.add_extension(request.extensions[0].value, critical=False).sign(
+        private, hashes.SHA256()
+    )
+    forged = replace(key, request_der=foreign.public_bytes(Encoding.DER))
+    answer = await enrol_raw(cluster, token, key=forged, identity=joiner)
+    assert isinstance(answer, enrolment_pb2.EnrolResponse)
+    certificate = x509.load_pem_x509_certificate(answer.certificate_pem.encode())
+    given = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert given.get_values_for_type(x509.UniformResourceIdentifier) == [joiner.did]
+    assert "master.example" not in given.get_values_for_type(x509.DNSName)
+    assert not certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    await client.remove_node(joiner.node_id)
+
+
+@pytest.mark.asyncio
+async def test_ten_wrong_secrets_lock_a_token_and_an_address_is_slowed_down(
+    client: Client, cluster: LocalCluster
+) -> None:
+    token = (await client.create_join_token("worker", uses_max=50)).token
+    wrong = token[:-4] + ("0000" if token[-4:] != "0000" else "1111")
+    ca_pem = cluster.profile.ca.read_bytes()
+    # The last master's port: the limit is counted where one knocks, and others of this module do.
+    port = [node for node in cluster.nodes if node.role == "master"][-1].enrolment_port
+    channel = open_channel(f"127.0.0.1:{port}", tls=None, ca_pem=ca_pem)
+    try:
+        said = [await enrol_raw(cluster, wrong, channel=channel) for _ in range(11)]
+        assert said == [Reason.TOKEN_INVALID] * 10 + [Reason.TOKEN_USED]
+        # With the right secret as well.
+        assert await enrol_raw(cluster, token, channel=channel) is Reason.TOKEN_USED
+        many = [await enrol_raw(cluster, wrong, channel=channel) for _ in range(150)]
+    finally:
+        await channel.close()
+    assert Reason.OVERLOADED in many
+    assert many.count(Reason.TOKEN_USED) < 100

@@ -153,7 +153,10 @@ class CertificateAuthority:
     def create(cls, cluster_name: str, now: datetime) -> "CertificateAuthority":
         """Make a new CA that lasts 10 years."""
         key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{cluster_name} cluster CA")])
+        # A name of its own: TLS looks for a root by its name, and of two alike takes the first.
+        own = sha256(_spki(key.public_key())).hexdigest()[:16]
+        title = f"{cluster_name[:36]} cluster CA {own}"
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, title)])
         certificate = (
             x509.CertificateBuilder()
             .subject_name(name)
@@ -203,9 +206,10 @@ class CertificateAuthority:
         """The private key as PKCS#8. It is only ever written sealed."""
         return self._key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
 
-    def signed(self, certificate: x509.Certificate) -> bool:
+    def signed(self, certificate_pem: bytes) -> bool:
         """Whether a certificate is this CA's."""
         try:
+            certificate = x509.load_pem_x509_certificate(certificate_pem)
             certificate.verify_directly_issued_by(self.certificate)
         except (ValueError, TypeError, InvalidSignature):
             return False
@@ -264,6 +268,10 @@ class CertificateAuthority:
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(is_ca=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
+                critical=False,
+            )
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.UnrecognizedExtension(LIBP2P_EXTENSION, extension), critical=False)
             .sign(self._key, hashes.SHA256())

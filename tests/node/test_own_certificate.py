@@ -1,0 +1,105 @@
+"""When a node renews its certificate, and what its health says of it."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from ipfs_cluster_node.adapters.keys.certificates import (
+    read_certificate,
+    record_of,
+    utc_now,
+    validity_of,
+)
+from ipfs_cluster_node.client.connection import Connection
+from ipfs_cluster_node.codec.commands import serial_bytes
+from ipfs_cluster_node.config.credentials import Credentials, read_credentials, write_credentials
+from ipfs_cluster_node.config.home import Home
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.node.identify import MemberIdentification
+from ipfs_cluster_node.node.own_certificate import OwnCertificate, renewal_time
+from ipfs_cluster_node.node.peers import PeerBook
+from ipfs_cluster_node.node.revocations import Revocations
+from ipfs_cluster_node.v1 import membership_pb2
+from tests.node.test_identify import Context
+from tests.support.tls import Member, enrol, make_ca
+
+
+def own_certificate(member: Member, path: Path) -> OwnCertificate:
+    tls = member.tls
+    credentials = Credentials(tls.ca_pem, tls.certificate_pem, tls.key_pem, epoch=3)
+    return OwnCertificate(Home(path), member.identity, credentials, Connection([], None))
+
+
+def test_it_is_renewed_between_half_and_four_fifths_of_its_life() -> None:
+    began, life = utc_now(), timedelta(hours=24)
+    assert renewal_time(began, life, 0.0) == began + timedelta(hours=12)
+    assert renewal_time(began, life, 1.0) == began + timedelta(hours=19.2)
+
+
+def test_health_is_degraded_from_four_fifths_of_its_life_on_and_fails_when_it_ends(
+    tmp_path: Path,
+) -> None:
+    member = enrol(make_ca())
+    own = own_certificate(member, tmp_path)
+    began, ends = validity_of(member.tls.certificate_pem)
+    second = timedelta(seconds=1)
+    fresh = own.check(began + 0.8 * (ends - began) - second)
+    assert (fresh.name, fresh.ok, fresh.degraded) == ("certificate", True, False)
+    late = own.check(began + 0.8 * (ends - began) + second)
+    assert (late.ok, late.degraded) == (True, True)
+    over = own.check(ends + second)
+    assert not over.ok
+    assert "ended" in over.detail
+
+
+def test_what_is_written_down_reads_back_whole_and_fits(tmp_path: Path) -> None:
+    first, second = enrol(make_ca()).tls, enrol(make_ca()).tls
+    files = (tmp_path / "ca.pem", tmp_path / "node.pem", tmp_path / "node.key")
+    for number, tls in enumerate((first, second)):
+        credentials = Credentials(tls.ca_pem, tls.certificate_pem, tls.key_pem, epoch=number)
+        write_credentials(credentials, *files)
+        assert read_credentials(*files) == credentials
+        assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+    # A crash before the key's own file was written: the certificate's has the one that fits.
+    files[2].write_bytes(first.key_pem)
+    assert read_credentials(*files).key_pem == second.key_pem
+    # As it was written by `init` of an older release: the key in a file of its own.
+    files[1].write_bytes(first.certificate_pem)
+    assert read_credentials(*files) == Credentials(
+        second.ca_pem, first.certificate_pem, first.key_pem, 0
+    )
+
+
+@pytest.mark.parametrize("by", ["serial", "did"])
+def test_a_node_without_a_log_refuses_what_the_leader_told_it(tmp_path: Path, by: str) -> None:
+    ca = make_ca()
+    revoked, other = enrol(ca), enrol(ca)
+    revocations = Revocations()
+    identify = MemberIdentification(
+        machine=None, peers=PeerBook(tmp_path / "masters"), revocations=revocations
+    )
+    identify(Context(revoked))  # type: ignore[arg-type]
+    peer = read_certificate(revoked.tls.certificate_pem)
+    told = membership_pb2.Revocations(version=5, delegation_digests=[b"d" * 32])
+    if by == "serial":
+        told.serials.append(serial_bytes(peer.serial))
+    else:
+        told.dids.append(peer.did)
+    revocations.take(told)
+    with pytest.raises(ClusterError) as caught:
+        identify(Context(revoked))  # type: ignore[arg-type]
+    assert caught.value.reason is Reason.CERTIFICATE_REVOKED
+    identify(Context(other))  # type: ignore[arg-type]
+    assert revocations.version == 5
+    assert revocations.revokes_delegation(b"d" * 32)
+    assert not revocations.revokes_delegation(b"e" * 32)
+
+
+def test_a_record_says_what_the_certificate_says() -> None:
+    member = enrol(make_ca())
+    record = record_of(member.tls.certificate_pem, issued_at_ms=7, epoch=2)
+    peer = read_certificate(member.tls.certificate_pem)
+    assert (record.serial, record.did) == (peer.serial, member.identity.did)
+    assert record.not_after_s == int(peer.not_after.timestamp())
+    assert (record.issued_at_ms, record.epoch, len(record.spki_hash)) == (7, 2, 32)
