@@ -3,6 +3,7 @@
 from ipfs_cluster_node.services.authorization import RULES_BY_METHOD
 from ipfs_cluster_node.v1 import (
     authorization_pb2,
+    certificate_pb2,
     content_pb2,
     enrolment_pb2,
     health_pb2,
@@ -14,6 +15,7 @@ from ipfs_cluster_node.v1 import (
 
 FILES = (
     authorization_pb2,
+    certificate_pb2,
     content_pb2,
     enrolment_pb2,
     health_pb2,
