@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "cluster": ("cluster_commands", "The masters together: who leads."),
     "node": ("cluster_commands", "The nodes."),
     "token": ("access_commands", "Tokens to join, and to let others do what you may."),
+    "audit": ("audit_commands", "Who did what, and who was refused."),
     "auth": ("access_commands", "What you, or others, may do."),
     "cert": ("certificate_commands", "Certificates, and the root they come from."),
     "config": ("cluster_commands", "The cluster's settings."),

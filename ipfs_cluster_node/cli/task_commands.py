@@ -34,6 +34,7 @@ def task() -> None:
 @click.option("--input", "inputs", multiple=True, help="NAME=CID or NAME=CID:FORMAT.")
 @click.option("--attempt-timeout", type=DURATION, help="Longest one attempt may run.")
 @click.option("--priority", type=click.IntRange(0, 9), default=0, help="9 goes first.")
+@click.option("--namespace", default="default", help="To which it belongs: a/b. [default: default]")
 @click.option("--request-id", help="Makes a repeat safe: the same id gives the same task.")
 @click.option("--wait", is_flag=True, help="Wait for the end, and print the result.")
 @click.option("--timeout", type=DURATION, default="1h", show_default=True, help="For --wait.")
@@ -50,6 +51,7 @@ def submit_task(
     inputs: tuple[str, ...],
     attempt_timeout: timedelta | None,
     priority: int,
+    namespace: str,
     request_id: str | None,
     wait: bool,
     timeout: timedelta,
@@ -78,6 +80,7 @@ def submit_task(
             inputs=named,
             attempt_timeout=attempt_timeout,
             priority=priority,
+            namespace=namespace,
             request_id=request_id,
         )
         if not wait:

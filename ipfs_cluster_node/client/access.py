@@ -1,12 +1,17 @@
 """What a client asks about rights."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
-from ipfs_cluster_node.client.connection import new_request_id
-from ipfs_cluster_node.core.ids import Did
+import grpc
+
+from ipfs_cluster_node.client.connection import Connection, new_request_id
+from ipfs_cluster_node.codec.errors import error_from_rpc
+from ipfs_cluster_node.core.ids import Did, NodeId
+from ipfs_cluster_node.v1 import audit_pb2
 from ipfs_cluster_node.v1 import authorization_pb2 as pb
+from ipfs_cluster_node.v1.audit_pb2_grpc import AuditServiceStub
 from ipfs_cluster_node.v1.authorization_pb2_grpc import AuthorizationServiceStub
 
 TIMEOUT_DEFAULT: Final = timedelta(seconds=30)
@@ -15,6 +20,8 @@ PAGE_SIZE: Final = 1000
 
 class AccessCalls:
     """The operations of AuthorizationService; a part of `Client`."""
+
+    _connection: Connection
 
     async def _unary(self, stub: Any, method: str, request: Any, timeout: timedelta) -> Any:
         raise NotImplementedError
@@ -97,3 +104,56 @@ class AccessCalls:
             AuthorizationServiceStub, "ExplainAccess", asked, timeout
         )
         return response
+
+    async def list_audit_records(
+        self,
+        address: str,
+        node_id: str,
+        *,
+        since: datetime | None = None,
+        caller: str = "",
+        method: str = "",
+        outcome: str = "",
+        limit: int = 100,
+        timeout: timedelta = TIMEOUT_DEFAULT,
+    ) -> list[audit_pb2.AuditRecord]:
+        """What one node noted of calls that were denied or changed something, the newest first.
+
+        Args:
+            address: The node's.
+            node_id: Its PeerID.
+            since: From then on.
+            caller: Only of this DID.
+            method: Only of methods whose name ends so.
+            outcome: Only `allowed`, `failed`, `denied` or `lost`.
+            limit: At most so many.
+            timeout: For each page.
+
+        Raises:
+            ClusterError: NOT_DELEGATED, UNREACHABLE, INVALID_ARGUMENT.
+        """
+        channel = self._connection.channel((address, NodeId(node_id)))
+        found: list[audit_pb2.AuditRecord] = []
+        token = ""
+        while True:
+            request = audit_pb2.ListAuditRecordsRequest(
+                page_size=min(PAGE_SIZE, limit - len(found)),
+                page_token=token,
+                caller=caller,
+                method=method,
+                outcome=outcome,
+            )
+            if since is not None:
+                request.since_time.FromDatetime(since)
+            try:
+                page = await AuditServiceStub(channel).ListAuditRecords(
+                    request,
+                    timeout=timeout.total_seconds(),
+                    metadata=self._connection.metadata,
+                )
+            except grpc.aio.AioRpcError as error:
+                raise error_from_rpc(error) from error
+            found += page.records
+            token = page.next_page_token
+            if not token or len(found) >= limit:
+                return found

@@ -29,7 +29,13 @@ from ipfs_cluster_node.config.profiles import (
 )
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
-from ipfs_cluster_node.core.model import PAYLOAD_BYTES_MAX, SUBMISSION_TASKS_MAX, Task, TaskState
+from ipfs_cluster_node.core.model import (
+    DEFAULT_NAMESPACE,
+    PAYLOAD_BYTES_MAX,
+    SUBMISSION_TASKS_MAX,
+    Task,
+    TaskState,
+)
 from ipfs_cluster_node.v1 import content_pb2, health_pb2, membership_pb2, state_delta_pb2
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 from ipfs_cluster_node.v1.content_pb2_grpc import ContentServiceStub
@@ -155,6 +161,7 @@ class Client(AccessCalls, CertificateCalls):
         inputs: Iterable[tuple[str, str] | tuple[str, str, str]] = (),
         attempt_timeout: timedelta | None = None,
         priority: int = 0,
+        namespace: str = DEFAULT_NAMESPACE,
         request_id: str | None = None,
         timeout: timedelta = TIMEOUT_DEFAULT,
     ) -> str:
@@ -166,11 +173,17 @@ class Client(AccessCalls, CertificateCalls):
             inputs: Name, CID and, if it can't be told from the bytes, the format.
             attempt_timeout: Longest one attempt may run; default 10 minutes.
             priority: 0 (last) to 9 (first).
+            namespace: To which it belongs, for rights; names separated by slashes.
             request_id: Makes a repeat by another process safe; default a new one.
             timeout: For all attempts to reach the leader together.
         """
         spec = task_spec(
-            task_type, payload, inputs=inputs, attempt_timeout=attempt_timeout, priority=priority
+            task_type,
+            payload,
+            inputs=inputs,
+            attempt_timeout=attempt_timeout,
+            priority=priority,
+            namespace=namespace,
         )
         request = pb.SubmitTaskRequest(request_id=request_id or new_request_id(), spec=spec)
         response = await self._unary(TaskDispatchServiceStub, "SubmitTask", request, timeout)
@@ -532,6 +545,7 @@ def task_spec(
     inputs: Iterable[tuple[str, str] | tuple[str, str, str]] = (),
     attempt_timeout: timedelta | None = None,
     priority: int = 0,
+    namespace: str = DEFAULT_NAMESPACE,
 ) -> pb.TaskSpec:
     """Say what a task is to do; see `Client.submit_task`."""
     content_type = ""
@@ -546,7 +560,11 @@ def task_spec(
             "larger data as content and name its CID as an input",
         )
     spec = pb.TaskSpec(
-        task_type=task_type, payload=payload, content_type=content_type, priority=priority
+        task_type=task_type,
+        payload=payload,
+        content_type=content_type,
+        priority=priority,
+        namespace=namespace,
     )
     for name, cid, *rest in inputs:
         spec.inputs.add(name=name, cid=cid, format=rest[0] if rest else "")

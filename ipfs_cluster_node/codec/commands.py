@@ -324,6 +324,7 @@ def delegation_to_log(delegation: StoredDelegation) -> pb.DelegationRecord:
         audience=delegation.audience,
         expires_s=delegation.expires_s,
         put_at_ms=delegation.put_at_ms,
+        put_by=delegation.put_by,
     )
 
 
@@ -336,6 +337,7 @@ def delegation_from_log(record: pb.DelegationRecord) -> StoredDelegation:
         audience=Did(record.audience),
         expires_s=record.expires_s,
         put_at_ms=record.put_at_ms,
+        put_by=record.put_by,
     )
 
 

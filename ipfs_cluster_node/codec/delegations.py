@@ -35,7 +35,9 @@ def delegation_to_proto(
     return encoded
 
 
-def stored_delegation(delegation: Delegation, token: bytes, *, at_ms: int) -> StoredDelegation:
+def stored_delegation(
+    delegation: Delegation, token: bytes, *, at_ms: int, put_by: str = ""
+) -> StoredDelegation:
     """A delegation, which was verified and ends some day, as it is kept."""
     assert delegation.expires_s is not None
     return StoredDelegation(
@@ -45,6 +47,7 @@ def stored_delegation(delegation: Delegation, token: bytes, *, at_ms: int) -> St
         audience=delegation.audience,
         expires_s=delegation.expires_s,
         put_at_ms=at_ms,
+        put_by=put_by,
     )
 
 

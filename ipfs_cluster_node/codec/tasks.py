@@ -9,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ipfs_cluster_node.core.errors import ClusterError, FieldViolation, Reason, invalid_field
-from ipfs_cluster_node.core.ids import NAME_PATTERN, TaskId
+from ipfs_cluster_node.core.ids import NAME_PATTERN, NAMESPACE_CHARS_MAX, NAMESPACE_PATTERN, TaskId
 from ipfs_cluster_node.core.model import (
     ATTEMPT_COUNT_DEFAULT,
     ATTEMPT_COUNT_MAX,
@@ -40,6 +40,7 @@ from ipfs_cluster_node.v1 import errors_pb2
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 
 CONTENT_TYPE_CHARS_MAX: Final = 128
+NAMESPACE_RULE: Final = "names as of tasks, up to 8, separated by slashes; at most 128 characters"
 NAME_RULE: Final = "1 to 64 characters of A-Z a-z 0-9 . _ -, the first a letter or digit"
 
 _REASON_PREFIX: Final = "ERROR_REASON_"
@@ -117,7 +118,11 @@ def _spec_from_proto(message: pb.TaskSpec, field: str) -> TaskSpec:
     namespace = message.namespace or DEFAULT_NAMESPACE
     attempt_count_max = message.attempt_count_max or ATTEMPT_COUNT_DEFAULT
     check(bool(NAME_PATTERN.fullmatch(message.task_type)), "task_type", NAME_RULE)
-    check(bool(NAME_PATTERN.fullmatch(namespace)), "namespace", NAME_RULE)
+    check(
+        len(namespace) <= NAMESPACE_CHARS_MAX and bool(NAMESPACE_PATTERN.fullmatch(namespace)),
+        "namespace",
+        NAMESPACE_RULE,
+    )
     check(
         len(message.content_type) <= CONTENT_TYPE_CHARS_MAX,
         "content_type",

@@ -43,6 +43,7 @@ class Home:
         self.replacement = self.state / "log-replacement.json"
         self.enrolment = self.state / "enrolment.json"
         self.scratch = self.state / "scratch"
+        self.audit = self.state / "audit.jsonl"
 
     @classmethod
     def find(cls, path: str | None) -> "Home":

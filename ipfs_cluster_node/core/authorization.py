@@ -5,10 +5,8 @@ command is there in every call: a statement about one that is absent would not m
 Names are checked before they come here, so that `team-a/*` can't be met by `team-a/../x`.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
 
 from ipfs_cluster_node.core.dag_cbor import Value
 from ipfs_cluster_node.core.ids import Did
@@ -24,7 +22,9 @@ from ipfs_cluster_node.core.settings import SETTINGS
 from ipfs_cluster_node.core.ucan.commands import TOP, Command
 
 AUDIT_READ: Final = Command("/admin/audit/read")
-CERTIFICATE_MANAGE: Final = Command("/admin/cert")
+CA_ROTATE: Final = Command("/admin/ca/rotate")
+CERTIFICATE_LIST: Final = Command("/admin/cert/list")
+CERTIFICATE_REVOKE: Final = Command("/admin/cert/revoke")
 CONFIG_PROPOSE: Final = Command("/config/propose")
 CONFIG_READ: Final = Command("/config/read")
 CONTENT_ADD: Final = Command("/content/add")
@@ -49,12 +49,12 @@ UNKNOWN_SIZE: Final = 2**53 - 1
 Args = dict[str, Value]
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """One thing that a call wants to do."""
+class Ask(NamedTuple):
+    """What a call wants to do under one command."""
 
     command: Command
-    args: Args
+    each: Iterable[Args]
+    """The arguments, once for each thing that it wants. Not gone through where no policy asks."""
 
 
 GRANTS: Final[Mapping[str, tuple[Command, ...]]] = {
@@ -74,32 +74,33 @@ GRANT_DEFAULT: Final = "user"
 TOKEN_TTL_S_DEFAULT: Final = 3600
 
 
-def submission_asks(specs: Iterable[TaskSpec]) -> list[Ask]:
-    """To submit tasks: each kind of them once, with their number, and to read their inputs."""
-    kinds: Counter[tuple[str, str, int, int, int]] = Counter()
-    cids: dict[str, None] = {}
-    for spec in specs:
-        runtime_s = -(-spec.attempt_timeout_ms // 1000)
-        retries = spec.attempt_count_max - 1
-        kinds[spec.namespace, spec.task_type, spec.priority, runtime_s, retries] += 1
-        cids.update(dict.fromkeys(task_input.cid for task_input in spec.inputs))
-    count = kinds.total()
-    asks = [
-        Ask(
-            TASK_SUBMIT,
-            {
-                "namespace": namespace,
-                "task_type": task_type,
-                "priority": priority,
-                "max_runtime_s": runtime_s,
-                "max_retries": retries,
-                "count": count,
-            },
+def submission_args(specs: Sequence[TaskSpec]) -> Iterator[Args]:
+    """Of tasks to be submitted: each kind of them once, with the number of all."""
+    kinds = dict.fromkeys(
+        (
+            spec.namespace,
+            spec.task_type,
+            spec.priority,
+            -(-spec.attempt_timeout_ms // 1000),
+            spec.attempt_count_max - 1,
         )
-        for namespace, task_type, priority, runtime_s, retries in kinds
-    ]
-    # Else a task would read, with its worker's rights, what its submitter may not.
-    return asks + [Ask(CONTENT_READ, content_args(cid, None)) for cid in cids]
+        for spec in specs
+    )
+    for namespace, task_type, priority, runtime_s, retries in kinds:
+        yield {
+            "namespace": namespace,
+            "task_type": task_type,
+            "priority": priority,
+            "max_runtime_s": runtime_s,
+            "max_retries": retries,
+            "count": len(specs),
+        }
+
+
+def inputs_args(specs: Iterable[TaskSpec]) -> Iterator[Args]:
+    """Of the inputs of tasks, which are read by the right of a worker and not of who submits."""
+    for cid in dict.fromkeys(task_input.cid for spec in specs for task_input in spec.inputs):
+        yield content_args(cid, None)
 
 
 def task_args(task: Task | None, caller: Did) -> Args:
@@ -156,3 +157,8 @@ def table_args(table: str) -> Args:
 def delegation_args(issuer: Did, audience: Did) -> Args:
     """Of a delegation to be listed or revoked."""
     return {"issuer": issuer, "audience": audience}
+
+
+def certificate_args(did: Did | None) -> Args:
+    """Of a member's certificates; None for those of all, or of one who is not known."""
+    return {"did": did or ANY}

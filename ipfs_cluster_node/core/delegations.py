@@ -4,6 +4,7 @@ A token's signature and form were checked before it came here. Whether a chain o
 do something is decided anew at every call (`core.ucan.chain`).
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -15,8 +16,12 @@ DELEGATIONS_MAX: Final = 10_000
 """Most that are kept; some 5 MB."""
 DELEGATIONS_PER_AUDIENCE_MAX: Final = 32
 """Most for one audience: a call without tokens is judged by all of its caller's."""
+DELEGATIONS_PER_PUTTER_MAX: Final = 1000
+"""Most that one client may have kept: nobody fills the table for the others."""
 REVOCATIONS_MAX: Final = 100_000
-"""Most that are kept, expired ones not counted; none is ever pushed out."""
+"""Most that are remembered; none is ever pushed out."""
+REVOCATIONS_PER_REVOKER_MAX: Final = 10_000
+"""Most of one client."""
 FORGET_AFTER_S: Final = 120
 """Behind its end a token counts no more anywhere, clocks that are off included."""
 
@@ -32,6 +37,8 @@ class StoredDelegation:
     expires_s: int
     """Seconds since 1970."""
     put_at_ms: int = 0
+    put_by: str = ""
+    """The client that had it kept; empty for the cluster itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +64,8 @@ class DelegationTable:
         self._by_audience: dict[Did, dict[Cid, StoredDelegation]] = {}
         self._revoked: dict[tuple[Cid, Did], StoredRevocation] = {}
         self._revokers: dict[Cid, frozenset[Did]] = {}
+        self._put_counts: Counter[str] = Counter()
+        self._revoked_counts: Counter[Did] = Counter()
         self.version = 0
         """Grows with every change, so that what was concluded from the table can be kept."""
         for delegation in delegations:
@@ -103,10 +112,17 @@ class DelegationTable:
 
     def full_for(self, delegations: Iterable[StoredDelegation]) -> str:
         """Why these can't be kept; empty if they can."""
-        new = [d for d in delegations if d.cid not in self._stored]
+        new = {d.cid: d for d in delegations if d.cid not in self._stored}.values()
         if len(self._stored) + len(new) > DELEGATIONS_MAX:
             return f"the cluster keeps at most {DELEGATIONS_MAX} delegations; wait until some end"
-        for audience in {d.audience for d in new}:
+        for putter in {d.put_by for d in new} - {""}:
+            count = self._put_counts[putter] + sum(d.put_by == putter for d in new)
+            if count > DELEGATIONS_PER_PUTTER_MAX:
+                return (
+                    f"at most {DELEGATIONS_PER_PUTTER_MAX} delegations of one client are kept; "
+                    "revoke some, or hand them over instead"
+                )
+        for audience in sorted({d.audience for d in new}):
             count = len(self._by_audience.get(audience, {})) + sum(
                 d.audience == audience for d in new
             )
@@ -123,9 +139,19 @@ class DelegationTable:
             if delegation.cid not in self._stored:
                 self._put(delegation)
 
-    def revocations_full(self) -> bool:
-        """Whether no more can be remembered."""
-        return len(self._revoked) >= REVOCATIONS_MAX
+    def revocations_full(self, revocation: StoredRevocation) -> str:
+        """Why one more can't be remembered; empty if it can, or is already."""
+        revoker = revocation.revoker
+        if revoker in self._revokers.get(revocation.cid, ()):
+            return ""
+        if len(self._revoked) >= REVOCATIONS_MAX:
+            return f"{REVOCATIONS_MAX} revocations are remembered; wait until some end"
+        if self._revoked_counts[revoker] >= REVOCATIONS_PER_REVOKER_MAX:
+            return (
+                f"{REVOCATIONS_PER_REVOKER_MAX} revocations by {revoker} are remembered; revoke "
+                "what it all came from instead"
+            )
+        return ""
 
     def revoke(self, revocation: StoredRevocation) -> None:
         """Remember a revocation, and keep its delegation no more if its issuer revoked it."""
@@ -142,6 +168,7 @@ class DelegationTable:
         for key in [key for key, r in self._revoked.items() if r.until_s <= ended]:
             del self._revoked[key]
             cid, revoker = key
+            self._revoked_counts[revoker] -= 1
             left = self._revokers[cid] - {revoker}
             if left:
                 self._revokers[cid] = left
@@ -155,11 +182,13 @@ class DelegationTable:
 
     def _put(self, delegation: StoredDelegation) -> None:
         self._stored[delegation.cid] = delegation
+        self._put_counts[delegation.put_by] += 1
         self._by_audience.setdefault(delegation.audience, {})[delegation.cid] = delegation
         self.version += 1
 
     def _drop(self, delegation: StoredDelegation) -> None:
         del self._stored[delegation.cid]
+        self._put_counts[delegation.put_by] -= 1
         of_audience = self._by_audience[delegation.audience]
         del of_audience[delegation.cid]
         if not of_audience:
@@ -167,6 +196,8 @@ class DelegationTable:
         self.version += 1
 
     def _revoke(self, revocation: StoredRevocation) -> None:
+        if (revocation.cid, revocation.revoker) not in self._revoked:
+            self._revoked_counts[revocation.revoker] += 1
         self._revoked[revocation.cid, revocation.revoker] = revocation
         revokers = self._revokers.get(revocation.cid, frozenset())
         self._revokers[revocation.cid] = revokers | {revocation.revoker}

@@ -23,7 +23,10 @@ ID_CHARS_MAX: Final = 64
 CONVERSIONS_MAX: Final = 4096
 """Remembered, since every call of a node asks for its own; base58 is slow."""
 NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-"""Names of tasks, task types, inputs, namespaces, nodes and clients, and request ids."""
+"""Names of tasks, task types, inputs, nodes and clients, request ids, and parts of namespaces."""
+NAMESPACE_PATTERN: Final = re.compile(rf"{NAME_PATTERN.pattern}(/{NAME_PATTERN.pattern}){{0,7}}")
+"""Namespaces: names within names, `team-a/nightly`; none of them empty, `.` or `..`."""
+NAMESPACE_CHARS_MAX: Final = 128
 
 _ED25519_MULTICODEC: Final = b"\xed\x01"
 _ED25519_PEER_PREFIX: Final = b"\x00\x24\x08\x01\x12\x20"  # identity multihash of the key protobuf

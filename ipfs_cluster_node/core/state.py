@@ -36,7 +36,6 @@ from ipfs_cluster_node.core.commands import (
     fingerprint_of,
 )
 from ipfs_cluster_node.core.delegations import (
-    REVOCATIONS_MAX,
     DelegationTable,
     StoredDelegation,
     StoredRevocation,
@@ -374,14 +373,9 @@ class ClusterState:
         return Applied(Accepted(tuple(str(d.cid) for d in body.delegations)))
 
     def _revoke_delegation(self, _command: Command, body: RevokeDelegation) -> Applied:
-        if self.delegations.revocations_full():
-            return Applied(
-                Rejected(
-                    Reason.TOO_MANY_DELEGATIONS,
-                    f"{REVOCATIONS_MAX} revocations are remembered; wait until some end, or remove "
-                    "the client instead",
-                )
-            )
+        full = self.delegations.revocations_full(body.revocation)
+        if full:
+            return Applied(Rejected(Reason.TOO_MANY_DELEGATIONS, full))
         self._end_grant(body.revocation)
         self.delegations.revoke(body.revocation)
         return Applied(Accepted())

@@ -74,11 +74,14 @@ class Delegated:
         return self.accesses[self.command].allows(args)
 
     def check(self, ask: Ask) -> None:
-        """Decide one thing that is asked; raises UcanError."""
+        """Decide what is asked; raises UcanError."""
         access = self.accesses.get(ask.command)
         if access is None:
             access = self.accesses[ask.command] = self.find(ask.command)
-        self.grants.append(access.check(ask.args))
+        if access.unconditional:
+            self.grants.append(Grant(claim=access.claim, chain=access.chains[0]))
+        else:
+            self.grants += map(access.check, ask.each)
 
     def renew(self) -> None:
         """Find the same again, and check what was granted by it; raises ClusterError."""
@@ -180,11 +183,10 @@ class Authorizer:
         state: ClusterState,
     ) -> Delegated:
         """Mode A: the one who signed is the caller; the one whom TLS names only carries it."""
-        principal = state.members.get(issuer)
-        if principal is not None and principal.removed:
+        if _is_removed(state, issuer):
             raise ClusterError(Reason.CALLER_UNKNOWN, f"{issuer} was removed from this cluster")
         asks = list(rule.asks(request, Asking(issuer, self._node_id, state))) if rule.asks else []
-        main = [ask for ask in asks if ask.command == command] or [Ask(command, {})]
+        main = [args for ask in asks if ask.command == command for args in ask.each] or [{}]
         if len(main) > 1:
             raise UcanError(
                 Refusal.INVALID_CLAIM, "a signed invocation has one set of arguments; call for each"
@@ -193,10 +195,15 @@ class Authorizer:
         grant = validator.signed_call(
             presented.container,
             command=command,
-            args=main[0].args,
+            args=main[0],
             now_s=_now_s(),
             revocations=state.delegations.revocations,
         )
+
+        for link, delegation in enumerate(grant.chain):
+            if _is_removed(state, delegation.issuer):
+                detail = "it was issued by one who was removed"
+                raise UcanError(Refusal.REVOKED, detail, link=link, cid=delegation.cid)
 
         def find(asked: Command) -> Access:
             kept = self._kept([issuer, *(d.issuer for d in grant.chain)])
@@ -248,7 +255,7 @@ class Authorizer:
         return self.validator(state).access(
             caller,
             command,
-            delegations,
+            [d for d in delegations if not _is_removed(state, d.issuer)],
             now_s=_now_s(),
             revocations=state.delegations.revocations,
         )
@@ -285,6 +292,12 @@ class Authorizer:
         validator = self.validator(state)
         kept = self._kept(stored.issuer for stored in named)
         return [*(validator.delegation(stored.token) for stored in named), *kept]
+
+
+def _is_removed(state: ClusterState, did: Did) -> bool:
+    """Whether somebody was removed: what they delegated holds no more, wherever it is kept."""
+    principal = state.members.get(did)
+    return principal is not None and principal.removed
 
 
 def _now_s() -> int:

@@ -13,8 +13,13 @@ from ipfs_cluster_node.codec.ucan import cid_of_token
 from ipfs_cluster_node.codec.ucan_validator import Validator
 from ipfs_cluster_node.core.authorization import (
     ANY,
+    CONTENT_READ,
     DELEGATION_LIST,
     DELEGATION_REVOKE,
+    MEMBER_REMOVE,
+    TASK_CANCEL,
+    TASK_READ,
+    Args,
     Ask,
     delegation_args,
 )
@@ -25,6 +30,7 @@ from ipfs_cluster_node.core.ids import Did, NodeId
 from ipfs_cluster_node.core.multiformats import Cid
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.core.ucan.chain import Circumstances, Claim
+from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.core.ucan.errors import UcanError
 from ipfs_cluster_node.core.ucan.explain import explain
 from ipfs_cluster_node.core.ucan.profiles import PRODUCT
@@ -40,6 +46,8 @@ from ipfs_cluster_node.services.gate import NOTHING
 from ipfs_cluster_node.v1 import authorization_pb2 as pb
 
 TOKENS_MAX: Final = 32
+ARGS_OF_STATE: Final = frozenset({CONTENT_READ, MEMBER_REMOVE, TASK_CANCEL, TASK_READ})
+"""Commands whose arguments tell of the state, and not of the request alone."""
 UNSEEN_LIFETIME_S_MAX: Final = 400 * 24 * 3600
 """For how long a revocation is remembered whose delegation's end is not known."""
 
@@ -70,7 +78,7 @@ class Delegations:
         return response
 
     async def put_delegation(
-        self, tokens: Sequence[bytes], *, caller: Did, request_id: str
+        self, tokens: Sequence[bytes], *, caller: Caller, request_id: str
     ) -> list[str]:
         """Keep delegations that are part of a chain from the cluster."""
         if not 1 <= len(tokens) <= TOKENS_MAX:
@@ -91,11 +99,16 @@ class Delegations:
         except UcanError as error:
             raise error_from_ucan(error, now_s=now_ms() // 1000) from None
         kept = tuple(
-            stored_delegation(delegation, token, at_ms=now_ms())
+            stored_delegation(
+                delegation,
+                token,
+                at_ms=now_ms(),
+                put_by=caller.did if caller.kind is CallerClass.CLIENT else "",
+            )
             for delegation, token in zip(given, tokens, strict=True)
         )
         await self._leadership.propose(
-            PutDelegation(delegations=kept), caller=caller, request_id=request_id
+            PutDelegation(delegations=kept), caller=caller.did, request_id=request_id
         )
         return [str(delegation.cid) for delegation in given]
 
@@ -133,7 +146,7 @@ class Delegations:
         if stored is not None:
             given.setdefault(cid, validator.delegation(stored.token))
         if cid not in given:
-            if state.has_answered(caller.did, request_id):
+            if {caller.did, state.cluster_did} & state.delegations.revocations.get(cid, set()):
                 return  # Done, and the delegation is kept no more.
             raise ClusterError(
                 Reason.DELEGATION_NOT_FOUND,
@@ -157,7 +170,8 @@ class Delegations:
         """Say what would become of a call."""
         state = self._leadership.read_state()
         rule = RULES_BY_METHOD[method]
-        if did != caller.did and not self._may_see(caller, ANY, did):
+        # Who holds the tokens may ask what they are good for.
+        if did != caller.did and not tokens and not self._may_see(caller, ANY, did):
             raise ClusterError(
                 Reason.NOT_DELEGATED, f"only {did}, and who has {DELEGATION_LIST}, may ask that"
             )
@@ -172,8 +186,11 @@ class Delegations:
             raise error_from_ucan(error, now_s=now_ms() // 1000) from None
         bag += self._behind(state, bag) if bag else self._kept(state, validator, did)
         asks = list(rule.asks(request, Asking(did, self._node_id, state))) if rule.asks else []
-        asks = asks or [Ask(rule.command, {})]
-        explained = [self._explain(state, did, ask, bag, brought) for ask in asks]
+        explained = [
+            self._explain(state, did, ask.command, args, bag, brought)
+            for ask in asks or [Ask(rule.command, [{}])]
+            for args in ask.each
+        ]
         return pb.ExplainAccessResponse(
             allowed=all(each.allowed for each in explained), asks=explained
         )
@@ -182,11 +199,12 @@ class Delegations:
         self,
         state: ClusterState,
         did: Did,
-        ask: Ask,
+        command: Command,
+        args: Args,
         bag: Sequence[Delegation],
         brought: Mapping[Cid, bytes],
     ) -> pb.AskExplanation:
-        claim = Claim(issuer=did, subject=state.cluster_did, command=ask.command, args=ask.args)
+        claim = Claim(issuer=did, subject=state.cluster_did, command=command, args=args)
         circumstances = Circumstances(
             profile=PRODUCT,
             now_s=now_ms() // 1000,
@@ -194,9 +212,10 @@ class Delegations:
             revocations=state.delegations.revocations,
         )
         found = explain(claim, bag, circumstances)
-        answer = pb.AskExplanation(
-            command=ask.command, args_json=to_json(dict(ask.args)), allowed=found.error is None
-        )
+        answer = pb.AskExplanation(command=command, allowed=found.error is None)
+        # Else who may not read a task would learn here whose it is.
+        if answer.allowed or command not in ARGS_OF_STATE:
+            answer.args_json = to_json(args)
         failing = len(found.chain)
         if found.error is not None:
             answer.ucan_error, answer.detail = found.error.name.value, found.error.detail

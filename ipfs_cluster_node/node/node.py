@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from ipfs_cluster_node import __version__
+from ipfs_cluster_node.adapters.audit.files import FileAuditLog
 from ipfs_cluster_node.adapters.content.blockstore import BlockStore
 from ipfs_cluster_node.adapters.keys.certificates import utc_now
 from ipfs_cluster_node.adapters.keys.identity import Identity, check_private
@@ -60,6 +61,7 @@ from ipfs_cluster_node.node.sessions import Sessions
 from ipfs_cluster_node.node.tasks import Tasks
 from ipfs_cluster_node.node.uplink import Uplink
 from ipfs_cluster_node.node.worker import Worker
+from ipfs_cluster_node.services.audit import AuditServicer
 from ipfs_cluster_node.services.certificates import CertificateServicer
 from ipfs_cluster_node.services.content import ContentServicer
 from ipfs_cluster_node.services.delegations import AuthorizationServicer
@@ -71,6 +73,7 @@ from ipfs_cluster_node.services.raft import RaftServicer
 from ipfs_cluster_node.services.state_delta import StateDeltaServicer
 from ipfs_cluster_node.services.task_dispatch import TaskDispatchServicer
 from ipfs_cluster_node.v1 import (
+    audit_pb2_grpc,
     authorization_pb2_grpc,
     certificate_pb2_grpc,
     content_pb2_grpc,
@@ -92,6 +95,7 @@ ALONE_LIFETIME: Final = timedelta(hours=1)
 """Of a certificate that a master signs for itself."""
 HEALTH_INTERVAL_SECONDS: Final = 0.5
 SERVED: Final = (
+    "AuditService",
     "AuthorizationService",
     "CertificateService",
     "ContentService",
@@ -235,6 +239,7 @@ class Node:
             machine=machine, peers=self._peers, revocations=self._revocations
         )
         self._authorizer = Authorizer(node_id=self.node_id, machine=machine)
+        self._audit = FileAuditLog(home.audit)
         self._gate = self._services(identify)
         self._server = make_server()
         self._server.add_generic_rpc_handlers((self._gate,))
@@ -274,6 +279,7 @@ class Node:
                 "ipfs_cluster_node.adapters.worker.handler_process` modules by hand to see why",
             ) from error
         try:
+            self._audit.start()
             await self._server.start()
             if self._enrolment_server is not None:
                 await self._enrolment_server.start()
@@ -329,6 +335,7 @@ class Node:
         for ending in self._ending:
             ending.cancel()
         await asyncio.gather(*(channel.close() for _, channel in self._channels.values()))
+        await self._audit.stop()
 
     def _on_leadership(self, leads: bool, term: int) -> None:  # noqa: FBT001
         log.info("leads" if leads else "follows", extra={"term": term})
@@ -379,7 +386,7 @@ class Node:
         )
 
     def _services(self, identify: Identify) -> Gate:
-        gate = Gate(identify, self._authorizer)
+        gate = Gate(identify, self._authorizer, audit=self._audit)
         server = gate.as_server
         delegations = Delegations(self._leadership, self._authorizer, self.node_id)
         authorization_pb2_grpc.add_AuthorizationServiceServicer_to_server(
@@ -389,6 +396,9 @@ class Node:
             certificate_pb2_grpc.add_CertificateServiceServicer_to_server(
                 CertificateServicer(self._certificates, self._leadership), server
             )
+        audit_pb2_grpc.add_AuditServiceServicer_to_server(
+            AuditServicer(self._audit, self.node_id), server
+        )
         content_pb2_grpc.add_ContentServiceServicer_to_server(
             ContentServicer(self._contents, self._leadership), server
         )
@@ -426,7 +436,7 @@ class Node:
         return gate
 
     def _make_enrolment_server(self, enrolment: Enrolment) -> grpc.aio.Server:
-        gate = Gate(identify_joiner, self._authorizer)
+        gate = Gate(identify_joiner, self._authorizer, audit=self._audit)
         enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(
             EnrolmentServicer(enrolment, monotonic), gate.as_server
         )

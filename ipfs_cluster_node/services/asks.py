@@ -3,20 +3,21 @@
 Names are checked here as the method checks them: a policy never judges one that is malformed.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ipfs_cluster_node.codec.members import grant_of, node_id_of, role_of
+from ipfs_cluster_node.codec.members import did_of, grant_of, node_id_of, role_of, serial_of
 from ipfs_cluster_node.codec.tasks import cid_text, specs_from_proto, task_id_of
 from ipfs_cluster_node.core import authorization as auth
 from ipfs_cluster_node.core.authorization import Ask
 from ipfs_cluster_node.core.errors import invalid_field
 from ipfs_cluster_node.core.ids import Did, NodeId, did_from_node_id
+from ipfs_cluster_node.core.model import TaskSpec
 from ipfs_cluster_node.core.multiformats import parse_cid_binary
 from ipfs_cluster_node.core.state import ClusterState
-from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.v1 import (
+    certificate_pb2,
     content_pb2,
     membership_pb2,
     state_delta_pb2,
@@ -42,34 +43,47 @@ AsksOf = Callable[[Any, Asking], Iterable[Ask]]
 
 def submit_task(request: task_dispatch_pb2.SubmitTaskRequest, _asking: Asking) -> Iterable[Ask]:
     """To submit it, and to read its inputs."""
-    return auth.submission_asks(specs_from_proto([request.spec], field="spec"))
+    return _submission([request.spec], "spec")
 
 
 def submit_tasks(request: task_dispatch_pb2.SubmitTasksRequest, _asking: Asking) -> Iterable[Ask]:
     """To submit all of them, and to read their inputs."""
-    return auth.submission_asks(specs_from_proto(request.specs, field="specs"))
+    return _submission(request.specs, "specs")
+
+
+def _submission(specs: Sequence[task_dispatch_pb2.TaskSpec], field: str) -> Iterable[Ask]:
+    yield Ask(auth.TASK_SUBMIT, _read(specs, field, auth.submission_args))
+    if any(spec.inputs for spec in specs):
+        yield Ask(auth.CONTENT_READ, _read(specs, field, auth.inputs_args))
+
+
+def _read(
+    specs: Sequence[task_dispatch_pb2.TaskSpec],
+    field: str,
+    args_of: Callable[[Sequence[TaskSpec]], Iterator[auth.Args]],
+) -> Iterator[auth.Args]:
+    yield from args_of(specs_from_proto(specs, field=field))
 
 
 def get_task(request: task_dispatch_pb2.GetTaskRequest, asking: Asking) -> Iterable[Ask]:
     """To read it."""
-    return [_task(auth.TASK_READ, request.task_id, "task_id", asking)]
+    return [Ask(auth.TASK_READ, _tasks([request.task_id], "task_id", asking))]
 
 
 def watch_tasks(request: task_dispatch_pb2.WatchTasksRequest, asking: Asking) -> Iterable[Ask]:
     """To read each of them."""
-    asks = (_task(auth.TASK_READ, text, "task_ids", asking) for text in request.task_ids)
-    return {tuple(ask.args.items()): ask for ask in asks}.values()
+    return [Ask(auth.TASK_READ, _tasks(request.task_ids, "task_ids", asking))]
 
 
 def cancel_task(request: task_dispatch_pb2.CancelTaskRequest, asking: Asking) -> Iterable[Ask]:
     """To cancel it."""
-    return [_task(auth.TASK_CANCEL, request.task_id, "task_id", asking)]
+    return [Ask(auth.TASK_CANCEL, _tasks([request.task_id], "task_id", asking))]
 
 
 def add_content(request: content_pb2.AddContentRequest, _asking: Asking) -> Iterable[Ask]:
     """To add a file of this size."""
     size = request.header.size_bytes
-    return [Ask(auth.CONTENT_ADD, auth.new_content_args(None if size < 0 else size))]
+    return [Ask(auth.CONTENT_ADD, [auth.new_content_args(None if size < 0 else size)])]
 
 
 def read_content(
@@ -78,24 +92,17 @@ def read_content(
     """To read a file, or what is known of it."""
     cid = cid_text(request.cid, "cid")
     content = asking.state.contents.get(cid) if asking.state else None
-    return [Ask(auth.CONTENT_READ, auth.content_args(cid, content))]
+    return [Ask(auth.CONTENT_READ, [auth.content_args(cid, content)])]
 
 
 def get_blocks(request: content_pb2.GetBlocksRequest, _asking: Asking) -> Iterable[Ask]:
     """To read each of the blocks."""
-    asks = []
-    for binary in set(request.cids[:GET_BLOCKS_MAX]):
-        try:
-            cid = str(parse_cid_binary(binary))
-        except ValueError as error:
-            raise invalid_field("cids", str(error)) from error
-        asks.append(Ask(auth.CONTENT_READ, auth.content_args(cid, None)))
-    return asks
+    return [Ask(auth.CONTENT_READ, _blocks(request.cids))]
 
 
 def get_health(_request: Any, asking: Asking) -> Iterable[Ask]:
     """To know how this node is."""
-    return [Ask(auth.HEALTH_READ, {"source": asking.node_id})]
+    return [Ask(auth.HEALTH_READ, [{"source": asking.node_id}])]
 
 
 def create_join_token(
@@ -109,14 +116,14 @@ def create_join_token(
     args = auth.token_args(
         role, ttl_s=ttl_s, uses=request.uses_max or 1, grant=grant_of(request.grant, role)
     )
-    return [Ask(auth.TOKEN_MINT, args)]
+    return [Ask(auth.TOKEN_MINT, [args])]
 
 
 def remove_node(request: membership_pb2.RemoveNodeRequest, asking: Asking) -> Iterable[Ask]:
     """To remove a member."""
     did = did_from_node_id(node_id_of(request.node_id))
     principal = asking.state.members.get(did) if asking.state else None
-    return [Ask(auth.MEMBER_REMOVE, auth.removal_args(principal, did))]
+    return [Ask(auth.MEMBER_REMOVE, [auth.removal_args(principal, did)])]
 
 
 def transfer_leadership(
@@ -124,29 +131,73 @@ def transfer_leadership(
 ) -> Iterable[Ask]:
     """To let another master lead."""
     target = did_from_node_id(node_id_of(request.node_id)) if request.node_id else auth.ANY
-    return [Ask(auth.LEADERSHIP_TRANSFER, {"did": target})]
+    return [Ask(auth.LEADERSHIP_TRANSFER, [{"did": target}])]
 
 
 def get_config(request: membership_pb2.GetConfigRequest, _asking: Asking) -> Iterable[Ask]:
     """To read a setting; of all of them, those that may be read are shown."""
-    return [Ask(auth.CONFIG_READ, auth.setting_args(request.key))] if request.key else []
+    return [Ask(auth.CONFIG_READ, [auth.setting_args(request.key)])] if request.key else []
 
 
 def propose_config(request: membership_pb2.ProposeConfigRequest, _asking: Asking) -> Iterable[Ask]:
     """To change each of the settings, and to learn of those that it expects."""
-    asks = [Ask(auth.CONFIG_PROPOSE, auth.setting_args(key)) for key in request.values]
-    return asks + [Ask(auth.CONFIG_READ, auth.setting_args(key)) for key in request.if_values]
+    asks = [Ask(auth.CONFIG_PROPOSE, map(auth.setting_args, request.values))]
+    if request.if_values:
+        asks.append(Ask(auth.CONFIG_READ, map(auth.setting_args, request.if_values)))
+    return asks
+
+
+def read_audit(_request: Any, asking: Asking) -> Iterable[Ask]:
+    """To know what this node was asked for."""
+    return [Ask(auth.AUDIT_READ, [{"node": asking.node_id}])]
+
+
+def get_rotation(_request: Any, _asking: Asking) -> Iterable[Ask]:
+    """To know of all certificates."""
+    return [Ask(auth.CERTIFICATE_LIST, [auth.certificate_args(None)])]
+
+
+def revoke_certificate(
+    request: certificate_pb2.RevokeCertificateRequest, asking: Asking
+) -> Iterable[Ask]:
+    """To let a certificate, or all of somebody, count no more."""
+    did: Did | None = did_of(request.did) if request.did else None
+    if request.serial and asking.state is not None:
+        record = asking.state.certificates.get(serial_of(request.serial))
+        did = None if record is None else record.did
+    return [Ask(auth.CERTIFICATE_REVOKE, [auth.certificate_args(did)])]
+
+
+def rotate_certificates(
+    request: certificate_pb2.RotateCertificatesRequest, _asking: Asking
+) -> Iterable[Ask]:
+    """To have every node renew."""
+    return [Ask(auth.CA_ROTATE, [{"new_root": request.new_root}])]
 
 
 def get_snapshot(request: state_delta_pb2.GetSnapshotRequest, _asking: Asking) -> Iterable[Ask]:
     """To read a table; its rows are shown as they may be read."""
     name = state_delta_pb2.StateTable.Name(request.table) if request.table in _TABLES else ""
-    return [Ask(auth.STATE_READ, auth.table_args(name.removeprefix("STATE_TABLE_").lower()))]
+    table = name.removeprefix("STATE_TABLE_").lower()
+    return [Ask(auth.STATE_READ, [auth.table_args(table)])]
 
 
 _TABLES = frozenset(state_delta_pb2.StateTable.values())
 
 
-def _task(command: Command, text: str, field: str, asking: Asking) -> Ask:
-    task = asking.state.tasks.get(task_id_of(text, field)) if asking.state else None
-    return Ask(command, auth.task_args(task, asking.caller))
+def _tasks(texts: Iterable[str], field: str, asking: Asking) -> Iterator[auth.Args]:
+    kinds: dict[tuple[object, ...], auth.Args] = {}
+    for text in texts:
+        task = asking.state.tasks.get(task_id_of(text, field)) if asking.state else None
+        args = auth.task_args(task, asking.caller)
+        kinds[tuple(args.values())] = args
+    yield from kinds.values()
+
+
+def _blocks(cids: Sequence[bytes]) -> Iterator[auth.Args]:
+    for binary in dict.fromkeys(cids[:GET_BLOCKS_MAX]):
+        try:
+            cid = str(parse_cid_binary(binary))
+        except ValueError as error:
+            raise invalid_field("cids", str(error)) from error
+        yield auth.content_args(cid, None)

@@ -36,6 +36,11 @@ class Rule:
     without_log: bool = False
     """Whether a node without a log, which knows of no delegations, answers any member."""
 
+    def __post_init__(self) -> None:
+        """Refuse what no policy could bound."""
+        if self.changes and self.command is not None and self.asks is None:
+            raise ValueError(f"{self.command} changes something, so its arguments are judged")
+
 
 def _nodes(*, changes: bool = False, callers: frozenset[CallerClass] = _NODES) -> Rule:
     """A method between nodes: what a node may, its place in the cluster says."""
@@ -53,20 +58,21 @@ def _clients(command: Command, asks_of: AsksOf | None, *, changes: bool = False)
 _EVERYBODY: Final = Rule(callers=_MEMBERS | _JOINERS)
 
 RULES_BY_METHOD: Final[Mapping[str, Rule]] = {
+    f"{_V1}AuditService/ListAuditRecords": _clients(auth.AUDIT_READ, asks.read_audit),
     f"{_V1}AuthorizationService/ExplainAccess": Rule(callers=_CLIENTS),
     f"{_V1}AuthorizationService/GetCaller": Rule(callers=_MEMBERS),
     f"{_V1}AuthorizationService/ListDelegations": Rule(callers=_CLIENTS),
     f"{_V1}AuthorizationService/PutDelegation": Rule(callers=_CLIENTS | _MASTERS, changes=True),
     f"{_V1}AuthorizationService/RevokeDelegation": Rule(callers=_CLIENTS, changes=True),
-    f"{_V1}CertificateService/GetRotation": _clients(auth.CERTIFICATE_MANAGE, None),
-    f"{_V1}CertificateService/ListCertificates": _clients(auth.CERTIFICATE_MANAGE, None),
+    f"{_V1}CertificateService/GetRotation": _clients(auth.CERTIFICATE_LIST, asks.get_rotation),
+    f"{_V1}CertificateService/ListCertificates": _clients(auth.CERTIFICATE_LIST, None),
     f"{_V1}CertificateService/RenewCertificate": Rule(callers=_MEMBERS, changes=True),
     f"{_V1}CertificateService/RenewForMember": _nodes(changes=True, callers=_MASTERS),
     f"{_V1}CertificateService/RevokeCertificate": _clients(
-        auth.CERTIFICATE_MANAGE, None, changes=True
+        auth.CERTIFICATE_REVOKE, asks.revoke_certificate, changes=True
     ),
     f"{_V1}CertificateService/RotateCertificates": _clients(
-        auth.CERTIFICATE_MANAGE, None, changes=True
+        auth.CA_ROTATE, asks.rotate_certificates, changes=True
     ),
     f"{_V1}ContentService/AddContent": Rule(
         callers=_MEMBERS, command=auth.CONTENT_ADD, asks=asks.add_content, changes=True

@@ -4,9 +4,10 @@ from typing import Any
 
 from ipfs_cluster_node.codec.members import did_of, page_of, pem_of, serial_of
 from ipfs_cluster_node.codec.tasks import request_id_of, timestamp_of_ms
+from ipfs_cluster_node.core.authorization import certificate_args
 from ipfs_cluster_node.core.certificates import CertificateRecord
 from ipfs_cluster_node.core.state import ClusterState
-from ipfs_cluster_node.services.context import current_caller
+from ipfs_cluster_node.services.context import current_caller, current_reach
 from ipfs_cluster_node.services.ports import CertificatePort, StatePort
 from ipfs_cluster_node.v1 import certificate_pb2 as pb
 from ipfs_cluster_node.v1 import certificate_pb2_grpc
@@ -61,7 +62,11 @@ class CertificateServicer(certificate_pb2_grpc.CertificateServiceServicer):
             records = list(table.of_owner(did_of(request.did)))
         else:
             records = list(table.records())
-        records = sorted((r for r in records if r.serial > after), key=lambda r: r.serial)
+        reach = current_reach()
+        records = sorted(
+            (r for r in records if r.serial > after and reach.allows(certificate_args(r.did))),
+            key=lambda r: r.serial,
+        )
         shown = records[: page.size]
         return pb.ListCertificatesResponse(
             certificates=[_to_proto(state, record) for record in shown],

@@ -36,10 +36,11 @@ class ContentServicer(content_pb2_grpc.ContentServiceServicer):
         header = first.header
         if len(header.name) > NAME_CHARS_MAX or not header.name.isprintable():
             raise invalid_field("header.name", f"at most {NAME_CHARS_MAX} printable characters")
+        size_bytes = None if header.size_bytes < 0 else header.size_bytes
         added = await self._content.add_content(
-            _chunks(request_iterator),
+            _chunks(request_iterator, size_bytes),
             name=header.name,
-            size_bytes=None if header.size_bytes < 0 else header.size_bytes,
+            size_bytes=size_bytes,
             caller=current_caller().did,
             request_id=request_id_of(header.request_id),
         )
@@ -105,12 +106,22 @@ class ContentServicer(content_pb2_grpc.ContentServiceServicer):
         )
 
 
-async def _chunks(requests: AsyncIterator[pb.AddContentRequest]) -> AsyncIterator[bytes]:
+async def _chunks(
+    requests: AsyncIterator[pb.AddContentRequest], size_bytes: int | None
+) -> AsyncIterator[bytes]:
+    come_bytes = 0
     async for request in requests:
         if request.WhichOneof("message") != "data" or len(request.data) > DATA_BYTES_MAX:
             raise ClusterError(
                 Reason.PAYLOAD_TOO_LARGE,
                 f"after the header come pieces of at most {DATA_BYTES_MAX} bytes",
+            )
+        come_bytes += len(request.data)
+        # By the size that was announced it was decided whether the file may be added.
+        if size_bytes is not None and come_bytes > size_bytes:
+            raise ClusterError(
+                Reason.INVALID_ARGUMENT,
+                f"more came, {size_bytes} were announced; send it again",
             )
         yield request.data
 

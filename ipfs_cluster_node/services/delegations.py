@@ -24,7 +24,7 @@ class DelegationPort(Protocol):
         """Who calls."""
 
     async def put_delegation(
-        self, tokens: Sequence[bytes], *, caller: Did, request_id: str
+        self, tokens: Sequence[bytes], *, caller: Caller, request_id: str
     ) -> list[str]:
         """Keep delegations; gives their CIDs."""
 
@@ -61,7 +61,7 @@ class AuthorizationServicer(authorization_pb2_grpc.AuthorizationServiceServicer)
         """Keep delegations."""
         cids = await self._delegations.put_delegation(
             list(request.tokens),
-            caller=current_reach().caller.did,
+            caller=current_reach().caller,
             request_id=request_id_of(request.request_id),
         )
         return pb.PutDelegationResponse(cids=cids)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
@@ -14,6 +15,7 @@ from ipfs_cluster_node.codec.errors import (
     STATUS_DETAILS_KEY,
     status_details,
 )
+from ipfs_cluster_node.core.audit import AuditLog, AuditRecord, Outcome
 from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
 from ipfs_cluster_node.services.authorization import RULES_BY_METHOD, Rule
 from ipfs_cluster_node.services.context import (
@@ -40,6 +42,25 @@ WATCH_SECONDS: Final = 0.5
 """How often running streams are checked anew."""
 FIRST_REQUEST_SECONDS_MAX: Final = 10.0
 """Until the first message of an upload, by which it is judged, must have come."""
+
+DENIALS: Final = frozenset(
+    {
+        Reason.CALLER_UNKNOWN,
+        Reason.CALLER_NOT_ALLOWED,
+        Reason.CERTIFICATE_INVALID,
+        Reason.DELEGATION_INVALID,
+        Reason.NOT_DELEGATED,
+        Reason.PROOF_INVALID,
+        Reason.TOKEN_EXPIRED,
+        Reason.TOKEN_INVALID,
+        Reason.TOKEN_USED,
+    }
+)
+"""Who asks may not."""
+NOT_TRIED: Final = frozenset(
+    {Reason.NOT_LEADER, Reason.NO_LEADER, Reason.OVERLOADED, Reason.SHUTTING_DOWN}
+)
+"""Nothing was done, and the caller asks elsewhere or again."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -87,8 +108,17 @@ class Gate(grpc.GenericRpcHandler):
         identify: Identify,
         authorizer: Authorizes,
         rules: Mapping[str, Rule] = RULES_BY_METHOD,
+        audit: AuditLog | None = None,
     ) -> None:
-        """Ask `identify` who calls, and `authorizer` whether they may, by these rules."""
+        """Ask `identify` who calls, and `authorizer` whether they may, by these rules.
+
+        Args:
+            identify: Reads the caller off the connection.
+            authorizer: Decides what clients may.
+            rules: Of every method.
+            audit: Where calls are noted that are denied, or change something.
+        """
+        self._audit = audit
         self._identify = identify
         self._authorizer = authorizer
         self._handlers: dict[str, Any] = {}
@@ -145,8 +175,9 @@ class Gate(grpc.GenericRpcHandler):
 
     def _unary(self, method: str, rule: Rule, behaviour: Callable[..., Awaitable[Any]]) -> Any:
         async def call(request: Any, context: Context) -> Any:
+            reach: Reach | None = None
             try:
-                reading = self._admit(rule, request, context)[1]
+                reach, reading = self._admit(rule, request, context)
                 bound = _time_bound(context)
                 if bound is None:
                     response = await behaviour(request, context)
@@ -155,8 +186,10 @@ class Gate(grpc.GenericRpcHandler):
                         response = await behaviour(request, context)
                 if reading.age_ms is not None:
                     context.set_trailing_metadata(((AGE_KEY, str(reading.age_ms)),))
+                self._note(method, rule, request, context, reach)
                 return response
             except Exception as error:
+                self._note(method, rule, request, context, reach, error)
                 await _abort(context, method, error)
 
         return call
@@ -164,21 +197,27 @@ class Gate(grpc.GenericRpcHandler):
     def _upload(self, method: str, rule: Rule, behaviour: Callable[..., Awaitable[Any]]) -> Any:
         async def call(requests: AsyncIterator[Any], context: Context) -> Any:
             running: _Running | None = None
+            reach: Reach | None = None
+            first = None
             try:
-                first = None
                 if rule.command is not None:
+                    self._check_class(rule, self._identify(context))
                     async with asyncio.timeout(FIRST_REQUEST_SECONDS_MAX):
                         first = await anext(aiter(requests), None)
                     if first is None:
                         raise invalid_field("message", "nothing came")
                     requests = _with_first(first, requests)
-                running = self._run(rule, self._admit(rule, first, context)[0], context)
+                reach, _ = self._admit(rule, first, context)
+                running = self._run(rule, reach, context)
                 async with asyncio.timeout(_upload_time_bound(context)):
-                    return await behaviour(requests, context)
+                    response = await behaviour(requests, context)
+                self._note(method, rule, first, context, reach)
+                return response
             except asyncio.CancelledError:
-                await _abort_ended(running, method)
+                await self._abort_ended(running, method)
                 raise
             except Exception as error:
+                self._note(method, rule, first, context, reach, error)
                 await _abort(context, method, error)
             finally:
                 if running is not None:
@@ -194,6 +233,7 @@ class Gate(grpc.GenericRpcHandler):
 
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             running: _Running | None = None
+            reach: Reach | None = None
             try:
                 reach, reading = self._admit(rule, request, context)
                 running = self._run(rule, reach, context)
@@ -206,9 +246,10 @@ class Gate(grpc.GenericRpcHandler):
                 else:
                     await responses  # Health and reflection write to the context instead.
             except asyncio.CancelledError:
-                await _abort_ended(running, method)
+                await self._abort_ended(running, method)
                 raise
             except Exception as error:
+                self._note(method, rule, request, context, reach, error)
                 await _abort(context, method, error)
             finally:
                 if running is not None:
@@ -233,6 +274,55 @@ class Gate(grpc.GenericRpcHandler):
         reading = Reading(stale=stale)
         set_reading(reading)
         return reach, reading
+
+    async def _abort_ended(self, running: _Running | None, method: str) -> None:
+        """Tell why, if it was this node that ended a stream."""
+        if running is not None and running.ended_by is not None:
+            running.task.uncancel()
+            error = running.ended_by
+            self._note(method, running.rule, None, running.context, running.reach, error)
+            await _abort(running.context, method, error)
+
+    def _note(
+        self,
+        method: str,
+        rule: Rule,
+        request: Any,
+        context: Context,
+        reach: Reach | None,
+        error: Exception | None = None,
+    ) -> None:
+        """Put a call into the audit log, if it belongs there."""
+        if self._audit is None:
+            return
+        reason = error.reason if isinstance(error, ClusterError) else Reason.INTERNAL
+        denied = error is not None and reason in DENIALS
+        if not denied and (not rule.changes or (error is not None and reason in NOT_TRIED)):
+            return
+        caller = self._named(context) if reach is None else reach.caller
+        asked = getattr(request, "header", request)
+        self._audit.record(
+            AuditRecord(
+                at_ms=time.time_ns() // 1_000_000,
+                caller="" if caller is None else caller.did,
+                caller_class="" if caller is None else caller.kind.value,
+                peer=context.peer(),
+                method=method,
+                command=rule.command or "",
+                delegation_cids=() if reach is None else reach.delegation_cids,
+                request_id=getattr(asked, "request_id", ""),
+                outcome=Outcome.DENIED
+                if denied
+                else (Outcome.ALLOWED if error is None else Outcome.FAILED),
+                reason="" if error is None else f"{reason}: {error}",
+            )
+        )
+
+    def _named(self, context: Context) -> Caller | None:
+        try:
+            return self._identify(context)
+        except ClusterError:
+            return None
 
     @staticmethod
     def _check_class(rule: Rule, caller: Caller) -> None:
@@ -290,13 +380,6 @@ def _time_bound(context: Context) -> float | None:
 
 def _upload_time_bound(context: Context) -> float | None:
     return UPLOAD_TIME_SECONDS_MAX if context.time_remaining() is None else None
-
-
-async def _abort_ended(running: _Running | None, method: str) -> None:
-    """Tell why, if it was this node that ended a stream."""
-    if running is not None and running.ended_by is not None:
-        running.task.uncancel()
-        await _abort(running.context, method, running.ended_by)
 
 
 async def _abort(context: Context, method: str, error: BaseException) -> None:

@@ -374,7 +374,9 @@ class AskExplanation(_message.Message):
     command: _builtins.str
     """Such as `/task/submit`."""
     args_json: _builtins.str
-    """The arguments that policies judge, in JSON."""
+    """The arguments that policies judge, in JSON; empty where it is denied and they would tell of
+    what the caller may not read.
+    """
     allowed: _builtins.bool
     """Whether it would be let through."""
     ucan_error: _builtins.str

@@ -94,7 +94,8 @@ class AuthorizationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PutDelegation(self, request, context):
-        """Keeps delegations, so that calls need not bring them: at most 32 for one audience.
+        """Keeps delegations, so that calls need not bring them: at most 32 for one audience, and 1000 of
+        one caller.
 
         Who may call: clients; masters for those whom they let in. Each delegation must be part of a
         chain from the cluster to its audience, among those sent and those that are kept.
@@ -134,7 +135,7 @@ class AuthorizationServiceServicer:
         """Says whether a call would be let through, by which chain, or which link does not hold and why.
         Nothing is done.
 
-        Who may call: a client for itself; for others with `/ucan/list`.
+        Who may call: a client for itself, or with tokens that it holds; for others with `/ucan/list`.
 
         Errors: `INVALID_ARGUMENT` for an unknown method, or a request that the method would refuse.
         """

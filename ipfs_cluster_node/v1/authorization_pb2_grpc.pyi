@@ -49,7 +49,8 @@ class AuthorizationServiceStub:
     Who may call: any member.
     """
     PutDelegation: _grpc.UnaryUnaryMultiCallable[_authorization_pb2.PutDelegationRequest, _authorization_pb2.PutDelegationResponse]
-    """Keeps delegations, so that calls need not bring them: at most 32 for one audience.
+    """Keeps delegations, so that calls need not bring them: at most 32 for one audience, and 1000 of
+    one caller.
 
     Who may call: clients; masters for those whom they let in. Each delegation must be part of a
     chain from the cluster to its audience, among those sent and those that are kept.
@@ -77,7 +78,7 @@ class AuthorizationServiceStub:
     """Says whether a call would be let through, by which chain, or which link does not hold and why.
     Nothing is done.
 
-    Who may call: a client for itself; for others with `/ucan/list`.
+    Who may call: a client for itself, or with tokens that it holds; for others with `/ucan/list`.
 
     Errors: `INVALID_ARGUMENT` for an unknown method, or a request that the method would refuse.
     """
@@ -103,7 +104,8 @@ class AuthorizationServiceAsyncStub(AuthorizationServiceStub):
     Who may call: any member.
     """
     PutDelegation: _aio.UnaryUnaryMultiCallable[_authorization_pb2.PutDelegationRequest, _authorization_pb2.PutDelegationResponse]  # type: ignore[assignment]
-    """Keeps delegations, so that calls need not bring them: at most 32 for one audience.
+    """Keeps delegations, so that calls need not bring them: at most 32 for one audience, and 1000 of
+    one caller.
 
     Who may call: clients; masters for those whom they let in. Each delegation must be part of a
     chain from the cluster to its audience, among those sent and those that are kept.
@@ -131,7 +133,7 @@ class AuthorizationServiceAsyncStub(AuthorizationServiceStub):
     """Says whether a call would be let through, by which chain, or which link does not hold and why.
     Nothing is done.
 
-    Who may call: a client for itself; for others with `/ucan/list`.
+    Who may call: a client for itself, or with tokens that it holds; for others with `/ucan/list`.
 
     Errors: `INVALID_ARGUMENT` for an unknown method, or a request that the method would refuse.
     """
@@ -166,7 +168,8 @@ class AuthorizationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _authorization_pb2.PutDelegationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_authorization_pb2.PutDelegationResponse, _abc.Awaitable[_authorization_pb2.PutDelegationResponse]]:
-        """Keeps delegations, so that calls need not bring them: at most 32 for one audience.
+        """Keeps delegations, so that calls need not bring them: at most 32 for one audience, and 1000 of
+        one caller.
 
         Who may call: clients; masters for those whom they let in. Each delegation must be part of a
         chain from the cluster to its audience, among those sent and those that are kept.
@@ -212,7 +215,7 @@ class AuthorizationServiceServicer(metaclass=_abc_1.ABCMeta):
         """Says whether a call would be let through, by which chain, or which link does not hold and why.
         Nothing is done.
 
-        Who may call: a client for itself; for others with `/ucan/list`.
+        Who may call: a client for itself, or with tokens that it holds; for others with `/ucan/list`.
 
         Errors: `INVALID_ARGUMENT` for an unknown method, or a request that the method would refuse.
         """

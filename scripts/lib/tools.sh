@@ -1,7 +1,25 @@
-# Sourced: installs third-party programs that some tests drive into .tools/bin; versions and hashes
-# are in scripts/lib/go-tools.
+# Sourced: installs third-party programs that some tests drive into .tools; versions and hashes are in
+# scripts/lib/go-tools, requirements/ and tests/interop/javascript.
 
 install_tools() {
+  install_go_tools
+  install_javascript
+}
+
+install_javascript() {
+  local sources="$root/tests/interop/javascript" to="$root/.tools/javascript" want
+  want="$(cat "$sources"/package*.json "$root/requirements/javascript.txt" | cksum)"
+  [ "$(cat "$to/.installed" 2>/dev/null)" = "$want" ] && return
+  echo "installing Node and iso-ucan" >&2
+  [ -x .tools/node/bin/node ] || .venv/bin/python -m venv .tools/node
+  .tools/node/bin/pip install -q --require-hashes -r requirements/javascript.txt
+  mkdir -p "$to"
+  cp "$sources"/package*.json "$to"
+  (cd "$to" && PATH="$root/.tools/node/bin:$PATH" npm ci --silent --ignore-scripts --no-audit --no-fund)
+  echo "$want" >"$to/.installed"
+}
+
+install_go_tools() {
   local go sources="$root/scripts/lib/go-tools" bin="$root/.tools/bin" want
   want="$(cat "$sources"/go.* | cksum)"
   [ "$(cat "$bin/.installed" 2>/dev/null)" = "$want" ] && return

@@ -1,5 +1,6 @@
 """The delegations and revocations that the cluster keeps."""
 
+from dataclasses import replace
 from hashlib import sha256
 
 import pytest
@@ -144,6 +145,31 @@ def test_too_many_are_refused_and_none_of_them_is_kept(
     monkeypatch.setattr(module, "REVOCATIONS_MAX", 0)
     revocation = StoredRevocation(world.to_alice.cid, AUTHORITY, END_S)
     assert isinstance(world.do(RevokeDelegation(revocation=revocation)), Rejected)
+
+
+def test_one_client_can_not_fill_the_table_for_the_others(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "DELEGATIONS_PER_PUTTER_MAX", 2)
+    monkeypatch.setattr(module, "REVOCATIONS_PER_REVOKER_MAX", 2)
+    by_alice = [
+        replace(stored(f"{n}", ALICE, did_from_public_key(bytes([n]) * 32)), put_by=ALICE)
+        for n in range(10, 14)
+    ]
+    assert isinstance(world.put(*by_alice[:3]), Rejected)
+    assert isinstance(world.put(*by_alice[:2]), Accepted)
+    assert isinstance(world.put(by_alice[2]), Rejected)
+    assert isinstance(world.put(replace(by_alice[2], put_by=BOB)), Accepted)
+    assert isinstance(world.put(replace(by_alice[3], put_by="")), Accepted)
+    world.revoke(by_alice[0].cid, ALICE)  # Makes room.
+    assert isinstance(world.put(by_alice[0]), Accepted)
+    world.revoke(by_alice[1].cid, ALICE)
+    world.revoke(by_alice[1].cid, ALICE)  # Counted once.
+    third = StoredRevocation(by_alice[2].cid, ALICE, END_S)
+    refused = world.do(RevokeDelegation(revocation=third))
+    assert isinstance(refused, Rejected)
+    assert refused.reason is Reason.TOO_MANY_DELEGATIONS
+    world.revoke(by_alice[2].cid, BOB)
 
 
 def test_a_snapshot_holds_them(world: World) -> None:

@@ -242,7 +242,7 @@ def test_a_token_lets_one_in_and_gives_a_master_a_new_incarnation(
     world: World, token: c.CreateJoinToken
 ) -> None:
     world.do(token)
-    assert redeem(world) == Accepted(("master", "2"))
+    assert redeem(world) == Accepted(("master", "2", ""))
     assert redeem(world, did=CLIENT).reason is Reason.TOKEN_USED
 
 

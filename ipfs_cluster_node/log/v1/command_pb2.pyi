@@ -534,6 +534,7 @@ class DelegationRecord(_message.Message):
     AUDIENCE_FIELD_NUMBER: _builtins.int
     EXPIRES_S_FIELD_NUMBER: _builtins.int
     PUT_AT_MS_FIELD_NUMBER: _builtins.int
+    PUT_BY_FIELD_NUMBER: _builtins.int
     token: _builtins.bytes
     """The envelope as it came."""
     digest: _builtins.bytes
@@ -546,6 +547,8 @@ class DelegationRecord(_message.Message):
     """When it ends, in seconds since 1970 (UTC)."""
     put_at_ms: _builtins.int
     """When it came, in milliseconds since 1970 (UTC)."""
+    put_by: _builtins.str
+    """Who had it kept; empty for the cluster itself."""
     def __init__(
         self,
         *,
@@ -555,10 +558,11 @@ class DelegationRecord(_message.Message):
         audience: _builtins.str = ...,
         expires_s: _builtins.int = ...,
         put_at_ms: _builtins.int = ...,
+        put_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "digest", b"digest", "expires_s", b"expires_s", "issuer", b"issuer", "put_at_ms", b"put_at_ms", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "digest", b"digest", "expires_s", b"expires_s", "issuer", b"issuer", "put_at_ms", b"put_at_ms", "put_by", b"put_by", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

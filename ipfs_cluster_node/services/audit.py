@@ -1,0 +1,62 @@
+"""AuditService."""
+
+from typing import Any
+
+from ipfs_cluster_node.codec.members import bad_page_token, page_of
+from ipfs_cluster_node.codec.tasks import timestamp_of_ms
+from ipfs_cluster_node.core.audit import AuditLog, AuditQuery, Outcome
+from ipfs_cluster_node.core.errors import invalid_field
+from ipfs_cluster_node.core.ids import NodeId
+from ipfs_cluster_node.v1 import audit_pb2 as pb
+from ipfs_cluster_node.v1 import audit_pb2_grpc
+
+
+class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
+    """What this node noted."""
+
+    def __init__(self, audit: AuditLog, node_id: NodeId) -> None:
+        """Serve this."""
+        self._audit = audit
+        self._node_id = node_id
+
+    async def ListAuditRecords(
+        self, request: pb.ListAuditRecordsRequest, context: Any
+    ) -> pb.ListAuditRecordsResponse:
+        """List records."""
+        page = page_of(request.page_size, request.page_token)
+        if page.token and not page.token.isdigit():
+            raise bad_page_token()
+        if request.outcome and request.outcome not in Outcome._value2member_map_:
+            raise invalid_field("outcome", ", ".join(Outcome))
+        records = await self._audit.read(
+            AuditQuery(
+                since_ms=request.since_time.ToMilliseconds(),
+                until_ms=request.until_time.ToMilliseconds(),
+                caller=request.caller,
+                method=request.method,
+                outcome=request.outcome,
+                before_sequence=int(page.token) if page.token else 0,
+                size=page.size + 1,
+            )
+        )
+        shown = records[: page.size]
+        return pb.ListAuditRecordsResponse(
+            records=[
+                pb.AuditRecord(
+                    sequence=record.sequence,
+                    time=timestamp_of_ms(record.at_ms),
+                    caller=record.caller,
+                    caller_class=record.caller_class,
+                    peer=record.peer,
+                    method=record.method,
+                    command=record.command,
+                    delegation_cids=record.delegation_cids,
+                    request_id=record.request_id,
+                    outcome=record.outcome.value,
+                    reason=record.reason,
+                )
+                for record in shown
+            ],
+            next_page_token=str(shown[-1].sequence) if len(records) > page.size else "",
+            node_id=self._node_id,
+        )

@@ -1,0 +1,66 @@
+"""What a real cluster notes of calls, and who may read it."""
+
+import json
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ipfs_cluster_node.cli.local_cluster import LocalCluster
+from ipfs_cluster_node.client.client import Client
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from tests.support.people import join
+
+
+@pytest.mark.asyncio
+async def test_denied_and_changing_calls_are_noted_with_their_delegation(
+    cluster: LocalCluster, client: Client, tmp_path: Path
+) -> None:
+    reader = await join(cluster, tmp_path, "reader")
+    leader = await cluster.leader(client)
+    begin = datetime.now(UTC) - timedelta(seconds=1)
+    task_id = await client.submit_task("echo", request_id=f"audit-{time.time_ns()}")
+    me = await client.get_caller()
+    [root] = [d.cid for d in me.delegations if d.audience == me.did and d.command == "/"]
+    async with reader.client() as limited:
+        with pytest.raises(ClusterError):
+            await limited.submit_task("echo")
+        await limited.list_nodes()
+        with pytest.raises(ClusterError) as caught:
+            await limited.list_audit_records(leader.address, leader.node_id)
+        assert caught.value.reason is Reason.NOT_DELEGATED
+    with pytest.raises(ClusterError):
+        await client.submit_task("no-such-type")
+    records = await client.list_audit_records(leader.address, leader.node_id, since=begin)
+    mine = [r for r in records if r.caller == me.did and r.method.endswith("/SubmitTask")]
+    failed, allowed = mine[:2]
+    assert allowed.outcome == "allowed"
+    assert list(allowed.delegation_cids) == [root]
+    assert allowed.command == "/task/submit"
+    assert allowed.request_id.startswith("audit-")
+    assert allowed.peer.startswith("ipv4:127.0.0.1")
+    assert failed.outcome == "failed"
+    assert failed.reason.startswith("TASK_TYPE_UNKNOWN")
+    theirs = [r for r in records if r.caller == reader.did]
+    assert {(r.outcome, r.method.rsplit("/", 1)[1]) for r in theirs} == {
+        ("denied", "SubmitTask"),
+        ("denied", "ListAuditRecords"),
+    }
+    assert task_id
+
+
+def test_the_command_line_gathers_what_all_masters_noted(
+    cluster: LocalCluster, cli: Any, tmp_path: Path
+) -> None:
+    assert cli("config", "set", "user.audited", "1").returncode == 0
+    listed = cli("audit", "list", "--method", "ProposeConfig", "--json")
+    assert listed.returncode == 0, listed.stderr
+    records = json.loads(listed.stdout)
+    assert records[0]["outcome"] == "allowed"
+    assert records[0]["node_id"] in {node.node_id for node in cluster.nodes}
+    assert cli("audit", "list", "--node", "12D3KooWnobody").returncode == 5
+    assert "ProposeConfig" in cli("audit", "list").stdout
+    denied = cli("audit", "list", "--outcome", "denied", "--json")
+    assert all(record["outcome"] == "denied" for record in json.loads(denied.stdout))
