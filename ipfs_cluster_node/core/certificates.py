@@ -108,7 +108,7 @@ class CertificateTable:
         self._dids: dict[Did, CertificateRevocation] = {}
         self.authority = authority or Authority()
         self.version = 0
-        """Grows with every revocation, so that what was concluded from them can be kept."""
+        """Grows with every revocation and removal: what was concluded from them can be kept."""
         for record in records:
             self._put(record)
         for revocation in revocations:

@@ -224,6 +224,7 @@ class ClusterState:
         for key in [key for key in self._requests if key[0] == did]:
             del self._requests[key]
         self.delegations.forget_audience(did)
+        self.certificates.version += 1  # What the removed one has counts no more.
         effects = self._lose(self.tasks.running_on(body.node_id), command.at_ms)
         for cid, content in self.contents.items():
             if body.node_id in content.holders:

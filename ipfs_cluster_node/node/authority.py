@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import replace
-from typing import Final
 
 from ipfs_cluster_node.adapters.keys.certificates import CertificateAuthority, utc_now
 from ipfs_cluster_node.adapters.keys.sealing import ClusterKeys, SealKey, open_keys, seal, wrap
@@ -19,8 +18,6 @@ from ipfs_cluster_node.node.clock import now_ms
 from ipfs_cluster_node.node.leadership import Leadership
 
 log = logging.getLogger(__name__)
-
-WRAPS_MAX: Final = 64
 
 
 class ClusterAuthority:

@@ -61,16 +61,11 @@ class RevocationList:
 
 def _message(state: ClusterState, now_s: int) -> pb.Revocations:
     table = state.certificates
+    # Whose newest certificate is not remembered any more has none that TLS would let in.
     dids: set[str] = {
-        did
-        for did in (*_removed(state), *table.revoked_dids())
-        if (newest := table.newest(did)) is None or newest.not_after_s >= now_s
+        did for did in (*_removed(state), *table.revoked_dids()) if table.newest(did) is not None
     }
-    serials = {
-        serial
-        for serial in table.revoked_serials()
-        if (record := table.get(serial)) is None or record.not_after_s >= now_s
-    }
+    serials = {r.serial for r in table.revocations() if r.serial and r.until_s >= now_s}
     message = pb.Revocations(
         dids=sorted(dids),
         serials=map(serial_bytes, sorted(serials)),

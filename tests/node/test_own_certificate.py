@@ -1,6 +1,6 @@
 """When a node renews its certificate, and what its health says of it."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,12 +15,16 @@ from ipfs_cluster_node.client.connection import Connection
 from ipfs_cluster_node.codec.commands import serial_bytes
 from ipfs_cluster_node.config.credentials import Credentials, read_credentials, write_credentials
 from ipfs_cluster_node.config.home import Home
+from ipfs_cluster_node.core.certificates import CertificateRevocation
+from ipfs_cluster_node.core.commands import ExpireRecords, RemoveNode, RevokeCertificate
 from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import node_id_from_did
 from ipfs_cluster_node.node.identify import MemberIdentification
 from ipfs_cluster_node.node.own_certificate import OwnCertificate, renewal_time
 from ipfs_cluster_node.node.peers import PeerBook
-from ipfs_cluster_node.node.revocations import Revocations
+from ipfs_cluster_node.node.revocations import RevocationList, Revocations
 from ipfs_cluster_node.v1 import membership_pb2
+from tests.core.test_certificates import CLIENT, DAY_S, apply, cluster, record
 from tests.node.test_identify import Context
 from tests.support.tls import Member, enrol, make_ca
 
@@ -103,3 +107,24 @@ def test_a_record_says_what_the_certificate_says() -> None:
     assert (record.serial, record.did) == (peer.serial, member.identity.did)
     assert record.not_after_s == int(peer.not_after.timestamp())
     assert (record.issued_at_ms, record.epoch, len(record.spki_hash)) == (7, 2, 32)
+
+
+def test_the_leader_tells_what_tls_would_still_let_in_and_nothing_older() -> None:
+    state = cluster(record(1, not_after_s=DAY_S), record(2, not_after_s=2 * DAY_S))
+    for serial, end_s in ((1, DAY_S), (2, 2 * DAY_S)):
+        revocation = CertificateRevocation(serial=serial, until_s=end_s)
+        apply(state, RevokeCertificate(revocation=revocation))
+    told, start = RevocationList(), datetime.fromtimestamp(0, UTC)
+    first = told.of(state, start)
+    assert list(first.serials) == [b"\x01", b"\x02"]
+    assert told.of(state, start) is first
+    later = told.of(state, start + timedelta(days=1.5))
+    assert list(later.serials) == [b"\x02"]
+    assert later.version != first.version
+    apply(state, RemoveNode(node_id=node_id_from_did(CLIENT)))
+    removed = told.of(state, start + timedelta(days=1.5))
+    assert list(removed.dids) == [CLIENT]
+    assert removed.version not in (first.version, later.version)
+    apply(state, ExpireRecords(), at_s=40 * DAY_S)
+    end = told.of(state, start + timedelta(days=40))
+    assert (list(end.dids), list(end.serials)) == ([], [])
