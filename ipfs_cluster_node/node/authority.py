@@ -109,6 +109,8 @@ class ClusterAuthority:
             await self._leadership.propose(SetAuthority(authority=changed))
             log.info("cluster keys sealed to masters", extra={"masters": sorted(new)})
         if recovered:
+            # What opens the old copy goes only once there is a copy that this master opens itself.
+            self.keep()
             self._recovery = None
             self._home.recovery_key.unlink(missing_ok=True)
 
