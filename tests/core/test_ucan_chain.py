@@ -19,6 +19,7 @@ from ipfs_cluster_node.core.ucan.chain import (
 )
 from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError
+from ipfs_cluster_node.core.ucan.explain import explain
 from ipfs_cluster_node.core.ucan.policies import parse_policy
 from ipfs_cluster_node.core.ucan.profiles import PRODUCT, SPECIFICATION
 from ipfs_cluster_node.core.ucan.revocations import (
@@ -328,6 +329,10 @@ def test_a_bag_of_thousands_of_chains_is_given_up_soon() -> None:
 
     revocations: Any = type("Counting", (dict,), {"get": staticmethod(revoked)})({wrong[0].cid: 1})
     assert unarranged(claim(people[-1]), *wrong, revocations=revocations) == ("MatchError", 0)
+    assert tried == ARRANGEMENTS_MAX * 8
+    tried = 0
+    given_up = circumstances(revocations=revocations)
+    assert explain(claim(people[-1]), wrong, given_up).error is not None
     assert tried == ARRANGEMENTS_MAX * 8
 
 

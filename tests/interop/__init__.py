@@ -1,0 +1,1 @@
+"""UCAN tokens of ours and of other libraries, both ways."""

@@ -94,6 +94,7 @@ class Ours:
     def __init__(self, version: str, *, leaf_first: bool = False, **invocation: Any) -> None:
         keys = [Ed25519PrivateKey.generate() for _ in range(3)]
         dids = [did_from_public_key(key.public_key().public_bytes_raw()) for key in keys]
+        self.subject = dids[0]
         expires_s = int(time.time()) + 250
         self.proofs = [
             sign_delegation(
@@ -143,3 +144,32 @@ def test_what_our_tokens_do_not_grant_is_refused_there(program: Path, wrong: Any
 
 def test_proofs_go_from_the_root_on_there_as_well(program: Path) -> None:
     assert not Ours("1.0.0", leaf_first=True).judged(program)["ok"]
+
+
+def test_a_forged_signature_is_refused_by_both(program: Path) -> None:
+    ours = Ours("1.0.0")
+    forged = bytearray(ours.invocation)
+    forged[20] ^= 1
+    ours.invocation = bytes(forged)
+    assert not ours.judged(program)["ok"]
+    made = ask(program, {"make": 1})
+    token = bytearray(base64.b64decode(made["invocation"]["token"]))
+    token[20] ^= 1
+    made["invocation"]["token"] = base64.b64encode(token).decode()
+    with pytest.raises(UcanError, match="InvalidSignature"):
+        validate(made)
+
+
+def test_a_command_that_only_begins_alike_is_taken_there_and_refused_here(program: Path) -> None:
+    """Once it is refused there as well, this says so: then tell it in the docs."""
+    ours = Ours("1.0.0", command="/tasksteal")
+    assert ours.judged(program)["ok"]
+    tokens = [{"token": base64.b64encode(token).decode()} for token in ours.proofs]
+    made = {
+        "subject": ours.subject,
+        "args": ARGS,
+        "proofs": tokens,
+        "invocation": {"token": base64.b64encode(ours.invocation).decode()},
+    }
+    with pytest.raises(UcanError, match="InvalidCommand"):
+        validate(made, command=Command("/tasksteal"))

@@ -27,3 +27,11 @@ def test_every_reason_and_exit_status_is_documented() -> None:
 def test_every_link_of_the_readme_leads_somewhere() -> None:
     links = re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text())
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_every_test_of_the_security_docs_exists() -> None:
+    text = (ROOT / "docs/security-testing.md").read_text()
+    sources = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    named = set(re.findall(r"`(test_\w+)`", text))
+    assert len(named) > 30
+    assert [name for name in sorted(named) if f"def {name}(" not in sources] == []

@@ -1,16 +1,16 @@
-"""Deciding one call by UCAN, beside checking one JSON Web Token.
+"""What it costs to decide a call by UCAN delegations, beside verifying a JWT with PyJWT.
 
-`auth` is the way of nearly every call (mode B): TLS has named the caller, its delegations were
-verified before, and the chain, its times, its revocations and its policies are judged on the call's
-arguments. `auth-signed` (mode A) verifies the signature of an invocation as well. PyJWT verifies an
-EdDSA signature, expiry, audience and one claim. All in one process and thread, in turns; the
-figures are medians of rounds, a ratio of 2 means half the time.
+`auth`: the caller is named by TLS and brings a container of delegations, which are remembered (mode
+B); `auth-chain-N` the same with a longer chain. `auth-signed`: it brings a signed invocation, each
+a new one, and remembered delegations (mode A). Both evaluate a policy of one statement a link. The
+peer verifies an EdDSA token with audience and expiry and checks one claim. Runs are interleaved;
+the figures are medians of rounds, microseconds a call, in one thread.
 """
 
 import statistics
 import time
-from collections.abc import Callable
-from importlib.metadata import version
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, Final
 
 import jwt
@@ -22,149 +22,137 @@ from ipfs_cluster_node.codec.ucan_mint import sign_delegation, sign_invocation
 from ipfs_cluster_node.codec.ucan_validator import Validator
 from ipfs_cluster_node.core.dag_cbor import Value
 from ipfs_cluster_node.core.ids import Did, did_from_public_key
+from ipfs_cluster_node.core.multiformats import Cid
 from ipfs_cluster_node.core.ucan.commands import Command
 from scripts.lib.bench.common import line, note, options
 
 ROUNDS: Final = 15
-CALLS: Final = 400
-SUBMIT: Final = Command("/task/submit")
-ARGS: Final[dict[str, Value]] = {
-    "namespace": "team-a/nightly",
-    "task_type": "echo",
-    "priority": 1,
-    "max_runtime_s": 600,
-    "max_retries": 2,
-    "count": 1,
-}
-POLICY: Final[list[Value]] = [["like", ".namespace", "team-a/*"], ["<=", ".priority", 3]]
-HOUR_S: Final = 3600
+CALLS: Final = 1000
+CHAINS: Final = (1, 2, 4, 8)
+COMMAND: Final = Command("/task/submit")
+ARGS: Final[dict[str, Value]] = {"namespace": "team-a", "priority": 3, "task_type": "render"}
+NO_REVOCATIONS: Final[dict[Cid, frozenset[Did]]] = {}
 
-Timed = Callable[[int], object]
-"""Does one check, of the call of this number."""
+Calls = Callable[[int], Sequence[Callable[[], object]]]
+"""Makes so many calls, ready to be timed."""
 
 
 def did_of(key: Ed25519PrivateKey) -> Did:
-    """A key's DID."""
+    """The DID of a key."""
     return did_from_public_key(key.public_key().public_bytes_raw())
 
 
-class Chain:
-    """A chain from a cluster to a caller."""
+class Ours:
+    """A validator, and callers with chains of each length."""
 
-    def __init__(self, links: int) -> None:
-        """Sign it."""
-        self.keys = [Ed25519PrivateKey.generate() for _ in range(links + 1)]
-        self.cluster, self.caller = did_of(self.keys[0]), did_of(self.keys[-1])
+    def __init__(self) -> None:
+        """Sign the chains."""
         self.now_s = int(time.time())
-        self.tokens = [
+        self.keys = [Ed25519PrivateKey.generate() for _ in range(max(CHAINS) + 1)]
+        self.authority = did_of(self.keys[0])
+        self.validator = Validator(authority=self.authority, started_s=self.now_s - 3600)
+        self.links = [
             sign_delegation(
-                self.keys[link],
-                audience=did_of(self.keys[link + 1]),
-                subject=self.cluster,
+                giver,
+                audience=did_of(taker),
+                subject=self.authority,
                 command="/task",
-                policy=POLICY,
-                expires_s=self.now_s + HOUR_S,
+                policy=[["==", ".namespace", "team-a"]],
+                expires_s=self.now_s + 86_400,
             )
-            for link in range(links)
+            for giver, taker in pairwise(self.keys)
         ]
-        self.validator = Validator(authority=self.cluster, started_s=self.now_s - HOUR_S)
 
-    def peer_call(self) -> Timed:
-        """Mode B with a container, as a client sends it; its delegations verified before."""
-        container = write_container(self.tokens)
+    def peer(self, links: int) -> Calls:
+        """Calls in mode B."""
+        container = write_container(self.links[:links])
+        caller = did_of(self.keys[links])
 
-        def check(_number: int) -> object:
+        def call() -> object:
             return self.validator.peer_call(
                 container,
-                caller=self.caller,
-                command=SUBMIT,
+                caller=caller,
+                command=COMMAND,
                 args=ARGS,
                 now_s=self.now_s,
-                revocations={},
+                revocations=NO_REVOCATIONS,
             )
 
-        return check
+        return lambda count: [call] * count
 
-    def signed_calls(self, count: int) -> Timed:
-        """Mode A: so many invocations, each used once."""
-        proofs = [cid_of_token(token) for token in self.tokens]
-        containers = [
-            write_container(
-                [
-                    sign_invocation(
-                        self.keys[-1],
-                        subject=self.cluster,
-                        command=SUBMIT,
-                        args=ARGS,
-                        proofs=proofs,
-                        expires_s=self.now_s + 200,
-                        issued_s=self.now_s,
-                    ),
-                    *self.tokens,
-                ]
-            )
-            for _ in range(count)
-        ]
+    def signed(self, count: int) -> Sequence[Callable[[], object]]:
+        """Calls in mode A, each with an invocation of its own."""
+        proof = self.links[0]
 
-        def check(number: int) -> object:
+        def call(container: str) -> object:
             return self.validator.signed_call(
-                containers[number],
-                command=SUBMIT,
+                container,
+                command=COMMAND,
                 args=ARGS,
                 now_s=self.now_s,
-                revocations={},
+                revocations=NO_REVOCATIONS,
             )
 
-        return check
+        def ready() -> Callable[[], object]:
+            invocation = sign_invocation(
+                self.keys[1],
+                subject=self.authority,
+                command=COMMAND,
+                args=ARGS,
+                proofs=[cid_of_token(proof)],
+                issued_s=self.now_s,
+                expires_s=self.now_s + 60,
+            )
+            container = write_container([invocation, proof])
+            return lambda: call(container)
+
+        return [ready() for _ in range(count)]
 
 
-def token_check() -> Timed:
-    """PyJWT, with one claim."""
+def pyjwt(count: int) -> Sequence[Callable[[], object]]:
+    """Calls of the peer."""
     key = Ed25519PrivateKey.generate()
-    claims = {"exp": int(time.time()) + HOUR_S, "aud": "cluster", "scope": "task/submit"}
-    text = jwt.encode(claims, key, algorithm="EdDSA")
     public = key.public_key()
+    claims = {"aud": "cluster", "exp": int(time.time()) + 86_400, "namespace": "team-a"}
+    token = jwt.encode(claims, key, algorithm="EdDSA")
 
-    def check(_number: int) -> object:
-        read = jwt.decode(text, public, algorithms=["EdDSA"], audience="cluster")
-        if read["scope"] != "task/submit":
-            raise ValueError("another scope")
-        return read
+    def call() -> object:
+        found = jwt.decode(token, public, algorithms=["EdDSA"], audience="cluster")
+        if found["namespace"] != "team-a":
+            raise ValueError("another namespace")
+        return found
 
-    return check
+    return [call] * count
 
 
-def microseconds(check: Timed, first: int, count: int) -> float:
-    """A round's time for one check."""
+def microseconds(calls: Sequence[Callable[[], object]]) -> float:
+    """The mean time of a call."""
     began = time.perf_counter()
-    for number in range(first, first + count):
-        check(number)
-    return 1e6 * (time.perf_counter() - began) / count
+    for call in calls:
+        call()
+    return 1e6 * (time.perf_counter() - began) / len(calls)
 
 
 def run(given: Any) -> None:
     """Measure all, in turns."""
-    rounds, calls = (3, 50) if given.quick else (ROUNDS, CALLS)
-    note("signing")
-    checks: dict[str, Timed] = {
-        "auth": Chain(1).peer_call(),
-        "auth-chain-2": Chain(2).peer_call(),
-        "auth-chain-4": Chain(4).peer_call(),
-        "auth-chain-8": Chain(8).peer_call(),
-        "auth-signed": Chain(1).signed_calls((rounds + 1) * calls),
-        "pyjwt": token_check(),
-    }
-    found: dict[str, list[float]] = {name: [] for name in checks}
+    rounds, count = (5, 200) if given.quick else (ROUNDS, CALLS)
+    ours = Ours()
+    benches: dict[str, Calls] = {"auth": ours.peer(1), "pyjwt": pyjwt, "auth-signed": ours.signed}
+    benches |= {f"auth-chain-{links}": ours.peer(links) for links in CHAINS if links > 1}
+    figures: dict[str, list[float]] = {name: [] for name in benches}
     for number in range(rounds + 1):
-        for name, check in checks.items():
-            took = microseconds(check, number * calls, calls)
-            if number:  # The first round verifies the delegations.
-                found[name].append(took)
-    theirs = statistics.median(found.pop("pyjwt"))
-    for name, times in found.items():
-        mine = statistics.median(times)
-        peer = f"PyJWT {version('pyjwt')}"
-        line(given, bench=name, peer=peer, ours=mine, theirs=theirs, unit="us", ratio=theirs / mine)
+        note(f"round {number} of {rounds}")
+        for name, calls in benches.items():
+            figure = microseconds(calls(count))
+            if number > 0:  # The first one only warms up.
+                figures[name].append(figure)
+    theirs = statistics.median(figures.pop("pyjwt"))
+    peer = f"PyJWT {jwt.__version__} EdDSA"
+    for bench, found in figures.items():
+        mine = statistics.median(found)
+        line(
+            given, bench=bench, peer=peer, ours=mine, theirs=theirs, unit="us", ratio=theirs / mine
+        )
 
 
 if __name__ == "__main__":
