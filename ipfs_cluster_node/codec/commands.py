@@ -3,7 +3,7 @@
 Reads what older releases wrote: an unset field means what it meant when it did not exist.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 
 from ipfs_cluster_node.core import commands as core
 from ipfs_cluster_node.core.certificates import (
@@ -89,8 +89,8 @@ def encode_command(command: core.Command) -> bytes:
             message.replace_log.node_id = body.node_id
             message.replace_log.incarnation = body.incarnation
         case core.ProposeConfig() as body:
-            message.propose_config.values.update(body.values)
-            message.propose_config.if_values.update(body.if_values)
+            _put_all(message.propose_config.values, body.values)
+            _put_all(message.propose_config.if_values, body.if_values)
         case core.AddContent() as body:
             message.add_content.CopyFrom(
                 pb.AddContent(
@@ -119,6 +119,12 @@ def _encode_certificate_command(message: pb.Command, body: core.CommandBody) -> 
             message.revoke_certificate.CopyFrom(certificate_revocation_to_log(body.revocation))
         case core.SetAuthority():
             message.set_authority.authority.CopyFrom(authority_to_log(body.authority))
+
+
+def _put_all(field: MutableMapping[str, str], values: Mapping[str, str]) -> None:
+    """Fill a map field; its `update` takes five times as long."""
+    for key, value in values.items():
+        field[key] = value
 
 
 def _encode_task_command(message: pb.Command, body: core.CommandBody) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 class Outcome(StrEnum):
@@ -18,12 +18,9 @@ class Outcome(StrEnum):
     """Not a call: so many records before this one could not be written, as `reason` says."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditRecord:
-    """One call that was denied, or that would change something."""
+class AuditRecord(NamedTuple):
+    """One call that was denied, or that would change something; made for each, so it is light."""
 
-    sequence: int = 0
-    """Counts the records of one node; given when it is written."""
     at_ms: int
     """Milliseconds since 1970 (UTC)."""
     caller: str
@@ -34,12 +31,14 @@ class AuditRecord:
     method: str
     command: str
     """Such as `/task/submit`; empty where the class of the caller decides."""
+    outcome: Outcome
     delegation_cids: tuple[str, ...] = ()
     """The last link of each chain that the call was let through by."""
     request_id: str = ""
-    outcome: Outcome
     reason: str = ""
     """Where it was not allowed: a name of errors.proto, and the sentence."""
+    sequence: int = 0
+    """Counts the records of one node; given when it is written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

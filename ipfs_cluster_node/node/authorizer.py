@@ -4,6 +4,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 
 from ipfs_cluster_node.codec.errors import error_from_ucan
@@ -37,6 +38,10 @@ FOUND_SECONDS_MAX: Final = 5
 PROOFS_MAX: Final = 8
 
 
+_text_of: Final = lru_cache(maxsize=FOUND_MAX)(str)
+"""To spell a CID takes as long as to decide a call."""
+
+
 @dataclass(frozen=True, slots=True)
 class Unbounded:
     """The reach of who needs no delegation: the method's class of callers is enough."""
@@ -66,8 +71,8 @@ class Delegated:
     @property
     def delegation_cids(self) -> tuple[str, ...]:
         """The last link of each chain that was used."""
-        used = (grant.chain[-1].cid for grant in self.grants if grant.chain)
-        return tuple(str(cid) for cid in dict.fromkeys(used))
+        cids = [_text_of(grant.chain[-1].cid) for grant in self.grants if grant.chain]
+        return tuple(cids) if len(cids) < 2 else tuple(dict.fromkeys(cids))
 
     def allows(self, args: Mapping[str, Value]) -> bool:
         """Whether an item with these arguments may be shown."""
@@ -78,8 +83,8 @@ class Delegated:
         access = self.accesses.get(ask.command)
         if access is None:
             access = self.accesses[ask.command] = self.find(ask.command)
-        if access.unconditional:
-            self.grants.append(Grant(claim=access.claim, chain=access.chains[0]))
+        if access.unconditional is not None:
+            self.grants.append(access.unconditional)
         else:
             self.grants += map(access.check, ask.each)
 

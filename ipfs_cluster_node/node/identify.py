@@ -2,6 +2,7 @@
 
 from ipfs_cluster_node.adapters.keys.certificates import PeerIdentity, PeerVerifier, utc_now
 from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.node.machine import ClusterMachine
 from ipfs_cluster_node.node.peers import PeerBook
@@ -27,6 +28,8 @@ class MemberIdentification:
         self._machine = machine
         self._peers = peers
         self._verifier = PeerVerifier()
+        self._callers: dict[tuple[Did, CallerClass], Caller] = {}
+        """As many as members called."""
 
     def __call__(self, context: Context) -> Caller:
         """Read and check the caller of a call."""
@@ -43,7 +46,11 @@ class MemberIdentification:
         peer = self._verifier.verify(
             certificate if isinstance(certificate, bytes) else certificate.encode(), utc_now()
         )
-        return Caller(peer.did, self._class_of(peer))
+        known = (peer.did, self._class_of(peer))
+        caller = self._callers.get(known)
+        if caller is None:
+            caller = self._callers[known] = Caller(*known)
+        return caller
 
     def _class_of(self, peer: PeerIdentity) -> CallerClass:
         state = None if self._machine is None else self._machine.state

@@ -48,6 +48,7 @@ DENIALS: Final = frozenset(
         Reason.CALLER_UNKNOWN,
         Reason.CALLER_NOT_ALLOWED,
         Reason.CERTIFICATE_INVALID,
+        Reason.CERTIFICATE_REVOKED,
         Reason.DELEGATION_INVALID,
         Reason.NOT_DELEGATED,
         Reason.PROOF_INVALID,

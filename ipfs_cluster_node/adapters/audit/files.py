@@ -12,7 +12,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,7 +29,10 @@ CIDS_MAX: Final = 8
 INTERVAL_SECONDS: Final = 0.2
 STOP_SECONDS_MAX: Final = 5.0
 
-_FIELDS: Final = frozenset(field.name for field in fields(AuditRecord))
+_FIELDS: Final = frozenset(AuditRecord._fields)
+_QUOTE: Final = json.encoder.encode_basestring_ascii
+BEGINNINGS_MAX: Final = 2048
+"""Beginnings of lines that are kept: of as many callers, methods and connections."""
 
 
 class FileAuditLog:
@@ -85,7 +88,7 @@ class FileAuditLog:
             lines = []
             for record in records:
                 self._sequence += 1
-                lines.append(_line(replace(record, sequence=self._sequence)))
+                lines.append(_line(record, self._sequence))
             try:
                 self._append("".join(lines).encode("ascii"))
             except OSError as error:
@@ -144,17 +147,45 @@ def _lost(count: int, at_ms: int) -> AuditRecord:
     )
 
 
-def _line(record: AuditRecord) -> str:
-    document = {name: _capped(value) for name, value in asdict(record).items() if value}
-    return json.dumps(document, ensure_ascii=True, separators=(",", ":")) + "\n"
+def _line(record: AuditRecord, sequence: int) -> str:
+    """A line; the node's other threads wait while it is made, so what repeats is kept."""
+    beginning = _beginning(
+        record.caller,
+        record.caller_class,
+        record.peer,
+        record.method,
+        record.command,
+        record.outcome,
+        record.delegation_cids,
+    )
+    line = f'{beginning},"at_ms":{record.at_ms},"sequence":{sequence}'
+    if record.request_id:
+        line += f',"request_id":{_QUOTE(record.request_id[:FIELD_CHARS_MAX])}'
+    if record.reason:
+        line += f',"reason":{_QUOTE(record.reason[:FIELD_CHARS_MAX])}'
+    return line + "}\n"
 
 
-def _capped(value: Any) -> Any:
-    if isinstance(value, str):
-        return value[:FIELD_CHARS_MAX]
-    if isinstance(value, tuple):
-        return [item[:FIELD_CHARS_MAX] for item in value[:CIDS_MAX]]
-    return value
+@lru_cache(maxsize=BEGINNINGS_MAX)
+def _beginning(
+    caller: str,
+    caller_class: str,
+    peer: str,
+    method: str,
+    command: str,
+    outcome: str,
+    cids: tuple[str, ...],
+) -> str:
+    document: dict[str, Any] = {
+        "caller": caller[:FIELD_CHARS_MAX],
+        "caller_class": caller_class,
+        "peer": peer[:FIELD_CHARS_MAX],
+        "method": method[:FIELD_CHARS_MAX],
+        "command": command[:FIELD_CHARS_MAX],
+        "outcome": outcome,
+        "delegation_cids": [cid[:FIELD_CHARS_MAX] for cid in cids[:CIDS_MAX]],
+    }
+    return json.dumps({name: value for name, value in document.items() if value})[:-1]
 
 
 def _parsed(line: bytes) -> AuditRecord | None:

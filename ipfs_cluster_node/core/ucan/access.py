@@ -24,8 +24,8 @@ class Access:
     """Most statements evaluated for one call."""
     until_s: int | None
     """When the first link of any chain ends, in seconds since 1970: to be found anew then."""
-    unconditional: bool
-    """Whether every call is let through: no policy of the first chain asks for anything."""
+    unconditional: Grant | None
+    """Lets every call through, whatever its arguments: no policy of its chain asks for anything."""
 
     @classmethod
     def of(cls, claim: Claim, chains: tuple[tuple[Delegation, ...], ...], profile: Profile) -> Self:
@@ -33,7 +33,9 @@ class Access:
         ends = [d.expires_s for chain in chains for d in chain if d.expires_s is not None]
         # One without any policy comes first: nothing is left to judge.
         ordered = tuple(sorted(chains, key=lambda chain: any(d.policy for d in chain)))
-        unconditional = not any(delegation.policy for delegation in ordered[0])
+        unconditional = None
+        if not any(delegation.policy for delegation in ordered[0]):
+            unconditional = Grant(claim=claim, chain=ordered[0])
         until_s = min(ends, default=None)
         return cls(claim, ordered, profile.evaluation_steps_max, until_s, unconditional)
 
