@@ -15,7 +15,12 @@ from ipfs_cluster_node.core.multiformats import Cid
 DELEGATIONS_MAX: Final = 10_000
 """Most that are kept; some 5 MB."""
 DELEGATIONS_PER_AUDIENCE_MAX: Final = 32
-"""Most for one audience: a call without tokens is judged by all of its caller's."""
+"""Most for one audience, what the cluster itself gives it not counted: a call without tokens is
+judged by all of its caller's."""
+DELEGATIONS_PER_PAIR_MAX: Final = 8
+"""Most for one audience that one client may have kept: nobody takes all the room of another."""
+LINKS_MAX: Final = 8
+"""Longest chain that is looked for."""
 DELEGATIONS_PER_PUTTER_MAX: Final = 1000
 """Most that one client may have kept: nobody fills the table for the others."""
 REVOCATIONS_MAX: Final = 100_000
@@ -101,13 +106,13 @@ class DelegationTable:
     def chain_of(self, audience: Did) -> list[StoredDelegation]:
         """All that may be a link of a chain that ends at `audience`, in any order."""
         found: dict[Cid, StoredDelegation] = {}
-        seen, wanted = {audience}, [audience]
-        while wanted:
-            for delegation in self.of_audience(wanted.pop()):
-                found[delegation.cid] = delegation
-                if delegation.issuer not in seen:
-                    seen.add(delegation.issuer)
-                    wanted.append(delegation.issuer)
+        seen, holders = {audience}, [audience]
+        for _ in range(LINKS_MAX):
+            links = [link for holder in holders for link in self.of_audience(holder)]
+            found.update((link.cid, link) for link in links)
+            issuers = dict.fromkeys(link.issuer for link in links if link.issuer not in seen)
+            seen.update(issuers)
+            holders = list(issuers)
         return list(found.values())
 
     def full_for(self, delegations: Iterable[StoredDelegation]) -> str:
@@ -122,14 +127,18 @@ class DelegationTable:
                     f"at most {DELEGATIONS_PER_PUTTER_MAX} delegations of one client are kept; "
                     "revoke some, or hand them over instead"
                 )
-        for audience in sorted({d.audience for d in new}):
-            count = len(self._by_audience.get(audience, {})) + sum(
-                d.audience == audience for d in new
-            )
-            if count > DELEGATIONS_PER_AUDIENCE_MAX:
+        for audience in sorted({d.audience for d in new if d.put_by}):
+            there = (*self.of_audience(audience), *(d for d in new if d.audience == audience))
+            putters = Counter(d.put_by for d in there if d.put_by)
+            if putters.total() > DELEGATIONS_PER_AUDIENCE_MAX:
                 return (
                     f"at most {DELEGATIONS_PER_AUDIENCE_MAX} delegations are kept for {audience}; "
                     "revoke some"
+                )
+            if max(putters.values()) > DELEGATIONS_PER_PAIR_MAX:
+                return (
+                    f"at most {DELEGATIONS_PER_PAIR_MAX} delegations of one client are kept for "
+                    f"{audience}; revoke some, or delegate more in one"
                 )
         return ""
 

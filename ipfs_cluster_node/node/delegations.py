@@ -1,6 +1,6 @@
 """Keeps, lists, revokes and explains delegations. The leader's side for what changes them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from ipfs_cluster_node.codec.delegations import (
@@ -113,22 +113,25 @@ class Delegations:
         return [str(delegation.cid) for delegation in given]
 
     def list_delegations(
-        self, caller: Caller, *, audience: Did | None, after: str, size: int
+        self, caller: Caller, *, audience: Did | None, after: Cid | None, size: int
     ) -> tuple[list[pb.Delegation], str]:
-        """A page of what the caller may see, by CID, and where the next begins."""
+        """A page of what the caller may see, by the hash in the CID, and where the next begins."""
         state = self._leadership.read_state()
         validator = self._authorizer.validator(state)
-        found: list[pb.Delegation] = []
-        for stored in sorted(state.delegations.delegations(), key=lambda d: str(d.cid)):
-            if str(stored.cid) <= after or (audience and stored.audience != audience):
-                continue
-            if not self._may_see(caller, stored.issuer, stored.audience):
-                continue
-            if len(found) == size:
-                return found, found[-1].cid
-            delegation = validator.delegation(stored.token)
-            found.append(self._to_proto(state, delegation, stored.token))
-        return found, ""
+        table = state.delegations
+        seen = self._seen_by(caller)
+        kept = [
+            stored
+            for stored in (table.of_audience(audience) if audience else table.delegations())
+            if (after is None or stored.cid.digest > after.digest)
+            and seen(stored.issuer, stored.audience)
+        ]
+        kept.sort(key=lambda stored: stored.cid.digest)
+        shown = [
+            self._to_proto(state, validator.delegation(stored.token), stored.token)
+            for stored in kept[:size]
+        ]
+        return shown, shown[-1].cid if len(kept) > size else ""
 
     async def revoke_delegation(
         self, cid: Cid, *, path: Sequence[bytes], caller: Caller, request_id: str
@@ -171,7 +174,7 @@ class Delegations:
         state = self._leadership.read_state()
         rule = RULES_BY_METHOD[method]
         # Who holds the tokens may ask what they are good for.
-        if did != caller.did and not tokens and not self._may_see(caller, ANY, did):
+        if did != caller.did and not tokens and not self._seen_by(caller)(ANY, did):
             raise ClusterError(
                 Reason.NOT_DELEGATED, f"only {did}, and who has {DELEGATION_LIST}, may ask that"
             )
@@ -255,14 +258,16 @@ class Delegations:
             return state.cluster_did
         return caller.did
 
-    def _may_see(self, caller: Caller, issuer: str, audience: Did) -> bool:
-        if caller.did in (issuer, audience):
-            return True
+    def _seen_by(self, caller: Caller) -> Callable[[str, Did], bool]:
+        """Whether a caller may see what an issuer gave an audience."""
         try:
             access = self._authorizer.access(caller.did, DELEGATION_LIST, NOTHING)
         except UcanError:
-            return False
-        return access.allows({"issuer": issuer, "audience": audience})
+            return lambda issuer, audience: caller.did in (issuer, audience)
+        return lambda issuer, audience: (
+            caller.did in (issuer, audience)
+            or access.allows({"issuer": issuer, "audience": audience})
+        )
 
     def _behind(self, state: ClusterState, delegations: Sequence[Delegation]) -> list[Delegation]:
         """What is kept that may come before these."""

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from google.protobuf.message import DecodeError
 
-from ipfs_cluster_node.codec.members import bad_page_token, did_of, page_of
+from ipfs_cluster_node.codec.members import did_of, page_of
 from ipfs_cluster_node.codec.tasks import request_id_of
 from ipfs_cluster_node.core.errors import invalid_field
 from ipfs_cluster_node.core.ids import Did
@@ -29,7 +29,7 @@ class DelegationPort(Protocol):
         """Keep delegations; gives their CIDs."""
 
     def list_delegations(
-        self, caller: Caller, *, audience: Did | None, after: str, size: int
+        self, caller: Caller, *, audience: Did | None, after: Cid | None, size: int
     ) -> tuple[list[pb.Delegation], str]:
         """A page of them, and where the next begins."""
 
@@ -71,12 +71,11 @@ class AuthorizationServicer(authorization_pb2_grpc.AuthorizationServiceServicer)
     ) -> pb.ListDelegationsResponse:
         """List what is kept."""
         page = page_of(request.page_size, request.page_token)
-        if page.token and str(_cid_of(page.token, "page_token")) != page.token:
-            raise bad_page_token()
+        after = _cid_of(page.token, "page_token") if page.token else None
         found, following = self._delegations.list_delegations(
             current_reach().caller,
             audience=did_of(request.audience, "audience") if request.audience else None,
-            after=page.token,
+            after=after,
             size=page.size,
         )
         return pb.ListDelegationsResponse(delegations=found, next_page_token=following)

@@ -134,13 +134,19 @@ def test_too_many_are_refused_and_none_of_them_is_kept(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "DELEGATIONS_PER_AUDIENCE_MAX", 2)
-    refused = world.put(*(stored(f"b{n}", ALICE, BOB) for n in range(3)))
+
+    def to_bob(number: int) -> StoredDelegation:
+        return replace(stored(f"b{number}", ALICE, BOB), put_by=CAROL)
+
+    refused = world.put(*map(to_bob, range(3)))
     assert isinstance(refused, Rejected)
     assert refused.reason is Reason.TOO_MANY_DELEGATIONS
     assert world.state.delegations.chain_of(BOB) == []
-    assert isinstance(world.put(*(stored(f"b{n}", ALICE, BOB) for n in range(2))), Accepted)
-    assert isinstance(world.put(stored("b1", ALICE, BOB)), Accepted)
-    monkeypatch.setattr(module, "DELEGATIONS_MAX", 3)
+    assert isinstance(world.put(*map(to_bob, range(2))), Accepted)
+    assert isinstance(world.put(to_bob(1)), Accepted)
+    # What the cluster itself gives, with a renewal, always finds room.
+    assert isinstance(world.put(stored("own", AUTHORITY, BOB)), Accepted)
+    monkeypatch.setattr(module, "DELEGATIONS_MAX", 4)
     assert isinstance(world.put(stored("c", ALICE, CAROL)), Rejected)
     monkeypatch.setattr(module, "REVOCATIONS_MAX", 0)
     revocation = StoredRevocation(world.to_alice.cid, AUTHORITY, END_S)
@@ -182,3 +188,18 @@ def test_a_snapshot_holds_them(world: World) -> None:
     assert {d.cid for d in again.delegations.chain_of(CAROL)} == {
         d.cid for d in world.state.delegations.chain_of(CAROL)
     }
+
+
+def test_one_client_can_not_take_all_the_room_of_another(world: World) -> None:
+    junk = [replace(stored(f"j{n}", ALICE, BOB), put_by=ALICE) for n in range(9)]
+    assert isinstance(world.put(*junk[:8]), Accepted)
+    assert isinstance(world.put(junk[8]), Rejected)
+    assert isinstance(world.put(replace(junk[8], put_by=CAROL)), Accepted)
+
+
+def test_a_chain_is_looked_for_no_further_than_it_may_be_long(world: World) -> None:
+    """Else one call would go through all that anybody had kept."""
+    people = [did_from_public_key(bytes([n]) * 32) for n in range(50, 70)]
+    world.put(*(stored(f"p{n}", people[n], people[n + 1]) for n in range(19)))
+    chain = world.state.delegations.chain_of(people[19])
+    assert [d.issuer for d in chain] == people[18:10:-1]
