@@ -1,6 +1,8 @@
 """AuditService."""
 
-from typing import Any
+from typing import Any, Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from ipfs_cluster_node.codec.members import bad_page_token, page_of
 from ipfs_cluster_node.codec.tasks import timestamp_of_ms
@@ -9,6 +11,8 @@ from ipfs_cluster_node.core.errors import invalid_field
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.v1 import audit_pb2 as pb
 from ipfs_cluster_node.v1 import audit_pb2_grpc
+
+YEAR_9999_S: Final = 253_402_300_799
 
 
 class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
@@ -30,8 +34,8 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
             raise invalid_field("outcome", ", ".join(Outcome))
         records = await self._audit.read(
             AuditQuery(
-                since_ms=request.since_time.ToMilliseconds(),
-                until_ms=request.until_time.ToMilliseconds(),
+                since_ms=_ms_of(request.since_time, "since_time"),
+                until_ms=_ms_of(request.until_time, "until_time"),
                 caller=request.caller,
                 method=request.method,
                 outcome=request.outcome,
@@ -60,3 +64,9 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
             next_page_token=str(shown[-1].sequence) if len(records) > page.size else "",
             node_id=self._node_id,
         )
+
+
+def _ms_of(time: Timestamp, field: str) -> int:
+    if not 0 <= time.seconds <= YEAR_9999_S or not 0 <= time.nanos < 10**9:
+        raise invalid_field(field, "a time between 1970 and 9999")
+    return 1000 * time.seconds + time.nanos // 10**6
