@@ -424,6 +424,49 @@ def test_h24_an_acknowledgement_sends_nothing_again(host_of: Callable[..., Host]
     assert sent == [[host.journal.last_index]] * len([B, C])
 
 
+def test_h25_what_a_follower_lacks_is_sent_a_window_at_a_time(
+    host_of: Callable[..., Host],
+) -> None:
+    host = host_of()
+    term = host.lead([B])
+    for _ in range(30):
+        host.raft._applyCommand(b"x" * 1_000_000, None, REGULAR[0])
+        host.raft.tick()
+    host.sent("append_entries")
+    window, size = RaftConfig().window_bytes_max, RaftConfig().batch_bytes_max
+
+    def refuse(sent_at_ns: int) -> None:
+        refusal = {"type": "next_node_idx", "next_node_idx": 2, "reset": True, "success": False}
+        host.raft.receive(B, {**refusal, "sent_at_ns": sent_at_ns, "term": term})
+        host.raft.tick()
+
+    def sent_to_b() -> list[Any]:
+        taken, host.raft.out.outbox = host.raft.out.outbox, []
+        return [m.append_entries for to, m in taken if to == B and m.append_entries.entries]
+
+    began = int(now() * guarded.NANOSECONDS)
+    host.raft.connected(B, up=False)
+    host.raft.connected(B, up=True)
+    refuse(began)
+    first = sent_to_b()
+    assert window <= sum(append.ByteSize() for append in first) <= window + 2 * size
+    # The answer to an append from before: what it lacks is under way.
+    refuse(began - 1)
+    assert sent_to_b() == []
+    # Each answer lets as much more go.
+    last = first[0].entries[-1].index
+    ack = {"type": "next_node_idx", "reset": False, "success": True, "term": term}
+    host.raft.receive(B, {**ack, "next_node_idx": last + 1, "sent_at_ns": began})
+    host.raft.tick()
+    more = sent_to_b()
+    assert [append.previous_index for append in more] == [first[-1].entries[-1].index]
+    # Whose connection breaks has nothing under way.
+    host.raft.connected(B, up=False)
+    host.raft.connected(B, up=True)
+    refuse(int(now() * guarded.NANOSECONDS))
+    assert len(sent_to_b()) == len(first)
+
+
 def test_much_that_is_committed_is_applied_in_several_ticks(
     host_of: Callable[..., Host],
 ) -> None:

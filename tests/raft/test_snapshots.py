@@ -1,5 +1,6 @@
 """Snapshots: checked before they are used, made and loaded in parts beside the engine's steps."""
 
+import asyncio
 import random
 import struct
 import threading
@@ -267,6 +268,9 @@ async def test_large_snapshots_are_made_and_loaded_in_other_threads(tmp_path: Pa
         for _ in range(STATE_BYTES // len(command) + 5):
             await leader.replica.propose(command)
         term = leader.replica.term
+        async with asyncio.timeout(15):  # Else what it lacks is in the log still.
+            while leader.replica.engine.journal.first_index == 1:
+                await asyncio.sleep(0.01)
         await behind.start()
         await cluster.until_equal(len(leader.machine.commands))
         for host in (leader, behind):
@@ -274,6 +278,26 @@ async def test_large_snapshots_are_made_and_loaded_in_other_threads(tmp_path: Pa
             assert isinstance(machine, LargeMachine)
             assert machine.parts > 0.8 * STATE_BYTES / len(command)
             assert threading.get_ident() not in machine.threads
+        assert (leader.replica.is_leader, leader.replica.term) == (True, term)
+
+
+@pytest.mark.asyncio
+async def test_a_follower_that_lacks_more_than_a_connection_takes_catches_up(
+    tmp_path: Path,
+) -> None:
+    """All of it was queued at once, so that the connection was given up, again and again."""
+    # The long interval lets a tick send as much as it likes.
+    config = RaftConfig(snapshot_entries=1_000_000, snapshot_log_bytes=2**40)
+    command = b"x" * 1_000_000
+    async with ReplicaCluster(tmp_path, 3, config) as cluster:
+        leader = await cluster.leader()
+        behind = next(h for h in cluster.hosts.values() if h is not leader)
+        await behind.stop()
+        for _ in range(2 * config.outbox_bytes_max // len(command)):
+            await leader.replica.propose(command)
+        term = leader.replica.term
+        await behind.start()
+        await cluster.until_equal(len(leader.machine.commands))
         assert (leader.replica.is_leader, leader.replica.term) == (True, term)
 
 

@@ -30,6 +30,8 @@ class RaftConfig:
     """Handled before the next sync."""
     outbox_bytes_max: int = 32 * 1024 * 1024
     """Waiting for one peer; full means that its connection is given up and made anew."""
+    window_bytes_max: int = 8 * 1024 * 1024
+    """Entries under way to one follower; the rest waits in the log. Well below the outbox."""
     snapshot_log_bytes: int = 64 * 1024 * 1024
     snapshot_entries: int = 20_000
     """A snapshot is made once the log has grown by so much since the last."""

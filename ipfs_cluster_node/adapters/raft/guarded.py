@@ -21,6 +21,7 @@ from ipfs_cluster_node.adapters.raft.elections import Elections
 from ipfs_cluster_node.adapters.raft.freshness import Freshness
 from ipfs_cluster_node.adapters.raft.journal import MEMBERSHIP, REGULAR, SegmentedJournal, change_of
 from ipfs_cluster_node.adapters.raft.messages import Message, encode_message
+from ipfs_cluster_node.adapters.raft.windows import Windows
 from ipfs_cluster_node.core.ids import VoterId
 from ipfs_cluster_node.v1 import raft_pb2 as pb
 
@@ -37,11 +38,15 @@ PRIVATE_MEMBERS: Final = (
     "_SyncObj__readonlyNodes",
     "_SyncObj__raftLeader",
     "_SyncObj__noopIDx",
+    "_SyncObj__connectedNodes",
+    "_SyncObj__newAppendEntriesTime",
 )
 """Attributes of PySyncObj 0.3.17 that are read or set here; a test checks that they exist."""
 PRIVATE_METHODS: Final = (
     "_SyncObj__applyLogEntries",
     "_SyncObj__doApplyCommand",
+    "_SyncObj__getEntries",
+    "_SyncObj__sendAppendEntries",
     "_SyncObj__parseChangeClusterRequest",
     "_SyncObj__updateClusterConfiguration",
     "_SyncObj__setCurrentTerm",
@@ -189,6 +194,9 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
         self._timeout_min = config.election_timeout_min.total_seconds()
         self.elections = Elections(voter, election_timeout_min=self._timeout_min, now=now())
         self.freshness = Freshness(now())
+        self._windows = Windows(config.window_bytes_max)
+        self._heartbeat_interval = config.heartbeat_interval.total_seconds()
+        self._append_bytes_max = config.batch_bytes_max + 64 * 1024
         self._campaigns = False
         self._led_term = 0
         self._queued_change: int | None = None
@@ -212,7 +220,7 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
                 # heartbeat: as many messages, steps and answers again. `tick` sends what is new.
                 appendEntriesUseBatch=True,
                 appendEntriesPeriod=config.heartbeat_interval.total_seconds(),
-                appendEntriesBatchSizeBytes=config.batch_bytes_max + 64 * 1024,
+                appendEntriesBatchSizeBytes=self._append_bytes_max,
                 raftMinTimeout=config.election_timeout_min.total_seconds(),
                 raftMaxTimeout=config.election_timeout_max.total_seconds(),
                 # A leader that hears no majority for so long steps down (H13).
@@ -346,6 +354,7 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
         if self.leads and self._led_term != self._getTerm():
             self._led_term = self._getTerm()
             self.elections.begin_leading()
+            self._windows.clear()
         for learner in list(self.learners):
             if not self.leads or learner in self.others:
                 self.drop_learner(learner)
@@ -388,6 +397,7 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
     def connected(self, voter: VoterId, *, up: bool) -> None:
         """Tell whether messages can be sent to a voter or learner."""
         (self._up.add if up else self._up.discard)(voter)
+        self._windows.forget(voter)
         if voter in self.learners:
             if not up:
                 self.drop_learner(voter)
@@ -483,12 +493,21 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
     def _receive_result(self, node: Node, message: Message) -> None:
         if message["next_node_idx"] - 1 > self._journal.last_index:
             return  # Nobody can hold more of this term than its leader.
+        voter = VoterId(node.id)
+        if message["reset"] and not message["success"]:
+            if self._windows.is_old(voter, message["sent_at_ns"]):
+                message = {**message, "reset": False}  # What it lacks is under way.
+            else:
+                self._windows.begin_anew(voter, at_ns=int(now() * NANOSECONDS))
         next_index = self._SyncObj__raftNextIndex
         before = next_index.get(node, 0)
         self.out._onMessageReceived(node, message)
         if message["success"] and not message["reset"]:
             # What is in flight must not be sent again (H24).
             next_index[node] = max(before, next_index.get(node, 0))
+        self._windows.acknowledged(voter, self.match_index(voter))
+        if next_index.get(node, 0) <= self._journal.last_index and self._windows.has_room(voter):
+            self._SyncObj__newAppendEntriesTime: float = 0.0  # The next tick sends more.
 
     def _receive_append(self, node: Node, message: Message) -> None:
         self.out.verified_next = None
@@ -542,6 +561,37 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
         last = journal.last_index
         end: Message = {"prevLogIdx": last, "prevLogTerm": journal.term_at(last), "entries": []}
         return {**message, **end}, verified
+
+    def _SyncObj__sendAppendEntries(self) -> None:
+        # To each as much as may be under way (H25); to whom nothing is sent, a heartbeat.
+        self._SyncObj__newAppendEntriesTime = now() + self._heartbeat_interval
+        for node in self._SyncObj__otherNodes | self._SyncObj__readonlyNodes:
+            if node not in self._SyncObj__connectedNodes:
+                continue
+            if self._SyncObj__raftNextIndex[node] <= self._journal.first_index:
+                self._send_append(node, serialized=None)
+                self._snapshot_needed(node)
+            elif not self._send_entries(node):
+                self._send_append(node, **self._previous(node), entries=[])
+
+    def _send_entries(self, node: Node) -> bool:
+        """Send what a follower lacks, as far as its window goes; returns whether anything was."""
+        voter, next_index, sent = VoterId(node.id), self._SyncObj__raftNextIndex, False
+        while next_index[node] <= self._journal.last_index and self._windows.has_room(voter):
+            entries = self._SyncObj__getEntries(next_index[node], None, self._append_bytes_max)
+            self._send_append(node, **self._previous(node), entries=entries)
+            next_index[node] = entries[-1][1] + 1
+            self._windows.sent(voter, entries[-1][1], sum(len(entry[0]) for entry in entries))
+            sent = True
+        return sent
+
+    def _previous(self, node: Node) -> Message:
+        index = self._SyncObj__raftNextIndex[node] - 1
+        return {"prevLogIdx": index, "prevLogTerm": self._journal.term_at(index)}
+
+    def _send_append(self, node: Node, **fields: object) -> None:
+        head = {"type": "append_entries", "term": self._getTerm()}
+        self.out.send(node, {**head, "commit_index": self.commit_index, **fields})
 
     def _SyncObj__doApplyCommand(self, command: bytes) -> None:
         # Configuration holds from its append on; only plain commands reach the state machine.
