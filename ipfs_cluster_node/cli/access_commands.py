@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
@@ -17,11 +17,11 @@ from ipfs_cluster_node.cli.output import (
     print_table,
     reporting,
     run_client,
+    text_of,
 )
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 
 GRANTS = ("operator", "user", "reader")
-TTL_MAX = timedelta(days=365)
 
 
 @click.group()
@@ -118,14 +118,23 @@ def delegate(
             where=where,
             most=most,
             policy=policy,
-            ttl=min(ttl, TTL_MAX),
+            ttl=ttl,
             keep=not only_print,
         ),
     )
     if as_json:
-        print_json({"cid": made.cid, "container": made.container, "kept": not only_print})
-    else:
-        click.echo(made.container if only_print else f"{made.cid} lets {audience} do {command}")
+        print_json(
+            {
+                "cid": made.cid,
+                "container": made.container,
+                "kept": not only_print,
+                "expires_s": made.expires_s,
+            }
+        )
+        return
+    until = datetime.fromtimestamp(made.expires_s, UTC)
+    click.echo(made.container if only_print else f"{made.cid} lets {audience} do {command}")
+    click.echo(f"until {until:%F %T} UTC", err=True)
 
 
 @token.command("inspect")
@@ -135,7 +144,7 @@ def delegate(
 @reporting
 def inspect(profile: str | None, text: str, *, as_json: bool) -> None:
     """Show what TEXT says: a container, a file with one, the CID of a kept one, or a join token."""
-    from ipfs_cluster_node.cli.delegating import container_of, inspected
+    from ipfs_cluster_node.cli.delegating import inspected
 
     if text.startswith("cj1."):
         from ipfs_cluster_node.adapters.keys.tokens import parse_token
@@ -152,7 +161,7 @@ def inspect(profile: str | None, text: str, *, as_json: bool) -> None:
             )
         _print_delegations(found, as_json)
         return
-    _print_delegations(inspected(container_of(text)), as_json)
+    _print_delegations(inspected(text_of(text)), as_json)
 
 
 @token.command("list")
@@ -175,9 +184,9 @@ def list_delegations(profile: str | None, *, audience: str, as_json: bool) -> No
 @reporting
 def revoke_delegation(profile: str | None, *, cid: str, path_text: str, as_json: bool) -> None:
     """Let a delegation hold no more, with all that came of it. There is no way back."""
-    from ipfs_cluster_node.cli.delegating import container_of, tokens_in
+    from ipfs_cluster_node.cli.delegating import tokens_in
 
-    path = tokens_in(container_of(path_text)) if path_text else []
+    path = tokens_in(text_of(path_text)) if path_text else []
     run_client(profile, lambda client: client.revoke_delegation(cid, path=path))
     print_done({"cid": cid, "revoked": True}, f"{cid} is revoked", as_json)
 
@@ -198,7 +207,7 @@ def whoami(profile: str | None, *, as_json: bool) -> None:
 
 def _explain(profile: str | None, who: str, what: str, as_json: bool) -> None:  # noqa: FBT001
     from ipfs_cluster_node.cli.capture import CapturedCall, capturing
-    from ipfs_cluster_node.cli.delegating import audience_of, container_of, tokens_in
+    from ipfs_cluster_node.cli.delegating import audience_of, tokens_in
     from ipfs_cluster_node.cli.main import main
 
     words = shlex.split(what)
@@ -218,7 +227,7 @@ def _explain(profile: str | None, who: str, what: str, as_json: bool) -> None:  
     tokens: list[bytes] = []
     did = who
     if who and not who.startswith("did:"):
-        container = container_of(who)
+        container = text_of(who)
         tokens, did = tokens_in(container), audience_of(container)
     answer = run_client(
         profile,

@@ -9,17 +9,17 @@ from datetime import timedelta
 from typing import Any, Final
 
 from ipfs_cluster_node.adapters.keys.identity import Identity
-from ipfs_cluster_node.cli.output import text_of
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.codec.delegations import delegation_to_proto
 from ipfs_cluster_node.codec.ucan import TokenReader, cid_of_token, open_envelope
 from ipfs_cluster_node.codec.ucan_container import read_container, write_container
 from ipfs_cluster_node.codec.ucan_mint import sign_delegation
+from ipfs_cluster_node.config.credentials import IDENTITY_NAME
 from ipfs_cluster_node.config.profiles import load_profile
 from ipfs_cluster_node.core.dag_cbor import Value
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did, parse_did
-from ipfs_cluster_node.core.ucan.commands import covers, parse_command
+from ipfs_cluster_node.core.ucan.commands import Command, covers, parse_command
 from ipfs_cluster_node.core.ucan.errors import UcanError
 from ipfs_cluster_node.core.ucan.minting import check_mintable
 from ipfs_cluster_node.core.ucan.policies import parse_policy
@@ -36,6 +36,8 @@ class Delegated:
     cid: str
     container: str
     """With what it comes from, so that it can be used alone."""
+    expires_s: int
+    """In seconds since 1970: not later than what it comes from."""
 
 
 async def delegated(
@@ -68,25 +70,27 @@ async def delegated(
         ) from error
     caller = await client.get_caller()
     mine = [d for d in caller.delegations if d.audience == identity.did]
-    wide = [d for d in mine if covers(parse_command(d.command, chars_max=256), asked)]
+    wide = [d for d in mine if covers(Command(d.command), asked)]
     if not wide:
         raise ClusterError(
             Reason.NOT_DELEGATED, f"nothing that you were delegated covers {command}; see `whoami`"
         )
-    now_s = int(time.time())
-    ends_s = max(d.expire_time.seconds for d in wide)
+    ends_s = min(
+        int(time.time()) + int(ttl.total_seconds()), max(d.expire_time.seconds for d in wide)
+    )
     token = sign_delegation(
         identity.private_key,
         audience=to,
         subject=Did(caller.cluster_did),
         command=asked,
         policy=statements,
-        expires_s=min(now_s + int(ttl.total_seconds()), ends_s),
+        expires_s=ends_s,
     )
     if keep:
         await client.put_delegation([token])
-    container = write_container([token, *(d.token for d in caller.delegations)])
-    return Delegated(str(cid_of_token(token)), container)
+    before = [d for d in caller.delegations if d.audience != identity.did]
+    container = write_container([token, *(d.token for d in (*wide, *before))])
+    return Delegated(str(cid_of_token(token)), container, ends_s)
 
 
 def profile_identity(profile: str | None) -> Identity:
@@ -95,7 +99,7 @@ def profile_identity(profile: str | None) -> Identity:
     Raises:
         ClusterError: CONFIG_INVALID, HOME_DAMAGED.
     """
-    path = load_profile(profile).certificate.parent / "identity.key"
+    path = load_profile(profile).certificate.parent / IDENTITY_NAME
     if not path.is_file():
         raise ClusterError(
             Reason.CONFIG_INVALID,
@@ -134,11 +138,6 @@ def _typed(value: str) -> Value:
     if value in ("true", "false"):
         return value == "true"
     return int(value) if value.isdigit() else value
-
-
-def container_of(given: str) -> str:
-    """A container as given, or from a file or standard input."""
-    return text_of(given)
 
 
 def tokens_in(container: str) -> list[bytes]:

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final
 
 import grpc
 
-from ipfs_cluster_node.client.connection import Connection, new_request_id
+from ipfs_cluster_node.client.calls import PAGE_SIZE, TIMEOUT_DEFAULT, Calls
+from ipfs_cluster_node.client.connection import new_request_id
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.core.ids import Did, NodeId
 from ipfs_cluster_node.v1 import audit_pb2
@@ -14,17 +14,9 @@ from ipfs_cluster_node.v1 import authorization_pb2 as pb
 from ipfs_cluster_node.v1.audit_pb2_grpc import AuditServiceStub
 from ipfs_cluster_node.v1.authorization_pb2_grpc import AuthorizationServiceStub
 
-TIMEOUT_DEFAULT: Final = timedelta(seconds=30)
-PAGE_SIZE: Final = 1000
 
-
-class AccessCalls:
-    """The operations of AuthorizationService; a part of `Client`."""
-
-    _connection: Connection
-
-    async def _unary(self, stub: Any, method: str, request: Any, timeout: timedelta) -> Any:
-        raise NotImplementedError
+class AccessCalls(Calls):
+    """The operations of AuthorizationService and AuditService."""
 
     async def get_caller(self, *, timeout: timedelta = TIMEOUT_DEFAULT) -> pb.GetCallerResponse:
         """Who this client is to the cluster, and what was delegated to it."""
@@ -50,17 +42,14 @@ class AccessCalls:
         self, *, audience: str = "", timeout: timedelta = TIMEOUT_DEFAULT
     ) -> list[pb.Delegation]:
         """Those that are kept and may be seen, by CID; of one audience, or of all."""
-        found: list[pb.Delegation] = []
-        token = ""
-        while True:
-            request = pb.ListDelegationsRequest(
+
+        def request_of(token: str) -> pb.ListDelegationsRequest:
+            return pb.ListDelegationsRequest(
                 page_size=PAGE_SIZE, page_token=token, audience=audience
             )
-            page = await self._unary(AuthorizationServiceStub, "ListDelegations", request, timeout)
-            found += page.delegations
-            token = page.next_page_token
-            if not token:
-                return found
+
+        pages = self._pages(AuthorizationServiceStub, "ListDelegations", request_of, timeout)
+        return [delegation async for page in pages for delegation in page.delegations]
 
     async def revoke_delegation(
         self, cid: str, *, path: Sequence[bytes] = (), timeout: timedelta = TIMEOUT_DEFAULT

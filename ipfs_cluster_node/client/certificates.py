@@ -16,6 +16,7 @@ from ipfs_cluster_node.adapters.keys.certificates import (
 )
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.adapters.net.tls import ClientTls, open_channel
+from ipfs_cluster_node.client.calls import PAGE_SIZE, TIMEOUT_DEFAULT, Calls
 from ipfs_cluster_node.client.connection import Connection, new_request_id
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.config.credentials import (
@@ -36,8 +37,6 @@ from ipfs_cluster_node.v1.enrolment_pb2_grpc import EnrolmentServiceStub
 
 log = logging.getLogger(__name__)
 
-TIMEOUT_DEFAULT: Final = timedelta(seconds=30)
-PAGE_SIZE: Final = 1000
 RENEW_FROM: Final = 0.5
 """Of its life, from which on a certificate is renewed when it is used."""
 RENEW_SECONDS_MAX: Final = 10.0
@@ -176,27 +175,21 @@ class ProfileCertificate:
         raise error
 
 
-class CertificateCalls:
-    """The operations of CertificateService; a part of `Client`."""
-
-    async def _unary(self, stub: Any, method: str, request: Any, timeout: timedelta) -> Any:
-        raise NotImplementedError
+class CertificateCalls(Calls):
+    """The operations of CertificateService."""
 
     async def list_certificates(
         self, *, did: str = "", serial: str = "", timeout: timedelta = TIMEOUT_DEFAULT
     ) -> list[pb.Certificate]:
         """Certificates that were handed out, by serial number; of one member, or of all."""
-        found: list[pb.Certificate] = []
-        token = ""
-        while True:
-            request = pb.ListCertificatesRequest(
+
+        def request_of(token: str) -> pb.ListCertificatesRequest:
+            return pb.ListCertificatesRequest(
                 page_size=PAGE_SIZE, page_token=token, did=did, serial=serial
             )
-            page = await self._unary(CertificateServiceStub, "ListCertificates", request, timeout)
-            found += page.certificates
-            token = page.next_page_token
-            if not token:
-                return found
+
+        pages = self._pages(CertificateServiceStub, "ListCertificates", request_of, timeout)
+        return [certificate async for page in pages for certificate in page.certificates]
 
     async def revoke_certificate(
         self, *, serial: str = "", did: str = "", timeout: timedelta = TIMEOUT_DEFAULT

@@ -14,6 +14,7 @@ import grpc
 
 from ipfs_cluster_node.adapters.net.tls import ClientTls
 from ipfs_cluster_node.client.access import AccessCalls
+from ipfs_cluster_node.client.calls import TIMEOUT_DEFAULT
 from ipfs_cluster_node.client.certificates import CertificateCalls, ProfileCertificate
 from ipfs_cluster_node.client.connection import Connection, Target, new_request_id
 from ipfs_cluster_node.client.content import AddedContent, Progress, upload
@@ -44,7 +45,6 @@ from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub
 from ipfs_cluster_node.v1.state_delta_pb2_grpc import StateDeltaServiceStub
 from ipfs_cluster_node.v1.task_dispatch_pb2_grpc import TaskDispatchServiceStub
 
-TIMEOUT_DEFAULT: Final = timedelta(seconds=30)
 WATCHED_TASKS_MAX: Final = 20_000
 SUBMISSION_BYTES: Final = 1024 * 1024
 LEARN_SECONDS_MAX: Final = 5.0

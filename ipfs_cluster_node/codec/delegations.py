@@ -56,16 +56,6 @@ def to_json(value: Value) -> str:
     return json.dumps(value, default=_dag_json, ensure_ascii=True)
 
 
-def from_json(text: str) -> Value:
-    """Read a value that people wrote in JSON.
-
-    Raises:
-        ValueError: It is none, or holds what a token can't.
-    """
-    value: Value = json.loads(text)
-    return value
-
-
 def _dag_json(value: object) -> Any:
     if isinstance(value, bytes):
         return {"/": {"bytes": base64.b64encode(value).decode().rstrip("=")}}

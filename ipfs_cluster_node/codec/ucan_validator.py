@@ -4,7 +4,8 @@ Mode A: the container holds a signed invocation and its proofs. Mode B: TLS has 
 and the container holds delegations only; the server says itself what is asked.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass
 
 from ipfs_cluster_node.codec.ucan import (
     INVOCATION_TAGS,
@@ -14,12 +15,11 @@ from ipfs_cluster_node.codec.ucan import (
     open_envelope,
 )
 from ipfs_cluster_node.codec.ucan_container import read_container
-from ipfs_cluster_node.codec.ucan_payload import invocation_of
 from ipfs_cluster_node.core.dag_cbor import Value
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.multiformats import Cid
 from ipfs_cluster_node.core.ucan.access import Access
-from ipfs_cluster_node.core.ucan.arrange import check_any_chain, find_access
+from ipfs_cluster_node.core.ucan.arrange import find_access
 from ipfs_cluster_node.core.ucan.chain import (
     Circumstances,
     Claim,
@@ -34,6 +34,16 @@ from ipfs_cluster_node.core.ucan.profiles import PRODUCT, Profile
 from ipfs_cluster_node.core.ucan.replay import UsedInvocations
 from ipfs_cluster_node.core.ucan.revocations import Revocations
 from ipfs_cluster_node.core.ucan.tokens import Delegation, Invocation
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """What a container holds."""
+
+    invocation: Invocation | None
+    """Verified."""
+    found: Mapping[Cid, Delegation | Envelope]
+    """By CID; envelopes are not verified yet."""
 
 
 class Validator:
@@ -60,6 +70,129 @@ class Validator:
         self._reader = TokenReader(profile)
         self._used = UsedInvocations(since_s=started_s, profile=profile)
 
+    def circumstances(
+        self, *, now_s: int, revocations: Revocations, gone: Container[Did] = frozenset()
+    ) -> Circumstances:
+        """What calls are judged by at one moment.
+
+        Args:
+            now_s: Seconds since 1970.
+            revocations: As the log has them.
+            gone: Who was removed.
+        """
+        return Circumstances(
+            profile=self._profile,
+            now_s=now_s,
+            authority=self._authority,
+            revocations=revocations,
+            gone=gone,
+        )
+
+    def read(self, container: str) -> Brought:
+        """Read a container, once for all that is asked of it; its invocation is verified.
+
+        Raises:
+            UcanError: It is none, or holds what is no token, or several invocations.
+        """
+        invocation: Envelope | None = None
+        found: dict[Cid, Delegation | Envelope] = {}
+        for token in read_container(container, profile=self._profile):
+            cid = cid_of_token(token)
+            known = self._reader.remembered(cid)
+            if known is not None:
+                found[cid] = known
+                continue
+            envelope = open_envelope(token, profile=self._profile)
+            if envelope.tag not in INVOCATION_TAGS:
+                found[cid] = envelope
+            elif invocation is None:
+                invocation = envelope
+            else:
+                raise malformed("a call carries one invocation")
+        signed = None if invocation is None else self._reader.invocation(invocation)
+        return Brought(signed, found)
+
+    def delegations(self, brought: Brought) -> list[Delegation]:
+        """The delegations of a container, verified.
+
+        Raises:
+            UcanError: One of them is none, or not signed by its issuer.
+        """
+        return [self._verified(token) for token in brought.found.values()]
+
+    def delegation(self, token: bytes) -> Delegation:
+        """Read one delegation, verified.
+
+        Raises:
+            UcanError: It is none, or not signed by its issuer.
+        """
+        known = self._reader.remembered(cid_of_token(token))
+        return known or self._verified(open_envelope(token, profile=self._profile))
+
+    def access(
+        self,
+        caller: Did,
+        command: Command,
+        delegations: Sequence[Delegation],
+        circumstances: Circumstances,
+    ) -> Access:
+        """Find what delegations let a caller do under one command (mode B), for many calls.
+
+        Args:
+            caller: As TLS named it.
+            command: The one that the server assigns to the method.
+            delegations: Verified, in any order; those that do not help are passed over.
+            circumstances: Of this moment.
+
+        Raises:
+            UcanError: No chain of them holds.
+            ValueError: There is no authority to call.
+        """
+        if self._authority is None:
+            raise ValueError("a peer's call needs the cluster's DID")
+        claim = Claim(issuer=caller, subject=self._authority, command=command, args={})
+        return find_access(claim, delegations, circumstances)
+
+    def invoked(
+        self,
+        brought: Brought,
+        *,
+        command: Command,
+        args: Mapping[str, Value],
+        circumstances: Circumstances,
+        kept: Callable[[Cid], bytes | None] = lambda _cid: None,
+    ) -> Grant:
+        """Decide a call that carries a signed invocation (mode A), and take the invocation as used.
+
+        Args:
+            brought: One invocation and the delegations that it names; others are passed over.
+            command: The one that the server assigns to the method.
+            args: As the server derives them from the request, every one of the command.
+            circumstances: Of this moment.
+            kept: Delegations that need not be brought, by their CIDs.
+
+        Raises:
+            UcanError: Why not.
+            ClusterError: OVERLOADED: too many invocations at once.
+        """
+        invocation = brought.invocation
+        if invocation is None:
+            raise malformed("a signed call carries one invocation")
+        found = dict(brought.found)
+        for cid in invocation.proofs:
+            token = None if cid in found else kept(cid)
+            if token is not None:
+                found[cid] = self.delegation(token)
+        chain = resolve(invocation, found, self._reader)
+        check_invocation(invocation, circumstances)
+        check_asked(invocation, command, args)
+        grant = check_chain(claim_of(invocation), chain, circumstances)
+        self._used.use(invocation, now_s=circumstances.now_s)
+        # Not before: a stranger's tokens would drive out those that grant something.
+        for delegation in chain:
+            self._reader.remember(delegation)
+        return grant
+
     def signed_call(
         self,
         container: str,
@@ -69,29 +202,15 @@ class Validator:
         now_s: int,
         revocations: Revocations,
     ) -> Grant:
-        """Decide a call that carries a signed invocation (mode A), and take the invocation as used.
-
-        Args:
-            container: One invocation and the delegations that it names; others are passed over.
-            command: The one that the server assigns to the method.
-            args: As the server derives them from the request, every one of the command.
-            now_s: Seconds since 1970.
-            revocations: As the log has them.
+        """Mode A in one step, from a container to a grant: `read` and `invoked`.
 
         Raises:
             UcanError: Why not.
             ClusterError: OVERLOADED: too many invocations at once.
         """
-        invocation, chain = self._read_signed(read_container(container, profile=self._profile))
-        circumstances = self._circumstances(now_s, revocations)
-        check_invocation(invocation, circumstances)
-        check_asked(invocation, command, args)
-        grant = check_chain(claim_of(invocation), chain, circumstances)
-        self._used.use(invocation, now_s=now_s)
-        # Not before: a stranger's tokens would drive out those that grant something.
-        for delegation in chain:
-            self._reader.remember(delegation)
-        return grant
+        circumstances = self.circumstances(now_s=now_s, revocations=revocations)
+        brought = self.read(container)
+        return self.invoked(brought, command=command, args=args, circumstances=circumstances)
 
     def peer_call(
         self,
@@ -103,129 +222,25 @@ class Validator:
         now_s: int,
         revocations: Revocations,
     ) -> Grant:
-        """Decide a call of a caller whom TLS named (mode B).
-
-        Args:
-            container: Delegations in any order; those that do not help are passed over.
-            caller: Of the peer's certificate.
-            command: The one that the server assigns to the method.
-            args: As the server derives them from the request, every one of the command.
-            now_s: Seconds since 1970.
-            revocations: As the log has them.
+        """Mode B in one step, from a container to a grant: `read`, `delegations` and `access`.
 
         Raises:
             UcanError: Why not.
             ValueError: There is no authority to call.
         """
-        if self._authority is None:
-            raise ValueError("a peer's call needs the cluster's DID")
-        tokens = read_container(container, profile=self._profile)
-        delegations = [self._read_delegation(token) for token in tokens]
-        claim = Claim(issuer=caller, subject=self._authority, command=command, args=dict(args))
-        circumstances = self._circumstances(now_s, revocations)
-        return check_any_chain(claim, delegations, circumstances)
+        brought = self.read(container)
+        if brought.invocation is not None:
+            raise malformed("a token of the other kind")
+        circumstances = self.circumstances(now_s=now_s, revocations=revocations)
+        delegations = self.delegations(brought)
+        return self.access(caller, command, delegations, circumstances).check(args)
 
-    def claimed_issuer(self, container: str) -> Did | None:
-        """Whose signed invocation a container holds; None if it holds delegations only.
-
-        Nothing is verified: whoever asks goes on to `signed_call`.
-
-        Raises:
-            UcanError: Malformed or TooLarge.
-        """
-        for token in read_container(container, profile=self._profile):
-            if self._reader.remembered(cid_of_token(token)) is None:
-                envelope = open_envelope(token, profile=self._profile)
-                if envelope.tag in INVOCATION_TAGS:
-                    return invocation_of(envelope.payload, envelope.cid, self._profile).issuer
-        return None
-
-    def delegations_in(self, container: str) -> list[Delegation]:
-        """Read the delegations that a container holds, verified.
-
-        Raises:
-            UcanError: One of them is none, or not signed by its issuer.
-        """
-        tokens = read_container(container, profile=self._profile)
-        return [self._read_delegation(token) for token in tokens]
-
-    def delegation(self, token: bytes) -> Delegation:
-        """Read one delegation, verified.
-
-        Raises:
-            UcanError: It is none, or not signed by its issuer.
-        """
-        return self._read_delegation(token)
-
-    def access(
-        self,
-        caller: Did,
-        command: Command,
-        delegations: Sequence[Delegation],
-        *,
-        now_s: int,
-        revocations: Revocations,
-    ) -> Access:
-        """Find what delegations let a caller do under one command (mode B), for many calls.
-
-        Args:
-            caller: As TLS named it.
-            command: The one that the server assigns to the method.
-            delegations: Verified, in any order.
-            now_s: Seconds since 1970.
-            revocations: As the log has them.
-
-        Raises:
-            UcanError: No chain of them holds.
-            ValueError: There is no authority to call.
-        """
-        if self._authority is None:
-            raise ValueError("a peer's call needs the cluster's DID")
-        claim = Claim(issuer=caller, subject=self._authority, command=command, args={})
-        return find_access(claim, delegations, self._circumstances(now_s, revocations))
-
-    def holds_still(self, grant: Grant, *, now_s: int, revocations: Revocations) -> None:
-        """Check an earlier grant again, as a stream does while it runs.
-
-        Raises:
-            UcanError: Why it does not hold any more.
-        """
-        check_chain(grant.claim, grant.chain, self._circumstances(now_s, revocations))
-
-    def _circumstances(self, now_s: int, revocations: Revocations) -> Circumstances:
-        return Circumstances(
-            profile=self._profile,
-            now_s=now_s,
-            authority=self._authority,
-            revocations=revocations,
-        )
-
-    def _read_delegation(self, token: bytes) -> Delegation:
-        known = self._reader.remembered(cid_of_token(token))
-        if known is not None:
-            return known
-        delegation = self._reader.delegation(open_envelope(token, profile=self._profile))
+    def _verified(self, token: Delegation | Envelope) -> Delegation:
+        if isinstance(token, Delegation):
+            return token
+        delegation = self._reader.delegation(token)
         self._reader.remember(delegation)
         return delegation
-
-    def _read_signed(self, tokens: Sequence[bytes]) -> tuple[Invocation, list[Delegation]]:
-        invocations: list[Envelope] = []
-        found: dict[Cid, Delegation | Envelope] = {}
-        for token in tokens:
-            cid = cid_of_token(token)
-            known = self._reader.remembered(cid)
-            if known is not None:
-                found[cid] = known
-                continue
-            envelope = open_envelope(token, profile=self._profile)
-            if envelope.tag in INVOCATION_TAGS:
-                invocations.append(envelope)
-            else:
-                found[cid] = envelope
-        if len(invocations) != 1:
-            raise malformed("a signed call carries one invocation")
-        invocation = self._reader.invocation(invocations[0])
-        return invocation, list(resolve(invocation, found, self._reader))
 
 
 def resolve(

@@ -97,10 +97,10 @@ def submission_args(specs: Sequence[TaskSpec]) -> Iterator[Args]:
         }
 
 
-def inputs_args(specs: Iterable[TaskSpec]) -> Iterator[Args]:
+def inputs_args(specs: Iterable[TaskSpec], contents: Mapping[str, Content]) -> Iterator[Args]:
     """Of the inputs of tasks, which are read by the right of a worker and not of who submits."""
     for cid in dict.fromkeys(task_input.cid for spec in specs for task_input in spec.inputs):
-        yield content_args(cid, None)
+        yield content_args(cid, contents.get(cid))
 
 
 def task_args(task: Task | None, caller: Did) -> Args:
@@ -154,7 +154,7 @@ def table_args(table: str) -> Args:
     return {"table": table}
 
 
-def delegation_args(issuer: Did, audience: Did) -> Args:
+def delegation_args(issuer: str, audience: Did) -> Args:
     """Of a delegation to be listed or revoked."""
     return {"issuer": issuer, "audience": audience}
 

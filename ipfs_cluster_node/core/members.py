@@ -1,7 +1,7 @@
 """The principals of the replicated state, and the join tokens that make them."""
 
 import hmac
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from ipfs_cluster_node.core.commands import (
@@ -14,6 +14,19 @@ from ipfs_cluster_node.core.effects import Accepted, Rejected
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.ids import Did, NodeId, did_from_node_id
 from ipfs_cluster_node.core.model import TOKEN_FAILURES_MAX, JoinToken, Liveness, Principal, Role
+
+
+class RemovedMembers(Container[Did]):
+    """Who was removed, asked of the table itself."""
+
+    def __init__(self, principals: Mapping[Did, Principal]) -> None:
+        """Look at these."""
+        self._principals = principals
+
+    def __contains__(self, did: object) -> bool:
+        """Whether this DID was a member, and was removed."""
+        principal = self._principals.get(did)  # type: ignore[call-overload]
+        return principal is not None and principal.removed
 
 
 class MemberTable:
@@ -30,6 +43,7 @@ class MemberTable:
         self._principals = {principal.did: principal for principal in principals}
         self._nodes = {p.node_id: p.did for p in self._principals.values() if p.is_node}
         self._tokens = {token.token_id: token for token in tokens}
+        self.removed = RemovedMembers(self._principals)
         self.incarnation_last = incarnation_last
 
     def get(self, did: Did) -> Principal | None:

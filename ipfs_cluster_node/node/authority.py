@@ -1,5 +1,6 @@
 """Opens the cluster's sealed keys on a master, and keeps them sealed to the masters there are."""
 
+import asyncio
 import logging
 from dataclasses import replace
 
@@ -41,6 +42,7 @@ class ClusterAuthority:
         self._recovery = SealKey.load(home.recovery_key) if home.recovery_key.exists() else None
         self._opened: tuple[str, int, bytes, ClusterKeys] | None = None
         self._kept_version = 0
+        self._tending = asyncio.Lock()
 
     @property
     def seal_public_key(self) -> bytes:
@@ -64,7 +66,15 @@ class ClusterAuthority:
         return authority_from_log(message)
 
     async def tend(self) -> None:
-        """As the leader: seal to masters that vote by now, and anew without those that are gone."""
+        """As the leader: seal to masters that have registered, and anew without those gone.
+
+        Raises:
+            ClusterError: AUTHORITY_SEALED, if this master can't open the keys itself.
+        """
+        async with self._tending:  # A master that registers asks for it beside the leader's loop.
+            await self._tend()
+
+    async def _tend(self) -> None:
         state = self._leadership.leader_state()
         authority = state.certificates.authority
         if not authority.key_id:
@@ -72,13 +82,7 @@ class ClusterAuthority:
         wanted = {m.did: m.seal_key for m in state.members.masters() if m.seal_key}
         wrapped = {did for did, _ in authority.wraps}
         gone = wrapped - {m.did for m in state.members.masters()}
-        new = {
-            master.did
-            for master in state.members.masters()
-            if master.seal_key
-            and master.node_id in self._leadership.voters
-            and (master.did not in wrapped)
-        }
+        new = wanted.keys() - wrapped
         if not gone and not new and self._recovery is None:
             return
         data_key, keys = self._open(authority)

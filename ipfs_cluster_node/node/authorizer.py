@@ -1,6 +1,5 @@
 """Decides what clients may do, by the delegations they bring and those that the log keeps."""
 
-import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,16 +7,16 @@ from functools import lru_cache
 from typing import Any, Final
 
 from ipfs_cluster_node.codec.errors import error_from_ucan
-from ipfs_cluster_node.codec.ucan_validator import Validator
+from ipfs_cluster_node.codec.ucan_validator import Brought, Validator
 from ipfs_cluster_node.core.authorization import Ask
 from ipfs_cluster_node.core.dag_cbor import Value
 from ipfs_cluster_node.core.delegations import DelegationTable
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did, NodeId
-from ipfs_cluster_node.core.multiformats import TOKEN_CODECS, parse_cid
+from ipfs_cluster_node.core.multiformats import TOKEN_CODECS, Cid, parse_cid
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.core.ucan.access import Access
-from ipfs_cluster_node.core.ucan.chain import Grant
+from ipfs_cluster_node.core.ucan.chain import Circumstances, Grant
 from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError, malformed
 from ipfs_cluster_node.core.ucan.profiles import PRODUCT
@@ -26,10 +25,8 @@ from ipfs_cluster_node.node.clock import now_ms
 from ipfs_cluster_node.node.machine import ClusterMachine
 from ipfs_cluster_node.services.asks import Asking
 from ipfs_cluster_node.services.authorization import Rule
-from ipfs_cluster_node.services.context import Caller, CallerClass
+from ipfs_cluster_node.services.context import Caller, CallerClass, Reach
 from ipfs_cluster_node.services.gate import Presented
-
-log = logging.getLogger(__name__)
 
 FOUND_MAX: Final = 4096
 """Accesses that are remembered."""
@@ -65,7 +62,7 @@ class Delegated:
     command: Command
     accesses: dict[Command, Access]
     find: Callable[[Command], Access]
-    """Finds one of them anew."""
+    """Finds one of them anew; raises UcanError."""
     grants: list[Grant] = field(default_factory=list)
 
     @property
@@ -79,27 +76,30 @@ class Delegated:
         return self.accesses[self.command].allows(args)
 
     def check(self, ask: Ask) -> None:
-        """Decide what is asked; raises UcanError."""
+        """Decide what is asked; raises ClusterError."""
         access = self.accesses.get(ask.command)
         if access is None:
-            access = self.accesses[ask.command] = self.find(ask.command)
+            access = self.accesses[ask.command] = self._found(ask.command)
         if access.unconditional is not None:
             self.grants.append(access.unconditional)
-        else:
+            return
+        try:
             self.grants += map(access.check, ask.each)
+        except UcanError as error:
+            raise error_from_ucan(error, command=ask.command, now_s=_now_s()) from None
+
+    def _found(self, command: Command) -> Access:
+        try:
+            return self.find(command)
+        except UcanError as error:
+            raise error_from_ucan(error, command=command, now_s=_now_s()) from None
 
     def renew(self) -> None:
         """Find the same again, and check what was granted by it; raises ClusterError."""
-        for command in self.accesses:
-            try:
-                self.accesses[command] = self.find(command)
-            except UcanError as error:
-                raise error_from_ucan(error, command=command, now_s=_now_s()) from None
-        for grant in self.grants:
-            try:
-                self.accesses[grant.claim.command].check(grant.claim.args)
-            except UcanError as error:
-                raise error_from_ucan(error, command=grant.claim.command) from None
+        self.accesses = {command: self._found(command) for command in self.accesses}
+        grants, self.grants = self.grants, []
+        for grant in grants:
+            self.check(Ask(grant.claim.command, [grant.claim.args]))
 
 
 class Authorizer:
@@ -115,7 +115,7 @@ class Authorizer:
         self._found: OrderedDict[tuple[Did, Command], tuple[Access, int]] = OrderedDict()
         self._found_of: tuple[DelegationTable | None, int] = (None, 0)
 
-    def decide(self, caller: Caller, rule: Rule, request: Any, presented: Presented) -> Any:
+    def decide(self, caller: Caller, rule: Rule, request: Any, presented: Presented) -> Reach:
         """Decide a call; returns the caller's reach.
 
         Args:
@@ -139,9 +139,61 @@ class Authorizer:
                 Reason.NOT_LEADER, "this node has no log to know your rights by; ask a master"
             )
         try:
-            return self._decide(caller, rule, rule.command, request, presented, state)
+            brought = None
+            if presented.container:
+                brought = self.validator(state).read(presented.container)
+                if brought.invocation is not None:
+                    return self._decide_signed(
+                        brought, brought.invocation.issuer, rule, rule.command, request
+                    )
+            proofs = presented.proofs
+
+            def find(command: Command) -> Access:
+                return self._access(caller.did, command, brought, proofs)
+
+            reach = Delegated(caller, rule.command, {rule.command: find(rule.command)}, find)
         except UcanError as error:
             raise error_from_ucan(error, command=rule.command, now_s=_now_s()) from None
+        asking = Asking(caller.did, self._node_id, state)
+        for ask in rule.asks(request, asking) if rule.asks else ():
+            reach.check(ask)
+        return reach
+
+    def _decide_signed(
+        self, brought: Brought, issuer: Did, rule: Rule, command: Command, request: Any
+    ) -> Reach:
+        """Mode A: the one who signed is the caller; the one whom TLS names only carries it."""
+        state = self._known_state()
+        asks = list(rule.asks(request, Asking(issuer, self._node_id, state))) if rule.asks else []
+        main = [args for ask in asks if ask.command == command for args in ask.each] or [{}]
+        if len(main) > 1:
+            raise UcanError(
+                Refusal.INVALID_CLAIM, "a signed invocation has one set of arguments; call for each"
+            )
+
+        def kept(cid: Cid) -> bytes | None:
+            stored = state.delegations.get(cid)
+            return None if stored is None else stored.token
+
+        grant = self.validator(state).invoked(
+            brought,
+            command=command,
+            args=main[0],
+            circumstances=self.circumstances(state),
+            kept=kept,
+        )
+
+        def find(asked: Command) -> Access:
+            kept = self.kept([issuer, *(d.issuer for d in grant.chain)])
+            return self._find(issuer, asked, [*grant.chain, *kept])
+
+        access = Access.of(grant.claim, (grant.chain,), PRODUCT)
+        caller = Caller(issuer, CallerClass.CLIENT)
+        reach = Delegated(caller, command, {command: access}, find, [grant])
+        for ask in asks:
+            if ask.command != command:
+                reach.check(ask)
+        return reach
 
     def state(self) -> ClusterState | None:
         """The state that rights are judged by; None on a node without a log."""
@@ -156,88 +208,21 @@ class Authorizer:
             self._validator = Validator(authority=self._authority, started_s=self._started_s)
         return self._validator
 
-    def _decide(
-        self,
-        caller: Caller,
-        rule: Rule,
-        command: Command,
-        request: Any,
-        presented: Presented,
-        state: ClusterState,
-    ) -> Delegated:
-        validator = self.validator(state)
-        issuer = validator.claimed_issuer(presented.container) if presented.container else None
-        if issuer is not None:
-            return self._decide_signed(issuer, rule, command, request, presented, state)
-        asking = Asking(caller.did, self._node_id, state)
-        reach = Delegated(
-            caller, command, {}, lambda asked: self.access(caller.did, asked, presented)
-        )
-        reach.accesses[command] = reach.find(command)
-        for ask in rule.asks(request, asking) if rule.asks else ():
-            reach.check(ask)
-        return reach
-
-    def _decide_signed(
-        self,
-        issuer: Did,
-        rule: Rule,
-        command: Command,
-        request: Any,
-        presented: Presented,
-        state: ClusterState,
-    ) -> Delegated:
-        """Mode A: the one who signed is the caller; the one whom TLS names only carries it."""
-        if _is_removed(state, issuer):
-            raise ClusterError(Reason.CALLER_UNKNOWN, f"{issuer} was removed from this cluster")
-        asks = list(rule.asks(request, Asking(issuer, self._node_id, state))) if rule.asks else []
-        main = [args for ask in asks if ask.command == command for args in ask.each] or [{}]
-        if len(main) > 1:
-            raise UcanError(
-                Refusal.INVALID_CLAIM, "a signed invocation has one set of arguments; call for each"
-            )
-        validator = self.validator(state)
-        grant = validator.signed_call(
-            presented.container,
-            command=command,
-            args=main[0],
+    def circumstances(self, state: ClusterState) -> Circumstances:
+        """What calls are judged by at this moment."""
+        return self.validator(state).circumstances(
             now_s=_now_s(),
             revocations=state.delegations.revocations,
+            gone=state.members.removed,
         )
 
-        for link, delegation in enumerate(grant.chain):
-            if _is_removed(state, delegation.issuer):
-                detail = "it was issued by one who was removed"
-                raise UcanError(Refusal.REVOKED, detail, link=link, cid=delegation.cid)
-
-        def find(asked: Command) -> Access:
-            kept = self._kept([issuer, *(d.issuer for d in grant.chain)])
-            return self._find(issuer, asked, [*grant.chain, *kept])
-
-        access = Access.of(grant.claim, (grant.chain,), PRODUCT)
-        reach = Delegated(
-            Caller(issuer, CallerClass.CLIENT), command, {command: access}, find, [grant]
-        )
-        for ask in asks:
-            if ask.command != command:
-                reach.check(ask)
-        return reach
-
-    def access(self, caller: Did, command: Command, presented: Presented) -> Access:
-        """What a caller may do under a command, by what it brings, else by all that is kept for it.
+    def access(self, caller: Did, command: Command) -> Access:
+        """What a caller may do under a command, by all that is kept for it.
 
         Raises:
             UcanError: Nothing, and why.
         """
-        state = self.state()
-        assert state is not None
-        table = state.delegations
-        if presented.container:
-            brought = self.validator(state).delegations_in(presented.container)
-            kept = self._kept([delegation.issuer for delegation in brought])
-            return self._find(caller, command, [*brought, *kept])
-        if presented.proofs:
-            return self._find(caller, command, self._proofs(presented.proofs, table))
+        table = self._known_state().delegations
         if self._found_of != (table, table.version):
             self._found.clear()
             self._found_of = (table, table.version)
@@ -248,27 +233,15 @@ class Authorizer:
             fresh = now_s < found_s + FOUND_SECONDS_MAX
             if fresh and (access.until_s is None or now_s < access.until_s):
                 return access
-        access = self._find(caller, command, self._kept([caller]))
+        access = self._find(caller, command, self.kept([caller]))
         self._found[caller, command] = (access, now_s)
         if len(self._found) > FOUND_MAX:
             self._found.popitem(last=False)
         return access
 
-    def _find(self, caller: Did, command: Command, delegations: Sequence[Delegation]) -> Access:
-        state = self.state()
-        assert state is not None
-        return self.validator(state).access(
-            caller,
-            command,
-            [d for d in delegations if not _is_removed(state, d.issuer)],
-            now_s=_now_s(),
-            revocations=state.delegations.revocations,
-        )
-
-    def _kept(self, holders: Iterable[Did]) -> list[Delegation]:
+    def kept(self, holders: Iterable[Did]) -> list[Delegation]:
         """Kept delegations that may lead to these, verified."""
-        state = self.state()
-        assert state is not None
+        state = self._known_state()
         validator = self.validator(state)
         tokens = {
             stored.cid: stored.token
@@ -277,32 +250,49 @@ class Authorizer:
         }
         return [validator.delegation(token) for token in tokens.values()]
 
-    def _proofs(self, proofs: str, table: DelegationTable) -> list[Delegation]:
+    def with_kept(self, delegations: Sequence[Delegation]) -> list[Delegation]:
+        """Delegations, and what is kept that may come before them."""
+        return [*delegations, *self.kept(delegation.issuer for delegation in delegations)]
+
+    def _access(
+        self, caller: Did, command: Command, brought: Brought | None, proofs: str
+    ) -> Access:
+        """By what a caller brings or names, else by all that is kept for it."""
+        if brought is not None:
+            delegations = self.validator(self._known_state()).delegations(brought)
+        elif proofs:
+            delegations = self._named(proofs)
+        else:
+            return self.access(caller, command)
+        return self._find(caller, command, self.with_kept(delegations))
+
+    def _find(self, caller: Did, command: Command, delegations: Sequence[Delegation]) -> Access:
+        state = self._known_state()
+        circumstances = self.circumstances(state)
+        return self.validator(state).access(caller, command, delegations, circumstances)
+
+    def _named(self, proofs: str) -> list[Delegation]:
         texts = proofs.split(",")
         if len(texts) > PROOFS_MAX:
             raise UcanError(Refusal.TOO_LARGE, f"a call names at most {PROOFS_MAX} proofs")
+        state = self._known_state()
         named = []
         for text in texts:
             try:
                 cid = parse_cid(text.strip(), codecs=TOKEN_CODECS)
             except ValueError as error:
                 raise malformed(f"a proof is named by its CID: {error}") from None
-            stored = table.get(cid)
+            stored = state.delegations.get(cid)
             if stored is None:
                 detail = "no delegation of this CID is kept; put it first"
                 raise UcanError(Refusal.UNAVAILABLE_PROOF, detail, cid=cid)
-            named.append(stored)
+            named.append(self.validator(state).delegation(stored.token))
+        return named
+
+    def _known_state(self) -> ClusterState:
         state = self.state()
-        assert state is not None
-        validator = self.validator(state)
-        kept = self._kept(stored.issuer for stored in named)
-        return [*(validator.delegation(stored.token) for stored in named), *kept]
-
-
-def _is_removed(state: ClusterState, did: Did) -> bool:
-    """Whether somebody was removed: what they delegated holds no more, wherever it is kept."""
-    principal = state.members.get(did)
-    return principal is not None and principal.removed
+        assert state is not None, "asked where there is a log only"
+        return state
 
 
 def _now_s() -> int:

@@ -223,6 +223,14 @@ class Certificates:
             waiting=waiting[:WAITING_SHOWN_MAX],
         )
 
+    async def seal_to_masters(self) -> None:
+        """Seal the cluster's keys to every master that has registered.
+
+        Raises:
+            ClusterError: AUTHORITY_SEALED, if this master can't open them itself.
+        """
+        await self._authority.tend()
+
     async def run(self) -> None:
         """Keep the keys sealed to the masters, and lead rotations on; until cancelled."""
         said = ""

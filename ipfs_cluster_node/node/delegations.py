@@ -10,7 +10,6 @@ from ipfs_cluster_node.codec.delegations import (
 )
 from ipfs_cluster_node.codec.errors import error_from_ucan
 from ipfs_cluster_node.codec.ucan import cid_of_token
-from ipfs_cluster_node.codec.ucan_validator import Validator
 from ipfs_cluster_node.core.authorization import (
     ANY,
     CONTENT_READ,
@@ -29,7 +28,7 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
 from ipfs_cluster_node.core.ids import Did, NodeId
 from ipfs_cluster_node.core.multiformats import Cid
 from ipfs_cluster_node.core.state import ClusterState
-from ipfs_cluster_node.core.ucan.chain import Circumstances, Claim
+from ipfs_cluster_node.core.ucan.chain import Claim
 from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.core.ucan.errors import UcanError
 from ipfs_cluster_node.core.ucan.explain import explain
@@ -42,7 +41,6 @@ from ipfs_cluster_node.node.leadership import Leadership
 from ipfs_cluster_node.services.asks import Asking
 from ipfs_cluster_node.services.authorization import RULES_BY_METHOD
 from ipfs_cluster_node.services.context import Caller, CallerClass
-from ipfs_cluster_node.services.gate import NOTHING
 from ipfs_cluster_node.v1 import authorization_pb2 as pb
 
 TOKENS_MAX: Final = 32
@@ -87,15 +85,10 @@ class Delegations:
         validator = self._authorizer.validator(state)
         try:
             given = [validator.delegation(token) for token in tokens]
-            bag = [*given, *self._behind(state, given)]
+            bag = self._authorizer.with_kept(given)
+            circumstances = self._authorizer.circumstances(state)
             for delegation in given:
-                validator.access(
-                    delegation.audience,
-                    delegation.command,
-                    bag,
-                    now_s=now_ms() // 1000,
-                    revocations=state.delegations.revocations,
-                )
+                validator.access(delegation.audience, delegation.command, bag, circumstances)
         except UcanError as error:
             raise error_from_ucan(error, now_s=now_ms() // 1000) from None
         kept = tuple(
@@ -156,7 +149,7 @@ class Delegations:
                 f"no delegation {cid} is kept; send the tokens of its chain as well",
             )
         revoked = given[cid]
-        bag = [*given.values(), *self._behind(state, list(given.values()))]
+        bag = self._authorizer.with_kept(list(given.values()))
         revoker = self._revoker(state, caller, revoked, bag)
         until_s = revoked.expires_s
         if until_s is None:
@@ -187,7 +180,7 @@ class Delegations:
             bag = [validator.delegation(token) for token in tokens]
         except UcanError as error:
             raise error_from_ucan(error, now_s=now_ms() // 1000) from None
-        bag += self._behind(state, bag) if bag else self._kept(state, validator, did)
+        bag = self._authorizer.with_kept(bag) if bag else self._authorizer.kept([did])
         asks = list(rule.asks(request, Asking(did, self._node_id, state))) if rule.asks else []
         explained = [
             self._explain(state, did, ask.command, args, bag, brought)
@@ -208,13 +201,7 @@ class Delegations:
         brought: Mapping[Cid, bytes],
     ) -> pb.AskExplanation:
         claim = Claim(issuer=did, subject=state.cluster_did, command=command, args=args)
-        circumstances = Circumstances(
-            profile=PRODUCT,
-            now_s=now_ms() // 1000,
-            authority=state.cluster_did,
-            revocations=state.delegations.revocations,
-        )
-        found = explain(claim, bag, circumstances)
+        found = explain(claim, bag, self._authorizer.circumstances(state))
         answer = pb.AskExplanation(command=command, allowed=found.error is None)
         # Else who may not read a task would learn here whose it is.
         if answer.allowed or command not in ARGS_OF_STATE:
@@ -251,7 +238,7 @@ class Delegations:
         except UcanError:
             args = delegation_args(revoked.issuer, revoked.audience)
             try:
-                access = self._authorizer.access(caller.did, DELEGATION_REVOKE, NOTHING)
+                access = self._authorizer.access(caller.did, DELEGATION_REVOKE)
                 access.check(args)
             except UcanError as error:
                 raise error_from_ucan(error, command=DELEGATION_REVOKE) from None
@@ -261,23 +248,12 @@ class Delegations:
     def _seen_by(self, caller: Caller) -> Callable[[str, Did], bool]:
         """Whether a caller may see what an issuer gave an audience."""
         try:
-            access = self._authorizer.access(caller.did, DELEGATION_LIST, NOTHING)
+            access = self._authorizer.access(caller.did, DELEGATION_LIST)
         except UcanError:
             return lambda issuer, audience: caller.did in (issuer, audience)
         return lambda issuer, audience: (
-            caller.did in (issuer, audience)
-            or access.allows({"issuer": issuer, "audience": audience})
+            caller.did in (issuer, audience) or access.allows(delegation_args(issuer, audience))
         )
-
-    def _behind(self, state: ClusterState, delegations: Sequence[Delegation]) -> list[Delegation]:
-        """What is kept that may come before these."""
-        validator = self._authorizer.validator(state)
-        issuers = dict.fromkeys(delegation.issuer for delegation in delegations)
-        return [d for issuer in issuers for d in self._kept(state, validator, issuer)]
-
-    @staticmethod
-    def _kept(state: ClusterState, validator: Validator, did: Did) -> list[Delegation]:
-        return [validator.delegation(s.token) for s in state.delegations.chain_of(did)]
 
     @staticmethod
     def _to_proto(state: ClusterState, delegation: Delegation, token: bytes) -> pb.Delegation:

@@ -160,7 +160,11 @@ class Members:
         await self._leadership.propose(body)
         self._hear(body.node_id)
         if node.role is Role.MASTER and self._leadership.replica is not None:
-            await self._leadership.replica.add_voter(voter_id(body.node_id, incarnation))
+            voter = voter_id(body.node_id, incarnation)
+            if voter not in self._leadership.replica.voters and self._certificates is not None:
+                # Who votes may lead at any time, and must be able to sign then.
+                await self._certificates.seal_to_masters()
+            await self._leadership.replica.add_voter(voter)
         return self.node_lease()
 
     def heartbeat(self, node_id: NodeId, *, running_count: int) -> timedelta:

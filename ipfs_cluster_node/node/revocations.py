@@ -3,15 +3,11 @@
 from collections.abc import Iterable
 from datetime import datetime
 from hashlib import sha256
-from typing import Final
 
 from ipfs_cluster_node.codec.commands import serial_bytes
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.v1 import membership_pb2 as pb
-
-DIGESTS_MAX: Final = 20_000
-"""Revoked delegations that are told, the newest; 640 KB."""
 
 
 class Revocations:
@@ -22,22 +18,16 @@ class Revocations:
         self.version = 0
         self._dids: frozenset[str] = frozenset()
         self._serials: frozenset[int] = frozenset()
-        self._digests: frozenset[bytes] = frozenset()
 
     def take(self, told: pb.Revocations) -> None:
         """Take what the leader told: all there is, not what is new."""
         self.version = told.version
         self._dids = frozenset(told.dids)
         self._serials = frozenset(map(int.from_bytes, told.serials))
-        self._digests = frozenset(told.delegation_digests)
 
     def revokes_certificate(self, serial: int, did: Did) -> bool:
         """Whether a certificate counts no more: it, or its owner, was revoked or removed."""
         return serial in self._serials or did in self._dids
-
-    def revokes_delegation(self, digest: bytes) -> bool:
-        """Whether a delegation of this SHA-256 was revoked, by whomever."""
-        return digest in self._digests
 
 
 class RevocationList:
@@ -51,8 +41,7 @@ class RevocationList:
     def of(self, state: ClusterState, now: datetime) -> pb.Revocations:
         """Everything that counts no more, and that TLS would still let in."""
         now_s = int(now.timestamp())
-        tables = (state.certificates, state.delegations)
-        made_of = (*map(id, tables), *(table.version for table in tables), now_s // 60)
+        made_of = (id(state.certificates), state.certificates.version, now_s // 60)
         if made_of != self._made_of:
             self._message = _message(state, now_s)
             self._made_of = made_of
@@ -69,9 +58,6 @@ def _message(state: ClusterState, now_s: int) -> pb.Revocations:
     message = pb.Revocations(
         dids=sorted(dids),
         serials=map(serial_bytes, sorted(serials)),
-        delegation_digests=[
-            cid.digest for cid in list(state.delegations.revocations)[-DIGESTS_MAX:]
-        ],
     )
     content = message.SerializeToString(deterministic=True)
     message.version = int.from_bytes(sha256(content).digest()[:7]) + 1

@@ -41,28 +41,27 @@ AsksOf = Callable[[Any, Asking], Iterable[Ask]]
 """What a request asks for; for a stream of requests, the first of them."""
 
 
-def submit_task(request: task_dispatch_pb2.SubmitTaskRequest, _asking: Asking) -> Iterable[Ask]:
+def submit_task(request: task_dispatch_pb2.SubmitTaskRequest, asking: Asking) -> Iterable[Ask]:
     """To submit it, and to read its inputs."""
-    return _submission([request.spec], "spec")
+    return _submission([request.spec], "spec", asking)
 
 
-def submit_tasks(request: task_dispatch_pb2.SubmitTasksRequest, _asking: Asking) -> Iterable[Ask]:
+def submit_tasks(request: task_dispatch_pb2.SubmitTasksRequest, asking: Asking) -> Iterable[Ask]:
     """To submit all of them, and to read their inputs."""
-    return _submission(request.specs, "specs")
+    return _submission(request.specs, "specs", asking)
 
 
-def _submission(specs: Sequence[task_dispatch_pb2.TaskSpec], field: str) -> Iterable[Ask]:
-    yield Ask(auth.TASK_SUBMIT, _read(specs, field, auth.submission_args))
+def _submission(
+    specs: Sequence[task_dispatch_pb2.TaskSpec], field: str, asking: Asking
+) -> Iterable[Ask]:
+    contents = asking.state.contents if asking.state else {}
+
+    def read(args_of: Callable[[Sequence[TaskSpec]], Iterator[auth.Args]]) -> Iterator[auth.Args]:
+        yield from args_of(specs_from_proto(specs, field=field))
+
+    yield Ask(auth.TASK_SUBMIT, read(auth.submission_args))
     if any(spec.inputs for spec in specs):
-        yield Ask(auth.CONTENT_READ, _read(specs, field, auth.inputs_args))
-
-
-def _read(
-    specs: Sequence[task_dispatch_pb2.TaskSpec],
-    field: str,
-    args_of: Callable[[Sequence[TaskSpec]], Iterator[auth.Args]],
-) -> Iterator[auth.Args]:
-    yield from args_of(specs_from_proto(specs, field=field))
+        yield Ask(auth.CONTENT_READ, read(lambda read_: auth.inputs_args(read_, contents)))
 
 
 def get_task(request: task_dispatch_pb2.GetTaskRequest, asking: Asking) -> Iterable[Ask]:

@@ -190,8 +190,9 @@ class Gate(grpc.GenericRpcHandler):
                 self._note(method, rule, request, context, reach)
                 return response
             except Exception as error:
-                self._note(method, rule, request, context, reach, error)
-                await _abort(context, method, error)
+                told = _told(method, error)
+                self._note(method, rule, request, context, reach, told)
+                await _abort(context, told)
 
         return call
 
@@ -218,8 +219,9 @@ class Gate(grpc.GenericRpcHandler):
                 await self._abort_ended(running, method)
                 raise
             except Exception as error:
-                self._note(method, rule, first, context, reach, error)
-                await _abort(context, method, error)
+                told = _told(method, error)
+                self._note(method, rule, first, context, reach, told)
+                await _abort(context, told)
             finally:
                 if running is not None:
                     self._running.discard(running)
@@ -250,8 +252,9 @@ class Gate(grpc.GenericRpcHandler):
                 await self._abort_ended(running, method)
                 raise
             except Exception as error:
-                self._note(method, rule, request, context, reach, error)
-                await _abort(context, method, error)
+                told = _told(method, error)
+                self._note(method, rule, request, context, reach, told)
+                await _abort(context, told)
             finally:
                 if running is not None:
                     self._running.discard(running)
@@ -282,7 +285,7 @@ class Gate(grpc.GenericRpcHandler):
             running.task.uncancel()
             error = running.ended_by
             self._note(method, running.rule, None, running.context, running.reach, error)
-            await _abort(running.context, method, error)
+            await _abort(running.context, error)
 
     def _note(
         self,
@@ -291,14 +294,13 @@ class Gate(grpc.GenericRpcHandler):
         request: Any,
         context: Context,
         reach: Reach | None,
-        error: Exception | None = None,
+        error: ClusterError | None = None,
     ) -> None:
         """Put a call into the audit log, if it belongs there."""
         if self._audit is None:
             return
-        reason = error.reason if isinstance(error, ClusterError) else Reason.INTERNAL
-        denied = error is not None and reason in DENIALS
-        if not denied and (not rule.changes or (error is not None and reason in NOT_TRIED)):
+        denied = error is not None and error.reason in DENIALS
+        if not denied and (not rule.changes or (error is not None and error.reason in NOT_TRIED)):
             return
         caller = self._named(context) if reach is None else reach.caller
         asked = getattr(request, "header", request)
@@ -315,7 +317,7 @@ class Gate(grpc.GenericRpcHandler):
                 outcome=Outcome.DENIED
                 if denied
                 else (Outcome.ALLOWED if error is None else Outcome.FAILED),
-                reason="" if error is None else f"{reason}: {error}",
+                reason="" if error is None else f"{error.reason}: {error}",
             )
         )
 
@@ -383,19 +385,23 @@ def _upload_time_bound(context: Context) -> float | None:
     return UPLOAD_TIME_SECONDS_MAX if context.time_remaining() is None else None
 
 
-async def _abort(context: Context, method: str, error: BaseException) -> None:
+def _told(method: str, error: Exception) -> ClusterError:
+    """What a caller is told of a failure; callers learn nothing of our inside, the log has it."""
     if isinstance(error, grpc.aio.AbortError):
-        raise error
+        raise error  # It was answered already.
+    if isinstance(error, ClusterError):
+        return error
     if isinstance(error, TimeoutError):
-        error = ClusterError(
+        return ClusterError(
             Reason.DEADLINE_EXCEEDED,
             "the time for the call is over; a write may still commit, repeat it with the same "
             "request id",
         )
-    if not isinstance(error, ClusterError):
-        # Callers learn nothing of our inside; the log has it.
-        log.error("method failed", extra={"method": method}, exc_info=error)
-        error = ClusterError(Reason.INTERNAL, "the node failed; its log says why")
+    log.error("method failed", extra={"method": method}, exc_info=error)
+    return ClusterError(Reason.INTERNAL, "the node failed; its log says why")
+
+
+async def _abort(context: Context, error: ClusterError) -> None:
     await context.abort(
         STATUS_BY_REASON[error.reason],
         str(error)[:MESSAGE_CHARS_MAX],

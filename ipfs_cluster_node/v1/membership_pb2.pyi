@@ -989,7 +989,6 @@ class Revocations(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     DIDS_FIELD_NUMBER: _builtins.int
     SERIALS_FIELD_NUMBER: _builtins.int
-    DELEGATION_DIGESTS_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Stands for this content; another one means another content, not a later one."""
     @_builtins.property
@@ -1000,21 +999,16 @@ class Revocations(_message.Message):
     def serials(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Serial numbers of revoked certificates, big-endian."""
 
-    @_builtins.property
-    def delegation_digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """SHA-256 of revoked delegations."""
-
     def __init__(
         self,
         *,
         version: _builtins.int = ...,
         dids: _abc.Iterable[_builtins.str] | None = ...,
         serials: _abc.Iterable[_builtins.bytes] | None = ...,
-        delegation_digests: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delegation_digests", b"delegation_digests", "dids", b"dids", "serials", b"serials", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dids", b"dids", "serials", b"serials", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

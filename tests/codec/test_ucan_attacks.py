@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 
 from ipfs_cluster_node.codec.ucan import cid_of_token
+from ipfs_cluster_node.codec.ucan_container import write_container
 from ipfs_cluster_node.codec.ucan_validator import Validator
+from ipfs_cluster_node.core.ucan.access import Access
+from ipfs_cluster_node.core.ucan.chain import Grant
 from ipfs_cluster_node.core.ucan.commands import Command
 from tests.support.ucan import (
     ALICE,
@@ -189,19 +192,41 @@ def test_a_revoked_link_anywhere(position: int) -> None:
     assert peer_call(CAROL, *chain, revocations=by_a_stranger)
 
 
-def test_a_stream_ends_when_its_grant_does() -> None:
+def test_what_was_found_ends_when_its_chain_does() -> None:
+    """A stream asks so, again and again, while it runs."""
     by = validator()
-    grant = peer_call(ALICE, ROOT, by=by)
-    by.holds_still(grant, now_s=NOW + 60, revocations=NO_REVOCATIONS)
+    delegations = by.delegations(by.read(write_container([ROOT])))
+
+    def ask(now_s: int, **more: Any) -> Access:
+        given: Any = {"now_s": now_s, "revocations": NO_REVOCATIONS} | more
+        circumstances = by.circumstances(**given)
+        return by.access(ALICE.did, Command("/task/submit"), delegations, circumstances)
+
+    assert ask(NOW + 60).check(ARGS)
     revocations = {cid_of_token(ROOT): frozenset({CLUSTER.did})}
-    assert refused(lambda: by.holds_still(grant, now_s=NOW, revocations=revocations)) == (
-        "Revoked",
-        0,
-    )
-    assert refused(lambda: by.holds_still(grant, now_s=NOW + 9999, revocations=NO_REVOCATIONS)) == (
-        "Expired",
-        0,
-    )
+    assert refused(lambda: ask(NOW, revocations=revocations)) == ("Revoked", 0)
+    assert refused(lambda: ask(NOW + 9999)) == ("Expired", 0)
+    assert refused(lambda: ask(NOW, gone={CLUSTER.did})) == ("Revoked", 0)
+    assert refused(lambda: ask(NOW, gone={ALICE.did})) == ("Revoked", None)
+
+
+def test_a_proof_that_is_kept_need_not_come_along() -> None:
+    by = validator()
+    circumstances = by.circumstances(now_s=NOW, revocations=NO_REVOCATIONS)
+    kept = {cid_of_token(ROOT): ROOT}
+
+    def ask(invocation: bytes) -> Grant:
+        return by.invoked(
+            by.read(write_container([invocation])),
+            command=Command("/task/submit"),
+            args=ARGS,
+            circumstances=circumstances,
+            kept=kept.get,
+        )
+
+    assert [d.cid for d in ask(ALICE.invokes(ROOT)).chain] == list(kept)
+    to_bob = ALICE.delegates(BOB)
+    assert refused(lambda: ask(BOB.invokes(ROOT, to_bob))) == ("UnavailableProof", 1)
 
 
 def test_the_second_use_of_an_invocation() -> None:

@@ -5,6 +5,8 @@ belongs by its issuer and audience.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from ipfs_cluster_node.core.ids import Did
@@ -47,31 +49,49 @@ def find_access(
     Raises:
         UcanError: No chain holds, as in `check_any_chain`.
     """
+    found = arrange(claim, delegations, circumstances)
+    if isinstance(found, Access):
+        return found
+    raise found.error
+
+
+@dataclass(frozen=True, slots=True)
+class Shortfall:
+    """No chain holds: the one that tells most, and what is wrong with it."""
+
+    chain: tuple[Delegation, ...]
+    error: UcanError
+
+
+def arrange(
+    claim: Claim, delegations: Sequence[Delegation], circumstances: Circumstances
+) -> Access | Shortfall:
+    """As `find_access`, for who wants to know of the chain that does not hold."""
     if not delegations or claim.issuer == claim.subject:
-        check_standing(claim, (), circumstances)
-        return Access.of(claim, ((),), circumstances.profile)
+        chains: Iterator[tuple[Delegation, ...]] = iter([()])
+    else:
+        chains = islice(chains_to(claim, delegations), ARRANGEMENTS_MAX)
     usable: list[tuple[Delegation, ...]] = []
-    failures: list[tuple[bool, UcanError]] = []
-    for chain in chains_to(claim, delegations):
+    failures: list[Shortfall] = []
+    for chain in chains:
         try:
             check_standing(claim, chain, circumstances)
             usable.append(chain)
         except UcanError as error:
-            failures.append((chain[0].issuer == claim.subject, error))
-        if len(failures) + len(usable) == ARRANGEMENTS_MAX:
-            break
+            failures.append(Shortfall(chain, error))
     if usable:
         return Access.of(claim, tuple(usable), circumstances.profile)
     if not failures:
-        raise UcanError(Refusal.INVALID_AUDIENCE, "none of the delegations is for the caller")
+        detail = "none of the delegations is for the caller"
+        return Shortfall((), UcanError(Refusal.INVALID_AUDIENCE, detail))
     # The first of the most telling; a chain that starts elsewhere or is of another command says
     # least.
-    raise min(failures, key=_remoteness)[1]
+    return min(failures, key=lambda failure: _remoteness(claim, failure))
 
 
-def _remoteness(failure: tuple[bool, UcanError]) -> tuple[bool, bool]:
-    from_subject, error = failure
-    return not from_subject, error.name is Refusal.INVALID_COMMAND
+def _remoteness(claim: Claim, failure: Shortfall) -> tuple[bool, bool]:
+    from_subject = bool(failure.chain) and failure.chain[0].issuer == claim.subject
+    return not from_subject, failure.error.name is Refusal.INVALID_COMMAND
 
 
 def chains_to(claim: Claim, delegations: Sequence[Delegation]) -> Iterator[tuple[Delegation, ...]]:

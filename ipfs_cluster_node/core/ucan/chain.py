@@ -4,7 +4,7 @@ Source: ucan-wg/spec, "Validation", and ucan-wg/invocation, "Proof Chains"; the 
 gives the names that ucan-wg's fixtures want.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from ipfs_cluster_node.core.dag_cbor import Value
@@ -62,6 +62,8 @@ class Circumstances:
     authority: Did | None = None
     """The cluster's DID; None only where the profile requires none."""
     revocations: Revocations
+    gone: Container[Did] = frozenset()
+    """Who was removed: what they delegated holds no more, wherever it is kept."""
 
     def __post_init__(self) -> None:
         """Refuse to judge without the authority that the profile requires."""
@@ -146,6 +148,11 @@ def check_standing(claim: Claim, chain: Sequence[Delegation], circumstances: Cir
     if not chain and claim.issuer != claim.subject:
         raise UcanError(Refusal.INVALID_CLAIM, "no proof, and the caller is not the subject")
     _check_links(claim, chain, circumstances)
+    if claim.issuer in circumstances.gone:
+        raise UcanError(Refusal.REVOKED, "the caller was removed")
+    for link, delegation in enumerate(chain):
+        if delegation.issuer in circumstances.gone:
+            raise _at(link, delegation, Refusal.REVOKED, "its issuer was removed")
     revoked = revoked_link(chain, circumstances.revocations, circumstances.authority)
     if revoked is not None:
         raise _at(revoked, chain[revoked], Refusal.REVOKED, "the delegation is revoked")

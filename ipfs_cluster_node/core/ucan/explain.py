@@ -1,11 +1,11 @@
-"""Why a claim holds or not, in full: for people who ask before they call."""
+"""Why a claim holds or not: the judgement of a call, told with its chain."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ipfs_cluster_node.core.ucan.arrange import ARRANGEMENTS_MAX, chains_to
-from ipfs_cluster_node.core.ucan.chain import Circumstances, Claim, check_chain
-from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError
+from ipfs_cluster_node.core.ucan.arrange import Shortfall, arrange
+from ipfs_cluster_node.core.ucan.chain import Circumstances, Claim
+from ipfs_cluster_node.core.ucan.errors import UcanError
 from ipfs_cluster_node.core.ucan.tokens import Delegation
 
 
@@ -25,30 +25,12 @@ def explain(
     Args:
         claim: What would be asked.
         delegations: Verified, in any order.
-        circumstances: The profile, the time and what is revoked.
+        circumstances: The profile, the time, what is revoked and who is gone.
     """
-    nearest: Explanation | None = None
-    nearness = (-1, -1)
-    for count, chain in enumerate(chains_to(claim, delegations), 1):
-        try:
-            check_chain(claim, chain, circumstances)
-        except UcanError as error:
-            near = _nearness(claim, chain, error)
-            if near > nearness:
-                nearest, nearness = Explanation(chain, error), near
-        else:
-            return Explanation(chain)
-        if count == ARRANGEMENTS_MAX:
-            break
-    if nearest is not None:
-        return nearest
-    if claim.issuer == claim.subject:
-        return Explanation(())
-    missing = UcanError(Refusal.INVALID_CLAIM, "nothing was delegated to the caller")
-    return Explanation((), missing)
-
-
-def _nearness(claim: Claim, chain: Sequence[Delegation], error: UcanError) -> tuple[int, int]:
-    """How much a chain that does not hold tells: one from the subject, failing late, tells most."""
-    order = {Refusal.INVALID_COMMAND: 1, Refusal.MATCH_ERROR: 3}
-    return int(chain[0].issuer == claim.subject), order.get(error.name, 2)
+    found = arrange(claim, delegations, circumstances)
+    if isinstance(found, Shortfall):
+        return Explanation(found.chain, found.error)
+    try:
+        return Explanation(found.check(claim.args).chain)
+    except UcanError as error:
+        return Explanation(found.chains[0], error)  # `check` tells of the first.
