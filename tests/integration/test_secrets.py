@@ -1,0 +1,135 @@
+"""What is secret is in no log, no audit record, no error and no file but its own."""
+
+import base64
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import pytest
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from ipfs_cluster_node.adapters.keys.tokens import parse_token
+from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
+from ipfs_cluster_node.client.client import Client
+from ipfs_cluster_node.config.home import Home
+from ipfs_cluster_node.config.settings import NodeSettings
+from ipfs_cluster_node.core.errors import ClusterError
+from ipfs_cluster_node.node.setup import join_cluster
+from tests.support.certificates import cluster_keys
+from tests.support.nodes import until
+
+PASSPHRASE: Final = "fifteen-old-elephants-sing"
+DEBUG: Final = ("sh", "-c", 'exec "$@" --log-level debug', "sh")
+KEY: Final = ".key"
+
+
+class Verbose(LocalCluster):
+    """Logs all that there is to log."""
+
+    def make_node(self, name: str) -> LocalNode:
+        node = super().make_node(name)
+        node.prefix = DEBUG
+        return node
+
+
+def spellings(secret: bytes) -> Iterator[bytes]:
+    yield secret
+    yield secret.hex().encode()
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        # However it is aligned in what was encoded, but for its ends.
+        for lead in range(3):
+            yield encode(b"\0" * lead + secret)[4 * (lead > 0) : -4]
+
+
+def spellings_of_key(pem: bytes) -> Iterator[bytes]:
+    key = load_pem_private_key(pem, None)
+    der = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    yield from spellings_of_der(der)
+
+
+def spellings_of_der(der: bytes) -> Iterator[bytes]:
+    key = der[-32:] if len(der) < 100 else der[36:68]  # Of Ed25519 and X25519; of P-256.
+    yield from spellings(key)
+
+
+def found(needles: dict[bytes, str], text: bytes) -> set[str]:
+    return {name for needle, name in needles.items() if needle in text}
+
+
+@pytest.mark.asyncio
+async def test_no_secret_is_written_but_where_it_belongs() -> None:
+    root = Path(tempfile.mkdtemp(prefix="cluster-"))
+    cluster = Verbose(root / "nodes", recovery_passphrase=PASSPHRASE)
+    needles: dict[bytes, str] = {PASSPHRASE.encode(): "passphrase"}
+    said: list[str] = []
+    try:
+        await cluster.start(masters=3, workers=1)
+        async with cluster.client() as client:
+            await _use(cluster, client, root, needles, said)
+        first = cluster.nodes[0].home
+
+        async def sealed() -> bool:
+            cluster_keys(first)
+            return True
+
+        await until(sealed, seconds=10, what="the keys are kept")
+        keys = cluster_keys(first)
+        for ca in keys.cas:
+            needles |= dict.fromkeys(spellings_of_der(ca.key_der), "the CA's key")
+        await cluster.stop()
+        for path in root.rglob("*"):
+            if path.suffix == KEY:
+                assert path.stat().st_mode & 0o077 == 0, path
+                names = spellings_of_key(path.read_bytes())
+                needles |= dict.fromkeys(names, str(path.relative_to(root)))
+        searched = [p for p in root.rglob("*") if p.is_file() and p.suffix != KEY]
+        leaks = {p: found(needles, p.read_bytes()) for p in searched}
+        assert {str(p.relative_to(root)): names for p, names in leaks.items() if names} == {}
+        assert found(needles, "\n".join(said).encode()) == set()
+        # All of it was looked at, and a secret would have been seen.
+        looked_at = {path.name for path in searched}
+        assert {"log", "audit.jsonl", "authority.sealed", "config.toml"} <= looked_at
+        own = (first.tls / "seal.key").read_bytes()
+        der = load_pem_private_key(own, None).private_bytes(
+            Encoding.DER, PrivateFormat.PKCS8, NoEncryption()
+        )
+        for text in (der, b"x" + der.hex().encode(), base64.b64encode(b"ab" + der)):
+            assert found(needles, text)
+    finally:
+        await cluster.stop()
+        shutil.rmtree(root, ignore_errors=True)
+
+
+async def _use(
+    cluster: LocalCluster, client: Client, root: Path, needles: dict[bytes, str], said: list[str]
+) -> None:
+    """Enrol, renew, be refused: whatever handles a secret."""
+    token = (await client.create_join_token("client", grant="reader")).token
+    needles[parse_token(token).secret.encode()] = "join secret"
+    enrolment = f"127.0.0.1:{cluster.enrolment_port}"
+    settings = NodeSettings(name="reader", role="client")
+    made = await join_cluster(Home(root / "reader"), settings, token=token, enrolment=enrolment)
+    wrong = token[:-32] + "0123456789abcdef" * 2
+    needles[wrong[-32:].encode()] = "wrong secret"
+    for refused in (token, wrong, wrong[:-1]):
+        with pytest.raises(ClusterError) as caught:
+            await join_cluster(Home(root / "again"), settings, token=refused, enrolment=enrolment)
+        said.append(f"{caught.value.message} {caught.value.metadata}")
+    async with Client.from_settings(made.profile) as reader:
+        with pytest.raises(ClusterError) as caught:
+            await reader.submit_task("echo")
+        said.append(f"{caught.value.message} {caught.value.metadata}")
+    async with Client.from_settings(made.profile, ucan="not-a-container") as reader:
+        with suppress(ClusterError):
+            await reader.list_nodes()
+    leader = await cluster.leader(client)
+    await client.rotate_certificates(new_root=False)
+    await client.list_audit_records(leader.address, leader.node_id)
