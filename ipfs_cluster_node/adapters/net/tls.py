@@ -31,6 +31,8 @@ _COMMON: Final[tuple[Option, ...]] = (
 
 SERVER_OPTIONS: Final[tuple[Option, ...]] = (
     *_COMMON,
+    # Else what is between 8 and 16 KiB is refused by chance.
+    ("grpc.absolute_max_metadata_size", METADATA_BYTES_MAX),
     # Else a second node would share the port silently.
     ("grpc.so_reuseport", 0),
     ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),

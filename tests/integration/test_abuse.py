@@ -1,0 +1,165 @@
+"""What a peer may do to the port itself, below any method: a node stays there for others."""
+
+import asyncio
+import ssl
+import time
+from contextlib import suppress
+from typing import Any
+
+import grpc
+import psutil
+import pytest
+
+from ipfs_cluster_node.adapters.net.tls import (
+    HANDSHAKE_TIMEOUT_MS,
+    MESSAGE_BYTES_MAX,
+    METADATA_BYTES_MAX,
+    STREAMS_PER_CONNECTION_MAX,
+    open_channel,
+)
+from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
+from ipfs_cluster_node.client.client import Client
+from ipfs_cluster_node.core.ids import NodeId
+from ipfs_cluster_node.v1 import membership_pb2, task_dispatch_pb2
+from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub
+from ipfs_cluster_node.v1.task_dispatch_pb2_grpc import TaskDispatchServiceStub
+from tests.support.certificates import operator_credentials, tls_of
+
+IDLE_SOCKETS = 200
+RESETS = 5_000
+GROWTH_BYTES_MAX = 64 * 1024 * 1024
+ANSWER_SECONDS_MAX = 5.0
+STATUS = membership_pb2.GetClusterStatusRequest()
+
+
+def channel_to(cluster: LocalCluster, node: LocalNode) -> grpc.aio.Channel:
+    return open_channel(
+        node.address, tls=tls_of(operator_credentials(cluster)), node_id=NodeId(node.node_id)
+    )
+
+
+async def answers(cluster: LocalCluster, node: LocalNode) -> None:
+    """Another caller is answered as ever."""
+    async with channel_to(cluster, node) as channel:
+        began = time.monotonic()
+        await MembershipServiceStub(channel).GetClusterStatus(STATUS, timeout=ANSWER_SECONDS_MAX)
+        assert time.monotonic() - began < ANSWER_SECONDS_MAX
+
+
+async def status_of(call: Any) -> grpc.StatusCode:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return caught.value.code()
+
+
+def descriptors(node: LocalNode) -> int:
+    assert node.process is not None
+    return psutil.Process(node.process.pid).num_fds()
+
+
+@pytest.mark.asyncio
+async def test_sockets_that_say_nothing_are_closed(cluster: LocalCluster) -> None:
+    node = cluster.nodes[0]
+    before = descriptors(node)
+    idle = [await asyncio.open_connection(node.host, node.port) for _ in range(IDLE_SOCKETS)]
+    await answers(cluster, node)
+    async with asyncio.timeout(3 * HANDSHAKE_TIMEOUT_MS / 1000):
+        for reader, _ in idle:
+            with suppress(ConnectionError):
+                while await reader.read(4096):
+                    pass
+    for _, writer in idle:
+        writer.close()
+    await answers(cluster, node)
+    assert descriptors(node) < before + IDLE_SOCKETS / 10
+
+
+@pytest.mark.asyncio
+async def test_what_is_no_tls_is_not_answered(cluster: LocalCluster) -> None:
+    node = cluster.nodes[0]
+    for said in (b"GET / HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", bytes(65_536)):
+        reader, writer = await asyncio.open_connection(node.host, node.port)
+        with suppress(ConnectionError):
+            writer.write(said)
+            await writer.drain()
+            async with asyncio.timeout(2 * HANDSHAKE_TIMEOUT_MS / 1000):
+                answer = await reader.read()
+            assert b"HTTP" not in answer
+        writer.close()
+    await answers(cluster, node)
+
+
+@pytest.mark.asyncio
+async def test_a_caller_without_a_certificate_gets_no_connection(cluster: LocalCluster) -> None:
+    node = cluster.nodes[0]
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    with pytest.raises((ssl.SSLError, ConnectionError, EOFError)):
+        reader, writer = await asyncio.open_connection(node.host, node.port, ssl=context)
+        try:
+            if not await reader.read():  # With TLS 1.3 the refusal comes with the first read.
+                raise EOFError
+        finally:
+            writer.close()
+
+
+@pytest.mark.asyncio
+async def test_messages_and_metadata_have_bounds(cluster: LocalCluster, client: Client) -> None:
+    node = await cluster.leader(client)
+    tls = tls_of(operator_credentials(cluster))
+    # A foreign client, which knows nothing of the bounds.
+    async with grpc.aio.secure_channel(
+        node.address,
+        grpc.ssl_channel_credentials(tls.ca_pem, tls.key_pem, tls.certificate_pem),
+        options=[("grpc.max_send_message_length", -1), ("grpc.max_metadata_size", 2**20)],
+    ) as channel:
+        large = task_dispatch_pb2.SubmitTaskRequest(request_id="x" * (MESSAGE_BYTES_MAX + 1))
+        refused = await status_of(TaskDispatchServiceStub(channel).SubmitTask(large, timeout=10))
+        assert refused is grpc.StatusCode.RESOURCE_EXHAUSTED
+        status = MembershipServiceStub(channel).GetClusterStatus
+        for _ in range(20):  # It is no matter of chance.
+            metadata = (("x-more", "y" * METADATA_BYTES_MAX),)
+            refused = await status_of(status(STATUS, timeout=10, metadata=metadata))
+            assert refused is grpc.StatusCode.RESOURCE_EXHAUSTED
+            metadata = (("x-less", "y" * (METADATA_BYTES_MAX - 1024)),)
+            await status(STATUS, timeout=10, metadata=metadata)
+    await answers(cluster, node)
+
+
+@pytest.mark.asyncio
+async def test_calls_that_are_ended_at_once_cost_nobody_else(
+    cluster: LocalCluster, client: Client
+) -> None:
+    node = await cluster.leader(client)
+    assert node.process is not None
+    process = psutil.Process(node.process.pid)
+    before = process.memory_info().rss
+    async with channel_to(cluster, node) as channel:
+        stub = MembershipServiceStub(channel)
+        for _ in range(RESETS // 100):
+            calls = [stub.GetClusterStatus(STATUS, timeout=10) for _ in range(100)]
+            await asyncio.sleep(0)
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+    await answers(cluster, node)
+    assert process.memory_info().rss - before < GROWTH_BYTES_MAX
+
+
+@pytest.mark.asyncio
+async def test_more_calls_than_a_connection_may_have_wait_for_their_turn(
+    cluster: LocalCluster, client: Client
+) -> None:
+    node = await cluster.leader(client)
+    async with channel_to(cluster, node) as channel:
+        stub = MembershipServiceStub(channel)
+        calls = [
+            stub.GetClusterStatus(STATUS, timeout=30) for _ in range(2 * STREAMS_PER_CONNECTION_MAX)
+        ]
+        done = await asyncio.gather(*calls, return_exceptions=True)
+    codes = {each.code() for each in done if isinstance(each, grpc.aio.AioRpcError)}
+    # Whoever is refused is told that it was too much, and no more than that.
+    assert codes <= {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE}
+    assert sum(not isinstance(each, BaseException) for each in done) > 0
+    await answers(cluster, node)
