@@ -12,10 +12,11 @@ from typing import Final
 
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
 from ipfs_cluster_node.config.home import Home
+from ipfs_cluster_node.core.errors import ClusterError, Reason
 from scripts.lib.fault.switch import NETWORK
 
 DISK_MIB: Final = 64
-NODES_MAX: Final = 6
+NODES_MAX: Final = 24
 """Namespaces that are made, whether they are used or not."""
 RAFT_SNAPSHOT_ENTRIES: Final = "200"
 """So that snapshots, and their transfer, are nothing rare."""
@@ -59,6 +60,11 @@ class Net:
         self._ports[node.name] = number + 2  # 1 is this process.
         node.host = f"{NETWORK}.{number + 2}"
         node.prefix = ("ip", "netns", "exec", self._spaces[number])
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more node may be added; removed ones keep their namespace."""
+        return len(self._ports) < len(self._spaces)
 
     def spoil(self, sender: LocalNode, receiver: LocalNode, **rule: float) -> None:
         """Have one direction lose, delay, double or slow packets: the fields of `Rule`."""
@@ -128,6 +134,17 @@ class Lab(LocalCluster):
         """Let another master join, and start it; safe to repeat after an error."""
         async with self.client() as client:
             await self.add_node(client, node)
+
+    async def check_votes(self, node: LocalNode) -> None:
+        """Pass once a master votes.
+
+        Raises:
+            ClusterError: It does not yet.
+        """
+        async with self.client() as client:
+            nodes = await client.list_nodes()
+        if not any(listed.voter for listed in nodes if listed.node_id == node.node_id):
+            raise ClusterError(Reason.MEMBERSHIP_CHANGE_IN_PROGRESS, f"{node.name} has no vote yet")
 
     async def remove_master(self, node: LocalNode) -> None:
         """Remove a master, and end its process."""
