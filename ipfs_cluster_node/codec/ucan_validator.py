@@ -193,48 +193,6 @@ class Validator:
             self._reader.remember(delegation)
         return grant
 
-    def signed_call(
-        self,
-        container: str,
-        *,
-        command: Command,
-        args: Mapping[str, Value],
-        now_s: int,
-        revocations: Revocations,
-    ) -> Grant:
-        """Mode A in one step, from a container to a grant: `read` and `invoked`.
-
-        Raises:
-            UcanError: Why not.
-            ClusterError: OVERLOADED: too many invocations at once.
-        """
-        circumstances = self.circumstances(now_s=now_s, revocations=revocations)
-        brought = self.read(container)
-        return self.invoked(brought, command=command, args=args, circumstances=circumstances)
-
-    def peer_call(
-        self,
-        container: str,
-        *,
-        caller: Did,
-        command: Command,
-        args: Mapping[str, Value],
-        now_s: int,
-        revocations: Revocations,
-    ) -> Grant:
-        """Mode B in one step, from a container to a grant: `read`, `delegations` and `access`.
-
-        Raises:
-            UcanError: Why not.
-            ValueError: There is no authority to call.
-        """
-        brought = self.read(container)
-        if brought.invocation is not None:
-            raise malformed("a token of the other kind")
-        circumstances = self.circumstances(now_s=now_s, revocations=revocations)
-        delegations = self.delegations(brought)
-        return self.access(caller, command, delegations, circumstances).check(args)
-
     def _verified(self, token: Delegation | Envelope) -> Delegation:
         if isinstance(token, Delegation):
             return token

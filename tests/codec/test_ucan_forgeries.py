@@ -16,11 +16,11 @@ from ipfs_cluster_node.codec.ucan_container import write_container
 from ipfs_cluster_node.core.dag_cbor import Link, encode
 from ipfs_cluster_node.core.ids import did_from_public_key
 from ipfs_cluster_node.core.multiformats import RAW, cid_of
-from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.core.ucan.errors import UcanError
 from tests.support.ucan import (
     ALICE,
     BOB,
+    CALL,
     CLUSTER,
     GROUP_ORDER,
     INV,
@@ -32,6 +32,7 @@ from tests.support.ucan import (
     changed,
     forge,
     payload_of,
+    peer,
     peer_call,
     refused,
     refused_peer,
@@ -196,7 +197,7 @@ def test_keys_with_either_sign_are_taken() -> None:
 def test_one_kind_of_token_for_the_other() -> None:
     as_proof = CLUSTER.invokes()
     assert refused_signed(ALICE, as_proof) == ("Malformed", None)
-    assert refused_peer(ALICE, as_proof)[0] == "Malformed"
+    assert refused_peer(ALICE, as_proof) == ("InvalidClaim", None)  # No delegation is there.
     assert refused(lambda: signed_call(ROOT)) == ("Malformed", None)
     for payload, tag in ((payload_of(as_proof), "ucan/dlg@1.0.0"), (payload_of(ROOT), INV)):
         token = forge(CLUSTER.key, payload, tag=tag)
@@ -419,14 +420,7 @@ def test_bombs_are_refused_in_no_time() -> None:
     began = time.perf_counter()
     for container in containers:
         with pytest.raises(UcanError) as caught:
-            by.peer_call(
-                container,
-                caller=ALICE.did,
-                command=Command("/task"),
-                args={},
-                now_s=NOW,
-                revocations={},
-            )
+            peer(by, ALICE.did, container, **CALL)
         assert caught.value.name in ("Malformed", "TooLarge")
     assert time.perf_counter() - began < 0.1
 

@@ -12,7 +12,6 @@ from ipfs_cluster_node.codec.ucan import (
 from ipfs_cluster_node.codec.ucan_container import read_container, write_container
 from ipfs_cluster_node.codec.ucan_mint import sign_delegation
 from ipfs_cluster_node.core.ids import Did
-from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.core.ucan.errors import UcanError
 from ipfs_cluster_node.core.ucan.profiles import PRODUCT, SPECIFICATION, Profile
 from tests.support.ucan import (
@@ -24,6 +23,7 @@ from tests.support.ucan import (
     chain_of,
     forge,
     payload_of,
+    peer_call,
     read_as,
     signed_call,
     validator,
@@ -77,14 +77,7 @@ def test_the_executor_and_the_subject_are_the_cluster() -> None:
     with pytest.raises(ValueError, match="cluster's DID"):
         validator(PRODUCT, None)
     with pytest.raises(ValueError, match="cluster's DID"):
-        validator(SPECIFICATION, None).peer_call(
-            write_container([]),
-            caller=ALICE.did,
-            command=Command("/"),
-            args={},
-            now_s=NOW,
-            revocations={},
-        )
+        peer_call(ALICE, by=validator(SPECIFICATION, None))
 
 
 def test_dids_are_of_ed25519() -> None:
@@ -201,14 +194,7 @@ def test_ten_thousand_statements_are_evaluated() -> None:
     for count, wanted in ((9_999, "taken"), (10_000, "TooLarge")):
         args: dict[str, Any] = {"a": [0] * count}
         try:
-            validator().peer_call(
-                write_container([root]),
-                caller=ALICE.did,
-                command=Command("/task"),
-                args=args,
-                now_s=NOW,
-                revocations={},
-            )
+            peer_call(ALICE, root, args=args)
             name = "taken"
         except UcanError as error:
             name = str(error.name)

@@ -19,6 +19,7 @@ from ipfs_cluster_node.core.ids import Did, did_from_public_key
 from ipfs_cluster_node.core.ucan.chain import Grant
 from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.core.ucan.errors import UcanError
+from tests.support.ucan import signed
 
 pytestmark = pytest.mark.tools
 
@@ -60,7 +61,8 @@ def validate(made: dict[str, Any], command: Command = SUBMIT, **args: Value) -> 
     tokens = [base64.b64decode(made["invocation"]["token"])]
     tokens += [base64.b64decode(proof["token"]) for proof in made["proofs"]]
     validator = Validator(authority=Did(made["subject"]), started_s=now_s - 3600)
-    return validator.signed_call(
+    return signed(
+        validator,
         write_container(tokens),
         command=command,
         args={**made["args"], **args},

@@ -1,6 +1,6 @@
 """Principals and chains for tests of UCAN."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
@@ -25,6 +25,7 @@ from ipfs_cluster_node.core.ucan.chain import Grant
 from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.core.ucan.errors import UcanError
 from ipfs_cluster_node.core.ucan.profiles import PRODUCT, SPECIFICATION, Profile
+from ipfs_cluster_node.core.ucan.revocations import Revocations
 
 NOW: Final = 1_790_000_000
 BOOT: Final = NOW - 86_400
@@ -90,16 +91,45 @@ def signed_call(
     invocation: bytes, *proofs: bytes, by: Validator | None = None, **fields: Any
 ) -> Grant:
     """Present an invocation and its proofs to a fresh validator."""
-    container = write_container([invocation, *proofs])
-    return (by or validator()).signed_call(container, **(CALL | fields))
+    return signed(by or validator(), write_container([invocation, *proofs]), **(CALL | fields))
 
 
 def peer_call(
     caller: Actor, *delegations: bytes, by: Validator | None = None, **fields: Any
 ) -> Grant:
     """Present delegations as a caller whom TLS named, to a fresh validator."""
-    container = write_container(delegations)
-    return (by or validator()).peer_call(container, caller=caller.did, **(CALL | fields))
+    asked = CALL | fields
+    return peer(by or validator(), caller.did, write_container(delegations), **asked)
+
+
+def signed(
+    by: Validator,
+    container: str,
+    *,
+    command: Command,
+    args: Mapping[str, Value],
+    now_s: int,
+    revocations: Revocations,
+) -> Grant:
+    """Mode A, from a container to a grant."""
+    circumstances = by.circumstances(now_s=now_s, revocations=revocations)
+    return by.invoked(by.read(container), command=command, args=args, circumstances=circumstances)
+
+
+def peer(
+    by: Validator,
+    caller: Did,
+    container: str,
+    *,
+    command: Command,
+    args: Mapping[str, Value],
+    now_s: int,
+    revocations: Revocations,
+) -> Grant:
+    """Mode B, from a container to a grant."""
+    delegations = by.delegations(by.read(container))
+    circumstances = by.circumstances(now_s=now_s, revocations=revocations)
+    return by.access(caller, command, delegations, circumstances).check(args)
 
 
 def payload_of(token: bytes) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from ipfs_cluster_node.codec.ucan_validator import Validator
 from ipfs_cluster_node.core.dag_cbor import Value
 from ipfs_cluster_node.core.ids import Did, did_from_public_key
 from ipfs_cluster_node.core.multiformats import Cid
+from ipfs_cluster_node.core.ucan.chain import Circumstances
 from ipfs_cluster_node.core.ucan.commands import Command
 from scripts.lib.bench.common import line, note, options
 
@@ -63,20 +64,19 @@ class Ours:
             for giver, taker in pairwise(self.keys)
         ]
 
+    def circumstances(self) -> Circumstances:
+        """Those of a call: made anew for each, as a node does."""
+        return self.validator.circumstances(now_s=self.now_s, revocations=NO_REVOCATIONS)
+
     def peer(self, links: int) -> Calls:
         """Calls in mode B."""
         container = write_container(self.links[:links])
         caller = did_of(self.keys[links])
 
         def call() -> object:
-            return self.validator.peer_call(
-                container,
-                caller=caller,
-                command=COMMAND,
-                args=ARGS,
-                now_s=self.now_s,
-                revocations=NO_REVOCATIONS,
-            )
+            delegations = self.validator.delegations(self.validator.read(container))
+            access = self.validator.access(caller, COMMAND, delegations, self.circumstances())
+            return access.check(ARGS)
 
         return lambda count: [call] * count
 
@@ -85,12 +85,9 @@ class Ours:
         proof = self.links[0]
 
         def call(container: str) -> object:
-            return self.validator.signed_call(
-                container,
-                command=COMMAND,
-                args=ARGS,
-                now_s=self.now_s,
-                revocations=NO_REVOCATIONS,
+            brought, circumstances = self.validator.read(container), self.circumstances()
+            return self.validator.invoked(
+                brought, command=COMMAND, args=ARGS, circumstances=circumstances
             )
 
         def ready() -> Callable[[], object]:

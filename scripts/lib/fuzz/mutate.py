@@ -1,8 +1,8 @@
 """Mutation testing of the validator: which changes of one token of code would no test notice?
 
 Run in a scratch copy or in place: nothing is written, each mutant lives in a forked process.
-`.venv/bin/python -m scripts.lib.fuzz.mutate [--sample N] [--seed N] [--seconds N]` prints the
-mutants that survived.
+`.venv/bin/python -m scripts.lib.fuzz.mutate [--sample N] [--seed N] [--seconds N] [--part K/N]`
+prints the mutants that survived.
 """
 
 import argparse
@@ -141,7 +141,9 @@ def main() -> int:
     parser.add_argument("--sample", type=int, help="so many of them; all without")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=int, default=36_000, help="stop after this long")
+    parser.add_argument("--part", default="1/1", help="the first of four: 1/4")
     given = parser.parse_args()
+    part, parts = map(int, given.part.split("/"))
     hypothesis.settings.register_profile(
         "mutate",
         max_examples=25,
@@ -166,7 +168,7 @@ def main() -> int:
     chosen = list(every)
     random.Random(given.seed).shuffle(chosen)  # noqa: S311 - a sample, no secret.
     tried = survived = 0
-    for path, line, what, tree in chosen[: given.sample]:
+    for path, line, what, tree in chosen[: given.sample][part - 1 :: parts]:
         if time.monotonic() - began > given.seconds:
             break
         tried += 1
