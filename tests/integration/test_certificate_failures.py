@@ -109,27 +109,6 @@ async def test_nodes_whose_certificates_have_all_expired_come_back(
 
 
 @pytest.mark.asyncio
-async def test_a_master_that_votes_can_sign_at_once(cluster: LocalCluster, client: Client) -> None:
-    """The keys were sealed to it up to a second after its vote: it led, and signed nothing."""
-    newest = [node for node in cluster.nodes if node.role == "master"][-1]
-    leader = await cluster.leader(client)
-    if leader is not newest:
-        await client.transfer_leadership(newest.node_id)
-    worker = next(node for node in cluster.nodes if node.role == "worker")
-    key = make_tls_key(Identity.load(worker.home.identity))
-    connection = Connection(
-        [(newest.address, NodeId(newest.node_id))], tls_of(node_credentials(worker))
-    )
-    answer = await connection.unary(
-        lambda channel: CertificateServiceStub(channel).RenewCertificate,
-        certificate_pb2.RenewCertificateRequest(certificate_request=key.request_der),
-        timeout=5,
-    )
-    await connection.close()
-    assert answer.certificate_pem
-
-
-@pytest.mark.asyncio
 async def test_what_was_handed_out_while_the_leader_died_is_in_the_log(
     cluster: LocalCluster, client: Client
 ) -> None:

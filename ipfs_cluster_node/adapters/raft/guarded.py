@@ -1,6 +1,6 @@
 """PySyncObj with its holes closed; the one file that names its private members.
 
-`H1` to `H24` are the hazards of docs/consensus.md. Everything here runs in the loop's thread.
+`H1` to `H25` are the hazards of docs/consensus.md. Everything here runs in the loop's thread.
 """
 
 import logging
@@ -19,7 +19,13 @@ from ipfs_cluster_node.adapters.raft.clock import now
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.elections import Elections
 from ipfs_cluster_node.adapters.raft.freshness import Freshness
-from ipfs_cluster_node.adapters.raft.journal import MEMBERSHIP, REGULAR, SegmentedJournal, change_of
+from ipfs_cluster_node.adapters.raft.journal import (
+    MEMBERSHIP,
+    REGULAR,
+    Entry,
+    SegmentedJournal,
+    change_of,
+)
 from ipfs_cluster_node.adapters.raft.messages import Message, encode_message
 from ipfs_cluster_node.adapters.raft.windows import Windows
 from ipfs_cluster_node.core.ids import VoterId
@@ -45,7 +51,6 @@ PRIVATE_MEMBERS: Final = (
 PRIVATE_METHODS: Final = (
     "_SyncObj__applyLogEntries",
     "_SyncObj__doApplyCommand",
-    "_SyncObj__getEntries",
     "_SyncObj__sendAppendEntries",
     "_SyncObj__parseChangeClusterRequest",
     "_SyncObj__updateClusterConfiguration",
@@ -97,16 +102,6 @@ class _NoPoller:
 
 class _NoSerializer:
     """Stands for PySyncObj's own snapshots (H5, H6, H8, H16, H18 to H20): ours replace them."""
-
-    def __init__(self, on_needed: Callable[[Node], None]) -> None:
-        self._on_needed = on_needed
-
-    def getTransmissionData(self, node: Node) -> None:
-        """A follower needs what the log has no more; ours goes beside PySyncObj's messages."""
-        self._on_needed(node)
-
-    def cancelTransmisstion(self, node: Node) -> None:
-        """Nothing to cancel."""
 
     def checkSerializing(self) -> tuple[int, None]:
         """Never busy."""
@@ -220,7 +215,6 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
                 # heartbeat: as many messages, steps and answers again. `tick` sends what is new.
                 appendEntriesUseBatch=True,
                 appendEntriesPeriod=config.heartbeat_interval.total_seconds(),
-                appendEntriesBatchSizeBytes=self._append_bytes_max,
                 raftMinTimeout=config.election_timeout_min.total_seconds(),
                 raftMaxTimeout=config.election_timeout_max.total_seconds(),
                 # A leader that hears no majority for so long steps down (H13).
@@ -234,7 +228,7 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
         )
         self.out.term = self._getTerm
         self._on_snapshot_needed = on_snapshot_needed
-        self._SyncObj__serializer = _NoSerializer(self._snapshot_needed)
+        self._SyncObj__serializer = _NoSerializer()
         self._SyncObj__raftLastApplied = journal.first_index
 
     def skip_to(self, index: int) -> None:
@@ -464,11 +458,6 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
             granted = pb.PreVoteGranted(round=message["round"])
             self.out.post(sender, pb.RaftMessage(term=self._getTerm(), pre_vote_granted=granted))
 
-    def _snapshot_needed(self, node: Node) -> None:
-        # Else PySyncObj's loop would send empty pieces until the heartbeat interval is over.
-        self._SyncObj__raftNextIndex[node] = self._journal.last_index + 1
-        self._on_snapshot_needed(VoterId(node.id))
-
     def installed(self, voter: VoterId, index: int) -> None:
         """A follower has loaded the snapshot at `index`."""
         if self.leads and (voter in self.others or voter in self.learners):
@@ -506,7 +495,8 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
             # What is in flight must not be sent again (H24).
             next_index[node] = max(before, next_index.get(node, 0))
         self._windows.acknowledged(voter, self.match_index(voter))
-        if next_index.get(node, 0) <= self._journal.last_index and self._windows.has_room(voter):
+        lacks = self._journal.first_index < next_index.get(node, 0) <= self._journal.last_index
+        if lacks and self._windows.has_room(voter):
             self._SyncObj__newAppendEntriesTime: float = 0.0  # The next tick sends more.
 
     def _receive_append(self, node: Node, message: Message) -> None:
@@ -569,8 +559,9 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
             if node not in self._SyncObj__connectedNodes:
                 continue
             if self._SyncObj__raftNextIndex[node] <= self._journal.first_index:
+                # Entries follow when it has the snapshot; until then it hears its leader.
                 self._send_append(node, serialized=None)
-                self._snapshot_needed(node)
+                self._on_snapshot_needed(VoterId(node.id))
             elif not self._send_entries(node):
                 self._send_append(node, **self._previous(node), entries=[])
 
@@ -578,12 +569,23 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
         """Send what a follower lacks, as far as its window goes; returns whether anything was."""
         voter, next_index, sent = VoterId(node.id), self._SyncObj__raftNextIndex, False
         while next_index[node] <= self._journal.last_index and self._windows.has_room(voter):
-            entries = self._SyncObj__getEntries(next_index[node], None, self._append_bytes_max)
+            entries, size = self._entries_from(next_index[node])
             self._send_append(node, **self._previous(node), entries=entries)
-            next_index[node] = entries[-1][1] + 1
-            self._windows.sent(voter, entries[-1][1], sum(len(entry[0]) for entry in entries))
+            next_index[node] += len(entries)
+            self._windows.sent(voter, next_index[node] - 1, size)
             sent = True
         return sent
+
+    def _entries_from(self, index: int) -> tuple[list[Entry], int]:
+        """As many as one append takes, at least one, and their bytes."""
+        entries: list[Entry] = []
+        size = 0
+        for position in range(index - self._journal.first_index, len(self._journal)):
+            entries.append(self._journal[position])
+            size += len(entries[-1][0])
+            if size >= self._append_bytes_max:
+                break
+        return entries, size
 
     def _previous(self, node: Node) -> Message:
         index = self._SyncObj__raftNextIndex[node] - 1

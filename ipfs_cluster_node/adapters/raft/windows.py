@@ -1,11 +1,24 @@
 """How much of the log is under way to each follower."""
 
-from collections import deque
-from typing import Final
+from collections import defaultdict, deque
+from dataclasses import dataclass, field
 
 from ipfs_cluster_node.core.ids import VoterId
 
-LONG_AGO: Final = 0
+
+@dataclass(slots=True)
+class _Window:
+    """What is under way to one follower."""
+
+    sent: deque[tuple[int, int]] = field(default_factory=deque)
+    """Last index and bytes of each message, oldest first."""
+    size_bytes: int = 0
+    begun_at_ns: int = 0
+    """When the follower last said from where it lacks entries."""
+
+    def forget(self) -> None:
+        self.sent.clear()
+        self.size_bytes = 0
 
 
 class Windows:
@@ -18,44 +31,40 @@ class Windows:
     def __init__(self, bytes_max: int) -> None:
         """Let so much be under way to each follower."""
         self._bytes_max = bytes_max
-        self._sent: dict[VoterId, deque[tuple[int, int]]] = {}
-        self._bytes: dict[VoterId, int] = {}
-        self._begun_at_ns: dict[VoterId, int] = {}
+        self._of: defaultdict[VoterId, _Window] = defaultdict(_Window)
 
     def has_room(self, voter: VoterId) -> bool:
         """Whether more may be sent; the last message may go beyond the bound."""
-        return self._bytes.get(voter, 0) < self._bytes_max
+        return self._of[voter].size_bytes < self._bytes_max
 
     def sent(self, voter: VoterId, last_index: int, size_bytes: int) -> None:
         """Entries up to an index were sent."""
-        self._sent.setdefault(voter, deque()).append((last_index, size_bytes))
-        self._bytes[voter] = self._bytes.get(voter, 0) + size_bytes
+        window = self._of[voter]
+        window.sent.append((last_index, size_bytes))
+        window.size_bytes += size_bytes
 
     def acknowledged(self, voter: VoterId, match_index: int) -> None:
         """The follower has all up to an index."""
-        sent = self._sent.get(voter)
-        while sent and sent[0][0] <= match_index:
-            self._bytes[voter] -= sent.popleft()[1]
+        window = self._of[voter]
+        while window.sent and window.sent[0][0] <= match_index:
+            window.size_bytes -= window.sent.popleft()[1]
 
     def begin_anew(self, voter: VoterId, *, at_ns: int) -> None:
         """What is under way counts no more: the follower said from where it lacks entries."""
         self.forget(voter)
-        self._begun_at_ns[voter] = at_ns
+        self._of[voter].begun_at_ns = at_ns
 
     def is_old(self, voter: VoterId, sent_at_ns: int) -> bool:
         """Whether an append went before the follower's last word on where to begin.
 
         Several were under way then, each of which it refuses in the same way.
         """
-        return sent_at_ns < self._begun_at_ns.get(voter, LONG_AGO)
+        return sent_at_ns < self._of[voter].begun_at_ns
 
     def forget(self, voter: VoterId) -> None:
         """What is under way is lost with its connection."""
-        self._sent.pop(voter, None)
-        self._bytes.pop(voter, None)
+        self._of[voter].forget()
 
     def clear(self) -> None:
         """Another term of leading begins."""
-        self._sent.clear()
-        self._bytes.clear()
-        self._begun_at_ns.clear()
+        self._of.clear()
