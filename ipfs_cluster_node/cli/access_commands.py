@@ -44,6 +44,7 @@ def auth() -> None:
 @click.option("--grant", type=click.Choice(GRANTS), help="What a client may do. [default: user]")
 @click.option("--ttl", type=DURATION, default="1h", show_default=True, help="How long it is good.")
 @click.option("--uses", type=click.IntRange(1, 50), default=1, help="How often it is good.")
+@click.option("--approve", is_flag=True, help="Each joiner waits for `node approve`.")
 @click.option("--address", multiple=True, help="The only host:port that the joiner may advertise.")
 @json_option
 @click.pass_obj
@@ -55,6 +56,7 @@ def create_join_token(
     grant: str | None,
     ttl: timedelta,
     uses: int,
+    approve: bool,
     address: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -62,7 +64,12 @@ def create_join_token(
     answer = run_client(
         profile,
         lambda client: client.create_join_token(
-            role, ttl=ttl, uses_max=uses, addresses=address, grant=grant or ""
+            role,
+            ttl=ttl,
+            uses_max=uses,
+            addresses=address,
+            grant=grant or "",
+            needs_approval=approve,
         ),
     )
     if as_json:
@@ -71,6 +78,8 @@ def create_join_token(
     click.echo(answer.token)
     where = next(iter(answer.enrolment_endpoints), "FIRST_MASTER:9095")
     click.echo(f"on the other machine: ipfs-cluster-node join TOKEN --enrolment {where}", err=True)
+    if approve:
+        click.echo("who joins waits: see `node joiners`, then `node approve NODE_ID`", err=True)
 
 
 @token.command("delegate")

@@ -15,6 +15,7 @@ from ipfs_cluster_node.cli.output import (
     reporting,
     run_client,
 )
+from ipfs_cluster_node.core.errors import ClusterError, Reason
 
 STATE_TABLES = ("nodes", "tasks", "content")
 
@@ -147,6 +148,74 @@ def remove_node(profile: str | None, node_id: str, *, as_json: bool) -> None:
     """Remove a node for good; its tasks are given to others."""
     run_client(profile, lambda client: client.remove_node(node_id))
     print_done({"node_id": node_id, "removed": True}, f"{node_id} is removed", as_json)
+
+
+@node.command("joiners")
+@json_option
+@click.pass_obj
+@reporting
+def list_joiners(profile: str | None, *, as_json: bool) -> None:
+    """List who waits to be let in, with a token made by `token create --approve`."""
+    joiners = run_client(profile, lambda client: client.list_joiners())
+    if as_json:
+        print_json([message_document(each) for each in joiners])
+        return
+    print_table(
+        "Joiners",
+        ("node", "role", "says it is", "endpoints", "since", "until", "decided"),
+        (
+            (
+                each.node_id,
+                f"{each.role} ({each.grant})" if each.grant else each.role,
+                each.name,
+                " ".join(each.endpoints),
+                f"{each.ask_time.ToDatetime():%F %T}",
+                f"{each.expire_time.ToDatetime():%F %T}",
+                ("approved" if each.approved else "rejected") if each.HasField("approved") else "",
+            )
+            for each in joiners
+        ),
+    )
+
+
+@node.command("approve")
+@click.argument("node_id")
+@json_option
+@click.pass_obj
+@reporting
+def approve_joiner(profile: str | None, node_id: str, *, as_json: bool) -> None:
+    """Let a joiner in. Compare NODE_ID with what `join` shows on its machine."""
+    role = run_client(profile, lambda client: _decide_joiner(client, node_id, approved=True))
+    print_done({"node_id": node_id, "approved": True}, f"{node_id} may join as {role}", as_json)
+
+
+@node.command("reject")
+@click.argument("node_id")
+@json_option
+@click.pass_obj
+@reporting
+def reject_joiner(profile: str | None, node_id: str, *, as_json: bool) -> None:
+    """Refuse a joiner."""
+    run_client(profile, lambda client: _decide_joiner(client, node_id, approved=False))
+    print_done({"node_id": node_id, "approved": False}, f"{node_id} is refused", as_json)
+
+
+async def _decide_joiner(client: Any, node_id: str, *, approved: bool) -> str:
+    found = [each for each in await client.list_joiners() if each.node_id == node_id]
+    if not found:
+        raise ClusterError(
+            Reason.MEMBER_NOT_FOUND, f"{node_id} does not wait to be let in; see `node joiners`"
+        )
+    if approved and len(found) > 1:
+        raise ClusterError(
+            Reason.INVALID_ARGUMENT,
+            f"{node_id} waits with several tokens, as "
+            f"{', '.join(sorted(each.role for each in found))}; reject it, and let it join with "
+            "one",
+        )
+    for joiner in found:
+        await client.decide_joiner(joiner, approved=approved)
+    return str(found[0].role)
 
 
 @click.group()

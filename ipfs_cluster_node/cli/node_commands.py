@@ -129,20 +129,36 @@ def join(
     """Enrol this machine with a join token; `-` reads the token from the input.
 
     The token says whether it becomes a master, a worker, a leecher or a client. A node then runs
-    `serve`; a client has its profile at once.
+    `serve`; a client has its profile at once. With a token that needs approval this waits until
+    somebody has decided, at most until the token ends.
     """
     from ipfs_cluster_node.node.setup import join_cluster
 
     place = Home.find(home)
     text = sys.stdin.readline().strip() if token == "-" else token  # noqa: S105
     made = asyncio.run(
-        join_cluster(place, node_settings(role="worker", **where), token=text, enrolment=enrolment)
+        join_cluster(
+            place,
+            node_settings(role="worker", **where),
+            token=text,
+            enrolment=enrolment,
+            on_waiting=_report_waiting,
+        )
     )
     written = None
     if made.role == "client":
         written = profile_name or free_profile_name(made.cluster_name)
         save_profile(written, made.profile)
     _report(made, place, written, as_json=as_json)
+
+
+def _report_waiting(node_id: str) -> None:
+    click.echo(
+        f"waits to be let in, on a machine with a profile: ipfs-cluster-node node approve {node_id}"
+        "\n"
+        "keep this running: the identity is lost with it",
+        err=True,
+    )
 
 
 def _report(made: Any, home: Home, profile_name: str | None, *, as_json: bool) -> None:

@@ -434,9 +434,13 @@ class Client(AccessCalls, CertificateCalls):
         uses_max: int = 1,
         addresses: Sequence[str] = (),
         grant: str = "",
+        needs_approval: bool = False,
         timeout: timedelta = TIMEOUT_DEFAULT,
     ) -> membership_pb2.CreateJoinTokenResponse:
-        """Make a join token; its secret is shown this once. `grant` is what a client may do."""
+        """Make a join token; its secret is shown this once. `grant` is what a client may do.
+
+        With `needs_approval` each joiner waits for `decide_joiner`.
+        """
         request = membership_pb2.CreateJoinTokenRequest(
             request_id=new_request_id(),
             role=role,
@@ -444,10 +448,35 @@ class Client(AccessCalls, CertificateCalls):
             uses_max=uses_max,
             addresses=addresses,
             grant=grant,
+            needs_approval=needs_approval,
         )
         return await self._unary(  # type: ignore[no-any-return]
             MembershipServiceStub, "CreateJoinToken", request, timeout
         )
+
+    async def list_joiners(
+        self, *, timeout: timedelta = TIMEOUT_DEFAULT
+    ) -> list[membership_pb2.Joiner]:
+        """List who waits to be let in."""
+        request = membership_pb2.ListJoinersRequest()
+        response = await self._unary(MembershipServiceStub, "ListJoiners", request, timeout)
+        return list(response.joiners)
+
+    async def decide_joiner(
+        self,
+        joiner: membership_pb2.Joiner,
+        *,
+        approved: bool,
+        timeout: timedelta = TIMEOUT_DEFAULT,
+    ) -> None:
+        """Let one of `list_joiners` in, as what its token says; or refuse it."""
+        request = membership_pb2.DecideJoinerRequest(
+            request_id=new_request_id(),
+            node_id=joiner.node_id,
+            token_id=joiner.token_id,
+            approved=approved,
+        )
+        await self._unary(MembershipServiceStub, "DecideJoiner", request, timeout)
 
     async def get_config(
         self, key: str = "", *, timeout: timedelta = TIMEOUT_DEFAULT

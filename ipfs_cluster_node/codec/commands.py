@@ -44,29 +44,8 @@ def encode_command(command: core.Command) -> bytes:
             message.bootstrap_cluster.certificates.extend(
                 map(certificate_to_log, body.certificates)
             )
-        case core.CreateJoinToken() as body:
-            message.create_join_token.CopyFrom(
-                pb.CreateJoinToken(
-                    token_id=body.token_id,
-                    secret_hash=body.secret_hash,
-                    role=body.role,
-                    expires_at_ms=body.expires_at_ms,
-                    uses_max=body.uses_max,
-                    addresses=body.addresses,
-                    grant=body.grant,
-                )
-            )
-        case core.RedeemJoinToken() as body:
-            message.redeem_join_token.CopyFrom(
-                pb.RedeemJoinToken(
-                    token_id=body.token_id,
-                    secret_hash=body.secret_hash,
-                    did=body.did,
-                    name=body.name,
-                    endpoints=body.endpoints,
-                    seal_key=body.seal_key,
-                )
-            )
+        case core.CreateJoinToken() | core.DecideJoiner() | core.RedeemJoinToken():
+            _encode_join_command(message, command.body)
         case core.RegisterNode() as body:
             message.register_node.CopyFrom(
                 pb.RegisterNode(
@@ -109,6 +88,38 @@ def encode_command(command: core.Command) -> bytes:
         case _:
             _encode_task_command(message, command.body)
     return message.SerializeToString()
+
+
+def _encode_join_command(message: pb.Command, body: core.CommandBody) -> None:
+    match body:
+        case core.CreateJoinToken():
+            message.create_join_token.CopyFrom(
+                pb.CreateJoinToken(
+                    token_id=body.token_id,
+                    secret_hash=body.secret_hash,
+                    role=body.role,
+                    expires_at_ms=body.expires_at_ms,
+                    uses_max=body.uses_max,
+                    addresses=body.addresses,
+                    grant=body.grant,
+                    needs_approval=body.needs_approval,
+                )
+            )
+        case core.DecideJoiner():
+            message.decide_joiner.CopyFrom(
+                pb.DecideJoiner(token_id=body.token_id, did=body.did, approved=body.approved)
+            )
+        case core.RedeemJoinToken():
+            message.redeem_join_token.CopyFrom(
+                pb.RedeemJoinToken(
+                    token_id=body.token_id,
+                    secret_hash=body.secret_hash,
+                    did=body.did,
+                    name=body.name,
+                    endpoints=body.endpoints,
+                    seal_key=body.seal_key,
+                )
+            )
 
 
 def _encode_certificate_command(message: pb.Command, body: core.CommandBody) -> None:
@@ -199,7 +210,13 @@ def _create_join_token(message: pb.Command) -> core.CommandBody:
         uses_max=body.uses_max,
         addresses=tuple(body.addresses),
         grant=body.grant,
+        needs_approval=body.needs_approval,
     )
+
+
+def _decide_joiner(message: pb.Command) -> core.CommandBody:
+    body = message.decide_joiner
+    return core.DecideJoiner(token_id=body.token_id, did=Did(body.did), approved=body.approved)
 
 
 def _redeem_join_token(message: pb.Command) -> core.CommandBody:
@@ -286,6 +303,7 @@ _DECODERS: Mapping[str, Callable[[pb.Command], core.CommandBody]] = {
     "bootstrap_cluster": _bootstrap_cluster,
     "create_join_token": _create_join_token,
     "redeem_join_token": _redeem_join_token,
+    "decide_joiner": _decide_joiner,
     "register_node": _register_node,
     "set_liveness": _set_liveness,
     "remove_node": lambda m: core.RemoveNode(node_id=NodeId(m.remove_node.node_id)),

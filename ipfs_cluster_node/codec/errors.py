@@ -46,6 +46,8 @@ STATUS_BY_REASON: Final = {
     Reason.TOKEN_INVALID: grpc.StatusCode.PERMISSION_DENIED,
     Reason.TOKEN_EXPIRED: grpc.StatusCode.PERMISSION_DENIED,
     Reason.TOKEN_USED: grpc.StatusCode.PERMISSION_DENIED,
+    Reason.APPROVAL_PENDING: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.JOIN_REJECTED: grpc.StatusCode.PERMISSION_DENIED,
     Reason.PROOF_INVALID: grpc.StatusCode.PERMISSION_DENIED,
     Reason.TASK_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     Reason.TOO_MANY_TASKS: grpc.StatusCode.RESOURCE_EXHAUSTED,

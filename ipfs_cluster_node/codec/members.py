@@ -8,8 +8,23 @@ from ipfs_cluster_node.codec.tasks import timestamp_of_ms
 from ipfs_cluster_node.core.authorization import GRANT_DEFAULT, GRANTS
 from ipfs_cluster_node.core.certificates import SERIAL_BYTES_MAX
 from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
-from ipfs_cluster_node.core.ids import NAME_PATTERN, Did, NodeId, parse_did, parse_node_id
-from ipfs_cluster_node.core.model import ENDPOINTS_MAX, Content, Liveness, Principal, Role
+from ipfs_cluster_node.core.ids import (
+    NAME_PATTERN,
+    Did,
+    NodeId,
+    node_id_from_did,
+    parse_did,
+    parse_node_id,
+)
+from ipfs_cluster_node.core.model import (
+    ENDPOINTS_MAX,
+    Content,
+    Joiner,
+    JoinToken,
+    Liveness,
+    Principal,
+    Role,
+)
 from ipfs_cluster_node.v1 import content_pb2
 from ipfs_cluster_node.v1 import membership_pb2 as pb
 
@@ -18,6 +33,8 @@ CERTIFICATE_CHARS_MAX: Final = 8192
 PAGE_SIZE_DEFAULT: Final = 100
 PAGE_SIZE_MAX: Final = 1000
 ENDPOINT_CHARS_MAX: Final = 260
+
+JOINERS_LISTED_MAX: Final = 1000
 
 _ROLE_TO_PROTO: Final = {
     Role.MASTER: pb.NODE_ROLE_MASTER,
@@ -48,6 +65,21 @@ def page_of(size: int, token: str) -> Page:
     if not 0 <= size <= PAGE_SIZE_MAX:
         raise invalid_field("page_size", f"0 to {PAGE_SIZE_MAX}")
     return Page(size or PAGE_SIZE_DEFAULT, token)
+
+
+def joiner_to_proto(token: JoinToken, joiner: Joiner) -> pb.Joiner:
+    """A joiner, for an answer."""
+    return pb.Joiner(
+        node_id=node_id_from_did(joiner.did),
+        token_id=token.token_id,
+        role=token.role,
+        grant=token.grant,
+        name=joiner.name,
+        endpoints=joiner.endpoints,
+        ask_time=timestamp_of_ms(joiner.asked_at_ms),
+        expire_time=timestamp_of_ms(token.expires_at_ms),
+        approved=joiner.approved,
+    )
 
 
 def seal_key_of(key: bytes) -> bytes:

@@ -30,7 +30,7 @@ from ipfs_cluster_node.codec.commands import (
 from ipfs_cluster_node.core.certificates import CertificateRecord, CertificateRevocation
 from ipfs_cluster_node.core.delegations import StoredDelegation, StoredRevocation
 from ipfs_cluster_node.core.ids import Did, NodeId, TaskId
-from ipfs_cluster_node.core.model import Content, JoinToken, Role, Task, TaskSpec, TaskState
+from ipfs_cluster_node.core.model import Content, Joiner, JoinToken, Role, Task, TaskSpec, TaskState
 from ipfs_cluster_node.core.state import RequestRecord, StateData
 from ipfs_cluster_node.log.v1 import command_pb2, snapshot_pb2
 
@@ -229,9 +229,20 @@ def _token_to_log(token: JoinToken) -> snapshot_pb2.JoinTokenRecord:
             uses_max=token.uses_max,
             addresses=token.addresses,
             grant=token.grant,
+            needs_approval=token.needs_approval,
         ),
         failure_count=token.failure_count,
         dids=token.dids,
+        joiners=[
+            snapshot_pb2.JoinerRecord(
+                did=joiner.did,
+                name=joiner.name,
+                endpoints=joiner.endpoints,
+                asked_at_ms=joiner.asked_at_ms,
+                approved=joiner.approved,
+            )
+            for joiner in token.joiners
+        ],
     )
 
 
@@ -246,6 +257,17 @@ def _token_from_log(message: snapshot_pb2.JoinTokenRecord) -> JoinToken:
         grant=message.token.grant,
         failure_count=message.failure_count,
         dids=tuple(map(Did, message.dids)),
+        needs_approval=message.token.needs_approval,
+        joiners=tuple(
+            Joiner(
+                Did(joiner.did),
+                joiner.name,
+                tuple(joiner.endpoints),
+                joiner.asked_at_ms,
+                joiner.approved if joiner.HasField("approved") else None,
+            )
+            for joiner in message.joiners
+        ),
     )
 
 

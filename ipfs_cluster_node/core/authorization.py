@@ -13,6 +13,7 @@ from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.model import (
     DEFAULT_NAMESPACE,
     Content,
+    JoinToken,
     Principal,
     Role,
     Task,
@@ -32,6 +33,8 @@ CONTENT_READ: Final = Command("/content/read")
 DELEGATION_LIST: Final = Command("/ucan/list")
 DELEGATION_REVOKE: Final = Command("/ucan/revoke")
 HEALTH_READ: Final = Command("/health/read")
+JOINER_DECIDE: Final = Command("/admin/enrol/decide")
+JOINER_LIST: Final = Command("/admin/enrol/list")
 LEADERSHIP_TRANSFER: Final = Command("/cluster/leadership/transfer")
 MEMBER_LIST: Final = Command("/cluster/member/list")
 MEMBER_REMOVE: Final = Command("/cluster/member/remove")
@@ -144,9 +147,24 @@ def setting_args(key: str) -> Args:
     return {"path": key.replace(".", "/"), "kind": ANY if key == ANY else kind}
 
 
-def token_args(role: Role, *, ttl_s: int, uses: int, grant: str) -> Args:
+def token_args(role: Role, *, ttl_s: int, uses: int, grant: str, needs_approval: bool) -> Args:
     """Of a join token to be made."""
-    return {"role": role.value, "ttl_s": ttl_s, "uses": uses, "grant": grant}
+    return {
+        "role": role.value,
+        "ttl_s": ttl_s,
+        "uses": uses,
+        "grant": grant,
+        "needs_approval": needs_approval,
+    }
+
+
+def joiner_args(token: JoinToken | None, did: Did) -> Args:
+    """Of a joiner to be listed or decided on; its token says what it will be."""
+    return {
+        "did": did,
+        "role": token.role.value if token else ANY,
+        "grant": token.grant if token else ANY,
+    }
 
 
 def table_args(table: str) -> Args:

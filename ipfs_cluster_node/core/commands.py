@@ -43,6 +43,18 @@ class CreateJoinToken:
     addresses: tuple[str, ...]
     grant: str = ""
     """What a client may do: a key of `GRANTS`; empty for a node."""
+    needs_approval: bool = False
+    """Whether a joiner waits for `DecideJoiner`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecideJoiner:
+    """Somebody lets a waiting joiner in, or does not."""
+
+    token_id: str
+    """Named, since it says what the joiner will be: the decision is for that alone."""
+    did: Did
+    approved: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +210,7 @@ CommandBody = (
     BootstrapCluster
     | CreateJoinToken
     | RedeemJoinToken
+    | DecideJoiner
     | RegisterNode
     | SetLiveness
     | RemoveNode
@@ -240,9 +253,17 @@ def fingerprint_of(body: CommandBody) -> bytes:
         case SubmitTasks():
             return body.fingerprint
         case CreateJoinToken():
-            asked: tuple[object, ...] = (body.role.value, body.uses_max, body.addresses, body.grant)
+            asked: tuple[object, ...] = (
+                body.role.value,
+                body.uses_max,
+                body.addresses,
+                body.grant,
+                body.needs_approval,
+            )
         case RedeemJoinToken():
             asked = (body.token_id, body.secret_hash, body.did, body.name, body.endpoints)
+        case DecideJoiner():
+            asked = (body.token_id, body.did, body.approved)
         case RemoveNode() | ReplaceLog():
             asked = (body.node_id,)
         case ProposeConfig():

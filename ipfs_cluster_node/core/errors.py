@@ -60,6 +60,10 @@ class Reason(StrEnum):
     TOKEN_INVALID = "TOKEN_INVALID"
     TOKEN_EXPIRED = "TOKEN_EXPIRED"
     TOKEN_USED = "TOKEN_USED"
+    APPROVAL_PENDING = "APPROVAL_PENDING"
+    """Somebody has to let this joiner in; try again later with the same request."""
+    JOIN_REJECTED = "JOIN_REJECTED"
+    """Somebody decided that this joiner is not let in."""
     PROOF_INVALID = "PROOF_INVALID"
     """The signature that proves possession of the identity key does not verify."""
 

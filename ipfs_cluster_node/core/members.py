@@ -4,8 +4,10 @@ import hmac
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import replace
 
+from ipfs_cluster_node.core import joiners
 from ipfs_cluster_node.core.commands import (
     CreateJoinToken,
+    DecideJoiner,
     RedeemJoinToken,
     RegisterNode,
     ReplaceLog,
@@ -95,6 +97,7 @@ class MemberTable:
             uses_max=command.uses_max,
             addresses=command.addresses,
             grant=command.grant,
+            needs_approval=command.needs_approval,
         )
         return Accepted((command.token_id,))
 
@@ -129,7 +132,11 @@ class MemberTable:
                 Reason.TOKEN_INVALID,
                 "this identity is a member already; start it with `serve`, or remove it first",
             )
-        self._tokens[token.token_id] = replace(token, dids=(*token.dids, command.did))
+        if token.needs_approval:
+            self._tokens[token.token_id], pending = joiners.await_decision(token, command, at_ms)
+            if pending is not None:
+                return pending
+        self._tokens[token.token_id] = joiners.let_in(token, command)
         incarnation = self.incarnation_last + 1 if token.role is Role.MASTER else 0
         self.put(
             Principal(
@@ -145,6 +152,34 @@ class MemberTable:
             )
         )
         return Accepted((token.role.value, str(incarnation), token.grant))
+
+    def check_joiner(self, command: RedeemJoinToken, at_ms: int) -> Rejected | None:
+        """Why a joiner that showed its token before is not let in: it may ask often."""
+        token = self._tokens.get(command.token_id)
+        if (
+            token is None
+            or at_ms >= token.expires_at_ms
+            or not hmac.compare_digest(token.secret_hash, command.secret_hash)
+        ):
+            return None  # `redeem` says what is wrong, and counts it.
+        return joiners.judge(token, command)
+
+    def decide(self, command: DecideJoiner, at_ms: int) -> Accepted | Rejected:
+        """Let a waiting joiner in, the next time that it asks; or not."""
+        token = self._tokens.get(command.token_id)
+        live = token is not None and at_ms < token.expires_at_ms
+        decided = joiners.decide(token, command) if token is not None and live else None
+        if decided is None:
+            return Rejected(
+                Reason.MEMBER_NOT_FOUND,
+                "nobody of that id waits with that token; see `node joiners`",
+            )
+        self._tokens[decided.token_id] = decided
+        return Accepted()
+
+    def token(self, token_id: str) -> JoinToken | None:
+        """One join token."""
+        return self._tokens.get(token_id)
 
     def register(self, command: RegisterNode, at_ms: int) -> bool:
         """Take what a node came up with; False if it is no member."""

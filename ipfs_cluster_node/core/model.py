@@ -102,6 +102,18 @@ class Principal:
         return node_id_from_did(self.did)
 
 
+@dataclass(frozen=True, slots=True)
+class Joiner:
+    """Somebody who showed a token that needs approval."""
+
+    did: Did
+    name: str
+    endpoints: tuple[str, ...]
+    asked_at_ms: int
+    approved: bool | None = None
+    """None while nobody has decided."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinToken:
     """A join token, without its secret."""
@@ -116,6 +128,10 @@ class JoinToken:
     failure_count: int = 0
     dids: tuple[Did, ...] = ()
     """Who used it, one entry a use."""
+    needs_approval: bool = False
+    """Whether who shows it waits until somebody lets it in."""
+    joiners: tuple[Joiner, ...] = ()
+    """Who waits, or was decided on and is not in."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from ipfs_cluster_node.core.commands import (
     CancelTask,
     Command,
     CreateJoinToken,
+    DecideJoiner,
     ExpireRecords,
     FinishAttempts,
     IssueCertificate,
@@ -201,6 +202,9 @@ class ClusterState:
         if isinstance(outcome, Accepted):
             self.certificates.readmit(body.did)
         return Applied(outcome, (MembersChanged(),))
+
+    def _decide_joiner(self, command: Command, body: DecideJoiner) -> Applied:
+        return Applied(self.members.decide(body, command.at_ms))
 
     def _register_node(self, command: Command, body: RegisterNode) -> Applied:
         if not self.members.register(body, command.at_ms):
@@ -450,6 +454,7 @@ class ClusterState:
         BootstrapCluster: _bootstrap_cluster,
         CreateJoinToken: _create_join_token,
         RedeemJoinToken: _redeem_join_token,
+        DecideJoiner: _decide_joiner,
         RegisterNode: _register_node,
         SetLiveness: _set_liveness,
         RemoveNode: _remove_node,

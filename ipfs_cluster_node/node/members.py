@@ -19,6 +19,7 @@ from ipfs_cluster_node.codec.signatures import verify_signature
 from ipfs_cluster_node.core.authorization import TOKEN_TTL_S_DEFAULT
 from ipfs_cluster_node.core.commands import (
     CreateJoinToken,
+    DecideJoiner,
     ExpireRecords,
     ProposeConfig,
     RedeemJoinToken,
@@ -27,7 +28,7 @@ from ipfs_cluster_node.core.commands import (
     ReplaceLog,
     SetLiveness,
 )
-from ipfs_cluster_node.core.effects import Effect
+from ipfs_cluster_node.core.effects import Effect, Rejected
 from ipfs_cluster_node.core.endpoints import parse_endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
 from ipfs_cluster_node.core.ids import Did, NodeId, node_id_of_voter, voter_id
@@ -35,6 +36,8 @@ from ipfs_cluster_node.core.model import (
     SLOTS_MAX,
     TASK_TYPES_MAX,
     TOKEN_USES_MAX,
+    Joiner,
+    JoinToken,
     Liveness,
     Principal,
     Role,
@@ -52,6 +55,8 @@ log = logging.getLogger(__name__)
 LIVENESS_INTERVAL_SECONDS: Final = 0.5
 EXPIRY_INTERVAL_SECONDS: Final = 60.0
 TOKEN_TTL_DEFAULT: Final = timedelta(seconds=TOKEN_TTL_S_DEFAULT)
+APPROVAL_RETRY: Final = timedelta(seconds=2)
+"""When a joiner that waits asks again."""
 TOKEN_TTL_MIN: Final = timedelta(seconds=1)
 TOKEN_TTL_MAX: Final = timedelta(hours=24)
 
@@ -74,6 +79,12 @@ class Admission:
     issued: Issued
 
 
+def _refusal(error: ClusterError | Rejected) -> ClusterError:
+    """The same, with when to ask again where somebody has yet to decide."""
+    retry_after = APPROVAL_RETRY if error.reason is Reason.APPROVAL_PENDING else None
+    return ClusterError(error.reason, error.message, retry_after=retry_after)
+
+
 class Members:
     """Who belongs to the cluster, and who is heard."""
 
@@ -94,6 +105,7 @@ class Members:
         uses_max: int,
         addresses: tuple[str, ...],
         grant: str,
+        needs_approval: bool,
         caller: Did,
         request_id: str,
     ) -> MintedToken:
@@ -114,6 +126,7 @@ class Members:
             uses_max=uses_max or 1,
             addresses=addresses,
             grant=grant,
+            needs_approval=needs_approval,
         )
         ids = await self._leadership.propose(body, caller=caller, request_id=request_id)
         if ids != (token.token_id,):
@@ -121,6 +134,22 @@ class Members:
                 Reason.REQUEST_ID_REUSED, "the token's secret was shown already; make a new token"
             )
         return MintedToken(str(token), expires_at_ms)
+
+    def joiners(self) -> Iterable[tuple[JoinToken, Joiner]]:
+        """Who waits to be let in, and with which token; who asked first before the others."""
+        now = now_ms()
+        waiting = [
+            (token, joiner)
+            for token in self._leadership.leader_state().members.tokens()
+            if now < token.expires_at_ms
+            for joiner in token.joiners
+        ]
+        return sorted(waiting, key=lambda each: (each[1].asked_at_ms, each[1].did))
+
+    async def decide_joiner(self, body: DecideJoiner, *, caller: Did, request_id: str) -> None:
+        """Commit that a joiner is let in, or not."""
+        self._leadership.leader_state()
+        await self._leadership.propose(body, caller=caller, request_id=request_id)
 
     async def redeem_join_token(
         self, body: RedeemJoinToken, *, request_id: str, certificate_request: bytes, proof: bytes
@@ -133,12 +162,18 @@ class Members:
         check_enrolment(
             token_id=body.token_id, did=body.did, request_der=certificate_request, proof=proof
         )
+        pending = self._leadership.leader_state().members.check_joiner(body, now_ms())
+        if pending is not None:
+            raise _refusal(pending)
         assert self._certificates is not None
         # A name that no certificate can carry, or keys that can't be opened, use up no token.
         self._certificates.check(body.did, certificate_request, body.endpoints)
-        role, incarnation, grant = await self._leadership.propose(
-            body, caller=body.did, request_id=request_id
-        )
+        try:
+            role, incarnation, grant = await self._leadership.propose(
+                body, caller=body.did, request_id=request_id
+            )
+        except ClusterError as error:
+            raise _refusal(error) from None
         issued = await self._certificates.renew(body.did, certificate_request)
         return Admission(Role(role), int(incarnation), grant, issued)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -56,12 +57,15 @@ from ipfs_cluster_node.core.ids import NodeId, voter_id
 from ipfs_cluster_node.core.model import Principal, Role
 from ipfs_cluster_node.core.ucan.commands import TOP
 from ipfs_cluster_node.node.clock import now_ms
+from ipfs_cluster_node.node.members import APPROVAL_RETRY
 from ipfs_cluster_node.node.peers import save_masters
 from ipfs_cluster_node.v1 import enrolment_pb2 as pb
 from ipfs_cluster_node.v1.enrolment_pb2_grpc import EnrolmentServiceStub
 
 ENROL_SECONDS_MAX: Final = 20.0
+ENROL_RETRY_SECONDS: Final = 0.3
 RETRIED: Final = (Reason.NO_LEADER, Reason.UNKNOWN_OUTCOME, Reason.DEADLINE_EXCEEDED)
+RETRIED_WAITING: Final = (*RETRIED, Reason.UNREACHABLE, Reason.OVERLOADED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,11 +213,27 @@ def _bootstrap(
     )
 
 
-async def join_cluster(home: Home, settings: NodeSettings, *, token: str, enrolment: str) -> Made:
+async def join_cluster(
+    home: Home,
+    settings: NodeSettings,
+    *,
+    token: str,
+    enrolment: str,
+    on_waiting: Callable[[NodeId], None] = lambda _node_id: None,
+) -> Made:
     """Enrol this machine with a join token; as a node, or as a client if the token says so.
 
+    Args:
+        home: Where its files will be.
+        settings: Its own; the role is the token's.
+        token: The join token.
+        enrolment: A master's enrolment port, `host:port`.
+        on_waiting: Called once if somebody has to let this identity in first; that is waited for
+            as long as the token is good.
+
     Raises:
-        ClusterError: TOKEN_*, CERTIFICATE_INVALID, UNREACHABLE, HOME_EXISTS, CONFIG_INVALID.
+        ClusterError: TOKEN_*, JOIN_REJECTED, CERTIFICATE_INVALID, UNREACHABLE, HOME_EXISTS,
+            CONFIG_INVALID.
     """
     secret = parse_token(token)
     endpoint = parse_endpoint(enrolment)
@@ -238,7 +258,9 @@ async def join_cluster(home: Home, settings: NodeSettings, *, token: str, enrolm
         endpoints=endpoints,
         seal_key=seal_key.public_key,
     )
-    response = await _enrol(str(endpoint), ca_pem, request)
+    response = await _enrol(
+        str(endpoint), ca_pem, request, on_waiting=lambda: on_waiting(identity.node_id)
+    )
     masters = {NodeId(m.node_id): tuple(m.endpoints) for m in response.masters}
     certificate, bundle = response.certificate_pem.encode(), response.trust_bundle_pem.encode()
     if response.role == Role.CLIENT:
@@ -277,19 +299,31 @@ async def join_cluster(home: Home, settings: NodeSettings, *, token: str, enrolm
     )
 
 
-async def _enrol(address: str, ca_pem: bytes, request: pb.EnrolRequest) -> pb.EnrolResponse:
-    deadline = asyncio.get_running_loop().time() + ENROL_SECONDS_MAX
+async def _enrol(
+    address: str, ca_pem: bytes, request: pb.EnrolRequest, *, on_waiting: Callable[[], None]
+) -> pb.EnrolResponse:
+    deadline, waits = asyncio.get_running_loop().time() + ENROL_SECONDS_MAX, False
     while True:
+        pause = ENROL_RETRY_SECONDS
         channel = open_channel(address, tls=None, ca_pem=ca_pem)
         try:
             return await EnrolmentServiceStub(channel).Enrol(request, timeout=ENROL_SECONDS_MAX)
         except grpc.aio.AioRpcError as rpc_error:
             error = error_from_rpc(rpc_error)
-            if error.reason not in RETRIED or asyncio.get_running_loop().time() > deadline:
+            if error.reason is Reason.APPROVAL_PENDING:
+                if not waits:
+                    on_waiting()
+                # The master asked may restart meanwhile: the time begins anew with each answer.
+                deadline, waits = asyncio.get_running_loop().time() + ENROL_SECONDS_MAX, True
+                pause = (error.retry_after or APPROVAL_RETRY).total_seconds()
+            elif (
+                error.reason not in (RETRIED_WAITING if waits else RETRIED)
+                or asyncio.get_running_loop().time() > deadline
+            ):
                 raise error from rpc_error
         finally:
             await channel.close()
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(pause)
 
 
 def _write_keys(

@@ -113,9 +113,20 @@ def create_join_token(
         ttl_s = request.ttl.seconds + (1 if request.ttl.nanos > 0 else 0)
     role = role_of(request.role)
     args = auth.token_args(
-        role, ttl_s=ttl_s, uses=request.uses_max or 1, grant=grant_of(request.grant, role)
+        role,
+        ttl_s=ttl_s,
+        uses=request.uses_max or 1,
+        grant=grant_of(request.grant, role),
+        needs_approval=request.needs_approval,
     )
     return [Ask(auth.TOKEN_MINT, [args])]
+
+
+def decide_joiner(request: membership_pb2.DecideJoinerRequest, asking: Asking) -> Iterable[Ask]:
+    """To let a joiner in, or not."""
+    did = did_from_node_id(node_id_of(request.node_id))
+    token = asking.state.members.token(request.token_id) if asking.state else None
+    return [Ask(auth.JOINER_DECIDE, [auth.joiner_args(token, did)])]
 
 
 def remove_node(request: membership_pb2.RemoveNodeRequest, asking: Asking) -> Iterable[Ask]:

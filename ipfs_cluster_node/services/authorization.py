@@ -90,6 +90,10 @@ RULES_BY_METHOD: Final[Mapping[str, Rule]] = {
     f"{_V1}MembershipService/CreateJoinToken": _clients(
         auth.TOKEN_MINT, asks.create_join_token, changes=True
     ),
+    f"{_V1}MembershipService/DecideJoiner": _clients(
+        auth.JOINER_DECIDE, asks.decide_joiner, changes=True
+    ),
+    f"{_V1}MembershipService/ListJoiners": _clients(auth.JOINER_LIST, None),
     # Who leads is what every member must know to call at all.
     f"{_V1}MembershipService/GetClusterStatus": Rule(callers=_MEMBERS),
     f"{_V1}MembershipService/GetConfig": _members(auth.CONFIG_READ, asks.get_config),

@@ -50,6 +50,7 @@ DENIALS: Final = frozenset(
         Reason.CERTIFICATE_INVALID,
         Reason.CERTIFICATE_REVOKED,
         Reason.DELEGATION_INVALID,
+        Reason.JOIN_REJECTED,
         Reason.NOT_DELEGATED,
         Reason.PROOF_INVALID,
         Reason.TOKEN_EXPIRED,

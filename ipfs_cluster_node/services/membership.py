@@ -1,13 +1,16 @@
 """MembershipService."""
 
 from datetime import timedelta
+from itertools import islice
 from typing import Any
 
 from ipfs_cluster_node.codec.members import (
+    JOINERS_LISTED_MAX,
     bad_page_token,
     did_of,
     endpoints_of,
     grant_of,
+    joiner_to_proto,
     name_of,
     node_id_of,
     node_to_proto,
@@ -16,9 +19,10 @@ from ipfs_cluster_node.codec.members import (
     seal_key_of,
 )
 from ipfs_cluster_node.codec.tasks import duration_of_ms, request_id_of, timestamp_of_ms
-from ipfs_cluster_node.core.authorization import member_args, setting_args
-from ipfs_cluster_node.core.commands import RedeemJoinToken, RegisterNode
+from ipfs_cluster_node.core.authorization import joiner_args, member_args, setting_args
+from ipfs_cluster_node.core.commands import DecideJoiner, RedeemJoinToken, RegisterNode
 from ipfs_cluster_node.core.errors import invalid_field
+from ipfs_cluster_node.core.ids import did_from_node_id
 from ipfs_cluster_node.core.model import Liveness
 from ipfs_cluster_node.core.settings import SETTINGS, Settings
 from ipfs_cluster_node.services.context import current_caller, current_reach
@@ -101,6 +105,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
             uses_max=request.uses_max,
             addresses=endpoints_of(request.addresses, "addresses"),
             grant=grant_of(request.grant, role),
+            needs_approval=request.needs_approval,
             caller=current_caller().did,
             request_id=request_id_of(request.request_id),
         )
@@ -109,6 +114,33 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
             expire_time=timestamp_of_ms(minted.expires_at_ms),
             enrolment_endpoints=self._enrolment_endpoints,
         )
+
+    async def ListJoiners(
+        self, request: pb.ListJoinersRequest, context: Any
+    ) -> pb.ListJoinersResponse:
+        """List who waits to be let in."""
+        reach = current_reach()
+        shown = (
+            joiner_to_proto(token, joiner)
+            for token, joiner in self._members.joiners()
+            if reach.allows(joiner_args(token, joiner.did))
+        )
+        return pb.ListJoinersResponse(joiners=islice(shown, JOINERS_LISTED_MAX))
+
+    async def DecideJoiner(
+        self, request: pb.DecideJoinerRequest, context: Any
+    ) -> pb.DecideJoinerResponse:
+        """Let a joiner in, or not."""
+        await self._members.decide_joiner(
+            DecideJoiner(
+                token_id=name_of(request.token_id, "token_id"),
+                did=did_from_node_id(node_id_of(request.node_id)),
+                approved=request.approved,
+            ),
+            caller=current_caller().did,
+            request_id=request_id_of(request.request_id),
+        )
+        return pb.DecideJoinerResponse()
 
     async def RemoveNode(
         self, request: pb.RemoveNodeRequest, context: Any

@@ -5,9 +5,18 @@ from datetime import timedelta
 from typing import Protocol
 
 from ipfs_cluster_node.core.certificates import Authority
-from ipfs_cluster_node.core.commands import RedeemJoinToken, RegisterNode
+from ipfs_cluster_node.core.commands import DecideJoiner, RedeemJoinToken, RegisterNode
 from ipfs_cluster_node.core.ids import Did, NodeId, TaskId
-from ipfs_cluster_node.core.model import Content, Principal, Role, Task, TaskSpec, TaskState
+from ipfs_cluster_node.core.model import (
+    Content,
+    Joiner,
+    JoinToken,
+    Principal,
+    Role,
+    Task,
+    TaskSpec,
+    TaskState,
+)
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.v1 import health_pb2, membership_pb2, task_dispatch_pb2
 
@@ -162,10 +171,17 @@ class MemberPort(Protocol):
         uses_max: int,
         addresses: tuple[str, ...],
         grant: str,
+        needs_approval: bool,
         caller: Did,
         request_id: str,
     ) -> Minted:
         """Make a join token."""
+
+    def joiners(self) -> Iterable[tuple[JoinToken, Joiner]]:
+        """Who waits to be let in, and with which token; who asked first before the others."""
+
+    async def decide_joiner(self, body: DecideJoiner, *, caller: Did, request_id: str) -> None:
+        """Let a joiner in, or not."""
 
     async def redeem_join_token(
         self, body: RedeemJoinToken, *, request_id: str, certificate_request: bytes, proof: bytes

@@ -66,7 +66,11 @@ class EnrolmentServiceServicer:
         through the log, so two masters can't both accept it. A repeat with the same `request_id`,
         key and token gives a fresh certificate for the same member and uses up nothing, for an hour.
 
+        A token may need approval: then the first call is answered with `APPROVAL_PENDING`, and is
+        repeated, alike, until somebody has decided (`MembershipService.DecideJoiner`).
+
         Errors: `TOKEN_INVALID`, `TOKEN_EXPIRED`, `TOKEN_USED`, `PROOF_INVALID`, `INVALID_ARGUMENT`;
+        `APPROVAL_PENDING`, to be repeated; `JOIN_REJECTED`;
         `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried with the same `request_id`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

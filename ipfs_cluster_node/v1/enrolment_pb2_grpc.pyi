@@ -45,7 +45,11 @@ class EnrolmentServiceStub:
     through the log, so two masters can't both accept it. A repeat with the same `request_id`,
     key and token gives a fresh certificate for the same member and uses up nothing, for an hour.
 
+    A token may need approval: then the first call is answered with `APPROVAL_PENDING`, and is
+    repeated, alike, until somebody has decided (`MembershipService.DecideJoiner`).
+
     Errors: `TOKEN_INVALID`, `TOKEN_EXPIRED`, `TOKEN_USED`, `PROOF_INVALID`, `INVALID_ARGUMENT`;
+    `APPROVAL_PENDING`, to be repeated; `JOIN_REJECTED`;
     `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried with the same `request_id`.
     """
     RenewExpired: _grpc.UnaryUnaryMultiCallable[_enrolment_pb2.RenewExpiredRequest, _enrolment_pb2.RenewExpiredResponse]
@@ -76,7 +80,11 @@ class EnrolmentServiceAsyncStub(EnrolmentServiceStub):
     through the log, so two masters can't both accept it. A repeat with the same `request_id`,
     key and token gives a fresh certificate for the same member and uses up nothing, for an hour.
 
+    A token may need approval: then the first call is answered with `APPROVAL_PENDING`, and is
+    repeated, alike, until somebody has decided (`MembershipService.DecideJoiner`).
+
     Errors: `TOKEN_INVALID`, `TOKEN_EXPIRED`, `TOKEN_USED`, `PROOF_INVALID`, `INVALID_ARGUMENT`;
+    `APPROVAL_PENDING`, to be repeated; `JOIN_REJECTED`;
     `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried with the same `request_id`.
     """
     RenewExpired: _aio.UnaryUnaryMultiCallable[_enrolment_pb2.RenewExpiredRequest, _enrolment_pb2.RenewExpiredResponse]  # type: ignore[assignment]
@@ -110,7 +118,11 @@ class EnrolmentServiceServicer(metaclass=_abc_1.ABCMeta):
         through the log, so two masters can't both accept it. A repeat with the same `request_id`,
         key and token gives a fresh certificate for the same member and uses up nothing, for an hour.
 
+        A token may need approval: then the first call is answered with `APPROVAL_PENDING`, and is
+        repeated, alike, until somebody has decided (`MembershipService.DecideJoiner`).
+
         Errors: `TOKEN_INVALID`, `TOKEN_EXPIRED`, `TOKEN_USED`, `PROOF_INVALID`, `INVALID_ARGUMENT`;
+        `APPROVAL_PENDING`, to be repeated; `JOIN_REJECTED`;
         `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried with the same `request_id`.
         """
 

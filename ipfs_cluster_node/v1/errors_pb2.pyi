@@ -82,6 +82,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The join token has been used as often as it may be, or was locked after wrong secrets."""
     ERROR_REASON_PROOF_INVALID: _ErrorReason.ValueType  # 43
     """The proof of possession of the identity key does not verify."""
+    ERROR_REASON_APPROVAL_PENDING: _ErrorReason.ValueType  # 44
+    """Somebody has to let this joiner in; try again after `RetryInfo` with the same request."""
+    ERROR_REASON_JOIN_REJECTED: _ErrorReason.ValueType  # 45
+    """Somebody decided that this joiner is not let in."""
     ERROR_REASON_TASK_NOT_FOUND: _ErrorReason.ValueType  # 50
     """No such task; finished tasks are forgotten after the retention time."""
     ERROR_REASON_TOO_MANY_TASKS: _ErrorReason.ValueType  # 51
@@ -206,6 +210,10 @@ ERROR_REASON_TOKEN_USED: ErrorReason.ValueType  # 42
 """The join token has been used as often as it may be, or was locked after wrong secrets."""
 ERROR_REASON_PROOF_INVALID: ErrorReason.ValueType  # 43
 """The proof of possession of the identity key does not verify."""
+ERROR_REASON_APPROVAL_PENDING: ErrorReason.ValueType  # 44
+"""Somebody has to let this joiner in; try again after `RetryInfo` with the same request."""
+ERROR_REASON_JOIN_REJECTED: ErrorReason.ValueType  # 45
+"""Somebody decided that this joiner is not let in."""
 ERROR_REASON_TASK_NOT_FOUND: ErrorReason.ValueType  # 50
 """No such task; finished tasks are forgotten after the retention time."""
 ERROR_REASON_TOO_MANY_TASKS: ErrorReason.ValueType  # 51

@@ -324,6 +324,7 @@ class CreateJoinTokenRequest(_message.Message):
     USES_MAX_FIELD_NUMBER: _builtins.int
     ADDRESSES_FIELD_NUMBER: _builtins.int
     GRANT_FIELD_NUMBER: _builtins.int
+    NEEDS_APPROVAL_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the caller, 1 to 64 characters of `A-Z a-z 0-9 . _ -`."""
     role: _builtins.str
@@ -333,6 +334,10 @@ class CreateJoinTokenRequest(_message.Message):
     grant: _builtins.str
     """For the role `client`, what it may do: `operator` (everything), `user` (tasks and content, and
     reading the rest) or `reader`; empty means `user`. Finer rights are delegated afterwards.
+    """
+    needs_approval: _builtins.bool
+    """Whether each joiner waits until somebody lets it in (`DecideJoiner`): then who has the token
+    alone can't join.
     """
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
@@ -351,14 +356,169 @@ class CreateJoinTokenRequest(_message.Message):
         uses_max: _builtins.int = ...,
         addresses: _abc.Iterable[_builtins.str] | None = ...,
         grant: _builtins.str = ...,
+        needs_approval: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "grant", b"grant", "request_id", b"request_id", "role", b"role", "ttl", b"ttl", "uses_max", b"uses_max"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "grant", b"grant", "needs_approval", b"needs_approval", "request_id", b"request_id", "role", b"role", "ttl", b"ttl", "uses_max", b"uses_max"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateJoinTokenRequest: _TypeAlias = CreateJoinTokenRequest  # noqa: Y015
+
+@_typing.final
+class ListJoinersRequest(_message.Message):
+    """Which joiners are wanted: all that the caller may see."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListJoinersRequest: _TypeAlias = ListJoinersRequest  # noqa: Y015
+
+@_typing.final
+class ListJoinersResponse(_message.Message):
+    """Who waits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOINERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def joiners(self) -> _containers.RepeatedCompositeFieldContainer[Global___Joiner]:
+        """Who asked first before the others."""
+
+    def __init__(
+        self,
+        *,
+        joiners: _abc.Iterable[Global___Joiner] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["joiners", b"joiners"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListJoinersResponse: _TypeAlias = ListJoinersResponse  # noqa: Y015
+
+@_typing.final
+class Joiner(_message.Message):
+    """Somebody who showed a token that needs approval, and proved to have its identity key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    TOKEN_ID_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    GRANT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ENDPOINTS_FIELD_NUMBER: _builtins.int
+    ASK_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    APPROVED_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    """Its PeerID."""
+    token_id: _builtins.str
+    """With which token: its public part."""
+    role: _builtins.str
+    """What it will be: `master`, `worker`, `leecher` or `client`."""
+    grant: _builtins.str
+    """What a client will be let do: `operator`, `user` or `reader`; empty for a node."""
+    name: _builtins.str
+    """The name that it gives itself: anybody may claim any."""
+    approved: _builtins.bool
+    """What was decided; unset while nobody has."""
+    @_builtins.property
+    def endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where it says that it will be reached, `host:port`."""
+
+    @_builtins.property
+    def ask_time(self) -> _timestamp_pb2.Timestamp:
+        """When it first asked."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when it can be let in: the token's end."""
+
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        token_id: _builtins.str = ...,
+        role: _builtins.str = ...,
+        grant: _builtins.str = ...,
+        name: _builtins.str = ...,
+        endpoints: _abc.Iterable[_builtins.str] | None = ...,
+        ask_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        approved: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_approved", b"_approved", "approved", b"approved", "ask_time", b"ask_time", "expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approved", b"_approved", "approved", b"approved", "ask_time", b"ask_time", "endpoints", b"endpoints", "expire_time", b"expire_time", "grant", b"grant", "name", b"name", "node_id", b"node_id", "role", b"role", "token_id", b"token_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__approved: _TypeAlias = _typing.Literal["approved"]  # noqa: Y015
+    _WhichOneofArgType__approved: _TypeAlias = _typing.Literal["_approved", b"_approved"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__approved) -> _WhichOneofReturnType__approved | None: ...
+
+Global___Joiner: _TypeAlias = Joiner  # noqa: Y015
+
+@_typing.final
+class DecideJoinerRequest(_message.Message):
+    """A decision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    TOKEN_ID_FIELD_NUMBER: _builtins.int
+    APPROVED_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Chosen by the caller, 1 to 64 characters of `A-Z a-z 0-9 . _ -`."""
+    node_id: _builtins.str
+    """The joiner's PeerID."""
+    token_id: _builtins.str
+    """With which token it waits: the token says what the joiner will be."""
+    approved: _builtins.bool
+    """Whether it may join."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        node_id: _builtins.str = ...,
+        token_id: _builtins.str = ...,
+        approved: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved", b"approved", "node_id", b"node_id", "request_id", b"request_id", "token_id", b"token_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DecideJoinerRequest: _TypeAlias = DecideJoinerRequest  # noqa: Y015
+
+@_typing.final
+class DecideJoinerResponse(_message.Message):
+    """Nothing more to say."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DecideJoinerResponse: _TypeAlias = DecideJoinerResponse  # noqa: Y015
 
 @_typing.final
 class CreateJoinTokenResponse(_message.Message):

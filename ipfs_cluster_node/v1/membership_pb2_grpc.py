@@ -53,6 +53,16 @@ class MembershipServiceStub:
                 request_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.CreateJoinTokenRequest.SerializeToString,
                 response_deserializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.CreateJoinTokenResponse.FromString,
                 _registered_method=True)
+        self.ListJoiners = channel.unary_unary(
+                '/ipfs_cluster_node.v1.MembershipService/ListJoiners',
+                request_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.ListJoinersRequest.SerializeToString,
+                response_deserializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.ListJoinersResponse.FromString,
+                _registered_method=True)
+        self.DecideJoiner = channel.unary_unary(
+                '/ipfs_cluster_node.v1.MembershipService/DecideJoiner',
+                request_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.DecideJoinerRequest.SerializeToString,
+                response_deserializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.DecideJoinerResponse.FromString,
+                _registered_method=True)
         self.RemoveNode = channel.unary_unary(
                 '/ipfs_cluster_node.v1.MembershipService/RemoveNode',
                 request_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.RemoveNodeRequest.SerializeToString,
@@ -128,6 +138,27 @@ class MembershipServiceServicer:
 
         Who may call: client. A repeat of the `request_id` is refused with `REQUEST_ID_REUSED`,
         since the secret can't be shown twice. Errors: `INVALID_ARGUMENT`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListJoiners(self, request, context):
+        """Lists who waits to be let in with a token that needs approval, or was decided on and has not
+        come back: at most 1,000, who asked first before the others.
+
+        Who may call: client. Answered by the leader.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DecideJoiner(self, request, context):
+        """Lets a waiting joiner in, the next time that it asks; or refuses it. The decision may be
+        changed until the joiner is in, and ends with the token.
+
+        Who may call: client. Idempotent by `request_id`.
+        Errors: `MEMBER_NOT_FOUND` if nobody of that id waits with that token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -243,6 +274,16 @@ def add_MembershipServiceServicer_to_server(servicer, server):
                     servicer.CreateJoinToken,
                     request_deserializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.CreateJoinTokenRequest.FromString,
                     response_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.CreateJoinTokenResponse.SerializeToString,
+            ),
+            'ListJoiners': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListJoiners,
+                    request_deserializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.ListJoinersRequest.FromString,
+                    response_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.ListJoinersResponse.SerializeToString,
+            ),
+            'DecideJoiner': grpc.unary_unary_rpc_method_handler(
+                    servicer.DecideJoiner,
+                    request_deserializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.DecideJoinerRequest.FromString,
+                    response_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.DecideJoinerResponse.SerializeToString,
             ),
             'RemoveNode': grpc.unary_unary_rpc_method_handler(
                     servicer.RemoveNode,
@@ -370,6 +411,60 @@ class MembershipService:
             '/ipfs_cluster_node.v1.MembershipService/CreateJoinToken',
             ipfs__cluster__node_dot_v1_dot_membership__pb2.CreateJoinTokenRequest.SerializeToString,
             ipfs__cluster__node_dot_v1_dot_membership__pb2.CreateJoinTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListJoiners(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ipfs_cluster_node.v1.MembershipService/ListJoiners',
+            ipfs__cluster__node_dot_v1_dot_membership__pb2.ListJoinersRequest.SerializeToString,
+            ipfs__cluster__node_dot_v1_dot_membership__pb2.ListJoinersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DecideJoiner(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ipfs_cluster_node.v1.MembershipService/DecideJoiner',
+            ipfs__cluster__node_dot_v1_dot_membership__pb2.DecideJoinerRequest.SerializeToString,
+            ipfs__cluster__node_dot_v1_dot_membership__pb2.DecideJoinerResponse.FromString,
             options,
             channel_credentials,
             insecure,

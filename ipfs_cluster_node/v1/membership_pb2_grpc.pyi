@@ -56,6 +56,19 @@ class MembershipServiceStub:
     Who may call: client. A repeat of the `request_id` is refused with `REQUEST_ID_REUSED`,
     since the secret can't be shown twice. Errors: `INVALID_ARGUMENT`.
     """
+    ListJoiners: _grpc.UnaryUnaryMultiCallable[_membership_pb2.ListJoinersRequest, _membership_pb2.ListJoinersResponse]
+    """Lists who waits to be let in with a token that needs approval, or was decided on and has not
+    come back: at most 1,000, who asked first before the others.
+
+    Who may call: client. Answered by the leader.
+    """
+    DecideJoiner: _grpc.UnaryUnaryMultiCallable[_membership_pb2.DecideJoinerRequest, _membership_pb2.DecideJoinerResponse]
+    """Lets a waiting joiner in, the next time that it asks; or refuses it. The decision may be
+    changed until the joiner is in, and ends with the token.
+
+    Who may call: client. Idempotent by `request_id`.
+    Errors: `MEMBER_NOT_FOUND` if nobody of that id waits with that token.
+    """
     RemoveNode: _grpc.UnaryUnaryMultiCallable[_membership_pb2.RemoveNodeRequest, _membership_pb2.RemoveNodeResponse]
     """Removes a node for good: it stops voting, its tasks are given to others, and it is refused
     from then on. Its identity can come back only with a new join token.
@@ -145,6 +158,19 @@ class MembershipServiceAsyncStub(MembershipServiceStub):
 
     Who may call: client. A repeat of the `request_id` is refused with `REQUEST_ID_REUSED`,
     since the secret can't be shown twice. Errors: `INVALID_ARGUMENT`.
+    """
+    ListJoiners: _aio.UnaryUnaryMultiCallable[_membership_pb2.ListJoinersRequest, _membership_pb2.ListJoinersResponse]  # type: ignore[assignment]
+    """Lists who waits to be let in with a token that needs approval, or was decided on and has not
+    come back: at most 1,000, who asked first before the others.
+
+    Who may call: client. Answered by the leader.
+    """
+    DecideJoiner: _aio.UnaryUnaryMultiCallable[_membership_pb2.DecideJoinerRequest, _membership_pb2.DecideJoinerResponse]  # type: ignore[assignment]
+    """Lets a waiting joiner in, the next time that it asks; or refuses it. The decision may be
+    changed until the joiner is in, and ends with the token.
+
+    Who may call: client. Idempotent by `request_id`.
+    Errors: `MEMBER_NOT_FOUND` if nobody of that id waits with that token.
     """
     RemoveNode: _aio.UnaryUnaryMultiCallable[_membership_pb2.RemoveNodeRequest, _membership_pb2.RemoveNodeResponse]  # type: ignore[assignment]
     """Removes a node for good: it stops voting, its tasks are given to others, and it is refused
@@ -250,6 +276,31 @@ class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Who may call: client. A repeat of the `request_id` is refused with `REQUEST_ID_REUSED`,
         since the secret can't be shown twice. Errors: `INVALID_ARGUMENT`.
+        """
+
+    @_abc_1.abstractmethod
+    def ListJoiners(
+        self,
+        request: _membership_pb2.ListJoinersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_membership_pb2.ListJoinersResponse, _abc.Awaitable[_membership_pb2.ListJoinersResponse]]:
+        """Lists who waits to be let in with a token that needs approval, or was decided on and has not
+        come back: at most 1,000, who asked first before the others.
+
+        Who may call: client. Answered by the leader.
+        """
+
+    @_abc_1.abstractmethod
+    def DecideJoiner(
+        self,
+        request: _membership_pb2.DecideJoinerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_membership_pb2.DecideJoinerResponse, _abc.Awaitable[_membership_pb2.DecideJoinerResponse]]:
+        """Lets a waiting joiner in, the next time that it asks; or refuses it. The decision may be
+        changed until the joiner is in, and ends with the token.
+
+        Who may call: client. Idempotent by `request_id`.
+        Errors: `MEMBER_NOT_FOUND` if nobody of that id waits with that token.
         """
 
     @_abc_1.abstractmethod

@@ -119,6 +119,10 @@ async def test_without_a_delegation_no_method_of_a_client_does_anything(
         "CancelTask": b"\x0a\x01r\x12\x01t",
         "WatchTasks": b"\x0a\x01t",
         "CreateJoinToken": b"\x0a\x01r\x12\x06client",
+        "DecideJoiner": b"\x0a\x01r\x12"
+        + bytes([len(leader.node_id)])
+        + leader.node_id.encode()
+        + b"\x1a\x01t",
         "RemoveNode": b"\x0a\x01r\x12" + bytes([len(leader.node_id)]) + leader.node_id.encode(),
         "ProposeConfig": b"\x0a\x01r\x12\x0b\x0a\x06user.k\x12\x01v",
         "GetConfig": b"\x0a\x06user.k",

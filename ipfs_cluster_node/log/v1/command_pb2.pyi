@@ -32,6 +32,7 @@ class Command(_message.Message):
     BOOTSTRAP_CLUSTER_FIELD_NUMBER: _builtins.int
     CREATE_JOIN_TOKEN_FIELD_NUMBER: _builtins.int
     REDEEM_JOIN_TOKEN_FIELD_NUMBER: _builtins.int
+    DECIDE_JOINER_FIELD_NUMBER: _builtins.int
     REGISTER_NODE_FIELD_NUMBER: _builtins.int
     SET_LIVENESS_FIELD_NUMBER: _builtins.int
     REMOVE_NODE_FIELD_NUMBER: _builtins.int
@@ -66,6 +67,10 @@ class Command(_message.Message):
     @_builtins.property
     def redeem_join_token(self) -> Global___RedeemJoinToken:
         """A joiner shows a token."""
+
+    @_builtins.property
+    def decide_joiner(self) -> Global___DecideJoiner:
+        """A waiting joiner is let in, or is not."""
 
     @_builtins.property
     def register_node(self) -> Global___RegisterNode:
@@ -144,6 +149,7 @@ class Command(_message.Message):
         bootstrap_cluster: Global___BootstrapCluster | None = ...,
         create_join_token: Global___CreateJoinToken | None = ...,
         redeem_join_token: Global___RedeemJoinToken | None = ...,
+        decide_joiner: Global___DecideJoiner | None = ...,
         register_node: Global___RegisterNode | None = ...,
         set_liveness: Global___SetLiveness | None = ...,
         remove_node: Global___RemoveNode | None = ...,
@@ -162,11 +168,11 @@ class Command(_message.Message):
         revoke_certificate: Global___RevokeCertificate | None = ...,
         set_authority: Global___SetAuthority | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["add_content", b"add_content", "assign_tasks", b"assign_tasks", "bootstrap_cluster", b"bootstrap_cluster", "cancel_task", b"cancel_task", "command", b"command", "create_join_token", b"create_join_token", "expire_records", b"expire_records", "finish_attempts", b"finish_attempts", "issue_certificate", b"issue_certificate", "propose_config", b"propose_config", "put_delegation", b"put_delegation", "redeem_join_token", b"redeem_join_token", "register_node", b"register_node", "remove_node", b"remove_node", "replace_log", b"replace_log", "requeue_attempts", b"requeue_attempts", "revoke_certificate", b"revoke_certificate", "revoke_delegation", b"revoke_delegation", "set_authority", b"set_authority", "set_liveness", b"set_liveness", "submit_tasks", b"submit_tasks"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["add_content", b"add_content", "assign_tasks", b"assign_tasks", "bootstrap_cluster", b"bootstrap_cluster", "cancel_task", b"cancel_task", "command", b"command", "create_join_token", b"create_join_token", "decide_joiner", b"decide_joiner", "expire_records", b"expire_records", "finish_attempts", b"finish_attempts", "issue_certificate", b"issue_certificate", "propose_config", b"propose_config", "put_delegation", b"put_delegation", "redeem_join_token", b"redeem_join_token", "register_node", b"register_node", "remove_node", b"remove_node", "replace_log", b"replace_log", "requeue_attempts", b"requeue_attempts", "revoke_certificate", b"revoke_certificate", "revoke_delegation", b"revoke_delegation", "set_authority", b"set_authority", "set_liveness", b"set_liveness", "submit_tasks", b"submit_tasks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_content", b"add_content", "assign_tasks", b"assign_tasks", "at_ms", b"at_ms", "bootstrap_cluster", b"bootstrap_cluster", "caller", b"caller", "cancel_task", b"cancel_task", "command", b"command", "create_join_token", b"create_join_token", "expire_records", b"expire_records", "finish_attempts", b"finish_attempts", "issue_certificate", b"issue_certificate", "propose_config", b"propose_config", "put_delegation", b"put_delegation", "redeem_join_token", b"redeem_join_token", "register_node", b"register_node", "remove_node", b"remove_node", "replace_log", b"replace_log", "request_id", b"request_id", "requeue_attempts", b"requeue_attempts", "revoke_certificate", b"revoke_certificate", "revoke_delegation", b"revoke_delegation", "set_authority", b"set_authority", "set_liveness", b"set_liveness", "submit_tasks", b"submit_tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_content", b"add_content", "assign_tasks", b"assign_tasks", "at_ms", b"at_ms", "bootstrap_cluster", b"bootstrap_cluster", "caller", b"caller", "cancel_task", b"cancel_task", "command", b"command", "create_join_token", b"create_join_token", "decide_joiner", b"decide_joiner", "expire_records", b"expire_records", "finish_attempts", b"finish_attempts", "issue_certificate", b"issue_certificate", "propose_config", b"propose_config", "put_delegation", b"put_delegation", "redeem_join_token", b"redeem_join_token", "register_node", b"register_node", "remove_node", b"remove_node", "replace_log", b"replace_log", "request_id", b"request_id", "requeue_attempts", b"requeue_attempts", "revoke_certificate", b"revoke_certificate", "revoke_delegation", b"revoke_delegation", "set_authority", b"set_authority", "set_liveness", b"set_liveness", "submit_tasks", b"submit_tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["bootstrap_cluster", "create_join_token", "redeem_join_token", "register_node", "set_liveness", "remove_node", "propose_config", "replace_log", "submit_tasks", "assign_tasks", "finish_attempts", "requeue_attempts", "cancel_task", "expire_records", "add_content", "put_delegation", "revoke_delegation", "issue_certificate", "revoke_certificate", "set_authority"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["bootstrap_cluster", "create_join_token", "redeem_join_token", "decide_joiner", "register_node", "set_liveness", "remove_node", "propose_config", "replace_log", "submit_tasks", "assign_tasks", "finish_attempts", "requeue_attempts", "cancel_task", "expire_records", "add_content", "put_delegation", "revoke_delegation", "issue_certificate", "revoke_certificate", "set_authority"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -635,6 +641,7 @@ class CreateJoinToken(_message.Message):
     USES_MAX_FIELD_NUMBER: _builtins.int
     ADDRESSES_FIELD_NUMBER: _builtins.int
     GRANT_FIELD_NUMBER: _builtins.int
+    NEEDS_APPROVAL_FIELD_NUMBER: _builtins.int
     token_id: _builtins.str
     """Its public part."""
     secret_hash: _builtins.bytes
@@ -647,6 +654,8 @@ class CreateJoinToken(_message.Message):
     """How often it may be used."""
     grant: _builtins.str
     """What a client may do: a name of GRANTS; empty for a node."""
+    needs_approval: _builtins.bool
+    """Whether who shows it waits until somebody lets it in."""
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The only addresses it allows; empty means any."""
@@ -661,14 +670,45 @@ class CreateJoinToken(_message.Message):
         uses_max: _builtins.int = ...,
         addresses: _abc.Iterable[_builtins.str] | None = ...,
         grant: _builtins.str = ...,
+        needs_approval: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "expires_at_ms", b"expires_at_ms", "grant", b"grant", "role", b"role", "secret_hash", b"secret_hash", "token_id", b"token_id", "uses_max", b"uses_max"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "expires_at_ms", b"expires_at_ms", "grant", b"grant", "needs_approval", b"needs_approval", "role", b"role", "secret_hash", b"secret_hash", "token_id", b"token_id", "uses_max", b"uses_max"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateJoinToken: _TypeAlias = CreateJoinToken  # noqa: Y015
+
+@_typing.final
+class DecideJoiner(_message.Message):
+    """A waiting joiner is let in, or is not."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_ID_FIELD_NUMBER: _builtins.int
+    DID_FIELD_NUMBER: _builtins.int
+    APPROVED_FIELD_NUMBER: _builtins.int
+    token_id: _builtins.str
+    """With which token it waits."""
+    did: _builtins.str
+    """Who."""
+    approved: _builtins.bool
+    """Whether it may join."""
+    def __init__(
+        self,
+        *,
+        token_id: _builtins.str = ...,
+        did: _builtins.str = ...,
+        approved: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved", b"approved", "did", b"did", "token_id", b"token_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DecideJoiner: _TypeAlias = DecideJoiner  # noqa: Y015
 
 @_typing.final
 class RedeemJoinToken(_message.Message):

@@ -148,6 +148,7 @@ class JoinTokenRecord(_message.Message):
     TOKEN_FIELD_NUMBER: _builtins.int
     FAILURE_COUNT_FIELD_NUMBER: _builtins.int
     DIDS_FIELD_NUMBER: _builtins.int
+    JOINERS_FIELD_NUMBER: _builtins.int
     failure_count: _builtins.int
     """Wrong secrets so far."""
     @_builtins.property
@@ -158,20 +159,67 @@ class JoinTokenRecord(_message.Message):
     def dids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Who used it."""
 
+    @_builtins.property
+    def joiners(self) -> _containers.RepeatedCompositeFieldContainer[Global___JoinerRecord]:
+        """Who waits to be let in, or was decided on and is not in."""
+
     def __init__(
         self,
         *,
         token: _command_pb2.CreateJoinToken | None = ...,
         failure_count: _builtins.int = ...,
         dids: _abc.Iterable[_builtins.str] | None = ...,
+        joiners: _abc.Iterable[Global___JoinerRecord] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["token", b"token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dids", b"dids", "failure_count", b"failure_count", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dids", b"dids", "failure_count", b"failure_count", "joiners", b"joiners", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___JoinTokenRecord: _TypeAlias = JoinTokenRecord  # noqa: Y015
+
+@_typing.final
+class JoinerRecord(_message.Message):
+    """Somebody who waits to be let in."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ENDPOINTS_FIELD_NUMBER: _builtins.int
+    ASKED_AT_MS_FIELD_NUMBER: _builtins.int
+    APPROVED_FIELD_NUMBER: _builtins.int
+    did: _builtins.str
+    """Who."""
+    name: _builtins.str
+    """A name for people."""
+    asked_at_ms: _builtins.int
+    """When it first asked, in milliseconds since 1970 (UTC)."""
+    approved: _builtins.bool
+    """What was decided; unset while nobody has."""
+    @_builtins.property
+    def endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where it will be reached."""
+
+    def __init__(
+        self,
+        *,
+        did: _builtins.str = ...,
+        name: _builtins.str = ...,
+        endpoints: _abc.Iterable[_builtins.str] | None = ...,
+        asked_at_ms: _builtins.int = ...,
+        approved: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_approved", b"_approved", "approved", b"approved"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approved", b"_approved", "approved", b"approved", "asked_at_ms", b"asked_at_ms", "did", b"did", "endpoints", b"endpoints", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__approved: _TypeAlias = _typing.Literal["approved"]  # noqa: Y015
+    _WhichOneofArgType__approved: _TypeAlias = _typing.Literal["_approved", b"_approved"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__approved) -> _WhichOneofReturnType__approved | None: ...
+
+Global___JoinerRecord: _TypeAlias = JoinerRecord  # noqa: Y015
 
 @_typing.final
 class TaskRecord(_message.Message):
