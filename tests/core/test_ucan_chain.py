@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from ipfs_cluster_node.core.dag_cbor import Link, Value
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.multiformats import DAG_CBOR, RAW, Cid, cid_of
-from ipfs_cluster_node.core.ucan.arrange import ARRANGEMENTS_MAX, check_any_chain
+from ipfs_cluster_node.core.ucan.arrange import (
+    ARRANGEMENTS_MAX,
+    Shortfall,
+    arrange,
+    check_any_chain,
+    find_access,
+)
 from ipfs_cluster_node.core.ucan.chain import (
     Claim,
     Grant,
@@ -421,3 +427,39 @@ def test_a_bag_grants_just_what_one_of_its_chains_does(
         return
     assert is_granted(claim(who), list(grant.chain), profile=profile)
     assert all(d in bag for d in grant.chain)
+
+
+def test_an_access_is_found_anew_when_its_first_link_ends() -> None:
+    soon, later = link(CLUSTER, ALICE, expires_s=NOW + 5), link(ALICE, BOB, expires_s=NOW + 9)
+    assert find_access(claim(BOB), [later, soon], circumstances()).until_s == NOW + 5
+    for_ever = circumstances(profile=SPECIFICATION)
+    unending = link(CLUSTER, ALICE, expires_s=None)
+    assert find_access(claim(ALICE), [unending], for_ever).until_s is None
+
+
+def test_an_access_allows_what_it_grants_and_nothing_else() -> None:
+    """Lists are filtered by it."""
+    bounded = link(CLUSTER, ALICE, policy=[["==", ".namespace", "team-a"]])
+    access = find_access(claim(ALICE), [bounded], circumstances())
+    assert access.unconditional is None
+    assert access.allows({"namespace": "team-a"})
+    assert not access.allows({"namespace": "team-b"})
+    anything = find_access(claim(ALICE), [bounded, TO_ALICE], circumstances())
+    assert anything.unconditional == Grant(claim=claim(ALICE), chain=(TO_ALICE,))
+    assert anything.allows({"namespace": "team-b"})
+
+
+def test_an_explanation_tells_of_the_chain_that_holds_or_of_the_nearest() -> None:
+    bounded = link(ALICE, BOB, policy=[["==", ".namespace", "team-b"]])
+    held = explain(claim(BOB), [TO_ALICE, TO_BOB], circumstances())
+    assert (held.chain, held.error) == ((TO_ALICE, TO_BOB), None)
+    denied = explain(claim(BOB), [TO_ALICE, bounded], circumstances())
+    assert denied.chain == (TO_ALICE, bounded)
+    assert denied.error is not None
+    assert (denied.error.name, denied.error.link) == (Refusal.MATCH_ERROR, 1)
+    late = link(ALICE, BOB, expires_s=NOW - 999)
+    assert isinstance(arrange(claim(BOB), [TO_ALICE, late], circumstances()), Shortfall)
+    missing = explain(claim(BOB), [TO_ALICE, late], circumstances())
+    assert missing.chain == (TO_ALICE, late)
+    assert missing.error is not None
+    assert missing.error.name is Refusal.EXPIRED

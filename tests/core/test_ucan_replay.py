@@ -164,3 +164,13 @@ def test_no_invocation_is_ever_used_twice(events: list[tuple[int, int, int]]) ->
         if not replayed(store, token, NOW + later):
             assert token.cid not in taken
             taken.add(token.cid)
+
+
+def test_who_used_invocations_is_forgotten_with_them() -> None:
+    """Else the node's memory grows with each caller there ever was."""
+    store = used()
+    for issuer in (ALICE, BOB):
+        store.use(invocation(issuer=issuer), now_s=NOW)
+    assert len(store._count_by_issuer) == 2
+    store.use(invocation(issuer=CAROL, issued_s=NOW + 999, expires_s=NOW + 1059), now_s=NOW + 999)
+    assert list(store._count_by_issuer) == [CAROL]
