@@ -11,20 +11,26 @@ import grpc
 import psutil
 import pytest
 
+from ipfs_cluster_node.adapters.net import tls as net_tls
 from ipfs_cluster_node.adapters.net.tls import (
     HANDSHAKE_TIMEOUT_MS,
     MESSAGE_BYTES_MAX,
     METADATA_BYTES_MAX,
+    PING_STRIKES_MAX,
     STREAMS_PER_CONNECTION_MAX,
+    ServerTls,
+    bind_port,
     open_channel,
 )
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
 from ipfs_cluster_node.client.client import Client
+from ipfs_cluster_node.core.endpoints import Endpoint
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.v1 import membership_pb2, task_dispatch_pb2
 from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub
 from ipfs_cluster_node.v1.task_dispatch_pb2_grpc import TaskDispatchServiceStub
 from tests.support.certificates import operator_credentials, tls_of
+from tests.support.tls import enrol, make_ca
 
 IDLE_SOCKETS = 200
 RESETS = 5_000
@@ -32,6 +38,14 @@ RESETS_AT_ONCE = 100
 GROWTH_BYTES_MAX = 64 * 1024 * 1024
 ANSWER_SECONDS_MAX = 5.0
 STATUS = membership_pb2.GetClusterStatusRequest()
+
+
+PING, SETTINGS = 6, 4
+
+
+def frame(kind: int, content: bytes) -> bytes:
+    """One of HTTP/2, without flags, of the connection itself."""
+    return len(content).to_bytes(3, "big") + bytes([kind, 0]) + bytes(4) + content
 
 
 def channel_to(cluster: LocalCluster, node: LocalNode) -> grpc.aio.Channel:
@@ -104,6 +118,70 @@ async def test_a_caller_without_a_certificate_gets_no_connection(cluster: LocalC
                 raise EOFError
         finally:
             writer.close()
+
+
+@pytest.mark.asyncio
+async def test_a_caller_that_pings_without_end_is_cut_off(cluster: LocalCluster) -> None:
+    """Frames of HTTP/2 by hand: no library sends so many."""
+    node = cluster.nodes[0]
+    profile = cluster.profile
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.load_verify_locations(profile.ca)
+    context.load_cert_chain(profile.certificate, profile.key)
+    context.set_alpn_protocols(["h2"])
+    reader, writer = await asyncio.open_connection(node.host, node.port, ssl=context)
+    writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, b""))
+    said = bytearray()
+
+    async def read() -> None:
+        with suppress(ConnectionError):
+            while chunk := await reader.read(65_536):
+                said.extend(chunk)
+
+    reading = asyncio.create_task(read())
+    with suppress(ConnectionError):
+        for _ in range(20 * PING_STRIKES_MAX):
+            writer.write(frame(PING, bytes(8)))
+            await writer.drain()
+            await asyncio.sleep(0.005)
+    await asyncio.wait_for(reading, 5)  # It ends the connection,
+    assert b"too_many_pings" in said  # and says why.
+    writer.close()
+    await answers(cluster, node)
+
+
+@pytest.mark.asyncio
+async def test_a_port_takes_so_many_calls_at_once_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(net_tls, "CALLS_MAX", 10)
+    server, over, member = net_tls.make_server(), asyncio.Event(), enrol(make_ca())
+
+    async def wait(_request: bytes, _context: Any) -> bytes:
+        await over.wait()
+        return b"done"
+
+    handlers = {"Wait": grpc.unary_unary_rpc_method_handler(wait)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t", handlers),))
+    credentials = ServerTls(member.tls, mutual=True).credentials
+    port = bind_port(server, Endpoint("127.0.0.1", 0), credentials, flag="--bind")
+    await server.start()
+    node_id = member.identity.node_id
+    try:
+        async with open_channel(f"127.0.0.1:{port}", tls=member.tls, node_id=node_id) as channel:
+            calls = [channel.unary_unary("/t/Wait")(b"", timeout=10) for _ in range(20)]
+            refused = 0
+            while refused < 10:
+                await asyncio.sleep(0.05)
+                refused = sum(call.done() for call in calls)
+            over.set()
+            done = await asyncio.gather(*calls, return_exceptions=True)
+    finally:
+        await server.stop(None)
+    assert done.count(b"done") == 10
+    codes = [each.code() for each in done if isinstance(each, grpc.aio.AioRpcError)]
+    assert codes == [grpc.StatusCode.RESOURCE_EXHAUSTED] * 10
 
 
 @pytest.mark.asyncio

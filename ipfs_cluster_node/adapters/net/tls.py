@@ -17,6 +17,12 @@ KEEPALIVE_MS: Final = 1_000
 """A peer that is silent for so long is asked, and gone if it does not answer for as long again: a
 stopped one is noticed within about 2 s."""
 KEEPALIVE_INTERVAL_MIN_MS: Final = 500
+PING_STRIKES_MAX: Final = 10
+"""Pings that come sooner than that, with nothing sent between, before the connection is ended. Our
+own callers ping half as often; after a pause of the process a few may come at once."""
+CALLS_MAX: Final = 8_192
+"""At a port, streams among them: sessions of workers, links of masters, watches. More are answered
+RESOURCE_EXHAUSTED, before anything is read of them."""
 
 Option = tuple[str, int | str]
 
@@ -38,7 +44,7 @@ SERVER_OPTIONS: Final[tuple[Option, ...]] = (
     ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
     ("grpc.max_concurrent_streams", STREAMS_PER_CONNECTION_MAX),
     ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_INTERVAL_MIN_MS),
-    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.http2.max_ping_strikes", PING_STRIKES_MAX),
 )
 
 
@@ -160,4 +166,4 @@ def open_channel(
 
 def make_server() -> grpc.aio.Server:
     """A server that serves nothing and listens nowhere yet."""
-    return grpc.aio.server(options=list(SERVER_OPTIONS))
+    return grpc.aio.server(options=list(SERVER_OPTIONS), maximum_concurrent_rpcs=CALLS_MAX)

@@ -1,8 +1,8 @@
 """Mutation testing of the validator: which changes of one token of code would no test notice?
 
 Run in a scratch copy or in place: nothing is written, each mutant lives in a forked process.
-`.venv/bin/python -m scripts.lib.fuzz.mutate [--sample N] [--seed N] [--seconds N] [--part K/N]`
-prints the mutants that survived.
+`.venv/bin/python -m scripts.lib.fuzz.mutate [--sample N] [--seed N] [--seconds N] [--file NAME]
+[--part K/N]` prints the mutants that survived.
 """
 
 import argparse
@@ -55,8 +55,16 @@ SWAPPED: Final[dict[type, type]] = {
 
 def mutants(tree: ast.Module) -> Iterator[tuple[int, str, ast.Module]]:
     """Every tree with one change: line, change, tree."""
+    # A class that is not frozen, or has no slots, decides the same.
+    decorators = {
+        id(node)
+        for each in ast.walk(tree)
+        if isinstance(each, ast.ClassDef)
+        for decorator in each.decorator_list
+        for node in ast.walk(decorator)
+    }
     for position, node in enumerate(ast.walk(tree)):
-        what = change_of(node)
+        what = None if id(node) in decorators else change_of(node)
         if what is not None:
             changed = copy.deepcopy(tree)
             apply(list(ast.walk(changed))[position])
@@ -141,6 +149,7 @@ def main() -> int:
     parser.add_argument("--sample", type=int, help="so many of them; all without")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=int, default=36_000, help="stop after this long")
+    parser.add_argument("--file", action="append", help="only the files of this name")
     parser.add_argument("--part", default="1/1", help="the first of four: 1/4")
     given = parser.parse_args()
     part, parts = map(int, given.part.split("/"))
@@ -163,6 +172,7 @@ def main() -> int:
     every = [
         (path, *mutant)
         for path in FILES
+        if not given.file or path.name in given.file
         for mutant in mutants(ast.parse(path.read_text(encoding="utf-8")))
     ]
     chosen = list(every)
