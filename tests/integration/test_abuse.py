@@ -162,7 +162,7 @@ async def test_a_port_takes_so_many_calls_at_once_and_no_more(
         await over.wait()
         return b"done"
 
-    handlers = {"Wait": grpc.unary_unary_rpc_method_handler(wait)}
+    handlers: dict[str, Any] = {"Wait": grpc.unary_unary_rpc_method_handler(wait)}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t", handlers),))
     credentials = ServerTls(member.tls, mutual=True).credentials
     port = bind_port(server, Endpoint("127.0.0.1", 0), credentials, flag="--bind")
@@ -170,7 +170,8 @@ async def test_a_port_takes_so_many_calls_at_once_and_no_more(
     node_id = member.identity.node_id
     try:
         async with open_channel(f"127.0.0.1:{port}", tls=member.tls, node_id=node_id) as channel:
-            calls = [channel.unary_unary("/t/Wait")(b"", timeout=10) for _ in range(20)]
+            ask: Any = channel.unary_unary("/t/Wait")
+            calls: list[Any] = [ask(b"", timeout=10) for _ in range(20)]
             refused = 0
             while refused < 10:
                 await asyncio.sleep(0.05)
