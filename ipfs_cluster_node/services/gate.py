@@ -60,7 +60,14 @@ DENIALS: Final = frozenset(
 )
 """Who asks may not."""
 NOT_TRIED: Final = frozenset(
-    {Reason.NOT_LEADER, Reason.NO_LEADER, Reason.OVERLOADED, Reason.SHUTTING_DOWN}
+    {
+        # A joiner asks every other second, for as long as nobody decides.
+        Reason.APPROVAL_PENDING,
+        Reason.NOT_LEADER,
+        Reason.NO_LEADER,
+        Reason.OVERLOADED,
+        Reason.SHUTTING_DOWN,
+    }
 )
 """Nothing was done, and the caller asks elsewhere or again."""
 

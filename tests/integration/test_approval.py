@@ -87,6 +87,11 @@ async def test_who_is_approved_joins_and_who_is_rejected_does_not(
     assert "Traceback" not in said
     assert not (bad / "config.toml").exists()
     assert let_in in {node.node_id for node in await client.list_nodes()}
+    leader = await cluster.leader(client)
+    records = await client.list_audit_records(leader.address, leader.node_id)
+    decided = [record for record in records if record.method.endswith("DecideJoiner")]
+    assert len(decided) == 2
+    assert not any(record.reason.startswith("APPROVAL_PENDING") for record in records)
     assert cli("node", "approve", refused[:-1]).returncode == 5
     await client.remove_node(let_in)
 
