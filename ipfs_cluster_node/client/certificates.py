@@ -46,19 +46,25 @@ RETRY_SECONDS: Final = 60.0
 class ProfileCertificate:
     """The certificate of a profile."""
 
-    def __init__(self, profile: Profile, connection: Connection, tls: ClientTls) -> None:
-        """Renew over `connection` what it shows."""
+    def __init__(self, profile: Profile, connection: Connection, kept: Credentials) -> None:
+        """Renew over `connection` what it shows, the profile's `kept`."""
+        tls = ClientTls(kept.ca_pem, kept.certificate_pem, kept.key_pem)
         self._profile = profile
         self._connection = connection
         self._tls = tls
+        self._epoch = kept.epoch
         self._directory = profile.certificate.parent
         self._renewing: asyncio.Task[None] | None = None
         self._next_at = 0.0
         self._written_ns = self._modified_ns()
         self._not_before, self._not_after = validity_of(tls.certificate_pem)
 
-    def keep(self) -> None:
-        """Renew in the background if it is time; a failure is tried again with a later call."""
+    def keep(self, *, epoch: int = 0) -> None:
+        """Renew in the background if it is time; a failure is tried again with a later call.
+
+        Args:
+            epoch: What certificates are to be of, as far as that was heard just now.
+        """
         if self._renewing is not None and not self._renewing.done():
             return
         now = asyncio.get_running_loop().time()
@@ -67,7 +73,8 @@ class ProfileCertificate:
             self._renewing = asyncio.create_task(self._take_up(), name="take-up-certificate")
             return
         life = self._not_after - self._not_before
-        if utc_now() < self._not_before + life * RENEW_FROM or now < self._next_at:
+        due = epoch > self._epoch or utc_now() >= self._not_before + life * RENEW_FROM
+        if not due or now < self._next_at:
             return
         self._next_at = now + RETRY_SECONDS
         self._renewing = asyncio.create_task(self._try_to_renew(), name="renew-certificate")
@@ -127,6 +134,7 @@ class ProfileCertificate:
     async def _use(self, credentials: Credentials) -> None:
         self._written_ns = self._modified_ns()
         self._tls = ClientTls(credentials.ca_pem, credentials.certificate_pem, credentials.key_pem)
+        self._epoch = credentials.epoch
         self._not_before, self._not_after = validity_of(self._tls.certificate_pem)
         await self._connection.renew(self._tls)
 

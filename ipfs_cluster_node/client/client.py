@@ -125,7 +125,7 @@ class Client(AccessCalls, CertificateCalls):
         targets = [(e.address, NodeId(e.node_id)) for e in profile.endpoints]
         connection = Connection(targets, tls, stale=stale, ucan=ucan)
         client = cls(connection, on_masters)
-        client.certificate = ProfileCertificate(profile, connection, tls)
+        client.certificate = ProfileCertificate(profile, connection, kept)
         return client
 
     async def __aenter__(self) -> Self:
@@ -550,9 +550,16 @@ class Client(AccessCalls, CertificateCalls):
         return answer
 
     async def _learn(self) -> None:
-        """Learn of every master, so that the loss of the one that was asked is no loss."""
+        """Learn of every master, so that the loss of the one that was asked is no loss.
+
+        And of a rotation of the root, which waits for this client.
+        """
+        limit = timedelta(seconds=LEARN_SECONDS_MAX)
         try:
-            nodes = await self.list_nodes(timeout=timedelta(seconds=LEARN_SECONDS_MAX))
+            status = await self.get_cluster_status(timeout=limit)
+            if self.certificate is not None:
+                self.certificate.keep(epoch=status.certificate_epoch)
+            nodes = await self.list_nodes(timeout=limit)
         except ClusterError as error:
             if error.reason is not Reason.NOT_DELEGATED:  # That stays so.
                 self._learn_at = 0.0  # With the next answer, then.

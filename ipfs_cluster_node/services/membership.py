@@ -63,6 +63,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
             node_count=len(nodes),
             task_counts={name.value: count for name, count in state.tasks.counts.items()},
             content_count=len(state.contents),
+            certificate_epoch=state.certificates.authority.epoch,
         )
 
     async def ListNodes(self, request: pb.ListNodesRequest, context: Any) -> pb.ListNodesResponse:

@@ -209,6 +209,7 @@ class GetClusterStatusResponse(_message.Message):
     TASK_COUNTS_FIELD_NUMBER: _builtins.int
     CONTENT_COUNT_FIELD_NUMBER: _builtins.int
     LEADER_ENDPOINTS_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_EPOCH_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     """The cluster's id."""
     cluster_name: _builtins.str
@@ -227,6 +228,8 @@ class GetClusterStatusResponse(_message.Message):
     """All nodes."""
     content_count: _builtins.int
     """Files whose holders are known."""
+    certificate_epoch: _builtins.int
+    """The epoch that certificates are to be of: who has an older one renews, as while the root is rotated."""
     @_builtins.property
     def task_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Tasks by state; keys are the names of `TaskState` in lower case without prefix."""
@@ -249,10 +252,11 @@ class GetClusterStatusResponse(_message.Message):
         task_counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         content_count: _builtins.int = ...,
         leader_endpoints: _abc.Iterable[_builtins.str] | None = ...,
+        certificate_epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alive_node_count", b"alive_node_count", "applied_index", b"applied_index", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "content_count", b"content_count", "leader_endpoints", b"leader_endpoints", "leader_node_id", b"leader_node_id", "node_count", b"node_count", "node_id", b"node_id", "task_counts", b"task_counts", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alive_node_count", b"alive_node_count", "applied_index", b"applied_index", "certificate_epoch", b"certificate_epoch", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "content_count", b"content_count", "leader_endpoints", b"leader_endpoints", "leader_node_id", b"leader_node_id", "node_count", b"node_count", "node_id", b"node_id", "task_counts", b"task_counts", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,62 +1,173 @@
-"""Random calls of every method, as a client, as a node and without a certificate's rights.
+"""Calls of every method that reflection tells of, with messages that Hypothesis makes.
 
-Only statuses that docs/errors.md names come back; UNKNOWN and INTERNAL would be defects of ours.
+As a client, a worker and a master, at a master and at a worker; and as anybody at the enrolment
+port. Only statuses that docs/errors.md names come back; UNKNOWN and INTERNAL would be defects.
 """
 
 import asyncio
 import os
-import random
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import grpc
+import hypothesis
 import pytest
+from google.protobuf import descriptor_pool, message_factory
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
+from hypothesis import HealthCheck, Phase
+from hypothesis import strategies as st
 
-from ipfs_cluster_node.adapters.net.tls import ClientTls, open_channel
-from ipfs_cluster_node.cli.local_cluster import LocalCluster
+from ipfs_cluster_node.adapters.net.tls import ClientTls, open_channel, tls_name
+from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
 from ipfs_cluster_node.codec.errors import STATUS_BY_REASON, error_from_rpc
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.services.authorization import RULES_BY_METHOD
-from ipfs_cluster_node.services.requests import request_type_of
-from tests.fuzz.messages import TEXTS, fill
+from ipfs_cluster_node.v1 import enrolment_pb2
+from tests.fuzz.messages import TEXTS, messages
 from tests.support.nodes import until
 
 CALLS = int(os.environ.get("FUZZ_CALLS", "5000"))
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
-AT_ONCE = 16
+AT_ONCE = 20
 STREAM_MESSAGES = 4
-CALL_SECONDS = 2.0
-ALLOWED = {status for reason, status in STATUS_BY_REASON.items() if reason is not Reason.INTERNAL}
+CALL_SECONDS = 1.0
+PAUSE_SECONDS = 0.01
+"""Between the messages of a stream: an answer that comes meanwhile is not lost."""
+OF_TASKS = {Reason.HANDLER_FAILED}
+"""Reasons that tasks have; no call is answered with them."""
+ALLOWED = {
+    status.name
+    for reason, status in STATUS_BY_REASON.items()
+    if reason not in (Reason.INTERNAL, *OF_TASKS)
+}
+OF_CLIENT = (0, 1)
+ENROLMENT = 6
+"""Channels: of the client, and the one to the enrolment port; as `open_channels` has them."""
+ENROLMENT_PATHS = {path for path in RULES_BY_METHOD if "EnrolmentService" in path}
 OF_STRANGERS = {"RemoveNode", "RevokeCertificate"}
 """Never with the ids of the cluster that is tested: a good call would end it."""
 OF_NODES = {"RotateCertificates"}
 """Not by the client, whose own certificate would be of an old root then."""
-STREAMS_IN = {"AddContent", "PutBlocks", "WorkerSession", "Exchange", "ServerReflectionInfo"}
-STREAMS_OUT = {
-    *("GetContent", "GetBlocks", "GetSnapshot", "WatchTasks", "Watch"),
-    *("WorkerSession", "Exchange", "ServerReflectionInfo"),
-}
 
 
-async def call(channel: Any, method: str, rng: random.Random, texts: tuple[str, ...]) -> str:
-    """Make one call; returns its status and reason."""
-    name = method.rsplit("/", 1)[1]
-    kind: Any = request_type_of(method)
-    requests = [
-        fill(rng, kind(), texts).SerializeToString()
-        for _ in range(rng.randrange(1, STREAM_MESSAGES) if name in STREAMS_IN else 1)
+@dataclass(frozen=True)
+class Method:
+    """A method, as reflection describes it."""
+
+    path: str
+    request: Any
+    streams_in: bool
+    streams_out: bool
+
+    @property
+    def name(self) -> str:
+        return self.path.rsplit("/", 1)[1]
+
+    @property
+    def shape(self) -> str:
+        return "_".join("stream" if s else "unary" for s in (self.streams_in, self.streams_out))
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call to make."""
+
+    method: Method
+    channel: int
+    requests: tuple[bytes, ...]
+
+
+def described_methods(node: LocalNode, tls: ClientTls) -> list[Method]:
+    """Every method of a node, asked of the node itself; none of our own descriptors is used."""
+    with grpc.secure_channel(
+        node.address,
+        grpc.ssl_channel_credentials(tls.ca_pem, tls.key_pem, tls.certificate_pem),
+        options=[("grpc.ssl_target_name_override", tls_name(NodeId(node.node_id)))],
+    ) as channel:
+        database = ProtoReflectionDescriptorDatabase(channel)
+        pool = descriptor_pool.DescriptorPool(database)
+        services = [pool.FindServiceByName(name) for name in database.get_services()]
+        return [
+            Method(
+                f"/{service.full_name}/{each.name}",
+                message_factory.GetMessageClass(each.input_type),
+                each.client_streaming,
+                each.server_streaming,
+            )
+            for service in services
+            for each in service.methods
+        ]
+
+
+def enrolment_methods() -> list[Method]:
+    """Those of the other port, where nobody is told of any."""
+    service = enrolment_pb2.DESCRIPTOR.services_by_name["EnrolmentService"]
+    methods = [
+        Method(
+            f"/{service.full_name}/{each.name}",
+            message_factory.GetMessageClass(each.input_type),
+            each.client_streaming,
+            each.server_streaming,
+        )
+        for each in service.methods
     ]
-    shape = ("stream" if name in STREAMS_IN else "unary") + (
-        "_stream" if name in STREAMS_OUT else "_unary"
+    assert {method.path for method in methods} == ENROLMENT_PATHS
+    return methods
+
+
+@st.composite
+def calls(
+    draw: st.DrawFn, methods: Sequence[Method], known: Sequence[str], channels: Sequence[int]
+) -> Call:
+    """Any method, by any caller, with any messages; but none that ends the cluster."""
+    method = draw(st.sampled_from(methods))
+    allowed = channels
+    if method.path in ENROLMENT_PATHS:
+        allowed = [ENROLMENT]
+    elif method.name in OF_NODES:
+        allowed = [channel for channel in channels if channel not in OF_CLIENT]
+    count = draw(st.integers(1, STREAM_MESSAGES)) if method.streams_in else 1
+    words = TEXTS if method.name in OF_STRANGERS else known
+    requests = [draw(messages(method.request, words)) for _ in range(count)]
+    return Call(
+        method,
+        draw(st.sampled_from(allowed)),
+        tuple(request.SerializeToString() for request in requests),
     )
-    stub = getattr(channel, shape)(method)
-    given: Any = requests[0] if name not in STREAMS_IN else _each(requests)
+
+
+CLIENTS_OWN = "Internal error from Core"
+"""What grpc.aio's client says where it still writes to a call that was answered already: it loses
+the answer then (1.85), which no server can help."""
+TRIES_MAX = 3
+LOST = "LOST"
+LOST_SHARE_MAX = 0.05
+"""Of all calls: so many answers may be lost at the client in every try."""
+
+
+async def make(call: Call, channel: grpc.aio.Channel) -> str:
+    """Make a call, again where its answer was lost here; returns its status and reason."""
+    for _ in range(TRIES_MAX):
+        found = await attempt_call(call, channel)
+        if CLIENTS_OWN not in found:
+            return found
+    return LOST
+
+
+async def attempt_call(call: Call, channel: grpc.aio.Channel) -> str:
+    method = call.method
+    stub: Any = getattr(channel, method.shape)(method.path)
+    given: Any = _each(call.requests) if method.streams_in else call.requests[0]
     try:
         answer = stub(given, timeout=CALL_SECONDS)
-        if name in STREAMS_OUT:
+        if method.streams_out:
             count = 0
             async for _ in answer:
                 count += 1
@@ -66,81 +177,108 @@ async def call(channel: Any, method: str, rng: random.Random, texts: tuple[str, 
         else:
             await answer
     except grpc.aio.AioRpcError as error:
-        return f"{error.code().name} {error_from_rpc(error).reason}"
+        return f"{error.code().name} {error_from_rpc(error).reason} {error.details() or ''}"
     except asyncio.CancelledError:
         return "CANCELLED by us"
     return "OK"
 
 
-async def _each(requests: list[bytes]) -> Any:
+async def _each(requests: Sequence[bytes]) -> Any:
     for request in requests:
         yield request
+        await asyncio.sleep(PAUSE_SECONDS)
 
 
-@pytest.mark.asyncio
 @pytest.mark.timeout(600)
-async def test_random_calls_get_documented_answers(tmp_path: Path) -> None:
+def test_calls_of_every_method_get_documented_answers(tmp_path: Path) -> None:
     cluster = LocalCluster(tmp_path / "cluster")
-    rng = random.Random(SEED)
-    found: Counter[tuple[str, str]] = Counter()
-    try:
-        await cluster.start(masters=1, workers=1)
-        master, worker = cluster.nodes
-        profile, home = cluster.profile, worker.home
-        callers = [
-            ClientTls(profile.ca.read_bytes(), profile.certificate.read_bytes(), key.read_bytes())
-            for key in (profile.key,)
-        ]
-        callers.append(
-            ClientTls(
-                home.ca.read_bytes(), home.certificate.read_bytes(), home.tls_key.read_bytes()
+    statuses: Counter[tuple[str, str]] = Counter()
+    with asyncio.Runner() as runner:
+        try:
+            runner.run(cluster.start(masters=1, workers=1))
+            master, worker = cluster.nodes
+            profile = cluster.profile
+            client_tls = ClientTls(
+                *(path.read_bytes() for path in (profile.ca, profile.certificate, profile.key))
             )
-        )
-        channels = [
-            open_channel(node.address, tls=tls, node_id=NodeId(node.node_id), own_connection=True)
-            for tls in callers
-            for node in (master, worker)
-        ]
-        async with cluster.client() as client:
-            task_id = await client.submit_task("echo", "known")
-        texts = (*TEXTS, task_id, master.node_id, worker.node_id)
-        methods = [m for m in sorted(RULES_BY_METHOD) if request_type_of(m) is not None]
+            worker_tls, master_tls = (
+                ClientTls(*(p.read_bytes() for p in (home.ca, home.certificate, home.tls_key)))
+                for home in (worker.home, master.home)
+            )
+            methods = described_methods(master, client_tls)
+            # Some releases of the standard health service have `List`, others not.
+            described = {method.path for method in methods} | {"/grpc.health.v1.Health/List"}
+            assert described == set(RULES_BY_METHOD) - ENROLMENT_PATHS
 
-        async def some(seed: int, count: int) -> None:
-            own = random.Random(seed)
-            for _ in range(count):
-                method = own.choice(methods)
-                name = method.rsplit("/", 1)[1]
-                channel = own.choice(channels[2:] if name in OF_NODES else channels)
-                known = TEXTS if name in OF_STRANGERS else texts
-                found[method, await call(channel, method, own, known)] += 1
+            methods += enrolment_methods()
 
-        seeds = [rng.randrange(2**31) for _ in range(AT_ONCE)]
-        await asyncio.gather(*(some(seed, CALLS // AT_ONCE) for seed in seeds))
-        for channel in channels:
-            await channel.close()
-        # A worker has no services of the log.
-        allowed = {status.name for status in ALLOWED} | {"OK", "UNIMPLEMENTED"}
-        wrong = {
-            key: count
-            for key, count in found.items()
-            # gRPC loses the answer now and then if it comes while requests are still sent.
-            if key[1].split()[0] not in allowed and key[1] != "INTERNAL UNREACHABLE"
-        }
-        assert wrong == {}, f"FUZZ_SEED={SEED}"
-        assert {method for method, _ in found} == set(methods)
-        # Somebody said in its name what it can do.
-        await cluster.kill(worker)
-        await cluster.start_node(worker)
-        async with cluster.client() as client:
+            async def open_channels() -> list[grpc.aio.Channel]:
+                channels = [
+                    open_channel(n.address, tls=tls, node_id=NodeId(n.node_id), own_connection=True)
+                    for tls in (client_tls, worker_tls, master_tls)
+                    for n in (master, worker)
+                ]
+                address = f"127.0.0.1:{cluster.enrolment_port}"
+                return [*channels, open_channel(address, tls=None, ca_pem=client_tls.ca_pem)]
 
-            async def knows_it() -> bool:
-                nodes = await client.list_nodes()
-                return any("echo" in node.task_types for node in nodes)
+            async def submit() -> str:
+                async with cluster.client() as client:
+                    return await client.submit_task("echo", "known")
 
-            await until(knows_it, seconds=20, what="the worker has come up")
-            last = await client.submit_task("echo", "still here")
-            ended = await client.wait_tasks([last], timeout=timedelta(seconds=30))
-            assert ended[last].result is not None
-    finally:
-        await cluster.stop()
+            channels = runner.run(open_channels())
+            known = (*TEXTS, runner.run(submit()), master.node_id, worker.node_id)
+
+            async def make_all(batch: Sequence[Call]) -> list[str]:
+                return await asyncio.gather(*(make(each, channels[each.channel]) for each in batch))
+
+            @hypothesis.seed(SEED)
+            @hypothesis.settings(
+                max_examples=CALLS // AT_ONCE,
+                deadline=None,
+                database=None,
+                # A cluster that was called once is not the same again: nothing to shrink.
+                phases=[Phase.generate],
+                suppress_health_check=list(HealthCheck),
+            )
+            @hypothesis.given(
+                st.lists(
+                    calls(methods, known, range(ENROLMENT)), min_size=AT_ONCE, max_size=AT_ONCE
+                )
+            )
+            def attempt(batch: list[Call]) -> None:
+                for each, found in zip(batch, runner.run(make_all(batch)), strict=True):
+                    status = found.split()[0]
+                    statuses[each.method.path, status] += 1
+                    # A worker has no services of the log.
+                    assert status in ALLOWED | {"OK", "UNIMPLEMENTED", LOST}, (SEED, each, found)
+
+            attempt()
+            runner.run(close_all(channels))
+            assert statuses.total() >= CALLS
+            lost = sum(count for (_, status), count in statuses.items() if status == LOST)
+            assert lost <= LOST_SHARE_MAX * CALLS
+            answered = {path for path, status in statuses if status != LOST}
+            assert answered == {method.path for method in methods}
+            runner.run(check_it_works(cluster, worker))
+        finally:
+            runner.run(cluster.stop())
+
+
+async def close_all(channels: Sequence[grpc.aio.Channel]) -> None:
+    for channel in channels:
+        await channel.close()
+
+
+async def check_it_works(cluster: LocalCluster, worker: LocalNode) -> None:
+    # Somebody said in its name what it can do.
+    await cluster.kill(worker)
+    await cluster.start_node(worker)
+    async with cluster.client() as client:
+
+        async def knows_it() -> bool:
+            return any("echo" in node.task_types for node in await client.list_nodes())
+
+        await until(knows_it, seconds=20, what="the worker has come up")
+        last = await client.submit_task("echo", "still here")
+        ended = await client.wait_tasks([last], timeout=timedelta(seconds=30))
+        assert ended[last].result is not None

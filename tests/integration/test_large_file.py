@@ -17,7 +17,7 @@ from ipfs_cluster_node.config.profiles import PROFILES_VARIABLE, save_profile
 
 MIB = 2**20
 SIZE_MIB = int(os.environ.get("LARGE_FILE_MIB", "1024"))
-GROWTH_MIB_MAX = 64
+GROWTH_MIB_MAX = 48
 ROWS_PER_PIECE = 8192
 
 

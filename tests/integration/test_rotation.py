@@ -18,6 +18,8 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from ipfs_cluster_node.adapters.keys.certificates import pin_of, read_certificate
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
+from ipfs_cluster_node.client import certificates as certificates_module
+from ipfs_cluster_node.client import client as client_module
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.core.errors import ClusterError
@@ -33,11 +35,11 @@ CALLERS = 8
 
 
 @pytest_asyncio.fixture
-async def cluster() -> AsyncIterator[LocalCluster]:
+async def cluster(request: pytest.FixtureRequest) -> AsyncIterator[LocalCluster]:
     root = Path(tempfile.mkdtemp(prefix="cluster-"))
     local = LocalCluster(root)
     try:
-        await local.start(masters=3, workers=1)
+        await local.start(masters=getattr(request, "param", 3), workers=1)
         yield local
     finally:
         await local.stop()
@@ -184,3 +186,25 @@ async def test_rotations_under_load_fail_no_call(cluster: LocalCluster) -> None:
     # The old root's key is sealed no more, and what it signed lets nobody in.
     keys = cluster_keys(cluster.nodes[0].home)
     assert {ca.key_der for ca in keys.cas}.isdisjoint(ca.key_der for ca in old_keys.cas)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("cluster", [1], indirect=True)
+async def test_a_client_in_use_renews_by_itself_when_the_root_is_rotated(
+    cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the rotation waits for it until half of its certificate's life is over."""
+    monkeypatch.setattr(client_module, "LEARN_INTERVAL_SECONDS", 0.2)
+    monkeypatch.setattr(certificates_module, "RETRY_SECONDS", 0.0)
+    old_pin = pin_of(cluster.profile.ca.read_bytes())
+    async with cluster.client() as client:
+        await client.rotate_certificates(new_root=True)
+
+        async def rotated() -> bool:
+            return (await client.get_rotation()).phase == "steady"
+
+        await until(rotated, seconds=30, what="the new root has taken the old one's place")
+        await client.list_nodes()
+    bundle = cluster.profile.ca.read_bytes()
+    assert pin_of(bundle) != old_pin
+    assert bundle.count(b"BEGIN") in (1, 2)  # The old one goes with its next renewal.

@@ -24,6 +24,10 @@ CALLS_MAX: Final = 8_192
 """At a port, streams among them: sessions of workers, links of masters, watches. More are answered
 RESOURCE_EXHAUSTED, before anything is read of them."""
 
+STREAM_WINDOW_BYTES: Final = 4 * 1024 * 1024
+"""What a peer may send of a stream before it is read. gRPC would measure how much is on its way
+and allow as much: where the reader is slow, some 300 MiB of one file."""
+
 Option = tuple[str, int | str]
 
 _COMMON: Final[tuple[Option, ...]] = (
@@ -33,6 +37,8 @@ _COMMON: Final[tuple[Option, ...]] = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.enable_http_proxy", 0),
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", STREAM_WINDOW_BYTES),
 )
 
 SERVER_OPTIONS: Final[tuple[Option, ...]] = (
