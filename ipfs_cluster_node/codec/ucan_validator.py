@@ -78,7 +78,7 @@ class Validator:
         Args:
             now_s: Seconds since 1970.
             revocations: As the log has them.
-            gone: Who was removed.
+            gone: Who was removed or revoked.
         """
         return Circumstances(
             profile=self._profile,

@@ -146,6 +146,10 @@ class CertificateTable:
         """Whether a certificate counts no more."""
         return serial in self._serials or did in self._dids
 
+    def revokes(self, did: object) -> bool:
+        """Whether every certificate of this member was revoked."""
+        return did in self._dids
+
     def refuses(self, record: CertificateRecord, now_s: int) -> str:
         """Why a certificate can't be issued; empty if it can."""
         if not 0 < record.serial < 1 << (8 * SERIAL_BYTES_MAX - 1):

@@ -1,16 +1,16 @@
 """Decides what clients may do, by the delegations they bring and those that the log keeps."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from hashlib import sha256
 from typing import Any, Final
 
 from ipfs_cluster_node.codec.errors import error_from_ucan
 from ipfs_cluster_node.codec.ucan_validator import Brought, Validator
 from ipfs_cluster_node.core.authorization import Ask
 from ipfs_cluster_node.core.dag_cbor import Value
-from ipfs_cluster_node.core.delegations import DelegationTable
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did, NodeId
 from ipfs_cluster_node.core.multiformats import TOKEN_CODECS, Cid, parse_cid
@@ -20,7 +20,7 @@ from ipfs_cluster_node.core.ucan.chain import Circumstances, Grant
 from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError, malformed
 from ipfs_cluster_node.core.ucan.profiles import PRODUCT
-from ipfs_cluster_node.core.ucan.tokens import Delegation
+from ipfs_cluster_node.core.ucan.tokens import Delegation, Invocation
 from ipfs_cluster_node.node.clock import now_ms
 from ipfs_cluster_node.node.machine import ClusterMachine
 from ipfs_cluster_node.services.asks import Asking
@@ -33,6 +33,8 @@ FOUND_MAX: Final = 4096
 FOUND_SECONDS_MAX: Final = 5
 """For how long: a delegation that begins to hold is taken up within that time."""
 PROOFS_MAX: Final = 8
+REQUEST_ARGUMENT: Final = "request"
+"""Of a signed invocation: SHA-256 of the request's bytes as they are sent."""
 
 
 _text_of: Final = lru_cache(maxsize=FOUND_MAX)(str)
@@ -52,6 +54,17 @@ class Unbounded:
 
     def renew(self) -> None:
         """Its place in the cluster is asked elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gone(Container[Did]):
+    """Who acts no more: removed, or with every certificate revoked."""
+
+    state: ClusterState
+
+    def __contains__(self, did: object) -> bool:
+        """Whether this one is gone."""
+        return did in self.state.members.removed or self.state.certificates.revokes(did)
 
 
 @dataclass(slots=True)
@@ -113,7 +126,8 @@ class Authorizer:
         self._validator: Validator | None = None
         self._authority = Did("")
         self._found: OrderedDict[tuple[Did, Command], tuple[Access, int]] = OrderedDict()
-        self._found_of: tuple[DelegationTable | None, int] = (None, 0)
+        self._found_of: tuple[ClusterState | None, int, int] = (None, 0, 0)
+        """What was found holds as long as nobody revokes, and nobody is removed or revoked."""
 
     def decide(self, caller: Caller, rule: Rule, request: Any, presented: Presented) -> Reach:
         """Decide a call; returns the caller's reach.
@@ -143,8 +157,9 @@ class Authorizer:
             if presented.container:
                 brought = self.validator(state).read(presented.container)
                 if brought.invocation is not None:
+                    digest = sha256(presented.request).digest()
                     return self._decide_signed(
-                        brought, brought.invocation.issuer, rule, rule.command, request
+                        brought, brought.invocation, rule, rule.command, request, digest
                     )
             proofs = presented.proofs
 
@@ -160,10 +175,21 @@ class Authorizer:
         return reach
 
     def _decide_signed(
-        self, brought: Brought, issuer: Did, rule: Rule, command: Command, request: Any
+        self,
+        brought: Brought,
+        invocation: Invocation,
+        rule: Rule,
+        command: Command,
+        request: Any,
+        digest: bytes,
     ) -> Reach:
-        """Mode A: the one who signed is the caller; the one whom TLS names only carries it."""
-        state = self._known_state()
+        """Mode A: the one who signed is the caller; the one whom TLS names only carries it.
+
+        What policies judge is signed, and the whole request by its digest: who carries it could
+        change the rest. With the request's id: where another master leads by now, that did not see
+        the invocation, it gives the first answer.
+        """
+        state, issuer = self._known_state(), invocation.issuer
         asks = list(rule.asks(request, Asking(issuer, self._node_id, state))) if rule.asks else []
         main = [args for ask in asks if ask.command == command for args in ask.each] or [{}]
         if len(main) > 1:
@@ -178,7 +204,7 @@ class Authorizer:
         grant = self.validator(state).invoked(
             brought,
             command=command,
-            args=main[0],
+            args={**main[0], REQUEST_ARGUMENT: digest},
             circumstances=self.circumstances(state),
             kept=kept,
         )
@@ -213,7 +239,7 @@ class Authorizer:
         return self.validator(state).circumstances(
             now_s=_now_s(),
             revocations=state.delegations.revocations,
-            gone=state.members.removed,
+            gone=Gone(state),
         )
 
     def access(self, caller: Did, command: Command) -> Access:
@@ -222,10 +248,11 @@ class Authorizer:
         Raises:
             UcanError: Nothing, and why.
         """
-        table = self._known_state().delegations
-        if self._found_of != (table, table.version):
+        state = self._known_state()
+        found_of = (state, state.delegations.version, state.certificates.version)
+        if self._found_of != found_of:
             self._found.clear()
-            self._found_of = (table, table.version)
+            self._found_of = found_of
         now_s = _now_s()
         known = self._found.get((caller, command))
         if known is not None:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
 
@@ -84,6 +85,8 @@ class Presented:
 
     container: str = ""
     proofs: str = ""
+    request: bytes = b""
+    """With a container: the call's request as it came, or the first of its stream."""
 
 
 class Authorizes(Protocol):
@@ -178,7 +181,7 @@ class Gate(grpc.GenericRpcHandler):
         make = getattr(grpc, f"{streams}_rpc_method_handler")
         return make(
             call,
-            request_deserializer=handler.request_deserializer,
+            request_deserializer=_keeping(handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
 
@@ -366,11 +369,28 @@ def _read_metadata(context: Context) -> tuple[bool, Presented]:
         raise invalid_field(CONSISTENCY_KEY, "linearizable or stale")
     if len(containers) + len(proofs) > 1:
         raise invalid_field(UCAN_KEY, f"one container, or CIDs in one {UCAN_PROOF_KEY}")
-    presented = Presented("".join(containers), "".join(proofs)) if containers or proofs else NOTHING
+    presented = NOTHING
+    if containers or proofs:
+        request = _first_request.get(b"")
+        presented = Presented("".join(containers), "".join(proofs), request)
     return consistency == ["stale"], presented
 
 
 NOTHING: Final = Presented()
+
+# Each call of grpc.aio runs in a context of its own, and reads its requests there.
+_first_request: ContextVar[bytes] = ContextVar("first_request")
+
+
+def _keeping(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Keep the bytes of a call's first request: what is signed is them."""
+
+    def read(data: bytes) -> Any:
+        if _first_request.get(None) is None:
+            _first_request.set(data)
+        return deserialize(data)
+
+    return read
 
 
 def _behaviour(handler: Any) -> tuple[Callable[..., Any], str]:

@@ -95,5 +95,5 @@ def values(field: Any, known: Sequence[str]) -> st.SearchStrategy[Any]:
 
 def texts(known: Sequence[str]) -> st.SearchStrategy[str]:
     """Mostly what means something somewhere, else anything that can be sent."""
-    anything = st.text(st.characters(exclude_categories=("Cs",)), max_size=TEXT_CHARS_MAX)
+    anything = st.text(st.characters(codec="utf-8"), max_size=TEXT_CHARS_MAX)
     return st.sampled_from(tuple(known)) | anything

@@ -23,11 +23,11 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 from hypothesis import HealthCheck, Phase
 from hypothesis import strategies as st
 
-from ipfs_cluster_node.adapters.net.tls import ClientTls, open_channel, tls_name
+from ipfs_cluster_node.adapters.net.tls import ClientTls, open_channel
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
 from ipfs_cluster_node.codec.errors import STATUS_BY_REASON, error_from_rpc
 from ipfs_cluster_node.core.errors import Reason
-from ipfs_cluster_node.core.ids import NodeId
+from ipfs_cluster_node.core.ids import NodeId, tls_name
 from ipfs_cluster_node.services.authorization import RULES_BY_METHOD
 from ipfs_cluster_node.v1 import enrolment_pb2
 from tests.fuzz.messages import TEXTS, messages
@@ -92,7 +92,7 @@ def described_methods(node: LocalNode, tls: ClientTls) -> list[Method]:
         options=[("grpc.ssl_target_name_override", tls_name(NodeId(node.node_id)))],
     ) as channel:
         database = ProtoReflectionDescriptorDatabase(channel)
-        pool = descriptor_pool.DescriptorPool(database)
+        pool: Any = descriptor_pool.DescriptorPool(database)
         services = [pool.FindServiceByName(name) for name in database.get_services()]
         return [
             Method(

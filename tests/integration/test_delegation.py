@@ -5,7 +5,9 @@ import json
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ from ipfs_cluster_node.services.authorization import RULES_BY_METHOD
 from ipfs_cluster_node.services.context import CallerClass
 from ipfs_cluster_node.services.requests import request_type_of
 from ipfs_cluster_node.v1 import content_pb2
+from ipfs_cluster_node.v1.task_dispatch_pb2 import SubmitTaskRequest, TaskSpec
+from ipfs_cluster_node.v1.task_dispatch_pb2_grpc import TaskDispatchServiceStub
 from tests.support.nodes import until
 from tests.support.people import Person, join, strip
 
@@ -487,52 +491,141 @@ async def _sent(call: Any, header: content_pb2.AddContentHeader, data: bytes) ->
     return None
 
 
-@pytest.mark.asyncio
-async def test_a_signed_invocation_is_its_issuers_call(
-    cluster: LocalCluster, client: Client, nobody: Person, operator: Identity, cluster_did: str
-) -> None:
-    """Mode A: whoever carries it; once; and for what it says only."""
-    author = Identity.create()  # No member at all.
-    proof = signed(operator, author.did, "/task", cluster_did)
-    root = (await client.get_caller()).delegations
-    [to_operator] = [d.token for d in root if d.audience == operator.did]
-    args: dict[str, Value] = {
-        "namespace": "signed",
-        "task_type": "echo",
-        "priority": 0,
-        "max_runtime_s": 600,
-        "max_retries": 2,
-        "count": 1,
-    }
+@dataclass
+class Author:
+    """Somebody who is no member, and signs calls that a member carries."""
 
-    def invocation(**changed: Any) -> str:
+    identity: Identity
+    cluster_did: str
+    proofs: tuple[bytes, ...]
+
+    def submission(self, request_id: str = "r1", payload: bytes = b"") -> SubmitTaskRequest:
+        spec = TaskSpec(task_type="echo", namespace="signed", payload=payload)
+        return SubmitTaskRequest(request_id=request_id, spec=spec)
+
+    def sign(self, request: Any, **changed: Any) -> str:
+        """A container for a call with this request."""
+        args: dict[str, Value] = {
+            "namespace": "signed",
+            "task_type": "echo",
+            "priority": 0,
+            "max_runtime_s": 600,
+            "max_retries": 2,
+            "count": 1,
+            "request": sha256(request.SerializeToString()).digest(),
+        }
         fields: dict[str, Any] = {
-            "subject": Did(cluster_did),
+            "subject": Did(self.cluster_did),
             "command": "/task/submit",
             "args": args,
-            "proofs": [cid_of_token(to_operator), cid_of_token(proof)],
+            "proofs": [cid_of_token(token) for token in self.proofs],
             # Late enough that it can't have been used before this young cluster began.
             "expires_s": int(time.time()) + 299,
         }
-        token = sign_invocation(author.private_key, **(fields | changed))
-        return write_container([token, proof, to_operator])
+        token = sign_invocation(self.identity.private_key, **(fields | changed))
+        return write_container([token, *self.proofs])
 
-    once = invocation()
-    async with nobody.client(ucan=once) as carrier:
-        task_id = await carrier.submit_task("echo", namespace="signed")
-        assert (await client.get_task(task_id)).submitter == author.did
-        error = await refused(carrier.submit_task("echo", namespace="signed"))
+
+@pytest_asyncio.fixture
+async def author(client: Client, operator: Identity, cluster_did: str) -> Author:
+    identity = Identity.create()
+    proof = signed(operator, identity.did, "/task", cluster_did)
+    kept = (await client.get_caller()).delegations
+    [to_operator] = [d.token for d in kept if d.audience == operator.did]
+    return Author(identity, cluster_did, (to_operator, proof))
+
+
+async def carried(carrier: Client, container: str, request: SubmitTaskRequest) -> str:
+    """Have a member carry a signed call to the leader; returns the task's id."""
+    carrier._connection.metadata = (("ucan", container),)
+    answer = await carrier._connection.unary(
+        lambda channel: TaskDispatchServiceStub(channel).SubmitTask, request, timeout=20
+    )
+    return str(answer.task_id)
+
+
+@pytest.mark.asyncio
+async def test_a_signed_invocation_is_its_issuers_call(
+    client: Client, nobody: Person, author: Author
+) -> None:
+    """Mode A: whoever carries it; once; and for what it says only."""
+    request = author.submission()
+    once = author.sign(request)
+    async with nobody.client() as carrier:
+        task_id = await carried(carrier, once, request)
+        assert (await client.get_task(task_id)).submitter == author.identity.did
+        error = await refused(carried(carrier, once, request))
         assert error.metadata["ucan_error"] == "Replay"
         assert "server_time_s" in error.metadata
-    async with nobody.client(ucan=invocation()) as carrier:
-        error = await refused(carrier.submit_task("echo", namespace="other"))
-        assert error.metadata["ucan_error"] == "InvalidClaim"
-    async with nobody.client(ucan=invocation(command="/task/read")) as carrier:
-        error = await refused(carrier.submit_task("echo", namespace="signed"))
-        assert error.metadata["ucan_error"] == "InvalidCommand"
-    async with nobody.client(ucan=invocation(expires_s=int(time.time()) + 3600)) as carrier:
-        error = await refused(carrier.submit_task("echo", namespace="signed"))
-        assert error.metadata["ucan_error"] == "InvalidClaim"
+        for expected, changed in (
+            ("InvalidCommand", {"command": "/task/read"}),
+            ("InvalidClaim", {"expires_s": int(time.time()) + 3600}),
+            ("InvalidClaim", {"args": {}}),
+        ):
+            error = await refused(carried(carrier, author.sign(request, **changed), request))
+            assert error.metadata["ucan_error"] == expected
+
+
+@pytest.mark.asyncio
+async def test_who_carries_a_signed_invocation_changes_nothing_of_the_request(
+    nobody: Person, author: Author
+) -> None:
+    """Not even what no policy judges: the payload."""
+    request = author.submission(payload=b"what was signed")
+    async with nobody.client() as carrier:
+        for other in (
+            author.submission(payload=b"what the carrier wants"),
+            author.submission("another id", payload=b"what was signed"),
+        ):
+            error = await refused(carried(carrier, author.sign(request), other))
+            assert error.metadata["ucan_error"] == "InvalidClaim"
+        await carried(carrier, author.sign(request), request)
+
+
+@pytest.mark.asyncio
+async def test_a_signed_invocation_is_carried_out_once_whoever_leads(
+    cluster: LocalCluster, client: Client, nobody: Person, author: Author
+) -> None:
+    """The next leader has not seen it: it gives the first answer, and does nothing again."""
+    request = author.submission("once")
+    container = author.sign(request)
+    async with nobody.client() as carrier:
+        first = await carried(carrier, container, request)
+    before = {task.task_id for task in await client.list_tasks()}
+    await client.transfer_leadership()
+    leader = await cluster.leader(client)
+    async with nobody.client() as carrier:
+        carrier._connection.learn([(leader.address, NodeId(leader.node_id))])
+        assert await carried(carrier, container, request) == first
+        assert {task.task_id for task in await client.list_tasks()} == before
+
+
+@pytest.mark.asyncio
+async def test_who_is_revoked_acts_no_more_through_others(
+    cluster: LocalCluster,
+    client: Client,
+    nobody: Person,
+    author: Author,
+    operator: Identity,
+    tmp_path: Path,
+) -> None:
+    member = await join(cluster, tmp_path, "reader")
+    proof = signed(operator, member.did, "/task", author.cluster_did)
+    revoked = Author(member.identity, author.cluster_did, (author.proofs[0], proof))
+    request = revoked.submission("revoked")
+    to_nobody = signed(member.identity, nobody.did, "/task", author.cluster_did)
+    async with nobody.client() as carrier:
+        await carried(carrier, revoked.sign(request), request)
+        carrier._connection.metadata = ()
+        await carrier.put_delegation([proof, to_nobody])
+        await carrier.submit_task("echo")
+        await client.revoke_certificate(did=member.did)
+        error = await refused(carried(carrier, revoked.sign(request), request))
+        assert error.metadata["ucan_error"] == "Revoked"
+        # And what it delegated holds no more.
+        carrier._connection.metadata = ()
+        error = await refused(carrier.submit_task("echo"))
+        assert error.metadata["ucan_error"] == "Revoked"
 
 
 @pytest.mark.asyncio

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -98,9 +99,8 @@ class Load:
     async def watch(self, node: LocalNode) -> None:
         """One stream from the first to the last: through every change of certificates and roots."""
         target = (node.address, NodeId(node.node_id))
-        call = HealthStub(self.client._connection.channel(target)).Watch(
-            standard_health_pb2.HealthCheckRequest()
-        )
+        stub: Any = HealthStub(self.client._connection.channel(target))
+        call = stub.Watch(standard_health_pb2.HealthCheckRequest())
         try:
             async for _ in call:
                 self.counts[f"watch {node.name}"] += 1

@@ -63,7 +63,7 @@ class Circumstances:
     """The cluster's DID; None only where the profile requires none."""
     revocations: Revocations
     gone: Container[Did] = frozenset()
-    """Who was removed: what they delegated holds no more, wherever it is kept."""
+    """Who was removed or revoked: what they delegated holds no more, wherever it is kept."""
 
     def __post_init__(self) -> None:
         """Refuse to judge without the authority that the profile requires."""
@@ -149,10 +149,10 @@ def check_standing(claim: Claim, chain: Sequence[Delegation], circumstances: Cir
         raise UcanError(Refusal.INVALID_CLAIM, "no proof, and the caller is not the subject")
     _check_links(claim, chain, circumstances)
     if claim.issuer in circumstances.gone:
-        raise UcanError(Refusal.REVOKED, "the caller was removed")
+        raise UcanError(Refusal.REVOKED, "the caller was removed or revoked")
     for link, delegation in enumerate(chain):
         if delegation.issuer in circumstances.gone:
-            raise _at(link, delegation, Refusal.REVOKED, "its issuer was removed")
+            raise _at(link, delegation, Refusal.REVOKED, "its issuer was removed or revoked")
     revoked = revoked_link(chain, circumstances.revocations, circumstances.authority)
     if revoked is not None:
         raise _at(revoked, chain[revoked], Refusal.REVOKED, "the delegation is revoked")
