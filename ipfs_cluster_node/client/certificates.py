@@ -218,7 +218,9 @@ class CertificateCalls(Calls):
         Raises:
             ClusterError: ROTATION_IN_PROGRESS, AUTHORITY_SEALED.
         """
-        request = pb.RotateCertificatesRequest(new_root=new_root, proceed=proceed)
+        request = pb.RotateCertificatesRequest(
+            request_id=new_request_id(), new_root=new_root, proceed=proceed
+        )
         answer = await self._unary(CertificateServiceStub, "RotateCertificates", request, timeout)
         return int(answer.epoch)
 

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Final
 
 from ipfs_cluster_node.adapters.keys.certificates import CertificateAuthority, utc_now
 from ipfs_cluster_node.adapters.keys.sealing import ClusterKeys, SealKey, open_keys, seal, wrap
@@ -19,6 +20,17 @@ from ipfs_cluster_node.node.clock import now_ms
 from ipfs_cluster_node.node.leadership import Leadership
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who asked for a change, under which id: a repeat of it changes nothing."""
+
+    caller: str = ""
+    request_id: str = ""
+
+
+BY_ITSELF: Final = Asked()
 
 
 class ClusterAuthority:
@@ -127,6 +139,7 @@ class ClusterAuthority:
         seal_keys: dict[Did, bytes] | None = None,
         phase: RotationPhase | None = None,
         signer: int | None = None,
+        asked: Asked = BY_ITSELF,
     ) -> Authority:
         """Commit other keys, sealed anew; with a phase, also a new epoch."""
         if seal_keys is None:
@@ -156,7 +169,9 @@ class ClusterAuthority:
                 epoch=authority.epoch + 1,
                 signer=authority.signer if signer is None else signer,
             )
-        await self._leadership.propose(SetAuthority(authority=changed))
+        await self._leadership.propose(
+            SetAuthority(authority=changed), caller=asked.caller, request_id=asked.request_id
+        )
         return changed
 
     def keep(self) -> None:

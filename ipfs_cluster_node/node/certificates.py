@@ -36,7 +36,7 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
 from ipfs_cluster_node.core.ids import Did, NodeId
 from ipfs_cluster_node.core.model import Liveness, Principal, Role
 from ipfs_cluster_node.core.state import ClusterState
-from ipfs_cluster_node.node.authority import ClusterAuthority, new_root
+from ipfs_cluster_node.node.authority import BY_ITSELF, Asked, ClusterAuthority, new_root
 from ipfs_cluster_node.node.clock import now_ms
 from ipfs_cluster_node.node.grants import renewed_grants
 from ipfs_cluster_node.node.leadership import Leadership
@@ -183,10 +183,13 @@ class Certificates:
         )
         log.warning("certificate revoked", extra={"did": did, "serial": f"{serial or 0:x}"})
 
-    async def rotate(self, *, new: bool, proceed: bool) -> int:
+    async def rotate(self, *, new: bool, proceed: bool, caller: Did, request_id: str) -> int:
         """Have every node renew, under a new root if `new`; returns the epoch to be reached."""
         state = self._leadership.leader_state()
         authority = state.certificates.authority
+        if state.has_answered(caller, request_id):
+            return authority.epoch
+        asked = Asked(caller, request_id)
         if authority.phase is not RotationPhase.STEADY:
             if not proceed:
                 raise ClusterError(
@@ -194,17 +197,24 @@ class Certificates:
                     f"the root is being rotated already ({authority.phase}); watch it with "
                     "`cert rotate-ca --status`",
                 )
-            return (await self._advance(state)).epoch
+            return (await self._advance(state, asked)).epoch
         if proceed:
             raise invalid_field("proceed", "no rotation is under way")
         keys = self._authority.keys(authority)
         if not new:
             changed = replace(authority, version=authority.version + 1, epoch=authority.epoch + 1)
-            await self._leadership.propose(SetAuthority(authority=changed))
+            await self._leadership.propose(
+                SetAuthority(authority=changed), caller=caller, request_id=request_id
+            )
             return changed.epoch
         both = ClusterKeys((*keys.cas, new_root(state.cluster_name)), keys.authority)
         changed = await self._authority.put(
-            state, authority, both, phase=RotationPhase.SPREADING, signer=authority.signer
+            state,
+            authority,
+            both,
+            phase=RotationPhase.SPREADING,
+            signer=authority.signer,
+            asked=asked,
         )
         log.warning("root is being rotated", extra={"epoch": changed.epoch})
         return changed.epoch
@@ -250,19 +260,19 @@ class Certificates:
                     log.warning("certificates not tended", extra={"error": error.message})
                 said = error.message
 
-    async def _advance(self, state: ClusterState) -> Authority:
+    async def _advance(self, state: ClusterState, asked: Asked = BY_ITSELF) -> Authority:
         authority = state.certificates.authority
         keys = self._authority.keys(authority)
         last = len(keys.cas) - 1
         if authority.phase is RotationPhase.SPREADING:
             changed = await self._authority.put(
-                state, authority, keys, phase=RotationPhase.REISSUING, signer=last
+                state, authority, keys, phase=RotationPhase.REISSUING, signer=last, asked=asked
             )
         else:
             # The old key is in no later entry of the log, and no snapshot.
             newest = ClusterKeys(keys.cas[last:], keys.authority)
             changed = await self._authority.put(
-                state, authority, newest, phase=RotationPhase.STEADY, signer=0
+                state, authority, newest, phase=RotationPhase.STEADY, signer=0, asked=asked
             )
         log.warning(
             "rotation of the root goes on",

@@ -89,7 +89,12 @@ class CertificateServicer(certificate_pb2_grpc.CertificateServiceServicer):
         self, request: pb.RotateCertificatesRequest, context: Any
     ) -> pb.RotateCertificatesResponse:
         """Have every node renew."""
-        epoch = await self._certificates.rotate(new=request.new_root, proceed=request.proceed)
+        epoch = await self._certificates.rotate(
+            new=request.new_root,
+            proceed=request.proceed,
+            caller=current_caller().did,
+            request_id=request_id_of(request.request_id),
+        )
         return pb.RotateCertificatesResponse(epoch=epoch)
 
     async def GetRotation(

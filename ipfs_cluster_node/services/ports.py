@@ -119,7 +119,7 @@ class CertificatePort(Protocol):
     ) -> None:
         """Commit that certificates count no more."""
 
-    async def rotate(self, *, new: bool, proceed: bool) -> int:
+    async def rotate(self, *, new: bool, proceed: bool, caller: Did, request_id: str) -> int:
         """Have every node renew; gives the epoch to be reached."""
 
     def rotation(self) -> RotationProgress:

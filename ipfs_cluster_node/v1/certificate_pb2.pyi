@@ -314,21 +314,25 @@ class RotateCertificatesRequest(_message.Message):
 
     NEW_ROOT_FIELD_NUMBER: _builtins.int
     PROCEED_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     new_root: _builtins.bool
     """Whether a new root takes the place of the present one; else only the certificates are renewed."""
     proceed: _builtins.bool
     """Whether to go on now with a rotation that still waits for clients or nodes: those have to join
     anew, unless they renew in time.
     """
+    request_id: _builtins.str
+    """Chosen by the caller, 1 to 64 ASCII characters."""
     def __init__(
         self,
         *,
         new_root: _builtins.bool = ...,
         proceed: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["new_root", b"new_root", "proceed", b"proceed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["new_root", b"new_root", "proceed", b"proceed", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -120,8 +120,8 @@ class CertificateServiceServicer:
         """Has every node renew its certificate, under a new root if that is asked for. Answers once it has
         begun; `GetRotation` tells how far it is.
 
-        Who may call: a client with `/admin/cert`.
-        Errors: `ROTATION_IN_PROGRESS`, `AUTHORITY_SEALED`.
+        Who may call: a client with `/admin/ca/rotate`. Idempotent by `request_id`: a repeat begins, or proceeds,
+        no second time. Errors: `ROTATION_IN_PROGRESS`, `AUTHORITY_SEALED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -66,8 +66,8 @@ class CertificateServiceStub:
     """Has every node renew its certificate, under a new root if that is asked for. Answers once it has
     begun; `GetRotation` tells how far it is.
 
-    Who may call: a client with `/admin/cert`.
-    Errors: `ROTATION_IN_PROGRESS`, `AUTHORITY_SEALED`.
+    Who may call: a client with `/admin/ca/rotate`. Idempotent by `request_id`: a repeat begins, or proceeds,
+    no second time. Errors: `ROTATION_IN_PROGRESS`, `AUTHORITY_SEALED`.
     """
     GetRotation: _grpc.UnaryUnaryMultiCallable[_certificate_pb2.GetRotationRequest, _certificate_pb2.GetRotationResponse]
     """Tells how far a rotation is.
@@ -113,8 +113,8 @@ class CertificateServiceAsyncStub(CertificateServiceStub):
     """Has every node renew its certificate, under a new root if that is asked for. Answers once it has
     begun; `GetRotation` tells how far it is.
 
-    Who may call: a client with `/admin/cert`.
-    Errors: `ROTATION_IN_PROGRESS`, `AUTHORITY_SEALED`.
+    Who may call: a client with `/admin/ca/rotate`. Idempotent by `request_id`: a repeat begins, or proceeds,
+    no second time. Errors: `ROTATION_IN_PROGRESS`, `AUTHORITY_SEALED`.
     """
     GetRotation: _aio.UnaryUnaryMultiCallable[_certificate_pb2.GetRotationRequest, _certificate_pb2.GetRotationResponse]  # type: ignore[assignment]
     """Tells how far a rotation is.
@@ -187,8 +187,8 @@ class CertificateServiceServicer(metaclass=_abc_1.ABCMeta):
         """Has every node renew its certificate, under a new root if that is asked for. Answers once it has
         begun; `GetRotation` tells how far it is.
 
-        Who may call: a client with `/admin/cert`.
-        Errors: `ROTATION_IN_PROGRESS`, `AUTHORITY_SEALED`.
+        Who may call: a client with `/admin/ca/rotate`. Idempotent by `request_id`: a repeat begins, or proceeds,
+        no second time. Errors: `ROTATION_IN_PROGRESS`, `AUTHORITY_SEALED`.
         """
 
     @_abc_1.abstractmethod
