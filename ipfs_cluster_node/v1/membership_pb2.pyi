@@ -1146,13 +1146,14 @@ Global___ReplaceLogResponse: _TypeAlias = ReplaceLogResponse  # noqa: Y015
 
 @_typing.final
 class Revocations(_message.Message):
-    """Who and what counts no more, for nodes without a log."""
+    """Who and what counts no more, and which nodes there are, for nodes without a log."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     VERSION_FIELD_NUMBER: _builtins.int
     DIDS_FIELD_NUMBER: _builtins.int
     SERIALS_FIELD_NUMBER: _builtins.int
+    NODE_DIDS_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Stands for this content; another one means another content, not a later one."""
     @_builtins.property
@@ -1163,16 +1164,21 @@ class Revocations(_message.Message):
     def serials(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Serial numbers of revoked certificates, big-endian."""
 
+    @_builtins.property
+    def node_dids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Every node that is a member: another one is none, whatever certificate it shows."""
+
     def __init__(
         self,
         *,
         version: _builtins.int = ...,
         dids: _abc.Iterable[_builtins.str] | None = ...,
         serials: _abc.Iterable[_builtins.bytes] | None = ...,
+        node_dids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dids", b"dids", "serials", b"serials", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dids", b"dids", "node_dids", b"node_dids", "serials", b"serials", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
