@@ -323,7 +323,7 @@ class Gate(grpc.GenericRpcHandler):
                 peer=context.peer(),
                 method=method,
                 command=rule.command or "",
-                delegation_cids=() if reach is None else reach.delegation_cids,
+                delegation_cids=_delegations_of(reach, error),
                 request_id=getattr(asked, "request_id", ""),
                 outcome=Outcome.DENIED
                 if denied
@@ -345,6 +345,14 @@ class Gate(grpc.GenericRpcHandler):
                 Reason.CALLER_NOT_ALLOWED,
                 f"a {caller.kind} may not call this method; see its docs",
             )
+
+
+def _delegations_of(reach: Reach | None, error: ClusterError | None) -> tuple[str, ...]:
+    """By which delegations a call was let through; of a denied one, the token that did not hold."""
+    if reach is not None:
+        return reach.delegation_cids
+    cid = "" if error is None else error.metadata.get("cid", "")
+    return (cid,) if cid else ()
 
 
 async def _with_first(first: Any, rest: AsyncIterator[Any]) -> AsyncIterator[Any]:
