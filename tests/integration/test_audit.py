@@ -72,11 +72,10 @@ def test_the_command_line_gathers_what_all_masters_noted(
     saved = tmp_path / "audit.parquet"
     assert cli("audit", "list", "--save", str(saved)).returncode == 0
     columns = ("method", "outcome", "list_extract(delegation_cids, 1)")
-    counted = duckdb.sql(
-        f"SELECT {', '.join(columns)} FROM '{saved}' WHERE method LIKE '%/ProposeConfig'"
-    ).fetchall()
-    assert counted[0][1] == "allowed"
-    assert counted[0][2].startswith("bafy")
+    where = "method LIKE '%/ProposeConfig'"
+    found = duckdb.read_parquet(str(saved)).filter(where).project(", ".join(columns)).fetchall()
+    assert found[0][1] == "allowed"
+    assert found[0][2].startswith("bafy")
     worker = next(node for node in cluster.nodes if node.role == "worker")
     refused = cli("audit", "list", "--node", worker.node_id)
     assert refused.returncode == 5
