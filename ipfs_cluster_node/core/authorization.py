@@ -101,7 +101,7 @@ def submission_args(specs: Sequence[TaskSpec]) -> Iterator[Args]:
 
 
 def inputs_args(specs: Iterable[TaskSpec], contents: Mapping[str, Content]) -> Iterator[Args]:
-    """Of the inputs of tasks, which are read by the right of a worker and not of who submits."""
+    """Of the inputs of tasks: an attempt may read what its submitter may."""
     for cid in dict.fromkeys(task_input.cid for spec in specs for task_input in spec.inputs):
         yield content_args(cid, contents.get(cid))
 

@@ -8,11 +8,13 @@ from hashlib import sha256
 from typing import Any, Final
 
 from ipfs_cluster_node.codec.errors import error_from_ucan
+from ipfs_cluster_node.codec.tasks import attempt_from_text
 from ipfs_cluster_node.codec.ucan_validator import Brought, Validator
-from ipfs_cluster_node.core.authorization import Ask
+from ipfs_cluster_node.core.authorization import CONTENT_ADD, CONTENT_READ, Ask
 from ipfs_cluster_node.core.dag_cbor import Value
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did, NodeId
+from ipfs_cluster_node.core.model import AttemptId, Role, Task, TaskState
 from ipfs_cluster_node.core.multiformats import TOKEN_CODECS, Cid, parse_cid
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.core.ucan.access import Access
@@ -25,7 +27,7 @@ from ipfs_cluster_node.node.clock import now_ms
 from ipfs_cluster_node.node.machine import ClusterMachine
 from ipfs_cluster_node.services.asks import Asking
 from ipfs_cluster_node.services.authorization import Rule
-from ipfs_cluster_node.services.context import Caller, CallerClass, Reach
+from ipfs_cluster_node.services.context import ATTEMPT_KEY, Caller, CallerClass, Reach
 from ipfs_cluster_node.services.gate import Presented
 
 FOUND_MAX: Final = 4096
@@ -33,6 +35,8 @@ FOUND_MAX: Final = 4096
 FOUND_SECONDS_MAX: Final = 5
 """For how long: a delegation that begins to hold is taken up within that time."""
 PROOFS_MAX: Final = 8
+OF_ATTEMPTS: Final = frozenset({CONTENT_ADD, CONTENT_READ})
+"""What a worker asks for an attempt."""
 REQUEST_ARGUMENT: Final = "request"
 """Of a signed invocation: SHA-256 of the request's bytes as they are sent."""
 
@@ -54,6 +58,39 @@ class Unbounded:
 
     def renew(self) -> None:
         """Its place in the cluster is asked elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class OfAttempt:
+    """The reach of a worker with one attempt: the files that its submitter was let name."""
+
+    caller: Caller
+    attempt: AttemptId
+    state: Callable[[], ClusterState]
+    delegation_cids: tuple[str, ...] = ()
+
+    def allows(self, args: Mapping[str, Value]) -> bool:
+        """Whether this is a file of the attempt."""
+        return args.get("cid") in {each.cid for each in self._task().spec.inputs}
+
+    def renew(self) -> None:
+        """Check that the attempt still runs; raises ClusterError."""
+        self._task()
+
+    def _task(self) -> Task:
+        task = self.state().tasks.get(self.attempt.task_id)
+        if (
+            task is None
+            or task.state is not TaskState.RUNNING
+            or task.attempt != self.attempt.attempt
+            or task.node_id != self.caller.node_id
+        ):
+            raise ClusterError(
+                Reason.STALE_ATTEMPT,
+                f"attempt {self.attempt.attempt} of {self.attempt.task_id} does not run on "
+                "this node, as far as is known here",
+            )
+        return task
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +181,8 @@ class Authorizer:
         if rule.command is None:
             return Unbounded(caller)
         if caller.kind is not CallerClass.CLIENT and not presented.container:
+            if caller.kind is CallerClass.NODE and rule.command in OF_ATTEMPTS:
+                return self._decide_node(caller, rule, rule.command, request, presented.attempt)
             return Unbounded(caller)
         state = self.state()
         if state is None:
@@ -172,6 +211,37 @@ class Authorizer:
         asking = Asking(caller.did, self._node_id, state)
         for ask in rule.asks(request, asking) if rule.asks else ():
             reach.check(ask)
+        return reach
+
+    def _decide_node(
+        self, caller: Caller, rule: Rule, command: Command, request: Any, attempt: str
+    ) -> Reach:
+        """Files: a leecher reads any, that is its role; a worker those of its attempts.
+
+        An attempt has what its submitter was let name as inputs, never what the worker could.
+        """
+        state = self.state()
+        if state is None:
+            raise ClusterError(
+                Reason.CALLER_NOT_ALLOWED,
+                "this node has no log to know your attempts by; ask a master",
+            )
+        member = state.members.get(caller.did)
+        if member is not None and member.role is Role.LEECHER:
+            return Unbounded(caller)
+        if not attempt:
+            raise ClusterError(
+                Reason.NOT_DELEGATED,
+                f"a worker has files by its attempts only: name one in {ATTEMPT_KEY}",
+            )
+        reach = OfAttempt(caller, attempt_from_text(attempt), self._known_state)
+        reach.renew()
+        if command == CONTENT_READ and rule.asks:
+            for ask in rule.asks(request, Asking(caller.did, self._node_id, state)):
+                if not all(map(reach.allows, ask.each)):
+                    raise ClusterError(
+                        Reason.NOT_DELEGATED, f"this is no input of {reach.attempt.task_id}"
+                    )
         return reach
 
     def _decide_signed(

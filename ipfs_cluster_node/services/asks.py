@@ -8,7 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ipfs_cluster_node.codec.members import did_of, grant_of, node_id_of, role_of, serial_of
-from ipfs_cluster_node.codec.tasks import cid_text, specs_from_proto, task_id_of
+from ipfs_cluster_node.codec.tasks import (
+    cid_text,
+    inputs_from_proto,
+    specs_from_proto,
+    task_id_of,
+)
 from ipfs_cluster_node.core import authorization as auth
 from ipfs_cluster_node.core.authorization import Ask
 from ipfs_cluster_node.core.errors import invalid_field
@@ -60,7 +65,7 @@ def _submission(
         yield from args_of(specs_from_proto(specs, field=field))
 
     yield Ask(auth.TASK_SUBMIT, read(auth.submission_args))
-    if any(spec.inputs for spec in specs):
+    if any(inputs_from_proto(spec, field) for spec in specs):
         yield Ask(auth.CONTENT_READ, read(lambda read_: auth.inputs_args(read_, contents)))
 
 
@@ -94,9 +99,13 @@ def read_content(
     return [Ask(auth.CONTENT_READ, [auth.content_args(cid, content)])]
 
 
-def get_blocks(request: content_pb2.GetBlocksRequest, _asking: Asking) -> Iterable[Ask]:
-    """To read each of the blocks."""
-    return [Ask(auth.CONTENT_READ, _blocks(request.cids))]
+def get_blocks(request: content_pb2.GetBlocksRequest, asking: Asking) -> Iterable[Ask]:
+    """To read the file that they are of, else each of the blocks."""
+    if not request.root:
+        return [Ask(auth.CONTENT_READ, _blocks(request.cids))]
+    cid = _block(request.root, "root")
+    content = asking.state.contents.get(cid) if asking.state else None
+    return [Ask(auth.CONTENT_READ, [auth.content_args(cid, content)])]
 
 
 def get_health(_request: Any, asking: Asking) -> Iterable[Ask]:
@@ -206,8 +215,11 @@ def _tasks(texts: Iterable[str], field: str, asking: Asking) -> Iterator[auth.Ar
 
 def _blocks(cids: Sequence[bytes]) -> Iterator[auth.Args]:
     for binary in dict.fromkeys(cids[:GET_BLOCKS_MAX]):
-        try:
-            cid = str(parse_cid_binary(binary))
-        except ValueError as error:
-            raise invalid_field("cids", str(error)) from error
-        yield auth.content_args(cid, None)
+        yield auth.content_args(_block(binary, "cids"), None)
+
+
+def _block(binary: bytes, field: str) -> str:
+    try:
+        return str(parse_cid_binary(binary))
+    except ValueError as error:
+        raise invalid_field(field, str(error)) from error

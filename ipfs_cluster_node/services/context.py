@@ -69,6 +69,8 @@ UCAN_KEY: Final = "ucan"
 proofs."""
 UCAN_PROOF_KEY: Final = "ucan-proof"
 """Request metadata: CIDs of kept delegations, the last of each chain, separated by commas."""
+ATTEMPT_KEY: Final = "ipfs-cluster-node-attempt"
+"""Request metadata of a worker: `<task id>.<attempt>`, whose files it reads or adds."""
 AGE_KEY: Final = "ipfs-cluster-node-age-ms"
 """Response metadata of a stale read: for how long this node has not heard the leader."""
 

@@ -21,6 +21,7 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
 from ipfs_cluster_node.services.authorization import RULES_BY_METHOD, Rule
 from ipfs_cluster_node.services.context import (
     AGE_KEY,
+    ATTEMPT_KEY,
     CONSISTENCY_KEY,
     UCAN_KEY,
     UCAN_PROOF_KEY,
@@ -87,6 +88,8 @@ class Presented:
     proofs: str = ""
     request: bytes = b""
     """With a container: the call's request as it came, or the first of its stream."""
+    attempt: str = ""
+    """Of a worker: for which attempt it asks."""
 
 
 class Authorizes(Protocol):
@@ -366,6 +369,7 @@ def _read_metadata(context: Context) -> tuple[bool, Presented]:
     consistency: list[Any] = []
     containers: list[Any] = []
     proofs: list[Any] = []
+    attempts: list[Any] = []
     for key, value in context.invocation_metadata() or ():
         if key == CONSISTENCY_KEY:
             consistency.append(value)
@@ -373,14 +377,18 @@ def _read_metadata(context: Context) -> tuple[bool, Presented]:
             containers.append(value)
         elif key == UCAN_PROOF_KEY:
             proofs.append(value)
+        elif key == ATTEMPT_KEY:
+            attempts.append(value)
     if consistency not in ([], ["linearizable"], ["stale"]):
         raise invalid_field(CONSISTENCY_KEY, "linearizable or stale")
     if len(containers) + len(proofs) > 1:
         raise invalid_field(UCAN_KEY, f"one container, or CIDs in one {UCAN_PROOF_KEY}")
+    if len(attempts) > 1:
+        raise invalid_field(ATTEMPT_KEY, "one attempt")
     presented = NOTHING
-    if containers or proofs:
-        request = _first_request.get(b"")
-        presented = Presented("".join(containers), "".join(proofs), request)
+    if containers or proofs or attempts:
+        request = _first_request.get(b"") if containers else b""
+        presented = Presented("".join(containers), "".join(proofs), request, "".join(attempts))
     return consistency == ["stale"], presented
 
 

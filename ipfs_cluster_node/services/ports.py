@@ -274,7 +274,9 @@ class ContentPort(Protocol):
     def stat_content(self, cid: str) -> Content:
         """What the log knows of a file."""
 
-    def get_blocks(self, cids: Sequence[bytes]) -> AsyncIterator[tuple[bytes, bytes]]:
+    def get_blocks(
+        self, cids: Sequence[bytes], *, root: bytes
+    ) -> AsyncIterator[tuple[bytes, bytes]]:
         """Read blocks stored here."""
 
     async def put_blocks(self, blocks: AsyncIterator[tuple[bytes, bytes]]) -> int:

@@ -105,10 +105,10 @@ async def test_a_client_may_what_its_grant_says(cluster: LocalCluster, tmp_path:
 
 @pytest.mark.asyncio
 async def test_without_a_delegation_no_method_of_a_client_does_anything(
-    cluster: LocalCluster, nobody: Person, operator: Identity, cluster_did: str
+    cluster: LocalCluster, client: Client, nobody: Person, operator: Identity, cluster_did: str
 ) -> None:
     """Neither with none at all, nor with one for everything whose policy never holds."""
-    leader = cluster.nodes[0]
+    leader = await cluster.leader(client)  # The others hear a little later what was revoked.
     never = signed(operator, nobody.did, "/", cluster_did, [["==", ".never", True]])
     tls = ClientTls(
         nobody.profile.ca.read_bytes(),
@@ -261,12 +261,17 @@ async def test_a_task_reads_no_more_than_its_submitter_may(
             limited.submit_task("data_processing", sql, inputs=[("input", added.cid)])
         )
         assert error.reason is Reason.NOT_DELEGATED
+        # Once nobody asked for the right to what the payload names, and the worker read it.
+        seed = {"input_cid": added.cid, "parameters": sql}
+        error = await refused(limited.submit_task("data_processing", seed))
+        assert error.reason is Reason.NOT_DELEGATED
         assert await limited.submit_task("echo")
     tokens.append(
         signed(operator, nobody.did, "/content/read", cluster_did, [["==", ".cid", added.cid]])
     )
     async with nobody.client(ucan=write_container(tokens)) as limited:
         assert await limited.submit_task("data_processing", sql, inputs=[("input", added.cid)])
+        assert await limited.submit_task("data_processing", seed)
 
 
 @pytest.mark.asyncio
