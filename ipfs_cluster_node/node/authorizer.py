@@ -21,7 +21,6 @@ from ipfs_cluster_node.core.ucan.access import Access
 from ipfs_cluster_node.core.ucan.chain import Circumstances, Grant
 from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError, malformed
-from ipfs_cluster_node.core.ucan.profiles import PRODUCT
 from ipfs_cluster_node.core.ucan.tokens import Delegation, Invocation
 from ipfs_cluster_node.node.clock import now_ms
 from ipfs_cluster_node.node.machine import ClusterMachine
@@ -283,7 +282,8 @@ class Authorizer:
             kept = self.kept([issuer, *(d.issuer for d in grant.chain)])
             return self._find(issuer, asked, [*grant.chain, *kept])
 
-        access = Access.of(grant.claim, (grant.chain,), PRODUCT)
+        access = Access.found(grant.claim, grant.chain, self.circumstances(state))
+        assert access is not None, "its chain was checked just now"
         caller = Caller(issuer, CallerClass.CLIENT)
         reach = Delegated(caller, command, {command: access}, find, [grant])
         for ask in asks:

@@ -158,6 +158,28 @@ def check_standing(claim: Claim, chain: Sequence[Delegation], circumstances: Cir
         raise _at(revoked, chain[revoked], Refusal.REVOKED, "the delegation is revoked")
 
 
+def may_be_a_link(claim: Claim, delegation: Delegation, circumstances: Circumstances) -> bool:
+    """Whether a delegation holds by itself: in some chain for `claim`, as far as it alone tells.
+
+    What it does not tell: whether its issuer got as much, and whether one further up revoked it.
+    """
+    profile = circumstances.profile
+    try:
+        from_subject = delegation.issuer == claim.subject
+        _check_subject(0 if from_subject else 1, delegation, claim.subject, profile)
+        _check_times(delegation, circumstances, link=None)
+    except UcanError:
+        return False
+    if profile.delegation_expiry_required and delegation.expires_s is None:
+        return False
+    if not covers(delegation.command, claim.command):
+        return False
+    if delegation.issuer in circumstances.gone or claim.issuer in circumstances.gone:
+        return False
+    revokers = circumstances.revocations.get(delegation.cid, frozenset())
+    return delegation.issuer not in revokers and circumstances.authority not in revokers
+
+
 def check_length(links: int, profile: Profile) -> None:
     """Refuse a chain of too many links.
 

@@ -33,4 +33,4 @@ def explain(
     try:
         return Explanation(found.check(claim.args).chain)
     except UcanError as error:
-        return Explanation(found.chains[0], error)  # `check` tells of the first.
+        return Explanation(found.nearest, error)  # `check` tells of it.
