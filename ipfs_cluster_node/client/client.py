@@ -34,6 +34,7 @@ from ipfs_cluster_node.core.model import (
     DEFAULT_NAMESPACE,
     PAYLOAD_BYTES_MAX,
     SUBMISSION_TASKS_MAX,
+    WATCHED_TASKS_MAX,
     Task,
     TaskState,
 )
@@ -45,7 +46,6 @@ from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub
 from ipfs_cluster_node.v1.state_delta_pb2_grpc import StateDeltaServiceStub
 from ipfs_cluster_node.v1.task_dispatch_pb2_grpc import TaskDispatchServiceStub
 
-WATCHED_TASKS_MAX: Final = 20_000
 SUBMISSION_BYTES: Final = 1024 * 1024
 LEARN_SECONDS_MAX: Final = 5.0
 LEARN_INTERVAL_SECONDS: Final = 60.0

@@ -5,12 +5,13 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
+from itertools import islice
 from typing import Any, Final
 
 from ipfs_cluster_node.codec.errors import error_from_ucan
 from ipfs_cluster_node.codec.tasks import attempt_from_text
 from ipfs_cluster_node.codec.ucan_validator import Brought, Validator
-from ipfs_cluster_node.core.authorization import CONTENT_ADD, CONTENT_READ, Ask
+from ipfs_cluster_node.core.authorization import CONTENT_ADD, CONTENT_READ, Args, Ask
 from ipfs_cluster_node.core.dag_cbor import Value
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did, NodeId
@@ -21,6 +22,7 @@ from ipfs_cluster_node.core.ucan.access import Access
 from ipfs_cluster_node.core.ucan.chain import Circumstances, Grant
 from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError, malformed
+from ipfs_cluster_node.core.ucan.policies import Evaluation
 from ipfs_cluster_node.core.ucan.tokens import Delegation, Invocation
 from ipfs_cluster_node.node.clock import now_ms
 from ipfs_cluster_node.node.machine import ClusterMachine
@@ -36,6 +38,10 @@ FOUND_SECONDS_MAX: Final = 5
 PROOFS_MAX: Final = 8
 OF_ATTEMPTS: Final = frozenset({CONTENT_ADD, CONTENT_READ})
 """What a worker asks for an attempt."""
+LIST_STEPS_MAX: Final = 500_000
+"""Statements that are judged for all items of one list: some 50 ms of a node's loop."""
+ALIKE_MAX: Final = 4096
+"""Kinds of items whose judgement a call remembers."""
 REQUEST_ARGUMENT: Final = "request"
 """Of a signed invocation: SHA-256 of the request's bytes as they are sent."""
 
@@ -113,6 +119,9 @@ class Delegated:
     find: Callable[[Command], Access]
     """Finds one of them anew; raises UcanError."""
     grants: list[Grant] = field(default_factory=list)
+    shown: dict[tuple[Value, ...], bool] = field(default_factory=dict)
+    """What was judged of items that are alike."""
+    evaluation: Evaluation = field(default_factory=lambda: Evaluation(steps_max=LIST_STEPS_MAX))
 
     @property
     def delegation_cids(self) -> tuple[str, ...]:
@@ -121,8 +130,24 @@ class Delegated:
         return tuple(cids) if len(cids) < 2 else tuple(dict.fromkeys(cids))
 
     def allows(self, args: Mapping[str, Value]) -> bool:
-        """Whether an item with these arguments may be shown."""
-        return self.accesses[self.command].allows(args)
+        """Whether an item with these arguments may be shown.
+
+        Raises:
+            ClusterError: DELEGATION_INVALID, where the policies take too long for so many items.
+        """
+        access = self.accesses[self.command]
+        if access.unconditional is not None:
+            return True
+        alike = tuple(args.values())
+        known = self.shown.get(alike)
+        if known is None:
+            try:
+                known = access.allows(args, self.evaluation)
+            except UcanError as error:
+                raise error_from_ucan(error, command=self.command) from None
+            if len(self.shown) < ALIKE_MAX:
+                self.shown[alike] = known
+        return known
 
     def check(self, ask: Ask) -> None:
         """Decide what is asked; raises ClusterError."""
@@ -146,6 +171,8 @@ class Delegated:
     def renew(self) -> None:
         """Find the same again, and check what was granted by it; raises ClusterError."""
         self.accesses = {command: self._found(command) for command in self.accesses}
+        self.shown.clear()
+        self.evaluation = Evaluation(steps_max=LIST_STEPS_MAX)
         grants, self.grants = self.grants, []
         for grant in grants:
             self.check(Ask(grant.claim.command, [grant.claim.args]))
@@ -177,6 +204,8 @@ class Authorizer:
         Raises:
             ClusterError: DELEGATION_INVALID, NOT_DELEGATED, or what is wrong with the request.
         """
+        if rule.command is None or not rule.signable:
+            self._check_unsigned(presented)
         if rule.command is None:
             return Unbounded(caller)
         if caller.kind is not CallerClass.CLIENT and not presented.container:
@@ -211,6 +240,20 @@ class Authorizer:
         for ask in rule.asks(request, asking) if rule.asks else ():
             reach.check(ask)
         return reach
+
+    def _check_unsigned(self, presented: Presented) -> None:
+        """Refuse a signed call where it would be taken for its carrier's, or only half of it."""
+        state = self.state()
+        if not presented.container or state is None:
+            return
+        try:
+            brought = self.validator(state).read(presented.container)
+        except UcanError as error:
+            raise error_from_ucan(error, now_s=_now_s()) from None
+        if brought.invocation is not None:
+            raise error_from_ucan(
+                UcanError(Refusal.INVALID_CLAIM, "this method takes no signed invocation")
+            )
 
     def _decide_node(
         self, caller: Caller, rule: Rule, command: Command, request: Any, attempt: str
@@ -259,12 +302,14 @@ class Authorizer:
         the invocation, it gives the first answer.
         """
         state, issuer = self._known_state(), invocation.issuer
-        asks = list(rule.asks(request, Asking(issuer, self._node_id, state))) if rule.asks else []
-        main = [args for ask in asks if ask.command == command for args in ask.each] or [{}]
-        if len(main) > 1:
-            raise UcanError(
-                Refusal.INVALID_CLAIM, "a signed invocation has one set of arguments; call for each"
-            )
+        asks: list[Ask] = []
+
+        def args_of() -> Args | None:
+            if rule.asks:
+                asks.extend(rule.asks(request, Asking(issuer, self._node_id, state)))
+            each = (args for ask in asks if ask.command == command for args in ask.each)
+            main = list(islice(each, 2)) or [{}]
+            return None if len(main) > 1 else {**main[0], REQUEST_ARGUMENT: digest}
 
         def kept(cid: Cid) -> bytes | None:
             stored = state.delegations.get(cid)
@@ -273,7 +318,7 @@ class Authorizer:
         grant = self.validator(state).invoked(
             brought,
             command=command,
-            args={**main[0], REQUEST_ARGUMENT: digest},
+            args_of=args_of,
             circumstances=self.circumstances(state),
             kept=kept,
         )
@@ -345,7 +390,7 @@ class Authorizer:
             for holder in dict.fromkeys(holders)
             for stored in state.delegations.chain_of(holder)
         }
-        return [validator.delegation(token) for token in tokens.values()]
+        return [validator.kept(token) for token in tokens.values()]
 
     def with_kept(self, delegations: Sequence[Delegation]) -> list[Delegation]:
         """Delegations, and what is kept that may come before them."""
@@ -383,7 +428,7 @@ class Authorizer:
             if stored is None:
                 detail = "no delegation of this CID is kept; put it first"
                 raise UcanError(Refusal.UNAVAILABLE_PROOF, detail, cid=cid)
-            named.append(self.validator(state).delegation(stored.token))
+            named.append(self.validator(state).kept(stored.token))
         return named
 
     def _known_state(self) -> ClusterState:

@@ -18,8 +18,9 @@ from ipfs_cluster_node.core import authorization as auth
 from ipfs_cluster_node.core.authorization import Ask
 from ipfs_cluster_node.core.errors import invalid_field
 from ipfs_cluster_node.core.ids import Did, NodeId, did_from_node_id
-from ipfs_cluster_node.core.model import TaskSpec
+from ipfs_cluster_node.core.model import WATCHED_TASKS_MAX, TaskSpec
 from ipfs_cluster_node.core.multiformats import parse_cid_binary
+from ipfs_cluster_node.core.settings import CHANGES_MAX
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.v1 import (
     certificate_pb2,
@@ -76,6 +77,8 @@ def get_task(request: task_dispatch_pb2.GetTaskRequest, asking: Asking) -> Itera
 
 def watch_tasks(request: task_dispatch_pb2.WatchTasksRequest, asking: Asking) -> Iterable[Ask]:
     """To read each of them."""
+    if len(request.task_ids) > WATCHED_TASKS_MAX:
+        raise invalid_field("task_ids", f"at most {WATCHED_TASKS_MAX}")
     return [Ask(auth.TASK_READ, _tasks(request.task_ids, "task_ids", asking))]
 
 
@@ -160,6 +163,8 @@ def get_config(request: membership_pb2.GetConfigRequest, _asking: Asking) -> Ite
 
 def propose_config(request: membership_pb2.ProposeConfigRequest, _asking: Asking) -> Iterable[Ask]:
     """To change each of the settings, and to learn of those that it expects."""
+    if len(request.values) > CHANGES_MAX or len(request.if_values) > CHANGES_MAX:
+        raise invalid_field("values", f"at most {CHANGES_MAX}, and so if_values")
     asks = [Ask(auth.CONFIG_PROPOSE, map(auth.setting_args, request.values))]
     if request.if_values:
         asks.append(Ask(auth.CONFIG_READ, map(auth.setting_args, request.if_values)))

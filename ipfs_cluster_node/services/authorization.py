@@ -33,6 +33,8 @@ class Rule:
     """The arguments that policies judge. None: the method shows each item that may be read."""
     changes: bool = False
     """Whether it changes anything: such calls are in the audit log."""
+    signable: bool = True
+    """Whether a signed invocation will do: not where it would leave open what is carried."""
     without_log: bool = False
     """Whether a node without a log, which knows of no delegations, answers any member."""
 
@@ -75,7 +77,11 @@ RULES_BY_METHOD: Final[Mapping[str, Rule]] = {
         auth.CA_ROTATE, asks.rotate_certificates, changes=True
     ),
     f"{_V1}ContentService/AddContent": Rule(
-        callers=_MEMBERS, command=auth.CONTENT_ADD, asks=asks.add_content, changes=True
+        callers=_MEMBERS,
+        command=auth.CONTENT_ADD,
+        asks=asks.add_content,
+        changes=True,
+        signable=False,
     ),
     f"{_V1}ContentService/GetBlocks": _members(auth.CONTENT_READ, asks.get_blocks),
     f"{_V1}ContentService/GetContent": _members(auth.CONTENT_READ, asks.read_content),

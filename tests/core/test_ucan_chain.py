@@ -18,6 +18,7 @@ from ipfs_cluster_node.core.ucan.arrange import (
     chains_to,
     check_any_chain,
     find_access,
+    path_between,
 )
 from ipfs_cluster_node.core.ucan.chain import (
     Claim,
@@ -27,7 +28,7 @@ from ipfs_cluster_node.core.ucan.chain import (
 from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError
 from ipfs_cluster_node.core.ucan.explain import explain
-from ipfs_cluster_node.core.ucan.policies import parse_policy
+from ipfs_cluster_node.core.ucan.policies import Evaluation, parse_policy
 from ipfs_cluster_node.core.ucan.profiles import PRODUCT, SPECIFICATION
 from ipfs_cluster_node.core.ucan.revocations import (
     check_revoker,
@@ -511,6 +512,25 @@ def test_an_access_allows_what_it_grants_and_nothing_else() -> None:
     anything = find_access(claim(ALICE), [bounded, TO_ALICE], circumstances())
     assert anything.unconditional == Grant(claim=claim(ALICE), chain=(TO_ALICE,))
     assert anything.allows({"namespace": "team-b"})
+
+
+def test_the_items_of_a_list_share_their_steps() -> None:
+    heavy = link(CLUSTER, ALICE, policy=[["==", ".namespace", "team-a"]] * 100)
+    access = find_access(claim(ALICE), [heavy], circumstances())
+    evaluation = Evaluation(steps_max=250)
+    assert access.allows(ARGS, evaluation)
+    assert access.allows(ARGS, evaluation)
+    with pytest.raises(UcanError, match="TooLarge"):
+        access.allows(ARGS, evaluation)
+    assert access.allows(ARGS)
+
+
+def test_a_way_between_two_is_the_shortest() -> None:
+    detour = [link(CLUSTER, BOB), link(BOB, ALICE), link(ALICE, CAROL)]
+    assert path_between(detour, CLUSTER, CAROL) == tuple(detour)
+    assert path_between([*detour, TO_ALICE], CLUSTER, CAROL) == (TO_ALICE, detour[2])
+    assert path_between(detour, ALICE, ALICE) == ()
+    assert path_between(detour, CAROL, ALICE) == ()
 
 
 def test_an_explanation_tells_of_the_chain_that_holds_or_of_the_nearest() -> None:

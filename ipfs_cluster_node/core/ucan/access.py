@@ -13,7 +13,7 @@ from ipfs_cluster_node.core.ucan.chain import (
     check_policies,
     may_be_a_link,
 )
-from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError
+from ipfs_cluster_node.core.ucan.errors import UcanError
 from ipfs_cluster_node.core.ucan.policies import Evaluation, size_of
 from ipfs_cluster_node.core.ucan.revocations import revoked_link
 from ipfs_cluster_node.core.ucan.tokens import Delegation
@@ -74,25 +74,13 @@ class Access:
         Raises:
             UcanError: MatchError, of the nearest chain; TooLarge where the policies take too long.
         """
-        steps_max = self.circumstances.profile.evaluation_steps_max
-        evaluation = evaluation or Evaluation(steps_max=steps_max)
-        claim, value = replace(self.claim, args=dict(args)), dict(args)
+        claim = replace(self.claim, args=dict(args))
         if self.unconditional is not None:
             return Grant(claim=claim, chain=self.unconditional.chain)
-        exhausted: UcanError | None = None
-
-        def holds(link: Delegation) -> bool:
-            nonlocal exhausted
-            try:
-                return evaluation.failing(link.policy, value) is None
-            except UcanError as error:
-                exhausted = exhausted or error
-                return False
-
-        chain = _search(self.claim, self.into, self.circumstances, holds)
+        chain, exhausted = self._judge(args, evaluation or self._evaluation())
         if chain is not None:
             return Grant(claim=claim, chain=chain)
-        check_policies(self.nearest, args, Evaluation(steps_max=steps_max))
+        check_policies(self.nearest, args, self._evaluation())
         assert exhausted is not None
         raise exhausted
 
@@ -104,13 +92,30 @@ class Access:
         """
         if self.unconditional:
             return True
-        try:
-            self.check(args, evaluation)
-        except UcanError as error:
-            if error.name is Refusal.TOO_LARGE and evaluation is not None:
-                raise
-            return False
-        return True
+        chain, exhausted = self._judge(args, evaluation or self._evaluation())
+        if chain is None and exhausted is not None and evaluation is not None:
+            raise exhausted
+        return chain is not None
+
+    def _evaluation(self) -> Evaluation:
+        return Evaluation(steps_max=self.circumstances.profile.evaluation_steps_max)
+
+    def _judge(
+        self, args: Mapping[str, Value], evaluation: Evaluation
+    ) -> tuple[Chain | None, UcanError | None]:
+        """The chain that holds; else whether the steps were used up first."""
+        value = dict(args)
+        exhausted: UcanError | None = None
+
+        def holds(link: Delegation) -> bool:
+            nonlocal exhausted
+            try:
+                return evaluation.failing(link.policy, value) is None
+            except UcanError as error:
+                exhausted = exhausted or error
+                return False
+
+        return _search(self.claim, self.into, self.circumstances, holds), exhausted
 
 
 def _search(

@@ -117,3 +117,23 @@ def chains_to(claim: Claim, delegations: Sequence[Delegation]) -> Iterator[tuple
             unfinished.extend(reversed(longer))
         elif chain:
             yield chain
+
+
+def path_between(delegations: Sequence[Delegation], start: Did, end: Did) -> tuple[Delegation, ...]:
+    """The shortest way from one to another, the first link first; empty if there is none."""
+    by_audience: dict[Did, list[Delegation]] = {}
+    for delegation in delegations:
+        by_audience.setdefault(delegation.audience, []).append(delegation)
+    ways: list[tuple[Did, tuple[Delegation, ...]]] = [(end, ())]
+    passed = {end}
+    while ways and start not in passed:
+        longer = []
+        for holder, path in ways:
+            for link in by_audience.get(holder, ()):
+                if link.issuer == start:
+                    return (link, *path)
+                if link.issuer not in passed:
+                    passed.add(link.issuer)
+                    longer.append((link.issuer, (link, *path)))
+        ways = longer
+    return ()
