@@ -95,7 +95,7 @@ def recover_alone(
         if not yes and not survivor.is_alone:
             click.echo(
                 f"the log of this master ends with entry {stored.index} of term "
-                f"{stored.entry_term}; more of the cluster there is not from then on",
+                f"{stored.entry_term}; what is not in it is lost",
                 err=True,
             )
             for name, node_id in removed:

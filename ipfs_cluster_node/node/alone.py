@@ -151,7 +151,9 @@ class Survivor:
             else:
                 return False
             key.open(sealed, cluster_id=self._cluster_id, key_id=authority.key_id)
-        except ClusterError:
+        except ClusterError as error:
+            if error.reason is not Reason.AUTHORITY_SEALED:
+                raise  # A key file that is there, and can't be used as it is.
             return False
         return True
 

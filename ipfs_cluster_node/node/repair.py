@@ -136,8 +136,9 @@ class LogRepair:
         """The node's own view."""
         detail = (
             f"{self._damage}; it is replaced from the other masters once a majority of "
-            f"them runs without this node ({self._waits_for}); where that can't be, let one "
-            "whose log is whole go on alone: ipfs-cluster-node recover alone"
+            f"them runs without this node ({self._waits_for}); where that can't be, keep "
+            f"{self._home.raft}, and let a master whose log is whole go on alone, or begin anew "
+            "from a backup: ipfs-cluster-node recover --help"
         )
         return GetHealthResponse(
             node_id=self._node_id,

@@ -264,7 +264,7 @@ class Gate(grpc.GenericRpcHandler):
                 running = self._run(rule, reach, context)
                 responses = behaviour(request, context)
                 if hasattr(responses, "__aiter__"):
-                    noted = not rule.changes
+                    noted = False
                     async for response in responses:
                         if not noted:
                             # With the first answer: who breaks off has read what came until then.

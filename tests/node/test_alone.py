@@ -31,11 +31,12 @@ from ipfs_cluster_node.core.ids import voter_id
 from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.node import alone, peers, recovery, replacement
 from ipfs_cluster_node.node.alone import Survivor
-from ipfs_cluster_node.node.peers import PeerBook
+from ipfs_cluster_node.node.peers import PeerBook, save_masters
 from ipfs_cluster_node.node.replacement import begin_replacement, settle_log
 from ipfs_cluster_node.node.setup import init_cluster
 
 PASSPHRASE = "a passphrase of the tests"
+ADDRESS = ("127.0.0.1:9096",)
 OTHERS = (Identity.create(), Identity.create())
 
 
@@ -93,7 +94,7 @@ def write(home: Home, *bodies: CommandBody, voters: tuple[str, ...] = ()) -> Non
 def home_of_three(path: Path) -> Home:
     """The home of the first of three masters, which the others are gone from."""
     home = Home(path)
-    settings = NodeSettings(name="first", role="master", bind="127.0.0.1:9096")
+    settings = NodeSettings(name="first", role="master", bind=ADDRESS[0])
     init_cluster(home, settings, cluster_name="three", recovery_passphrase=PASSPHRASE)
     secret = bytes(32)
     write(
@@ -120,6 +121,8 @@ def home_of_three(path: Path) -> Home:
         voters=tuple(voter_id(o.node_id, n) for n, o in enumerate(OTHERS, start=2)),
     )
     write(home, ProposeConfig(values={"user.last": "acknowledged"}))
+    own = Identity.load(home.identity).node_id
+    save_masters(home.masters, {own: ADDRESS, OTHERS[0].node_id: ADDRESS})
     return home
 
 
@@ -153,7 +156,7 @@ def test_what_no_majority_had_acknowledged_is_kept_and_the_others_are_removed(
     assert after.stored.index == before.index
     assert after.state.settings.changed["user.last"] == "acknowledged"
     assert all(after.state.members.node(other.node_id) is None for other in OTHERS)
-    assert set(PeerBook(home.masters).targets()) == {("127.0.0.1:9096", survivor.node_id)}
+    assert set(PeerBook(home.masters).targets()) == {(ADDRESS[0], survivor.node_id)}
     [kept] = home.path.glob(f"{REPLACED_LOG_PREFIX}*")
     assert (kept / "voter").read_text().startswith(f"{survivor.node_id}.1 ")
     # A repeat changes nothing.
@@ -185,7 +188,7 @@ def test_a_crash_at_any_point_leaves_the_old_log_in_place_or_the_new_one(
         assert not home.raft_new.exists()
         Survivor(home).go_on_alone()
         check_goes_on(home, alone_by_now=True)
-        assert set(PeerBook(home.masters).targets()) == {("127.0.0.1:9096", survivor.node_id)}
+        assert set(PeerBook(home.masters).targets()) == {(ADDRESS[0], survivor.node_id)}
         assert len(list(home.path.glob(f"{REPLACED_LOG_PREFIX}*"))) == 1
     assert points > 15
     assert found == {False, True}
@@ -199,7 +202,9 @@ def test_a_new_log_that_was_not_needed_is_not_taken_for_the_log_later(tmp_path: 
     # One that is not whole never takes a log's place.
     shutil.rmtree(home.raft)
     home.raft_new.mkdir()
+    (home.raft_new / "snapshot").write_bytes(b"half")
     settle_log(home)
+    assert not (home.raft / "snapshot").exists()
     assert refusal(home).reason is Reason.HOME_DAMAGED
 
 
@@ -220,6 +225,16 @@ def test_the_passphrase_opens_the_keys_where_its_own_key_is_lost(tmp_path: Path)
     assert home.recovery_key.exists()
     # What the passphrase gave is there until a leader has used it.
     assert not Survivor(home).needs_passphrase
+
+
+def test_a_key_of_its_own_that_others_may_read_is_no_lost_one(tmp_path: Path) -> None:
+    home = home_of_three(tmp_path)
+    home.seal_key.chmod(0o644)
+    survivor = Survivor(home)
+    with pytest.raises(ClusterError) as caught:
+        survivor.go_on_alone(PASSPHRASE)
+    assert caught.value.reason is Reason.HOME_DAMAGED
+    assert not home.recovery_key.exists()
 
 
 def test_keys_that_are_not_sealed_to_it_need_the_passphrase_as_well(tmp_path: Path) -> None:

@@ -97,9 +97,8 @@ def create_store_of(
     """
     voters = frozenset({voter})
     store_snapshot(disk, Position(index=index, term=term, voters=voters), machine.freeze()())
-    journal = SegmentedJournal(disk, base=(NO_OP, index, term), base_voters=voters)
-    journal.setCurrentTerm(term, None)
-    journal.write_and_sync(journal.take_pending())
+    # Durable once it is made; no vote is in it, so its term is that of its first entry.
+    SegmentedJournal(disk, base=(NO_OP, index, term), base_voters=voters)
     # Last, since it says that there is a store.
     disk.replace(VOTER_NAME, [voter_file(voter)])
     disk.close()
