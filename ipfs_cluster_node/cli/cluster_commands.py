@@ -13,6 +13,7 @@ from ipfs_cluster_node.cli.output import (
     print_done,
     print_json,
     print_table,
+    progress_bar,
     reporting,
     run_client,
 )
@@ -74,6 +75,36 @@ def transfer_leadership(profile: str | None, node_id: str, *, as_json: bool) -> 
     """
     leader = run_client(profile, lambda client: client.transfer_leadership(node_id))
     print_done({"leader_node_id": leader}, f"{leader} leads", as_json)
+
+
+@cluster.command("backup")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--force", is_flag=True, help="Write over a file that is there.")
+@json_option
+@click.pass_obj
+@reporting
+def create_backup(profile: str | None, file: Path, *, force: bool, as_json: bool) -> None:
+    """Write all that the masters agree on into FILE, to be kept apart from them.
+
+    Tasks with payloads and results, members, rights and settings; of the content only who holds it.
+    The cluster's keys are sealed in it: `recover cluster` opens them with the recovery passphrase.
+    The file is there once all of it has come, and was checked.
+    """
+    if str(file) == "-":
+        raise click.UsageError("a backup is checked before it is there, so it goes into a file")
+    if file.exists() and not force:
+        raise ClusterError(
+            Reason.INVALID_ARGUMENT, f"{file} exists; name another file, or add --force"
+        )
+    with progress_bar(f"backup {file.name}", None) as on_progress:
+        made = run_client(
+            profile, lambda client: client.create_backup(file, on_progress=on_progress)
+        )
+    print_done(
+        {"path": str(made.path), "size_bytes": made.size_bytes, "index": made.index},
+        f"{made.size_bytes} bytes in {made.path}, up to entry {made.index} of the log",
+        as_json,
+    )
 
 
 @click.group()

@@ -1,4 +1,7 @@
-"""Decides what clients may do, by the delegations they bring and those that the log keeps."""
+"""Decides what clients may do, by the delegations they bring and those that the log keeps.
+
+Nodes are judged so where a method's rule says it.
+"""
 
 from collections import OrderedDict
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
@@ -111,7 +114,7 @@ class Gone(Container[Did]):
 
 @dataclass(slots=True)
 class Delegated:
-    """The reach of a client."""
+    """The reach of who is judged by delegations."""
 
     caller: Caller
     command: Command
@@ -208,7 +211,7 @@ class Authorizer:
             self._check_unsigned(presented)
         if rule.command is None:
             return Unbounded(caller)
-        if caller.kind is not CallerClass.CLIENT and not presented.container:
+        if caller.kind not in rule.judged and not presented.container:
             if caller.kind is CallerClass.NODE and rule.command in OF_ATTEMPTS:
                 return self._decide_node(caller, rule, rule.command, request, presented.attempt)
             return Unbounded(caller)
@@ -216,6 +219,13 @@ class Authorizer:
         if state is None:
             if rule.without_log:
                 return Unbounded(caller)
+            if self._machine is not None:
+                # It learns from a leader what of its log is committed.
+                raise ClusterError(
+                    Reason.NO_LEADER,
+                    "no master has led since this one started; try again in a moment, and see "
+                    "that more than half of the masters run",
+                )
             raise ClusterError(
                 Reason.NOT_LEADER, "this node has no log to know your rights by; ask a master"
             )

@@ -116,6 +116,12 @@ def get_health(_request: Any, asking: Asking) -> Iterable[Ask]:
     return [Ask(auth.HEALTH_READ, [{"source": asking.node_id}])]
 
 
+def create_backup(_request: membership_pb2.CreateBackupRequest, asking: Asking) -> Iterable[Ask]:
+    """To have all that there is."""
+    cluster = asking.state.cluster_id if asking.state else auth.ANY
+    return [Ask(auth.BACKUP_CREATE, [auth.backup_args(cluster)])]
+
+
 def create_join_token(
     request: membership_pb2.CreateJoinTokenRequest, _asking: Asking
 ) -> Iterable[Ask]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextvars import ContextVar
@@ -107,6 +108,8 @@ class _Running:
     context: Context
     rule: Rule
     reach: Reach
+    ends_at: float
+    """By the loop's clock; infinite where the rule says nothing."""
     ended_by: ClusterError | None = None
 
 
@@ -164,6 +167,11 @@ class Gate(grpc.GenericRpcHandler):
             await asyncio.sleep(WATCH_SECONDS)
             for running in list(self._running):
                 try:
+                    if asyncio.get_running_loop().time() > running.ends_at:
+                        raise ClusterError(
+                            Reason.DEADLINE_EXCEEDED,
+                            f"it may run for {running.rule.seconds_max:.0f} s; read it faster",
+                        )
                     self._check_class(running.rule, self._identify(running.context))
                     running.reach.renew()
                 except ClusterError as error:
@@ -256,7 +264,12 @@ class Gate(grpc.GenericRpcHandler):
                 running = self._run(rule, reach, context)
                 responses = behaviour(request, context)
                 if hasattr(responses, "__aiter__"):
+                    noted = False
                     async for response in responses:
+                        if not noted:
+                            # With the first answer: who breaks off has read what came until then.
+                            self._note(method, rule, request, context, reach)
+                            noted = True
                         if reading.age_ms is not None:
                             context.set_trailing_metadata(((AGE_KEY, str(reading.age_ms)),))
                         yield response
@@ -278,7 +291,9 @@ class Gate(grpc.GenericRpcHandler):
     def _run(self, rule: Rule, reach: Reach, context: Context) -> _Running:
         task = asyncio.current_task()
         assert task is not None
-        running = _Running(task, context, rule, reach)
+        seconds = math.inf if rule.seconds_max is None else rule.seconds_max
+        ends_at = asyncio.get_running_loop().time() + seconds
+        running = _Running(task, context, rule, reach, ends_at)
         self._running.add(running)
         return running
 

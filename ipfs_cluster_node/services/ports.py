@@ -224,6 +224,13 @@ class MemberPort(Protocol):
         """Every master."""
 
 
+class BackupPort(Protocol):
+    """Backups."""
+
+    def create_backup(self) -> AsyncIterator[bytes]:
+        """Make one, as of now; raises ClusterError where this node does not lead for sure."""
+
+
 class StatePort(Protocol):
     """The state, as far as this node has it."""
 
