@@ -199,6 +199,7 @@ class Node:
             modules=settings.tasks.handler_modules,
             slots=slots,
             memory_bytes_max=settings.tasks.memory_max,
+            hidden=home.hidden_from_handlers,
             on_progress=self._on_progress,
         )
         self._uplink = Uplink(
