@@ -106,8 +106,10 @@ class RotationProgress(Protocol):
 class CertificatePort(Protocol):
     """Certificates."""
 
-    async def renew(self, did: Did, request_der: bytes) -> IssuedCertificate:
-        """Give a member a new certificate."""
+    async def renew_current(
+        self, certificate_pem: bytes, request_der: bytes, proof: bytes
+    ) -> IssuedCertificate:
+        """Give a member who shows a certificate a new one."""
 
     async def renew_expired(
         self, certificate_pem: bytes, request_der: bytes, proof: bytes
