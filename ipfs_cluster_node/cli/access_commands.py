@@ -22,6 +22,8 @@ from ipfs_cluster_node.cli.output import (
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 
 GRANTS = ("operator", "user", "reader")
+JOIN_TOKEN_DOTS = 3
+"""In `cj1.<pin>.<id>.<secret>`."""
 
 
 @click.group()
@@ -175,26 +177,42 @@ def inspect(profile: str | None, text: str, *, as_json: bool) -> None:
 
 @token.command("list")
 @click.option("--audience", default="", help="Only those that this DID got.")
+@click.option("--join", "join_tokens", is_flag=True, help="The join tokens instead.")
 @json_option
 @click.pass_obj
 @reporting
-def list_delegations(profile: str | None, *, audience: str, as_json: bool) -> None:
-    """List the delegations that the cluster keeps, as far as you may see them."""
+def list_delegations(
+    profile: str | None, *, audience: str, join_tokens: bool, as_json: bool
+) -> None:
+    """List the delegations that the cluster keeps, as far as you may see them; or join tokens."""
+    if join_tokens:
+        _print_join_tokens(
+            run_client(profile, lambda client: client.list_join_tokens()), as_json=as_json
+        )
+        return
     _print_delegations(
         run_client(profile, lambda client: client.list_delegations(audience=audience)), as_json
     )
 
 
 @token.command("revoke")
-@click.argument("cid")
+@click.argument("cid", metavar="CID_OR_ID")
 @click.option("--path", "path_text", default="", help="A container with its chain, if not kept.")
 @json_option
 @click.pass_obj
 @reporting
 def revoke_delegation(profile: str | None, *, cid: str, path_text: str, as_json: bool) -> None:
-    """Let a delegation hold no more, with all that came of it. There is no way back."""
-    from ipfs_cluster_node.cli.delegating import tokens_in
+    """Let a delegation hold no more, with all that came of it. There is no way back.
 
+    Or let a join token, named by its id or as a whole, let nobody in any more.
+    """
+    from ipfs_cluster_node.cli.delegating import is_cid, tokens_in
+
+    if not is_cid(cid):
+        token_id = cid.split(".")[2] if cid.count(".") == JOIN_TOKEN_DOTS else cid
+        run_client(profile, lambda client: client.revoke_join_token(token_id))
+        print_done({"token_id": token_id, "revoked": True}, f"{token_id} is revoked", as_json)
+        return
     path = tokens_in(text_of(path_text)) if path_text else []
     run_client(profile, lambda client: client.revoke_delegation(cid, path=path))
     print_done({"cid": cid, "revoked": True}, f"{cid} is revoked", as_json)
@@ -299,6 +317,24 @@ def _print_explanation(method: str, answer: Any) -> None:
                 f"    {number} {delegation.issuer} -> {delegation.audience} "
                 f"{delegation.command} {delegation.policy_json}: {mark} ({delegation.cid})"
             )
+
+
+def _print_join_tokens(tokens: Any, *, as_json: bool) -> None:
+    if as_json:
+        print_json([message_document(each) for each in tokens])
+        return
+    rows = (
+        (
+            each.token_id,
+            each.grant or each.role,
+            f"{each.use_count} of {each.uses_max}",
+            each.expire_time.ToJsonString(),
+            "approval" if each.needs_approval else "",
+            each.creator,
+        )
+        for each in tokens
+    )
+    print_table("Join tokens", ("id", "for", "used", "until", "", "made by"), rows)
 
 
 def _print_delegations(delegations: Any, as_json: bool) -> None:  # noqa: FBT001

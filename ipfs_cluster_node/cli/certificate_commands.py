@@ -78,8 +78,8 @@ def show_certificate(profile: str | None, *, serial: str, as_json: bool) -> None
 def revoke_certificate(profile: str | None, *, what: str, as_json: bool) -> None:
     """Let WHAT count no more: the serial number of a certificate, or the did:key of a member.
 
-    There is no way back: the member has to be removed, and to join anew. A master is not revoked
-    but removed, with `node remove`.
+    There is no way back: the member has to be removed, and to join with a new identity. A master is
+    not revoked but removed, with `node remove`.
     """
     by: dict[str, Any] = {"did": what} if what.startswith("did:") else {"serial": what}
     run_client(profile, lambda client: client.revoke_certificate(**by))

@@ -26,6 +26,8 @@ from ipfs_cluster_node.core.ucan.policies import parse_policy
 from ipfs_cluster_node.core.ucan.profiles import PRODUCT
 from ipfs_cluster_node.v1 import authorization_pb2 as pb
 
+CID_CHARS_MIN: Final = 40
+"""CIDs of tokens have 49 characters and more, ids of join tokens far fewer."""
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -94,6 +96,11 @@ async def delegated(
     before = [d for d in caller.delegations if d.audience != identity.did]
     container = write_container([token, *(d.token for d in (*wide, *before))])
     return Delegated(str(cid_of_token(token)), container, ends_s)
+
+
+def is_cid(text: str) -> bool:
+    """Whether this is the CID of a delegation, well-formed or not so: no join token's id is so."""
+    return len(text) >= CID_CHARS_MIN and "." not in text
 
 
 def profile_identity(profile: str | None) -> Identity:

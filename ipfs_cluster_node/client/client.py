@@ -456,6 +456,23 @@ class Client(AccessCalls, CertificateCalls):
             MembershipServiceStub, "CreateJoinToken", request, timeout
         )
 
+    async def list_join_tokens(
+        self, *, timeout: timedelta = TIMEOUT_DEFAULT
+    ) -> list[membership_pb2.JoinToken]:
+        """List the join tokens, without their secrets."""
+        request = membership_pb2.ListJoinTokensRequest()
+        response = await self._unary(MembershipServiceStub, "ListJoinTokens", request, timeout)
+        return list(response.tokens)
+
+    async def revoke_join_token(
+        self, token_id: str, *, timeout: timedelta = TIMEOUT_DEFAULT
+    ) -> None:
+        """Let a join token let nobody in any more, nor who waits with it."""
+        request = membership_pb2.RevokeJoinTokenRequest(
+            request_id=new_request_id(), token_id=token_id
+        )
+        await self._unary(MembershipServiceStub, "RevokeJoinToken", request, timeout)
+
     async def list_joiners(
         self, *, timeout: timedelta = TIMEOUT_DEFAULT
     ) -> list[membership_pb2.Joiner]:

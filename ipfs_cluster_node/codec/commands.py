@@ -46,6 +46,8 @@ def encode_command(command: core.Command) -> bytes:
             )
         case core.CreateJoinToken() | core.DecideJoiner() | core.RedeemJoinToken():
             _encode_join_command(message, command.body)
+        case core.RevokeJoinToken() as body:
+            message.revoke_join_token.token_id = body.token_id
         case core.RegisterNode() as body:
             message.register_node.CopyFrom(
                 pb.RegisterNode(
@@ -304,6 +306,7 @@ _DECODERS: Mapping[str, Callable[[pb.Command], core.CommandBody]] = {
     "bootstrap_cluster": _bootstrap_cluster,
     "create_join_token": _create_join_token,
     "redeem_join_token": _redeem_join_token,
+    "revoke_join_token": lambda m: core.RevokeJoinToken(token_id=m.revoke_join_token.token_id),
     "decide_joiner": _decide_joiner,
     "register_node": _register_node,
     "set_liveness": _set_liveness,

@@ -82,6 +82,21 @@ def joiner_to_proto(token: JoinToken, joiner: Joiner) -> pb.Joiner:
     )
 
 
+def join_token_to_proto(token: JoinToken) -> pb.JoinToken:
+    """A join token, for an answer: nothing of its secret."""
+    return pb.JoinToken(
+        token_id=token.token_id,
+        role=token.role,
+        grant=token.grant,
+        expire_time=timestamp_of_ms(token.expires_at_ms),
+        uses_max=token.uses_max,
+        use_count=len(token.dids),
+        failure_count=token.failure_count,
+        needs_approval=token.needs_approval,
+        creator=token.creator,
+    )
+
+
 def seal_key_of(key: bytes) -> bytes:
     """Check an X25519 public key, or that there is none.
 

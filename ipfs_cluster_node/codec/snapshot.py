@@ -233,6 +233,7 @@ def _token_to_log(token: JoinToken) -> snapshot_pb2.JoinTokenRecord:
         ),
         failure_count=token.failure_count,
         dids=token.dids,
+        creator=token.creator,
         joiners=[
             snapshot_pb2.JoinerRecord(
                 did=joiner.did,
@@ -258,6 +259,7 @@ def _token_from_log(message: snapshot_pb2.JoinTokenRecord) -> JoinToken:
         failure_count=message.failure_count,
         dids=tuple(map(Did, message.dids)),
         needs_approval=message.token.needs_approval,
+        creator=message.creator,
         joiners=tuple(
             Joiner(
                 Did(joiner.did),

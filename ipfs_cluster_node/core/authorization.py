@@ -43,7 +43,9 @@ STATE_READ: Final = Command("/state/read")
 TASK_CANCEL: Final = Command("/task/cancel")
 TASK_READ: Final = Command("/task/read")
 TASK_SUBMIT: Final = Command("/task/submit")
+TOKEN_LIST: Final = Command("/admin/enrol/list")
 TOKEN_MINT: Final = Command("/admin/enrol/mint")
+TOKEN_REVOKE: Final = Command("/admin/enrol/revoke")
 
 ANY: Final = "*"
 """Stands for all of them, or an unknown one: a policy that names some does not hold on it."""
@@ -165,11 +167,22 @@ def token_args(role: Role, *, ttl_s: int, uses: int, grant: str, needs_approval:
 
 
 def joiner_args(token: JoinToken | None, did: Did) -> Args:
-    """Of a joiner to be listed or decided on; its token says what it will be."""
+    """Of a joiner to be listed or decided on; its token says what it will be, and who let it."""
     return {
         "did": did,
         "role": token.role.value if token else ANY,
         "grant": token.grant if token else ANY,
+        "creator": (token.creator or ANY) if token else ANY,
+    }
+
+
+def join_token_args(token: JoinToken | None) -> Args:
+    """Of a join token to be listed or revoked; an unknown one is of any kind."""
+    return {
+        "did": ANY,
+        "role": token.role.value if token else ANY,
+        "grant": token.grant if token else ANY,
+        "creator": (token.creator or ANY) if token else ANY,
     }
 
 

@@ -157,7 +157,7 @@ class CertificateTable:
         if record.serial in self._records:
             return "a certificate of this serial number was issued already; try again"
         if record.did in self._dids:
-            return f"every certificate of {record.did} was revoked; remove it, and join it anew"
+            return f"every certificate of {record.did} was revoked; join with a new identity"
         held = sum(r.not_after_s > now_s for r in self._by_owner.get(record.did, {}).values())
         if held >= CERTIFICATES_PER_OWNER_MAX:
             return (
@@ -179,15 +179,6 @@ class CertificateTable:
     def revoke(self, revocation: CertificateRevocation) -> None:
         """Remember a revocation."""
         self._revoke(revocation)
-
-    def readmit(self, did: Did) -> None:
-        """A member that was removed has joined anew: its old certificates stay revoked."""
-        if self._dids.pop(did, None) is not None:
-            for record in self.of_owner(did):
-                self._revoke(
-                    CertificateRevocation(serial=record.serial, until_s=record.not_after_s)
-                )
-            self.version += 1
 
     def set_authority(self, authority: Authority) -> bool:
         """Take the authority as it becomes; False if another change came before."""

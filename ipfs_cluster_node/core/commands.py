@@ -48,6 +48,13 @@ class CreateJoinToken:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RevokeJoinToken:
+    """A join token lets nobody in any more."""
+
+    token_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DecideJoiner:
     """Somebody lets a waiting joiner in, or does not."""
 
@@ -211,6 +218,7 @@ class SetAuthority:
 CommandBody = (
     BootstrapCluster
     | CreateJoinToken
+    | RevokeJoinToken
     | RedeemJoinToken
     | DecideJoiner
     | RegisterNode
@@ -272,6 +280,8 @@ def fingerprint_of(body: CommandBody) -> bytes:
             asked = (*_sorted(body.values), *_sorted(body.if_values))
         case CancelTask():
             asked = (body.task_id,)
+        case RevokeJoinToken():
+            asked = (body.token_id,)
         case PutDelegation():
             asked = tuple(sorted(d.cid.digest for d in body.delegations))
         case RevokeDelegation():

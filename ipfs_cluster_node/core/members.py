@@ -89,8 +89,8 @@ class MemberTable:
             self._nodes[principal.node_id] = principal.did
         self.incarnation_last = max(self.incarnation_last, principal.incarnation)
 
-    def create_token(self, command: CreateJoinToken) -> Accepted | Rejected:
-        """Add a join token."""
+    def create_token(self, command: CreateJoinToken, creator: str) -> Accepted | Rejected:
+        """Add a join token of this member's."""
         if command.token_id in self._tokens:
             return Rejected(Reason.REQUEST_ID_REUSED, "this token exists; make another one")
         self._tokens[command.token_id] = JoinToken(
@@ -102,8 +102,21 @@ class MemberTable:
             addresses=command.addresses,
             grant=command.grant,
             needs_approval=command.needs_approval,
+            creator=creator,
         )
         return Accepted((command.token_id,))
+
+    def revoke_token(self, token_id: str) -> Accepted | Rejected:
+        """Let a join token let nobody in any more, nor who waits with it."""
+        if self._tokens.pop(token_id, None) is None:
+            return Rejected(
+                Reason.TOKEN_INVALID, "there is no such join token; see `token list --join`"
+            )
+        return Accepted()
+
+    def revoke_tokens_of(self, creator: Did) -> None:
+        """End what one made who is gone: else it could come back by them, as whatever it likes."""
+        self._tokens = {k: t for k, t in self._tokens.items() if t.creator != creator}
 
     def redeem(self, command: RedeemJoinToken, at_ms: int) -> Accepted | Rejected:
         """Let a joiner in; `Accepted.ids` is its role, its incarnation and its grant."""
@@ -131,10 +144,15 @@ class MemberTable:
                 f"{', '.join(token.addresses)}",
             )
         known = self._principals.get(command.did)
-        if known is not None and not known.removed:
+        if known is not None and known.removed:
+            # What it had, what it delegated, and whoever stole it would come back with it.
             return Rejected(
                 Reason.TOKEN_INVALID,
-                "this identity is a member already; start it with `serve`, or remove it first",
+                "this identity was removed for good; delete its directory, and join with a new one",
+            )
+        if known is not None:
+            return Rejected(
+                Reason.TOKEN_INVALID, "this identity is a member already; start it with `serve`"
             )
         if token.needs_approval:
             self._tokens[token.token_id], pending = joiners.await_decision(token, command, at_ms)
@@ -259,7 +277,8 @@ class MemberTable:
         token = self._tokens.get(token_id)
         if token is None:
             return Rejected(
-                Reason.TOKEN_INVALID, "this cluster did not make the token; have a new one made"
+                Reason.TOKEN_INVALID,
+                "this cluster did not make the token, or it was revoked; have a new one made",
             )
         if token.failure_count >= TOKEN_FAILURES_MAX:
             return Rejected(

@@ -134,6 +134,8 @@ class JoinToken:
     """Whether who shows it waits until somebody lets it in."""
     joiners: tuple[Joiner, ...] = ()
     """Who waits, or was decided on and is not in."""
+    creator: str = ""
+    """Who made it, a DID: it ends with that member."""
 
 
 @dataclass(frozen=True, slots=True)

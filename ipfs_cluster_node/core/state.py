@@ -31,6 +31,7 @@ from ipfs_cluster_node.core.commands import (
     RequeueAttempts,
     RevokeCertificate,
     RevokeDelegation,
+    RevokeJoinToken,
     SetAuthority,
     SetLiveness,
     SubmitTasks,
@@ -194,14 +195,14 @@ class ClusterState:
             self.members.put(principal)
         return Applied(Accepted(), (MembersChanged(),))
 
-    def _create_join_token(self, _command: Command, body: CreateJoinToken) -> Applied:
-        return Applied(self.members.create_token(body))
+    def _create_join_token(self, command: Command, body: CreateJoinToken) -> Applied:
+        return Applied(self.members.create_token(body, command.caller))
+
+    def _revoke_join_token(self, _command: Command, body: RevokeJoinToken) -> Applied:
+        return Applied(self.members.revoke_token(body.token_id))
 
     def _redeem_join_token(self, command: Command, body: RedeemJoinToken) -> Applied:
-        outcome = self.members.redeem(body, command.at_ms)
-        if isinstance(outcome, Accepted):
-            self.certificates.readmit(body.did)
-        return Applied(outcome, (MembersChanged(),))
+        return Applied(self.members.redeem(body, command.at_ms), (MembersChanged(),))
 
     def _decide_joiner(self, command: Command, body: DecideJoiner) -> Applied:
         return Applied(self.members.decide(body, command.at_ms))
@@ -228,6 +229,7 @@ class ClusterState:
         for key in [key for key in self._requests if key[0] == did]:
             del self._requests[key]
         self.delegations.forget_member(did)
+        self.members.revoke_tokens_of(did)
         self.certificates.version += 1  # What the removed one has counts no more.
         effects = self._lose(self.tasks.running_on(body.node_id), command.at_ms)
         for cid, content in self.contents.items():
@@ -448,6 +450,8 @@ class ClusterState:
                     "no such certificate or member is known; see `cert list`",
                 )
             )
+        if revocation.did:
+            self.members.revoke_tokens_of(revocation.did)
         self.certificates.revoke(revocation)
         return Applied(Accepted(), (CertificatesRevoked(),))
 
@@ -462,6 +466,7 @@ class ClusterState:
     _APPLIERS: ClassVar[Mapping[type, Callable[["ClusterState", Command, Any], Applied]]] = {
         BootstrapCluster: _bootstrap_cluster,
         CreateJoinToken: _create_join_token,
+        RevokeJoinToken: _revoke_join_token,
         RedeemJoinToken: _redeem_join_token,
         DecideJoiner: _decide_joiner,
         RegisterNode: _register_node,

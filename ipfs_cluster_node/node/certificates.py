@@ -156,7 +156,7 @@ class Certificates:
         if state.certificates.is_revoked(peer.serial, peer.did):
             raise ClusterError(
                 Reason.CERTIFICATE_REVOKED,
-                "the certificate was revoked; have the member removed, and join it anew",
+                "the certificate was revoked; have the member removed, join with a new identity",
             )
         known = state.certificates.get(peer.serial)
         keys = self._authority.keys(state.certificates.authority)
@@ -178,17 +178,18 @@ class Certificates:
             raise invalid_field("serial", "set it or did, one of the two")
         if serial is not None:
             record = state.certificates.get(serial)
-            revocation = CertificateRevocation(
-                serial=serial, until_s=0 if record is None else record.not_after_s
-            )
+            until_s = 0 if record is None else record.not_after_s
+            revocation = CertificateRevocation(serial=serial, until_s=until_s)
+            owner = None if record is None else record.did
         else:
             assert did is not None
-            if did == caller:
-                raise invalid_field("did", "it is your own; let another operator revoke it")
-            member = state.members.get(did)
-            if member is not None and member.role is Role.MASTER and not member.removed:
-                raise invalid_field("did", "a master is not revoked but removed: node remove")
             revocation = CertificateRevocation(did=did)
+            owner = did
+        if owner == caller:
+            raise invalid_field("did", "it is your own; let another operator revoke it")
+        member = None if owner is None else state.members.get(owner)
+        if member is not None and member.role is Role.MASTER and not member.removed:
+            raise invalid_field("did", "a master is not revoked but removed: node remove")
         await self._leadership.propose(
             RevokeCertificate(revocation=revocation), caller=caller, request_id=request_id
         )
@@ -340,9 +341,14 @@ def sign_for(
     request_der: bytes,
     lifetime: timedelta | None = None,
 ) -> bytes:
-    """Sign a certificate with the names that the member's entry has."""
+    """Sign a certificate with the names that the member's entry has.
+
+    Addresses are for masters alone: a worker chooses its own, and could pass for a master's
+    enrolment port with them. Every node has the name of its PeerID.
+    """
     life = lifetime or timedelta(milliseconds=state.settings["certificate_lifetime"])
-    endpoints = (*owner.endpoints, *owner.enrolment_endpoints) if owner.is_node else ()
+    is_master = owner.role is Role.MASTER
+    endpoints = (*owner.endpoints, *owner.enrolment_endpoints) if is_master else ()
     hosts = [parse_endpoint(each).host for each in endpoints]
     return ca.issue(
         request_der, owner.did, hosts=hosts, is_node=owner.is_node, now=utc_now(), lifetime=life

@@ -89,7 +89,7 @@ def _revoked(peer: PeerIdentity) -> ClusterError:
     return ClusterError(
         Reason.CERTIFICATE_REVOKED,
         f"the certificate {peer.serial:x} of {peer.did} counts no more; have the member "
-        "removed, and join it anew",
+        "removed, and join with a new identity",
     )
 
 

@@ -26,6 +26,7 @@ from ipfs_cluster_node.core.commands import (
     RegisterNode,
     RemoveNode,
     ReplaceLog,
+    RevokeJoinToken,
     SetLiveness,
 )
 from ipfs_cluster_node.core.effects import Effect, Rejected
@@ -134,6 +135,18 @@ class Members:
                 Reason.REQUEST_ID_REUSED, "the token's secret was shown already; make a new token"
             )
         return MintedToken(str(token), expires_at_ms)
+
+    def join_tokens(self) -> Iterable[JoinToken]:
+        """Every join token that is remembered, by id."""
+        tokens = self._leadership.leader_state().members.tokens()
+        return sorted(tokens, key=lambda token: token.token_id)
+
+    async def revoke_join_token(self, token_id: str, *, caller: Did, request_id: str) -> None:
+        """Commit that a join token lets nobody in any more."""
+        self._leadership.leader_state()
+        await self._leadership.propose(
+            RevokeJoinToken(token_id=token_id), caller=caller, request_id=request_id
+        )
 
     def joiners(self) -> Iterable[tuple[JoinToken, Joiner]]:
         """Who waits to be let in, and with which token; who asked first before the others."""

@@ -140,6 +140,14 @@ def create_join_token(
     return [Ask(auth.TOKEN_MINT, [args])]
 
 
+def revoke_join_token(
+    request: membership_pb2.RevokeJoinTokenRequest, asking: Asking
+) -> Iterable[Ask]:
+    """To end a join token."""
+    token = asking.state.members.token(request.token_id) if asking.state else None
+    return [Ask(auth.TOKEN_REVOKE, [auth.join_token_args(token)])]
+
+
 def decide_joiner(request: membership_pb2.DecideJoinerRequest, asking: Asking) -> Iterable[Ask]:
     """To let a joiner in, or not."""
     did = did_from_node_id(node_id_of(request.node_id))

@@ -119,6 +119,10 @@ RULES_BY_METHOD: Final[Mapping[str, Rule]] = {
         auth.JOINER_DECIDE, asks.decide_joiner, changes=True
     ),
     f"{_V1}MembershipService/ListJoiners": _clients(auth.JOINER_LIST, None),
+    f"{_V1}MembershipService/ListJoinTokens": _clients(auth.TOKEN_LIST, None),
+    f"{_V1}MembershipService/RevokeJoinToken": _clients(
+        auth.TOKEN_REVOKE, asks.revoke_join_token, changes=True
+    ),
     # Who leads is what every member must know to call at all.
     f"{_V1}MembershipService/GetClusterStatus": Rule(callers=_MEMBERS),
     f"{_V1}MembershipService/GetConfig": _members(auth.CONFIG_READ, asks.get_config),

@@ -11,6 +11,7 @@ from ipfs_cluster_node.codec.members import (
     did_of,
     endpoints_of,
     grant_of,
+    join_token_to_proto,
     joiner_to_proto,
     name_of,
     node_id_of,
@@ -20,7 +21,12 @@ from ipfs_cluster_node.codec.members import (
     seal_key_of,
 )
 from ipfs_cluster_node.codec.tasks import duration_of_ms, request_id_of, timestamp_of_ms
-from ipfs_cluster_node.core.authorization import joiner_args, member_args, setting_args
+from ipfs_cluster_node.core.authorization import (
+    join_token_args,
+    joiner_args,
+    member_args,
+    setting_args,
+)
 from ipfs_cluster_node.core.commands import DecideJoiner, RedeemJoinToken, RegisterNode
 from ipfs_cluster_node.core.errors import invalid_field
 from ipfs_cluster_node.core.ids import did_from_node_id
@@ -128,6 +134,29 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         """Send the whole state."""
         async for data in self._backups.create_backup():
             yield pb.CreateBackupResponse(data=data)
+
+    async def ListJoinTokens(
+        self, request: pb.ListJoinTokensRequest, context: Any
+    ) -> pb.ListJoinTokensResponse:
+        """List the join tokens."""
+        reach = current_reach()
+        shown = (
+            join_token_to_proto(token)
+            for token in self._members.join_tokens()
+            if reach.allows(join_token_args(token))
+        )
+        return pb.ListJoinTokensResponse(tokens=islice(shown, JOINERS_LISTED_MAX))
+
+    async def RevokeJoinToken(
+        self, request: pb.RevokeJoinTokenRequest, context: Any
+    ) -> pb.RevokeJoinTokenResponse:
+        """End a join token."""
+        await self._members.revoke_join_token(
+            name_of(request.token_id, "token_id"),
+            caller=current_caller().did,
+            request_id=request_id_of(request.request_id),
+        )
+        return pb.RevokeJoinTokenResponse()
 
     async def ListJoiners(
         self, request: pb.ListJoinersRequest, context: Any

@@ -179,6 +179,12 @@ class MemberPort(Protocol):
     ) -> Minted:
         """Make a join token."""
 
+    def join_tokens(self) -> Iterable[JoinToken]:
+        """Every join token that is remembered."""
+
+    async def revoke_join_token(self, token_id: str, *, caller: Did, request_id: str) -> None:
+        """Commit that a join token lets nobody in any more."""
+
     def joiners(self) -> Iterable[tuple[JoinToken, Joiner]]:
         """Who waits to be let in, and with which token; who asked first before the others."""
 

@@ -105,7 +105,7 @@ class CertificateServiceServicer:
 
     def RevokeCertificate(self, request, context):
         """Lets a certificate, or every one of a member, count no more. There is no way back: the member has
-        to be removed and to join anew. Takes effect at the masters at once, at other nodes with their
+        to be removed and to join with a new identity. Takes effect at the masters at once, at other nodes with their
         next heartbeat.
 
         Who may call: a client with `/admin/cert`. Idempotent by `request_id`.

@@ -55,7 +55,7 @@ class CertificateServiceStub:
     """
     RevokeCertificate: _grpc.UnaryUnaryMultiCallable[_certificate_pb2.RevokeCertificateRequest, _certificate_pb2.RevokeCertificateResponse]
     """Lets a certificate, or every one of a member, count no more. There is no way back: the member has
-    to be removed and to join anew. Takes effect at the masters at once, at other nodes with their
+    to be removed and to join with a new identity. Takes effect at the masters at once, at other nodes with their
     next heartbeat.
 
     Who may call: a client with `/admin/cert`. Idempotent by `request_id`.
@@ -102,7 +102,7 @@ class CertificateServiceAsyncStub(CertificateServiceStub):
     """
     RevokeCertificate: _aio.UnaryUnaryMultiCallable[_certificate_pb2.RevokeCertificateRequest, _certificate_pb2.RevokeCertificateResponse]  # type: ignore[assignment]
     """Lets a certificate, or every one of a member, count no more. There is no way back: the member has
-    to be removed and to join anew. Takes effect at the masters at once, at other nodes with their
+    to be removed and to join with a new identity. Takes effect at the masters at once, at other nodes with their
     next heartbeat.
 
     Who may call: a client with `/admin/cert`. Idempotent by `request_id`.
@@ -170,7 +170,7 @@ class CertificateServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_certificate_pb2.RevokeCertificateResponse, _abc.Awaitable[_certificate_pb2.RevokeCertificateResponse]]:
         """Lets a certificate, or every one of a member, count no more. There is no way back: the member has
-        to be removed and to join anew. Takes effect at the masters at once, at other nodes with their
+        to be removed and to join with a new identity. Takes effect at the masters at once, at other nodes with their
         next heartbeat.
 
         Who may call: a client with `/admin/cert`. Idempotent by `request_id`.

@@ -53,6 +53,16 @@ class MembershipServiceStub:
                 request_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.CreateJoinTokenRequest.SerializeToString,
                 response_deserializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.CreateJoinTokenResponse.FromString,
                 _registered_method=True)
+        self.ListJoinTokens = channel.unary_unary(
+                '/ipfs_cluster_node.v1.MembershipService/ListJoinTokens',
+                request_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.ListJoinTokensRequest.SerializeToString,
+                response_deserializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.ListJoinTokensResponse.FromString,
+                _registered_method=True)
+        self.RevokeJoinToken = channel.unary_unary(
+                '/ipfs_cluster_node.v1.MembershipService/RevokeJoinToken',
+                request_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.RevokeJoinTokenRequest.SerializeToString,
+                response_deserializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.RevokeJoinTokenResponse.FromString,
+                _registered_method=True)
         self.ListJoiners = channel.unary_unary(
                 '/ipfs_cluster_node.v1.MembershipService/ListJoiners',
                 request_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.ListJoinersRequest.SerializeToString,
@@ -149,6 +159,25 @@ class MembershipServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListJoinTokens(self, request, context):
+        """Lists the join tokens that are good or ended less than a day ago, by id; without their secrets.
+
+        Who may call: client. Answered by the leader.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeJoinToken(self, request, context):
+        """Lets a join token let nobody in any more, nor who waits with it. A token ends also with the member
+        that made it, once that is removed or all its certificates are revoked.
+
+        Who may call: client. Idempotent by `request_id`. Errors: `TOKEN_INVALID` if there is none of this id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListJoiners(self, request, context):
         """Lists who waits to be let in with a token that needs approval, or was decided on and has not
         come back: at most 1,000, who asked first before the others.
@@ -172,7 +201,7 @@ class MembershipServiceServicer:
 
     def RemoveNode(self, request, context):
         """Removes a node for good: it stops voting, its tasks are given to others, and it is refused
-        from then on. Its identity can come back only with a new join token.
+        from then on, whatever token it shows. Tokens that it made end.
 
         Who may call: client. Idempotent by `request_id`.
         Errors: `MEMBER_NOT_FOUND`; `QUORUM_AT_RISK` for the leader itself, the last master, or where
@@ -295,6 +324,16 @@ def add_MembershipServiceServicer_to_server(servicer, server):
                     servicer.CreateJoinToken,
                     request_deserializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.CreateJoinTokenRequest.FromString,
                     response_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.CreateJoinTokenResponse.SerializeToString,
+            ),
+            'ListJoinTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListJoinTokens,
+                    request_deserializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.ListJoinTokensRequest.FromString,
+                    response_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.ListJoinTokensResponse.SerializeToString,
+            ),
+            'RevokeJoinToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeJoinToken,
+                    request_deserializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.RevokeJoinTokenRequest.FromString,
+                    response_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.RevokeJoinTokenResponse.SerializeToString,
             ),
             'ListJoiners': grpc.unary_unary_rpc_method_handler(
                     servicer.ListJoiners,
@@ -437,6 +476,60 @@ class MembershipService:
             '/ipfs_cluster_node.v1.MembershipService/CreateJoinToken',
             ipfs__cluster__node_dot_v1_dot_membership__pb2.CreateJoinTokenRequest.SerializeToString,
             ipfs__cluster__node_dot_v1_dot_membership__pb2.CreateJoinTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListJoinTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ipfs_cluster_node.v1.MembershipService/ListJoinTokens',
+            ipfs__cluster__node_dot_v1_dot_membership__pb2.ListJoinTokensRequest.SerializeToString,
+            ipfs__cluster__node_dot_v1_dot_membership__pb2.ListJoinTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeJoinToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ipfs_cluster_node.v1.MembershipService/RevokeJoinToken',
+            ipfs__cluster__node_dot_v1_dot_membership__pb2.RevokeJoinTokenRequest.SerializeToString,
+            ipfs__cluster__node_dot_v1_dot_membership__pb2.RevokeJoinTokenResponse.FromString,
             options,
             channel_credentials,
             insecure,

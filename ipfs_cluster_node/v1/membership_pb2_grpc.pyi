@@ -57,6 +57,17 @@ class MembershipServiceStub:
     passphrase lets an operator in. A repeat of the `request_id` is refused with `REQUEST_ID_REUSED`,
     since the secret can't be shown twice. Errors: `INVALID_ARGUMENT`.
     """
+    ListJoinTokens: _grpc.UnaryUnaryMultiCallable[_membership_pb2.ListJoinTokensRequest, _membership_pb2.ListJoinTokensResponse]
+    """Lists the join tokens that are good or ended less than a day ago, by id; without their secrets.
+
+    Who may call: client. Answered by the leader.
+    """
+    RevokeJoinToken: _grpc.UnaryUnaryMultiCallable[_membership_pb2.RevokeJoinTokenRequest, _membership_pb2.RevokeJoinTokenResponse]
+    """Lets a join token let nobody in any more, nor who waits with it. A token ends also with the member
+    that made it, once that is removed or all its certificates are revoked.
+
+    Who may call: client. Idempotent by `request_id`. Errors: `TOKEN_INVALID` if there is none of this id.
+    """
     ListJoiners: _grpc.UnaryUnaryMultiCallable[_membership_pb2.ListJoinersRequest, _membership_pb2.ListJoinersResponse]
     """Lists who waits to be let in with a token that needs approval, or was decided on and has not
     come back: at most 1,000, who asked first before the others.
@@ -72,7 +83,7 @@ class MembershipServiceStub:
     """
     RemoveNode: _grpc.UnaryUnaryMultiCallable[_membership_pb2.RemoveNodeRequest, _membership_pb2.RemoveNodeResponse]
     """Removes a node for good: it stops voting, its tasks are given to others, and it is refused
-    from then on. Its identity can come back only with a new join token.
+    from then on, whatever token it shows. Tokens that it made end.
 
     Who may call: client. Idempotent by `request_id`.
     Errors: `MEMBER_NOT_FOUND`; `QUORUM_AT_RISK` for the leader itself, the last master, or where
@@ -172,6 +183,17 @@ class MembershipServiceAsyncStub(MembershipServiceStub):
     passphrase lets an operator in. A repeat of the `request_id` is refused with `REQUEST_ID_REUSED`,
     since the secret can't be shown twice. Errors: `INVALID_ARGUMENT`.
     """
+    ListJoinTokens: _aio.UnaryUnaryMultiCallable[_membership_pb2.ListJoinTokensRequest, _membership_pb2.ListJoinTokensResponse]  # type: ignore[assignment]
+    """Lists the join tokens that are good or ended less than a day ago, by id; without their secrets.
+
+    Who may call: client. Answered by the leader.
+    """
+    RevokeJoinToken: _aio.UnaryUnaryMultiCallable[_membership_pb2.RevokeJoinTokenRequest, _membership_pb2.RevokeJoinTokenResponse]  # type: ignore[assignment]
+    """Lets a join token let nobody in any more, nor who waits with it. A token ends also with the member
+    that made it, once that is removed or all its certificates are revoked.
+
+    Who may call: client. Idempotent by `request_id`. Errors: `TOKEN_INVALID` if there is none of this id.
+    """
     ListJoiners: _aio.UnaryUnaryMultiCallable[_membership_pb2.ListJoinersRequest, _membership_pb2.ListJoinersResponse]  # type: ignore[assignment]
     """Lists who waits to be let in with a token that needs approval, or was decided on and has not
     come back: at most 1,000, who asked first before the others.
@@ -187,7 +209,7 @@ class MembershipServiceAsyncStub(MembershipServiceStub):
     """
     RemoveNode: _aio.UnaryUnaryMultiCallable[_membership_pb2.RemoveNodeRequest, _membership_pb2.RemoveNodeResponse]  # type: ignore[assignment]
     """Removes a node for good: it stops voting, its tasks are given to others, and it is refused
-    from then on. Its identity can come back only with a new join token.
+    from then on, whatever token it shows. Tokens that it made end.
 
     Who may call: client. Idempotent by `request_id`.
     Errors: `MEMBER_NOT_FOUND`; `QUORUM_AT_RISK` for the leader itself, the last master, or where
@@ -304,6 +326,29 @@ class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def ListJoinTokens(
+        self,
+        request: _membership_pb2.ListJoinTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_membership_pb2.ListJoinTokensResponse, _abc.Awaitable[_membership_pb2.ListJoinTokensResponse]]:
+        """Lists the join tokens that are good or ended less than a day ago, by id; without their secrets.
+
+        Who may call: client. Answered by the leader.
+        """
+
+    @_abc_1.abstractmethod
+    def RevokeJoinToken(
+        self,
+        request: _membership_pb2.RevokeJoinTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_membership_pb2.RevokeJoinTokenResponse, _abc.Awaitable[_membership_pb2.RevokeJoinTokenResponse]]:
+        """Lets a join token let nobody in any more, nor who waits with it. A token ends also with the member
+        that made it, once that is removed or all its certificates are revoked.
+
+        Who may call: client. Idempotent by `request_id`. Errors: `TOKEN_INVALID` if there is none of this id.
+        """
+
+    @_abc_1.abstractmethod
     def ListJoiners(
         self,
         request: _membership_pb2.ListJoinersRequest,
@@ -335,7 +380,7 @@ class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_membership_pb2.RemoveNodeResponse, _abc.Awaitable[_membership_pb2.RemoveNodeResponse]]:
         """Removes a node for good: it stops voting, its tasks are given to others, and it is refused
-        from then on. Its identity can come back only with a new join token.
+        from then on, whatever token it shows. Tokens that it made end.
 
         Who may call: client. Idempotent by `request_id`.
         Errors: `MEMBER_NOT_FOUND`; `QUORUM_AT_RISK` for the leader itself, the last master, or where

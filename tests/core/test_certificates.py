@@ -3,6 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from ipfs_cluster_node.codec.commands import decode_command, encode_command
 from ipfs_cluster_node.codec.snapshot import decode_snapshot, encode_snapshot
 from ipfs_cluster_node.core.certificates import (
@@ -16,6 +18,7 @@ from ipfs_cluster_node.core.certificates import (
 from ipfs_cluster_node.core.commands import (
     BootstrapCluster,
     Command,
+    CommandBody,
     CreateJoinToken,
     ExpireRecords,
     IssueCertificate,
@@ -24,6 +27,7 @@ from ipfs_cluster_node.core.commands import (
     RemoveNode,
     RevokeCertificate,
     RevokeDelegation,
+    RevokeJoinToken,
     SetAuthority,
 )
 from ipfs_cluster_node.core.delegations import StoredDelegation, StoredRevocation
@@ -36,6 +40,7 @@ from ipfs_cluster_node.core.state import ClusterState
 
 CLUSTER = did_from_public_key(bytes(31) + b"\x07")
 CLIENT = did_from_public_key(bytes(31) + b"\x08")
+OTHER = did_from_public_key(bytes(31) + b"\x09")
 DAY_S = 86_400
 
 
@@ -139,27 +144,60 @@ def test_a_revoked_certificate_and_a_revoked_member_count_no_more() -> None:
     assert reason(apply(state, unknown)) is Reason.CERTIFICATE_NOT_FOUND
 
 
-def test_who_was_revoked_removed_and_joined_anew_is_let_in_but_not_with_what_it_had() -> None:
-    state = cluster(record(1))
-    apply(state, RevokeCertificate(revocation=CertificateRevocation(did=CLIENT)))
-    apply(state, RemoveNode(node_id=node_id_from_did(CLIENT)))
-    token = CreateJoinToken(
-        token_id="t",
+def join_token(token_id: str) -> CreateJoinToken:
+    return CreateJoinToken(
+        token_id=token_id,
         secret_hash=bytes(32),
         role=Role.CLIENT,
         expires_at_ms=10**15,
-        uses_max=1,
+        uses_max=9,
         addresses=(),
         grant="user",
     )
-    apply(state, token)
-    joined = RedeemJoinToken(
-        token_id="t", secret_hash=bytes(32), did=CLIENT, name="c", endpoints=()
-    )
-    assert isinstance(apply(state, joined), Accepted)
-    assert issue(state, record(2)) == Accepted()
-    assert state.certificates.is_revoked(1, CLIENT)
-    assert not state.certificates.is_revoked(2, CLIENT)
+
+
+@pytest.mark.parametrize("revoked", [True, False])
+def test_who_was_removed_is_never_let_in_again(*, revoked: bool) -> None:
+    """What it was given and gave, and whoever stole it, would come back with its identity."""
+    state = cluster(record(1))
+    if revoked:
+        apply(state, RevokeCertificate(revocation=CertificateRevocation(did=CLIENT)))
+    apply(state, RemoveNode(node_id=node_id_from_did(CLIENT)))
+    apply(state, join_token("t"))
+    for did, wanted in ((CLIENT, Rejected), (OTHER, Accepted)):
+        joined = RedeemJoinToken(
+            token_id="t", secret_hash=bytes(32), did=did, name="c", endpoints=()
+        )
+        assert isinstance(apply(state, joined), wanted)
+    assert CLIENT in state.members.removed
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        RemoveNode(node_id=node_id_from_did(CLIENT)),
+        RevokeCertificate(revocation=CertificateRevocation(did=CLIENT)),
+    ],
+)
+def test_join_tokens_end_with_who_made_them(gone: CommandBody) -> None:
+    state = cluster(record(1))
+    for token_id, creator in (("mine", CLIENT), ("theirs", OTHER)):
+        outcome = state.apply(Command(at_ms=1, body=join_token(token_id), caller=creator)).outcome
+        assert isinstance(outcome, Accepted)
+    again = ClusterState(decode_snapshot(encode_snapshot(state.data())))
+    for each in (state, again):
+        apply(each, gone)
+        assert [token.token_id for token in each.members.tokens()] == ["theirs"]
+
+
+def test_a_join_token_is_revoked() -> None:
+    state = cluster(record(1))
+    apply(state, join_token("t"))
+    revoke = RevokeJoinToken(token_id="t")
+    assert decode_command(encode_command(Command(at_ms=1, body=revoke))).body == revoke
+    assert apply(state, revoke) == Accepted()
+    assert state.members.tokens() == ()
+    assert reason(apply(state, revoke)) is Reason.TOKEN_INVALID
 
 
 def test_the_newest_certificate_is_remembered_for_as_long_as_it_can_be_renewed() -> None:

@@ -1,6 +1,7 @@
 """Certificates of a real cluster: renewed, expired, revoked; and keys that no file holds."""
 
 import asyncio
+import json
 import secrets
 import socket
 import ssl
@@ -29,8 +30,11 @@ from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.config.credentials import write_credentials
+from ipfs_cluster_node.config.home import Home
+from ipfs_cluster_node.config.settings import NodeSettings
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from ipfs_cluster_node.core.ids import NodeId
+from ipfs_cluster_node.core.ids import NodeId, tls_name
+from ipfs_cluster_node.node.setup import join_cluster
 from ipfs_cluster_node.v1 import certificate_pb2, enrolment_pb2
 from ipfs_cluster_node.v1.authorization_pb2 import GetCallerRequest
 from ipfs_cluster_node.v1.authorization_pb2_grpc import AuthorizationServiceStub
@@ -161,8 +165,65 @@ async def test_a_renewed_certificate_has_the_names_of_the_members_entry(
         await channel.close()
     certificate = x509.load_pem_x509_certificate(answer.certificate_pem.encode())
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert [str(ip) for ip in names.get_values_for_type(x509.IPAddress)] == ["127.0.0.1"]
+    # Addresses are a master's alone: with them a worker could pass for its enrolment port.
+    assert names.get_values_for_type(x509.IPAddress) == []
+    assert names.get_values_for_type(x509.DNSName) == [tls_name(NodeId(worker.node_id))]
     assert len(answer.enrolment_endpoints) == 3
+    masters = x509.load_pem_x509_certificate(node_credentials(master).certificate_pem)
+    names = masters.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert [str(ip) for ip in names.get_values_for_type(x509.IPAddress)] == ["127.0.0.1"]
+
+
+@pytest.mark.asyncio
+async def test_no_worker_gets_the_name_of_a_masters_port(
+    client: Client, cluster: LocalCluster, tmp_path: Path
+) -> None:
+    """It would be taken for the enrolment port there, and given join tokens with their secrets."""
+    token = (await client.create_join_token("worker")).token
+    home = Home(tmp_path / "w")
+    settings = NodeSettings(name="w", role="worker", advertise=("master1.example:9096",))
+    enrolment = f"127.0.0.1:{cluster.enrolment_port}"
+    made = await join_cluster(home, settings, token=token, enrolment=enrolment)
+    certificate = x509.load_pem_x509_certificate(home.certificate.read_bytes())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == [tls_name(made.node_id)]
+    await client.remove_node(made.node_id)
+
+
+@pytest.mark.asyncio
+async def test_no_serial_number_goes_round_what_a_did_may_not(
+    client: Client, cluster: LocalCluster
+) -> None:
+    mine = read_certificate(cluster.profile.certificate.read_bytes())
+    theirs = read_certificate(node_credentials(cluster.nodes[0]).certificate_pem)
+    for peer in (mine, theirs):
+        for refused in (
+            client.revoke_certificate(serial=f"{peer.serial:x}"),
+            client.revoke_certificate(did=peer.did),
+        ):
+            with pytest.raises(ClusterError) as caught:
+                await refused
+            assert caught.value.reason is Reason.INVALID_ARGUMENT
+
+
+def test_join_tokens_are_listed_and_revoked(
+    cluster: LocalCluster, cli: Any, tmp_path: Path
+) -> None:
+    made = cli("token", "create", "--role", "client", "--grant", "reader").stdout.strip()
+    _, _, token_id, secret = made.split(".")
+    listed = cli("token", "list", "--join", "--json")
+    [found] = [each for each in json.loads(listed.stdout) if each["token_id"] == token_id]
+    assert (found["role"], found["grant"], found["uses_max"]) == ("client", "reader", 1)
+    assert secret not in listed.stdout
+    assert token_id in cli("token", "list", "--join").stdout
+    assert cli("token", "revoke", made).returncode == 0
+    assert token_id not in cli("token", "list", "--join").stdout
+    enrolment = f"127.0.0.1:{cluster.enrolment_port}"
+    home = str(tmp_path / "late")
+    late = cli("join", made, "--enrolment", enrolment, "--home", home)
+    assert late.returncode == 4
+    assert "revoked" in late.stderr
+    assert cli("token", "revoke", token_id).returncode == 4
 
 
 @pytest.mark.asyncio

@@ -32,6 +32,7 @@ class Command(_message.Message):
     BOOTSTRAP_CLUSTER_FIELD_NUMBER: _builtins.int
     CREATE_JOIN_TOKEN_FIELD_NUMBER: _builtins.int
     REDEEM_JOIN_TOKEN_FIELD_NUMBER: _builtins.int
+    REVOKE_JOIN_TOKEN_FIELD_NUMBER: _builtins.int
     DECIDE_JOINER_FIELD_NUMBER: _builtins.int
     REGISTER_NODE_FIELD_NUMBER: _builtins.int
     SET_LIVENESS_FIELD_NUMBER: _builtins.int
@@ -67,6 +68,10 @@ class Command(_message.Message):
     @_builtins.property
     def redeem_join_token(self) -> Global___RedeemJoinToken:
         """A joiner shows a token."""
+
+    @_builtins.property
+    def revoke_join_token(self) -> Global___RevokeJoinToken:
+        """A join token lets nobody in any more."""
 
     @_builtins.property
     def decide_joiner(self) -> Global___DecideJoiner:
@@ -149,6 +154,7 @@ class Command(_message.Message):
         bootstrap_cluster: Global___BootstrapCluster | None = ...,
         create_join_token: Global___CreateJoinToken | None = ...,
         redeem_join_token: Global___RedeemJoinToken | None = ...,
+        revoke_join_token: Global___RevokeJoinToken | None = ...,
         decide_joiner: Global___DecideJoiner | None = ...,
         register_node: Global___RegisterNode | None = ...,
         set_liveness: Global___SetLiveness | None = ...,
@@ -168,11 +174,11 @@ class Command(_message.Message):
         revoke_certificate: Global___RevokeCertificate | None = ...,
         set_authority: Global___SetAuthority | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["add_content", b"add_content", "assign_tasks", b"assign_tasks", "bootstrap_cluster", b"bootstrap_cluster", "cancel_task", b"cancel_task", "command", b"command", "create_join_token", b"create_join_token", "decide_joiner", b"decide_joiner", "expire_records", b"expire_records", "finish_attempts", b"finish_attempts", "issue_certificate", b"issue_certificate", "propose_config", b"propose_config", "put_delegation", b"put_delegation", "redeem_join_token", b"redeem_join_token", "register_node", b"register_node", "remove_node", b"remove_node", "replace_log", b"replace_log", "requeue_attempts", b"requeue_attempts", "revoke_certificate", b"revoke_certificate", "revoke_delegation", b"revoke_delegation", "set_authority", b"set_authority", "set_liveness", b"set_liveness", "submit_tasks", b"submit_tasks"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["add_content", b"add_content", "assign_tasks", b"assign_tasks", "bootstrap_cluster", b"bootstrap_cluster", "cancel_task", b"cancel_task", "command", b"command", "create_join_token", b"create_join_token", "decide_joiner", b"decide_joiner", "expire_records", b"expire_records", "finish_attempts", b"finish_attempts", "issue_certificate", b"issue_certificate", "propose_config", b"propose_config", "put_delegation", b"put_delegation", "redeem_join_token", b"redeem_join_token", "register_node", b"register_node", "remove_node", b"remove_node", "replace_log", b"replace_log", "requeue_attempts", b"requeue_attempts", "revoke_certificate", b"revoke_certificate", "revoke_delegation", b"revoke_delegation", "revoke_join_token", b"revoke_join_token", "set_authority", b"set_authority", "set_liveness", b"set_liveness", "submit_tasks", b"submit_tasks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_content", b"add_content", "assign_tasks", b"assign_tasks", "at_ms", b"at_ms", "bootstrap_cluster", b"bootstrap_cluster", "caller", b"caller", "cancel_task", b"cancel_task", "command", b"command", "create_join_token", b"create_join_token", "decide_joiner", b"decide_joiner", "expire_records", b"expire_records", "finish_attempts", b"finish_attempts", "issue_certificate", b"issue_certificate", "propose_config", b"propose_config", "put_delegation", b"put_delegation", "redeem_join_token", b"redeem_join_token", "register_node", b"register_node", "remove_node", b"remove_node", "replace_log", b"replace_log", "request_id", b"request_id", "requeue_attempts", b"requeue_attempts", "revoke_certificate", b"revoke_certificate", "revoke_delegation", b"revoke_delegation", "set_authority", b"set_authority", "set_liveness", b"set_liveness", "submit_tasks", b"submit_tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_content", b"add_content", "assign_tasks", b"assign_tasks", "at_ms", b"at_ms", "bootstrap_cluster", b"bootstrap_cluster", "caller", b"caller", "cancel_task", b"cancel_task", "command", b"command", "create_join_token", b"create_join_token", "decide_joiner", b"decide_joiner", "expire_records", b"expire_records", "finish_attempts", b"finish_attempts", "issue_certificate", b"issue_certificate", "propose_config", b"propose_config", "put_delegation", b"put_delegation", "redeem_join_token", b"redeem_join_token", "register_node", b"register_node", "remove_node", b"remove_node", "replace_log", b"replace_log", "request_id", b"request_id", "requeue_attempts", b"requeue_attempts", "revoke_certificate", b"revoke_certificate", "revoke_delegation", b"revoke_delegation", "revoke_join_token", b"revoke_join_token", "set_authority", b"set_authority", "set_liveness", b"set_liveness", "submit_tasks", b"submit_tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["bootstrap_cluster", "create_join_token", "redeem_join_token", "decide_joiner", "register_node", "set_liveness", "remove_node", "propose_config", "replace_log", "submit_tasks", "assign_tasks", "finish_attempts", "requeue_attempts", "cancel_task", "expire_records", "add_content", "put_delegation", "revoke_delegation", "issue_certificate", "revoke_certificate", "set_authority"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["bootstrap_cluster", "create_join_token", "redeem_join_token", "revoke_join_token", "decide_joiner", "register_node", "set_liveness", "remove_node", "propose_config", "replace_log", "submit_tasks", "assign_tasks", "finish_attempts", "requeue_attempts", "cancel_task", "expire_records", "add_content", "put_delegation", "revoke_delegation", "issue_certificate", "revoke_certificate", "set_authority"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -633,6 +639,28 @@ class RevokeDelegation(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RevokeDelegation: _TypeAlias = RevokeDelegation  # noqa: Y015
+
+@_typing.final
+class RevokeJoinToken(_message.Message):
+    """A join token that counts no more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_ID_FIELD_NUMBER: _builtins.int
+    token_id: _builtins.str
+    """Its public part."""
+    def __init__(
+        self,
+        *,
+        token_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["token_id", b"token_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeJoinToken: _TypeAlias = RevokeJoinToken  # noqa: Y015
 
 @_typing.final
 class CreateJoinToken(_message.Message):

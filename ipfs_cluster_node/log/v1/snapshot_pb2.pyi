@@ -149,8 +149,11 @@ class JoinTokenRecord(_message.Message):
     FAILURE_COUNT_FIELD_NUMBER: _builtins.int
     DIDS_FIELD_NUMBER: _builtins.int
     JOINERS_FIELD_NUMBER: _builtins.int
+    CREATOR_FIELD_NUMBER: _builtins.int
     failure_count: _builtins.int
     """Wrong secrets so far."""
+    creator: _builtins.str
+    """Who made it, a DID."""
     @_builtins.property
     def token(self) -> _command_pb2.CreateJoinToken:
         """As it was made."""
@@ -170,10 +173,11 @@ class JoinTokenRecord(_message.Message):
         failure_count: _builtins.int = ...,
         dids: _abc.Iterable[_builtins.str] | None = ...,
         joiners: _abc.Iterable[Global___JoinerRecord] | None = ...,
+        creator: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["token", b"token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dids", b"dids", "failure_count", b"failure_count", "joiners", b"joiners", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["creator", b"creator", "dids", b"dids", "failure_count", b"failure_count", "joiners", b"joiners", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
