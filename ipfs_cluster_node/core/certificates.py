@@ -180,6 +180,11 @@ class CertificateTable:
         """Remember a revocation."""
         self._revoke(revocation)
 
+    def forget_member(self, did: Did) -> None:
+        """Its removal says already that nothing of it counts: it takes no room of revocations."""
+        self._dids.pop(did, None)
+        self.version += 1
+
     def set_authority(self, authority: Authority) -> bool:
         """Take the authority as it becomes; False if another change came before."""
         if authority.version != self.authority.version + 1:

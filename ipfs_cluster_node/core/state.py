@@ -230,7 +230,7 @@ class ClusterState:
             del self._requests[key]
         self.delegations.forget_member(did)
         self.members.revoke_tokens_of(did)
-        self.certificates.version += 1  # What the removed one has counts no more.
+        self.certificates.forget_member(did)
         effects = self._lose(self.tasks.running_on(body.node_id), command.at_ms)
         for cid, content in self.contents.items():
             if body.node_id in content.holders:

@@ -170,6 +170,7 @@ def test_who_was_removed_is_never_let_in_again(*, revoked: bool) -> None:
         )
         assert isinstance(apply(state, joined), wanted)
     assert CLIENT in state.members.removed
+    assert state.certificates.revocations() == ()
 
 
 @pytest.mark.parametrize(

@@ -514,6 +514,67 @@ def test_an_access_allows_what_it_grants_and_nothing_else() -> None:
     assert anything.allows({"namespace": "team-b"})
 
 
+FAR_WAY: Final = (link(CLUSTER, BOB), link(BOB, CAROL), link(CAROL, ALICE))
+
+
+@pytest.mark.parametrize(
+    ("near", "fields"),
+    [
+        ([link(CLUSTER, MALLORY), link(MALLORY, ALICE)], {"gone": frozenset({MALLORY})}),
+        ([link(CLUSTER, ALICE, subject=None)], {"profile": SPECIFICATION}),
+        ([link(CLUSTER, MALLORY), link(MALLORY, ALICE, subject=None)], {}),
+        ([link(CLUSTER, ALICE, subject=MALLORY)], {}),
+        ([link(CLUSTER, ALICE, "/task/cancel")], {}),
+        ([link(CLUSTER, ALICE, expires_s=NOW - 61)], {}),
+        ([link(CLUSTER, ALICE, not_before_s=NOW + 61)], {}),
+        ([link(CLUSTER, ALICE, expires_s=None)], {}),
+        ([link(CLUSTER, ALICE, expires_s=NOW + 500 * 86_400)], {}),
+    ],
+)
+def test_what_does_not_hold_by_itself_stands_in_nobodys_way(
+    near: list[Delegation], fields: dict[str, Any]
+) -> None:
+    """The nearer chain would be looked at first, and be refused as a whole."""
+    assert arranged(claim(ALICE), *near, *FAR_WAY, **fields).chain == FAR_WAY
+    with pytest.raises(UcanError):
+        arranged(claim(ALICE), *near, **fields)
+
+
+def test_a_revoked_link_stands_in_nobodys_way() -> None:
+    for revoker in (CLUSTER, ALICE):
+        near = link(CLUSTER, ALICE)
+        taken = arranged(claim(ALICE), near, *FAR_WAY, revocations={near.cid: frozenset({revoker})})
+        assert taken.chain == (FAR_WAY if revoker == CLUSTER else (near,))
+    # Whoever is gone calls no more, by whatever chain.
+    with pytest.raises(UcanError, match="Revoked"):
+        arranged(claim(ALICE), *FAR_WAY, gone=frozenset({ALICE}))
+
+
+def test_a_powerline_in_the_middle_passes_on_what_there_is_where_it_is_allowed() -> None:
+    passed_on = (link(CLUSTER, BOB), link(BOB, ALICE, subject=None))
+    assert arranged(claim(ALICE), *passed_on, profile=SPECIFICATION).chain == passed_on
+
+
+def test_a_holder_is_come_to_again_by_what_is_passed_on_narrower() -> None:
+    """The wide link came first, and leads nowhere: its giver has only the narrow right."""
+    wide, narrow = link(ALICE, BOB, "/task"), link(ALICE, BOB, "/task/submit")
+    root = link(CLUSTER, ALICE, "/task/submit")
+    for bag in ([wide, narrow, root], [narrow, wide, root]):
+        assert arranged(claim(BOB), *bag).chain == (root, narrow)
+    assert unarranged(claim(BOB), wide, root) == ("InvalidCommand", 1)
+
+
+def test_what_is_heavy_to_judge_shuts_out_nothing_that_is_light() -> None:
+    heavy = [["or", [["==", ".never", n] for n in range(100)]], ["==", ".never", 1]]
+    crowd = [
+        link(CLUSTER, MALLORY),
+        *(link(MALLORY, ALICE, policy=[["not", ["==", ".never", n]], *heavy]) for n in range(200)),
+    ]
+    light = [link(CLUSTER, BOB), link(BOB, ALICE, policy=[["==", ".namespace", "team-a"]])]
+    assert arranged(claim(ALICE), *crowd, *light).chain == tuple(light)
+    assert unarranged(claim(ALICE), *crowd) == ("MatchError", 1)
+
+
 def test_the_items_of_a_list_share_their_steps() -> None:
     heavy = link(CLUSTER, ALICE, policy=[["==", ".namespace", "team-a"]] * 100)
     access = find_access(claim(ALICE), [heavy], circumstances())
