@@ -19,7 +19,6 @@ from ipfs_cluster_node.core.authorization import (
     TASK_CANCEL,
     TASK_READ,
     Args,
-    Ask,
     delegation_args,
 )
 from ipfs_cluster_node.core.commands import PutDelegation, RevokeDelegation
@@ -184,9 +183,11 @@ class Delegations:
         asks = list(rule.asks(request, Asking(did, self._node_id, state))) if rule.asks else []
         explained = [
             self._explain(state, did, ask.command, args, bag, brought)
-            for ask in asks or [Ask(rule.command, [{}])]
+            for ask in asks
             for args in ask.each
         ]
+        if not asks:
+            explained = [self._explain(state, did, rule.command, None, bag, brought)]
         return pb.ExplainAccessResponse(
             allowed=all(each.allowed for each in explained), asks=explained
         )
@@ -196,16 +197,18 @@ class Delegations:
         state: ClusterState,
         did: Did,
         command: Command,
-        args: Args,
+        args: Args | None,
         bag: Sequence[Delegation],
         brought: Mapping[Cid, bytes],
     ) -> pb.AskExplanation:
-        claim = Claim(issuer=did, subject=state.cluster_did, command=command, args=args)
-        found = explain(claim, bag, self._authorizer.circumstances(state))
+        """Say whether it may be done; without `args` the call shows each item that may be read."""
+        claim = Claim(issuer=did, subject=state.cluster_did, command=command, args=args or {})
+        circumstances = self._authorizer.circumstances(state)
+        found = explain(claim, bag, circumstances, by_item=args is None)
         answer = pb.AskExplanation(command=command, allowed=found.error is None)
         # Else who may not read a task would learn here whose it is.
         if answer.allowed or command not in ARGS_OF_STATE:
-            answer.args_json = to_json(args)
+            answer.args_json = to_json(args or {})
         failing = len(found.chain)
         if found.error is not None:
             answer.ucan_error, answer.detail = found.error.name.value, found.error.detail

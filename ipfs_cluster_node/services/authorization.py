@@ -112,7 +112,7 @@ RULES_BY_METHOD: Final[Mapping[str, Rule]] = {
         auth.LEADERSHIP_TRANSFER, asks.transfer_leadership, changes=True
     ),
     f"{_V1}RaftService/Exchange": _nodes(callers=_MASTERS),
-    f"{_V1}StateDeltaService/GetSnapshot": _members(auth.STATE_READ, asks.get_snapshot),
+    f"{_V1}StateDeltaService/GetSnapshot": _members(auth.STATE_READ, None),
     f"{_V1}TaskDispatchService/CancelTask": _clients(
         auth.TASK_CANCEL, asks.cancel_task, changes=True
     ),
