@@ -14,6 +14,7 @@ from ipfs_cluster_node.adapters.net.tls import ClientTls
 from ipfs_cluster_node.cli.local_cluster import LocalCluster
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.codec.ucan_mint import sign_delegation
+from ipfs_cluster_node.config.credentials import read_credentials
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.profiles import Profile
 from ipfs_cluster_node.config.settings import NodeSettings
@@ -36,9 +37,8 @@ class Person:
     @property
     def tls(self) -> ClientTls:
         profile = self.profile
-        return ClientTls(
-            *(path.read_bytes() for path in (profile.ca, profile.certificate, profile.key))
-        )
+        kept = read_credentials(profile.ca, profile.certificate, profile.key)
+        return ClientTls(kept.ca_pem, kept.certificate_pem, kept.key_pem)
 
     def client(self, *, ucan: str = "") -> Client:
         return Client.from_settings(self.profile, ucan=ucan)
