@@ -36,8 +36,8 @@ GIVE_UP_SECONDS: Final = 10.0
 ASK_SECONDS: Final = 0.02
 LONG: Final = {"sql": "SELECT count(*) FROM range(1000000000) a, range(1000000000) b"}
 LARGE_BYTES: Final = 32 * 1024 * 1024
-READ_SECONDS: Final = 0.03
-"""Between the pieces of a large file: its reading takes longer than what is promised."""
+SLOW_SECONDS: Final = 1.0
+"""For so long a slow reader takes nothing; the node has written what fits, and waits."""
 
 
 @dataclass
@@ -64,12 +64,14 @@ async def until_refused(ending: Ending, ask: Callable[[], Awaitable[Any]]) -> No
         ending.at, ending.reason = time.monotonic(), error_from_rpc(error).reason
 
 
-async def until_ended(ending: Ending, call: Any, started: asyncio.Event, pause: float = 0) -> None:
-    """Read a stream, until the node ends it."""
+async def until_ended(
+    ending: Ending, call: Any, started: asyncio.Event, goes_on: asyncio.Event
+) -> None:
+    """Read a stream, the first of it and what comes from a signal on, until the node ends it."""
     try:
         while await call.read() is not grpc.aio.EOF:
             started.set()
-            await asyncio.sleep(pause)
+            await goes_on.wait()
         ending.at = time.monotonic()
     except grpc.aio.AioRpcError as error:
         ending.at, ending.reason = time.monotonic(), error_from_rpc(error).reason
@@ -85,6 +87,7 @@ class Scene:
         self._tasks: list[asyncio.Task[None]] = []
         self._started: list[asyncio.Event] = []
         self._channels: list[grpc.aio.Channel] = []
+        self._slow: list[asyncio.Event] = []
 
     def channel(self, node: LocalNode, tls: ClientTls) -> grpc.aio.Channel:
         channel = open_channel(
@@ -96,10 +99,14 @@ class Scene:
     def ask(self, what: str, ask: Callable[[], Awaitable[Any]]) -> None:
         self._begin(what, lambda ending: until_refused(ending, ask))
 
-    def follow(self, what: str, call: Any, pause: float = 0) -> None:
-        started = asyncio.Event()
+    def follow(self, what: str, call: Any, *, slowly: bool = False) -> None:
+        started, goes_on = asyncio.Event(), asyncio.Event()
         self._started.append(started)
-        self._begin(what, lambda ending: until_ended(ending, call, started, pause))
+        if slowly:
+            self._slow.append(goes_on)
+        else:
+            goes_on.set()
+        self._begin(what, lambda ending: until_ended(ending, call, started, goes_on))
 
     def _begin(self, what: str, run: Callable[[Ending], Any]) -> None:
         ending = Ending(what)
@@ -120,6 +127,10 @@ class Scene:
         began = time.monotonic()
         await revoke()
         print(f"\n{'the call itself':40} {time.monotonic() - began:5.2f} s")
+        if self._slow:
+            await asyncio.sleep(SLOW_SECONDS)
+        for goes_on in self._slow:
+            goes_on.set()
         await asyncio.wait(self._tasks, timeout=GIVE_UP_SECONDS)
         seconds = {ending.what: ending.report(began) for ending in self.endings}
         assert {w: s for w, s in seconds.items() if not 0 < s < ENDS_SECONDS_MAX} == {}
@@ -230,7 +241,7 @@ async def test_a_download_that_is_read_slowly_ends_at_every_master(
             channel = running.channel(node, nobody.tls)
             await ask_for_health(running, node, channel)
             reading = ContentServiceStub(channel).GetContent(content_pb2.GetContentRequest(cid=cid))
-            running.follow(f"GetContent at {node.name}", reading, READ_SECONDS)
+            running.follow(f"GetContent at {node.name}", reading, slowly=True)
         assert len(running.endings) == 6
         await running.all_end(lambda: client.revoke_delegation(given))
         assert {ending.reason for ending in running.endings} == {Reason.NOT_DELEGATED}
