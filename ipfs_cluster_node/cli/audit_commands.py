@@ -2,11 +2,14 @@
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import click
 
+from ipfs_cluster_node.cli.arrow import save_option, save_table
 from ipfs_cluster_node.cli.cluster_commands import DURATION
 from ipfs_cluster_node.cli.output import (
     EXIT_FAILED,
@@ -33,9 +36,10 @@ def audit() -> None:
 @click.option("--method", default="", help="Only of this method, such as SubmitTask.")
 @click.option("--outcome", type=click.Choice(OUTCOMES), help="Only these.")
 @click.option(
-    "--node", "nodes", multiple=True, help="Only what these nodes noted. [default: masters]"
+    "--node", "nodes", multiple=True, help="Only what these masters noted. [default: all]"
 )
 @click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True)
+@save_option
 @json_option
 @click.pass_obj
 @reporting
@@ -48,6 +52,7 @@ def list_audit_records(
     outcome: str | None,
     nodes: tuple[str, ...],
     limit: int,
+    save: Path | None,
     as_json: bool,
 ) -> None:
     """List what the masters noted of calls that were denied or changed something, newest first.
@@ -63,12 +68,14 @@ def list_audit_records(
         wanted = [
             node
             for node in members
-            if node.node_id in nodes or (not nodes and node.role == NODE_ROLE_MASTER)
+            if node.role == NODE_ROLE_MASTER and (not nodes or node.node_id in nodes)
         ]
         unknown = set(nodes) - {node.node_id for node in wanted}
         if unknown:
             raise ClusterError(
-                Reason.MEMBER_NOT_FOUND, f"{min(unknown)} is no node; list them with `node list`"
+                Reason.MEMBER_NOT_FOUND,
+                f"{min(unknown)} is no master; list them with `node list`. Other nodes judge no "
+                "delegations: what they noted is in state/audit.jsonl of their home",
             )
         answers = await asyncio.gather(
             *(
@@ -101,7 +108,9 @@ def list_audit_records(
         return records[:limit], silent
 
     records, silent = run_client(profile, gather)
-    if as_json:
+    if save is not None:
+        save_table(_as_table(records), save, as_json=as_json)
+    elif as_json:
         print_json([{"node_id": node, **message_document(record)} for node, record in records])
     else:
         rows = (
@@ -122,3 +131,30 @@ def list_audit_records(
         click.echo(f"warning: {node_id} was not asked: {why}", err=True)
     if silent:
         sys.exit(EXIT_FAILED)
+
+
+def _as_table(records: Sequence[tuple[str, Any]]) -> Any:
+    """The records as an Arrow table, a column a field; `time` in microseconds, UTC."""
+    import pyarrow as pa  # Heavy.
+
+    texts = ("caller", "caller_class", "peer", "method", "command", "request_id", "outcome")
+    schema = pa.schema(
+        [
+            ("node_id", pa.string()),
+            ("sequence", pa.int64()),
+            ("time", pa.timestamp("us", tz="UTC")),
+            *((name, pa.string()) for name in (*texts, "reason")),
+            ("delegation_cids", pa.list_(pa.string())),
+        ]
+    )
+    rows = [
+        {
+            "node_id": node,
+            "sequence": record.sequence,
+            "time": record.time.ToDatetime(UTC),
+            **{name: getattr(record, name) for name in (*texts, "reason")},
+            "delegation_cids": list(record.delegation_cids),
+        }
+        for node, record in records
+    ]
+    return pa.Table.from_pylist(rows, schema=schema)

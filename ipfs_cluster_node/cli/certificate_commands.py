@@ -1,10 +1,9 @@
-"""`cert` and `recover`: certificates, the root they come from, and the keys behind it."""
+"""`cert`: certificates, and the root they come from."""
 
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 import click
 
-from ipfs_cluster_node.cli.node_commands import home_option
 from ipfs_cluster_node.cli.output import (
     json_option,
     message_document,
@@ -14,7 +13,6 @@ from ipfs_cluster_node.cli.output import (
     reporting,
     run_client,
 )
-from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 
 SERIAL_CHARS_MAX: Final = 40
@@ -141,32 +139,3 @@ def renew_certificate(profile: str | None, *, as_json: bool) -> None:
     """Renew your own certificate now; it is done by itself when half of its life is over."""
     run_client(profile, lambda client: client.certificate.renew())
     print_done({"renewed": True}, "renewed", as_json=as_json)
-
-
-@click.command()
-@click.option(
-    "--passphrase-file",
-    required=True,
-    type=click.File("r"),
-    help="A file with the recovery passphrase that `init` showed; - is stdin.",
-)
-@home_option
-@json_option
-@reporting
-def recover(*, passphrase_file: TextIO, home: str | None, as_json: bool) -> None:
-    """Let this master open the cluster's keys again, with the recovery passphrase.
-
-    For a master whose seal.key is lost, where no other master can seal the keys to it. Stop the
-    node first; it is done once the node runs again and leads.
-    """
-    from ipfs_cluster_node.node.recovery import prepare_recovery
-
-    place = Home.find(home)
-    place.check()
-    with place.lock():
-        prepare_recovery(place, passphrase_file.read().strip())
-    print_done(
-        {"home": str(place.path)},
-        "start the node; it opens the cluster's keys once it leads",
-        as_json=as_json,
-    )

@@ -6,12 +6,14 @@ from typing import Any
 
 import click
 
+from ipfs_cluster_node.cli.arrow import save_option, save_table
 from ipfs_cluster_node.cli.output import (
     json_option,
     message_document,
     print_done,
     print_json,
     print_table,
+    progress_bar,
     reporting,
     run_client,
 )
@@ -73,6 +75,36 @@ def transfer_leadership(profile: str | None, node_id: str, *, as_json: bool) -> 
     """
     leader = run_client(profile, lambda client: client.transfer_leadership(node_id))
     print_done({"leader_node_id": leader}, f"{leader} leads", as_json)
+
+
+@cluster.command("backup")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--force", is_flag=True, help="Write over a file that is there.")
+@json_option
+@click.pass_obj
+@reporting
+def create_backup(profile: str | None, file: Path, *, force: bool, as_json: bool) -> None:
+    """Write all that the masters agree on into FILE, to be kept apart from them.
+
+    Tasks with payloads and results, members, rights and settings; of the content only who holds it.
+    The cluster's keys are sealed in it: `recover cluster` opens them with the recovery passphrase.
+    The file is there once all of it has come, and was checked.
+    """
+    if str(file) == "-":
+        raise click.UsageError("a backup is checked before it is there, so it goes into a file")
+    if file.exists() and not force:
+        raise ClusterError(
+            Reason.INVALID_ARGUMENT, f"{file} exists; name another file, or add --force"
+        )
+    with progress_bar(f"backup {file.name}", None) as on_progress:
+        made = run_client(
+            profile, lambda client: client.create_backup(file, on_progress=on_progress)
+        )
+    print_done(
+        {"path": str(made.path), "size_bytes": made.size_bytes, "index": made.index},
+        f"{made.size_bytes} bytes in {made.path}, up to entry {made.index} of the log",
+        as_json,
+    )
 
 
 @click.group()
@@ -267,11 +299,7 @@ def propose_config(
 
 @click.command()
 @click.argument("table", type=click.Choice(STATE_TABLES))
-@click.option(
-    "--save",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write to this file: .parquet, .arrow or .csv.",
-)
+@save_option
 @json_option
 @click.pass_obj
 @reporting
@@ -279,36 +307,9 @@ def state(profile: str | None, table: str, *, save: Path | None, as_json: bool) 
     """Print or save a table of the cluster's state, fetched as Arrow."""
     fetched = run_client(profile, lambda client: client.get_snapshot(table))
     if save is not None:
-        _save(fetched, save)
-        done = {"rows": fetched.num_rows, "path": str(save)}
-        print_done(done, f"{fetched.num_rows} rows in {save}", as_json)
+        save_table(fetched, save, as_json=as_json)
     elif as_json:
         print_json(fetched.to_pylist())
     else:
         rows = (row.values() for row in fetched.to_pylist())
         print_table(table.capitalize(), fetched.column_names, rows)
-
-
-def _save(table: Any, path: Path) -> None:
-    from pyarrow import csv, feather, parquet  # Heavy.
-
-    from ipfs_cluster_node.core.errors import ClusterError, Reason
-
-    match path.suffix:
-        case ".parquet":
-            parquet.write_table(table, path)
-        case ".arrow":
-            feather.write_feather(table, str(path), compression="uncompressed")
-        case ".csv":
-            nested = [
-                n for n in table.column_names if str(table.schema.field(n).type)[:4] == "list"
-            ]
-            for name in nested:
-                at = table.column_names.index(name)
-                joined = [" ".join(value) for value in table.column(name).to_pylist()]
-                table = table.set_column(at, name, [joined])
-            csv.write_csv(table, path)
-        case _:
-            raise ClusterError(
-                Reason.INVALID_ARGUMENT, f"{path} ends neither in .parquet nor .arrow nor .csv"
-            )

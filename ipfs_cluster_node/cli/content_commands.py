@@ -1,8 +1,6 @@
 """`content`: add, get, stat, ls."""
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from ipfs_cluster_node.cli.output import (
     message_document,
     print_json,
     print_table,
+    progress_bar,
     reporting,
     run_client,
 )
@@ -21,34 +20,6 @@ from ipfs_cluster_node.cli.output import (
 @click.group()
 def content() -> None:
     """Files by CID."""
-
-
-@contextmanager
-def _bar(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar where somebody looks."""
-    if not sys.stderr.isatty():
-        yield lambda _done: None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task(title, total=total)
-        yield lambda done: progress.update(bar, completed=done)
 
 
 async def _size(client: Any, cid: str) -> int | None:
@@ -74,7 +45,7 @@ def add_content(profile: str | None, path: Path, *, as_json: bool) -> None:
 
     Returns once two masters (all, if there are fewer) hold it durably.
     """
-    with _bar(f"add {path.name}", path.stat().st_size) as on_progress:
+    with progress_bar(f"add {path.name}", path.stat().st_size) as on_progress:
         added = run_client(
             profile, lambda client: client.add_content(path, on_progress=on_progress)
         )
@@ -112,7 +83,7 @@ def get_content(profile: str | None, cid: str, *, output: Path | None, as_json: 
             return done
         from ipfs_cluster_node.adapters.content.files import write_pieces
 
-        with _bar("get", await _size(client, cid)) as on_progress:
+        with progress_bar("get", await _size(client, cid)) as on_progress:
             return await write_pieces(pieces, target, on_progress)
 
     target = output if output is not None else Path(Path(cid).name)

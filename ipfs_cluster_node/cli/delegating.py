@@ -52,7 +52,9 @@ async def delegated(
     ttl: timedelta,
     keep: bool,
 ) -> Delegated:
-    """Sign a delegation, no wider in time than what it comes from, and have it kept if wanted.
+    """Sign a delegation, and have it kept if wanted.
+
+    It holds as long as what it comes from, which the cluster renews with the certificate.
 
     Raises:
         ClusterError: INVALID_ARGUMENT, NOT_DELEGATED where there is nothing to delegate from, or
@@ -75,9 +77,10 @@ async def delegated(
         raise ClusterError(
             Reason.NOT_DELEGATED, f"nothing that you were delegated covers {command}; see `whoami`"
         )
-    ends_s = min(
-        int(time.time()) + int(ttl.total_seconds()), max(d.expire_time.seconds for d in wide)
-    )
+    ends_s = int(time.time()) + int(ttl.total_seconds())
+    if not any(d.issuer == caller.cluster_did for d in wide):
+        # What the cluster itself gave is given anew with each certificate; this is not.
+        ends_s = min(ends_s, max(d.expire_time.seconds for d in wide))
     token = sign_delegation(
         identity.private_key,
         audience=to,

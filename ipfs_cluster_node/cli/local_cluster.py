@@ -44,6 +44,8 @@ class LocalNode:
     host: str = LOOPBACK
     prefix: tuple[str, ...] = ()
     """What its command line begins with: a namespace, an environment."""
+    arguments: tuple[str, ...] = ()
+    """What `serve` is told besides."""
     enrolment_port: int = field(default_factory=lambda: _free_port())  # noqa: PLW0108
     """Where a master lets joiners in."""
     node_id: str = ""
@@ -152,7 +154,7 @@ class LocalCluster:
         with (node.home.path / "log").open("ab") as log:
             node.process = await asyncio.create_subprocess_exec(
                 *node.prefix,
-                *command("serve", "--home", str(node.home.path)),
+                *command("serve", "--home", str(node.home.path), *node.arguments),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,

@@ -17,7 +17,10 @@ from ipfs_cluster_node.cli.output import json_option, print_json, reporting, wit
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.profiles import free_profile_name, save_profile
 from ipfs_cluster_node.config.settings import NodeSettings, Settings, load_settings
+from ipfs_cluster_node.core.endpoints import parse_endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import NodeId, parse_node_id
+from ipfs_cluster_node.core.model import Role
 
 READY_MARK: Final = "ready"
 
@@ -25,6 +28,24 @@ home_option = click.option(
     "--home", type=click.Path(), help="The node's directory. [default: ~/.ipfs-cluster-node]"
 )
 
+
+class MasterType(click.ParamType[tuple[NodeId, str]]):
+    """`NODE_ID@HOST:PORT`."""
+
+    name = "node_id@host:port"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[NodeId, str]:
+        """Read who a master is, and where it is reached."""
+        if isinstance(value, tuple):
+            return value
+        node_id, _, address = value.partition("@")
+        try:
+            return parse_node_id(node_id), str(parse_endpoint(address))
+        except (ValueError, ClusterError) as error:
+            self.fail(f"{error}; write NODE_ID@HOST:PORT", param, ctx)
+
+
+MASTER = MasterType()
 
 profile_name_option = click.option(
     "--profile-name",
@@ -198,6 +219,18 @@ def _report(made: Any, home: Home, profile_name: str | None, *, as_json: bool) -
 @click.option("--enrolment-bind", help="Where joiners are let in, instead of the configured one.")
 @click.option("--slots", type=int, help="Attempts at once, instead of the configured number.")
 @click.option(
+    "--master",
+    "masters",
+    multiple=True,
+    type=MASTER,
+    help="A master that this worker or leecher does not know; kept, and asked first.",
+)
+@click.option(
+    "--enrolment",
+    multiple=True,
+    help="Where an expired certificate is renewed by now, host:port; kept, and asked first.",
+)
+@click.option(
     "--log-level",
     default="info",
     show_default=True,
@@ -210,12 +243,15 @@ def serve(
     bind: str | None,
     enrolment_bind: str | None,
     slots: int | None,
+    masters: tuple[tuple[NodeId, str], ...],
+    enrolment: tuple[str, ...],
     log_level: str,
 ) -> None:
     """Run the node of this machine until it gets SIGINT or SIGTERM.
 
     Prints one line of JSON with `"event": "ready"` once it listens; the log goes to standard error.
     A master whose log is damaged says so in its health, and has it replaced from the others.
+    Where the cluster was restored with new masters, tell its other nodes one with --master.
     """
     import uvloop
 
@@ -229,8 +265,33 @@ def serve(
     flags = {"node.bind": bind, "node.enrolment_bind": enrolment_bind, "tasks.slots": slots}
     settings = load_settings(place.config, flags=flags)
     with place.lock():
+        _add_masters(place, settings, masters, enrolment)
         uvloop.run(_serve(place, settings))
     logging.shutdown()
+
+
+def _add_masters(
+    home: Home,
+    settings: Settings,
+    masters: tuple[tuple[NodeId, str], ...],
+    enrolment: tuple[str, ...],
+) -> None:
+    from ipfs_cluster_node.config.credentials import read_enrolment, write_enrolment
+    from ipfs_cluster_node.node.peers import add_masters
+
+    if masters:
+        if settings.node.role == Role.MASTER:
+            # Whom it is told of, it would take for a master that its log does not name yet.
+            raise ClusterError(
+                Reason.CONFIG_INVALID, "a master knows the others by its log; leave out --master"
+            )
+        by_node: dict[NodeId, tuple[str, ...]] = {}
+        for node_id, address in masters:
+            by_node[node_id] = (*by_node.get(node_id, ()), address)
+        add_masters(home.masters, by_node)
+    if enrolment:
+        known = (*map(str, map(parse_endpoint, enrolment)), *read_enrolment(home.enrolment))
+        write_enrolment(home.enrolment, dict.fromkeys(known))
 
 
 async def _serve(home: Home, settings: Settings) -> None:

@@ -102,13 +102,13 @@ class ProfileCertificate:
             )
         identity = Identity.load(path)
         key = make_tls_key(identity)
+        proof = identity.sign(renewal_message(self._tls.certificate_pem, key.spki_der))
         if utc_now() > self._not_after:
-            proof = identity.sign(renewal_message(self._tls.certificate_pem, key.spki_der))
             answer: Any = await self._renew_expired(key.request_der, proof)
         else:
             answer = await self._connection.unary(
                 lambda channel: CertificateServiceStub(channel).RenewCertificate,
-                pb.RenewCertificateRequest(certificate_request=key.request_der),
+                pb.RenewCertificateRequest(certificate_request=key.request_der, proof=proof),
                 timeout=RENEW_SECONDS_MAX,
             )
         credentials = Credentials(

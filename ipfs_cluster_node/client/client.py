@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 import grpc
 
 from ipfs_cluster_node.adapters.net.tls import ClientTls
+from ipfs_cluster_node.client import backup
 from ipfs_cluster_node.client.access import AccessCalls
 from ipfs_cluster_node.client.calls import TIMEOUT_DEFAULT
 from ipfs_cluster_node.client.certificates import CertificateCalls, ProfileCertificate
@@ -34,9 +35,11 @@ from ipfs_cluster_node.core.model import (
     DEFAULT_NAMESPACE,
     PAYLOAD_BYTES_MAX,
     SUBMISSION_TASKS_MAX,
+    WATCHED_TASKS_MAX,
     Task,
     TaskState,
 )
+from ipfs_cluster_node.services.authorization import BACKUP_SECONDS_MAX
 from ipfs_cluster_node.v1 import content_pb2, health_pb2, membership_pb2, state_delta_pb2
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 from ipfs_cluster_node.v1.content_pb2_grpc import ContentServiceStub
@@ -45,7 +48,6 @@ from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub
 from ipfs_cluster_node.v1.state_delta_pb2_grpc import StateDeltaServiceStub
 from ipfs_cluster_node.v1.task_dispatch_pb2_grpc import TaskDispatchServiceStub
 
-WATCHED_TASKS_MAX: Final = 20_000
 SUBMISSION_BYTES: Final = 1024 * 1024
 LEARN_SECONDS_MAX: Final = 5.0
 LEARN_INTERVAL_SECONDS: Final = 60.0
@@ -534,6 +536,36 @@ class Client(AccessCalls, CertificateCalls):
             async for frame in call:
                 reader.feed(frame)
             return reader.table()
+
+        return await self._connection.following(receive, timeout=timeout.total_seconds())
+
+    async def create_backup(
+        self,
+        path: Path,
+        *,
+        on_progress: backup.Progress = lambda _size_bytes: None,
+        timeout: timedelta = TIMEOUT_DEFAULT,
+    ) -> backup.Backup:
+        """Write the whole state into a file, which is replaced once all of it is there and checked.
+
+        Args:
+            path: Where; its directory exists.
+            on_progress: Called with the bytes that have come.
+            timeout: Within which a failure leads to another attempt; what runs may take longer.
+        """
+
+        async def receive(channel: grpc.aio.Channel, _seconds: float) -> backup.Backup:
+            call = MembershipServiceStub(channel).CreateBackup(
+                membership_pb2.CreateBackupRequest(),
+                timeout=BACKUP_SECONDS_MAX,
+                metadata=self._connection.metadata,
+            )
+            try:
+                return await backup.receive(
+                    (response.data async for response in call), path, on_progress
+                )
+            finally:
+                call.cancel()
 
         return await self._connection.following(receive, timeout=timeout.total_seconds())
 

@@ -41,6 +41,7 @@ async def upload(
     name: str,
     timeout: float,
     on_progress: Progress = lambda _done: None,
+    metadata: tuple[tuple[str, str], ...] = (),
 ) -> AddedContent:
     """Add a file; returns once two masters (all, if fewer) hold it durably.
 
@@ -85,7 +86,7 @@ async def upload(
             )
         with path.open("rb") as file:
             call = ContentServiceStub(channel).AddContent(
-                timeout=seconds, metadata=connection.metadata
+                timeout=seconds, metadata=connection.metadata + metadata
             )
             added = await send_all(call, requests(file))
         return AddedContent(added.cid, added.size_bytes, tuple(added.holder_node_ids))

@@ -81,6 +81,7 @@ def encode_command(command: core.Command) -> bytes:
             message.put_delegation.delegations.extend(map(delegation_to_log, body.delegations))
         case core.RevokeDelegation() as body:
             message.revoke_delegation.CopyFrom(revocation_to_log(body.revocation))
+            message.revoke_delegation.copies.extend(map(revocation_to_log, body.copies))
         case core.ExpireRecords():
             message.expire_records.SetInParent()
         case core.IssueCertificate() | core.RevokeCertificate() | core.SetAuthority():
@@ -325,7 +326,8 @@ _DECODERS: Mapping[str, Callable[[pb.Command], core.CommandBody]] = {
         delegations=tuple(map(delegation_from_log, m.put_delegation.delegations))
     ),
     "revoke_delegation": lambda m: core.RevokeDelegation(
-        revocation=revocation_from_log(m.revoke_delegation)
+        revocation=revocation_from_log(m.revoke_delegation),
+        copies=tuple(map(revocation_from_log, m.revoke_delegation.copies)),
     ),
     "issue_certificate": lambda m: core.IssueCertificate(
         record=certificate_from_log(m.issue_certificate.record)

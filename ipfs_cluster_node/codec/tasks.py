@@ -1,6 +1,7 @@
 """Tasks: requests to core values, core values to answers. Checks what callers send."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Final
@@ -40,6 +41,9 @@ from ipfs_cluster_node.v1 import errors_pb2
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 
 CONTENT_TYPE_CHARS_MAX: Final = 128
+ATTEMPT_DIGITS_MAX: Final = 9
+SEED_INPUT_BYTES: Final = 4096
+"""From the beginning of a payload, in which its `input_cid` is looked for."""
 NAMESPACE_RULE: Final = "names as of tasks, up to 8, separated by slashes; at most 128 characters"
 NAME_RULE: Final = "1 to 64 characters of A-Z a-z 0-9 . _ -, the first a letter or digit"
 
@@ -98,6 +102,46 @@ def specs_from_proto(specs: Sequence[pb.TaskSpec], *, field: str) -> tuple[TaskS
     return read
 
 
+def attempt_text(attempt: AttemptId) -> str:
+    """How metadata name an attempt."""
+    return f"{attempt.task_id}.{attempt.attempt}"
+
+
+def attempt_from_text(text: str) -> AttemptId:
+    """Read what `attempt_text` wrote.
+
+    Raises:
+        ClusterError: INVALID_ARGUMENT.
+    """
+    task_id, _, number = text.partition(".")
+    if not (number.isascii() and number.isdigit() and len(number) <= ATTEMPT_DIGITS_MAX):
+        raise invalid_field("attempt", "a task's id, a dot and the number of an attempt")
+    return AttemptId(task_id_of(task_id, "attempt"), int(number))
+
+
+def inputs_from_proto(message: pb.TaskSpec, field: str) -> tuple[TaskInput, ...]:
+    """The files that a task reads; raises as `specs_from_proto`.
+
+    Those that are named, else the `input_cid` of the payload, as the seed document writes it. Read
+    here and nowhere else: whoever submits is asked for the right to read them.
+    """
+    if message.inputs or b'"input_cid"' not in message.payload[:SEED_INPUT_BYTES]:
+        return tuple(
+            TaskInput(i.name, cid_text(i.cid, f"{field}.inputs[{n}].cid"), i.format)
+            for n, i in enumerate(message.inputs)
+        )
+    try:
+        decoded = json.loads(message.payload)
+    except (ValueError, RecursionError):
+        return ()  # No JSON, so not the seed's form.
+    cid = decoded.get("input_cid") if isinstance(decoded, dict) else None
+    if cid is None:
+        return ()
+    if not isinstance(cid, str):
+        raise invalid_field(f"{field}.payload", "its `input_cid` is a CID, as text")
+    return (TaskInput("input", cid_text(cid, f"{field}.payload.input_cid")),)
+
+
 def _spec_from_proto(message: pb.TaskSpec, field: str) -> TaskSpec:
     bad: list[FieldViolation] = []
 
@@ -152,10 +196,7 @@ def _spec_from_proto(message: pb.TaskSpec, field: str) -> TaskSpec:
         task_type=message.task_type,
         payload=message.payload,
         content_type=message.content_type or DEFAULT_CONTENT_TYPE,
-        inputs=tuple(
-            TaskInput(i.name, cid_text(i.cid, f"{field}.inputs[{n}].cid"), i.format)
-            for n, i in enumerate(message.inputs)
-        ),
+        inputs=inputs_from_proto(message, field),
         attempt_timeout_ms=timeout_ms,
         attempt_count_max=attempt_count_max,
         priority=message.priority,

@@ -24,8 +24,9 @@ from ipfs_cluster_node.core.ucan.chain import (
     Circumstances,
     Claim,
     Grant,
-    check_asked,
+    check_args,
     check_chain,
+    check_command,
     check_invocation,
 )
 from ipfs_cluster_node.core.ucan.commands import Command
@@ -118,7 +119,11 @@ class Validator:
         Raises:
             UcanError: One of them is none, or not signed by its issuer.
         """
-        return [self._verified(token) for token in brought.found.values()]
+        # Not remembered yet: a stranger's tokens would drive out those that grant something.
+        return [
+            token if isinstance(token, Delegation) else self._reader.delegation(token)
+            for token in brought.found.values()
+        ]
 
     def delegation(self, token: bytes) -> Delegation:
         """Read one delegation, verified.
@@ -127,7 +132,17 @@ class Validator:
             UcanError: It is none, or not signed by its issuer.
         """
         known = self._reader.remembered(cid_of_token(token))
-        return known or self._verified(open_envelope(token, profile=self._profile))
+        return known or self._reader.delegation(open_envelope(token, profile=self._profile))
+
+    def kept(self, token: bytes) -> Delegation:
+        """Read one that the cluster keeps: verified once, and remembered.
+
+        Raises:
+            UcanError: It is none, or not signed by its issuer.
+        """
+        delegation = self.delegation(token)
+        self._reader.remember(delegation)
+        return delegation
 
     def access(
         self,
@@ -151,14 +166,17 @@ class Validator:
         if self._authority is None:
             raise ValueError("a peer's call needs the cluster's DID")
         claim = Claim(issuer=caller, subject=self._authority, command=command, args={})
-        return find_access(claim, delegations, circumstances)
+        access = find_access(claim, delegations, circumstances)
+        for delegation in access.nearest:
+            self._reader.remember(delegation)
+        return access
 
     def invoked(
         self,
         brought: Brought,
         *,
         command: Command,
-        args: Mapping[str, Value],
+        args_of: Callable[[], Mapping[str, Value] | None],
         circumstances: Circumstances,
         kept: Callable[[Cid], bytes | None] = lambda _cid: None,
     ) -> Grant:
@@ -167,7 +185,8 @@ class Validator:
         Args:
             brought: One invocation and the delegations that it names; others are passed over.
             command: The one that the server assigns to the method.
-            args: As the server derives them from the request, every one of the command.
+            args_of: Derives them from the request, every one of the command, as the server has
+                them. Asked once all else holds: who has no right to them learns nothing of them.
             circumstances: Of this moment.
             kept: Delegations that need not be brought, by their CIDs.
 
@@ -185,20 +204,14 @@ class Validator:
                 found[cid] = self.delegation(token)
         chain = resolve(invocation, found, self._reader)
         check_invocation(invocation, circumstances)
-        check_asked(invocation, command, args)
+        check_command(invocation, command)
         grant = check_chain(claim_of(invocation), chain, circumstances)
-        self._used.use(invocation, now_s=circumstances.now_s)
+        check_args(invocation, args_of())
+        self._used.use(invocation, holder=grant.holder, now_s=circumstances.now_s)
         # Not before: a stranger's tokens would drive out those that grant something.
         for delegation in chain:
             self._reader.remember(delegation)
         return grant
-
-    def _verified(self, token: Delegation | Envelope) -> Delegation:
-        if isinstance(token, Delegation):
-            return token
-        delegation = self._reader.delegation(token)
-        self._reader.remember(delegation)
-        return delegation
 
 
 def resolve(

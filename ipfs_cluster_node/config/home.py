@@ -14,6 +14,8 @@ HOME_VARIABLE: Final = "IPFS_CLUSTER_NODE_HOME"
 HOME_DEFAULT: Final = "~/.ipfs-cluster-node"
 DAMAGED_LOG_PREFIX: Final = "raft.damaged-"
 """Followed by when it was set aside, in UTC."""
+REPLACED_LOG_PREFIX: Final = "raft.replaced-"
+"""The same, of a whole log for which one took over that goes on alone."""
 
 
 class Home:
@@ -29,14 +31,14 @@ class Home:
         self.seal_key = self.tls / "seal.key"
         """A master's X25519 key, to which the log keeps the cluster's keys sealed."""
         self.recovery_key = self.tls / "recovery.key"
-        """What `recover` leaves for the next start, which removes it once it has used it."""
+        """What `recover keys` leaves for the next start, which removes it once it has used it."""
         self.authority = self.tls / "authority.sealed"
         """The cluster's sealed keys as the log has them, for a start without a leader."""
         self.certificate = self.tls / "node.pem"
         self.tls_key = self.tls / "node.key"
         self.raft = path / "raft"
         self.raft_new = path / "raft.new"
-        """A log that is being made, to take the place of a damaged one."""
+        """A log that is being made, to take the place of the present one."""
         self.content = path / "content"
         self.state = path / "state"
         self.masters = self.state / "masters.json"
@@ -49,6 +51,12 @@ class Home:
     def find(cls, path: str | None) -> "Home":
         """Find the directory: as given, else from the environment, else the default."""
         return cls(Path(path or os.environ.get(HOME_VARIABLE) or HOME_DEFAULT).expanduser())
+
+    def hidden_from_handlers(self) -> list[Path]:
+        """All there is but the scratch directories: keys, log, others' content."""
+        kept = {self.state, self.scratch}
+        there = [*self.path.iterdir(), *self.state.iterdir()]
+        return sorted(path.absolute() for path in there if path not in kept)
 
     def damaged_logs(self) -> list[Path]:
         """Damaged logs that were set aside, the oldest first."""

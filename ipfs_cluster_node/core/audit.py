@@ -33,7 +33,8 @@ class AuditRecord(NamedTuple):
     """Such as `/task/submit`; empty where the class of the caller decides."""
     outcome: Outcome
     delegation_cids: tuple[str, ...] = ()
-    """The last link of each chain that the call was let through by."""
+    """The last link of each chain that the call was let through by; of a denied one, the token that
+    did not hold, where one was the cause."""
     request_id: str = ""
     reason: str = ""
     """Where it was not allowed: a name of errors.proto, and the sentence."""

@@ -23,6 +23,7 @@ from ipfs_cluster_node.core.settings import SETTINGS
 from ipfs_cluster_node.core.ucan.commands import TOP, Command
 
 AUDIT_READ: Final = Command("/admin/audit/read")
+BACKUP_CREATE: Final = Command("/admin/backup")
 CA_ROTATE: Final = Command("/admin/ca/rotate")
 CERTIFICATE_LIST: Final = Command("/admin/cert/list")
 CERTIFICATE_REVOKE: Final = Command("/admin/cert/revoke")
@@ -101,7 +102,7 @@ def submission_args(specs: Sequence[TaskSpec]) -> Iterator[Args]:
 
 
 def inputs_args(specs: Iterable[TaskSpec], contents: Mapping[str, Content]) -> Iterator[Args]:
-    """Of the inputs of tasks, which are read by the right of a worker and not of who submits."""
+    """Of the inputs of tasks: an attempt may read what its submitter may."""
     for cid in dict.fromkeys(task_input.cid for spec in specs for task_input in spec.inputs):
         yield content_args(cid, contents.get(cid))
 
@@ -145,6 +146,11 @@ def setting_args(key: str) -> Args:
     """Of a setting."""
     kind = "cluster" if key in SETTINGS else "user"
     return {"path": key.replace(".", "/"), "kind": ANY if key == ANY else kind}
+
+
+def backup_args(cluster_id: str) -> Args:
+    """Of a backup: it has no parts that could be left out."""
+    return {"cluster": cluster_id}
 
 
 def token_args(role: Role, *, ttl_s: int, uses: int, grant: str, needs_approval: bool) -> Args:

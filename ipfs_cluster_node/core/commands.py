@@ -183,6 +183,8 @@ class RevokeDelegation:
     """A delegation holds no more, by one who may say so."""
 
     revocation: StoredRevocation
+    copies: tuple[StoredRevocation, ...] = ()
+    """The same, given with each renewal of a client's certificate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

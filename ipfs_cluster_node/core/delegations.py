@@ -13,7 +13,7 @@ from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.multiformats import Cid
 
 DELEGATIONS_MAX: Final = 10_000
-"""Most that are kept; some 5 MB."""
+"""Most that clients may have kept, all together; some 5 MB."""
 DELEGATIONS_PER_AUDIENCE_MAX: Final = 32
 """Most for one audience, what the cluster itself gives it not counted: a call without tokens is
 judged by all of its caller's."""
@@ -24,7 +24,7 @@ LINKS_MAX: Final = 8
 DELEGATIONS_PER_PUTTER_MAX: Final = 1000
 """Most that one client may have kept: nobody fills the table for the others."""
 REVOCATIONS_MAX: Final = 100_000
-"""Most that are remembered; none is ever pushed out."""
+"""Most that are remembered of clients; none is ever pushed out."""
 REVOCATIONS_PER_REVOKER_MAX: Final = 10_000
 """Most of one client."""
 FORGET_AFTER_S: Final = 120
@@ -118,8 +118,14 @@ class DelegationTable:
     def full_for(self, delegations: Iterable[StoredDelegation]) -> str:
         """Why these can't be kept; empty if they can."""
         new = {d.cid: d for d in delegations if d.cid not in self._stored}.values()
-        if len(self._stored) + len(new) > DELEGATIONS_MAX:
-            return f"the cluster keeps at most {DELEGATIONS_MAX} delegations; wait until some end"
+        # What the cluster gives at enrolment and renewal is bounded by its members, and never
+        # shut out by what they delegate.
+        clients = len(self._stored) - self._put_counts[""] + sum(bool(d.put_by) for d in new)
+        if clients > DELEGATIONS_MAX and any(d.put_by for d in new):
+            return (
+                f"the cluster keeps at most {DELEGATIONS_MAX} delegations of clients; wait until "
+                "some end, or remove who put many"
+            )
         for putter in {d.put_by for d in new} - {""}:
             count = self._put_counts[putter] + sum(d.put_by == putter for d in new)
             if count > DELEGATIONS_PER_PUTTER_MAX:
@@ -148,12 +154,15 @@ class DelegationTable:
             if delegation.cid not in self._stored:
                 self._put(delegation)
 
-    def revocations_full(self, revocation: StoredRevocation) -> str:
-        """Why one more can't be remembered; empty if it can, or is already."""
+    def revocations_full(self, revocation: StoredRevocation, authority: Did) -> str:
+        """Why one more can't be remembered; empty if it can, or is already.
+
+        The cluster itself, `authority`, can always revoke: who may do that in its name is few.
+        """
         revoker = revocation.revoker
-        if revoker in self._revokers.get(revocation.cid, ()):
+        if revoker == authority or revoker in self._revokers.get(revocation.cid, ()):
             return ""
-        if len(self._revoked) >= REVOCATIONS_MAX:
+        if len(self._revoked) - self._revoked_counts[authority] >= REVOCATIONS_MAX:
             return f"{REVOCATIONS_MAX} revocations are remembered; wait until some end"
         if self._revoked_counts[revoker] >= REVOCATIONS_PER_REVOKER_MAX:
             return (
@@ -184,9 +193,10 @@ class DelegationTable:
             else:
                 del self._revokers[cid]
 
-    def forget_audience(self, audience: Did) -> None:
-        """Drop what was delegated to one who is gone."""
-        for delegation in list(self.of_audience(audience)):
+    def forget_member(self, did: Did) -> None:
+        """Drop what was delegated to one who is gone, and what that one had kept for others."""
+        put = [d for d in self._stored.values() if d.put_by == did and d.audience != did]
+        for delegation in [*self.of_audience(did), *put]:
             self._drop(delegation)
 
     def _put(self, delegation: StoredDelegation) -> None:

@@ -48,6 +48,10 @@ class MemberTable:
         self.removed = RemovedMembers(self._principals)
         self.incarnation_last = incarnation_last
 
+    def __len__(self) -> int:
+        """How many principals there are, removed ones included."""
+        return len(self._principals)
+
     def get(self, did: Did) -> Principal | None:
         """The principal, removed or not."""
         return self._principals.get(did)

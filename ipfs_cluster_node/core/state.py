@@ -227,7 +227,7 @@ class ClusterState:
         did = did_from_node_id(body.node_id)
         for key in [key for key in self._requests if key[0] == did]:
             del self._requests[key]
-        self.delegations.forget_audience(did)
+        self.delegations.forget_member(did)
         self.certificates.version += 1  # What the removed one has counts no more.
         effects = self._lose(self.tasks.running_on(body.node_id), command.at_ms)
         for cid, content in self.contents.items():
@@ -370,18 +370,27 @@ class ClusterState:
     # Authorization.
 
     def _put_delegation(self, _command: Command, body: PutDelegation) -> Applied:
-        full = self.delegations.full_for(body.delegations)
+        delegations = [d for d in body.delegations if not self._is_ended_grant(d)]
+        full = self.delegations.full_for(delegations)
         if full:
             return Applied(Rejected(Reason.TOO_MANY_DELEGATIONS, full))
-        self.delegations.put(body.delegations)
+        self.delegations.put(delegations)
         return Applied(Accepted(tuple(str(d.cid) for d in body.delegations)))
 
+    def _is_ended_grant(self, delegation: StoredDelegation) -> bool:
+        """Whether the cluster would give again what was taken back while it was renewed."""
+        if delegation.issuer != self.cluster_did or delegation.put_by:
+            return False
+        client = self.members.get(delegation.audience)
+        return client is None or client.removed or not client.grant
+
     def _revoke_delegation(self, _command: Command, body: RevokeDelegation) -> Applied:
-        full = self.delegations.revocations_full(body.revocation)
+        full = self.delegations.revocations_full(body.revocation, self.cluster_did)
         if full:
             return Applied(Rejected(Reason.TOO_MANY_DELEGATIONS, full))
         self._end_grant(body.revocation)
-        self.delegations.revoke(body.revocation)
+        for revocation in (body.revocation, *body.copies):
+            self.delegations.revoke(revocation)
         return Applied(Accepted())
 
     def _end_grant(self, revocation: StoredRevocation) -> None:

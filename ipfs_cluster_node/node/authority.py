@@ -45,7 +45,7 @@ class ClusterAuthority:
         cluster_id: str,
         seal_key: SealKey | None,
     ) -> None:
-        """Open with `seal_key`, or with what `recover` has left in the home directory."""
+        """Open with `seal_key`, or with what `recover keys` has left in the home directory."""
         self._home = home
         self._leadership = leadership
         self._did = did
@@ -196,7 +196,7 @@ class ClusterAuthority:
             raise ClusterError(
                 Reason.AUTHORITY_SEALED,
                 "the cluster's keys are not sealed to this master yet; let another master lead, or "
-                "run: ipfs-cluster-node recover",
+                "run: ipfs-cluster-node recover keys",
             )
         else:
             opener, sealed = self._seal_key, wrapped

@@ -1,31 +1,37 @@
-"""Decides what clients may do, by the delegations they bring and those that the log keeps."""
+"""Decides what clients may do, by the delegations they bring and those that the log keeps.
+
+Nodes are judged so where a method's rule says it.
+"""
 
 from collections import OrderedDict
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
+from itertools import islice
 from typing import Any, Final
 
 from ipfs_cluster_node.codec.errors import error_from_ucan
+from ipfs_cluster_node.codec.tasks import attempt_from_text
 from ipfs_cluster_node.codec.ucan_validator import Brought, Validator
-from ipfs_cluster_node.core.authorization import Ask
+from ipfs_cluster_node.core.authorization import CONTENT_ADD, CONTENT_READ, Args, Ask
 from ipfs_cluster_node.core.dag_cbor import Value
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did, NodeId
+from ipfs_cluster_node.core.model import AttemptId, Role, Task, TaskState
 from ipfs_cluster_node.core.multiformats import TOKEN_CODECS, Cid, parse_cid
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.core.ucan.access import Access
 from ipfs_cluster_node.core.ucan.chain import Circumstances, Grant
 from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError, malformed
-from ipfs_cluster_node.core.ucan.profiles import PRODUCT
+from ipfs_cluster_node.core.ucan.policies import Evaluation
 from ipfs_cluster_node.core.ucan.tokens import Delegation, Invocation
 from ipfs_cluster_node.node.clock import now_ms
 from ipfs_cluster_node.node.machine import ClusterMachine
 from ipfs_cluster_node.services.asks import Asking
 from ipfs_cluster_node.services.authorization import Rule
-from ipfs_cluster_node.services.context import Caller, CallerClass, Reach
+from ipfs_cluster_node.services.context import ATTEMPT_KEY, Caller, CallerClass, Reach
 from ipfs_cluster_node.services.gate import Presented
 
 FOUND_MAX: Final = 4096
@@ -33,6 +39,12 @@ FOUND_MAX: Final = 4096
 FOUND_SECONDS_MAX: Final = 5
 """For how long: a delegation that begins to hold is taken up within that time."""
 PROOFS_MAX: Final = 8
+OF_ATTEMPTS: Final = frozenset({CONTENT_ADD, CONTENT_READ})
+"""What a worker asks for an attempt."""
+LIST_STEPS_MAX: Final = 500_000
+"""Statements that are judged for all items of one list: some 50 ms of a node's loop."""
+ALIKE_MAX: Final = 4096
+"""Kinds of items whose judgement a call remembers."""
 REQUEST_ARGUMENT: Final = "request"
 """Of a signed invocation: SHA-256 of the request's bytes as they are sent."""
 
@@ -57,6 +69,39 @@ class Unbounded:
 
 
 @dataclass(frozen=True, slots=True)
+class OfAttempt:
+    """The reach of a worker with one attempt: the files that its submitter was let name."""
+
+    caller: Caller
+    attempt: AttemptId
+    state: Callable[[], ClusterState]
+    delegation_cids: tuple[str, ...] = ()
+
+    def allows(self, args: Mapping[str, Value]) -> bool:
+        """Whether this is a file of the attempt."""
+        return args.get("cid") in {each.cid for each in self._task().spec.inputs}
+
+    def renew(self) -> None:
+        """Check that the attempt still runs; raises ClusterError."""
+        self._task()
+
+    def _task(self) -> Task:
+        task = self.state().tasks.get(self.attempt.task_id)
+        if (
+            task is None
+            or task.state is not TaskState.RUNNING
+            or task.attempt != self.attempt.attempt
+            or task.node_id != self.caller.node_id
+        ):
+            raise ClusterError(
+                Reason.STALE_ATTEMPT,
+                f"attempt {self.attempt.attempt} of {self.attempt.task_id} does not run on "
+                "this node, as far as is known here",
+            )
+        return task
+
+
+@dataclass(frozen=True, slots=True)
 class Gone(Container[Did]):
     """Who acts no more: removed, or with every certificate revoked."""
 
@@ -69,7 +114,7 @@ class Gone(Container[Did]):
 
 @dataclass(slots=True)
 class Delegated:
-    """The reach of a client."""
+    """The reach of who is judged by delegations."""
 
     caller: Caller
     command: Command
@@ -77,6 +122,9 @@ class Delegated:
     find: Callable[[Command], Access]
     """Finds one of them anew; raises UcanError."""
     grants: list[Grant] = field(default_factory=list)
+    shown: dict[tuple[Value, ...], bool] = field(default_factory=dict)
+    """What was judged of items that are alike."""
+    evaluation: Evaluation = field(default_factory=lambda: Evaluation(steps_max=LIST_STEPS_MAX))
 
     @property
     def delegation_cids(self) -> tuple[str, ...]:
@@ -85,8 +133,24 @@ class Delegated:
         return tuple(cids) if len(cids) < 2 else tuple(dict.fromkeys(cids))
 
     def allows(self, args: Mapping[str, Value]) -> bool:
-        """Whether an item with these arguments may be shown."""
-        return self.accesses[self.command].allows(args)
+        """Whether an item with these arguments may be shown.
+
+        Raises:
+            ClusterError: DELEGATION_INVALID, where the policies take too long for so many items.
+        """
+        access = self.accesses[self.command]
+        if access.unconditional is not None:
+            return True
+        alike = tuple(args.values())
+        known = self.shown.get(alike)
+        if known is None:
+            try:
+                known = access.allows(args, self.evaluation)
+            except UcanError as error:
+                raise error_from_ucan(error, command=self.command) from None
+            if len(self.shown) < ALIKE_MAX:
+                self.shown[alike] = known
+        return known
 
     def check(self, ask: Ask) -> None:
         """Decide what is asked; raises ClusterError."""
@@ -110,6 +174,8 @@ class Delegated:
     def renew(self) -> None:
         """Find the same again, and check what was granted by it; raises ClusterError."""
         self.accesses = {command: self._found(command) for command in self.accesses}
+        self.shown.clear()
+        self.evaluation = Evaluation(steps_max=LIST_STEPS_MAX)
         grants, self.grants = self.grants, []
         for grant in grants:
             self.check(Ask(grant.claim.command, [grant.claim.args]))
@@ -141,14 +207,25 @@ class Authorizer:
         Raises:
             ClusterError: DELEGATION_INVALID, NOT_DELEGATED, or what is wrong with the request.
         """
+        if rule.command is None or not rule.signable:
+            self._check_unsigned(presented)
         if rule.command is None:
             return Unbounded(caller)
-        if caller.kind is not CallerClass.CLIENT and not presented.container:
+        if caller.kind not in rule.judged and not presented.container:
+            if caller.kind is CallerClass.NODE and rule.command in OF_ATTEMPTS:
+                return self._decide_node(caller, rule, rule.command, request, presented.attempt)
             return Unbounded(caller)
         state = self.state()
         if state is None:
             if rule.without_log:
                 return Unbounded(caller)
+            if self._machine is not None:
+                # It learns from a leader what of its log is committed.
+                raise ClusterError(
+                    Reason.NO_LEADER,
+                    "no master has led since this one started; try again in a moment, and see "
+                    "that more than half of the masters run",
+                )
             raise ClusterError(
                 Reason.NOT_LEADER, "this node has no log to know your rights by; ask a master"
             )
@@ -174,6 +251,51 @@ class Authorizer:
             reach.check(ask)
         return reach
 
+    def _check_unsigned(self, presented: Presented) -> None:
+        """Refuse a signed call where it would be taken for its carrier's, or only half of it."""
+        state = self.state()
+        if not presented.container or state is None:
+            return
+        try:
+            brought = self.validator(state).read(presented.container)
+        except UcanError as error:
+            raise error_from_ucan(error, now_s=_now_s()) from None
+        if brought.invocation is not None:
+            raise error_from_ucan(
+                UcanError(Refusal.INVALID_CLAIM, "this method takes no signed invocation")
+            )
+
+    def _decide_node(
+        self, caller: Caller, rule: Rule, command: Command, request: Any, attempt: str
+    ) -> Reach:
+        """Files: a leecher reads any, that is its role; a worker those of its attempts.
+
+        An attempt has what its submitter was let name as inputs, never what the worker could.
+        """
+        state = self.state()
+        if state is None:
+            raise ClusterError(
+                Reason.CALLER_NOT_ALLOWED,
+                "this node has no log to know your attempts by; ask a master",
+            )
+        member = state.members.get(caller.did)
+        if member is not None and member.role is Role.LEECHER:
+            return Unbounded(caller)
+        if not attempt:
+            raise ClusterError(
+                Reason.NOT_DELEGATED,
+                f"a worker has files by its attempts only: name one in {ATTEMPT_KEY}",
+            )
+        reach = OfAttempt(caller, attempt_from_text(attempt), self._known_state)
+        reach.renew()
+        if command == CONTENT_READ and rule.asks:
+            for ask in rule.asks(request, Asking(caller.did, self._node_id, state)):
+                if not all(map(reach.allows, ask.each)):
+                    raise ClusterError(
+                        Reason.NOT_DELEGATED, f"this is no input of {reach.attempt.task_id}"
+                    )
+        return reach
+
     def _decide_signed(
         self,
         brought: Brought,
@@ -190,12 +312,14 @@ class Authorizer:
         the invocation, it gives the first answer.
         """
         state, issuer = self._known_state(), invocation.issuer
-        asks = list(rule.asks(request, Asking(issuer, self._node_id, state))) if rule.asks else []
-        main = [args for ask in asks if ask.command == command for args in ask.each] or [{}]
-        if len(main) > 1:
-            raise UcanError(
-                Refusal.INVALID_CLAIM, "a signed invocation has one set of arguments; call for each"
-            )
+        asks: list[Ask] = []
+
+        def args_of() -> Args | None:
+            if rule.asks:
+                asks.extend(rule.asks(request, Asking(issuer, self._node_id, state)))
+            each = (args for ask in asks if ask.command == command for args in ask.each)
+            main = list(islice(each, 2)) or [{}]
+            return None if len(main) > 1 else {**main[0], REQUEST_ARGUMENT: digest}
 
         def kept(cid: Cid) -> bytes | None:
             stored = state.delegations.get(cid)
@@ -204,7 +328,7 @@ class Authorizer:
         grant = self.validator(state).invoked(
             brought,
             command=command,
-            args={**main[0], REQUEST_ARGUMENT: digest},
+            args_of=args_of,
             circumstances=self.circumstances(state),
             kept=kept,
         )
@@ -213,7 +337,8 @@ class Authorizer:
             kept = self.kept([issuer, *(d.issuer for d in grant.chain)])
             return self._find(issuer, asked, [*grant.chain, *kept])
 
-        access = Access.of(grant.claim, (grant.chain,), PRODUCT)
+        access = Access.found(grant.claim, grant.chain, self.circumstances(state))
+        assert access is not None, "its chain was checked just now"
         caller = Caller(issuer, CallerClass.CLIENT)
         reach = Delegated(caller, command, {command: access}, find, [grant])
         for ask in asks:
@@ -275,7 +400,7 @@ class Authorizer:
             for holder in dict.fromkeys(holders)
             for stored in state.delegations.chain_of(holder)
         }
-        return [validator.delegation(token) for token in tokens.values()]
+        return [validator.kept(token) for token in tokens.values()]
 
     def with_kept(self, delegations: Sequence[Delegation]) -> list[Delegation]:
         """Delegations, and what is kept that may come before them."""
@@ -313,7 +438,7 @@ class Authorizer:
             if stored is None:
                 detail = "no delegation of this CID is kept; put it first"
                 raise UcanError(Refusal.UNAVAILABLE_PROOF, detail, cid=cid)
-            named.append(self.validator(state).delegation(stored.token))
+            named.append(self.validator(state).kept(stored.token))
         return named
 
     def _known_state(self) -> ClusterState:

@@ -131,6 +131,17 @@ class Certificates:
             )
         raise AssertionError("the last attempt raises")
 
+    async def renew_current(
+        self, certificate_pem: bytes, request_der: bytes, proof: bytes
+    ) -> Issued:
+        """Give a member another certificate by its present one and its identity's signature.
+
+        Raises:
+            ClusterError: PROOF_INVALID, and as `renew`.
+        """
+        check_renewal(certificate_pem, request_der, proof)
+        return await self.renew(read_certificate(certificate_pem).did, request_der)
+
     async def renew_expired(
         self, certificate_pem: bytes, request_der: bytes, proof: bytes
     ) -> Issued:
@@ -339,7 +350,7 @@ def sign_for(
 
 
 def check_renewal(certificate_pem: bytes, request_der: bytes, proof: bytes) -> None:
-    """Check that an expired certificate's owner asks, and not too late.
+    """Check that a certificate's owner asks, and if it has expired, not too late.
 
     Raises:
         ClusterError: CERTIFICATE_INVALID, PROOF_INVALID, INVALID_ARGUMENT.

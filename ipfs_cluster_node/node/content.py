@@ -12,6 +12,7 @@ import grpc
 from ipfs_cluster_node.adapters.content.blockstore import BlockStore
 from ipfs_cluster_node.adapters.content.fetch import BlockSource, fetch
 from ipfs_cluster_node.adapters.content.files import add, is_complete, read, walk
+from ipfs_cluster_node.adapters.content.index import FileIndex
 from ipfs_cluster_node.client.connection import send_all
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.core.commands import AddContent
@@ -20,6 +21,7 @@ from ipfs_cluster_node.core.ids import Did, NodeId
 from ipfs_cluster_node.core.model import Content
 from ipfs_cluster_node.core.multiformats import Cid, parse_cid, parse_cid_binary
 from ipfs_cluster_node.core.unixfs import Block
+from ipfs_cluster_node.node.clock import monotonic
 from ipfs_cluster_node.node.leadership import Leadership
 from ipfs_cluster_node.v1 import content_pb2 as pb
 from ipfs_cluster_node.v1.content_pb2_grpc import ContentServiceStub
@@ -33,6 +35,9 @@ COPY_SECONDS_MAX: Final = 3600.0
 BLOCKS_SECONDS_MAX: Final = 60.0
 """For one request of at most 64 blocks."""
 RETRY_AFTER: Final = timedelta(seconds=1)
+ATTEMPT_HEARD_SECONDS_MAX: Final = 2.0
+"""Until every master that follows has heard of an attempt."""
+ATTEMPT_PAUSE_SECONDS: Final = 0.05
 
 ChannelTo = Callable[[NodeId], grpc.aio.Channel | None]
 """The channel for bulk traffic to a node; None while no address of it is known."""
@@ -41,30 +46,55 @@ ChannelTo = Callable[[NodeId], grpc.aio.Channel | None]
 class PeerBlocks:
     """Blocks of another node, over ContentService."""
 
-    def __init__(self, node_id: NodeId, channel: grpc.aio.Channel) -> None:
-        """Ask this node."""
+    def __init__(
+        self,
+        node_id: NodeId,
+        channel: grpc.aio.Channel,
+        *,
+        root: Cid | None = None,
+        metadata: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        """Ask this node.
+
+        Args:
+            node_id: Which.
+            channel: To it.
+            root: Of a worker: the file whose blocks it reads.
+            metadata: Of a worker: for which attempt.
+        """
         self.name = str(node_id)
         self._channel = channel
+        self._root = b"" if root is None else root.binary
+        self._metadata = metadata
 
     async def blocks(self, cids: Sequence[Cid]) -> AsyncIterator[tuple[Cid, bytes]]:
         """Yield blocks in the order asked for.
 
         Raises:
-            ClusterError: CONTENT_NOT_FOUND, UNREACHABLE, DEADLINE_EXCEEDED.
+            ClusterError: CONTENT_NOT_FOUND, UNREACHABLE, DEADLINE_EXCEEDED, STALE_ATTEMPT.
         """
-        request = pb.GetBlocksRequest(cids=[cid.binary for cid in cids])
-        call = ContentServiceStub(self._channel).GetBlocks(request, timeout=BLOCKS_SECONDS_MAX)
-        try:
-            async for response in call:
-                yield parse_cid_binary(response.cid), response.data
-        except grpc.aio.AioRpcError as error:
-            raise error_from_rpc(error) from error
-        except ValueError as error:
-            raise ClusterError(
-                Reason.BLOCK_MISMATCH, "the node sent a block without name"
-            ) from error
-        finally:
-            call.cancel()
+        request = pb.GetBlocksRequest(cids=[cid.binary for cid in cids], root=self._root)
+        patience = monotonic() + ATTEMPT_HEARD_SECONDS_MAX
+        while True:
+            call = ContentServiceStub(self._channel).GetBlocks(
+                request, timeout=BLOCKS_SECONDS_MAX, metadata=self._metadata
+            )
+            try:
+                async for response in call:
+                    yield parse_cid_binary(response.cid), response.data
+                return
+            except grpc.aio.AioRpcError as rpc_error:
+                error = error_from_rpc(rpc_error)
+                # A master that follows hears of an attempt a little after its worker.
+                if error.reason is not Reason.STALE_ATTEMPT or monotonic() > patience:
+                    raise error from rpc_error
+            except ValueError as error:
+                raise ClusterError(
+                    Reason.BLOCK_MISMATCH, "the node sent a block without name"
+                ) from error
+            finally:
+                call.cancel()
+            await asyncio.sleep(ATTEMPT_PAUSE_SECONDS)
 
 
 class Contents:
@@ -75,6 +105,7 @@ class Contents:
         self._leadership = leadership
         self.store = store
         self._channel_to = channel_to
+        self._index = FileIndex(store)
         self._fetching: dict[Cid, asyncio.Task[None]] = {}
 
     async def add_content(
@@ -193,13 +224,19 @@ class Contents:
             )
         return content
 
-    async def get_blocks(self, cids: Sequence[bytes]) -> AsyncIterator[tuple[bytes, bytes]]:
-        """Read blocks stored here."""
-        for binary in cids:
-            try:
-                cid = parse_cid_binary(binary)
-            except ValueError as error:
-                raise ClusterError(Reason.MALFORMED_CID, f"a CID is malformed: {error}") from error
+    async def get_blocks(
+        self, cids: Sequence[bytes], *, root: bytes
+    ) -> AsyncIterator[tuple[bytes, bytes]]:
+        """Read blocks stored here; with a root, only such as are of that file."""
+        wanted = [_cid_of(binary) for binary in cids]
+        if root:
+            file = _cid_of(root)
+            if not await asyncio.to_thread(self._index.holds, file, wanted):
+                raise ClusterError(
+                    Reason.CONTENT_NOT_FOUND,
+                    f"not all of these are blocks of {file}, as far as this node has it",
+                )
+        for binary, cid in zip(cids, wanted, strict=True):
             data = await asyncio.to_thread(self.store.get, cid)
             if data is None:
                 raise ClusterError(
@@ -212,10 +249,7 @@ class Contents:
         count = 0
         with self.store.batch() as batch:
             async for binary, data in blocks:
-                try:
-                    cid = parse_cid_binary(binary)
-                except ValueError as error:
-                    raise ClusterError(Reason.MALFORMED_CID, str(error)) from error
+                cid = _cid_of(binary)
                 if not cid.matches(data):
                     raise ClusterError(
                         Reason.BLOCK_MISMATCH, f"the bytes sent are not those of {cid}; send again"
@@ -224,3 +258,10 @@ class Contents:
                 count += 1
             await asyncio.to_thread(batch.flush)
         return count
+
+
+def _cid_of(binary: bytes) -> Cid:
+    try:
+        return parse_cid_binary(binary)
+    except ValueError as error:
+        raise ClusterError(Reason.MALFORMED_CID, f"a CID is malformed: {error}") from error

@@ -1,6 +1,7 @@
 """Keeps, lists, revokes and explains delegations. The leader's side for what changes them."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final
 
 from ipfs_cluster_node.codec.delegations import (
@@ -27,6 +28,7 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
 from ipfs_cluster_node.core.ids import Did, NodeId
 from ipfs_cluster_node.core.multiformats import Cid
 from ipfs_cluster_node.core.state import ClusterState
+from ipfs_cluster_node.core.ucan.arrange import path_between
 from ipfs_cluster_node.core.ucan.chain import Claim
 from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.core.ucan.errors import UcanError
@@ -43,10 +45,10 @@ from ipfs_cluster_node.services.context import Caller, CallerClass
 from ipfs_cluster_node.v1 import authorization_pb2 as pb
 
 TOKENS_MAX: Final = 32
+EXPLAINED_MAX: Final = 64
+"""Most sets of arguments of one call that are explained."""
 ARGS_OF_STATE: Final = frozenset({CONTENT_READ, MEMBER_REMOVE, TASK_CANCEL, TASK_READ})
 """Commands whose arguments tell of the state, and not of the request alone."""
-UNSEEN_LIFETIME_S_MAX: Final = 400 * 24 * 3600
-"""For how long a revocation is remembered whose delegation's end is not known."""
 
 
 class Delegations:
@@ -150,26 +152,49 @@ class Delegations:
         revoked = given[cid]
         bag = self._authorizer.with_kept(list(given.values()))
         revoker = self._revoker(state, caller, revoked, bag)
-        until_s = revoked.expires_s
-        if until_s is None:
-            until_s = now_ms() // 1000 + UNSEEN_LIFETIME_S_MAX
+        lifetime_s = PRODUCT.delegation_lifetime_s_max
+        assert lifetime_s is not None
+        if revoked.expires_s is None or revoked.expires_s > now_ms() // 1000 + lifetime_s:
+            raise ClusterError(
+                Reason.DELEGATION_INVALID,
+                "nobody takes a delegation without a near end: there is nothing to revoke",
+            )
+        copies = tuple(
+            StoredRevocation(copy.cid, revoker, copy.expires_s or 0)
+            for copy in self._copies_of(state, revoked)
+        )
         await self._leadership.propose(
-            RevokeDelegation(revocation=StoredRevocation(cid, revoker, until_s)),
+            RevokeDelegation(
+                revocation=StoredRevocation(cid, revoker, revoked.expires_s), copies=copies
+            ),
             caller=caller.did,
             request_id=request_id,
         )
+
+    def _copies_of(self, state: ClusterState, revoked: Delegation) -> list[Delegation]:
+        """What the cluster gave to the same effect, as with each renewal of a certificate."""
+        if revoked.issuer != state.cluster_did:
+            return []
+        validator = self._authorizer.validator(state)
+        given = [
+            validator.delegation(stored.token)
+            for stored in state.delegations.of_audience(revoked.audience)
+            if stored.issuer == state.cluster_did and stored.cid != revoked.cid
+        ]
+        return [
+            each
+            for each in given
+            if (each.command, each.policy) == (revoked.command, revoked.policy)
+        ]
 
     def explain_access(
         self, caller: Caller, *, did: Did, tokens: Sequence[bytes], method: str, request: Any
     ) -> pb.ExplainAccessResponse:
         """Say what would become of a call."""
+        if len(tokens) > TOKENS_MAX:
+            raise invalid_field("tokens", f"at most {TOKENS_MAX}")
         state = self._leadership.read_state()
         rule = RULES_BY_METHOD[method]
-        # Who holds the tokens may ask what they are good for.
-        if did != caller.did and not tokens and not self._seen_by(caller)(ANY, did):
-            raise ClusterError(
-                Reason.NOT_DELEGATED, f"only {did}, and who has {DELEGATION_LIST}, may ask that"
-            )
         if CallerClass.CLIENT not in rule.callers or rule.command is None:
             allowed = CallerClass.CLIENT in rule.callers
             return pb.ExplainAccessResponse(allowed=allowed)
@@ -179,15 +204,31 @@ class Delegations:
             bag = [validator.delegation(token) for token in tokens]
         except UcanError as error:
             raise error_from_ucan(error, now_s=now_ms() // 1000) from None
-        bag = self._authorizer.with_kept(bag) if bag else self._authorizer.kept([did])
+        foreign = did != caller.did and not self._seen_by(caller)(ANY, did)
+        if foreign and did not in {delegation.audience for delegation in bag}:
+            raise ClusterError(
+                Reason.NOT_DELEGATED,
+                f"only {did}, who holds a delegation to it, and who has {DELEGATION_LIST}, may "
+                "ask that",
+            )
+        if not bag:
+            bag = self._authorizer.kept([did])
+        else:
+            # What these are good for, and nothing else that their audience may have.
+            kept = self._authorizer.with_kept(bag)
+            bag = [each for each in kept if each.audience != did or each.cid in brought]
         asks = list(rule.asks(request, Asking(did, self._node_id, state))) if rule.asks else []
-        explained = [
-            self._explain(state, did, ask.command, args, bag, brought)
-            for ask in asks
-            for args in ask.each
+        # A list is judged by its items, and not itself.
+        each: list[tuple[Command, Args | None]] = [
+            (ask.command, args) for ask in asks for args in islice(ask.each, EXPLAINED_MAX + 1)
         ]
+        if len(each) > EXPLAINED_MAX:
+            raise invalid_field("request", f"asks for over {EXPLAINED_MAX} things; ask for fewer")
         if not asks:
-            explained = [self._explain(state, did, rule.command, None, bag, brought)]
+            each = [(rule.command, None)]
+        explained = [
+            self._explain(state, caller, did, command, args, bag, brought) for command, args in each
+        ]
         return pb.ExplainAccessResponse(
             allowed=all(each.allowed for each in explained), asks=explained
         )
@@ -195,6 +236,7 @@ class Delegations:
     def _explain(
         self,
         state: ClusterState,
+        caller: Caller,
         did: Did,
         command: Command,
         args: Args | None,
@@ -207,7 +249,8 @@ class Delegations:
         found = explain(claim, bag, circumstances, by_item=args is None)
         answer = pb.AskExplanation(command=command, allowed=found.error is None)
         # Else who may not read a task would learn here whose it is.
-        if answer.allowed or command not in ARGS_OF_STATE:
+        told = answer.allowed if did == caller.did else self._may(caller, command, args or {})
+        if told or command not in ARGS_OF_STATE:
             answer.args_json = to_json(args or {})
         failing = len(found.chain)
         if found.error is not None:
@@ -229,13 +272,12 @@ class Delegations:
         bag: Sequence[Delegation],
     ) -> Did:
         """In whose name it is revoked: the caller's, or the cluster's if it was let do that."""
-        by_issuer = {d.audience: d for d in bag if d.subject == state.cluster_did}
-        path = [revoked]
-        while path[0].issuer != state.cluster_did and len(path) <= PRODUCT.chain_links_max:
-            before = by_issuer.get(path[0].issuer)
-            if before is None:
-                break
-            path.insert(0, before)
+        links = [d for d in bag if d.subject == state.cluster_did]
+        path = [
+            *path_between(links, state.cluster_did, caller.did),
+            *path_between(links, caller.did, revoked.issuer),
+            revoked,
+        ]
         try:
             check_revoker(caller.did, revoked.cid, path, authority=state.cluster_did)
         except UcanError:
@@ -247,6 +289,12 @@ class Delegations:
                 raise error_from_ucan(error, command=DELEGATION_REVOKE) from None
             return state.cluster_did
         return caller.did
+
+    def _may(self, caller: Caller, command: Command, args: Args) -> bool:
+        try:
+            return self._authorizer.access(caller.did, command).allows(args)
+        except UcanError:
+            return False
 
     def _seen_by(self, caller: Caller) -> Callable[[str, Did], bool]:
         """Whether a caller may see what an issuer gave an audience."""

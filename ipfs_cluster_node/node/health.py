@@ -78,7 +78,8 @@ class NodeHealth:
                 ok=self._leadership.leader is not None,
                 detail="a leader is known"
                 if self._leadership.leader
-                else "no leader is known; check that a majority of masters runs",
+                else "no leader is known; check that a majority of masters runs; where more than "
+                "half are lost for good: ipfs-cluster-node recover alone",
             ),
             pb.HealthCheck(
                 name="lease",

@@ -55,13 +55,16 @@ class MemberIdentification:
     def _class_of(self, peer: PeerIdentity) -> CallerClass:
         state = None if self._machine is None else self._machine.state
         if state is None or not state.cluster_id:
-            # Who is a master, and what counts no more, was heard from the leader.
+            # Who is a master or a node, and what counts no more, was heard from the leader.
             if self._revocations.revokes_certificate(peer.serial, peer.did):
                 raise _revoked(peer)
             if not peer.is_node:
                 return CallerClass.CLIENT
-            known = self._peers.is_master(peer.node_id)
-            return CallerClass.MASTER if known else CallerClass.NODE
+            if self._peers.is_master(peer.node_id):
+                return CallerClass.MASTER
+            if self._revocations.knows_node(peer.did):
+                return CallerClass.NODE
+            raise _unknown(peer)
         if state.certificates.is_revoked(peer.serial, peer.did):
             raise _revoked(peer)
         principal = state.members.get(peer.did)
@@ -70,12 +73,16 @@ class MemberIdentification:
             # says so. The uplink heard of it from whom the masters known here call the leader.
             return CallerClass.MASTER
         if principal is None or principal.removed or principal.is_node != peer.is_node:
-            raise ClusterError(
-                Reason.CALLER_UNKNOWN, f"{peer.did} is no member of this cluster; enrol it first"
-            )
+            raise _unknown(peer)
         if principal.role is Role.CLIENT:
             return CallerClass.CLIENT
         return CallerClass.MASTER if principal.role is Role.MASTER else CallerClass.NODE
+
+
+def _unknown(peer: PeerIdentity) -> ClusterError:
+    return ClusterError(
+        Reason.CALLER_UNKNOWN, f"{peer.did} is no member of this cluster; enrol it first"
+    )
 
 
 def _revoked(peer: PeerIdentity) -> ClusterError:

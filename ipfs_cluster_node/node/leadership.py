@@ -1,9 +1,11 @@
 """What this node may answer: from the log it has, as the leader, or not at all."""
 
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Final
 
 from ipfs_cluster_node.adapters.raft.replica import Replica
+from ipfs_cluster_node.adapters.raft.snapshot import Position
 from ipfs_cluster_node.codec.commands import encode_command
 from ipfs_cluster_node.core.commands import Command, CommandBody
 from ipfs_cluster_node.core.effects import Accepted, Rejected
@@ -99,6 +101,16 @@ class Leadership:
             reading.age_ms = self.replica.age_ms
             return self.state()
         raise self.not_leader()
+
+    def freeze(self) -> tuple[Position, Callable[[], Iterator[bytes]]]:
+        """The newest state there is, where in the log it is from, and what encodes it in a thread.
+
+        Raises:
+            ClusterError: NOT_LEADER or NO_LEADER, where nobody else is certain not to lead.
+        """
+        if self.replica is None or self._machine is None or not self.replica.leads_for_sure:
+            raise self.not_leader()
+        return self.replica.position(), self._machine.freeze()
 
     def not_leader(self) -> ClusterError:
         """The answer of a node that does not lead: whom to ask."""

@@ -44,6 +44,7 @@ from ipfs_cluster_node.core.ids import NodeId, TaskId, did_from_node_id
 from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.node.authority import ClusterAuthority
 from ipfs_cluster_node.node.authorizer import Authorizer
+from ipfs_cluster_node.node.backup import Backups
 from ipfs_cluster_node.node.certificates import Certificates
 from ipfs_cluster_node.node.clock import monotonic
 from ipfs_cluster_node.node.content import Contents
@@ -198,6 +199,7 @@ class Node:
             modules=settings.tasks.handler_modules,
             slots=slots,
             memory_bytes_max=settings.tasks.memory_max,
+            hidden=home.hidden_from_handlers,
             on_progress=self._on_progress,
         )
         self._uplink = Uplink(
@@ -407,6 +409,7 @@ class Node:
             MembershipServicer(
                 self._members,
                 self._leadership,
+                Backups(self._leadership),
                 self._settings.enrolment_endpoints if self._certificates is not None else (),
             ),
             server,

@@ -146,12 +146,15 @@ class OwnCertificate:
         """
         key = make_tls_key(self._identity)
         alone = False
+        proof = self._identity.sign(renewal_message(self.tls.certificate_pem, key.spki_der))
         if utc_now() > self._not_after:
-            answer, alone = await self._renew_expired(key.request_der, key.spki_der)
+            answer, alone = await self._renew_expired(key.request_der, proof)
         else:
             answer = await self._connection.unary(
                 lambda channel: CertificateServiceStub(channel).RenewCertificate,
-                certificate_pb2.RenewCertificateRequest(certificate_request=key.request_der),
+                certificate_pb2.RenewCertificateRequest(
+                    certificate_request=key.request_der, proof=proof
+                ),
                 timeout=CALL_SECONDS_MAX,
             )
         await self.install(
@@ -186,8 +189,7 @@ class OwnCertificate:
         # Last: it tells the leader that this node trusts and shows what the epoch gave it.
         self.epoch = credentials.epoch
 
-    async def _renew_expired(self, request_der: bytes, spki_der: bytes) -> tuple[Renewal, bool]:
-        proof = self._identity.sign(renewal_message(self.tls.certificate_pem, spki_der))
+    async def _renew_expired(self, request_der: bytes, proof: bytes) -> tuple[Renewal, bool]:
         request = enrolment_pb2.RenewExpiredRequest(
             certificate_pem=self.tls.certificate_pem.decode(),
             certificate_request=request_der,

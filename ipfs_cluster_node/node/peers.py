@@ -47,6 +47,15 @@ class PeerBook:
             save_masters(self._path, learned)
 
 
+def add_masters(path: Path, masters: dict[NodeId, tuple[str, ...]]) -> None:
+    """Remember more masters, to ask before those that are known."""
+    known = PeerBook(path)
+    others = {
+        node: known.endpoints(node) for _, node in known.targets() if node and node not in masters
+    }
+    save_masters(path, {**masters, **others})
+
+
 def save_masters(path: Path, masters: dict[NodeId, tuple[str, ...]]) -> None:
     """Keep where the masters are."""
     write_private(path, json.dumps({node: list(e) for node, e in masters.items()}).encode())

@@ -1,13 +1,74 @@
-"""Lets a master whose own key is lost open the cluster's keys with the recovery passphrase."""
+"""What the recovery passphrase does on a master: it opens the cluster's keys.
 
-from ipfs_cluster_node.adapters.keys.sealing import SealKey, open_keys, recovery_key
+For a master whose own key is lost, and for an operator whose identity is lost.
+"""
+
+from datetime import timedelta
+from typing import Final
+
+from ipfs_cluster_node.adapters.keys.delegation import delegate
+from ipfs_cluster_node.adapters.keys.sealing import (
+    ClusterKeys,
+    SealKey,
+    open_keys,
+    recovery_key,
+)
+from ipfs_cluster_node.client.connection import Connection, new_request_id
 from ipfs_cluster_node.codec.commands import authority_from_log
+from ipfs_cluster_node.codec.tasks import duration_of_ms
+from ipfs_cluster_node.codec.ucan_container import write_container
 from ipfs_cluster_node.config.files import write_private
 from ipfs_cluster_node.config.home import Home
-from ipfs_cluster_node.config.settings import load_settings
+from ipfs_cluster_node.config.settings import Settings, load_settings
+from ipfs_cluster_node.core.authorization import TOKEN_MINT
+from ipfs_cluster_node.core.certificates import Authority
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.log.v1 import command_pb2
+from ipfs_cluster_node.node.clock import now_ms
+from ipfs_cluster_node.node.node import load_files
+from ipfs_cluster_node.node.peers import PeerBook
+from ipfs_cluster_node.v1 import membership_pb2
+from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub
+
+OPERATOR_GRANT: Final = "operator"
+INVITATION_LIFETIME: Final = timedelta(minutes=5)
+"""Of the delegation by which a master makes an operator's join token: it is used at once."""
+INVITE_SECONDS_MAX: Final = 20.0
+
+
+def master_settings(home: Home) -> Settings:
+    """The settings of a master's home directory.
+
+    Raises:
+        ClusterError: CONFIG_INVALID on a node that is no master.
+    """
+    settings = load_settings(home.config, environment={})
+    if settings.node.role != Role.MASTER:
+        raise ClusterError(
+            Reason.CONFIG_INVALID,
+            "only masters have the log and open the cluster's keys, and this node is none; run "
+            "this on a master",
+        )
+    return settings
+
+
+def open_by_passphrase(
+    authority: Authority, passphrase: str, *, cluster_id: str
+) -> tuple[SealKey, ClusterKeys]:
+    """Open the cluster's keys; also what the passphrase gives.
+
+    Raises:
+        ClusterError: AUTHORITY_SEALED for a wrong passphrase, INVALID_ARGUMENT for a short one.
+    """
+    key = recovery_key(passphrase, cluster_id)
+    try:
+        data_key = key.open(authority.recovery_wrap, cluster_id=cluster_id, key_id=authority.key_id)
+    except ClusterError as error:
+        raise ClusterError(
+            Reason.AUTHORITY_SEALED, "the passphrase is not that of this cluster; check it"
+        ) from error
+    return key, open_keys(authority, data_key, cluster_id=cluster_id)
 
 
 def prepare_recovery(home: Home, passphrase: str) -> None:
@@ -17,11 +78,71 @@ def prepare_recovery(home: Home, passphrase: str) -> None:
         ClusterError: AUTHORITY_SEALED for a wrong passphrase, HOME_DAMAGED where the home directory
             has no copy of the sealed keys, CONFIG_INVALID on a node that is no master.
     """
-    settings = load_settings(home.path / "config.toml", environment={})
-    if settings.node.role != Role.MASTER:
-        raise ClusterError(
-            Reason.CONFIG_INVALID, "only masters open the cluster's keys; this node is none"
+    settings = master_settings(home)
+    key, _ = open_by_passphrase(_kept_authority(home), passphrase, cluster_id=settings.cluster.id)
+    leave_recovery_key(home, key)
+
+
+def leave_recovery_key(home: Home, key: SealKey) -> None:
+    """Leave what the passphrase gives for the next start, and a new seal.key to seal to then."""
+    write_private(home.recovery_key, key.pem())
+    write_private(home.seal_key, SealKey.create().pem())
+
+
+async def invite_operator(
+    home: Home, passphrase: str, *, ttl: timedelta
+) -> membership_pb2.CreateJoinTokenResponse:
+    """Have the leader make a join token for an operator, by the right of the cluster's own key.
+
+    The key delegates that to this master, for some minutes and nothing else: that a master asks is
+    not enough.
+
+    Args:
+        home: A master's, which may run.
+        passphrase: The recovery passphrase.
+        ttl: How long the token is good.
+
+    Raises:
+        ClusterError: AUTHORITY_SEALED for a wrong passphrase, HOME_DAMAGED, CONFIG_INVALID; or what
+            the leader said.
+    """
+    settings = master_settings(home)
+    authority = _kept_authority(home)
+    _, keys = open_by_passphrase(authority, passphrase, cluster_id=settings.cluster.id)
+    files = load_files(home)
+    at_ms = now_ms()
+    delegation = delegate(
+        keys.authority,
+        files.identity.did,
+        TOKEN_MINT,
+        policy=(["==", ".role", Role.CLIENT.value], ["==", ".grant", OPERATOR_GRANT]),
+        expires_s=(at_ms + INVITATION_LIFETIME // timedelta(milliseconds=1)) // 1000,
+        at_ms=at_ms,
+    )
+    own = settings.node.advertise or (settings.node.bind,)
+    connection = Connection(
+        [*((each, files.identity.node_id) for each in own), *PeerBook(home.masters).targets()],
+        files.tls,
+        ucan=write_container([delegation.token]),
+    )
+    try:
+        answer: membership_pb2.CreateJoinTokenResponse = await connection.unary(
+            lambda channel: MembershipServiceStub(channel).CreateJoinToken,
+            membership_pb2.CreateJoinTokenRequest(
+                request_id=new_request_id(),
+                role=Role.CLIENT.value,
+                grant=OPERATOR_GRANT,
+                uses_max=1,
+                ttl=duration_of_ms(ttl // timedelta(milliseconds=1)),
+            ),
+            timeout=INVITE_SECONDS_MAX,
         )
+        return answer
+    finally:
+        await connection.close()
+
+
+def _kept_authority(home: Home) -> Authority:
     try:
         message = command_pb2.Authority.FromString(home.authority.read_bytes())
     except OSError as error:
@@ -29,16 +150,4 @@ def prepare_recovery(home: Home, passphrase: str) -> None:
             Reason.HOME_DAMAGED,
             f"{home.authority} can't be read; restore it from a backup, or from another master",
         ) from error
-    authority = authority_from_log(message)
-    key = recovery_key(passphrase, settings.cluster.id)
-    try:
-        data_key = key.open(
-            authority.recovery_wrap, cluster_id=settings.cluster.id, key_id=authority.key_id
-        )
-    except ClusterError as error:
-        raise ClusterError(
-            Reason.AUTHORITY_SEALED, "the passphrase is not that of this cluster; check it"
-        ) from error
-    open_keys(authority, data_key, cluster_id=settings.cluster.id)
-    write_private(home.recovery_key, key.pem())
-    write_private(home.seal_key, SealKey.create().pem())
+    return authority_from_log(message)

@@ -76,7 +76,8 @@ class LogRepair:
             raise ClusterError(
                 Reason.HOME_DAMAGED,
                 f"{damage}; it can't be repaired, since this is the only master: keep "
-                f"{home.raft}, and restore {home.path} from a backup",
+                f"{home.path}, and make a new master from a backup: ipfs-cluster-node recover "
+                "cluster",
             )
         self._connection = Connection(others, self._tls)
 
@@ -136,7 +137,8 @@ class LogRepair:
         detail = (
             f"{self._damage}; it is replaced from the other masters once a majority of "
             f"them runs without this node ({self._waits_for}); where that can't be, keep "
-            f"{self._home.raft}, and restore the masters from a backup"
+            f"{self._home.raft}, and let a master whose log is whole go on alone, or begin anew "
+            "from a backup: ipfs-cluster-node recover --help"
         )
         return GetHealthResponse(
             node_id=self._node_id,

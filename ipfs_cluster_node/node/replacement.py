@@ -1,16 +1,22 @@
-"""An empty log takes the place of a damaged one: the files, right after a crash at any point.
+"""A new log takes the place of the present one: the files, right after a crash at any point.
 
-What is asked of the leader is written down before it is asked, and what it answers before anything
-is moved. The note goes once the new log is in its place, and the new log is not used before that.
-So whoever starts with a note goes on where it ended, with the same request: the new incarnation is
-new each time a log could have been kept under it.
+The new one is made whole beside the old one, which is then set aside. A start finds either of them
+in its place: where it finds neither, it ends what was begun.
+
+An empty log for a damaged one is the leader's to give. What is asked of it is written down before
+it is asked, and what it answers before anything is moved. The note goes once the new log is in its
+place, and the new log is not used before that. So whoever starts with a note goes on where it
+ended, with the same request: the new incarnation is new each time a log could have been kept under
+it.
 """
 
 import json
 import logging
 import secrets
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Final
 
 from ipfs_cluster_node.adapters.keys.certificates import utc_now
@@ -24,7 +30,7 @@ from ipfs_cluster_node.core.ids import NodeId, VoterId, voter_id
 log = logging.getLogger(__name__)
 
 DAMAGED_LOGS_MAX: Final = 3
-"""Damaged logs that are kept; an older one goes for a newer one."""
+"""Logs set aside that are kept, of each kind; an older one goes for a newer one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,18 +81,53 @@ def put_new_log(home: Home, node_id: NodeId, replacement: Replacement, granted: 
         granted: The incarnation that was answered.
     """
     _save(home, replace(replacement, granted=granted))
+    put_log(
+        home,
+        lambda disk: create_store(disk, voter_id(node_id, granted), []),
+        aside=DAMAGED_LOG_PREFIX,
+    )
+    forget_replacement(home)
+
+
+def put_log(home: Home, make: Callable[[DirectoryDisk], None], *, aside: str) -> None:
+    """Set the present log aside, and put a new one in its place; blocks.
+
+    Args:
+        home: Where.
+        make: Makes the new store on an empty disk; durable, its voter's name last.
+        aside: What the present log is called from then on, up to the time.
+    """
     shutil.rmtree(home.raft_new, ignore_errors=True)
-    create_store(DirectoryDisk(home.raft_new), voter_id(node_id, granted), [])
-    if home.raft.exists() and any(home.raft.iterdir()):
-        kept = home.path / f"{DAMAGED_LOG_PREFIX}{utc_now():%Y%m%dT%H%M%S.%fZ}"
+    make(DirectoryDisk(home.raft_new))
+    if _holds_files(home.raft):
+        kept = home.path / f"{aside}{utc_now():%Y%m%dT%H%M%S.%fZ}"
         home.raft.rename(kept)
-        log.warning("damaged log set aside", extra={"path": str(kept)})
+        log.warning("log set aside", extra={"path": str(kept)})
     home.raft_new.rename(home.raft)  # Also where an empty directory is.
     sync_directory(home.path)
-    forget_replacement(home)
-    for old in home.damaged_logs()[:-DAMAGED_LOGS_MAX]:
-        log.warning("older damaged log removed", extra={"path": str(old)})
+    for old in sorted(home.path.glob(f"{aside}*"))[:-DAMAGED_LOGS_MAX]:
+        log.warning("older log removed", extra={"path": str(old)})
         shutil.rmtree(old, ignore_errors=True)
+
+
+def settle_log(home: Home) -> None:
+    """End what `put_log` had begun, before the log is opened.
+
+    A new log that is whole, where the old one is set aside already, takes its place; one that was
+    not needed after all goes, so that it is not taken for the log at some later time.
+    """
+    if not home.raft_new.exists():
+        return
+    if _holds_files(home.raft):
+        shutil.rmtree(home.raft_new)
+    elif _voter_at(home.raft_new) is not None:
+        home.raft_new.rename(home.raft)
+        log.warning("new log put in its place", extra={"path": str(home.raft)})
+    sync_directory(home.path)
+
+
+def _holds_files(directory: Path) -> bool:
+    return directory.exists() and any(directory.iterdir())
 
 
 def forget_replacement(home: Home) -> None:
@@ -96,8 +137,12 @@ def forget_replacement(home: Home) -> None:
 
 
 def _stored_voter(home: Home) -> VoterId | None:
+    return _voter_at(home.raft)
+
+
+def _voter_at(directory: Path) -> VoterId | None:
     try:
-        return stored_voter(DirectoryDisk(home.raft))
+        return stored_voter(DirectoryDisk(directory))
     except LogDamagedError:
         return None
 

@@ -1,4 +1,4 @@
-"""What counts no more, on nodes that have no log: as the leader told it with a heartbeat."""
+"""What counts no more, and who is a node, where there is no log: as the leader told it."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -18,16 +18,22 @@ class Revocations:
         self.version = 0
         self._dids: frozenset[str] = frozenset()
         self._serials: frozenset[int] = frozenset()
+        self._node_dids: frozenset[str] = frozenset()
 
     def take(self, told: pb.Revocations) -> None:
         """Take what the leader told: all there is, not what is new."""
         self.version = told.version
         self._dids = frozenset(told.dids)
         self._serials = frozenset(map(int.from_bytes, told.serials))
+        self._node_dids = frozenset(told.node_dids)
 
     def revokes_certificate(self, serial: int, did: Did) -> bool:
         """Whether a certificate counts no more: it, or its owner, was revoked or removed."""
         return serial in self._serials or did in self._dids
+
+    def knows_node(self, did: Did) -> bool:
+        """Whether this is a node of the cluster: the CA's key alone makes nobody one."""
+        return did in self._node_dids
 
 
 class RevocationList:
@@ -39,9 +45,10 @@ class RevocationList:
         self._message = pb.Revocations()
 
     def of(self, state: ClusterState, now: datetime) -> pb.Revocations:
-        """Everything that counts no more, and that TLS would still let in."""
+        """Everything that counts no more, and that TLS would still let in; and every node."""
         now_s = int(now.timestamp())
-        made_of = (id(state.certificates), state.certificates.version, now_s // 60)
+        table = state.certificates
+        made_of = (id(table), table.version, len(state.members), now_s // 60)
         if made_of != self._made_of:
             self._message = _message(state, now_s)
             self._made_of = made_of
@@ -58,6 +65,7 @@ def _message(state: ClusterState, now_s: int) -> pb.Revocations:
     message = pb.Revocations(
         dids=sorted(dids),
         serials=map(serial_bytes, sorted(serials)),
+        node_dids=sorted(node.did for node in state.members.nodes()),
     )
     content = message.SerializeToString(deterministic=True)
     message.version = int.from_bytes(sha256(content).digest()[:7]) + 1

@@ -107,7 +107,7 @@ def init_cluster(
     )
     seal_key = SealKey.create()
     write_private(home.seal_key, seal_key.pem())
-    _write_keys(home, identity, key, certificate, ca.certificate_pem)
+    write_keys(home, identity, key, certificate, ca.certificate_pem)
     client = home.path / "client"
     profile = _write_client(
         client,
@@ -280,7 +280,7 @@ async def join_cluster(
             cluster=ClusterSettings(id=response.cluster_id, name=response.cluster_name),
         )
         home.create()
-        _write_keys(home, identity, key, certificate, bundle, epoch=response.epoch)
+        write_keys(home, identity, key, certificate, bundle, epoch=response.epoch)
         write_enrolment(home.enrolment, response.enrolment_endpoints or [str(endpoint)])
         if response.role == Role.MASTER:
             write_private(home.seal_key, seal_key.pem())
@@ -326,7 +326,7 @@ async def _enrol(
         await asyncio.sleep(pause)
 
 
-def _write_keys(
+def write_keys(
     home: Home,
     identity: Identity,
     key: TlsKey,
@@ -335,6 +335,7 @@ def _write_keys(
     *,
     epoch: int = 0,
 ) -> None:
+    """Write a node's identity, and what it shows in TLS."""
     write_private(home.identity, identity.pem())
     credentials = Credentials(ca_pem, certificate, key.key_pem, epoch)
     write_credentials(credentials, home.ca, home.certificate, home.tls_key)

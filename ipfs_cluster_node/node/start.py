@@ -13,6 +13,7 @@ from ipfs_cluster_node.node.replacement import (
     begun_replacement,
     forget_replacement,
     has_new_log,
+    settle_log,
 )
 
 
@@ -44,6 +45,7 @@ async def run_node(
 
 
 def _open(home: Home, settings: Settings, node_id: NodeId) -> Node:
+    settle_log(home)
     begun = begun_replacement(home)
     if begun is not None:
         # The leader may have replaced the old log, whole or not: only the new one may be used.

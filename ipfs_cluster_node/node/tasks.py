@@ -13,7 +13,6 @@ from ipfs_cluster_node.core.model import Task, TaskSpec, TaskState
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.node.leadership import Leadership
 
-WATCHED_TASKS_MAX: Final = 20_000
 WATCH_BATCH_MAX: Final = 200
 """Tasks in one message of a watch; keeps it under the message limit with inline results."""
 WATCH_BATCH_BYTES_MAX: Final = 1024 * 1024

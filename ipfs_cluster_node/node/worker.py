@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import json
 import logging
 import shutil
 from collections.abc import Callable, Iterable
@@ -27,6 +26,7 @@ from ipfs_cluster_node.client.content import upload
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.codec.tasks import (
     attempt_from_proto,
+    attempt_text,
     attempt_to_proto,
     outcome_to_proto,
 )
@@ -43,6 +43,7 @@ from ipfs_cluster_node.core.multiformats import Cid, parse_cid
 from ipfs_cluster_node.node.clock import monotonic
 from ipfs_cluster_node.node.content import Contents, PeerBlocks
 from ipfs_cluster_node.node.uplink import Uplink
+from ipfs_cluster_node.services.context import ATTEMPT_KEY
 from ipfs_cluster_node.v1 import content_pb2
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 from ipfs_cluster_node.v1.content_pb2_grpc import ContentServiceStub
@@ -289,7 +290,7 @@ class Worker:
         scratch.mkdir(mode=0o700)
         try:
             async with asyncio.timeout(timeout.total_seconds()):
-                inputs = await self._inputs(spec, scratch)
+                inputs = await self._inputs(attempt, spec, scratch)
         except TimeoutError:
             return _failed(
                 attempt,
@@ -313,14 +314,13 @@ class Worker:
             return _failed(attempt, result.reason, result.message, retryable=result.retryable)
         return await self._succeeded(attempt, result, scratch)
 
-    async def _inputs(self, spec: pb.TaskSpec, scratch: Path) -> dict[str, InputFile]:
-        named = [(i.name, parse_cid(i.cid), i.format) for i in spec.inputs]
-        seed_cid = None if named else _seed_input(spec.payload)
-        if seed_cid is not None:
-            named.append(("input", seed_cid, ""))
+    async def _inputs(
+        self, attempt: AttemptId, spec: pb.TaskSpec, scratch: Path
+    ) -> dict[str, InputFile]:
         inputs: dict[str, InputFile] = {}
-        for position, (name, cid, file_format) in enumerate(named):
-            await self._fetch(cid)
+        for position, named in enumerate(spec.inputs):
+            name, cid, file_format = named.name, parse_cid(named.cid), named.format
+            await self._fetch(cid, attempt)
             path = scratch / f"input-{position}"
             try:
                 await materialize(cid, self._contents.store, path)
@@ -328,37 +328,41 @@ class Worker:
                 if error.reason is not Reason.CONTENT_NOT_FOUND:
                     raise
                 # A block was here, and damaged; where one is, others may be.
-                await self._fetch(cid, check=True)
+                await self._fetch(cid, attempt, check=True)
                 await materialize(cid, self._contents.store, path)
             inputs[name] = InputFile(path=path, cid=str(cid), format=file_format)
         return inputs
 
-    async def _fetch(self, cid: Cid, *, check: bool = False) -> None:
+    async def _fetch(self, cid: Cid, attempt: AttemptId, *, check: bool = False) -> None:
         async def from_holders(channel: grpc.aio.Channel, seconds: float) -> list[BlockSource]:
-            return await self._sources(channel, cid, seconds)
+            return await self._sources(channel, cid, attempt, seconds)
 
         sources = await self._uplink.connection.following(from_holders, timeout=STAT_SECONDS_MAX)
         await fetch(cid, store=self._contents.store, sources=sources, check=check)
 
     async def _sources(
-        self, channel: grpc.aio.Channel, cid: Cid, seconds: float
+        self, channel: grpc.aio.Channel, cid: Cid, attempt: AttemptId, seconds: float
     ) -> list[BlockSource]:
+        """The masters, those that hold the file first: no other node knows what an attempt may."""
+        by_attempt = ((ATTEMPT_KEY, attempt_text(attempt)),)
         holders: list[NodeId] = []
         try:
             response = await ContentServiceStub(channel).StatContent(
-                content_pb2.StatContentRequest(cid=str(cid)), timeout=min(seconds, 5.0)
+                content_pb2.StatContentRequest(cid=str(cid)),
+                timeout=min(seconds, 5.0),
+                metadata=by_attempt,
             )
             holders = [NodeId(h.node_id) for h in response.content.holders if h.endpoints]
         except grpc.aio.AioRpcError as rpc_error:
             error = error_from_rpc(rpc_error)
             if error.reason is not Reason.CONTENT_NOT_FOUND:
                 raise error from rpc_error
-        masters = [node for _, node in self._uplink.connection.targets if node is not None]
+        masters = dict.fromkeys(n for _, n in self._uplink.connection.targets if n is not None)
         sources: list[BlockSource] = []
-        for node_id in dict.fromkeys([*holders, *masters]):
+        for node_id in sorted(masters, key=lambda node_id: node_id not in holders):
             peer = self._channel_to(node_id)
             if peer is not None:
-                sources.append(PeerBlocks(node_id, peer))
+                sources.append(PeerBlocks(node_id, peer, root=cid, metadata=by_attempt))
         return sources
 
     async def _succeeded(
@@ -372,7 +376,13 @@ class Worker:
         cid, size = "", len(data)
         if path is not None:
             # The attempt is over for the cluster only when its bytes are safe.
-            added = await upload(self._uplink.connection, path, name="", timeout=UPLOAD_SECONDS_MAX)
+            added = await upload(
+                self._uplink.connection,
+                path,
+                name="",
+                timeout=UPLOAD_SECONDS_MAX,
+                metadata=((ATTEMPT_KEY, attempt_text(attempt)),),
+            )
             cid, size = added.cid, added.size_bytes
         return AttemptOutcome(
             id=attempt,
@@ -389,16 +399,3 @@ class Worker:
 
 def _failed(attempt: AttemptId, reason: Reason, message: str, *, retryable: bool) -> AttemptOutcome:
     return AttemptOutcome(id=attempt, failure=TaskFailure(reason, message), retryable=retryable)
-
-
-def _seed_input(payload: bytes) -> Cid | None:
-    """The `input_cid` of a payload as the seed document writes it."""
-    if b'"input_cid"' not in payload[:4096]:
-        return None
-    try:
-        decoded = json.loads(payload)
-        return parse_cid(decoded["input_cid"]) if isinstance(decoded, dict) else None
-    except (ValueError, KeyError, TypeError) as error:
-        raise ClusterError(
-            Reason.TASK_INPUT_INVALID, f"the payload's input_cid is no CID ({error}); mend it"
-        ) from error

@@ -8,13 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from ipfs_cluster_node.codec.members import did_of, grant_of, node_id_of, role_of, serial_of
-from ipfs_cluster_node.codec.tasks import cid_text, specs_from_proto, task_id_of
+from ipfs_cluster_node.codec.tasks import (
+    cid_text,
+    inputs_from_proto,
+    specs_from_proto,
+    task_id_of,
+)
 from ipfs_cluster_node.core import authorization as auth
 from ipfs_cluster_node.core.authorization import Ask
 from ipfs_cluster_node.core.errors import invalid_field
 from ipfs_cluster_node.core.ids import Did, NodeId, did_from_node_id
-from ipfs_cluster_node.core.model import TaskSpec
+from ipfs_cluster_node.core.model import WATCHED_TASKS_MAX, TaskSpec
 from ipfs_cluster_node.core.multiformats import parse_cid_binary
+from ipfs_cluster_node.core.settings import CHANGES_MAX
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.v1 import (
     certificate_pb2,
@@ -59,7 +65,7 @@ def _submission(
         yield from args_of(specs_from_proto(specs, field=field))
 
     yield Ask(auth.TASK_SUBMIT, read(auth.submission_args))
-    if any(spec.inputs for spec in specs):
+    if any(inputs_from_proto(spec, field) for spec in specs):
         yield Ask(auth.CONTENT_READ, read(lambda read_: auth.inputs_args(read_, contents)))
 
 
@@ -70,6 +76,8 @@ def get_task(request: task_dispatch_pb2.GetTaskRequest, asking: Asking) -> Itera
 
 def watch_tasks(request: task_dispatch_pb2.WatchTasksRequest, asking: Asking) -> Iterable[Ask]:
     """To read each of them."""
+    if len(request.task_ids) > WATCHED_TASKS_MAX:
+        raise invalid_field("task_ids", f"at most {WATCHED_TASKS_MAX}")
     return [Ask(auth.TASK_READ, _tasks(request.task_ids, "task_ids", asking))]
 
 
@@ -93,14 +101,24 @@ def read_content(
     return [Ask(auth.CONTENT_READ, [auth.content_args(cid, content)])]
 
 
-def get_blocks(request: content_pb2.GetBlocksRequest, _asking: Asking) -> Iterable[Ask]:
-    """To read each of the blocks."""
-    return [Ask(auth.CONTENT_READ, _blocks(request.cids))]
+def get_blocks(request: content_pb2.GetBlocksRequest, asking: Asking) -> Iterable[Ask]:
+    """To read the file that they are of, else each of the blocks."""
+    if not request.root:
+        return [Ask(auth.CONTENT_READ, _blocks(request.cids))]
+    cid = _block(request.root, "root")
+    content = asking.state.contents.get(cid) if asking.state else None
+    return [Ask(auth.CONTENT_READ, [auth.content_args(cid, content)])]
 
 
 def get_health(_request: Any, asking: Asking) -> Iterable[Ask]:
     """To know how this node is."""
     return [Ask(auth.HEALTH_READ, [{"source": asking.node_id}])]
+
+
+def create_backup(_request: membership_pb2.CreateBackupRequest, asking: Asking) -> Iterable[Ask]:
+    """To have all that there is."""
+    cluster = asking.state.cluster_id if asking.state else auth.ANY
+    return [Ask(auth.BACKUP_CREATE, [auth.backup_args(cluster)])]
 
 
 def create_join_token(
@@ -150,6 +168,8 @@ def get_config(request: membership_pb2.GetConfigRequest, _asking: Asking) -> Ite
 
 def propose_config(request: membership_pb2.ProposeConfigRequest, _asking: Asking) -> Iterable[Ask]:
     """To change each of the settings, and to learn of those that it expects."""
+    if len(request.values) > CHANGES_MAX or len(request.if_values) > CHANGES_MAX:
+        raise invalid_field("values", f"at most {CHANGES_MAX}, and so if_values")
     asks = [Ask(auth.CONFIG_PROPOSE, map(auth.setting_args, request.values))]
     if request.if_values:
         asks.append(Ask(auth.CONFIG_READ, map(auth.setting_args, request.if_values)))
@@ -195,8 +215,11 @@ def _tasks(texts: Iterable[str], field: str, asking: Asking) -> Iterator[auth.Ar
 
 def _blocks(cids: Sequence[bytes]) -> Iterator[auth.Args]:
     for binary in dict.fromkeys(cids[:GET_BLOCKS_MAX]):
-        try:
-            cid = str(parse_cid_binary(binary))
-        except ValueError as error:
-            raise invalid_field("cids", str(error)) from error
-        yield auth.content_args(cid, None)
+        yield auth.content_args(_block(binary, "cids"), None)
+
+
+def _block(binary: bytes, field: str) -> str:
+    try:
+        return str(parse_cid_binary(binary))
+    except ValueError as error:
+        raise invalid_field(field, str(error)) from error

@@ -21,18 +21,27 @@ _MEMBERS: Final = _CLIENTS | _NODES
 
 _V1: Final = "/ipfs_cluster_node.v1."
 
+BACKUP_SECONDS_MAX: Final = 3600.0
+"""For one backup to be read."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
     """Who may call a method."""
 
     callers: frozenset[CallerClass]
+    judged: frozenset[CallerClass] = _CLIENTS
+    """Which of them need delegations. Of the others their class is enough."""
     command: Command | None = None
-    """What a client must have been delegated. None: its class is enough, or the method decides."""
+    """What who is judged must have been delegated. None: the method decides, or nobody is."""
     asks: AsksOf | None = None
     """The arguments that policies judge. None: the method shows each item that may be read."""
     changes: bool = False
-    """Whether it changes anything: such calls are in the audit log."""
+    """Whether it changes anything, or hands out all there is: such calls are in the audit log."""
+    signable: bool = True
+    """Whether a signed invocation will do: not where it would leave open what is carried."""
+    seconds_max: float | None = None
+    """For how long a stream may run: one that is not read to its end keeps what it needs."""
     without_log: bool = False
     """Whether a node without a log, which knows of no delegations, answers any member."""
 
@@ -75,7 +84,11 @@ RULES_BY_METHOD: Final[Mapping[str, Rule]] = {
         auth.CA_ROTATE, asks.rotate_certificates, changes=True
     ),
     f"{_V1}ContentService/AddContent": Rule(
-        callers=_MEMBERS, command=auth.CONTENT_ADD, asks=asks.add_content, changes=True
+        callers=_MEMBERS,
+        command=auth.CONTENT_ADD,
+        asks=asks.add_content,
+        changes=True,
+        signable=False,
     ),
     f"{_V1}ContentService/GetBlocks": _members(auth.CONTENT_READ, asks.get_blocks),
     f"{_V1}ContentService/GetContent": _members(auth.CONTENT_READ, asks.read_content),
@@ -87,8 +100,20 @@ RULES_BY_METHOD: Final[Mapping[str, Rule]] = {
     f"{_V1}HealthService/GetHealth": Rule(
         callers=_MEMBERS, command=auth.HEALTH_READ, asks=asks.get_health, without_log=True
     ),
-    f"{_V1}MembershipService/CreateJoinToken": _clients(
-        auth.TOKEN_MINT, asks.create_join_token, changes=True
+    f"{_V1}MembershipService/CreateBackup": Rule(
+        callers=_CLIENTS,
+        command=auth.BACKUP_CREATE,
+        asks=asks.create_backup,
+        changes=True,
+        seconds_max=BACKUP_SECONDS_MAX,
+    ),
+    # A master makes one only with a delegation by the cluster's own key: `recover operator`.
+    f"{_V1}MembershipService/CreateJoinToken": Rule(
+        callers=_CLIENTS | _MASTERS,
+        judged=_CLIENTS | _MASTERS,
+        command=auth.TOKEN_MINT,
+        asks=asks.create_join_token,
+        changes=True,
     ),
     f"{_V1}MembershipService/DecideJoiner": _clients(
         auth.JOINER_DECIDE, asks.decide_joiner, changes=True
@@ -112,7 +137,9 @@ RULES_BY_METHOD: Final[Mapping[str, Rule]] = {
         auth.LEADERSHIP_TRANSFER, asks.transfer_leadership, changes=True
     ),
     f"{_V1}RaftService/Exchange": _nodes(callers=_MASTERS),
-    f"{_V1}StateDeltaService/GetSnapshot": _members(auth.STATE_READ, None),
+    f"{_V1}StateDeltaService/GetSnapshot": Rule(
+        callers=_CLIENTS | _MASTERS, command=auth.STATE_READ
+    ),
     f"{_V1}TaskDispatchService/CancelTask": _clients(
         auth.TASK_CANCEL, asks.cancel_task, changes=True
     ),

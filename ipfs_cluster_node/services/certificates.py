@@ -7,7 +7,11 @@ from ipfs_cluster_node.codec.tasks import request_id_of, timestamp_of_ms
 from ipfs_cluster_node.core.authorization import certificate_args
 from ipfs_cluster_node.core.certificates import CertificateRecord
 from ipfs_cluster_node.core.state import ClusterState
-from ipfs_cluster_node.services.context import current_caller, current_reach
+from ipfs_cluster_node.services.context import (
+    current_caller,
+    current_reach,
+    shown_certificate,
+)
 from ipfs_cluster_node.services.ports import CertificatePort, StatePort
 from ipfs_cluster_node.v1 import certificate_pb2 as pb
 from ipfs_cluster_node.v1 import certificate_pb2_grpc
@@ -25,7 +29,9 @@ class CertificateServicer(certificate_pb2_grpc.CertificateServiceServicer):
         self, request: pb.RenewCertificateRequest, context: Any
     ) -> pb.RenewCertificateResponse:
         """Give the caller a new certificate."""
-        issued = await self._certificates.renew(current_caller().did, request.certificate_request)
+        issued = await self._certificates.renew_current(
+            shown_certificate(context), request.certificate_request, request.proof
+        )
         return pb.RenewCertificateResponse(
             certificate_pem=issued.certificate_pem.decode(),
             trust_bundle_pem=issued.trust_bundle_pem.decode(),

@@ -94,7 +94,7 @@ class ContentServicer(content_pb2_grpc.ContentServiceServicer):
         """Read blocks stored here."""
         if not 1 <= len(request.cids) <= BLOCKS_PER_REQUEST_MAX:
             raise invalid_field("cids", f"1 to {BLOCKS_PER_REQUEST_MAX}")
-        async for cid, data in self._content.get_blocks(request.cids):
+        async for cid, data in self._content.get_blocks(request.cids, root=request.root):
             yield pb.GetBlocksResponse(cid=cid, data=data)
 
     async def PutBlocks(

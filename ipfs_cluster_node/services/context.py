@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from ipfs_cluster_node.core.dag_cbor import Value
 from ipfs_cluster_node.core.ids import Did, NodeId, node_id_from_did
@@ -69,6 +69,8 @@ UCAN_KEY: Final = "ucan"
 proofs."""
 UCAN_PROOF_KEY: Final = "ucan-proof"
 """Request metadata: CIDs of kept delegations, the last of each chain, separated by commas."""
+ATTEMPT_KEY: Final = "ipfs-cluster-node-attempt"
+"""Request metadata of a worker: `<task id>.<attempt>`, whose files it reads or adds."""
 AGE_KEY: Final = "ipfs-cluster-node-age-ms"
 """Response metadata of a stale read: for how long this node has not heard the leader."""
 
@@ -88,6 +90,13 @@ def current_caller() -> Caller:
 def set_caller(caller: Caller) -> None:
     """Note the caller of the call that runs."""
     _caller.set(caller)
+
+
+def shown_certificate(context: Any) -> bytes:
+    """The certificate that the caller's connection shows, in PEM; empty on the enrolment port."""
+    certificates = context.auth_context().get("x509_pem_cert", ())
+    certificate = next(iter(certificates), b"")
+    return certificate if isinstance(certificate, bytes) else str(certificate).encode()
 
 
 def current_reach() -> Reach:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextvars import ContextVar
@@ -21,6 +22,7 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
 from ipfs_cluster_node.services.authorization import RULES_BY_METHOD, Rule
 from ipfs_cluster_node.services.context import (
     AGE_KEY,
+    ATTEMPT_KEY,
     CONSISTENCY_KEY,
     UCAN_KEY,
     UCAN_PROOF_KEY,
@@ -87,6 +89,8 @@ class Presented:
     proofs: str = ""
     request: bytes = b""
     """With a container: the call's request as it came, or the first of its stream."""
+    attempt: str = ""
+    """Of a worker: for which attempt it asks."""
 
 
 class Authorizes(Protocol):
@@ -104,6 +108,8 @@ class _Running:
     context: Context
     rule: Rule
     reach: Reach
+    ends_at: float
+    """By the loop's clock; infinite where the rule says nothing."""
     ended_by: ClusterError | None = None
 
 
@@ -161,6 +167,11 @@ class Gate(grpc.GenericRpcHandler):
             await asyncio.sleep(WATCH_SECONDS)
             for running in list(self._running):
                 try:
+                    if asyncio.get_running_loop().time() > running.ends_at:
+                        raise ClusterError(
+                            Reason.DEADLINE_EXCEEDED,
+                            f"it may run for {running.rule.seconds_max:.0f} s; read it faster",
+                        )
                     self._check_class(running.rule, self._identify(running.context))
                     running.reach.renew()
                 except ClusterError as error:
@@ -253,7 +264,12 @@ class Gate(grpc.GenericRpcHandler):
                 running = self._run(rule, reach, context)
                 responses = behaviour(request, context)
                 if hasattr(responses, "__aiter__"):
+                    noted = False
                     async for response in responses:
+                        if not noted:
+                            # With the first answer: who breaks off has read what came until then.
+                            self._note(method, rule, request, context, reach)
+                            noted = True
                         if reading.age_ms is not None:
                             context.set_trailing_metadata(((AGE_KEY, str(reading.age_ms)),))
                         yield response
@@ -275,7 +291,9 @@ class Gate(grpc.GenericRpcHandler):
     def _run(self, rule: Rule, reach: Reach, context: Context) -> _Running:
         task = asyncio.current_task()
         assert task is not None
-        running = _Running(task, context, rule, reach)
+        seconds = math.inf if rule.seconds_max is None else rule.seconds_max
+        ends_at = asyncio.get_running_loop().time() + seconds
+        running = _Running(task, context, rule, reach, ends_at)
         self._running.add(running)
         return running
 
@@ -323,7 +341,7 @@ class Gate(grpc.GenericRpcHandler):
                 peer=context.peer(),
                 method=method,
                 command=rule.command or "",
-                delegation_cids=() if reach is None else reach.delegation_cids,
+                delegation_cids=_delegations_of(reach, error),
                 request_id=getattr(asked, "request_id", ""),
                 outcome=Outcome.DENIED
                 if denied
@@ -347,6 +365,14 @@ class Gate(grpc.GenericRpcHandler):
             )
 
 
+def _delegations_of(reach: Reach | None, error: ClusterError | None) -> tuple[str, ...]:
+    """By which delegations a call was let through; of a denied one, the token that did not hold."""
+    if reach is not None:
+        return reach.delegation_cids
+    cid = "" if error is None else error.metadata.get("cid", "")
+    return (cid,) if cid else ()
+
+
 async def _with_first(first: Any, rest: AsyncIterator[Any]) -> AsyncIterator[Any]:
     yield first
     async for request in rest:
@@ -358,6 +384,7 @@ def _read_metadata(context: Context) -> tuple[bool, Presented]:
     consistency: list[Any] = []
     containers: list[Any] = []
     proofs: list[Any] = []
+    attempts: list[Any] = []
     for key, value in context.invocation_metadata() or ():
         if key == CONSISTENCY_KEY:
             consistency.append(value)
@@ -365,14 +392,18 @@ def _read_metadata(context: Context) -> tuple[bool, Presented]:
             containers.append(value)
         elif key == UCAN_PROOF_KEY:
             proofs.append(value)
+        elif key == ATTEMPT_KEY:
+            attempts.append(value)
     if consistency not in ([], ["linearizable"], ["stale"]):
         raise invalid_field(CONSISTENCY_KEY, "linearizable or stale")
     if len(containers) + len(proofs) > 1:
         raise invalid_field(UCAN_KEY, f"one container, or CIDs in one {UCAN_PROOF_KEY}")
+    if len(attempts) > 1:
+        raise invalid_field(ATTEMPT_KEY, "one attempt")
     presented = NOTHING
-    if containers or proofs:
-        request = _first_request.get(b"")
-        presented = Presented("".join(containers), "".join(proofs), request)
+    if containers or proofs or attempts:
+        request = _first_request.get(b"") if containers else b""
+        presented = Presented("".join(containers), "".join(proofs), request, "".join(attempts))
     return consistency == ["stale"], presented
 
 

@@ -1,5 +1,6 @@
 """MembershipService."""
 
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from itertools import islice
 from typing import Any
@@ -26,7 +27,7 @@ from ipfs_cluster_node.core.ids import did_from_node_id
 from ipfs_cluster_node.core.model import Liveness
 from ipfs_cluster_node.core.settings import SETTINGS, Settings
 from ipfs_cluster_node.services.context import current_caller, current_reach
-from ipfs_cluster_node.services.ports import MemberPort, StatePort
+from ipfs_cluster_node.services.ports import BackupPort, MemberPort, StatePort
 from ipfs_cluster_node.v1 import membership_pb2 as pb
 from ipfs_cluster_node.v1 import membership_pb2_grpc
 
@@ -37,11 +38,16 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
     """Who belongs to the cluster."""
 
     def __init__(
-        self, members: MemberPort, view: StatePort, enrolment_endpoints: tuple[str, ...]
+        self,
+        members: MemberPort,
+        view: StatePort,
+        backups: BackupPort,
+        enrolment_endpoints: tuple[str, ...],
     ) -> None:
         """Serve these; tokens name `enrolment_endpoints`."""
         self._members = members
         self._view = view
+        self._backups = backups
         self._enrolment_endpoints = enrolment_endpoints
 
     async def GetClusterStatus(
@@ -115,6 +121,13 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
             expire_time=timestamp_of_ms(minted.expires_at_ms),
             enrolment_endpoints=self._enrolment_endpoints,
         )
+
+    async def CreateBackup(
+        self, request: pb.CreateBackupRequest, context: Any
+    ) -> AsyncIterator[pb.CreateBackupResponse]:
+        """Send the whole state."""
+        async for data in self._backups.create_backup():
+            yield pb.CreateBackupResponse(data=data)
 
     async def ListJoiners(
         self, request: pb.ListJoinersRequest, context: Any

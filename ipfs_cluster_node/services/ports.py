@@ -106,8 +106,10 @@ class RotationProgress(Protocol):
 class CertificatePort(Protocol):
     """Certificates."""
 
-    async def renew(self, did: Did, request_der: bytes) -> IssuedCertificate:
-        """Give a member a new certificate."""
+    async def renew_current(
+        self, certificate_pem: bytes, request_der: bytes, proof: bytes
+    ) -> IssuedCertificate:
+        """Give a member who shows a certificate a new one."""
 
     async def renew_expired(
         self, certificate_pem: bytes, request_der: bytes, proof: bytes
@@ -224,6 +226,13 @@ class MemberPort(Protocol):
         """Every master."""
 
 
+class BackupPort(Protocol):
+    """Backups."""
+
+    def create_backup(self) -> AsyncIterator[bytes]:
+        """Make one, as of now; raises ClusterError where this node does not lead for sure."""
+
+
 class StatePort(Protocol):
     """The state, as far as this node has it."""
 
@@ -274,7 +283,9 @@ class ContentPort(Protocol):
     def stat_content(self, cid: str) -> Content:
         """What the log knows of a file."""
 
-    def get_blocks(self, cids: Sequence[bytes]) -> AsyncIterator[tuple[bytes, bytes]]:
+    def get_blocks(
+        self, cids: Sequence[bytes], *, root: bytes
+    ) -> AsyncIterator[tuple[bytes, bytes]]:
         """Read blocks stored here."""
 
     async def put_blocks(self, blocks: AsyncIterator[tuple[bytes, bytes]]) -> int:

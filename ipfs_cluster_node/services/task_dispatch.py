@@ -14,12 +14,11 @@ from ipfs_cluster_node.codec.tasks import (
 )
 from ipfs_cluster_node.core.authorization import task_args
 from ipfs_cluster_node.core.errors import invalid_field
+from ipfs_cluster_node.core.model import WATCHED_TASKS_MAX
 from ipfs_cluster_node.services.context import current_caller, current_reach
 from ipfs_cluster_node.services.ports import SessionPort, TaskPort
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 from ipfs_cluster_node.v1 import task_dispatch_pb2_grpc
-
-WATCHED_TASKS_MAX = 20_000
 
 
 class TaskDispatchServicer(task_dispatch_pb2_grpc.TaskDispatchServiceServicer):

@@ -142,7 +142,7 @@ class AuditRecord(_message.Message):
 
     @_builtins.property
     def delegation_cids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The last link of each chain that it was let through by."""
+        """The last link of each chain that it was let through by; of a denied call, the token that did not hold."""
 
     def __init__(
         self,

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&ipfs_cluster_node/v1/certificate.proto\x12\x14ipfs_cluster_node.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"6\n\x17RenewCertificateRequest\x12\x1b\n\x13\x63\x65rtificate_request\x18\x01 \x01(\x0c\"y\n\x18RenewCertificateResponse\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\t\x12\x18\n\x10trust_bundle_pem\x18\x02 \x01(\t\x12\x1b\n\x13\x65nrolment_endpoints\x18\x03 \x03(\t\x12\r\n\x05\x65poch\x18\x04 \x01(\x03\"\\\n\x15RenewForMemberRequest\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\t\x12\x1b\n\x13\x63\x65rtificate_request\x18\x02 \x01(\x0c\x12\r\n\x05proof\x18\x03 \x01(\x0c\"w\n\x16RenewForMemberResponse\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\t\x12\x18\n\x10trust_bundle_pem\x18\x02 \x01(\t\x12\x1b\n\x13\x65nrolment_endpoints\x18\x03 \x03(\t\x12\r\n\x05\x65poch\x18\x04 \x01(\x03\"]\n\x17ListCertificatesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0b\n\x03\x64id\x18\x03 \x01(\t\x12\x0e\n\x06serial\x18\x04 \x01(\t\"\xcc\x01\n\x0b\x43\x65rtificate\x12\x0e\n\x06serial\x18\x01 \x01(\t\x12\x0b\n\x03\x64id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x11\n\tspki_hash\x18\x04 \x01(\x0c\x12.\n\nissue_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07revoked\x18\x07 \x01(\x08\x12\r\n\x05\x65poch\x18\x08 \x01(\x03\"l\n\x18ListCertificatesResponse\x12\x37\n\x0c\x63\x65rtificates\x18\x01 \x03(\x0b\x32!.ipfs_cluster_node.v1.Certificate\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"K\n\x18RevokeCertificateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06serial\x18\x02 \x01(\t\x12\x0b\n\x03\x64id\x18\x03 \x01(\t\"\x1b\n\x19RevokeCertificateResponse\"R\n\x19RotateCertificatesRequest\x12\x10\n\x08new_root\x18\x01 \x01(\x08\x12\x0f\n\x07proceed\x18\x02 \x01(\x08\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"+\n\x1aRotateCertificatesResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\"\x14\n\x12GetRotationRequest\"\xa5\x01\n\x13GetRotationResponse\x12\r\n\x05phase\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12.\n\nphase_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\troot_pins\x18\x04 \x03(\t\x12\x17\n\x0f\x63onfirmed_count\x18\x05 \x01(\x05\x12\x14\n\x0cwaiting_dids\x18\x06 \x03(\t2\xba\x05\n\x12\x43\x65rtificateService\x12q\n\x10RenewCertificate\x12-.ipfs_cluster_node.v1.RenewCertificateRequest\x1a..ipfs_cluster_node.v1.RenewCertificateResponse\x12k\n\x0eRenewForMember\x12+.ipfs_cluster_node.v1.RenewForMemberRequest\x1a,.ipfs_cluster_node.v1.RenewForMemberResponse\x12q\n\x10ListCertificates\x12-.ipfs_cluster_node.v1.ListCertificatesRequest\x1a..ipfs_cluster_node.v1.ListCertificatesResponse\x12t\n\x11RevokeCertificate\x12..ipfs_cluster_node.v1.RevokeCertificateRequest\x1a/.ipfs_cluster_node.v1.RevokeCertificateResponse\x12w\n\x12RotateCertificates\x12/.ipfs_cluster_node.v1.RotateCertificatesRequest\x1a\x30.ipfs_cluster_node.v1.RotateCertificatesResponse\x12\x62\n\x0bGetRotation\x12(.ipfs_cluster_node.v1.GetRotationRequest\x1a).ipfs_cluster_node.v1.GetRotationResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&ipfs_cluster_node/v1/certificate.proto\x12\x14ipfs_cluster_node.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"E\n\x17RenewCertificateRequest\x12\x1b\n\x13\x63\x65rtificate_request\x18\x01 \x01(\x0c\x12\r\n\x05proof\x18\x02 \x01(\x0c\"y\n\x18RenewCertificateResponse\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\t\x12\x18\n\x10trust_bundle_pem\x18\x02 \x01(\t\x12\x1b\n\x13\x65nrolment_endpoints\x18\x03 \x03(\t\x12\r\n\x05\x65poch\x18\x04 \x01(\x03\"\\\n\x15RenewForMemberRequest\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\t\x12\x1b\n\x13\x63\x65rtificate_request\x18\x02 \x01(\x0c\x12\r\n\x05proof\x18\x03 \x01(\x0c\"w\n\x16RenewForMemberResponse\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\t\x12\x18\n\x10trust_bundle_pem\x18\x02 \x01(\t\x12\x1b\n\x13\x65nrolment_endpoints\x18\x03 \x03(\t\x12\r\n\x05\x65poch\x18\x04 \x01(\x03\"]\n\x17ListCertificatesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0b\n\x03\x64id\x18\x03 \x01(\t\x12\x0e\n\x06serial\x18\x04 \x01(\t\"\xcc\x01\n\x0b\x43\x65rtificate\x12\x0e\n\x06serial\x18\x01 \x01(\t\x12\x0b\n\x03\x64id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x11\n\tspki_hash\x18\x04 \x01(\x0c\x12.\n\nissue_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07revoked\x18\x07 \x01(\x08\x12\r\n\x05\x65poch\x18\x08 \x01(\x03\"l\n\x18ListCertificatesResponse\x12\x37\n\x0c\x63\x65rtificates\x18\x01 \x03(\x0b\x32!.ipfs_cluster_node.v1.Certificate\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"K\n\x18RevokeCertificateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06serial\x18\x02 \x01(\t\x12\x0b\n\x03\x64id\x18\x03 \x01(\t\"\x1b\n\x19RevokeCertificateResponse\"R\n\x19RotateCertificatesRequest\x12\x10\n\x08new_root\x18\x01 \x01(\x08\x12\x0f\n\x07proceed\x18\x02 \x01(\x08\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"+\n\x1aRotateCertificatesResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\"\x14\n\x12GetRotationRequest\"\xa5\x01\n\x13GetRotationResponse\x12\r\n\x05phase\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12.\n\nphase_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\troot_pins\x18\x04 \x03(\t\x12\x17\n\x0f\x63onfirmed_count\x18\x05 \x01(\x05\x12\x14\n\x0cwaiting_dids\x18\x06 \x03(\t2\xba\x05\n\x12\x43\x65rtificateService\x12q\n\x10RenewCertificate\x12-.ipfs_cluster_node.v1.RenewCertificateRequest\x1a..ipfs_cluster_node.v1.RenewCertificateResponse\x12k\n\x0eRenewForMember\x12+.ipfs_cluster_node.v1.RenewForMemberRequest\x1a,.ipfs_cluster_node.v1.RenewForMemberResponse\x12q\n\x10ListCertificates\x12-.ipfs_cluster_node.v1.ListCertificatesRequest\x1a..ipfs_cluster_node.v1.ListCertificatesResponse\x12t\n\x11RevokeCertificate\x12..ipfs_cluster_node.v1.RevokeCertificateRequest\x1a/.ipfs_cluster_node.v1.RevokeCertificateResponse\x12w\n\x12RotateCertificates\x12/.ipfs_cluster_node.v1.RotateCertificatesRequest\x1a\x30.ipfs_cluster_node.v1.RotateCertificatesResponse\x12\x62\n\x0bGetRotation\x12(.ipfs_cluster_node.v1.GetRotationRequest\x1a).ipfs_cluster_node.v1.GetRotationResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,31 +33,31 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ipfs_cluster_node.v1.certif
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RENEWCERTIFICATEREQUEST']._serialized_start=97
-  _globals['_RENEWCERTIFICATEREQUEST']._serialized_end=151
-  _globals['_RENEWCERTIFICATERESPONSE']._serialized_start=153
-  _globals['_RENEWCERTIFICATERESPONSE']._serialized_end=274
-  _globals['_RENEWFORMEMBERREQUEST']._serialized_start=276
-  _globals['_RENEWFORMEMBERREQUEST']._serialized_end=368
-  _globals['_RENEWFORMEMBERRESPONSE']._serialized_start=370
-  _globals['_RENEWFORMEMBERRESPONSE']._serialized_end=489
-  _globals['_LISTCERTIFICATESREQUEST']._serialized_start=491
-  _globals['_LISTCERTIFICATESREQUEST']._serialized_end=584
-  _globals['_CERTIFICATE']._serialized_start=587
-  _globals['_CERTIFICATE']._serialized_end=791
-  _globals['_LISTCERTIFICATESRESPONSE']._serialized_start=793
-  _globals['_LISTCERTIFICATESRESPONSE']._serialized_end=901
-  _globals['_REVOKECERTIFICATEREQUEST']._serialized_start=903
-  _globals['_REVOKECERTIFICATEREQUEST']._serialized_end=978
-  _globals['_REVOKECERTIFICATERESPONSE']._serialized_start=980
-  _globals['_REVOKECERTIFICATERESPONSE']._serialized_end=1007
-  _globals['_ROTATECERTIFICATESREQUEST']._serialized_start=1009
-  _globals['_ROTATECERTIFICATESREQUEST']._serialized_end=1091
-  _globals['_ROTATECERTIFICATESRESPONSE']._serialized_start=1093
-  _globals['_ROTATECERTIFICATESRESPONSE']._serialized_end=1136
-  _globals['_GETROTATIONREQUEST']._serialized_start=1138
-  _globals['_GETROTATIONREQUEST']._serialized_end=1158
-  _globals['_GETROTATIONRESPONSE']._serialized_start=1161
-  _globals['_GETROTATIONRESPONSE']._serialized_end=1326
-  _globals['_CERTIFICATESERVICE']._serialized_start=1329
-  _globals['_CERTIFICATESERVICE']._serialized_end=2027
+  _globals['_RENEWCERTIFICATEREQUEST']._serialized_end=166
+  _globals['_RENEWCERTIFICATERESPONSE']._serialized_start=168
+  _globals['_RENEWCERTIFICATERESPONSE']._serialized_end=289
+  _globals['_RENEWFORMEMBERREQUEST']._serialized_start=291
+  _globals['_RENEWFORMEMBERREQUEST']._serialized_end=383
+  _globals['_RENEWFORMEMBERRESPONSE']._serialized_start=385
+  _globals['_RENEWFORMEMBERRESPONSE']._serialized_end=504
+  _globals['_LISTCERTIFICATESREQUEST']._serialized_start=506
+  _globals['_LISTCERTIFICATESREQUEST']._serialized_end=599
+  _globals['_CERTIFICATE']._serialized_start=602
+  _globals['_CERTIFICATE']._serialized_end=806
+  _globals['_LISTCERTIFICATESRESPONSE']._serialized_start=808
+  _globals['_LISTCERTIFICATESRESPONSE']._serialized_end=916
+  _globals['_REVOKECERTIFICATEREQUEST']._serialized_start=918
+  _globals['_REVOKECERTIFICATEREQUEST']._serialized_end=993
+  _globals['_REVOKECERTIFICATERESPONSE']._serialized_start=995
+  _globals['_REVOKECERTIFICATERESPONSE']._serialized_end=1022
+  _globals['_ROTATECERTIFICATESREQUEST']._serialized_start=1024
+  _globals['_ROTATECERTIFICATESREQUEST']._serialized_end=1106
+  _globals['_ROTATECERTIFICATESRESPONSE']._serialized_start=1108
+  _globals['_ROTATECERTIFICATESRESPONSE']._serialized_end=1151
+  _globals['_GETROTATIONREQUEST']._serialized_start=1153
+  _globals['_GETROTATIONREQUEST']._serialized_end=1173
+  _globals['_GETROTATIONRESPONSE']._serialized_start=1176
+  _globals['_GETROTATIONRESPONSE']._serialized_end=1341
+  _globals['_CERTIFICATESERVICE']._serialized_start=1344
+  _globals['_CERTIFICATESERVICE']._serialized_end=2042
 # @@protoc_insertion_point(module_scope)

@@ -26,16 +26,22 @@ class RenewCertificateRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CERTIFICATE_REQUEST_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
     certificate_request: _builtins.bytes
     """A PKCS#10 request in DER for a new P-256 key, as in `EnrolRequest`."""
+    proof: _builtins.bytes
+    """Ed25519 signature of the identity over `cluster-renew-v1:`, the SHA-256 of the certificate (DER) that the
+    connection shows, and the new key's SubjectPublicKeyInfo: whoever has the TLS key alone renews nothing.
+    """
     def __init__(
         self,
         *,
         certificate_request: _builtins.bytes = ...,
+        proof: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_request", b"certificate_request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_request", b"certificate_request", "proof", b"proof"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -340,6 +340,11 @@ class GetBlocksRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CIDS_FIELD_NUMBER: _builtins.int
+    ROOT_FIELD_NUMBER: _builtins.int
+    root: _builtins.bytes
+    """The CID in binary of the file that they are blocks of: who may read it may read them. Unset: each
+    block is judged by itself.
+    """
     @_builtins.property
     def cids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Their CIDs in binary, 1 to 64."""
@@ -348,10 +353,11 @@ class GetBlocksRequest(_message.Message):
         self,
         *,
         cids: _abc.Iterable[_builtins.bytes] | None = ...,
+        root: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cids", b"cids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cids", b"cids", "root", b"root"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -127,9 +127,11 @@ class ContentServiceServicer:
     def GetBlocks(self, request, context):
         """Reads blocks that the answering node has itself; it asks no other.
 
-        Who may call: client, node, master. The blocks come in the order asked for. The caller checks
-        each against its CID.
-        Errors: `CONTENT_NOT_FOUND` at the first block that is not there; those before it were sent.
+        Who may call: client, node, master. A worker names its attempt in the request metadata
+        `ipfs-cluster-node-attempt`, and a file of it as `root`; a node without a log gives blocks to masters only.
+        The blocks come in the order asked for. The caller checks each against its CID.
+        Errors: `CONTENT_NOT_FOUND` at the first block that is not there; those before it were sent; at once, if
+        one is no block of `root` as far as this node has it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -71,9 +71,11 @@ class ContentServiceStub:
     GetBlocks: _grpc.UnaryStreamMultiCallable[_content_pb2.GetBlocksRequest, _content_pb2.GetBlocksResponse]
     """Reads blocks that the answering node has itself; it asks no other.
 
-    Who may call: client, node, master. The blocks come in the order asked for. The caller checks
-    each against its CID.
-    Errors: `CONTENT_NOT_FOUND` at the first block that is not there; those before it were sent.
+    Who may call: client, node, master. A worker names its attempt in the request metadata
+    `ipfs-cluster-node-attempt`, and a file of it as `root`; a node without a log gives blocks to masters only.
+    The blocks come in the order asked for. The caller checks each against its CID.
+    Errors: `CONTENT_NOT_FOUND` at the first block that is not there; those before it were sent; at once, if
+    one is no block of `root` as far as this node has it.
     """
     PutBlocks: _grpc.StreamUnaryMultiCallable[_content_pb2.PutBlocksRequest, _content_pb2.PutBlocksResponse]
     """Stores blocks on a master; answers once all are durable there.
@@ -125,9 +127,11 @@ class ContentServiceAsyncStub(ContentServiceStub):
     GetBlocks: _aio.UnaryStreamMultiCallable[_content_pb2.GetBlocksRequest, _content_pb2.GetBlocksResponse]  # type: ignore[assignment]
     """Reads blocks that the answering node has itself; it asks no other.
 
-    Who may call: client, node, master. The blocks come in the order asked for. The caller checks
-    each against its CID.
-    Errors: `CONTENT_NOT_FOUND` at the first block that is not there; those before it were sent.
+    Who may call: client, node, master. A worker names its attempt in the request metadata
+    `ipfs-cluster-node-attempt`, and a file of it as `root`; a node without a log gives blocks to masters only.
+    The blocks come in the order asked for. The caller checks each against its CID.
+    Errors: `CONTENT_NOT_FOUND` at the first block that is not there; those before it were sent; at once, if
+    one is no block of `root` as far as this node has it.
     """
     PutBlocks: _aio.StreamUnaryMultiCallable[_content_pb2.PutBlocksRequest, _content_pb2.PutBlocksResponse]  # type: ignore[assignment]
     """Stores blocks on a master; answers once all are durable there.
@@ -206,9 +210,11 @@ class ContentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_content_pb2.GetBlocksResponse], _abc.AsyncIterator[_content_pb2.GetBlocksResponse]]:
         """Reads blocks that the answering node has itself; it asks no other.
 
-        Who may call: client, node, master. The blocks come in the order asked for. The caller checks
-        each against its CID.
-        Errors: `CONTENT_NOT_FOUND` at the first block that is not there; those before it were sent.
+        Who may call: client, node, master. A worker names its attempt in the request metadata
+        `ipfs-cluster-node-attempt`, and a file of it as `root`; a node without a log gives blocks to masters only.
+        The blocks come in the order asked for. The caller checks each against its CID.
+        Errors: `CONTENT_NOT_FOUND` at the first block that is not there; those before it were sent; at once, if
+        one is no block of `root` as far as this node has it.
         """
 
     @_abc_1.abstractmethod

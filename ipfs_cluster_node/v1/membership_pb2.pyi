@@ -1145,14 +1145,54 @@ class ReplaceLogResponse(_message.Message):
 Global___ReplaceLogResponse: _TypeAlias = ReplaceLogResponse  # noqa: Y015
 
 @_typing.final
+class CreateBackupRequest(_message.Message):
+    """Asks for a backup of all there is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateBackupRequest: _TypeAlias = CreateBackupRequest  # noqa: Y015
+
+@_typing.final
+class CreateBackupResponse(_message.Message):
+    """A piece of the file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """1 byte to 1 MiB."""
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateBackupResponse: _TypeAlias = CreateBackupResponse  # noqa: Y015
+
+@_typing.final
 class Revocations(_message.Message):
-    """Who and what counts no more, for nodes without a log."""
+    """Who and what counts no more, and which nodes there are, for nodes without a log."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     VERSION_FIELD_NUMBER: _builtins.int
     DIDS_FIELD_NUMBER: _builtins.int
     SERIALS_FIELD_NUMBER: _builtins.int
+    NODE_DIDS_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Stands for this content; another one means another content, not a later one."""
     @_builtins.property
@@ -1163,16 +1203,21 @@ class Revocations(_message.Message):
     def serials(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Serial numbers of revoked certificates, big-endian."""
 
+    @_builtins.property
+    def node_dids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Every node that is a member: another one is none, whatever certificate it shows."""
+
     def __init__(
         self,
         *,
         version: _builtins.int = ...,
         dids: _abc.Iterable[_builtins.str] | None = ...,
         serials: _abc.Iterable[_builtins.bytes] | None = ...,
+        node_dids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dids", b"dids", "serials", b"serials", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dids", b"dids", "node_dids", b"node_dids", "serials", b"serials", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

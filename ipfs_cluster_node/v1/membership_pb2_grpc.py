@@ -103,6 +103,11 @@ class MembershipServiceStub:
                 request_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.ReplaceLogRequest.SerializeToString,
                 response_deserializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.ReplaceLogResponse.FromString,
                 _registered_method=True)
+        self.CreateBackup = channel.unary_stream(
+                '/ipfs_cluster_node.v1.MembershipService/CreateBackup',
+                request_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.CreateBackupRequest.SerializeToString,
+                response_deserializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.CreateBackupResponse.FromString,
+                _registered_method=True)
 
 
 class MembershipServiceServicer:
@@ -136,7 +141,8 @@ class MembershipServiceServicer:
     def CreateJoinToken(self, request, context):
         """Makes a join token. The secret is in the answer and nowhere else: the log has its hash.
 
-        Who may call: client. A repeat of the `request_id` is refused with `REQUEST_ID_REUSED`,
+        Who may call: client; a master only with a delegation, as a client: that is how the recovery
+        passphrase lets an operator in. A repeat of the `request_id` is refused with `REQUEST_ID_REUSED`,
         since the secret can't be shown twice. Errors: `INVALID_ARGUMENT`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -257,6 +263,21 @@ class MembershipServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateBackup(self, request, context):
+        """Sends the whole state as of now, as one file: what `recover cluster` begins a cluster with anew.
+        The bytes of all answers, one after the other, are a snapshot file, which ends with the CRC-32 of
+        all before: keep it only if that is right and the call ended well. The cluster's keys are sealed
+        in it, to the masters and to the recovery passphrase; all else, payloads and results of tasks
+        among it, is in the clear. Files are not in it, only who holds them.
+
+        Who may call: client. Answered by the leader, never from what may be old. In the audit log.
+        Limits: 1 MiB an answer; one at a time, and an hour each.
+        Errors: `OVERLOADED` while another one is under way, `DEADLINE_EXCEEDED`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MembershipServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -324,6 +345,11 @@ def add_MembershipServiceServicer_to_server(servicer, server):
                     servicer.ReplaceLog,
                     request_deserializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.ReplaceLogRequest.FromString,
                     response_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.ReplaceLogResponse.SerializeToString,
+            ),
+            'CreateBackup': grpc.unary_stream_rpc_method_handler(
+                    servicer.CreateBackup,
+                    request_deserializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.CreateBackupRequest.FromString,
+                    response_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.CreateBackupResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -681,6 +707,33 @@ class MembershipService:
             '/ipfs_cluster_node.v1.MembershipService/ReplaceLog',
             ipfs__cluster__node_dot_v1_dot_membership__pb2.ReplaceLogRequest.SerializeToString,
             ipfs__cluster__node_dot_v1_dot_membership__pb2.ReplaceLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateBackup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/ipfs_cluster_node.v1.MembershipService/CreateBackup',
+            ipfs__cluster__node_dot_v1_dot_membership__pb2.CreateBackupRequest.SerializeToString,
+            ipfs__cluster__node_dot_v1_dot_membership__pb2.CreateBackupResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -53,7 +53,8 @@ class MembershipServiceStub:
     CreateJoinToken: _grpc.UnaryUnaryMultiCallable[_membership_pb2.CreateJoinTokenRequest, _membership_pb2.CreateJoinTokenResponse]
     """Makes a join token. The secret is in the answer and nowhere else: the log has its hash.
 
-    Who may call: client. A repeat of the `request_id` is refused with `REQUEST_ID_REUSED`,
+    Who may call: client; a master only with a delegation, as a client: that is how the recovery
+    passphrase lets an operator in. A repeat of the `request_id` is refused with `REQUEST_ID_REUSED`,
     since the secret can't be shown twice. Errors: `INVALID_ARGUMENT`.
     """
     ListJoiners: _grpc.UnaryUnaryMultiCallable[_membership_pb2.ListJoinersRequest, _membership_pb2.ListJoinersResponse]
@@ -130,6 +131,17 @@ class MembershipServiceStub:
     `CALLER_NOT_ALLOWED` for an incarnation that was replaced already while its successor votes (an
     old disk came back); `MEMBER_NOT_FOUND`; `MEMBERSHIP_CHANGE_IN_PROGRESS`.
     """
+    CreateBackup: _grpc.UnaryStreamMultiCallable[_membership_pb2.CreateBackupRequest, _membership_pb2.CreateBackupResponse]
+    """Sends the whole state as of now, as one file: what `recover cluster` begins a cluster with anew.
+    The bytes of all answers, one after the other, are a snapshot file, which ends with the CRC-32 of
+    all before: keep it only if that is right and the call ended well. The cluster's keys are sealed
+    in it, to the masters and to the recovery passphrase; all else, payloads and results of tasks
+    among it, is in the clear. Files are not in it, only who holds them.
+
+    Who may call: client. Answered by the leader, never from what may be old. In the audit log.
+    Limits: 1 MiB an answer; one at a time, and an hour each.
+    Errors: `OVERLOADED` while another one is under way, `DEADLINE_EXCEEDED`.
+    """
 
 @_typing.type_check_only
 class MembershipServiceAsyncStub(MembershipServiceStub):
@@ -156,7 +168,8 @@ class MembershipServiceAsyncStub(MembershipServiceStub):
     CreateJoinToken: _aio.UnaryUnaryMultiCallable[_membership_pb2.CreateJoinTokenRequest, _membership_pb2.CreateJoinTokenResponse]  # type: ignore[assignment]
     """Makes a join token. The secret is in the answer and nowhere else: the log has its hash.
 
-    Who may call: client. A repeat of the `request_id` is refused with `REQUEST_ID_REUSED`,
+    Who may call: client; a master only with a delegation, as a client: that is how the recovery
+    passphrase lets an operator in. A repeat of the `request_id` is refused with `REQUEST_ID_REUSED`,
     since the secret can't be shown twice. Errors: `INVALID_ARGUMENT`.
     """
     ListJoiners: _aio.UnaryUnaryMultiCallable[_membership_pb2.ListJoinersRequest, _membership_pb2.ListJoinersResponse]  # type: ignore[assignment]
@@ -233,6 +246,17 @@ class MembershipServiceAsyncStub(MembershipServiceStub):
     `CALLER_NOT_ALLOWED` for an incarnation that was replaced already while its successor votes (an
     old disk came back); `MEMBER_NOT_FOUND`; `MEMBERSHIP_CHANGE_IN_PROGRESS`.
     """
+    CreateBackup: _aio.UnaryStreamMultiCallable[_membership_pb2.CreateBackupRequest, _membership_pb2.CreateBackupResponse]  # type: ignore[assignment]
+    """Sends the whole state as of now, as one file: what `recover cluster` begins a cluster with anew.
+    The bytes of all answers, one after the other, are a snapshot file, which ends with the CRC-32 of
+    all before: keep it only if that is right and the call ended well. The cluster's keys are sealed
+    in it, to the masters and to the recovery passphrase; all else, payloads and results of tasks
+    among it, is in the clear. Files are not in it, only who holds them.
+
+    Who may call: client. Answered by the leader, never from what may be old. In the audit log.
+    Limits: 1 MiB an answer; one at a time, and an hour each.
+    Errors: `OVERLOADED` while another one is under way, `DEADLINE_EXCEEDED`.
+    """
 
 class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
     """Membership, liveness, join tokens and the cluster's settings.
@@ -274,7 +298,8 @@ class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_membership_pb2.CreateJoinTokenResponse, _abc.Awaitable[_membership_pb2.CreateJoinTokenResponse]]:
         """Makes a join token. The secret is in the answer and nowhere else: the log has its hash.
 
-        Who may call: client. A repeat of the `request_id` is refused with `REQUEST_ID_REUSED`,
+        Who may call: client; a master only with a delegation, as a client: that is how the recovery
+        passphrase lets an operator in. A repeat of the `request_id` is refused with `REQUEST_ID_REUSED`,
         since the secret can't be shown twice. Errors: `INVALID_ARGUMENT`.
         """
 
@@ -410,6 +435,23 @@ class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: `QUORUM_AT_RISK` where the masters left would have no majority connected;
         `CALLER_NOT_ALLOWED` for an incarnation that was replaced already while its successor votes (an
         old disk came back); `MEMBER_NOT_FOUND`; `MEMBERSHIP_CHANGE_IN_PROGRESS`.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateBackup(
+        self,
+        request: _membership_pb2.CreateBackupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_membership_pb2.CreateBackupResponse], _abc.AsyncIterator[_membership_pb2.CreateBackupResponse]]:
+        """Sends the whole state as of now, as one file: what `recover cluster` begins a cluster with anew.
+        The bytes of all answers, one after the other, are a snapshot file, which ends with the CRC-32 of
+        all before: keep it only if that is right and the call ended well. The cluster's keys are sealed
+        in it, to the masters and to the recovery passphrase; all else, payloads and results of tasks
+        among it, is in the clear. Files are not in it, only who holds them.
+
+        Who may call: client. Answered by the leader, never from what may be old. In the audit log.
+        Limits: 1 MiB an answer; one at a time, and an hour each.
+        Errors: `OVERLOADED` while another one is under way, `DEADLINE_EXCEEDED`.
         """
 
 def add_MembershipServiceServicer_to_server(servicer: MembershipServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -99,8 +99,8 @@ GUARDS: Final = [
     (
         "H11 skip",
         "engine.py",
-        "        except ValueError:\n            # No peer",
-        "        except ZeroDivisionError:\n            # No peer",
+        "    except ValueError:\n        # No peer",
+        "    except ZeroDivisionError:\n        # No peer",
         "h11_a_malformed_entry_in",
     ),
     (
@@ -192,8 +192,8 @@ GUARDS: Final = [
     (
         "H11",
         "engine.py",
-        "        except Exception:\n            # Raised",
-        "        except ZeroDivisionError:\n            # Raised",
+        "    except Exception:\n        # Raised",
+        "    except ZeroDivisionError:\n        # Raised",
         "raising_apply",
     ),
     (

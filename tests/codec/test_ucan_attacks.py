@@ -219,7 +219,7 @@ def test_a_proof_that_is_kept_need_not_come_along() -> None:
         return by.invoked(
             by.read(write_container([invocation])),
             command=Command("/task/submit"),
-            args=ARGS,
+            args_of=lambda: ARGS,
             circumstances=circumstances,
             kept=kept.get,
         )

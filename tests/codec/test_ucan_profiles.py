@@ -65,6 +65,17 @@ def test_a_delegation_expires() -> None:
     differ("InvalidClaim", ALICE.invokes(root), root)
 
 
+def test_a_delegation_expires_within_four_hundred_days() -> None:
+    """Revocations are remembered until then: one for 2^53 s would be for ever."""
+    days = 400 * 86_400
+    near, far = (CLUSTER.delegates(ALICE, expires_s=NOW + days + more) for more in (60, 61))
+    alike(ALICE.invokes(near), near)
+    differ("InvalidClaim", ALICE.invokes(far), far)
+    peer_call(ALICE, near)
+    with pytest.raises(UcanError, match="InvalidClaim"):
+        peer_call(ALICE, far)
+
+
 def test_there_is_no_powerline() -> None:
     to_bob = ALICE.delegates(BOB, subject=None)
     differ("InvalidClaim", BOB.invokes(ROOT, to_bob), ROOT, to_bob)

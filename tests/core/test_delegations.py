@@ -43,7 +43,12 @@ class World:
         self.to_alice = stored("alice", AUTHORITY, ALICE)
         principals = (
             Principal(
-                did=ALICE, name="alice", role=Role.CLIENT, enrolled_at_ms=1, liveness_at_ms=1
+                did=ALICE,
+                name="alice",
+                role=Role.CLIENT,
+                grant="operator",
+                enrolled_at_ms=1,
+                liveness_at_ms=1,
             ),
         )
         self.do(
@@ -144,13 +149,47 @@ def test_too_many_are_refused_and_none_of_them_is_kept(
     assert world.state.delegations.chain_of(BOB) == []
     assert isinstance(world.put(*map(to_bob, range(2))), Accepted)
     assert isinstance(world.put(to_bob(1)), Accepted)
+    monkeypatch.setattr(module, "DELEGATIONS_MAX", 2)
+    by_carol = replace(stored("c", ALICE, CAROL), put_by=CAROL)
+    assert isinstance(world.put(by_carol), Rejected)
     # What the cluster itself gives, with a renewal, always finds room.
-    assert isinstance(world.put(stored("own", AUTHORITY, BOB)), Accepted)
-    monkeypatch.setattr(module, "DELEGATIONS_MAX", 4)
-    assert isinstance(world.put(stored("c", ALICE, CAROL)), Rejected)
+    own = stored("own", AUTHORITY, ALICE)
+    assert isinstance(world.put(own), Accepted)
+    assert world.state.delegations.get(own.cid) is not None
+    assert isinstance(world.put(by_carol), Rejected)
     monkeypatch.setattr(module, "REVOCATIONS_MAX", 0)
-    revocation = StoredRevocation(world.to_alice.cid, AUTHORITY, END_S)
+    revocation = StoredRevocation(world.to_alice.cid, ALICE, END_S)
     assert isinstance(world.do(RevokeDelegation(revocation=revocation)), Rejected)
+    # And what is revoked in its name as well.
+    world.revoke(world.to_alice.cid, AUTHORITY)
+
+
+def test_what_a_removed_client_had_kept_makes_room(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "DELEGATIONS_MAX", 2)
+    mine = [replace(stored(f"m{n}", ALICE, BOB), put_by=ALICE) for n in range(2)]
+    assert isinstance(world.put(*mine), Accepted)
+    assert isinstance(world.put(replace(stored("x", BOB, CAROL), put_by=BOB)), Rejected)
+    world.do(RemoveNode(node_id=node_id_from_did(ALICE)))
+    assert world.state.delegations.delegations() == ()
+    assert isinstance(world.put(replace(stored("x", BOB, CAROL), put_by=BOB)), Accepted)
+
+
+def test_a_grant_that_was_revoked_is_gone_in_all_its_copies(world: World) -> None:
+    """A renewal gives another copy; one that was under way meanwhile gives nothing."""
+    copies = [stored(f"copy{n}", AUTHORITY, ALICE) for n in range(3)]
+    world.put(*copies)
+    ended = RevokeDelegation(
+        revocation=StoredRevocation(world.to_alice.cid, AUTHORITY, END_S),
+        copies=tuple(StoredRevocation(copy.cid, AUTHORITY, END_S) for copy in copies),
+    )
+    assert isinstance(world.do(ended), Accepted)
+    assert world.state.delegations.chain_of(ALICE) == []
+    assert all(AUTHORITY in world.state.delegations.revocations[copy.cid] for copy in copies)
+    late = stored("late", AUTHORITY, ALICE)
+    assert isinstance(world.put(late), Accepted)
+    assert world.state.delegations.get(late.cid) is None
 
 
 def test_one_client_can_not_fill_the_table_for_the_others(

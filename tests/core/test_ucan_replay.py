@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.multiformats import DAG_CBOR, Cid, cid_of
 from ipfs_cluster_node.core.ucan.chain import (
     check_invocation,
@@ -16,7 +17,7 @@ from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError
 from ipfs_cluster_node.core.ucan.profiles import PRODUCT, SPECIFICATION
 from ipfs_cluster_node.core.ucan.replay import UsedInvocations
 from ipfs_cluster_node.core.ucan.tokens import Invocation
-from tests.support.claims import ALICE, ARGS, BOB, CAROL, CLUSTER, NOW, circumstances
+from tests.support.claims import ALICE, ARGS, BOB, CAROL, CLUSTER, MALLORY, NOW, circumstances
 
 # Invocations by themselves
 
@@ -77,9 +78,13 @@ def used(since_s: int = NOW - 9999, **fields: Any) -> UsedInvocations:
     return UsedInvocations(since_s=since_s, **({"profile": PRODUCT} | fields))
 
 
+def use(store: UsedInvocations, token: Invocation, *, now_s: int, holder: Did = ALICE) -> None:
+    store.use(token, holder=holder, now_s=now_s)
+
+
 def replayed(store: UsedInvocations, token: Invocation, now_s: int = NOW) -> bool:
     try:
-        store.use(token, now_s=now_s)
+        use(store, token, now_s=now_s)
     except UcanError as error:
         assert error.name is Refusal.REPLAY
         assert error.cid == token.cid
@@ -98,18 +103,18 @@ def test_an_invocation_is_used_once_until_it_has_expired() -> None:
 def test_what_has_expired_is_forgotten() -> None:
     store = used()
     for number in range(10):
-        store.use(invocation(expires_s=NOW + number), now_s=NOW)
+        use(store, invocation(expires_s=NOW + number), now_s=NOW)
     assert len(store) == 10
-    store.use(invocation(expires_s=NOW + 200), now_s=NOW + 60 + 4)
+    use(store, invocation(expires_s=NOW + 200), now_s=NOW + 60 + 4)
     assert len(store) == 6
-    store.use(invocation(expires_s=NOW + 900), now_s=NOW + 800)
+    use(store, invocation(expires_s=NOW + 900), now_s=NOW + 800)
     assert len(store) == 1
 
 
 def test_a_clock_that_goes_back_lets_nothing_in_again() -> None:
     store, token = used(), invocation(expires_s=NOW + 10)
-    store.use(token, now_s=NOW)
-    store.use(invocation(expires_s=NOW + 500), now_s=NOW + 400)
+    use(store, token, now_s=NOW)
+    use(store, invocation(expires_s=NOW + 500), now_s=NOW + 400)
     assert len(store) == 1
     assert replayed(store, token, NOW)
 
@@ -133,25 +138,28 @@ def test_what_may_have_been_used_before_the_start_is_refused() -> None:
 
 def test_no_invocation_is_remembered_for_ever() -> None:
     with pytest.raises(UcanError, match="InvalidClaim"):
-        used().use(invocation(expires_s=None), now_s=NOW)
+        use(used(), invocation(expires_s=None), now_s=NOW)
 
 
 def test_a_full_memory_refuses_and_makes_room_by_time() -> None:
-    store = used(used_max=3, used_per_issuer_max=2)
+    store = used(used_max=3, used_per_holder_max=2)
     for number in range(2):
-        store.use(invocation(nonce=bytes([number])), now_s=NOW)
+        use(store, invocation(nonce=bytes([number])), now_s=NOW)
     with pytest.raises(ClusterError) as caught:
-        store.use(invocation(nonce=b"third of Alice"), now_s=NOW)
+        use(store, invocation(nonce=b"third of Alice"), now_s=NOW)
     assert caught.value.reason is Reason.OVERLOADED
-    store.use(invocation(issuer=BOB), now_s=NOW)
+    # Whoever she passes it on to shares her part.
     with pytest.raises(ClusterError):
-        store.use(invocation(issuer=CAROL), now_s=NOW)
+        use(store, invocation(issuer=MALLORY), now_s=NOW)
+    use(store, invocation(issuer=BOB), holder=BOB, now_s=NOW)
+    with pytest.raises(ClusterError):
+        use(store, invocation(issuer=CAROL), holder=CAROL, now_s=NOW)
     assert len(store) == 3
     # What was refused for lack of room was not used.
     later = NOW + 120
-    store.use(invocation(issuer=CAROL, expires_s=later), now_s=later)
+    use(store, invocation(issuer=CAROL, expires_s=later), holder=CAROL, now_s=later)
     for number in range(2):
-        store.use(invocation(nonce=bytes([number]), expires_s=later), now_s=later)
+        use(store, invocation(nonce=bytes([number]), expires_s=later), now_s=later)
     assert len(store) == 3
 
 
@@ -170,7 +178,8 @@ def test_who_used_invocations_is_forgotten_with_them() -> None:
     """Else the node's memory grows with each caller there ever was."""
     store = used()
     for issuer in (ALICE, BOB):
-        store.use(invocation(issuer=issuer), now_s=NOW)
-    assert len(store._count_by_issuer) == 2
-    store.use(invocation(issuer=CAROL, issued_s=NOW + 999, expires_s=NOW + 1059), now_s=NOW + 999)
-    assert list(store._count_by_issuer) == [CAROL]
+        use(store, invocation(issuer=issuer), holder=issuer, now_s=NOW)
+    assert len(store._count_by_holder) == 2
+    later = invocation(issuer=CAROL, issued_s=NOW + 999, expires_s=NOW + 1059)
+    use(store, later, holder=CAROL, now_s=NOW + 999)
+    assert list(store._count_by_holder) == [CAROL]

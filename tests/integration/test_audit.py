@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from ipfs_cluster_node.cli.local_cluster import LocalCluster
@@ -44,6 +45,10 @@ async def test_denied_and_changing_calls_are_noted_with_their_delegation(
     assert failed.outcome == "failed"
     assert failed.reason.startswith("TASK_TYPE_UNKNOWN")
     theirs = [r for r in records if r.caller == reader.did]
+    async with reader.client() as limited:
+        held = {d.cid for d in (await limited.get_caller()).delegations}
+    # It is told what did not suffice.
+    assert all(len(r.delegation_cids) == 1 and r.delegation_cids[0] in held for r in theirs)
     assert {(r.outcome, r.method.rsplit("/", 1)[1]) for r in theirs} == {
         ("denied", "SubmitTask"),
         ("denied", "ListAuditRecords"),
@@ -64,3 +69,14 @@ def test_the_command_line_gathers_what_all_masters_noted(
     assert "ProposeConfig" in cli("audit", "list").stdout
     denied = cli("audit", "list", "--outcome", "denied", "--json")
     assert all(record["outcome"] == "denied" for record in json.loads(denied.stdout))
+    saved = tmp_path / "audit.parquet"
+    assert cli("audit", "list", "--save", str(saved)).returncode == 0
+    columns = ("method", "outcome", "list_extract(delegation_cids, 1)")
+    where = "method LIKE '%/ProposeConfig'"
+    found = duckdb.read_parquet(str(saved)).filter(where).project(", ".join(columns)).fetchall()
+    assert found[0][1] == "allowed"
+    assert found[0][2].startswith("bafy")
+    worker = next(node for node in cluster.nodes if node.role == "worker")
+    refused = cli("audit", "list", "--node", worker.node_id)
+    assert refused.returncode == 5
+    assert "audit.jsonl" in refused.stderr

@@ -13,6 +13,7 @@ import pytest_asyncio
 from ipfs_cluster_node.adapters.keys.certificates import (
     make_tls_key,
     read_certificate,
+    renewal_message,
     utc_now,
     validity_of,
 )
@@ -126,9 +127,13 @@ async def test_what_was_handed_out_while_the_leader_died_is_in_the_log(
         connection = Connection(targets, tls_of(node_credentials(worker)))
         for _ in range(20):
             key = make_tls_key(identity)
+            shown = node_credentials(worker).certificate_pem
+            proof = identity.sign(renewal_message(shown, key.spki_der))
             answer = await connection.unary(
                 lambda channel: CertificateServiceStub(channel).RenewCertificate,
-                certificate_pb2.RenewCertificateRequest(certificate_request=key.request_der),
+                certificate_pb2.RenewCertificateRequest(
+                    certificate_request=key.request_der, proof=proof
+                ),
                 timeout=20,
             )
             serials.append(read_certificate(answer.certificate_pem.encode()).serial)

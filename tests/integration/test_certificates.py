@@ -12,8 +12,11 @@ from typing import Any
 import grpc
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from ipfs_cluster_node.adapters.keys.certificates import (
+    TlsKey,
     make_tls_key,
     read_certificate,
     renewal_message,
@@ -61,6 +64,25 @@ async def joined_client(client: Client, cluster: LocalCluster, cli: Any, home: P
     )
     assert done.returncode == 0, done.stderr
     return name
+
+
+def request_of(key_pem: bytes, certificate_pem: bytes) -> TlsKey:
+    """What a thief of a TLS key and its certificate can ask with: it copies the extension."""
+    key = serialization.load_pem_private_key(key_pem, None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    shown = x509.load_pem_x509_certificate(certificate_pem)
+    [bound] = [e for e in shown.extensions if e.oid.dotted_string.startswith("1.3.6.1.4.1.53594")]
+    request = (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(x509.Name([]))
+        .add_extension(bound.value, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    spki = key.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    request_der = request.public_bytes(serialization.Encoding.DER)
+    return TlsKey(key_pem=key_pem, request_der=request_der, spki_der=spki)
 
 
 @pytest.mark.asyncio
@@ -111,22 +133,34 @@ async def test_a_renewed_certificate_has_the_names_of_the_members_entry(
     """What the request asks for is not looked at; what it signs must be the caller's."""
     worker, master = cluster.nodes[-1], await cluster.leader(client)
     identity = Identity.load(worker.home.identity)
-    tls = tls_of(node_credentials(worker))
+    shown = node_credentials(worker)
+    tls = tls_of(shown)
     channel = open_channel(master.address, tls=tls, node_id=NodeId(master.node_id))
-    try:
-        key = make_tls_key(identity)
-        answer = await CertificateServiceStub(channel).RenewCertificate(
-            certificate_pb2.RenewCertificateRequest(certificate_request=key.request_der), timeout=10
+
+    async def renewed(signer: Identity, key: TlsKey) -> certificate_pb2.RenewCertificateResponse:
+        proof = signer.sign(renewal_message(shown.certificate_pem, key.spki_der))
+        return await CertificateServiceStub(channel).RenewCertificate(
+            certificate_pb2.RenewCertificateRequest(
+                certificate_request=key.request_der, proof=proof
+            ),
+            timeout=10,
         )
-        stranger = make_tls_key(Identity.create())
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await CertificateServiceStub(channel).RenewCertificate(
-                certificate_pb2.RenewCertificateRequest(certificate_request=stranger.request_der),
-                timeout=10,
-            )
+
+    try:
+        answer = await renewed(identity, make_tls_key(identity))
+        stranger = Identity.create()
+        # Also a key that carries the identity's old signature: the TLS key alone renews nothing.
+        own = request_of(shown.key_pem, shown.certificate_pem)
+        for signer, key in (
+            (identity, make_tls_key(stranger)),
+            (stranger, make_tls_key(identity)),
+            (stranger, own),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await renewed(signer, key)
+            assert error_from_rpc(caught.value).reason is Reason.PROOF_INVALID
     finally:
         await channel.close()
-    assert error_from_rpc(caught.value).reason is Reason.PROOF_INVALID
     certificate = x509.load_pem_x509_certificate(answer.certificate_pem.encode())
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert [str(ip) for ip in names.get_values_for_type(x509.IPAddress)] == ["127.0.0.1"]

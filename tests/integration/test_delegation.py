@@ -26,7 +26,7 @@ from ipfs_cluster_node.core.dag_cbor import Value
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did, NodeId
 from ipfs_cluster_node.v1 import content_pb2
-from ipfs_cluster_node.v1.task_dispatch_pb2 import SubmitTaskRequest, TaskSpec
+from ipfs_cluster_node.v1.task_dispatch_pb2 import GetTaskRequest, SubmitTaskRequest, TaskSpec
 from ipfs_cluster_node.v1.task_dispatch_pb2_grpc import TaskDispatchServiceStub
 from tests.support.nodes import until
 from tests.support.people import Person, join, refused, signed
@@ -109,12 +109,17 @@ async def test_a_task_reads_no_more_than_its_submitter_may(
             limited.submit_task("data_processing", sql, inputs=[("input", added.cid)])
         )
         assert error.reason is Reason.NOT_DELEGATED
+        # Once nobody asked for the right to what the payload names, and the worker read it.
+        seed = {"input_cid": added.cid, "parameters": sql}
+        error = await refused(limited.submit_task("data_processing", seed))
+        assert error.reason is Reason.NOT_DELEGATED
         assert await limited.submit_task("echo")
     tokens.append(
         signed(operator, nobody.did, "/content/read", cluster_did, [["==", ".cid", added.cid]])
     )
     async with nobody.client(ucan=write_container(tokens)) as limited:
         assert await limited.submit_task("data_processing", sql, inputs=[("input", added.cid)])
+        assert await limited.submit_task("data_processing", seed)
 
 
 @pytest.mark.asyncio
@@ -474,6 +479,96 @@ async def test_who_is_revoked_acts_no_more_through_others(
         carrier._connection.metadata = ()
         error = await refused(carrier.submit_task("echo"))
         assert error.metadata["ucan_error"] == "Revoked"
+
+
+@pytest.mark.asyncio
+async def test_a_signed_call_tells_nothing_to_who_has_no_right(
+    client: Client, nobody: Person, cluster_did: str
+) -> None:
+    """Once a guess at what a task is was answered otherwise than another one."""
+    task_id = await client.submit_task("echo", namespace="secret")
+    stranger = Author(Identity.create(), cluster_did, ())
+    told = set()
+    async with nobody.client() as carrier:
+        for namespace, named in (("secret", task_id), ("other", task_id), ("secret", "no-such")):
+            request = GetTaskRequest(task_id=named)
+            args = {
+                "namespace": namespace,
+                "task_type": "echo",
+                "owner": (await client.get_caller()).did,
+                "self": False,
+                "request": sha256(request.SerializeToString()).digest(),
+            }
+            container = stranger.sign(request, command="/task/read", args=args)
+            carrier._connection.metadata = (("ucan", container),)
+            error = await refused(carrier.get_task(named))
+            told.add((error.reason, error.metadata["ucan_error"]))
+    assert told == {(Reason.NOT_DELEGATED, "InvalidClaim")}
+
+
+@pytest.mark.asyncio
+async def test_no_call_is_signed_of_which_the_half_is_open_or_which_would_be_the_carriers(
+    client: Client, nobody: Person, author: Author, operator: Identity, tmp_path: Path
+) -> None:
+    whole = signed(operator, author.identity.did, "/", author.cluster_did)
+    able = Author(author.identity, author.cluster_did, (author.proofs[0], whole))
+    container = able.sign(author.submission(), command="/content/add", args={})
+    path = tmp_path / "file"
+    path.write_bytes(b"x")
+    async with nobody.client(ucan=container) as carrier:
+        for call in (carrier.add_content(path), carrier.get_caller()):
+            error = await refused(call)
+            assert error.reason is Reason.NOT_DELEGATED
+            assert "no signed invocation" in error.message
+
+
+@pytest.mark.asyncio
+async def test_an_explanation_shows_nothing_by_the_eyes_of_who_delegated(
+    client: Client, nobody: Person, operator: Identity, cluster_did: str
+) -> None:
+    """With a token of one's own making once any question about anybody was answered."""
+    task_id = await client.submit_task("echo", namespace="team-b")
+    method = "/ipfs_cluster_node.v1.TaskDispatchService/GetTask"
+    asked = GetTaskRequest(task_id=task_id).SerializeToString()
+    narrow = signed(operator, nobody.did, "/task/read", cluster_did, TEAM)
+    await client.put_delegation([narrow])
+    for audience in (Identity.create().did, operator.did):
+        own = signed(nobody.identity, audience, "/task/read", cluster_did)
+        async with nobody.client() as limited:
+            assert (await refused(limited.get_task(task_id))).reason is Reason.NOT_DELEGATED
+            explain = limited.explain_access(method, asked, did=operator.did, tokens=[own])
+            if audience != operator.did:
+                assert (await refused(explain)).reason is Reason.NOT_DELEGATED
+                continue
+            answer = await explain
+            assert not answer.allowed
+            assert not answer.asks[0].args_json
+            many = limited.explain_access(method, asked, tokens=[own] * 33)
+            assert (await refused(many)).reason is Reason.INVALID_ARGUMENT
+    async with nobody.client() as limited:
+        assert not (await limited.explain_access(method, asked)).allowed
+
+
+@pytest.mark.asyncio
+async def test_a_grant_is_revoked_in_all_its_copies(
+    cluster: LocalCluster, client: Client, tmp_path: Path
+) -> None:
+    """Each renewal of a certificate gives another; once the older ones went on."""
+    person = await join(cluster, tmp_path, "reader")
+    async with person.client() as member:
+        await member.get_config()
+        assert member.certificate is not None
+        await asyncio.sleep(1.1)  # The next copy ends in another second.
+        await member.certificate.renew()
+        held = (await member.get_caller()).delegations
+        copies = [d.cid for d in held if d.command == "/config/read"]
+        assert len(copies) == 2
+        await client.revoke_delegation(copies[-1])
+        error = await refused(member.get_config())
+        assert error.reason is Reason.NOT_DELEGATED
+        await member.list_nodes()
+        await member.certificate.renew()
+        assert (await refused(member.get_config())).reason is Reason.NOT_DELEGATED
 
 
 @pytest.mark.asyncio

@@ -34,7 +34,7 @@ METHODS: Final = {
     for method, rule in RULES_BY_METHOD.items()
     if rule.command is not None and CallerClass.CLIENT in rule.callers
 }
-STREAMS: Final = {"WatchTasks", "GetContent", "GetBlocks", "GetSnapshot"}
+STREAMS: Final = {"CreateBackup", "WatchTasks", "GetContent", "GetBlocks", "GetSnapshot"}
 STRANGER: Final = Identity.create()
 SPEC: Final = task_dispatch_pb2.TaskSpec(task_type="echo")
 REQUESTS: Final[dict[str, Any]] = {

@@ -10,6 +10,7 @@ import pytest
 from ipfs_cluster_node.adapters.keys.certificates import (
     make_tls_key,
     read_certificate,
+    renewal_message,
     utc_now,
     validity_of,
 )
@@ -144,10 +145,13 @@ async def test_the_names_that_a_renewal_asks_for_are_not_looked_at(
     ]
     for identity, tls in asking:
         forged = asking_for_more(make_tls_key(identity), Did(victim.did))
+        proof = identity.sign(renewal_message(tls.certificate_pem, forged.spki_der))
         node_id = NodeId(leader.node_id)
         async with open_channel(leader.address, tls=tls, node_id=node_id) as channel:
             answer = await CertificateServiceStub(channel).RenewCertificate(
-                certificate_pb2.RenewCertificateRequest(certificate_request=forged.request_der),
+                certificate_pb2.RenewCertificateRequest(
+                    certificate_request=forged.request_der, proof=proof
+                ),
                 timeout=10,
             )
         check_names(answer.certificate_pem, identity.did)

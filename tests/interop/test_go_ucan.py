@@ -19,6 +19,7 @@ PROGRAM: Final = Path(__file__).parents[2] / ".tools/bin/ucan-interop"
 
 
 RELEASE: Final = "1.0.0-rc.1"
+pytestmark = pytest.mark.tools
 
 
 def ask(document: Any) -> dict[str, Any]:

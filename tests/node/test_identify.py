@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 
+from ipfs_cluster_node.adapters.keys.certificates import utc_now
 from ipfs_cluster_node.core.commands import BootstrapCluster, Command, RemoveNode
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.model import Principal, Role
 from ipfs_cluster_node.node.identify import TLS_VERSION, MemberIdentification
 from ipfs_cluster_node.node.machine import ClusterMachine
 from ipfs_cluster_node.node.peers import PeerBook
+from ipfs_cluster_node.node.revocations import RevocationList, Revocations
 from ipfs_cluster_node.services.context import CallerClass
 from tests.support.tls import Member, enrol, make_ca
 
@@ -64,3 +66,44 @@ def test_a_removed_master_is_refused_whatever_was_heard_of_it(tmp_path: Path) ->
     with pytest.raises(ClusterError) as caught:
         identify(Context(known))  # type: ignore[arg-type]
     assert caught.value.reason is Reason.CALLER_UNKNOWN
+
+
+def test_a_node_without_a_log_knows_nodes_only_that_the_leader_told_it_of(tmp_path: Path) -> None:
+    """A certificate alone could be made with a stolen CA key; its owner would be no member."""
+    ca = make_ca()
+    node, stranger, master = (enrol(ca) for _ in range(3))
+    peers, revocations = PeerBook(tmp_path / "masters"), Revocations()
+    peers.learn([(master.identity.node_id, ("127.0.0.1:1",))], master.identity.node_id)
+    identify = MemberIdentification(machine=None, peers=peers, revocations=revocations)
+    for unheard in (node, stranger):
+        with pytest.raises(ClusterError) as caught:
+            identify(Context(unheard))  # type: ignore[arg-type]
+        assert caught.value.reason is Reason.CALLER_UNKNOWN
+    state = identify_with(tmp_path, node)[2].state
+    told = RevocationList().of(state, utc_now())
+    revocations.take(told)
+    assert identify(Context(node)).kind is CallerClass.NODE  # type: ignore[arg-type]
+    assert identify(Context(master)).kind is CallerClass.MASTER  # type: ignore[arg-type]
+    with pytest.raises(ClusterError) as caught:
+        identify(Context(stranger))  # type: ignore[arg-type]
+    assert caught.value.reason is Reason.CALLER_UNKNOWN
+
+
+def test_a_node_that_joins_is_told_of_at_once(tmp_path: Path) -> None:
+    ca = make_ca()
+    first, second = enrol(ca), enrol(ca)
+    state = identify_with(tmp_path, first)[2].state
+    told = RevocationList()
+    before = told.of(state, utc_now()).version
+    state.members.put(
+        Principal(
+            did=second.identity.did,
+            name="w",
+            role=Role.WORKER,
+            enrolled_at_ms=1,
+            liveness_at_ms=1,
+        )
+    )
+    after = told.of(state, utc_now())
+    assert after.version != before
+    assert second.identity.did in after.node_dids

@@ -99,9 +99,12 @@ def test_a_node_without_a_log_refuses_what_the_leader_told_it(tmp_path: Path, by
     identify = MemberIdentification(
         machine=None, peers=PeerBook(tmp_path / "masters"), revocations=revocations
     )
+    nodes = [revoked.identity.did, other.identity.did]
+    told = membership_pb2.Revocations(version=4, node_dids=nodes)
+    revocations.take(told)
     identify(Context(revoked))  # type: ignore[arg-type]
     peer = read_certificate(revoked.tls.certificate_pem)
-    told = membership_pb2.Revocations(version=5)
+    told.version = 5
     if by == "serial":
         told.serials.append(serial_bytes(peer.serial))
     else:

@@ -228,11 +228,19 @@ CASES: Final[Mapping[str, list[tuple[Any, Expected]]]] = {
             ),
             [("/content/read", [content(FILE), content(UNKNOWN_FILE)])],
         ),
+        # Unless it is said of which.
+        (
+            content_pb2.GetBlocksRequest(
+                cids=[parse_cid(UNKNOWN_FILE).binary], root=parse_cid(FILE).binary
+            ),
+            [("/content/read", [content(FILE, 1234)])],
+        ),
     ],
     "GetHealth": [(health_pb2.GetHealthRequest(), [("/health/read", [{"source": NODE}])])],
     "ListAuditRecords": [
         (audit_pb2.ListAuditRecordsRequest(), [("/admin/audit/read", [{"node": NODE}])])
     ],
+    "CreateBackup": [(None, [("/admin/backup", [{"cluster": "id"}])])],
     "CreateJoinToken": [
         (membership_pb2.CreateJoinTokenRequest(role="client"), token_ask()),
         (
@@ -473,13 +481,13 @@ def test_the_docs_name_every_argument() -> None:
     lines = Path("docs/authorization.md").read_text("utf-8").splitlines()
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
     rows = {row[0].strip("`").rsplit("/", 1)[-1]: row[3] for row in cells if len(row) == 4}
-    values_named = {"cluster", "user"}
     for method, rule in RULES_BY_METHOD.items():
         name = name_of(method)
         if rule.command is None:
             assert rows[name] == "", method
             continue
-        named = set(re.findall(r"`([^`]+)`", rows[name])) - values_named
+        values = {"cluster", "user"} if name == "GetConfig" else set()
+        named = set(re.findall(r"`([^`]+)`", rows[name])) - values
         commands = {word for word in named if word.startswith("/")}
         assert named - commands == NAMES.get(str(rule.command), ITEMS.get(name, {}).keys()), method
         others = {command for _, expected in CASES.get(name, []) for command, _ in expected}

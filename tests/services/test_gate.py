@@ -1,14 +1,17 @@
-"""How long a call may take."""
+"""How long a call may take, and what is noted of it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import grpc
 import pytest
 
+from ipfs_cluster_node.core.audit import AuditQuery, AuditRecord
+from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.node.authorizer import Unbounded
 from ipfs_cluster_node.services import gate
+from ipfs_cluster_node.services.authorization import Rule
 from ipfs_cluster_node.services.context import Caller, CallerClass, Reach
 from ipfs_cluster_node.services.gate import Gate
 from tests.support.tls import enrol, make_ca
@@ -81,3 +84,83 @@ def test_a_method_without_a_rule_is_not_served() -> None:
         guarded.add_registered_method_handlers(
             SERVICE, {"NewMethod": grpc.unary_unary_rpc_method_handler(slow)}
         )
+
+
+class Noted:
+    """An audit log in memory."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[str] = []
+
+    def record(self, record: AuditRecord) -> None:
+        self.outcomes.append(record.outcome.value)
+
+    async def read(self, query: AuditQuery) -> Sequence[AuditRecord]:
+        return []
+
+
+class Streaming(Context):
+    def peer(self) -> str:
+        return "somebody"
+
+    def set_trailing_metadata(self, _metadata: object) -> None:
+        pass
+
+
+def streaming(
+    behaviour: Callable[..., AsyncIterator[str]], rule: Rule, noted: Noted
+) -> tuple[Gate, Callable[..., AsyncIterator[str]]]:
+    guarded = Gate(lambda _context: CLIENT, Anything(), {Details.method: rule}, noted)
+    handler: Any = grpc.unary_stream_rpc_method_handler(behaviour)
+    guarded.add_registered_method_handlers(SERVICE, {"AddContent": handler})
+    served = guarded.service(Details())  # type: ignore[arg-type]
+    return guarded, served.unary_stream
+
+
+@pytest.mark.asyncio
+async def test_a_stream_that_is_not_read_ends_when_its_time_is_over() -> None:
+    """Else whoever reads nothing more would keep what the call holds."""
+
+    async def endless(_request: Any, _context: Any) -> AsyncIterator[str]:
+        yield "first"
+        await asyncio.sleep(60)
+
+    rule = Rule(callers=frozenset({CallerClass.CLIENT}), seconds_max=0.1)
+    guarded, stream = streaming(endless, rule, Noted())
+    watching = asyncio.create_task(guarded.watch())
+
+    async def read() -> list[str]:
+        return [each async for each in stream("request", Streaming(None))]
+
+    with pytest.raises(AbortedError, match="DEADLINE_EXCEEDED"):
+        await asyncio.wait_for(asyncio.create_task(read()), 10)
+    watching.cancel()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("changes", [True, False])
+async def test_a_stream_that_is_audited_is_noted_with_its_first_answer(changes: bool) -> None:  # noqa: FBT001
+    """Whoever breaks off has read what came until then."""
+
+    async def three(request: str, _context: Any) -> AsyncIterator[str]:
+        if request == "elsewhere":
+            raise ClusterError(Reason.NOT_LEADER, "ask another")
+        for each in ("one", "two", "three"):
+            yield each
+        if request == "broken":
+            raise ClusterError(Reason.DEADLINE_EXCEEDED, "too slow")
+
+    noted = Noted()
+    rule = Rule(callers=frozenset({CallerClass.CLIENT}), changes=changes)
+    _, stream = streaming(three, rule, noted)
+    answers = stream("whole", Streaming(None))
+    assert await anext(answers) == "one"
+    assert noted.outcomes == ["allowed"] * changes
+    assert [each async for each in answers] == ["two", "three"]
+    assert noted.outcomes == ["allowed"] * changes
+    with pytest.raises(AbortedError):
+        [each async for each in stream("elsewhere", Streaming(None))]
+    assert noted.outcomes == ["allowed"] * changes
+    with pytest.raises(AbortedError):
+        [each async for each in stream("broken", Streaming(None))]
+    assert noted.outcomes == ["allowed", "allowed", "failed"] * changes

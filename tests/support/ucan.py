@@ -113,7 +113,9 @@ def signed(
 ) -> Grant:
     """Mode A, from a container to a grant."""
     circumstances = by.circumstances(now_s=now_s, revocations=revocations)
-    return by.invoked(by.read(container), command=command, args=args, circumstances=circumstances)
+    return by.invoked(
+        by.read(container), command=command, args_of=lambda: args, circumstances=circumstances
+    )
 
 
 def peer(

@@ -1,11 +1,14 @@
 """Handlers that behave badly, each in its way."""
 
 import asyncio
+import ctypes
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from ipfs_cluster_node.tasks import TaskContext, TaskResult, task_handler
@@ -75,3 +78,36 @@ async def environment(task: TaskContext) -> dict[str, str]:
     await asyncio.sleep(0)
     task.progress(0.5, "half")
     return dict(os.environ)
+
+
+@task_handler("look_around")
+def look_around(task: TaskContext) -> dict[str, Any]:
+    """Try to read each path of the payload, by itself, by its node, and once it is unmounted."""
+    paths = json.loads(task.payload)
+    libc = ctypes.CDLL(None, use_errno=True)
+    again = (
+        "import ctypes,sys;libc=ctypes.CDLL(None);libc.unshare(0x10020000);"
+        "print([libc.umount2(p.encode(),2) for p in sys.argv[1:]])"
+    )
+    parent = Path(f"/proc/{os.getppid()}")
+    return {
+        "seen": {path: _content(Path(path)) for path in paths},
+        "unmounted": [libc.umount2(path.encode(), 2) for path in paths],
+        "elsewhere": subprocess.run(
+            [sys.executable, "-c", again, *paths], capture_output=True, text=True, check=False
+        ).stdout.strip(),
+        "by_its_node": {path: _content(parent / "root" / path.lstrip("/")) for path in paths},
+        "memory": _content(parent / "mem"),
+        "uid": os.getuid(),
+        "still": {path: _content(Path(path)) for path in paths},
+    }
+
+
+def _content(path: Path) -> str:
+    try:
+        if path.is_dir():
+            return " ".join(sorted(each.name for each in path.iterdir()))
+        with path.open("rb") as file:
+            return file.read(100).decode()
+    except (OSError, ValueError) as error:
+        return type(error).__name__

@@ -108,7 +108,7 @@ def enrolment_message(token_id: str, spki_der: bytes) -> bytes:
 
 
 def renewal_message(certificate_pem: bytes, spki_der: bytes) -> bytes:
-    """What a member whose certificate has expired signs to get another one.
+    """What a member signs to get another certificate than this one.
 
     Raises:
         ClusterError: CERTIFICATE_INVALID.

@@ -83,7 +83,7 @@ class SealKey:
         if not isinstance(key, X25519PrivateKey):
             raise ClusterError(
                 Reason.HOME_DAMAGED,
-                f"{path} is no X25519 key; remove it, and run: ipfs-cluster-node recover",
+                f"{path} is no X25519 key; remove it, and run: ipfs-cluster-node recover keys",
             )
         return cls(key)
 
@@ -103,7 +103,7 @@ class SealKey:
             raise ClusterError(
                 Reason.AUTHORITY_SEALED,
                 "the cluster's keys are not sealed to this master's seal.key; restore that file, "
-                "or run: ipfs-cluster-node recover",
+                "or run: ipfs-cluster-node recover keys",
             ) from error
 
 

@@ -78,7 +78,7 @@ def create_store(
         journal.add(REGULAR + entry, journal.last_index + 1, 0)
     journal.write_and_sync(journal.take_pending())
     # Last, since it says that there is a store.
-    disk.replace(VOTER_NAME, [_voter_file(voter)])
+    disk.replace(VOTER_NAME, [voter_file(voter)])
     disk.close()
 
 
@@ -92,14 +92,37 @@ def stored_voter(disk: Disk) -> VoterId | None:
     if data is None:
         return None
     voter = VoterId(data.partition(b" ")[0].decode("ascii", "replace"))
-    if data != _voter_file(voter):
+    if data != voter_file(voter):
         raise LogDamagedError("the name of its voter is not whole")
     return voter
 
 
-def _voter_file(voter: VoterId) -> bytes:
+def voter_file(voter: VoterId) -> bytes:
+    """What the file says that names the voter of a store."""
     # With a checksum: a flipped bit could make of it another incarnation.
     return f"{voter} {zlib.crc32(voter.encode()):08x}\n".encode()
+
+
+def apply_entry(machine: StateMachine, index: int, entry: bytes) -> list[object] | None:
+    """Carry out the commands of an entry; None where it holds none that can be read."""
+    try:
+        commands = list(commands_of(entry))
+    except ValueError:
+        # No peer's comes so far (`messages.py`). Every replica skips it: none stops (H11).
+        log.critical("an entry that is no batch is skipped", extra={"index": index})
+        return None
+    return [_apply_command(machine, index, command) for command in commands]
+
+
+def _apply_command(machine: StateMachine, index: int, command: bytes) -> object:
+    if not command:
+        return None
+    try:
+        return machine.apply(index, command)
+    except Exception:
+        # Raised again it would be applied for ever, and stop every replica (H11).
+        log.exception("apply raised", extra={"index": index})
+        return ClusterError(Reason.INTERNAL, "the command could not be applied; see the log")
 
 
 Outbox = list[tuple[VoterId, pb.RaftMessage]]
@@ -403,23 +426,9 @@ class Engine:
         self.raft.destroy()
 
     def _apply_entry(self, index: int, entry: bytes) -> None:
-        try:
-            commands = list(commands_of(entry))
-        except ValueError:
-            # No peer's comes so far (`messages.py`). Every replica skips it: none stops (H11).
-            log.critical("an entry that is no batch is skipped", extra={"index": index})
-            return
-        self.proposals.take_results(entry, [self._apply_command(index, c) for c in commands])
-
-    def _apply_command(self, index: int, command: bytes) -> object:
-        if not command:
-            return None
-        try:
-            return self._machine.apply(index, command)
-        except Exception:
-            # Raised again it would be applied for ever, and stop every replica (H11).
-            log.exception("apply raised", extra={"index": index})
-            return ClusterError(Reason.INTERNAL, "the command could not be applied; see the log")
+        results = apply_entry(self._machine, index, entry)
+        if results is not None:
+            self.proposals.take_results(entry, results)
 
     def _hand_over(self) -> None:
         transfer = self._transfer
@@ -451,6 +460,12 @@ class Engine:
         self.on_leadership(leads, self.term)
 
     # Snapshots.
+
+    def position(self) -> Position:
+        """Where in the log the state machine's present state is from."""
+        index = self.raft.applied_index
+        term, voters = self.journal.term_at(index) or 0, self.journal.voters(up_to=index)
+        return Position(index=index, term=term, voters=voters)
 
     def _offer_snapshot(self, peer: VoterId) -> None:
         self._installs.offer(peer, log_begins=self.journal.first_index)
@@ -484,9 +499,7 @@ class Engine:
         )
         if not grown:
             return None
-        term, voters = self.journal.term_at(index) or 0, self.journal.voters(up_to=index)
-        position = Position(index=index, term=term, voters=voters)
-        self._snapshotting = Making(self._disk, self._machine, position)
+        self._snapshotting = Making(self._disk, self._machine, self.position())
         return self._snapshotting.run
 
     def snapshot_taken(self) -> None:

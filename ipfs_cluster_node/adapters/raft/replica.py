@@ -18,6 +18,7 @@ from ipfs_cluster_node.adapters.raft.guarded import ConsensusViolationError
 from ipfs_cluster_node.adapters.raft.link import Dial, Link
 from ipfs_cluster_node.adapters.raft.pace import WritePace
 from ipfs_cluster_node.adapters.raft.proposals import Proposal
+from ipfs_cluster_node.adapters.raft.snapshot import Position
 from ipfs_cluster_node.adapters.raft.state_machine import StateMachine
 from ipfs_cluster_node.adapters.raft.writer import Writer
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -111,6 +112,10 @@ class Replica:
     def applied_index(self) -> int:
         """Highest index applied."""
         return self.engine.raft.applied_index
+
+    def position(self) -> Position:
+        """Where in the log the state machine's present state is from."""
+        return self.engine.position()
 
     @property
     def slow_write_seconds(self) -> float:

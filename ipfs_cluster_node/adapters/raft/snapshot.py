@@ -104,7 +104,7 @@ def open_snapshot(disk: Disk, name: str = SNAPSHOT_NAME) -> SnapshotFile | None:
 
 def store_snapshot(disk: Disk, position: Position, parts: Iterable[bytes]) -> None:
     """Replace the snapshot durably; blocks, as long as the parts take to be made."""
-    disk.replace(SNAPSHOT_NAME, _encoded(position, parts))
+    disk.replace(SNAPSHOT_NAME, encode_file(position, parts))
 
 
 def snapshot_index(file: OpenFile) -> int:
@@ -119,7 +119,8 @@ def snapshot_crc(file: OpenFile) -> int:
     return int(crc)
 
 
-def _encoded(position: Position, parts: Iterable[bytes]) -> Iterator[bytes]:
+def encode_file(position: Position, parts: Iterable[bytes]) -> Iterator[bytes]:
+    """Make a snapshot file, piece by piece; takes as long as the parts take to be made."""
     names = "\n".join(sorted(position.voters)).encode()
     header = _POSITION.pack(position.index, position.term) + names
     begin = MAGIC + _LENGTH.pack(len(header)) + header

@@ -12,6 +12,7 @@ import traceback
 from pathlib import Path
 from typing import Any, Final
 
+from ipfs_cluster_node.adapters.worker.confinement import confine
 from ipfs_cluster_node.adapters.worker.frames import (
     BODY_BYTES_MAX,
     HEAD,
@@ -34,17 +35,29 @@ MESSAGE_CHARS_MAX: Final = 1000
 
 
 def main() -> None:
-    """Serve the socket whose descriptor is the first argument; the others are handler modules."""
+    """Serve a socket.
+
+    Arguments: its descriptor, the node's process id, how many paths are hidden from handlers,
+    those, and the modules of handlers.
+    """
+    descriptor, parent, hidden_count, *names = sys.argv[1:]
+    hidden = [Path(name) for name in names[: int(hidden_count)]]
+    unconfined = ""
+    try:
+        if hidden:
+            confine(hidden)
+    except OSError as error:
+        unconfined = str(error)
     libc = ctypes.CDLL(None)
     # Dies with the node, and keeps orphans of a handler in its own tree, where they are found.
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
-    if os.getppid() != int(sys.argv[2]):
+    if os.getppid() != int(parent):
         return
-    connection = socket.socket(fileno=int(sys.argv[1]))
+    connection = socket.socket(fileno=int(descriptor))
     connection.set_inheritable(False)
-    handlers = load_handlers(sys.argv[3:])
-    connection.sendall(encode_frame({"ready": True}))
+    handlers = load_handlers(names[int(hidden_count) :])
+    connection.sendall(encode_frame({"ready": True, "unconfined": unconfined}))
     with asyncio.Runner() as runner:
         while (frame := _read(connection)) is not None:
             header, body = _serve(connection, handlers, runner, *frame)

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -71,9 +71,17 @@ class HandlerPool:
         modules: Sequence[str],
         slots: int,
         memory_bytes_max: int,
+        hidden: Callable[[], Sequence[Path]] = tuple,
         on_progress: Progress = lambda _task, _attempt, _ratio, _note: None,
     ) -> None:
         """Know the handlers; `start` starts the processes.
+
+        Args:
+            modules: Of the handlers.
+            slots: How many processes.
+            memory_bytes_max: What a handler is told that it may use.
+            hidden: What handlers must not see; asked for each process.
+            on_progress: Called with what they say of their progress.
 
         Raises:
             ClusterError: CONFIG_INVALID for a module that can't be imported.
@@ -81,16 +89,23 @@ class HandlerPool:
         self._modules = tuple(modules)
         self._slots = slots
         self._memory_bytes_max = memory_bytes_max
+        self._hidden = hidden
         self._on_progress = on_progress
         self._idle: list[tuple[HandlerProcess, int]] = []
         self.task_types = frozenset(load_handlers(modules)) if slots else frozenset()
 
     async def start(self) -> None:
         """Start the processes."""
-        started = [
-            HandlerProcess.start(self._modules, self._memory_bytes_max) for _ in range(self._slots)
-        ]
-        self._idle = [(process, 0) for process in await asyncio.gather(*started)]
+        started = await asyncio.gather(*(self._start_process() for _ in range(self._slots)))
+        self._idle = [(process, 0) for process in started]
+        if started and started[0].unconfined:
+            log.warning(
+                "handlers are not confined: they can read the node's keys",
+                extra={"why": started[0].unconfined},
+            )
+
+    def _start_process(self) -> Awaitable[HandlerProcess]:
+        return HandlerProcess.start(self._modules, self._memory_bytes_max, self._hidden())
 
     async def close(self) -> None:
         """Kill the processes."""
@@ -145,7 +160,7 @@ class HandlerPool:
     async def _take(self) -> tuple[HandlerProcess, int]:
         if self._idle:
             return self._idle.pop()
-        return await HandlerProcess.start(self._modules, self._memory_bytes_max), 0
+        return await self._start_process(), 0
 
 
 def _header(attempt: Attempt, scratch: Path) -> dict[str, Any]:

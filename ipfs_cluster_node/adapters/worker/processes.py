@@ -38,10 +38,19 @@ class HandlerProcess:
         self._reader: asyncio.StreamReader
         self._writer: asyncio.StreamWriter
         self._output: asyncio.Task[None]
+        self.unconfined = ""
+        """Why nothing could be hidden from it; empty if it is, or nothing was to be."""
 
     @classmethod
-    async def start(cls, modules: Sequence[str], memory_bytes_max: int) -> "HandlerProcess":
+    async def start(
+        cls, modules: Sequence[str], memory_bytes_max: int, hidden: Sequence[Path] = ()
+    ) -> "HandlerProcess":
         """Start a process and wait until it has loaded its handlers.
+
+        Args:
+            modules: Where they are.
+            memory_bytes_max: What they are told that they may use.
+            hidden: What they must not see, as far as this machine can hide it.
 
         Raises:
             OSError, TimeoutError: It did not come up; its output is in the log.
@@ -62,6 +71,8 @@ class HandlerProcess:
                 "ipfs_cluster_node.adapters.worker.handler_process",
                 str(theirs.fileno()),
                 str(os.getpid()),
+                str(len(hidden)),
+                *map(str, hidden),
                 *modules,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
@@ -76,7 +87,8 @@ class HandlerProcess:
         self._output = asyncio.create_task(self._log_output(), name="handler-output")
         try:
             async with asyncio.timeout(START_SECONDS_MAX):
-                await self.read()
+                header, _ = await self.read()
+            self.unconfined = str(header.get("unconfined", ""))
         except BaseException as error:
             await self.kill()
             if isinstance(error, asyncio.IncompleteReadError):

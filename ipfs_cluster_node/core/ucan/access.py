@@ -1,73 +1,163 @@
-"""What somebody may do under one command: chains that hold, whose policies judge each call."""
+"""What somebody may do under one command: the links that hold, whose policies judge each call."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from ipfs_cluster_node.core.dag_cbor import Value
-from ipfs_cluster_node.core.ucan.chain import Claim, Grant, check_policies
-from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError
-from ipfs_cluster_node.core.ucan.policies import Evaluation
-from ipfs_cluster_node.core.ucan.profiles import Profile
+from ipfs_cluster_node.core.ids import Did
+from ipfs_cluster_node.core.ucan.chain import (
+    Circumstances,
+    Claim,
+    Grant,
+    check_policies,
+    may_be_a_link,
+)
+from ipfs_cluster_node.core.ucan.errors import UcanError
+from ipfs_cluster_node.core.ucan.policies import Evaluation, size_of
+from ipfs_cluster_node.core.ucan.revocations import revoked_link
 from ipfs_cluster_node.core.ucan.tokens import Delegation
+
+Chain = tuple[Delegation, ...]
+"""Root first; an empty one is that of the subject itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """At least one chain that holds, its policies left aside. May be kept for a while."""
+    """Links that lead from the subject to the caller in at least one way. May be kept for a while.
+
+    A chain is looked for link by link, the shortest first, and no holder is come to twice by
+    commands as wide: however many chains there could be, and whoever delegated to whom to make them
+    many, each link is looked at a few times at most.
+    """
 
     claim: Claim
     """Who asks for which command; the arguments are those of each call."""
-    chains: tuple[tuple[Delegation, ...], ...]
-    """Root first; an empty one is that of the subject itself."""
-    steps_max: int
-    """Most statements evaluated for one call."""
+    circumstances: Circumstances
+    into: Mapping[Did, Sequence[Delegation]]
+    """Whom -> the links that may hold, those of the subject itself first, then by the size of their
+    policies: what is heavy shuts out nothing that is light."""
+    nearest: Chain
+    """One that holds, its policies left aside."""
     until_s: int | None
-    """When the first link of any chain ends, in seconds since 1970: to be found anew then."""
-    unconditional: Grant | None
+    """When the first link ends, in seconds since 1970: to be found anew then."""
+    unconditional: Grant | None = field(default=None)
     """Lets every call through, whatever its arguments: no policy of its chain asks for anything."""
 
     @classmethod
-    def of(cls, claim: Claim, chains: tuple[tuple[Delegation, ...], ...], profile: Profile) -> Self:
-        """Make it of chains that hold."""
-        ends = [d.expires_s for chain in chains for d in chain if d.expires_s is not None]
-        # One without any policy comes first: nothing is left to judge.
-        ordered = tuple(sorted(chains, key=lambda chain: any(d.policy for d in chain)))
-        unconditional = None
-        if not any(delegation.policy for delegation in ordered[0]):
-            unconditional = Grant(claim=claim, chain=ordered[0])
-        until_s = min(ends, default=None)
-        return cls(claim, ordered, profile.evaluation_steps_max, until_s, unconditional)
+    def found(
+        cls, claim: Claim, delegations: Iterable[Delegation], circumstances: Circumstances
+    ) -> Self | None:
+        """Find it among delegations; None where no chain of them holds."""
+        links = [d for d in delegations if may_be_a_link(claim, d, circumstances)]
+        links.sort(key=lambda link: (link.issuer != claim.subject, size_of(link.policy)))
+        into: dict[Did, list[Delegation]] = {}
+        for link in links:
+            into.setdefault(link.audience, []).append(link)
+        ends = [link.expires_s for link in links if link.expires_s is not None]
+        nearest = _search(claim, into, circumstances, lambda _link: True)
+        if nearest is None:
+            return None
+        access = cls(claim, circumstances, into, nearest, min(ends, default=None))
+        free = _search(claim, into, circumstances, lambda link: not link.policy)
+        if free is None:
+            return access
+        return replace(access, nearest=free, unconditional=Grant(claim=claim, chain=free))
 
-    def check(self, args: Mapping[str, Value]) -> Grant:
+    def check(self, args: Mapping[str, Value], evaluation: Evaluation | None = None) -> Grant:
         """Decide one call.
 
         Args:
             args: Every argument of the command.
+            evaluation: The steps of the call, where several such checks share them.
 
         Raises:
-            UcanError: MatchError, of the first chain; TooLarge where its policies take too long.
+            UcanError: MatchError, of the nearest chain; TooLarge where the policies take too long.
         """
-        evaluation = Evaluation(steps_max=self.steps_max)
-        failure: UcanError | None = None
-        for chain in self.chains:
-            try:
-                check_policies(chain, args, evaluation)
-            except UcanError as error:
-                failure = failure or error
-                if error.name is Refusal.TOO_LARGE:
-                    break  # The steps are used up for the other chains too.
-            else:
-                return Grant(claim=replace(self.claim, args=dict(args)), chain=chain)
-        assert failure is not None
-        raise failure
+        claim = replace(self.claim, args=dict(args))
+        if self.unconditional is not None:
+            return Grant(claim=claim, chain=self.unconditional.chain)
+        chain, exhausted = self._judge(args, evaluation or self._evaluation())
+        if chain is not None:
+            return Grant(claim=claim, chain=chain)
+        check_policies(self.nearest, args, self._evaluation())
+        assert exhausted is not None
+        raise exhausted
 
-    def allows(self, args: Mapping[str, Value]) -> bool:
-        """Whether a call with these arguments would be let through: lists are filtered so."""
+    def allows(self, args: Mapping[str, Value], evaluation: Evaluation | None = None) -> bool:
+        """Whether a call with these arguments would be let through: lists are filtered so.
+
+        Raises:
+            UcanError: TooLarge, where the steps of `evaluation` are used up.
+        """
         if self.unconditional:
             return True
-        try:
-            self.check(args)
-        except UcanError:
-            return False
-        return True
+        chain, exhausted = self._judge(args, evaluation or self._evaluation())
+        if chain is None and exhausted is not None and evaluation is not None:
+            raise exhausted
+        return chain is not None
+
+    def _evaluation(self) -> Evaluation:
+        return Evaluation(steps_max=self.circumstances.profile.evaluation_steps_max)
+
+    def _judge(
+        self, args: Mapping[str, Value], evaluation: Evaluation
+    ) -> tuple[Chain | None, UcanError | None]:
+        """The chain that holds; else whether the steps were used up first."""
+        value = dict(args)
+        exhausted: UcanError | None = None
+
+        def holds(link: Delegation) -> bool:
+            nonlocal exhausted
+            try:
+                return evaluation.failing(link.policy, value) is None
+            except UcanError as error:
+                exhausted = exhausted or error
+                return False
+
+        return _search(self.claim, self.into, self.circumstances, holds), exhausted
+
+
+def _search(
+    claim: Claim,
+    into: Mapping[Did, Sequence[Delegation]],
+    circumstances: Circumstances,
+    holds: Callable[[Delegation], bool],
+) -> Chain | None:
+    """The shortest chain of links that hold; None if there is none.
+
+    All commands are above the claim's, so of two the longer is the narrower: going back from the
+    caller they must not grow longer.
+    """
+    if claim.issuer == claim.subject:
+        return ()
+    widest = {claim.issuer: len(claim.command)}
+    ways: list[tuple[Did, Chain]] = [(claim.issuer, ())]
+    judged: dict[int, bool] = {}
+    for _ in range(circumstances.profile.chain_links_max):
+        longer: list[tuple[Did, Chain]] = []
+        for holder, chain in ways:
+            bound = len(chain[0].command) if chain else len(claim.command)
+            for link in into.get(holder, ()):
+                width = len(link.command)
+                from_subject = link.issuer == claim.subject
+                if width > bound or (not from_subject and widest.get(link.issuer, 0) >= width):
+                    continue
+                if id(link) not in judged:
+                    judged[id(link)] = holds(link)
+                if not judged[id(link)]:
+                    continue
+                whole = (link, *chain)
+                if not from_subject:
+                    widest[link.issuer] = width
+                    longer.append((link.issuer, whole))
+                elif not _is_revoked(whole, circumstances):
+                    return whole
+        ways = longer
+    return None
+
+
+def _is_revoked(chain: Chain, circumstances: Circumstances) -> bool:
+    """Whether who issued a link further up has revoked one further down."""
+    revocations, authority = circumstances.revocations, circumstances.authority
+    return revoked_link(chain, revocations, authority) is not None

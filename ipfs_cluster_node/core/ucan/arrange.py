@@ -16,7 +16,8 @@ from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError
 from ipfs_cluster_node.core.ucan.tokens import Delegation
 
 ARRANGEMENTS_MAX: Final = 64
-"""Most chains that are tried for one call; several delegations a link would give thousands."""
+"""Most chains that are looked at to tell why none holds; several delegations a link would give
+thousands."""
 
 
 def check_any_chain(
@@ -67,20 +68,23 @@ def arrange(
     claim: Claim, delegations: Sequence[Delegation], circumstances: Circumstances
 ) -> Access | Shortfall:
     """As `find_access`, for who wants to know of the chain that does not hold."""
-    if not delegations or claim.issuer == claim.subject:
-        chains: Iterator[tuple[Delegation, ...]] = iter([()])
-    else:
+    access = Access.found(claim, delegations, circumstances)
+    if access is not None:
+        check_standing(claim, access.nearest, circumstances)
+        return access
+    chains: Iterator[tuple[Delegation, ...]] = iter([()])
+    if delegations:
         chains = islice(chains_to(claim, delegations), ARRANGEMENTS_MAX)
-    usable: list[tuple[Delegation, ...]] = []
     failures: list[Shortfall] = []
     for chain in chains:
         try:
             check_standing(claim, chain, circumstances)
-            usable.append(chain)
         except UcanError as error:
             failures.append(Shortfall(chain, error))
-    if usable:
-        return Access.of(claim, tuple(usable), circumstances.profile)
+        else:  # By a detour around who has revoked something of the shorter one.
+            access = Access.found(claim, chain, circumstances)
+            if access is not None:
+                return access
     if not failures:
         detail = "none of the delegations is for the caller"
         return Shortfall((), UcanError(Refusal.INVALID_AUDIENCE, detail))
@@ -113,3 +117,23 @@ def chains_to(claim: Claim, delegations: Sequence[Delegation]) -> Iterator[tuple
             unfinished.extend(reversed(longer))
         elif chain:
             yield chain
+
+
+def path_between(delegations: Sequence[Delegation], start: Did, end: Did) -> tuple[Delegation, ...]:
+    """The shortest way from one to another, the first link first; empty if there is none."""
+    by_audience: dict[Did, list[Delegation]] = {}
+    for delegation in delegations:
+        by_audience.setdefault(delegation.audience, []).append(delegation)
+    ways: list[tuple[Did, tuple[Delegation, ...]]] = [(end, ())]
+    passed = {end}
+    while ways and start not in passed:
+        longer = []
+        for holder, path in ways:
+            for link in by_audience.get(holder, ()):
+                if link.issuer == start:
+                    return (link, *path)
+                if link.issuer not in passed:
+                    passed.add(link.issuer)
+                    longer.append((link.issuer, (link, *path)))
+        ways = longer
+    return ()

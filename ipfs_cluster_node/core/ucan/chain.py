@@ -92,21 +92,28 @@ def check_invocation(invocation: Invocation, circumstances: Circumstances) -> No
         raise _of(invocation, Refusal.INVALID_CLAIM, detail)
 
 
-def check_asked(invocation: Invocation, command: Command, args: Mapping[str, Value]) -> None:
-    """Check that what was signed is what the request asks.
-
-    Args:
-        invocation: As signed.
-        command: The one that the server assigns to the method.
-        args: As the server derives them from the request.
+def check_command(invocation: Invocation, command: Command) -> None:
+    """Check that what was signed is of the command that the server assigns to the method.
 
     Raises:
-        UcanError: InvalidCommand or InvalidClaim.
+        UcanError: InvalidCommand.
     """
     if invocation.command != command:
         raise _of(invocation, Refusal.INVALID_COMMAND, "the invocation is of another command")
-    if not equal(invocation.args, dict(args)):
-        detail = "the arguments that were signed are not those of the request"
+
+
+def check_args(invocation: Invocation, args: Mapping[str, Value] | None) -> None:
+    """Check that the arguments that were signed are those that the server derives itself.
+
+    Args:
+        invocation: As signed.
+        args: Every one of the command; None where the request has several sets of them.
+
+    Raises:
+        UcanError: InvalidClaim.
+    """
+    if args is None or not equal(invocation.args, dict(args)):
+        detail = "what was signed is not what the request asks, once"
         raise _of(invocation, Refusal.INVALID_CLAIM, detail)
 
 
@@ -158,6 +165,27 @@ def check_standing(claim: Claim, chain: Sequence[Delegation], circumstances: Cir
         raise _at(revoked, chain[revoked], Refusal.REVOKED, "the delegation is revoked")
 
 
+def may_be_a_link(claim: Claim, delegation: Delegation, circumstances: Circumstances) -> bool:
+    """Whether a delegation holds by itself: in some chain for `claim`, as far as it alone tells.
+
+    What it does not tell: whether its issuer got as much, and whether one further up revoked it.
+    """
+    profile = circumstances.profile
+    try:
+        from_subject = delegation.issuer == claim.subject
+        _check_subject(0 if from_subject else 1, delegation, claim.subject, profile)
+        _check_expiry(0, delegation, circumstances)
+        _check_times(delegation, circumstances, link=None)
+    except UcanError:
+        return False
+    if not covers(delegation.command, claim.command):
+        return False
+    if delegation.issuer in circumstances.gone or claim.issuer in circumstances.gone:
+        return False
+    revokers = circumstances.revocations.get(delegation.cid, frozenset())
+    return delegation.issuer not in revokers and circumstances.authority not in revokers
+
+
 def check_length(links: int, profile: Profile) -> None:
     """Refuse a chain of too many links.
 
@@ -203,9 +231,7 @@ def _check_links(claim: Claim, chain: Sequence[Delegation], circumstances: Circu
         if not covers(command, delegation.command):
             detail = "the command is not below that of the link before"
             raise _at(link, delegation, Refusal.INVALID_COMMAND, detail)
-        if circumstances.profile.delegation_expiry_required and delegation.expires_s is None:
-            detail = "the delegation has no expiry"
-            raise _at(link, delegation, Refusal.INVALID_CLAIM, detail)
+        _check_expiry(link, delegation, circumstances)
         _check_times(delegation, circumstances, link=link)
         holder, command = delegation.audience, delegation.command
     if not chain:
@@ -230,6 +256,19 @@ def _check_subject(link: int, delegation: Delegation, subject: Did, profile: Pro
     elif delegation.subject != subject:
         detail = "the delegation is about another subject"
         raise _at(link, delegation, Refusal.INVALID_SUBJECT, detail)
+
+
+def _check_expiry(link: int, delegation: Delegation, circumstances: Circumstances) -> None:
+    profile, expires_s = circumstances.profile, delegation.expires_s
+    if expires_s is None:
+        if profile.delegation_expiry_required:
+            detail = "the delegation has no expiry"
+            raise _at(link, delegation, Refusal.INVALID_CLAIM, detail)
+        return
+    lifetime_s = profile.delegation_lifetime_s_max
+    if lifetime_s is not None and expires_s > circumstances.now_s + lifetime_s + profile.skew_s:
+        detail = f"the delegation expires over {lifetime_s // 86_400} days from now"
+        raise _at(link, delegation, Refusal.INVALID_CLAIM, detail)
 
 
 def _check_times(

@@ -36,8 +36,8 @@ def explain(
     if isinstance(found, Shortfall):
         return Explanation(found.chain, found.error)
     if by_item:
-        return Explanation(found.chains[0])
+        return Explanation(found.nearest)
     try:
         return Explanation(found.check(claim.args).chain)
     except UcanError as error:
-        return Explanation(found.chains[0], error)  # `check` tells of the first.
+        return Explanation(found.nearest, error)  # `check` tells of it.

@@ -190,6 +190,20 @@ class Evaluation:
         return any(judged) if statement.any_of else all(judged)
 
 
+def size_of(policy: Policy) -> int:
+    """How many statements a policy has, inner ones included: what it takes to judge it, about."""
+    size = 0
+    waiting: list[Statement] = list(policy)
+    while waiting:
+        statement = waiting.pop()
+        size += 1
+        if isinstance(statement, Connects):
+            waiting += statement.statements
+        elif isinstance(statement, Not | Quantifies):
+            waiting.append(statement.statement)
+    return size
+
+
 def equal(one: Value, other: Value) -> bool:
     """Deep equality, where 1 and 1.0 are the same number and True is none."""
     if _is_number(one) and _is_number(other):

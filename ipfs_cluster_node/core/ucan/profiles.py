@@ -28,6 +28,9 @@ class Profile:
     invocation_lifetime_s_max: int | None
     """Furthest expiry of an invocation from now; None means that it may also never expire."""
     delegation_expiry_required: bool
+    delegation_lifetime_s_max: int | None
+    """Furthest expiry of a delegation from now: what is remembered until then is not remembered for
+    ever."""
     powerline_allowed: bool
     """Whether a delegation may leave its subject open (`sub: null`)."""
     foreign_dids_allowed: bool
@@ -53,6 +56,7 @@ SPECIFICATION: Final = Profile(
     evaluation_steps_max=1_000_000,
     invocation_lifetime_s_max=None,
     delegation_expiry_required=False,
+    delegation_lifetime_s_max=None,
     powerline_allowed=True,
     foreign_dids_allowed=True,
     authority_required=False,
@@ -71,6 +75,7 @@ PRODUCT: Final = Profile(
     evaluation_steps_max=10_000,
     invocation_lifetime_s_max=300,
     delegation_expiry_required=True,
+    delegation_lifetime_s_max=400 * 24 * 3600,
     powerline_allowed=False,
     foreign_dids_allowed=False,
     authority_required=True,

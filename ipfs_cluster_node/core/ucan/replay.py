@@ -14,7 +14,7 @@ from ipfs_cluster_node.core.ucan.tokens import Invocation
 
 USED_MAX: Final = 262_144
 """Most invocations that are remembered: some 60 MB, and 700 a second of the longest-lived."""
-USED_PER_ISSUER_MAX: Final = USED_MAX // 4
+USED_PER_HOLDER_MAX: Final = USED_MAX // 4
 
 
 class UsedInvocations:
@@ -26,7 +26,7 @@ class UsedInvocations:
         since_s: int,
         profile: Profile,
         used_max: int = USED_MAX,
-        used_per_issuer_max: int = USED_PER_ISSUER_MAX,
+        used_per_holder_max: int = USED_PER_HOLDER_MAX,
     ) -> None:
         """Begin to remember.
 
@@ -35,26 +35,28 @@ class UsedInvocations:
             profile: Its skew, and how long an invocation may live; without such a limit only
                 those with an `iat` get in.
             used_max: Most that are remembered.
-            used_per_issuer_max: Most of one issuer, so that none shuts out the others.
+            used_per_holder_max: Most of one holder, so that none shuts out the others.
         """
         self._since_s = since_s
         self._latest_s = since_s
         self._profile = profile
         self._used_max = used_max
-        self._used_per_issuer_max = used_per_issuer_max
+        self._used_per_holder_max = used_per_holder_max
         self._used: set[bytes] = set()
-        self._count_by_issuer: dict[Did, int] = {}
+        self._count_by_holder: dict[Did, int] = {}
         self._by_second: dict[int, list[tuple[bytes, Did]]] = {}
 
     def __len__(self) -> int:
         """How many are remembered."""
         return len(self._used)
 
-    def use(self, invocation: Invocation, *, now_s: int) -> None:
+    def use(self, invocation: Invocation, *, holder: Did, now_s: int) -> None:
         """Take `invocation` as used from now on.
 
         Args:
             invocation: Checked in all other ways.
+            holder: Who got the first link of its chain, and has a share: passing it on to others
+                makes it no larger.
             now_s: Seconds since 1970. Where a clock goes back, the latest time so far counts.
 
         Raises:
@@ -73,7 +75,7 @@ class UsedInvocations:
             raise UcanError(Refusal.REPLAY, detail, cid=invocation.cid)
         if invocation.cid.digest in self._used:
             raise UcanError(Refusal.REPLAY, "used already", cid=invocation.cid)
-        self._remember(invocation, invocation.expires_s + self._profile.skew_s)
+        self._remember(invocation, holder, invocation.expires_s + self._profile.skew_s)
 
     def _may_precede_start(self, invocation: Invocation, expires_s: int) -> bool:
         lifetime_s = self._profile.invocation_lifetime_s_max
@@ -85,15 +87,15 @@ class UsedInvocations:
             return True
         return issued_s - skew_s < self._since_s
 
-    def _remember(self, invocation: Invocation, until_s: int) -> None:
-        count = self._count_by_issuer.get(invocation.issuer, 0)
-        if len(self._used) >= self._used_max or count >= self._used_per_issuer_max:
+    def _remember(self, invocation: Invocation, holder: Did, until_s: int) -> None:
+        count = self._count_by_holder.get(holder, 0)
+        if len(self._used) >= self._used_max or count >= self._used_per_holder_max:
             raise ClusterError(
                 Reason.OVERLOADED, "too many signed invocations; send fewer, or shorter-lived ones"
             )
         self._used.add(invocation.cid.digest)
-        self._count_by_issuer[invocation.issuer] = count + 1
-        self._by_second.setdefault(until_s, []).append((invocation.cid.digest, invocation.issuer))
+        self._count_by_holder[holder] = count + 1
+        self._by_second.setdefault(until_s, []).append((invocation.cid.digest, holder))
 
     def _forget(self, now_s: int) -> None:
         if now_s <= self._latest_s:
@@ -101,8 +103,8 @@ class UsedInvocations:
         self._latest_s = now_s
         # At most lifetime + skew seconds are there, so looking at each is cheap once a second.
         for second in [second for second in self._by_second if second <= now_s]:
-            for digest, issuer in self._by_second.pop(second):
+            for digest, holder in self._by_second.pop(second):
                 self._used.discard(digest)
-                self._count_by_issuer[issuer] -= 1
-                if not self._count_by_issuer[issuer]:
-                    del self._count_by_issuer[issuer]
+                self._count_by_holder[holder] -= 1
+                if not self._count_by_holder[holder]:
+                    del self._count_by_holder[holder]

@@ -607,22 +607,28 @@ class RevokeDelegation(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     REVOKER_FIELD_NUMBER: _builtins.int
     UNTIL_S_FIELD_NUMBER: _builtins.int
+    COPIES_FIELD_NUMBER: _builtins.int
     digest: _builtins.bytes
     """SHA-256 in its CID."""
     revoker: _builtins.str
     """Who revokes it."""
     until_s: _builtins.int
     """Until when that must be remembered, in seconds since 1970 (UTC)."""
+    @_builtins.property
+    def copies(self) -> _containers.RepeatedCompositeFieldContainer[Global___RevokeDelegation]:
+        """Of a command only: others of the same content, revoked with it."""
+
     def __init__(
         self,
         *,
         digest: _builtins.bytes = ...,
         revoker: _builtins.str = ...,
         until_s: _builtins.int = ...,
+        copies: _abc.Iterable[Global___RevokeDelegation] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "revoker", b"revoker", "until_s", b"until_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["copies", b"copies", "digest", b"digest", "revoker", b"revoker", "until_s", b"until_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -87,7 +87,7 @@ class Ours:
         def call(container: str) -> object:
             brought, circumstances = self.validator.read(container), self.circumstances()
             return self.validator.invoked(
-                brought, command=COMMAND, args=ARGS, circumstances=circumstances
+                brought, command=COMMAND, args_of=lambda: ARGS, circumstances=circumstances
             )
 
         def ready() -> Callable[[], object]:

@@ -1,0 +1,76 @@
+"""Which blocks a file has: who may read it may read them, and no others by it."""
+
+import threading
+from bisect import bisect_left
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Final
+
+from ipfs_cluster_node.adapters.content.blockstore import BlockStore
+from ipfs_cluster_node.core.errors import ClusterError
+from ipfs_cluster_node.core.multiformats import RAW, Cid
+from ipfs_cluster_node.core.unixfs import Walk
+
+DIGEST_BYTES: Final = 32
+INDEXED_BYTES_MAX: Final = 16 * 1024 * 1024
+"""For the blocks of all files that are remembered: 128 GiB of them; a larger one alone as well."""
+
+
+class FileIndex:
+    """The blocks of files that are stored here. It blocks; asyncio callers use a thread."""
+
+    def __init__(self, store: BlockStore, *, size_bytes_max: int = INDEXED_BYTES_MAX) -> None:
+        """Look into a store."""
+        self._store = store
+        self._size_bytes_max = size_bytes_max
+        self._files: OrderedDict[Cid, bytes] = OrderedDict()
+        """The digests of a file's blocks, sorted, one behind the other; used last comes last."""
+        self._lock = threading.Lock()
+        """One file is looked through at a time: several readers want the same one."""
+
+    def holds(self, root: Cid, blocks: Iterable[Cid]) -> bool:
+        """Whether all of these are blocks of the file; False where not all of it is known here."""
+        wanted = [block.digest for block in blocks if block != root]
+        if not wanted:
+            return True
+        if root.codec == RAW:
+            return False
+        with self._lock:
+            digests = self._files.get(root)
+            if digests is None:
+                digests = self._digests_of(root)
+                if digests is None:
+                    return False
+                self._files[root] = digests
+                self._forget()
+            self._files.move_to_end(root)
+        return all(_is_in(digests, digest) for digest in wanted)
+
+    def _digests_of(self, root: Cid) -> bytes | None:
+        found = set()
+        parts = Walk(root)
+        try:
+            while window := parts.take(1):
+                [part] = window
+                found.add(part.cid.digest)
+                if part.cid.codec != RAW:
+                    data = self._store.get(part.cid)
+                    if data is None:
+                        return None
+                    parts.open(part, data)
+        except ClusterError:
+            return None  # It is no file.
+        return b"".join(sorted(found))
+
+    def _forget(self) -> None:
+        size_bytes = sum(map(len, self._files.values()))
+        while size_bytes > self._size_bytes_max and len(self._files) > 1:
+            size_bytes -= len(self._files.popitem(last=False)[1])
+
+
+def _is_in(digests: bytes, digest: bytes) -> bool:
+    def at(position: int) -> bytes:
+        return digests[position * DIGEST_BYTES : (position + 1) * DIGEST_BYTES]
+
+    position = bisect_left(range(len(digests) // DIGEST_BYTES), digest, key=at)
+    return at(position) == digest

@@ -1,0 +1,104 @@
+"""A store that is read, or made whole, without taking part in consensus.
+
+For a master that goes on alone once the others are lost for good, and for a cluster that is made of
+a backup: both begin a log whose first entry is a whole state, under a voter's name that no other
+node knows.
+"""
+
+from contextlib import closing
+from dataclasses import dataclass
+
+from ipfs_cluster_node.adapters.raft.damage import LogDamagedError
+from ipfs_cluster_node.adapters.raft.disk import Disk
+from ipfs_cluster_node.adapters.raft.engine import (
+    VOTER_NAME,
+    apply_entry,
+    stored_voter,
+    voter_file,
+)
+from ipfs_cluster_node.adapters.raft.journal import (
+    NO_OP,
+    REGULAR,
+    SegmentedJournal,
+    has_journal,
+)
+from ipfs_cluster_node.adapters.raft.snapshot import Position, open_snapshot, store_snapshot
+from ipfs_cluster_node.adapters.raft.snapshotting import load_state
+from ipfs_cluster_node.adapters.raft.state_machine import StateMachine
+from ipfs_cluster_node.core.ids import VoterId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """What a store holds."""
+
+    voter: VoterId
+    """Whose it is."""
+    voters: frozenset[VoterId]
+    """Who votes by it."""
+    index: int
+    """Of its last entry."""
+    entry_term: int
+    """Of its last entry: of two logs the one with the higher term, then index, has more."""
+    term: int
+    """The newest that it knows of."""
+
+
+def read_store(disk: Disk, machine: StateMachine) -> Stored:
+    """Apply all that a store holds, committed or not; blocks.
+
+    Whoever was answered was answered for an entry of some majority's logs, and this may be all that
+    is left of them: so nothing of it may be left out. Like a start it cuts a torn tail.
+
+    Args:
+        disk: The store, which nobody else uses.
+        machine: Empty.
+
+    Raises:
+        LogDamagedError: It is not whole, or not there.
+    """
+    voter, snapshot = stored_voter(disk), open_snapshot(disk)
+    if snapshot is None:
+        raise LogDamagedError("its snapshot is lost")
+    with closing(snapshot):
+        if voter is None or not has_journal(disk):
+            raise LogDamagedError("it is lost, or a part of it")
+        load_state(machine, snapshot)()
+    position = snapshot.position
+    journal = SegmentedJournal(
+        disk, base=(NO_OP, position.index, position.term), base_voters=position.voters
+    )
+    for command, index, _ in journal[:]:
+        if index > position.index and command[:1] == REGULAR:
+            apply_entry(machine, index, command[1:])
+    _, last_index, last_term = journal[-1]
+    disk.close()
+    return Stored(
+        voter=voter,
+        voters=journal.voters(),
+        index=last_index,
+        entry_term=last_term,
+        term=max(last_term, journal.getCurrentTerm()),
+    )
+
+
+def create_store_of(
+    disk: Disk, voter: VoterId, machine: StateMachine, *, index: int, term: int
+) -> None:
+    """Make a store whose log begins with a state, and whose only voter is `voter`; blocks.
+
+    Args:
+        disk: Empty.
+        voter: A name that nobody ever voted under.
+        machine: What holds the state.
+        index: Up to where the state goes.
+        term: Above every term of the log that the state is from: else what is written from now on
+            could look older than it.
+    """
+    voters = frozenset({voter})
+    store_snapshot(disk, Position(index=index, term=term, voters=voters), machine.freeze()())
+    # Durable once it is made; no vote is in it, so its term is that of its first entry.
+    SegmentedJournal(disk, base=(NO_OP, index, term), base_voters=voters)
+    # Last, since it says that there is a store.
+    disk.replace(VOTER_NAME, [voter_file(voter)])
+    disk.close()

@@ -1,0 +1,199 @@
+"""`recover`: when keys, masters or the whole cluster are lost."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+
+from ipfs_cluster_node.cli.cluster_commands import DURATION
+from ipfs_cluster_node.cli.node_commands import address_options, home_option, node_settings
+from ipfs_cluster_node.cli.output import (
+    Function,
+    json_option,
+    message_document,
+    print_done,
+    print_json,
+    reporting,
+)
+from ipfs_cluster_node.config.home import Home
+
+
+def passphrase_option(*, required: bool) -> Callable[[Function], Function]:
+    """Add the option that names the recovery passphrase."""
+    return click.option(
+        "--passphrase-file",
+        required=required,
+        type=click.File("r"),
+        help="A file with the recovery passphrase that `init` showed; - is stdin.",
+    )
+
+
+@click.group()
+def recover() -> None:
+    """When keys, masters or the whole cluster are lost.
+
+    A master's own key: `keys`. More than half of the masters, for good: `alone`. Every operator's
+    identity: `operator`. Every master: `cluster`, from a backup.
+    """
+
+
+@recover.command("keys")
+@passphrase_option(required=True)
+@home_option
+@json_option
+@reporting
+def recover_keys(*, passphrase_file: TextIO, home: str | None, as_json: bool) -> None:
+    """Let this master open the cluster's keys again, with the recovery passphrase.
+
+    For a master whose seal.key is lost, where no other master can seal the keys to it. Stop the
+    node first; it is done once the node runs again and leads.
+    """
+    from ipfs_cluster_node.node.recovery import prepare_recovery
+
+    place = Home.find(home)
+    place.check()
+    with place.lock():
+        prepare_recovery(place, passphrase_file.read().strip())
+    print_done(
+        {"home": str(place.path)},
+        "start the node; it opens the cluster's keys once it leads",
+        as_json=as_json,
+    )
+
+
+@recover.command("alone")
+@passphrase_option(required=False)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@home_option
+@json_option
+@reporting
+def recover_alone(
+    *, passphrase_file: TextIO | None, yes: bool, home: str | None, as_json: bool
+) -> None:
+    """Let this master go on alone: all other masters are removed, for good.
+
+    For a cluster that has lost more than half of its masters. Stop the node first. The others must
+    never run again: several of them would go on without this one. Of several masters that are left,
+    take the one whose log has most, and remove the home directories of the others: they join anew.
+
+    The passphrase is needed only where this master's own seal.key is lost as well.
+    """
+    from ipfs_cluster_node.node.alone import Survivor
+
+    if not yes and as_json:
+        raise click.UsageError("--json asks nothing, so it needs --yes")
+    if not yes and passphrase_file is not None and passphrase_file.name == "<stdin>":
+        raise click.UsageError("stdin can't both hold the passphrase and answer; add --yes")
+    place = Home.find(home)
+    place.check()
+    with place.lock():
+        survivor = Survivor(place)
+        stored, removed = survivor.stored, [(m.name, m.node_id) for m in survivor.others]
+        if not yes and not survivor.is_alone:
+            click.echo(
+                f"the log of this master ends with entry {stored.index} of term "
+                f"{stored.entry_term}; what is not in it is lost",
+                err=True,
+            )
+            for name, node_id in removed:
+                click.echo(f"removed for good: {name} ({node_id})", err=True)
+            click.confirm("Are these lost for good, and shall this master go on alone?", abort=True)
+        passphrase = "" if passphrase_file is None else passphrase_file.read().strip()
+        survivor.go_on_alone(passphrase)
+    print_done(
+        {
+            "node_id": survivor.node_id,
+            "index": stored.index,
+            "term": stored.entry_term,
+            "removed_node_ids": [node_id for _, node_id in removed],
+        },
+        f"{survivor.node_id} is the only master; start it with: ipfs-cluster-node serve "
+        f"--home {place.path}",
+        as_json=as_json,
+    )
+
+
+@recover.command("operator")
+@passphrase_option(required=True)
+@click.option("--ttl", type=DURATION, default="1h", show_default=True, help="How long it is good.")
+@home_option
+@json_option
+@reporting
+def recover_operator(
+    *, passphrase_file: TextIO, ttl: timedelta, home: str | None, as_json: bool
+) -> None:
+    """Make a join token for an operator, while the cluster runs; run it on a master's machine.
+
+    For a cluster whose operators' identities are lost. The passphrase opens the cluster's own key,
+    which delegates to this master, for five minutes, to have that token made.
+    """
+    from ipfs_cluster_node.node.recovery import invite_operator
+
+    place = Home.find(home)
+    place.check()
+    passphrase = passphrase_file.read().strip()
+    answer = asyncio.run(invite_operator(place, passphrase, ttl=ttl))
+    if as_json:
+        print_json(message_document(answer))
+        return
+    _show_token(answer.token, answer.enrolment_endpoints)
+
+
+@recover.command("cluster")
+@click.argument("backup", type=click.Path(dir_okay=False, path_type=Path))
+@passphrase_option(required=True)
+@home_option
+@address_options
+@json_option
+@reporting
+def recover_cluster(
+    *, backup: Path, passphrase_file: TextIO, home: str | None, as_json: bool, **where: Any
+) -> None:
+    """Make a master that goes on with the cluster from BACKUP, once every master is lost.
+
+    The home directory must be empty. The cluster stays the same for its members, with their
+    identities, certificates and rights; what happened since the backup is lost, removals and
+    revocations among it. Also makes a join token for an operator.
+    """
+    from ipfs_cluster_node.node.restore import restore_cluster
+
+    place = Home.find(home)
+    made = restore_cluster(
+        place,
+        node_settings(role="master", **where),
+        backup=backup,
+        passphrase=passphrase_file.read().strip(),
+    )
+    if as_json:
+        print_json(
+            {
+                "cluster_id": made.cluster_id,
+                "cluster_name": made.cluster_name,
+                "node_id": made.node_id,
+                "home": str(place.path),
+                "removed_node_ids": [master.node_id for master in made.removed],
+                "operator_token": made.operator_token,
+                "enrolment_endpoints": list(made.enrolment_endpoints),
+            }
+        )
+        return
+    click.echo(f"master {made.node_id} of cluster {made.cluster_name} ({made.cluster_id})")
+    for master in made.removed:
+        click.echo(f"removed for good: {master.name} ({master.node_id})")
+    click.echo(f"start it with: ipfs-cluster-node serve --home {place.path}")
+    click.echo(
+        f"other nodes find it with: ipfs-cluster-node serve --master {made.node_id}@HOST:PORT"
+    )
+    click.echo("for an operator, within an hour:")
+    _show_token(made.operator_token, made.enrolment_endpoints)
+
+
+def _show_token(token: str, enrolment_endpoints: Any) -> None:
+    click.echo(token)
+    where = next(iter(enrolment_endpoints), "MASTER:9095")
+    click.echo(
+        f"on the operator's machine: ipfs-cluster-node join TOKEN --enrolment {where}", err=True
+    )
