@@ -14,6 +14,7 @@ COMMANDS: Final = {
     "serve": ("node_commands", "Run the node of this machine."),
     "recover": ("recover_commands", "When keys, masters or the whole cluster are lost."),
     "dev": ("dev_commands", "Run a small cluster on this machine."),
+    "profile": ("profile_commands", "The clusters that you know, and as whom."),
     "status": ("cluster_commands", "Describe the cluster."),
     "cluster": ("cluster_commands", "The masters together: who leads, backups."),
     "node": ("cluster_commands", "The nodes."),
@@ -57,7 +58,7 @@ class LazyGroup(click.Group):
 @click.option(
     "--profile",
     envvar="IPFS_CLUSTER_NODE_PROFILE",
-    help="Which cluster to talk to, of profiles.toml. [default: default]",
+    help="Which cluster to talk to, of `profile list`. [default: that of `profile use`]",
 )
 @click.option(
     "--stale",

@@ -130,7 +130,10 @@ def text_of(given: str) -> str:
 
 def with_profile(name: str) -> str:
     """The command line that uses a profile."""
-    return "ipfs-cluster-node" + ("" if name == "default" else f" --profile {shlex.quote(name)}")
+    from ipfs_cluster_node.config.profiles import chosen_profile
+
+    used = name == chosen_profile(None)
+    return "ipfs-cluster-node" + ("" if used else f" --profile {shlex.quote(name)}")
 
 
 def print_json(document: Any) -> None:

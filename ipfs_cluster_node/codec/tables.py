@@ -14,7 +14,13 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from ipfs_cluster_node.core.authorization import Args, content_args, member_args, task_args
+from ipfs_cluster_node.core.authorization import (
+    Args,
+    content_args,
+    member_args,
+    row_args,
+    task_args,
+)
 from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
 from ipfs_cluster_node.core.ids import Did, NodeId
 from ipfs_cluster_node.core.model import TaskState
@@ -127,7 +133,7 @@ def _node_rows(
     state: ClusterState, voters: frozenset[NodeId], allows: Allows
 ) -> Iterator[tuple[Any, ...]]:
     for node in state.members.nodes():
-        if not allows({"table": "nodes", **member_args(node)}):
+        if not allows(row_args("nodes", member_args(node))):
             continue
         yield (
             node.node_id,
@@ -147,7 +153,7 @@ def _node_rows(
 
 def _task_rows(state: ClusterState, caller: Did, allows: Allows) -> Iterator[tuple[Any, ...]]:
     for task in state.tasks:
-        if not allows({"table": "tasks", **task_args(task, caller)}):
+        if not allows(row_args("tasks", task_args(task, caller))):
             continue
         ended = task.state is TaskState.FAILED and task.failure is not None
         yield (
@@ -171,7 +177,7 @@ def _task_rows(state: ClusterState, caller: Did, allows: Allows) -> Iterator[tup
 
 def _content_rows(state: ClusterState, allows: Allows) -> Iterator[tuple[Any, ...]]:
     for content in state.contents.values():
-        if not allows({"table": "content", **content_args(content.cid, content)}):
+        if not allows(row_args("content", content_args(content.cid, content))):
             continue
         for holder in content.holders:
             yield content.cid, holder, content.size_bytes, content.name, content.added_at_ms

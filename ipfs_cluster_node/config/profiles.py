@@ -45,25 +45,29 @@ def profiles_path() -> Path:
 
 
 def chosen_profile(name: str | None) -> str:
-    """Name the profile in use: the given one, else the environment's, else `default`."""
-    return name or os.environ.get(PROFILE_VARIABLE) or DEFAULT_PROFILE
+    """Name the profile in use: the given one, the environment's, that of `use_profile`, `default`.
+
+    Raises:
+        ClusterError: CONFIG_INVALID, if it is asked of the file, and that can't be read.
+    """
+    return name or os.environ.get(PROFILE_VARIABLE) or _read(profiles_path()).default
 
 
 def load_profile(name: str | None) -> Profile:
-    """Read a profile: the named one, else the environment's, else `default`.
+    """Read a profile: the one that `chosen_profile` names.
 
     Raises:
         ClusterError: CONFIG_INVALID.
     """
     path = profiles_path()
     name = chosen_profile(name)
-    profiles = _read(path)
+    profiles = _read(path).profiles
     if name not in profiles:
         there = f"there are {', '.join(sorted(profiles))}" if profiles else "none is there"
         raise ClusterError(
             Reason.CONFIG_INVALID,
             f"no profile {name!r} in {path} ({there}); `init`, `join` and `dev` write one, "
-            "--profile chooses",
+            "--profile and `profile use` choose",
         )
     profile = _parse(path, name, profiles[name])
     if not profile.endpoints:
@@ -71,6 +75,26 @@ def load_profile(name: str | None) -> Profile:
             Reason.CONFIG_INVALID, f"profile {name!r} in {path} has no endpoint; give it one"
         )
     return profile
+
+
+def profile_names() -> tuple[str, ...]:
+    """Every profile that there is, by name.
+
+    Raises:
+        ClusterError: CONFIG_INVALID, if the file can't be read.
+    """
+    return tuple(sorted(_read(profiles_path()).profiles))
+
+
+def use_profile(name: str) -> None:
+    """Have a profile be used where none is named.
+
+    Raises:
+        ClusterError: CONFIG_INVALID, if there is none of this name, and as `save_profile`.
+    """
+    load_profile(name)
+    path = profiles_path()
+    _write(path, _parsed(path, _read(path).profiles), name)
 
 
 def free_profile_name(cluster_name: str) -> str:
@@ -81,7 +105,7 @@ def free_profile_name(cluster_name: str) -> str:
     Raises:
         ClusterError: CONFIG_INVALID, if the file can't be read.
     """
-    profiles = _read(profiles_path())
+    profiles = _read(profiles_path()).profiles
     taken = {
         name
         for name, table in profiles.items()
@@ -100,8 +124,9 @@ def save_profile(name: str, profile: Profile) -> None:
         ClusterError: CONFIG_INVALID, if the file can't be read, or another profile in it is wrong.
     """
     path = profiles_path()
-    others = {key: table for key, table in _read(path).items() if key != name}
-    _write(path, {key: _parse(path, key, table) for key, table in others.items()} | {name: profile})
+    kept = _read(path)
+    others = {key: table for key, table in kept.profiles.items() if key != name}
+    _write(path, _parsed(path, others) | {name: profile}, kept.default)
 
 
 def remove_profile(name: str) -> None:
@@ -111,9 +136,22 @@ def remove_profile(name: str) -> None:
         ClusterError: As `save_profile`.
     """
     path = profiles_path()
-    profiles = _read(path)
-    if profiles.pop(name, None) is not None:
-        _write(path, {key: _parse(path, key, table) for key, table in profiles.items()})
+    kept = _read(path)
+    if kept.profiles.pop(name, None) is not None:
+        default = DEFAULT_PROFILE if kept.default == name else kept.default
+        _write(path, _parsed(path, kept.profiles), default)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What the file says."""
+
+    profiles: dict[str, Any]
+    default: str
+
+
+def _parsed(path: Path, tables: Mapping[str, Any]) -> dict[str, Profile]:
+    return {name: _parse(path, name, table) for name, table in tables.items()}
 
 
 def _parse(path: Path, name: str, table: Any) -> Profile:
@@ -134,8 +172,10 @@ def _parse(path: Path, name: str, table: Any) -> Profile:
         ) from error
 
 
-def _write(path: Path, profiles: Mapping[str, Profile]) -> None:
+def _write(path: Path, profiles: Mapping[str, Profile], default: str) -> None:
     lines = ["# Written by ipfs-cluster-node; edit freely."]
+    if default != DEFAULT_PROFILE:
+        lines.append(f"default = {toml_text(default)}")
     for name, profile in profiles.items():
         lines += ["", f"[profiles.{toml_text(name)}]"]
         lines += [
@@ -152,11 +192,15 @@ def _write(path: Path, profiles: Mapping[str, Profile]) -> None:
     write_private(path, ("\n".join(lines) + "\n").encode())
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> _Kept:
     try:
-        return dict(tomllib.loads(path.read_text("utf-8")).get("profiles", {}))
+        document = tomllib.loads(path.read_text("utf-8"))
+        default = document.get("default", DEFAULT_PROFILE)
+        if not isinstance(default, str):
+            raise TypeError("`default` is no profile's name")
+        return _Kept(dict(document.get("profiles", {})), default)
     except FileNotFoundError:
-        return {}
+        return _Kept({}, DEFAULT_PROFILE)
     except (OSError, ValueError, TypeError) as error:
         raise ClusterError(
             Reason.CONFIG_INVALID, f"{path} can't be read ({error}); mend or remove it"

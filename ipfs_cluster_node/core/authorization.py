@@ -186,9 +186,19 @@ def join_token_args(token: JoinToken | None) -> Args:
     }
 
 
-def table_args(table: str) -> Args:
-    """Of a table of the state; its rows are judged one by one."""
-    return {"table": table}
+def row_args(table: str, item: Args) -> Args:
+    """Of a row of a table of the state: what its kind of item does not have is as unknown."""
+    return {
+        "table": table,
+        "role": ANY,
+        "namespace": ANY,
+        "task_type": ANY,
+        "owner": ANY,
+        "self": False,
+        "cid": ANY,
+        "size": UNKNOWN_SIZE,
+        **item,
+    }
 
 
 def delegation_args(issuer: str, audience: Did) -> Args:

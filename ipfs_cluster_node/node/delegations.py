@@ -20,7 +20,6 @@ from ipfs_cluster_node.core.authorization import (
     TASK_CANCEL,
     TASK_READ,
     Args,
-    Ask,
     delegation_args,
 )
 from ipfs_cluster_node.core.commands import PutDelegation, RevokeDelegation
@@ -219,13 +218,14 @@ class Delegations:
             kept = self._authorizer.with_kept(bag)
             bag = [each for each in kept if each.audience != did or each.cid in brought]
         asks = list(rule.asks(request, Asking(did, self._node_id, state))) if rule.asks else []
-        each = [
-            (ask.command, args)
-            for ask in asks or [Ask(rule.command, [{}])]
-            for args in islice(ask.each, EXPLAINED_MAX + 1)
+        # A list is judged by its items, and not itself.
+        each: list[tuple[Command, Args | None]] = [
+            (ask.command, args) for ask in asks for args in islice(ask.each, EXPLAINED_MAX + 1)
         ]
         if len(each) > EXPLAINED_MAX:
             raise invalid_field("request", f"asks for over {EXPLAINED_MAX} things; ask for fewer")
+        if not asks:
+            each = [(rule.command, None)]
         explained = [
             self._explain(state, caller, did, command, args, bag, brought) for command, args in each
         ]
@@ -239,17 +239,19 @@ class Delegations:
         caller: Caller,
         did: Did,
         command: Command,
-        args: Args,
+        args: Args | None,
         bag: Sequence[Delegation],
         brought: Mapping[Cid, bytes],
     ) -> pb.AskExplanation:
-        claim = Claim(issuer=did, subject=state.cluster_did, command=command, args=args)
-        found = explain(claim, bag, self._authorizer.circumstances(state))
+        """Say whether it may be done; without `args` the call shows each item that may be read."""
+        claim = Claim(issuer=did, subject=state.cluster_did, command=command, args=args or {})
+        circumstances = self._authorizer.circumstances(state)
+        found = explain(claim, bag, circumstances, by_item=args is None)
         answer = pb.AskExplanation(command=command, allowed=found.error is None)
         # Else who may not read a task would learn here whose it is.
-        told = answer.allowed if did == caller.did else self._may(caller, command, args)
+        told = answer.allowed if did == caller.did else self._may(caller, command, args or {})
         if told or command not in ARGS_OF_STATE:
-            answer.args_json = to_json(args)
+            answer.args_json = to_json(args or {})
         failing = len(found.chain)
         if found.error is not None:
             answer.ucan_error, answer.detail = found.error.name.value, found.error.detail

@@ -26,7 +26,6 @@ from ipfs_cluster_node.v1 import (
     certificate_pb2,
     content_pb2,
     membership_pb2,
-    state_delta_pb2,
     task_dispatch_pb2,
 )
 
@@ -211,16 +210,6 @@ def rotate_certificates(
 ) -> Iterable[Ask]:
     """To have every node renew."""
     return [Ask(auth.CA_ROTATE, [{"new_root": request.new_root}])]
-
-
-def get_snapshot(request: state_delta_pb2.GetSnapshotRequest, _asking: Asking) -> Iterable[Ask]:
-    """To read a table; its rows are shown as they may be read."""
-    name = state_delta_pb2.StateTable.Name(request.table) if request.table in _TABLES else ""
-    table = name.removeprefix("STATE_TABLE_").lower()
-    return [Ask(auth.STATE_READ, [auth.table_args(table)])]
-
-
-_TABLES = frozenset(state_delta_pb2.StateTable.values())
 
 
 def _tasks(texts: Iterable[str], field: str, asking: Asking) -> Iterator[auth.Args]:

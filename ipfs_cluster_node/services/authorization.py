@@ -142,7 +142,7 @@ RULES_BY_METHOD: Final[Mapping[str, Rule]] = {
     ),
     f"{_V1}RaftService/Exchange": _nodes(callers=_MASTERS),
     f"{_V1}StateDeltaService/GetSnapshot": Rule(
-        callers=_CLIENTS | _MASTERS, command=auth.STATE_READ, asks=asks.get_snapshot
+        callers=_CLIENTS | _MASTERS, command=auth.STATE_READ
     ),
     f"{_V1}TaskDispatchService/CancelTask": _clients(
         auth.TASK_CANCEL, asks.cancel_task, changes=True

@@ -47,7 +47,7 @@ class StateDeltaServiceServicer:
     """
 
     def GetSnapshot(self, request, context):
-        """Sends one table whole, as it was at one index of the log.
+        """Sends one table whole, as it was at one index of the log: of a client, the rows that it may read.
 
         Who may call: client, node, master. Answered by the leader; with the request metadata
         `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and

@@ -34,7 +34,7 @@ class StateDeltaServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> StateDeltaServiceAsyncStub: ...
     GetSnapshot: _grpc.UnaryStreamMultiCallable[_state_delta_pb2.GetSnapshotRequest, _state_delta_pb2.GetSnapshotResponse]
-    """Sends one table whole, as it was at one index of the log.
+    """Sends one table whole, as it was at one index of the log: of a client, the rows that it may read.
 
     Who may call: client, node, master. Answered by the leader; with the request metadata
     `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
@@ -49,7 +49,7 @@ class StateDeltaServiceAsyncStub(StateDeltaServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetSnapshot: _aio.UnaryStreamMultiCallable[_state_delta_pb2.GetSnapshotRequest, _state_delta_pb2.GetSnapshotResponse]  # type: ignore[assignment]
-    """Sends one table whole, as it was at one index of the log.
+    """Sends one table whole, as it was at one index of the log: of a client, the rows that it may read.
 
     Who may call: client, node, master. Answered by the leader; with the request metadata
     `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
@@ -67,7 +67,7 @@ class StateDeltaServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _state_delta_pb2.GetSnapshotRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_state_delta_pb2.GetSnapshotResponse], _abc.AsyncIterator[_state_delta_pb2.GetSnapshotResponse]]:
-        """Sends one table whole, as it was at one index of the log.
+        """Sends one table whole, as it was at one index of the log: of a client, the rows that it may read.
 
         Who may call: client, node, master. Answered by the leader; with the request metadata
         `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and

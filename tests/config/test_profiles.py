@@ -9,13 +9,17 @@ import pytest
 
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.profiles import (
+    PROFILE_VARIABLE,
     PROFILES_VARIABLE,
     Profile,
     ProfileEndpoint,
+    chosen_profile,
     free_profile_name,
     load_profile,
+    profile_names,
     remove_profile,
     save_profile,
+    use_profile,
 )
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 
@@ -60,11 +64,44 @@ def test_the_profile_of_another_cluster_keeps_its_name(profiles: Path, tmp_path:
     assert free_profile_name("c") == "default"
 
 
+def test_a_profile_is_used_that_was_chosen_by_name_environment_or_file(
+    profiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("default", "a", "b"):
+        save_profile(name, profile_in(tmp_path, f"{name}:1"))
+
+    def used(name: str | None = None) -> str:
+        assert load_profile(name).endpoints[0].address == f"{chosen_profile(name)}:1"
+        return chosen_profile(name)
+
+    assert used() == "default"
+    use_profile("a")
+    assert used() == "a"
+    # It stays when others are written, the same one too.
+    save_profile("c", profile_in(tmp_path, "c:1"))
+    save_profile("a", profile_in(tmp_path, "a:1"))
+    assert used() == "a"
+    monkeypatch.setenv(PROFILE_VARIABLE, "b")
+    assert used() == "b"
+    assert used("default") == "default"
+    monkeypatch.delenv(PROFILE_VARIABLE)
+    with pytest.raises(ClusterError) as caught:
+        use_profile("none")
+    assert caught.value.reason is Reason.CONFIG_INVALID
+    assert used() == "a"
+    remove_profile("b")
+    assert used() == "a"
+    remove_profile("a")
+    assert used() == "default"
+    assert profile_names() == ("c", "default")
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("[", "can't be read"),
         ("profiles = 3", "can't be read"),
+        ("default = 3", "can't be read"),
         ("[profiles]\nx = 1", "mend or remake"),
         ("[profiles.x]", "mend or remake"),
         ("[profiles.x]\nca = 'a'\ncertificate = 'b'\nkey = 'c'", "'endpoints'"),

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, command, environment_with
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.config.profiles import PROFILES_VARIABLE, save_profile
+from tests.support.people import Person, join, strip
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +54,21 @@ def cli(cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         )
 
     return run
+
+
+@pytest_asyncio.fixture
+async def cluster_did(client: Client) -> str:
+    return (await client.get_caller()).cluster_did
+
+
+@pytest.fixture
+def operator(cluster: LocalCluster) -> Identity:
+    return Identity.load(cluster.profile.certificate.parent / "identity.key")
+
+
+@pytest_asyncio.fixture
+async def nobody(cluster: LocalCluster, tmp_path: Path) -> AsyncIterator[Person]:
+    """A member without any right."""
+    person = await join(cluster, tmp_path, "reader")
+    await strip(cluster, person)
+    yield person

@@ -14,6 +14,7 @@ import pytest
 from ipfs_cluster_node.adapters.net import tls as net_tls
 from ipfs_cluster_node.adapters.net.tls import (
     HANDSHAKE_TIMEOUT_MS,
+    KEEPALIVE_INTERVAL_MIN_MS,
     MESSAGE_BYTES_MAX,
     METADATA_BYTES_MAX,
     PING_STRIKES_MAX,
@@ -25,11 +26,26 @@ from ipfs_cluster_node.adapters.net.tls import (
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.core.endpoints import Endpoint
-from ipfs_cluster_node.core.ids import NodeId
+from ipfs_cluster_node.core.ids import NodeId, tls_name
 from ipfs_cluster_node.v1 import membership_pb2, task_dispatch_pb2
 from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub
 from ipfs_cluster_node.v1.task_dispatch_pb2_grpc import TaskDispatchServiceStub
 from tests.support.certificates import operator_credentials, tls_of
+from tests.support.http2 import (
+    CANCEL,
+    DATA,
+    GOAWAY,
+    MAX_CONCURRENT_STREAMS,
+    MAX_HEADER_LIST_SIZE,
+    PING,
+    REFUSED_STREAM,
+    RST_STREAM,
+    SETTINGS,
+    RawConnection,
+    call,
+    frame,
+    raw_connection,
+)
 from tests.support.tls import enrol, make_ca
 
 IDLE_SOCKETS = 200
@@ -38,14 +54,9 @@ RESETS_AT_ONCE = 100
 GROWTH_BYTES_MAX = 64 * 1024 * 1024
 ANSWER_SECONDS_MAX = 5.0
 STATUS = membership_pb2.GetClusterStatusRequest()
-
-
-PING, SETTINGS = 6, 4
-
-
-def frame(kind: int, content: bytes) -> bytes:
-    """One of HTTP/2, without flags, of the connection itself."""
-    return len(content).to_bytes(3, "big") + bytes([kind, 0]) + bytes(4) + content
+GET_STATUS = "/ipfs_cluster_node.v1.MembershipService/GetClusterStatus"
+WATCH = "/grpc.health.v1.Health/Watch"
+PING_NOW = frame(PING, 0, 0, bytes(8))
 
 
 def channel_to(cluster: LocalCluster, node: LocalNode) -> grpc.aio.Channel:
@@ -122,32 +133,34 @@ async def test_a_caller_without_a_certificate_gets_no_connection(cluster: LocalC
 
 @pytest.mark.asyncio
 async def test_a_caller_that_pings_without_end_is_cut_off(cluster: LocalCluster) -> None:
-    """Frames of HTTP/2 by hand: no library sends so many."""
+    """But not one whose pings come together after a pause, nor one that pings as we do."""
     node = cluster.nodes[0]
-    profile = cluster.profile
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.load_verify_locations(profile.ca)
-    context.load_cert_chain(profile.certificate, profile.key)
-    context.set_alpn_protocols(["h2"])
-    reader, writer = await asyncio.open_connection(node.host, node.port, ssl=context)
-    writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, b""))
-    said = bytearray()
 
-    async def read() -> None:
-        with suppress(ConnectionError):
-            while chunk := await reader.read(65_536):
-                said.extend(chunk)
+    async def hurried() -> None:
+        async with raw_connection(node, cluster.profile) as connection:
+            at_once = PING_STRIKES_MAX + 1  # The first comes too soon after nothing.
+            for _ in range(at_once):
+                await connection.send(PING_NOW)
+                await asyncio.sleep(0.01)
+            assert len(await connection.until([PING], count=at_once, seconds=5)) == at_once
+            await asyncio.sleep(0.3)
+            assert connection.of([GOAWAY]) == []
+            assert not connection.closed
+            await connection.send(PING_NOW)
+            [goodbye] = await connection.until([GOAWAY], count=1, seconds=5)
+            assert b"too_many_pings" in goodbye.payload
 
-    reading = asyncio.create_task(read())
-    with suppress(ConnectionError):
-        for _ in range(20 * PING_STRIKES_MAX):
-            writer.write(frame(PING, bytes(8)))
-            await writer.drain()
-            await asyncio.sleep(0.005)
-    await asyncio.wait_for(reading, 5)  # It ends the connection,
-    assert b"too_many_pings" in said  # and says why.
-    writer.close()
+    async def patient() -> None:
+        async with raw_connection(node, cluster.profile) as connection:
+            many = PING_STRIKES_MAX + 4
+            for _ in range(many):
+                await connection.send(PING_NOW)
+                await asyncio.sleep(1.1 * KEEPALIVE_INTERVAL_MIN_MS / 1000)
+            assert len(await connection.until([PING], count=many, seconds=5)) == many
+            assert connection.of([GOAWAY]) == []
+            assert not connection.closed
+
+    await asyncio.gather(hurried(), patient())
     await answers(cluster, node)
 
 
@@ -186,6 +199,87 @@ async def test_a_port_takes_so_many_calls_at_once_and_no_more(
 
 
 @pytest.mark.asyncio
+async def test_a_connection_takes_so_many_streams_and_no_more(cluster: LocalCluster) -> None:
+    """By a caller that heeds no settings; who does lets further calls wait."""
+    node = cluster.nodes[0]
+    async with raw_connection(node, cluster.profile) as connection:
+        settings = connection.of([SETTINGS])[0].payload
+        pairs = {
+            int.from_bytes(settings[at : at + 2], "big"): int.from_bytes(
+                settings[at + 2 : at + 6], "big"
+            )
+            for at in range(0, len(settings), 6)
+        }
+        assert pairs[MAX_CONCURRENT_STREAMS] == STREAMS_PER_CONNECTION_MAX
+        assert pairs[MAX_HEADER_LIST_SIZE] == METADATA_BYTES_MAX
+        ids = iter(range(1, 2**31, 2))
+        opened = [next(ids) for _ in range(STREAMS_PER_CONNECTION_MAX)]
+        for stream in opened:
+            await connection.send(call(WATCH, stream))
+        served = await connection.until([DATA], count=len(opened), seconds=20)
+        assert sorted(each.stream for each in served) == opened
+        more = [next(ids) for _ in range(5)]
+        for stream in more:
+            await connection.send(call(WATCH, stream))
+        refused = await connection.until([RST_STREAM], count=len(more), seconds=5)
+        said = REFUSED_STREAM.to_bytes(4, "big")
+        assert [(each.stream, each.payload) for each in refused] == [(s, said) for s in more]
+        await answers(cluster, node)
+        # Once one has ended there is room again.
+        await connection.send(frame(RST_STREAM, 0, opened[0], CANCEL.to_bytes(4, "big")))
+        await asyncio.sleep(0.5)
+        await connection.send(call(WATCH, next(ids)))
+        served = await connection.until([DATA], count=len(opened) + 1, seconds=5)
+        assert len(served) == len(opened) + 1
+        assert not connection.closed
+
+
+@pytest.mark.asyncio
+async def test_messages_of_four_mebibytes_pass_and_larger_ones_do_not() -> None:
+    """Both ways: what is asked and what is answered, as it is sent and as it is received."""
+    member = enrol(make_ca())
+
+    async def answer(request: bytes, _context: Any) -> bytes:
+        return bytes(int(request)) if len(request) < 10 else b"%d" % len(request)
+
+    async def started(server: grpc.aio.Server) -> str:
+        handlers: dict[str, Any] = {"Echo": grpc.unary_unary_rpc_method_handler(answer)}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t", handlers),))
+        credentials = ServerTls(member.tls, mutual=True).credentials
+        port = bind_port(server, Endpoint("127.0.0.1", 0), credentials, flag="--bind")
+        await server.start()
+        return f"127.0.0.1:{port}"
+
+    boundless = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+    tls = member.tls
+    theirs = grpc.ssl_channel_credentials(tls.ca_pem, tls.key_pem, tls.certificate_pem)
+    name = ("grpc.ssl_target_name_override", tls_name(member.identity.node_id))
+
+    def foreign(address: str) -> grpc.aio.Channel:
+        return grpc.aio.secure_channel(address, theirs, options=[*boundless, name])
+
+    def ours(address: str) -> grpc.aio.Channel:
+        return open_channel(address, tls=tls, node_id=member.identity.node_id)
+
+    for server, connect in (
+        (net_tls.make_server(), foreign),
+        (grpc.aio.server(options=boundless), ours),
+    ):
+        address = await started(server)
+        try:
+            async with connect(address) as channel:
+                echo: Any = channel.unary_unary("/t/Echo")
+                for size in (MESSAGE_BYTES_MAX - 1, MESSAGE_BYTES_MAX):
+                    assert await echo(bytes(size), timeout=10) == b"%d" % size
+                    assert len(await echo(b"%d" % size, timeout=10)) == size
+                for asked in (bytes(MESSAGE_BYTES_MAX + 1), b"%d" % (MESSAGE_BYTES_MAX + 1)):
+                    refused = await status_of(echo(asked, timeout=10))
+                    assert refused is grpc.StatusCode.RESOURCE_EXHAUSTED
+        finally:
+            await server.stop(None)
+
+
+@pytest.mark.asyncio
 async def test_messages_and_metadata_have_bounds(cluster: LocalCluster, client: Client) -> None:
     node = await cluster.leader(client)
     tls = tls_of(operator_credentials(cluster))
@@ -195,9 +289,14 @@ async def test_messages_and_metadata_have_bounds(cluster: LocalCluster, client: 
         grpc.ssl_channel_credentials(tls.ca_pem, tls.key_pem, tls.certificate_pem),
         options=[("grpc.max_send_message_length", -1), ("grpc.max_metadata_size", 2**20)],
     ) as channel:
-        large = task_dispatch_pb2.SubmitTaskRequest(request_id="x" * (MESSAGE_BYTES_MAX + 1))
-        refused = await status_of(TaskDispatchServiceStub(channel).SubmitTask(large, timeout=10))
-        assert refused is grpc.StatusCode.RESOURCE_EXHAUSTED
+        submit = TaskDispatchServiceStub(channel).SubmitTask
+        for size, refusal in (
+            (MESSAGE_BYTES_MAX, grpc.StatusCode.INVALID_ARGUMENT),  # It was read.
+            (MESSAGE_BYTES_MAX + 1, grpc.StatusCode.RESOURCE_EXHAUSTED),
+        ):
+            request = task_dispatch_pb2.SubmitTaskRequest(request_id="x" * (size - 5))
+            assert request.ByteSize() == size
+            assert await status_of(submit(request, timeout=10)) is refusal
         status = MembershipServiceStub(channel).GetClusterStatus
         for _ in range(20):  # It is no matter of chance.
             metadata = (("x-more", "y" * METADATA_BYTES_MAX),)
@@ -230,6 +329,37 @@ async def test_calls_that_are_ended_at_once_cost_nobody_else(
         await answers(cluster, node)
     assert min(ended[True], ended[False]) > RESETS // RESETS_AT_ONCE / 2, ended
     await answers(cluster, node)
+    assert process.memory_info().rss - before < GROWTH_BYTES_MAX
+
+
+@pytest.mark.asyncio
+async def test_streams_that_are_reset_as_soon_as_they_begin_cost_nobody_else(
+    cluster: LocalCluster, client: Client
+) -> None:
+    """Rapid reset (CVE-2023-44487), by hand: thousands a second, none of which is waited for."""
+    node = await cluster.leader(client)
+    assert node.process is not None
+    process = psutil.Process(node.process.pid)
+    before, cancel = process.memory_info().rss, CANCEL.to_bytes(4, "big")
+    for method in (GET_STATUS, WATCH):
+        async with raw_connection(node, cluster.profile) as connection:
+
+            async def flood(connection: RawConnection = connection, method: str = method) -> None:
+                for number in range(RESETS):
+                    stream = 2 * number + 1
+                    await connection.send(
+                        call(method, stream) + frame(RST_STREAM, 0, stream, cancel)
+                    )
+                    if number % 100 == 0:
+                        await asyncio.sleep(0)
+
+            flooding = asyncio.create_task(flood())
+            with suppress(ConnectionError):  # It may well end such a connection.
+                while not flooding.done():
+                    await answers(cluster, node)
+                    await asyncio.sleep(0.05)
+                await flooding
+            await answers(cluster, node)
     assert process.memory_info().rss - before < GROWTH_BYTES_MAX
 
 

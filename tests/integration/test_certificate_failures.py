@@ -18,11 +18,12 @@ from ipfs_cluster_node.adapters.keys.certificates import (
     validity_of,
 )
 from ipfs_cluster_node.adapters.keys.identity import Identity
-from ipfs_cluster_node.adapters.keys.sealing import SealKey
+from ipfs_cluster_node.adapters.keys.sealing import SealKey, open_keys
 from ipfs_cluster_node.cli.local_cluster import LocalCluster
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.client.connection import Connection
 from ipfs_cluster_node.config.files import write_private
+from ipfs_cluster_node.config.settings import load_settings
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.node.recovery import prepare_recovery
@@ -164,7 +165,14 @@ async def test_one_master_that_is_left_lets_others_in_and_removed_ones_open_noth
 ) -> None:
     await sealed_to_all(cluster)
     first, second, third, worker = cluster.nodes
+    cluster_id = load_settings(first.home.config, environment={}).cluster.id
     before = kept_authority(third.home)
+    stolen = SealKey.load(first.home.seal_key)
+    wrapped = before.wrap_of(Identity.load(first.home.identity).did)
+    assert wrapped is not None
+    data_key = stolen.open(wrapped, cluster_id=cluster_id, key_id=before.key_id)
+    keys = open_keys(before, data_key, cluster_id=cluster_id)
+    assert keys.authority.did == (await client.get_caller()).cluster_did
     for node in (first, second):
         target = NodeId(third.node_id)
         await client.transfer_leadership(str(target))
@@ -176,11 +184,15 @@ async def test_one_master_that_is_left_lets_others_in_and_removed_ones_open_noth
         return len(authority.wraps) == 1 and authority.key_id != before.key_id
 
     await until(sealed_anew, seconds=15, what="the keys are sealed anew, to the last master alone")
+    after = kept_authority(third.home)
+    assert cluster_keys(third.home).authority.did == keys.authority.did
+    # Neither by the removed master's own key, nor by the data key that it knew.
+    for sealed in (*(wrap for _, wrap in after.wraps), after.recovery_wrap):
+        with pytest.raises(ClusterError) as caught:
+            stolen.open(sealed, cluster_id=cluster_id, key_id=after.key_id)
+        assert caught.value.reason is Reason.AUTHORITY_SEALED
     with pytest.raises(ClusterError) as caught:
-        # With the removed master's own key: what is sealed since is not for it.
-        key = SealKey.load(first.home.seal_key)
-        wrapped = kept_authority(third.home).wraps[0][1]
-        key.open(wrapped, cluster_id="any", key_id=kept_authority(third.home).key_id)
+        open_keys(after, data_key, cluster_id=cluster_id)
     assert caught.value.reason is Reason.AUTHORITY_SEALED
     fourth = cluster.make_node("master-4")
     token = (await client.create_join_token("master")).token

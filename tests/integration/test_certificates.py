@@ -40,14 +40,16 @@ from ipfs_cluster_node.v1.authorization_pb2 import GetCallerRequest
 from ipfs_cluster_node.v1.authorization_pb2_grpc import AuthorizationServiceStub
 from ipfs_cluster_node.v1.certificate_pb2_grpc import CertificateServiceStub
 from ipfs_cluster_node.v1.enrolment_pb2_grpc import EnrolmentServiceStub
-from tests.integration.test_enrolment import frame, literal
 from tests.support.certificates import (
     certificate_ending,
     cluster_keys,
     node_credentials,
     tls_of,
 )
+from tests.support.http2 import PREFACE, SETTINGS, call, frame
 from tests.support.nodes import health_of, until
+
+STATUS = "/ipfs_cluster_node.v1.MembershipService/GetClusterStatus"
 
 
 async def certificate_check(cluster: LocalCluster, node: LocalNode) -> Any:
@@ -373,15 +375,7 @@ def handshake(
         socket.create_connection(("127.0.0.1", node.port), timeout=5) as raw,
         context.wrap_socket(raw, session=session) as connection,
     ):
-        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b""))
-        headers = [
-            (b":method", b"POST"), (b":scheme", b"https"),
-            (b":path", b"/ipfs_cluster_node.v1.MembershipService/GetClusterStatus"),
-            (b":authority", b"localhost"), (b"content-type", b"application/grpc"),
-            (b"te", b"trailers"),
-        ]  # fmt: skip
-        block = b"".join(literal(name, value) for name, value in headers)
-        connection.sendall(frame(1, 0x4, 1, block) + frame(0, 0x1, 1, bytes(5)))
+        connection.sendall(PREFACE + frame(SETTINGS, 0, 0, b"") + call(STATUS, 1))
         answer = b""
         with suppress(TimeoutError):
             connection.settimeout(1.0)

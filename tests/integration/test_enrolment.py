@@ -7,18 +7,12 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
-from cryptography.x509.oid import NameOID
 
 from ipfs_cluster_node.adapters.keys.certificates import (
     TlsKey,
@@ -36,7 +30,11 @@ from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.v1 import enrolment_pb2, membership_pb2
 from ipfs_cluster_node.v1.enrolment_pb2_grpc import EnrolmentServiceStub
 from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub
+from tests.support.certificates import asking_for_more, check_names
+from tests.support.http2 import PREFACE, SETTINGS, call, frame
 from tests.support.tls import enrol, make_ca
+
+STATUS = "/ipfs_cluster_node.v1.MembershipService/GetClusterStatus"
 
 
 def enrolment_of(cluster: LocalCluster) -> str:
@@ -215,38 +213,18 @@ def test_nothing_older_than_tls_1_3_gets_an_answer(cluster: LocalCluster) -> Non
     context.check_hostname = False
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["h2"])
-    path = b"/ipfs_cluster_node.v1.MembershipService/GetClusterStatus"
     with (
         socket.create_connection(("127.0.0.1", node.port), timeout=5) as raw,
         context.wrap_socket(raw) as connection,
     ):
         assert connection.version() == "TLSv1.2"
-        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b""))
-        headers = [
-            (b":method", b"POST"), (b":scheme", b"https"), (b":path", path),
-            (b":authority", b"localhost"), (b"content-type", b"application/grpc"),
-            (b"te", b"trailers"),
-        ]  # fmt: skip
-        block = b"".join(literal(name, value) for name, value in headers)
-        connection.sendall(frame(1, 0x4, 1, block) + frame(0, 0x1, 1, bytes(5)))
+        connection.sendall(PREFACE + frame(SETTINGS, 0, 0, b"") + call(STATUS, 1))
         answer = b""
         while b"TLSv1.3" not in answer:
             data = connection.recv(65536)
             assert data, answer
             answer += data
         assert b"cluster_name" not in answer
-
-
-def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    """One HTTP/2 frame."""
-    return (
-        len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
-    )
-
-
-def literal(name: bytes, value: bytes) -> bytes:
-    """One header, not indexed, without Huffman coding."""
-    return b"\x00" + bytes((len(name),)) + name + bytes((len(value),)) + value
 
 
 async def enrol_raw(
@@ -293,27 +271,10 @@ async def test_a_joiner_gets_a_certificate_for_its_own_identity_and_names_only(
     victim, joiner = Identity.load(cluster.nodes[0].home.identity), Identity.create()
     # Another's DID; and another's DID signed for by the joiner's own key.
     assert await enrol_raw(cluster, token, did=victim.did) is Reason.PROOF_INVALID
-    key = make_tls_key(joiner)
-    private = load_pem_private_key(key.key_pem, None)
-    assert isinstance(private, ec.EllipticCurvePrivateKey)
-    request = x509.load_der_x509_csr(key.request_der)
-    names = [x509.DNSName("master.example"), x509.UniformResourceIdentifier(victim.did)]
-    builder = x509.CertificateSigningRequestBuilder().subject_name(
-        x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "operator")])
-    )
-    builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-    foreign = builder.add_extension(request.extensions[0].value, critical=False).sign(
-        private, hashes.SHA256()
-    )
-    forged = replace(key, request_der=foreign.public_bytes(Encoding.DER))
+    forged = asking_for_more(make_tls_key(joiner), victim.did)
     answer = await enrol_raw(cluster, token, key=forged, identity=joiner)
     assert isinstance(answer, enrolment_pb2.EnrolResponse)
-    certificate = x509.load_pem_x509_certificate(answer.certificate_pem.encode())
-    given = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert given.get_values_for_type(x509.UniformResourceIdentifier) == [joiner.did]
-    assert "master.example" not in given.get_values_for_type(x509.DNSName)
-    assert not certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    check_names(answer.certificate_pem, joiner.did)
     await client.remove_node(joiner.node_id)
 
 

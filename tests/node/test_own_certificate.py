@@ -1,5 +1,6 @@
 """When a node renews its certificate, and what its health says of it."""
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -39,6 +40,21 @@ def test_it_is_renewed_between_half_and_four_fifths_of_its_life() -> None:
     began, life = utc_now(), timedelta(hours=24)
     assert renewal_time(began, life, 0.0) == began + timedelta(hours=12)
     assert renewal_time(began, life, 1.0) == began + timedelta(hours=19.2)
+
+
+def test_nodes_draw_when_they_renew_each_for_itself(tmp_path: Path) -> None:
+    """Else a whole cluster, whose nodes began together, would ask the leader at once."""
+    member = enrol(make_ca())
+    began, ends = validity_of(member.tls.certificate_pem)
+    drawn = [own_certificate(member, tmp_path)._renew_at for _ in range(1000)]
+    shares = [(at - began) / (ends - began) for at in drawn]
+    assert min(shares) >= 0.5
+    assert max(shares) <= 0.8
+    assert len(set(shares)) > 990
+    # A tenth of the time between has a tenth of them; 5 deviations are 48.
+    tenths = Counter(int((share - 0.5) / 0.03) for share in shares)
+    assert tenths.keys() == set(range(10))
+    assert all(abs(count - 100) < 48 for count in tenths.values()), tenths
 
 
 def test_health_is_degraded_from_four_fifths_of_its_life_on_and_fails_when_it_ends(

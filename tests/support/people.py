@@ -1,17 +1,28 @@
 """Clients of a running cluster, each with a home, a profile and an identity of its own."""
 
 import secrets
+import time
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
+
+import pytest
 
 from ipfs_cluster_node.adapters.keys.identity import Identity
+from ipfs_cluster_node.adapters.net.tls import ClientTls
 from ipfs_cluster_node.cli.local_cluster import LocalCluster
 from ipfs_cluster_node.client.client import Client
+from ipfs_cluster_node.codec.ucan_mint import sign_delegation
+from ipfs_cluster_node.config.credentials import read_credentials
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.profiles import Profile
 from ipfs_cluster_node.config.settings import NodeSettings
+from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.node.setup import join_cluster
+
+HOUR_S: Final = 3600
 
 
 @dataclass(frozen=True)
@@ -22,6 +33,12 @@ class Person:
     @property
     def did(self) -> Did:
         return self.identity.did
+
+    @property
+    def tls(self) -> ClientTls:
+        profile = self.profile
+        kept = read_credentials(profile.ca, profile.certificate, profile.key)
+        return ClientTls(kept.ca_pem, kept.certificate_pem, kept.key_pem)
 
     def client(self, *, ucan: str = "") -> Client:
         return Client.from_settings(self.profile, ucan=ucan)
@@ -47,3 +64,30 @@ async def strip(cluster: LocalCluster, person: Person) -> None:
     async with cluster.client() as operator:
         for delegation in await operator.list_delegations(audience=person.did):
             await operator.revoke_delegation(delegation.cid)
+
+
+def signed(
+    issuer: Identity,
+    audience: Did,
+    command: str,
+    cluster_did: str,
+    policy: Sequence[Any] = (),
+    *,
+    ends_in_s: int = HOUR_S,
+) -> bytes:
+    """A delegation about a cluster."""
+    return sign_delegation(
+        issuer.private_key,
+        audience=audience,
+        subject=Did(cluster_did),
+        command=command,
+        policy=policy,
+        expires_s=int(time.time()) + ends_in_s,
+    )
+
+
+async def refused(call: Awaitable[Any]) -> ClusterError:
+    """The error that a call must end with."""
+    with pytest.raises(ClusterError) as caught:
+        await call
+    return caught.value

@@ -18,7 +18,11 @@ class Explanation:
 
 
 def explain(
-    claim: Claim, delegations: Sequence[Delegation], circumstances: Circumstances
+    claim: Claim,
+    delegations: Sequence[Delegation],
+    circumstances: Circumstances,
+    *,
+    by_item: bool = False,
 ) -> Explanation:
     """Judge a claim as a call is judged, and tell by which chain.
 
@@ -26,10 +30,13 @@ def explain(
         claim: What would be asked.
         delegations: Verified, in any order.
         circumstances: The profile, the time, what is revoked and who is gone.
+        by_item: Whether policies judge each item that is shown, and not the call itself.
     """
     found = arrange(claim, delegations, circumstances)
     if isinstance(found, Shortfall):
         return Explanation(found.chain, found.error)
+    if by_item:
+        return Explanation(found.nearest)
     try:
         return Explanation(found.check(claim.args).chain)
     except UcanError as error:

@@ -1,0 +1,99 @@
+"""`profile`: the clusters that this user knows, and as whom."""
+
+from typing import Any
+
+import click
+
+from ipfs_cluster_node.cli.output import (
+    json_option,
+    print_done,
+    print_json,
+    print_table,
+    reporting,
+)
+from ipfs_cluster_node.config.profiles import (
+    chosen_profile,
+    load_profile,
+    profile_names,
+    use_profile,
+)
+from ipfs_cluster_node.core.errors import ClusterError
+
+
+@click.group()
+def profile() -> None:
+    """The clusters that you know, and as whom. Nobody is asked: it is what profiles.toml says."""
+
+
+def _completed(_ctx: click.Context, _param: click.Parameter, begun: str) -> list[str]:
+    try:
+        return [name for name in profile_names() if name.startswith(begun)]
+    except ClusterError:
+        return []
+
+
+@profile.command("list")
+@json_option
+@click.pass_obj
+@reporting
+def list_profiles(chosen: str | None, *, as_json: bool) -> None:
+    """List the profiles; the one in use has a star."""
+    used = chosen_profile(chosen)
+    found = [_described(name, used) for name in profile_names()]
+    if as_json:
+        print_json(found)
+        return
+    rows = (
+        ("*" if each["used"] else "", each["name"], each["did"], each["error"] or each["until"])
+        for each in found
+    )
+    print_table("Profiles", ("", "name", "identity", "certificate until"), rows)
+
+
+@profile.command("use")
+@click.argument("name", shell_complete=_completed)
+@json_option
+@reporting
+def use(name: str, *, as_json: bool) -> None:
+    """Use NAME where no other profile is named, by --profile or in the environment."""
+    use_profile(name)
+    print_done({"name": name}, f"{name} is used from now on", as_json)
+
+
+@profile.command("show")
+@click.argument("name", required=False, shell_complete=_completed)
+@json_option
+@click.pass_obj
+@reporting
+def show(chosen: str | None, name: str | None, *, as_json: bool) -> None:
+    """Show profile NAME, else the one in use: its masters, files and identity."""
+    used = chosen_profile(chosen)
+    name = name or used
+    load_profile(name)  # Else it would be shown as one that is wrong.
+    found = _described(name, used)
+    if as_json:
+        print_json(found)
+        return
+    for key in ("name", "did", "until", "error", "ca", "certificate", "key"):
+        if found[key]:
+            click.echo(f"{key}: {found[key]}")
+    for endpoint in found["endpoints"]:
+        click.echo(f"master: {endpoint['address']} {endpoint['node_id']}")
+
+
+def _described(name: str, used: str) -> dict[str, Any]:
+    from ipfs_cluster_node.adapters.keys.certificates import read_certificate
+
+    document: dict[str, Any] = dict.fromkeys(("did", "until", "ca", "certificate", "key"), "")
+    document |= {"name": name, "used": name == used, "error": "", "endpoints": []}
+    try:
+        kept = load_profile(name)
+        document |= {key: str(getattr(kept, key)) for key in ("ca", "certificate", "key")}
+        document["endpoints"] = [
+            {"address": each.address, "node_id": each.node_id} for each in kept.endpoints
+        ]
+        certificate = read_certificate(kept.certificate.read_bytes())
+        document |= {"did": certificate.did, "until": f"{certificate.not_after:%FT%TZ}"}
+    except (ClusterError, OSError) as error:
+        document["error"] = str(error)
+    return document
