@@ -5,6 +5,7 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
@@ -256,7 +257,9 @@ class Gate(grpc.GenericRpcHandler):
         if streams == "stream_stream" and rule.command is not None:
             raise ValueError(f"{method}: a stream both ways is judged by its caller's class alone")
 
-        async def call(request: Any, context: Context) -> AsyncIterator[Any]:
+        # Written here, not yielded to gRPC: a stream that is ended while its reader is slow would
+        # end in gRPC's own code, which tells the reader nothing and leaves it waiting.
+        async def call(request: Any, context: Context) -> None:
             running: _Running | None = None
             reach: Reach | None = None
             try:
@@ -265,14 +268,15 @@ class Gate(grpc.GenericRpcHandler):
                 responses = behaviour(request, context)
                 if hasattr(responses, "__aiter__"):
                     noted = False
-                    async for response in responses:
-                        if not noted:
-                            # With the first answer: who breaks off has read what came until then.
-                            self._note(method, rule, request, context, reach)
-                            noted = True
-                        if reading.age_ms is not None:
-                            context.set_trailing_metadata(((AGE_KEY, str(reading.age_ms)),))
-                        yield response
+                    async with aclosing(responses):
+                        async for response in responses:
+                            if not noted:
+                                # With the first answer: who breaks off has read what came so far.
+                                self._note(method, rule, request, context, reach)
+                                noted = True
+                            if reading.age_ms is not None:
+                                context.set_trailing_metadata(((AGE_KEY, str(reading.age_ms)),))
+                            await context.write(response)
                 else:
                     await responses  # Health and reflection write to the context instead.
             except asyncio.CancelledError:

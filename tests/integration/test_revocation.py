@@ -217,10 +217,6 @@ async def test_a_client_whose_delegation_is_revoked_is_refused_and_its_watch_end
     await client.cancel_task(task_id)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="its reader gets no more bytes, and is not told so: grpc.aio is where the stream is ended",
-)
 @pytest.mark.asyncio
 async def test_a_download_that_is_read_slowly_ends_at_every_master(
     cluster: LocalCluster,

@@ -100,13 +100,17 @@ def make_state() -> ClusterState:
             addresses=(),
             grant="reader",
             needs_approval=True,
-        )
+        ),
+        BOB,
     )
     return state
 
 
 STATE: Final = make_state()
 ASKING: Final = Asking(ALICE, NODE, STATE)
+
+OF_TOKEN: Final = {"role": "client", "grant": "reader", "creator": BOB}
+OF_UNKNOWN_TOKEN: Final = {"role": "*", "grant": "*", "creator": "*"}
 
 Expected = list[tuple[str, list[dict[str, Any]]]]
 """Commands, each with the arguments of every one of its questions."""
@@ -262,11 +266,21 @@ CASES: Final[Mapping[str, list[tuple[Any, Expected]]]] = {
     "DecideJoiner": [
         (
             membership_pb2.DecideJoinerRequest(node_id=stranger(), token_id="tok", approved=True),
-            [("/admin/enrol/decide", [{"did": STRANGER, "role": "client", "grant": "reader"}])],
+            [("/admin/enrol/decide", [{"did": STRANGER} | OF_TOKEN])],
         ),
         (
             membership_pb2.DecideJoinerRequest(node_id=stranger(), token_id="none"),
-            [("/admin/enrol/decide", [{"did": STRANGER, "role": "*", "grant": "*"}])],
+            [("/admin/enrol/decide", [{"did": STRANGER} | OF_UNKNOWN_TOKEN])],
+        ),
+    ],
+    "RevokeJoinToken": [
+        (
+            membership_pb2.RevokeJoinTokenRequest(token_id="tok"),
+            [("/admin/enrol/revoke", [{"did": "*"} | OF_TOKEN])],
+        ),
+        (
+            membership_pb2.RevokeJoinTokenRequest(token_id="none"),
+            [("/admin/enrol/revoke", [{"did": "*"} | OF_UNKNOWN_TOKEN])],
         ),
     ],
     "RemoveNode": [
@@ -345,6 +359,7 @@ CASES: Final[Mapping[str, list[tuple[Any, Expected]]]] = {
 ITEMS: Final[Mapping[str, auth.Args]] = {
     "ListCertificates": auth.certificate_args(ALICE),
     "ListContent": auth.content_args(FILE, STATE.contents[FILE]),
+    "ListJoinTokens": auth.join_token_args(STATE.members.token("tok")),
     "ListJoiners": auth.joiner_args(STATE.members.token("tok"), STRANGER),
     "ListNodes": auth.member_args(principal(WORKER, Role.WORKER)),
     "ListTasks": auth.task_args(STATE.tasks.get(TaskId("mine")), ALICE),
