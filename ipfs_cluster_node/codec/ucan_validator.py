@@ -28,6 +28,7 @@ from ipfs_cluster_node.core.ucan.chain import (
     check_chain,
     check_command,
     check_invocation,
+    check_standing,
 )
 from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError, malformed
@@ -179,6 +180,7 @@ class Validator:
         args_of: Callable[[], Mapping[str, Value] | None],
         circumstances: Circumstances,
         kept: Callable[[Cid], bytes | None] = lambda _cid: None,
+        by_item: bool = False,
     ) -> Grant:
         """Decide a call that carries a signed invocation (mode A), and take the invocation as used.
 
@@ -189,6 +191,7 @@ class Validator:
                 them. Asked once all else holds: who has no right to them learns nothing of them.
             circumstances: Of this moment.
             kept: Delegations that need not be brought, by their CIDs.
+            by_item: Whether policies judge each item that is shown, and not the call.
 
         Raises:
             UcanError: Why not.
@@ -205,7 +208,12 @@ class Validator:
         chain = resolve(invocation, found, self._reader)
         check_invocation(invocation, circumstances)
         check_command(invocation, command)
-        grant = check_chain(claim_of(invocation), chain, circumstances)
+        claim = claim_of(invocation)
+        if by_item:
+            check_standing(claim, chain, circumstances)
+            grant = Grant(claim=claim, chain=tuple(chain))
+        else:
+            grant = check_chain(claim, chain, circumstances)
         check_args(invocation, args_of())
         self._used.use(invocation, holder=grant.holder, now_s=circumstances.now_s)
         # Not before: a stranger's tokens would drive out those that grant something.

@@ -331,6 +331,7 @@ class Authorizer:
             args_of=args_of,
             circumstances=self.circumstances(state),
             kept=kept,
+            by_item=rule.asks is None,
         )
 
         def find(asked: Command) -> Access:
@@ -340,7 +341,8 @@ class Authorizer:
         access = Access.found(grant.claim, grant.chain, self.circumstances(state))
         assert access is not None, "its chain was checked just now"
         caller = Caller(issuer, CallerClass.CLIENT)
-        reach = Delegated(caller, command, {command: access}, find, [grant])
+        granted = [] if rule.asks is None else [grant]
+        reach = Delegated(caller, command, {command: access}, find, granted)
         for ask in asks:
             if ask.command != command:
                 reach.check(ask)

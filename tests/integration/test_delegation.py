@@ -26,7 +26,12 @@ from ipfs_cluster_node.core.dag_cbor import Value
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did, NodeId
 from ipfs_cluster_node.v1 import content_pb2
-from ipfs_cluster_node.v1.task_dispatch_pb2 import GetTaskRequest, SubmitTaskRequest, TaskSpec
+from ipfs_cluster_node.v1.task_dispatch_pb2 import (
+    GetTaskRequest,
+    ListTasksRequest,
+    SubmitTaskRequest,
+    TaskSpec,
+)
 from ipfs_cluster_node.v1.task_dispatch_pb2_grpc import TaskDispatchServiceStub
 from tests.support.nodes import until
 from tests.support.people import Person, join, refused, signed
@@ -373,7 +378,7 @@ class Author:
             "args": args,
             "proofs": [cid_of_token(token) for token in self.proofs],
             # Late enough that it can't have been used before this young cluster began.
-            "expires_s": int(time.time()) + 299,
+            "expires_s": int(time.time()) + 300,
         }
         token = sign_invocation(self.identity.private_key, **(fields | changed))
         return write_container([token, *self.proofs])
@@ -479,6 +484,28 @@ async def test_who_is_revoked_acts_no_more_through_others(
         carrier._connection.metadata = ()
         error = await refused(carrier.submit_task("echo"))
         assert error.metadata["ucan_error"] == "Revoked"
+
+
+@pytest.mark.asyncio
+async def test_a_signed_list_shows_what_its_issuer_may_read(
+    client: Client, nobody: Person, author: Author, operator: Identity
+) -> None:
+    """Its policies judge each item, as with any list, and not the call."""
+    seen = await client.submit_task("echo", namespace="team-a/signed")
+    hidden = await client.submit_task("echo", namespace="team-b")
+    proof = signed(operator, author.identity.did, "/task/read", author.cluster_did, TEAM)
+    reader = Author(author.identity, author.cluster_did, (author.proofs[0], proof))
+    request = ListTasksRequest(page_size=1000)
+    args: dict[str, Value] = {"request": sha256(request.SerializeToString()).digest()}
+    container = reader.sign(request, command="/task/read", args=args)
+    async with nobody.client() as carrier:
+        carrier._connection.metadata = (("ucan", container),)
+        listed = await carrier._connection.unary(
+            lambda channel: TaskDispatchServiceStub(channel).ListTasks, request, timeout=20
+        )
+    ids = {task.task_id for task in listed.tasks}
+    assert seen in ids
+    assert hidden not in ids
 
 
 @pytest.mark.asyncio

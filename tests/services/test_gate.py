@@ -1,7 +1,7 @@
 """How long a call may take, and what is noted of it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import grpc
@@ -100,6 +100,17 @@ class Noted:
 
 
 class Streaming(Context):
+    def __init__(self, noted: Noted, *, reads: bool = True) -> None:
+        super().__init__(None)
+        self.noted, self.reads = noted, reads
+        self.written: list[tuple[str, list[str]]] = []
+        """What came, and what was noted until then."""
+
+    async def write(self, response: str) -> None:
+        self.written.append((response, list(self.noted.outcomes)))
+        if not self.reads:
+            await asyncio.sleep(60)
+
     def peer(self) -> str:
         return "somebody"
 
@@ -109,7 +120,7 @@ class Streaming(Context):
 
 def streaming(
     behaviour: Callable[..., AsyncIterator[str]], rule: Rule, noted: Noted
-) -> tuple[Gate, Callable[..., AsyncIterator[str]]]:
+) -> tuple[Gate, Callable[..., Awaitable[None]]]:
     guarded = Gate(lambda _context: CLIENT, Anything(), {Details.method: rule}, noted)
     handler: Any = grpc.unary_stream_rpc_method_handler(behaviour)
     guarded.add_registered_method_handlers(SERVICE, {"AddContent": handler})
@@ -126,15 +137,14 @@ async def test_a_stream_that_is_not_read_ends_when_its_time_is_over() -> None:
         await asyncio.sleep(60)
 
     rule = Rule(callers=frozenset({CallerClass.CLIENT}), seconds_max=0.1)
-    guarded, stream = streaming(endless, rule, Noted())
-    watching = asyncio.create_task(guarded.watch())
-
-    async def read() -> list[str]:
-        return [each async for each in stream("request", Streaming(None))]
-
-    with pytest.raises(AbortedError, match="DEADLINE_EXCEEDED"):
-        await asyncio.wait_for(asyncio.create_task(read()), 10)
-    watching.cancel()
+    for reads in (True, False):
+        noted = Noted()
+        guarded, stream = streaming(endless, rule, noted)
+        watching = asyncio.create_task(guarded.watch())
+        call = stream("request", Streaming(noted, reads=reads))
+        with pytest.raises(AbortedError, match="DEADLINE_EXCEEDED"):
+            await asyncio.wait_for(asyncio.ensure_future(call), 10)
+        watching.cancel()
 
 
 @pytest.mark.asyncio
@@ -153,14 +163,14 @@ async def test_a_stream_that_is_audited_is_noted_with_its_first_answer(changes: 
     noted = Noted()
     rule = Rule(callers=frozenset({CallerClass.CLIENT}), changes=changes)
     _, stream = streaming(three, rule, noted)
-    answers = stream("whole", Streaming(None))
-    assert await anext(answers) == "one"
-    assert noted.outcomes == ["allowed"] * changes
-    assert [each async for each in answers] == ["two", "three"]
-    assert noted.outcomes == ["allowed"] * changes
+    whole = Streaming(noted)
+    await stream("whole", whole)
+    allowed = ["allowed"] * changes
+    # Before it is sent.
+    assert whole.written == [("one", allowed), ("two", allowed), ("three", allowed)]
     with pytest.raises(AbortedError):
-        [each async for each in stream("elsewhere", Streaming(None))]
-    assert noted.outcomes == ["allowed"] * changes
+        await stream("elsewhere", Streaming(noted))
+    assert noted.outcomes == allowed
     with pytest.raises(AbortedError):
-        [each async for each in stream("broken", Streaming(None))]
+        await stream("broken", Streaming(noted))
     assert noted.outcomes == ["allowed", "allowed", "failed"] * changes
