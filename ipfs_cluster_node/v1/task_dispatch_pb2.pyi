@@ -85,7 +85,9 @@ class TaskSpec(_message.Message):
     priority: _builtins.int
     """0 (last) to 9 (first)."""
     namespace: _builtins.str
-    """Empty means `default`. 1 to 64 characters of `A-Z a-z 0-9 . _ -`."""
+    """Empty means `default`. Up to 8 names, separated by slashes, each 1 to 64 characters of `A-Z a-z 0-9 . _ -`;
+    at most 128 characters.
+    """
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskInput]:
         """Files for the handler, at most 64."""
