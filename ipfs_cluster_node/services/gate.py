@@ -287,6 +287,7 @@ class Gate(grpc.GenericRpcHandler):
         self._check_class(rule, caller)
         stale, presented = _read_metadata(context)
         reach = self._authorizer.decide(caller, rule, request, presented)
+        _first_request.set(b"")  # A stream would hold it to its end; later ones are not kept.
         set_caller(reach.caller)
         set_reach(reach)
         reading = Reading(stale=stale)
@@ -399,7 +400,7 @@ _first_request: ContextVar[bytes] = ContextVar("first_request")
 
 
 def _keeping(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """Keep the bytes of a call's first request: what is signed is them."""
+    """Keep the bytes of a call's first request until it is admitted: what is signed is them."""
 
     def read(data: bytes) -> Any:
         if _first_request.get(None) is None:
