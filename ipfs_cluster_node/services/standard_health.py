@@ -22,7 +22,7 @@ class StandardHealthServicer(health_pb2_grpc.HealthServicer):
     def __init__(self, names: Iterable[str]) -> None:
         """Know these names; nothing serves yet."""
         self._names = frozenset(names)
-        self._status = health_pb2.HealthCheckResponse.NOT_SERVING
+        self._status: int = health_pb2.HealthCheckResponse.NOT_SERVING
         self._changed = asyncio.Event()
         """Of the next change: one for all watchers, so that none of them owns anything of it."""
 

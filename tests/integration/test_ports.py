@@ -147,14 +147,33 @@ async def test_a_connection_of_somebody_unknown_ends(
 ) -> None:
     """They once lived for ever, each with a descriptor of the node."""
     monkeypatch.setattr(net_tls, bound, 1_000)
+    async with served(enrolment_gate(), enrolment=True) as port:
+        # It answers pings, as who means harm would.
+        async with grpc.aio.secure_channel(
+            f"127.0.0.1:{port}", grpc.ssl_channel_credentials(MEMBER.tls.ca_pem)
+        ) as channel:
+            await health_pb2_grpc.HealthStub(channel).Check(ANY)
+            async with asyncio.timeout(8):
+                await channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("enrolment", [True, False])
+async def test_a_peer_that_answers_no_ping_is_dropped(
+    monkeypatch: pytest.MonkeyPatch, *, enrolment: bool
+) -> None:
+    """Above all one whose machine is gone; nothing else would ever tell."""
+    names = ("grpc.keepalive_time_ms", "grpc.keepalive_timeout_ms", "grpc.http2.ping_timeout_ms")
+    options = tuple((dict(net_tls.SERVER_OPTIONS) | dict.fromkeys(names, 1_000)).items())
+    monkeypatch.setattr(net_tls, "SERVER_OPTIONS", options)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_alpn_protocols(["h2"])
-    async with served(enrolment_gate(), enrolment=True) as port:
+    async with served(enrolment_gate(), enrolment=enrolment) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
         writer.write(PREFACE)
         with suppress(ConnectionError):
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(8):  # Before the bound of a handshake would end it.
                 while await reader.read(4096):
                     pass
         writer.close()
