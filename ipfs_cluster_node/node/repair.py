@@ -148,7 +148,10 @@ class LogRepair:
     def _services(self) -> Gate:
         """The health; every other method sends its caller to another master."""
         # Who is a member may know that nothing else is answered here.
-        rules = {method: replace(rule, command=None) for method, rule in RULES_BY_METHOD.items()}
+        rules = {
+            method: replace(rule, command=None, changes=False)
+            for method, rule in RULES_BY_METHOD.items()
+        }
         gate = Gate(
             MemberIdentification(machine=None, peers=self._peers),
             Authorizer(node_id=self._node_id, machine=None),

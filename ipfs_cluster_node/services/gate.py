@@ -203,6 +203,9 @@ class Gate(grpc.GenericRpcHandler):
                     context.set_trailing_metadata(((AGE_KEY, str(reading.age_ms)),))
                 self._note(method, rule, request, context, reach)
                 return response
+            except asyncio.CancelledError:
+                self._note_cancelled(method, rule, request, context, reach)
+                raise
             except Exception as error:
                 told = _told(method, error)
                 self._note(method, rule, request, context, reach, told)
@@ -230,6 +233,7 @@ class Gate(grpc.GenericRpcHandler):
                 self._note(method, rule, first, context, reach)
                 return response
             except asyncio.CancelledError:
+                self._note_cancelled(method, rule, first, context, reach)
                 await self._abort_ended(running, method)
                 raise
             except Exception as error:
@@ -247,6 +251,8 @@ class Gate(grpc.GenericRpcHandler):
     ) -> Any:
         if streams == "stream_stream" and rule.command is not None:
             raise ValueError(f"{method}: a stream both ways is judged by its caller's class alone")
+        if rule.changes:
+            raise ValueError(f"{method}: what a stream of answers changed would not be noted")
 
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             running: _Running | None = None
@@ -301,6 +307,14 @@ class Gate(grpc.GenericRpcHandler):
             error = running.ended_by
             self._note(method, running.rule, None, running.context, running.reach, error)
             await _abort(running.context, error)
+
+    def _note_cancelled(
+        self, method: str, rule: Rule, request: Any, context: Context, reach: Reach | None
+    ) -> None:
+        """Note a call that ends before its answer: what it began may still be committed."""
+        if reach is not None and rule.changes:
+            error = ClusterError(Reason.UNKNOWN_OUTCOME, "the call ended before it was answered")
+            self._note(method, rule, request, context, reach, error)
 
     def _note(
         self,
