@@ -152,7 +152,8 @@ async def test_a_connection_of_somebody_unknown_ends(
         async with grpc.aio.secure_channel(
             f"127.0.0.1:{port}", grpc.ssl_channel_credentials(MEMBER.tls.ca_pem)
         ) as channel:
-            await health_pb2_grpc.HealthStub(channel).Check(ANY)
+            stub: Any = health_pb2_grpc.HealthStub(channel)
+            await stub.Check(ANY)
             async with asyncio.timeout(8):
                 await channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
 
