@@ -12,12 +12,16 @@ from ipfs_cluster_node.core.audit import AuditQuery, AuditRecord, Outcome
 
 
 def record(at_ms: int, **fields: Any) -> AuditRecord:
-    given = {"caller": "A", "caller_class": "client", "outcome": Outcome.ALLOWED}
-    return AuditRecord(
-        **{"at_ms": at_ms, "peer": "ipv4:192.0.2.1:1", "method": "/s/M", "command": ""}
-        | given
-        | fields
-    )
+    given: dict[str, Any] = {
+        "at_ms": at_ms,
+        "caller": "A",
+        "caller_class": "client",
+        "peer": "ipv4:192.0.2.1:1",
+        "method": "/s/M",
+        "command": "",
+        "outcome": Outcome.ALLOWED,
+    }
+    return AuditRecord(**(given | fields))
 
 
 def denied(at_ms: int, **fields: Any) -> AuditRecord:
@@ -97,7 +101,8 @@ def test_both_kinds_are_read_by_time_with_one_count_and_pages(tmp_path: Path) ->
     found = written(path, *mixed)
     assert [each.at_ms for each in found] == list(range(29, -1, -1))
     assert [each.sequence for each in found] == list(range(30, 0, -1))
-    pages, before = [], 0
+    pages: list[AuditRecord] = []
+    before = 0
     while page := asyncio.run(FileAuditLog(path).read(AuditQuery(before_sequence=before, size=7))):
         pages += page
         before = page[-1].sequence
