@@ -114,6 +114,9 @@ class Delegated:
     find: Callable[[Command], Access]
     """Finds one of them anew; raises UcanError."""
     grants: list[Grant] = field(default_factory=list)
+    basis: Callable[[], object] = object
+    """What all of it depends on, besides the time: equal for as long as it holds."""
+    judged_by: object = None
 
     @property
     def delegation_cids(self) -> tuple[str, ...]:
@@ -145,11 +148,21 @@ class Delegated:
             raise error_from_ucan(error, command=command, now_s=_now_s()) from None
 
     def renew(self) -> None:
-        """Find the same again, and check what was granted by it; raises ClusterError."""
+        """Find the same again, and check what was granted by it; raises ClusterError.
+
+        Only where something changed: streams that bring tokens would else have all of them checked
+        anew, by the thousand, twice a second.
+        """
+        basis = self.basis()
+        ends = (access.until_s for access in self.accesses.values())
+        until_s = min((end for end in ends if end is not None), default=None)
+        if basis == self.judged_by and (until_s is None or _now_s() < until_s):
+            return
         self.accesses = {command: self._found(command) for command in self.accesses}
         grants, self.grants = self.grants, []
         for grant in grants:
             self.check(Ask(grant.claim.command, [grant.claim.args]))
+        self.judged_by = basis
 
 
 class Authorizer:
@@ -205,7 +218,8 @@ class Authorizer:
             def find(command: Command) -> Access:
                 return self._access(caller.did, command, brought, proofs)
 
-            reach = Delegated(caller, rule.command, {rule.command: find(rule.command)}, find)
+            accesses = {rule.command: find(rule.command)}
+            reach = Delegated(caller, rule.command, accesses, find, basis=self.basis)
         except UcanError as error:
             raise error_from_ucan(error, command=rule.command, now_s=_now_s()) from None
         asking = Asking(caller.did, self._node_id, state)
@@ -285,7 +299,7 @@ class Authorizer:
 
         access = Access.of(grant.claim, (grant.chain,), PRODUCT)
         caller = Caller(issuer, CallerClass.CLIENT)
-        reach = Delegated(caller, command, {command: access}, find, [grant])
+        reach = Delegated(caller, command, {command: access}, find, [grant], self.basis)
         for ask in asks:
             if ask.command != command:
                 reach.check(ask)
@@ -312,14 +326,18 @@ class Authorizer:
             gone=Gone(state),
         )
 
+    def basis(self) -> tuple[ClusterState, int, int]:
+        """Changes with all that may end a right: removals, revocations, what is kept."""
+        state = self._known_state()
+        return state, state.delegations.version, state.certificates.version
+
     def access(self, caller: Did, command: Command) -> Access:
         """What a caller may do under a command, by all that is kept for it.
 
         Raises:
             UcanError: Nothing, and why.
         """
-        state = self._known_state()
-        found_of = (state, state.delegations.version, state.certificates.version)
+        found_of = self.basis()
         if self._found_of != found_of:
             self._found.clear()
             self._found_of = found_of

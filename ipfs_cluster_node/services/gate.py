@@ -42,6 +42,8 @@ UPLOAD_TIME_SECONDS_MAX: Final = 6 * 3600.0
 """For an upload whose caller sets no deadline: large files take their time."""
 WATCH_SECONDS: Final = 0.5
 """How often running streams are checked anew."""
+WATCHED_A_TURN: Final = 16
+"""So many streams are checked until what else waits has its turn: the log, above all."""
 FIRST_REQUEST_SECONDS_MAX: Final = 10.0
 """Until the first message of an upload, by which it is judged, must have come."""
 
@@ -162,7 +164,11 @@ class Gate(grpc.GenericRpcHandler):
         """End running streams whose callers may no longer go on; until cancelled."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            for running in list(self._running):
+            for number, running in enumerate(list(self._running), 1):
+                if number % WATCHED_A_TURN == 0:
+                    await asyncio.sleep(0)
+                if running not in self._running:
+                    continue  # It ended meanwhile.
                 try:
                     self._check_class(running.rule, self._identify(running.context))
                     running.reach.renew()
