@@ -256,10 +256,12 @@ def serve(
     import uvloop
 
     from ipfs_cluster_node.cli.logs import set_up_logging
+    from ipfs_cluster_node.node.descriptors import raise_descriptor_limit
     from ipfs_cluster_node.node.memory import keep_memory_flat
 
     set_up_logging(log_level)
     keep_memory_flat()
+    raise_descriptor_limit()
     place = Home.find(home)
     place.check()
     flags = {"node.bind": bind, "node.enrolment_bind": enrolment_bind, "tasks.slots": slots}

@@ -122,6 +122,9 @@ class Delegated:
     find: Callable[[Command], Access]
     """Finds one of them anew; raises UcanError."""
     grants: list[Grant] = field(default_factory=list)
+    basis: Callable[[], object] = object
+    """What all of it depends on, besides the time: equal for as long as it holds."""
+    judged_by: object = None
     shown: dict[tuple[Value, ...], bool] = field(default_factory=dict)
     """What was judged of items that are alike."""
     evaluation: Evaluation = field(default_factory=lambda: Evaluation(steps_max=LIST_STEPS_MAX))
@@ -172,13 +175,23 @@ class Delegated:
             raise error_from_ucan(error, command=command, now_s=_now_s()) from None
 
     def renew(self) -> None:
-        """Find the same again, and check what was granted by it; raises ClusterError."""
+        """Find the same again, and check what was granted by it; raises ClusterError.
+
+        Only where something changed: streams that bring tokens would else have all of them checked
+        anew, by the thousand, twice a second.
+        """
+        self.evaluation = Evaluation(steps_max=LIST_STEPS_MAX)
+        basis = self.basis()
+        ends = (access.until_s for access in self.accesses.values())
+        until_s = min((end for end in ends if end is not None), default=None)
+        if basis == self.judged_by and (until_s is None or _now_s() < until_s):
+            return
         self.accesses = {command: self._found(command) for command in self.accesses}
         self.shown.clear()
-        self.evaluation = Evaluation(steps_max=LIST_STEPS_MAX)
         grants, self.grants = self.grants, []
         for grant in grants:
             self.check(Ask(grant.claim.command, [grant.claim.args]))
+        self.judged_by = basis
 
 
 class Authorizer:
@@ -243,7 +256,8 @@ class Authorizer:
             def find(command: Command) -> Access:
                 return self._access(caller.did, command, brought, proofs)
 
-            reach = Delegated(caller, rule.command, {rule.command: find(rule.command)}, find)
+            accesses = {rule.command: find(rule.command)}
+            reach = Delegated(caller, rule.command, accesses, find, basis=self.basis)
         except UcanError as error:
             raise error_from_ucan(error, command=rule.command, now_s=_now_s()) from None
         asking = Asking(caller.did, self._node_id, state)
@@ -342,7 +356,7 @@ class Authorizer:
         assert access is not None, "its chain was checked just now"
         caller = Caller(issuer, CallerClass.CLIENT)
         granted = [] if rule.asks is None else [grant]
-        reach = Delegated(caller, command, {command: access}, find, granted)
+        reach = Delegated(caller, command, {command: access}, find, granted, self.basis)
         for ask in asks:
             if ask.command != command:
                 reach.check(ask)
@@ -369,14 +383,18 @@ class Authorizer:
             gone=Gone(state),
         )
 
+    def basis(self) -> tuple[ClusterState, int, int]:
+        """Changes with all that may end a right: removals, revocations, what is kept."""
+        state = self._known_state()
+        return state, state.delegations.version, state.certificates.version
+
     def access(self, caller: Did, command: Command) -> Access:
         """What a caller may do under a command, by all that is kept for it.
 
         Raises:
             UcanError: Nothing, and why.
         """
-        state = self._known_state()
-        found_of = (state, state.delegations.version, state.certificates.version)
+        found_of = self.basis()
         if self._found_of != found_of:
             self._found.clear()
             self._found_of = found_of

@@ -9,7 +9,6 @@ from datetime import timedelta
 from typing import Final
 
 import grpc
-from grpc_health.v1 import health as grpc_health
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
@@ -71,6 +70,10 @@ from ipfs_cluster_node.services.gate import Gate, Identify
 from ipfs_cluster_node.services.health import HealthServicer
 from ipfs_cluster_node.services.membership import MembershipServicer
 from ipfs_cluster_node.services.raft import RaftServicer
+from ipfs_cluster_node.services.standard_health import (
+    StandardHealthServicer,
+    add_check_alone,
+)
 from ipfs_cluster_node.services.state_delta import StateDeltaServicer
 from ipfs_cluster_node.services.task_dispatch import TaskDispatchServicer
 from ipfs_cluster_node.v1 import (
@@ -236,7 +239,7 @@ class Node:
             home=home,
             certificate=self._own,
         )
-        self._standard_health = grpc_health.aio.HealthServicer()
+        self._standard_health = StandardHealthServicer(HEALTH_NAMES)
         identify = MemberIdentification(
             machine=machine, peers=self._peers, revocations=self._revocations
         )
@@ -353,11 +356,8 @@ class Node:
             self._worker.on_progress(task_id, attempt, ratio, note)
 
     async def _publish_health(self) -> None:
-        serving = health_pb2.HealthCheckResponse
         while True:
-            status = serving.SERVING if self.health.is_serving else serving.NOT_SERVING
-            for name in HEALTH_NAMES:
-                await self._standard_health.set(name, status)
+            self._standard_health.set_serving(self.health.is_serving)
             await asyncio.sleep(HEALTH_INTERVAL_SECONDS)
 
     # Building.
@@ -443,8 +443,8 @@ class Node:
         enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(
             EnrolmentServicer(enrolment, monotonic), gate.as_server
         )
-        health_pb2_grpc.add_HealthServicer_to_server(self._standard_health, gate.as_server)
-        server = make_server()
+        add_check_alone(self._standard_health, gate)
+        server = make_server(enrolment=True)
         server.add_generic_rpc_handlers((gate,))
         return server
 

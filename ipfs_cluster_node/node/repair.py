@@ -12,8 +12,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 import grpc
-from grpc_health.v1 import health as grpc_health
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 
 from ipfs_cluster_node import __version__
 from ipfs_cluster_node.adapters.net.tls import ServerTls, bind_port, make_server
@@ -35,6 +34,7 @@ from ipfs_cluster_node.node.replacement import (
 from ipfs_cluster_node.services.authorization import RULES_BY_METHOD
 from ipfs_cluster_node.services.gate import Gate
 from ipfs_cluster_node.services.health import HealthServicer
+from ipfs_cluster_node.services.standard_health import StandardHealthServicer
 from ipfs_cluster_node.v1 import health_pb2_grpc as own_health_pb2_grpc
 from ipfs_cluster_node.v1 import membership_pb2
 from ipfs_cluster_node.v1.health_pb2 import GetHealthResponse, HealthCheck
@@ -69,7 +69,7 @@ class LogRepair:
         self._tls = files.tls
         self._started = monotonic()
         self._waits_for = "it has asked nobody yet"
-        self._standard_health = grpc_health.aio.HealthServicer()
+        self._standard_health = StandardHealthServicer(HEALTH_NAMES)
         self._peers = PeerBook(home.masters)
         others = [target for target in self._peers.targets() if target[1] != self._node_id]
         if not others:
@@ -97,8 +97,6 @@ class LogRepair:
         tls = ServerTls(self._tls, mutual=True)
         bind_port(server, bind, tls.credentials, flag="--bind")
         try:
-            for name in HEALTH_NAMES:
-                await self._standard_health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
             await server.start()
             on_ready(bind)
             replacement = begun_replacement(self._home)
@@ -152,7 +150,10 @@ class LogRepair:
     def _services(self) -> Gate:
         """The health; every other method sends its caller to another master."""
         # Who is a member may know that nothing else is answered here.
-        rules = {method: replace(rule, command=None) for method, rule in RULES_BY_METHOD.items()}
+        rules = {
+            method: replace(rule, command=None, changes=False)
+            for method, rule in RULES_BY_METHOD.items()
+        }
         gate = Gate(
             MemberIdentification(machine=None, peers=self._peers),
             Authorizer(node_id=self._node_id, machine=None),

@@ -64,8 +64,6 @@ def _clients(command: Command, asks_of: AsksOf | None, *, changes: bool = False)
     return Rule(callers=_CLIENTS, command=command, asks=asks_of, changes=changes)
 
 
-_EVERYBODY: Final = Rule(callers=_MEMBERS | _JOINERS)
-
 RULES_BY_METHOD: Final[Mapping[str, Rule]] = {
     f"{_V1}AuditService/ListAuditRecords": _clients(auth.AUDIT_READ, asks.read_audit),
     f"{_V1}AuthorizationService/ExplainAccess": Rule(callers=_CLIENTS),
@@ -157,8 +155,8 @@ RULES_BY_METHOD: Final[Mapping[str, Rule]] = {
     ),
     f"{_V1}TaskDispatchService/WatchTasks": _clients(auth.TASK_READ, asks.watch_tasks),
     f"{_V1}TaskDispatchService/WorkerSession": _nodes(),
-    "/grpc.health.v1.Health/Check": _EVERYBODY,
-    "/grpc.health.v1.Health/List": _EVERYBODY,
-    "/grpc.health.v1.Health/Watch": _EVERYBODY,
+    "/grpc.health.v1.Health/Check": Rule(callers=_MEMBERS | _JOINERS),
+    "/grpc.health.v1.Health/List": Rule(callers=_MEMBERS),
+    "/grpc.health.v1.Health/Watch": Rule(callers=_MEMBERS),
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Rule(callers=_MEMBERS),
 }

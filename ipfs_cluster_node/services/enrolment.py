@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from datetime import timedelta
 from hashlib import sha256
+from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Any, Final
+from urllib.parse import unquote
 
 from ipfs_cluster_node.codec.members import did_of, endpoints_of, name_of, pem_of, seal_key_of
 from ipfs_cluster_node.codec.tasks import request_id_of
@@ -17,6 +19,28 @@ from ipfs_cluster_node.v1 import enrolment_pb2_grpc
 KNOCKS_AT_ONCE: Final = 60
 KNOCKS_PER_SECOND: Final = 2.0
 """From one address, for which a whole rack of joiners may stand behind one router."""
+NETWORK_BITS: Final = 64
+"""Of an IPv6 address: whoever has one has all that begin alike, and could knock with each."""
+
+
+def network_of(peer: str) -> str:
+    """Who knocks, as far as a peer can't choose it: an IPv4 address, or a /64 of IPv6.
+
+    Args:
+        peer: As gRPC spells it: `ipv4:192.0.2.7:40312`, `ipv6:%5B2001:db8::1%5D:40312`. The port
+            differs with each knock.
+    """
+    address = peer.rpartition(":")[0]
+    text = unquote(address.partition(":")[2]).strip("[]").partition("%")[0]
+    try:
+        parsed = ip_address(text)
+    except ValueError:
+        return address
+    if not isinstance(parsed, IPv6Address):
+        return str(parsed)
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(IPv6Network((parsed, NETWORK_BITS), strict=False))
 
 
 class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
@@ -75,9 +99,7 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
         )
 
     def _let_knock(self, context: Any) -> None:
-        # `ipv4:192.0.2.7:40312`, `ipv6:%5B2001:db8::1%5D:40312`: the port differs with each knock.
-        address = str(context.peer()).rpartition(":")[0]
-        wait = self._rates.take(address, self._clock())
+        wait = self._rates.take(network_of(context.peer()), self._clock())
         if wait:
             raise ClusterError(
                 Reason.OVERLOADED,

@@ -44,6 +44,8 @@ UPLOAD_TIME_SECONDS_MAX: Final = 6 * 3600.0
 """For an upload whose caller sets no deadline: large files take their time."""
 WATCH_SECONDS: Final = 0.5
 """How often running streams are checked anew."""
+WATCHED_A_TURN: Final = 16
+"""So many streams are checked until what else waits has its turn: the log, above all."""
 FIRST_REQUEST_SECONDS_MAX: Final = 10.0
 """Until the first message of an upload, by which it is judged, must have come."""
 
@@ -166,7 +168,11 @@ class Gate(grpc.GenericRpcHandler):
         """End running streams whose callers may no longer go on; until cancelled."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            for running in list(self._running):
+            for number, running in enumerate(list(self._running), 1):
+                if number % WATCHED_A_TURN == 0:
+                    await asyncio.sleep(0)
+                if running not in self._running:
+                    continue  # It ended meanwhile.
                 try:
                     if asyncio.get_running_loop().time() > running.ends_at:
                         raise ClusterError(
@@ -212,6 +218,9 @@ class Gate(grpc.GenericRpcHandler):
                     context.set_trailing_metadata(((AGE_KEY, str(reading.age_ms)),))
                 self._note(method, rule, request, context, reach)
                 return response
+            except asyncio.CancelledError:
+                self._note_cancelled(method, rule, request, context, reach)
+                raise
             except Exception as error:
                 told = _told(method, error)
                 self._note(method, rule, request, context, reach, told)
@@ -239,6 +248,7 @@ class Gate(grpc.GenericRpcHandler):
                 self._note(method, rule, first, context, reach)
                 return response
             except asyncio.CancelledError:
+                self._note_cancelled(method, rule, first, context, reach)
                 await self._abort_ended(running, method)
                 raise
             except Exception as error:
@@ -306,6 +316,7 @@ class Gate(grpc.GenericRpcHandler):
         self._check_class(rule, caller)
         stale, presented = _read_metadata(context)
         reach = self._authorizer.decide(caller, rule, request, presented)
+        _first_request.set(b"")  # A stream would hold it to its end; later ones are not kept.
         set_caller(reach.caller)
         set_reach(reach)
         reading = Reading(stale=stale)
@@ -319,6 +330,14 @@ class Gate(grpc.GenericRpcHandler):
             error = running.ended_by
             self._note(method, running.rule, None, running.context, running.reach, error)
             await _abort(running.context, error)
+
+    def _note_cancelled(
+        self, method: str, rule: Rule, request: Any, context: Context, reach: Reach | None
+    ) -> None:
+        """Note a call that ends before its answer: what it began may still be committed."""
+        if reach is not None and rule.changes:
+            error = ClusterError(Reason.UNKNOWN_OUTCOME, "the call ended before it was answered")
+            self._note(method, rule, request, context, reach, error)
 
     def _note(
         self,
@@ -418,7 +437,7 @@ _first_request: ContextVar[bytes] = ContextVar("first_request")
 
 
 def _keeping(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """Keep the bytes of a call's first request: what is signed is them."""
+    """Keep the bytes of a call's first request until it is admitted: what is signed is them."""
 
     def read(data: bytes) -> Any:
         if _first_request.get(None) is None:

@@ -28,7 +28,9 @@ if _version_not_supported:
 class AuditServiceStub:
     """The audit log: each call that was denied, and each that would change something.
 
-    A node notes the calls that it answered, on its own disk, in about 32 MiB; the oldest go first.
+    A node notes the calls that it answered, on its own disk, in about 32 MiB, and in 8 MiB apart
+    those that it denied; the oldest go first. Of denials of one caller and method within 10 s the first
+    has a record of its own, the others one together, whose reason says how many.
     What the whole cluster did is what its masters together tell.
     """
 
@@ -48,7 +50,9 @@ class AuditServiceStub:
 class AuditServiceServicer:
     """The audit log: each call that was denied, and each that would change something.
 
-    A node notes the calls that it answered, on its own disk, in about 32 MiB; the oldest go first.
+    A node notes the calls that it answered, on its own disk, in about 32 MiB, and in 8 MiB apart
+    those that it denied; the oldest go first. Of denials of one caller and method within 10 s the first
+    has a record of its own, the others one together, whose reason says how many.
     What the whole cluster did is what its masters together tell.
     """
 
@@ -82,7 +86,9 @@ def add_AuditServiceServicer_to_server(servicer, server):
 class AuditService:
     """The audit log: each call that was denied, and each that would change something.
 
-    A node notes the calls that it answered, on its own disk, in about 32 MiB; the oldest go first.
+    A node notes the calls that it answered, on its own disk, in about 32 MiB, and in 8 MiB apart
+    those that it denied; the oldest go first. Of denials of one caller and method within 10 s the first
+    has a record of its own, the others one together, whose reason says how many.
     What the whole cluster did is what its masters together tell.
     """
 

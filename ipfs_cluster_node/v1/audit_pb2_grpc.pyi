@@ -29,7 +29,9 @@ GRPC_VERSION: str
 class AuditServiceStub:
     """The audit log: each call that was denied, and each that would change something.
 
-    A node notes the calls that it answered, on its own disk, in about 32 MiB; the oldest go first.
+    A node notes the calls that it answered, on its own disk, in about 32 MiB, and in 8 MiB apart
+    those that it denied; the oldest go first. Of denials of one caller and method within 10 s the first
+    has a record of its own, the others one together, whose reason says how many.
     What the whole cluster did is what its masters together tell.
     """
 
@@ -49,7 +51,9 @@ class AuditServiceStub:
 class AuditServiceAsyncStub(AuditServiceStub):
     """The audit log: each call that was denied, and each that would change something.
 
-    A node notes the calls that it answered, on its own disk, in about 32 MiB; the oldest go first.
+    A node notes the calls that it answered, on its own disk, in about 32 MiB, and in 8 MiB apart
+    those that it denied; the oldest go first. Of denials of one caller and method within 10 s the first
+    has a record of its own, the others one together, whose reason says how many.
     What the whole cluster did is what its masters together tell.
     """
 
@@ -65,7 +69,9 @@ class AuditServiceAsyncStub(AuditServiceStub):
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
     """The audit log: each call that was denied, and each that would change something.
 
-    A node notes the calls that it answered, on its own disk, in about 32 MiB; the oldest go first.
+    A node notes the calls that it answered, on its own disk, in about 32 MiB, and in 8 MiB apart
+    those that it denied; the oldest go first. Of denials of one caller and method within 10 s the first
+    has a record of its own, the others one together, whose reason says how many.
     What the whole cluster did is what its masters together tell.
     """
 

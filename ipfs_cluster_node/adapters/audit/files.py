@@ -1,4 +1,7 @@
-"""The audit log of one node: lines of JSON in two files that take turns, written by a thread.
+"""The audit log of one node: lines of JSON in files that take turns, written by a thread.
+
+What was let through has two files of its own: who may do nothing can't push out of them what others
+did. Denials, and what failed of joiners, have two smaller ones, and repeats are counted.
 
 A line is escaped JSON, so nothing that a caller sends begins a new one. A call never waits for the
 disk; what comes faster than it is written is counted and said. After a crash the last moment's
@@ -6,11 +9,14 @@ records may be missing, and a torn line is passed over.
 """
 
 import asyncio
+import heapq
 import json
 import logging
+import math
 import os
 import threading
-from collections import deque
+import time
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -21,9 +27,16 @@ from ipfs_cluster_node.core.audit import AuditQuery, AuditRecord, Outcome
 log = logging.getLogger(__name__)
 
 FILE_BYTES_MAX: Final = 16 * 1024 * 1024
-"""Of each of the two files; some 50,000 records."""
+"""Of each of the two files of what was let through; some 50,000 records."""
+DENIED_FILE_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Of each of the two files of denials."""
+REPEATS_SECONDS: Final = 10.0
+"""For so long after a denial more of the same caller and method are counted, not written each."""
+REPEATS_MAX: Final = 1024
+"""Callers and methods that are counted at once; of more, the oldest are written sooner."""
+JOINER_CLASS: Final = "joiner"
 WAITING_MAX: Final = 10_000
-"""Records that wait to be written; more are counted and lost."""
+"""Records that wait to be written, of each kind; more are counted and lost."""
 FIELD_CHARS_MAX: Final = 512
 CIDS_MAX: Final = 8
 INTERVAL_SECONDS: Final = 0.2
@@ -35,15 +48,116 @@ BEGINNINGS_MAX: Final = 2048
 """Beginnings of lines that are kept: of as many callers, methods and connections."""
 
 
+class _Turns:
+    """Two files that take turns, and what waits to be written to them."""
+
+    def __init__(self, path: Path, bytes_max: int) -> None:
+        self.path = path
+        self.old = path.with_suffix(f"{path.suffix}.1")
+        self.bytes_max = bytes_max
+        self.waiting: deque[AuditRecord] = deque()
+        self.lost = 0
+
+    def add(self, record: AuditRecord) -> None:
+        if len(self.waiting) >= WAITING_MAX:
+            self.lost += 1
+        else:
+            self.waiting.append(record)
+
+    def take(self) -> list[AuditRecord]:
+        """All that waits, and how much was lost."""
+        records = [self.waiting.popleft() for _ in range(len(self.waiting))]
+        lost, self.lost = self.lost, 0
+        if lost:
+            records.append(_lost(lost, records[-1].at_ms if records else 0))
+        return records
+
+    def append(self, lines: Sequence[str]) -> None:
+        data = "".join(lines).encode("ascii")
+        try:
+            self._append(data)
+        except OSError as error:
+            # The node goes on: its log says so, and the next record that is written too.
+            log.critical("audit log can't be written", extra={"error": repr(error)})
+            self.lost += len(lines)
+
+    def _append(self, data: bytes) -> None:
+        descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            size = os.fstat(descriptor).st_size
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                data = b"\n" + data  # A torn line ends here.
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+        finally:
+            os.close(descriptor)
+        if size + len(data) >= self.bytes_max:
+            self.path.replace(self.old)
+
+    def newest_first(self) -> Iterator[AuditRecord]:
+        for path in (self.path, self.old):
+            try:
+                lines = path.read_bytes().splitlines()
+            except FileNotFoundError:
+                continue
+            for line in reversed(lines):
+                record = _parsed(line)
+                if record is not None:
+                    yield record
+
+
+class _Repeats:
+    """Denials of one caller and method: the first is written, more soon after are counted."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counted: OrderedDict[tuple[str, str], tuple[float, int, AuditRecord]] = OrderedDict()
+        """Since when, how many after the first, and the last of them."""
+
+    def note(self, record: AuditRecord, now: float) -> list[AuditRecord]:
+        """Note one; returns what is to be written."""
+        # Nobody is proved who has no DID: then it is one address.
+        key = (record.caller or record.peer.rpartition(":")[0], record.method)
+        with self._lock:
+            known = self._counted.get(key)
+            if known is not None and now - known[0] < REPEATS_SECONDS:
+                self._counted[key] = (known[0], known[1] + 1, record)
+                return []
+            written = [] if known is None else self._told(*self._counted.pop(key)[1:])
+            self._counted[key] = (now, 0, record)
+            if len(self._counted) > REPEATS_MAX:
+                written += self._told(*self._counted.popitem(last=False)[1][1:])
+        return [*written, record]
+
+    def over(self, now: float) -> list[AuditRecord]:
+        """What was counted until the time was over."""
+        written: list[AuditRecord] = []
+        with self._lock:
+            while self._counted:
+                key, (since, count, last) = next(iter(self._counted.items()))
+                if now - since < REPEATS_SECONDS:
+                    break
+                del self._counted[key]
+                written += self._told(count, last)
+        return written
+
+    @staticmethod
+    def _told(count: int, last: AuditRecord) -> list[AuditRecord]:
+        if count < 2:
+            return [last] * count
+        more = f" (and {count - 1} more within {REPEATS_SECONDS:.0f} s)"
+        return [last._replace(reason=last.reason[: FIELD_CHARS_MAX - len(more)] + more)]
+
+
 class FileAuditLog:
     """An `AuditLog` on disk."""
 
     def __init__(self, path: Path) -> None:
         """Go on behind what is there; nothing is written before `start`."""
-        self._path = path
-        self._old = path.with_suffix(f"{path.suffix}.1")
-        self._waiting: deque[AuditRecord] = deque()
-        self._lost = 0
+        self._changes = _Turns(path, FILE_BYTES_MAX)
+        self._denials = _Turns(path.with_stem(f"{path.stem}-denied"), DENIED_FILE_BYTES_MAX)
+        self._repeats = _Repeats()
         self._stopping = threading.Event()
         self._files = threading.Lock()
         """Held while files are written or take turns, and while they are read."""
@@ -56,10 +170,11 @@ class FileAuditLog:
 
     def record(self, record: AuditRecord) -> None:
         """Note a call. Neither waits nor raises."""
-        if len(self._waiting) >= WAITING_MAX:
-            self._lost += 1
+        if record.outcome is Outcome.ALLOWED or not _is_anybodys(record):
+            self._changes.add(record)
         else:
-            self._waiting.append(record)
+            for each in self._repeats.note(record, time.monotonic()):
+                self._denials.add(each)
 
     async def read(self, query: AuditQuery) -> Sequence[AuditRecord]:
         """The newest records that are wanted, the newest first; what waits is written first."""
@@ -73,46 +188,27 @@ class FileAuditLog:
 
     def _work(self) -> None:
         while not self._stopping.wait(INTERVAL_SECONDS):
-            self._write_waiting()
-        self._write_waiting()
+            self._write_waiting(time.monotonic())
+        self._write_waiting(math.inf)
 
-    def _write_waiting(self) -> None:
+    def _write_waiting(self, now: float) -> None:
         with self._files:
-            records = [self._waiting.popleft() for _ in range(len(self._waiting))]
-            lost, self._lost = self._lost, 0
-            if lost:
-                at_ms = records[-1].at_ms if records else 0
-                records.append(_lost(lost, at_ms))
-            if not records:
-                return
-            lines = []
-            for record in records:
+            for record in self._repeats.over(now):
+                self._denials.add(record)
+            taken = [(record, turns) for turns in self._both for record in turns.take()]
+            # By time, so that pages of both, which go by the number, do too.
+            taken.sort(key=lambda each: each[0].at_ms)
+            lines: dict[_Turns, list[str]] = {turns: [] for turns in self._both}
+            for record, turns in taken:
                 self._sequence += 1
-                lines.append(_line(record, self._sequence))
-            try:
-                self._append("".join(lines).encode("ascii"))
-            except OSError as error:
-                # The node goes on: its log says so, and the next record that is written too.
-                log.critical("audit log can't be written", extra={"error": repr(error)})
-                self._lost += len(records)
-
-    def _append(self, data: bytes) -> None:
-        descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            size = os.fstat(descriptor).st_size
-            if size and os.pread(descriptor, 1, size - 1) != b"\n":
-                data = b"\n" + data  # A torn line ends here.
-            view = memoryview(data)
-            while view:
-                view = view[os.write(descriptor, view) :]
-        finally:
-            os.close(descriptor)
-        if size + len(data) >= FILE_BYTES_MAX:
-            self._path.replace(self._old)
+                lines[turns].append(_line(record, self._sequence))
+            for turns, own in lines.items():
+                if own:
+                    turns.append(own)
 
     def _read(self, query: AuditQuery) -> list[AuditRecord]:
         if self._thread.is_alive():
-            self._write_waiting()
+            self._write_waiting(time.monotonic())
         found: list[AuditRecord] = []
         with self._files:
             for record in self._newest_first():
@@ -122,16 +218,23 @@ class FileAuditLog:
                         break
         return found
 
+    @property
+    def _both(self) -> tuple[_Turns, _Turns]:
+        return self._changes, self._denials
+
     def _newest_first(self) -> Iterator[AuditRecord]:
-        for path in (self._path, self._old):
-            try:
-                lines = path.read_bytes().splitlines()
-            except FileNotFoundError:
-                continue
-            for line in reversed(lines):
-                record = _parsed(line)
-                if record is not None:
-                    yield record
+        return heapq.merge(
+            *(turns.newest_first() for turns in self._both),
+            key=lambda record: record.sequence,
+            reverse=True,
+        )
+
+
+def _is_anybodys(record: AuditRecord) -> bool:
+    """Whether somebody with no right at all may cause as many of it as they like."""
+    return record.outcome is Outcome.DENIED or (
+        record.outcome is Outcome.FAILED and record.caller_class == JOINER_CLASS
+    )
 
 
 def _lost(count: int, at_ms: int) -> AuditRecord:

@@ -10,6 +10,8 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, tls_name
 
 MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
+ENROLMENT_MESSAGE_BYTES_MAX: Final = 64 * 1024
+"""From somebody unknown, unpacked: a certificate, a request and a proof are some 4 KiB."""
 METADATA_BYTES_MAX: Final = 8 * 1024
 STREAMS_PER_CONNECTION_MAX: Final = 1000
 HANDSHAKE_TIMEOUT_MS: Final = 10_000
@@ -20,6 +22,15 @@ KEEPALIVE_INTERVAL_MIN_MS: Final = 500
 PING_STRIKES_MAX: Final = 10
 """Pings that come sooner than that, with nothing sent between, before the connection is ended. Our
 own callers ping half as often; after a pause of the process a few may come at once."""
+SERVER_KEEPALIVE_MS: Final = 10_000
+"""So often a port asks a silent peer, and drops it if no answer comes for as long again: the other
+side may have lost its power or its line."""
+ENROLMENT_IDLE_MS: Final = 30_000
+"""A connection of somebody unknown ends after so long without a call,"""
+ENROLMENT_AGE_MS: Final = 300_000
+"""and after so long in any case, a tenth more or less; a joiner that waits connects anew."""
+ENROLMENT_AGE_GRACE_MS: Final = 60_000
+"""For the calls that run by then."""
 CALLS_MAX: Final = 8_192
 """At a port, streams among them: sessions of workers, links of masters, watches. More are answered
 RESOURCE_EXHAUSTED, before anything is read of them."""
@@ -51,7 +62,20 @@ SERVER_OPTIONS: Final[tuple[Option, ...]] = (
     ("grpc.max_concurrent_streams", STREAMS_PER_CONNECTION_MAX),
     ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_INTERVAL_MIN_MS),
     ("grpc.http2.max_ping_strikes", PING_STRIKES_MAX),
+    ("grpc.keepalive_time_ms", SERVER_KEEPALIVE_MS),
+    ("grpc.keepalive_timeout_ms", SERVER_KEEPALIVE_MS),
+    ("grpc.http2.ping_timeout_ms", SERVER_KEEPALIVE_MS),
 )
+
+
+def _enrolment_options() -> tuple[Option, ...]:
+    """In place of the others' where they speak of the same."""
+    return (
+        ("grpc.max_receive_message_length", ENROLMENT_MESSAGE_BYTES_MAX),
+        ("grpc.max_connection_idle_ms", ENROLMENT_IDLE_MS),
+        ("grpc.max_connection_age_ms", ENROLMENT_AGE_MS),
+        ("grpc.max_connection_age_grace_ms", ENROLMENT_AGE_GRACE_MS),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +194,9 @@ def open_channel(
     return grpc.aio.secure_channel(str(endpoint), credentials, options=options)
 
 
-def make_server() -> grpc.aio.Server:
-    """A server that serves nothing and listens nowhere yet."""
-    return grpc.aio.server(options=list(SERVER_OPTIONS), maximum_concurrent_rpcs=CALLS_MAX)
+def make_server(*, enrolment: bool = False) -> grpc.aio.Server:
+    """A server that serves nothing and listens nowhere yet; with `enrolment` for anybody."""
+    options: dict[str, int | str] = dict(SERVER_OPTIONS)
+    if enrolment:
+        options |= dict(_enrolment_options())
+    return grpc.aio.server(options=list(options.items()), maximum_concurrent_rpcs=CALLS_MAX)

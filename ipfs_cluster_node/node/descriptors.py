@@ -1,0 +1,22 @@
+"""How many files and connections the process may have open."""
+
+from contextlib import suppress
+from typing import Final
+
+DESCRIPTORS_MAX: Final = 65_536
+"""Most that is asked for: some systems' hard limit is a billion, for which others make room."""
+
+
+def raise_descriptor_limit() -> None:
+    """Raise the soft limit to the hard one; does nothing where there is none.
+
+    It is often 1,024: some connections of somebody unknown would take them all, and the log could
+    not be written.
+    """
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = DESCRIPTORS_MAX if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS_MAX)
+        if soft != resource.RLIM_INFINITY and soft < most:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

@@ -1,0 +1,76 @@
+"""The standard `grpc.health.v1`, for probes and load balancers.
+
+Not the servicer of `grpcio-health-checking`: it keeps the names that watchers send, and the end of
+one watcher leaves the others waiting for ever.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from ipfs_cluster_node.services.gate import Gate
+
+SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+
+
+class StandardHealthServicer(health_pb2_grpc.HealthServicer):
+    """Says of each of a few names whether it serves: of all of them the same."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        """Know these names; nothing serves yet."""
+        self._names = frozenset(names)
+        self._status: int = health_pb2.HealthCheckResponse.NOT_SERVING
+        self._changed = asyncio.Event()
+        """Of the next change: one for all watchers, so that none of them owns anything of it."""
+
+    def set_serving(self, serving: bool) -> None:  # noqa: FBT001
+        """Say from now on whether the node serves."""
+        known = health_pb2.HealthCheckResponse
+        status = known.SERVING if serving else known.NOT_SERVING
+        if status != self._status:
+            self._status = status
+            self._changed.set()
+            self._changed = asyncio.Event()
+
+    async def Check(
+        self, request: health_pb2.HealthCheckRequest, context: Any
+    ) -> health_pb2.HealthCheckResponse:
+        """Whether a service serves now."""
+        if request.service not in self._names:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such service here")
+        return health_pb2.HealthCheckResponse(status=self._status)
+
+    async def Watch(
+        self, request: health_pb2.HealthCheckRequest, context: Any
+    ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
+        """Whether a service serves, and each change of it."""
+        if request.service not in self._names:
+            # The names served never change. To wait on would keep whatever name was sent.
+            yield health_pb2.HealthCheckResponse(
+                status=health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+            )
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such service here")
+        told = None
+        while True:
+            changed = self._changed
+            if self._status != told:
+                told = self._status
+                yield health_pb2.HealthCheckResponse(status=told)
+            await changed.wait()
+
+
+def add_check_alone(health: StandardHealthServicer, gate: Gate) -> None:
+    """Register `Check`: a watch of somebody unknown would hold a call for ever."""
+    gate.add_registered_method_handlers(
+        SERVICE,
+        {
+            "Check": grpc.unary_unary_rpc_method_handler(
+                health.Check,
+                request_deserializer=health_pb2.HealthCheckRequest.FromString,
+                response_serializer=health_pb2.HealthCheckResponse.SerializeToString,
+            )
+        },
+    )

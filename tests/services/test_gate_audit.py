@@ -1,0 +1,79 @@
+"""No call changes anything without a record."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+
+from ipfs_cluster_node.core.audit import AuditLog, AuditQuery, AuditRecord, Outcome
+from ipfs_cluster_node.node.authorizer import Unbounded
+from ipfs_cluster_node.services.authorization import Rule
+from ipfs_cluster_node.services.context import Caller, CallerClass, Reach
+from ipfs_cluster_node.services.gate import Gate
+from tests.support.tls import enrol, make_ca
+
+CLIENT = Caller(enrol(make_ca()).identity.did, CallerClass.CLIENT)
+CHANGES = Rule(callers=frozenset({CallerClass.CLIENT}), changes=True)
+
+
+class Anything:
+    def decide(self, caller: Caller, *_: object) -> Reach:
+        return Unbounded(caller)
+
+
+class Kept(AuditLog):
+    def __init__(self) -> None:
+        self.records: list[AuditRecord] = []
+
+    def record(self, record: AuditRecord) -> None:
+        self.records.append(record)
+
+    async def read(self, query: AuditQuery) -> list[AuditRecord]:
+        raise NotImplementedError
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("ended_by", ["cancel", "deadline"])
+@pytest.mark.parametrize("kind", ["unary_unary", "stream_unary"])
+async def test_a_call_that_ends_before_its_answer_is_noted(kind: str, ended_by: str) -> None:
+    """Whoever cancelled once changed what they liked, and no record told of it."""
+    audit, begun, committed = Kept(), asyncio.Event(), asyncio.Event()
+
+    async def change(_request: Any, _context: Any) -> bytes:
+        begun.set()
+
+        async def commit() -> None:
+            await asyncio.sleep(0.2)
+            committed.set()
+
+        await asyncio.shield(asyncio.create_task(commit()))
+        return b""
+
+    async def requests() -> AsyncIterator[bytes]:
+        yield b"x"
+
+    gate = Gate(lambda _context: CLIENT, Anything(), {"/t/Change": CHANGES}, audit)
+    make = getattr(grpc, f"{kind}_rpc_method_handler")
+    gate.add_registered_method_handlers("t", {"Change": make(change, request_deserializer=bytes)})
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((gate,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            ask: Any = getattr(channel, kind)("/t/Change")
+            given = b"x" if kind == "unary_unary" else requests()
+            call = ask(given, timeout=0.1 if ended_by == "deadline" else 10)
+            await begun.wait()
+            if ended_by == "cancel":
+                call.cancel()
+            with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError)):
+                await call
+            await asyncio.wait_for(committed.wait(), 5)
+    finally:
+        await server.stop(None)
+    [record] = audit.records
+    assert (record.caller, record.outcome) == (CLIENT.did, Outcome.FAILED)
+    assert record.reason.startswith("UNKNOWN_OUTCOME")

@@ -1,0 +1,124 @@
+"""Checking running streams anew holds up nothing else, and is little work."""
+
+import asyncio
+import math
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from ipfs_cluster_node.core.errors import ClusterError
+from ipfs_cluster_node.core.ucan.access import Access
+from ipfs_cluster_node.core.ucan.chain import Claim, Grant
+from ipfs_cluster_node.core.ucan.commands import Command
+from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError
+from ipfs_cluster_node.node import authorizer
+from ipfs_cluster_node.node.authorizer import Delegated, Unbounded
+from ipfs_cluster_node.services import gate as gate_module
+from ipfs_cluster_node.services.authorization import Rule
+from ipfs_cluster_node.services.context import Caller, CallerClass, Reach
+from ipfs_cluster_node.services.gate import WATCHED_A_TURN, Gate, _Running
+from tests.support.claims import circumstances
+from tests.support.ucan import CLUSTER, actor
+
+ALICE = actor(1).did
+CLIENT = Caller(ALICE, CallerClass.CLIENT)
+RULE = Rule(callers=frozenset({CallerClass.CLIENT}))
+READ = Command("/task/read")
+CONTEXT: Any = None
+
+
+class Anything:
+    def decide(self, caller: Caller, *_: object) -> Reach:
+        return Unbounded(caller)
+
+
+def access_until(until_s: int | None) -> Access:
+    claim = Claim(issuer=ALICE, subject=CLUSTER.did, command=READ, args={})
+    return Access(claim, circumstances(), {}, (), until_s, Grant(claim=claim, chain=()))
+
+
+@pytest.mark.asyncio
+async def test_streams_are_checked_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand at once once kept the log waiting for most of a second, twice a second."""
+    monkeypatch.setattr(gate_module, "WATCH_SECONDS", 0.01)
+    renewed, between, over = 0, [0], asyncio.Event()
+
+    class Counted(Unbounded):
+        def renew(self) -> None:
+            nonlocal renewed
+            renewed += 1
+            between[-1] += 1
+            if renewed == 500:
+                over.set()
+
+    gate = Gate(lambda _context: CLIENT, Anything())
+    task: asyncio.Task[Any] = asyncio.create_task(asyncio.sleep(60))
+    gate._running.update(
+        _Running(task, CONTEXT, RULE, Counted(CLIENT), math.inf) for _ in range(500)
+    )
+    watch = asyncio.create_task(gate.watch())
+    while not over.is_set():
+        await asyncio.sleep(0)
+        between.append(0)
+    for each in (watch, task):
+        each.cancel()
+        with suppress(asyncio.CancelledError):
+            await each
+    assert max(between) <= WATCHED_A_TURN
+
+
+@pytest.mark.asyncio
+async def test_a_stream_that_ends_while_others_are_checked_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gate_module, "WATCH_SECONDS", 0.01)
+    gate = Gate(lambda _context: CLIENT, Anything())
+    checked: list[Reach] = []
+
+    class Ending(Unbounded):
+        def renew(self) -> None:
+            checked.append(self)
+            # Whatever is over by the next turn is not touched any more.
+            gate._running.clear()
+
+    task: asyncio.Task[Any] = asyncio.create_task(asyncio.sleep(60))
+    for _ in range(3 * WATCHED_A_TURN):
+        gate._running.add(_Running(task, CONTEXT, RULE, Ending(CLIENT), math.inf))
+    watch = asyncio.create_task(gate.watch())
+    await asyncio.sleep(0.1)
+    for each in (watch, task):
+        each.cancel()
+        with suppress(asyncio.CancelledError):
+            await each
+    assert len(checked) == 1
+
+
+def test_a_reach_is_judged_anew_only_when_something_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found: list[Command] = []
+    now_s, version, holds = [1000], [1], [True]
+    monkeypatch.setattr(authorizer, "_now_s", lambda: now_s[0])
+
+    def find(command: Command) -> Access:
+        found.append(command)
+        if not holds[0]:
+            raise UcanError(Refusal.REVOKED, "revoked")
+        return access_until(now_s[0] + 60)
+
+    reach = Delegated(CLIENT, READ, {READ: find(READ)}, find, basis=lambda: version[0])
+    found.clear()
+    for _ in range(10):
+        reach.renew()
+    assert len(found) == 1
+    now_s[0] += 60  # The end of what was used.
+    reach.renew()
+    reach.renew()
+    assert len(found) == 2
+    version[0] += 1
+    holds[0] = False
+    with pytest.raises(ClusterError):
+        reach.renew()
+    with pytest.raises(ClusterError):
+        reach.renew()
