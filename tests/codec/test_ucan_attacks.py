@@ -229,6 +229,24 @@ def test_a_proof_that_is_kept_need_not_come_along() -> None:
     assert refused(lambda: ask(BOB.invokes(ROOT, to_bob))) == ("UnavailableProof", 1)
 
 
+def test_what_shows_items_is_not_judged_by_its_own_arguments() -> None:
+    by = validator()
+    circumstances = by.circumstances(now_s=NOW, revocations=NO_REVOCATIONS)
+    root = CLUSTER.delegates(ALICE, policy=[["==", ".never", True]])
+
+    def ask(by_item: bool) -> Grant:  # noqa: FBT001
+        return by.invoked(
+            by.read(write_container([ALICE.invokes(root), root])),
+            command=Command("/task/submit"),
+            args_of=lambda: ARGS,
+            circumstances=circumstances,
+            by_item=by_item,
+        )
+
+    assert refused(lambda: ask(False)) == ("MatchError", 0)
+    assert len(ask(True).chain) == 1
+
+
 def test_the_second_use_of_an_invocation() -> None:
     by, invocation = validator(), ALICE.invokes(ROOT)
     assert signed_call(invocation, ROOT, by=by)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from ipfs_cluster_node.core.dag_cbor import Link, Value
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.multiformats import DAG_CBOR, RAW, Cid, cid_of
+from ipfs_cluster_node.core.ucan import access as access_module
 from ipfs_cluster_node.core.ucan.arrange import (
     ARRANGEMENTS_MAX,
     Shortfall,
@@ -28,7 +29,7 @@ from ipfs_cluster_node.core.ucan.chain import (
 from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError
 from ipfs_cluster_node.core.ucan.explain import explain
-from ipfs_cluster_node.core.ucan.policies import Evaluation, parse_policy
+from ipfs_cluster_node.core.ucan.policies import Evaluation, parse_policy, size_of
 from ipfs_cluster_node.core.ucan.profiles import PRODUCT, SPECIFICATION
 from ipfs_cluster_node.core.ucan.revocations import (
     check_revoker,
@@ -573,6 +574,36 @@ def test_what_is_heavy_to_judge_shuts_out_nothing_that_is_light() -> None:
     light = [link(CLUSTER, BOB), link(BOB, ALICE, policy=[["==", ".namespace", "team-a"]])]
     assert arranged(claim(ALICE), *crowd, *light).chain == tuple(light)
     assert unarranged(claim(ALICE), *crowd) == ("MatchError", 1)
+
+
+def test_no_holder_is_gone_on_from_twice_by_commands_as_wide() -> None:
+    """Else four links a level are 65,536 ways over eight levels."""
+    people = [Did(f"did:key:z6Mk{number}") for number in range(9)]
+    bag = [link(giver, taker) for giver, taker in pairwise(people) for _ in range(4)]
+    asked: list[Did] = []
+
+    class Counted(dict[Did, list[Delegation]]):
+        def get(self, key: Did, default: Any = None) -> Any:
+            asked.append(key)
+            return super().get(key, default)
+
+    into = Counted()
+    for each in bag:
+        into.setdefault(each.audience, []).append(each)
+    assert access_module._search(claim(people[-1]), into, circumstances(), lambda _: True) is None
+    assert len(asked) == 8
+
+
+def test_the_size_of_a_policy_is_that_of_all_its_statements() -> None:
+    one = ["==", ".a", 1]
+    for policy, size in (
+        ([], 0),
+        ([one], 1),
+        ([one, ["not", one]], 3),
+        ([["or", [one, one, ["and", [one]]]]], 5),
+        ([["all", ".b", ["any", ".", one]]], 3),
+    ):
+        assert size_of(parse_policy(policy, profile=PRODUCT)) == size
 
 
 def test_the_items_of_a_list_share_their_steps() -> None:

@@ -35,8 +35,8 @@ class Access:
     """Who asks for which command; the arguments are those of each call."""
     circumstances: Circumstances
     into: Mapping[Did, Sequence[Delegation]]
-    """Whom -> the links that may hold, those of the subject itself first, then by the size of their
-    policies: what is heavy shuts out nothing that is light."""
+    """Whom -> the links that may hold, by the size of their policies: what is heavy to judge shuts
+    out nothing that is light."""
     nearest: Chain
     """One that holds, its policies left aside."""
     until_s: int | None
@@ -50,7 +50,7 @@ class Access:
     ) -> Self | None:
         """Find it among delegations; None where no chain of them holds."""
         links = [d for d in delegations if may_be_a_link(claim, d, circumstances)]
-        links.sort(key=lambda link: (link.issuer != claim.subject, size_of(link.policy)))
+        links.sort(key=lambda link: size_of(link.policy))
         into: dict[Did, list[Delegation]] = {}
         for link in links:
             into.setdefault(link.audience, []).append(link)
