@@ -595,14 +595,15 @@ def test_no_holder_is_gone_on_from_twice_by_commands_as_wide() -> None:
 
 
 def test_the_size_of_a_policy_is_that_of_all_its_statements() -> None:
-    one = ["==", ".a", 1]
-    for policy, size in (
+    one: Value = ["==", ".a", 1]
+    sizes: list[tuple[Value, int]] = [
         ([], 0),
         ([one], 1),
         ([one, ["not", one]], 3),
         ([["or", [one, one, ["and", [one]]]]], 5),
         ([["all", ".b", ["any", ".", one]]], 3),
-    ):
+    ]
+    for policy, size in sizes:
         assert size_of(parse_policy(policy, profile=PRODUCT)) == size
 
 
