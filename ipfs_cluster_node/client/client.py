@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -19,8 +19,9 @@ from ipfs_cluster_node.client.calls import TIMEOUT_DEFAULT
 from ipfs_cluster_node.client.certificates import CertificateCalls, ProfileCertificate
 from ipfs_cluster_node.client.connection import Connection, Target, new_request_id
 from ipfs_cluster_node.client.content import AddedContent, Progress, upload
+from ipfs_cluster_node.client.membership import MembershipCalls
 from ipfs_cluster_node.codec.errors import error_from_rpc
-from ipfs_cluster_node.codec.tasks import duration_of_ms, states_to_proto, task_from_proto
+from ipfs_cluster_node.codec.tasks import states_to_proto, task_from_proto
 from ipfs_cluster_node.config.credentials import read_credentials
 from ipfs_cluster_node.config.profiles import (
     Profile,
@@ -53,7 +54,7 @@ LEARN_SECONDS_MAX: Final = 5.0
 LEARN_INTERVAL_SECONDS: Final = 60.0
 
 
-class Client(AccessCalls, CertificateCalls):
+class Client(AccessCalls, CertificateCalls, MembershipCalls):
     """One cluster, as one principal.
 
     Every operation goes to the leader, follows it when it changes, and is repeated safely until it
@@ -381,150 +382,7 @@ class Client(AccessCalls, CertificateCalls):
             receiver.cancel()
             await asyncio.gather(receiver, return_exceptions=True)
 
-    # The cluster.
-
-    async def get_cluster_status(
-        self, *, timeout: timedelta = TIMEOUT_DEFAULT
-    ) -> membership_pb2.GetClusterStatusResponse:
-        """Describe the cluster."""
-        request = membership_pb2.GetClusterStatusRequest()
-        return await self._unary(  # type: ignore[no-any-return]
-            MembershipServiceStub, "GetClusterStatus", request, timeout
-        )
-
-    async def list_nodes(
-        self, *, timeout: timedelta = TIMEOUT_DEFAULT
-    ) -> list[membership_pb2.Node]:
-        """List the nodes, ordered by id."""
-        nodes: list[membership_pb2.Node] = []
-        token = ""
-        while True:
-            request = membership_pb2.ListNodesRequest(page_size=1000, page_token=token)
-            response = await self._unary(MembershipServiceStub, "ListNodes", request, timeout)
-            nodes += response.nodes
-            token = response.next_page_token
-            if not token:
-                return nodes
-
-    async def remove_node(self, node_id: str, *, timeout: timedelta = TIMEOUT_DEFAULT) -> None:
-        """Remove a node for good."""
-        request = membership_pb2.RemoveNodeRequest(request_id=new_request_id(), node_id=node_id)
-        await self._unary(MembershipServiceStub, "RemoveNode", request, timeout)
-
-    async def transfer_leadership(
-        self, node_id: str = "", *, timeout: timedelta = TIMEOUT_DEFAULT
-    ) -> str:
-        """Let another master lead; returns the PeerID of who leads now.
-
-        Args:
-            node_id: That master; empty for the one that has most of the log.
-            timeout: For all attempts together.
-        """
-        # Named, so that a repeat of what was done does not hand over once more.
-        nodes = [] if node_id else await self.list_nodes(timeout=timeout)
-        request = membership_pb2.TransferLeadershipRequest(
-            node_id=node_id, from_node_id=next((n.node_id for n in nodes if n.leader), "")
-        )
-        response = await self._unary(MembershipServiceStub, "TransferLeadership", request, timeout)
-        return str(response.leader_node_id)
-
-    async def create_join_token(
-        self,
-        role: str,
-        *,
-        ttl: timedelta = timedelta(hours=1),
-        uses_max: int = 1,
-        addresses: Sequence[str] = (),
-        grant: str = "",
-        needs_approval: bool = False,
-        timeout: timedelta = TIMEOUT_DEFAULT,
-    ) -> membership_pb2.CreateJoinTokenResponse:
-        """Make a join token; its secret is shown this once. `grant` is what a client may do.
-
-        With `needs_approval` each joiner waits for `decide_joiner`.
-        """
-        request = membership_pb2.CreateJoinTokenRequest(
-            request_id=new_request_id(),
-            role=role,
-            ttl=duration_of_ms(ttl // timedelta(milliseconds=1)),
-            uses_max=uses_max,
-            addresses=addresses,
-            grant=grant,
-            needs_approval=needs_approval,
-        )
-        return await self._unary(  # type: ignore[no-any-return]
-            MembershipServiceStub, "CreateJoinToken", request, timeout
-        )
-
-    async def list_join_tokens(
-        self, *, timeout: timedelta = TIMEOUT_DEFAULT
-    ) -> list[membership_pb2.JoinToken]:
-        """List the join tokens, without their secrets."""
-        request = membership_pb2.ListJoinTokensRequest()
-        response = await self._unary(MembershipServiceStub, "ListJoinTokens", request, timeout)
-        return list(response.tokens)
-
-    async def revoke_join_token(
-        self, token_id: str, *, timeout: timedelta = TIMEOUT_DEFAULT
-    ) -> None:
-        """Let a join token let nobody in any more, nor who waits with it."""
-        request = membership_pb2.RevokeJoinTokenRequest(
-            request_id=new_request_id(), token_id=token_id
-        )
-        await self._unary(MembershipServiceStub, "RevokeJoinToken", request, timeout)
-
-    async def list_joiners(
-        self, *, timeout: timedelta = TIMEOUT_DEFAULT
-    ) -> list[membership_pb2.Joiner]:
-        """List who waits to be let in."""
-        request = membership_pb2.ListJoinersRequest()
-        response = await self._unary(MembershipServiceStub, "ListJoiners", request, timeout)
-        return list(response.joiners)
-
-    async def decide_joiner(
-        self,
-        joiner: membership_pb2.Joiner,
-        *,
-        approved: bool,
-        timeout: timedelta = TIMEOUT_DEFAULT,
-    ) -> None:
-        """Let one of `list_joiners` in, as what its token says; or refuse it."""
-        request = membership_pb2.DecideJoinerRequest(
-            request_id=new_request_id(),
-            node_id=joiner.node_id,
-            token_id=joiner.token_id,
-            approved=approved,
-        )
-        await self._unary(MembershipServiceStub, "DecideJoiner", request, timeout)
-
-    async def get_config(
-        self, key: str = "", *, timeout: timedelta = TIMEOUT_DEFAULT
-    ) -> list[membership_pb2.ConfigEntry]:
-        """Read the cluster's settings, or one of them."""
-        request = membership_pb2.GetConfigRequest(key=key)
-        response = await self._unary(MembershipServiceStub, "GetConfig", request, timeout)
-        return list(response.entries)
-
-    async def propose_config(
-        self,
-        values: Mapping[str, str],
-        *,
-        if_values: Mapping[str, str] | None = None,
-        timeout: timedelta = TIMEOUT_DEFAULT,
-    ) -> None:
-        """Change cluster settings, or keys of your own that begin with `user.`: all, or none.
-
-        Args:
-            values: The new value of each key, 1 to 1,000 of them; an empty one removes a key of
-                your own.
-            if_values: What must be the present values of these keys, empty for one that is not set;
-                else nothing is changed, and the error is CONFIG_CHANGED.
-            timeout: For all attempts to reach the leader together.
-        """
-        request = membership_pb2.ProposeConfigRequest(
-            request_id=new_request_id(), values=values, if_values=if_values
-        )
-        await self._unary(MembershipServiceStub, "ProposeConfig", request, timeout)
+    # A node, and the state as a whole.
 
     async def get_health(
         self, address: str, node_id: str, *, timeout: timedelta = timedelta(seconds=5)
