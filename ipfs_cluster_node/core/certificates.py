@@ -9,6 +9,8 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Final
 
+from ipfs_cluster_node.core.effects import Rejected
+from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.ids import Did
 
 SERIAL_BYTES_MAX: Final = 20
@@ -19,8 +21,10 @@ CERTIFICATES_MAX: Final = 100_000
 """Most that are remembered; some 20 MB. Past it the oldest that have ended go first."""
 CERTIFICATES_PER_OWNER_MAX: Final = 64
 """Most that one member may hold that have not ended: it renews once or twice in their life."""
+REPEAT_MS_MAX: Final = 120_000
+"""For how long a TLS key gets another certificate: its first may be in an answer that was lost."""
 REVOCATIONS_MAX: Final = 20_000
-"""Most that are remembered, those of removed members not counted."""
+"""Most that are remembered; a member's are forgotten with its removal, which says the same."""
 FORGET_AFTER_S: Final = 3600
 """Behind its end a certificate counts no more anywhere, clocks that are off included."""
 
@@ -150,21 +154,35 @@ class CertificateTable:
         """Whether every certificate of this member was revoked."""
         return did in self._dids
 
-    def refuses(self, record: CertificateRecord, now_s: int) -> str:
-        """Why a certificate can't be issued; empty if it can."""
+    def refuses(self, record: CertificateRecord, now_ms: int) -> Rejected | None:
+        """Why a certificate can't be issued; None if it can."""
         if not 0 < record.serial < 1 << (8 * SERIAL_BYTES_MAX - 1):
-            return "a serial number has 1 to 20 bytes"
+            return Rejected(Reason.OVERLOADED, "a serial number has 1 to 20 bytes")
         if record.serial in self._records:
-            return "a certificate of this serial number was issued already; try again"
-        if record.did in self._dids:
-            return f"every certificate of {record.did} was revoked; join with a new identity"
-        held = sum(r.not_after_s > now_s for r in self._by_owner.get(record.did, {}).values())
-        if held >= CERTIFICATES_PER_OWNER_MAX:
-            return (
-                f"at most {CERTIFICATES_PER_OWNER_MAX} certificates of one member are good at a "
-                "time; wait until some end"
+            return Rejected(
+                Reason.OVERLOADED, "a certificate of this serial number was issued already"
             )
-        return ""
+        if record.did in self._dids:
+            return Rejected(
+                Reason.CERTIFICATE_REVOKED,
+                f"every certificate of {record.did} was revoked; join with a new identity",
+            )
+        owned = self._by_owner.get(record.did, {}).values()
+        # Else a stolen TLS key would be good for longer than the certificate it was stolen with.
+        if any(
+            r.spki_hash == record.spki_hash and now_ms - r.issued_at_ms > REPEAT_MS_MAX
+            for r in owned
+        ):
+            return Rejected(
+                Reason.INVALID_ARGUMENT, "this TLS key had a certificate already; make a new key"
+            )
+        if sum(r.not_after_s * 1000 > now_ms for r in owned) >= CERTIFICATES_PER_OWNER_MAX:
+            return Rejected(
+                Reason.OVERLOADED,
+                f"at most {CERTIFICATES_PER_OWNER_MAX} certificates of one member are good at a "
+                "time; wait until some end",
+            )
+        return None
 
     def issue(self, record: CertificateRecord) -> None:
         """Remember a certificate; `refuses` has passed."""
@@ -183,6 +201,8 @@ class CertificateTable:
     def forget_member(self, did: Did) -> None:
         """Its removal says already that nothing of it counts: it takes no room of revocations."""
         self._dids.pop(did, None)
+        for serial in self._by_owner.get(did, {}):
+            self._serials.pop(serial, None)
         self.version += 1
 
     def set_authority(self, authority: Authority) -> bool:

@@ -77,9 +77,10 @@ class CertificateServiceServicer:
         """Gives the caller a new certificate.
 
         Who may call: every member, for itself. Names in the certificate are those of the member's entry,
-        whatever the request says. A repeat gives another certificate.
+        whatever the request says. A repeat gives another certificate, within two minutes; later a key that
+        had one gets no more.
 
-        Errors: `INVALID_ARGUMENT`, `PROOF_INVALID`, `AUTHORITY_SEALED`; `NOT_LEADER`.
+        Errors: `INVALID_ARGUMENT`, also for a key that had a certificate before; `PROOF_INVALID`, `AUTHORITY_SEALED`; `NOT_LEADER`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

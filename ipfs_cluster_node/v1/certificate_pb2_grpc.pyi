@@ -39,9 +39,10 @@ class CertificateServiceStub:
     """Gives the caller a new certificate.
 
     Who may call: every member, for itself. Names in the certificate are those of the member's entry,
-    whatever the request says. A repeat gives another certificate.
+    whatever the request says. A repeat gives another certificate, within two minutes; later a key that
+    had one gets no more.
 
-    Errors: `INVALID_ARGUMENT`, `PROOF_INVALID`, `AUTHORITY_SEALED`; `NOT_LEADER`.
+    Errors: `INVALID_ARGUMENT`, also for a key that had a certificate before; `PROOF_INVALID`, `AUTHORITY_SEALED`; `NOT_LEADER`.
     """
     RenewForMember: _grpc.UnaryUnaryMultiCallable[_certificate_pb2.RenewForMemberRequest, _certificate_pb2.RenewForMemberResponse]
     """Renews for a member that came to the enrolment port of another master.
@@ -86,9 +87,10 @@ class CertificateServiceAsyncStub(CertificateServiceStub):
     """Gives the caller a new certificate.
 
     Who may call: every member, for itself. Names in the certificate are those of the member's entry,
-    whatever the request says. A repeat gives another certificate.
+    whatever the request says. A repeat gives another certificate, within two minutes; later a key that
+    had one gets no more.
 
-    Errors: `INVALID_ARGUMENT`, `PROOF_INVALID`, `AUTHORITY_SEALED`; `NOT_LEADER`.
+    Errors: `INVALID_ARGUMENT`, also for a key that had a certificate before; `PROOF_INVALID`, `AUTHORITY_SEALED`; `NOT_LEADER`.
     """
     RenewForMember: _aio.UnaryUnaryMultiCallable[_certificate_pb2.RenewForMemberRequest, _certificate_pb2.RenewForMemberResponse]  # type: ignore[assignment]
     """Renews for a member that came to the enrolment port of another master.
@@ -136,9 +138,10 @@ class CertificateServiceServicer(metaclass=_abc_1.ABCMeta):
         """Gives the caller a new certificate.
 
         Who may call: every member, for itself. Names in the certificate are those of the member's entry,
-        whatever the request says. A repeat gives another certificate.
+        whatever the request says. A repeat gives another certificate, within two minutes; later a key that
+        had one gets no more.
 
-        Errors: `INVALID_ARGUMENT`, `PROOF_INVALID`, `AUTHORITY_SEALED`; `NOT_LEADER`.
+        Errors: `INVALID_ARGUMENT`, also for a key that had a certificate before; `PROOF_INVALID`, `AUTHORITY_SEALED`; `NOT_LEADER`.
         """
 
     @_abc_1.abstractmethod

@@ -71,7 +71,8 @@ class EnrolmentServiceServicer:
 
         Errors: `TOKEN_INVALID`, `TOKEN_EXPIRED`, `TOKEN_USED`, `PROOF_INVALID`, `INVALID_ARGUMENT`;
         `APPROVAL_PENDING`, to be repeated; `JOIN_REJECTED`;
-        `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried with the same `request_id`.
+        `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried with the same `request_id`, for two minutes once
+        the joiner is in.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -82,7 +83,8 @@ class EnrolmentServiceServicer:
 
         Who may call: anyone who reaches the port; the signature of the identity key is the authority.
         The member must not have been removed or revoked, and its certificate must have expired less
-        than 30 days ago. A repeat gives a fresh certificate.
+        than 30 days ago. A repeat gives another certificate, within two minutes; later a key that had one
+        gets no more.
 
         Errors: `CERTIFICATE_INVALID`, `CERTIFICATE_REVOKED`, `PROOF_INVALID`, `CALLER_UNKNOWN`,
         `INVALID_ARGUMENT`; `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried.

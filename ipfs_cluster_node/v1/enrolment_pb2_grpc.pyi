@@ -50,14 +50,16 @@ class EnrolmentServiceStub:
 
     Errors: `TOKEN_INVALID`, `TOKEN_EXPIRED`, `TOKEN_USED`, `PROOF_INVALID`, `INVALID_ARGUMENT`;
     `APPROVAL_PENDING`, to be repeated; `JOIN_REJECTED`;
-    `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried with the same `request_id`.
+    `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried with the same `request_id`, for two minutes once
+    the joiner is in.
     """
     RenewExpired: _grpc.UnaryUnaryMultiCallable[_enrolment_pb2.RenewExpiredRequest, _enrolment_pb2.RenewExpiredResponse]
     """Gives a new certificate to a member whose own has expired, for who was off for long.
 
     Who may call: anyone who reaches the port; the signature of the identity key is the authority.
     The member must not have been removed or revoked, and its certificate must have expired less
-    than 30 days ago. A repeat gives a fresh certificate.
+    than 30 days ago. A repeat gives another certificate, within two minutes; later a key that had one
+    gets no more.
 
     Errors: `CERTIFICATE_INVALID`, `CERTIFICATE_REVOKED`, `PROOF_INVALID`, `CALLER_UNKNOWN`,
     `INVALID_ARGUMENT`; `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried.
@@ -85,14 +87,16 @@ class EnrolmentServiceAsyncStub(EnrolmentServiceStub):
 
     Errors: `TOKEN_INVALID`, `TOKEN_EXPIRED`, `TOKEN_USED`, `PROOF_INVALID`, `INVALID_ARGUMENT`;
     `APPROVAL_PENDING`, to be repeated; `JOIN_REJECTED`;
-    `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried with the same `request_id`.
+    `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried with the same `request_id`, for two minutes once
+    the joiner is in.
     """
     RenewExpired: _aio.UnaryUnaryMultiCallable[_enrolment_pb2.RenewExpiredRequest, _enrolment_pb2.RenewExpiredResponse]  # type: ignore[assignment]
     """Gives a new certificate to a member whose own has expired, for who was off for long.
 
     Who may call: anyone who reaches the port; the signature of the identity key is the authority.
     The member must not have been removed or revoked, and its certificate must have expired less
-    than 30 days ago. A repeat gives a fresh certificate.
+    than 30 days ago. A repeat gives another certificate, within two minutes; later a key that had one
+    gets no more.
 
     Errors: `CERTIFICATE_INVALID`, `CERTIFICATE_REVOKED`, `PROOF_INVALID`, `CALLER_UNKNOWN`,
     `INVALID_ARGUMENT`; `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried.
@@ -123,7 +127,8 @@ class EnrolmentServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: `TOKEN_INVALID`, `TOKEN_EXPIRED`, `TOKEN_USED`, `PROOF_INVALID`, `INVALID_ARGUMENT`;
         `APPROVAL_PENDING`, to be repeated; `JOIN_REJECTED`;
-        `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried with the same `request_id`.
+        `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried with the same `request_id`, for two minutes once
+        the joiner is in.
         """
 
     @_abc_1.abstractmethod
@@ -136,7 +141,8 @@ class EnrolmentServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Who may call: anyone who reaches the port; the signature of the identity key is the authority.
         The member must not have been removed or revoked, and its certificate must have expired less
-        than 30 days ago. A repeat gives a fresh certificate.
+        than 30 days ago. A repeat gives another certificate, within two minutes; later a key that had one
+        gets no more.
 
         Errors: `CERTIFICATE_INVALID`, `CERTIFICATE_REVOKED`, `PROOF_INVALID`, `CALLER_UNKNOWN`,
         `INVALID_ARGUMENT`; `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried.

@@ -10,6 +10,7 @@ from ipfs_cluster_node.codec.snapshot import decode_snapshot, encode_snapshot
 from ipfs_cluster_node.core.certificates import (
     CERTIFICATES_PER_OWNER_MAX,
     RENEW_EXPIRED_MAX,
+    REPEAT_MS_MAX,
     Authority,
     CertificateRecord,
     CertificateRevocation,
@@ -55,7 +56,7 @@ def record(serial: int, *, not_after_s: int = DAY_S, epoch: int = 0) -> Certific
     return CertificateRecord(
         serial=serial,
         did=CLIENT,
-        spki_hash=bytes(32),
+        spki_hash=serial.to_bytes(32),
         not_after_s=not_after_s,
         issued_at_ms=0,
         epoch=epoch,
@@ -80,6 +81,10 @@ def apply(state: ClusterState, body: Any, *, at_s: int = 0) -> Accepted | Reject
     # Through the bytes of the log, as it comes to every replica.
     command = decode_command(encode_command(Command(at_ms=at_s * 1000, body=body)))
     return state.apply(command).outcome
+
+
+def expire(state: ClusterState, *, at_s: int) -> None:
+    apply(state, ExpireRecords(), at_s=at_s)
 
 
 def issue(state: ClusterState, made: CertificateRecord, *, at_s: int = 0) -> Accepted | Rejected:
@@ -127,6 +132,22 @@ def test_one_member_holds_so_many_certificates_that_have_not_ended() -> None:
     assert issue(state, record(1000, not_after_s=3 * DAY_S), at_s=DAY_S) == Accepted()
 
 
+def test_a_tls_key_gets_another_certificate_only_where_the_answer_may_be_lost() -> None:
+    """A stolen one is good until its certificate ends, and no longer."""
+    state = cluster(record(1))
+    again = replace(record(2, not_after_s=2 * DAY_S), spki_hash=record(1).spki_hash)
+    late_s = REPEAT_MS_MAX // 1000
+    assert issue(state, replace(again, issued_at_ms=REPEAT_MS_MAX), at_s=late_s) == Accepted()
+    # That one begins no new time.
+    refused = issue(state, replace(again, serial=3), at_s=late_s + 1)
+    assert reason(refused) is Reason.INVALID_ARGUMENT
+    assert issue(state, record(3, not_after_s=2 * DAY_S), at_s=late_s + 1) == Accepted()
+    # Nor when it has ended, as long as it is renewed by.
+    expire(state, at_s=4 * DAY_S)
+    last = replace(record(4, not_after_s=5 * DAY_S), spki_hash=record(3).spki_hash)
+    assert reason(issue(state, last, at_s=4 * DAY_S)) is Reason.INVALID_ARGUMENT
+
+
 def test_a_revoked_certificate_and_a_revoked_member_count_no_more() -> None:
     state = cluster(record(1), record(2))
     command = Command(
@@ -164,11 +185,20 @@ def test_who_was_removed_is_never_let_in_again(*, revoked: bool) -> None:
         apply(state, RevokeCertificate(revocation=CertificateRevocation(did=CLIENT)))
     apply(state, RemoveNode(node_id=node_id_from_did(CLIENT)))
     apply(state, join_token("t"))
-    for did, wanted in ((CLIENT, Rejected), (OTHER, Accepted)):
+    said = []
+    for did in (CLIENT, OTHER, OTHER):
         joined = RedeemJoinToken(
             token_id="t", secret_hash=bytes(32), did=did, name="c", endpoints=()
         )
-        assert isinstance(apply(state, joined), wanted)
+        outcome = apply(state, joined)
+        said.append(outcome.message if isinstance(outcome, Rejected) else "is in")
+    gone, came, again = said
+    assert "removed for good" in gone
+    assert "join with a new one" in gone
+    assert came == "is in"
+    assert "is a member already" in again
+    [token] = state.members.tokens()
+    assert token.dids == (OTHER,)
     assert CLIENT in state.members.removed
     assert state.certificates.revocations() == ()
 
@@ -191,6 +221,35 @@ def test_join_tokens_end_with_who_made_them(gone: CommandBody) -> None:
         assert [token.token_id for token in each.members.tokens()] == ["theirs"]
 
 
+@pytest.mark.parametrize(
+    "gone",
+    [
+        RemoveNode(node_id=node_id_from_did(CLIENT)),
+        RevokeCertificate(revocation=CertificateRevocation(did=CLIENT)),
+    ],
+)
+def test_who_is_gone_makes_no_join_token_by_a_call_that_was_under_way(gone: CommandBody) -> None:
+    state = cluster(record(1))
+    apply(state, gone)
+    late = state.apply(Command(at_ms=1, body=join_token("t"), caller=CLIENT, request_id="r"))
+    assert reason(late.outcome) is Reason.CALLER_UNKNOWN
+    assert state.members.tokens() == ()
+
+
+def test_revocations_of_who_was_removed_take_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ipfs_cluster_node.core.certificates.REVOCATIONS_MAX", 2)
+    state = cluster(record(1))
+    by_serial = RevokeCertificate(revocation=CertificateRevocation(serial=1, until_s=DAY_S))
+    by_did = RevokeCertificate(revocation=CertificateRevocation(did=CLIENT))
+    assert [apply(state, each) for each in (by_serial, by_did)] == [Accepted(), Accepted()]
+    assert state.certificates.full()
+    apply(state, RemoveNode(node_id=node_id_from_did(CLIENT)))
+    assert state.certificates.revocations() == ()
+    # Nothing of it counts already.
+    assert [apply(state, each) for each in (by_serial, by_did)] == [Accepted(), Accepted()]
+    assert state.certificates.revocations() == ()
+
+
 def test_a_join_token_is_revoked() -> None:
     state = cluster(record(1))
     apply(state, join_token("t"))
@@ -203,12 +262,12 @@ def test_a_join_token_is_revoked() -> None:
 
 def test_the_newest_certificate_is_remembered_for_as_long_as_it_can_be_renewed() -> None:
     state = cluster(record(1), record(2))
-    apply(state, ExpireRecords(), at_s=2 * DAY_S)
+    expire(state, at_s=2 * DAY_S)
     assert [r.serial for r in state.certificates.records()] == [2]
     end_s = DAY_S + int(RENEW_EXPIRED_MAX.total_seconds())
-    apply(state, ExpireRecords(), at_s=end_s - 1)
+    expire(state, at_s=end_s - 1)
     assert state.certificates.get(2) is not None
-    apply(state, ExpireRecords(), at_s=end_s + 1)
+    expire(state, at_s=end_s + 1)
     assert state.certificates.records() == ()
 
 
@@ -217,9 +276,9 @@ def test_a_revocation_outlives_its_certificates_renewal() -> None:
     revocation = CertificateRevocation(serial=1, until_s=DAY_S)
     apply(state, RevokeCertificate(revocation=revocation))
     end_s = DAY_S + int(RENEW_EXPIRED_MAX.total_seconds())
-    apply(state, ExpireRecords(), at_s=end_s - 1)
+    expire(state, at_s=end_s - 1)
     assert state.certificates.is_revoked(1, CLIENT)
-    apply(state, ExpireRecords(), at_s=end_s + 1)
+    expire(state, at_s=end_s + 1)
     assert not state.certificates.is_revoked(1, CLIENT)
 
 
