@@ -59,6 +59,7 @@ def _parts(data: StateData) -> Iterator[snapshot_pb2.StateSnapshot]:
         join_tokens=map(_token_to_log, data.tokens),
         config=dict(data.settings),
         authority=authority_to_log(data.authority),
+        judged_at_ms=data.judged_at_ms,
     )
     for tasks in _sliced(data.tasks, lambda task: task.stored_bytes):
         yield snapshot_pb2.StateSnapshot(tasks=map(_task_to_log, tasks))
@@ -131,6 +132,7 @@ def decode_snapshot(parts: Iterable[bytes]) -> StateData:
         certificates=tuple(certificates),
         certificate_revocations=tuple(revoked),
         authority=authority_from_log(head.authority),
+        judged_at_ms=head.judged_at_ms,
     )
 
 

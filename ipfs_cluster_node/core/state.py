@@ -72,6 +72,10 @@ EXPIRED_MAX: Final = 10_000
 """Tasks, or answers, that one command forgets: some 20 ms, in which nothing else runs."""
 MORE: Final = "more"
 """The answer to a command that forgot as many as it may."""
+JUDGED_STEP_MS_MAX: Final = 600_000
+"""How far the time that records are judged by moves with one expiry, ten times their interval. A
+leader's clock that is far ahead would else have revocations forgotten for good. After an outage the
+time is caught up with."""
 TOKEN_KEEP_MS: Final = 24 * 3_600_000
 """How long an ended join token is remembered, to tell a late joiner why it is refused."""
 
@@ -106,6 +110,7 @@ class StateData:
     certificates: tuple[CertificateRecord, ...] = ()
     certificate_revocations: tuple[CertificateRevocation, ...] = ()
     authority: Authority = field(default_factory=Authority)
+    judged_at_ms: int = 0
 
 
 class ClusterState:
@@ -131,6 +136,8 @@ class ClusterState:
             data.certificates, data.certificate_revocations, data.authority
         )
         self.contents: dict[str, Content] = {c.cid: c for c in data.contents}
+        self.judged_at_ms = data.judged_at_ms
+        """As of when records were last found to have ended; 0 if they never were."""
         self._requests = OrderedDict(((r.caller, r.request_id), r) for r in data.requests)
         """The oldest first: more than `request_count_max` push it out."""
 
@@ -180,6 +187,7 @@ class ClusterState:
             certificates=self.certificates.records(),
             certificate_revocations=self.certificates.revocations(),
             authority=self.certificates.authority,
+            judged_at_ms=self.judged_at_ms,
         )
 
     # Members.
@@ -357,8 +365,14 @@ class ClusterState:
             self.contents[cid] = replace(content, holders=(*content.holders, *new))
 
     def _expire_records(self, command: Command, _body: ExpireRecords) -> Applied:
-        tasks = self.tasks.expire(command.at_ms - self.settings["task_retention"], EXPIRED_MAX)
-        oldest_ms = command.at_ms - self.settings["request_retention"]
+        at_ms = command.at_ms
+        if self.judged_at_ms:
+            # Not by the latest command: a leader with a wrong clock makes thousands a minute.
+            earliest_ms = self.judged_at_ms - JUDGED_STEP_MS_MAX
+            at_ms = max(earliest_ms, min(at_ms, self.judged_at_ms + JUDGED_STEP_MS_MAX))
+        self.judged_at_ms = at_ms
+        tasks = self.tasks.expire(at_ms - self.settings["task_retention"], EXPIRED_MAX)
+        oldest_ms = at_ms - self.settings["request_retention"]
         requests = 0
         # Ordered by when they were committed, close enough to `at_ms`.
         while (
@@ -368,9 +382,9 @@ class ClusterState:
         ):
             self._requests.popitem(last=False)
             requests += 1
-        self.members.expire_tokens(command.at_ms, TOKEN_KEEP_MS)
-        self.delegations.forget(command.at_ms // 1000)
-        self.certificates.forget(command.at_ms // 1000)
+        self.members.expire_tokens(at_ms, TOKEN_KEEP_MS)
+        self.delegations.forget(at_ms // 1000)
+        self.certificates.forget(at_ms // 1000)
         return Applied(Accepted((MORE,) if EXPIRED_MAX in (tasks, requests) else ()))
 
     # Authorization.

@@ -37,7 +37,7 @@ from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.ids import did_from_public_key, node_id_from_did
 from ipfs_cluster_node.core.model import Principal, Role
 from ipfs_cluster_node.core.multiformats import DAG_CBOR, Cid
-from ipfs_cluster_node.core.state import ClusterState
+from ipfs_cluster_node.core.state import JUDGED_STEP_MS_MAX, ClusterState
 
 CLUSTER = did_from_public_key(bytes(31) + b"\x07")
 CLIENT = did_from_public_key(bytes(31) + b"\x08")
@@ -84,6 +84,8 @@ def apply(state: ClusterState, body: Any, *, at_s: int = 0) -> Accepted | Reject
 
 
 def expire(state: ClusterState, *, at_s: int) -> None:
+    """As after the many expiries that come before this one."""
+    state.judged_at_ms = at_s * 1000
     apply(state, ExpireRecords(), at_s=at_s)
 
 
@@ -280,6 +282,25 @@ def test_a_revocation_outlives_its_certificates_renewal() -> None:
     assert state.certificates.is_revoked(1, CLIENT)
     expire(state, at_s=end_s + 1)
     assert not state.certificates.is_revoked(1, CLIENT)
+
+
+def test_a_leaders_clock_far_ahead_has_no_revocation_forgotten() -> None:
+    state = cluster(record(1))
+    apply(state, RevokeCertificate(revocation=CertificateRevocation(serial=1, until_s=DAY_S)))
+    apply(state, ExpireRecords(), at_s=DAY_S)
+    years_s, step_s = 3650 * DAY_S, JUDGED_STEP_MS_MAX // 1000
+    again = ClusterState(decode_snapshot(encode_snapshot(state.data())))
+    for each in (state, again):
+        for number in range(1, 11):
+            apply(each, ExpireRecords(), at_s=years_s)
+            assert each.judged_at_ms == 1000 * (DAY_S + number * step_s)
+        assert each.certificates.is_revoked(1, CLIENT)
+        # A clock at its beginning turns it back no further: years would have to be caught up with.
+        apply(each, ExpireRecords(), at_s=1)
+        assert each.judged_at_ms == 1000 * (DAY_S + 9 * step_s)
+    # The right time, within reach, is taken as it is.
+    apply(state, ExpireRecords(), at_s=DAY_S + 9 * step_s + 1)
+    assert state.judged_at_ms == 1000 * (DAY_S + 9 * step_s + 1)
 
 
 def test_what_the_cluster_took_back_from_a_client_is_not_given_again() -> None:
