@@ -251,7 +251,8 @@ class MemberTable:
         master = self.node(node_id)
         if master is None or master.role is not Role.MASTER:
             return Rejected(
-                Reason.MEMBER_NOT_FOUND, "this node is no master of this cluster; join it anew"
+                Reason.MEMBER_NOT_FOUND,
+                "this node is no master of this cluster; delete its home, and join anew",
             )
         if damaged > master.incarnation or (0 < damaged < master.incarnation and votes):
             return Rejected(

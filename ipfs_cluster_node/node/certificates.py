@@ -106,7 +106,8 @@ class Certificates:
             owner = state.members.get(did)
             if owner is None or owner.removed:
                 raise ClusterError(
-                    Reason.CALLER_UNKNOWN, f"{did} is no member of this cluster; enrol it first"
+                    Reason.CALLER_UNKNOWN,
+                    f"{did} is no member of this cluster; join with a new identity",
                 )
             authority = state.certificates.authority
             keys = self._authority.keys(authority)

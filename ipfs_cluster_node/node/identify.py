@@ -72,7 +72,13 @@ class MemberIdentification:
             # It joined while this node was away, and may lead now: only it can bring the entry that
             # says so. The uplink heard of it from whom the masters known here call the leader.
             return CallerClass.MASTER
-        if principal is None or principal.removed or principal.is_node != peer.is_node:
+        if principal is not None and principal.removed:
+            raise ClusterError(
+                Reason.CALLER_UNKNOWN,
+                f"{peer.did} was removed from this cluster for good; delete its directory, and "
+                "join with a new identity",
+            )
+        if principal is None or principal.is_node != peer.is_node:
             raise _unknown(peer)
         if principal.role is Role.CLIENT:
             return CallerClass.CLIENT

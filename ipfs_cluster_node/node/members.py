@@ -203,7 +203,8 @@ class Members:
         if node.role is Role.MASTER and incarnation != node.incarnation:
             raise ClusterError(
                 Reason.CALLER_NOT_ALLOWED,
-                "this master's log is of an older incarnation; remove it and join it anew",
+                "this master's log is of an older incarnation; remove it, delete its home, and "
+                "join with a new identity",
             )
         await self._leadership.propose(body)
         self._hear(body.node_id)

@@ -66,6 +66,7 @@ def test_a_removed_master_is_refused_whatever_was_heard_of_it(tmp_path: Path) ->
     with pytest.raises(ClusterError) as caught:
         identify(Context(known))  # type: ignore[arg-type]
     assert caught.value.reason is Reason.CALLER_UNKNOWN
+    assert "join with a new identity" in caught.value.message
 
 
 def test_a_node_without_a_log_knows_nodes_only_that_the_leader_told_it_of(tmp_path: Path) -> None:

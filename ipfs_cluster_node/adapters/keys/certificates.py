@@ -305,7 +305,7 @@ class PeerVerifier:
             raise ClusterError(
                 Reason.CERTIFICATE_INVALID,
                 f"the certificate is good from {peer.not_before:%F %T} to {peer.not_after:%F %T} "
-                "UTC; check the clock, or enrol again",
+                "UTC; check the clock, or renew it",
             )
         return peer
 
@@ -328,7 +328,7 @@ def read_certificate(certificate_pem: bytes) -> PeerIdentity:
             raise ValueError("no client certificate")
     except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension, ClusterError) as error:
         raise ClusterError(
-            Reason.CERTIFICATE_INVALID, "the certificate names no identity; enrol again"
+            Reason.CERTIFICATE_INVALID, "the certificate names no identity; join anew"
         ) from error
     if extension is None or _extension_did(extension, spki) != did:
         raise ClusterError(
