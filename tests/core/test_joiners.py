@@ -13,12 +13,13 @@ from ipfs_cluster_node.core.commands import (
     CreateJoinToken,
     DecideJoiner,
     RedeemJoinToken,
+    RemoveNode,
 )
 from ipfs_cluster_node.core.effects import Accepted, Rejected
 from ipfs_cluster_node.core.errors import Reason
-from ipfs_cluster_node.core.ids import Did, did_from_public_key
+from ipfs_cluster_node.core.ids import Did, did_from_public_key, node_id_from_did
 from ipfs_cluster_node.core.joiners import JOINERS_PER_TOKEN_MAX
-from ipfs_cluster_node.core.model import Role
+from ipfs_cluster_node.core.model import Principal, Role
 from ipfs_cluster_node.core.state import ClusterState
 
 OPERATOR: Final = did_from_public_key(b"o" * 32)
@@ -105,6 +106,19 @@ def test_who_was_approved_comes_in_as_it_was_shown(machine: Machine) -> None:
     for changed in (replace(ASKS, endpoints=("b:1",)), replace(ASKS, name="other")):
         assert machine.do(changed).reason is Reason.INVALID_ARGUMENT
         assert machine.state.members.get(ASKS.did) is None
+
+
+def test_who_waits_with_a_token_whose_maker_is_removed_waits_no_more(machine: Machine) -> None:
+    """Else whom it approved could still come in once it is found out."""
+    maker = Principal(did=OPERATOR, name="o", role=Role.CLIENT, enrolled_at_ms=1, liveness_at_ms=1)
+    machine.state.members.put(maker)
+    machine.do(ASKS)
+    machine.do(APPROVED)
+    machine.do(RemoveNode(node_id=node_id_from_did(OPERATOR)))
+    machine.reload()
+    assert machine.state.members.tokens() == ()
+    assert machine.do(ASKS).reason is Reason.TOKEN_INVALID
+    assert machine.state.members.get(ASKS.did) is None
 
 
 def test_an_approval_is_for_one_token(machine: Machine) -> None:

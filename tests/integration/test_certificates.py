@@ -141,8 +141,10 @@ async def test_a_renewed_certificate_has_the_names_of_the_members_entry(
     tls = tls_of(shown)
     channel = open_channel(master.address, tls=tls, node_id=NodeId(master.node_id))
 
-    async def renewed(signer: Identity, key: TlsKey) -> certificate_pb2.RenewCertificateResponse:
-        proof = signer.sign(renewal_message(shown.certificate_pem, key.spki_der))
+    async def renewed(
+        signer: Identity, key: TlsKey, for_pem: bytes = shown.certificate_pem
+    ) -> certificate_pb2.RenewCertificateResponse:
+        proof = signer.sign(renewal_message(for_pem, key.spki_der))
         return await CertificateServiceStub(channel).RenewCertificate(
             certificate_pb2.RenewCertificateRequest(
                 certificate_request=key.request_der, proof=proof
@@ -155,13 +157,15 @@ async def test_a_renewed_certificate_has_the_names_of_the_members_entry(
         stranger = Identity.create()
         # Also a key that carries the identity's old signature: the TLS key alone renews nothing.
         own = request_of(shown.key_pem, shown.certificate_pem)
-        for signer, key in (
-            (identity, make_tls_key(stranger)),
-            (stranger, make_tls_key(identity)),
-            (stranger, own),
+        # Nor is a proof good for another certificate than the one that the connection shows.
+        for signer, key, pem in (
+            (identity, make_tls_key(stranger), shown.certificate_pem),
+            (stranger, make_tls_key(identity), shown.certificate_pem),
+            (stranger, own, shown.certificate_pem),
+            (identity, make_tls_key(identity), answer.certificate_pem.encode()),
         ):
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await renewed(signer, key)
+                await renewed(signer, key, pem)
             assert error_from_rpc(caught.value).reason is Reason.PROOF_INVALID
     finally:
         await channel.close()

@@ -103,6 +103,32 @@ async def test_joiners_are_listed_as_far_as_they_may_be(
 
 
 @pytest.mark.asyncio
+async def test_join_tokens_are_listed_and_ended_as_far_as_they_may_be(
+    client: Client, limited: Limited
+) -> None:
+    mine = (await client.get_caller()).did
+    ids = {}
+    for role in ("worker", "client"):
+        token = (await client.create_join_token(role)).token
+        ids[role] = token.split(".")[2]
+    listed = {each.token_id: each for each in await client.list_join_tokens()}
+    assert listed.keys() >= set(ids.values())
+    assert {listed[each].creator for each in ids.values()} == {mine}
+    async with limited("/admin/enrol/list", *WORKERS) as reader:
+        seen = await reader.list_join_tokens()
+        assert ids["worker"] in [each.token_id for each in seen]
+        assert {each.role for each in seen} == {"worker"}
+    async with limited("/admin/enrol/list", ["==", ".creator", "did:key:zNobody"]) as reader:
+        assert await reader.list_join_tokens() == []
+    async with limited("/admin/enrol/revoke", *WORKERS, ["==", ".creator", mine]) as ending:
+        error = await refused(ending.revoke_join_token(ids["client"]))
+        assert error.reason is Reason.NOT_DELEGATED
+        await ending.revoke_join_token(ids["worker"])
+    left = {each.token_id for each in await client.list_join_tokens()}
+    assert left & set(ids.values()) == {ids["client"]}
+
+
+@pytest.mark.asyncio
 async def test_certificates_are_listed_as_far_as_they_may_be(
     client: Client, limited: Limited, nobody: Person
 ) -> None:
