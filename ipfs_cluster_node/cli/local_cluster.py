@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import random
 import signal
 import socket
 import sys
@@ -29,6 +30,10 @@ READY_SECONDS_MAX: Final = 30.0
 STOP_SECONDS_MAX: Final = 10.0
 POLL_SECONDS: Final = 0.1
 LOOPBACK: Final = "127.0.0.1"
+PORTS: Final = range(20_000, 32_000)
+PORT_TRIES_MAX: Final = 10_000
+
+_given_ports: set[int] = set()
 
 Listener = Callable[[str], None]
 
@@ -218,6 +223,18 @@ def environment_with(profiles: Path) -> dict[str, str]:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on, and that was not given out here before.
+
+    Below those that the system gives to connections: one of them could be taken before the node
+    listens.
+    """
+    for _ in range(PORT_TRIES_MAX):
+        port = random.choice(PORTS)  # noqa: S311
+        if port in _given_ports:
+            continue
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((LOOPBACK, port))
+            _given_ports.add(port)
+            return port
+    raise ClusterError(Reason.PORT_IN_USE, "no port is free; stop what listens on this machine")
