@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 
 import grpc
 
+from ipfs_cluster_node.adapters.net.answers import KeptAnswer
 from ipfs_cluster_node.adapters.net.tls import ClientTls, open_channel
 from ipfs_cluster_node.codec.errors import error_from_rpc, is_being_cancelled
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -259,6 +260,7 @@ async def send_all(call: Any, requests: AsyncIterator[Any]) -> Any:
         ClusterError: What the call was answered with; UNREACHABLE if the connection broke.
         Exception: What `requests` raised; the call is cancelled then.
     """
+    kept = KeptAnswer(call)
     try:
         try:
             async for request in requests:
@@ -268,7 +270,7 @@ async def send_all(call: Any, requests: AsyncIterator[Any]) -> Any:
             pass  # It is over already; the call says why.
         return await call
     except grpc.aio.AioRpcError as error:
-        raise error_from_rpc(error) from error
+        raise error_from_rpc(await kept.error(error)) from error
     except asyncio.CancelledError as error:
         if is_being_cancelled():
             raise

@@ -15,11 +15,8 @@ from ipfs_cluster_node.client.connection import Connection, send_all
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.v1 import content_pb2 as pb
 from ipfs_cluster_node.v1.content_pb2_grpc import ContentServiceStub
-from ipfs_cluster_node.v1.membership_pb2 import GetClusterStatusRequest
-from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub
 
 PIECE_BYTES: Final = 512 * 1024
-STATUS_SECONDS_MAX: Final = 5.0
 
 Progress = Callable[[int], None]
 """Called with the bytes done so far; it goes back to 0 when a transfer begins anew."""
@@ -69,21 +66,6 @@ async def upload(
             on_progress(done)
 
     async def send(channel: grpc.aio.Channel, seconds: float) -> AddedContent:
-        # Asked first: a refusal while bytes are still being sent can get lost in gRPC.
-        status = await MembershipServiceStub(channel).GetClusterStatus(
-            GetClusterStatusRequest(),
-            timeout=min(seconds, STATUS_SECONDS_MAX),
-            metadata=connection.metadata,
-        )
-        if status.leader_node_id != status.node_id:
-            raise ClusterError(
-                Reason.NOT_LEADER if status.leader_node_id else Reason.NO_LEADER,
-                "this node does not lead; ask the leader",
-                metadata={
-                    "leader_node_id": status.leader_node_id,
-                    "leader_endpoints": ",".join(status.leader_endpoints),
-                },
-            )
         with path.open("rb") as file:
             call = ContentServiceStub(channel).AddContent(
                 timeout=seconds, metadata=connection.metadata + metadata

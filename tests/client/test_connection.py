@@ -107,6 +107,9 @@ class Call:
     async def done_writing(self) -> None:
         pass
 
+    def add_done_callback(self, _callback: object) -> None:
+        pass
+
     def cancel(self) -> None:
         self.cancelled = True
 

@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from ipfs_cluster_node.adapters.keys.certificates import read_certificate
+from ipfs_cluster_node.adapters.net.answers import KeptAnswer
 from ipfs_cluster_node.adapters.net.tls import open_channel
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
 from ipfs_cluster_node.client.client import Client
@@ -83,13 +84,15 @@ async def outcome(channel: grpc.aio.Channel, method: str, caller: NodeId | None 
     hellos = {"Exchange": [raft_pb2.ExchangeRequest(hello=hello).SerializeToString()]}
     given: Any = _each(hellos.get(name, [])) if sends else body
     call = stub(given, timeout=ANSWER_SECONDS_MAX)
+    kept = KeptAnswer(call)
     try:
         if gets:
             async for _ in call:
                 break  # A watch would go on.
         else:
             await call
-    except grpc.aio.AioRpcError as error:
+    except grpc.aio.AioRpcError as raised:
+        error = await kept.error(raised)
         reason = error_from_rpc(error).reason
         if reason is Reason.CALLER_NOT_ALLOWED and OF_CLASS not in str(error.details()):
             return "LET IN"  # Its class may call it, though not so: without an attempt, say.

@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from ipfs_cluster_node.adapters.keys.identity import Identity
+from ipfs_cluster_node.adapters.net.answers import KeptAnswer
 from ipfs_cluster_node.adapters.net.tls import open_channel
 from ipfs_cluster_node.cli.local_cluster import LocalCluster
 from ipfs_cluster_node.client.client import Client
@@ -177,10 +178,13 @@ async def called(
     channel = scene.channel
     try:
         if name == "AddContent":
-            call: Any = channel.stream_unary(method)(metadata=metadata, timeout=10)
-            await call.write(body)
-            await call.done_writing()
-            return bytes(await call)
+            sent: Any = _one(body)
+            call: Any = channel.stream_unary(method)(sent, metadata=metadata, timeout=10)
+            kept = KeptAnswer(call)
+            try:
+                return bytes(await call)
+            except grpc.aio.AioRpcError as raised:
+                return await kept.error(raised)
         if name in STREAMS:
             frames: Any = channel.unary_stream(method)(body, metadata=metadata, timeout=10)
             async for frame in frames:
@@ -189,6 +193,10 @@ async def called(
         return bytes(await channel.unary_unary(method)(body, metadata=metadata, timeout=10))
     except grpc.aio.AioRpcError as error:
         return error
+
+
+async def _one(message: bytes) -> AsyncIterator[bytes]:
+    yield message
 
 
 def shows_anything(method: str, rule: Rule, answer: bytes | grpc.aio.AioRpcError) -> bool:
