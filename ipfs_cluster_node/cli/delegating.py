@@ -28,6 +28,8 @@ from ipfs_cluster_node.v1 import authorization_pb2 as pb
 
 CID_CHARS_MIN: Final = 40
 """CIDs of tokens have 49 characters and more, ids of join tokens far fewer."""
+LIFETIME_MIN: Final = timedelta(seconds=1)
+LIFETIME_MAX: Final = timedelta(seconds=PRODUCT.delegation_lifetime_s_max or 0)
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -62,6 +64,12 @@ async def delegated(
         ClusterError: INVALID_ARGUMENT, NOT_DELEGATED where there is nothing to delegate from, or
             what the cluster answers.
     """
+    if not LIFETIME_MIN <= ttl <= LIFETIME_MAX:
+        raise ClusterError(
+            Reason.INVALID_ARGUMENT,
+            f"a delegation holds {LIFETIME_MIN.seconds} s to {LIFETIME_MAX.days} days; give another "
+            "--ttl, and sign a new one when it ends",
+        )
     identity = profile_identity(profile)
     try:
         to = parse_did(audience)

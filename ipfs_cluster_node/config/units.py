@@ -6,6 +6,7 @@ from typing import Final
 
 _DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(ms|s|m|h|d)")
 _SECONDS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+DURATION_MAX: Final = timedelta(days=36_500)
 _SIZE: Final = re.compile(r"([0-9]{1,9})(B|KiB|MiB|GiB|TiB)")
 _BYTES: Final = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
@@ -14,12 +15,15 @@ def parse_duration(text: str) -> timedelta:
     """Read `30s`, `100ms`, `7d`.
 
     Raises:
-        ValueError: Anything else.
+        ValueError: Anything else; more than `DURATION_MAX`.
     """
     match = _DURATION.fullmatch(text)
     if match is None:
         raise ValueError(f"{text[:40]!r} is no duration; write it like 30s, 100ms or 7d")
-    return timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
+    seconds = float(match[1]) * _SECONDS[match[2]]
+    if seconds > DURATION_MAX.total_seconds():
+        raise ValueError(f"{text} is too long; {DURATION_MAX.days}d is the most")
+    return timedelta(seconds=seconds)
 
 
 def parse_size(text: str) -> int:

@@ -66,6 +66,8 @@ class Uplink:
                 if error.message != self.last_error:
                     log.warning("no contact with the leader", extra={"error": error.message})
                 self.last_error = error.message
+                if not self.lease_holds:
+                    self._peers.leader = None  # It may lead no more; who asks here is not sent there.
                 if error.reason is Reason.MEMBER_NOT_FOUND:
                     self.registered.clear()
                 await asyncio.sleep(RETRY_SECONDS)

@@ -161,6 +161,13 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         parse_duration(text)
 
 
+@pytest.mark.parametrize("text", ["36501d", "999999999.9d", "999999999d"])
+def test_what_lasts_too_long_is_refused(text: str) -> None:
+    """The longest of them was an OverflowError once."""
+    with pytest.raises(ValueError, match="36500d is the most"):
+        parse_duration(text)
+
+
 @pytest.mark.parametrize("text", ["", "5", "MiB", "-1B", "1.5GiB", "1MB", "٣B"])
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="write it like"):

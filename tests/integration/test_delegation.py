@@ -648,6 +648,9 @@ def test_the_command_line_delegates_explains_and_revokes(
     for wrong in (
         ("token", "delegate", bob, "task/submit"),
         ("token", "delegate", "did:key:z6MkX", "/task"),
+        ("token", "delegate", bob, "/task", "--ttl", "401d"),
+        ("token", "delegate", bob, "/task", "--ttl", "999999999.9d"),
+        ("token", "delegate", bob, "/task", "--ttl", "0s", "--print"),
         ("token", "delegate", bob, "/task", "--where", "namespace=team-a*"),
         ("token", "delegate", bob, "/task", "--policy", '[["!=", ".owner", "x"]]'),
         ("auth", "explain", "--do", "task nonsense"),

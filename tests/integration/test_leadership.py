@@ -15,7 +15,7 @@ import pytest
 from ipfs_cluster_node.cli.local_cluster import LocalCluster
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from tests.support.nodes import settings_of
+from tests.support.nodes import health_of, settings_of, until
 
 WRITERS = 4
 GAP_SECONDS_MAX = 0.3
@@ -109,6 +109,40 @@ async def test_only_another_connected_master_can_take_over(tmp_path: Path) -> No
             assert caught.value.reason is Reason.PEER_UNREACHABLE
             # The one that is there is chosen.
             assert await client.transfer_leadership() == other.node_id
+    finally:
+        await cluster.stop()
+
+
+@pytest.mark.asyncio
+async def test_nobody_names_a_leader_that_is_gone(tmp_path: Path) -> None:
+    """Once a follower went on naming it, and sending callers there, until it was started again."""
+    cluster = LocalCluster(tmp_path / "cluster")
+    try:
+        await cluster.start(masters=2, workers=1)
+        async with cluster.client() as client:
+            leader = await cluster.leader(client)
+        follower, worker = (node for node in cluster.nodes if node is not leader)
+        assert (await health_of(cluster, follower)).raft.leader_node_id == leader.node_id
+        await cluster.kill(leader)
+
+        async def knows_none() -> bool:
+            said = [await health_of(cluster, node) for node in (follower, worker)]
+            checks = [check.ok for each in said for check in each.checks if check.name == "leader"]
+            return said[0].raft.leader_node_id == "" and checks == [False, False]
+
+        await until(knows_none, seconds=20, what="nobody is named as the leader")
+        async with cluster.client(follower, stale=True) as client:
+            with pytest.raises(ClusterError) as caught:
+                await client.propose_config({"user.a": "1"}, timeout=timedelta(seconds=2))
+            assert caught.value.reason is Reason.NO_LEADER
+            assert not any(node.leader for node in await client.list_nodes())
+        await cluster.start_node(leader)
+
+        async def agree() -> bool:
+            said = {(await health_of(cluster, n)).raft.leader_node_id for n in (leader, follower)}
+            return len(said) == 1 and "" not in said
+
+        await until(agree, seconds=20, what="both name the same leader")
     finally:
         await cluster.stop()
 

@@ -26,6 +26,15 @@ def test_a_leader_that_is_heard_is_not_voted_out() -> None:
     assert not node.hears_leader(5.7)
 
 
+def test_a_leader_that_is_gone_is_named_no_more() -> None:
+    node = elections()
+    node.heard_leader(5.0)
+    assert node.knows_leader(6.1)  # Others may be about to stand; nobody does yet for sure.
+    assert not node.knows_leader(6.3)
+    node.heard_leader(7.0)
+    assert node.knows_leader(7.1)
+
+
 def test_a_candidacy_needs_a_majority_that_would_vote() -> None:
     node = elections()
     asked = node.begin_pre_vote()

@@ -20,6 +20,8 @@ from ipfs_cluster_node.core.ids import VoterId
 
 LEASE_SHARE: Final = 0.75
 """Of `election_timeout_min`."""
+LEADER_GONE_TIMEOUTS: Final = 2
+"""After so many times `election_timeout_min` every voter that hears no leader has asked for votes."""
 FOREVER: Final = float("inf")
 
 
@@ -46,6 +48,10 @@ class Elections:
     def hears_leader(self, now: float) -> bool:
         """Whether a leader was heard so lately that nobody else gets a vote."""
         return self.silence(now) < self._timeout
+
+    def knows_leader(self, now: float) -> bool:
+        """Whether who led last may be named to callers: it was heard since others would stand."""
+        return self.silence(now) < LEADER_GONE_TIMEOUTS * self._timeout
 
     def silence(self, now: float) -> float:
         """For how long no leader was heard."""

@@ -235,7 +235,7 @@ class Engine:
     @property
     def leader(self) -> NodeId | None:
         """The leader, as far as this node knows."""
-        voter = self.raft.leader_voter()
+        voter = self.raft.known_leader()
         return None if voter is None else node_id_of_voter(voter)
 
     @property

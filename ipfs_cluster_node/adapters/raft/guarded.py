@@ -278,8 +278,13 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
         noop = self._SyncObj__noopIDx
         return self.leads and noop is not None and self.applied_index >= noop
 
+    def known_leader(self) -> VoterId | None:
+        """The leader; nobody, once it was not heard for so long that it is gone."""
+        heard = self.leads or self.elections.knows_leader(now())
+        return self.leader_voter() if heard else None
+
     def leader_voter(self) -> VoterId | None:
-        """The leader this node knows."""
+        """Who leads the newest term that this node knows, or led it."""
         leader = self._getLeader()
         return None if leader is None else VoterId(leader.id)
 
