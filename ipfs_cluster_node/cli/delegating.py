@@ -67,8 +67,8 @@ async def delegated(
     if not LIFETIME_MIN <= ttl <= LIFETIME_MAX:
         raise ClusterError(
             Reason.INVALID_ARGUMENT,
-            f"a delegation holds {LIFETIME_MIN.seconds} s to {LIFETIME_MAX.days} days; give another "
-            "--ttl, and sign a new one when it ends",
+            f"a delegation holds {LIFETIME_MIN.seconds} s to {LIFETIME_MAX.days} days; give "
+            "another --ttl, and sign a new one when it ends",
         )
     identity = profile_identity(profile)
     try:

@@ -67,7 +67,7 @@ class Uplink:
                     log.warning("no contact with the leader", extra={"error": error.message})
                 self.last_error = error.message
                 if not self.lease_holds:
-                    self._peers.leader = None  # It may lead no more; who asks here is not sent there.
+                    self._peers.leader = None  # Nobody is sent to it: it may lead no more.
                 if error.reason is Reason.MEMBER_NOT_FOUND:
                     self.registered.clear()
                 await asyncio.sleep(RETRY_SECONDS)

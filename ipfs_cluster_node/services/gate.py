@@ -248,8 +248,9 @@ class Gate(grpc.GenericRpcHandler):
                 self._note(method, rule, first, context, reach)
                 return response
             except asyncio.CancelledError:
-                self._note_cancelled(method, rule, first, context, reach)
-                await self._abort_ended(running, method)
+                ended_by = None if running is None else running.ended_by
+                self._note_cancelled(method, rule, first, context, reach, ended_by)
+                await self._abort_ended(running)
                 raise
             except Exception as error:
                 told = _told(method, error)
@@ -290,7 +291,9 @@ class Gate(grpc.GenericRpcHandler):
                 else:
                     await responses  # Health and reflection write to the context instead.
             except asyncio.CancelledError:
-                await self._abort_ended(running, method)
+                if running is not None and running.ended_by is not None:
+                    self._note(method, rule, request, context, reach, running.ended_by)
+                await self._abort_ended(running)
                 raise
             except Exception as error:
                 told = _told(method, error)
@@ -323,20 +326,32 @@ class Gate(grpc.GenericRpcHandler):
         set_reading(reading)
         return reach, reading
 
-    async def _abort_ended(self, running: _Running | None, method: str) -> None:
+    async def _abort_ended(self, running: _Running | None) -> None:
         """Tell why, if it was this node that ended a stream."""
         if running is not None and running.ended_by is not None:
             running.task.uncancel()
-            error = running.ended_by
-            self._note(method, running.rule, None, running.context, running.reach, error)
-            await _abort(running.context, error)
+            await _abort(running.context, running.ended_by)
 
     def _note_cancelled(
-        self, method: str, rule: Rule, request: Any, context: Context, reach: Reach | None
+        self,
+        method: str,
+        rule: Rule,
+        request: Any,
+        context: Context,
+        reach: Reach | None,
+        ended_by: ClusterError | None = None,
     ) -> None:
-        """Note a call that ends before its answer: what it began may still be committed."""
-        if reach is not None and rule.changes:
-            error = ClusterError(Reason.UNKNOWN_OUTCOME, "the call ended before it was answered")
+        """Note a call that ends before its answer: what it began may still be committed.
+
+        `ended_by` says why, where it was this node that ended it.
+        """
+        error = ended_by
+        if rule.changes:
+            why = "" if ended_by is None else f" ({ended_by.reason}: {ended_by})"
+            error = ClusterError(
+                Reason.UNKNOWN_OUTCOME, f"the call ended before it was answered{why}"
+            )
+        if reach is not None and error is not None:
             self._note(method, rule, request, context, reach, error)
 
     def _note(

@@ -2,13 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import grpc
 import pytest
 
+from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.core.audit import AuditLog, AuditQuery, AuditRecord, Outcome
+from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.node.authorizer import Unbounded
+from ipfs_cluster_node.services import gate as gate_module
 from ipfs_cluster_node.services.authorization import Rule
 from ipfs_cluster_node.services.context import Caller, CallerClass, Reach
 from ipfs_cluster_node.services.gate import Gate
@@ -77,3 +81,51 @@ async def test_a_call_that_ends_before_its_answer_is_noted(kind: str, ended_by: 
     [record] = audit.records
     assert (record.caller, record.outcome) == (CLIENT.did, Outcome.FAILED)
     assert record.reason.startswith("UNKNOWN_OUTCOME")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("changes", "outcome", "reason"),
+    [(True, Outcome.FAILED, "UNKNOWN_OUTCOME"), (False, Outcome.DENIED, "CALLER_UNKNOWN")],
+)
+async def test_an_upload_that_the_node_ends_is_noted_once(
+    monkeypatch: pytest.MonkeyPatch, *, changes: bool, outcome: Outcome, reason: str
+) -> None:
+    monkeypatch.setattr(gate_module, "WATCH_SECONDS", 0.05)
+    audit, removed = Kept(), asyncio.Event()
+
+    def identify(_context: Any) -> Caller:
+        if removed.is_set():
+            raise ClusterError(Reason.CALLER_UNKNOWN, "removed meanwhile")
+        return CLIENT
+
+    async def take(requests: AsyncIterator[bytes], _context: Any) -> bytes:
+        removed.set()
+        return b"".join([request async for request in requests])
+
+    async def requests() -> AsyncIterator[bytes]:
+        yield b"x"
+        await asyncio.sleep(10)
+
+    rule = replace(CHANGES, changes=changes)
+    gate = Gate(identify, Anything(), {"/t/Take": rule}, audit)
+    handler: Any = grpc.stream_unary_rpc_method_handler(take, request_deserializer=bytes)
+    gate.add_registered_method_handlers("t", {"Take": handler})
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((gate,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    watch = asyncio.create_task(gate.watch())
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            given: Any = requests()
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await channel.stream_unary("/t/Take")(given, timeout=10)
+            assert error_from_rpc(caught.value).reason is Reason.CALLER_UNKNOWN
+    finally:
+        watch.cancel()
+        await server.stop(None)
+    [record] = audit.records
+    assert (record.caller, record.outcome) == (CLIENT.did, outcome)
+    assert record.reason.startswith(reason)
+    assert "removed meanwhile" in record.reason

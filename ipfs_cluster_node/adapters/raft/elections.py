@@ -21,7 +21,7 @@ from ipfs_cluster_node.core.ids import VoterId
 LEASE_SHARE: Final = 0.75
 """Of `election_timeout_min`."""
 LEADER_GONE_TIMEOUTS: Final = 2
-"""After so many times `election_timeout_min` every voter that hears no leader has asked for votes."""
+"""After so many times `election_timeout_min` whoever hears no leader has asked for votes."""
 FOREVER: Final = float("inf")
 
 
