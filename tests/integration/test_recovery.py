@@ -164,9 +164,6 @@ async def test_one_master_of_three_goes_on_alone(lab: Lab) -> None:
     shutil.copytree(third.home.path, old)
     for node in lost:
         shutil.rmtree(node.home.path)
-    # Started again, since it would name the last leader until then.
-    await lab.kill(survivor)
-    await lab.start_node(survivor)
     async with lab.client(survivor) as client:
         with pytest.raises(ClusterError) as caught:
             await client.propose_config({"user.lost": "x"}, timeout=timedelta(seconds=4))
@@ -222,22 +219,74 @@ async def test_one_master_of_three_goes_on_alone(lab: Lab) -> None:
 
         lab.nodes.remove(first)
         fourth = lab.make_node("master-4")
-        token = (await client.create_join_token("master")).token
-        await join_cluster(
-            fourth.home,
-            lab._settings(fourth),
-            token=token,
-            enrolment=f"127.0.0.1:{survivor.enrolment_port}",
-        )
-        await lab.start_node(fourth)
-        lab.nodes.append(fourth)
-
-        async def votes() -> bool:
-            return (await listed(client, fourth)).voter
-
-        await until(votes, seconds=20, what="a new master votes")
-        await sealed_to(fourth)
+        await join_anew(lab, client, fourth, by=survivor)
         assert (await settings_of(lab, fourth))["user.kept"] == "yes"
+
+
+async def join_anew(lab: Lab, client: Client, node: LocalNode, *, by: LocalNode) -> None:
+    """Have a master join, and vote, and get the cluster's keys."""
+    token = (await client.create_join_token("master")).token
+    await join_cluster(
+        node.home,
+        lab._settings(node),
+        token=token,
+        enrolment=f"127.0.0.1:{by.enrolment_port}",
+    )
+    await lab.start_node(node)
+    if node not in lab.nodes:
+        lab.nodes.append(node)
+
+    async def votes() -> bool:
+        return (await listed(client, node)).voter
+
+    await until(votes, seconds=20, what="a new master votes")
+    await sealed_to(node)
+
+
+@pytest.mark.asyncio
+async def test_of_two_masters_of_five_one_goes_on_and_the_other_joins_anew(lab: Lab) -> None:
+    await lab.start(masters=5, workers=1)
+    *masters, worker = lab.nodes
+    async with lab.client() as client:
+        for node in masters:
+            await sealed_to(node)
+        leader = await lab.leader(client)
+        survivor, other, *lost = (n for n in masters if n is not leader)
+        lost.append(leader)
+        await client.propose_config({"user.kept": "yes"})
+    for node in (*lost, survivor):
+        await lab.kill(node)
+    for node in lost:
+        shutil.rmtree(node.home.path)
+    home = str(survivor.home.path)
+    done = lab.run("recover", "alone", "--yes", "--json", "--home", home)
+    assert done.returncode == 0, done.stderr
+    removed = {node.node_id for node in (*lost, other)}
+    assert set(json.loads(done.stdout)["removed_node_ids"]) == removed
+
+    await lab.start_node(survivor)  # The other master still runs, and has not heard of it.
+    async with lab.client(other, survivor) as client:
+        await alive(client, worker)
+        assert (await settings_of(lab, survivor))["user.kept"] == "yes"
+        term = (await client.get_cluster_status()).term
+
+        async def is_told() -> bool:
+            check = next(c for c in (await _health(other)).checks if c.name == "lease")
+            return not check.ok and "was removed" in check.detail
+
+        await until(is_told, seconds=20, what="the other master is told that it was removed")
+        await echo(client, "undisturbed")
+        assert (await client.get_cluster_status()).term == term
+        await lab.kill(other)
+        lab.nodes.remove(other)
+        shutil.rmtree(other.home.path)
+        again = lab.make_node("master-2b")
+        await join_anew(lab, client, again, by=survivor)
+        assert {n.node_id for n in await client.list_nodes() if n.voter} == {
+            survivor.node_id,
+            again.node_id,
+        }
+        await echo(client, "after")
 
 
 async def _health(node: LocalNode) -> Any:
