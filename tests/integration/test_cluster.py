@@ -20,7 +20,7 @@ from ipfs_cluster_node.cli.local_cluster import LocalCluster
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from ipfs_cluster_node.core.ids import NodeId
+from ipfs_cluster_node.core.ids import NodeId, tls_name
 from ipfs_cluster_node.core.model import Task, TaskState
 from ipfs_cluster_node.v1 import membership_pb2
 from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub
@@ -338,6 +338,12 @@ def test_grpcurl_lists_describes_and_runs_a_task(cluster: LocalCluster) -> None:
     assert "TASK_STATE_SUCCEEDED" in watched.stdout
     refused = call(address, "list", tls=["-cacert", str(profile.ca)])
     assert refused.returncode != 0
+    worker = next(node for node in cluster.nodes if node.role == "worker")
+    health = "ipfs_cluster_node.v1.HealthService/GetHealth"
+    # A worker is called by the name of its PeerID, as docs/security.md says; its host has none.
+    named = call("-authority", tls_name(NodeId(worker.node_id)), worker.address, health)
+    assert json.loads(named.stdout)["node_id"] == worker.node_id
+    assert call(worker.address, health).returncode != 0
 
 
 @pytest.mark.tools
