@@ -19,6 +19,7 @@ from ipfs_cluster_node.cli.output import (
     reporting,
 )
 from ipfs_cluster_node.config.home import Home
+from ipfs_cluster_node.core.errors import ClusterError, Reason
 
 
 def passphrase_option(*, required: bool) -> Callable[[Function], Function]:
@@ -36,7 +37,8 @@ def recover() -> None:
     """When keys, masters or the whole cluster are lost.
 
     A master's own key: `keys`. More than half of the masters, for good: `alone`. Every operator's
-    identity: `operator`. Every master: `cluster`, from a backup.
+    identity: `operator`. Every master: `cluster`, from a backup. The passphrase for all this, or it
+    became known: `passphrase`.
     """
 
 
@@ -114,6 +116,55 @@ def recover_alone(
         f"--home {place.path}",
         as_json=as_json,
     )
+
+
+@recover.command("passphrase")
+@click.option(
+    "--passphrase-file",
+    type=click.File("r"),
+    help="A file with the new passphrase; - is stdin. [default: make one, and print it once]",
+)
+@click.option(
+    "--wait", type=DURATION, default="30s", show_default=True, help="How long to wait for it."
+)
+@home_option
+@json_option
+@reporting
+def recover_passphrase(
+    *, passphrase_file: TextIO | None, wait: timedelta, home: str | None, as_json: bool
+) -> None:
+    """Put another recovery passphrase in the old one's place; run it on the leader's machine.
+
+    For one that is lost, or that somebody may know. This master seals the cluster's keys to it
+    while it runs and leads: have it lead first, with `cluster transfer-leadership`. Exit status 7:
+    it is not in effect yet, and the old one still counts.
+
+    The old one goes on opening backups that were made before.
+    """
+    from ipfs_cluster_node.adapters.keys.sealing import make_passphrase
+    from ipfs_cluster_node.node.recovery import change_passphrase
+
+    place = Home.find(home)
+    place.check()
+    made = "" if passphrase_file is not None else make_passphrase()
+    if made and not as_json:
+        click.echo(f"recovery passphrase: {made}")
+        click.echo("it counts once this command says so", err=True)
+    given = made if passphrase_file is None else passphrase_file.read().strip()
+    in_effect = asyncio.run(change_passphrase(place, given, wait=wait))
+    if as_json:
+        print_json(
+            {"home": str(place.path), "in_effect": in_effect}
+            | ({"recovery_passphrase": made} if made else {})
+        )
+    if not in_effect:
+        raise ClusterError(
+            Reason.DEADLINE_EXCEEDED,
+            "the new passphrase is not in effect yet: this master has to run and lead; once it "
+            "does, give the same passphrase again with --passphrase-file to see that it is",
+        )
+    if not as_json:
+        click.echo("it is in effect; make a new backup: older ones open with the old passphrase")
 
 
 @recover.command("operator")

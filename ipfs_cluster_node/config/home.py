@@ -32,6 +32,9 @@ class Home:
         """A master's X25519 key, to which the log keeps the cluster's keys sealed."""
         self.recovery_key = self.tls / "recovery.key"
         """What `recover keys` leaves for the next start, which removes it once it has used it."""
+        self.recovery_next = self.tls / "recovery.next"
+        """Which passphrase's public key is to be in which one's place: what `recover passphrase`
+        leaves for a master that leads, which removes it once it is done."""
         self.authority = self.tls / "authority.sealed"
         """The cluster's sealed keys as the log has them, for a start without a leader."""
         self.certificate = self.tls / "node.pem"

@@ -31,6 +31,7 @@ class Asked:
 
 
 BY_ITSELF: Final = Asked()
+RECOVERY_KEY_BYTES: Final = 32
 
 
 class ClusterAuthority:
@@ -80,6 +81,8 @@ class ClusterAuthority:
     async def tend(self) -> None:
         """As the leader: seal to masters that have registered, and anew without those gone.
 
+        Also anew where `recover passphrase` has left another passphrase's key on this master.
+
         Raises:
             ClusterError: AUTHORITY_SEALED, if this master can't open the keys itself.
         """
@@ -95,17 +98,23 @@ class ClusterAuthority:
         wrapped = {did for did, _ in authority.wraps}
         gone = wrapped - {m.did for m in state.members.masters()}
         new = wanted.keys() - wrapped
-        if not gone and not new and self._recovery is None:
+        recovery_next = self._recovery_next(authority)
+        if not gone and not new and self._recovery is None and recovery_next is None:
             return
         data_key, keys = self._open(authority)
         recovered = self._recovery is not None
-        if gone or recovered:
+        if gone or recovered or recovery_next:
             # Whoever is gone knows the data key: what is sealed from now on is not for it.
             keep = {did: key for did, key in wanted.items() if did in (wrapped - gone) | new}
             if recovered:
                 keep[self._did] = self.seal_public_key
+            if recovery_next is not None:
+                authority = replace(authority, recovery_key=recovery_next)
             await self.put(state, authority, keys, seal_keys=keep)
-            log.warning("cluster keys sealed anew", extra={"without": sorted(gone)})
+            log.warning(
+                "cluster keys sealed anew",
+                extra={"without": sorted(gone), "other_passphrase": recovery_next is not None},
+            )
         else:
             added = tuple(
                 (
@@ -129,6 +138,24 @@ class ClusterAuthority:
             self.keep()
             self._recovery = None
             self._home.recovery_key.unlink(missing_ok=True)
+        if recovery_next is not None:
+            self.keep()  # Whoever waits reads it there.
+
+    def _recovery_next(self, authority: Authority) -> bytes | None:
+        """The public key of the passphrase that takes the place of the present one, if one does.
+
+        What was asked for before the present one came is dropped: else it would come back when this
+        master leads, and with it a passphrase that was changed because it had become known.
+        """
+        try:
+            asked = self._home.recovery_next.read_bytes()
+        except FileNotFoundError:
+            return None
+        new, old = asked[:RECOVERY_KEY_BYTES], asked[RECOVERY_KEY_BYTES:]
+        if old == authority.recovery_key != new and len(new) == RECOVERY_KEY_BYTES:
+            return new
+        self._home.recovery_next.unlink(missing_ok=True)
+        return None
 
     async def put(
         self,

@@ -1,8 +1,11 @@
 """What the recovery passphrase does on a master: it opens the cluster's keys.
 
-For a master whose own key is lost, and for an operator whose identity is lost.
+For a master whose own key is lost, and for an operator whose identity is lost. Another passphrase
+takes its place by a master that runs and leads, not by a call: with one of their own and a backup,
+whoever stole an operator's identity would have the cluster's keys.
 """
 
+import asyncio
 from datetime import timedelta
 from typing import Final
 
@@ -25,7 +28,7 @@ from ipfs_cluster_node.core.certificates import Authority
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.log.v1 import command_pb2
-from ipfs_cluster_node.node.clock import now_ms
+from ipfs_cluster_node.node.clock import monotonic, now_ms
 from ipfs_cluster_node.node.node import load_files
 from ipfs_cluster_node.node.peers import PeerBook
 from ipfs_cluster_node.v1 import membership_pb2
@@ -35,6 +38,7 @@ OPERATOR_GRANT: Final = "operator"
 INVITATION_LIFETIME: Final = timedelta(minutes=5)
 """Of the delegation by which a master makes an operator's join token: it is used at once."""
 INVITE_SECONDS_MAX: Final = 20.0
+LOOK_SECONDS: Final = 0.1
 
 
 def master_settings(home: Home) -> Settings:
@@ -87,6 +91,37 @@ def leave_recovery_key(home: Home, key: SealKey) -> None:
     """Leave what the passphrase gives for the next start, and a new seal.key to seal to then."""
     write_private(home.recovery_key, key.pem())
     write_private(home.seal_key, SealKey.create().pem())
+
+
+async def change_passphrase(home: Home, passphrase: str, *, wait: timedelta) -> bool:
+    """Have this master seal the cluster's keys to another passphrase, once it leads.
+
+    A repeat with the same passphrase asks how far it is.
+
+    Args:
+        home: A master's, which may run.
+        passphrase: The new one.
+        wait: How long to wait for it.
+
+    Returns:
+        Whether it is in effect; if not, it will be when this master leads.
+
+    Raises:
+        ClusterError: INVALID_ARGUMENT for a short passphrase, HOME_DAMAGED, CONFIG_INVALID.
+    """
+    settings = master_settings(home)
+    old = _kept_authority(home).recovery_key
+    key = await asyncio.to_thread(recovery_key, passphrase, settings.cluster.id)
+    if key.public_key == old:
+        home.recovery_next.unlink(missing_ok=True)
+        return True
+    write_private(home.recovery_next, key.public_key + old)
+    deadline = monotonic() + wait.total_seconds()
+    while _kept_authority(home).recovery_key != key.public_key:
+        if monotonic() >= deadline:
+            return False
+        await asyncio.sleep(LOOK_SECONDS)
+    return True
 
 
 async def invite_operator(

@@ -512,3 +512,73 @@ def no_secret_in(data: bytes, lab: Lab, authority: Identity, cas: list[bytes]) -
     assert found(needles, data) == set()
     assert b"user.kept" in data
     assert b"before" in data
+
+
+@pytest.mark.asyncio
+async def test_another_passphrase_takes_the_old_ones_place(lab: Lab) -> None:
+    await lab.start(masters=2, workers=0)
+    first, second = lab.nodes
+    async with lab.client() as client:
+        for node in lab.nodes:
+            await sealed_to(node)
+        await client.transfer_leadership(first.node_id)
+        old, before = cluster_keys(first.home), lab.root.parent / "before.backup"
+        await client.create_backup(before)
+    change = ("recover", "passphrase", "--json", "--wait")
+
+    def opens(node: LocalNode, passphrase: str) -> bool:
+        place = ("--passphrase-file", "-", "--json", "--home", str(node.home.path))
+        return lab.run("recover", "operator", *place, stdin=passphrase).returncode == 0
+
+    # Who does not lead has it done later; nothing has changed until then.
+    asked = lab.run(*change, "1s", "--home", str(second.home.path))
+    assert asked.returncode == 7, asked
+    later = json.loads(asked.stdout)
+    assert not later["in_effect"]
+    assert not opens(first, later["recovery_passphrase"])
+    assert opens(first, PASSPHRASE)
+
+    done = lab.run(*change, "20s", "--home", str(first.home.path))
+    assert done.returncode == 0, done.stderr
+    chosen = json.loads(done.stdout)
+    assert chosen["in_effect"]
+    made = chosen["recovery_passphrase"]
+
+    async def everywhere() -> bool:
+        return all(opens(n, made) and not opens(n, PASSPHRASE) for n in lab.nodes)
+
+    await until(everywhere, seconds=15, what="the new passphrase opens, the old one does not")
+    # What was asked for before that does not come back.
+    async with lab.client() as client:
+        await client.transfer_leadership(second.node_id)
+
+        async def dropped() -> bool:
+            return not second.home.recovery_next.exists()
+
+        await until(dropped, seconds=15, what="the older change is dropped")
+        assert opens(second, made)
+        assert not opens(second, later["recovery_passphrase"])
+        given = (*change, "20s", "--passphrase-file", "-", "--home", str(second.home.path))
+        short = lab.run(*given, stdin="short")
+        assert (short.returncode, error_of(short)["reason"]) == (2, "INVALID_ARGUMENT")
+        again = json.loads(lab.run(*given, stdin=made).stdout)
+        assert again == {"home": str(second.home.path), "in_effect": True}
+        assert json.loads(lab.run(*given, stdin=PASSPHRASE + " II").stdout)["in_effect"]
+        assert opens(second, PASSPHRASE + " II")
+        # The keys are the same, under another data key; nothing was interrupted.
+        now = cluster_keys(second.home)
+        assert now.authority.did == old.authority.did
+        await client.propose_config({"user.after": "yes"})
+        after = lab.root.parent / "after.backup"
+        await client.create_backup(after)
+    for number, (backup, passphrase, status) in enumerate(
+        ((before, PASSPHRASE, 0), (after, PASSPHRASE, 1), (after, PASSPHRASE + " II", 0))
+    ):
+        new = lab.make_node(f"new-{number}")
+        restored = lab.run(
+            *("recover", "cluster", str(backup), "--passphrase-file", "-", "--json"),
+            *("--home", str(new.home.path), "--name", new.name, "--bind", new.address),
+            *("--enrolment-bind", f"127.0.0.1:{new.enrolment_port}"),
+            stdin=passphrase,
+        )
+        assert restored.returncode == status, restored
