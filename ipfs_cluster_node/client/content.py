@@ -6,11 +6,13 @@ import secrets
 import stat
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import BinaryIO, Final
 
 import grpc
 
+from ipfs_cluster_node.client.calls import TIMEOUT_DEFAULT, Calls
 from ipfs_cluster_node.client.connection import Connection, send_all
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.v1 import content_pb2 as pb
@@ -74,3 +76,82 @@ async def upload(
         return AddedContent(added.cid, added.size_bytes, tuple(added.holder_node_ids))
 
     return await connection.following(send, timeout=timeout)
+
+
+class ContentCalls(Calls):
+    """The operations of ContentService."""
+
+    async def add_content(
+        self,
+        path: Path,
+        *,
+        on_progress: Progress = lambda _done: None,
+        timeout: timedelta = timedelta(hours=1),
+    ) -> AddedContent:
+        """Add a file; returns once two masters (all, if fewer) hold it durably."""
+        return await upload(
+            self._connection,
+            path,
+            name=path.name,
+            timeout=timeout.total_seconds(),
+            on_progress=on_progress,
+        )
+
+    async def stat_content(self, cid: str, *, timeout: timedelta = TIMEOUT_DEFAULT) -> pb.Content:
+        """Tell a file's size and holders."""
+        request = pb.StatContentRequest(cid=cid)
+        response = await self._unary(ContentServiceStub, "StatContent", request, timeout)
+        return response.content  # type: ignore[no-any-return]
+
+    async def list_content(
+        self, *, limit: int = 100, timeout: timedelta = TIMEOUT_DEFAULT
+    ) -> list[pb.Content]:
+        """List the files, ordered by CID."""
+        contents: list[pb.Content] = []
+        token = ""
+        while len(contents) < limit:
+            request = pb.ListContentRequest(
+                page_size=min(1000, limit - len(contents)), page_token=token
+            )
+            response = await self._unary(ContentServiceStub, "ListContent", request, timeout)
+            contents += response.contents
+            token = response.next_page_token
+            if not token:
+                break
+        return contents
+
+    async def get_content(
+        self, cid: str, *, timeout: timedelta = timedelta(hours=1)
+    ) -> AsyncIterator[bytes]:
+        """Yield a file's bytes in order. Taken up again where a connection breaks."""
+        done = 0
+        ends = asyncio.get_running_loop().time() + timeout.total_seconds()
+        pieces: asyncio.Queue[bytes | ClusterError | None] = asyncio.Queue(8)
+
+        async def receive(channel: grpc.aio.Channel, seconds: float) -> None:
+            nonlocal done
+            request = pb.GetContentRequest(cid=cid, offset_bytes=done)
+            call = ContentServiceStub(channel).GetContent(
+                request, timeout=seconds, metadata=self._connection.metadata
+            )
+            async for response in call:
+                done += len(response.data)
+                await pieces.put(response.data)
+
+        async def receive_all() -> None:
+            try:
+                left = ends - asyncio.get_running_loop().time()
+                await self._connection.following(receive, timeout=left)
+                await pieces.put(None)
+            except ClusterError as error:
+                await pieces.put(error)
+
+        receiver = asyncio.create_task(receive_all(), name="get-content")
+        try:
+            while (item := await pieces.get()) is not None:
+                if isinstance(item, ClusterError):
+                    raise item
+                yield item
+        finally:
+            receiver.cancel()
+            await asyncio.gather(receiver, return_exceptions=True)

@@ -7,7 +7,7 @@ decode one takes some milliseconds, during which no other thread runs; the whole
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeVar
 
-from ipfs_cluster_node.codec.commands import (
+from ipfs_cluster_node.codec.records import (
     authority_from_log,
     authority_to_log,
     certificate_from_log,

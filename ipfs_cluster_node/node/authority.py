@@ -7,7 +7,7 @@ from typing import Final
 
 from ipfs_cluster_node.adapters.keys.certificates import CertificateAuthority, utc_now
 from ipfs_cluster_node.adapters.keys.sealing import ClusterKeys, SealKey, open_keys, seal, wrap
-from ipfs_cluster_node.codec.commands import authority_from_log, authority_to_log
+from ipfs_cluster_node.codec.records import authority_from_log, authority_to_log
 from ipfs_cluster_node.config.files import write_private
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.core.certificates import Authority, RotationPhase

@@ -17,7 +17,7 @@ from ipfs_cluster_node.adapters.keys.sealing import (
     recovery_key,
 )
 from ipfs_cluster_node.client.connection import Connection, new_request_id
-from ipfs_cluster_node.codec.commands import authority_from_log
+from ipfs_cluster_node.codec.records import authority_from_log
 from ipfs_cluster_node.codec.tasks import duration_of_ms
 from ipfs_cluster_node.codec.ucan_container import write_container
 from ipfs_cluster_node.config.files import write_private

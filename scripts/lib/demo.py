@@ -19,7 +19,8 @@ from rich.text import Text
 
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
 from ipfs_cluster_node.cli.verified import verified
-from ipfs_cluster_node.client.client import Client, task_spec
+from ipfs_cluster_node.client.client import Client
+from ipfs_cluster_node.client.tasks import task_spec
 from ipfs_cluster_node.codec.members import liveness_name, role_name
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.model import Task, TaskState

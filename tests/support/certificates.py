@@ -24,7 +24,7 @@ from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.adapters.keys.sealing import ClusterKeys, SealKey, open_keys
 from ipfs_cluster_node.adapters.net.tls import ClientTls
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
-from ipfs_cluster_node.codec.commands import authority_from_log
+from ipfs_cluster_node.codec.records import authority_from_log
 from ipfs_cluster_node.config.credentials import Credentials, read_credentials, write_credentials
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.settings import load_settings

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ipfs_cluster_node.cli.local_cluster import LocalCluster
-from ipfs_cluster_node.client.client import task_spec
+from ipfs_cluster_node.client.tasks import task_spec
 from scripts.lib.bench.common import line, note, options
 
 TASKS: Final = 20_000
