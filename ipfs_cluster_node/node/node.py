@@ -3,8 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
@@ -16,24 +14,18 @@ from ipfs_cluster_node import __version__
 from ipfs_cluster_node.adapters.audit.files import FileAuditLog
 from ipfs_cluster_node.adapters.content.blockstore import BlockStore
 from ipfs_cluster_node.adapters.keys.certificates import utc_now
-from ipfs_cluster_node.adapters.keys.identity import Identity, check_private
-from ipfs_cluster_node.adapters.keys.sealing import SealKey
 from ipfs_cluster_node.adapters.net.tls import (
     ClientTls,
     ServerTls,
     bind_port,
     make_server,
-    open_channel,
 )
 from ipfs_cluster_node.adapters.raft.config import TRAILING_ENTRIES, RaftConfig
 from ipfs_cluster_node.adapters.raft.replica import Replica
 from ipfs_cluster_node.adapters.worker.pool import HandlerPool
 from ipfs_cluster_node.client.connection import (
-    OLD_CALLS_SECONDS_MAX,
-    READY_SECONDS_MAX,
     Connection,
 )
-from ipfs_cluster_node.config.credentials import Credentials, read_credentials
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.settings import Settings
 from ipfs_cluster_node.core.effects import CertificatesRevoked, Effect
@@ -45,10 +37,12 @@ from ipfs_cluster_node.node.authority import ClusterAuthority
 from ipfs_cluster_node.node.authorizer import Authorizer
 from ipfs_cluster_node.node.backup import Backups
 from ipfs_cluster_node.node.certificates import Certificates
+from ipfs_cluster_node.node.channels import PeerChannels
 from ipfs_cluster_node.node.clock import monotonic
 from ipfs_cluster_node.node.content import Contents
 from ipfs_cluster_node.node.delegations import Delegations
 from ipfs_cluster_node.node.enrolment import Enrolment
+from ipfs_cluster_node.node.files import load_files
 from ipfs_cluster_node.node.health import NodeHealth
 from ipfs_cluster_node.node.identify import MemberIdentification, identify_joiner
 from ipfs_cluster_node.node.leadership import Leadership
@@ -113,43 +107,6 @@ HEALTH_NAMES: Final = ("", *(f"ipfs_cluster_node.v1.{name}" for name in SERVED))
 """What `grpc.health.v1` is asked for; the empty name means the whole node."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeFiles:
-    """What a node reads at its start."""
-
-    identity: Identity
-    credentials: Credentials
-    seal_key: SealKey | None
-    """On masters."""
-
-    @property
-    def tls(self) -> ClientTls:
-        """What the node shows first."""
-        kept = self.credentials
-        return ClientTls(kept.ca_pem, kept.certificate_pem, kept.key_pem)
-
-
-def load_files(home: Home) -> NodeFiles:
-    """Read keys and certificates.
-
-    Raises:
-        ClusterError: HOME_DAMAGED, naming the file.
-    """
-    check_private(home.tls_key)
-    check_private(home.certificate)
-    try:
-        credentials = read_credentials(home.ca, home.certificate, home.tls_key)
-    except OSError as error:
-        raise ClusterError(
-            Reason.HOME_DAMAGED, f"{error.filename} can't be read; restore it, or join anew"
-        ) from error
-    return NodeFiles(
-        identity=Identity.load(home.identity),
-        credentials=credentials,
-        seal_key=SealKey.load(home.seal_key) if home.seal_key.exists() else None,
-    )
-
-
 class Node:
     """One node. `run` serves until it is cancelled or something of it fails."""
 
@@ -165,8 +122,7 @@ class Node:
         self._files = load_files(home)
         self.node_id = self._files.identity.node_id
         self._peers = PeerBook(home.masters)
-        self._channels: dict[NodeId, tuple[str, grpc.aio.Channel]] = {}
-        self._ending: list[asyncio.Task[None]] = []
+        self._channels = PeerChannels(self._peers, lambda: self._own.tls)
         self._bind = parse_endpoint(settings.node.bind)
         is_master = settings.node.role == Role.MASTER
         machine = ClusterMachine() if is_master else None
@@ -190,7 +146,7 @@ class Node:
         self._certificates = Certificates(self._leadership, self._authority) if is_master else None
         self._members = Members(self._leadership, self._certificates)
         self._contents = Contents(
-            leadership=self._leadership, store=store, channel_to=self._channel_to
+            leadership=self._leadership, store=store, channel_to=self._channels.bulk
         )
         if machine is not None and replica is not None:
             machine.listen(self._tasks.on_effect)
@@ -337,9 +293,7 @@ class Node:
             await self._enrolment_server.stop(STOP_GRACE_SECONDS)
         await self._pool.close()
         await self._uplink.connection.close()
-        for ending in self._ending:
-            ending.cancel()
-        await asyncio.gather(*(channel.close() for _, channel in self._channels.values()))
+        await self._channels.close()
         await self._audit.stop()
 
     def _on_leadership(self, leads: bool, term: int) -> None:  # noqa: FBT001
@@ -367,7 +321,7 @@ class Node:
         return Replica(
             directory=self._home.raft,
             machine=machine,
-            dial=self._dial_raft,
+            dial=self._channels.dial_raft,
             config=RaftConfig(
                 heartbeat_interval=raft.heartbeat_interval,
                 election_timeout_min=raft.election_timeout_min,
@@ -383,7 +337,7 @@ class Node:
             pool=self._pool,
             slots=slots,
             contents=self._contents,
-            channel_to=self._channel_to,
+            channel_to=self._channels.bulk,
             scratch=self._home.scratch,
         )
 
@@ -463,41 +417,8 @@ class Node:
             )
         return list(dict.fromkeys(targets))
 
-    def _channel_to(self, node_id: NodeId) -> grpc.aio.Channel | None:
-        """The channel for bulk traffic, apart from the log's."""
-        endpoints = self._peers.endpoints(node_id)
-        known = self._channels.get(node_id)
-        if known is not None and known[0] in endpoints:
-            return known[1]
-        if not endpoints:
-            return None
-        channel = open_channel(endpoints[0], tls=self._own.tls, node_id=node_id)
-        self._channels[node_id] = (endpoints[0], channel)
-        return channel
-
-    def _dial_raft(self, node_id: NodeId) -> grpc.aio.Channel | None:
-        endpoints = self._peers.endpoints(node_id)
-        if not endpoints:
-            return None
-        return open_channel(
-            endpoints[0],
-            tls=self._own.tls,
-            node_id=node_id,
-            own_connection=True,
-        )
-
     async def _renew_channels(self, tls: ClientTls) -> None:
-        """Show the new certificate to other nodes; what is under way goes on as it began."""
-        for node_id, (address, old) in list(self._channels.items()):
-            new = open_channel(address, tls=tls, node_id=node_id)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(READY_SECONDS_MAX):
-                    await new.channel_ready()
-            self._channels[node_id] = (address, new)
-            self._ending.append(
-                asyncio.create_task(old.close(OLD_CALLS_SECONDS_MAX), name="old-channel")
-            )
-        self._ending = [task for task in self._ending if not task.done()]
+        await self._channels.renew(tls)
         if self._leadership.replica is not None:
             self._leadership.replica.redial()
 

@@ -29,7 +29,7 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.log.v1 import command_pb2
 from ipfs_cluster_node.node.clock import monotonic, now_ms
-from ipfs_cluster_node.node.node import load_files
+from ipfs_cluster_node.node.files import load_files
 from ipfs_cluster_node.node.peers import PeerBook
 from ipfs_cluster_node.v1 import membership_pb2
 from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub

@@ -23,8 +23,9 @@ from ipfs_cluster_node.core.endpoints import Endpoint, parse_endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.node.authorizer import Authorizer
 from ipfs_cluster_node.node.clock import monotonic
+from ipfs_cluster_node.node.files import NodeFiles
 from ipfs_cluster_node.node.identify import MemberIdentification
-from ipfs_cluster_node.node.node import HEALTH_NAMES, NodeFiles
+from ipfs_cluster_node.node.node import HEALTH_NAMES
 from ipfs_cluster_node.node.peers import PeerBook
 from ipfs_cluster_node.node.replacement import (
     begin_replacement,

@@ -7,7 +7,8 @@ from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.settings import Settings
 from ipfs_cluster_node.core.endpoints import Endpoint
 from ipfs_cluster_node.core.ids import NodeId
-from ipfs_cluster_node.node.node import Node, load_files
+from ipfs_cluster_node.node.files import load_files
+from ipfs_cluster_node.node.node import Node
 from ipfs_cluster_node.node.repair import LogRepair
 from ipfs_cluster_node.node.replacement import (
     begun_replacement,
