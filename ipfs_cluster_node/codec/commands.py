@@ -139,6 +139,7 @@ def _encode_certificate_command(message: pb.Command, body: core.CommandBody) -> 
             message.revoke_certificate.CopyFrom(certificate_revocation_to_log(body.revocation))
         case core.SetAuthority():
             message.set_authority.authority.CopyFrom(authority_to_log(body.authority))
+            message.set_authority.asked = body.asked
 
 
 def _put_all(field: MutableMapping[str, str], values: Mapping[str, str]) -> None:
@@ -345,6 +346,6 @@ _DECODERS: Mapping[str, Callable[[pb.Command], core.CommandBody]] = {
         revocation=certificate_revocation_from_log(m.revoke_certificate)
     ),
     "set_authority": lambda m: core.SetAuthority(
-        authority=authority_from_log(m.set_authority.authority)
+        authority=authority_from_log(m.set_authority.authority), asked=m.set_authority.asked
     ),
 }

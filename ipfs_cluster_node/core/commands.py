@@ -213,6 +213,8 @@ class SetAuthority:
     """The sealed keys, the roots, or the phase of their rotation change."""
 
     authority: Authority
+    asked: str = ""
+    """What somebody asked for; empty where the leader does it by itself."""
 
 
 CommandBody = (
@@ -288,6 +290,8 @@ def fingerprint_of(body: CommandBody) -> bytes:
             asked = (body.revocation.cid.digest, body.revocation.revoker)
         case RevokeCertificate():
             asked = (body.revocation.serial, body.revocation.did)
+        case SetAuthority():
+            asked = (body.asked,)
         case _:
             asked = ()
     return sha256(repr((type(body).__name__, asked)).encode()).digest()

@@ -17,6 +17,7 @@ from ipfs_cluster_node.core.commands import (
     BootstrapCluster,
     CancelTask,
     Command,
+    CommandBody,
     CreateJoinToken,
     DecideJoiner,
     ExpireRecords,
@@ -146,16 +147,9 @@ class ClusterState:
         if not command.request_id:
             return self._APPLIERS[type(command.body)](self, command, command.body)
         fingerprint = fingerprint_of(command.body)
-        known = self._requests.get((command.caller, command.request_id))
-        if known is not None:
-            if known.fingerprint != fingerprint:
-                return Applied(
-                    Rejected(
-                        Reason.REQUEST_ID_REUSED,
-                        "this request id came before with other content; choose a new one",
-                    )
-                )
-            return Applied(Accepted(known.ids))
+        answer = self._answer(command.caller, command.request_id, fingerprint)
+        if answer is not None:
+            return Applied(answer)
         applied = self._APPLIERS[type(command.body)](self, command, command.body)
         if isinstance(applied.outcome, Accepted):
             self._requests[command.caller, command.request_id] = RequestRecord(
@@ -165,9 +159,24 @@ class ClusterState:
                 self._requests.popitem(last=False)
         return applied
 
-    def has_answered(self, caller: str, request_id: str) -> bool:
-        """Whether a repeat of this request would get the first answer."""
-        return (caller, request_id) in self._requests
+    def answer_to(
+        self, caller: str, request_id: str, body: CommandBody
+    ) -> Accepted | Rejected | None:
+        """The answer to a repeat, or that it is none; None for a request that is new."""
+        return self._answer(caller, request_id, fingerprint_of(body))
+
+    def _answer(
+        self, caller: str, request_id: str, fingerprint: bytes
+    ) -> Accepted | Rejected | None:
+        known = self._requests.get((caller, request_id))
+        if known is None:
+            return None
+        if known.fingerprint == fingerprint:
+            return Accepted(known.ids)
+        return Rejected(
+            Reason.REQUEST_ID_REUSED,
+            "this request id came before with other content; choose a new one",
+        )
 
     def data(self) -> StateData:
         """Everything, as of now; cheap, since values are shared."""

@@ -24,10 +24,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Who asked for a change, under which id: a repeat of it changes nothing."""
+    """Who asked for which change, under which id: a repeat of it changes nothing."""
 
     caller: str = ""
     request_id: str = ""
+    what: str = ""
 
 
 BY_ITSELF: Final = Asked()
@@ -55,7 +56,9 @@ class ClusterAuthority:
         self._recovery = SealKey.load(home.recovery_key) if home.recovery_key.exists() else None
         self._opened: tuple[str, int, bytes, ClusterKeys] | None = None
         self._kept_version = 0
-        self._tending = asyncio.Lock()
+        self.changing = asyncio.Lock()
+        """Held from reading the authority to the commit of what it becomes: of two changes of the
+        same one the second would be refused."""
 
     @property
     def seal_public_key(self) -> bytes:
@@ -86,7 +89,7 @@ class ClusterAuthority:
         Raises:
             ClusterError: AUTHORITY_SEALED, if this master can't open the keys itself.
         """
-        async with self._tending:  # A master that registers asks for it beside the leader's loop.
+        async with self.changing:  # A master that registers asks for it beside the leader's loop.
             await self._tend()
 
     async def _tend(self) -> None:
@@ -131,7 +134,7 @@ class ClusterAuthority:
             changed = replace(
                 authority, version=authority.version + 1, wraps=(*authority.wraps, *added)
             )
-            await self._leadership.propose(SetAuthority(authority=changed))
+            await self.commit(changed)
             log.info("cluster keys sealed to masters", extra={"masters": sorted(new)})
         if recovered:
             # What opens the old copy goes only once there is a copy that this master opens itself.
@@ -168,7 +171,7 @@ class ClusterAuthority:
         signer: int | None = None,
         asked: Asked = BY_ITSELF,
     ) -> Authority:
-        """Commit other keys, sealed anew; with a phase, also a new epoch."""
+        """Commit other keys, sealed anew; with a phase, also a new epoch. Hold `changing`."""
         if seal_keys is None:
             wrapped = {did for did, _ in authority.wraps}
             masters = state.members.masters()
@@ -196,10 +199,16 @@ class ClusterAuthority:
                 epoch=authority.epoch + 1,
                 signer=authority.signer if signer is None else signer,
             )
-        await self._leadership.propose(
-            SetAuthority(authority=changed), caller=asked.caller, request_id=asked.request_id
-        )
+        await self.commit(changed, asked)
         return changed
+
+    async def commit(self, changed: Authority, asked: Asked = BY_ITSELF) -> None:
+        """Commit what the authority becomes. Hold `changing`."""
+        await self._leadership.propose(
+            SetAuthority(authority=changed, asked=asked.what),
+            caller=asked.caller,
+            request_id=asked.request_id,
+        )
 
     def keep(self) -> None:
         """Write the sealed keys down where they are new: for a start without a leader."""

@@ -31,6 +31,7 @@ from ipfs_cluster_node.core.commands import (
     RevokeCertificate,
     SetAuthority,
 )
+from ipfs_cluster_node.core.effects import Rejected
 from ipfs_cluster_node.core.endpoints import parse_endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
 from ipfs_cluster_node.core.ids import Did, NodeId
@@ -198,11 +199,21 @@ class Certificates:
 
     async def rotate(self, *, new: bool, proceed: bool, caller: Did, request_id: str) -> int:
         """Have every node renew, under a new root if `new`; returns the epoch to be reached."""
+        what = "proceed" if proceed else "root" if new else "certificates"
+        async with self._authority.changing:
+            return await self._rotate(
+                new=new, proceed=proceed, asked=Asked(caller, request_id, what)
+            )
+
+    async def _rotate(self, *, new: bool, proceed: bool, asked: Asked) -> int:
         state = self._leadership.leader_state()
         authority = state.certificates.authority
-        if state.has_answered(caller, request_id):
+        repeat = SetAuthority(authority=authority, asked=asked.what)
+        answer = state.answer_to(asked.caller, asked.request_id, repeat)
+        if isinstance(answer, Rejected):
+            raise ClusterError(answer.reason, answer.message)
+        if answer is not None:
             return authority.epoch
-        asked = Asked(caller, request_id)
         if authority.phase is not RotationPhase.STEADY:
             if not proceed:
                 raise ClusterError(
@@ -216,9 +227,7 @@ class Certificates:
         keys = self._authority.keys(authority)
         if not new:
             changed = replace(authority, version=authority.version + 1, epoch=authority.epoch + 1)
-            await self._leadership.propose(
-                SetAuthority(authority=changed), caller=caller, request_id=request_id
-            )
+            await self._authority.commit(changed, asked)
             return changed.epoch
         both = ClusterKeys((*keys.cas, new_root(state.cluster_name)), keys.authority)
         changed = await self._authority.put(
@@ -264,9 +273,11 @@ class Certificates:
                 continue
             try:
                 await self._authority.tend()
-                rotation = self.rotation()
-                if rotation.authority.phase is not RotationPhase.STEADY and not rotation.waiting:
-                    await self._advance(self._leadership.leader_state())
+                async with self._authority.changing:
+                    rotation = self.rotation()
+                    steady = rotation.authority.phase is RotationPhase.STEADY
+                    if not steady and not rotation.waiting:
+                        await self._advance(self._leadership.leader_state())
                 said = ""
             except ClusterError as error:
                 if error.message != said:

@@ -294,7 +294,8 @@ class Members:
         present = state.members.node(node_id)
         incarnation = 0 if present is None else present.incarnation
         # A repeat of what was done: who votes by now is the new incarnation.
-        if not state.has_answered(caller, request_id):
+        body = ReplaceLog(node_id=node_id, incarnation=incarnation)
+        if state.answer_to(caller, request_id, body) is None:
             voters = [v for v in replica.voters if node_id_of_voter(v) == node_id]
             refused = state.members.check_replacement(
                 node_id, damaged, votes=voter_id(node_id, incarnation) in voters
@@ -303,7 +304,6 @@ class Members:
                 raise ClusterError(refused.reason, refused.message)
             for voter in voters:
                 await replica.remove_voter(voter)
-        body = ReplaceLog(node_id=node_id, incarnation=incarnation)
         [granted] = await self._leadership.propose(body, caller=caller, request_id=request_id)
         log.warning("master gets a new log", extra={"node_id": node_id, "incarnation": granted})
         return int(granted)

@@ -23,17 +23,20 @@ from ipfs_cluster_node.client import certificates as certificates_module
 from ipfs_cluster_node.client import client as client_module
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.codec.errors import error_from_rpc
-from ipfs_cluster_node.core.errors import ClusterError
+from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
-from ipfs_cluster_node.v1 import certificate_pb2, health_pb2
+from ipfs_cluster_node.v1 import certificate_pb2, health_pb2, task_dispatch_pb2
 from ipfs_cluster_node.v1.certificate_pb2_grpc import CertificateServiceStub
 from ipfs_cluster_node.v1.health_pb2_grpc import HealthServiceStub
+from ipfs_cluster_node.v1.task_dispatch_pb2_grpc import TaskDispatchServiceStub
 from tests.support.certificates import cluster_keys, node_credentials
 from tests.support.nodes import until
+from tests.support.people import refused
 
 ROTATIONS = 6
 CALLS_PER_SECOND_MIN = 200
 CALLERS = 8
+SOON = timedelta(seconds=10)
 
 
 @pytest_asyncio.fixture
@@ -230,3 +233,39 @@ async def test_a_repeat_of_proceed_skips_no_second_phase(cluster: LocalCluster) 
             )
             rotation = await client.get_rotation()
             assert (rotation.phase, rotation.epoch) == ("reissuing", answer.epoch)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("cluster", [1], indirect=True)
+async def test_rotations_that_meet_wait_for_one_another(cluster: LocalCluster) -> None:
+    """One that met the sealing of the keys to a master was refused once: "try again"."""
+    async with cluster.client() as client:
+        before = (await client.get_rotation()).epoch
+        many = [client.rotate_certificates(new_root=False) for _ in range(20)]
+        assert sorted(await asyncio.gather(*many)) == list(range(before + 1, before + 21))
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("cluster", [1], indirect=True)
+async def test_a_rotation_under_a_used_request_id_is_not_taken_for_its_repeat(
+    cluster: LocalCluster,
+) -> None:
+    """Once it was answered with success, and nothing was rotated."""
+
+    def rotate(*, new_root: bool = False, request_id: str) -> Any:
+        request = certificate_pb2.RotateCertificatesRequest(
+            request_id=request_id, new_root=new_root
+        )
+        return client._unary(CertificateServiceStub, "RotateCertificates", request, SOON)
+
+    async with cluster.client() as client:
+        begun = (await rotate(request_id="a")).epoch
+        assert (await rotate(request_id="a")).epoch == begun
+        submission = task_dispatch_pb2.SubmitTaskRequest(
+            request_id="b", spec=task_dispatch_pb2.TaskSpec(task_type="echo")
+        )
+        await client._unary(TaskDispatchServiceStub, "SubmitTask", submission, SOON)
+        for reused in (rotate(request_id="a", new_root=True), rotate(request_id="b")):
+            assert (await refused(reused)).reason is Reason.REQUEST_ID_REUSED
+        rotation = await client.get_rotation()
+        assert (rotation.epoch, rotation.phase) == (begun, "steady")

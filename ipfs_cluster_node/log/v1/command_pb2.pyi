@@ -463,6 +463,9 @@ class SetAuthority(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     AUTHORITY_FIELD_NUMBER: _builtins.int
+    ASKED_FIELD_NUMBER: _builtins.int
+    asked: _builtins.str
+    """What somebody asked for, to tell a repeat of it from another request under the same id."""
     @_builtins.property
     def authority(self) -> Global___Authority:
         """What it becomes. Its version is one more than that of what it replaces, else nothing changes."""
@@ -471,10 +474,11 @@ class SetAuthority(_message.Message):
         self,
         *,
         authority: Global___Authority | None = ...,
+        asked: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked", b"asked", "authority", b"authority"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
