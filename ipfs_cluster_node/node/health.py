@@ -72,12 +72,13 @@ class NodeHealth:
 
     def _checks(self) -> list[pb.HealthCheck]:
         free_bytes = psutil.disk_usage(str(self._home.path)).free
+        knows_leader = self._leadership.leader is not None
         checks = [
             pb.HealthCheck(
                 name="leader",
-                ok=self._leadership.leader is not None,
+                ok=knows_leader,
                 detail="a leader is known"
-                if self._leadership.leader
+                if knows_leader
                 else "no leader is known; check that a majority of masters runs; where more than "
                 "half are lost for good: ipfs-cluster-node recover alone",
             ),

@@ -62,12 +62,13 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         """Describe the cluster."""
         state = self._view.state()
         nodes = list(state.members.nodes())
-        leader = state.members.node(self._view.leader) if self._view.leader else None
+        leader_id = self._view.leader
+        leader = state.members.node(leader_id) if leader_id else None
         return pb.GetClusterStatusResponse(
             cluster_id=state.cluster_id,
             cluster_name=state.cluster_name,
             node_id=self._view.node_id,
-            leader_node_id=self._view.leader or "",
+            leader_node_id=leader_id or "",
             leader_endpoints=leader.endpoints if leader else (),
             term=self._view.term,
             applied_index=self._view.applied_index,
@@ -94,12 +95,13 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         shown = nodes[: page.size]
         if page.token and not page.token.startswith("12D3Koo"):
             raise bad_page_token()
+        voters, leader = self._view.voters, self._view.leader
         return pb.ListNodesResponse(
             nodes=[
                 node_to_proto(
                     node,
-                    voters=self._view.voters,
-                    leader=self._view.leader,
+                    voters=voters,
+                    leader=leader,
                     running_count=state.tasks.running_count(node.node_id),
                 )
                 for node in shown
@@ -317,8 +319,9 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         return pb.ReplaceLogResponse(incarnation=incarnation)
 
     def _masters(self) -> list[pb.Node]:
+        voters, leader = self._view.voters, self._view.leader
         return [
-            node_to_proto(master, voters=self._view.voters, leader=self._view.leader)
+            node_to_proto(master, voters=voters, leader=leader)
             for master in self._members.masters()
         ]
 

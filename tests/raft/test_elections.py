@@ -29,10 +29,12 @@ def test_a_leader_that_is_heard_is_not_voted_out() -> None:
 def test_a_leader_that_is_gone_is_named_no_more() -> None:
     node = elections()
     node.heard_leader(5.0)
-    assert node.knows_leader(6.1)  # Others may be about to stand; nobody does yet for sure.
-    assert not node.knows_leader(6.3)
+    assert node.unheard(6.0) == 1.0
+    node.leader_arrived(5.5)  # It waits for this node's disk.
+    assert node.unheard(6.0) == 0.5
+    assert node.silence(6.0) == 1.0  # It holds up no vote.
     node.heard_leader(7.0)
-    assert node.knows_leader(7.1)
+    assert node.unheard(7.5) == 0.5
 
 
 def test_a_candidacy_needs_a_majority_that_would_vote() -> None:

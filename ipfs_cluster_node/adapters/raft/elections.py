@@ -20,8 +20,6 @@ from ipfs_cluster_node.core.ids import VoterId
 
 LEASE_SHARE: Final = 0.75
 """Of `election_timeout_min`."""
-LEADER_GONE_TIMEOUTS: Final = 2
-"""After so many times `election_timeout_min` whoever hears no leader has asked for votes."""
 FOREVER: Final = float("inf")
 
 
@@ -32,7 +30,7 @@ class Elections:
         """Begin silent: what was heard before the start is forgotten."""
         self._voter = voter
         self._timeout = election_timeout_min
-        self._heard_at = now
+        self._heard_at = self._arrived_at = now
         self._round = 0
         self._granted: set[VoterId] = set()
         self._confirmed_at: dict[VoterId, float] = {}
@@ -49,9 +47,13 @@ class Elections:
         """Whether a leader was heard so lately that nobody else gets a vote."""
         return self.silence(now) < self._timeout
 
-    def knows_leader(self, now: float) -> bool:
-        """Whether who led last may be named to callers: it was heard since others would stand."""
-        return self.silence(now) < LEADER_GONE_TIMEOUTS * self._timeout
+    def leader_arrived(self, now: float) -> None:
+        """Something of the leader is there; it may wait for this node's disk before it is heard."""
+        self._arrived_at = now
+
+    def unheard(self, now: float) -> float:
+        """For how long nothing of a leader came: who led last may be gone."""
+        return now - max(self._heard_at, self._arrived_at)
 
     def silence(self, now: float) -> float:
         """For how long no leader was heard."""

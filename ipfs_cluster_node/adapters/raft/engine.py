@@ -256,12 +256,13 @@ class Engine:
         """
         if self.raft.leads and self._transfer is None:
             return
-        if self.leader is None or self.leader == node_id_of_voter(self.voter):
+        leader = self.leader
+        if leader is None or leader == node_id_of_voter(self.voter):
             raise ClusterError(Reason.NO_LEADER, "no master leads now; try again in a moment")
         raise ClusterError(
             Reason.NOT_LEADER,
-            f"this node does not lead; ask {self.leader}",
-            metadata={"leader_node_id": self.leader},
+            f"this node does not lead; ask {leader}",
+            metadata={"leader_node_id": leader},
         )
 
     # What is asked of it.

@@ -187,6 +187,7 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
         self._apply_entry = apply_entry
         self._votes: tuple[int, set[VoterId]] = (0, set())
         self._timeout_min = config.election_timeout_min.total_seconds()
+        self._leader_gone = max(2 * self._timeout_min, config.election_timeout_max.total_seconds())
         self.elections = Elections(voter, election_timeout_min=self._timeout_min, now=now())
         self.freshness = Freshness(now())
         self._windows = Windows(config.window_bytes_max)
@@ -279,9 +280,14 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
         return self.leads and noop is not None and self.applied_index >= noop
 
     def known_leader(self) -> VoterId | None:
-        """The leader; nobody, once it was not heard for so long that it is gone."""
-        heard = self.leads or self.elections.knows_leader(now())
-        return self.leader_voter() if heard else None
+        """The leader, for callers; nobody, once everybody may have stood since it was heard."""
+        known = self.leads or self.elections.unheard(now()) < self._leader_gone
+        return self.leader_voter() if known else None
+
+    def arrived(self, sender: VoterId) -> None:
+        """Something of a voter is there, and waits to be received."""
+        if sender == self.leader_voter():
+            self.elections.leader_arrived(now())
 
     def leader_voter(self) -> VoterId | None:
         """Who leads the newest term that this node knows, or led it."""

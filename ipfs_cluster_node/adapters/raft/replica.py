@@ -416,6 +416,7 @@ class Replica:
                 message = unframer.take(request.frame)
                 if message is None:
                     continue
+                self.engine.raft.arrived(sender)
                 await self._until_room()
                 if self._inbound.get(sender) is not stream:
                     return  # A newer stream took its place; what came on this one is old.

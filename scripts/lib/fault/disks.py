@@ -96,11 +96,14 @@ async def slowdisk(scene: Scene) -> None:
         with _strace(pid, sync, f"delay_enter={delay * 1e6:.0f}"):
             began = time.monotonic() + TRACER_SECONDS
             degraded = asyncio.create_task(_until_degraded(scene, node))
-            await asyncio.sleep(TRACER_SECONDS + seconds)
+            await asyncio.sleep(TRACER_SECONDS)
+            unnamed = await _unnamed(scene, node, seconds)
             slow = scene.history.latency(began, time.monotonic())
             told = await degraded
         who = f"{'leader' if leads else 'follower'} {delay:g} s"
         scene.notes.append(f"{who}: degraded after {told:.1f} s, p99 {calm:.3f} to {slow:.3f} s")
+        if unnamed and not leads:
+            scene.wrong.append(f"{who}: {unnamed} times it named no leader, and one was there")
         if told > DEGRADED_SECONDS_MAX:
             scene.wrong.append(f"{who}: it did not say in time that it is degraded")
         if not leads and slow > max(SLOWER_MAX * calm, SEEN_SECONDS_MIN):
@@ -108,12 +111,22 @@ async def slowdisk(scene: Scene) -> None:
         await asyncio.sleep(1)
 
 
+async def _unnamed(scene: Scene, node: LocalNode, seconds: float) -> int:
+    """How often a node names no leader meanwhile: what came of it waits for the slow disk."""
+    ends, count = time.monotonic() + seconds, 0
+    while time.monotonic() < ends:
+        with suppress(ClusterError):
+            count += not (await scene.check(node, "leader")).ok
+        await asyncio.sleep(0.1)
+    return count
+
+
 async def _until_degraded(scene: Scene, node: LocalNode) -> float:
     """Seconds until a node says that its log is degraded, or a little over the limit."""
     began = time.monotonic()
     while time.monotonic() - began <= DEGRADED_SECONDS_MAX:
         with suppress(ClusterError):
-            if (await scene.log_check(node)).degraded:
+            if (await scene.check(node, "log")).degraded:
                 break
         await asyncio.sleep(0.1)
     return time.monotonic() - began
@@ -182,7 +195,7 @@ async def _log_words(scene: Scene, node: LocalNode) -> str:
     if not node.runs:
         return f"{node.name}: its process has ended"
     try:
-        check = await scene.log_check(node)
+        check = await scene.check(node, "log")
     except ClusterError as error:
         return f"{node.name}: does not answer ({error})"
     return f"{node.name}: {'says that its log is well' if check.ok else check.detail}"

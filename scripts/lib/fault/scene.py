@@ -84,15 +84,15 @@ class Scene:
         leader = await self.leader_for_sure()
         return leader if leads else self.rng.choice([n for n in self.lab.nodes if n is not leader])
 
-    async def log_check(self, node: LocalNode) -> health_pb2.HealthCheck:
-        """What a node says of its log.
+    async def check(self, node: LocalNode, name: str) -> health_pb2.HealthCheck:
+        """What a node says of its `log`, its `leader` and so on.
 
         Raises:
             ClusterError: It does not answer.
         """
         async with self.lab.client() as client:
             health = await client.get_health(node.address, node.node_id)
-        return next(check for check in health.checks if check.name == "log")
+        return next(check for check in health.checks if check.name == name)
 
     async def restart(self, node: LocalNode) -> None:
         """Kill a node, if it runs, and start it."""
