@@ -1,6 +1,7 @@
 """`recover`: when keys, masters or the whole cluster are lost."""
 
 import asyncio
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +20,6 @@ from ipfs_cluster_node.cli.output import (
     reporting,
 )
 from ipfs_cluster_node.config.home import Home
-from ipfs_cluster_node.core.errors import ClusterError, Reason
 
 
 def passphrase_option(*, required: bool) -> Callable[[Function], Function]:
@@ -28,7 +28,7 @@ def passphrase_option(*, required: bool) -> Callable[[Function], Function]:
         "--passphrase-file",
         required=required,
         type=click.File("r"),
-        help="A file with the recovery passphrase that `init` showed; - is stdin.",
+        help="A file with the recovery passphrase: of a backup, that of its time; - is stdin.",
     )
 
 
@@ -125,7 +125,7 @@ def recover_alone(
     help="A file with the new passphrase; - is stdin. [default: make one, and print it once]",
 )
 @click.option(
-    "--wait", type=DURATION, default="30s", show_default=True, help="How long to wait for it."
+    "--wait", type=DURATION, default="10s", show_default=True, help="How soon it has to begin."
 )
 @home_option
 @json_option
@@ -135,36 +135,35 @@ def recover_passphrase(
 ) -> None:
     """Put another recovery passphrase in the old one's place; run it on the leader's machine.
 
-    For one that is lost, or that somebody may know. This master seals the cluster's keys to it
-    while it runs and leads: have it lead first, with `cluster transfer-leadership`. Exit status 7:
-    it is not in effect yet, and the old one still counts.
+    For one that is lost, or that somebody may know. The master that leads seals the cluster's keys
+    to it: `cluster transfer-leadership` lets another one lead. Exit status 3 or 7: nothing was
+    changed, and the old one counts.
 
-    The old one goes on opening backups that were made before.
+    The old one goes on opening backups that were made before, and logs until they are compacted.
     """
     from ipfs_cluster_node.adapters.keys.sealing import make_passphrase
-    from ipfs_cluster_node.node.recovery import change_passphrase
+    from ipfs_cluster_node.node.recovery import change_passphrase, check_leads
 
+    if as_json and passphrase_file is None:
+        raise click.UsageError("--json needs --passphrase-file: the new one is to be known before")
     place = Home.find(home)
     place.check()
-    made = "" if passphrase_file is not None else make_passphrase()
-    if made and not as_json:
-        click.echo(f"recovery passphrase: {made}")
-        click.echo("it counts once this command says so", err=True)
-    given = made if passphrase_file is None else passphrase_file.read().strip()
-    in_effect = asyncio.run(change_passphrase(place, given, wait=wait))
-    if as_json:
-        print_json(
-            {"home": str(place.path), "in_effect": in_effect}
-            | ({"recovery_passphrase": made} if made else {})
-        )
-    if not in_effect:
-        raise ClusterError(
-            Reason.DEADLINE_EXCEEDED,
-            "the new passphrase is not in effect yet: this master has to run and lead; once it "
-            "does, give the same passphrase again with --passphrase-file to see that it is",
-        )
-    if not as_json:
-        click.echo("it is in effect; make a new backup: older ones open with the old passphrase")
+    asyncio.run(check_leads(place))
+    if passphrase_file is None:
+        # Printed before it may count: whatever breaks off here, somebody knows it.
+        passphrase = make_passphrase()
+        click.echo(f"recovery passphrase: {passphrase}")
+        sys.stdout.flush()
+    else:
+        passphrase = passphrase_file.read().strip()
+    changed = asyncio.run(change_passphrase(place, passphrase, wait=wait))
+    print_done(
+        {"home": str(place.path), "changed": changed},
+        "it counts from now on; make a new backup: older ones open with the old passphrase"
+        if changed
+        else "it is the cluster's passphrase already",
+        as_json=as_json,
+    )
 
 
 @recover.command("operator")

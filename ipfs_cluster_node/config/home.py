@@ -33,8 +33,8 @@ class Home:
         self.recovery_key = self.tls / "recovery.key"
         """What `recover keys` leaves for the next start, which removes it once it has used it."""
         self.recovery_next = self.tls / "recovery.next"
-        """Which passphrase's public key is to be in which one's place: what `recover passphrase`
-        leaves for a master that leads, which removes it once it is done."""
+        """Which passphrase's public key takes the present one's place, and until when it may: what
+        `recover passphrase` asks of the master that leads. Whoever removes it decides."""
         self.authority = self.tls / "authority.sealed"
         """The cluster's sealed keys as the log has them, for a start without a leader."""
         self.certificate = self.tls / "node.pem"

@@ -8,7 +8,7 @@ import logging
 from typing import Final
 
 from ipfs_cluster_node.adapters.keys.identity import Identity
-from ipfs_cluster_node.adapters.keys.sealing import SealKey
+from ipfs_cluster_node.adapters.keys.sealing import SealKey, open_data_key
 from ipfs_cluster_node.adapters.raft.damage import LogDamagedError
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.restore import Stored, create_store_of, read_store
@@ -142,18 +142,19 @@ class Survivor:
 
     def _opens(self, authority: Authority) -> bool:
         """Whether a start would open the keys: with what `recover keys` left, or its own."""
-        home, wrapped = self._home, authority.wrap_of(self._did)
+        own, left = (
+            SealKey.load(path) if path.exists() else None
+            for path in (self._home.seal_key, self._home.recovery_key)
+        )
         try:
-            if home.recovery_key.exists():
-                key, sealed = SealKey.load(home.recovery_key), authority.recovery_wrap
-            elif home.seal_key.exists() and wrapped is not None:
-                key, sealed = SealKey.load(home.seal_key), wrapped
-            else:
-                return False
-            key.open(sealed, cluster_id=self._cluster_id, key_id=authority.key_id)
-        except ClusterError as error:
-            if error.reason is not Reason.AUTHORITY_SEALED:
-                raise  # A key file that is there, and can't be used as it is.
+            open_data_key(
+                authority,
+                wrapped=authority.wrap_of(self._did),
+                cluster_id=self._cluster_id,
+                seal_key=own,
+                recovery=left,
+            )
+        except ClusterError:
             return False
         return True
 

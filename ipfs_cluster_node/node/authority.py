@@ -6,13 +6,21 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from ipfs_cluster_node.adapters.keys.certificates import CertificateAuthority, utc_now
-from ipfs_cluster_node.adapters.keys.sealing import ClusterKeys, SealKey, open_keys, seal, wrap
+from ipfs_cluster_node.adapters.keys.sealing import (
+    ClusterKeys,
+    SealKey,
+    open_data_key,
+    open_keys,
+    recovery_change,
+    seal,
+    wrap,
+)
 from ipfs_cluster_node.codec.records import authority_from_log, authority_to_log
 from ipfs_cluster_node.config.files import write_private
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.core.certificates import Authority, RotationPhase
 from ipfs_cluster_node.core.commands import SetAuthority
-from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.log.v1 import command_pb2
@@ -32,7 +40,6 @@ class Asked:
 
 
 BY_ITSELF: Final = Asked()
-RECOVERY_KEY_BYTES: Final = 32
 
 
 class ClusterAuthority:
@@ -84,7 +91,7 @@ class ClusterAuthority:
     async def tend(self) -> None:
         """As the leader: seal to masters that have registered, and anew without those gone.
 
-        Also anew where `recover passphrase` has left another passphrase's key on this master.
+        Also anew where `recover passphrase` asks this master for it.
 
         Raises:
             ClusterError: AUTHORITY_SEALED, if this master can't open the keys itself.
@@ -101,12 +108,13 @@ class ClusterAuthority:
         wrapped = {did for did, _ in authority.wraps}
         gone = wrapped - {m.did for m in state.members.masters()}
         new = wanted.keys() - wrapped
-        recovery_next = self._recovery_next(authority)
-        if not gone and not new and self._recovery is None and recovery_next is None:
+        asked = self._home.recovery_next.exists()
+        if not gone and not new and self._recovery is None and not asked:
             return
         data_key, keys = self._open(authority)
+        recovery_next = self._take_recovery_next() if asked else None
         recovered = self._recovery is not None
-        if gone or recovered or recovery_next:
+        if gone or recovered or recovery_next is not None:
             # Whoever is gone knows the data key: what is sealed from now on is not for it.
             keep = {did: key for did, key in wanted.items() if did in (wrapped - gone) | new}
             if recovered:
@@ -118,7 +126,7 @@ class ClusterAuthority:
                 "cluster keys sealed anew",
                 extra={"without": sorted(gone), "other_passphrase": recovery_next is not None},
             )
-        else:
+        elif new:
             added = tuple(
                 (
                     did,
@@ -144,21 +152,22 @@ class ClusterAuthority:
         if recovery_next is not None:
             self.keep()  # Whoever waits reads it there.
 
-    def _recovery_next(self, authority: Authority) -> bytes | None:
-        """The public key of the passphrase that takes the place of the present one, if one does.
+    def _take_recovery_next(self) -> bytes | None:
+        """The public key of the passphrase that takes the present one's place, if it still may.
 
-        What was asked for before the present one came is dropped: else it would come back when this
-        master leads, and with it a passphrase that was changed because it had become known.
+        Once it is taken, whoever asked can't withdraw it any more.
         """
+        path = self._home.recovery_next
+        asked = b""
         try:
-            asked = self._home.recovery_next.read_bytes()
-        except FileNotFoundError:
+            asked = path.read_bytes()
+        except OSError as error:
+            log.warning("another passphrase is not taken", extra={"error": str(error)})
+        try:
+            path.unlink()
+        except OSError:
             return None
-        new, old = asked[:RECOVERY_KEY_BYTES], asked[RECOVERY_KEY_BYTES:]
-        if old == authority.recovery_key != new and len(new) == RECOVERY_KEY_BYTES:
-            return new
-        self._home.recovery_next.unlink(missing_ok=True)
-        return None
+        return recovery_change(asked, now_ms=now_ms())
 
     async def put(
         self,
@@ -225,18 +234,13 @@ class ClusterAuthority:
         known = self._opened
         if known is not None and known[:2] == (authority.key_id, authority.version):
             return known[2], known[3]
-        wrapped = authority.wrap_of(self._did)
-        if self._recovery is not None:
-            opener, sealed = self._recovery, authority.recovery_wrap
-        elif wrapped is None or self._seal_key is None:
-            raise ClusterError(
-                Reason.AUTHORITY_SEALED,
-                "the cluster's keys are not sealed to this master yet; let another master lead, or "
-                "run: ipfs-cluster-node recover keys",
-            )
-        else:
-            opener, sealed = self._seal_key, wrapped
-        data_key = opener.open(sealed, cluster_id=self._cluster_id, key_id=authority.key_id)
+        data_key = open_data_key(
+            authority,
+            wrapped=authority.wrap_of(self._did),
+            cluster_id=self._cluster_id,
+            seal_key=self._seal_key,
+            recovery=self._recovery,
+        )
         keys = open_keys(authority, data_key, cluster_id=self._cluster_id)
         self._opened = (authority.key_id, authority.version, data_key, keys)
         return data_key, keys

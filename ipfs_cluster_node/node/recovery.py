@@ -6,8 +6,12 @@ whoever stole an operator's identity would have the cluster's keys.
 """
 
 import asyncio
+import os
 from datetime import timedelta
+from pathlib import Path
 from typing import Final
+
+import grpc
 
 from ipfs_cluster_node.adapters.keys.delegation import delegate
 from ipfs_cluster_node.adapters.keys.sealing import (
@@ -15,8 +19,11 @@ from ipfs_cluster_node.adapters.keys.sealing import (
     SealKey,
     open_keys,
     recovery_key,
+    recovery_request,
 )
+from ipfs_cluster_node.adapters.net.tls import open_channel
 from ipfs_cluster_node.client.connection import Connection, new_request_id
+from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.codec.records import authority_from_log
 from ipfs_cluster_node.codec.tasks import duration_of_ms
 from ipfs_cluster_node.codec.ucan_container import write_container
@@ -31,7 +38,8 @@ from ipfs_cluster_node.log.v1 import command_pb2
 from ipfs_cluster_node.node.clock import monotonic, now_ms
 from ipfs_cluster_node.node.files import load_files
 from ipfs_cluster_node.node.peers import PeerBook
-from ipfs_cluster_node.v1 import membership_pb2
+from ipfs_cluster_node.v1 import health_pb2, membership_pb2
+from ipfs_cluster_node.v1.health_pb2_grpc import HealthServiceStub
 from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub
 
 OPERATOR_GRANT: Final = "operator"
@@ -39,14 +47,25 @@ INVITATION_LIFETIME: Final = timedelta(minutes=5)
 """Of the delegation by which a master makes an operator's join token: it is used at once."""
 INVITE_SECONDS_MAX: Final = 20.0
 LOOK_SECONDS: Final = 0.1
+ASK_SECONDS_MAX: Final = 5.0
+OUTCOME_SECONDS_MAX: Final = 20.0
+"""For the commit that a master began; it lasts as long as an election at the most."""
 
 
 def master_settings(home: Home) -> Settings:
     """The settings of a master's home directory.
 
     Raises:
-        ClusterError: CONFIG_INVALID on a node that is no master.
+        ClusterError: CONFIG_INVALID on a node that is no master; INVALID_ARGUMENT, where it is
+            another user's.
     """
+    owner = home.tls.stat().st_uid
+    if owner != os.geteuid():
+        # What is written here could not be read by the node.
+        raise ClusterError(
+            Reason.INVALID_ARGUMENT,
+            f"{home.path} belongs to the user with id {owner}; run this as that user",
+        )
     settings = load_settings(home.config, environment={})
     if settings.node.role != Role.MASTER:
         raise ClusterError(
@@ -93,34 +112,96 @@ def leave_recovery_key(home: Home, key: SealKey) -> None:
     write_private(home.seal_key, SealKey.create().pem())
 
 
-async def change_passphrase(home: Home, passphrase: str, *, wait: timedelta) -> bool:
-    """Have this master seal the cluster's keys to another passphrase, once it leads.
-
-    A repeat with the same passphrase asks how far it is.
-
-    Args:
-        home: A master's, which may run.
-        passphrase: The new one.
-        wait: How long to wait for it.
-
-    Returns:
-        Whether it is in effect; if not, it will be when this master leads.
+async def check_leads(home: Home) -> None:
+    """Check that this master runs and leads, so that it can seal the cluster's keys anew.
 
     Raises:
-        ClusterError: INVALID_ARGUMENT for a short passphrase, HOME_DAMAGED, CONFIG_INVALID.
+        ClusterError: UNREACHABLE, NOT_LEADER, HOME_DAMAGED, CONFIG_INVALID, INVALID_ARGUMENT.
     """
     settings = master_settings(home)
-    old = _kept_authority(home).recovery_key
+    _kept_authority(home)
+    files = load_files(home)
+    own = files.identity.node_id
+    [address, *_] = settings.node.advertise or (settings.node.bind,)
+    async with open_channel(address, tls=files.tls, node_id=own) as channel:
+        try:
+            health = await HealthServiceStub(channel).GetHealth(
+                health_pb2.GetHealthRequest(), timeout=ASK_SECONDS_MAX
+            )
+        except grpc.aio.AioRpcError as error:
+            raise ClusterError(
+                Reason.UNREACHABLE,
+                f"this master does not answer at {address} ({error_from_rpc(error)}); start it "
+                "first: ipfs-cluster-node serve",
+            ) from error
+    if not health.raft.is_leader:
+        leader = health.raft.leader_node_id or "no master"
+        raise ClusterError(
+            Reason.NOT_LEADER,
+            f"{leader} leads; run this on its machine, or let this master lead: "
+            f"ipfs-cluster-node cluster transfer-leadership {own}",
+        )
+
+
+async def change_passphrase(home: Home, passphrase: str, *, wait: timedelta) -> bool:
+    """Have this master seal the cluster's keys to another passphrase.
+
+    It is asked by a file, which whoever removes first has: the master, which does it then, or this,
+    which takes back what was not begun in time.
+
+    Args:
+        home: A master's, which runs and leads: see `check_leads`.
+        passphrase: The new one.
+        wait: For how long the master may begin.
+
+    Returns:
+        False, if it was the cluster's passphrase before.
+
+    Raises:
+        ClusterError: INVALID_ARGUMENT for a short passphrase, or while another change waits;
+            DEADLINE_EXCEEDED, if nothing was changed; UNKNOWN_OUTCOME; HOME_DAMAGED,
+            CONFIG_INVALID.
+    """
+    settings = master_settings(home)
     key = await asyncio.to_thread(recovery_key, passphrase, settings.cluster.id)
-    if key.public_key == old:
-        home.recovery_next.unlink(missing_ok=True)
-        return True
-    write_private(home.recovery_next, key.public_key + old)
-    deadline = monotonic() + wait.total_seconds()
+    if _kept_authority(home).recovery_key == key.public_key:
+        return False
+    if home.recovery_next.exists():
+        raise ClusterError(
+            Reason.INVALID_ARGUMENT,
+            f"another change of the passphrase waits; if none does, remove {home.recovery_next}",
+        )
+    until_ms = now_ms() + wait // timedelta(milliseconds=1)
+    write_private(home.recovery_next, recovery_request(key.public_key, until_ms=until_ms))
+    try:
+        while home.recovery_next.exists() and now_ms() < until_ms:
+            await asyncio.sleep(LOOK_SECONDS)
+    finally:
+        began = not _removed(home.recovery_next)
+    if not began:
+        raise ClusterError(
+            Reason.DEADLINE_EXCEEDED,
+            "nothing was changed, the old passphrase counts: this master did not begin in time; it "
+            "may lead no more, or can't open the keys: its log says why",
+        )
+    deadline = monotonic() + OUTCOME_SECONDS_MAX
     while _kept_authority(home).recovery_key != key.public_key:
         if monotonic() >= deadline:
-            return False
+            raise ClusterError(
+                Reason.UNKNOWN_OUTCOME,
+                "this master began, and did not say that it is done: keep both passphrases, and "
+                "give the new one again with --passphrase-file",
+            )
         await asyncio.sleep(LOOK_SECONDS)
+    return True
+
+
+def _removed(path: Path) -> bool:
+    """Remove a file; False if somebody else did."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
     return True
 
 

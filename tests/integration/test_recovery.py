@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 from ipfs_cluster_node.adapters.keys.certificates import pin_of, read_certificate
 from ipfs_cluster_node.adapters.keys.delegation import delegate
 from ipfs_cluster_node.adapters.keys.identity import Identity
+from ipfs_cluster_node.adapters.keys.sealing import recovery_key, recovery_request
 from ipfs_cluster_node.adapters.net.tls import open_channel
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode, command
 from ipfs_cluster_node.client.client import Client
@@ -29,9 +30,10 @@ from ipfs_cluster_node.client.connection import Connection, new_request_id
 from ipfs_cluster_node.codec.ucan import cid_of_token
 from ipfs_cluster_node.codec.ucan_container import write_container
 from ipfs_cluster_node.codec.ucan_mint import sign_delegation
+from ipfs_cluster_node.config.files import write_private
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.profiles import PROFILES_VARIABLE, ProfileEndpoint, save_profile
-from ipfs_cluster_node.config.settings import NodeSettings
+from ipfs_cluster_node.config.settings import NodeSettings, load_settings
 from ipfs_cluster_node.core.authorization import TASK_SUBMIT, TOKEN_MINT
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did, NodeId
@@ -518,61 +520,65 @@ def no_secret_in(data: bytes, lab: Lab, authority: Identity, cas: list[bytes]) -
 async def test_another_passphrase_takes_the_old_ones_place(lab: Lab) -> None:
     await lab.start(masters=2, workers=0)
     first, second = lab.nodes
-    async with lab.client() as client:
-        for node in lab.nodes:
-            await sealed_to(node)
-        await client.transfer_leadership(first.node_id)
-        old, before = cluster_keys(first.home), lab.root.parent / "before.backup"
-        await client.create_backup(before)
-    change = ("recover", "passphrase", "--json", "--wait")
+    other = PASSPHRASE + " II"
+
+    def change(node: LocalNode, *given: str, stdin: str = "") -> Any:
+        return lab.run("recover", "passphrase", *given, "--home", str(node.home.path), stdin=stdin)
 
     def opens(node: LocalNode, passphrase: str) -> bool:
         place = ("--passphrase-file", "-", "--json", "--home", str(node.home.path))
         return lab.run("recover", "operator", *place, stdin=passphrase).returncode == 0
 
-    # Who does not lead has it done later; nothing has changed until then.
-    asked = lab.run(*change, "1s", "--home", str(second.home.path))
-    assert asked.returncode == 7, asked
-    later = json.loads(asked.stdout)
-    assert not later["in_effect"]
-    assert not opens(first, later["recovery_passphrase"])
-    assert opens(first, PASSPHRASE)
-
-    done = lab.run(*change, "20s", "--home", str(first.home.path))
-    assert done.returncode == 0, done.stderr
-    chosen = json.loads(done.stdout)
-    assert chosen["in_effect"]
-    made = chosen["recovery_passphrase"]
-
-    async def everywhere() -> bool:
-        return all(opens(n, made) and not opens(n, PASSPHRASE) for n in lab.nodes)
-
-    await until(everywhere, seconds=15, what="the new passphrase opens, the old one does not")
-    # What was asked for before that does not come back.
+    given = ("--passphrase-file", "-", "--json")
+    before, after = (lab.root.parent / name for name in ("before", "after"))
     async with lab.client() as client:
-        await client.transfer_leadership(second.node_id)
+        for node in lab.nodes:
+            await sealed_to(node)
+        await client.transfer_leadership(first.node_id)
+        old = cluster_keys(first.home)
+        await client.create_backup(before)
+
+        # Who does not lead says so at once, before anybody is told a passphrase.
+        refused = change(second)
+        assert (refused.returncode, refused.stdout) == (3, "")
+        assert f"transfer-leadership {second.node_id}" in refused.stderr
+        assert change(first, "--json").returncode == 2
+        assert error_of(change(first, *given, stdin="short"))["reason"] == "INVALID_ARGUMENT"
+        # Too late is not done later: the file is gone, and nobody takes it any more.
+        late = change(first, *given, "--wait", "0s", stdin=other)
+        assert (late.returncode, error_of(late)["reason"]) == (7, "DEADLINE_EXCEEDED")
+        request = recovery_request(recovery_key(other, "x").public_key, until_ms=now_ms() - 1)
+        write_private(first.home.recovery_next, request)
 
         async def dropped() -> bool:
-            return not second.home.recovery_next.exists()
+            return not first.home.recovery_next.exists()
 
-        await until(dropped, seconds=15, what="the older change is dropped")
-        assert opens(second, made)
-        assert not opens(second, later["recovery_passphrase"])
-        given = (*change, "20s", "--passphrase-file", "-", "--home", str(second.home.path))
-        short = lab.run(*given, stdin="short")
-        assert (short.returncode, error_of(short)["reason"]) == (2, "INVALID_ARGUMENT")
-        again = json.loads(lab.run(*given, stdin=made).stdout)
-        assert again == {"home": str(second.home.path), "in_effect": True}
-        assert json.loads(lab.run(*given, stdin=PASSPHRASE + " II").stdout)["in_effect"]
-        assert opens(second, PASSPHRASE + " II")
-        # The keys are the same, under another data key; nothing was interrupted.
-        now = cluster_keys(second.home)
+        await until(dropped, seconds=15, what="what was asked for too long ago is dropped")
+        assert opens(first, PASSPHRASE)
+        # What can't be read there ends no node.
+        first.home.recovery_next.mkdir()
+        await asyncio.sleep(2.5)
+        assert "remove" in error_of(change(first, *given, stdin=other))["message"]
+        first.home.recovery_next.rmdir()
+
+        done = change(first)
+        assert done.returncode == 0, done.stderr
+        made = done.stdout.splitlines()[0].removeprefix("recovery passphrase: ")
+
+        async def everywhere() -> bool:
+            return all(opens(n, made) and not opens(n, PASSPHRASE) for n in lab.nodes)
+
+        await until(everywhere, seconds=15, what="the new passphrase opens, the old one does not")
+        again = json.loads(change(first, *given, stdin=made).stdout)
+        assert again == {"home": str(first.home.path), "changed": False}
+        assert json.loads(change(first, *given, stdin=other).stdout)["changed"]
+        # The keys are the same, under another data key.
+        now = cluster_keys(first.home)
         assert now.authority.did == old.authority.did
         await client.propose_config({"user.after": "yes"})
-        after = lab.root.parent / "after.backup"
         await client.create_backup(after)
     for number, (backup, passphrase, status) in enumerate(
-        ((before, PASSPHRASE, 0), (after, PASSPHRASE, 1), (after, PASSPHRASE + " II", 0))
+        ((before, PASSPHRASE, 0), (after, PASSPHRASE, 1), (after, other, 0))
     ):
         new = lab.make_node(f"new-{number}")
         restored = lab.run(
@@ -582,3 +588,32 @@ async def test_another_passphrase_takes_the_old_ones_place(lab: Lab) -> None:
             stdin=passphrase,
         )
         assert restored.returncode == status, restored
+    await lab.kill(first)
+    assert error_of(change(first, *given, stdin=made))["reason"] == "UNREACHABLE"
+
+
+@pytest.mark.asyncio
+async def test_a_passphrase_that_changes_beside_recover_keys_shuts_nobody_out(lab: Lab) -> None:
+    """What `recover keys` had left was tried alone once, though the master's own key opened."""
+    await lab.start(masters=2, workers=0)
+    first, second = lab.nodes
+    other = PASSPHRASE + " II"
+    async with lab.client() as client:
+        for node in lab.nodes:
+            await sealed_to(node)
+        await client.transfer_leadership(first.node_id)
+        key = recovery_key(PASSPHRASE, load_settings(first.home.config, environment={}).cluster.id)
+        write_private(second.home.recovery_key, key.pem())
+        await lab.kill(second)
+        await lab.start_node(second)
+        await alive(client, second)
+        given = ("recover", "passphrase", "--passphrase-file", "-", "--json")
+        done = lab.run(*given, "--home", str(first.home.path), stdin=other)
+        assert done.returncode == 0, done.stderr
+        await client.transfer_leadership(second.node_id)
+
+        async def used_up() -> bool:
+            return not second.home.recovery_key.exists()
+
+        await until(used_up, seconds=15, what="the second master opens the keys, and leads")
+        await client.rotate_certificates(new_root=False)

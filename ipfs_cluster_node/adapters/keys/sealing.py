@@ -35,6 +35,8 @@ from ipfs_cluster_node.core.ids import Did
 
 DATA_KEY_BYTES: Final = 32
 NONCE_BYTES: Final = 12
+X25519_BYTES: Final = 32
+TIME_BYTES: Final = 8
 KEY_ID_BYTES: Final = 8
 PLAINTEXT_BYTES_MAX: Final = 4096
 PASSPHRASE_CHARS_MIN: Final = 16
@@ -182,6 +184,53 @@ def seal(
         ),
         recovery_wrap=wrap(data_key, recovery_public_key, cluster_id=cluster_id, key_id=key_id),
     )
+
+
+def open_data_key(
+    authority: Authority,
+    *,
+    wrapped: bytes | None,
+    cluster_id: str,
+    seal_key: SealKey | None,
+    recovery: SealKey | None,
+) -> bytes:
+    """Open the data key by whichever key does: the passphrase may have been changed meanwhile.
+
+    Args:
+        authority: The sealed keys.
+        wrapped: The data key, sealed to this master; None if it is not.
+        cluster_id: The cluster's.
+        seal_key: This master's key.
+        recovery: What a passphrase gave.
+
+    Raises:
+        ClusterError: AUTHORITY_SEALED.
+    """
+    error = ClusterError(
+        Reason.AUTHORITY_SEALED,
+        "the cluster's keys are not sealed to this master yet; let another master lead, or "
+        "run: ipfs-cluster-node recover keys",
+    )
+    for opener, sealed in ((seal_key, wrapped), (recovery, authority.recovery_wrap)):
+        if opener is not None and sealed:
+            try:
+                return opener.open(sealed, cluster_id=cluster_id, key_id=authority.key_id)
+            except ClusterError as refused:
+                error = refused
+    raise error
+
+
+def recovery_request(public_key: bytes, *, until_ms: int) -> bytes:
+    """Ask for another passphrase: what a master that leads takes until then."""
+    return public_key + until_ms.to_bytes(TIME_BYTES)
+
+
+def recovery_change(request: bytes, *, now_ms: int) -> bytes | None:
+    """The public key that is asked for; None if that was too long ago, or it is no request."""
+    public_key, until = request[:X25519_BYTES], request[X25519_BYTES:]
+    if len(until) != TIME_BYTES or now_ms > int.from_bytes(until):
+        return None
+    return public_key
 
 
 def wrap(data_key: bytes, public_key: bytes, *, cluster_id: str, key_id: str) -> bytes:
