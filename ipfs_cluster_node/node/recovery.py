@@ -119,7 +119,6 @@ async def check_leads(home: Home) -> None:
         ClusterError: UNREACHABLE, NOT_LEADER, HOME_DAMAGED, CONFIG_INVALID, INVALID_ARGUMENT.
     """
     settings = master_settings(home)
-    _kept_authority(home)
     files = load_files(home)
     own = files.identity.node_id
     [address, *_] = settings.node.advertise or (settings.node.bind,)
@@ -141,6 +140,7 @@ async def check_leads(home: Home) -> None:
             f"{leader} leads; run this on its machine, or let this master lead: "
             f"ipfs-cluster-node cluster transfer-leadership {own}",
         )
+    _kept_authority(home)
 
 
 async def change_passphrase(home: Home, passphrase: str, *, wait: timedelta) -> bool:
