@@ -187,9 +187,14 @@ class LocalCluster:
                 await asyncio.sleep(POLL_SECONDS)
 
     async def leader(self, client: Client) -> LocalNode:
-        """The node that leads now."""
-        status = await client.get_cluster_status()
-        return next(node for node in self.nodes if node.node_id == status.leader_node_id)
+        """The node that leads now; waits for an election."""
+        async with asyncio.timeout(READY_SECONDS_MAX):
+            while True:
+                status = await client.get_cluster_status()
+                for node in self.nodes:
+                    if node.node_id == status.leader_node_id:
+                        return node
+                await asyncio.sleep(POLL_SECONDS)
 
     async def kill(self, node: LocalNode) -> None:
         """End a node's process with SIGKILL; returns once it is gone."""

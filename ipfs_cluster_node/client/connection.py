@@ -21,7 +21,8 @@ ATTEMPT_SECONDS_MAX: Final = 10.0
 """Longest wait for one node, so that a stopped one does not use up the whole deadline."""
 RETRY_DELAY_MIN_SECONDS: Final = 0.05
 RETRY_DELAY_MAX_SECONDS: Final = 1.0
-CHANNELS_MAX: Final = 64
+HEARD_SECONDS: Final = 0.5
+"""Within which a node that is well answers."""
 READY_SECONDS_MAX: Final = 5.0
 OLD_CALLS_SECONDS_MAX: Final = 6 * 3600.0
 """For how long calls may go on over a channel whose certificate was renewed."""
@@ -41,6 +42,8 @@ RETRIED: Final = frozenset(
     }
 )
 """A repeat may succeed, and is safe: mutations carry a request id."""
+
+NOT_HEARD: Final = frozenset({Reason.UNREACHABLE, Reason.DEADLINE_EXCEEDED})
 
 Target = tuple[str, NodeId | None]
 """Address, and who must answer there."""
@@ -148,9 +151,11 @@ class Connection:
         delay = RETRY_DELAY_MIN_SECONDS
         tried: set[Target] = set()
         silent: set[str] = set()
+        said: tuple[Target, ClusterError] | None = None
         while True:
             target = self._targets[self._current % len(self._targets)]
             error: ClusterError
+            began = time.monotonic()
             try:
                 return await operation(
                     self.channel(target), max(0.001, deadline - time.monotonic())
@@ -165,7 +170,8 @@ class Connection:
                 error = ClusterError(Reason.UNREACHABLE, "the connection broke")
             if error.reason not in RETRIED:
                 raise error
-            if error.reason in (Reason.UNREACHABLE, Reason.DEADLINE_EXCEEDED):
+            said = _last_said(said, target, error, seconds=time.monotonic() - began)
+            if error.reason in NOT_HEARD:
                 silent.add(target[0])
             if silent >= {address for address, _ in self._targets}:
                 silent.clear()
@@ -178,7 +184,8 @@ class Connection:
                 delay = min(2 * delay, RETRY_DELAY_MAX_SECONDS)
                 tried.clear()
             if time.monotonic() + pause >= deadline:
-                raise self._unreachable(error)
+                # Why no other node answers says less than what one that did answer said.
+                raise self._unreachable(error) if said is None else said[1]
             await asyncio.sleep(pause)
 
     def _follow(self, error: ClusterError, target: Target, silent: set[str]) -> bool:
@@ -203,7 +210,7 @@ class Connection:
         return False
 
     def _unreachable(self, error: ClusterError) -> ClusterError:
-        if error.reason not in (Reason.UNREACHABLE, Reason.DEADLINE_EXCEEDED):
+        if error.reason not in NOT_HEARD:
             return error
         asked = ", ".join(dict.fromkeys(address for address, _ in self._targets))
         return ClusterError(
@@ -243,6 +250,28 @@ class Connection:
             ending.cancel()
         channels, self._channels = list(self._channels.values()), {}
         await asyncio.gather(*(channel.close() for channel in channels))
+
+
+def _last_said(
+    before: tuple[Target, ClusterError] | None,
+    target: Target,
+    error: ClusterError,
+    *,
+    seconds: float,
+) -> tuple[Target, ClusterError] | None:
+    """Who last said why it can't, and what; None if that is over.
+
+    It is over where a node names another, where who said it is gone, and where somebody was waited
+    for. What had no time is no answer: the last attempt may begin right before the end.
+    """
+    if error.reason is Reason.NOT_LEADER:
+        return None
+    if error.reason not in NOT_HEARD:
+        return target, error
+    if error.reason is Reason.DEADLINE_EXCEEDED and seconds > HEARD_SECONDS:
+        return None
+    gone = before is not None and before[0] == target and error.reason is Reason.UNREACHABLE
+    return None if gone else before
 
 
 def new_request_id() -> str:

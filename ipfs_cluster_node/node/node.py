@@ -202,6 +202,7 @@ class Node:
         self._authorizer = Authorizer(node_id=self.node_id, machine=machine)
         self._audit = FileAuditLog(home.audit)
         self._gate = self._services(identify)
+        self._revocations.on_change = self._gate.hurry
         self._server = make_server()
         self._server.add_generic_rpc_handlers((self._gate,))
         self._enrolment_server = None
@@ -304,6 +305,7 @@ class Node:
     def _on_effect(self, effect: Effect) -> None:
         if isinstance(effect, CertificatesRevoked):
             self._own.end_sessions()
+            self._gate.hurry()
 
     def _on_progress(self, task_id: TaskId, attempt: int, ratio: float, note: str) -> None:
         if self._worker is not None:

@@ -1,6 +1,6 @@
 """What counts no more, and who is a node, where there is no log: as the leader told it."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from hashlib import sha256
 
@@ -16,6 +16,7 @@ class Revocations:
     def __init__(self) -> None:
         """Know nothing yet."""
         self.version = 0
+        self.on_change: Callable[[], None] = lambda: None
         self._dids: frozenset[str] = frozenset()
         self._serials: frozenset[int] = frozenset()
         self._node_dids: frozenset[str] = frozenset()
@@ -26,6 +27,7 @@ class Revocations:
         self._dids = frozenset(told.dids)
         self._serials = frozenset(map(int.from_bytes, told.serials))
         self._node_dids = frozenset(told.node_dids)
+        self.on_change()
 
     def revokes_certificate(self, serial: int, did: Did) -> bool:
         """Whether a certificate counts no more: it, or its owner, was revoked or removed."""

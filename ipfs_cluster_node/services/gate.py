@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
@@ -145,6 +145,11 @@ class Gate(grpc.GenericRpcHandler):
         self._handlers: dict[str, Any] = {}
         self._rules = rules
         self._running: set[_Running] = set()
+        self._hurried = asyncio.Event()
+
+    def hurry(self) -> None:
+        """Look at the running streams now: something was revoked."""
+        self._hurried.set()
 
     @property
     def as_server(self) -> grpc.aio.Server:
@@ -167,7 +172,10 @@ class Gate(grpc.GenericRpcHandler):
     async def watch(self) -> None:
         """End running streams whose callers may no longer go on; until cancelled."""
         while True:
-            await asyncio.sleep(WATCH_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(WATCH_SECONDS):
+                    await self._hurried.wait()
+            self._hurried.clear()
             for number, running in enumerate(list(self._running), 1):
                 if number % WATCHED_A_TURN == 0:
                     await asyncio.sleep(0)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import grpc
 import pytest
 
-from ipfs_cluster_node.client.connection import Connection, send_all
+from ipfs_cluster_node.client.connection import Connection, _last_said, send_all
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from tests.support.tls import enrol, make_ca
 
@@ -143,3 +143,42 @@ async def test_a_source_that_fails_is_seen_and_nothing_taken_for_the_whole() -> 
     with pytest.raises(OSError, match="the disk"):
         await send_all(call, requests(OSError("the disk")))
     assert call.cancelled
+
+
+@pytest.mark.asyncio
+async def test_what_a_node_said_is_told_and_not_that_another_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Once it was chance: "no master answers", although one had said that nobody leads."""
+    alive, gone = "127.0.0.1:1", "127.0.0.1:2"
+    opened = Connection([(alive, None), (gone, None)], enrol(make_ca()).tls)
+    monkeypatch.setattr(opened, "channel", lambda target: target[0])
+
+    async def ask(address: object, _seconds: float) -> None:
+        if address == gone:
+            raise ClusterError(Reason.UNREACHABLE, "connection refused")
+        raise ClusterError(Reason.NO_LEADER, "no master leads now")
+
+    for number in range(20):
+        with pytest.raises(ClusterError) as caught:
+            await opened.following(ask, timeout=0.02 * (number % 10) + 0.1)
+        assert caught.value.reason is Reason.NO_LEADER
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds", "told"),
+    [
+        (Reason.NO_LEADER, 0.1, Reason.NO_LEADER),
+        (Reason.UNREACHABLE, 0.1, Reason.OVERLOADED),  # Of another node.
+        (Reason.DEADLINE_EXCEEDED, 0.01, Reason.OVERLOADED),  # It had no time.
+        (Reason.DEADLINE_EXCEEDED, 2.0, None),
+        (Reason.NOT_LEADER, 0.1, None),
+    ],
+)
+def test_who_said_last_why_it_cant(error: Reason, seconds: float, told: Reason | None) -> None:
+    one, other = ("127.0.0.1:1", None), ("127.0.0.1:2", None)
+    before = (one, ClusterError(Reason.OVERLOADED, "busy"))
+    said = _last_said(before, other, ClusterError(error, "x"), seconds=seconds)
+    assert (None if said is None else said[1].reason) == told
+    gone = ClusterError(Reason.UNREACHABLE, "gone")
+    assert _last_said(before, one, gone, seconds=0.1) is None

@@ -146,8 +146,10 @@ async def test_a_caller_that_pings_without_end_is_cut_off(cluster: LocalCluster)
             await asyncio.sleep(0.3)
             assert connection.of([GOAWAY]) == []
             assert not connection.closed
-            await connection.send(PING_NOW)
-            [goodbye] = await connection.until([GOAWAY], count=1, seconds=5)
+            with suppress(ConnectionError):
+                for _ in range(3):  # Whatever the pause was, two of them come too soon.
+                    await connection.send(PING_NOW)
+            [goodbye, *_] = await connection.until([GOAWAY], count=1, seconds=5)
             assert b"too_many_pings" in goodbye.payload
 
     async def patient() -> None:

@@ -109,7 +109,7 @@ def test_who_waits_too_short_is_told_that_the_task_goes_on(cli: Any) -> None:
     endless = "SELECT count(*) FROM range(1000000000) a, range(1000000000) b"
     done = cli(
         *("task", "submit", "data_processing", "--sql", endless, "--wait", "--timeout", "1s"),
-        *("--attempt-timeout", "5s"),
+        *("--attempt-timeout", "60s"),
     )
     assert done.returncode == 7
     named, said = done.stderr.strip().splitlines()

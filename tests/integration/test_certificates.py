@@ -382,7 +382,7 @@ def handshake(
         connection.sendall(PREFACE + frame(SETTINGS, 0, 0, b"") + call(STATUS, 1))
         answer = b""
         with suppress(TimeoutError):
-            connection.settimeout(1.0)
+            connection.settimeout(3.0)
             while data := connection.recv(65536):
                 answer += data
         return answer, bool(connection.session_reused), connection.session

@@ -148,7 +148,7 @@ async def test_sql_without_end_is_over_with_its_time(client: Client) -> None:
     )
     assert task.failure is not None
     assert task.failure.reason is Reason.ATTEMPT_TIMED_OUT
-    assert task.finished_at_ms - task.assigned_at_ms < 2000
+    assert task.finished_at_ms - task.assigned_at_ms < 4000
 
 
 @pytest.mark.asyncio

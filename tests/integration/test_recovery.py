@@ -545,7 +545,10 @@ async def test_another_passphrase_takes_the_old_ones_place(lab: Lab) -> None:
         assert change(first, "--json").returncode == 2
         assert error_of(change(first, *given, stdin="short"))["reason"] == "INVALID_ARGUMENT"
         # Too late is not done later: the file is gone, and nobody takes it any more.
-        late = change(first, *given, "--wait", "0s", stdin=other)
+        for _ in range(3):  # The master may look in just that moment, and have it.
+            late = change(first, *given, "--wait", "0s", stdin=other)
+            if error_of(late)["reason"] != "UNKNOWN_OUTCOME":
+                break
         assert (late.returncode, error_of(late)["reason"]) == (7, "DEADLINE_EXCEEDED")
         request = recovery_request(recovery_key(other, "x").public_key, until_ms=now_ms() - 1)
         write_private(first.home.recovery_next, request)

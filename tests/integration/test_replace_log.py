@@ -72,7 +72,7 @@ async def test_a_log_is_replaced_once_for_each_damage(tmp_path: Path) -> None:
 
             # The others would have no majority: it votes on.
             await cluster.kill(other)
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(2)
             assert await replace_log(leader, own, "r", old) is Reason.QUORUM_AT_RISK
             assert await voters(cluster) == {n.node_id for n in cluster.nodes}
             await cluster.start_node(other)

@@ -1,6 +1,5 @@
 """What a worker gets is what its attempts may have, and not what its certificate could."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -10,6 +9,7 @@ import grpc
 import pytest
 import pytest_asyncio
 
+from ipfs_cluster_node.adapters.net.answers import KeptAnswer
 from ipfs_cluster_node.adapters.net.tls import open_channel
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
 from ipfs_cluster_node.client.client import Client
@@ -62,10 +62,14 @@ class Thief:
     async def add(self, metadata: Metadata = ()) -> Any:
         async def messages() -> AsyncIterator[pb.AddContentRequest]:
             yield pb.AddContentRequest(header=pb.AddContentHeader(request_id="thief", size_bytes=1))
-            await asyncio.sleep(0.2)  # A refusal comes first.
             yield pb.AddContentRequest(data=b"x")
 
-        return await self.content.AddContent(messages(), metadata=metadata, timeout=10)
+        call = self.content.AddContent(messages(), metadata=metadata, timeout=10)
+        kept = KeptAnswer(call)
+        try:
+            return await call
+        except grpc.aio.AioRpcError as raised:
+            raise await kept.error(raised) from raised
 
     async def tables(self) -> None:
         request = state_delta_pb2.GetSnapshotRequest(table=state_delta_pb2.STATE_TABLE_TASKS)

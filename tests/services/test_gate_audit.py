@@ -49,7 +49,9 @@ async def test_a_call_that_ends_before_its_answer_is_noted(kind: str, ended_by: 
         begun.set()
 
         async def commit() -> None:
-            await asyncio.sleep(0.2)
+            async with asyncio.timeout(5):
+                while not audit.records:
+                    await asyncio.sleep(0.01)
             committed.set()
 
         await asyncio.shield(asyncio.create_task(commit()))
@@ -69,7 +71,8 @@ async def test_a_call_that_ends_before_its_answer_is_noted(kind: str, ended_by: 
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             ask: Any = getattr(channel, kind)("/t/Change")
             given = b"x" if kind == "unary_unary" else requests()
-            call = ask(given, timeout=0.1 if ended_by == "deadline" else 10)
+            await channel.channel_ready()
+            call = ask(given, timeout=1 if ended_by == "deadline" else 10)
             await begun.wait()
             if ended_by == "cancel":
                 call.cancel()

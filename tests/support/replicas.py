@@ -25,8 +25,8 @@ from tests.support.tls import Member, enrol, make_ca
 
 FAST = RaftConfig(
     heartbeat_interval=timedelta(milliseconds=50),
-    election_timeout_min=timedelta(milliseconds=300),
-    election_timeout_max=timedelta(milliseconds=600),
+    election_timeout_min=timedelta(milliseconds=600),
+    election_timeout_max=timedelta(milliseconds=1200),
 )
 
 

@@ -110,7 +110,7 @@ async def test_what_runs_too_long_is_killed_in_time(pool: HandlerPool, tmp_path:
         failed = await start()  # type: ignore[no-untyped-call]
         assert isinstance(failed, AttemptFailed)
         assert failed.reason is Reason.ATTEMPT_TIMED_OUT
-        assert time.monotonic() - began < seconds + 1
+        assert time.monotonic() - began < seconds + 3  # Reading all of /proc takes its time.
         assert len(marked()) == 0
 
 
