@@ -546,6 +546,13 @@ def test_a_revoked_link_stands_in_nobodys_way() -> None:
         near = link(CLUSTER, ALICE)
         taken = arranged(claim(ALICE), near, *FAR_WAY, revocations={near.cid: frozenset({revoker})})
         assert taken.chain == (FAR_WAY if revoker == CLUSTER else (near,))
+    # What its giver, or the cluster, took back hides nothing else of the same giver.
+    root, good = link(CLUSTER, BOB), link(BOB, ALICE, policy=[["like", ".namespace", "*"]])
+    crowd = [link(BOB, ALICE, nonce=bytes([number])) for number in range(100)]
+    for revoker in (CLUSTER, BOB):
+        revoked = {each.cid: frozenset({revoker}) for each in crowd}
+        access = arranged(claim(ALICE), root, *crowd, good, revocations=revoked)
+        assert access.chain == (root, good)
     # Whoever is gone calls no more, by whatever chain.
     with pytest.raises(UcanError, match="Revoked"):
         arranged(claim(ALICE), *FAR_WAY, gone=frozenset({ALICE}))
