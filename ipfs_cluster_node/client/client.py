@@ -11,12 +11,13 @@ from typing import Any, Final, Self
 
 import grpc
 
+from ipfs_cluster_node.adapters.net.channels import Target
 from ipfs_cluster_node.adapters.net.tls import ClientTls
 from ipfs_cluster_node.client import backup
 from ipfs_cluster_node.client.access import AccessCalls
 from ipfs_cluster_node.client.calls import TIMEOUT_DEFAULT
 from ipfs_cluster_node.client.certificates import CertificateCalls, ProfileCertificate
-from ipfs_cluster_node.client.connection import Connection, Target
+from ipfs_cluster_node.client.connection import Connection
 from ipfs_cluster_node.client.content import ContentCalls
 from ipfs_cluster_node.client.membership import MembershipCalls
 from ipfs_cluster_node.client.tasks import TaskCalls

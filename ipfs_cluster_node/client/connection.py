@@ -5,13 +5,13 @@ import random
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 import grpc
 
 from ipfs_cluster_node.adapters.net.answers import KeptAnswer
-from ipfs_cluster_node.adapters.net.tls import ClientTls, open_channel
+from ipfs_cluster_node.adapters.net.channels import Channels, Target
+from ipfs_cluster_node.adapters.net.tls import ClientTls
 from ipfs_cluster_node.codec.errors import error_from_rpc, is_being_cancelled
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
@@ -23,9 +23,6 @@ RETRY_DELAY_MIN_SECONDS: Final = 0.05
 RETRY_DELAY_MAX_SECONDS: Final = 1.0
 HEARD_SECONDS: Final = 0.5
 """Within which a node that is well answers."""
-READY_SECONDS_MAX: Final = 5.0
-OLD_CALLS_SECONDS_MAX: Final = 6 * 3600.0
-"""For how long calls may go on over a channel whose certificate was renewed."""
 
 RETRIED: Final = frozenset(
     {
@@ -45,8 +42,6 @@ RETRIED: Final = frozenset(
 
 NOT_HEARD: Final = frozenset({Reason.UNREACHABLE, Reason.DEADLINE_EXCEEDED})
 
-Target = tuple[str, NodeId | None]
-"""Address, and who must answer there."""
 Answer = TypeVar("Answer")
 
 
@@ -76,9 +71,8 @@ class Connection:
             self.metadata += ((CONSISTENCY_KEY, "stale"),)
         if ucan:
             self.metadata += ((UCAN_KEY, ucan),)
-        self._channels: dict[Target, grpc.aio.Channel] = {}
+        self._channels = Channels(lambda: self._tls)
         self._current = 0
-        self._ending: set[asyncio.Task[None]] = set()
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -98,12 +92,7 @@ class Connection:
 
     def channel(self, target: Target) -> grpc.aio.Channel:
         """The channel to one node, made when it is first needed."""
-        channel = self._channels.get(target)
-        if channel is None:
-            address, node_id = target
-            channel = open_channel(address, tls=self._tls, node_id=node_id)
-            self._channels[target] = channel
-        return channel
+        return self._channels.get(target)
 
     async def unary(
         self,
@@ -225,31 +214,11 @@ class Connection:
         Calls under way end on the old ones.
         """
         self._tls = tls
-        for target, old in list(self._channels.items()):
-            address, node_id = target
-            new = open_channel(address, tls=tls, node_id=node_id)
-            with suppress(
-                TimeoutError
-            ):  # Whoever does not answer is asked anew with the next call.
-                async with asyncio.timeout(READY_SECONDS_MAX):
-                    await new.channel_ready()
-            if self._channels.get(target) is not old:
-                await new.close()
-                continue
-            self._channels[target] = new
-            self._retire(old)
-
-    def _retire(self, channel: grpc.aio.Channel) -> None:
-        ending = asyncio.create_task(channel.close(OLD_CALLS_SECONDS_MAX), name="old-channel")
-        self._ending.add(ending)
-        ending.add_done_callback(self._ending.discard)
+        await self._channels.renew()
 
     async def close(self) -> None:
         """Close every channel."""
-        for ending in list(self._ending):
-            ending.cancel()
-        channels, self._channels = list(self._channels.values()), {}
-        await asyncio.gather(*(channel.close() for channel in channels))
+        await self._channels.close()
 
 
 def _last_said(

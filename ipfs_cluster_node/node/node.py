@@ -419,8 +419,8 @@ class Node:
             )
         return list(dict.fromkeys(targets))
 
-    async def _renew_channels(self, tls: ClientTls) -> None:
-        await self._channels.renew(tls)
+    async def _renew_channels(self, _tls: ClientTls) -> None:
+        await self._channels.renew()
         if self._leadership.replica is not None:
             self._leadership.replica.redial()
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from ipfs_cluster_node.client.connection import Target
+from ipfs_cluster_node.adapters.net.channels import Target
 from ipfs_cluster_node.config.files import write_private
 from ipfs_cluster_node.core.ids import NodeId
 
