@@ -55,6 +55,8 @@ class ProfileCertificate:
         self._epoch = kept.epoch
         self._directory = profile.certificate.parent
         self._renewing: asyncio.Task[None] | None = None
+        self._changing = asyncio.Lock()
+        """Held while it is asked for by what is shown now: the proof names that certificate."""
         self._next_at = 0.0
         self._written_ns = self._modified_ns()
         self._not_before, self._not_after = validity_of(tls.certificate_pem)
@@ -94,6 +96,10 @@ class ProfileCertificate:
         Raises:
             ClusterError: Why there is none.
         """
+        async with self._changing:
+            await self._renew()
+
+    async def _renew(self) -> None:
         path = self._directory / IDENTITY_NAME
         if not path.exists():
             raise ClusterError(
@@ -141,8 +147,9 @@ class ProfileCertificate:
     async def _take_up(self) -> None:
         profile = self._profile
         try:
-            kept = read_credentials(profile.ca, profile.certificate, profile.key)
-            await self._use(kept)
+            async with self._changing:
+                kept = read_credentials(profile.ca, profile.certificate, profile.key)
+                await self._use(kept)
         except (ClusterError, OSError) as error:
             log.warning("renewed certificate not taken up", extra={"error": str(error)})
 

@@ -269,3 +269,21 @@ async def test_a_rotation_under_a_used_request_id_is_not_taken_for_its_repeat(
             assert (await refused(reused)).reason is Reason.REQUEST_ID_REUSED
         rotation = await client.get_rotation()
         assert (rotation.epoch, rotation.phase) == (begun, "steady")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("cluster", [2], indirect=True)
+async def test_a_client_renews_while_it_takes_up_what_another_process_renewed(
+    cluster: LocalCluster,
+) -> None:
+    """Its proof named the one certificate once, and its connection showed the other."""
+    async with cluster.client() as client:
+        leader = await cluster.leader(client)
+        follower = next(n for n in cluster.nodes if n.role == "master" and n is not leader)
+    async with cluster.client() as one, cluster.client(follower) as other:
+        assert one.certificate is not None
+        assert other.certificate is not None
+        await one.certificate.renew()
+        other.certificate.keep()  # It sees the other's file, and takes it up in the background.
+        await other.certificate.renew()  # By the follower it is sent to the leader.
+        assert (await other.get_cluster_status()).leader_node_id
