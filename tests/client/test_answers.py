@@ -9,12 +9,10 @@ import pytest
 import pytest_asyncio
 
 from ipfs_cluster_node.adapters.net.answers import KeptAnswer
-from ipfs_cluster_node.adapters.net.tls import ServerTls, bind_port, make_server, open_channel
 from ipfs_cluster_node.client.connection import send_all
 from ipfs_cluster_node.codec.errors import CORE_FAILURE, STATUS_DETAILS_KEY, status_details
-from ipfs_cluster_node.core.endpoints import Endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from tests.support.tls import enrol, make_ca
+from tests.support.tls import serving
 
 CALLS = 150
 PIECES = 20
@@ -42,15 +40,8 @@ class Refuses(grpc.GenericRpcHandler):
 
 @pytest_asyncio.fixture
 async def channel() -> AsyncIterator[grpc.aio.Channel]:
-    ca = make_ca()
-    server = make_server()
-    server.add_generic_rpc_handlers((Refuses(),))
-    tls = ServerTls(enrol(ca).tls, mutual=True)
-    port = bind_port(server, Endpoint("127.0.0.1", 0), tls.credentials, flag="--listen")
-    await server.start()
-    async with open_channel(f"127.0.0.1:{port}", tls=enrol(ca).tls) as opened:
+    async with serving(Refuses()) as opened:
         yield opened
-    await server.stop(0)
 
 
 async def pieces() -> AsyncIterator[bytes]:

@@ -16,7 +16,7 @@ from ipfs_cluster_node.services import gate as gate_module
 from ipfs_cluster_node.services.authorization import Rule
 from ipfs_cluster_node.services.context import Caller, CallerClass, Reach
 from ipfs_cluster_node.services.gate import Gate
-from tests.support.tls import enrol, make_ca
+from tests.support.tls import enrol, make_ca, serving
 
 CLIENT = Caller(enrol(make_ca()).identity.did, CallerClass.CLIENT)
 CHANGES = Rule(callers=frozenset({CallerClass.CLIENT}), changes=True)
@@ -63,24 +63,16 @@ async def test_a_call_that_ends_before_its_answer_is_noted(kind: str, ended_by: 
     gate = Gate(lambda _context: CLIENT, Anything(), {"/t/Change": CHANGES}, audit)
     make = getattr(grpc, f"{kind}_rpc_method_handler")
     gate.add_registered_method_handlers("t", {"Change": make(change, request_deserializer=bytes)})
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers((gate,))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            ask: Any = getattr(channel, kind)("/t/Change")
-            given = b"x" if kind == "unary_unary" else requests()
-            await channel.channel_ready()
-            call = ask(given, timeout=1 if ended_by == "deadline" else 10)
-            await begun.wait()
-            if ended_by == "cancel":
-                call.cancel()
-            with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError)):
-                await call
-            await asyncio.wait_for(committed.wait(), 5)
-    finally:
-        await server.stop(None)
+    async with serving(gate) as channel:
+        ask: Any = getattr(channel, kind)("/t/Change")
+        given = b"x" if kind == "unary_unary" else requests()
+        call = ask(given, timeout=1 if ended_by == "deadline" else 10)
+        await begun.wait()
+        if ended_by == "cancel":
+            call.cancel()
+        with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError)):
+            await call
+        await asyncio.wait_for(committed.wait(), 5)
     [record] = audit.records
     assert (record.caller, record.outcome) == (CLIENT.did, Outcome.FAILED)
     assert record.reason.startswith("UNKNOWN_OUTCOME")
@@ -94,7 +86,8 @@ async def test_a_call_that_ends_before_its_answer_is_noted(kind: str, ended_by: 
 async def test_an_upload_that_the_node_ends_is_noted_once(
     monkeypatch: pytest.MonkeyPatch, *, changes: bool, outcome: Outcome, reason: str
 ) -> None:
-    monkeypatch.setattr(gate_module, "WATCH_SECONDS", 0.05)
+    """At once, where the gate is told to hurry: it would look again in a minute."""
+    monkeypatch.setattr(gate_module, "WATCH_SECONDS", 60)
     audit, removed = Kept(), asyncio.Event()
 
     def identify(_context: Any) -> Caller:
@@ -104,6 +97,7 @@ async def test_an_upload_that_the_node_ends_is_noted_once(
 
     async def take(requests: AsyncIterator[bytes], _context: Any) -> bytes:
         removed.set()
+        gate.hurry()
         return b"".join([request async for request in requests])
 
     async def requests() -> AsyncIterator[bytes]:
@@ -114,20 +108,15 @@ async def test_an_upload_that_the_node_ends_is_noted_once(
     gate = Gate(identify, Anything(), {"/t/Take": rule}, audit)
     handler: Any = grpc.stream_unary_rpc_method_handler(take, request_deserializer=bytes)
     gate.add_registered_method_handlers("t", {"Take": handler})
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers((gate,))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
     watch = asyncio.create_task(gate.watch())
     try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        async with serving(gate) as channel:
             given: Any = requests()
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await channel.stream_unary("/t/Take")(given, timeout=10)
             assert error_from_rpc(caught.value).reason is Reason.CALLER_UNKNOWN
     finally:
         watch.cancel()
-        await server.stop(None)
     [record] = audit.records
     assert (record.caller, record.outcome) == (CLIENT.did, outcome)
     assert record.reason.startswith(reason)

@@ -1,6 +1,10 @@
-"""Real certificates of a throw-away CA."""
+"""Real certificates of a throw-away CA, and a server that shows one."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+
+import grpc
 
 from ipfs_cluster_node.adapters.keys.certificates import (
     CertificateAuthority,
@@ -8,7 +12,14 @@ from ipfs_cluster_node.adapters.keys.certificates import (
     utc_now,
 )
 from ipfs_cluster_node.adapters.keys.identity import Identity
-from ipfs_cluster_node.adapters.net.tls import ClientTls
+from ipfs_cluster_node.adapters.net.tls import (
+    ClientTls,
+    ServerTls,
+    bind_port,
+    make_server,
+    open_channel,
+)
+from ipfs_cluster_node.core.endpoints import Endpoint
 
 
 @dataclass(frozen=True)
@@ -32,3 +43,20 @@ def enrol(ca: CertificateAuthority, *, is_node: bool = True) -> Member:
         now=utc_now(),
     )
     return Member(identity, ClientTls(ca.certificate_pem, certificate, key.key_pem))
+
+
+@asynccontextmanager
+async def serving(handler: grpc.GenericRpcHandler) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel to a server of its own, over mutual TLS; it is ready."""
+    ca = make_ca()
+    server = make_server()
+    server.add_generic_rpc_handlers((handler,))
+    tls = ServerTls(enrol(ca).tls, mutual=True)
+    port = bind_port(server, Endpoint("127.0.0.1", 0), tls.credentials, flag="--bind")
+    await server.start()
+    try:
+        async with open_channel(f"127.0.0.1:{port}", tls=enrol(ca).tls) as channel:
+            await channel.channel_ready()
+            yield channel
+    finally:
+        await server.stop(None)
