@@ -1,13 +1,30 @@
 """The clocks of the shell. The core never asks; it is told."""
 
 import time
+from collections.abc import Callable
+
+
+def _system_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+_now_ms: Callable[[], int] = _system_ms
+_monotonic: Callable[[], float] = time.monotonic
 
 
 def now_ms() -> int:
     """Wall clock in milliseconds since 1970 (UTC): for records that people read."""
-    return time.time_ns() // 1_000_000
+    return _now_ms()
 
 
 def monotonic() -> float:
     """Seconds that only go forward: for leases and waits."""
-    return time.monotonic()
+    return _monotonic()
+
+
+def use(
+    *, monotonic: Callable[[], float] = time.monotonic, now_ms: Callable[[], int] = _system_ms
+) -> None:
+    """Read other clocks from now on, the system's without arguments: tests have their own."""
+    global _monotonic, _now_ms  # As in adapters/raft/clock.py.
+    _monotonic, _now_ms = monotonic, now_ms
