@@ -33,6 +33,7 @@ from ipfs_cluster_node.core.endpoints import Endpoint, parse_endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, TaskId, did_from_node_id
 from ipfs_cluster_node.core.model import Role
+from ipfs_cluster_node.node.attempts import AttemptRunner
 from ipfs_cluster_node.node.authority import ClusterAuthority
 from ipfs_cluster_node.node.authorizer import Authorizer
 from ipfs_cluster_node.node.backup import Backups
@@ -336,11 +337,14 @@ class Node:
     def _make_worker(self, slots: int) -> Worker:
         return Worker(
             uplink=self._uplink,
-            pool=self._pool,
+            runner=AttemptRunner(
+                uplink=self._uplink,
+                pool=self._pool,
+                contents=self._contents,
+                channel_to=self._channels.bulk,
+                scratch=self._home.scratch,
+            ),
             slots=slots,
-            contents=self._contents,
-            channel_to=self._channels.bulk,
-            scratch=self._home.scratch,
         )
 
     def _services(self, identify: Identify) -> Gate:
