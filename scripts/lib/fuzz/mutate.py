@@ -1,45 +1,84 @@
-"""Mutation testing of the validator: which changes of one token of code would no test notice?
+"""Mutation testing: which changes of one piece of code would no test notice?
 
-Run in a scratch copy or in place: nothing is written, each mutant lives in a forked process.
-`.venv/bin/python -m scripts.lib.fuzz.mutate [--sample N] [--seed N] [--seconds N] [--file NAME]
-[--part K/N]` prints the mutants that survived.
+Nothing is written: each mutant lives in a forked process, which runs the tests of its set.
+`.venv/bin/python -m scripts.lib.fuzz.mutate [--set NAME] [--file NAME] [--sample N] [--seed N]
+[--seconds N] [--part K/N]` prints the mutants that survived. `MUTATE_LOG=FILE` keeps what pytest
+says. Each set stands in `SETS` with the tests that must notice its mutants.
 """
 
 import argparse
 import ast
 import copy
+import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
 import os
 import random
+import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
 import hypothesis
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ed25519
 
 PACKAGE: Final = Path("ipfs_cluster_node")
-FILES: Final = (
-    *sorted((PACKAGE / "core" / "ucan").glob("*.py")),
-    PACKAGE / "core" / "dag_cbor.py",
-    *sorted((PACKAGE / "codec").glob("ucan*.py")),
+
+
+@dataclass(frozen=True, slots=True)
+class MutantSet:
+    """Files that are changed, and the tests that must notice it."""
+
+    files: tuple[Path, ...]
+    tests: tuple[str, ...]
+
+
+SETS: Final[Mapping[str, MutantSet]] = {
+    "ucan": MutantSet(
+        (
+            *sorted((PACKAGE / "core" / "ucan").glob("*.py")),
+            PACKAGE / "core" / "dag_cbor.py",
+            *sorted((PACKAGE / "codec").glob("ucan*.py")),
+        ),
+        (
+            "tests/core/test_dag_cbor.py",
+            "tests/core/test_ucan_selectors.py",
+            "tests/core/test_ucan_replay.py",
+            "tests/core/test_ucan_chain.py",
+            "tests/core/test_ucan_policies.py",
+            "tests/codec",
+        ),
+    ),
+    "replica": MutantSet(
+        (PACKAGE / "adapters" / "raft" / "replica.py",), ("tests/integration/test_replica.py",)
+    ),
+    "leadership": MutantSet(
+        (PACKAGE / "node" / "leadership.py",), ("tests/integration/test_leadership.py",)
+    ),
+    "worker": MutantSet((PACKAGE / "node" / "worker.py",), ("tests/node/test_worker.py",)),
+    "sessions": MutantSet((PACKAGE / "node" / "sessions.py",), ("tests/node/test_sessions.py",)),
+    "members": MutantSet((PACKAGE / "node" / "members.py",), ("tests/node/test_registration.py",)),
+    "pool": MutantSet(
+        (PACKAGE / "adapters" / "worker" / "pool.py",), ("tests/worker/test_pool.py",)
+    ),
+}
+PRELOADED: Final = (
+    *("cryptography.x509", "cryptography.hazmat.primitives.asymmetric.ed25519", "grpc.aio"),
+    *("google.protobuf.message", "pyarrow", "pysyncobj"),
 )
-TESTS: Final = (
-    "tests/core/test_dag_cbor.py",
-    "tests/core/test_ucan_selectors.py",
-    "tests/core/test_ucan_replay.py",
-    "tests/core/test_ucan_chain.py",
-    "tests/core/test_ucan_policies.py",
-    "tests/codec",
-)
+"""Imported once, for all the processes: none of it is ever mutated."""
 TEST_SECONDS_MAX: Final = 20
-"""A mutant that goes on for ever is found."""
+"""A test that goes on for so long noticed its mutant."""
+MUTANT_SECONDS_MIN: Final = 60.0
+MUTANT_SECONDS_FACTOR: Final = 5.0
+"""A process that takes so much longer than without a change hangs: its mutant is noticed."""
+POLL_SECONDS: Final = 0.05
 OPTIONS: Final = (
     *("-x", "-q", "-p", "no:randomly", "-p", "no:cacheprovider"),
     f"--timeout={TEST_SECONDS_MAX}",
@@ -79,20 +118,31 @@ def change_of(node: ast.AST) -> str | None:
         return f"and/or swapped in {ast.unparse(node)}"
     if isinstance(node, ast.BinOp) and type(node.op) in SWAPPED:
         return f"+/- swapped in {ast.unparse(node)}"
+    if isinstance(node, ast.AugAssign) and type(node.op) in SWAPPED:
+        return f"+/- swapped in {ast.unparse(node)}"
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
         return f"not dropped in {ast.unparse(node)}"
     if isinstance(node, ast.If):
         return f"if never: {ast.unparse(node.test)}"
     if isinstance(node, ast.Constant) and isinstance(node.value, bool | int):
         return f"constant {node.value!r} changed"
+    if isinstance(node, ast.Expr) and _is_call(node.value):
+        return f"left out: {ast.unparse(node)}"
     return None
+
+
+def _is_call(node: ast.AST) -> bool:
+    """Whether it does something else than to log: what is logged, no test is asked to notice."""
+    if isinstance(node, ast.Await):
+        return _is_call(node.value)
+    return isinstance(node, ast.Call) and not ast.unparse(node.func).startswith("log.")
 
 
 def apply(node: Any) -> None:
     """Make one change in place."""
     if isinstance(node, ast.Compare):
         node.ops[0] = SWAPPED[type(node.ops[0])]()
-    elif isinstance(node, ast.BoolOp | ast.BinOp):
+    elif isinstance(node, ast.BoolOp | ast.BinOp | ast.AugAssign):
         node.op = SWAPPED[type(node.op)]()
     elif isinstance(node, ast.UnaryOp):
         node.op, node.operand = ast.Not(), ast.UnaryOp(ast.Not(), node.operand)
@@ -104,6 +154,8 @@ def apply(node: Any) -> None:
             node.value = not value
         elif isinstance(value, int):
             node.value = value + 1
+    elif isinstance(node, ast.Expr):
+        node.value = ast.Constant(value=None)
 
 
 class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -123,33 +175,51 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(compile(self.tree, str(self.path), "exec"), module.__dict__)  # noqa: S102 - our code.
 
 
-def survives(path: Path, tree: ast.Module | None) -> bool:
+def survives(
+    tests: tuple[str, ...], *, seconds_max: float, changed: tuple[Path, ast.Module] | None
+) -> bool:
     """Whether all tests pass with the changed module, or with none."""
     child = os.fork()
     if child == 0:
+        os.setpgid(0, 0)
         quiet = os.open(os.environ.get("MUTATE_LOG", os.devnull), os.O_WRONLY | os.O_CREAT, 0o600)
         os.dup2(quiet, 1)
         os.dup2(quiet, 2)
-        if tree is not None:
+        if changed is not None:
+            path, tree = changed
             name = ".".join(path.with_suffix("").parts)
+            assert name not in sys.modules, f"{name} was imported before it was changed"
             sys.meta_path.insert(0, Finder(name, path, tree))
         status = 1
         try:
-            status = pytest.main([*OPTIONS, *TESTS])
+            status = pytest.main([*OPTIONS, *tests])
         finally:
             sys.stdout.flush()
             os._exit(int(status))
-    _, ended = os.waitpid(child, 0)
-    return ended == 0
+    ends = time.monotonic() + seconds_max
+    try:
+        while True:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                return status == 0
+            if time.monotonic() > ends:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                return False
+            time.sleep(POLL_SECONDS)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)  # What the tests started and left behind.
 
 
 def main() -> int:
-    """Try mutants; returns 1 where one survives."""
+    """Try mutants; returns 1 where one survives, 2 where the tests fail without a change."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--set", action="append", choices=SETS, help="only these; all without")
+    parser.add_argument("--file", action="append", help="only the files of this name")
     parser.add_argument("--sample", type=int, help="so many of them; all without")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=int, default=36_000, help="stop after this long")
-    parser.add_argument("--file", action="append", help="only the files of this name")
     parser.add_argument("--part", default="1/1", help="the first of four: 1/4")
     given = parser.parse_args()
     part, parts = map(int, given.part.split("/"))
@@ -163,29 +233,40 @@ def main() -> int:
         phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate),
     )
     hypothesis.settings.load_profile("mutate")
-    assert ed25519  # Imported once, for all the processes.
+    for name in PRELOADED:
+        importlib.import_module(name)
     began = time.monotonic()
-    if not survives(FILES[0], None):
-        print("the tests fail without any change")
-        return 2
-    print(f"unchanged: {time.monotonic() - began:.1f} s", flush=True)
     every = [
-        (path, *mutant)
-        for path in FILES
+        (name, path, *mutant)
+        for name in given.set or SETS
+        for path in SETS[name].files
         if not given.file or path.name in given.file
         for mutant in mutants(ast.parse(path.read_text(encoding="utf-8")))
     ]
+    seconds_max: dict[str, float] = {}
+    for name in dict.fromkeys(name for name, *_ in every):
+        set_began = time.monotonic()
+        if not survives(SETS[name].tests, seconds_max=given.seconds, changed=None):
+            print(f"{name}: the tests fail without any change")
+            return 2
+        took = time.monotonic() - set_began
+        seconds_max[name] = max(MUTANT_SECONDS_MIN, MUTANT_SECONDS_FACTOR * took)
+        print(f"{name}, unchanged: {took:.1f} s", flush=True)
     chosen = list(every)
     random.Random(given.seed).shuffle(chosen)  # noqa: S311 - a sample, no secret.
     tried = survived = 0
-    for path, line, what, tree in chosen[: given.sample][part - 1 :: parts]:
+    for name, path, line, what, tree in chosen[: given.sample][part - 1 :: parts]:
         if time.monotonic() - began > given.seconds:
             break
         tried += 1
-        if survives(path, tree):
+        if survives(SETS[name].tests, seconds_max=seconds_max[name], changed=(path, tree)):
             survived += 1
             print(f"survived: {path}:{line}: {what}", flush=True)
-    print(f"{tried} of {len(every)} mutants tried, {tried - survived} killed, {survived} survived")
+    killed = tried - survived
+    print(
+        f"{tried} of {len(every)} mutants tried, {killed} killed "
+        f"({100 * killed / max(1, tried):.0f} %), {survived} survived"
+    )
     return int(survived > 0)
 
 
