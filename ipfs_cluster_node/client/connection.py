@@ -4,7 +4,7 @@ import asyncio
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
 import grpc
@@ -13,7 +13,13 @@ from ipfs_cluster_node.adapters.net.answers import KeptAnswer
 from ipfs_cluster_node.adapters.net.channels import Channels, Target
 from ipfs_cluster_node.adapters.net.tls import ClientTls
 from ipfs_cluster_node.codec.errors import error_from_rpc, is_being_cancelled
-from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.errors import (
+    OF_ONE_MASTER,
+    SILENT,
+    ClusterError,
+    Reason,
+    most_useful,
+)
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.services.context import CONSISTENCY_KEY, UCAN_KEY
 
@@ -32,6 +38,7 @@ RETRIED: Final = frozenset(
         Reason.UNREACHABLE,
         Reason.SHUTTING_DOWN,
         Reason.LOG_STORAGE_FAILED,
+        Reason.CLOCK_OFF,
         Reason.MEMBERSHIP_CHANGE_IN_PROGRESS,
         Reason.HOLDERS_MISSING,
         Reason.OVERLOADED,
@@ -39,8 +46,6 @@ RETRIED: Final = frozenset(
     }
 )
 """A repeat may succeed, and is safe: mutations carry a request id."""
-
-NOT_HEARD: Final = frozenset({Reason.UNREACHABLE, Reason.DEADLINE_EXCEEDED})
 
 Answer = TypeVar("Answer")
 
@@ -134,12 +139,14 @@ class Connection:
             timeout: Seconds for all attempts together.
 
         Raises:
-            ClusterError: The last failure.
+            ClusterError: What the cluster refused; else the most useful of what masters said.
         """
         deadline = time.monotonic() + timeout
         delay = RETRY_DELAY_MIN_SECONDS
         tried: set[Target] = set()
-        silent: set[str] = set()
+        avoided: set[str] = set()
+        answers: dict[str, ClusterError] = {}
+        """What each master said last."""
         said: tuple[Target, ClusterError] | None = None
         while True:
             target = self._targets[self._current % len(self._targets)]
@@ -157,14 +164,18 @@ class Connection:
                 if is_being_cancelled():
                     raise
                 error = ClusterError(Reason.UNREACHABLE, "the connection broke")
-            if error.reason not in RETRIED:
+            if error.reason not in RETRIED | OF_ONE_MASTER:
                 raise error
+            answers[target[0]] = error
+            refusal = _verdict(answers, {address for address, _ in self._targets})
+            if refusal is not None:
+                raise refusal
             said = _last_said(said, target, error, seconds=time.monotonic() - began)
-            if error.reason in NOT_HEARD:
-                silent.add(target[0])
-            if silent >= {address for address, _ in self._targets}:
-                silent.clear()
-            moved = self._follow(error, target, silent)
+            if error.reason in SILENT | OF_ONE_MASTER:
+                avoided.add(target[0])
+            if avoided >= {address for address, _ in self._targets}:
+                avoided.clear()
+            moved = self._follow(error, target, avoided)
             if moved and target not in tried:
                 tried.add(target)
                 pause = 0.0  # The leader was named: ask it at once.
@@ -174,14 +185,16 @@ class Connection:
                 tried.clear()
             if time.monotonic() + pause >= deadline:
                 # Why no other node answers says less than what one that did answer said.
-                raise self._unreachable(error) if said is None else said[1]
+                last = (target, self._unreachable(error)) if said is None else said
+                raise _told([(last[0][0], last[1]), *_own_refusals(answers)])
             await asyncio.sleep(pause)
 
-    def _follow(self, error: ClusterError, target: Target, silent: set[str]) -> bool:
+    def _follow(self, error: ClusterError, target: Target, avoided: set[str]) -> bool:
         """Choose whom to ask next; True if the leader was named.
 
-        A leader that did not answer is not asked again because of who still believes in it: the two
-        would send each other the caller until the time is over.
+        A leader that did not answer, or refused by what is wrong with itself, is not asked again
+        because of who still believes in it: the two would send each other the caller until the time
+        is over.
         """
         leader = error.metadata.get("leader_node_id")
         addresses = [a for a in error.metadata.get("leader_endpoints", "").split(",") if a]
@@ -189,7 +202,7 @@ class Connection:
             named: Target = (addresses[0], NodeId(leader))
             if named not in self._targets:
                 self._targets.append(named)
-            if named[0] not in silent:
+            if named[0] not in avoided:
                 self._current = self._targets.index(named)
                 return named != target
         if error.reason not in (Reason.OVERLOADED, Reason.HOLDERS_MISSING):
@@ -199,7 +212,7 @@ class Connection:
         return False
 
     def _unreachable(self, error: ClusterError) -> ClusterError:
-        if error.reason not in NOT_HEARD:
+        if error.reason not in SILENT:
             return error
         asked = ", ".join(dict.fromkeys(address for address, _ in self._targets))
         return ClusterError(
@@ -221,6 +234,46 @@ class Connection:
         await self._channels.close()
 
 
+def _own_refusals(answers: Mapping[str, ClusterError]) -> list[tuple[str, ClusterError]]:
+    """What masters said of themselves that does not pass by waiting."""
+    return [
+        (address, error)
+        for address, error in answers.items()
+        if error.reason in OF_ONE_MASTER - RETRIED
+    ]
+
+
+def _verdict(answers: Mapping[str, ClusterError], known: set[str]) -> ClusterError | None:
+    """What to raise before the time is over; None while another master may do it.
+
+    A certificate is invalid only where a majority says so: one master's clock may be wrong, and
+    then another will lead soon. Of anything else it is enough that every master was asked once.
+    """
+    refusals = _own_refusals(answers)
+    invalid = [each for each in refusals if each[1].reason is Reason.CERTIFICATE_INVALID]
+    if 2 * len(invalid) > len(known):
+        return _told(invalid)
+    others = [each for each in refusals if each not in invalid]
+    return _told(others) if others and known <= answers.keys() else None
+
+
+def _told(said: Iterable[tuple[str, ClusterError]]) -> ClusterError:
+    """The most useful of these, with who said it where it says how that master is."""
+    said = list(said)
+    error = most_useful(error for _, error in said)
+    assert error is not None
+    if error.reason not in OF_ONE_MASTER:
+        return error
+    address = next(address for address, each in said if each is error)
+    return ClusterError(
+        error.reason,
+        f"{error.message} (said by {address})",
+        metadata={**error.metadata, "master": address},
+        retry_after=error.retry_after,
+        violations=error.violations,
+    )
+
+
 def _last_said(
     before: tuple[Target, ClusterError] | None,
     target: Target,
@@ -235,7 +288,7 @@ def _last_said(
     """
     if error.reason is Reason.NOT_LEADER:
         return None
-    if error.reason not in NOT_HEARD:
+    if error.reason not in SILENT:
         return target, error
     if error.reason is Reason.DEADLINE_EXCEEDED and seconds > HEARD_SECONDS:
         return None

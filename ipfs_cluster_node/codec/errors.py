@@ -76,6 +76,7 @@ STATUS_BY_REASON: Final = {
     Reason.CERTIFICATE_REVOKED: grpc.StatusCode.UNAUTHENTICATED,
     Reason.CERTIFICATE_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     Reason.ROTATION_IN_PROGRESS: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.CLOCK_OFF: grpc.StatusCode.UNAVAILABLE,
 }
 
 _REASON_BY_STATUS: Final = {

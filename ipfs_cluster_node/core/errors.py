@@ -4,7 +4,7 @@ A caller branches on `reason`; the message is one sentence for people and names 
 `protos/ipfs_cluster_node/v1/errors.proto` holds the same list; a test keeps them equal.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -109,6 +109,29 @@ class Reason(StrEnum):
     CERTIFICATE_REVOKED = "CERTIFICATE_REVOKED"
     CERTIFICATE_NOT_FOUND = "CERTIFICATE_NOT_FOUND"
     ROTATION_IN_PROGRESS = "ROTATION_IN_PROGRESS"
+    CLOCK_OFF = "CLOCK_OFF"
+    """This master's clock differs from those of the others, or is not compared yet: it signs
+    nothing."""
+
+
+OF_ONE_MASTER: Final = frozenset(
+    {
+        Reason.INTERNAL,
+        Reason.SHUTTING_DOWN,
+        Reason.CERTIFICATE_INVALID,
+        Reason.LOG_STORAGE_FAILED,
+        Reason.STORAGE_FULL,
+        Reason.AUTHORITY_SEALED,
+        Reason.CLOCK_OFF,
+    }
+)
+"""Refusals that say how one master is (its clock, its disk, its software, its keys), not what the
+cluster decided: another master may well do what this one can't, so callers go on to the next."""
+
+SILENT: Final = frozenset({Reason.UNREACHABLE, Reason.DEADLINE_EXCEEDED})
+"""What is told of a master that said nothing."""
+
+_POINTS_ELSEWHERE: Final = frozenset({Reason.NOT_LEADER, Reason.NO_LEADER})
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,3 +186,24 @@ def invalid_field(field: str, description: str) -> ClusterError:
     return ClusterError(
         Reason.INVALID_ARGUMENT, "bad request", violations=(FieldViolation(field, description),)
     )
+
+
+def most_useful(errors: Iterable[ClusterError]) -> ClusterError | None:
+    """Of what several masters answered, what the caller should hear; None if there is nothing.
+
+    What the cluster decided comes before what one master says of itself, that before the name of a
+    leader, and that before silence. Of two alike the later one is told.
+    """
+    found: ClusterError | None = None
+    for error in errors:
+        if found is None or _weight(error) >= _weight(found):
+            found = error
+    return found
+
+
+def _weight(error: ClusterError) -> int:
+    if error.reason in SILENT:
+        return 0
+    if error.reason in _POINTS_ELSEWHERE:
+        return 1
+    return 2 if error.reason in OF_ONE_MASTER else 3

@@ -140,6 +140,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """No certificate of this serial number, and no member of this DID, is known."""
     ERROR_REASON_ROTATION_IN_PROGRESS: _ErrorReason.ValueType  # 93
     """The cluster's certificates are being rotated already."""
+    ERROR_REASON_CLOCK_OFF: _ErrorReason.ValueType  # 94
+    """The master's clock differs from those of the others, or is not compared with them yet: it signs
+    no certificate. Another master may; retry after `RetryInfo`.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call, or a task, failed. One list for every method and language.
@@ -268,4 +272,8 @@ ERROR_REASON_CERTIFICATE_NOT_FOUND: ErrorReason.ValueType  # 92
 """No certificate of this serial number, and no member of this DID, is known."""
 ERROR_REASON_ROTATION_IN_PROGRESS: ErrorReason.ValueType  # 93
 """The cluster's certificates are being rotated already."""
+ERROR_REASON_CLOCK_OFF: ErrorReason.ValueType  # 94
+"""The master's clock differs from those of the others, or is not compared with them yet: it signs
+no certificate. Another master may; retry after `RetryInfo`.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
