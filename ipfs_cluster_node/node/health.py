@@ -9,6 +9,7 @@ from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.core.ids import NodeId, node_id_of_voter
 from ipfs_cluster_node.node.clock import monotonic
 from ipfs_cluster_node.node.leadership import Leadership
+from ipfs_cluster_node.node.loop_gaps import LoopGaps
 from ipfs_cluster_node.node.own_certificate import OwnCertificate
 from ipfs_cluster_node.node.uplink import Uplink
 from ipfs_cluster_node.node.worker import Worker
@@ -32,12 +33,14 @@ class NodeHealth:
         worker: Worker | None,
         home: Home,
         certificate: OwnCertificate,
+        loop_gaps: LoopGaps,
     ) -> None:
         """Take the parts."""
         self._node_id, self._name, self._role = node_id, name, role
         self._leadership, self._uplink = leadership, uplink
         self._store, self._worker, self._home = store, worker, home
         self._certificate = certificate
+        self._loop_gaps = loop_gaps
         self._damaged_logs = home.damaged_logs()
         self._process = psutil.Process()
         self._started = monotonic()
@@ -59,6 +62,7 @@ class NodeHealth:
             uptime_seconds=monotonic() - self._started,
             content_bytes=self._store.size_bytes,
             running_attempt_count=0 if self._worker is None else self._worker.running_count,
+            loop_gap_seconds=self._loop_gaps.longest_seconds(),
         )
         replica = self._leadership.replica
         if replica is not None:
@@ -95,6 +99,7 @@ class NodeHealth:
                 detail=f"{free_bytes // 2**20} MiB are free",
             ),
             self._certificate.check(),
+            self._loop_gaps.check(),
         ]
         replica = self._leadership.replica
         if replica is not None:

@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
+import math
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -89,8 +90,21 @@ def _refusal(error: ClusterError | Rejected) -> ClusterError:
 class Members:
     """Who belongs to the cluster, and who is heard."""
 
-    def __init__(self, leadership: Leadership, certificates: Certificates | None) -> None:
-        """Answer as far as this node leads; only a master hands out certificates."""
+    def __init__(
+        self,
+        leadership: Leadership,
+        certificates: Certificates | None,
+        listened_seconds: Callable[[], float] = monotonic,
+    ) -> None:
+        """Answer as far as this node leads; only a master hands out certificates.
+
+        Args:
+            leadership: Whether it does.
+            certificates: None on a node that hands out none.
+            listened_seconds: The time that silence is measured by. It stands still while this
+                node can't hear anybody.
+        """
+        self._listened_seconds = listened_seconds
         self._leadership = leadership
         self._certificates = certificates
         self._revocations = RevocationList()
@@ -367,11 +381,12 @@ class Members:
     async def _commit_liveness(self) -> None:
         # The leader is alive: it is the one who says so.
         self._hear(self._leadership.node_id)
-        silent_since = monotonic() - self.node_lease().total_seconds()
+        silent_since = self._listened_seconds() - self.node_lease().total_seconds()
         dead = tuple(
             node.node_id
             for node in self._leadership.leader_state().members.nodes()
-            if node.liveness is Liveness.ALIVE and self._heard.get(node.node_id, 0.0) < silent_since
+            if node.liveness is Liveness.ALIVE
+            and self._heard.get(node.node_id, -math.inf) < silent_since
         )
         alive = tuple(self._returned - set(dead))
         if dead or alive:
@@ -381,7 +396,7 @@ class Members:
             self._returned -= set(alive)
 
     def _hear(self, node_id: NodeId) -> None:
-        self._heard[node_id] = monotonic()
+        self._heard[node_id] = self._listened_seconds()
 
 
 def check_enrolment(*, token_id: str, did: Did, request_der: bytes, proof: bytes) -> None:

@@ -47,6 +47,7 @@ from ipfs_cluster_node.node.files import load_files
 from ipfs_cluster_node.node.health import NodeHealth
 from ipfs_cluster_node.node.identify import MemberIdentification, identify_joiner
 from ipfs_cluster_node.node.leadership import Leadership
+from ipfs_cluster_node.node.loop_gaps import LoopGaps
 from ipfs_cluster_node.node.machine import ClusterMachine
 from ipfs_cluster_node.node.members import Members
 from ipfs_cluster_node.node.own_certificate import OwnCertificate
@@ -145,7 +146,10 @@ class Node:
             seal_key=self._files.seal_key,
         )
         self._certificates = Certificates(self._leadership, self._authority) if is_master else None
-        self._members = Members(self._leadership, self._certificates)
+        self._loop_gaps = LoopGaps()
+        self._members = Members(
+            self._leadership, self._certificates, self._loop_gaps.listened_seconds
+        )
         self._contents = Contents(
             leadership=self._leadership, store=store, channel_to=self._channels.bulk
         )
@@ -195,6 +199,7 @@ class Node:
             worker=self._worker,
             home=home,
             certificate=self._own,
+            loop_gaps=self._loop_gaps,
         )
         self._standard_health = StandardHealthServicer(HEALTH_NAMES)
         identify = MemberIdentification(
@@ -257,6 +262,7 @@ class Node:
             "health": self._publish_health,
             "gate": self._gate.watch,
             "certificate": self._own.run,
+            "loop-gaps": self._loop_gaps.run,
         }
         if self._leadership.replica is not None:
             loops |= {

@@ -51,6 +51,7 @@ class GetHealthResponse(_message.Message):
     UPTIME_SECONDS_FIELD_NUMBER: _builtins.int
     CONTENT_BYTES_FIELD_NUMBER: _builtins.int
     RUNNING_ATTEMPT_COUNT_FIELD_NUMBER: _builtins.int
+    LOOP_GAP_SECONDS_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """The node's PeerID."""
     name: _builtins.str
@@ -67,6 +68,10 @@ class GetHealthResponse(_message.Message):
     """Bytes of the blocks it stores."""
     running_attempt_count: _builtins.int
     """Attempts that its task handlers run now."""
+    loop_gap_seconds: _builtins.float
+    """The longest time in seconds that the node's event loop stood still in the last minute: nothing
+    was answered and nobody heard then.
+    """
     @_builtins.property
     def checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___HealthCheck]:
         """The checks it made, in a fixed order."""
@@ -88,10 +93,11 @@ class GetHealthResponse(_message.Message):
         uptime_seconds: _builtins.float = ...,
         content_bytes: _builtins.int = ...,
         running_attempt_count: _builtins.int = ...,
+        loop_gap_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["raft", b"raft"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checks", b"checks", "content_bytes", b"content_bytes", "name", b"name", "node_id", b"node_id", "raft", b"raft", "resident_bytes", b"resident_bytes", "role", b"role", "running_attempt_count", b"running_attempt_count", "uptime_seconds", b"uptime_seconds", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checks", b"checks", "content_bytes", b"content_bytes", "loop_gap_seconds", b"loop_gap_seconds", "name", b"name", "node_id", b"node_id", "raft", b"raft", "resident_bytes", b"resident_bytes", "role", b"role", "running_attempt_count", b"running_attempt_count", "uptime_seconds", b"uptime_seconds", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,70 @@
+"""How long the event loop stands still, and what that means for who was heard."""
+
+import asyncio
+from collections import deque
+from typing import Final
+
+from ipfs_cluster_node.core.listening import ListenedTime
+from ipfs_cluster_node.node.clock import monotonic
+from ipfs_cluster_node.v1 import health_pb2 as pb
+
+STEP_SECONDS: Final = 0.02
+"""Between two looks at the clock. Each costs some 20 us: 0.1 % of a core."""
+WINDOW_SECONDS: Final = 60.0
+"""How long a gap is remembered."""
+DEGRADED_SECONDS: Final = 0.5
+"""A gap of this length is told in the health: half of the least election timeout is at risk."""
+
+
+class LoopGaps:
+    """Measures gaps: a step's length beyond what was asked for."""
+
+    def __init__(self) -> None:
+        """Begin now; `run` measures."""
+        self._time = ListenedTime(monotonic(), 0.0)
+        self._longest: deque[tuple[float, float]] = deque()
+        """(when, seconds): each is longer than all after it, so that the first is the longest."""
+
+    def listened_seconds(self) -> float:
+        """Seconds in which this node could hear others; from an arbitrary beginning."""
+        return self._time.at(monotonic())
+
+    def longest_seconds(self) -> float:
+        """The longest gap of the last `WINDOW_SECONDS`, one that is under way included."""
+        moment = monotonic()
+        self._forget(moment)
+        under_way = max(0.0, moment - self._time.moment - STEP_SECONDS)
+        return max(under_way, self._longest[0][1] if self._longest else 0.0)
+
+    async def run(self) -> None:
+        """Measure until cancelled."""
+        self._time = ListenedTime(monotonic(), self._time.listened)
+        while True:
+            await asyncio.sleep(STEP_SECONDS)
+            self._step(monotonic())
+
+    def _step(self, moment: float) -> None:
+        gap = max(0.0, moment - self._time.moment - STEP_SECONDS)
+        self._time = self._time.after(moment)
+        while self._longest and self._longest[-1][1] <= gap:
+            self._longest.pop()
+        self._longest.append((moment, gap))
+        self._forget(moment)
+
+    def _forget(self, moment: float) -> None:
+        while self._longest and self._longest[0][0] < moment - WINDOW_SECONDS:
+            self._longest.popleft()
+
+    def check(self) -> pb.HealthCheck:
+        """What the health says of it."""
+        seconds = self.longest_seconds()
+        if seconds < DEGRADED_SECONDS:
+            detail = f"it stood still for {seconds * 1000:.0f} ms at most in the last minute"
+        else:
+            detail = (
+                f"it stood still for {seconds:.1f} s in the last minute; see what else keeps the "
+                "processor busy, or whether the machine was stopped"
+            )
+        return pb.HealthCheck(
+            name="event_loop", ok=True, degraded=seconds >= DEGRADED_SECONDS, detail=detail
+        )

@@ -1,0 +1,123 @@
+"""A loop that stands still is measured, and takes no silence for others' silence."""
+
+import asyncio
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ipfs_cluster_node.core.commands import SetLiveness
+from ipfs_cluster_node.core.ids import NodeId
+from ipfs_cluster_node.core.listening import LISTENED_STEP_SECONDS_MAX, ListenedTime
+from ipfs_cluster_node.core.model import Liveness
+from ipfs_cluster_node.node.loop_gaps import DEGRADED_SECONDS, WINDOW_SECONDS, LoopGaps
+from ipfs_cluster_node.node.members import Members
+from tests.support.virtual_time import virtual_loop, virtual_time
+
+LEADER, WORKER = NodeId("12D3KooWleader"), NodeId("12D3KooWworker")
+LEASE_SECONDS = 5.0
+
+
+@given(st.lists(st.floats(0, 20), max_size=50))
+def test_listened_time_never_goes_back_or_ahead_of_the_clock(steps: list[float]) -> None:
+    time, now = ListenedTime(), 0.0
+    for step in steps:
+        before = time.at(now)
+        now += step
+        assert before <= time.at(now) <= now
+        assert time.at(now) - before <= LISTENED_STEP_SECONDS_MAX + 1e-9
+        time = time.after(now)
+
+
+@virtual_time
+async def test_the_longest_gap_of_the_last_minute_is_told() -> None:
+    gaps = LoopGaps()
+    task = asyncio.create_task(gaps.run())
+    await asyncio.sleep(1)
+    assert gaps.longest_seconds() < 0.01
+    virtual_loop().advance(0.7)
+    assert gaps.longest_seconds() == pytest.approx(0.7, abs=0.05)  # Under way.
+    await asyncio.sleep(1)
+    virtual_loop().advance(0.3)
+    await asyncio.sleep(1)
+    assert gaps.longest_seconds() == pytest.approx(0.7, abs=0.05)
+    assert gaps.check().degraded
+    await asyncio.sleep(WINDOW_SECONDS - 1.5)
+    assert gaps.longest_seconds() == pytest.approx(0.3, abs=0.05)
+    assert gaps.longest_seconds() < DEGRADED_SECONDS
+    assert not gaps.check().degraded
+    await asyncio.sleep(2)
+    assert gaps.longest_seconds() < 0.01
+    task.cancel()
+
+
+class _Cluster:
+    """A leader's view of one worker."""
+
+    def __init__(self, gaps: LoopGaps) -> None:
+        self.proposed: list[Any] = []
+        nodes = {
+            node_id: SimpleNamespace(node_id=node_id, liveness=Liveness.ALIVE)
+            for node_id in (LEADER, WORKER)
+        }
+        state = SimpleNamespace(
+            members=SimpleNamespace(node=nodes.get, nodes=nodes.values),
+            settings={"node_lease": int(LEASE_SECONDS * 1000)},
+        )
+
+        async def propose(body: Any) -> tuple[str, ...]:
+            self.proposed.append(body)
+            return ()
+
+        leadership: Any = SimpleNamespace(
+            node_id=LEADER,
+            is_leader=True,
+            leader_state=lambda: state,
+            state=lambda: state,
+            propose=propose,
+        )
+        self.members = Members(leadership, None, gaps.listened_seconds)
+        self.members.on_leadership(True)
+
+    @property
+    def dead(self) -> list[NodeId]:
+        return [n for body in self.proposed if isinstance(body, SetLiveness) for n in body.dead]
+
+
+@virtual_time
+async def test_a_leader_that_stood_still_gives_silent_nodes_the_rest_of_their_lease() -> None:
+    """It judged leases by times before it stood still, and declared every node dead."""
+    gaps = LoopGaps()
+    cluster = _Cluster(gaps)
+    tasks = [asyncio.create_task(gaps.run()), asyncio.create_task(cluster.members.run())]
+    for _ in range(3):
+        await asyncio.sleep(1)
+        cluster.members.heartbeat(WORKER, running_count=0)
+    await asyncio.sleep(1)
+    virtual_loop().advance(2 * LEASE_SECONDS)
+    await asyncio.sleep(1)
+    assert not cluster.dead
+    cluster.members.heartbeat(WORKER, running_count=0)
+    await asyncio.sleep(LEASE_SECONDS - 1)
+    assert not cluster.dead
+    await asyncio.sleep(2)
+    assert cluster.dead[0] == WORKER
+    for task in tasks:
+        task.cancel()
+
+
+@virtual_time
+async def test_a_leader_that_listens_finds_a_silent_node_within_its_lease() -> None:
+    gaps = LoopGaps()
+    cluster = _Cluster(gaps)
+    tasks = [asyncio.create_task(gaps.run()), asyncio.create_task(cluster.members.run())]
+    await asyncio.sleep(LEASE_SECONDS - 0.5)
+    assert not cluster.dead
+    await asyncio.sleep(1.5)
+    assert cluster.dead[0] == WORKER
+    assert cluster.members.node_lease() == timedelta(seconds=LEASE_SECONDS)
+    for task in tasks:
+        task.cancel()
