@@ -46,7 +46,7 @@ class Reason(StrEnum):
     UNKNOWN_OUTCOME = "UNKNOWN_OUTCOME"
     """The write may or may not commit; repeat it with the same request id."""
     LOG_STORAGE_FAILED = "LOG_STORAGE_FAILED"
-    """The disk under the Raft log failed; this node has stopped voting and serving writes."""
+    """The Raft log can't be written: this node neither votes nor serves until it can."""
     UNREACHABLE = "UNREACHABLE"
     """Nobody answers at the address."""
 

@@ -227,7 +227,11 @@ class ClusterAuthority:
             return
         if authority.version != self._kept_version and authority.key_id:
             data = authority_to_log(authority).SerializeToString(deterministic=True)
-            write_private(self._home.authority, data)
+            try:
+                write_private(self._home.authority, data)
+            except OSError as error:  # The disk is full, perhaps: tried again with the next turn.
+                log.warning("sealed keys not written down", extra={"error": repr(error)})
+                return
             self._kept_version = authority.version
 
     def _open(self, authority: Authority) -> tuple[bytes, ClusterKeys]:

@@ -4,6 +4,7 @@ import psutil
 
 from ipfs_cluster_node import __version__
 from ipfs_cluster_node.adapters.content.blockstore import BlockStore
+from ipfs_cluster_node.adapters.raft.clock import now as boot_now
 from ipfs_cluster_node.adapters.raft.replica import Replica
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.core.ids import NodeId, node_id_of_voter
@@ -108,8 +109,21 @@ class NodeHealth:
 
     def _log_check(self, replica: Replica) -> pb.HealthCheck:
         slow_seconds = replica.slow_write_seconds
-        if replica.failed is not None:
-            return pb.HealthCheck(name="log", ok=False, detail=replica.failed.message)
+        outage, unmade = replica.outage, replica.snapshot_outage
+        if outage is not None:
+            return pb.HealthCheck(
+                name="log",
+                ok=False,
+                detail=f"for {boot_now() - outage.since:.0f} s: {outage.error().message}",
+            )
+        if unmade is not None:
+            return pb.HealthCheck(
+                name="log",
+                ok=True,
+                degraded=True,
+                detail=f"for {boot_now() - unmade.since:.0f} s no snapshot could be made "
+                f"({unmade.cause}), and the log grows; free some space",
+            )
         if slow_seconds:
             return pb.HealthCheck(
                 name="log",

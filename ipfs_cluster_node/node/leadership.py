@@ -114,6 +114,9 @@ class Leadership:
 
     def not_leader(self) -> ClusterError:
         """The answer of a node that does not lead: whom to ask."""
+        failed = None if self.replica is None else self.replica.failed
+        if failed is not None:
+            return failed
         leader = self.leader
         if leader is None or leader == self.node_id:
             return self._no_leader()

@@ -131,10 +131,10 @@ class OwnCertificate:
             try:
                 await self.renew()
                 retry, next_at = RETRY_SECONDS_MIN, 0.0
-            except ClusterError as error:
-                if error.message != self._last_error:
-                    log.warning("certificate not renewed", extra={"error": error.message})
-                self._last_error = error.message
+            except (ClusterError, OSError) as error:  # OSError: its disk is full, perhaps.
+                if str(error) != self._last_error:
+                    log.warning("certificate not renewed", extra={"error": str(error)})
+                self._last_error = str(error)
                 next_at = _monotonic() + retry * random.uniform(0.5, 1.5)  # noqa: S311
                 retry = min(2 * retry, RETRY_SECONDS_MAX)
 

@@ -1,12 +1,15 @@
 """Where the masters are: what a node remembers from its joining and hears with each heartbeat."""
 
 import json
+import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ipfs_cluster_node.adapters.net.channels import Target
 from ipfs_cluster_node.config.files import write_private
 from ipfs_cluster_node.core.ids import NodeId
+
+log = logging.getLogger(__name__)
 
 
 class PeerBook:
@@ -19,6 +22,7 @@ class PeerBook:
         if path.exists():
             kept = json.loads(path.read_bytes())
             self._masters = {NodeId(node): tuple(endpoints) for node, endpoints in kept.items()}
+        self._saved = self._masters
         self.leader: NodeId | None = None
         self.lookup: Callable[[NodeId], tuple[str, ...]] = lambda _node: ()
         """What the log says of a node, on a master."""
@@ -42,9 +46,16 @@ class PeerBook:
         """Take what the leader said; write it down if it is new."""
         learned = dict(masters)
         self.leader = leader
-        if learned and learned != self._masters:
-            self._masters = learned
-            save_masters(self._path, learned)
+        if not learned:
+            return
+        self._masters = learned
+        if learned != self._saved:
+            try:
+                save_masters(self._path, learned)
+            except OSError as error:  # The disk is full, perhaps: tried again with the next answer.
+                log.warning("masters not written down", extra={"error": repr(error)})
+                return
+            self._saved = learned
 
 
 def add_masters(path: Path, masters: dict[NodeId, tuple[str, ...]]) -> None:

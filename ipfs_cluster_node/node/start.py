@@ -33,15 +33,20 @@ async def run_node(
     """
     files = load_files(home)
     node_id = files.identity.node_id
+    told = False
+
+    def ready(bound: Endpoint) -> None:
+        nonlocal told
+        if not told:
+            told = True
+            on_ready(node_id, bound)
+
     try:
-        node = _open(home, settings, node_id)
-    except LogDamagedError as error:
-        damage = error.message
-    else:
-        await node.run(lambda bound: on_ready(node_id, bound))
+        await _open(home, settings, node_id).run(ready)
         return
-    repair = LogRepair(home, settings, files, damage)
-    await repair.run(lambda bound: on_ready(node_id, bound))
+    except LogDamagedError as error:  # Found at the start, or behind a full disk.
+        damage = error.message
+    await LogRepair(home, settings, files, damage).run(ready)
     await Node(home, settings).run()
 
 

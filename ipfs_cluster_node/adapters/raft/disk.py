@@ -6,7 +6,7 @@ what was not synced, tears writes and fails.
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -69,6 +69,13 @@ class Disk(Protocol):
     def truncate(self, name: str, size_bytes: int) -> None:
         """Cut a file, durably."""
 
+    def settle(self, name: str, offset: int) -> None:
+        """Make durable what a file has from `offset` on, whoever wrote it, and its name.
+
+        It is written again in place: what is read may be in memory only, behind a sync that failed,
+        and the system would not write it with the next one.
+        """
+
     def remove(self, name: str) -> None:
         """Remove a file, if it is there; after a crash it may be there again."""
 
@@ -124,16 +131,14 @@ class DirectoryDisk:
         """Put a new file in the place of an old one or none: all of it or nothing, durable."""
         self._forget(name)
         new = self._directory / f"{name}.new"
-        with _opened(new, NEW) as descriptor:
-            unsynced_bytes = 0
-            for part in parts:
-                write_all(descriptor, part)
-                unsynced_bytes += len(part)
-                if unsynced_bytes >= UNSYNCED_BYTES_MAX:
-                    os.fdatasync(descriptor)
-                    unsynced_bytes = 0
-            os.fsync(descriptor)
-        new.rename(self._directory / name)
+        try:
+            with _opened(new, NEW) as descriptor:
+                _write_and_sync(descriptor, parts)
+            new.rename(self._directory / name)
+        except OSError:
+            with suppress(OSError):  # Half of a file would only take the room that is missing.
+                new.unlink(missing_ok=True)
+            raise
         self._sync_names()
 
     def rename(self, name: str, new_name: str) -> None:
@@ -148,6 +153,14 @@ class DirectoryDisk:
         with _opened(self._directory / name, os.O_WRONLY | os.O_CLOEXEC) as descriptor:
             os.ftruncate(descriptor, size_bytes)
             os.fsync(descriptor)
+
+    def settle(self, name: str, offset: int) -> None:
+        """Make durable what a file has from `offset` on, whoever wrote it, and its name."""
+        with _opened(self._directory / name, os.O_RDWR | os.O_CLOEXEC) as descriptor:
+            while data := os.pread(descriptor, UNSYNCED_BYTES_MAX, offset):
+                offset += os.pwrite(descriptor, data, offset)
+            os.fsync(descriptor)
+        self._sync_names()
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there; after a crash it may be there again."""
@@ -197,6 +210,17 @@ class DirectoryFile:
     def close(self) -> None:
         """Give it up."""
         os.close(self._descriptor)
+
+
+def _write_and_sync(descriptor: int, parts: Iterable[bytes]) -> None:
+    unsynced_bytes = 0
+    for part in parts:
+        write_all(descriptor, part)
+        unsynced_bytes += len(part)
+        if unsynced_bytes >= UNSYNCED_BYTES_MAX:
+            os.fdatasync(descriptor)
+            unsynced_bytes = 0
+    os.fsync(descriptor)
 
 
 def write_all(descriptor: int, data: bytes) -> None:

@@ -31,6 +31,7 @@ from ipfs_cluster_node.adapters.raft.journal import (
     has_journal,
 )
 from ipfs_cluster_node.adapters.raft.messages import decode_message
+from ipfs_cluster_node.adapters.raft.outages import SNAPSHOT_RETRY_SECONDS
 from ipfs_cluster_node.adapters.raft.proposals import (
     BATCH_ID_BYTES,
     Proposal,
@@ -167,8 +168,22 @@ class _Transfer:
 class Engine:
     """This node's copy of the log, and its vote."""
 
-    def __init__(self, *, disk: Disk, machine: StateMachine, config: RaftConfig) -> None:
+    def __init__(
+        self,
+        *,
+        disk: Disk,
+        machine: StateMachine,
+        config: RaftConfig,
+        before: "Engine | None" = None,
+    ) -> None:
         """Open the store and restore the state machine.
+
+        Args:
+            disk: Where the store is.
+            machine: Empty, or that of `before`.
+            config: Times and bounds.
+            before: The engine that was open in this process until its disk failed: what it had
+                synced must be there, and what it has applied is not applied again.
 
         Raises:
             LogDamagedError: It is not whole, or not there.
@@ -179,14 +194,19 @@ class Engine:
         self.voter = voter
         self._disk, self._machine, self._config = disk, machine, config
         self._tick_seconds = TICK_SHARE * config.tick_interval.total_seconds()
+        self._machine_index: int = 0 if before is None else before._machine_index
+        """Up to where the state goes that the machine has."""
         with closing(snapshot):
-            load_state(machine, snapshot)()
-        position = snapshot.position
-        self.journal = SegmentedJournal(
+            position = snapshot.position
+            if before is None or position.index > self._machine_index:
+                load_state(machine, snapshot)()
+                self._machine_index = position.index
+        self.journal: SegmentedJournal = SegmentedJournal(
             disk,
             base=(NO_OP, position.index, position.term),
             base_voters=position.voters,
             segment_bytes_max=config.segment_bytes_max,
+            synced_at_least=(0, 0) if before is None else before.journal.synced,
         )
         self.raft = GuardedSyncObj(
             voter=voter,
@@ -217,8 +237,11 @@ class Engine:
         self._tick_held = False
         self._tick_at = -math.inf
         self._slice_cut = False
+        self._no_snapshot_until = -math.inf
         self.on_leadership: Callable[[bool, int], None] = lambda _leads, _term: None
         """Called when this node begins or ceases to lead; must not raise."""
+        if before is not None:
+            self.on_leadership = before.on_leadership
 
     # What is known here.
 
@@ -411,9 +434,14 @@ class Engine:
         before the write ends. Alone it leads on: nobody else can. May come within a step.
         """
         if self.raft.leads and len(self.voters) > 1:
+            self.stop_leading()
+
+    def stop_leading(self) -> None:
+        """Lead no longer, and answer all who wait here."""
+        if self.raft.leads:
             self.raft.step_down()
-            self.give_up()
-            self._watch_leadership()
+        self.give_up()
+        self._watch_leadership()
 
     def give_up(self) -> None:
         """Answer all who wait: this engine goes no further, or leads no more."""
@@ -427,6 +455,9 @@ class Engine:
         self.raft.destroy()
 
     def _apply_entry(self, index: int, entry: bytes) -> None:
+        if index <= self._machine_index:
+            return  # Applied by the engine before this one.
+        self._machine_index = index
         results = apply_entry(self._machine, index, entry)
         if results is not None:
             self.proposals.take_results(entry, results)
@@ -494,6 +525,8 @@ class Engine:
             self._received = None
             return self._snapshotting.run
         index = self.raft.applied_index
+        if index < self._machine_index or now() < self._no_snapshot_until:
+            return None
         grown = index - self._snapshot_index >= self._config.snapshot_entries or (
             self.journal.entry_bytes - self._snapshot_log_bytes > self._config.snapshot_log_bytes
             and index > self._snapshot_index
@@ -510,6 +543,12 @@ class Engine:
             self._loaded(done)
         elif done is not None:
             self._made(done)
+
+    def snapshot_failed(self) -> bool:
+        """What `take_snapshot` returned had no room. Returns whether the log can wait for it."""
+        made, self._snapshotting = self._snapshotting, None
+        self._no_snapshot_until = now() + SNAPSHOT_RETRY_SECONDS
+        return isinstance(made, Making)
 
     def _made(self, made: Making) -> None:
         """What the snapshot covers may go from the log, but a little (H18)."""
@@ -563,6 +602,7 @@ class Engine:
         if position.index > self.raft.applied_index:
             self.journal.rebase(position.index, position.term, position.voters)
             loaded.use()
+            self._machine_index = position.index
             self.raft.skip_to(position.index)
             self.raft.use_voters(self.journal.voters())
         self._snapshot_log_bytes = self.journal.entry_bytes

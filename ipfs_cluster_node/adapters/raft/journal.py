@@ -111,6 +111,7 @@ class SegmentedJournal(Journal):  # type: ignore[misc]  # PySyncObj has no types
         base: Entry = (NO_OP, 1, 0),
         base_voters: frozenset[VoterId],
         segment_bytes_max: int = SEGMENT_BYTES_MAX,
+        synced_at_least: tuple[int, int] = (0, 0),
     ) -> None:
         """Open the log, or make it.
 
@@ -119,6 +120,7 @@ class SegmentedJournal(Journal):  # type: ignore[misc]  # PySyncObj has no types
             base: What the snapshot covers, as an entry; the log goes on behind it.
             base_voters: Who votes as of `base`.
             segment_bytes_max: A segment that has grown beyond it is followed by a new one.
+            synced_at_least: What another journal on the same disk had synced, by its `synced`.
 
         Raises:
             LogDamagedError: It is there, and not whole.
@@ -139,8 +141,8 @@ class SegmentedJournal(Journal):  # type: ignore[misc]  # PySyncObj has no types
         self.entry_bytes = 0
         """Bytes of all commands in the log."""
         self._segments: list[_Segment] = []
-        self._synced = (0, 0)
-        """Segment and frames, as noted when it was opened."""
+        self.synced = synced_at_least
+        """The last segment, and how many frames of it are durable; nothing behind them is."""
         self._load()
         self._begin_behind(base)
         self.write_and_sync(self.take_pending())
@@ -266,13 +268,20 @@ class SegmentedJournal(Journal):  # type: ignore[misc]  # PySyncObj has no types
             new.size_bytes = len(data)
             self._segments.append(new)
             active = new
+            self.synced = (active.number, active.frames)
         if pending.records:
             data = _frame(active, pending.records)
             self._disk.append(active.name, data)
             self._disk.sync(active.name)
             active.size_bytes += len(data)
             active.index_max = max(active.index_max, pending.index_max)
-        self._disk.note(SYNCED_NAME, _synced_note(active.number, active.frames))
+            self.synced = (active.number, active.frames)
+        self._disk.note(SYNCED_NAME, _synced_note(*self.synced))
+
+    def probe(self) -> None:
+        """Write term and vote as they are, and sync: after an outage, to see that it works."""
+        self.setCurrentTerm(self._term, self._voted_for)
+        self.write_and_sync(self.take_pending())
 
     def trim(self, index: int, voters: frozenset[VoterId]) -> None:
         """Let the log begin behind `index`, which a durable snapshot covers; blocks a little.
@@ -359,10 +368,12 @@ class SegmentedJournal(Journal):  # type: ignore[misc]  # PySyncObj has no types
         whole = [n for n in numbers if set(range(n, numbers[-1] + 1)) <= set(numbers)]
         for number in set(numbers) - set(whole):
             self._disk.remove(f"{SEGMENT_PREFIX}{number:08d}")
-        self._synced = _read_synced_note(self._disk.read(SYNCED_NAME))
+        self.synced = max(self.synced, _read_synced_note(self._disk.read(SYNCED_NAME)))
         for number in whole:
             self._load_segment(number, is_last=number == whole[-1])
-        self._check_synced(self._segments[-1] if self._segments else _Segment(0, 0, 0, 0, 0))
+        last = self._segments[-1] if self._segments else _Segment(0, 0, 0, 0, 0)
+        self._check_synced(last)
+        self.synced = (last.number, last.frames)
         self._vote_written = _vote_payload(self._term, self._voted_for)
 
     def _load_segment(self, number: int, *, is_last: bool) -> None:
@@ -373,7 +384,7 @@ class SegmentedJournal(Journal):  # type: ignore[misc]  # PySyncObj has no types
         _, segment.salt, _ = _HEADER.unpack_from(data)
         if data[: _HEADER.size] != _header(segment.salt):
             raise LogDamagedError(f"{segment.name} has a wrong header, or is of another release")
-        offset = _HEADER.size
+        offset = settled = _HEADER.size
         while offset < len(data):
             records = _records_at(data, offset, segment.salt, segment.frames)
             if records is None:
@@ -383,6 +394,11 @@ class SegmentedJournal(Journal):  # type: ignore[misc]  # PySyncObj has no types
                 self._replay(payload, segment)
             offset += _FRAME.size + len(records)
             segment.frames += 1
+            if (number, segment.frames) <= self.synced:
+                settled = offset
+        if is_last and (number, segment.frames) > self.synced:
+            # A process that ended before its sync, or after one that failed, left what is here.
+            self._disk.settle(segment.name, settled)
         segment.size_bytes = offset
         self._segments.append(segment)
 
@@ -399,8 +415,8 @@ class SegmentedJournal(Journal):  # type: ignore[misc]  # PySyncObj has no types
 
     def _check_synced(self, last: _Segment) -> None:
         # What was synced was acknowledged, perhaps: it may be cut by damage only.
-        if (last.number, last.frames) < self._synced:
-            number, frames = self._synced
+        if (last.number, last.frames) < self.synced:
+            number, frames = self.synced
             raise LogDamagedError(
                 f"the journal ends with frame {last.frames} of segment {last.number}, and was "
                 f"synced up to frame {frames} of segment {number}"

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -16,6 +17,15 @@ from ipfs_cluster_node.adapters.raft.engine import Engine
 from ipfs_cluster_node.adapters.raft.framing import FrameError, Unframer
 from ipfs_cluster_node.adapters.raft.guarded import ConsensusViolationError
 from ipfs_cluster_node.adapters.raft.link import Dial, Link
+from ipfs_cluster_node.adapters.raft.outages import (
+    PROBE_BYTES,
+    PROBE_NAME,
+    RETRY_SECONDS_MIN,
+    Outage,
+    first_pause,
+    next_pause,
+    passes,
+)
 from ipfs_cluster_node.adapters.raft.pace import WritePace
 from ipfs_cluster_node.adapters.raft.proposals import Proposal
 from ipfs_cluster_node.adapters.raft.snapshot import Position
@@ -52,6 +62,7 @@ class Replica:
         Raises:
             LogDamagedError: The store is not whole, or not there.
         """
+        self._directory, self._machine = directory, machine
         self.engine = Engine(disk=DirectoryDisk(directory), machine=machine, config=config)
         self.voter = self.engine.voter
         self._dial, self._config = dial, config
@@ -66,7 +77,10 @@ class Replica:
         self._changing = asyncio.Lock()
         self._pace = WritePace()
         self._beat_due = True
-        self.failed: ClusterError | None = None
+        self._stopping = False
+        self.outage: Outage | None = None
+        self.snapshot_outage: Outage | None = None
+        """While there is no room for a snapshot: the log goes on, and grows."""
 
     @property
     def on_leadership(self) -> Callable[[bool, int], None]:
@@ -76,6 +90,15 @@ class Replica:
     @on_leadership.setter
     def on_leadership(self, listener: Callable[[bool, int], None]) -> None:
         self.engine.on_leadership = listener
+
+    @property
+    def failed(self) -> ClusterError | None:
+        """Why this node takes no part now; None if it does."""
+        if self.outage is not None:
+            return self.outage.error()
+        if self._stopping:
+            return ClusterError(Reason.SHUTTING_DOWN, "this node stops; ask another one")
+        return None
 
     @property
     def is_leader(self) -> bool:
@@ -143,7 +166,9 @@ class Replica:
             if result.done():
                 return
             if isinstance(outcome, ClusterError):
-                result.set_exception(outcome)
+                # Who waited, and was not proposed yet, hears why there is no leader here.
+                lost = outcome.reason is Reason.NO_LEADER and self.failed
+                result.set_exception(lost or outcome)
             else:
                 result.set_result(outcome)
 
@@ -284,17 +309,31 @@ class Replica:
             )
 
     def _check(self) -> None:
-        if self.failed is not None:
-            raise self.failed
+        failed = self.failed
+        if failed is not None:
+            raise failed
 
     # The loop.
 
     async def run(self) -> None:
-        """Take part in consensus until cancelled.
+        """Take part in consensus until cancelled; while the disk is full, wait for it.
 
         Raises:
-            ClusterError: LOG_STORAGE_FAILED, once the disk fails: nothing is served any more.
+            ClusterError: LOG_STORAGE_FAILED, once the disk fails for good: nothing is served.
+            LogDamagedError: After an outage not all is there that this node had acknowledged.
         """
+        pause, steady_since = RETRY_SECONDS_MIN, -math.inf
+        while True:
+            error = await self._take_part()
+            if not passes(error):
+                assert self.outage is not None
+                raise self.outage.error() from error
+            pause = first_pause(pause, steady_seconds=now() - steady_since)
+            pause = await self._recover(pause)
+            steady_since = now()
+
+    async def _take_part(self) -> BaseException:
+        """Run until the disk fails; returns how."""
         writer = Writer()
         beat = asyncio.create_task(self._beat(), name="raft-beat")
         try:
@@ -311,14 +350,50 @@ class Replica:
                 self._wake.clear()
         except (OSError, ConsensusViolationError, MemoryError) as error:
             log.critical("log storage failed", extra={"error": repr(error)})
-            self.failed = ClusterError(
-                Reason.LOG_STORAGE_FAILED,
-                f"this node's log can't be written ({error}); mend the disk and start it again",
-            )
-            raise self.failed from error
+            self.outage = Outage(error, since=now())
+            self.engine.stop_leading()
+            return error
         finally:
             beat.cancel()
+            self._stopping = self.outage is None
             await self._stop(writer)
+
+    async def _recover(self, pause: float) -> float:
+        """Wait until the log can be written again, and open it; returns the last pause."""
+        assert self.outage is not None
+        while True:
+            await asyncio.sleep(pause)
+            try:
+                self.engine = await asyncio.to_thread(self._reopened)
+                break
+            except OSError as error:
+                self.outage = Outage(error, since=self.outage.since)
+                log.warning("log can't be written yet", extra={"error": repr(error)})
+                if not passes(error):
+                    raise self.outage.error() from error
+            pause = next_pause(pause)
+        seconds = now() - self.outage.since
+        log.warning("log is written again", extra={"after_seconds": round(seconds, 1)})
+        self._inbox.clear()
+        self._inbox_bytes = 0
+        self._pace = WritePace()
+        self.outage = self.snapshot_outage = None
+        return pause
+
+    def _reopened(self) -> Engine:
+        """Open the store as a start does, once it has been written to; blocks."""
+        disk = DirectoryDisk(self._directory)
+        try:
+            disk.replace(PROBE_NAME, [bytes(PROBE_BYTES)])
+            disk.remove(PROBE_NAME)
+            engine = Engine(
+                disk=disk, machine=self._machine, config=self._config, before=self.engine
+            )
+            engine.journal.probe()
+        except BaseException:
+            disk.close()
+            raise
+        return engine
 
     async def _beat(self) -> None:
         while True:
@@ -373,12 +448,17 @@ class Replica:
                 )
         elif self._snapshotting.done():
             task, self._snapshotting = self._snapshotting, None
-            task.result()  # A failed write is a failed disk.
-            self.engine.snapshot_taken()
+            error = task.exception()
+            if error is None:
+                self.engine.snapshot_taken()
+                self.snapshot_outage = None
+            elif passes(error) and self.engine.snapshot_failed():
+                log.error("no room for a snapshot", extra={"error": repr(error)})
+                self.snapshot_outage = Outage(error, since=now())
+            else:
+                raise error  # A failed write is a failed disk.
 
     async def _stop(self, writer: Writer) -> None:
-        if self.failed is None:
-            self.failed = ClusterError(Reason.SHUTTING_DOWN, "this node stops; ask another one")
         self.engine.give_up()
         self._inbox_has_room.set()
         tasks = [task for _, task in self._links.values()]
@@ -387,6 +467,8 @@ class Replica:
         if self._snapshotting is not None:
             tasks.append(self._snapshotting)  # Its thread can't be stopped.
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._links.clear()
+        self._snapshotting = None
         if await writer.stop():
             self.engine.close()
 
@@ -401,6 +483,7 @@ class Replica:
             ClusterError: CALLER_NOT_ALLOWED for another node's name, INVALID_ARGUMENT for bytes
                 that are no message, SHUTTING_DOWN.
         """
+        self._check()
         first = await anext(aiter(requests), None)
         sender = VoterId(first.hello.voter) if first is not None else VoterId("")
         if node_id_of_voter(sender) != peer:

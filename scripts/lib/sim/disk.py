@@ -118,6 +118,13 @@ class MemoryDisk:
         self._files[name] = self._files[name][:size_bytes]
         self._synced[name] = size_bytes
 
+    def settle(self, name: str, offset: int) -> None:
+        """Make durable what a file has from `offset` on, whoever wrote it, and its name."""
+        self._maybe_die()
+        self._fail(self.fault())
+        self._synced[name] = len(self._files[name])
+        self._nameless.discard(name)
+
     def remove(self, name: str) -> None:
         """Remove a file, if it is there; after a crash it may be there again."""
         if name in self._files:

@@ -1,0 +1,73 @@
+"""Errors of the disk that pass: what they are, what is said of them, when writing is tried again.
+
+Behind a write or a sync that failed nobody knows what is on disk: the system may take pages for
+written that are not, and reads them back as if they were. So a replica never goes on with the log
+that it has in memory. It opens the store again as a start does, which checks every byte, writes
+what was not known to be synced once more, and needs all that was acknowledged to be there.
+"""
+
+import errno
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+NO_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
+RETRY_SECONDS_MIN: Final = 1.0
+"""Until writing is tried again for the first time; twice as long after each failure,"""
+RETRY_SECONDS_MAX: Final = 15.0
+"""up to this."""
+STEADY_SECONDS: Final = 60.0
+"""An outage that begins so soon after the last one goes on with the pauses of that one."""
+PROBE_NAME: Final = "probe"
+PROBE_BYTES: Final = 1024 * 1024
+"""What must be free for the log before it is written again: a few bytes would end at once."""
+SNAPSHOT_RETRY_SECONDS: Final = 30.0
+"""Until a snapshot is tried again for which there was no room; the log goes on without it."""
+
+
+def passes(error: BaseException) -> bool:
+    """Whether writing may work again by itself. EIO may not: what else is lost, nobody knows."""
+    return isinstance(error, OSError) and error.errno in FULL | NO_DESCRIPTORS
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """A log that can't be written now."""
+
+    cause: BaseException
+    since: float
+    """By the clock of consensus."""
+
+    def error(self) -> ClusterError:
+        """What callers are told; a new one each time, as raising one adds to it."""
+        if not passes(self.cause):
+            return ClusterError(
+                Reason.LOG_STORAGE_FAILED,
+                f"this node's log can't be written ({self.cause}); see to its disk, and start the "
+                "node again; ask another master meanwhile",
+            )
+        full = isinstance(self.cause, OSError) and self.cause.errno in FULL
+        what, way_out = (
+            ("its disk is full", "free some space")
+            if full
+            else ("no file descriptor is left", "close connections, or raise the limit of them")
+        )
+        return ClusterError(
+            Reason.LOG_STORAGE_FAILED,
+            f"this node's log can't be written: {what}; {way_out}: the node then goes on by "
+            "itself; ask another master meanwhile",
+            retry_after=timedelta(seconds=RETRY_SECONDS_MIN),
+        )
+
+
+def next_pause(pause: float) -> float:
+    """How long to wait after a failure that followed a pause of `pause` seconds."""
+    return min(2 * pause, RETRY_SECONDS_MAX)
+
+
+def first_pause(last_pause: float, *, steady_seconds: float) -> float:
+    """How long to wait when an outage begins, so long after the last one ended."""
+    return RETRY_SECONDS_MIN if steady_seconds >= STEADY_SECONDS else next_pause(last_pause)
