@@ -1,6 +1,6 @@
 """Nodes, clients and content: core values to answers and back. Checks what callers send."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -227,7 +227,9 @@ def node_to_proto(
     )
 
 
-def content_to_proto(content: Content, nodes: dict[NodeId, Principal]) -> content_pb2.Content:
+def content_to_proto(
+    content: Content, holders: Iterable[NodeId], nodes: Mapping[NodeId, Principal]
+) -> content_pb2.Content:
     """Encode a file with where its holders are reached."""
     return content_pb2.Content(
         cid=content.cid,
@@ -238,7 +240,7 @@ def content_to_proto(content: Content, nodes: dict[NodeId, Principal]) -> conten
             content_pb2.ContentHolder(
                 node_id=holder, endpoints=nodes[holder].endpoints if holder in nodes else ()
             )
-            for holder in content.holders
+            for holder in holders
         ],
     )
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -25,6 +25,7 @@ from ipfs_cluster_node.core.model import (
     PRIORITY_MAX,
     RESULT_INLINE_BYTES_MAX,
     SUBMISSION_BYTES_MAX,
+    SUBMISSION_INPUTS_MAX,
     SUBMISSION_TASKS_MAX,
     TASK_INPUTS_MAX,
     AttemptId,
@@ -36,12 +37,14 @@ from ipfs_cluster_node.core.model import (
     TaskSpec,
     TaskState,
 )
-from ipfs_cluster_node.core.multiformats import parse_cid
+from ipfs_cluster_node.core.multiformats import is_canonical, parse_cid
 from ipfs_cluster_node.v1 import errors_pb2
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 
 CONTENT_TYPE_CHARS_MAX: Final = 128
 ATTEMPT_DIGITS_MAX: Final = 9
+VIOLATIONS_MAX: Final = 16
+"""Named in one refusal, whose trailers are bounded."""
 SEED_INPUT_BYTES: Final = 4096
 """From the beginning of a payload, in which its `input_cid` is looked for."""
 NAMESPACE_RULE: Final = "names as of tasks, up to 8, separated by slashes; at most 128 characters"
@@ -79,27 +82,39 @@ def task_id_of(text: str, field: str = "task_id") -> TaskId:
     return TaskId(text)
 
 
-def specs_from_proto(specs: Sequence[pb.TaskSpec], *, field: str) -> tuple[TaskSpec, ...]:
-    """Check and read what a submitter asks for.
+def check_submission(specs: Sequence[pb.TaskSpec], field: str) -> None:
+    """Check how much is submitted at once, before any of it is read.
 
     Raises:
-        ClusterError: INVALID_ARGUMENT, PAYLOAD_TOO_LARGE, MALFORMED_CID, naming the field.
+        ClusterError: INVALID_ARGUMENT, PAYLOAD_TOO_LARGE, naming the field.
     """
     if not 1 <= len(specs) <= SUBMISSION_TASKS_MAX:
         raise invalid_field(field, f"1 to {SUBMISSION_TASKS_MAX} tasks at once")
-    many = len(specs) > 1
-    read = tuple(
-        _spec_from_proto(spec, f"{field}[{position}]" if many else field)
-        for position, spec in enumerate(specs)
-    )
-    total_bytes = sum(len(spec.payload) for spec in read)
-    if total_bytes > SUBMISSION_BYTES_MAX:
+    input_count = sum(len(spec.inputs) for spec in specs)
+    if len(specs) > 1 and input_count > SUBMISSION_INPUTS_MAX:
+        raise ClusterError(
+            Reason.PAYLOAD_TOO_LARGE,
+            f"the tasks name {input_count} inputs, at most {SUBMISSION_INPUTS_MAX} go at once; "
+            "submit fewer tasks",
+        )
+    total_bytes = sum(len(spec.payload) for spec in specs)
+    if len(specs) > 1 and total_bytes > SUBMISSION_BYTES_MAX:
         raise ClusterError(
             Reason.PAYLOAD_TOO_LARGE,
             f"the payloads have {total_bytes} bytes, at most {SUBMISSION_BYTES_MAX} go at once; "
             "submit fewer, or add the data and name it by CID",
         )
-    return read
+
+
+def read_specs(specs: Sequence[pb.TaskSpec], field: str) -> Iterator[TaskSpec]:
+    """Check and read what a submitter asks for, one after the other: all of it may take a while.
+
+    Raises:
+        ClusterError: INVALID_ARGUMENT, PAYLOAD_TOO_LARGE, MALFORMED_CID, naming the field.
+    """
+    many = len(specs) > 1
+    for position, spec in enumerate(specs):
+        yield _spec_from_proto(spec, f"{field}[{position}]" if many else field)
 
 
 def attempt_text(attempt: AttemptId) -> str:
@@ -127,7 +142,7 @@ def inputs_from_proto(message: pb.TaskSpec, field: str) -> tuple[TaskInput, ...]
     """
     if message.inputs or b'"input_cid"' not in message.payload[:SEED_INPUT_BYTES]:
         return tuple(
-            TaskInput(i.name, cid_text(i.cid, f"{field}.inputs[{n}].cid"), i.format)
+            TaskInput(i.name, _input_cid(i.cid, field, n), i.format)
             for n, i in enumerate(message.inputs)
         )
     try:
@@ -184,14 +199,18 @@ def _spec_from_proto(message: pb.TaskSpec, field: str) -> TaskSpec:
     )
     check(0 <= message.priority <= PRIORITY_MAX, "priority", f"0 to {PRIORITY_MAX}")
     check(len(message.inputs) <= TASK_INPUTS_MAX, "inputs", f"at most {TASK_INPUTS_MAX}")
-    names = [task_input.name for task_input in message.inputs]
-    check(len(set(names)) == len(names), "inputs", "each name once")
-    for position, task_input in enumerate(message.inputs):
-        where = f"inputs[{position}]"
-        check(bool(NAME_PATTERN.fullmatch(task_input.name)), f"{where}.name", NAME_RULE)
-        check(task_input.format in INPUT_FORMATS, f"{where}.format", "csv, parquet, arrow or empty")
+    if len(message.inputs) <= TASK_INPUTS_MAX:
+        names = {task_input.name for task_input in message.inputs}
+        check(len(names) == len(message.inputs), "inputs", "each name once")
+        for position, task_input in enumerate(message.inputs):
+            if not NAME_PATTERN.fullmatch(task_input.name):
+                check(False, f"inputs[{position}].name", NAME_RULE)
+            if task_input.format not in INPUT_FORMATS:
+                check(False, f"inputs[{position}].format", "csv, parquet, arrow or empty")
     if bad:
-        raise ClusterError(Reason.INVALID_ARGUMENT, "bad request", violations=tuple(bad))
+        raise ClusterError(
+            Reason.INVALID_ARGUMENT, "bad request", violations=tuple(bad[:VIOLATIONS_MAX])
+        )
     return TaskSpec(
         task_type=message.task_type,
         payload=message.payload,
@@ -202,6 +221,11 @@ def _spec_from_proto(message: pb.TaskSpec, field: str) -> TaskSpec:
         priority=message.priority,
         namespace=namespace,
     )
+
+
+def _input_cid(text: str, field: str, position: int) -> str:
+    """As `cid_text`; most are spelled as this project does, and need no second look."""
+    return text if is_canonical(text) else cid_text(text, f"{field}.inputs[{position}].cid")
 
 
 def cid_text(text: str, field: str) -> str:

@@ -5,7 +5,7 @@ command is there in every call: a statement about one that is absent would not m
 Names are checked before they come here, so that `team-a/*` can't be met by `team-a/../x`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from ipfs_cluster_node.core.dag_cbor import Value
@@ -60,7 +60,18 @@ class Ask(NamedTuple):
 
     command: Command
     each: Iterable[Args]
-    """The arguments, once for each thing that it wants. Not gone through where no policy asks."""
+    """The arguments, for each thing that it wants; some may come again. Not gone through where no
+    policy asks."""
+
+
+def distinct(each: Iterable[Args]) -> Iterator[Args]:
+    """Each set of arguments once."""
+    seen: set[tuple[Value, ...]] = set()
+    for args in each:
+        values = tuple(args.values())
+        if values not in seen:
+            seen.add(values)
+            yield args
 
 
 GRANTS: Final[Mapping[str, tuple[Command, ...]]] = {
@@ -80,33 +91,24 @@ GRANT_DEFAULT: Final = "user"
 TOKEN_TTL_S_DEFAULT: Final = 3600
 
 
-def submission_args(specs: Sequence[TaskSpec]) -> Iterator[Args]:
-    """Of tasks to be submitted: each kind of them once, with the number of all."""
-    kinds = dict.fromkeys(
-        (
-            spec.namespace,
-            spec.task_type,
-            spec.priority,
-            -(-spec.attempt_timeout_ms // 1000),
-            spec.attempt_count_max - 1,
-        )
-        for spec in specs
-    )
-    for namespace, task_type, priority, runtime_s, retries in kinds:
+def submission_args(specs: Iterable[TaskSpec], count: int) -> Iterator[Args]:
+    """Of tasks to be submitted, each with the number of all."""
+    for spec in specs:
         yield {
-            "namespace": namespace,
-            "task_type": task_type,
-            "priority": priority,
-            "max_runtime_s": runtime_s,
-            "max_retries": retries,
-            "count": len(specs),
+            "namespace": spec.namespace,
+            "task_type": spec.task_type,
+            "priority": spec.priority,
+            "max_runtime_s": -(-spec.attempt_timeout_ms // 1000),
+            "max_retries": spec.attempt_count_max - 1,
+            "count": count,
         }
 
 
 def inputs_args(specs: Iterable[TaskSpec], contents: Mapping[str, Content]) -> Iterator[Args]:
     """Of the inputs of tasks: an attempt may read what its submitter may."""
-    for cid in dict.fromkeys(task_input.cid for spec in specs for task_input in spec.inputs):
-        yield content_args(cid, contents.get(cid))
+    for spec in specs:
+        for task_input in spec.inputs:
+            yield content_args(task_input.cid, contents.get(task_input.cid))
 
 
 def task_args(task: Task | None, caller: Did) -> Args:

@@ -62,6 +62,11 @@ class MemberTable:
         principal = self._principals.get(did) if did else None
         return None if principal is None or principal.removed else principal
 
+    def was_removed(self, node_id: NodeId) -> bool:
+        """Whether this node was a member, and was removed."""
+        did = self._nodes.get(node_id)
+        return did is not None and self._principals[did].removed
+
     def nodes(self) -> Iterator[Principal]:
         """Every node that was not removed."""
         return (p for p in self._principals.values() if p.is_node and not p.removed)

@@ -13,6 +13,8 @@ PAYLOAD_BYTES_MAX: Final = MIB
 SUBMISSION_BYTES_MAX: Final = 3 * MIB // 2
 """All payloads of one `SubmitTasks`; leaves room in a log entry of 2 MiB."""
 SUBMISSION_TASKS_MAX: Final = 1000
+SUBMISSION_INPUTS_MAX: Final = 16_384
+"""All inputs of one `SubmitTasks`: as many as a log entry has room for."""
 WATCHED_TASKS_MAX: Final = 20_000
 """Most that one call watches."""
 RESULT_INLINE_BYTES_MAX: Final = 64 * 1024

@@ -6,6 +6,7 @@ Source: multiformats/unsigned-varint, multiformats/multibase, multiformats/cid.
 import base64
 import binascii
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,6 +25,8 @@ CID_TEXT_CHARS_MAX: Final = 128
 """Longest CID text that is parsed at all; a base32 SHA-256 CIDv1 has 59 characters."""
 
 _VARINT_BYTES_MAX: Final = 9
+_CANONICAL: Final = re.compile(r"b(?:afkrei|afybei)[a-h][a-z2-7]{50}[aeimquy4]")
+"""The beginnings that version, codec and hash give, and an end whose last two bits are unused."""
 _BASE58: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _BASE58_INDEX: Final = {char: value for value, char in enumerate(_BASE58)}
 _BASE36: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -122,6 +125,14 @@ class Cid:
 def cid_of(codec: int, block: bytes) -> Cid:
     """Name `block` under `codec`."""
     return Cid(codec, hashlib.sha256(block).digest())
+
+
+def is_canonical(text: str) -> bool:
+    """Whether this is the CID of a stored block, spelled as `str(Cid)` does: no need to parse it.
+
+    False says nothing: it may be a CID spelled otherwise, or none.
+    """
+    return _CANONICAL.fullmatch(text) is not None
 
 
 def parse_cid(text: str, *, codecs: frozenset[int] = STORED_CODECS) -> Cid:

@@ -67,10 +67,13 @@ from ipfs_cluster_node.core.model import (
     Task,
 )
 from ipfs_cluster_node.core.settings import ConfigChangedError, Settings
+from ipfs_cluster_node.core.sorted_keys import SortedKeys
 from ipfs_cluster_node.core.tasks import TaskTable
 
 EXPIRED_MAX: Final = 10_000
 """Tasks, or answers, that one command forgets: some 20 ms, in which nothing else runs."""
+REQUESTS_DROPPED_MAX: Final = 1000
+"""Answers that one command pushes out: there may be many once their setting was lowered."""
 MORE: Final = "more"
 """The answer to a command that forgot as many as it may."""
 JUDGED_STEP_MS_MAX: Final = 600_000
@@ -137,6 +140,7 @@ class ClusterState:
             data.certificates, data.certificate_revocations, data.authority
         )
         self.contents: dict[str, Content] = {c.cid: c for c in data.contents}
+        self.content_cids = SortedKeys(self.contents)
         self.judged_at_ms = data.judged_at_ms
         """As of when records were last found to have ended; 0 if they never were."""
         self._requests = OrderedDict(((r.caller, r.request_id), r) for r in data.requests)
@@ -155,7 +159,8 @@ class ClusterState:
             self._requests[command.caller, command.request_id] = RequestRecord(
                 command.caller, command.request_id, command.at_ms, fingerprint, applied.outcome.ids
             )
-            while len(self._requests) > self.settings["request_count_max"]:
+            over = len(self._requests) - self.settings["request_count_max"]
+            for _ in range(min(over, REQUESTS_DROPPED_MAX)):
                 self._requests.popitem(last=False)
         return applied
 
@@ -253,10 +258,6 @@ class ClusterState:
         self.members.revoke_tokens_of(did)
         self.certificates.forget_member(did)
         effects = self._lose(self.tasks.running_on(body.node_id), command.at_ms)
-        for cid, content in self.contents.items():
-            if body.node_id in content.holders:
-                holders = tuple(n for n in content.holders if n != body.node_id)
-                self.contents[cid] = replace(content, holders=holders)
         return Applied(Accepted(), (*effects, MembersChanged(), CertificatesRevoked()))
 
     def _replace_log(self, _command: Command, body: ReplaceLog) -> Applied:
@@ -364,14 +365,26 @@ class ClusterState:
                 name=body.name,
                 added_at_ms=command.at_ms,
             )
+            self.content_cids.add(body.cid)
         self._hold(body.cid, body.holders)
         return Applied(Accepted((body.cid,)))
+
+    def holders_of(self, content: Content) -> tuple[NodeId, ...]:
+        """Who has a file: nodes that were removed are left out here.
+
+        One may have had all files: to go through them with its removal would hold up all else.
+        """
+        removed = self.members.was_removed
+        if not any(map(removed, content.holders)):
+            return content.holders
+        return tuple(node_id for node_id in content.holders if not removed(node_id))
 
     def _hold(self, cid: str, node_ids: Iterable[NodeId]) -> None:
         content = self.contents[cid]
         new = tuple(node_id for node_id in node_ids if node_id not in content.holders)
         if new:
-            self.contents[cid] = replace(content, holders=(*content.holders, *new))
+            holders = (*self.holders_of(content), *new)
+            self.contents[cid] = replace(content, holders=holders)
 
     def _expire_records(self, command: Command, _body: ExpireRecords) -> Applied:
         at_ms = command.at_ms

@@ -4,17 +4,18 @@ Nodes are judged so where a method's rule says it.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any, Final
 
 from ipfs_cluster_node.codec.errors import error_from_ucan
 from ipfs_cluster_node.codec.tasks import attempt_from_text
 from ipfs_cluster_node.codec.ucan_validator import Brought, Validator
-from ipfs_cluster_node.core.authorization import CONTENT_ADD, CONTENT_READ, Args, Ask
+from ipfs_cluster_node.core.authorization import CONTENT_ADD, CONTENT_READ, Args, Ask, distinct
 from ipfs_cluster_node.core.dag_cbor import Value
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did, NodeId
@@ -33,6 +34,7 @@ from ipfs_cluster_node.services.asks import Asking
 from ipfs_cluster_node.services.authorization import Rule
 from ipfs_cluster_node.services.context import ATTEMPT_KEY, Caller, CallerClass, Reach
 from ipfs_cluster_node.services.gate import Presented
+from ipfs_cluster_node.services.turns import current_turn
 
 FOUND_MAX: Final = 4096
 """Accesses that are remembered."""
@@ -41,8 +43,8 @@ FOUND_SECONDS_MAX: Final = 5
 PROOFS_MAX: Final = 8
 OF_ATTEMPTS: Final = frozenset({CONTENT_ADD, CONTENT_READ})
 """What a worker asks for an attempt."""
-LIST_STEPS_MAX: Final = 500_000
-"""Statements that are judged for all items of one list: some 50 ms of a node's loop."""
+JUDGED_STEPS_MAX: Final = 10_000_000
+"""Statements that are judged for all items of one call, in slices: some ten seconds."""
 ALIKE_MAX: Final = 4096
 """Kinds of items whose judgement a call remembers."""
 REQUEST_ARGUMENT: Final = "request"
@@ -64,7 +66,7 @@ class Unbounded:
         """Everything."""
         return True
 
-    def renew(self) -> None:
+    async def renew(self) -> None:
         """Its place in the cluster is asked elsewhere."""
 
 
@@ -81,7 +83,7 @@ class OfAttempt:
         """Whether this is a file of the attempt."""
         return args.get("cid") in {each.cid for each in self._task().spec.inputs}
 
-    def renew(self) -> None:
+    async def renew(self) -> None:
         """Check that the attempt still runs; raises ClusterError."""
         self._task()
 
@@ -127,7 +129,7 @@ class Delegated:
     judged_by: object = None
     shown: dict[tuple[Value, ...], bool] = field(default_factory=dict)
     """What was judged of items that are alike."""
-    evaluation: Evaluation = field(default_factory=lambda: Evaluation(steps_max=LIST_STEPS_MAX))
+    steps_left: int = JUDGED_STEPS_MAX
 
     @property
     def delegation_cids(self) -> tuple[str, ...]:
@@ -144,18 +146,22 @@ class Delegated:
         access = self.accesses[self.command]
         if access.unconditional is not None:
             return True
-        alike = tuple(args.values())
+        alike = access.kind_of(args)
         known = self.shown.get(alike)
         if known is None:
             try:
-                known = access.allows(args, self.evaluation)
+                with self._steps(access) as evaluation:
+                    known = access.allows(args, evaluation)
             except UcanError as error:
-                raise error_from_ucan(error, command=self.command) from None
+                if self.steps_left > 0:
+                    known = False  # It would be refused by itself as well.
+                else:
+                    raise error_from_ucan(error, command=self.command) from None
             if len(self.shown) < ALIKE_MAX:
                 self.shown[alike] = known
         return known
 
-    def check(self, ask: Ask) -> None:
+    async def check(self, ask: Ask) -> None:
         """Decide what is asked; raises ClusterError."""
         access = self.accesses.get(ask.command)
         if access is None:
@@ -163,10 +169,29 @@ class Delegated:
         if access.unconditional is not None:
             self.grants.append(access.unconditional)
             return
+        turn = current_turn()
+        judged: set[tuple[Value, ...]] = set()
         try:
-            self.grants += map(access.check, ask.each)
+            for args in ask.each:
+                alike = access.kind_of(args)
+                if alike not in judged:
+                    judged.add(alike)
+                    with self._steps(access) as evaluation:
+                        self.grants.append(access.check(args, evaluation))
+                if turn.over:
+                    await turn.next()
         except UcanError as error:
             raise error_from_ucan(error, command=ask.command, now_s=_now_s()) from None
+
+    @contextmanager
+    def _steps(self, access: Access) -> Iterator[Evaluation]:
+        """The steps that one item may take, of those that are left for all."""
+        steps_max = min(access.circumstances.profile.evaluation_steps_max, self.steps_left)
+        evaluation = Evaluation(steps_max=steps_max)
+        try:
+            yield evaluation
+        finally:
+            self.steps_left -= steps_max - max(0, evaluation.steps_left)
 
     def _found(self, command: Command) -> Access:
         try:
@@ -174,13 +199,13 @@ class Delegated:
         except UcanError as error:
             raise error_from_ucan(error, command=command, now_s=_now_s()) from None
 
-    def renew(self) -> None:
+    async def renew(self) -> None:
         """Find the same again, and check what was granted by it; raises ClusterError.
 
         Only where something changed: streams that bring tokens would else have all of them checked
         anew, by the thousand, twice a second.
         """
-        self.evaluation = Evaluation(steps_max=LIST_STEPS_MAX)
+        self.steps_left = JUDGED_STEPS_MAX
         basis = self.basis()
         ends = (access.until_s for access in self.accesses.values())
         until_s = min((end for end in ends if end is not None), default=None)
@@ -189,8 +214,8 @@ class Delegated:
         self.accesses = {command: self._found(command) for command in self.accesses}
         self.shown.clear()
         grants, self.grants = self.grants, []
-        for grant in grants:
-            self.check(Ask(grant.claim.command, [grant.claim.args]))
+        for command, of_command in groupby(grants, lambda grant: grant.claim.command):
+            await self.check(Ask(command, (grant.claim.args for grant in of_command)))
         self.judged_by = basis
 
 
@@ -208,7 +233,7 @@ class Authorizer:
         self._found_of: tuple[ClusterState | None, int, int] = (None, 0, 0)
         """What was found holds as long as nobody revokes, and nobody is removed or revoked."""
 
-    def decide(self, caller: Caller, rule: Rule, request: Any, presented: Presented) -> Reach:
+    async def decide(self, caller: Caller, rule: Rule, request: Any, presented: Presented) -> Reach:
         """Decide a call; returns the caller's reach.
 
         Args:
@@ -226,7 +251,9 @@ class Authorizer:
             return Unbounded(caller)
         if caller.kind not in rule.judged and not presented.container:
             if caller.kind is CallerClass.NODE and rule.command in OF_ATTEMPTS:
-                return self._decide_node(caller, rule, rule.command, request, presented.attempt)
+                return await self._decide_node(
+                    caller, rule, rule.command, request, presented.attempt
+                )
             return Unbounded(caller)
         state = self.state()
         if state is None:
@@ -248,7 +275,7 @@ class Authorizer:
                 brought = self.validator(state).read(presented.container)
                 if brought.invocation is not None:
                     digest = sha256(presented.request).digest()
-                    return self._decide_signed(
+                    return await self._decide_signed(
                         brought, brought.invocation, rule, rule.command, request, digest
                     )
             proofs = presented.proofs
@@ -262,7 +289,7 @@ class Authorizer:
             raise error_from_ucan(error, command=rule.command, now_s=_now_s()) from None
         asking = Asking(caller.did, self._node_id, state)
         for ask in rule.asks(request, asking) if rule.asks else ():
-            reach.check(ask)
+            await reach.check(ask)
         return reach
 
     def _check_unsigned(self, presented: Presented) -> None:
@@ -279,7 +306,7 @@ class Authorizer:
                 UcanError(Refusal.INVALID_CLAIM, "this method takes no signed invocation")
             )
 
-    def _decide_node(
+    async def _decide_node(
         self, caller: Caller, rule: Rule, command: Command, request: Any, attempt: str
     ) -> Reach:
         """Files: a leecher reads any, that is its role; a worker those of its attempts.
@@ -301,7 +328,7 @@ class Authorizer:
                 f"a worker has files by its attempts only: name one in {ATTEMPT_KEY}",
             )
         reach = OfAttempt(caller, attempt_from_text(attempt), self._known_state)
-        reach.renew()
+        await reach.renew()
         if command == CONTENT_READ and rule.asks:
             for ask in rule.asks(request, Asking(caller.did, self._node_id, state)):
                 if not all(map(reach.allows, ask.each)):
@@ -310,7 +337,7 @@ class Authorizer:
                     )
         return reach
 
-    def _decide_signed(
+    async def _decide_signed(
         self,
         brought: Brought,
         invocation: Invocation,
@@ -332,7 +359,7 @@ class Authorizer:
             if rule.asks:
                 asks.extend(rule.asks(request, Asking(issuer, self._node_id, state)))
             each = (args for ask in asks if ask.command == command for args in ask.each)
-            main = list(islice(each, 2)) or [{}]
+            main = list(islice(distinct(each), 2)) or [{}]
             return None if len(main) > 1 else {**main[0], REQUEST_ARGUMENT: digest}
 
         def kept(cid: Cid) -> bytes | None:
@@ -359,7 +386,7 @@ class Authorizer:
         reach = Delegated(caller, command, {command: access}, find, granted, self.basis)
         for ask in asks:
             if ask.command != command:
-                reach.check(ask)
+                await reach.check(ask)
         return reach
 
     def state(self) -> ClusterState | None:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
@@ -131,7 +132,9 @@ class Contents:
             AddContent(cid=cid, size_bytes=added.size_bytes, holders=holders, name=name),
             caller=caller,
         )
-        return self._leadership.state().contents[cid]
+        state = self._leadership.state()
+        content = state.contents[cid]
+        return replace(content, holders=state.holders_of(content))
 
     async def _copy_to_masters(self, root: Cid) -> tuple[NodeId, ...]:
         replica = self._leadership.replica
@@ -204,7 +207,7 @@ class Contents:
     def _sources(self, root: Cid) -> list[BlockSource]:
         state = self._leadership.state()
         content = state.contents.get(str(root))
-        named = list(content.holders) if content is not None else []
+        named = list(state.holders_of(content)) if content is not None else []
         # Content that the log does not name may still be there: the masters are asked too.
         asked = dict.fromkeys([*named, *(m.node_id for m in state.members.masters())])
         sources: list[BlockSource] = []

@@ -1,7 +1,6 @@
 """Keeps, lists, revokes and explains delegations. The leader's side for what changes them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
 from typing import Any, Final
 
 from ipfs_cluster_node.codec.delegations import (
@@ -21,6 +20,7 @@ from ipfs_cluster_node.core.authorization import (
     TASK_READ,
     Args,
     delegation_args,
+    distinct,
 )
 from ipfs_cluster_node.core.commands import PutDelegation, RevokeDelegation
 from ipfs_cluster_node.core.delegations import StoredRevocation
@@ -42,6 +42,8 @@ from ipfs_cluster_node.node.leadership import Leadership
 from ipfs_cluster_node.services.asks import Asking
 from ipfs_cluster_node.services.authorization import RULES_BY_METHOD
 from ipfs_cluster_node.services.context import Caller, CallerClass
+from ipfs_cluster_node.services.pages import page_of_items
+from ipfs_cluster_node.services.turns import current_turn, gathered
 from ipfs_cluster_node.v1 import authorization_pb2 as pb
 
 TOKENS_MAX: Final = 32
@@ -106,7 +108,7 @@ class Delegations:
         )
         return [str(delegation.cid) for delegation in given]
 
-    def list_delegations(
+    async def list_delegations(
         self, caller: Caller, *, audience: Did | None, after: Cid | None, size: int
     ) -> tuple[list[pb.Delegation], str]:
         """A page of what the caller may see, by the hash in the CID, and where the next begins."""
@@ -114,18 +116,26 @@ class Delegations:
         validator = self._authorizer.validator(state)
         table = state.delegations
         seen = self._seen_by(caller)
-        kept = [
+        there = tuple(table.of_audience(audience)) if audience else table.delegations()
+        kept = await gathered(
             stored
-            for stored in (table.of_audience(audience) if audience else table.delegations())
             if (after is None or stored.cid.digest > after.digest)
             and seen(stored.issuer, stored.audience)
-        ]
+            else None
+            for stored in there
+        )
         kept.sort(key=lambda stored: stored.cid.digest)
-        shown = [
-            self._to_proto(state, validator.delegation(stored.token), stored.token)
-            for stored in kept[:size]
-        ]
-        return shown, shown[-1].cid if len(kept) > size else ""
+        shown, more = await page_of_items(
+            (
+                (
+                    self._to_proto(state, validator.delegation(stored.token), stored.token),
+                    stored.cid,
+                )
+                for stored in kept
+            ),
+            size,
+        )
+        return [message for message, _ in shown], str(shown[-1][1]) if more else ""
 
     async def revoke_delegation(
         self, cid: Cid, *, path: Sequence[bytes], caller: Caller, request_id: str
@@ -187,7 +197,7 @@ class Delegations:
             if (each.command, each.policy) == (revoked.command, revoked.policy)
         ]
 
-    def explain_access(
+    async def explain_access(
         self, caller: Caller, *, did: Did, tokens: Sequence[bytes], method: str, request: Any
     ) -> pb.ExplainAccessResponse:
         """Say what would become of a call."""
@@ -219,16 +229,22 @@ class Delegations:
             bag = [each for each in kept if each.audience != did or each.cid in brought]
         asks = list(rule.asks(request, Asking(did, self._node_id, state))) if rule.asks else []
         # A list is judged by its items, and not itself.
-        each: list[tuple[Command, Args | None]] = [
-            (ask.command, args) for ask in asks for args in islice(ask.each, EXPLAINED_MAX + 1)
-        ]
-        if len(each) > EXPLAINED_MAX:
-            raise invalid_field("request", f"asks for over {EXPLAINED_MAX} things; ask for fewer")
+        turn = current_turn()
+        each: list[tuple[Command, Args | None]] = []
+        for ask in asks:
+            for args in distinct(ask.each):
+                each.append((ask.command, args))
+                if len(each) > EXPLAINED_MAX:
+                    raise invalid_field(
+                        "request", f"asks for over {EXPLAINED_MAX} things; ask for fewer"
+                    )
+                if turn.over:
+                    await turn.next()
         if not asks:
             each = [(rule.command, None)]
-        explained = [
+        explained = await gathered(
             self._explain(state, caller, did, command, args, bag, brought) for command, args in each
-        ]
+        )
         return pb.ExplainAccessResponse(
             allowed=all(each.allowed for each in explained), asks=explained
         )

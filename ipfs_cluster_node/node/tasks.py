@@ -2,16 +2,18 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Final
 
 from ipfs_cluster_node.core.commands import CancelTask, SubmitTasks
 from ipfs_cluster_node.core.effects import Effect, TasksChanged
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did, TaskId
-from ipfs_cluster_node.core.model import Task, TaskSpec, TaskState
+from ipfs_cluster_node.core.model import Task, TaskSpec
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.node.leadership import Leadership
+from ipfs_cluster_node.services.turns import current_turn
 
 WATCH_BATCH_MAX: Final = 200
 """Tasks in one message of a watch; keeps it under the message limit with inline results."""
@@ -65,42 +67,31 @@ class Tasks:
             )
         return task
 
-    def list_tasks(
-        self,
-        *,
-        size: int,
-        before: int | None,
-        states: frozenset[TaskState],
-        task_type: str,
-        shown: Callable[[Task], bool],
-    ) -> tuple[list[Task], int | None]:
-        """Read a page, the newest first; also the sequence the next page begins before."""
-        found: list[Task] = []
-        for task in self._leadership.read_state().tasks.newest_first():
-            if before is not None and task.sequence >= before:
-                continue
-            if (states and task.state not in states) or (
-                task_type and task.spec.task_type != task_type
-            ):
-                continue
-            if not shown(task):
-                continue
-            if len(found) == size:
-                return found, found[-1].sequence
-            found.append(task)
-        return found, None
+    def newest_first(self, before: int | None) -> Iterable[Task]:
+        """Tasks as of now, the newest first; only those of a sequence below `before`."""
+        tasks = self._leadership.read_state().tasks.copy()
+        end = len(tasks)
+        if before is not None:
+            end = bisect_left(tasks, before, key=lambda task: task.sequence)
+        return (tasks[at] for at in range(end - 1, -1, -1))
 
     async def watch_tasks(self, task_ids: Sequence[TaskId]) -> AsyncIterator[list[Task]]:
         """Yield tasks as they are, then as they change, until each has ended."""
         task_ids = list(dict.fromkeys(task_ids))
         # Subscribed before it is read: a change in between is not lost.
         watcher = _Watcher(task_ids)
-        for task_id in task_ids:
-            self._watchers.setdefault(task_id, set()).add(watcher)
         waiting = set(task_ids)
+        turn = current_turn()
         try:
             for task_id in task_ids:
-                self.get_task(task_id)
+                self._watchers.setdefault(task_id, set()).add(watcher)
+                if turn.over:
+                    await turn.next()
+            state = self._leadership.read_state()
+            for task_id in task_ids:
+                self._task(state, task_id)
+                if turn.over:
+                    await turn.next()
             while waiting:
                 batch = self._take_changed(watcher)
                 if batch:
@@ -111,10 +102,10 @@ class Tasks:
                     await watcher.wake.wait()
         finally:
             for task_id in task_ids:
-                watchers = self._watchers[task_id]
+                watchers = self._watchers.get(task_id, set())
                 watchers.discard(watcher)
                 if not watchers:
-                    del self._watchers[task_id]
+                    self._watchers.pop(task_id, None)
 
     def _take_changed(self, watcher: _Watcher) -> list[Task]:
         batch: list[Task] = []
@@ -145,7 +136,7 @@ class Tasks:
             self.progress.clear()
             for watcher in {w for watchers in self._watchers.values() for w in watchers}:
                 # Reading any of them now answers NOT_LEADER.
-                watcher.changed.update(dict.fromkeys(list(self._watchers)[:1]))
+                watcher.changed[next(iter(self._watchers))] = None
                 watcher.wake.set()
 
     def _changed(self, task_id: TaskId) -> None:

@@ -9,16 +9,17 @@ from typing import Any
 
 from ipfs_cluster_node.codec.members import did_of, grant_of, node_id_of, role_of, serial_of
 from ipfs_cluster_node.codec.tasks import (
+    check_submission,
     cid_text,
     inputs_from_proto,
-    specs_from_proto,
+    read_specs,
     task_id_of,
 )
 from ipfs_cluster_node.core import authorization as auth
 from ipfs_cluster_node.core.authorization import Ask
 from ipfs_cluster_node.core.errors import invalid_field
 from ipfs_cluster_node.core.ids import Did, NodeId, did_from_node_id
-from ipfs_cluster_node.core.model import WATCHED_TASKS_MAX, TaskSpec
+from ipfs_cluster_node.core.model import WATCHED_TASKS_MAX
 from ipfs_cluster_node.core.multiformats import parse_cid_binary
 from ipfs_cluster_node.core.settings import CHANGES_MAX
 from ipfs_cluster_node.core.state import ClusterState
@@ -60,13 +61,10 @@ def _submission(
     specs: Sequence[task_dispatch_pb2.TaskSpec], field: str, asking: Asking
 ) -> Iterable[Ask]:
     contents = asking.state.contents if asking.state else {}
-
-    def read(args_of: Callable[[Sequence[TaskSpec]], Iterator[auth.Args]]) -> Iterator[auth.Args]:
-        yield from args_of(specs_from_proto(specs, field=field))
-
-    yield Ask(auth.TASK_SUBMIT, read(auth.submission_args))
+    check_submission(specs, field)
+    yield Ask(auth.TASK_SUBMIT, auth.submission_args(read_specs(specs, field), len(specs)))
     if any(inputs_from_proto(spec, field) for spec in specs):
-        yield Ask(auth.CONTENT_READ, read(lambda read_: auth.inputs_args(read_, contents)))
+        yield Ask(auth.CONTENT_READ, auth.inputs_args(read_specs(specs, field), contents))
 
 
 def get_task(request: task_dispatch_pb2.GetTaskRequest, asking: Asking) -> Iterable[Ask]:
@@ -213,12 +211,9 @@ def rotate_certificates(
 
 
 def _tasks(texts: Iterable[str], field: str, asking: Asking) -> Iterator[auth.Args]:
-    kinds: dict[tuple[object, ...], auth.Args] = {}
     for text in texts:
         task = asking.state.tasks.get(task_id_of(text, field)) if asking.state else None
-        args = auth.task_args(task, asking.caller)
-        kinds[tuple(args.values())] = args
-    yield from kinds.values()
+        yield auth.task_args(task, asking.caller)
 
 
 def _blocks(cids: Sequence[bytes]) -> Iterator[auth.Args]:

@@ -1,5 +1,7 @@
 """CertificateService."""
 
+from collections.abc import Sequence
+from heapq import nsmallest
 from typing import Any
 
 from ipfs_cluster_node.codec.members import did_of, page_of, pem_of, serial_of
@@ -12,7 +14,9 @@ from ipfs_cluster_node.services.context import (
     current_reach,
     shown_certificate,
 )
+from ipfs_cluster_node.services.pages import page_of_items
 from ipfs_cluster_node.services.ports import CertificatePort, StatePort
+from ipfs_cluster_node.services.turns import gathered
 from ipfs_cluster_node.v1 import certificate_pb2 as pb
 from ipfs_cluster_node.v1 import certificate_pb2_grpc
 
@@ -62,21 +66,25 @@ class CertificateServicer(certificate_pb2_grpc.CertificateServiceServicer):
         state = self._view.read_state()
         table = state.certificates
         if request.serial:
-            found = table.get(serial_of(request.serial))
-            records = [] if found is None else [found]
+            record = table.get(serial_of(request.serial))
+            records: Sequence[CertificateRecord] = () if record is None else (record,)
         elif request.did:
-            records = list(table.of_owner(did_of(request.did)))
+            records = table.of_owner(did_of(request.did))
         else:
-            records = list(table.records())
+            records = table.records()
         reach = current_reach()
-        records = sorted(
-            (r for r in records if r.serial > after and reach.allows(certificate_args(r.did))),
-            key=lambda r: r.serial,
+        found = await gathered(
+            r if r.serial > after and reach.allows(certificate_args(r.did)) else None
+            for r in records
         )
-        shown = records[: page.size]
+        # One more than a page, to see whether more follow.
+        first = nsmallest(page.size + 1, found, key=lambda r: r.serial)
+        shown, more = await page_of_items(
+            ((_to_proto(state, record), record.serial) for record in first), page.size
+        )
         return pb.ListCertificatesResponse(
-            certificates=[_to_proto(state, record) for record in shown],
-            next_page_token=f"{shown[-1].serial:x}" if len(records) > page.size else "",
+            certificates=[certificate for certificate, _ in shown],
+            next_page_token=f"{shown[-1][1]:x}" if more else "",
         )
 
     async def RevokeCertificate(

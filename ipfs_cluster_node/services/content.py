@@ -7,7 +7,10 @@ from ipfs_cluster_node.codec.members import bad_page_token, content_to_proto, pa
 from ipfs_cluster_node.codec.tasks import cid_text, request_id_of
 from ipfs_cluster_node.core.authorization import content_args
 from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
+from ipfs_cluster_node.core.model import Content
+from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.services.context import current_caller, current_reach
+from ipfs_cluster_node.services.pages import page_of_items
 from ipfs_cluster_node.services.ports import ContentPort, StatePort
 from ipfs_cluster_node.v1 import content_pb2 as pb
 from ipfs_cluster_node.v1 import content_pb2_grpc
@@ -64,8 +67,7 @@ class ContentServicer(content_pb2_grpc.ContentServiceServicer):
     ) -> pb.StatContentResponse:
         """Tell what the log knows of a file."""
         content = self._content.stat_content(cid_text(request.cid, "cid"))
-        nodes = {node.node_id: node for node in self._view.read_state().members.nodes()}
-        return pb.StatContentResponse(content=content_to_proto(content, nodes))
+        return pb.StatContentResponse(content=_shown(self._view.read_state(), content))
 
     async def ListContent(
         self, request: pb.ListContentRequest, context: Any
@@ -75,17 +77,20 @@ class ContentServicer(content_pb2_grpc.ContentServiceServicer):
         if page.token and page.token != cid_text(page.token, "page_token"):
             raise bad_page_token()
         state = self._view.read_state()
-        nodes = {node.node_id: node for node in state.members.nodes()}
         reach = current_reach()
-        cids = sorted(
-            cid
-            for cid, content in state.contents.items()
-            if cid > page.token and reach.allows(content_args(cid, content))
+        # Named one by one, not all taken now: files may be added while the list is made.
+        shown, more = await page_of_items(
+            (
+                (_shown(state, state.contents[cid]), cid)
+                if reach.allows(content_args(cid, state.contents[cid]))
+                else None
+                for cid in state.content_cids.after(page.token)
+            ),
+            page.size,
         )
-        shown = cids[: page.size]
         return pb.ListContentResponse(
-            contents=[content_to_proto(state.contents[cid], nodes) for cid in shown],
-            next_page_token=shown[-1] if len(cids) > page.size else "",
+            contents=[content for content, _ in shown],
+            next_page_token=shown[-1][1] if more else "",
         )
 
     async def GetBlocks(
@@ -104,6 +109,12 @@ class ContentServicer(content_pb2_grpc.ContentServiceServicer):
         return pb.PutBlocksResponse(
             block_count=await self._content.put_blocks(_blocks(request_iterator))
         )
+
+
+def _shown(state: ClusterState, content: Content) -> pb.Content:
+    holders = state.holders_of(content)
+    nodes = {n: node for n in holders if (node := state.members.node(n)) is not None}
+    return content_to_proto(content, holders, nodes)
 
 
 async def _chunks(

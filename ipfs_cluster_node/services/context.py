@@ -58,7 +58,7 @@ class Reach(Protocol):
     def allows(self, args: Mapping[str, Value]) -> bool:
         """Whether an item with these arguments may be shown; asked anew for each."""
 
-    def renew(self) -> None:
+    async def renew(self) -> None:
         """Check again what the call was let through by; raises ClusterError if it is gone."""
 
 

@@ -28,7 +28,7 @@ class DelegationPort(Protocol):
     ) -> list[str]:
         """Keep delegations; gives their CIDs."""
 
-    def list_delegations(
+    async def list_delegations(
         self, caller: Caller, *, audience: Did | None, after: Cid | None, size: int
     ) -> tuple[list[pb.Delegation], str]:
         """A page of them, and where the next begins."""
@@ -38,7 +38,7 @@ class DelegationPort(Protocol):
     ) -> None:
         """Let a delegation hold no more."""
 
-    def explain_access(
+    async def explain_access(
         self, caller: Caller, *, did: Did, tokens: Sequence[bytes], method: str, request: Any
     ) -> pb.ExplainAccessResponse:
         """Say what would become of a call."""
@@ -72,7 +72,7 @@ class AuthorizationServicer(authorization_pb2_grpc.AuthorizationServiceServicer)
         """List what is kept."""
         page = page_of(request.page_size, request.page_token)
         after = _cid_of(page.token, "page_token") if page.token else None
-        found, following = self._delegations.list_delegations(
+        found, following = await self._delegations.list_delegations(
             current_reach().caller,
             audience=did_of(request.audience, "audience") if request.audience else None,
             after=after,
@@ -104,7 +104,7 @@ class AuthorizationServicer(authorization_pb2_grpc.AuthorizationServiceServicer)
             asked = message.FromString(request.request)
         except DecodeError as error:
             raise invalid_field("request", "not a request of the method") from error
-        return self._delegations.explain_access(
+        return await self._delegations.explain_access(
             caller,
             did=did_of(request.did) if request.did else caller.did,
             tokens=list(request.tokens),

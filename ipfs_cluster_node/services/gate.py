@@ -28,12 +28,14 @@ from ipfs_cluster_node.services.context import (
     UCAN_KEY,
     UCAN_PROOF_KEY,
     Caller,
+    CallerClass,
     Reach,
     Reading,
     set_caller,
     set_reach,
     set_reading,
 )
+from ipfs_cluster_node.services.turns import Turn, Turns, set_turn
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,10 @@ WATCH_SECONDS: Final = 0.5
 """How often running streams are checked anew."""
 WATCHED_A_TURN: Final = 16
 """So many streams are checked until what else waits has its turn: the log, above all."""
+WATCH_CALLER: Final = "gate"
+"""In whose name those checks take turns with callers."""
+UNDELAYED: Final = frozenset({CallerClass.MASTER, CallerClass.NODE})
+"""Whose calls begin at once, however many others do: consensus, heartbeats and sessions."""
 FIRST_REQUEST_SECONDS_MAX: Final = 10.0
 """Until the first message of an upload, by which it is judged, must have come."""
 
@@ -99,7 +105,7 @@ class Presented:
 class Authorizes(Protocol):
     """Decides what a caller may do."""
 
-    def decide(self, caller: Caller, rule: Rule, request: Any, presented: Presented) -> Reach:
+    async def decide(self, caller: Caller, rule: Rule, request: Any, presented: Presented) -> Reach:
         """Decide a call; raises ClusterError."""
 
 
@@ -130,6 +136,7 @@ class Gate(grpc.GenericRpcHandler):
         authorizer: Authorizes,
         rules: Mapping[str, Rule] = RULES_BY_METHOD,
         audit: AuditLog | None = None,
+        turns: Turns | None = None,
     ) -> None:
         """Ask `identify` who calls, and `authorizer` whether they may, by these rules.
 
@@ -138,8 +145,10 @@ class Gate(grpc.GenericRpcHandler):
             authorizer: Decides what clients may.
             rules: Of every method.
             audit: Where calls are noted that are denied, or change something.
+            turns: Of the event loop, where another port shares it.
         """
         self._audit = audit
+        self._turns = turns or Turns()
         self._identify = identify
         self._authorizer = authorizer
         self._handlers: dict[str, Any] = {}
@@ -171,6 +180,7 @@ class Gate(grpc.GenericRpcHandler):
 
     async def watch(self) -> None:
         """End running streams whose callers may no longer go on; until cancelled."""
+        set_turn(Turn(self._turns, WATCH_CALLER))
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(WATCH_SECONDS):
@@ -188,7 +198,7 @@ class Gate(grpc.GenericRpcHandler):
                             f"it may run for {running.rule.seconds_max:.0f} s; read it faster",
                         )
                     self._check_class(running.rule, self._identify(running.context))
-                    running.reach.renew()
+                    await running.reach.renew()
                 except ClusterError as error:
                     running.ended_by = error
                     running.task.cancel()
@@ -215,7 +225,7 @@ class Gate(grpc.GenericRpcHandler):
         async def call(request: Any, context: Context) -> Any:
             reach: Reach | None = None
             try:
-                reach, reading = self._admit(rule, request, context)
+                reach, reading = await self._admit(rule, request, context)
                 bound = _time_bound(context)
                 if bound is None:
                     response = await behaviour(request, context)
@@ -249,7 +259,7 @@ class Gate(grpc.GenericRpcHandler):
                     if first is None:
                         raise invalid_field("message", "nothing came")
                     requests = _with_first(first, requests)
-                reach, _ = self._admit(rule, first, context)
+                reach, _ = await self._admit(rule, first, context)
                 running = self._run(rule, reach, context)
                 async with asyncio.timeout(_upload_time_bound(context)):
                     response = await behaviour(requests, context)
@@ -282,7 +292,7 @@ class Gate(grpc.GenericRpcHandler):
             running: _Running | None = None
             reach: Reach | None = None
             try:
-                reach, reading = self._admit(rule, request, context)
+                reach, reading = await self._admit(rule, request, context)
                 running = self._run(rule, reach, context)
                 responses = behaviour(request, context)
                 if hasattr(responses, "__aiter__"):
@@ -322,11 +332,14 @@ class Gate(grpc.GenericRpcHandler):
         self._running.add(running)
         return running
 
-    def _admit(self, rule: Rule, request: Any, context: Context) -> tuple[Reach, Reading]:
+    async def _admit(self, rule: Rule, request: Any, context: Context) -> tuple[Reach, Reading]:
         caller = self._identify(context)
         self._check_class(rule, caller)
+        if caller.kind not in UNDELAYED and self._turns.crowded():
+            await self._turns.next(caller.did)
+        set_turn(Turn(self._turns, caller.did))
         stale, presented = _read_metadata(context)
-        reach = self._authorizer.decide(caller, rule, request, presented)
+        reach = await self._authorizer.decide(caller, rule, request, presented)
         _first_request.set(b"")  # A stream would hold it to its end; later ones are not kept.
         set_caller(reach.caller)
         set_reach(reach)

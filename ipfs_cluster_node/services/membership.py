@@ -33,6 +33,7 @@ from ipfs_cluster_node.core.ids import did_from_node_id
 from ipfs_cluster_node.core.model import Liveness
 from ipfs_cluster_node.core.settings import SETTINGS, Settings
 from ipfs_cluster_node.services.context import current_caller, current_reach
+from ipfs_cluster_node.services.pages import page_of_items
 from ipfs_cluster_node.services.ports import BackupPort, MemberPort, StatePort
 from ipfs_cluster_node.v1 import membership_pb2 as pb
 from ipfs_cluster_node.v1 import membership_pb2_grpc
@@ -92,21 +93,26 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
             ),
             key=lambda node: node.node_id,
         )
-        shown = nodes[: page.size]
         if page.token and not page.token.startswith("12D3Koo"):
             raise bad_page_token()
         voters, leader = self._view.voters, self._view.leader
-        return pb.ListNodesResponse(
-            nodes=[
-                node_to_proto(
-                    node,
-                    voters=voters,
-                    leader=leader,
-                    running_count=state.tasks.running_count(node.node_id),
+        shown, more = await page_of_items(
+            (
+                (
+                    node_to_proto(
+                        node,
+                        voters=voters,
+                        leader=leader,
+                        running_count=state.tasks.running_count(node.node_id),
+                    ),
+                    node.node_id,
                 )
-                for node in shown
-            ],
-            next_page_token=shown[-1].node_id if len(nodes) > page.size else "",
+                for node in nodes
+            ),
+            page.size,
+        )
+        return pb.ListNodesResponse(
+            nodes=[node for node, _ in shown], next_page_token=shown[-1][1] if more else ""
         )
 
     async def CreateJoinToken(

@@ -1,6 +1,6 @@
 """What the services ask of the node behind them."""
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Protocol
 
@@ -15,7 +15,6 @@ from ipfs_cluster_node.core.model import (
     Role,
     Task,
     TaskSpec,
-    TaskState,
 )
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.v1 import health_pb2, membership_pb2, task_dispatch_pb2
@@ -37,16 +36,8 @@ class TaskPort(Protocol):
     def get_task(self, task_id: TaskId) -> Task:
         """Read one task."""
 
-    def list_tasks(
-        self,
-        *,
-        size: int,
-        before: int | None,
-        states: frozenset[TaskState],
-        task_type: str,
-        shown: Callable[[Task], bool],
-    ) -> tuple[list[Task], int | None]:
-        """Read a page of what is shown, and where the next begins."""
+    def newest_first(self, before: int | None) -> Iterable[Task]:
+        """Tasks as of now, the newest first; only those of a sequence below `before`."""
 
     def watch_tasks(self, task_ids: Sequence[TaskId]) -> AsyncIterator[list[Task]]:
         """Follow tasks until each has ended."""

@@ -1,12 +1,12 @@
 """StateDeltaService."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from ipfs_cluster_node.codec.tables import snapshot_frames, table_rows
+from ipfs_cluster_node.codec.tables import SnapshotWriter, table_rows
 from ipfs_cluster_node.services.context import current_reach
 from ipfs_cluster_node.services.ports import StatePort
+from ipfs_cluster_node.services.turns import current_turn
 from ipfs_cluster_node.v1 import state_delta_pb2 as pb
 from ipfs_cluster_node.v1 import state_delta_pb2_grpc
 
@@ -22,7 +22,7 @@ class StateDeltaServicer(state_delta_pb2_grpc.StateDeltaServiceServicer):
         self, request: pb.GetSnapshotRequest, context: Any
     ) -> AsyncIterator[pb.GetSnapshotResponse]:
         """Send one table whole, as it is at this moment."""
-        reach = current_reach()
+        reach, turn = current_reach(), current_turn()
         rows = table_rows(
             request.table,
             self._view.read_state(),
@@ -31,6 +31,11 @@ class StateDeltaServicer(state_delta_pb2_grpc.StateDeltaServiceServicer):
             allows=reach.allows,
         )
         applied_index = self._view.applied_index
-        frames = await asyncio.to_thread(snapshot_frames, rows, applied_index)
-        for frame in frames:
+        writer = SnapshotWriter(request.table)
+        for row in rows:
+            if row is not None:
+                writer.add(row)
+            if turn.over:
+                await turn.next()
+        for frame in writer.frames(applied_index):
             yield frame

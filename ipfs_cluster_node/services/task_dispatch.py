@@ -5,9 +5,10 @@ from typing import Any
 
 from ipfs_cluster_node.codec.members import bad_page_token, page_of
 from ipfs_cluster_node.codec.tasks import (
+    check_submission,
     fingerprint_of,
+    read_specs,
     request_id_of,
-    specs_from_proto,
     states_from_proto,
     task_id_of,
     task_to_proto,
@@ -16,7 +17,9 @@ from ipfs_cluster_node.core.authorization import task_args
 from ipfs_cluster_node.core.errors import invalid_field
 from ipfs_cluster_node.core.model import WATCHED_TASKS_MAX
 from ipfs_cluster_node.services.context import current_caller, current_reach
+from ipfs_cluster_node.services.pages import page_of_items
 from ipfs_cluster_node.services.ports import SessionPort, TaskPort
+from ipfs_cluster_node.services.turns import gathered
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 from ipfs_cluster_node.v1 import task_dispatch_pb2_grpc
 
@@ -34,7 +37,7 @@ class TaskDispatchServicer(task_dispatch_pb2_grpc.TaskDispatchServiceServicer):
     ) -> pb.SubmitTaskResponse:
         """Submit a task."""
         [task_id] = await self._tasks.submit_tasks(
-            specs_from_proto([request.spec], field="spec"),
+            tuple(read_specs([request.spec], "spec")),
             fingerprint=fingerprint_of([request.spec]),
             caller=current_caller().did,
             request_id=request_id_of(request.request_id),
@@ -45,8 +48,9 @@ class TaskDispatchServicer(task_dispatch_pb2_grpc.TaskDispatchServiceServicer):
         self, request: pb.SubmitTasksRequest, context: Any
     ) -> pb.SubmitTasksResponse:
         """Submit many tasks."""
+        check_submission(request.specs, "specs")
         task_ids = await self._tasks.submit_tasks(
-            specs_from_proto(request.specs, field="specs"),
+            tuple(await gathered(read_specs(request.specs, "specs"))),
             fingerprint=fingerprint_of(request.specs),
             caller=current_caller().did,
             request_id=request_id_of(request.request_id),
@@ -65,16 +69,21 @@ class TaskDispatchServicer(task_dispatch_pb2_grpc.TaskDispatchServiceServicer):
         if page.token and not page.token.isdigit():
             raise bad_page_token()
         reach = current_reach()
-        tasks, following = self._tasks.list_tasks(
-            size=page.size,
-            before=int(page.token) if page.token else None,
-            states=states_from_proto(request.states),
-            task_type=request.task_type,
-            shown=lambda task: reach.allows(task_args(task, reach.caller.did)),
+        states = states_from_proto(request.states)
+        shown, more = await page_of_items(
+            (
+                (task_to_proto(task, with_data=False), task.sequence)
+                if (not states or task.state in states)
+                and (not request.task_type or task.spec.task_type == request.task_type)
+                and reach.allows(task_args(task, reach.caller.did))
+                else None
+                for task in self._tasks.newest_first(int(page.token) if page.token else None)
+            ),
+            page.size,
         )
         return pb.ListTasksResponse(
-            tasks=[task_to_proto(task, with_data=False) for task in tasks],
-            next_page_token="" if following is None else str(following),
+            tasks=[task for task, _ in shown],
+            next_page_token=str(shown[-1][1]) if more else "",
         )
 
     async def WatchTasks(
@@ -83,13 +92,13 @@ class TaskDispatchServicer(task_dispatch_pb2_grpc.TaskDispatchServiceServicer):
         """Follow tasks."""
         if not 1 <= len(request.task_ids) <= WATCHED_TASKS_MAX:
             raise invalid_field("task_ids", f"1 to {WATCHED_TASKS_MAX}")
-        task_ids = [task_id_of(text, "task_ids") for text in request.task_ids]
+        task_ids = await gathered(task_id_of(text, "task_ids") for text in request.task_ids)
         reach = current_reach()
         async for changed in self._tasks.watch_tasks(task_ids):
             progress = self._tasks.progress
             tasks = [t for t in changed if reach.allows(task_args(t, reach.caller.did))]
             if len(tasks) < len(changed):
-                reach.renew()  # Lost meanwhile: says so, and ends the watch.
+                await reach.renew()  # Lost meanwhile: says so, and ends the watch.
             yield pb.WatchTasksResponse(
                 tasks=[task_to_proto(t, progress=progress.get(t.task_id)) for t in tasks]
             )

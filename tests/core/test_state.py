@@ -271,9 +271,9 @@ def test_a_result_names_the_worker_as_a_holder(world: World) -> None:
     world.assign()
     outcome = AttemptOutcome(id=AttemptId(T, 1), result=TaskResult(cid="b", size_bytes=1))
     world.do(c.FinishAttempts(node_id=WORKER, outcomes=(outcome,)))
-    assert list(world.state.contents["b"].holders) == [MASTER, WORKER]
+    assert list(world.state.holders_of(world.state.contents["b"])) == [MASTER, WORKER]
     world.do(c.RemoveNode(node_id=WORKER))
-    assert list(world.state.contents["b"].holders) == [MASTER]
+    assert list(world.state.holders_of(world.state.contents["b"])) == [MASTER]
 
 
 def test_liveness_is_noted_once(world: World) -> None:

@@ -36,7 +36,7 @@ MEMBER = enrol(make_ca())
 
 
 class Anything:
-    def decide(self, caller: Caller, *_: object) -> Reach:
+    async def decide(self, caller: Caller, *_: object) -> Reach:
         return Unbounded(caller)
 
 

@@ -48,7 +48,7 @@ async def slow(_request: Any, _context: Any) -> str:
 
 
 class Anything:
-    def decide(self, caller: Caller, *_: object) -> Reach:
+    async def decide(self, caller: Caller, *_: object) -> Reach:
         return Unbounded(caller)
 
 

@@ -23,7 +23,7 @@ CHANGES = Rule(callers=frozenset({CallerClass.CLIENT}), changes=True)
 
 
 class Anything:
-    def decide(self, caller: Caller, *_: object) -> Reach:
+    async def decide(self, caller: Caller, *_: object) -> Reach:
         return Unbounded(caller)
 
 

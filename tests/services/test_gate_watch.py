@@ -29,7 +29,7 @@ CONTEXT: Any = None
 
 
 class Anything:
-    def decide(self, caller: Caller, *_: object) -> Reach:
+    async def decide(self, caller: Caller, *_: object) -> Reach:
         return Unbounded(caller)
 
 
@@ -45,7 +45,7 @@ async def test_streams_are_checked_in_turns(monkeypatch: pytest.MonkeyPatch) -> 
     renewed, between, over = 0, [0], asyncio.Event()
 
     class Counted(Unbounded):
-        def renew(self) -> None:
+        async def renew(self) -> None:
             nonlocal renewed
             renewed += 1
             between[-1] += 1
@@ -77,7 +77,7 @@ async def test_a_stream_that_ends_while_others_are_checked_is_left_alone(
     checked: list[Reach] = []
 
     class Ending(Unbounded):
-        def renew(self) -> None:
+        async def renew(self) -> None:
             checked.append(self)
             # Whatever is over by the next turn is not touched any more.
             gate._running.clear()
@@ -94,7 +94,8 @@ async def test_a_stream_that_ends_while_others_are_checked_is_left_alone(
     assert len(checked) == 1
 
 
-def test_a_reach_is_judged_anew_only_when_something_changed(
+@pytest.mark.asyncio
+async def test_a_reach_is_judged_anew_only_when_something_changed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     found: list[Command] = []
@@ -110,15 +111,15 @@ def test_a_reach_is_judged_anew_only_when_something_changed(
     reach = Delegated(CLIENT, READ, {READ: find(READ)}, find, basis=lambda: version[0])
     found.clear()
     for _ in range(10):
-        reach.renew()
+        await reach.renew()
     assert len(found) == 1
     now_s[0] += 60  # The end of what was used.
-    reach.renew()
-    reach.renew()
+    await reach.renew()
+    await reach.renew()
     assert len(found) == 2
     version[0] += 1
     holds[0] = False
     with pytest.raises(ClusterError):
-        reach.renew()
+        await reach.renew()
     with pytest.raises(ClusterError):
-        reach.renew()
+        await reach.renew()

@@ -14,7 +14,7 @@ from ipfs_cluster_node.core.ucan.chain import (
     may_be_a_link,
 )
 from ipfs_cluster_node.core.ucan.errors import UcanError
-from ipfs_cluster_node.core.ucan.policies import Evaluation, size_of
+from ipfs_cluster_node.core.ucan.policies import Evaluation, fields_of, size_of
 from ipfs_cluster_node.core.ucan.revocations import revoked_link
 from ipfs_cluster_node.core.ucan.tokens import Delegation
 
@@ -43,6 +43,8 @@ class Access:
     """When the first link ends, in seconds since 1970: to be found anew then."""
     unconditional: Grant | None = field(default=None)
     """Lets every call through, whatever its arguments: no policy of its chain asks for anything."""
+    reads: frozenset[str] | None = None
+    """The arguments that any policy of these links reads; None where one may read all."""
 
     @classmethod
     def found(
@@ -58,11 +60,19 @@ class Access:
         nearest = _search(claim, into, circumstances, lambda _link: True)
         if nearest is None:
             return None
-        access = cls(claim, circumstances, into, nearest, min(ends, default=None))
+        read = [fields_of(link.policy) for link in links]
+        reads = None if None in read else frozenset[str]().union(*(r for r in read if r))
+        access = cls(claim, circumstances, into, nearest, min(ends, default=None), reads=reads)
         free = _search(claim, into, circumstances, lambda link: not link.policy)
         if free is None:
             return access
         return replace(access, nearest=free, unconditional=Grant(claim=claim, chain=free))
+
+    def kind_of(self, args: Mapping[str, Value]) -> tuple[Value, ...]:
+        """Equal for calls that are judged alike: those in which the policies read the same."""
+        if self.reads is None:
+            return tuple(args.values())
+        return tuple(value for name, value in args.items() if name in self.reads)
 
     def check(self, args: Mapping[str, Value], evaluation: Evaluation | None = None) -> Grant:
         """Decide one call.

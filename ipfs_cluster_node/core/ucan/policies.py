@@ -15,6 +15,7 @@ from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError, malformed
 from ipfs_cluster_node.core.ucan.globs import Glob
 from ipfs_cluster_node.core.ucan.profiles import Profile
 from ipfs_cluster_node.core.ucan.selectors import (
+    Field,
     Selector,
     UnresolvedError,
     parse_selector,
@@ -136,7 +137,7 @@ class Evaluation:
 
     def __init__(self, *, steps_max: int) -> None:
         """Allow `steps_max` statements in all."""
-        self._steps_left = steps_max
+        self.steps_left = steps_max
 
     def failing(self, policy: Policy, args: Value) -> int | None:
         """The first statement of `policy` that does not hold on `args`; None if all do.
@@ -155,8 +156,8 @@ class Evaluation:
         Raises:
             UcanError: TooLarge: the steps are used up.
         """
-        self._steps_left -= 1
-        if self._steps_left < 0:
+        self.steps_left -= 1
+        if self.steps_left < 0:
             raise UcanError(Refusal.TOO_LARGE, "the policies take too many steps to evaluate")
         if isinstance(statement, Not):
             return not self.holds(statement.statement, value)
@@ -188,6 +189,28 @@ class Evaluation:
             return False
         judged = (self.holds(statement.statement, item) for item in items)
         return any(judged) if statement.any_of else all(judged)
+
+
+def fields_of(policy: Policy) -> frozenset[str] | None:
+    """The arguments that a policy reads; None where it may read any of them.
+
+    Calls in which these are equal are judged alike, whatever else they ask.
+    """
+    fields: set[str] = set()
+    waiting: list[Statement] = list(policy)
+    while waiting:
+        statement = waiting.pop()
+        if isinstance(statement, Connects):
+            waiting += statement.statements
+        elif isinstance(statement, Not):
+            waiting.append(statement.statement)
+        else:
+            # What a quantifier holds is about the items that its selector gives.
+            first = statement.selector[0].step if statement.selector else None
+            if not isinstance(first, Field):
+                return None
+            fields.add(first.key)
+    return frozenset(fields)
 
 
 def size_of(policy: Policy) -> int:

@@ -1,0 +1,44 @@
+"""Keys in order, of which there may be many: added one by one, read from any of them on."""
+
+from bisect import bisect_right, insort
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+BLOCK_KEYS_MAX: Final = 2048
+"""A block that has grown beyond it becomes two."""
+
+
+class SortedKeys:
+    """A sorted set of texts, in blocks: to add one moves those of its block only."""
+
+    def __init__(self, keys: Iterable[str] = ()) -> None:
+        """Start from these."""
+        ordered = sorted(keys)
+        size = BLOCK_KEYS_MAX // 2
+        self._blocks = [ordered[at : at + size] for at in range(0, len(ordered), size)]
+        self._lasts = [block[-1] for block in self._blocks]
+
+    def add(self, key: str) -> None:
+        """Add a key that is not there."""
+        if not self._blocks:
+            self._blocks, self._lasts = [[key]], [key]
+            return
+        at = min(bisect_right(self._lasts, key), len(self._blocks) - 1)
+        block = self._blocks[at]
+        insort(block, key)
+        self._lasts[at] = block[-1]
+        if len(block) > BLOCK_KEYS_MAX:
+            half = len(block) // 2
+            self._blocks[at : at + 1] = [block[:half], block[half:]]
+            self._lasts[at : at + 1] = [block[half - 1], block[-1]]
+
+    def after(self, key: str) -> Iterator[str]:
+        """Those behind a key, in order; keys may be added meanwhile."""
+        while True:
+            at = bisect_right(self._lasts, key)
+            if at == len(self._blocks):
+                return
+            block = self._blocks[at]
+            following = block[bisect_right(block, key) :]
+            yield from following
+            key = following[-1]

@@ -1,0 +1,131 @@
+"""Turns at the event loop: long work goes on slice by slice, and between slices the loop is free.
+
+All that one call does between two awaits is done while nothing else runs: no heartbeat is sent, no
+vote answered. So work that grows with a request or with the state asks its `Turn`, after each small
+step, whether its time is over, and waits for the next one then. One slice runs at a time, callers
+take turns, and after each slice the loop has a while for what does not wait here: consensus, above
+all, which passes through the loop several times to commit one entry.
+"""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Iterable
+from contextvars import ContextVar
+from time import perf_counter
+from typing import Final, TypeVar
+
+SLICE_SECONDS: Final = 0.005
+"""How long work goes on before others have their turn."""
+REST_SECONDS: Final = 0.002
+"""How long no slice begins after one has ended."""
+SLICE_SECONDS_MIN: Final = 0.001
+"""The least that a turn gives, where several short ones share a slice."""
+
+T = TypeVar("T")
+
+
+class Turns:
+    """Who waits for a turn at one event loop."""
+
+    def __init__(self) -> None:
+        """Have nobody wait."""
+        self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        self._under_way = False
+        self._slice_ends = 0.0
+        self._round_began: float | None = None
+
+    def crowded(self) -> bool:
+        """Whether calls that begin in this round of the loop have used a slice already."""
+        moment = perf_counter()
+        if self._round_began is None:
+            self._round_began = moment
+            asyncio.get_running_loop().call_soon(self._end_round)
+            return False
+        return moment - self._round_began > SLICE_SECONDS
+
+    def _end_round(self) -> None:
+        self._round_began = None
+
+    async def next(self, caller: str) -> float:
+        """Wait for a turn, in line with other callers; returns until when it lasts."""
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[None] = loop.create_future()
+        self._waiting.setdefault(caller, deque()).append(turn)
+        if not self._under_way:
+            self._under_way = True
+            loop.call_later(REST_SECONDS, self._begin_slice)
+        await turn
+        return max(self._slice_ends, perf_counter() + SLICE_SECONDS_MIN)
+
+    def _begin_slice(self) -> None:
+        self._slice_ends = perf_counter() + SLICE_SECONDS
+        self._give()
+
+    def _give(self) -> None:
+        while self._waiting:
+            caller, turns = next(iter(self._waiting.items()))
+            turn = turns.popleft()
+            if turns:
+                self._waiting.move_to_end(caller)
+            else:
+                del self._waiting[caller]
+            if not turn.done():  # A call that was cancelled meanwhile.
+                turn.set_result(None)
+                break
+        # Runs behind what was woken just now.
+        asyncio.get_running_loop().call_soon(self._after)
+
+    def _after(self) -> None:
+        if not self._waiting:
+            self._under_way = False
+        elif perf_counter() < self._slice_ends:
+            self._give()
+        else:
+            asyncio.get_running_loop().call_later(REST_SECONDS, self._begin_slice)
+
+
+class Turn:
+    """The time that one call's work has at the loop."""
+
+    def __init__(self, turns: Turns, caller: str) -> None:
+        """Begin at once."""
+        self._turns, self._caller = turns, caller
+        self._ends = perf_counter() + SLICE_SECONDS
+
+    @property
+    def over(self) -> bool:
+        """Whether `next` is due."""
+        return perf_counter() >= self._ends
+
+    async def next(self) -> None:
+        """Let others go on; returns when it is this call's turn again."""
+        self._ends = await self._turns.next(self._caller)
+
+
+_turn: ContextVar[Turn] = ContextVar("turn")
+
+
+def set_turn(turn: Turn) -> None:
+    """Note the turn of the call, or of the task, that runs."""
+    _turn.set(turn)
+
+
+def current_turn() -> Turn:
+    """The turn of the call that runs; one of its own where nobody noted any."""
+    turn = _turn.get(None)
+    return Turn(Turns(), "") if turn is None else turn
+
+
+async def gathered(items: Iterable[T | None]) -> list[T]:
+    """What an iterable gives, its Nones left out; the loop has its turns while it goes on.
+
+    The iterable must bear that all else changes between two of its items.
+    """
+    turn = current_turn()
+    found: list[T] = []
+    for item in items:
+        if item is not None:
+            found.append(item)
+        if turn.over:
+            await turn.next()
+    return found
