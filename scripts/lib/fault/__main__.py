@@ -22,7 +22,14 @@ from scripts.lib.fault.every import run_all
 from scripts.lib.fault.lab import Lab, Net
 from scripts.lib.fault.linearizable import violations
 from scripts.lib.fault.needs import missing, prefix
-from scripts.lib.fault.scenarios import CONTROLS, DAMAGING, NEED_DISKS, NEED_NET, SCENARIOS
+from scripts.lib.fault.scenarios import (
+    CONTROLS,
+    DAMAGING,
+    NEED_DISKS,
+    NEED_NET,
+    SCENARIOS,
+    faults_min,
+)
 from scripts.lib.fault.scene import Scene
 from scripts.lib.fault.workload import Workload
 
@@ -97,9 +104,11 @@ async def run_fault(name: str, seconds: float, seed: int) -> dict[str, Any]:
             *await _differences(lab),
             *_repaired(lab, name),
         ]
+        few = [*scene.missed, *too_few(len(scene.faults), faults_min(name, seconds))]
         if control:
-            report["wrong"] = [] if report["wrong"] else ["what is wrong was not seen"]
+            report["wrong"] = few or ([] if report["wrong"] else ["what is wrong was not seen"])
             return report
+        report["wrong"] += few
         limit = round(GAP_SECONDS_MAX.get(name, 3.0) + scene.start_seconds_max, 2)
         if report["gap_longest_s"] > limit:
             report["wrong"].append(f"no write for {report['gap_longest_s']} s, limit {limit} s")
@@ -137,6 +146,11 @@ def _repaired(lab: Lab, name: str) -> list[str]:
     if name in DAMAGING:
         return []
     return [f"{n.name} threw its log away" for n in lab.nodes if n.home.damaged_logs()]
+
+
+def too_few(count: int, least: int) -> list[str]:
+    """A run that broke nothing proves nothing."""
+    return [f"{count} faults, at least {least} are wanted"] if count < least else []
 
 
 async def _settings_of(lab: Lab, node: LocalNode) -> dict[str, str]:

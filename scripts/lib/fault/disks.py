@@ -4,14 +4,16 @@ import asyncio
 import itertools
 import os
 import random
+import re
 import signal
 import subprocess
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from ipfs_cluster_node.cli.local_cluster import LocalNode
 from ipfs_cluster_node.core.errors import ClusterError
@@ -68,8 +70,9 @@ async def diskerror(scene: Scene) -> None:
     """R5: fsync fails once with EIO; the node serves no more until it is started again."""
 
     async def act(node: LocalNode, pid: int) -> None:
-        with _strace(pid, "fdatasync,fsync", "error=EIO:when=1"):
+        with _strace(pid, "fdatasync,fsync", "error=EIO:when=1") as traced:
             await asyncio.sleep(3)
+        scene.check_happened(traced.injected, f"EIO at a sync of {node.name}")
         scene.notes.append(await _log_words(scene, node))
         await scene.restart(node)
         await asyncio.sleep(2)
@@ -95,13 +98,14 @@ async def slowdisk(scene: Scene) -> None:
             await asyncio.sleep(TRACER_SECONDS + CALM_SECONDS)
             calm = scene.history.latency(began, time.monotonic())
         scene.note_fault()
-        with _strace(pid, sync, f"delay_enter={delay * 1e6:.0f}"):
+        with _strace(pid, sync, f"delay_enter={delay * 1e6:.0f}") as traced:
             began = time.monotonic() + TRACER_SECONDS
             degraded = asyncio.create_task(_until_degraded(scene, node))
             await asyncio.sleep(TRACER_SECONDS)
             unnamed = await _unnamed(scene, node, seconds)
             slow = scene.history.latency(began, time.monotonic())
             told = await degraded
+        scene.check_happened(traced.injected, f"slow syncs of {node.name}")
         who = f"{'leader' if leads else 'follower'} {delay:g} s"
         scene.notes.append(f"{who}: degraded after {told:.1f} s, p99 {calm:.3f} to {slow:.3f} s")
         if unnamed and not leads:
@@ -268,16 +272,24 @@ class _strace:  # noqa: N801
 
     def __init__(self, pid: int, calls: str, inject: str, files: Iterable[Path] = ()) -> None:
         """Inject into all calls, or into those that touch one of `files`."""
-        options = ("-f", "-q", "-o", "/dev/null", "-p", str(pid))
+        self.injected = 0
+        """How many calls it changed; known at the end."""
+        descriptor, self._output = tempfile.mkstemp(prefix="strace-")
+        os.close(descriptor)
+        options = ("-f", "-q", "-o", self._output, "-p", str(pid))
         what = ("-e", f"trace={calls}", "-e", f"inject={calls}:{inject}")
         where = (each for path in files for each in ("-P", str(path)))
         self._command = ("strace", *options, *what, *where)
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         self._process = subprocess.Popen(
             self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
+        return self
 
     def __exit__(self, *_: object) -> None:
         self._process.send_signal(signal.SIGINT)
         self._process.wait(timeout=10)
+        output = Path(self._output)
+        self.injected = len(re.findall(rb"\((?:INJECTED|DELAYED)\)", output.read_bytes()))
+        output.unlink()

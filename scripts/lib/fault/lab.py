@@ -79,6 +79,12 @@ class Net:
         """Let everything pass."""
         self._say({})
 
+    def touched(self) -> int:
+        """How many packets were lost, late or doubled since this was asked last."""
+        assert self._switch.stdout is not None
+        self._say({"count": True})
+        return int(self._switch.stdout.readline())
+
     def _say(self, rule: Mapping[str, float]) -> None:
         assert self._switch.stdin is not None
         self._switch.stdin.write(json.dumps(rule).encode() + b"\n")

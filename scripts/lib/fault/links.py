@@ -95,6 +95,8 @@ async def _spoil_all(scene: Scene, *rules: dict[str, float]) -> None:
         for sender, receiver in itertools.permutations(scene.lab.nodes, 2):
             net.spoil(sender, receiver, **rule)
         await asyncio.sleep(rest / len(rules))
+        words = ", ".join(f"{name} {value:g}" for name, value in rule.items())
+        scene.check_happened(net.touched(), words)
     net.heal()
 
 
@@ -116,6 +118,7 @@ async def _change_members(
             leaving = scene.rng.choice(scene.lab.nodes[1:-1])
             await _until_done(scene.remove, leaving)
             changes += 1
+    scene.check_happened(changes, "a master replaced by another")
     scene.notes.append(f"{changes} masters replaced")
 
 
@@ -146,5 +149,6 @@ async def _cut(scene: Scene, pairs: Iterable[tuple[LocalNode, LocalNode]], secon
     for sender, receiver in pairs:
         net.cut(sender, receiver)
     await asyncio.sleep(seconds)
+    scene.check_happened(net.touched(), "packets that are cut off")
     net.heal()
     await asyncio.sleep(HEALED_SECONDS)

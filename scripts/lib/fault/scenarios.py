@@ -57,3 +57,28 @@ NEED_STRACE: Final = frozenset({"diskerror", "slowdisk", "crashpoints"})
 DAMAGING: Final = frozenset({"damage", "control-lying-disk"})
 """After which a node may find its log damaged."""
 CONTROLS: Final = frozenset(name for name in SCENARIOS if name.startswith("control-"))
+SECONDS_PER_FAULT: Final = {
+    "kill": 6.0,
+    "kill-all": 10.0,
+    "powerloss": 10.0,
+    "stop": 20.0,
+    "diskfull": 30.0,
+    "diskerror": 15.0,
+    "crashpoints": 10.0,
+    "damage": 15.0,
+    "clock": 20.0,
+    "cut": 12.0,
+    "partial": 12.0,
+    "members": 6.0,
+    "members-cut": 12.0,
+}
+"""The longest that one fault takes with what follows it, also on a busy machine."""
+FAULTS_FIXED: Final = {"oneway": 4, "slowdisk": 4, "loss": 2}
+"""How many there are in one run, however long it is; one where neither table names it."""
+
+
+def faults_min(name: str, seconds: float) -> int:
+    """How many faults a run of so many seconds must have seen: with fewer it tested nothing."""
+    if name in SECONDS_PER_FAULT:
+        return max(1, int(seconds / SECONDS_PER_FAULT[name]))
+    return FAULTS_FIXED.get(name, 1)

@@ -23,6 +23,8 @@ class Scene:
     notes: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     """What a node did that it must not do."""
+    missed: list[str] = field(default_factory=list)
+    """Faults that were meant, and did not happen: nothing was tested by them."""
     start_seconds_max: float = 0.0
     """How long it took at most until nodes that were started together all listened."""
     hands: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -36,6 +38,16 @@ class Scene:
     def note_fault(self) -> None:
         """Something is broken now."""
         self.faults.append(time.monotonic())
+
+    def check_happened(self, count: int, what: str) -> None:
+        """Note a fault that came to nothing.
+
+        Args:
+            count: How often it was seen to happen: calls that failed, packets that were lost.
+            what: The fault, in words.
+        """
+        if count == 0:
+            self.missed.append(f"fault {len(self.faults)} did not happen: {what}")
 
     async def leader(self) -> LocalNode | None:
         """The node that leads, if one answers."""

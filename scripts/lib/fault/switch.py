@@ -79,10 +79,18 @@ class Switch:
         self._rules: dict[tuple[int, int], Rule] = {}
         self._waiting: list[tuple[float, int, int, bytes]] = []
         self._numbers = itertools.count()
+        self._touched = 0
 
     def command(self, line: bytes) -> None:
-        """Take `{"from": 2, "to": 3, "loss": 0.1}`, or `{}` to forget all rules."""
+        """Take `{"from": 2, "to": 3, "loss": 0.1}`, or `{}` to forget all rules.
+
+        `{"count": true}` is answered with how many packets a rule has changed since the last one.
+        """
         given = json.loads(line)
+        if "count" in given:
+            print(self._touched, flush=True)
+            self._touched = 0
+            return
         if not given:
             self._rules.clear()
             return
@@ -124,9 +132,18 @@ class Switch:
         if rule is None:
             self._send(receiver, packet)
             return
-        for _ in range(2 if self._rng.random() < rule.duplicate else 1):
+        self.pass_on(rule, receiver, packet)
+
+    def pass_on(self, rule: Rule, receiver: int, packet: bytes) -> None:
+        """Send a packet as a rule has it."""
+        copies = 2 if self._rng.random() < rule.duplicate else 1
+        kept = 0
+        for _ in range(copies):
             if self._rng.random() >= rule.loss and len(self._waiting) < WAITING_MAX:
                 self._delay(rule, receiver, packet)
+                kept += 1
+        late = rule.delay or rule.jitter or rule.bytes_per_second
+        self._touched += bool(late or kept != 1)
 
     def _delay(self, rule: Rule, receiver: int, packet: bytes) -> None:
         moment = time.monotonic()
