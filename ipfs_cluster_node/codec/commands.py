@@ -160,7 +160,9 @@ def _encode_task_command(message: pb.Command, body: core.CommandBody) -> None:
         case core.FinishAttempts():
             message.finish_attempts.node_id = body.node_id
             for outcome in body.outcomes:
-                entry = message.finish_attempts.outcomes.add(retryable=outcome.retryable)
+                entry = message.finish_attempts.outcomes.add(
+                    retryable=outcome.retryable, handed_back=outcome.handed_back
+                )
                 entry.id.task_id, entry.id.attempt = outcome.id.task_id, outcome.id.attempt
                 if outcome.result is not None:
                     entry.result.CopyFrom(result_to_log(outcome.result))
@@ -287,6 +289,7 @@ def _finish_attempts(message: pb.Command) -> core.CommandBody:
                 result=result_from_log(outcome.result) if outcome.HasField("result") else None,
                 failure=failure_from_log(outcome.failure) if outcome.HasField("failure") else None,
                 retryable=outcome.retryable,
+                handed_back=outcome.handed_back,
             )
             for outcome in body.outcomes
         ),

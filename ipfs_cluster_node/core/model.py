@@ -198,6 +198,8 @@ class AttemptOutcome:
     result: TaskResult | None = None
     failure: TaskFailure | None = None
     retryable: bool = False
+    handed_back: bool = False
+    """Whether its worker gave it back: neither a failure nor a loss. Its failure is WORKER_LOST."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,6 @@
 import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import islice
 
 from ipfs_cluster_node.core.ids import NodeId, TaskId
 from ipfs_cluster_node.core.tasks import TaskTable
@@ -24,8 +23,9 @@ def plan(
 ) -> list[tuple[TaskId, NodeId]]:
     """Match waiting tasks with workers.
 
-    The highest priority first, within a type in the order of submission; each task goes to the
-    worker with the most free credit among those with a handler for its type.
+    The highest priority first, then in the order of submission, whatever the type: one type that is
+    always submitted keeps no other waiting. Each task goes to the worker with the most free credit
+    among those with a handler for its type.
 
     Args:
         tasks: Read only.
@@ -36,26 +36,51 @@ def plan(
         At most `count_max` pairs, at most `credit` for each worker.
     """
     credit = {node_id: offer.credit for node_id, offer in offers.items() if offer.credit > 0}
+    able: dict[str, list[tuple[int, NodeId]]] = {}
     planned: list[tuple[TaskId, NodeId]] = []
-    for task_type, waiting in tasks.pending():
-        # Most credit first; the id breaks ties, so that a plan is a function of its arguments.
-        able = [
-            (-free, node_id)
-            for node_id, free in credit.items()
-            if task_type in offers[node_id].task_types
-        ]
-        heapq.heapify(able)
-        for task_id in islice(waiting, count_max - len(planned)):
-            if not able:
-                break
-            free, node_id = able[0]
+    for by_type in tasks.pending():
+        for task_type in by_type.keys() - able.keys():
+            able[task_type] = [
+                (-free, node_id)
+                for node_id, free in credit.items()
+                if task_type in offers[node_id].task_types
+            ]
+            heapq.heapify(able[task_type])
+        queues = {t: iter(queue) for t, queue in by_type.items() if able[t]}
+        heads = [(*next(queue), task_type) for task_type, queue in queues.items()]
+        heapq.heapify(heads)
+        while heads:
+            if len(planned) >= count_max:
+                return planned
+            _, task_id, task_type = heads[0]
+            node_id = _most_free(able[task_type], credit)
+            if node_id is None:
+                heapq.heappop(heads)
+                continue
             planned.append((task_id, node_id))
             credit[node_id] -= 1
-            if credit[node_id]:
-                heapq.heapreplace(able, (free + 1, node_id))
+            following = next(queues[task_type], None)
+            if following is None:
+                heapq.heappop(heads)
             else:
-                heapq.heappop(able)
-                del credit[node_id]
-        if len(planned) >= count_max or not credit:
-            break
+                heapq.heapreplace(heads, (*following, task_type))
     return planned
+
+
+def _most_free(able: list[tuple[int, NodeId]], credit: Mapping[NodeId, int]) -> NodeId | None:
+    """Who has the most credit; the id breaks ties, so that a plan depends on its arguments only.
+
+    Args:
+        able: A heap of workers by their credit, the most first, as it was when it was looked at
+            last: other types use the same workers. Put right here.
+        credit: As it is.
+    """
+    while able:
+        free, node_id = able[0]
+        if -free == credit[node_id] and free:
+            return node_id
+        if credit[node_id]:
+            heapq.heapreplace(able, (-credit[node_id], node_id))
+        else:
+            heapq.heappop(able)
+    return None

@@ -65,12 +65,31 @@ SETTINGS: Final[Mapping[str, Setting]] = {
             "268435456",
             "1048576",
             "8589934592",
-            "bytes of payloads and inline results that the cluster holds",
+            "bytes of payloads and inline results that the cluster holds; up to half of them are "
+            "those of ended tasks, which make no room",
         ),
         Setting(
-            "task_count_max", "200000", "1", "2000000", "tasks the cluster holds, ended or not"
+            "task_count_max",
+            "200000",
+            "1",
+            "2000000",
+            "tasks the cluster holds; ended ones make room for new ones, the oldest first",
         ),
-        Setting("task_retention", "7d", "1m", "90d", "how long an ended task is kept"),
+        Setting(
+            "task_ended_keep_min",
+            "10000",
+            "0",
+            "1000000",
+            "so many of the newest ended tasks make no room for new ones, but at most half of "
+            "task_count_max",
+        ),
+        Setting(
+            "task_retention",
+            "7d",
+            "1m",
+            "90d",
+            "how long an ended task is kept, unless new ones need its room",
+        ),
     )
 }
 

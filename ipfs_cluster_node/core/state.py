@@ -244,7 +244,11 @@ class ClusterState:
             self.members.set_liveness(node_id, Liveness.ALIVE, command.at_ms)
         for node_id in body.dead:
             if self.members.set_liveness(node_id, Liveness.DEAD, command.at_ms):
-                effects += self._lose(self.tasks.running_on(node_id), command.at_ms)
+                lost = self.tasks.running_on(node_id)
+                effects += self._lose(lost, command.at_ms)
+                if lost:
+                    # It may still be in a session, and its lease may be back before it noticed.
+                    effects.append(AttemptsRevoked(node_id, lost))
         return Applied(Accepted(), (*effects, MembersChanged()))
 
     def _remove_node(self, command: Command, body: RemoveNode) -> Applied:
@@ -275,23 +279,9 @@ class ClusterState:
     # Tasks.
 
     def _submit_tasks(self, command: Command, body: SubmitTasks) -> Applied:
-        if len(self.tasks) + len(body.specs) > self.settings["task_count_max"]:
-            return Applied(
-                Rejected(
-                    Reason.TOO_MANY_TASKS,
-                    f"the cluster holds {len(self.tasks)} tasks; wait until ended ones expire, "
-                    "or raise task_count_max",
-                )
-            )
-        payload_bytes = sum(len(spec.payload) for spec in body.specs)
-        if self.tasks.stored_bytes + payload_bytes > self.settings["task_bytes_max"]:
-            return Applied(
-                Rejected(
-                    Reason.TOO_MANY_TASKS,
-                    f"tasks hold {self.tasks.stored_bytes} bytes; name large inputs by CID, "
-                    "or raise task_bytes_max",
-                )
-            )
+        refused = self._no_room_for(body)
+        if refused is not None:
+            return Applied(refused)
         known_types = self.members.task_types()
         for spec in body.specs:
             if spec.task_type not in known_types:
@@ -302,9 +292,49 @@ class ClusterState:
                         f"{', '.join(sorted(known_types)) or 'nothing, as no worker has come up'}",
                     )
                 )
+        self._make_room(len(body.specs), sum(len(spec.payload) for spec in body.specs))
         for task_id, spec in zip(body.task_ids, body.specs, strict=True):
             self.tasks.submit(task_id, spec, Did(command.caller), command.at_ms)
         return Applied(Accepted(body.task_ids), (TasksPending(),))
+
+    def _no_room_for(self, body: SubmitTasks) -> Rejected | None:
+        """Why tasks are not taken even if all ended ones that may be forgotten were forgotten."""
+        tasks, more = self.tasks, len(body.specs)
+        count_max, bytes_max = self.settings["task_count_max"], self.settings["task_bytes_max"]
+        kept = min(tasks.ended_count, self._ended_keep)
+        if tasks.unfinished_count + kept + more > count_max:
+            return Rejected(
+                Reason.TOO_MANY_TASKS,
+                f"{tasks.unfinished_count} tasks wait or run and {kept} that ended are kept in any "
+                f"case: {more} more are too many for task_count_max ({count_max}); wait until some "
+                "end, or raise it",
+            )
+        unfinished_bytes = tasks.stored_bytes - tasks.ended_bytes
+        kept_bytes = min(tasks.ended_bytes, bytes_max // 2)
+        payload_bytes = sum(len(spec.payload) for spec in body.specs)
+        if unfinished_bytes + kept_bytes + payload_bytes > bytes_max:
+            return Rejected(
+                Reason.TOO_MANY_TASKS,
+                f"tasks that wait or run hold {unfinished_bytes} bytes, and those that ended keep "
+                f"{kept_bytes} in any case: {payload_bytes} more are too many for task_bytes_max "
+                f"({bytes_max}); wait until some end, name large inputs by CID, or raise it",
+            )
+        return None
+
+    @property
+    def _ended_keep(self) -> int:
+        return min(self.settings["task_ended_keep_min"], self.settings["task_count_max"] // 2)
+
+    def _make_room(self, count: int, payload_bytes: int) -> None:
+        """Forget ended tasks, the oldest first, until so many more have room."""
+        bytes_max = self.settings["task_bytes_max"]
+        self.tasks.make_room(
+            count=self.settings["task_count_max"] - count,
+            count_keep=self._ended_keep,
+            stored_bytes=bytes_max - payload_bytes,
+            bytes_keep=bytes_max // 2,
+            forget_max=EXPIRED_MAX,
+        )
 
     def _assign_tasks(self, command: Command, body: AssignTasks) -> Applied:
         assigned: dict[NodeId, list[AttemptId]] = {}
@@ -329,6 +359,7 @@ class ClusterState:
                 self._hold(outcome.result.cid, (body.node_id,))
         if not changed:
             return Applied(Accepted())
+        self._make_room(0, 0)  # Results weigh too.
         return Applied(Accepted(tuple(changed)), (TasksChanged(tuple(changed)), TasksPending()))
 
     def _requeue_attempts(self, command: Command, body: RequeueAttempts) -> Applied:

@@ -1,16 +1,17 @@
 """The tasks of the replicated state: legal transitions and their indexes.
 
 pending -> running            a worker is assigned; the attempt number grows
-running -> pending            the attempt was lost, or failed and may be repeated
+running -> pending            the attempt was lost or handed back, or failed and may be repeated
 running -> succeeded, failed  the current attempt ended
 pending, running -> cancelled
 
-Nothing leaves a terminal state but expiry.
+Nothing leaves a terminal state but expiry, and making room for new tasks. Which ended tasks go
+first is a function of the tasks alone, so that a replica that was restored lets go of the same.
 """
 
+import heapq
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from itertools import islice
 
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.ids import Did, NodeId, TaskId
@@ -23,6 +24,7 @@ from ipfs_cluster_node.core.model import (
     TaskSpec,
     TaskState,
 )
+from ipfs_cluster_node.core.queue import TaskQueue
 
 
 class TaskTable:
@@ -31,20 +33,17 @@ class TaskTable:
     def __init__(self, tasks: Iterable[Task] = ()) -> None:
         """Start from `tasks`, ordered by `sequence`."""
         self._tasks: dict[TaskId, Task] = {}
-        self._pending: dict[int, dict[str, dict[TaskId, None]]] = {}
+        self._pending: dict[int, dict[str, TaskQueue]] = {}
         self._running: dict[NodeId, dict[TaskId, None]] = {}
-        self._finished: dict[TaskId, None] = {}
+        self._ended: list[tuple[int, int, TaskId]] = []
+        """A heap by the time of ending, then by sequence: times are equal, and clocks go back."""
         self.counts: dict[TaskState, int] = dict.fromkeys(TaskState, 0)
         self.stored_bytes = 0
+        self.ended_bytes = 0
+        """The part of `stored_bytes` that ended tasks hold."""
         self._sequence_last = 0
-        loaded = list(tasks)
-        for task in loaded:
+        for task in tasks:
             self._put(task)
-        # Expiry reads this index from its front, so it is ordered by the time of ending.
-        ended = sorted(
-            (task for task in loaded if task.state.is_terminal), key=lambda t: t.finished_at_ms
-        )
-        self._finished = {task.task_id: None for task in ended}
 
     def __len__(self) -> int:
         """How many tasks there are, ended or not."""
@@ -66,10 +65,20 @@ class TaskTable:
         """Every task in the order of submission, as of now."""
         return tuple(self._tasks.values())
 
-    def pending(self) -> Iterator[tuple[str, Mapping[TaskId, None]]]:
-        """Task types with their waiting tasks, the highest priority first."""
+    @property
+    def ended_count(self) -> int:
+        """How many tasks have ended."""
+        return len(self._ended)
+
+    @property
+    def unfinished_count(self) -> int:
+        """How many tasks wait or run."""
+        return len(self._tasks) - len(self._ended)
+
+    def pending(self) -> Iterator[Mapping[str, TaskQueue]]:
+        """Waiting tasks by their type, the highest priority first."""
         for priority in sorted(self._pending, reverse=True):
-            yield from self._pending[priority].items()
+            yield self._pending[priority]
 
     def running_on(self, node_id: NodeId) -> tuple[AttemptId, ...]:
         """The attempts assigned to a node."""
@@ -127,6 +136,9 @@ class TaskTable:
         if outcome.failure is None:
             self._end(replace(task, state=TaskState.SUCCEEDED, result=outcome.result), at_ms)
             return True
+        if outcome.handed_back:
+            self._put(replace(task, state=TaskState.PENDING))
+            return True
         if outcome.failure.reason is Reason.WORKER_LOST:
             return self.lose(outcome.id, at_ms)  # Its worker had to give it up: no failure of its.
         failed = replace(task, failure=outcome.failure, failed_count=task.failed_count + 1)
@@ -157,13 +169,43 @@ class TaskTable:
 
     def expire(self, finished_before_ms: int, count_max: int) -> int:
         """Forget tasks that ended before, at most so many; returns how many."""
-        oldest = list(islice(self._finished, count_max))
-        for count, task_id in enumerate(oldest):
-            if self._tasks[task_id].finished_at_ms >= finished_before_ms:
-                return count  # Ordered by the time of ending.
-            self._drop(self._tasks[task_id])
-            del self._tasks[task_id]
-        return len(oldest)
+        count = 0
+        while count < count_max and self._ended and self._ended[0][0] < finished_before_ms:
+            self._forget_oldest()
+            count += 1
+        return count
+
+    def make_room(
+        self, *, count: int, count_keep: int, stored_bytes: int, bytes_keep: int, forget_max: int
+    ) -> int:
+        """Forget ended tasks, the oldest first, as long as there are too many; returns how many.
+
+        Args:
+            count: How many tasks there may be.
+            count_keep: So many that ended stay, even so.
+            stored_bytes: What tasks may hold.
+            bytes_keep: What those that ended may hold, even so.
+            forget_max: The most that go now.
+        """
+        gone = 0
+        while (
+            gone < forget_max
+            and self._ended
+            and (
+                (len(self._tasks) > count and len(self._ended) > count_keep)
+                or (self.stored_bytes > stored_bytes and self.ended_bytes > bytes_keep)
+            )
+        ):
+            self._forget_oldest()
+            gone += 1
+        return gone
+
+    def _forget_oldest(self) -> None:
+        _, _, task_id = heapq.heappop(self._ended)
+        task = self._tasks.pop(task_id)
+        self.counts[task.state] -= 1
+        self.stored_bytes -= task.stored_bytes
+        self.ended_bytes -= task.stored_bytes
 
     def _end(self, task: Task, at_ms: int) -> None:
         # The payload is of no more use, and the state must fit in memory.
@@ -172,28 +214,29 @@ class TaskTable:
     def _put(self, task: Task) -> None:
         before = self._tasks.get(task.task_id)
         if before is not None:
-            self._drop(before)
+            self._unlist(before)
         self._tasks[task.task_id] = task
         self._sequence_last = max(self._sequence_last, task.sequence)
         self.counts[task.state] += 1
         self.stored_bytes += task.stored_bytes
         if task.state is TaskState.PENDING:
             by_type = self._pending.setdefault(task.spec.priority, {})
-            by_type.setdefault(task.spec.task_type, {})[task.task_id] = None
+            queue = by_type.setdefault(task.spec.task_type, TaskQueue())
+            queue.add(task.sequence, task.task_id)
         elif task.state is TaskState.RUNNING and task.node_id is not None:
             self._running.setdefault(task.node_id, {})[task.task_id] = None
         else:
-            self._finished[task.task_id] = None
+            heapq.heappush(self._ended, (task.finished_at_ms, task.sequence, task.task_id))
+            self.ended_bytes += task.stored_bytes
 
-    def _drop(self, task: Task) -> None:
+    def _unlist(self, task: Task) -> None:
+        """Take a task that has not ended out of the indexes."""
         self.counts[task.state] -= 1
         self.stored_bytes -= task.stored_bytes
         if task.state is TaskState.PENDING:
             by_type = self._pending[task.spec.priority]
-            del by_type[task.spec.task_type][task.task_id]
+            by_type[task.spec.task_type].remove(task.sequence, task.task_id)
             if not by_type[task.spec.task_type]:
                 del by_type[task.spec.task_type]
-        elif task.state is TaskState.RUNNING and task.node_id is not None:
+        elif task.node_id is not None:
             del self._running[task.node_id][task.task_id]
-        else:
-            self._finished.pop(task.task_id, None)

@@ -1174,8 +1174,11 @@ class AttemptOutcome(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     RETRYABLE_FIELD_NUMBER: _builtins.int
+    HANDED_BACK_FIELD_NUMBER: _builtins.int
     retryable: _builtins.bool
     """Whether another attempt may succeed."""
+    handed_back: _builtins.bool
+    """Whether the worker gave it back; its failure is then `WORKER_LOST`."""
     @_builtins.property
     def id(self) -> Global___AttemptId:
         """Which."""
@@ -1195,10 +1198,11 @@ class AttemptOutcome(_message.Message):
         result: Global___TaskResult | None = ...,
         failure: Global___TaskFailure | None = ...,
         retryable: _builtins.bool = ...,
+        handed_back: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "id", b"id", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "id", b"id", "result", b"result", "retryable", b"retryable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "handed_back", b"handed_back", "id", b"id", "result", b"result", "retryable", b"retryable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
