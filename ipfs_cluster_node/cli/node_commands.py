@@ -219,6 +219,9 @@ def _report(made: Any, home: Home, profile_name: str | None, *, as_json: bool) -
 @click.option("--enrolment-bind", help="Where joiners are let in, instead of the configured one.")
 @click.option("--slots", type=int, help="Attempts at once, instead of the configured number.")
 @click.option(
+    "--drain", help="How long attempts may go on once the node is told to stop, for example 30s."
+)
+@click.option(
     "--master",
     "masters",
     multiple=True,
@@ -243,12 +246,14 @@ def serve(
     bind: str | None,
     enrolment_bind: str | None,
     slots: int | None,
+    drain: str | None,
     masters: tuple[tuple[NodeId, str], ...],
     enrolment: tuple[str, ...],
     log_level: str,
 ) -> None:
     """Run the node of this machine until it gets SIGINT or SIGTERM.
 
+    It then hands its attempts back to the cluster, after --drain. A second signal stops it at once.
     Prints one line of JSON with `"event": "ready"` once it listens; the log goes to standard error.
     A master whose log is damaged says so in its health, and has it replaced from the others.
     Where the cluster was restored with new masters, tell its other nodes one with --master.
@@ -264,7 +269,12 @@ def serve(
     raise_descriptor_limit()
     place = Home.find(home)
     place.check()
-    flags = {"node.bind": bind, "node.enrolment_bind": enrolment_bind, "tasks.slots": slots}
+    flags = {
+        "node.bind": bind,
+        "node.enrolment_bind": enrolment_bind,
+        "tasks.slots": slots,
+        "tasks.drain": drain,
+    }
     settings = load_settings(place.config, flags=flags)
     with place.lock():
         _add_masters(place, settings, masters, enrolment)

@@ -380,6 +380,7 @@ def outcome_to_proto(outcome: AttemptOutcome) -> pb.AttemptOutcome:
         message.failure.reason = reason_to_proto(outcome.failure.reason)
         message.failure.message = outcome.failure.message[:MESSAGE_CHARS_MAX]
         message.failure.retryable = outcome.retryable
+        message.failure.handed_back = outcome.handed_back
     return message
 
 
@@ -387,28 +388,63 @@ def outcome_from_proto(message: pb.AttemptOutcome) -> AttemptOutcome:
     """Check and read how an attempt ended.
 
     Raises:
-        ClusterError: INVALID_ARGUMENT, PAYLOAD_TOO_LARGE.
+        ClusterError: INVALID_ARGUMENT, MALFORMED_CID, PAYLOAD_TOO_LARGE.
     """
     attempt = attempt_from_proto(message.id)
     match message.WhichOneof("outcome"):
         case "result":
-            if len(message.result.data) > RESULT_INLINE_BYTES_MAX:
-                raise ClusterError(
-                    Reason.PAYLOAD_TOO_LARGE,
-                    f"an inline result has at most {RESULT_INLINE_BYTES_MAX} bytes; add it as "
-                    "content and name it by CID",
-                )
-            if message.result.cid:
-                cid_text(message.result.cid, "result.cid")
-            return AttemptOutcome(id=attempt, result=result_from_proto(message.result))
+            return AttemptOutcome(id=attempt, result=_checked_result(message.result))
         case "failure":
             failure = TaskFailure(
                 reason_from_proto(message.failure.reason),
                 message.failure.message[:MESSAGE_CHARS_MAX],
             )
-            return AttemptOutcome(id=attempt, failure=failure, retryable=message.failure.retryable)
+            return AttemptOutcome(
+                id=attempt,
+                failure=failure,
+                retryable=message.failure.retryable,
+                handed_back=message.failure.handed_back and failure.reason is Reason.WORKER_LOST,
+            )
         case _:
             raise invalid_field("outcomes", "each has a result or a failure")
+
+
+def outcome_or_failure(message: pb.AttemptOutcome) -> AttemptOutcome:
+    """Read how an attempt ended; an outcome that can't be accepted reads as its failure.
+
+    So no outcome ends the session that it comes in, and none comes twice.
+    """
+    try:
+        return outcome_from_proto(message)
+    except ClusterError as error:
+        # Another worker may be of a release whose outcomes are understood here.
+        unknown = message.WhichOneof("outcome") is None
+        return AttemptOutcome(
+            id=attempt_from_proto(message.id),
+            failure=TaskFailure(
+                error.reason, f"the attempt's outcome is refused: {error}"[:MESSAGE_CHARS_MAX]
+            ),
+            retryable=unknown,
+        )
+
+
+def _checked_result(message: pb.TaskResult) -> TaskResult:
+    if len(message.data) > RESULT_INLINE_BYTES_MAX:
+        raise ClusterError(
+            Reason.PAYLOAD_TOO_LARGE,
+            f"an inline result has at most {RESULT_INLINE_BYTES_MAX} bytes; add it as content "
+            "and name it by CID",
+        )
+    if len(message.content_type) > CONTENT_TYPE_CHARS_MAX:
+        raise invalid_field("result.content_type", f"at most {CONTENT_TYPE_CHARS_MAX} characters")
+    if message.size_bytes < 0:
+        raise invalid_field("result.size_bytes", "0 or more")
+    return TaskResult(
+        data=message.data,
+        content_type=message.content_type or DEFAULT_CONTENT_TYPE,
+        cid=cid_text(message.cid, "result.cid") if message.cid else "",
+        size_bytes=message.size_bytes if message.cid else len(message.data),
+    )
 
 
 def reason_to_proto(reason: Reason) -> errors_pb2.ErrorReason.ValueType:

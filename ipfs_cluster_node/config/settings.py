@@ -74,6 +74,10 @@ class TaskSettings:
     slots: int = _setting(-1, "attempts at once; -1 means as many as cores on a worker, else none")
     handler_modules: tuple[str, ...] = _setting((), "Python modules with task handlers")
     memory_max: int = _setting(1024 * MIB, "memory of the SQL engine in one attempt")
+    drain: timedelta = _setting(
+        timedelta(0),
+        "how long attempts may go on once the node is told to stop; then others get them",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

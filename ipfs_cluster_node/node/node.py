@@ -279,6 +279,11 @@ class Node:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()  # A loop that ends ends the node: none may fail in silence.
+        except asyncio.CancelledError:
+            # Told to stop: what a worker has in hand goes back while the loops still run.
+            if self._worker is not None:
+                await self._worker.leave(self._settings.tasks.drain)
+            raise
         finally:
             for task in tasks:
                 task.cancel()

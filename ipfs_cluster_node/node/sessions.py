@@ -2,26 +2,29 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 from ipfs_cluster_node.codec.tasks import (
     attempt_from_proto,
     attempt_to_proto,
-    outcome_from_proto,
+    outcome_or_failure,
     spec_to_proto,
 )
 from ipfs_cluster_node.core.commands import AssignTasks, FinishAttempts, RequeueAttempts
+from ipfs_cluster_node.core.credit import CREDIT_MAX
 from ipfs_cluster_node.core.effects import (
     AttemptsAssigned,
     AttemptsRevoked,
     Effect,
+    MembersChanged,
     TasksPending,
 )
 from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
 from ipfs_cluster_node.core.ids import NodeId, TaskId
-from ipfs_cluster_node.core.model import AttemptId, Liveness
+from ipfs_cluster_node.core.model import AttemptId, AttemptOutcome, Liveness, TaskFailure
 from ipfs_cluster_node.core.scheduler import WorkerOffer, plan
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.node.leadership import Leadership
@@ -33,8 +36,10 @@ log = logging.getLogger(__name__)
 ASSIGNMENTS_PER_COMMAND_MAX: Final = 512
 ASSIGNMENTS_PER_MESSAGE_MAX: Final = 64
 ASSIGNMENT_BYTES_MAX: Final = 1024 * 1024
-CREDIT_MAX: Final = 1024
-OUTCOMES_MAX: Final = 256
+OUTCOMES_PER_COMMAND_MAX: Final = 256
+OUTCOME_BYTES_MAX: Final = 1024 * 1024
+"""Of the results in one command; far below what an entry of the log holds."""
+NOTE_CHARS_MAX: Final = 256
 OUTBOX_MESSAGES_MAX: Final = 4096
 """A worker that reads so slowly loses its session, and begins a new one."""
 RETRY_SECONDS: Final = 0.2
@@ -45,6 +50,8 @@ class _Session:
         self.node_id = node_id
         self.task_types = task_types
         self.credit = 0
+        self.leaving = False
+        """Whether its worker said goodbye: it gets nothing more."""
         self.outbox: asyncio.Queue[pb.WorkerSessionResponse | ClusterError] = asyncio.Queue(
             OUTBOX_MESSAGES_MAX
         )
@@ -88,27 +95,34 @@ class Sessions:
         previous, self._sessions[node_id] = self._sessions.get(node_id), session
         if previous is not None:
             previous.end(ClusterError(Reason.SHUTTING_DOWN, "a newer session took its place"))
-        # What the log gives to this worker and the worker does not have was lost on the way.
-        missing = tuple(a for a in state.tasks.running_on(node_id) if a not in held)
-        if missing:
-            await self._leadership.propose(RequeueAttempts(ids=missing))
-        stale = [a for a in held if not state.tasks.is_current(a, node_id)]
-        reader = asyncio.create_task(self._read(session, requests), name=f"session-{node_id}")
+        reader: asyncio.Task[None] | None = None
         try:
-            yield pb.WorkerSessionResponse(
-                welcome=pb.WorkerWelcome(stale=map(attempt_to_proto, stale))
-            )
+            yield await self._welcome(node_id, held)
+            reader = asyncio.create_task(self._read(session, requests), name=f"session-{node_id}")
             while True:
                 message = await session.outbox.get()
                 if isinstance(message, ClusterError):
                     raise message
                 yield message
         finally:
-            reader.cancel()
-            with suppress(asyncio.CancelledError):
-                await reader
+            if reader is not None:
+                reader.cancel()
+                with suppress(asyncio.CancelledError):
+                    await reader
             if self._sessions.get(node_id) is session:
                 del self._sessions[node_id]
+
+    async def _welcome(self, node_id: NodeId, held: set[AttemptId]) -> pb.WorkerSessionResponse:
+        # What the log gives to this worker and the worker does not have was lost on the way.
+        running = self._leadership.leader_state().tasks.running_on(node_id)
+        missing = tuple(attempt for attempt in running if attempt not in held)
+        if missing:
+            await self._leadership.propose(RequeueAttempts(ids=missing))
+        tasks = self._leadership.leader_state().tasks
+        stale = [attempt for attempt in held if not tasks.is_current(attempt, node_id)]
+        return pb.WorkerSessionResponse(
+            welcome=pb.WorkerWelcome(stale=map(attempt_to_proto, stale))
+        )
 
     async def _read(
         self, session: _Session, requests: AsyncIterator[pb.WorkerSessionRequest]
@@ -119,32 +133,48 @@ class Sessions:
             session.send(ClusterError(Reason.SHUTTING_DOWN, "the worker ended its session"))
         except ClusterError as error:
             session.end(error)
+        except Exception:
+            # A session that nobody reads any longer would go on, and confirm nothing.
+            log.exception("session failed", extra={"node_id": session.node_id})
+            session.end(ClusterError(Reason.INTERNAL, "the leader failed; its log says why"))
 
     async def _take(self, session: _Session, request: pb.WorkerSessionRequest) -> None:
         match request.WhichOneof("message"):
             case "credit":
-                if not 1 <= request.credit.attempt_count <= CREDIT_MAX:
-                    raise invalid_field("credit.attempt_count", f"1 to {CREDIT_MAX}")
-                session.credit = min(CREDIT_MAX, session.credit + request.credit.attempt_count)
+                granted = session.credit + max(0, request.credit.attempt_count)
+                session.credit = min(CREDIT_MAX, granted)
                 self._wake.set()
+            case "goodbye":
+                session.leaving = True
             case "outcomes":
-                if len(request.outcomes.outcomes) > OUTCOMES_MAX:
-                    raise invalid_field("outcomes", f"at most {OUTCOMES_MAX}")
-                outcomes = tuple(map(outcome_from_proto, request.outcomes.outcomes))
-                await self._leadership.propose(
-                    FinishAttempts(node_id=session.node_id, outcomes=outcomes)
-                )
-                for outcome in outcomes:
-                    self._tasks.progress.pop(outcome.id.task_id, None)
-                ids = [attempt_to_proto(outcome.id) for outcome in outcomes]
-                session.send(pb.WorkerSessionResponse(confirmed=pb.OutcomesConfirmed(ids=ids)))
+                for outcomes in _in_commands(request.outcomes.outcomes):
+                    await self._finish(session, outcomes)
             case "progress":
                 attempt = attempt_from_proto(request.progress.id)
                 if self._leadership.leader_state().tasks.is_current(attempt, session.node_id):
+                    # In this order: what is not a number becomes 0.
                     ratio = min(1.0, max(0.0, request.progress.ratio))
-                    self._tasks.on_progress(attempt.task_id, ratio, request.progress.note[:256])
+                    note = request.progress.note[:NOTE_CHARS_MAX]
+                    self._tasks.on_progress(attempt.task_id, ratio, note)
+            case "hello":
+                raise invalid_field("message", "hello comes first, and only once")
             case _:
-                raise invalid_field("message", "credit, outcomes or progress")
+                pass  # Of a newer release; it has to get along without.
+
+    async def _finish(self, session: _Session, outcomes: list[AttemptOutcome]) -> None:
+        """Commit what is news, and confirm all: what is refused is not to be said again."""
+        state = self._leadership.leader_state()
+        current = tuple(
+            _with_its_file(outcome, state)
+            for outcome in outcomes
+            if state.tasks.is_current(outcome.id, session.node_id)
+        )
+        if current:
+            await self._leadership.propose(
+                FinishAttempts(node_id=session.node_id, outcomes=current)
+            )
+        ids = [attempt_to_proto(outcome.id) for outcome in outcomes]
+        session.send(pb.WorkerSessionResponse(confirmed=pb.OutcomesConfirmed(ids=ids)))
 
     def on_effect(self, effect: Effect) -> None:
         """Send workers what was committed for them."""
@@ -158,7 +188,8 @@ class Sessions:
             if session is not None:
                 ids = map(attempt_to_proto, effect.ids)
                 session.send(pb.WorkerSessionResponse(cancellations=pb.Cancellations(ids=ids)))
-        elif isinstance(effect, TasksPending):
+        elif isinstance(effect, TasksPending | MembersChanged):
+            # A node that is alive again may have granted its credit before.
             self._wake.set()
 
     def _send_assignments(self, session: _Session, attempts: tuple[AttemptId, ...]) -> None:
@@ -167,8 +198,7 @@ class Sessions:
         batch_bytes = 0
         for attempt in attempts:
             task = tasks.get(attempt.task_id)
-            if task is None:
-                continue
+            assert task is not None, "an effect is carried out before the next command"
             size = len(task.spec.payload)
             if batch.assignments and (
                 len(batch.assignments) >= ASSIGNMENTS_PER_MESSAGE_MAX
@@ -208,7 +238,7 @@ class Sessions:
         offers = {
             node_id: WorkerOffer(node_id, session.task_types, session.credit)
             for node_id, session in self._sessions.items()
-            if session.credit > 0 and _takes_work(state, node_id)
+            if session.credit > 0 and not session.leaving and _takes_work(state, node_id)
         }
         return plan(state.tasks, offers, count_max=ASSIGNMENTS_PER_COMMAND_MAX) if offers else []
 
@@ -216,3 +246,32 @@ class Sessions:
 def _takes_work(state: ClusterState, node_id: NodeId) -> bool:
     node = state.members.node(node_id)
     return node is not None and node.liveness is Liveness.ALIVE
+
+
+def _in_commands(messages: Iterable[pb.AttemptOutcome]) -> Iterator[list[AttemptOutcome]]:
+    """Outcomes in lists that each fit in one command."""
+    outcomes: list[AttemptOutcome] = []
+    size = 0
+    for message in messages:
+        outcome = outcome_or_failure(message)
+        data_bytes = len(outcome.result.data) if outcome.result is not None else 0
+        if outcomes and (
+            len(outcomes) >= OUTCOMES_PER_COMMAND_MAX or size + data_bytes > OUTCOME_BYTES_MAX
+        ):
+            yield outcomes
+            outcomes, size = [], 0
+        outcomes.append(outcome)
+        size += data_bytes
+    if outcomes:
+        yield outcomes
+
+
+def _with_its_file(outcome: AttemptOutcome, state: ClusterState) -> AttemptOutcome:
+    """The outcome; a failure where its result is a file that the cluster does not hold."""
+    if outcome.result is None or not outcome.result.cid or outcome.result.cid in state.contents:
+        return outcome
+    failure = TaskFailure(
+        Reason.CONTENT_NOT_FOUND,
+        f"the result's file {outcome.result.cid} was not added to the cluster before",
+    )
+    return replace(outcome, result=None, failure=failure, retryable=True)

@@ -123,6 +123,7 @@ class Tasks:
         """Wake who watches what changed."""
         if isinstance(effect, TasksChanged):
             for task_id in effect.task_ids:
+                self.progress.pop(task_id, None)  # Of an attempt that is over.
                 self._changed(task_id)
 
     def on_progress(self, task_id: TaskId, ratio: float, note: str) -> None:

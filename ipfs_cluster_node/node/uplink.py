@@ -45,13 +45,21 @@ class Uplink:
         self._registration = registration
         self._running_count = running_count
         self._lease_ends = 0.0
+        self.lapse_count = 0
+        """How often the lease was renewed after it had ended: others may have taken this node's
+        attempts meanwhile."""
         self.registered = asyncio.Event()
         self.last_error = "not registered yet"
 
     @property
     def lease_holds(self) -> bool:
         """Whether the cluster can still believe that this node is alive."""
-        return monotonic() < self._lease_ends
+        return self.lease_seconds_left > 0
+
+    @property
+    def lease_seconds_left(self) -> float:
+        """How long the lease still holds; negative once it has ended."""
+        return self._lease_ends - monotonic()
 
     async def run(self) -> None:
         """Register, then heartbeat, until cancelled."""
@@ -94,6 +102,8 @@ class Uplink:
             attempt_timeout=HEARTBEAT_ATTEMPT_SECONDS_MAX,
         )
         lease_seconds = response.node_lease.ToTimedelta().total_seconds()
+        if not self.lease_holds and self._lease_ends:
+            self.lapse_count += 1
         # Counted from before the call: the leader counts from later, so it never ends first.
         self._lease_ends = sent_at + lease_seconds
         leader = next((NodeId(m.node_id) for m in response.masters if m.leader), None)

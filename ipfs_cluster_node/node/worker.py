@@ -4,21 +4,26 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 import grpc
 
+from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.codec.tasks import (
     attempt_from_proto,
     attempt_to_proto,
+    outcome_or_failure,
     outcome_to_proto,
 )
+from ipfs_cluster_node.core.credit import in_hand_max, next_mean
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import TaskId
 from ipfs_cluster_node.core.model import (
     AttemptId,
     AttemptOutcome,
+    TaskFailure,
 )
 from ipfs_cluster_node.node.attempts import AttemptRunner, failed
 from ipfs_cluster_node.node.clock import monotonic
@@ -28,13 +33,30 @@ from ipfs_cluster_node.v1.task_dispatch_pb2_grpc import TaskDispatchServiceStub
 
 log = logging.getLogger(__name__)
 
-RECONNECT_SECONDS: Final = 0.2
-FENCE_INTERVAL_SECONDS: Final = 0.2
+SESSION_SECONDS_MAX: Final = 3600.0
+"""How long a leader is looked for until that is noted."""
+RECONNECT_SECONDS_MIN: Final = 0.2
+RECONNECT_SECONDS_MAX: Final = 5.0
+"""Between sessions that end at once; each that confirms an outcome begins with the shortest."""
+WRITER_SECONDS_MAX: Final = 1.0
+"""How long the writer sleeps unless something wakes it: the lease may be back."""
+FENCE_SECONDS: Final = 0.2
+"""How often the lease is looked at, and how long before its end attempts are killed."""
+WAIT_SECONDS_MAX: Final = 5.0
+"""How long an attempt may wait for a slot here; another worker may have one."""
+HAND_BACK_SECONDS_MAX: Final = 2.0
+"""How long a node that stops waits until the leader has its attempts back."""
+LEAVE_POLL_SECONDS: Final = 0.02
+PROGRESS_SECONDS: Final = 0.2
+"""Between two rounds of news: handlers that say much must not keep outcomes from being sent."""
 OUTCOMES_PER_MESSAGE_MAX: Final = 128
 OUTCOME_BYTES_MAX: Final = 1024 * 1024
-READ_AHEAD_SECONDS: Final = 0.1
-"""Work taken ahead of free slots, so that short tasks do not wait for the log."""
-READ_AHEAD_MAX: Final = 256
+REFUSED_FOR_GOOD: Final = frozenset(
+    {Reason.INTERNAL, Reason.INVALID_ARGUMENT, Reason.PAYLOAD_TOO_LARGE}
+)
+"""Why a leader ends a session that would end in the same way if it heard the same again."""
+REFUSALS_MAX: Final = 3
+"""Sessions that may end with one outcome unconfirmed until it becomes a failure."""
 
 ENDS_OF_A_SESSION: Final = (
     asyncio.CancelledError,
@@ -43,13 +65,18 @@ ENDS_OF_A_SESSION: Final = (
 )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Held:
     """An attempt from its assignment until its outcome is confirmed."""
 
-    task: asyncio.Task[None]
-    outcome: AttemptOutcome | None = None
-    sent: bool = field(default=False)
+    since: float
+    task: asyncio.Task[AttemptOutcome] | None = None
+    outcome: pb.AttemptOutcome | None = None
+    given_up: AttemptOutcome | None = None
+    """What is reported once its process is dead; None as long as it may run."""
+    sent: bool = False
+    refusal_count: int = 0
+    """How many sessions ended for good with nothing but this outcome unconfirmed."""
 
 
 class Worker:
@@ -68,10 +95,15 @@ class Worker:
         self._slots = slots
         self._free = asyncio.Semaphore(slots)
         self._held: dict[AttemptId, _Held] = {}
+        self._running: dict[AttemptId, float] = {}
+        """Attempts that have a slot, and since when; the youngest last."""
         self._granted = 0
-        self._seconds_mean = READ_AHEAD_SECONDS * slots
+        self._seconds_mean: float | None = None
         self._wake = asyncio.Event()
         self._progress: dict[AttemptId, tuple[float, str]] = {}
+        self._outcomes_max = OUTCOMES_PER_MESSAGE_MAX
+        self._reconnect_seconds = RECONNECT_SECONDS_MIN
+        self._leaving = False
 
     @property
     def running_count(self) -> int:
@@ -86,17 +118,41 @@ class Worker:
         try:
             while True:
                 try:
-                    await self._uplink.connection.following(self._session, timeout=3600.0)
+                    await self._uplink.connection.following(
+                        self._session, timeout=SESSION_SECONDS_MAX
+                    )
                 except ClusterError as error:
                     log.info("session ended", extra={"reason": error.reason})
-                await asyncio.sleep(RECONNECT_SECONDS)
+                await asyncio.sleep(self._reconnect_seconds)
+                self._reconnect_seconds = min(2 * self._reconnect_seconds, RECONNECT_SECONDS_MAX)
         finally:
             fence.cancel()
-            for held in self._held.values():
-                held.task.cancel()
-            await asyncio.gather(
-                fence, *(held.task for held in self._held.values()), return_exceptions=True
-            )
+            tasks = [held.task for held in self._held.values() if held.task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(fence, *tasks, return_exceptions=True)
+
+    async def leave(self, drain: timedelta) -> None:
+        """Take no more attempts, and be rid of those in hand while `run` goes on.
+
+        What waits for a slot goes back to the leader at once; what runs may go on for `drain`, and
+        is then killed and goes back too. Ends when the leader has confirmed all of it, or soon.
+        """
+        self._leaving = True
+        self._wake.set()
+        self._hand_back(waited_seconds=0.0)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(drain.total_seconds()):
+                while self.running_count:
+                    await asyncio.sleep(LEAVE_POLL_SECONDS)
+        for attempt, held in self._held.items():
+            self._give_up(held, handed_back(attempt))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HAND_BACK_SECONDS_MAX):
+                while self._held:
+                    await asyncio.sleep(LEAVE_POLL_SECONDS)
+
+    # The session.
 
     async def _session(self, channel: grpc.aio.Channel, _seconds: float) -> None:
         call = TaskDispatchServiceStub(channel).WorkerSession()
@@ -116,6 +172,9 @@ class Worker:
             writer.add_done_callback(lambda _writer: call.cancel())
             while isinstance(message := await call.read(), pb.WorkerSessionResponse):
                 self._take(message)
+        except grpc.aio.AioRpcError as rpc_error:
+            self._refused(error_from_rpc(rpc_error))
+            raise
         finally:
             if writer is not None:
                 writer.cancel()
@@ -125,6 +184,7 @@ class Worker:
             call.cancel()
 
     def _take(self, message: pb.WorkerSessionResponse) -> None:
+        self._reconnect_seconds = RECONNECT_SECONDS_MIN
         match message.WhichOneof("message"):
             case "assignments":
                 for assignment in message.assignments.assignments:
@@ -137,24 +197,17 @@ class Worker:
             case "cancellations":
                 self._drop(attempt_from_proto(a) for a in message.cancellations.ids)
 
-    def _start(self, attempt: AttemptId, spec: pb.TaskSpec) -> None:
-        if attempt not in self._held:
-            task = asyncio.create_task(self._run(attempt, spec), name=f"attempt-{attempt.task_id}")
-            self._held[attempt] = _Held(task)
-
-    def _drop(self, attempts: Iterable[AttemptId]) -> None:
-        """Kill attempts that nobody wants any more; nothing is reported."""
-        for attempt in attempts:
-            held = self._held.pop(attempt, None)
-            if held is not None:
-                held.task.cancel()
-        self._wake.set()
-
     async def _write(self, call: grpc.aio.StreamStreamCall) -> None:  # type: ignore[type-arg]
+        said_goodbye = False
+        news_at = 0.0
         while True:
             self._wake.clear()
-            credit = self._slots + self._read_ahead() - self.running_count - self._granted
-            if credit > 0 and self._uplink.lease_holds:
+            if self._leaving and not said_goodbye:
+                # Before what is handed back: the leader must not give it to this node again.
+                said_goodbye = True
+                await call.write(pb.WorkerSessionRequest(goodbye=pb.WorkerGoodbye()))
+            credit = self._credit()
+            if credit > 0:
                 self._granted += credit
                 grant = pb.WorkerCredit(attempt_count=credit)
                 await call.write(pb.WorkerSessionRequest(credit=grant))
@@ -162,13 +215,30 @@ class Worker:
                 await call.write(
                     pb.WorkerSessionRequest(outcomes=pb.AttemptOutcomes(outcomes=outcomes))
                 )
-            while self._progress:
-                attempt, (ratio, note) = self._progress.popitem()
-                progress = pb.AttemptProgress(id=attempt_to_proto(attempt), ratio=ratio, note=note)
-                await call.write(pb.WorkerSessionRequest(progress=progress))
+            if self._progress and monotonic() >= news_at:
+                news_at = monotonic() + PROGRESS_SECONDS
+                news, self._progress = self._progress, {}
+                for attempt, (ratio, note) in news.items():
+                    progress = pb.AttemptProgress(
+                        id=attempt_to_proto(attempt), ratio=ratio, note=note
+                    )
+                    await call.write(pb.WorkerSessionRequest(progress=progress))
+            sleep = PROGRESS_SECONDS if self._progress else WRITER_SECONDS_MAX
             with suppress(TimeoutError):
-                async with asyncio.timeout(1.0):
+                async with asyncio.timeout(sleep):
                     await self._wake.wait()
+
+    def _credit(self) -> int:
+        """How many more attempts to ask for: none while others may believe that this node died."""
+        if self._leaving or not self._uplink.lease_holds:
+            return 0
+        youngest = 0.0
+        if len(self._running) >= self._slots:
+            youngest = monotonic() - next(reversed(self._running.values()))
+        wanted = in_hand_max(
+            self._slots, seconds_mean=self._seconds_mean, seconds_youngest=youngest
+        )
+        return wanted - self.running_count - self._granted
 
     def _unsent(self) -> list[pb.AttemptOutcome]:
         # One message at a time: what ends meanwhile goes together in the next, as one commit.
@@ -177,51 +247,148 @@ class Worker:
         batch: list[pb.AttemptOutcome] = []
         batch_bytes = 0
         for held in self._held.values():
-            if held.outcome is None or held.sent:
+            if held.outcome is None:
                 continue
-            message = outcome_to_proto(held.outcome)
-            batch_bytes += message.ByteSize()
+            batch_bytes += held.outcome.ByteSize()
             if batch and batch_bytes > OUTCOME_BYTES_MAX:
                 break
             held.sent = True
-            batch.append(message)
-            if len(batch) == OUTCOMES_PER_MESSAGE_MAX:
+            batch.append(held.outcome)
+            if len(batch) == self._outcomes_max:
                 break
+        else:
+            self._outcomes_max = OUTCOMES_PER_MESSAGE_MAX  # Nothing is left that was refused.
         return batch
 
-    def _read_ahead(self) -> int:
-        per_second = self._slots / max(self._seconds_mean, 1e-4)
-        return min(READ_AHEAD_MAX, int(per_second * READ_AHEAD_SECONDS) - 1)
+    def _refused(self, error: ClusterError) -> None:
+        """A session ended: what it may have ended for is not said again for ever."""
+        sent = [(attempt, held) for attempt, held in self._held.items() if held.sent]
+        if error.reason not in REFUSED_FOR_GOOD or not sent:
+            return
+        self._outcomes_max = 1  # Until it is known which one it was.
+        if len(sent) > 1:
+            return
+        [(attempt, held)] = sent
+        held.refusal_count += 1
+        if held.refusal_count == REFUSALS_MAX:
+            log.error("outcome refused", extra={"task_id": attempt.task_id, "why": str(error)})
+            held.outcome = outcome_to_proto(
+                failed(
+                    attempt,
+                    Reason.INTERNAL,
+                    f"the leader refused its outcome: {error.message}",
+                    retryable=False,
+                )
+            )
+        elif held.refusal_count > REFUSALS_MAX:
+            del self._held[attempt]  # The leader takes it for lost once it is missing in a hello.
+
+    # Attempts.
+
+    def _start(self, attempt: AttemptId, spec: pb.TaskSpec) -> None:
+        if attempt in self._held:
+            return
+        held = self._held[attempt] = _Held(since=monotonic())
+        if self._leaving or not self._uplink.lease_holds:
+            held.outcome = outcome_to_proto(handed_back(attempt))
+            self._wake.set()
+            return
+        held.task = asyncio.create_task(
+            self._run(attempt, spec), name=f"attempt-{attempt.task_id}.{attempt.attempt}"
+        )
+        held.task.add_done_callback(lambda task: self._ended(attempt, held, task))
+
+    async def _run(self, attempt: AttemptId, spec: pb.TaskSpec) -> AttemptOutcome:
+        async with self._free:
+            began = self._running[attempt] = monotonic()
+            try:
+                outcome = await self._runner.run(attempt, spec)
+            finally:
+                del self._running[attempt]
+            self._seconds_mean = next_mean(self._seconds_mean, monotonic() - began)
+            return outcome
+
+    def _ended(self, attempt: AttemptId, held: _Held, task: asyncio.Task[AttemptOutcome]) -> None:
+        outcome = held.given_up if task.cancelled() else task.result()
+        if outcome is not None and self._held.get(attempt) is held:
+            held.outcome = sendable(outcome)
+            self._wake.set()
+
+    def _give_up(self, held: _Held, outcome: AttemptOutcome) -> None:
+        """Kill an attempt; the outcome is reported once its process is dead."""
+        if held.outcome is None and held.given_up is None and held.task is not None:
+            held.given_up = outcome
+            held.task.cancel()
+
+    def _drop(self, attempts: Iterable[AttemptId]) -> None:
+        """Kill attempts that nobody wants any more; nothing is reported."""
+        for attempt in attempts:
+            held = self._held.pop(attempt, None)
+            if held is not None and held.task is not None:
+                held.task.cancel()
+        self._wake.set()
+
+    def _hand_back(self, *, waited_seconds: float) -> None:
+        """Give back what waits for a slot for longer than this."""
+        since = monotonic() - waited_seconds
+        for attempt, held in self._held.items():
+            if attempt not in self._running and held.since <= since:
+                self._give_up(held, handed_back(attempt))
 
     async def _fence(self) -> None:
         # Once the lease is over others may run our attempts: ours must be dead by then.
+        lapses = self._uplink.lapse_count
         while True:
-            await asyncio.sleep(FENCE_INTERVAL_SECONDS)
-            if not self._uplink.lease_holds and self.running_count:
-                log.warning("lease lost, attempts killed", extra={"count": self.running_count})
-                for attempt, held in self._held.items():
-                    if held.outcome is None:
-                        held.task.cancel()
-                        # Reported when the leader is back: it may believe that they still run.
-                        held.outcome = failed(
-                            attempt,
-                            Reason.WORKER_LOST,
-                            "the worker's lease ran out",
-                            retryable=True,
-                        )
-                self._wake.set()
+            await asyncio.sleep(FENCE_SECONDS)
+            ends = self._uplink.lease_seconds_left <= FENCE_SECONDS
+            if ends or lapses != self._uplink.lapse_count:
+                lapses = self._uplink.lapse_count
+                self._lose_all()
+            self._hand_back(waited_seconds=WAIT_SECONDS_MAX)
 
-    async def _run(self, attempt: AttemptId, spec: pb.TaskSpec) -> None:
-        async with self._free:
-            began = monotonic()
-            outcome = await self._runner.run(attempt, spec)
-            self._seconds_mean += 0.2 * (monotonic() - began - self._seconds_mean)
-        held = self._held.get(attempt)
-        if held is not None and held.outcome is None:
-            held.outcome = outcome
-            self._wake.set()
+    def _lose_all(self) -> None:
+        alive = [
+            (attempt, held)
+            for attempt, held in self._held.items()
+            if held.outcome is None and held.given_up is None
+        ]
+        if alive:
+            log.warning("lease lost, attempts killed", extra={"count": len(alive)})
+        for attempt, held in alive:
+            # Reported when the leader is back: it may believe that they still run.
+            self._give_up(
+                held,
+                failed(attempt, Reason.WORKER_LOST, "the worker's lease ran out", retryable=True),
+            )
 
     def on_progress(self, task_id: TaskId, attempt: int, ratio: float, note: str) -> None:
         """Take news of an attempt; only the newest is sent."""
+        if not self._progress:
+            self._wake.set()
         self._progress[AttemptId(task_id, attempt)] = (ratio, note)
-        self._wake.set()
+
+
+def handed_back(attempt: AttemptId) -> AttemptOutcome:
+    """The outcome of an attempt that its worker gives back: it is no loss."""
+    return AttemptOutcome(
+        id=attempt,
+        failure=TaskFailure(Reason.WORKER_LOST, "its worker gave it back"),
+        retryable=True,
+        handed_back=True,
+    )
+
+
+def sendable(outcome: AttemptOutcome) -> pb.AttemptOutcome:
+    """Encode an outcome; one that the leader would not take becomes the attempt's failure."""
+    try:
+        return outcome_to_proto(outcome_or_failure(outcome_to_proto(outcome)))
+    except (TypeError, ValueError) as error:  # What no message can hold, lone surrogates too.
+        log.exception("outcome can't be sent", extra={"task_id": outcome.id.task_id})
+        return outcome_to_proto(
+            failed(
+                outcome.id,
+                Reason.HANDLER_FAILED,
+                f"its outcome can't be sent ({type(error).__name__}); return text and bytes",
+                retryable=False,
+            )
+        )

@@ -619,6 +619,7 @@ class WorkerSessionRequest(_message.Message):
     CREDIT_FIELD_NUMBER: _builtins.int
     OUTCOMES_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
+    GOODBYE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___WorkerHello:
         """First, and only first."""
@@ -629,11 +630,15 @@ class WorkerSessionRequest(_message.Message):
 
     @_builtins.property
     def outcomes(self) -> Global___AttemptOutcomes:
-        """Attempts that ended, at most 256 and 1 MiB of results."""
+        """Attempts that ended. What the leader can't accept becomes that attempt's failure."""
 
     @_builtins.property
     def progress(self) -> Global___AttemptProgress:
         """How far an attempt is."""
+
+    @_builtins.property
+    def goodbye(self) -> Global___WorkerGoodbye:
+        """The worker is about to stop."""
 
     def __init__(
         self,
@@ -642,12 +647,13 @@ class WorkerSessionRequest(_message.Message):
         credit: Global___WorkerCredit | None = ...,
         outcomes: Global___AttemptOutcomes | None = ...,
         progress: Global___AttemptProgress | None = ...,
+        goodbye: Global___WorkerGoodbye | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["credit", b"credit", "hello", b"hello", "message", b"message", "outcomes", b"outcomes", "progress", b"progress"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credit", b"credit", "goodbye", b"goodbye", "hello", b"hello", "message", b"message", "outcomes", b"outcomes", "progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit", b"credit", "hello", b"hello", "message", b"message", "outcomes", b"outcomes", "progress", b"progress"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit", b"credit", "goodbye", b"goodbye", "hello", b"hello", "message", b"message", "outcomes", b"outcomes", "progress", b"progress"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "credit", "outcomes", "progress"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "credit", "outcomes", "progress", "goodbye"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -726,6 +732,25 @@ class WorkerCredit(_message.Message):
 Global___WorkerCredit: _TypeAlias = WorkerCredit  # noqa: Y015
 
 @_typing.final
+class WorkerGoodbye(_message.Message):
+    """The worker takes no more attempts: credit that it granted is void. It still reports outcomes, and
+    hands back what does not end in time.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkerGoodbye: _TypeAlias = WorkerGoodbye  # noqa: Y015
+
+@_typing.final
 class AttemptOutcomes(_message.Message):
     """Attempts that ended."""
 
@@ -796,22 +821,28 @@ class AttemptFailure(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     RETRYABLE_FIELD_NUMBER: _builtins.int
+    HANDED_BACK_FIELD_NUMBER: _builtins.int
     reason: _errors_pb2.ErrorReason.ValueType
     """What programs branch on."""
     message: _builtins.str
     """One sentence for people, at most 1,024 characters."""
     retryable: _builtins.bool
     """Whether another attempt may succeed."""
+    handed_back: _builtins.bool
+    """With the reason `WORKER_LOST`: the worker gives the attempt back. It counts neither as a failure
+    nor as a loss.
+    """
     def __init__(
         self,
         *,
         reason: _errors_pb2.ErrorReason.ValueType = ...,
         message: _builtins.str = ...,
         retryable: _builtins.bool = ...,
+        handed_back: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "reason", b"reason", "retryable", b"retryable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handed_back", b"handed_back", "message", b"message", "reason", b"reason", "retryable", b"retryable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
