@@ -38,6 +38,8 @@ TASK_TYPES_MAX: Final = 256
 SLOTS_MAX: Final = 1024
 MESSAGE_CHARS_MAX: Final = 1024
 """Longest failure message that is kept."""
+NOTE_CHARS_MAX: Final = 256
+"""Longest note on the progress of an attempt."""
 
 
 class Role(StrEnum):

@@ -24,7 +24,13 @@ from ipfs_cluster_node.core.effects import (
 )
 from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
 from ipfs_cluster_node.core.ids import NodeId, TaskId
-from ipfs_cluster_node.core.model import AttemptId, AttemptOutcome, Liveness, TaskFailure
+from ipfs_cluster_node.core.model import (
+    NOTE_CHARS_MAX,
+    AttemptId,
+    AttemptOutcome,
+    Liveness,
+    TaskFailure,
+)
 from ipfs_cluster_node.core.scheduler import WorkerOffer, plan
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.node.leadership import Leadership
@@ -39,7 +45,6 @@ ASSIGNMENT_BYTES_MAX: Final = 1024 * 1024
 OUTCOMES_PER_COMMAND_MAX: Final = 256
 OUTCOME_BYTES_MAX: Final = 1024 * 1024
 """Of the results in one command; far below what an entry of the log holds."""
-NOTE_CHARS_MAX: Final = 256
 OUTBOX_MESSAGES_MAX: Final = 4096
 """A worker that reads so slowly loses its session, and begins a new one."""
 RETRY_SECONDS: Final = 0.2

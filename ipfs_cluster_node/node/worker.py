@@ -21,6 +21,7 @@ from ipfs_cluster_node.core.credit import in_hand_max, next_mean
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import TaskId
 from ipfs_cluster_node.core.model import (
+    NOTE_CHARS_MAX,
     AttemptId,
     AttemptOutcome,
     TaskFailure,
@@ -100,7 +101,7 @@ class Worker:
         self._granted = 0
         self._seconds_mean: float | None = None
         self._wake = asyncio.Event()
-        self._progress: dict[AttemptId, tuple[float, str]] = {}
+        self._progress: dict[AttemptId, pb.AttemptProgress] = {}
         self._outcomes_max = OUTCOMES_PER_MESSAGE_MAX
         self._reconnect_seconds = RECONNECT_SECONDS_MIN
         self._leaving = False
@@ -218,10 +219,7 @@ class Worker:
             if self._progress and monotonic() >= news_at:
                 news_at = monotonic() + PROGRESS_SECONDS
                 news, self._progress = self._progress, {}
-                for attempt, (ratio, note) in news.items():
-                    progress = pb.AttemptProgress(
-                        id=attempt_to_proto(attempt), ratio=ratio, note=note
-                    )
+                for progress in news.values():
                     await call.write(pb.WorkerSessionRequest(progress=progress))
             sleep = PROGRESS_SECONDS if self._progress else WRITER_SECONDS_MAX
             with suppress(TimeoutError):
@@ -362,10 +360,17 @@ class Worker:
             )
 
     def on_progress(self, task_id: TaskId, attempt: int, ratio: float, note: str) -> None:
-        """Take news of an attempt; only the newest is sent."""
+        """Take news of an attempt; only the newest is sent, and none that no message can hold."""
+        at = AttemptId(task_id, attempt)
+        try:
+            progress = pb.AttemptProgress(
+                id=attempt_to_proto(at), ratio=ratio, note=note[:NOTE_CHARS_MAX]
+            )
+        except (TypeError, ValueError, OverflowError):
+            return
         if not self._progress:
             self._wake.set()
-        self._progress[AttemptId(task_id, attempt)] = (ratio, note)
+        self._progress[at] = progress
 
 
 def handed_back(attempt: AttemptId) -> AttemptOutcome:
