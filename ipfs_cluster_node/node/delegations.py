@@ -31,7 +31,7 @@ from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.core.ucan.arrange import path_between
 from ipfs_cluster_node.core.ucan.chain import Claim
 from ipfs_cluster_node.core.ucan.commands import Command
-from ipfs_cluster_node.core.ucan.errors import UcanError
+from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError
 from ipfs_cluster_node.core.ucan.explain import explain
 from ipfs_cluster_node.core.ucan.profiles import PRODUCT
 from ipfs_cluster_node.core.ucan.revocations import check_revoker
@@ -81,7 +81,7 @@ class Delegations:
     async def put_delegation(
         self, tokens: Sequence[bytes], *, caller: Caller, request_id: str
     ) -> list[str]:
-        """Keep delegations that are part of a chain from the cluster."""
+        """Keep delegations, each of which ends a chain from the cluster that holds."""
         if not 1 <= len(tokens) <= TOKENS_MAX:
             raise invalid_field("tokens", f"1 to {TOKENS_MAX}")
         state = self._leadership.leader_state()
@@ -91,7 +91,12 @@ class Delegations:
             bag = self._authorizer.with_kept(given)
             circumstances = self._authorizer.circumstances(state)
             for delegation in given:
-                validator.access(delegation.audience, delegation.command, bag, circumstances)
+                if delegation.subject not in (None, state.cluster_did):
+                    detail = "the delegation is about another subject than this cluster"
+                    raise UcanError(Refusal.INVALID_SUBJECT, detail, cid=delegation.cid)
+                # By itself: what else its audience has would let one through that gives nothing.
+                links = [d for d in bag if d is delegation or d.audience != delegation.audience]
+                validator.access(delegation.audience, delegation.command, links, circumstances)
         except UcanError as error:
             raise error_from_ucan(error, now_s=now_ms() // 1000) from None
         kept = tuple(

@@ -180,6 +180,24 @@ async def test_what_leads_from_nowhere_is_not_kept(
 
 
 @pytest.mark.asyncio
+async def test_a_delegation_about_another_subject_is_not_kept_beside_one_that_holds(
+    client: Client, nobody: Person, operator: Identity, cluster_did: str
+) -> None:
+    holds = signed(operator, nobody.did, "/task", cluster_did)
+    for foreign in (
+        signed(operator, nobody.did, "/task/read", Identity.create().did),
+        signed(operator, operator.did, "/task/read", Identity.create().did),
+    ):
+        error = await refused(client.put_delegation([holds, foreign]))
+        assert error.reason is Reason.NOT_DELEGATED
+        assert error.metadata["ucan_error"] == "InvalidSubject"
+        assert error.metadata["cid"] == str(cid_of_token(foreign))
+        assert "another subject" in error.message
+    kept = {each.cid for each in await client.list_delegations(audience=nobody.did)}
+    assert str(cid_of_token(holds)) not in kept  # All or nothing.
+
+
+@pytest.mark.asyncio
 async def test_a_revocation_holds_at_every_master_and_ends_what_runs(
     cluster: LocalCluster, client: Client, nobody: Person, operator: Identity, cluster_did: str
 ) -> None:
