@@ -7,6 +7,7 @@ import click
 
 from ipfs_cluster_node import __version__
 from ipfs_cluster_node.cli.output import STALE_KEY, UCAN_KEY
+from ipfs_cluster_node.config.profiles import PROFILE_VARIABLE, UCAN_VARIABLE
 
 COMMANDS: Final = {
     "init": ("node_commands", "Make a cluster whose first master is this node."),
@@ -57,7 +58,7 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, package_name="ipfs-cluster-node")
 @click.option(
     "--profile",
-    envvar="IPFS_CLUSTER_NODE_PROFILE",
+    envvar=PROFILE_VARIABLE,
     help="Which cluster to talk to, of `profile list`. [default: that of `profile use`]",
 )
 @click.option(
@@ -69,7 +70,7 @@ class LazyGroup(click.Group):
 )
 @click.option(
     "--ucan",
-    envvar="IPFS_CLUSTER_NODE_UCAN",
+    envvar=UCAN_VARIABLE,
     help="A container of delegations, or a file with one, to call by. [default: what is kept]",
     expose_value=False,
     callback=lambda ctx, _param, value: ctx.meta.__setitem__(UCAN_KEY, value or ""),

@@ -14,6 +14,9 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 
 PROFILES_VARIABLE: Final = "IPFS_CLUSTER_NODE_PROFILES"
 PROFILE_VARIABLE: Final = "IPFS_CLUSTER_NODE_PROFILE"
+UCAN_VARIABLE: Final = "IPFS_CLUSTER_NODE_UCAN"
+CLIENT_VARIABLES: Final = frozenset({PROFILES_VARIABLE, PROFILE_VARIABLE, UCAN_VARIABLE})
+"""What a client is told; a node passes over them."""
 DEFAULT_PROFILE: Final = "default"
 
 

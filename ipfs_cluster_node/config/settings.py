@@ -9,6 +9,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from ipfs_cluster_node.config.home import HOME_VARIABLE
+from ipfs_cluster_node.config.profiles import CLIENT_VARIABLES
 from ipfs_cluster_node.config.units import parse_duration, parse_size, toml_text
 from ipfs_cluster_node.core.endpoints import Endpoint, parse_endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -16,8 +18,8 @@ from ipfs_cluster_node.core.ids import parse_name
 from ipfs_cluster_node.core.model import Role
 
 VARIABLE_PREFIX: Final = "IPFS_CLUSTER_NODE_"
-NOT_SETTINGS: Final = frozenset({"HOME", "PROFILE", "PROFILES", "VECTORS"})
-"""Variables with the prefix that mean something else."""
+NOT_SETTINGS: Final = frozenset({HOME_VARIABLE, *CLIENT_VARIABLES, "IPFS_CLUSTER_NODE_VECTORS"})
+"""Variables with the prefix that mean something else; a client may run a node, too."""
 
 MIB: Final = 1024 * 1024
 
@@ -176,10 +178,10 @@ def load_settings(
             _put(values, section, key, value, where=f"{path}: {section}.{key}")
     for variable, text in sorted((os.environ if environment is None else environment).items()):
         name = variable.removeprefix(VARIABLE_PREFIX)
-        if name == variable or name in NOT_SETTINGS:
+        if name == variable or variable in NOT_SETTINGS:
             continue
         section, _, key = name.lower().partition("_")
-        _put(values, section, key, text, where=variable)
+        _put(values, section, key, text, where=f"the variable {variable}")
     for flag, value in (flags or {}).items():
         if value is not None:
             section, _, key = flag.partition(".")
