@@ -1,12 +1,17 @@
 """Tables as files: what `state` and `audit` save."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
+from ipfs_cluster_node.cli.files import user_file
 from ipfs_cluster_node.cli.output import print_done
 from ipfs_cluster_node.core.errors import ClusterError, Reason
+
+FORMS: Final = (".parquet", ".arrow", ".csv")
 
 save_option = click.option(
     "--save",
@@ -15,31 +20,48 @@ save_option = click.option(
 )
 
 
-def save_table(table: Any, path: Path, *, as_json: bool) -> None:
-    """Write an Arrow table to a file of the kind that its name says.
+@contextmanager
+def saving(path: Path | None, *, force: bool, as_json: bool) -> Iterator[Callable[[Any], None]]:
+    """Give what writes an Arrow table to `path`, in the form that its name says, and reports it.
+
+    The file is checked before the table is fetched, and there once the block has ended well; where
+    no file is named nothing is written.
 
     Raises:
-        ClusterError: INVALID_ARGUMENT for another kind.
+        ClusterError: INVALID_ARGUMENT for another form, and as `output_file`.
     """
-    rows = table.num_rows
+    if path is None:
+        yield lambda _table: None
+        return
+    if path.suffix not in FORMS:
+        raise ClusterError(Reason.INVALID_ARGUMENT, f"{path} ends in none of {', '.join(FORMS)}")
+    saved: list[int] = []
+    with user_file(path, force=force) as file:
+
+        def save(table: Any) -> None:
+            file.write(encode_table(table, path.suffix))
+            saved.append(table.num_rows)
+
+        yield save
+    for rows in saved:
+        print_done({"rows": rows, "path": str(path)}, f"{rows} rows in {path}", as_json)
+
+
+def encode_table(table: Any, form: str) -> Any:
+    """An Arrow table as the bytes of a file of one of `FORMS`."""
+    import pyarrow as pa
     from pyarrow import csv, feather, parquet  # Heavy.
 
-    match path.suffix:
-        case ".parquet":
-            parquet.write_table(table, path)
-        case ".arrow":
-            feather.write_feather(table, str(path), compression="uncompressed")
-        case ".csv":
-            nested = [
-                n for n in table.column_names if str(table.schema.field(n).type)[:4] == "list"
-            ]
-            for name in nested:
-                at = table.column_names.index(name)
-                joined = [" ".join(value) for value in table.column(name).to_pylist()]
-                table = table.set_column(at, name, [joined])
-            csv.write_csv(table, path)
-        case _:
-            raise ClusterError(
-                Reason.INVALID_ARGUMENT, f"{path} ends neither in .parquet nor .arrow nor .csv"
-            )
-    print_done({"rows": rows, "path": str(path)}, f"{rows} rows in {path}", as_json)
+    out = pa.BufferOutputStream()
+    if form == ".parquet":
+        parquet.write_table(table, out)
+    elif form == ".arrow":
+        feather.write_feather(table, out, compression="uncompressed")
+    else:
+        nested = [n for n in table.column_names if str(table.schema.field(n).type)[:4] == "list"]
+        for name in nested:
+            at = table.column_names.index(name)
+            joined = [" ".join(value) for value in table.column(name).to_pylist()]
+            table = table.set_column(at, name, [joined])
+        csv.write_csv(table, out)
+    return out.getvalue()

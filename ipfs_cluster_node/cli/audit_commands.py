@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from ipfs_cluster_node.cli.arrow import save_option, save_table
+from ipfs_cluster_node.cli.arrow import save_option, saving
 from ipfs_cluster_node.cli.cluster_commands import DURATION
+from ipfs_cluster_node.cli.files import force_option
 from ipfs_cluster_node.cli.output import (
     EXIT_FAILED,
     json_option,
@@ -40,6 +41,7 @@ def audit() -> None:
 )
 @click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True)
 @save_option
+@force_option
 @json_option
 @click.pass_obj
 @reporting
@@ -53,6 +55,7 @@ def list_audit_records(
     nodes: tuple[str, ...],
     limit: int,
     save: Path | None,
+    force: bool,
     as_json: bool,
 ) -> None:
     """List what the masters noted of calls that were denied or changed something, newest first.
@@ -107,9 +110,12 @@ def list_audit_records(
         records.sort(key=lambda each: each[1].time.ToNanoseconds(), reverse=True)
         return records[:limit], silent
 
-    records, silent = run_client(profile, gather)
+    with saving(save, force=force, as_json=as_json) as save_table:
+        records, silent = run_client(profile, gather)
+        if save is not None:
+            save_table(_as_table(records))
     if save is not None:
-        save_table(_as_table(records), save, as_json=as_json)
+        pass
     elif as_json:
         print_json([{"node_id": node, **message_document(record)} for node, record in records])
     else:

@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from ipfs_cluster_node.cli.arrow import save_option, save_table
+from ipfs_cluster_node.cli.arrow import save_option, saving
+from ipfs_cluster_node.cli.files import force_option, user_file
 from ipfs_cluster_node.cli.output import (
     json_option,
     message_document,
@@ -17,6 +18,7 @@ from ipfs_cluster_node.cli.output import (
     reporting,
     run_client,
 )
+from ipfs_cluster_node.config.output_file import STANDARD_OUTPUT
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 
 STATE_TABLES = ("nodes", "tasks", "content")
@@ -78,8 +80,8 @@ def transfer_leadership(profile: str | None, node_id: str, *, as_json: bool) -> 
 
 
 @cluster.command("backup")
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--force", is_flag=True, help="Write over a file that is there.")
+@click.argument("file", type=click.Path(allow_dash=True, path_type=Path))
+@force_option
 @json_option
 @click.pass_obj
 @reporting
@@ -88,21 +90,20 @@ def create_backup(profile: str | None, file: Path, *, force: bool, as_json: bool
 
     Tasks with payloads and results, members, rights and settings; of the content only who holds it.
     The cluster's keys are sealed in it: `recover cluster` opens them with the recovery passphrase.
-    The file is there once all of it has come, and was checked.
+    The file is there once all of it has come, and was checked; so does - (standard output) or a
+    pipe get all of it or nothing.
     """
-    if str(file) == "-":
-        raise click.UsageError("a backup is checked before it is there, so it goes into a file")
-    if file.exists() and not force:
-        raise ClusterError(
-            Reason.INVALID_ARGUMENT, f"{file} exists; name another file, or add --force"
-        )
-    with progress_bar(f"backup {file.name}", None) as on_progress:
-        made = run_client(
-            profile, lambda client: client.create_backup(file, on_progress=on_progress)
-        )
+    with (
+        # Private: it holds payloads and results of tasks.
+        user_file(file, force=force, private=True, whole=True) as out,
+        progress_bar(f"backup {file.name}", None) as on_progress,
+    ):
+        made = run_client(profile, lambda client: client.copy_backup(out, on_progress=on_progress))
+    if file == STANDARD_OUTPUT:
+        return
     print_done(
-        {"path": str(made.path), "size_bytes": made.size_bytes, "index": made.index},
-        f"{made.size_bytes} bytes in {made.path}, up to entry {made.index} of the log",
+        {"path": str(file), "size_bytes": made.size_bytes, "index": made.index},
+        f"{made.size_bytes} bytes in {file}, up to entry {made.index} of the log",
         as_json,
     )
 
@@ -300,15 +301,20 @@ def propose_config(
 @click.command()
 @click.argument("table", type=click.Choice(STATE_TABLES))
 @save_option
+@force_option
 @json_option
 @click.pass_obj
 @reporting
-def state(profile: str | None, table: str, *, save: Path | None, as_json: bool) -> None:
+def state(
+    profile: str | None, table: str, *, save: Path | None, force: bool, as_json: bool
+) -> None:
     """Print or save a table of the cluster's state, fetched as Arrow."""
-    fetched = run_client(profile, lambda client: client.get_snapshot(table))
+    with saving(save, force=force, as_json=as_json) as save_table:
+        fetched = run_client(profile, lambda client: client.get_snapshot(table))
+        save_table(fetched)
     if save is not None:
-        save_table(fetched, save, as_json=as_json)
-    elif as_json:
+        return
+    if as_json:
         print_json(fetched.to_pylist())
     else:
         rows = (row.values() for row in fetched.to_pylist())

@@ -1,11 +1,13 @@
 """`content`: add, get, stat, ls."""
 
+import asyncio
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ipfs_cluster_node.cli.files import force_option, user_file
 from ipfs_cluster_node.cli.output import (
     json_option,
     message_document,
@@ -15,6 +17,7 @@ from ipfs_cluster_node.cli.output import (
     reporting,
     run_client,
 )
+from ipfs_cluster_node.config.output_file import STANDARD_OUTPUT
 
 
 @click.group()
@@ -62,11 +65,14 @@ def add_content(profile: str | None, path: Path, *, as_json: bool) -> None:
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="[default: ./CID; - is stdout]"
 )
+@force_option
 @json_option
 @click.pass_obj
 @reporting
-def get_content(profile: str | None, cid: str, *, output: Path | None, as_json: bool) -> None:
-    """Read a file; whole or not at all, unless it goes to standard output.
+def get_content(
+    profile: str | None, cid: str, *, output: Path | None, force: bool, as_json: bool
+) -> None:
+    """Read a file; whole or not at all, unless it goes to standard output, a pipe or a device.
 
     The bytes are hashed again here, so a wrong answer of any node is noticed.
     """
@@ -74,23 +80,20 @@ def get_content(profile: str | None, cid: str, *, output: Path | None, as_json: 
     async def receive(client: Any) -> int:
         from ipfs_cluster_node.cli.verified import verified
 
-        pieces = verified(cid, client.get_content(cid))
-        if str(output) == "-":
-            out, done = sys.stdout.buffer, 0
-            async for data in pieces:
-                out.write(data)
-                done += len(data)
-            return done
-        from ipfs_cluster_node.adapters.content.files import write_pieces
-
+        done = 0
         with progress_bar("get", await _size(client, cid)) as on_progress:
-            return await write_pieces(pieces, target, on_progress)
+            async for data in verified(cid, client.get_content(cid)):
+                await asyncio.to_thread(out.write, data)
+                done += len(data)
+                on_progress(done)
+        return done
 
     target = output if output is not None else Path(Path(cid).name)
-    if target.is_dir():
+    if target != STANDARD_OUTPUT and target.is_dir():
         target = target / Path(cid).name
-    size_bytes = run_client(profile, receive)
-    if str(output) == "-":
+    with user_file(target, force=force) as out:
+        size_bytes = run_client(profile, receive)
+    if target == STANDARD_OUTPUT:
         return
     if as_json:
         print_json({"cid": cid, "size_bytes": size_bytes, "path": str(target)})

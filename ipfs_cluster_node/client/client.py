@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, BinaryIO, Final, Self
 
 import grpc
 
@@ -23,6 +23,7 @@ from ipfs_cluster_node.client.membership import MembershipCalls
 from ipfs_cluster_node.client.tasks import TaskCalls
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.config.credentials import read_credentials
+from ipfs_cluster_node.config.output_file import output_file
 from ipfs_cluster_node.config.profiles import (
     Profile,
     ProfileEndpoint,
@@ -178,15 +179,35 @@ class Client(AccessCalls, CertificateCalls, ContentCalls, MembershipCalls, TaskC
         self,
         path: Path,
         *,
+        force: bool = False,
         on_progress: backup.Progress = lambda _size_bytes: None,
         timeout: timedelta = TIMEOUT_DEFAULT,
     ) -> backup.Backup:
-        """Write the whole state into a file, which is replaced once all of it is there and checked.
+        """Write the whole state into a file, which is there once all of it has come and is checked.
 
         Args:
             path: Where; its directory exists.
+            force: Whether a file that exists is replaced.
             on_progress: Called with the bytes that have come.
             timeout: Within which a failure leads to another attempt; what runs may take longer.
+
+        Raises:
+            ClusterError: INVALID_ARGUMENT, if the file exists or can't be made; STORAGE_FULL.
+        """
+        # Private: it holds payloads and results of tasks.
+        with output_file(path, force=force, private=True, whole=True) as file:
+            return await self.copy_backup(file, on_progress=on_progress, timeout=timeout)
+
+    async def copy_backup(
+        self,
+        file: BinaryIO,
+        *,
+        on_progress: backup.Progress = lambda _size_bytes: None,
+        timeout: timedelta = TIMEOUT_DEFAULT,
+    ) -> backup.Backup:
+        """Write the whole state into an open file, which can be read and cut; see `create_backup`.
+
+        What is in the file counts once this has returned.
         """
 
         async def receive(channel: grpc.aio.Channel, _seconds: float) -> backup.Backup:
@@ -197,7 +218,7 @@ class Client(AccessCalls, CertificateCalls, ContentCalls, MembershipCalls, TaskC
             )
             try:
                 return await backup.receive(
-                    (response.data async for response in call), path, on_progress
+                    (response.data async for response in call), file, on_progress
                 )
             finally:
                 call.cancel()

@@ -1,6 +1,7 @@
 """Bad input gets a sentence with the way out, its exit status, and loses nothing."""
 
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,45 @@ def test_a_result_too_large_to_come_along_is_named(cli: Any, tmp_path: Path) -> 
     cid = done.stderr.split()[-1]
     assert cli("content", "get", cid, "-o", str(tmp_path)).returncode == 0
     assert (tmp_path / cid).read_text() == "x" * 200_000
+
+
+def test_a_command_writes_over_no_file_and_keeps_pipes_and_devices(
+    cli: Any, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    source.write_text("content")
+    cid = cli("content", "add", str(source)).stdout.strip()
+    out = tmp_path / "out.csv"
+    commands = (
+        ("content", "get", cid, "-o", str(out)),
+        ("cluster", "backup", str(out)),
+        ("state", "nodes", "--save", str(out)),
+        ("audit", "list", "--save", str(out)),
+    )
+    for number, arguments in enumerate(commands):
+        out.write_text("kept")
+        out.chmod(0o664)
+        done = cli(*arguments)
+        assert (done.returncode, out.read_text()) == (2, "kept"), arguments
+        assert "--force" in done.stderr
+        done = cli(*arguments, "--force")
+        assert done.returncode == 0, done.stderr
+        assert out.read_bytes()[:4] != b"kept"
+        assert out.stat().st_mode & 0o777 == (0o600 if number == 1 else 0o664)
+        out.unlink()
+        os.mkfifo(out)
+        with subprocess.Popen(("cat", str(out)), stdout=subprocess.PIPE) as reader:
+            assert cli(*arguments).returncode == 0, arguments
+            assert reader.stdout is not None
+            assert reader.stdout.read()
+        assert out.is_fifo()
+        out.unlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["profiles.toml", "source"]
+    null = tmp_path / "null"
+    null.symlink_to(os.devnull)
+    assert cli("content", "get", cid, "-o", str(null)).returncode == 0
+    assert null.is_symlink()
+    assert Path(os.devnull).is_char_device()
 
 
 def test_a_second_node_on_the_same_port_is_refused(

@@ -14,6 +14,7 @@ import pytest_asyncio
 from ipfs_cluster_node.adapters.raft.replica import Replica
 from ipfs_cluster_node.client import backup as receiving
 from ipfs_cluster_node.config.home import Home
+from ipfs_cluster_node.config.output_file import output_file
 from ipfs_cluster_node.config.settings import NodeSettings
 from ipfs_cluster_node.core.commands import ProposeConfig, RegisterNode, SubmitTasks
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -89,7 +90,8 @@ async def test_a_backup_is_what_was_there_when_it_began(master: Master, tmp_path
             yield chunk
 
     path = tmp_path / "backup"
-    written = await receiving.receive(later(), path, sizes.append)
+    with output_file(path, private=True, whole=True) as file:
+        written = await receiving.receive(later(), file, sizes.append)
     assert sizes == sorted(sizes)
     assert written.size_bytes == sizes[-1] == path.stat().st_size > TASKS * MIB
     assert path.stat().st_mode & 0o777 == 0o600
@@ -139,15 +141,19 @@ async def test_what_came_short_or_broken_leaves_no_file(master: Master, tmp_path
         if error is not None:
             raise error
 
+    async def receive(chunks: AsyncIterator[bytes]) -> None:
+        with output_file(path, force=True, private=True, whole=True) as file:
+            await receiving.receive(chunks, file, lambda _size: None)
+
     flipped = [whole[0], whole[1][:-1] + bytes([whole[1][-1] ^ 1]), *whole[2:]]
     for given in ([], whole[:-1], [*whole, b"x"], flipped):
         with pytest.raises(ClusterError, match="not whole"):
-            await receiving.receive(coming(given), path, lambda _size: None)
+            await receive(coming(given))
     with pytest.raises(ConnectionError):
-        await receiving.receive(coming(whole[:3], ConnectionError()), path, lambda _size: None)
+        await receive(coming(whole[:3], ConnectionError()))
     assert path.read_bytes() == b"an older one"
     assert list(path.parent.iterdir()) == [path]
-    await receiving.receive(coming(whole), path, lambda _size: None)
+    await receive(coming(whole))
     assert path.read_bytes() == b"".join(whole)
 
 

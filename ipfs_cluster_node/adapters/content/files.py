@@ -3,7 +3,7 @@
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -121,24 +121,14 @@ async def read(
 
 async def materialize(root: Cid, store: BlockStore, path: Path) -> int:
     """Write a stored file's bytes to `path`, whole or not at all; returns its size."""
-    return await write_pieces(read(root, store), path)
-
-
-async def write_pieces(
-    pieces: AsyncIterator[bytes],
-    path: Path,
-    on_progress: Callable[[int], None] = lambda _done: None,
-) -> int:
-    """Write pieces to `path`, whole or not at all; returns the size."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     done = 0
     try:
         with os.fdopen(descriptor, "wb") as file:
-            async for data in pieces:
+            async for data in read(root, store):
                 await asyncio.to_thread(file.write, data)
                 done += len(data)
-                on_progress(done)
         temporary.rename(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

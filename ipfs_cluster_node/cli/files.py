@@ -1,0 +1,26 @@
+"""Files that a command writes for its user."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+
+from ipfs_cluster_node.cli.capture import capturing
+from ipfs_cluster_node.config.output_file import output_file
+
+force_option = click.option("--force", is_flag=True, help="Write over a file that is there.")
+
+
+@contextmanager
+def user_file(
+    path: Path, *, force: bool, private: bool = False, whole: bool = False
+) -> Iterator[BinaryIO]:
+    """Open it as `output_file` does, before anything is asked of the cluster."""
+    if capturing.get():
+        yield BytesIO()  # The command is only explained.
+        return
+    with output_file(path, force=force, private=private, whole=whole) as file:
+        yield file

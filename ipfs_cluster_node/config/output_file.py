@@ -1,0 +1,183 @@
+"""Files that a person names: what is there is not lost, and what is written is whole."""
+
+import errno
+import os
+import secrets
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from ipfs_cluster_node.config.files import PRIVATE_FILE_MODE, sync_directory
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+
+STANDARD_OUTPUT: Final = Path("-")
+ORDINARY_FILE_MODE: Final = 0o666
+"""Less what the umask takes away."""
+NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+@contextmanager
+def output_file(
+    path: Path, *, force: bool = False, private: bool = False, whole: bool = False
+) -> Iterator[BinaryIO]:
+    """Write a file that the user has named; it is there once the block has ended well.
+
+    - A file that exists is refused, unless `force` replaces it; its permissions are kept then.
+    - A link is followed: its target is what is written. One that leads nowhere is refused.
+    - `-`, a pipe and a character device get the bytes as they come; a block device needs `force`,
+      since what is on it is lost; a directory and a socket are refused.
+
+    An ordinary file is atomic and durable: until it is whole nothing has its name, and nothing of
+    it is left if the block fails, or the process is killed where the file system allows that.
+
+    Args:
+        path: Where to.
+        force: Whether a file that exists may be replaced.
+        private: Whether only the owner may read it.
+        whole: Whether a pipe or a device, too, gets all or nothing: it is written at the end.
+
+    Raises:
+        ClusterError: INVALID_ARGUMENT, if it can't be written; STORAGE_FULL.
+    """
+    try:
+        target = _target(path, force=force)
+        if target is None:
+            with _through(path, whole=whole) as file:
+                yield file
+        else:
+            with _replacing(target, force=force, private=private) as file:
+                yield file
+    except OSError as error:
+        if error.errno is None or isinstance(error, ConnectionError | TimeoutError):
+            raise  # Not of the file; or who reads the pipe has had enough.
+        raise _explained(path, error) from error
+
+
+def _target(path: Path, *, force: bool) -> Path | None:
+    """The ordinary file to be made; None for what is written through."""
+    if path == STANDARD_OUTPUT:
+        return None
+    target = Path(os.path.realpath(path))
+    try:
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise _refused(path, "is a link that leads nowhere; name another file") from None
+        if not target.parent.is_dir():
+            raise _refused(path, f"can't be made: there is no directory {path.parent}") from None
+        return target
+    if stat.S_ISDIR(mode):
+        raise _refused(path, "is a directory; name a file")
+    if stat.S_ISSOCK(mode):
+        raise _refused(path, "is a socket; name a file")
+    if stat.S_ISCHR(mode) or stat.S_ISFIFO(mode):
+        return None
+    if not force:
+        raise _refused(path, "exists; name another file, or add --force")
+    return None if stat.S_ISBLK(mode) else target
+
+
+@contextmanager
+def _through(path: Path, *, whole: bool) -> Iterator[BinaryIO]:
+    with _opened(path) as out:
+        if not whole:
+            yield out
+        else:
+            with tempfile.TemporaryFile() as gathered:
+                yield gathered
+                gathered.seek(0)
+                shutil.copyfileobj(gathered, out)
+        out.flush()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    if path == STANDARD_OUTPUT:
+        yield sys.stdout.buffer
+    else:
+        # Neither made nor cut off: it is there, and is no ordinary file.
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CLOEXEC), "wb") as out:
+            yield out
+
+
+@contextmanager
+def _replacing(target: Path, *, force: bool, private: bool) -> Iterator[BinaryIO]:
+    descriptor, temporary = _make_temporary(target, private=private)
+    try:
+        with os.fdopen(descriptor, "w+b") as file:
+            yield file
+            file.flush()
+            if force:
+                _keep_mode(file.fileno(), target, private=private)
+            os.fsync(file.fileno())
+            if temporary is None:
+                temporary = _temporary_name(target)
+                _name(file.fileno(), temporary)
+        if force:
+            temporary.rename(target)
+        else:
+            _place(temporary, target)
+    except BaseException:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(target.parent)
+
+
+def _make_temporary(target: Path, *, private: bool) -> tuple[int, Path | None]:
+    """Open a file beside `target`: without a name, so that nothing is left of it, if that works."""
+    mode = PRIVATE_FILE_MODE if private else ORDINARY_FILE_MODE
+    if hasattr(os, "O_TMPFILE"):
+        with suppress(OSError):  # Not on every file system; what is wrong is said below.
+            return os.open(target.parent, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, mode), None
+    temporary = _temporary_name(target)
+    return os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), temporary
+
+
+def _name(descriptor: int, path: Path) -> None:
+    """Give a file without a name one."""
+    # With `src_dir_fd`, though nothing is looked for there: else Python links the link in /proc.
+    os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor, follow_symlinks=True)
+
+
+def _temporary_name(target: Path) -> Path:
+    return target.with_name(f".{secrets.token_hex(8)}.tmp")
+
+
+def _keep_mode(descriptor: int, target: Path, *, private: bool) -> None:
+    with suppress(FileNotFoundError):
+        mode = stat.S_IMODE(target.stat().st_mode)
+        os.fchmod(descriptor, mode & PRIVATE_FILE_MODE if private else mode)
+
+
+def _place(temporary: Path, target: Path) -> None:
+    """Give the file its name, unless something has that name by now."""
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        raise _refused(target, "was made meanwhile; name another file, or add --force") from None
+    except OSError:  # A file system without hard links.
+        if target.exists():
+            raise _refused(target, "was made meanwhile; name another file") from None
+        temporary.rename(target)
+    else:
+        temporary.unlink()
+
+
+def _refused(path: Path, why: str) -> ClusterError:
+    return ClusterError(Reason.INVALID_ARGUMENT, f"{path} {why}")
+
+
+def _explained(path: Path, error: OSError) -> ClusterError:
+    if error.errno in NO_ROOM:
+        return ClusterError(
+            Reason.STORAGE_FULL,
+            f"there is no room for {path} ({error.strerror}); make some, or name another place",
+        )
+    why = error.strerror or str(error)
+    return _refused(path, f"can't be written ({why}); check the path and its rights")
