@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -10,12 +10,16 @@ import grpc
 from google.protobuf.message import Message
 
 from ipfs_cluster_node.client.connection import Connection
+from ipfs_cluster_node.codec.commands import decode_command, encode_command
 from ipfs_cluster_node.codec.errors import STATUS_BY_REASON, STATUS_DETAILS_KEY, status_details
 from ipfs_cluster_node.codec.tasks import attempt_from_proto, attempt_to_proto
+from ipfs_cluster_node.core.commands import Command, CommandBody
+from ipfs_cluster_node.core.effects import Effect, Rejected
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from ipfs_cluster_node.core.ids import NodeId, TaskId
+from ipfs_cluster_node.core.ids import TaskId
 from ipfs_cluster_node.core.model import AttemptId, AttemptOutcome, TaskResult
-from ipfs_cluster_node.node.clock import monotonic
+from ipfs_cluster_node.core.state import ClusterState
+from ipfs_cluster_node.node.clock import monotonic, now_ms
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 
 HOP_SECONDS: Final = 0.001
@@ -277,9 +281,53 @@ async def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
         await asyncio.sleep(0.005)
 
 
+class MemoryLeadership:
+    """A master whose log is this process: what is proposed is committed after a moment."""
+
+    def __init__(self, state: ClusterState, *, commit_seconds: float = 0.002) -> None:
+        self.committed = state
+        self.is_leader = True
+        self.commit_seconds = commit_seconds
+        self.listeners: list[Callable[[Effect], None]] = []
+        self.proposed: list[CommandBody] = []
+        self.refuses: Callable[[CommandBody], ClusterError | None] = lambda _body: None
+
+    def state(self) -> ClusterState:
+        return self.committed
+
+    def leader_state(self) -> ClusterState:
+        if not self.is_leader:
+            raise self.not_leader()
+        return self.committed
+
+    read_state = leader_state
+
+    def not_leader(self) -> ClusterError:
+        return ClusterError(Reason.NOT_LEADER, "this node does not lead")
+
+    async def propose(
+        self, body: CommandBody, *, caller: str = "", request_id: str = ""
+    ) -> tuple[str, ...]:
+        error = self.refuses(body)
+        if error is not None:
+            raise error
+        self.proposed.append(body)
+        await asyncio.sleep(self.commit_seconds)
+        return self.commit(body, caller=caller, request_id=request_id)
+
+    def commit(
+        self, body: CommandBody, *, caller: str = "", request_id: str = ""
+    ) -> tuple[str, ...]:
+        """Apply a command, and carry out what it asks for."""
+        command = Command(at_ms=now_ms(), body=body, caller=caller, request_id=request_id)
+        applied = self.committed.apply(decode_command(encode_command(command)))
+        for effect in applied.effects:
+            for listener in self.listeners:
+                listener(effect)
+        if isinstance(applied.outcome, Rejected):
+            raise ClusterError(applied.outcome.reason, applied.outcome.message)
+        return applied.outcome.ids
+
+
 def _copy(message: Any) -> Any:
     return type(message).FromString(message.SerializeToString())
-
-
-NODE: Final = NodeId("12D3KooWworker")
-Propose = Callable[..., Awaitable[tuple[str, ...]]]
