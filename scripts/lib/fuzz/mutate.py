@@ -63,6 +63,18 @@ SETS: Final[Mapping[str, MutantSet]] = {
     ),
     "worker": MutantSet((PACKAGE / "node" / "worker.py",), ("tests/node/test_worker.py",)),
     "sessions": MutantSet((PACKAGE / "node" / "sessions.py",), ("tests/node/test_sessions.py",)),
+    "tasks": MutantSet(
+        tuple(
+            PACKAGE / "core" / name
+            for name in ("credit.py", "queue.py", "scheduler.py", "tasks.py")
+        ),
+        (
+            "tests/core/test_credit.py",
+            "tests/core/test_queue.py",
+            "tests/core/test_tasks.py",
+            "tests/core/test_state.py",
+        ),
+    ),
     "members": MutantSet((PACKAGE / "node" / "members.py",), ("tests/node/test_registration.py",)),
     "pool": MutantSet(
         (PACKAGE / "adapters" / "worker" / "pool.py",), ("tests/worker/test_pool.py",)
