@@ -24,6 +24,7 @@ from ipfs_cluster_node.core.multiformats import Cid, parse_cid, parse_cid_binary
 from ipfs_cluster_node.core.unixfs import Block
 from ipfs_cluster_node.node.clock import monotonic
 from ipfs_cluster_node.node.leadership import Leadership
+from ipfs_cluster_node.node.repairs import Repairs
 from ipfs_cluster_node.v1 import content_pb2 as pb
 from ipfs_cluster_node.v1.content_pb2_grpc import ContentServiceStub
 
@@ -108,6 +109,7 @@ class Contents:
         self._channel_to = channel_to
         self._index = FileIndex(store)
         self._fetching: dict[Cid, asyncio.Task[None]] = {}
+        self._repairs = Repairs(store, self._sources)
 
     async def add_content(
         self,
@@ -181,11 +183,24 @@ class Contents:
         await send_all(call, requests())
 
     async def get_content(self, cid: str, *, offset: int, length: int) -> AsyncIterator[bytes]:
-        """Read a file, fetching what is not here from its holders first."""
+        """Read a file, fetching what is not here from its holders first.
+
+        A block that turns out to be damaged on the way is had from another holder, and repaired.
+        """
         root = parse_cid(cid)
-        await self.ensure_local(root)
+        try:
+            await self.ensure_local(root)
+        except ClusterError as error:
+            if error.reason is not Reason.STORAGE_FULL:
+                raise  # With a full disk it is read on from where it is, block by block.
         async with aclosing(
-            read(root, self.store, offset=offset, length=length or None)  # type: ignore[type-var]
+            read(  # type: ignore[type-var]
+                root,
+                self.store,
+                offset=offset,
+                length=length or None,
+                elsewhere=lambda block: self._repairs.block(root, block),
+            )
         ) as pieces:
             async for data in pieces:
                 yield data
@@ -202,7 +217,14 @@ class Contents:
         await asyncio.shield(task)
 
     async def _fetch(self, root: Cid) -> None:
-        await fetch(root, store=self.store, sources=self._sources(root))
+        content = self._leadership.state().contents.get(str(root))
+        held = content is not None and self._leadership.node_id in content.holders
+        await fetch(
+            root,
+            store=self.store,
+            sources=self._sources(root),
+            on_missing=self.store.note_lost if held else _expected,
+        )
 
     def _sources(self, root: Cid) -> list[BlockSource]:
         state = self._leadership.state()
@@ -230,22 +252,48 @@ class Contents:
     async def get_blocks(
         self, cids: Sequence[bytes], *, root: bytes
     ) -> AsyncIterator[tuple[bytes, bytes]]:
-        """Read blocks stored here; with a root, only such as are of that file."""
+        """Read blocks stored here; with a root, only such as are of that file.
+
+        A damaged one is had from another master for whoever reads a file. Masters, which name none,
+        get what is here: each would else ask the others in turn.
+        """
         wanted = [_cid_of(binary) for binary in cids]
-        if root:
-            file = _cid_of(root)
-            if not await asyncio.to_thread(self._index.holds, file, wanted):
-                raise ClusterError(
-                    Reason.CONTENT_NOT_FOUND,
-                    f"not all of these are blocks of {file}, as far as this node has it",
-                )
+        file = _cid_of(root) if root else None
+        if file is not None and not await self._are_of(file, wanted):
+            raise ClusterError(
+                Reason.CONTENT_NOT_FOUND,
+                f"not all of these are blocks of {file}, as far as this node has it",
+            )
+        lacking: list[Cid] = []
         for binary, cid in zip(cids, wanted, strict=True):
             data = await asyncio.to_thread(self.store.get, cid)
+            if data is None and self.store.is_damaged(cid):
+                if file is not None:
+                    data = await self._repairs.block(file, cid)
+                else:
+                    self._repairs.begin(cid)
             if data is None:
-                raise ClusterError(
-                    Reason.CONTENT_NOT_FOUND, f"{cid} is not stored on this node; ask another"
-                )
-            yield binary, data
+                lacking.append(cid)  # The rest may be had here nevertheless.
+            else:
+                yield binary, data
+        if lacking:
+            raise ClusterError(
+                Reason.CONTENT_NOT_FOUND,
+                f"{lacking[0]} is not stored on this node, {len(lacking)} of {len(wanted)} are not;"
+                " ask another",
+            )
+
+    async def _are_of(self, file: Cid, wanted: Sequence[Cid]) -> bool:
+        if await asyncio.to_thread(self._index.holds, file, wanted):
+            return True
+        if self.store.damaged_count == 0:
+            return False
+        # A block that names others may be the damaged one.
+        try:
+            await self.ensure_local(file)
+        except ClusterError:
+            return False
+        return await asyncio.to_thread(self._index.holds, file, wanted)
 
     async def put_blocks(self, blocks: AsyncIterator[tuple[bytes, bytes]]) -> int:
         """Store blocks here; returns once they are durable."""
@@ -261,6 +309,10 @@ class Contents:
                 count += 1
             await asyncio.to_thread(batch.flush)
         return count
+
+
+def _expected(_cid: Cid) -> None:
+    """A block is missing where nobody promised it."""
 
 
 def _cid_of(binary: bytes) -> Cid:

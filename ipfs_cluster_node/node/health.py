@@ -99,6 +99,7 @@ class NodeHealth:
                 ok=free_bytes > DISK_FREE_MIN_BYTES,
                 detail=f"{free_bytes // 2**20} MiB are free",
             ),
+            self._content_check(),
             self._certificate.check(),
             self._loop_gaps.check(),
         ]
@@ -106,6 +107,26 @@ class NodeHealth:
         if replica is not None:
             checks.append(self._log_check(replica))
         return checks
+
+    def _content_check(self) -> pb.HealthCheck:
+        damaged, repaired = self._store.damaged_count, self._store.repaired_count
+        if damaged:
+            return pb.HealthCheck(
+                name="content",
+                ok=True,
+                degraded=True,
+                detail=f"{damaged} blocks are damaged or lost here, and not repaired: no other "
+                "master that answers has them, or nobody has read them since; start the others, "
+                "read the files again, or add them again",
+            )
+        if repaired:
+            return pb.HealthCheck(
+                name="content",
+                ok=True,
+                detail=f"since the start {repaired} damaged or lost blocks were had again from "
+                f"other masters; see to the disk of {self._home.content}",
+            )
+        return pb.HealthCheck(name="content", ok=True, detail="no block is known to be damaged")
 
     def _log_check(self, replica: Replica) -> pb.HealthCheck:
         slow_seconds = replica.slow_write_seconds

@@ -1,10 +1,11 @@
 """Blocks on a real disk: whole or absent, whatever happens meanwhile."""
 
+import errno
 import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -197,3 +198,115 @@ def test_a_full_disk_is_named_and_no_half_block_stays(small_disk: Path) -> None:
     missing = {cid: data for cid, data in blocks.items() if cid not in kept}
     fill(store, dict([*missing.items()][:2]))
     assert len(holding(store, blocks)) == 2
+
+
+def one_block(directory: Path) -> tuple[BlockStore, Cid, bytes, Path]:
+    store = BlockStore(directory)
+    [(cid, data)] = blocks = list(make_blocks(1).items())
+    fill(store, dict(blocks))
+    [path] = files_in(directory)
+    return store, cid, data, path
+
+
+def a_directory_in_its_place(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+    (path / "within").touch()
+
+
+def a_file_in_place_of_its_directory(path: Path) -> None:
+    path.unlink()
+    path.parent.rmdir()
+    path.parent.touch()
+
+
+def a_link_to_itself(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path)
+
+
+def its_directory_removed(path: Path) -> None:
+    path.unlink()
+    path.parent.rmdir()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        a_directory_in_its_place,
+        a_file_in_place_of_its_directory,
+        a_link_to_itself,
+        its_directory_removed,
+        Path.unlink,
+    ],
+)
+@pytest.mark.parametrize("read_first", [True, False])
+def test_whatever_is_in_place_of_a_block_is_no_block_and_gives_way_to_it(
+    tmp_path: Path, damage: Callable[[Path], None], *, read_first: bool
+) -> None:
+    store, cid, data, path = one_block(tmp_path)
+    damage(path)
+    if read_first:
+        assert store.get(cid) is None
+        assert not store.has(cid)
+    fill(store, {cid: data})
+    assert store.get(cid) == data
+    assert store.has(cid)
+    assert BlockStore(tmp_path).get(cid) == data
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
+def test_a_block_that_cant_be_read_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    store, cid, data, _ = one_block(tmp_path)
+
+    def fails(_path: Path) -> bytes:
+        raise OSError(number, "asked for")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", fails)
+        assert store.get(cid) is None
+    assert store.damaged_count == 1
+    fill(store, {cid: data})
+    assert (store.damaged_count, store.repaired_count) == (0, 1)
+
+
+def test_used_up_descriptors_make_no_block_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, cid, data, _ = one_block(tmp_path)
+
+    def fails(_path: Path) -> bytes:
+        raise OSError(errno.EMFILE, "asked for")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", fails)
+        with pytest.raises(ClusterError) as refused:
+            store.get(cid)
+    assert refused.value.reason is Reason.OVERLOADED
+    assert store.get(cid) == data
+    assert store.damaged_count == 0
+
+
+def test_damage_is_counted_until_it_is_repaired_and_remembered_over_a_start(tmp_path: Path) -> None:
+    store, cid, data, path = one_block(tmp_path)
+    path.write_bytes(b"damaged")
+    assert store.get(cid) is None
+    assert (store.damaged_count, store.repaired_count) == (1, 0)
+    assert store.is_damaged(cid)
+    store = BlockStore(tmp_path)
+    assert (store.damaged_count, store.size_bytes) == (1, 0)
+    fill(store, {cid: data})
+    assert (store.damaged_count, store.repaired_count) == (0, 1)
+    assert files_in(tmp_path) == [path]
+    assert store.size_bytes == BlockStore(tmp_path).size_bytes == len(data)
+
+
+def test_a_lost_block_counts_as_damaged_unless_it_is_here(tmp_path: Path) -> None:
+    store, cid, _, path = one_block(tmp_path)
+    store.note_lost(cid)
+    assert store.damaged_count == 0
+    path.unlink()
+    store.note_lost(cid)
+    assert store.damaged_count == 1

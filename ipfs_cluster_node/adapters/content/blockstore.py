@@ -3,6 +3,9 @@
 `<directory>/<2 characters>/<CID>`; the characters are the next to last two of the CID, so that
 directories fill evenly. A block is written under `tmp/`, synced, renamed, and its directory synced;
 what a crash leaves under `tmp/` is removed at the next start.
+
+What is damaged, or can't be read, is not here: it is moved to `<CID>.damaged`, and remembered until
+the block is stored again.
 """
 
 import errno
@@ -13,7 +16,8 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +32,10 @@ BATCH_BLOCKS_MAX: Final = 64
 SYNC_THREADS: Final = 8
 NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+NO_RESOURCES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""What says nothing of the file, and passes."""
+DAMAGED_SUFFIX: Final = ".damaged"
+RETRY_AFTER: Final = timedelta(seconds=1)
 
 
 class BlockStore:
@@ -41,34 +49,63 @@ class BlockStore:
         """For what is counted and moved: several threads read and store at once."""
         self._tmp.mkdir(mode=0o700, parents=True, exist_ok=True)
         for leftover in self._tmp.iterdir():
-            leftover.unlink()
-        self.size_bytes = sum(
-            entry.stat().st_size for entry in directory.glob("??/b*") if entry.suffix == ""
-        )
+            with suppress(IsADirectoryError, PermissionError):  # Not ours.
+                leftover.unlink()
+        self.size_bytes = 0
+        self._damaged: set[str] = set()
+        self.repaired_count = 0
+        """Blocks that were damaged or lost, and are here again, since the start."""
+        for entry in directory.glob("??/*"):
+            if entry.suffix == DAMAGED_SUFFIX:
+                self._damaged.add(entry.stem)
+            elif entry.is_file():
+                self.size_bytes += entry.stat().st_size
+        # A crash may have come between a repair and the removal of what was repaired.
+        self._damaged = {text for text in self._damaged if not self._path_of(text).is_file()}
+
+    @property
+    def damaged_count(self) -> int:
+        """Blocks that were here, and are damaged or lost."""
+        return len(self._damaged)
 
     def has(self, cid: Cid) -> bool:
         """Whether the block is here; its bytes are checked when they are read."""
-        return self._path(cid).is_file()
+        return str(cid) not in self._damaged and self._path(cid).is_file()
 
     def holds(self, cid: Cid) -> bool:
         """Whether the block is here and whole; reads it."""
         return self.get(cid) is not None
 
     def get(self, cid: Cid) -> bytes | None:
-        """Read a block; None if it is absent or damaged. A damaged one is moved aside."""
+        """Read a block; None if it is absent or damaged. A damaged one is moved aside.
+
+        Raises:
+            ClusterError: OVERLOADED while the process has no descriptor left.
+        """
         path = self._path(cid)
         data = _read(path)
         if data is None or cid.matches(data):
             return data
         with self._lock:
-            # Another thread may have moved it aside, and a third stored it anew.
+            # Another thread may have moved it aside, and a third stored it again.
             data = _read(path)
             if data is None or cid.matches(data):
                 return data
             log.error("damaged block moved aside", extra={"cid": str(cid)})
-            path.rename(path.with_suffix(".damaged"))
-            self.size_bytes -= len(data)
+            self._damaged.add(str(cid))
+            self._set_aside(path)
         return None
+
+    def is_damaged(self, cid: Cid) -> bool:
+        """Whether the block was here, and is damaged or lost."""
+        return str(cid) in self._damaged
+
+    def note_lost(self, cid: Cid) -> None:
+        """A block that should be here is not."""
+        with self._lock:
+            if not self.has(cid) and str(cid) not in self._damaged:
+                log.error("block lost", extra={"cid": str(cid)})
+                self._damaged.add(str(cid))
 
     def delete(self, cid: Cid) -> None:
         """Remove a block, if it is here."""
@@ -92,13 +129,34 @@ class BlockStore:
 
     def _publish(self, written: Path, target: Path) -> None:
         with self._lock:
-            known = target.is_file()
+            if target.is_dir():
+                self._set_aside(target)
+            replaced = target.stat().st_size if target.is_file() else 0
+            size = written.stat().st_size
             written.rename(target)
-            if not known:
-                self.size_bytes += target.stat().st_size
+            self.size_bytes += size - replaced
+            if target.name in self._damaged:
+                self._damaged.remove(target.name)
+                self.repaired_count += 1
+                log.warning("block repaired", extra={"cid": target.name})
+                with suppress(OSError):
+                    target.with_suffix(DAMAGED_SUFFIX).unlink(missing_ok=True)
+
+    def _set_aside(self, path: Path) -> None:
+        size = path.stat().st_size if path.is_file() else 0
+        aside = path.with_suffix(DAMAGED_SUFFIX)
+        try:
+            if path.is_dir() or aside.is_dir():
+                aside = path.with_name(f"{path.name}-{secrets.token_hex(4)}{DAMAGED_SUFFIX}")
+            path.rename(aside)
+            self.size_bytes -= size
+        except OSError as error:  # It stays where it is, and is damaged all the same.
+            log.warning("damaged block not moved", extra={"error": repr(error)})
 
     def _path(self, cid: Cid) -> Path:
-        text = str(cid)
+        return self._path_of(str(cid))
+
+    def _path_of(self, text: str) -> Path:
         return self._directory / text[-3:-1] / text
 
 
@@ -128,7 +186,7 @@ class Batch:
         """Write a block; durable and visible after `flush`, which happens every 64 blocks.
 
         Raises:
-            ClusterError: STORAGE_FULL.
+            ClusterError: STORAGE_FULL, OVERLOADED.
         """
         with self._lock:
             if self._dropped or block.cid in self._written:
@@ -146,7 +204,7 @@ class Batch:
                     file.write(block.data)
             except OSError as error:
                 path.unlink(missing_ok=True)
-                raise _full(error) from error
+                raise _told(error) from error
             self._written[block.cid] = path
             if len(self._written) >= BATCH_BLOCKS_MAX:
                 self._flush()
@@ -169,6 +227,8 @@ class Batch:
                 for cid, path in list(self._written.items()):
                     target = self._path_of(cid)
                     if not target.parent.is_dir():
+                        if target.parent.exists():
+                            target.parent.rename(self._tmp / f"no-directory-{secrets.token_hex(4)}")
                         target.parent.mkdir(mode=0o700, exist_ok=True)
                         directories.add(target.parent.parent)
                     self._publish(path, target)
@@ -176,7 +236,7 @@ class Batch:
                     directories.add(target.parent)
                 list(pool.map(_sync, directories))
         except OSError as error:
-            raise _full(error) from error
+            raise _told(error) from error
 
     def drop(self) -> None:
         """Forget what was not flushed."""
@@ -188,10 +248,16 @@ class Batch:
 
 
 def _read(path: Path) -> bytes | None:
+    """What is there: None if nothing is; no byte at all if it can't be read."""
     try:
         return path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        if error.errno in NO_RESOURCES:
+            raise _told(error) from error
+        log.warning("block can't be read", extra={"path": str(path), "error": repr(error)})
+        return b""
 
 
 def _sync(path: Path) -> None:
@@ -202,9 +268,15 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _full(error: OSError) -> Exception:
+def _told(error: OSError) -> Exception:
     if error.errno in FULL:
         return ClusterError(
             Reason.STORAGE_FULL, "the disk of this node is full; free some space and send it again"
+        )
+    if error.errno in NO_RESOURCES:
+        return ClusterError(
+            Reason.OVERLOADED,
+            f"this node can open no file now ({error.strerror}); try again in a moment",
+            retry_after=RETRY_AFTER,
         )
     return error

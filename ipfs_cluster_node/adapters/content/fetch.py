@@ -45,6 +45,7 @@ async def fetch(
     store: BlockStore,
     sources: Sequence[BlockSource],
     on_progress: Callable[[int], None] = lambda _done: None,
+    on_missing: Callable[[Cid], None] = lambda _cid: None,
     check: bool = False,
 ) -> int:
     """Fetch what is missing of a file; durable when this returns.
@@ -53,6 +54,7 @@ async def fetch(
 
     A source that sends a wrong block is not asked again; one that lacks a block, or breaks off, is
     passed over for the rest. Blocks that came are kept, so another call goes on from there.
+    `on_missing` hears of each block that is not here.
 
     Returns:
         Bytes fetched.
@@ -61,7 +63,7 @@ async def fetch(
         ClusterError: CONTENT_NOT_FOUND, naming who was asked; UNREACHABLE, if one of them could not
             be asked; those of `decode_node`.
     """
-    fetcher = _Fetcher(root, store, list(sources), on_progress, check=check)
+    fetcher = _Fetcher(root, store, list(sources), on_progress, on_missing, check=check)
     with store.batch() as batch:
         await fetcher.run(batch)
         await asyncio.to_thread(batch.flush)
@@ -87,6 +89,7 @@ class _Fetcher:
         store: BlockStore,
         sources: list[BlockSource],
         on_progress: Callable[[int], None],
+        on_missing: Callable[[Cid], None],
         *,
         check: bool,
     ) -> None:
@@ -96,6 +99,7 @@ class _Fetcher:
         self._sources = sources
         self._asked = [source.name for source in sources]
         self._on_progress = on_progress
+        self._on_missing = on_missing
         self._unreached: list[str] = []
         """Who might have had it, and could not be asked."""
         self.fetched_bytes = 0
@@ -120,6 +124,8 @@ class _Fetcher:
     async def _fetch(self, missing: list[Part], batch: Batch) -> dict[Cid, bytes]:
         """Store these blocks; returns those that may have links."""
         wanted = {part.cid: part for part in missing}
+        for cid in wanted:
+            self._on_missing(cid)
         inner: dict[Cid, bytes] = {}
         for source in list(self._sources):
             if not wanted:
@@ -145,7 +151,7 @@ class _Fetcher:
                 self._sources.remove(source)
                 self._sources.append(source)
         if wanted:
-            raise self._not_found()
+            raise _not_found(self._root, self._asked, self._unreached)
         return inner
 
     async def _take(self, part: Part, data: bytes, batch: Batch) -> None:
@@ -159,23 +165,45 @@ class _Fetcher:
         self.fetched_bytes += len(data)
         self._on_progress(self.fetched_bytes)
 
-    def _not_found(self) -> ClusterError:
-        if not self._asked:
-            return ClusterError(
-                Reason.CONTENT_NOT_FOUND,
-                f"no node is known to hold {self._root}; add it with `content add`",
-            )
-        asked = ", ".join(self._asked)
-        if self._unreached:
-            return ClusterError(
-                Reason.UNREACHABLE,
-                f"{self._root} could not be had: {'; '.join(self._unreached[-len(self._asked) :])}",
-                metadata={"asked": asked},
-                retry_after=RETRY_AFTER,
-            )
+
+async def fetch_block(cid: Cid, *, sources: Sequence[BlockSource]) -> bytes:
+    """Have one block from the first source that gives it; nothing is stored.
+
+    Raises:
+        ClusterError: CONTENT_NOT_FOUND, UNREACHABLE, as `fetch` does.
+    """
+    unreached: list[str] = []
+    for source in sources:
+        try:
+            async with aclosing(source.blocks([cid])) as blocks:  # type: ignore[type-var]
+                async for come, data in blocks:
+                    if come == cid and cid.matches(data):
+                        return data
+                    log.warning("wrong block", extra={"source": source.name, "cid": str(cid)})
+                    break
+        except ClusterError as error:
+            if error.reason in PASSING:
+                unreached.append(f"{source.name}: {error.message}")
+    raise _not_found(cid, [source.name for source in sources], unreached)
+
+
+def _not_found(cid: Cid, asked: Sequence[str], unreached: Sequence[str]) -> ClusterError:
+    if not asked:
         return ClusterError(
             Reason.CONTENT_NOT_FOUND,
-            f"{self._root} is held by none of the nodes asked ({asked}); add it again, or start a "
-            "node that holds it",
-            metadata={"asked": asked},
+            f"no node is known to hold {cid}; add it with `content add`",
         )
+    names = ", ".join(asked)
+    if unreached:
+        return ClusterError(
+            Reason.UNREACHABLE,
+            f"{cid} could not be had: {'; '.join(unreached[-len(asked) :])}",
+            metadata={"asked": names},
+            retry_after=RETRY_AFTER,
+        )
+    return ClusterError(
+        Reason.CONTENT_NOT_FOUND,
+        f"{cid} is held by none of the nodes asked ({names}); add it again, or start a "
+        "node that holds it",
+        metadata={"asked": names},
+    )

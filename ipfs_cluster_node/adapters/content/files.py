@@ -3,7 +3,7 @@
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -85,13 +85,30 @@ def is_complete(root: Cid, store: BlockStore) -> bool:
     return True
 
 
+async def _nowhere_else(cid: Cid) -> bytes:
+    raise _missing(cid)
+
+
 async def read(
-    root: Cid, store: BlockStore, *, offset: int = 0, length: int | None = None
+    root: Cid,
+    store: BlockStore,
+    *,
+    offset: int = 0,
+    length: int | None = None,
+    elsewhere: Callable[[Cid], Awaitable[bytes]] = _nowhere_else,
 ) -> AsyncIterator[bytes]:
     """Read a file that is stored here, in pieces of at most 256 KiB.
 
+    Args:
+        root: The file.
+        store: Where its blocks are.
+        offset: Where to begin.
+        length: How much at most.
+        elsewhere: Has a block from another node, checked, that is missing here or damaged.
+
     Raises:
-        ClusterError: CONTENT_NOT_FOUND if a block is missing, and those of `decode_node`.
+        ClusterError: What `elsewhere` raises, CONTENT_NOT_FOUND without it; and those of
+            `decode_node`.
     """
     left = length
     stack: list[tuple[Link, int]] = [(Link(root, -1), 0)]
@@ -103,7 +120,7 @@ async def read(
             continue
         block = await asyncio.to_thread(store.get, link.cid)
         if block is None:
-            raise _missing(link.cid)
+            block = await elsewhere(link.cid)
         node = decode_node(link.cid, block)
         if depth > DEPTH_MAX or (link.size_bytes >= 0 and node.size_bytes != link.size_bytes):
             raise ClusterError(
