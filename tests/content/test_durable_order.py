@@ -138,7 +138,9 @@ async def test_a_file_is_durable_before_the_log_names_this_node_as_its_holder(
 
         def state(self) -> Any:
             members = SimpleNamespace(node=lambda _id: None, masters=list)
-            return SimpleNamespace(contents=contents_of, members=members)
+            return SimpleNamespace(
+                contents=contents_of, members=members, holders_of=lambda content: content.holders
+            )
 
         async def propose(self, body: Any, **_: Any) -> None:
             assert disk.lost_names() == []
