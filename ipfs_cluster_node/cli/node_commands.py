@@ -16,11 +16,11 @@ import click
 from ipfs_cluster_node.cli.output import json_option, print_json, reporting, with_profile
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.profiles import free_profile_name, save_profile
+from ipfs_cluster_node.config.protection import protect_home
 from ipfs_cluster_node.config.settings import NodeSettings, Settings, load_settings
 from ipfs_cluster_node.core.endpoints import parse_endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, parse_node_id
-from ipfs_cluster_node.core.model import Role
 
 READY_MARK: Final = "ready"
 
@@ -112,8 +112,10 @@ def init(
     identity for you, with a profile that the other commands use. Then run `serve`.
     """
     from ipfs_cluster_node.node.setup import init_cluster
+    from ipfs_cluster_node.node.standing import refuse_taken
 
     place = Home.find(home)
+    asyncio.run(refuse_taken(place))
     passphrase = ""
     if recovery_passphrase_file is not None:
         passphrase = recovery_passphrase_file.read().strip()
@@ -226,7 +228,8 @@ def _report(made: Any, home: Home, profile_name: str | None, *, as_json: bool) -
     "masters",
     multiple=True,
     type=MASTER,
-    help="A master that this worker or leecher does not know; kept, and asked first.",
+    help="A master that this worker or leecher, or a master whose log is lost, does not know; "
+    "kept, and asked first.",
 )
 @click.option(
     "--enrolment",
@@ -277,42 +280,30 @@ def serve(
     }
     settings = load_settings(place.config, flags=flags)
     with place.lock():
-        _add_masters(place, settings, masters, enrolment)
-        uvloop.run(_serve(place, settings))
+        protect_home(place)
+        _keep_enrolment(place, enrolment)
+        uvloop.run(_serve(place, settings, masters))
     logging.shutdown()
 
 
-def _add_masters(
-    home: Home,
-    settings: Settings,
-    masters: tuple[tuple[NodeId, str], ...],
-    enrolment: tuple[str, ...],
-) -> None:
+def _keep_enrolment(home: Home, enrolment: tuple[str, ...]) -> None:
     from ipfs_cluster_node.config.credentials import read_enrolment, write_enrolment
-    from ipfs_cluster_node.node.peers import add_masters
 
-    if masters:
-        if settings.node.role == Role.MASTER:
-            # Whom it is told of, it would take for a master that its log does not name yet.
-            raise ClusterError(
-                Reason.CONFIG_INVALID, "a master knows the others by its log; leave out --master"
-            )
-        by_node: dict[NodeId, tuple[str, ...]] = {}
-        for node_id, address in masters:
-            by_node[node_id] = (*by_node.get(node_id, ()), address)
-        add_masters(home.masters, by_node)
     if enrolment:
         known = (*map(str, map(parse_endpoint, enrolment)), *read_enrolment(home.enrolment))
         write_enrolment(home.enrolment, dict.fromkeys(known))
 
 
-async def _serve(home: Home, settings: Settings) -> None:
+async def _serve(home: Home, settings: Settings, masters: tuple[tuple[NodeId, str], ...]) -> None:
     from ipfs_cluster_node.node.start import run_node
 
     def ready(node_id: str, bound: Any) -> None:
         print_json({"event": READY_MARK, "node_id": node_id, "address": str(bound)})
 
-    running = asyncio.ensure_future(run_node(home, settings, ready))
+    named: dict[NodeId, tuple[str, ...]] = {}
+    for node_id, address in masters:
+        named[node_id] = (*named.get(node_id, ()), address)
+    running = asyncio.ensure_future(run_node(home, settings, ready, masters=named))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, running.cancel)

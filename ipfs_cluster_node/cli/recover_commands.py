@@ -209,8 +209,10 @@ def recover_cluster(
     revocations among it. Also makes a join token for an operator.
     """
     from ipfs_cluster_node.node.restore import restore_cluster
+    from ipfs_cluster_node.node.standing import refuse_taken
 
     place = Home.find(home)
+    asyncio.run(refuse_taken(place))
     made = restore_cluster(
         place,
         node_settings(role="master", **where),

@@ -170,7 +170,8 @@ class ProfileCertificate:
     ) -> enrolment_pb2.RenewExpiredResponse:
         error = ClusterError(
             Reason.CERTIFICATE_INVALID,
-            "the certificate has expired, and no enrolment port is known to renew it at; join anew",
+            "the certificate has expired, and no enrolment port is known to renew it at; write a "
+            f'master\'s into {self._directory / ENROLMENT_NAME}: ["HOST:PORT"]',
         )
         for endpoint in read_enrolment(self._directory / ENROLMENT_NAME):
             channel = open_channel(endpoint, tls=None, ca_pem=self._tls.ca_pem)

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, Final, Self
 
 import grpc
 
+from ipfs_cluster_node.adapters.keys.identity import check_private
 from ipfs_cluster_node.adapters.net.channels import Target
 from ipfs_cluster_node.adapters.net.tls import ClientTls
 from ipfs_cluster_node.client import backup
@@ -31,6 +32,7 @@ from ipfs_cluster_node.config.profiles import (
     load_profile,
     save_profile,
 )
+from ipfs_cluster_node.config.protection import check_directory
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.services.authorization import BACKUP_SECONDS_MAX
@@ -104,9 +106,14 @@ class Client(AccessCalls, CertificateCalls, ContentCalls, MembershipCalls, TaskC
         """Open a profile.
 
         Raises:
-            ClusterError: CONFIG_INVALID, if a file of it can't be read.
+            ClusterError: CONFIG_INVALID, if a file of it can't be read; HOME_DAMAGED, if others may
+                read its key, or put another in its place.
         """
         try:
+            for path in (profile.certificate, profile.key):
+                if path.exists():  # Either may hold the key.
+                    check_private(path)
+                    check_directory(path.parent)
             kept = read_credentials(profile.ca, profile.certificate, profile.key)
             tls = ClientTls(kept.ca_pem, kept.certificate_pem, kept.key_pem)
         except OSError as error:

@@ -9,6 +9,11 @@ PRIVATE_FILE_MODE: Final = 0o600
 PRIVATE_DIRECTORY_MODE: Final = 0o700
 
 
+def is_of_another_user(status: os.stat_result) -> bool:
+    """Whether a user owns it who is neither the one that this runs as nor root."""
+    return status.st_uid not in (os.geteuid(), 0)
+
+
 def make_private_directory(path: Path) -> None:
     """Make a directory that only its owner can enter, and its parents."""
     path.mkdir(mode=PRIVATE_DIRECTORY_MODE, parents=True, exist_ok=True)

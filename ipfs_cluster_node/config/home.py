@@ -65,18 +65,30 @@ class Home:
         """Damaged logs that were set aside, the oldest first."""
         return sorted(self.path.glob(f"{DAMAGED_LOG_PREFIX}*"))
 
+    @property
+    def is_taken(self) -> bool:
+        """Whether a node or a client has its identity here."""
+        return self.identity.exists() or self.config.exists()
+
+    def taken(self) -> ClusterError:
+        """Why nothing can be made here."""
+        if not self.config.exists() and not self.tls.exists():
+            what = f"there is a client's identity in {self.path} already; use its profile"
+        else:
+            what = (
+                f"there is a node in {self.path} already; start it with `serve`, unless it was "
+                "removed from its cluster"
+            )
+        return ClusterError(Reason.HOME_EXISTS, f"{what}; or name another directory with --home")
+
     def create(self) -> None:
         """Make the directories of a new node.
 
         Raises:
             ClusterError: HOME_EXISTS, if there is a node already.
         """
-        if self.identity.exists() or self.config.exists():
-            raise ClusterError(
-                Reason.HOME_EXISTS,
-                f"there is a node in {self.path} already; start it with `serve`, or name another "
-                "directory with --home",
-            )
+        if self.is_taken:
+            raise self.taken()
         for directory in (self.path, self.tls, self.raft, self.content, self.state):
             make_private_directory(directory)
         self.path.chmod(0o700)

@@ -206,5 +206,5 @@ def _read(path: Path) -> _Kept:
         return _Kept({}, DEFAULT_PROFILE)
     except (OSError, ValueError, TypeError) as error:
         raise ClusterError(
-            Reason.CONFIG_INVALID, f"{path} can't be read ({error}); mend or remove it"
+            Reason.CONFIG_INVALID, f"{path} can't be read ({error}); mend it, or set it aside"
         ) from error

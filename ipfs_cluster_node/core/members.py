@@ -153,7 +153,7 @@ class MemberTable:
             # What it had, what it delegated, and whoever stole it would come back with it.
             return Rejected(
                 Reason.TOKEN_INVALID,
-                "this identity was removed for good; delete its directory, and join with a new one",
+                "this identity was removed for good; join with a new one, in another --home",
             )
         if known is not None:
             return Rejected(
@@ -257,13 +257,14 @@ class MemberTable:
         if master is None or master.role is not Role.MASTER:
             return Rejected(
                 Reason.MEMBER_NOT_FOUND,
-                "this node is no master of this cluster; delete its home, and join anew",
+                "this node is no master of this cluster; join as a new one with another --home",
             )
         if damaged > master.incarnation or (0 < damaged < master.incarnation and votes):
             return Rejected(
                 Reason.CALLER_NOT_ALLOWED,
                 f"the log of incarnation {damaged} is not this master's, which is "
-                f"{master.incarnation} by now; an old disk came back: remove it",
+                f"{master.incarnation} by now; an old copy of its directory came back: stop it, "
+                "and start the one that was used last",
             )
         return None
 

@@ -1,5 +1,7 @@
 """Reads who calls off the TLS connection, and asks the log what they are."""
 
+from typing import Final
+
 from ipfs_cluster_node.adapters.keys.certificates import PeerIdentity, PeerVerifier, utc_now
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did
@@ -11,6 +13,8 @@ from ipfs_cluster_node.services.context import JOINER, Caller, CallerClass
 from ipfs_cluster_node.services.gate import Context
 
 TLS_VERSION = "TLSv1.3"
+REMOVED_KEY: Final = "removed"
+"""In the metadata of the error by which one is told that it was removed for good."""
 
 
 class MemberIdentification:
@@ -75,8 +79,9 @@ class MemberIdentification:
         if principal is not None and principal.removed:
             raise ClusterError(
                 Reason.CALLER_UNKNOWN,
-                f"{peer.did} was removed from this cluster for good; delete its directory, and "
-                "join with a new identity",
+                f"{peer.did} was removed from this cluster for good; join with a new identity, in "
+                "another --home",
+                metadata={REMOVED_KEY: "true"},
             )
         if principal is None or principal.is_node != peer.is_node:
             raise _unknown(peer)

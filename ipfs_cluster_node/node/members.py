@@ -217,8 +217,8 @@ class Members:
         if node.role is Role.MASTER and incarnation != node.incarnation:
             raise ClusterError(
                 Reason.CALLER_NOT_ALLOWED,
-                "this master's log is of an older incarnation; remove it, delete its home, and "
-                "join with a new identity",
+                "this master's log is of an older incarnation: an old copy of its directory runs, "
+                "perhaps beside the present one; stop it, and start the one that was used last",
             )
         await self._leadership.propose(body)
         self._hear(body.node_id)

@@ -430,7 +430,9 @@ class Node:
             targets += [(address, self.node_id) for address in self._advertised()]
         if not targets:
             raise ClusterError(
-                Reason.HOME_DAMAGED, f"{self._home.masters} names no master; join this node anew"
+                Reason.HOME_DAMAGED,
+                f"{self._home.masters} names no master; name one that runs: ipfs-cluster-node "
+                "serve --master NODE_ID@HOST:PORT (see `node list`)",
             )
         return list(dict.fromkeys(targets))
 

@@ -232,7 +232,10 @@ async def renew_expired(
     Raises:
         ClusterError: What the last one said; UNREACHABLE if none is known.
     """
-    error = ClusterError(Reason.UNREACHABLE, "no enrolment port is known; join anew with a token")
+    error = ClusterError(
+        Reason.UNREACHABLE,
+        "no enrolment port is known; start with: ipfs-cluster-node serve --enrolment HOST:PORT",
+    )
     for endpoint in endpoints:
         channel = open_channel(endpoint, tls=None, ca_pem=ca_pem)
         try:

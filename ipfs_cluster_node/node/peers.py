@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from ipfs_cluster_node.adapters.net.channels import Target
@@ -58,7 +58,7 @@ class PeerBook:
             self._saved = learned
 
 
-def add_masters(path: Path, masters: dict[NodeId, tuple[str, ...]]) -> None:
+def add_masters(path: Path, masters: Mapping[NodeId, tuple[str, ...]]) -> None:
     """Remember more masters, to ask before those that are known."""
     known = PeerBook(path)
     others = {
@@ -67,6 +67,6 @@ def add_masters(path: Path, masters: dict[NodeId, tuple[str, ...]]) -> None:
     save_masters(path, {**masters, **others})
 
 
-def save_masters(path: Path, masters: dict[NodeId, tuple[str, ...]]) -> None:
+def save_masters(path: Path, masters: Mapping[NodeId, tuple[str, ...]]) -> None:
     """Keep where the masters are."""
     write_private(path, json.dumps({node: list(e) for node, e in masters.items()}).encode())

@@ -76,9 +76,11 @@ class LogRepair:
         if not others:
             raise ClusterError(
                 Reason.HOME_DAMAGED,
-                f"{damage}; it can't be repaired, since this is the only master: keep "
-                f"{home.path}, and make a new master from a backup: ipfs-cluster-node recover "
-                "cluster",
+                f"the log: {damage}; another master gives this one a new log, and none is known "
+                "here, which does not mean that there is none. If others run, name one: "
+                "ipfs-cluster-node serve --master NODE_ID@HOST:PORT (see `node list`). If this was "
+                f"the only one, or all others are lost for good, keep {home.path}, and see "
+                "ipfs-cluster-node recover --help",
             )
         self._connection = Connection(others, self._tls)
 

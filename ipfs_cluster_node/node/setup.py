@@ -52,13 +52,14 @@ from ipfs_cluster_node.config.settings import (
 from ipfs_cluster_node.core.certificates import Authority
 from ipfs_cluster_node.core.commands import BootstrapCluster, Command
 from ipfs_cluster_node.core.endpoints import parse_endpoint
-from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.ids import NodeId, voter_id
 from ipfs_cluster_node.core.model import Principal, Role
 from ipfs_cluster_node.core.ucan.commands import TOP
 from ipfs_cluster_node.node.clock import now_ms
 from ipfs_cluster_node.node.members import APPROVAL_RETRY
 from ipfs_cluster_node.node.peers import save_masters
+from ipfs_cluster_node.node.standing import refuse_taken
 from ipfs_cluster_node.v1 import enrolment_pb2 as pb
 from ipfs_cluster_node.v1.enrolment_pb2_grpc import EnrolmentServiceStub
 
@@ -237,12 +238,7 @@ async def join_cluster(
     """
     secret = parse_token(token)
     endpoint = parse_endpoint(enrolment)
-    if home.identity.exists() or home.config.exists():
-        raise ClusterError(
-            Reason.HOME_EXISTS,
-            f"there is a node in {home.path} already; start it with `serve`, or name another "
-            "directory with --home",
-        )
+    await refuse_taken(home)
     ca_pem = await fetch_trust_bundle(endpoint.host, endpoint.port, secret.ca_pin)
     identity = Identity.create()
     key, seal_key = make_tls_key(identity), SealKey.create()

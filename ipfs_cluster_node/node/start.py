@@ -1,14 +1,18 @@
 """Runs a node, after its log was replaced where that is damaged."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from ipfs_cluster_node.adapters.raft.damage import LogDamagedError
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.settings import Settings
 from ipfs_cluster_node.core.endpoints import Endpoint
+from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
+from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.node.files import load_files
 from ipfs_cluster_node.node.node import Node
+from ipfs_cluster_node.node.peers import add_masters
 from ipfs_cluster_node.node.repair import LogRepair
 from ipfs_cluster_node.node.replacement import (
     begun_replacement,
@@ -19,7 +23,11 @@ from ipfs_cluster_node.node.replacement import (
 
 
 async def run_node(
-    home: Home, settings: Settings, on_ready: Callable[[NodeId, Endpoint], None]
+    home: Home,
+    settings: Settings,
+    on_ready: Callable[[NodeId, Endpoint], None],
+    *,
+    masters: Mapping[NodeId, tuple[str, ...]] = MappingProxyType({}),
 ) -> None:
     """Serve until cancelled.
 
@@ -27,6 +35,8 @@ async def run_node(
         home: The node's directory, locked.
         settings: How it runs.
         on_ready: Called once, with who this is and where it listens.
+        masters: Some that the operator names, and where they are: kept, and asked first. A master
+            takes them only where its log, which says who the others are, is lost.
 
     Raises:
         ClusterError: Why the node can't run, and the way out.
@@ -41,11 +51,23 @@ async def run_node(
             told = True
             on_ready(node_id, bound)
 
+    is_master = settings.node.role == Role.MASTER
+    if masters and not is_master:
+        add_masters(home.masters, masters)
     try:
-        await _open(home, settings, node_id).run(ready)
+        node = _open(home, settings, node_id)
+        if masters and is_master:
+            # Whom it is told of, it would take for a master that its log does not name yet.
+            raise ClusterError(
+                Reason.CONFIG_INVALID,
+                "a master knows the others by its log, and that is whole; leave out --master",
+            )
+        await node.run(ready)
         return
     except LogDamagedError as error:  # Found at the start, or behind a full disk.
         damage = error.message
+    if masters:
+        add_masters(home.masters, masters)
     await LogRepair(home, settings, files, damage).run(ready)
     await Node(home, settings).run()
 

@@ -1,6 +1,7 @@
 """Who gets in: join tokens, the man in the middle, TLS and what certificates must say."""
 
 import asyncio
+import json
 import secrets
 import socket
 import ssl
@@ -82,6 +83,32 @@ async def test_an_expired_token_is_refused(
     assert "expired" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (home / "config.toml").exists()
+
+
+@pytest.mark.asyncio
+async def test_a_removed_node_is_told_to_join_as_a_new_one_not_to_start(
+    client: Client, cluster: LocalCluster, cli: Any, tmp_path: Path
+) -> None:
+    home = ("--home", str(tmp_path / "node"))
+    enrolment = ("--enrolment", enrolment_of(cluster))
+    token = (await client.create_join_token("worker", uses_max=2)).token
+    done = cli("join", token, *enrolment, *home, "--json")
+    assert done.returncode == 0, done.stderr
+    for arguments in (("join", token, *enrolment, *home), ("init", *home)):
+        said = cli(*arguments).stderr
+        assert "start it with `serve`" in said
+        assert "unless it was removed" in said
+    await client.remove_node(json.loads(done.stdout)["node_id"])
+    for arguments in (("join", token, *enrolment, *home), ("init", *home)):
+        again = cli(*arguments)
+        assert again.returncode == 1
+        assert "HOME_EXISTS" in again.stderr
+        assert "was removed from its cluster for good" in again.stderr
+        assert "another --home" in again.stderr
+        assert "serve" not in again.stderr
+    # The token is as it was.
+    done = cli("join", token, *enrolment, "--home", str(tmp_path / "new"))
+    assert done.returncode == 0, done.stderr
 
 
 @contextmanager

@@ -186,6 +186,54 @@ async def test_two_damaged_of_three_are_not_repaired_and_say_so(cluster: LocalCl
     assert health.raft.leader_node_id == ""
 
 
+async def said_at_its_start(node: LocalNode, *arguments: str) -> tuple[int, str]:
+    """How `serve` ends that can't run."""
+    process = await asyncio.create_subprocess_exec(
+        *command("serve", "--home", str(node.home.path), *arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(20):
+        out, err = await process.communicate()
+    assert b"ready" not in out
+    assert b"Traceback" not in err
+    assert process.returncode is not None
+    return process.returncode, err.decode()
+
+
+@pytest.mark.slow
+@pytest.mark.asyncio
+async def test_a_master_without_log_and_state_asks_the_master_that_it_is_told_of(
+    cluster: LocalCluster,
+) -> None:
+    async with cluster.client() as client:
+        await Writer(client).write(5)
+        told = await cluster.leader(client)
+        node = next(each for each in cluster.nodes if each is not told)
+        before = voter_of(node)
+        await cluster.kill(node)
+        shutil.rmtree(node.home.raft)
+        shutil.rmtree(node.home.state)
+        status, said = await said_at_its_start(node)
+        assert status == 1
+        assert "serve --master NODE_ID@HOST:PORT" in said
+        assert "only master" not in said
+        assert "recover cluster" not in said
+        node.arguments = ("--master", f"{told.node_id}@{told.address}")
+        await cluster.start_node(node)
+        await until(
+            lambda: votes(cluster, node), seconds=REPAIR_SECONDS_MAX, what=f"{node.name} votes"
+        )
+        assert voter_of(node) != before
+        expected = {e.key: e.value for e in await client.get_config()}
+        assert await settings_of(cluster, node) == expected
+        # With a log that is whole it takes nobody's word for who is a master.
+        await cluster.kill(node)
+        status, said = await said_at_its_start(node, *node.arguments)
+        assert status == 2
+        assert "leave out --master" in said
+
+
 @pytest.mark.asyncio
 async def test_a_single_master_says_that_it_cant_be_repaired(tmp_path: Path) -> None:
     cluster = LocalCluster(tmp_path / "cluster")
@@ -196,17 +244,9 @@ async def test_a_single_master_says_that_it_cant_be_repaired(tmp_path: Path) -> 
             await Writer(client).write(10)
         await cluster.kill(node)
         flip_a_byte_of_the_journal(node)
-        process = await asyncio.create_subprocess_exec(
-            *command("serve", "--home", str(node.home.path)),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        async with asyncio.timeout(20):
-            out, err = await process.communicate()
-        assert process.returncode == 1
-        assert b"ready" not in out
-        assert b"only master" in err
-        assert b"backup" in err
-        assert b"Traceback" not in err
+        status, said = await said_at_its_start(node)
+        assert status == 1
+        assert "If this was the only one" in said
+        assert "recover --help" in said
     finally:
         await cluster.stop()

@@ -1,6 +1,6 @@
 """The Ed25519 identity of a node or a client."""
 
-import stat
+import os
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from ipfs_cluster_node.config.files import is_of_another_user
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import (
     Did,
@@ -67,18 +68,24 @@ class Identity:
 
 
 def check_private(path: Path) -> None:
-    """Refuse a secret that others may read.
+    """Refuse a secret that others may read, or that another user may open to them.
 
     Raises:
         ClusterError: HOME_DAMAGED.
     """
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
+        status = path.stat()
     except FileNotFoundError as error:
         raise ClusterError(
             Reason.HOME_DAMAGED, f"{path} is missing; restore it, or join anew"
         ) from error
-    if mode & 0o077:
+    if is_of_another_user(status):
+        raise ClusterError(
+            Reason.HOME_DAMAGED,
+            f"{path} belongs to the user with id {status.st_uid}; run this as that user, or: chown "
+            f"{os.geteuid()} '{path}'",
+        )
+    if status.st_mode & 0o077:
         raise ClusterError(
             Reason.HOME_DAMAGED, f"{path} is open to others; run: chmod 600 '{path}'"
         )

@@ -85,7 +85,8 @@ class SealKey:
         if not isinstance(key, X25519PrivateKey):
             raise ClusterError(
                 Reason.HOME_DAMAGED,
-                f"{path} is no X25519 key; remove it, and run: ipfs-cluster-node recover keys",
+                f"{path} is no X25519 key; restore it, or set it aside, and run: ipfs-cluster-node "
+                "recover keys",
             )
         return cls(key)
 
