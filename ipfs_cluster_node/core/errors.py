@@ -102,6 +102,12 @@ class Reason(StrEnum):
     HOME_EXISTS = "HOME_EXISTS"
     """`init` or `join` found a node already there."""
     HOME_DAMAGED = "HOME_DAMAGED"
+    LOG_ROLLED_BACK = "LOG_ROLLED_BACK"
+    """A voter's log holds less than it is known to have held."""
+    MEMBER_RUNS_TWICE = "MEMBER_RUNS_TWICE"
+    """Another process runs under the same identity."""
+    RELEASE_TOO_OLD = "RELEASE_TOO_OLD"
+    """What is stored was written by a newer release."""
     PORT_IN_USE = "PORT_IN_USE"
 
     AUTHORITY_SEALED = "AUTHORITY_SEALED"

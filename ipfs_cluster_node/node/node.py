@@ -334,6 +334,7 @@ class Node:
         raft = self._settings.raft
         return Replica(
             directory=self._home.raft,
+            notes=self._home.state,
             machine=machine,
             dial=self._channels.dial_raft,
             config=RaftConfig(

@@ -54,22 +54,24 @@ async def run_node(
     is_master = settings.node.role == Role.MASTER
     if masters and not is_master:
         add_masters(home.masters, masters)
-    try:
-        node = _open(home, settings, node_id)
-        if masters and is_master:
-            # Whom it is told of, it would take for a master that its log does not name yet.
-            raise ClusterError(
-                Reason.CONFIG_INVALID,
-                "a master knows the others by its log, and that is whole; leave out --master",
-            )
-        await node.run(ready)
-        return
-    except LogDamagedError as error:  # Found at the start, or behind a full disk.
-        damage = error.message
-    if masters:
-        add_masters(home.masters, masters)
-    await LogRepair(home, settings, files, damage).run(ready)
-    await Node(home, settings).run()
+    while True:
+        try:
+            node = _open(home, settings, node_id)
+            if masters and is_master:
+                # Whom it is told of, it would take for a master that its log does not name yet.
+                raise ClusterError(
+                    Reason.CONFIG_INVALID,
+                    "a master knows the others by its log, and that is whole; leave out --master",
+                )
+            await node.run(ready)
+            return
+        except LogDamagedError as error:
+            # Found at the start, or behind a full disk; or others tell it, once it runs.
+            damage = error.message
+        if masters:
+            add_masters(home.masters, masters)
+            masters = {}
+        await LogRepair(home, settings, files, damage).run(ready)
 
 
 def _open(home: Home, settings: Settings, node_id: NodeId) -> Node:

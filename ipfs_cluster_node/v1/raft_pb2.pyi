@@ -26,6 +26,7 @@ class ExchangeRequest(_message.Message):
 
     HELLO_FIELD_NUMBER: _builtins.int
     FRAME_FIELD_NUMBER: _builtins.int
+    CLAIM_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___ExchangeHello:
         """First, and only first."""
@@ -34,17 +35,24 @@ class ExchangeRequest(_message.Message):
     def frame(self) -> Global___RaftFrame:
         """A piece of a `RaftMessage`."""
 
+    @_builtins.property
+    def claim(self) -> Global___VoterMark:
+        """How far the caller's log goes; once, right behind the answer to `hello` and made after it, so
+        that it can't be older than what the answering node knew of the caller then.
+        """
+
     def __init__(
         self,
         *,
         hello: Global___ExchangeHello | None = ...,
         frame: Global___RaftFrame | None = ...,
+        claim: Global___VoterMark | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "hello", b"hello", "message", b"message"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["claim", b"claim", "frame", b"frame", "hello", b"hello", "message", b"message"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "hello", b"hello", "message", b"message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim", b"claim", "frame", b"frame", "hello", b"hello", "message", b"message"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "frame"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "frame", "claim"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -52,7 +60,7 @@ Global___ExchangeRequest: _TypeAlias = ExchangeRequest  # noqa: Y015
 
 @_typing.final
 class ExchangeResponse(_message.Message):
-    """The stream stands."""
+    """To `hello`, then to `claim`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -61,7 +69,9 @@ class ExchangeResponse(_message.Message):
     voter: _builtins.str
     """The answering voter, `<PeerID>.<incarnation>`."""
     epoch: _builtins.int
-    """Names this connection; chosen at random by the answering node. Every frame bears it."""
+    """Names this connection; chosen at random by the answering node. Every frame bears it. 0 in the
+    answer to `hello`: nothing may be sent yet.
+    """
     def __init__(
         self,
         *,
@@ -83,20 +93,58 @@ class ExchangeHello(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     VOTER_FIELD_NUMBER: _builtins.int
+    BOOT_FIELD_NUMBER: _builtins.int
     voter: _builtins.str
     """The dialling voter, `<PeerID>.<incarnation>`."""
+    boot: _builtins.int
+    """The process that dials; chosen at random at its start."""
     def __init__(
         self,
         *,
         voter: _builtins.str = ...,
+        boot: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["voter", b"voter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot", b"boot", "voter", b"voter"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExchangeHello: _TypeAlias = ExchangeHello  # noqa: Y015
+
+@_typing.final
+class VoterMark(_message.Message):
+    """How far a voter has come for certain. None of it ever gets less for the same voter."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VOTER_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    ENTRY_TERM_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
+    voter: _builtins.str
+    """The voter, `<PeerID>.<incarnation>`."""
+    index: _builtins.int
+    """An index of its log. In a claim the last one; else the last that it has of what is committed."""
+    entry_term: _builtins.int
+    """The term of that entry."""
+    term: _builtins.int
+    """The newest term that it took part in."""
+    def __init__(
+        self,
+        *,
+        voter: _builtins.str = ...,
+        index: _builtins.int = ...,
+        entry_term: _builtins.int = ...,
+        term: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry_term", b"entry_term", "index", b"index", "term", b"term", "voter", b"voter"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VoterMark: _TypeAlias = VoterMark  # noqa: Y015
 
 @_typing.final
 class RaftFrame(_message.Message):
@@ -366,6 +414,7 @@ class AppendEntries(_message.Message):
     PREVIOUS_TERM_FIELD_NUMBER: _builtins.int
     ENTRIES_FIELD_NUMBER: _builtins.int
     SENT_AT_NS_FIELD_NUMBER: _builtins.int
+    MARKS_FIELD_NUMBER: _builtins.int
     commit_index: _builtins.int
     """The index up to which the leader knows the log to be committed."""
     previous_index: _builtins.int
@@ -378,6 +427,12 @@ class AppendEntries(_message.Message):
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogEntry]:
         """Entries in order."""
 
+    @_builtins.property
+    def marks(self) -> _containers.RepeatedCompositeFieldContainer[Global___VoterMark]:
+        """From time to time, how far the leader knows the other voters to have come: so one that comes
+        back with less is noticed where the leader is gone.
+        """
+
     def __init__(
         self,
         *,
@@ -386,10 +441,11 @@ class AppendEntries(_message.Message):
         previous_term: _builtins.int = ...,
         entries: _abc.Iterable[Global___LogEntry] | None = ...,
         sent_at_ns: _builtins.int = ...,
+        marks: _abc.Iterable[Global___VoterMark] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_index", b"commit_index", "entries", b"entries", "previous_index", b"previous_index", "previous_term", b"previous_term", "sent_at_ns", b"sent_at_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_index", b"commit_index", "entries", b"entries", "marks", b"marks", "previous_index", b"previous_index", "previous_term", b"previous_term", "sent_at_ns", b"sent_at_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -37,12 +37,15 @@ class RaftServiceStub:
     """Carries one master's messages to another, in order, for as long as the connection lasts.
 
     Who may call: master, as the voter it says it is. The caller sends `hello` first; the answering
-    node confirms it with the only response there is, which gives the connection its epoch, and
-    from then on takes frames. A newer stream of the same voter ends the older one. A frame of
-    another epoch or one that came before is dropped. Where one is missing or damaged the stream
-    ends, and the caller opens a new one: a message is never lost in silence.
+    node confirms it with its own name. Then the caller says how far its log goes, in `claim`; the
+    second and last response gives the connection its epoch, and from then on the caller sends
+    frames. A newer stream of the same voter ends the older one. A frame of another epoch or one
+    that came before is dropped.
+    Where one is missing or damaged the stream ends, and the caller opens a new one: a message is
+    never lost in silence.
     Errors: `CALLER_NOT_ALLOWED` for another voter's name, `INVALID_ARGUMENT` for a gap or for
-    bytes that are no message, `SHUTTING_DOWN`.
+    bytes that are no message, `LOG_ROLLED_BACK` where the claim is behind what this voter is known
+    to have had, `MEMBER_RUNS_TWICE` while another process speaks for this voter, `SHUTTING_DOWN`.
     """
 
 @_typing.type_check_only
@@ -54,12 +57,15 @@ class RaftServiceAsyncStub(RaftServiceStub):
     """Carries one master's messages to another, in order, for as long as the connection lasts.
 
     Who may call: master, as the voter it says it is. The caller sends `hello` first; the answering
-    node confirms it with the only response there is, which gives the connection its epoch, and
-    from then on takes frames. A newer stream of the same voter ends the older one. A frame of
-    another epoch or one that came before is dropped. Where one is missing or damaged the stream
-    ends, and the caller opens a new one: a message is never lost in silence.
+    node confirms it with its own name. Then the caller says how far its log goes, in `claim`; the
+    second and last response gives the connection its epoch, and from then on the caller sends
+    frames. A newer stream of the same voter ends the older one. A frame of another epoch or one
+    that came before is dropped.
+    Where one is missing or damaged the stream ends, and the caller opens a new one: a message is
+    never lost in silence.
     Errors: `CALLER_NOT_ALLOWED` for another voter's name, `INVALID_ARGUMENT` for a gap or for
-    bytes that are no message, `SHUTTING_DOWN`.
+    bytes that are no message, `LOG_ROLLED_BACK` where the claim is behind what this voter is known
+    to have had, `MEMBER_RUNS_TWICE` while another process speaks for this voter, `SHUTTING_DOWN`.
     """
 
 class RaftServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -74,12 +80,15 @@ class RaftServiceServicer(metaclass=_abc_1.ABCMeta):
         """Carries one master's messages to another, in order, for as long as the connection lasts.
 
         Who may call: master, as the voter it says it is. The caller sends `hello` first; the answering
-        node confirms it with the only response there is, which gives the connection its epoch, and
-        from then on takes frames. A newer stream of the same voter ends the older one. A frame of
-        another epoch or one that came before is dropped. Where one is missing or damaged the stream
-        ends, and the caller opens a new one: a message is never lost in silence.
+        node confirms it with its own name. Then the caller says how far its log goes, in `claim`; the
+        second and last response gives the connection its epoch, and from then on the caller sends
+        frames. A newer stream of the same voter ends the older one. A frame of another epoch or one
+        that came before is dropped.
+        Where one is missing or damaged the stream ends, and the caller opens a new one: a message is
+        never lost in silence.
         Errors: `CALLER_NOT_ALLOWED` for another voter's name, `INVALID_ARGUMENT` for a gap or for
-        bytes that are no message, `SHUTTING_DOWN`.
+        bytes that are no message, `LOG_ROLLED_BACK` where the claim is behind what this voter is known
+        to have had, `MEMBER_RUNS_TWICE` while another process speaks for this voter, `SHUTTING_DOWN`.
         """
 
 def add_RaftServiceServicer_to_server(servicer: RaftServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -259,6 +259,62 @@ GUARDS: Final = [
         "            if False:\n",
         "learner_of_a_leader",
     ),
+    (
+        "H26 index",
+        "witness.py",
+        "            self.index < known.index\n            or self.entry_term",
+        "            self.entry_term",
+        "h26",
+    ),
+    (
+        "H26 term",
+        "witness.py",
+        "            or self.term < known.term\n",
+        "",
+        "h26",
+    ),
+    (
+        "H26 own",
+        "engine.py",
+        "        self._check_own_mark()\n",
+        "",
+        "h26",
+    ),
+    (
+        "H26 admit",
+        "engine.py",
+        "        if claim.falls_short_of(known):\n",
+        "        if False:\n",
+        "h26",
+    ),
+    (
+        "H26 stops",
+        "replica.py",
+        "            self._damage = LogDamagedError(error.message)\n",
+        "",
+        "h26",
+    ),
+    (
+        "H26 followers",
+        "guarded.py",
+        "            self._witness_followers()\n",
+        "",
+        "h26",
+    ),
+    (
+        "H26 told",
+        "guarded.py",
+        '                self.witness.told(message["marks"])\n',
+        "",
+        "h26",
+    ),
+    (
+        "H26 match",
+        "guarded.py",
+        "            match_index[node] = claim.index\n",
+        "            pass\n",
+        "h26",
+    ),
 ]
 """Hazard, file, what is there, what is put in its place, and which tests must see it."""
 

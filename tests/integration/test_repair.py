@@ -250,3 +250,38 @@ async def test_a_single_master_says_that_it_cant_be_repaired(tmp_path: Path) -> 
         assert "recover --help" in said
     finally:
         await cluster.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.asyncio
+@pytest.mark.parametrize("what", ["raft", "."])
+async def test_an_old_copy_of_a_log_or_of_a_whole_home_is_replaced(
+    cluster: LocalCluster, tmp_path: Path, what: str
+) -> None:
+    """While the other follower is behind: taken as it was, it would lose what was acknowledged."""
+    async with cluster.client() as client:
+        leader = await cluster.leader(client)
+        back, behind = (node for node in cluster.nodes if node is not leader)
+        writer = Writer(client)
+        await writer.write(5)
+        await cluster.kill(behind)
+        name, copy = voter_of(back), tmp_path / "copy"
+        shutil.copytree(back.home.path / what, copy)
+        await writer.write(30)
+        await cluster.kill(back)
+        shutil.rmtree(back.home.path / what)
+        shutil.copytree(copy, back.home.path / what)
+        await cluster.start_node(back)
+
+        async def says_so() -> bool:
+            check = await log_check(cluster, back)
+            return not check.ok and "old copy" in check.detail
+
+        await until(says_so, seconds=REPAIR_SECONDS_MAX, what="health tells of the old copy")
+        await cluster.start_node(behind)
+        await until(lambda: votes(cluster, back), seconds=REPAIR_SECONDS_MAX, what="it votes again")
+        assert voter_of(back) != name
+        await writer.write(1)
+        settings = {entry.key: entry.value for entry in await client.get_config()}
+        assert writer.acknowledged.items() <= settings.items()

@@ -1,6 +1,7 @@
 """The replica over real streams with mutual TLS and real files."""
 
 import asyncio
+import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import grpc
 import pytest
 
 from ipfs_cluster_node.adapters.raft import link
+from ipfs_cluster_node.adapters.raft.damage import LogDamagedError
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.engine import create_store
 from ipfs_cluster_node.adapters.raft.journal import Pending
@@ -288,3 +290,50 @@ async def test_alone_a_master_waits_for_its_disk(
         assert not call.done()
         hangs.set()
         assert await call == (1, "one")
+
+
+@pytest.mark.asyncio
+async def test_h26_a_follower_put_back_to_an_old_copy_goes_no_further(tmp_path: Path) -> None:
+    """With the other follower behind, it would make a majority without what was acknowledged."""
+    async with ReplicaCluster(tmp_path, 3) as cluster:
+        leader = await cluster.leader()
+        back, behind = (host for host in cluster.hosts.values() if host is not leader)
+        await leader.replica.propose(b"before")
+        await cluster.until_equal(1)
+        await behind.stop()
+        copy = tmp_path / "copy"
+        shutil.copytree(back.directory, copy)
+        for number in range(30):
+            await leader.replica.propose(f"{number}".encode())
+        await back.stop()
+        shutil.rmtree(back.directory)
+        shutil.rmtree(back.notes)  # So that only the others can tell.
+        copy.rename(back.directory)
+        await back.start()
+        with pytest.raises(LogDamagedError, match="old copy"):
+            await asyncio.wait_for(back.task, 10)
+        await back.server.stop(None)
+        # The others make a majority, and have it all.
+        await behind.start()
+        await (await cluster.leader()).replica.propose(b"after")
+        await cluster.until_equal(32)
+        for host in (leader, behind):
+            assert host.machine.commands == ["before", *map(str, range(30)), "after"]
+
+
+@pytest.mark.asyncio
+async def test_h26_a_log_put_back_alone_is_noticed_without_anybody_else(tmp_path: Path) -> None:
+    async with ReplicaCluster(tmp_path, 1) as cluster:
+        [host] = cluster.hosts.values()
+        await cluster.leader()
+        copy = tmp_path / "copy"
+        shutil.copytree(host.directory, copy)
+        await host.replica.propose(b"one")
+        await host.stop()
+        await host.start()  # With all it had it goes on.
+        await cluster.leader()
+        await host.stop()
+        shutil.rmtree(host.directory)
+        copy.rename(host.directory)
+        with pytest.raises(LogDamagedError, match="old copy"):
+            await host.start()

@@ -17,6 +17,7 @@ from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.guarded import ConsensusViolationError, GuardedSyncObj
 from ipfs_cluster_node.adapters.raft.journal import REGULAR, SegmentedJournal
 from ipfs_cluster_node.adapters.raft.messages import decode_message, encode_message
+from ipfs_cluster_node.adapters.raft.witness import Witness
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import VoterId
 from ipfs_cluster_node.v1 import raft_pb2 as pb
@@ -36,6 +37,7 @@ class Host:
             voter=SELF,
             journal=self.journal,
             config=RaftConfig(),
+            witness=Witness(),
             apply_entry=lambda _index, command: self.applied.append(command),
             on_snapshot_needed=self.snapshots_needed.append,
         )
@@ -80,6 +82,7 @@ class Host:
                 "sent_at_ns": 0,
                 "term": term,
                 "commit_index": commit,
+                "marks": [],
                 "prevLogIdx": previous[0],
                 "prevLogTerm": previous[1],
                 "entries": [(REGULAR + b"%d.%d" % e, *e) for e in entries],
@@ -195,7 +198,9 @@ def test_h4_a_voter_counts_once_and_a_stranger_never(host_of: Callable[..., Host
 def test_h5_a_message_before_a_snapshot_commits_nothing(host_of: Callable[..., Host]) -> None:
     host = host_of()
     host.append(B, 1, (1, 0), [(2, 1), (3, 1)])
-    host.raft.receive(C, {"type": "append_entries", "term": 2, "commit_index": 3, "sent_at_ns": 0})
+    host.raft.receive(
+        C, {"type": "append_entries", "term": 2, "commit_index": 3, "sent_at_ns": 0, "marks": []}
+    )
     assert host.raft.commit_index == 1
     [_, (_, heard)] = host.sent("append_result")
     assert not heard.success

@@ -7,6 +7,7 @@ import pytest
 from ipfs_cluster_node.adapters.raft.clock import now
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.link import Link
+from ipfs_cluster_node.adapters.raft.witness import Mark
 from ipfs_cluster_node.core.ids import VoterId
 
 
@@ -17,6 +18,9 @@ def a_link() -> Link:
         dial=lambda _node: None,
         config=RaftConfig(),
         on_change=lambda _peer, _up: None,
+        boot=1,
+        claim=Mark,
+        on_refused=lambda _peer, _error: None,
     )
 
 

@@ -32,7 +32,13 @@ def test_the_same_seed_runs_the_same_way() -> None:
 @pytest.mark.parametrize(
     ("guard", "seeds"),
     # Few appends come out of order and matter: one seed in some 50 meets it.
-    [("lying-disk", 40), ("blind-append", 120), ("long-lease", 40), ("two-changes", 40)],
+    [
+        ("lying-disk", 40),
+        ("blind-append", 120),
+        ("long-lease", 40),
+        ("two-changes", 40),
+        ("old-copy", 40),
+    ],
 )
 def test_a_guard_that_is_missing_is_found(guard: str, seeds: int) -> None:
     done = sim("--seeds", str(seeds), "--seconds", "30", "--break", guard)

@@ -18,7 +18,9 @@ from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.engine import create_store
 from ipfs_cluster_node.adapters.raft.replica import Replica
+from ipfs_cluster_node.codec.errors import STATUS_BY_REASON, STATUS_DETAILS_KEY, status_details
 from ipfs_cluster_node.core.endpoints import Endpoint
+from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.ids import NodeId, VoterId, voter_id
 from ipfs_cluster_node.v1 import raft_pb2_grpc
 from tests.support.tls import Member, enrol, make_ca
@@ -62,8 +64,12 @@ class _Servicer(raft_pb2_grpc.RaftServiceServicer):
     async def Exchange(self, request_iterator, context):  # type: ignore[no-untyped-def]
         did = context.auth_context()["x509_subject_alternative_name"][0].decode()
         peer = self._host.cluster.node_of_did(did)
-        async for response in self._host.replica.exchange(peer, request_iterator):
-            yield response
+        try:
+            async for response in self._host.replica.exchange(peer, request_iterator):
+                yield response
+        except ClusterError as error:
+            details = ((STATUS_DETAILS_KEY, status_details(error)),)
+            await context.abort(STATUS_BY_REASON[error.reason], error.message, details)
 
 
 class ReplicaHost:
@@ -73,6 +79,7 @@ class ReplicaHost:
         self.node_id = member.identity.node_id
         self.voter = voter_id(self.node_id, 1)
         self.directory = directory
+        self.notes = directory.with_suffix(".notes")
         self.port = 0
 
     async def start(self) -> None:
@@ -82,6 +89,7 @@ class ReplicaHost:
             machine=self.machine,
             dial=self._dial,
             config=self.cluster.config,
+            notes=self.notes,
         )
         self.server = make_server()
         raft_pb2_grpc.add_RaftServiceServicer_to_server(_Servicer(self), self.server)

@@ -42,6 +42,7 @@ from ipfs_cluster_node.adapters.raft.proposals import (
 from ipfs_cluster_node.adapters.raft.snapshot import Position, open_snapshot, store_snapshot
 from ipfs_cluster_node.adapters.raft.snapshotting import Loading, Making, load_state
 from ipfs_cluster_node.adapters.raft.state_machine import StateMachine
+from ipfs_cluster_node.adapters.raft.witness import Mark, Note, Witness
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, VoterId, node_id_of_voter
 from ipfs_cluster_node.v1 import raft_pb2 as pb
@@ -140,11 +141,13 @@ class Step:
     """A leader's entries, to be sent at once."""
     sync_received: Callable[[], None] | None
     """Makes durable what has come of a snapshot."""
+    note: Note | None
+    """What voters are known to have, this one too; behind the log that it is of."""
 
     @property
     def writes(self) -> bool:
         """Whether there is anything to write."""
-        return self.pending is not None or self.sync_received is not None
+        return any(each is not None for each in (self.pending, self.sync_received, self.note))
 
     def write(self) -> None:
         """Write and sync; blocks.
@@ -156,6 +159,8 @@ class Step:
             self.journal.write_and_sync(self.pending)
         if self.sync_received is not None:
             self.sync_received()
+        if self.note is not None:
+            self.note.write()
 
 
 @dataclass(slots=True)
@@ -175,6 +180,7 @@ class Engine:
         machine: StateMachine,
         config: RaftConfig,
         before: "Engine | None" = None,
+        notes: Disk | None = None,
     ) -> None:
         """Open the store and restore the state machine.
 
@@ -184,9 +190,10 @@ class Engine:
             config: Times and bounds.
             before: The engine that was open in this process until its disk failed: what it had
                 synced must be there, and what it has applied is not applied again.
+            notes: Where it is noted how far voters came; not the store, and not put back with it.
 
         Raises:
-            LogDamagedError: It is not whole, or not there.
+            LogDamagedError: It is not whole, or not there, or an older one than it was.
         """
         voter, snapshot = stored_voter(disk), open_snapshot(disk)
         if voter is None or snapshot is None or not has_journal(disk):
@@ -208,14 +215,18 @@ class Engine:
             segment_bytes_max=config.segment_bytes_max,
             synced_at_least=(0, 0) if before is None else before.journal.synced,
         )
+        self._notes = notes
+        self._witness = Witness(notes)
         self.raft = GuardedSyncObj(
             voter=voter,
+            witness=self._witness,
             journal=self.journal,
             config=config,
             apply_entry=self._apply_entry,
             on_snapshot_needed=self._offer_snapshot,
         )
         self.raft.skip_to(position.index)
+        self._check_own_mark()
         self._installs = SnapshotInstalls(
             disk=disk,
             send=self.raft.out.post,
@@ -238,10 +249,61 @@ class Engine:
         self._tick_at = -math.inf
         self._slice_cut = False
         self._no_snapshot_until = -math.inf
+        self._in_step = False
+        """Whether a step has begun, and its write is not known to have ended."""
         self.on_leadership: Callable[[bool, int], None] = lambda _leads, _term: None
         """Called when this node begins or ceases to lead; must not raise."""
         if before is not None:
             self.on_leadership = before.on_leadership
+
+    def _check_own_mark(self) -> None:
+        claim, noted = self.raft.claim(), self._witness.of(self.voter)
+        if claim.falls_short_of(noted):
+            raise LogDamagedError(
+                f"it is an old copy: it ends with {claim}, and went to {noted} before; put the "
+                "newer one back if there is one"
+            )
+
+    # What other voters are known to have.
+
+    def mark_of(self, voter: VoterId) -> Mark:
+        """How far a voter is known to have come: what it claims later can't be less."""
+        return self._witness.of(voter)
+
+    def admit(self, voter: VoterId, claim: Mark, known: Mark) -> None:
+        """Let a voter that connected take part, if its log is what it was.
+
+        Args:
+            voter: Who connected.
+            claim: How far its log goes.
+            known: How far it was known to have come, as of before it made the claim.
+
+        Raises:
+            ClusterError: LOG_ROLLED_BACK.
+        """
+        if claim.falls_short_of(known):
+            raise ClusterError(
+                Reason.LOG_ROLLED_BACK,
+                f"it is an old copy: it ends with {claim}, and was known by "
+                f"{node_id_of_voter(self.voter)} to go to {known}",
+            )
+        self.raft.admitted(voter, claim)
+
+    def last_note(self) -> Note | None:
+        """What is still to be noted as the node stops; None where a write may not have ended."""
+        if self._in_step or self.journal.dirty:
+            return None
+        self._witness_self()
+        return self._witness.note(self._remembered, now())
+
+    @property
+    def _remembered(self) -> frozenset[VoterId]:
+        return self.voters | self.raft.learners | {self.voter}
+
+    def _witness_self(self) -> None:
+        own = self.raft.own_mark()
+        self._witness.saw_entry(self.voter, own.index, own.entry_term)
+        self._witness.saw_term(self.voter, own.term)
 
     # What is known here.
 
@@ -403,10 +465,16 @@ class Engine:
     def _step(self) -> Step:
         pending = self.journal.take_pending() if self.journal.dirty else None
         appends = self.raft.out.take_appends()
-        return Step(self.journal, pending, appends, self._installs.take_sync())
+        self._witness_self()
+        note = None
+        if self._witness.is_due(moment := now()):
+            note = self._witness.note(self._remembered, moment)
+        self._in_step = True
+        return Step(self.journal, pending, appends, self._installs.take_sync(), note)
 
     def end_step(self) -> Outbox:
         """All is durable: tell the results, and return the messages to send."""
+        self._in_step = False
         outbox, self.raft.out.outbox = self.raft.out.outbox, []
         for _, message in outbox:
             if message.term == 0:
@@ -453,6 +521,8 @@ class Engine:
         """Give up what is held open."""
         self._installs.forget_offers()
         self.raft.destroy()
+        if self._notes is not None:
+            self._notes.close()
 
     def _apply_entry(self, index: int, entry: bytes) -> None:
         if index <= self._machine_index:

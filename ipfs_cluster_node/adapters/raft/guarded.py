@@ -1,6 +1,6 @@
 """PySyncObj with its holes closed; the one file that names its private members.
 
-`H1` to `H25` are the hazards of docs/consensus.md. Everything here runs in the loop's thread.
+`H1` to `H26` are the hazards of docs/consensus.md. Everything here runs in the loop's thread.
 """
 
 import logging
@@ -28,6 +28,7 @@ from ipfs_cluster_node.adapters.raft.journal import (
 )
 from ipfs_cluster_node.adapters.raft.messages import Message, encode_message
 from ipfs_cluster_node.adapters.raft.windows import Windows
+from ipfs_cluster_node.adapters.raft.witness import Mark, Witness
 from ipfs_cluster_node.core.ids import VoterId
 from ipfs_cluster_node.v1 import raft_pb2 as pb
 
@@ -148,6 +149,7 @@ class OutTransport(Transport):  # type: ignore[misc]  # PySyncObj has no types.
             match encoded.WhichOneof("kind"):
                 case "append_entries":
                     encoded.append_entries.sent_at_ns = int(now() * NANOSECONDS)
+                    encoded.append_entries.marks.extend(message["marks"])
                 case "append_result":
                     encoded.append_result.sent_at_ns = self.answered_sent_at_ns
                 case "request_vote":
@@ -178,6 +180,7 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
         voter: VoterId,
         journal: SegmentedJournal,
         config: RaftConfig,
+        witness: Witness,
         apply_entry: Callable[[int, bytes], None],
         on_snapshot_needed: Callable[[VoterId], None],
     ) -> None:
@@ -191,6 +194,10 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
         self.elections = Elections(voter, election_timeout_min=self._timeout_min, now=now())
         self.freshness = Freshness(now())
         self._windows = Windows(config.window_bytes_max)
+        self.witness = witness
+        self._marks_told_at = -NEVER
+        self._marks: list[pb.VoterMark] = []
+        """What the appends of this round tell of the voters."""
         self._heartbeat_interval = config.heartbeat_interval.total_seconds()
         self._append_bytes_max = config.batch_bytes_max + 64 * 1024
         self._campaigns = False
@@ -312,9 +319,35 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
         if self.leads and self._journal.last_index > last:
             self._SyncObj__sendAppendEntries()
         self._campaigns = self.out.transfer = False
+        if self.leads:
+            self._witness_followers()
         if not self.leads or self._journal.last_change_index() != self._queued_change:
             self._queued_change = None
         self._watch_leading()
+
+    def _witness_followers(self) -> None:
+        """What a follower acknowledged of what is committed, it has for good (H26)."""
+        commit_index = self.commit_index
+        for voter in self.others | self.learners:
+            index = min(self.match_index(voter), commit_index)
+            self.witness.saw_entry(voter, index, self._journal.term_at(index))
+
+    def claim(self) -> Mark:
+        """How far this voter's log goes."""
+        _, index, entry_term = self._journal[-1]
+        return Mark(index=index, entry_term=entry_term, term=self._getTerm())
+
+    def own_mark(self) -> Mark:
+        """How much of this voter's log can never go again, once all of it is synced."""
+        index = min(self.commit_index, self._journal.last_index)
+        return Mark(index, self._journal.term_at(index) or 0, self._getTerm())
+
+    def admitted(self, voter: VoterId, claim: Mark) -> None:
+        """A voter connected, with this much of a log; it may have acknowledged more than that."""
+        match_index = self._SyncObj__raftMatchIndex
+        node = self._node(voter)
+        if self.leads and match_index.get(node, 0) > claim.index:
+            match_index[node] = claim.index
 
     def append(self, entry: bytes) -> None:
         """Take an entry into the log, and send it; on the leader, right behind a tick."""
@@ -431,6 +464,8 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
             self.out.post(sender, pb.RaftMessage(term=newest, stale_term=pb.StaleTerm()))
             return
         node = self._node(sender)
+        if sender in self.others or sender in self.learners:
+            self.witness.saw_term(sender, term)
         match kind:
             case "response_vote":
                 self._receive_vote(sender, node, message)
@@ -442,6 +477,7 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
                 self.elections.heard_leader(now())
                 self.out.answered_sent_at_ns = message["sent_at_ns"]
                 self._receive_append(node, message)
+                self.witness.told(message["marks"])
             case "request_vote" if message["transfer"] or not self._is_led():
                 self.out._onMessageReceived(node, message)
             case "pre_vote" if not self._is_led():
@@ -528,6 +564,8 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
         commit_index = min(message["commit_index"], verified)
         self.out._onMessageReceived(node, {**stripped, "commit_index": commit_index})
         self.out.verified_next = None
+        # A leader has, durably, all that it calls committed.
+        self.witness.saw_entry(VoterId(node.id), commit_index, self._journal.term_at(commit_index))
 
     def _strip(self, message: Message) -> tuple[Message, int | None]:
         """Leave only what is new: what agrees is never cut (H1).
@@ -565,7 +603,12 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
 
     def _SyncObj__sendAppendEntries(self) -> None:
         # To each as much as may be under way (H25); to whom nothing is sent, a heartbeat.
-        self._SyncObj__newAppendEntriesTime = now() + self._heartbeat_interval
+        moment = now()
+        self._SyncObj__newAppendEntriesTime = moment + self._heartbeat_interval
+        self._marks = []
+        if moment - self._marks_told_at >= self._heartbeat_interval:
+            self._marks_told_at = moment
+            self._marks = self.witness.marks(sorted(self.others))
         for node in self._SyncObj__otherNodes | self._SyncObj__readonlyNodes:
             if node not in self._SyncObj__connectedNodes:
                 continue
@@ -604,7 +647,8 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
 
     def _send_append(self, node: Node, **fields: object) -> None:
         head = {"type": "append_entries", "term": self._getTerm()}
-        self.out.send(node, {**head, "commit_index": self.commit_index, **fields})
+        head |= {"commit_index": self.commit_index, "marks": self._marks}
+        self.out.send(node, {**head, **fields})
 
     def _SyncObj__doApplyCommand(self, command: bytes) -> None:
         # Configuration holds from its append on; only plain commands reach the state machine.

@@ -12,7 +12,9 @@ import grpc
 from ipfs_cluster_node.adapters.raft.clock import now
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.framing import Framer
-from ipfs_cluster_node.codec.errors import is_being_cancelled
+from ipfs_cluster_node.adapters.raft.witness import Mark, mark_to_proto
+from ipfs_cluster_node.codec.errors import error_from_rpc, is_being_cancelled
+from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.ids import NodeId, VoterId, node_id_of_voter
 from ipfs_cluster_node.v1 import raft_pb2 as pb
 from ipfs_cluster_node.v1.raft_pb2_grpc import RaftServiceStub
@@ -43,13 +45,30 @@ class Link:
         dial: Dial,
         config: RaftConfig,
         on_change: Callable[[VoterId, bool], None],
+        boot: int,
+        claim: Callable[[], Mark],
+        on_refused: Callable[[VoterId, ClusterError], None],
     ) -> None:
-        """Make a link that `run` keeps up."""
+        """Make a link that `run` keeps up.
+
+        Args:
+            own: This voter.
+            peer: The other one.
+            dial: Opens a channel to it.
+            config: Times and bounds.
+            on_change: Told when the link comes up or breaks.
+            boot: Names this process.
+            claim: How far this voter's log goes.
+            on_refused: Told what the peer ended the stream with.
+        """
         self._own = own
         self._peer = peer
         self._dial = dial
         self._config = config
         self._on_change = on_change
+        self._boot = boot
+        self._claim = claim
+        self._on_refused = on_refused
         self._queue: deque[pb.RaftMessage] = deque()
         self._queued_bytes = 0
         self._wake = asyncio.Event()
@@ -108,13 +127,23 @@ class Link:
             async with asyncio.timeout(
                 self._config.connect_timeout.total_seconds()
             ) as self._attempt:
-                await call.write(pb.ExchangeRequest(hello=pb.ExchangeHello(voter=self._own)))
+                hello = pb.ExchangeHello(voter=self._own, boot=self._boot)
+                await call.write(pb.ExchangeRequest(hello=hello))
                 # The connection stands: to begin anew would only take longer.
                 self._attempt = None
                 confirmed = await call.read()
-            if not isinstance(confirmed, pb.ExchangeResponse) or confirmed.voter != self._peer:
+                if not isinstance(confirmed, pb.ExchangeResponse) or confirmed.voter != self._peer:
+                    return False
+                # Only now: what the peer knew of this voter when it answered is older than this.
+                await call.write(pb.ExchangeRequest(claim=mark_to_proto(self._own, self._claim())))
+                # Nothing is sent before the claim is judged: a refusal must not be missed.
+                admitted = await call.read()
+            if not isinstance(admitted, pb.ExchangeResponse):
                 return False
-            await self._send_until_broken(call, Framer(confirmed.epoch))
+            await self._send_until_broken(call, Framer(admitted.epoch))
+        except grpc.aio.AioRpcError as error:
+            self._on_refused(self._peer, error_from_rpc(error))
+            raise
         finally:
             self._attempt = None
             if self.up.is_set():

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from ipfs_cluster_node.adapters.raft.journal import MEMBERSHIP, NO_OP, REGULAR
 from ipfs_cluster_node.adapters.raft.proposals import commands_of
+from ipfs_cluster_node.adapters.raft.witness import mark_from_proto
+from ipfs_cluster_node.core.ids import VoterId
 from ipfs_cluster_node.v1 import raft_pb2 as pb
 
 Message = dict[str, Any]
@@ -115,6 +117,7 @@ def _decode_append(raft: pb.RaftMessage) -> Message | None:
         "term": raft.term,
         "commit_index": append.commit_index,
         "sent_at_ns": append.sent_at_ns,
+        "marks": [(VoterId(mark.voter), mark_from_proto(mark)) for mark in append.marks],
     }
     if append.previous_index < 0:
         return message

@@ -12,7 +12,8 @@ from typing import Final
 
 from ipfs_cluster_node.adapters.raft.clock import now
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
-from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
+from ipfs_cluster_node.adapters.raft.damage import LogDamagedError
+from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk, Disk
 from ipfs_cluster_node.adapters.raft.engine import Engine
 from ipfs_cluster_node.adapters.raft.framing import FrameError, Unframer
 from ipfs_cluster_node.adapters.raft.guarded import ConsensusViolationError
@@ -30,6 +31,7 @@ from ipfs_cluster_node.adapters.raft.pace import WritePace
 from ipfs_cluster_node.adapters.raft.proposals import Proposal
 from ipfs_cluster_node.adapters.raft.snapshot import Position
 from ipfs_cluster_node.adapters.raft.state_machine import StateMachine
+from ipfs_cluster_node.adapters.raft.witness import Mark, mark_from_proto
 from ipfs_cluster_node.adapters.raft.writer import Writer
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, VoterId, node_id_of_voter
@@ -49,7 +51,13 @@ class Replica:
     """This node's copy of the log, and its vote."""
 
     def __init__(
-        self, *, directory: Path, machine: StateMachine, dial: Dial, config: RaftConfig
+        self,
+        *,
+        directory: Path,
+        machine: StateMachine,
+        dial: Dial,
+        config: RaftConfig,
+        notes: Path | None = None,
     ) -> None:
         """Open the store and restore the state machine.
 
@@ -58,14 +66,15 @@ class Replica:
             machine: Restored here if there is a snapshot, then driven by `run`.
             dial: Opens a channel to a master; the replica closes it.
             config: Times and bounds.
+            notes: Where it is noted how far voters came; not within `directory`.
 
         Raises:
-            LogDamagedError: The store is not whole, or not there.
+            LogDamagedError: The store is not whole, or not there, or an old copy of it.
         """
-        self._directory, self._machine = directory, machine
-        self.engine = Engine(disk=DirectoryDisk(directory), machine=machine, config=config)
-        self.voter = self.engine.voter
+        self._directory, self._machine, self._notes = directory, machine, notes
         self._dial, self._config = dial, config
+        self.engine = self._open(DirectoryDisk(directory))
+        self.voter = self.engine.voter
         self._inbox: deque[tuple[VoterId, pb.RaftMessage, int]] = deque()
         self._inbox_bytes = 0
         self._inbox_has_room = asyncio.Event()
@@ -81,6 +90,9 @@ class Replica:
         self.outage: Outage | None = None
         self.snapshot_outage: Outage | None = None
         """While there is no room for a snapshot: the log goes on, and grows."""
+        self._boot = secrets.randbits(64)
+        self._damage: LogDamagedError | None = None
+        """What another voter says of this one's log."""
 
     @property
     def on_leadership(self) -> Callable[[bool, int], None]:
@@ -96,6 +108,8 @@ class Replica:
         """Why this node takes no part now; None if it does."""
         if self.outage is not None:
             return self.outage.error()
+        if self._damage is not None:
+            return self._damage
         if self._stopping:
             return ClusterError(Reason.SHUTTING_DOWN, "this node stops; ask another one")
         return None
@@ -343,6 +357,7 @@ class Replica:
                     self._keep_links()
                 await self._gather()
                 await self._step(writer)
+                self._check_damage()
                 if self._inbox or self.engine.hurries:
                     await asyncio.sleep(0)
                     continue
@@ -386,14 +401,21 @@ class Replica:
         try:
             disk.replace(PROBE_NAME, [bytes(PROBE_BYTES)])
             disk.remove(PROBE_NAME)
-            engine = Engine(
-                disk=disk, machine=self._machine, config=self._config, before=self.engine
-            )
+            engine = self._open(disk, before=self.engine)
             engine.journal.probe()
         except BaseException:
             disk.close()
             raise
         return engine
+
+    def _open(self, disk: Disk, before: Engine | None = None) -> Engine:
+        return Engine(
+            disk=disk,
+            machine=self._machine,
+            config=self._config,
+            notes=None if self._notes is None else DirectoryDisk(self._notes),
+            before=before,
+        )
 
     async def _beat(self) -> None:
         while True:
@@ -435,6 +457,7 @@ class Replica:
             self._pace.began(now())
             await writer.run(step.write)
             self._pace.ended(now())
+        self._check_damage()
         for peer, message in self.engine.end_step():
             self._link(peer).send(message)
         self._consider_snapshot()
@@ -470,6 +493,10 @@ class Replica:
         self._links.clear()
         self._snapshotting = None
         if await writer.stop():
+            note = self.engine.last_note()
+            if note is not None:
+                with suppress(OSError):
+                    await asyncio.to_thread(note.write)
             self.engine.close()
 
     # Peers.
@@ -481,10 +508,11 @@ class Replica:
 
         Raises:
             ClusterError: CALLER_NOT_ALLOWED for another node's name, INVALID_ARGUMENT for bytes
-                that are no message, SHUTTING_DOWN.
+                that are no message, LOG_ROLLED_BACK, SHUTTING_DOWN.
         """
         self._check()
-        first = await anext(aiter(requests), None)
+        messages = aiter(requests)
+        first = await anext(messages, None)
         sender = VoterId(first.hello.voter) if first is not None else VoterId("")
         if node_id_of_voter(sender) != peer:
             raise ClusterError(Reason.CALLER_NOT_ALLOWED, "a voter speaks for itself only")
@@ -494,8 +522,16 @@ class Replica:
                 self._links[sender][0].hurry()
             epoch = secrets.randbits(64)
             unframer = Unframer(epoch)
+            known = self.engine.mark_of(sender)
+            yield pb.ExchangeResponse(voter=self.voter)
+            second = await anext(messages, None)
+            if second is None:
+                return
+            if second.WhichOneof("message") != "claim":
+                raise ClusterError(Reason.INVALID_ARGUMENT, "the claim is missing")
+            self.engine.admit(sender, mark_from_proto(second.claim), known)
             yield pb.ExchangeResponse(voter=self.voter, epoch=epoch)
-            async for request in requests:
+            async for request in messages:
                 message = unframer.take(request.frame)
                 if message is None:
                     continue
@@ -545,10 +581,27 @@ class Replica:
                 dial=self._dial,
                 config=self._config,
                 on_change=self._link_changed,
+                boot=self._boot,
+                claim=self._claim,
+                on_refused=self._refused,
             )
             task = asyncio.create_task(link.run(), name=f"raft-link-{peer}")
             known = self._links[peer] = (link, task)
         return known[0]
+
+    def _claim(self) -> Mark:
+        return self.engine.raft.claim()  # Of the engine of then.
+
+    def _refused(self, peer: VoterId, error: ClusterError) -> None:
+        if error.reason is Reason.LOG_ROLLED_BACK and self._damage is None:
+            # It may have voted for, or acknowledged, what it has no longer: it says nothing more.
+            log.critical("log rolled back", extra={"peer": peer, "error": error.message})
+            self._damage = LogDamagedError(error.message)
+            self._wake.set()
+
+    def _check_damage(self) -> None:
+        if self._damage is not None:
+            raise self._damage
 
     def _link_changed(self, peer: VoterId, up: bool) -> None:  # noqa: FBT001
         log.info("link changed", extra={"peer": peer, "up": up})

@@ -59,10 +59,12 @@ def _summary(reports: list[Report], failed: list[Report], seconds: float) -> str
     commits = sum(report.commits for report in reports)
     faults = sum(report.faults for report in reports)
     disturbed = sum(report.disturbed for report in reports)
+    put_back = sum(report.put_back for report in reports)
     reads = sum(report.acknowledged for report in reports)
     return (
         f"{len(reports)} seeds, {len(failed)} failed; {commits} commands committed, {reads} "
-        f"acknowledged, {faults} faults, {disturbed} messages disturbed, {seconds:.0f} s"
+        f"acknowledged, {faults} faults, {disturbed} messages disturbed, {put_back} old copies put "
+        f"back, {seconds:.0f} s"
     )
 
 

@@ -5,12 +5,17 @@ from typing import Any, Final
 from unittest.mock import patch
 
 from ipfs_cluster_node.adapters.raft import elections
+from ipfs_cluster_node.adapters.raft.engine import Engine
 from ipfs_cluster_node.adapters.raft.guarded import GuardedSyncObj
 from scripts.lib.sim.disk import MemoryDisk
 
 
 def _no_sync(_disk: MemoryDisk, _name: str) -> None:
     """A disk that says that it synced."""
+
+
+def _admit_all(*_: object) -> None:
+    """Take any log for the one that it was."""
 
 
 def _strip_nothing(
@@ -26,5 +31,6 @@ BREAKS: Final[dict[str, Callable[[], Any]]] = {
     "blind-append": lambda: patch.object(GuardedSyncObj, "_strip", _strip_nothing),
     "long-lease": lambda: patch.object(elections, "LEASE_SHARE", 3.0),
     "two-changes": lambda: patch.object(GuardedSyncObj, "can_change_voters", True),
+    "old-copy": lambda: patch.multiple(Engine, admit=_admit_all, _check_own_mark=_admit_all),
 }
 """Name to a context in which the guard is gone."""

@@ -136,6 +136,18 @@ class MemoryDisk:
     def close(self) -> None:
         """Nothing to give up."""
 
+    def copy(self) -> dict[str, bytes]:
+        """A backup of all files, as they are now."""
+        return dict(self._files)
+
+    def put_back(self, copy: dict[str, bytes]) -> None:
+        """Have the files of a backup, durably, and no others."""
+        self._files = dict(copy)
+        self._synced = {name: len(data) for name, data in copy.items()}
+        self._nameless.clear()
+        self._removed.clear()
+        self._notes.clear()
+
     def kill(self) -> None:
         """The process ends, the machine goes on: what was written stays."""
         self.dying = False

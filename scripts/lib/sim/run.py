@@ -5,6 +5,7 @@ import traceback
 from contextlib import nullcontext
 from dataclasses import dataclass
 
+from ipfs_cluster_node.adapters.raft.witness import Witness
 from ipfs_cluster_node.core.ids import VoterId
 from scripts.lib.sim.breaks import BREAKS
 from scripts.lib.sim.checks import ViolationError
@@ -33,7 +34,13 @@ FAULTS = (
     "leader-partial",
     "restart",
     "shrink-alone",
+    "back-up",
+    "put-back-log",
+    "put-back-all",
 )
+CALM_SECONDS = 2.0
+"""How long nothing else breaks before and after a copy is put back: docs/recovery.md says when it
+can be noticed."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,7 @@ class Report:
     acknowledged: int
     faults: int
     disturbed: int
+    put_back: int
 
 
 def run_seed(seed: int, seconds: float, broken: str = "", wild: int = 0) -> Report:
@@ -77,7 +85,13 @@ def _run_seed(seed: int, seconds: float, wild: int) -> Report:
         world.close()
     checks = world.checks
     return Report(
-        seed, failure, checks.commits, len(checks.acknowledged), run.faults, world.disturbed
+        seed,
+        failure,
+        checks.commits,
+        len(checks.acknowledged),
+        run.faults,
+        world.disturbed,
+        run.put_back,
     )
 
 
@@ -93,6 +107,9 @@ class Run:
         self.kinds = self.rng.sample(FAULTS, self.rng.randint(2, len(FAULTS)))
         self.faulty = True
         self._added = 0
+        self._calm_until = 0.0
+        self.put_back = 0
+        """Old copies that were put back."""
 
     def phase(self, seconds: float) -> None:
         """Clients work, and things break."""
@@ -117,8 +134,9 @@ class Run:
     def _fault(self) -> None:
         if not self.faulty:
             return
-        self.faults += 1
-        getattr(self, "_" + self.rng.choice(self.kinds).replace("-", "_"))()
+        if self.world.now >= self._calm_until:
+            self.faults += 1
+            getattr(self, "_" + self.rng.choice(self.kinds).replace("-", "_"))()
         self.world.after(self.rng.expovariate(self.intensity), self._fault)
 
     def _any(self) -> Node:
@@ -231,6 +249,8 @@ class Run:
             self.world.change("add", node, target)
 
     def _remove(self) -> None:
+        if self.world.replaces:
+            return
         target = self._any().voter
         for node in self.world.live:
             self.world.change("rem", node, target)
@@ -262,7 +282,7 @@ class Run:
     def _shrink_alone(self) -> None:
         """A leader that nobody hears any more removes the others."""
         leader = self._leader()
-        if leader is not None:
+        if leader is not None and not self.world.replaces:
             for other in sorted(self.world.nodes):
                 if other != leader.voter:
                     self.world.cut(leader.voter, other)
@@ -272,19 +292,75 @@ class Run:
                 self.world.propose(leader)
             self._heal_later()
 
+    # Old copies.
+
+    def _back_up(self) -> None:
+        self.world.back_up(self._any())
+
+    def _can_lose(self, node: Node) -> bool:
+        """Whether the others are a majority without it, by every configuration there is."""
+        if node.retired or self.world.replaces:
+            return False
+        engines = [n.engine for n in self.world.nodes.values() if not n.retired]
+        return all(engine is not None and len(engine.voters) > 2 for engine in engines)
+
+    def _put_back_log(self) -> None:
+        """The log's directory is put back, and what was noted beside it is as it was."""
+        node = self._any()
+        noted = Witness(node.notes).of(node.voter)
+        copies = [copy for copy in node.copies if copy.claim.falls_short_of(noted)]
+        if copies and self._can_lose(node):
+            self.put_back += 1
+            self.world.put_back(node, self.rng.choice(copies), with_notes=False)
+            if not node.retired:
+                raise ViolationError(f"{node.voter} does not notice that its log is an old copy")
+
+    def _put_back_all(self) -> None:
+        """A whole node is put back, while its leader runs and is connected."""
+        if self.world.replaces:
+            return
+        self._calm_until = self.world.now + 2 * CALM_SECONDS
+        self._settle()
+        self.world.after(CALM_SECONDS, self._put_one_back)
+
+    def _put_one_back(self) -> None:
+        leader, node = self._leader(), self._any()
+        if leader is None or leader is node or leader.engine is None:
+            return
+        raft = leader.engine.raft
+        known = leader.engine.mark_of(node.voter)
+        copies = [copy for copy in node.copies if copy.claim.falls_short_of(known)]
+        if node.voter not in raft.reachable or not copies or not self._can_lose(node):
+            return
+        if raft.match_index(node.voter) < raft.commit_index:
+            return
+        self.put_back += 1
+        self.world.put_back(node, self.rng.choice(copies), with_notes=True)
+
+        def check() -> None:
+            if not node.retired:
+                raise ViolationError(f"nobody notices that {node.voter} is an old copy")
+
+        self.world.after(CALM_SECONDS * 0.9, check)
+
     # The end.
+
+    def _settle(self) -> None:
+        self.world.heal()
+        for node in list(self.world.nodes.values()):
+            node.paused_until = 0.0
+            node.sync_seconds = 0.001
+            node.disk.fault = lambda: 0
+            self.world.start(node)
 
     def liveness(self) -> None:
         """Mend all but a minority; writes go on, and the healthy come to the same state."""
         world = self.world
         world.run(1.0)
-        world.heal()
-        for node in world.nodes.values():
-            node.paused_until = 0.0
-            node.sync_seconds = 0.001
-            node.disk.fault = lambda: 0
-            world.start(node)
+        self._settle()
         world.run(1.0)
+        if not world.run(LIVENESS_SECONDS, until=lambda: not world.replaces):
+            raise ViolationError("the successor of a retired node does not come to vote")
         voters = self._voters()
         broken = set(self.rng.sample(sorted(voters), (len(voters) - 1) // 2))
         kind = self.rng.choice(("dead", "deaf", "mute", "isolated", "none"))

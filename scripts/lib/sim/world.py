@@ -10,8 +10,10 @@ from typing import Final
 
 from ipfs_cluster_node.adapters.raft import clock
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
+from ipfs_cluster_node.adapters.raft.damage import LogDamagedError
 from ipfs_cluster_node.adapters.raft.engine import Engine, Step, create_store
 from ipfs_cluster_node.adapters.raft.proposals import Proposal
+from ipfs_cluster_node.adapters.raft.witness import Mark
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.ids import VoterId
 from ipfs_cluster_node.v1 import raft_pb2 as pb
@@ -41,6 +43,8 @@ class Node:
 
     voter: VoterId
     disk: MemoryDisk
+    notes: MemoryDisk
+    """What lies beside the log."""
     rate: float
     offset: float
     engine: Engine | None = None
@@ -52,6 +56,21 @@ class Node:
     sync_seconds: float = 0.001
     life: int = 0
     """Counts starts: what was meant for an earlier life is dropped."""
+    copies: list["Copy"] = field(default_factory=list)
+    put_back: bool = False
+    """Whether an old copy was put back."""
+    retired: bool = False
+    """Whether that was noticed: another incarnation takes its place."""
+
+
+@dataclass
+class Copy:
+    """A backup of a node."""
+
+    log: dict[str, bytes]
+    notes: dict[str, bytes]
+    claim: Mark
+    """How far the log in it goes, at most."""
 
 
 @dataclass
@@ -91,6 +110,8 @@ class World:
         self._replays: list[tuple[VoterId, VoterId, pb.RaftMessage]] = []
         self._current: Node | None = None
         self._clients = 0
+        self.replaces = False
+        """Whether some retired node's successor does not vote yet."""
         clock.use(self._read_clock)
         voters = [VoterId(f"n{number}.1") for number in range(1, size + 1)]
         for voter in voters:
@@ -133,9 +154,8 @@ class World:
     def add_node(self, voter: VoterId, voters: list[VoterId]) -> Node:
         """Make a node with an empty log and start it."""
         rng = random.Random(self.rng.random())  # noqa: S311
-        node = Node(
-            voter, MemoryDisk(rng), self.rng.uniform(*CLOCK_RATES), self.rng.uniform(0, 1e4)
-        )
+        rate, offset = self.rng.uniform(*CLOCK_RATES), self.rng.uniform(0, 1e4)
+        node = Node(voter, MemoryDisk(rng), MemoryDisk(rng), rate, offset)
         for other in self.nodes:
             self.links[voter, other] = Link()
             self.links[other, voter] = Link()
@@ -146,14 +166,19 @@ class World:
 
     def start(self, node: Node) -> None:
         """Start a node from its disk."""
-        if node.engine is not None:
+        if node.engine is not None or node.retired:
             return
         node.life += 1
         node.machine = Machine(checks=self.checks)
         node.inbox, node.step, node.awake = [], None, False
         with self._as(node):
             try:
-                node.engine = Engine(disk=node.disk, machine=node.machine, config=CONFIG)
+                node.engine = Engine(
+                    disk=node.disk, machine=node.machine, config=CONFIG, notes=node.notes
+                )
+            except LogDamagedError as error:
+                self._retire(node, error)
+                return
             except ClusterError as error:
                 raise ViolationError(f"{node.voter} does not start: {error}") from error
         self._check_restored(node)
@@ -183,8 +208,10 @@ class World:
         node.engine, node.step = None, None
         if power_loss:
             node.disk.crash()
+            node.notes.crash()
         else:
             node.disk.kill()
+            node.notes.kill()
         for other in self.nodes.values():
             if other is not node:
                 self._disconnect(other, node)
@@ -290,6 +317,12 @@ class World:
             if link.cut or self.links[receiver.voter, sender.voter].cut:
                 self.after(RECONNECT_SECONDS, attempt)
                 return
+            try:
+                known = receiver.engine.mark_of(sender.voter)
+                receiver.engine.admit(sender.voter, sender.engine.raft.claim(), known)
+            except ClusterError as error:
+                self._retire(sender, error)
+                return
             link.up = True
             with self._as(sender):
                 sender.engine.raft.connected(receiver.voter, up=True)
@@ -374,6 +407,50 @@ class World:
             return
         node.inbox.append((sender, pb.RaftMessage.FromString(data)))
         self._wake(node)
+
+    # Old copies.
+
+    def back_up(self, node: Node) -> None:
+        """Copy a node's files; while it runs, as of its last step."""
+        if node.engine is not None and node.step is None and not node.engine.journal.dirty:
+            claim = node.engine.raft.claim()
+            node.copies.append(Copy(node.disk.copy(), node.notes.copy(), claim))
+
+    def put_back(self, node: Node, copy: Copy, *, with_notes: bool) -> None:
+        """Stop a node, put an old copy in its place, and start that."""
+        self.stop(node, power_loss=False)
+        node.put_back = True
+        node.disk.put_back(copy.log)
+        if with_notes:
+            node.notes.put_back(copy.notes)
+        self.start(node)
+
+    def _retire(self, node: Node, error: ClusterError) -> None:
+        """A node's log is said to be an old copy: another incarnation takes its place."""
+        if not node.put_back:
+            raise ViolationError(f"{node.voter} is taken for an old copy: {error}")
+        if node.retired:
+            return
+        node.retired = True
+        self.stop(node, power_loss=False)
+        name, _, incarnation = node.voter.partition(".")
+        self._replace(node.voter, VoterId(f"{name}.{int(incarnation) + 1}"))
+
+    def _replace(self, old: VoterId, new: VoterId) -> None:
+        """What ReplaceLog does: the old one votes no more, then the new one gets the log."""
+        engines = [node.engine for node in self.live if node.engine is not None]
+        leaders = [engine for engine in engines if engine.is_leader]
+        gone = leaders and all(old not in engine.voters for engine in leaders)
+        if gone and new not in self.nodes:
+            self.add_node(new, [])
+        for node in self.live:
+            if gone:
+                self.change("add", node, new)
+            else:
+                self.change("rem", node, old)
+        self.replaces = not any(new in engine.voters for engine in leaders)
+        if self.replaces:
+            self.after(0.1, lambda: self._replace(old, new))
 
     # Clients.
 

@@ -1,0 +1,174 @@
+"""What voters are known to have had: so one that comes back with less is noticed.
+
+A directory that was put back to an old copy, or a machine to an old state, looks like a voter that
+is a little behind. It would vote, and count, without what it acknowledged before; where the other
+voters that have it are gone, acknowledged writes are lost (raft hazard H26).
+
+Two things never get less under one voter's name: the entries it holds of what is committed, and its
+term. So each voter remembers, for each other one, a `Mark`: the highest committed entry that it
+acknowledged, or sent as the leader, and the highest term that it spoke in. A voter that connects
+says how far its log goes, and is refused if that falls short. What it had beyond the mark may go
+legally: a new leader replaces entries that were never committed.
+"""
+
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+from ipfs_cluster_node.adapters.raft.disk import Disk
+from ipfs_cluster_node.core.ids import VoterId
+from ipfs_cluster_node.v1 import raft_pb2 as pb
+
+NOTE_NAME: Final = "log-marks"
+"""Beside the log, not in its directory: an old copy of that alone is noticed at once."""
+NOTE_SECONDS: Final = 0.1
+"""The shortest time between two notes."""
+SYNC_SECONDS: Final = 5.0
+"""How long a note may be lost again by a power cut."""
+NUMBER_BYTES: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How far a voter has come."""
+
+    index: int = 0
+    """Of an entry that is committed; in a claim, of its last entry."""
+    entry_term: int = 0
+    term: int = 0
+    """The newest term that it took part in."""
+
+    def falls_short_of(self, known: "Mark") -> bool:
+        """Whether a log that ends here can't be the one that `known` was seen of.
+
+        A log that holds the committed entry goes at least as far, and its last entry's term is no
+        older: a longer one with an older last term is another log.
+        """
+        return (
+            self.index < known.index or self.entry_term < known.entry_term or self.term < known.term
+        )
+
+    def __str__(self) -> str:
+        """For people."""
+        return f"entry {self.index} of term {self.entry_term}, term {self.term}"
+
+
+class Witness:
+    """What this voter knows of the others, and noted of itself."""
+
+    def __init__(self, notes: Disk | None = None) -> None:
+        """Go on with what was noted, if there is somewhere to note it."""
+        self._notes = notes
+        self._marks: dict[VoterId, Mark] = {} if notes is None else _read(notes.read(NOTE_NAME))
+        self._noted = dict(self._marks)
+        self._noted_at = self._synced_at = float("-inf")
+
+    def of(self, voter: VoterId) -> Mark:
+        """How far a voter is known to have come."""
+        return self._marks.get(voter, Mark())
+
+    def saw_entry(self, voter: VoterId, index: int, entry_term: int | None) -> None:
+        """A voter has a committed entry; nothing is known if the entry's term is not."""
+        known = self.of(voter)
+        if entry_term is not None and index > known.index:
+            self._marks[voter] = replace(known, index=index, entry_term=entry_term)
+
+    def saw_term(self, voter: VoterId, term: int) -> None:
+        """A voter spoke in a term."""
+        known = self.of(voter)
+        if term > known.term:
+            self._marks[voter] = replace(known, term=term)
+
+    def told(self, marks: Iterable[tuple[VoterId, Mark]]) -> None:
+        """A leader tells what it knows of voters."""
+        for voter, mark in marks:
+            self.saw_entry(voter, mark.index, mark.entry_term)
+            self.saw_term(voter, mark.term)
+
+    def marks(self, voters: Iterable[VoterId]) -> list[pb.VoterMark]:
+        """What is known of these voters."""
+        return [
+            mark_to_proto(voter, self._marks[voter]) for voter in voters if voter in self._marks
+        ]
+
+    # Kept over a restart.
+
+    def is_due(self, now: float) -> bool:
+        """Whether there is something to note that is not noted."""
+        return (
+            self._notes is not None
+            and now - self._noted_at >= NOTE_SECONDS
+            and self._marks != self._noted
+        )
+
+    def note(self, voters: Iterable[VoterId], now: float) -> "Note | None":
+        """What is to be written of these voters; the others are forgotten."""
+        if self._notes is None:
+            return None
+        kept = set(voters)
+        self._marks = {voter: mark for voter, mark in self._marks.items() if voter in kept}
+        self._noted = dict(self._marks)
+        self._noted_at = now
+        syncs = now - self._synced_at >= SYNC_SECONDS
+        if syncs:
+            self._synced_at = now
+        return Note(self._notes, _encode(self._noted), syncs)
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Marks to be written, behind the log that they are of."""
+
+    disk: Disk
+    data: bytes
+    syncs: bool
+
+    def write(self) -> None:
+        """Write it; blocks.
+
+        Raises:
+            OSError: The disk failed.
+        """
+        self.disk.note(NOTE_NAME, self.data)
+        if self.syncs:
+            self.disk.sync(NOTE_NAME)
+
+
+def mark_to_proto(voter: VoterId, mark: Mark) -> pb.VoterMark:
+    """Encode what is known of a voter."""
+    return pb.VoterMark(voter=voter, index=mark.index, entry_term=mark.entry_term, term=mark.term)
+
+
+def mark_from_proto(message: pb.VoterMark) -> Mark:
+    """Decode what is known of a voter."""
+    return Mark(index=message.index, entry_term=message.entry_term, term=message.term)
+
+
+def _encode(marks: dict[VoterId, Mark]) -> bytes:
+    # An older, longer note may be left behind it, and a crash may tear it.
+    data = pb.AppendEntries(
+        marks=[mark_to_proto(voter, mark) for voter, mark in sorted(marks.items())]
+    ).SerializeToString()
+    head = len(data).to_bytes(NUMBER_BYTES, "little")
+    return head + zlib.crc32(data, zlib.crc32(head)).to_bytes(NUMBER_BYTES, "little") + data
+
+
+def _read(note: bytes | None) -> dict[VoterId, Mark]:
+    """What was noted; nothing where that is not whole: it is a guard, and not the log."""
+    note = note or b""
+    head, crc, rest = (
+        note[:NUMBER_BYTES],
+        note[NUMBER_BYTES : 2 * NUMBER_BYTES],
+        note[2 * NUMBER_BYTES :],
+    )
+    data = rest[: int.from_bytes(head, "little")]
+    if zlib.crc32(data, zlib.crc32(head)).to_bytes(NUMBER_BYTES, "little") != crc:
+        return {}
+    try:
+        marks = pb.AppendEntries.FromString(data).marks
+    except DecodeError:
+        return {}
+    return {VoterId(mark.voter): mark_from_proto(mark) for mark in marks}
