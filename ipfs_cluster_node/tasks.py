@@ -8,9 +8,12 @@
         return {"words": len(text.split())}
 
 Name the module in `[tasks] handler_modules`, or offer the handler under the entry point group
-`ipfs_cluster_node.task_handlers`. A handler is a plain function or an `async def`; it runs in a
-process of its own, one attempt at a time, which is killed with all its children when the attempt's
-time is over or the task is cancelled.
+`ipfs_cluster_node.task_handlers`. A handler is a plain function or an `async def`.
+
+Each attempt runs in a process of its own, forked from one that has loaded the modules; start no
+threads while a module loads. The process ends with the attempt, and all that it started with it.
+Where the machine has namespaces, it can write to `task.scratch`, to `/dev/shm` and to the paths of
+`[tasks] writable_paths`, and nowhere else; temporary files go to the scratch directory.
 """
 
 import json
@@ -25,6 +28,7 @@ from ipfs_cluster_node.core.model import DEFAULT_CONTENT_TYPE
 
 ENTRY_POINT_GROUP: Final = "ipfs_cluster_node.task_handlers"
 TASK_TYPE_ATTRIBUTE: Final = "__task_type__"
+REUSE_ATTRIBUTE: Final = "__reuse_process__"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,11 @@ class TaskContext:
             ) from error
 
     def progress(self, ratio: float, note: str = "") -> None:
-        """Tell how far the attempt is, 0 to 1."""
+        """Tell how far the attempt is, 0 to 1; what comes too often is left out.
+
+        Raises:
+            ValueError: Not a number.
+        """
         self._report(ratio, note)
 
 
@@ -78,14 +86,18 @@ class TaskResult:
     data: bytes = b""
     content_type: str = DEFAULT_CONTENT_TYPE
     file: Path | None = None
-    """A file inside the scratch directory; stored, and named in the result by its CID."""
+    """A regular file inside the scratch directory, no link; stored, and named in the result by its
+    CID. `data` has at most 64 KiB beside it."""
 
 
 class TaskError(Exception):
     """A handler's own failure, told to the submitter as it is."""
 
-    def __init__(self, reason: Reason, message: str, *, retryable: bool = False) -> None:
-        """Say why; `retryable` if another attempt may succeed."""
+    def __init__(self, reason: Reason | str, message: str, *, retryable: bool = False) -> None:
+        """Say why; `retryable` if another attempt may succeed.
+
+        A reason that is none of ours becomes HANDLER_FAILED, and its name goes before the message.
+        """
         super().__init__(message)
         self.reason = reason
         self.message = message
@@ -97,11 +109,15 @@ Handler = Callable[[TaskContext], HandlerResult | Awaitable[HandlerResult]]
 AnyHandler = TypeVar("AnyHandler", bound=Callable[..., Any])
 
 
-def task_handler(task_type: str) -> Callable[[AnyHandler], AnyHandler]:
+def task_handler(
+    task_type: str, *, reuse_process: bool = False
+) -> Callable[[AnyHandler], AnyHandler]:
     """Mark a function as the handler of a task type.
 
     Args:
         task_type: 1 to 64 characters of `A-Z a-z 0-9 . _ -`.
+        reuse_process: Whether its process may go on to further attempts of the same type, which
+            saves about two milliseconds each: for handlers that leave nothing behind.
 
     Raises:
         ValueError: Another name.
@@ -110,6 +126,7 @@ def task_handler(task_type: str) -> Callable[[AnyHandler], AnyHandler]:
 
     def mark(function: AnyHandler) -> AnyHandler:
         setattr(function, TASK_TYPE_ATTRIBUTE, task_type)
+        setattr(function, REUSE_ATTRIBUTE, reuse_process)
         return function
 
     return mark

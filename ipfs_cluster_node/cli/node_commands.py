@@ -224,6 +224,11 @@ def _report(made: Any, home: Home, profile_name: str | None, *, as_json: bool) -
     "--drain", help="How long attempts may go on once the node is told to stop, for example 30s."
 )
 @click.option(
+    "--require-confinement",
+    is_flag=True,
+    help="Do not start where task handlers can't be kept from the node's files and processes.",
+)
+@click.option(
     "--master",
     "masters",
     multiple=True,
@@ -250,6 +255,7 @@ def serve(
     enrolment_bind: str | None,
     slots: int | None,
     drain: str | None,
+    require_confinement: bool,
     masters: tuple[tuple[NodeId, str], ...],
     enrolment: tuple[str, ...],
     log_level: str,
@@ -277,6 +283,7 @@ def serve(
         "node.enrolment_bind": enrolment_bind,
         "tasks.slots": slots,
         "tasks.drain": drain,
+        "tasks.require_confinement": require_confinement or None,
     }
     settings = load_settings(place.config, flags=flags)
     with place.lock():

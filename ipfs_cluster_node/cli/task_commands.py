@@ -249,7 +249,11 @@ def _document(each: Any) -> dict[str, Any]:
             "data": _data(each.result),
         }
     if each.failure is not None:
-        document["failure"] = {"reason": each.failure.reason.value, "message": each.failure.message}
+        document["failure"] = {
+            "reason": each.failure.reason.value,
+            "message": each.failure.message,
+            "output_tail": each.failure.output_tail,
+        }
     return document
 
 

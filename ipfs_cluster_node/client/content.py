@@ -5,6 +5,7 @@ import os
 import secrets
 import stat
 from collections.abc import AsyncIterator, Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -35,7 +36,7 @@ class AddedContent:
 
 async def upload(
     connection: Connection,
-    path: Path,
+    given: Path | BinaryIO,
     *,
     name: str,
     timeout: float,
@@ -46,13 +47,22 @@ async def upload(
 
     Sent again from its beginning where the leader is lost on the way.
 
+    Args:
+        connection: To the cluster.
+        given: A path, or a file that is open and stays so.
+        name: Its name, for people.
+        timeout: In seconds.
+        on_progress: Called with the bytes done.
+        metadata: Sent along.
+
     Raises:
         ClusterError: What the leader answered; INVALID_ARGUMENT, if it is no regular file.
         OSError: The file can't be read.
     """
-    if not stat.S_ISREG(path.stat().st_mode):
+    found = given.stat() if isinstance(given, Path) else os.fstat(given.fileno())
+    if not stat.S_ISREG(found.st_mode):
         raise ClusterError(
-            Reason.INVALID_ARGUMENT, f"{path} is no regular file; write the bytes to one first"
+            Reason.INVALID_ARGUMENT, f"{given} is no regular file; write the bytes to one first"
         )
     request_id = secrets.token_hex(12)
 
@@ -68,7 +78,8 @@ async def upload(
             on_progress(done)
 
     async def send(channel: grpc.aio.Channel, seconds: float) -> AddedContent:
-        with path.open("rb") as file:
+        with given.open("rb") if isinstance(given, Path) else nullcontext(given) as file:
+            file.seek(0)
             call = ContentServiceStub(channel).AddContent(
                 timeout=seconds, metadata=connection.metadata + metadata
             )

@@ -232,9 +232,11 @@ def result_from_log(message: pb.TaskResult) -> TaskResult:
 
 def failure_to_log(failure: TaskFailure) -> pb.TaskFailure:
     """Encode a failure."""
-    return pb.TaskFailure(reason=failure.reason, message=failure.message)
+    return pb.TaskFailure(
+        reason=failure.reason, message=failure.message, output_tail=failure.output_tail
+    )
 
 
 def failure_from_log(message: pb.TaskFailure) -> TaskFailure:
     """Decode a failure."""
-    return TaskFailure(Reason(message.reason), message.message)
+    return TaskFailure(Reason(message.reason), message.message, message.output_tail)

@@ -17,10 +17,12 @@ from ipfs_cluster_node.core.model import (
     ATTEMPT_TIMEOUT_MS_DEFAULT,
     ATTEMPT_TIMEOUT_MS_MAX,
     ATTEMPT_TIMEOUT_MS_MIN,
+    CONTENT_TYPE_CHARS_MAX,
     DEFAULT_CONTENT_TYPE,
     DEFAULT_NAMESPACE,
     INPUT_FORMATS,
     MESSAGE_CHARS_MAX,
+    OUTPUT_TAIL_BYTES_MAX,
     PAYLOAD_BYTES_MAX,
     PRIORITY_MAX,
     RESULT_INLINE_BYTES_MAX,
@@ -41,7 +43,6 @@ from ipfs_cluster_node.core.multiformats import is_canonical, parse_cid
 from ipfs_cluster_node.v1 import errors_pb2
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 
-CONTENT_TYPE_CHARS_MAX: Final = 128
 ATTEMPT_DIGITS_MAX: Final = 9
 VIOLATIONS_MAX: Final = 16
 """Named in one refusal, whose trailers are bounded."""
@@ -293,6 +294,8 @@ def task_to_proto(
     if task.failure is not None:
         message.failure.reason = reason_to_proto(task.failure.reason)
         message.failure.message = task.failure.message
+        if with_data:
+            message.failure.output_tail = task.failure.output_tail
     if progress is not None and task.state is TaskState.RUNNING:
         message.progress_ratio, message.progress_note = progress
     return message
@@ -318,7 +321,11 @@ def task_from_proto(message: pb.Task) -> Task:
         assigned_at_ms=ms_of_timestamp(message.assign_time),
         finished_at_ms=ms_of_timestamp(message.finish_time),
         result=result_from_proto(message.result) if message.HasField("result") else None,
-        failure=TaskFailure(reason_from_proto(message.failure.reason), message.failure.message)
+        failure=TaskFailure(
+            reason_from_proto(message.failure.reason),
+            message.failure.message,
+            message.failure.output_tail,
+        )
         if message.HasField("failure")
         else None,
     )
@@ -381,6 +388,7 @@ def outcome_to_proto(outcome: AttemptOutcome) -> pb.AttemptOutcome:
         message.failure.message = outcome.failure.message[:MESSAGE_CHARS_MAX]
         message.failure.retryable = outcome.retryable
         message.failure.handed_back = outcome.handed_back
+        message.failure.output_tail = outcome.failure.output_tail
     return message
 
 
@@ -398,6 +406,7 @@ def outcome_from_proto(message: pb.AttemptOutcome) -> AttemptOutcome:
             failure = TaskFailure(
                 reason_from_proto(message.failure.reason),
                 message.failure.message[:MESSAGE_CHARS_MAX],
+                message.failure.output_tail[-OUTPUT_TAIL_BYTES_MAX:],
             )
             return AttemptOutcome(
                 id=attempt,

@@ -55,12 +55,6 @@ class Home:
         """Find the directory: as given, else from the environment, else the default."""
         return cls(Path(path or os.environ.get(HOME_VARIABLE) or HOME_DEFAULT).expanduser())
 
-    def hidden_from_handlers(self) -> list[Path]:
-        """All there is but the scratch directories: keys, log, others' content."""
-        kept = {self.state, self.scratch}
-        there = [*self.path.iterdir(), *self.state.iterdir()]
-        return sorted(path.absolute() for path in there if path not in kept)
-
     def damaged_logs(self) -> list[Path]:
         """Damaged logs that were set aside, the oldest first."""
         return sorted(self.path.glob(f"{DAMAGED_LOG_PREFIX}*"))

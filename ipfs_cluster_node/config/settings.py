@@ -75,10 +75,19 @@ class TaskSettings:
 
     slots: int = _setting(-1, "attempts at once; -1 means as many as cores on a worker, else none")
     handler_modules: tuple[str, ...] = _setting((), "Python modules with task handlers")
-    memory_max: int = _setting(1024 * MIB, "memory of the SQL engine in one attempt")
     drain: timedelta = _setting(
         timedelta(0),
         "how long attempts may go on once the node is told to stop; then others get them",
+    )
+    memory_max: int = _setting(
+        1024 * MIB, "memory of one attempt, 256MiB for processes themselves not counted"
+    )
+    writable_paths: tuple[str, ...] = _setting(
+        (), "directories that handlers may write to beside their scratch directory"
+    )
+    require_confinement: bool = _setting(
+        False,
+        "do not start where handlers can't be kept from the node's files and processes",
     )
 
 
@@ -105,6 +114,9 @@ class Settings:
             raise _invalid("node.name", str(error)) from error
         if not -1 <= self.tasks.slots <= 1024:
             raise _invalid("tasks.slots", "write -1 to 1024")
+        for each in self.tasks.writable_paths:
+            if not Path(each).is_absolute():
+                raise _invalid("tasks.writable_paths", f"{each!r} is no absolute path")
         addresses = [
             ("node.bind", self.node.bind),
             ("node.enrolment_bind", self.node.enrolment_bind),
@@ -243,6 +255,15 @@ def _count(value: Any) -> int:
     return int(value)
 
 
+def _flag(value: Any) -> bool:
+    known = {"true": True, "false": False}
+    if isinstance(value, str) and value.lower() in known:
+        return known[value.lower()]
+    if not isinstance(value, bool):
+        raise TypeError("write true or false")
+    return value
+
+
 def _list(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
@@ -254,6 +275,7 @@ def _list(value: Any) -> tuple[str, ...]:
 _READERS: Final[Mapping[Any, Callable[[Any], Any]]] = {
     str: _text,
     int: _count,
+    bool: _flag,
     timedelta: lambda value: parse_duration(_text(value)),
     tuple[str, ...]: _list,
 }
@@ -262,6 +284,8 @@ _READERS: Final[Mapping[Any, Callable[[Any], Any]]] = {
 def _literal(value: Any) -> str:
     if isinstance(value, timedelta):
         return f'"{round(value.total_seconds() * 1000)}ms"'
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, tuple):
         return "[" + ", ".join(_literal(part) for part in value) + "]"
     if isinstance(value, str):

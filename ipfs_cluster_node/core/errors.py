@@ -84,6 +84,10 @@ class Reason(StrEnum):
     TASK_INPUT_INVALID = "TASK_INPUT_INVALID"
     """The payload or an input is not what the handler takes."""
     SQL_FAILED = "SQL_FAILED"
+    TASK_RESULT_INVALID = "TASK_RESULT_INVALID"
+    """The handler returned what is no result."""
+    TASK_MEMORY_EXCEEDED = "TASK_MEMORY_EXCEEDED"
+    """The attempt used more memory, or more processes, than it may."""
 
     MALFORMED_CID = "MALFORMED_CID"
     CONTENT_NOT_FOUND = "CONTENT_NOT_FOUND"
@@ -109,6 +113,8 @@ class Reason(StrEnum):
     RELEASE_TOO_OLD = "RELEASE_TOO_OLD"
     """What is stored was written by a newer release."""
     PORT_IN_USE = "PORT_IN_USE"
+    CONFINEMENT_MISSING = "CONFINEMENT_MISSING"
+    """Handlers were to be confined, and this machine can't."""
 
     AUTHORITY_SEALED = "AUTHORITY_SEALED"
     """The leader can't open the cluster's sealed keys, or they changed meanwhile."""

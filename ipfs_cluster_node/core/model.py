@@ -40,6 +40,9 @@ MESSAGE_CHARS_MAX: Final = 1024
 """Longest failure message that is kept."""
 NOTE_CHARS_MAX: Final = 256
 """Longest note on the progress of an attempt."""
+CONTENT_TYPE_CHARS_MAX: Final = 128
+OUTPUT_TAIL_BYTES_MAX: Final = 64 * 1024
+"""Of what a failed attempt printed last, which is kept with its task."""
 
 
 class Role(StrEnum):
@@ -182,6 +185,8 @@ class TaskFailure:
 
     reason: Reason
     message: str
+    output_tail: str = ""
+    """The last of what its handler printed, tracebacks too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +234,8 @@ class Task:
     def stored_bytes(self) -> int:
         """What it weighs against `task_bytes_max`."""
         data = len(self.result.data) if self.result else 0
-        return len(self.spec.payload) + data
+        printed = len(self.failure.output_tail) if self.failure else 0
+        return len(self.spec.payload) + data + printed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,10 +3,11 @@
 import asyncio
 import errno
 import logging
-import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Final
 
 import grpc
@@ -19,13 +20,15 @@ from ipfs_cluster_node.adapters.worker.pool import (
     AttemptSucceeded,
     HandlerPool,
     InputFile,
+    Lease,
 )
 from ipfs_cluster_node.client.content import upload
 from ipfs_cluster_node.codec.errors import error_from_rpc
-from ipfs_cluster_node.codec.tasks import attempt_text
+from ipfs_cluster_node.codec.tasks import attempt_text, outcome_from_proto, outcome_to_proto
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.core.model import (
+    MESSAGE_CHARS_MAX,
     RESULT_INLINE_BYTES_MAX,
     AttemptId,
     AttemptOutcome,
@@ -70,25 +73,18 @@ class AttemptRunner:
         pool: HandlerPool,
         contents: Contents,
         channel_to: ChannelTo,
-        scratch: Path,
     ) -> None:
-        """Take what an attempt needs; `scratch` is a directory of the runner's own."""
+        """Take what an attempt needs."""
         self._uplink = uplink
         self._pool = pool
         self._contents = contents
         self._channel_to = channel_to
-        self._scratch = scratch
-
-    def clear(self) -> None:
-        """Remove what an earlier run of the node left."""
-        shutil.rmtree(self._scratch, ignore_errors=True)
-        self._scratch.mkdir(mode=0o700, parents=True)
 
     async def run(self, attempt: AttemptId, spec: pb.TaskSpec) -> AttemptOutcome:
-        """Run an attempt to its outcome. Cancelling this kills its handler first."""
-        scratch = self._scratch / f"{attempt.task_id}.{attempt.attempt}"
+        """Run an attempt to an outcome that can be sent. Cancelling kills its handler first."""
         try:
-            return await self._attempt(attempt, spec, scratch)
+            async with self._pool.lease(attempt.task_id, attempt.attempt, spec.task_type) as lease:
+                return sendable(await self._attempt(attempt, spec, lease))
         except ClusterError as error:
             again = error.reason not in FINAL_REASONS
             return failed(attempt, error.reason, error.message, retryable=again)
@@ -98,19 +94,13 @@ class AttemptRunner:
             full = isinstance(error, OSError) and error.errno == errno.ENOSPC
             reason = Reason.STORAGE_FULL if full else Reason.INTERNAL
             return failed(attempt, reason, f"the worker failed: {error}", retryable=True)
-        finally:
-            if scratch.exists():
-                await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
 
-    async def _attempt(
-        self, attempt: AttemptId, spec: pb.TaskSpec, scratch: Path
-    ) -> AttemptOutcome:
+    async def _attempt(self, attempt: AttemptId, spec: pb.TaskSpec, lease: Lease) -> AttemptOutcome:
         timeout = spec.attempt_timeout.ToTimedelta()
         ends = monotonic() + timeout.total_seconds()
-        scratch.mkdir(mode=0o700)
         try:
             async with asyncio.timeout(timeout.total_seconds()):
-                inputs = await self._inputs(attempt, spec, scratch)
+                inputs = await self._inputs(attempt, spec, lease.scratch)
         except TimeoutError:
             return failed(
                 attempt,
@@ -118,7 +108,7 @@ class AttemptRunner:
                 f"the inputs were not here within {timeout.total_seconds():g} s; give it longer",
                 retryable=False,
             )
-        result = await self._pool.execute(
+        result = await lease.run(
             Attempt(
                 task_id=attempt.task_id,
                 attempt=attempt.attempt,
@@ -127,12 +117,17 @@ class AttemptRunner:
                 content_type=spec.content_type,
                 timeout=timedelta(seconds=max(0.001, ends - monotonic())),
                 inputs=inputs,
-            ),
-            scratch,
+            )
         )
         if isinstance(result, AttemptFailed):
-            return failed(attempt, result.reason, result.message, retryable=result.retryable)
-        return await self._succeeded(attempt, result, scratch)
+            return failed(
+                attempt,
+                result.reason,
+                result.message,
+                retryable=result.retryable,
+                output_tail=result.output_tail,
+            )
+        return await self._succeeded(attempt, result, lease.scratch)
 
     async def _inputs(
         self, attempt: AttemptId, spec: pb.TaskSpec, scratch: Path
@@ -188,22 +183,23 @@ class AttemptRunner:
     async def _succeeded(
         self, attempt: AttemptId, result: AttemptSucceeded, scratch: Path
     ) -> AttemptOutcome:
-        data, path = result.data, result.file
-        if path is None and len(data) > RESULT_INLINE_BYTES_MAX:
-            path = scratch / "large-result"
-            await asyncio.to_thread(path.write_bytes, data)
-            data = b""
-        cid, size = "", len(data)
-        if path is not None:
-            # The attempt is over for the cluster only when its bytes are safe.
-            added = await upload(
-                self._uplink.connection,
-                path,
-                name="",
-                timeout=UPLOAD_SECONDS_MAX,
-                metadata=((ATTEMPT_KEY, attempt_text(attempt)),),
-            )
-            cid, size = added.cid, added.size_bytes
+        data, file = result.data, result.file
+        with ExitStack() as opened:
+            if file is None and len(data) > RESULT_INLINE_BYTES_MAX:
+                file = opened.enter_context(TemporaryFile(dir=scratch))
+                await asyncio.to_thread(file.write, data)
+                data = b""
+            cid, size = "", len(data)
+            if file is not None:
+                # The attempt is over for the cluster only when its bytes are safe.
+                added = await upload(
+                    self._uplink.connection,
+                    file,
+                    name="",
+                    timeout=UPLOAD_SECONDS_MAX,
+                    metadata=((ATTEMPT_KEY, attempt_text(attempt)),),
+                )
+                cid, size = added.cid, added.size_bytes
         return AttemptOutcome(
             id=attempt,
             result=TaskResult(
@@ -212,6 +208,33 @@ class AttemptRunner:
         )
 
 
-def failed(attempt: AttemptId, reason: Reason, message: str, *, retryable: bool) -> AttemptOutcome:
-    """Make the outcome of an attempt that failed."""
-    return AttemptOutcome(id=attempt, failure=TaskFailure(reason, message), retryable=retryable)
+def sendable(outcome: AttemptOutcome) -> AttemptOutcome:
+    """Make sure that an outcome can be sent and will be taken, else make it a failure.
+
+    What the leader would refuse for good would be sent to it again and again.
+    """
+    try:
+        message = outcome_to_proto(outcome)
+        outcome_from_proto(pb.AttemptOutcome.FromString(message.SerializeToString()))
+    except (ClusterError, ValueError, TypeError) as error:
+        return failed(
+            outcome.id,
+            Reason.TASK_RESULT_INVALID,
+            f"the outcome can't be sent: {error}",
+            retryable=False,
+        )
+    return outcome
+
+
+def failed(
+    attempt: AttemptId,
+    reason: Reason,
+    message: str,
+    *,
+    retryable: bool,
+    output_tail: str = "",
+) -> AttemptOutcome:
+    """Make the outcome of an attempt that failed; its text can be sent whatever it was made of."""
+    text = message.encode("utf-8", "replace").decode()[:MESSAGE_CHARS_MAX]
+    failure = TaskFailure(reason, text, output_tail)
+    return AttemptOutcome(id=attempt, failure=failure, retryable=retryable)

@@ -6,6 +6,7 @@ from ipfs_cluster_node import __version__
 from ipfs_cluster_node.adapters.content.blockstore import BlockStore
 from ipfs_cluster_node.adapters.raft.clock import now as boot_now
 from ipfs_cluster_node.adapters.raft.replica import Replica
+from ipfs_cluster_node.adapters.worker.pool import HandlerPool
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.core.ids import NodeId, node_id_of_voter
 from ipfs_cluster_node.node.clock import monotonic
@@ -32,6 +33,7 @@ class NodeHealth:
         uplink: Uplink,
         store: BlockStore,
         worker: Worker | None,
+        pool: HandlerPool | None,
         home: Home,
         certificate: OwnCertificate,
         loop_gaps: LoopGaps,
@@ -42,6 +44,7 @@ class NodeHealth:
         self._store, self._worker, self._home = store, worker, home
         self._certificate = certificate
         self._loop_gaps = loop_gaps
+        self._pool = pool
         self._damaged_logs = home.damaged_logs()
         self._process = psutil.Process()
         self._started = monotonic()
@@ -103,6 +106,8 @@ class NodeHealth:
             self._certificate.check(),
             self._loop_gaps.check(),
         ]
+        if self._pool is not None:
+            checks.append(_confinement_check(self._pool.missing))
         replica = self._leadership.replica
         if replica is not None:
             checks.append(self._log_check(replica))
@@ -161,3 +166,16 @@ class NodeHealth:
                 f"{self._damaged_logs[-1]}: remove it once nobody needs to look at it",
             )
         return pb.HealthCheck(name="log", ok=True, detail="the log is written")
+
+
+def _confinement_check(missing: tuple[str, ...]) -> pb.HealthCheck:
+    """Task handlers run in either case; whether they can harm the node differs."""
+    return pb.HealthCheck(
+        name="confinement",
+        ok=True,
+        degraded=bool(missing),
+        detail=f"{'; '.join(missing)}: run only handlers that you trust with the node's keys, or "
+        "permit user namespaces on this machine"
+        if missing
+        else "handlers are kept from the node's files and processes",
+    )

@@ -163,7 +163,10 @@ class Node:
             modules=settings.tasks.handler_modules,
             slots=slots,
             memory_bytes_max=settings.tasks.memory_max,
-            hidden=home.hidden_from_handlers,
+            scratch=home.scratch,
+            home=home.path,
+            writable=settings.tasks.writable_paths,
+            require_confinement=settings.tasks.require_confinement,
             on_progress=self._on_progress,
         )
         self._uplink = Uplink(
@@ -197,6 +200,7 @@ class Node:
             uplink=self._uplink,
             store=store,
             worker=self._worker,
+            pool=self._pool if slots else None,
             home=home,
             certificate=self._own,
             loop_gaps=self._loop_gaps,
@@ -239,12 +243,15 @@ class Node:
             )
         try:
             await self._pool.start()
+        except ClusterError:
+            await self._pool.close()
+            raise
         except (OSError, TimeoutError) as error:
             await self._pool.close()
             raise ClusterError(
                 Reason.HANDLER_FAILED,
-                f"handler processes do not start ({error}); run `python -m "
-                "ipfs_cluster_node.adapters.worker.handler_process` modules by hand to see why",
+                f"handler processes do not start ({error}); see the lines of the log before this, "
+                "and import the modules of tasks.handler_modules by hand",
             ) from error
         try:
             self._audit.start()
@@ -354,7 +361,6 @@ class Node:
                 pool=self._pool,
                 contents=self._contents,
                 channel_to=self._channels.bulk,
-                scratch=self._home.scratch,
             ),
             slots=slots,
         )

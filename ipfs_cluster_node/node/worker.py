@@ -113,7 +113,6 @@ class Worker:
 
     async def run(self) -> None:
         """Hold a session with the leader, a new one whenever it breaks, until cancelled."""
-        self._runner.clear()
         await self._uplink.registered.wait()
         fence = asyncio.create_task(self._fence(), name="worker-fence")
         try:

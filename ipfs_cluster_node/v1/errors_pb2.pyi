@@ -108,6 +108,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The payload, or an input, is not what the handler takes."""
     ERROR_REASON_SQL_FAILED: _ErrorReason.ValueType  # 60
     """The SQL did not parse, was not allowed, or failed while it ran."""
+    ERROR_REASON_TASK_RESULT_INVALID: _ErrorReason.ValueType  # 61
+    """The handler returned what is no result; the message says what to return instead."""
+    ERROR_REASON_TASK_MEMORY_EXCEEDED: _ErrorReason.ValueType  # 62
+    """The attempt used more memory, or more processes at once, than it may, and was killed."""
     ERROR_REASON_MALFORMED_CID: _ErrorReason.ValueType  # 70
     """Not a CID, or one of a codec or hash that is not stored here."""
     ERROR_REASON_CONTENT_NOT_FOUND: _ErrorReason.ValueType  # 71
@@ -132,6 +136,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A file of the home directory is damaged or readable by others. Local to a command."""
     ERROR_REASON_PORT_IN_USE: _ErrorReason.ValueType  # 85
     """Another process listens on the port. Local to a command."""
+    ERROR_REASON_CONFINEMENT_MISSING: _ErrorReason.ValueType  # 86
+    """Handlers were to be confined, and this machine does not permit it. Local to a command."""
     ERROR_REASON_AUTHORITY_SEALED: _ErrorReason.ValueType  # 90
     """The leader can't open the cluster's sealed keys, or they changed meanwhile: it can't sign."""
     ERROR_REASON_CERTIFICATE_REVOKED: _ErrorReason.ValueType  # 91
@@ -240,6 +246,10 @@ ERROR_REASON_TASK_INPUT_INVALID: ErrorReason.ValueType  # 59
 """The payload, or an input, is not what the handler takes."""
 ERROR_REASON_SQL_FAILED: ErrorReason.ValueType  # 60
 """The SQL did not parse, was not allowed, or failed while it ran."""
+ERROR_REASON_TASK_RESULT_INVALID: ErrorReason.ValueType  # 61
+"""The handler returned what is no result; the message says what to return instead."""
+ERROR_REASON_TASK_MEMORY_EXCEEDED: ErrorReason.ValueType  # 62
+"""The attempt used more memory, or more processes at once, than it may, and was killed."""
 ERROR_REASON_MALFORMED_CID: ErrorReason.ValueType  # 70
 """Not a CID, or one of a codec or hash that is not stored here."""
 ERROR_REASON_CONTENT_NOT_FOUND: ErrorReason.ValueType  # 71
@@ -264,6 +274,8 @@ ERROR_REASON_HOME_DAMAGED: ErrorReason.ValueType  # 84
 """A file of the home directory is damaged or readable by others. Local to a command."""
 ERROR_REASON_PORT_IN_USE: ErrorReason.ValueType  # 85
 """Another process listens on the port. Local to a command."""
+ERROR_REASON_CONFINEMENT_MISSING: ErrorReason.ValueType  # 86
+"""Handlers were to be confined, and this machine does not permit it. Local to a command."""
 ERROR_REASON_AUTHORITY_SEALED: ErrorReason.ValueType  # 90
 """The leader can't open the cluster's sealed keys, or they changed meanwhile: it can't sign."""
 ERROR_REASON_CERTIFICATE_REVOKED: ErrorReason.ValueType  # 91

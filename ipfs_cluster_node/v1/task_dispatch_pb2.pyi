@@ -288,19 +288,25 @@ class TaskFailure(_message.Message):
 
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    OUTPUT_TAIL_FIELD_NUMBER: _builtins.int
     reason: _errors_pb2.ErrorReason.ValueType
     """What programs branch on."""
     message: _builtins.str
     """One sentence for people."""
+    output_tail: _builtins.str
+    """The last of what the handler printed, tracebacks too; at most 64 KiB. Left out of lists and
+    watches.
+    """
     def __init__(
         self,
         *,
         reason: _errors_pb2.ErrorReason.ValueType = ...,
         message: _builtins.str = ...,
+        output_tail: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "output_tail", b"output_tail", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -822,6 +828,7 @@ class AttemptFailure(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     RETRYABLE_FIELD_NUMBER: _builtins.int
     HANDED_BACK_FIELD_NUMBER: _builtins.int
+    OUTPUT_TAIL_FIELD_NUMBER: _builtins.int
     reason: _errors_pb2.ErrorReason.ValueType
     """What programs branch on."""
     message: _builtins.str
@@ -832,6 +839,8 @@ class AttemptFailure(_message.Message):
     """With the reason `WORKER_LOST`: the worker gives the attempt back. It counts neither as a failure
     nor as a loss.
     """
+    output_tail: _builtins.str
+    """The last of what the handler printed, tracebacks too; at most 64 KiB."""
     def __init__(
         self,
         *,
@@ -839,10 +848,11 @@ class AttemptFailure(_message.Message):
         message: _builtins.str = ...,
         retryable: _builtins.bool = ...,
         handed_back: _builtins.bool = ...,
+        output_tail: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["handed_back", b"handed_back", "message", b"message", "reason", b"reason", "retryable", b"retryable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handed_back", b"handed_back", "message", b"message", "output_tail", b"output_tail", "reason", b"reason", "retryable", b"retryable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -59,6 +59,11 @@ def flood(task: TaskContext) -> str:
     return "done"
 
 
+@task_handler("write")
+def write(task: TaskContext) -> None:
+    Path(task.payload.decode()).write_text("written")
+
+
 @task_handler("large")
 def large(task: TaskContext) -> TaskResult:
     path = task.scratch / "large"

@@ -1,75 +1,169 @@
-"""Keeps what a node must keep to itself out of the sight of its handlers.
+"""Keeps what a node must keep to itself out of the sight and the reach of its handlers.
 
-A handler runs as the node's user, and could read the node's keys. So its process leaves, before it
-loads any, for a user and a mount namespace of its own, puts empty directories and files over the
-node's, and gives up the rights to take them away again. From another user namespace it can't look
-into the node's memory either. Works without root where the kernel lets users make namespaces.
+A handler runs as the node's user, and could read the node's keys, rename its home, write to its
+files and signal it. So its process leaves, before it loads any handler, for a user, a mount, a
+process and an IPC namespace of its own, in which
 
-Source: user_namespaces(7), mount_namespaces(7), capabilities(7), ptrace(2).
+- every file system is read-only but the process's own scratch directory, `/dev/shm` and the
+  paths that the settings name: nothing can be renamed or linked, the node's home least of all;
+- the node's home is an empty directory under every name it has, but for that scratch directory;
+- `/dev` has the harmless devices only, so that no disk can be read around the file system;
+- `/proc` shows the processes of this namespace only.
+
+Then it gives up the rights to undo any of this. From another user namespace it can't look into the
+node's memory either. Works without root where the kernel lets users make namespaces.
+
+Source: user_namespaces(7), mount_namespaces(7), pid_namespaces(7), ptrace(2).
 """
 
-import ctypes
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-CLONE_NEWNS: Final = 0x0002_0000
-CLONE_NEWUSER: Final = 0x1000_0000
-MS_RDONLY: Final = 1
-MS_BIND: Final = 0x1000
-MS_REC: Final = 0x4000
-MS_PRIVATE: Final = 0x4_0000
-PR_SET_DUMPABLE: Final = 4
-PR_CAPBSET_DROP: Final = 24
-CAPABILITIES_MAX: Final = 64
-_CAPABILITY_VERSION_3: Final = 0x2008_0522
+from ipfs_cluster_node.adapters.worker import linux
+
+DEVICES: Final = ("null", "zero", "full", "random", "urandom")
+SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 (a file system of this namespace only)
+SHARED_MEMORY_OPTIONS: Final = "size=64m,mode=1777"
+_LOCKED_DOWN: Final = linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV
 
 
-def confine(hidden: Sequence[Path]) -> None:
-    """Hide files and directories from this process and all that it starts, for good.
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A directory, and which one it was when the node started."""
+
+    path: str
+    device: int
+    inode: int
+
+    @classmethod
+    def at(cls, path: Path) -> "Place":
+        """Note the directory that is there now."""
+        found = path.resolve().stat()
+        return cls(str(path.resolve()), found.st_dev, found.st_ino)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the same directory is still there."""
+        return _is(self.path, self.device, self.inode)
+
+
+def confine(home: Place | None, scratch: str, writable: Sequence[str]) -> None:
+    """Make the namespaces. Processes started from now on live in them, the first as their init.
 
     Call it while the process has one thread.
 
     Args:
-        hidden: What there is of these is empty from now on.
+        home: What is hidden; None if nothing is.
+        scratch: A directory, in `home` or elsewhere, that stays visible and writable.
+        writable: Other directories that stay writable.
 
     Raises:
-        OSError: It can't be done here; nothing is hidden then, and nothing is lost but rights.
+        OSError: It can't be done here, or `home` is not where it was.
     """
-    libc: Any = ctypes.CDLL(None, use_errno=True)
-    if not hasattr(libc, "unshare"):
-        raise OSError("this system has no namespaces")
     uid, gid = os.getuid(), os.getgid()
-    _check(libc.unshare(CLONE_NEWUSER | CLONE_NEWNS), "unshare")
+    linux.unshare(linux.CLONE_NEWUSER | linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWIPC)
     # Files keep their owner, and this process its name.
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
     Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
-    _mount(libc, b"none", b"/", b"", MS_REC | MS_PRIVATE)
-    for path in hidden:
-        if path.is_dir():
-            _mount(libc, b"none", os.fsencode(path), b"tmpfs", MS_RDONLY)
-        elif path.exists():
-            _mount(libc, b"/dev/null", os.fsencode(path), b"", MS_BIND)
-    _drop_capabilities(libc)
-    # Else the node could not read which processes are its handler's.
-    libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
+    with suppress(OSError):  # No namespaces within this one, where rights would come back.
+        Path("/proc/sys/user/max_user_namespaces").write_text("0")
+    linux.mount("none", "/", "", linux.MS_REC | linux.MS_PRIVATE)
+    if home is not None and not home.is_here:
+        raise OSError(f"{home.path} is not the directory that it was when the node started")
+    names = [] if home is None else [home.path, *_other_names(home)]
+    kept = {path: linux.clone_mount(path) for path in (scratch, *writable)}
+    devices = {name: linux.clone_mount(f"/dev/{name}") for name in DEVICES}
+    linux.restrict_mounts("/", linux.MOUNT_ATTR_RDONLY | _LOCKED_DOWN)
+    for name in names:
+        _mount_empty(name)
+    for path, mount in kept.items():
+        linux.restrict_clone(mount, _LOCKED_DOWN)
+        Path(path).mkdir(parents=True, exist_ok=True)
+        linux.attach_mount(mount, path)
+    for name in names:
+        _make_read_only(name)
+    _replace_devices(devices)
+    for descriptor in (*kept.values(), *devices.values()):
+        os.close(descriptor)
 
 
-def _mount(libc: Any, source: bytes, target: bytes, kind: bytes, flags: int) -> None:
-    _check(libc.mount(source, target, kind, ctypes.c_ulong(flags), None), "mount")
+def enter() -> list[str]:
+    """Finish, in the first process of the namespaces: its own `/proc`, and no rights any longer.
+
+    Returns:
+        What could not be done, a sentence each.
+
+    Raises:
+        OSError: The rights can't be given up.
+    """
+    missing = []
+    try:
+        linux.mount(
+            "proc",
+            "/proc",
+            "proc",
+            linux.MS_RDONLY | linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC,
+        )
+    except OSError as error:  # In a container, for example, that hides parts of its own.
+        missing.append(f"handlers see in /proc which processes the machine has ({error})")
+    linux.drop_capabilities()
+    return missing
 
 
-def _drop_capabilities(libc: Any) -> None:
-    """Give up what the new namespace gave, and what a program of the same user would get anew."""
-    for capability in range(CAPABILITIES_MAX):
-        libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)  # Fails where the kernel knows no such.
-    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
-    _check(libc.capset(header, (ctypes.c_uint32 * 6)()), "capset")
+def _mount_empty(path: str) -> None:
+    linux.mount(
+        "none", path, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "size=1m,nr_inodes=64,mode=755"
+    )
 
 
-def _check(result: int, what: str) -> None:
-    if result != 0:
-        error = ctypes.get_errno()
-        raise OSError(error, f"{what}: {os.strerror(error)}")
+def _make_read_only(path: str) -> None:
+    flags = linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY | linux.MS_NOSUID | linux.MS_NODEV
+    linux.mount("none", path, "", flags)
+
+
+def _replace_devices(devices: dict[str, int]) -> None:
+    linux.mount("none", "/dev", "tmpfs", linux.MS_NOSUID, "size=1m,nr_inodes=64,mode=755")
+    for name, mount in devices.items():
+        Path(f"/dev/{name}").touch()
+        linux.attach_mount(mount, f"/dev/{name}")
+    for name, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
+        Path(f"/dev/{name}").symlink_to(f"/proc/self/fd{target}")
+    Path(SHARED_MEMORY).mkdir()
+    flags = linux.MS_NOSUID | linux.MS_NODEV
+    linux.mount("none", SHARED_MEMORY, "tmpfs", flags, SHARED_MEMORY_OPTIONS)
+    flags = linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY | linux.MS_NOSUID
+    linux.mount("none", "/dev", "", flags)
+
+
+def _other_names(home: Place) -> Iterator[str]:
+    """Where else the file system of `home` is mounted, so that the same directory shows there."""
+    mounts = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    found = [(entry[2], _plain(entry[3]), _plain(entry[4])) for entry in mounts]
+    own = max(
+        (each for each in found if Path(home.path).is_relative_to(each[2])),
+        key=lambda each: len(each[2]),
+    )
+    inside = Path(own[1]) / Path(home.path).relative_to(own[2])
+    for device, root, point in found:
+        if device == own[0] and inside.is_relative_to(root):
+            name = str(Path(point) / inside.relative_to(root))
+            if name != home.path and _is(name, home.device, home.inode):
+                yield name
+
+
+def _plain(text: str) -> str:
+    """Undo the escapes of mountinfo."""
+    return text.encode("utf-8", "surrogateescape").decode("unicode_escape")
+
+
+def _is(path: str, device: int, inode: int) -> bool:
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return False
+    return (found.st_dev, found.st_ino) == (device, inode)

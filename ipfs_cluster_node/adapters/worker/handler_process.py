@@ -1,167 +1,179 @@
-"""The process that handlers run in: one attempt at a time, until its socket closes."""
+"""The processes that handlers run in: how they come about and how they end.
 
-import asyncio
-import ctypes
-import inspect
+The node starts the *launcher*. That makes the namespaces and starts the *keeper*, which is their
+init: whatever runs in them ends with it. The keeper loads the handlers once and does no more than
+fork *runners*, which are ready at once and run attempts, and end them with all that they started.
+It has no descriptor that a runner has, reads nothing that one writes, and can't be traced, so that
+what a handler does to its own process is gone with the next runner.
+
+On the keeper's socket the node says `FORK`, with a runner's socket and the pipe for its output, or
+`END`, and is answered by `ENDED` and how the runner ended.
+"""
+
+import gc
 import json
 import os
 import signal
 import socket
+import struct
 import sys
 import traceback
-from pathlib import Path
+from contextlib import suppress
 from typing import Any, Final
 
-from ipfs_cluster_node.adapters.worker.confinement import confine
-from ipfs_cluster_node.adapters.worker.frames import (
-    BODY_BYTES_MAX,
-    HEAD,
-    encode_frame,
-    frame_sizes,
+from ipfs_cluster_node.adapters.worker import linux
+from ipfs_cluster_node.adapters.worker.confinement import (
+    SHARED_MEMORY,
+    Place,
+    confine,
+    enter,
 )
 from ipfs_cluster_node.adapters.worker.registry import load_handlers
-from ipfs_cluster_node.core.errors import Reason
-from ipfs_cluster_node.tasks import (
-    Handler,
-    TaskContext,
-    TaskError,
-    TaskInputFile,
-    TaskResult,
-)
+from ipfs_cluster_node.adapters.worker.runner import Limits, run
+from ipfs_cluster_node.adapters.worker.trees import empty, kill_descendants, reap
+from ipfs_cluster_node.tasks import Handler
 
-PR_SET_PDEATHSIG: Final = 1
-PR_SET_CHILD_SUBREAPER: Final = 36
-MESSAGE_CHARS_MAX: Final = 1000
+FORK: Final = b"F"
+END: Final = b"E"
+ENDED: Final = struct.Struct("<i?")
+"""The wait status of the runner, and whether nothing of it is left."""
+READY: Final = struct.Struct("<I")
+"""The length of a JSON object: `pid`, and `failed` or `missing`."""
+END_SECONDS_MAX: Final = 2.0
 
 
 def main() -> None:
-    """Serve a socket.
-
-    Arguments: its descriptor, the node's process id, how many paths are hidden from handlers,
-    those, and the modules of handlers.
-    """
-    descriptor, parent, hidden_count, *names = sys.argv[1:]
-    hidden = [Path(name) for name in names[: int(hidden_count)]]
-    unconfined = ""
-    try:
-        if hidden:
-            confine(hidden)
-    except OSError as error:
-        unconfined = str(error)
-    libc = ctypes.CDLL(None)
-    # Dies with the node, and keeps orphans of a handler in its own tree, where they are found.
-    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
-    if os.getppid() != int(parent):
+    """Serve a socket. Arguments: its descriptor, and what `processes.py` tells as JSON."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    control.set_inheritable(False)
+    told: dict[str, Any] = json.loads(sys.argv[2])
+    confined = bool(told["confined"])
+    if confined:
+        home = None if told["home"] is None else Place(*told["home"])
+        try:
+            confine(home, told["scratch"], told["writable"])
+        except OSError as error:
+            _say(control, {"pid": 0, "failed": str(error)})
+            return
+    # Set after the namespaces: a change of rights takes it away.
+    linux.die_with_parent()
+    if os.getppid() != told["parent"]:
         return
-    connection = socket.socket(fileno=int(descriptor))
-    connection.set_inheritable(False)
-    handlers = load_handlers(names[int(hidden_count) :])
-    connection.sendall(encode_frame({"ready": True, "unconfined": unconfined}))
-    with asyncio.Runner() as runner:
-        while (frame := _read(connection)) is not None:
-            header, body = _serve(connection, handlers, runner, *frame)
-            connection.sendall(encode_frame(header, body))
+    linux.set_process(linux.PR_SET_CHILD_SUBREAPER, 1)
+    keeper = os.fork()
+    if not keeper:
+        try:
+            _keep(control, told, confined=confined)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    _say(control, {"pid": keeper})
+    control.close()
+    with suppress(ChildProcessError):
+        os.waitpid(keeper, 0)
+    _end_all(confined=False)  # Without namespaces, orphans of a keeper that was killed come here.
 
 
-def _serve(
-    connection: socket.socket,
-    handlers: dict[str, Handler],
-    runner: asyncio.Runner,
-    header: dict[str, Any],
-    payload: bytes,
-) -> tuple[dict[str, Any], bytes]:
-    def report(ratio: float, note: str) -> None:
-        news = {"progress": float(ratio), "note": str(note)[:256]}
-        connection.sendall(encode_frame(news))
+def _keep(control: socket.socket, told: dict[str, Any], *, confined: bool) -> None:
+    linux.die_with_parent()
+    linux.set_process(linux.PR_SET_CHILD_SUBREAPER, 1)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)  # An init without its own takes none from within.
+    missing: list[str] = []
+    if confined:
+        try:
+            missing = enter()
+        except OSError as error:
+            _say(control, {"failed": str(error)})
+            return
+    handlers = load_handlers(told["modules"])
+    # A handler could read or change it otherwise, and so each runner after its own.
+    linux.set_process(linux.PR_SET_DUMPABLE, 0)
+    sys.stdout.flush()  # Else each runner would say it again.
+    sys.stderr.flush()
+    gc.collect()
+    gc.freeze()  # Else a runner's first collection would copy every page.
+    keeper = _Keeper(control, handlers, Limits(memory_bytes_max=told["memory_bytes_max"]), confined)
+    _say(control, {"missing": missing})
+    keeper.serve()
+    _end_all(confined=confined)
 
-    task = TaskContext(
-        task_id=header["task_id"],
-        attempt=header["attempt"],
-        task_type=header["task_type"],
-        payload=payload,
-        content_type=header["content_type"],
-        inputs={
-            name: TaskInputFile(Path(path), cid, file_format)
-            for name, (path, cid, file_format) in header["inputs"].items()
-        },
-        scratch=Path(header["scratch"]),
-        _report=report,
-    )
+
+class _Keeper:
+    """Forks runners, one at a time, and ends them."""
+
+    def __init__(
+        self,
+        control: socket.socket,
+        handlers: dict[str, Handler],
+        limits: Limits,
+        confined: bool,  # noqa: FBT001
+    ) -> None:
+        self._control = control
+        self._handlers = handlers
+        self._limits = limits
+        self._confined = confined
+        self._runner = 0
+        self._status = 0
+        signal.signal(signal.SIGCHLD, self._on_child)
+
+    def serve(self) -> None:
+        """Do what the node says until it is gone."""
+        while True:
+            said, descriptors, _, _ = socket.recv_fds(self._control, 1, 2, socket.MSG_CMSG_CLOEXEC)
+            if said == FORK:
+                self._fork(*descriptors)
+            elif said == END:
+                clean = _end_all(confined=self._confined, on_ended=self._note)
+                self._control.sendall(ENDED.pack(self._status, clean))
+            else:
+                return
+
+    def _fork(self, channel: int, output: int) -> None:
+        self._status = 0
+        self._runner = os.fork()
+        if self._runner:
+            os.close(channel)
+            os.close(output)
+            return
+        try:
+            self._control.close()
+            run(channel, output, self._handlers, self._limits)
+        finally:
+            os._exit(1)
+
+    def _on_child(self, _number: int, _frame: Any) -> None:
+        self._note(reap())
+
+    def _note(self, ended: list[tuple[int, int]]) -> None:
+        for pid, status in ended:
+            if pid == self._runner:
+                self._status = status
+
+
+def _end_all(*, confined: bool, on_ended: Any = lambda _ended: None) -> bool:
+    """End everything that this process started; orphans of it come to this process."""
+    if not confined:
+        clean = kill_descendants(os.getpid(), seconds=END_SECONDS_MAX)
+        on_ended(reap())
+        return clean
+    assert os.getpid() == 1
+    with suppress(ProcessLookupError):
+        os.kill(-1, signal.SIGKILL)  # All of this namespace but its init, at one instant.
+    with suppress(ChildProcessError):
+        while True:
+            on_ended([os.waitpid(-1, 0)])
     try:
-        result: Any = handlers[task.task_type](task)
-        if inspect.isawaitable(result):
-            result = runner.run(_awaited(result))
-        return _encode(result, task.scratch)
-    except TaskError as error:
-        return _failure(error.reason, error.message, retryable=error.retryable), b""
-    except Exception as error:  # Whatever a handler raises is its failure.
-        traceback.print_exc()
-        message = f"{type(error).__name__}: {error}"
-        return _failure(Reason.HANDLER_FAILED, message, retryable=True), b""
+        empty(SHARED_MEMORY)
+    except OSError:
+        return False
+    return True
 
 
-async def _awaited(result: Any) -> Any:
-    return await result
-
-
-def _encode(result: Any, scratch: Path) -> tuple[dict[str, Any], bytes]:
-    match result:
-        case None:
-            result = TaskResult()
-        case bytes():
-            result = TaskResult(data=result)
-        case str():
-            result = TaskResult(data=result.encode(), content_type="text/plain; charset=utf-8")
-        case dict() | list():
-            data = json.dumps(result).encode()
-            result = TaskResult(data=data, content_type="application/json")
-        case TaskResult():
-            pass
-        case _:
-            raise TypeError(
-                f"a handler returns bytes, text, JSON or a TaskResult, not {type(result).__name__}"
-            )
-    if len(result.data) > BODY_BYTES_MAX:
-        raise ValueError("the result is over 64 MiB; write it to a file in task.scratch")
-    if result.file is not None:
-        resolved = result.file.resolve()
-        if not resolved.is_relative_to(scratch.resolve()) or not resolved.is_file():
-            raise ValueError("a result file lies inside task.scratch")
-    header = {
-        "ok": True,
-        "content_type": result.content_type[:128],
-        "file": None if result.file is None else str(result.file),
-    }
-    return header, result.data
-
-
-def _failure(reason: Reason, message: str, *, retryable: bool) -> dict[str, Any]:
-    return {
-        "ok": False,
-        "reason": reason.value,
-        "message": message[:MESSAGE_CHARS_MAX],
-        "retryable": retryable,
-    }
-
-
-def _read(connection: socket.socket) -> tuple[dict[str, Any], bytes] | None:
-    head = _read_exactly(connection, HEAD.size)
-    if not head:
-        return None
-    header_bytes, body_bytes = frame_sizes(head)
-    header = json.loads(_read_exactly(connection, header_bytes))
-    return header, _read_exactly(connection, body_bytes)
-
-
-def _read_exactly(connection: socket.socket, size: int) -> bytes:
-    data = bytearray()
-    while len(data) < size:
-        piece = connection.recv(min(size - len(data), 1024 * 1024))
-        if not piece:
-            return b""
-        data += piece
-    return bytes(data)
+def _say(control: socket.socket, what: dict[str, Any]) -> None:
+    encoded = json.dumps(what).encode()
+    control.sendall(READY.pack(len(encoded)) + encoded)
 
 
 if __name__ == "__main__":

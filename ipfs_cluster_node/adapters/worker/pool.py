@@ -2,21 +2,49 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
-from ipfs_cluster_node.adapters.worker.processes import HandlerProcess
+from ipfs_cluster_node.adapters.worker import confinement, trees
+from ipfs_cluster_node.adapters.worker.answers import (
+    FailureSaid,
+    Identity,
+    ProgressSaid,
+    ProtocolError,
+    ResultSaid,
+)
+from ipfs_cluster_node.adapters.worker.files import ResultFileError, open_result
+from ipfs_cluster_node.adapters.worker.processes import (
+    ConfinementError,
+    Ended,
+    HandlerProcess,
+    Plan,
+)
 from ipfs_cluster_node.adapters.worker.registry import load_handlers
-from ipfs_cluster_node.core.errors import Reason
+from ipfs_cluster_node.adapters.worker.runner import MEMORY_ADVICE
+from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import TaskId
+from ipfs_cluster_node.core.model import RESULT_INLINE_BYTES_MAX
+from ipfs_cluster_node.tasks import REUSE_ATTRIBUTE
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS_PER_PROCESS_MAX: Final = 10_000
-"""After so many a process is replaced, so that what handlers leak does not add up."""
+ATTEMPTS_PER_RUNNER_MAX: Final = 10_000
+"""After so many a runner is replaced, so that what handlers leak does not add up."""
+WATCH_INTERVAL_SECONDS: Final = 0.1
+MEMORY_EXTRA_BYTES: Final = 256 * 2**20
+"""What an attempt may use beyond `tasks.memory_max`: interpreters and libraries."""
+PROCESS_COUNT_MAX: Final = 256
+"""Of one attempt at once."""
+PROGRESS_COUNT_FREE: Final = 32
+PROGRESS_PAUSE_SECONDS: Final = 0.01
+"""After each further frame of progress, so that a flood of them costs the handler's own time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,11 +71,11 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptSucceeded:
-    """A result; `file` lies in the attempt's scratch directory."""
+    """A result; `file` is open, and closed when its lease is given back."""
 
     data: bytes
     content_type: str
-    file: Path | None
+    file: BinaryIO | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +85,8 @@ class AttemptFailed:
     reason: Reason
     message: str
     retryable: bool
+    output_tail: str = ""
+    """The last of what it printed."""
 
 
 Progress = Callable[[TaskId, int, float, str], None]
@@ -71,7 +101,10 @@ class HandlerPool:
         modules: Sequence[str],
         slots: int,
         memory_bytes_max: int,
-        hidden: Callable[[], Sequence[Path]] = tuple,
+        scratch: Path,
+        home: Path | None = None,
+        writable: Sequence[str] = (),
+        require_confinement: bool = False,
         on_progress: Progress = lambda _task, _attempt, _ratio, _note: None,
     ) -> None:
         """Know the handlers; `start` starts the processes.
@@ -79,94 +112,323 @@ class HandlerPool:
         Args:
             modules: Of the handlers.
             slots: How many processes.
-            memory_bytes_max: What a handler is told that it may use.
-            hidden: What handlers must not see; asked for each process.
+            memory_bytes_max: What a handler is told that it may use; an attempt that uses
+                `MEMORY_EXTRA_BYTES` more is killed.
+            scratch: A directory of the pool's own; emptied at the start.
+            home: What handlers must not see.
+            writable: Directories that handlers may write to beside their scratch directory.
+            require_confinement: Do not start where handlers can't be confined.
             on_progress: Called with what they say of their progress.
 
         Raises:
             ClusterError: CONFIG_INVALID for a module that can't be imported.
         """
-        self._modules = tuple(modules)
+        self._plan = Plan(
+            modules=tuple(modules),
+            memory_bytes_max=memory_bytes_max,
+            scratch=scratch,
+            home=None,
+            writable=tuple(writable),
+        )
+        self._home = home
         self._slots = slots
-        self._memory_bytes_max = memory_bytes_max
-        self._hidden = hidden
+        self._require = require_confinement
         self._on_progress = on_progress
-        self._idle: list[tuple[HandlerProcess, int]] = []
-        self.task_types = frozenset(load_handlers(modules)) if slots else frozenset()
+        self._idle: list[HandlerProcess] = []
+        self._busy: set[HandlerProcess] = set()
+        self._confined = True
+        self._watcher: asyncio.Task[None] | None = None
+        self.missing: tuple[str, ...] = ()
+        """What of the handlers' confinement this machine does not have, a sentence each."""
+        handlers = load_handlers(modules) if slots else {}
+        self.task_types = frozenset(handlers)
+        self._reusable = frozenset(
+            name for name, handler in handlers.items() if getattr(handler, REUSE_ATTRIBUTE, False)
+        )
 
     async def start(self) -> None:
-        """Start the processes."""
-        started = await asyncio.gather(*(self._start_process() for _ in range(self._slots)))
-        self._idle = [(process, 0) for process in started]
-        if started and started[0].unconfined:
-            log.warning(
-                "handlers are not confined: they can read the node's keys",
-                extra={"why": started[0].unconfined},
-            )
+        """Start the processes.
 
-    def _start_process(self) -> Awaitable[HandlerProcess]:
-        return HandlerProcess.start(self._modules, self._memory_bytes_max, self._hidden())
+        Raises:
+            ClusterError: CONFINEMENT_MISSING, where it is required and can't be had.
+            OSError, TimeoutError: They do not come up.
+        """
+        if not self._slots:
+            return
+        scratch = self._plan.scratch
+        with suppress(FileNotFoundError):
+            await asyncio.to_thread(trees.remove, scratch)
+        scratch.mkdir(mode=0o700, parents=True)
+        self._plan = replace(
+            self._plan,
+            scratch=scratch.resolve(),
+            home=None if self._home is None else confinement.Place.at(self._home),
+        )
+        first = await self._start_first()
+        self._idle = [first]
+        self._watcher = asyncio.create_task(self._watch(), name="handler-watch")
+        for started in await asyncio.gather(
+            *(self._start_process() for _ in range(self._slots - 1)), return_exceptions=True
+        ):
+            if isinstance(started, BaseException):
+                raise started
+            self._idle.append(started)
+
+    async def _start_first(self) -> HandlerProcess:
+        first: HandlerProcess | None
+        try:
+            first = await self._start_process()
+            self.missing = first.missing
+        except ConfinementError as error:
+            self._confined = False
+            self.missing = (f"handlers can read the node's keys and signal it ({error})",)
+            first = await self._start_process() if not self._require else None
+        if self.missing:
+            log.warning("handlers are not confined", extra={"missing": self.missing})
+        if first is None or (self._require and self.missing):
+            if first is not None:
+                await first.kill()
+            raise ClusterError(
+                Reason.CONFINEMENT_MISSING,
+                f"{'; '.join(self.missing)}; permit user namespaces on this machine (see "
+                "docs/security.md), or start without --require-confinement",
+            )
+        return first
+
+    async def _start_process(self) -> HandlerProcess:
+        return await HandlerProcess.start(self._plan, confined=self._confined)
 
     async def close(self) -> None:
         """Kill the processes."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.gather(self._watcher, return_exceptions=True)
         idle, self._idle = self._idle, []
-        await asyncio.gather(*(process.kill() for process, _ in idle))
+        await asyncio.gather(*(process.kill() for process in idle))
 
-    async def execute(self, attempt: Attempt, scratch: Path) -> AttemptSucceeded | AttemptFailed:
-        """Run an attempt. Cancelling this kills its process, and all that it started, first.
+    @asynccontextmanager
+    async def lease(self, task_id: TaskId, attempt: int, task_type: str) -> AsyncIterator["Lease"]:
+        """Take a process for an attempt, and a scratch directory that only this process sees.
 
-        Args:
-            attempt: At most `slots` run at once; the caller sees to that.
-            scratch: An empty directory of the attempt; the caller removes it.
+        At most `slots` are taken at once; the caller sees to that. Leaving kills all that the
+        attempt started, first.
+
+        Raises:
+            ClusterError: HANDLER_FAILED, no process could be started.
         """
+        process = await self._take(task_type)
+        lease = None
         try:
-            process, served = await self._take()
-        except (OSError, TimeoutError) as error:
-            return AttemptFailed(
-                reason=Reason.HANDLER_FAILED,
-                message=f"no handler process could be started ({error}); see the worker's log",
-                retryable=True,
+            lease = Lease(
+                process,
+                process.directory / f"{task_id}.{attempt}",
+                reusable=task_type in self._reusable,
+                busy=self._busy,
+                on_progress=self._on_progress,
             )
-        reusable = False
+            yield lease
+        finally:
+            await asyncio.shield(self._give_back(process, lease))
+
+    async def _take(self, task_type: str) -> HandlerProcess:
+        for fits in (task_type, ""):
+            for process in self._idle:
+                if process.kept_type == fits:
+                    self._idle.remove(process)
+                    return process
+        if self._idle:
+            process = self._idle.pop()
+            if await self._renew(process):
+                return process
+            await process.kill()
         try:
-            async with asyncio.timeout(attempt.timeout.total_seconds()):
-                await process.write(_header(attempt, scratch), attempt.payload)
-                while "progress" in (answer := await process.read())[0]:
-                    news = answer[0]
-                    self._on_progress(
-                        attempt.task_id, attempt.attempt, news["progress"], news["note"]
-                    )
-            reusable = not process.has_children and served + 1 < ATTEMPTS_PER_PROCESS_MAX
-            return _outcome(*answer)
-        except TimeoutError:
-            return AttemptFailed(
-                reason=Reason.ATTEMPT_TIMED_OUT,
-                message=f"the attempt ran longer than its time and was killed; give it longer "
-                f"than {attempt.timeout.total_seconds():.3g} s",
+            return await self._start_process()
+        except (OSError, TimeoutError) as error:
+            raise ClusterError(
+                Reason.HANDLER_FAILED,
+                f"no handler process could be started ({error}); see the worker's log",
+            ) from error
+
+    async def _renew(self, process: HandlerProcess) -> bool:
+        """Give a process a fresh runner, unless it does not do as it is told."""
+        try:
+            ended = await process.end()
+            process.runner.close()
+            process.fork()
+        except (OSError, EOFError, TimeoutError):
+            return False
+        return ended.clean
+
+    async def _give_back(self, process: HandlerProcess, lease: "Lease | None") -> None:
+        good = lease is not None and await lease.close()
+        if good:
+            try:
+                await process.clear()
+            except OSError as error:
+                log.warning("a scratch directory could not be emptied", extra={"why": str(error)})
+                good = False
+        if good:
+            self._idle.append(process)
+        else:
+            await process.kill()
+
+    # What an attempt may use.
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL_SECONDS)
+            for process in list(self._busy):
+                if why := self._excess(process):
+                    process.runner.stop(why)
+
+    def _excess(self, process: HandlerProcess) -> str:
+        used = process.usage
+        bound = self._plan.memory_bytes_max + MEMORY_EXTRA_BYTES
+        if used.process_count > PROCESS_COUNT_MAX:
+            return f"it had {used.process_count} processes at once, over {PROCESS_COUNT_MAX}"
+        if used.resident_bytes > bound and (used_bytes := process.proportional_bytes) > bound:
+            return f"it used {used_bytes // 2**20} MiB of memory, over {bound // 2**20}"
+        return ""
+
+
+@dataclass(slots=True)
+class Lease:
+    """A process, lent for one attempt."""
+
+    process: HandlerProcess
+    scratch: Path
+    """The attempt's directory; empty at first, and removed with the lease."""
+    reusable: bool = field(kw_only=True)
+    busy: set[HandlerProcess] = field(kw_only=True)
+    """Where the process stands while the attempt runs."""
+    on_progress: Progress = field(kw_only=True)
+    _directory: int = field(init=False, default=-1)
+    _file: BinaryIO | None = field(init=False, default=None)
+    _state: str = field(init=False, default="fresh")
+    """`fresh`: nothing ran; `kept`: its runner may go on; `used`: its runner must end; `ended`;
+    `broken`: the process can't be used any longer."""
+    _ended: Ended | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        """Make the scratch directory."""
+        self.scratch.mkdir(mode=0o700)
+        self._directory = os.open(
+            self.scratch, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        )
+
+    async def run(self, attempt: Attempt) -> AttemptSucceeded | AttemptFailed:
+        """Run the attempt, once. Cancelling this kills all that it started, first."""
+        process, runner = self.process, self.process.runner
+        asked = Identity(
+            task_id=attempt.task_id, attempt=attempt.attempt, nonce=secrets.token_hex(16)
+        )
+        runner.output.begin(attempt.task_id, attempt.attempt)
+        process.kept_type = attempt.task_type
+        process.served += 1
+        self._state = "used"
+        self.busy.add(process)
+        try:
+            try:
+                async with asyncio.timeout(attempt.timeout.total_seconds()):
+                    said = await self._talk(asked, attempt)
+                answer = await self._outcome(said)
+            except TimeoutError:
+                answer = _failed(
+                    Reason.ATTEMPT_TIMED_OUT,
+                    "the attempt ran longer than its time and was killed; give it longer than "
+                    f"{attempt.timeout.total_seconds():.3g} s",
+                    retryable=False,
+                )
+            except ProtocolError as error:
+                self._state = "broken"
+                who = {"task_id": asked.task_id, "attempt": asked.attempt}
+                log.warning("a handler's process was killed", extra={**who, "why": str(error)})
+                answer = _failed(
+                    Reason.HANDLER_FAILED,
+                    f"the handler's process was killed: {error}",
+                    retryable=False,
+                )
+            except (EOFError, OSError):
+                answer = await self._died()
+            await self._settle()
+        finally:
+            self.busy.discard(process)
+            await asyncio.shield(self._settle())
+        if isinstance(answer, AttemptFailed):
+            return replace(answer, output_tail=runner.output.finish())
+        runner.output.finish()
+        return answer
+
+    async def _talk(self, asked: Identity, attempt: Attempt) -> ResultSaid | FailureSaid:
+        runner = self.process.runner
+        await runner.ask(asked, _request(attempt, self.scratch), attempt.payload)
+        count = 0
+        while isinstance(said := await runner.hear(asked), ProgressSaid):
+            self.on_progress(attempt.task_id, attempt.attempt, said.ratio, said.note)
+            count += 1
+            if count > PROGRESS_COUNT_FREE:
+                await asyncio.sleep(PROGRESS_PAUSE_SECONDS)
+        if self.reusable and said.clean and self.process.served < ATTEMPTS_PER_RUNNER_MAX:
+            self._state = "kept"
+        else:
+            await self._settle()
+        if runner.has_unread:
+            raise ProtocolError("it went on after its answer")
+        return said
+
+    async def _outcome(self, said: ResultSaid | FailureSaid) -> AttemptSucceeded | AttemptFailed:
+        if isinstance(said, FailureSaid):
+            return _failed(said.reason, said.message, retryable=said.retryable)
+        if said.file is not None:
+            try:
+                opened = await asyncio.to_thread(open_result, self._directory, said.file)
+            except ResultFileError as error:
+                return _failed(Reason.TASK_RESULT_INVALID, str(error), retryable=False)
+            self._file = os.fdopen(opened, "rb")
+            if len(said.data) > RESULT_INLINE_BYTES_MAX:
+                raise ProtocolError("it sent too many bytes beside a file")
+        return AttemptSucceeded(data=said.data, content_type=said.content_type, file=self._file)
+
+    async def _died(self) -> AttemptFailed:
+        await self._settle()
+        if stopped := self.process.runner.stopped_for:
+            return _failed(
+                Reason.TASK_MEMORY_EXCEEDED,
+                f"the attempt was killed: {stopped}; {MEMORY_ADVICE}",
                 retryable=False,
             )
-        except (asyncio.IncompleteReadError, ConnectionError, ValueError, KeyError):
-            return AttemptFailed(
-                reason=Reason.HANDLER_FAILED,
-                message=f"the handler's process {await process.how_it_died()}",
-                retryable=True,
-            )
-        finally:
-            if reusable:
-                self._idle.append((process, served + 1))
-            else:
-                await asyncio.shield(process.kill())
+        how = (
+            "went away with the process it was made in" if self._ended is None else self._ended.text
+        )
+        return _failed(Reason.HANDLER_FAILED, f"the handler's process {how}", retryable=True)
 
-    async def _take(self) -> tuple[HandlerProcess, int]:
-        if self._idle:
-            return self._idle.pop()
-        return await self._start_process(), 0
+    async def _settle(self) -> None:
+        """Have nothing of the attempt go on, unless its runner is kept."""
+        if self._state != "used":
+            return
+        self._state = "broken"
+        with suppress(OSError, EOFError, TimeoutError):
+            self._ended = await asyncio.shield(self.process.end())
+            if self._ended.clean:
+                self._state = "ended"
+
+    async def close(self) -> bool:
+        """Close what is open, and say whether the process can be used again."""
+        if self._file is not None:
+            self._file.close()
+        os.close(self._directory)
+        await self._settle()
+        if self._state == "ended":
+            self.process.runner.close()
+            try:
+                self.process.fork()
+            except OSError:
+                return False
+        return self._state != "broken"
 
 
-def _header(attempt: Attempt, scratch: Path) -> dict[str, Any]:
+def _request(attempt: Attempt, scratch: Path) -> dict[str, Any]:
     return {
-        "task_id": attempt.task_id,
-        "attempt": attempt.attempt,
         "task_type": attempt.task_type,
         "content_type": attempt.content_type,
         "scratch": str(scratch),
@@ -177,13 +439,5 @@ def _header(attempt: Attempt, scratch: Path) -> dict[str, Any]:
     }
 
 
-def _outcome(header: dict[str, Any], body: bytes) -> AttemptSucceeded | AttemptFailed:
-    if header["ok"]:
-        return AttemptSucceeded(
-            data=body,
-            content_type=header["content_type"],
-            file=None if header["file"] is None else Path(header["file"]),
-        )
-    return AttemptFailed(
-        reason=Reason(header["reason"]), message=header["message"], retryable=header["retryable"]
-    )
+def _failed(reason: Reason, message: str, *, retryable: bool) -> AttemptFailed:
+    return AttemptFailed(reason=reason, message=message, retryable=retryable)

@@ -1,68 +1,107 @@
-"""One handler process: started, spoken to, killed with everything it started."""
+"""One handler process as the node sees it: a keeper, and the runner that it has ready."""
 
 import asyncio
+import json
 import logging
 import os
 import secrets
 import signal
 import socket
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
-
-from ipfs_cluster_node.adapters.worker.frames import HEAD, decode_header, encode_frame, frame_sizes
+from ipfs_cluster_node.adapters.worker import trees
+from ipfs_cluster_node.adapters.worker.answers import Identity, ProtocolError, Said, parse
+from ipfs_cluster_node.adapters.worker.confinement import Place
+from ipfs_cluster_node.adapters.worker.frames import HEAD, encode_frame, frame_sizes
+from ipfs_cluster_node.adapters.worker.handler_process import END, ENDED, FORK, READY
+from ipfs_cluster_node.adapters.worker.output import Output
 
 log = logging.getLogger(__name__)
 
 MARKER_VARIABLE: Final = "IPFS_CLUSTER_NODE_HANDLER"
 MEMORY_VARIABLE: Final = "IPFS_CLUSTER_NODE_TASK_MEMORY_BYTES"
-PASSED_VARIABLES: Final = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV")
+PASSED_VARIABLES: Final = ("PATH", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "VIRTUAL_ENV")
 """What a handler sees of the node's environment; secrets stay behind."""
 START_SECONDS_MAX: Final = 30.0
+END_SECONDS_MAX: Final = 5.0
 KILL_SECONDS_MAX: Final = 2.0
-OUTPUT_LINE_BYTES: Final = 4096
+READ_BYTES: Final = 1024 * 1024
+SMALL_READ_BYTES: Final = 16 * 1024
+START_LINES_MAX: Final = 200
+START_LINE_CHARS_MAX: Final = 1000
+
+
+class ConfinementError(OSError):
+    """The process could not be confined; the message says what failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How the processes of a pool are made."""
+
+    modules: tuple[str, ...]
+    memory_bytes_max: int
+    scratch: Path
+    """Where each gets a directory of its own."""
+    home: Place | None
+    """What is hidden from them."""
+    writable: tuple[str, ...]
 
 
 class HandlerProcess:
-    """A process that runs one attempt at a time."""
+    """A keeper with a runner; one attempt at a time."""
 
-    def __init__(self, process: asyncio.subprocess.Process, marker: str) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, control: socket.socket) -> None:
         """Take a started process; `start` makes one."""
         self._process = process
-        self._marker = marker
-        self._reader: asyncio.StreamReader
-        self._writer: asyncio.StreamWriter
+        self._control = control
+        self._marker = ""
+        self._keeper = 0
+        self._confined = False
         self._output: asyncio.Task[None]
-        self.unconfined = ""
-        """Why nothing could be hidden from it; empty if it is, or nothing was to be."""
+        self.directory = Path()
+        """Where the scratch directories of its attempts are made, one after the other."""
+        self.missing: tuple[str, ...] = ()
+        """What of its confinement this machine does not have, a sentence each."""
+        self.runner: Runner
+        self.kept_type = ""
+        """Of which task type its runner has run attempts; empty if of none yet."""
+        self.served = 0
+        """How many attempts its runner has run."""
 
     @classmethod
-    async def start(
-        cls, modules: Sequence[str], memory_bytes_max: int, hidden: Sequence[Path] = ()
-    ) -> "HandlerProcess":
-        """Start a process and wait until it has loaded its handlers.
-
-        Args:
-            modules: Where they are.
-            memory_bytes_max: What they are told that they may use.
-            hidden: What they must not see, as far as this machine can hide it.
+    async def start(cls, plan: Plan, *, confined: bool) -> "HandlerProcess":
+        """Start a process and wait until it has loaded its handlers and has a runner ready.
 
         Raises:
+            ConfinementError: `confined`, and it can't be done; no handler was loaded.
             OSError, TimeoutError: It did not come up; its output is in the log.
         """
         ours, theirs = socket.socketpair()
+        ours.setblocking(False)
         marker = secrets.token_hex(16)
+        directory = plan.scratch / marker
+        directory.mkdir(mode=0o700)
+        told = {
+            "parent": os.getpid(),
+            "confined": confined,
+            "home": plan.home and [plan.home.path, plan.home.device, plan.home.inode],
+            "scratch": str(directory),
+            "writable": plan.writable,
+            "modules": plan.modules,
+            "memory_bytes_max": plan.memory_bytes_max,
+        }
         environment = {k: os.environ[k] for k in PASSED_VARIABLES if k in os.environ}
         environment |= {
             MARKER_VARIABLE: marker,
-            MEMORY_VARIABLE: str(memory_bytes_max),
-            "PYTHONUNBUFFERED": "1",
+            MEMORY_VARIABLE: str(plan.memory_bytes_max),
             "HOME": "/nonexistent",
+            "TMPDIR": str(directory),
         }
         with theirs:
             process = await asyncio.create_subprocess_exec(
@@ -70,131 +109,238 @@ class HandlerProcess:
                 "-m",
                 "ipfs_cluster_node.adapters.worker.handler_process",
                 str(theirs.fileno()),
-                str(os.getpid()),
-                str(len(hidden)),
-                *map(str, hidden),
-                *modules,
+                json.dumps(told),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
                 env=environment,
-                limit=OUTPUT_LINE_BYTES,
             )
-        self = cls(process, marker)
-        self._reader, self._writer = await asyncio.open_connection(sock=ours)
+        self = cls(process, ours)
+        self.directory, self._marker, self._confined = directory, marker, confined
         self._output = asyncio.create_task(self._log_output(), name="handler-output")
         try:
             async with asyncio.timeout(START_SECONDS_MAX):
-                header, _ = await self.read()
-            self.unconfined = str(header.get("unconfined", ""))
+                await self._wait_until_ready()
+            self.fork()
         except BaseException as error:
             await self.kill()
-            if isinstance(error, asyncio.IncompleteReadError):
+            if isinstance(error, EOFError):
                 raise OSError("a handler process did not start") from error
             raise
         return self
 
-    async def write(self, header: dict[str, Any], body: bytes) -> None:
-        """Send a frame."""
-        self._writer.write(encode_frame(header, body))
-        await self._writer.drain()
+    async def _wait_until_ready(self) -> None:
+        # The launcher says who the keeper is, the keeper that it has loaded; either may be first.
+        ready: dict[str, Any] = {}
+        while not {"pid", "missing"} <= ready.keys():
+            [size] = READY.unpack(await self._read_control(READY.size))
+            ready |= json.loads(await self._read_control(size))
+            if "failed" in ready:
+                raise ConfinementError(ready["failed"])
+        self._keeper = ready["pid"]
+        self.missing = tuple(ready["missing"])
 
-    async def read(self) -> tuple[dict[str, Any], bytes]:
-        """Read a frame.
+    def fork(self) -> None:
+        """Have a fresh runner made; it is told at once what comes first."""
+        ours, theirs = socket.socketpair()
+        output = Output()
+        try:
+            with theirs:
+                descriptors = [theirs.fileno(), output.theirs]
+                socket.send_fds(self._control, [FORK], descriptors)
+        except BaseException:
+            ours.close()
+            output.close()
+            raise
+        finally:
+            os.close(output.theirs)
+        self.runner = Runner(ours, output)
+        self.kept_type, self.served = "", 0
+
+    async def end(self) -> "Ended":
+        """End the runner and all that it started; returns when nothing of it is left.
 
         Raises:
-            asyncio.IncompleteReadError: The process is gone.
-            ValueError: It sent no frame.
+            EOFError, OSError, TimeoutError: The keeper does not answer; kill this process.
         """
-        header_bytes, body_bytes = frame_sizes(await self._reader.readexactly(HEAD.size))
-        header = decode_header(await self._reader.readexactly(header_bytes))
-        return header, await self._reader.readexactly(body_bytes)
+        async with asyncio.timeout(END_SECONDS_MAX):
+            self._control.send(END)
+            status, clean = ENDED.unpack(await self._read_control(ENDED.size))
+        return Ended(status, clean)
+
+    async def clear(self) -> None:
+        """Remove what attempts left in the directory of this process.
+
+        Raises:
+            OSError: Something could not be removed.
+        """
+        with suppress(OSError):  # Most attempts leave nothing: no thread for those.
+            for name in os.listdir(self.directory):  # noqa: PTH208 (it is fast)
+                (self.directory / name).rmdir()
+            return
+        await asyncio.to_thread(trees.empty, self.directory)
 
     @property
-    def has_children(self) -> bool:
-        """Whether the last attempt left processes behind."""
-        path = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
-        try:
-            return bool(path.read_bytes().strip())
-        except OSError:
-            return True
+    def usage(self) -> trees.Usage:
+        """What the keeper, its runner and all that this started use together."""
+        return trees.usage(self._keeper)
 
-    async def how_it_died(self) -> str:
-        """What to tell of a process that is gone."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(1.0):
-                await self._process.wait()
-        code = self._process.returncode
-        if code is None:
-            return "closed its connection"
-        return f"died (signal {-code})" if code < 0 else f"ended with status {code}"
+    @property
+    def proportional_bytes(self) -> int:
+        """The same memory; pages that processes share count once."""
+        return trees.proportional_bytes(self._keeper)
 
     async def kill(self) -> None:
         """Kill the process and all it started; returns when none is left."""
-        await asyncio.to_thread(_kill_tree, self._process.pid, self._marker)
-        self._writer.close()
+        self._control.close()
+        if hasattr(self, "runner"):
+            self.runner.close()
+        await asyncio.to_thread(
+            _kill_tree, self._process.pid, self._keeper, self._marker, confined=self._confined
+        )
         self._output.cancel()
         with suppress(asyncio.CancelledError):
             await self._output
-        with suppress(ProcessLookupError):
-            self._process.kill()
         await self._process.wait()
+        try:
+            await asyncio.to_thread(trees.remove, self.directory)
+        except OSError as error:
+            log.warning("a scratch directory stays behind", extra={"why": str(error)})
+
+    async def _read_control(self, size: int) -> bytes:
+        loop = asyncio.get_running_loop()
+        data = b""
+        while len(data) < size:
+            piece = await loop.sock_recv(self._control, size - len(data))
+            if not piece:
+                raise EOFError
+            data += piece
+        return data
 
     async def _log_output(self) -> None:
+        # What modules print while they load, and why a process does not start.
         assert self._process.stdout is not None
-        while True:
-            try:
-                line = await self._process.stdout.readline()
-            except ValueError:  # A line over the limit: what there is of it was dropped.
-                continue
-            if not line:
-                return
-            text = line.decode("utf-8", "backslashreplace").rstrip()
-            log.info("handler output", extra={"line": text, "pid": self._process.pid})
+        lines = 0
+        while data := await self._process.stdout.read(READ_BYTES):
+            for line in data.decode("utf-8", "backslashreplace").splitlines():
+                lines += 1
+                if lines <= START_LINES_MAX:
+                    extra = {"line": line[:START_LINE_CHARS_MAX], "pid": self._process.pid}
+                    log.info("handler process's output", extra=extra)
 
 
-def _kill_tree(pid: int, marker: str) -> None:
-    """Kill a handler process last and its descendants first: orphans come back to it meanwhile."""
-    ends = time.monotonic() + KILL_SECONDS_MAX
-    try:
-        handler = psutil.Process(pid)
-        handler.suspend()  # It starts nothing more.
-        while (children := _alive(handler)) and time.monotonic() < ends:
-            for child in children:
-                with suppress(psutil.Error):
-                    child.kill()
-            time.sleep(0.002)
-        handler.kill()
-    except psutil.Error:
-        pass  # Gone already; what it left carries the marker.
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a runner ended."""
+
+    status: int
+    clean: bool
+    """Whether nothing that it started is left."""
+
+    @property
+    def text(self) -> str:
+        """What to tell of it."""
+        if os.WIFSIGNALED(self.status):
+            return f"died (signal {os.WTERMSIG(self.status)})"
+        return f"ended with status {os.waitstatus_to_exitcode(self.status)}"
+
+
+class Runner:
+    """The node's ends of a runner's socket and output. What comes from there is not believed."""
+
+    def __init__(self, channel: socket.socket, output: Output) -> None:
+        """Take them."""
+        channel.setblocking(False)
+        self._channel = channel
+        self._data = bytearray()
+        self.output = output
+        self.stopped_for = ""
+        """Why `stop` was called."""
+
+    async def ask(self, identity: Identity, header: dict[str, Any], payload: bytes) -> None:
+        """Send the request of an attempt."""
+        who = {
+            "task_id": identity.task_id,
+            "attempt": identity.attempt,
+            "nonce": identity.nonce,
+        }
+        frame = encode_frame({**who, **header}, payload)
+        await asyncio.get_running_loop().sock_sendall(self._channel, frame)
+
+    async def hear(self, asked: Identity) -> Said:
+        """Read a frame.
+
+        Raises:
+            EOFError, OSError: The runner is gone.
+            ProtocolError: It is not what may be said of the attempt.
+        """
+        try:
+            header_bytes, body_bytes = frame_sizes(await self._read(HEAD.size))
+        except ValueError as error:
+            raise ProtocolError("it sent a frame that is larger than allowed") from error
+        header = await self._read(header_bytes)
+        return parse(header, await self._read(body_bytes), asked)
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether something came that nobody asked for."""
+        if self._data:
+            return True
+        try:
+            return bool(self._channel.recv(1))
+        except OSError:
+            return False
+
+    def stop(self, why: str) -> None:
+        """Have `hear` end at once."""
+        self.stopped_for = why
+        with suppress(OSError):
+            self._channel.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close the node's ends."""
+        self._channel.close()
+        self.output.close()
+
+    async def _read(self, size: int) -> bytes:
+        loop = asyncio.get_running_loop()
+        while len(self._data) < size:
+            wanted = max(SMALL_READ_BYTES, min(size - len(self._data), READ_BYTES))
+            piece = await loop.sock_recv(self._channel, wanted)
+            if not piece:
+                raise EOFError
+            self._data += piece
+        data = bytes(self._data[:size])
+        del self._data[:size]
+        return data
+
+
+def _kill_tree(launcher: int, keeper: int, marker: str, *, confined: bool) -> None:
+    """Kill all that a launcher started. A keeper that is an init takes its namespaces along."""
+    started = trees.descendants(launcher)
+    if not confined and keeper in started:
+        trees.kill_descendants(keeper, seconds=KILL_SECONDS_MAX)
+    if keeper in started:
+        with suppress(OSError):
+            os.kill(keeper, signal.SIGKILL)
+    left = not trees.kill_descendants(launcher, seconds=KILL_SECONDS_MAX)
+    # Not by the process object, which would take the status from whom waits for it.
     with suppress(OSError):
-        os.killpg(pid, signal.SIGKILL)
-    while (left := _marked(marker, but=pid)) and time.monotonic() < ends:
-        for other in left:
-            with suppress(OSError):
-                os.kill(other, signal.SIGKILL)
-        time.sleep(0.01)
+        os.killpg(launcher, signal.SIGKILL)
+    for pid in _marked(marker):
+        with suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
     if left:
-        log.error("processes of a handler survived", extra={"pids": left})
+        log.error("processes of a handler survived", extra={"launcher": launcher})
 
 
-def _alive(handler: psutil.Process) -> list[psutil.Process]:
-    """List descendants; not the dead ones, which a suspended parent does not collect."""
-    alive = []
-    for child in handler.children(recursive=True):
-        with suppress(psutil.Error):
-            if child.status() != psutil.STATUS_ZOMBIE:
-                alive.append(child)
-    return alive
-
-
-def _marked(marker: str, *, but: int) -> list[int]:
+def _marked(marker: str) -> Sequence[int]:
     wanted = f"{MARKER_VARIABLE}={marker}".encode()
     found: list[int] = []
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != but:
+        if entry.name.isdigit():
             try:
                 if wanted in (entry / "environ").read_bytes().split(b"\0"):
                     found.append(int(entry.name))

@@ -44,7 +44,7 @@ RESULT_FILE_BYTES_MAX: Final = 4 * 2**30
 """Of the Parquet file; its disk is shared with other tasks."""
 
 
-@task_handler("data_processing")
+@task_handler("data_processing", reuse_process=True)
 def data_processing(task: TaskContext) -> TaskResult:
     """Run the payload's SQL over the inputs."""
     import duckdb  # 0.2 s that other handlers need not pay.

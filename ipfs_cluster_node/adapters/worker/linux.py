@@ -1,0 +1,144 @@
+"""The system calls of Linux that Python does not offer.
+
+Numbers of calls from 424 on are the same on every architecture that has a CPython.
+
+Source: mount_setattr(2), open_tree(2), move_mount(2), prctl(2), capabilities(7).
+"""
+
+import ctypes
+import os
+import signal
+from typing import Any, Final
+
+CLONE_NEWNS: Final = 0x0002_0000
+CLONE_NEWIPC: Final = 0x0800_0000
+CLONE_NEWUSER: Final = 0x1000_0000
+CLONE_NEWPID: Final = 0x2000_0000
+MS_RDONLY: Final = 1
+MS_NOSUID: Final = 2
+MS_NODEV: Final = 4
+MS_NOEXEC: Final = 8
+MS_REMOUNT: Final = 0x20
+MS_BIND: Final = 0x1000
+MS_REC: Final = 0x4000
+MS_PRIVATE: Final = 0x4_0000
+MOUNT_ATTR_RDONLY: Final = 1
+MOUNT_ATTR_NOSUID: Final = 2
+MOUNT_ATTR_NODEV: Final = 4
+PR_SET_PDEATHSIG: Final = 1
+PR_SET_DUMPABLE: Final = 4
+PR_CAPBSET_DROP: Final = 24
+PR_SET_CHILD_SUBREAPER: Final = 36
+PR_SET_NO_NEW_PRIVS: Final = 38
+
+_SYS_OPEN_TREE: Final = 428
+_SYS_MOVE_MOUNT: Final = 429
+_SYS_MOUNT_SETATTR: Final = 442
+_OPEN_TREE_CLONE: Final = 1
+_MOVE_MOUNT_F_EMPTY_PATH: Final = 4
+_AT_EMPTY_PATH: Final = 0x1000
+_AT_RECURSIVE: Final = 0x8000
+_CAPABILITY_VERSION_3: Final = 0x2008_0522
+_CAPABILITIES_MAX: Final = 64
+
+_libc: Any = ctypes.CDLL(None, use_errno=True)
+
+
+def unshare(flags: int) -> None:
+    """Leave for namespaces of one's own."""
+    if not hasattr(_libc, "unshare"):
+        raise OSError("this system has no namespaces")
+    _check(_libc.unshare(flags), "unshare")
+
+
+def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
+    """Mount a file system."""
+    result = _libc.mount(
+        os.fsencode(source),
+        os.fsencode(target),
+        kind.encode(),
+        ctypes.c_ulong(flags),
+        options.encode() or None,
+    )
+    _check(result, f"mount {kind or source}")
+
+
+def clone_mount(path: str) -> int:
+    """Get a descriptor of a mount that shows `path`, and is mounted nowhere yet."""
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC
+    return _syscall("open_tree", _SYS_OPEN_TREE, -100, os.fsencode(path), flags)
+
+
+def attach_mount(descriptor: int, path: str) -> None:
+    """Mount what `clone_mount` gave."""
+    _syscall(
+        "move_mount",
+        _SYS_MOVE_MOUNT,
+        descriptor,
+        b"",
+        -100,
+        os.fsencode(path),
+        _MOVE_MOUNT_F_EMPTY_PATH,
+    )
+
+
+def restrict_mounts(path: str, attributes: int) -> None:
+    """Set attributes of the mount at `path` and of all below it."""
+    given = (ctypes.c_uint64 * 4)(attributes, 0, 0, 0)
+    _syscall(
+        "mount_setattr",
+        _SYS_MOUNT_SETATTR,
+        -100,
+        os.fsencode(path),
+        _AT_RECURSIVE,
+        ctypes.byref(given),
+        ctypes.sizeof(given),
+    )
+
+
+def restrict_clone(descriptor: int, attributes: int) -> None:
+    """Set attributes of a mount that is mounted nowhere yet."""
+    given = (ctypes.c_uint64 * 4)(attributes, 0, 0, 0)
+    size = ctypes.sizeof(given)
+    _syscall(
+        "mount_setattr",
+        _SYS_MOUNT_SETATTR,
+        descriptor,
+        b"",
+        _AT_EMPTY_PATH,
+        ctypes.byref(given),
+        size,
+    )
+
+
+def set_process(option: int, value: int) -> None:
+    """Call prctl; what this system does not know is left out."""
+    if hasattr(_libc, "prctl"):
+        _libc.prctl(option, value, 0, 0, 0)
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent is gone."""
+    set_process(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def drop_capabilities() -> None:
+    """Give up every right beyond those of the user, also for programs that are started later."""
+    for capability in range(_CAPABILITIES_MAX):
+        _libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)  # Fails where the kernel knows no such.
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    _check(_libc.capset(header, (ctypes.c_uint32 * 6)()), "capset")
+    set_process(PR_SET_NO_NEW_PRIVS, 1)
+
+
+def _syscall(what: str, number: int, *arguments: Any) -> int:
+    result: int = _libc.syscall(number, *arguments)
+    if result < 0:
+        _check(result, what)
+    return result
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"{what}: {os.strerror(error)}")

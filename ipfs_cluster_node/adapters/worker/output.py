@@ -1,0 +1,100 @@
+"""What an attempt prints: the last of it kept, the first of it in the node's log."""
+
+import asyncio
+import logging
+import os
+from contextlib import suppress
+from typing import Final
+
+from ipfs_cluster_node.core.model import OUTPUT_TAIL_BYTES_MAX
+
+log = logging.getLogger(__name__)
+
+READ_BYTES: Final = 256 * 1024
+LOGGED_LINES_MAX: Final = 20
+"""Of an attempt; the rest is counted."""
+LOGGED_LINE_BYTES_MAX: Final = 4096
+
+
+class Output:
+    """Reads a runner's pipe as fast as it is written, so that no handler waits for a log."""
+
+    def __init__(self) -> None:
+        """Open a pipe; `theirs` is for the runner, and closed once it has it."""
+        self._ours, self.theirs = os.pipe()
+        os.set_blocking(self._ours, False)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._ours, self._read)
+        self.begin("", 0)
+
+    def begin(self, task_id: str, attempt: int) -> None:
+        """Forget what was printed: what comes from now on is of this attempt."""
+        self._who = {"task_id": task_id, "attempt": attempt}
+        self._tail = bytearray()
+        self._line = bytearray()
+        self._byte_count = 0
+        self._logged_count = 0
+
+    def finish(self) -> str:
+        """Read what is there, say in the log what was left out of it, and return the last of it."""
+        while self._read():
+            pass
+        if self._line:
+            self._log_line(bytes(self._line))
+            self._line.clear()
+        if self._logged_count > LOGGED_LINES_MAX:
+            log.info(
+                "handler output left out",
+                extra={
+                    **self._who,
+                    "lines": self._logged_count - LOGGED_LINES_MAX,
+                    "bytes": self._byte_count,
+                },
+            )
+        return tail_text(bytes(self._tail))
+
+    def close(self) -> None:
+        """Close the node's end."""
+        self._loop.remove_reader(self._ours)
+        with suppress(OSError):
+            os.close(self._ours)
+
+    def _read(self) -> bool:
+        try:
+            data = os.read(self._ours, READ_BYTES)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            self._loop.remove_reader(self._ours)
+            return False
+        self._byte_count += len(data)
+        self._tail += data
+        del self._tail[:-OUTPUT_TAIL_BYTES_MAX]
+        self._take_lines(data)
+        return True
+
+    def _take_lines(self, data: bytes) -> None:
+        if self._logged_count >= LOGGED_LINES_MAX:
+            self._logged_count += data.count(b"\n")
+            return
+        *lines, rest = data.split(b"\n")
+        for line in lines:
+            self._log_line(bytes(self._line) + line)
+            self._line.clear()
+        self._line += rest[:LOGGED_LINE_BYTES_MAX]
+        del self._line[LOGGED_LINE_BYTES_MAX:]
+
+    def _log_line(self, line: bytes) -> None:
+        self._logged_count += 1
+        if self._logged_count <= LOGGED_LINES_MAX:
+            text = line[:LOGGED_LINE_BYTES_MAX].decode("utf-8", "backslashreplace").rstrip()
+            log.info("handler output", extra={**self._who, "line": text})
+
+
+def tail_text(data: bytes) -> str:
+    """Read output as text that encodes to at most as many bytes as are kept."""
+    text = data.decode("utf-8", "replace")
+    encoded = text.encode()[-OUTPUT_TAIL_BYTES_MAX:]
+    return encoded.decode("utf-8", "ignore")

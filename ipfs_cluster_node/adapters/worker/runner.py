@@ -1,0 +1,353 @@
+"""A runner: the process in which an attempt's handler runs.
+
+It is forked with the handlers loaded, and ends after one attempt, unless the handler was declared
+with `reuse_process` and left nothing behind.
+"""
+
+import asyncio
+import inspect
+import json
+import math
+import os
+import resource
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from ipfs_cluster_node.adapters.worker import linux
+from ipfs_cluster_node.adapters.worker.answers import (
+    FILE_CHARS_MAX,
+    NODES_REASONS,
+)
+from ipfs_cluster_node.adapters.worker.frames import (
+    BODY_BYTES_MAX,
+    HEAD,
+    encode_frame,
+    frame_sizes,
+)
+from ipfs_cluster_node.core.errors import Reason
+from ipfs_cluster_node.core.model import (
+    CONTENT_TYPE_CHARS_MAX,
+    MESSAGE_CHARS_MAX,
+    NOTE_CHARS_MAX,
+    RESULT_INLINE_BYTES_MAX,
+)
+from ipfs_cluster_node.tasks import (
+    REUSE_ATTRIBUTE,
+    Handler,
+    TaskContext,
+    TaskError,
+    TaskInputFile,
+    TaskResult,
+)
+
+PROGRESS_INTERVAL_SECONDS: Final = 0.05
+"""Between two frames of progress; what comes sooner is left out."""
+ADDRESS_SPACE_EXTRA_BYTES: Final = 4 * 2**30
+"""Beyond the memory of an attempt. What is reserved is not yet used; the node watches the use."""
+WATCHED_SIGNALS: Final = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a runner may use."""
+
+    memory_bytes_max: int
+
+
+class _InvalidResultError(Exception):
+    """A handler returned what is no result; the message says what to return."""
+
+
+def run(channel: int, output: int, handlers: dict[str, Handler], limits: Limits) -> None:
+    """Serve a socket until it closes or a handler may have left something behind."""
+    connection = socket.socket(fileno=channel)
+    _start(output, limits)
+    runner = _Runner(connection, handlers)
+    while runner.serve():
+        pass
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _start(output: int, limits: Limits) -> None:
+    os.setsid()
+    linux.die_with_parent()
+    # The keeper is hidden from its handlers; they are not hidden from themselves.
+    linux.set_process(linux.PR_SET_DUMPABLE, 1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.close(output)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    bound = limits.memory_bytes_max + ADDRESS_SPACE_EXTRA_BYTES
+    resource.setrlimit(resource.RLIMIT_DATA, (bound, bound))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if (numpy := sys.modules.get("numpy")) is not None:
+        numpy.random.seed()  # Else each runner would draw the same numbers.
+
+
+class _Runner:
+    """Runs attempts, one after the other."""
+
+    def __init__(self, connection: socket.socket, handlers: dict[str, Handler]) -> None:
+        self._connection = connection
+        self._handlers = handlers
+        self._loops: asyncio.Runner | None = None
+        self._traces = _traces()
+
+    def serve(self) -> bool:
+        """Run one attempt, and say whether another may follow."""
+        request = _read(self._connection)
+        if request is None:
+            return False
+        header, payload = request
+        identity = {key: header[key] for key in ("task_id", "attempt", "nonce")}
+        handler = self._handlers[header["task_type"]]
+        task = self._context(header, payload, identity)
+        os.environ["TMPDIR"] = header["scratch"]
+        tempfile.tempdir = None
+        answer, body = self._answer(handler, task)
+        clean = bool(getattr(handler, REUSE_ATTRIBUTE, False)) and _traces() == self._traces
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._connection.sendall(encode_frame({**identity, **answer, "clean": clean}, body))
+        return clean
+
+    def _context(
+        self, header: dict[str, Any], payload: bytes, identity: dict[str, Any]
+    ) -> TaskContext:
+        lock = threading.Lock()
+        said = [-1.0]
+
+        def report(ratio: float, note: str) -> None:
+            ratio = float(ratio)
+            if math.isnan(ratio):
+                raise ValueError("progress is a number from 0 to 1")
+            news = {
+                "kind": "progress",
+                "ratio": min(1.0, max(0.0, ratio)),
+                "note": _text(note, NOTE_CHARS_MAX),
+            }
+            with lock:
+                now = time.monotonic()
+                if now - said[0] >= PROGRESS_INTERVAL_SECONDS:
+                    said[0] = now
+                    self._connection.sendall(encode_frame({**identity, **news}))
+
+        return TaskContext(
+            task_id=header["task_id"],
+            attempt=header["attempt"],
+            task_type=header["task_type"],
+            payload=payload,
+            content_type=header["content_type"],
+            inputs={
+                name: TaskInputFile(Path(path), cid, file_format)
+                for name, (path, cid, file_format) in header["inputs"].items()
+            },
+            scratch=Path(header["scratch"]),
+            _report=report,
+        )
+
+    def _answer(self, handler: Handler, task: TaskContext) -> tuple[dict[str, Any], bytes]:
+        try:
+            result: Any = handler(task)
+            if inspect.isawaitable(result):
+                self._loops = self._loops or asyncio.Runner()
+                result = self._loops.run(_awaited(result))
+            return _encode(result, task.scratch)
+        except TaskError as error:
+            reason, message = _reason(error)
+            return _failure(reason, message, retryable=error.retryable is True), b""
+        except _InvalidResultError as error:
+            return _failure(Reason.TASK_RESULT_INVALID, str(error), retryable=False), b""
+        except MemoryError as error:
+            traceback.print_exc()
+            message = f"the handler ran out of memory ({_words(error)}); {MEMORY_ADVICE}"
+            return _failure(Reason.TASK_MEMORY_EXCEEDED, message, retryable=False), b""
+        except BaseException as error:  # Whatever a handler raises is its failure.
+            traceback.print_exc()
+            message = f"{type(error).__name__}: {_words(error)}"
+            return _failure(Reason.HANDLER_FAILED, message, retryable=True), b""
+
+
+MEMORY_ADVICE: Final = "give it less at once, or raise tasks.memory_max on the workers"
+
+
+async def _awaited(result: Any) -> Any:
+    return await result
+
+
+def _encode(result: Any, scratch: Path) -> tuple[dict[str, Any], bytes]:
+    match result:
+        case None:
+            result = TaskResult()
+        case bytes():
+            result = TaskResult(data=result)
+        case str():
+            result = TaskResult(data=_utf8(result), content_type="text/plain; charset=utf-8")
+        case dict() | list():
+            result = TaskResult(data=_json(result), content_type="application/json")
+        case TaskResult():
+            pass
+        case _:
+            raise _InvalidResultError(
+                f"a handler returns bytes, text, JSON or a TaskResult, not {type(result).__name__}"
+            )
+    data, content_type = result.data, result.content_type
+    if not isinstance(data, bytes):
+        raise _InvalidResultError(f"the data of a TaskResult is bytes, not {type(data).__name__}")
+    if not isinstance(content_type, str) or len(content_type) > CONTENT_TYPE_CHARS_MAX:
+        raise _InvalidResultError(
+            f"a content type is a text of at most {CONTENT_TYPE_CHARS_MAX} characters"
+        )
+    _utf8(content_type)
+    if len(data) > BODY_BYTES_MAX:
+        raise _InvalidResultError(
+            f"the result is over {BODY_BYTES_MAX // 2**20} MiB; write it to a file in task.scratch"
+        )
+    file = None if result.file is None else _beneath(result.file, scratch)
+    if file is not None and len(data) > RESULT_INLINE_BYTES_MAX:
+        raise _InvalidResultError(
+            f"beside a file a result has at most {RESULT_INLINE_BYTES_MAX} bytes of data, not "
+            f"{len(data)}; write the rest to the file too"
+        )
+    return {"kind": "result", "content_type": content_type, "file": file}, data
+
+
+def _json(value: Any) -> bytes:
+    try:
+        return json.dumps(value, allow_nan=False).encode()
+    except (ValueError, TypeError, RecursionError) as error:
+        where = _not_json(value)
+        raise _InvalidResultError(
+            f"the result is not JSON{where} ({_words(error)}); return None or a text in its place"
+        ) from error
+
+
+def _not_json(value: Any, where: str = "result", depth: int = 0) -> str:
+    """Say where a value has what JSON has not; empty if it is not found."""
+    items: Sequence[tuple[Any, Any]] = ()
+    if isinstance(value, dict):
+        items = list(value.items())
+    elif isinstance(value, list | tuple):
+        items = list(enumerate(value))
+    elif isinstance(value, float):
+        return "" if math.isfinite(value) else f": {where} is {value}"
+    elif not isinstance(value, str | int | None):
+        return f": {where} is of type {type(value).__name__}"
+    if depth < 50:
+        for key, inner in items:
+            if found := _not_json(inner, f"{where}[{key!r}]"[:200], depth + 1):
+                return found
+    return ""
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise _InvalidResultError(
+            f"the result's text is not Unicode at character {error.start}; return bytes instead"
+        ) from error
+
+
+def _beneath(file: Any, scratch: Path) -> str:
+    """Where a file lies in the scratch directory. The node looks for itself what is there."""
+    try:
+        path = Path(os.fspath(file))
+        inside = str((scratch / path.parent).resolve().relative_to(scratch.resolve()) / path.name)
+    except (TypeError, ValueError, OSError) as error:
+        raise _InvalidResultError("a result file lies inside task.scratch") from error
+    if len(inside) > FILE_CHARS_MAX:
+        raise _InvalidResultError("the path of the result file is too long; use a shorter name")
+    _utf8(inside)
+    return inside
+
+
+def _reason(error: TaskError) -> tuple[Reason, str]:
+    reason: Any = error.reason
+    message = _text(error.message, MESSAGE_CHARS_MAX)
+    if reason in Reason.__members__.values() and reason not in NODES_REASONS:
+        return Reason(reason), message
+    return Reason.HANDLER_FAILED, f"{_text(reason, MESSAGE_CHARS_MAX)}: {message}"
+
+
+def _words(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException as fault:
+        return f"its text can't be made, for that fails with {type(fault).__name__}"
+
+
+def _text(value: Any, chars_max: int) -> str:
+    """Make text that can be sent of what may be anything."""
+    try:
+        text = str(value)
+    except Exception as fault:
+        text = f"(its text can't be made: {type(fault).__name__})"
+    return text.encode("utf-8", "replace").decode()[:chars_max]
+
+
+def _failure(reason: Reason, message: str, *, retryable: bool) -> dict[str, Any]:
+    return {
+        "kind": "failure",
+        "reason": reason.value,
+        "message": _text(message, MESSAGE_CHARS_MAX),
+        "retryable": retryable,
+    }
+
+
+def _traces() -> Any:
+    """What an attempt can leave behind in its process, as far as it shows. Called for each."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return (
+        os.getcwd(),  # noqa: PTH109 (it is fast, like all of this)
+        mask,
+        {**os.environ._data, b"TMPDIR": b""},  # type: ignore[attr-defined]  # noqa: SLF001
+        [signal.getsignal(each) for each in WATCHED_SIGNALS],
+        signal.pthread_sigmask(signal.SIG_BLOCK, ()),
+        os.listdir("/proc/self/fd"),  # noqa: PTH208
+        _has_children(),
+        socket.getdefaulttimeout(),
+        tuple(sys.path),
+        threading.active_count(),
+    )
+
+
+def _has_children() -> bool:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def _read(connection: socket.socket) -> tuple[dict[str, Any], bytes] | None:
+    head = _read_exactly(connection, HEAD.size)
+    if not head:
+        return None
+    header_bytes, body_bytes = frame_sizes(head)
+    header = json.loads(_read_exactly(connection, header_bytes))
+    return header, _read_exactly(connection, body_bytes)
+
+
+def _read_exactly(connection: socket.socket, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        piece = connection.recv(min(size - len(data), 1024 * 1024))
+        if not piece:
+            return b""
+        data += piece
+    return bytes(data)

@@ -1,0 +1,167 @@
+"""Trees of processes, and of directories that hostile hands have made."""
+
+import os
+import secrets
+import signal
+import stat
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+PAUSE_SECONDS: Final = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a process and its descendants use together."""
+
+    resident_bytes: int
+    process_count: int
+
+
+def descendants(pid: int) -> list[int]:
+    """List the processes that a process started, and those that they started, and so on."""
+    found: list[int] = []
+    waiting = [pid]
+    while waiting:
+        for child in _children(waiting.pop()):
+            found.append(child)
+            waiting.append(child)
+    return found
+
+
+def usage(pid: int) -> Usage:
+    """Add up a process and its descendants. Pages that they share count for each of them."""
+    pids = [pid, *descendants(pid)]
+    return Usage(sum(map(_resident_bytes, pids)), len(pids))
+
+
+def proportional_bytes(pid: int) -> int:
+    """Add up a process and its descendants; pages that they share count once. Slower."""
+    return sum(map(_proportional_bytes, [pid, *descendants(pid)]))
+
+
+def kill_descendants(pid: int, *, seconds: float) -> bool:
+    """Kill what a process started, until nothing is left of it.
+
+    Orphans come back to `pid` where that is a subreaper, and are found then.
+
+    Returns:
+        Whether nothing is left.
+    """
+    ends = time.monotonic() + seconds
+    while True:
+        alive = [each for each in descendants(pid) if not _is_dead(each)]
+        if not alive:
+            return True
+        if time.monotonic() > ends:
+            return False
+        for each in alive:
+            with suppress(OSError):
+                os.kill(each, signal.SIGKILL)
+        time.sleep(PAUSE_SECONDS)
+
+
+def reap() -> list[tuple[int, int]]:
+    """Take the status of each child of this process that has ended: its id and its status."""
+    ended: list[tuple[int, int]] = []
+    with suppress(ChildProcessError):
+        while (one := os.waitpid(-1, os.WNOHANG))[0]:
+            ended.append(one)
+    return ended
+
+
+def empty(path: str | Path) -> None:
+    """Remove all that is in a directory, whatever its depth and its permissions.
+
+    Raises:
+        OSError: Something could not be removed.
+    """
+    top = _open(str(path), None)
+    try:
+        while waiting := os.listdir(top):  # noqa: PTH208 (a descriptor)
+            for name in waiting:
+                _remove_entry(name, top)
+    finally:
+        os.close(top)
+
+
+def remove(path: Path) -> None:
+    """Remove a directory with all in it; as `empty`."""
+    if path.exists():
+        empty(path)
+        path.rmdir()
+
+
+def _remove_entry(name: str, top: int) -> None:
+    """Remove an entry of `top`. Directories in it become entries of `top`: no depth is too deep."""
+    try:
+        os.unlink(name, dir_fd=top)
+        return
+    except IsADirectoryError:
+        pass
+    directory = _open(name, top)
+    try:
+        for inner in os.listdir(directory):  # noqa: PTH208
+            try:
+                os.unlink(inner, dir_fd=directory)
+            except IsADirectoryError:
+                os.close(_open(inner, directory))  # Made ours to write, or it could not be moved.
+                os.rename(inner, secrets.token_hex(8), src_dir_fd=directory, dst_dir_fd=top)
+    finally:
+        os.close(directory)
+    os.rmdir(name, dir_fd=top)
+
+
+def _open(name: str, directory: int | None) -> int:
+    """Open a directory, and take the permissions that its removal needs."""
+    flags = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        opened = os.open(name, os.O_RDONLY | flags, dir_fd=directory)
+    except PermissionError:
+        handle = os.open(name, os.O_PATH | flags, dir_fd=directory)
+        try:
+            Path(f"/proc/self/fd/{handle}").chmod(stat.S_IRWXU)
+        finally:
+            os.close(handle)
+        opened = os.open(name, os.O_RDONLY | flags, dir_fd=directory)
+    if os.fstat(opened).st_mode & stat.S_IRWXU != stat.S_IRWXU:
+        os.fchmod(opened, stat.S_IRWXU)
+    return opened
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    with suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(OSError):
+                found += map(int, (thread / "children").read_bytes().split())
+    return found
+
+
+def _is_dead(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    except (OSError, IndexError):
+        return True
+    return state in (b"Z", b"X")
+
+
+def _resident_bytes(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * PAGE_BYTES
+    except (OSError, IndexError):
+        return 0
+
+
+def _proportional_bytes(pid: int) -> int:
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_bytes().splitlines():
+            if line.startswith(b"Pss:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return _resident_bytes(pid)
