@@ -146,11 +146,7 @@ class FakeRunner:
     began: list[AttemptId] = field(default_factory=list)
     killed: list[AttemptId] = field(default_factory=list)
     most_at_once: int = 0
-    cleared: int = 0
     on_begin: Callable[[AttemptId], None] = lambda _attempt: None
-
-    def clear(self) -> None:
-        self.cleared += 1
 
     async def run(self, attempt: AttemptId, spec: pb.TaskSpec) -> AttemptOutcome:
         assert attempt not in self.alive

@@ -26,7 +26,7 @@ from typing import Final
 from ipfs_cluster_node.adapters.worker import linux
 
 DEVICES: Final = ("null", "zero", "full", "random", "urandom")
-SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 (a file system of this namespace only)
+SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 # nosec B108 (of this namespace only)
 SHARED_MEMORY_OPTIONS: Final = "size=64m,mode=1777"
 _LOCKED_DOWN: Final = linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV
 
