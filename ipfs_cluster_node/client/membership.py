@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
-from ipfs_cluster_node.client.calls import TIMEOUT_DEFAULT, Calls
+from ipfs_cluster_node.client.calls import PAGE_SIZE, TIMEOUT_DEFAULT, Calls
 from ipfs_cluster_node.client.connection import new_request_id
 from ipfs_cluster_node.codec.tasks import duration_of_ms
 from ipfs_cluster_node.v1 import membership_pb2 as pb
@@ -86,9 +86,12 @@ class MembershipCalls(Calls):
 
     async def list_join_tokens(self, *, timeout: timedelta = TIMEOUT_DEFAULT) -> list[pb.JoinToken]:
         """List the join tokens, without their secrets."""
-        request = pb.ListJoinTokensRequest()
-        response = await self._unary(MembershipServiceStub, "ListJoinTokens", request, timeout)
-        return list(response.tokens)
+
+        def request_of(token: str) -> pb.ListJoinTokensRequest:
+            return pb.ListJoinTokensRequest(page_size=PAGE_SIZE, page_token=token)
+
+        pages = self._pages(MembershipServiceStub, "ListJoinTokens", request_of, timeout)
+        return [token async for page in pages for token in page.tokens]
 
     async def revoke_join_token(
         self, token_id: str, *, timeout: timedelta = TIMEOUT_DEFAULT
@@ -99,9 +102,12 @@ class MembershipCalls(Calls):
 
     async def list_joiners(self, *, timeout: timedelta = TIMEOUT_DEFAULT) -> list[pb.Joiner]:
         """List who waits to be let in."""
-        request = pb.ListJoinersRequest()
-        response = await self._unary(MembershipServiceStub, "ListJoiners", request, timeout)
-        return list(response.joiners)
+
+        def request_of(token: str) -> pb.ListJoinersRequest:
+            return pb.ListJoinersRequest(page_size=PAGE_SIZE, page_token=token)
+
+        pages = self._pages(MembershipServiceStub, "ListJoiners", request_of, timeout)
+        return [joiner async for page in pages for joiner in page.joiners]
 
     async def decide_joiner(
         self,

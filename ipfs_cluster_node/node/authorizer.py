@@ -33,7 +33,7 @@ from ipfs_cluster_node.node.machine import ClusterMachine
 from ipfs_cluster_node.services.asks import Asking
 from ipfs_cluster_node.services.authorization import Rule
 from ipfs_cluster_node.services.context import ATTEMPT_KEY, Caller, CallerClass, Reach
-from ipfs_cluster_node.services.gate import Presented
+from ipfs_cluster_node.services.presented import Presented
 from ipfs_cluster_node.services.turns import current_turn
 
 FOUND_MAX: Final = 4096

@@ -10,7 +10,7 @@ from ipfs_cluster_node.node.machine import ClusterMachine
 from ipfs_cluster_node.node.peers import PeerBook
 from ipfs_cluster_node.node.revocations import Revocations
 from ipfs_cluster_node.services.context import JOINER, Caller, CallerClass
-from ipfs_cluster_node.services.gate import Context
+from ipfs_cluster_node.services.presented import Context
 
 TLS_VERSION = "TLSv1.3"
 REMOVED_KEY: Final = "removed"

@@ -44,7 +44,7 @@ from ipfs_cluster_node.core.model import (
     Principal,
     Role,
 )
-from ipfs_cluster_node.core.settings import CHANGES_MAX
+from ipfs_cluster_node.core.settings import CHANGES_MAX, USER_VALUE_CHARS_MAX
 from ipfs_cluster_node.core.state import MORE
 from ipfs_cluster_node.node.certificates import Certificates, Issued
 from ipfs_cluster_node.node.clock import monotonic, now_ms
@@ -335,6 +335,10 @@ class Members:
             raise invalid_field("values", f"1 to {CHANGES_MAX}")
         if len(if_values) > CHANGES_MAX:
             raise invalid_field("if_values", f"at most {CHANGES_MAX}")
+        for key, value in values.items():
+            if len(value.encode()) > USER_VALUE_CHARS_MAX:
+                # All settings fit in one answer.
+                raise invalid_field(f"values[{key[:64]}]", f"at most {USER_VALUE_CHARS_MAX} bytes")
         self._leadership.leader_state()
         body = ProposeConfig(values=values, if_values=if_values)
         await self._leadership.propose(body, caller=caller, request_id=request_id)

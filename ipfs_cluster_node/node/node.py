@@ -72,6 +72,7 @@ from ipfs_cluster_node.services.standard_health import (
 )
 from ipfs_cluster_node.services.state_delta import StateDeltaServicer
 from ipfs_cluster_node.services.task_dispatch import TaskDispatchServicer
+from ipfs_cluster_node.services.turns import Turns
 from ipfs_cluster_node.v1 import (
     audit_pb2_grpc,
     authorization_pb2_grpc,
@@ -211,6 +212,7 @@ class Node:
         )
         self._authorizer = Authorizer(node_id=self.node_id, machine=machine)
         self._audit = FileAuditLog(home.audit)
+        self._turns = Turns()
         self._gate = self._services(identify)
         self._revocations.on_change = self._gate.hurry
         self._server = make_server()
@@ -366,7 +368,7 @@ class Node:
         )
 
     def _services(self, identify: Identify) -> Gate:
-        gate = Gate(identify, self._authorizer, audit=self._audit)
+        gate = Gate(identify, self._authorizer, audit=self._audit, turns=self._turns)
         server = gate.as_server
         delegations = Delegations(self._leadership, self._authorizer, self.node_id)
         authorization_pb2_grpc.add_AuthorizationServiceServicer_to_server(
@@ -417,7 +419,7 @@ class Node:
         return gate
 
     def _make_enrolment_server(self, enrolment: Enrolment) -> grpc.aio.Server:
-        gate = Gate(identify_joiner, self._authorizer, audit=self._audit)
+        gate = Gate(identify_joiner, self._authorizer, audit=self._audit, turns=self._turns)
         enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(
             EnrolmentServicer(enrolment, monotonic), gate.as_server
         )

@@ -12,6 +12,15 @@ from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.services import asks
 from ipfs_cluster_node.services.asks import AsksOf
 from ipfs_cluster_node.services.context import CallerClass
+from ipfs_cluster_node.services.shares import (
+    DOWNLOADS,
+    SEARCHES,
+    SUBMISSIONS,
+    TABLES,
+    UPLOADS,
+    WATCHES,
+    Share,
+)
 
 _JOINERS: Final = frozenset({CallerClass.JOINER})
 _CLIENTS: Final = frozenset({CallerClass.CLIENT})
@@ -42,6 +51,8 @@ class Rule:
     """Whether a signed invocation will do: not where it would leave open what is carried."""
     seconds_max: float | None = None
     """For how long a stream may run: one that is not read to its end keeps what it needs."""
+    share: Share | None = None
+    """What bounds how many of them run at once."""
     without_log: bool = False
     """Whether a node without a log, which knows of no delegations, answers any member."""
 
@@ -56,23 +67,33 @@ def _nodes(*, changes: bool = False, callers: frozenset[CallerClass] = _NODES) -
     return Rule(callers=callers, changes=changes)
 
 
-def _members(command: Command, asks_of: AsksOf | None) -> Rule:
-    return Rule(callers=_MEMBERS, command=command, asks=asks_of)
+def _members(command: Command, asks_of: AsksOf | None, *, share: Share | None = None) -> Rule:
+    return Rule(callers=_MEMBERS, command=command, asks=asks_of, share=share)
 
 
-def _clients(command: Command, asks_of: AsksOf | None, *, changes: bool = False) -> Rule:
-    return Rule(callers=_CLIENTS, command=command, asks=asks_of, changes=changes)
+def _clients(
+    command: Command,
+    asks_of: AsksOf | None,
+    *,
+    changes: bool = False,
+    share: Share | None = None,
+) -> Rule:
+    return Rule(callers=_CLIENTS, command=command, asks=asks_of, changes=changes, share=share)
 
 
 RULES_BY_METHOD: Final[Mapping[str, Rule]] = {
-    f"{_V1}AuditService/ListAuditRecords": _clients(auth.AUDIT_READ, asks.read_audit),
-    f"{_V1}AuthorizationService/ExplainAccess": Rule(callers=_CLIENTS),
+    f"{_V1}AuditService/ListAuditRecords": _clients(
+        auth.AUDIT_READ, asks.read_audit, share=SEARCHES
+    ),
+    f"{_V1}AuthorizationService/ExplainAccess": Rule(callers=_CLIENTS, share=SEARCHES),
     f"{_V1}AuthorizationService/GetCaller": Rule(callers=_MEMBERS),
-    f"{_V1}AuthorizationService/ListDelegations": Rule(callers=_CLIENTS),
+    f"{_V1}AuthorizationService/ListDelegations": Rule(callers=_CLIENTS, share=SEARCHES),
     f"{_V1}AuthorizationService/PutDelegation": Rule(callers=_CLIENTS | _MASTERS, changes=True),
     f"{_V1}AuthorizationService/RevokeDelegation": Rule(callers=_CLIENTS, changes=True),
     f"{_V1}CertificateService/GetRotation": _clients(auth.CERTIFICATE_LIST, asks.get_rotation),
-    f"{_V1}CertificateService/ListCertificates": _clients(auth.CERTIFICATE_LIST, None),
+    f"{_V1}CertificateService/ListCertificates": _clients(
+        auth.CERTIFICATE_LIST, None, share=SEARCHES
+    ),
     f"{_V1}CertificateService/RenewCertificate": Rule(callers=_MEMBERS, changes=True),
     f"{_V1}CertificateService/RenewForMember": _nodes(changes=True, callers=_MASTERS),
     f"{_V1}CertificateService/RevokeCertificate": _clients(
@@ -87,10 +108,13 @@ RULES_BY_METHOD: Final[Mapping[str, Rule]] = {
         asks=asks.add_content,
         changes=True,
         signable=False,
+        share=UPLOADS,
     ),
-    f"{_V1}ContentService/GetBlocks": _members(auth.CONTENT_READ, asks.get_blocks),
-    f"{_V1}ContentService/GetContent": _members(auth.CONTENT_READ, asks.read_content),
-    f"{_V1}ContentService/ListContent": _members(auth.CONTENT_READ, None),
+    f"{_V1}ContentService/GetBlocks": _members(auth.CONTENT_READ, asks.get_blocks, share=DOWNLOADS),
+    f"{_V1}ContentService/GetContent": _members(
+        auth.CONTENT_READ, asks.read_content, share=DOWNLOADS
+    ),
+    f"{_V1}ContentService/ListContent": _members(auth.CONTENT_READ, None, share=SEARCHES),
     f"{_V1}ContentService/PutBlocks": _nodes(callers=_MASTERS),
     f"{_V1}ContentService/StatContent": _members(auth.CONTENT_READ, asks.read_content),
     f"{_V1}EnrolmentService/Enrol": Rule(callers=_JOINERS, changes=True),
@@ -116,8 +140,8 @@ RULES_BY_METHOD: Final[Mapping[str, Rule]] = {
     f"{_V1}MembershipService/DecideJoiner": _clients(
         auth.JOINER_DECIDE, asks.decide_joiner, changes=True
     ),
-    f"{_V1}MembershipService/ListJoiners": _clients(auth.JOINER_LIST, None),
-    f"{_V1}MembershipService/ListJoinTokens": _clients(auth.TOKEN_LIST, None),
+    f"{_V1}MembershipService/ListJoiners": _clients(auth.JOINER_LIST, None, share=SEARCHES),
+    f"{_V1}MembershipService/ListJoinTokens": _clients(auth.TOKEN_LIST, None, share=SEARCHES),
     f"{_V1}MembershipService/RevokeJoinToken": _clients(
         auth.TOKEN_REVOKE, asks.revoke_join_token, changes=True
     ),
@@ -140,20 +164,22 @@ RULES_BY_METHOD: Final[Mapping[str, Rule]] = {
     ),
     f"{_V1}RaftService/Exchange": _nodes(callers=_MASTERS),
     f"{_V1}StateDeltaService/GetSnapshot": Rule(
-        callers=_CLIENTS | _MASTERS, command=auth.STATE_READ
+        callers=_CLIENTS | _MASTERS, command=auth.STATE_READ, share=TABLES
     ),
     f"{_V1}TaskDispatchService/CancelTask": _clients(
         auth.TASK_CANCEL, asks.cancel_task, changes=True
     ),
     f"{_V1}TaskDispatchService/GetTask": _clients(auth.TASK_READ, asks.get_task),
-    f"{_V1}TaskDispatchService/ListTasks": _clients(auth.TASK_READ, None),
+    f"{_V1}TaskDispatchService/ListTasks": _clients(auth.TASK_READ, None, share=SEARCHES),
     f"{_V1}TaskDispatchService/SubmitTask": _clients(
         auth.TASK_SUBMIT, asks.submit_task, changes=True
     ),
     f"{_V1}TaskDispatchService/SubmitTasks": _clients(
-        auth.TASK_SUBMIT, asks.submit_tasks, changes=True
+        auth.TASK_SUBMIT, asks.submit_tasks, changes=True, share=SUBMISSIONS
     ),
-    f"{_V1}TaskDispatchService/WatchTasks": _clients(auth.TASK_READ, asks.watch_tasks),
+    f"{_V1}TaskDispatchService/WatchTasks": _clients(
+        auth.TASK_READ, asks.watch_tasks, share=WATCHES
+    ),
     f"{_V1}TaskDispatchService/WorkerSession": _nodes(),
     "/grpc.health.v1.Health/Check": Rule(callers=_MEMBERS | _JOINERS),
     "/grpc.health.v1.Health/List": Rule(callers=_MEMBERS),

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
 
@@ -23,10 +22,6 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
 from ipfs_cluster_node.services.authorization import RULES_BY_METHOD, Rule
 from ipfs_cluster_node.services.context import (
     AGE_KEY,
-    ATTEMPT_KEY,
-    CONSISTENCY_KEY,
-    UCAN_KEY,
-    UCAN_PROOF_KEY,
     Caller,
     CallerClass,
     Reach,
@@ -35,6 +30,14 @@ from ipfs_cluster_node.services.context import (
     set_reach,
     set_reading,
 )
+from ipfs_cluster_node.services.presented import (
+    Context,
+    Presented,
+    first_request,
+    keeping,
+    read_metadata,
+)
+from ipfs_cluster_node.services.shares import Shares
 from ipfs_cluster_node.services.turns import Turn, Turns, set_turn
 
 log = logging.getLogger(__name__)
@@ -51,7 +54,8 @@ WATCHED_A_TURN: Final = 16
 WATCH_CALLER: Final = "gate"
 """In whose name those checks take turns with callers."""
 UNDELAYED: Final = frozenset({CallerClass.MASTER, CallerClass.NODE})
-"""Whose calls begin at once, however many others do: consensus, heartbeats and sessions."""
+"""Whose calls begin at once, however many others do: consensus, heartbeats, and the attempts of
+workers, which their slots bound."""
 FIRST_REQUEST_SECONDS_MAX: Final = 10.0
 """Until the first message of an upload, by which it is judged, must have come."""
 
@@ -83,23 +87,8 @@ NOT_TRIED: Final = frozenset(
 )
 """Nothing was done, and the caller asks elsewhere or again."""
 
-Context = grpc.aio.ServicerContext[Any, Any]
-
-
 Identify = Callable[[Context], Caller]
 """Reads and checks the caller of a call; raises CALLER_UNKNOWN or CERTIFICATE_INVALID."""
-
-
-@dataclass(frozen=True, slots=True)
-class Presented:
-    """The tokens that came with a call."""
-
-    container: str = ""
-    proofs: str = ""
-    request: bytes = b""
-    """With a container: the call's request as it came, or the first of its stream."""
-    attempt: str = ""
-    """Of a worker: for which attempt it asks."""
 
 
 class Authorizes(Protocol):
@@ -149,6 +138,7 @@ class Gate(grpc.GenericRpcHandler):
         """
         self._audit = audit
         self._turns = turns or Turns()
+        self._shares = Shares()
         self._identify = identify
         self._authorizer = authorizer
         self._handlers: dict[str, Any] = {}
@@ -216,10 +206,27 @@ class Gate(grpc.GenericRpcHandler):
             call = self._unary(method, rule, behaviour)
         make = getattr(grpc, f"{streams}_rpc_method_handler")
         return make(
-            call,
-            request_deserializer=_keeping(handler.request_deserializer),
+            self._bounded(rule, call),
+            request_deserializer=keeping(handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
+
+    def _bounded(self, rule: Rule, call: Callable[..., Awaitable[Any]]) -> Any:
+        """The same, for as many at once as the rule's share has room for."""
+        if rule.share is None:
+            return call
+
+        async def bounded(request: Any, context: Context) -> Any:
+            caller = self._named(context)
+            if caller is None or caller.kind in UNDELAYED:
+                return await call(request, context)
+            try:
+                with self._shares.taken(rule.share, caller.did):
+                    return await call(request, context)
+            except ClusterError as error:
+                await _abort(context, error)
+
+        return bounded
 
     def _unary(self, method: str, rule: Rule, behaviour: Callable[..., Awaitable[Any]]) -> Any:
         async def call(request: Any, context: Context) -> Any:
@@ -338,9 +345,9 @@ class Gate(grpc.GenericRpcHandler):
         if caller.kind not in UNDELAYED and self._turns.crowded():
             await self._turns.next(caller.did)
         set_turn(Turn(self._turns, caller.did))
-        stale, presented = _read_metadata(context)
+        stale, presented = read_metadata(context)
         reach = await self._authorizer.decide(caller, rule, request, presented)
-        _first_request.set(b"")  # A stream would hold it to its end; later ones are not kept.
+        first_request.set(b"")  # A stream would hold it to its end; later ones are not kept.
         set_caller(reach.caller)
         set_reach(reach)
         reading = Reading(stale=stale)
@@ -436,51 +443,6 @@ async def _with_first(first: Any, rest: AsyncIterator[Any]) -> AsyncIterator[Any
     yield first
     async for request in rest:
         yield request
-
-
-def _read_metadata(context: Context) -> tuple[bool, Presented]:
-    """Whether a stale answer will do, and the tokens of the call."""
-    consistency: list[Any] = []
-    containers: list[Any] = []
-    proofs: list[Any] = []
-    attempts: list[Any] = []
-    for key, value in context.invocation_metadata() or ():
-        if key == CONSISTENCY_KEY:
-            consistency.append(value)
-        elif key == UCAN_KEY:
-            containers.append(value)
-        elif key == UCAN_PROOF_KEY:
-            proofs.append(value)
-        elif key == ATTEMPT_KEY:
-            attempts.append(value)
-    if consistency not in ([], ["linearizable"], ["stale"]):
-        raise invalid_field(CONSISTENCY_KEY, "linearizable or stale")
-    if len(containers) + len(proofs) > 1:
-        raise invalid_field(UCAN_KEY, f"one container, or CIDs in one {UCAN_PROOF_KEY}")
-    if len(attempts) > 1:
-        raise invalid_field(ATTEMPT_KEY, "one attempt")
-    presented = NOTHING
-    if containers or proofs or attempts:
-        request = _first_request.get(b"") if containers else b""
-        presented = Presented("".join(containers), "".join(proofs), request, "".join(attempts))
-    return consistency == ["stale"], presented
-
-
-NOTHING: Final = Presented()
-
-# Each call of grpc.aio runs in a context of its own, and reads its requests there.
-_first_request: ContextVar[bytes] = ContextVar("first_request")
-
-
-def _keeping(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """Keep the bytes of a call's first request until it is admitted: what is signed is them."""
-
-    def read(data: bytes) -> Any:
-        if _first_request.get(None) is None:
-            _first_request.set(data)
-        return deserialize(data)
-
-    return read
 
 
 def _behaviour(handler: Any) -> tuple[Callable[..., Any], str]:

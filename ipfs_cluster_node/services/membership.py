@@ -2,11 +2,9 @@
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from itertools import islice
 from typing import Any
 
 from ipfs_cluster_node.codec.members import (
-    JOINERS_LISTED_MAX,
     bad_page_token,
     did_of,
     endpoints_of,
@@ -147,13 +145,20 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         self, request: pb.ListJoinTokensRequest, context: Any
     ) -> pb.ListJoinTokensResponse:
         """List the join tokens."""
+        page = page_of(request.page_size, request.page_token)
         reach = current_reach()
-        shown = (
-            join_token_to_proto(token)
-            for token in self._members.join_tokens()
-            if reach.allows(join_token_args(token))
+        shown, more = await page_of_items(
+            (
+                (join_token_to_proto(token), token.token_id)
+                if token.token_id > page.token and reach.allows(join_token_args(token))
+                else None
+                for token in self._members.join_tokens()
+            ),
+            page.size,
         )
-        return pb.ListJoinTokensResponse(tokens=islice(shown, JOINERS_LISTED_MAX))
+        return pb.ListJoinTokensResponse(
+            tokens=[token for token, _ in shown], next_page_token=shown[-1][1] if more else ""
+        )
 
     async def RevokeJoinToken(
         self, request: pb.RevokeJoinTokenRequest, context: Any
@@ -170,13 +175,22 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         self, request: pb.ListJoinersRequest, context: Any
     ) -> pb.ListJoinersResponse:
         """List who waits to be let in."""
+        page = page_of(request.page_size, request.page_token)
         reach = current_reach()
-        shown = (
-            joiner_to_proto(token, joiner)
-            for token, joiner in self._members.joiners()
-            if reach.allows(joiner_args(token, joiner.did))
+        after = _joiner_key(page.token) if page.token else (0, "")
+        shown, more = await page_of_items(
+            (
+                (joiner_to_proto(token, joiner), f"{joiner.asked_at_ms} {joiner.did}")
+                if (joiner.asked_at_ms, joiner.did) > after
+                and reach.allows(joiner_args(token, joiner.did))
+                else None
+                for token, joiner in self._members.joiners()
+            ),
+            page.size,
         )
-        return pb.ListJoinersResponse(joiners=islice(shown, JOINERS_LISTED_MAX))
+        return pb.ListJoinersResponse(
+            joiners=[joiner for joiner, _ in shown], next_page_token=shown[-1][1] if more else ""
+        )
 
     async def DecideJoiner(
         self, request: pb.DecideJoinerRequest, context: Any
@@ -330,6 +344,13 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
             node_to_proto(master, voters=voters, leader=leader)
             for master in self._members.masters()
         ]
+
+
+def _joiner_key(token: str) -> tuple[int, str]:
+    asked_at_ms, _, did = token.partition(" ")
+    if not (asked_at_ms.isascii() and asked_at_ms.isdigit()) or len(asked_at_ms) > 18:
+        raise bad_page_token()
+    return int(asked_at_ms), did
 
 
 def _entry(settings: Settings, key: str) -> pb.ConfigEntry:

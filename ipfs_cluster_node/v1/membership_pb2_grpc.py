@@ -180,7 +180,7 @@ class MembershipServiceServicer:
 
     def ListJoiners(self, request, context):
         """Lists who waits to be let in with a token that needs approval, or was decided on and has not
-        come back: at most 1,000, who asked first before the others.
+        come back, who asked first before the others.
 
         Who may call: client. Answered by the leader.
         """

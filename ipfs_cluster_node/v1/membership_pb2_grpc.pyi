@@ -70,7 +70,7 @@ class MembershipServiceStub:
     """
     ListJoiners: _grpc.UnaryUnaryMultiCallable[_membership_pb2.ListJoinersRequest, _membership_pb2.ListJoinersResponse]
     """Lists who waits to be let in with a token that needs approval, or was decided on and has not
-    come back: at most 1,000, who asked first before the others.
+    come back, who asked first before the others.
 
     Who may call: client. Answered by the leader.
     """
@@ -196,7 +196,7 @@ class MembershipServiceAsyncStub(MembershipServiceStub):
     """
     ListJoiners: _aio.UnaryUnaryMultiCallable[_membership_pb2.ListJoinersRequest, _membership_pb2.ListJoinersResponse]  # type: ignore[assignment]
     """Lists who waits to be let in with a token that needs approval, or was decided on and has not
-    come back: at most 1,000, who asked first before the others.
+    come back, who asked first before the others.
 
     Who may call: client. Answered by the leader.
     """
@@ -355,7 +355,7 @@ class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_membership_pb2.ListJoinersResponse, _abc.Awaitable[_membership_pb2.ListJoinersResponse]]:
         """Lists who waits to be let in with a token that needs approval, or was decided on and has not
-        come back: at most 1,000, who asked first before the others.
+        come back, who asked first before the others.
 
         Who may call: client. Answered by the leader.
         """

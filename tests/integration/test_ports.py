@@ -21,7 +21,7 @@ from ipfs_cluster_node.core.endpoints import Endpoint
 from ipfs_cluster_node.node.authorizer import Authorizer, Unbounded
 from ipfs_cluster_node.node.descriptors import raise_descriptor_limit
 from ipfs_cluster_node.node.identify import identify_joiner
-from ipfs_cluster_node.services import gate as gate_module
+from ipfs_cluster_node.services import presented
 from ipfs_cluster_node.services.context import Caller, CallerClass, Reach
 from ipfs_cluster_node.services.gate import Gate
 from ipfs_cluster_node.services.standard_health import StandardHealthServicer, add_check_alone
@@ -128,7 +128,7 @@ async def test_a_stream_holds_the_bytes_of_no_request() -> None:
 
     class Looking(StandardHealthServicer):
         async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:
-            seen.append(gate_module._first_request.get(None))
+            seen.append(presented.first_request.get(None))
             async for each in super().Watch(request, context):
                 yield each
 

@@ -1,0 +1,81 @@
+"""How many costly calls run at once.
+
+Of each caller, so that nobody takes the place of others; and of all, so that many do not overrun
+the node.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import Did
+
+RETRY_AFTER: Final = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A kind of calls that are counted together."""
+
+    name: str
+    each_max: int
+    """Of one caller at a time."""
+    all_max: int
+
+
+UPLOADS: Final = Share("uploads", each_max=32, all_max=128)
+"""Each keeps some MiB, and syncs files to the disk that the log is on."""
+DOWNLOADS: Final = Share("file reads", each_max=128, all_max=512)
+SUBMISSIONS: Final = Share("submissions of many tasks", each_max=32, all_max=128)
+WATCHES: Final = Share("watches", each_max=512, all_max=2048)
+SEARCHES: Final = Share("lists and searches", each_max=32, all_max=128)
+"""What goes through many records: lists, audit logs, explanations."""
+TABLES: Final = Share("tables of the state", each_max=4, all_max=16)
+"""Each keeps a whole table, encoded, until it is read."""
+
+
+class Shares:
+    """The calls that run."""
+
+    def __init__(self) -> None:
+        """Have none."""
+        self._of_caller: Counter[tuple[str, Did]] = Counter()
+        self._of_all: Counter[str] = Counter()
+
+    @contextmanager
+    def taken(self, share: Share | None, caller: Did) -> Iterator[None]:
+        """Count a call while it runs.
+
+        Raises:
+            ClusterError: OVERLOADED, with when to try again.
+        """
+        if share is None:
+            yield
+            return
+        key = (share.name, caller)
+        if self._of_caller[key] >= share.each_max:
+            raise ClusterError(
+                Reason.OVERLOADED,
+                f"you have {share.each_max} {share.name} under way at this node; wait until some "
+                "have ended",
+                retry_after=RETRY_AFTER,
+            )
+        if self._of_all[share.name] >= share.all_max:
+            raise ClusterError(
+                Reason.OVERLOADED,
+                f"this node has {share.all_max} {share.name} under way; try again in a moment",
+                retry_after=RETRY_AFTER,
+            )
+        self._of_caller[key] += 1
+        self._of_all[share.name] += 1
+        try:
+            yield
+        finally:
+            self._of_all[share.name] -= 1
+            self._of_caller[key] -= 1
+            if not self._of_caller[key]:
+                del self._of_caller[key]
