@@ -87,9 +87,10 @@ class Delegations:
         state = self._leadership.leader_state()
         validator = self._authorizer.validator(state)
         try:
-            given = [validator.delegation(token) for token in tokens]
+            given = await gathered(map(validator.delegation, tokens))
             bag = self._authorizer.with_kept(given)
             circumstances = self._authorizer.circumstances(state)
+            turn = current_turn()
             for delegation in given:
                 if delegation.subject not in (None, state.cluster_did):
                     detail = "the delegation is about another subject than this cluster"
@@ -97,6 +98,8 @@ class Delegations:
                 # By itself: what else its audience has would let one through that gives nothing.
                 links = [d for d in bag if d is delegation or d.audience != delegation.audience]
                 validator.access(delegation.audience, delegation.command, links, circumstances)
+                if turn.over:
+                    await turn.next()
         except UcanError as error:
             raise error_from_ucan(error, now_s=now_ms() // 1000) from None
         kept = tuple(
@@ -151,7 +154,7 @@ class Delegations:
         state = self._leadership.leader_state()
         validator = self._authorizer.validator(state)
         try:
-            given = {cid_of_token(token): validator.delegation(token) for token in path}
+            given = {each.cid: each for each in await gathered(map(validator.delegation, path))}
         except UcanError as error:
             raise error_from_ucan(error, now_s=now_ms() // 1000) from None
         stored = state.delegations.get(cid)
@@ -216,7 +219,7 @@ class Delegations:
         validator = self._authorizer.validator(state)
         try:
             brought = {cid_of_token(token): token for token in tokens}
-            bag = [validator.delegation(token) for token in tokens]
+            bag = await gathered(map(validator.delegation, tokens))
         except UcanError as error:
             raise error_from_ucan(error, now_s=now_ms() // 1000) from None
         foreign = did != caller.did and not self._seen_by(caller)(ANY, did)

@@ -13,6 +13,11 @@ from ipfs_cluster_node.core.state import ClusterState
 FREEZES_MAX: Final = 10_000
 """Snapshots until garbage that was frozen is looked for: some 70 MB, and then one long pause."""
 
+UNFROZEN_BYTES_MAX: Final = 8 * 1024 * 1024
+"""Of commands that were applied since: what they left is some 20 ms of the collector's work."""
+YOUNG: Final = 1
+"""The older of the collector's two young generations; the oldest may hold everything."""
+
 EffectListener = Callable[[Effect], None]
 
 
@@ -24,6 +29,7 @@ class ClusterMachine:
         self.state = ClusterState()
         self._listeners: list[EffectListener] = []
         self._freezes = 0
+        self._unfrozen_bytes = 0
 
     def listen(self, listener: EffectListener) -> None:
         """Have effects carried out; a listener must not raise."""
@@ -32,6 +38,10 @@ class ClusterMachine:
     def apply(self, index: int, command: bytes) -> Accepted | Rejected:
         """Carry out a committed command."""
         applied = self.state.apply(decode_command(command))
+        self._unfrozen_bytes += len(command)
+        if self._unfrozen_bytes > UNFROZEN_BYTES_MAX:
+            gc.collect(YOUNG)
+            self._freeze_objects()
         for effect in applied.effects:
             for listener in self._listeners:
                 listener(effect)
@@ -46,6 +56,7 @@ class ClusterMachine:
     def _freeze_objects(self) -> None:
         # What the state holds by now is no garbage: the collector would look at all of it again
         # whenever it has grown by a quarter, for longer than an election takes.
+        self._unfrozen_bytes = 0
         self._freezes += 1
         if self._freezes % FREEZES_MAX == 0:
             gc.unfreeze()
@@ -59,6 +70,7 @@ class ClusterMachine:
 
         def use() -> None:
             self.state = state
+            self._freeze_objects()
 
         return use
 

@@ -1,0 +1,40 @@
+"""Every RPC at its largest, two at once, on a cluster with many files and tasks: nobody notices.
+
+The strict form, on an idle machine, is `scripts/fault largest-requests`.
+"""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from ipfs_cluster_node.cli.local_cluster import LocalCluster
+from ipfs_cluster_node.services.authorization import RULES_BY_METHOD
+from tests.support.largest_requests import names, run_all
+
+FILES, TASKS = 250_000, 100_000
+GAP_SECONDS_MAX = 0.25
+"""Of the leader's loop. On an idle machine less than 0.1 s; here other tests may run beside it."""
+
+
+def test_every_method_has_a_largest_request() -> None:
+    short = {method.rpartition(".")[2] for method in RULES_BY_METHOD}
+    assert set(names()) == short
+    assert len(list(names())) == len(short)
+
+
+@pytest.mark.asyncio
+async def test_the_largest_requests_leave_the_leader_its_turns() -> None:
+    root = Path(tempfile.mkdtemp(prefix="largest-"))
+    cluster = LocalCluster(root)
+    try:
+        findings = await run_all(cluster, files=FILES, tasks=TASKS)
+    finally:
+        await cluster.stop()
+        shutil.rmtree(root, ignore_errors=True)
+    report = "\n".join(map(str, findings))
+    print(report)
+    assert {each.term for each in findings} == {findings[0].term}, report
+    assert not [each for each in findings if each.failed], report
+    assert max(each.gap_seconds for each in findings) < GAP_SECONDS_MAX, report

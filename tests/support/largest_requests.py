@@ -1,0 +1,576 @@
+"""For every RPC the largest request that its limits allow, or the one that makes most work.
+
+`LARGEST` has an entry for each method of `RULES_BY_METHOD`; the limits are the named constants that
+the node itself checks by.
+"""
+
+import asyncio
+import hashlib
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, Final
+
+import grpc
+from google.protobuf import descriptor_pool, message_factory
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from ipfs_cluster_node.adapters.keys.identity import Identity
+from ipfs_cluster_node.adapters.net.tls import ClientTls, open_channel
+from ipfs_cluster_node.cli.local_cluster import LocalCluster
+from ipfs_cluster_node.codec.members import PAGE_SIZE_MAX
+from ipfs_cluster_node.codec.ucan import cid_of_token
+from ipfs_cluster_node.codec.ucan_container import write_container
+from ipfs_cluster_node.config.credentials import read_credentials
+from ipfs_cluster_node.core.ids import Did, NodeId, did_from_public_key
+from ipfs_cluster_node.core.model import (
+    ENDPOINTS_MAX,
+    MESSAGE_CHARS_MAX,
+    RESULT_INLINE_BYTES_MAX,
+    SLOTS_MAX,
+    SUBMISSION_BYTES_MAX,
+    SUBMISSION_INPUTS_MAX,
+    SUBMISSION_TASKS_MAX,
+    TASK_INPUTS_MAX,
+    TASK_TYPES_MAX,
+    TOKEN_USES_MAX,
+    WATCHED_TASKS_MAX,
+)
+from ipfs_cluster_node.core.multiformats import parse_cid
+from ipfs_cluster_node.core.settings import CHANGES_MAX, USER_VALUE_CHARS_MAX
+from ipfs_cluster_node.node.delegations import EXPLAINED_MAX, TOKENS_MAX
+from ipfs_cluster_node.node.files import load_files
+from ipfs_cluster_node.node.sessions import OUTCOMES_MAX
+from ipfs_cluster_node.services.authorization import RULES_BY_METHOD
+from ipfs_cluster_node.services.content import (
+    BLOCK_BYTES_MAX,
+    BLOCKS_PER_REQUEST_MAX,
+    DATA_BYTES_MAX,
+    NAME_CHARS_MAX,
+)
+from ipfs_cluster_node.services.context import UCAN_KEY
+from ipfs_cluster_node.v1 import (
+    audit_pb2,
+    authorization_pb2,
+    certificate_pb2,
+    content_pb2,
+    enrolment_pb2,
+    health_pb2,
+    membership_pb2,
+    state_delta_pb2,
+    task_dispatch_pb2,
+)
+from tests.support.large_cluster import cid_of, start_large, task_id_of
+from tests.support.people import join, signed, strip
+
+CALL_SECONDS: Final = 60.0
+POLICY_STATEMENTS: Final = 120
+WATCH_SECONDS: Final = 3.0
+"""How long streams that do not end are followed."""
+_NUMBERS = count()
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Who calls, and what there is."""
+
+    leader_id: str
+    worker_id: str
+    task_ids: Sequence[str]
+    file_cid: str
+    """Of a file that is stored, with many blocks."""
+    block_cids: Sequence[bytes]
+    tokens: Sequence[bytes]
+    """Delegations, each as long as it may be."""
+
+
+@dataclass(frozen=True)
+class Largest:
+    """A call: what is sent, by whom."""
+
+    messages: Sequence[Any]
+    by: str = "operator"
+    """`operator`, `judged` (by long policies), `worker`, `master` or `joiner`."""
+    seconds: float = CALL_SECONDS
+
+
+def _id() -> str:
+    return f"largest-{next(_NUMBERS)}-{time.time_ns()}"
+
+
+def _pages(kind: Any, **fields: Any) -> list[Largest]:
+    request = kind(page_size=PAGE_SIZE_MAX, **fields)
+    return [Largest([request]), Largest([request], by="judged")]
+
+
+def _submission(spec_count: int, input_count: int, payload: bytes = b"p") -> Any:
+    numbers = count()
+    return task_dispatch_pb2.SubmitTasksRequest(
+        request_id=_id(),
+        specs=[
+            task_dispatch_pb2.TaskSpec(
+                task_type="echo",
+                payload=payload,
+                namespace=f"n{n}",
+                inputs=[
+                    task_dispatch_pb2.TaskInput(name=f"i{at}", cid=cid_of(next(numbers)))
+                    for at in range(input_count)
+                ],
+            )
+            for n in range(spec_count)
+        ],
+    )
+
+
+def submit_tasks(_: Scene) -> list[Largest]:
+    wide = SUBMISSION_INPUTS_MAX // TASK_INPUTS_MAX
+    many = SUBMISSION_INPUTS_MAX // SUBMISSION_TASKS_MAX
+    payload = bytes(SUBMISSION_BYTES_MAX // SUBMISSION_TASKS_MAX)
+    return [
+        Largest([_submission(count_, inputs, payload_)], by=by)
+        for by in ("operator", "judged")
+        for count_, inputs, payload_ in (
+            (wide, TASK_INPUTS_MAX, b"p"),
+            (SUBMISSION_TASKS_MAX, many, b"p"),
+            (SUBMISSION_TASKS_MAX, 0, payload),
+        )
+    ]
+
+
+def submit_task(_: Scene) -> list[Largest]:
+    spec = _submission(1, TASK_INPUTS_MAX, bytes(1024 * 1024)).specs[0]
+    return [
+        Largest([task_dispatch_pb2.SubmitTaskRequest(request_id=_id(), spec=spec)], by=by)
+        for by in ("operator", "judged")
+    ]
+
+
+def watch_tasks(scene: Scene) -> list[Largest]:
+    request = task_dispatch_pb2.WatchTasksRequest(task_ids=scene.task_ids[-WATCHED_TASKS_MAX:])
+    return [Largest([request], by=by, seconds=WATCH_SECONDS) for by in ("operator", "judged")]
+
+
+def worker_session(scene: Scene) -> list[Largest]:
+    t = task_dispatch_pb2
+    attempts = [
+        t.AttemptId(task_id=each, attempt=1) for each in scene.task_ids[-WATCHED_TASKS_MAX:]
+    ]
+    results = [
+        t.AttemptOutcome(
+            id=attempt,
+            result=t.TaskResult(data=bytes(RESULT_INLINE_BYTES_MAX // 16)),
+        )
+        for attempt in attempts[: OUTCOMES_MAX // 2]
+    ] + [
+        t.AttemptOutcome(id=attempt, failure=t.AttemptFailure(message="m" * MESSAGE_CHARS_MAX))
+        for attempt in attempts[: OUTCOMES_MAX // 2]
+    ]
+    return [
+        Largest(
+            [
+                t.WorkerSessionRequest(hello=t.WorkerHello(attempts=attempts)),
+                t.WorkerSessionRequest(outcomes=t.AttemptOutcomes(outcomes=results)),
+            ],
+            by="worker",
+            seconds=WATCH_SECONDS,
+        )
+    ]
+
+
+def add_content(_: Scene) -> list[Largest]:
+    c = content_pb2
+    pieces = [hashlib.sha256(_id().encode()).digest() * (DATA_BYTES_MAX // 32) for _ in range(16)]
+    header = c.AddContentHeader(
+        request_id=_id(), name="n" * NAME_CHARS_MAX, size_bytes=sum(map(len, pieces))
+    )
+    return [
+        Largest(
+            [c.AddContentRequest(header=header), *(c.AddContentRequest(data=p) for p in pieces)]
+        )
+    ]
+
+
+def put_blocks(_: Scene) -> list[Largest]:
+    blocks = [hashlib.sha256(_id().encode()).digest() * (BLOCK_BYTES_MAX // 32) for _ in range(4)]
+    cids = [b"\x01\x55\x12\x20" + hashlib.sha256(block).digest() for block in blocks]
+    return [
+        Largest(
+            [
+                content_pb2.PutBlocksRequest(cid=cid, data=block)
+                for cid, block in zip(cids, blocks, strict=True)
+            ],
+            by="master",
+        )
+    ]
+
+
+def snapshots(_: Scene) -> list[Largest]:
+    s = state_delta_pb2
+    return [
+        Largest([s.GetSnapshotRequest(table=table)], by=by)
+        for table in (s.STATE_TABLE_NODES, s.STATE_TABLE_TASKS, s.STATE_TABLE_CONTENT)
+        for by in ("operator", "judged")
+    ]
+
+
+def explain_access(scene: Scene) -> list[Largest]:
+    inner = task_dispatch_pb2.WatchTasksRequest(task_ids=scene.task_ids[-WATCHED_TASKS_MAX:])
+    few = _submission(EXPLAINED_MAX // 2, 0)
+    service = "/ipfs_cluster_node.v1.TaskDispatchService"
+    return [
+        Largest(
+            [
+                authorization_pb2.ExplainAccessRequest(
+                    tokens=scene.tokens[:TOKENS_MAX],
+                    method=f"{service}/{method}",
+                    request=request.SerializeToString(),
+                )
+            ]
+        )
+        for method, request in (("WatchTasks", inner), ("SubmitTasks", few))
+    ]
+
+
+def put_delegation(scene: Scene) -> list[Largest]:
+    request = authorization_pb2.PutDelegationRequest(
+        request_id=_id(), tokens=scene.tokens[:TOKENS_MAX]
+    )
+    return [Largest([request])]
+
+
+def revoke_delegation(scene: Scene) -> list[Largest]:
+    request = authorization_pb2.RevokeDelegationRequest(
+        request_id=_id(), cid=str(cid_of_token(scene.tokens[0])), path=scene.tokens[:TOKENS_MAX]
+    )
+    return [Largest([request])]
+
+
+def list_audit(_: Scene) -> list[Largest]:
+    request = audit_pb2.ListAuditRecordsRequest(
+        page_size=PAGE_SIZE_MAX, since_time=Timestamp(), caller="did:key:nobody"
+    )
+    return [Largest([request])]
+
+
+def propose_config(_: Scene) -> list[Largest]:
+    values = {f"user.largest{n}": "v" * USER_VALUE_CHARS_MAX for n in range(900)}
+    few = {f"user.largest{n}": "" for n in range(CHANGES_MAX)}
+    return [
+        Largest([membership_pb2.ProposeConfigRequest(request_id=_id(), values=each)])
+        for each in (values, few)
+    ]
+
+
+def register_node(_: Scene) -> list[Largest]:
+    request = membership_pb2.RegisterNodeRequest(
+        endpoints=[f"{'e' * 240}:{n + 1}" for n in range(ENDPOINTS_MAX)],
+        task_types=["echo", *(f"{n:064d}" for n in range(TASK_TYPES_MAX - 1))],
+        slot_count=SLOTS_MAX,
+        version="v" * 64,
+    )
+    return [Largest([request], by="worker")]
+
+
+def _one(kind: Any, by: str = "operator", **fields: Any) -> Callable[[Scene], list[Largest]]:
+    def make(_: Scene) -> list[Largest]:
+        named = {"request_id": _id()} if "request_id" in kind.DESCRIPTOR.fields_by_name else {}
+        return [Largest([kind(**named, **fields)], by=by)]
+
+    return make
+
+
+def _lists(kind: Any) -> Callable[[Scene], list[Largest]]:
+    return lambda _scene: _pages(kind)
+
+
+def _transfer(scene: Scene) -> list[Largest]:
+    request = membership_pb2.TransferLeadershipRequest(
+        node_id=scene.leader_id, from_node_id=scene.leader_id
+    )
+    return [Largest([request])]  # Who leads already: another term would hide what is looked for.
+
+
+NOT_CALLED: Final = {
+    "RaftService/Exchange": "its messages are what the cluster itself sends meanwhile",
+    "MembershipService/ReplaceLog": "of one size; it ends the log of who calls it",
+    "CertificateService/RenewForMember": "of one size; as RenewCertificate",
+    "EnrolmentService/RenewExpired": "of one size; as RenewCertificate",
+    "ServerReflection/ServerReflectionInfo": "of gRPC, about the protos alone",
+    "Health/Check": "of gRPC; one name",
+    "Health/List": "of gRPC; no argument",
+    "Health/Watch": "of gRPC; one name",
+}
+"""Methods that are not called at their largest, and why."""
+
+m, c, t = membership_pb2, certificate_pb2, task_dispatch_pb2
+LARGEST: Final[dict[str, Callable[[Scene], list[Largest]]]] = {
+    "AuditService/ListAuditRecords": list_audit,
+    "AuthorizationService/ExplainAccess": explain_access,
+    "AuthorizationService/GetCaller": _one(authorization_pb2.GetCallerRequest),
+    "AuthorizationService/PutDelegation": put_delegation,
+    "AuthorizationService/ListDelegations": _lists(authorization_pb2.ListDelegationsRequest),
+    "AuthorizationService/RevokeDelegation": revoke_delegation,
+    "CertificateService/GetRotation": _one(c.GetRotationRequest),
+    "CertificateService/ListCertificates": _lists(c.ListCertificatesRequest),
+    "CertificateService/RenewCertificate": _one(
+        c.RenewCertificateRequest, certificate_request=bytes(8192), proof=bytes(64)
+    ),
+    "CertificateService/RevokeCertificate": _one(c.RevokeCertificateRequest, serial="f" * 40),
+    "CertificateService/RotateCertificates": _one(c.RotateCertificatesRequest),
+    "ContentService/AddContent": add_content,
+    "ContentService/GetBlocks": lambda scene: [
+        Largest(
+            [content_pb2.GetBlocksRequest(cids=scene.block_cids[:BLOCKS_PER_REQUEST_MAX])], by=by
+        )
+        for by in ("operator", "judged")
+    ],
+    "ContentService/GetContent": lambda scene: [
+        Largest([content_pb2.GetContentRequest(cid=scene.file_cid)])
+    ],
+    "ContentService/ListContent": _lists(content_pb2.ListContentRequest),
+    "ContentService/PutBlocks": put_blocks,
+    "ContentService/StatContent": lambda scene: [
+        Largest([content_pb2.StatContentRequest(cid=scene.file_cid)])
+    ],
+    "EnrolmentService/Enrol": _one(
+        enrolment_pb2.EnrolRequest, by="joiner", certificate_request=bytes(32 * 1024)
+    ),
+    "HealthService/GetHealth": _one(health_pb2.GetHealthRequest),
+    "MembershipService/CreateBackup": _one(m.CreateBackupRequest),
+    "MembershipService/CreateJoinToken": _one(
+        m.CreateJoinTokenRequest,
+        role="worker",
+        uses_max=TOKEN_USES_MAX,
+        addresses=[f"{'a' * 240}:{n + 1}" for n in range(ENDPOINTS_MAX)],
+    ),
+    "MembershipService/DecideJoiner": lambda scene: [
+        Largest(
+            [m.DecideJoinerRequest(request_id=_id(), node_id=scene.worker_id, token_id="t" * 64)]
+        )
+    ],
+    "MembershipService/GetClusterStatus": _one(m.GetClusterStatusRequest),
+    "MembershipService/Heartbeat": _one(m.HeartbeatRequest, by="worker"),
+    "MembershipService/ListJoinTokens": _lists(m.ListJoinTokensRequest),
+    "MembershipService/ListJoiners": _lists(m.ListJoinersRequest),
+    "MembershipService/ListNodes": _lists(m.ListNodesRequest),
+    "MembershipService/ProposeConfig": propose_config,
+    "MembershipService/GetConfig": _one(m.GetConfigRequest),
+    "MembershipService/RedeemJoinToken": _one(
+        m.RedeemJoinTokenRequest,
+        by="master",
+        token_id="t00001",
+        secret_hash=bytes(32),
+        name="n" * 64,
+        certificate_request=bytes(32 * 1024),
+    ),
+    "MembershipService/RegisterNode": register_node,
+    "MembershipService/RevokeJoinToken": _one(m.RevokeJoinTokenRequest, token_id="t00000"),
+    "MembershipService/TransferLeadership": _transfer,
+    "StateDeltaService/GetSnapshot": snapshots,
+    "TaskDispatchService/CancelTask": lambda scene: [
+        Largest([t.CancelTaskRequest(request_id=_id(), task_id=scene.task_ids[0])])
+    ],
+    "TaskDispatchService/GetTask": lambda scene: [
+        Largest([t.GetTaskRequest(task_id=scene.task_ids[-1])])
+    ],
+    "TaskDispatchService/ListTasks": lambda _scene: [
+        *_pages(t.ListTasksRequest),
+        *_pages(t.ListTasksRequest, task_type="none-is-of-this-type"),
+    ],
+    "TaskDispatchService/SubmitTask": submit_task,
+    "TaskDispatchService/SubmitTasks": submit_tasks,
+    "TaskDispatchService/WatchTasks": watch_tasks,
+    "TaskDispatchService/WorkerSession": worker_session,
+    # Last: the master that is removed held all files.
+    "MembershipService/RemoveNode": lambda scene: [
+        Largest([m.RemoveNodeRequest(request_id=_id(), node_id=scene.worker_id)])
+    ],
+}
+
+
+@dataclass
+class Answer:
+    """What became of a call."""
+
+    seconds: float
+    size_bytes: int = 0
+    code: grpc.StatusCode | None = None
+    detail: str = ""
+    largest_bytes: int = field(default=0)
+    """Of one message."""
+
+
+async def call(
+    channel: grpc.aio.Channel, method: str, largest: Largest, metadata: Any = ()
+) -> Answer:
+    """Make a call and read all that it answers."""
+    service, _, name = method.rpartition("/")
+    described = descriptor_pool.Default().FindServiceByName(service.lstrip("/"))  # type: ignore[no-untyped-call]
+    rpc = described.FindMethodByName(name)
+    read = message_factory.GetMessageClass(rpc.output_type).FromString
+    kind = (
+        f"{'stream' if rpc.client_streaming else 'unary'}_"
+        f"{'stream' if rpc.server_streaming else 'unary'}"
+    )
+    # Made before: to make it is no work of the server's.
+    encoded = [message.SerializeToString() for message in largest.messages]
+    multi = getattr(channel, kind)(method, None, read)
+
+    async def requests() -> AsyncIterator[bytes]:
+        for data in encoded:
+            yield data
+
+    given = requests() if rpc.client_streaming else encoded[0]
+    began = time.perf_counter()
+    answer = Answer(0.0)
+    try:
+        made = multi(given, timeout=largest.seconds, metadata=metadata)
+        if rpc.server_streaming:
+            async for response in made:
+                size = response.ByteSize()
+                answer.size_bytes += size
+                answer.largest_bytes = max(answer.largest_bytes, size)
+        else:
+            answer.size_bytes = answer.largest_bytes = (await made).ByteSize()
+    except grpc.aio.AioRpcError as error:
+        answer.code, answer.detail = error.code(), error.details() or ""
+    answer.seconds = time.perf_counter() - began
+    return answer
+
+
+def names() -> Iterator[str]:
+    """Every method that has an entry."""
+    yield from LARGEST
+    yield from NOT_CALLED
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What two calls at once did to the leader."""
+
+    method: str
+    by: str
+    answers: tuple[Answer, ...]
+    term: int
+    gap_seconds: float
+    """The longest gap of the leader's loop so far, in the last minute."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether it was answered otherwise than a legal request may be."""
+        return any(answer.code in NEVER for answer in self.answers)
+
+    def __str__(self) -> str:
+        """A line of a report."""
+        told = "; ".join(
+            f"{a.seconds:.2f} s {a.size_bytes / 1e6:.1f} MB"
+            + (f" {a.code.name} {a.detail[:90]}" if a.code else "")
+            for a in self.answers
+        )
+        return f"{self.gap_seconds * 1000:5.0f} ms  term {self.term}  {self.method} by {self.by}: {told}"
+
+
+NEVER: Final = {
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.UNKNOWN,
+    grpc.StatusCode.UNIMPLEMENTED,
+}
+
+
+def long_policy(field_name: str) -> list[list[str]]:
+    """That holds, as long as a token has room for."""
+    return [["!=", field_name, f"{n:04d}"] for n in range(POLICY_STATEMENTS)]
+
+
+async def run_all(cluster: LocalCluster, *, files: int, tasks: int) -> list[Finding]:
+    """Start a large cluster, and make every call at its largest, two at once."""
+    await start_large(cluster, files=files, tasks=tasks)
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(cluster.client())
+        leader = await cluster.leader(client)
+        worker = next(node for node in cluster.nodes if node.role == "worker")
+        other = next(n for n in cluster.nodes if n.role == "master" and n is not leader)
+        operator = Identity.load(cluster.profile.certificate.parent / "identity.key")
+        cluster_did = (await client.get_caller()).cluster_did
+        judged = await join(cluster, cluster.root, "reader")
+        await strip(cluster, judged)
+        tokens = {
+            command: signed(operator, judged.did, command, cluster_did, policy)
+            for command, policy in (
+                ("/task", long_policy(".namespace")),
+                ("/content/read", long_policy(".cid")),
+                ("/state/read", long_policy(".cid")),
+                ("/cluster", []),
+                ("/admin", []),
+                ("/ucan", long_policy(".audience")),
+            )
+        }
+        path = cluster.root / "file"
+        path.write_bytes(os.urandom(BLOCKS_PER_REQUEST_MAX * 256 * 1024))
+        added = await client.add_content(path)
+        stored = [
+            parse_cid(each.name).binary
+            for each in (leader.home.path / "content").glob("??/bafkrei*")
+        ]
+        scene = Scene(
+            leader_id=leader.node_id,
+            worker_id=worker.node_id,
+            task_ids=[task_id_of(n) for n in range(tasks)],
+            file_cid=added.cid,
+            block_cids=stored,
+            tokens=[
+                signed(operator, did_of(n), "/task", cluster_did, long_policy(".namespace"))
+                for n in range(TOKENS_MAX)
+            ],
+        )
+        address, node_id = leader.address, NodeId(leader.node_id)
+        channels = {
+            "operator": open_channel(address, tls=person_tls(cluster), node_id=node_id),
+            "judged": open_channel(address, tls=judged.tls, node_id=node_id),
+            "worker": open_channel(address, tls=load_files(worker.home).tls, node_id=node_id),
+            "master": open_channel(address, tls=load_files(other.home).tls, node_id=node_id),
+            "joiner": open_channel(
+                f"127.0.0.1:{leader.enrolment_port}",
+                tls=None,
+                ca_pem=cluster.profile.ca.read_bytes(),
+            ),
+        }
+        for channel in channels.values():
+            stack.push_async_callback(channel.close)
+        findings: list[Finding] = []
+        methods = {method.rpartition(".")[2]: method for method in RULES_BY_METHOD}
+        for name, make in LARGEST.items():
+            # As many as a call's metadata have room for.
+            asked = str(RULES_BY_METHOD[methods[name]].command)
+            needed = [token for command, token in tokens.items() if asked.startswith(command)]
+            if "Submit" in name:
+                needed.append(tokens["/content/read"])
+            brought = {"judged": ((UCAN_KEY, write_container(needed)),)} if needed else {}
+            for one, two in zip(make(scene), make(scene), strict=True):
+                answers = await asyncio.gather(
+                    *(
+                        call(channels[each.by], methods[name], each, brought.get(each.by, ()))
+                        for each in (one, two)
+                    )
+                )
+                health = await client.get_health(leader.address, leader.node_id)
+                findings.append(
+                    Finding(name, one.by, tuple(answers), health.raft.term, health.loop_gap_seconds)
+                )
+        return findings
+
+
+def person_tls(cluster: LocalCluster) -> ClientTls:
+    """What the operator shows."""
+    profile = cluster.profile
+    kept = read_credentials(profile.ca, profile.certificate, profile.key)
+    return ClientTls(kept.ca_pem, kept.certificate_pem, kept.key_pem)
+
+
+def did_of(number: int) -> Did:
+    """Somebody's DID, of whom nothing is known."""
+    return did_from_public_key(hashlib.sha256(b"%d" % number).digest())
