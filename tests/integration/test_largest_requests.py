@@ -1,6 +1,6 @@
 """Every RPC at its largest, two at once, on a cluster with many files and tasks: nobody notices.
 
-The strict form, on an idle machine, is `scripts/fault largest-requests`.
+The strict form, on an idle machine, is `scripts/bench largest`.
 """
 
 import shutil
