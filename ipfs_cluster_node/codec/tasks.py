@@ -369,8 +369,9 @@ def result_from_proto(message: pb.TaskResult) -> TaskResult:
 
 
 def attempt_from_proto(message: pb.AttemptId) -> AttemptId:
-    """Read which attempt."""
-    return AttemptId(TaskId(message.task_id), message.attempt)
+    """Read which attempt; one that can't be any reads as the attempt of no task."""
+    task_id = message.task_id if NAME_PATTERN.fullmatch(message.task_id) else ""
+    return AttemptId(TaskId(task_id), message.attempt)
 
 
 def attempt_to_proto(attempt: AttemptId) -> pb.AttemptId:

@@ -44,7 +44,7 @@ ASSIGNMENTS_PER_MESSAGE_MAX: Final = 64
 ASSIGNMENT_BYTES_MAX: Final = 1024 * 1024
 OUTCOMES_PER_COMMAND_MAX: Final = 256
 OUTCOME_BYTES_MAX: Final = 1024 * 1024
-"""Of the results in one command; far below what an entry of the log holds."""
+"""Of results and messages in one command; far below what an entry of the log holds."""
 OUTBOX_MESSAGES_MAX: Final = 4096
 """A worker that reads so slowly loses its session, and begins a new one."""
 RETRY_SECONDS: Final = 0.2
@@ -123,7 +123,8 @@ class Sessions:
         missing = tuple(attempt for attempt in running if attempt not in held)
         if missing:
             await self._leadership.propose(RequeueAttempts(ids=missing))
-        tasks = self._leadership.leader_state().tasks
+        # A leader that was replaced and has not heard of it must not have attempts killed.
+        tasks = self._leadership.read_state().tasks
         stale = [attempt for attempt in held if not tasks.is_current(attempt, node_id)]
         return pb.WorkerSessionResponse(
             welcome=pb.WorkerWelcome(stale=map(attempt_to_proto, stale))
@@ -167,17 +168,16 @@ class Sessions:
                 pass  # Of a newer release; it has to get along without.
 
     async def _finish(self, session: _Session, outcomes: list[AttemptOutcome]) -> None:
-        """Commit what is news, and confirm all: what is refused is not to be said again."""
+        """Commit outcomes, and confirm all: what is refused is not to be said again.
+
+        Stale ones are committed too. A leader that was replaced and has not heard of it knows no
+        newer attempts, and would have their outcomes forgotten.
+        """
         state = self._leadership.leader_state()
-        current = tuple(
-            _with_its_file(outcome, state)
-            for outcome in outcomes
-            if state.tasks.is_current(outcome.id, session.node_id)
+        outcomes = [_with_its_file(outcome, state) for outcome in outcomes]
+        await self._leadership.propose(
+            FinishAttempts(node_id=session.node_id, outcomes=tuple(outcomes))
         )
-        if current:
-            await self._leadership.propose(
-                FinishAttempts(node_id=session.node_id, outcomes=current)
-            )
         ids = [attempt_to_proto(outcome.id) for outcome in outcomes]
         session.send(pb.WorkerSessionResponse(confirmed=pb.OutcomesConfirmed(ids=ids)))
 
@@ -259,14 +259,15 @@ def _in_commands(messages: Iterable[pb.AttemptOutcome]) -> Iterator[list[Attempt
     size = 0
     for message in messages:
         outcome = outcome_or_failure(message)
-        data_bytes = len(outcome.result.data) if outcome.result is not None else 0
+        outcome_bytes = len(outcome.result.data) if outcome.result is not None else 0
+        outcome_bytes += len(outcome.failure.message.encode()) if outcome.failure is not None else 0
         if outcomes and (
-            len(outcomes) >= OUTCOMES_PER_COMMAND_MAX or size + data_bytes > OUTCOME_BYTES_MAX
+            len(outcomes) >= OUTCOMES_PER_COMMAND_MAX or size + outcome_bytes > OUTCOME_BYTES_MAX
         ):
             yield outcomes
             outcomes, size = [], 0
         outcomes.append(outcome)
-        size += data_bytes
+        size += outcome_bytes
     if outcomes:
         yield outcomes
 

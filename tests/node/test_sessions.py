@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from google.protobuf.message import Message
 
+from ipfs_cluster_node.codec.commands import encode_command
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.codec.tasks import attempt_from_proto, attempt_to_proto
 from ipfs_cluster_node.core import commands as c
@@ -563,11 +564,9 @@ async def test_a_stale_outcome_is_confirmed_and_changes_nothing() -> None:
         its.submit(1)
         worker = await its.worker(credit=1)
         await until(lambda: bool(worker.assigned))
-        its.leadership.proposed.clear()
         await worker.tell(result(1, 2), result(1, 0), result(5))
         await until(lambda: worker.confirmed == [attempt(1, 2), attempt(1, 0), attempt(5)])
         assert its.task(1).state is TaskState.RUNNING
-        assert its.leadership.proposed == []
         other = await its.worker(node=OTHER)
         await other.tell(result(1))
         await until(lambda: other.confirmed == [attempt(1)])
@@ -671,9 +670,20 @@ async def test_many_outcomes_and_long_ones_are_committed_in_parts() -> None:
             *(result(n, data=b"x" * RESULT_INLINE_BYTES_MAX) for n in range(count, count + 20))
         )
         await until(lambda: len(worker.confirmed) == count + 20)
+        long = failure(0, message="\U0001f600" * 1024)
+        await worker.tell(*[long] * 300)
+        await until(lambda: len(worker.confirmed) == count + 320)
+        assert (
+            max(
+                len(encode_command(c.Command(at_ms=0, body=b)))
+                for b in its.leadership.proposed
+                if isinstance(b, c.FinishAttempts)
+            )
+            < 1.2 * OUTCOME_BYTES_MAX
+        )
         parts = [len(body.outcomes) for body in proposals(its, c.FinishAttempts)]
         each = OUTCOME_BYTES_MAX // RESULT_INLINE_BYTES_MAX
-        assert parts == [OUTCOMES_PER_COMMAND_MAX, 40, each, 20 - each]
+        assert parts == [OUTCOMES_PER_COMMAND_MAX, 40, each, 20 - each, 256, 44]
         assert all(its.task(n).state is TaskState.SUCCEEDED for n in range(count + 20))
 
 
@@ -693,6 +703,34 @@ async def test_an_outcome_that_is_not_committed_is_not_confirmed() -> None:
         await again.tell(result(1))
         await until(lambda: again.confirmed == [attempt(1)])
         assert its.task(1).state is TaskState.SUCCEEDED
+
+
+@virtual_time
+async def test_a_leader_that_was_replaced_and_does_not_know_it_confirms_and_kills_nothing() -> None:
+    """What it does not know may be newer than it: the worker would forget the outcome."""
+    async with leading() as its:
+        its.leadership.refuses = lambda _: ClusterError(Reason.UNKNOWN_OUTCOME, "no majority")
+        worker = await its.worker()
+        await worker.tell(result(8))
+        await until(lambda: worker.ended is not None)
+        assert worker.confirmed == []
+        its.leadership.leads_for_sure = False
+        again = await its.worker(attempt(8))
+        assert again.stale is None
+        assert again.ended is not None
+        assert again.ended.reason is Reason.NOT_LEADER
+
+
+@virtual_time
+async def test_what_no_attempt_can_be_called_fills_no_log() -> None:
+    async with leading() as its:
+        worker = await its.worker()
+        name = "x" * 1_000_000
+        await worker.tell(pb.AttemptOutcome(id=pb.AttemptId(task_id=name, attempt=1)))
+        await until(lambda: bool(worker.confirmed))
+        assert worker.ended is None
+        [body] = proposals(its, c.FinishAttempts)
+        assert body.outcomes[0].id.task_id == ""
 
 
 # Progress.

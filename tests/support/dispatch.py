@@ -283,6 +283,7 @@ class MemoryLeadership:
     def __init__(self, state: ClusterState, *, commit_seconds: float = 0.002) -> None:
         self.committed = state
         self.is_leader = True
+        self.leads_for_sure = True
         self.commit_seconds = commit_seconds
         self.listeners: list[Callable[[Effect], None]] = []
         self.proposed: list[CommandBody] = []
@@ -296,7 +297,10 @@ class MemoryLeadership:
             raise self.not_leader()
         return self.committed
 
-    read_state = leader_state
+    def read_state(self) -> ClusterState:
+        if not self.leads_for_sure:
+            raise self.not_leader()
+        return self.leader_state()
 
     def not_leader(self) -> ClusterError:
         return ClusterError(Reason.NOT_LEADER, "this node does not lead")
