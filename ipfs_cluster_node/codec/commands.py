@@ -1,9 +1,13 @@
 """Commands of the log: core values to bytes and back.
 
-Reads what older releases wrote: an unset field means what it meant when it did not exist.
+Reads what older releases wrote: an unset field means what it meant when it did not exist. What a
+newer release wrote is not guessed at: who can't carry it out as the others do must stop.
 """
 
 from collections.abc import Callable, Mapping, MutableMapping
+from typing import Final
+
+from google.protobuf.unknown_fields import UnknownFieldSet  # type: ignore[import-not-found]
 
 from ipfs_cluster_node.codec.records import (
     authority_from_log,
@@ -34,6 +38,9 @@ from ipfs_cluster_node.core.model import (
     Role,
 )
 from ipfs_cluster_node.log.v1 import command_pb2 as pb
+
+FORMAT: Final = 0
+"""The newest format of a command that this release knows; it grows where an old one misleads."""
 
 
 def encode_command(command: core.Command) -> bytes:
@@ -182,15 +189,21 @@ def decode_command(data: bytes) -> core.Command:
     """Decode a command of the log.
 
     Raises:
-        ClusterError: INTERNAL, for bytes that are no command of this or an older release.
+        ClusterError: RELEASE_TOO_OLD for a command of a newer release, INTERNAL for bytes that hold
+            none.
+        DecodeError: Bytes that are no message.
     """
     message = pb.Command.FromString(data)
     kind = message.WhichOneof("command")
+    if message.format > FORMAT or (kind is None and len(UnknownFieldSet(message))):
+        raise ClusterError(
+            Reason.RELEASE_TOO_OLD,
+            "the cluster's log holds a command of a newer release, which this one can't carry out; "
+            "install the newer release on this node and start it again: nothing is lost",
+        )
     decoder = _DECODERS.get(kind or "")
     if decoder is None:
-        raise ClusterError(
-            Reason.INTERNAL, "the log holds a command of a newer release; upgrade this node"
-        )
+        raise ClusterError(Reason.INTERNAL, "an entry of the log holds no command")
     return core.Command(
         at_ms=message.at_ms,
         caller=message.caller,

@@ -29,6 +29,7 @@ from ipfs_cluster_node.codec.records import (
 )
 from ipfs_cluster_node.core.certificates import CertificateRecord, CertificateRevocation
 from ipfs_cluster_node.core.delegations import StoredDelegation, StoredRevocation
+from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did, NodeId, TaskId
 from ipfs_cluster_node.core.model import Content, Joiner, JoinToken, Role, Task, TaskSpec, TaskState
 from ipfs_cluster_node.core.state import RequestRecord, StateData
@@ -36,6 +37,8 @@ from ipfs_cluster_node.log.v1 import command_pb2, snapshot_pb2
 
 T = TypeVar("T")
 
+FORMAT: Final = 0
+"""The newest format of a snapshot that this release knows."""
 PART_RECORDS: Final = 100
 PART_BYTES: Final = 1024 * 1024
 """Of payloads and results, after which a part ends."""
@@ -95,7 +98,11 @@ def _sliced(
 
 
 def decode_snapshot(parts: Iterable[bytes]) -> StateData:
-    """Decode the whole state. The bytes' checksum was checked where they were read."""
+    """Decode the whole state. The bytes' checksum was checked where they were read.
+
+    Raises:
+        ClusterError: RELEASE_TOO_OLD.
+    """
     head: snapshot_pb2.StateSnapshot | None = None
     reader = _Reader()
     tasks: list[Task] = []
@@ -107,6 +114,12 @@ def decode_snapshot(parts: Iterable[bytes]) -> StateData:
     revoked: list[CertificateRevocation] = []
     for encoded in parts:
         part = snapshot_pb2.StateSnapshot.FromString(encoded)
+        if part.format > FORMAT:
+            raise ClusterError(
+                Reason.RELEASE_TOO_OLD,
+                "a snapshot of the log was written by a newer release; install that release on "
+                "this node and start it again: nothing is lost",
+            )
         head = head or part
         tasks += map(reader.task, part.tasks)
         requests += map(reader.request, part.requests)

@@ -18,7 +18,7 @@ from typing import Final
 
 from ipfs_cluster_node.adapters.raft.clock import now
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
-from ipfs_cluster_node.adapters.raft.damage import LogDamagedError
+from ipfs_cluster_node.adapters.raft.damage import LogDamagedError, of_another_release
 from ipfs_cluster_node.adapters.raft.disk import Disk
 from ipfs_cluster_node.adapters.raft.guarded import GuardedSyncObj
 from ipfs_cluster_node.adapters.raft.installs import SnapshotInstalls
@@ -39,7 +39,12 @@ from ipfs_cluster_node.adapters.raft.proposals import (
     commands_of,
     encode_entry,
 )
-from ipfs_cluster_node.adapters.raft.snapshot import Position, open_snapshot, store_snapshot
+from ipfs_cluster_node.adapters.raft.snapshot import (
+    Position,
+    SnapshotFile,
+    open_snapshot,
+    store_snapshot,
+)
 from ipfs_cluster_node.adapters.raft.snapshotting import Loading, Making, load_state
 from ipfs_cluster_node.adapters.raft.state_machine import StateMachine
 from ipfs_cluster_node.adapters.raft.witness import Mark, Note, Witness
@@ -106,7 +111,11 @@ def voter_file(voter: VoterId) -> bytes:
 
 
 def apply_entry(machine: StateMachine, index: int, entry: bytes) -> list[object] | None:
-    """Carry out the commands of an entry; None where it holds none that can be read."""
+    """Carry out the commands of an entry; None where it holds none that can be read.
+
+    Raises:
+        ClusterError: RELEASE_TOO_OLD: this replica must go no further.
+    """
     try:
         commands = list(commands_of(entry))
     except ValueError:
@@ -121,10 +130,22 @@ def _apply_command(machine: StateMachine, index: int, command: bytes) -> object:
         return None
     try:
         return machine.apply(index, command)
-    except Exception:
+    except Exception as error:
+        if isinstance(error, ClusterError) and error.reason is Reason.RELEASE_TOO_OLD:
+            raise  # Who goes on without it has another state than the others.
         # Raised again it would be applied for ever, and stop every replica (H11).
         log.exception("apply raised", extra={"index": index})
         return ClusterError(Reason.INTERNAL, "the command could not be applied; see the log")
+
+
+def _use_stored_state(machine: StateMachine, snapshot: SnapshotFile) -> None:
+    try:
+        load_state(machine, snapshot)()
+    except (ClusterError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        # Its checksum is right: nothing is damaged.
+        raise of_another_release("the snapshot of the log") from error
 
 
 Outbox = list[tuple[VoterId, pb.RaftMessage]]
@@ -194,6 +215,7 @@ class Engine:
 
         Raises:
             LogDamagedError: It is not whole, or not there, or an older one than it was.
+            ClusterError: RELEASE_TOO_OLD.
         """
         voter, snapshot = stored_voter(disk), open_snapshot(disk)
         if voter is None or snapshot is None or not has_journal(disk):
@@ -206,7 +228,7 @@ class Engine:
         with closing(snapshot):
             position = snapshot.position
             if before is None or position.index > self._machine_index:
-                load_state(machine, snapshot)()
+                _use_stored_state(machine, snapshot)
                 self._machine_index = position.index
         self.journal: SegmentedJournal = SegmentedJournal(
             disk,

@@ -29,7 +29,7 @@ from typing import Final, overload
 
 from pysyncobj.journal import Journal
 
-from ipfs_cluster_node.adapters.raft.damage import LogDamagedError
+from ipfs_cluster_node.adapters.raft.damage import LogDamagedError, of_another_release
 from ipfs_cluster_node.adapters.raft.disk import Disk
 from ipfs_cluster_node.core.ids import VoterId
 
@@ -381,9 +381,11 @@ class SegmentedJournal(Journal):  # type: ignore[misc]  # PySyncObj has no types
         data = self._disk.read(segment.name) or b""
         if len(data) < _HEADER.size:
             raise LogDamagedError(f"{segment.name} is too short")
-        _, segment.salt, _ = _HEADER.unpack_from(data)
-        if data[: _HEADER.size] != _header(segment.salt):
-            raise LogDamagedError(f"{segment.name} has a wrong header, or is of another release")
+        magic, segment.salt, crc = _HEADER.unpack_from(data)
+        if crc != zlib.crc32(magic, segment.salt):
+            raise LogDamagedError(f"{segment.name} has a wrong header")
+        if magic != MAGIC:
+            raise of_another_release(segment.name)
         offset = settled = _HEADER.size
         while offset < len(data):
             records = _records_at(data, offset, segment.salt, segment.frames)

@@ -334,7 +334,9 @@ class Replica:
 
         Raises:
             ClusterError: LOG_STORAGE_FAILED, once the disk fails for good: nothing is served.
-            LogDamagedError: After an outage not all is there that this node had acknowledged.
+            ClusterError: RELEASE_TOO_OLD, at what a newer release has written.
+            LogDamagedError: After an outage not all is there that this node had acknowledged; or
+                another voter knows that its log is an old copy.
         """
         pause, steady_since = RETRY_SECONDS_MIN, -math.inf
         while True:

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from ipfs_cluster_node.adapters.raft.damage import LogDamagedError
+from ipfs_cluster_node.adapters.raft.damage import LogDamagedError, of_another_release
 from ipfs_cluster_node.adapters.raft.disk import Disk, OpenFile
+from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.ids import VoterId
 
 MAGIC: Final = b"ICNSNAP3"
@@ -43,14 +44,15 @@ class SnapshotFile:
 
         Raises:
             LogDamagedError: It is not whole.
+            ClusterError: RELEASE_TOO_OLD.
         """
         self._file = file
         self.size_bytes = file.size_bytes
         head = file.read_at(0, _HEADER_AT)
-        if self.size_bytes < SIZE_BYTES_MIN or head[: len(MAGIC)] != MAGIC:
-            raise _damaged()
-        if self._crc_of_content() != snapshot_crc(file):
-            raise _damaged()
+        if self.size_bytes < SIZE_BYTES_MIN or self._crc_of_content() != snapshot_crc(file):
+            raise LogDamagedError("its snapshot is not whole")
+        if head[: len(MAGIC)] != MAGIC:
+            raise of_another_release("the snapshot of the log")
         (header_bytes,) = _LENGTH.unpack_from(head, len(MAGIC))
         header = file.read_at(_HEADER_AT, header_bytes)
         index, term = _POSITION.unpack_from(header)
@@ -91,13 +93,14 @@ def open_snapshot(disk: Disk, name: str = SNAPSHOT_NAME) -> SnapshotFile | None:
 
     Raises:
         LogDamagedError: It is not whole.
+        ClusterError: RELEASE_TOO_OLD.
     """
     file = disk.open(name)
     if file is None:
         return None
     try:
         return SnapshotFile(file)
-    except LogDamagedError:
+    except ClusterError:
         file.close()
         raise
 
@@ -131,7 +134,3 @@ def encode_file(position: Position, parts: Iterable[bytes]) -> Iterator[bytes]:
         crc = zlib.crc32(framed, crc)
         yield framed
     yield _CRC.pack(crc)
-
-
-def _damaged() -> LogDamagedError:
-    return LogDamagedError("its snapshot is not whole")

@@ -15,6 +15,7 @@ from ipfs_cluster_node.adapters.raft.snapshot import (
     store_snapshot,
 )
 from ipfs_cluster_node.adapters.raft.state_machine import StateMachine
+from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import VoterId
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,12 @@ class Loading:
         """Puts the loaded state in the place of the present one."""
 
     def run(self) -> None:
-        """Check it (H6), decode it, make it durable; blocks."""
+        """Check it (H6), decode it, make it durable; blocks.
+
+        Raises:
+            ClusterError: RELEASE_TOO_OLD.
+            OSError: The disk failed.
+        """
         try:
             file = open_snapshot(self._disk, RECEIVED_NAME)
         except LogDamagedError:
@@ -64,8 +70,13 @@ class Loading:
                 self.use = load_state(self._machine, file)
             except OSError:
                 raise  # The disk failed.
+            except ClusterError as error:
+                if error.reason is Reason.RELEASE_TOO_OLD:
+                    raise  # It would never catch up, and nobody would know why.
+                log.exception("received snapshot can't be decoded", extra={"sender": self.sender})
+                return
             except Exception:
-                # Of another release, perhaps: taken once, it would end the node at each start.
+                # Taken once, it would end the node at each start.
                 log.exception("received snapshot can't be decoded", extra={"sender": self.sender})
                 return
         self._disk.rename(RECEIVED_NAME, SNAPSHOT_NAME)

@@ -29,6 +29,7 @@ class Command(_message.Message):
     AT_MS_FIELD_NUMBER: _builtins.int
     CALLER_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
     BOOTSTRAP_CLUSTER_FIELD_NUMBER: _builtins.int
     CREATE_JOIN_TOKEN_FIELD_NUMBER: _builtins.int
     REDEEM_JOIN_TOKEN_FIELD_NUMBER: _builtins.int
@@ -57,6 +58,10 @@ class Command(_message.Message):
     """Who asked for it: a DID; empty for the cluster itself."""
     request_id: _builtins.str
     """The caller's request id; empty for commands that need none."""
+    format: _builtins.int
+    """The format that is needed to carry it out: grows where a new field or value changes what a command
+    does. A replica that knows a lower one only stops, instead of doing something else.
+    """
     @_builtins.property
     def bootstrap_cluster(self) -> Global___BootstrapCluster:
         """The first entry of a cluster's log."""
@@ -151,6 +156,7 @@ class Command(_message.Message):
         at_ms: _builtins.int = ...,
         caller: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        format: _builtins.int = ...,
         bootstrap_cluster: Global___BootstrapCluster | None = ...,
         create_join_token: Global___CreateJoinToken | None = ...,
         redeem_join_token: Global___RedeemJoinToken | None = ...,
@@ -176,7 +182,7 @@ class Command(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["add_content", b"add_content", "assign_tasks", b"assign_tasks", "bootstrap_cluster", b"bootstrap_cluster", "cancel_task", b"cancel_task", "command", b"command", "create_join_token", b"create_join_token", "decide_joiner", b"decide_joiner", "expire_records", b"expire_records", "finish_attempts", b"finish_attempts", "issue_certificate", b"issue_certificate", "propose_config", b"propose_config", "put_delegation", b"put_delegation", "redeem_join_token", b"redeem_join_token", "register_node", b"register_node", "remove_node", b"remove_node", "replace_log", b"replace_log", "requeue_attempts", b"requeue_attempts", "revoke_certificate", b"revoke_certificate", "revoke_delegation", b"revoke_delegation", "revoke_join_token", b"revoke_join_token", "set_authority", b"set_authority", "set_liveness", b"set_liveness", "submit_tasks", b"submit_tasks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_content", b"add_content", "assign_tasks", b"assign_tasks", "at_ms", b"at_ms", "bootstrap_cluster", b"bootstrap_cluster", "caller", b"caller", "cancel_task", b"cancel_task", "command", b"command", "create_join_token", b"create_join_token", "decide_joiner", b"decide_joiner", "expire_records", b"expire_records", "finish_attempts", b"finish_attempts", "issue_certificate", b"issue_certificate", "propose_config", b"propose_config", "put_delegation", b"put_delegation", "redeem_join_token", b"redeem_join_token", "register_node", b"register_node", "remove_node", b"remove_node", "replace_log", b"replace_log", "request_id", b"request_id", "requeue_attempts", b"requeue_attempts", "revoke_certificate", b"revoke_certificate", "revoke_delegation", b"revoke_delegation", "revoke_join_token", b"revoke_join_token", "set_authority", b"set_authority", "set_liveness", b"set_liveness", "submit_tasks", b"submit_tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_content", b"add_content", "assign_tasks", b"assign_tasks", "at_ms", b"at_ms", "bootstrap_cluster", b"bootstrap_cluster", "caller", b"caller", "cancel_task", b"cancel_task", "command", b"command", "create_join_token", b"create_join_token", "decide_joiner", b"decide_joiner", "expire_records", b"expire_records", "finish_attempts", b"finish_attempts", "format", b"format", "issue_certificate", b"issue_certificate", "propose_config", b"propose_config", "put_delegation", b"put_delegation", "redeem_join_token", b"redeem_join_token", "register_node", b"register_node", "remove_node", b"remove_node", "replace_log", b"replace_log", "request_id", b"request_id", "requeue_attempts", b"requeue_attempts", "revoke_certificate", b"revoke_certificate", "revoke_delegation", b"revoke_delegation", "revoke_join_token", b"revoke_join_token", "set_authority", b"set_authority", "set_liveness", b"set_liveness", "submit_tasks", b"submit_tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["bootstrap_cluster", "create_join_token", "redeem_join_token", "revoke_join_token", "decide_joiner", "register_node", "set_liveness", "remove_node", "propose_config", "replace_log", "submit_tasks", "assign_tasks", "finish_attempts", "requeue_attempts", "cancel_task", "expire_records", "add_content", "put_delegation", "revoke_delegation", "issue_certificate", "revoke_certificate", "set_authority"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015

@@ -61,6 +61,7 @@ class StateSnapshot(_message.Message):
     CERTIFICATE_REVOCATIONS_FIELD_NUMBER: _builtins.int
     AUTHORITY_FIELD_NUMBER: _builtins.int
     JUDGED_AT_MS_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     """The cluster's id."""
     cluster_name: _builtins.str
@@ -71,6 +72,8 @@ class StateSnapshot(_message.Message):
     """The DID of the cluster's authority key."""
     judged_at_ms: _builtins.int
     """As of when records were last found to have ended, in milliseconds since 1970 (UTC); 0 if never."""
+    format: _builtins.int
+    """The format that is needed to read it, as of a command; in the first part."""
     @_builtins.property
     def principals(self) -> _containers.RepeatedCompositeFieldContainer[_command_pb2.Principal]:
         """Nodes and clients."""
@@ -134,10 +137,11 @@ class StateSnapshot(_message.Message):
         certificate_revocations: _abc.Iterable[_command_pb2.RevokeCertificate] | None = ...,
         authority: _command_pb2.Authority | None = ...,
         judged_at_ms: _builtins.int = ...,
+        format: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "certificate_revocations", b"certificate_revocations", "certificates", b"certificates", "cluster_did", b"cluster_did", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "config", b"config", "contents", b"contents", "delegations", b"delegations", "incarnation_last", b"incarnation_last", "join_tokens", b"join_tokens", "judged_at_ms", b"judged_at_ms", "principals", b"principals", "requests", b"requests", "revocations", b"revocations", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "certificate_revocations", b"certificate_revocations", "certificates", b"certificates", "cluster_did", b"cluster_did", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "config", b"config", "contents", b"contents", "delegations", b"delegations", "format", b"format", "incarnation_last", b"incarnation_last", "join_tokens", b"join_tokens", "judged_at_ms", b"judged_at_ms", "principals", b"principals", "requests", b"requests", "revocations", b"revocations", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
