@@ -92,6 +92,15 @@ class TaskSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StorageSettings:
+    """`[storage]`: what of the disk is kept."""
+
+    log_reserve: int = _setting(
+        1024 * MIB, "free space that files leave to the log; of a small disk at most 5 %"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything a node can be told."""
 
@@ -99,6 +108,7 @@ class Settings:
     cluster: ClusterSettings
     raft: RaftSettings = field(default_factory=RaftSettings)
     tasks: TaskSettings = field(default_factory=TaskSettings)
+    storage: StorageSettings = field(default_factory=StorageSettings)
 
     def __post_init__(self) -> None:
         """Check what goes together.
@@ -117,6 +127,8 @@ class Settings:
         for each in self.tasks.writable_paths:
             if not Path(each).is_absolute():
                 raise _invalid("tasks.writable_paths", f"{each!r} is no absolute path")
+        if self.storage.log_reserve < 0:
+            raise _invalid("storage.log_reserve", "write a size such as 1GiB, or 0 for none")
         addresses = [
             ("node.bind", self.node.bind),
             ("node.enrolment_bind", self.node.enrolment_bind),
@@ -156,6 +168,7 @@ _SECTIONS: Final = {
     "cluster": ClusterSettings,
     "raft": RaftSettings,
     "tasks": TaskSettings,
+    "storage": StorageSettings,
 }
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
@@ -19,8 +19,9 @@ from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.core.commands import AddContent
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did, NodeId
-from ipfs_cluster_node.core.model import Content
+from ipfs_cluster_node.core.model import Content, Liveness
 from ipfs_cluster_node.core.multiformats import Cid, parse_cid, parse_cid_binary
+from ipfs_cluster_node.core.storage import Candidate, holders_in_order
 from ipfs_cluster_node.core.unixfs import Block
 from ipfs_cluster_node.node.clock import monotonic
 from ipfs_cluster_node.node.leadership import Leadership
@@ -102,8 +103,16 @@ class PeerBlocks:
 class Contents:
     """What this node stores, and what the log says of who stores what."""
 
-    def __init__(self, *, leadership: Leadership, store: BlockStore, channel_to: ChannelTo) -> None:
-        """Serve a store."""
+    def __init__(
+        self,
+        *,
+        leadership: Leadership,
+        store: BlockStore,
+        channel_to: ChannelTo,
+        room_of: Callable[[NodeId], int | None] = lambda _node: None,
+    ) -> None:
+        """Serve a store; `room_of` a node is what it can still take of files, if it has said."""
+        self._room_of = room_of
         self._leadership = leadership
         self.store = store
         self._channel_to = channel_to
@@ -122,6 +131,8 @@ class Contents:
     ) -> Content:
         """Store a file here and on another master, and commit that they hold it."""
         self._leadership.leader_state()
+        if size_bytes is not None:
+            self.store.require(size_bytes)  # Rather than after most of it has come.
         added = await add(chunks, self.store)
         if size_bytes is not None and added.size_bytes != size_bytes:
             raise ClusterError(
@@ -141,13 +152,10 @@ class Contents:
     async def _copy_to_masters(self, root: Cid) -> tuple[NodeId, ...]:
         replica = self._leadership.replica
         assert replica is not None
-        others = sorted(self._leadership.voters - {self._leadership.node_id})
+        others = self._others_in_order(str(root))
         wanted = min(HOLDERS_MIN, 1 + len(others))
         holders = [self._leadership.node_id]
-        failures: list[str] = []
-        # Those that are alive first; a dead one is still tried before giving up.
-        members = self._leadership.state().members
-        others.sort(key=lambda n: getattr(members.node(n), "liveness", "") != "alive")
+        failures: dict[NodeId, ClusterError] = {}
         for node_id in others:
             if len(holders) >= wanted:
                 break
@@ -155,15 +163,27 @@ class Contents:
                 await self._copy_to(node_id, root)
                 holders.append(node_id)
             except ClusterError as error:
-                failures.append(f"{node_id}: {error.message}")
+                log.warning("no copy there", extra={"node": node_id, "error": error.message})
+                failures[node_id] = error
         if len(holders) < wanted:
-            raise ClusterError(
-                Reason.HOLDERS_MISSING,
-                f"only {len(holders)} of {wanted} masters could take the bytes "
-                f"({'; '.join(failures)}); start the others",
-                retry_after=RETRY_AFTER,
-            )
+            raise _holders_missing(wanted, len(holders), failures)
         return tuple(holders)
+
+    def _others_in_order(self, key: str) -> list[NodeId]:
+        """The other masters, as they are asked to hold a file."""
+        members = self._leadership.state().members
+        others = sorted(self._leadership.voters - {self._leadership.node_id})
+        return holders_in_order(
+            key,
+            [
+                Candidate(
+                    node_id,
+                    alive=getattr(members.node(node_id), "liveness", None) is Liveness.ALIVE,
+                    free_bytes=self._room_of(node_id),
+                )
+                for node_id in others
+            ],
+        )
 
     async def _copy_to(self, node_id: NodeId, root: Cid) -> None:
         channel = self._channel_to(node_id)
@@ -309,6 +329,19 @@ class Contents:
                 count += 1
             await asyncio.to_thread(batch.flush)
         return count
+
+
+def _holders_missing(
+    wanted: int, had: int, failures: Mapping[NodeId, ClusterError]
+) -> ClusterError:
+    """Too few masters took the bytes: where all others are full, a repeat won't help."""
+    said = "; ".join(f"{node_id}: {error.message}" for node_id, error in failures.items())
+    message = f"only {had} of {wanted} masters could take the bytes ({said})"
+    if all(error.reason is Reason.STORAGE_FULL for error in failures.values()):
+        return ClusterError(Reason.STORAGE_FULL, f"{message}; free some space, and send it again")
+    return ClusterError(
+        Reason.HOLDERS_MISSING, f"{message}; start the others", retry_after=RETRY_AFTER
+    )
 
 
 def _expected(_cid: Cid) -> None:

@@ -13,11 +13,10 @@ from ipfs_cluster_node.node.clock import monotonic
 from ipfs_cluster_node.node.leadership import Leadership
 from ipfs_cluster_node.node.loop_gaps import LoopGaps
 from ipfs_cluster_node.node.own_certificate import OwnCertificate
+from ipfs_cluster_node.node.space import DiskSpace
 from ipfs_cluster_node.node.uplink import Uplink
 from ipfs_cluster_node.node.worker import Worker
 from ipfs_cluster_node.v1 import health_pb2 as pb
-
-DISK_FREE_MIN_BYTES = 256 * 1024 * 1024
 
 
 class NodeHealth:
@@ -35,6 +34,7 @@ class NodeHealth:
         worker: Worker | None,
         pool: HandlerPool | None,
         home: Home,
+        space: DiskSpace,
         certificate: OwnCertificate,
         loop_gaps: LoopGaps,
     ) -> None:
@@ -42,7 +42,7 @@ class NodeHealth:
         self._node_id, self._name, self._role = node_id, name, role
         self._leadership, self._uplink = leadership, uplink
         self._store, self._worker, self._home = store, worker, home
-        self._certificate = certificate
+        self._space, self._certificate = space, certificate
         self._loop_gaps = loop_gaps
         self._pool = pool
         self._damaged_logs = home.damaged_logs()
@@ -79,7 +79,6 @@ class NodeHealth:
         return response
 
     def _checks(self) -> list[pb.HealthCheck]:
-        free_bytes = psutil.disk_usage(str(self._home.path)).free
         knows_leader = self._leadership.leader is not None
         checks = [
             pb.HealthCheck(
@@ -97,11 +96,7 @@ class NodeHealth:
                 if self._uplink.lease_holds
                 else f"the leader does not hear this node: {self._uplink.last_error}",
             ),
-            pb.HealthCheck(
-                name="disk",
-                ok=free_bytes > DISK_FREE_MIN_BYTES,
-                detail=f"{free_bytes // 2**20} MiB are free",
-            ),
+            self._disk_check(),
             self._content_check(),
             self._certificate.check(),
             self._loop_gaps.check(),
@@ -112,6 +107,18 @@ class NodeHealth:
         if replica is not None:
             checks.append(self._log_check(replica))
         return checks
+
+    def _disk_check(self) -> pb.HealthCheck:
+        free, reserve = self._space.free_and_reserve()
+        detail = f"{free // 2**20} MiB are free, {reserve // 2**20} MiB are kept for the log"
+        if free > reserve:
+            return pb.HealthCheck(name="disk", ok=True, detail=detail)
+        return pb.HealthCheck(
+            name="disk",
+            ok=self._space.has_room_for_audit,
+            degraded=True,
+            detail=f"{detail}: no files are stored here; free some space",
+        )
 
     def _content_check(self) -> pb.HealthCheck:
         damaged, repaired = self._store.damaged_count, self._store.repaired_count

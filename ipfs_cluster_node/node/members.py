@@ -111,6 +111,8 @@ class Members:
         self._heard: dict[NodeId, float] = {}
         self._returned: set[NodeId] = set()
         self.running_counts: dict[NodeId, int] = {}
+        self.room_bytes: dict[NodeId, int] = {}
+        """What each node can still take of files, by its last heartbeat."""
 
     async def create_join_token(
         self,
@@ -230,7 +232,9 @@ class Members:
             await self._leadership.replica.add_voter(voter)
         return self.node_lease()
 
-    def heartbeat(self, node_id: NodeId, *, running_count: int) -> timedelta:
+    def heartbeat(
+        self, node_id: NodeId, *, running_count: int, room_bytes: int | None = None
+    ) -> timedelta:
         """Renew a node's lease."""
         node = self._leadership.leader_state().members.node(node_id)
         if node is None or node.liveness is Liveness.ENROLLED:
@@ -239,6 +243,8 @@ class Members:
             self._returned.add(node_id)
         self._hear(node_id)
         self.running_counts[node_id] = running_count
+        if room_bytes is not None:
+            self.room_bytes[node_id] = room_bytes
         return self.node_lease()
 
     def certificate_news(
@@ -362,6 +368,7 @@ class Members:
         self._heard.clear()
         self._returned.clear()
         self.running_counts.clear()
+        self.room_bytes.clear()
         if leads:
             for node in self._leadership.state().members.nodes():
                 self._hear(node.node_id)

@@ -54,6 +54,7 @@ from ipfs_cluster_node.node.own_certificate import OwnCertificate
 from ipfs_cluster_node.node.peers import PeerBook
 from ipfs_cluster_node.node.revocations import Revocations
 from ipfs_cluster_node.node.sessions import Sessions
+from ipfs_cluster_node.node.space import DiskSpace
 from ipfs_cluster_node.node.tasks import Tasks
 from ipfs_cluster_node.node.uplink import Uplink
 from ipfs_cluster_node.node.worker import Worker
@@ -135,7 +136,8 @@ class Node:
         )
         if machine is not None:
             self._peers.lookup = lambda node_id: _endpoints_in(machine, node_id)
-        store = BlockStore(home.content)
+        space = DiskSpace(home.path, settings.storage.log_reserve)
+        store = BlockStore(home.content, space.require)
         self._tasks = Tasks(self._leadership)
         self._sessions = Sessions(self._leadership, self._tasks)
         self._revocations = Revocations()
@@ -152,7 +154,10 @@ class Node:
             self._leadership, self._certificates, self._loop_gaps.listened_seconds
         )
         self._contents = Contents(
-            leadership=self._leadership, store=store, channel_to=self._channels.bulk
+            leadership=self._leadership,
+            store=store,
+            channel_to=self._channels.bulk,
+            room_of=self._members.room_bytes.get,
         )
         if machine is not None and replica is not None:
             machine.listen(self._tasks.on_effect)
@@ -184,6 +189,7 @@ class Node:
             ),
             revocations=self._revocations,
             running_count=lambda: self._worker.running_count if self._worker else 0,
+            room_bytes=lambda: space.room_bytes,
         )
         self._own = OwnCertificate(
             home, self._files.identity, self._files.credentials, self._uplink.connection
@@ -203,6 +209,7 @@ class Node:
             worker=self._worker,
             pool=self._pool if slots else None,
             home=home,
+            space=space,
             certificate=self._own,
             loop_gaps=self._loop_gaps,
         )
@@ -211,7 +218,7 @@ class Node:
             machine=machine, peers=self._peers, revocations=self._revocations
         )
         self._authorizer = Authorizer(node_id=self.node_id, machine=machine)
-        self._audit = FileAuditLog(home.audit)
+        self._audit = FileAuditLog(home.audit, lambda: space.has_room_for_audit)
         self._turns = Turns()
         self._gate = self._services(identify)
         self._revocations.on_change = self._gate.hurry

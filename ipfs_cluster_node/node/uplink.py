@@ -34,6 +34,7 @@ class Uplink:
         peers: PeerBook,
         registration: pb.RegisterNodeRequest,
         running_count: Callable[[], int],
+        room_bytes: Callable[[], int],
         revocations: Revocations,
     ) -> None:
         """Register with `registration` at each start; put what is revoked into `revocations`."""
@@ -44,6 +45,7 @@ class Uplink:
         self._peers = peers
         self._registration = registration
         self._running_count = running_count
+        self._room_bytes = room_bytes
         self._lease_ends = 0.0
         self.lapse_count = 0
         """How often the lease was renewed after it had ended: others may have taken this node's
@@ -95,6 +97,7 @@ class Uplink:
             lambda channel: MembershipServiceStub(channel).Heartbeat,
             pb.HeartbeatRequest(
                 running_attempt_count=self._running_count(),
+                room_bytes=self._room_bytes(),
                 certificate_epoch=self.certificate_epoch(),
                 revocations_version=self._revocations.version,
             ),

@@ -279,7 +279,9 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
     async def Heartbeat(self, request: pb.HeartbeatRequest, context: Any) -> pb.HeartbeatResponse:
         """Renew a lease."""
         lease = self._members.heartbeat(
-            current_caller().node_id, running_count=request.running_attempt_count
+            current_caller().node_id,
+            running_count=request.running_attempt_count,
+            room_bytes=request.room_bytes if request.HasField("room_bytes") else None,
         )
         epoch, revocations = self._members.certificate_news(
             current_caller().node_id,

@@ -190,7 +190,9 @@ class MemberPort(Protocol):
     async def register_node(self, body: RegisterNode, *, incarnation: int) -> timedelta:
         """Take what a node came up with; gives its lease."""
 
-    def heartbeat(self, node_id: NodeId, *, running_count: int) -> timedelta:
+    def heartbeat(
+        self, node_id: NodeId, *, running_count: int, room_bytes: int | None = None
+    ) -> timedelta:
         """Renew a lease."""
 
     def certificate_news(

@@ -1075,6 +1075,7 @@ class HeartbeatRequest(_message.Message):
     RUNNING_ATTEMPT_COUNT_FIELD_NUMBER: _builtins.int
     CPU_USED_RATIO_FIELD_NUMBER: _builtins.int
     RESIDENT_BYTES_FIELD_NUMBER: _builtins.int
+    ROOM_BYTES_FIELD_NUMBER: _builtins.int
     CERTIFICATE_EPOCH_FIELD_NUMBER: _builtins.int
     REVOCATIONS_VERSION_FIELD_NUMBER: _builtins.int
     running_attempt_count: _builtins.int
@@ -1083,6 +1084,8 @@ class HeartbeatRequest(_message.Message):
     """Share of the processors in use, 0 to 1."""
     resident_bytes: _builtins.int
     """Resident memory of the process in bytes."""
+    room_bytes: _builtins.int
+    """Bytes that it can still take of files; unset where it does not say."""
     certificate_epoch: _builtins.int
     """The epoch of the certificate and bundle that this node uses."""
     revocations_version: _builtins.int
@@ -1093,14 +1096,17 @@ class HeartbeatRequest(_message.Message):
         running_attempt_count: _builtins.int = ...,
         cpu_used_ratio: _builtins.float = ...,
         resident_bytes: _builtins.int = ...,
+        room_bytes: _builtins.int | None = ...,
         certificate_epoch: _builtins.int = ...,
         revocations_version: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_room_bytes", b"_room_bytes", "room_bytes", b"room_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_epoch", b"certificate_epoch", "cpu_used_ratio", b"cpu_used_ratio", "resident_bytes", b"resident_bytes", "revocations_version", b"revocations_version", "running_attempt_count", b"running_attempt_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_room_bytes", b"_room_bytes", "certificate_epoch", b"certificate_epoch", "cpu_used_ratio", b"cpu_used_ratio", "resident_bytes", b"resident_bytes", "revocations_version", b"revocations_version", "room_bytes", b"room_bytes", "running_attempt_count", b"running_attempt_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__room_bytes: _TypeAlias = _typing.Literal["room_bytes"]  # noqa: Y015
+    _WhichOneofArgType__room_bytes: _TypeAlias = _typing.Literal["_room_bytes", b"_room_bytes"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__room_bytes) -> _WhichOneofReturnType__room_bytes | None: ...
 
 Global___HeartbeatRequest: _TypeAlias = HeartbeatRequest  # noqa: Y015
 

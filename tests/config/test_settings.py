@@ -57,6 +57,7 @@ def load(tmp_path: Path, text: str, **options: Any) -> Settings:
         (GOOD + '[tasks]\nslot = "1"\n', "did you mean slots?"),
         (GOOD + '[tasks]\nmemory_max = "lots"\n', "tasks.memory_max is wrong"),
         (GOOD + '[tasks]\nmemory_max = "9EB"\n', "no size"),
+        (GOOD + "[storage]\nlog_reserve = -1\n", "storage.log_reserve is wrong"),
         (GOOD + "[tasks]\nhandler_modules = [1]\n", "a text in quotes"),
         (GOOD + "[tasks]\nhandler_modules = 1\n", "a list such as"),
         (GOOD + "[raft]\nheartbeat_interval = 5\n", "a text in quotes"),
@@ -91,6 +92,7 @@ def test_variables_go_before_the_file_and_flags_before_variables(tmp_path: Path)
         "IPFS_CLUSTER_NODE_TASKS_SLOTS": "2",
         "IPFS_CLUSTER_NODE_TASKS_HANDLER_MODULES": "a, b",
         "IPFS_CLUSTER_NODE_RAFT_ELECTION_TIMEOUT_MIN": "700ms",
+        "IPFS_CLUSTER_NODE_STORAGE_LOG_RESERVE": "256KiB",
         "IPFS_CLUSTER_NODE_HOME": "/elsewhere",
         "UNRELATED": "x",
     }
@@ -99,6 +101,7 @@ def test_variables_go_before_the_file_and_flags_before_variables(tmp_path: Path)
         slots=2, handler_modules=("a", "b"), memory_max=64 * 2**20
     )
     assert settings.raft.election_timeout_min == timedelta(milliseconds=700)
+    assert settings.storage.log_reserve == 256 * 2**10
     flags = {"tasks.slots": 3, "node.bind": None}
     assert load(tmp_path, text, environment=variables, flags=flags).tasks.slots == 3
 

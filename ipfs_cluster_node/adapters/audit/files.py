@@ -9,6 +9,7 @@ records may be missing, and a torn line is passed over.
 """
 
 import asyncio
+import errno
 import heapq
 import json
 import logging
@@ -17,7 +18,7 @@ import os
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -51,8 +52,9 @@ BEGINNINGS_MAX: Final = 2048
 class _Turns:
     """Two files that take turns, and what waits to be written to them."""
 
-    def __init__(self, path: Path, bytes_max: int) -> None:
+    def __init__(self, path: Path, bytes_max: int, has_room: Callable[[], bool]) -> None:
         self.path = path
+        self._has_room = has_room
         self.old = path.with_suffix(f"{path.suffix}.1")
         self.bytes_max = bytes_max
         self.waiting: deque[AuditRecord] = deque()
@@ -75,6 +77,8 @@ class _Turns:
     def append(self, lines: Sequence[str]) -> None:
         data = "".join(lines).encode("ascii")
         try:
+            if not self._has_room():
+                raise OSError(errno.ENOSPC, "what is free is kept for the log")
             self._append(data)
         except OSError as error:
             # The node goes on: its log says so, and the next record that is written too.
@@ -153,10 +157,16 @@ class _Repeats:
 class FileAuditLog:
     """An `AuditLog` on disk."""
 
-    def __init__(self, path: Path) -> None:
-        """Go on behind what is there; nothing is written before `start`."""
-        self._changes = _Turns(path, FILE_BYTES_MAX)
-        self._denials = _Turns(path.with_stem(f"{path.stem}-denied"), DENIED_FILE_BYTES_MAX)
+    def __init__(self, path: Path, has_room: Callable[[], bool] = lambda: True) -> None:
+        """Go on behind what is there; nothing is written before `start`.
+
+        Args:
+            path: The file of what was let through; the others are beside it.
+            has_room: Whether the disk has room for it; what comes meanwhile is counted and lost.
+        """
+        denied = path.with_stem(f"{path.stem}-denied")
+        self._changes = _Turns(path, FILE_BYTES_MAX, has_room)
+        self._denials = _Turns(denied, DENIED_FILE_BYTES_MAX, has_room)
         self._repeats = _Repeats()
         self._stopping = threading.Event()
         self._files = threading.Lock()

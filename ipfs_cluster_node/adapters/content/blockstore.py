@@ -41,8 +41,16 @@ RETRY_AFTER: Final = timedelta(seconds=1)
 class BlockStore:
     """Blocks by CID. Every method blocks; asyncio callers use a thread."""
 
-    def __init__(self, directory: Path) -> None:
-        """Open the store; made if it is not there."""
+    def __init__(
+        self, directory: Path, require: Callable[[int], None] = lambda _size_bytes: None
+    ) -> None:
+        """Open the store; made if it is not there.
+
+        Args:
+            directory: Where the blocks are.
+            require: Raises ClusterError where so many more bytes may not be stored.
+        """
+        self.require = require
         self._directory = directory
         self._tmp = directory / "tmp"
         self._lock = threading.Lock()
@@ -121,7 +129,7 @@ class BlockStore:
     @contextmanager
     def batch(self) -> "Iterator[Batch]":
         """Store several blocks; what was not flushed is dropped at the end."""
-        batch = Batch(self._tmp, self._path, self._publish)
+        batch = Batch(self._tmp, self._path, self._publish, self.require)
         try:
             yield batch
         finally:
@@ -170,11 +178,13 @@ class Batch:
         tmp: Path,
         path_of: Callable[[Cid], Path],
         publish: Callable[[Path, Path], None],
+        require: Callable[[int], None],
     ) -> None:
         """Write under `tmp`."""
         self._tmp = tmp
         self._path_of = path_of
         self._publish = publish
+        self._require = require
         self._written: dict[Cid, Path] = {}
         self._unsure: set[Path] = set()
         """Directories of blocks that were there already; synced before we say that they are."""
@@ -196,6 +206,7 @@ class Batch:
                 # Perhaps another batch renamed it just now, and has not synced its name yet.
                 self._unsure.update((target.parent, target.parent.parent))
                 return
+            self._require(len(block.data))
             name = f"{os.getpid()}-{next(self._counter)}-{secrets.token_hex(4)}"
             path = self._tmp / name
             # Closed at once: the open files of many batches would add up.
@@ -227,8 +238,9 @@ class Batch:
                 for cid, path in list(self._written.items()):
                     target = self._path_of(cid)
                     if not target.parent.is_dir():
-                        if target.parent.exists():
-                            target.parent.rename(self._tmp / f"no-directory-{secrets.token_hex(4)}")
+                        if target.parent.is_file():  # Whatever made it: it is no directory.
+                            with suppress(FileNotFoundError, IsADirectoryError):
+                                target.parent.unlink()
                         target.parent.mkdir(mode=0o700, exist_ok=True)
                         directories.add(target.parent.parent)
                     self._publish(path, target)
