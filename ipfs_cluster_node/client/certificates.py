@@ -29,7 +29,7 @@ from ipfs_cluster_node.config.credentials import (
     write_enrolment,
 )
 from ipfs_cluster_node.config.profiles import Profile
-from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.errors import ClusterError, Reason, most_useful
 from ipfs_cluster_node.v1 import certificate_pb2 as pb
 from ipfs_cluster_node.v1 import enrolment_pb2
 from ipfs_cluster_node.v1.certificate_pb2_grpc import CertificateServiceStub
@@ -39,6 +39,9 @@ log = logging.getLogger(__name__)
 
 RENEW_FROM: Final = 0.5
 """Of its life, from which on a certificate is renewed when it is used."""
+RENEWED_SHARE_MIN: Final = 0.1
+"""Of its life, within which a process does not renew it again, however old a wrong clock finds it:
+else it would soon hold as many as one member may."""
 RENEW_SECONDS_MAX: Final = 10.0
 RETRY_SECONDS: Final = 60.0
 
@@ -58,6 +61,7 @@ class ProfileCertificate:
         self._changing = asyncio.Lock()
         """Held while it is asked for by what is shown now: the proof names that certificate."""
         self._next_at = 0.0
+        self._new_until = 0.0
         self._written_ns = self._modified_ns()
         self._not_before, self._not_after = validity_of(tls.certificate_pem)
 
@@ -74,8 +78,7 @@ class ProfileCertificate:
             # Another process of the same profile has renewed: its roots may be newer as well.
             self._renewing = asyncio.create_task(self._take_up(), name="take-up-certificate")
             return
-        life = self._not_after - self._not_before
-        due = epoch > self._epoch or utc_now() >= self._not_before + life * RENEW_FROM
+        due = epoch > self._epoch or (self._past_half() and now >= self._new_until)
         if not due or now < self._next_at:
             return
         self._next_at = now + RETRY_SECONDS
@@ -87,8 +90,15 @@ class ProfileCertificate:
         Raises:
             ClusterError: What the enrolment port said.
         """
-        if utc_now() > self._not_after:
+        if self._is_good():
+            return
+        try:
             await self.renew()
+        except ClusterError as error:
+            # It has as many that are good as it may: this machine's clock is wrong, not they.
+            if error.reason is not Reason.OVERLOADED:
+                raise
+            log.warning("certificate not renewed", extra={"error": error.message})
 
     async def renew(self) -> None:
         """Get a new certificate, write it down and use it.
@@ -98,6 +108,8 @@ class ProfileCertificate:
         """
         async with self._changing:
             await self._renew()
+        life = (self._not_after - self._not_before).total_seconds()
+        self._new_until = asyncio.get_running_loop().time() + RENEWED_SHARE_MIN * life
 
     async def _renew(self) -> None:
         path = self._directory / IDENTITY_NAME
@@ -109,7 +121,7 @@ class ProfileCertificate:
         identity = Identity.load(path)
         key = make_tls_key(identity)
         proof = identity.sign(renewal_message(self._tls.certificate_pem, key.spki_der))
-        if utc_now() > self._not_after:
+        if not self._is_good():
             answer: Any = await self._renew_expired(key.request_der, proof)
         else:
             answer = await self._connection.unary(
@@ -153,6 +165,13 @@ class ProfileCertificate:
         except (ClusterError, OSError) as error:
             log.warning("renewed certificate not taken up", extra={"error": str(error)})
 
+    def _is_good(self) -> bool:
+        return self._not_before <= utc_now() <= self._not_after
+
+    def _past_half(self) -> bool:
+        half = self._not_before + (self._not_after - self._not_before) * RENEW_FROM
+        return utc_now() >= half
+
     def _modified_ns(self) -> int:
         try:
             return self._profile.certificate.stat().st_mtime_ns
@@ -168,11 +187,7 @@ class ProfileCertificate:
     async def _renew_expired(
         self, request_der: bytes, proof: bytes
     ) -> enrolment_pb2.RenewExpiredResponse:
-        error = ClusterError(
-            Reason.CERTIFICATE_INVALID,
-            "the certificate has expired, and no enrolment port is known to renew it at; write a "
-            f'master\'s into {self._directory / ENROLMENT_NAME}: ["HOST:PORT"]',
-        )
+        errors: list[ClusterError] = []
         for endpoint in read_enrolment(self._directory / ENROLMENT_NAME):
             channel = open_channel(endpoint, tls=None, ca_pem=self._tls.ca_pem)
             try:
@@ -185,10 +200,15 @@ class ProfileCertificate:
                     timeout=RENEW_SECONDS_MAX,
                 )
             except grpc.aio.AioRpcError as rpc_error:
-                error = error_from_rpc(rpc_error)
+                errors.append(error_from_rpc(rpc_error))
             finally:
                 await channel.close()
-        raise error
+        raise most_useful(errors) or ClusterError(
+            Reason.CERTIFICATE_INVALID,
+            "the certificate is not good now (check this machine's clock), and no enrolment port "
+            f"is known to renew it at; write a master's into {self._directory / ENROLMENT_NAME}: "
+            '["HOST:PORT"]',
+        )
 
 
 class CertificateCalls(Calls):

@@ -5,7 +5,7 @@ import logging
 from dataclasses import dataclass, replace
 from typing import Final
 
-from ipfs_cluster_node.adapters.keys.certificates import CertificateAuthority, utc_now
+from ipfs_cluster_node.adapters.keys.certificates import CertificateAuthority
 from ipfs_cluster_node.adapters.keys.sealing import (
     ClusterKeys,
     SealKey,
@@ -24,7 +24,7 @@ from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.log.v1 import command_pb2
-from ipfs_cluster_node.node.clock import now_ms
+from ipfs_cluster_node.node.clock import now_ms, utc_now
 from ipfs_cluster_node.node.leadership import Leadership
 
 log = logging.getLogger(__name__)

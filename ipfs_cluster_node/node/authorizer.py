@@ -28,7 +28,7 @@ from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError, malformed
 from ipfs_cluster_node.core.ucan.policies import Evaluation
 from ipfs_cluster_node.core.ucan.tokens import Delegation, Invocation
-from ipfs_cluster_node.node.clock import now_ms
+from ipfs_cluster_node.node.clock import monotonic, now_ms
 from ipfs_cluster_node.node.machine import ClusterMachine
 from ipfs_cluster_node.services.asks import Asking
 from ipfs_cluster_node.services.authorization import Rule
@@ -222,11 +222,18 @@ class Delegated:
 class Authorizer:
     """For one node. In the loop's thread."""
 
-    def __init__(self, *, node_id: NodeId, machine: ClusterMachine | None) -> None:
+    def __init__(
+        self,
+        *,
+        node_id: NodeId,
+        machine: ClusterMachine | None,
+        clock_ms: Callable[[], int] = now_ms,
+    ) -> None:
         """Decide by this node's log; a node without one leaves clients to the masters."""
+        self._clock_ms = clock_ms
         self._node_id = node_id
         self._machine = machine
-        self._started_s = _now_s()
+        self._started = monotonic()
         self._validator: Validator | None = None
         self._authority = Did("")
         self._found: OrderedDict[tuple[Did, Command], tuple[Access, int]] = OrderedDict()
@@ -395,17 +402,23 @@ class Authorizer:
             return None
         return self._machine.state
 
+    def now_s(self) -> int:
+        """The time that tokens are judged by, in seconds since 1970 (UTC)."""
+        return self._clock_ms() // 1000
+
     def validator(self, state: ClusterState) -> Validator:
         """Judges tokens of this cluster."""
         if self._validator is None or self._authority != state.cluster_did:
             self._authority = state.cluster_did
-            self._validator = Validator(authority=self._authority, started_s=self._started_s)
+            # By the clock as it is now: one that was wrong at the start would refuse for as long.
+            started_s = self.now_s() - int(monotonic() - self._started)
+            self._validator = Validator(authority=self._authority, started_s=started_s)
         return self._validator
 
     def circumstances(self, state: ClusterState) -> Circumstances:
         """What calls are judged by at this moment."""
         return self.validator(state).circumstances(
-            now_s=_now_s(),
+            now_s=self.now_s(),
             revocations=state.delegations.revocations,
             gone=Gone(state),
         )
@@ -425,11 +438,11 @@ class Authorizer:
         if self._found_of != found_of:
             self._found.clear()
             self._found_of = found_of
-        now_s = _now_s()
+        now_s = self.now_s()
         known = self._found.get((caller, command))
         if known is not None:
             access, found_s = known
-            fresh = now_s < found_s + FOUND_SECONDS_MAX
+            fresh = found_s <= now_s < found_s + FOUND_SECONDS_MAX
             if fresh and (access.until_s is None or now_s < access.until_s):
                 return access
         access = self._find(caller, command, self.kept([caller]))

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
@@ -13,7 +14,6 @@ from ipfs_cluster_node.adapters.keys.certificates import (
     record_of,
     renewal_message,
     request_spki,
-    utc_now,
     validity_of,
 )
 from ipfs_cluster_node.adapters.keys.sealing import ClusterKeys
@@ -25,6 +25,7 @@ from ipfs_cluster_node.core.certificates import (
     CertificateRevocation,
     RotationPhase,
 )
+from ipfs_cluster_node.core.clocks import Verdict
 from ipfs_cluster_node.core.commands import (
     IssueCertificate,
     PutDelegation,
@@ -34,11 +35,12 @@ from ipfs_cluster_node.core.commands import (
 from ipfs_cluster_node.core.effects import Rejected
 from ipfs_cluster_node.core.endpoints import parse_endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
-from ipfs_cluster_node.core.ids import Did, NodeId
+from ipfs_cluster_node.core.ids import Did, NodeId, node_id_of_voter
 from ipfs_cluster_node.core.model import Liveness, Principal, Role
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.node.authority import BY_ITSELF, Asked, ClusterAuthority, new_root
-from ipfs_cluster_node.node.clock import now_ms
+from ipfs_cluster_node.node.clock import monotonic, now_ms, utc_now
+from ipfs_cluster_node.node.cluster_clock import ClusterClock
 from ipfs_cluster_node.node.grants import renewed_grants
 from ipfs_cluster_node.node.leadership import Leadership
 
@@ -47,6 +49,8 @@ log = logging.getLogger(__name__)
 ISSUE_ATTEMPTS_MAX: Final = 3
 """The roots may change between signing and committing."""
 TEND_SECONDS: Final = 1.0
+HAND_OVER_SECONDS: Final = 10.0
+"""Between two attempts of a leader whose clock is off to let another master lead."""
 WAITING_SHOWN_MAX: Final = 100
 
 
@@ -77,8 +81,12 @@ class Rotation:
 class Certificates:
     """Hands out certificates as far as this node leads."""
 
-    def __init__(self, leadership: Leadership, authority: ClusterAuthority) -> None:
-        """Sign with the keys that `authority` opens."""
+    def __init__(
+        self, leadership: Leadership, authority: ClusterAuthority, clock: ClusterClock
+    ) -> None:
+        """Sign with the keys that `authority` opens, while `clock` can be trusted."""
+        self._clock = clock
+        self._next_hand_over = 0.0
         self._leadership = leadership
         self._authority = authority
         self._epochs: dict[NodeId, int] = {}
@@ -87,6 +95,10 @@ class Certificates:
     def heard(self, node_id: NodeId, epoch: int) -> None:
         """A node uses a certificate and a bundle of this epoch."""
         self._epochs[node_id] = epoch
+
+    def check_clock(self) -> None:
+        """Check that this node may say until when something is good; raises CLOCK_OFF."""
+        self._clock.check()
 
     def check(self, did: Did, request_der: bytes, endpoints: tuple[str, ...]) -> None:
         """Check that a certificate could be signed; raises what signing it would."""
@@ -225,7 +237,9 @@ class Certificates:
         if proceed:
             raise invalid_field("proceed", "no rotation is under way")
         keys = self._authority.keys(authority)
-        if not new:
+        if new:
+            self._clock.check()  # A root dates from now as well.
+        else:
             changed = replace(authority, version=authority.version + 1, epoch=authority.epoch + 1)
             await self._authority.commit(changed, asked)
             return changed.epoch
@@ -272,6 +286,7 @@ class Certificates:
             if not self._leadership.is_leader:
                 continue
             try:
+                await self._hand_over_if_off()
                 await self._authority.tend()
                 async with self._authority.changing:
                     rotation = self.rotation()
@@ -283,6 +298,23 @@ class Certificates:
                 if error.message != said:
                     log.warning("certificates not tended", extra={"error": error.message})
                 said = error.message
+
+    async def _hand_over_if_off(self) -> None:
+        """Let a master lead whose clock is the majority's: this one can't sign."""
+        judged, replica = self._clock.judge(), self._leadership.replica
+        if judged.verdict is not Verdict.OFF or replica is None:
+            return
+        if monotonic() < self._next_hand_over:
+            return
+        self._next_hand_over = monotonic() + HAND_OVER_SECONDS
+        log.warning("leadership is handed over", extra={"ahead_seconds": judged.ahead_ms / 1000})
+        for voter in sorted(replica.voters):
+            if node_id_of_voter(voter) not in judged.agreeing:
+                continue
+            with suppress(ClusterError):  # Then another one, or later.
+                await replica.transfer_leadership(voter)
+            if not self._leadership.is_leader:
+                return
 
     async def _advance(self, state: ClusterState, asked: Asked = BY_ITSELF) -> Authority:
         authority = state.certificates.authority
@@ -322,8 +354,8 @@ class Certificates:
         pem = sign_for(state, ca, owner, request_der)
         return pem, record_of(pem, issued_at_ms=now_ms(), epoch=authority.epoch)
 
-    @staticmethod
-    def _signer(authority: Authority, keys: ClusterKeys) -> CertificateAuthority:
+    def _signer(self, authority: Authority, keys: ClusterKeys) -> CertificateAuthority:
+        self._clock.check()
         ca = keys.cas[authority.signer]
         if utc_now() < ca.certificate.not_valid_before_utc:
             raise ClusterError(

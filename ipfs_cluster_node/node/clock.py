@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 
 def _system_ms() -> int:
@@ -15,6 +16,11 @@ _monotonic: Callable[[], float] = time.monotonic
 def now_ms() -> int:
     """Wall clock in milliseconds since 1970 (UTC): for records that people read."""
     return _now_ms()
+
+
+def utc_now() -> datetime:
+    """The wall clock."""
+    return datetime.fromtimestamp(_now_ms() / 1000, UTC)
 
 
 def monotonic() -> float:

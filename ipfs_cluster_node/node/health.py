@@ -7,9 +7,11 @@ from ipfs_cluster_node.adapters.content.blockstore import BlockStore
 from ipfs_cluster_node.adapters.raft.clock import now as boot_now
 from ipfs_cluster_node.adapters.raft.replica import Replica
 from ipfs_cluster_node.adapters.worker.pool import HandlerPool
+from ipfs_cluster_node.codec.tasks import timestamp_of_ms
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.core.ids import NodeId, node_id_of_voter
-from ipfs_cluster_node.node.clock import monotonic
+from ipfs_cluster_node.node.clock import monotonic, now_ms
+from ipfs_cluster_node.node.cluster_clock import ClusterClock
 from ipfs_cluster_node.node.leadership import Leadership
 from ipfs_cluster_node.node.loop_gaps import LoopGaps
 from ipfs_cluster_node.node.own_certificate import OwnCertificate
@@ -37,6 +39,7 @@ class NodeHealth:
         space: DiskSpace,
         certificate: OwnCertificate,
         loop_gaps: LoopGaps,
+        clock: ClusterClock,
     ) -> None:
         """Take the parts."""
         self._node_id, self._name, self._role = node_id, name, role
@@ -45,6 +48,7 @@ class NodeHealth:
         self._space, self._certificate = space, certificate
         self._loop_gaps = loop_gaps
         self._pool = pool
+        self._clock = clock
         self._damaged_logs = home.damaged_logs()
         self._process = psutil.Process()
         self._started = monotonic()
@@ -67,6 +71,7 @@ class NodeHealth:
             content_bytes=self._store.size_bytes,
             running_attempt_count=0 if self._worker is None else self._worker.running_count,
             loop_gap_seconds=self._loop_gaps.longest_seconds(),
+            time=timestamp_of_ms(now_ms()),
         )
         replica = self._leadership.replica
         if replica is not None:
@@ -99,6 +104,7 @@ class NodeHealth:
             self._disk_check(),
             self._content_check(),
             self._certificate.check(),
+            self._clock.health(),
             self._loop_gaps.check(),
         ]
         if self._pool is not None:

@@ -1,11 +1,14 @@
 """Reads who calls off the TLS connection, and asks the log what they are."""
 
+from collections.abc import Callable
+from datetime import datetime
 from typing import Final
 
-from ipfs_cluster_node.adapters.keys.certificates import PeerIdentity, PeerVerifier, utc_now
+from ipfs_cluster_node.adapters.keys.certificates import PeerIdentity, PeerVerifier
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.model import Role
+from ipfs_cluster_node.node.clock import utc_now
 from ipfs_cluster_node.node.machine import ClusterMachine
 from ipfs_cluster_node.node.peers import PeerBook
 from ipfs_cluster_node.node.revocations import Revocations
@@ -26,8 +29,13 @@ class MemberIdentification:
         machine: ClusterMachine | None,
         peers: PeerBook,
         revocations: Revocations | None = None,
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
-        """Ask the log; a node without one, or with an empty one, asks what it was told."""
+        """Ask the log; a node without one, or with an empty one, asks what it was told.
+
+        Whether a certificate is good is judged by `now`, also while its connection lasts.
+        """
+        self._now = now
         self._revocations = revocations or Revocations()
         self._machine = machine
         self._peers = peers
@@ -48,7 +56,7 @@ class MemberIdentification:
             raise ClusterError(Reason.CALLER_UNKNOWN, f"only {TLS_VERSION} is spoken here")
         certificate = next(iter(certificates))
         peer = self._verifier.verify(
-            certificate if isinstance(certificate, bytes) else certificate.encode(), utc_now()
+            certificate if isinstance(certificate, bytes) else certificate.encode(), self._now()
         )
         known = (peer.did, self._class_of(peer))
         caller = self._callers.get(known)

@@ -36,6 +36,8 @@ class Leadership:
         self._machine = machine
         self.replica = replica
         self._peers = peers
+        self.now_ms: Callable[[], int] = now_ms
+        """Dates commands."""
 
     @property
     def leader(self) -> NodeId | None:
@@ -138,7 +140,7 @@ class Leadership:
         """
         if self.replica is None:
             raise self.not_leader()
-        command = Command(at_ms=now_ms(), body=body, caller=caller, request_id=request_id)
+        command = Command(at_ms=self.now_ms(), body=body, caller=caller, request_id=request_id)
         try:
             outcome = await self.replica.propose(encode_command(command))
         except ClusterError as error:

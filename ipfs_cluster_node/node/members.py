@@ -13,7 +13,6 @@ from ipfs_cluster_node.adapters.keys.certificates import (
     enrolment_message,
     pin_of,
     request_spki,
-    utc_now,
 )
 from ipfs_cluster_node.adapters.keys.tokens import hash_secret, mint_token
 from ipfs_cluster_node.codec.signatures import verify_signature
@@ -47,7 +46,7 @@ from ipfs_cluster_node.core.model import (
 from ipfs_cluster_node.core.settings import CHANGES_MAX, USER_VALUE_CHARS_MAX
 from ipfs_cluster_node.core.state import MORE
 from ipfs_cluster_node.node.certificates import Certificates, Issued
-from ipfs_cluster_node.node.clock import monotonic, now_ms
+from ipfs_cluster_node.node.clock import monotonic, now_ms, utc_now
 from ipfs_cluster_node.node.leadership import Leadership
 from ipfs_cluster_node.node.revocations import RevocationList
 from ipfs_cluster_node.v1 import membership_pb2
@@ -133,8 +132,10 @@ class Members:
         if not 0 <= uses_max <= TOKEN_USES_MAX:
             raise invalid_field("uses_max", f"1 to {TOKEN_USES_MAX}")
         authority = self._leadership.leader_state().certificates.authority
+        if self._certificates is not None:
+            self._certificates.check_clock()
         token = mint_token(pin_of(authority.roots[authority.signer].encode()))
-        expires_at_ms = now_ms() + ttl // timedelta(milliseconds=1)
+        expires_at_ms = self._leadership.now_ms() + ttl // timedelta(milliseconds=1)
         body = CreateJoinToken(
             token_id=token.token_id,
             secret_hash=hash_secret(token.secret),
@@ -166,7 +167,7 @@ class Members:
 
     def joiners(self) -> Iterable[tuple[JoinToken, Joiner]]:
         """Who waits to be let in, and with which token; who asked first before the others."""
-        now = now_ms()
+        now = self._leadership.now_ms()
         waiting = [
             (token, joiner)
             for token in self._leadership.leader_state().members.tokens()
@@ -191,7 +192,9 @@ class Members:
         check_enrolment(
             token_id=body.token_id, did=body.did, request_der=certificate_request, proof=proof
         )
-        pending = self._leadership.leader_state().members.check_joiner(body, now_ms())
+        pending = self._leadership.leader_state().members.check_joiner(
+            body, self._leadership.now_ms()
+        )
         if pending is not None:
             raise _refusal(pending)
         assert self._certificates is not None
@@ -263,6 +266,10 @@ class Members:
         revocations = self._revocations.of(state, utc_now())
         known = version == revocations.version
         return state.certificates.authority.epoch, None if known else revocations
+
+    def wall_ms(self) -> int:
+        """This node's clock, for others to compare theirs with."""
+        return now_ms()
 
     async def remove_node(self, node_id: NodeId, *, caller: Did, request_id: str) -> None:
         """Commit that a node is no member any more; a master stops voting first."""

@@ -13,7 +13,6 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from ipfs_cluster_node import __version__
 from ipfs_cluster_node.adapters.audit.files import FileAuditLog
 from ipfs_cluster_node.adapters.content.blockstore import BlockStore
-from ipfs_cluster_node.adapters.keys.certificates import utc_now
 from ipfs_cluster_node.adapters.net.tls import (
     ClientTls,
     ServerTls,
@@ -40,6 +39,7 @@ from ipfs_cluster_node.node.backup import Backups
 from ipfs_cluster_node.node.certificates import Certificates
 from ipfs_cluster_node.node.channels import PeerChannels
 from ipfs_cluster_node.node.clock import monotonic
+from ipfs_cluster_node.node.cluster_clock import ClusterClock
 from ipfs_cluster_node.node.content import Contents
 from ipfs_cluster_node.node.delegations import Delegations
 from ipfs_cluster_node.node.enrolment import Enrolment
@@ -138,6 +138,12 @@ class Node:
             self._peers.lookup = lambda node_id: _endpoints_in(machine, node_id)
         space = DiskSpace(home.path, settings.storage.log_reserve)
         store = BlockStore(home.content, space.require)
+        self._clock = ClusterClock(
+            self.node_id,
+            voters=lambda: self._leadership.voters,
+            channel_to=self._channels.bulk,
+        )
+        self._leadership.now_ms = self._clock.now_ms
         self._tasks = Tasks(self._leadership)
         self._sessions = Sessions(self._leadership, self._tasks)
         self._revocations = Revocations()
@@ -148,7 +154,9 @@ class Node:
             cluster_id=settings.cluster.id,
             seal_key=self._files.seal_key,
         )
-        self._certificates = Certificates(self._leadership, self._authority) if is_master else None
+        self._certificates = (
+            Certificates(self._leadership, self._authority, self._clock) if is_master else None
+        )
         self._loop_gaps = LoopGaps()
         self._members = Members(
             self._leadership, self._certificates, self._loop_gaps.listened_seconds
@@ -198,6 +206,8 @@ class Node:
         self._own.sign_alone = self._sign_alone
         self._uplink.certificate_epoch = lambda: self._own.epoch
         self._uplink.want_epoch = self._own.want
+        self._uplink.on_time = self._clock.take
+        self._own.now = self._clock.utc_now
         self._worker = self._make_worker(slots) if slots else None
         self.health = NodeHealth(
             node_id=self.node_id,
@@ -212,12 +222,18 @@ class Node:
             space=space,
             certificate=self._own,
             loop_gaps=self._loop_gaps,
+            clock=self._clock,
         )
         self._standard_health = StandardHealthServicer(HEALTH_NAMES)
         identify = MemberIdentification(
-            machine=machine, peers=self._peers, revocations=self._revocations
+            machine=machine,
+            peers=self._peers,
+            revocations=self._revocations,
+            now=self._clock.utc_now,
         )
-        self._authorizer = Authorizer(node_id=self.node_id, machine=machine)
+        self._authorizer = Authorizer(
+            node_id=self.node_id, machine=machine, clock_ms=self._clock.now_ms
+        )
         self._audit = FileAuditLog(home.audit, lambda: space.has_room_for_audit)
         self._turns = Turns()
         self._gate = self._services(identify)
@@ -288,6 +304,7 @@ class Node:
             }
         if self._certificates is not None:
             loops["certificates"] = self._certificates.run
+            loops["clock"] = self._clock.run
         if self._worker is not None:
             loops["worker"] = self._worker.run
         tasks = [asyncio.create_task(_forever(loop()), name=name) for name, loop in loops.items()]
@@ -468,6 +485,7 @@ class Node:
         authority = self._authority.kept()
         if authority is None:
             return None
+        self._clock.check_alone()
         ca = self._authority.keys(authority).cas[authority.signer]
         hosts = [parse_endpoint(each).host for each in self._advertised()]
         return ca.issue(
@@ -475,7 +493,7 @@ class Node:
             self._files.identity.did,
             hosts=[*hosts, *(parse_endpoint(e).host for e in self._settings.enrolment_endpoints)],
             is_node=True,
-            now=utc_now(),
+            now=self._clock.utc_now(),
             lifetime=ALONE_LIFETIME,
         )
 

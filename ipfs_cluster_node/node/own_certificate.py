@@ -12,7 +12,6 @@ import grpc
 from ipfs_cluster_node.adapters.keys.certificates import (
     make_tls_key,
     renewal_message,
-    utc_now,
     validity_of,
 )
 from ipfs_cluster_node.adapters.keys.identity import Identity
@@ -26,7 +25,9 @@ from ipfs_cluster_node.config.credentials import (
     write_enrolment,
 )
 from ipfs_cluster_node.config.home import Home
-from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.clocks import CLOCK_DIFFERENCE_MS_MAX
+from ipfs_cluster_node.core.errors import ClusterError, Reason, most_useful
+from ipfs_cluster_node.node.clock import utc_now
 from ipfs_cluster_node.v1 import certificate_pb2, enrolment_pb2
 from ipfs_cluster_node.v1.certificate_pb2_grpc import CertificateServiceStub
 from ipfs_cluster_node.v1.enrolment_pb2_grpc import EnrolmentServiceStub
@@ -37,6 +38,9 @@ log = logging.getLogger(__name__)
 RENEW_FROM: Final = 0.5
 RENEW_UNTIL: Final = 0.8
 """Shares of a certificate's life between which it is renewed, at random: not all nodes at once."""
+RENEWED_SHARE_MIN: Final = 0.1
+"""Of a certificate's life, which passes between two renewals however the clock is: one that is far
+ahead would else take every new certificate for an old one, and use up what a member may hold."""
 RETRY_SECONDS_MIN: Final = 1.0
 RETRY_SECONDS_MAX: Final = 600.0
 SESSIONS_SECONDS_MAX: Final = 3600.0
@@ -80,7 +84,14 @@ class OwnCertificate:
         self.sign_alone: Callable[[bytes], bytes | None] = lambda _request: None
         """On a master: signs for itself while no leader can be reached for want of certificates."""
         self._last_error = ""
+        self.now: Callable[[], datetime] = utc_now
+        """The time, as far as this node knows it."""
         self._set_validity()
+
+    @property
+    def is_good(self) -> bool:
+        """Whether it has begun and not ended: else no node lets this one in."""
+        return self._not_before <= self.now() <= self._not_after
 
     def want(self, epoch: int) -> None:
         """The leader has roots of this epoch: a certificate of an older one is renewed."""
@@ -95,13 +106,18 @@ class OwnCertificate:
 
     def check(self, now: datetime | None = None) -> HealthCheck:
         """How it is: degraded from 80 % of its life on, failed once it has expired."""
-        now = now or utc_now()
+        now = now or self.now()
         life = self._not_after - self._not_before
         used = (now - self._not_before) / life
         until = f"until {self._not_after:%F %T} UTC"
-        if now > self._not_after:
+        if not self._not_before <= now <= self._not_after:
+            when = (
+                f"ended {self._not_after:%F %T}"
+                if now > self._not_after
+                else f"begins {self._not_before:%F %T}"
+            )
             detail = (
-                f"the certificate ended {self._not_after:%F %T} UTC, and could not be renewed "
+                f"the certificate {when} UTC, and could not be renewed "
                 f"({self._last_error or 'no attempt yet'}); check that a leader can be reached"
             )
             return HealthCheck(name="certificate", ok=False, detail=detail)
@@ -116,21 +132,29 @@ class OwnCertificate:
     async def run(self) -> None:
         """Renew in time, until cancelled."""
         retry = RETRY_SECONDS_MIN
-        next_at = 0.0
+        next_at = renewed_until = 0.0
+        steps = _ClockSteps(self.now)
         sessions_at = _monotonic() + SESSIONS_SECONDS_MAX
         while True:
             await asyncio.sleep(TICK_SECONDS)
             if _monotonic() >= sessions_at:
                 sessions_at = _monotonic() + SESSIONS_SECONDS_MAX
                 self.end_sessions()
+            if steps.stepped():
+                # What failed by a wrong clock is tried at once by the one that was set.
+                retry, next_at, renewed_until = RETRY_SECONDS_MIN, 0.0, 0.0
             behind = self._wanted_epoch > self.epoch and _monotonic() >= self._hurry_at
-            if not behind and utc_now() < self._renew_at:
+            due = not self.is_good or self.now() >= self._renew_at
+            if not behind and (not due or _monotonic() < renewed_until):
                 continue
             if _monotonic() < next_at:
                 continue
             try:
-                await self.renew()
+                alone = await self.renew()
                 retry, next_at = RETRY_SECONDS_MIN, 0.0
+                life = self._not_after - self._not_before
+                pause = 0.0 if alone else RENEWED_SHARE_MIN * life.total_seconds()
+                renewed_until = _monotonic() + pause
             except (ClusterError, OSError) as error:  # OSError: its disk is full, perhaps.
                 if str(error) != self._last_error:
                     log.warning("certificate not renewed", extra={"error": str(error)})
@@ -138,8 +162,8 @@ class OwnCertificate:
                 next_at = _monotonic() + retry * random.uniform(0.5, 1.5)  # noqa: S311
                 retry = min(2 * retry, RETRY_SECONDS_MAX)
 
-    async def renew(self) -> None:
-        """Get a new certificate and use it.
+    async def renew(self) -> bool:
+        """Get a new certificate and use it; returns whether this node signed it alone.
 
         Raises:
             ClusterError: Why there is none.
@@ -147,7 +171,7 @@ class OwnCertificate:
         key = make_tls_key(self._identity)
         alone = False
         proof = self._identity.sign(renewal_message(self.tls.certificate_pem, key.spki_der))
-        if utc_now() > self._not_after:
+        if not self.is_good:
             answer, alone = await self._renew_expired(key.request_der, proof)
         else:
             answer = await self._connection.unary(
@@ -166,12 +190,13 @@ class OwnCertificate:
             )
         )
         if alone:
-            self._renew_at = utc_now()  # The log does not have it: only for as long as must be.
+            self._renew_at = self.now()  # The log does not have it: only for as long as must be.
         write_enrolment(self._home.enrolment, answer.enrolment_endpoints)
         log.info(
             "certificate renewed",
             extra={"until": f"{self._not_after:%F %T}", "epoch": self.epoch},
         )
+        return alone
 
     async def install(self, credentials: Credentials) -> None:
         """Write a certificate down, then use it: for new connections at once, then for old ones."""
@@ -230,12 +255,9 @@ async def renew_expired(
     """Ask one enrolment port after another.
 
     Raises:
-        ClusterError: What the last one said; UNREACHABLE if none is known.
+        ClusterError: The most useful of what they said; UNREACHABLE if none is known.
     """
-    error = ClusterError(
-        Reason.UNREACHABLE,
-        "no enrolment port is known; start with: ipfs-cluster-node serve --enrolment HOST:PORT",
-    )
+    errors: list[ClusterError] = []
     for endpoint in endpoints:
         channel = open_channel(endpoint, tls=None, ca_pem=ca_pem)
         try:
@@ -243,10 +265,29 @@ async def renew_expired(
                 request, timeout=ENROLMENT_SECONDS_MAX
             )
         except grpc.aio.AioRpcError as rpc_error:
-            error = error_from_rpc(rpc_error)
+            errors.append(error_from_rpc(rpc_error))
         finally:
             await channel.close()
-    raise error
+    raise most_useful(errors) or ClusterError(
+        Reason.UNREACHABLE,
+        "no enrolment port is known; start with: ipfs-cluster-node serve --enrolment HOST:PORT",
+    )
+
+
+class _ClockSteps:
+    """Notices that the wall clock was set."""
+
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self._now = now
+        self._offset = self._read()
+
+    def stepped(self) -> bool:
+        """Whether it was set since the last look."""
+        before, self._offset = self._offset, self._read()
+        return abs(self._offset - before) * 1000 > CLOCK_DIFFERENCE_MS_MAX
+
+    def _read(self) -> float:
+        return self._now().timestamp() - _monotonic()
 
 
 def _monotonic() -> float:

@@ -65,7 +65,13 @@ from ipfs_cluster_node.v1.enrolment_pb2_grpc import EnrolmentServiceStub
 
 ENROL_SECONDS_MAX: Final = 20.0
 ENROL_RETRY_SECONDS: Final = 0.3
-RETRIED: Final = (Reason.NO_LEADER, Reason.UNKNOWN_OUTCOME, Reason.DEADLINE_EXCEEDED)
+RETRIED: Final = (
+    Reason.NO_LEADER,
+    Reason.UNKNOWN_OUTCOME,
+    Reason.DEADLINE_EXCEEDED,
+    Reason.CLOCK_OFF,
+    Reason.SHUTTING_DOWN,
+)
 RETRIED_WAITING: Final = (*RETRIED, Reason.UNREACHABLE, Reason.OVERLOADED)
 
 

@@ -5,6 +5,9 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from ipfs_cluster_node.adapters.raft.clock import now as boot_time
 from ipfs_cluster_node.client.connection import Connection
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
@@ -40,6 +43,8 @@ class Uplink:
         """Register with `registration` at each start; put what is revoked into `revocations`."""
         self.certificate_epoch: Callable[[], int] = lambda: 0
         self.want_epoch: Callable[[int], None] = lambda _epoch: None
+        self.on_time: Callable[[NodeId, Timestamp, float, float], None] = lambda *_: None
+        """Told the leader's wall clock, and between which times of the boot clock it was read."""
         self._revocations = revocations
         self.connection = connection
         self._peers = peers
@@ -92,7 +97,7 @@ class Uplink:
         log.info("registered")
 
     async def _heartbeat(self) -> float:
-        sent_at = monotonic()
+        sent_at, sent_boot = monotonic(), boot_time()
         response: pb.HeartbeatResponse = await self.connection.unary(
             lambda channel: MembershipServiceStub(channel).Heartbeat,
             pb.HeartbeatRequest(
@@ -114,6 +119,8 @@ class Uplink:
             ((NodeId(m.node_id), tuple(m.endpoints)) for m in response.masters), leader
         )
         self.connection.learn(self._peers.targets())
+        if leader is not None and response.HasField("time"):
+            self.on_time(leader, response.time, sent_boot, boot_time())
         if response.HasField("revocations"):
             self._revocations.take(response.revocations)
         self.want_epoch(response.certificate_epoch)

@@ -293,6 +293,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
             masters=self._masters(),
             certificate_epoch=epoch,
             revocations=revocations,
+            time=timestamp_of_ms(self._members.wall_ms()),
         )
 
     async def RedeemJoinToken(

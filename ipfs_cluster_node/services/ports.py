@@ -200,6 +200,9 @@ class MemberPort(Protocol):
     ) -> tuple[int, membership_pb2.Revocations | None]:
         """The epoch that certificates are to be of; what counts no more, where that is new."""
 
+    def wall_ms(self) -> int:
+        """This node's clock, for others to compare theirs with."""
+
     async def remove_node(self, node_id: NodeId, *, caller: Did, request_id: str) -> None:
         """Remove a node."""
 

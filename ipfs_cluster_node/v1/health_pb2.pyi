@@ -6,6 +6,7 @@ How one node is."""
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
@@ -52,6 +53,7 @@ class GetHealthResponse(_message.Message):
     CONTENT_BYTES_FIELD_NUMBER: _builtins.int
     RUNNING_ATTEMPT_COUNT_FIELD_NUMBER: _builtins.int
     LOOP_GAP_SECONDS_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """The node's PeerID."""
     name: _builtins.str
@@ -80,6 +82,12 @@ class GetHealthResponse(_message.Message):
     def raft(self) -> Global___RaftHealth:
         """How it stands in consensus; unset on a node that does not vote."""
 
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """The node's wall clock when it answered: masters compare theirs, and sign no certificate by one
+        that a majority contradicts.
+        """
+
     def __init__(
         self,
         *,
@@ -94,10 +102,11 @@ class GetHealthResponse(_message.Message):
         content_bytes: _builtins.int = ...,
         running_attempt_count: _builtins.int = ...,
         loop_gap_seconds: _builtins.float = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["raft", b"raft"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["raft", b"raft", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checks", b"checks", "content_bytes", b"content_bytes", "loop_gap_seconds", b"loop_gap_seconds", "name", b"name", "node_id", b"node_id", "raft", b"raft", "resident_bytes", b"resident_bytes", "role", b"role", "running_attempt_count", b"running_attempt_count", "uptime_seconds", b"uptime_seconds", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checks", b"checks", "content_bytes", b"content_bytes", "loop_gap_seconds", b"loop_gap_seconds", "name", b"name", "node_id", b"node_id", "raft", b"raft", "resident_bytes", b"resident_bytes", "role", b"role", "running_attempt_count", b"running_attempt_count", "time", b"time", "uptime_seconds", b"uptime_seconds", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

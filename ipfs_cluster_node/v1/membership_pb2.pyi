@@ -1120,6 +1120,7 @@ class HeartbeatResponse(_message.Message):
     MASTERS_FIELD_NUMBER: _builtins.int
     CERTIFICATE_EPOCH_FIELD_NUMBER: _builtins.int
     REVOCATIONS_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
     certificate_epoch: _builtins.int
     """A node whose certificate is of an older epoch renews it."""
     @_builtins.property
@@ -1134,6 +1135,10 @@ class HeartbeatResponse(_message.Message):
     def revocations(self) -> Global___Revocations:
         """Who and what counts no more; unset where the node knows it already."""
 
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """The leader's wall clock when it answered."""
+
     def __init__(
         self,
         *,
@@ -1141,10 +1146,11 @@ class HeartbeatResponse(_message.Message):
         masters: _abc.Iterable[Global___Node] | None = ...,
         certificate_epoch: _builtins.int = ...,
         revocations: Global___Revocations | None = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["node_lease", b"node_lease", "revocations", b"revocations"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["node_lease", b"node_lease", "revocations", b"revocations", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_epoch", b"certificate_epoch", "masters", b"masters", "node_lease", b"node_lease", "revocations", b"revocations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_epoch", b"certificate_epoch", "masters", b"masters", "node_lease", b"node_lease", "revocations", b"revocations", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -48,6 +48,8 @@ LEAF_LIFETIME: Final = timedelta(hours=24)
 """Of a certificate, where the setting `certificate_lifetime` says nothing else."""
 BACKDATE: Final = timedelta(minutes=5)
 """Certificates begin so much before they are made, for peers whose clocks are behind."""
+ROOT_BACKDATE: Final = timedelta(days=366)
+"""A root begins so much before it is made: one from the future would make all that it signs bad."""
 LIBP2P_EXTENSION: Final = x509.ObjectIdentifier("1.3.6.1.4.1.53594.1.1")
 VERIFIED_CERTIFICATES_MAX: Final = 4096
 
@@ -163,7 +165,7 @@ class CertificateAuthority:
             .issuer_name(name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - BACKDATE)
+            .not_valid_before(now - ROOT_BACKDATE)
             .not_valid_after(now + CA_LIFETIME)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(_key_usage(is_ca=True), critical=True)
