@@ -29,8 +29,10 @@ log = logging.getLogger(__name__)
 
 SAMPLE_SECONDS: Final = 10.0
 """Between two comparisons with another master,"""
+RETRY_SECONDS: Final = 1.0
+"""and after one that did not answer: all are to be compared before a clock jumps."""
 HURRY_SECONDS: Final = 0.5
-"""and between two attempts while too few were compared to judge."""
+"""How often a master looks whether there is a new voter to compare with."""
 SAMPLE_SECONDS_MAX: Final = 2.0
 """For one answer: half of it is what the comparison may be wrong by."""
 JUDGED_MS_MAX: Final = 1000.0
@@ -142,27 +144,29 @@ class ClusterClock:
 
     async def run(self) -> None:
         """On a master: compare with the other masters, until cancelled."""
-        next_at = 0.0
+        next_at: dict[NodeId, float] = {}
         while True:
-            others = self._voters() - {self._node_id}
-            if boot_time() >= next_at or self.judge().verdict is Verdict.UNKNOWN:
-                next_at = boot_time() + SAMPLE_SECONDS
-                await asyncio.gather(*(self._sample(node_id) for node_id in sorted(others)))
+            others = sorted(self._voters() - {self._node_id})
+            due = [node_id for node_id in others if boot_time() >= next_at.get(node_id, 0.0)]
+            answered = await asyncio.gather(*map(self._sample, due))
+            for node_id, answers in zip(due, answered, strict=True):
+                next_at[node_id] = boot_time() + (SAMPLE_SECONDS if answers else RETRY_SECONDS)
             await asyncio.sleep(HURRY_SECONDS)
 
-    async def _sample(self, node_id: NodeId) -> None:
+    async def _sample(self, node_id: NodeId) -> bool:
         channel = self._channel_to(node_id)
         if channel is None:
-            return
+            return False
         sent = boot_time()
         try:
             answer = await HealthServiceStub(channel).GetHealth(
                 health_pb2.GetHealthRequest(), timeout=SAMPLE_SECONDS_MAX
             )
         except grpc.aio.AioRpcError:
-            return  # What was compared before still counts.
+            return False  # What was compared before still counts.
         if answer.HasField("time"):
             self.take(node_id, answer.time, sent, boot_time())
+        return True
 
     def _judge(self, offset: float, boot: float) -> Judgement:
         voters = self._voters()
@@ -186,8 +190,9 @@ class ClusterClock:
         match judged.verdict:
             case Verdict.TRUSTED:
                 return (
-                    f"the clock is within {CLOCK_DIFFERENCE_MS_MAX // 1000} s of the others"
-                    if self._samples
+                    f"the clock agrees with those of {len(judged.agreeing)} other masters, within "
+                    f"{CLOCK_DIFFERENCE_MS_MAX // 1000} s"
+                    if judged.agreeing
                     else "the clock is steady; there is no other master to compare it with"
                 )
             case Verdict.OFF:
