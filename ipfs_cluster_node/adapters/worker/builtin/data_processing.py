@@ -1,47 +1,63 @@
-"""`data_processing`: SQL over CSV, Parquet or Arrow inputs.
+"""`data_processing`: SQL over CSV, JSON, Parquet or Arrow inputs.
 
-Payload: JSON `{"sql": "SELECT …"}`, or `{"input_cid": …, "parameters": {"sql": …}}`.
-Each input is a view under its name.
+Payload: JSON `{"sql": "SELECT …"}`, or `{"input_cid": …, "parameters": {"sql": …}}`; beside `sql`
+may stand `"text_inputs": ["NAME"]`, CSV inputs whose columns are all read as text.
+Each input is a view under its name. gzip and zstd are read, whatever the name; the encoding is
+UTF-8. Values are exact or refused: `007`, `01/02/2024` and numbers that would be rounded are text.
 
-Result: a Parquet file, and where it has at most 64 KiB the rows as JSON:
-`{"columns": [{"name", "type"}], "rows": [[…]], "row_count": n}`, else `"rows": null`.
+Result: a Parquet file, and JSON:
 
-JSON forms: integers beyond 2^53, decimals, dates, times, UUIDs and intervals as text; bytes as
-base64; NaN and infinities as the texts `NaN`, `Infinity`, `-Infinity`; structs as objects, maps as
-lists of pairs.
+    {"columns": [{"name", "type", "stored"}], "rows": [[…]], "row_count": n, "inputs": {NAME: {…}}}
+
+- `name` has `_1` behind it where another column has it already.
+- `type` is the SQL type; `stored` is there where the Parquet holds it as another type.
+- `rows` is null where the JSON would have over 64 KiB.
+- `inputs` says what was found out and guessed about each input: `format`, `compression`,
+  `encoding`, `delimiter`, `header`, `columns` with their types, `layout` of JSON, and in `notes`
+  what is read as another type than it has. Very wide inputs have `"columns": null` there.
+
+JSON forms: booleans, text, floats, and integers up to 2^53 as such; larger integers, and all of
+type HUGEINT (which `sum` gives), as text; bytes as base64; NaN and infinities as the texts `NaN`,
+`Infinity`, `-Infinity`; structs as objects, maps as lists of pairs; everything else (dates, times,
+decimals, intervals, …) as the text that `CAST(value AS VARCHAR)` says, in UTC. The Parquet holds as
+such text what it has no exact form of: INTERVAL, TIMETZ, BIT, UHUGEINT, UNION, UUID, and HUGEINT
+where a value has more than 38 digits.
 
 The SQL sees its inputs and nothing else: no other file, no network, no extension, no settings.
 """
 
-import base64
 import json
-import math
 import os
-from collections.abc import Iterator
-from decimal import Decimal
+import re
 from pathlib import Path
 from typing import Any, Final
 
+from ipfs_cluster_node.adapters.worker.builtin.sql_arrow import identifier
+from ipfs_cluster_node.adapters.worker.builtin.sql_csv import quoted, unique
+from ipfs_cluster_node.adapters.worker.builtin.sql_inputs import SqlInputs
+from ipfs_cluster_node.adapters.worker.builtin.sql_values import (
+    holds_hugeint,
+    json_rows,
+    shown_type,
+    stored_type,
+)
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.model import RESULT_INLINE_BYTES_MAX
-from ipfs_cluster_node.tasks import (
-    TaskContext,
-    TaskError,
-    TaskInputFile,
-    TaskResult,
-    task_handler,
-)
+from ipfs_cluster_node.tasks import TaskContext, TaskError, TaskResult, task_handler
 
 MEMORY_VARIABLE: Final = "IPFS_CLUSTER_NODE_TASK_MEMORY_BYTES"
 MEMORY_BYTES_DEFAULT: Final = 1024 * 1024 * 1024
 SPILL_BYTES_MAX: Final = 8 * 1024 * 1024 * 1024
 THREADS: Final = 2
 BATCH_ROWS: Final = 10_000
+END: Final = re.compile(r";\s*((--[^\n]*|/\*.*?\*/)\s*)*\Z", re.DOTALL)
 SQL_CHARS_MAX: Final = 256 * 1024
-EXACT_INTEGER_MAX: Final = 2**53
-MESSAGE_CHARS_MAX: Final = 500
 RESULT_FILE_BYTES_MAX: Final = 4 * 2**30
 """Of the Parquet file; its disk is shared with other tasks."""
+ROW_BYTES_MIN: Final = 5
+"""Of a row in JSON: `[1], `. More rows than fit at that size are not converted."""
+DOCUMENT_BYTES: Final = 256
+"""Of the JSON document around columns, inputs and rows."""
 
 
 @task_handler("data_processing", reuse_process=True)
@@ -49,45 +65,70 @@ def data_processing(task: TaskContext) -> TaskResult:
     """Run the payload's SQL over the inputs."""
     import duckdb  # 0.2 s that other handlers need not pay.
 
-    sql = _sql_of(task.json())
+    sql, text_inputs = _payload(task)
     connection = duckdb.connect(":memory:")
+    inputs = SqlInputs(connection, task.scratch)
+    inputs.names[str(task.scratch)] = "the worker's scratch directory"
     try:
-        _open(connection, task)
-        statements = duckdb.extract_statements(sql)
+        _open(connection, task, inputs, text_inputs)
+        statements = duckdb.extract_statements(_unended(sql))
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
             raise TaskError(
                 Reason.SQL_FAILED, "one SELECT is allowed, and nothing else; send one statement"
             )
         task.progress(0.1, "running")
-        return _run(connection, statements[0], task.scratch / "result.parquet")
+        return _run(connection, statements[0].query, task.scratch, inputs.documents)
     except duckdb.OutOfMemoryException as error:
         raise TaskError(
-            Reason.SQL_FAILED, f"the query needs more memory than it may use: {_line(error)}"
+            Reason.SQL_FAILED,
+            f"the query needs more memory than it may use: {inputs.message(error, sql)}",
         ) from error
     except duckdb.Error as error:
-        raise TaskError(Reason.SQL_FAILED, _line(error)) from error
+        raise TaskError(Reason.SQL_FAILED, inputs.message(error, sql)) from error
 
 
 handlers: Final = (data_processing,)
 
 
-def _sql_of(payload: Any) -> str:
+def _payload(task: TaskContext) -> tuple[str, frozenset[str]]:
+    payload = task.json()
     expected = 'the payload is {"sql": "SELECT …"}'
     if not isinstance(payload, dict):
         raise TaskError(Reason.TASK_INPUT_INVALID, expected)
-    unknown = set(payload) - {"sql", "input_cid", "parameters"}
+    unknown = set(payload) - {"sql", "text_inputs", "input_cid", "parameters"}
     if unknown:
         raise TaskError(Reason.TASK_INPUT_INVALID, f"{expected}; {min(unknown)!r:.80} is not known")
-    parameters = payload.get("parameters")
-    sql = payload.get("sql") or (parameters.get("sql") if isinstance(parameters, dict) else None)
+    given = payload.get("parameters")
+    parameters = payload | given if isinstance(given, dict) else payload
+    sql = payload.get("sql") or parameters.get("sql")
     if not isinstance(sql, str) or not sql.strip() or len(sql) > SQL_CHARS_MAX:
         raise TaskError(
             Reason.TASK_INPUT_INVALID, f"{expected} with at most {SQL_CHARS_MAX} characters"
         )
-    return sql
+    texts = parameters.get("text_inputs", [])
+    if not isinstance(texts, list) or not all(name in task.inputs for name in map(str, texts)):
+        raise TaskError(
+            Reason.TASK_INPUT_INVALID, '"text_inputs" is a list of names of the task\'s inputs'
+        )
+    return sql, frozenset(map(str, texts))
 
 
-def _open(connection: Any, task: TaskContext) -> None:
+def _unended(sql: str) -> str:
+    """The statement without a semicolon at its end, behind which only comments may stand."""
+    import duckdb
+
+    shorter = END.sub("", sql)
+    try:
+        return shorter if len(duckdb.extract_statements(shorter)) == 1 else sql
+    except duckdb.Error:
+        return sql
+
+
+def _open(
+    connection: Any, task: TaskContext, inputs: SqlInputs, text_inputs: frozenset[str]
+) -> None:
+    import duckdb
+
     memory = int(os.environ.get(MEMORY_VARIABLE, MEMORY_BYTES_DEFAULT))
     spill = task.scratch / "spill"
     spill.mkdir(mode=0o700)
@@ -101,77 +142,62 @@ def _open(connection: Any, task: TaskContext) -> None:
         ("allow_community_extensions", "false"),
         # Python variables are no tables.
         ("python_enable_replacements", "false"),
+        # A value's text is the same on each worker.
+        ("TimeZone", "UTC"),
     ):
-        connection.execute(f"SET {setting} = '{value}'")
-    readable: list[str] = []
-    views: list[str] = []
-    for position, (name, given) in enumerate(task.inputs.items()):
-        path, reader = _reader(given, task.scratch / f"arrow-{position}.parquet")
-        readable.append(_quoted(str(path)))
-        views.append(f"CREATE VIEW {_identifier(name)} AS FROM {reader}({_quoted(str(path))})")
-    connection.execute(f"SET allowed_paths = [{', '.join(readable)}]")
+        connection.execute(f"SET {setting} = {quoted(str(value))}")
+    for name, given in task.inputs.items():
+        inputs.open(name, given, all_text=name in text_inputs)
+    connection.execute(f"SET allowed_paths = [{', '.join(map(quoted, inputs.readable))}]")
     connection.execute("SET enable_external_access = false")
-    for view in views:
+    for view, name in zip(inputs.views, inputs.documents, strict=True):
         try:
             connection.execute(view)
-        except Exception as error:
+        except duckdb.Error as error:
             raise TaskError(
-                Reason.TASK_INPUT_INVALID, f"an input can't be read: {_line(error)}"
+                Reason.TASK_INPUT_INVALID,
+                f"input {name!r} can't be read: {inputs.message(error)}",
             ) from error
     connection.execute("SET lock_configuration = true")
 
 
-def _reader(given: TaskInputFile, converted: Path) -> tuple[Path, str]:
-    with given.path.open("rb") as file:
-        head = file.read(8)
-    file_format = given.format or _sniff(head)
-    if file_format == "parquet":
-        return given.path, "read_parquet"
-    if file_format == "csv":
-        return given.path, "read_csv"
-    _arrow_to_parquet(given.path, converted, is_file=head[:6] == b"ARROW1")
-    return converted, "read_parquet"
-
-
-def _sniff(head: bytes) -> str:
-    if head[:4] == b"PAR1":
-        return "parquet"
-    if head[:6] == b"ARROW1" or head[:4] == b"\xff\xff\xff\xff":
-        return "arrow"
-    return "csv"
-
-
-def _arrow_to_parquet(path: Path, target: Path, *, is_file: bool) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def _run(connection: Any, query: str, scratch: Path, inputs: dict[str, Any]) -> TaskResult:
+    import duckdb
 
     try:
-        with pa.OSFile(str(path)) as source:
-            if is_file:
-                reader = pa.ipc.open_file(source)
-                batches = (reader.get_batch(n) for n in range(reader.num_record_batches))
-            else:
-                reader = pa.ipc.open_stream(source)
-                batches = iter(reader)
-            with pq.ParquetWriter(target, reader.schema) as writer:
-                for batch in batches:
-                    # A damaged message crashes Arrow when its values are read unchecked.
-                    batch.validate(full=True)
-                    writer.write_batch(batch)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise TaskError(
-            Reason.TASK_INPUT_INVALID, f"an Arrow input can't be read: {_line(error)}"
-        ) from error
+        relation = connection.sql(query)
+    except duckdb.Error:
+        # Says the same with its place in the query.
+        connection.execute(f"EXPLAIN\n{query}")
+        raise
+    try:
+        return _store(relation, scratch / "result.parquet", inputs)
+    except duckdb.ConversionException:
+        if not any(holds_hugeint(kind) for kind in relation.types):
+            raise
+        # Integers of more than 38 digits, perhaps: once more, with those as text.
+        return _store(connection.sql(query), scratch / "wide.parquet", inputs, wide=True)
 
 
-def _run(connection: Any, statement: Any, target: Path) -> TaskResult:
+def _store(
+    relation: Any, target: Path, inputs: dict[str, Any], *, wide: bool = False
+) -> TaskResult:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    reader = connection.sql(statement.query).to_arrow_reader(BATCH_ROWS)
-    columns = [{"name": field.name, "type": str(field.type)} for field in reader.schema]
-    rows: list[list[Any]] | None = []
-    rows_bytes = len(json.dumps(columns))
+    kinds = relation.types
+    columns = []
+    casts = []
+    names = unique(relation.columns)
+    for n, (name, kind) in enumerate(zip(names, kinds, strict=True), start=1):
+        stored = stored_type(kind, wide=wide)
+        columns.append({"name": name, "type": str(kind)})
+        if stored != str(kind):
+            columns[-1]["stored"] = stored
+        casts.append(f"CAST(#{n} AS {stored}) AS {identifier(name)}")
+    reader = relation.project(", ".join(casts)).to_arrow_reader(BATCH_ROWS)
+    room = RESULT_INLINE_BYTES_MAX - DOCUMENT_BYTES
+    shown: list[Any] | None = []
     row_count = 0
     try:
         with pq.ParquetWriter(target, reader.schema) as writer:
@@ -183,60 +209,53 @@ def _run(connection: Any, statement: Any, target: Path) -> TaskResult:
                         Reason.SQL_FAILED,
                         f"the result is over {RESULT_FILE_BYTES_MAX // 2**30} GiB; select less",
                     )
-                if rows is None:
+                if shown is None or row_count * ROW_BYTES_MIN > room:
+                    shown = None
                     continue
-                for row in _rows(batch):
-                    rows.append(row)
-                    rows_bytes += len(json.dumps(row)) + 2
-                    if rows_bytes > RESULT_INLINE_BYTES_MAX - 256:
-                        rows = None
-                        break
-    except pa.ArrowNotImplementedError as error:
+                shown.append(batch)
+    except pa.ArrowException as error:
         raise TaskError(
-            Reason.SQL_FAILED, f"a column can't be stored, cast it to text: {_line(error)}"
+            Reason.SQL_FAILED, f"a column can't be stored, cast it to text: {error}"
         ) from error
-    document = {"columns": columns, "rows": rows, "row_count": row_count}
-    data = json.dumps(document, allow_nan=False).encode()
-    if len(data) > RESULT_INLINE_BYTES_MAX:
-        data = json.dumps({"columns": [], "rows": None, "row_count": row_count}).encode()
-    return TaskResult(data=data, content_type="application/json", file=target)
+    if len(json.dumps(inputs)) * 2 > room:
+        inputs = {name: given | {"columns": None} for name, given in inputs.items()}
+    document: dict[str, Any] = {"columns": columns, "row_count": row_count, "inputs": inputs}
+    if shown is not None:
+        table = pa.Table.from_batches(shown, schema=reader.schema)
+        document["rows"] = _rows(table, kinds, room - len(json.dumps(document)))
+    return TaskResult(data=_fitting(document), content_type="application/json", file=target)
 
 
-def _rows(batch: Any) -> Iterator[list[Any]]:
-    columns = [column.to_pylist() for column in batch.columns]
-    for row in zip(*columns, strict=True):
-        yield [_json_value(value) for value in row]
+def _rows(table: Any, kinds: list[Any], room: int) -> list[Any] | None:
+    """The rows as JSON values, where they fit; None too where JSON has no form of a value."""
+    import duckdb
+
+    if table.nbytes > 64 * RESULT_INLINE_BYTES_MAX:
+        return None
+    rows: list[Any] = []
+    numbered = table.rename_columns([f"c{n}" for n in range(table.num_columns)])
+    casts = ", ".join(f"CAST(c{n} AS {shown_type(kind)}) AS c{n}" for n, kind in enumerate(kinds))
+    try:
+        with duckdb.connect(":memory:", config={"enable_external_access": "false"}) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            converted = connection.from_arrow(numbered).project(casts).to_arrow_table()
+        for row in json_rows(converted):
+            rows.append(row)
+            room -= len(json.dumps(row)) + 2
+            if room < 0:
+                return None
+    except (duckdb.Error, ValueError, TypeError, OverflowError):
+        return None
+    return rows
 
 
-def _json_value(value: Any) -> Any:
-    match value:
-        case None | bool() | str():
-            return value
-        case int():
-            return value if abs(value) <= EXACT_INTEGER_MAX else str(value)
-        case float():
-            if math.isfinite(value):
-                return value
-            return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
-        case Decimal():
-            return str(value)
-        case bytes():
-            return base64.b64encode(value).decode()
-        case dict():
-            return {str(key): _json_value(inner) for key, inner in value.items()}
-        case list() | tuple():
-            return [_json_value(inner) for inner in value]
-        case _:
-            return value.isoformat() if hasattr(value, "isoformat") else str(value)
-
-
-def _identifier(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:MESSAGE_CHARS_MAX]
+def _fitting(document: dict[str, Any]) -> bytes:
+    """The JSON document, without what is too large to come along."""
+    left_out: dict[str, Any]
+    for left_out in ({}, {"rows": None}, {"inputs": {}}, {"columns": []}):
+        document |= left_out
+        document.setdefault("rows", None)
+        data = json.dumps(document, allow_nan=False).encode()
+        if len(data) <= RESULT_INLINE_BYTES_MAX:
+            break
+    return data

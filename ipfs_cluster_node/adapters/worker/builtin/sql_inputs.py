@@ -1,0 +1,359 @@
+"""Inputs of a SQL task: recognised by their bytes, checked, and given to DuckDB as views.
+
+What is guessed is returned; what can't be read exactly is refused with its name and the way out.
+"""
+
+import json
+import re
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from ipfs_cluster_node.adapters.worker.builtin.sql_arrow import (
+    Converted,
+    first_line,
+    identifier,
+    open_arrow,
+    open_parquet,
+    refused,
+)
+from ipfs_cluster_node.adapters.worker.builtin.sql_csv import (
+    FORMS,
+    LINE_BYTES_MAX,
+    SAMPLE_BYTES,
+    TEXT,
+    CsvShape,
+    CsvUnclearError,
+    csv_shape,
+    line_of_row,
+    quoted,
+    read_csv,
+    shown,
+)
+from ipfs_cluster_node.adapters.worker.builtin.sql_messages import said
+from ipfs_cluster_node.tasks import TaskInputFile
+
+DECOMPRESSED_BYTES_MAX: Final = 4 * 2**30
+"""Of all inputs of a task together, and never more than half of what is free on the disk."""
+PIECE_BYTES: Final = 1024 * 1024
+LINE_SOUGHT_ROWS_MAX: Final = 1_000_000
+"""Further down a message names the row, not its line."""
+
+COMPRESSED: Final = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"))
+JSON_OBJECT: Final = re.compile(r'\[?\s*\{\s*("[^"]*"\s*:|\})')
+"""How JSON begins that has records: with an object, or a list of them."""
+ARROW_FILE: Final = b"ARROW1"
+AS_CSV: Final = "save it as CSV in UTF-8, or as Parquet"
+REFUSED: Final = (
+    (b"BZh", "compressed with bzip2; send it plain, or compressed with gzip or zstd"),
+    (b"\xfd7zXZ\x00", "compressed with xz; send it plain, or compressed with gzip or zstd"),
+    (b"\x04\x22\x4d\x18", "compressed with lz4; send it plain, or compressed with gzip or zstd"),
+    (b"\x1f\x9d", "compressed with compress; send it plain, or compressed with gzip or zstd"),
+    (b"\xff\x06\x00\x00sNaPpY", "compressed with snappy; use gzip or zstd"),
+    (b"PK\x03\x04", f"a ZIP archive or an Excel workbook; {AS_CSV}"),
+    (b"7z\xbc\xaf\x27\x1c", f"a 7-Zip archive; {AS_CSV}"),
+    (b"Rar!", f"a RAR archive; {AS_CSV}"),
+    (b"\xd0\xcf\x11\xe0", f"an Excel workbook of the old kind; {AS_CSV}"),
+    (b"%PDF", f"a PDF document; {AS_CSV}"),
+    (b"SQLite format 3\x00", f"an SQLite database; {AS_CSV}"),
+    (b"FEA1", f"Feather version 1; write it as Feather version 2 (Arrow), or {AS_CSV}"),
+    (b"ORC", f"an ORC file; {AS_CSV}"),
+    (b"Obj\x01", f"an Avro file; {AS_CSV}"),
+    (b"\x89HDF", f"an HDF5 file; {AS_CSV}"),
+    (b"PARE", "an encrypted Parquet file; write it without encryption"),
+    (b"\xff\xfe\x00\x00", "in UTF-32; save it as UTF-8"),
+    (b"\x00\x00\xfe\xff", "in UTF-32; save it as UTF-8"),
+    (b"\xff\xfe", "in the encoding UTF-16; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)"),
+    (b"\xfe\xff", "in the encoding UTF-16; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)"),
+)
+"""By their first bytes."""
+
+
+@dataclass(slots=True)
+class SqlInputs:
+    """Opens inputs one after another, within one bound."""
+
+    connection: Any
+    scratch: Path
+    decompressed: int = 0
+    names: dict[str, str] = field(default_factory=dict)
+    """How messages name a path."""
+    documents: dict[str, Any] = field(default_factory=dict)
+    """What was found out and guessed about each input."""
+    readable: list[str] = field(default_factory=list)
+    views: list[str] = field(default_factory=list)
+
+    def open(self, name: str, given: TaskInputFile, *, all_text: bool) -> None:
+        """Check an input and make ready its view.
+
+        Raises:
+            TaskError: TASK_INPUT_INVALID.
+        """
+        path, compression = given.path, ""
+        self.names[str(path)] = f"input {name!r}"
+        for magic, codec in COMPRESSED:
+            if _head(path).startswith(magic):
+                path, compression = self._decompress(name, path, codec), codec
+                self.names[str(path)] = f"input {name!r}"
+                break
+        kind = _kind(name, path, given.format, compression)
+        document: dict[str, Any] = {"format": kind}
+        if compression:
+            document["compression"] = compression
+        if kind == "csv":
+            source = self._csv(name, path, document, all_text=all_text)
+        elif kind == "json":
+            source = self._json(name, path, document)
+        else:
+            opened = self._columnar(name, path, kind)
+            path, source = opened.path, opened.source
+            self.names[str(path)] = f"input {name!r}"
+            if opened.notes:
+                document["notes"] = list(opened.notes)
+        self.readable.append(str(path))
+        self.views.append(f"CREATE VIEW {identifier(name)} AS FROM {source}")
+        self.documents[name] = document
+
+    def message(self, error: Exception, sql: str = "") -> str:
+        """What DuckDB says, with the inputs' names instead of paths."""
+        return said(error, self.names, sql)
+
+    def _columnar(self, name: str, path: Path, kind: str) -> Converted:
+        target = self.scratch / f"input-{len(self.documents)}.parquet"
+        if kind == "parquet":
+            return open_parquet(path, name, target)
+        return open_arrow(path, name, target, is_file=_head(path).startswith(ARROW_FILE))
+
+    def _decompress(self, name: str, path: Path, codec: str) -> Path:
+        import pyarrow as pa
+
+        target = self.scratch / f"plain-{len(self.documents)}"
+        free = shutil.disk_usage(self.scratch).free // 2
+        allowed = min(DECOMPRESSED_BYTES_MAX - self.decompressed, free)
+        size = 0
+        try:
+            with (
+                pa.OSFile(str(path)) as raw,
+                pa.CompressedInputStream(raw, codec) as source,
+                target.open("xb") as file,
+            ):
+                while piece := source.read(PIECE_BYTES):
+                    size += len(piece)
+                    if size > allowed:
+                        raise refused(
+                            name,
+                            f"it is over {allowed} bytes once decompressed, of at most "
+                            f"{DECOMPRESSED_BYTES_MAX} for a task's inputs together and half of "
+                            "what the worker's disk has free; split it, or send Parquet",
+                        )
+                    file.write(piece)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise refused(
+                name, f"it can't be decompressed as {codec}: {first_line(error)}"
+            ) from error
+        self.decompressed += size
+        return target
+
+    def _csv(self, name: str, path: Path, document: dict[str, Any], *, all_text: bool) -> str:
+        text, whole = _sample(name, path)
+        try:
+            shape = csv_shape(text, whole=whole, all_text=all_text)
+        except CsvUnclearError as error:
+            raise refused(name, str(error)) from error
+        self._check_csv(name, path, shape)
+        document["encoding"] = "utf-8"
+        document["delimiter"] = shape.delimiter
+        document["header"] = shape.header
+        document["columns"] = [{"name": column, "type": kind} for column, kind in shape.columns]
+        return read_csv(str(path), shape)
+
+    def _check_csv(self, name: str, path: Path, shape: CsvShape) -> None:
+        """Read it once: each line has the fields, and each value is of its column's type."""
+        import duckdb
+
+        texts = read_csv(str(path), shape, types=[TEXT] * len(shape.columns))
+        checks = [
+            f"count({column})" if kind == TEXT else f"count(*) FILTER ({_no_value(column, kind)})"
+            for column, kind in _identified(shape)
+        ]
+        try:
+            counts = self.connection.execute(f"SELECT {', '.join(checks)} FROM {texts}").fetchone()  # noqa: S608
+            for (column, kind), count in zip(_identified(shape), counts, strict=True):
+                if kind == TEXT or not count:
+                    continue
+                row, value = self.connection.execute(
+                    f"SELECT row, value FROM (SELECT row_number() OVER (), {column} FROM {texts}) "  # noqa: S608
+                    f"AS read(row, value) WHERE {_no_value('value', kind)} ORDER BY row LIMIT 1"
+                ).fetchone()
+                raise refused(
+                    name,
+                    f"{_place(path, shape, row)}: {shown(value)} in column {column} is no exact "
+                    f"{kind}, as which the column was read by its first values; correct it (an "
+                    f"empty field is NULL), or read the input's columns as text by "
+                    f'"text_inputs": [{json.dumps(name)}] beside "sql"',
+                )
+        except duckdb.OutOfMemoryException:
+            raise
+        except duckdb.Error as error:
+            raise refused(name, self.message(error).removeprefix(f"input {name!r}: ")) from error
+
+    def _json(self, name: str, path: Path, document: dict[str, Any]) -> str:
+        import duckdb
+
+        layout = _json_layout(_head(path, SAMPLE_BYTES))
+        call = (
+            f"read_json({quoted(str(path))}, format='{layout}', records=true, sample_size=-1, "
+            "maximum_depth=-1, map_inference_threshold=-1, field_appearance_threshold=0"
+        )
+        try:
+            found = self.connection.execute(f"DESCRIBE FROM {call})").fetchall()
+            columns = {column: _json_type(kind) for column, kind, *_ in found}
+            doubles = [column for column, kind in columns.items() if kind == "DOUBLE"]
+            if doubles:
+                raw = ", ".join(f"{quoted(column)}: 'VARCHAR'" for column in doubles)
+                long = ", ".join(
+                    f"count(*) FILTER (regexp_full_match({identifier(column)}, '-?[0-9]{{16,}}'))"
+                    for column in doubles
+                )
+                counts = self.connection.execute(
+                    f"SELECT {long} FROM {call}, columns={{{raw}}}, auto_detect=false)"  # noqa: S608
+                ).fetchone()
+                # An integer that a DOUBLE would round.
+                columns |= {c: TEXT for c, count in zip(doubles, counts, strict=True) if count}
+            typed = ", ".join(f"{quoted(c)}: {quoted(kind)}" for c, kind in columns.items())
+            source = f"{call}, columns={{{typed}}}, auto_detect=false)"
+            # Read once: what is no JSON is found before the query, and named.
+            counts = ", ".join(f"count({identifier(column)})" for column in columns)
+            self.connection.execute(f"SELECT {counts} FROM {source}").fetchone()  # noqa: S608
+        except duckdb.OutOfMemoryException:
+            raise
+        except duckdb.Error as error:
+            raise refused(name, self.message(error).removeprefix(f"input {name!r}: ")) from error
+        document["encoding"] = "utf-8"
+        document["layout"] = layout
+        document["columns"] = [{"name": name, "type": kind} for name, kind in columns.items()]
+        return source
+
+
+def _head(path: Path, size: int = 16) -> bytes:
+    with path.open("rb") as file:
+        return file.read(size)
+
+
+def _kind(name: str, path: Path, declared: str, compression: str) -> str:
+    head = _head(path, 4096)
+    if not head:
+        raise refused(name, "it is empty (0 bytes): it has not even a header")
+    for magic, codec in COMPRESSED:
+        if head.startswith(magic):
+            raise refused(name, f"it is compressed with {codec} within {compression}; once is read")
+    for magic, what in REFUSED:
+        if head.startswith(magic):
+            raise refused(name, f"it is {what}")
+    if declared:
+        return declared
+    if head.startswith(b"PAR1"):
+        return "parquet"
+    if head.startswith((ARROW_FILE, b"\xff\xff\xff\xff")):
+        return "arrow"
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if start.startswith(b"<") and b">" in start:
+        raise refused(name, f"it looks like XML or HTML; {AS_CSV}")
+    text = start.decode("utf-8", "replace")
+    if JSON_OBJECT.match(text):
+        return "json"
+    if text.startswith("[") and _is_json(text.splitlines()[0]):
+        raise refused(name, "it is JSON whose records are no objects; write one object a line")
+    return "csv"
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _json_layout(start: bytes) -> str:
+    text = start.decode("utf-8", "replace").lstrip("\ufeff \t\r\n")
+    if text.startswith("["):
+        return "array"
+    one_a_line = _is_json(text.splitlines()[0]) or len(text) == SAMPLE_BYTES
+    return "newline_delimited" if one_a_line else "unstructured"
+
+
+def _sample(name: str, path: Path) -> tuple[str, bool]:
+    """The first lines as text, and whether they are all."""
+    with path.open("rb") as file:
+        data = file.read(SAMPLE_BYTES)
+        whole = len(data) < SAMPLE_BYTES
+        if not whole and _last_line_end(data) < 0:
+            data += file.read(LINE_BYTES_MAX + 1 - len(data))
+            whole = not file.read(1)
+            if len(data) > LINE_BYTES_MAX and _last_line_end(data[: LINE_BYTES_MAX + 1]) < 0:
+                raise refused(name, f"line 1 is longer than {LINE_BYTES_MAX} bytes")
+        if not whole:
+            data = data[: _last_line_end(data) + 1]
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    if not data.strip():
+        raise refused(name, "it has nothing but line ends: not even a header")
+    if data[:1] in b"\r\n":
+        raise refused(name, "line 1 is empty: begin with the header, or with the first row")
+    if zero := data.count(b"\x00"):
+        if zero * 4 > len(data):
+            raise refused(
+                name,
+                "it looks like the encoding UTF-16; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)",
+            )
+        raise refused(
+            name,
+            f"line {data[: data.index(0)].count(10) + 1} has a NUL byte: it is no text; {AS_CSV}",
+        )
+    try:
+        return data.decode(), whole
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        begins = data.rfind(b"\n", 0, error.start) + 1
+        around = data[begins : begins + 40].splitlines()[0]
+        raise refused(
+            name,
+            f"line {line} is not in the encoding UTF-8 (byte 0x{data[error.start]:02x}). In "
+            f"Windows-1252 it would be {around.decode('cp1252', 'replace')!r}; if that is right, "
+            "save it as UTF-8 (iconv -f WINDOWS-1252 -t UTF-8)",
+        ) from error
+
+
+def _last_line_end(data: bytes) -> int:
+    return max(data.rfind(b"\n"), data.rfind(b"\r"))
+
+
+def _identified(shape: CsvShape) -> list[tuple[str, str]]:
+    return [(identifier(name), kind) for name, kind in shape.columns]
+
+
+def _no_value(column: str, kind: str) -> str:
+    value = f"TRY_CAST({column} AS {kind})"
+    if kind in ("BIGINT", "HUGEINT", "DATE"):
+        # The form is that of the value's own text, which is compared faster.
+        return f"CAST({value} AS VARCHAR) IS DISTINCT FROM {column}"
+    form = quoted(FORMS[kind])
+    return f"NOT regexp_full_match({column}, {form}) OR ({column} IS NOT NULL AND {value} IS NULL)"
+
+
+def _place(path: Path, shape: CsvShape, row: int) -> str:
+    if row > LINE_SOUGHT_ROWS_MAX:
+        return f"row {row}"
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return f"line {line_of_row(file, shape.delimiter, row + shape.header)}"
+
+
+def _json_type(kind: str) -> str:
+    """JSON has texts and numbers; what looks like a date or UUID is text."""
+    return re.sub(
+        r"\b(TIMESTAMP_NS|TIMESTAMP WITH TIME ZONE|TIMESTAMPTZ|TIMESTAMP|TIME_NS|DATE|TIME|UUID)\b"
+        r'(?=[\[\],)]|$)(?!")',
+        TEXT,
+        kind,
+    )
