@@ -248,8 +248,7 @@ async def test_values_without_a_json_form_are_written_as_documented(
 def test_a_result_without_end_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data_processing, "RESULT_FILE_BYTES_MAX", 100_000)
     with duckdb.connect() as connection:
-        [statement] = connection.extract_statements("SELECT random() FROM range(10000000)")
         with pytest.raises(TaskError) as caught:
-            data_processing._run(connection, statement, tmp_path / "result.parquet")
+            data_processing._run(connection, "SELECT random() FROM range(10000000)", tmp_path, {})
     assert caught.value.reason is Reason.SQL_FAILED
     assert "select less" in str(caught.value)

