@@ -32,7 +32,7 @@ from ipfs_cluster_node.adapters.worker.builtin.sql_csv import (
     shown,
 )
 from ipfs_cluster_node.adapters.worker.builtin.sql_messages import said
-from ipfs_cluster_node.tasks import TaskInputFile
+from ipfs_cluster_node.tasks import TaskError, TaskInputFile
 
 DECOMPRESSED_BYTES_MAX: Final = 4 * 2**30
 """Of all inputs of a task together, and never more than half of what is free on the disk."""
@@ -182,21 +182,27 @@ class SqlInputs:
             for (column, kind), count in zip(shape.columns, counts, strict=True):
                 if kind == TEXT or not count:
                     continue
-                of = f"(FROM {texts} SELECT row_number() OVER (), {identifier(column)})"
-                row, value = self.connection.execute(
-                    f"FROM {of} AS read(row, value) WHERE {_no_value('value', kind)} ORDER BY row LIMIT 1"
-                ).fetchone()
-                raise refused(
-                    name,
-                    f"{_place(path, shape, row)}: {shown(value)} in column {shown(column)} is no exact "
-                    f"{kind}, as which the column was read by its first values; correct it (an "
-                    f"empty field is NULL), or read the input's columns as text by "
-                    f'"text_inputs": [{json.dumps(name)}] beside "sql"',
-                )
+                raise self._unlike(name, path, shape, texts, column, kind)
         except duckdb.OutOfMemoryException:
             raise
         except duckdb.Error as error:
             raise refused(name, self.message(error).removeprefix(f"input {name!r}: ")) from error
+
+    def _unlike(  # noqa: PLR0913
+        self, name: str, path: Path, shape: CsvShape, texts: str, column: str, kind: str
+    ) -> TaskError:
+        """Name the first value that is not of its column's type."""
+        rows = f"(FROM {texts} SELECT row_number() OVER (), {identifier(column)})"
+        row, value = self.connection.execute(
+            f"FROM {rows} AS read(row, value) WHERE {_no_value('value', kind)} ORDER BY row LIMIT 1"
+        ).fetchone()
+        return refused(
+            name,
+            f"{_place(path, shape, row)}: {shown(value)} in column {shown(column)} is no exact "
+            f"{kind}, as which the column was read by its first values; correct it (an empty "
+            "field is NULL), or read the input's columns as text by "
+            f'"text_inputs": [{json.dumps(name)}] beside "sql"',
+        )
 
     def _json(self, name: str, path: Path, document: dict[str, Any]) -> str:
         import duckdb
