@@ -1,10 +1,8 @@
 """How many files and connections the process may have open."""
 
 from contextlib import suppress
-from typing import Final
 
-DESCRIPTORS_MAX: Final = 65_536
-"""Most that is asked for: some systems' hard limit is a billion, for which others make room."""
+from ipfs_cluster_node.adapters.net.tls import DESCRIPTORS_MAX
 
 
 def raise_descriptor_limit() -> None:

@@ -35,6 +35,14 @@ CALLS_MAX: Final = 8_192
 """At a port, streams among them: sessions of workers, links of masters, watches. More are answered
 RESOURCE_EXHAUSTED, before anything is read of them."""
 
+DESCRIPTORS_MAX: Final = 65_536
+"""More are neither asked for nor counted on: some systems' hard limit is a billion."""
+CONNECTIONS_SHARE: Final = 0.5
+"""Of the process's descriptors: connections at the node's port, whoever made them. Without it some
+idle sockets of anybody would take all, and neither the log nor a file could be opened."""
+ENROLMENT_CONNECTIONS_SHARE: Final = 0.125
+"""The same, at the enrolment port."""
+
 STREAM_WINDOW_BYTES: Final = 4 * 1024 * 1024
 """What a peer may send of a stream before it is read. gRPC would measure how much is on its way
 and allow as much: where the reader is slow, some 300 MiB of one file."""
@@ -194,9 +202,21 @@ def open_channel(
     return grpc.aio.secure_channel(str(endpoint), credentials, options=options)
 
 
+def _descriptors_max() -> int:
+    """How many files and connections the process may have open."""
+    try:
+        import resource
+    except ImportError:  # Where there is no such limit.
+        return CALLS_MAX
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return DESCRIPTORS_MAX if soft == resource.RLIM_INFINITY else min(soft, DESCRIPTORS_MAX)
+
+
 def make_server(*, enrolment: bool = False) -> grpc.aio.Server:
     """A server that serves nothing and listens nowhere yet; with `enrolment` for anybody."""
     options: dict[str, int | str] = dict(SERVER_OPTIONS)
+    share = ENROLMENT_CONNECTIONS_SHARE if enrolment else CONNECTIONS_SHARE
+    options["grpc.max_allowed_incoming_connections"] = max(1, int(share * _descriptors_max()))
     if enrolment:
         options |= dict(_enrolment_options())
     return grpc.aio.server(options=list(options.items()), maximum_concurrent_rpcs=CALLS_MAX)
