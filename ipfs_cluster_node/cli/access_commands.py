@@ -17,6 +17,7 @@ from ipfs_cluster_node.cli.output import (
     print_table,
     reporting,
     run_client,
+    say,
     text_of,
 )
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -77,11 +78,11 @@ def create_join_token(
     if as_json:
         print_json(message_document(answer))
         return
-    click.echo(answer.token)
+    say(answer.token)
     where = next(iter(answer.enrolment_endpoints), "FIRST_MASTER:9095")
-    click.echo(f"on the other machine: ipfs-cluster-node join TOKEN --enrolment {where}", err=True)
+    say(f"on the other machine: ipfs-cluster-node join TOKEN --enrolment {where}", err=True)
     if approve:
-        click.echo("who joins waits: see `node joiners`, then `node approve NODE_ID`", err=True)
+        say("who joins waits: see `node joiners`, then `node approve NODE_ID`", err=True)
 
 
 @token.command("delegate")
@@ -144,8 +145,8 @@ def delegate(
         )
         return
     until = datetime.fromtimestamp(made.expires_s, UTC)
-    click.echo(made.container if only_print else f"{made.cid} lets {audience} do {command}")
-    click.echo(f"until {until:%F %T} UTC", err=True)
+    say(made.container if only_print else f"{made.cid} lets {audience} do {command}")
+    say(f"until {until:%F %T} UTC", err=True)
 
 
 @token.command("inspect")
@@ -228,7 +229,7 @@ def whoami(profile: str | None, *, as_json: bool) -> None:
     if as_json:
         print_json(message_document(answer))
         return
-    click.echo(f"{answer.did} {answer.caller_class} {answer.name}".rstrip())
+    say(f"{answer.did} {answer.caller_class} {answer.name}".rstrip())
     _print_delegations(answer.delegations, as_json)
 
 
@@ -302,10 +303,10 @@ def explain_token(profile: str | None, *, who: str, what: str, as_json: bool) ->
 
 
 def _print_explanation(method: str, answer: Any) -> None:
-    click.echo(f"{'allowed' if answer.allowed else 'DENIED'}: {method}")
+    say(f"{'allowed' if answer.allowed else 'DENIED'}: {method}")
     for ask in answer.asks:
         word = "yes" if ask.allowed else f"no, {ask.ucan_error}: {ask.detail}"
-        click.echo(f"  {ask.command} {ask.args_json}: {word}")
+        say(f"  {ask.command} {ask.args_json}: {word}")
         for number, link in enumerate(ask.chain):
             delegation = link.delegation
             mark = (
@@ -313,7 +314,7 @@ def _print_explanation(method: str, answer: Any) -> None:
                 if link.HasField("holds")
                 else "not looked at"
             )
-            click.echo(
+            say(
                 f"    {number} {delegation.issuer} -> {delegation.audience} "
                 f"{delegation.command} {delegation.policy_json}: {mark} ({delegation.cid})"
             )

@@ -20,6 +20,7 @@ from ipfs_cluster_node.cli.output import (
     print_table,
     reporting,
     run_client,
+    say,
 )
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 
@@ -134,7 +135,7 @@ def list_audit_records(
         columns = ("time", "outcome", "method", "caller", "by delegation", "reason", "node")
         print_table("Audit log", columns, rows)
     for node_id, why in silent.items():
-        click.echo(f"warning: {node_id} was not asked: {why}", err=True)
+        say(f"warning: {node_id} was not asked: {why}", err=True)
     if silent:
         sys.exit(EXIT_FAILED)
 

@@ -12,6 +12,7 @@ from ipfs_cluster_node.cli.output import (
     print_table,
     reporting,
     run_client,
+    say,
 )
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 
@@ -62,12 +63,12 @@ def show_certificate(profile: str | None, *, serial: str, as_json: bool) -> None
     if as_json:
         print_json(message_document(certificate))
         return
-    click.echo(f"serial:  {certificate.serial}")
-    click.echo(f"owner:   {certificate.name} ({certificate.did})")
-    click.echo(f"issued:  {certificate.issue_time.ToDatetime():%F %T} UTC")
-    click.echo(f"ends:    {certificate.expire_time.ToDatetime():%F %T} UTC")
-    click.echo(f"key:     SHA-256 {certificate.spki_hash.hex()}")
-    click.echo(f"revoked: {'yes' if certificate.revoked else 'no'}")
+    say(f"serial:  {certificate.serial}")
+    say(f"owner:   {certificate.name} ({certificate.did})")
+    say(f"issued:  {certificate.issue_time.ToDatetime():%F %T} UTC")
+    say(f"ends:    {certificate.expire_time.ToDatetime():%F %T} UTC")
+    say(f"key:     SHA-256 {certificate.spki_hash.hex()}")
+    say(f"revoked: {'yes' if certificate.revoked else 'no'}")
 
 
 @cert.command("revoke")
@@ -123,12 +124,12 @@ def rotate_root(profile: str | None, *, only_status: bool, proceed: bool, as_jso
     if as_json:
         print_json(message_document(status))
         return
-    click.echo(f"phase: {status.phase} (epoch {status.epoch})")
-    click.echo(f"confirmed: {status.confirmed_count} members")
+    say(f"phase: {status.phase} (epoch {status.epoch})")
+    say(f"confirmed: {status.confirmed_count} members")
     for did in status.waiting_dids:
-        click.echo(f"waiting for: {did}")
+        say(f"waiting for: {did}")
     for pin in status.root_pins:
-        click.echo(f"root: {pin}")
+        say(f"root: {pin}")
 
 
 @cert.command("renew")

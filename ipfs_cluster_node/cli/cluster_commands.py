@@ -17,6 +17,7 @@ from ipfs_cluster_node.cli.output import (
     progress_bar,
     reporting,
     run_client,
+    say,
 )
 from ipfs_cluster_node.config.output_file import STANDARD_OUTPUT
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -53,11 +54,11 @@ def status(profile: str | None, *, as_json: bool) -> None:
         print_json(message_document(answer))
         return
     tasks = ", ".join(f"{n} {name}" for name, n in sorted(answer.task_counts.items()) if n)
-    click.echo(f"cluster  {answer.cluster_name} ({answer.cluster_id})")
-    click.echo(f"leader   {answer.leader_node_id or 'none'}, term {answer.term}")
-    click.echo(f"nodes    {answer.alive_node_count} of {answer.node_count} alive")
-    click.echo(f"tasks    {tasks or 'none'}")
-    click.echo(f"content  {answer.content_count} files")
+    say(f"cluster  {answer.cluster_name} ({answer.cluster_id})")
+    say(f"leader   {answer.leader_node_id or 'none'}, term {answer.term}")
+    say(f"nodes    {answer.alive_node_count} of {answer.node_count} alive")
+    say(f"tasks    {tasks or 'none'}")
+    say(f"content  {answer.content_count} files")
 
 
 @click.group()
@@ -165,10 +166,10 @@ def get_health(profile: str | None, node_id: str, *, as_json: bool) -> None:
     if as_json:
         print_json(message_document(answer))
         return
-    click.echo(f"{answer.name} ({answer.role}), up {answer.uptime_seconds:.0f} s")
+    say(f"{answer.name} ({answer.role}), up {answer.uptime_seconds:.0f} s")
     for check in answer.checks:
         how = "FAIL" if not check.ok else "weak" if check.degraded else "ok"
-        click.echo(f"  {how:<4} {check.name}: {check.detail}")
+        say(f"  {how:<4} {check.name}: {check.detail}")
 
 
 @node.command("remove")
@@ -294,8 +295,7 @@ def propose_config(
     changes = dict(zip(keys, values, strict=True))
     if_values = {} if if_value is None else {keys[0]: if_value}
     run_client(profile, lambda client: client.propose_config(changes, if_values=if_values))
-    text = "\n".join(f"{key} = {value}" for key, value in changes.items())
-    print_done(changes, text, as_json)
+    print_done(changes, [f"{key} = {value}" for key, value in changes.items()], as_json)
 
 
 @click.command()

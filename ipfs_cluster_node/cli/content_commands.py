@@ -16,6 +16,7 @@ from ipfs_cluster_node.cli.output import (
     progress_bar,
     reporting,
     run_client,
+    say,
 )
 from ipfs_cluster_node.config.output_file import STANDARD_OUTPUT
 
@@ -57,7 +58,7 @@ def add_content(profile: str | None, path: Path, *, as_json: bool) -> None:
             {"cid": added.cid, "size_bytes": added.size_bytes, "holders": list(added.holders)}
         )
     else:
-        click.echo(added.cid)
+        say(added.cid)
 
 
 @content.command("get")
@@ -98,7 +99,7 @@ def get_content(
     if as_json:
         print_json({"cid": cid, "size_bytes": size_bytes, "path": str(target)})
     else:
-        click.echo(target)
+        say(str(target))
 
 
 @content.command("stat")
@@ -112,9 +113,13 @@ def stat_content(profile: str | None, cid: str, *, as_json: bool) -> None:
     if as_json:
         print_json(message_document(answer))
         return
-    click.echo(f"cid      {answer.cid}\nname     {answer.name}\nsize     {answer.size_bytes} bytes")
+    say(
+        f"cid      {answer.cid}",
+        f"name     {answer.name}",
+        f"size     {answer.size_bytes} bytes",
+    )
     for holder in answer.holders:
-        click.echo(f"holder   {holder.node_id} {' '.join(holder.endpoints)}")
+        say(f"holder   {holder.node_id} {' '.join(holder.endpoints)}")
 
 
 @content.command("ls")

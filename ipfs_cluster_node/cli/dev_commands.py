@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from ipfs_cluster_node.cli.node_commands import profile_name_option
-from ipfs_cluster_node.cli.output import json_option, print_done, reporting, with_profile
+from ipfs_cluster_node.cli.output import json_option, print_done, reporting, say, with_profile
 from ipfs_cluster_node.config.profiles import free_profile_name, remove_profile
 
 
@@ -48,7 +48,7 @@ async def _dev(
         await cluster.start(
             masters=masters,
             workers=workers,
-            on_up=lambda name: click.echo(f"{name} is up", err=True),
+            on_up=lambda name: say(f"{name} is up", err=True),
         )
         ready = {
             "event": "ready",
@@ -57,8 +57,9 @@ async def _dev(
                 {"name": n.name, "node_id": n.node_id, "port": n.port} for n in cluster.nodes
             ],
         }
-        how = f"ready; try: {with_profile(profile_name)} node list\nCtrl-C stops it"
-        print_done(ready, how + ("" if directory else " and removes its files"), as_json)
+        how = f"ready; try: {with_profile(profile_name)} node list"
+        end = "Ctrl-C stops it" + ("" if directory else " and removes its files")
+        print_done(ready, [how, end], as_json)
         with suppress(asyncio.CancelledError):
             await stop.wait()
     finally:

@@ -1,15 +1,17 @@
 """Files that a command writes for its user."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import click
 
 from ipfs_cluster_node.cli.capture import capturing
-from ipfs_cluster_node.config.output_file import output_file
+from ipfs_cluster_node.cli.output import print_result
+from ipfs_cluster_node.config.output_file import STANDARD_OUTPUT, output_file
 
 force_option = click.option("--force", is_flag=True, help="Write over a file that is there.")
 
@@ -22,5 +24,16 @@ def user_file(
     if capturing.get():
         yield BytesIO()  # The command is only explained.
         return
+    if path == STANDARD_OUTPUT and sys.stdout.isatty():
+        yield _Shown()
+        return
     with output_file(path, force=force, private=private, whole=whole) as file:
         yield file
+
+
+class _Shown(BytesIO):
+    """Shows what is written on a terminal, which obeys none of it."""
+
+    def write(self, data: Any) -> int:
+        print_result(bytes(data))
+        return len(data)

@@ -1,10 +1,11 @@
 """Logs: one line of JSON a record, on standard error."""
 
-import json
 import logging
 import sys
 from datetime import UTC, datetime
 from typing import Final
+
+from ipfs_cluster_node.core.printable import json_text, printable
 
 FIELD_CHARS_MAX: Final = 2048
 
@@ -28,7 +29,21 @@ class JsonFormatter(logging.Formatter):
                 document[key] = plain[:FIELD_CHARS_MAX] if isinstance(plain, str) else plain
         if record.exc_info:
             document["trace"] = self.formatException(record.exc_info)
-        return json.dumps(document)
+        return json_text(document)
+
+
+class PlainFormatter(logging.Formatter):
+    """A line for people, of commands that set up no log."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write a record, its traceback too, without what a terminal would obey."""
+        return printable(super().format(record), keep="\n")
+
+
+def set_up_plain_logging() -> None:
+    """Have warnings shown to people, as long as no other log is set up."""
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(PlainFormatter())
 
 
 def set_up_logging(level: str) -> None:

@@ -1,13 +1,15 @@
 """`ipfs-cluster-node`: the root of the command line."""
 
 from importlib import import_module
-from typing import Final
+from typing import Any, Final
 
 import click
 
 from ipfs_cluster_node import __version__
+from ipfs_cluster_node.cli.logs import set_up_plain_logging
 from ipfs_cluster_node.cli.output import STALE_KEY, UCAN_KEY
 from ipfs_cluster_node.config.profiles import PROFILE_VARIABLE, UCAN_VARIABLE
+from ipfs_cluster_node.core.printable import printable
 
 COMMANDS: Final = {
     "init": ("node_commands", "Make a cluster whose first master is this node."),
@@ -47,6 +49,15 @@ class LazyGroup(click.Group):
         module = import_module(f"ipfs_cluster_node.cli.{COMMANDS[cmd_name][0]}")
         command: click.Command = getattr(module, cmd_name)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; what click says of an error is escaped as all else."""
+        set_up_plain_logging()
+        try:
+            return super().invoke(ctx)
+        except click.ClickException as error:
+            vars(error)["message"] = printable(error.message, keep="\n")
+            raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing any."""

@@ -13,7 +13,7 @@ from typing import Any, Final, TextIO
 
 import click
 
-from ipfs_cluster_node.cli.output import json_option, print_json, reporting, with_profile
+from ipfs_cluster_node.cli.output import json_option, print_json, reporting, say, with_profile
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.profiles import free_profile_name, save_profile
 from ipfs_cluster_node.config.protection import protect_home
@@ -176,9 +176,9 @@ def join(
 
 
 def _report_waiting(node_id: str) -> None:
-    click.echo(
-        f"waits to be let in, on a machine with a profile: ipfs-cluster-node node approve {node_id}"
-        "\n"
+    say(
+        "waits to be let in, on a machine with a profile: ipfs-cluster-node node approve "
+        f"{node_id}",
         "keep this running: the identity is lost with it",
         err=True,
     )
@@ -202,17 +202,17 @@ def _report(made: Any, home: Home, profile_name: str | None, *, as_json: bool) -
             )
         )
         return
-    click.echo(f"{made.role} {made.node_id} of cluster {made.cluster_name} ({made.cluster_id})")
+    say(f"{made.role} {made.node_id} of cluster {made.cluster_name} ({made.cluster_id})")
     if made.role != "client":
-        click.echo(f"start it with: ipfs-cluster-node serve --home {home.path}")
+        say(f"start it with: ipfs-cluster-node serve --home {home.path}")
     if made.recovery_passphrase:
-        click.echo(f"recovery passphrase: {made.recovery_passphrase}")
-        click.echo(
+        say(f"recovery passphrase: {made.recovery_passphrase}")
+        say(
             "shown this once; keep it apart from the masters. It opens the cluster's keys if every "
             "master's own is lost."
         )
     if profile_name is not None:
-        click.echo(f"your profile: {profile_name}; try: {with_profile(profile_name)} status")
+        say(f"your profile: {profile_name}; try: {with_profile(profile_name)} status")
 
 
 @click.command()

@@ -1,18 +1,19 @@
 """How the command line speaks: JSON or tables, errors, exit codes."""
 
-import json
 import os
 import shlex
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
 import click
 
 from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.printable import json_text, printable
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
@@ -69,9 +70,9 @@ def fail(error: ClusterError) -> NoReturn:
     """Print an error and leave with its exit code."""
     if click.get_current_context().params.get("as_json"):
         document = {"error": {"reason": error.reason.value, "message": str(error)}}
-        click.echo(json.dumps(document), err=True)
+        print_json(document, err=True)
     else:
-        click.echo(f"error: {error} [{error.reason}]", err=True)
+        say(f"error: {error} [{error.reason}]", err=True)
     sys.exit(EXIT_BY_REASON.get(error.reason, EXIT_FAILED))
 
 
@@ -136,36 +137,52 @@ def with_profile(name: str) -> str:
     return "ipfs-cluster-node" + ("" if used else f" --profile {shlex.quote(name)}")
 
 
-def print_json(document: Any) -> None:
-    """Print one JSON document on one line."""
-    click.echo(json.dumps(document, default=str))
+def say(*lines: str, err: bool = False) -> None:
+    """Print lines; what a terminal would obey in them is escaped, line ends too."""
+    for line in lines:
+        click.echo(printable(line), err=err)
 
 
-def print_done(document: Any, sentence: str, as_json: bool) -> None:  # noqa: FBT001
-    """Say what was done, in JSON or in a sentence."""
+def print_result(data: bytes) -> None:
+    """Write a result as it is; on a terminal as text that it does not obey."""
+    if not sys.stdout.isatty():
+        sys.stdout.buffer.write(data)
+        return
+    click.echo(printable(data.decode("utf-8", "backslashreplace"), keep="\n\t"), nl=False)
+
+
+def print_json(document: Any, *, err: bool = False) -> None:
+    """Print one JSON document on one line, in ASCII without control characters."""
+    click.echo(json_text(document), err=err)
+
+
+def print_done(document: Any, said: str | Sequence[str], as_json: bool) -> None:  # noqa: FBT001
+    """Say what was done, in JSON or in a sentence or lines."""
     if as_json:
         print_json(document)
     else:
-        click.echo(sentence)
+        say(*([said] if isinstance(said, str) else said))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Print rows for people; plain and tab-separated where the output is no terminal."""
     if not sys.stdout.isatty():
-        click.echo("\t".join(columns))
-        for row in rows:
-            click.echo("\t".join(str(cell) for cell in row))
+        for row in chain((columns,), rows):
+            click.echo("\t".join(printable(str(cell)) for cell in row))
         return
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
+    def text(given: Any) -> Text:
         # As text: what others wrote is not markup.
-        table.add_row(*(Text(str(cell)) for cell in row))
+        return Text(printable(str(given)))
+
+    table = Table(title=text(title), title_justify="left")
+    for column in columns:
+        table.add_column(text(column), overflow="fold")
+    for row in rows:
+        table.add_row(*map(text, row))
     Console().print(table)
 
 
@@ -186,14 +203,14 @@ def progress_bar(title: str, total: int | None) -> Iterator[Callable[[int], None
     )
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(binary_units=True),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task(title, total=total)
+        bar = progress.add_task(printable(title), total=total)
         yield lambda done: progress.update(bar, completed=done)
 
 

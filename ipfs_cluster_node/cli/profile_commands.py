@@ -10,6 +10,7 @@ from ipfs_cluster_node.cli.output import (
     print_json,
     print_table,
     reporting,
+    say,
 )
 from ipfs_cluster_node.config.profiles import (
     chosen_profile,
@@ -76,9 +77,9 @@ def show(chosen: str | None, name: str | None, *, as_json: bool) -> None:
         return
     for key in ("name", "did", "until", "error", "ca", "certificate", "key"):
         if found[key]:
-            click.echo(f"{key}: {found[key]}")
+            say(f"{key}: {found[key]}")
     for endpoint in found["endpoints"]:
-        click.echo(f"master: {endpoint['address']} {endpoint['node_id']}")
+        say(f"master: {endpoint['address']} {endpoint['node_id']}")
 
 
 def _described(name: str, used: str) -> dict[str, Any]:

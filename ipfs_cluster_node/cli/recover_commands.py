@@ -18,6 +18,7 @@ from ipfs_cluster_node.cli.output import (
     print_done,
     print_json,
     reporting,
+    say,
 )
 from ipfs_cluster_node.config.home import Home
 
@@ -95,13 +96,13 @@ def recover_alone(
         survivor = Survivor(place)
         stored, removed = survivor.stored, [(m.name, m.node_id) for m in survivor.others]
         if not yes and not survivor.is_alone:
-            click.echo(
+            say(
                 f"the log of this master ends with entry {stored.index} of term "
                 f"{stored.entry_term}; what is not in it is lost",
                 err=True,
             )
             for name, node_id in removed:
-                click.echo(f"removed for good: {name} ({node_id})", err=True)
+                say(f"removed for good: {name} ({node_id})", err=True)
             click.confirm("Are these lost for good, and shall this master go on alone?", abort=True)
         passphrase = "" if passphrase_file is None else passphrase_file.read().strip()
         survivor.go_on_alone(passphrase)
@@ -152,7 +153,7 @@ def recover_passphrase(
     if passphrase_file is None:
         # Printed before it may count: whatever breaks off here, somebody knows it.
         passphrase = make_passphrase()
-        click.echo(f"recovery passphrase: {passphrase}")
+        say(f"recovery passphrase: {passphrase}")
         sys.stdout.flush()
     else:
         passphrase = passphrase_file.read().strip()
@@ -232,20 +233,16 @@ def recover_cluster(
             }
         )
         return
-    click.echo(f"master {made.node_id} of cluster {made.cluster_name} ({made.cluster_id})")
+    say(f"master {made.node_id} of cluster {made.cluster_name} ({made.cluster_id})")
     for master in made.removed:
-        click.echo(f"removed for good: {master.name} ({master.node_id})")
-    click.echo(f"start it with: ipfs-cluster-node serve --home {place.path}")
-    click.echo(
-        f"other nodes find it with: ipfs-cluster-node serve --master {made.node_id}@HOST:PORT"
-    )
-    click.echo("for an operator, within an hour:")
+        say(f"removed for good: {master.name} ({master.node_id})")
+    say(f"start it with: ipfs-cluster-node serve --home {place.path}")
+    say(f"other nodes find it with: ipfs-cluster-node serve --master {made.node_id}@HOST:PORT")
+    say("for an operator, within an hour:")
     _show_token(made.operator_token, made.enrolment_endpoints)
 
 
 def _show_token(token: str, enrolment_endpoints: Any) -> None:
-    click.echo(token)
+    say(token)
     where = next(iter(enrolment_endpoints), "MASTER:9095")
-    click.echo(
-        f"on the operator's machine: ipfs-cluster-node join TOKEN --enrolment {where}", err=True
-    )
+    say(f"on the operator's machine: ipfs-cluster-node join TOKEN --enrolment {where}", err=True)

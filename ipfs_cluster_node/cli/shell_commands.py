@@ -5,7 +5,7 @@ import platform
 import click
 
 from ipfs_cluster_node import __version__
-from ipfs_cluster_node.cli.output import json_option, print_json
+from ipfs_cluster_node.cli.output import json_option, print_json, say
 
 
 @click.command()
@@ -15,7 +15,7 @@ def version(*, as_json: bool) -> None:
     if as_json:
         print_json({"version": __version__, "python": platform.python_version()})
     else:
-        click.echo(f"ipfs-cluster-node {__version__}")
+        say(f"ipfs-cluster-node {__version__}")
 
 
 @click.command()

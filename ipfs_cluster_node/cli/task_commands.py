@@ -13,9 +13,11 @@ from ipfs_cluster_node.cli.output import (
     json_option,
     print_done,
     print_json,
+    print_result,
     print_table,
     reporting,
     run_client,
+    say,
 )
 
 STATES = ("pending", "running", "succeeded", "failed", "cancelled")
@@ -86,7 +88,7 @@ def submit_task(
         if not wait:
             return task_id, None
         # Whatever becomes of the waiting, the task can be found again.
-        click.echo(f"task {task_id}", err=True)
+        say(f"task {task_id}", err=True)
         ended = await client.wait_tasks([task_id], timeout=timeout)
         return task_id, ended[task_id]
 
@@ -96,7 +98,7 @@ def submit_task(
     elif as_json:
         print_json({"task_id": task_id})
     else:
-        click.echo(task_id)
+        say(task_id)
 
 
 def _input(text: str) -> tuple[str, str, str]:
@@ -119,7 +121,7 @@ def get_task(profile: str | None, task_id: str, *, as_json: bool) -> None:
         print_json(_document(found))
         return
     for key, value in _document(found).items():
-        click.echo(f"{key:12} {value}")
+        say(f"{key:12} {value}")
 
 
 @task.command("list")
@@ -182,7 +184,7 @@ def watch_tasks(
             else:
                 done = f" {message.progress_ratio:.0%}" if message.progress_ratio else ""
                 why = f": {each.failure.message}" if each.failure else ""
-                click.echo(f"{each.task_id} {each.state} attempt {each.attempt}{done}{why}")
+                say(f"{each.task_id} {each.state} attempt {each.attempt}{done}{why}")
             all_succeeded &= not (each.state.is_terminal and each.state != "succeeded")
         return all_succeeded
 
@@ -205,15 +207,13 @@ def _print_ended(ended: Any, *, as_json: bool) -> None:
     if as_json:
         print_json(_document(ended))
     elif ended.failure is not None:
-        click.echo(
-            f"error: the task failed: {ended.failure.message} [{ended.failure.reason}]", err=True
-        )
+        say(f"error: the task failed: {ended.failure.message} [{ended.failure.reason}]", err=True)
     elif ended.result is None:
-        click.echo(f"error: the task is {ended.state}", err=True)
+        say(f"error: the task is {ended.state}", err=True)
     elif not _print_rows(ended.result):
-        sys.stdout.buffer.write(ended.result.data)
+        print_result(ended.result.data)
         if ended.result.cid:
-            click.echo(f"{ended.result.size_bytes} bytes in {ended.result.cid}", err=True)
+            say(f"{ended.result.size_bytes} bytes in {ended.result.cid}", err=True)
     if ended.state != "succeeded":
         sys.exit(EXIT_TASK_FAILED)
 
@@ -224,7 +224,7 @@ def _print_rows(result: Any) -> bool:
     if not isinstance(document, dict) or not {"columns", "rows", "row_count"} <= document.keys():
         return False
     if document["rows"] is None:
-        click.echo(f"{document['row_count']} rows in {result.cid} ({result.size_bytes} bytes)")
+        say(f"{document['row_count']} rows in {result.cid} ({result.size_bytes} bytes)")
     else:
         names = [column["name"] for column in document["columns"]]
         print_table(f"{document['row_count']} rows, also in {result.cid}", names, document["rows"])

@@ -1,6 +1,7 @@
 """The main job, before your eyes. See scripts/demo."""
 
 import asyncio
+import json
 import math
 import shutil
 import sys
@@ -24,6 +25,7 @@ from ipfs_cluster_node.client.tasks import task_spec
 from ipfs_cluster_node.codec.members import liveness_name, role_name
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.model import Task, TaskState
+from ipfs_cluster_node.core.printable import printable
 
 SMALL_TASKS: Final = 200
 WAIT: Final = timedelta(seconds=60)
@@ -45,7 +47,7 @@ class DemoError(Exception):
 
 
 def say(text: str, style: str = "") -> None:
-    console.print(Text(f"{time.monotonic() - STARTED:5.1f} s  {text}", style=style))
+    console.print(Text(printable(f"{time.monotonic() - STARTED:5.1f} s  {text}"), style=style))
 
 
 STARTED: Final = time.monotonic()
@@ -172,14 +174,22 @@ async def show_result(client: Client, task: Task, path: Path, sql: str) -> None:
     rows = [tuple(row.values()) for row in fetched.to_pylist()]
     table = Table(title=f"{len(rows)} rows, {task.result.cid}", title_justify="left")
     for name in fetched.column_names:
-        table.add_column(Text(name))
+        table.add_column(Text(printable(name)))
     for row in rows[:ROWS_SHOWN]:
-        table.add_row(*(Text(str(value)) for value in row))
+        table.add_row(*(Text(printable(str(value))) for value in row))
     console.print(table)
-    reader = {".parquet": "read_parquet"}.get(path.suffix, "read_csv")
+    guessed = json.loads(task.result.data)["inputs"]["input"]
     with duckdb.connect() as direct:
-        quoted = str(path).replace("'", "''")
-        direct.execute(f"CREATE VIEW input AS FROM {reader}('{quoted}')")
+        if guessed["format"] == "csv":
+            given = direct.read_csv(
+                str(path),
+                delimiter=guessed["delimiter"],
+                header=guessed["header"],
+                dtype={column["name"]: column["type"] for column in guessed["columns"]},
+            )
+        else:
+            given = direct.sql(f"FROM '{str(path).replace(chr(39), chr(39) * 2)}'")
+        given.create_view("input")
         expected = direct.execute(sql).fetchall()
     if not same_rows(rows, expected):
         raise DemoError("the rows are not those that DuckDB gives on the file directly")
@@ -217,7 +227,7 @@ def main() -> int:
     try:
         asyncio.run(run(path, sql, root))
     except (DemoError, ClusterError, TimeoutError) as error:
-        console.print(Text(f"error: {error}", style="bold red"))
+        console.print(Text(printable(f"error: {error}"), style="bold red"))
         console.print(f"the nodes' files and logs are in {root}")
         return 1
     except KeyboardInterrupt:

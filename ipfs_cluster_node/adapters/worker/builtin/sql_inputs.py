@@ -188,7 +188,7 @@ class SqlInputs:
         except duckdb.Error as error:
             raise refused(name, self.message(error).removeprefix(f"input {name!r}: ")) from error
 
-    def _unlike(  # noqa: PLR0913
+    def _unlike(
         self, name: str, path: Path, shape: CsvShape, texts: str, column: str, kind: str
     ) -> TaskError:
         """Name the first value that is not of its column's type."""
