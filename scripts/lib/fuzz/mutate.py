@@ -75,7 +75,10 @@ SETS: Final[Mapping[str, MutantSet]] = {
             "tests/core/test_state.py",
         ),
     ),
-    "members": MutantSet((PACKAGE / "node" / "members.py",), ("tests/node/test_registration.py",)),
+    "members": MutantSet(
+        (PACKAGE / "node" / "members.py",),
+        ("tests/node/test_members.py", "tests/node/test_join_tokens.py"),
+    ),
     "pool": MutantSet(
         (PACKAGE / "adapters" / "worker" / "pool.py",), ("tests/worker/test_pool.py",)
     ),

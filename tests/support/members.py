@@ -1,0 +1,180 @@
+"""A leader's membership whose log, voters and keys are memory."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from ipfs_cluster_node.adapters.keys.certificates import (
+    pin_of,
+)
+from ipfs_cluster_node.core import commands as c
+from ipfs_cluster_node.core.certificates import Authority
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import (
+    Did,
+    NodeId,
+    VoterId,
+    did_from_node_id,
+    voter_id,
+)
+from ipfs_cluster_node.core.model import (
+    Liveness,
+    Principal,
+    Role,
+)
+from ipfs_cluster_node.node import members as members_module
+from ipfs_cluster_node.node.certificates import Issued
+from ipfs_cluster_node.node.clock import monotonic, now_ms
+from ipfs_cluster_node.node.members import (
+    Members,
+)
+from tests.core.test_state import CLIENT, JOINER, MASTER, World
+from tests.support.dispatch import MemoryLeadership
+from tests.support.tls import make_ca
+from tests.support.virtual_time import virtual_time
+
+LEASE = 6.0
+SECOND = timedelta(seconds=1)
+LEADER = did_from_node_id(MASTER)
+PEER = JOINER
+"""Another master."""
+ISSUED = Issued(certificate_pem=b"c", trust_bundle_pem=b"b", enrolment_endpoints=("e",), epoch=7)
+
+
+class Leader(MemoryLeadership):
+    """A leader whose log, voters and keys are this object; notes what is done, in order."""
+
+    def __init__(self, *, with_certificates: bool = True) -> None:
+        world = World()
+        super().__init__(world.state)
+        self.node_id = self.leader = MASTER
+        self.now_ms = now_ms
+        self.replica: Leader | None = self
+        self.did: list[str] = []
+        self.voters = frozenset({voter_id(MASTER, 1)})
+        self.epochs: dict[NodeId, int] = {}
+        self.clock_off = False
+        self.cannot: str = ""
+        """What fails."""
+        root = make_ca().certificate_pem.decode()
+        self.root_pin = pin_of(root.encode())
+        table = world.state.certificates
+        table.authority = Authority(version=1, key_id="k", roots=("old", root), signer=1, epoch=3)
+        world.state.settings.change({"node_lease": f"{LEASE:.0f}s"}, {})
+        self.commit(
+            c.RegisterNode(
+                node_id=MASTER, endpoints=("m:1",), task_types=(), slot_count=0, version="1"
+            )
+        )
+        world.state.members.put(
+            Principal(
+                did=did_from_node_id(PEER),
+                name="peer",
+                role=Role.MASTER,
+                incarnation=4,
+                enrolled_at_ms=1,
+                liveness_at_ms=1,
+            )
+        )
+        self.members = Members(self, self if with_certificates else None, monotonic)  # type: ignore[arg-type]
+        self.members.on_leadership(True)
+        self.did.clear()
+        self.proposed.clear()
+
+    def liveness(self, node_id: NodeId) -> Liveness:
+        node = self.committed.members.node(node_id)
+        assert node is not None
+        return node.liveness
+
+    async def propose(self, body: Any, **asked: str) -> tuple[str, ...]:
+        self._does(type(body).__name__)
+        return await super().propose(body, **asked)
+
+    def _does(self, what: str) -> None:
+        self.did.append(what)
+        if what.startswith(self.cannot) and self.cannot:
+            raise ClusterError(Reason.AUTHORITY_SEALED, f"{what} can't be")
+
+    # As the certificates.
+
+    def check_clock(self) -> None:
+        if self.clock_off:
+            raise ClusterError(Reason.CLOCK_OFF, "off")
+
+    def check(self, did: Did, request: bytes, endpoints: tuple[str, ...]) -> None:
+        self._does(f"check {did} {request!r} {','.join(endpoints)}"[:5])
+
+    async def renew(self, _did: Did, _request: bytes) -> Issued:
+        self._does("renew")
+        return ISSUED
+
+    async def seal_to_masters(self) -> None:
+        self._does("seal")
+
+    def heard(self, node_id: NodeId, epoch: int) -> None:
+        self.epochs[node_id] = epoch
+
+    # As the replica.
+
+    async def add_voter(self, voter: VoterId) -> None:
+        self._does(f"add {voter}")
+        self.voters |= {voter}
+
+    async def remove_voter(self, voter: VoterId) -> None:
+        self._does(f"remove {voter}")
+        self.voters -= {voter}
+
+    async def transfer_leadership(self, voter: VoterId) -> None:
+        self._does(f"transfer {voter}")
+
+    def successor(self) -> VoterId:
+        return voter_id(PEER, 4)
+
+    # In the tests' hands.
+
+    def registration(self, node_id: NodeId, **changed: Any) -> c.RegisterNode:
+        fields = {"endpoints": ("h:1",), "task_types": ("echo",), "slot_count": 2, "version": "2"}
+        return c.RegisterNode(node_id=node_id, **(fields | changed))  # type: ignore[arg-type]
+
+    async def token(self, **changed: Any) -> members_module.MintedToken:
+        asked: dict[str, Any] = {
+            "role": Role.WORKER,
+            "ttl": None,
+            "uses_max": 0,
+            "addresses": (),
+            "grant": "",
+            "needs_approval": False,
+            "caller": CLIENT,
+            "request_id": "",
+        }
+        return await self.members.create_join_token(**(asked | changed))
+
+
+def watched(
+    test: Callable[[Leader], Coroutine[Any, Any, None]],
+) -> Callable[[], None]:
+    """Give a test a leader whose watch over the leases runs."""
+
+    async def run() -> None:
+        leader = Leader()
+        watching = asyncio.create_task(leader.members.run())
+        try:
+            await test(leader)
+            assert not watching.done(), "the watch must not end"
+        finally:
+            watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await watching
+
+    run.__name__ = test.__name__
+    return virtual_time(run)
+
+
+async def refused(work: Coroutine[Any, Any, Any]) -> ClusterError:
+    with pytest.raises(ClusterError) as caught:
+        await work
+    return caught.value
