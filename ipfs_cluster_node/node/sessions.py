@@ -147,8 +147,8 @@ class Sessions:
     async def _take(self, session: _Session, request: pb.WorkerSessionRequest) -> None:
         match request.WhichOneof("message"):
             case "credit":
-                granted = session.credit + max(0, request.credit.attempt_count)
-                session.credit = min(CREDIT_MAX, granted)
+                granted = session.credit + request.credit.attempt_count
+                session.credit = max(-CREDIT_MAX, min(CREDIT_MAX, granted))
                 self._wake.set()
             case "goodbye":
                 session.leaving = True

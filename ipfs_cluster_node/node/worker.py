@@ -104,6 +104,8 @@ class Worker:
         self._progress: dict[AttemptId, pb.AttemptProgress] = {}
         self._outcomes_max = OUTCOMES_PER_MESSAGE_MAX
         self._reconnect_seconds = RECONNECT_SECONDS_MIN
+        self._hoarded = False
+        """Whether attempts waited for too long, and were handed back."""
         self._leaving = False
 
     @property
@@ -207,7 +209,7 @@ class Worker:
                 said_goodbye = True
                 await call.write(pb.WorkerSessionRequest(goodbye=pb.WorkerGoodbye()))
             credit = self._credit()
-            if credit > 0:
+            if credit:
                 self._granted += credit
                 grant = pb.WorkerCredit(attempt_count=credit)
                 await call.write(pb.WorkerSessionRequest(credit=grant))
@@ -226,7 +228,11 @@ class Worker:
                     await self._wake.wait()
 
     def _credit(self) -> int:
-        """How many more attempts to ask for: none while others may believe that this node died."""
+        """How many more attempts to ask for: none while others may believe that this node died.
+
+        Less than none takes back what was asked for when attempts were shorter: what is handed back
+        would come here again.
+        """
         if self._leaving or not self._uplink.lease_holds:
             return 0
         youngest = 0.0
@@ -235,7 +241,11 @@ class Worker:
         wanted = in_hand_max(
             self._slots, seconds_mean=self._seconds_mean, seconds_youngest=youngest
         )
-        return wanted - self.running_count - self._granted
+        credit = wanted - self.running_count - self._granted
+        if self._hoarded:
+            self._hoarded = False
+            return max(credit, -self._granted)
+        return max(credit, 0)
 
     def _unsent(self) -> list[pb.AttemptOutcome]:
         # One message at a time: what ends meanwhile goes together in the next, as one commit.
@@ -331,6 +341,7 @@ class Worker:
         for attempt, held in self._held.items():
             if attempt not in self._running and held.since <= since:
                 self._give_up(held, handed_back(attempt))
+                self._hoarded = True
 
     async def _fence(self) -> None:
         # Once the lease is over others may run our attempts: ours must be dead by then.

@@ -723,7 +723,7 @@ class WorkerCredit(_message.Message):
 
     ATTEMPT_COUNT_FIELD_NUMBER: _builtins.int
     attempt_count: _builtins.int
-    """Added to what was granted before, 1 to 1,024."""
+    """Added to what was granted before, at most 1,024 together; a negative number takes some of it back."""
     def __init__(
         self,
         *,

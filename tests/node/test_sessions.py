@@ -391,14 +391,20 @@ async def test_a_message_of_a_newer_release_is_passed_over() -> None:
 # Credit.
 
 
-@pytest.mark.parametrize("garbage", [0, -1, -(2**31)])
 @virtual_time
-async def test_credit_that_is_none_changes_nothing(garbage: int) -> None:
+async def test_credit_that_is_taken_back_is_not_used_and_has_a_bound() -> None:
     async with leading() as its:
-        worker = await its.worker(credit=2)
-        await worker.credit(garbage)
+        worker = await its.worker(credit=5)
+        await worker.credit(-3)
         its.submit(1, 2, 3)
         await until(lambda: len(worker.assigned) == 2)
+        await worker.credit(-(2**31))
+        await worker.credit(0)
+        await worker.credit(CREDIT_MAX)
+        await asyncio.sleep(1)
+        assert len(worker.assigned) == 2
+        await worker.credit(1)
+        await until(lambda: len(worker.assigned) == 3)
         assert worker.ended is None
 
 

@@ -96,14 +96,17 @@ async def test_short_tasks_are_taken_ahead_and_long_ones_end_that() -> None:
         its.leader.assign(*((attempt(5000 + n), 3600.0) for n in range(100)))
         await asyncio.sleep(0.5)
         assert its.worker.running_count > 2  # They came on the credit of the short ones.
+        its.leader.pending.clear()
         await asyncio.sleep(WAIT_SECONDS_MAX + 1)
         assert its.worker.running_count == 2
         back = [at for at in its.leader.outcomes if failure_of(its.leader, at).handed_back]
         assert back
         assert not set(back) & set(its.runner.began)
-        credit = its.leader.credit
+        assert its.leader.credit == 0  # Else what was handed back would come here again.
+        kinds = its.leader.kinds()
+        assert kinds[-2:] == ["credit", "outcomes"]
         await asyncio.sleep(60)
-        assert its.leader.credit == credit
+        assert its.leader.credit == 0
         assert its.worker.running_count == 2
 
 
