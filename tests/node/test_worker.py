@@ -36,6 +36,7 @@ from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 from tests.support.dispatch import (
     FakeRunner,
     FakeUplink,
+    MemoryConnection,
     ScriptedLeader,
     attempt,
     succeeded,
@@ -50,7 +51,7 @@ async def working(
 ) -> AsyncIterator[Any]:
     """A worker in a session with a leader of the test's."""
     leader, runner = leader or ScriptedLeader(), runner or FakeRunner()
-    uplink = FakeUplink(leader.open)
+    uplink = FakeUplink(MemoryConnection(leader.open))
     worker = Worker(uplink=uplink, runner=runner, slots=slots)  # type: ignore[arg-type]
     running = asyncio.create_task(worker.run())
     try:

@@ -120,8 +120,8 @@ class MemoryConnection(Connection):
 class FakeUplink:
     """A lease that the test gives and takes."""
 
-    def __init__(self, open_call: Callable[[], MemoryCall]) -> None:
-        self.connection = MemoryConnection(open_call)
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
         self.registered = asyncio.Event()
         self.registered.set()
         self.lease_ends = float("inf")

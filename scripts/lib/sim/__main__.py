@@ -1,6 +1,7 @@
 """Runs seeds. See scripts/sim."""
 
 import argparse
+import logging
 import os
 import sys
 import time
@@ -9,6 +10,8 @@ from multiprocessing import get_context
 from typing import Final
 
 from scripts.lib.sim.breaks import BREAKS
+from scripts.lib.sim.dispatch import run_dispatch
+from scripts.lib.sim.dispatch_breaks import DISPATCH_BREAKS
 from scripts.lib.sim.run import Report, run_seed
 
 WILD: Final = 5
@@ -25,7 +28,7 @@ def main() -> int:
         "--break",
         dest="broken",
         default="",
-        choices=sorted(BREAKS),
+        choices=sorted([*BREAKS, *DISPATCH_BREAKS]),
         help="take a guard out, to see that it is missed",
     )
     parser.add_argument(
@@ -33,7 +36,12 @@ def main() -> int:
         action="store_true",
         help=f"in every seed, {WILD} times as many messages come twice, late or again",
     )
+    parser.add_argument(
+        "--tasks", action="store_true", help="workers and their sessions instead of consensus"
+    )
     given = parser.parse_args()
+    if given.tasks:
+        return _dispatch(given)
     began, failed, reports = time.monotonic(), [], []
     seeds = range(given.seed, given.seed + given.seeds)
     context = get_context("spawn")
@@ -53,6 +61,31 @@ def main() -> int:
                 print(f"{len(reports)} of {len(seeds)} seeds", file=sys.stderr, flush=True)
     print(_summary(reports, failed, time.monotonic() - began))
     return 1 if failed else 0
+
+
+def _dispatch(given: argparse.Namespace) -> int:
+    logging.disable(logging.CRITICAL)  # All of it is meant to happen.
+    began, failed, reports = time.monotonic(), 0, []
+    seeds = range(given.seed, given.seed + given.seeds)
+    with ProcessPoolExecutor(given.jobs, mp_context=get_context("spawn")) as pool:
+        options = ([option] * len(seeds) for option in (given.seconds, given.broken))
+        for report in pool.map(run_dispatch, seeds, *options, chunksize=4):
+            reports.append(report)
+            if report.failure:
+                failed += 1
+                print(f"seed {report.seed}: {report.failure}", flush=True)
+                how = f"--seconds {given.seconds:g}"
+                how += f" --break {given.broken}" if given.broken else ""
+                print(f"  scripts/sim --tasks --seed {report.seed} --seeds 1 {how}", flush=True)
+    tasks, attempts, faults, lost = (
+        sum(getattr(report, what) for report in reports)
+        for what in ("tasks", "attempts", "faults", "lost")
+    )
+    print(
+        f"{len(reports)} seeds, {failed} failed; {tasks} tasks in {attempts} attempts, {faults} "
+        f"faults, {lost} workers lost, {time.monotonic() - began:.0f} s"
+    )
+    return int(failed > 0)
 
 
 def _summary(reports: list[Report], failed: list[Report], seconds: float) -> str:

@@ -1,8 +1,9 @@
 """Real workers and sessions under seeded faults: a log, masters, networks and leases.
 
-What must hold: no task has two live attempts at workers whose lease holds; a result that is
-accepted was made by the attempt that the log names; a worker that lives and keeps its lease has
-none of its results made again; everything ends, and afterwards every slot takes work.
+What must hold: nothing runs at a worker whose lease is over, and no task has two live attempts at
+workers whose lease holds; a result that is accepted was made by the attempt that the log names; a
+worker that lives and keeps its lease has none of its results made again; everything ends, and
+afterwards every slot takes work.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from typing import Any, Final
 from ipfs_cluster_node.client.connection import Connection
 from ipfs_cluster_node.codec.commands import encode_command
 from ipfs_cluster_node.core import commands as c
-from ipfs_cluster_node.core.effects import Rejected
+from ipfs_cluster_node.core.effects import Accepted, Rejected
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import (
     NodeId,
@@ -41,6 +42,7 @@ from ipfs_cluster_node.node.tasks import Tasks
 from ipfs_cluster_node.node.worker import Worker
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 from scripts.lib.sim.checks import ViolationError
+from scripts.lib.sim.dispatch_breaks import DISPATCH_BREAKS
 from tests.support.dispatch import FakeRunner, FakeUplink, MemoryCall, MemoryChannel, succeeded
 from tests.support.virtual_time import run_virtual
 
@@ -50,6 +52,7 @@ HEARTBEAT_SECONDS: Final = 1.0
 RETRY_SECONDS: Final = 0.2
 END_SECONDS: Final = 120.0
 """Within which all ends once nothing fails any longer."""
+FENCE_LOOK_SECONDS: Final = 0.02
 MASTERS: Final = 3
 WORKERS: Final = 3
 CLIENT: Final = did_from_public_key(b"c" * 32)
@@ -113,7 +116,8 @@ class Master:
         if self.replaced:
             await asyncio.sleep(rng.uniform(0.5, 3.0))
             raise unknown
-        if not self.is_leader:
+        leads: bool = self.is_leader  # It may have changed meanwhile.
+        if not leads:
             if rng.random() < 0.5 and self.world.leader is None:
                 self.world.log.append(entry)  # The next leader has it.
             raise unknown
@@ -123,10 +127,11 @@ class Master:
             raise unknown
         if isinstance(outcome, Rejected):
             raise ClusterError(outcome.reason, outcome.message)
+        assert isinstance(outcome, Accepted)
         return outcome.ids
 
-    def catch_up(self) -> Any:
-        outcome: Any = None
+    def catch_up(self) -> Accepted | Rejected | None:
+        outcome: Accepted | Rejected | None = None
         while self.applied < len(self.world.log):
             self.applied += 1
             outcome = self.machine.apply(self.applied, self.world.log[self.applied - 1])
@@ -212,8 +217,8 @@ class Machine:
             outcome_of=self._completed,
             on_begin=lambda attempt: self.world.check_alone(attempt, self),
         )
-        self.uplink = FakeUplink(lambda: None)  # type: ignore[arg-type, return-value]
-        self.uplink.connection = SimConnection(self.world, self)  # type: ignore[assignment]
+        self.connection = SimConnection(self.world, self)
+        self.uplink = FakeUplink(self.connection)
         self.uplink.lease_ends = 0.0
         self.worker = Worker(
             uplink=self.uplink,  # type: ignore[arg-type]
@@ -226,13 +231,13 @@ class Machine:
         ]
 
     def _completed(self, attempt: AttemptId) -> AttemptOutcome:
-        self.world.completed(attempt, self)
+        self.world.completed(attempt)
         return succeeded(attempt, f"{attempt.task_id}.{attempt.attempt}".encode())
 
     async def _heartbeats(self) -> None:
         while True:
             await asyncio.sleep(self.world.rng.uniform(0.001, 0.02))
-            leader = self.world.speaks_for_all()
+            leader = self.world.leader
             if self.cut or leader is None:
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
@@ -258,7 +263,6 @@ class Machine:
             return
         self.worker = None
         self.runner.kill_seconds = 0.0
-        self.world.excused |= set(worker._held)  # noqa: SLF001 - what died with it.
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
@@ -283,7 +287,6 @@ class World:
         self.lost_count = 0
         self.faults = 0
         self.submitted = 0
-        self.excused: set[AttemptId] = set()
         self.completions: dict[TaskId, list[AttemptId]] = {}
         self.broken: ViolationError | None = None
         keys = [bytes([number]) * 32 for number in range(MASTERS + WORKERS)]
@@ -321,8 +324,6 @@ class World:
         """Who leads, as far as anybody can be told."""
         return next((m for m in self.masters if m.is_leader and not m.replaced), None)
 
-    speaks_for_all = leader.fget  # type: ignore[attr-defined]
-
     def master(self, node_id: NodeId) -> Master:
         return next(master for master in self.masters if master.node_id == node_id)
 
@@ -338,7 +339,18 @@ class World:
                     f"{attempt} begins while {twins} lives where the lease still holds"
                 )
 
-    def completed(self, attempt: AttemptId, machine: Machine) -> None:
+    async def watch_fences(self) -> None:
+        while True:
+            await asyncio.sleep(FENCE_LOOK_SECONDS)
+            for machine in self.machines.values():
+                if machine.worker is None or machine.uplink.lease_holds:
+                    continue
+                if machine.runner.alive and self.broken is None:
+                    self.broken = ViolationError(
+                        f"{machine.runner.alive} live on at a worker whose lease is over"
+                    )
+
+    def completed(self, attempt: AttemptId) -> None:
         self.completions.setdefault(attempt.task_id, []).append(attempt)
 
     def check_results(self) -> None:
@@ -369,6 +381,7 @@ class World:
             for master in self.masters
             for loop in (master.sessions.run(), master.watch_leases())
         ]
+        loops.append(asyncio.create_task(self.watch_fences()))
         for machine in self.machines.values():
             machine.start()
         faults: list[Callable[[], Any]] = [self._elect, self._elect, self._break, self._break]
@@ -496,13 +509,13 @@ class World:
     async def _break(self) -> None:
         """A worker's connections break; the leader may notice later."""
         machine = self._machine()
-        for call in machine.uplink.connection.calls:
+        for call in machine.connection.calls:
             call.cut(server_seconds=self.rng.choice((0.0, 0.5, 3.0)))
 
     async def _cut(self) -> None:
         machine = self._machine()
         machine.cut = True
-        for call in machine.uplink.connection.calls:
+        for call in machine.connection.calls:
             call.cut(server_seconds=self.rng.choice((0.0, 1.0, 10.0)))
         await asyncio.sleep(self.rng.choice((0.5, 3.0, 4.9, 5.0, 5.1, 8.0, 15.0)))
         machine.cut = False
@@ -546,8 +559,6 @@ class DispatchReport:
 
 def run_dispatch(seed: int, seconds: float, broken: str = "") -> DispatchReport:
     """Run a seed, every third of them calm."""
-    from scripts.lib.sim.breaks import BREAKS
-
     tasks = attempts = 0
     world: World | None = None
 
@@ -557,7 +568,7 @@ def run_dispatch(seed: int, seconds: float, broken: str = "") -> DispatchReport:
         await world.run(seconds)
 
     failure = ""
-    with BREAKS[broken]() if broken else nullcontext():
+    with DISPATCH_BREAKS[broken]() if broken else nullcontext():
         try:
             run_virtual(run())
         except (ViolationError, AssertionError, RuntimeError) as error:
