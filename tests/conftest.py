@@ -7,6 +7,8 @@ import pytest
 
 VECTORS_VARIABLE = "IPFS_CLUSTER_NODE_VECTORS"
 VECTORS_DEFAULT = Path(__file__).parents[2] / "shared" / "vectors"
+CASES_VARIABLE = "IPFS_CLUSTER_NODE_CASES"
+CASES_DEFAULT = Path(__file__).parents[2] / "shared" / "cases"
 
 
 @pytest.fixture(scope="session")
@@ -18,12 +20,23 @@ def vectors() -> Path:
     return found
 
 
+@pytest.fixture(scope="session")
+def cases() -> Path:
+    """The folder of inputs that once went wrong; it is read there, never copied in."""
+    found = Path(os.environ.get(CASES_VARIABLE) or CASES_DEFAULT)
+    if not found.is_dir():
+        pytest.skip(f"no cases in {found}; name the folder with {CASES_VARIABLE}")
+    return found
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item):  # type: ignore[no-untyped-def]
     """With CI=true a test that needs a third-party program or vectors may not be skipped."""
     outcome = yield
     report = outcome.get_result()
-    needed = item.get_closest_marker("tools") or "vectors" in getattr(item, "fixturenames", ())
+    needed = item.get_closest_marker("tools") or {"vectors", "cases"} & set(
+        getattr(item, "fixturenames", ())
+    )
     if report.skipped and os.environ.get("CI") == "true" and needed:
         report.outcome = "failed"
         report.longrepr = f"skipped with CI=true: {report.longrepr}"

@@ -18,7 +18,8 @@ from ipfs_cluster_node.core.ids import parse_name
 from ipfs_cluster_node.core.model import Role
 
 VARIABLE_PREFIX: Final = "IPFS_CLUSTER_NODE_"
-NOT_SETTINGS: Final = frozenset({HOME_VARIABLE, *CLIENT_VARIABLES, "IPFS_CLUSTER_NODE_VECTORS"})
+TEST_VARIABLES: Final = frozenset({"IPFS_CLUSTER_NODE_VECTORS", "IPFS_CLUSTER_NODE_CASES"})
+NOT_SETTINGS: Final = frozenset({HOME_VARIABLE, *CLIENT_VARIABLES, *TEST_VARIABLES})
 """Variables with the prefix that mean something else; a client may run a node, too."""
 
 MIB: Final = 1024 * 1024
