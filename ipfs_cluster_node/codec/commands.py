@@ -97,8 +97,10 @@ def encode_command(command: core.Command) -> bytes:
         case core.RevokeDelegation() as body:
             message.revoke_delegation.CopyFrom(revocation_to_log(body.revocation))
             message.revoke_delegation.copies.extend(map(revocation_to_log, body.copies))
-        case core.ExpireRecords():
+        case core.ExpireRecords() as body:
             message.expire_records.SetInParent()
+            message.expire_records.count_max = body.count_max
+            message.expire_records.goes_on = body.goes_on
         case core.IssueCertificate() | core.RevokeCertificate() | core.SetAuthority():
             _encode_certificate_command(message, command.body)
         case _:
@@ -346,7 +348,9 @@ _DECODERS: Mapping[str, Callable[[pb.Command], core.CommandBody]] = {
     "finish_attempts": _finish_attempts,
     "requeue_attempts": _requeue_attempts,
     "cancel_task": lambda m: core.CancelTask(task_id=TaskId(m.cancel_task.task_id)),
-    "expire_records": lambda _m: core.ExpireRecords(),
+    "expire_records": lambda m: core.ExpireRecords(
+        count_max=m.expire_records.count_max, goes_on=m.expire_records.goes_on
+    ),
     "add_content": _add_content,
     "put_delegation": lambda m: core.PutDelegation(
         delegations=tuple(map(delegation_from_log, m.put_delegation.delegations))

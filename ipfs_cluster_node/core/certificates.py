@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from heapq import heapify, heappop, heappush
+from itertools import islice
 from typing import Final
 
 from ipfs_cluster_node.core.effects import Rejected
@@ -108,6 +110,8 @@ class CertificateTable:
         self._records: dict[int, CertificateRecord] = {}
         self._newest: dict[Did, CertificateRecord] = {}
         self._by_owner: dict[Did, dict[int, CertificateRecord]] = {}
+        self._by_end: list[tuple[int, int]] = []
+        """A heap of ends and serial numbers: of those that are remembered, and some others."""
         self._serials: dict[int, CertificateRevocation] = {}
         self._dids: dict[Did, CertificateRevocation] = {}
         self.authority = authority or Authority()
@@ -188,7 +192,12 @@ class CertificateTable:
         """Remember a certificate; `refuses` has passed."""
         self._put(record)
         while len(self._records) > CERTIFICATES_MAX:
-            self._drop(min(self._records.values(), key=lambda r: (r.not_after_s, r.serial)))
+            _, serial = heappop(self._by_end)
+            if serial in self._records:  # Else it was dropped before.
+                self._drop(self._records[serial])
+        if len(self._by_end) > 2 * CERTIFICATES_MAX:
+            self._by_end = [(r.not_after_s, r.serial) for r in self._records.values()]
+            heapify(self._by_end)
 
     def full(self) -> bool:
         """Whether no more revocations can be remembered."""
@@ -212,25 +221,36 @@ class CertificateTable:
         self.authority = authority
         return True
 
-    def forget(self, now_s: int) -> None:
-        """Drop what has ended: of each member, all but the newest at once."""
+    def forget(self, now_s: int, count_max: int | None = None) -> bool:
+        """Drop what has ended: of each member, all but the newest at once.
+
+        At most so many of each kind; returns whether some may be left.
+        """
         ended = now_s - FORGET_AFTER_S
         long_ended = now_s - int(RENEW_EXPIRED_MAX.total_seconds())
-        gone = [
+        ending = (
             record
             for record in self._records.values()
             if record.not_after_s <= ended
-            and (record.not_after_s <= long_ended or self._newest[record.did] is not record)
-        ]
+            and (record.not_after_s <= long_ended or self._newest.get(record.did) is not record)
+        )
+        gone = list(islice(ending, count_max))
         for record in gone:
             self._drop(record)
-        over = [r for r in self._serials.values() if r.until_s and r.until_s <= long_ended]
+        over = [
+            *islice(
+                (r for r in self._serials.values() if r.until_s and r.until_s <= long_ended),
+                count_max,
+            )
+        ]
         for revocation in over:
             del self._serials[revocation.serial]
             self.version += 1
+        return count_max in (len(gone), len(over))
 
     def _put(self, record: CertificateRecord) -> None:
         self._records[record.serial] = record
+        heappush(self._by_end, (record.not_after_s, record.serial))
         self._newest[record.did] = record
         self._by_owner.setdefault(record.did, {})[record.serial] = record
 

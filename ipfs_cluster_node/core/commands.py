@@ -167,6 +167,12 @@ class CancelTask:
 class ExpireRecords:
     """Records older than their retention go."""
 
+    count_max: int = 0
+    """Of each kind; more go with the next command. 0, as older releases wrote: 10,000 tasks and
+    answers, and all of the rest."""
+    goes_on: bool = False
+    """Whether it follows one that left some: it judges by the same time as that one."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddContent:

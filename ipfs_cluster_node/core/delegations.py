@@ -7,6 +7,7 @@ do something is decided anew at every call (`core.ucan.chain`).
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from ipfs_cluster_node.core.ids import Did
@@ -178,12 +179,18 @@ class DelegationTable:
         if stored is not None and stored.issuer == revocation.revoker:
             self._drop(stored)
 
-    def forget(self, now_s: int) -> None:
-        """Drop what has ended."""
+    def forget(self, now_s: int, count_max: int | None = None) -> bool:
+        """Drop what has ended, at most so many of each kind; returns whether some may be left."""
         ended = now_s - FORGET_AFTER_S
-        for delegation in [d for d in self._stored.values() if d.expires_s <= ended]:
+        delegations = [
+            *islice((d for d in self._stored.values() if d.expires_s <= ended), count_max)
+        ]
+        for delegation in delegations:
             self._drop(delegation)
-        for key in [key for key, r in self._revoked.items() if r.until_s <= ended]:
+        revocations = [
+            *islice((key for key, r in self._revoked.items() if r.until_s <= ended), count_max)
+        ]
+        for key in revocations:
             del self._revoked[key]
             cid, revoker = key
             self._revoked_counts[revoker] -= 1
@@ -192,6 +199,7 @@ class DelegationTable:
                 self._revokers[cid] = left
             else:
                 del self._revokers[cid]
+        return count_max in (len(delegations), len(revocations))
 
     def forget_member(self, did: Did) -> None:
         """Drop what was delegated to one who is gone, and what that one had kept for others."""

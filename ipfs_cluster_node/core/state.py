@@ -71,7 +71,7 @@ from ipfs_cluster_node.core.sorted_keys import SortedKeys
 from ipfs_cluster_node.core.tasks import TaskTable
 
 EXPIRED_MAX: Final = 10_000
-"""Tasks, or answers, that one command forgets: some 20 ms, in which nothing else runs."""
+"""Tasks, or answers, that one command forgets where it does not say how many."""
 REQUESTS_DROPPED_MAX: Final = 1000
 """Answers that one command pushes out: there may be many once their setting was lowered."""
 MORE: Final = "more"
@@ -417,28 +417,36 @@ class ClusterState:
             holders = (*self.holders_of(content), *new)
             self.contents[cid] = replace(content, holders=holders)
 
-    def _expire_records(self, command: Command, _body: ExpireRecords) -> Applied:
+    def _expire_records(self, command: Command, body: ExpireRecords) -> Applied:
         at_ms = command.at_ms
-        if self.judged_at_ms:
+        if body.goes_on and self.judged_at_ms:
+            at_ms = self.judged_at_ms
+        elif self.judged_at_ms:
             # Not by the latest command: a leader with a wrong clock makes thousands a minute.
             earliest_ms = self.judged_at_ms - JUDGED_STEP_MS_MAX
             at_ms = max(earliest_ms, min(at_ms, self.judged_at_ms + JUDGED_STEP_MS_MAX))
         self.judged_at_ms = at_ms
-        tasks = self.tasks.expire(at_ms - self.settings["task_retention"], EXPIRED_MAX)
+        count_max = body.count_max or EXPIRED_MAX
+        tasks = self.tasks.expire(at_ms - self.settings["task_retention"], count_max)
         oldest_ms = at_ms - self.settings["request_retention"]
         requests = 0
         # Ordered by when they were committed, close enough to `at_ms`.
         while (
-            requests < EXPIRED_MAX
+            requests < count_max
             and self._requests
             and next(iter(self._requests.values())).at_ms < oldest_ms
         ):
             self._requests.popitem(last=False)
             requests += 1
         self.members.expire_tokens(at_ms, TOKEN_KEEP_MS)
-        self.delegations.forget(at_ms // 1000)
-        self.certificates.forget(at_ms // 1000)
-        return Applied(Accepted((MORE,) if EXPIRED_MAX in (tasks, requests) else ()))
+        others_max = body.count_max or None
+        left = (
+            tasks == count_max,
+            requests == count_max,
+            self.delegations.forget(at_ms // 1000, others_max),
+            self.certificates.forget(at_ms // 1000, others_max),
+        )
+        return Applied(Accepted((MORE,) if any(left) else ()))
 
     # Authorization.
 

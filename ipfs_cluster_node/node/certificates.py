@@ -289,10 +289,11 @@ class Certificates:
                 await self._hand_over_if_off()
                 await self._authority.tend()
                 async with self._authority.changing:
-                    rotation = self.rotation()
-                    steady = rotation.authority.phase is RotationPhase.STEADY
-                    if not steady and not rotation.waiting:
-                        await self._advance(self._leadership.leader_state())
+                    state = self._leadership.leader_state()
+                    # Who waits is looked up while somebody may: it takes all members.
+                    steady = state.certificates.authority.phase is RotationPhase.STEADY
+                    if not steady and not self.rotation().waiting:
+                        await self._advance(state)
                 said = ""
             except ClusterError as error:
                 if error.message != said:

@@ -14,6 +14,7 @@ from ipfs_cluster_node.core.certificates import (
     Authority,
     CertificateRecord,
     CertificateRevocation,
+    CertificateTable,
     RotationPhase,
 )
 from ipfs_cluster_node.core.commands import (
@@ -342,3 +343,30 @@ def test_a_snapshot_brings_certificates_revocations_and_the_authority_back() -> 
     assert again.data() == state.data()
     assert again.certificates.authority == authority
     assert again.certificates.is_revoked(1, CLIENT)
+
+
+def test_past_the_most_that_are_remembered_the_first_to_end_goes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """To look for it took 13 ms each time, at every master."""
+    monkeypatch.setattr("ipfs_cluster_node.core.certificates.CERTIFICATES_MAX", 5)
+    table = CertificateTable()
+    kept: list[CertificateRecord] = []
+    for number in range(1, 60):
+        one = replace(record(number), not_after_s=(number * 37) % 50)
+        table.issue(one)
+        kept = sorted([*kept, one], key=lambda r: (r.not_after_s, r.serial))[-5:]
+        assert {r.serial for r in table.records()} == {r.serial for r in kept}
+        if number == 30:
+            table.forget(10**6)
+            kept = list(table.records())
+    assert len(table._by_end) <= 2 * 5 + 1
+
+
+def test_certificates_are_forgotten_some_at_a_time() -> None:
+    table = CertificateTable([record(n) for n in range(1, 8)])
+    steps = 0
+    while table.forget(10**9, 2):
+        steps += 1
+    assert steps == 3
+    assert table.records() == ()

@@ -136,6 +136,18 @@ def test_h11_a_malformed_entry_in_the_log_is_skipped_by_every_replica() -> None:
     assert machine.commands == ["one", "two"]
 
 
+def test_a_batch_is_bounded_by_its_commands_and_its_bytes() -> None:
+    """It is applied at once, and all who wait for it go on at once."""
+    proposals = Proposals(A, waiting_max=100, batch_bytes_max=1000, batch_commands_max=4)
+    for size in (1, 1, 1, 1, 1, 900, 900, 5000, 1):
+        proposals.put(Proposal(b"x" * size, lambda _outcome: None))
+    counts = []
+    while (entry := proposals.next_entry(1)) is not None:
+        counts.append(proposals.batch_count_last)
+        proposals.take_results(entry, [None] * counts[-1])
+    assert counts == [4, 2, 1, 1, 1]
+
+
 def test_who_gives_up_tells_nobody_of_success() -> None:
     """What was done may depend on a write that has not ended."""
     outcomes: dict[str, object] = {}
@@ -143,7 +155,7 @@ def test_who_gives_up_tells_nobody_of_success() -> None:
     def proposal(name: str) -> Proposal:
         return Proposal(name.encode(), partial(outcomes.__setitem__, name))
 
-    proposals = Proposals(A, waiting_max=10, batch_bytes_max=1000)
+    proposals = Proposals(A, waiting_max=10, batch_bytes_max=1000, batch_commands_max=4)
     proposals.put(proposal("done"))
     entry = proposals.next_entry(1)
     assert entry is not None

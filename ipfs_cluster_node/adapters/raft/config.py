@@ -20,8 +20,11 @@ class RaftConfig:
     tick_interval: timedelta = timedelta(milliseconds=20)
     """Longest wait between two ticks when nothing happens."""
     command_bytes_max: int = 2 * 1024 * 1024
-    batch_bytes_max: int = 2 * 1024 * 1024
-    """Commands that are committed together; one command may be as long."""
+    batch_bytes_max: int = 512 * 1024
+    """Commands that are committed together; one that is longer goes alone. An entry is applied at
+    once: of small commands as many take some 50 ms."""
+    batch_commands_max: int = 512
+    """At most so many of them, which all hear at once what became of them."""
     proposals_waiting_max: int = 20_000
     """Beyond it proposals are refused as OVERLOADED."""
     inbox_bytes_max: int = 32 * 1024 * 1024

@@ -259,6 +259,7 @@ class Engine:
             voter,
             waiting_max=config.proposals_waiting_max,
             batch_bytes_max=config.batch_bytes_max,
+            batch_commands_max=config.batch_commands_max,
         )
         self._transfer: _Transfer | None = None
         self._snapshot_index = position.index

@@ -33,11 +33,14 @@ class Proposal:
 class Proposals:
     """What waits, and the one batch that is under way."""
 
-    def __init__(self, voter: VoterId, *, waiting_max: int, batch_bytes_max: int) -> None:
+    def __init__(
+        self, voter: VoterId, *, waiting_max: int, batch_bytes_max: int, batch_commands_max: int
+    ) -> None:
         """Have nothing."""
         self._identity = zlib.crc32(voter.encode())
         self._waiting_max = waiting_max
         self._batch_bytes_max = batch_bytes_max
+        self._batch_commands_max = batch_commands_max
         self._waiting: deque[Proposal] = deque()
         self._batch: list[Proposal] = []
         self._batch_id = b""
@@ -78,8 +81,10 @@ class Proposals:
         if self._batch:
             return None
         size = 0
-        while self._waiting and (
-            not size or size + len(self._waiting[0].command) <= self._batch_bytes_max
+        while (
+            self._waiting
+            and len(self._batch) < self._batch_commands_max
+            and (not size or size + len(self._waiting[0].command) <= self._batch_bytes_max)
         ):
             proposal = self._waiting.popleft()
             if not proposal.given_up():

@@ -1358,12 +1358,21 @@ class ExpireRecords(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    COUNT_MAX_FIELD_NUMBER: _builtins.int
+    GOES_ON_FIELD_NUMBER: _builtins.int
+    count_max: _builtins.int
+    """Most of each kind that go. 0: 10,000 tasks and answers, and all of the rest."""
+    goes_on: _builtins.bool
+    """It goes on where the one before left some, and is judged by the same time."""
     def __init__(
         self,
+        *,
+        count_max: _builtins.int = ...,
+        goes_on: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count_max", b"count_max", "goes_on", b"goes_on"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
