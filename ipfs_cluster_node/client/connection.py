@@ -186,7 +186,10 @@ class Connection:
             if time.monotonic() + pause >= deadline:
                 # Why no other node answers says less than what one that did answer said.
                 last = (target, self._unreachable(error)) if said is None else said
-                raise _told([(last[0][0], last[1]), *_own_refusals(answers)])
+                of_themselves = [
+                    each for each in answers.items() if each[1].reason in OF_ONE_MASTER
+                ]
+                raise _told([(last[0][0], last[1]), *of_themselves])
             await asyncio.sleep(pause)
 
     def _follow(self, error: ClusterError, target: Target, avoided: set[str]) -> bool:

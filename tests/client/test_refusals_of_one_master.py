@@ -95,6 +95,18 @@ async def test_at_the_end_of_the_time_the_most_useful_refusal_is_told_with_its_m
 
 
 @pytest.mark.asyncio
+async def test_full_disks_are_told_and_not_that_nobody_leads() -> None:
+    """Two of three masters can't write: the third can't know why it has no majority."""
+    masters = Masters(
+        {ONE: Reason.LOG_STORAGE_FAILED, TWO: Reason.LOG_STORAGE_FAILED, THREE: Reason.NO_LEADER}
+    )
+    for timeout in (0.2, 0.5, 1.0):
+        with pytest.raises(ClusterError) as caught:
+            await masters.call(timeout=timeout)
+        assert caught.value.reason is Reason.LOG_STORAGE_FAILED
+
+
+@pytest.mark.asyncio
 async def test_a_defect_of_the_only_leader_is_told_after_one_round() -> None:
     masters = Masters({ONE: Reason.INTERNAL, TWO: Reason.NOT_LEADER, THREE: Reason.NOT_LEADER})
     with pytest.raises(ClusterError) as caught:
