@@ -206,6 +206,11 @@ NOT_READ = (
     (b"[1, 2]\n", "records are no objects"),
     (b'{"k": 1}\n{"k":\n', "Malformed JSON"),
     (b'{"k": 1, "k": 2}\n', "duplicate key"),
+    (b'{"k": 1, "K": 2}\n', "differ from 'K' only in case"),
+    (b'{"a":' * 3000 + b"1" + b"}" * 3000, "depth"),
+    (b'{"a": "\xf6"}\n', "invalid UTF-8"),
+    (b'{"a": 1} x\n', "Malformed JSON"),
+    (b'[{"a": 1}, 2]', "non-record"),
     (b"ARROW1\0\0damaged", "can't be read as Arrow"),
     (b"PAR1damaged", "can't be read as Parquet"),
     (gzip.compress(b"a,b\n1,2\n" * 1000)[:-9], "can't be decompressed as gzip"),
@@ -262,6 +267,11 @@ JSON = (
     (b'{"d": "2024-01-02", "u": "01/02/2024"}', [["2024-01-02", "01/02/2024"]], None),
     (b'{"n": 123456789012345678901234567890}\n{"n": 1}', [["1234567890" * 3], ["1"]], None),
     (b'{"a": 1}\n' * 30_000 + b'{"b": 2}\n', None, None),
+    (b'{"a": {"b": [1' + b"0" * 29 + b", 1.5]}}", [[{"b": [str(10**29), "1.5"]}]], None),
+    (b'{"a": 1}\n{"a": 1.5}\n', [[1.0], [1.5]], None),
+    (b'\xef\xbb\xbf{"DATE": "12:00:00"}\n', [["12:00:00"]], None),
+    (b'{"a": 1}\n{"a": "x"}\n', [["1"], ['"x"']], None),
+    (b'{"a": 1, "a_1": 2}\n', [[1, 2]], None),
 )
 
 

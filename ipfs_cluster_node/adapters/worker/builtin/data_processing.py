@@ -56,6 +56,8 @@ RESULT_FILE_BYTES_MAX: Final = 4 * 2**30
 """Of the Parquet file; its disk is shared with other tasks."""
 ROW_BYTES_MIN: Final = 5
 """Of a row in JSON: `[1], `. More rows than fit at that size are not converted."""
+SHOWN_BYTES_MAX: Final = 64 * RESULT_INLINE_BYTES_MAX
+"""Of rows in memory that are tried as JSON; their text is rarely so much shorter."""
 DOCUMENT_BYTES: Final = 256
 """Of the JSON document around columns, inputs and rows."""
 
@@ -78,7 +80,7 @@ def data_processing(task: TaskContext) -> TaskResult:
             )
         task.progress(0.1, "running")
         return _run(connection, statements[0].query, task.scratch, inputs.documents)
-    except duckdb.OutOfMemoryException as error:
+    except (duckdb.OutOfMemoryException, MemoryError) as error:
         raise TaskError(
             Reason.SQL_FAILED,
             f"the query needs more memory than it may use: {inputs.message(error, sql)}",
@@ -198,7 +200,7 @@ def _store(
     reader = relation.project(", ".join(casts)).to_arrow_reader(BATCH_ROWS)
     room = RESULT_INLINE_BYTES_MAX - DOCUMENT_BYTES
     shown: list[Any] | None = []
-    row_count = 0
+    row_count = shown_bytes = 0
     try:
         with pq.ParquetWriter(target, reader.schema) as writer:
             for batch in reader:
@@ -209,10 +211,17 @@ def _store(
                         Reason.SQL_FAILED,
                         f"the result is over {RESULT_FILE_BYTES_MAX // 2**30} GiB; select less",
                     )
-                if shown is None or row_count * ROW_BYTES_MIN > room:
+                shown_bytes += batch.nbytes
+                if (
+                    shown is None
+                    or row_count * ROW_BYTES_MIN > room
+                    or shown_bytes > SHOWN_BYTES_MAX
+                ):
                     shown = None
                     continue
                 shown.append(batch)
+    except MemoryError:
+        raise
     except pa.ArrowException as error:
         raise TaskError(
             Reason.SQL_FAILED, f"a column can't be stored, cast it to text: {error}"
@@ -230,8 +239,6 @@ def _rows(table: Any, kinds: list[Any], room: int) -> list[Any] | None:
     """The rows as JSON values, where they fit; None too where JSON has no form of a value."""
     import duckdb
 
-    if table.nbytes > 64 * RESULT_INLINE_BYTES_MAX:
-        return None
     rows: list[Any] = []
     numbered = table.rename_columns([f"c{n}" for n in range(table.num_columns)])
     casts = ", ".join(f"CAST(c{n} AS {shown_type(kind)}) AS c{n}" for n, kind in enumerate(kinds))

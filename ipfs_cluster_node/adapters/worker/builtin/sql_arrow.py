@@ -42,6 +42,8 @@ def open_arrow(path: Path, name: str, target: Path, *, is_file: bool) -> Convert
                 reader = pa.ipc.open_stream(source)
                 batches = iter(reader)
             return _convert(name, reader.schema, batches, target)
+    except MemoryError:
+        raise
     except (pa.ArrowException, OSError, ValueError) as error:
         raise refused(name, f"it can't be read as Arrow: {first_line(error)}") from error
 
@@ -70,6 +72,8 @@ def open_parquet(path: Path, name: str, target: Path) -> Converted:
             if exact and ("INT96" not in physical or _microseconds_do(path, name)):
                 return Converted(path, f"read_parquet({quoted(str(path))})", ())
             return _convert(name, schema, file.iter_batches(BATCH_ROWS), target)
+    except MemoryError:
+        raise
     except (pa.ArrowException, OSError, ValueError) as error:
         raise refused(name, f"it can't be read as Parquet: {first_line(error)}") from error
 
@@ -144,6 +148,8 @@ def _convert(name: str, schema: Any, batches: Iterator[Any], target: Path) -> Co
             ):
                 try:
                     columns.append(_cast(_cast(column, first), last))
+                except MemoryError:
+                    raise
                 except (pa.ArrowException, ValueError) as error:
                     raise refused(
                         name, f"column {field.name!r} ({field.type}): {first_line(error)}"

@@ -4,7 +4,6 @@ What is guessed is returned; what can't be read exactly is refused with its name
 """
 
 import json
-import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +30,12 @@ from ipfs_cluster_node.adapters.worker.builtin.sql_csv import (
     read_csv,
     shown,
 )
+from ipfs_cluster_node.adapters.worker.builtin.sql_json import (
+    BEGINS,
+    JsonUnclearError,
+    is_json,
+    json_records,
+)
 from ipfs_cluster_node.adapters.worker.builtin.sql_messages import said
 from ipfs_cluster_node.tasks import TaskError, TaskInputFile
 
@@ -41,9 +46,8 @@ LINE_SOUGHT_ROWS_MAX: Final = 1_000_000
 """Further down a message names the row, not its line."""
 
 COMPRESSED: Final = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"))
-JSON_OBJECT: Final = re.compile(r'\[?\s*\{\s*("[^"]*"\s*:|\})')
-"""How JSON begins that has records: with an object, or a list of them."""
 ARROW_FILE: Final = b"ARROW1"
+UTF_8_MARK: Final = b"\xef\xbb\xbf"
 AS_CSV: Final = "save it as CSV in UTF-8, or as Parquet"
 REFUSED: Final = (
     (b"BZh", "compressed with bzip2; send it plain, or compressed with gzip or zstd"),
@@ -104,6 +108,7 @@ class SqlInputs:
         if kind == "csv":
             source = self._csv(name, path, document, all_text=all_text)
         elif kind == "json":
+            path = self._without_mark(name, path)
             source = self._json(name, path, document)
         else:
             opened = self._columnar(name, path, kind)
@@ -118,6 +123,17 @@ class SqlInputs:
     def message(self, error: Exception, sql: str = "") -> str:
         """What DuckDB says, with the inputs' names instead of paths."""
         return said(error, self.names, sql)
+
+    def _without_mark(self, name: str, path: Path) -> Path:
+        """JSON without the byte order mark that its reader does not know."""
+        if not _head(path).startswith(UTF_8_MARK):
+            return path
+        target = self.scratch / f"unmarked-{len(self.documents)}"
+        self.names[str(target)] = f"input {name!r}"
+        with path.open("rb") as source, target.open("xb") as file:
+            source.seek(len(UTF_8_MARK))
+            shutil.copyfileobj(source, file, PIECE_BYTES)
+        return target
 
     def _columnar(self, name: str, path: Path, kind: str) -> Converted:
         target = self.scratch / f"input-{len(self.documents)}.parquet"
@@ -207,39 +223,24 @@ class SqlInputs:
     def _json(self, name: str, path: Path, document: dict[str, Any]) -> str:
         import duckdb
 
-        layout = _json_layout(_head(path, SAMPLE_BYTES))
-        call = (
-            f"read_json({quoted(str(path))}, format='{layout}', records=true, sample_size=-1, "
-            "maximum_depth=-1, map_inference_threshold=-1, field_appearance_threshold=0"
-        )
+        start = _head(path, SAMPLE_BYTES)
         try:
-            found = self.connection.execute(f"DESCRIBE FROM {call})").fetchall()
-            columns = {column: _json_type(kind) for column, kind, *_ in found}
-            doubles = [column for column, kind in columns.items() if kind == "DOUBLE"]
-            if doubles:
-                raw = ", ".join(f"{quoted(column)}: 'VARCHAR'" for column in doubles)
-                long = ", ".join(
-                    f"count(*) FILTER (regexp_full_match({identifier(column)}, '-?[0-9]{{16,}}'))"
-                    for column in doubles
-                )
-                counts = self.connection.execute(
-                    f"FROM {call}, columns={{{raw}}}, auto_detect=false) SELECT {long}"
-                ).fetchone()
-                # An integer that a DOUBLE would round.
-                columns |= {c: TEXT for c, count in zip(doubles, counts, strict=True) if count}
-            typed = ", ".join(f"{quoted(c)}: {quoted(kind)}" for c, kind in columns.items())
-            source = f"{call}, columns={{{typed}}}, auto_detect=false)"
-            # Read once: what is no JSON is found before the query, and named.
-            counts = ", ".join(f"count({identifier(column)})" for column in columns)
-            self.connection.execute(f"FROM {source} SELECT {counts}").fetchone()
+            found = json_records(
+                self.connection,
+                str(path),
+                start.decode("utf-8", "replace"),
+                whole=len(start) < SAMPLE_BYTES,
+            )
         except duckdb.OutOfMemoryException:
             raise
+        except JsonUnclearError as error:
+            raise refused(name, str(error)) from error
         except duckdb.Error as error:
             raise refused(name, self.message(error).removeprefix(f"input {name!r}: ")) from error
         document["encoding"] = "utf-8"
-        document["layout"] = layout
-        document["columns"] = [{"name": name, "type": kind} for name, kind in columns.items()]
-        return source
+        document["layout"] = found.layout
+        document["columns"] = [{"name": key, "type": kind} for key, kind in found.columns.items()]
+        return found.source
 
 
 def _head(path: Path, size: int = 16) -> bytes:
@@ -263,31 +264,15 @@ def _kind(name: str, path: Path, declared: str, compression: str) -> str:
         return "parquet"
     if head.startswith((ARROW_FILE, b"\xff\xff\xff\xff")):
         return "arrow"
-    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    start = head.lstrip(UTF_8_MARK + b" \t\r\n")
     if start.startswith(b"<") and b">" in start:
         raise refused(name, f"it looks like XML or HTML; {AS_CSV}")
     text = start.decode("utf-8", "replace")
-    if JSON_OBJECT.match(text):
+    if BEGINS.match(text):
         return "json"
-    if text.startswith("[") and _is_json(text.splitlines()[0]):
+    if text.startswith("[") and is_json(text.splitlines()[0]):
         raise refused(name, "it is JSON whose records are no objects; write one object a line")
     return "csv"
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _json_layout(start: bytes) -> str:
-    text = start.decode("utf-8", "replace").lstrip("\ufeff \t\r\n")
-    if text.startswith("["):
-        return "array"
-    one_a_line = _is_json(text.splitlines()[0]) or len(text) == SAMPLE_BYTES
-    return "newline_delimited" if one_a_line else "unstructured"
 
 
 def _sample(name: str, path: Path) -> tuple[str, bool]:
@@ -302,7 +287,7 @@ def _sample(name: str, path: Path) -> tuple[str, bool]:
                 raise refused(name, f"line 1 is longer than {LINE_BYTES_MAX} bytes")
         if not whole:
             data = data[: _last_line_end(data) + 1]
-    data = data.removeprefix(b"\xef\xbb\xbf")
+    data = data.removeprefix(UTF_8_MARK)
     if not data.strip():
         raise refused(name, "it has nothing but line ends: not even a header")
     if data[:1] in b"\r\n":
@@ -349,13 +334,3 @@ def _place(path: Path, shape: CsvShape, row: int) -> str:
         return f"row {row}"
     with path.open(encoding="utf-8-sig", newline="") as file:
         return f"line {line_of_row(file, shape.delimiter, row + shape.header)}"
-
-
-def _json_type(kind: str) -> str:
-    """JSON has texts and numbers; what looks like a date or UUID is text."""
-    return re.sub(
-        r"\b(TIMESTAMP_NS|TIMESTAMP WITH TIME ZONE|TIMESTAMPTZ|TIMESTAMP|TIME_NS|DATE|TIME|UUID)\b"
-        r'(?=[\[\],)]|$)(?!")',
-        TEXT,
-        kind,
-    )

@@ -1,0 +1,103 @@
+"""JSON inputs: all of the file is looked at, so that no key is lost and no number rounded."""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ipfs_cluster_node.adapters.worker.builtin.sql_arrow import identifier
+from ipfs_cluster_node.adapters.worker.builtin.sql_csv import TEXT, quoted
+
+BEGINS: Final = re.compile(r'\[?\s*\{\s*("[^"]*"\s*:|\})')
+"""How JSON begins that has records: with an object, or a list of them."""
+NO_JSON_TYPE: Final = re.compile(
+    r"\b(TIMESTAMP_NS|TIMESTAMP WITH TIME ZONE|TIMESTAMPTZ|TIMESTAMP|TIME_NS|DATE|TIME|UUID)\b"
+    r"(?=[\[\],)]|$)"
+)
+LONG_INTEGER: Final = r"(^|[\[:,])\s*-?[0-9]{16,}\s*([,}\]]|$)"
+"""In JSON text: an integer that a DOUBLE may round."""
+RENAMED: Final = re.compile(r"(.+)_[0-9]+")
+"""How DuckDB names a key that differs from another one only in case."""
+
+
+class JsonUnclearError(ValueError):
+    """The records can't be read exactly; says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class JsonRecords:
+    """How to read a JSON file."""
+
+    layout: str
+    columns: dict[str, str]
+    """Name and type."""
+    source: str
+    """The SQL behind FROM."""
+
+
+def is_json(text: str) -> bool:
+    """Whether it is one JSON value."""
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def json_records(connection: Any, path: str, start: str, *, whole: bool) -> JsonRecords:
+    """Read a JSON file once, and say how to.
+
+    Args:
+        connection: DuckDB's.
+        path: Of the file.
+        start: Its first part.
+        whole: Whether that is all of it.
+
+    Raises:
+        JsonUnclearError: Values would be lost.
+        duckdb.Error: It is no JSON.
+    """
+    layout = _layout(start.lstrip(), whole=whole)
+    call = (
+        f"read_json({quoted(path)}, format='{layout}', records=true, sample_size=-1, "
+        "maximum_depth=-1, map_inference_threshold=-1, field_appearance_threshold=0"
+    )
+    found = connection.execute(f"DESCRIBE FROM {call})").fetchall()
+    # JSON has texts and numbers; what looks like a date is text.
+    columns = {column: NO_JSON_TYPE.sub(TEXT, kind) for column, kind, *_ in found}
+    rounded = [column for column, kind in columns.items() if "DOUBLE" in kind]
+    if rounded:
+        long = ", ".join(
+            f"bool_or(regexp_matches({identifier(column)}::VARCHAR, {quoted(LONG_INTEGER)}))"
+            for column in rounded
+        )
+        source = _source(call, dict.fromkeys(rounded, "JSON"))
+        for column, is_long in zip(
+            rounded, connection.execute(f"FROM {source} SELECT {long}").fetchone(), strict=True
+        ):
+            if is_long:
+                columns[column] = columns[column].replace("DOUBLE", TEXT)
+    source = _source(call, columns)
+    counts = ", ".join(f"count({identifier(column)})" for column in columns)
+    read = connection.execute(f"FROM {source} SELECT {counts}").fetchone()
+    lower = {column.lower() for column in columns}
+    for column, count in zip(columns, read, strict=True):
+        renamed = RENAMED.fullmatch(column)
+        if not count and renamed and renamed[1].lower() in lower:
+            raise JsonUnclearError(
+                f"it has keys that differ from {renamed[1]!r} only in case; rename them"
+            )
+    return JsonRecords(layout, columns, source)
+
+
+def _source(call: str, columns: dict[str, str]) -> str:
+    typed = ", ".join(f"{quoted(column)}: {quoted(kind)}" for column, kind in columns.items())
+    return f"{call}, columns={{{typed}}}, auto_detect=false)"
+
+
+def _layout(start: str, *, whole: bool) -> str:
+    if start.startswith("["):
+        return "array"
+    first = start.splitlines()[0] if start else ""
+    cut = not whole and first == start
+    return "newline_delimited" if cut or is_json(first) else "unstructured"
