@@ -7,6 +7,8 @@ from typing import Final
 
 USER_KEY: Final = re.compile(r"user\.[A-Za-z0-9][A-Za-z0-9._-]{0,57}")
 """Keys whose values mean something to the users only."""
+KEY_CHARS_MAX: Final = 63
+"""Of any key: `user.` and 58 more."""
 USER_KEYS_MAX: Final = 1000
 USER_VALUE_CHARS_MAX: Final = 1024
 CHANGES_MAX: Final = 1000

@@ -35,6 +35,7 @@ from ipfs_cluster_node.core.scheduler import WorkerOffer, plan
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.node.leadership import Leadership
 from ipfs_cluster_node.node.tasks import Tasks
+from ipfs_cluster_node.services.turns import gathered
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 
 log = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ class Sessions:
         first = await anext(aiter(requests), None)
         if first is None or first.WhichOneof("message") != "hello":
             raise invalid_field("message", "hello comes first")
-        held = {attempt_from_proto(attempt) for attempt in first.hello.attempts}
+        held = set(await gathered(map(attempt_from_proto, first.hello.attempts)))
         session = _Session(node_id, frozenset(node.task_types))
         previous, self._sessions[node_id] = self._sessions.get(node_id), session
         if previous is not None:
@@ -126,9 +127,8 @@ class Sessions:
         # A leader that was replaced and has not heard of it must not have attempts killed.
         tasks = self._leadership.read_state().tasks
         stale = [attempt for attempt in held if not tasks.is_current(attempt, node_id)]
-        return pb.WorkerSessionResponse(
-            welcome=pb.WorkerWelcome(stale=map(attempt_to_proto, stale))
-        )
+        told = await gathered(map(attempt_to_proto, stale))
+        return pb.WorkerSessionResponse(welcome=pb.WorkerWelcome(stale=told))
 
     async def _read(
         self, session: _Session, requests: AsyncIterator[pb.WorkerSessionRequest]

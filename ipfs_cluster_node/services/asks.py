@@ -21,7 +21,7 @@ from ipfs_cluster_node.core.errors import invalid_field
 from ipfs_cluster_node.core.ids import Did, NodeId, did_from_node_id
 from ipfs_cluster_node.core.model import WATCHED_TASKS_MAX
 from ipfs_cluster_node.core.multiformats import parse_cid_binary
-from ipfs_cluster_node.core.settings import CHANGES_MAX
+from ipfs_cluster_node.core.settings import CHANGES_MAX, KEY_CHARS_MAX
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.v1 import (
     certificate_pb2,
@@ -169,16 +169,20 @@ def transfer_leadership(
 
 def get_config(request: membership_pb2.GetConfigRequest, _asking: Asking) -> Iterable[Ask]:
     """To read a setting; of all of them, those that may be read are shown."""
-    return [Ask(auth.CONFIG_READ, [auth.setting_args(request.key)])] if request.key else []
+    if not request.key:
+        return []
+    return [Ask(auth.CONFIG_READ, [auth.setting_args(_setting(request.key, "key"))])]
 
 
 def propose_config(request: membership_pb2.ProposeConfigRequest, _asking: Asking) -> Iterable[Ask]:
     """To change each of the settings, and to learn of those that it expects."""
     if len(request.values) > CHANGES_MAX or len(request.if_values) > CHANGES_MAX:
         raise invalid_field("values", f"at most {CHANGES_MAX}, and so if_values")
-    asks = [Ask(auth.CONFIG_PROPOSE, map(auth.setting_args, request.values))]
+    values = [auth.setting_args(_setting(key, "values")) for key in request.values]
+    asks = [Ask(auth.CONFIG_PROPOSE, values)]
     if request.if_values:
-        asks.append(Ask(auth.CONFIG_READ, map(auth.setting_args, request.if_values)))
+        expected = [auth.setting_args(_setting(key, "if_values")) for key in request.if_values]
+        asks.append(Ask(auth.CONFIG_READ, expected))
     return asks
 
 
@@ -214,6 +218,13 @@ def _tasks(texts: Iterable[str], field: str, asking: Asking) -> Iterator[auth.Ar
     for text in texts:
         task = asking.state.tasks.get(task_id_of(text, field)) if asking.state else None
         yield auth.task_args(task, asking.caller)
+
+
+def _setting(key: str, field: str) -> str:
+    """The key of a setting, known or not: a policy may look at each of its characters."""
+    if len(key) > KEY_CHARS_MAX:
+        raise invalid_field(field, f"a key has at most {KEY_CHARS_MAX} characters")
+    return key
 
 
 def _blocks(cids: Sequence[bytes]) -> Iterator[auth.Args]:

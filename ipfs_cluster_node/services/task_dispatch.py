@@ -100,7 +100,9 @@ class TaskDispatchServicer(task_dispatch_pb2_grpc.TaskDispatchServiceServicer):
             if len(tasks) < len(changed):
                 await reach.renew()  # Lost meanwhile: says so, and ends the watch.
             yield pb.WatchTasksResponse(
-                tasks=[task_to_proto(t, progress=progress.get(t.task_id)) for t in tasks]
+                tasks=await gathered(
+                    task_to_proto(t, progress=progress.get(t.task_id)) for t in tasks
+                )
             )
 
     async def CancelTask(

@@ -104,7 +104,8 @@ class TaskDispatchServiceServicer:
     def SubmitTasks(self, request, context):
         """Submits many tasks in one committed step: all or none.
 
-        Who may call: client. At most 1,000 tasks and 1.5 MiB of payloads. Otherwise as `SubmitTask`.
+        Who may call: client. At most 1,000 tasks, 16,384 inputs and 1.5 MiB of payloads, and 2 MiB of
+        all together. Otherwise as `SubmitTask`. Errors: also `OVERLOADED`, with when to try again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

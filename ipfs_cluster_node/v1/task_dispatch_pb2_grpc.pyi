@@ -51,7 +51,8 @@ class TaskDispatchServiceStub:
     SubmitTasks: _grpc.UnaryUnaryMultiCallable[_task_dispatch_pb2.SubmitTasksRequest, _task_dispatch_pb2.SubmitTasksResponse]
     """Submits many tasks in one committed step: all or none.
 
-    Who may call: client. At most 1,000 tasks and 1.5 MiB of payloads. Otherwise as `SubmitTask`.
+    Who may call: client. At most 1,000 tasks, 16,384 inputs and 1.5 MiB of payloads, and 2 MiB of
+    all together. Otherwise as `SubmitTask`. Errors: also `OVERLOADED`, with when to try again.
     """
     GetTask: _grpc.UnaryUnaryMultiCallable[_task_dispatch_pb2.GetTaskRequest, _task_dispatch_pb2.GetTaskResponse]
     """Reads one task.
@@ -119,7 +120,8 @@ class TaskDispatchServiceAsyncStub(TaskDispatchServiceStub):
     SubmitTasks: _aio.UnaryUnaryMultiCallable[_task_dispatch_pb2.SubmitTasksRequest, _task_dispatch_pb2.SubmitTasksResponse]  # type: ignore[assignment]
     """Submits many tasks in one committed step: all or none.
 
-    Who may call: client. At most 1,000 tasks and 1.5 MiB of payloads. Otherwise as `SubmitTask`.
+    Who may call: client. At most 1,000 tasks, 16,384 inputs and 1.5 MiB of payloads, and 2 MiB of
+    all together. Otherwise as `SubmitTask`. Errors: also `OVERLOADED`, with when to try again.
     """
     GetTask: _aio.UnaryUnaryMultiCallable[_task_dispatch_pb2.GetTaskRequest, _task_dispatch_pb2.GetTaskResponse]  # type: ignore[assignment]
     """Reads one task.
@@ -196,7 +198,8 @@ class TaskDispatchServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_task_dispatch_pb2.SubmitTasksResponse, _abc.Awaitable[_task_dispatch_pb2.SubmitTasksResponse]]:
         """Submits many tasks in one committed step: all or none.
 
-        Who may call: client. At most 1,000 tasks and 1.5 MiB of payloads. Otherwise as `SubmitTask`.
+        Who may call: client. At most 1,000 tasks, 16,384 inputs and 1.5 MiB of payloads, and 2 MiB of
+        all together. Otherwise as `SubmitTask`. Errors: also `OVERLOADED`, with when to try again.
         """
 
     @_abc_1.abstractmethod
