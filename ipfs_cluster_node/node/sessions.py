@@ -220,7 +220,6 @@ class Sessions:
         if not leads:
             for session in self._sessions.values():
                 session.end(self._leadership.not_leader())
-        self._wake.set()
 
     async def run(self) -> None:
         """Plan and commit assignments whenever there is something to give and someone to take."""

@@ -220,6 +220,17 @@ async def test_a_newer_session_takes_the_place_of_the_older_one_and_gets_its_wor
 
 
 @virtual_time
+async def test_nobody_reads_a_session_that_has_ended() -> None:
+    async with leading() as its:
+        old = await its.worker(credit=1)
+        await its.worker()
+        await until(lambda: old.ended is not None)
+        await asyncio.sleep(0)
+        readers = [t for t in asyncio.all_tasks() if t.get_name() == f"session-{WORKER}"]
+        assert len(readers) == 1
+
+
+@virtual_time
 async def test_an_assignment_under_way_goes_to_the_newer_session() -> None:
     async with leading() as its:
         await its.worker(credit=1)
@@ -501,6 +512,7 @@ async def test_a_dead_node_gets_nothing_and_work_again_once_it_is_alive() -> Non
         its.submit(1)
         await asyncio.sleep(1)
         assert its.task(1).state is TaskState.PENDING
+        assert its.leadership.proposed == []  # Else it would try for ever.
         its.leadership.commit(c.SetLiveness(alive=(WORKER,)))
         await until(lambda: bool(worker.assigned), 1.0)
 

@@ -490,6 +490,7 @@ async def test_a_worker_that_is_cancelled_kills_what_runs() -> None:
         await until(lambda: len(its.runner.alive) == 2)
         its.running.cancel()
         await asyncio.gather(its.running, return_exceptions=True)
+        assert len(its.runner.killed) == 2
         assert not its.runner.alive
         assert its.leader.outcomes == {}
 
@@ -515,6 +516,16 @@ async def test_progress_is_told_the_newest_of_each_attempt_and_keeps_no_outcome_
         await asyncio.sleep(2 * PROGRESS_SECONDS)
         last = [m.progress for m in its.leader.messages if m.HasField("progress")]
         assert [p.note for p in last if p.id.task_id == "t1"][-1] == "step 499"
+
+
+@virtual_time
+async def test_the_first_news_is_told_at_once() -> None:
+    async with working() as its:
+        await until(lambda: its.leader.credit == 2)
+        await asyncio.sleep(0.1)
+        its.worker.on_progress(attempt(1).task_id, 1, 0.5, "half")
+        await asyncio.sleep(0.05)
+        assert its.leader.kinds()[-1] == "progress"
 
 
 @pytest.mark.parametrize("ratio", [float("nan"), float("inf"), None, "half", 1 << 2000])
@@ -612,7 +623,8 @@ async def test_what_is_assigned_to_a_worker_that_leaves_is_handed_back_unbegun()
         its.leader.assign((attempt(1), 2.0))
         await until(lambda: bool(its.runner.alive))
         leaving = asyncio.create_task(its.worker.leave(timedelta(seconds=10)))
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.01)
+        assert its.leader.kinds()[-1] == "goodbye"  # At once.
         its.leader.credit = 1
         its.leader.assign((attempt(2), 1.0))
         await leaving
