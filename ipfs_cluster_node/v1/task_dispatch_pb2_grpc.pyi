@@ -90,10 +90,11 @@ class TaskDispatchServiceStub:
        kills these. Attempts the leader believes to be there and the worker lacks go to others.
     3. The worker grants `credit`; the leader sends at most that many `assignments`.
     4. The worker reports `outcomes`, in any order; the leader confirms each once it is committed,
-       or says that the attempt was stale. The worker keeps an outcome until then and reports it
-       again in its next session.
+       stale or not. The worker keeps an outcome until then and reports it again in its next
+       session. One that the leader can't accept is confirmed too: it became the attempt's failure.
     5. The leader may send `cancellations`; the worker kills the attempt and reports nothing.
-    6. When the leader steps down it ends the stream with `NOT_LEADER`. Attempts go on while the
+    6. A worker that is about to stop says `goodbye`, and hands back what does not end in time.
+    7. When the leader steps down it ends the stream with `NOT_LEADER`. Attempts go on while the
        node's lease lasts.
     """
 
@@ -159,10 +160,11 @@ class TaskDispatchServiceAsyncStub(TaskDispatchServiceStub):
        kills these. Attempts the leader believes to be there and the worker lacks go to others.
     3. The worker grants `credit`; the leader sends at most that many `assignments`.
     4. The worker reports `outcomes`, in any order; the leader confirms each once it is committed,
-       or says that the attempt was stale. The worker keeps an outcome until then and reports it
-       again in its next session.
+       stale or not. The worker keeps an outcome until then and reports it again in its next
+       session. One that the leader can't accept is confirmed too: it became the attempt's failure.
     5. The leader may send `cancellations`; the worker kills the attempt and reports nothing.
-    6. When the leader steps down it ends the stream with `NOT_LEADER`. Attempts go on while the
+    6. A worker that is about to stop says `goodbye`, and hands back what does not end in time.
+    7. When the leader steps down it ends the stream with `NOT_LEADER`. Attempts go on while the
        node's lease lasts.
     """
 
@@ -267,10 +269,11 @@ class TaskDispatchServiceServicer(metaclass=_abc_1.ABCMeta):
            kills these. Attempts the leader believes to be there and the worker lacks go to others.
         3. The worker grants `credit`; the leader sends at most that many `assignments`.
         4. The worker reports `outcomes`, in any order; the leader confirms each once it is committed,
-           or says that the attempt was stale. The worker keeps an outcome until then and reports it
-           again in its next session.
+           stale or not. The worker keeps an outcome until then and reports it again in its next
+           session. One that the leader can't accept is confirmed too: it became the attempt's failure.
         5. The leader may send `cancellations`; the worker kills the attempt and reports nothing.
-        6. When the leader steps down it ends the stream with `NOT_LEADER`. Attempts go on while the
+        6. A worker that is about to stop says `goodbye`, and hands back what does not end in time.
+        7. When the leader steps down it ends the stream with `NOT_LEADER`. Attempts go on while the
            node's lease lasts.
         """
 
