@@ -220,8 +220,8 @@ class Connection:
         asked = ", ".join(dict.fromkeys(address for address, _ in self._targets))
         return ClusterError(
             error.reason,
-            f"no master answers at {asked} ({error.message}); check that they run, and that the "
-            "certificate is of this cluster",
+            f"no master answers at {asked} ({error.message}); check that they run, that the "
+            "certificate is of this cluster, and that the clocks are right",
         )
 
     async def renew(self, tls: ClientTls) -> None:

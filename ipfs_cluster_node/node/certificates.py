@@ -48,6 +48,8 @@ log = logging.getLogger(__name__)
 
 ISSUE_ATTEMPTS_MAX: Final = 3
 """The roots may change between signing and committing."""
+ALONE_LIFETIME: Final = timedelta(hours=1)
+"""Of a certificate that a master signs for itself."""
 TEND_SECONDS: Final = 1.0
 HAND_OVER_SECONDS: Final = 10.0
 """Between two attempts of a leader whose clock is off to let another master lead."""
@@ -106,6 +108,29 @@ class Certificates:
         ca = self._signer(authority, self._authority.keys(authority))
         hosts = [parse_endpoint(each).host for each in endpoints]
         ca.issue(request_der, did, hosts=hosts, is_node=True, now=utc_now())
+
+    def sign_alone(self, request_der: bytes, did: Did, endpoints: tuple[str, ...]) -> bytes | None:
+        """A certificate for this master, by itself: it is in the log once it is renewed.
+
+        Else masters that were all off for longer than their certificates last could not come back:
+        none would be let in by another, so that none could lead and sign.
+
+        Raises:
+            ClusterError: CLOCK_OFF, where something speaks against this clock; AUTHORITY_SEALED.
+        """
+        authority = self._authority.kept()
+        if authority is None:
+            return None
+        self._clock.check_alone()
+        ca = self._authority.keys(authority).cas[authority.signer]
+        return ca.issue(
+            request_der,
+            did,
+            hosts=[parse_endpoint(each).host for each in endpoints],
+            is_node=True,
+            now=self._clock.utc_now(),
+            lifetime=ALONE_LIFETIME,
+        )
 
     async def renew(self, did: Did, request_der: bytes) -> Issued:
         """Give a member a new certificate, and a client what it was let do anew.

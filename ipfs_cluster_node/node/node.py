@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
 from typing import Final
 
 import grpc
@@ -93,8 +92,6 @@ from ipfs_cluster_node.v1 import (
 log = logging.getLogger(__name__)
 
 STOP_GRACE_SECONDS: Final = 2.0
-ALONE_LIFETIME: Final = timedelta(hours=1)
-"""Of a certificate that a master signs for itself."""
 HEALTH_INTERVAL_SECONDS: Final = 0.5
 SERVED: Final = (
     "AuditService",
@@ -475,27 +472,10 @@ class Node:
             self._leadership.replica.redial()
 
     def _sign_alone(self, request_der: bytes) -> bytes | None:
-        """A certificate for this master, by itself: it is in the log once it is renewed.
-
-        Else masters that were all off for longer than their certificates last could not come back:
-        none would be let in by another, so that none could lead and sign.
-        """
         if self._certificates is None:
             return None
-        authority = self._authority.kept()
-        if authority is None:
-            return None
-        self._clock.check_alone()
-        ca = self._authority.keys(authority).cas[authority.signer]
-        hosts = [parse_endpoint(each).host for each in self._advertised()]
-        return ca.issue(
-            request_der,
-            self._files.identity.did,
-            hosts=[*hosts, *(parse_endpoint(e).host for e in self._settings.enrolment_endpoints)],
-            is_node=True,
-            now=self._clock.utc_now(),
-            lifetime=ALONE_LIFETIME,
-        )
+        endpoints = (*self._advertised(), *self._settings.enrolment_endpoints)
+        return self._certificates.sign_alone(request_der, self._files.identity.did, endpoints)
 
 
 async def _forever(loop: Awaitable[None]) -> None:
