@@ -11,7 +11,7 @@ import click
 
 from ipfs_cluster_node.cli.node_commands import profile_name_option
 from ipfs_cluster_node.cli.output import json_option, print_done, reporting, say, with_profile
-from ipfs_cluster_node.config.profiles import free_profile_name, remove_profile
+from ipfs_cluster_node.config.profiles import check_profile_name, free_profile_name, remove_profile
 
 
 @click.command()
@@ -30,6 +30,7 @@ def dev(
 
     Each node is a process of its own. Other terminals use it through the profile.
     """
+    check_profile_name(profile_name)
     written = profile_name or free_profile_name("dev")
     asyncio.run(_dev(masters, workers, directory, written, as_json=as_json))
 

@@ -23,7 +23,8 @@ from ipfs_cluster_node.config.profiles import (
 )
 from ipfs_cluster_node.config.settings import NodeSettings
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from ipfs_cluster_node.node.setup import init_cluster, join_cluster
+from ipfs_cluster_node.node.joining import join_cluster
+from ipfs_cluster_node.node.setup import init_cluster
 from ipfs_cluster_node.v1 import membership_pb2
 
 READY_SECONDS_MAX: Final = 30.0
@@ -130,7 +131,7 @@ class LocalCluster:
 
     async def add_node(self, client: Client, node: LocalNode) -> None:
         """Have one more node join, and start it; returns once it listens. Safe to repeat."""
-        if not node.home.path.exists():
+        if not node.home.is_taken:
             await self._join(client, node)
         if not node.runs:
             await self.start_node(node)

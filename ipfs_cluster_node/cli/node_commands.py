@@ -15,7 +15,7 @@ import click
 
 from ipfs_cluster_node.cli.output import json_option, print_json, reporting, say, with_profile
 from ipfs_cluster_node.config.home import Home
-from ipfs_cluster_node.config.profiles import free_profile_name, save_profile
+from ipfs_cluster_node.config.profiles import check_profile_name, free_profile_name, save_profile
 from ipfs_cluster_node.config.protection import protect_home
 from ipfs_cluster_node.config.settings import NodeSettings, Settings, load_settings
 from ipfs_cluster_node.core.endpoints import parse_endpoint
@@ -116,6 +116,7 @@ def init(
 
     place = Home.find(home)
     asyncio.run(refuse_taken(place))
+    check_profile_name(profile_name)
     passphrase = ""
     if recovery_passphrase_file is not None:
         passphrase = recovery_passphrase_file.read().strip()
@@ -128,8 +129,10 @@ def init(
         recovery_passphrase=passphrase,
     )
     written = profile_name or free_profile_name(made.cluster_name)
-    save_profile(written, made.profile)
+    # First: whatever becomes of the profile, the passphrase is known.
     _report(made, place, written, as_json=as_json)
+    sys.stdout.flush()
+    save_profile(written, made.profile)
 
 
 @click.command()
@@ -155,9 +158,10 @@ def join(
     `serve`; a client has its profile at once. With a token that needs approval this waits until
     somebody has decided, at most until the token ends.
     """
-    from ipfs_cluster_node.node.setup import join_cluster
+    from ipfs_cluster_node.node.joining import join_cluster
 
     place = Home.find(home)
+    check_profile_name(profile_name)
     text = sys.stdin.readline().strip() if token == "-" else token  # noqa: S105
     made = asyncio.run(
         join_cluster(
@@ -166,6 +170,7 @@ def join(
             token=text,
             enrolment=enrolment,
             on_waiting=_report_waiting,
+            on_busy=lambda why: click.echo(f"waits as long as the token is good: {why}", err=True),
         )
     )
     written = None
@@ -179,7 +184,7 @@ def _report_waiting(node_id: str) -> None:
     say(
         "waits to be let in, on a machine with a profile: ipfs-cluster-node node approve "
         f"{node_id}",
-        "keep this running: the identity is lost with it",
+        "this may be stopped: the same command goes on with the same identity",
         err=True,
     )
 

@@ -2,12 +2,13 @@
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from ipfs_cluster_node.config.files import make_private_directory
+from ipfs_cluster_node.config.files import make_private_directory, write_private
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 
 HOME_VARIABLE: Final = "IPFS_CLUSTER_NODE_HOME"
@@ -26,6 +27,8 @@ class Home:
         self.path = path
         self.config = path / "config.toml"
         self.identity = path / "identity.key"
+        self.begun = path / "begun.json"
+        """There until a node, or a client, is made as a whole: what is here was never used."""
         self.tls = path / "tls"
         self.ca = self.tls / "ca.pem"
         self.seal_key = self.tls / "seal.key"
@@ -61,12 +64,14 @@ class Home:
 
     @property
     def is_taken(self) -> bool:
-        """Whether a node or a client has its identity here."""
-        return self.identity.exists() or self.config.exists()
+        """Whether a node or a client has its identity here; what was only begun takes no place."""
+        return self.config.exists() or (self.identity.exists() and not self.begun.exists())
 
     def taken(self) -> ClusterError:
         """Why nothing can be made here."""
-        if not self.config.exists() and not self.tls.exists():
+        if not self.config.exists() and self.tls.exists():
+            return self._without_config()
+        if not self.config.exists():
             what = f"there is a client's identity in {self.path} already; use its profile"
         else:
             what = (
@@ -75,14 +80,37 @@ class Home:
             )
         return ClusterError(Reason.HOME_EXISTS, f"{what}; or name another directory with --home")
 
-    def create(self) -> None:
-        """Make the directories of a new node.
+    def _without_config(self) -> ClusterError:
+        return ClusterError(
+            Reason.HOME_DAMAGED,
+            f"{self.config} is missing, and {self.path} holds a node's keys: restore that file, or "
+            "name another directory with --home",
+        )
+
+    @contextmanager
+    def making(self, what: bytes = b"{}") -> Iterator[None]:
+        """Make a node or a client here: `begun` says so until the block has ended well.
+
+        What an earlier attempt left is removed: it was never used.
 
         Raises:
-            ClusterError: HOME_EXISTS, if there is a node already.
+            ClusterError: HOME_EXISTS, if there is one already; HOME_IN_USE.
         """
         if self.is_taken:
             raise self.taken()
+        make_private_directory(self.path)
+        with self.lock():
+            if self.is_taken:
+                raise self.taken()
+            if self.begun.exists():
+                for directory in (self.tls, self.raft, self.state):
+                    shutil.rmtree(directory, ignore_errors=True)
+            write_private(self.begun, what)
+            yield
+            self.begun.unlink()
+
+    def create(self) -> None:
+        """Make the directories of a node."""
         for directory in (self.path, self.tls, self.raft, self.content, self.state):
             make_private_directory(directory)
         self.path.chmod(0o700)
@@ -91,13 +119,26 @@ class Home:
         """Check that there is a node.
 
         Raises:
-            ClusterError: HOME_MISSING.
+            ClusterError: HOME_MISSING; HOME_DAMAGED, if a part of it is.
         """
-        if not self.config.is_file() or not self.identity.is_file():
+        if self.config.is_file() and self.identity.is_file():
+            self.begun.unlink(missing_ok=True)  # Its making ended just before it was stopped.
+            return
+        if self.config.is_file():
             raise ClusterError(
-                Reason.HOME_MISSING,
-                f"there is no node in {self.path}; make one with `init` or `join`",
+                Reason.HOME_DAMAGED,
+                f"{self.identity} is missing; restore it, or join with a new identity in another "
+                "--home",
             )
+        if self.is_taken and self.tls.exists():
+            raise self._without_config()
+        if self.begun.exists():
+            how = "an `init` or `join` was begun there, and has not ended; run it again"
+        elif self.identity.exists():
+            how = "a client's identity is there; join a node in another --home"
+        else:
+            how = "make one with `init` or `join`"
+        raise ClusterError(Reason.HOME_MISSING, f"there is no node in {self.path}; {how}")
 
     @contextmanager
     def lock(self) -> Iterator[None]:

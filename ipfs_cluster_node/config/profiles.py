@@ -100,6 +100,25 @@ def use_profile(name: str) -> None:
     _write(path, _parsed(path, _read(path).profiles), name)
 
 
+def check_profile_name(name: str | None) -> None:
+    """Check that a new profile can be written, before what it is for is made.
+
+    Args:
+        name: As the user gave it, whose profile must not be lost; None for a free one.
+
+    Raises:
+        ClusterError: CONFIG_INVALID, if a profile of that name is in use, or the file is wrong.
+    """
+    path = profiles_path()
+    kept = _read(path).profiles
+    if name is not None and name in _taken(kept):
+        raise ClusterError(
+            Reason.CONFIG_INVALID,
+            f"there is a profile {name!r} in {path} already; name another with --profile-name",
+        )
+    _parsed(path, {key: table for key, table in kept.items() if key != name})
+
+
 def free_profile_name(cluster_name: str) -> str:
     """Choose a name that takes no other cluster's place: `default`, else after the cluster.
 
@@ -108,12 +127,7 @@ def free_profile_name(cluster_name: str) -> str:
     Raises:
         ClusterError: CONFIG_INVALID, if the file can't be read.
     """
-    profiles = _read(profiles_path()).profiles
-    taken = {
-        name
-        for name, table in profiles.items()
-        if isinstance(table, dict) and Path(str(table.get("certificate", ""))).is_file()
-    }
+    taken = _taken(_read(profiles_path()).profiles)
     names = (f"{cluster_name}-{n}" for n in itertools.count(2))
     return next(
         n for n in itertools.chain((DEFAULT_PROFILE, cluster_name), names) if n not in taken
@@ -143,6 +157,15 @@ def remove_profile(name: str) -> None:
     if kept.profiles.pop(name, None) is not None:
         default = DEFAULT_PROFILE if kept.default == name else kept.default
         _write(path, _parsed(path, kept.profiles), default)
+
+
+def _taken(profiles: Mapping[str, Any]) -> set[str]:
+    """Profiles that are of use: one whose certificate is gone is in nobody's way."""
+    return {
+        name
+        for name, table in profiles.items()
+        if isinstance(table, dict) and Path(str(table.get("certificate", ""))).is_file()
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +214,7 @@ def _write(path: Path, profiles: Mapping[str, Profile], default: str) -> None:
                 f"address = {toml_text(endpoint.address)}",
                 f"node_id = {toml_text(endpoint.node_id)}",
             ]
+    path = path.resolve()  # A link stays one: what it leads to is what is written.
     make_private_directory(path.parent)
     write_private(path, ("\n".join(lines) + "\n").encode())
 

@@ -135,6 +135,32 @@ class MemberTable:
             return Rejected(
                 Reason.TOKEN_INVALID, "the token's secret is wrong; copy the whole token"
             )
+        refused = self._judge(token, command, at_ms)
+        if refused is not None:
+            return refused
+        if token.needs_approval:
+            self._tokens[token.token_id], pending = joiners.await_decision(token, command, at_ms)
+            if pending is not None:
+                return pending
+        self._tokens[token.token_id] = joiners.let_in(token, command)
+        incarnation = self.incarnation_last + 1 if token.role is Role.MASTER else 0
+        self.put(
+            Principal(
+                did=command.did,
+                name=command.name,
+                role=token.role,
+                endpoints=command.endpoints,
+                incarnation=incarnation,
+                enrolled_at_ms=at_ms,
+                liveness_at_ms=at_ms,
+                grant=token.grant,
+                seal_key=command.seal_key if token.role is Role.MASTER else b"",
+            )
+        )
+        return Accepted((token.role.value, str(incarnation), token.grant))
+
+    def _judge(self, token: JoinToken, command: RedeemJoinToken, at_ms: int) -> Rejected | None:
+        """Why a token whose secret is right lets a joiner not in; None if it does."""
         if at_ms >= token.expires_at_ms:
             return Rejected(Reason.TOKEN_EXPIRED, "the token has expired; have a new one made")
         if len(token.dids) >= token.uses_max:
@@ -159,26 +185,23 @@ class MemberTable:
             return Rejected(
                 Reason.TOKEN_INVALID, "this identity is a member already; start it with `serve`"
             )
-        if token.needs_approval:
-            self._tokens[token.token_id], pending = joiners.await_decision(token, command, at_ms)
-            if pending is not None:
-                return pending
-        self._tokens[token.token_id] = joiners.let_in(token, command)
-        incarnation = self.incarnation_last + 1 if token.role is Role.MASTER else 0
-        self.put(
-            Principal(
-                did=command.did,
-                name=command.name,
-                role=token.role,
-                endpoints=command.endpoints,
-                incarnation=incarnation,
-                enrolled_at_ms=at_ms,
-                liveness_at_ms=at_ms,
-                grant=token.grant,
-                seal_key=command.seal_key if token.role is Role.MASTER else b"",
-            )
-        )
-        return Accepted((token.role.value, str(incarnation), token.grant))
+        return None
+
+    def would_admit(self, command: RedeemJoinToken, at_ms: int) -> JoinToken | Rejected | None:
+        """Whether `redeem` would let a joiner in, or has: by which token. None: it has to decide.
+
+        That is for a wrong secret, which `redeem` counts.
+        """
+        refused = self.check_token(command.token_id)
+        if refused is not None:
+            return refused
+        token = self._tokens[command.token_id]
+        if not hmac.compare_digest(token.secret_hash, command.secret_hash):
+            return None
+        known = self._principals.get(command.did)
+        if known is not None and not known.removed and command.did in token.dids:
+            return token
+        return self._judge(token, command, at_ms) or token
 
     def check_joiner(self, command: RedeemJoinToken, at_ms: int) -> Rejected | None:
         """Why a joiner that showed its token before is not let in: it may ask often."""

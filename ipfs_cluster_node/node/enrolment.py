@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from ipfs_cluster_node.client.connection import Connection
 from ipfs_cluster_node.core.commands import RedeemJoinToken
 from ipfs_cluster_node.core.ids import NodeId
@@ -27,6 +29,8 @@ class Enrolled:
     role: str
     incarnation: int
     masters: Mapping[NodeId, Sequence[str]]
+    server_time: Timestamp
+    token_expire_time: Timestamp
 
 
 class Enrolment:
@@ -43,6 +47,7 @@ class Enrolment:
         request_id: str,
         certificate_request: bytes,
         proof: bytes,
+        check_only: bool = False,
     ) -> Enrolled:
         """Check the joiner, and have the leader consume the token and sign."""
         check_enrolment(
@@ -60,6 +65,7 @@ class Enrolment:
                 certificate_request=certificate_request,
                 proof=proof,
                 seal_key=body.seal_key,
+                check_only=check_only,
             ),
             timeout=REDEEM_SECONDS_MAX,
         )
@@ -75,6 +81,8 @@ class Enrolment:
             role=redeemed.role,
             incarnation=redeemed.incarnation,
             masters={NodeId(m.node_id): list(m.endpoints) for m in redeemed.masters},
+            server_time=redeemed.server_time,
+            token_expire_time=redeemed.token_expire_time,
         )
 
     async def renew_expired(

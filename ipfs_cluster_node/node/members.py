@@ -74,6 +74,11 @@ class MintedToken:
     expires_at_ms: int
 
 
+NOTHING_ISSUED: Final = Issued(
+    certificate_pem=b"", trust_bundle_pem=b"", enrolment_endpoints=(), epoch=0
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Admission:
     """What a join token gave."""
@@ -82,6 +87,9 @@ class Admission:
     incarnation: int
     grant: str
     issued: Issued
+    token_expires_at_ms: int
+    at_ms: int
+    """The leader's time."""
 
 
 def _refusal(error: ClusterError | Rejected) -> ClusterError:
@@ -186,9 +194,19 @@ class Members:
         await self._leadership.propose(body, caller=caller, request_id=request_id)
 
     async def redeem_join_token(
-        self, body: RedeemJoinToken, *, request_id: str, certificate_request: bytes, proof: bytes
+        self,
+        body: RedeemJoinToken,
+        *,
+        request_id: str,
+        certificate_request: bytes,
+        proof: bytes,
+        check_only: bool = False,
     ) -> Admission:
-        """Commit that a joiner is let in, and sign its certificate."""
+        """Commit that a joiner is let in, and sign its certificate.
+
+        With `check_only` only say whether it would be: nothing is committed, unless the secret is
+        wrong.
+        """
         # Before anything is written: who has no token can make the log grow by nothing.
         refused = self._leadership.leader_state().members.check_token(body.token_id)
         if refused is not None:
@@ -196,6 +214,14 @@ class Members:
         check_enrolment(
             token_id=body.token_id, did=body.did, request_der=certificate_request, proof=proof
         )
+        if check_only:
+            found = self._leadership.leader_state().members.would_admit(
+                body, self._leadership.now_ms()
+            )
+            if isinstance(found, Rejected):
+                raise ClusterError(found.reason, found.message)
+            if found is not None:
+                return self._admission(found.role, 0, found.grant, NOTHING_ISSUED, found)
         pending = self._leadership.leader_state().members.check_joiner(
             body, self._leadership.now_ms()
         )
@@ -211,7 +237,20 @@ class Members:
         except ClusterError as error:
             raise _refusal(error) from None
         issued = await self._certificates.renew(body.did, certificate_request)
-        return Admission(Role(role), int(incarnation), grant, issued)
+        token = self._leadership.leader_state().members.token(body.token_id)
+        return self._admission(Role(role), int(incarnation), grant, issued, token)
+
+    def _admission(
+        self, role: Role, incarnation: int, grant: str, issued: Issued, token: JoinToken | None
+    ) -> Admission:
+        return Admission(
+            role=role,
+            incarnation=incarnation,
+            grant=grant,
+            issued=issued,
+            token_expires_at_ms=0 if token is None else token.expires_at_ms,
+            at_ms=self._leadership.now_ms(),
+        )
 
     async def register_node(self, body: RegisterNode, *, incarnation: int) -> timedelta:
         """Commit what a node came up with; a master is added to the voters."""

@@ -1,6 +1,8 @@
-"""What a home directory is good for, where somebody wants to make a node in it once more."""
+"""Whether a node, or a master, is what somebody takes it for: asked, not guessed."""
 
 import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
 import grpc
@@ -10,6 +12,8 @@ from ipfs_cluster_node.adapters.net.tls import ClientTls, open_channel
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import NodeId
+from ipfs_cluster_node.core.model import Principal
 from ipfs_cluster_node.node.files import load_files
 from ipfs_cluster_node.node.identify import REMOVED_KEY
 from ipfs_cluster_node.node.peers import PeerBook
@@ -17,6 +21,8 @@ from ipfs_cluster_node.v1 import health_pb2
 from ipfs_cluster_node.v1.health_pb2_grpc import HealthServiceStub
 
 ASK_SECONDS_MAX: Final = 3.0
+SILENT: Final = (Reason.UNREACHABLE, Reason.DEADLINE_EXCEEDED)
+"""Where nobody has proved to be there."""
 
 
 async def refuse_taken(home: Home) -> None:
@@ -43,17 +49,41 @@ async def was_removed(home: Home) -> bool:
         targets = PeerBook(home.masters).targets()
     except (ClusterError, OSError, ValueError):
         return False
-    return any(await asyncio.gather(*(_says_removed(target, tls) for target in targets)))
+    heard = await asyncio.gather(*(_ask(target, tls) for target in targets))
+    return any(isinstance(each, ClusterError) and REMOVED_KEY in each.metadata for each in heard)
 
 
-async def _says_removed(target: Target, tls: ClientTls) -> bool:
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A master that runs."""
+
+    master: Principal
+    leader: str
+    """The node that it says leads; empty if it knows of none, or tells us nothing."""
+
+
+async def masters_that_run(masters: Iterable[Principal], tls: ClientTls) -> list[Heard]:
+    """Ask masters that are taken for lost; those that prove their identity in TLS run."""
+    asked = [(master, endpoint) for master in masters for endpoint in master.endpoints]
+    answers = await asyncio.gather(
+        *(_ask((endpoint, master.node_id), tls) for master, endpoint in asked)
+    )
+    heard: dict[NodeId, Heard] = {}
+    for (master, _), answer in zip(asked, answers, strict=True):
+        if isinstance(answer, health_pb2.GetHealthResponse):
+            heard[master.node_id] = Heard(master, answer.raft.leader_node_id)
+        elif answer.reason not in SILENT:
+            heard.setdefault(master.node_id, Heard(master, ""))
+    return list(heard.values())
+
+
+async def _ask(target: Target, tls: ClientTls) -> health_pb2.GetHealthResponse | ClusterError:
     address, node_id = target
     async with open_channel(address, tls=tls, node_id=node_id) as channel:
         try:
-            await HealthServiceStub(channel).GetHealth(
+            answer: health_pb2.GetHealthResponse = await HealthServiceStub(channel).GetHealth(
                 health_pb2.GetHealthRequest(), timeout=ASK_SECONDS_MAX
             )
-        except grpc.aio.AioRpcError as rpc_error:
-            error = error_from_rpc(rpc_error)
-            return error.reason is Reason.CALLER_UNKNOWN and REMOVED_KEY in error.metadata
-    return False
+        except grpc.aio.AioRpcError as error:
+            return error_from_rpc(error)
+    return answer

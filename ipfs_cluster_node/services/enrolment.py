@@ -67,8 +67,11 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
             request_id=request_id_of(request.request_id),
             certificate_request=request.certificate_request,
             proof=request.proof,
+            check_only=request.check_only,
         )
         return pb.EnrolResponse(
+            server_time=enrolled.server_time,
+            token_expire_time=enrolled.token_expire_time,
             certificate_pem=enrolled.issued.certificate_pem.decode(),
             trust_bundle_pem=enrolled.issued.trust_bundle_pem.decode(),
             enrolment_endpoints=enrolled.issued.enrolment_endpoints,

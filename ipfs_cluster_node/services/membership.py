@@ -312,9 +312,12 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
             request_id=request_id_of(request.request_id),
             certificate_request=request.certificate_request,
             proof=request.proof,
+            check_only=request.check_only,
         )
         state = self._view.state()
         return pb.RedeemJoinTokenResponse(
+            server_time=timestamp_of_ms(admission.at_ms),
+            token_expire_time=timestamp_of_ms(admission.token_expires_at_ms),
             role=admission.role,
             incarnation=admission.incarnation,
             grant=admission.grant,

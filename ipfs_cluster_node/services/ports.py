@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Protocol
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from ipfs_cluster_node.core.certificates import Authority
 from ipfs_cluster_node.core.commands import DecideJoiner, RedeemJoinToken, RegisterNode
 from ipfs_cluster_node.core.ids import Did, NodeId, TaskId
@@ -148,7 +150,15 @@ class Admitted(Protocol):
 
     @property
     def issued(self) -> IssuedCertificate:
-        """The joiner's certificate."""
+        """The joiner's certificate; empty where it was only asked whether it would be let in."""
+
+    @property
+    def token_expires_at_ms(self) -> int:
+        """When the token ends."""
+
+    @property
+    def at_ms(self) -> int:
+        """The leader's time."""
 
 
 class MemberPort(Protocol):
@@ -183,9 +193,15 @@ class MemberPort(Protocol):
         """Let a joiner in, or not."""
 
     async def redeem_join_token(
-        self, body: RedeemJoinToken, *, request_id: str, certificate_request: bytes, proof: bytes
+        self,
+        body: RedeemJoinToken,
+        *,
+        request_id: str,
+        certificate_request: bytes,
+        proof: bytes,
+        check_only: bool = False,
     ) -> Admitted:
-        """Let a joiner in."""
+        """Let a joiner in; or only say whether it would be."""
 
     async def register_node(self, body: RegisterNode, *, incarnation: int) -> timedelta:
         """Take what a node came up with; gives its lease."""
@@ -311,8 +327,9 @@ class EnrolmentPort(Protocol):
         request_id: str,
         certificate_request: bytes,
         proof: bytes,
+        check_only: bool = False,
     ) -> "EnrolledPort":
-        """Redeem a token for a certificate."""
+        """Redeem a token for a certificate; or only say whether it would be."""
 
     async def renew_expired(
         self, certificate_pem: bytes, certificate_request: bytes, proof: bytes
@@ -346,3 +363,11 @@ class EnrolledPort(Protocol):
     @property
     def masters(self) -> Mapping[NodeId, Sequence[str]]:
         """Masters and their addresses."""
+
+    @property
+    def server_time(self) -> Timestamp:
+        """The leader's time."""
+
+    @property
+    def token_expire_time(self) -> Timestamp:
+        """When the token ends."""

@@ -6,6 +6,7 @@ How a node or a client gets its first certificate."""
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
@@ -33,6 +34,7 @@ class EnrolRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     ENDPOINTS_FIELD_NUMBER: _builtins.int
     SEAL_KEY_FIELD_NUMBER: _builtins.int
+    CHECK_ONLY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the caller, 1 to 64 characters of `A-Z a-z 0-9 . _ -`; makes a retry safe."""
     token_id: _builtins.str
@@ -55,6 +57,12 @@ class EnrolRequest(_message.Message):
     """X25519 public key of a joiner that becomes a master, 32 bytes: the cluster's keys are sealed to
     it. Ignored for other roles.
     """
+    check_only: _builtins.bool
+    """Only asks whether the token would let the joiner in: nothing is used up or noted, unless the
+    secret is wrong. The answer has `role`, `cluster_id`, `cluster_name`, `server_time` and
+    `token_expire_time`. A joiner looks so for what would make it fail later, such as a port that
+    is in use, before it uses up its token.
+    """
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Where the node will be reached, `host:port`, at most 8. Their hosts become names in the
@@ -73,10 +81,11 @@ class EnrolRequest(_message.Message):
         name: _builtins.str = ...,
         endpoints: _abc.Iterable[_builtins.str] | None = ...,
         seal_key: _builtins.bytes = ...,
+        check_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_request", b"certificate_request", "did", b"did", "endpoints", b"endpoints", "name", b"name", "proof", b"proof", "request_id", b"request_id", "seal_key", b"seal_key", "token_id", b"token_id", "token_secret", b"token_secret"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_request", b"certificate_request", "check_only", b"check_only", "did", b"did", "endpoints", b"endpoints", "name", b"name", "proof", b"proof", "request_id", b"request_id", "seal_key", b"seal_key", "token_id", b"token_id", "token_secret", b"token_secret"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -97,6 +106,8 @@ class EnrolResponse(_message.Message):
     INCARNATION_FIELD_NUMBER: _builtins.int
     ENROLMENT_ENDPOINTS_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    SERVER_TIME_FIELD_NUMBER: _builtins.int
+    TOKEN_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     certificate_pem: _builtins.str
     """The certificate in PEM."""
     trust_bundle_pem: _builtins.str
@@ -119,6 +130,14 @@ class EnrolResponse(_message.Message):
     def enrolment_endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Where a certificate that has expired is renewed, `host:port`."""
 
+    @_builtins.property
+    def server_time(self) -> _timestamp_pb2.Timestamp:
+        """The leader's clock: certificates hold by it."""
+
+    @_builtins.property
+    def token_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the token ends."""
+
     def __init__(
         self,
         *,
@@ -131,10 +150,12 @@ class EnrolResponse(_message.Message):
         incarnation: _builtins.int = ...,
         enrolment_endpoints: _abc.Iterable[_builtins.str] | None = ...,
         epoch: _builtins.int = ...,
+        server_time: _timestamp_pb2.Timestamp | None = ...,
+        token_expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["server_time", b"server_time", "token_expire_time", b"token_expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_pem", b"certificate_pem", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "enrolment_endpoints", b"enrolment_endpoints", "epoch", b"epoch", "incarnation", b"incarnation", "masters", b"masters", "role", b"role", "trust_bundle_pem", b"trust_bundle_pem"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_pem", b"certificate_pem", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "enrolment_endpoints", b"enrolment_endpoints", "epoch", b"epoch", "incarnation", b"incarnation", "masters", b"masters", "role", b"role", "server_time", b"server_time", "token_expire_time", b"token_expire_time", "trust_bundle_pem", b"trust_bundle_pem"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

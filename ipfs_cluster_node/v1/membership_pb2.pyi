@@ -1171,6 +1171,7 @@ class RedeemJoinTokenRequest(_message.Message):
     CERTIFICATE_REQUEST_FIELD_NUMBER: _builtins.int
     PROOF_FIELD_NUMBER: _builtins.int
     SEAL_KEY_FIELD_NUMBER: _builtins.int
+    CHECK_ONLY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The joiner's `request_id`."""
     token_id: _builtins.str
@@ -1187,6 +1188,8 @@ class RedeemJoinTokenRequest(_message.Message):
     """The joiner's proof, as in `EnrolRequest`."""
     seal_key: _builtins.bytes
     """The joiner's X25519 public key, if it is to be a master."""
+    check_only: _builtins.bool
+    """As in `EnrolRequest`."""
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Where a node will be reached, `host:port`."""
@@ -1203,10 +1206,11 @@ class RedeemJoinTokenRequest(_message.Message):
         certificate_request: _builtins.bytes = ...,
         proof: _builtins.bytes = ...,
         seal_key: _builtins.bytes = ...,
+        check_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_request", b"certificate_request", "did", b"did", "endpoints", b"endpoints", "name", b"name", "proof", b"proof", "request_id", b"request_id", "seal_key", b"seal_key", "secret_hash", b"secret_hash", "token_id", b"token_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_request", b"certificate_request", "check_only", b"check_only", "did", b"did", "endpoints", b"endpoints", "name", b"name", "proof", b"proof", "request_id", b"request_id", "seal_key", b"seal_key", "secret_hash", b"secret_hash", "token_id", b"token_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1228,6 +1232,8 @@ class RedeemJoinTokenResponse(_message.Message):
     TRUST_BUNDLE_PEM_FIELD_NUMBER: _builtins.int
     ENROLMENT_ENDPOINTS_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    SERVER_TIME_FIELD_NUMBER: _builtins.int
+    TOKEN_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     role: _builtins.str
     """`master`, `worker`, `leecher` or `client`."""
     incarnation: _builtins.int
@@ -1252,6 +1258,14 @@ class RedeemJoinTokenResponse(_message.Message):
     def enrolment_endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Where a certificate that has expired is renewed, `host:port`."""
 
+    @_builtins.property
+    def server_time(self) -> _timestamp_pb2.Timestamp:
+        """The leader's clock."""
+
+    @_builtins.property
+    def token_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the token ends."""
+
     def __init__(
         self,
         *,
@@ -1265,10 +1279,12 @@ class RedeemJoinTokenResponse(_message.Message):
         trust_bundle_pem: _builtins.str = ...,
         enrolment_endpoints: _abc.Iterable[_builtins.str] | None = ...,
         epoch: _builtins.int = ...,
+        server_time: _timestamp_pb2.Timestamp | None = ...,
+        token_expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["server_time", b"server_time", "token_expire_time", b"token_expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_pem", b"certificate_pem", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "enrolment_endpoints", b"enrolment_endpoints", "epoch", b"epoch", "grant", b"grant", "incarnation", b"incarnation", "masters", b"masters", "role", b"role", "trust_bundle_pem", b"trust_bundle_pem"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_pem", b"certificate_pem", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "enrolment_endpoints", b"enrolment_endpoints", "epoch", b"epoch", "grant", b"grant", "incarnation", b"incarnation", "masters", b"masters", "role", b"role", "server_time", b"server_time", "token_expire_time", b"token_expire_time", "trust_bundle_pem", b"trust_bundle_pem"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

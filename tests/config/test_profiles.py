@@ -13,6 +13,7 @@ from ipfs_cluster_node.config.profiles import (
     PROFILES_VARIABLE,
     Profile,
     ProfileEndpoint,
+    check_profile_name,
     chosen_profile,
     free_profile_name,
     load_profile,
@@ -62,6 +63,28 @@ def test_the_profile_of_another_cluster_keeps_its_name(profiles: Path, tmp_path:
     remove_profile("default")
     remove_profile("absent")
     assert free_profile_name("c") == "default"
+
+
+def test_a_profile_that_is_in_use_is_not_written_over_and_a_link_stays_one(
+    profiles: Path, tmp_path: Path
+) -> None:
+    check_profile_name(None)
+    check_profile_name("c")
+    save_profile("c", profile_in(tmp_path, "a:1"))
+    check_profile_name("c")  # Its certificate is gone.
+    (tmp_path / "client.pem").touch()
+    with pytest.raises(ClusterError, match="--profile-name"):
+        check_profile_name("c")
+    kept = tmp_path / "kept.toml"
+    profiles.rename(kept)
+    profiles.symlink_to(kept)
+    save_profile("d", profile_in(tmp_path, "b:1"))
+    assert profiles.is_symlink()
+    assert profile_names() == ("c", "d")
+    kept.write_text("no toml")
+    for name in (None, "x"):
+        with pytest.raises(ClusterError, match="can't be read"):
+            check_profile_name(name)
 
 
 def test_a_profile_is_used_that_was_chosen_by_name_environment_or_file(
@@ -150,8 +173,42 @@ def test_a_home_is_made_once(tmp_path: Path) -> None:
     with pytest.raises(ClusterError) as caught:
         home.check()
     assert caught.value.reason is Reason.HOME_MISSING
-    home.create()
-    home.config.touch()
-    with pytest.raises(ClusterError) as caught:
+    with home.making():
         home.create()
+        home.config.touch()
+    with pytest.raises(ClusterError) as caught, home.making():
+        pass
     assert caught.value.reason is Reason.HOME_EXISTS
+
+
+def test_what_was_never_made_as_a_whole_is_made_anew_and_nothing_else_is(tmp_path: Path) -> None:
+    home = Home(tmp_path / "h")
+    for stopped_at in (home.identity, home.seal_key, home.raft / "journal-1"):
+        with pytest.raises(KeyboardInterrupt), home.making():
+            home.create()
+            stopped_at.write_text("of the attempt before")
+            raise KeyboardInterrupt
+        with pytest.raises(ClusterError, match="run it again") as caught:
+            home.check()
+        assert caught.value.reason is Reason.HOME_MISSING
+    with home.making():
+        assert not home.seal_key.exists()
+        assert not home.raft.exists()
+        with pytest.raises(ClusterError) as caught, home.making():
+            pass  # By another process.
+        assert caught.value.reason is Reason.HOME_IN_USE
+        home.create()
+        for path in (home.identity, home.config):
+            path.write_text("made")
+    home.check()
+    # A file that was lost is no beginning: what is there is somebody's node.
+    home.config.unlink()
+    for call in (home.check, lambda: home.making().__enter__()):
+        with pytest.raises(ClusterError, match="restore that file") as caught:
+            call()
+        assert caught.value.reason is Reason.HOME_DAMAGED
+    home.config.write_text("made")
+    home.identity.unlink()
+    with pytest.raises(ClusterError, match="restore it"):
+        home.check()
+    assert home.is_taken

@@ -157,3 +157,29 @@ def test_a_token_does_not_gather_joiners_without_end(machine: Machine) -> None:
         one = replace(ASKS, did=did_from_public_key(bytes([number]) * 32))
         assert machine.do(one).reason is Reason.APPROVAL_PENDING
     assert machine.do(ASKS).reason is Reason.TOKEN_USED
+
+
+def test_to_ask_whether_a_token_lets_one_in_changes_nothing() -> None:
+    machine = Machine()
+    members = machine.state.members
+    before = machine.state.data()
+    admitted = members.would_admit(ASKS, 1_000)
+    assert admitted == members.token("k")
+    assert members.would_admit(replace(ASKS, secret_hash=b"wrong"), 1_000) is None
+    for command, at_ms, reason in (
+        (ASKS, 9_000, Reason.TOKEN_EXPIRED),
+        (replace(ASKS, token_id="other"), 1_000, Reason.TOKEN_INVALID),
+    ):
+        refused = members.would_admit(command, at_ms)
+        assert isinstance(refused, Rejected)
+        assert refused.reason is reason
+    assert machine.state.data() == before
+    machine.do(ASKS, "r", ASKS.did)
+    machine.do(APPROVED)
+    assert isinstance(machine.do(ASKS, "r", ASKS.did), Accepted)
+    # Whom it has let in it lets in again, and nobody else.
+    assert members.would_admit(ASKS, 1_000) == members.token("k")
+    other = replace(ASKS, did=did_from_public_key(b"x" * 32))
+    refused = members.would_admit(other, 1_000)
+    assert isinstance(refused, Rejected)
+    assert refused.reason is Reason.TOKEN_USED

@@ -34,7 +34,7 @@ from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.settings import NodeSettings
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, tls_name
-from ipfs_cluster_node.node.setup import join_cluster
+from ipfs_cluster_node.node.joining import join_cluster
 from ipfs_cluster_node.v1 import certificate_pb2, enrolment_pb2
 from ipfs_cluster_node.v1.authorization_pb2 import GetCallerRequest
 from ipfs_cluster_node.v1.authorization_pb2_grpc import AuthorizationServiceStub

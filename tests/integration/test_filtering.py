@@ -17,7 +17,7 @@ from ipfs_cluster_node.codec.ucan_container import write_container
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.settings import NodeSettings
 from ipfs_cluster_node.core.errors import Reason
-from ipfs_cluster_node.node.setup import join_cluster
+from ipfs_cluster_node.node.joining import join_cluster
 from ipfs_cluster_node.v1 import membership_pb2, state_delta_pb2
 from tests.support.nodes import until
 from tests.support.people import Person, join, refused, signed

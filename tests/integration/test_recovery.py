@@ -38,7 +38,7 @@ from ipfs_cluster_node.core.authorization import TASK_SUBMIT, TOKEN_MINT
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did, NodeId
 from ipfs_cluster_node.node.clock import now_ms
-from ipfs_cluster_node.node.setup import join_cluster
+from ipfs_cluster_node.node.joining import join_cluster
 from ipfs_cluster_node.v1 import membership_pb2
 from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub
 from tests.integration.test_secrets import found, secret_of, spellings

@@ -22,7 +22,7 @@ from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.settings import NodeSettings
 from ipfs_cluster_node.core.errors import ClusterError
-from ipfs_cluster_node.node.setup import join_cluster
+from ipfs_cluster_node.node.joining import join_cluster
 from tests.support.certificates import cluster_keys
 from tests.support.nodes import until
 

@@ -18,7 +18,7 @@ from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.config.credentials import write_credentials
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.settings import NodeSettings
-from ipfs_cluster_node.node.setup import join_cluster
+from ipfs_cluster_node.node.joining import join_cluster
 from ipfs_cluster_node.v1 import health_pb2, membership_pb2
 from tests.integration.test_certificates import certificate_check
 from tests.support.certificates import certificate_of, node_credentials, put_node_credentials

@@ -20,7 +20,7 @@ from ipfs_cluster_node.config.profiles import Profile
 from ipfs_cluster_node.config.settings import NodeSettings
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.ids import Did
-from ipfs_cluster_node.node.setup import join_cluster
+from ipfs_cluster_node.node.joining import join_cluster
 
 HOUR_S: Final = 3600
 

@@ -35,6 +35,13 @@ class Identity:
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
+    def from_pem(cls, pem: bytes) -> "Identity":
+        """Read what `pem` gave."""
+        key = load_pem_private_key(pem, None)
+        assert isinstance(key, Ed25519PrivateKey)
+        return cls(key)
+
+    @classmethod
     def load(cls, path: Path) -> "Identity":
         """Read an identity file.
 

@@ -71,6 +71,13 @@ class SealKey:
         return cls(X25519PrivateKey.generate())
 
     @classmethod
+    def from_pem(cls, pem: bytes) -> "SealKey":
+        """Read what `pem` gave."""
+        key = load_pem_private_key(pem, None)
+        assert isinstance(key, X25519PrivateKey)
+        return cls(key)
+
+    @classmethod
     def load(cls, path: Path) -> "SealKey":
         """Read a key file.
 

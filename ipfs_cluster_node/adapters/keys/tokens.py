@@ -16,7 +16,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from ipfs_cluster_node.adapters.keys.certificates import spki_pin
+from ipfs_cluster_node.adapters.keys.certificates import spki_pin, utc_now
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
@@ -86,15 +86,28 @@ async def fetch_trust_bundle(host: str, port: int, ca_pin: str) -> bytes:
     for der in chain:
         try:
             certificate = x509.load_der_x509_certificate(der)
-            if spki_pin(certificate) == ca_pin:
-                return certificate.public_bytes(Encoding.PEM)
+            if spki_pin(certificate) != ca_pin:
+                continue
         except (ValueError, ClusterError):
             continue  # Whatever it is, it is not the CA that the token names.
+        _check_clock(x509.load_der_x509_certificate(chain[0]))
+        return certificate.public_bytes(Encoding.PEM)
     raise ClusterError(
         Reason.CERTIFICATE_INVALID,
         f"{host}:{port} is not of the cluster that made the token, nothing was sent to it; check "
         "the address and the token",
     )
+
+
+def _check_clock(shown: x509.Certificate) -> None:
+    """Say it where the reason is the clock: TLS would only say that nobody answers."""
+    begins, ends, now = shown.not_valid_before_utc, shown.not_valid_after_utc, utc_now()
+    if not begins <= now <= ends:
+        raise ClusterError(
+            Reason.CERTIFICATE_INVALID,
+            f"the master's certificate holds from {begins:%F %T} to {ends:%F %T} UTC, and the "
+            f"clock here says {now:%F %T}; set it right, and try again: nothing was sent",
+        )
 
 
 def _read_chain(host: str, port: int) -> list[bytes]:

@@ -1,0 +1,327 @@
+"""Makes this machine a member of a cluster, by a join token.
+
+What would make it fail is looked for before the token is redeemed. What is made up, identity and
+request, is written down before as well: whatever breaks off, the same command goes on with it.
+"""
+
+import asyncio
+import errno
+import json
+import secrets
+import socket
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
+from typing import Final
+
+import grpc
+
+from ipfs_cluster_node.adapters.keys.certificates import (
+    BACKDATE,
+    enrolment_message,
+    make_tls_key,
+)
+from ipfs_cluster_node.adapters.keys.identity import Identity
+from ipfs_cluster_node.adapters.keys.sealing import SealKey
+from ipfs_cluster_node.adapters.keys.tokens import JoinSecret, fetch_trust_bundle, parse_token
+from ipfs_cluster_node.adapters.net.tls import open_channel
+from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
+from ipfs_cluster_node.adapters.raft.engine import create_store
+from ipfs_cluster_node.codec.errors import error_from_rpc
+from ipfs_cluster_node.codec.tasks import ms_of_timestamp
+from ipfs_cluster_node.config.credentials import ENROLMENT_NAME, write_enrolment
+from ipfs_cluster_node.config.files import write_private
+from ipfs_cluster_node.config.home import Home
+from ipfs_cluster_node.config.profiles import Profile
+from ipfs_cluster_node.config.settings import (
+    ClusterSettings,
+    NodeSettings,
+    Settings,
+    write_settings,
+)
+from ipfs_cluster_node.core.endpoints import Endpoint, parse_endpoint
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import NodeId, voter_id
+from ipfs_cluster_node.core.model import Role
+from ipfs_cluster_node.node.clock import monotonic, now_ms
+from ipfs_cluster_node.node.members import APPROVAL_RETRY, TOKEN_TTL_MAX
+from ipfs_cluster_node.node.peers import save_masters
+from ipfs_cluster_node.node.setup import Made, profile_of, write_client, write_keys
+from ipfs_cluster_node.node.standing import refuse_taken
+from ipfs_cluster_node.v1 import enrolment_pb2 as pb
+from ipfs_cluster_node.v1.enrolment_pb2_grpc import EnrolmentServiceStub
+
+ENROL_SECONDS_MAX: Final = 20.0
+ENROL_RETRY_SECONDS: Final = 0.3
+RETRIED: Final = (
+    Reason.NO_LEADER,
+    Reason.UNKNOWN_OUTCOME,
+    Reason.DEADLINE_EXCEEDED,
+    Reason.CLOCK_OFF,
+    Reason.SHUTTING_DOWN,
+)
+RETRIED_WAITING: Final = (*RETRIED, Reason.UNREACHABLE)
+DECIDED: Final = frozenset(
+    {Reason.TOKEN_INVALID, Reason.TOKEN_EXPIRED, Reason.TOKEN_USED, Reason.JOIN_REJECTED}
+)
+"""Refusals after which the same request can't be let in: nothing of it need be kept."""
+CLOCK_DIFFERENCE_MAX: Final = BACKDATE
+"""Further off, a certificate that was made just now may not hold yet by it."""
+PORT_RETRY_SECONDS: Final = 0.5
+WAIT_SECONDS_MAX: Final = TOKEN_TTL_MAX.total_seconds()
+"""No token is good for longer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joining:
+    """What was made up for one join, as it is written down."""
+
+    request_id: str
+    token_id: str
+    identity: str
+    """Its private key in PEM, as that of `seal_key`."""
+    seal_key: str
+    name: str
+    endpoints: tuple[str, ...]
+
+    @classmethod
+    def found_or_new(cls, home: Home, token_id: str, settings: NodeSettings) -> "Joining":
+        """Go on with what was begun with the same token, or begin.
+
+        Raises:
+            ClusterError: INVALID_ARGUMENT, if it was begun under another name or other addresses.
+        """
+        endpoints = settings.advertise or (settings.bind,)
+        try:
+            kept = cls(**json.loads(home.begun.read_bytes()))
+        except (OSError, ValueError, TypeError):
+            kept = None  # Nothing, or the beginning of something else.
+        if kept is None or kept.token_id != token_id:
+            return cls(
+                request_id=secrets.token_hex(12),
+                token_id=token_id,
+                identity=Identity.create().pem().decode(),
+                seal_key=SealKey.create().pem().decode(),
+                name=settings.name,
+                endpoints=endpoints,
+            )
+        kept = replace(kept, endpoints=tuple(kept.endpoints))
+        if (kept.name, kept.endpoints) != (settings.name, endpoints):
+            raise ClusterError(
+                Reason.INVALID_ARGUMENT,
+                f"a join as {kept.name} at {', '.join(kept.endpoints)} was begun in {home.path} "
+                "with this token; repeat it so, or name another --home and have a new token made",
+            )
+        return kept
+
+
+async def join_cluster(
+    home: Home,
+    settings: NodeSettings,
+    *,
+    token: str,
+    enrolment: str,
+    on_waiting: Callable[[NodeId], None] = lambda _node_id: None,
+    on_busy: Callable[[str], None] = lambda _why: None,
+) -> Made:
+    """Enrol this machine with a join token; as a node, or as a client if the token says so.
+
+    Args:
+        home: Where its files will be.
+        settings: Its own; the role is the token's.
+        token: The join token.
+        enrolment: A master's enrolment port, `host:port`.
+        on_waiting: Called once if somebody has to let this identity in first; that is waited for
+            as long as the token is good.
+        on_busy: Called once if a port is in use, here or by others at the master's, with which;
+            that is waited for as long as well.
+
+    Raises:
+        ClusterError: TOKEN_*, JOIN_REJECTED, CERTIFICATE_INVALID, UNREACHABLE, HOME_EXISTS,
+            HOME_IN_USE, CONFIG_INVALID, PORT_IN_USE, INVALID_ARGUMENT. It may be called again, with
+            the same token unless the error is of that.
+    """
+    secret = parse_token(token)
+    endpoint = parse_endpoint(enrolment)
+    await refuse_taken(home)
+    joining = Joining.found_or_new(home, secret.token_id, settings)
+    ca_pem = await fetch_trust_bundle(endpoint.host, endpoint.port, secret.ca_pin)
+    joiner = _Joiner(joining, secret, str(endpoint), ca_pem)
+    joiner.on_waiting, joiner.on_busy = on_waiting, on_busy
+    offered = await joiner.ask(check_only=True)
+    _check_clock(ms_of_timestamp(offered.server_time))
+    whole = None
+    if offered.role != Role.CLIENT:
+        whole = Settings(
+            node=replace(settings, role=offered.role),
+            cluster=ClusterSettings(id=offered.cluster_id, name=offered.cluster_name),
+        )
+        ends_in_ms = ms_of_timestamp(offered.token_expire_time) - now_ms()
+        await _wait_for_ports(whole, until=monotonic() + ends_in_ms / 1000, on_busy=on_busy)
+    with home.making(json.dumps(asdict(joining)).encode()):
+        try:
+            response = await joiner.ask()
+        except ClusterError as error:
+            if error.reason in DECIDED:
+                home.begun.unlink()
+            raise
+        profile = joiner.write(home, whole, response)
+    return Made(
+        cluster_id=response.cluster_id,
+        cluster_name=response.cluster_name,
+        node_id=joiner.identity.node_id,
+        role=response.role,
+        profile=profile,
+    )
+
+
+class _Joiner:
+    """One that asks to be let in."""
+
+    def __init__(self, joining: Joining, secret: JoinSecret, address: str, ca_pem: bytes) -> None:
+        """Ask at `address`, with a TLS key of this attempt."""
+        self._address, self._ca_pem = address, ca_pem
+        self.identity = Identity.from_pem(joining.identity.encode())
+        self._seal_key = SealKey.from_pem(joining.seal_key.encode())
+        self._key = make_tls_key(self.identity)
+        self.on_waiting: Callable[[NodeId], None] = lambda _node_id: None
+        self.on_busy: Callable[[str], None] = lambda _why: None
+        self._told_busy = False
+        self._request = pb.EnrolRequest(
+            request_id=joining.request_id,
+            token_id=secret.token_id,
+            token_secret=secret.secret,
+            did=self.identity.did,
+            certificate_request=self._key.request_der,
+            proof=self.identity.sign(enrolment_message(secret.token_id, self._key.spki_der)),
+            name=joining.name,
+            endpoints=joining.endpoints,
+            seal_key=self._seal_key.public_key,
+        )
+
+    async def ask(self, *, check_only: bool = False) -> pb.EnrolResponse:
+        """Ask until there is an answer, for as long as that is worth it."""
+        request = pb.EnrolRequest()
+        request.CopyFrom(self._request)
+        request.check_only = check_only
+        started = monotonic()
+        deadline, waits, busy = started + ENROL_SECONDS_MAX, False, False
+        while True:
+            pause = ENROL_RETRY_SECONDS
+            channel = open_channel(self._address, tls=None, ca_pem=self._ca_pem)
+            try:
+                return await EnrolmentServiceStub(channel).Enrol(request, timeout=ENROL_SECONDS_MAX)
+            except grpc.aio.AioRpcError as rpc_error:
+                error = error_from_rpc(rpc_error)
+                if error.reason is Reason.APPROVAL_PENDING:
+                    if not waits:
+                        self.on_waiting(self.identity.node_id)
+                    # The master may restart meanwhile: the time begins anew with each answer.
+                    deadline, waits = monotonic() + ENROL_SECONDS_MAX, True
+                    pause = (error.retry_after or APPROVAL_RETRY).total_seconds()
+                elif error.reason is Reason.OVERLOADED and monotonic() < started + WAIT_SECONDS_MAX:
+                    # The master says when the token has ended.
+                    if not self._told_busy:
+                        self.on_busy(f"{self._address} is asked by too many")
+                    self._told_busy = busy = True
+                    deadline = monotonic() + ENROL_SECONDS_MAX
+                    pause = max(pause, (error.retry_after or timedelta()).total_seconds())
+                elif (
+                    error.reason not in (RETRIED_WAITING if waits or busy else RETRIED)
+                    or monotonic() > deadline
+                ):
+                    raise error from rpc_error
+            finally:
+                await channel.close()
+            await asyncio.sleep(pause)
+
+    def write(self, home: Home, settings: Settings | None, response: pb.EnrolResponse) -> Profile:
+        """Write what a member needs, the node's `config.toml` last; blocks."""
+        masters = {NodeId(m.node_id): tuple(m.endpoints) for m in response.masters}
+        certificate, bundle = response.certificate_pem.encode(), response.trust_bundle_pem.encode()
+        epoch, enrolment = response.epoch, response.enrolment_endpoints or [self._address]
+        if settings is None:
+            profile = write_client(
+                home.path, self.identity, self._key, certificate, bundle, masters, epoch=epoch
+            )
+            write_enrolment(home.path / ENROLMENT_NAME, enrolment)
+            return profile
+        home.create()
+        write_keys(home, self.identity, self._key, certificate, bundle, epoch=epoch)
+        write_enrolment(home.enrolment, enrolment)
+        if response.role == Role.MASTER:
+            write_private(home.seal_key, self._seal_key.pem())
+            voter = voter_id(self.identity.node_id, response.incarnation)
+            create_store(DirectoryDisk(home.raft), voter, [])
+        save_masters(home.masters, masters)
+        # Last, since it says that there is a node.
+        write_private(home.config, write_settings(settings).encode())
+        return profile_of(home.ca, home.certificate, home.tls_key, masters)
+
+
+def _check_clock(server_ms: int) -> None:
+    """Refuse a clock by which no certificate of the cluster would hold.
+
+    Raises:
+        ClusterError: CONFIG_INVALID.
+    """
+    ahead = timedelta(milliseconds=now_ms() - server_ms)
+    if abs(ahead) > CLOCK_DIFFERENCE_MAX:
+        how = "ahead of" if ahead > timedelta() else "behind"
+        raise ClusterError(
+            Reason.CONFIG_INVALID,
+            f"this machine's clock is {abs(ahead).total_seconds():.0f} s {how} the cluster's; set "
+            "it, and join again: the token was not used",
+        )
+
+
+async def _wait_for_ports(
+    settings: Settings, *, until: float, on_busy: Callable[[str], None]
+) -> None:
+    """Return once the node could listen where it is to.
+
+    Raises:
+        ClusterError: CONFIG_INVALID for an address that is not of this machine, or not allowed;
+            PORT_IN_USE, if it is in use for as long as the token is good.
+    """
+    wanted = [("--bind", settings.node.bind)]
+    if settings.node.role == Role.MASTER:
+        wanted.append(("--enrolment-bind", settings.node.enrolment_bind))
+    told = False
+    for flag, address in wanted:
+        while True:
+            error = await asyncio.to_thread(_why_not, parse_endpoint(address))
+            if error is None:
+                break
+            if error.errno != errno.EADDRINUSE:
+                raise ClusterError(
+                    Reason.CONFIG_INVALID,
+                    f"can't listen on {address} ({error}); choose another with {flag}, and join "
+                    "again: the token was not used",
+                )
+            if monotonic() > until:
+                raise ClusterError(
+                    Reason.PORT_IN_USE,
+                    f"something listened on {address} until the token ended, unused; stop that, or "
+                    f"choose another with {flag}, and have a new token made",
+                )
+            if not told:
+                on_busy(f"something listens on {address} already, see {flag}")
+                told = True
+            await asyncio.sleep(PORT_RETRY_SECONDS)
+
+
+def _why_not(endpoint: Endpoint) -> OSError | None:
+    """Why nobody could listen there now; None if one could."""
+    try:
+        [(family, kind, protocol, _, place), *_] = socket.getaddrinfo(
+            endpoint.host, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        with socket.socket(family, kind, protocol) as probe:
+            # As the servers do: what is left of connections that have ended is in nobody's way.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
+            probe.listen(1)
+    except OSError as error:
+        return error
+    return None
