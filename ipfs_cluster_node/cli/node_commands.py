@@ -130,9 +130,20 @@ def init(
     )
     written = profile_name or free_profile_name(made.cluster_name)
     # First: whatever becomes of the profile, the passphrase is known.
-    _report(made, place, written, as_json=as_json)
-    sys.stdout.flush()
-    save_profile(written, made.profile)
+    try:
+        _report(made, place, written, as_json=as_json)
+        sys.stdout.flush()
+    except OSError as error:
+        if made.recovery_passphrase:
+            raise ClusterError(
+                Reason.STORAGE_FULL,
+                f"the node is made, in {place.path}, but the recovery passphrase could not be "
+                f"printed ({error.strerror}); start the node, and have another one made: "
+                "ipfs-cluster-node recover passphrase",
+            ) from error
+        raise
+    finally:
+        save_profile(written, made.profile)
 
 
 @click.command()

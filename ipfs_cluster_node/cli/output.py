@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 import click
 
+from ipfs_cluster_node.config.output_file import NO_ROOM
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.printable import json_text, printable
 
@@ -94,6 +95,9 @@ def reporting(function: Function) -> Function:
                 ClusterError(Reason.DEADLINE_EXCEEDED, "it took too long; look at the nodes' logs")
             )
         except OSError as error:
+            if error.errno in NO_ROOM:
+                what = f"what was to be written had no room ({error.strerror}); make some"
+                fail(ClusterError(Reason.STORAGE_FULL, what))
             what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
             fail(ClusterError(Reason.INVALID_ARGUMENT, f"{what}; check the path and its rights"))
 

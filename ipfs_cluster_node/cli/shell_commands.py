@@ -5,11 +5,12 @@ import platform
 import click
 
 from ipfs_cluster_node import __version__
-from ipfs_cluster_node.cli.output import json_option, print_json, say
+from ipfs_cluster_node.cli.output import json_option, print_json, reporting, say
 
 
 @click.command()
 @json_option
+@reporting
 def version(*, as_json: bool) -> None:
     """Print the version."""
     if as_json:
@@ -20,6 +21,7 @@ def version(*, as_json: bool) -> None:
 
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@reporting
 def completion(shell: str) -> None:
     """Print the completion script of a shell.
 
