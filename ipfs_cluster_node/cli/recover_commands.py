@@ -79,7 +79,8 @@ def recover_alone(
     """Let this master go on alone: all other masters are removed, for good.
 
     For a cluster that has lost more than half of its masters. Stop the node first. The others must
-    never run again: several of them would go on without this one. Of several masters that are left,
+    never run again: several of them would go on without this one. It is refused where one of them
+    answers and has a leader. Of several masters that are left,
     take the one whose log has most, and remove the home directories of the others: they join anew.
 
     The passphrase is needed only where this master's own seal.key is lost as well.
@@ -94,7 +95,14 @@ def recover_alone(
     place.check()
     with place.lock():
         survivor = Survivor(place)
+        running = asyncio.run(survivor.check_others())
         stored, removed = survivor.stored, [(m.name, m.node_id) for m in survivor.others]
+        for master in running:
+            click.echo(
+                f"warning: {master.name} ({master.node_id}) runs, without a leader; stop it, or "
+                "go on with it if its log has more",
+                err=True,
+            )
         if not yes and not survivor.is_alone:
             say(
                 f"the log of this master ends with entry {stored.index} of term "
@@ -198,10 +206,17 @@ def recover_operator(
 @passphrase_option(required=True)
 @home_option
 @address_options
+@click.option("--force", is_flag=True, help="Though masters of the backup run: for a trial.")
 @json_option
 @reporting
 def recover_cluster(
-    *, backup: Path, passphrase_file: TextIO, home: str | None, as_json: bool, **where: Any
+    *,
+    backup: Path,
+    passphrase_file: TextIO,
+    home: str | None,
+    force: bool,
+    as_json: bool,
+    **where: Any,
 ) -> None:
     """Make a master that goes on with the cluster from BACKUP, once every master is lost.
 
@@ -209,7 +224,7 @@ def recover_cluster(
     identities, certificates and rights; what happened since the backup is lost, removals and
     revocations among it. Also makes a join token for an operator.
     """
-    from ipfs_cluster_node.node.restore import restore_cluster
+    from ipfs_cluster_node.node.restore import refuse_while_masters_run, restore_cluster
     from ipfs_cluster_node.node.standing import refuse_taken
 
     place = Home.find(home)
@@ -219,6 +234,7 @@ def recover_cluster(
         node_settings(role="master", **where),
         backup=backup,
         passphrase=passphrase_file.read().strip(),
+        **({} if force else {"check_lost": refuse_while_masters_run}),
     )
     if as_json:
         print_json(

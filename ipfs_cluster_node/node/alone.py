@@ -4,6 +4,7 @@ Nothing of this is agreed: who runs it says that the others never come back. So 
 removed, and this master takes a new voter's name, for which no vote of theirs counts.
 """
 
+import asyncio
 import logging
 from typing import Final
 
@@ -21,6 +22,7 @@ from ipfs_cluster_node.core.ids import NodeId, node_id_of_voter, voter_id
 from ipfs_cluster_node.core.model import Principal
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.node.clock import now_ms
+from ipfs_cluster_node.node.files import load_files
 from ipfs_cluster_node.node.machine import ClusterMachine
 from ipfs_cluster_node.node.peers import save_masters
 from ipfs_cluster_node.node.recovery import (
@@ -29,10 +31,15 @@ from ipfs_cluster_node.node.recovery import (
     open_by_passphrase,
 )
 from ipfs_cluster_node.node.replacement import begun_replacement, put_log, settle_log
+from ipfs_cluster_node.node.standing import masters_that_run
 
 log = logging.getLogger(__name__)
 
 RESTORE: Final = "restore a backup: ipfs-cluster-node recover cluster"
+
+
+FOLLOWED_SECONDS: Final = 1.5
+"""So long another master may take this one, which led just now, for its leader."""
 
 
 class Survivor:
@@ -90,6 +97,27 @@ class Survivor:
         """Whether this master can't open the cluster's keys by itself."""
         authority = self.state.certificates.authority
         return bool(authority.key_id) and not self._opens(authority)
+
+    async def check_others(self) -> list[Principal]:
+        """Check that none of the others leads or follows; returns those that run all the same.
+
+        Raises:
+            ClusterError: INVALID_ARGUMENT, if the cluster has a leader: it goes on by itself.
+        """
+        tls = load_files(self._home).tls
+        for last in (False, False, True):
+            heard = await masters_that_run(self.others, tls)
+            for each in heard:
+                if each.leader and (last or each.leader != self.node_id):
+                    raise ClusterError(
+                        Reason.INVALID_ARGUMENT,
+                        f"{each.master.name} ({each.master.node_id}) runs, and {each.leader} "
+                        "leads: the cluster is not lost; start this master with `serve`",
+                    )
+            if not any(each.leader for each in heard):
+                break
+            await asyncio.sleep(FOLLOWED_SECONDS)
+        return [each.master for each in heard]
 
     def go_on_alone(self, passphrase: str = "") -> None:
         """Make this master the only one. A crash leaves its old log in place, or the new one.

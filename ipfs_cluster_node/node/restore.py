@@ -5,7 +5,9 @@ old masters are removed; a new one takes their place, for which the recovery pas
 cluster's keys.
 """
 
+import asyncio
 import os
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -19,6 +21,7 @@ from ipfs_cluster_node.adapters.keys.certificates import (
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.adapters.keys.sealing import ClusterKeys, SealKey, seal
 from ipfs_cluster_node.adapters.keys.tokens import JoinSecret, hash_secret, mint_token
+from ipfs_cluster_node.adapters.net.tls import ClientTls
 from ipfs_cluster_node.adapters.raft.damage import LogDamagedError
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk, DirectoryFile
 from ipfs_cluster_node.adapters.raft.restore import create_store_of
@@ -53,6 +56,7 @@ from ipfs_cluster_node.node.members import TOKEN_TTL_DEFAULT
 from ipfs_cluster_node.node.peers import save_masters
 from ipfs_cluster_node.node.recovery import OPERATOR_GRANT, open_by_passphrase
 from ipfs_cluster_node.node.setup import write_keys
+from ipfs_cluster_node.node.standing import masters_that_run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +74,12 @@ class RestoredCluster:
 
 
 def restore_cluster(
-    home: Home, settings: NodeSettings, *, backup: Path, passphrase: str
+    home: Home,
+    settings: NodeSettings,
+    *,
+    backup: Path,
+    passphrase: str,
+    check_lost: Callable[[Iterable[Principal], ClientTls], None] = lambda _masters, _tls: None,
 ) -> RestoredCluster:
     """Make the first master of a cluster that goes on from a backup.
 
@@ -79,6 +88,8 @@ def restore_cluster(
         settings: The new master's.
         backup: What `cluster backup` wrote.
         passphrase: The cluster's recovery passphrase.
+        check_lost: Called with the old masters, and what the new one shows them, before anything is
+            written; `refuse_while_masters_run`.
 
     Raises:
         ClusterError: INVALID_ARGUMENT for a file that is no whole backup, AUTHORITY_SEALED for a
@@ -104,21 +115,23 @@ def restore_cluster(
     certificate = sign_for(state, keys.cas[authority.signer], me, key.request_der)
     record = record_of(certificate, issued_at_ms=now_ms(), epoch=authority.epoch)
     apply_alone(state, IssueCertificate(record=record))
+    check_lost(removed, ClientTls(authority.bundle_pem, certificate, key.key_pem))
     token = _put_token(state, Role.CLIENT, grant=OPERATOR_GRANT)
-    home.create()
-    write_private(home.seal_key, seal_key.pem())
-    write_keys(home, identity, key, certificate, authority.bundle_pem, epoch=authority.epoch)
-    create_store_of(
-        DirectoryDisk(home.raft),
-        voter_id(identity.node_id, incarnation),
-        machine,
-        index=position.index,
-        term=position.term + 1,
-    )
-    save_masters(home.masters, {identity.node_id: me.endpoints})
-    write_enrolment(home.enrolment, whole.enrolment_endpoints)
-    # Last, since it says that there is a node.
-    write_private(home.config, document.encode())
+    with home.making():
+        home.create()
+        write_private(home.seal_key, seal_key.pem())
+        write_keys(home, identity, key, certificate, authority.bundle_pem, epoch=authority.epoch)
+        create_store_of(
+            DirectoryDisk(home.raft),
+            voter_id(identity.node_id, incarnation),
+            machine,
+            index=position.index,
+            term=position.term + 1,
+        )
+        save_masters(home.masters, {identity.node_id: me.endpoints})
+        write_enrolment(home.enrolment, whole.enrolment_endpoints)
+        # Last, since it says that there is a node.
+        write_private(home.config, document.encode())
     return RestoredCluster(
         cluster_id=state.cluster_id,
         cluster_name=state.cluster_name,
@@ -127,6 +140,21 @@ def restore_cluster(
         operator_token=str(token),
         enrolment_endpoints=whole.enrolment_endpoints,
     )
+
+
+def refuse_while_masters_run(masters: Iterable[Principal], tls: ClientTls) -> None:
+    """Refuse to begin anew where an old master answers; blocks.
+
+    Raises:
+        ClusterError: INVALID_ARGUMENT.
+    """
+    for heard in asyncio.run(masters_that_run(masters, tls)):
+        raise ClusterError(
+            Reason.INVALID_ARGUMENT,
+            f"{heard.master.name} ({heard.master.node_id}) runs: not every master is lost. Let it "
+            "go on alone if the others are: ipfs-cluster-node recover alone; or stop it for good. "
+            "For a trial, which must never meet the members: --force",
+        )
 
 
 def _read_backup(path: Path) -> tuple[ClusterMachine, Position]:

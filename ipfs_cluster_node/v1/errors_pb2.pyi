@@ -133,7 +133,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_HOME_EXISTS: _ErrorReason.ValueType  # 83
     """There is a node at this home directory already. Local to a command."""
     ERROR_REASON_HOME_DAMAGED: _ErrorReason.ValueType  # 84
-    """A file of the home directory is damaged or readable by others. Local to a command."""
+    """A file of the home directory is damaged, missing, readable by others or of another user. Local
+    to a command.
+    """
     ERROR_REASON_PORT_IN_USE: _ErrorReason.ValueType  # 85
     """Another process listens on the port. Local to a command."""
     ERROR_REASON_CONFINEMENT_MISSING: _ErrorReason.ValueType  # 86
@@ -271,7 +273,9 @@ ERROR_REASON_HOME_IN_USE: ErrorReason.ValueType  # 82
 ERROR_REASON_HOME_EXISTS: ErrorReason.ValueType  # 83
 """There is a node at this home directory already. Local to a command."""
 ERROR_REASON_HOME_DAMAGED: ErrorReason.ValueType  # 84
-"""A file of the home directory is damaged or readable by others. Local to a command."""
+"""A file of the home directory is damaged, missing, readable by others or of another user. Local
+to a command.
+"""
 ERROR_REASON_PORT_IN_USE: ErrorReason.ValueType  # 85
 """Another process listens on the port. Local to a command."""
 ERROR_REASON_CONFINEMENT_MISSING: ErrorReason.ValueType  # 86

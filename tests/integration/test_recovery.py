@@ -169,6 +169,12 @@ async def test_one_master_of_three_goes_on_alone(lab: Lab) -> None:
         person, delegation = await given(client, lab)
         await client.transfer_leadership(first.node_id)
         pending = await client.submit_task("echo", "under way", attempt_timeout=ENDED)
+    home = str(survivor.home.path)
+    await lab.kill(survivor)
+    early = error_of(lab.run("recover", "alone", "--yes", "--json", "--home", home))
+    assert early["reason"] == "INVALID_ARGUMENT"
+    assert f"{first.node_id} leads: the cluster is not lost" in early["message"]
+    await lab.start_node(survivor)
     for node in lost:
         await lab.kill(node)
     old = lab.root / "old-disk"
@@ -180,7 +186,6 @@ async def test_one_master_of_three_goes_on_alone(lab: Lab) -> None:
             await client.propose_config({"user.lost": "x"}, timeout=timedelta(seconds=4))
         assert caught.value.reason is Reason.NO_LEADER
 
-    home = str(survivor.home.path)
     assert error_of(lab.run("recover", "alone", "--yes", "--json", "--home", home))["reason"] == (
         "HOME_IN_USE"
     )
@@ -597,12 +602,16 @@ async def test_another_passphrase_takes_the_old_ones_place(lab: Lab) -> None:
         ((before, PASSPHRASE, 0), (after, PASSPHRASE, 1), (after, other, 0))
     ):
         new = lab.make_node(f"new-{number}")
-        restored = lab.run(
+        arguments = (
             *("recover", "cluster", str(backup), "--passphrase-file", "-", "--json"),
             *("--home", str(new.home.path), "--name", new.name, "--bind", new.address),
             *("--enrolment-bind", f"127.0.0.1:{new.enrolment_port}"),
-            stdin=passphrase,
         )
+        refused = lab.run(*arguments, stdin=passphrase)
+        assert error_of(refused)["reason"] == ("AUTHORITY_SEALED" if status else "INVALID_ARGUMENT")
+        assert status or "runs: not every master is lost" in error_of(refused)["message"]
+        assert not new.home.path.exists()
+        restored = lab.run(*arguments, "--force", stdin=passphrase)  # A trial.
         assert restored.returncode == status, restored
     await lab.kill(first)
     assert error_of(change(first, *given, stdin=made))["reason"] == "UNREACHABLE"
