@@ -16,6 +16,8 @@ from tests.support.largest_requests import names, run_all
 FILES, TASKS = 250_000, 100_000
 GAP_SECONDS_MAX = 0.25
 """Of the leader's loop. On an idle machine less than 0.1 s; here other tests may run beside it."""
+LOADED_MACHINE = 2.0
+"""Times the gap of masters that only follow: what the machine does to any process on it."""
 
 
 def test_every_method_has_a_largest_request() -> None:
@@ -37,4 +39,6 @@ async def test_the_largest_requests_leave_the_leader_its_turns() -> None:
     print(report)
     assert {each.term for each in findings} == {findings[0].term}, report
     assert not [each for each in findings if each.failed], report
-    assert max(each.gap_seconds for each in findings) < GAP_SECONDS_MAX, report
+    for each in findings:
+        bound = max(GAP_SECONDS_MAX, LOADED_MACHINE * each.followers_gap_seconds)
+        assert each.gap_seconds < bound, report

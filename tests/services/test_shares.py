@@ -87,7 +87,7 @@ async def test_slow_uploads_of_one_caller_are_refused_beyond_its_share() -> None
     running = [asyncio.create_task(call(None, Context(client))) for _ in range(2)]
     await asyncio.sleep(0)
     with pytest.raises(AbortedError, match="RESOURCE_EXHAUSTED"):
-        await call(None, Context(client))
+        await asyncio.wait_for(call(None, Context(client)), 5)
     # A worker's slots bound what its attempts send.
     running += [asyncio.create_task(call(None, Context(node))) for _ in range(5)]
     await asyncio.sleep(0)
