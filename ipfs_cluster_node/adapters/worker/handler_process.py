@@ -121,7 +121,9 @@ class _Keeper:
     def serve(self) -> None:
         """Do what the node says until it is gone."""
         while True:
-            said, descriptors, _, _ = socket.recv_fds(self._control, 1, 2, socket.MSG_CMSG_CLOEXEC)
+            said, descriptors, _, _ = socket.recv_fds(self._control, 1, 2)
+            for descriptor in descriptors:  # Programs that a handler starts do not get them.
+                os.set_inheritable(descriptor, False)  # noqa: FBT003
             if said == FORK:
                 self._fork(*descriptors)
             elif said == END:

@@ -340,7 +340,8 @@ class Lease:
                     retryable=False,
                 )
             except ProtocolError as error:
-                self._state = "broken"
+                # A keeper that handlers can't reach is as it was; else it is not trusted either.
+                self._state = "used" if self.process.confined else "broken"
                 who = {"task_id": asked.task_id, "attempt": asked.attempt}
                 log.warning("a handler's process was killed", extra={**who, "why": str(error)})
                 answer = _failed(

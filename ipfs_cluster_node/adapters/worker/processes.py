@@ -62,7 +62,7 @@ class HandlerProcess:
         self._control = control
         self._marker = ""
         self._keeper = 0
-        self._confined = False
+        self.confined = False
         self._output: asyncio.Task[None]
         self.directory = Path()
         """Where the scratch directories of its attempts are made, one after the other."""
@@ -118,7 +118,7 @@ class HandlerProcess:
                 env=environment,
             )
         self = cls(process, ours)
-        self.directory, self._marker, self._confined = directory, marker, confined
+        self.directory, self._marker, self.confined = directory, marker, confined
         self._output = asyncio.create_task(self._log_output(), name="handler-output")
         try:
             async with asyncio.timeout(START_SECONDS_MAX):
@@ -198,7 +198,7 @@ class HandlerProcess:
         if hasattr(self, "runner"):
             self.runner.close()
         await asyncio.to_thread(
-            _kill_tree, self._process.pid, self._keeper, self._marker, confined=self._confined
+            _kill_tree, self._process.pid, self._keeper, self._marker, confined=self.confined
         )
         self._output.cancel()
         with suppress(asyncio.CancelledError):

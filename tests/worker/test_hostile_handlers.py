@@ -1,0 +1,369 @@
+"""What handlers do to harm their node, other attempts or the machine comes to nothing.
+
+The last test runs the others once more as a plain user and where no namespaces can be made. There,
+`pool.missing` says what does not hold, and those tests are left out that need it.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import pytest_asyncio
+
+from ipfs_cluster_node.adapters.worker import pool as pool_module
+from ipfs_cluster_node.adapters.worker.pool import (
+    Attempt,
+    AttemptFailed,
+    AttemptSucceeded,
+    HandlerPool,
+)
+from ipfs_cluster_node.core.errors import Reason
+from ipfs_cluster_node.core.ids import TaskId
+from ipfs_cluster_node.core.model import OUTPUT_TAIL_BYTES_MAX
+from tests.worker.hostile_handlers import DAEMON_SECONDS
+
+ROOT = Path(__file__).parents[2]
+SECRET = "PRIVATE KEY OF THE NODE"
+INSIDE = "HOSTILE_HANDLERS_RUN_INSIDE"
+pytestmark = pytest.mark.asyncio
+
+
+class World:
+    """A node's home, and its pool."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.home = tmp_path / "parent" / "home"
+        self.home.mkdir(parents=True)
+        self.key = self.home / "identity.key"
+        self.key.write_text(SECRET)
+        self.news: list[Any] = []
+        self.pool = HandlerPool(
+            modules=["tests.worker.hostile_handlers"],
+            slots=2,
+            memory_bytes_max=2**26,
+            scratch=self.home / "state" / "scratch",
+            home=self.home,
+            on_progress=lambda *said: self.news.append(said),
+        )
+        self.count = 0
+
+    async def run(
+        self, task_type: str, payload: str = "", seconds: float = 20
+    ) -> AttemptSucceeded | AttemptFailed:
+        self.count += 1
+        attempt = Attempt(
+            task_id=TaskId(f"t{self.count}"),
+            attempt=1,
+            task_type=task_type,
+            payload=payload.encode(),
+            content_type="",
+            timeout=timedelta(seconds=seconds),
+            inputs={},
+        )
+        async with self.pool.lease(attempt.task_id, 1, task_type) as lease:
+            done = await lease.run(attempt)
+            if isinstance(done, AttemptSucceeded) and done.file is not None:
+                assert SECRET.encode() not in done.file.read()
+            return done
+
+    async def fails(self, task_type: str, payload: str = "", seconds: float = 20) -> AttemptFailed:
+        done = await self.run(task_type, payload, seconds)
+        assert isinstance(done, AttemptFailed), (task_type, payload, done)
+        return done
+
+    async def data(self, task_type: str, payload: str = "") -> bytes:
+        done = await self.run(task_type, payload)
+        assert isinstance(done, AttemptSucceeded), (task_type, payload, done)
+        return done.data
+
+    async def is_well(self) -> None:
+        """Both slots answer each attempt with what is its own."""
+        asked = [f"{self.count} {n}" for n in range(4)]
+        first = await asyncio.gather(*(self.data("honest", each) for each in asked[:2]))
+        second = await asyncio.gather(*(self.data("honest", each) for each in asked[2:]))
+        assert [*first, *second] == [f"of {each}".encode() for each in asked]
+        assert self.key.read_text() == SECRET
+        assert sorted(each.name for each in self.home.parent.iterdir()) == ["home"]
+
+
+@pytest_asyncio.fixture
+async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    made = World(tmp_path)
+    await made.pool.start()
+    if os.environ.get(INSIDE) == "without":
+        assert "handlers can read the node's keys" in made.pool.missing[0]
+    yield made
+    await made.is_well()
+    await made.pool.close()
+    assert daemons() == []
+    assert list((made.home / "state" / "scratch").iterdir()) == []
+
+
+@pytest.fixture
+def confined(world: World) -> World:
+    if world.pool.missing:
+        pytest.skip("; ".join(world.pool.missing))
+    return world
+
+
+def daemons() -> list[int]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if any(DAEMON_SECONDS in word for word in process.cmdline()):
+                found.append(process.pid)
+        except psutil.Error:
+            continue
+    return found
+
+
+async def test_forged_frames_fail_their_own_attempt(world: World) -> None:
+    names = json.loads(await world.data("names_of_forgeries"))
+    assert len(names) > 40
+    for name in names:
+        failed = await world.fails("forge", name)
+        assert failed.reason in (Reason.HANDLER_FAILED, Reason.TASK_RESULT_INVALID), (name, failed)
+        assert not failed.retryable or name == "cut", (name, failed)
+        assert "forged" not in failed.message
+    await world.is_well()
+
+
+async def test_frames_changed_by_chance_harm_nobody(world: World) -> None:
+    for seed in range(60):
+        done = await world.run("forge_by_chance", str(seed))
+        if isinstance(done, AttemptSucceeded):  # The change was in its own bytes.
+            assert len(done.data) < 20
+            assert done.file is None
+    await world.is_well()
+
+
+async def test_a_flood_of_progress_costs_its_handlers_time_only(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "PROGRESS_PAUSE_SECONDS", 0.05)
+    flood = asyncio.create_task(world.fails("flood_of_progress", seconds=2))
+    await world.is_well()
+    assert (await flood).reason is Reason.ATTEMPT_TIMED_OUT
+    assert len(world.news) < 150
+
+
+async def test_no_file_but_the_attempts_own_is_a_result(world: World) -> None:
+    for what in (
+        (
+            "absolute upwards link,link on the way,link to itself,hard link,two names,pipe,socket,"
+            "hard link to a program,device,linked device,directory,the directory,nothing,empty name,"
+            "zero,other process,unreadable,replaced directory"
+        )
+        .replace("absolute upwards ", "absolute,upwards,")
+        .split(",")
+    ):
+        failed = await world.fails("forge_file", json.dumps([what, str(world.key)]))
+        assert failed.reason in (Reason.TASK_RESULT_INVALID, Reason.HANDLER_FAILED), (what, failed)
+        assert SECRET not in failed.message
+    await world.is_well()
+
+
+async def test_the_nodes_key_is_out_of_reach(confined: World) -> None:
+    asked = json.dumps([str(confined.key), os.getpid()])
+    for _ in range(3):  # What one process did, the next one does not profit from.
+        got = json.loads(await confined.data("look_for_the_key", asked))
+        assert got.pop("own").count('"') == 2
+        assert got.pop("list") == "['state']"
+        assert got.pop("other attempts") == "[]"
+        refused = {"FileNotFoundError", "PermissionError", "OSError", "ZeroDivisionError"}
+        refused |= {"CalledProcessError", "IndexError", "FileExistsError"}
+        assert {name: said for name, said in got.items() if said not in refused} == {}
+    assert not Path("/tmp/planted-by-a-handler").exists()
+
+
+async def test_attempts_do_not_see_one_another(confined: World) -> None:
+    asked = json.dumps([str(confined.key), os.getpid()])
+    both = await asyncio.gather(*(confined.data("look_for_the_key", asked) for _ in range(2)))
+    for got in map(json.loads, both):
+        assert got["other attempts"] == "[]"
+        assert len(json.loads(got["own"])) == 1
+
+
+async def test_no_signal_reaches_the_node(confined: World) -> None:
+    failed = await confined.fails("signal_everybody", str(os.getpid()))
+    assert failed.reason is Reason.HANDLER_FAILED
+    assert "NOT_CONFINED" not in failed.message
+
+
+@pytest.mark.parametrize("how", ["", "die", "stay", "unset"])
+async def test_daemons_end_with_their_attempt(world: World, how: str) -> None:
+    await world.run("daemons", how, seconds=3)
+    assert daemons() == []
+
+
+async def test_who_kills_its_keeper_ends_with_it(world: World) -> None:
+    failed = await world.fails("kill_keeper", seconds=3)
+    assert failed.reason in (Reason.HANDLER_FAILED, Reason.ATTEMPT_TIMED_OUT)
+    assert daemons() == []
+
+
+async def test_daemons_of_a_cancelled_attempt_are_gone_when_it_is(world: World) -> None:
+    running = asyncio.create_task(world.run("daemons", "stay"))
+    while not daemons():
+        await asyncio.sleep(0.02)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert daemons() == []
+
+
+async def test_who_answers_later_answers_nobody(world: World) -> None:
+    for _ in range(5):
+        done = await world.run("answer_later")
+        assert isinstance(done, AttemptFailed) or done.data == b"honest"
+        await world.is_well()
+
+
+@pytest.mark.parametrize("kind", ["bytes", "mapped", "arrow", "children"])
+async def test_memory_is_bounded_whoever_takes_it(world: World, kind: str) -> None:
+    failed = await world.fails("grow", kind, seconds=30)
+    assert failed.reason is Reason.TASK_MEMORY_EXCEEDED, failed
+    assert "tasks.memory_max" in failed.message
+    assert not failed.retryable
+
+
+async def test_memory_beyond_reason_is_refused_at_once(world: World) -> None:
+    failed = await world.fails("grow_at_once")
+    assert failed.reason is Reason.TASK_MEMORY_EXCEEDED
+
+
+async def test_processes_are_bounded(world: World) -> None:
+    failed = await world.fails("many_processes", seconds=30)
+    assert failed.reason is Reason.TASK_MEMORY_EXCEEDED
+    assert "processes at once" in failed.message
+
+
+async def test_nothing_that_one_attempt_changes_reaches_the_next(world: World) -> None:
+    before = await asyncio.gather(*(world.data("state_of_process") for _ in range(2)))
+    for task_type in ("change_process", "litter"):
+        await asyncio.gather(*(world.data(task_type) for _ in range(2)))
+        after = await asyncio.gather(*(world.data("state_of_process") for _ in range(2)))
+        assert after == before
+    for name in ("litter", "shut"):
+        assert not (Path("/tmp") / name).exists() or world.pool.missing
+    if world.pool.missing:
+        subprocess.run("chmod 700 /tmp/shut; rm -rf /tmp/shut /tmp/litter", shell=True, check=False)  # noqa: ASYNC221
+        subprocess.run("rm -rf /dev/shm/shut /dev/shm/litter", shell=True, check=False)  # noqa: ASYNC221
+
+
+async def test_a_process_that_is_kept_is_kept_only_clean(world: World) -> None:
+    first = await world.data("reused")
+    assert await world.data("reused") == first
+    for what in ("chdir", "thread", "child"):
+        await world.data("reused", what)
+        assert daemons() == []
+    failed = await world.fails("reused", "twice")
+    assert "went on after its answer" in failed.message
+    assert await world.data("reused") != await world.data("honest")
+
+
+async def test_output_is_bounded_and_its_end_is_kept(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    began = time.monotonic()
+    failed = await world.fails("print_without_end")
+    assert time.monotonic() - began < 15
+    assert failed.message == "RuntimeError: with a traceback"
+    assert 1000 < len(failed.output_tail.encode()) <= OUTPUT_TAIL_BYTES_MAX
+    assert "the end" in failed.output_tail
+    assert 'raise RuntimeError("with a traceback")' in failed.output_tail
+    lines = [each for each in caplog.records if each.message.startswith("handler output")]
+    assert 0 < len(lines) < 30
+    assert all(each.task_id == f"t{world.count}" and each.attempt == 1 for each in lines)
+
+
+ODDITIES = [
+    ("exit", Reason.HANDLER_FAILED, "SystemExit: 0"),
+    ("interrupt", Reason.HANDLER_FAILED, "KeyboardInterrupt"),
+    ("generator", Reason.HANDLER_FAILED, "GeneratorExit"),
+    ("unspeakable", Reason.HANDLER_FAILED, "Unspeakable: its text can't be made"),
+    ("reason", Reason.HANDLER_FAILED, "QUOTA: no more of these today"),
+    ("reason list", Reason.HANDLER_FAILED, "['x']: words"),
+    ("ours", Reason.HANDLER_FAILED, "WORKER_LOST: words"),
+    ("retryable", Reason.SQL_FAILED, "words"),
+    ("message", Reason.SQL_FAILED, "object object"),
+    ("infinity", Reason.TASK_RESULT_INVALID, "result['mean'][1]['x'] is inf"),
+    ("nan", Reason.TASK_RESULT_INVALID, "result[0] is nan"),
+    ("loop", Reason.TASK_RESULT_INVALID, "is not JSON"),
+    ("object", Reason.TASK_RESULT_INVALID, "result['a'] is of type object"),
+    ("keys", Reason.TASK_RESULT_INVALID, "is not JSON"),
+    ("text", Reason.TASK_RESULT_INVALID, "not Unicode"),
+    ("data", Reason.TASK_RESULT_INVALID, "is bytes, not str"),
+    ("type", Reason.TASK_RESULT_INVALID, "128 characters"),
+    ("type half", Reason.TASK_RESULT_INVALID, "not Unicode"),
+    ("type none", Reason.TASK_RESULT_INVALID, "128 characters"),
+    ("file", Reason.TASK_RESULT_INVALID, "inside task.scratch"),
+    ("file name", Reason.TASK_RESULT_INVALID, "not Unicode"),
+    ("large", Reason.TASK_RESULT_INVALID, "beside a file a result has at most 65536 bytes"),
+    ("huge", Reason.TASK_RESULT_INVALID, "over 64 MiB"),
+]
+"""What a handler raises or returns, and what its submitter is told."""
+
+
+async def test_what_is_no_result_is_the_attempts_failure(world: World) -> None:
+    for what, reason, words in ODDITIES:
+        failed = await world.fails("raise_oddly", what)
+        assert (failed.reason, words in failed.message) == (reason, True), (what, failed)
+
+
+async def test_who_stops_itself_runs_out_of_time(world: World) -> None:
+    assert (await world.fails("stop_itself", seconds=0.5)).reason is Reason.ATTEMPT_TIMED_OUT
+
+
+@pytest.mark.parametrize("who", ["user", "without", "user without"])
+@pytest.mark.skipif(INSIDE in os.environ, reason="this is inside")
+async def test_the_same_as_a_plain_user_and_without_namespaces(who: str, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-x",
+        "--timeout=170",
+    ]
+    command += [f"--basetemp={tmp_path / 'inside'}", __file__]
+    if "without" in who:
+        # Real: in this namespace the kernel makes no further ones.
+        none = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"'
+        command = ["unshare", "--user", "--map-root-user", "sh", "-c", none, "sh", *command]
+    if "user" in who:
+        if os.getuid() != 0:
+            pytest.skip("this is a plain user already")
+        command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *command]
+        tmp_path.chmod(0o777)
+        for parent in tmp_path.parents[:2]:
+            parent.chmod(parent.stat().st_mode | 0o011)
+    environment = {
+        **os.environ,
+        INSIDE: "without" if "without" in who else "user",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HOME": str(tmp_path),
+    }
+    inside = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=ROOT,
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await inside.communicate()
+    assert inside.returncode == 0, output.decode()[-4000:]
+    assert b" passed" in output
