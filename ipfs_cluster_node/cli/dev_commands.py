@@ -1,6 +1,7 @@
 """`dev`: a small cluster on this machine, in one terminal."""
 
 import asyncio
+import os
 import shutil
 import signal
 import tempfile
@@ -20,17 +21,30 @@ from ipfs_cluster_node.config.profiles import check_profile_name, free_profile_n
 @click.option(
     "--directory", type=click.Path(path_type=Path), help="A new one, kept. [default: temporary]"
 )
+@click.option(
+    "--require-confinement",
+    is_flag=True,
+    help="Do not start where task handlers can't be kept from the node's files and processes.",
+)
 @profile_name_option
 @json_option
 @reporting
 def dev(
-    *, masters: int, workers: int, directory: Path | None, profile_name: str | None, as_json: bool
+    *,
+    masters: int,
+    workers: int,
+    directory: Path | None,
+    require_confinement: bool,
+    profile_name: str | None,
+    as_json: bool,
 ) -> None:
     """Run a small cluster on this machine until Ctrl-C, with mutual TLS like any other.
 
     Each node is a process of its own. Other terminals use it through the profile.
     """
     check_profile_name(profile_name)
+    if require_confinement:  # The nodes' processes have it from there.
+        os.environ["IPFS_CLUSTER_NODE_TASKS_REQUIRE_CONFINEMENT"] = "true"
     written = profile_name or free_profile_name("dev")
     asyncio.run(_dev(masters, workers, directory, written, as_json=as_json))
 

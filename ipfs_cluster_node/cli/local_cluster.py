@@ -157,6 +157,8 @@ class LocalCluster:
 
     async def start_node(self, node: LocalNode) -> None:
         """Start a node's process; returns once it listens."""
+        # All nodes are one user's: the handlers of one see neither the others nor the client's key.
+        hidden = {"IPFS_CLUSTER_NODE_TASKS_HIDDEN_PATHS": str(self.root.absolute())}
         with (node.home.path / "log").open("ab") as log:
             node.process = await asyncio.create_subprocess_exec(
                 *node.prefix,
@@ -165,6 +167,7 @@ class LocalCluster:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
                 start_new_session=True,
+                env={**os.environ, **hidden},
             )
         assert node.process.stdout is not None
         async with asyncio.timeout(READY_SECONDS_MAX):

@@ -38,6 +38,14 @@ class Profile:
     key: Path
 
 
+def profile_files() -> list[Path]:
+    """Where this user's keys and delegations are: the folder, and the file named instead."""
+    named = os.environ.get(PROFILES_VARIABLE)
+    base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    folder = Path(base).expanduser() / "ipfs-cluster-node"
+    return [folder, Path(named)] if named else [folder]
+
+
 def profiles_path() -> Path:
     """Where profiles are kept."""
     given = os.environ.get(PROFILES_VARIABLE)

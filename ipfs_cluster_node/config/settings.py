@@ -83,6 +83,9 @@ class TaskSettings:
     memory_max: int = _setting(
         1024 * MIB, "memory of one attempt, 256MiB for processes themselves not counted"
     )
+    hidden_paths: tuple[str, ...] = _setting(
+        (), "files and directories that handlers must not see, beside the node's own and profiles"
+    )
     writable_paths: tuple[str, ...] = _setting(
         (), "directories that handlers may write to beside their scratch directory"
     )
@@ -125,9 +128,10 @@ class Settings:
             raise _invalid("node.name", str(error)) from error
         if not -1 <= self.tasks.slots <= 1024:
             raise _invalid("tasks.slots", "write -1 to 1024")
-        for each in self.tasks.writable_paths:
-            if not Path(each).is_absolute():
-                raise _invalid("tasks.writable_paths", f"{each!r} is no absolute path")
+        for key in ("hidden_paths", "writable_paths"):
+            for each in getattr(self.tasks, key):
+                if not Path(each).is_absolute():
+                    raise _invalid(f"tasks.{key}", f"{each!r} is no absolute path")
         if self.storage.log_reserve < 0:
             raise _invalid("storage.log_reserve", "write a size such as 1GiB, or 0 for none")
         addresses = [

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Final
 
 import grpc
@@ -25,6 +26,7 @@ from ipfs_cluster_node.client.connection import (
     Connection,
 )
 from ipfs_cluster_node.config.home import Home
+from ipfs_cluster_node.config.profiles import profile_files
 from ipfs_cluster_node.config.settings import Settings
 from ipfs_cluster_node.core.effects import CertificatesRevoked, Effect
 from ipfs_cluster_node.core.endpoints import Endpoint, parse_endpoint
@@ -175,7 +177,7 @@ class Node:
             slots=slots,
             memory_bytes_max=settings.tasks.memory_max,
             scratch=home.scratch,
-            home=home.path,
+            hidden=(home.path, *profile_files(), *map(Path, settings.tasks.hidden_paths)),
             writable=settings.tasks.writable_paths,
             require_confinement=settings.tasks.require_confinement,
             on_progress=self._on_progress,

@@ -293,13 +293,14 @@ def daemons(task: TaskContext) -> str:
     """Leave processes behind in every way."""
     sleeper = [sys.executable, "-c", f"import time; time.sleep({DAEMON_SECONDS})"]
     shell = f"sleep {DAEMON_SECONDS}"
-    for options in (
+    kinds: tuple[dict[str, Any], ...] = (
         {},
         {"start_new_session": True},
         {"env": {}},
         {"env": {}, "start_new_session": True},
         {"env": {}, "start_new_session": True, "cwd": "/"},
-    ):
+    )
+    for options in kinds:
         subprocess.Popen(sleeper, **options)
         subprocess.Popen(["/bin/sh", "-c", f"setsid {shell} >/dev/null 2>&1 &"], **options)
         subprocess.Popen(

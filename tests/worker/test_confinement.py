@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -37,13 +38,15 @@ def can_confine() -> bool:
     return tried.returncode == 0
 
 
-def make_pool(tmp_path: Path, *, home: Path | None = None, **options: Any) -> HandlerPool:
+def make_pool(
+    tmp_path: Path, *, home: Path | None = None, hidden: Sequence[Path] = (), **options: Any
+) -> HandlerPool:
     return HandlerPool(
         modules=["tests.worker.sample_handlers"],
         slots=1,
         memory_bytes_max=2**28,
         scratch=(home or tmp_path) / "scratch",
-        home=home,
+        hidden=[*([home] if home else ()), *hidden],
         **options,
     )
 
@@ -114,6 +117,25 @@ async def test_what_is_no_home_stays_visible_and_can_not_be_changed(
 
 
 @pytest.mark.asyncio
+async def test_other_nodes_and_profiles_are_hidden_too(tmp_path: Path, confines: None) -> None:
+    """One hidden directory in another, one that holds the scratch directory, and a file."""
+    cluster = tmp_path / "cluster"
+    own, other, profiles = cluster / "worker-1", cluster / "master-1", tmp_path / "profiles.toml"
+    for home in (own, other):
+        home.mkdir(parents=True)
+        (home / "identity.key").write_text("PRIVATE")
+    profiles.write_text("PRIVATE")
+    pool = make_pool(tmp_path, home=own, hidden=[cluster, profiles, tmp_path / "missing"])
+    await pool.start()
+    try:
+        paths = [own / "identity.key", other / "identity.key", other, cluster, profiles]
+        seen = (await look(pool, paths))["seen"]
+    finally:
+        await pool.close()
+    assert list(seen.values()) == [*["FileNotFoundError"] * 3, "worker-1", ""]
+
+
+@pytest.mark.asyncio
 async def test_a_home_that_was_moved_starts_no_process_that_would_see_it(
     tmp_path: Path, confines: None
 ) -> None:
@@ -126,7 +148,7 @@ async def test_a_home_that_was_moved_starts_no_process_that_would_see_it(
         async with pool.lease(TaskId("a"), 1, "look_around"):
             home.rename(tmp_path / "elsewhere")
             (home / "scratch").mkdir(parents=True)
-            with pytest.raises(ClusterError, match="is not the directory that it was"):
+            with pytest.raises(ClusterError, match="is not what it was"):
                 async with pool.lease(TaskId("b"), 1, "look_around"):
                     pytest.fail("a process was started")
     finally:

@@ -6,7 +6,8 @@ process and an IPC namespace of its own, in which
 
 - every file system is read-only but the process's own scratch directory, `/dev/shm` and the
   paths that the settings name: nothing can be renamed or linked, the node's home least of all;
-- the node's home is an empty directory under every name it has, but for that scratch directory;
+- the node's home, and what else is hidden, is empty under every name it has, but for that scratch
+  directory;
 - `/dev` has the harmless devices only, so that no disk can be read around the file system;
 - `/proc` shows the processes of this namespace only.
 
@@ -33,7 +34,7 @@ _LOCKED_DOWN: Final = linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A directory, and which one it was when the node started."""
+    """A directory or a file, and which one it was when the node started."""
 
     path: str
     device: int
@@ -41,28 +42,28 @@ class Place:
 
     @classmethod
     def at(cls, path: Path) -> "Place":
-        """Note the directory that is there now."""
+        """Note what is there now."""
         found = path.resolve().stat()
         return cls(str(path.resolve()), found.st_dev, found.st_ino)
 
     @property
     def is_here(self) -> bool:
-        """Whether the same directory is still there."""
+        """Whether the same is still there."""
         return _is(self.path, self.device, self.inode)
 
 
-def confine(home: Place | None, scratch: str, writable: Sequence[str]) -> None:
+def confine(hidden: Sequence[Place], scratch: str, writable: Sequence[str]) -> None:
     """Make the namespaces. Processes started from now on live in them, the first as their init.
 
     Call it while the process has one thread.
 
     Args:
-        home: What is hidden; None if nothing is.
-        scratch: A directory, in `home` or elsewhere, that stays visible and writable.
+        hidden: What is to be empty; the way to `scratch` stays.
+        scratch: A directory, in a hidden one or elsewhere, that stays visible and writable.
         writable: Other directories that stay writable.
 
     Raises:
-        OSError: It can't be done here, or `home` is not where it was.
+        OSError: It can't be done here, or something hidden is not where it was.
     """
     uid, gid = os.getuid(), os.getgid()
     linux.unshare(linux.CLONE_NEWUSER | linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWIPC)
@@ -73,14 +74,20 @@ def confine(home: Place | None, scratch: str, writable: Sequence[str]) -> None:
     with suppress(OSError):  # No namespaces within this one, where rights would come back.
         Path("/proc/sys/user/max_user_namespaces").write_text("0")
     linux.mount("none", "/", "", linux.MS_REC | linux.MS_PRIVATE)
-    if home is not None and not home.is_here:
-        raise OSError(f"{home.path} is not the directory that it was when the node started")
-    names = [] if home is None else [home.path, *_other_names(home)]
+    for place in hidden:
+        if not place.is_here:
+            raise OSError(f"{place.path} is not what it was when the node started")
+    names = sorted({name for place in hidden for name in (place.path, *_other_names(place))})
+    names = [name for name in names if not any(_is_in(name, other) for other in names)]
+    nothing = {name: linux.clone_mount("/dev/null") for name in names if not Path(name).is_dir()}
+    names = [name for name in names if name not in nothing]
     kept = {path: linux.clone_mount(path) for path in (scratch, *writable)}
     devices = {name: linux.clone_mount(f"/dev/{name}") for name in DEVICES}
     linux.restrict_mounts("/", linux.MOUNT_ATTR_RDONLY | _LOCKED_DOWN)
     for name in names:
         _mount_empty(name)
+    for name, mount in nothing.items():
+        linux.attach_mount(mount, name)
     for path, mount in kept.items():
         linux.restrict_clone(mount, _LOCKED_DOWN)
         Path(path).mkdir(parents=True, exist_ok=True)
@@ -88,7 +95,7 @@ def confine(home: Place | None, scratch: str, writable: Sequence[str]) -> None:
     for name in names:
         _make_read_only(name)
     _replace_devices(devices)
-    for descriptor in (*kept.values(), *devices.values()):
+    for descriptor in (*kept.values(), *devices.values(), *nothing.values()):
         os.close(descriptor)
 
 
@@ -154,6 +161,10 @@ def _other_names(home: Place) -> Iterator[str]:
             name = str(Path(point) / inside.relative_to(root))
             if name != home.path and _is(name, home.device, home.inode):
                 yield name
+
+
+def _is_in(name: str, other: str) -> bool:
+    return name != other and Path(name).is_relative_to(other)
 
 
 def _plain(text: str) -> str:

@@ -49,9 +49,9 @@ def main() -> None:
     told: dict[str, Any] = json.loads(sys.argv[2])
     confined = bool(told["confined"])
     if confined:
-        home = None if told["home"] is None else Place(*told["home"])
+        hidden = [Place(*place) for place in told["hidden"]]
         try:
-            confine(home, told["scratch"], told["writable"])
+            confine(hidden, told["scratch"], told["writable"])
         except OSError as error:
             _say(control, {"pid": 0, "failed": str(error)})
             return
@@ -123,7 +123,7 @@ class _Keeper:
         while True:
             said, descriptors, _, _ = socket.recv_fds(self._control, 1, 2)
             for descriptor in descriptors:  # Programs that a handler starts do not get them.
-                os.set_inheritable(descriptor, False)  # noqa: FBT003
+                os.set_inheritable(descriptor, False)
             if said == FORK:
                 self._fork(*descriptors)
             elif said == END:

@@ -102,7 +102,7 @@ class HandlerPool:
         slots: int,
         memory_bytes_max: int,
         scratch: Path,
-        home: Path | None = None,
+        hidden: Sequence[Path] = (),
         writable: Sequence[str] = (),
         require_confinement: bool = False,
         on_progress: Progress = lambda _task, _attempt, _ratio, _note: None,
@@ -115,7 +115,8 @@ class HandlerPool:
             memory_bytes_max: What a handler is told that it may use; an attempt that uses
                 `MEMORY_EXTRA_BYTES` more is killed.
             scratch: A directory of the pool's own; emptied at the start.
-            home: What handlers must not see.
+            hidden: Files and directories that handlers must not see; `scratch` may lie in one.
+                What is not there when the pool starts is left out.
             writable: Directories that handlers may write to beside their scratch directory.
             require_confinement: Do not start where handlers can't be confined.
             on_progress: Called with what they say of their progress.
@@ -127,10 +128,10 @@ class HandlerPool:
             modules=tuple(modules),
             memory_bytes_max=memory_bytes_max,
             scratch=scratch,
-            home=None,
+            hidden=(),
             writable=tuple(writable),
         )
-        self._home = home
+        self._hidden = tuple(hidden)
         self._slots = slots
         self._require = require_confinement
         self._on_progress = on_progress
@@ -162,7 +163,7 @@ class HandlerPool:
         self._plan = replace(
             self._plan,
             scratch=scratch.resolve(),
-            home=None if self._home is None else confinement.Place.at(self._home),
+            hidden=tuple(confinement.Place.at(path) for path in self._hidden if path.exists()),
         )
         first = await self._start_first()
         self._idle = [first]

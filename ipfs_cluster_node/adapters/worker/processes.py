@@ -10,7 +10,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,8 +48,8 @@ class Plan:
     memory_bytes_max: int
     scratch: Path
     """Where each gets a directory of its own."""
-    home: Place | None
-    """What is hidden from them."""
+    hidden: tuple[Place, ...]
+    """What they must not see."""
     writable: tuple[str, ...]
 
 
@@ -90,7 +90,7 @@ class HandlerProcess:
         told = {
             "parent": os.getpid(),
             "confined": confined,
-            "home": plan.home and [plan.home.path, plan.home.device, plan.home.inode],
+            "hidden": [astuple(place) for place in plan.hidden],
             "scratch": str(directory),
             "writable": plan.writable,
             "modules": plan.modules,
