@@ -17,6 +17,7 @@ from ipfs_cluster_node.adapters.keys.certificates import (
 from ipfs_cluster_node.adapters.keys.tokens import hash_secret, mint_token
 from ipfs_cluster_node.codec.signatures import verify_signature
 from ipfs_cluster_node.core.authorization import TOKEN_TTL_S_DEFAULT
+from ipfs_cluster_node.core.boots import UNKNOWN, Boots
 from ipfs_cluster_node.core.commands import (
     CreateJoinToken,
     DecideJoiner,
@@ -118,6 +119,8 @@ class Members:
         self._listened_seconds = listened_seconds
         self._leadership = leadership
         self._certificates = certificates
+        self.boots = Boots()
+        """Which processes speak for the members; shared with what keeps their connections."""
         self._revocations = RevocationList()
         self._heard: dict[NodeId, float] = {}
         self._returned: set[NodeId] = set()
@@ -252,7 +255,9 @@ class Members:
             at_ms=self._leadership.now_ms(),
         )
 
-    async def register_node(self, body: RegisterNode, *, incarnation: int) -> timedelta:
+    async def register_node(
+        self, body: RegisterNode, *, incarnation: int, boot: int = UNKNOWN
+    ) -> timedelta:
         """Commit what a node came up with; a master is added to the voters."""
         state = self._leadership.leader_state()
         if len(body.task_types) > TASK_TYPES_MAX or not 0 <= body.slot_count <= SLOTS_MAX:
@@ -268,6 +273,7 @@ class Members:
                 "this master's log is of an older incarnation: an old copy of its directory runs, "
                 "perhaps beside the present one; stop it, and start the one that was used last",
             )
+        self.boots.check(body.node_id, boot)
         await self._leadership.propose(body)
         self._hear(body.node_id)
         if node.role is Role.MASTER and self._leadership.replica is not None:
@@ -279,12 +285,18 @@ class Members:
         return self.node_lease()
 
     def heartbeat(
-        self, node_id: NodeId, *, running_count: int, room_bytes: int | None = None
+        self,
+        node_id: NodeId,
+        *,
+        running_count: int,
+        room_bytes: int | None = None,
+        boot: int = UNKNOWN,
     ) -> timedelta:
         """Renew a node's lease."""
         node = self._leadership.leader_state().members.node(node_id)
         if node is None or node.liveness is Liveness.ENROLLED:
             raise ClusterError(Reason.MEMBER_NOT_FOUND, "this node is not registered")
+        self.boots.check(node_id, boot)
         if node.liveness is Liveness.DEAD:
             self._returned.add(node_id)
         self._hear(node_id)

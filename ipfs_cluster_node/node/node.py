@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
@@ -28,6 +29,7 @@ from ipfs_cluster_node.client.connection import (
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.profiles import profile_files
 from ipfs_cluster_node.config.settings import Settings
+from ipfs_cluster_node.core.boots import Boots
 from ipfs_cluster_node.core.effects import CertificatesRevoked, Effect
 from ipfs_cluster_node.core.endpoints import Endpoint, parse_endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -129,6 +131,8 @@ class Node:
         self._bind = parse_endpoint(settings.node.bind)
         is_master = settings.node.role == Role.MASTER
         machine = ClusterMachine() if is_master else None
+        self._boot = secrets.randbits(63) | 1  # Never 0, which says nothing.
+        self._boots = Boots(self.node_id, self._boot)
         replica = self._make_replica(machine) if machine is not None else None
         self._leadership = Leadership(
             self.node_id, machine=machine, replica=replica, peers=self._peers
@@ -160,6 +164,7 @@ class Node:
         self._members = Members(
             self._leadership, self._certificates, self._loop_gaps.listened_seconds
         )
+        self._members.boots = self._sessions.boots = self._boots
         self._contents = Contents(
             leadership=self._leadership,
             store=store,
@@ -193,6 +198,7 @@ class Node:
                 incarnation=_incarnation(replica),
                 seal_key=self._authority.seal_public_key,
                 enrolment_endpoints=settings.enrolment_endpoints if is_master else (),
+                boot=self._boot,
             ),
             revocations=self._revocations,
             running_count=lambda: self._worker.running_count if self._worker else 0,
@@ -367,6 +373,8 @@ class Node:
         return Replica(
             directory=self._home.raft,
             notes=self._home.state,
+            boot=self._boot,
+            boots=self._boots,
             machine=machine,
             dial=self._channels.dial_raft,
             config=RaftConfig(

@@ -13,6 +13,7 @@ from ipfs_cluster_node.codec.tasks import (
     outcome_or_failure,
     spec_to_proto,
 )
+from ipfs_cluster_node.core.boots import Boots
 from ipfs_cluster_node.core.commands import AssignTasks, FinishAttempts, RequeueAttempts
 from ipfs_cluster_node.core.credit import CREDIT_MAX
 from ipfs_cluster_node.core.effects import (
@@ -83,12 +84,18 @@ class Sessions:
         self._leadership = leadership
         self._tasks = tasks
         self._sessions: dict[NodeId, _Session] = {}
+        self.boots = Boots()
+        """Which processes speak for the members; shared with what keeps other connections."""
         self._wake = asyncio.Event()
 
     async def worker_session(
         self, node_id: NodeId, requests: AsyncIterator[pb.WorkerSessionRequest]
     ) -> AsyncIterator[pb.WorkerSessionResponse]:
-        """Serve one session; a newer one of the same node ends it."""
+        """Serve one session; a newer one of the same process ends it.
+
+        Raises:
+            ClusterError: MEMBER_RUNS_TWICE while another process of the same identity has one.
+        """
         state = self._leadership.leader_state()
         node = state.members.node(node_id)
         if node is None:
@@ -97,6 +104,7 @@ class Sessions:
         if first is None or first.WhichOneof("message") != "hello":
             raise invalid_field("message", "hello comes first")
         held = set(await gathered(map(attempt_from_proto, first.hello.attempts)))
+        self.boots.joined(node_id, first.hello.boot)
         session = _Session(node_id, frozenset(node.task_types))
         previous, self._sessions[node_id] = self._sessions.get(node_id), session
         if previous is not None:
@@ -117,6 +125,7 @@ class Sessions:
                     await reader
             if self._sessions.get(node_id) is session:
                 del self._sessions[node_id]
+            self.boots.left(node_id)
 
     async def _welcome(self, node_id: NodeId, held: set[AttemptId]) -> pb.WorkerSessionResponse:
         # What the log gives to this worker and the worker does not have was lost on the way.

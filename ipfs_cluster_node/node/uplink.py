@@ -23,6 +23,8 @@ CALL_SECONDS_MAX: Final = 10.0
 HEARTBEAT_ATTEMPT_SECONDS_MAX: Final = 1.0
 """A node that does not answer must not use up the lease."""
 RETRY_SECONDS: Final = 0.2
+RUNS_TWICE_SECONDS_MAX: Final = 25.0
+"""How long a node waits for its place: longer than a dead connection is taken for a live one."""
 HEARTBEATS_PER_LEASE: Final = 5
 HEARTBEAT_SECONDS_MAX: Final = 1.0
 
@@ -68,19 +70,35 @@ class Uplink:
         """How long the lease still holds; negative once it has ended."""
         return self._lease_ends - monotonic()
 
+    @property
+    def boot(self) -> int:
+        """Names this process among those of the same identity."""
+        return int(self._registration.boot)
+
     async def run(self) -> None:
-        """Register, then heartbeat, until cancelled."""
+        """Register, then heartbeat, until cancelled.
+
+        Raises:
+            ClusterError: MEMBER_RUNS_TWICE, once another process has gone on for so long that it
+                can't be one of this node's that ended.
+        """
+        refused_since: float | None = None
         while True:
             try:
                 if not self.registered.is_set():
                     await self._register()
                 interval = await self._heartbeat()
                 self.last_error = ""
+                refused_since = None
                 await asyncio.sleep(interval)
             except ClusterError as error:
                 if error.message != self.last_error:
                     log.warning("no contact with the leader", extra={"error": error.message})
                 self.last_error = error.message
+                if error.reason is Reason.MEMBER_RUNS_TWICE:
+                    refused_since = monotonic() if refused_since is None else refused_since
+                    if monotonic() - refused_since > RUNS_TWICE_SECONDS_MAX:
+                        raise
                 if not self.lease_holds:
                     self._peers.leader = None  # Nobody is sent to it: it may lead no more.
                 if error.reason is Reason.MEMBER_NOT_FOUND:
@@ -105,6 +123,7 @@ class Uplink:
                 room_bytes=self._room_bytes(),
                 certificate_epoch=self.certificate_epoch(),
                 revocations_version=self._revocations.version,
+                boot=self.boot,
             ),
             timeout=CALL_SECONDS_MAX,
             attempt_timeout=HEARTBEAT_ATTEMPT_SECONDS_MAX,

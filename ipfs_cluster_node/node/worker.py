@@ -160,7 +160,9 @@ class Worker:
         call = TaskDispatchServiceStub(channel).WorkerSession()
         writer: asyncio.Task[None] | None = None
         try:
-            hello = pb.WorkerHello(attempts=map(attempt_to_proto, self._held))
+            hello = pb.WorkerHello(
+                attempts=map(attempt_to_proto, self._held), boot=self._uplink.boot
+            )
             await call.write(pb.WorkerSessionRequest(hello=hello))
             welcome = await call.read()
             if not isinstance(welcome, pb.WorkerSessionResponse):

@@ -271,6 +271,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
                 ),
             ),
             incarnation=request.incarnation,
+            boot=request.boot,
         )
         return pb.RegisterNodeResponse(
             node_lease=duration_of_ms(lease // timedelta(milliseconds=1))
@@ -282,6 +283,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
             current_caller().node_id,
             running_count=request.running_attempt_count,
             room_bytes=request.room_bytes if request.HasField("room_bytes") else None,
+            boot=request.boot,
         )
         epoch, revocations = self._members.certificate_news(
             current_caller().node_id,

@@ -203,11 +203,11 @@ class MemberPort(Protocol):
     ) -> Admitted:
         """Let a joiner in; or only say whether it would be."""
 
-    async def register_node(self, body: RegisterNode, *, incarnation: int) -> timedelta:
+    async def register_node(self, body: RegisterNode, *, incarnation: int, boot: int) -> timedelta:
         """Take what a node came up with; gives its lease."""
 
     def heartbeat(
-        self, node_id: NodeId, *, running_count: int, room_bytes: int | None = None
+        self, node_id: NodeId, *, running_count: int, room_bytes: int | None = None, boot: int = 0
     ) -> timedelta:
         """Renew a lease."""
 

@@ -1003,6 +1003,7 @@ class RegisterNodeRequest(_message.Message):
     INCARNATION_FIELD_NUMBER: _builtins.int
     SEAL_KEY_FIELD_NUMBER: _builtins.int
     ENROLMENT_ENDPOINTS_FIELD_NUMBER: _builtins.int
+    BOOT_FIELD_NUMBER: _builtins.int
     slot_count: _builtins.int
     """How many attempts it runs at once, 0 to 1,024."""
     version: _builtins.str
@@ -1011,6 +1012,8 @@ class RegisterNodeRequest(_message.Message):
     """A master's incarnation, as given at enrolment; 0 otherwise."""
     seal_key: _builtins.bytes
     """A master's X25519 public key, 32 bytes, to which the cluster's keys are sealed."""
+    boot: _builtins.int
+    """The node's process; chosen at random at its start."""
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Where it is reached, `host:port`, at most 8. May be empty on a worker or leecher."""
@@ -1033,10 +1036,11 @@ class RegisterNodeRequest(_message.Message):
         incarnation: _builtins.int = ...,
         seal_key: _builtins.bytes = ...,
         enrolment_endpoints: _abc.Iterable[_builtins.str] | None = ...,
+        boot: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "enrolment_endpoints", b"enrolment_endpoints", "incarnation", b"incarnation", "seal_key", b"seal_key", "slot_count", b"slot_count", "task_types", b"task_types", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot", b"boot", "endpoints", b"endpoints", "enrolment_endpoints", b"enrolment_endpoints", "incarnation", b"incarnation", "seal_key", b"seal_key", "slot_count", b"slot_count", "task_types", b"task_types", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1078,6 +1082,7 @@ class HeartbeatRequest(_message.Message):
     ROOM_BYTES_FIELD_NUMBER: _builtins.int
     CERTIFICATE_EPOCH_FIELD_NUMBER: _builtins.int
     REVOCATIONS_VERSION_FIELD_NUMBER: _builtins.int
+    BOOT_FIELD_NUMBER: _builtins.int
     running_attempt_count: _builtins.int
     """Attempts that its task handlers run now."""
     cpu_used_ratio: _builtins.float
@@ -1090,6 +1095,8 @@ class HeartbeatRequest(_message.Message):
     """The epoch of the certificate and bundle that this node uses."""
     revocations_version: _builtins.int
     """The version of the revocations that it knows."""
+    boot: _builtins.int
+    """The node's process, as at `RegisterNode`."""
     def __init__(
         self,
         *,
@@ -1099,10 +1106,11 @@ class HeartbeatRequest(_message.Message):
         room_bytes: _builtins.int | None = ...,
         certificate_epoch: _builtins.int = ...,
         revocations_version: _builtins.int = ...,
+        boot: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_room_bytes", b"_room_bytes", "room_bytes", b"room_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_room_bytes", b"_room_bytes", "certificate_epoch", b"certificate_epoch", "cpu_used_ratio", b"cpu_used_ratio", "resident_bytes", b"resident_bytes", "revocations_version", b"revocations_version", "room_bytes", b"room_bytes", "running_attempt_count", b"running_attempt_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_room_bytes", b"_room_bytes", "boot", b"boot", "certificate_epoch", b"certificate_epoch", "cpu_used_ratio", b"cpu_used_ratio", "resident_bytes", b"resident_bytes", "revocations_version", b"revocations_version", "room_bytes", b"room_bytes", "running_attempt_count", b"running_attempt_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__room_bytes: _TypeAlias = _typing.Literal["room_bytes"]  # noqa: Y015
     _WhichOneofArgType__room_bytes: _TypeAlias = _typing.Literal["_room_bytes", b"_room_bytes"]  # noqa: Y015

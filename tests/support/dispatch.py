@@ -125,6 +125,7 @@ class FakeUplink:
         self.registered = asyncio.Event()
         self.registered.set()
         self.lease_ends = float("inf")
+        self.boot = 7
         self.lapse_count = 0
 
     @property

@@ -33,6 +33,7 @@ from ipfs_cluster_node.adapters.raft.snapshot import Position
 from ipfs_cluster_node.adapters.raft.state_machine import StateMachine
 from ipfs_cluster_node.adapters.raft.witness import Mark, mark_from_proto
 from ipfs_cluster_node.adapters.raft.writer import Writer
+from ipfs_cluster_node.core.boots import UNKNOWN, Boots
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, VoterId, node_id_of_voter
 from ipfs_cluster_node.v1 import raft_pb2 as pb
@@ -58,6 +59,8 @@ class Replica:
         dial: Dial,
         config: RaftConfig,
         notes: Path | None = None,
+        boot: int = UNKNOWN,
+        boots: Boots | None = None,
     ) -> None:
         """Open the store and restore the state machine.
 
@@ -67,6 +70,8 @@ class Replica:
             dial: Opens a channel to a master; the replica closes it.
             config: Times and bounds.
             notes: Where it is noted how far voters came; not within `directory`.
+            boot: Names this process among those of the same identity.
+            boots: Which processes speak for other nodes.
 
         Raises:
             LogDamagedError: The store is not whole, or not there, or an old copy of it.
@@ -90,7 +95,7 @@ class Replica:
         self.outage: Outage | None = None
         self.snapshot_outage: Outage | None = None
         """While there is no room for a snapshot: the log goes on, and grows."""
-        self._boot = secrets.randbits(64)
+        self._boot, self._boots = boot, boots or Boots()
         self._damage: LogDamagedError | None = None
         """What another voter says of this one's log."""
 
@@ -510,7 +515,7 @@ class Replica:
 
         Raises:
             ClusterError: CALLER_NOT_ALLOWED for another node's name, INVALID_ARGUMENT for bytes
-                that are no message, LOG_ROLLED_BACK, SHUTTING_DOWN.
+                that are no message, LOG_ROLLED_BACK, MEMBER_RUNS_TWICE, SHUTTING_DOWN.
         """
         self._check()
         messages = aiter(requests)
@@ -518,6 +523,8 @@ class Replica:
         sender = VoterId(first.hello.voter) if first is not None else VoterId("")
         if node_id_of_voter(sender) != peer:
             raise ClusterError(Reason.CALLER_NOT_ALLOWED, "a voter speaks for itself only")
+        assert first is not None
+        self._boots.joined(peer, first.hello.boot)
         stream = self._inbound[sender] = object()
         try:
             if sender in self._links:
@@ -548,6 +555,7 @@ class Replica:
         except FrameError as error:
             raise ClusterError(Reason.INVALID_ARGUMENT, str(error)) from error
         finally:
+            self._boots.left(peer)
             if self._inbound.get(sender) is stream:
                 del self._inbound[sender]
 
@@ -595,6 +603,8 @@ class Replica:
         return self.engine.raft.claim()  # Of the engine of then.
 
     def _refused(self, peer: VoterId, error: ClusterError) -> None:
+        if error.reason is Reason.MEMBER_RUNS_TWICE:
+            log.error("refused by a voter", extra={"peer": peer, "error": error.message})
         if error.reason is Reason.LOG_ROLLED_BACK and self._damage is None:
             # It may have voted for, or acknowledged, what it has no longer: it says nothing more.
             log.critical("log rolled back", extra={"peer": peer, "error": error.message})

@@ -56,10 +56,11 @@ SETS: Final[Mapping[str, MutantSet]] = {
         ),
     ),
     "replica": MutantSet(
-        (PACKAGE / "adapters" / "raft" / "replica.py",), ("tests/integration/test_replica.py",)
+        (PACKAGE / "adapters" / "raft" / "replica.py",),
+        ("tests/raft/test_replica.py", "tests/raft/test_outages.py"),
     ),
     "leadership": MutantSet(
-        (PACKAGE / "node" / "leadership.py",), ("tests/integration/test_leadership.py",)
+        (PACKAGE / "node" / "leadership.py",), ("tests/node/test_leadership.py",)
     ),
     "worker": MutantSet((PACKAGE / "node" / "worker.py",), ("tests/node/test_worker.py",)),
     "sessions": MutantSet((PACKAGE / "node" / "sessions.py",), ("tests/node/test_sessions.py",)),

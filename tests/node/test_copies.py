@@ -1,0 +1,161 @@
+"""Two processes of one identity: the one that runs keeps its place, the other one says why."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ipfs_cluster_node.codec.errors import error_from_rpc
+from ipfs_cluster_node.core.boots import Boots
+from ipfs_cluster_node.core.commands import RegisterNode
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.model import Liveness, Role
+from ipfs_cluster_node.node.clock import monotonic
+from ipfs_cluster_node.node.members import Members
+from ipfs_cluster_node.node.sessions import Sessions
+from ipfs_cluster_node.node.tasks import Tasks
+from ipfs_cluster_node.node.uplink import RUNS_TWICE_SECONDS_MAX, Uplink
+from ipfs_cluster_node.v1 import membership_pb2
+from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
+from tests.core.test_state import WORKER, World
+from tests.support.dispatch import MemoryCall, MemoryLeadership
+from tests.support.virtual_time import virtual_time
+
+FIRST, COPY = 5, 6
+
+
+class Leader:
+    def __init__(self) -> None:
+        leadership: Any = MemoryLeadership(World().state)
+        self.sessions = Sessions(leadership, Tasks(leadership))
+
+    async def hello(self, boot: int) -> tuple[MemoryCall, bool]:
+        """Begin a session; returns whether it was welcomed."""
+        call = MemoryCall(lambda requests: self.sessions.worker_session(WORKER, requests))
+        await call.write(pb.WorkerSessionRequest(hello=pb.WorkerHello(boot=boot)))
+        try:
+            return call, isinstance(await call.read(), pb.WorkerSessionResponse)
+        except Exception as error:
+            assert error_from_rpc(error).reason is Reason.MEMBER_RUNS_TWICE  # type: ignore[arg-type]
+            return call, False
+
+
+@virtual_time
+async def test_a_copied_worker_gets_no_session_and_the_first_one_keeps_its_own() -> None:
+    """They pushed one another out, and ran nothing."""
+    leader = Leader()
+    first, welcomed = await leader.hello(FIRST)
+    assert welcomed
+    for _ in range(3):
+        assert not (await leader.hello(COPY))[1]
+    reading = asyncio.ensure_future(first.read())
+    await asyncio.sleep(1)
+    assert not reading.done()
+    reading.cancel()
+
+
+@virtual_time
+async def test_the_same_worker_may_begin_anew_and_another_one_once_it_is_gone() -> None:
+    leader = Leader()
+    first, _ = await leader.hello(FIRST)
+    again, welcomed = await leader.hello(FIRST)
+    assert welcomed
+    for call in (first, again):
+        call.cancel()
+    await asyncio.sleep(0.1)
+    assert (await leader.hello(COPY))[1]
+
+
+class Registry:
+    """Members of a leader, with one worker that has a connection open."""
+
+    def __init__(self) -> None:
+        self.registered: list[RegisterNode] = []
+        node = SimpleNamespace(role=Role.WORKER, incarnation=0, liveness=Liveness.ALIVE)
+        state = SimpleNamespace(
+            members=SimpleNamespace(node=lambda _node_id: node), settings={"node_lease": 5000}
+        )
+
+        async def propose(body: Any) -> tuple[str, ...]:
+            self.registered.append(body)
+            return ()
+
+        leadership: Any = SimpleNamespace(
+            leader_state=lambda: state, state=lambda: state, propose=propose, replica=None
+        )
+        self.members = Members(leadership, None)
+        self.members.boots = Boots()
+        self.members.boots.joined(WORKER, FIRST)
+
+    async def register(self, boot: int) -> None:
+        body = RegisterNode(node_id=WORKER, endpoints=(), task_types=(), slot_count=1, version="1")
+        await self.members.register_node(body, incarnation=0, boot=boot)
+
+
+@pytest.mark.asyncio
+async def test_a_copy_neither_registers_nor_renews_the_lease() -> None:
+    """Else the addresses and task types of the copy would take the place of the first one's."""
+    registry = Registry()
+    with pytest.raises(ClusterError) as raised:
+        await registry.register(COPY)
+    assert raised.value.reason is Reason.MEMBER_RUNS_TWICE
+    assert registry.registered == []
+    with pytest.raises(ClusterError):
+        registry.members.heartbeat(WORKER, running_count=0, boot=COPY)
+    await registry.register(FIRST)
+    registry.members.heartbeat(WORKER, running_count=0, boot=FIRST)
+    assert len(registry.registered) == 1
+
+
+class TwiceConnection:
+    """A leader that refuses for so long."""
+
+    def __init__(self, seconds: float) -> None:
+        self._until = monotonic() + seconds
+        self.calls: list[Any] = []
+
+    async def unary(self, _method: Any, request: Any, **_: Any) -> Any:
+        self.calls.append(request)
+        if monotonic() < self._until:
+            raise ClusterError(Reason.MEMBER_RUNS_TWICE, "runs already")
+        response = membership_pb2.HeartbeatResponse()
+        response.node_lease.FromSeconds(5)
+        return response
+
+    def learn(self, _targets: Any) -> None:
+        """Nothing."""
+
+
+def uplink_to(connection: TwiceConnection) -> Uplink:
+    peers: Any = SimpleNamespace(leader=None, learn=lambda *_: None, targets=list)
+    revocations: Any = SimpleNamespace(version=0, take=lambda _news: None)
+    as_connection: Any = connection
+    return Uplink(
+        connection=as_connection,
+        peers=peers,
+        registration=membership_pb2.RegisterNodeRequest(boot=COPY),
+        revocations=revocations,
+        running_count=lambda: 0,
+        room_bytes=lambda: 0,
+    )
+
+
+@virtual_time
+async def test_a_copy_ends_and_says_why_once_it_was_refused_for_long() -> None:
+    uplink = uplink_to(TwiceConnection(1e9))
+    began = monotonic()
+    with pytest.raises(ClusterError, match="runs already"):
+        await uplink.run()
+    assert RUNS_TWICE_SECONDS_MAX < monotonic() - began < RUNS_TWICE_SECONDS_MAX + 1
+    assert uplink.last_error == "runs already"
+
+
+@virtual_time
+async def test_a_node_waits_for_a_connection_of_its_own_that_is_found_dead_later() -> None:
+    connection = TwiceConnection(RUNS_TWICE_SECONDS_MAX - 1)
+    running = asyncio.ensure_future(uplink_to(connection).run())
+    await asyncio.sleep(2 * RUNS_TWICE_SECONDS_MAX)
+    assert not running.done()
+    assert {each.boot for each in connection.calls} == {COPY}
+    running.cancel()
