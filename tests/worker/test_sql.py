@@ -1,5 +1,6 @@
 """SQL tasks give exact values or refuse with the input and the cause, and read only their inputs."""
 
+import bz2
 import gzip
 import json
 from collections.abc import Callable
@@ -28,7 +29,9 @@ def run(tmp_path: Path) -> Run:
     """Runs SQL over inputs, given as bytes, and returns the JSON and the path of the Parquet."""
     count = 0
 
-    def sql(statement: str, more: Any = None, /, **inputs: bytes) -> tuple[dict[str, Any], Path]:
+    def sql(
+        statement: str, more: Any = None, /, declared: str = "", **inputs: bytes
+    ) -> tuple[dict[str, Any], Path]:
         nonlocal count
         count += 1
         scratch = tmp_path / f"scratch-{count}"
@@ -37,7 +40,7 @@ def run(tmp_path: Path) -> Run:
         for name, data in inputs.items():
             path = tmp_path / f"in-{count}-{name}"
             path.write_bytes(data)
-            given[name] = TaskInputFile(path=path, cid="c", format="")
+            given[name] = TaskInputFile(path=path, cid="c", format=declared)
         done = data_processing(
             TaskContext(
                 task_id="t",
@@ -55,7 +58,7 @@ def run(tmp_path: Path) -> Run:
     return sql
 
 
-def refusal(run: Run, *arguments: Any, **inputs: bytes) -> str:
+def refusal(run: Run, *arguments: Any, **inputs: Any) -> str:
     with pytest.raises(TaskError) as caught:
         run(*arguments, **inputs)
     message = caught.value.message
@@ -150,6 +153,9 @@ CSV: tuple[tuple[bytes, list[Any], str], ...] = (
     (b'a,b\n1,"x\ny"\n,\n', [[1, "x\ny"], [None, None]], ","),
     (b"a,b\n1e400,1_000\n", [["1e400", "1_000"]], ","),
     (b"a,b\n2024-02-30,+5\n", [["2024-02-30", "+5"]], ","),
+    (b"PARENT,ORCID\n1,2\n", [[1, 2]], ","),
+    (b"ORCID;PAR1\n1;2\n", [[1, 2]], ";"),
+    (b"PAR1,BZh\n1,2\n", [[1, 2]], ","),
     (b"name\nAda\n\nBob\n", [["Ada"], [None], ["Bob"]], ","),
 )
 
@@ -195,12 +201,12 @@ NOT_READ = (
     (b"value\n" + b"1.5\n" * 30_000 + b"12345678901234567890\n", "'12345678901234567890' in"),
     (b"row\n" + b"2024-01-01\n" * 30_000 + b"01/02/2024\n", "'01/02/2024' in column 'row'"),
     (b",".join(b"c%d" % n for n in range(5000)), "5000 columns; at most 4096"),
-    (b"BZh91AY&SY", "bzip2"),
+    (bz2.compress(b"a,b\n1,2\n"), "bzip2"),
     (b"\xfd7zXZ\x00", "xz"),
     (b"PK\x03\x04....", "Excel"),
     (b"\xd0\xcf\x11\xe0....", "Excel"),
-    (b"FEA1....", "Feather"),
-    (b"PARE....", "encrypted"),
+    (b"FEA1\0\0\0\0", "Feather"),
+    (b"PARE\x15\0", "encrypted"),
     (b"SQLite format 3\0", "SQLite"),
     (b"<html><body>1,2</body></html>", "HTML"),
     (b"[1, 2]\n", "records are no objects"),
@@ -212,7 +218,7 @@ NOT_READ = (
     (b'{"a": 1} x\n', "Malformed JSON"),
     (b'[{"a": 1}, 2]', "non-record"),
     (b"ARROW1\0\0damaged", "can't be read as Arrow"),
-    (b"PAR1damaged", "can't be read as Parquet"),
+    (b"PAR1\0damaged", "can't be read as Parquet"),
     (gzip.compress(b"a,b\n1,2\n" * 1000)[:-9], "can't be decompressed as gzip"),
     (gzip.compress(gzip.compress(b"a,b\n")), "compressed with gzip within gzip"),
 )
@@ -225,6 +231,13 @@ def test_an_input_that_cannot_be_read_is_named_with_the_cause(
     said = refusal(run, "SELECT count(*) FROM input, other", input=data, other=b"a\n1\n")
     assert said.startswith("TASK_INPUT_INVALID: input 'input': ")
     assert words in said
+
+
+def test_a_declared_format_is_no_other(run: Run) -> None:
+    said = refusal(run, ALL, declared="csv", input=b'{"k": 1, "v": "x"}\n')
+    assert "it is json, and declared as csv" in said
+    assert "Parquet" in refusal(run, ALL, declared="parquet", input=b"a,b\n")
+    assert run(ALL, declared="csv", input=b"a,b\n1,2\n")[0]["rows"] == [[1, 2]]
 
 
 def test_text_inputs_are_read_as_text(run: Run) -> None:

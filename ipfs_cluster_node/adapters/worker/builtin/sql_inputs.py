@@ -4,6 +4,7 @@ What is guessed is returned; what can't be read exactly is refused with its name
 """
 
 import json
+import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +47,8 @@ LINE_SOUGHT_ROWS_MAX: Final = 1_000_000
 """Further down a message names the row, not its line."""
 
 COMPRESSED: Final = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"))
+CONTROL: Final = re.compile(rb"[\x00-\x08\x0e-\x1f\x80-\xff]")
+"""What text in ASCII does not have, and each binary file has soon."""
 ARROW_FILE: Final = b"ARROW1"
 UTF_8_MARK: Final = b"\xef\xbb\xbf"
 AS_CSV: Final = "save it as CSV in UTF-8, or as Parquet"
@@ -256,13 +259,20 @@ def _kind(name: str, path: Path, declared: str, compression: str) -> str:
         if head.startswith(magic):
             raise refused(name, f"it is compressed with {codec} within {compression}; once is read")
     for magic, what in REFUSED:
-        if head.startswith(magic):
+        # A header may begin with the same letters: `PARENT`, `ORCID`.
+        if head.startswith(magic) and CONTROL.search(head):
             raise refused(name, f"it is {what}")
-    if declared:
-        return declared
-    if head.startswith(b"PAR1"):
-        return "parquet"
-    if head.startswith((ARROW_FILE, b"\xff\xff\xff\xff")):
+    found = _found(name, head)
+    if declared and found not in (declared, "csv"):
+        raise refused(name, f"it is {found}, and declared as {declared}; leave the format out")
+    return declared or found
+
+
+def _found(name: str, head: bytes) -> str:
+    """The format that the first bytes tell; CSV has no such."""
+    if head.startswith((b"PAR1", ARROW_FILE)) and CONTROL.search(head):
+        return "parquet" if head.startswith(b"PAR1") else "arrow"
+    if head.startswith(b"\xff\xff\xff\xff"):
         return "arrow"
     start = head.lstrip(UTF_8_MARK + b" \t\r\n")
     if start.startswith(b"<") and b">" in start:
