@@ -181,7 +181,7 @@ def join(
             token=text,
             enrolment=enrolment,
             on_waiting=_report_waiting,
-            on_busy=lambda why: click.echo(f"waits as long as the token is good: {why}", err=True),
+            on_busy=lambda why: say(f"waits as long as the token is good: {why}", err=True),
         )
     )
     written = None

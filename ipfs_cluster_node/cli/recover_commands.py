@@ -98,7 +98,7 @@ def recover_alone(
         running = asyncio.run(survivor.check_others())
         stored, removed = survivor.stored, [(m.name, m.node_id) for m in survivor.others]
         for master in running:
-            click.echo(
+            say(
                 f"warning: {master.name} ({master.node_id}) runs, without a leader; stop it, or "
                 "go on with it if its log has more",
                 err=True,
