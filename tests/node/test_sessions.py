@@ -706,6 +706,18 @@ async def test_many_outcomes_and_long_ones_are_committed_in_parts() -> None:
 
 
 @virtual_time
+async def test_long_messages_and_long_results_weigh_together() -> None:
+    async with leading() as its:
+        worker = await its.worker()
+        long = failure(0, message="\U0001f600" * 1024)
+        big = result(1, data=b"x" * RESULT_INLINE_BYTES_MAX)
+        await worker.tell(*[long] * 200, *[big] * 16)
+        await until(lambda: len(worker.confirmed) == 216)
+        entries = [encode_command(c.Command(at_ms=0, body=b)) for b in its.leadership.proposed]
+        assert max(map(len, entries)) < 1.2 * OUTCOME_BYTES_MAX
+
+
+@virtual_time
 async def test_an_outcome_that_is_not_committed_is_not_confirmed() -> None:
     async with leading() as its:
         its.submit(1)
