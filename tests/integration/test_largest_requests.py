@@ -11,7 +11,8 @@ import pytest
 
 from ipfs_cluster_node.cli.local_cluster import LocalCluster
 from ipfs_cluster_node.services.authorization import RULES_BY_METHOD
-from tests.support.largest_requests import names, run_all
+from tests.support.largest_requests import names
+from tests.support.largest_run import run_all
 
 FILES, TASKS = 250_000, 100_000
 GAP_SECONDS_MAX = 0.25

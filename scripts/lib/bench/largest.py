@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from ipfs_cluster_node.cli.local_cluster import LocalCluster
 from scripts.lib.bench.common import line, note, options
-from tests.support.largest_requests import run_all
+from tests.support.largest_run import run_all
 
 FILES: Final = 250_000
 TASKS: Final = 100_000
