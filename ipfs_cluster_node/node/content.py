@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -12,7 +13,7 @@ import grpc
 
 from ipfs_cluster_node.adapters.content.blockstore import BlockStore
 from ipfs_cluster_node.adapters.content.fetch import BlockSource, fetch
-from ipfs_cluster_node.adapters.content.files import add, is_complete, read, walk
+from ipfs_cluster_node.adapters.content.files import AddReport, add, is_complete, read, walk
 from ipfs_cluster_node.adapters.content.index import FileIndex
 from ipfs_cluster_node.client.connection import send_all
 from ipfs_cluster_node.codec.errors import error_from_rpc
@@ -25,6 +26,7 @@ from ipfs_cluster_node.core.storage import Candidate, holders_in_order
 from ipfs_cluster_node.core.unixfs import Block
 from ipfs_cluster_node.node.clock import monotonic
 from ipfs_cluster_node.node.leadership import Leadership
+from ipfs_cluster_node.node.passing_on import pass_on
 from ipfs_cluster_node.node.repairs import Repairs
 from ipfs_cluster_node.v1 import content_pb2 as pb
 from ipfs_cluster_node.v1.content_pb2_grpc import ContentServiceStub
@@ -129,17 +131,22 @@ class Contents:
         caller: Did,
         request_id: str,
     ) -> Content:
-        """Store a file here and on another master, and commit that they hold it."""
+        """Store a file here and on another master, and commit that they hold it.
+
+        Without room here it is passed on to two others.
+        """
         self._leadership.leader_state()
-        if size_bytes is not None:
-            self.store.require(size_bytes)  # Rather than after most of it has come.
-        added = await add(chunks, self.store)
+        others = self._instead_of_here(size_bytes)
+        if others:
+            added = await self._pass_on(chunks, others)
+        else:
+            added = await add(chunks, self.store)
         if size_bytes is not None and added.size_bytes != size_bytes:
             raise ClusterError(
                 Reason.INVALID_ARGUMENT,
                 f"{added.size_bytes} bytes came, {size_bytes} were announced; send it again",
             )
-        holders = await self._copy_to_masters(added.cid)
+        holders = others or await self._copy_to_masters(added.cid)
         cid = str(added.cid)
         await self._leadership.propose(
             AddContent(cid=cid, size_bytes=added.size_bytes, holders=holders, name=name),
@@ -148,6 +155,34 @@ class Contents:
         state = self._leadership.state()
         content = state.contents[cid]
         return replace(content, holders=state.holders_of(content))
+
+    def _instead_of_here(self, size_bytes: int | None) -> tuple[NodeId, ...]:
+        """Who stores a file for which there is no room here; nobody, if there is.
+
+        Raises:
+            ClusterError: STORAGE_FULL, rather than after most of it has come: too few others are
+                known to have room.
+        """
+        wanted = max(1, size_bytes or 0)
+        try:
+            self.store.require(wanted)
+        except ClusterError:
+            members = self._leadership.state().members
+            others = [
+                node_id
+                for node_id in self._others_in_order(secrets.token_hex(8))
+                if (self._room_of(node_id) or 0) >= wanted
+                and self._channel_to(node_id) is not None
+                and getattr(members.node(node_id), "liveness", None) is Liveness.ALIVE
+            ]
+            if len(others) < HOLDERS_MIN:
+                raise
+            return tuple(others[:HOLDERS_MIN])
+        return ()
+
+    async def _pass_on(self, chunks: AsyncIterator[bytes], others: Sequence[NodeId]) -> AddReport:
+        channels = [c for c in map(self._channel_to, others) if c is not None]
+        return await pass_on(chunks, channels, seconds_max=COPY_SECONDS_MAX)
 
     async def _copy_to_masters(self, root: Cid) -> tuple[NodeId, ...]:
         replica = self._leadership.replica

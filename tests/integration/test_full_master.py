@@ -1,5 +1,6 @@
 """Masters whose disk is full of files: others hold them, and the log goes on."""
 
+import random
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from datetime import timedelta
@@ -79,6 +80,36 @@ async def test_a_master_without_room_is_passed_over_and_its_log_goes_on(
 
         numbers = iter(range(100, 1000))
         await until(holds_again, seconds=15, what="it is chosen again")
+
+
+@pytest.mark.asyncio
+async def test_a_leader_without_room_passes_files_on_to_two_others(
+    cluster: LocalCluster, small: Path, tmp_path: Path
+) -> None:
+    first, full, third = cluster.nodes
+    async with cluster.client() as client:
+        await let_lead(client, cluster, full)
+        await add(client, tmp_path / "file", 0)
+        fill_up(small, leave_bytes=RESERVE_BYTES - 2**20)
+        free = free_bytes(small)
+        large = tmp_path / "large"
+        large.write_bytes(random.Random(1).randbytes(5 * 2**20 + 13))
+
+        async def taken() -> bool:  # Once the leader has heard what room the others have.
+            return bool(await client.add_content(large, timeout=timedelta(seconds=10)))
+
+        await until(taken, seconds=15, what="it is taken")
+        added = await client.add_content(large)
+        assert set(added.holders) == {first.node_id, third.node_id}
+        assert free - free_bytes(small) < 2**20  # The log's, and no file's.
+        for node in cluster.nodes:
+            async with cluster.client(node) as reader:
+                pieces = [piece async for piece in reader.get_content(added.cid)]
+                assert b"".join(pieces) == large.read_bytes()
+    # Each of the two has all of it.
+    for node in (first, third):
+        size = sum(path.stat().st_size for path in node.home.content.glob("??/b*"))
+        assert size > 5 * 2**20
 
 
 @pytest.mark.asyncio

@@ -1,0 +1,82 @@
+"""A file on its way to other masters, which this one has no room for."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from datetime import timedelta
+from typing import Final
+
+import grpc
+
+from ipfs_cluster_node.adapters.content.files import AddReport
+from ipfs_cluster_node.client.connection import send_all
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.unixfs import Block, FileBuilder
+from ipfs_cluster_node.v1 import content_pb2 as pb
+from ipfs_cluster_node.v1.content_pb2_grpc import ContentServiceStub
+
+RETRY_AFTER: Final = timedelta(seconds=1)
+BLOCKS_WAITING_MAX: Final = 16
+"""For one master: 4 MiB of leaves; then the sender of the file waits."""
+
+_Blocks = asyncio.Queue[Block | None]
+
+
+async def pass_on(
+    chunks: AsyncIterator[bytes], channels: Iterable[grpc.aio.Channel], *, seconds_max: float
+) -> AddReport:
+    """Store a file at the far ends of all channels; durable there when this returns.
+
+    Raises:
+        ClusterError: HOLDERS_MISSING, if one of them did not take it; what `chunks` raises.
+    """
+    builder = FileBuilder()
+    queues: list[_Blocks] = []
+    of_sender: ClusterError | None = None
+    try:
+        async with asyncio.TaskGroup() as group:
+            for channel in channels:
+                queue = _Blocks(BLOCKS_WAITING_MAX)
+                queues.append(queue)
+                call = ContentServiceStub(channel).PutBlocks(timeout=seconds_max)
+                group.create_task(send_all(call, _requests(queue)), name="pass-on")
+            try:
+                async for data in chunks:
+                    for block in await asyncio.to_thread(_fed, builder, data):
+                        await _put(queues, block)
+            except ClusterError as error:
+                of_sender = error
+                raise
+            blocks, root, size_bytes = await asyncio.to_thread(builder.finish)
+            for block in blocks:
+                await _put(queues, block)
+            await _put(queues, None)
+    except ExceptionGroup as failed:
+        refusals, others = failed.split(ClusterError)
+        if refusals is None or others is not None:
+            raise
+        raise of_sender or _not_taken(refusals) from failed
+    return AddReport(root, size_bytes)
+
+
+def _fed(builder: FileBuilder, data: bytes) -> list[Block]:
+    return list(builder.feed(data))
+
+
+async def _put(queues: Iterable[_Blocks], block: Block | None) -> None:
+    for queue in queues:
+        await queue.put(block)
+
+
+async def _requests(queue: _Blocks) -> AsyncIterator[pb.PutBlocksRequest]:
+    while (block := await queue.get()) is not None:
+        yield pb.PutBlocksRequest(cid=block.cid.binary, data=block.data)
+
+
+def _not_taken(refusals: ExceptionGroup[ClusterError]) -> ClusterError:
+    said = "; ".join(str(error) for error in refusals.exceptions)
+    return ClusterError(
+        Reason.HOLDERS_MISSING,
+        "this node, which leads, has no room for files, and one of the two that have some did not "
+        f"take this one ({said}); free some space here",
+        retry_after=RETRY_AFTER,
+    )
