@@ -19,7 +19,7 @@ from ipfs_cluster_node.core.authorization import CONTENT_ADD, CONTENT_READ, Args
 from ipfs_cluster_node.core.dag_cbor import Value
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did, NodeId
-from ipfs_cluster_node.core.model import AttemptId, Role, Task, TaskState
+from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.core.multiformats import TOKEN_CODECS, Cid, parse_cid
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.core.ucan.access import Access
@@ -30,6 +30,7 @@ from ipfs_cluster_node.core.ucan.policies import Evaluation
 from ipfs_cluster_node.core.ucan.tokens import Delegation, Invocation
 from ipfs_cluster_node.node.clock import monotonic, now_ms
 from ipfs_cluster_node.node.machine import ClusterMachine
+from ipfs_cluster_node.node.reaches import OfAttempt, Unbounded
 from ipfs_cluster_node.services.asks import Asking
 from ipfs_cluster_node.services.authorization import Rule
 from ipfs_cluster_node.services.context import ATTEMPT_KEY, Caller, CallerClass, Reach
@@ -53,54 +54,6 @@ REQUEST_ARGUMENT: Final = "request"
 
 _text_of: Final = lru_cache(maxsize=FOUND_MAX)(str)
 """To spell a CID takes as long as to decide a call."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unbounded:
-    """The reach of who needs no delegation: the method's class of callers is enough."""
-
-    caller: Caller
-    delegation_cids: tuple[str, ...] = ()
-
-    def allows(self, _args: Mapping[str, Value]) -> bool:
-        """Everything."""
-        return True
-
-    async def renew(self) -> None:
-        """Its place in the cluster is asked elsewhere."""
-
-
-@dataclass(frozen=True, slots=True)
-class OfAttempt:
-    """The reach of a worker with one attempt: the files that its submitter was let name."""
-
-    caller: Caller
-    attempt: AttemptId
-    state: Callable[[], ClusterState]
-    delegation_cids: tuple[str, ...] = ()
-
-    def allows(self, args: Mapping[str, Value]) -> bool:
-        """Whether this is a file of the attempt."""
-        return args.get("cid") in {each.cid for each in self._task().spec.inputs}
-
-    async def renew(self) -> None:
-        """Check that the attempt still runs; raises ClusterError."""
-        self._task()
-
-    def _task(self) -> Task:
-        task = self.state().tasks.get(self.attempt.task_id)
-        if (
-            task is None
-            or task.state is not TaskState.RUNNING
-            or task.attempt != self.attempt.attempt
-            or task.node_id != self.caller.node_id
-        ):
-            raise ClusterError(
-                Reason.STALE_ATTEMPT,
-                f"attempt {self.attempt.attempt} of {self.attempt.task_id} does not run on "
-                "this node, as far as is known here",
-            )
-        return task
 
 
 @dataclass(frozen=True, slots=True)

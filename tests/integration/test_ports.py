@@ -18,9 +18,10 @@ from ipfs_cluster_node.adapters.net.tls import (
     make_server,
 )
 from ipfs_cluster_node.core.endpoints import Endpoint
-from ipfs_cluster_node.node.authorizer import Authorizer, Unbounded
+from ipfs_cluster_node.node.authorizer import Authorizer
 from ipfs_cluster_node.node.descriptors import raise_descriptor_limit
 from ipfs_cluster_node.node.identify import identify_joiner
+from ipfs_cluster_node.node.reaches import Unbounded
 from ipfs_cluster_node.services import presented
 from ipfs_cluster_node.services.context import Caller, CallerClass, Reach
 from ipfs_cluster_node.services.gate import Gate

@@ -9,7 +9,7 @@ import pytest
 
 from ipfs_cluster_node.core.audit import AuditQuery, AuditRecord
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from ipfs_cluster_node.node.authorizer import Unbounded
+from ipfs_cluster_node.node.reaches import Unbounded
 from ipfs_cluster_node.services import gate
 from ipfs_cluster_node.services.authorization import Rule
 from ipfs_cluster_node.services.context import Caller, CallerClass, Reach

@@ -11,7 +11,7 @@ import pytest
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.core.audit import AuditLog, AuditQuery, AuditRecord, Outcome
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from ipfs_cluster_node.node.authorizer import Unbounded
+from ipfs_cluster_node.node.reaches import Unbounded
 from ipfs_cluster_node.services import gate as gate_module
 from ipfs_cluster_node.services.authorization import Rule
 from ipfs_cluster_node.services.context import Caller, CallerClass, Reach

@@ -13,7 +13,8 @@ from ipfs_cluster_node.core.ucan.chain import Claim, Grant
 from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError
 from ipfs_cluster_node.node import authorizer
-from ipfs_cluster_node.node.authorizer import Delegated, Unbounded
+from ipfs_cluster_node.node.authorizer import Delegated
+from ipfs_cluster_node.node.reaches import Unbounded
 from ipfs_cluster_node.services import gate as gate_module
 from ipfs_cluster_node.services.authorization import Rule
 from ipfs_cluster_node.services.context import Caller, CallerClass, Reach

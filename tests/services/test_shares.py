@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from ipfs_cluster_node.node.authorizer import Unbounded
+from ipfs_cluster_node.node.reaches import Unbounded
 from ipfs_cluster_node.services.authorization import RULES_BY_METHOD, Rule
 from ipfs_cluster_node.services.context import Caller, CallerClass, Reach
 from ipfs_cluster_node.services.gate import Gate
