@@ -262,14 +262,14 @@ GUARDS: Final = [
     (
         "H26 index",
         "witness.py",
-        "            self.index < known.index\n            or self.entry_term",
-        "            self.entry_term",
+        "            self.index < known.index or ",
+        "            ",
         "h26",
     ),
     (
         "H26 term",
         "witness.py",
-        "            or self.term < known.term\n",
+        " or self.term < known.term",
         "",
         "h26",
     ),
@@ -298,7 +298,7 @@ GUARDS: Final = [
         "H26 followers",
         "guarded.py",
         "            self._witness_followers()\n",
-        "",
+        "            pass\n",
         "h26",
     ),
     (
