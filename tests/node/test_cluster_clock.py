@@ -16,10 +16,12 @@ from ipfs_cluster_node.adapters.keys.certificates import (
     CertificateAuthority,
     utc_now,
 )
+from ipfs_cluster_node.core.certificates import Authority
 from ipfs_cluster_node.core.clocks import SETTLE_MS, Verdict
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from ipfs_cluster_node.core.ids import NodeId, VoterId, voter_id
+from ipfs_cluster_node.core.ids import Did, NodeId, VoterId, voter_id
 from ipfs_cluster_node.node import clock
+from ipfs_cluster_node.node.authorizer import Authorizer
 from ipfs_cluster_node.node.certificates import HAND_OVER_SECONDS, Certificates
 from ipfs_cluster_node.node.cluster_clock import SAMPLE_SECONDS, ClusterClock
 from ipfs_cluster_node.node.own_certificate import RENEWED_SHARE_MIN, OwnCertificate
@@ -237,6 +239,17 @@ async def test_a_leader_whose_clock_is_off_signs_no_certificate_and_makes_no_roo
         with pytest.raises(ClusterError) as caught:
             signs()
         assert caught.value.reason is Reason.CLOCK_OFF
+    state = SimpleNamespace(
+        certificates=SimpleNamespace(authority=Authority(version=1, key_id="k")),
+        answer_to=lambda *_: None,
+    )
+    leadership: Any = SimpleNamespace(leader_state=lambda: state)
+    opens: Any = SimpleNamespace(keys=lambda _authority: keys, changing=asyncio.Lock())
+    with pytest.raises(ClusterError) as caught:
+        await Certificates(leadership, opens, own).rotate(
+            new=True, proceed=False, caller=Did("did:key:zOperator"), request_id="r"
+        )
+    assert caught.value.reason is Reason.CLOCK_OFF
 
 
 def test_a_root_begins_long_before_it_is_made() -> None:
@@ -327,3 +340,18 @@ def test_health_says_that_a_certificate_has_not_begun(tmp_path: Path) -> None:
     assert not early.ok
     assert "begins" in early.detail
     assert not own.check(own._not_after + timedelta(seconds=1)).ok
+
+
+@virtual_time
+async def test_a_clock_that_was_ahead_at_the_start_refuses_no_calls_once_it_is_right() -> None:
+    """Signed calls from before the start are refused: it would be tomorrow's start, for a day."""
+    wall = Wall()
+    wall.ahead = DAY
+    own = voting(ONE, TWO)
+    authorizer = Authorizer(node_id=OWN, machine=None, clock_ms=own.now_ms)
+    await asyncio.sleep(30)
+    heard(own, wall, n1=0, n2=0)
+    state: Any = SimpleNamespace(cluster_did="did:key:zCluster")
+    since_s = authorizer.validator(state)._used._since_s
+    assert since_s == BEGIN_MS // 1000
+    assert authorizer.now_s() == wall.true_ms() // 1000
