@@ -26,6 +26,7 @@ from ipfs_cluster_node.node.clock import monotonic
 from ipfs_cluster_node.node.files import NodeFiles
 from ipfs_cluster_node.node.identify import MemberIdentification
 from ipfs_cluster_node.node.node import HEALTH_NAMES
+from ipfs_cluster_node.node.own_certificate import OwnCertificate
 from ipfs_cluster_node.node.peers import PeerBook
 from ipfs_cluster_node.node.replacement import (
     begin_replacement,
@@ -83,6 +84,9 @@ class LogRepair:
                 "ipfs-cluster-node recover --help",
             )
         self._connection = Connection(others, self._tls)
+        # A certificate that is not good would have nobody listen to this node.
+        self._own = OwnCertificate(home, files.identity, files.credentials, self._connection)
+        self._own.on_renewed = [self._connection.renew]
 
     async def run(self, on_ready: Callable[[Endpoint], None]) -> None:
         """Serve the health and ask, until the log is replaced.
@@ -98,7 +102,9 @@ class LogRepair:
         server = make_server()
         server.add_generic_rpc_handlers((self._services(),))
         tls = ServerTls(self._tls, mutual=True)
+        self._own.servers.append(tls)
         bind_port(server, bind, tls.credentials, flag="--bind")
+        renewing = asyncio.create_task(self._own.run(), name="certificate")
         try:
             await server.start()
             on_ready(bind)
@@ -113,6 +119,8 @@ class LogRepair:
             await asyncio.to_thread(put_new_log, self._home, self._node_id, replacement, granted)
             log.warning("log replaced by an empty one", extra={"incarnation": granted})
         finally:
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
             await server.stop(STOP_GRACE_SECONDS)
             await self._connection.close()
 
@@ -146,7 +154,7 @@ class LogRepair:
             name=self._settings.node.name,
             role=self._settings.node.role,
             version=__version__,
-            checks=[HealthCheck(name="log", ok=False, detail=detail)],
+            checks=[HealthCheck(name="log", ok=False, detail=detail), self._own.check()],
             uptime_seconds=monotonic() - self._started,
         )
 

@@ -173,6 +173,27 @@ async def test_nodes_with_certificates_from_tomorrow_come_back_by_themselves(
 
 
 @pytest.mark.asyncio
+async def test_a_damaged_log_is_replaced_though_the_certificate_is_from_tomorrow(
+    cluster: LocalCluster,
+) -> None:
+    """Nobody listened to the node that asked for a new log, and nothing renewed what it showed."""
+    await cluster.start(masters=3, workers=0)
+    await asyncio.sleep(1.5)
+    node = cluster.nodes[-1]
+    await cluster.kill(node)
+    from_tomorrow(cluster, node)
+    for segment in node.home.raft.glob("journal-*"):
+        segment.unlink()
+    await cluster.start_node(node)
+
+    async def votes() -> bool:
+        health = await health_of(cluster, node)
+        return len(health.raft.voters) == 3 and all(check.ok for check in health.checks)
+
+    await until(votes, seconds=40, what="it has a new log and a new certificate")
+
+
+@pytest.mark.asyncio
 async def test_a_client_whose_certificate_is_from_tomorrow_comes_back_by_itself(
     cluster: LocalCluster, tmp_path: Path
 ) -> None:
