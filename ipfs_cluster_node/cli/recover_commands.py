@@ -81,7 +81,7 @@ def recover_alone(
     For a cluster that has lost more than half of its masters. Stop the node first. The others must
     never run again: several of them would go on without this one. It is refused where one of them
     answers and has a leader. Of several masters that are left,
-    take the one whose log has most, and remove the home directories of the others: they join anew.
+    take the one whose log has most; the others join with new identities, in another --home each.
 
     The passphrase is needed only where this master's own seal.key is lost as well.
     """

@@ -116,7 +116,8 @@ class ProfileCertificate:
         if not path.exists():
             raise ClusterError(
                 Reason.CONFIG_INVALID,
-                f"{path} is not there, with which the certificate is renewed; join anew",
+                f"{path} is not there, with which the certificate is renewed; restore it, or join "
+                "with a new identity in another --home",
             )
         identity = Identity.load(path)
         key = make_tls_key(identity)

@@ -38,7 +38,9 @@ def load_files(home: Home) -> NodeFiles:
         credentials = read_credentials(home.ca, home.certificate, home.tls_key)
     except OSError as error:
         raise ClusterError(
-            Reason.HOME_DAMAGED, f"{error.filename} can't be read; restore it, or join anew"
+            Reason.HOME_DAMAGED,
+            f"{error.filename} can't be read; restore it, or join with a new identity in another "
+            "--home",
         ) from error
     return NodeFiles(
         identity=Identity.load(home.identity),

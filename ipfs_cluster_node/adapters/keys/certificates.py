@@ -368,7 +368,8 @@ def validity_of(certificate_pem: bytes) -> tuple[datetime, datetime]:
         certificate = x509.load_pem_x509_certificate(certificate_pem)
     except ValueError as error:
         raise ClusterError(
-            Reason.CERTIFICATE_INVALID, "the certificate is damaged; restore it, or join anew"
+            Reason.CERTIFICATE_INVALID,
+            "the certificate is damaged; restore it, or join in another --home",
         ) from error
     return certificate.not_valid_before_utc, certificate.not_valid_after_utc
 

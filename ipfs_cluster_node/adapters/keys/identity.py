@@ -84,7 +84,8 @@ def check_private(path: Path) -> None:
         status = path.stat()
     except FileNotFoundError as error:
         raise ClusterError(
-            Reason.HOME_DAMAGED, f"{path} is missing; restore it, or join anew"
+            Reason.HOME_DAMAGED,
+            f"{path} is missing; restore it, or join with a new identity in another --home",
         ) from error
     if is_of_another_user(status):
         raise ClusterError(
@@ -106,6 +107,7 @@ def _load_key(path: Path) -> Ed25519PrivateKey:
         key = None
     if not isinstance(key, Ed25519PrivateKey):
         raise ClusterError(
-            Reason.HOME_DAMAGED, f"{path} is no Ed25519 key; restore it, or join anew"
+            Reason.HOME_DAMAGED,
+            f"{path} is no Ed25519 key; restore it, or join with a new identity in another --home",
         )
     return key
