@@ -234,7 +234,8 @@ class HandlerPool:
     async def _take(self, task_type: str) -> HandlerProcess:
         for fits in (task_type, ""):
             for process in self._idle:
-                if process.kept_type == fits:
+                # A kept runner that went on after its answer is not given to another attempt.
+                if process.kept_type == fits and not process.runner.has_unread:
                     self._idle.remove(process)
                     return process
         if self._idle:
