@@ -411,8 +411,11 @@ class Stream:
         self.ended = asyncio.create_task(read())
         return self
 
+    def frames(self, message: pb.RaftMessage) -> list[pb.RaftFrame]:
+        return list(self._framer.frames(message))
+
     def say(self, message: pb.RaftMessage) -> None:
-        for frame in self._framer.frames(message):
+        for frame in self.frames(message):
             self.requests.put_nowait(pb.ExchangeRequest(frame=frame))
 
     async def close(self) -> None:
@@ -440,6 +443,25 @@ async def test_a_newer_stream_takes_the_place_of_an_older_one(made: MakeCluster)
         assert host.replica._inbound.keys() == {"x.1"}
         await new.close()
         assert not host.replica._inbound
+
+
+@virtual_time
+async def test_a_frame_that_came_before_is_dropped_and_the_stream_goes_on(
+    made: MakeCluster,
+) -> None:
+    async with made(1) as cluster:
+        host = cluster.hosts[VoterId("n1.1")]
+        taken: list[pb.RaftMessage] = []
+        receive: Any = lambda _sender, message: taken.append(message)  # noqa: E731
+        host.replica.engine.receive = receive  # type: ignore[method-assign]
+        stream = await Stream(host, "x.1").opened()
+        [frame] = stream.frames(pb.RaftMessage(term=1, stale_term=pb.StaleTerm()))
+        for _ in range(2):
+            stream.requests.put_nowait(pb.ExchangeRequest(frame=frame))
+        stream.say(pb.RaftMessage(term=2, stale_term=pb.StaleTerm()))
+        await asyncio.sleep(0.1)
+        assert [message.term for message in taken] == [1, 2]
+        await stream.close()
 
 
 @virtual_time
