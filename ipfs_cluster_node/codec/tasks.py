@@ -136,7 +136,7 @@ def attempt_from_text(text: str) -> AttemptId:
 
 
 def inputs_from_proto(message: pb.TaskSpec, field: str) -> tuple[TaskInput, ...]:
-    """The files that a task reads; raises as `specs_from_proto`.
+    """The files that a task reads; raises as `read_specs`.
 
     Those that are named, else the `input_cid` of the payload, as the seed document writes it. Read
     here and nowhere else: whoever submits is asked for the right to read them.
