@@ -18,8 +18,11 @@ from typing import Any
 
 from ipfs_cluster_node.tasks import TaskContext, TaskError, TaskResult, task_handler
 
-DAEMON_SECONDS = "86399.5"
-"""In the command line of every daemon of these handlers, and of no other process."""
+MARK_VARIABLE = "TZ"
+"""One of the few that handlers are given: the test run that they belong to, as a number."""
+MARK = os.environ.get(MARK_VARIABLE, "")
+DAEMON_SECONDS = f"86399.{MARK}"
+"""In the command line of every daemon of one test run's handlers, and of no other process."""
 
 
 def channel() -> socket.socket:
@@ -225,7 +228,7 @@ def look_for_the_key(task: TaskContext) -> dict[str, Any]:
     attempt("exchange", lambda: os.replace(task.scratch, home))
     attempt("write beside", lambda: (home.parent / "planted").write_text("x"))
     attempt("write in home", lambda: (home / "planted").write_text("x"))
-    attempt("write in tmp", lambda: Path("/tmp/planted-by-a-handler").write_text("x"))
+    attempt("write in tmp", lambda: Path(f"/tmp/planted-{MARK}").write_text("x"))
     attempt("link", lambda: os.link(key, task.scratch / "k"))
     attempt(
         "unmount", lambda: os.stat(key) if not _libc().umount2(str(home).encode(), 2) else 1 / 0
@@ -402,10 +405,10 @@ def litter(task: TaskContext) -> str:
     """Files wherever they can be made; what is deep, and what its owner may not enter."""
     for place in (task.scratch, task.scratch.parent, Path("/dev/shm"), Path("/tmp")):
         try:
-            (place / "litter").write_text("x")
-            (place / "shut").mkdir()
-            (place / "shut" / "x").write_text("x")
-            (place / "shut").chmod(0)
+            (place / f"litter-{MARK}").write_text("x")
+            (place / f"shut-{MARK}").mkdir()
+            (place / f"shut-{MARK}" / "x").write_text("x")
+            (place / f"shut-{MARK}").chmod(0)
         except OSError:
             pass
     os.chdir(task.scratch)
