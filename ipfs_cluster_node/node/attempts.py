@@ -83,7 +83,7 @@ class AttemptRunner:
     async def run(self, attempt: AttemptId, spec: pb.TaskSpec) -> AttemptOutcome:
         """Run an attempt to an outcome that can be sent. Cancelling kills its handler first."""
         try:
-            async with self._pool.lease(attempt.task_id, attempt.attempt, spec.task_type) as lease:
+            async with self._pool.lease(spec.task_type) as lease:
                 return sendable(await self._attempt(attempt, spec, lease))
         except ClusterError as error:
             again = error.reason not in FINAL_REASONS

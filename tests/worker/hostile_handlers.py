@@ -532,4 +532,16 @@ def reused(task: TaskContext) -> str:
         subprocess.Popen(["/bin/sleep", DAEMON_SECONDS])
     elif task.payload == b"twice":
         channel().sendall(frame({**identity(), **GOOD}, b"forged"))
+    elif task.payload == b"leave":
+        (task.scratch / "left").write_text("x")
+    elif task.payload == b"leave beside":
+        (task.scratch.parent / "left").write_text("x")
+    elif task.payload == b"mode":
+        task.scratch.chmod(0o500)
+    elif task.payload == b"replace":
+        task.scratch.rmdir()
+        task.scratch.symlink_to("/")
+    elif task.payload == b"look":
+        mode = task.scratch.lstat().st_mode
+        return f"{os.listdir(task.scratch.parent)} {os.listdir(task.scratch)} {mode:o}"
     return str(os.getpid())

@@ -70,7 +70,7 @@ async def run(
         timeout=timedelta(seconds=20),
         inputs={},
     )
-    async with pool.lease(attempt.task_id, attempt.attempt, task_type) as lease:
+    async with pool.lease(task_type) as lease:
         return await lease.run(attempt)
 
 
@@ -145,11 +145,11 @@ async def test_a_home_that_was_moved_starts_no_process_that_would_see_it(
     pool = make_pool(tmp_path, home=home)
     await pool.start()
     try:
-        async with pool.lease(TaskId("a"), 1, "look_around"):
+        async with pool.lease("look_around"):
             home.rename(tmp_path / "elsewhere")
             (home / "scratch").mkdir(parents=True)
             with pytest.raises(ClusterError, match="is not what it was"):
-                async with pool.lease(TaskId("b"), 1, "look_around"):
+                async with pool.lease("look_around"):
                     pytest.fail("a process was started")
     finally:
         await pool.close()
@@ -231,7 +231,7 @@ async def test_what_was_confined_at_the_start_never_runs_otherwise(
     monkeypatch.setattr(HandlerProcess, "start", refused)
     try:
         with pytest.raises(ClusterError, match="no space left"):
-            async with pool.lease(TaskId("a"), 1, "x"), pool.lease(TaskId("b"), 1, "x"):
+            async with pool.lease("x"), pool.lease("x"):
                 pytest.fail("a process was started")
     finally:
         await pool.close()

@@ -76,7 +76,7 @@ class World:
             timeout=timedelta(seconds=seconds),
             inputs={},
         )
-        async with self.pool.lease(attempt.task_id, 1, task_type) as lease:
+        async with self.pool.lease(task_type) as lease:
             done = await lease.run(attempt)
             if isinstance(done, AttemptSucceeded) and done.file is not None:
                 assert SECRET.encode() not in done.file.read()
@@ -305,6 +305,14 @@ async def test_a_process_that_is_kept_is_kept_only_clean(world: World) -> None:
     await asyncio.sleep(0.2)
     assert await world.data("reused") not in (first, b"forged")
     assert await world.data("reused") != await world.data("honest")
+
+
+@pytest.mark.parametrize("what", ["leave", "leave beside", "mode", "replace"])
+async def test_a_kept_process_has_a_scratch_directory_as_new(world: World, what: str) -> None:
+    first = await world.data("reused")
+    assert await world.data("reused", what) == first
+    assert await world.data("reused", "look") == b"['scratch'] [] 40700"
+    assert await world.data("reused") == first
 
 
 async def test_output_is_bounded_and_its_end_is_kept(

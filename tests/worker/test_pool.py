@@ -25,6 +25,7 @@ from ipfs_cluster_node.adapters.worker.pool import (
     HandlerPool,
     InputFile,
 )
+from ipfs_cluster_node.adapters.worker.processes import HandlerProcess
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.ids import TaskId
 from ipfs_cluster_node.tasks import TaskError
@@ -87,7 +88,7 @@ async def run(
             name: InputFile(path=path, cid="c", format="") for name, path in (inputs or {}).items()
         },
     )
-    async with pool.lease(attempt.task_id, attempt.attempt, task_type) as lease:
+    async with pool.lease(task_type) as lease:
         done = await lease.run(attempt)
         if isinstance(done, AttemptSucceeded) and done.file is not None:
             done = replace(done, file=io.BytesIO(done.file.read()))
@@ -140,6 +141,46 @@ async def test_cancelling_kills_before_it_returns(pool: HandlerPool, tmp_path: P
     with pytest.raises(asyncio.CancelledError):
         await task
     assert marked() == []
+
+
+@pytest.mark.asyncio
+async def test_a_killed_process_leaves_no_descriptor(pool: HandlerPool, tmp_path: Path) -> None:
+    def count() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    await run(pool, "echo", tmp_path)
+    before = count()
+    for _ in range(3):
+        process = await pool._start_process()
+        process.open_scratch()
+        await process.kill()
+        assert count() == before
+
+
+@pytest.mark.asyncio
+async def test_processes_beside_one_that_does_not_start_are_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(*MARK)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    pool = HandlerPool(
+        modules=["tests.worker.sample_handlers"], slots=4, memory_bytes_max=2**28, scratch=tmp_path
+    )
+    start, count = pool._start_process, 0
+
+    async def third_fails() -> HandlerProcess:
+        nonlocal count
+        count += 1
+        if count == 3:
+            raise OSError("no memory")
+        return await start()
+
+    monkeypatch.setattr(pool, "_start_process", third_fails)
+    with pytest.raises(OSError, match="no memory"):
+        await pool.start()
+    assert len(marked(of_pool=True)) >= 3
+    await pool.close()
+    assert marked(of_pool=True) == []
 
 
 @pytest.mark.asyncio

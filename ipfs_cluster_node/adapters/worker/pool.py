@@ -152,7 +152,7 @@ class HandlerPool:
 
         Raises:
             ClusterError: CONFINEMENT_MISSING, where it is required and can't be had.
-            OSError, TimeoutError: They do not come up.
+            OSError, TimeoutError: They do not come up; `close` kills those that did.
         """
         if not self._slots:
             return
@@ -165,15 +165,15 @@ class HandlerPool:
             scratch=scratch.resolve(),
             hidden=tuple(confinement.Place.at(path) for path in self._hidden if path.exists()),
         )
-        first = await self._start_first()
-        self._idle = [first]
+        self._idle = [await self._start_first()]
         self._watcher = asyncio.create_task(self._watch(), name="handler-watch")
-        for started in await asyncio.gather(
+        others = await asyncio.gather(
             *(self._start_process() for _ in range(self._slots - 1)), return_exceptions=True
-        ):
-            if isinstance(started, BaseException):
-                raise started
-            self._idle.append(started)
+        )
+        self._idle += [each for each in others if isinstance(each, HandlerProcess)]
+        for each in others:
+            if isinstance(each, BaseException):
+                raise each
 
     async def _start_first(self) -> HandlerProcess:
         first: HandlerProcess | None
@@ -208,7 +208,7 @@ class HandlerPool:
         await asyncio.gather(*(process.kill() for process in idle))
 
     @asynccontextmanager
-    async def lease(self, task_id: TaskId, attempt: int, task_type: str) -> AsyncIterator["Lease"]:
+    async def lease(self, task_type: str) -> AsyncIterator["Lease"]:
         """Take a process for an attempt, and a scratch directory that only this process sees.
 
         At most `slots` are taken at once; the caller sees to that. Leaving kills all that the
@@ -222,7 +222,6 @@ class HandlerPool:
         try:
             lease = Lease(
                 process,
-                process.directory / f"{task_id}.{attempt}",
                 reusable=task_type in self._reusable,
                 busy=self._busy,
                 on_progress=self._on_progress,
@@ -257,6 +256,7 @@ class HandlerPool:
             ended = await process.end()
             process.runner.close()
             process.fork()
+            await process.clear()
         except (OSError, EOFError, TimeoutError):
             return False
         return ended.clean
@@ -298,13 +298,11 @@ class Lease:
     """A process, lent for one attempt."""
 
     process: HandlerProcess
-    scratch: Path
-    """The attempt's directory; empty at first, and removed with the lease."""
     reusable: bool = field(kw_only=True)
     busy: set[HandlerProcess] = field(kw_only=True)
     """Where the process stands while the attempt runs."""
     on_progress: Progress = field(kw_only=True)
-    _directory: int = field(init=False, default=-1)
+    _directory: int = field(init=False)
     _file: BinaryIO | None = field(init=False, default=None)
     _state: str = field(init=False, default="fresh")
     """`fresh`: nothing ran; `kept`: its runner may go on; `used`: its runner must end; `ended`;
@@ -312,11 +310,13 @@ class Lease:
     _ended: Ended | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        """Make the scratch directory."""
-        self.scratch.mkdir(mode=0o700)
-        self._directory = os.open(
-            self.scratch, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        )
+        """Have a scratch directory."""
+        self._directory = self.process.open_scratch()
+
+    @property
+    def scratch(self) -> Path:
+        """The attempt's directory; empty at first, and emptied or removed with the lease."""
+        return self.process.scratch
 
     async def run(self, attempt: Attempt) -> AttemptSucceeded | AttemptFailed:
         """Run the attempt, once. Cancelling this kills all that it started, first."""
@@ -356,7 +356,8 @@ class Lease:
             await self._settle()
         finally:
             self.busy.discard(process)
-            await asyncio.shield(self._settle())
+            if self._state == "used":
+                await asyncio.shield(self._settle())
         if isinstance(answer, AttemptFailed):
             return replace(answer, output_tail=runner.output.finish())
         runner.output.finish()
@@ -419,7 +420,6 @@ class Lease:
         """Close what is open, and say whether the process can be used again."""
         if self._file is not None:
             self._file.close()
-        os.close(self._directory)
         await self._settle()
         if self._state == "ended":
             self.process.runner.close()

@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 import socket
+import stat
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -34,6 +35,11 @@ READ_BYTES: Final = 1024 * 1024
 SMALL_READ_BYTES: Final = 16 * 1024
 START_LINES_MAX: Final = 200
 START_LINE_CHARS_MAX: Final = 1000
+OUTPUT_SECONDS_MAX: Final = 1.0
+"""How long the last output of a killed process is waited for."""
+SCRATCH_NAME: Final = "scratch"
+SCRATCH_MODE: Final = 0o700
+NOT_OPEN: Final = -1
 
 
 class ConfinementError(OSError):
@@ -65,7 +71,10 @@ class HandlerProcess:
         self.confined = False
         self._output: asyncio.Task[None]
         self.directory = Path()
-        """Where the scratch directories of its attempts are made, one after the other."""
+        """Its handlers' own, with the scratch directory in it."""
+        self.scratch = Path()
+        """The scratch directory of an attempt, once `open_scratch` was called."""
+        self._scratch = NOT_OPEN
         self.missing: tuple[str, ...] = ()
         """What of its confinement this machine does not have, a sentence each."""
         self.runner: Runner
@@ -118,7 +127,8 @@ class HandlerProcess:
                 env=environment,
             )
         self = cls(process, ours)
-        self.directory, self._marker, self.confined = directory, marker, confined
+        self.directory, self.scratch = directory, directory / SCRATCH_NAME
+        self._marker, self.confined = marker, confined
         self._output = asyncio.create_task(self._log_output(), name="handler-output")
         try:
             async with asyncio.timeout(START_SECONDS_MAX):
@@ -170,17 +180,47 @@ class HandlerProcess:
             status, clean = ENDED.unpack(await self._read_control(ENDED.size))
         return Ended(status, clean)
 
+    def open_scratch(self) -> int:
+        """Have an empty scratch directory, and return its descriptor.
+
+        Raises:
+            OSError: It can't be made.
+        """
+        if self._scratch == NOT_OPEN:
+            self.scratch.mkdir(mode=SCRATCH_MODE)
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._scratch = os.open(self.scratch, flags)
+        return self._scratch
+
     async def clear(self) -> None:
-        """Remove what attempts left in the directory of this process.
+        """Remove what an attempt left. A kept runner keeps its scratch directory, if it is empty.
 
         Raises:
             OSError: Something could not be removed.
         """
-        with suppress(OSError):  # Most attempts leave nothing: no thread for those.
-            for name in os.listdir(self.directory):  # noqa: PTH208 (it is fast)
-                (self.directory / name).rmdir()
+        if self.kept_type and self._scratch_is_as_made():
             return
+        self._close_scratch()
+        # Where others sync the same disk, to remove one directory takes milliseconds.
         await asyncio.to_thread(trees.empty, self.directory)
+
+    def _scratch_is_as_made(self) -> bool:
+        try:
+            ours = os.fstat(self._scratch)
+            there = os.stat(self.scratch, follow_symlinks=False)  # noqa: PTH116 (it is fast)
+            return (
+                (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
+                and stat.S_IMODE(ours.st_mode) == SCRATCH_MODE
+                and os.listdir(self.directory) == [SCRATCH_NAME]  # noqa: PTH208
+                and not os.listdir(self._scratch)  # noqa: PTH208
+            )
+        except OSError:
+            return False
+
+    def _close_scratch(self) -> None:
+        if self._scratch != NOT_OPEN:
+            os.close(self._scratch)
+            self._scratch = NOT_OPEN
 
     @property
     def usage(self) -> trees.Usage:
@@ -195,14 +235,15 @@ class HandlerProcess:
     async def kill(self) -> None:
         """Kill the process and all it started; returns when none is left."""
         self._control.close()
+        self._close_scratch()
         if hasattr(self, "runner"):
             self.runner.close()
         await asyncio.to_thread(
             _kill_tree, self._process.pid, self._keeper, self._marker, confined=self.confined
         )
+        # To its end: only then does the event loop close the pipe.
+        await asyncio.wait([self._output], timeout=OUTPUT_SECONDS_MAX)
         self._output.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._output
         await self._process.wait()
         try:
             await asyncio.to_thread(trees.remove, self.directory)

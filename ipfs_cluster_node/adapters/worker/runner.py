@@ -4,6 +4,7 @@ It is forked with the handlers loaded, and ends after one attempt, unless the ha
 with `reuse_process` and left nothing behind.
 """
 
+import _signal  # type: ignore[import-not-found]
 import asyncio
 import inspect
 import json
@@ -53,7 +54,7 @@ PROGRESS_INTERVAL_SECONDS: Final = 0.05
 """Between two frames of progress; what comes sooner is left out."""
 ADDRESS_SPACE_EXTRA_BYTES: Final = 4 * 2**30
 """Beyond the memory of an attempt. What is reserved is not yet used; the node watches the use."""
-WATCHED_SIGNALS: Final = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
+WATCHED_SIGNALS: Final = tuple(map(int, signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -316,8 +317,9 @@ def _traces() -> Any:
         os.getcwd(),  # noqa: PTH109 (it is fast, like all of this)
         mask,
         {**os.environ._data, b"TMPDIR": b""},  # type: ignore[attr-defined]  # noqa: SLF001
-        [signal.getsignal(each) for each in WATCHED_SIGNALS],
-        signal.pthread_sigmask(signal.SIG_BLOCK, ()),
+        # Without the enums of `signal`, which take longer than all the rest.
+        [_signal.getsignal(each) for each in WATCHED_SIGNALS],
+        _signal.pthread_sigmask(signal.SIG_BLOCK, ()),
         os.listdir("/proc/self/fd"),  # noqa: PTH208
         _has_children(),
         socket.getdefaulttimeout(),
