@@ -116,3 +116,11 @@ def _content(path: Path) -> str:
             return file.read(100).decode()
     except (OSError, ValueError) as error:
         return type(error).__name__
+
+
+@task_handler("write_at")
+def write_at(task: TaskContext) -> dict[str, Any]:
+    (Path.home() / "cache").write_text("of a library")
+    at_home = sorted(each.name for each in task.scratch.iterdir())
+    Path(task.payload.decode(), "file").write_text("not here")
+    return {"at_home": at_home}

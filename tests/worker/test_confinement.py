@@ -236,3 +236,21 @@ async def test_what_was_confined_at_the_start_never_runs_otherwise(
     finally:
         await pool.close()
     assert asked == [True]
+
+
+@pytest.mark.asyncio
+async def test_home_is_the_scratch_directory_and_what_is_read_only_is_told_the_way_out(
+    tmp_path: Path, confines: None
+) -> None:
+    """Libraries with caches failed at a home that was not there, and nothing said what to do."""
+    pool = make_pool(tmp_path, writable=[str(tmp_path)])
+    await pool.start()
+    try:
+        wrote = await run(pool, "write_at", str(tmp_path).encode())
+        refused = await run(pool, "write_at", b"/")
+    finally:
+        await pool.close()
+    assert isinstance(wrote, AttemptSucceeded), wrote
+    assert json.loads(wrote.data) == {"at_home": ["cache"]}
+    assert isinstance(refused, AttemptFailed)
+    assert "tasks.writable_paths" in refused.message

@@ -5,7 +5,7 @@ files and signal it. So its process leaves, before it loads any handler, for a u
 process and an IPC namespace of its own, in which
 
 - every file system is read-only but the process's own scratch directory, `/dev/shm` and the
-  paths that the settings name: nothing can be renamed or linked, the node's home least of all;
+  paths that the settings name: nothing else can be renamed or linked, the node's home least of all;
 - the node's home, and what else is hidden, is empty under every name it has, but for that scratch
   directory;
 - `/dev` has the harmless devices only, so that no disk can be read around the file system;

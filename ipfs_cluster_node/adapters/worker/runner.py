@@ -6,6 +6,7 @@ with `reuse_process` and left nothing behind.
 
 import _signal  # type: ignore[import-not-found]
 import asyncio
+import errno
 import inspect
 import json
 import math
@@ -116,7 +117,8 @@ class _Runner:
         identity = {key: header[key] for key in ("task_id", "attempt", "nonce")}
         handler = self._handlers[header["task_type"]]
         task = self._context(header, payload, identity)
-        os.environ["TMPDIR"] = header["scratch"]
+        # Libraries keep caches and settings at home, and fail where they can't.
+        os.environ["TMPDIR"] = os.environ["HOME"] = header["scratch"]
         tempfile.tempdir = None
         answer, body = self._answer(handler, task)
         clean = bool(getattr(handler, REUSE_ATTRIBUTE, False)) and _traces() == self._traces
@@ -178,7 +180,7 @@ class _Runner:
             return _failure(Reason.TASK_MEMORY_EXCEEDED, message, retryable=False), b""
         except BaseException as error:  # Whatever a handler raises is its failure.
             traceback.print_exc()
-            message = f"{type(error).__name__}: {_words(error)}"
+            message = f"{type(error).__name__}: {_words(error)}{_way_out(error)}"
             return _failure(Reason.HANDLER_FAILED, message, retryable=True), b""
 
 
@@ -291,6 +293,12 @@ def _words(error: BaseException) -> str:
         return f"its text can't be made, for that fails with {type(fault).__name__}"
 
 
+def _way_out(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.errno == errno.EROFS:
+        return "; write to task.scratch, or name the directory in tasks.writable_paths"
+    return ""
+
+
 def _text(value: Any, chars_max: int) -> str:
     """Make text that can be sent of what may be anything."""
     try:
@@ -316,7 +324,7 @@ def _traces() -> Any:
     return (
         os.getcwd(),  # noqa: PTH109 (it is fast, like all of this)
         mask,
-        {**os.environ._data, b"TMPDIR": b""},  # type: ignore[attr-defined]  # noqa: SLF001
+        {**os.environ._data, b"TMPDIR": b"", b"HOME": b""},  # type: ignore[attr-defined]  # noqa: SLF001
         # Without the enums of `signal`, which take longer than all the rest.
         [_signal.getsignal(each) for each in WATCHED_SIGNALS],
         _signal.pthread_sigmask(signal.SIG_BLOCK, ()),
