@@ -7,6 +7,7 @@ from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from ipfs_cluster_node.adapters.net.tls import DEAD_CONNECTION_SECONDS_MAX
 from ipfs_cluster_node.adapters.raft.clock import now as boot_time
 from ipfs_cluster_node.client.connection import Connection
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -23,8 +24,9 @@ CALL_SECONDS_MAX: Final = 10.0
 HEARTBEAT_ATTEMPT_SECONDS_MAX: Final = 1.0
 """A node that does not answer must not use up the lease."""
 RETRY_SECONDS: Final = 0.2
-RUNS_TWICE_SECONDS_MAX: Final = 25.0
-"""How long a node waits for its place: longer than a dead connection is taken for a live one."""
+RUNS_TWICE_SECONDS_MAX: Final = 2.5 * DEAD_CONNECTION_SECONDS_MAX
+"""How long a node is refused its place, without a break, before it ends: much longer than a
+connection of its own former process, which lost its power, may seem alive."""
 HEARTBEATS_PER_LEASE: Final = 5
 HEARTBEAT_SECONDS_MAX: Final = 1.0
 
@@ -79,8 +81,8 @@ class Uplink:
         """Register, then heartbeat, until cancelled.
 
         Raises:
-            ClusterError: MEMBER_RUNS_TWICE, once another process has gone on for so long that it
-                can't be one of this node's that ended.
+            ClusterError: MEMBER_RUNS_TWICE, once every answer for so long was that another process
+                runs: it can't be one of this node's that ended.
         """
         refused_since: float | None = None
         while True:
@@ -99,6 +101,9 @@ class Uplink:
                     refused_since = monotonic() if refused_since is None else refused_since
                     if monotonic() - refused_since > RUNS_TWICE_SECONDS_MAX:
                         raise
+                else:
+                    # A leader that stood still meanwhile has found no connection dead.
+                    refused_since = None
                 if not self.lease_holds:
                     self._peers.leader = None  # Nobody is sent to it: it may lead no more.
                 if error.reason is Reason.MEMBER_NOT_FOUND:

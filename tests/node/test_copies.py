@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ipfs_cluster_node.adapters.net.tls import SERVER_OPTIONS
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.core.boots import Boots
 from ipfs_cluster_node.core.commands import RegisterNode
@@ -112,13 +113,16 @@ class TwiceConnection:
     """A leader that refuses for so long."""
 
     def __init__(self, seconds: float) -> None:
-        self._until = monotonic() + seconds
         self.calls: list[Any] = []
+        self.refuse(Reason.MEMBER_RUNS_TWICE, seconds)
+
+    def refuse(self, reason: Reason, seconds: float) -> None:
+        self._reason, self._until = reason, monotonic() + seconds
 
     async def unary(self, _method: Any, request: Any, **_: Any) -> Any:
         self.calls.append(request)
         if monotonic() < self._until:
-            raise ClusterError(Reason.MEMBER_RUNS_TWICE, "runs already")
+            raise ClusterError(self._reason, "runs already")
         response = membership_pb2.HeartbeatResponse()
         response.node_lease.FromSeconds(5)
         return response
@@ -159,3 +163,23 @@ async def test_a_node_waits_for_a_connection_of_its_own_that_is_found_dead_later
     assert not running.done()
     assert {each.boot for each in connection.calls} == {COPY}
     running.cancel()
+
+
+@virtual_time
+async def test_refusals_before_and_after_a_leader_was_away_are_not_counted_together() -> None:
+    """A leader that stood still has not found dead what it takes for another process."""
+    connection = TwiceConnection(1.0)
+    running = asyncio.ensure_future(uplink_to(connection).run())
+    await asyncio.sleep(0.5)
+    connection.refuse(Reason.NO_LEADER, seconds=2 * RUNS_TWICE_SECONDS_MAX)
+    await asyncio.sleep(2 * RUNS_TWICE_SECONDS_MAX)
+    connection.refuse(Reason.MEMBER_RUNS_TWICE, seconds=RUNS_TWICE_SECONDS_MAX - 1)
+    await asyncio.sleep(RUNS_TWICE_SECONDS_MAX)
+    assert not running.done()
+    running.cancel()
+
+
+def test_a_dead_connection_is_found_long_before_a_node_takes_its_process_for_another_one() -> None:
+    options = dict(SERVER_OPTIONS)
+    names = ("grpc.keepalive_time_ms", "grpc.keepalive_timeout_ms")
+    assert 2 * sum(int(options[name]) for name in names) < 1000 * RUNS_TWICE_SECONDS_MAX

@@ -1,6 +1,7 @@
 """Each guard around PySyncObj, by the number of its hazard in docs/consensus.md."""
 
 import pickle
+import random
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -14,6 +15,7 @@ from ipfs_cluster_node.adapters.raft import guarded
 from ipfs_cluster_node.adapters.raft.clock import boot_time, now, use
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
+from ipfs_cluster_node.adapters.raft.engine import Engine, create_store
 from ipfs_cluster_node.adapters.raft.guarded import ConsensusViolationError, GuardedSyncObj
 from ipfs_cluster_node.adapters.raft.journal import REGULAR, SegmentedJournal
 from ipfs_cluster_node.adapters.raft.messages import decode_message, encode_message
@@ -21,6 +23,8 @@ from ipfs_cluster_node.adapters.raft.witness import Witness
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import VoterId
 from ipfs_cluster_node.v1 import raft_pb2 as pb
+from scripts.lib.sim.disk import MemoryDisk
+from tests.support.replicas import ListMachine
 
 SELF, *OTHERS = (VoterId(f"{name}.1") for name in "abcde")
 B, C, D, E = OTHERS
@@ -109,7 +113,8 @@ def test_the_private_members_that_are_used_exist(host_of: Callable[..., Host]) -
 
 
 @pytest.mark.parametrize(
-    ("heartbeat", "least", "most"), [(5, 600, 1200), (300, 600, 1200), (100, 600, 800)]
+    ("heartbeat", "least", "most"),
+    [(5, 600, 1200), (300, 600, 1200), (200, 600, 1200), (100, 600, 800)],
 )
 def test_times_that_would_not_hold_together_are_refused(
     heartbeat: int, least: int, most: int
@@ -121,6 +126,24 @@ def test_times_that_would_not_hold_together_are_refused(
             election_timeout_max=timedelta(milliseconds=most),
         )
     assert caught.value.reason is Reason.CONFIG_INVALID
+
+
+@pytest.mark.parametrize(
+    ("heartbeat", "least", "most"),
+    [(100, 4_000, 6_000), (10, 31, 47), (199, 600, 900), (2_000, 60_000, 3_600_000)],
+)
+def test_times_that_are_taken_are_taken_by_pysyncobj_too(
+    heartbeat: int, least: int, most: int
+) -> None:
+    """It asserts, and a node would not start for a reason that nobody understands."""
+    config = RaftConfig(
+        heartbeat_interval=timedelta(milliseconds=heartbeat),
+        election_timeout_min=timedelta(milliseconds=least),
+        election_timeout_max=timedelta(milliseconds=most),
+    )
+    disk = MemoryDisk(random.Random(0))
+    create_store(disk, SELF, [SELF])
+    assert Engine(disk=disk, machine=ListMachine(), config=config).voters == {SELF}
 
 
 def test_h1_an_old_append_cuts_nothing_that_agrees(host_of: Callable[..., Host]) -> None:

@@ -1,6 +1,7 @@
 """The replica under a simulated clock: the order of a step, its bounds, links, voters, its end."""
 
 import asyncio
+import errno
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ from ipfs_cluster_node.adapters.raft.clock import now
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.engine import Engine
 from ipfs_cluster_node.adapters.raft.framing import Framer
+from ipfs_cluster_node.adapters.raft.journal import SegmentedJournal
 from ipfs_cluster_node.adapters.raft.replica import GATHER_QUIET_SECONDS, GATHER_SECONDS_MAX
 from ipfs_cluster_node.adapters.raft.witness import Mark, mark_to_proto
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -901,3 +903,29 @@ async def test_a_step_that_has_more_to_do_does_not_wait_for_the_beat(made: MakeC
         began = now()
         await asyncio.gather(*(leader.replica.propose(bytes(1_500_000)) for _ in range(5)))
         assert now() - began < 0.2
+
+
+@virtual_time
+async def test_a_log_that_still_cant_be_written_is_not_said_to_be(
+    made: MakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be room for another file, and none in the log: it would flap."""
+    async with made(1) as cluster:
+        leader = await cluster.leader()
+        full = OSError(errno.ENOSPC, "no space left on device")
+
+        def fails(_journal: SegmentedJournal, pending: Any) -> None:
+            if pending.records:
+                raise full
+
+        with monkeypatch.context() as patch:
+            patch.setattr(SegmentedJournal, "write_and_sync", fails)
+            assert await reason_of(leader.replica.propose(b"one")) is Reason.UNKNOWN_OUTCOME
+            outage = leader.replica.outage
+            assert outage is not None
+            for _ in range(100):
+                await asyncio.sleep(0.1)
+                assert leader.replica.outage is not None
+            assert leader.replica.outage.since == outage.since
+        await until(lambda: leader.replica.leads_for_sure)
+        await leader.replica.propose(b"two")

@@ -22,9 +22,11 @@ KEEPALIVE_INTERVAL_MIN_MS: Final = 500
 PING_STRIKES_MAX: Final = 10
 """Pings that come sooner than that, with nothing sent between, before the connection is ended. Our
 own callers ping half as often; after a pause of the process a few may come at once."""
-SERVER_KEEPALIVE_MS: Final = 10_000
+SERVER_KEEPALIVE_MS: Final = 5_000
 """So often a port asks a silent peer, and drops it if no answer comes for as long again: the other
 side may have lost its power or its line."""
+DEAD_CONNECTION_SECONDS_MAX: Final = 2 * SERVER_KEEPALIVE_MS / 1000
+"""For so long a port takes it for a live one, at most."""
 ENROLMENT_IDLE_MS: Final = 30_000
 """A connection of somebody unknown ends after so long without a call,"""
 ENROLMENT_AGE_MS: Final = 300_000

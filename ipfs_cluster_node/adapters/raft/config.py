@@ -66,10 +66,10 @@ class RaftConfig:
             raise ClusterError(
                 Reason.CONFIG_INVALID, "raft.heartbeat_interval must be at least 10ms"
             )
-        if self.election_timeout_min < 3 * self.heartbeat_interval:
+        if self.election_timeout_min <= 3 * self.heartbeat_interval:
             raise ClusterError(
                 Reason.CONFIG_INVALID,
-                "raft.election_timeout_min must be at least 3 x raft.heartbeat_interval",
+                "raft.election_timeout_min must be more than 3 x raft.heartbeat_interval",
             )
         if self.snapshot_entries < 10:
             raise ClusterError(Reason.CONFIG_INVALID, "raft.snapshot_entries must be at least 10")

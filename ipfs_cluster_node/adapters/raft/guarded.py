@@ -227,6 +227,8 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
                 raftMaxTimeout=config.election_timeout_max.total_seconds(),
                 # A leader that hears no majority for so long steps down (H13).
                 leaderFallbackTimeout=config.fallback_timeout.total_seconds(),
+                # Of connections that are never made here; PySyncObj compares it all the same.
+                connectionTimeout=config.election_timeout_max.total_seconds(),
                 journalFile=journal,
                 logCompactionMinEntries=2**62,
                 logCompactionMinTime=2**31,
