@@ -78,7 +78,7 @@ def recover_alone(
 ) -> None:
     """Let this master go on alone: all other masters are removed, for good.
 
-    For a cluster that has lost more than half of its masters. Stop the node first. The others must
+    For a cluster that has lost half of its masters, or more. Stop the node first. The others must
     never run again: several of them would go on without this one. It is refused where one of them
     answers and has a leader. Of several masters that are left,
     take the one whose log has most; the others join with new identities, in another --home each.

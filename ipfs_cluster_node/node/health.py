@@ -91,8 +91,8 @@ class NodeHealth:
                 ok=knows_leader,
                 detail="a leader is known"
                 if knows_leader
-                else "no leader is known; check that a majority of masters runs; where more than "
-                "half are lost for good: ipfs-cluster-node recover alone",
+                else "no leader is known; check that a majority of masters runs; where half or "
+                "more are lost for good: ipfs-cluster-node recover alone",
             ),
             pb.HealthCheck(
                 name="lease",

@@ -144,10 +144,10 @@ class LogRepair:
     def get_health(self) -> GetHealthResponse:
         """The node's own view."""
         detail = (
-            f"{self._damage}; it is replaced from the other masters once a majority of "
-            f"them runs without this node ({self._waits_for}); where that can't be, keep "
-            f"{self._home.raft}, and let a master whose log is whole go on alone, or begin anew "
-            "from a backup: ipfs-cluster-node recover --help"
+            f"{self._damage}; it is replaced from the other masters once a majority of all "
+            f"runs without this one ({self._waits_for}); where that can't be, as with two masters, "
+            f"keep {self._home.raft}, and let the master whose log ends last go on alone, or begin "
+            "anew from a backup: ipfs-cluster-node recover --help"
         )
         return GetHealthResponse(
             node_id=self._node_id,

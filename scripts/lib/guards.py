@@ -315,8 +315,92 @@ GUARDS: Final = [
         "            pass\n",
         "h26",
     ),
+    (
+        "H27 command",
+        "../../codec/commands.py",
+        "    if message.format > FORMAT or (kind is None and len(UnknownFieldSet(message))):",
+        "    if message.format > FORMAT:",
+        "newer_release",
+    ),
+    (
+        "H27 format",
+        "../../codec/commands.py",
+        "message.format > FORMAT or (kind is None and len(UnknownFieldSet(message)))",
+        "kind is None and len(UnknownFieldSet(message))",
+        "newer_release",
+    ),
+    (
+        "H27 snapshot",
+        "../../codec/snapshot.py",
+        "        if part.format > FORMAT:",
+        "        if False:",
+        "whole_snapshot",
+    ),
+    (
+        "H27 stops",
+        "engine.py",
+        "        if isinstance(error, ClusterError) and error.reason is Reason.RELEASE_TOO_OLD:",
+        "        if False:",
+        "newer_release or older_replica",
+    ),
+    (
+        "H27 received",
+        "snapshotting.py",
+        "                if error.reason is Reason.RELEASE_TOO_OLD:",
+        "                if False:",
+        "received_snapshot",
+    ),
+    (
+        "H28 place",
+        "../../core/boots.py",
+        "        if UNKNOWN not in (boot, here) and boot != here:",
+        "        if False:",
+        "boots or another_process",
+    ),
+    (
+        "H28 exchange",
+        "replica.py",
+        "        self._boots.joined(peer, first.hello.boot)\n",
+        "        self._boots.joined(peer, UNKNOWN)\n",
+        "another_process",
+    ),
+    (
+        "H28 free",
+        "replica.py",
+        "            self._boots.left(peer)\n",
+        "            pass\n",
+        "another_process",
+    ),
+    (
+        "H28 members",
+        "../../node/members.py",
+        "        self.boots.check(node_id, boot)\n",
+        "",
+        "neither_registers",
+    ),
+    (
+        "H28 register",
+        "../../node/members.py",
+        "        self.boots.check(body.node_id, boot)\n",
+        "",
+        "neither_registers",
+    ),
+    (
+        "H28 session",
+        "../../node/sessions.py",
+        "        self.boots.joined(node_id, first.hello.boot)\n",
+        "        self.boots.joined(node_id, 0)\n",
+        "copied_worker",
+    ),
+    (
+        "H28 restart",
+        "../../node/uplink.py",
+        "                    refused_since = None\n                if not",
+        "                    pass\n                if not",
+        "leader_was_away",
+    ),
 ]
-"""Hazard, file, what is there, what is put in its place, and which tests must see it."""
+"""Hazard, file (from `RAFT`), what is there, what is put in its place, and which tests must see it."""
 
 
 def is_missed(copy: Path, file: str, there: str, instead: str, tests: str) -> bool:
@@ -332,7 +416,10 @@ def is_missed(copy: Path, file: str, there: str, instead: str, tests: str) -> bo
     path.write_text(source.replace(there, instead))
     try:
         options = ("-q", "-x", "--timeout", "30", "-p", "no:randomly", "-p", "no:cacheprovider")
-        where = ("tests/raft", "tests/integration/test_replica.py")
+        where = (
+            *("tests/raft", "tests/integration/test_replica.py"),
+            *("tests/core/test_boots.py", "tests/node/test_copies.py"),
+        )
         done = subprocess.run(
             [sys.executable, "-m", "pytest", *options, *where, "-k", tests],
             cwd=copy,

@@ -14,7 +14,8 @@ from ipfs_cluster_node.adapters.raft.damage import LogDamagedError
 from ipfs_cluster_node.adapters.raft.engine import Engine, apply_entry, create_store
 from ipfs_cluster_node.adapters.raft.proposals import BATCH_ID_BYTES, encode_entry
 from ipfs_cluster_node.adapters.raft.restore import read_store
-from ipfs_cluster_node.adapters.raft.snapshot import Position, store_snapshot
+from ipfs_cluster_node.adapters.raft.snapshot import SNAPSHOT_NAME, Position, store_snapshot
+from ipfs_cluster_node.adapters.raft.snapshotting import RECEIVED_NAME, Loading
 from ipfs_cluster_node.codec import commands
 from ipfs_cluster_node.codec.commands import FORMAT, decode_command, encode_command
 from ipfs_cluster_node.codec.snapshot import FORMAT as SNAPSHOT_FORMAT
@@ -140,6 +141,17 @@ def test_a_whole_snapshot_that_cant_be_read_is_no_damage(part: bytes) -> None:
         Engine(disk=with_snapshot([part]), machine=ClusterMachine(), config=RaftConfig())
     assert raised.value.reason is Reason.RELEASE_TOO_OLD
     assert not isinstance(raised.value, LogDamagedError)
+
+
+def test_a_received_snapshot_of_a_newer_release_stops_the_replica() -> None:
+    """Refused in silence, it would be sent again for ever."""
+    newer = snapshot_pb2.StateSnapshot(format=SNAPSHOT_FORMAT + 1).SerializeToString()
+    disk = with_snapshot([newer])
+    disk.rename(SNAPSHOT_NAME, RECEIVED_NAME)
+    loading = Loading(disk, ClusterMachine(), sender=VoterId("b.1"), index=3)
+    with pytest.raises(ClusterError) as raised:
+        loading.run()
+    assert raised.value.reason is Reason.RELEASE_TOO_OLD
 
 
 def test_files_of_another_form_are_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:

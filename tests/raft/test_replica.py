@@ -763,6 +763,17 @@ async def test_leadership_is_handed_to_who_was_named(made: MakeCluster) -> None:
 
 
 @virtual_time
+async def test_who_does_not_lead_names_the_leader_whoever_is_connected(made: MakeCluster) -> None:
+    async with made() as cluster:
+        leader = await cluster.leader()
+        follower, other = cluster.others(leader)
+        cluster.cut(follower, other)
+        await asyncio.sleep(0.5)
+        handing_over = follower.replica.transfer_leadership(other.voter)
+        assert await reason_of(handing_over) is Reason.NOT_LEADER
+
+
+@virtual_time
 async def test_leadership_is_handed_to_nobody_who_is_not_connected(made: MakeCluster) -> None:
     async with made() as cluster:
         leader = await cluster.leader()

@@ -305,6 +305,10 @@ class Engine:
             ClusterError: LOG_ROLLED_BACK.
         """
         if claim.falls_short_of(known):
+            log.error(
+                "refuses an old copy of a voter",
+                extra={"peer": voter, "claim": str(claim), "known": str(known)},
+            )
             raise ClusterError(
                 Reason.LOG_ROLLED_BACK,
                 f"it is an old copy: it ends with {claim}, and was known by "
