@@ -70,11 +70,14 @@ def recover_keys(*, passphrase_file: TextIO, home: str | None, as_json: bool) ->
 @recover.command("alone")
 @passphrase_option(required=False)
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--old-copy", is_flag=True, help="Take a log that was to be replaced, where all are such."
+)
 @home_option
 @json_option
 @reporting
 def recover_alone(
-    *, passphrase_file: TextIO | None, yes: bool, home: str | None, as_json: bool
+    *, passphrase_file: TextIO | None, yes: bool, old_copy: bool, home: str | None, as_json: bool
 ) -> None:
     """Let this master go on alone: all other masters are removed, for good.
 
@@ -94,7 +97,7 @@ def recover_alone(
     place = Home.find(home)
     place.check()
     with place.lock():
-        survivor = Survivor(place)
+        survivor = Survivor(place, old_copy=old_copy)
         running = asyncio.run(survivor.check_others())
         stored, removed = survivor.stored, [(m.name, m.node_id) for m in survivor.others]
         for master in running:

@@ -30,7 +30,12 @@ from ipfs_cluster_node.node.recovery import (
     master_settings,
     open_by_passphrase,
 )
-from ipfs_cluster_node.node.replacement import begun_replacement, put_log, settle_log
+from ipfs_cluster_node.node.replacement import (
+    begun_replacement,
+    forget_replacement,
+    put_log,
+    settle_log,
+)
 from ipfs_cluster_node.node.standing import masters_that_run
 
 log = logging.getLogger(__name__)
@@ -45,17 +50,18 @@ FOLLOWED_SECONDS: Final = 1.5
 class Survivor:
     """A master that is left, while it does not run."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, *, old_copy: bool = False) -> None:
         """Read its whole log; `go_on_alone` changes it.
 
         Args:
             home: The master's, locked.
+            old_copy: Take a log that was to be replaced, if it is whole: it lacks what came after.
 
         Raises:
             ClusterError: CONFIG_INVALID on a node that is no master; HOME_DAMAGED for a log that is
                 damaged or empty; MEMBER_NOT_FOUND for a master that was removed.
         """
-        self._home = home
+        self._home, self._old_copy = home, old_copy
         self._cluster_id = master_settings(home).cluster.id
         identity = Identity.load(home.identity)
         self.node_id: NodeId = identity.node_id
@@ -152,12 +158,16 @@ class Survivor:
             log.warning("goes on alone", extra={"without": [o.node_id for o in self.others]})
         # Else it would ask those that are gone first, each time that it starts.
         save_masters(self._home.masters, {self.node_id: self._me.endpoints})
+        forget_replacement(self._home)
 
     def _read(self) -> Stored:
         settle_log(self._home)
         try:
-            if begun_replacement(self._home) is not None:
-                raise LogDamagedError("its replacement was begun, and has not ended")
+            if begun_replacement(self._home) is not None and not self._old_copy:
+                raise LogDamagedError(
+                    "its replacement was begun, and has not ended; where all that are left say so, "
+                    "--old-copy goes on with one that is whole, and lacks only what came after it"
+                )
             stored = read_store(DirectoryDisk(self._home.raft), self._machine)
             if node_id_of_voter(stored.voter) != self.node_id:
                 raise LogDamagedError("it is another node's")

@@ -27,9 +27,10 @@ async def cluster(tmp_path: Path) -> AsyncIterator[LocalCluster]:
         await local.stop()
 
 
-def recover_alone(node: LocalNode) -> "subprocess.CompletedProcess[str]":
+def recover_alone(node: LocalNode, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    home = ("--home", str(node.home.path))
     return subprocess.run(
-        command("recover", "alone", "--yes", "--json", "--home", str(node.home.path)),
+        command("recover", "alone", "--yes", "--json", *home, *arguments),
         input="",
         env=dict(os.environ),
         capture_output=True,
@@ -57,9 +58,12 @@ async def until_told(cluster: LocalCluster, node: LocalNode) -> str:
     return (await log_check(cluster, node)).detail
 
 
-async def goes_on_alone(cluster: LocalCluster, node: LocalNode, value: int) -> None:
-    await cluster.kill(node)
-    done = recover_alone(node)
+async def goes_on_alone(
+    cluster: LocalCluster, node: LocalNode, value: int, *arguments: str
+) -> None:
+    if node.runs:
+        await cluster.kill(node)
+    done = recover_alone(node, *arguments)
     assert done.returncode == 0, done.stderr
     removed = {each.node_id for each in cluster.nodes} - {node.node_id}
     assert set(json.loads(done.stdout)["removed_node_ids"]) == removed
@@ -124,4 +128,9 @@ async def test_where_all_masters_are_old_copies_the_newest_goes_on_alone(
     told = cluster.nodes if what == "raft" else cluster.nodes[:1]
     for node in told:
         assert "ipfs-cluster-node recover --help" in await until_told(cluster, node)
-    await goes_on_alone(cluster, newest, 2)
+    if what == "raft":
+        await cluster.kill(newest)
+        refused = recover_alone(newest)
+        assert refused.returncode == 1
+        assert "--old-copy" in refused.stderr
+    await goes_on_alone(cluster, newest, 2, *(["--old-copy"] if what == "raft" else []))

@@ -32,7 +32,11 @@ from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.node import alone, peers, recovery, replacement
 from ipfs_cluster_node.node.alone import Survivor
 from ipfs_cluster_node.node.peers import PeerBook, save_masters
-from ipfs_cluster_node.node.replacement import begin_replacement, settle_log
+from ipfs_cluster_node.node.replacement import (
+    begin_replacement,
+    begun_replacement,
+    settle_log,
+)
 from ipfs_cluster_node.node.setup import init_cluster
 
 PASSPHRASE = "a passphrase of the tests"
@@ -245,6 +249,22 @@ def test_keys_that_are_not_sealed_to_it_need_the_passphrase_as_well(tmp_path: Pa
     assert Survivor(home).needs_passphrase
 
 
+def test_an_old_copy_is_gone_on_with_where_all_that_are_left_are_such(tmp_path: Path) -> None:
+    """Each had asked for a new log, which nobody could give: there was no way out."""
+    home = home_of_three(tmp_path)
+    begin_replacement(home, Survivor(home).node_id)
+    survivor = Survivor(home, old_copy=True)
+    survivor.go_on_alone()
+    assert begun_replacement(home) is None  # Else the next start would ask for an empty log.
+    assert Survivor(home).is_alone
+    # One that is damaged is none.
+    journal = next(home.raft.glob("journal-*"))
+    journal.write_bytes(journal.read_bytes()[:-9])
+    with pytest.raises(ClusterError) as caught:
+        Survivor(home, old_copy=True)
+    assert caught.value.reason is Reason.HOME_DAMAGED
+
+
 def test_a_log_that_cant_be_gone_on_with_is_refused(tmp_path: Path) -> None:
     home = home_of_three(tmp_path / "damaged")
     journal = next(home.raft.glob("journal-*"))
@@ -257,7 +277,9 @@ def test_a_log_that_cant_be_gone_on_with_is_refused(tmp_path: Path) -> None:
     # One that has asked for an empty log may have lost what it acknowledged.
     home = home_of_three(tmp_path / "asked")
     begin_replacement(home, Survivor(home).node_id)
-    assert refusal(home).reason is Reason.HOME_DAMAGED
+    error = refusal(home)
+    assert error.reason is Reason.HOME_DAMAGED
+    assert "--old-copy" in error.message
     # A learner that never got it.
     home = home_of_three(tmp_path / "empty")
     node_id = Survivor(home).node_id
