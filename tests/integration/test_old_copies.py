@@ -1,5 +1,6 @@
 """Masters put back to old copies where nobody can lead: what health advises brings the newest back."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from ipfs_cluster_node.adapters.raft.witness import NOTE_SECONDS
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode, command
 from ipfs_cluster_node.client.client import Client
 from tests.support.nodes import health_of, log_check, settings_of, until
@@ -120,6 +122,7 @@ async def test_where_all_masters_are_old_copies_the_newest_goes_on_alone(
             await cluster.start_node(node)
         newest = cluster.nodes[-1]
         await write(client, 9)
+        await asyncio.sleep(5 * NOTE_SECONDS)  # All have noted that they have it.
     for number, node in enumerate(cluster.nodes):
         await cluster.kill(node)
         put_back(node, tmp_path / f"copy-{number}", what)
