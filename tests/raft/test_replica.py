@@ -11,6 +11,7 @@ import pytest
 
 from ipfs_cluster_node.adapters.raft.clock import now
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
+from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.engine import Engine
 from ipfs_cluster_node.adapters.raft.framing import Framer
 from ipfs_cluster_node.adapters.raft.journal import SegmentedJournal
@@ -941,3 +942,24 @@ async def test_a_log_that_still_cant_be_written_is_not_said_to_be(
                 assert still.since == outage.since
         await until(lambda: leader.replica.leads_for_sure)
         await leader.replica.propose(b"two")
+
+
+@virtual_time
+async def test_a_disk_that_fails_for_good_while_it_is_full_ends_the_wait(
+    made: MakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with made(1) as cluster:
+        leader = await cluster.leader()
+        leader.disk_error = OSError(errno.ENOSPC, "no space left on device")
+        assert await reason_of(leader.replica.propose(b"one")) is Reason.UNKNOWN_OUTCOME
+
+        def fails(*_: object) -> None:
+            raise OSError(errno.EIO, "input/output error")
+
+        monkeypatch.setattr(DirectoryDisk, "replace", fails)
+        assert leader.task is not None
+        async with asyncio.timeout(5):
+            assert await reason_of(leader.task) is Reason.LOG_STORAGE_FAILED
+        refused = leader.replica.failed
+        assert refused is not None
+        assert "start the node again" in refused.message
