@@ -120,8 +120,13 @@ def get_task(profile: str | None, task_id: str, *, as_json: bool) -> None:
     if as_json:
         print_json(_document(found))
         return
-    for key, value in _document(found).items():
+    document = _document(found)
+    if found.failure is not None:
+        document["failure"] = f"{found.failure.message} [{found.failure.reason}]"
+    for key, value in document.items():
         say(f"{key:12} {value}")
+    if found.failure is not None:
+        _say_output(found.failure)
 
 
 @task.command("list")
@@ -208,6 +213,7 @@ def _print_ended(ended: Any, *, as_json: bool) -> None:
         print_json(_document(ended))
     elif ended.failure is not None:
         say(f"error: the task failed: {ended.failure.message} [{ended.failure.reason}]", err=True)
+        _say_output(ended.failure, err=True)
     elif ended.result is None:
         say(f"error: the task is {ended.state}", err=True)
     elif not _print_rows(ended.result):
@@ -216,6 +222,13 @@ def _print_ended(ended: Any, *, as_json: bool) -> None:
             say(f"{ended.result.size_bytes} bytes in {ended.result.cid}", err=True)
     if ended.state != "succeeded":
         sys.exit(EXIT_TASK_FAILED)
+
+
+def _say_output(failure: Any, *, err: bool = False) -> None:
+    """Print the last of what a failed attempt's handler printed, line by line."""
+    if failure.output_tail:
+        lines = failure.output_tail.removesuffix("\n").split("\n")
+        say("the last of its output:", *(f"  {line}" for line in lines), err=err)
 
 
 def _print_rows(result: Any) -> bool:

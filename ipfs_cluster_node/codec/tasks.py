@@ -40,6 +40,7 @@ from ipfs_cluster_node.core.model import (
     TaskState,
 )
 from ipfs_cluster_node.core.multiformats import is_canonical, parse_cid
+from ipfs_cluster_node.core.printable import end_of_text
 from ipfs_cluster_node.v1 import errors_pb2
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 
@@ -389,7 +390,9 @@ def outcome_to_proto(outcome: AttemptOutcome) -> pb.AttemptOutcome:
         message.failure.message = outcome.failure.message[:MESSAGE_CHARS_MAX]
         message.failure.retryable = outcome.retryable
         message.failure.handed_back = outcome.handed_back
-        message.failure.output_tail = outcome.failure.output_tail
+        message.failure.output_tail = end_of_text(
+            outcome.failure.output_tail, OUTPUT_TAIL_BYTES_MAX
+        )
     return message
 
 
@@ -407,7 +410,7 @@ def outcome_from_proto(message: pb.AttemptOutcome) -> AttemptOutcome:
             failure = TaskFailure(
                 reason_from_proto(message.failure.reason),
                 message.failure.message[:MESSAGE_CHARS_MAX],
-                message.failure.output_tail[-OUTPUT_TAIL_BYTES_MAX:],
+                end_of_text(message.failure.output_tail, OUTPUT_TAIL_BYTES_MAX),
             )
             return AttemptOutcome(
                 id=attempt,

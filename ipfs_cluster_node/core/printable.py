@@ -25,6 +25,11 @@ def printable(text: str, *, keep: str = "") -> str:
     return "".join(each if each in keep or _is_shown(each) else _escaped(each) for each in text)
 
 
+def end_of_text(text: str, bytes_max: int) -> str:
+    """Cut off the beginning of what takes more bytes in UTF-8; a lone surrogate becomes `?`."""
+    return text.encode("utf-8", "replace")[-bytes_max:].decode("utf-8", "ignore")
+
+
 def json_text(document: Any) -> str:
     """JSON on one line, in ASCII without control characters; what has no JSON form as its text."""
     return json.dumps(document, default=str).replace("\x7f", "\\u007f")

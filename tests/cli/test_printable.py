@@ -17,6 +17,8 @@ from click.testing import CliRunner
 import ipfs_cluster_node.cli
 from ipfs_cluster_node.cli.logs import JsonFormatter, PlainFormatter
 from ipfs_cluster_node.cli.main import main
+from ipfs_cluster_node.core.errors import Reason
+from ipfs_cluster_node.core.model import TaskFailure, TaskState
 from ipfs_cluster_node.core.printable import json_text, printable
 
 CLI = Path(ipfs_cluster_node.cli.__file__).parent
@@ -173,7 +175,9 @@ def test_every_task_command_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     monkeypatch.setattr("click.echo", lambda text="", **_: told.append(str(text)))
     failed = SimpleNamespace(
-        failure=SimpleNamespace(message=WORDS, reason="X"), state="failed", result=None
+        failure=SimpleNamespace(message=WORDS, reason="X", output_tail=f"{WORDS}\nlast\n"),
+        state="failed",
+        result=None,
     )
     with pytest.raises(SystemExit):
         task_commands._print_ended(failed, as_json=False)
@@ -183,5 +187,36 @@ def test_every_task_command_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     done = SimpleNamespace(failure=None, state="succeeded", result=result)
     task_commands._print_ended(done, as_json=False)
-    assert len(told) == 3
+    assert told[1] == "the last of its output:"
+    assert "  last" in told
+    assert len(told) == 7
     assert all(line.replace("\t", "").isprintable() for line in told)
+
+
+def test_a_failed_task_shows_what_its_handler_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from click.testing import CliRunner
+
+    from ipfs_cluster_node.cli import task_commands
+
+    failure = TaskFailure(Reason.HANDLER_FAILED, "why", "\x1b[31mred\nTraceback\n")
+    found = SimpleNamespace(
+        task_id="t",
+        spec=SimpleNamespace(task_type="x"),
+        state=TaskState.FAILED,
+        attempt=1,
+        node_id=None,
+        submitted_at_ms=1,
+        finished_at_ms=2,
+        result=None,
+        failure=failure,
+    )
+    monkeypatch.setattr(task_commands, "run_client", lambda _profile, _call: found)
+    plain = CliRunner().invoke(task_commands.task, ["get", "t"]).output.splitlines()
+    assert plain[-4:] == [
+        "failure      why [HANDLER_FAILED]",
+        "the last of its output:",
+        "  \\x1b[31mred",
+        "  Traceback",
+    ]
+    document = json.loads(CliRunner().invoke(task_commands.task, ["get", "t", "--json"]).output)
+    assert document["failure"]["output_tail"] == failure.output_tail

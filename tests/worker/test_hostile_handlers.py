@@ -23,6 +23,7 @@ import pytest
 import pytest_asyncio
 
 from ipfs_cluster_node.adapters.worker import pool as pool_module
+from ipfs_cluster_node.adapters.worker.output import LOGGED_TAIL_BYTES_MAX
 from ipfs_cluster_node.adapters.worker.pool import (
     Attempt,
     AttemptFailed,
@@ -142,10 +143,15 @@ def confined(world: World) -> World:
 
 
 def daemons() -> list[int]:
+    return with_word(f"86399.{MARK}")
+
+
+def with_word(wanted: str) -> list[int]:
+    """The processes with this in their command line."""
     found = []
     for process in psutil.process_iter():
         try:
-            if any(f"86399.{MARK}" in word for word in process.cmdline()):
+            if any(wanted in word for word in process.cmdline()):
                 found.append(process.pid)
         except psutil.Error:
             continue
@@ -252,6 +258,36 @@ async def test_daemons_of_a_cancelled_attempt_are_gone_when_it_is(world: World) 
     assert daemons() == []
 
 
+NODE = """
+import asyncio, pathlib, sys
+from tests.worker.test_hostile_handlers import World
+
+async def main():
+    world = World(pathlib.Path(sys.argv[1]))
+    await world.pool.start()
+    await asyncio.gather(*(world.run("daemons", "stay") for _ in range(2)))
+
+asyncio.run(main())
+"""
+
+
+async def test_nothing_outlives_a_node_that_is_killed(world: World, tmp_path: Path) -> None:
+    node = await asyncio.create_subprocess_exec(sys.executable, "-c", NODE, str(tmp_path))
+
+    def left() -> list[int]:
+        return [*daemons(), *with_word(str(tmp_path / "parent"))]
+
+    while len(left()) < 25:  # Of two attempts, and their own processes.
+        assert node.returncode is None
+        await asyncio.sleep(0.05)
+    node.kill()
+    await node.wait()
+    ends = time.monotonic() + 10
+    while left():
+        assert time.monotonic() < ends, left()
+        await asyncio.sleep(0.05)
+
+
 async def test_who_answers_later_answers_nobody(world: World) -> None:
     for _ in range(5):
         done = await world.run("answer_later")
@@ -326,6 +362,9 @@ async def test_output_is_bounded_and_its_end_is_kept(
     assert 1000 < len(failed.output_tail.encode()) <= OUTPUT_TAIL_BYTES_MAX
     assert "the end" in failed.output_tail
     assert 'raise RuntimeError("with a traceback")' in failed.output_tail
+    [ended] = [each for each in caplog.records if each.message.startswith("end of a failed")]
+    assert 32 * 1024 < len(vars(ended)["output"].encode()) <= LOGGED_TAIL_BYTES_MAX
+    assert vars(ended)["output"].endswith(failed.output_tail)
     lines = [each for each in caplog.records if each.message.startswith("handler output")]
     assert 0 < len(lines) < 30
     assert all(

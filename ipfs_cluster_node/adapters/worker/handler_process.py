@@ -88,6 +88,10 @@ def _keep(control: socket.socket, told: dict[str, Any], *, confined: bool) -> No
             _say(control, {"failed": str(error)})
             return
     handlers = load_handlers(told["modules"])
+    if not confined:
+        # Killed with the node, this would leave what handlers started: it ends that itself, as soon
+        # as its socket closes. In namespaces all of it ends with this process.
+        linux.set_process(linux.PR_SET_PDEATHSIG, 0)
     # A handler could read or change it otherwise, and so each runner after its own.
     linux.set_process(linux.PR_SET_DUMPABLE, 0)
     sys.stdout.flush()  # Else each runner would say it again.

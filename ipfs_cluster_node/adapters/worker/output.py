@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Final
 
 from ipfs_cluster_node.core.model import OUTPUT_TAIL_BYTES_MAX
+from ipfs_cluster_node.core.printable import end_of_text
 
 log = logging.getLogger(__name__)
 
@@ -14,6 +15,8 @@ READ_BYTES: Final = 256 * 1024
 LOGGED_LINES_MAX: Final = 20
 """Of an attempt; the rest is counted."""
 LOGGED_LINE_BYTES_MAX: Final = 4096
+LOGGED_TAIL_BYTES_MAX: Final = 64 * 1024
+"""Of what a failed attempt printed last; its task keeps the end of that."""
 
 
 class Output:
@@ -35,8 +38,11 @@ class Output:
         self._byte_count = 0
         self._logged_count = 0
 
-    def finish(self) -> str:
-        """Read what is there, say in the log what was left out of it, and return the last of it."""
+    def finish(self, *, failed: bool) -> str:
+        """Read what is there, say in the log what was left out of it, and return the last of it.
+
+        If the attempt failed, and printed more at last than is returned, the log gets that too.
+        """
         while self._read():
             pass
         if self._line:
@@ -51,7 +57,11 @@ class Output:
                     "bytes": self._byte_count,
                 },
             )
-        return tail_text(bytes(self._tail))
+        text = bytes(self._tail).decode("utf-8", "replace")
+        if failed and len(self._tail) > OUTPUT_TAIL_BYTES_MAX:
+            logged = end_of_text(text, LOGGED_TAIL_BYTES_MAX)
+            log.info("end of a failed handler's output", extra={**self._who, "output": logged})
+        return end_of_text(text, OUTPUT_TAIL_BYTES_MAX)
 
     def close(self) -> None:
         """Close the node's end."""
@@ -71,7 +81,7 @@ class Output:
             return False
         self._byte_count += len(data)
         self._tail += data
-        del self._tail[:-OUTPUT_TAIL_BYTES_MAX]
+        del self._tail[:-LOGGED_TAIL_BYTES_MAX]
         self._take_lines(data)
         return True
 
@@ -91,10 +101,3 @@ class Output:
         if self._logged_count <= LOGGED_LINES_MAX:
             text = line[:LOGGED_LINE_BYTES_MAX].decode("utf-8", "backslashreplace").rstrip()
             log.info("handler output", extra={**self._who, "line": text})
-
-
-def tail_text(data: bytes) -> str:
-    """Read output as text that encodes to at most as many bytes as are kept."""
-    text = data.decode("utf-8", "replace")
-    encoded = text.encode()[-OUTPUT_TAIL_BYTES_MAX:]
-    return encoded.decode("utf-8", "ignore")

@@ -358,10 +358,8 @@ class Lease:
             self.busy.discard(process)
             if self._state == "used":
                 await asyncio.shield(self._settle())
-        if isinstance(answer, AttemptFailed):
-            return replace(answer, output_tail=runner.output.finish())
-        runner.output.finish()
-        return answer
+        tail = runner.output.finish(failed=isinstance(answer, AttemptFailed))
+        return replace(answer, output_tail=tail) if isinstance(answer, AttemptFailed) else answer
 
     async def _talk(self, asked: Identity, attempt: Attempt) -> ResultSaid | FailureSaid:
         runner = self.process.runner
