@@ -81,7 +81,8 @@ SETS: Final[Mapping[str, MutantSet]] = {
         ("tests/node/test_members.py", "tests/node/test_join_tokens.py"),
     ),
     "pool": MutantSet(
-        (PACKAGE / "adapters" / "worker" / "pool.py",), ("tests/worker/test_pool.py",)
+        (PACKAGE / "adapters" / "worker" / "pool.py",),
+        ("tests/worker/test_pool_lending.py",),
     ),
 }
 PRELOADED: Final = (
