@@ -83,16 +83,24 @@ class NodeHealth:
             response.raft.voters.extend(sorted(map(node_id_of_voter, replica.voters)))
         return response
 
+    def _without_leader(self) -> str:
+        if self._leadership.knows_nobody:
+            return (
+                "no leader is known, and no other master; name one that runs: ipfs-cluster-node "
+                "serve --master NODE_ID@HOST:PORT (see `node list`)"
+            )
+        return (
+            "no leader is known; check that a majority of masters runs; where half or more are "
+            "lost for good: ipfs-cluster-node recover alone"
+        )
+
     def _checks(self) -> list[pb.HealthCheck]:
         knows_leader = self._leadership.leader is not None
         checks = [
             pb.HealthCheck(
                 name="leader",
                 ok=knows_leader,
-                detail="a leader is known"
-                if knows_leader
-                else "no leader is known; check that a majority of masters runs; where half or "
-                "more are lost for good: ipfs-cluster-node recover alone",
+                detail="a leader is known" if knows_leader else self._without_leader(),
             ),
             pb.HealthCheck(
                 name="lease",

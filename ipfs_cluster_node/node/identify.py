@@ -1,7 +1,7 @@
 """Reads who calls off the TLS connection, and asks the log what they are."""
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from ipfs_cluster_node.adapters.keys.certificates import PeerIdentity, PeerVerifier
@@ -18,6 +18,8 @@ from ipfs_cluster_node.services.presented import Context
 TLS_VERSION = "TLSv1.3"
 REMOVED_KEY: Final = "removed"
 """In the metadata of the error by which one is told that it was removed for good."""
+
+UNHEARD_RETRY_AFTER: Final = timedelta(milliseconds=300)
 
 
 class MemberIdentification:
@@ -76,6 +78,13 @@ class MemberIdentification:
                 return CallerClass.MASTER
             if self._revocations.knows_node(peer.did):
                 return CallerClass.NODE
+            if self._revocations.version == 0:  # An unknown is no "no".
+                raise ClusterError(
+                    Reason.NO_LEADER,
+                    "this node has not heard yet who is a member; try again in a moment, or ask "
+                    "another node",
+                    retry_after=UNHEARD_RETRY_AFTER,
+                )
             raise _unknown(peer)
         if state.certificates.is_revoked(peer.serial, peer.did):
             raise _revoked(peer)

@@ -50,6 +50,21 @@ class Leadership:
         return self.replica is not None and self.replica.is_leader
 
     @property
+    def has_state(self) -> bool:
+        """Whether anything of the cluster's log is applied here."""
+        return self._machine is not None and bool(self._machine.state.cluster_id)
+
+    @property
+    def knows_nobody(self) -> bool:
+        """Whether this is a master that can find no other: what says who they are is lost."""
+        return not (
+            self.replica is None
+            or self.has_state
+            or self._peers.knows_other(self.node_id)
+            or self.voters == {self.node_id}
+        )
+
+    @property
     def applied_index(self) -> int:
         """Highest index applied here."""
         return 0 if self.replica is None else self.replica.applied_index
@@ -75,7 +90,7 @@ class Leadership:
         """
         if self._machine is None:
             raise self.not_leader()
-        if not self._machine.state.cluster_id:
+        if not self.has_state:
             raise self._no_leader()
         return self._machine.state
 

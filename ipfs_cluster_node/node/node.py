@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -33,7 +33,7 @@ from ipfs_cluster_node.core.boots import Boots
 from ipfs_cluster_node.core.effects import CertificatesRevoked, Effect
 from ipfs_cluster_node.core.endpoints import Endpoint, parse_endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from ipfs_cluster_node.core.ids import NodeId, TaskId, did_from_node_id
+from ipfs_cluster_node.core.ids import NodeId, TaskId
 from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.node.attempts import AttemptRunner
 from ipfs_cluster_node.node.authority import ClusterAuthority
@@ -137,8 +137,8 @@ class Node:
         self._leadership = Leadership(
             self.node_id, machine=machine, replica=replica, peers=self._peers
         )
-        if machine is not None:
-            self._peers.lookup = lambda node_id: _endpoints_in(machine, node_id)
+        if machine is not None and replica is not None:
+            self._peers.follow(replica, machine)
         space = DiskSpace(home.path, settings.storage.log_reserve)
         store = BlockStore(home.content, space.require)
         self._clock = ClusterClock(
@@ -249,6 +249,18 @@ class Node:
         if is_master:
             enrolment = Enrolment(self._uplink.connection)
             self._enrolment_server = self._make_enrolment_server(enrolment)
+
+    def take_masters(self, masters: Mapping[NodeId, tuple[str, ...]]) -> bool:
+        """Take masters that the operator names, on a master that knows of no other by itself.
+
+        Returns:
+            Whether they were taken.
+        """
+        if not self._leadership.knows_nobody:
+            return False
+        self._peers.learn(masters.items(), None)
+        self._uplink.connection.learn(self._targets())
+        return True
 
     async def run(self, on_ready: Callable[[Endpoint], None] = lambda _bound: None) -> None:
         """Serve until cancelled.
@@ -490,11 +502,6 @@ class Node:
 
 async def _forever(loop: Awaitable[None]) -> None:
     await loop
-
-
-def _endpoints_in(machine: ClusterMachine, node_id: NodeId) -> tuple[str, ...]:
-    principal = machine.state.members.get(did_from_node_id(node_id))
-    return () if principal is None or principal.removed else principal.endpoints
 
 
 def _incarnation(replica: Replica | None) -> int:

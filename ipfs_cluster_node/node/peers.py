@@ -6,8 +6,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from ipfs_cluster_node.adapters.net.channels import Target
+from ipfs_cluster_node.adapters.raft.disk import read_regular
+from ipfs_cluster_node.adapters.raft.replica import Replica
 from ipfs_cluster_node.config.files import write_private
-from ipfs_cluster_node.core.ids import NodeId
+from ipfs_cluster_node.core.errors import ClusterError
+from ipfs_cluster_node.core.ids import NodeId, did_from_node_id, node_id_of_voter
+from ipfs_cluster_node.node.machine import ClusterMachine
 
 log = logging.getLogger(__name__)
 
@@ -18,10 +22,7 @@ class PeerBook:
     def __init__(self, path: Path) -> None:
         """Read what was kept at `path`."""
         self._path = path
-        self._masters: dict[NodeId, tuple[str, ...]] = {}
-        if path.exists():
-            kept = json.loads(path.read_bytes())
-            self._masters = {NodeId(node): tuple(endpoints) for node, endpoints in kept.items()}
+        self._masters = _kept_masters(path)
         self._saved = self._masters
         self.leader: NodeId | None = None
         self.lookup: Callable[[NodeId], tuple[str, ...]] = lambda _node: ()
@@ -34,6 +35,30 @@ class PeerBook:
     def is_master(self, node_id: NodeId) -> bool:
         """Whether the node is known as a master."""
         return node_id in self._masters
+
+    def knows_other(self, node_id: NodeId) -> bool:
+        """Whether a master is known that is not this node."""
+        return bool(self._masters.keys() - {node_id})
+
+    def follow(self, replica: Replica, machine: ClusterMachine) -> None:
+        """Go by the log of a master; by all that it holds, as long as nothing of it is applied.
+
+        Until a leader says what is committed, a node that lost its file would know nobody: it would
+        call no voter, and refuse those that call. What is not committed serves here as well: it
+        only says whom to ask.
+        """
+        self.lookup = lambda node_id: _endpoints_in(machine, node_id)
+        voters = frozenset(map(node_id_of_voter, replica.voters))
+        if machine.state.cluster_id or voters <= self._masters.keys():
+            return
+        whole = ClusterMachine()
+        try:
+            replica.replay(whole)
+        except ClusterError as error:
+            log.warning("masters not read from the log", extra={"error": error.message})
+            return
+        found = {m.node_id: m.endpoints for m in whole.state.members.masters()}
+        self._masters = found | self._masters
 
     def targets(self) -> list[Target]:
         """Every master's addresses, the leader's first."""
@@ -56,6 +81,29 @@ class PeerBook:
                 log.warning("masters not written down", extra={"error": repr(error)})
                 return
             self._saved = learned
+
+
+def _endpoints_in(machine: ClusterMachine, node_id: NodeId) -> tuple[str, ...]:
+    principal = machine.state.members.get(did_from_node_id(node_id))
+    return () if principal is None or principal.removed else principal.endpoints
+
+
+def _kept_masters(path: Path) -> dict[NodeId, tuple[str, ...]]:
+    """What was kept; nothing where that can't be read: the log, or the operator, says it too."""
+    try:
+        kept = json.loads(read_regular(path))
+        masters = {NodeId(node): tuple(endpoints) for node, endpoints in kept.items()}
+        for node in masters:
+            did_from_node_id(node)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError, ClusterError) as error:
+        log.warning(
+            "file of the masters is unreadable; goes on without it",
+            extra={"path": str(path), "error": repr(error)},
+        )
+        return {}
+    return masters
 
 
 def add_masters(path: Path, masters: Mapping[NodeId, tuple[str, ...]]) -> None:

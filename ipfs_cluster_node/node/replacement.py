@@ -21,10 +21,11 @@ from typing import Final
 
 from ipfs_cluster_node.adapters.keys.certificates import utc_now
 from ipfs_cluster_node.adapters.raft.damage import LogDamagedError
-from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
+from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk, read_regular
 from ipfs_cluster_node.adapters.raft.engine import create_store, stored_voter
 from ipfs_cluster_node.config.files import sync_directory, write_private
 from ipfs_cluster_node.config.home import DAMAGED_LOG_PREFIX, Home
+from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, VoterId, voter_id
 
 log = logging.getLogger(__name__)
@@ -45,14 +46,23 @@ class Replacement:
 
 
 def begun_replacement(home: Home) -> Replacement | None:
-    """What was begun, and is not known to have ended."""
+    """What was begun, and is not known to have ended.
+
+    Raises:
+        ClusterError: HOME_DAMAGED, if the note of it can't be read.
+    """
     try:
-        return Replacement(**json.loads(home.replacement.read_bytes()))
+        return Replacement(**json.loads(read_regular(home.replacement)))
     except FileNotFoundError:
         return None
     except (ValueError, TypeError) as error:
         log.warning("note of a replacement is unreadable", extra={"error": repr(error)})
         return None
+    except OSError as error:
+        raise ClusterError(
+            Reason.HOME_DAMAGED,
+            f"{home.replacement} can't be read ({error}); restore it, or move it away",
+        ) from error
 
 
 def begin_replacement(home: Home, node_id: NodeId) -> Replacement:

@@ -36,7 +36,7 @@ async def run_node(
         settings: How it runs.
         on_ready: Called once, with who this is and where it listens.
         masters: Some that the operator names, and where they are: kept, and asked first. A master
-            takes them only where its log, which says who the others are, is lost.
+            takes them only where its log, which says who the others are, is lost or names nobody.
 
     Raises:
         ClusterError: Why the node can't run, and the way out.
@@ -57,12 +57,13 @@ async def run_node(
     while True:
         try:
             node = _open(home, settings, node_id)
-            if masters and is_master:
+            if masters and is_master and not node.take_masters(masters):
                 # Whom it is told of, it would take for a master that its log does not name yet.
                 raise ClusterError(
                     Reason.CONFIG_INVALID,
                     "a master knows the others by its log, and that is whole; leave out --master",
                 )
+            masters = {}
             await node.run(ready)
             return
         except LogDamagedError as error:

@@ -234,6 +234,31 @@ async def test_a_master_without_log_and_state_asks_the_master_that_it_is_told_of
         assert "leave out --master" in said
 
 
+@pytest.mark.slow
+@pytest.mark.asyncio
+async def test_a_master_that_lost_only_its_state_takes_part_by_its_log(tmp_path: Path) -> None:
+    """No snapshot is made: nothing of its log is applied until a leader says what is committed."""
+    cluster = LocalCluster(tmp_path / "cluster")
+    try:
+        await cluster.start(masters=3, workers=0)
+        async with cluster.client() as client:
+            leader = await cluster.leader(client)
+            node, other = (each for each in cluster.nodes if each is not leader)
+            for each in (node, other):
+                await cluster.kill(each)
+            shutil.rmtree(node.home.state)
+            await cluster.start_node(node)
+            # It and the one that leads are a majority: it is needed.
+            await client.propose_config({"user.needs": "it"}, timeout=timedelta(seconds=20))
+
+            async def has_it() -> bool:
+                return "user.needs" in await settings_of(cluster, node)
+
+            await until(has_it, seconds=REPAIR_SECONDS_MAX, what=f"{node.name} follows")
+    finally:
+        await cluster.stop()
+
+
 @pytest.mark.asyncio
 async def test_a_single_master_says_that_it_cant_be_repaired(tmp_path: Path) -> None:
     cluster = LocalCluster(tmp_path / "cluster")

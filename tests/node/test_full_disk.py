@@ -9,11 +9,12 @@ from typing import cast
 import pytest
 
 from ipfs_cluster_node.adapters.keys.certificates import utc_now
+from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.config.credentials import Credentials, read_credentials, write_credentials
 from ipfs_cluster_node.config.files import write_private
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.core.certificates import Authority
-from ipfs_cluster_node.core.ids import Did, NodeId
+from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.node import own_certificate as own_certificate_module
 from ipfs_cluster_node.node.authority import ClusterAuthority
 from ipfs_cluster_node.node.leadership import Leadership
@@ -44,7 +45,7 @@ def test_a_private_file_stays_as_it_was_and_no_other_is_left(disk: Path) -> None
 
 
 def test_masters_are_known_at_once_and_written_down_once_there_is_room(disk: Path) -> None:
-    one, two = NodeId("one"), NodeId("two")
+    one, two = (Identity.create().node_id for _ in range(2))
     path = disk / "masters.json"
     book = PeerBook(path)
     book.learn([(one, ("a:1",))], one)

@@ -79,7 +79,7 @@ def test_a_node_without_a_log_knows_nodes_only_that_the_leader_told_it_of(tmp_pa
     for unheard in (node, stranger):
         with pytest.raises(ClusterError) as caught:
             identify(Context(unheard))  # type: ignore[arg-type]
-        assert caught.value.reason is Reason.CALLER_UNKNOWN
+        assert caught.value.reason is Reason.NO_LEADER
     state = identify_with(tmp_path, node)[2].state
     told = RevocationList().of(state, utc_now())
     revocations.take(told)

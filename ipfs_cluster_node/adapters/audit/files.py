@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ipfs_cluster_node.core.audit import AuditQuery, AuditRecord, Outcome
+from ipfs_cluster_node.core.errors import ClusterError, Reason
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +100,14 @@ class _Turns:
         if size + len(data) >= self.bytes_max:
             self.path.replace(self.old)
 
+    def check(self) -> None:
+        for path in (self.path, self.old):
+            if path.exists() and not (path.is_file() and os.access(path, os.R_OK)):
+                raise ClusterError(
+                    Reason.HOME_DAMAGED,
+                    f"{path} is no file that can be read; move it away, and start again",
+                )
+
     def newest_first(self) -> Iterator[AuditRecord]:
         for path in (self.path, self.old):
             try:
@@ -163,6 +172,9 @@ class FileAuditLog:
         Args:
             path: The file of what was let through; the others are beside it.
             has_room: Whether the disk has room for it; what comes meanwhile is counted and lost.
+
+        Raises:
+            ClusterError: HOME_DAMAGED, for what is there and is no file that can be read.
         """
         denied = path.with_stem(f"{path.stem}-denied")
         self._changes = _Turns(path, FILE_BYTES_MAX, has_room)
@@ -171,6 +183,8 @@ class FileAuditLog:
         self._stopping = threading.Event()
         self._files = threading.Lock()
         """Held while files are written or take turns, and while they are read."""
+        for turns in self._both:
+            turns.check()
         self._sequence = next((record.sequence for record in self._newest_first()), 0)
         self._thread = threading.Thread(target=self._work, name="audit", daemon=True)
 

@@ -4,7 +4,9 @@ The journal and the snapshots use nothing else, so a test can put a disk in its 
 what was not synced, tears writes and fails.
 """
 
+import errno
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -108,7 +110,7 @@ class DirectoryDisk:
     def read(self, name: str) -> bytes | None:
         """Read a whole file; None if it is not there."""
         try:
-            return (self._directory / name).read_bytes()
+            return read_regular(self._directory / name)
         except FileNotFoundError:
             return None
 
@@ -210,6 +212,19 @@ class DirectoryFile:
     def close(self) -> None:
         """Give it up."""
         os.close(self._descriptor)
+
+
+def read_regular(path: Path) -> bytes:
+    """Read a whole file; a pipe, which could hang whoever opens it, is refused.
+
+    Raises:
+        OSError: It is not there, is no regular file, or can't be read.
+    """
+    with _opened(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC) as descriptor:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read()
 
 
 def _write_and_sync(descriptor: int, parts: Iterable[bytes]) -> None:

@@ -138,6 +138,17 @@ def _apply_command(machine: StateMachine, index: int, command: bytes) -> object:
         return ClusterError(Reason.INTERNAL, "the command could not be applied; see the log")
 
 
+def apply_entries(machine: StateMachine, journal: SegmentedJournal, *, after: int) -> None:
+    """Carry out every entry behind an index, committed or not.
+
+    Raises:
+        ClusterError: RELEASE_TOO_OLD.
+    """
+    for command, index, _ in journal[:]:
+        if index > after and command[:1] == REGULAR:
+            apply_entry(machine, index, command[1:])
+
+
 def _use_stored_state(machine: StateMachine, snapshot: SnapshotFile) -> None:
     try:
         load_state(machine, snapshot)()

@@ -14,7 +14,7 @@ from ipfs_cluster_node.adapters.raft.clock import now
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.damage import LogDamagedError
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk, Disk
-from ipfs_cluster_node.adapters.raft.engine import Engine
+from ipfs_cluster_node.adapters.raft.engine import Engine, apply_entries
 from ipfs_cluster_node.adapters.raft.framing import FrameError, Unframer
 from ipfs_cluster_node.adapters.raft.guarded import ConsensusViolationError
 from ipfs_cluster_node.adapters.raft.link import Dial, Link
@@ -31,7 +31,7 @@ from ipfs_cluster_node.adapters.raft.pace import WritePace
 from ipfs_cluster_node.adapters.raft.proposals import Proposal
 from ipfs_cluster_node.adapters.raft.snapshot import Position
 from ipfs_cluster_node.adapters.raft.state_machine import StateMachine
-from ipfs_cluster_node.adapters.raft.witness import Mark, mark_from_proto
+from ipfs_cluster_node.adapters.raft.witness import Mark, mark_from_proto, open_notes
 from ipfs_cluster_node.adapters.raft.writer import Writer
 from ipfs_cluster_node.core.boots import UNKNOWN, Boots
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -415,12 +415,20 @@ class Replica:
             raise
         return engine
 
+    def replay(self, machine: StateMachine) -> None:
+        """Apply to another machine, which has this one's state, what is not known to be committed.
+
+        Raises:
+            ClusterError: RELEASE_TOO_OLD.
+        """
+        apply_entries(machine, self.engine.journal, after=self.applied_index)
+
     def _open(self, disk: Disk, before: Engine | None = None) -> Engine:
         return Engine(
             disk=disk,
             machine=self._machine,
             config=self._config,
-            notes=None if self._notes is None else DirectoryDisk(self._notes),
+            notes=None if self._notes is None else open_notes(self._notes),
             before=before,
         )
 

@@ -12,13 +12,12 @@ from ipfs_cluster_node.adapters.raft.damage import LogDamagedError
 from ipfs_cluster_node.adapters.raft.disk import Disk
 from ipfs_cluster_node.adapters.raft.engine import (
     VOTER_NAME,
-    apply_entry,
+    apply_entries,
     stored_voter,
     voter_file,
 )
 from ipfs_cluster_node.adapters.raft.journal import (
     NO_OP,
-    REGULAR,
     SegmentedJournal,
     has_journal,
 )
@@ -68,9 +67,7 @@ def read_store(disk: Disk, machine: StateMachine) -> Stored:
     journal = SegmentedJournal(
         disk, base=(NO_OP, position.index, position.term), base_voters=position.voters
     )
-    for command, index, _ in journal[:]:
-        if index > position.index and command[:1] == REGULAR:
-            apply_entry(machine, index, command[1:])
+    apply_entries(machine, journal, after=position.index)
     _, last_index, last_term = journal[-1]
     disk.close()
     return Stored(

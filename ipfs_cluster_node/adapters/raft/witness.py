@@ -11,16 +11,21 @@ says how far its log goes, and is refused if that falls short. What it had beyon
 legally: a new leader replaces entries that were never committed.
 """
 
+import logging
+import secrets
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 from google.protobuf.message import DecodeError
 
-from ipfs_cluster_node.adapters.raft.disk import Disk
+from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk, Disk
 from ipfs_cluster_node.core.ids import VoterId
 from ipfs_cluster_node.v1 import raft_pb2 as pb
+
+log = logging.getLogger(__name__)
 
 NOTE_NAME: Final = "log-marks"
 """Beside the log, not in its directory: an old copy of that alone is noticed at once."""
@@ -116,6 +121,27 @@ class Witness:
         if syncs:
             self._synced_at = now
         return Note(self._notes, _encode(self._noted), syncs)
+
+
+def open_notes(directory: Path) -> DirectoryDisk:
+    """Open the directory of the note; a note that can't be read is set aside.
+
+    It is a guard, and not the log: without it the node runs as if nothing had been noted.
+
+    Raises:
+        OSError: It can't be set aside.
+    """
+    notes = DirectoryDisk(directory)
+    try:
+        notes.read(NOTE_NAME)
+    except OSError as error:
+        aside = directory / f"{NOTE_NAME}.unreadable-{secrets.token_hex(4)}"
+        (directory / NOTE_NAME).rename(aside)
+        log.warning(
+            "note of how far voters came is unreadable; set aside",
+            extra={"path": str(aside), "error": repr(error)},
+        )
+    return notes
 
 
 @dataclass(frozen=True, slots=True)
