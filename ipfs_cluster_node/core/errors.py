@@ -42,7 +42,7 @@ class Reason(StrEnum):
     NOT_LEADER = "NOT_LEADER"
     """Ask the leader; `leader_node_id` and `leader_endpoints` are in the metadata."""
     NO_LEADER = "NO_LEADER"
-    """An election is going on, or a majority of masters is away."""
+    """No election has ended, most masters are away, or this node has not heard who is a member."""
     UNKNOWN_OUTCOME = "UNKNOWN_OUTCOME"
     """The write may or may not commit; repeat it with the same request id."""
     LOG_STORAGE_FAILED = "LOG_STORAGE_FAILED"

@@ -59,7 +59,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_NOT_LEADER: _ErrorReason.ValueType  # 20
     """Only the leader answers this; its `leader_node_id` and `leader_endpoints` are in the metadata."""
     ERROR_REASON_NO_LEADER: _ErrorReason.ValueType  # 21
-    """An election is going on, or a majority of masters is away; retry after `RetryInfo`."""
+    """An election is going on, a majority of masters is away, or the node asked has not heard yet who
+    is a member; retry after `RetryInfo`.
+    """
     ERROR_REASON_UNKNOWN_OUTCOME: _ErrorReason.ValueType  # 22
     """The write may or may not have been committed; repeat it with the same `request_id`."""
     ERROR_REASON_LOG_STORAGE_FAILED: _ErrorReason.ValueType  # 23
@@ -199,7 +201,9 @@ ERROR_REASON_TOO_MANY_DELEGATIONS: ErrorReason.ValueType  # 16
 ERROR_REASON_NOT_LEADER: ErrorReason.ValueType  # 20
 """Only the leader answers this; its `leader_node_id` and `leader_endpoints` are in the metadata."""
 ERROR_REASON_NO_LEADER: ErrorReason.ValueType  # 21
-"""An election is going on, or a majority of masters is away; retry after `RetryInfo`."""
+"""An election is going on, a majority of masters is away, or the node asked has not heard yet who
+is a member; retry after `RetryInfo`.
+"""
 ERROR_REASON_UNKNOWN_OUTCOME: ErrorReason.ValueType  # 22
 """The write may or may not have been committed; repeat it with the same `request_id`."""
 ERROR_REASON_LOG_STORAGE_FAILED: ErrorReason.ValueType  # 23
