@@ -112,6 +112,15 @@ async def test_short_tasks_are_taken_ahead_and_long_ones_end_that() -> None:
 
 
 @virtual_time
+async def test_reading_ahead_goes_on_while_the_youngest_has_just_begun() -> None:
+    async with working(2) as its:
+        await asyncio.sleep(100)
+        its.worker._seconds_mean = 0.001
+        its.worker._running = {attempt(1): 0.0, attempt(2): monotonic() - 0.001}
+        assert its.worker._credit() > 10
+
+
+@virtual_time
 async def test_one_long_task_does_not_end_reading_ahead_for_ever() -> None:
     async with working(1) as its:
         its.leader.assign((attempt(0), 3600.0), *((attempt(n), 0.001) for n in range(1, 400)))
@@ -158,7 +167,9 @@ async def test_an_assignment_that_comes_too_late_for_the_lease_is_handed_back() 
         its.uplink.lease_ends = 0.0
         its.leader.assign((attempt(1), 1.0))
         await until(lambda: attempt(1) in its.leader.outcomes)
-        assert failure_of(its.leader, attempt(1)).handed_back
+        failure = failure_of(its.leader, attempt(1))
+        assert failure.handed_back
+        assert failure.retryable  # For a leader that does not know of handing back.
         assert its.runner.began == []
 
 

@@ -200,6 +200,22 @@ async def test_a_batch_waits_for_a_crowd_and_for_nobody_else(made: MakeCluster) 
         assert await gather(2, 2, comes=1000) == pytest.approx(GATHER_SECONDS_MAX, abs=0.0006)
 
 
+@virtual_time
+async def test_what_a_crowd_calls_one_after_the_other_is_one_batch(made: MakeCluster) -> None:
+    async with made(1) as cluster:
+        replica = (await cluster.leader()).replica
+
+        async def call(turns: int) -> None:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await replica.propose(b"x")
+
+        await asyncio.gather(*(call(0) for _ in range(4)))
+        before = replica.commit_index
+        await asyncio.gather(*(call(turns) for turns in range(0, 20, 2)))
+        assert replica.commit_index == before + 1
+
+
 class Waiting:
     """Proposals that wait, as far as gathering looks at them."""
 
@@ -772,6 +788,9 @@ async def test_who_does_not_lead_names_the_leader_whoever_is_connected(made: Mak
         await asyncio.sleep(0.5)
         handing_over = follower.replica.transfer_leadership(other.voter)
         assert await reason_of(handing_over) is Reason.NOT_LEADER
+        # Nor does it judge what would be left, which it does not know.
+        removing = follower.replica.remove_voter(leader.voter)
+        assert await reason_of(removing) is Reason.NOT_LEADER
 
 
 @virtual_time
