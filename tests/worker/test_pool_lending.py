@@ -97,6 +97,7 @@ class FakeProcess:
         self.log: list[str] = []
         self.runners: list[FakeRunner] = []
         self.scratch = self.place
+        self.at_end: Callable[[], object] = lambda: None
         self.fork()
 
     @classmethod
@@ -116,6 +117,7 @@ class FakeProcess:
 
     async def end(self) -> Ended:
         self.log.append("end")
+        self.at_end()
         if isinstance(self.ended, Exception):
             raise self.ended
         return self.ended
@@ -531,4 +533,12 @@ async def test_a_lease_that_ran_nothing_gives_back_its_process(make: Any) -> Non
         pass
     assert pool._idle == [process]
     assert process.log == ["clear"]
+    await pool.close()
+
+
+async def test_a_file_is_opened_when_nobody_is_at_work_beside_it(make: Any, tmp_path: Path) -> None:
+    pool, process = await one(make)
+    process.at_end = lambda: (tmp_path / "r").write_text("there only then")
+    done = await run_with(pool, ResultSaid(b"", "t", "r", False))
+    assert isinstance(done, AttemptSucceeded)
     await pool.close()
