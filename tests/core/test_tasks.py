@@ -147,6 +147,15 @@ def test_each_task_goes_to_the_worker_with_the_most_credit_whatever_types_share_
     assert set(nodes[1:3]) == {WORKER, OTHER}
 
 
+def test_what_a_removed_worker_ran_goes_to_another_one(world: World) -> None:
+    world.submit("t")
+    world.assign()
+    applied = world.state.apply(c.Command(at_ms=1, body=c.RemoveNode(node_id=WORKER)))
+    assert (world.task().state, world.task().lost_count) == (TaskState.PENDING, 1)
+    assert {TasksChanged((TaskId("t"),)), TasksPending()} <= set(applied.effects)
+    assert world.state.tasks.running_on(WORKER) == ()
+
+
 # What is handed back.
 
 
@@ -295,6 +304,30 @@ def test_results_make_room_for_results(world: World) -> None:
         end(world, name, b"r" * 64 * kib)
         assert world.state.tasks.stored_bytes <= 1024 * kib
     assert kept(world) == names[-16:]
+
+
+def test_a_lowered_number_leaves_the_ended_tasks_that_are_kept_in_any_case(world: World) -> None:
+    """What runs was accepted before and goes on: it pushes out no more than a submission would."""
+    world.submit(*(f"e{number}" for number in range(4)), *(f"t{number}" for number in range(9)))
+    for number in range(4):
+        end(world, f"e{number}")
+    world.do(config("task_ended_keep_min", "3"))
+    world.do(config("task_count_max", "8"))
+    end(world, "t0")
+    assert kept(world) == ["e2", "e3", *(f"t{number}" for number in range(9))]
+
+
+def test_lowered_bytes_leave_the_results_that_are_kept_in_any_case(world: World) -> None:
+    kib = 1024
+    large = TaskSpec(task_type="echo", payload=b"p" * 512 * kib)
+    world.submit("a", "b", "c")
+    world.submit("d", spec=large)
+    world.submit("e", spec=large)
+    end(world, "a", b"r" * 64 * kib)
+    world.do(config("task_bytes_max", str(1024 * kib)))
+    end(world, "b", b"r" * 64 * kib)
+    assert world.state.tasks.stored_bytes > 1024 * kib
+    assert kept(world) == ["a", "b", "c", "d", "e"]
 
 
 def test_one_command_forgets_a_bounded_number(

@@ -54,6 +54,17 @@ async def test_the_longest_gap_of_the_last_minute_is_told() -> None:
     task.cancel()
 
 
+@virtual_time
+async def test_what_passes_before_measuring_begins_is_no_gap() -> None:
+    """A node's start takes seconds, and would be told as a loop that stood still."""
+    gaps = LoopGaps()
+    virtual_loop().advance(3)
+    task = asyncio.create_task(gaps.run())
+    await asyncio.sleep(1)
+    assert gaps.longest_seconds() < 0.01
+    task.cancel()
+
+
 class _Cluster:
     """A leader's view of one worker."""
 

@@ -79,9 +79,10 @@ class ScriptedWorker:
     async def say(self, **message: Any) -> None:
         await self.call.write(pb.WorkerSessionRequest(**message))
 
-    async def hello(self, *attempts: AttemptId) -> None:
+    async def hello(self, *attempts: AttemptId, boot: int = 0) -> None:
+        hello = pb.WorkerHello(attempts=map(attempt_to_proto, attempts), boot=boot)
         with suppress(asyncio.InvalidStateError):  # It was refused at once.
-            await self.say(hello=pb.WorkerHello(attempts=map(attempt_to_proto, attempts)))
+            await self.say(hello=hello)
         await until(lambda: self.stale is not None or self.ended is not None)
 
     async def credit(self, count: int) -> None:
@@ -217,6 +218,24 @@ async def test_a_newer_session_takes_the_place_of_the_older_one_and_gets_its_wor
         assert not old.assigned
         await asyncio.sleep(1)
         assert its.task(3).state is TaskState.PENDING  # The old credit is void.
+
+
+@virtual_time
+async def test_another_process_of_the_same_worker_waits_until_the_session_has_ended() -> None:
+    """A copied worker is refused; a worker that was started again is not."""
+    async with leading() as its:
+        first = ScriptedWorker(its.sessions, WORKER)
+        await first.hello(boot=5)
+        copy = ScriptedWorker(its.sessions, WORKER)
+        await copy.hello(boot=6)
+        assert copy.ended is not None
+        assert copy.ended.reason is Reason.MEMBER_RUNS_TWICE
+        assert first.ended is None
+        first.call.cut()
+        await asyncio.sleep(1)
+        again = ScriptedWorker(its.sessions, WORKER)
+        await again.hello(boot=6)
+        assert again.ended is None
 
 
 @virtual_time

@@ -16,7 +16,8 @@ from ipfs_cluster_node.adapters.raft.engine import Engine
 from ipfs_cluster_node.adapters.raft.framing import Framer
 from ipfs_cluster_node.adapters.raft.journal import SegmentedJournal
 from ipfs_cluster_node.adapters.raft.replica import GATHER_QUIET_SECONDS, GATHER_SECONDS_MAX
-from ipfs_cluster_node.adapters.raft.witness import Mark, mark_to_proto
+from ipfs_cluster_node.adapters.raft.witness import NOTE_NAME, Mark, mark_to_proto
+from ipfs_cluster_node.core.boots import UNKNOWN
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import VoterId
 from ipfs_cluster_node.v1 import raft_pb2 as pb
@@ -342,8 +343,8 @@ async def test_a_leader_whose_disk_hangs_leads_no_longer(made: MakeCluster) -> N
 # What comes in.
 
 
-def claim(voter: str) -> pb.ExchangeRequest:
-    return pb.ExchangeRequest(claim=mark_to_proto(VoterId(voter), Mark(100, 100, 100)))
+def claim(voter: str, mark: Mark = Mark(100, 100, 100)) -> pb.ExchangeRequest:  # noqa: B008
+    return pb.ExchangeRequest(claim=mark_to_proto(VoterId(voter), mark))
 
 
 @virtual_time
@@ -379,6 +380,51 @@ async def test_a_stream_takes_frames_only_behind_a_claim(made: MakeCluster) -> N
         assert VoterId("x.1") in host.replica._inbound
         assert await reason_of(anext(answers)) is Reason.INVALID_ARGUMENT
         assert VoterId("x.1") not in host.replica._inbound
+
+
+@virtual_time
+async def test_a_voter_that_claims_less_than_it_acknowledged_is_refused(made: MakeCluster) -> None:
+    async with made() as cluster:
+        leader = await cluster.leader()
+        follower = cluster.others(leader)[0]
+        old = follower.replica.engine.raft.claim()
+        await leader.replica.propose(b"one")
+        known = leader.replica.engine.mark_of
+        await until(lambda: known(follower.voter).index > old.index)
+
+        async def asked_with(mark: Mark) -> pb.ExchangeResponse:
+            said = stream_of(hello(follower.voter, UNKNOWN), claim(follower.voter, mark))
+            answers = leader.replica.exchange(follower.node_id, said)
+            await anext(answers)
+            return await anext(answers)
+
+        assert await reason_of(asked_with(old)) is Reason.LOG_ROLLED_BACK
+        assert (await asked_with(follower.replica.engine.raft.claim())).epoch
+
+
+@virtual_time
+async def test_a_claim_is_held_against_what_was_known_when_it_was_asked_for(
+    made: MakeCluster,
+) -> None:
+    """What the voter acknowledges on its way here is no part of its claim, and no copy is old."""
+    async with made() as cluster:
+        leader = await cluster.leader()
+        follower = cluster.others(leader)[0]
+        requests: asyncio.Queue[pb.ExchangeRequest] = asyncio.Queue()
+
+        async def said() -> Any:
+            while True:
+                yield await requests.get()
+
+        requests.put_nowait(hello(follower.voter, UNKNOWN))
+        answers = leader.replica.exchange(follower.node_id, said())
+        await anext(answers)
+        mark = follower.replica.engine.raft.claim()
+        leader.replica.engine.raft.witness.saw_entry(
+            follower.voter, mark.index + 1, mark.entry_term
+        )
+        requests.put_nowait(claim(follower.voter, mark))
+        assert (await anext(answers)).epoch
 
 
 @virtual_time
@@ -618,6 +664,26 @@ async def test_a_voter_that_is_told_of_an_old_copy_says_nothing_more(made: MakeC
         link(cluster, other, leader.voter)._on_refused(leader.voter, twice)
         await asyncio.sleep(0.5)
         assert other.runs
+
+
+@virtual_time
+async def test_a_voter_that_is_told_of_an_old_copy_while_it_writes_acknowledges_nothing(
+    made: MakeCluster,
+) -> None:
+    async with made() as cluster:
+        leader = await cluster.leader()
+        follower = cluster.others(leader)[0]
+        follower.write_seconds = 0.4
+        waiting = asyncio.ensure_future(leader.replica.propose(b"one"))
+        await until(lambda: follower.trace[-1] == ("write", "begins"))
+        refused = ClusterError(Reason.LOG_ROLLED_BACK, "it is an old copy")
+        link(cluster, follower, leader.voter)._on_refused(leader.voter, refused)
+        follower.trace.clear()
+        assert follower.task is not None
+        assert await reason_of(follower.task) is Reason.HOME_DAMAGED
+        assert ("write", "ends") in follower.trace
+        assert [which for what, which in follower.trace if what == "send"] == []
+        await waiting  # By the third one.
 
 
 # Who votes.
@@ -887,11 +953,16 @@ async def test_a_node_that_stops_answers_who_waits_and_refuses_the_rest(made: Ma
 
 
 @virtual_time
-async def test_a_node_that_stops_notes_what_it_knows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("writer_ended", [True, False])
+async def test_a_node_that_stops_notes_what_it_knows_unless_its_writer_still_writes(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    writer_ended: bool,  # noqa: FBT001
 ) -> None:
+    """A disk that hangs: what its thread writes would be mixed with the note."""
     cluster = MemoryCluster(tmp_path, monkeypatch, count=1)
     [host] = cluster.hosts.values()
+    host.writer_ends = writer_ended
     notes = tmp_path / "notes"
     host.replica._notes = notes
     host.replica.engine.close()
@@ -899,10 +970,14 @@ async def test_a_node_that_stops_notes_what_it_knows(
     async with cluster:
         leader = await cluster.leader()
         await leader.replica.propose(b"one")
+        before = (notes / NOTE_NAME).read_bytes()
         await leader.stop()
-        last = leader.replica.commit_index
+    if not writer_ended:
+        assert (notes / NOTE_NAME).read_bytes() == before
+        leader.replica.engine.close()
+        return
     again = host.replica._open(_disk(host))
-    assert again.mark_of(host.voter).index == last
+    assert again.mark_of(host.voter).index == leader.replica.commit_index
     again.close()
 
 
@@ -924,6 +999,29 @@ async def test_what_no_disk_mends_ends_the_node(made: MakeCluster) -> None:
         assert await reason_of(leader.replica.propose(b"two")) is Reason.LOG_STORAGE_FAILED
         assert not leader.replica.is_leader
         await (await cluster.leader(but=leader)).replica.propose(b"three")
+
+
+@virtual_time
+async def test_what_came_before_an_outage_is_not_taken_and_uses_up_no_room_after_it(
+    made: MakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(Engine, "receive", lambda _self, _from, it: taken.append(it.term))
+    async with made(1, inbox_bytes_max=1000) as cluster:
+        host = await cluster.leader()
+        before = await Stream(host, "x.1").opened()
+        host.write_seconds, host.disk_error = 0.3, OSError(errno.ENOSPC, "asked for")
+        waiting = asyncio.ensure_future(host.replica.propose(b"one"))
+        await until(lambda: host.trace[-1] == ("write", "begins"))
+        chunk = pb.SnapshotChunk(data=bytes(2000))
+        before.say(pb.RaftMessage(term=1, snapshot_chunk=chunk))
+        assert await reason_of(waiting) is Reason.UNKNOWN_OUTCOME
+        await before.close()
+        host.write_seconds, host.disk_error = 0.001, None
+        await until(lambda: host.replica.failed is None)
+        (await Stream(host, "x.1").opened()).say(pb.RaftMessage(term=2, snapshot_chunk=chunk))
+        await asyncio.sleep(0.5)
+        assert taken == [2]
 
 
 @virtual_time

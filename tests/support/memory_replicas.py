@@ -122,7 +122,7 @@ class MemoryWriter:
 
     async def stop(self) -> bool:
         self._host.trace.append(("writer", "stops"))
-        return True
+        return self._host.writer_ends
 
 
 class MemoryHost:
@@ -134,6 +134,7 @@ class MemoryHost:
         self.trace: Trace = []
         self.write_seconds = 0.001
         self.disk_error: OSError | None = None
+        self.writer_ends = True
         self.machine = ListMachine()
         self.replica = self.make()
         self.task: asyncio.Task[None] | None = None
