@@ -28,6 +28,7 @@ from ipfs_cluster_node.node.worker import (
     RECONNECT_SECONDS_MAX,
     REFUSALS_MAX,
     WAIT_SECONDS_MAX,
+    WRITER_SECONDS_MAX,
     Worker,
     sendable,
 )
@@ -201,7 +202,8 @@ async def test_a_message_is_confirmed_before_the_next_and_takes_all_that_ended_m
         its.leader.confirms = False
         its.leader.assign((attempt(0), 0.1), *((attempt(n), 0.2) for n in range(1, 6)))
         await until(lambda: attempt(0) in its.leader.outcomes)
-        await asyncio.sleep(1)
+        # The writer looks by itself once a second: half of one before it would, that is no help.
+        await asyncio.sleep(0.6 + WRITER_SECONDS_MAX)
         assert list(its.leader.outcomes) == [attempt(0)]
         its.leader.confirm(attempt(0))
         await asyncio.sleep(0.1)

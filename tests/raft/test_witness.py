@@ -257,6 +257,41 @@ def test_h26_the_note_of_another_incarnation_says_nothing(clock: Clock) -> None:
     Engine(disk=disk, machine=ListMachine(), config=RaftConfig(), notes=notes)
 
 
+def test_h26_a_torn_note_says_nothing(clock: Clock) -> None:
+    """A guess from half of a note would refuse a voter that has lost nothing."""
+    notes = MemoryDisk(random.Random(0))
+    known = Witness(notes)
+    known.saw_entry(A, 500, 9)
+    note = known.note([A], 0.0)
+    assert note is not None
+    note.write()
+    assert Witness(notes).of(A) == Mark(500, 9)
+    for position in range(len(note.data)):
+        torn = bytearray(note.data)
+        torn[position] ^= 1
+        notes.note(NOTE_NAME, bytes(torn))
+        assert Witness(notes).of(A) == Mark(), position
+
+
+def test_h26_a_power_cut_takes_the_notes_of_the_last_seconds_only(clock: Clock) -> None:
+    synced: list[float] = []
+
+    class Recorded(MemoryDisk):
+        def sync(self, name: str) -> None:
+            assert name == NOTE_NAME
+            synced.append(moment)
+            super().sync(name)
+
+    known = Witness(Recorded(random.Random(0)))
+    for number in range(100):
+        moment = number * NOTE_SECONDS
+        known.saw_term(A, number + 1)
+        note = known.note([A], moment)
+        assert note is not None
+        note.write()
+    assert synced == pytest.approx([0.0, SYNC_SECONDS])
+
+
 def test_h26_a_step_that_may_not_have_been_written_is_not_noted(clock: Clock) -> None:
     trio = Trio(clock)
     leader = trio.leader()

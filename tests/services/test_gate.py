@@ -14,6 +14,7 @@ from ipfs_cluster_node.services import gate
 from ipfs_cluster_node.services.authorization import Rule
 from ipfs_cluster_node.services.context import Caller, CallerClass, Reach
 from ipfs_cluster_node.services.gate import Gate
+from ipfs_cluster_node.services.turns import Turns
 from tests.support.tls import enrol, make_ca
 
 SERVICE = "ipfs_cluster_node.v1.ContentService"
@@ -76,6 +77,33 @@ async def test_an_upload_has_its_callers_time_and_other_calls_a_bound(
         with pytest.raises(AbortedError, match="DEADLINE_EXCEEDED"):
             await call(grpc.unary_unary_rpc_method_handler, seconds)
         assert await call(grpc.stream_unary_rpc_method_handler, seconds) == "done"
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("kind", list(CallerClass))
+async def test_a_call_in_a_crowd_waits_for_its_turn_unless_a_node_makes_it(
+    kind: CallerClass,
+) -> None:
+    """Calls that all begin at once hold the loop; consensus and heartbeats wait for none."""
+    waited = []
+
+    class Crowded(Turns):
+        def crowded(self) -> bool:
+            return True
+
+        async def next(self, caller: str) -> float:
+            waited.append(caller)
+            return await super().next(caller)
+
+    caller = Caller(CLIENT.did, kind)
+    rule = Rule(callers=frozenset(CallerClass))
+    guarded = Gate(lambda _: caller, Anything(), {Details.method: rule}, turns=Crowded())
+    guarded.add_registered_method_handlers(
+        SERVICE, {"AddContent": grpc.unary_unary_rpc_method_handler(slow)}
+    )
+    handler = guarded.service(Details())  # type: ignore[arg-type]
+    assert await handler.unary_unary(None, Context(60.0)) == "done"
+    assert waited == ([] if kind in (CallerClass.MASTER, CallerClass.NODE) else [caller.did])
 
 
 def test_a_method_without_a_rule_is_not_served() -> None:

@@ -17,6 +17,7 @@ from ipfs_cluster_node.core.model import (
     TaskState,
 )
 from ipfs_cluster_node.services.pages import PAGE_BYTES_MAX, page_of_items
+from ipfs_cluster_node.services.turns import Turn, Turns, set_turn
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 from tests.support.large_cluster import cid_of
 from tests.support.ucan import actor
@@ -72,3 +73,21 @@ async def test_one_item_is_shown_however_long_it_is() -> None:
     long = pb.Task(task_id="x" * (PAGE_BYTES_MAX + 1))
     shown, more = await page_of_items(((long, n) for n in range(3)), 5)
     assert (len(shown), more) == (1, True)
+
+
+@pytest.mark.asyncio
+async def test_a_page_that_takes_long_to_find_lets_others_have_their_turn() -> None:
+    """Most of what is looked through may be hidden from who asks."""
+    taken = 0
+
+    class Short(Turn):
+        over = True
+
+        async def next(self) -> None:
+            nonlocal taken
+            taken += 1
+
+    set_turn(Short(Turns(), "a"))
+    hidden = (None for _ in range(1000))
+    assert await page_of_items(hidden, 10) == ([], False)
+    assert taken == 1000

@@ -2,11 +2,22 @@
 
 import asyncio
 from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from ipfs_cluster_node.services import turns as turns_module
-from ipfs_cluster_node.services.turns import Turn, Turns, current_turn, gathered, set_turn
+from ipfs_cluster_node.services.turns import (
+    REST_SECONDS,
+    SLICE_SECONDS,
+    Turn,
+    Turns,
+    current_turn,
+    gathered,
+    set_turn,
+)
+from tests.support.virtual_time import virtual_loop, virtual_time
 
 
 class Clock:
@@ -89,6 +100,23 @@ async def test_short_turns_share_a_slice_and_long_ones_do_not(clock: Clock) -> N
     assert len(begins) == 1
     await asyncio.gather(*(work(0.01) for _ in range(5)))
     assert len(begins) == 6
+
+
+@virtual_time
+async def test_between_two_slices_the_loop_is_free_for_a_while(monkeypatch: Any) -> None:
+    """Consensus passes through the loop several times to commit one entry."""
+    loop, began = virtual_loop(), []
+    monkeypatch.setattr(turns_module, "perf_counter", loop.time)
+    turns = Turns()
+
+    async def work() -> None:
+        await turns.next("a")
+        began.append(loop.time())
+        loop.advance(SLICE_SECONDS)
+
+    await asyncio.gather(*(work() for _ in range(5)))
+    pauses = [after - before for before, after in pairwise(began)]
+    assert min(pauses) >= SLICE_SECONDS + REST_SECONDS - 1e-6
 
 
 @pytest.mark.asyncio

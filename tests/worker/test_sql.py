@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import json
+import time
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -125,6 +126,19 @@ def test_each_type_is_exact_in_json_and_in_parquet(run: Run, expression: str, va
     # The Parquet gives the next task the same values.
     again, _ = run(ALL, input=path.read_bytes())
     assert again["rows"] == [[value, value]]
+
+
+def test_times_are_in_utc_wherever_the_worker_stands(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        document, _ = run("SELECT TIMESTAMPTZ '2020-01-01 05:30:00+05:30' AS v")
+        assert document["rows"] == [["2020-01-01 00:00:00+00"]]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_what_json_leaves_out_fails_no_parquet(run: Run) -> None:
