@@ -170,3 +170,25 @@ def test_nothing_is_left_of_a_process_that_is_killed(tmp_path: Path) -> None:
             process.send_signal(number)
             assert process.wait(10) == -number
         assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("_temporary")
+@pytest.mark.parametrize("force", [False, True])
+def test_bytes_are_durable_before_their_name_is_and_both_before_that_is_told(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    force: bool,  # noqa: FBT001
+) -> None:
+    target, synced, fsync = tmp_path / "out", [], os.fsync
+    if force:
+        target.write_bytes(b"old")
+
+    def noted_fsync(descriptor: int) -> None:
+        found = os.fstat(descriptor)
+        what = "names" if stat.S_ISDIR(found.st_mode) else f"{found.st_size} bytes"
+        synced.append((what, target.exists() and target.read_bytes() == b"longer"))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    write(target, b"longer", force=force)
+    assert synced == [("6 bytes", False), ("names", True)]

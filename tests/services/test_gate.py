@@ -14,7 +14,7 @@ from ipfs_cluster_node.services import gate
 from ipfs_cluster_node.services.authorization import Rule
 from ipfs_cluster_node.services.context import Caller, CallerClass, Reach
 from ipfs_cluster_node.services.gate import Gate
-from ipfs_cluster_node.services.turns import Turns
+from ipfs_cluster_node.services.turns import Turns, current_turn
 from tests.support.tls import enrol, make_ca
 
 SERVICE = "ipfs_cluster_node.v1.ContentService"
@@ -77,6 +77,58 @@ async def test_an_upload_has_its_callers_time_and_other_calls_a_bound(
         with pytest.raises(AbortedError, match="DEADLINE_EXCEEDED"):
             await call(grpc.unary_unary_rpc_method_handler, seconds)
         assert await call(grpc.stream_unary_rpc_method_handler, seconds) == "done"
+
+
+async def never() -> AsyncIterator[str]:
+    await asyncio.sleep(60)
+    yield "too late"
+
+
+@pytest.mark.asyncio
+async def test_an_upload_that_never_begins_ends_soon_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gate, "FIRST_REQUEST_SECONDS_MAX", 0.05)
+    rule = Rule(callers=frozenset({CallerClass.CLIENT}), command="/content/add")
+    guarded = Gate(lambda _: CLIENT, Anything(), {Details.method: rule})
+    guarded.add_registered_method_handlers(
+        SERVICE, {"AddContent": grpc.stream_unary_rpc_method_handler(slow)}
+    )
+    upload = guarded.service(Details()).stream_unary  # type: ignore[arg-type]
+    with pytest.raises(AbortedError, match="DEADLINE_EXCEEDED"):
+        await asyncio.wait_for(upload(never(), Context(None)), 10)
+    assert await upload(some(), Context(None)) == "done"
+    assert not guarded._running
+
+
+@pytest.mark.asyncio
+async def test_nothing_is_awaited_of_an_upload_whose_caller_may_send_none() -> None:
+    rule = Rule(callers=frozenset({CallerClass.MASTER}), command="/content/add")
+    guarded = Gate(lambda _: CLIENT, Anything(), {Details.method: rule})
+    guarded.add_registered_method_handlers(
+        SERVICE, {"AddContent": grpc.stream_unary_rpc_method_handler(slow)}
+    )
+    upload = guarded.service(Details()).stream_unary  # type: ignore[arg-type]
+    with pytest.raises(AbortedError, match="PERMISSION_DENIED"):
+        await asyncio.wait_for(upload(never(), Context(None)), 5)
+
+
+@pytest.mark.asyncio
+async def test_the_work_of_a_call_takes_turns_with_others_at_the_same_node() -> None:
+    turns, seen = Turns(), []
+
+    async def looks(_request: Any, _context: Any) -> str:
+        seen.append(current_turn())
+        return "done"
+
+    guarded = Gate(lambda _: CLIENT, Anything(), turns=turns)
+    guarded.add_registered_method_handlers(
+        SERVICE, {"AddContent": grpc.unary_unary_rpc_method_handler(looks)}
+    )
+    handler = guarded.service(Details())  # type: ignore[arg-type]
+    await handler.unary_unary(None, Context(60.0))
+    [turn] = seen
+    assert (turn._turns, turn._caller) == (turns, CLIENT.did)
 
 
 @pytest.mark.asyncio

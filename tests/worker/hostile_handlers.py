@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ipfs_cluster_node.core.model import RESULT_INLINE_BYTES_MAX
 from ipfs_cluster_node.tasks import TaskContext, TaskError, TaskResult, task_handler
 
 MARK_VARIABLE = "TZ"
@@ -545,3 +546,19 @@ def reused(task: TaskContext) -> str:
         mode = task.scratch.lstat().st_mode
         return f"{os.listdir(task.scratch.parent)} {os.listdir(task.scratch)} {mode:o}"
     return str(os.getpid())
+
+
+@task_handler("claim_to_be_clean")
+def claim_to_be_clean(task: TaskContext) -> None:
+    """Answers for its runner, and goes on; it did not declare that it leaves nothing."""
+    channel().sendall(frame({**identity(), **GOOD, "clean": True}, b"its own"))
+    time.sleep(60)
+
+
+@task_handler("large_beside_a_file")
+def large_beside_a_file(task: TaskContext) -> None:
+    """Sends more beside a file than the leader takes, past the runner's own check."""
+    (task.scratch / "r").write_text("r")
+    head = {**identity(), **GOOD, "file": "r"}
+    channel().sendall(frame(head, bytes(RESULT_INLINE_BYTES_MAX + 1)))
+    time.sleep(60)

@@ -132,6 +132,7 @@ async def world(made: World) -> AsyncIterator[World]:
     made.news.clear()
     yield made
     await made.is_well()
+    assert made.pool._busy == set()  # The memory of who has no attempt is nobody's.
     assert daemons() == []
 
 
@@ -349,6 +350,34 @@ async def test_a_kept_process_has_a_scratch_directory_as_new(world: World, what:
     assert await world.data("reused", what) == first
     assert await world.data("reused", "look") == b"['scratch'] [] 40700"
     assert await world.data("reused") == first
+
+
+async def test_a_kept_runner_that_went_on_later_is_given_to_nobody(world: World) -> None:
+    await world.data("reused")
+    [kept] = [process for process in world.pool._idle if process.kept_type]
+    kept.runner._data += b"forged"  # Came when nobody looked any longer.
+    await world.data("reused")
+
+
+async def test_a_runner_is_kept_for_a_bounded_number_of_attempts(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "ATTEMPTS_PER_RUNNER_MAX", 3)
+    served = []
+    for _ in range(6):
+        await world.data("reused")
+        served.append(max(process.served for process in world.pool._idle))
+    assert served == [1, 2, 0, 1, 2, 0]
+
+
+async def test_no_runner_is_kept_because_its_handler_says_so(world: World) -> None:
+    assert await world.data("claim_to_be_clean") == b"its own"
+    assert [process.kept_type for process in world.pool._idle] == ["", ""]
+
+
+async def test_the_node_bounds_what_comes_beside_a_file(world: World) -> None:
+    failed = await world.fails("large_beside_a_file")
+    assert "too many bytes beside a file" in failed.message
 
 
 async def test_output_is_bounded_and_its_end_is_kept(
