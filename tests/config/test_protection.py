@@ -10,7 +10,7 @@ from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.config.files import write_private
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.profiles import Profile
-from ipfs_cluster_node.config.protection import protect_home
+from ipfs_cluster_node.config.protection import check_directory, protect_home
 from ipfs_cluster_node.config.settings import NodeSettings
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.node.files import load_files
@@ -133,3 +133,14 @@ def test_a_profiles_key_that_others_may_read_or_replace_is_refused(
         assert f"{way_out} '{path}'" in caught.value.message
         path.chmod(before)
     Client.from_settings(profile)
+
+
+def test_a_clients_directory_in_which_nobody_replaces_anothers_file_is_taken(
+    tmp_path: Path,
+) -> None:
+    """As `/tmp` is: others may write there, and rename or remove only what is theirs."""
+    tmp_path.chmod(0o1777)
+    check_directory(tmp_path)
+    tmp_path.chmod(0o777)
+    with pytest.raises(ClusterError, match="others may write there"):
+        check_directory(tmp_path)

@@ -256,6 +256,21 @@ def test_an_engine_that_opens_again_needs_all_that_the_one_before_had_synced() -
         Engine(disk=disk, machine=ListMachine(), config=FAST, before=before)
 
 
+def test_no_snapshot_is_taken_of_a_state_that_is_ahead_of_the_log() -> None:
+    """After an outage the machine has what the log does not know to be committed yet.
+
+    The snapshot would name an older place, and what is between would be applied twice.
+    """
+    disk = MemoryDisk(random.Random(3))
+    create_store(disk, A, [A])
+    engine = Engine(disk=disk, machine=ListMachine(), config=replace(FAST, snapshot_entries=10))
+    engine._snapshot_index = engine.raft.applied_index - 10  # One is due.
+    engine._machine_index = engine.raft.applied_index + 1
+    assert engine.take_snapshot() is None
+    engine._machine_index = engine.raft.applied_index
+    assert engine.take_snapshot() is not None
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE])
 def test_what_passes_is_tried_again_and_says_the_way_out(number: int) -> None:
     error = OSError(number, os.strerror(number))

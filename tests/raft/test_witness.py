@@ -8,7 +8,8 @@ import pytest
 from ipfs_cluster_node.adapters.raft.clock import boot_time, use
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.damage import LogDamagedError
-from ipfs_cluster_node.adapters.raft.engine import Engine, create_store
+from ipfs_cluster_node.adapters.raft.engine import Engine, Step, create_store
+from ipfs_cluster_node.adapters.raft.journal import REGULAR, SegmentedJournal
 from ipfs_cluster_node.adapters.raft.proposals import Proposal
 from ipfs_cluster_node.adapters.raft.witness import (
     NOTE_NAME,
@@ -239,9 +240,10 @@ def test_h26_a_leader_counts_no_more_of_a_follower_than_it_claims(clock: Clock) 
     follower = next(voter for voter in (A, B, C) if voter != leader)
     raft = trio.engines[leader].raft
     match = raft.match_index(follower)
-    raft.admitted(follower, Mark(index=match + 5))
+    admit = trio.engines[leader].admit
+    admit(follower, Mark(index=match + 5), Mark())
     assert raft.match_index(follower) == match
-    raft.admitted(follower, Mark(index=match - 1))
+    admit(follower, Mark(index=match - 1), Mark())
     assert raft.match_index(follower) == match - 1
 
 
@@ -271,6 +273,24 @@ def test_h26_a_torn_note_says_nothing(clock: Clock) -> None:
         torn[position] ^= 1
         notes.note(NOTE_NAME, bytes(torn))
         assert Witness(notes).of(A) == Mark(), position
+
+
+def test_h26_what_is_noted_is_in_the_log_before() -> None:
+    """Else a crash between the two leaves a log that falls short of its own note, for good."""
+    order: list[str] = []
+
+    class Recorded(MemoryDisk):
+        def sync(self, name: str) -> None:
+            order.append(name)
+            super().sync(name)
+
+    journal = SegmentedJournal(Recorded(random.Random(0)), base_voters=frozenset({A}))
+    journal.add(REGULAR + b"x", journal.last_index + 1, 1)
+    witness = Witness(Recorded(random.Random(0)))
+    witness.saw_term(A, 1)
+    order.clear()
+    Step(journal, journal.take_pending(), [], None, witness.note([A], 0.0)).write()
+    assert order == ["journal-00000001", NOTE_NAME]
 
 
 def test_h26_a_power_cut_takes_the_notes_of_the_last_seconds_only(clock: Clock) -> None:

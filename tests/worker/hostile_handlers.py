@@ -562,3 +562,8 @@ def large_beside_a_file(task: TaskContext) -> None:
     head = {**identity(), **GOOD, "file": "r"}
     channel().sendall(frame(head, bytes(RESULT_INLINE_BYTES_MAX + 1)))
     time.sleep(60)
+
+
+@task_handler("names_in_environment")
+def names_in_environment(task: TaskContext) -> list[str]:
+    return sorted(os.environ)

@@ -30,6 +30,11 @@ from ipfs_cluster_node.adapters.worker.pool import (
     AttemptSucceeded,
     HandlerPool,
 )
+from ipfs_cluster_node.adapters.worker.processes import (
+    MARKER_VARIABLE,
+    MEMORY_VARIABLE,
+    PASSED_VARIABLES,
+)
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.ids import TaskId
 from ipfs_cluster_node.core.model import OUTPUT_TAIL_BYTES_MAX
@@ -221,6 +226,13 @@ async def test_the_nodes_key_is_out_of_reach(confined: World) -> None:
         refused |= {"CalledProcessError", "IndexError", "FileExistsError"}
         assert {name: said for name, said in got.items() if said not in refused} == {}
     assert not Path(f"/tmp/planted-{MARK}").exists()
+
+
+async def test_what_the_nodes_environment_has_stays_there(world: World) -> None:
+    """Delegations and proxies with passwords are given in variables."""
+    names = set(json.loads(await world.data("names_in_environment")))
+    told = {MARKER_VARIABLE, MEMORY_VARIABLE, "HOME", "TMPDIR"}
+    assert told <= names <= told | set(PASSED_VARIABLES) | {"LC_CTYPE"}  # Python sets the last.
 
 
 async def test_attempts_do_not_see_one_another(confined: World) -> None:
