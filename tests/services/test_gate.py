@@ -9,6 +9,7 @@ import pytest
 
 from ipfs_cluster_node.core.audit import AuditQuery, AuditRecord
 from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.node.reaches import Unbounded
 from ipfs_cluster_node.services import gate
 from ipfs_cluster_node.services.authorization import Rule
@@ -89,7 +90,7 @@ async def test_an_upload_that_never_begins_ends_soon_and_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(gate, "FIRST_REQUEST_SECONDS_MAX", 0.05)
-    rule = Rule(callers=frozenset({CallerClass.CLIENT}), command="/content/add")
+    rule = Rule(callers=frozenset({CallerClass.CLIENT}), command=Command("/content/add"))
     guarded = Gate(lambda _: CLIENT, Anything(), {Details.method: rule})
     guarded.add_registered_method_handlers(
         SERVICE, {"AddContent": grpc.stream_unary_rpc_method_handler(slow)}
@@ -103,7 +104,7 @@ async def test_an_upload_that_never_begins_ends_soon_and_leaves_nothing(
 
 @pytest.mark.asyncio
 async def test_nothing_is_awaited_of_an_upload_whose_caller_may_send_none() -> None:
-    rule = Rule(callers=frozenset({CallerClass.MASTER}), command="/content/add")
+    rule = Rule(callers=frozenset({CallerClass.MASTER}), command=Command("/content/add"))
     guarded = Gate(lambda _: CLIENT, Anything(), {Details.method: rule})
     guarded.add_registered_method_handlers(
         SERVICE, {"AddContent": grpc.stream_unary_rpc_method_handler(slow)}
