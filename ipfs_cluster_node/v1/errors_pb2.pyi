@@ -154,6 +154,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The master's clock differs from those of the others, or is not compared with them yet: it signs
     no certificate. Another master may; retry after `RetryInfo`.
     """
+    ERROR_REASON_LOG_ROLLED_BACK: _ErrorReason.ValueType  # 95
+    """A master's log holds less than it is known to have held: an old copy was put back. Told to that
+    master, which has its log replaced.
+    """
+    ERROR_REASON_MEMBER_RUNS_TWICE: _ErrorReason.ValueType  # 96
+    """Another process runs under the same identity: a copied home directory. Stop one; a second node
+    needs its own identity.
+    """
+    ERROR_REASON_RELEASE_TOO_OLD: _ErrorReason.ValueType  # 97
+    """The log or a snapshot was written by a newer release. Install that release on this node."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call, or a task, failed. One list for every method and language.
@@ -296,4 +306,14 @@ ERROR_REASON_CLOCK_OFF: ErrorReason.ValueType  # 94
 """The master's clock differs from those of the others, or is not compared with them yet: it signs
 no certificate. Another master may; retry after `RetryInfo`.
 """
+ERROR_REASON_LOG_ROLLED_BACK: ErrorReason.ValueType  # 95
+"""A master's log holds less than it is known to have held: an old copy was put back. Told to that
+master, which has its log replaced.
+"""
+ERROR_REASON_MEMBER_RUNS_TWICE: ErrorReason.ValueType  # 96
+"""Another process runs under the same identity: a copied home directory. Stop one; a second node
+needs its own identity.
+"""
+ERROR_REASON_RELEASE_TOO_OLD: ErrorReason.ValueType  # 97
+"""The log or a snapshot was written by a newer release. Install that release on this node."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
