@@ -6,6 +6,7 @@ of this machine's boot clock, which no setting moves: a sample stays true when t
 clock jumps later, also where no other node can be reached any more.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,6 +23,12 @@ DRIFT_MS_PER_HOUR_MAX: Final = 720
 SETTLE_MS: Final = 3_600_000
 """How long a clock that jumped must go on steadily before a node that nobody can tell better takes
 it for right."""
+
+START_MS: Final = 600_000
+"""How long after a start a jump is likely to be NTP's, that sets right what the machine began with:
+what the clock said at the start is weak evidence then,"""
+START_SETTLE_MS: Final = 60_000
+"""and so long of steady time is enough, instead of `SETTLE_MS`."""
 
 
 class Verdict(StrEnum):
@@ -121,17 +128,20 @@ class SteadyClock:
     """How far it is taken to be ahead of the boot clock."""
     jumped_to_ms: float = 0.0
     jumped_at_ms: float | None = None
+    started_ms: float = -math.inf
+    """When it was first read, by the boot clock."""
 
     def seen(self, offset_ms: float, now_ms: float) -> "SteadyClock":
         """What becomes of it with another look at the wall clock; small steps are followed."""
         if abs(offset_ms - self.offset_ms) <= CLOCK_DIFFERENCE_MS_MAX:
-            return SteadyClock(offset_ms)
+            return SteadyClock(offset_ms, started_ms=self.started_ms)
         began_ms = self.jumped_at_ms
         if began_ms is None or abs(offset_ms - self.jumped_to_ms) > CLOCK_DIFFERENCE_MS_MAX:
             began_ms = now_ms
-        if now_ms - began_ms >= SETTLE_MS:
-            return SteadyClock(offset_ms)
-        return SteadyClock(self.offset_ms, offset_ms, began_ms)
+        settle_ms = START_SETTLE_MS if began_ms - self.started_ms <= START_MS else SETTLE_MS
+        if now_ms - began_ms >= settle_ms:
+            return SteadyClock(offset_ms, started_ms=self.started_ms)
+        return SteadyClock(self.offset_ms, offset_ms, began_ms, self.started_ms)
 
     def judge(self) -> Judgement:
         """The judgement of a node that is alone."""

@@ -58,7 +58,7 @@ class ClusterClock:
         self._channel_to = channel_to
         self._samples: dict[NodeId, ClockSample] = {}
         wall, boot = _read()
-        self._steady = SteadyClock(wall - boot)
+        self._steady = SteadyClock(wall - boot, started_ms=boot)
         self._unknown_since = boot
         self._judged = Judgement(Verdict.UNKNOWN)
         self._judged_at, self._judged_offset = float("-inf"), 0.0

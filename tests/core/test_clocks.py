@@ -7,6 +7,8 @@ from ipfs_cluster_node.core.clocks import (
     DRIFT_MS_PER_HOUR_MAX,
     SAMPLE_AGE_MS_MAX,
     SETTLE_MS,
+    START_MS,
+    START_SETTLE_MS,
     ClockSample,
     Judgement,
     SteadyClock,
@@ -129,3 +131,15 @@ def test_a_jump_counts_once_the_clock_has_gone_on_steadily_for_an_hour() -> None
     again = jumped.seen(2 * DAY, 1000 + SETTLE_MS - 1)
     assert again.seen(2 * DAY, 1000 + SETTLE_MS).judge().verdict is Verdict.JUMPED
     assert again.seen(2 * DAY, 1000 + 2 * SETTLE_MS).judge().verdict is Verdict.TRUSTED
+
+
+def test_a_jump_soon_after_the_start_counts_after_a_minute() -> None:
+    """As when NTP sets right a clock that the machine started with."""
+    began = SteadyClock(0, started_ms=1000).seen(LIMIT, 1000)
+    for at in (1000, 1000 + START_MS):
+        jumped = began.seen(-DAY, at)
+        assert jumped.judge().verdict is Verdict.JUMPED
+        assert jumped.seen(-DAY, at + START_SETTLE_MS - 1).judge().verdict is Verdict.JUMPED
+        assert jumped.seen(-DAY, at + START_SETTLE_MS).judge().verdict is Verdict.TRUSTED
+    late = began.seen(-DAY, 1001 + START_MS)
+    assert late.seen(-DAY, 1000 + START_MS + SETTLE_MS).judge().verdict is Verdict.JUMPED

@@ -17,7 +17,7 @@ from ipfs_cluster_node.adapters.keys.certificates import (
     utc_now,
 )
 from ipfs_cluster_node.core.certificates import Authority
-from ipfs_cluster_node.core.clocks import SETTLE_MS, Verdict
+from ipfs_cluster_node.core.clocks import SETTLE_MS, START_MS, START_SETTLE_MS, Verdict
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did, NodeId, VoterId, voter_id
 from ipfs_cluster_node.node import clock
@@ -124,6 +124,7 @@ async def test_a_single_master_that_jumps_signs_again_after_an_hour_or_at_once_i
     wall = Wall()
     own = voting()
     own.check()
+    await asyncio.sleep(START_MS / 1000 + 1)
     wall.ahead = DAY
     with pytest.raises(ClusterError) as caught:
         own.check()
@@ -137,6 +138,20 @@ async def test_a_single_master_that_jumps_signs_again_after_an_hour_or_at_once_i
     await asyncio.sleep(SETTLE_MS / 1000 + 1)
     own.judge()
     own.check()
+
+
+@virtual_time
+async def test_a_single_master_whose_clock_is_set_right_just_after_its_start_signs_soon() -> None:
+    wall = Wall()
+    wall.ahead = DAY
+    own = voting()
+    own.check()
+    await asyncio.sleep(60)
+    wall.ahead = 0.0
+    assert own.judge().verdict is Verdict.JUMPED
+    await asyncio.sleep(START_SETTLE_MS / 1000 + 1)
+    own.judge()
+    own.check_alone()
 
 
 @virtual_time
