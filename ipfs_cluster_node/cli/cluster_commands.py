@@ -19,7 +19,7 @@ from ipfs_cluster_node.cli.output import (
     run_client,
     say,
 )
-from ipfs_cluster_node.config.output_file import STANDARD_OUTPUT
+from ipfs_cluster_node.config.output_file import is_standard_output
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 
 STATE_TABLES = ("nodes", "tasks", "content")
@@ -100,7 +100,7 @@ def create_backup(profile: str | None, file: Path, *, force: bool, as_json: bool
         progress_bar(f"backup {file.name}", None) as on_progress,
     ):
         made = run_client(profile, lambda client: client.copy_backup(out, on_progress=on_progress))
-    if file == STANDARD_OUTPUT:
+    if is_standard_output(file):
         return
     print_done(
         {"path": str(file), "size_bytes": made.size_bytes, "index": made.index},

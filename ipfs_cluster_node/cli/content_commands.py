@@ -1,13 +1,12 @@
 """`content`: add, get, stat, ls."""
 
-import asyncio
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ipfs_cluster_node.cli.files import force_option, user_file
+from ipfs_cluster_node.cli.files import force_option, user_file, write_aside
 from ipfs_cluster_node.cli.output import (
     json_option,
     message_document,
@@ -18,7 +17,7 @@ from ipfs_cluster_node.cli.output import (
     run_client,
     say,
 )
-from ipfs_cluster_node.config.output_file import STANDARD_OUTPUT
+from ipfs_cluster_node.config.output_file import is_standard_output
 
 
 @click.group()
@@ -84,17 +83,17 @@ def get_content(
         done = 0
         with progress_bar("get", await _size(client, cid)) as on_progress:
             async for data in verified(cid, client.get_content(cid)):
-                await asyncio.to_thread(out.write, data)
+                await write_aside(out, data)
                 done += len(data)
                 on_progress(done)
         return done
 
     target = output if output is not None else Path(Path(cid).name)
-    if target != STANDARD_OUTPUT and target.is_dir():
+    if target.is_dir() and not is_standard_output(target):
         target = target / Path(cid).name
     with user_file(target, force=force) as out:
         size_bytes = run_client(profile, receive)
-    if target == STANDARD_OUTPUT:
+    if is_standard_output(target):
         return
     if as_json:
         print_json({"cid": cid, "size_bytes": size_bytes, "path": str(target)})

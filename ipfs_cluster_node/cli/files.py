@@ -11,7 +11,7 @@ import click
 
 from ipfs_cluster_node.cli.capture import capturing
 from ipfs_cluster_node.cli.output import print_result
-from ipfs_cluster_node.config.output_file import STANDARD_OUTPUT, output_file
+from ipfs_cluster_node.config.output_file import is_standard_output, output_file
 
 force_option = click.option("--force", is_flag=True, help="Write over a file that is there.")
 
@@ -24,11 +24,30 @@ def user_file(
     if capturing.get():
         yield BytesIO()  # The command is only explained.
         return
-    if path == STANDARD_OUTPUT and sys.stdout.isatty():
+    if is_standard_output(path) and sys.stdout.isatty():
         yield _Shown()
         return
     with output_file(path, force=force, private=private, whole=whole) as file:
         yield file
+
+
+async def write_aside(file: BinaryIO, data: bytes) -> None:
+    """Write in a thread that nothing waits for at the end: a pipe's reader may stand still."""
+    import asyncio  # `--help` needs neither.
+    from concurrent.futures import Future
+    from threading import Thread
+
+    written: Future[int] = Future()
+
+    def write() -> None:
+        try:
+            written.set_result(file.write(data))
+        except Exception as error:
+            written.set_exception(error)
+
+    written.set_running_or_notify_cancel()
+    Thread(target=write, daemon=True).start()
+    await asyncio.wrap_future(written)
 
 
 class _Shown(BytesIO):

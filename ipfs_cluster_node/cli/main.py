@@ -7,7 +7,7 @@ import click
 
 from ipfs_cluster_node import __version__
 from ipfs_cluster_node.cli.logs import set_up_plain_logging
-from ipfs_cluster_node.cli.output import STALE_KEY, UCAN_KEY
+from ipfs_cluster_node.cli.output import EXIT_INTERRUPTED, STALE_KEY, UCAN_KEY, drop_output, say
 from ipfs_cluster_node.config.profiles import PROFILE_VARIABLE, UCAN_VARIABLE
 from ipfs_cluster_node.core.printable import printable
 
@@ -58,6 +58,10 @@ class LazyGroup(click.Group):
         except click.ClickException as error:
             vars(error)["message"] = printable(error.message, keep="\n")
             raise
+        except KeyboardInterrupt:
+            drop_output()
+            say("Aborted!", err=True)
+            ctx.exit(EXIT_INTERRUPTED)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing any."""
@@ -91,6 +95,6 @@ def main(ctx: click.Context, profile: str | None) -> None:
     """A node of a cluster for tasks and content-addressed files, and its client.
 
     Exit status: 0 done, 1 failed, 2 wrong usage or input, 3 no leader reached, 4 denied,
-    5 not found, 6 the task failed, 7 the time was over.
+    5 not found, 6 the task failed, 7 the time was over, 130 interrupted.
     """
     ctx.obj = profile

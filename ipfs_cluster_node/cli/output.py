@@ -4,7 +4,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
 from itertools import chain
 from pathlib import Path
@@ -23,6 +23,8 @@ EXIT_DENIED: Final = 4
 EXIT_NOT_FOUND: Final = 5
 EXIT_TASK_FAILED: Final = 6
 EXIT_TIME_OVER: Final = 7
+EXIT_INTERRUPTED: Final = 130
+"""What a shell says of a command that SIGINT ended."""
 
 EXIT_BY_REASON: Final = {
     Reason.INVALID_ARGUMENT: EXIT_USAGE,
@@ -88,7 +90,7 @@ def reporting(function: Function) -> Function:
             fail(error)
         except BrokenPipeError:
             # Who read it has had enough: nothing to say, and nobody to hear it.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            drop_output()
             sys.exit(EXIT_FAILED)
         except TimeoutError:
             fail(
@@ -102,6 +104,12 @@ def reporting(function: Function) -> Function:
             fail(ClusterError(Reason.INVALID_ARGUMENT, f"{what}; check the path and its rights"))
 
     return run  # type: ignore[return-value]
+
+
+def drop_output() -> None:
+    """Have what is not printed yet go nowhere: nobody reads it, and the end would wait for that."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run_client(profile: str | None, operation: Callable[[Any], Coroutine[Any, Any, Any]]) -> Any:

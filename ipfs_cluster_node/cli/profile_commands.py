@@ -12,6 +12,7 @@ from ipfs_cluster_node.cli.output import (
     reporting,
     say,
 )
+from ipfs_cluster_node.config.files import read_regular
 from ipfs_cluster_node.config.profiles import (
     chosen_profile,
     load_profile,
@@ -93,7 +94,7 @@ def _described(name: str, used: str) -> dict[str, Any]:
         document["endpoints"] = [
             {"address": each.address, "node_id": each.node_id} for each in kept.endpoints
         ]
-        certificate = read_certificate(kept.certificate.read_bytes())
+        certificate = read_certificate(read_regular(kept.certificate))
         document |= {"did": certificate.did, "until": f"{certificate.not_after:%FT%TZ}"}
     except (ClusterError, OSError) as error:
         document["error"] = str(error)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ipfs_cluster_node.config.files import write_private
+from ipfs_cluster_node.config.files import read_regular, write_private
 
 IDENTITY_NAME: Final = "identity.key"
 """Beside a client's certificate."""
@@ -34,9 +34,9 @@ class Credentials:
 
 def read_credentials(ca: Path, certificate: Path, key: Path) -> Credentials:
     """Read them; raises OSError."""
-    ca_pem, text = ca.read_bytes(), certificate.read_bytes()
+    ca_pem, text = read_regular(ca), read_regular(certificate)
     certificate_pem = _blocks(text, b"CERTIFICATE")
-    key_pem = _blocks(text, b"PRIVATE KEY") or key.read_bytes()
+    key_pem = _blocks(text, b"PRIVATE KEY") or read_regular(key)
     epoch = _EPOCH.search(text)
     return Credentials(ca_pem, certificate_pem, key_pem, int(epoch[1]) if epoch else 0)
 
@@ -53,7 +53,7 @@ def write_credentials(credentials: Credentials, ca: Path, certificate: Path, key
 def read_enrolment(path: Path) -> tuple[str, ...]:
     """Where an expired certificate is renewed; empty if that is not known."""
     try:
-        return tuple(map(str, json.loads(path.read_bytes())))
+        return tuple(map(str, json.loads(read_regular(path))))
     except (OSError, ValueError):
         return ()
 

@@ -1,12 +1,16 @@
 """Files that must be whole, durable and private."""
 
+import errno
 import os
 import secrets
+import stat
 from pathlib import Path
 from typing import Final
 
 PRIVATE_FILE_MODE: Final = 0o600
 PRIVATE_DIRECTORY_MODE: Final = 0o700
+READ_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Of a file that is read as a whole: some times the largest of a home, the audit log."""
 
 
 def is_of_another_user(status: os.stat_result) -> bool:
@@ -17,6 +21,33 @@ def is_of_another_user(status: os.stat_result) -> bool:
 def make_private_directory(path: Path) -> None:
     """Make a directory that only its owner can enter, and its parents."""
     path.mkdir(mode=PRIVATE_DIRECTORY_MODE, parents=True, exist_ok=True)
+
+
+def open_regular(path: Path, flags: int = os.O_RDONLY, mode: int = PRIVATE_FILE_MODE) -> int:
+    """Open a regular file, and return its descriptor.
+
+    Opening a FIFO would wait for its other end, perhaps for ever, and a device may never end.
+
+    Raises:
+        OSError: Also for whatever is no regular file.
+    """
+    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY, mode)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
+    return descriptor
+
+
+def read_regular(path: Path) -> bytes:
+    """Read a regular file of at most `READ_BYTES_MAX`.
+
+    Raises:
+        OSError: Also for whatever is larger, or no regular file.
+    """
+    with os.fdopen(open_regular(path), "rb") as file:
+        if os.fstat(file.fileno()).st_size > READ_BYTES_MAX:
+            raise OSError(errno.EFBIG, f"is larger than {READ_BYTES_MAX} bytes", str(path))
+        return file.read(READ_BYTES_MAX)
 
 
 def write_private(path: Path, data: bytes) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from ipfs_cluster_node.config.files import make_private_directory, write_private
+from ipfs_cluster_node.config.files import make_private_directory, open_regular, write_private
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 
 HOME_VARIABLE: Final = "IPFS_CLUSTER_NODE_HOME"
@@ -147,7 +147,7 @@ class Home:
         Raises:
             ClusterError: HOME_IN_USE, naming the process.
         """
-        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = open_regular(self.path / "lock", os.O_RDWR | os.O_CREAT)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

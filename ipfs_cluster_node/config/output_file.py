@@ -1,6 +1,7 @@
 """Files that a person names: what is there is not lost, and what is written is whole."""
 
 import errno
+import io
 import os
 import secrets
 import shutil
@@ -10,15 +11,28 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 from ipfs_cluster_node.config.files import PRIVATE_FILE_MODE, sync_directory
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 
-STANDARD_OUTPUT: Final = Path("-")
+STANDARD_OUTPUT_NAMES: Final = tuple(
+    map(Path, ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"))
+)
 ORDINARY_FILE_MODE: Final = 0o666
 """Less what the umask takes away."""
 NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+def is_standard_output(path: Path) -> bool:
+    """Whether what is written to `path` goes where this process prints."""
+    if path in STANDARD_OUTPUT_NAMES:
+        return True
+    try:
+        given, printed = path.stat(), os.fstat(sys.stdout.fileno())
+    except (OSError, ValueError):
+        return False
+    return not stat.S_ISREG(given.st_mode) and os.path.samestat(given, printed)
 
 
 @contextmanager
@@ -29,8 +43,8 @@ def output_file(
 
     - A file that exists is refused, unless `force` replaces it; its permissions are kept then.
     - A link is followed: its target is what is written. One that leads nowhere is refused.
-    - `-`, a pipe and a character device get the bytes as they come; a block device needs `force`,
-      since what is on it is lost; a directory and a socket are refused.
+    - `-`, /dev/stdout, a pipe and a character device get the bytes as they come; a block device
+      needs `force`, since what is on it is lost; a directory and a socket are refused.
 
     An ordinary file is atomic and durable: until it is whole nothing has its name, and nothing of
     it is left if the block fails, or the process is killed where the file system allows that.
@@ -60,11 +74,12 @@ def output_file(
 
 def _target(path: Path, *, force: bool) -> Path | None:
     """The ordinary file to be made; None for what is written through."""
-    if path == STANDARD_OUTPUT:
+    if is_standard_output(path):
         return None
     target = Path(os.path.realpath(path))
     try:
-        mode = target.stat().st_mode
+        # Of the path as it was given: /dev/fd/63 may lead to a pipe, which has no path of its own.
+        mode = path.stat().st_mode
     except FileNotFoundError:
         if path.is_symlink():
             raise _refused(path, "is a link that leads nowhere; name another file") from None
@@ -97,12 +112,29 @@ def _through(path: Path, *, whole: bool) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    if path == STANDARD_OUTPUT:
-        yield sys.stdout.buffer
-    else:
+    if not is_standard_output(path):
         # Neither made nor cut off: it is there, and is no ordinary file.
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CLOEXEC), "wb") as out:
-            yield out
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY)
+    else:
+        try:
+            sys.stdout.flush()
+            descriptor = os.dup(sys.stdout.fileno())
+        except io.UnsupportedOperation:  # Something in memory that took its place.
+            yield sys.stdout.buffer
+            return
+    with _Direct(descriptor, "wb") as out:
+        yield out
+
+
+class _Direct(io.FileIO):
+    """Writes all that it is given, and keeps nothing back that closing would have to wait for."""
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        done = 0
+        while done < len(view):
+            done += super().write(view[done:]) or 0
+        return done
 
 
 @contextmanager

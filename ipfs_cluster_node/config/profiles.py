@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ipfs_cluster_node.config.files import make_private_directory, write_private
+from ipfs_cluster_node.config.files import make_private_directory, read_regular, write_private
 from ipfs_cluster_node.config.units import toml_text
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 
@@ -229,7 +229,7 @@ def _write(path: Path, profiles: Mapping[str, Profile], default: str) -> None:
 
 def _read(path: Path) -> _Kept:
     try:
-        document = tomllib.loads(path.read_text("utf-8"))
+        document = tomllib.loads(read_regular(path).decode())
         default = document.get("default", DEFAULT_PROFILE)
         if not isinstance(default, str):
             raise TypeError("`default` is no profile's name")

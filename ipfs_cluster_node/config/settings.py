@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from ipfs_cluster_node.config.files import read_regular
 from ipfs_cluster_node.config.home import HOME_VARIABLE
 from ipfs_cluster_node.config.profiles import CLIENT_VARIABLES
 from ipfs_cluster_node.config.units import parse_duration, parse_size, toml_text
@@ -195,7 +196,7 @@ def load_settings(
         ClusterError: CONFIG_INVALID, naming where the fault is.
     """
     try:
-        document = tomllib.loads(path.read_text("utf-8"))
+        document = tomllib.loads(read_regular(path).decode())
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ClusterError(
             Reason.CONFIG_INVALID, f"{path} can't be read ({error}); mend it"

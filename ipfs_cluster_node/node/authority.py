@@ -16,7 +16,7 @@ from ipfs_cluster_node.adapters.keys.sealing import (
     wrap,
 )
 from ipfs_cluster_node.codec.records import authority_from_log, authority_to_log
-from ipfs_cluster_node.config.files import write_private
+from ipfs_cluster_node.config.files import read_regular, write_private
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.core.certificates import Authority, RotationPhase
 from ipfs_cluster_node.core.commands import SetAuthority
@@ -83,7 +83,7 @@ class ClusterAuthority:
     def kept(self) -> Authority | None:
         """The sealed keys as this master last knew them, where its log can't say yet."""
         try:
-            message = command_pb2.Authority.FromString(self._home.authority.read_bytes())
+            message = command_pb2.Authority.FromString(read_regular(self._home.authority))
         except OSError:
             return None
         return authority_from_log(message)
@@ -160,7 +160,7 @@ class ClusterAuthority:
         path = self._home.recovery_next
         asked = b""
         try:
-            asked = path.read_bytes()
+            asked = read_regular(path)
         except OSError as error:
             log.warning("another passphrase is not taken", extra={"error": str(error)})
         try:

@@ -30,7 +30,7 @@ from ipfs_cluster_node.adapters.raft.engine import create_store
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.codec.tasks import ms_of_timestamp
 from ipfs_cluster_node.config.credentials import ENROLMENT_NAME, write_enrolment
-from ipfs_cluster_node.config.files import write_private
+from ipfs_cluster_node.config.files import read_regular, write_private
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.profiles import Profile
 from ipfs_cluster_node.config.settings import (
@@ -93,7 +93,7 @@ class Joining:
         """
         endpoints = settings.advertise or (settings.bind,)
         try:
-            kept = cls(**json.loads(home.begun.read_bytes()))
+            kept = cls(**json.loads(read_regular(home.begun)))
         except (OSError, ValueError, TypeError):
             kept = None  # Nothing, or the beginning of something else.
         if kept is None or kept.token_id != token_id:

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from ipfs_cluster_node.adapters.net.channels import Target
-from ipfs_cluster_node.adapters.raft.disk import read_regular
 from ipfs_cluster_node.adapters.raft.replica import Replica
-from ipfs_cluster_node.config.files import write_private
+from ipfs_cluster_node.config.files import read_regular, write_private
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.ids import NodeId, did_from_node_id, node_id_of_voter
 from ipfs_cluster_node.node.machine import ClusterMachine

@@ -27,7 +27,7 @@ from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.codec.records import authority_from_log
 from ipfs_cluster_node.codec.tasks import duration_of_ms
 from ipfs_cluster_node.codec.ucan_container import write_container
-from ipfs_cluster_node.config.files import write_private
+from ipfs_cluster_node.config.files import read_regular, write_private
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.settings import Settings, load_settings
 from ipfs_cluster_node.core.authorization import TOKEN_MINT
@@ -260,7 +260,7 @@ async def invite_operator(
 
 def _kept_authority(home: Home) -> Authority:
     try:
-        message = command_pb2.Authority.FromString(home.authority.read_bytes())
+        message = command_pb2.Authority.FromString(read_regular(home.authority))
     except OSError as error:
         raise ClusterError(
             Reason.HOME_DAMAGED,

@@ -6,7 +6,6 @@ cluster's keys.
 """
 
 import asyncio
-import os
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -28,7 +27,7 @@ from ipfs_cluster_node.adapters.raft.restore import create_store_of
 from ipfs_cluster_node.adapters.raft.snapshot import Position, SnapshotFile
 from ipfs_cluster_node.adapters.raft.snapshotting import load_state
 from ipfs_cluster_node.config.credentials import write_enrolment
-from ipfs_cluster_node.config.files import write_private
+from ipfs_cluster_node.config.files import open_regular, write_private
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.settings import (
     ClusterSettings,
@@ -159,7 +158,7 @@ def refuse_while_masters_run(masters: Iterable[Principal], tls: ClientTls) -> No
 
 def _read_backup(path: Path) -> tuple[ClusterMachine, Position]:
     machine = ClusterMachine()
-    opened = DirectoryFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    opened = DirectoryFile(open_regular(path))
     with closing(opened):
         try:
             file = SnapshotFile(opened)

@@ -114,6 +114,18 @@ def test_a_pipe_and_a_device_are_written_through_and_stay_what_they_are(tmp_path
     assert link.is_symlink()
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_pipe_without_a_path_of_its_own_is_written_through(*, whole: bool) -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb") as got:
+        try:
+            with output_file(Path(f"/dev/fd/{writer}"), whole=whole) as file:
+                file.write(b"new")
+        finally:
+            os.close(writer)
+        assert got.read() == b"new"
+
+
 def test_a_pipe_gets_all_or_nothing_where_that_is_asked(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

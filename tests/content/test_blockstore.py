@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ipfs_cluster_node.adapters.content import blockstore
 from ipfs_cluster_node.adapters.content.blockstore import BATCH_BLOCKS_MAX, BlockStore
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.multiformats import RAW, Cid, cid_of
@@ -225,6 +226,25 @@ def a_link_to_itself(path: Path) -> None:
     path.symlink_to(path)
 
 
+def a_link_to_the_same_bytes(path: Path) -> None:
+    path.symlink_to(path.rename(path.with_name("elsewhere")))
+
+
+def a_fifo_in_its_place(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def a_fifo_in_place_of_its_directory(path: Path) -> None:
+    path.unlink()
+    path.parent.rmdir()
+    os.mkfifo(path.parent)
+
+
+def a_file_larger_than_memory(path: Path) -> None:
+    os.truncate(path, 1 << 40)
+
+
 def its_directory_removed(path: Path) -> None:
     path.unlink()
     path.parent.rmdir()
@@ -236,6 +256,10 @@ def its_directory_removed(path: Path) -> None:
         a_directory_in_its_place,
         a_file_in_place_of_its_directory,
         a_link_to_itself,
+        a_link_to_the_same_bytes,
+        a_fifo_in_its_place,
+        a_fifo_in_place_of_its_directory,
+        a_file_larger_than_memory,
         its_directory_removed,
         Path.unlink,
     ],
@@ -261,11 +285,11 @@ def test_a_block_that_cant_be_read_is_damaged(
 ) -> None:
     store, cid, data, _ = one_block(tmp_path)
 
-    def fails(_path: Path) -> bytes:
+    def fails(_path: Path, _flags: int) -> int:
         raise OSError(number, "asked for")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", fails)
+        patch.setattr(blockstore, "open_regular", fails)
         assert store.get(cid) is None
     assert store.damaged_count == 1
     fill(store, {cid: data})
@@ -277,11 +301,11 @@ def test_used_up_descriptors_make_no_block_damaged(
 ) -> None:
     store, cid, data, _ = one_block(tmp_path)
 
-    def fails(_path: Path) -> bytes:
+    def fails(_path: Path, _flags: int) -> int:
         raise OSError(errno.EMFILE, "asked for")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", fails)
+        patch.setattr(blockstore, "open_regular", fails)
         with pytest.raises(ClusterError) as refused:
             store.get(cid)
     assert refused.value.reason is Reason.OVERLOADED

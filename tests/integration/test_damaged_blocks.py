@@ -1,6 +1,7 @@
 """Blocks that are damaged at rest: every read is right, and the copies are whole again."""
 
 import hashlib
+import os
 import random
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
@@ -46,6 +47,15 @@ def put_a_directory_there(path: Path) -> None:
     path.mkdir()
 
 
+def put_a_fifo_there(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def put_a_file_larger_than_memory_there(path: Path) -> None:
+    os.truncate(path, 1 << 40)
+
+
 WAYS: tuple[Callable[[Path], None], ...] = (
     flip,
     cut,
@@ -53,6 +63,8 @@ WAYS: tuple[Callable[[Path], None], ...] = (
     lengthen,
     Path.unlink,
     put_a_directory_there,
+    put_a_fifo_there,
+    put_a_file_larger_than_memory_there,
 )
 
 

@@ -23,6 +23,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
+from ipfs_cluster_node.config.files import open_regular, read_regular
 from ipfs_cluster_node.core.audit import AuditQuery, AuditRecord, Outcome
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 
@@ -87,7 +88,7 @@ class _Turns:
             self.lost += len(lines)
 
     def _append(self, data: bytes) -> None:
-        descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = open_regular(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
         try:
             size = os.fstat(descriptor).st_size
             if size and os.pread(descriptor, 1, size - 1) != b"\n":
@@ -111,7 +112,7 @@ class _Turns:
     def newest_first(self) -> Iterator[AuditRecord]:
         for path in (self.path, self.old):
             try:
-                lines = path.read_bytes().splitlines()
+                lines = read_regular(path).splitlines()
             except FileNotFoundError:
                 continue
             for line in reversed(lines):

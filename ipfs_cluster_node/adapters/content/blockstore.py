@@ -4,8 +4,8 @@
 directories fill evenly. A block is written under `tmp/`, synced, renamed, and its directory synced;
 what a crash leaves under `tmp/` is removed at the next start.
 
-What is damaged, or can't be read, is not here: it is moved to `<CID>.damaged`, and remembered until
-the block is stored again.
+What is damaged, can't be read, or is no regular file is not here: it is moved to `<CID>.damaged`,
+and remembered until the block is stored again.
 """
 
 import errno
@@ -13,6 +13,7 @@ import itertools
 import logging
 import os
 import secrets
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,9 +22,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
+from ipfs_cluster_node.config.files import open_regular
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.multiformats import Cid
-from ipfs_cluster_node.core.unixfs import Block
+from ipfs_cluster_node.core.unixfs import BLOCK_BYTES_MAX, Block
 
 log = logging.getLogger(__name__)
 
@@ -66,10 +68,10 @@ class BlockStore:
         for entry in directory.glob("??/*"):
             if entry.suffix == DAMAGED_SUFFIX:
                 self._damaged.add(entry.stem)
-            elif entry.is_file():
-                self.size_bytes += entry.stat().st_size
+            else:
+                self.size_bytes += _size_of(entry) or 0
         # A crash may have come between a repair and the removal of what was repaired.
-        self._damaged = {text for text in self._damaged if not self._path_of(text).is_file()}
+        self._damaged = {text for text in self._damaged if _size_of(self._path_of(text)) is None}
 
     @property
     def damaged_count(self) -> int:
@@ -78,7 +80,7 @@ class BlockStore:
 
     def has(self, cid: Cid) -> bool:
         """Whether the block is here; its bytes are checked when they are read."""
-        return str(cid) not in self._damaged and self._path(cid).is_file()
+        return str(cid) not in self._damaged and _size_of(self._path(cid)) is not None
 
     def holds(self, cid: Cid) -> bool:
         """Whether the block is here and whole; reads it."""
@@ -120,11 +122,11 @@ class BlockStore:
         path = self._path(cid)
         with self._lock:
             try:
-                size = path.stat().st_size
+                size = _size_of(path) or 0
                 path.unlink()
             except FileNotFoundError:
                 return
-            self.size_bytes -= size
+            self._count(-size)
 
     @contextmanager
     def batch(self) -> "Iterator[Batch]":
@@ -139,10 +141,10 @@ class BlockStore:
         with self._lock:
             if target.is_dir():
                 self._set_aside(target)
-            replaced = target.stat().st_size if target.is_file() else 0
+            replaced = _size_of(target) or 0
             size = written.stat().st_size
             written.rename(target)
-            self.size_bytes += size - replaced
+            self._count(size - replaced)
             if target.name in self._damaged:
                 self._damaged.remove(target.name)
                 self.repaired_count += 1
@@ -151,15 +153,19 @@ class BlockStore:
                     target.with_suffix(DAMAGED_SUFFIX).unlink(missing_ok=True)
 
     def _set_aside(self, path: Path) -> None:
-        size = path.stat().st_size if path.is_file() else 0
+        size = _size_of(path) or 0
         aside = path.with_suffix(DAMAGED_SUFFIX)
         try:
             if path.is_dir() or aside.is_dir():
                 aside = path.with_name(f"{path.name}-{secrets.token_hex(4)}{DAMAGED_SUFFIX}")
             path.rename(aside)
-            self.size_bytes -= size
+            self._count(-size)
         except OSError as error:  # It stays where it is, and is damaged all the same.
             log.warning("damaged block not moved", extra={"error": repr(error)})
+
+    def _count(self, change_bytes: int) -> None:
+        # Never below zero: somebody may have put a larger file in a block's place.
+        self.size_bytes = max(0, self.size_bytes + change_bytes)
 
     def _path(self, cid: Cid) -> Path:
         return self._path_of(str(cid))
@@ -238,9 +244,9 @@ class Batch:
                 for cid, path in list(self._written.items()):
                     target = self._path_of(cid)
                     if not target.parent.is_dir():
-                        if target.parent.is_file():  # Whatever made it: it is no directory.
-                            with suppress(FileNotFoundError, IsADirectoryError):
-                                target.parent.unlink()
+                        # Whatever is there, and whoever made it: it is no directory.
+                        with suppress(FileNotFoundError, IsADirectoryError):
+                            target.parent.unlink()
                         target.parent.mkdir(mode=0o700, exist_ok=True)
                         directories.add(target.parent.parent)
                     self._publish(path, target)
@@ -260,20 +266,40 @@ class Batch:
 
 
 def _read(path: Path) -> bytes | None:
-    """What is there: None if nothing is; no byte at all if it can't be read."""
+    """What is there: None if nothing is; no byte at all if it can't be read or is no block."""
     try:
-        return path.read_bytes()
+        descriptor = open_regular(path, os.O_RDONLY | os.O_NOFOLLOW)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        if error.errno in NO_RESOURCES:
-            raise _told(error) from error
-        log.warning("block can't be read", extra={"path": str(path), "error": repr(error)})
-        return b""
+        return _unreadable(path, error)
+    try:
+        with os.fdopen(descriptor, "rb") as file:
+            if os.fstat(descriptor).st_size <= BLOCK_BYTES_MAX:
+                return file.read(BLOCK_BYTES_MAX)
+    except OSError as error:
+        return _unreadable(path, error)
+    return _unreadable(path, OSError(errno.EFBIG, "larger than any block"))
+
+
+def _unreadable(path: Path, error: OSError) -> bytes:
+    if error.errno in NO_RESOURCES:
+        raise _told(error) from error
+    log.warning("block can't be read", extra={"path": str(path), "error": repr(error)})
+    return b""
+
+
+def _size_of(path: Path) -> int | None:
+    """The size of a regular file; None for anything else, a link to one too."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         os.fsync(descriptor)
     finally:

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from ipfs_cluster_node.config.files import is_of_another_user
+from ipfs_cluster_node.config.files import is_of_another_user, read_regular
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import (
     Did,
@@ -102,7 +102,7 @@ def check_private(path: Path) -> None:
 def _load_key(path: Path) -> Ed25519PrivateKey:
     check_private(path)
     try:
-        key = load_pem_private_key(path.read_bytes(), None)
+        key = load_pem_private_key(read_regular(path), None)
     except ValueError:
         key = None
     if not isinstance(key, Ed25519PrivateKey):

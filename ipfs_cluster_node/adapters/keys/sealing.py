@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from ipfs_cluster_node.adapters.keys.certificates import CertificateAuthority
 from ipfs_cluster_node.adapters.keys.identity import Identity, check_private
+from ipfs_cluster_node.config.files import read_regular
 from ipfs_cluster_node.core.certificates import Authority
 from ipfs_cluster_node.core.dag_cbor import DagCborError, decode, encode
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -86,7 +87,7 @@ class SealKey:
         """
         check_private(path)
         try:
-            key = load_pem_private_key(path.read_bytes(), None)
+            key = load_pem_private_key(read_regular(path), None)
         except ValueError:
             key = None
         if not isinstance(key, X25519PrivateKey):

@@ -4,16 +4,16 @@ The journal and the snapshots use nothing else, so a test can put a disk in its 
 what was not synced, tears writes and fails.
 """
 
-import errno
 import os
-import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Protocol
 
-APPEND: Final = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
-NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+from ipfs_cluster_node.config.files import open_regular, sync_directory
+
+APPEND: Final = os.O_WRONLY | os.O_APPEND
+NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 UNSYNCED_BYTES_MAX: Final = 8 * 1024 * 1024
 """A long file is synced as it grows: else a sync of the log may wait until all of it is written."""
 
@@ -103,14 +103,15 @@ class DirectoryDisk:
     def open(self, name: str) -> "DirectoryFile | None":
         """Open a file for reading; None if it is not there."""
         try:
-            return DirectoryFile(os.open(self._directory / name, os.O_RDONLY | os.O_CLOEXEC))
+            return DirectoryFile(open_regular(self._directory / name))
         except FileNotFoundError:
             return None
 
     def read(self, name: str) -> bytes | None:
         """Read a whole file; None if it is not there."""
         try:
-            return read_regular(self._directory / name)
+            with os.fdopen(open_regular(self._directory / name), "rb") as file:
+                return file.read()
         except FileNotFoundError:
             return None
 
@@ -125,8 +126,8 @@ class DirectoryDisk:
     def note(self, name: str, data: bytes) -> None:
         """Write a small file of one length in place; not durable."""
         if name not in self._notes:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
-            self._notes[name] = os.open(self._directory / name, flags, 0o600)
+            flags = os.O_WRONLY | os.O_CREAT
+            self._notes[name] = open_regular(self._directory / name, flags)
         os.pwrite(self._notes[name], data, 0)
 
     def replace(self, name: str, parts: Iterable[bytes]) -> None:
@@ -145,20 +146,20 @@ class DirectoryDisk:
 
     def rename(self, name: str, new_name: str) -> None:
         """Put a file that was appended to in the place of another or none, in the same way."""
-        with _opened(self._directory / name, os.O_RDONLY | os.O_CLOEXEC) as descriptor:
+        with _opened(self._directory / name, os.O_RDONLY) as descriptor:
             os.fsync(descriptor)
         (self._directory / name).rename(self._directory / new_name)
         self._sync_names()
 
     def truncate(self, name: str, size_bytes: int) -> None:
         """Cut a file, durably."""
-        with _opened(self._directory / name, os.O_WRONLY | os.O_CLOEXEC) as descriptor:
+        with _opened(self._directory / name, os.O_WRONLY) as descriptor:
             os.ftruncate(descriptor, size_bytes)
             os.fsync(descriptor)
 
     def settle(self, name: str, offset: int) -> None:
         """Make durable what a file has from `offset` on, whoever wrote it, and its name."""
-        with _opened(self._directory / name, os.O_RDWR | os.O_CLOEXEC) as descriptor:
+        with _opened(self._directory / name, os.O_RDWR) as descriptor:
             while data := os.pread(descriptor, UNSYNCED_BYTES_MAX, offset):
                 offset += os.pwrite(descriptor, data, offset)
             os.fsync(descriptor)
@@ -176,8 +177,7 @@ class DirectoryDisk:
             os.close(self._notes.popitem()[1])
 
     def _sync_names(self) -> None:
-        with _opened(self._directory, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
-            os.fsync(descriptor)
+        sync_directory(self._directory)
 
     def _close_appended(self) -> None:
         if self._open is not None:
@@ -188,7 +188,7 @@ class DirectoryDisk:
         if self._open is None or self._open[0] != name:
             self._close_appended()
             path = self._directory / name
-            self._open = (name, os.open(path, APPEND | os.O_CREAT, 0o600))
+            self._open = (name, open_regular(path, APPEND | os.O_CREAT))
         return self._open[1]
 
     def _forget(self, name: str) -> None:
@@ -214,19 +214,6 @@ class DirectoryFile:
         os.close(self._descriptor)
 
 
-def read_regular(path: Path) -> bytes:
-    """Read a whole file; a pipe, which could hang whoever opens it, is refused.
-
-    Raises:
-        OSError: It is not there, is no regular file, or can't be read.
-    """
-    with _opened(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC) as descriptor:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            return file.read()
-
-
 def _write_and_sync(descriptor: int, parts: Iterable[bytes]) -> None:
     unsynced_bytes = 0
     for part in parts:
@@ -247,7 +234,7 @@ def write_all(descriptor: int, data: bytes) -> None:
 
 @contextmanager
 def _opened(path: Path, flags: int) -> Iterator[int]:
-    descriptor = os.open(path, flags, 0o600)
+    descriptor = open_regular(path, flags)
     try:
         yield descriptor
     finally:
