@@ -20,6 +20,12 @@ from ipfs_cluster_node.adapters.keys.certificates import spki_pin, utc_now
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
+CLOSED_SECONDS_MAX: Final = 15.0
+"""How long a port may close every connection: a master ends idle ones after ten seconds
+(`adapters.net.tls.HANDSHAKE_TIMEOUT_MS`), and then has room."""
+CLOSED_RETRY_SECONDS: Final = 0.5
+CLOSED: Final = (ssl.SSLEOFError, ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
+"""What a connection ends with that was taken, and closed before the handshake."""
 _TOKEN: Final = re.compile(r"cj1\.([0-9a-f]{64})\.([0-9a-f]{16})\.([0-9a-f]{32})")
 
 
@@ -68,21 +74,34 @@ def hash_secret(secret: str) -> bytes:
 async def fetch_trust_bundle(host: str, port: int, ca_pin: str) -> bytes:
     """Read the CA's certificate from an enrolment port, in PEM.
 
-    Nothing is sent; the chain is not trusted, only searched for the key that the token names.
+    Nothing is sent; the chain is not trusted, only searched for the key that the token names. A
+    port that takes connections and closes them is asked again: it may be full of idle ones.
 
     Raises:
         ClusterError: UNREACHABLE, or CERTIFICATE_INVALID if the key is not there: somebody else
             answers at that address.
     """
-    try:
-        async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
-            chain = await asyncio.to_thread(_read_chain, host, port)
-    except (OSError, TimeoutError) as error:
-        raise ClusterError(
-            Reason.UNREACHABLE,
-            f"no enrolment port answers at {host}:{port}; check the address, and that the first "
-            "master runs",
-        ) from error
+    loop = asyncio.get_running_loop()
+    until = loop.time() + CLOSED_SECONDS_MAX
+    while True:
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
+                chain = await asyncio.to_thread(_read_chain, host, port)
+            break
+        except CLOSED as error:
+            if loop.time() >= until:
+                raise ClusterError(
+                    Reason.UNREACHABLE,
+                    f"{host}:{port} takes connections and closes them: it is full, or no "
+                    "enrolment port; check the address, and try again in a moment",
+                ) from error
+        except (OSError, TimeoutError) as error:
+            raise ClusterError(
+                Reason.UNREACHABLE,
+                f"no enrolment port answers at {host}:{port}; check the address, and that the "
+                "first master runs",
+            ) from error
+        await asyncio.sleep(CLOSED_RETRY_SECONDS)
     for der in chain:
         try:
             certificate = x509.load_der_x509_certificate(der)
