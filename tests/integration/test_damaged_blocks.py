@@ -108,17 +108,19 @@ async def test_each_of_forty_reads_is_right_though_every_holder_has_damaged_bloc
 ) -> None:
     async with cluster.client() as client:
         files = await add_files(client, tmp_path)
-        holders = {h.node_id for h in (await client.stat_content(next(iter(files)))).holders}
     masters = cluster.nodes[:3]
-    two = [node for node in masters if node.node_id in holders]
-    assert len(two) == 2
-    # Each block is damaged at one of the two, in one of the ways.
-    rng, damaged = random.Random(1), {node.node_id: 0 for node in two}
-    for n, path in enumerate(blocks_at(two[0])):
+    holders: dict[str, list[LocalNode]] = {}
+    for node in masters:
+        for path in blocks_at(node):
+            holders.setdefault(path.name, []).append(node)
+    # Each block is damaged at one of its two holders, in one of the ways.
+    rng, damaged = random.Random(1), dict[str, LocalNode]()
+    for n, (name, two) in enumerate(sorted(holders.items())):
+        assert len(two) == 2
         node = rng.choice(two)
-        damaged[node.node_id] += 1
-        WAYS[n % len(WAYS)](node.home.content / path.parent.name / path.name)
-    assert all(damaged.values())
+        damaged[node.node_id] = node
+        WAYS[n % len(WAYS)](node.home.content / name[-3:-1] / name)
+    assert len(damaged) > 1
     right = 0
     for n in range(READS):
         cid = list(files)[n % FILES]
@@ -126,7 +128,7 @@ async def test_each_of_forty_reads_is_right_though_every_holder_has_damaged_bloc
     assert right == READS
 
     async def repaired() -> bool:
-        for node in two:
+        for node in damaged.values():
             for cid, data in files.items():
                 assert await read(cluster, node, cid) == data
             check = await content_check(cluster, node)
@@ -135,7 +137,7 @@ async def test_each_of_forty_reads_is_right_though_every_holder_has_damaged_bloc
         return True
 
     await until(repaired, seconds=15, what="every copy is whole again")
-    for node in two:
+    for node in damaged.values():
         for path in blocks_at(node):
             assert parse_cid(path.name).matches(path.read_bytes())
 
