@@ -9,13 +9,12 @@ import pytest
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.adapters.keys.sealing import SealKey
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
-from ipfs_cluster_node.config.credentials import read_credentials
+from ipfs_cluster_node.config.credentials import read_credentials, read_enrolment
 from ipfs_cluster_node.config.files import READ_BYTES_MAX, open_regular, read_regular
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.settings import load_settings
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.node.peers import PeerBook
-from ipfs_cluster_node.node.replacement import begun_replacement
 
 
 def lock(path: Path) -> None:
@@ -29,8 +28,6 @@ READERS: dict[str, Callable[[Path], object]] = {
     "identity": Identity.load,
     "seal key": SealKey.load,
     "settings": load_settings,
-    "masters": PeerBook,
-    "replacement": lambda path: begun_replacement(Home(path.parent.parent)),
     "log": lambda path: DirectoryDisk(path.parent).open(path.name),
     "log read": lambda path: DirectoryDisk(path.parent).read(path.name),
     "log append": lambda path: DirectoryDisk(path.parent).append(path.name, b"entry"),
@@ -44,12 +41,21 @@ READERS: dict[str, Callable[[Path], object]] = {
 def test_a_fifo_in_place_of_a_file_of_the_home_is_refused_at_once(
     tmp_path: Path, reader: str
 ) -> None:
-    path = Home(tmp_path).replacement if reader == "replacement" else tmp_path / "lock"
-    path.parent.mkdir(exist_ok=True)
+    path = tmp_path / "lock"
     os.mkfifo(path, 0o600)
     read = READERS[reader]
     with pytest.raises((OSError, ClusterError)):
         read(path)
+
+
+@pytest.mark.timeout(10)
+def test_what_the_node_can_do_without_is_not_waited_for_either(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.state.mkdir()
+    for path in (home.masters, home.enrolment):
+        os.mkfifo(path, 0o600)
+    assert PeerBook(home.masters).targets() == []
+    assert read_enrolment(home.enrolment) == ()
 
 
 @pytest.mark.timeout(10)
