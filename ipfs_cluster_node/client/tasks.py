@@ -186,7 +186,29 @@ def task_spec(
     priority: int = 0,
     namespace: str = DEFAULT_NAMESPACE,
 ) -> pb.TaskSpec:
-    """Say what a task is to do; see `Client.submit_task`."""
+    """Say what a task is to do; see `Client.submit_task`.
+
+    Raises:
+        ClusterError: INVALID_ARGUMENT, PAYLOAD_TOO_LARGE.
+    """
+    try:
+        return _spec(task_type, payload, inputs, attempt_timeout, priority, namespace)
+    except UnicodeEncodeError as error:
+        raise ClusterError(
+            Reason.INVALID_ARGUMENT,
+            f"{error.object[error.start]!a} is half of a surrogate pair, which UTF-8 can't hold; "
+            "give bytes as the payload, or text without it",
+        ) from error
+
+
+def _spec(
+    task_type: str,
+    payload: bytes | str | dict[str, Any],
+    inputs: Iterable[tuple[str, str] | tuple[str, str, str]],
+    attempt_timeout: timedelta | None,
+    priority: int,
+    namespace: str,
+) -> pb.TaskSpec:
     content_type = ""
     if isinstance(payload, dict):
         payload, content_type = json.dumps(payload).encode(), "application/json"

@@ -3,7 +3,15 @@
 Payload: JSON `{"sql": "SELECT …"}`, or `{"input_cid": …, "parameters": {"sql": …}}`; beside `sql`
 may stand `"text_inputs": ["NAME"]`, CSV inputs whose columns are all read as text.
 Each input is a view under its name. gzip and zstd are read, whatever the name; the encoding is
-UTF-8. Values are exact or refused: `007`, `01/02/2024` and numbers that would be rounded are text.
+UTF-8. Values are exact or refused. In CSV, `007`, `01/02/2024` and numbers that a DOUBLE would not
+give back are text; behind the first rows, from which types are guessed, they are refused with their
+line. JSON is refused where it has a fraction that a DOUBLE would not give back.
+
+CSV: an empty field is NULL; a quoted one (`""`) is the empty text, or NULL in a column that is not
+of text, as `notes` then say. The first line is the header where none of its cells is a number, date
+or boolean; or, if its cells are all there and differ, where a name stands above a column of such
+values, or at least two rising years stand above columns that are not of years. `header` says what
+was found.
 
 Result: a Parquet file, and JSON:
 

@@ -1,5 +1,6 @@
 """Arrow and Parquet files as Parquet that DuckDB reads exactly, or a refusal with the column."""
 
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,10 @@ from ipfs_cluster_node.tasks import TaskError
 DECIMAL_DIGITS_MAX: Final = 38
 """Of DuckDB; a wider decimal is given as text."""
 BATCH_ROWS: Final = 10_000
+ARROW_FILES_JOINED: Final = b"ARROW1ARROW1\0\0"
+PARQUET_FILES_JOINED: Final = b"PAR1PAR1"
+"""The end of one file and the beginning of the next; only one of their footers would be read."""
+SEPARATE: Final = "put all rows into one file, or send each as an input of its own"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +42,15 @@ def open_arrow(path: Path, name: str, target: Path, *, is_file: bool) -> Convert
         with pa.OSFile(str(path)) as source:
             if is_file:
                 reader = pa.ipc.open_file(source)
+                _refuse_second(path, name, ARROW_FILES_JOINED)
                 batches = (reader.get_batch(n) for n in range(reader.num_record_batches))
             else:
                 reader = pa.ipc.open_stream(source)
                 batches = iter(reader)
-            return _convert(name, reader.schema, batches, target)
+            converted = _convert(name, reader.schema, batches, target)
+            if not is_file and source.read(1):
+                raise refused(name, f"more bytes follow the end of its Arrow stream; {SEPARATE}")
+            return converted
     except MemoryError:
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -59,6 +68,7 @@ def open_parquet(path: Path, name: str, target: Path) -> Converted:
 
     try:
         with pq.ParquetFile(path) as file:
+            _refuse_second(path, name, PARQUET_FILES_JOINED)
             schema = file.schema_arrow
             physical = {
                 file.metadata.schema.column(n).physical_type
@@ -76,6 +86,18 @@ def open_parquet(path: Path, name: str, target: Path) -> Converted:
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
         raise refused(name, f"it can't be read as Parquet: {first_line(error)}") from error
+
+
+def _refuse_second(path: Path, name: str, joined: bytes) -> None:
+    """Refuse files one after another, of which one alone would be read, at the other's places."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        end = data.find(joined)
+        while end >= 0:
+            # Before the end's magic is the length of a footer that is within the file.
+            footer = int.from_bytes(data[max(0, end - 4) : end], "little")
+            if 0 < footer < end:
+                raise refused(name, f"it is two or more files one after another; {SEPARATE}")
+            end = data.find(joined, end + 1)
 
 
 def _microseconds_do(path: Path, name: str) -> bool:

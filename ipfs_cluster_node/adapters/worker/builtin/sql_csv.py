@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from ipfs_cluster_node.adapters.worker.builtin.sql_numbers import is_rounded
+
 DELIMITERS: Final = (",", "\t", ";", "|")
 SAMPLE_BYTES: Final = 1024 * 1024
 """Delimiter, header and types are guessed from so much; later values must convert, or are named."""
@@ -43,6 +45,9 @@ TYPES: Final = (
 )
 """Of which type a column is where each of its values has the form. The first one wins."""
 FORMS: Final = dict(TYPES)
+YEAR: Final = "(1[5-9]|2[01])[0-9]{2}"
+MISSING: Final = frozenset(("na", "n/a", "#n/a", "null", "none", "nil", "-", "--", "?", "unknown"))
+"""Texts that stand for a value that is not there, and name no column."""
 TEXT: Final = "VARCHAR"
 
 
@@ -77,13 +82,44 @@ def csv_shape(text: str, *, whole: bool, all_text: bool = False) -> CsvShape:
     if len(first) > COLUMNS_MAX:
         raise CsvUnclearError(f"it has {len(first)} columns; at most {COLUMNS_MAX} are read")
     types = [_type_of(record[n] for record in rest) for n in range(len(first))]
-    kinds = [_type_of([cell]) for cell in first]
-    header = any(first) and all(kind == TEXT for kind in kinds)
+    header = _is_header(first, rest, types)
     if not header:
         types = [_type_of(record[n] for record in records) for n in range(len(first))]
     names = first if header else [f"column{n}" for n in range(len(first))]
     typed = [TEXT] * len(first) if all_text else types
     return CsvShape(delimiter, header, tuple(zip(unique(names), typed, strict=True)))
+
+
+def _is_header(first: Sequence[str], rest: Sequence[Sequence[str]], types: Sequence[str]) -> bool:
+    """Whether the first line names the columns.
+
+    It does where none of its cells is a number, date or boolean. Where one is, the cells must all
+    be there and differ, and either a name stands above such values (`id,2019` above `1,5`), or two
+    rising years stand above columns that are not of years (`country,2019,2020` above `Peru,5,7`).
+    """
+    texts = [_type_of([cell]) == TEXT for cell in first]
+    if all(texts):
+        return any(first)
+    if not all(first) or len(set(first)) < len(first):
+        return False
+    names = [
+        cell.strip().lower() not in MISSING and is_text
+        for cell, is_text in zip(first, texts, strict=True)
+    ]
+    if any(is_name and kind != TEXT for is_name, kind in zip(names, types, strict=True)):
+        return True
+    others = [n for n, is_text in enumerate(texts) if not is_text]
+    years = [first[n] for n in others]
+    return (
+        any(names)
+        and len(years) > 1
+        and all(re.fullmatch(YEAR, year) for year in years)
+        and years == sorted(years)
+        and bool(rest)
+        and not any(
+            all(re.fullmatch(YEAR, record[n]) for record in rest if record[n]) for n in others
+        )
+    )
 
 
 def unique(names: Iterable[str]) -> list[str]:
@@ -186,9 +222,8 @@ def _within(name: str, values: Iterable[str]) -> bool:
     if name == "BIGINT":
         return all(-(2**63) <= int(value) < 2**63 for value in values)
     if name == "DOUBLE":
-        return all(
-            abs(float(value)) != float("inf") or re.fullmatch(NAN_OR_INFINITY, value)
-            for value in values
+        return not any(
+            is_rounded(value) and not re.fullmatch(NAN_OR_INFINITY, value) for value in values
         )
     if name in ("DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE"):
         try:
@@ -200,7 +235,10 @@ def _within(name: str, values: Iterable[str]) -> bool:
 
 
 def read_csv(path: str, shape: CsvShape, *, types: Sequence[str] | None = None) -> str:
-    """DuckDB's call that reads it so, leaving nothing to its own guesses."""
+    """DuckDB's call that reads it so, leaving nothing to its own guesses.
+
+    An empty field is NULL, and a quoted one the empty text.
+    """
     chosen = types or [kind for _, kind in shape.columns]
     columns = ", ".join(
         f"{quoted(name)}: {quoted(kind)}"
@@ -209,7 +247,8 @@ def read_csv(path: str, shape: CsvShape, *, types: Sequence[str] | None = None) 
     return (
         f"read_csv({quoted(path)}, auto_detect=false, delim={quoted(shape.delimiter)}, quote='\"', "
         f"escape='\"', header={str(shape.header).lower()}, columns={{{columns}}}, nullstr='', "
-        f"strict_mode=true, null_padding=false, max_line_size={LINE_BYTES_MAX}, "
+        "allow_quoted_nulls=false, strict_mode=true, null_padding=false, "
+        f"max_line_size={LINE_BYTES_MAX}, "
         "dateformat='%Y-%m-%d', encoding='utf-8')"
     )
 

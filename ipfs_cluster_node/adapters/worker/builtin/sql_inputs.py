@@ -38,6 +38,7 @@ from ipfs_cluster_node.adapters.worker.builtin.sql_json import (
     json_records,
 )
 from ipfs_cluster_node.adapters.worker.builtin.sql_messages import said
+from ipfs_cluster_node.adapters.worker.builtin.sql_numbers import is_rounded_sql
 from ipfs_cluster_node.tasks import TaskError, TaskInputFile
 
 DECOMPRESSED_BYTES_MAX: Final = 4 * 2**30
@@ -180,15 +181,26 @@ class SqlInputs:
             shape = csv_shape(text, whole=whole, all_text=all_text)
         except CsvUnclearError as error:
             raise refused(name, str(error)) from error
-        self._check_csv(name, path, shape)
+        quoted_empty = self._check_csv(name, path, shape)
         document["encoding"] = "utf-8"
         document["delimiter"] = shape.delimiter
         document["header"] = shape.header
         document["columns"] = [{"name": column, "type": kind} for column, kind in shape.columns]
-        return read_csv(str(path), shape)
+        if not quoted_empty:
+            return read_csv(str(path), shape)
+        document["notes"] = [
+            f'column {column!r} has quoted empty fields (""), read as NULL, since they are no'
+            f" {dict(shape.columns)[column]}"
+            for column in quoted_empty
+        ]
+        return _nulled(path, shape, quoted_empty)
 
-    def _check_csv(self, name: str, path: Path, shape: CsvShape) -> None:
-        """Read it once: each line has the fields, and each value is of its column's type."""
+    def _check_csv(self, name: str, path: Path, shape: CsvShape) -> list[str]:
+        """Read it once: each line has the fields, and each value is of its column's type.
+
+        Returns:
+            The columns other than of text in which a field is empty and quoted.
+        """
         import duckdb
 
         texts = read_csv(str(path), shape, types=[TEXT] * len(shape.columns))
@@ -196,12 +208,21 @@ class SqlInputs:
             f"count({column})" if kind == TEXT else f"count(*) FILTER ({_no_value(column, kind)})"
             for column, kind in [(identifier(name), kind) for name, kind in shape.columns]
         ]
+        empties = [f"bool_or({identifier(column)} = '')" for column, _ in shape.columns]
         try:
-            counts = self.connection.execute(f"FROM {texts} SELECT {', '.join(checks)}").fetchone()
+            found = self.connection.execute(
+                f"FROM {texts} SELECT {', '.join(checks + empties)}"
+            ).fetchone()
+            counts, empty = found[: len(checks)], found[len(checks) :]
             for (column, kind), count in zip(shape.columns, counts, strict=True):
                 if kind == TEXT or not count:
                     continue
                 raise self._unlike(name, path, shape, texts, column, kind)
+            return [
+                column
+                for (column, kind), is_empty in zip(shape.columns, empty, strict=True)
+                if is_empty and kind != TEXT
+            ]
         except duckdb.OutOfMemoryException:
             raise
         except duckdb.Error as error:
@@ -330,13 +351,27 @@ def _last_line_end(data: bytes) -> int:
     return max(data.rfind(b"\n"), data.rfind(b"\r"))
 
 
-def _no_value(column: str, kind: str) -> str:
+def _nulled(path: Path, shape: CsvShape, columns: list[str]) -> str:
+    """The SQL behind FROM that reads empty texts in some columns as NULL."""
+    types = [TEXT if column in columns else kind for column, kind in shape.columns]
+    replaced = ", ".join(
+        f"CAST(nullif({identifier(column)}, '') AS {kind}) AS {identifier(column)}"
+        for column, kind in shape.columns
+        if column in columns
+    )
+    return f"(FROM {read_csv(str(path), shape, types=types)} SELECT * REPLACE ({replaced}))"
+
+
+def _no_value(field: str, kind: str) -> str:
+    """SQL: the text is neither empty nor exactly a value of the type."""
+    column = f"nullif({field}, '')"
     value = f"TRY_CAST({column} AS {kind})"
     if kind in ("BIGINT", "HUGEINT", "DATE"):
         # The form is that of the value's own text, which is compared faster.
         return f"CAST({value} AS VARCHAR) IS DISTINCT FROM {column}"
     form = quoted(FORMS[kind])
-    return f"NOT regexp_full_match({column}, {form}) OR ({column} IS NOT NULL AND {value} IS NULL)"
+    wrong = f"NOT regexp_full_match({column}, {form}) OR ({column} IS NOT NULL AND {value} IS NULL)"
+    return f"{wrong} OR {is_rounded_sql(column)}" if kind == "DOUBLE" else wrong
 
 
 def _place(path: Path, shape: CsvShape, row: int) -> str:

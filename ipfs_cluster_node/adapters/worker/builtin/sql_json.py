@@ -6,16 +6,19 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ipfs_cluster_node.adapters.worker.builtin.sql_arrow import identifier
-from ipfs_cluster_node.adapters.worker.builtin.sql_csv import TEXT, quoted
+from ipfs_cluster_node.adapters.worker.builtin.sql_csv import TEXT, quoted, shown
+from ipfs_cluster_node.adapters.worker.builtin.sql_numbers import is_rounded
 
-BEGINS: Final = re.compile(r'\[?\s*\{\s*("[^"]*"\s*:|\})')
-"""How JSON begins that has records: with an object, or a list of them."""
+BEGINS: Final = re.compile(r'\[?\s*\{\s*("(\\.|[^"\\\r\n])*("\s*:|\\?\Z)|\}|\Z)')
+"""How JSON begins that has records: with an object, or a list of them; the text may be cut off."""
 NO_JSON_TYPE: Final = re.compile(
     r"\b(TIMESTAMP_NS|TIMESTAMP WITH TIME ZONE|TIMESTAMPTZ|TIMESTAMP|TIME_NS|DATE|TIME|UUID)\b"
     r"(?=[\[\],)]|$)"
 )
 LONG_INTEGER: Final = r"(^|[\[:,])\s*-?[0-9]{16,}\s*([,}\]]|$)"
 """In JSON text: an integer that a DOUBLE may round."""
+MAYBE_ROUNDED: Final = r"[\[:,]\s*-?([0-9]+[eE]|[0-9]+\.[0-9]+[eE]|[0-9]*\.?[0-9]*[0-9.]{16})"
+"""In a record's text, strings included: a number that a DOUBLE may round."""
 RENAMED: Final = re.compile(r"(.+)_[0-9]+")
 """How DuckDB names a key that differs from another one only in case."""
 
@@ -65,6 +68,7 @@ def json_records(connection: Any, path: str, start: str, *, whole: bool) -> Json
     found = connection.execute(f"DESCRIBE FROM {call})").fetchall()
     # JSON has texts and numbers; what looks like a date is text.
     columns = {column: NO_JSON_TYPE.sub(TEXT, kind) for column, kind, *_ in found}
+    _refuse_rounded(connection, path, layout)
     rounded = [column for column, kind in columns.items() if "DOUBLE" in kind]
     if rounded:
         long = ", ".join(
@@ -88,6 +92,37 @@ def json_records(connection: Any, path: str, start: str, *, whole: bool) -> Json
                 f"it has keys that differ from {renamed[1]!r} only in case; rename them"
             )
     return JsonRecords(layout, columns, source)
+
+
+def _refuse_rounded(connection: Any, path: str, layout: str) -> None:
+    """Refuse a fraction that a DOUBLE would round: DuckDB's reader has no other form of it."""
+    records = (
+        f"(FROM read_json_objects({quoted(path)}, format='{layout}') "
+        "SELECT row_number() OVER (), json::VARCHAR) AS read(row, record)"
+    )
+    suspects = connection.cursor().execute(
+        f"FROM {records} WHERE regexp_matches(record, {quoted(MAYBE_ROUNDED)})"
+    )
+    while found := suspects.fetchone():
+        row, record = found
+        if number := _rounded_in(record):
+            raise JsonUnclearError(
+                f"record {row}: the number {shown(number)} would be rounded; write it as text, in"
+                " double quotes"
+            )
+
+
+def _rounded_in(record: str) -> str:
+    """The first fraction of a record that a DOUBLE would round."""
+    rounded: list[str] = []
+
+    def number(text: str) -> float:
+        if is_rounded(text):
+            rounded.append(text)
+        return 0.0
+
+    json.loads(record, parse_float=number, parse_int=str)
+    return rounded[0] if rounded else ""
 
 
 def _source(call: str, columns: dict[str, str]) -> str:

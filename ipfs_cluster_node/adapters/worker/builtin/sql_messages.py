@@ -45,8 +45,10 @@ def said(error: Exception, names: Mapping[str, str], sql: str = "") -> str:
         sql: The query, to name a place in it.
     """
     text = str(error).strip() or type(error).__name__
-    of = next((name for path, name in names.items() if path in text), "")
-    for path, name in sorted(names.items(), key=lambda pair: -len(pair[0])):
+    # The longest first: a directory is the beginning of the paths in it.
+    longest_first = sorted(names.items(), key=lambda pair: -len(pair[0]))
+    of = next((name for path, name in longest_first if path in text), "")
+    for path, name in longest_first:
         text = text.replace(f'"{path}"', name).replace(f"'{path}'", name).replace(path, name)
     if found := LINE_ERROR.search(text):
         return _cut(f"{of}: line {found[1]}: {_cause(text)}" if of else _cause(text))

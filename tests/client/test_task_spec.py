@@ -1,0 +1,26 @@
+"""What a task is to do, as the client says it."""
+
+import pytest
+
+from ipfs_cluster_node.client.tasks import task_spec
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+
+HALF = "a\ud800"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"task_type": "echo", "payload": HALF},
+        {"task_type": HALF},
+        {"task_type": "echo", "namespace": HALF},
+        {"task_type": "echo", "inputs": [(HALF, "cid")]},
+        {"task_type": "echo", "inputs": [("name", HALF)]},
+        {"task_type": "echo", "inputs": [("name", "cid", HALF)]},
+    ],
+)
+def test_text_that_utf_8_cannot_hold_is_an_invalid_argument(given: dict[str, object]) -> None:
+    with pytest.raises(ClusterError) as caught:
+        task_spec(**given)  # type: ignore[arg-type]
+    assert caught.value.reason is Reason.INVALID_ARGUMENT
+    assert "surrogate" in str(caught.value)
