@@ -85,13 +85,15 @@ async def test_a_join_waits_for_a_port_in_use_before_it_uses_up_its_token(
         running = asyncio.create_task(
             join(cluster, tmp_path / "n", token, bind=address, on_busy=told.append)
         )
-        while not told and not running.done():
+        # The enrolment port may ask it to wait as well, on a busy machine.
+        busy = f"something listens on {address} already, see --bind"
+        while busy not in told and not running.done():
             await asyncio.sleep(0.05)
         await asyncio.sleep(0.2)
         assert await node_ids(client) == before
         assert not running.done()
     made = await running
-    assert told == [f"something listens on {address} already, see --bind"]
+    assert told.count(busy) == 1
     assert await node_ids(client) == {*before, made.node_id}
     await client.remove_node(made.node_id)
 
