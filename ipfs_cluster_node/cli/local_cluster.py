@@ -223,7 +223,7 @@ class LocalCluster:
 
 def command(*arguments: str) -> tuple[str, ...]:
     """The command line of this installation."""
-    return (sys.executable, "-m", "ipfs_cluster_node", *arguments)
+    return (sys.executable, "-P", "-m", "ipfs_cluster_node", *arguments)
 
 
 def environment_with(profiles: Path) -> dict[str, str]:

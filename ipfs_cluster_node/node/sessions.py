@@ -268,7 +268,9 @@ def _in_commands(messages: Iterable[pb.AttemptOutcome]) -> Iterator[list[Attempt
     for message in messages:
         outcome = outcome_or_failure(message)
         outcome_bytes = len(outcome.result.data) if outcome.result is not None else 0
-        outcome_bytes += len(outcome.failure.message.encode()) if outcome.failure is not None else 0
+        if outcome.failure is not None:
+            outcome_bytes += len(outcome.failure.message.encode())
+            outcome_bytes += len(outcome.failure.output_tail.encode())
         if outcomes and (
             len(outcomes) >= OUTCOMES_PER_COMMAND_MAX or size + outcome_bytes > OUTCOME_BYTES_MAX
         ):

@@ -19,6 +19,7 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, TaskId
 from ipfs_cluster_node.core.model import (
     NOTE_CHARS_MAX,
+    OUTPUT_TAIL_BYTES_MAX,
     RESULT_INLINE_BYTES_MAX,
     AttemptId,
     TaskSpec,
@@ -732,6 +733,17 @@ async def test_long_messages_and_long_results_weigh_together() -> None:
         big = result(1, data=b"x" * RESULT_INLINE_BYTES_MAX)
         await worker.tell(*[long] * 200, *[big] * 16)
         await until(lambda: len(worker.confirmed) == 216)
+        entries = [encode_command(c.Command(at_ms=0, body=b)) for b in its.leadership.proposed]
+        assert max(map(len, entries)) < 1.2 * OUTCOME_BYTES_MAX
+
+
+@virtual_time
+async def test_what_failed_attempts_printed_weighs_too() -> None:
+    async with leading() as its:
+        worker = await its.worker()
+        chatty = failure(0, message="m", output_tail="x" * OUTPUT_TAIL_BYTES_MAX)
+        await worker.tell(*[chatty] * 250)
+        await until(lambda: len(worker.confirmed) == 250)
         entries = [encode_command(c.Command(at_ms=0, body=b)) for b in its.leadership.proposed]
         assert max(map(len, entries)) < 1.2 * OUTCOME_BYTES_MAX
 

@@ -28,7 +28,8 @@ from ipfs_cluster_node.adapters.worker import linux
 
 DEVICES: Final = ("null", "zero", "full", "random", "urandom")
 SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 # nosec B108 (of this namespace only)
-SHARED_MEMORY_OPTIONS: Final = "size=64m,mode=1777"
+SHARED_MEMORY_OPTIONS: Final = "size=64m,nr_inodes=16384,mode=1777"
+"""An empty file costs the kernel memory too."""
 _LOCKED_DOWN: Final = linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV
 
 

@@ -4,7 +4,9 @@ The node starts the *launcher*. That makes the namespaces and starts the *keeper
 init: whatever runs in them ends with it. The keeper loads the handlers once and does no more than
 fork *runners*, which are ready at once and run attempts, and end them with all that they started.
 It has no descriptor that a runner has, reads nothing that one writes, and can't be traced, so that
-what a handler does to its own process is gone with the next runner.
+what a handler does to its own process is gone with the next runner. As a process of the same user a
+handler can change what the keeper hands down to later runners, such as its limits: a keeper that is
+not as it was at its start is replaced.
 
 On the keeper's socket the node says `FORK`, with a runner's socket and the pipe for its output, or
 `END`, and is answered by `ENDED` and how the runner ended.
@@ -28,15 +30,17 @@ from ipfs_cluster_node.adapters.worker.confinement import (
     confine,
     enter,
 )
+from ipfs_cluster_node.adapters.worker.inherited import inherited_with_files
 from ipfs_cluster_node.adapters.worker.registry import load_handlers
-from ipfs_cluster_node.adapters.worker.runner import Limits, run
+from ipfs_cluster_node.adapters.worker.runner import START_FAILED_STATUS, Limits, run
 from ipfs_cluster_node.adapters.worker.trees import empty, kill_descendants, reap
 from ipfs_cluster_node.tasks import Handler
 
 FORK: Final = b"F"
 END: Final = b"E"
 ENDED: Final = struct.Struct("<i?")
-"""The wait status of the runner, and whether nothing of it is left."""
+"""The wait status of the runner, and whether nothing of it is left and it changed nothing, so that
+another can be forked."""
 READY: Final = struct.Struct("<I")
 """The length of a JSON object: `pid`, and `failed` or `missing`."""
 END_SECONDS_MAX: Final = 2.0
@@ -120,6 +124,7 @@ class _Keeper:
         self._confined = confined
         self._runner = 0
         self._status = 0
+        self._inherited = inherited_with_files()
         signal.signal(signal.SIGCHLD, self._on_child)
 
     def serve(self) -> None:
@@ -132,9 +137,19 @@ class _Keeper:
                 self._fork(*descriptors)
             elif said == END:
                 clean = _end_all(confined=self._confined, on_ended=self._note)
+                clean = clean and self._can_fork()
                 self._control.sendall(ENDED.pack(self._status, clean))
             else:
                 return
+
+    def _can_fork(self) -> bool:
+        """Whether the next runner starts as the first one did, and did not fail to."""
+        if os.WIFEXITED(self._status) and os.WEXITSTATUS(self._status) == START_FAILED_STATUS:
+            return False
+        try:
+            return bool(inherited_with_files() == self._inherited)
+        except OSError:
+            return False
 
     def _fork(self, channel: int, output: int) -> None:
         self._status = 0

@@ -8,6 +8,7 @@ Source: mount_setattr(2), open_tree(2), move_mount(2), prctl(2), capabilities(7)
 import ctypes
 import os
 import signal
+import sys
 from typing import Any, Final
 
 CLONE_NEWNS: Final = 0x0002_0000
@@ -31,6 +32,8 @@ PR_CAPBSET_DROP: Final = 24
 PR_SET_CHILD_SUBREAPER: Final = 36
 PR_SET_NO_NEW_PRIVS: Final = 38
 
+_SYS_IOPRIO_GET: Final = {"x86_64": 252, "aarch64": 31}
+_IOPRIO_WHO_PROCESS: Final = 1
 _SYS_OPEN_TREE: Final = 428
 _SYS_MOVE_MOUNT: Final = 429
 _SYS_MOUNT_SETATTR: Final = 442
@@ -120,6 +123,14 @@ def set_process(option: int, value: int) -> None:
 def die_with_parent() -> None:
     """Have the kernel kill this process when its parent is gone."""
     set_process(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def io_priority() -> int:
+    """The I/O priority of this process; 0 where the number of the call is not known."""
+    number = _SYS_IOPRIO_GET.get(os.uname().machine)
+    if number is None or sys.platform != "linux":
+        return 0
+    return _syscall("ioprio_get", number, _IOPRIO_WHO_PROCESS, 0)
 
 
 def drop_capabilities() -> None:

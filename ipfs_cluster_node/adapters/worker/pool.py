@@ -5,6 +5,7 @@ import logging
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -42,6 +43,8 @@ MEMORY_EXTRA_BYTES: Final = 256 * 2**20
 """What an attempt may use beyond `tasks.memory_max`: interpreters and libraries."""
 PROCESS_COUNT_MAX: Final = 256
 """Of one attempt at once."""
+THREAD_COUNT_MAX: Final = 2048
+"""Of one attempt at once, in all its processes together."""
 PROGRESS_COUNT_FREE: Final = 32
 PROGRESS_PAUSE_SECONDS: Final = 0.01
 """After each further frame of progress, so that a flood of them costs the handler's own time."""
@@ -234,7 +237,7 @@ class HandlerPool:
         for fits in (task_type, ""):
             for process in self._idle:
                 # A kept runner that went on after its answer is not given to another attempt.
-                if process.kept_type == fits and not process.runner.has_unread:
+                if process.kept_type == fits and process.runner.waits:
                     self._idle.remove(process)
                     return process
         if self._idle:
@@ -277,17 +280,23 @@ class HandlerPool:
     # What an attempt may use.
 
     async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(WATCH_INTERVAL_SECONDS)
-            for process in list(self._busy):
-                if why := self._excess(process):
-                    process.runner.stop(why)
+        # In a thread of its own: handlers decide how long it takes to look.
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(1, thread_name_prefix="handler-watch") as thread:
+            while True:
+                await asyncio.sleep(WATCH_INTERVAL_SECONDS)
+                for process in list(self._busy):
+                    runner = process.runner
+                    if why := await loop.run_in_executor(thread, self._excess, process):
+                        runner.stop(why)
 
     def _excess(self, process: HandlerProcess) -> str:
-        used = process.usage
+        used = process.usage(processes_max=PROCESS_COUNT_MAX, threads_max=THREAD_COUNT_MAX)
         bound = self._plan.memory_bytes_max + MEMORY_EXTRA_BYTES
         if used.process_count > PROCESS_COUNT_MAX:
-            return f"it had {used.process_count} processes at once, over {PROCESS_COUNT_MAX}"
+            return f"it had more than {PROCESS_COUNT_MAX} processes at once"
+        if used.thread_count > THREAD_COUNT_MAX:
+            return f"it had more than {THREAD_COUNT_MAX} threads at once"
         if used.resident_bytes > bound and (used_bytes := process.proportional_bytes) > bound:
             return f"it used {used_bytes // 2**20} MiB of memory, over {bound // 2**20}"
         return ""

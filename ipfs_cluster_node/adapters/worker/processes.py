@@ -112,9 +112,12 @@ class HandlerProcess:
             "HOME": "/nonexistent",
             "TMPDIR": str(directory),
         }
+        if "PYTHONPATH" in environment:
+            environment["PYTHONPATH"] = _absolute(environment["PYTHONPATH"])
         with theirs:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
+                "-P",  # Else what lies in the current directory would be imported first.
                 "-m",
                 "ipfs_cluster_node.adapters.worker.handler_process",
                 str(theirs.fileno()),
@@ -124,6 +127,8 @@ class HandlerProcess:
                 stderr=asyncio.subprocess.STDOUT,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
+                # The node's own may be its home: it would stay readable beneath what hides it.
+                cwd="/",
                 env=environment,
             )
         self = cls(process, ours)
@@ -222,10 +227,9 @@ class HandlerProcess:
             os.close(self._scratch)
             self._scratch = NOT_OPEN
 
-    @property
-    def usage(self) -> trees.Usage:
-        """What the keeper, its runner and all that this started use together."""
-        return trees.usage(self._keeper)
+    def usage(self, *, processes_max: int, threads_max: int) -> trees.Usage:
+        """What the keeper, its runner and all that this started use together; as `trees.usage`."""
+        return trees.usage(self._keeper, processes_max=processes_max, threads_max=threads_max)
 
     @property
     def proportional_bytes(self) -> int:
@@ -325,6 +329,17 @@ class Runner:
         return parse(header, await self._read(body_bytes), asked)
 
     @property
+    def waits(self) -> bool:
+        """Whether it may be asked: it is there, and nothing came that nobody asked for."""
+        try:
+            self._channel.recv(1)  # Of a runner that is gone, this is empty.
+        except BlockingIOError:
+            return not self._data
+        except OSError:
+            pass
+        return False
+
+    @property
     def has_unread(self) -> bool:
         """Whether something came that nobody asked for."""
         if self._data:
@@ -356,6 +371,12 @@ class Runner:
         data = bytes(self._data[:size])
         del self._data[:size]
         return data
+
+
+def _absolute(search_path: str) -> str:
+    """A search path that means the same in another directory; empty entries are left out."""
+    entries = [each for each in search_path.split(os.pathsep) if each]
+    return os.pathsep.join(map(os.path.abspath, entries))
 
 
 def _kill_tree(launcher: int, keeper: int, marker: str, *, confined: bool) -> None:

@@ -35,6 +35,7 @@ from ipfs_cluster_node.adapters.worker.frames import (
     encode_frame,
     frame_sizes,
 )
+from ipfs_cluster_node.adapters.worker.inherited import inherited, lower
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.model import (
     CONTENT_TYPE_CHARS_MAX,
@@ -55,6 +56,10 @@ PROGRESS_INTERVAL_SECONDS: Final = 0.05
 """Between two frames of progress; what comes sooner is left out."""
 ADDRESS_SPACE_EXTRA_BYTES: Final = 4 * 2**30
 """Beyond the memory of an attempt. What is reserved is not yet used; the node watches the use."""
+OPEN_FILES_MAX: Final = 4096
+"""Of one process of an attempt."""
+START_FAILED_STATUS: Final = 97
+"""With which a runner ends that could not begin to serve."""
 WATCHED_SIGNALS: Final = tuple(map(int, signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}))
 
 
@@ -71,13 +76,20 @@ class _InvalidResultError(Exception):
 
 def run(channel: int, output: int, handlers: dict[str, Handler], limits: Limits) -> None:
     """Serve a socket until it closes or a handler may have left something behind."""
-    connection = socket.socket(fileno=channel)
-    _start(output, limits)
-    runner = _Runner(connection, handlers)
-    while runner.serve():
-        pass
-    sys.stdout.flush()
-    sys.stderr.flush()
+    try:
+        connection = socket.socket(fileno=channel)
+        _start(output, limits)
+        runner = _Runner(connection, handlers)
+    except BaseException:
+        _print_failure()
+        os._exit(START_FAILED_STATUS)
+    try:
+        while runner.serve():
+            pass
+    except BaseException:
+        _print_failure()
+        os._exit(1)
+    _flush()
     os._exit(0)
 
 
@@ -92,9 +104,9 @@ def _start(output: int, limits: Limits) -> None:
     os.dup2(output, 2)
     os.close(output)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    bound = limits.memory_bytes_max + ADDRESS_SPACE_EXTRA_BYTES
-    resource.setrlimit(resource.RLIMIT_DATA, (bound, bound))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    lower(resource.RLIMIT_DATA, limits.memory_bytes_max + ADDRESS_SPACE_EXTRA_BYTES)
+    lower(resource.RLIMIT_CORE, 0)
+    lower(resource.RLIMIT_NOFILE, OPEN_FILES_MAX)
     if (numpy := sys.modules.get("numpy")) is not None:
         numpy.random.seed()  # Else each runner would draw the same numbers.
 
@@ -122,8 +134,7 @@ class _Runner:
         tempfile.tempdir = None
         answer, body = self._answer(handler, task)
         clean = bool(getattr(handler, REUSE_ATTRIBUTE, False)) and _traces() == self._traces
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush()
         self._connection.sendall(encode_frame({**identity, **answer, "clean": clean}, body))
         return clean
 
@@ -171,19 +182,21 @@ class _Runner:
             return _encode(result, task.scratch)
         except TaskError as error:
             reason, message = _reason(error)
-            return _failure(reason, message, retryable=error.retryable is True), b""
+            return _failure(reason, message, retryable=_attribute(error, "retryable") is True), b""
         except _InvalidResultError as error:
             return _failure(Reason.TASK_RESULT_INVALID, str(error), retryable=False), b""
         except MemoryError as error:
-            traceback.print_exc()
+            _print_failure()
             message = f"the handler ran out of memory ({_words(error)}); {MEMORY_ADVICE}"
             return _failure(Reason.TASK_MEMORY_EXCEEDED, message, retryable=False), b""
         except BaseException as error:  # Whatever a handler raises is its failure.
-            traceback.print_exc()
-            message = f"{type(error).__name__}: {_words(error)}{_way_out(error)}"
+            _print_failure()
+            message = f"{_name(error)}: {_words(error)}{_way_out(error)}"
             return _failure(Reason.HANDLER_FAILED, message, retryable=True), b""
 
 
+NAME_CHARS_MAX: Final = 200
+SURROGATE_ESCAPE: Final = "\\ud"
 MEMORY_ADVICE: Final = "give it less at once, or raise tasks.memory_max on the workers"
 
 
@@ -214,7 +227,8 @@ def _encode(result: Any, scratch: Path) -> tuple[dict[str, Any], bytes]:
         raise _InvalidResultError(
             f"a content type is a text of at most {CONTENT_TYPE_CHARS_MAX} characters"
         )
-    _utf8(content_type)
+    if not content_type.isprintable():
+        raise _InvalidResultError("a content type has no control characters")
     if len(data) > BODY_BYTES_MAX:
         raise _InvalidResultError(
             f"the result is over {BODY_BYTES_MAX // 2**20} MiB; write it to a file in task.scratch"
@@ -230,12 +244,24 @@ def _encode(result: Any, scratch: Path) -> tuple[dict[str, Any], bytes]:
 
 def _json(value: Any) -> bytes:
     try:
-        return json.dumps(value, allow_nan=False).encode()
+        text = json.dumps(value, allow_nan=False)
+        json.loads(text, object_pairs_hook=_distinct)
+        if SURROGATE_ESCAPE in text:  # Also the half of a pair, which others do not read.
+            json.dumps(value, ensure_ascii=False).encode()
+        return text.encode()
     except (ValueError, TypeError, RecursionError) as error:
         where = _not_json(value)
         raise _InvalidResultError(
             f"the result is not JSON{where} ({_words(error)}); return None or a text in its place"
         ) from error
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> None:
+    keys: set[str] = set()
+    for key, _ in pairs:
+        if key in keys:
+            raise ValueError(f"two keys of an object are both {key[:NAME_CHARS_MAX]!r} as text")
+        keys.add(key)
 
 
 def _not_json(value: Any, where: str = "result", depth: int = 0) -> str:
@@ -279,33 +305,68 @@ def _beneath(file: Any, scratch: Path) -> str:
 
 
 def _reason(error: TaskError) -> tuple[Reason, str]:
-    reason: Any = error.reason
-    message = _text(error.message, MESSAGE_CHARS_MAX)
+    # A handler's own class may have left out `super().__init__`, or made properties of these.
+    reason = _text(_attribute(error, "reason", Reason.HANDLER_FAILED), MESSAGE_CHARS_MAX)
+    message = _text(_attribute(error, "message", error), MESSAGE_CHARS_MAX)
     if reason in Reason.__members__.values() and reason not in NODES_REASONS:
         return Reason(reason), message
-    return Reason.HANDLER_FAILED, f"{_text(reason, MESSAGE_CHARS_MAX)}: {message}"
+    return Reason.HANDLER_FAILED, f"{reason}: {message}"
+
+
+def _attribute(error: BaseException, name: str, default: Any = None) -> Any:
+    try:
+        return getattr(error, name)
+    except BaseException:
+        return default
 
 
 def _words(error: BaseException) -> str:
-    try:
-        return str(error)
-    except BaseException as fault:
-        return f"its text can't be made, for that fails with {type(fault).__name__}"
+    return _text(error, MESSAGE_CHARS_MAX)
 
 
 def _way_out(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.errno == errno.EROFS:
+    if isinstance(error, OSError) and OSError.errno.__get__(error) == errno.EROFS:
         return "; write to task.scratch, or name the directory in tasks.writable_paths"
     return ""
 
 
 def _text(value: Any, chars_max: int) -> str:
-    """Make text that can be sent of what may be anything."""
+    """Make text that can be sent of what may be anything, and may raise anything."""
     try:
-        text = str(value)
-    except Exception as fault:
-        text = f"(its text can't be made: {type(fault).__name__})"
-    return text.encode("utf-8", "replace").decode()[:chars_max]
+        # Not a method of it: what is a text may have its own.
+        return str.encode(str(value), "utf-8", "replace").decode()[:chars_max]
+    except BaseException as fault:
+        return f"(its text can't be made: {_name(fault)})"
+
+
+def _name(error: BaseException) -> str:
+    # Not `__name__`, which a class of its class may have changed.
+    name: str = type.__dict__["__name__"].__get__(type(error))
+    return name[:NAME_CHARS_MAX]
+
+
+def _print_failure() -> None:
+    """Print what is being raised, whatever became of `sys.stderr`."""
+    try:
+        text = traceback.format_exc()
+    except BaseException as fault:
+        text = f"(its traceback can't be made: {_name(fault)})\n"
+    _flush()
+    left = text.encode("utf-8", "backslashreplace")
+    try:
+        while left:
+            left = left[os.write(2, left) :]
+    except OSError:
+        pass
+
+
+def _flush() -> None:
+    """Flush what was printed. The streams are what the handler made of them."""
+    for name in ("stdout", "stderr"):
+        try:
+            getattr(sys, name).flush()
+        except BaseException:  # noqa: S112
+            continue
 
 
 def _failure(reason: Reason, message: str, *, retryable: bool) -> dict[str, Any]:
@@ -333,6 +394,7 @@ def _traces() -> Any:
         socket.getdefaulttimeout(),
         tuple(sys.path),
         threading.active_count(),
+        inherited(),
     )
 
 

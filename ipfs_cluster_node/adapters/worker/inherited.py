@@ -1,0 +1,58 @@
+"""What a process hands down to each one that it forks, and any process of its user can change.
+
+Source: prlimit(2), setpriority(2), sched_setaffinity(2), sched_setattr(2), ioprio_set(2), proc(5).
+"""
+
+import os
+import resource
+from pathlib import Path
+from typing import Any, Final
+
+from ipfs_cluster_node.adapters.worker import linux
+
+LIMITS: Final = tuple(
+    sorted({value for name, value in vars(resource).items() if name.startswith("RLIMIT_")})
+)
+
+
+def inherited() -> Any:
+    """What this process hands down now. Two of these are equal if nothing was changed.
+
+    Raises:
+        OSError: It can't be read.
+    """
+    return (
+        [resource.getrlimit(each) for each in LIMITS],
+        os.getpriority(os.PRIO_PROCESS, 0),
+        *_scheduling(),
+    )
+
+
+def inherited_with_files() -> Any:
+    """The same, with what has to be read from files.
+
+    Raises:
+        OSError: It can't be read.
+    """
+    score = Path("/proc/self/oom_score_adj")
+    return inherited(), score.read_bytes() if score.exists() else b""
+
+
+def lower(limit: int, bound: int) -> None:
+    """Have a limit of this process be at most `bound`; one that is lower already stays."""
+    soft, hard = (
+        bound if each == resource.RLIM_INFINITY else min(each, bound)
+        for each in resource.getrlimit(limit)
+    )
+    resource.setrlimit(limit, (soft, hard))
+
+
+def _scheduling() -> tuple[Any, ...]:
+    if not hasattr(os, "sched_getaffinity"):
+        return ()
+    return (
+        os.sched_getaffinity(0),
+        os.sched_getscheduler(0),
+        os.sched_getparam(0).sched_priority,
+        linux.io_priority(),
+    )
