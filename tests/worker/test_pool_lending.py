@@ -73,6 +73,10 @@ class FakeRunner:
             raise said
         return said
 
+    @property
+    def waits(self) -> bool:
+        return not self.has_unread
+
     def stop(self, why: str) -> None:
         self.stopped_for = why
         self.stopped.set()
@@ -89,7 +93,7 @@ class FakeProcess:
     def __init__(self, *, confined: bool) -> None:
         self.confined = confined
         self.missing: tuple[str, ...] = ()
-        self.usage = Usage(0, 1)
+        self.used = Usage(0, 1, 1)
         self.proportional_bytes = 0
         self.ended: Ended | Exception = Ended(0, clean=True)
         self.fault_of_clear: Exception | None = None
@@ -129,6 +133,13 @@ class FakeProcess:
 
     async def kill(self) -> None:
         self.log.append("kill")
+
+    def usage(self, *, processes_max: int, threads_max: int) -> Usage:
+        assert (processes_max, threads_max) == (
+            pool_module.PROCESS_COUNT_MAX,
+            pool_module.THREAD_COUNT_MAX,
+        )
+        return self.used
 
     def open_scratch(self) -> int:
         return os.open(self.place, os.O_RDONLY | os.O_DIRECTORY)
@@ -460,26 +471,34 @@ async def test_cancelling_ends_all_first(make: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("processes", "resident", "proportional", "words"),
+    ("processes", "threads", "resident", "proportional", "words"),
     [
-        (pool_module.PROCESS_COUNT_MAX + 1, 0, 0, "257 processes at once, over 256"),
-        (1, MEMORY + 2**28 + 1, MEMORY + 2**28 + 1, "257 MiB of memory, over 257"),
-        (pool_module.PROCESS_COUNT_MAX, MEMORY + 2**28, 2**40, ""),
-        (1, 2**40, MEMORY + 2**28, ""),
-        (1, 0, 2**40, ""),
+        (pool_module.PROCESS_COUNT_MAX + 1, 0, 0, 0, "more than 256 processes at once"),
+        (1, pool_module.THREAD_COUNT_MAX + 1, 0, 0, "more than 2048 threads at once"),
+        (1, 1, MEMORY + 2**28 + 1, MEMORY + 2**28 + 1, "257 MiB of memory, over 257"),
+        (
+            pool_module.PROCESS_COUNT_MAX,
+            pool_module.THREAD_COUNT_MAX,
+            MEMORY + 2**28,
+            2**40,
+            "",
+        ),
+        (1, 1, 2**40, MEMORY + 2**28, ""),
+        (1, 1, 0, 2**40, ""),
     ],
 )
 async def test_who_uses_too_much_is_stopped(
     make: Any,
     monkeypatch: pytest.MonkeyPatch,
     processes: int,
+    threads: int,
     resident: int,
     proportional: int,
     words: str,
 ) -> None:
     monkeypatch.setattr(pool_module, "WATCH_INTERVAL_SECONDS", 0.001)
     pool, process = await one(make)
-    process.usage, process.proportional_bytes = Usage(resident, processes), proportional
+    process.used, process.proportional_bytes = Usage(resident, processes, threads), proportional
     done = await run_with(pool, seconds=0.1)
     assert isinstance(done, AttemptFailed)
     if words:

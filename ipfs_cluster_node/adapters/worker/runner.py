@@ -325,7 +325,8 @@ def _words(error: BaseException) -> str:
 
 
 def _way_out(error: BaseException) -> str:
-    if isinstance(error, OSError) and OSError.errno.__get__(error) == errno.EROFS:
+    number = _attribute(error, "errno") if isinstance(error, OSError) else None
+    if type(number) is int and number == errno.EROFS:
         return "; write to task.scratch, or name the directory in tasks.writable_paths"
     return ""
 
@@ -336,7 +337,7 @@ def _text(value: Any, chars_max: int) -> str:
         # Not a method of it: what is a text may have its own.
         return str.encode(str(value), "utf-8", "replace").decode()[:chars_max]
     except BaseException as fault:
-        return f"(its text can't be made: {_name(fault)})"
+        return f"its text can't be made, for that fails with {_name(fault)}"
 
 
 def _name(error: BaseException) -> str:
