@@ -113,7 +113,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_TASK_RESULT_INVALID: _ErrorReason.ValueType  # 61
     """The handler returned what is no result; the message says what to return instead."""
     ERROR_REASON_TASK_MEMORY_EXCEEDED: _ErrorReason.ValueType  # 62
-    """The attempt used more memory, or more processes at once, than it may, and was killed."""
+    """The attempt used more memory, or more processes or threads at once, than it may, and was killed."""
     ERROR_REASON_MALFORMED_CID: _ErrorReason.ValueType  # 70
     """Not a CID, or one of a codec or hash that is not stored here."""
     ERROR_REASON_CONTENT_NOT_FOUND: _ErrorReason.ValueType  # 71
@@ -265,7 +265,7 @@ ERROR_REASON_SQL_FAILED: ErrorReason.ValueType  # 60
 ERROR_REASON_TASK_RESULT_INVALID: ErrorReason.ValueType  # 61
 """The handler returned what is no result; the message says what to return instead."""
 ERROR_REASON_TASK_MEMORY_EXCEEDED: ErrorReason.ValueType  # 62
-"""The attempt used more memory, or more processes at once, than it may, and was killed."""
+"""The attempt used more memory, or more processes or threads at once, than it may, and was killed."""
 ERROR_REASON_MALFORMED_CID: ErrorReason.ValueType  # 70
 """Not a CID, or one of a codec or hash that is not stored here."""
 ERROR_REASON_CONTENT_NOT_FOUND: ErrorReason.ValueType  # 71

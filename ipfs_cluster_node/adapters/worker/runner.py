@@ -227,8 +227,9 @@ def _encode(result: Any, scratch: Path) -> tuple[dict[str, Any], bytes]:
         raise _InvalidResultError(
             f"a content type is a text of at most {CONTENT_TYPE_CHARS_MAX} characters"
         )
+    _utf8(content_type)
     if not content_type.isprintable():
-        raise _InvalidResultError("a content type has no control characters")
+        raise _InvalidResultError("a content type has no control characters; leave them out")
     if len(data) > BODY_BYTES_MAX:
         raise _InvalidResultError(
             f"the result is over {BODY_BYTES_MAX // 2**20} MiB; write it to a file in task.scratch"
