@@ -135,3 +135,32 @@ def test_an_input_within_the_scratch_directory_is_named(tmp_path: Path) -> None:
             )
         )
     assert caught.value.message.startswith("input 'input': line 2: a double quote is not closed")
+
+
+LARGEST = 2**63 - 1
+EXTREME = (
+    pa.array([LARGEST], pa.timestamp("us")),
+    pa.array([-LARGEST], pa.timestamp("us")),
+    pa.array([-LARGEST - 1], pa.timestamp("us")),
+    pa.array([LARGEST, None], pa.timestamp("ns", "UTC")),
+    pa.array([2**31 - 1], pa.int32()).cast(pa.date32()),
+    pa.array([[0, LARGEST]], pa.list_(pa.timestamp("us"))),
+    pa.array([[0, LARGEST]], pa.list_(pa.timestamp("us"), 2)),
+    pa.array([{"t": [LARGEST]}], pa.struct([("t", pa.list_(pa.timestamp("us")))])),
+    pa.array([[("k", LARGEST)]], pa.map_(pa.string(), pa.timestamp("us"))),
+    pa.array([LARGEST], pa.timestamp("us")).dictionary_encode(),
+)
+
+
+@pytest.mark.parametrize("column", EXTREME, ids=lambda column: str(column.type)[:40])
+def test_no_point_in_time_is_read_as_infinity(run: Run, column: Any) -> None:
+    for data in (arrow(column), parquet(column)):
+        assert "column 'c' has the largest or smallest" in refusal(run, ALL, input=data)
+
+
+def test_times_just_within_the_range_are_read(run: Run) -> None:
+    times = pa.array([LARGEST - 1, None], pa.timestamp("us"))
+    for data in (arrow(times), parquet(times)):
+        assert run(ALL, input=data)[0]["rows"] == [["294247-01-10 04:00:54.775806"], [None]]
+    _, path = run("SELECT 'infinity'::TIMESTAMP AS t, ['-infinity'::DATE] AS d")
+    assert run(ALL, input=path.read_bytes())[0]["rows"] == [["infinity", ["-infinity"]]]

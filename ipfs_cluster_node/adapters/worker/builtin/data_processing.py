@@ -5,7 +5,9 @@ may stand `"text_inputs": ["NAME"]`, CSV inputs whose columns are all read as te
 Each input is a view under its name. gzip and zstd are read, whatever the name; the encoding is
 UTF-8. Values are exact or refused. In CSV, `007`, `01/02/2024` and numbers that a DOUBLE would not
 give back are text; behind the first rows, from which types are guessed, they are refused with their
-line. JSON is refused where it has a fraction that a DOUBLE would not give back.
+line. JSON is refused where it has a fraction that a DOUBLE would not give back. The largest and
+smallest dates and times, which DuckDB takes for infinities, are refused but in Parquet that a task
+made.
 
 CSV: an empty field is NULL; a quoted one (`""`) is the empty text, or NULL in a column that is not
 of text, as `notes` then say. The first line is the header where none of its cells is a number, date
@@ -42,6 +44,7 @@ from typing import Any, Final
 
 from ipfs_cluster_node.adapters.worker.builtin.sql_arrow import identifier
 from ipfs_cluster_node.adapters.worker.builtin.sql_csv import quoted, unique
+from ipfs_cluster_node.adapters.worker.builtin.sql_infinity import INFINITY_METADATA
 from ipfs_cluster_node.adapters.worker.builtin.sql_inputs import SqlInputs
 from ipfs_cluster_node.adapters.worker.builtin.sql_values import (
     holds_hugeint,
@@ -210,7 +213,8 @@ def _store(
     shown: list[Any] | None = []
     row_count = shown_bytes = 0
     try:
-        with pq.ParquetWriter(target, reader.schema) as writer:
+        marked = reader.schema.with_metadata(INFINITY_METADATA)
+        with pq.ParquetWriter(target, marked) as writer:
             for batch in reader:
                 writer.write_batch(batch)
                 row_count += batch.num_rows

@@ -7,6 +7,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from ipfs_cluster_node.adapters.worker.builtin.sql_csv import quoted, unique
+from ipfs_cluster_node.adapters.worker.builtin.sql_infinity import (
+    INFINITY_KEY,
+    has_dates,
+    reads_as_infinity,
+)
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.tasks import TaskError
 
@@ -79,6 +84,11 @@ def open_parquet(path: Path, name: str, target: Path) -> Converted:
                 kind != field.type or pa.types.is_duration(kind)
                 for kind, field in zip(plan, schema, strict=True)
             )
+            dated = [field.name for field in schema if has_dates(field.type)]
+            if exact and dated and INFINITY_KEY not in (schema.metadata or {}):
+                for batch in file.iter_batches(BATCH_ROWS, columns=dated):
+                    for of, column in zip(batch.schema.names, batch.columns, strict=True):
+                        _refuse_infinity(column, name, of)
             if exact and ("INT96" not in physical or _microseconds_do(path, name)):
                 return Converted(path, f"read_parquet({quoted(str(path))})", ())
             return _convert(name, schema, file.iter_batches(BATCH_ROWS), target)
@@ -86,6 +96,15 @@ def open_parquet(path: Path, name: str, target: Path) -> Converted:
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
         raise refused(name, f"it can't be read as Parquet: {first_line(error)}") from error
+
+
+def _refuse_infinity(column: Any, name: str, of: str) -> None:
+    if reads_as_infinity(column):
+        raise refused(
+            name,
+            f"column {of!r} has the largest or smallest {column.type}, which SQL reads as infinity;"
+            " leave the value out",
+        )
 
 
 def _refuse_second(path: Path, name: str, joined: bytes) -> None:
@@ -151,6 +170,7 @@ def _convert(name: str, schema: Any, batches: Iterator[Any], target: Path) -> Co
     import pyarrow.parquet as pq
 
     names = unique(schema.names)
+    infinite = INFINITY_KEY in (schema.metadata or {})
     exact = [_exact(field.type, name, field.name) for field in schema]
     stored = [pa.int64() if pa.types.is_duration(kind) else kind for kind in exact]
     stored = [
@@ -168,6 +188,8 @@ def _convert(name: str, schema: Any, batches: Iterator[Any], target: Path) -> Co
             for column, first, last, field in zip(
                 batch.columns, exact, stored, schema, strict=True
             ):
+                if not infinite:
+                    _refuse_infinity(column, name, field.name)
                 try:
                     columns.append(_cast(_cast(column, first), last))
                 except MemoryError:
