@@ -41,9 +41,9 @@ MESSAGE_CHARS_MAX: Final = 1024
 NOTE_CHARS_MAX: Final = 256
 """Longest note on the progress of an attempt."""
 CONTENT_TYPE_CHARS_MAX: Final = 128
-OUTPUT_TAIL_BYTES_MAX: Final = 4 * 1024
+OUTPUT_TAIL_BYTES_MAX: Final = 64 * 1024
 """Of what a failed attempt printed last, which is kept with its task: on every master, in the log,
-and against `task_bytes_max`, so that thousands of failures push out nobody's results."""
+and against `task_bytes_max`, like a result, which may be as large."""
 
 
 class Role(StrEnum):

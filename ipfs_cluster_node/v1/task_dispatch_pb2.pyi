@@ -294,7 +294,7 @@ class TaskFailure(_message.Message):
     message: _builtins.str
     """One sentence for people."""
     output_tail: _builtins.str
-    """The last of what the handler printed, tracebacks too; at most 4 KiB. Left out of lists and
+    """The last of what the handler printed, tracebacks too; at most 64 KiB. Left out of lists and
     watches.
     """
     def __init__(
@@ -844,7 +844,7 @@ class AttemptFailure(_message.Message):
     nor as a loss.
     """
     output_tail: _builtins.str
-    """The last of what the handler printed, tracebacks too; at most 4 KiB."""
+    """The last of what the handler printed, tracebacks too; at most 64 KiB."""
     def __init__(
         self,
         *,

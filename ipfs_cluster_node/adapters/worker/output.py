@@ -15,8 +15,6 @@ READ_BYTES: Final = 256 * 1024
 LOGGED_LINES_MAX: Final = 20
 """Of an attempt; the rest is counted."""
 LOGGED_LINE_BYTES_MAX: Final = 4096
-LOGGED_TAIL_BYTES_MAX: Final = 64 * 1024
-"""Of what a failed attempt printed last; its task keeps the end of that."""
 
 
 class Output:
@@ -38,11 +36,8 @@ class Output:
         self._byte_count = 0
         self._logged_count = 0
 
-    def finish(self, *, failed: bool) -> str:
-        """Read what is there, say in the log what was left out of it, and return the last of it.
-
-        If the attempt failed, and printed more at last than is returned, the log gets that too.
-        """
+    def finish(self) -> str:
+        """Read what is there, say in the log what was left out of it, and return the last of it."""
         while self._read():
             pass
         if self._line:
@@ -58,9 +53,6 @@ class Output:
                 },
             )
         text = bytes(self._tail).decode("utf-8", "replace")
-        if failed and len(self._tail) > OUTPUT_TAIL_BYTES_MAX:
-            logged = end_of_text(text, LOGGED_TAIL_BYTES_MAX)
-            log.info("end of a failed handler's output", extra={**self._who, "output": logged})
         return end_of_text(text, OUTPUT_TAIL_BYTES_MAX)
 
     def close(self) -> None:
@@ -81,7 +73,7 @@ class Output:
             return False
         self._byte_count += len(data)
         self._tail += data
-        del self._tail[:-LOGGED_TAIL_BYTES_MAX]
+        del self._tail[:-OUTPUT_TAIL_BYTES_MAX]
         self._take_lines(data)
         return True
 

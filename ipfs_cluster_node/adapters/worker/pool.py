@@ -367,7 +367,7 @@ class Lease:
             self.busy.discard(process)
             if self._state == "used":
                 await asyncio.shield(self._settle())
-        tail = runner.output.finish(failed=isinstance(answer, AttemptFailed))
+        tail = runner.output.finish()
         return replace(answer, output_tail=tail) if isinstance(answer, AttemptFailed) else answer
 
     async def _talk(self, asked: Identity, attempt: Attempt) -> ResultSaid | FailureSaid:

@@ -1262,7 +1262,7 @@ class TaskFailure(_message.Message):
     message: _builtins.str
     """One sentence."""
     output_tail: _builtins.str
-    """The last of what the handler printed, tracebacks too; at most 4 KiB."""
+    """The last of what the handler printed, tracebacks too; at most 64 KiB."""
     def __init__(
         self,
         *,
