@@ -61,6 +61,25 @@ def test_json_is_recognised_by_any_first_key(run: Run) -> None:
         assert document["rows"] == [[1], [2]]
 
 
+def test_what_begins_far_behind_is_read_or_refused(run: Run) -> None:
+    for data in (b"[" + b" " * 5000 + b'{"a":1}]', b"{" + b"\n" * 5000 + b'"a":1}'):
+        assert run(ALL, input=data)[0]["rows"] == [[1]]
+    assert "bytes of blanks" in refusal(run, ALL, input=b" " * 5000 + b'{"a":1}\n')
+    assert "record 1: it is no JSON" in refusal(run, ALL, input=b'{"a":nan,"b":1e400}\n')
+
+
+@pytest.mark.parametrize(
+    "moment",
+    ["2024-01-01 24:00:00", "2024-01-01 00:00:60", "2024-01-01 00:60:00", "2024-01-01 00:00:00+99"],
+)
+def test_a_late_time_that_no_clock_shows_is_refused(run: Run, moment: str) -> None:
+    zone = "+00" if "+" in moment else ""
+    early = f"2024-01-01 00:00:00{zone}\n" * (TYPE_ROWS + 1)
+    said = refusal(run, ALL, input=f"t\n{early}{moment}\n".encode())
+    assert f"line {TYPE_ROWS + 3}: '{moment}' in column 't' is no exact TIMESTAMP" in said
+    assert run(ALL, input=f"t\n{moment}\n".encode())[0]["rows"] == [[moment]]
+
+
 def test_files_one_after_another_are_not_read_in_part(run: Run) -> None:
     table, sink = pa.table({"c": [1, 2]}), pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:

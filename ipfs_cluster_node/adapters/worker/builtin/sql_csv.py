@@ -26,7 +26,10 @@ SHOWN_CHARS_MAX: Final = 60
 
 NAN_OR_INFINITY: Final = "nan|NaN|NAN|-?(inf|Inf|INF|infinity|Infinity)"
 FRACTION: Final = r"(0|[1-9][0-9]*)?\.[0-9]+([eE][-+]?[0-9]{1,3})?"
-MOMENT: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?"
+HOUR_AND_MINUTE: Final = "([01][0-9]|2[0-3]):[0-5][0-9]"
+MOMENT: Final = (
+    rf"[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}[ T]{HOUR_AND_MINUTE}:[0-5][0-9](\.[0-9]{{1,6}})?"
+)
 TYPES: Final = (
     # An integer that a DOUBLE would round is not one of its values.
     ("BIGINT", "0|-?[1-9][0-9]{0,18}"),
@@ -40,7 +43,7 @@ TYPES: Final = (
     ("TIMESTAMP", MOMENT),
     (
         "TIMESTAMP WITH TIME ZONE",
-        rf"{MOMENT}(Z|[-+][0-9]{{2}}(:[0-9]{{2}})?)",
+        rf"{MOMENT}(Z|[-+]({HOUR_AND_MINUTE}|[01][0-9]|2[0-3]))",
     ),
 )
 """Of which type a column is where each of its values has the form. The first one wins."""

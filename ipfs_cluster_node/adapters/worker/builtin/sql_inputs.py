@@ -43,6 +43,8 @@ from ipfs_cluster_node.tasks import TaskError, TaskInputFile
 
 DECOMPRESSED_BYTES_MAX: Final = 4 * 2**30
 """Of all inputs of a task together, and never more than half of what is free on the disk."""
+HEAD_BYTES: Final = 4096
+"""By so many the format is told."""
 PIECE_BYTES: Final = 1024 * 1024
 LINE_SOUGHT_ROWS_MAX: Final = 1_000_000
 """Further down a message names the row, not its line."""
@@ -273,9 +275,11 @@ def _head(path: Path, size: int = 16) -> bytes:
 
 
 def _kind(name: str, path: Path, declared: str, compression: str) -> str:
-    head = _head(path, 4096)
+    head = _head(path, HEAD_BYTES)
     if not head:
         raise refused(name, "it is empty (0 bytes): it has not even a header")
+    if len(head) == HEAD_BYTES and not head.strip():
+        raise refused(name, f"it begins with {HEAD_BYTES} bytes of blanks; leave them out")
     for magic, codec in COMPRESSED:
         if head.startswith(magic):
             raise refused(name, f"it is compressed with {codec} within {compression}; once is read")

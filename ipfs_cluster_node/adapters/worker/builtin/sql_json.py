@@ -9,7 +9,7 @@ from ipfs_cluster_node.adapters.worker.builtin.sql_arrow import identifier
 from ipfs_cluster_node.adapters.worker.builtin.sql_csv import TEXT, quoted, shown
 from ipfs_cluster_node.adapters.worker.builtin.sql_numbers import is_rounded
 
-BEGINS: Final = re.compile(r'\[?\s*\{\s*("(\\.|[^"\\\r\n])*("\s*:|\\?\Z)|\}|\Z)')
+BEGINS: Final = re.compile(r'\[\s*\Z|\[?\s*\{\s*("(\\.|[^"\\\r\n])*("\s*:|\\?\Z)|\}|\Z)')
 """How JSON begins that has records: with an object, or a list of them; the text may be cut off."""
 NO_JSON_TYPE: Final = re.compile(
     r"\b(TIMESTAMP_NS|TIMESTAMP WITH TIME ZONE|TIMESTAMPTZ|TIMESTAMP|TIME_NS|DATE|TIME|UUID)\b"
@@ -105,7 +105,12 @@ def _refuse_rounded(connection: Any, path: str, layout: str) -> None:
     )
     while found := suspects.fetchone():
         row, record = found
-        if number := _rounded_in(record):
+        try:
+            number = _rounded_in(record)
+        except ValueError as error:
+            # DuckDB takes `nan` and the like for numbers.
+            raise JsonUnclearError(f"record {row}: it is no JSON: {error}") from error
+        if number:
             raise JsonUnclearError(
                 f"record {row}: the number {shown(number)} would be rounded; write it as text, in"
                 " double quotes"
