@@ -3,17 +3,17 @@
 import asyncio
 import errno
 import logging
+import os
+import secrets
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import timedelta
-from pathlib import Path
-from tempfile import TemporaryFile
-from typing import Final
+from typing import BinaryIO, Final
 
 import grpc
 
 from ipfs_cluster_node.adapters.content.fetch import BlockSource, fetch
-from ipfs_cluster_node.adapters.content.files import materialize
+from ipfs_cluster_node.adapters.content.files import create, materialize
 from ipfs_cluster_node.adapters.worker.pool import (
     Attempt,
     AttemptFailed,
@@ -100,7 +100,7 @@ class AttemptRunner:
         ends = monotonic() + timeout.total_seconds()
         try:
             async with asyncio.timeout(timeout.total_seconds()):
-                inputs = await self._inputs(attempt, spec, lease.scratch)
+                inputs = await self._inputs(attempt, spec, lease)
         except TimeoutError:
             return failed(
                 attempt,
@@ -127,24 +127,26 @@ class AttemptRunner:
                 retryable=result.retryable,
                 output_tail=result.output_tail,
             )
-        return await self._succeeded(attempt, result, lease.scratch)
+        return await self._succeeded(attempt, result, lease.directory)
 
     async def _inputs(
-        self, attempt: AttemptId, spec: pb.TaskSpec, scratch: Path
+        self, attempt: AttemptId, spec: pb.TaskSpec, lease: Lease
     ) -> dict[str, InputFile]:
         inputs: dict[str, InputFile] = {}
         for position, named in enumerate(spec.inputs):
             name, cid, file_format = named.name, parse_cid(named.cid), named.format
             await self._fetch(cid, attempt)
-            path = scratch / f"input-{position}"
+            file = f"input-{position}"
+            store, directory = self._contents.store, lease.directory
             try:
-                await materialize(cid, self._contents.store, path)
+                await materialize(cid, store, file, directory=directory)
             except ClusterError as error:
                 if error.reason is not Reason.CONTENT_NOT_FOUND:
                     raise
                 # A block was here, and damaged; where one is, others may be.
                 await self._fetch(cid, attempt, check=True)
-                await materialize(cid, self._contents.store, path)
+                await materialize(cid, store, file, directory=directory)
+            path = lease.scratch / file
             inputs[name] = InputFile(path=path, cid=str(cid), format=file_format)
         return inputs
 
@@ -181,12 +183,12 @@ class AttemptRunner:
         return sources
 
     async def _succeeded(
-        self, attempt: AttemptId, result: AttemptSucceeded, scratch: Path
+        self, attempt: AttemptId, result: AttemptSucceeded, directory: int
     ) -> AttemptOutcome:
         data, file = result.data, result.file
         with ExitStack() as opened:
             if file is None and len(data) > RESULT_INLINE_BYTES_MAX:
-                file = opened.enter_context(TemporaryFile(dir=scratch))
+                file = opened.enter_context(nameless_file(directory))
                 await asyncio.to_thread(file.write, data)
                 data = b""
             cid, size = "", len(data)
@@ -206,6 +208,14 @@ class AttemptRunner:
                 data=data, content_type=result.content_type, cid=cid, size_bytes=size
             ),
         )
+
+
+def nameless_file(directory: int) -> BinaryIO:
+    """Make a file in an open directory, and take its name away."""
+    name = secrets.token_hex(16)
+    descriptor = create(name, directory, os.O_RDWR)
+    os.unlink(name, dir_fd=directory)
+    return os.fdopen(descriptor, "w+b")
 
 
 def sendable(outcome: AttemptOutcome) -> AttemptOutcome:

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import os
 import tracemalloc
 import zlib
 from collections.abc import AsyncIterator
@@ -84,6 +85,15 @@ async def test_an_add_that_breaks_off_leaves_only_whole_blocks(tmp_path: Path) -
         assert cid.matches(path.read_bytes())
 
 
+async def out(root: Cid, store: BlockStore, path: Path) -> int:
+    """Write a file to `out` in a directory."""
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return await materialize(root, store, "out", directory=directory)
+    finally:
+        os.close(directory)
+
+
 @pytest.mark.asyncio
 async def test_memory_stays_flat_while_a_file_goes_in_and_out(tmp_path: Path) -> None:
     async def pieces() -> AsyncIterator[bytes]:
@@ -94,7 +104,7 @@ async def test_memory_stays_flat_while_a_file_goes_in_and_out(tmp_path: Path) ->
     tracemalloc.start()
     try:
         added = await add(pieces(), store)
-        assert await materialize(added.cid, store, tmp_path / "out") == 48 << 20
+        assert await out(added.cid, store, tmp_path) == 48 << 20
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -156,23 +166,50 @@ async def test_a_file_that_kubo_made_is_read_whole_and_in_part(tmp_path: Path, n
     fill(store, {parse_cid(c): zlib.decompress(base64.b64decode(b)) for c, b in packed.items()})
     assert is_complete(root, store)
     assert await read_all(root, store, size // 3, size // 2) == data[size // 3 :][: size // 2]
-    assert await materialize(root, store, tmp_path / "out") == size
+    assert await out(root, store, tmp_path) == size
     assert (tmp_path / "out").read_bytes() == data
 
 
 @pytest.mark.asyncio
-async def test_a_materialized_file_is_private_and_replaces_what_was_there(tmp_path: Path) -> None:
+async def test_a_materialized_file_is_private_and_replaces_nothing(tmp_path: Path) -> None:
     data = content(1000)
     root, blocks = build(data)
     store = BlockStore(tmp_path / "store")
     fill(store, blocks)
-    path = tmp_path / "out" / "file"
+    path = tmp_path / "file" / "out"
     path.parent.mkdir()
-    path.write_bytes(b"before")
-    assert await materialize(root, store, path) == 1000
+    assert await out(root, store, path.parent) == 1000
     assert path.read_bytes() == data
     assert path.stat().st_mode & 0o777 == 0o600
     assert list(path.parent.iterdir()) == [path]
+    path.write_bytes(b"before")
+    with pytest.raises(FileExistsError):
+        await out(root, store, path.parent)
+    assert path.read_bytes() == b"before"
+
+
+@pytest.mark.asyncio
+async def test_links_take_no_materialized_file_elsewhere(tmp_path: Path) -> None:
+    """Not one in the place of the file, nor one in the place of its directory once that is open."""
+    root, blocks = build(content(1000))
+    store = BlockStore(tmp_path / "store")
+    fill(store, blocks)
+    ours, other, moved = tmp_path / "ours", tmp_path / "other", tmp_path / "moved"
+    ours.mkdir()
+    other.mkdir()
+    (ours / "out").symlink_to(other / "made")
+    with pytest.raises(FileExistsError):
+        await out(root, store, ours)
+    (ours / "out").unlink()
+    directory = os.open(ours, os.O_RDONLY | os.O_DIRECTORY)
+    ours.rename(moved)
+    ours.symlink_to(other)
+    try:
+        await materialize(root, store, "out", directory=directory)
+    finally:
+        os.close(directory)
+    assert list(other.iterdir()) == []
+    assert (moved / "out").stat().st_size == 1000
 
 
 @pytest.mark.asyncio
@@ -182,15 +219,13 @@ async def test_a_file_with_a_missing_block_is_not_materialized(tmp_path: Path) -
     fill(store, blocks)
     missing = [cid for cid in blocks if cid.codec == RAW][-1]
     store.delete(missing)
-    path = tmp_path / "out" / "file"
-    path.parent.mkdir()
-    path.write_bytes(b"before")
+    path = tmp_path / "file"
+    path.mkdir()
     with pytest.raises(ClusterError) as refused:
-        await materialize(root, store, path)
+        await out(root, store, path)
     assert refused.value.reason is Reason.CONTENT_NOT_FOUND
     assert str(missing) in refused.value.message
-    assert path.read_bytes() == b"before"
-    assert list(path.parent.iterdir()) == [path]
+    assert list(path.iterdir()) == []
 
 
 @pytest.mark.asyncio

@@ -1,6 +1,5 @@
 """DAGs that are far larger to walk than to send, and what else a hostile writer may try."""
 
-import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -9,7 +8,7 @@ import pytest
 
 from ipfs_cluster_node.adapters.content.blockstore import Batch, BlockStore
 from ipfs_cluster_node.adapters.content.fetch import fetch
-from ipfs_cluster_node.adapters.content.files import is_complete, materialize, walk
+from ipfs_cluster_node.adapters.content.files import is_complete, walk
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.multiformats import RAW, Cid, cid_of
 from ipfs_cluster_node.core.unixfs import BLOCK_BYTES_MAX, Block, decode_node
@@ -171,16 +170,6 @@ def test_a_damaged_block_read_by_several_threads_is_absent_to_all(tmp_path: Path
             fill(store, {LEAF: DATA})
             (tmp_path / str(LEAF)[-3:-1] / str(LEAF)).write_bytes(b"ruin" * 50_000)
             assert [*pool.map(store.get, [LEAF] * 4)] == [None] * 4
-
-
-@pytest.mark.asyncio
-async def test_one_path_materialized_twice_at_once_is_whole(tmp_path: Path) -> None:
-    data = content(200_000)
-    root, blocks = build(data, chunk_bytes=1000, links_max=174)
-    store = BlockStore(tmp_path / "store")
-    fill(store, blocks)
-    await asyncio.gather(*(materialize(root, store, tmp_path / "out") for _ in range(2)))
-    assert (tmp_path / "out").read_bytes() == data
 
 
 def test_a_block_that_was_there_already_is_durable_before_it_is_acknowledged(

@@ -1,5 +1,6 @@
 """What a worker sends of an attempt is what its leader takes."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ from ipfs_cluster_node.core.model import (
     TaskFailure,
     TaskResult,
 )
-from ipfs_cluster_node.node.attempts import AttemptRunner, failed, sendable
+from ipfs_cluster_node.node.attempts import AttemptRunner, failed, nameless_file, sendable
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 
 WHICH = AttemptId(TaskId("t"), 1)
@@ -95,6 +96,20 @@ def test_output_that_is_too_long_loses_its_beginning() -> None:
             assert OUTPUT_TAIL_BYTES_MAX - 4 < size <= OUTPUT_TAIL_BYTES_MAX
 
 
+def test_a_large_result_is_written_to_no_other_directory(tmp_path: Path) -> None:
+    ours, other = tmp_path / "ours", tmp_path / "other"
+    ours.mkdir()
+    other.mkdir()
+    directory = os.open(ours, os.O_RDONLY | os.O_DIRECTORY)
+    ours.rename(tmp_path / "moved")
+    ours.symlink_to(other)
+    with nameless_file(directory) as file:
+        file.write(b"result")
+        assert os.fstat(file.fileno()).st_nlink == 0
+    os.close(directory)
+    assert list(other.iterdir()) == []
+
+
 class Pool:
     """Lends what answers as it is told."""
 
@@ -110,7 +125,7 @@ class Pool:
             assert attempt.task_type == task_type
             return self.answer
 
-        yield SimpleNamespace(run=run, scratch=Path("/nonexistent"))
+        yield SimpleNamespace(run=run, directory=-1)
 
 
 @pytest.mark.asyncio

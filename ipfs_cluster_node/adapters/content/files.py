@@ -2,10 +2,9 @@
 
 import asyncio
 import os
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from ipfs_cluster_node.adapters.content.blockstore import Batch, BlockStore
@@ -136,21 +135,41 @@ async def read(
             yield own[start : start + PIECE_BYTES_MAX]
 
 
-async def materialize(root: Cid, store: BlockStore, path: Path) -> int:
-    """Write a stored file's bytes to `path`, whole or not at all; returns its size."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+async def materialize(root: Cid, store: BlockStore, name: str, *, directory: int) -> int:
+    """Write a stored file's bytes to a new file, whole or not at all; returns its size.
+
+    Args:
+        root: The file.
+        store: Where its blocks are.
+        name: Of the new file. While it is written, what is there of it can be seen.
+        directory: A descriptor of its directory: whatever becomes of that directory's name, and
+            whatever links others put there, nothing is written elsewhere.
+
+    Raises:
+        FileExistsError: Something has that name, even if it is a link.
+    """
+    descriptor = create(name, directory, os.O_WRONLY)
     done = 0
     try:
         with os.fdopen(descriptor, "wb") as file:
             async for data in read(root, store):
                 await asyncio.to_thread(file.write, data)
                 done += len(data)
-        temporary.rename(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=directory)
         raise
     return done
+
+
+def create(name: str, directory: int, access: int) -> int:
+    """Make a file of this user's own in an open directory, and return its descriptor.
+
+    Raises:
+        FileExistsError: Something has that name, even if it is a link.
+    """
+    flags = access | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(name, flags, 0o600, dir_fd=directory)
 
 
 def _missing(cid: Cid) -> ClusterError:

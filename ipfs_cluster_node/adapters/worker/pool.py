@@ -311,7 +311,9 @@ class Lease:
     busy: set[HandlerProcess] = field(kw_only=True)
     """Where the process stands while the attempt runs."""
     on_progress: Progress = field(kw_only=True)
-    _directory: int = field(init=False)
+    directory: int = field(init=False)
+    """A descriptor of the scratch directory. The node works there by it alone: handlers can put
+    anything under a name."""
     _file: BinaryIO | None = field(init=False, default=None)
     _state: str = field(init=False, default="fresh")
     """`fresh`: nothing ran; `kept`: its runner may go on; `used`: its runner must end; `ended`;
@@ -320,7 +322,7 @@ class Lease:
 
     def __post_init__(self) -> None:
         """Have a scratch directory."""
-        self._directory = self.process.open_scratch()
+        self.directory = self.process.open_scratch()
 
     @property
     def scratch(self) -> Path:
@@ -392,7 +394,7 @@ class Lease:
             return _failed(said.reason, said.message, retryable=said.retryable)
         if said.file is not None:
             try:
-                opened = await asyncio.to_thread(open_result, self._directory, said.file)
+                opened = await asyncio.to_thread(open_result, self.directory, said.file)
             except ResultFileError as error:
                 return _failed(Reason.TASK_RESULT_INVALID, str(error), retryable=False)
             self._file = os.fdopen(opened, "rb")

@@ -192,9 +192,13 @@ class HandlerProcess:
             OSError: It can't be made.
         """
         if self._scratch == NOT_OPEN:
-            self.scratch.mkdir(mode=SCRATCH_MODE)
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._scratch = os.open(self.scratch, flags)
+            above = os.open(self.directory, flags)
+            try:
+                os.mkdir(SCRATCH_NAME, SCRATCH_MODE, dir_fd=above)
+                self._scratch = os.open(SCRATCH_NAME, flags, dir_fd=above)
+            finally:
+                os.close(above)
         return self._scratch
 
     async def clear(self) -> None:
