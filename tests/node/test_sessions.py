@@ -741,7 +741,8 @@ async def test_long_messages_and_long_results_weigh_together() -> None:
 async def test_what_failed_attempts_printed_weighs_too() -> None:
     async with leading() as its:
         worker = await its.worker()
-        chatty = failure(0, message="m", output_tail="x" * OUTPUT_TAIL_BYTES_MAX)
+        words = "\U0001f600" * 1024
+        chatty = failure(0, message=words, output_tail="x" * OUTPUT_TAIL_BYTES_MAX)
         await worker.tell(*[chatty] * 250)
         await until(lambda: len(worker.confirmed) == 250)
         entries = [encode_command(c.Command(at_ms=0, body=b)) for b in its.leadership.proposed]

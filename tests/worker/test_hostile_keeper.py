@@ -15,12 +15,14 @@ import pytest
 import pytest_asyncio
 
 from ipfs_cluster_node.adapters.worker import inherited, pool, trees
+from ipfs_cluster_node.adapters.worker.handler_process import _Keeper
 from ipfs_cluster_node.adapters.worker.pool import (
     Attempt,
     AttemptFailed,
     AttemptSucceeded,
     HandlerPool,
 )
+from ipfs_cluster_node.adapters.worker.runner import START_FAILED_STATUS
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.ids import TaskId
 from tests.worker.meddling_handlers import FAILURES, KEEPER_CHANGES, RESULTS
@@ -106,6 +108,18 @@ async def test_a_process_whose_runner_fails_to_start_is_replaced(slot: Slot) -> 
     resource.prlimit(process._keeper, resource.RLIMIT_NOFILE, (5, 5))
     await slot.run("starts")
     assert json.loads(await slot.data("starts")) == slot.first
+
+
+@pytest.mark.parametrize(
+    ("status", "can"), [(0, True), (1 << 8, True), (9, True), (START_FAILED_STATUS << 8, False)]
+)
+async def test_after_a_runner_that_failed_to_start_no_other_is_forked(
+    status: int,
+    can: bool,  # noqa: FBT001
+) -> None:
+    keeper = _Keeper.__new__(_Keeper)
+    keeper._status, keeper._inherited = status, inherited.inherited_with_files()
+    assert keeper._can_fork() is can
 
 
 async def test_a_runner_that_died_idle_is_given_to_no_attempt(slot: Slot) -> None:

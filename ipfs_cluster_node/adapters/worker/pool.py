@@ -283,6 +283,8 @@ class HandlerPool:
         # In a thread of its own: handlers decide how long it takes to look.
         loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(1, thread_name_prefix="handler-watch") as thread:
+            # It is there from now on: an attempt with many threads may leave no room for it.
+            await loop.run_in_executor(thread, os.getpid)
             while True:
                 await asyncio.sleep(WATCH_INTERVAL_SECONDS)
                 for process in list(self._busy):
