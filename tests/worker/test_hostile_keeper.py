@@ -22,6 +22,7 @@ from ipfs_cluster_node.adapters.worker.pool import (
     AttemptSucceeded,
     HandlerPool,
 )
+from ipfs_cluster_node.adapters.worker.processes import HandlerProcess
 from ipfs_cluster_node.adapters.worker.runner import START_FAILED_STATUS
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.ids import TaskId
@@ -63,6 +64,12 @@ class Slot:
         assert isinstance(done, AttemptSucceeded), done
         return done.data
 
+    async def idle(self) -> HandlerProcess:
+        """The process that the next attempt would be given."""
+        await self.data("starts")
+        [process] = self.pool._idle
+        return process
+
     async def fails(self, task_type: str, payload: str = "") -> AttemptFailed:
         done = await self.run(task_type, payload)
         assert isinstance(done, AttemptFailed), done
@@ -103,7 +110,7 @@ async def test_a_handler_that_keeps_its_process_does_not_keep_a_changed_priority
 
 
 async def test_a_process_whose_runner_fails_to_start_is_replaced(slot: Slot) -> None:
-    [process] = slot.pool._idle
+    process = await slot.idle()
     # No runner can be given its pipe as output, nor tell why.
     resource.prlimit(process._keeper, resource.RLIMIT_NOFILE, (5, 5))
     await slot.run("starts")
@@ -123,9 +130,10 @@ async def test_after_a_runner_that_failed_to_start_no_other_is_forked(
 
 
 async def test_a_runner_that_died_idle_is_given_to_no_attempt(slot: Slot) -> None:
-    [process] = slot.pool._idle
-    [runner] = trees.descendants(process._keeper)
-    os.kill(runner, 9)
+    process = await slot.idle()
+    while not (runners := trees.descendants(process._keeper)):
+        await asyncio.sleep(0.01)
+    os.kill(runners[0], 9)
     while process.runner.waits:
         await asyncio.sleep(0.01)
     assert json.loads(await slot.data("starts")) == slot.first
