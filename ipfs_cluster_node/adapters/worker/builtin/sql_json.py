@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from ipfs_cluster_node.adapters.worker.builtin.sql_arrow import identifier
 from ipfs_cluster_node.adapters.worker.builtin.sql_csv import TEXT, quoted, shown
-from ipfs_cluster_node.adapters.worker.builtin.sql_numbers import is_rounded
+from ipfs_cluster_node.adapters.worker.builtin.sql_numbers import is_rounded, is_rounded_sql
 
 BEGINS: Final = re.compile(r'\[\s*\Z|\[?\s*\{\s*("(\\.|[^"\\\r\n])*("\s*:|\\?\Z)|\}|\Z)')
 """How JSON begins that has records: with an object, or a list of them; the text may be cut off."""
@@ -17,8 +17,8 @@ NO_JSON_TYPE: Final = re.compile(
 )
 LONG_INTEGER: Final = r"(^|[\[:,])\s*-?[0-9]{16,}\s*([,}\]]|$)"
 """In JSON text: an integer that a DOUBLE may round."""
-MAYBE_ROUNDED: Final = r"[\[:,]\s*-?([0-9]+[eE]|[0-9]+\.[0-9]+[eE]|[0-9]*\.?[0-9]*[0-9.]{16})"
-"""In a record's text, strings included: a number that a DOUBLE may round."""
+FRACTION: Final = r"[\[:,]\s*(-?[0-9]+(?:\.[0-9]+(?:[eE][-+]?[0-9]+)?|[eE][-+]?[0-9]+))"
+"""In a record's text, strings included: a number that is no integer."""
 RENAMED: Final = re.compile(r"(.+)_[0-9]+")
 """How DuckDB names a key that differs from another one only in case."""
 
@@ -101,8 +101,10 @@ def _refuse_rounded(connection: Any, path: str, layout: str) -> None:
         "SELECT row_number() OVER (), json::VARCHAR) AS read(row, record)"
     )
     suspects = connection.cursor().execute(
-        f"FROM {records} WHERE regexp_matches(record, {quoted(MAYBE_ROUNDED)})"
+        f"FROM {records} WHERE len(list_filter(regexp_extract_all(record, {quoted(FRACTION)}, 1), "
+        f"lambda number: {is_rounded_sql('number')})) > 0"
     )
+    # The text of a string may look like one, so what is found is parsed.
     while found := suspects.fetchone():
         row, record = found
         try:
