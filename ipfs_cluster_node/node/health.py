@@ -198,5 +198,6 @@ def _confinement_check(missing: tuple[str, ...]) -> pb.HealthCheck:
         detail=f"{'; '.join(missing)}: run only handlers that you trust with the node's keys, or "
         "permit user namespaces on this machine"
         if missing
-        else "handlers are kept from the node's files and processes",
+        else "handlers are kept from the node's files and processes; what they store in memory "
+        "without mapping it is bounded only by a control group, where the node is in one",
     )

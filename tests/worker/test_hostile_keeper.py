@@ -26,6 +26,7 @@ from ipfs_cluster_node.adapters.worker.processes import HandlerProcess
 from ipfs_cluster_node.adapters.worker.runner import START_FAILED_STATUS
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.ids import TaskId
+from ipfs_cluster_node.node.health import _confinement_check
 from tests.worker.meddling_handlers import FAILURES, KEEPER_CHANGES, RESULTS
 
 ROOT = Path(__file__).parents[2]
@@ -231,3 +232,7 @@ async def test_a_result_that_others_can_not_read_is_refused(slot: Slot, result: 
 
 async def test_json_of_any_text_and_of_distinct_keys_is_a_result(slot: Slot) -> None:
     assert json.loads(await slot.data("emoji")) == {"a": "\U0001f600", "1": 2, "b": [{}]}
+
+
+async def test_health_says_which_memory_is_not_bounded() -> None:
+    assert "only by a control group" in _confinement_check(()).detail
