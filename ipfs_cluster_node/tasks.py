@@ -28,7 +28,6 @@ from ipfs_cluster_node.core.model import DEFAULT_CONTENT_TYPE
 
 ENTRY_POINT_GROUP: Final = "ipfs_cluster_node.task_handlers"
 TASK_TYPE_ATTRIBUTE: Final = "__task_type__"
-REUSE_ATTRIBUTE: Final = "__reuse_process__"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +108,11 @@ Handler = Callable[[TaskContext], HandlerResult | Awaitable[HandlerResult]]
 AnyHandler = TypeVar("AnyHandler", bound=Callable[..., Any])
 
 
-def task_handler(
-    task_type: str, *, reuse_process: bool = False
-) -> Callable[[AnyHandler], AnyHandler]:
+def task_handler(task_type: str) -> Callable[[AnyHandler], AnyHandler]:
     """Mark a function as the handler of a task type.
 
     Args:
         task_type: 1 to 64 characters of `A-Z a-z 0-9 . _ -`.
-        reuse_process: Whether its process may go on to further attempts of the same type, which
-            saves about two milliseconds each: for handlers that leave nothing behind.
 
     Raises:
         ValueError: Another name.
@@ -126,7 +121,6 @@ def task_handler(
 
     def mark(function: AnyHandler) -> AnyHandler:
         setattr(function, TASK_TYPE_ATTRIBUTE, task_type)
-        setattr(function, REUSE_ATTRIBUTE, reuse_process)
         return function
 
     return mark

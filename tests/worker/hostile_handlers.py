@@ -522,15 +522,28 @@ def stop_itself(task: TaskContext) -> str:
     return "went on"
 
 
-@task_handler("reused", reuse_process=True)
+@task_handler("reused")
 def reused(task: TaskContext) -> str:
-    """Declares that it leaves nothing, and does as told."""
+    """Runs in a process that is kept, and does as told."""
     if task.payload == b"chdir":
         os.chdir("/")
     elif task.payload == b"thread":
         threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
     elif task.payload == b"child":
         subprocess.Popen(["/bin/sleep", DAEMON_SECONDS])
+    elif task.payload == b"child, and says clean":
+        subprocess.Popen(["/bin/sleep", DAEMON_SECONDS])
+        channel().sendall(frame({**identity(), **GOOD}, str(os.getpid()).encode()))
+        time.sleep(60)
+    elif task.payload == b"child later":
+        threading.Timer(0.1, subprocess.Popen, [["/bin/sleep", DAEMON_SECONDS]]).start()
+        channel().sendall(frame({**identity(), **GOOD}, str(os.getpid()).encode()))
+        time.sleep(60)
+    elif task.payload == b"memory later":
+        channel().sendall(frame({**identity(), **GOOD}, str(os.getpid()).encode()))
+        time.sleep(0.1)
+        kept = b"x" * 2**29
+        time.sleep(60 + len(kept) % 2)
     elif task.payload == b"twice":
         channel().sendall(frame({**identity(), **GOOD}, b"forged"))
     elif task.payload == b"leave":

@@ -43,7 +43,7 @@ def starts(task: TaskContext) -> dict[str, Any]:
     }
 
 
-@task_handler("own_limits", reuse_process=True)
+@task_handler("own_limits")
 def own_limits(task: TaskContext) -> str:
     """Lower its own limits and priority, and say nothing of it."""
     found = os.getpriority(os.PRIO_PROCESS, 0)

@@ -64,6 +64,7 @@ class World:
             memory_bytes_max=2**26,
             scratch=self.home / "state" / "scratch",
             hidden=[self.home],
+            also_kept=["reused"],
             on_progress=lambda *said: self.news.append(said),
         )
         self.count = 0
@@ -353,6 +354,25 @@ async def test_a_process_that_is_kept_is_kept_only_clean(world: World) -> None:
     await asyncio.sleep(0.2)
     assert await world.data("reused") not in (first, b"forged")
     assert await world.data("reused") != await world.data("honest")
+
+
+async def test_a_runner_that_hides_its_children_is_not_kept(world: World) -> None:
+    first = await world.data("reused", "child, and says clean")
+    assert daemons() == []
+    assert await world.data("reused") != first
+
+
+@pytest.mark.parametrize("what", ["child later", "memory later"])
+async def test_a_kept_runner_that_goes_on_between_attempts_is_killed(
+    world: World, what: str
+) -> None:
+    await world.data("reused", what)
+    [kept] = [process for process in world.pool._idle if process.kept_type]
+    async with asyncio.timeout(10):
+        while kept._process.returncode is None:
+            await asyncio.sleep(0.02)
+    assert kept not in world.pool._idle
+    assert daemons() == []
 
 
 @pytest.mark.parametrize("what", ["leave", "leave beside", "mode", "replace"])

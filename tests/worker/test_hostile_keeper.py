@@ -44,6 +44,7 @@ class Slot:
             memory_bytes_max=2**26,
             scratch=home / "state" / "scratch",
             hidden=[home],
+            also_kept=["own_limits"],
         )
         self.first: object = None
 
@@ -151,7 +152,7 @@ async def test_a_process_with_many_threads_is_not_looked_through(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     looked: list[int] = []
-    monkeypatch.setattr(trees, "_children", looked.append)
+    monkeypatch.setattr(trees, "children", looked.append)
     monkeypatch.setattr(trees, "_thread_count", lambda _pid: 11_000)
     found = trees.usage(os.getpid(), processes_max=9, threads_max=2000)
     assert found.thread_count == 11_000
@@ -159,7 +160,7 @@ async def test_a_process_with_many_threads_is_not_looked_through(
 
 
 async def test_counting_stops_beyond_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trees, "_children", lambda _pid: [os.getpid()] * 2)
+    monkeypatch.setattr(trees, "children", lambda _pid: [os.getpid()] * 2)
     found = trees.usage(os.getpid(), processes_max=9, threads_max=2000)
     assert found.process_count == 10
 

@@ -21,6 +21,8 @@ from ipfs_cluster_node.adapters.worker.answers import (
     ProtocolError,
     ResultSaid,
 )
+from ipfs_cluster_node.adapters.worker.builtin.data_processing import data_processing
+from ipfs_cluster_node.adapters.worker.builtin.echo import echo
 from ipfs_cluster_node.adapters.worker.pool import (
     Attempt,
     AttemptFailed,
@@ -28,10 +30,12 @@ from ipfs_cluster_node.adapters.worker.pool import (
     HandlerPool,
 )
 from ipfs_cluster_node.adapters.worker.processes import ConfinementError, Ended
+from ipfs_cluster_node.adapters.worker.registry import kept_types
 from ipfs_cluster_node.adapters.worker.trees import Usage
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import TaskId
 from ipfs_cluster_node.core.model import RESULT_INLINE_BYTES_MAX
+from ipfs_cluster_node.tasks import task_handler
 
 pytestmark = pytest.mark.asyncio
 GOOD = ResultSaid(b"data", "text/plain", None, True)
@@ -101,6 +105,7 @@ class FakeProcess:
         self.log: list[str] = []
         self.runners: list[FakeRunner] = []
         self.scratch = self.place
+        self.is_alone = True
         self.at_end: Callable[[], object] = lambda: None
         self.fork()
 
@@ -287,7 +292,7 @@ async def test_a_kept_runner_goes_on_with_its_own_type_only(make: Any) -> None:
     assert (process.kept_type, process.served) == ("echo", 1)
     identity, header, payload = process.runner.asked[0]
     assert (identity.task_id, identity.attempt, len(identity.nonce)) == ("t", 3, 32)
-    assert (header["task_type"], payload) == ("echo", b"payload")
+    assert (header["task_type"], header["keep"], payload) == ("echo", True, b"payload")
     assert process.runner.output.who == [("t", 3)]
     await run_with(pool, GOOD)
     assert process.served == 2
@@ -298,6 +303,43 @@ async def test_a_kept_runner_goes_on_with_its_own_type_only(make: Any) -> None:
         assert process.runners[0].closed
         assert pool._idle == []
     assert len(FakeProcess.made) == 1
+    await pool.close()
+
+
+async def test_a_runner_with_children_is_not_kept_whatever_it_says(make: Any) -> None:
+    pool, process = await one(make)
+    process.is_alone = False
+    await run_with(pool, GOOD)
+    assert process.log == ["end", "fork", "clear"]
+    await pool.close()
+
+
+async def test_only_handlers_that_come_with_the_node_are_kept() -> None:
+    def other(_task: Any) -> None: ...
+
+    other.__module__ = echo.__module__
+    ours = {"echo": echo, "data_processing": data_processing}
+    assert kept_types(ours) == frozenset(ours)
+    assert kept_types({**ours, "echo": other, "other": other}) == {"data_processing"}
+    with pytest.raises(TypeError):
+        task_handler("other", reuse_process=True)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("over", [False, True])
+async def test_a_kept_process_is_watched_while_it_is_idle(
+    make: Any, monkeypatch: pytest.MonkeyPatch, *, over: bool
+) -> None:
+    monkeypatch.setattr(pool_module, "WATCH_INTERVAL_SECONDS", 0.001)
+    pool, process = await one(make)
+    await run_with(pool, GOOD)
+    if over:
+        process.used = Usage(0, 1, pool_module.THREAD_COUNT_MAX + 1)
+    else:
+        process.is_alone = False
+    async with asyncio.timeout(5):
+        while process.log[-1] != "kill":
+            await asyncio.sleep(0.001)
+    assert pool._idle == []
     await pool.close()
 
 

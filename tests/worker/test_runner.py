@@ -68,16 +68,6 @@ def open_file() -> Iterator[None]:
 
 
 @contextmanager
-def child() -> Iterator[None]:
-    pid = os.posix_spawn("/bin/sleep", ["sleep", "60"], os.environ)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-
-
-@contextmanager
 def thread() -> Iterator[None]:
     ends = threading.Event()
     left = threading.Thread(target=ends.wait)
@@ -114,7 +104,6 @@ LEFT = (
     handled_signal,
     blocked_signal,
     open_file,
-    child,
     thread,
     default_timeout,
     import_path,

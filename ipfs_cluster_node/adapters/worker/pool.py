@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -27,12 +27,11 @@ from ipfs_cluster_node.adapters.worker.processes import (
     HandlerProcess,
     Plan,
 )
-from ipfs_cluster_node.adapters.worker.registry import load_handlers
+from ipfs_cluster_node.adapters.worker.registry import kept_types, load_handlers
 from ipfs_cluster_node.adapters.worker.runner import MEMORY_ADVICE
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import TaskId
 from ipfs_cluster_node.core.model import RESULT_INLINE_BYTES_MAX
-from ipfs_cluster_node.tasks import REUSE_ATTRIBUTE
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +107,7 @@ class HandlerPool:
         hidden: Sequence[Path] = (),
         writable: Sequence[str] = (),
         require_confinement: bool = False,
+        also_kept: Collection[str] = (),
         on_progress: Progress = lambda _task, _attempt, _ratio, _note: None,
     ) -> None:
         """Know the handlers; `start` starts the processes.
@@ -122,6 +122,8 @@ class HandlerPool:
                 What is not there when the pool starts is left out.
             writable: Directories that handlers may write to beside their scratch directory.
             require_confinement: Do not start where handlers can't be confined.
+            also_kept: Task types whose runners are kept as those of the node's own handlers are.
+                For tests alone: a runner that is kept is trusted.
             on_progress: Called with what they say of their progress.
 
         Raises:
@@ -140,15 +142,14 @@ class HandlerPool:
         self._on_progress = on_progress
         self._idle: list[HandlerProcess] = []
         self._busy: set[HandlerProcess] = set()
+        self._killing: set[asyncio.Task[None]] = set()
         self._confined = True
         self._watcher: asyncio.Task[None] | None = None
         self.missing: tuple[str, ...] = ()
         """What of the handlers' confinement this machine does not have, a sentence each."""
         handlers = load_handlers(modules) if slots else {}
         self.task_types = frozenset(handlers)
-        self._reusable = frozenset(
-            name for name, handler in handlers.items() if getattr(handler, REUSE_ATTRIBUTE, False)
-        )
+        self._kept_types = kept_types(handlers).union(also_kept)
 
     async def start(self) -> None:
         """Start the processes.
@@ -208,7 +209,7 @@ class HandlerPool:
             self._watcher.cancel()
             await asyncio.gather(self._watcher, return_exceptions=True)
         idle, self._idle = self._idle, []
-        await asyncio.gather(*(process.kill() for process in idle))
+        await asyncio.gather(*self._killing, *(process.kill() for process in idle))
 
     @asynccontextmanager
     async def lease(self, task_type: str) -> AsyncIterator["Lease"]:
@@ -225,7 +226,7 @@ class HandlerPool:
         try:
             lease = Lease(
                 process,
-                reusable=task_type in self._reusable,
+                reusable=task_type in self._kept_types,
                 busy=self._busy,
                 on_progress=self._on_progress,
             )
@@ -291,6 +292,20 @@ class HandlerPool:
                     runner = process.runner
                     if why := await loop.run_in_executor(thread, self._excess, process):
                         runner.stop(why)
+                for process in [each for each in self._idle if each.kept_type]:
+                    why = await loop.run_in_executor(thread, self._excess_of_idle, process)
+                    if why and process in self._idle:
+                        self._idle.remove(process)
+                        log.warning(
+                            "a handler's process went on between attempts and is killed",
+                            extra={"task_type": process.kept_type, "why": why},
+                        )
+                        killing = asyncio.create_task(process.kill(), name="handler-kill")
+                        self._killing.add(killing)
+                        killing.add_done_callback(self._killing.discard)
+
+    def _excess_of_idle(self, process: HandlerProcess) -> str:
+        return self._excess(process) if process.is_alone else "it started processes"
 
     def _excess(self, process: HandlerProcess) -> str:
         used = process.usage(processes_max=PROCESS_COUNT_MAX, threads_max=THREAD_COUNT_MAX)
@@ -376,14 +391,20 @@ class Lease:
 
     async def _talk(self, asked: Identity, attempt: Attempt) -> ResultSaid | FailureSaid:
         runner = self.process.runner
-        await runner.ask(asked, _request(attempt, self.scratch), attempt.payload)
+        request = _request(attempt, self.scratch, keep=self.reusable)
+        await runner.ask(asked, request, attempt.payload)
         count = 0
         while isinstance(said := await runner.hear(asked), ProgressSaid):
             self.on_progress(attempt.task_id, attempt.attempt, said.ratio, said.note)
             count += 1
             if count > PROGRESS_COUNT_FREE:
                 await asyncio.sleep(PROGRESS_PAUSE_SECONDS)
-        if self.reusable and said.clean and self.process.served < ATTEMPTS_PER_RUNNER_MAX:
+        if (
+            self.reusable
+            and said.clean
+            and self.process.served < ATTEMPTS_PER_RUNNER_MAX
+            and self.process.is_alone
+        ):
             self._state = "kept"
         else:
             await self._settle()
@@ -441,11 +462,12 @@ class Lease:
         return self._state != "broken"
 
 
-def _request(attempt: Attempt, scratch: Path) -> dict[str, Any]:
+def _request(attempt: Attempt, scratch: Path, *, keep: bool) -> dict[str, Any]:
     return {
         "task_type": attempt.task_type,
         "content_type": attempt.content_type,
         "scratch": str(scratch),
+        "keep": keep,
         "inputs": {
             name: [str(given.path), given.cid, given.format]
             for name, given in attempt.inputs.items()

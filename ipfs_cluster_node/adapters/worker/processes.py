@@ -236,6 +236,15 @@ class HandlerProcess:
         return trees.usage(self._keeper, processes_max=processes_max, threads_max=threads_max)
 
     @property
+    def is_alone(self) -> bool:
+        """Whether its runner has started no process that is still there, orphans included.
+
+        The system says so, not the runner, which would say what its handler likes.
+        """
+        started = trees.children(self._keeper)
+        return len(started) <= 1 and not any(map(trees.children, started))
+
+    @property
     def proportional_bytes(self) -> int:
         """The same memory; pages that processes share count once."""
         return trees.proportional_bytes(self._keeper)

@@ -1,12 +1,27 @@
 """Finds handlers."""
 
 import importlib
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, Final
 
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.tasks import ENTRY_POINT_GROUP, TASK_TYPE_ATTRIBUTE, Handler
+
+KEPT_MODULES: Final = (
+    "ipfs_cluster_node.adapters.worker.builtin.echo",
+    "ipfs_cluster_node.adapters.worker.builtin.data_processing",
+)
+"""Whose handlers may run one attempt after the other in one process. They come with the node, so
+what they say of themselves is believed. No other handler can ask for it."""
+
+
+def kept_types(handlers: Mapping[str, Handler]) -> frozenset[str]:
+    """List the task types whose handler is one of `KEPT_MODULES`, not another under its name."""
+    loaded = (sys.modules[name] for name in KEPT_MODULES if name in sys.modules)
+    ours = [one for module in loaded for one in module.handlers]
+    return frozenset(name for name, one in handlers.items() if any(one is each for each in ours))
 
 
 def load_handlers(modules: Sequence[str]) -> dict[str, Handler]:

@@ -1,7 +1,7 @@
 """A runner: the process in which an attempt's handler runs.
 
-It is forked with the handlers loaded, and ends after one attempt, unless the handler was declared
-with `reuse_process` and left nothing behind.
+It is forked with the handlers loaded, and ends after one attempt, unless the node says that it may
+go on and the handler left nothing behind.
 """
 
 import _signal  # type: ignore[import-not-found]
@@ -44,7 +44,6 @@ from ipfs_cluster_node.core.model import (
     RESULT_INLINE_BYTES_MAX,
 )
 from ipfs_cluster_node.tasks import (
-    REUSE_ATTRIBUTE,
     Handler,
     TaskContext,
     TaskError,
@@ -133,7 +132,7 @@ class _Runner:
         os.environ["TMPDIR"] = os.environ["HOME"] = header["scratch"]
         tempfile.tempdir = None
         answer, body = self._answer(handler, task)
-        clean = bool(getattr(handler, REUSE_ATTRIBUTE, False)) and _traces() == self._traces
+        clean = bool(header["keep"]) and _traces() == self._traces
         _flush()
         self._connection.sendall(encode_frame({**identity, **answer, "clean": clean}, body))
         return clean
@@ -381,7 +380,10 @@ def _failure(reason: Reason, message: str, *, retryable: bool) -> dict[str, Any]
 
 
 def _traces() -> Any:
-    """What an attempt can leave behind in its process, as far as it shows. Called for each."""
+    """What an attempt can leave behind in its process, as far as it shows in here. Called for each.
+
+    The node looks itself for processes that it left.
+    """
     mask = os.umask(0o077)
     os.umask(mask)
     return (
@@ -392,20 +394,11 @@ def _traces() -> Any:
         [_signal.getsignal(each) for each in WATCHED_SIGNALS],
         _signal.pthread_sigmask(signal.SIG_BLOCK, ()),
         os.listdir("/proc/self/fd"),  # noqa: PTH208
-        _has_children(),
         socket.getdefaulttimeout(),
         tuple(sys.path),
         threading.active_count(),
         inherited(),
     )
-
-
-def _has_children() -> bool:
-    try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return False
-    return True
 
 
 def _read(connection: socket.socket) -> tuple[dict[str, Any], bytes] | None:

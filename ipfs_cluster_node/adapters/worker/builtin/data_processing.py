@@ -73,7 +73,7 @@ DOCUMENT_BYTES: Final = 256
 """Of the JSON document around columns, inputs and rows."""
 
 
-@task_handler("data_processing", reuse_process=True)
+@task_handler("data_processing")
 def data_processing(task: TaskContext) -> TaskResult:
     """Run the payload's SQL over the inputs."""
     import duckdb  # 0.2 s that other handlers need not pay.
