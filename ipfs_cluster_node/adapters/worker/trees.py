@@ -12,6 +12,7 @@ from typing import Final
 
 PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 PAUSE_SECONDS: Final = 0.001
+CHILDREN_READ_BYTES: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +25,29 @@ class Usage:
 
 
 def children(pid: int) -> list[int]:
-    """List the processes that a process started, and the orphans that came to it."""
+    """List the processes that a process started, and the orphans that came to it.
+
+    Plain system calls: this is done after each attempt of a runner that is kept.
+    """
     found: list[int] = []
-    with suppress(OSError):
-        for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208 (it is fast, like the rest)
-            with suppress(OSError), open(f"/proc/{pid}/task/{thread}/children", "rb", 0) as file:  # noqa: PTH123
-                found += map(int, file.readall().split())
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208
+    except OSError:
+        return found
+    for thread in threads:
+        try:
+            file = os.open(f"/proc/{pid}/task/{thread}/children", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            continue
+        data = b""
+        try:
+            while piece := os.read(file, CHILDREN_READ_BYTES):
+                data += piece
+        except OSError:
+            pass  # It ended meanwhile.
+        finally:
+            os.close(file)
+        found += map(int, data.split())
     return found
 
 
