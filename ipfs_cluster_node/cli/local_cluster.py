@@ -144,6 +144,7 @@ class LocalCluster:
             self._settings(node),
             token=token.token,
             enrolment=f"{self.nodes[0].host}:{self.enrolment_port}",
+            check_ports=node.host == LOOPBACK,  # Others are in a network namespace.
         )
 
     def _settings(self, node: LocalNode) -> NodeSettings:

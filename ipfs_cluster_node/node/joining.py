@@ -123,6 +123,7 @@ async def join_cluster(
     enrolment: str,
     on_waiting: Callable[[NodeId], None] = lambda _node_id: None,
     on_busy: Callable[[str], None] = lambda _why: None,
+    check_ports: bool = True,
 ) -> Made:
     """Enrol this machine with a join token; as a node, or as a client if the token says so.
 
@@ -135,6 +136,8 @@ async def join_cluster(
             as long as the token is good.
         on_busy: Called once if a port is in use, here or by others at the master's, with which;
             that is waited for as long as well.
+        check_ports: Whether the ports must be free here and now; not where the node will run in
+            another network than this process.
 
     Raises:
         ClusterError: TOKEN_*, JOIN_REJECTED, CERTIFICATE_INVALID, UNREACHABLE, HOME_EXISTS,
@@ -157,7 +160,8 @@ async def join_cluster(
             cluster=ClusterSettings(id=offered.cluster_id, name=offered.cluster_name),
         )
         ends_in_ms = ms_of_timestamp(offered.token_expire_time) - now_ms()
-        await _wait_for_ports(whole, until=monotonic() + ends_in_ms / 1000, on_busy=on_busy)
+        if check_ports:
+            await _wait_for_ports(whole, until=monotonic() + ends_in_ms / 1000, on_busy=on_busy)
     with home.making(json.dumps(asdict(joining)).encode()):
         try:
             response = await joiner.ask()

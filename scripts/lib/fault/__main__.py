@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Coroutine
+from contextlib import suppress
 from math import inf
 from pathlib import Path
 from typing import Any, Final
@@ -123,7 +124,8 @@ async def run_fault(name: str, seconds: float, seed: int) -> dict[str, Any]:
         else:
             try:
                 for node in lab.nodes:
-                    shutil.copy(node.home.path / "log", root / f"{node.name}.log")
+                    with suppress(FileNotFoundError):  # It was never started.
+                        shutil.copy(node.home.path / "log", root / f"{node.name}.log")
             finally:
                 await lab.stop()
             print(f"the nodes' logs are in {root}", file=sys.stderr)
