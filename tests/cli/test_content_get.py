@@ -15,7 +15,8 @@ LENGTH = 2**18
 """Four times what a pipe holds."""
 PIPE_BYTES = 2**16
 SCRIPT = f"""
-import asyncio, sys
+import asyncio, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # Who runs the tests may ignore it.
 from ipfs_cluster_node.cli import content_commands
 from ipfs_cluster_node.cli.main import main
 from ipfs_cluster_node.core.multiformats import RAW, cid_of

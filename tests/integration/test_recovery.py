@@ -274,6 +274,11 @@ async def test_of_two_masters_of_five_one_goes_on_and_the_other_joins_anew(lab: 
         await lab.kill(node)
     for node in lost:
         shutil.rmtree(node.home.path)
+
+    async def nobody_leads() -> bool:
+        return not next(c for c in (await _health(other)).checks if c.name == "leader").ok
+
+    await until(nobody_leads, seconds=20, what="the other master names no leader any longer")
     home = str(survivor.home.path)
     done = lab.run("recover", "alone", "--yes", "--json", "--home", home)
     assert done.returncode == 0, done.stderr
