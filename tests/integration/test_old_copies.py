@@ -17,7 +17,7 @@ from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode, command
 from ipfs_cluster_node.client.client import Client
 from tests.support.nodes import health_of, log_check, settings_of, until
 
-SAID_SECONDS_MAX = 20.0
+SAID_SECONDS_MAX = 60.0
 
 
 @pytest_asyncio.fixture
