@@ -14,7 +14,7 @@ READ_BYTES_MAX: Final = 64 * 1024 * 1024
 
 
 def is_of_another_user(status: os.stat_result) -> bool:
-    """Whether a user owns it who is neither the one that this runs as nor root."""
+    """Whether the owner is another user than this process's, and not root."""
     return status.st_uid not in (os.geteuid(), 0)
 
 

@@ -220,7 +220,7 @@ class _Joiner:
                 if error.reason is Reason.APPROVAL_PENDING:
                     if not waits:
                         self.on_waiting(self.identity.node_id)
-                    # The master may restart meanwhile: the time begins anew with each answer.
+                    # The master may restart meanwhile: each answer restarts the time allowed.
                     deadline, waits = monotonic() + ENROL_SECONDS_MAX, True
                     pause = (error.retry_after or APPROVAL_RETRY).total_seconds()
                 elif error.reason is Reason.OVERLOADED and monotonic() < started + WAIT_SECONDS_MAX:

@@ -1,4 +1,4 @@
-"""How long the event loop stands still, and what that means for who was heard."""
+"""Measures how long the event loop stands still, so that no gap is taken for others' silence."""
 
 import asyncio
 from collections import deque
