@@ -42,7 +42,11 @@ RECONNECT_SECONDS_MAX: Final = 5.0
 WRITER_SECONDS_MAX: Final = 1.0
 """How long the writer sleeps unless something wakes it: the lease may be back."""
 FENCE_SECONDS: Final = 0.2
-"""How often the lease is looked at, and how long before its end attempts are killed."""
+"""How often the lease is looked at, at least."""
+FENCE_TICK_SECONDS: Final = 0.001
+"""How long after the moment to act the fence wakes: never just before it, time and again."""
+FENCE_MARGIN_SECONDS: Final = 0.2
+"""How long before the lease's end attempts are killed: they must be dead when it is over."""
 WAIT_SECONDS_MAX: Final = 5.0
 """How long an attempt may wait for a slot here; another worker may have one."""
 HAND_BACK_SECONDS_MAX: Final = 2.0
@@ -107,6 +111,11 @@ class Worker:
         self._hoarded = False
         """Whether attempts waited for too long, and were handed back."""
         self._leaving = False
+
+    @property
+    def _may_run(self) -> bool:
+        """Whether the lease lasts long enough to kill what runs before it is over."""
+        return self._uplink.lease_seconds_left > FENCE_MARGIN_SECONDS
 
     @property
     def running_count(self) -> int:
@@ -235,7 +244,7 @@ class Worker:
         Less than none takes back what was asked for when attempts were shorter: what is handed back
         would come here again.
         """
-        if self._leaving or not self._uplink.lease_holds:
+        if self._leaving or not self._may_run:
             return 0
         youngest = 0.0
         if len(self._running) >= self._slots:
@@ -298,7 +307,7 @@ class Worker:
         if attempt in self._held:
             return
         held = self._held[attempt] = _Held(since=monotonic())
-        if self._leaving or not self._uplink.lease_holds:
+        if self._leaving or not self._may_run:
             held.outcome = outcome_to_proto(handed_back(attempt))
             self._wake.set()
             return
@@ -349,9 +358,10 @@ class Worker:
         # Once the lease is over others may run our attempts: ours must be dead by then.
         lapses = self._uplink.lapse_count
         while True:
-            await asyncio.sleep(FENCE_SECONDS)
-            ends = self._uplink.lease_seconds_left <= FENCE_SECONDS
-            if ends or lapses != self._uplink.lapse_count:
+            left = self._uplink.lease_seconds_left - FENCE_MARGIN_SECONDS
+            pause = min(left + FENCE_TICK_SECONDS, FENCE_SECONDS) if left > 0 else FENCE_SECONDS
+            await asyncio.sleep(pause)
+            if not self._may_run or lapses != self._uplink.lapse_count:
                 lapses = self._uplink.lapse_count
                 self._lose_all()
             self._hand_back(waited_seconds=WAIT_SECONDS_MAX)

@@ -21,6 +21,7 @@ from ipfs_cluster_node.core.model import (
 )
 from ipfs_cluster_node.node.clock import monotonic
 from ipfs_cluster_node.node.worker import (
+    FENCE_MARGIN_SECONDS,
     FENCE_SECONDS,
     HAND_BACK_SECONDS_MAX,
     OUTCOMES_PER_MESSAGE_MAX,
@@ -368,6 +369,30 @@ async def test_the_fence_kills_all_that_runs_before_the_lease_is_over() -> None:
             assert told.reason == errors_pb2.ERROR_REASON_WORKER_LOST
             assert told.retryable
             assert not told.handed_back
+
+
+@virtual_time
+async def test_what_runs_is_dead_at_the_lease_s_end_wherever_the_fence_s_looks_fall() -> None:
+    """Found by the simulation: looks fell up to a whole period after the moment to kill."""
+    kill_seconds = 0.9 * FENCE_MARGIN_SECONDS
+    for tenths in range(10):
+        async with working(1, runner=FakeRunner(kill_seconds=kill_seconds)) as its:
+            its.leader.assign((attempt(1), 100.0))
+            await until(lambda: bool(its.runner.alive))  # noqa: B023
+            its.uplink.lease_ends = ends = monotonic() + 1.0 + tenths * FENCE_SECONDS / 10
+            await until(lambda: not its.runner.alive)  # noqa: B023
+            assert monotonic() < ends
+
+
+@virtual_time
+async def test_nothing_begins_when_too_little_of_the_lease_is_left_to_kill_it() -> None:
+    async with working(1) as its:
+        await until(lambda: its.leader.credit == 1)
+        its.uplink.lease_ends = monotonic() + 0.9 * FENCE_MARGIN_SECONDS
+        its.leader.assign((attempt(1), 1.0))
+        await until(lambda: attempt(1) in its.leader.outcomes)
+        assert failure_of(its.leader, attempt(1)).handed_back
+        assert its.runner.began == []
 
 
 @virtual_time
