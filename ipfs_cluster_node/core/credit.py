@@ -36,3 +36,16 @@ def in_hand_max(slots: int, *, seconds_mean: float | None, seconds_youngest: flo
     seconds = max(seconds_mean, seconds_youngest, SECONDS_MIN)
     ahead = int(slots * READ_AHEAD_SECONDS / seconds)
     return min(slots + min(ahead, READ_AHEAD_MAX), max(slots, CREDIT_MAX))
+
+
+def credit_due(slots: int, *, wanted: int, in_hand: int) -> int:
+    """How many more attempts to ask for; none until half of what was read ahead is used up.
+
+    What is asked for together is assigned by one entry of the log.
+
+    Args:
+        slots: How many attempts run at once.
+        wanted: What `in_hand_max` says.
+        in_hand: How many attempts there are, those asked for included.
+    """
+    return 0 if in_hand > slots + (wanted - slots) // 2 else max(0, wanted - in_hand)

@@ -404,8 +404,8 @@ class Members:
         if len(if_values) > CHANGES_MAX:
             raise invalid_field("if_values", f"at most {CHANGES_MAX}")
         for key, value in values.items():
-            if len(value.encode()) > USER_VALUE_CHARS_MAX:
-                # All settings fit in one answer.
+            # Four bytes a character at most. All settings fit in one answer.
+            if 4 * len(value) > USER_VALUE_CHARS_MAX and len(value.encode()) > USER_VALUE_CHARS_MAX:
                 raise invalid_field(f"values[{key[:64]}]", f"at most {USER_VALUE_CHARS_MAX} bytes")
         self._leadership.leader_state()
         body = ProposeConfig(values=values, if_values=if_values)

@@ -17,7 +17,7 @@ from ipfs_cluster_node.codec.tasks import (
     outcome_or_failure,
     outcome_to_proto,
 )
-from ipfs_cluster_node.core.credit import in_hand_max, next_mean
+from ipfs_cluster_node.core.credit import credit_due, in_hand_max, next_mean
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import TaskId
 from ipfs_cluster_node.core.model import (
@@ -52,6 +52,8 @@ WAIT_SECONDS_MAX: Final = 5.0
 HAND_BACK_SECONDS_MAX: Final = 2.0
 """How long a node that stops waits until the leader has its attempts back."""
 LEAVE_POLL_SECONDS: Final = 0.02
+GATHER_SECONDS: Final = 0.01
+"""Between messages while attempts wait for a slot here: what ends meanwhile is one commit."""
 PROGRESS_SECONDS: Final = 0.2
 """Between two rounds of news: handlers that say much must not keep outcomes from being sent."""
 OUTCOMES_PER_MESSAGE_MAX: Final = 128
@@ -237,6 +239,8 @@ class Worker:
             with suppress(TimeoutError):
                 async with asyncio.timeout(sleep):
                     await self._wake.wait()
+            if self.running_count > len(self._running):
+                await asyncio.sleep(GATHER_SECONDS)
 
     def _credit(self) -> int:
         """How many more attempts to ask for: none while others may believe that this node died.
@@ -252,11 +256,11 @@ class Worker:
         wanted = in_hand_max(
             self._slots, seconds_mean=self._seconds_mean, seconds_youngest=youngest
         )
-        credit = wanted - self.running_count - self._granted
+        in_hand = self.running_count + self._granted
         if self._hoarded:
             self._hoarded = False
-            return max(credit, -self._granted)
-        return max(credit, 0)
+            return max(wanted - in_hand, -self._granted)
+        return credit_due(self._slots, wanted=wanted, in_hand=in_hand)
 
     def _unsent(self) -> list[pb.AttemptOutcome]:
         # One message at a time: what ends meanwhile goes together in the next, as one commit.

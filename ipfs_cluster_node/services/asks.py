@@ -171,18 +171,19 @@ def get_config(request: membership_pb2.GetConfigRequest, _asking: Asking) -> Ite
     """To read a setting; of all of them, those that may be read are shown."""
     if not request.key:
         return []
-    return [Ask(auth.CONFIG_READ, [auth.setting_args(_setting(request.key, "key"))])]
+    _check_keys([request.key], "key")
+    return [Ask(auth.CONFIG_READ, [auth.setting_args(request.key)])]
 
 
 def propose_config(request: membership_pb2.ProposeConfigRequest, _asking: Asking) -> Iterable[Ask]:
     """To change each of the settings, and to learn of those that it expects."""
     if len(request.values) > CHANGES_MAX or len(request.if_values) > CHANGES_MAX:
         raise invalid_field("values", f"at most {CHANGES_MAX}, and so if_values")
-    values = [auth.setting_args(_setting(key, "values")) for key in request.values]
-    asks = [Ask(auth.CONFIG_PROPOSE, values)]
+    _check_keys(request.values, "values")
+    _check_keys(request.if_values, "if_values")
+    asks = [Ask(auth.CONFIG_PROPOSE, map(auth.setting_args, request.values))]
     if request.if_values:
-        expected = [auth.setting_args(_setting(key, "if_values")) for key in request.if_values]
-        asks.append(Ask(auth.CONFIG_READ, expected))
+        asks.append(Ask(auth.CONFIG_READ, map(auth.setting_args, request.if_values)))
     return asks
 
 
@@ -220,11 +221,10 @@ def _tasks(texts: Iterable[str], field: str, asking: Asking) -> Iterator[auth.Ar
         yield auth.task_args(task, asking.caller)
 
 
-def _setting(key: str, field: str) -> str:
-    """The key of a setting, known or not: a policy may look at each of its characters."""
-    if len(key) > KEY_CHARS_MAX:
+def _check_keys(keys: Iterable[str], field: str) -> None:
+    """Check keys of settings, known or not: a policy may look at each of their characters."""
+    if max(map(len, keys), default=0) > KEY_CHARS_MAX:
         raise invalid_field(field, f"a key has at most {KEY_CHARS_MAX} characters")
-    return key
 
 
 def _blocks(cids: Sequence[bytes]) -> Iterator[auth.Args]:

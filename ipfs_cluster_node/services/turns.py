@@ -16,6 +16,8 @@ from typing import Final, TypeVar
 
 SLICE_SECONDS: Final = 0.005
 """How long work goes on before others have their turn."""
+CROWD_SECONDS: Final = 0.02
+"""How long calls that begin in one round of the loop may go on together: most are short."""
 REST_SECONDS: Final = 0.002
 """How long no slice begins after one has ended."""
 SLICE_SECONDS_MIN: Final = 0.001
@@ -35,13 +37,13 @@ class Turns:
         self._round_began: float | None = None
 
     def crowded(self) -> bool:
-        """Whether calls that begin in this round of the loop have used a slice already."""
+        """Whether calls that began in this round of the loop have used up their time."""
         moment = perf_counter()
         if self._round_began is None:
             self._round_began = moment
             asyncio.get_running_loop().call_soon(self._end_round)
             return False
-        return moment - self._round_began > SLICE_SECONDS
+        return moment - self._round_began > CROWD_SECONDS
 
     def _end_round(self) -> None:
         self._round_began = None

@@ -8,6 +8,7 @@ from ipfs_cluster_node.core.credit import (
     READ_AHEAD_MAX,
     READ_AHEAD_SECONDS,
     SECONDS_MIN,
+    credit_due,
     in_hand_max,
     next_mean,
 )
@@ -63,3 +64,20 @@ def test_one_attempt_of_an_hour_is_outweighed_by_the_short_ones_after_it() -> No
 def test_the_first_attempt_is_the_mean_and_the_next_moves_it_a_fifth() -> None:
     assert next_mean(None, 3.0) == 3.0
     assert next_mean(3.0, 8.0) == 4.0
+
+
+@given(st.integers(1, SLOTS_MAX), st.integers(0, READ_AHEAD_MAX), st.integers(0, 2 * SLOTS_MAX))
+def test_credit_fills_up_what_is_wanted_before_any_slot_idles(
+    slots: int, ahead: int, in_hand: int
+) -> None:
+    credit = credit_due(slots, wanted=slots + ahead, in_hand=in_hand)
+    assert credit in (0, slots + ahead - in_hand)
+    if in_hand < slots:
+        assert credit
+
+
+def test_credit_is_asked_for_once_half_of_what_was_read_ahead_is_used_up() -> None:
+    assert [credit_due(2, wanted=12, in_hand=each) for each in (12, 8, 7, 6)] == [0, 0, 5, 6]
+    assert [credit_due(1, wanted=1, in_hand=each) for each in (1, 0)] == [0, 1]
+    assert [credit_due(1, wanted=2, in_hand=each) for each in (2, 1)] == [0, 1]
+    assert credit_due(2, wanted=2, in_hand=9) == 0

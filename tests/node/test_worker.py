@@ -23,6 +23,7 @@ from ipfs_cluster_node.node.clock import monotonic
 from ipfs_cluster_node.node.worker import (
     FENCE_MARGIN_SECONDS,
     FENCE_SECONDS,
+    GATHER_SECONDS,
     HAND_BACK_SECONDS_MAX,
     OUTCOMES_PER_MESSAGE_MAX,
     PROGRESS_SECONDS,
@@ -213,6 +214,30 @@ async def test_a_message_is_confirmed_before_the_next_and_takes_all_that_ended_m
 
 
 @virtual_time
+async def test_short_tasks_are_reported_and_asked_for_many_at_a_time() -> None:
+    """Each message is an entry of the log: one for every few tasks kept three masters busy."""
+    async with working(2) as its:
+        its.leader.assign(*((attempt(n), 0.001) for n in range(1000)))
+        await until(lambda: len(its.leader.outcomes) == 1000)
+        messages = its.leader.kinds()
+        assert messages.count("outcomes") < 1000 / 10
+        assert messages.count("credit") < 1000 / 50
+
+
+@virtual_time
+async def test_an_outcome_is_not_held_back_where_nothing_waits_for_a_slot() -> None:
+    async with working(2) as its:
+        its.leader.assign((attempt(0), 60.0))
+        for n in range(1, 10):
+            its.leader.assign((attempt(n), 0.001))
+            await until(lambda: attempt(n) in its.leader.outcomes)  # noqa: B023
+            began = monotonic()
+            its.leader.assign((attempt(100 + n), 0.001))
+            await until(lambda: attempt(100 + n) in its.leader.outcomes)  # noqa: B023
+            assert monotonic() - began < GATHER_SECONDS
+
+
+@virtual_time
 async def test_a_message_has_a_bounded_number_of_outcomes_and_bytes() -> None:
     big = b"x" * RESULT_INLINE_BYTES_MAX
     runner = FakeRunner(
@@ -378,9 +403,9 @@ async def test_what_runs_is_dead_at_the_lease_s_end_wherever_the_fence_s_looks_f
     for tenths in range(10):
         async with working(1, runner=FakeRunner(kill_seconds=kill_seconds)) as its:
             its.leader.assign((attempt(1), 100.0))
-            await until(lambda: bool(its.runner.alive))  # noqa: B023
+            await until(lambda: bool(its.runner.alive))
             its.uplink.lease_ends = ends = monotonic() + 1.0 + tenths * FENCE_SECONDS / 10
-            await until(lambda: not its.runner.alive)  # noqa: B023
+            await until(lambda: not its.runner.alive)
             assert monotonic() < ends
 
 
