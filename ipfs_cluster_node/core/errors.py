@@ -112,6 +112,8 @@ class Reason(StrEnum):
     """Another process runs under the same identity."""
     RELEASE_TOO_OLD = "RELEASE_TOO_OLD"
     """What is stored was written by a newer release."""
+    FEATURE_NOT_READY = "FEATURE_NOT_READY"
+    """A voter runs a release that does not know what was asked for."""
     PORT_IN_USE = "PORT_IN_USE"
     CONFINEMENT_MISSING = "CONFINEMENT_MISSING"
     """Handlers were to be confined, and this machine can't."""

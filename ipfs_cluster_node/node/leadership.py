@@ -10,6 +10,7 @@ from ipfs_cluster_node.codec.commands import encode_command
 from ipfs_cluster_node.core.commands import Command, CommandBody
 from ipfs_cluster_node.core.effects import Accepted, Rejected
 from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.features import not_ready
 from ipfs_cluster_node.core.ids import NodeId, node_id_of_voter
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.node.clock import now_ms
@@ -155,6 +156,9 @@ class Leadership:
         """
         if self.replica is None:
             raise self.not_leader()
+        lagging = not_ready(body, self._voter_versions)
+        if lagging is not None:
+            raise ClusterError(lagging.reason, lagging.message)
         command = Command(at_ms=self.now_ms(), body=body, caller=caller, request_id=request_id)
         try:
             outcome = await self.replica.propose(encode_command(command))
@@ -166,6 +170,12 @@ class Leadership:
             raise ClusterError(outcome.reason, outcome.message)
         assert isinstance(outcome, Accepted)
         return outcome.ids
+
+    def _voter_versions(self) -> dict[NodeId, str]:
+        """The version that each voter registered; empty where it has not."""
+        members = self.leader_state().members
+        nodes = {node_id: members.node(node_id) for node_id in self.voters}
+        return {node_id: node.version if node else "" for node_id, node in nodes.items()}
 
     def _no_leader(self) -> ClusterError:
         return ClusterError(

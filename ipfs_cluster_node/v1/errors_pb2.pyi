@@ -164,6 +164,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_RELEASE_TOO_OLD: _ErrorReason.ValueType  # 97
     """The log or a snapshot was written by a newer release. Install that release on this node."""
+    ERROR_REASON_FEATURE_NOT_READY: _ErrorReason.ValueType  # 98
+    """A master runs a release that does not know what was asked for; the message names it. Nothing was
+    done. Upgrade it, and ask again.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call, or a task, failed. One list for every method and language.
@@ -316,4 +320,8 @@ needs its own identity.
 """
 ERROR_REASON_RELEASE_TOO_OLD: ErrorReason.ValueType  # 97
 """The log or a snapshot was written by a newer release. Install that release on this node."""
+ERROR_REASON_FEATURE_NOT_READY: ErrorReason.ValueType  # 98
+"""A master runs a release that does not know what was asked for; the message names it. Nothing was
+done. Upgrade it, and ask again.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
