@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
 from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
@@ -490,8 +489,3 @@ def timestamp_of_ms(milliseconds: int) -> Timestamp | None:
 def ms_of_timestamp(timestamp: Timestamp) -> int:
     """Read an instant; an unset one is 0."""
     return timestamp.ToMilliseconds()
-
-
-def utc_of_ms(milliseconds: int) -> datetime:
-    """An instant for people and Arrow."""
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)

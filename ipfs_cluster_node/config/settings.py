@@ -4,7 +4,7 @@ import difflib
 import os
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -238,11 +238,6 @@ def write_settings(settings: Settings) -> str:
             value = getattr(getattr(settings, section), entry.name)
             lines += [f"# {entry.metadata['about']}", f"{entry.name} = {_literal(value)}"]
     return "\n".join(lines) + "\n"
-
-
-def with_node(settings: Settings, **changes: Any) -> Settings:
-    """Change fields of `[node]`."""
-    return replace(settings, node=replace(settings.node, **changes))
 
 
 def _put(

@@ -38,16 +38,6 @@ def parse_size(text: str) -> int:
     return int(match[1]) * _BYTES[match[2]]
 
 
-def format_size(size_bytes: int) -> str:
-    """Write a size for people."""
-    value = float(size_bytes)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"
-
-
 def toml_text(text: str) -> str:
     """Write a text as TOML's basic string, whatever is in it."""
     plain = (c if c.isprintable() and c not in '"\\' else f"\\U{ord(c):08X}" for c in text)

@@ -142,10 +142,6 @@ class CertificateTable:
         """All."""
         return (*self._serials.values(), *self._dids.values())
 
-    def revoked_serials(self) -> tuple[int, ...]:
-        """Serial numbers that count no more."""
-        return tuple(self._serials)
-
     def revoked_dids(self) -> tuple[Did, ...]:
         """Members none of whose certificates count."""
         return tuple(self._dids)

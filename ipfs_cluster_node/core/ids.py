@@ -19,7 +19,6 @@ TaskId = NewType("TaskId", str)
 VoterId = NewType("VoterId", str)
 """`<NodeId>.<incarnation>`: a voter that lost its log never comes back under its old name."""
 
-ID_CHARS_MAX: Final = 64
 CONVERSIONS_MAX: Final = 4096
 """Remembered, since every call of a node asks for its own; base58 is slow."""
 NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -122,15 +121,6 @@ def parse_name(text: str, *, what: str) -> str:
             f"{what} has 1 to 64 characters of A-Z a-z 0-9 . _ - and begins with a letter or digit"
         )
     return text
-
-
-def parse_task_id(text: str) -> TaskId:
-    """Check `text` and return it as a task id.
-
-    Raises:
-        ValueError: Not a name.
-    """
-    return TaskId(parse_name(text, what="a task id"))
 
 
 def voter_id(node_id: NodeId, incarnation: int) -> VoterId:

@@ -15,7 +15,6 @@ DAG_PB: Final = 0x70
 DAG_CBOR: Final = 0x71
 LIBP2P_KEY: Final = 0x72
 SHA2_256: Final = 0x12
-IDENTITY: Final = 0x00
 
 STORED_CODECS: Final = frozenset({RAW, DAG_PB})
 """Codecs of the blocks that this project stores and serves."""

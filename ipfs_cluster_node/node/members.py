@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import math
-import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -30,7 +29,7 @@ from ipfs_cluster_node.core.commands import (
     RevokeJoinToken,
     SetLiveness,
 )
-from ipfs_cluster_node.core.effects import Effect, Rejected
+from ipfs_cluster_node.core.effects import Rejected
 from ipfs_cluster_node.core.endpoints import parse_endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
 from ipfs_cluster_node.core.ids import Did, NodeId, node_id_of_voter, voter_id
@@ -422,9 +421,6 @@ class Members:
         """How long a node may be silent."""
         return timedelta(milliseconds=self._leadership.state().settings["node_lease"])
 
-    def on_effect(self, effect: Effect) -> None:
-        """Nothing to carry out: who is heard is news, not state."""
-
     def on_leadership(self, leads: bool) -> None:  # noqa: FBT001
         """Give every node a whole lease to find its new leader."""
         self._heard.clear()
@@ -484,8 +480,3 @@ def check_enrolment(*, token_id: str, did: Did, request_der: bytes, proof: bytes
         raise ClusterError(
             Reason.PROOF_INVALID, "the identity did not sign this request; sign it with its key"
         )
-
-
-def new_request_id() -> str:
-    """A request id of our own."""
-    return secrets.token_hex(12)

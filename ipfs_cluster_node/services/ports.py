@@ -317,26 +317,6 @@ class HealthPort(Protocol):
         """The node's own view."""
 
 
-class EnrolmentPort(Protocol):
-    """Lets joiners in."""
-
-    async def enrol(
-        self,
-        body: RedeemJoinToken,
-        *,
-        request_id: str,
-        certificate_request: bytes,
-        proof: bytes,
-        check_only: bool = False,
-    ) -> "EnrolledPort":
-        """Redeem a token for a certificate; or only say whether it would be."""
-
-    async def renew_expired(
-        self, certificate_pem: bytes, certificate_request: bytes, proof: bytes
-    ) -> IssuedCertificate:
-        """Renew an expired certificate."""
-
-
 class EnrolledPort(Protocol):
     """What a joiner gets."""
 
@@ -371,3 +351,23 @@ class EnrolledPort(Protocol):
     @property
     def token_expire_time(self) -> Timestamp:
         """When the token ends."""
+
+
+class EnrolmentPort(Protocol):
+    """Lets joiners in."""
+
+    async def enrol(
+        self,
+        body: RedeemJoinToken,
+        *,
+        request_id: str,
+        certificate_request: bytes,
+        proof: bytes,
+        check_only: bool = False,
+    ) -> EnrolledPort:
+        """Redeem a token for a certificate; or only say whether it would be."""
+
+    async def renew_expired(
+        self, certificate_pem: bytes, certificate_request: bytes, proof: bytes
+    ) -> IssuedCertificate:
+        """Renew an expired certificate."""

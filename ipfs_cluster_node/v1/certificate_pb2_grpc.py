@@ -98,7 +98,7 @@ class CertificateServiceServicer:
     def ListCertificates(self, request, context):
         """Lists the certificates that were handed out and have not ended long ago, by serial number.
 
-        Who may call: a client with `/admin/cert`.
+        Who may call: a client with `/admin/cert/list`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -109,7 +109,7 @@ class CertificateServiceServicer:
         to be removed and to join with a new identity. Takes effect at the masters at once, at other nodes with their
         next heartbeat.
 
-        Who may call: a client with `/admin/cert`. Idempotent by `request_id`.
+        Who may call: a client with `/admin/cert/revoke`. Idempotent by `request_id`.
         Errors: `CERTIFICATE_NOT_FOUND`; `INVALID_ARGUMENT` for the caller itself, or for all of a
         master: remove it instead.
         """
@@ -131,7 +131,7 @@ class CertificateServiceServicer:
     def GetRotation(self, request, context):
         """Tells how far a rotation is.
 
-        Who may call: a client with `/admin/cert`.
+        Who may call: a client with `/admin/cert/list`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

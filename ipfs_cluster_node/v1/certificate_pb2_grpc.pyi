@@ -52,14 +52,14 @@ class CertificateServiceStub:
     ListCertificates: _grpc.UnaryUnaryMultiCallable[_certificate_pb2.ListCertificatesRequest, _certificate_pb2.ListCertificatesResponse]
     """Lists the certificates that were handed out and have not ended long ago, by serial number.
 
-    Who may call: a client with `/admin/cert`.
+    Who may call: a client with `/admin/cert/list`.
     """
     RevokeCertificate: _grpc.UnaryUnaryMultiCallable[_certificate_pb2.RevokeCertificateRequest, _certificate_pb2.RevokeCertificateResponse]
     """Lets a certificate, or every one of a member, count no more. There is no way back: the member has
     to be removed and to join with a new identity. Takes effect at the masters at once, at other nodes with their
     next heartbeat.
 
-    Who may call: a client with `/admin/cert`. Idempotent by `request_id`.
+    Who may call: a client with `/admin/cert/revoke`. Idempotent by `request_id`.
     Errors: `CERTIFICATE_NOT_FOUND`; `INVALID_ARGUMENT` for the caller itself, or for all of a
     master: remove it instead.
     """
@@ -73,7 +73,7 @@ class CertificateServiceStub:
     GetRotation: _grpc.UnaryUnaryMultiCallable[_certificate_pb2.GetRotationRequest, _certificate_pb2.GetRotationResponse]
     """Tells how far a rotation is.
 
-    Who may call: a client with `/admin/cert`.
+    Who may call: a client with `/admin/cert/list`.
     """
 
 @_typing.type_check_only
@@ -100,14 +100,14 @@ class CertificateServiceAsyncStub(CertificateServiceStub):
     ListCertificates: _aio.UnaryUnaryMultiCallable[_certificate_pb2.ListCertificatesRequest, _certificate_pb2.ListCertificatesResponse]  # type: ignore[assignment]
     """Lists the certificates that were handed out and have not ended long ago, by serial number.
 
-    Who may call: a client with `/admin/cert`.
+    Who may call: a client with `/admin/cert/list`.
     """
     RevokeCertificate: _aio.UnaryUnaryMultiCallable[_certificate_pb2.RevokeCertificateRequest, _certificate_pb2.RevokeCertificateResponse]  # type: ignore[assignment]
     """Lets a certificate, or every one of a member, count no more. There is no way back: the member has
     to be removed and to join with a new identity. Takes effect at the masters at once, at other nodes with their
     next heartbeat.
 
-    Who may call: a client with `/admin/cert`. Idempotent by `request_id`.
+    Who may call: a client with `/admin/cert/revoke`. Idempotent by `request_id`.
     Errors: `CERTIFICATE_NOT_FOUND`; `INVALID_ARGUMENT` for the caller itself, or for all of a
     master: remove it instead.
     """
@@ -121,7 +121,7 @@ class CertificateServiceAsyncStub(CertificateServiceStub):
     GetRotation: _aio.UnaryUnaryMultiCallable[_certificate_pb2.GetRotationRequest, _certificate_pb2.GetRotationResponse]  # type: ignore[assignment]
     """Tells how far a rotation is.
 
-    Who may call: a client with `/admin/cert`.
+    Who may call: a client with `/admin/cert/list`.
     """
 
 class CertificateServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -163,7 +163,7 @@ class CertificateServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_certificate_pb2.ListCertificatesResponse, _abc.Awaitable[_certificate_pb2.ListCertificatesResponse]]:
         """Lists the certificates that were handed out and have not ended long ago, by serial number.
 
-        Who may call: a client with `/admin/cert`.
+        Who may call: a client with `/admin/cert/list`.
         """
 
     @_abc_1.abstractmethod
@@ -176,7 +176,7 @@ class CertificateServiceServicer(metaclass=_abc_1.ABCMeta):
         to be removed and to join with a new identity. Takes effect at the masters at once, at other nodes with their
         next heartbeat.
 
-        Who may call: a client with `/admin/cert`. Idempotent by `request_id`.
+        Who may call: a client with `/admin/cert/revoke`. Idempotent by `request_id`.
         Errors: `CERTIFICATE_NOT_FOUND`; `INVALID_ARGUMENT` for the caller itself, or for all of a
         master: remove it instead.
         """
@@ -202,7 +202,7 @@ class CertificateServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_certificate_pb2.GetRotationResponse, _abc.Awaitable[_certificate_pb2.GetRotationResponse]]:
         """Tells how far a rotation is.
 
-        Who may call: a client with `/admin/cert`.
+        Who may call: a client with `/admin/cert/list`.
         """
 
 def add_CertificateServiceServicer_to_server(servicer: CertificateServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

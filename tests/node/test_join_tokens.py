@@ -291,6 +291,3 @@ def test_only_who_owns_the_identity_and_the_tls_key_passes_the_check() -> None:
         with pytest.raises(ClusterError) as caught:
             check(*arguments)
         assert caught.value.reason is Reason.PROOF_INVALID
-    first = members_module.new_request_id()
-    assert len(first) == 24
-    assert first != members_module.new_request_id()

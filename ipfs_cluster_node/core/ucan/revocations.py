@@ -4,16 +4,13 @@ Source: ucan-wg/revocation, the draft of 2023-12 (its pull request 1).
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from ipfs_cluster_node.core.dag_cbor import Link, Value
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.multiformats import TOKEN_CODECS, Cid, parse_cid_binary
-from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError, malformed
 from ipfs_cluster_node.core.ucan.tokens import Delegation
-
-REVOKE: Final = Command("/ucan/revoke")
 
 Revocations: TypeAlias = Mapping[Cid, frozenset[Did]]
 """A revoked delegation -> who revoked it. One may be there before its delegation was ever seen."""

@@ -2,12 +2,9 @@
 
 import argparse
 import json
-import platform
 import subprocess
 import sys
-from typing import Any, Final
-
-MACHINE: Final = f"{platform.machine()}, Python {platform.python_version()}"
+from typing import Any
 
 
 def options(description: str) -> argparse.Namespace:
