@@ -129,7 +129,6 @@ class Contents:
         name: str,
         size_bytes: int | None,
         caller: Did,
-        request_id: str,
     ) -> Content:
         """Store a file here and on another master, and commit that they hold it.
 

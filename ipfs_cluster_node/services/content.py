@@ -39,13 +39,13 @@ class ContentServicer(content_pb2_grpc.ContentServiceServicer):
         header = first.header
         if len(header.name) > NAME_CHARS_MAX or not header.name.isprintable():
             raise invalid_field("header.name", f"at most {NAME_CHARS_MAX} printable characters")
+        request_id_of(header.request_id)
         size_bytes = None if header.size_bytes < 0 else header.size_bytes
         added = await self._content.add_content(
             _chunks(request_iterator, size_bytes),
             name=header.name,
             size_bytes=size_bytes,
             caller=current_caller().did,
-            request_id=request_id_of(header.request_id),
         )
         return pb.AddContentResponse(
             cid=added.cid, size_bytes=added.size_bytes, holder_node_ids=added.holders

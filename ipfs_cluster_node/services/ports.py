@@ -291,7 +291,6 @@ class ContentPort(Protocol):
         name: str,
         size_bytes: int | None,
         caller: Did,
-        request_id: str,
     ) -> Content:
         """Store a file safely."""
 

@@ -59,7 +59,9 @@ class AddContentHeader(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Chosen by the caller, 1 to 64 characters of `A-Z a-z 0-9 . _ -`."""
+    """Chosen by the caller, 1 to 64 characters of `A-Z a-z 0-9 . _ -`. It names the call in the audit log only: the same
+    file may be added any number of times.
+    """
     name: _builtins.str
     """A name for people, at most 255 characters; no path. May be empty."""
     size_bytes: _builtins.int

@@ -152,7 +152,7 @@ async def test_a_file_is_durable_before_the_log_names_this_node_as_its_holder(
         leadership=cast("Any", Leadership()), store=store, channel_to=lambda _node: None
     )
     await contents.add_content(
-        stream(content(3 * 2**20)), name="file", size_bytes=None, caller=Did("did"), request_id="r"
+        stream(content(3 * 2**20)), name="file", size_bytes=None, caller=Did("did")
     )
     await asyncio.sleep(0)
     assert len(committed) == 1
