@@ -67,6 +67,7 @@ def test_an_answer_is_to_the_attempt_that_was_asked_about(
     ("frame", "changed"),
     [
         *((PROGRESS, {"ratio": ratio}) for ratio in (-0.1, 1.1, True, "0.5", None)),
+        (PROGRESS, {"ratio": 10**400}),  # Too large for a float: no error of Python's gets out.
         (PROGRESS, {"note": "x" * (NOTE_CHARS_MAX + 1)}),
         (PROGRESS, {"note": "\ud800"}),
         (PROGRESS, {"attempt": True}),
@@ -90,6 +91,18 @@ def test_any_other_value_is_refused(frame: dict[str, Any], changed: dict[str, An
         said(frame, **changed)
 
 
+def test_a_truth_value_is_no_attempt_number() -> None:
+    first = Identity(task_id="t1", attempt=1, nonce="n3")
+    header = json.dumps(RESULT | {"attempt": True}).encode()
+    with pytest.raises(ProtocolError, match="no whole number"):
+        parse(header, b"", first)
+
+
+def test_a_handler_gives_no_reason_by_which_the_cluster_takes_an_attempt_back() -> None:
+    """A lost attempt is no failure of its task: it would run again and again."""
+    assert {Reason.WORKER_LOST, Reason.TASK_CANCELLED, Reason.STALE_ATTEMPT} == NODES_REASONS
+
+
 @pytest.mark.parametrize("frame", [PROGRESS, RESULT, FAILURE], ids=lambda frame: frame["kind"])
 def test_no_field_may_be_missing(frame: dict[str, Any]) -> None:
     for name in frame:
@@ -110,12 +123,13 @@ def test_bytes_come_with_a_result_only(frame: dict[str, Any]) -> None:
         b"[]",
         b"null",
         b"{" * 100_000,
+        b"[" * 500_000,
         b"\xff",
         json.dumps(RESULT).encode()[:-1] + b', "clean": true}',
         json.dumps(PROGRESS | {"ratio": float("nan")}).encode(),
         json.dumps(PROGRESS).encode().replace(b"0.5", b"1e999"),
     ],
-    ids=range(8),
+    ids=range(9),
 )
 def test_a_header_is_one_json_object_without_a_field_twice(header: bytes) -> None:
     with pytest.raises(ProtocolError):

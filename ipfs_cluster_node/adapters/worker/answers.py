@@ -6,7 +6,6 @@ is not so is a `ProtocolError`, after which the process is killed.
 """
 
 import json
-import math
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -152,7 +151,7 @@ class _Fields:
 
     def ratio(self, name: str) -> float:
         value = self._take(name)
-        if type(value) not in (int, float) or not math.isfinite(value) or not 0 <= value <= 1:
+        if type(value) not in (int, float) or not 0 <= value <= 1:
             raise ProtocolError(f"it sent as {name} what is no number from 0 to 1")
         return float(value)
 
