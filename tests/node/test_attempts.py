@@ -1,5 +1,6 @@
 """What a worker sends of an attempt is what its leader takes."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from ipfs_cluster_node.adapters.worker.pool import Attempt, AttemptSucceeded
+from ipfs_cluster_node.adapters.worker.pool import Attempt, AttemptFailed, AttemptSucceeded
+from ipfs_cluster_node.client.content import AddedContent
 from ipfs_cluster_node.codec.tasks import outcome_from_proto, outcome_to_proto
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from ipfs_cluster_node.core.ids import TaskId
+from ipfs_cluster_node.core.ids import NodeId, TaskId
 from ipfs_cluster_node.core.model import (
     CONTENT_TYPE_CHARS_MAX,
     MESSAGE_CHARS_MAX,
@@ -23,9 +25,16 @@ from ipfs_cluster_node.core.model import (
     TaskFailure,
     TaskResult,
 )
+from ipfs_cluster_node.core.multiformats import RAW, cid_of
+from ipfs_cluster_node.node import attempts
 from ipfs_cluster_node.node.attempts import AttemptRunner, failed, nameless_file, sendable
+from ipfs_cluster_node.services.context import ATTEMPT_KEY
+from ipfs_cluster_node.v1 import content_pb2
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
+from tests.support.dispatch import rpc_error
+from tests.support.virtual_time import virtual_time
 
+CID = cid_of(RAW, b"input")
 WHICH = AttemptId(TaskId("t"), 1)
 
 
@@ -113,8 +122,10 @@ def test_a_large_result_is_written_to_no_other_directory(tmp_path: Path) -> None
 class Pool:
     """Lends what answers as it is told."""
 
-    def __init__(self, answer: Any) -> None:
+    def __init__(self, answer: Any = None, scratch: Path = Path("/nonexistent")) -> None:
         self.answer = answer
+        self.scratch = scratch
+        self.asked: list[Attempt] = []
 
     @asynccontextmanager
     async def lease(self, task_type: str) -> AsyncIterator[Any]:
@@ -123,9 +134,32 @@ class Pool:
 
         async def run(attempt: Attempt) -> Any:
             assert attempt.task_type == task_type
+            self.asked.append(attempt)
             return self.answer
 
-        yield SimpleNamespace(run=run, directory=-1)
+        if not self.scratch.is_dir():
+            yield SimpleNamespace(run=run, directory=-1, scratch=self.scratch)
+            return
+        directory = os.open(self.scratch, os.O_RDONLY | os.O_DIRECTORY)
+        yield SimpleNamespace(run=run, directory=directory, scratch=self.scratch)
+        os.close(directory)
+
+
+def runner_of(pool: Pool, connection: Any = None) -> AttemptRunner:
+    return AttemptRunner(
+        uplink=SimpleNamespace(connection=connection),  # type: ignore[arg-type]
+        pool=pool,  # type: ignore[arg-type]
+        contents=SimpleNamespace(store=None),  # type: ignore[arg-type]
+        channel_to=lambda node_id: node_id if node_id != "gone" else None,  # type: ignore[arg-type, return-value]
+    )
+
+
+def spec_of(*inputs: str) -> pb.TaskSpec:
+    spec = pb.TaskSpec(task_type="x")
+    spec.attempt_timeout.FromSeconds(5)
+    for name in inputs:
+        spec.inputs.add(name=name, cid=str(CID))
+    return spec
 
 
 @pytest.mark.asyncio
@@ -148,14 +182,181 @@ async def test_an_attempt_ends_with_an_outcome_whatever_happens(
     reason: Reason,
     retryable: bool,  # noqa: FBT001
 ) -> None:
-    runner = AttemptRunner(
-        uplink=None,  # type: ignore[arg-type]
-        pool=Pool(answer),  # type: ignore[arg-type]
-        contents=None,  # type: ignore[arg-type]
-        channel_to=lambda _node: None,
-    )
-    spec = pb.TaskSpec(task_type="x")
-    spec.attempt_timeout.FromSeconds(5)
-    outcome = await runner.run(WHICH, spec)
+    outcome = await runner_of(Pool(answer)).run(WHICH, spec_of())
     assert outcome.failure is not None
     assert (outcome.failure.reason, outcome.retryable) == (reason, retryable)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("retryable", [False, True])
+async def test_what_a_handler_fails_with_is_told_as_it_was_said(*, retryable: bool) -> None:
+    said = AttemptFailed(
+        reason=Reason.SQL_FAILED, message="words", retryable=retryable, output_tail="printed"
+    )
+    outcome = await runner_of(Pool(said)).run(WHICH, spec_of())
+    assert outcome == AttemptOutcome(
+        id=WHICH,
+        failure=TaskFailure(Reason.SQL_FAILED, "words", "printed"),
+        retryable=retryable,
+    )
+
+
+class Inputs:
+    """What fetches and writes inputs: slowly, or of damaged blocks."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, seconds: float = 0.0) -> None:
+        self.fetched: list[bool] = []
+        self.seconds, self.failures = seconds, list[ClusterError]()
+        monkeypatch.setattr(AttemptRunner, "_fetch", self._fetch)
+        monkeypatch.setattr(attempts, "materialize", self._write)
+
+    async def _fetch(self, cid: Any, attempt: AttemptId, *, check: bool = False) -> None:
+        assert (cid, attempt) == (CID, WHICH)
+        self.fetched.append(check)
+        await asyncio.sleep(self.seconds)
+
+    async def _write(self, cid: Any, _store: Any, name: str, *, directory: int) -> None:
+        assert (cid, name, directory) == (CID, f"input-{len(self.fetched) - 1}", -1)
+        if self.failures:
+            self.fetched.pop()
+            raise self.failures.pop()
+
+
+@virtual_time
+async def test_a_handler_has_the_time_that_fetching_its_inputs_left() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        inputs = Inputs(patch, seconds=1.5)
+        pool = Pool(AttemptSucceeded(data=b"", content_type="", file=None))
+        await runner_of(pool).run(WHICH, spec_of("a", "b"))
+        [asked] = pool.asked
+        assert asked.timeout.total_seconds() == 2.0
+        assert {name: each.path.name for name, each in asked.inputs.items()} == {
+            "a": "input-0",
+            "b": "input-1",
+        }
+        inputs.fetched.clear()
+        inputs.seconds = 4.0
+        outcome = await runner_of(pool).run(WHICH, spec_of("a", "b"))
+    assert outcome.failure is not None
+    assert outcome.failure.reason is Reason.ATTEMPT_TIMED_OUT
+    assert "the inputs were not here within 5 s" in outcome.failure.message
+    assert not outcome.retryable
+    assert len(pool.asked) == 1
+
+
+@pytest.mark.asyncio
+async def test_where_a_block_was_damaged_all_of_the_file_is_looked_at_and_fetched_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inputs = Inputs(monkeypatch)
+    pool = Pool(AttemptSucceeded(data=b"", content_type="", file=None))
+    inputs.failures = [ClusterError(Reason.CONTENT_NOT_FOUND, "a block is damaged")]
+    looked: list[bool] = []
+    fetch = AttemptRunner._fetch
+
+    async def noted(self: Any, *given: Any, check: bool = False) -> None:
+        looked.append(check)
+        await fetch(*given, check=check)
+
+    monkeypatch.setattr(AttemptRunner, "_fetch", noted)
+    assert (await runner_of(pool).run(WHICH, spec_of("a"))).result is not None
+    assert looked == [False, True]
+    # Any other error is told, and only one is repaired.
+    for failures in (
+        [ClusterError(Reason.STORAGE_FULL, "full")],
+        [ClusterError(Reason.CONTENT_NOT_FOUND, "gone")] * 2,
+    ):
+        inputs.fetched.clear()
+        inputs.failures = list(failures)
+        outcome = await runner_of(pool).run(WHICH, spec_of("a"))
+        assert outcome.failure is not None
+        assert outcome.failure.reason is failures[0].reason
+
+
+class Cluster:
+    """A leader that says who holds a file, and takes files."""
+
+    targets = (
+        ("h:1", NodeId("far")),
+        ("h:2", NodeId("gone")),
+        ("h:3", NodeId("near")),
+        ("h:4", None),
+    )
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    async def following(self, operation: Any, *, timeout: float) -> Any:
+        assert timeout > 0
+        return await operation(self, 3.0)
+
+    def unary_unary(self, method: str, **_: Any) -> Any:
+        async def call(request: Any, **options: Any) -> Any:
+            assert method.endswith("StatContent")
+            assert (request.cid, options["timeout"]) == (str(CID), 3.0)
+            assert options["metadata"] == ((ATTEMPT_KEY, "t.1"),)
+            if isinstance(self.answer, Exception):
+                raise self.answer
+            return self.answer
+
+        return call
+
+    unary_stream = stream_unary = unary_unary
+
+
+@pytest.mark.asyncio
+async def test_the_masters_that_hold_a_file_are_asked_first_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[list[str]] = []
+
+    async def fetch(_cid: Any, *, sources: Any, **_: Any) -> None:
+        asked.append([each.name for each in sources])
+
+    monkeypatch.setattr(attempts, "fetch", fetch)
+    held = content_pb2.StatContentResponse()
+    held.content.holders.add(node_id="near", endpoints=["h:3"])
+    held.content.holders.add(node_id="far")  # Nobody knows where it is now.
+    await runner_of(Pool(), Cluster(held))._fetch(CID, WHICH)
+    # A file that the leader does not know may be there all the same: it lost a node just now.
+    unknown = rpc_error(ClusterError(Reason.CONTENT_NOT_FOUND, "not here"))
+    await runner_of(Pool(), Cluster(unknown))._fetch(CID, WHICH)
+    assert asked == [["near", "far"], ["far", "near"]]
+    with pytest.raises(ClusterError) as caught:
+        refused = rpc_error(ClusterError(Reason.STALE_ATTEMPT, "taken back"))
+        await runner_of(Pool(), Cluster(refused))._fetch(CID, WHICH)
+    assert caught.value.reason is Reason.STALE_ATTEMPT
+
+
+@pytest.mark.asyncio
+async def test_a_result_is_a_file_if_it_is_too_long_to_be_sent_or_its_handler_made_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    uploaded: list[bytes] = []
+
+    async def upload(_connection: Any, file: Any, **options: Any) -> AddedContent:
+        assert options["metadata"] == ((ATTEMPT_KEY, "t.1"),)
+        file.seek(0)
+        uploaded.append(file.read())
+        return AddedContent(str(CID), len(uploaded[-1]), ())
+
+    monkeypatch.setattr(attempts, "upload", upload)
+    short, long = bytes(RESULT_INLINE_BYTES_MAX), bytes(RESULT_INLINE_BYTES_MAX + 1)
+
+    async def result_of(data: bytes, file: Any = None) -> TaskResult | None:
+        pool = Pool(AttemptSucceeded(data=data, content_type="t", file=file), tmp_path)
+        return (await runner_of(pool).run(WHICH, spec_of())).result
+
+    def made(data: bytes, cid: str, size: int) -> TaskResult:
+        return TaskResult(data=data, content_type="t", cid=cid, size_bytes=size)
+
+    assert await result_of(short) == made(short, "", len(short))
+    assert uploaded == []
+    assert await result_of(long) == made(b"", str(CID), len(long))
+    assert uploaded.pop() == long
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "own").write_bytes(b"own")
+    with (tmp_path / "own").open("rb") as file:
+        assert await result_of(short, file) == made(short, str(CID), 3)
+        assert await result_of(long, file) is None  # No message holds it: a failure.
+    assert uploaded == [b"own", b"own"]
