@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from ipfs_cluster_node.config.output_file import output_file
 from ipfs_cluster_node.core.errors import ClusterError, Reason
+from tests.support.devices import device_that_takes_all
 
 
 @pytest.fixture(params=["unnamed", "named"])
@@ -82,6 +84,25 @@ def test_a_file_that_was_made_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_file_system_without_hard_links_has_it_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_link(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "no hard links")
+
+    monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+    monkeypatch.setattr(os, "link", no_link)
+    path = tmp_path / "file"
+    write(path)
+    assert path.read_bytes() == b"new"
+    other = tmp_path / "other"
+    with pytest.raises(ClusterError, match="meanwhile"), output_file(other) as file:
+        file.write(b"new")
+        other.write_bytes(b"another's")
+    assert other.read_bytes() == b"another's"
+    assert sorted(tmp_path.iterdir()) == [path, other]
+
+
 def test_a_link_stays_and_its_target_is_what_is_written(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     target, link = tmp_path / "elsewhere" / "target", tmp_path / "link"
@@ -106,12 +127,54 @@ def test_a_pipe_and_a_device_are_written_through_and_stay_what_they_are(tmp_path
     reader.join(timeout=10)
     assert got == [b"new"]
     assert pipe.is_fifo()
-    write(Path("/dev/null"), force=True)
-    assert Path("/dev/null").is_char_device()
+    device = device_that_takes_all(tmp_path / "device")
+    write(device, force=True)
+    assert device.is_char_device()
     link = tmp_path / "link"
-    link.symlink_to("/dev/null")
+    link.symlink_to(device)
     write(link)
     assert link.is_symlink()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes devices")
+def test_a_block_device_needs_force_and_stays_one(tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    os.mknod(path, stat.S_IFBLK | 0o600, os.makedev(0, 2**19))  # No driver has it.
+    assert "exists" in refusal(path).message
+    assert "can't be written" in refusal(path, force=True).message
+    assert path.is_block_device()
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_socket_is_refused_and_stays_one(tmp_path: Path, *, force: bool) -> None:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(path))
+    assert "is a socket" in refusal(path, force=force).message
+    assert path.is_socket()
+
+
+def test_the_file_that_takes_what_is_printed_is_a_file_as_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`> result` and `-o result` together: the one would cut what the other has written."""
+    path = tmp_path / "result"
+    with path.open("w") as printed:
+        monkeypatch.setattr(sys, "stdout", printed)
+        assert "exists" in refusal(path).message
+    assert path.read_bytes() == b""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ConnectionResetError(errno.ECONNRESET, "reset"), TimeoutError(), BrokenPipeError(32, "pipe")],
+)
+def test_what_is_wrong_elsewhere_is_not_said_of_the_file(tmp_path: Path, error: OSError) -> None:
+    with pytest.raises(type(error)), output_file(tmp_path / "file"):
+        raise error
+    with pytest.raises(OSError, match="of another kind"), output_file(tmp_path / "file"):
+        raise OSError("of another kind")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("whole", [False, True])
@@ -204,3 +267,37 @@ def test_bytes_are_durable_before_their_name_is_and_both_before_that_is_told(
     monkeypatch.setattr(os, "fsync", noted_fsync)
     write(target, b"longer", force=force)
     assert synced == [("6 bytes", False), ("names", True)]
+
+
+def test_a_file_that_force_need_not_replace_is_made(tmp_path: Path) -> None:
+    write(tmp_path / "file", force=True)
+    assert (tmp_path / "file").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_where_there_is_no_room_that_is_what_is_told(tmp_path: Path, number: int) -> None:
+    with pytest.raises(ClusterError) as caught, output_file(tmp_path / "file"):
+        raise OSError(number, os.strerror(number))
+    assert caught.value.reason is Reason.STORAGE_FULL
+    assert str(tmp_path / "file") in caught.value.message
+
+
+def test_without_a_standard_output_a_file_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed = (tmp_path / "printed").open("w")
+    printed.close()
+    monkeypatch.setattr(sys, "stdout", printed)
+    write(tmp_path / "printed", force=True)
+    assert (tmp_path / "printed").read_bytes() == b"new"
+
+
+def test_what_has_the_temporary_name_is_not_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+    monkeypatch.setattr("secrets.token_hex", lambda _bytes: "guessed")
+    (tmp_path / "victim").write_bytes(b"kept")
+    (tmp_path / ".guessed.tmp").symlink_to("victim")
+    assert "can't be written" in refusal(tmp_path / "file").message
+    assert (tmp_path / "victim").read_bytes() == b"kept"

@@ -61,9 +61,10 @@ def test_a_file_of_the_log_or_the_state_that_others_may_read_is_closed(
     for path in (*home.raft.iterdir(), home.masters):
         path.chmod(0o666)
     home.config.chmod(0o664)
+    home.ca.chmod(0o666)
     protect_home(home)
     assert {mode_of(path) for path in (*home.raft.iterdir(), home.masters)} == {0o600}
-    assert mode_of(home.config) == 0o644
+    assert mode_of(home.config) == mode_of(home.ca) == 0o644
     home.config.chmod(0o600)
 
 

@@ -11,6 +11,7 @@ import pytest
 from ipfs_cluster_node.cli.local_cluster import LocalCluster
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.core.errors import ClusterError, Reason
+from tests.support.devices import device_that_takes_all
 
 ABSENT = "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"
 """The CID of bytes that nobody has."""
@@ -161,10 +162,11 @@ def test_a_command_writes_over_no_file_and_keeps_pipes_and_devices(
         out.unlink()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["profiles.toml", "source"]
     null = tmp_path / "null"
-    null.symlink_to(os.devnull)
+    device = device_that_takes_all(tmp_path / "device")
+    null.symlink_to(device)
     assert cli("content", "get", cid, "-o", str(null)).returncode == 0
     assert null.is_symlink()
-    assert Path(os.devnull).is_char_device()
+    assert device.is_char_device()
 
 
 def test_a_second_node_on_the_same_port_is_refused(
