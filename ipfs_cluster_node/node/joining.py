@@ -152,14 +152,16 @@ async def join_cluster(
     joiner = _Joiner(joining, secret, str(endpoint), ca_pem)
     joiner.on_waiting, joiner.on_busy = on_waiting, on_busy
     offered = await joiner.ask(check_only=True)
-    _check_clock(ms_of_timestamp(offered.server_time))
+    server_ms = ms_of_timestamp(offered.server_time)
+    _check_clock(server_ms)
     whole = None
     if offered.role != Role.CLIENT:
         whole = Settings(
             node=replace(settings, role=offered.role),
             cluster=ClusterSettings(id=offered.cluster_id, name=offered.cluster_name),
         )
-        ends_in_ms = ms_of_timestamp(offered.token_expire_time) - now_ms()
+        # By the leader's clock alone: this machine's may be minutes off.
+        ends_in_ms = ms_of_timestamp(offered.token_expire_time) - server_ms
         if check_ports:
             await _wait_for_ports(whole, until=monotonic() + ends_in_ms / 1000, on_busy=on_busy)
     with home.making(json.dumps(asdict(joining)).encode()):

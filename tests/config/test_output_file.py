@@ -301,3 +301,35 @@ def test_what_has_the_temporary_name_is_not_written_to(
     (tmp_path / ".guessed.tmp").symlink_to("victim")
     assert "can't be written" in refusal(tmp_path / "file").message
     assert (tmp_path / "victim").read_bytes() == b"kept"
+
+
+def test_what_was_printed_before_comes_first_and_printing_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb") as got:
+        with os.fdopen(writer, "w") as printed:
+            monkeypatch.setattr(sys, "stdout", printed)
+            print("first", end=" ")
+            write(Path("-"), b"then ")
+            print("last", end="")
+        assert got.read() == b"first then last"
+
+
+def test_a_pipe_that_takes_a_part_at_a_time_gets_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    data = bytes(range(256)) * 4096
+    got: list[bytes] = []
+
+    def read_all() -> None:
+        with os.fdopen(reader, "rb") as pipe:
+            got.append(pipe.read())
+
+    thread = threading.Thread(target=read_all)
+    thread.start()
+    with os.fdopen(writer, "w") as printed:
+        monkeypatch.setattr(sys, "stdout", printed)
+        write(Path("-"), data)
+    thread.join(timeout=10)
+    assert got == [data]

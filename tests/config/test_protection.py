@@ -1,5 +1,6 @@
 """What others could write of a node's directory, or read of a key, is closed or refused."""
 
+import errno
 import logging
 import os
 from pathlib import Path
@@ -10,7 +11,12 @@ from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.config.files import write_private
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.profiles import Profile
-from ipfs_cluster_node.config.protection import check_directory, protect_home
+from ipfs_cluster_node.config.protection import (
+    OTHERS_WRITE,
+    check_directory,
+    protect,
+    protect_home,
+)
 from ipfs_cluster_node.config.settings import NodeSettings
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.node.files import load_files
@@ -145,3 +151,30 @@ def test_a_clients_directory_in_which_nobody_replaces_anothers_file_is_taken(
     tmp_path.chmod(0o777)
     with pytest.raises(ClusterError, match="others may write there"):
         check_directory(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to another user")
+def test_a_clients_directory_of_another_user_is_refused(tmp_path: Path) -> None:
+    os.chown(tmp_path, NOBODY, -1)
+    with pytest.raises(ClusterError, match="belongs to the user with id"):
+        check_directory(tmp_path)
+
+
+def test_what_cant_be_closed_is_refused_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a file system that is mounted read-only."""
+
+    def fail(_path: Path, _mode: int) -> None:
+        raise OSError(errno.EROFS, "read-only")
+
+    tmp_path.chmod(0o777)
+    monkeypatch.setattr(Path, "chmod", fail)
+    with pytest.raises(ClusterError, match=r"can't be closed .*chmod go-rwx") as caught:
+        protect(tmp_path, OTHERS_WRITE)
+    assert caught.value.reason is Reason.HOME_DAMAGED
+
+
+def test_what_is_not_there_needs_no_protection(tmp_path: Path) -> None:
+    protect(tmp_path / "none", OTHERS_WRITE)
+    assert not (tmp_path / "none").exists()
