@@ -7,6 +7,7 @@ are, so every replica comes to the same state.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
+from typing import assert_never
 
 from ipfs_cluster_node.core.certificates import (
     Authority,
@@ -298,8 +299,20 @@ def fingerprint_of(body: CommandBody) -> bytes:
             asked = (body.revocation.serial, body.revocation.did)
         case SetAuthority():
             asked = (body.asked,)
+        case (
+            BootstrapCluster()
+            | RegisterNode()
+            | SetLiveness()
+            | AssignTasks()
+            | FinishAttempts()
+            | RequeueAttempts()
+            | ExpireRecords()
+            | AddContent()
+            | IssueCertificate()
+        ):
+            asked = ()  # Proposed without a request id.
         case _:
-            asked = ()
+            assert_never(body)
     return sha256(repr((type(body).__name__, asked)).encode()).digest()
 
 

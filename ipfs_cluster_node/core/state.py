@@ -1,9 +1,9 @@
 """The replicated state and its one writer, `ClusterState.apply`."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Final
+from typing import Final, assert_never
 
 from ipfs_cluster_node.core.certificates import (
     Authority,
@@ -149,12 +149,12 @@ class ClusterState:
     def apply(self, command: Command) -> Applied:
         """Carry out one committed command."""
         if not command.request_id:
-            return self._APPLIERS[type(command.body)](self, command, command.body)
+            return self._carry_out(command)
         fingerprint = fingerprint_of(command.body)
         answer = self._answer(command.caller, command.request_id, fingerprint)
         if answer is not None:
             return Applied(answer)
-        applied = self._APPLIERS[type(command.body)](self, command, command.body)
+        applied = self._carry_out(command)
         if isinstance(applied.outcome, Accepted):
             self._requests[command.caller, command.request_id] = RequestRecord(
                 command.caller, command.request_id, command.at_ms, fingerprint, applied.outcome.ids
@@ -163,6 +163,56 @@ class ClusterState:
             for _ in range(min(over, REQUESTS_DROPPED_MAX)):
                 self._requests.popitem(last=False)
         return applied
+
+    def _carry_out(self, command: Command) -> Applied:  # noqa: C901, PLR0912
+        body = command.body
+        match body:  # The most frequent first.
+            case FinishAttempts():
+                return self._finish_attempts(command, body)
+            case AssignTasks():
+                return self._assign_tasks(command, body)
+            case SubmitTasks():
+                return self._submit_tasks(command, body)
+            case ProposeConfig():
+                return self._propose_config(command, body)
+            case BootstrapCluster():
+                return self._bootstrap_cluster(command, body)
+            case CreateJoinToken():
+                return self._create_join_token(command, body)
+            case RevokeJoinToken():
+                return self._revoke_join_token(command, body)
+            case RedeemJoinToken():
+                return self._redeem_join_token(command, body)
+            case DecideJoiner():
+                return self._decide_joiner(command, body)
+            case RegisterNode():
+                return self._register_node(command, body)
+            case SetLiveness():
+                return self._set_liveness(command, body)
+            case RemoveNode():
+                return self._remove_node(command, body)
+            case ReplaceLog():
+                return self._replace_log(command, body)
+            case RequeueAttempts():
+                return self._requeue_attempts(command, body)
+            case CancelTask():
+                return self._cancel_task(command, body)
+            case ExpireRecords():
+                return self._expire_records(command, body)
+            case AddContent():
+                return self._add_content(command, body)
+            case PutDelegation():
+                return self._put_delegation(command, body)
+            case RevokeDelegation():
+                return self._revoke_delegation(command, body)
+            case IssueCertificate():
+                return self._issue_certificate(command, body)
+            case RevokeCertificate():
+                return self._revoke_certificate(command, body)
+            case SetAuthority():
+                return self._set_authority(command, body)
+            case _:
+                assert_never(body)
 
     def answer_to(
         self, caller: str, request_id: str, body: CommandBody
@@ -537,32 +587,6 @@ class ClusterState:
                 Rejected(Reason.AUTHORITY_SEALED, "the cluster's keys changed meanwhile; try again")
             )
         return Applied(Accepted())
-
-    # Functions, not bound methods: those would be a cycle, and keep a replaced state in memory.
-    _APPLIERS: ClassVar[Mapping[type, Callable[["ClusterState", Command, Any], Applied]]] = {
-        BootstrapCluster: _bootstrap_cluster,
-        CreateJoinToken: _create_join_token,
-        RevokeJoinToken: _revoke_join_token,
-        RedeemJoinToken: _redeem_join_token,
-        DecideJoiner: _decide_joiner,
-        RegisterNode: _register_node,
-        SetLiveness: _set_liveness,
-        RemoveNode: _remove_node,
-        ReplaceLog: _replace_log,
-        ProposeConfig: _propose_config,
-        SubmitTasks: _submit_tasks,
-        AssignTasks: _assign_tasks,
-        FinishAttempts: _finish_attempts,
-        RequeueAttempts: _requeue_attempts,
-        CancelTask: _cancel_task,
-        ExpireRecords: _expire_records,
-        AddContent: _add_content,
-        PutDelegation: _put_delegation,
-        RevokeDelegation: _revoke_delegation,
-        IssueCertificate: _issue_certificate,
-        RevokeCertificate: _revoke_certificate,
-        SetAuthority: _set_authority,
-    }
 
 
 def _no_member(node_id: NodeId) -> Rejected:
