@@ -12,6 +12,7 @@ first is a function of the tasks alone, so that a replica that was restored lets
 import heapq
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.ids import Did, NodeId, TaskId
@@ -134,7 +135,7 @@ class TaskTable:
             return False
         task = self._tasks[outcome.id.task_id]
         if outcome.failure is None:
-            self._end(replace(task, state=TaskState.SUCCEEDED, result=outcome.result), at_ms)
+            self._end(task, at_ms, state=TaskState.SUCCEEDED, result=outcome.result)
             return True
         if outcome.handed_back:
             self._put(replace(task, state=TaskState.PENDING))
@@ -145,7 +146,7 @@ class TaskTable:
         if outcome.retryable and failed.failed_count < task.spec.attempt_count_max:
             self._put(replace(failed, state=TaskState.PENDING))
         else:
-            self._end(replace(failed, state=TaskState.FAILED), at_ms)
+            self._end(failed, at_ms, state=TaskState.FAILED)
         return True
 
     def lose(self, attempt: AttemptId, at_ms: int) -> bool:
@@ -160,12 +161,12 @@ class TaskTable:
             failure = TaskFailure(
                 Reason.WORKER_LOST, f"{ATTEMPT_LOST_MAX} attempts were lost with their workers"
             )
-            self._end(replace(lost, state=TaskState.FAILED, failure=failure), at_ms)
+            self._end(lost, at_ms, state=TaskState.FAILED, failure=failure)
         return True
 
     def cancel(self, task_id: TaskId, at_ms: int) -> None:
         """End a task that has not ended."""
-        self._end(replace(self._tasks[task_id], state=TaskState.CANCELLED), at_ms)
+        self._end(self._tasks[task_id], at_ms, state=TaskState.CANCELLED)
 
     def expire(self, finished_before_ms: int, count_max: int) -> int:
         """Forget tasks that ended before, at most so many; returns how many."""
@@ -207,9 +208,10 @@ class TaskTable:
         self.stored_bytes -= task.stored_bytes
         self.ended_bytes -= task.stored_bytes
 
-    def _end(self, task: Task, at_ms: int) -> None:
+    def _end(self, task: Task, at_ms: int, **changes: Any) -> None:
         # The payload is of no more use, and the state must fit in memory.
-        self._put(replace(task, finished_at_ms=at_ms, spec=replace(task.spec, payload=b"")))
+        spec = replace(task.spec, payload=b"") if task.spec.payload else task.spec
+        self._put(replace(task, finished_at_ms=at_ms, spec=spec, **changes))
 
     def _put(self, task: Task) -> None:
         before = self._tasks.get(task.task_id)
