@@ -4,8 +4,11 @@ Two processes of one identity would push one another out for ever, or vote twice
 by its boot, a random number. Whoever has a connection open keeps its place, and every other process
 is refused, until that connection has ended: at once with its process, else once it is found dead.
 So a node that is started again waits for nothing.
+
+The only master has nobody that would refuse its copy. It asks at its own addresses itself.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +17,47 @@ from ipfs_cluster_node.core.ids import NodeId
 
 UNKNOWN: Final = 0
 """The boot of who says none: it is not told from others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One that has proved to be of this node's identity."""
+
+    address: str
+    """Where it answered."""
+    boot: int
+    uptime_seconds: float
+
+
+def beside(boot: int, heard: Iterable[Process]) -> list[Process]:
+    """Those that are not the asking process itself, which always says its boot."""
+    return [each for each in heard if each.boot != boot]
+
+
+def gives_way(uptime_seconds: float, other: Process) -> bool:
+    """Whether a process that leads ends, because of another one: whoever began first goes on.
+
+    Args:
+        uptime_seconds: How long this one ran when it asked; so two can't both have begun first.
+        other: What was answered.
+    """
+    return other.uptime_seconds >= uptime_seconds
+
+
+def runs_twice(node_id: NodeId, address: str = "") -> ClusterError:
+    """Why a process is refused.
+
+    Args:
+        node_id: Its identity.
+        address: Where the other one is, if that is known.
+    """
+    where = f" at {address}" if address else ""
+    return ClusterError(
+        Reason.MEMBER_RUNS_TWICE,
+        f"{node_id} runs already{where}, in another process with the same identity: stop one of "
+        "the two; a second node needs an identity of its own, so join it in an empty home "
+        "directory",
+    )
 
 
 @dataclass(slots=True)
@@ -25,9 +69,9 @@ class _Speaker:
 class Boots:
     """Who has a connection open here."""
 
-    def __init__(self, own: NodeId | None = None, boot: int = UNKNOWN) -> None:
-        """Know nobody but this node itself."""
-        self._own, self._boot = own, boot
+    def __init__(self, own: NodeId | None = None, boot: int = UNKNOWN, address: str = "") -> None:
+        """Know nobody but this node itself, and where it is."""
+        self._own, self._boot, self._address = own, boot, address
         self._speakers: dict[NodeId, _Speaker] = {}
 
     def check(self, node_id: NodeId, boot: int) -> None:
@@ -36,15 +80,10 @@ class Boots:
         Raises:
             ClusterError: MEMBER_RUNS_TWICE.
         """
-        speaker = self._speakers.get(node_id)
-        here = self._boot if node_id == self._own else speaker.boot if speaker else UNKNOWN
+        is_own, speaker = node_id == self._own, self._speakers.get(node_id)
+        here = self._boot if is_own else speaker.boot if speaker else UNKNOWN
         if UNKNOWN not in (boot, here) and boot != here:
-            raise ClusterError(
-                Reason.MEMBER_RUNS_TWICE,
-                f"{node_id} runs already, in another process with the same identity: stop one of "
-                "the two; a second node needs an identity of its own, so join it in an empty home "
-                "directory",
-            )
+            raise runs_twice(node_id, self._address if is_own else "")
 
     def joined(self, node_id: NodeId, boot: int) -> None:
         """A process opened a connection; `left` must follow.

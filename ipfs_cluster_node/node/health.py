@@ -58,6 +58,11 @@ class NodeHealth:
         """Whether the node can do its work now."""
         return all(check.ok for check in self._checks())
 
+    @property
+    def uptime_seconds(self) -> float:
+        """How long this process has run as a node."""
+        return monotonic() - self._started
+
     def get_health(self) -> pb.GetHealthResponse:
         """The node's own view."""
         response = pb.GetHealthResponse(
@@ -67,11 +72,12 @@ class NodeHealth:
             version=__version__,
             checks=self._checks(),
             resident_bytes=self._process.memory_info().rss,
-            uptime_seconds=monotonic() - self._started,
+            uptime_seconds=self.uptime_seconds,
             content_bytes=self._store.size_bytes,
             running_attempt_count=0 if self._worker is None else self._worker.running_count,
             loop_gap_seconds=self._loop_gaps.longest_seconds(),
             time=timestamp_of_ms(now_ms()),
+            boot=self._uplink.boot,
         )
         replica = self._leadership.replica
         if replica is not None:

@@ -82,6 +82,11 @@ class Leadership:
             return frozenset()
         return frozenset(map(node_id_of_voter, self.replica.voters))
 
+    @property
+    def votes_alone(self) -> bool:
+        """Whether this node elects itself: nobody else could refuse a copy of it."""
+        return self.replica is not None and self.replica.voters == {self.replica.voter}
+
     def state(self) -> ClusterState:
         """The state, as far as this node has applied it; any master has one.
 

@@ -44,6 +44,7 @@ from ipfs_cluster_node.node.channels import PeerChannels
 from ipfs_cluster_node.node.clock import monotonic
 from ipfs_cluster_node.node.cluster_clock import ClusterClock
 from ipfs_cluster_node.node.content import Contents
+from ipfs_cluster_node.node.copies import Copies
 from ipfs_cluster_node.node.delegations import Delegations
 from ipfs_cluster_node.node.enrolment import Enrolment
 from ipfs_cluster_node.node.files import load_files
@@ -132,7 +133,7 @@ class Node:
         is_master = settings.node.role == Role.MASTER
         machine = ClusterMachine() if is_master else None
         self._boot = secrets.randbits(63) | 1  # Never 0, which says nothing.
-        self._boots = Boots(self.node_id, self._boot)
+        self._boots = Boots(self.node_id, self._boot, self._advertised()[0])
         replica = self._make_replica(machine) if machine is not None else None
         self._leadership = Leadership(
             self.node_id, machine=machine, replica=replica, peers=self._peers
@@ -203,6 +204,7 @@ class Node:
             revocations=self._revocations,
             running_count=lambda: self._worker.running_count if self._worker else 0,
             room_bytes=lambda: space.room_bytes,
+            votes_alone=lambda: self._leadership.votes_alone,
         )
         self._own = OwnCertificate(
             home, self._files.identity, self._files.credentials, self._uplink.connection
@@ -212,6 +214,14 @@ class Node:
         self._uplink.certificate_epoch = lambda: self._own.epoch
         self._uplink.want_epoch = self._own.want
         self._uplink.on_time = self._clock.take
+        self._copies = Copies(
+            node_id=self.node_id,
+            boot=self._boot,
+            addresses=lambda: [*self._peers.all_endpoints(self.node_id), *self._advertised()],
+            votes_alone=lambda: self._leadership.votes_alone,
+            uptime_seconds=lambda: self.health.uptime_seconds,
+            tls=lambda: self._own.tls,
+        )
         self._own.now = self._clock.utc_now
         self._worker = self._make_worker(slots) if slots else None
         self.health = NodeHealth(
@@ -269,7 +279,7 @@ class Node:
             on_ready: Called with where the node listens, once it does.
 
         Raises:
-            ClusterError: PORT_IN_USE, or what made the node stop.
+            ClusterError: PORT_IN_USE, MEMBER_RUNS_TWICE, or what made the node stop.
         """
         mutual = ServerTls(self._own.tls, mutual=True)
         self._own.servers.append(mutual)
@@ -300,6 +310,7 @@ class Node:
             await self._server.start()
             if self._enrolment_server is not None:
                 await self._enrolment_server.start()
+            await self._copies.refuse()  # Before anything votes, and while this process answers.
             on_ready(self._bind)
             await self._run_loops()
         finally:
@@ -318,6 +329,7 @@ class Node:
                 "raft": self._run_replica,
                 "assignments": self._sessions.run,
                 "liveness": self._members.run,
+                "copies": self._copies.run,
             }
         if self._certificates is not None:
             loops["certificates"] = self._certificates.run

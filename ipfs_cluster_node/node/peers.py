@@ -31,6 +31,10 @@ class PeerBook:
         """Where a node is reached; empty if that is not known."""
         return self.lookup(node_id) or self._masters.get(node_id, ())
 
+    def all_endpoints(self, node_id: NodeId) -> list[str]:
+        """Where a node was last known to be, by whatever says so."""
+        return list(dict.fromkeys([*self.lookup(node_id), *self._masters.get(node_id, ())]))
+
     def is_master(self, node_id: NodeId) -> bool:
         """Whether the node is known as a master."""
         return node_id in self._masters

@@ -49,7 +49,7 @@ async def was_removed(home: Home) -> bool:
         targets = PeerBook(home.masters).targets()
     except (ClusterError, OSError, ValueError):
         return False
-    heard = await asyncio.gather(*(_ask(target, tls) for target in targets))
+    heard = await asyncio.gather(*(ask_health(target, tls) for target in targets))
     return any(isinstance(each, ClusterError) and REMOVED_KEY in each.metadata for each in heard)
 
 
@@ -66,7 +66,7 @@ async def masters_that_run(masters: Iterable[Principal], tls: ClientTls) -> list
     """Ask masters that are taken for lost; those that prove their identity in TLS run."""
     asked = [(master, endpoint) for master in masters for endpoint in master.endpoints]
     answers = await asyncio.gather(
-        *(_ask((endpoint, master.node_id), tls) for master, endpoint in asked)
+        *(ask_health((endpoint, master.node_id), tls) for master, endpoint in asked)
     )
     heard: dict[NodeId, Heard] = {}
     for (master, _), answer in zip(asked, answers, strict=True):
@@ -77,13 +77,18 @@ async def masters_that_run(masters: Iterable[Principal], tls: ClientTls) -> list
     return list(heard.values())
 
 
-async def _ask(target: Target, tls: ClientTls) -> health_pb2.GetHealthResponse | ClusterError:
+async def ask_health(
+    target: Target, tls: ClientTls, *, timeout: float = ASK_SECONDS_MAX
+) -> health_pb2.GetHealthResponse | ClusterError:
+    """Ask one node how it is; returns why it could not be asked, if so."""
     address, node_id = target
-    async with open_channel(address, tls=tls, node_id=node_id) as channel:
-        try:
+    try:
+        async with open_channel(address, tls=tls, node_id=node_id) as channel:
             answer: health_pb2.GetHealthResponse = await HealthServiceStub(channel).GetHealth(
-                health_pb2.GetHealthRequest(), timeout=ASK_SECONDS_MAX
+                health_pb2.GetHealthRequest(), timeout=timeout
             )
-        except grpc.aio.AioRpcError as error:
-            return error_from_rpc(error)
+    except grpc.aio.AioRpcError as error:
+        return error_from_rpc(error)
+    except ClusterError as error:  # The address is none.
+        return error
     return answer

@@ -43,8 +43,13 @@ class Uplink:
         running_count: Callable[[], int],
         room_bytes: Callable[[], int],
         revocations: Revocations,
+        votes_alone: Callable[[], bool],
     ) -> None:
-        """Register with `registration` at each start; put what is revoked into `revocations`."""
+        """Register with `registration` at each start; put what is revoked into `revocations`.
+
+        `votes_alone` says whether this node is the only voter: then it is no connection of its own
+        former process that keeps it from its place.
+        """
         self.certificate_epoch: Callable[[], int] = lambda: 0
         self.want_epoch: Callable[[int], None] = lambda _epoch: None
         self.on_time: Callable[[NodeId, Timestamp, float, float], None] = lambda *_: None
@@ -52,6 +57,7 @@ class Uplink:
         self._revocations = revocations
         self.connection = connection
         self._peers = peers
+        self._votes_alone = votes_alone
         self._registration = registration
         self._running_count = running_count
         self._room_bytes = room_bytes
@@ -82,7 +88,8 @@ class Uplink:
 
         Raises:
             ClusterError: MEMBER_RUNS_TWICE, once every answer for so long was that another process
-                runs: it can't be one of this node's that ended.
+                runs: it can't be one of this node's that ended. At once on the only voter: it would
+                acknowledge what the other one, which leads, never gets.
         """
         refused_since: float | None = None
         while True:
@@ -99,7 +106,8 @@ class Uplink:
                 self.last_error = error.message
                 if error.reason is Reason.MEMBER_RUNS_TWICE:
                     refused_since = monotonic() if refused_since is None else refused_since
-                    if monotonic() - refused_since > RUNS_TWICE_SECONDS_MAX:
+                    refused_seconds = monotonic() - refused_since
+                    if self._votes_alone() or refused_seconds > RUNS_TWICE_SECONDS_MAX:
                         raise
                 else:
                     # A leader that stood still meanwhile has found no connection dead.

@@ -54,6 +54,7 @@ class GetHealthResponse(_message.Message):
     RUNNING_ATTEMPT_COUNT_FIELD_NUMBER: _builtins.int
     LOOP_GAP_SECONDS_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
+    BOOT_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """The node's PeerID."""
     name: _builtins.str
@@ -73,6 +74,10 @@ class GetHealthResponse(_message.Message):
     loop_gap_seconds: _builtins.float
     """The longest time in seconds that the node's event loop stood still in the last minute: nothing
     was answered and nobody heard then.
+    """
+    boot: _builtins.int
+    """The node's process, as at `RegisterNode`: the only master asks at its own addresses, and does not
+    lead where another process of its identity answers. 0 while its log is being replaced.
     """
     @_builtins.property
     def checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___HealthCheck]:
@@ -103,10 +108,11 @@ class GetHealthResponse(_message.Message):
         running_attempt_count: _builtins.int = ...,
         loop_gap_seconds: _builtins.float = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
+        boot: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["raft", b"raft", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checks", b"checks", "content_bytes", b"content_bytes", "loop_gap_seconds", b"loop_gap_seconds", "name", b"name", "node_id", b"node_id", "raft", b"raft", "resident_bytes", b"resident_bytes", "role", b"role", "running_attempt_count", b"running_attempt_count", "time", b"time", "uptime_seconds", b"uptime_seconds", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot", b"boot", "checks", b"checks", "content_bytes", b"content_bytes", "loop_gap_seconds", b"loop_gap_seconds", "name", b"name", "node_id", b"node_id", "raft", b"raft", "resident_bytes", b"resident_bytes", "role", b"role", "running_attempt_count", b"running_attempt_count", "time", b"time", "uptime_seconds", b"uptime_seconds", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

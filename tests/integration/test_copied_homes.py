@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import signal
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,22 +12,48 @@ import pytest
 
 from ipfs_cluster_node.adapters.net.tls import DEAD_CONNECTION_SECONDS_MAX
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode, command
+from ipfs_cluster_node.cli.node_commands import READY_MARK
+from ipfs_cluster_node.core.errors import ClusterError
 from tests.support.nodes import settings_of, until
 
 
-async def start_copy(cluster: LocalCluster, node: LocalNode) -> asyncio.subprocess.Process:
+def make_copy(cluster: LocalCluster, node: LocalNode) -> LocalNode:
+    """On other ports, as on another machine."""
     copy = cluster.make_node(f"copy-of-{node.name}")
+    copy.node_id = node.node_id
     shutil.copytree(node.home.path, copy.home.path)
     config = copy.home.config.read_text()
     for port, instead in ((node.port, copy.port), (node.enrolment_port, copy.enrolment_port)):
         config = config.replace(f":{port}", f":{instead}")
     copy.home.config.write_text(config)
+    return copy
+
+
+async def serve(copy: LocalNode) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         *command("serve", "--home", str(copy.home.path)),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
+
+
+async def start_copy(cluster: LocalCluster, node: LocalNode) -> asyncio.subprocess.Process:
+    return await serve(make_copy(cluster, node))
+
+
+async def acknowledged_by(cluster: LocalCluster, copy: LocalNode) -> list[str]:
+    """Write at the copy for as long as it runs."""
+    acknowledged: list[str] = []
+    async with cluster.client(copy) as client:
+        for number in range(10_000):
+            with suppress(ClusterError):
+                value = f"copy-{number}"
+                await client.propose_config({"user.k": value}, timeout=timedelta(seconds=1))
+                acknowledged.append(value)
+            if copy.process is None or copy.process.returncode is not None:
+                break
+    return acknowledged
 
 
 @pytest.mark.slow
@@ -102,4 +129,79 @@ async def test_a_node_started_again_takes_its_place_though_no_end_of_its_first_p
                 process.kill()
         for process in first:
             os.kill(process.pid, signal.SIGCONT)
+        await cluster.stop()
+
+
+async def end(copy: LocalNode) -> None:
+    if copy.runs and copy.process is not None:
+        copy.process.kill()
+        await copy.process.communicate()
+
+
+async def ended(copy: LocalNode) -> str:
+    """How the copy says why it ended."""
+    assert copy.process is not None
+    async with asyncio.timeout(60):
+        ready, said = await copy.process.communicate()
+    assert copy.process.returncode == 1, said.decode()
+    return ready.decode() + said.decode()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.asyncio
+async def test_a_copy_of_the_only_master_acknowledges_nothing_and_ends(tmp_path: Path) -> None:
+    """It elected itself, and what it acknowledged for half a minute was nowhere else."""
+    cluster = LocalCluster(tmp_path / "cluster")
+    await cluster.start(masters=1, workers=0)
+    [master] = cluster.nodes
+    copy = make_copy(cluster, master)
+    try:
+        async with cluster.client(master) as client:
+            for number in range(2):  # Again, by what the first one may have written down.
+                copy.process = await serve(copy)
+                writing = asyncio.ensure_future(acknowledged_by(cluster, copy))
+                said = await ended(copy)
+                assert await writing == []
+                assert f"{master.node_id} runs already at {master.address}" in said
+                assert "stop one of the two" in said
+                assert f'"{READY_MARK}"' not in said
+                await client.propose_config({"user.k": f"first-{number}"})
+        assert (await settings_of(cluster, master))["user.k"] == "first-1"
+        assert master.runs
+        # Where it was moved to, and runs no longer where it was, it leads.
+        await cluster.kill(master)
+        copy.process = await serve(copy)
+        async with cluster.client(copy) as client:
+            await client.propose_config({"user.k": "moved"}, timeout=timedelta(seconds=20))
+    finally:
+        await end(copy)
+        await cluster.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.asyncio
+async def test_a_copy_of_the_only_master_ends_once_the_stopped_first_one_goes_on(
+    tmp_path: Path,
+) -> None:
+    """Nothing answered where it asked: it led, and was never refused later."""
+    cluster = LocalCluster(tmp_path / "cluster")
+    await cluster.start(masters=1, workers=0)
+    [master] = cluster.nodes
+    assert master.process is not None
+    copy = make_copy(cluster, master)
+    os.kill(master.process.pid, signal.SIGSTOP)
+    try:
+        copy.process = await serve(copy)
+        async with cluster.client(copy) as client:
+            await client.propose_config({"user.k": "copy"}, timeout=timedelta(seconds=20))
+        os.kill(master.process.pid, signal.SIGCONT)
+        assert f"runs already at {master.address}" in await ended(copy)
+        async with cluster.client(master) as client:
+            await client.propose_config({"user.k": "first"}, timeout=timedelta(seconds=20))
+        assert master.runs
+    finally:
+        os.kill(master.process.pid, signal.SIGCONT)
+        await end(copy)
         await cluster.stop()

@@ -131,7 +131,7 @@ class TwiceConnection:
         """Nothing."""
 
 
-def uplink_to(connection: TwiceConnection) -> Uplink:
+def uplink_to(connection: TwiceConnection, *, votes_alone: bool = False) -> Uplink:
     peers: Any = SimpleNamespace(leader=None, learn=lambda *_: None, targets=list)
     revocations: Any = SimpleNamespace(version=0, take=lambda _news: None)
     as_connection: Any = connection
@@ -142,6 +142,7 @@ def uplink_to(connection: TwiceConnection) -> Uplink:
         revocations=revocations,
         running_count=lambda: 0,
         room_bytes=lambda: 0,
+        votes_alone=lambda: votes_alone,
     )
 
 
@@ -153,6 +154,18 @@ async def test_a_copy_ends_and_says_why_once_it_was_refused_for_long() -> None:
         await uplink.run()
     assert RUNS_TWICE_SECONDS_MAX < monotonic() - began < RUNS_TWICE_SECONDS_MAX + 1
     assert uplink.last_error == "runs already"
+
+
+@virtual_time
+async def test_the_only_voter_ends_at_once() -> None:
+    """Until then it acknowledged what the process that leads never got."""
+    connection = TwiceConnection(1e9)
+    uplink = uplink_to(connection, votes_alone=True)
+    began = monotonic()
+    with pytest.raises(ClusterError, match="runs already"):
+        await uplink.run()
+    assert monotonic() == began
+    assert len(connection.calls) == 1
 
 
 @virtual_time

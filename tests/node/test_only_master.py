@@ -1,0 +1,150 @@
+"""The only master asks at its own addresses whether a copy of it, or what it is a copy of, runs."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from ipfs_cluster_node.adapters.net.channels import Target
+from ipfs_cluster_node.core.boots import UNKNOWN
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import NodeId
+from ipfs_cluster_node.node import copies
+from ipfs_cluster_node.node.clock import monotonic
+from ipfs_cluster_node.node.copies import ANSWER_SECONDS_MAX, ASK_AGAIN_SECONDS, Copies
+from ipfs_cluster_node.v1.health_pb2 import GetHealthResponse
+from tests.support.virtual_time import virtual_time
+
+HERE = NodeId("here")
+OWN, OTHER = 5, 6
+OLD, NEW = "old:1", "new:1"
+NOBODY = ClusterError(Reason.UNREACHABLE, "connection refused")
+
+
+class Addresses:
+    """Who answers where; an address that is not here drops what it gets."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **uptime: float) -> None:
+        self.answers: dict[str, GetHealthResponse | ClusterError] = {}
+        self.asked: list[str] = []
+        self.votes_alone = True
+        self.began = monotonic()
+        monkeypatch.setattr(copies, "ask_health", self._ask)
+        tls: Any = None
+        self.copies = Copies(
+            node_id=HERE,
+            boot=OWN,
+            addresses=lambda: [OLD, NEW],
+            votes_alone=lambda: self.votes_alone,
+            uptime_seconds=lambda: monotonic() - self.began,
+            tls=lambda: tls,
+        )
+
+    def process(self, address: str, boot: int, *, began: float = 0.0) -> None:
+        uptime_seconds = monotonic() - self.began - began
+        self.answers[address] = GetHealthResponse(boot=boot, uptime_seconds=uptime_seconds)
+
+    async def _ask(
+        self, target: Target, _tls: object, *, timeout: float
+    ) -> GetHealthResponse | ClusterError:
+        address, node_id = target
+        assert node_id == HERE  # TLS lets nobody else answer.
+        self.asked.append(address)
+        if address not in self.answers:
+            await asyncio.sleep(timeout)
+            return ClusterError(Reason.DEADLINE_EXCEEDED, "no answer")
+        return self.answers[address]
+
+    async def reason(self) -> Reason | None:
+        try:
+            await self.copies.refuse()
+        except ClusterError as error:
+            assert f"{HERE} runs already at {OLD}" in error.message
+            return error.reason
+        return None
+
+
+@virtual_time
+async def test_the_only_master_leads_where_nobody_else_answers_at_its_addresses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = Addresses(monkeypatch)
+    world.answers[OLD] = NOBODY
+    world.process(NEW, OWN)
+    assert await world.reason() is None
+    assert monotonic() == world.began
+    assert sorted(world.asked) == [NEW, OLD]
+
+
+@virtual_time
+@pytest.mark.parametrize("boot", [OTHER, UNKNOWN])
+@pytest.mark.parametrize("began", [-100.0, 100.0])
+async def test_it_does_not_lead_where_another_process_of_its_identity_answers(
+    monkeypatch: pytest.MonkeyPatch, boot: int, began: float
+) -> None:
+    """Also one that began later: it does not know where this one is, and would lead too."""
+    world = Addresses(monkeypatch)
+    world.process(OLD, boot, began=began)
+    world.process(NEW, OWN)
+    assert await world.reason() is Reason.MEMBER_RUNS_TWICE
+
+
+@virtual_time
+async def test_an_address_that_says_nothing_holds_a_start_for_a_bounded_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = Addresses(monkeypatch)
+    assert await world.reason() is None
+    assert monotonic() - world.began == ANSWER_SECONDS_MAX
+
+
+@virtual_time
+async def test_a_refusal_at_an_address_says_nothing_of_a_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = Addresses(monkeypatch)
+    world.answers[OLD] = ClusterError(Reason.OVERLOADED, "too many calls")
+    world.answers[NEW] = ClusterError(Reason.INVALID_ARGUMENT, "no address")
+    assert await world.reason() is None
+
+
+@virtual_time
+async def test_one_of_several_masters_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = Addresses(monkeypatch)
+    world.votes_alone = False
+    world.process(OLD, OTHER)
+    assert await world.reason() is None
+    assert world.asked == []
+
+
+@virtual_time
+async def test_a_copy_ends_once_the_process_that_was_stopped_answers_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = Addresses(monkeypatch)
+    world.process(NEW, OWN)
+    assert await world.reason() is None  # Nobody answered at the old one.
+    running = asyncio.ensure_future(world.copies.run())
+    await asyncio.sleep(100)
+    world.process(OLD, OTHER, began=-1.0)
+    with pytest.raises(ClusterError, match=f"runs already at {OLD}"):
+        async with asyncio.timeout(ANSWER_SECONDS_MAX + ASK_AGAIN_SECONDS + 0.1):
+            await running
+    assert world.asked.count(NEW) == 1  # It is itself there.
+
+
+@virtual_time
+async def test_who_began_later_elsewhere_is_told_of_in_the_log_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = Addresses(monkeypatch)
+    world.answers[OLD] = NOBODY
+    world.process(NEW, OWN)
+    assert await world.reason() is None
+    running = asyncio.ensure_future(world.copies.run())
+    await asyncio.sleep(10)
+    world.process(OLD, OTHER, began=9.0)
+    await asyncio.sleep(10)
+    assert not running.done()
+    assert [record.message for record in caplog.records].count("a copy of this node runs") == 1
+    running.cancel()
