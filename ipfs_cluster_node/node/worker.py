@@ -38,7 +38,7 @@ SESSION_SECONDS_MAX: Final = 3600.0
 """How long a leader is looked for until that is noted."""
 RECONNECT_SECONDS_MIN: Final = 0.2
 RECONNECT_SECONDS_MAX: Final = 5.0
-"""Between sessions that end at once; each that confirms an outcome begins with the shortest."""
+"""Between sessions that end at once; after one in which the leader said anything, the shortest."""
 WRITER_SECONDS_MAX: Final = 1.0
 """How long the writer sleeps unless something wakes it: the lease may be back."""
 FENCE_SECONDS: Final = 0.2

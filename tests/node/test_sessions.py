@@ -498,9 +498,13 @@ async def test_assignments_go_in_messages_of_bounded_number_and_bytes() -> None:
         await until(lambda: len(worker.assigned) == 610)
         assert [len(b.assignments) for b in worker.batches] == [3, 3, 3, 1]
         assert worker.assigned[attempt(1000)].payload == third
+        worker.batches.clear()
+        its.submit(*range(1010, 1020), payload=b"x" * (ASSIGNMENT_BYTES_MAX // 4))
+        await until(lambda: len(worker.assigned) == 620)
+        assert [len(b.assignments) for b in worker.batches] == [4, 4, 2]  # To the last byte.
         its.submit(*range(2000, 2003), payload=b"x" * ASSIGNMENT_BYTES_MAX)
         worker.batches.clear()
-        await until(lambda: len(worker.assigned) == 613)
+        await until(lambda: len(worker.assigned) == 623)
         assert [len(b.assignments) for b in worker.batches] == [1, 1, 1]
 
 
@@ -699,18 +703,18 @@ async def test_a_result_may_be_a_file_that_the_cluster_holds_however_its_cid_is_
 async def test_many_outcomes_and_long_ones_are_committed_in_parts() -> None:
     async with leading() as its:
         count = OUTCOMES_PER_COMMAND_MAX + 40
-        its.submit(*range(count + 20))
-        worker = await its.worker(credit=count + 20)
-        await until(lambda: len(worker.assigned) == count + 20)
+        its.submit(*range(count + 36))
+        worker = await its.worker(credit=count + 36)
+        await until(lambda: len(worker.assigned) == count + 36)
         await worker.tell(*(result(n, data=b"r") for n in range(count)))
         await until(lambda: len(worker.confirmed) == count)
         await worker.tell(
-            *(result(n, data=b"x" * RESULT_INLINE_BYTES_MAX) for n in range(count, count + 20))
+            *(result(n, data=b"x" * RESULT_INLINE_BYTES_MAX) for n in range(count, count + 36))
         )
-        await until(lambda: len(worker.confirmed) == count + 20)
+        await until(lambda: len(worker.confirmed) == count + 36)
         long = failure(0, message="\U0001f600" * 1024)
         await worker.tell(*[long] * 300)
-        await until(lambda: len(worker.confirmed) == count + 320)
+        await until(lambda: len(worker.confirmed) == count + 336)
         assert (
             max(
                 len(encode_command(c.Command(at_ms=0, body=b)))
@@ -721,8 +725,8 @@ async def test_many_outcomes_and_long_ones_are_committed_in_parts() -> None:
         )
         parts = [len(body.outcomes) for body in proposals(its, c.FinishAttempts)]
         each = OUTCOME_BYTES_MAX // RESULT_INLINE_BYTES_MAX
-        assert parts == [OUTCOMES_PER_COMMAND_MAX, 40, each, 20 - each, 256, 44]
-        assert all(its.task(n).state is TaskState.SUCCEEDED for n in range(count + 20))
+        assert parts == [OUTCOMES_PER_COMMAND_MAX, 40, each, each, 4, 256, 44]
+        assert all(its.task(n).state is TaskState.SUCCEEDED for n in range(count + 36))
 
 
 @virtual_time

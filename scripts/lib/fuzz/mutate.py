@@ -2,13 +2,15 @@
 
 Nothing is written: each mutant lives in a forked process, which runs the tests of its set.
 `.venv/bin/python -m scripts.lib.fuzz.mutate [--set NAME] [--file NAME] [--sample N] [--seed N]
-[--seconds N] [--part K/N]` prints the mutants that survived. `MUTATE_LOG=FILE` keeps what pytest
-says. Each set stands in `SETS` with the tests that must notice its mutants.
+[--seconds N] [--part K/N]` prints the mutants that survived, and those by which a test hung: look
+whether it really hangs, or the machine was busy. `MUTATE_LOG=FILE` keeps what pytest says. Each
+set stands in `SETS` with the tests that must notice its mutants.
 """
 
 import argparse
 import ast
 import copy
+import enum
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -18,6 +20,7 @@ import random
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -63,6 +66,11 @@ SETS: Final[Mapping[str, MutantSet]] = {
         (PACKAGE / "node" / "leadership.py",), ("tests/node/test_leadership.py",)
     ),
     "worker": MutantSet((PACKAGE / "node" / "worker.py",), ("tests/node/test_worker.py",)),
+    "attempts": MutantSet(
+        (PACKAGE / "node" / "attempts.py",),
+        ("tests/node/test_attempts.py", "tests/node/test_attempt_files.py"),
+    ),
+    "joining": MutantSet((PACKAGE / "node" / "joining.py",), ("tests/node/test_joining.py",)),
     "sessions": MutantSet((PACKAGE / "node" / "sessions.py",), ("tests/node/test_sessions.py",)),
     "tasks": MutantSet(
         tuple(
@@ -91,10 +99,11 @@ PRELOADED: Final = (
 )
 """Imported once, for all the processes: none of it is ever mutated."""
 TEST_SECONDS_MAX: Final = 20
-"""A test that goes on for so long noticed its mutant."""
+"""A test that goes on for so long hangs."""
 MUTANT_SECONDS_MIN: Final = 60.0
 MUTANT_SECONDS_FACTOR: Final = 5.0
-"""A process that takes so much longer than without a change hangs: its mutant is noticed."""
+"""A process that takes so much longer than without a change hangs."""
+HUNG_STATUS: Final = 86
 POLL_SECONDS: Final = 0.05
 OPTIONS: Final = (
     *("-x", "-q", "-p", "no:randomly", "-p", "no:cacheprovider"),
@@ -192,10 +201,30 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(compile(self.tree, str(self.path), "exec"), module.__dict__)  # noqa: S102 - our code.
 
 
-def survives(
+class End(enum.Enum):
+    """What the tests said of a mutant."""
+
+    SURVIVED = "survived"
+    KILLED = "killed"
+    HUNG = "hung"
+
+
+_ENDS: Final = {0: End.SURVIVED, HUNG_STATUS: End.HUNG}
+
+
+class Hangs:
+    """A pytest plugin that notices tests which took too long."""
+
+    seen = False
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.seen |= report.failed and "Timeout (>" in report.longreprtext
+
+
+def end_of(
     tests: tuple[str, ...], *, seconds_max: float, changed: tuple[Path, ast.Module] | None
-) -> bool:
-    """Whether all tests pass with the changed module, or with none."""
+) -> End:
+    """Run the tests with the changed module, or with none."""
     child = os.fork()
     if child == 0:
         os.setpgid(0, 0)
@@ -208,8 +237,10 @@ def survives(
             assert name not in sys.modules, f"{name} was imported before it was changed"
             sys.meta_path.insert(0, Finder(name, path, tree))
         status = 1
+        hangs = Hangs()
         try:
-            status = pytest.main([*OPTIONS, *tests])
+            status = pytest.main([*OPTIONS, *tests], plugins=[hangs])
+            status = HUNG_STATUS if hangs.seen else status
         finally:
             sys.stdout.flush()
             os._exit(int(status))
@@ -218,11 +249,11 @@ def survives(
         while True:
             ended, status = os.waitpid(child, os.WNOHANG)
             if ended:
-                return status == 0
+                return _ENDS.get(os.waitstatus_to_exitcode(status), End.KILLED)
             if time.monotonic() > ends:
                 os.kill(child, signal.SIGKILL)
                 os.waitpid(child, 0)
-                return False
+                return End.HUNG
             time.sleep(POLL_SECONDS)
     finally:
         with suppress(ProcessLookupError):
@@ -263,7 +294,8 @@ def main() -> int:
     seconds_max: dict[str, float] = {}
     for name in dict.fromkeys(name for name, *_ in every):
         set_began = time.monotonic()
-        if not survives(SETS[name].tests, seconds_max=given.seconds, changed=None):
+        unchanged = end_of(SETS[name].tests, seconds_max=given.seconds, changed=None)
+        if unchanged is not End.SURVIVED:
             print(f"{name}: the tests fail without any change")
             return 2
         took = time.monotonic() - set_began
@@ -271,20 +303,22 @@ def main() -> int:
         print(f"{name}, unchanged: {took:.1f} s", flush=True)
     chosen = list(every)
     random.Random(given.seed).shuffle(chosen)  # noqa: S311 - a sample, no secret.
-    tried = survived = 0
+    ends: Counter[End] = Counter()
     for name, path, line, what, tree in chosen[: given.sample][part - 1 :: parts]:
         if time.monotonic() - began > given.seconds:
             break
-        tried += 1
-        if survives(SETS[name].tests, seconds_max=seconds_max[name], changed=(path, tree)):
-            survived += 1
-            print(f"survived: {path}:{line}: {what}", flush=True)
-    killed = tried - survived
+        end = end_of(SETS[name].tests, seconds_max=seconds_max[name], changed=(path, tree))
+        ends[end] += 1
+        if end is not End.KILLED:
+            print(f"{end.value}: {path}:{line}: {what}", flush=True)
+    tried = ends.total()
+    killed = tried - ends[End.SURVIVED]
     print(
         f"{tried} of {len(every)} mutants tried, {killed} killed "
-        f"({100 * killed / max(1, tried):.0f} %), {survived} survived"
+        f"({100 * killed / max(1, tried):.0f} %), of which {ends[End.HUNG]} hung a test; "
+        f"{ends[End.SURVIVED]} survived"
     )
-    return int(survived > 0)
+    return int(ends[End.SURVIVED] > 0)
 
 
 if __name__ == "__main__":
