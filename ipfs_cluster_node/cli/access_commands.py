@@ -9,7 +9,6 @@ import click
 
 from ipfs_cluster_node.cli.cluster_commands import DURATION
 from ipfs_cluster_node.cli.output import (
-    EXIT_DENIED,
     json_option,
     message_document,
     print_done,
@@ -20,7 +19,7 @@ from ipfs_cluster_node.cli.output import (
     say,
     text_of,
 )
-from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.errors import ClusterError, Exit, Reason
 
 GRANTS = ("operator", "user", "reader")
 JOIN_TOKEN_DOTS = 3
@@ -266,7 +265,7 @@ def _explain(profile: str | None, who: str, what: str, as_json: bool) -> None:  
     else:
         _print_explanation(call.method, answer)
     if not answer.allowed:
-        sys.exit(EXIT_DENIED)
+        sys.exit(Exit.DENIED)
 
 
 _as_option = click.option(

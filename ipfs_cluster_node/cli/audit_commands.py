@@ -13,7 +13,6 @@ from ipfs_cluster_node.cli.arrow import save_option, saving
 from ipfs_cluster_node.cli.cluster_commands import DURATION
 from ipfs_cluster_node.cli.files import force_option
 from ipfs_cluster_node.cli.output import (
-    EXIT_FAILED,
     json_option,
     message_document,
     print_json,
@@ -22,7 +21,7 @@ from ipfs_cluster_node.cli.output import (
     run_client,
     say,
 )
-from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.errors import ClusterError, Exit, Reason
 
 OUTCOMES = ("allowed", "failed", "denied", "lost")
 
@@ -137,7 +136,7 @@ def list_audit_records(
     for node_id, why in silent.items():
         say(f"warning: {node_id} was not asked: {why}", err=True)
     if silent:
-        sys.exit(EXIT_FAILED)
+        sys.exit(Exit.FAILED)
 
 
 def _as_table(records: Sequence[tuple[str, Any]]) -> Any:

@@ -7,8 +7,9 @@ import click
 
 from ipfs_cluster_node import __version__
 from ipfs_cluster_node.cli.logs import set_up_plain_logging
-from ipfs_cluster_node.cli.output import EXIT_INTERRUPTED, STALE_KEY, UCAN_KEY, drop_output, say
+from ipfs_cluster_node.cli.output import STALE_KEY, UCAN_KEY, drop_output, say
 from ipfs_cluster_node.config.profiles import PROFILE_VARIABLE, UCAN_VARIABLE
+from ipfs_cluster_node.core.errors import Exit
 from ipfs_cluster_node.core.printable import printable
 
 COMMANDS: Final = {
@@ -61,7 +62,7 @@ class LazyGroup(click.Group):
         except KeyboardInterrupt:
             drop_output()
             say("Aborted!", err=True)
-            ctx.exit(EXIT_INTERRUPTED)
+            ctx.exit(Exit.INTERRUPTED)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing any."""

@@ -13,47 +13,10 @@ from typing import Any, Final, NoReturn, TypeVar
 import click
 
 from ipfs_cluster_node.config.output_file import NO_ROOM
-from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.errors import ClusterError, Exit, Reason
 from ipfs_cluster_node.core.printable import json_text, printable
 
-EXIT_FAILED: Final = 1
-EXIT_USAGE: Final = 2
-EXIT_NO_LEADER: Final = 3
-EXIT_DENIED: Final = 4
-EXIT_NOT_FOUND: Final = 5
-EXIT_TASK_FAILED: Final = 6
-EXIT_TIME_OVER: Final = 7
-EXIT_INTERRUPTED: Final = 130
 """What a shell says of a command that SIGINT ended."""
-
-EXIT_BY_REASON: Final = {
-    Reason.INVALID_ARGUMENT: EXIT_USAGE,
-    Reason.MALFORMED_CID: EXIT_USAGE,
-    Reason.PAYLOAD_TOO_LARGE: EXIT_USAGE,
-    Reason.TASK_TYPE_UNKNOWN: EXIT_USAGE,
-    Reason.CONFIG_INVALID: EXIT_USAGE,
-    Reason.NO_LEADER: EXIT_NO_LEADER,
-    Reason.NOT_LEADER: EXIT_NO_LEADER,
-    Reason.UNREACHABLE: EXIT_NO_LEADER,
-    Reason.CALLER_UNKNOWN: EXIT_DENIED,
-    Reason.CALLER_NOT_ALLOWED: EXIT_DENIED,
-    Reason.CERTIFICATE_INVALID: EXIT_DENIED,
-    Reason.CERTIFICATE_REVOKED: EXIT_DENIED,
-    Reason.CERTIFICATE_NOT_FOUND: EXIT_NOT_FOUND,
-    Reason.DELEGATION_INVALID: EXIT_DENIED,
-    Reason.NOT_DELEGATED: EXIT_DENIED,
-    Reason.TOKEN_INVALID: EXIT_DENIED,
-    Reason.TOKEN_EXPIRED: EXIT_DENIED,
-    Reason.TOKEN_USED: EXIT_DENIED,
-    Reason.JOIN_REJECTED: EXIT_DENIED,
-    Reason.PROOF_INVALID: EXIT_DENIED,
-    Reason.TASK_NOT_FOUND: EXIT_NOT_FOUND,
-    Reason.CONTENT_NOT_FOUND: EXIT_NOT_FOUND,
-    Reason.MEMBER_NOT_FOUND: EXIT_NOT_FOUND,
-    Reason.DELEGATION_NOT_FOUND: EXIT_NOT_FOUND,
-    Reason.DEADLINE_EXCEEDED: EXIT_TIME_OVER,
-}
-"""Promised: docs/errors.md lists them."""
 
 STALE_KEY: Final = "ipfs_cluster_node.stale"
 """Of click's `meta`: whether reads may be stale."""
@@ -76,7 +39,7 @@ def fail(error: ClusterError) -> NoReturn:
         print_json(document, err=True)
     else:
         say(f"error: {error} [{error.reason}]", err=True)
-    sys.exit(EXIT_BY_REASON.get(error.reason, EXIT_FAILED))
+    sys.exit(error.reason.exit_status)
 
 
 def reporting(function: Function) -> Function:
@@ -91,7 +54,7 @@ def reporting(function: Function) -> Function:
         except BrokenPipeError:
             # Who read it has had enough: nothing to say, and nobody to hear it.
             drop_output()
-            sys.exit(EXIT_FAILED)
+            sys.exit(Exit.FAILED)
         except TimeoutError:
             fail(
                 ClusterError(Reason.DEADLINE_EXCEEDED, "it took too long; look at the nodes' logs")

@@ -9,7 +9,6 @@ import click
 
 from ipfs_cluster_node.cli.cluster_commands import DURATION
 from ipfs_cluster_node.cli.output import (
-    EXIT_TASK_FAILED,
     json_option,
     print_done,
     print_json,
@@ -19,6 +18,7 @@ from ipfs_cluster_node.cli.output import (
     run_client,
     say,
 )
+from ipfs_cluster_node.core.errors import Exit
 
 STATES = ("pending", "running", "succeeded", "failed", "cancelled")
 
@@ -194,7 +194,7 @@ def watch_tasks(
         return all_succeeded
 
     if not run_client(profile, watch):
-        sys.exit(EXIT_TASK_FAILED)
+        sys.exit(Exit.TASK_FAILED)
 
 
 @task.command("cancel")
@@ -221,7 +221,7 @@ def _print_ended(ended: Any, *, as_json: bool) -> None:
         if ended.result.cid:
             say(f"{ended.result.size_bytes} bytes in {ended.result.cid}", err=True)
     if ended.state != "succeeded":
-        sys.exit(EXIT_TASK_FAILED)
+        sys.exit(Exit.TASK_FAILED)
 
 
 def _say_output(failure: Any, *, err: bool = False) -> None:

@@ -14,10 +14,9 @@ from ipfs_cluster_node.adapters.net.channels import Channels, Target
 from ipfs_cluster_node.adapters.net.tls import ClientTls
 from ipfs_cluster_node.codec.errors import error_from_rpc, is_being_cancelled
 from ipfs_cluster_node.core.errors import (
-    OF_ONE_MASTER,
-    SILENT,
     ClusterError,
     Reason,
+    Trait,
     most_useful,
 )
 from ipfs_cluster_node.core.ids import NodeId
@@ -29,23 +28,6 @@ RETRY_DELAY_MIN_SECONDS: Final = 0.05
 RETRY_DELAY_MAX_SECONDS: Final = 1.0
 HEARD_SECONDS: Final = 0.5
 """Within which a node that is well answers."""
-
-RETRIED: Final = frozenset(
-    {
-        Reason.NOT_LEADER,
-        Reason.NO_LEADER,
-        Reason.UNKNOWN_OUTCOME,
-        Reason.UNREACHABLE,
-        Reason.SHUTTING_DOWN,
-        Reason.LOG_STORAGE_FAILED,
-        Reason.CLOCK_OFF,
-        Reason.MEMBERSHIP_CHANGE_IN_PROGRESS,
-        Reason.HOLDERS_MISSING,
-        Reason.OVERLOADED,
-        Reason.DEADLINE_EXCEEDED,
-    }
-)
-"""A repeat may succeed, and is safe: mutations carry a request id."""
 
 Answer = TypeVar("Answer")
 
@@ -164,14 +146,14 @@ class Connection:
                 if is_being_cancelled():
                     raise
                 error = ClusterError(Reason.UNREACHABLE, "the connection broke")
-            if error.reason not in RETRIED | OF_ONE_MASTER:
+            if not error.reason.has(Trait.REPEATED | Trait.OF_ONE_MASTER):
                 raise error
             answers[target[0]] = error
             refusal = _verdict(answers, {address for address, _ in self._targets})
             if refusal is not None:
                 raise refusal
             said = _last_said(said, target, error, seconds=time.monotonic() - began)
-            if error.reason in SILENT | OF_ONE_MASTER:
+            if error.reason.has(Trait.SILENT | Trait.OF_ONE_MASTER):
                 avoided.add(target[0])
             if avoided >= {address for address, _ in self._targets}:
                 avoided.clear()
@@ -187,7 +169,7 @@ class Connection:
                 # Why no other node answers says less than what one that did answer said.
                 last = (target, self._unreachable(error)) if said is None else said
                 of_themselves = [
-                    each for each in answers.items() if each[1].reason in OF_ONE_MASTER
+                    each for each in answers.items() if each[1].reason.has(Trait.OF_ONE_MASTER)
                 ]
                 raise _told([(last[0][0], last[1]), *of_themselves])
             await asyncio.sleep(pause)
@@ -215,7 +197,7 @@ class Connection:
         return False
 
     def _unreachable(self, error: ClusterError) -> ClusterError:
-        if error.reason not in SILENT:
+        if not error.reason.has(Trait.SILENT):
             return error
         asked = ", ".join(dict.fromkeys(address for address, _ in self._targets))
         return ClusterError(
@@ -242,7 +224,7 @@ def _own_refusals(answers: Mapping[str, ClusterError]) -> list[tuple[str, Cluste
     return [
         (address, error)
         for address, error in answers.items()
-        if error.reason in OF_ONE_MASTER - RETRIED
+        if error.reason.has(Trait.OF_ONE_MASTER) and not error.reason.has(Trait.REPEATED)
     ]
 
 
@@ -265,7 +247,7 @@ def _told(said: Iterable[tuple[str, ClusterError]]) -> ClusterError:
     said = list(said)
     error = most_useful(error for _, error in said)
     assert error is not None
-    if error.reason not in OF_ONE_MASTER:
+    if not error.reason.has(Trait.OF_ONE_MASTER):
         return error
     address = next(address for address, each in said if each is error)
     return ClusterError(
@@ -291,7 +273,7 @@ def _last_said(
     """
     if error.reason is Reason.NOT_LEADER:
         return None
-    if error.reason not in SILENT:
+    if not error.reason.has(Trait.SILENT):
         return target, error
     if error.reason is Reason.DEADLINE_EXCEEDED and seconds > HEARD_SECONDS:
         return None

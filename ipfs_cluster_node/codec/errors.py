@@ -19,72 +19,11 @@ CORE_FAILURE: Final = "Internal error from Core"
 MESSAGE_CHARS_MAX: Final = 2048
 """Longest status message; trailers have a hard limit of 16 KiB in all."""
 
-STATUS_BY_REASON: Final = {
-    Reason.INTERNAL: grpc.StatusCode.INTERNAL,
-    Reason.INVALID_ARGUMENT: grpc.StatusCode.INVALID_ARGUMENT,
-    Reason.PAYLOAD_TOO_LARGE: grpc.StatusCode.INVALID_ARGUMENT,
-    Reason.REQUEST_ID_REUSED: grpc.StatusCode.ALREADY_EXISTS,
-    Reason.DEADLINE_EXCEEDED: grpc.StatusCode.DEADLINE_EXCEEDED,
-    Reason.OVERLOADED: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    Reason.SHUTTING_DOWN: grpc.StatusCode.UNAVAILABLE,
-    Reason.CALLER_UNKNOWN: grpc.StatusCode.UNAUTHENTICATED,
-    Reason.CALLER_NOT_ALLOWED: grpc.StatusCode.PERMISSION_DENIED,
-    Reason.DELEGATION_INVALID: grpc.StatusCode.UNAUTHENTICATED,
-    Reason.NOT_DELEGATED: grpc.StatusCode.PERMISSION_DENIED,
-    Reason.DELEGATION_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
-    Reason.TOO_MANY_DELEGATIONS: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    Reason.CERTIFICATE_INVALID: grpc.StatusCode.UNAUTHENTICATED,
-    Reason.NOT_LEADER: grpc.StatusCode.UNAVAILABLE,
-    Reason.NO_LEADER: grpc.StatusCode.UNAVAILABLE,
-    Reason.UNKNOWN_OUTCOME: grpc.StatusCode.UNAVAILABLE,
-    Reason.LOG_STORAGE_FAILED: grpc.StatusCode.UNAVAILABLE,
-    Reason.UNREACHABLE: grpc.StatusCode.UNAVAILABLE,
-    Reason.MEMBER_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
-    Reason.MEMBERSHIP_CHANGE_IN_PROGRESS: grpc.StatusCode.UNAVAILABLE,
-    Reason.PEER_UNREACHABLE: grpc.StatusCode.FAILED_PRECONDITION,
-    Reason.QUORUM_AT_RISK: grpc.StatusCode.FAILED_PRECONDITION,
-    Reason.TOKEN_INVALID: grpc.StatusCode.PERMISSION_DENIED,
-    Reason.TOKEN_EXPIRED: grpc.StatusCode.PERMISSION_DENIED,
-    Reason.TOKEN_USED: grpc.StatusCode.PERMISSION_DENIED,
-    Reason.APPROVAL_PENDING: grpc.StatusCode.FAILED_PRECONDITION,
-    Reason.JOIN_REJECTED: grpc.StatusCode.PERMISSION_DENIED,
-    Reason.PROOF_INVALID: grpc.StatusCode.PERMISSION_DENIED,
-    Reason.TASK_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
-    Reason.TOO_MANY_TASKS: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    Reason.TASK_FINISHED: grpc.StatusCode.FAILED_PRECONDITION,
-    Reason.STALE_ATTEMPT: grpc.StatusCode.FAILED_PRECONDITION,
-    Reason.TASK_TYPE_UNKNOWN: grpc.StatusCode.INVALID_ARGUMENT,
-    Reason.HANDLER_FAILED: grpc.StatusCode.UNKNOWN,
-    Reason.ATTEMPT_TIMED_OUT: grpc.StatusCode.DEADLINE_EXCEEDED,
-    Reason.WORKER_LOST: grpc.StatusCode.ABORTED,
-    Reason.TASK_CANCELLED: grpc.StatusCode.CANCELLED,
-    Reason.TASK_INPUT_INVALID: grpc.StatusCode.INVALID_ARGUMENT,
-    Reason.SQL_FAILED: grpc.StatusCode.INVALID_ARGUMENT,
-    Reason.TASK_RESULT_INVALID: grpc.StatusCode.UNKNOWN,
-    Reason.TASK_MEMORY_EXCEEDED: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    Reason.MALFORMED_CID: grpc.StatusCode.INVALID_ARGUMENT,
-    Reason.CONTENT_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
-    Reason.BLOCK_MISMATCH: grpc.StatusCode.DATA_LOSS,
-    Reason.STORAGE_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    Reason.HOLDERS_MISSING: grpc.StatusCode.UNAVAILABLE,
-    Reason.CONFIG_CHANGED: grpc.StatusCode.FAILED_PRECONDITION,
-    Reason.CONFIG_INVALID: grpc.StatusCode.FAILED_PRECONDITION,
-    Reason.HOME_MISSING: grpc.StatusCode.FAILED_PRECONDITION,
-    Reason.HOME_IN_USE: grpc.StatusCode.FAILED_PRECONDITION,
-    Reason.HOME_EXISTS: grpc.StatusCode.FAILED_PRECONDITION,
-    Reason.HOME_DAMAGED: grpc.StatusCode.FAILED_PRECONDITION,
-    Reason.LOG_ROLLED_BACK: grpc.StatusCode.FAILED_PRECONDITION,
-    Reason.MEMBER_RUNS_TWICE: grpc.StatusCode.FAILED_PRECONDITION,
-    Reason.RELEASE_TOO_OLD: grpc.StatusCode.FAILED_PRECONDITION,
-    Reason.FEATURE_NOT_READY: grpc.StatusCode.FAILED_PRECONDITION,
-    Reason.PORT_IN_USE: grpc.StatusCode.FAILED_PRECONDITION,
-    Reason.CONFINEMENT_MISSING: grpc.StatusCode.FAILED_PRECONDITION,
-    Reason.AUTHORITY_SEALED: grpc.StatusCode.FAILED_PRECONDITION,
-    Reason.CERTIFICATE_REVOKED: grpc.StatusCode.UNAUTHENTICATED,
-    Reason.CERTIFICATE_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
-    Reason.ROTATION_IN_PROGRESS: grpc.StatusCode.FAILED_PRECONDITION,
-    Reason.CLOCK_OFF: grpc.StatusCode.UNAVAILABLE,
-}
+
+def status_of(reason: Reason) -> grpc.StatusCode:
+    """The gRPC status that a reason is answered with."""
+    return grpc.StatusCode[reason.status]
+
 
 _REASON_BY_STATUS: Final = {
     grpc.StatusCode.DEADLINE_EXCEEDED: Reason.DEADLINE_EXCEEDED,
@@ -98,9 +37,7 @@ _REASON_BY_STATUS: Final = {
 
 def status_details(error: ClusterError) -> bytes:
     """Encode the `google.rpc.Status` that travels in the trailers."""
-    status = Status(
-        code=STATUS_BY_REASON[error.reason].value[0], message=str(error)[:MESSAGE_CHARS_MAX]
-    )
+    status = Status(code=status_of(error.reason).value[0], message=str(error)[:MESSAGE_CHARS_MAX])
     details = [ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN, metadata=dict(error.metadata))]
     packed = [_pack(detail) for detail in details]
     if error.retry_after is not None:

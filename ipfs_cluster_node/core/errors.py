@@ -1,149 +1,168 @@
 """One error type and one list of reasons, the same from the core to every client.
 
 A caller branches on `reason`; the message is one sentence for people and names the way out.
-`protos/ipfs_cluster_node/v1/errors.proto` holds the same list; a test keeps them equal.
+`protos/ipfs_cluster_node/v1/errors.proto` says what each reason means; a test keeps the two lists
+equal. The table of docs/errors.md is made from both.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import StrEnum
+from enum import Flag, IntEnum, StrEnum, auto
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Self
+
+
+class Exit(IntEnum):
+    """Exit statuses of the command line. Promised: docs/errors.md lists them."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    NO_LEADER = 3
+    DENIED = 4
+    NOT_FOUND = 5
+    TASK_FAILED = 6
+    TIME_OVER = 7
+    INTERRUPTED = 130
+    """What a shell says of a command that SIGINT ended."""
+
+
+class Trait(Flag):
+    """What a reason tells the code that handles it."""
+
+    REPEATED = auto()
+    """A repeat may succeed, and is safe: mutations carry a request id."""
+    OF_ONE_MASTER = auto()
+    """Says how one master is (its clock, its disk, its software, its keys), not what the cluster
+    decided: another master may well do what this one can't, so callers go on to the next."""
+    SILENT = auto()
+    """What is told of a master that said nothing."""
+    DENIED = auto()
+    """The caller may not do this: noted in the audit log as a denial."""
+    NOT_TRIED = auto()
+    """Nothing was done, and the caller asks elsewhere or again: not noted in the audit log. A
+    joiner that waits for approval asks every other second."""
+    FINAL = auto()
+    """Another attempt of the same task would come to the same end."""
+
+
+NO_TRAIT: Final = Trait(0)
 
 
 class Reason(StrEnum):
-    """Why a call, a task or a command failed."""
+    """Why a call, a task or a command failed: its name, gRPC status, traits and exit status."""
 
-    INTERNAL = "INTERNAL"
-    """A defect of ours; the node's log has the rest."""
-    INVALID_ARGUMENT = "INVALID_ARGUMENT"
-    PAYLOAD_TOO_LARGE = "PAYLOAD_TOO_LARGE"
-    REQUEST_ID_REUSED = "REQUEST_ID_REUSED"
-    """The same request id came earlier with other content."""
-    DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
-    OVERLOADED = "OVERLOADED"
-    """A bounded queue is full; retry after the given delay."""
-    SHUTTING_DOWN = "SHUTTING_DOWN"
+    _value_: str
+    status: str
+    """The name of the gRPC status code."""
+    traits: Trait
+    exit_status: Exit
 
-    CALLER_UNKNOWN = "CALLER_UNKNOWN"
-    """No certificate, or one whose principal the cluster does not know."""
-    CALLER_NOT_ALLOWED = "CALLER_NOT_ALLOWED"
-    """The caller's class may not call this method."""
-    DELEGATION_INVALID = "DELEGATION_INVALID"
-    """A UCAN token of the call is none, has ended, or is not signed; `ucan_error` says."""
-    NOT_DELEGATED = "NOT_DELEGATED"
-    """No chain of delegations from the cluster lets the caller do this; `ucan_error` says why."""
-    DELEGATION_NOT_FOUND = "DELEGATION_NOT_FOUND"
-    TOO_MANY_DELEGATIONS = "TOO_MANY_DELEGATIONS"
-    CERTIFICATE_INVALID = "CERTIFICATE_INVALID"
-    """Expired, of another cluster, or not bound to its identity key."""
+    def __new__(
+        cls,
+        name: str,
+        status: str = "FAILED_PRECONDITION",
+        traits: Trait = NO_TRAIT,
+        exit_status: Exit = Exit.FAILED,
+    ) -> Self:
+        """Make one; `Reason(name)` finds it."""
+        reason = str.__new__(cls, name)
+        reason._value_ = name
+        reason.status, reason.traits, reason.exit_status = status, traits, exit_status
+        return reason
 
-    NOT_LEADER = "NOT_LEADER"
-    """Ask the leader; `leader_node_id` and `leader_endpoints` are in the metadata."""
-    NO_LEADER = "NO_LEADER"
-    """No election has ended, most masters are away, or this node has not heard who is a member."""
-    UNKNOWN_OUTCOME = "UNKNOWN_OUTCOME"
-    """The write may or may not commit; repeat it with the same request id."""
-    LOG_STORAGE_FAILED = "LOG_STORAGE_FAILED"
-    """The Raft log can't be written: this node neither votes nor serves until it can."""
-    UNREACHABLE = "UNREACHABLE"
-    """Nobody answers at the address."""
+    def has(self, trait: Trait) -> bool:
+        """Whether it has one of these traits."""
+        return bool(self.traits & trait)
 
-    MEMBER_NOT_FOUND = "MEMBER_NOT_FOUND"
-    MEMBERSHIP_CHANGE_IN_PROGRESS = "MEMBERSHIP_CHANGE_IN_PROGRESS"
+    INTERNAL = "INTERNAL", "INTERNAL", Trait.OF_ONE_MASTER
+    INVALID_ARGUMENT = "INVALID_ARGUMENT", "INVALID_ARGUMENT", Trait.FINAL, Exit.USAGE
+    PAYLOAD_TOO_LARGE = "PAYLOAD_TOO_LARGE", "INVALID_ARGUMENT", Trait.FINAL, Exit.USAGE
+    REQUEST_ID_REUSED = "REQUEST_ID_REUSED", "ALREADY_EXISTS"
+    DEADLINE_EXCEEDED = (
+        "DEADLINE_EXCEEDED",
+        "DEADLINE_EXCEEDED",
+        Trait.REPEATED | Trait.SILENT,
+        Exit.TIME_OVER,
+    )
+    OVERLOADED = "OVERLOADED", "RESOURCE_EXHAUSTED", Trait.REPEATED | Trait.NOT_TRIED
+    SHUTTING_DOWN = (
+        "SHUTTING_DOWN",
+        "UNAVAILABLE",
+        Trait.REPEATED | Trait.OF_ONE_MASTER | Trait.NOT_TRIED,
+    )
+
+    CALLER_UNKNOWN = "CALLER_UNKNOWN", "UNAUTHENTICATED", Trait.DENIED, Exit.DENIED
+    CALLER_NOT_ALLOWED = "CALLER_NOT_ALLOWED", "PERMISSION_DENIED", Trait.DENIED, Exit.DENIED
+    DELEGATION_INVALID = "DELEGATION_INVALID", "UNAUTHENTICATED", Trait.DENIED, Exit.DENIED
+    NOT_DELEGATED = "NOT_DELEGATED", "PERMISSION_DENIED", Trait.DENIED, Exit.DENIED
+    DELEGATION_NOT_FOUND = "DELEGATION_NOT_FOUND", "NOT_FOUND", NO_TRAIT, Exit.NOT_FOUND
+    TOO_MANY_DELEGATIONS = "TOO_MANY_DELEGATIONS", "RESOURCE_EXHAUSTED"
+    CERTIFICATE_INVALID = (
+        "CERTIFICATE_INVALID",
+        "UNAUTHENTICATED",
+        Trait.OF_ONE_MASTER | Trait.DENIED,
+        Exit.DENIED,
+    )
+
+    NOT_LEADER = "NOT_LEADER", "UNAVAILABLE", Trait.REPEATED | Trait.NOT_TRIED, Exit.NO_LEADER
+    NO_LEADER = "NO_LEADER", "UNAVAILABLE", Trait.REPEATED | Trait.NOT_TRIED, Exit.NO_LEADER
+    UNKNOWN_OUTCOME = "UNKNOWN_OUTCOME", "UNAVAILABLE", Trait.REPEATED
+    LOG_STORAGE_FAILED = "LOG_STORAGE_FAILED", "UNAVAILABLE", Trait.REPEATED | Trait.OF_ONE_MASTER
+    UNREACHABLE = "UNREACHABLE", "UNAVAILABLE", Trait.REPEATED | Trait.SILENT, Exit.NO_LEADER
+
+    MEMBER_NOT_FOUND = "MEMBER_NOT_FOUND", "NOT_FOUND", NO_TRAIT, Exit.NOT_FOUND
+    MEMBERSHIP_CHANGE_IN_PROGRESS = "MEMBERSHIP_CHANGE_IN_PROGRESS", "UNAVAILABLE", Trait.REPEATED
     PEER_UNREACHABLE = "PEER_UNREACHABLE"
-    """A master can't be dialled at its advertised address."""
     QUORUM_AT_RISK = "QUORUM_AT_RISK"
-    """The change would leave the masters without a majority."""
 
-    TOKEN_INVALID = "TOKEN_INVALID"
-    TOKEN_EXPIRED = "TOKEN_EXPIRED"
-    TOKEN_USED = "TOKEN_USED"
-    APPROVAL_PENDING = "APPROVAL_PENDING"
-    """Somebody has to let this joiner in; try again later with the same request."""
-    JOIN_REJECTED = "JOIN_REJECTED"
-    """Somebody decided that this joiner is not let in."""
-    PROOF_INVALID = "PROOF_INVALID"
-    """The signature that proves possession of the identity key does not verify."""
+    TOKEN_INVALID = "TOKEN_INVALID", "PERMISSION_DENIED", Trait.DENIED, Exit.DENIED
+    TOKEN_EXPIRED = "TOKEN_EXPIRED", "PERMISSION_DENIED", Trait.DENIED, Exit.DENIED
+    TOKEN_USED = "TOKEN_USED", "PERMISSION_DENIED", Trait.DENIED, Exit.DENIED
+    APPROVAL_PENDING = "APPROVAL_PENDING", "FAILED_PRECONDITION", Trait.NOT_TRIED
+    JOIN_REJECTED = "JOIN_REJECTED", "PERMISSION_DENIED", Trait.DENIED, Exit.DENIED
+    PROOF_INVALID = "PROOF_INVALID", "PERMISSION_DENIED", Trait.DENIED, Exit.DENIED
 
-    TASK_NOT_FOUND = "TASK_NOT_FOUND"
-    TOO_MANY_TASKS = "TOO_MANY_TASKS"
+    TASK_NOT_FOUND = "TASK_NOT_FOUND", "NOT_FOUND", NO_TRAIT, Exit.NOT_FOUND
+    TOO_MANY_TASKS = "TOO_MANY_TASKS", "RESOURCE_EXHAUSTED"
     TASK_FINISHED = "TASK_FINISHED"
-    """The task has ended already and can't be changed."""
     STALE_ATTEMPT = "STALE_ATTEMPT"
-    """The attempt has been superseded; its result is refused."""
-    TASK_TYPE_UNKNOWN = "TASK_TYPE_UNKNOWN"
-    """No worker of the cluster has a handler for this type."""
-    HANDLER_FAILED = "HANDLER_FAILED"
-    """The handler raised, or its process died."""
-    ATTEMPT_TIMED_OUT = "ATTEMPT_TIMED_OUT"
-    WORKER_LOST = "WORKER_LOST"
-    """Every allowed attempt was lost together with its worker."""
-    TASK_CANCELLED = "TASK_CANCELLED"
-    TASK_INPUT_INVALID = "TASK_INPUT_INVALID"
-    """The payload or an input is not what the handler takes."""
-    SQL_FAILED = "SQL_FAILED"
-    TASK_RESULT_INVALID = "TASK_RESULT_INVALID"
-    """The handler returned what is no result."""
-    TASK_MEMORY_EXCEEDED = "TASK_MEMORY_EXCEEDED"
-    """The attempt used more memory, or more processes, than it may."""
+    TASK_TYPE_UNKNOWN = "TASK_TYPE_UNKNOWN", "INVALID_ARGUMENT", NO_TRAIT, Exit.USAGE
+    HANDLER_FAILED = "HANDLER_FAILED", "UNKNOWN"
+    ATTEMPT_TIMED_OUT = "ATTEMPT_TIMED_OUT", "DEADLINE_EXCEEDED"
+    WORKER_LOST = "WORKER_LOST", "ABORTED"
+    TASK_CANCELLED = "TASK_CANCELLED", "CANCELLED"
+    TASK_INPUT_INVALID = "TASK_INPUT_INVALID", "INVALID_ARGUMENT", Trait.FINAL
+    SQL_FAILED = "SQL_FAILED", "INVALID_ARGUMENT"
+    TASK_RESULT_INVALID = "TASK_RESULT_INVALID", "UNKNOWN"
+    TASK_MEMORY_EXCEEDED = "TASK_MEMORY_EXCEEDED", "RESOURCE_EXHAUSTED"
 
-    MALFORMED_CID = "MALFORMED_CID"
-    CONTENT_NOT_FOUND = "CONTENT_NOT_FOUND"
-    """No reachable holder has the block; the message names who was asked."""
-    BLOCK_MISMATCH = "BLOCK_MISMATCH"
-    """Bytes that do not hash to their CID."""
-    STORAGE_FULL = "STORAGE_FULL"
-    HOLDERS_MISSING = "HOLDERS_MISSING"
-    """Too few masters could be reached to hold the bytes safely."""
+    MALFORMED_CID = "MALFORMED_CID", "INVALID_ARGUMENT", Trait.FINAL, Exit.USAGE
+    CONTENT_NOT_FOUND = "CONTENT_NOT_FOUND", "NOT_FOUND", Trait.FINAL, Exit.NOT_FOUND
+    BLOCK_MISMATCH = "BLOCK_MISMATCH", "DATA_LOSS", Trait.FINAL
+    STORAGE_FULL = "STORAGE_FULL", "RESOURCE_EXHAUSTED", Trait.OF_ONE_MASTER
+    HOLDERS_MISSING = "HOLDERS_MISSING", "UNAVAILABLE", Trait.REPEATED
 
     CONFIG_CHANGED = "CONFIG_CHANGED"
-    CONFIG_INVALID = "CONFIG_INVALID"
+    CONFIG_INVALID = "CONFIG_INVALID", "FAILED_PRECONDITION", NO_TRAIT, Exit.USAGE
     HOME_MISSING = "HOME_MISSING"
     HOME_IN_USE = "HOME_IN_USE"
-    """Another process works on this home directory."""
     HOME_EXISTS = "HOME_EXISTS"
-    """`init` or `join` found a node already there."""
     HOME_DAMAGED = "HOME_DAMAGED"
     LOG_ROLLED_BACK = "LOG_ROLLED_BACK"
-    """A voter's log holds less than it is known to have held."""
     MEMBER_RUNS_TWICE = "MEMBER_RUNS_TWICE"
-    """Another process runs under the same identity."""
     RELEASE_TOO_OLD = "RELEASE_TOO_OLD"
-    """What is stored was written by a newer release."""
     FEATURE_NOT_READY = "FEATURE_NOT_READY"
-    """A voter runs a release that does not know what was asked for."""
     PORT_IN_USE = "PORT_IN_USE"
     CONFINEMENT_MISSING = "CONFINEMENT_MISSING"
-    """Handlers were to be confined, and this machine can't."""
 
-    AUTHORITY_SEALED = "AUTHORITY_SEALED"
-    """The leader can't open the cluster's sealed keys, or they changed meanwhile."""
-    CERTIFICATE_REVOKED = "CERTIFICATE_REVOKED"
-    CERTIFICATE_NOT_FOUND = "CERTIFICATE_NOT_FOUND"
+    AUTHORITY_SEALED = "AUTHORITY_SEALED", "FAILED_PRECONDITION", Trait.OF_ONE_MASTER
+    CERTIFICATE_REVOKED = "CERTIFICATE_REVOKED", "UNAUTHENTICATED", Trait.DENIED, Exit.DENIED
+    CERTIFICATE_NOT_FOUND = "CERTIFICATE_NOT_FOUND", "NOT_FOUND", NO_TRAIT, Exit.NOT_FOUND
     ROTATION_IN_PROGRESS = "ROTATION_IN_PROGRESS"
-    CLOCK_OFF = "CLOCK_OFF"
-    """This master's clock differs from those of the others, or is not compared yet: it signs
-    nothing."""
+    CLOCK_OFF = "CLOCK_OFF", "UNAVAILABLE", Trait.REPEATED | Trait.OF_ONE_MASTER
 
-
-OF_ONE_MASTER: Final = frozenset(
-    {
-        Reason.INTERNAL,
-        Reason.SHUTTING_DOWN,
-        Reason.CERTIFICATE_INVALID,
-        Reason.LOG_STORAGE_FAILED,
-        Reason.STORAGE_FULL,
-        Reason.AUTHORITY_SEALED,
-        Reason.CLOCK_OFF,
-    }
-)
-"""Refusals that say how one master is (its clock, its disk, its software, its keys), not what the
-cluster decided: another master may well do what this one can't, so callers go on to the next."""
-
-SILENT: Final = frozenset({Reason.UNREACHABLE, Reason.DEADLINE_EXCEEDED})
-"""What is told of a master that said nothing."""
 
 _POINTS_ELSEWHERE: Final = frozenset({Reason.NOT_LEADER, Reason.NO_LEADER})
 
@@ -216,8 +235,8 @@ def most_useful(errors: Iterable[ClusterError]) -> ClusterError | None:
 
 
 def _weight(error: ClusterError) -> int:
-    if error.reason in SILENT:
+    if error.reason.has(Trait.SILENT):
         return 0
     if error.reason in _POINTS_ELSEWHERE:
         return 1
-    return 2 if error.reason in OF_ONE_MASTER else 3
+    return 2 if error.reason.has(Trait.OF_ONE_MASTER) else 3

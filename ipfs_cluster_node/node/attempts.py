@@ -25,7 +25,7 @@ from ipfs_cluster_node.adapters.worker.pool import (
 from ipfs_cluster_node.client.content import upload
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.codec.tasks import attempt_text, outcome_from_proto, outcome_to_proto
-from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.errors import ClusterError, Reason, Trait
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.core.model import (
     MESSAGE_CHARS_MAX,
@@ -48,17 +48,6 @@ log = logging.getLogger(__name__)
 
 STAT_SECONDS_MAX: Final = 10.0
 UPLOAD_SECONDS_MAX: Final = 300.0
-FINAL_REASONS: Final = frozenset(
-    {
-        Reason.BLOCK_MISMATCH,
-        Reason.CONTENT_NOT_FOUND,
-        Reason.INVALID_ARGUMENT,
-        Reason.MALFORMED_CID,
-        Reason.PAYLOAD_TOO_LARGE,
-        Reason.TASK_INPUT_INVALID,
-    }
-)
-"""Another attempt would come to the same end; anything else may pass."""
 
 ChannelTo = Callable[[NodeId], grpc.aio.Channel | None]
 
@@ -86,7 +75,7 @@ class AttemptRunner:
             async with self._pool.lease(spec.task_type) as lease:
                 return sendable(await self._attempt(attempt, spec, lease))
         except ClusterError as error:
-            again = error.reason not in FINAL_REASONS
+            again = not error.reason.has(Trait.FINAL)
             return failed(attempt, error.reason, error.message, retryable=again)
         except Exception as error:
             # An attempt that ended without an outcome would stay assigned for ever.

@@ -11,7 +11,7 @@ from ipfs_cluster_node.adapters.net.channels import Target
 from ipfs_cluster_node.adapters.net.tls import ClientTls, open_channel
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.config.home import Home
-from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.errors import ClusterError, Reason, Trait
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.core.model import Principal
 from ipfs_cluster_node.node.files import load_files
@@ -21,7 +21,6 @@ from ipfs_cluster_node.v1 import health_pb2
 from ipfs_cluster_node.v1.health_pb2_grpc import HealthServiceStub
 
 ASK_SECONDS_MAX: Final = 3.0
-SILENT: Final = (Reason.UNREACHABLE, Reason.DEADLINE_EXCEEDED)
 """Where nobody has proved to be there."""
 
 
@@ -72,7 +71,7 @@ async def masters_that_run(masters: Iterable[Principal], tls: ClientTls) -> list
     for (master, _), answer in zip(asked, answers, strict=True):
         if isinstance(answer, health_pb2.GetHealthResponse):
             heard[master.node_id] = Heard(master, answer.raft.leader_node_id)
-        elif answer.reason not in SILENT:
+        elif not answer.reason.has(Trait.SILENT):
             heard.setdefault(master.node_id, Heard(master, ""))
     return list(heard.values())
 

@@ -13,12 +13,12 @@ import grpc
 
 from ipfs_cluster_node.codec.errors import (
     MESSAGE_CHARS_MAX,
-    STATUS_BY_REASON,
     STATUS_DETAILS_KEY,
     status_details,
+    status_of,
 )
 from ipfs_cluster_node.core.audit import AuditLog, AuditRecord, Outcome
-from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
+from ipfs_cluster_node.core.errors import ClusterError, Reason, Trait, invalid_field
 from ipfs_cluster_node.services.authorization import RULES_BY_METHOD, Rule
 from ipfs_cluster_node.services.context import (
     AGE_KEY,
@@ -58,34 +58,6 @@ UNDELAYED: Final = frozenset({CallerClass.MASTER, CallerClass.NODE})
 workers, which their slots bound."""
 FIRST_REQUEST_SECONDS_MAX: Final = 10.0
 """Until the first message of an upload, by which it is judged, must have come."""
-
-DENIALS: Final = frozenset(
-    {
-        Reason.CALLER_UNKNOWN,
-        Reason.CALLER_NOT_ALLOWED,
-        Reason.CERTIFICATE_INVALID,
-        Reason.CERTIFICATE_REVOKED,
-        Reason.DELEGATION_INVALID,
-        Reason.JOIN_REJECTED,
-        Reason.NOT_DELEGATED,
-        Reason.PROOF_INVALID,
-        Reason.TOKEN_EXPIRED,
-        Reason.TOKEN_INVALID,
-        Reason.TOKEN_USED,
-    }
-)
-"""Who asks may not."""
-NOT_TRIED: Final = frozenset(
-    {
-        # A joiner asks every other second, for as long as nobody decides.
-        Reason.APPROVAL_PENDING,
-        Reason.NOT_LEADER,
-        Reason.NO_LEADER,
-        Reason.OVERLOADED,
-        Reason.SHUTTING_DOWN,
-    }
-)
-"""Nothing was done, and the caller asks elsewhere or again."""
 
 Identify = Callable[[Context], Caller]
 """Reads and checks the caller of a call; raises CALLER_UNKNOWN or CERTIFICATE_INVALID."""
@@ -394,8 +366,9 @@ class Gate(grpc.GenericRpcHandler):
         """Put a call into the audit log, if it belongs there."""
         if self._audit is None:
             return
-        denied = error is not None and error.reason in DENIALS
-        if not denied and (not rule.changes or (error is not None and error.reason in NOT_TRIED)):
+        denied = error is not None and error.reason.has(Trait.DENIED)
+        tried = error is None or not error.reason.has(Trait.NOT_TRIED)
+        if not denied and not (rule.changes and tried):
             return
         caller = self._named(context) if reach is None else reach.caller
         asked = getattr(request, "header", request)
@@ -483,7 +456,7 @@ def _told(method: str, error: Exception) -> ClusterError:
 
 async def _abort(context: Context, error: ClusterError) -> None:
     await context.abort(
-        STATUS_BY_REASON[error.reason],
+        status_of(error.reason),
         str(error)[:MESSAGE_CHARS_MAX],
         ((STATUS_DETAILS_KEY, status_details(error)),),
     )

@@ -45,12 +45,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_CERTIFICATE_INVALID: _ErrorReason.ValueType  # 12
     """A certificate that is expired, of another cluster, or not bound to its identity key."""
     ERROR_REASON_DELEGATION_INVALID: _ErrorReason.ValueType  # 13
-    """A UCAN token that came with the call is none, has ended, or is not signed by its issuer;
-    `ucan_error` in the metadata has the name that UCAN gives it.
+    """A UCAN token that came with the call is none, has ended, or is not signed by its issuer; `ucan_error` in the
+    metadata has the name that UCAN gives it.
     """
     ERROR_REASON_NOT_DELEGATED: _ErrorReason.ValueType  # 14
-    """No chain of delegations from the cluster lets the caller do this; `ucan_error`, `command` and,
-    where one link is the cause, `link` and `cid` are in the metadata.
+    """No chain of delegations from the cluster lets the caller do this; `ucan_error`, `command` and, where one link is
+    the cause, `link` and `cid` are in the metadata.
     """
     ERROR_REASON_DELEGATION_NOT_FOUND: _ErrorReason.ValueType  # 15
     """No delegation of this CID is kept."""
@@ -59,13 +59,15 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_NOT_LEADER: _ErrorReason.ValueType  # 20
     """Only the leader answers this; its `leader_node_id` and `leader_endpoints` are in the metadata."""
     ERROR_REASON_NO_LEADER: _ErrorReason.ValueType  # 21
-    """An election is going on, a majority of masters is away, or the node asked has not heard yet who
-    is a member; retry after `RetryInfo`.
+    """An election is going on, a majority of masters is away, or the node asked has not heard yet who is a member; retry
+    after `RetryInfo`.
     """
     ERROR_REASON_UNKNOWN_OUTCOME: _ErrorReason.ValueType  # 22
     """The write may or may not have been committed; repeat it with the same `request_id`."""
     ERROR_REASON_LOG_STORAGE_FAILED: _ErrorReason.ValueType  # 23
-    """The disk under the Raft log failed; this node neither votes nor serves writes any more."""
+    """This node's log can't be written: it neither votes nor serves. A full disk and used-up descriptors pass, and it
+    goes on by itself; after anything else it must be started again.
+    """
     ERROR_REASON_UNREACHABLE: _ErrorReason.ValueType  # 24
     """Nobody answers at the address."""
     ERROR_REASON_MEMBER_NOT_FOUND: _ErrorReason.ValueType  # 30
@@ -91,7 +93,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_TASK_NOT_FOUND: _ErrorReason.ValueType  # 50
     """No such task; finished tasks are forgotten after the retention time."""
     ERROR_REASON_TOO_MANY_TASKS: _ErrorReason.ValueType  # 51
-    """The cluster holds as many tasks, or bytes of them, as it may."""
+    """So many tasks wait or run, or hold so many bytes, that no more have room even without the ended ones that may go
+    (docs/tasks.md); the message has the numbers.
+    """
     ERROR_REASON_TASK_FINISHED: _ErrorReason.ValueType  # 52
     """The task has ended and can't be changed."""
     ERROR_REASON_STALE_ATTEMPT: _ErrorReason.ValueType  # 53
@@ -103,7 +107,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_ATTEMPT_TIMED_OUT: _ErrorReason.ValueType  # 56
     """One attempt ran longer than `attempt_timeout`; its process was killed."""
     ERROR_REASON_WORKER_LOST: _ErrorReason.ValueType  # 57
-    """Every allowed attempt was lost together with its worker."""
+    """Every allowed attempt was lost together with its worker; one that is handed back is not lost."""
     ERROR_REASON_TASK_CANCELLED: _ErrorReason.ValueType  # 58
     """The task was cancelled."""
     ERROR_REASON_TASK_INPUT_INVALID: _ErrorReason.ValueType  # 59
@@ -121,11 +125,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_BLOCK_MISMATCH: _ErrorReason.ValueType  # 72
     """Bytes that do not hash to the CID they were sent under."""
     ERROR_REASON_STORAGE_FULL: _ErrorReason.ValueType  # 73
-    """The disk of the node is full."""
+    """The disk of the node has no room for files; what is kept for its log is not touched (`storage.log_reserve`)."""
     ERROR_REASON_HOLDERS_MISSING: _ErrorReason.ValueType  # 74
     """Too few masters could be reached to hold the bytes safely; retry after `RetryInfo`."""
     ERROR_REASON_CONFIG_CHANGED: _ErrorReason.ValueType  # 79
-    """The setting has another value than `if_value`."""
+    """The setting has another value than `if_value`; read it again."""
     ERROR_REASON_CONFIG_INVALID: _ErrorReason.ValueType  # 80
     """A configuration file, variable or flag is wrong. Local to a command, never on the wire."""
     ERROR_REASON_HOME_MISSING: _ErrorReason.ValueType  # 81
@@ -135,15 +139,15 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_HOME_EXISTS: _ErrorReason.ValueType  # 83
     """There is a node at this home directory already. Local to a command."""
     ERROR_REASON_HOME_DAMAGED: _ErrorReason.ValueType  # 84
-    """A file of the home directory is damaged, missing, readable by others or of another user. Local
-    to a command.
-    """
+    """A file of the home directory is damaged, missing, readable by others or of another user. Local to a command."""
     ERROR_REASON_PORT_IN_USE: _ErrorReason.ValueType  # 85
     """Another process listens on the port. Local to a command."""
     ERROR_REASON_CONFINEMENT_MISSING: _ErrorReason.ValueType  # 86
-    """Handlers were to be confined, and this machine does not permit it. Local to a command."""
+    """Handlers were to be confined (`--require-confinement`), and this machine does not permit it. Local to a command."""
     ERROR_REASON_AUTHORITY_SEALED: _ErrorReason.ValueType  # 90
-    """The leader can't open the cluster's sealed keys, or they changed meanwhile: it can't sign."""
+    """The leader can't open the cluster's sealed keys, or they changed meanwhile: it can't sign. Of `recover`: the
+    passphrase is wrong.
+    """
     ERROR_REASON_CERTIFICATE_REVOKED: _ErrorReason.ValueType  # 91
     """The certificate, or every one of its owner, was revoked."""
     ERROR_REASON_CERTIFICATE_NOT_FOUND: _ErrorReason.ValueType  # 92
@@ -151,22 +155,22 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_ROTATION_IN_PROGRESS: _ErrorReason.ValueType  # 93
     """The cluster's certificates are being rotated already."""
     ERROR_REASON_CLOCK_OFF: _ErrorReason.ValueType  # 94
-    """The master's clock differs from those of the others, or is not compared with them yet: it signs
-    no certificate. Another master may; retry after `RetryInfo`.
+    """The master's clock differs from those of the others by more than a minute, or is not compared with them yet: it
+    signs no certificate. Its health says by how much; retry after `RetryInfo`.
     """
     ERROR_REASON_LOG_ROLLED_BACK: _ErrorReason.ValueType  # 95
-    """A master's log holds less than it is known to have held: an old copy was put back. Told to that
-    master, which has its log replaced.
+    """A master's log holds less than it is known to have held: an old copy was put back. Told to that master, which has
+    it replaced.
     """
     ERROR_REASON_MEMBER_RUNS_TWICE: _ErrorReason.ValueType  # 96
-    """Another process runs under the same identity: a copied home directory. Stop one; a second node
-    needs its own identity.
+    """Another process runs under the same identity: a copied home directory. Stop one; a second node needs its own
+    identity.
     """
     ERROR_REASON_RELEASE_TOO_OLD: _ErrorReason.ValueType  # 97
-    """The log or a snapshot was written by a newer release. Install that release on this node."""
+    """The log or a snapshot was written by a newer release. Install that release on this node; nothing is lost."""
     ERROR_REASON_FEATURE_NOT_READY: _ErrorReason.ValueType  # 98
-    """A master runs a release that does not know what was asked for; the message names it. Nothing was
-    done. Upgrade it, and ask again.
+    """A master runs a release that does not know what was asked for; the message names it. Nothing was done. Upgrade it,
+    and ask again.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -201,12 +205,12 @@ ERROR_REASON_CALLER_NOT_ALLOWED: ErrorReason.ValueType  # 11
 ERROR_REASON_CERTIFICATE_INVALID: ErrorReason.ValueType  # 12
 """A certificate that is expired, of another cluster, or not bound to its identity key."""
 ERROR_REASON_DELEGATION_INVALID: ErrorReason.ValueType  # 13
-"""A UCAN token that came with the call is none, has ended, or is not signed by its issuer;
-`ucan_error` in the metadata has the name that UCAN gives it.
+"""A UCAN token that came with the call is none, has ended, or is not signed by its issuer; `ucan_error` in the
+metadata has the name that UCAN gives it.
 """
 ERROR_REASON_NOT_DELEGATED: ErrorReason.ValueType  # 14
-"""No chain of delegations from the cluster lets the caller do this; `ucan_error`, `command` and,
-where one link is the cause, `link` and `cid` are in the metadata.
+"""No chain of delegations from the cluster lets the caller do this; `ucan_error`, `command` and, where one link is
+the cause, `link` and `cid` are in the metadata.
 """
 ERROR_REASON_DELEGATION_NOT_FOUND: ErrorReason.ValueType  # 15
 """No delegation of this CID is kept."""
@@ -215,13 +219,15 @@ ERROR_REASON_TOO_MANY_DELEGATIONS: ErrorReason.ValueType  # 16
 ERROR_REASON_NOT_LEADER: ErrorReason.ValueType  # 20
 """Only the leader answers this; its `leader_node_id` and `leader_endpoints` are in the metadata."""
 ERROR_REASON_NO_LEADER: ErrorReason.ValueType  # 21
-"""An election is going on, a majority of masters is away, or the node asked has not heard yet who
-is a member; retry after `RetryInfo`.
+"""An election is going on, a majority of masters is away, or the node asked has not heard yet who is a member; retry
+after `RetryInfo`.
 """
 ERROR_REASON_UNKNOWN_OUTCOME: ErrorReason.ValueType  # 22
 """The write may or may not have been committed; repeat it with the same `request_id`."""
 ERROR_REASON_LOG_STORAGE_FAILED: ErrorReason.ValueType  # 23
-"""The disk under the Raft log failed; this node neither votes nor serves writes any more."""
+"""This node's log can't be written: it neither votes nor serves. A full disk and used-up descriptors pass, and it
+goes on by itself; after anything else it must be started again.
+"""
 ERROR_REASON_UNREACHABLE: ErrorReason.ValueType  # 24
 """Nobody answers at the address."""
 ERROR_REASON_MEMBER_NOT_FOUND: ErrorReason.ValueType  # 30
@@ -247,7 +253,9 @@ ERROR_REASON_JOIN_REJECTED: ErrorReason.ValueType  # 45
 ERROR_REASON_TASK_NOT_FOUND: ErrorReason.ValueType  # 50
 """No such task; finished tasks are forgotten after the retention time."""
 ERROR_REASON_TOO_MANY_TASKS: ErrorReason.ValueType  # 51
-"""The cluster holds as many tasks, or bytes of them, as it may."""
+"""So many tasks wait or run, or hold so many bytes, that no more have room even without the ended ones that may go
+(docs/tasks.md); the message has the numbers.
+"""
 ERROR_REASON_TASK_FINISHED: ErrorReason.ValueType  # 52
 """The task has ended and can't be changed."""
 ERROR_REASON_STALE_ATTEMPT: ErrorReason.ValueType  # 53
@@ -259,7 +267,7 @@ ERROR_REASON_HANDLER_FAILED: ErrorReason.ValueType  # 55
 ERROR_REASON_ATTEMPT_TIMED_OUT: ErrorReason.ValueType  # 56
 """One attempt ran longer than `attempt_timeout`; its process was killed."""
 ERROR_REASON_WORKER_LOST: ErrorReason.ValueType  # 57
-"""Every allowed attempt was lost together with its worker."""
+"""Every allowed attempt was lost together with its worker; one that is handed back is not lost."""
 ERROR_REASON_TASK_CANCELLED: ErrorReason.ValueType  # 58
 """The task was cancelled."""
 ERROR_REASON_TASK_INPUT_INVALID: ErrorReason.ValueType  # 59
@@ -277,11 +285,11 @@ ERROR_REASON_CONTENT_NOT_FOUND: ErrorReason.ValueType  # 71
 ERROR_REASON_BLOCK_MISMATCH: ErrorReason.ValueType  # 72
 """Bytes that do not hash to the CID they were sent under."""
 ERROR_REASON_STORAGE_FULL: ErrorReason.ValueType  # 73
-"""The disk of the node is full."""
+"""The disk of the node has no room for files; what is kept for its log is not touched (`storage.log_reserve`)."""
 ERROR_REASON_HOLDERS_MISSING: ErrorReason.ValueType  # 74
 """Too few masters could be reached to hold the bytes safely; retry after `RetryInfo`."""
 ERROR_REASON_CONFIG_CHANGED: ErrorReason.ValueType  # 79
-"""The setting has another value than `if_value`."""
+"""The setting has another value than `if_value`; read it again."""
 ERROR_REASON_CONFIG_INVALID: ErrorReason.ValueType  # 80
 """A configuration file, variable or flag is wrong. Local to a command, never on the wire."""
 ERROR_REASON_HOME_MISSING: ErrorReason.ValueType  # 81
@@ -291,15 +299,15 @@ ERROR_REASON_HOME_IN_USE: ErrorReason.ValueType  # 82
 ERROR_REASON_HOME_EXISTS: ErrorReason.ValueType  # 83
 """There is a node at this home directory already. Local to a command."""
 ERROR_REASON_HOME_DAMAGED: ErrorReason.ValueType  # 84
-"""A file of the home directory is damaged, missing, readable by others or of another user. Local
-to a command.
-"""
+"""A file of the home directory is damaged, missing, readable by others or of another user. Local to a command."""
 ERROR_REASON_PORT_IN_USE: ErrorReason.ValueType  # 85
 """Another process listens on the port. Local to a command."""
 ERROR_REASON_CONFINEMENT_MISSING: ErrorReason.ValueType  # 86
-"""Handlers were to be confined, and this machine does not permit it. Local to a command."""
+"""Handlers were to be confined (`--require-confinement`), and this machine does not permit it. Local to a command."""
 ERROR_REASON_AUTHORITY_SEALED: ErrorReason.ValueType  # 90
-"""The leader can't open the cluster's sealed keys, or they changed meanwhile: it can't sign."""
+"""The leader can't open the cluster's sealed keys, or they changed meanwhile: it can't sign. Of `recover`: the
+passphrase is wrong.
+"""
 ERROR_REASON_CERTIFICATE_REVOKED: ErrorReason.ValueType  # 91
 """The certificate, or every one of its owner, was revoked."""
 ERROR_REASON_CERTIFICATE_NOT_FOUND: ErrorReason.ValueType  # 92
@@ -307,21 +315,21 @@ ERROR_REASON_CERTIFICATE_NOT_FOUND: ErrorReason.ValueType  # 92
 ERROR_REASON_ROTATION_IN_PROGRESS: ErrorReason.ValueType  # 93
 """The cluster's certificates are being rotated already."""
 ERROR_REASON_CLOCK_OFF: ErrorReason.ValueType  # 94
-"""The master's clock differs from those of the others, or is not compared with them yet: it signs
-no certificate. Another master may; retry after `RetryInfo`.
+"""The master's clock differs from those of the others by more than a minute, or is not compared with them yet: it
+signs no certificate. Its health says by how much; retry after `RetryInfo`.
 """
 ERROR_REASON_LOG_ROLLED_BACK: ErrorReason.ValueType  # 95
-"""A master's log holds less than it is known to have held: an old copy was put back. Told to that
-master, which has its log replaced.
+"""A master's log holds less than it is known to have held: an old copy was put back. Told to that master, which has
+it replaced.
 """
 ERROR_REASON_MEMBER_RUNS_TWICE: ErrorReason.ValueType  # 96
-"""Another process runs under the same identity: a copied home directory. Stop one; a second node
-needs its own identity.
+"""Another process runs under the same identity: a copied home directory. Stop one; a second node needs its own
+identity.
 """
 ERROR_REASON_RELEASE_TOO_OLD: ErrorReason.ValueType  # 97
-"""The log or a snapshot was written by a newer release. Install that release on this node."""
+"""The log or a snapshot was written by a newer release. Install that release on this node; nothing is lost."""
 ERROR_REASON_FEATURE_NOT_READY: ErrorReason.ValueType  # 98
-"""A master runs a release that does not know what was asked for; the message names it. Nothing was
-done. Upgrade it, and ask again.
+"""A master runs a release that does not know what was asked for; the message names it. Nothing was done. Upgrade it,
+and ask again.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

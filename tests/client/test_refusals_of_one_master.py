@@ -4,10 +4,12 @@ from collections.abc import Mapping
 
 import pytest
 
-from ipfs_cluster_node.client.connection import RETRIED, Connection
-from ipfs_cluster_node.core.errors import OF_ONE_MASTER, ClusterError, Reason, most_useful
+from ipfs_cluster_node.client.connection import Connection
+from ipfs_cluster_node.core.errors import ClusterError, Reason, Trait, most_useful
 from tests.support.tls import enrol, make_ca
 
+OF_ONE_MASTER = {reason for reason in Reason if reason.has(Trait.OF_ONE_MASTER)}
+RETRIED = {reason for reason in Reason if reason.has(Trait.REPEATED)}
 ONE, TWO, THREE = (f"127.0.0.1:{port}" for port in (1, 2, 3))
 NAMES_ONE = {"leader_node_id": "12D3KooOne", "leader_endpoints": ONE}
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipfs_cluster_node.codec.commands import decode_command, encode_command
-from ipfs_cluster_node.codec.errors import STATUS_BY_REASON
+from ipfs_cluster_node.codec.errors import status_of
 from ipfs_cluster_node.codec.snapshot import decode_snapshot, encode_snapshot
 from ipfs_cluster_node.core import commands as c
 from ipfs_cluster_node.core.effects import Accepted, Rejected
@@ -421,7 +421,7 @@ def test_a_plan_keeps_to_credit_priority_and_types(
 def test_one_list_of_reasons_holds_everywhere() -> None:
     names = {name.removeprefix("ERROR_REASON_") for name in errors_pb2.ErrorReason.keys()}
     assert names - {"UNSPECIFIED"} == {reason.value for reason in Reason}
-    assert set(STATUS_BY_REASON) == set(Reason)
+    assert all(status_of(reason).name == reason.status for reason in Reason)
 
 
 def test_an_attempt_that_its_worker_gave_up_is_lost_and_not_failed(world: World) -> None:

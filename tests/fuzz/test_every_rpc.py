@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from ipfs_cluster_node.adapters.net.answers import KeptAnswer
 from ipfs_cluster_node.adapters.net.tls import ClientTls, open_channel
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
-from ipfs_cluster_node.codec.errors import STATUS_BY_REASON, error_from_rpc
+from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.ids import NodeId, tls_name
 from ipfs_cluster_node.services.authorization import RULES_BY_METHOD
@@ -41,11 +41,7 @@ STREAM_MESSAGES = 4
 CALL_SECONDS = 1.0
 OF_TASKS = {Reason.HANDLER_FAILED}
 """Reasons that tasks have; no call is answered with them."""
-ALLOWED = {
-    status.name
-    for reason, status in STATUS_BY_REASON.items()
-    if reason not in (Reason.INTERNAL, *OF_TASKS)
-}
+ALLOWED = {reason.status for reason in Reason if reason not in (Reason.INTERNAL, *OF_TASKS)}
 OF_CLIENT = (0, 1)
 ENROLMENT = 6
 """Channels: of the client, and the one to the enrolment port; as `open_channels` has them."""

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ipfs_cluster_node.cli.output import EXIT_BY_REASON
-from ipfs_cluster_node.core.errors import Reason
+from ipfs_cluster_node.core.errors import Exit, Reason
 
 ROOT = Path(__file__).parents[2]
 NAMED = re.findall(r"`([^`]*::[^`]*)`", (ROOT / "docs/request-paths.md").read_text())
@@ -25,7 +24,7 @@ def test_every_name_of_the_request_paths_exists(named: str) -> None:
 def test_every_reason_and_exit_status_is_documented() -> None:
     text = (ROOT / "docs/errors.md").read_text()
     assert [r for r in Reason if f"| `{r.value}` |" not in text] == []
-    assert [s for s in set(EXIT_BY_REASON.values()) if f"| {s} |" not in text] == []
+    assert [s for s in Exit if f"| {s} |" not in text] == []
 
 
 def test_every_link_of_the_readme_leads_somewhere() -> None:

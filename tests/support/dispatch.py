@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 
 from ipfs_cluster_node.client.connection import Connection
 from ipfs_cluster_node.codec.commands import decode_command, encode_command
-from ipfs_cluster_node.codec.errors import STATUS_BY_REASON, STATUS_DETAILS_KEY, status_details
+from ipfs_cluster_node.codec.errors import STATUS_DETAILS_KEY, status_details, status_of
 from ipfs_cluster_node.codec.tasks import attempt_from_proto, attempt_to_proto
 from ipfs_cluster_node.core.commands import Command, CommandBody
 from ipfs_cluster_node.core.effects import Effect, Rejected
@@ -31,7 +31,7 @@ Serve = Callable[[Requests], AsyncIterator[pb.WorkerSessionResponse]]
 def rpc_error(error: ClusterError) -> grpc.aio.AioRpcError:
     """What a caller sees of an error of the server's."""
     return grpc.aio.AioRpcError(
-        STATUS_BY_REASON[error.reason],
+        status_of(error.reason),
         grpc.aio.Metadata(),
         grpc.aio.Metadata((STATUS_DETAILS_KEY, status_details(error))),
         details=error.message,

@@ -18,7 +18,7 @@ from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.engine import create_store
 from ipfs_cluster_node.adapters.raft.replica import Replica
-from ipfs_cluster_node.codec.errors import STATUS_BY_REASON, STATUS_DETAILS_KEY, status_details
+from ipfs_cluster_node.codec.errors import STATUS_DETAILS_KEY, status_details, status_of
 from ipfs_cluster_node.core.endpoints import Endpoint
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.ids import NodeId, VoterId, voter_id
@@ -69,7 +69,7 @@ class _Servicer(raft_pb2_grpc.RaftServiceServicer):
                 yield response
         except ClusterError as error:
             details = ((STATUS_DETAILS_KEY, status_details(error)),)
-            await context.abort(STATUS_BY_REASON[error.reason], error.message, details)
+            await context.abort(status_of(error.reason), error.message, details)
 
 
 class ReplicaHost:
