@@ -52,6 +52,8 @@ def judge(
         (0, (0,), 2, Verdict.TRUSTED, 0),
         # Three that all differ.
         (0, (DAY, -DAY), 3, Verdict.DISPUTED, DAY),
+        (0, (DAY // 2, -DAY), 3, Verdict.DISPUTED, DAY),
+        (0, (DAY, -DAY // 2), 3, Verdict.DISPUTED, DAY),
         (0, (DAY, DAY, DAY, DAY), 5, Verdict.OFF, -DAY),
         (0, (DAY, DAY, DAY), 5, Verdict.OFF, -DAY),
         (0, (DAY, DAY, 0), 5, Verdict.DISPUTED, -DAY),
@@ -141,5 +143,10 @@ def test_a_jump_soon_after_the_start_counts_after_a_minute() -> None:
         assert jumped.judge().verdict is Verdict.JUMPED
         assert jumped.seen(-DAY, at + START_SETTLE_MS - 1).judge().verdict is Verdict.JUMPED
         assert jumped.seen(-DAY, at + START_SETTLE_MS).judge().verdict is Verdict.TRUSTED
+    # So does another one after it, as long as the start is recent.
+    first = began.seen(-DAY, 1000).seen(-DAY, 1000 + START_SETTLE_MS)
+    again = first.seen(DAY, 2000 + START_SETTLE_MS)
+    assert again.judge().verdict is Verdict.JUMPED
+    assert again.seen(DAY, 2000 + 2 * START_SETTLE_MS).judge().verdict is Verdict.TRUSTED
     late = began.seen(-DAY, 1001 + START_MS)
     assert late.seen(-DAY, 1000 + START_MS + SETTLE_MS).judge().verdict is Verdict.JUMPED
