@@ -1,6 +1,7 @@
 """Two processes of one identity: the one that runs keeps its place, the other one says why."""
 
 import asyncio
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,18 +9,21 @@ import pytest
 
 from ipfs_cluster_node.adapters.net.tls import SERVER_OPTIONS
 from ipfs_cluster_node.codec.errors import error_from_rpc
-from ipfs_cluster_node.core.boots import Boots
+from ipfs_cluster_node.config.settings import load_settings
+from ipfs_cluster_node.core.boots import UNKNOWN, Boots
 from ipfs_cluster_node.core.commands import RegisterNode
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.model import Liveness, Role
 from ipfs_cluster_node.node.clock import monotonic
 from ipfs_cluster_node.node.members import Members
+from ipfs_cluster_node.node.node import Node
 from ipfs_cluster_node.node.sessions import Sessions
 from ipfs_cluster_node.node.tasks import Tasks
 from ipfs_cluster_node.node.uplink import RUNS_TWICE_SECONDS_MAX, Uplink
 from ipfs_cluster_node.v1 import membership_pb2
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 from tests.core.test_state import WORKER, World
+from tests.node.test_alone import home_of_three
 from tests.support.dispatch import MemoryCall, MemoryLeadership
 from tests.support.virtual_time import virtual_time
 
@@ -196,3 +200,22 @@ def test_a_dead_connection_is_found_long_before_a_node_takes_its_process_for_ano
     options = dict(SERVER_OPTIONS)
     names = ("grpc.keepalive_time_ms", "grpc.keepalive_timeout_ms")
     assert 2 * sum(int(options[name]) for name in names) < 1000 * RUNS_TWICE_SECONDS_MAX
+
+
+@pytest.mark.asyncio
+async def test_a_node_is_one_process_to_all_that_keeps_connections(tmp_path: Path) -> None:
+    """Else a copy that is refused here would be let in there, beside the one that runs."""
+    home = home_of_three(tmp_path)
+    node = Node(home, load_settings(home.config))
+    replica = node._leadership.replica
+    assert replica is not None
+    assert node._members.boots is node._sessions.boots is replica._boots
+    boots = {node._uplink.boot, replica._boot, node._boot}
+    assert boots != {UNKNOWN}
+    assert len(boots) == 1
+    with pytest.raises(ClusterError):
+        node._boots.check(node.node_id, node._boot + 2)
+    other = Node(home, load_settings(home.config))
+    assert other._boot != node._boot
+    await other._stop()
+    await node._stop()

@@ -171,6 +171,24 @@ def test_a_snapshot_is_loaded_outside_of_the_engines_steps() -> None:
     assert again.raft.applied_index == 50
 
 
+def test_an_installed_state_is_kept_when_the_log_is_opened_after_an_outage() -> None:
+    """It may be large: loading it again would take seconds in which this voter is missing."""
+    follower = Follower()
+    data = snapshot_bytes(50, [b"one", b"two"])
+    follower.chunk(data, 0, index=50)
+    load = follower.engine.take_snapshot()
+    assert load is not None
+    load()
+    follower.engine.snapshot_taken()
+    follower.step()
+    follower.machine.commands.append("not in the snapshot")
+    again = Engine(
+        disk=follower.disk, machine=follower.machine, config=CONFIG, before=follower.engine
+    )
+    assert again.raft.applied_index == 50
+    assert follower.machine.commands == ["one", "two", "not in the snapshot"]
+
+
 def test_a_damaged_snapshot_of_a_leader_is_neither_loaded_nor_acknowledged() -> None:
     """Raft hazard H6."""
     follower = Follower()
