@@ -76,6 +76,7 @@ class Line:
             registration=pb.RegisterNodeRequest(boot=BOOT),
             running_count=lambda: 3,
             room_bytes=lambda: 4,
+            votes_alone=lambda: False,
             revocations=SimpleNamespace(version=5, take=self.revoked.append),  # type: ignore[arg-type]
         )
         self.uplink.certificate_epoch = lambda: 6
