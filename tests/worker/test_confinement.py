@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ipfs_cluster_node.adapters.worker.confinement import DEVICES
 from ipfs_cluster_node.adapters.worker.pool import (
     Attempt,
     AttemptFailed,
@@ -156,7 +157,10 @@ async def test_a_home_that_was_moved_starts_no_process_that_would_see_it(
 
 
 @pytest.mark.asyncio
-async def test_a_home_that_is_mounted_twice_is_hidden_under_both_names(tmp_path: Path) -> None:
+@pytest.mark.parametrize("writable", [False, True])
+async def test_a_home_that_is_mounted_twice_is_hidden_under_both_names(
+    tmp_path: Path, *, writable: bool
+) -> None:
     if os.getuid() != 0:
         pytest.skip("only root can mount")
     home, again = tmp_path / "home", tmp_path / "again"
@@ -164,15 +168,19 @@ async def test_a_home_that_is_mounted_twice_is_hidden_under_both_names(tmp_path:
     again.mkdir()
     (home / "key").write_text("PRIVATE")
     subprocess.run(["mount", "--bind", tmp_path, again], check=True)  # noqa: ASYNC221
-    pool = make_pool(tmp_path, home=home)
+    pool = make_pool(tmp_path, home=home, writable=[str(again)] if writable else [])
     try:
         assert (again / "home" / "key").read_text() == "PRIVATE"
         await pool.start()
         seen = (await look(pool, [again / "home" / "key", again / "home"]))["seen"]
+        await run(pool, "write", str(again / "file").encode())
+        await run(pool, "write", str(again / "home" / "key").encode())
     finally:
         await pool.close()
         subprocess.run(["umount", again], check=True)  # noqa: ASYNC221
     assert seen == {str(again / "home" / "key"): "FileNotFoundError", str(again / "home"): ""}
+    assert (tmp_path / "file").exists() == writable
+    assert (home / "key").read_text() == "PRIVATE"
 
 
 @pytest.mark.asyncio
@@ -189,6 +197,104 @@ async def test_paths_that_the_settings_name_are_writable(tmp_path: Path, confine
             assert getattr(done, "reason", None) is reason
     finally:
         await pool.close()
+
+
+@pytest.mark.asyncio
+async def test_what_stands_in_the_place_of_something_hidden_is_read_only(
+    tmp_path: Path, confines: None
+) -> None:
+    """Memory that no attempt's bound counts, and a place where one leaves something to the next."""
+    home, other, key = tmp_path / "home", tmp_path / "other", tmp_path / "key"
+    for each in (home, other):
+        each.mkdir()
+    key.touch()
+    pool = make_pool(tmp_path, home=home, hidden=[other, key])
+    await pool.start()
+    try:
+        for place in (home / "file", other / "file", Path("/dev/file")):
+            failed = await run(pool, "write", str(place).encode())
+            assert isinstance(failed, AttemptFailed), place
+            assert "Read-only file system" in failed.message, place
+        written = await run(pool, "write", str(key).encode())
+        seen = (await look(pool, [key]))["seen"]
+    finally:
+        await pool.close()
+    # As to /dev/null, which it shows: what is written is nowhere.
+    assert isinstance(written, AttemptSucceeded), written
+    assert (seen, key.read_text()) == ({str(key): ""}, "")
+
+
+@pytest.mark.asyncio
+async def test_every_mount_that_a_handler_sees_is_locked_down(
+    tmp_path: Path, confines: None
+) -> None:
+    home, other, opened = tmp_path / "home", tmp_path / "other", tmp_path / "open"
+    for each in (home, other, opened):
+        each.mkdir()
+    pool = make_pool(tmp_path, home=home, hidden=[other], writable=[str(opened)])
+    await pool.start()
+    try:
+        async with pool.lease("mounts") as lease:
+            scratch = str(lease.scratch.parent)
+        done = await run(pool, "mounts")
+        limit = Path("/proc/sys/user/max_user_namespaces")
+        seen = (await look(pool, [Path("/dev"), limit]))["seen"]
+    finally:
+        await pool.close()
+    assert isinstance(done, AttemptSucceeded), done
+    mounts: dict[str, list[str]] = json.loads(done.data)
+    devices = {f"/dev/{name}" for name in DEVICES}
+    assert {*devices, "/", "/dev", "/dev/shm", str(home), str(other)} <= mounts.keys()
+    # Of a read-only device it is the file that can't be changed.
+    assert {at for at, options in mounts.items() if "ro" not in options} - devices == {
+        *(scratch, str(opened), "/dev/shm"),
+    }
+    assert [
+        at for at, options in mounts.items() if "nosuid" not in options and at not in devices
+    ] == []
+    assert {at for at, options in mounts.items() if "nodev" not in options} <= {"/dev", *devices}
+    names = sorted([*DEVICES, "fd", "shm", "stderr", "stdin", "stdout"])
+    assert seen == {"/dev": " ".join(names), str(limit): "0\n"}
+
+
+@pytest.mark.asyncio
+async def test_what_is_mounted_later_does_not_come_to_handlers(tmp_path: Path) -> None:
+    """It would be writable there."""
+    if os.getuid() != 0:
+        pytest.skip("only root can mount")
+    shared, later = tmp_path / "shared", tmp_path / "shared" / "later"
+    later.mkdir(parents=True)
+    subprocess.run(["mount", "--bind", shared, shared], check=True)  # noqa: ASYNC221
+    try:
+        subprocess.run(["mount", "--make-shared", shared], check=True)  # noqa: ASYNC221
+        pool = make_pool(tmp_path)
+        await pool.start()
+        try:
+            subprocess.run(["mount", "-t", "tmpfs", "none", later], check=True)  # noqa: ASYNC221
+            (later / "file").write_text("of the machine")
+            seen = (await look(pool, [later]))["seen"]
+        finally:
+            await pool.close()
+            subprocess.run(["umount", later], check=False)  # noqa: ASYNC221
+    finally:
+        subprocess.run(["umount", shared], check=True)  # noqa: ASYNC221
+    assert seen == {str(later): ""}
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("writable", ["above", "above/node", "above/node/keys", "link", "missing"])
+async def test_a_writable_path_does_not_overlap_what_is_hidden(
+    writable: str, tmp_path: Path
+) -> None:
+    """`writable_paths = ["/srv"]` on a node whose home is in /srv showed its keys to handlers."""
+    home = tmp_path / "above" / "node"
+    (home / "keys").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(home.parent)
+    pool = make_pool(tmp_path, home=home, writable=[str(tmp_path / writable)])
+    with pytest.raises(ClusterError, match=r"tasks\.writable_paths: '/.*; ") as caught:
+        await pool.start()
+    assert caught.value.reason is Reason.CONFIG_INVALID
+    await pool.close()
 
 
 @pytest.mark.asyncio

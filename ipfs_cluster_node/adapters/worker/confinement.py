@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Final
 
 from ipfs_cluster_node.adapters.worker import linux
+from ipfs_cluster_node.core.errors import ClusterError, Reason
 
 DEVICES: Final = ("null", "zero", "full", "random", "urandom")
 SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 # nosec B108 (of this namespace only)
@@ -53,6 +54,31 @@ class Place:
         return _is(self.path, self.device, self.inode)
 
 
+def writable_beside(writable: Sequence[str], hidden: Sequence[Place]) -> tuple[str, ...]:
+    """The directories that handlers may write to, without links.
+
+    Raises:
+        ClusterError: CONFIG_INVALID; one is not there, or overlaps what is hidden: handlers could
+            see it there, or rename the directories that it lies in.
+    """
+    found: list[str] = []
+    for given in writable:
+        path = Path(given).resolve()
+        if not path.is_dir():
+            raise _not_writable(given, "is no directory; create it, or leave it out")
+        for place in hidden:
+            if path.is_relative_to(place.path) or Path(place.path).is_relative_to(path):
+                raise _not_writable(
+                    given, f"overlaps {place.path}, which is hidden from handlers; name others"
+                )
+        found.append(str(path))
+    return tuple(found)
+
+
+def _not_writable(given: str, why: str) -> ClusterError:
+    return ClusterError(Reason.CONFIG_INVALID, f"tasks.writable_paths: {given!r} {why}")
+
+
 def confine(hidden: Sequence[Place], scratch: str, writable: Sequence[str]) -> None:
     """Make the namespaces. Processes started from now on live in them, the first as their init.
 
@@ -61,7 +87,7 @@ def confine(hidden: Sequence[Place], scratch: str, writable: Sequence[str]) -> N
     Args:
         hidden: What is to be empty; the way to `scratch` stays.
         scratch: A directory, in a hidden one or elsewhere, that stays visible and writable.
-        writable: Other directories that stay writable.
+        writable: Other directories that stay writable, but for what is hidden in them.
 
     Raises:
         OSError: It can't be done here, or something hidden is not where it was.
@@ -82,17 +108,20 @@ def confine(hidden: Sequence[Place], scratch: str, writable: Sequence[str]) -> N
     names = [name for name in names if not any(_is_in(name, other) for other in names)]
     nothing = {name: linux.clone_mount("/dev/null") for name in names if not Path(name).is_dir()}
     names = [name for name in names if name not in nothing]
-    kept = {path: linux.clone_mount(path) for path in (scratch, *writable)}
+    kept = {path: linux.clone_mount(path) for path in (*writable, scratch)}
     devices = {name: linux.clone_mount(f"/dev/{name}") for name in DEVICES}
     linux.restrict_mounts("/", linux.MOUNT_ATTR_RDONLY | _LOCKED_DOWN)
+    for mount in kept.values():
+        linux.restrict_clone(mount, _LOCKED_DOWN)
+    # What is hidden comes after what is writable, which may show it under another name.
+    for path in writable:
+        linux.attach_mount(kept[path], path)
     for name in names:
         _mount_empty(name)
     for name, mount in nothing.items():
         linux.attach_mount(mount, name)
-    for path, mount in kept.items():
-        linux.restrict_clone(mount, _LOCKED_DOWN)
-        Path(path).mkdir(parents=True, exist_ok=True)
-        linux.attach_mount(mount, path)
+    Path(scratch).mkdir(parents=True, exist_ok=True)
+    linux.attach_mount(kept[scratch], scratch)
     for name in names:
         _make_read_only(name)
     _replace_devices(devices)

@@ -155,7 +155,8 @@ class HandlerPool:
         """Start the processes.
 
         Raises:
-            ClusterError: CONFINEMENT_MISSING, where it is required and can't be had.
+            ClusterError: CONFINEMENT_MISSING, where it is required and can't be had; CONFIG_INVALID
+                for a writable path.
             OSError, TimeoutError: They do not come up; `close` kills those that did.
         """
         if not self._slots:
@@ -164,10 +165,12 @@ class HandlerPool:
         with suppress(FileNotFoundError):
             await asyncio.to_thread(trees.remove, scratch)
         scratch.mkdir(mode=0o700, parents=True)
+        hidden = tuple(confinement.Place.at(path) for path in self._hidden if path.exists())
         self._plan = replace(
             self._plan,
             scratch=scratch.resolve(),
-            hidden=tuple(confinement.Place.at(path) for path in self._hidden if path.exists()),
+            hidden=hidden,
+            writable=confinement.writable_beside(self._plan.writable, hidden),
         )
         self._idle = [await self._start_first()]
         self._watcher = asyncio.create_task(self._watch(), name="handler-watch")
