@@ -4,10 +4,7 @@ What real ones do is in `test_pool.py`, `test_confinement.py` and `test_hostile_
 """
 
 import asyncio
-import os
 import signal
-from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,6 @@ import pytest
 from ipfs_cluster_node.adapters.worker import pool as pool_module
 from ipfs_cluster_node.adapters.worker.answers import (
     FailureSaid,
-    Identity,
     ProgressSaid,
     ProtocolError,
     ResultSaid,
@@ -24,184 +20,26 @@ from ipfs_cluster_node.adapters.worker.answers import (
 from ipfs_cluster_node.adapters.worker.builtin.data_processing import data_processing
 from ipfs_cluster_node.adapters.worker.builtin.echo import echo
 from ipfs_cluster_node.adapters.worker.pool import (
-    Attempt,
     AttemptFailed,
     AttemptSucceeded,
-    HandlerPool,
 )
 from ipfs_cluster_node.adapters.worker.processes import ConfinementError, Ended
 from ipfs_cluster_node.adapters.worker.registry import kept_types
-from ipfs_cluster_node.adapters.worker.trees import Usage
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from ipfs_cluster_node.core.ids import TaskId
 from ipfs_cluster_node.core.model import RESULT_INLINE_BYTES_MAX
 from ipfs_cluster_node.tasks import task_handler
+from tests.support.handler_processes import (
+    GOOD,
+    UNCLEAN,
+    FakeProcess,
+    attempt_of,
+    one,
+    run,
+    run_with,
+    soon,
+)
 
 pytestmark = pytest.mark.asyncio
-GOOD = ResultSaid(b"data", "text/plain", None, True)
-UNCLEAN = ResultSaid(b"data", "text/plain", None, False)
-MEMORY = 2**20
-
-
-class FakeOutput:
-    def __init__(self) -> None:
-        self.who: list[tuple[str, int]] = []
-
-    def begin(self, task_id: str, attempt: int) -> None:
-        self.who.append((task_id, attempt))
-
-    def finish(self) -> str:
-        return "tail"
-
-
-class FakeRunner:
-    def __init__(self) -> None:
-        self.says: list[Any] = []
-        self.asked: list[tuple[Identity, dict[str, Any], bytes]] = []
-        self.has_unread = False
-        self.stopped_for = ""
-        self.stopped = asyncio.Event()
-        self.closed = False
-        self.output = FakeOutput()
-
-    async def ask(self, identity: Identity, header: dict[str, Any], payload: bytes) -> None:
-        self.asked.append((identity, header, payload))
-
-    async def hear(self, asked: Identity) -> Any:
-        assert self.asked[-1][0] == asked
-        if not self.says:
-            await self.stopped.wait()
-            raise EOFError
-        said = self.says.pop(0)
-        if isinstance(said, Exception):
-            raise said
-        return said
-
-    @property
-    def waits(self) -> bool:
-        return not self.has_unread
-
-    def stop(self, why: str) -> None:
-        self.stopped_for = why
-        self.stopped.set()
-
-    def close(self) -> None:
-        self.closed = True
-
-
-class FakeProcess:
-    made: list["FakeProcess"]
-    faults: list[Exception | None]
-    place: Path
-
-    def __init__(self, *, confined: bool) -> None:
-        self.confined = confined
-        self.missing: tuple[str, ...] = ()
-        self.used = Usage(0, 1, 1)
-        self.proportional_bytes = 0
-        self.ended: Ended | Exception = Ended(0, clean=True)
-        self.fault_of_clear: Exception | None = None
-        self.fault_of_fork: Exception | None = None
-        self.log: list[str] = []
-        self.runners: list[FakeRunner] = []
-        self.scratch = self.place
-        self.is_alone = True
-        self.at_end: Callable[[], object] = lambda: None
-        self.fork()
-
-    @classmethod
-    async def start(cls, _plan: Any, *, confined: bool) -> "FakeProcess":
-        if cls.faults and (fault := cls.faults.pop(0)):
-            raise fault
-        cls.made.append(cls(confined=confined))
-        return cls.made[-1]
-
-    def fork(self) -> None:
-        if self.fault_of_fork:
-            raise self.fault_of_fork
-        self.runner = FakeRunner()
-        self.runners.append(self.runner)
-        self.kept_type, self.served = "", 0
-        self.log.append("fork")
-
-    async def end(self) -> Ended:
-        self.log.append("end")
-        self.at_end()
-        if isinstance(self.ended, Exception):
-            raise self.ended
-        return self.ended
-
-    async def clear(self) -> None:
-        self.log.append("clear")
-        if self.fault_of_clear:
-            raise self.fault_of_clear
-
-    async def kill(self) -> None:
-        self.log.append("kill")
-
-    def usage(self, *, processes_max: int, threads_max: int) -> Usage:
-        assert (processes_max, threads_max) == (
-            pool_module.PROCESS_COUNT_MAX,
-            pool_module.THREAD_COUNT_MAX,
-        )
-        return self.used
-
-    def open_scratch(self) -> int:
-        return os.open(self.place, os.O_RDONLY | os.O_DIRECTORY)
-
-
-News = list[tuple[str, int, float, str]]
-
-
-@pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    FakeProcess.made, FakeProcess.faults, FakeProcess.place = [], [], tmp_path
-    monkeypatch.setattr(pool_module, "HandlerProcess", FakeProcess)
-
-    def made(slots: int = 1, **options: Any) -> HandlerPool:
-        modules = ["ipfs_cluster_node.adapters.worker.builtin.echo", "tests.worker.sample_handlers"]
-        return HandlerPool(
-            modules=modules,
-            slots=slots,
-            memory_bytes_max=MEMORY,
-            scratch=tmp_path / "pool" / "scratch",
-            **options,
-        )
-
-    return made
-
-
-async def run(
-    pool: HandlerPool, task_type: str = "echo", *, seconds: float = 5
-) -> AttemptSucceeded | AttemptFailed:
-    attempt = Attempt(
-        task_id=TaskId("t"),
-        attempt=3,
-        task_type=task_type,
-        payload=b"payload",
-        content_type="text/x",
-        timeout=timedelta(seconds=seconds),
-        inputs={},
-    )
-    async with pool.lease(task_type) as lease:
-        return await lease.run(attempt)
-
-
-async def run_with(
-    pool: HandlerPool, *says: Any, task_type: str = "echo", seconds: float = 5
-) -> Any:
-    """Run an attempt at the one process of a pool, which says so."""
-    [process] = pool._idle
-    process.runner.says += says  # type: ignore[attr-defined]
-    return await run(pool, task_type, seconds=seconds)
-
-
-async def one(make: Any, **options: Any) -> tuple[Any, FakeProcess]:
-    pool = make(**options)
-    await pool.start()
-    [process] = FakeProcess.made
-    process.log.clear()
-    return pool, process
 
 
 async def test_a_pool_without_slots_starts_nothing(make: Any, tmp_path: Path) -> None:
@@ -226,7 +64,8 @@ async def test_a_pool_starts_its_slots_in_an_empty_directory_and_kills_them(
     assert list(scratch.iterdir()) == []
     assert scratch.stat().st_mode & 0o777 == 0o700
     watcher = pool._watcher
-    await pool.close()
+    async with asyncio.timeout(5):
+        await pool.close()
     assert watcher.done()
     assert all(each.log[-1] == "kill" for each in FakeProcess.made)
     await pool.close()
@@ -241,12 +80,15 @@ async def test_where_one_does_not_start_the_others_are_killed(make: Any) -> None
     assert [each.log[-1] for each in FakeProcess.made] == ["kill"] * 2
 
 
-async def test_without_namespaces_handlers_run_unless_they_must_not(make: Any) -> None:
+async def test_without_namespaces_handlers_run_unless_they_must_not(
+    make: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     FakeProcess.faults = [ConfinementError("none")]
     pool = make()
     await pool.start()
     assert "(none)" in pool.missing[0]
     assert [each.confined for each in FakeProcess.made] == [False]
+    assert "handlers are not confined" in caplog.messages
     await pool.close()
     FakeProcess.made, FakeProcess.faults = [], [ConfinementError("none")]
     pool = make(require_confinement=True)
@@ -278,9 +120,12 @@ async def test_what_is_missing_in_part_counts_where_all_is_required(
     FakeProcess.made = []
 
 
-async def test_a_whole_confinement_is_enough_where_it_is_required(make: Any) -> None:
+async def test_a_whole_confinement_is_enough_where_it_is_required(
+    make: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     pool, _ = await one(make, require_confinement=True)
     assert pool.missing == ()
+    assert caplog.messages == []
     await pool.close()
 
 
@@ -323,24 +168,6 @@ async def test_only_handlers_that_come_with_the_node_are_kept() -> None:
     assert kept_types({**ours, "echo": other, "other": other}) == {"data_processing"}
     with pytest.raises(TypeError):
         task_handler("other", reuse_process=True)  # type: ignore[call-arg]
-
-
-@pytest.mark.parametrize("over", [False, True])
-async def test_a_kept_process_is_watched_while_it_is_idle(
-    make: Any, monkeypatch: pytest.MonkeyPatch, *, over: bool
-) -> None:
-    monkeypatch.setattr(pool_module, "WATCH_INTERVAL_SECONDS", 0.001)
-    pool, process = await one(make)
-    await run_with(pool, GOOD)
-    if over:
-        process.used = Usage(0, 1, pool_module.THREAD_COUNT_MAX + 1)
-    else:
-        process.is_alone = False
-    async with asyncio.timeout(5):
-        while process.log[-1] != "kill":
-            await asyncio.sleep(0.001)
-    assert pool._idle == []
-    await pool.close()
 
 
 async def test_of_two_the_one_that_fits_is_taken(make: Any) -> None:
@@ -430,7 +257,7 @@ async def test_what_goes_on_after_its_answer_fails(make: Any) -> None:
     async with pool.lease("echo") as lease:
         lease.process.runner.has_unread = True
         lease.process.runner.says.append(GOOD)
-        done = await lease.run(_attempt())
+        done = await lease.run(attempt_of())
     assert isinstance(done, AttemptFailed)
     assert (done.reason, done.retryable, done.output_tail) == (
         Reason.HANDLER_FAILED,
@@ -439,18 +266,6 @@ async def test_what_goes_on_after_its_answer_fails(make: Any) -> None:
     )
     assert "went on after its answer" in done.message
     await pool.close()
-
-
-def _attempt() -> Attempt:
-    return Attempt(
-        task_id=TaskId("t"),
-        attempt=1,
-        task_type="echo",
-        payload=b"",
-        content_type="",
-        timeout=timedelta(seconds=5),
-        inputs={},
-    )
 
 
 @pytest.mark.parametrize("confined", [True, False])
@@ -499,11 +314,50 @@ async def test_how_a_process_died_is_told(make: Any) -> None:
     await pool.close()
 
 
+async def test_a_run_that_is_cancelled_returns_when_nothing_goes_on(make: Any) -> None:
+    """Before its lease ends: what the caller does until then must meet nobody at work."""
+    pool, process = await one(make)
+    async with pool.lease("echo") as lease:
+        running = asyncio.create_task(lease.run(attempt_of()))
+        await soon(lambda: pool._busy)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert process.log == ["end"]
+    await pool.close()
+
+
+async def test_a_lease_that_ends_before_its_run_costs_the_process(make: Any) -> None:
+    pool, process = await one(make)
+    async with pool.lease("echo") as lease:
+        running = asyncio.create_task(lease.run(attempt_of()))
+        await soon(lambda: pool._busy)
+    assert process.log == ["kill"]
+    assert pool._idle == []
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await pool.close()
+
+
+async def test_a_process_is_given_back_whole_when_its_lease_is_cancelled_meanwhile(
+    make: Any,
+) -> None:
+    pool, process = await one(make)
+    gate = process.gates["clear"] = asyncio.Event()
+    running = asyncio.create_task(run_with(pool, GOOD))
+    await soon(lambda: process.log == ["clear"])
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    gate.set()
+    await soon(lambda: pool._idle == [process])
+    await pool.close()
+
+
 async def test_cancelling_ends_all_first(make: Any) -> None:
     pool, process = await one(make)
     running = asyncio.create_task(run(pool))
-    while not pool._busy:
-        await asyncio.sleep(0)
+    await soon(lambda: pool._busy)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
@@ -512,51 +366,12 @@ async def test_cancelling_ends_all_first(make: Any) -> None:
     await pool.close()
 
 
-@pytest.mark.parametrize(
-    ("processes", "threads", "resident", "proportional", "words"),
-    [
-        (pool_module.PROCESS_COUNT_MAX + 1, 0, 0, 0, "more than 256 processes at once"),
-        (1, pool_module.THREAD_COUNT_MAX + 1, 0, 0, "more than 2048 threads at once"),
-        (1, 1, MEMORY + 2**28 + 1, MEMORY + 2**28 + 1, "257 MiB of memory, over 257"),
-        (
-            pool_module.PROCESS_COUNT_MAX,
-            pool_module.THREAD_COUNT_MAX,
-            MEMORY + 2**28,
-            2**40,
-            "",
-        ),
-        (1, 1, 2**40, MEMORY + 2**28, ""),
-        (1, 1, 0, 2**40, ""),
-    ],
-)
-async def test_who_uses_too_much_is_stopped(
-    make: Any,
-    monkeypatch: pytest.MonkeyPatch,
-    processes: int,
-    threads: int,
-    resident: int,
-    proportional: int,
-    words: str,
-) -> None:
-    monkeypatch.setattr(pool_module, "WATCH_INTERVAL_SECONDS", 0.001)
-    pool, process = await one(make)
-    process.used, process.proportional_bytes = Usage(resident, processes, threads), proportional
-    done = await run_with(pool, seconds=0.1)
-    assert isinstance(done, AttemptFailed)
-    if words:
-        assert (done.reason, done.retryable) == (Reason.TASK_MEMORY_EXCEEDED, False)
-        assert words in done.message
-    else:
-        assert done.reason is Reason.ATTEMPT_TIMED_OUT
-    await pool.close()
-
-
 async def test_progress_is_passed_on_and_a_flood_of_it_slowed(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool_module, "PROGRESS_COUNT_FREE", 2)
     monkeypatch.setattr(pool_module, "PROGRESS_PAUSE_SECONDS", 0.25)
-    news: News = []
+    news: list[tuple[str, int, float, str]] = []
     pool, _ = await one(make, on_progress=lambda *said: news.append(said))
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -574,7 +389,7 @@ async def test_a_file_is_open_until_its_lease_ends(make: Any, tmp_path: Path) ->
     pool, process = await one(make)
     process.runner.says.append(ResultSaid(bytes(RESULT_INLINE_BYTES_MAX), "t", "r", True))
     async with pool.lease("echo") as lease:
-        done = await lease.run(_attempt())
+        done = await lease.run(attempt_of())
         assert isinstance(done, AttemptSucceeded)
         assert done.file is not None
         assert done.file.read() == b"of the handler"

@@ -228,7 +228,7 @@ class HandlerPool:
         lease = None
         try:
             lease = Lease(
-                process,
+                process=process,
                 reusable=task_type in self._kept_types,
                 busy=self._busy,
                 on_progress=self._on_progress,
@@ -322,15 +322,15 @@ class HandlerPool:
         return ""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Lease:
     """A process, lent for one attempt."""
 
     process: HandlerProcess
-    reusable: bool = field(kw_only=True)
-    busy: set[HandlerProcess] = field(kw_only=True)
-    """Where the process stands while the attempt runs."""
-    on_progress: Progress = field(kw_only=True)
+    reusable: bool
+    busy: set[HandlerProcess]
+    """Where the process stands as long as anything of the attempt may run, for it is watched."""
+    on_progress: Progress
     directory: int = field(init=False)
     """A descriptor of the scratch directory. The node works there by it alone: handlers can put
     anything under a name."""
@@ -384,11 +384,11 @@ class Lease:
                 )
             except (EOFError, OSError):
                 answer = await self._died()
-            await self._settle()
         finally:
-            self.busy.discard(process)
-            if self._state == "used":
-                await asyncio.shield(self._settle())
+            try:
+                await self._settle()
+            finally:
+                self.busy.discard(process)
         tail = runner.output.finish()
         return replace(answer, output_tail=tail) if isinstance(answer, AttemptFailed) else answer
 
@@ -455,14 +455,13 @@ class Lease:
         """Close what is open, and say whether the process can be used again."""
         if self._file is not None:
             self._file.close()
-        await self._settle()
         if self._state == "ended":
             self.process.runner.close()
             try:
                 self.process.fork()
             except OSError:
                 return False
-        return self._state != "broken"
+        return self._state not in ("used", "broken")
 
 
 def _request(attempt: Attempt, scratch: Path, *, keep: bool) -> dict[str, Any]:

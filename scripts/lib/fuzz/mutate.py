@@ -90,7 +90,7 @@ SETS: Final[Mapping[str, MutantSet]] = {
     ),
     "pool": MutantSet(
         (PACKAGE / "adapters" / "worker" / "pool.py",),
-        ("tests/worker/test_pool_lending.py",),
+        ("tests/worker/test_pool_lending.py", "tests/worker/test_pool_watching.py"),
     ),
 }
 PRELOADED: Final = (
