@@ -208,3 +208,81 @@ def test_a_snapshot_of_another_past_takes_the_logs_place() -> None:
     again = opened(disk, base=(NO_OP, 3, 9))
     assert [entry[1:] for entry in again[:]] == [(3, 9)]
     assert opened(disk, base=(NO_OP, 3, 9)).last_index == 3
+
+
+def test_the_vote_outlives_a_snapshot_that_is_ahead_of_a_full_segment() -> None:
+    """The first write behind the start opens a new segment: with the vote of before, not none."""
+    disk = MemoryDisk(random.Random(1))
+    journal = opened(disk)
+    journal.setCurrentTerm(7, B)
+    for _ in range(4):
+        add(journal)
+        sync(journal)
+    assert len(segments(disk)) == 1
+    base = (NO_OP, 50, 7)
+    journal = opened(disk, base=base)
+    assert len(segments(disk)) == 2
+    add(journal)
+    sync(journal)
+    disk.remove(segments(disk)[0])  # As `trim` does, once a snapshot covers more.
+    after = opened(disk, base=base)
+    assert (after.getCurrentTerm(), after.getVotedForNodeId()) == (7, B)
+    assert after.last_index == 51
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_broken_first_frame_is_damage_though_no_note_is_left(number: int) -> None:
+    """It was synced with the name of its file: no crash breaks it."""
+    disk = MemoryDisk(random.Random(1))
+    journal = opened(disk)
+    while number > 1 and journal.synced != (2, 2):
+        add(journal)
+        sync(journal)
+    name = segments(disk)[-1]
+    whole = disk.read(name) or b""
+    for broken in (whole[:17], whole[:40]):
+        disk.truncate(name, 0)
+        disk.append(name, broken)
+        disk.remove(SYNCED_NAME)
+        with pytest.raises(LogDamagedError, match="broken at byte 16"):
+            opened(disk)
+        assert disk.read(name) == broken
+
+
+def test_the_torn_end_of_an_older_segment_is_damage_and_left_as_it_is() -> None:
+    disk = MemoryDisk(random.Random(1))
+    journal = opened(disk)
+    while len(segments(disk)) < 3:
+        add(journal)
+        sync(journal)
+    name = segments(disk)[0]
+    cut = (disk.read(name) or b"")[:-1]
+    disk.truncate(name, len(cut))
+    disk.remove(SYNCED_NAME)
+    with pytest.raises(LogDamagedError, match="is broken at byte"):
+        opened(disk)
+    assert disk.read(name) == cut
+
+
+def test_what_follows_a_torn_end_is_there_again() -> None:
+    disk = MemoryDisk(random.Random(1))
+    journal = opened(disk)
+    add(journal)
+    sync(journal)
+    disk.append(segments(disk)[0], b"torn")
+    journal = opened(disk)
+    add(journal)
+    sync(journal)
+    disk.remove(SYNCED_NAME)
+    assert opened(disk).last_index == journal.last_index == 3
+
+
+def test_changes_of_the_voters_that_a_snapshot_covers_are_forgotten() -> None:
+    disk = MemoryDisk(random.Random(1))
+    journal = opened(disk)
+    journal.add(b"\x02add c.1", 2, 7)
+    add(journal)
+    journal.trim(3, frozenset({A}))
+    assert journal.last_change_index() == 0
+    assert journal.voters() == {A}
+    assert journal.entry_bytes == len(journal[0][0])

@@ -189,6 +189,21 @@ def test_an_installed_state_is_kept_when_the_log_is_opened_after_an_outage() -> 
     assert follower.machine.commands == ["one", "two", "not in the snapshot"]
 
 
+def test_a_snapshot_that_was_durable_and_not_yet_used_is_used_after_an_outage() -> None:
+    """The disk filled up in between: the log begins behind it, so the state must be its own."""
+    follower = Follower()
+    follower.chunk(snapshot_bytes(50, [b"one", b"two"]), 0, index=50)
+    load = follower.engine.take_snapshot()
+    assert load is not None
+    load()
+    assert follower.machine.commands == []
+    again = Engine(
+        disk=follower.disk, machine=follower.machine, config=CONFIG, before=follower.engine
+    )
+    assert again.raft.applied_index == 50
+    assert follower.machine.commands == ["one", "two"]
+
+
 def test_a_damaged_snapshot_of_a_leader_is_neither_loaded_nor_acknowledged() -> None:
     """Raft hazard H6."""
     follower = Follower()
