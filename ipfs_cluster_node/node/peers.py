@@ -48,20 +48,23 @@ class PeerBook:
 
         Until a leader says what is committed, a node that lost its file would know nobody: it would
         call no voter, and refuse those that call. What is not committed serves here as well: it
-        only says whom to ask.
+        only says whom to ask. It is written down: the log may be refused, and replaced by those whom
+        only it names.
         """
         self.lookup = lambda node_id: _endpoints_in(machine, node_id)
         voters = frozenset(map(node_id_of_voter, replica.voters))
-        if machine.state.cluster_id or voters <= self._masters.keys():
+        if voters <= self._masters.keys():
             return
-        whole = ClusterMachine()
-        try:
-            replica.replay(whole)
-        except ClusterError as error:
-            log.warning("masters not read from the log", extra={"error": error.message})
-            return
-        found = {m.node_id: m.endpoints for m in whole.state.members.masters()}
-        self._masters = found | self._masters
+        known = machine
+        if not machine.state.cluster_id:
+            known = ClusterMachine()
+            try:
+                replica.replay(known)
+            except ClusterError as error:
+                log.warning("masters not read from the log", extra={"error": error.message})
+                return
+        found = {m.node_id: m.endpoints for m in known.state.members.masters()}
+        self.learn((found | self._masters).items(), None)
 
     def targets(self) -> list[Target]:
         """Every master's addresses, the leader's first."""

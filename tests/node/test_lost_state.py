@@ -13,15 +13,18 @@ from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.adapters.net.tls import ClientTls
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.engine import create_store
+from ipfs_cluster_node.adapters.raft.restore import create_store_of, read_store
 from ipfs_cluster_node.adapters.raft.witness import NOTE_NAME, Mark, Witness, open_notes
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.settings import load_settings
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, VoterId, voter_id
+from ipfs_cluster_node.node.files import load_files
 from ipfs_cluster_node.node.identify import MemberIdentification
 from ipfs_cluster_node.node.machine import ClusterMachine
 from ipfs_cluster_node.node.node import Node
 from ipfs_cluster_node.node.peers import PeerBook
+from ipfs_cluster_node.node.repair import LogRepair
 from ipfs_cluster_node.node.replacement import begun_replacement
 from ipfs_cluster_node.services.context import CallerClass
 from tests.node.test_alone import OTHERS, home_of_three
@@ -67,6 +70,29 @@ async def test_a_master_finds_the_others_by_a_log_that_nothing_is_applied_of(
         assert identify(Context(certified(other))).kind is CallerClass.MASTER  # type: ignore[arg-type]
     assert not node.take_masters(ELSEWHERE)  # Its log says who they are.
     await node._stop()
+
+
+@pytest.mark.parametrize("snapshot", [False, True])
+@pytest.mark.asyncio
+async def test_whom_only_the_log_named_replace_it_where_it_is_refused(
+    tmp_path: Path, snapshot: bool
+) -> None:
+    """As an old copy of it, beside a lost `state`: the repair said that no other master is known."""
+    home = home_of_three(tmp_path)
+    if snapshot:
+        stored = read_store(DirectoryDisk(home.raft), machine := ClusterMachine())
+        shutil.rmtree(home.raft)
+        create_store_of(
+            DirectoryDisk(home.raft), stored.voter, machine, index=stored.index, term=stored.term
+        )
+    shutil.rmtree(home.state)
+    node = node_of(home)
+    assert node._leadership.has_state is snapshot
+    assert others_known(node) == {other.node_id for other in OTHERS}
+    await node._stop()
+    repair = LogRepair(home, load_settings(home.config), load_files(home), "it is an old copy")
+    assert {node_id for _, node_id in repair._peers.targets()} > {o.node_id for o in OTHERS}
+    await repair._connection.close()
 
 
 @pytest.mark.asyncio
