@@ -8,7 +8,7 @@ So a node that is started again waits for nothing.
 The only master has nobody that would refuse its copy. It asks at its own addresses itself.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,29 +19,14 @@ UNKNOWN: Final = 0
 """The boot of who says none: it is not told from others."""
 
 
-@dataclass(frozen=True, slots=True)
-class Process:
-    """One that has proved to be of this node's identity."""
-
-    address: str
-    """Where it answered."""
-    boot: int
-    uptime_seconds: float
-
-
-def beside(boot: int, heard: Iterable[Process]) -> list[Process]:
-    """Those that are not the asking process itself, which always says its boot."""
-    return [each for each in heard if each.boot != boot]
-
-
-def gives_way(uptime_seconds: float, other: Process) -> bool:
-    """Whether a process that leads ends, because of another one: whoever began first goes on.
+def other_address(boot: int, heard: Mapping[str, int]) -> str | None:
+    """Where another process answered than the one that asked, which always says its boot.
 
     Args:
-        uptime_seconds: How long this one ran when it asked; so two can't both have begun first.
-        other: What was answered.
+        boot: Who asked.
+        heard: By address, the boot of who proved there to be of the same identity.
     """
-    return other.uptime_seconds >= uptime_seconds
+    return next((address for address, each in heard.items() if each != boot), None)
 
 
 def runs_twice(node_id: NodeId, address: str = "") -> ClusterError:

@@ -7,17 +7,14 @@ where the other one is, at least one hears of the other.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterable
 from typing import Final
 
 from ipfs_cluster_node.adapters.net.tls import ClientTls
-from ipfs_cluster_node.core.boots import Process, beside, gives_way, runs_twice
+from ipfs_cluster_node.core.boots import other_address, runs_twice
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.node.standing import ask_health
-
-log = logging.getLogger(__name__)
 
 ANSWER_SECONDS_MAX: Final = 2.0
 """How long a start waits for an address that says nothing. One where nobody listens refuses."""
@@ -35,7 +32,6 @@ class Copies:
         boot: int,
         addresses: Callable[[], Iterable[str]],
         votes_alone: Callable[[], bool],
-        uptime_seconds: Callable[[], float],
         tls: Callable[[], ClientTls],
     ) -> None:
         """Ask nobody yet.
@@ -45,16 +41,12 @@ class Copies:
             boot: This process.
             addresses: Where this node is, or was.
             votes_alone: Whether it is the only voter; else nothing is asked.
-            uptime_seconds: How long this process has run, as its health tells it.
             tls: What it shows.
         """
         self._node_id, self._boot = node_id, boot
         self._addresses, self._votes_alone, self._tls = addresses, votes_alone, tls
-        self._uptime_seconds = uptime_seconds
         self._unheard: set[str] = set()
         """Addresses where this process itself did not answer."""
-        self._named: set[int] = set()
-        """Boots that the log has."""
 
     async def refuse(self) -> None:
         """Pass where this node may lead, as far as anybody answers.
@@ -62,33 +54,25 @@ class Copies:
         Raises:
             ClusterError: MEMBER_RUNS_TWICE.
         """
-        if not self._votes_alone():
-            return
-        self._unheard = set(self._addresses())
-        for other in await self._ask():
-            raise runs_twice(self._node_id, other.address)
+        if self._votes_alone():
+            self._unheard = set(self._addresses())
+            await self._ask()
 
     async def run(self) -> None:
         """Ask on while this node leads, where it was not itself that answered.
+
+        Who answers there may have begun later, and does not know where this node is. So this one
+        ends all the same: two that lead would each acknowledge what the other one never gets.
 
         Raises:
             ClusterError: MEMBER_RUNS_TWICE.
         """
         while True:
             await asyncio.sleep(ASK_AGAIN_SECONDS)
-            if not (self._unheard and self._votes_alone()):
-                continue
-            uptime_seconds = self._uptime_seconds()
-            for other in await self._ask():
-                error = runs_twice(self._node_id, other.address)
-                if gives_way(uptime_seconds, other):
-                    raise error
-                if other.boot not in self._named:
-                    # It began later, and does not know where this one is.
-                    self._named.add(other.boot)
-                    log.critical("a copy of this node runs", extra={"error": error.message})
+            if self._unheard and self._votes_alone():
+                await self._ask()
 
-    async def _ask(self) -> list[Process]:
+    async def _ask(self) -> None:
         asked = sorted(self._unheard)
         tls = self._tls()
         answers = await asyncio.gather(
@@ -97,11 +81,12 @@ class Copies:
                 for address in asked
             )
         )
-        heard = [
-            Process(address, answer.boot, answer.uptime_seconds)
+        heard = {
+            address: answer.boot
             for address, answer in zip(asked, answers, strict=True)
             if not isinstance(answer, ClusterError)
-        ]
-        others = beside(self._boot, heard)
-        self._unheard -= {each.address for each in heard if each not in others}
-        return others
+        }
+        other = other_address(self._boot, heard)
+        if other is not None:
+            raise runs_twice(self._node_id, other)
+        self._unheard -= heard.keys()

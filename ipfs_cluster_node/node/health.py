@@ -58,11 +58,6 @@ class NodeHealth:
         """Whether the node can do its work now."""
         return all(check.ok for check in self._checks())
 
-    @property
-    def uptime_seconds(self) -> float:
-        """How long this process has run as a node."""
-        return monotonic() - self._started
-
     def get_health(self) -> pb.GetHealthResponse:
         """The node's own view."""
         response = pb.GetHealthResponse(
@@ -72,7 +67,7 @@ class NodeHealth:
             version=__version__,
             checks=self._checks(),
             resident_bytes=self._process.memory_info().rss,
-            uptime_seconds=self.uptime_seconds,
+            uptime_seconds=monotonic() - self._started,
             content_bytes=self._store.size_bytes,
             running_attempt_count=0 if self._worker is None else self._worker.running_count,
             loop_gap_seconds=self._loop_gaps.longest_seconds(),

@@ -219,7 +219,6 @@ class Node:
             boot=self._boot,
             addresses=lambda: [*self._peers.all_endpoints(self.node_id), *self._advertised()],
             votes_alone=lambda: self._leadership.votes_alone,
-            uptime_seconds=lambda: self.health.uptime_seconds,
             tls=lambda: self._own.tls,
         )
         self._own.now = self._clock.utc_now

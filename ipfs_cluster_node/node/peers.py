@@ -48,8 +48,8 @@ class PeerBook:
 
         Until a leader says what is committed, a node that lost its file would know nobody: it would
         call no voter, and refuse those that call. What is not committed serves here as well: it
-        only says whom to ask. It is written down: the log may be refused, and replaced by those whom
-        only it names.
+        only says whom to ask. It is written down, as the log may be refused: then those replace it
+        whom only it names.
         """
         self.lookup = lambda node_id: _endpoints_in(machine, node_id)
         voters = frozenset(map(node_id_of_voter, replica.voters))

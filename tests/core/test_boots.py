@@ -5,9 +5,7 @@ import pytest
 from ipfs_cluster_node.core.boots import (
     UNKNOWN,
     Boots,
-    Process,
-    beside,
-    gives_way,
+    other_address,
     runs_twice,
 )
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -71,36 +69,15 @@ def test_who_says_no_boot_is_not_told_from_others() -> None:
     assert not is_refused(boots, NODE, UNKNOWN)
 
 
-def process(boot: int, uptime_seconds: float = 1.0, address: str = "h:1") -> Process:
-    return Process(address, boot, uptime_seconds)
-
-
 def test_a_process_knows_itself_by_its_boot_wherever_it_answers() -> None:
-    assert beside(1, [process(1, address="h:1"), process(1, address="name:2")]) == []
-    assert beside(1, []) == []
-    assert beside(1, [process(1), process(2)]) == [process(2)]
+    assert other_address(1, {}) is None
+    assert other_address(1, {"h:1": 1, "name:2": 1}) is None
+    assert other_address(1, {"h:1": 1, "name:2": 2}) == "name:2"
 
 
 def test_who_proves_the_identity_and_says_no_boot_is_another_process() -> None:
     """As a master does whose log is replaced; the asking process always says its own."""
-    assert beside(1, [process(UNKNOWN)]) == [process(UNKNOWN)]
-
-
-def test_of_two_processes_whoever_began_first_goes_on() -> None:
-    assert gives_way(5.0, process(2, uptime_seconds=6.0))
-    assert not gives_way(5.0, process(2, uptime_seconds=4.0))
-
-
-def test_two_processes_never_both_go_on() -> None:
-    """Each asks at a time of its own: what it ran when it asked is compared, not later."""
-    for began_later in (0.0, 0.001, 1.0):
-        for delay in (0.0, 0.002, 2.0):
-            first, later = 10.0 + began_later, 10.0
-            ends = [
-                gives_way(first, process(2, uptime_seconds=later + delay)),
-                gives_way(later, process(1, uptime_seconds=first + delay)),
-            ]
-            assert any(ends)
+    assert other_address(1, {"h:1": UNKNOWN}) == "h:1"
 
 
 def test_who_is_refused_hears_where_the_other_one_is_and_the_way_out() -> None:

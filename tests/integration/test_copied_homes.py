@@ -174,6 +174,12 @@ async def test_a_copy_of_the_only_master_acknowledges_nothing_and_ends(tmp_path:
         copy.process = await serve(copy)
         async with cluster.client(copy) as client:
             await client.propose_config({"user.k": "moved"}, timeout=timedelta(seconds=20))
+        # The first one does not know where that is: the copy finds it, and ends.
+        await cluster.start_node(master)
+        assert f"runs already at {master.address}" in await ended(copy)
+        async with cluster.client(master) as client:
+            await client.propose_config({"user.k": "first"}, timeout=timedelta(seconds=20))
+        assert master.runs
     finally:
         await end(copy)
         await cluster.stop()

@@ -75,7 +75,7 @@ async def test_a_master_finds_the_others_by_a_log_that_nothing_is_applied_of(
 @pytest.mark.parametrize("snapshot", [False, True])
 @pytest.mark.asyncio
 async def test_whom_only_the_log_named_replace_it_where_it_is_refused(
-    tmp_path: Path, snapshot: bool
+    tmp_path: Path, *, snapshot: bool
 ) -> None:
     """As an old copy of it, beside a lost `state`: the repair said that no other master is known."""
     home = home_of_three(tmp_path)

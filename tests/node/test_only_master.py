@@ -24,7 +24,7 @@ NOBODY = ClusterError(Reason.UNREACHABLE, "connection refused")
 class Addresses:
     """Who answers where; an address that is not here drops what it gets."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, **uptime: float) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.answers: dict[str, GetHealthResponse | ClusterError] = {}
         self.asked: list[str] = []
         self.votes_alone = True
@@ -36,13 +36,11 @@ class Addresses:
             boot=OWN,
             addresses=lambda: [OLD, NEW],
             votes_alone=lambda: self.votes_alone,
-            uptime_seconds=lambda: monotonic() - self.began,
             tls=lambda: tls,
         )
 
-    def process(self, address: str, boot: int, *, began: float = 0.0) -> None:
-        uptime_seconds = monotonic() - self.began - began
-        self.answers[address] = GetHealthResponse(boot=boot, uptime_seconds=uptime_seconds)
+    def process(self, address: str, boot: int) -> None:
+        self.answers[address] = GetHealthResponse(boot=boot)
 
     async def _ask(
         self, target: Target, _tls: object, *, timeout: float
@@ -78,13 +76,11 @@ async def test_the_only_master_leads_where_nobody_else_answers_at_its_addresses(
 
 @virtual_time
 @pytest.mark.parametrize("boot", [OTHER, UNKNOWN])
-@pytest.mark.parametrize("began", [-100.0, 100.0])
 async def test_it_does_not_lead_where_another_process_of_its_identity_answers(
-    monkeypatch: pytest.MonkeyPatch, boot: int, began: float
+    monkeypatch: pytest.MonkeyPatch, boot: int
 ) -> None:
-    """Also one that began later: it does not know where this one is, and would lead too."""
     world = Addresses(monkeypatch)
-    world.process(OLD, boot, began=began)
+    world.process(OLD, boot)
     world.process(NEW, OWN)
     assert await world.reason() is Reason.MEMBER_RUNS_TWICE
 
@@ -118,33 +114,19 @@ async def test_one_of_several_masters_asks_nobody(monkeypatch: pytest.MonkeyPatc
 
 
 @virtual_time
-async def test_a_copy_ends_once_the_process_that_was_stopped_answers_again(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("off", [False, True])
+async def test_a_copy_ends_once_the_process_that_was_stopped_or_off_answers_again(
+    monkeypatch: pytest.MonkeyPatch, *, off: bool
 ) -> None:
     world = Addresses(monkeypatch)
+    if off:
+        world.answers[OLD] = NOBODY
     world.process(NEW, OWN)
-    assert await world.reason() is None  # Nobody answered at the old one.
+    assert await world.reason() is None
     running = asyncio.ensure_future(world.copies.run())
     await asyncio.sleep(100)
-    world.process(OLD, OTHER, began=-1.0)
+    world.process(OLD, OTHER)
     with pytest.raises(ClusterError, match=f"runs already at {OLD}"):
         async with asyncio.timeout(ANSWER_SECONDS_MAX + ASK_AGAIN_SECONDS + 0.1):
             await running
     assert world.asked.count(NEW) == 1  # It is itself there.
-
-
-@virtual_time
-async def test_who_began_later_elsewhere_is_told_of_in_the_log_once(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    world = Addresses(monkeypatch)
-    world.answers[OLD] = NOBODY
-    world.process(NEW, OWN)
-    assert await world.reason() is None
-    running = asyncio.ensure_future(world.copies.run())
-    await asyncio.sleep(10)
-    world.process(OLD, OTHER, began=9.0)
-    await asyncio.sleep(10)
-    assert not running.done()
-    assert [record.message for record in caplog.records].count("a copy of this node runs") == 1
-    running.cancel()
