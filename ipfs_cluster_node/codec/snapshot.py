@@ -5,33 +5,24 @@ decode one takes some milliseconds, during which no other thread runs; the whole
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
+from ipfs_cluster_node.codec.derived import By, codec
 from ipfs_cluster_node.codec.records import (
-    authority_from_log,
-    authority_to_log,
-    certificate_from_log,
-    certificate_revocation_from_log,
-    certificate_revocation_to_log,
-    certificate_to_log,
-    delegation_from_log,
-    delegation_to_log,
-    failure_from_log,
-    failure_to_log,
-    principal_from_log,
-    principal_to_log,
-    result_from_log,
-    result_to_log,
-    revocation_from_log,
-    revocation_to_log,
-    spec_from_log,
-    spec_to_log,
+    AUTHORITY,
+    CERTIFICATE,
+    CERTIFICATE_REVOCATION,
+    DELEGATION,
+    PRINCIPAL,
+    RECORDS,
+    REVOCATION,
+    TASK_SPEC,
 )
 from ipfs_cluster_node.core.certificates import CertificateRecord, CertificateRevocation
 from ipfs_cluster_node.core.delegations import StoredDelegation, StoredRevocation
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from ipfs_cluster_node.core.ids import Did, NodeId, TaskId
-from ipfs_cluster_node.core.model import Content, Joiner, JoinToken, Role, Task, TaskSpec, TaskState
+from ipfs_cluster_node.core.ids import Did
+from ipfs_cluster_node.core.model import Content, Joiner, JoinToken, Role, Task, TaskSpec
 from ipfs_cluster_node.core.state import RequestRecord, StateData
 from ipfs_cluster_node.log.v1 import command_pb2, snapshot_pb2
 
@@ -43,7 +34,15 @@ PART_RECORDS: Final = 100
 PART_BYTES: Final = 1024 * 1024
 """Of payloads and results, after which a part ends."""
 
-_STATES: Final = {state.value: state for state in TaskState}
+_REQUEST: Final = codec(RequestRecord, snapshot_pb2.RequestRecord)
+_CONTENT_RENAMED: Final = {"holders": "node_ids"}
+_CONTENT: Final = codec(Content, snapshot_pb2.ContentRecord, renamed=_CONTENT_RENAMED)
+_TASK: Final = codec(Task, snapshot_pb2.TaskRecord, codecs=RECORDS)
+_JOINER: Final = codec(Joiner, snapshot_pb2.JoinerRecord)
+
+
+def _itself(value: Any) -> Any:
+    return value
 
 
 def encode_snapshot(data: StateData) -> Iterator[bytes]:
@@ -58,28 +57,28 @@ def _parts(data: StateData) -> Iterator[snapshot_pb2.StateSnapshot]:
         cluster_name=data.cluster_name,
         cluster_did=data.cluster_did,
         incarnation_last=data.incarnation_last,
-        principals=map(principal_to_log, data.principals),
+        principals=map(PRINCIPAL.encode, data.principals),
         join_tokens=map(_token_to_log, data.tokens),
         config=dict(data.settings),
-        authority=authority_to_log(data.authority),
+        authority=AUTHORITY.encode(data.authority),
         judged_at_ms=data.judged_at_ms,
     )
     for tasks in _sliced(data.tasks, lambda task: task.stored_bytes):
-        yield snapshot_pb2.StateSnapshot(tasks=map(_task_to_log, tasks))
+        yield snapshot_pb2.StateSnapshot(tasks=map(_TASK.encode, tasks))
     for requests in _sliced(data.requests):
-        yield snapshot_pb2.StateSnapshot(requests=map(_request_to_log, requests))
+        yield snapshot_pb2.StateSnapshot(requests=map(_REQUEST.encode, requests))
     for delegations in _sliced(data.delegations):
-        yield snapshot_pb2.StateSnapshot(delegations=map(delegation_to_log, delegations))
+        yield snapshot_pb2.StateSnapshot(delegations=map(DELEGATION.encode, delegations))
     for revocations in _sliced(data.revocations):
-        yield snapshot_pb2.StateSnapshot(revocations=map(revocation_to_log, revocations))
+        yield snapshot_pb2.StateSnapshot(revocations=map(REVOCATION.encode, revocations))
     for records in _sliced(data.certificates):
-        yield snapshot_pb2.StateSnapshot(certificates=map(certificate_to_log, records))
+        yield snapshot_pb2.StateSnapshot(certificates=map(CERTIFICATE.encode, records))
     for revoked in _sliced(data.certificate_revocations):
         yield snapshot_pb2.StateSnapshot(
-            certificate_revocations=map(certificate_revocation_to_log, revoked)
+            certificate_revocations=map(CERTIFICATE_REVOCATION.encode, revoked)
         )
     for contents in _sliced(data.contents):
-        yield snapshot_pb2.StateSnapshot(contents=map(_content_to_log, contents))
+        yield snapshot_pb2.StateSnapshot(contents=map(_CONTENT.encode, contents))
 
 
 def _sliced(
@@ -124,17 +123,17 @@ def decode_snapshot(parts: Iterable[bytes]) -> StateData:
         tasks += map(reader.task, part.tasks)
         requests += map(reader.request, part.requests)
         contents += map(reader.content, part.contents)
-        delegations += map(delegation_from_log, part.delegations)
-        revocations += map(revocation_from_log, part.revocations)
-        certificates += map(certificate_from_log, part.certificates)
-        revoked += map(certificate_revocation_from_log, part.certificate_revocations)
+        delegations += map(DELEGATION.decode, part.delegations)
+        revocations += map(REVOCATION.decode, part.revocations)
+        certificates += map(CERTIFICATE.decode, part.certificates)
+        revoked += map(CERTIFICATE_REVOCATION.decode, part.certificate_revocations)
     head = head or snapshot_pb2.StateSnapshot()
     return StateData(
         cluster_id=head.cluster_id,
         cluster_name=head.cluster_name,
         cluster_did=Did(head.cluster_did),
         incarnation_last=head.incarnation_last,
-        principals=tuple(map(principal_from_log, head.principals)),
+        principals=tuple(map(PRINCIPAL.decode, head.principals)),
         tokens=tuple(map(_token_from_log, head.join_tokens)),
         settings=dict(head.config),
         tasks=tuple(tasks),
@@ -144,7 +143,7 @@ def decode_snapshot(parts: Iterable[bytes]) -> StateData:
         revocations=tuple(revocations),
         certificates=tuple(certificates),
         certificate_revocations=tuple(revoked),
-        authority=authority_from_log(head.authority),
+        authority=AUTHORITY.decode(head.authority),
         judged_at_ms=head.judged_at_ms,
     )
 
@@ -158,80 +157,43 @@ class _Reader:
     def __init__(self) -> None:
         self._strings: dict[str, str] = {}
         self._specs: dict[bytes, TaskSpec] = {}
-        self._holders: dict[tuple[str, ...], tuple[NodeId, ...]] = {}
+        self._holders: dict[tuple[str, ...], tuple[str, ...]] = {}
+        shared = By(_itself, self._shared)
+        self.task = codec(
+            Task,
+            snapshot_pb2.TaskRecord,
+            codecs=RECORDS,
+            by={
+                "submitter": shared,
+                "node_id": By(_itself, lambda text: self._shared(text) or None),
+                "spec": By(TASK_SPEC.encode, self._spec),
+            },
+        ).decode
+        self.request = codec(
+            RequestRecord, snapshot_pb2.RequestRecord, by={"caller": shared}
+        ).decode
+        self.content = codec(
+            Content,
+            snapshot_pb2.ContentRecord,
+            renamed=_CONTENT_RENAMED,
+            by={"holders": By(_itself, self._shared_holders)},
+        ).decode
 
-    def task(self, message: snapshot_pb2.TaskRecord) -> Task:
-        node_id = message.node_id
-        return Task(
-            task_id=TaskId(message.task_id),
-            sequence=message.sequence,
-            spec=self._spec(message.spec),
-            submitter=Did(self._shared(message.submitter)),
-            state=_STATES[message.state],
-            attempt=message.attempt,
-            failed_count=message.failed_count,
-            lost_count=message.lost_count,
-            node_id=NodeId(self._shared(node_id)) if node_id else None,
-            submitted_at_ms=message.submitted_at_ms,
-            assigned_at_ms=message.assigned_at_ms,
-            finished_at_ms=message.finished_at_ms,
-            result=result_from_log(message.result) if message.HasField("result") else None,
-            failure=failure_from_log(message.failure) if message.HasField("failure") else None,
-        )
-
-    def request(self, message: snapshot_pb2.RequestRecord) -> RequestRecord:
-        return RequestRecord(
-            self._shared(message.caller),
-            message.request_id,
-            message.at_ms,
-            message.fingerprint,
-            tuple(message.ids),
-        )
-
-    def content(self, message: snapshot_pb2.ContentRecord) -> Content:
-        node_ids = tuple(message.node_ids)
-        holders = self._holders.get(node_ids)
-        if holders is None:
-            holders = self._holders[node_ids] = tuple(map(NodeId, node_ids))
-        return Content(
-            cid=message.cid,
-            size_bytes=message.size_bytes,
-            holders=holders,
-            name=message.name,
-            added_at_ms=message.added_at_ms,
-        )
+    def _shared_holders(self, node_ids: Iterable[str]) -> tuple[str, ...]:
+        holders = tuple(node_ids)
+        return self._holders.setdefault(holders, holders)
 
     def _shared(self, text: str) -> str:
         return self._strings.setdefault(text, text)
 
     def _spec(self, message: command_pb2.TaskSpec) -> TaskSpec:
         if message.payload or message.inputs:
-            return spec_from_log(message)
+            return TASK_SPEC.decode(message)
         key = message.SerializeToString()
         spec = self._specs.get(key)
         if spec is None:
-            spec = self._specs[key] = spec_from_log(message)
+            spec = self._specs[key] = TASK_SPEC.decode(message)
         return spec
-
-
-def _request_to_log(record: RequestRecord) -> snapshot_pb2.RequestRecord:
-    return snapshot_pb2.RequestRecord(
-        caller=record.caller,
-        request_id=record.request_id,
-        at_ms=record.at_ms,
-        fingerprint=record.fingerprint,
-        ids=record.ids,
-    )
-
-
-def _content_to_log(content: Content) -> snapshot_pb2.ContentRecord:
-    return snapshot_pb2.ContentRecord(
-        cid=content.cid,
-        size_bytes=content.size_bytes,
-        node_ids=content.holders,
-        name=content.name,
-        added_at_ms=content.added_at_ms,
-    )
 
 
 def _token_to_log(token: JoinToken) -> snapshot_pb2.JoinTokenRecord:
@@ -249,16 +211,7 @@ def _token_to_log(token: JoinToken) -> snapshot_pb2.JoinTokenRecord:
         failure_count=token.failure_count,
         dids=token.dids,
         creator=token.creator,
-        joiners=[
-            snapshot_pb2.JoinerRecord(
-                did=joiner.did,
-                name=joiner.name,
-                endpoints=joiner.endpoints,
-                asked_at_ms=joiner.asked_at_ms,
-                approved=joiner.approved,
-            )
-            for joiner in token.joiners
-        ],
+        joiners=map(_JOINER.encode, token.joiners),
     )
 
 
@@ -275,33 +228,5 @@ def _token_from_log(message: snapshot_pb2.JoinTokenRecord) -> JoinToken:
         dids=tuple(map(Did, message.dids)),
         needs_approval=message.token.needs_approval,
         creator=message.creator,
-        joiners=tuple(
-            Joiner(
-                Did(joiner.did),
-                joiner.name,
-                tuple(joiner.endpoints),
-                joiner.asked_at_ms,
-                joiner.approved if joiner.HasField("approved") else None,
-            )
-            for joiner in message.joiners
-        ),
-    )
-
-
-def _task_to_log(task: Task) -> snapshot_pb2.TaskRecord:
-    return snapshot_pb2.TaskRecord(
-        task_id=task.task_id,
-        sequence=task.sequence,
-        spec=spec_to_log(task.spec),
-        submitter=task.submitter,
-        state=task.state,
-        attempt=task.attempt,
-        failed_count=task.failed_count,
-        lost_count=task.lost_count,
-        node_id=task.node_id or "",
-        submitted_at_ms=task.submitted_at_ms,
-        assigned_at_ms=task.assigned_at_ms,
-        finished_at_ms=task.finished_at_ms,
-        result=None if task.result is None else result_to_log(task.result),
-        failure=None if task.failure is None else failure_to_log(task.failure),
+        joiners=tuple(map(_JOINER.decode, message.joiners)),
     )

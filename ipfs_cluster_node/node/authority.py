@@ -15,7 +15,7 @@ from ipfs_cluster_node.adapters.keys.sealing import (
     seal,
     wrap,
 )
-from ipfs_cluster_node.codec.records import authority_from_log, authority_to_log
+from ipfs_cluster_node.codec.records import AUTHORITY
 from ipfs_cluster_node.config.files import read_regular, write_private
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.core.certificates import Authority, RotationPhase
@@ -86,7 +86,7 @@ class ClusterAuthority:
             message = command_pb2.Authority.FromString(read_regular(self._home.authority))
         except OSError:
             return None
-        return authority_from_log(message)
+        return AUTHORITY.decode(message)
 
     async def tend(self) -> None:
         """As the leader: seal to masters that have registered, and anew without those gone.
@@ -226,7 +226,7 @@ class ClusterAuthority:
         except ClusterError:
             return
         if authority.version != self._kept_version and authority.key_id:
-            data = authority_to_log(authority).SerializeToString(deterministic=True)
+            data = AUTHORITY.encode(authority).SerializeToString(deterministic=True)
             try:
                 write_private(self._home.authority, data)
             except OSError as error:  # The disk is full, perhaps: tried again with the next turn.

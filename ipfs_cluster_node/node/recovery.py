@@ -24,7 +24,7 @@ from ipfs_cluster_node.adapters.keys.sealing import (
 from ipfs_cluster_node.adapters.net.tls import open_channel
 from ipfs_cluster_node.client.connection import Connection, new_request_id
 from ipfs_cluster_node.codec.errors import error_from_rpc
-from ipfs_cluster_node.codec.records import authority_from_log
+from ipfs_cluster_node.codec.records import AUTHORITY
 from ipfs_cluster_node.codec.tasks import duration_of_ms
 from ipfs_cluster_node.codec.ucan_container import write_container
 from ipfs_cluster_node.config.files import read_regular, write_private
@@ -266,4 +266,4 @@ def _kept_authority(home: Home) -> Authority:
             Reason.HOME_DAMAGED,
             f"{home.authority} can't be read; restore it from a backup, or from another master",
         ) from error
-    return authority_from_log(message)
+    return AUTHORITY.decode(message)

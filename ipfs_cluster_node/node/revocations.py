@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from hashlib import sha256
 
-from ipfs_cluster_node.codec.records import serial_bytes
+from ipfs_cluster_node.codec.derived import serial_bytes
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.v1 import membership_pb2 as pb

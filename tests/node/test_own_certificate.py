@@ -13,7 +13,7 @@ from ipfs_cluster_node.adapters.keys.certificates import (
     validity_of,
 )
 from ipfs_cluster_node.client.connection import Connection
-from ipfs_cluster_node.codec.records import serial_bytes
+from ipfs_cluster_node.codec.derived import serial_bytes
 from ipfs_cluster_node.config.credentials import Credentials, read_credentials, write_credentials
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.core.certificates import CertificateRevocation

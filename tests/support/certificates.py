@@ -24,7 +24,7 @@ from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.adapters.keys.sealing import ClusterKeys, SealKey, open_keys
 from ipfs_cluster_node.adapters.net.tls import ClientTls
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
-from ipfs_cluster_node.codec.records import authority_from_log
+from ipfs_cluster_node.codec.records import AUTHORITY
 from ipfs_cluster_node.config.credentials import Credentials, read_credentials, write_credentials
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.settings import load_settings
@@ -34,7 +34,7 @@ from ipfs_cluster_node.log.v1 import command_pb2
 
 
 def kept_authority(home: Home) -> Authority:
-    return authority_from_log(command_pb2.Authority.FromString(home.authority.read_bytes()))
+    return AUTHORITY.decode(command_pb2.Authority.FromString(home.authority.read_bytes()))
 
 
 def cluster_keys(home: Home) -> ClusterKeys:
