@@ -3,7 +3,8 @@
 import json
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -156,31 +157,67 @@ async def test_a_home_that_was_moved_starts_no_process_that_would_see_it(
         await pool.close()
 
 
-@pytest.mark.asyncio
-@pytest.mark.parametrize("writable", [False, True])
-async def test_a_home_that_is_mounted_twice_is_hidden_under_both_names(
-    tmp_path: Path, *, writable: bool
-) -> None:
+@contextmanager
+def mounted(*arguments: str | Path) -> Iterator[None]:
+    """Mounts something while it is entered; the last argument is where."""
     if os.getuid() != 0:
         pytest.skip("only root can mount")
-    home, again = tmp_path / "home", tmp_path / "again"
-    home.mkdir()
-    again.mkdir()
-    (home / "key").write_text("PRIVATE")
-    subprocess.run(["mount", "--bind", tmp_path, again], check=True)  # noqa: ASYNC221
-    pool = make_pool(tmp_path, home=home, writable=[str(again)] if writable else [])
+    subprocess.run(["mount", *arguments], check=True)
     try:
-        assert (again / "home" / "key").read_text() == "PRIVATE"
-        await pool.start()
-        seen = (await look(pool, [again / "home" / "key", again / "home"]))["seen"]
-        await run(pool, "write", str(again / "file").encode())
-        await run(pool, "write", str(again / "home" / "key").encode())
+        yield
     finally:
-        await pool.close()
-        subprocess.run(["umount", again], check=True)  # noqa: ASYNC221
+        subprocess.run(["umount", "--lazy", arguments[-1]], check=True)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("name", ["again", "für\r \\mich"])
+@pytest.mark.parametrize("writable", [False, True])
+async def test_a_home_that_is_mounted_twice_is_hidden_under_both_names(
+    name: str, tmp_path: Path, *, writable: bool
+) -> None:
+    """Also where it is on a disk of its own, above one that is covered, beside any odd name."""
+    disk, again, odd = tmp_path / "disk", tmp_path / name, tmp_path / os.fsdecode(b"\xff")
+    home = disk / "home"
+    for each in (disk, again, odd):
+        each.mkdir()
+    pool = make_pool(tmp_path, home=home, writable=[str(again)] if writable else [])
+    with (
+        mounted("--bind", odd, odd),
+        mounted("--bind", odd, disk),
+        mounted("-t", "tmpfs", "none", disk),
+        mounted("--bind", disk, again),
+    ):
+        home.mkdir()
+        (home / "key").write_text("PRIVATE")
+        try:
+            assert (again / "home" / "key").read_text() == "PRIVATE"
+            await pool.start()
+            assert pool.missing == ()
+            seen = (await look(pool, [again / "home" / "key", again / "home"]))["seen"]
+            await run(pool, "write", str(again / "file").encode())
+            await run(pool, "write", str(again / "home" / "key").encode())
+            assert (disk / "file").exists() == writable
+            assert (home / "key").read_text() == "PRIVATE"
+        finally:
+            await pool.close()
     assert seen == {str(again / "home" / "key"): "FileNotFoundError", str(again / "home"): ""}
-    assert (tmp_path / "file").exists() == writable
-    assert (home / "key").read_text() == "PRIVATE"
+
+
+@pytest.mark.asyncio
+async def test_a_name_of_a_home_that_another_mount_covers_hides_nothing(tmp_path: Path) -> None:
+    home, again = tmp_path / "home", tmp_path / "again"
+    for each in (home, again):
+        each.mkdir()
+    pool = make_pool(tmp_path, home=home)
+    with mounted("--bind", tmp_path, again), mounted("-t", "tmpfs", "none", again):
+        (again / "home").mkdir()
+        (again / "home" / "file").write_text("another's")
+        try:
+            await pool.start()
+            seen = (await look(pool, [again / "home"]))["seen"]
+        finally:
+            await pool.close()
+    assert (pool.missing, seen) == ((), {str(again / "home"): "file"})
 
 
 @pytest.mark.asyncio
@@ -260,24 +297,17 @@ async def test_every_mount_that_a_handler_sees_is_locked_down(
 @pytest.mark.asyncio
 async def test_what_is_mounted_later_does_not_come_to_handlers(tmp_path: Path) -> None:
     """It would be writable there."""
-    if os.getuid() != 0:
-        pytest.skip("only root can mount")
     shared, later = tmp_path / "shared", tmp_path / "shared" / "later"
     later.mkdir(parents=True)
-    subprocess.run(["mount", "--bind", shared, shared], check=True)  # noqa: ASYNC221
-    try:
-        subprocess.run(["mount", "--make-shared", shared], check=True)  # noqa: ASYNC221
-        pool = make_pool(tmp_path)
+    pool = make_pool(tmp_path)
+    with mounted("--bind", "--make-shared", shared, shared):
         await pool.start()
         try:
-            subprocess.run(["mount", "-t", "tmpfs", "none", later], check=True)  # noqa: ASYNC221
-            (later / "file").write_text("of the machine")
-            seen = (await look(pool, [later]))["seen"]
+            with mounted("-t", "tmpfs", "none", later):
+                (later / "file").write_text("of the machine")
+                seen = (await look(pool, [later]))["seen"]
         finally:
             await pool.close()
-            subprocess.run(["umount", later], check=False)  # noqa: ASYNC221
-    finally:
-        subprocess.run(["umount", shared], check=True)  # noqa: ASYNC221
     assert seen == {str(later): ""}
 
 

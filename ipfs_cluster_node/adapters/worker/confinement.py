@@ -18,6 +18,7 @@ Source: user_namespaces(7), mount_namespaces(7), pid_namespaces(7), ptrace(2).
 """
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ DEVICES: Final = ("null", "zero", "full", "random", "urandom")
 SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 # nosec B108 (of this namespace only)
 SHARED_MEMORY_OPTIONS: Final = "size=64m,nr_inodes=16384,mode=1777"
 """An empty file costs the kernel memory too."""
+_ESCAPE: Final = re.compile(rb"\\([0-7]{3})")
 _LOCKED_DOWN: Final = linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV
 
 
@@ -179,10 +181,12 @@ def _replace_devices(devices: dict[str, int]) -> None:
 
 def _other_names(home: Place) -> Iterator[str]:
     """Where else the file system of `home` is mounted, so that the same directory shows there."""
-    mounts = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    lines = Path("/proc/self/mountinfo").read_bytes().removesuffix(b"\n").split(b"\n")
+    mounts = [line.split(b" ") for line in lines]
     found = [(entry[2], _plain(entry[3]), _plain(entry[4])) for entry in mounts]
     own = max(
-        (each for each in found if Path(home.path).is_relative_to(each[2])),
+        # Of two at one place the later one covers the other.
+        (each for each in reversed(found) if Path(home.path).is_relative_to(each[2])),
         key=lambda each: len(each[2]),
     )
     inside = Path(own[1]) / Path(home.path).relative_to(own[2])
@@ -197,9 +201,9 @@ def _is_in(name: str, other: str) -> bool:
     return name != other and Path(name).is_relative_to(other)
 
 
-def _plain(text: str) -> str:
-    """Undo the escapes of mountinfo."""
-    return text.encode("utf-8", "surrogateescape").decode("unicode_escape")
+def _plain(text: bytes) -> str:
+    """A name, without the escapes of mountinfo; it is of any bytes, as names of files are."""
+    return os.fsdecode(_ESCAPE.sub(lambda found: bytes([int(found[1], 8)]), text))
 
 
 def _is(path: str, device: int, inode: int) -> bool:
