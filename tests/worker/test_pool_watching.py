@@ -10,18 +10,10 @@ from typing import Any
 import pytest
 
 from ipfs_cluster_node.adapters.worker import pool as pool_module
-from ipfs_cluster_node.adapters.worker.pool import (
-    AttemptFailed,
-)
+from ipfs_cluster_node.adapters.worker.pool import AttemptFailed
 from ipfs_cluster_node.adapters.worker.trees import Usage
 from ipfs_cluster_node.core.errors import Reason
-from tests.support.handler_processes import (
-    GOOD,
-    MEMORY,
-    one,
-    run_with,
-    soon,
-)
+from tests.support.handler_processes import GOOD, MEMORY, FakeProcess, one, run_with, soon
 
 pytestmark = pytest.mark.asyncio
 
@@ -81,15 +73,18 @@ async def test_who_uses_too_much_is_stopped(
     await pool.close()
 
 
-async def test_a_kept_process_within_its_bounds_stays(
+async def test_a_kept_process_within_its_bounds_stays_and_a_fresh_one_is_not_looked_at(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool_module, "WATCH_INTERVAL_SECONDS", 0.001)
-    pool, process = await one(make)
-    await run_with(pool, GOOD)
-    process.log.clear()
-    await soon(lambda: process.look_count > 2)
-    assert (pool._idle, process.log) == ([process], [])
+    pool = make(slots=2)
+    await pool.start()
+    kept, fresh = FakeProcess.made
+    kept.kept_type = "echo"
+    await soon(lambda: kept.look_count > 2)
+    assert pool._idle == [kept, fresh]
+    assert "kill" not in kept.log
+    assert fresh.look_count == 0
     await pool.close()
 
 

@@ -92,6 +92,28 @@ SETS: Final[Mapping[str, MutantSet]] = {
         (PACKAGE / "adapters" / "worker" / "pool.py",),
         ("tests/worker/test_pool_lending.py", "tests/worker/test_pool_watching.py"),
     ),
+    "sql_arrow": MutantSet(
+        (PACKAGE / "adapters" / "worker" / "builtin" / "sql_arrow.py",),
+        (
+            "tests/worker/test_sql_arrow.py",
+            *(
+                f"tests/worker/test_sql.py::test_{name}"
+                for name in (
+                    "arrow_values_are_exact",
+                    "arrow_values_that_would_change_are_refused",
+                    "parquet_types_that_the_engine_would_round_are_exact",
+                )
+            ),
+            *(
+                f"tests/worker/test_sql_exact.py::test_{name}"
+                for name in (
+                    "files_one_after_another_are_not_read_in_part",
+                    "no_point_in_time_is_read_as_infinity",
+                    "times_just_within_the_range_are_read",
+                )
+            ),
+        ),
+    ),
 }
 PRELOADED: Final = (
     *("cryptography.x509", "cryptography.hazmat.primitives.asymmetric.ed25519", "grpc.aio"),
