@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 
 from ipfs_cluster_node.adapters.audit.files import FileAuditLog
-from ipfs_cluster_node.adapters.keys.certificates import make_tls_key, utc_now
 from ipfs_cluster_node.adapters.keys.identity import Identity
-from ipfs_cluster_node.adapters.net.tls import ClientTls
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.engine import create_store
 from ipfs_cluster_node.adapters.raft.restore import create_store_of, read_store
@@ -29,7 +27,7 @@ from ipfs_cluster_node.node.replacement import begun_replacement
 from ipfs_cluster_node.services.context import CallerClass
 from tests.node.test_alone import OTHERS, home_of_three
 from tests.node.test_identify import Context
-from tests.support.tls import Member, enrol, make_ca
+from tests.support.tls import certified, enrol, make_ca
 
 ELSEWHERE = {OTHERS[0].node_id: ("127.0.0.1:7",)}
 VOTER = VoterId("a.1")
@@ -41,14 +39,6 @@ def node_of(home: Home) -> Node:
 
 def others_known(node: Node) -> set[NodeId]:
     return {node_id for _, node_id in node._peers.targets() if node_id} - {node.node_id}
-
-
-def certified(identity: Identity) -> Member:
-    ca, key = make_ca(), make_tls_key(identity)
-    certificate = ca.issue(
-        key.request_der, identity.did, hosts=["127.0.0.1"], is_node=True, now=utc_now()
-    )
-    return Member(identity, ClientTls(ca.certificate_pem, certificate, key.key_pem))
 
 
 @pytest.mark.parametrize("lost", ["masters.json", "state"])
@@ -67,7 +57,7 @@ async def test_a_master_finds_the_others_by_a_log_that_nothing_is_applied_of(
     identify = MemberIdentification(machine=ClusterMachine(), peers=node._peers)
     for other in OTHERS:
         assert node._peers.endpoints(other.node_id) == ("127.0.0.1:1",)
-        assert identify(Context(certified(other))).kind is CallerClass.MASTER  # type: ignore[arg-type]
+        assert identify(Context(certified(make_ca(), other))).kind is CallerClass.MASTER  # type: ignore[arg-type]
     assert not node.take_masters(ELSEWHERE)  # Its log says who they are.
     await node._stop()
 

@@ -1,18 +1,24 @@
 """The only master asks at its own addresses whether a copy of it, or what it is a copy of, runs."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
 
 from ipfs_cluster_node.adapters.net.channels import Target
+from ipfs_cluster_node.adapters.net.tls import ServerTls, bind_port, make_server
 from ipfs_cluster_node.core.boots import UNKNOWN
+from ipfs_cluster_node.core.endpoints import Endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.node import copies
 from ipfs_cluster_node.node.clock import monotonic
 from ipfs_cluster_node.node.copies import ANSWER_SECONDS_MAX, ASK_AGAIN_SECONDS, Copies
+from ipfs_cluster_node.v1 import health_pb2_grpc
 from ipfs_cluster_node.v1.health_pb2 import GetHealthResponse
+from tests.support.tls import Member, certified, enrol, make_ca
 from tests.support.virtual_time import virtual_time
 
 HERE = NodeId("here")
@@ -130,3 +136,68 @@ async def test_a_copy_ends_once_the_process_that_was_stopped_or_off_answers_agai
         async with asyncio.timeout(ANSWER_SECONDS_MAX + ASK_AGAIN_SECONDS + 0.1):
             await running
     assert world.asked.count(NEW) == 1  # It is itself there.
+
+
+class Answering(health_pb2_grpc.HealthServiceServicer):
+    async def GetHealth(self, request: Any, context: Any) -> GetHealthResponse:
+        return GetHealthResponse(boot=OTHER)
+
+
+@asynccontextmanager
+async def answering(tls: ServerTls) -> AsyncIterator[str]:
+    """A server that says what another process would; its address."""
+    server = make_server()
+    health_pb2_grpc.add_HealthServiceServicer_to_server(Answering(), server)
+    port = bind_port(server, Endpoint("127.0.0.1", 0), tls.credentials, flag="--bind")
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await server.stop(None)
+
+
+@pytest.mark.asyncio
+async def test_only_who_proves_the_same_identity_in_tls_counts() -> None:
+    """Another member, or whoever has made an authority of the same name, stops no master."""
+    ca = make_ca()
+    own, member = enrol(ca), enrol(ca)
+    forged = certified(make_ca(), own.identity)
+    for shown, counts in ((own.tls, True), (member.tls, False), (forged.tls, False)):
+        async with answering(ServerTls(shown, mutual=True)) as address:
+            asking = copies_of(own, [address, "no address"])
+            if counts:
+                with pytest.raises(ClusterError, match=f"runs already at {address}"):
+                    await asking.refuse()
+            else:
+                await asking.refuse()
+
+
+@pytest.mark.asyncio
+async def test_what_speaks_no_tls_holds_a_start_for_a_bounded_time() -> None:
+    async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        with suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            await reader.read(-1)
+        writer.close()
+
+    servers = [await asyncio.start_server(each, "127.0.0.1", 0) for each in (babble, silent)]
+    addresses = [f"127.0.0.1:{each.sockets[0].getsockname()[1]}" for each in servers]
+    async with asyncio.timeout(2 * ANSWER_SECONDS_MAX):
+        await copies_of(enrol(make_ca()), addresses).refuse()
+    for server in servers:
+        server.close()
+
+
+def copies_of(own: Member, addresses: list[str]) -> Copies:
+    return Copies(
+        node_id=own.identity.node_id,
+        boot=OWN,
+        addresses=lambda: addresses,
+        votes_alone=lambda: True,
+        tls=lambda: own.tls,
+    )

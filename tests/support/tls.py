@@ -33,7 +33,10 @@ def make_ca() -> CertificateAuthority:
 
 
 def enrol(ca: CertificateAuthority, *, is_node: bool = True) -> Member:
-    identity = Identity.create()
+    return certified(ca, Identity.create(), is_node=is_node)
+
+
+def certified(ca: CertificateAuthority, identity: Identity, *, is_node: bool = True) -> Member:
     key = make_tls_key(identity)
     certificate = ca.issue(
         key.request_der,
