@@ -399,6 +399,34 @@ GUARDS: Final = [
         "                    pass\n                if not",
         "leader_was_away",
     ),
+    (
+        "H28 only",
+        "../../core/boots.py",
+        "heard.items() if each != boot), None)",
+        "heard.items() if False), None)",
+        "knows_itself or another_process",
+    ),
+    (
+        "H28 start",
+        "../../node/node.py",
+        "            await self._copies.refuse()",
+        "            pass",
+        "before_it_serves",
+    ),
+    (
+        "H28 later",
+        "../../node/copies.py",
+        "            if self._unheard and self._votes_alone():",
+        "            if False:",
+        "stopped_or_off",
+    ),
+    (
+        "H28 uplink",
+        "../../node/uplink.py",
+        "self._votes_alone() or refused_seconds",
+        "refused_seconds",
+        "only_voter",
+    ),
 ]
 """Hazard, file (from `RAFT`), what is there, what is put in its place, and which tests must see it."""
 
@@ -419,6 +447,7 @@ def is_missed(copy: Path, file: str, there: str, instead: str, tests: str) -> bo
         where = (
             *("tests/raft", "tests/integration/test_replica.py"),
             *("tests/core/test_boots.py", "tests/node/test_copies.py"),
+            "tests/node/test_only_master.py",
         )
         done = subprocess.run(
             [sys.executable, "-m", "pytest", *options, *where, "-k", tests],

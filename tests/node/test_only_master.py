@@ -3,12 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ipfs_cluster_node.adapters.net.channels import Target
 from ipfs_cluster_node.adapters.net.tls import ServerTls, bind_port, make_server
+from ipfs_cluster_node.cli.local_cluster import LocalCluster
+from ipfs_cluster_node.config.settings import NodeSettings, load_settings
 from ipfs_cluster_node.core.boots import UNKNOWN
 from ipfs_cluster_node.core.endpoints import Endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -16,6 +19,10 @@ from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.node import copies
 from ipfs_cluster_node.node.clock import monotonic
 from ipfs_cluster_node.node.copies import ANSWER_SECONDS_MAX, ASK_AGAIN_SECONDS, Copies
+from ipfs_cluster_node.node.files import load_files
+from ipfs_cluster_node.node.node import Node
+from ipfs_cluster_node.node.peers import save_masters
+from ipfs_cluster_node.node.setup import init_cluster
 from ipfs_cluster_node.v1 import health_pb2_grpc
 from ipfs_cluster_node.v1.health_pb2 import GetHealthResponse
 from tests.support.tls import Member, certified, enrol, make_ca
@@ -191,6 +198,22 @@ async def test_what_speaks_no_tls_holds_a_start_for_a_bounded_time() -> None:
         await copies_of(enrol(make_ca()), addresses).refuse()
     for server in servers:
         server.close()
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.asyncio
+async def test_a_master_asks_before_it_serves(tmp_path: Path) -> None:
+    place = LocalCluster(tmp_path).make_node("master")
+    home, bind = place.home, place.address
+    enrolment_bind = f"127.0.0.1:{place.enrolment_port}"
+    where = NodeSettings(name="m1", role="master", bind=bind, enrolment_bind=enrolment_bind)
+    init_cluster(home, where, cluster_name="c")
+    async with answering(ServerTls(load_files(home).tls, mutual=True)) as address:
+        save_masters(home.masters, {load_files(home).identity.node_id: (bind, address)})
+        node = Node(home, load_settings(home.config))
+        with pytest.raises(ClusterError, match=f"{node.node_id} runs already at {address}"):
+            await node.run(lambda _bound: pytest.fail("it serves"))
+    assert not node._leadership.has_state  # It never led.
 
 
 def copies_of(own: Member, addresses: list[str]) -> Copies:
