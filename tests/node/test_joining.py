@@ -365,3 +365,35 @@ async def test_a_member_has_all_that_its_role_needs(tmp_path: Path, role: str) -
         other = Home(tmp_path / "other")
         await join(other.path)
         assert read_enrolment(other.enrolment) == ("h:1", "h:2")
+
+
+@virtual_time
+@pytest.mark.parametrize("stopped_in", ["write_keys", "create_store", "save_masters"])
+async def test_there_is_a_node_only_once_all_of_it_is_written(
+    tmp_path: Path, stopped_in: str
+) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    home = Home(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        Door(patch, role="master")
+        patch.setattr(joining, stopped_in, stop)
+        with pytest.raises(KeyboardInterrupt):
+            await join(home.path)
+    assert not home.is_taken
+    with pytest.raises(ClusterError, match="has not ended; run it again"):
+        home.check()
+
+
+@virtual_time
+async def test_an_address_that_is_not_of_this_machine_is_not_waited_for(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        door = Door(patch)
+        elsewhere = replace(SETTINGS, bind="192.0.2.1:9", advertise=("192.0.2.1:9",))
+        began = monotonic()
+        error = await refusal(tmp_path / "n", elsewhere)
+        assert error.reason is Reason.CONFIG_INVALID
+        assert "choose another with --bind" in error.message
+        assert monotonic() - began < 1
+        assert [request.check_only for _, request in door.asked] == [True]

@@ -7,7 +7,7 @@ import pytest
 
 from ipfs_cluster_node.adapters.raft.clock import boot_time, use
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
-from ipfs_cluster_node.adapters.raft.engine import Engine, create_store
+from ipfs_cluster_node.adapters.raft.engine import Engine, apply_entry, create_store
 from ipfs_cluster_node.adapters.raft.journal import MEMBERSHIP, NO_OP, REGULAR
 from ipfs_cluster_node.adapters.raft.messages import decode_message
 from ipfs_cluster_node.adapters.raft.proposals import (
@@ -133,6 +133,14 @@ def test_h11_a_malformed_entry_in_the_log_is_skipped_by_every_replica() -> None:
     # As an older version, or a faulty master, might have left it.
     engine._apply_entry(7, BATCH[1:-1])
     engine._apply_entry(8, BATCH[1:])
+    assert machine.commands == ["one", "two"]
+
+
+def test_an_empty_command_changes_nothing_and_is_answered() -> None:
+    """By it a change of the voters hears that it is committed."""
+    machine = ListMachine()
+    entry = encode_entry(bytes(BATCH_ID_BYTES), [b"one", b"", b"two"])
+    assert apply_entry(machine, 5, entry) == [(1, "one"), None, (2, "two")]
     assert machine.commands == ["one", "two"]
 
 
