@@ -46,9 +46,12 @@ def store(directory: Path) -> DirectoryDisk:
     return DirectoryDisk(directory)
 
 
-def test_all_that_a_store_holds_is_applied_committed_or_not(tmp_path: Path) -> None:
+def test_all_that_a_store_holds_is_applied_committed_or_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     machine = ListMachine()
     stored = read_store(store(tmp_path), machine)
+    assert caplog.records == []  # No entry of it is none: not that of a change of the voters.
     assert machine.commands == ["one", "two", "three", "four", "five"]
     assert stored == Stored(voter=A, voters=frozenset({A, B, C}), index=8, entry_term=7, term=9)
 

@@ -1,6 +1,7 @@
 """Snapshots: checked before they are used, made and loaded in parts beside the engine's steps."""
 
 import asyncio
+import errno
 import random
 import struct
 import threading
@@ -265,6 +266,25 @@ def test_a_snapshot_that_cannot_be_decoded_ends_no_node(monkeypatch: pytest.Monk
     work()
     follower.engine.snapshot_taken()
     assert follower.step() == DAMAGED
+    assert follower.disk.read(SNAPSHOT_NAME) == before
+
+
+def test_a_disk_that_fails_while_a_snapshot_is_read_is_no_damage_of_the_leaders(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The leader would send it again and again, to a disk that can't be read."""
+    follower = Follower()
+
+    def load(_index: int, _parts: Iterable[bytes]) -> Callable[[], None]:
+        raise OSError(errno.EIO, "asked for")
+
+    monkeypatch.setattr(follower.machine, "load", load)
+    before = follower.disk.read(SNAPSHOT_NAME)
+    follower.chunk(snapshot_bytes(50, [b"state"]), 0, index=50)
+    work = follower.engine.take_snapshot()
+    assert work is not None
+    with pytest.raises(OSError, match="asked for"):
+        work()
     assert follower.disk.read(SNAPSHOT_NAME) == before
 
 
