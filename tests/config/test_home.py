@@ -100,6 +100,14 @@ def test_of_two_that_make_a_node_at_once_the_second_finds_it_taken(
     assert not home.begun.exists()
 
 
+def test_a_home_whose_node_runs_is_taken_and_not_only_in_use(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.create()
+    home.config.touch()
+    with home.lock():
+        assert why_taken(home).reason is Reason.HOME_EXISTS
+
+
 def test_a_lock_names_its_holder_and_nobody_before_it(tmp_path: Path) -> None:
     home = Home(tmp_path)
     (tmp_path / "lock").write_text("12345678901234567890")

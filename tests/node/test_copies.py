@@ -196,6 +196,19 @@ async def test_refusals_before_and_after_a_leader_was_away_are_not_counted_toget
     running.cancel()
 
 
+@virtual_time
+async def test_refusals_before_and_after_a_heartbeat_that_was_taken_are_not_counted_together() -> (
+    None
+):
+    connection = TwiceConnection(RUNS_TWICE_SECONDS_MAX - 1)
+    running = asyncio.ensure_future(uplink_to(connection).run())
+    await asyncio.sleep(RUNS_TWICE_SECONDS_MAX + 2)
+    connection.refuse(Reason.MEMBER_RUNS_TWICE, seconds=RUNS_TWICE_SECONDS_MAX - 1)
+    await asyncio.sleep(RUNS_TWICE_SECONDS_MAX)
+    assert not running.done()
+    running.cancel()
+
+
 def test_a_dead_connection_is_found_long_before_a_node_takes_its_process_for_another_one() -> None:
     options = dict(SERVER_OPTIONS)
     names = ("grpc.keepalive_time_ms", "grpc.keepalive_timeout_ms")
