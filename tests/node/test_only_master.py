@@ -1,6 +1,7 @@
 """The only master asks at its own addresses whether a copy of it, or what it is a copy of, runs."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -181,23 +182,20 @@ async def test_only_who_proves_the_same_identity_in_tls_counts() -> None:
 
 @pytest.mark.asyncio
 async def test_what_speaks_no_tls_holds_a_start_for_a_bounded_time() -> None:
-    async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def babble(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
-        with suppress(ConnectionError):
-            await reader.read()
         writer.close()
-
-    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
-            await reader.read(-1)
-        writer.close()
+            await writer.wait_closed()
 
-    servers = [await asyncio.start_server(each, "127.0.0.1", 0) for each in (babble, silent)]
-    addresses = [f"127.0.0.1:{each.sockets[0].getsockname()[1]}" for each in servers]
-    async with asyncio.timeout(2 * ANSWER_SECONDS_MAX):
-        await copies_of(enrol(make_ca()), addresses).refuse()
-    for server in servers:
-        server.close()
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        async with await asyncio.start_server(babble, "127.0.0.1", 0) as server:
+            ports = [each.getsockname()[1] for each in (silent, server.sockets[0])]
+            asking = copies_of(enrol(make_ca()), [f"127.0.0.1:{port}" for port in ports])
+            async with asyncio.timeout(2 * ANSWER_SECONDS_MAX):
+                await asking.refuse()
 
 
 @pytest.mark.timeout(30)
