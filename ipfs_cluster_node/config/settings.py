@@ -88,7 +88,7 @@ class TaskSettings:
         (), "files and directories that handlers must not see, beside the node's own and profiles"
     )
     writable_paths: tuple[str, ...] = _setting(
-        (), "directories that handlers may write to, beside the scratch one and all that is hidden"
+        (), "directories that handlers may write to beside their own; none may overlap a hidden one"
     )
     require_confinement: bool = _setting(
         False,
