@@ -175,3 +175,18 @@ def test_too_little_memory_for_a_column_is_not_told_as_its_fault(
     monkeypatch.setattr(sql_arrow, "_cast", full)
     with pytest.raises(MemoryError):
         open_arrow(path, "input", tmp_path / "target", is_file=True)
+
+
+@pytest.mark.parametrize(
+    ("footer", "is_second"), [(0, False), (1, True), (19, True), (20, False), (2**32 - 1, False)]
+)
+def test_a_second_file_begins_where_a_footer_is_within_the_first(
+    tmp_path: Path, footer: int, *, is_second: bool
+) -> None:
+    joined, path = sql_arrow.PARQUET_FILES_JOINED, tmp_path / "input"
+    path.write_bytes(joined + bytes(8) + footer.to_bytes(4, "little") + joined + bytes(8))
+    if is_second:
+        with pytest.raises(TaskError, match="two or more files one after another"):
+            sql_arrow._refuse_second(path, "input", joined)
+    else:
+        sql_arrow._refuse_second(path, "input", joined)
