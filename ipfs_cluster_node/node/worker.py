@@ -336,11 +336,13 @@ class Worker:
             held.outcome = sendable(outcome)
             self._wake.set()
 
-    def _give_up(self, held: _Held, outcome: AttemptOutcome) -> None:
-        """Kill an attempt; the outcome is reported once its process is dead."""
-        if held.outcome is None and held.given_up is None and held.task is not None:
-            held.given_up = outcome
-            held.task.cancel()
+    def _give_up(self, held: _Held, outcome: AttemptOutcome) -> bool:
+        """Kill an attempt unless it ends already; its outcome is reported once it is dead."""
+        if held.outcome is not None or held.given_up is not None or held.task is None:
+            return False
+        held.given_up = outcome
+        held.task.cancel()
+        return True
 
     def _drop(self, attempts: Iterable[AttemptId]) -> None:
         """Kill attempts that nobody wants any more; nothing is reported."""
@@ -355,8 +357,7 @@ class Worker:
         since = monotonic() - waited_seconds
         for attempt, held in self._held.items():
             if attempt not in self._running and held.since <= since:
-                self._give_up(held, handed_back(attempt))
-                self._hoarded = True
+                self._hoarded |= self._give_up(held, handed_back(attempt))
 
     async def _fence(self) -> None:
         # Once the lease is over others may run our attempts: ours must be dead by then.

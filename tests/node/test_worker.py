@@ -150,6 +150,22 @@ async def test_after_a_hand_back_short_tasks_are_asked_for_many_at_a_time_again(
 
 
 @virtual_time
+async def test_what_waits_for_its_confirmation_alone_takes_no_credit_back() -> None:
+    """Only attempts that waited for a slot say that too many were asked for."""
+    async with working(1) as its:
+        its.leader.assign(*((attempt(n), 0.001) for n in range(1000)))
+        await until(lambda: len(its.leader.outcomes) == 1000)
+        its.leader.assign((attempt(2000), WAIT_SECONDS_MAX + 1.0))
+        await until(lambda: bool(its.runner.alive))
+        its.leader.confirms = False
+        granted = its.leader.credit
+        assert granted > 50
+        await until(lambda: attempt(2000) in its.leader.outcomes)
+        await asyncio.sleep(2 * WRITER_SECONDS_MAX)
+        assert its.leader.credit == granted
+
+
+@virtual_time
 async def test_credit_is_no_more_than_the_leader_takes_and_none_is_lost() -> None:
     async with working(CREDIT_MAX) as its:
         await until(lambda: its.leader.credit == CREDIT_MAX)
