@@ -10,7 +10,7 @@ import pytest
 from ipfs_cluster_node.adapters.raft.clock import now
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.engine import Engine
-from ipfs_cluster_node.adapters.raft.outages import STEADY_SECONDS
+from ipfs_cluster_node.adapters.raft.outages import STEADY_SECONDS, Outage
 from ipfs_cluster_node.adapters.raft.replica import Replica
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from tests.support.memory_replicas import MemoryCluster, MemoryHost, until
@@ -56,8 +56,11 @@ async def test_attempts_come_ever_more_seldom_up_to_a_bound_and_begin_again_afte
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tests.support.virtual_time.VIRTUAL_SECONDS_MAX", 1000.0)
         async with MemoryCluster(tmp_path, patch, count=1, config=RaftConfig()) as cluster:
-            outages = Outages(await cluster.leader(), patch)
+            host = await cluster.leader()
+            outages = Outages(host, patch)
+            host.replica.snapshot_outage = Outage(FULL, since=0.0)
             assert await outages.pauses(2) == [1.0, 2.0]
+            assert host.replica.snapshot_outage is None  # It is tried again as well.
             # One soon after it goes on with its pauses: it is the same disk.
             assert await outages.pauses(4) == [4.0, 8.0, 15.0, 15.0]
             await asyncio.sleep(STEADY_SECONDS)
