@@ -9,7 +9,7 @@ from ipfs_cluster_node.adapters.keys.certificates import utc_now
 from ipfs_cluster_node.core.commands import BootstrapCluster, Command, RemoveNode
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.model import Principal, Role
-from ipfs_cluster_node.node.identify import TLS_VERSION, MemberIdentification
+from ipfs_cluster_node.node.identify import REMOVED_KEY, TLS_VERSION, MemberIdentification
 from ipfs_cluster_node.node.machine import ClusterMachine
 from ipfs_cluster_node.node.peers import PeerBook
 from ipfs_cluster_node.node.revocations import RevocationList, Revocations
@@ -108,3 +108,48 @@ def test_a_node_that_joins_is_told_of_at_once(tmp_path: Path) -> None:
     after = told.of(state, utc_now())
     assert after.version != before
     assert second.identity.did in after.node_dids
+
+
+def test_a_certificate_that_was_revoked_is_refused_with_a_log_and_without_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = enrol(make_ca())
+    identify, peers, machine = identify_with(tmp_path, known)
+    peers.learn([(known.identity.node_id, ("127.0.0.1:1",))], known.identity.node_id)
+    told = Revocations()
+    told.take(RevocationList().of(machine.state, utc_now()))
+    unheard = MemberIdentification(machine=None, peers=peers, revocations=told)
+    for each in (identify, unheard):
+        assert each(Context(known)).kind is CallerClass.MASTER  # type: ignore[arg-type]
+    dids: list[object] = []
+
+    def revokes(_self: object, _serial: int, did: object) -> bool:
+        dids.append(did)
+        return True
+
+    monkeypatch.setattr(type(machine.state.certificates), "is_revoked", revokes)
+    monkeypatch.setattr(Revocations, "revokes_certificate", revokes)
+    for each in (identify, unheard):
+        with pytest.raises(ClusterError) as caught:
+            each(Context(known))  # type: ignore[arg-type]
+        assert caught.value.reason is Reason.CERTIFICATE_REVOKED
+    assert dids == [known.identity.did] * 2
+
+
+def test_a_client_is_one_also_where_nothing_was_heard(tmp_path: Path) -> None:
+    """What it may do is another question: its delegations say it."""
+    client = enrol(make_ca(), is_node=False)
+    identify = MemberIdentification(machine=None, peers=PeerBook(tmp_path / "masters"))
+    assert identify(Context(client)).kind is CallerClass.CLIENT  # type: ignore[arg-type]
+
+
+def test_who_was_removed_is_told_so_in_a_way_that_its_node_can_tell_apart(tmp_path: Path) -> None:
+    known = enrol(make_ca())
+    identify, _, machine = identify_with(tmp_path, known)
+    machine.state.apply(Command(at_ms=2, body=RemoveNode(node_id=known.identity.node_id)))
+    with pytest.raises(ClusterError) as caught:
+        identify(Context(known))  # type: ignore[arg-type]
+    assert caught.value.metadata.get(REMOVED_KEY) == "true"
+    with pytest.raises(ClusterError) as caught:
+        identify(Context(enrol(make_ca())))  # type: ignore[arg-type]
+    assert REMOVED_KEY not in caught.value.metadata

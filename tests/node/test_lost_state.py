@@ -99,6 +99,7 @@ async def test_a_master_whose_log_names_nobody_takes_a_master_that_the_operator_
     assert "serve --master" in health["leader"].detail
     assert node.take_masters(ELSEWHERE)
     assert others_known(node) == set(ELSEWHERE)
+    assert ("127.0.0.1:7", OTHERS[0].node_id) in node._uplink.connection.targets
     health = {check.name: check for check in node.health.get_health().checks}
     assert "serve --master" not in health["leader"].detail
     await node._stop()

@@ -126,3 +126,17 @@ def test_a_snapshot_without_room_is_tried_again_later_and_a_received_one_stops_t
     alone.engine._received = (VoterId("b.1"), 500)
     assert alone.engine.take_snapshot() is not None
     assert not alone.engine.snapshot_failed()
+
+
+def test_how_far_it_came_is_noted_at_the_end_unless_a_write_may_not_have_ended() -> None:
+    disk, notes = MemoryDisk(random.Random(0)), MemoryDisk(random.Random(1))
+    create_store(disk, A, [A])
+    engine = Engine(disk=disk, machine=ListMachine(), config=CONFIG, notes=notes)
+    assert engine.last_note() is not None
+    engine.journal.setCurrentTerm(5, A)
+    assert engine.last_note() is None  # Nobody knows yet whether that will be there.
+    step = engine.begin_step()
+    assert engine.last_note() is None
+    step.write()
+    engine.end_step()
+    assert engine.last_note() is not None

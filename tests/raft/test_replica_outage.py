@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import itertools
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from ipfs_cluster_node.adapters.raft.clock import now
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.engine import Engine
+from ipfs_cluster_node.adapters.raft.journal import SegmentedJournal
 from ipfs_cluster_node.adapters.raft.outages import STEADY_SECONDS, Outage
 from ipfs_cluster_node.adapters.raft.replica import Replica
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -17,6 +19,10 @@ from tests.support.memory_replicas import MemoryCluster, MemoryHost, until
 from tests.support.virtual_time import virtual_time
 
 FULL = OSError(errno.ENOSPC, "asked for")
+
+
+def lacks_a_snapshot(host: MemoryHost) -> bool:
+    return host.replica.snapshot_outage is not None
 
 
 class Outages:
@@ -60,7 +66,7 @@ async def test_attempts_come_ever_more_seldom_up_to_a_bound_and_begin_again_afte
             outages = Outages(host, patch)
             host.replica.snapshot_outage = Outage(FULL, since=0.0)
             assert await outages.pauses(2) == [1.0, 2.0]
-            assert host.replica.snapshot_outage is None  # It is tried again as well.
+            assert not lacks_a_snapshot(host)  # It is tried again as well.
             # One soon after it goes on with its pauses: it is the same disk.
             assert await outages.pauses(4) == [4.0, 8.0, 15.0, 15.0]
             await asyncio.sleep(STEADY_SECONDS)
@@ -88,3 +94,54 @@ async def test_after_what_may_have_lost_something_nothing_is_served(
             with pytest.raises(ClusterError) as caught:
                 await host.replica.propose(b"two")
             assert caught.value.reason is Reason.LOG_STORAGE_FAILED
+
+
+@virtual_time
+async def test_attempts_in_vain_use_up_no_descriptors(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        async with MemoryCluster(tmp_path, patch, count=1, config=RaftConfig()) as cluster:
+            host = await cluster.leader()
+            probed: list[int] = []
+
+            def fails(_journal: SegmentedJournal) -> None:
+                probed.append(len(list(Path("/proc/self/fd").iterdir())))
+                raise FULL
+
+            with pytest.MonkeyPatch.context() as inner:
+                inner.setattr(SegmentedJournal, "probe", fails)
+                host.disk_error = FULL
+                with pytest.raises(ClusterError):
+                    await host.replica.propose(b"one")
+                host.disk_error = None
+                await asyncio.sleep(40)
+            assert len(probed) >= 4
+            assert max(probed) == probed[0]
+            await until(lambda: host.replica.failed is None, seconds=30)
+
+
+@virtual_time
+@pytest.mark.parametrize(("number", "goes_on"), [(errno.ENOSPC, True), (errno.EIO, False)])
+async def test_a_snapshot_without_room_is_waited_for_and_a_failed_disk_is_not(
+    tmp_path: Path, number: int, *, goes_on: bool
+) -> None:
+    config = RaftConfig(snapshot_entries=10, trailing_entries=1)
+
+    def fails(*_: object) -> None:
+        raise OSError(number, "asked for")
+
+    with pytest.MonkeyPatch.context() as patch:
+        async with MemoryCluster(tmp_path, patch, count=1, config=config) as cluster:
+            host = await cluster.leader()
+            assert host.task is not None
+            patch.setattr("ipfs_cluster_node.adapters.raft.snapshotting.store_snapshot", fails)
+            for _ in range(16):
+                with suppress(ClusterError):
+                    await host.replica.propose(b"x")
+                    await asyncio.sleep(0.1)
+            assert host.task.done() != goes_on
+            if goes_on:
+                assert lacks_a_snapshot(host)
+                assert host.replica.failed is None
+            else:
+                with pytest.raises(ClusterError, match="asked for"):
+                    await host.task
