@@ -24,6 +24,7 @@ from ipfs_cluster_node.codec.ucan_mint import sign_invocation
 from ipfs_cluster_node.core.dag_cbor import Value
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did, NodeId
+from ipfs_cluster_node.node.delegations import TOKENS_MAX
 from ipfs_cluster_node.v1 import content_pb2
 from ipfs_cluster_node.v1.task_dispatch_pb2 import (
     GetTaskRequest,
@@ -172,7 +173,8 @@ async def test_what_leads_from_nowhere_is_not_kept(
     error = await refused(client.put_delegation([bytes(tampered)]))
     assert error.reason is Reason.DELEGATION_INVALID
     assert error.metadata["ucan_error"] == "InvalidSignature"
-    assert (await refused(client.put_delegation([]))).reason is Reason.INVALID_ARGUMENT
+    for tokens in ([], [forged] * (TOKENS_MAX + 1)):
+        assert (await refused(client.put_delegation(tokens))).reason is Reason.INVALID_ARGUMENT
     async with nobody.client(ucan=write_container([forged])) as limited:
         assert (await refused(limited.submit_task("echo"))).reason is Reason.NOT_DELEGATED
     async with nobody.client(ucan="Cgarbage") as limited:

@@ -10,8 +10,8 @@ import pytest
 
 from ipfs_cluster_node.adapters.raft.clock import now
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
+from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.engine import Engine
-from ipfs_cluster_node.adapters.raft.journal import SegmentedJournal
 from ipfs_cluster_node.adapters.raft.outages import STEADY_SECONDS, Outage
 from ipfs_cluster_node.adapters.raft.replica import Replica
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -101,21 +101,19 @@ async def test_attempts_in_vain_use_up_no_descriptors(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         async with MemoryCluster(tmp_path, patch, count=1, config=RaftConfig()) as cluster:
             host = await cluster.leader()
-            probed: list[int] = []
+            open_at: list[int] = []
 
-            def fails(_journal: SegmentedJournal) -> None:
-                probed.append(len(list(Path("/proc/self/fd").iterdir())))
+            def fails(_disk: DirectoryDisk, _name: str) -> None:
+                open_at.append(len(list(Path("/proc/self/fd").iterdir())))
                 raise FULL
 
             with pytest.MonkeyPatch.context() as inner:
-                inner.setattr(SegmentedJournal, "probe", fails)
-                host.disk_error = FULL
+                inner.setattr(DirectoryDisk, "sync", fails)
                 with pytest.raises(ClusterError):
                     await host.replica.propose(b"one")
-                host.disk_error = None
                 await asyncio.sleep(40)
-            assert len(probed) >= 4
-            assert max(probed) == probed[0]
+            assert len(open_at) >= 4
+            assert max(open_at) == open_at[0]
             await until(lambda: host.replica.failed is None, seconds=30)
 
 

@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import psutil
 import pytest
 
 from ipfs_cluster_node.adapters.worker import trees
@@ -112,11 +113,8 @@ def test_all_that_a_process_started_is_counted_up_to_a_bound() -> None:
             assert set(sleepers) < set(trees.descendants(os.getpid()))
             found = trees.usage(shell.pid, processes_max=10, threads_max=10)
             assert (found.process_count, found.thread_count) == (3, 3)
-            alone = [
-                trees.usage(pid, processes_max=10, threads_max=10).resident_bytes
-                for pid in sleepers
-            ]
-            assert found.resident_bytes > sum(alone) > 0
+            everybody = [psutil.Process(pid) for pid in (shell.pid, *sleepers)]
+            assert found.resident_bytes == sum(each.memory_info().rss for each in everybody)
             assert 0 < trees.proportional_bytes(shell.pid) <= found.resident_bytes
             assert trees.usage(shell.pid, processes_max=1, threads_max=10).process_count == 2
             assert trees.usage(shell.pid, processes_max=10, threads_max=1).process_count == 2
