@@ -38,13 +38,14 @@ def list_certificates(profile: str | None, *, did: str, as_json: bool) -> None:
     rows = [
         (
             each.serial,
-            each.name or each.did,
+            each.name,
+            each.did,
             f"{each.expire_time.ToDatetime():%F %T}",
             "revoked" if each.revoked else "",
         )
         for each in sorted(found, key=lambda c: (c.name, c.issue_time.ToDatetime()))
     ]
-    print_table("certificates", ("serial", "owner", "ends (UTC)", ""), rows)
+    print_table("certificates", ("serial", "owner", "did", "ends (UTC)", ""), rows)
 
 
 @cert.command("show")

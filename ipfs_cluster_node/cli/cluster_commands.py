@@ -21,6 +21,7 @@ from ipfs_cluster_node.cli.output import (
 )
 from ipfs_cluster_node.config.output_file import is_standard_output
 from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import node_id_from_did, parse_did
 
 STATE_TABLES = ("nodes", "tasks", "content")
 
@@ -41,6 +42,24 @@ class DurationType(click.ParamType[timedelta]):
 
 
 DURATION = DurationType()
+
+
+class MemberType(click.ParamType[str]):
+    """A node id, or the did:key of the same identity."""
+
+    name = "node_id or did"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        """Spell it as a node id; what is no did:key is left to the cluster to judge."""
+        if not value.startswith("did:"):
+            return str(value)
+        try:
+            return node_id_from_did(parse_did(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+MEMBER = MemberType()
 
 
 @click.command()
@@ -67,7 +86,7 @@ def cluster() -> None:
 
 
 @cluster.command("transfer-leadership")
-@click.argument("node_id", metavar="[NODE]", default="")
+@click.argument("node_id", metavar="[NODE]", default="", type=MEMBER)
 @json_option
 @click.pass_obj
 @reporting
@@ -145,7 +164,7 @@ def list_nodes(profile: str | None, *, as_json: bool) -> None:
 
 
 @node.command("health")
-@click.argument("node_id")
+@click.argument("node_id", metavar="NODE_ID_OR_DID", type=MEMBER)
 @json_option
 @click.pass_obj
 @reporting
@@ -173,14 +192,21 @@ def get_health(profile: str | None, node_id: str, *, as_json: bool) -> None:
 
 
 @node.command("remove")
-@click.argument("node_id")
+@click.argument("node_id", metavar="NODE_ID_OR_DID", type=MEMBER)
+@click.option(
+    "--lose-files", is_flag=True, help="Though it is the last holder of files, which are lost."
+)
 @click.confirmation_option(prompt="Remove this node for good?")
 @json_option
 @click.pass_obj
 @reporting
-def remove_node(profile: str | None, node_id: str, *, as_json: bool) -> None:
-    """Remove a node for good; its tasks are given to others."""
-    run_client(profile, lambda client: client.remove_node(node_id))
+def remove_node(profile: str | None, node_id: str, *, lose_files: bool, as_json: bool) -> None:
+    """Remove a node or client for good; its tasks are given to others.
+
+    Name it by its node id or its did:key; `cert list` shows those of clients. It is refused where
+    files would be lost: the message says how many, and how to keep them.
+    """
+    run_client(profile, lambda client: client.remove_node(node_id, lose_files=lose_files))
     print_done({"node_id": node_id, "removed": True}, f"{node_id} is removed", as_json)
 
 
@@ -213,18 +239,18 @@ def list_joiners(profile: str | None, *, as_json: bool) -> None:
 
 
 @node.command("approve")
-@click.argument("node_id")
+@click.argument("node_id", metavar="NODE_ID_OR_DID", type=MEMBER)
 @json_option
 @click.pass_obj
 @reporting
 def approve_joiner(profile: str | None, node_id: str, *, as_json: bool) -> None:
-    """Let a joiner in. Compare NODE_ID with what `join` shows on its machine."""
+    """Let a joiner in. Compare its node id with what `join` shows on its machine."""
     role = run_client(profile, lambda client: _decide_joiner(client, node_id, approved=True))
     print_done({"node_id": node_id, "approved": True}, f"{node_id} may join as {role}", as_json)
 
 
 @node.command("reject")
-@click.argument("node_id")
+@click.argument("node_id", metavar="NODE_ID_OR_DID", type=MEMBER)
 @json_option
 @click.pass_obj
 @reporting

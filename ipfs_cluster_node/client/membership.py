@@ -34,9 +34,13 @@ class MembershipCalls(Calls):
             if not token:
                 return nodes
 
-    async def remove_node(self, node_id: str, *, timeout: timedelta = TIMEOUT_DEFAULT) -> None:
-        """Remove a node for good."""
-        request = pb.RemoveNodeRequest(request_id=new_request_id(), node_id=node_id)
+    async def remove_node(
+        self, node_id: str, *, lose_files: bool = False, timeout: timedelta = TIMEOUT_DEFAULT
+    ) -> None:
+        """Remove a node for good; with `lose_files`, though files are lost that it alone holds."""
+        request = pb.RemoveNodeRequest(
+            request_id=new_request_id(), node_id=node_id, lose_files=lose_files
+        )
         await self._unary(MembershipServiceStub, "RemoveNode", request, timeout)
 
     async def transfer_leadership(

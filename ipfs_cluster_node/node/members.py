@@ -47,6 +47,7 @@ from ipfs_cluster_node.core.settings import CHANGES_MAX, USER_VALUE_CHARS_MAX
 from ipfs_cluster_node.core.state import MORE
 from ipfs_cluster_node.node.certificates import Certificates, Issued
 from ipfs_cluster_node.node.clock import monotonic, now_ms, utc_now
+from ipfs_cluster_node.node.last_holders import check_not_last_holder
 from ipfs_cluster_node.node.leadership import Leadership
 from ipfs_cluster_node.node.revocations import RevocationList
 from ipfs_cluster_node.v1 import membership_pb2
@@ -123,6 +124,7 @@ class Members:
         self._revocations = RevocationList()
         self._heard: dict[NodeId, float] = {}
         self._returned: set[NodeId] = set()
+        self._removing = asyncio.Lock()
         self.running_counts: dict[NodeId, int] = {}
         self.room_bytes: dict[NodeId, int] = {}
         """What each node can still take of files, by its last heartbeat."""
@@ -325,16 +327,25 @@ class Members:
         """This node's clock, for others to compare theirs with."""
         return now_ms()
 
-    async def remove_node(self, node_id: NodeId, *, caller: Did, request_id: str) -> None:
-        """Commit that a node is no member any more; a master stops voting first."""
-        state = self._leadership.leader_state()
-        node = state.members.node(node_id)
-        replica = self._leadership.replica
-        if node is not None and node.role is Role.MASTER and replica is not None:
-            await replica.remove_voter(voter_id(node_id, node.incarnation))
-        await self._leadership.propose(
-            RemoveNode(node_id=node_id), caller=caller, request_id=request_id
-        )
+    async def remove_node(
+        self, node_id: NodeId, *, caller: Did, request_id: str, lose_files: bool = False
+    ) -> None:
+        """Commit that a node is no member any more; a master stops voting first.
+
+        Unless `lose_files`, it is refused where files would lose their last holder. One removal
+        goes on at a time: of two at once each could rely on the other's copy.
+        """
+        async with self._removing:
+            state = self._leadership.leader_state()
+            if not lose_files:
+                await check_not_last_holder(state, node_id)
+            node = state.members.node(node_id)
+            replica = self._leadership.replica
+            if node is not None and node.role is Role.MASTER and replica is not None:
+                await replica.remove_voter(voter_id(node_id, node.incarnation))
+            await self._leadership.propose(
+                RemoveNode(node_id=node_id), caller=caller, request_id=request_id
+            )
 
     async def transfer_leadership(self, target: NodeId | None, *, source: NodeId | None) -> NodeId:
         """Let another master lead; returns who leads then.

@@ -215,6 +215,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
             node_id_of(request.node_id),
             caller=current_caller().did,
             request_id=request_id_of(request.request_id),
+            lose_files=request.lose_files,
         )
         return pb.RemoveNodeResponse()
 

@@ -219,8 +219,10 @@ class MemberPort(Protocol):
     def wall_ms(self) -> int:
         """This node's clock, for others to compare theirs with."""
 
-    async def remove_node(self, node_id: NodeId, *, caller: Did, request_id: str) -> None:
-        """Remove a node."""
+    async def remove_node(
+        self, node_id: NodeId, *, caller: Did, request_id: str, lose_files: bool
+    ) -> None:
+        """Remove a node; with `lose_files`, though it is the last holder of files."""
 
     async def transfer_leadership(self, target: NodeId | None, *, source: NodeId | None) -> NodeId:
         """Let another master lead; gives the leader."""

@@ -78,6 +78,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A master can't be dialled at its advertised address."""
     ERROR_REASON_QUORUM_AT_RISK: _ErrorReason.ValueType  # 33
     """The change would leave the masters without a majority."""
+    ERROR_REASON_FILES_AT_RISK: _ErrorReason.ValueType  # 34
+    """Files would be lost with the node, which alone holds them; `file_count` in the metadata says how many."""
     ERROR_REASON_TOKEN_INVALID: _ErrorReason.ValueType  # 40
     """Not a join token of this cluster."""
     ERROR_REASON_TOKEN_EXPIRED: _ErrorReason.ValueType  # 41
@@ -238,6 +240,8 @@ ERROR_REASON_PEER_UNREACHABLE: ErrorReason.ValueType  # 32
 """A master can't be dialled at its advertised address."""
 ERROR_REASON_QUORUM_AT_RISK: ErrorReason.ValueType  # 33
 """The change would leave the masters without a majority."""
+ERROR_REASON_FILES_AT_RISK: ErrorReason.ValueType  # 34
+"""Files would be lost with the node, which alone holds them; `file_count` in the metadata says how many."""
 ERROR_REASON_TOKEN_INVALID: ErrorReason.ValueType  # 40
 """Not a join token of this cluster."""
 ERROR_REASON_TOKEN_EXPIRED: ErrorReason.ValueType  # 41

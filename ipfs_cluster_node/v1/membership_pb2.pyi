@@ -734,19 +734,23 @@ class RemoveNodeRequest(_message.Message):
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     NODE_ID_FIELD_NUMBER: _builtins.int
+    LOSE_FILES_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the caller, 1 to 64 characters of `A-Z a-z 0-9 . _ -`."""
     node_id: _builtins.str
     """Its PeerID."""
+    lose_files: _builtins.bool
+    """Remove it though files are lost with it, of which it is the last holder (`FILES_AT_RISK`)."""
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         node_id: _builtins.str = ...,
+        lose_files: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_id", b"node_id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lose_files", b"lose_files", "node_id", b"node_id", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -205,7 +205,8 @@ class MembershipServiceServicer:
 
         Who may call: client. Idempotent by `request_id`.
         Errors: `MEMBER_NOT_FOUND`; `QUORUM_AT_RISK` for the leader itself, the last master, or where
-        the masters left would have no majority alive; `MEMBERSHIP_CHANGE_IN_PROGRESS`.
+        the masters left would have no majority alive; `MEMBERSHIP_CHANGE_IN_PROGRESS`; `FILES_AT_RISK`
+        without `lose_files`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

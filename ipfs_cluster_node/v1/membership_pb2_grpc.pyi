@@ -87,7 +87,8 @@ class MembershipServiceStub:
 
     Who may call: client. Idempotent by `request_id`.
     Errors: `MEMBER_NOT_FOUND`; `QUORUM_AT_RISK` for the leader itself, the last master, or where
-    the masters left would have no majority alive; `MEMBERSHIP_CHANGE_IN_PROGRESS`.
+    the masters left would have no majority alive; `MEMBERSHIP_CHANGE_IN_PROGRESS`; `FILES_AT_RISK`
+    without `lose_files`.
     """
     TransferLeadership: _grpc.UnaryUnaryMultiCallable[_membership_pb2.TransferLeadershipRequest, _membership_pb2.TransferLeadershipResponse]
     """Hands leadership to another master; answers once that one leads. Writes that come meanwhile wait
@@ -213,7 +214,8 @@ class MembershipServiceAsyncStub(MembershipServiceStub):
 
     Who may call: client. Idempotent by `request_id`.
     Errors: `MEMBER_NOT_FOUND`; `QUORUM_AT_RISK` for the leader itself, the last master, or where
-    the masters left would have no majority alive; `MEMBERSHIP_CHANGE_IN_PROGRESS`.
+    the masters left would have no majority alive; `MEMBERSHIP_CHANGE_IN_PROGRESS`; `FILES_AT_RISK`
+    without `lose_files`.
     """
     TransferLeadership: _aio.UnaryUnaryMultiCallable[_membership_pb2.TransferLeadershipRequest, _membership_pb2.TransferLeadershipResponse]  # type: ignore[assignment]
     """Hands leadership to another master; answers once that one leads. Writes that come meanwhile wait
@@ -384,7 +386,8 @@ class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Who may call: client. Idempotent by `request_id`.
         Errors: `MEMBER_NOT_FOUND`; `QUORUM_AT_RISK` for the leader itself, the last master, or where
-        the masters left would have no majority alive; `MEMBERSHIP_CHANGE_IN_PROGRESS`.
+        the masters left would have no majority alive; `MEMBERSHIP_CHANGE_IN_PROGRESS`; `FILES_AT_RISK`
+        without `lose_files`.
         """
 
     @_abc_1.abstractmethod

@@ -28,6 +28,7 @@ from ipfs_cluster_node.node.members import (
     EXPIRY_INTERVAL_SECONDS,
     LIVENESS_INTERVAL_SECONDS,
 )
+from ipfs_cluster_node.services.turns import Turn, set_turn
 from tests.core.test_state import CLIENT, MASTER, OTHER, WORKER
 from tests.support.members import (
     LEASE,
@@ -326,6 +327,76 @@ async def test_a_master_that_can_t_stop_voting_stays_a_member() -> None:
     leader.cannot = "remove"
     await refused(leader.members.remove_node(PEER, caller=CLIENT, request_id="r"))
     assert leader.committed.members.node(PEER) is not None
+
+
+def add_file(leader: Leader, cid: str, *holders: NodeId) -> None:
+    leader.commit(c.AddContent(cid=cid, size_bytes=1, holders=holders, name=""))
+
+
+@virtual_time
+async def test_the_last_holder_of_files_is_removed_only_where_they_may_be_lost() -> None:
+    leader = Leader()
+    leader.voters |= {voter_id(PEER, 4)}
+    for cid in ("a", "b"):
+        add_file(leader, cid, PEER)
+    add_file(leader, "c", MASTER, PEER)
+    error = await refused(leader.members.remove_node(PEER, caller=CLIENT, request_id="r"))
+    assert error.reason is Reason.FILES_AT_RISK
+    assert error.metadata == {"file_count": "2"}
+    assert "2 files are held by" in error.message
+    assert "--lose-files" in error.message
+    assert leader.did == [], "it votes on, too"
+    await leader.members.remove_node(PEER, caller=CLIENT, request_id="r", lose_files=True)
+    assert leader.did == [f"remove {voter_id(PEER, 4)}", "RemoveNode"]
+
+
+@virtual_time
+async def test_a_holder_that_was_removed_does_not_count() -> None:
+    leader = Leader()
+    add_file(leader, "a", WORKER, PEER)
+    await leader.members.remove_node(WORKER, caller=CLIENT, request_id="w")
+    error = await refused(leader.members.remove_node(PEER, caller=CLIENT, request_id="p"))
+    assert error.reason is Reason.FILES_AT_RISK
+    # A repeat of what was done is answered the same.
+    await leader.members.remove_node(WORKER, caller=CLIENT, request_id="w")
+
+
+@virtual_time
+async def test_two_holders_that_are_removed_at_once_are_not_both_removed() -> None:
+    leader = Leader()
+    add_file(leader, "a", WORKER, PEER)
+    ends = await asyncio.gather(
+        *(
+            leader.members.remove_node(node_id, caller=CLIENT, request_id=node_id)
+            for node_id in (WORKER, PEER)
+        ),
+        return_exceptions=True,
+    )
+    assert [getattr(end, "reason", None) for end in ends] == [None, Reason.FILES_AT_RISK]
+
+
+class ShortTurn(Turn):
+    """Over after each step; counts them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    @property
+    def over(self) -> bool:
+        return True
+
+    async def next(self) -> None:
+        self.count += 1
+
+
+@virtual_time
+async def test_files_are_gone_through_in_slices() -> None:
+    leader, turn = Leader(), ShortTurn()
+    for number in range(3):
+        add_file(leader, f"{number}", MASTER, PEER)
+    set_turn(turn)
+    await leader.members.remove_node(PEER, caller=CLIENT, request_id="r")
+    assert turn.count == 3
 
 
 # Leadership and logs.
