@@ -12,6 +12,7 @@ import click
 
 from ipfs_cluster_node.cli.node_commands import profile_name_option
 from ipfs_cluster_node.cli.output import json_option, print_done, reporting, say, with_profile
+from ipfs_cluster_node.config.home import check_unused
 from ipfs_cluster_node.config.profiles import check_profile_name, free_profile_name, remove_profile
 
 
@@ -19,7 +20,9 @@ from ipfs_cluster_node.config.profiles import check_profile_name, free_profile_n
 @click.option("--masters", type=click.IntRange(1, 7), default=3, show_default=True)
 @click.option("--workers", type=click.IntRange(0, 32), default=2, show_default=True)
 @click.option(
-    "--directory", type=click.Path(path_type=Path), help="A new one, kept. [default: temporary]"
+    "--directory",
+    type=click.Path(path_type=Path),
+    help="A new or an empty one, kept. [default: temporary]",
 )
 @click.option(
     "--require-confinement",
@@ -38,11 +41,14 @@ def dev(
     profile_name: str | None,
     as_json: bool,
 ) -> None:
-    """Run a small cluster on this machine until Ctrl-C, with mutual TLS like any other.
+    """Run a small cluster on this machine, with mutual TLS like any other.
 
+    It runs until Ctrl-C, or until its terminal is closed.
     Each node is a process of its own. Other terminals use it through the profile.
     """
     check_profile_name(profile_name)
+    if directory is not None:
+        check_unused(directory, option="--directory")
     if require_confinement:  # The nodes' processes have it from there.
         os.environ["IPFS_CLUSTER_NODE_TASKS_REQUIRE_CONFINEMENT"] = "true"
     written = profile_name or free_profile_name("dev")
@@ -56,7 +62,8 @@ async def _dev(
 
     root = directory or Path(tempfile.mkdtemp(prefix="ipfs-cluster-node-dev-"))
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    # A terminal that is closed ends it, too.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     cluster = LocalCluster(root, profile_name=profile_name)
     try:

@@ -25,7 +25,9 @@ from ipfs_cluster_node.core.ids import NodeId, parse_node_id
 READY_MARK: Final = "ready"
 
 home_option = click.option(
-    "--home", type=click.Path(), help="The node's directory. [default: ~/.ipfs-cluster-node]"
+    "--home",
+    type=click.Path(),
+    help="The node's directory; a new node takes an empty one. [default: ~/.ipfs-cluster-node]",
 )
 
 

@@ -3,8 +3,9 @@
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,29 @@ DAMAGED_LOG_PREFIX: Final = "raft.damaged-"
 """Followed by when it was set aside, in UTC."""
 REPLACED_LOG_PREFIX: Final = "raft.replaced-"
 """The same, of a whole log for which one took over that goes on alone."""
+
+
+LEFT_BEFORE_BEGUN: Final = ("lock", ".begun.json.*.tmp")
+"""What may be left where a node was to be made, and it was stopped before it was begun."""
+OF_NO_USER: Final = ("lost+found",)
+"""What an empty directory may have all the same: where a disk is mounted."""
+
+
+def check_unused(directory: Path, *, option: str, ours: Sequence[str] = ()) -> None:
+    """Check that nothing is in a directory, or that it is not there: it will be closed to others.
+
+    Raises:
+        ClusterError: HOME_EXISTS; nothing was changed.
+    """
+    allowed = (*OF_NO_USER, *ours)
+    names = sorted(each.name for each in directory.iterdir()) if directory.is_dir() else []
+    foreign = [name for name in names if not any(fnmatchcase(name, each) for each in allowed)]
+    if foreign:
+        raise ClusterError(
+            Reason.HOME_EXISTS,
+            f"{directory} is not empty ({foreign[0]} is there), and would be closed to all but its "
+            f"owner; name an empty or a new directory with {option}",
+        )
 
 
 class Home:
@@ -80,6 +104,17 @@ class Home:
             )
         return ClusterError(Reason.HOME_EXISTS, f"{what}; or name another directory with --home")
 
+    def check_free(self) -> None:
+        """Check that a node or a client can be made here.
+
+        Raises:
+            ClusterError: HOME_EXISTS, HOME_DAMAGED; nothing was changed.
+        """
+        if self.is_taken:
+            raise self.taken()
+        if not self.begun.exists():
+            check_unused(self.path, option="--home", ours=LEFT_BEFORE_BEGUN)
+
     def _without_config(self) -> ClusterError:
         return ClusterError(
             Reason.HOME_DAMAGED,
@@ -94,10 +129,9 @@ class Home:
         What an earlier attempt left is removed: it was never used.
 
         Raises:
-            ClusterError: HOME_EXISTS, if there is one already; HOME_IN_USE.
+            ClusterError: HOME_EXISTS, if there is one already, or something else; HOME_IN_USE.
         """
-        if self.is_taken:
-            raise self.taken()
+        self.check_free()
         make_private_directory(self.path)
         with self.lock():
             if self.is_taken:

@@ -25,20 +25,20 @@ ASK_SECONDS_MAX: Final = 3.0
 
 
 async def refuse_taken(home: Home) -> None:
-    """Refuse to make a node where one is already; a removed one is told apart if a master tells so.
+    """Refuse to make a node where one is already, or something else is.
+
+    A removed node is told apart if a master tells so.
 
     Raises:
-        ClusterError: HOME_EXISTS, and what to do with what is there.
+        ClusterError: HOME_EXISTS, HOME_DAMAGED, and what to do with what is there.
     """
-    if not home.is_taken:
-        return
-    if await was_removed(home):
+    if home.is_taken and await was_removed(home):
         raise ClusterError(
             Reason.HOME_EXISTS,
             f"the node in {home.path} was removed from its cluster for good; join as a new one "
             "with another --home, and keep this one until nothing of it is needed",
         )
-    raise home.taken()
+    home.check_free()
 
 
 async def was_removed(home: Home) -> bool:

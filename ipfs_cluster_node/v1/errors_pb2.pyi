@@ -139,7 +139,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_HOME_IN_USE: _ErrorReason.ValueType  # 82
     """Another process works on this home directory. Local to a command."""
     ERROR_REASON_HOME_EXISTS: _ErrorReason.ValueType  # 83
-    """There is a node at this home directory already. Local to a command."""
+    """There is a node, or something else, at this home directory already. Local to a command."""
     ERROR_REASON_HOME_DAMAGED: _ErrorReason.ValueType  # 84
     """A file of the home directory is damaged, missing, readable by others or of another user. Local to a command."""
     ERROR_REASON_PORT_IN_USE: _ErrorReason.ValueType  # 85
@@ -301,7 +301,7 @@ ERROR_REASON_HOME_MISSING: ErrorReason.ValueType  # 81
 ERROR_REASON_HOME_IN_USE: ErrorReason.ValueType  # 82
 """Another process works on this home directory. Local to a command."""
 ERROR_REASON_HOME_EXISTS: ErrorReason.ValueType  # 83
-"""There is a node at this home directory already. Local to a command."""
+"""There is a node, or something else, at this home directory already. Local to a command."""
 ERROR_REASON_HOME_DAMAGED: ErrorReason.ValueType  # 84
 """A file of the home directory is damaged, missing, readable by others or of another user. Local to a command."""
 ERROR_REASON_PORT_IN_USE: ErrorReason.ValueType  # 85

@@ -108,6 +108,35 @@ def test_a_home_whose_node_runs_is_taken_and_not_only_in_use(tmp_path: Path) -> 
         assert why_taken(home).reason is Reason.HOME_EXISTS
 
 
+@pytest.mark.parametrize("there", ["note", ".hidden", "content"])
+def test_a_directory_with_something_else_is_refused_and_not_touched(
+    tmp_path: Path, there: str
+) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / there).mkdir()
+    with pytest.raises(ClusterError) as caught, Home(tmp_path).making():
+        pass
+    assert caught.value.reason is Reason.HOME_EXISTS
+    assert there in caught.value.message
+    assert "--home" in caught.value.message
+    assert [each.name for each in tmp_path.iterdir()] == [there]
+    assert tmp_path.stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize("left", ["lock", ".begun.json.0a1b2c3d.tmp", "lost+found", "begun.json"])
+def test_what_was_stopped_early_goes_on_and_a_mounted_disk_is_empty(
+    tmp_path: Path, left: str
+) -> None:
+    (tmp_path / left).touch()
+    with Home(tmp_path).making():
+        pass
+    if left == "begun.json":  # Whatever else is there then is ours.
+        (tmp_path / left).touch()
+        (tmp_path / "content").mkdir()
+        with Home(tmp_path).making():
+            pass
+
+
 def test_a_lock_names_its_holder_and_nobody_before_it(tmp_path: Path) -> None:
     home = Home(tmp_path)
     (tmp_path / "lock").write_text("12345678901234567890")
