@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ipfs_cluster_node.cli.cluster_commands import DURATION
+from ipfs_cluster_node.cli.join_hint import say_how_to_join
 from ipfs_cluster_node.cli.output import (
     json_option,
     message_document,
@@ -78,8 +79,7 @@ def create_join_token(
         print_json(message_document(answer))
         return
     say(answer.token)
-    where = next(iter(answer.enrolment_endpoints), "FIRST_MASTER:9095")
-    say(f"on the other machine: ipfs-cluster-node join TOKEN --enrolment {where}", err=True)
+    say_how_to_join("the other machine", answer.enrolment_endpoints)
     if approve:
         say("who joins waits: see `node joiners`, then `node approve NODE_ID`", err=True)
 

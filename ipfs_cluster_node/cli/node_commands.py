@@ -8,7 +8,6 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any, Final, TextIO
 
 import click
@@ -17,7 +16,14 @@ from ipfs_cluster_node.cli.output import json_option, print_json, reporting, say
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.profiles import check_profile_name, free_profile_name, save_profile
 from ipfs_cluster_node.config.protection import protect_home
-from ipfs_cluster_node.config.settings import NodeSettings, Settings, load_settings
+from ipfs_cluster_node.config.settings import (
+    BIND_DEFAULT,
+    ENROLMENT_PORT,
+    NodeSettings,
+    Settings,
+    enrolment_beside,
+    load_settings,
+)
 from ipfs_cluster_node.core.endpoints import parse_endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, parse_node_id
@@ -61,9 +67,10 @@ def address_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--name", help="A name for people. [default: the host's]"),
         click.option("--advertise", multiple=True, help="Where others reach it, host:port."),
         click.option(
-            "--enrolment-bind", help="Where joiners are let in. [default: 127.0.0.1:9095]"
+            "--enrolment-bind",
+            help=f"Where a master lets joiners in. [default: the host of --bind, {ENROLMENT_PORT}]",
         ),
-        click.option("--bind", help="Where the node listens. [default: 127.0.0.1:9096]"),
+        click.option("--bind", help=f"Where the node listens. [default: {BIND_DEFAULT}]"),
     ):
         function = option(function)
     return function
@@ -79,11 +86,13 @@ def node_settings(
 ) -> NodeSettings:
     """Make `[node]` of flags."""
     host = re.sub(r"[^A-Za-z0-9._-]+", "-", socket.gethostname()).strip("-._")[:64]
-    settings = NodeSettings(name=name or host or "node", role=role, advertise=advertise)
-    return replace(
-        settings,
-        bind=bind or settings.bind,
-        enrolment_bind=enrolment_bind or settings.enrolment_bind,
+    bind = bind or str(BIND_DEFAULT)
+    return NodeSettings(
+        name=name or host or "node",
+        role=role,
+        bind=bind,
+        enrolment_bind=enrolment_bind or enrolment_beside(bind),
+        advertise=advertise,
     )
 
 
@@ -150,7 +159,7 @@ def init(
 
 @click.command()
 @click.argument("token")
-@click.option("--enrolment", required=True, help="The first master's enrolment port, host:port.")
+@click.option("--enrolment", required=True, help="A master's enrolment port, host:port.")
 @home_option
 @address_options
 @profile_name_option

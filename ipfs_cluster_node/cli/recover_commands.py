@@ -10,6 +10,7 @@ from typing import Any, TextIO
 import click
 
 from ipfs_cluster_node.cli.cluster_commands import DURATION
+from ipfs_cluster_node.cli.join_hint import say_how_to_join
 from ipfs_cluster_node.cli.node_commands import address_options, home_option, node_settings
 from ipfs_cluster_node.cli.output import (
     Function,
@@ -263,5 +264,4 @@ def recover_cluster(
 
 def _show_token(token: str, enrolment_endpoints: Any) -> None:
     say(token)
-    where = next(iter(enrolment_endpoints), "MASTER:9095")
-    say(f"on the operator's machine: ipfs-cluster-node join TOKEN --enrolment {where}", err=True)
+    say_how_to_join("the operator's machine", enrolment_endpoints)

@@ -24,6 +24,17 @@ NOT_SETTINGS: Final = frozenset({HOME_VARIABLE, *CLIENT_VARIABLES, *TEST_VARIABL
 """Variables with the prefix that mean something else; a client may run a node, too."""
 
 MIB: Final = 1024 * 1024
+BIND_DEFAULT: Final = Endpoint("127.0.0.1", 9096)
+ENROLMENT_PORT: Final = 9095
+
+
+def enrolment_beside(bind: str) -> str:
+    """Where a node that listens at `bind` lets joiners in, unless it is told: at the same host.
+
+    Raises:
+        ClusterError: INVALID_ARGUMENT, if `bind` is no address.
+    """
+    return str(Endpoint(parse_endpoint(bind).host, ENROLMENT_PORT))
 
 
 def _setting(default: Any, about: str) -> Any:
@@ -36,9 +47,11 @@ class NodeSettings:
 
     name: str = field(metadata={"about": "a name for people"})
     role: str = field(metadata={"about": "master, worker or leecher; as enrolled"})
-    bind: str = _setting("127.0.0.1:9096", "where the node listens, mutual TLS")
+    bind: str = _setting(str(BIND_DEFAULT), "where the node listens, mutual TLS")
     enrolment_bind: str = _setting(
-        "127.0.0.1:9095", "where the first master lets joiners in; only the server is authenticated"
+        enrolment_beside(str(BIND_DEFAULT)),
+        "where a master lets joiners in, by `init` and `join` at the host of `bind`; only the "
+        "server is authenticated",
     )
     advertise: tuple[str, ...] = _setting(
         (), "where others reach it; needed if bind is no loopback"

@@ -75,6 +75,11 @@ class MemberTable:
         """Every master that was not removed."""
         return (p for p in self.nodes() if p.role is Role.MASTER)
 
+    def enrolment_endpoints(self) -> tuple[str, ...]:
+        """Where masters let in joiners, and members whose certificate has expired."""
+        endpoints = (each for master in self.masters() for each in master.enrolment_endpoints)
+        return tuple(dict.fromkeys(endpoints))
+
     def principals(self) -> tuple[Principal, ...]:
         """Every principal, as of now."""
         return tuple(self._principals.values())

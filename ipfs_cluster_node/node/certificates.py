@@ -165,7 +165,7 @@ class Certificates:
             return Issued(
                 certificate_pem=pem,
                 trust_bundle_pem=authority.bundle_pem,
-                enrolment_endpoints=enrolment_endpoints(self._leadership.state()),
+                enrolment_endpoints=self._leadership.state().members.enrolment_endpoints(),
                 epoch=authority.epoch,
             )
         raise AssertionError("the last attempt raises")
@@ -442,12 +442,6 @@ def check_renewal(certificate_pem: bytes, request_der: bytes, proof: bytes) -> N
             Reason.CERTIFICATE_INVALID,
             f"the certificate ended over {RENEW_EXPIRED_MAX.days} days ago; join anew",
         )
-
-
-def enrolment_endpoints(state: ClusterState) -> tuple[str, ...]:
-    """Where joiners, and members whose certificate has expired, are let in."""
-    endpoints = (each for m in state.members.masters() for each in m.enrolment_endpoints)
-    return tuple(dict.fromkeys(endpoints))
 
 
 def _live(state: ClusterState) -> list[Principal]:

@@ -444,7 +444,6 @@ class Node:
                 self._members,
                 self._leadership,
                 Backups(self._leadership),
-                self._settings.enrolment_endpoints if self._certificates is not None else (),
             ),
             server,
         )

@@ -47,13 +47,11 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         members: MemberPort,
         view: StatePort,
         backups: BackupPort,
-        enrolment_endpoints: tuple[str, ...],
     ) -> None:
-        """Serve these; tokens name `enrolment_endpoints`."""
+        """Serve these."""
         self._members = members
         self._view = view
         self._backups = backups
-        self._enrolment_endpoints = enrolment_endpoints
 
     async def GetClusterStatus(
         self, request: pb.GetClusterStatusRequest, context: Any
@@ -131,7 +129,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         return pb.CreateJoinTokenResponse(
             token=minted.text,
             expire_time=timestamp_of_ms(minted.expires_at_ms),
-            enrolment_endpoints=self._enrolment_endpoints,
+            enrolment_endpoints=self._view.state().members.enrolment_endpoints(),
         )
 
     async def CreateBackup(

@@ -707,8 +707,8 @@ class CreateJoinTokenResponse(_message.Message):
 
     @_builtins.property
     def enrolment_endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Where `join` finds the enrolment port; empty if the leader does not know, since only the first
-        master has one.
+        """Where `join` finds an enrolment port: those of every master. Loopback addresses among them are reached from a
+        master's own machine only.
         """
 
     def __init__(

@@ -99,7 +99,7 @@ async def fetch_trust_bundle(host: str, port: int, ca_pin: str) -> bytes:
             raise ClusterError(
                 Reason.UNREACHABLE,
                 f"no enrolment port answers at {host}:{port}; check the address, and that the "
-                "first master runs",
+                "master runs",
             ) from error
         await asyncio.sleep(CLOSED_RETRY_SECONDS)
     for der in chain:

@@ -1,0 +1,75 @@
+"""Where masters let joiners in, and what is said of it: one is enough that other machines reach."""
+
+from typing import Any
+
+import pytest
+
+from ipfs_cluster_node.cli.join_hint import say_how_to_join
+from ipfs_cluster_node.cli.node_commands import node_settings
+from ipfs_cluster_node.services.context import Caller, CallerClass, set_caller
+from ipfs_cluster_node.services.membership import MembershipServicer
+from ipfs_cluster_node.v1 import membership_pb2
+from tests.core.test_state import CLIENT, MASTER
+from tests.support.members import PEER, Leader
+from tests.support.virtual_time import virtual_time
+
+
+@pytest.mark.parametrize(
+    ("bind", "enrolment_bind", "then"),
+    [
+        (None, None, "127.0.0.1:9095"),
+        ("0.0.0.0:9096", None, "0.0.0.0:9095"),
+        ("[fd00::1]:7000", None, "[fd00::1]:9095"),
+        ("0.0.0.0:9096", "127.0.0.1:5", "127.0.0.1:5"),
+    ],
+)
+def test_joiners_are_let_in_at_the_host_of_bind_unless_told(
+    bind: str | None, enrolment_bind: str | None, then: str
+) -> None:
+    settings = node_settings(
+        role="master",
+        name="n",
+        bind=bind,
+        enrolment_bind=enrolment_bind,
+        advertise=("a.example:9096",),
+    )
+    assert settings.enrolment_bind == then
+
+
+@virtual_time
+async def test_a_token_names_the_enrolment_ports_of_all_masters() -> None:
+    leader = Leader()
+    for node_id, endpoint in ((MASTER, "127.0.0.1:9095"), (PEER, "b.example:9095")):
+        leader.commit(leader.registration(node_id, enrolment_endpoints=(endpoint,)))
+    set_caller(Caller(CLIENT, CallerClass.CLIENT))
+    view: Any = leader
+    servicer = MembershipServicer(view.members, view, view)
+    request = membership_pb2.CreateJoinTokenRequest(request_id="r", role="worker")
+    answer = await servicer.CreateJoinToken(request, None)
+    assert sorted(answer.enrolment_endpoints) == ["127.0.0.1:9095", "b.example:9095"]
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "told", "untold"),
+    [
+        (
+            ["127.0.0.1:9095", "b.example:9095", "10.0.0.3:9095"],
+            ["join TOKEN --enrolment b.example:9095\n", "10.0.0.3:9095"],
+            ["127.0.0.1", "config.toml"],
+        ),
+        (
+            ["127.0.0.1:9095", "[::1]:9095"],
+            ["--enrolment 127.0.0.1:9095\n", "no master lets in joiners", "config.toml"],
+            ["MASTER"],
+        ),
+        ([], ["--enrolment MASTER:9095"], ["config.toml"]),
+    ],
+)
+def test_the_hint_names_masters_that_other_machines_reach(
+    capsys: Any, endpoints: list[str], told: list[str], untold: list[str]
+) -> None:
+    say_how_to_join("the other machine", endpoints)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert all(each in said.err for each in told), said.err
+    assert not any(each in said.err for each in untold), said.err
