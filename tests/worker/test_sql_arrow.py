@@ -135,6 +135,10 @@ def test_int96_times_that_no_one_type_holds_are_refused(run: Run) -> None:
     nested = pa.array([{"t": 1}], pa.struct([("t", pa.timestamp("us"))]))
     said = refusal(run, ALL, input=parquet(nested, **old))
     assert "column 'c.t' has INT96 times inside; write INT64 ones" in said
+    fine, far = pa.array([1], pa.timestamp("ns")), pa.array([253_402_300_799], pa.timestamp("s"))
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"c": fine, "d": far}), sink, **old)
+    assert "nanoseconds and years beyond" in refusal(run, ALL, input=bytes(sink.getvalue()))
 
 
 def test_a_damaged_batch_is_refused_before_its_values_are_read(run: Run) -> None:
