@@ -163,11 +163,13 @@ async def test_a_chain_of_eight_costs_one_cid_once_it_is_kept(
 
 @pytest.mark.asyncio
 async def test_what_leads_from_nowhere_is_not_kept(
-    client: Client, nobody: Person, cluster_did: str
+    client: Client, nobody: Person, operator: Identity, cluster_did: str
 ) -> None:
     stranger = Identity.create()
-    forged = signed(stranger, nobody.did, "/", cluster_did)
-    assert (await refused(client.put_delegation([forged]))).reason is Reason.NOT_DELEGATED
+    forged = signed(stranger, nobody.did, "/task", cluster_did)
+    holds = signed(operator, nobody.did, "/task", cluster_did)
+    for tokens in ([forged], [holds, forged]):  # What else there is for it lets none through.
+        assert (await refused(client.put_delegation(tokens))).reason is Reason.NOT_DELEGATED
     tampered = bytearray(forged)
     tampered[10] ^= 1
     error = await refused(client.put_delegation([bytes(tampered)]))

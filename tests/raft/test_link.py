@@ -1,14 +1,18 @@
 """A link's attempts to connect."""
 
 import asyncio
+from types import SimpleNamespace
 
+import grpc
 import pytest
 
+from ipfs_cluster_node.adapters.raft import link as link_module
 from ipfs_cluster_node.adapters.raft.clock import now
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.link import Link
 from ipfs_cluster_node.adapters.raft.witness import Mark
 from ipfs_cluster_node.core.ids import VoterId
+from ipfs_cluster_node.v1 import raft_pb2 as pb
 
 
 def a_link() -> Link:
@@ -49,3 +53,45 @@ async def test_a_peer_that_is_heard_in_the_moment_of_a_timeout_harms_nothing() -
             loop.call_soon(link.hurry)
             await asyncio.sleep(1)
     assert link._attempt is None
+
+
+class Stream:
+    """The peer's side of one stream: answers in turn, then nothing."""
+
+    def __init__(self, *answers: object) -> None:
+        self.said: list[pb.ExchangeRequest] = []
+        self.answers = list(answers)
+
+    def __call__(self) -> "Stream":
+        return self
+
+    async def write(self, request: pb.ExchangeRequest) -> None:
+        self.said.append(request)
+
+    async def read(self) -> object:
+        return self.answers.pop(0)
+
+
+@pytest.mark.asyncio
+async def test_a_link_names_its_voter_and_its_process_and_claims_once_its_peer_is_the_one_meant(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By its process a copy of this node is told from it."""
+    closed: list[bool] = []
+
+    async def close() -> None:
+        closed.append(True)
+
+    for voter, said_count in (("b.1", 2), ("b.2", 1)):
+        stream = Stream(pb.ExchangeResponse(voter=voter), grpc.aio.EOF)
+        stub = SimpleNamespace(Exchange=stream)
+        monkeypatch.setattr(link_module, "RaftServiceStub", lambda _channel, stub=stub: stub)
+        link = a_link()
+        link._dial = lambda _node: SimpleNamespace(close=close)  # type: ignore[assignment, return-value]
+        assert not await link._connect_and_send()
+        assert stream.said[0].hello == pb.ExchangeHello(voter="a.1", boot=1)
+        assert [each.WhichOneof("message") for each in stream.said] == ["hello", "claim"][
+            :said_count
+        ]
+        assert not link.up.is_set()
+    assert closed == [True, True]

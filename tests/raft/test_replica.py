@@ -541,6 +541,16 @@ async def test_another_process_of_the_same_voter_is_refused(made: MakeCluster) -
 
 
 @virtual_time
+async def test_every_link_names_the_process_of_its_replica(made: MakeCluster) -> None:
+    async with made() as cluster:
+        await cluster.leader()
+        for host in cluster.hosts.values():
+            boots = {link.boot for (own, _), link in cluster.links.items() if own == host.voter}
+            assert boots == {host.replica._boot}
+            assert UNKNOWN not in boots
+
+
+@virtual_time
 async def test_a_full_inbox_makes_senders_wait(made: MakeCluster) -> None:
     async with made(1, inbox_bytes_max=1000, step_bytes_max=300) as cluster:
         host = cluster.hosts[VoterId("n1.1")]
