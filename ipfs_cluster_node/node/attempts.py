@@ -12,6 +12,7 @@ from typing import BinaryIO, Final
 
 import grpc
 
+from ipfs_cluster_node.adapters.content.blockstore import FULL
 from ipfs_cluster_node.adapters.content.fetch import BlockSource, fetch
 from ipfs_cluster_node.adapters.content.files import create, materialize
 from ipfs_cluster_node.adapters.worker.pool import (
@@ -62,12 +63,14 @@ class AttemptRunner:
         pool: HandlerPool,
         contents: Contents,
         channel_to: ChannelTo,
+        has_room: Callable[[], bool],
     ) -> None:
-        """Take what an attempt needs."""
+        """Take what an attempt needs; `has_room` says whether the own disk has room for tasks."""
         self._uplink = uplink
         self._pool = pool
         self._contents = contents
         self._channel_to = channel_to
+        self._has_room = has_room
 
     async def run(self, attempt: AttemptId, spec: pb.TaskSpec) -> AttemptOutcome:
         """Run an attempt to an outcome that can be sent. Cancelling kills its handler first."""
@@ -78,11 +81,28 @@ class AttemptRunner:
             again = not error.reason.has(Trait.FINAL)
             return failed(attempt, error.reason, error.message, retryable=again)
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in FULL:
+                return self._without_room(attempt, error)
             # An attempt that ended without an outcome would stay assigned for ever.
             log.exception("attempt failed in the worker", extra={"task_id": attempt.task_id})
-            full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-            reason = Reason.STORAGE_FULL if full else Reason.INTERNAL
-            return failed(attempt, reason, f"the worker failed: {error}", retryable=True)
+            return failed(attempt, Reason.INTERNAL, f"the worker failed: {error}", retryable=True)
+
+    def _without_room(self, attempt: AttemptId, error: OSError) -> AttemptOutcome:
+        """The outcome of an attempt that lacked room here; its scratch directory is gone by now.
+
+        Where the disk is full whatever the attempt does, another worker may have room, and the
+        task is not to blame. Where there is room again, the task needs more than this disk has: it
+        would go from worker to worker for ever if that were not counted.
+        """
+        log.warning("no room for an attempt", extra={"task_id": attempt.task_id, "why": str(error)})
+        if not self._has_room():
+            return handed_back(attempt, "its worker's disk is full")
+        return failed(
+            attempt,
+            Reason.STORAGE_FULL,
+            f"the worker's disk has no room for it: {error.strerror}",
+            retryable=True,
+        )
 
     async def _attempt(self, attempt: AttemptId, spec: pb.TaskSpec, lease: Lease) -> AttemptOutcome:
         timeout = spec.attempt_timeout.ToTimedelta()
@@ -90,6 +110,11 @@ class AttemptRunner:
         try:
             async with asyncio.timeout(timeout.total_seconds()):
                 inputs = await self._inputs(attempt, spec, lease)
+        except ClusterError as error:
+            if error.reason is not Reason.STORAGE_FULL:
+                raise
+            # Of this node's own store: who only sends blocks needs no room.
+            raise OSError(errno.ENOSPC, error.message) from error
         except TimeoutError:
             return failed(
                 attempt,
@@ -223,6 +248,16 @@ def sendable(outcome: AttemptOutcome) -> AttemptOutcome:
             retryable=False,
         )
     return outcome
+
+
+def handed_back(attempt: AttemptId, why: str = "its worker gave it back") -> AttemptOutcome:
+    """The outcome of an attempt that its worker gives back: it is no loss."""
+    return AttemptOutcome(
+        id=attempt,
+        failure=TaskFailure(Reason.WORKER_LOST, why),
+        retryable=True,
+        handed_back=True,
+    )
 
 
 def failed(

@@ -126,13 +126,15 @@ class NodeHealth:
     def _disk_check(self) -> pb.HealthCheck:
         free, reserve = self._space.free_and_reserve()
         detail = f"{free // 2**20} MiB are free, {reserve // 2**20} MiB are kept for the log"
-        if free > reserve:
+        idle = self._worker is not None and not self._space.has_room_for_tasks
+        lacking = ["no tasks are taken"] * idle + ["no files are stored"] * (free <= reserve)
+        if not lacking:
             return pb.HealthCheck(name="disk", ok=True, detail=detail)
         return pb.HealthCheck(
             name="disk",
             ok=self._space.has_room_for_audit,
             degraded=True,
-            detail=f"{detail}: no files are stored here; free some space",
+            detail=f"{detail}: {' and '.join(lacking)} here; free some space",
         )
 
     def _content_check(self) -> pb.HealthCheck:

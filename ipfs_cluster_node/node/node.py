@@ -222,7 +222,7 @@ class Node:
             tls=lambda: self._own.tls,
         )
         self._own.now = self._clock.utc_now
-        self._worker = self._make_worker(slots) if slots else None
+        self._worker = self._make_worker(slots, space) if slots else None
         self.health = NodeHealth(
             node_id=self.node_id,
             name=settings.node.name,
@@ -409,7 +409,10 @@ class Node:
             ),
         )
 
-    def _make_worker(self, slots: int) -> Worker:
+    def _make_worker(self, slots: int, space: DiskSpace) -> Worker:
+        def has_room() -> bool:
+            return space.has_room_for_tasks
+
         return Worker(
             uplink=self._uplink,
             runner=AttemptRunner(
@@ -417,8 +420,10 @@ class Node:
                 pool=self._pool,
                 contents=self._contents,
                 channel_to=self._channels.bulk,
+                has_room=has_room,
             ),
             slots=slots,
+            has_room=has_room,
         )
 
     def _services(self, identify: Identify) -> Gate:

@@ -8,6 +8,8 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.storage import LOG_ONLY_SHARE, reserve_bytes
 
 MIB: Final = 2**20
+TASKS_ROOM_BYTES_MIN: Final = MIB
+"""With less room than that for files, a worker takes no tasks: their inputs would not fit."""
 
 
 class DiskSpace:
@@ -29,6 +31,11 @@ class DiskSpace:
         """What files may still take."""
         free, reserve = self.free_and_reserve()
         return max(0, free - reserve)
+
+    @property
+    def has_room_for_tasks(self) -> bool:
+        """Whether a worker may take tasks, which write inputs and results to the disk."""
+        return self.room_bytes >= TASKS_ROOM_BYTES_MIN
 
     @property
     def has_room_for_audit(self) -> bool:

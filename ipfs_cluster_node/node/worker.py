@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,9 +24,8 @@ from ipfs_cluster_node.core.model import (
     NOTE_CHARS_MAX,
     AttemptId,
     AttemptOutcome,
-    TaskFailure,
 )
-from ipfs_cluster_node.node.attempts import AttemptRunner, failed
+from ipfs_cluster_node.node.attempts import AttemptRunner, failed, handed_back
 from ipfs_cluster_node.node.clock import monotonic
 from ipfs_cluster_node.node.uplink import Uplink
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
@@ -95,11 +94,20 @@ class Worker:
         uplink: Uplink,
         runner: AttemptRunner,
         slots: int,
+        has_room: Callable[[], bool],
     ) -> None:
-        """Take what runs an attempt; `run` does the rest."""
+        """Take what runs an attempt; `run` does the rest.
+
+        Args:
+            uplink: The connection to the leader, and the lease.
+            runner: Runs attempts.
+            slots: How many at once.
+            has_room: Whether the disk has room for tasks; none are taken as long as it has not.
+        """
         self._uplink = uplink
         self._runner = runner
         self._slots = slots
+        self._has_room = has_room
         self._free = asyncio.Semaphore(slots)
         self._held: dict[AttemptId, _Held] = {}
         self._running: dict[AttemptId, float] = {}
@@ -245,11 +253,13 @@ class Worker:
     def _credit(self) -> int:
         """How many more attempts to ask for: none while others may believe that this node died.
 
-        Less than none takes back what was asked for when attempts were shorter: what is handed back
-        would come here again.
+        Less than none takes back what was asked for when attempts were shorter, or before the disk
+        was full: what is handed back would come here again.
         """
         if self._leaving or not self._may_run:
             return 0
+        if not self._has_room():
+            return min(0, -self._granted)
         youngest = 0.0
         if len(self._running) >= self._slots:
             youngest = monotonic() - next(reversed(self._running.values()))
@@ -311,7 +321,7 @@ class Worker:
         if attempt in self._held:
             return
         held = self._held[attempt] = _Held(since=monotonic())
-        if self._leaving or not self._may_run:
+        if self._leaving or not self._may_run or not self._has_room():
             held.outcome = outcome_to_proto(handed_back(attempt))
             self._wake.set()
             return
@@ -327,7 +337,8 @@ class Worker:
                 outcome = await self._runner.run(attempt, spec)
             finally:
                 del self._running[attempt]
-            self._seconds_mean = next_mean(self._seconds_mean, monotonic() - began)
+            if outcome.failure is None:  # What fails at once must not make a worker look fast.
+                self._seconds_mean = next_mean(self._seconds_mean, monotonic() - began)
             return outcome
 
     def _ended(self, attempt: AttemptId, held: _Held, task: asyncio.Task[AttemptOutcome]) -> None:
@@ -369,7 +380,7 @@ class Worker:
             if not self._may_run or lapses != self._uplink.lapse_count:
                 lapses = self._uplink.lapse_count
                 self._lose_all()
-            self._hand_back(waited_seconds=WAIT_SECONDS_MAX)
+            self._hand_back(waited_seconds=WAIT_SECONDS_MAX if self._has_room() else 0.0)
 
     def _lose_all(self) -> None:
         alive = [
@@ -398,16 +409,6 @@ class Worker:
         if not self._progress:
             self._wake.set()
         self._progress[at] = progress
-
-
-def handed_back(attempt: AttemptId) -> AttemptOutcome:
-    """The outcome of an attempt that its worker gives back: it is no loss."""
-    return AttemptOutcome(
-        id=attempt,
-        failure=TaskFailure(Reason.WORKER_LOST, "its worker gave it back"),
-        retryable=True,
-        handed_back=True,
-    )
 
 
 def sendable(outcome: AttemptOutcome) -> pb.AttemptOutcome:

@@ -157,6 +157,7 @@ class Worker:
                 pool=Pool(self.scratch, self.handle),  # type: ignore[arg-type]
                 contents=SimpleNamespace(store=self.store),  # type: ignore[arg-type]
                 channel_to=channels.get,
+                has_room=lambda: True,
             )
             return await runner.run(WHICH, spec)
 

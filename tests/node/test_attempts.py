@@ -145,12 +145,13 @@ class Pool:
         os.close(directory)
 
 
-def runner_of(pool: Pool, connection: Any = None) -> AttemptRunner:
+def runner_of(pool: Pool, connection: Any = None, *, has_room: bool = True) -> AttemptRunner:
     return AttemptRunner(
         uplink=SimpleNamespace(connection=connection),  # type: ignore[arg-type]
         pool=pool,  # type: ignore[arg-type]
         contents=SimpleNamespace(store=None),  # type: ignore[arg-type]
         channel_to=lambda node_id: node_id if node_id != "gone" else None,  # type: ignore[arg-type, return-value]
+        has_room=lambda: has_room,
     )
 
 

@@ -1,7 +1,7 @@
 """The worker: what it asks for, runs, reports and kills. Time is simulated; gRPC is memory."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from types import SimpleNamespace
@@ -51,12 +51,21 @@ from tests.support.virtual_time import virtual_loop, virtual_time
 
 @asynccontextmanager
 async def working(
-    slots: int = 2, *, leader: ScriptedLeader | None = None, runner: FakeRunner | None = None
+    slots: int = 2,
+    *,
+    leader: ScriptedLeader | None = None,
+    runner: FakeRunner | None = None,
+    has_room: Callable[[], bool] = lambda: True,
 ) -> AsyncIterator[Any]:
     """A worker in a session with a leader of the test's."""
     leader, runner = leader or ScriptedLeader(), runner or FakeRunner()
     uplink = FakeUplink(MemoryConnection(leader.open))
-    worker = Worker(uplink=uplink, runner=runner, slots=slots)  # type: ignore[arg-type]
+    worker = Worker(
+        uplink=uplink,  # type: ignore[arg-type]
+        runner=runner,  # type: ignore[arg-type]
+        slots=slots,
+        has_room=has_room,
+    )
     running = asyncio.create_task(worker.run())
     try:
         yield SimpleNamespace(

@@ -208,6 +208,8 @@ class Machine:
     world: "World"
     slots: int
     cut: bool = False
+    full: bool = False
+    """Whether its disk has no room for tasks."""
     worker: Worker | None = None
     running: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -224,6 +226,7 @@ class Machine:
             uplink=self.uplink,  # type: ignore[arg-type]
             runner=self.runner,  # type: ignore[arg-type]
             slots=self.slots,
+            has_room=lambda: not self.full,
         )
         self.running = [
             asyncio.create_task(self.worker.run()),
@@ -386,7 +389,7 @@ class World:
             machine.start()
         faults: list[Callable[[], Any]] = [self._elect, self._elect, self._break, self._break]
         if not self.calm:
-            faults += [self._crash, self._cut, self._cut, self._terminate, self._cancel]
+            faults += [self._crash, self._cut, self._cut, self._terminate, self._cancel, self._fill]
         background: set[asyncio.Task[Any]] = set()
         ends = monotonic() + seconds
         while monotonic() < ends:
@@ -414,7 +417,7 @@ class World:
     async def _end(self, loops: list[asyncio.Task[Any]]) -> None:
         self.unknown_share = 0.0
         for machine in self.machines.values():
-            machine.cut = False
+            machine.cut = machine.full = False
             if machine.worker is None:
                 machine.start()
         if self.leader is None:
@@ -511,6 +514,13 @@ class World:
         machine = self._machine()
         for call in machine.connection.calls:
             call.cut(server_seconds=self.rng.choice((0.0, 0.5, 3.0)))
+
+    async def _fill(self) -> None:
+        """A worker's disk is full for a while; the log may have others do its work."""
+        machine = self._machine()
+        machine.full = True
+        await asyncio.sleep(self.rng.uniform(0.1, 10.0))
+        machine.full = False
 
     async def _cut(self) -> None:
         machine = self._machine()
