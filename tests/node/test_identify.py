@@ -14,7 +14,7 @@ from ipfs_cluster_node.node.machine import ClusterMachine
 from ipfs_cluster_node.node.peers import PeerBook
 from ipfs_cluster_node.node.revocations import RevocationList, Revocations
 from ipfs_cluster_node.services.context import CallerClass
-from tests.support.tls import Member, enrol, make_ca
+from tests.support.tls import Member, certified, enrol, make_ca
 
 
 class Context:
@@ -153,3 +153,36 @@ def test_who_was_removed_is_told_so_in_a_way_that_its_node_can_tell_apart(tmp_pa
     with pytest.raises(ClusterError) as caught:
         identify(Context(enrol(make_ca())))  # type: ignore[arg-type]
     assert REMOVED_KEY not in caught.value.metadata
+
+
+@pytest.mark.parametrize(
+    ("transport", "words"),
+    [
+        ({"x509_pem_cert": []}, "a certificate of this cluster is needed"),
+        ({}, "a certificate of this cluster is needed"),
+        ({"ssl_tls_version": [b"TLSv1.2"]}, "only TLSv1.3"),
+        ({"ssl_tls_version": []}, "only TLSv1.3"),
+    ],
+)
+def test_nobody_is_known_without_a_certificate_or_by_an_older_tls(
+    tmp_path: Path, transport: dict[str, list[bytes]], words: str
+) -> None:
+    known = enrol(make_ca())
+    identify, _, _ = identify_with(tmp_path, known)
+    context = Context(known)
+    given = {} if transport == {} else context.auth_context() | transport
+    context.auth_context = lambda: given  # type: ignore[method-assign]
+    with pytest.raises(ClusterError, match=words) as caught:
+        identify(context)  # type: ignore[arg-type]
+    assert caught.value.reason is Reason.CALLER_UNKNOWN
+
+
+def test_a_nodes_certificate_makes_no_client_a_node_nor_the_other_way_round(
+    tmp_path: Path,
+) -> None:
+    ca = make_ca()
+    node = enrol(ca)
+    identify, _, _ = identify_with(tmp_path, node)
+    as_client = certified(ca, node.identity, is_node=False)
+    with pytest.raises(ClusterError, match="no member"):
+        identify(Context(as_client))  # type: ignore[arg-type]

@@ -96,6 +96,26 @@ def test_a_node_without_a_log_knows_the_leader_from_its_peers() -> None:
     assert leadership.voters == frozenset()
 
 
+def test_nobody_is_known_only_where_neither_log_nor_peers_name_another_master(
+    replica: FakeReplica,
+) -> None:
+    """Only then the operator is asked to name one; a worker, or a whole log, needs no name."""
+
+    def knows_nobody(*, state: bool, peer: bool, voters: tuple[str, ...], log: bool = True) -> Any:
+        machine = FakeMachine()
+        machine.state.cluster_id = "cluster" if state else ""
+        replica.voters = frozenset(map(VoterId, voters))
+        leadership = of(replica if log else None, machine)
+        leadership._peers.knows_other = lambda node_id: peer and node_id == HERE
+        return leadership.knows_nobody
+
+    assert knows_nobody(state=False, peer=False, voters=())
+    assert not knows_nobody(state=True, peer=False, voters=())
+    assert not knows_nobody(state=False, peer=True, voters=())
+    assert not knows_nobody(state=False, peer=False, voters=("here.1",))  # It is the only one.
+    assert not knows_nobody(state=False, peer=False, voters=(), log=False)
+
+
 def test_the_state_is_that_of_the_machine(replica: FakeReplica) -> None:
     machine = FakeMachine()
     assert of(replica, machine).state() is machine.state
