@@ -1,5 +1,6 @@
 """`status`, `cluster`, `node`, `config`, `state`."""
 
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from ipfs_cluster_node.cli.output import (
     say,
 )
 from ipfs_cluster_node.config.output_file import is_standard_output
-from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.errors import ClusterError, Exit, Reason
 from ipfs_cluster_node.core.ids import node_id_from_did, parse_did
+from ipfs_cluster_node.core.model import Role
 
 STATE_TABLES = ("nodes", "tasks", "content")
 
@@ -152,7 +154,7 @@ def list_nodes(profile: str | None, *, as_json: bool) -> None:
             (
                 each.node_id,
                 each.name,
-                role_name(each.role) + (" (leads)" if each.leader else ""),
+                _role(each, role_name(each.role)),
                 liveness_name(each.liveness),
                 f"{each.running_attempt_count}/{each.slot_count}",
                 " ".join(each.endpoints),
@@ -163,13 +165,20 @@ def list_nodes(profile: str | None, *, as_json: bool) -> None:
     )
 
 
+def _role(node: Any, name: str) -> str:
+    """What a node is; of a master also whether it leads, or does not vote yet."""
+    if node.leader:
+        return f"{name} (leads)"
+    return f"{name} (does not vote)" if name == Role.MASTER and not node.voter else name
+
+
 @node.command("health")
 @click.argument("node_id", metavar="NODE_ID_OR_DID", type=MEMBER)
 @json_option
 @click.pass_obj
 @reporting
 def get_health(profile: str | None, node_id: str, *, as_json: bool) -> None:
-    """Ask one node how it is."""
+    """Ask one node how it is. Exit status 1 if a check fails."""
 
     async def ask(client: Any) -> Any:
         from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -184,11 +193,13 @@ def get_health(profile: str | None, node_id: str, *, as_json: bool) -> None:
     answer = run_client(profile, ask)
     if as_json:
         print_json(message_document(answer))
-        return
-    say(f"{answer.name} ({answer.role}), up {answer.uptime_seconds:.0f} s")
-    for check in answer.checks:
-        how = "FAIL" if not check.ok else "weak" if check.degraded else "ok"
-        say(f"  {how:<4} {check.name}: {check.detail}")
+    else:
+        say(f"{answer.name} ({answer.role}), up {answer.uptime_seconds:.0f} s")
+        for check in answer.checks:
+            how = "FAIL" if not check.ok else "weak" if check.degraded else "ok"
+            say(f"  {how:<4} {check.name}: {check.detail}")
+    if not all(check.ok for check in answer.checks):
+        sys.exit(Exit.FAILED)
 
 
 @node.command("remove")
@@ -291,6 +302,10 @@ def config() -> None:
 def get_config(profile: str | None, key: str, *, as_json: bool) -> None:
     """List the settings, or print one."""
     entries = run_client(profile, lambda client: client.get_config(key))
+    if key and not entries:
+        raise ClusterError(
+            Reason.SETTING_NOT_FOUND, f"there is no setting {key!r} that you may see; list them"
+        )
     if as_json:
         print_json({entry.key: entry.value for entry in entries})
         return

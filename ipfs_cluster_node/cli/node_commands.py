@@ -7,14 +7,19 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any, Final, TextIO
 
 import click
 
 from ipfs_cluster_node.cli.output import json_option, print_json, reporting, say, with_profile
 from ipfs_cluster_node.config.home import Home
-from ipfs_cluster_node.config.profiles import check_profile_name, free_profile_name, save_profile
+from ipfs_cluster_node.config.profiles import (
+    check_profile_name,
+    free_profile_name,
+    save_profile,
+    updating_profiles,
+)
 from ipfs_cluster_node.config.protection import protect_home
 from ipfs_cluster_node.config.settings import (
     BIND_DEFAULT,
@@ -139,22 +144,24 @@ def init(
         cluster_name=cluster_name,
         recovery_passphrase=passphrase,
     )
-    written = profile_name or free_profile_name(made.cluster_name)
-    # First: whatever becomes of the profile, the passphrase is known.
-    try:
-        _report(made, place, written, as_json=as_json)
-        sys.stdout.flush()
-    except OSError as error:
-        if made.recovery_passphrase:
-            raise ClusterError(
-                Reason.STORAGE_FULL,
-                f"the node is made, in {place.path}, but the recovery passphrase could not be "
-                f"printed ({error.strerror}); start the node, and have another one made: "
-                "ipfs-cluster-node recover passphrase",
-            ) from error
-        raise
-    finally:
-        save_profile(written, made.profile)
+    with ExitStack() as locked:
+        with suppress(ClusterError):  # Saving says so, too: once the passphrase is known.
+            locked.enter_context(updating_profiles())
+        written = profile_name or free_profile_name(made.cluster_name)
+        try:
+            _report(made, place, written, as_json=as_json)
+            sys.stdout.flush()
+        except OSError as error:
+            if made.recovery_passphrase:
+                raise ClusterError(
+                    Reason.STORAGE_FULL,
+                    f"the node is made, in {place.path}, but the recovery passphrase could not be "
+                    f"printed ({error.strerror}); start the node, and have another one made: "
+                    "ipfs-cluster-node recover passphrase",
+                ) from error
+            raise
+        finally:
+            save_profile(written, made.profile)
 
 
 @click.command()
@@ -197,8 +204,9 @@ def join(
     )
     written = None
     if made.role == "client":
-        written = profile_name or free_profile_name(made.cluster_name)
-        save_profile(written, made.profile)
+        with updating_profiles():  # Nobody else takes the name meanwhile.
+            written = profile_name or free_profile_name(made.cluster_name)
+            save_profile(written, made.profile)
     _report(made, place, written, as_json=as_json)
 
 

@@ -1,14 +1,22 @@
 """Client profiles: which cluster to talk to, and as whom."""
 
+import fcntl
 import itertools
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any, Final
 
-from ipfs_cluster_node.config.files import make_private_directory, read_regular, write_private
+from ipfs_cluster_node.config.files import (
+    make_private_directory,
+    open_regular,
+    read_regular,
+    write_private,
+)
 from ipfs_cluster_node.config.units import toml_text
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 
@@ -18,6 +26,11 @@ UCAN_VARIABLE: Final = "IPFS_CLUSTER_NODE_UCAN"
 CLIENT_VARIABLES: Final = frozenset({PROFILES_VARIABLE, PROFILE_VARIABLE, UCAN_VARIABLE})
 """What a client is told; a node passes over them."""
 DEFAULT_PROFILE: Final = "default"
+LOCK_SECONDS_MAX: Final = 10.0
+"""Each command changes the file for some milliseconds."""
+LOCK_RETRY_SECONDS: Final = 0.02
+_locked: Final[set[Path]] = set()
+"""What this process has locked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +118,50 @@ def use_profile(name: str) -> None:
     """
     load_profile(name)
     path = profiles_path()
-    _write(path, _parsed(path, _read(path).profiles), name)
+    with updating_profiles():
+        _write(path, _parsed(path, _read(path).profiles), name)
+
+
+@contextmanager
+def updating_profiles() -> Iterator[None]:
+    """Keep other processes from changing the file meanwhile; may be nested.
+
+    Raises:
+        ClusterError: DEADLINE_EXCEEDED, if another process keeps it locked.
+    """
+    path = profiles_path().resolve()  # Whatever link it was named by.
+    if path in _locked:
+        yield
+        return
+    make_private_directory(path.parent)
+    lock = path.with_name(f"{path.name}.lock")
+    descriptor = open_regular(lock, os.O_RDWR | os.O_CREAT)
+    try:
+        _wait_for_lock(descriptor, lock)
+        _locked.add(path)
+        try:
+            yield
+        finally:
+            _locked.remove(path)
+    finally:
+        os.close(descriptor)
+
+
+def _wait_for_lock(descriptor: int, lock: Path) -> None:
+    until = monotonic() + LOCK_SECONDS_MAX
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if monotonic() > until:
+                raise ClusterError(
+                    Reason.DEADLINE_EXCEEDED,
+                    f"another process has kept {lock} locked for {LOCK_SECONDS_MAX:.0f} s; let it "
+                    "end (`fuser` names it), and repeat this",
+                ) from None
+            sleep(LOCK_RETRY_SECONDS)
+        else:
+            return
 
 
 def check_profile_name(name: str | None) -> None:
@@ -146,12 +202,14 @@ def save_profile(name: str, profile: Profile) -> None:
     """Write a profile, leaving the others.
 
     Raises:
-        ClusterError: CONFIG_INVALID, if the file can't be read, or another profile in it is wrong.
+        ClusterError: CONFIG_INVALID, if the file can't be read, or another profile in it is wrong;
+            DEADLINE_EXCEEDED, if another process keeps it locked.
     """
     path = profiles_path()
-    kept = _read(path)
-    others = {key: table for key, table in kept.profiles.items() if key != name}
-    _write(path, _parsed(path, others) | {name: profile}, kept.default)
+    with updating_profiles():
+        kept = _read(path)
+        others = {key: table for key, table in kept.profiles.items() if key != name}
+        _write(path, _parsed(path, others) | {name: profile}, kept.default)
 
 
 def remove_profile(name: str) -> None:
@@ -161,10 +219,13 @@ def remove_profile(name: str) -> None:
         ClusterError: As `save_profile`.
     """
     path = profiles_path()
-    kept = _read(path)
-    if kept.profiles.pop(name, None) is not None:
-        default = DEFAULT_PROFILE if kept.default == name else kept.default
-        _write(path, _parsed(path, kept.profiles), default)
+    if not path.exists():
+        return
+    with updating_profiles():
+        kept = _read(path)
+        if kept.profiles.pop(name, None) is not None:
+            default = DEFAULT_PROFILE if kept.default == name else kept.default
+            _write(path, _parsed(path, kept.profiles), default)
 
 
 def _taken(profiles: Mapping[str, Any]) -> set[str]:

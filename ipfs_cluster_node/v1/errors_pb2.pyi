@@ -130,6 +130,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The disk of the node has no room for files; what is kept for its log is not touched (`storage.log_reserve`)."""
     ERROR_REASON_HOLDERS_MISSING: _ErrorReason.ValueType  # 74
     """Too few masters could be reached to hold the bytes safely; retry after `RetryInfo`."""
+    ERROR_REASON_SETTING_NOT_FOUND: _ErrorReason.ValueType  # 78
+    """No setting of this name. Local to a command."""
     ERROR_REASON_CONFIG_CHANGED: _ErrorReason.ValueType  # 79
     """The setting has another value than `if_value`; read it again."""
     ERROR_REASON_CONFIG_INVALID: _ErrorReason.ValueType  # 80
@@ -292,6 +294,8 @@ ERROR_REASON_STORAGE_FULL: ErrorReason.ValueType  # 73
 """The disk of the node has no room for files; what is kept for its log is not touched (`storage.log_reserve`)."""
 ERROR_REASON_HOLDERS_MISSING: ErrorReason.ValueType  # 74
 """Too few masters could be reached to hold the bytes safely; retry after `RetryInfo`."""
+ERROR_REASON_SETTING_NOT_FOUND: ErrorReason.ValueType  # 78
+"""No setting of this name. Local to a command."""
 ERROR_REASON_CONFIG_CHANGED: ErrorReason.ValueType  # 79
 """The setting has another value than `if_value`; read it again."""
 ERROR_REASON_CONFIG_INVALID: ErrorReason.ValueType  # 80

@@ -12,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.cli import certificate_commands, cluster_commands
 from ipfs_cluster_node.cli.main import main
-from ipfs_cluster_node.v1 import certificate_pb2
+from ipfs_cluster_node.v1 import certificate_pb2, health_pb2, membership_pb2
 
 CLIENT = Identity.create()
 
@@ -64,3 +64,66 @@ def test_cert_list_shows_the_did_of_an_owner_with_a_name(monkeypatch: pytest.Mon
     done = invoke(monkeypatch, certificate_commands, client, "cert", "list")
     assert "anna" in done.output
     assert CLIENT.did in done.output
+
+
+def test_node_list_shows_which_master_does_not_vote(monkeypatch: pytest.MonkeyPatch) -> None:
+    roles = membership_pb2.NodeRole
+
+    async def list_nodes() -> list[Any]:
+        return [
+            membership_pb2.Node(name="a", role=roles.NODE_ROLE_MASTER, voter=True, leader=True),
+            membership_pb2.Node(name="b", role=roles.NODE_ROLE_MASTER, voter=True),
+            membership_pb2.Node(name="c", role=roles.NODE_ROLE_MASTER),
+            membership_pb2.Node(name="d", role=roles.NODE_ROLE_WORKER),
+        ]
+
+    client = SimpleNamespace(list_nodes=list_nodes)
+    done = invoke(monkeypatch, cluster_commands, client, "node", "list")
+    shown = [line.split("\t")[1:3] for line in done.output.splitlines()[1:]]
+    assert shown == [
+        ["a", "master (leads)"],
+        ["b", "master"],
+        ["c", "master (does not vote)"],
+        ["d", "worker"],
+    ]
+
+
+@pytest.mark.parametrize("as_json", [[], ["--json"]])
+@pytest.mark.parametrize(("ok", "status"), [(True, 0), (False, 1)])
+def test_a_failed_check_of_health_is_a_failed_command(
+    monkeypatch: pytest.MonkeyPatch,
+    ok: bool,  # noqa: FBT001
+    status: int,
+    as_json: list[str],
+) -> None:
+    async def list_nodes() -> list[Any]:
+        return [membership_pb2.Node(node_id=CLIENT.node_id, endpoints=["m:1"])]
+
+    async def get_health(_address: str, _node_id: str) -> Any:
+        checks = [health_pb2.HealthCheck(name="log", ok=True, degraded=True)]
+        return health_pb2.GetHealthResponse(
+            checks=[*checks, health_pb2.HealthCheck(name="disk", ok=ok)]
+        )
+
+    client = SimpleNamespace(list_nodes=list_nodes, get_health=get_health)
+    arguments = ("node", "health", CLIENT.node_id, *as_json)
+    done = invoke(monkeypatch, cluster_commands, client, *arguments)
+    assert done.exit_code == status
+    assert "disk" in done.output
+
+
+@pytest.mark.parametrize("as_json", [[], ["--json"]])
+def test_a_setting_that_is_none_is_not_found(
+    monkeypatch: pytest.MonkeyPatch, as_json: list[str]
+) -> None:
+    async def get_config(key: str) -> list[Any]:
+        entries = [membership_pb2.ConfigEntry(key="node_lease", value="10s")]
+        return [entry for entry in entries if key in ("", entry.key)]
+
+    client = SimpleNamespace(get_config=get_config)
+    for key, status in (("", 0), ("node_lease", 0), ("nodelease", 5)):
+        arguments = ("config", "get", *([key] if key else []), *as_json)
+        done = invoke(monkeypatch, cluster_commands, client, *arguments)
+        assert done.exit_code == status
+    assert "nodelease" in done.output
+    assert "SETTING_NOT_FOUND" in done.output

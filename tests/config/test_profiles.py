@@ -1,5 +1,6 @@
 """Client profiles, and the home directory of a node."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from ipfs_cluster_node.config.profiles import (
     profile_names,
     remove_profile,
     save_profile,
+    updating_profiles,
     use_profile,
 )
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -50,6 +52,40 @@ def test_a_profile_reads_back_whatever_its_name(profiles: Path, tmp_path: Path, 
     if name:
         assert load_profile(name) == made
     assert profiles.stat().st_mode & 0o777 == 0o600
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from ipfs_cluster_node.config.profiles import Profile, ProfileEndpoint, save_profile
+at = Path("/nowhere")
+for number in range(20):
+    endpoints = (ProfileEndpoint("a:1", "12D3Koo"),)
+    save_profile(f"{sys.argv[1]}-{number}", Profile(endpoints=endpoints, ca=at, certificate=at, key=at))
+"""
+
+
+def test_profiles_that_are_written_at_once_are_all_kept(profiles: Path) -> None:
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, name]) for name in ("a", "b", "c")]
+    assert [writer.wait(60) for writer in writers] == [0, 0, 0]
+    assert len(profile_names()) == 60
+    assert profiles.with_name("profiles.toml.lock").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_lock_that_another_process_keeps_ends_in_an_error(
+    profiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ipfs_cluster_node.config.profiles.LOCK_SECONDS_MAX", 0.0)
+    profiles.parent.mkdir()
+    with profiles.with_name("profiles.toml.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ClusterError) as caught:
+            save_profile("a", profile_in(tmp_path, "a:1"))
+    assert caught.value.reason is Reason.DEADLINE_EXCEEDED
+    assert "profiles.toml.lock" in caught.value.message
+    with updating_profiles():  # What belongs together is locked as a whole.
+        save_profile(free_profile_name("c"), profile_in(tmp_path, "a:1"))
+    assert profile_names() == ("default",)
 
 
 def test_the_profile_of_another_cluster_keeps_its_name(profiles: Path, tmp_path: Path) -> None:
