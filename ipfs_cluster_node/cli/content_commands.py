@@ -17,6 +17,7 @@ from ipfs_cluster_node.cli.output import (
     run_client,
     say,
 )
+from ipfs_cluster_node.cli.waiting import saying_why_it_waits
 from ipfs_cluster_node.config.output_file import is_standard_output
 
 
@@ -48,10 +49,13 @@ def add_content(profile: str | None, path: Path, *, as_json: bool) -> None:
 
     Returns once two masters (all, if there are fewer) hold it durably.
     """
+
+    async def add(client: Any) -> Any:
+        async with saying_why_it_waits(client):
+            return await client.add_content(path, on_progress=on_progress)
+
     with progress_bar(f"add {path.name}", path.stat().st_size) as on_progress:
-        added = run_client(
-            profile, lambda client: client.add_content(path, on_progress=on_progress)
-        )
+        added = run_client(profile, add)
     if as_json:
         print_json(
             {"cid": added.cid, "size_bytes": added.size_bytes, "holders": list(added.holders)}

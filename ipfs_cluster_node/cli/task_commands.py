@@ -18,6 +18,7 @@ from ipfs_cluster_node.cli.output import (
     run_client,
     say,
 )
+from ipfs_cluster_node.cli.waiting import saying_why_it_waits
 from ipfs_cluster_node.core.errors import Exit
 
 STATES = ("pending", "running", "succeeded", "failed", "cancelled")
@@ -76,20 +77,22 @@ def submit_task(
     named = [_input(text) for text in inputs]
 
     async def submit(client: Any) -> tuple[str, Any]:
-        task_id = await client.submit_task(
-            task_type,
-            content,
-            inputs=named,
-            attempt_timeout=attempt_timeout,
-            priority=priority,
-            namespace=namespace,
-            request_id=request_id,
-        )
+        async with saying_why_it_waits(client):
+            task_id = await client.submit_task(
+                task_type,
+                content,
+                inputs=named,
+                attempt_timeout=attempt_timeout,
+                priority=priority,
+                namespace=namespace,
+                request_id=request_id,
+            )
         if not wait:
             return task_id, None
         # Whatever becomes of the waiting, the task can be found again.
         say(f"task {task_id}", err=True)
-        ended = await client.wait_tasks([task_id], timeout=timeout)
+        async with saying_why_it_waits(client, [task_id]):
+            ended = await client.wait_tasks([task_id], timeout=timeout)
         return task_id, ended[task_id]
 
     task_id, ended = run_client(profile, submit)
@@ -182,15 +185,19 @@ def watch_tasks(
 
     async def watch(client: Any) -> bool:
         all_succeeded = True
-        async for message in client.watch_tasks(task_ids, timeout=timeout):
-            each = task_from_proto(message)
-            if as_json:
-                print_json(_document(each))
-            else:
-                done = f" {message.progress_ratio:.0%}" if message.progress_ratio else ""
-                why = f": {each.failure.message}" if each.failure else ""
-                say(f"{each.task_id} {each.state} attempt {each.attempt}{done}{why}")
-            all_succeeded &= not (each.state.is_terminal and each.state != "succeeded")
+        waiting = list(task_ids)
+        async with saying_why_it_waits(client, waiting):
+            async for message in client.watch_tasks(task_ids, timeout=timeout):
+                each = task_from_proto(message)
+                if as_json:
+                    print_json(_document(each))
+                else:
+                    done = f" {message.progress_ratio:.0%}" if message.progress_ratio else ""
+                    why = f": {each.failure.message}" if each.failure else ""
+                    say(f"{each.task_id} {each.state} attempt {each.attempt}{done}{why}")
+                if each.state.is_terminal and each.task_id in waiting:
+                    waiting.remove(each.task_id)
+                all_succeeded &= not (each.state.is_terminal and each.state != "succeeded")
         return all_succeeded
 
     if not run_client(profile, watch):

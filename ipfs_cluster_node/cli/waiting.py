@@ -1,0 +1,82 @@
+"""Says why a command still waits: no leader, or no worker for its tasks."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any, Final
+
+from ipfs_cluster_node.cli.output import say
+from ipfs_cluster_node.core.errors import ClusterError, Trait
+from ipfs_cluster_node.core.model import Liveness, TaskState
+
+LOOK_SECONDS: Final = 5.0
+"""How often it is looked why, for the first time after as long."""
+REPEAT_SECONDS: Final = 60.0
+"""How often the same reason is told."""
+TASKS_ASKED_MAX: Final = 10
+"""Of those that are waited for: each is a call."""
+ASK_TIMEOUT: Final = timedelta(seconds=3)
+
+
+@asynccontextmanager
+async def saying_why_it_waits(client: Any, task_ids: Sequence[str] = ()) -> AsyncIterator[None]:
+    """While the block runs, say on standard error what it waits for; the block goes on.
+
+    Args:
+        client: Asks the cluster.
+        task_ids: Tasks whose end is waited for.
+    """
+    teller = asyncio.create_task(_tell(client, task_ids), name="say-why-it-waits")
+    try:
+        yield
+    finally:
+        teller.cancel()
+        await asyncio.gather(teller, return_exceptions=True)
+
+
+async def _tell(client: Any, task_ids: Sequence[str]) -> None:
+    loop = asyncio.get_running_loop()
+    told, told_at = "", 0.0
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        try:
+            reason = await _why(client, task_ids)
+        except ClusterError as error:
+            # What it may not ask is no reason to wait.
+            reason = error.message if error.reason.has(Trait.REPEATED) else ""
+        if reason and (reason != told or loop.time() - told_at >= REPEAT_SECONDS):
+            say(f"still waiting: {reason}", err=True)
+            told_at = loop.time()
+        told = reason
+
+
+async def _why(client: Any, task_ids: Sequence[str]) -> str:
+    """What is waited for, as far as the cluster tells it; empty if all goes well."""
+    status = await client.get_cluster_status(timeout=ASK_TIMEOUT)
+    if not status.leader_node_id:
+        return "no master leads; it goes on once more than half of the masters run"
+    for task_id in task_ids[:TASKS_ASKED_MAX]:
+        task = await client.get_task(task_id, timeout=ASK_TIMEOUT)
+        if task.state is TaskState.PENDING:
+            return await _why_pending(client, task.spec.task_type)
+    return ""
+
+
+async def _why_pending(client: Any, task_type: str) -> str:
+    from ipfs_cluster_node.codec.members import liveness_name
+
+    nodes = await client.list_nodes(timeout=ASK_TIMEOUT)
+    takers = [
+        node
+        for node in nodes
+        if node.slot_count
+        and task_type in node.task_types
+        and liveness_name(node.liveness) == Liveness.ALIVE
+    ]
+    # Who may not see the nodes is shown none.
+    if nodes and not takers:
+        return f"no worker is alive that runs {task_type}; start one"
+    if takers and all(node.running_attempt_count >= node.slot_count for node in takers):
+        return f"every worker that runs {task_type} is busy"
+    return "the task waits for a worker"

@@ -1,0 +1,163 @@
+"""A command that waits says why, on standard error and in simulated time."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from ipfs_cluster_node.cli import content_commands, task_commands
+from ipfs_cluster_node.cli.main import main
+from ipfs_cluster_node.cli.waiting import LOOK_SECONDS, REPEAT_SECONDS, saying_why_it_waits
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.model import TaskState
+from ipfs_cluster_node.v1 import membership_pb2
+from tests.support.virtual_time import virtual_time
+
+
+class Cluster:
+    """What a client is told."""
+
+    def __init__(self) -> None:
+        self.leader = "m"
+        self.error: ClusterError | None = None
+        self.state = TaskState.PENDING
+        self.worker = membership_pb2.Node(
+            slot_count=1,
+            task_types=["echo"],
+            liveness=membership_pb2.NODE_LIVENESS_ALIVE,
+        )
+
+    async def get_cluster_status(self, *, timeout: timedelta) -> Any:
+        assert timeout
+        if self.error is not None:
+            raise self.error
+        return SimpleNamespace(leader_node_id=self.leader)
+
+    async def get_task(self, _task_id: str, *, timeout: timedelta) -> Any:
+        assert timeout
+        return SimpleNamespace(state=self.state, spec=SimpleNamespace(task_type="echo"))
+
+    async def list_nodes(self, *, timeout: timedelta) -> list[Any]:
+        assert timeout
+        return [membership_pb2.Node(), self.worker]
+
+
+def said_while(cluster: Cluster, seconds: float, capsys: Any, *task_ids: str) -> list[str]:
+    @virtual_time
+    async def run() -> None:
+        async with saying_why_it_waits(cluster, task_ids):
+            await asyncio.sleep(seconds)
+
+    run()
+    out, err = capsys.readouterr()
+    assert out == ""
+    return str(err).splitlines()
+
+
+def test_no_leader_is_told_after_a_while_and_then_once_a_minute(capsys: Any) -> None:
+    cluster = Cluster()
+    cluster.leader = ""
+    assert said_while(cluster, LOOK_SECONDS - 0.1, capsys) == []
+    [line] = said_while(cluster, LOOK_SECONDS + 0.1, capsys)
+    assert "no master leads" in line
+    assert len(said_while(cluster, LOOK_SECONDS + REPEAT_SECONDS - 1, capsys)) == 1
+    assert len(said_while(cluster, LOOK_SECONDS + 2 * REPEAT_SECONDS + 1, capsys)) == 3
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"), [(Reason.UNREACHABLE, True), (Reason.NOT_DELEGATED, False)]
+)
+def test_silence_is_told_and_what_may_not_be_asked_is_not(
+    capsys: Any,
+    reason: Reason,
+    told: bool,  # noqa: FBT001
+) -> None:
+    cluster = Cluster()
+    cluster.error = ClusterError(reason, "what was said")
+    lines = said_while(cluster, LOOK_SECONDS + 1, capsys)
+    assert lines == (["still waiting: what was said"] if told else [])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"task_types": ["other"]}, "no worker is alive that runs echo"),
+        ({"liveness": membership_pb2.NODE_LIVENESS_DEAD}, "no worker is alive that runs echo"),
+        ({"running_attempt_count": 1}, "every worker that runs echo is busy"),
+        ({}, "the task waits for a worker"),
+    ],
+)
+def test_a_task_that_waits_says_for_which_worker(
+    capsys: Any, change: dict[str, Any], said: str
+) -> None:
+    cluster = Cluster()
+    worker = membership_pb2.Node(**change)
+    if "task_types" in change:
+        del cluster.worker.task_types[:]
+    cluster.worker.MergeFrom(worker)
+    [line] = said_while(cluster, LOOK_SECONDS + 1, capsys, "t")
+    assert said in line
+
+
+def test_a_task_that_runs_says_nothing(capsys: Any) -> None:
+    cluster = Cluster()
+    cluster.state = TaskState.RUNNING
+    assert said_while(cluster, 5 * REPEAT_SECONDS, capsys, "t") == []
+
+
+class Slow(Cluster):
+    """Everything takes half a minute, and no master leads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.leader = ""
+
+    async def add_content(self, _path: Path, **_: Any) -> Any:
+        await asyncio.sleep(30)
+        return SimpleNamespace(cid="bafy", size_bytes=1, holders=())
+
+    async def submit_task(self, *_: Any, **__: Any) -> str:
+        await asyncio.sleep(30)
+        return "t"
+
+    async def wait_tasks(self, _task_ids: Any, **_: Any) -> Any:
+        await asyncio.sleep(30)
+        return {"t": SimpleNamespace(failure=None, result=None, state="cancelled")}
+
+    async def watch_tasks(self, _task_ids: Any, **_: Any) -> Any:
+        await asyncio.sleep(30)
+        for _ in ():
+            yield
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "times"),
+    [
+        (content_commands, ["content", "add", __file__], 1),
+        (task_commands, ["task", "submit", "echo", "--wait"], 2),
+        (task_commands, ["task", "watch", "t"], 1),
+    ],
+)
+def test_the_commands_that_wait_say_so(
+    monkeypatch: pytest.MonkeyPatch, module: Any, arguments: list[str], times: int
+) -> None:
+    ended: list[Any] = []
+
+    def run_client(_profile: str | None, operation: Callable[[Any], Awaitable[Any]]) -> Any:
+        @virtual_time
+        async def run() -> None:
+            ended.append(await operation(Slow()))
+
+        run()
+        return ended[-1]
+
+    monkeypatch.setattr(module, "run_client", run_client)
+    done = CliRunner().invoke(main, arguments)
+    assert done.stderr.count("no master leads") == times, done.output
+    assert "no master leads" not in done.stdout
+    assert len(ended) == 1, "it went on"
