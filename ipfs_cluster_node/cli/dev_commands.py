@@ -62,9 +62,10 @@ async def _dev(
 
     root = directory or Path(tempfile.mkdtemp(prefix="ipfs-cluster-node-dev-"))
     stop = asyncio.Event()
-    # A terminal that is closed ends it, too.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        # The terminal was closed; under `nohup` that is ignored.
+        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
     cluster = LocalCluster(root, profile_name=profile_name)
     try:
         await cluster.start(
