@@ -361,3 +361,10 @@ async def test_a_result_is_a_file_if_it_is_too_long_to_be_sent_or_its_handler_ma
         assert await result_of(short, file) == made(short, str(CID), 3)
         assert await result_of(long, file) is None  # No message holds it: a failure.
     assert uploaded == [b"own", b"own"]
+
+
+@pytest.mark.asyncio
+async def test_an_attempt_that_finds_its_worker_s_disk_full_is_handed_back() -> None:
+    outcome = await runner_of(Pool(OSError(28, "full")), has_room=False).run(WHICH, spec_of())
+    assert outcome.failure == TaskFailure(Reason.WORKER_LOST, "its worker's disk is full")
+    assert (outcome.handed_back, outcome.retryable) == (True, True)
