@@ -82,6 +82,10 @@ def get_content(
     """
 
     async def receive(client: Any) -> int:
+        async with saying_why_it_waits(client):
+            return await copy(client)
+
+    async def copy(client: Any) -> int:
         from ipfs_cluster_node.cli.verified import verified
 
         done = 0

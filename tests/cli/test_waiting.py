@@ -1,7 +1,7 @@
 """A command that waits says why, on standard error and in simulated time."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,8 +15,11 @@ from ipfs_cluster_node.cli.main import main
 from ipfs_cluster_node.cli.waiting import LOOK_SECONDS, REPEAT_SECONDS, saying_why_it_waits
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.model import TaskState
+from ipfs_cluster_node.core.multiformats import RAW, cid_of
 from ipfs_cluster_node.v1 import membership_pb2
 from tests.support.virtual_time import virtual_time
+
+CID = str(cid_of(RAW, b"data"))
 
 
 class Cluster:
@@ -121,6 +124,10 @@ class Slow(Cluster):
         await asyncio.sleep(30)
         return SimpleNamespace(cid="bafy", size_bytes=1, holders=())
 
+    async def get_content(self, _cid: str) -> AsyncIterator[bytes]:
+        await asyncio.sleep(30)
+        yield b"data"
+
     async def submit_task(self, *_: Any, **__: Any) -> str:
         await asyncio.sleep(30)
         return "t"
@@ -139,6 +146,7 @@ class Slow(Cluster):
     ("module", "arguments", "times"),
     [
         (content_commands, ["content", "add", __file__], 1),
+        (content_commands, ["content", "get", CID, "-o", "-"], 1),
         (task_commands, ["task", "submit", "echo", "--wait"], 2),
         (task_commands, ["task", "watch", "t"], 1),
     ],
