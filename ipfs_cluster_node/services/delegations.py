@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from google.protobuf.message import DecodeError
-
 from ipfs_cluster_node.codec.members import did_of, page_of
 from ipfs_cluster_node.codec.tasks import request_id_of
 from ipfs_cluster_node.core.errors import invalid_field
@@ -12,7 +10,7 @@ from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.multiformats import TOKEN_CODECS, Cid, parse_cid
 from ipfs_cluster_node.services.authorization import RULES_BY_METHOD
 from ipfs_cluster_node.services.context import Caller, current_reach
-from ipfs_cluster_node.services.requests import request_type_of
+from ipfs_cluster_node.services.requests import read_request, request_type_of
 from ipfs_cluster_node.v1 import authorization_pb2 as pb
 from ipfs_cluster_node.v1 import authorization_pb2_grpc
 
@@ -100,16 +98,12 @@ class AuthorizationServicer(authorization_pb2_grpc.AuthorizationServiceServicer)
         message = request_type_of(request.method) if request.method in RULES_BY_METHOD else None
         if message is None:
             raise invalid_field("method", "such as /ipfs_cluster_node.v1.HealthService/GetHealth")
-        try:
-            asked = message.FromString(request.request)
-        except DecodeError as error:
-            raise invalid_field("request", "not a request of the method") from error
         return await self._delegations.explain_access(
             caller,
             did=did_of(request.did) if request.did else caller.did,
             tokens=list(request.tokens),
             method=request.method,
-            request=asked,
+            request=read_request(message, request.request, "request"),
         )
 
 

@@ -30,13 +30,8 @@ from ipfs_cluster_node.services.context import (
     set_reach,
     set_reading,
 )
-from ipfs_cluster_node.services.presented import (
-    Context,
-    Presented,
-    first_request,
-    keeping,
-    read_metadata,
-)
+from ipfs_cluster_node.services.presented import Context, Presented, read_metadata
+from ipfs_cluster_node.services.requests import Read, Requests, reader_of
 from ipfs_cluster_node.services.shares import Shares
 from ipfs_cluster_node.services.turns import Turn, Turns, set_turn
 
@@ -170,18 +165,16 @@ class Gate(grpc.GenericRpcHandler):
         if rule is None:
             raise ValueError(f"{method} has no rule in services/authorization.py")
         behaviour, streams = _behaviour(handler)
+        read = reader_of(handler.request_deserializer)
         if handler.response_streaming:
-            call = self._streaming(method, rule, behaviour, streams)
+            call = self._streaming(method, rule, behaviour, read, streams)
         elif handler.request_streaming:
-            call = self._upload(method, rule, behaviour)
+            call = self._upload(method, rule, behaviour, read)
         else:
-            call = self._unary(method, rule, behaviour)
+            call = self._unary(method, rule, behaviour, read)
         make = getattr(grpc, f"{streams}_rpc_method_handler")
-        return make(
-            self._bounded(rule, call),
-            request_deserializer=keeping(handler.request_deserializer),
-            response_serializer=handler.response_serializer,
-        )
+        # Without a deserializer: gRPC would parse before anybody asked who calls.
+        return make(self._bounded(rule, call), response_serializer=handler.response_serializer)
 
     def _bounded(self, rule: Rule, call: Callable[..., Awaitable[Any]]) -> Any:
         """The same, for as many at once as the rule's share has room for."""
@@ -196,15 +189,20 @@ class Gate(grpc.GenericRpcHandler):
                 with self._shares.taken(rule.share, caller.did):
                     return await call(request, context)
             except ClusterError as error:
-                await _abort(context, error)
+                _answer(context, error)
 
         return bounded
 
-    def _unary(self, method: str, rule: Rule, behaviour: Callable[..., Awaitable[Any]]) -> Any:
-        async def call(request: Any, context: Context) -> Any:
+    def _unary(
+        self, method: str, rule: Rule, behaviour: Callable[..., Awaitable[Any]], read: Read
+    ) -> Any:
+        async def call(data: bytes, context: Context) -> Any:
+            request = None
             reach: Reach | None = None
             try:
-                reach, reading = await self._admit(rule, request, context)
+                caller = await self._enter(rule, context)
+                request = read(data)
+                reach, reading = await self._admit(caller, rule, request, data, context)
                 bound = _time_bound(context)
                 if bound is None:
                     response = await behaviour(request, context)
@@ -219,27 +217,33 @@ class Gate(grpc.GenericRpcHandler):
                 self._note_cancelled(method, rule, request, context, reach)
                 raise
             except Exception as error:
-                told = _told(method, error)
-                self._note(method, rule, request, context, reach, told)
-                await _abort(context, told)
+                self._refuse(method, rule, request, context, reach, error)
 
         return call
 
-    def _upload(self, method: str, rule: Rule, behaviour: Callable[..., Awaitable[Any]]) -> Any:
-        async def call(requests: AsyncIterator[Any], context: Context) -> Any:
+    def _upload(
+        self, method: str, rule: Rule, behaviour: Callable[..., Awaitable[Any]], read: Read
+    ) -> Any:
+        async def call(incoming: AsyncIterator[bytes], context: Context) -> Any:
             running: _Running | None = None
             reach: Reach | None = None
             first = None
+            data = b""
             try:
                 if rule.command is not None:
                     self._check_class(rule, self._identify(context))
                     async with asyncio.timeout(FIRST_REQUEST_SECONDS_MAX):
-                        first = await anext(aiter(requests), None)
-                    if first is None:
+                        came = await anext(incoming, None)
+                    if came is None:
                         raise invalid_field("message", "nothing came")
-                    requests = _with_first(first, requests)
-                reach, _ = await self._admit(rule, first, context)
+                    data = came
+                caller = await self._enter(rule, context)
+                if rule.command is not None:
+                    first = read(data)
+                reach, _ = await self._admit(caller, rule, first, data, context)
+                data = came = b""  # An upload would hold it to its end.
                 running = self._run(rule, reach, context)
+                requests = Requests(read, incoming, first)
                 async with asyncio.timeout(_upload_time_bound(context)):
                     response = await behaviour(requests, context)
                 self._note(method, rule, first, context, reach)
@@ -247,12 +251,10 @@ class Gate(grpc.GenericRpcHandler):
             except asyncio.CancelledError:
                 ended_by = None if running is None else running.ended_by
                 self._note_cancelled(method, rule, first, context, reach, ended_by)
-                await self._abort_ended(running)
-                raise
+                if not _answer_ended(running):
+                    raise
             except Exception as error:
-                told = _told(method, error)
-                self._note(method, rule, first, context, reach, told)
-                await _abort(context, told)
+                self._refuse(method, rule, first, context, reach, error)
             finally:
                 if running is not None:
                     self._running.discard(running)
@@ -260,18 +262,22 @@ class Gate(grpc.GenericRpcHandler):
         return call
 
     def _streaming(
-        self, method: str, rule: Rule, behaviour: Callable[..., Any], streams: str
+        self, method: str, rule: Rule, behaviour: Callable[..., Any], read: Read, streams: str
     ) -> Any:
         if streams == "stream_stream" and rule.command is not None:
             raise ValueError(f"{method}: a stream both ways is judged by its caller's class alone")
 
         # Written here, not yielded to gRPC: a stream that is ended while its reader is slow would
         # end in gRPC's own code, which tells the reader nothing and leaves it waiting.
-        async def call(request: Any, context: Context) -> None:
+        async def call(came: Any, context: Context) -> None:
             running: _Running | None = None
             reach: Reach | None = None
+            request = None
+            data = came if streams == "unary_stream" else b""
             try:
-                reach, reading = await self._admit(rule, request, context)
+                caller = await self._enter(rule, context)
+                request = read(data) if streams == "unary_stream" else Requests(read, came)
+                reach, reading = await self._admit(caller, rule, request, data, context)
                 running = self._run(rule, reach, context)
                 responses = behaviour(request, context)
                 if hasattr(responses, "__aiter__"):
@@ -290,12 +296,10 @@ class Gate(grpc.GenericRpcHandler):
             except asyncio.CancelledError:
                 if running is not None and running.ended_by is not None:
                     self._note(method, rule, request, context, reach, running.ended_by)
-                await self._abort_ended(running)
-                raise
+                if not _answer_ended(running):
+                    raise
             except Exception as error:
-                told = _told(method, error)
-                self._note(method, rule, request, context, reach, told)
-                await _abort(context, told)
+                self._refuse(method, rule, request, context, reach, error)
             finally:
                 if running is not None:
                     self._running.discard(running)
@@ -311,26 +315,40 @@ class Gate(grpc.GenericRpcHandler):
         self._running.add(running)
         return running
 
-    async def _admit(self, rule: Rule, request: Any, context: Context) -> tuple[Reach, Reading]:
+    async def _enter(self, rule: Rule, context: Context) -> Caller:
+        """Who calls, and of a class that may; before anything of the request is read."""
         caller = self._identify(context)
         self._check_class(rule, caller)
         if caller.kind not in UNDELAYED and self._turns.crowded():
             await self._turns.next(caller.did)
         set_turn(Turn(self._turns, caller.did))
-        stale, presented = read_metadata(context)
+        return caller
+
+    async def _admit(
+        self, caller: Caller, rule: Rule, request: Any, data: bytes, context: Context
+    ) -> tuple[Reach, Reading]:
+        """Decide a call by its request, and what is signed by its bytes."""
+        stale, presented = read_metadata(context, data)
         reach = await self._authorizer.decide(caller, rule, request, presented)
-        first_request.set(b"")  # A stream would hold it to its end; later ones are not kept.
         set_caller(reach.caller)
         set_reach(reach)
         reading = Reading(stale=stale)
         set_reading(reading)
         return reach, reading
 
-    async def _abort_ended(self, running: _Running | None) -> None:
-        """Tell why, if it was this node that ended a stream."""
-        if running is not None and running.ended_by is not None:
-            running.task.uncancel()
-            await _abort(running.context, running.ended_by)
+    def _refuse(
+        self,
+        method: str,
+        rule: Rule,
+        request: Any,
+        context: Context,
+        reach: Reach | None,
+        error: Exception,
+    ) -> None:
+        """Answer a failure, and note it."""
+        told = _told(method, error)
+        self._note(method, rule, request, context, reach, told)
+        _answer(context, told)
 
     def _note_cancelled(
         self,
@@ -412,12 +430,6 @@ def _delegations_of(reach: Reach | None, error: ClusterError | None) -> tuple[st
     return (cid,) if cid else ()
 
 
-async def _with_first(first: Any, rest: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    yield first
-    async for request in rest:
-        yield request
-
-
 def _behaviour(handler: Any) -> tuple[Callable[..., Any], str]:
     for streams in ("unary_unary", "unary_stream", "stream_unary", "stream_stream"):
         behaviour = getattr(handler, streams)
@@ -440,8 +452,6 @@ def _upload_time_bound(context: Context) -> float | None:
 
 def _told(method: str, error: Exception) -> ClusterError:
     """What a caller is told of a failure; callers learn nothing of our inside, the log has it."""
-    if isinstance(error, grpc.aio.AbortError):
-        raise error  # It was answered already.
     if isinstance(error, ClusterError):
         return error
     if isinstance(error, TimeoutError):
@@ -454,9 +464,21 @@ def _told(method: str, error: Exception) -> ClusterError:
     return ClusterError(Reason.INTERNAL, "the node failed; its log says why")
 
 
-async def _abort(context: Context, error: ClusterError) -> None:
-    await context.abort(
-        status_of(error.reason),
-        str(error)[:MESSAGE_CHARS_MAX],
-        ((STATUS_DETAILS_KEY, status_details(error)),),
-    )
+def _answer_ended(running: _Running | None) -> bool:
+    """Tell why, if it was this node that ended a stream."""
+    if running is None or running.ended_by is None:
+        return False
+    running.task.uncancel()
+    _answer(running.context, running.ended_by)
+    return True
+
+
+def _answer(context: Context, error: ClusterError) -> None:
+    """End a call that returns next with an error.
+
+    Not by `context.abort`: what it raises is kept with the call, and with it every frame it passed
+    and the request, until the cyclic collector comes by.
+    """
+    context.set_code(status_of(error.reason))
+    context.set_details(str(error)[:MESSAGE_CHARS_MAX])
+    context.set_trailing_metadata(((STATUS_DETAILS_KEY, status_details(error)),))

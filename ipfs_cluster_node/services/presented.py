@@ -1,7 +1,5 @@
 """What comes with a call beside its request: the tokens, and how fresh an answer is wanted."""
 
-from collections.abc import Callable
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -30,8 +28,8 @@ class Presented:
     """Of a worker: for which attempt it asks."""
 
 
-def read_metadata(context: Context) -> tuple[bool, Presented]:
-    """Whether a stale answer will do, and the tokens of the call."""
+def read_metadata(context: Context, request: bytes = b"") -> tuple[bool, Presented]:
+    """Whether a stale answer will do, and the tokens of the call; `request` as it came."""
     consistency: list[Any] = []
     containers: list[Any] = []
     proofs: list[Any] = []
@@ -53,23 +51,9 @@ def read_metadata(context: Context) -> tuple[bool, Presented]:
         raise invalid_field(ATTEMPT_KEY, "one attempt")
     presented = NOTHING
     if containers or proofs or attempts:
-        request = first_request.get(b"") if containers else b""
-        presented = Presented("".join(containers), "".join(proofs), request, "".join(attempts))
+        signed = request if containers else b""
+        presented = Presented("".join(containers), "".join(proofs), signed, "".join(attempts))
     return consistency == ["stale"], presented
 
 
 NOTHING: Final = Presented()
-
-# Each call of grpc.aio runs in a context of its own, and reads its requests there.
-first_request: ContextVar[bytes] = ContextVar("first_request")
-
-
-def keeping(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """Keep the bytes of a call's first request until it is admitted: what is signed is them."""
-
-    def read(data: bytes) -> Any:
-        if first_request.get(None) is None:
-            first_request.set(data)
-        return deserialize(data)
-
-    return read

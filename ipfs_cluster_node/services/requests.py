@@ -1,10 +1,23 @@
-"""Which message a method takes, by its full name."""
+"""Which message a method takes, by its full name, and how it is read from its bytes."""
 
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final, Self
 
 from google.protobuf import descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
+
+from ipfs_cluster_node.codec.elements import count_elements
+from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
+
+ELEMENTS_MAX: Final = 32_768
+"""In one request. Its fields have bounds of their own below this: the largest submission has
+about 26,000 elements."""
+UNCOUNTED_BYTES_MAX: Final = 64 * 1024
+"""Requests up to this size are not counted: ordinary calls pay nothing."""
 
 _POOL = descriptor_pool.Default()  # type: ignore[no-untyped-call]
+
+Read = Callable[[bytes], Any]
 
 
 def request_type_of(method: str) -> Any | None:
@@ -15,3 +28,55 @@ def request_type_of(method: str) -> Any | None:
     except KeyError:
         return None
     return message_factory.GetMessageClass(described.input_type)
+
+
+def read_request(kind: Any, data: bytes, field: str = "message") -> Any:
+    """Parse a request of a message class; errors name it `field`.
+
+    Raises:
+        ClusterError: PAYLOAD_TOO_LARGE beyond `ELEMENTS_MAX`, before anything is built;
+            INVALID_ARGUMENT where the bytes are no such message.
+    """
+    if (
+        len(data) > UNCOUNTED_BYTES_MAX
+        and count_elements(data, kind.DESCRIPTOR, ELEMENTS_MAX) > ELEMENTS_MAX
+    ):
+        raise ClusterError(
+            Reason.PAYLOAD_TOO_LARGE,
+            f"a request has at most {ELEMENTS_MAX} elements, all its lists together; send several",
+        )
+    try:
+        return kind.FromString(data)
+    except DecodeError:
+        raise invalid_field(field, f"not a {kind.DESCRIPTOR.full_name}") from None
+
+
+def reader_of(deserialize: Read | None) -> Read:
+    """Reads what a generated handler's deserializer does, within the bound of elements."""
+    if deserialize is None:
+        return bytes
+    kind = getattr(deserialize, "__self__", None)
+    if hasattr(kind, "DESCRIPTOR"):
+        return lambda data: read_request(kind, data)
+    return deserialize
+
+
+class Requests:
+    """A stream's requests, each read from its bytes once it is asked for."""
+
+    __slots__ = ("_first", "_read", "_rest")
+
+    def __init__(self, read: Read, rest: AsyncIterator[bytes], first: Any = None) -> None:
+        """Give `first`, where it was read already, then the others."""
+        self._first, self._read, self._rest = first, read, rest
+
+    def __aiter__(self) -> Self:
+        """Itself."""
+        return self
+
+    async def __anext__(self) -> Any:
+        """The next request."""
+        if self._first is not None:
+            first, self._first = self._first, None
+            return first
+        return self._read(await anext(self._rest))

@@ -40,7 +40,7 @@ class StandardHealthServicer(health_pb2_grpc.HealthServicer):
     ) -> health_pb2.HealthCheckResponse:
         """Whether a service serves now."""
         if request.service not in self._names:
-            await context.abort(grpc.StatusCode.NOT_FOUND, "no such service here")
+            _answer_unknown(context)
         return health_pb2.HealthCheckResponse(status=self._status)
 
     async def Watch(
@@ -52,7 +52,8 @@ class StandardHealthServicer(health_pb2_grpc.HealthServicer):
             yield health_pb2.HealthCheckResponse(
                 status=health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
             )
-            await context.abort(grpc.StatusCode.NOT_FOUND, "no such service here")
+            _answer_unknown(context)
+            return
         told = None
         while True:
             changed = self._changed
@@ -60,6 +61,11 @@ class StandardHealthServicer(health_pb2_grpc.HealthServicer):
                 told = self._status
                 yield health_pb2.HealthCheckResponse(status=told)
             await changed.wait()
+
+
+def _answer_unknown(context: Any) -> None:
+    context.set_code(grpc.StatusCode.NOT_FOUND)
+    context.set_details("no such service here")
 
 
 def add_check_alone(health: StandardHealthServicer, gate: Gate) -> None:

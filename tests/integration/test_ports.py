@@ -22,7 +22,6 @@ from ipfs_cluster_node.node.authorizer import Authorizer
 from ipfs_cluster_node.node.descriptors import raise_descriptor_limit
 from ipfs_cluster_node.node.identify import identify_joiner
 from ipfs_cluster_node.node.reaches import Unbounded
-from ipfs_cluster_node.services import presented
 from ipfs_cluster_node.services.context import Caller, CallerClass, Reach
 from ipfs_cluster_node.services.gate import Gate
 from ipfs_cluster_node.services.standard_health import StandardHealthServicer, add_check_alone
@@ -120,25 +119,6 @@ async def test_a_watcher_hears_of_a_change_after_another_one_ended() -> None:
         await asyncio.sleep(0.2)
         health.set_serving(False)
         assert (await asyncio.wait_for(good.read(), 5)).status == NOT_SERVING
-
-
-@pytest.mark.asyncio
-async def test_a_stream_holds_the_bytes_of_no_request() -> None:
-    """They were kept for the whole stream, signed or not."""
-    seen: list[bytes | None] = []
-
-    class Looking(StandardHealthServicer):
-        async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:
-            seen.append(presented.first_request.get(None))
-            async for each in super().Watch(request, context):
-                yield each
-
-    async with (
-        served(member_gate(Looking(["", "some"])), enrolment=False) as port,
-        stub_of(port) as stub,
-    ):
-        await stub.Watch(health_pb2.HealthCheckRequest(service="some"), timeout=5).read()
-    assert seen == [b""]
 
 
 @pytest.mark.asyncio

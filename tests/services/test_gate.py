@@ -40,7 +40,7 @@ class Context:
     def invocation_metadata(self) -> tuple[()]:
         return ()
 
-    async def abort(self, code: grpc.StatusCode, *_: object) -> None:
+    def set_code(self, code: grpc.StatusCode) -> None:
         raise AbortedError(code.name)
 
 
@@ -54,8 +54,8 @@ class Anything:
         return Unbounded(caller)
 
 
-async def some() -> AsyncIterator[str]:
-    yield "first"
+async def some() -> AsyncIterator[bytes]:
+    yield b"first"
 
 
 async def call(make: Any, seconds: float | None) -> str:
@@ -63,7 +63,7 @@ async def call(make: Any, seconds: float | None) -> str:
     guarded.add_registered_method_handlers(SERVICE, {"AddContent": make(slow)})
     handler = guarded.service(Details())  # type: ignore[arg-type]
     behaviour = handler.unary_unary or handler.stream_unary
-    answer: str = await behaviour(some(), Context(seconds))
+    answer: str = await behaviour(b"first" if handler.unary_unary else some(), Context(seconds))
     return answer
 
 
@@ -80,9 +80,9 @@ async def test_an_upload_has_its_callers_time_and_other_calls_a_bound(
         assert await call(grpc.stream_unary_rpc_method_handler, seconds) == "done"
 
 
-async def never() -> AsyncIterator[str]:
+async def never() -> AsyncIterator[bytes]:
     await asyncio.sleep(60)
-    yield "too late"
+    yield b"too late"
 
 
 @pytest.mark.asyncio
@@ -127,7 +127,7 @@ async def test_the_work_of_a_call_takes_turns_with_others_at_the_same_node() -> 
         SERVICE, {"AddContent": grpc.unary_unary_rpc_method_handler(looks)}
     )
     handler = guarded.service(Details())  # type: ignore[arg-type]
-    await handler.unary_unary(None, Context(60.0))
+    await handler.unary_unary(b"", Context(60.0))
     [turn] = seen
     assert (turn._turns, turn._caller) == (turns, CLIENT.did)
 
@@ -155,7 +155,7 @@ async def test_a_call_in_a_crowd_waits_for_its_turn_unless_a_node_makes_it(
         SERVICE, {"AddContent": grpc.unary_unary_rpc_method_handler(slow)}
     )
     handler = guarded.service(Details())  # type: ignore[arg-type]
-    assert await handler.unary_unary(None, Context(60.0)) == "done"
+    assert await handler.unary_unary(b"", Context(60.0)) == "done"
     assert waited == ([] if kind in (CallerClass.MASTER, CallerClass.NODE) else [caller.did])
 
 
@@ -222,7 +222,7 @@ async def test_a_stream_that_is_not_read_ends_when_its_time_is_over() -> None:
         noted = Noted()
         guarded, stream = streaming(endless, rule, noted)
         watching = asyncio.create_task(guarded.watch())
-        call = stream("request", Streaming(noted, reads=reads))
+        call = stream(b"request", Streaming(noted, reads=reads))
         with pytest.raises(AbortedError, match="DEADLINE_EXCEEDED"):
             await asyncio.wait_for(asyncio.ensure_future(call), 10)
         watching.cancel()
@@ -233,25 +233,25 @@ async def test_a_stream_that_is_not_read_ends_when_its_time_is_over() -> None:
 async def test_a_stream_that_is_audited_is_noted_with_its_first_answer(changes: bool) -> None:  # noqa: FBT001
     """Whoever breaks off has read what came until then."""
 
-    async def three(request: str, _context: Any) -> AsyncIterator[str]:
-        if request == "elsewhere":
+    async def three(request: bytes, _context: Any) -> AsyncIterator[str]:
+        if request == b"elsewhere":
             raise ClusterError(Reason.NOT_LEADER, "ask another")
         for each in ("one", "two", "three"):
             yield each
-        if request == "broken":
+        if request == b"broken":
             raise ClusterError(Reason.DEADLINE_EXCEEDED, "too slow")
 
     noted = Noted()
     rule = Rule(callers=frozenset({CallerClass.CLIENT}), changes=changes)
     _, stream = streaming(three, rule, noted)
     whole = Streaming(noted)
-    await stream("whole", whole)
+    await stream(b"whole", whole)
     allowed = ["allowed"] * changes
     # Before it is sent.
     assert whole.written == [("one", allowed), ("two", allowed), ("three", allowed)]
     with pytest.raises(AbortedError):
-        await stream("elsewhere", Streaming(noted))
+        await stream(b"elsewhere", Streaming(noted))
     assert noted.outcomes == allowed
     with pytest.raises(AbortedError):
-        await stream("broken", Streaming(noted))
+        await stream(b"broken", Streaming(noted))
     assert noted.outcomes == ["allowed", "allowed", "failed"] * changes

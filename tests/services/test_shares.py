@@ -1,6 +1,7 @@
 """Nobody takes the place of others: costly calls are counted, of each caller and of all."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -55,8 +56,14 @@ class Context:
     def invocation_metadata(self) -> tuple[()]:
         return ()
 
-    async def abort(self, code: grpc.StatusCode, *_: object) -> None:
+    def set_code(self, code: grpc.StatusCode) -> None:
         raise AbortedError(code.name)
+
+
+async def none() -> AsyncIterator[bytes]:
+    nothing: list[bytes] = []
+    for each in nothing:
+        yield each
 
 
 @pytest.mark.asyncio
@@ -84,17 +91,17 @@ async def test_slow_uploads_of_one_caller_are_refused_beyond_its_share() -> None
     Details.method = method  # type: ignore[attr-defined]
     call = gate.service(Details()).stream_unary  # type: ignore[arg-type]
     client, node = Caller(ONE, CallerClass.CLIENT), Caller(TWO, CallerClass.NODE)
-    running = [asyncio.create_task(call(None, Context(client))) for _ in range(2)]
+    running = [asyncio.create_task(call(none(), Context(client))) for _ in range(2)]
     await asyncio.sleep(0)
     with pytest.raises(AbortedError, match="RESOURCE_EXHAUSTED"):
-        await asyncio.wait_for(call(None, Context(client)), 5)
+        await asyncio.wait_for(call(none(), Context(client)), 5)
     # A worker's slots bound what its attempts send.
-    running += [asyncio.create_task(call(None, Context(node))) for _ in range(5)]
+    running += [asyncio.create_task(call(none(), Context(node))) for _ in range(5)]
     await asyncio.sleep(0)
     ends.set()
     assert await asyncio.gather(*running) == ["done"] * 7
     assert len(begun) == 7
-    assert await call(None, Context(client)) == "done"
+    assert await call(none(), Context(client)) == "done"
 
 
 def test_what_goes_through_many_records_or_bytes_has_a_share() -> None:
