@@ -18,6 +18,7 @@ from ipfs_cluster_node.core.ids import (
 )
 from ipfs_cluster_node.core.model import (
     ENDPOINTS_MAX,
+    TASK_TYPES_MAX,
     Content,
     Joiner,
     JoinToken,
@@ -32,6 +33,8 @@ SEAL_KEY_BYTES: Final = 32
 CERTIFICATE_CHARS_MAX: Final = 8192
 PAGE_SIZE_DEFAULT: Final = 100
 PAGE_SIZE_MAX: Final = 1000
+PAGE_DIGITS_MAX: Final = 18
+"""Of a page token that is a number: `int` takes no text of thousands of digits."""
 ENDPOINT_CHARS_MAX: Final = 260
 
 _ROLE_TO_PROTO: Final = {
@@ -52,6 +55,18 @@ class Page:
 
     size: int
     token: str
+
+
+def number_of(page: Page) -> int | None:
+    """Where a page begins whose list is in the order of numbers; None at its beginning.
+
+    Raises:
+        ClusterError: INVALID_ARGUMENT.
+    """
+    text = page.token
+    if text and not (text.isascii() and text.isdigit() and len(text) <= PAGE_DIGITS_MAX):
+        raise bad_page_token()
+    return int(text) if text else None
 
 
 def page_of(size: int, token: str) -> Page:
@@ -198,6 +213,17 @@ def endpoints_of(values: Sequence[str], field: str = "endpoints") -> tuple[str, 
     if len(values) > ENDPOINTS_MAX or any(len(value) > ENDPOINT_CHARS_MAX for value in values):
         raise invalid_field(field, f"at most {ENDPOINTS_MAX} of host:port")
     return tuple(values)
+
+
+def task_types_of(values: Sequence[str]) -> tuple[str, ...]:
+    """Check a list of task types, its count first.
+
+    Raises:
+        ClusterError: INVALID_ARGUMENT.
+    """
+    if len(values) > TASK_TYPES_MAX:
+        raise invalid_field("task_types", f"at most {TASK_TYPES_MAX}")
+    return tuple(name_of(value, "task_types") for value in values)
 
 
 def node_to_proto(

@@ -25,6 +25,7 @@ from ipfs_cluster_node.core.model import (
     PAYLOAD_BYTES_MAX,
     PRIORITY_MAX,
     RESULT_INLINE_BYTES_MAX,
+    STATES_MAX,
     SUBMISSION_BYTES_MAX,
     SUBMISSION_INPUTS_MAX,
     SUBMISSION_TASKS_MAX,
@@ -141,6 +142,8 @@ def inputs_from_proto(message: pb.TaskSpec, field: str) -> tuple[TaskInput, ...]
     Those that are named, else the `input_cid` of the payload, as the seed document writes it. Read
     here and nowhere else: whoever submits is asked for the right to read them.
     """
+    if len(message.inputs) > TASK_INPUTS_MAX:
+        raise invalid_field(f"{field}.inputs", f"at most {TASK_INPUTS_MAX}")
     if message.inputs or b'"input_cid"' not in message.payload[:SEED_INPUT_BYTES]:
         return tuple(
             TaskInput(i.name, _input_cid(i.cid, field, n), i.format)
@@ -331,12 +334,14 @@ def task_from_proto(message: pb.Task) -> Task:
     )
 
 
-def states_from_proto(values: Iterable[int]) -> frozenset[TaskState]:
+def states_from_proto(values: Sequence[int]) -> frozenset[TaskState]:
     """Read a filter.
 
     Raises:
-        ClusterError: INVALID_ARGUMENT for a value that is no state.
+        ClusterError: INVALID_ARGUMENT for a value that is no state, and for too many.
     """
+    if len(values) > STATES_MAX:
+        raise invalid_field("states", f"at most {STATES_MAX}")
     states = [_STATE_FROM_PROTO.get(value) for value in values]
     if None in states:
         raise invalid_field("states", "each a TaskState other than UNSPECIFIED")

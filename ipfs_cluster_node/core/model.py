@@ -17,6 +17,8 @@ SUBMISSION_INPUTS_MAX: Final = 16_384
 """All inputs of one `SubmitTasks`: as many as a log entry has room for."""
 WATCHED_TASKS_MAX: Final = 20_000
 """Most that one call watches."""
+STATES_MAX: Final = 16
+"""In the filter of one list: there are fewer."""
 RESULT_INLINE_BYTES_MAX: Final = 64 * 1024
 TASK_INPUTS_MAX: Final = 64
 ATTEMPT_COUNT_DEFAULT: Final = 3

@@ -49,6 +49,8 @@ OUTCOME_BYTES_MAX: Final = 1024 * 1024
 """Of results and messages in one command; far below what an entry of the log holds."""
 OUTBOX_MESSAGES_MAX: Final = 4096
 """A worker that reads so slowly loses its session, and begins a new one."""
+HELLO_ATTEMPTS_MAX: Final = 16_384
+"""Attempts that a worker runs, or whose outcomes are not confirmed, when its session begins."""
 RETRY_SECONDS: Final = 0.2
 
 
@@ -103,7 +105,7 @@ class Sessions:
         first = await anext(aiter(requests), None)
         if first is None or first.WhichOneof("message") != "hello":
             raise invalid_field("message", "hello comes first")
-        held = set(await gathered(map(attempt_from_proto, first.hello.attempts)))
+        held = await _held(first.hello)
         self.boots.joined(node_id, first.hello.boot)
         session = _Session(node_id, frozenset(node.task_types))
         previous, self._sessions[node_id] = self._sessions.get(node_id), session
@@ -135,9 +137,16 @@ class Sessions:
             await self._leadership.propose(RequeueAttempts(ids=missing))
         # A leader that was replaced and has not heard of it must not have attempts killed.
         tasks = self._leadership.read_state().tasks
-        stale = [attempt for attempt in held if not tasks.is_current(attempt, node_id)]
-        told = await gathered(map(attempt_to_proto, stale))
-        return pb.WorkerSessionResponse(welcome=pb.WorkerWelcome(stale=told))
+        welcome = pb.WorkerSessionResponse(welcome=pb.WorkerWelcome())
+
+        def told() -> Iterator[None]:
+            for attempt in held:
+                if not tasks.is_current(attempt, node_id):
+                    welcome.welcome.stale.append(attempt_to_proto(attempt))
+                yield
+
+        await gathered(told())
+        return welcome
 
     async def _read(
         self, session: _Session, requests: AsyncIterator[pb.WorkerSessionRequest]
@@ -259,6 +268,21 @@ class Sessions:
 def _takes_work(state: ClusterState, node_id: NodeId) -> bool:
     node = state.members.node(node_id)
     return node is not None and node.liveness is Liveness.ALIVE
+
+
+async def _held(hello: pb.WorkerHello) -> set[AttemptId]:
+    """The attempts that a worker says it has."""
+    if len(hello.attempts) > HELLO_ATTEMPTS_MAX:
+        raise invalid_field("hello.attempts", f"at most {HELLO_ATTEMPTS_MAX}")
+    held: set[AttemptId] = set()
+
+    def read() -> Iterator[None]:
+        for each in hello.attempts:
+            held.add(attempt_from_proto(each))
+            yield
+
+    await gathered(read())
+    return held
 
 
 def _in_commands(messages: Iterable[pb.AttemptOutcome]) -> Iterator[list[AttemptOutcome]]:

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from ipfs_cluster_node.codec.members import bad_page_token, page_of
+from ipfs_cluster_node.codec.members import number_of, page_of
 from ipfs_cluster_node.codec.tasks import timestamp_of_ms
 from ipfs_cluster_node.core.audit import AuditLog, AuditQuery, AuditRecord, Outcome
 from ipfs_cluster_node.core.errors import invalid_field
@@ -29,8 +29,7 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
     ) -> pb.ListAuditRecordsResponse:
         """List records."""
         page = page_of(request.page_size, request.page_token)
-        if page.token and not page.token.isdigit():
-            raise bad_page_token()
+        before = number_of(page) or 0
         if request.outcome and request.outcome not in Outcome._value2member_map_:
             raise invalid_field("outcome", ", ".join(Outcome))
         records = await self._audit.read(
@@ -40,7 +39,7 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
                 caller=request.caller,
                 method=request.method,
                 outcome=request.outcome,
-                before_sequence=int(page.token) if page.token else 0,
+                before_sequence=before,
                 size=page.size + 1,
             )
         )

@@ -17,6 +17,7 @@ from ipfs_cluster_node.codec.members import (
     page_of,
     role_of,
     seal_key_of,
+    task_types_of,
 )
 from ipfs_cluster_node.codec.tasks import duration_of_ms, request_id_of, timestamp_of_ms
 from ipfs_cluster_node.core.authorization import (
@@ -261,7 +262,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
             RegisterNode(
                 node_id=current_caller().node_id,
                 endpoints=endpoints_of(request.endpoints),
-                task_types=tuple(name_of(t, "task_types") for t in request.task_types),
+                task_types=task_types_of(request.task_types),
                 slot_count=request.slot_count,
                 version=request.version,
                 seal_key=seal_key_of(request.seal_key),

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
-from ipfs_cluster_node.codec.members import bad_page_token, page_of
+from ipfs_cluster_node.codec.members import number_of, page_of
 from ipfs_cluster_node.codec.tasks import (
     check_submission,
     fingerprint_of,
@@ -66,8 +66,7 @@ class TaskDispatchServicer(task_dispatch_pb2_grpc.TaskDispatchServiceServicer):
     async def ListTasks(self, request: pb.ListTasksRequest, context: Any) -> pb.ListTasksResponse:
         """List tasks."""
         page = page_of(request.page_size, request.page_token)
-        if page.token and not page.token.isdigit():
-            raise bad_page_token()
+        before = number_of(page)
         reach = current_reach()
         states = states_from_proto(request.states)
         shown, more = await page_of_items(
@@ -77,7 +76,7 @@ class TaskDispatchServicer(task_dispatch_pb2_grpc.TaskDispatchServiceServicer):
                 and (not request.task_type or task.spec.task_type == request.task_type)
                 and reach.allows(task_args(task, reach.caller.did))
                 else None
-                for task in self._tasks.newest_first(int(page.token) if page.token else None)
+                for task in self._tasks.newest_first(before)
             ),
             page.size,
         )

@@ -261,7 +261,7 @@ class RevokeDelegationRequest(_message.Message):
     """Its CID."""
     @_builtins.property
     def path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """The envelopes of its chain up to itself, where the cluster does not keep them."""
+        """The envelopes of its chain up to itself, at most 32, where the cluster does not keep them."""
 
     def __init__(
         self,
@@ -313,7 +313,7 @@ class ExplainAccessRequest(_message.Message):
     """The request, serialised."""
     @_builtins.property
     def tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """Envelopes of delegations that it would bring; empty means what is kept for it."""
+        """Envelopes of delegations that it would bring, at most 32; empty means what is kept for it."""
 
     def __init__(
         self,

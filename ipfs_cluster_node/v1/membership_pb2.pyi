@@ -349,7 +349,7 @@ class CreateJoinTokenRequest(_message.Message):
 
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """If set, the only `host:port` addresses the joiner may advertise."""
+        """If set, the only `host:port` addresses the joiner may advertise, at most 8."""
 
     def __init__(
         self,
@@ -1028,7 +1028,7 @@ class RegisterNodeRequest(_message.Message):
 
     @_builtins.property
     def enrolment_endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Where a master lets joiners in, `host:port`."""
+        """Where a master lets joiners in, `host:port`, at most 8."""
 
     def __init__(
         self,

@@ -478,7 +478,7 @@ class ListTasksRequest(_message.Message):
     """Only this type; empty means all."""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___TaskState.ValueType]:
-        """Only these states; empty means all."""
+        """Only these states, at most 16; empty means all."""
 
     def __init__(
         self,
@@ -703,7 +703,7 @@ class WorkerHello(_message.Message):
     """The worker's process; chosen at random at its start."""
     @_builtins.property
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttemptId]:
-        """Attempts that run, or whose outcome is not confirmed yet."""
+        """Attempts that run, or whose outcome is not confirmed yet, at most 16,384."""
 
     def __init__(
         self,

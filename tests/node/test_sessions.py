@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from hashlib import sha256
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from google.protobuf.message import Message
@@ -30,12 +30,14 @@ from ipfs_cluster_node.node.sessions import (
     ASSIGNMENT_BYTES_MAX,
     ASSIGNMENTS_PER_COMMAND_MAX,
     ASSIGNMENTS_PER_MESSAGE_MAX,
+    HELLO_ATTEMPTS_MAX,
     OUTCOME_BYTES_MAX,
     OUTCOMES_PER_COMMAND_MAX,
     RETRY_SECONDS,
     Sessions,
 )
 from ipfs_cluster_node.node.tasks import Tasks
+from ipfs_cluster_node.services.turns import Turn, set_turn
 from ipfs_cluster_node.v1 import errors_pb2
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 from tests.core.test_state import CLIENT, OTHER, WORKER, World
@@ -172,6 +174,33 @@ async def test_a_session_begins_with_hello_and_only_of_a_member() -> None:
         await twice.say(hello=pb.WorkerHello())
         await until(lambda: twice.ended is not None)
         assert twice.ended.reason is Reason.INVALID_ARGUMENT
+
+
+@virtual_time
+async def test_a_hello_names_a_bounded_number_of_attempts_and_takes_turns_with_others() -> None:
+    """One with 450,000 was read, looked up and answered at once, and the leader changed."""
+    turns: list[int] = []
+
+    class Over:
+        over = True
+
+        async def next(self) -> None:
+            turns.append(1)
+
+    async with leading() as its:
+        held = [attempt(number) for number in range(HELLO_ATTEMPTS_MAX + 1)]
+        many = ScriptedWorker(its.sessions, WORKER)
+        await many.hello(*held)
+        assert many.ended is not None
+        assert many.ended.reason is Reason.INVALID_ARGUMENT
+        assert str(HELLO_ATTEMPTS_MAX) in str(many.ended)
+        set_turn(cast("Turn", Over()))
+        legal = ScriptedWorker(its.sessions, WORKER)
+        await legal.hello(*held[1:])
+        assert legal.stale is not None
+        assert set(legal.stale) == set(held[1:])
+        # Each was read in its turn, and looked up in another.
+        assert len(turns) == 2 * HELLO_ATTEMPTS_MAX
 
 
 @virtual_time

@@ -32,7 +32,7 @@ from ipfs_cluster_node.core.model import (
 )
 from ipfs_cluster_node.core.settings import CHANGES_MAX, USER_VALUE_CHARS_MAX
 from ipfs_cluster_node.node.delegations import EXPLAINED_MAX, TOKENS_MAX
-from ipfs_cluster_node.node.sessions import OUTCOMES_PER_COMMAND_MAX
+from ipfs_cluster_node.node.sessions import HELLO_ATTEMPTS_MAX, OUTCOMES_PER_COMMAND_MAX
 from ipfs_cluster_node.services.content import (
     BLOCK_BYTES_MAX,
     BLOCKS_PER_REQUEST_MAX,
@@ -142,7 +142,7 @@ def watch_tasks(scene: Scene) -> list[Largest]:
 def worker_session(scene: Scene) -> list[Largest]:
     t = task_dispatch_pb2
     attempts = [
-        t.AttemptId(task_id=each, attempt=1) for each in scene.task_ids[-WATCHED_TASKS_MAX:]
+        t.AttemptId(task_id=each, attempt=1) for each in scene.task_ids[-HELLO_ATTEMPTS_MAX:]
     ]
     results = [
         t.AttemptOutcome(
