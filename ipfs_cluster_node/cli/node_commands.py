@@ -297,7 +297,8 @@ def serve(
 ) -> None:
     """Run the node of this machine until it gets SIGINT or SIGTERM.
 
-    It then hands its attempts back to the cluster, after --drain. A second signal stops it at once.
+    It then hands its attempts back to the cluster, after --drain; after a second signal at once. A
+    third one stops it without waiting for that.
     Prints one line of JSON with `"event": "ready"` once it listens; the log goes to standard error.
     A master whose log is damaged says so in its health, and has it replaced from the others.
     Where the cluster was restored with new masters, tell its other nodes one with --master.

@@ -158,7 +158,17 @@ class Worker:
 
         What waits for a slot goes back to the leader at once; what runs may go on for `drain`, and
         is then killed and goes back too. Ends when the leader has confirmed all of it, or soon.
+
+        Cancelled, it waits for nothing that runs any longer, and hands all of it back before it
+        ends; cancelled a second time, it ends at once.
         """
+        try:
+            await self._leave(drain)
+        except asyncio.CancelledError:
+            await self._leave(timedelta())
+            raise
+
+    async def _leave(self, drain: timedelta) -> None:
         self._leaving = True
         self._wake.set()
         self._hand_back(waited_seconds=0.0)

@@ -850,8 +850,9 @@ async def test_what_was_handed_back_and_is_not_confirmed_is_left_as_it_is() -> N
 
 
 @virtual_time
-async def test_a_second_signal_ends_the_wait() -> None:
-    async with working(2) as its:
+async def test_a_second_signal_ends_the_wait_and_hands_back_what_runs() -> None:
+    """Found from outside: all that ran stayed with the node that was gone, until its lease ended."""
+    async with working(2, runner=FakeRunner(kill_seconds=0.3)) as its:
         its.leader.assign((attempt(1), 100.0))
         await until(lambda: bool(its.runner.alive))
         leaving = asyncio.create_task(its.worker.leave(timedelta(seconds=90)))
@@ -859,4 +860,38 @@ async def test_a_second_signal_ends_the_wait() -> None:
         leaving.cancel()
         with pytest.raises(asyncio.CancelledError):
             await leaving
-        assert virtual_loop().time() < 5
+        assert failure_of(its.leader, attempt(1)).handed_back
+        assert its.worker.running_count == 0
+        assert virtual_loop().time() < 2
+
+
+@virtual_time
+async def test_after_a_second_signal_a_leader_that_does_not_answer_is_not_waited_for_long() -> None:
+    async with working(2) as its:
+        its.leader.confirms = False
+        its.leader.assign((attempt(1), 100.0))
+        await until(lambda: bool(its.runner.alive))
+        leaving = asyncio.create_task(its.worker.leave(timedelta(seconds=90)))
+        await asyncio.sleep(1)
+        before = monotonic()
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        assert HAND_BACK_SECONDS_MAX <= monotonic() - before < HAND_BACK_SECONDS_MAX + 0.1
+
+
+@virtual_time
+async def test_a_third_signal_stops_at_once() -> None:
+    async with working(2, runner=FakeRunner(kill_seconds=1.5)) as its:
+        its.leader.assign((attempt(1), 100.0))
+        await until(lambda: bool(its.runner.alive))
+        leaving = asyncio.create_task(its.worker.leave(timedelta(seconds=90)))
+        await asyncio.sleep(1)
+        leaving.cancel()
+        await asyncio.sleep(0.1)
+        assert not leaving.done()
+        before = monotonic()
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        assert monotonic() == before
