@@ -11,7 +11,6 @@ from ipfs_cluster_node.codec.tasks import (
     attempt_from_proto,
     attempt_to_proto,
     outcome_or_failure,
-    spec_to_proto,
 )
 from ipfs_cluster_node.core.boots import Boots
 from ipfs_cluster_node.core.commands import AssignTasks, FinishAttempts, RequeueAttempts
@@ -32,9 +31,13 @@ from ipfs_cluster_node.core.model import (
     Liveness,
     TaskFailure,
 )
+from ipfs_cluster_node.core.rests import Rest, rest_after
 from ipfs_cluster_node.core.scheduler import WorkerOffer, plan
 from ipfs_cluster_node.core.state import ClusterState
+from ipfs_cluster_node.core.tasks import TaskTable
+from ipfs_cluster_node.node.clock import monotonic
 from ipfs_cluster_node.node.leadership import Leadership
+from ipfs_cluster_node.node.outbox import Kind, Outbox
 from ipfs_cluster_node.node.tasks import Tasks
 from ipfs_cluster_node.services.turns import gathered
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
@@ -42,40 +45,37 @@ from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 log = logging.getLogger(__name__)
 
 ASSIGNMENTS_PER_COMMAND_MAX: Final = 512
-ASSIGNMENTS_PER_MESSAGE_MAX: Final = 64
-ASSIGNMENT_BYTES_MAX: Final = 1024 * 1024
 OUTCOMES_PER_COMMAND_MAX: Final = 256
 OUTCOME_BYTES_MAX: Final = 1024 * 1024
 """Of results and messages in one command; far below what an entry of the log holds."""
-OUTBOX_MESSAGES_MAX: Final = 4096
-"""A worker that reads so slowly loses its session, and begins a new one."""
 HELLO_ATTEMPTS_MAX: Final = 16_384
 """Attempts that a worker runs, or whose outcomes are not confirmed, when its session begins."""
 RETRY_SECONDS: Final = 0.2
+REST_TICK_SECONDS: Final = 0.001
+"""How long after a worker's rest the planner wakes: never just before its end."""
 
 
 class _Session:
-    def __init__(self, node_id: NodeId, task_types: frozenset[str]) -> None:
+    def __init__(self, node_id: NodeId, task_types: frozenset[str], sessions: "Sessions") -> None:
         self.node_id = node_id
         self.task_types = task_types
         self.credit = 0
         self.leaving = False
         """Whether its worker said goodbye: it gets nothing more."""
-        self.outbox: asyncio.Queue[pb.WorkerSessionResponse | ClusterError] = asyncio.Queue(
-            OUTBOX_MESSAGES_MAX
-        )
+        self._wake = sessions.wake
+        self.outbox = Outbox(node_id, sessions.tasks_now, self.grant)
 
-    def send(self, message: pb.WorkerSessionResponse | ClusterError) -> None:
-        try:
-            self.outbox.put_nowait(message)
-        except asyncio.QueueFull:
+    def grant(self, count: int) -> None:
+        """Add credit: the worker asked for it, or what used it up is not written to it."""
+        self.credit = max(-CREDIT_MAX, min(CREDIT_MAX, self.credit + count))
+        self._wake.set()
+
+    def send(self, kind: Kind, attempts: Iterable[AttemptId]) -> None:
+        if not self.outbox.put(kind, attempts):
             log.warning("worker reads too slowly", extra={"node_id": self.node_id})
-            self.end(ClusterError(Reason.OVERLOADED, "the session fell behind; begin a new one"))
 
     def end(self, error: ClusterError) -> None:
-        while not self.outbox.empty():
-            self.outbox.get_nowait()
-        self.outbox.put_nowait(error)
+        self.outbox.end(error)
 
 
 class Sessions:
@@ -88,7 +88,14 @@ class Sessions:
         self._sessions: dict[NodeId, _Session] = {}
         self.boots = Boots()
         """Which processes speak for the members; shared with what keeps other connections."""
-        self._wake = asyncio.Event()
+        self._rests: dict[NodeId, Rest] = {}
+        """Of workers that gave attempts back; they outlive sessions."""
+        self.wake = asyncio.Event()
+        """Set whenever there may be something to plan."""
+
+    def tasks_now(self) -> TaskTable:
+        """The tasks as this node knows them."""
+        return self._leadership.state().tasks
 
     async def worker_session(
         self, node_id: NodeId, requests: AsyncIterator[pb.WorkerSessionRequest]
@@ -107,7 +114,7 @@ class Sessions:
             raise invalid_field("message", "hello comes first")
         held = await _held(first.hello)
         self.boots.joined(node_id, first.hello.boot)
-        session = _Session(node_id, frozenset(node.task_types))
+        session = _Session(node_id, frozenset(node.task_types), self)
         previous, self._sessions[node_id] = self._sessions.get(node_id), session
         if previous is not None:
             previous.end(ClusterError(Reason.SHUTTING_DOWN, "a newer session took its place"))
@@ -116,10 +123,7 @@ class Sessions:
             yield await self._welcome(node_id, held)
             reader = asyncio.create_task(self._read(session, requests), name=f"session-{node_id}")
             while True:
-                message = await session.outbox.get()
-                if isinstance(message, ClusterError):
-                    raise message
-                yield message
+                yield await session.outbox.next()
         finally:
             if reader is not None:
                 reader.cancel()
@@ -154,7 +158,7 @@ class Sessions:
         try:
             async for request in requests:
                 await self._take(session, request)
-            session.send(ClusterError(Reason.SHUTTING_DOWN, "the worker ended its session"))
+            session.outbox.close(ClusterError(Reason.SHUTTING_DOWN, "the worker ended its session"))
         except ClusterError as error:
             session.end(error)
         except Exception:
@@ -165,9 +169,7 @@ class Sessions:
     async def _take(self, session: _Session, request: pb.WorkerSessionRequest) -> None:
         match request.WhichOneof("message"):
             case "credit":
-                granted = session.credit + request.credit.attempt_count
-                session.credit = max(-CREDIT_MAX, min(CREDIT_MAX, granted))
-                self._wake.set()
+                session.grant(request.credit.attempt_count)
             case "goodbye":
                 session.leaving = True
             case "outcomes":
@@ -193,11 +195,22 @@ class Sessions:
         """
         state = self._leadership.leader_state()
         outcomes = [_with_its_file(outcome, state) for outcome in outcomes]
+        # Before what came back waits again: else it would go to the same worker at once.
+        self._note_rest(session.node_id, outcomes)
         await self._leadership.propose(
             FinishAttempts(node_id=session.node_id, outcomes=tuple(outcomes))
         )
-        ids = [attempt_to_proto(outcome.id) for outcome in outcomes]
-        session.send(pb.WorkerSessionResponse(confirmed=pb.OutcomesConfirmed(ids=ids)))
+        session.send(Kind.CONFIRMED, [outcome.id for outcome in outcomes])
+
+    def _note_rest(self, node_id: NodeId, outcomes: list[AttemptOutcome]) -> None:
+        tasks = self.tasks_now()
+        own = [outcome for outcome in outcomes if tasks.is_current(outcome.id, node_id)]
+        now = monotonic()
+        before = self._rests.get(node_id, Rest())
+        rest = self._rests[node_id] = rest_after(before, own, now)
+        if rest.until > before.until:
+            seconds = rest.until - now + REST_TICK_SECONDS
+            asyncio.get_running_loop().call_later(seconds, self.wake.set)
 
     def on_effect(self, effect: Effect) -> None:
         """Send workers what was committed for them."""
@@ -205,45 +218,27 @@ class Sessions:
             session = self._sessions.get(effect.node_id)
             if session is not None and self._leadership.is_leader:
                 session.credit -= len(effect.ids)
-                self._send_assignments(session, effect.ids)
+                session.send(Kind.ASSIGNED, effect.ids)
         elif isinstance(effect, AttemptsRevoked):
             session = self._sessions.get(effect.node_id)
             if session is not None:
-                ids = map(attempt_to_proto, effect.ids)
-                session.send(pb.WorkerSessionResponse(cancellations=pb.Cancellations(ids=ids)))
+                session.send(Kind.CANCELLED, effect.ids)
         elif isinstance(effect, TasksPending | MembersChanged):
             # A node that is alive again may have granted its credit before.
-            self._wake.set()
-
-    def _send_assignments(self, session: _Session, attempts: tuple[AttemptId, ...]) -> None:
-        tasks = self._leadership.state().tasks
-        batch = pb.Assignments()
-        batch_bytes = 0
-        for attempt in attempts:
-            task = tasks.get(attempt.task_id)
-            assert task is not None, "an effect is carried out before the next command"
-            size = len(task.spec.payload)
-            if batch.assignments and (
-                len(batch.assignments) >= ASSIGNMENTS_PER_MESSAGE_MAX
-                or batch_bytes + size > ASSIGNMENT_BYTES_MAX
-            ):
-                session.send(pb.WorkerSessionResponse(assignments=batch))
-                batch, batch_bytes = pb.Assignments(), 0
-            batch.assignments.add(id=attempt_to_proto(attempt), spec=spec_to_proto(task.spec))
-            batch_bytes += size
-        session.send(pb.WorkerSessionResponse(assignments=batch))
+            self.wake.set()
 
     def on_leadership(self, leads: bool) -> None:  # noqa: FBT001
         """End every session when the leadership is lost."""
         if not leads:
+            self._rests.clear()
             for session in self._sessions.values():
                 session.end(self._leadership.not_leader())
 
     async def run(self) -> None:
         """Plan and commit assignments whenever there is something to give and someone to take."""
         while True:
-            await self._wake.wait()
-            self._wake.clear()
+            await self.wake.wait()
+            self.wake.clear()
             while self._leadership.is_leader:
                 planned = self._plan()
                 if not planned:
@@ -257,17 +252,21 @@ class Sessions:
 
     def _plan(self) -> list[tuple[TaskId, NodeId]]:
         state = self._leadership.leader_state()
-        offers = {
-            node_id: WorkerOffer(node_id, session.task_types, session.credit)
-            for node_id, session in self._sessions.items()
-            if session.credit > 0 and not session.leaving and _takes_work(state, node_id)
-        }
+        now = monotonic()
+        offers: dict[NodeId, WorkerOffer] = {}
+        for node_id, session in self._sessions.items():
+            node = state.members.node(node_id)
+            if node is None or node.liveness is not Liveness.ALIVE:
+                continue
+            if (
+                session.credit <= 0
+                or session.leaving
+                or now < self._rests.get(node_id, Rest()).until
+            ):
+                continue
+            free = node.slot_count - state.tasks.running_count(node_id)
+            offers[node_id] = WorkerOffer(node_id, session.task_types, session.credit, free)
         return plan(state.tasks, offers, count_max=ASSIGNMENTS_PER_COMMAND_MAX) if offers else []
-
-
-def _takes_work(state: ClusterState, node_id: NodeId) -> bool:
-    node = state.members.node(node_id)
-    return node is not None and node.liveness is Liveness.ALIVE
 
 
 async def _held(hello: pb.WorkerHello) -> set[AttemptId]:

@@ -25,11 +25,10 @@ from ipfs_cluster_node.core.model import (
     TaskSpec,
     TaskState,
 )
-from ipfs_cluster_node.node import sessions as sessions_module
+from ipfs_cluster_node.node import outbox as outbox_module
+from ipfs_cluster_node.node.outbox import ASSIGNMENT_BYTES_MAX, ASSIGNMENTS_PER_MESSAGE_MAX
 from ipfs_cluster_node.node.sessions import (
-    ASSIGNMENT_BYTES_MAX,
     ASSIGNMENTS_PER_COMMAND_MAX,
-    ASSIGNMENTS_PER_MESSAGE_MAX,
     HELLO_ATTEMPTS_MAX,
     OUTCOME_BYTES_MAX,
     OUTCOMES_PER_COMMAND_MAX,
@@ -399,7 +398,7 @@ async def test_leadership_lost_while_an_assignment_was_under_way_sends_nothing()
 async def test_a_worker_that_reads_too_slowly_loses_its_session(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sessions_module, "OUTBOX_MESSAGES_MAX", 3)
+    monkeypatch.setattr(outbox_module, "OUTBOX_ATTEMPTS_MAX", 3)
     async with leading() as its:
         requests: asyncio.Queue[pb.WorkerSessionRequest] = asyncio.Queue()
 
