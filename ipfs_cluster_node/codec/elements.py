@@ -28,19 +28,16 @@ def count_elements(data: bytes, descriptor: Descriptor, most: int) -> int:
     """Count the fields of a message, of the messages in it, and its packed numbers.
 
     A message of a type that has no repeated field, itself or below, counts as one and is not
-    looked into: nothing in it can be there often. Counting ends with the first beyond `most`, or
-    where the bytes are no message; what parses them says so.
+    looked into: nothing in it can be there often. Counting ends with the first beyond `most`.
+
+    Raises:
+        ValueError: The bytes are no message. To pass them on uncounted would let through whatever
+            a parser takes and this does not.
     """
     try:
         return _count(data, descriptor, most)
-    except _MalformedError as error:
-        return error.count
-
-
-class _MalformedError(Exception):
-    def __init__(self, count: int) -> None:
-        super().__init__()
-        self.count = count
+    except IndexError:
+        raise ValueError("ends too early") from None
 
 
 def _count(data: bytes, descriptor: Descriptor, most: int) -> int:
@@ -48,51 +45,63 @@ def _count(data: bytes, descriptor: Descriptor, most: int) -> int:
     outer: list[tuple[int, dict[int, Descriptor | int]]] = []
     count = 0
     while True:
-        if at == end:
+        if at >= end:
+            if at > end:
+                raise ValueError("malformed")
             if not outer:
                 return count
             end, fields = outer.pop()
             continue
-        tag, at = _varint(data, at, end, count)
+        # Most varints are of one byte: read here, without a call.
+        tag = data[at]
+        at += 1
+        if tag >= 0x80:
+            tag, at = _varint(data, at - 1)
         count += 1
         if count > most:
             return count
-        wire = tag & 7
-        if wire == _VARINT:
-            _, at = _varint(data, at, end, count)
-        elif wire == _BYTES:
-            size, at = _varint(data, at, end, count)
+        if tag & 7 == _BYTES:
+            size = data[at]
+            at += 1
+            if size >= 0x80:
+                size, at = _varint(data, at - 1)
             inner = fields.get(tag >> 3)
-            if at + size > end:
-                raise _MalformedError(count)
             if inner is None:
                 at += size
             elif isinstance(inner, int):
                 count += _packed(data, at, size, inner)
                 at += size
+            elif at + size > end:
+                raise ValueError("malformed")
             else:
                 outer.append((end, fields))
                 end, fields = at + size, _inner(inner)
-        elif wire == _FIXED64:
-            at += 8
-        elif wire == _FIXED32:
-            at += 4
-        elif wire not in (_GROUP, _GROUP_END):
-            raise _MalformedError(count)
-        if at > end:
-            raise _MalformedError(count)
+        else:
+            at = _after(data, at, tag & 7)
 
 
-def _varint(data: bytes, at: int, end: int, count: int) -> tuple[int, int]:
+def _after(data: bytes, at: int, wire: int) -> int:
+    """Where a value ends that is no bytes."""
+    if wire == _VARINT:
+        return _varint(data, at)[1]
+    if wire == _FIXED64:
+        return at + 8
+    if wire == _FIXED32:
+        return at + 4
+    if wire in (_GROUP, _GROUP_END):
+        return at
+    raise ValueError("malformed")
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
     """A number and where it ends."""
-    if at < end and data[at] < 0x80:
-        return data[at], at + 1
     value = 0
-    for shift, byte in enumerate(data[at : min(at + _VARINT_BYTES_MAX, end)]):
+    for shift in range(_VARINT_BYTES_MAX):
+        byte = data[at + shift]
         value |= (byte & 0x7F) << (7 * shift)
         if byte < 0x80:
             return value, at + shift + 1
-    raise _MalformedError(count)
+    raise ValueError("malformed")
 
 
 def _packed(data: bytes, at: int, size: int, width: int) -> int:

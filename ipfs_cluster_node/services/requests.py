@@ -37,17 +37,18 @@ def read_request(kind: Any, data: bytes, field: str = "message") -> Any:
         ClusterError: PAYLOAD_TOO_LARGE beyond `ELEMENTS_MAX`, before anything is built;
             INVALID_ARGUMENT where the bytes are no such message.
     """
-    if (
-        len(data) > UNCOUNTED_BYTES_MAX
-        and count_elements(data, kind.DESCRIPTOR, ELEMENTS_MAX) > ELEMENTS_MAX
-    ):
-        raise ClusterError(
-            Reason.PAYLOAD_TOO_LARGE,
-            f"a request has at most {ELEMENTS_MAX} elements, all its lists together; send several",
-        )
     try:
+        if (
+            len(data) > UNCOUNTED_BYTES_MAX
+            and count_elements(data, kind.DESCRIPTOR, ELEMENTS_MAX) > ELEMENTS_MAX
+        ):
+            raise ClusterError(
+                Reason.PAYLOAD_TOO_LARGE,
+                f"a request has at most {ELEMENTS_MAX} elements, all its lists together; "
+                "send several",
+            )
         return kind.FromString(data)
-    except DecodeError:
+    except (DecodeError, ValueError):
         raise invalid_field(field, f"not a {kind.DESCRIPTOR.full_name}") from None
 
 

@@ -52,7 +52,19 @@ def test_packed_numbers_beyond_the_bound_are_found() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"\xff", b"\x12", b"\x12\x05\x00", b"\x12" + b"\xff" * 11, b"\x0d\x00", b"\x0e"]
+    "data",
+    [
+        b"\xff",
+        b"\x12",
+        b"\x12\x05\x00",
+        b"\x12" + b"\xff" * 11,
+        # A length of 2 to whoever drops what is beyond 64 bits.
+        b"\x12" + b"\x82" + b"\x80" * 8 + b"\x02" + b"\x22\x00",
+        b"\x0d\x00",
+        b"\x0e",
+        b"\x12\x02\x0a\x01",
+    ],
 )
-def test_what_is_no_message_is_left_to_the_parser(data: bytes) -> None:
-    assert count_elements(data, t.SubmitTasksRequest.DESCRIPTOR, MOST) <= 1
+def test_what_is_no_message_is_never_taken_as_counted(data: bytes) -> None:
+    with pytest.raises(ValueError, match=r"malformed|early"):
+        count_elements(data, t.SubmitTasksRequest.DESCRIPTOR, MOST)

@@ -1,20 +1,23 @@
 """For every RPC the largest request that its limits allow, or the one that makes most work.
 
 `LARGEST` has an entry for each method of `RULES_BY_METHOD`; the limits are the named constants that
-the node itself checks by.
+the node itself checks by. `overfull` adds for every repeated field one that is filled until the
+message is as long as gRPC takes, which must be refused.
 """
 
 import hashlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 from typing import Any, Final
 
 import grpc
 from google.protobuf import descriptor_pool, message_factory
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from ipfs_cluster_node.adapters.net.tls import MESSAGE_BYTES_MAX
 from ipfs_cluster_node.codec.members import PAGE_SIZE_MAX
 from ipfs_cluster_node.codec.ucan import cid_of_token
 from ipfs_cluster_node.core.model import (
@@ -39,6 +42,7 @@ from ipfs_cluster_node.services.content import (
     DATA_BYTES_MAX,
     NAME_CHARS_MAX,
 )
+from ipfs_cluster_node.services.requests import request_type_of
 from ipfs_cluster_node.v1 import (
     audit_pb2,
     authorization_pb2,
@@ -81,6 +85,8 @@ class Largest:
     by: str = "operator"
     """`operator`, `judged` (by long policies), `worker`, `master` or `joiner`."""
     seconds: float = CALL_SECONDS
+    illegal: str = ""
+    """Which field is filled beyond its bound; the call must be refused."""
 
 
 def _id() -> str:
@@ -390,7 +396,7 @@ class Answer:
     size_bytes: int = 0
     code: grpc.StatusCode | None = None
     detail: str = ""
-    largest_bytes: int = field(default=0)
+    largest_bytes: int = 0
     """Of one message."""
 
 
@@ -407,7 +413,10 @@ async def call(
         f"{'stream' if rpc.server_streaming else 'unary'}"
     )
     # Made before: to make it is no work of the server's.
-    encoded = [message.SerializeToString() for message in largest.messages]
+    encoded = [
+        message if isinstance(message, bytes) else message.SerializeToString()
+        for message in largest.messages
+    ]
     multi = getattr(channel, kind)(method, None, read)
 
     async def requests() -> AsyncIterator[bytes]:
@@ -430,6 +439,44 @@ async def call(
         answer.code, answer.detail = error.code(), error.details() or ""
     answer.seconds = time.perf_counter() - began
     return answer
+
+
+def overfull(method: str, by: str) -> list[Largest]:
+    """For each repeated field of a method's request, as many of the smallest as gRPC takes."""
+    kind = request_type_of(method)
+    assert kind is not None
+    hello = t.WorkerSessionRequest(hello=t.WorkerHello())
+    return [
+        # A session begins with hello, whatever comes then.
+        Largest([hello, data] if path.startswith("outcomes") else [data], by=by, illegal=path)
+        for path, data in _filled(kind.DESCRIPTOR, frozenset())
+    ]
+
+
+def _filled(kind: Descriptor, above: frozenset[Descriptor]) -> Iterator[tuple[str, bytes]]:
+    """Paths of repeated fields, and the message in which one of them is full."""
+    for each in kind.fields:
+        number = each.number << 3
+        if each.is_repeated:
+            varint = each.type in VARINTS
+            smallest = _varint(number) + b"\x01" if varint else _varint(number | 2) + b"\x00"
+            yield each.name, smallest * (FILLED_BYTES // len(smallest))
+        inner = each.message_type
+        if inner is not None and inner not in above and not inner.GetOptions().map_entry:
+            for path, data in _filled(inner, above | {kind}):
+                yield f"{each.name}.{path}", _varint(number | 2) + _varint(len(data)) + data
+
+
+def _varint(value: int) -> bytes:
+    encoded = b""
+    while value >= 0x80:
+        encoded += bytes([value & 0x7F | 0x80])
+        value >>= 7
+    return encoded + bytes([value])
+
+
+VARINTS: Final = (FieldDescriptor.TYPE_ENUM, FieldDescriptor.TYPE_INT32, FieldDescriptor.TYPE_INT64)
+FILLED_BYTES: Final = MESSAGE_BYTES_MAX - 1024
 
 
 def names() -> Iterator[str]:

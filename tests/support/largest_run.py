@@ -5,13 +5,14 @@ import hashlib
 import os
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import grpc
 
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.adapters.net.tls import ClientTls, open_channel
-from ipfs_cluster_node.cli.local_cluster import LocalCluster
+from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
 from ipfs_cluster_node.codec.ucan_container import write_container
 from ipfs_cluster_node.config.credentials import read_credentials
 from ipfs_cluster_node.core.ids import Did, NodeId, did_from_public_key
@@ -22,7 +23,7 @@ from ipfs_cluster_node.services.authorization import RULES_BY_METHOD
 from ipfs_cluster_node.services.content import BLOCKS_PER_REQUEST_MAX
 from ipfs_cluster_node.services.context import UCAN_KEY
 from tests.support.large_cluster import start_large, task_id_of
-from tests.support.largest_requests import LARGEST, Answer, Scene, call
+from tests.support.largest_requests import LARGEST, Answer, Scene, call, overfull
 from tests.support.people import join, signed, strip
 
 POLICY_STATEMENTS: Final = 120
@@ -40,12 +41,20 @@ class Finding:
     """The longest gap of the leader's loop so far, in the last minute."""
     followers_gap_seconds: float
     """The same of the masters that follow: how long the machine itself lets a loop stand still."""
+    illegal: str = ""
+    """The field that was filled beyond its bound."""
+    kept_bytes: int = 0
+    """By how much the leader's memory grew."""
 
     @property
     def failed(self) -> bool:
-        """Whether it was answered otherwise than a legal request may be."""
+        """Whether it was answered otherwise than such a request may be, or left memory behind."""
         # Two sessions of one worker: the newer takes the place of the older.
         ends = self.method.endswith("/WorkerSession")
+        if self.illegal:
+            refused = [answer for answer in self.answers if answer.code in REFUSED]
+            enough = len(refused) >= (1 if ends else len(self.answers))
+            return not enough or self.kept_bytes > KEPT_BYTES_MAX
         return not ends and any(answer.code in NEVER for answer in self.answers)
 
     def __str__(self) -> str:
@@ -55,7 +64,7 @@ class Finding:
             + (f" {a.code.name} {a.detail[:90]}" if a.code else "")
             for a in self.answers
         )
-        return f"{self.gap_seconds * 1000:5.0f} ms ({self.followers_gap_seconds * 1000:.0f})  term {self.term}  {self.method} by {self.by}: {told}"
+        return f"{self.gap_seconds * 1000:5.0f} ms ({self.followers_gap_seconds * 1000:.0f})  term {self.term}  {self.method} by {self.by}{self.illegal and f' ({self.illegal} overfull)'}: {told}"
 
 
 NEVER: Final = {
@@ -64,6 +73,19 @@ NEVER: Final = {
     grpc.StatusCode.UNKNOWN,
     grpc.StatusCode.UNIMPLEMENTED,
 }
+
+
+REFUSED: Final = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED}
+KEPT_BYTES_MAX: Final = 100 * 2**20
+"""By how much two refused requests may let the leader grow: two of four million elements once
+took half a gigabyte, and kept it."""
+
+
+def memory_bytes(node: LocalNode) -> int:
+    """What of a node's memory is resident."""
+    assert node.process is not None
+    pages = Path(f"/proc/{node.process.pid}/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 def long_policy(field_name: str) -> list[list[str]]:
@@ -136,7 +158,10 @@ async def run_all(cluster: LocalCluster, *, files: int, tasks: int) -> list[Find
             if "Submit" in name:
                 needed.append(tokens["/content/read"])
             brought = {"judged": ((UCAN_KEY, write_container(needed)),)} if needed else {}
-            for one, two in zip(make(scene), make(scene), strict=True):
+            ones, twos = make(scene), make(scene)
+            beyond = overfull(methods[name], ones[0].by)
+            for one, two in zip([*ones, *beyond], [*twos, *beyond], strict=True):
+                before = memory_bytes(leader)
                 answers = await asyncio.gather(
                     *(
                         call(channels[each.by], methods[name], each, brought.get(each.by, ()))
@@ -153,6 +178,8 @@ async def run_all(cluster: LocalCluster, *, files: int, tasks: int) -> list[Find
                         health.raft.term,
                         health.loop_gap_seconds,
                         max(each.loop_gap_seconds for each in others),
+                        one.illegal,
+                        memory_bytes(leader) - before,
                     )
                 )
         return findings
