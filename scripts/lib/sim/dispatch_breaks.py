@@ -1,13 +1,16 @@
 """Guards of workers and sessions to take out, so that it is seen that the simulation finds it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 from unittest.mock import patch
 
 from ipfs_cluster_node.codec.tasks import attempt_from_proto
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.core.model import AttemptId
+from ipfs_cluster_node.core.scheduler import WorkerOffer
 from ipfs_cluster_node.core.tasks import TaskTable
+from ipfs_cluster_node.node import sessions
 from ipfs_cluster_node.node.sessions import Sessions
 from ipfs_cluster_node.node.worker import Worker
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
@@ -36,6 +39,23 @@ def _hoard(self: Worker) -> int:
     return max(0, 100 - self.running_count - self._granted)
 
 
+def _blind_offer(
+    node_id: NodeId, task_types: frozenset[str], credit: int, _free_slots: int
+) -> WorkerOffer:
+    return WorkerOffer(node_id, task_types, credit)
+
+
+@contextmanager
+def _hoarding() -> Iterator[None]:
+    """Three guards, of which each is enough: what is asked for, free slots first, rests."""
+    with (
+        patch.object(Worker, "_credit", _hoard),
+        patch.object(sessions, "WorkerOffer", _blind_offer),
+        patch.object(sessions, "rest_after", lambda rest, _outcomes, _now: rest),
+    ):
+        yield
+
+
 def _any_attempt(self: TaskTable, attempt: AttemptId, node_id: NodeId) -> bool:
     task = self.get(attempt.task_id)
     return task is not None and not task.state.is_terminal and task.node_id == node_id
@@ -45,7 +65,7 @@ DISPATCH_BREAKS: Final[dict[str, Callable[[], Any]]] = {
     "no-fence": lambda: patch.object(Worker, "_lose_all", _lose_nothing),
     "forgotten-outcomes": lambda: patch.object(Worker, "_unsent", _forget),
     "no-requeue": lambda: patch.object(Sessions, "_welcome", _welcome_all),
-    "hoarding": lambda: patch.object(Worker, "_credit", _hoard),
+    "hoarding": _hoarding,
     "any-attempt": lambda: patch.object(TaskTable, "is_current", _any_attempt),
 }
 """Name to a context in which the guard is gone."""
