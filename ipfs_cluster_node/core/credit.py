@@ -9,6 +9,9 @@ CREDIT_MAX: Final = SLOTS_MAX
 READ_AHEAD_SECONDS: Final = 0.1
 """Work taken ahead of free slots, so that short tasks do not wait for the log."""
 READ_AHEAD_MAX: Final = 256
+HELD_MAX: Final = 8192
+"""Attempts that a worker has in hand, or whose outcomes are not confirmed, until it asks for no
+more: its next session names them all."""
 MEAN_WEIGHT: Final = 0.2
 """Of the newest attempt: one that was far longer than the others is outweighed after some 40."""
 SECONDS_MIN: Final = 1e-4

@@ -14,7 +14,7 @@ from ipfs_cluster_node.codec.tasks import (
 )
 from ipfs_cluster_node.core.boots import Boots
 from ipfs_cluster_node.core.commands import AssignTasks, FinishAttempts, RequeueAttempts
-from ipfs_cluster_node.core.credit import CREDIT_MAX
+from ipfs_cluster_node.core.credit import CREDIT_MAX, HELD_MAX
 from ipfs_cluster_node.core.effects import (
     AttemptsAssigned,
     AttemptsRevoked,
@@ -48,7 +48,7 @@ ASSIGNMENTS_PER_COMMAND_MAX: Final = 512
 OUTCOMES_PER_COMMAND_MAX: Final = 256
 OUTCOME_BYTES_MAX: Final = 1024 * 1024
 """Of results and messages in one command; far below what an entry of the log holds."""
-HELLO_ATTEMPTS_MAX: Final = 16_384
+HELLO_ATTEMPTS_MAX: Final = 2 * HELD_MAX
 """Attempts that a worker runs, or whose outcomes are not confirmed, when its session begins."""
 RETRY_SECONDS: Final = 0.2
 REST_TICK_SECONDS: Final = 0.001

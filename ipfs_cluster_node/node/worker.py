@@ -17,7 +17,7 @@ from ipfs_cluster_node.codec.tasks import (
     outcome_or_failure,
     outcome_to_proto,
 )
-from ipfs_cluster_node.core.credit import credit_due, in_hand_max, next_mean
+from ipfs_cluster_node.core.credit import HELD_MAX, credit_due, in_hand_max, next_mean
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import TaskId
 from ipfs_cluster_node.core.model import (
@@ -266,7 +266,7 @@ class Worker:
         Less than none takes back what was asked for when attempts were shorter, or before the disk
         was full: what is handed back would come here again.
         """
-        if self._leaving or not self._may_run:
+        if self._leaving or not self._may_run or len(self._held) >= HELD_MAX:
             return 0
         if not self._has_room():
             return min(0, -self._granted)

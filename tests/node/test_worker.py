@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ipfs_cluster_node.codec.tasks import outcome_from_proto
-from ipfs_cluster_node.core.credit import CREDIT_MAX
+from ipfs_cluster_node.core.credit import CREDIT_MAX, HELD_MAX
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.model import (
     RESULT_INLINE_BYTES_MAX,
@@ -19,7 +19,9 @@ from ipfs_cluster_node.core.model import (
     TaskFailure,
     TaskResult,
 )
+from ipfs_cluster_node.node import worker as worker_module
 from ipfs_cluster_node.node.clock import monotonic
+from ipfs_cluster_node.node.sessions import HELLO_ATTEMPTS_MAX
 from ipfs_cluster_node.node.worker import (
     FENCE_MARGIN_SECONDS,
     FENCE_SECONDS,
@@ -264,6 +266,22 @@ async def test_short_tasks_are_reported_and_asked_for_many_at_a_time() -> None:
         messages = its.leader.kinds()
         assert messages.count("outcomes") < 1000 / 10
         assert messages.count("credit") < 1000 / 50
+
+
+@virtual_time
+async def test_a_worker_whose_outcomes_nobody_confirms_takes_a_bounded_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its next hello would be refused, for ever."""
+    assert 2 * HELD_MAX <= HELLO_ATTEMPTS_MAX
+    monkeypatch.setattr(worker_module, "HELD_MAX", 50)
+    async with working(2) as its:
+        its.leader.confirms = False
+        its.leader.assign(*((attempt(n), 0.01) for n in range(500)))
+        await asyncio.sleep(60)
+        assert 50 <= len(its.worker._held) < 50 + 2 * CREDIT_MAX
+        assert its.leader.credit == 0
+        assert its.leader.pending
 
 
 @virtual_time
