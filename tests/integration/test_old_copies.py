@@ -123,6 +123,7 @@ async def test_where_all_masters_are_old_copies_the_newest_goes_on_alone(
     async with cluster.client() as client:
         for number, node in enumerate(cluster.nodes):
             await write(client, number)
+            await asyncio.sleep(5 * NOTE_SECONDS)  # It has noted what the one before has.
             await cluster.kill(node)
             shutil.copytree(node.home.path, tmp_path / f"copy-{number}")
             await cluster.start_node(node)
