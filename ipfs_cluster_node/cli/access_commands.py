@@ -10,6 +10,7 @@ import click
 from ipfs_cluster_node.cli.cluster_commands import DURATION
 from ipfs_cluster_node.cli.join_hint import say_how_to_join
 from ipfs_cluster_node.cli.output import (
+    capturing,
     json_option,
     message_document,
     print_done,
@@ -233,7 +234,7 @@ def whoami(profile: str | None, *, as_json: bool) -> None:
 
 
 def _explain(profile: str | None, who: str, what: str, as_json: bool) -> None:  # noqa: FBT001
-    from ipfs_cluster_node.cli.capture import CapturedCall, capturing
+    from ipfs_cluster_node.cli.capture import CapturedCall
     from ipfs_cluster_node.cli.delegating import audience_of, tokens_in
     from ipfs_cluster_node.cli.main import main
 

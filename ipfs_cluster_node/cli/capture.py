@@ -1,13 +1,9 @@
 """Takes the first call that a command would make, instead of making it."""
 
 from collections.abc import Callable
-from contextvars import ContextVar
 from typing import Any, NoReturn
 
 from ipfs_cluster_node.client.connection import Connection
-
-capturing: ContextVar[bool] = ContextVar("capturing", default=False)
-"""Whether commands are run to learn what they would ask."""
 
 
 class CapturedCall(Exception):  # noqa: N818  # Not an error: what was wanted.

@@ -9,8 +9,7 @@ from typing import Any, BinaryIO
 
 import click
 
-from ipfs_cluster_node.cli.capture import capturing
-from ipfs_cluster_node.cli.output import print_result
+from ipfs_cluster_node.cli.output import capturing, print_result
 from ipfs_cluster_node.config.output_file import is_standard_output, output_file
 
 force_option = click.option("--force", is_flag=True, help="Write over a file that is there.")

@@ -5,6 +5,7 @@ import shlex
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from functools import wraps
 from itertools import chain
 from pathlib import Path
@@ -26,6 +27,9 @@ UCAN_KEY: Final = "ipfs_cluster_node.ucan"
 
 PATH_CHARS_MAX: Final = 256
 """Longer text is no file's name."""
+
+capturing: ContextVar[bool] = ContextVar("capturing", default=False)
+"""Whether commands are run to learn what they would ask: see `capture.py`."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -79,7 +83,6 @@ def run_client(profile: str | None, operation: Callable[[Any], Coroutine[Any, An
     """Run an operation of the client."""
     import asyncio  # `--help` needs neither.
 
-    from ipfs_cluster_node.cli.capture import CapturingConnection, capturing
     from ipfs_cluster_node.client.client import Client
 
     meta = click.get_current_context().meta
@@ -87,6 +90,8 @@ def run_client(profile: str | None, operation: Callable[[Any], Coroutine[Any, An
 
     async def run() -> Any:
         if capturing.get():
+            from ipfs_cluster_node.cli.capture import CapturingConnection
+
             return await operation(Client(CapturingConnection()))
         async with Client.from_profile(profile, stale=stale, ucan=ucan) as client:
             return await operation(client)
