@@ -19,7 +19,7 @@ from ipfs_cluster_node.node.standing import ask_health
 ANSWER_SECONDS_MAX: Final = 2.0
 """How long a start waits for an address that says nothing. One where nobody listens refuses."""
 ASK_AGAIN_SECONDS: Final = 1.0
-"""Between two askings at addresses where nobody answered: who was stopped, or cut off, goes on."""
+"""Between two probes of an address that did not answer: a process there may resume."""
 
 
 class Copies:

@@ -81,8 +81,8 @@ class MemberIdentification:
             if self._revocations.version == 0:  # An unknown is no "no".
                 raise ClusterError(
                     Reason.NO_LEADER,
-                    "this node has not heard yet who is a member; try again in a moment, or ask "
-                    "another node",
+                    "this node has not received the list of members yet; try again in a moment, "
+                    "or ask another node",
                     retry_after=UNHEARD_RETRY_AFTER,
                 )
             raise _unknown(peer)

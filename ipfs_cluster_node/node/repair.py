@@ -147,7 +147,7 @@ class LogRepair:
             f"{self._damage}; it is replaced from the other masters once a majority of all "
             f"runs without this one ({self._waits_for}); where that can't be, as with two masters, "
             f"keep {self._home.raft}, and let the master whose log ends last go on alone, or begin "
-            "anew from a backup: ipfs-cluster-node recover --help"
+            "again from a backup: ipfs-cluster-node recover --help"
         )
         return GetHealthResponse(
             node_id=self._node_id,

@@ -1,4 +1,4 @@
-"""A cluster begins anew from a backup, once no master is left: with one new master.
+"""Starts a new cluster from a backup, once no master is left: with one new master.
 
 The cluster stays what it was: its DID, its roots, its members and what they were let do. Only its
 old masters are removed; a new one takes their place, for which the recovery passphrase opens the

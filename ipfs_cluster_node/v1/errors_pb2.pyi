@@ -59,7 +59,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_NOT_LEADER: _ErrorReason.ValueType  # 20
     """Only the leader answers this; its `leader_node_id` and `leader_endpoints` are in the metadata."""
     ERROR_REASON_NO_LEADER: _ErrorReason.ValueType  # 21
-    """An election is going on, a majority of masters is away, or the node asked has not heard yet who is a member; retry
+    """An election is going on, a majority of masters is away, or the node has not received the list of members yet; retry
     after `RetryInfo`.
     """
     ERROR_REASON_UNKNOWN_OUTCOME: _ErrorReason.ValueType  # 22
@@ -223,7 +223,7 @@ ERROR_REASON_TOO_MANY_DELEGATIONS: ErrorReason.ValueType  # 16
 ERROR_REASON_NOT_LEADER: ErrorReason.ValueType  # 20
 """Only the leader answers this; its `leader_node_id` and `leader_endpoints` are in the metadata."""
 ERROR_REASON_NO_LEADER: ErrorReason.ValueType  # 21
-"""An election is going on, a majority of masters is away, or the node asked has not heard yet who is a member; retry
+"""An election is going on, a majority of masters is away, or the node has not received the list of members yet; retry
 after `RetryInfo`.
 """
 ERROR_REASON_UNKNOWN_OUTCOME: ErrorReason.ValueType  # 22

@@ -18,7 +18,7 @@ from ipfs_cluster_node.node.reaches import Unbounded
 from ipfs_cluster_node.services.authorization import Rule
 from ipfs_cluster_node.services.context import Caller, CallerClass, Reach
 from ipfs_cluster_node.services.gate import Gate
-from ipfs_cluster_node.services.requests import ELEMENTS_MAX
+from ipfs_cluster_node.services.requests import ELEMENTS_MAX, Requests
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 from tests.support.tls import enrol, make_ca, serving
 
@@ -170,3 +170,13 @@ async def test_every_message_of_a_stream_is_counted_and_parsed_in_its_turn() -> 
                 await call.read()
         assert error_from_rpc(caught.value).reason is reason
         assert seen == ["hello"]
+
+
+@pytest.mark.asyncio
+async def test_a_stream_begins_with_the_message_by_which_it_was_judged() -> None:
+    async def rest() -> AsyncIterator[bytes]:
+        for data in (b"b", b"c"):
+            yield data
+
+    assert [each async for each in Requests(bytes.upper, rest(), b"A")] == [b"A", b"B", b"C"]
+    assert [each async for each in Requests(bytes.upper, rest())] == [b"B", b"C"]

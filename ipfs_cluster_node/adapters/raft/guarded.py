@@ -62,7 +62,8 @@ PRIVATE_METHODS: Final = (
 
 NEVER: Final = float("inf")
 PRE_VOTE_RETRY_MIN: Final = 0.25
-"""Of `election_timeout_min`: the least pause between two askings; the most is twice as long."""
+"""Shortest pause between pre-vote rounds, as a share of `election_timeout_min`; the longest is
+twice that."""
 APPLY_SECONDS_MAX: Final = 0.05
 """Of one tick; the next one goes on."""
 NANOSECONDS: Final = 1_000_000_000
