@@ -5,6 +5,7 @@ import errno
 import itertools
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,10 +13,19 @@ from ipfs_cluster_node.adapters.raft.clock import now
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.engine import Engine
+from ipfs_cluster_node.adapters.raft.journal import SegmentedJournal
 from ipfs_cluster_node.adapters.raft.outages import STEADY_SECONDS, Outage
 from ipfs_cluster_node.adapters.raft.replica import Replica
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from tests.support.memory_replicas import MemoryCluster, MemoryHost, until
+from ipfs_cluster_node.v1 import raft_pb2 as pb
+from tests.support.memory_replicas import (
+    MakeCluster,
+    MemoryCluster,
+    MemoryHost,
+    Stream,
+    reason_of,
+    until,
+)
 from tests.support.virtual_time import virtual_time
 
 FULL = OSError(errno.ENOSPC, "asked for")
@@ -143,3 +153,88 @@ async def test_a_snapshot_without_room_is_waited_for_and_a_failed_disk_is_not(
             else:
                 with pytest.raises(ClusterError, match="asked for"):
                     await host.task
+
+
+@virtual_time
+async def test_what_no_disk_mends_ends_the_node(made: MakeCluster) -> None:
+    async with made() as cluster:
+        leader = await cluster.leader()
+        leader.disk_error = OSError(5, "input/output error")
+        waiting = asyncio.ensure_future(leader.replica.propose(b"one"))
+        assert leader.task is not None
+        assert await reason_of(leader.task) is Reason.LOG_STORAGE_FAILED
+        assert await reason_of(waiting) is Reason.UNKNOWN_OUTCOME
+        assert await reason_of(leader.replica.propose(b"two")) is Reason.LOG_STORAGE_FAILED
+        assert not leader.replica.is_leader
+        await (await cluster.leader(but=leader)).replica.propose(b"three")
+
+
+@virtual_time
+async def test_what_came_before_an_outage_is_not_taken_and_uses_up_no_room_after_it(
+    made: MakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(Engine, "receive", lambda _self, _from, it: taken.append(it.term))
+    async with made(1, inbox_bytes_max=1000) as cluster:
+        host = await cluster.leader()
+        before = await Stream(host, "x.1").opened()
+        host.write_seconds, host.disk_error = 0.3, OSError(errno.ENOSPC, "asked for")
+        waiting = asyncio.ensure_future(host.replica.propose(b"one"))
+        await until(lambda: host.trace[-1] == ("write", "begins"))
+        chunk = pb.SnapshotChunk(data=bytes(2000))
+        before.say(pb.RaftMessage(term=1, snapshot_chunk=chunk))
+        assert await reason_of(waiting) is Reason.UNKNOWN_OUTCOME
+        await before.close()
+        host.write_seconds, host.disk_error = 0.001, None
+        await until(lambda: host.replica.failed is None)
+        (await Stream(host, "x.1").opened()).say(pb.RaftMessage(term=2, snapshot_chunk=chunk))
+        await asyncio.sleep(0.5)
+        assert taken == [2]
+
+
+@virtual_time
+async def test_a_log_that_still_cant_be_written_is_not_said_to_be(
+    made: MakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be room for another file, and none in the log: it would flap."""
+    async with made(1) as cluster:
+        leader = await cluster.leader()
+        full = OSError(errno.ENOSPC, "no space left on device")
+
+        def fails(_journal: SegmentedJournal, pending: Any) -> None:
+            if pending.records:
+                raise full
+
+        with monkeypatch.context() as patch:
+            patch.setattr(SegmentedJournal, "write_and_sync", fails)
+            assert await reason_of(leader.replica.propose(b"one")) is Reason.UNKNOWN_OUTCOME
+            outage = leader.replica.outage
+            assert outage is not None
+            for _ in range(100):
+                await asyncio.sleep(0.1)
+                still = leader.replica.outage
+                assert still is not None
+                assert still.since == outage.since
+        await until(lambda: leader.replica.leads_for_sure)
+        await leader.replica.propose(b"two")
+
+
+@virtual_time
+async def test_a_disk_that_fails_for_good_while_it_is_full_ends_the_wait(
+    made: MakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with made(1) as cluster:
+        leader = await cluster.leader()
+        leader.disk_error = OSError(errno.ENOSPC, "no space left on device")
+        assert await reason_of(leader.replica.propose(b"one")) is Reason.UNKNOWN_OUTCOME
+
+        def fails(*_: object) -> None:
+            raise OSError(errno.EIO, "input/output error")
+
+        monkeypatch.setattr(DirectoryDisk, "replace", fails)
+        assert leader.task is not None
+        async with asyncio.timeout(5):
+            assert await reason_of(leader.task) is Reason.LOG_STORAGE_FAILED
+        refused = leader.replica.failed
+        assert refused is not None
+        assert "start the node again" in refused.message

@@ -16,8 +16,8 @@ from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.engine import create_store
 from ipfs_cluster_node.adapters.raft.framing import Framer
 from ipfs_cluster_node.adapters.raft.replica import Replica
-from ipfs_cluster_node.adapters.raft.witness import mark_to_proto
-from ipfs_cluster_node.core.errors import ClusterError
+from ipfs_cluster_node.adapters.raft.witness import Mark, mark_to_proto
+from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, VoterId, node_id_of_voter
 from ipfs_cluster_node.v1 import raft_pb2 as pb
 from tests.support.replicas import ListMachine
@@ -25,6 +25,7 @@ from tests.support.virtual_time import virtual_loop
 
 TURN_SECONDS: Final = 0.00002
 Trace = list[tuple[str, str]]
+MakeCluster = Callable[..., "MemoryCluster"]
 
 
 class MemoryLink:
@@ -252,3 +253,52 @@ def hello(voter: str, boot: int = 1) -> pb.ExchangeRequest:
 
 def node(name: str) -> NodeId:
     return NodeId(name)
+
+
+def claim(voter: str, mark: Mark = Mark(100, 100, 100)) -> pb.ExchangeRequest:  # noqa: B008
+    return pb.ExchangeRequest(claim=mark_to_proto(VoterId(voter), mark))
+
+
+async def reason_of(call: Any) -> Reason:
+    with pytest.raises(ClusterError) as raised:
+        await call
+    return raised.value.reason
+
+
+class Stream:
+    """The answering side of a stream, read until it ends."""
+
+    def __init__(self, host: MemoryHost, voter: str, boot: int = 1) -> None:
+        self.requests: asyncio.Queue[pb.ExchangeRequest] = asyncio.Queue()
+        self._answers = host.replica.exchange(node(voter.partition(".")[0]), self._said())
+        self.requests.put_nowait(hello(voter, boot))
+        self.requests.put_nowait(claim(voter))
+        self.ended: asyncio.Task[None] | None = None
+
+    async def _said(self) -> Any:
+        while True:
+            yield await self.requests.get()
+
+    async def opened(self) -> "Stream":
+        await anext(self._answers)
+        self._framer = Framer((await anext(self._answers)).epoch)
+
+        async def read() -> None:
+            async for _ in self._answers:
+                raise AssertionError("a third answer")
+
+        self.ended = asyncio.create_task(read())
+        return self
+
+    def frames(self, message: pb.RaftMessage) -> list[pb.RaftFrame]:
+        return list(self._framer.frames(message))
+
+    def say(self, message: pb.RaftMessage) -> None:
+        for frame in self.frames(message):
+            self.requests.put_nowait(pb.ExchangeRequest(frame=frame))
+
+    async def close(self) -> None:
+        assert self.ended is not None
+        self.ended.cancel()
+        await asyncio.gather(self.ended, return_exceptions=True)
+        await self._answers.aclose()  # type: ignore[attr-defined]

@@ -60,7 +60,10 @@ SETS: Final[Mapping[str, MutantSet]] = {
     ),
     "replica": MutantSet(
         (PACKAGE / "adapters" / "raft" / "replica.py",),
-        ("tests/raft/test_replica.py", "tests/raft/test_outages.py"),
+        (
+            *map(str, sorted(Path("tests/raft").glob("test_replica*.py"))),
+            "tests/raft/test_outages.py",
+        ),
     ),
     "leadership": MutantSet(
         (PACKAGE / "node" / "leadership.py",), ("tests/node/test_leadership.py",)

@@ -1,0 +1,237 @@
+"""Adding and removing voters, and handing over, under a simulated clock."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from ipfs_cluster_node.adapters.raft.clock import now
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import VoterId
+from tests.support.memory_replicas import (
+    MakeCluster,
+    reason_of,
+    until,
+)
+from tests.support.virtual_time import virtual_time
+
+# Who votes.
+
+
+@virtual_time
+async def test_a_new_voter_gets_the_log_first_and_then_votes(made: MakeCluster) -> None:
+    async with made() as cluster:
+        leader = await cluster.leader()
+        await leader.replica.propose(b"one")
+        new = cluster.add(VoterId("x.1"), [])
+        new.start()
+        await leader.replica.add_voter(new.voter)
+        assert new.voter in leader.replica.voters
+        assert leader.replica.engine.raft.can_change_voters
+        assert new.voter not in leader.replica._joining
+        assert new.voter not in leader.replica.engine.raft.learners
+        await until(lambda: new.machine.commands == ["one"])
+        commit = leader.replica.commit_index
+        await leader.replica.add_voter(new.voter)  # It votes: nothing is done.
+        assert leader.replica.commit_index == commit
+
+
+@virtual_time
+async def test_a_new_voter_that_cant_be_dialled_back_is_refused(made: MakeCluster) -> None:
+    async with made() as cluster:
+        leader = await cluster.leader()
+        began = now()
+        refused = await reason_of(leader.replica.add_voter(VoterId("x.1")))
+        assert refused is Reason.PEER_UNREACHABLE
+        assert now() - began == pytest.approx(3.0, abs=0.1)
+        assert not leader.replica._joining
+        await asyncio.sleep(0.1)
+        assert VoterId("x.1") not in leader.replica._links
+
+
+@virtual_time
+async def test_a_new_voter_that_does_not_catch_up_does_not_vote(made: MakeCluster) -> None:
+    async with made() as cluster:
+        leader = await cluster.leader()
+        new = cluster.add(VoterId("x.1"), [])
+        new.start()
+        new.write_seconds = 100.0
+        began = now()
+        refused = await reason_of(leader.replica.add_voter(new.voter))
+        assert refused is Reason.MEMBERSHIP_CHANGE_IN_PROGRESS
+        assert now() - began >= 3.0
+        assert new.voter not in leader.replica.voters
+
+
+@virtual_time
+async def test_a_new_voter_that_goes_away_does_not_vote(made: MakeCluster) -> None:
+    async with made() as cluster:
+        leader = await cluster.leader()
+        new = cluster.add(VoterId("x.1"), [])
+        new.start()
+        new.write_seconds = 100.0
+        adding = asyncio.ensure_future(leader.replica.add_voter(new.voter))
+        await until(lambda: new.voter in leader.replica.engine.raft.learners)
+        cluster.cut(leader, new)
+        assert await reason_of(adding) is Reason.PEER_UNREACHABLE
+
+
+@virtual_time
+async def test_a_leader_that_leads_no_longer_adds_nobody(made: MakeCluster) -> None:
+    async with made() as cluster:
+        leader = await cluster.leader()
+        new = cluster.add(VoterId("x.1"), [])
+        new.start()
+        new.write_seconds = 100.0
+        adding = asyncio.ensure_future(leader.replica.add_voter(new.voter))
+        await until(lambda: new.voter in leader.replica.engine.raft.learners)
+        leader.replica.engine.raft.step_down()
+        assert await reason_of(adding) in {Reason.NO_LEADER, Reason.PEER_UNREACHABLE}
+        follower = cluster.others(leader)[0]
+        for call in (
+            follower.replica.add_voter(new.voter),
+            follower.replica.remove_voter(leader.voter),
+            follower.replica.transfer_leadership(follower.voter),
+        ):
+            assert await reason_of(call) in {Reason.NOT_LEADER, Reason.NO_LEADER}
+
+
+@virtual_time
+async def test_a_voter_is_removed_and_its_link_with_it(made: MakeCluster) -> None:
+    async with made() as cluster:
+        leader = await cluster.leader()
+        gone, stays = cluster.others(leader)
+        await leader.replica.remove_voter(gone.voter)
+        assert leader.replica.voters == {leader.voter, stays.voter}
+        await gone.stop()
+        await asyncio.sleep(0.2)
+        assert leader.replica._links.keys() == {stays.voter}
+        await leader.replica.remove_voter(gone.voter)  # Once more does nothing.
+        await leader.replica.propose(b"one")
+
+
+@virtual_time
+async def test_a_removal_that_leaves_no_majority_connected_is_refused(made: MakeCluster) -> None:
+    async with made() as cluster:
+        leader = await cluster.leader()
+        one, other = cluster.others(leader)
+        await one.stop()
+        await asyncio.sleep(0.2)
+        refused = await reason_of(leader.replica.remove_voter(other.voter))
+        assert refused is Reason.QUORUM_AT_RISK
+        assert other.voter in leader.replica.voters
+        await leader.replica.remove_voter(one.voter)
+        assert one.voter not in leader.replica.voters
+
+
+@virtual_time
+async def test_a_leader_does_not_remove_itself(made: MakeCluster) -> None:
+    async with made() as cluster:
+        leader = await cluster.leader()
+        with pytest.raises(ClusterError, match="can't remove itself"):
+            await leader.replica.remove_voter(leader.voter)
+
+
+@virtual_time
+async def test_a_change_that_is_not_committed_in_time_is_told_as_unknown(made: MakeCluster) -> None:
+    async with made(
+        5, election_timeout_min=timedelta(seconds=2.2), election_timeout_max=timedelta(seconds=3.4)
+    ) as cluster:
+        leader = await cluster.leader()
+        others = cluster.others(leader)
+        for host in others[:3]:
+            host.write_seconds = 100.0
+        began = now()
+        refused = await reason_of(leader.replica.remove_voter(others[3].voter))
+        assert refused is Reason.UNKNOWN_OUTCOME
+        assert now() - began == pytest.approx(3.0, abs=0.1)
+
+
+@virtual_time
+async def test_changes_wait_for_one_another(made: MakeCluster) -> None:
+    async with made(5) as cluster:
+        leader = await cluster.leader()
+        one, two, *_ = cluster.others(leader)
+        await asyncio.gather(
+            leader.replica.remove_voter(one.voter), leader.replica.remove_voter(two.voter)
+        )
+        assert leader.replica.voters.isdisjoint({one.voter, two.voter})
+
+
+# Handing over.
+
+
+@virtual_time
+async def test_leadership_is_handed_to_who_was_named(made: MakeCluster) -> None:
+    async with made() as cluster:
+        leader = await cluster.leader()
+        await leader.replica.propose(b"one")
+        target = cluster.others(leader)[1]
+        began = now()
+        await leader.replica.transfer_leadership(target.voter)
+        assert now() - began < 0.5
+        assert leader.replica.leader == target.node_id
+        assert await cluster.leader() is target
+
+
+@virtual_time
+async def test_who_does_not_lead_names_the_leader_whoever_is_connected(made: MakeCluster) -> None:
+    async with made() as cluster:
+        leader = await cluster.leader()
+        follower, other = cluster.others(leader)
+        cluster.cut(follower, other)
+        await asyncio.sleep(0.5)
+        handing_over = follower.replica.transfer_leadership(other.voter)
+        assert await reason_of(handing_over) is Reason.NOT_LEADER
+        # Nor does it judge what would be left, which it does not know.
+        removing = follower.replica.remove_voter(leader.voter)
+        assert await reason_of(removing) is Reason.NOT_LEADER
+
+
+@virtual_time
+async def test_leadership_is_handed_to_nobody_who_is_not_connected(made: MakeCluster) -> None:
+    async with made() as cluster:
+        leader = await cluster.leader()
+        gone, other = cluster.others(leader)
+        await gone.stop()
+        await asyncio.sleep(0.2)
+        refused = await reason_of(leader.replica.transfer_leadership(gone.voter))
+        assert refused is Reason.PEER_UNREACHABLE
+        for nobody in (leader.voter, VoterId("x.1")):
+            refused = await reason_of(leader.replica.transfer_leadership(nobody))
+            assert refused is Reason.MEMBER_NOT_FOUND
+        assert leader.replica.successor() == other.voter
+        await other.stop()
+        await asyncio.sleep(0.2)
+        with pytest.raises(ClusterError, match="no other master is connected"):
+            leader.replica.successor()
+
+
+@virtual_time
+async def test_a_successor_has_most_of_the_log(made: MakeCluster) -> None:
+    async with made() as cluster:
+        leader = await cluster.leader()
+        one, other = sorted(cluster.others(leader), key=lambda host: host.voter)
+        one.write_seconds = 0.5
+        await leader.replica.propose(b"one")
+        assert leader.replica.successor() == other.voter
+        one.write_seconds, other.write_seconds = 0.001, 0.5
+        await asyncio.sleep(2)
+        await leader.replica.propose(b"two")
+        assert leader.replica.successor() == one.voter
+
+
+@virtual_time
+async def test_a_handover_that_does_not_come_to_pass_is_told_as_unknown(made: MakeCluster) -> None:
+    async with made() as cluster:
+        leader = await cluster.leader()
+        target = cluster.others(leader)[0]
+        target.write_seconds = 100.0
+        asyncio.ensure_future(leader.replica.propose(b"one")).add_done_callback(
+            lambda done: done.exception()
+        )
+        await asyncio.sleep(0.1)
+        began = now()
+        refused = await reason_of(leader.replica.transfer_leadership(target.voter))
+        assert refused is Reason.UNKNOWN_OUTCOME
+        assert now() - began == pytest.approx(2.4, abs=0.1)
