@@ -55,7 +55,7 @@ def recover_keys(*, passphrase_file: TextIO, home: str | None, as_json: bool) ->
     For a master whose seal.key is lost, where no other master can seal the keys to it. Stop the
     node first; it is done once the node runs again and leads.
     """
-    from ipfs_cluster_node.node.recovery import prepare_recovery
+    from ipfs_cluster_node.disaster.passphrase import prepare_recovery
 
     place = Home.find(home)
     place.check()
@@ -89,7 +89,7 @@ def recover_alone(
 
     The passphrase is needed only where this master's own seal.key is lost as well.
     """
-    from ipfs_cluster_node.node.alone import Survivor
+    from ipfs_cluster_node.disaster.alone import Survivor
 
     if not yes and as_json:
         raise click.UsageError("--json asks nothing, so it needs --yes")
@@ -155,7 +155,7 @@ def recover_passphrase(
     The old one goes on opening backups that were made before, and logs until they are compacted.
     """
     from ipfs_cluster_node.adapters.keys.sealing import make_passphrase
-    from ipfs_cluster_node.node.recovery import change_passphrase, check_leads
+    from ipfs_cluster_node.disaster.passphrase import change_passphrase, check_leads
 
     if as_json and passphrase_file is None:
         raise click.UsageError("--json needs --passphrase-file: the new one is to be known before")
@@ -193,7 +193,7 @@ def recover_operator(
     For a cluster whose operators' identities are lost. The passphrase opens the cluster's own key,
     which delegates to this master, for five minutes, to have that token made.
     """
-    from ipfs_cluster_node.node.recovery import invite_operator
+    from ipfs_cluster_node.disaster.passphrase import invite_operator
 
     place = Home.find(home)
     place.check()
@@ -228,7 +228,7 @@ def recover_cluster(
     identities, certificates and rights; what happened since the backup is lost, removals and
     revocations among it. Also makes a join token for an operator.
     """
-    from ipfs_cluster_node.node.restore import refuse_while_masters_run, restore_cluster
+    from ipfs_cluster_node.disaster.restore import refuse_while_masters_run, restore_cluster
     from ipfs_cluster_node.node.standing import refuse_taken
 
     place = Home.find(home)

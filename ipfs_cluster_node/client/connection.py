@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 
 import grpc
 
+from ipfs_cluster_node.access.context import CONSISTENCY_KEY, UCAN_KEY
 from ipfs_cluster_node.adapters.net.answers import KeptAnswer
 from ipfs_cluster_node.adapters.net.channels import Channels, Target
 from ipfs_cluster_node.adapters.net.tls import ClientTls
@@ -20,7 +21,6 @@ from ipfs_cluster_node.core.errors import (
     most_useful,
 )
 from ipfs_cluster_node.core.ids import NodeId
-from ipfs_cluster_node.services.context import CONSISTENCY_KEY, UCAN_KEY
 
 ATTEMPT_SECONDS_MAX: Final = 10.0
 """Longest wait for one node, so that a stopped one does not use up the whole deadline."""

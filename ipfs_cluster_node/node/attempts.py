@@ -12,6 +12,8 @@ from typing import BinaryIO, Final
 
 import grpc
 
+from ipfs_cluster_node.access.context import ATTEMPT_KEY
+from ipfs_cluster_node.adapters.clock import monotonic
 from ipfs_cluster_node.adapters.content.blockstore import FULL
 from ipfs_cluster_node.adapters.content.fetch import BlockSource, fetch
 from ipfs_cluster_node.adapters.content.files import create, materialize
@@ -24,6 +26,7 @@ from ipfs_cluster_node.adapters.worker.pool import (
     Lease,
 )
 from ipfs_cluster_node.client.content import upload
+from ipfs_cluster_node.cluster.content.contents import Contents, PeerBlocks
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.codec.tasks import attempt_text, outcome_from_proto, outcome_to_proto
 from ipfs_cluster_node.core.errors import ClusterError, Reason, Trait
@@ -37,10 +40,7 @@ from ipfs_cluster_node.core.model import (
     TaskResult,
 )
 from ipfs_cluster_node.core.multiformats import Cid, parse_cid
-from ipfs_cluster_node.node.clock import monotonic
-from ipfs_cluster_node.node.content import Contents, PeerBlocks
 from ipfs_cluster_node.node.uplink import Uplink
-from ipfs_cluster_node.services.context import ATTEMPT_KEY
 from ipfs_cluster_node.v1 import content_pb2
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 from ipfs_cluster_node.v1.content_pb2_grpc import ContentServiceStub

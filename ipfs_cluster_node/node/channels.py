@@ -6,8 +6,8 @@ import grpc
 
 from ipfs_cluster_node.adapters.net.channels import Channels
 from ipfs_cluster_node.adapters.net.tls import ClientTls, open_channel
+from ipfs_cluster_node.cluster.peers import PeerBook
 from ipfs_cluster_node.core.ids import NodeId
-from ipfs_cluster_node.node.peers import PeerBook
 
 
 class PeerChannels:

@@ -3,16 +3,16 @@
 import psutil
 
 from ipfs_cluster_node import __version__
+from ipfs_cluster_node.adapters.clock import monotonic, now_ms
 from ipfs_cluster_node.adapters.content.blockstore import BlockStore
 from ipfs_cluster_node.adapters.raft.clock import now as boot_now
 from ipfs_cluster_node.adapters.raft.replica import Replica
 from ipfs_cluster_node.adapters.worker.pool import HandlerPool
+from ipfs_cluster_node.cluster.cluster_clock import ClusterClock
+from ipfs_cluster_node.cluster.consensus import Leadership
 from ipfs_cluster_node.codec.tasks import timestamp_of_ms
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.core.ids import NodeId, node_id_of_voter
-from ipfs_cluster_node.node.clock import monotonic, now_ms
-from ipfs_cluster_node.node.cluster_clock import ClusterClock
-from ipfs_cluster_node.node.leadership import Leadership
 from ipfs_cluster_node.node.loop_gaps import LoopGaps
 from ipfs_cluster_node.node.own_certificate import OwnCertificate
 from ipfs_cluster_node.node.space import DiskSpace

@@ -16,6 +16,7 @@ from typing import Final
 
 import grpc
 
+from ipfs_cluster_node.adapters.clock import monotonic, now_ms
 from ipfs_cluster_node.adapters.keys.certificates import (
     BACKDATE,
     enrolment_message,
@@ -27,6 +28,8 @@ from ipfs_cluster_node.adapters.keys.tokens import JoinSecret, fetch_trust_bundl
 from ipfs_cluster_node.adapters.net.tls import open_channel
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.engine import create_store
+from ipfs_cluster_node.cluster.members import APPROVAL_RETRY, TOKEN_TTL_MAX
+from ipfs_cluster_node.cluster.peers import save_masters
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.codec.tasks import ms_of_timestamp
 from ipfs_cluster_node.config.credentials import ENROLMENT_NAME, write_enrolment
@@ -43,9 +46,6 @@ from ipfs_cluster_node.core.endpoints import Endpoint, parse_endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, voter_id
 from ipfs_cluster_node.core.model import Role
-from ipfs_cluster_node.node.clock import monotonic, now_ms
-from ipfs_cluster_node.node.members import APPROVAL_RETRY, TOKEN_TTL_MAX
-from ipfs_cluster_node.node.peers import save_masters
 from ipfs_cluster_node.node.setup import Made, profile_of, write_client, write_keys
 from ipfs_cluster_node.node.standing import refuse_taken
 from ipfs_cluster_node.v1 import enrolment_pb2 as pb

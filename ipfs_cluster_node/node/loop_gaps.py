@@ -4,8 +4,8 @@ import asyncio
 from collections import deque
 from typing import Final
 
+from ipfs_cluster_node.adapters.clock import monotonic
 from ipfs_cluster_node.core.listening import ListenedTime
-from ipfs_cluster_node.node.clock import monotonic
 from ipfs_cluster_node.v1 import health_pb2 as pb
 
 STEP_SECONDS: Final = 0.02

@@ -12,7 +12,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from ipfs_cluster_node import __version__
+from ipfs_cluster_node.access.authorizer import Authorizer
+from ipfs_cluster_node.access.identify import MemberIdentification, identify_joiner
+from ipfs_cluster_node.access.turns import Turns
 from ipfs_cluster_node.adapters.audit.files import FileAuditLog
+from ipfs_cluster_node.adapters.clock import monotonic
 from ipfs_cluster_node.adapters.content.blockstore import BlockStore
 from ipfs_cluster_node.adapters.net.tls import (
     ClientTls,
@@ -26,6 +30,20 @@ from ipfs_cluster_node.adapters.worker.pool import HandlerPool
 from ipfs_cluster_node.client.connection import (
     Connection,
 )
+from ipfs_cluster_node.cluster.backups import Backups
+from ipfs_cluster_node.cluster.certificates.authority import ClusterAuthority
+from ipfs_cluster_node.cluster.certificates.issuing import Certificates
+from ipfs_cluster_node.cluster.certificates.revocations import Revocations
+from ipfs_cluster_node.cluster.cluster_clock import ClusterClock
+from ipfs_cluster_node.cluster.consensus import Leadership
+from ipfs_cluster_node.cluster.content.contents import Contents
+from ipfs_cluster_node.cluster.delegations import Delegations
+from ipfs_cluster_node.cluster.enrolment import Enrolment
+from ipfs_cluster_node.cluster.members import Members
+from ipfs_cluster_node.cluster.peers import PeerBook
+from ipfs_cluster_node.cluster.state_machine import ClusterMachine
+from ipfs_cluster_node.cluster.tasks import Tasks
+from ipfs_cluster_node.cluster.worker_sessions import Sessions
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.profiles import profile_files
 from ipfs_cluster_node.config.settings import Settings
@@ -36,30 +54,13 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, TaskId
 from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.node.attempts import AttemptRunner
-from ipfs_cluster_node.node.authority import ClusterAuthority
-from ipfs_cluster_node.node.authorizer import Authorizer
-from ipfs_cluster_node.node.backup import Backups
-from ipfs_cluster_node.node.certificates import Certificates
 from ipfs_cluster_node.node.channels import PeerChannels
-from ipfs_cluster_node.node.clock import monotonic
-from ipfs_cluster_node.node.cluster_clock import ClusterClock
-from ipfs_cluster_node.node.content import Contents
 from ipfs_cluster_node.node.copies import Copies
-from ipfs_cluster_node.node.delegations import Delegations
-from ipfs_cluster_node.node.enrolment import Enrolment
 from ipfs_cluster_node.node.files import load_files
 from ipfs_cluster_node.node.health import NodeHealth
-from ipfs_cluster_node.node.identify import MemberIdentification, identify_joiner
-from ipfs_cluster_node.node.leadership import Leadership
 from ipfs_cluster_node.node.loop_gaps import LoopGaps
-from ipfs_cluster_node.node.machine import ClusterMachine
-from ipfs_cluster_node.node.members import Members
 from ipfs_cluster_node.node.own_certificate import OwnCertificate
-from ipfs_cluster_node.node.peers import PeerBook
-from ipfs_cluster_node.node.revocations import Revocations
-from ipfs_cluster_node.node.sessions import Sessions
 from ipfs_cluster_node.node.space import DiskSpace
-from ipfs_cluster_node.node.tasks import Tasks
 from ipfs_cluster_node.node.uplink import Uplink
 from ipfs_cluster_node.node.worker import Worker
 from ipfs_cluster_node.services.audit import AuditServicer
@@ -77,7 +78,6 @@ from ipfs_cluster_node.services.standard_health import (
 )
 from ipfs_cluster_node.services.state_delta import StateDeltaServicer
 from ipfs_cluster_node.services.task_dispatch import TaskDispatchServicer
-from ipfs_cluster_node.services.turns import Turns
 from ipfs_cluster_node.v1 import (
     audit_pb2_grpc,
     authorization_pb2_grpc,

@@ -9,6 +9,7 @@ from typing import Final
 
 import grpc
 
+from ipfs_cluster_node.adapters.clock import utc_now
 from ipfs_cluster_node.adapters.keys.certificates import (
     make_tls_key,
     renewal_message,
@@ -27,7 +28,6 @@ from ipfs_cluster_node.config.credentials import (
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.core.clocks import CLOCK_DIFFERENCE_MS_MAX
 from ipfs_cluster_node.core.errors import ClusterError, Reason, most_useful
-from ipfs_cluster_node.node.clock import utc_now
 from ipfs_cluster_node.v1 import certificate_pb2, enrolment_pb2
 from ipfs_cluster_node.v1.certificate_pb2_grpc import CertificateServiceStub
 from ipfs_cluster_node.v1.enrolment_pb2_grpc import EnrolmentServiceStub

@@ -4,6 +4,7 @@ import secrets
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ipfs_cluster_node.adapters.clock import now_ms
 from ipfs_cluster_node.adapters.keys.certificates import (
     LEAF_LIFETIME,
     CertificateAuthority,
@@ -23,6 +24,7 @@ from ipfs_cluster_node.adapters.keys.sealing import (
 )
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.engine import create_store
+from ipfs_cluster_node.cluster.peers import save_masters
 from ipfs_cluster_node.codec.commands import encode_command
 from ipfs_cluster_node.config.credentials import (
     ENROLMENT_NAME,
@@ -46,8 +48,6 @@ from ipfs_cluster_node.core.endpoints import parse_endpoint
 from ipfs_cluster_node.core.ids import NodeId, voter_id
 from ipfs_cluster_node.core.model import Principal, Role
 from ipfs_cluster_node.core.ucan.commands import TOP
-from ipfs_cluster_node.node.clock import now_ms
-from ipfs_cluster_node.node.peers import save_masters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,16 +7,16 @@ from typing import Final
 
 import grpc
 
+from ipfs_cluster_node.access.identify import REMOVED_KEY
 from ipfs_cluster_node.adapters.net.channels import Target
 from ipfs_cluster_node.adapters.net.tls import ClientTls, open_channel
+from ipfs_cluster_node.cluster.peers import PeerBook
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.core.errors import ClusterError, Reason, Trait
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.core.model import Principal
 from ipfs_cluster_node.node.files import load_files
-from ipfs_cluster_node.node.identify import REMOVED_KEY
-from ipfs_cluster_node.node.peers import PeerBook
 from ipfs_cluster_node.v1 import health_pb2
 from ipfs_cluster_node.v1.health_pb2_grpc import HealthServiceStub
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from ipfs_cluster_node.adapters.raft.damage import LogDamagedError
+from ipfs_cluster_node.cluster.peers import add_masters
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.settings import Settings
 from ipfs_cluster_node.core.endpoints import Endpoint
@@ -11,15 +12,14 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.node.files import load_files
-from ipfs_cluster_node.node.node import Node
-from ipfs_cluster_node.node.peers import add_masters
-from ipfs_cluster_node.node.repair import LogRepair
-from ipfs_cluster_node.node.replacement import (
+from ipfs_cluster_node.node.log_repair import LogRepair
+from ipfs_cluster_node.node.log_replacement import (
     begun_replacement,
     forget_replacement,
     has_new_log,
     settle_log,
 )
+from ipfs_cluster_node.node.node import Node
 
 
 async def run_node(

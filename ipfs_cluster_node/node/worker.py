@@ -10,6 +10,7 @@ from typing import Final
 
 import grpc
 
+from ipfs_cluster_node.adapters.clock import monotonic
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.codec.tasks import (
     attempt_from_proto,
@@ -26,7 +27,6 @@ from ipfs_cluster_node.core.model import (
     AttemptOutcome,
 )
 from ipfs_cluster_node.node.attempts import AttemptRunner, failed, handed_back
-from ipfs_cluster_node.node.clock import monotonic
 from ipfs_cluster_node.node.uplink import Uplink
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 from ipfs_cluster_node.v1.task_dispatch_pb2_grpc import TaskDispatchServiceStub

@@ -4,12 +4,12 @@ from typing import Any, Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from ipfs_cluster_node.cluster.pages import page_of_items
 from ipfs_cluster_node.codec.members import number_of, page_of
 from ipfs_cluster_node.codec.tasks import timestamp_of_ms
 from ipfs_cluster_node.core.audit import AuditLog, AuditQuery, AuditRecord, Outcome
 from ipfs_cluster_node.core.errors import invalid_field
 from ipfs_cluster_node.core.ids import NodeId
-from ipfs_cluster_node.services.pages import page_of_items
 from ipfs_cluster_node.v1 import audit_pb2 as pb
 from ipfs_cluster_node.v1 import audit_pb2_grpc
 

@@ -4,19 +4,19 @@ from collections.abc import Sequence
 from heapq import nsmallest
 from typing import Any
 
+from ipfs_cluster_node.access.context import (
+    current_caller,
+    current_reach,
+    shown_certificate,
+)
+from ipfs_cluster_node.access.turns import gathered
+from ipfs_cluster_node.cluster.pages import page_of_items
 from ipfs_cluster_node.codec.members import did_of, page_of, pem_of, serial_of
 from ipfs_cluster_node.codec.tasks import request_id_of, timestamp_of_ms
 from ipfs_cluster_node.core.authorization import certificate_args
 from ipfs_cluster_node.core.certificates import CertificateRecord
 from ipfs_cluster_node.core.state import ClusterState
-from ipfs_cluster_node.services.context import (
-    current_caller,
-    current_reach,
-    shown_certificate,
-)
-from ipfs_cluster_node.services.pages import page_of_items
 from ipfs_cluster_node.services.ports import CertificatePort, StatePort
-from ipfs_cluster_node.services.turns import gathered
 from ipfs_cluster_node.v1 import certificate_pb2 as pb
 from ipfs_cluster_node.v1 import certificate_pb2_grpc
 

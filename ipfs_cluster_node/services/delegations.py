@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from ipfs_cluster_node.access.context import Caller, current_reach
+from ipfs_cluster_node.access.rules import RULES_BY_METHOD
 from ipfs_cluster_node.codec.members import did_of, page_of
 from ipfs_cluster_node.codec.tasks import request_id_of
 from ipfs_cluster_node.core.errors import invalid_field
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.multiformats import TOKEN_CODECS, Cid, parse_cid
-from ipfs_cluster_node.services.authorization import RULES_BY_METHOD
-from ipfs_cluster_node.services.context import Caller, current_reach
 from ipfs_cluster_node.services.requests import read_request, request_type_of
 from ipfs_cluster_node.v1 import authorization_pb2 as pb
 from ipfs_cluster_node.v1 import authorization_pb2_grpc

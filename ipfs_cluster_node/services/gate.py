@@ -11,16 +11,8 @@ from typing import Any, Final, Protocol, cast
 
 import grpc
 
-from ipfs_cluster_node.codec.errors import (
-    MESSAGE_CHARS_MAX,
-    STATUS_DETAILS_KEY,
-    status_details,
-    status_of,
-)
-from ipfs_cluster_node.core.audit import AuditLog, AuditRecord, Outcome
-from ipfs_cluster_node.core.errors import ClusterError, Reason, Trait, invalid_field
-from ipfs_cluster_node.services.authorization import RULES_BY_METHOD, Rule
-from ipfs_cluster_node.services.context import (
+from ipfs_cluster_node.access.call_tokens import Context, Presented, read_metadata
+from ipfs_cluster_node.access.context import (
     AGE_KEY,
     Caller,
     CallerClass,
@@ -30,10 +22,18 @@ from ipfs_cluster_node.services.context import (
     set_reach,
     set_reading,
 )
-from ipfs_cluster_node.services.presented import Context, Presented, read_metadata
+from ipfs_cluster_node.access.rules import RULES_BY_METHOD, Rule
+from ipfs_cluster_node.access.shares import Shares
+from ipfs_cluster_node.access.turns import Turn, Turns, set_turn
+from ipfs_cluster_node.codec.errors import (
+    MESSAGE_CHARS_MAX,
+    STATUS_DETAILS_KEY,
+    status_details,
+    status_of,
+)
+from ipfs_cluster_node.core.audit import AuditLog, AuditRecord, Outcome
+from ipfs_cluster_node.core.errors import ClusterError, Reason, Trait, invalid_field
 from ipfs_cluster_node.services.requests import Read, Requests, reader_of
-from ipfs_cluster_node.services.shares import Shares
-from ipfs_cluster_node.services.turns import Turn, Turns, set_turn
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +163,7 @@ class Gate(grpc.GenericRpcHandler):
     def _guarded(self, method: str, handler: Any) -> Any:
         rule = self._rules.get(method)
         if rule is None:
-            raise ValueError(f"{method} has no rule in services/authorization.py")
+            raise ValueError(f"{method} has no rule in access/rules.py")
         behaviour, streams = _behaviour(handler)
         read = reader_of(handler.request_deserializer)
         if handler.response_streaming:

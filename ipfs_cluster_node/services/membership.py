@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
+from ipfs_cluster_node.access.context import current_caller, current_reach
+from ipfs_cluster_node.cluster.pages import page_of_items
 from ipfs_cluster_node.codec.members import (
     bad_page_token,
     did_of,
@@ -31,8 +33,6 @@ from ipfs_cluster_node.core.errors import invalid_field
 from ipfs_cluster_node.core.ids import did_from_node_id
 from ipfs_cluster_node.core.model import Liveness
 from ipfs_cluster_node.core.settings import SETTINGS, Settings
-from ipfs_cluster_node.services.context import current_caller, current_reach
-from ipfs_cluster_node.services.pages import page_of_items
 from ipfs_cluster_node.services.ports import BackupPort, MemberPort, StatePort
 from ipfs_cluster_node.v1 import membership_pb2 as pb
 from ipfs_cluster_node.v1 import membership_pb2_grpc

@@ -3,8 +3,8 @@
 from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
+from ipfs_cluster_node.access.context import current_caller
 from ipfs_cluster_node.core.ids import NodeId
-from ipfs_cluster_node.services.context import current_caller
 from ipfs_cluster_node.v1 import raft_pb2 as pb
 from ipfs_cluster_node.v1 import raft_pb2_grpc
 

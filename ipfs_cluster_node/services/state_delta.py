@@ -3,10 +3,10 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
+from ipfs_cluster_node.access.context import current_reach
+from ipfs_cluster_node.access.turns import current_turn
 from ipfs_cluster_node.codec.tables import SnapshotWriter, table_rows
-from ipfs_cluster_node.services.context import current_reach
 from ipfs_cluster_node.services.ports import StatePort
-from ipfs_cluster_node.services.turns import current_turn
 from ipfs_cluster_node.v1 import state_delta_pb2 as pb
 from ipfs_cluster_node.v1 import state_delta_pb2_grpc
 

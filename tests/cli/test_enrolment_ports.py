@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from ipfs_cluster_node.access.context import Caller, CallerClass, set_caller
 from ipfs_cluster_node.cli.join_hint import say_how_to_join
 from ipfs_cluster_node.cli.node_commands import node_settings
-from ipfs_cluster_node.services.context import Caller, CallerClass, set_caller
 from ipfs_cluster_node.services.membership import MembershipServicer
 from ipfs_cluster_node.v1 import membership_pb2
 from tests.core.test_state import CLIENT, MASTER

@@ -9,12 +9,12 @@ import pytest
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.adapters.keys.sealing import SealKey
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
+from ipfs_cluster_node.cluster.peers import PeerBook
 from ipfs_cluster_node.config.credentials import read_credentials, read_enrolment
 from ipfs_cluster_node.config.files import READ_BYTES_MAX, open_regular, read_regular
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.settings import load_settings
 from ipfs_cluster_node.core.errors import ClusterError
-from ipfs_cluster_node.node.peers import PeerBook
 
 
 def lock(path: Path) -> None:

@@ -12,10 +12,10 @@ import pytest
 from ipfs_cluster_node.adapters.content.blockstore import BATCH_BLOCKS_MAX, BlockStore
 from ipfs_cluster_node.adapters.content.fetch import fetch
 from ipfs_cluster_node.adapters.content.files import add, is_complete
+from ipfs_cluster_node.cluster.content.contents import Contents
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.multiformats import RAW, Cid, cid_of
 from ipfs_cluster_node.core.unixfs import Block
-from ipfs_cluster_node.node.content import Contents
 from tests.support.content import MemorySource, build, content, stream
 
 

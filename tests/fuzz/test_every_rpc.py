@@ -23,13 +23,13 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 from hypothesis import HealthCheck, Phase
 from hypothesis import strategies as st
 
+from ipfs_cluster_node.access.rules import RULES_BY_METHOD
 from ipfs_cluster_node.adapters.net.answers import KeptAnswer
 from ipfs_cluster_node.adapters.net.tls import ClientTls, open_channel
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.ids import NodeId, tls_name
-from ipfs_cluster_node.services.authorization import RULES_BY_METHOD
 from ipfs_cluster_node.v1 import enrolment_pb2
 from tests.fuzz.messages import TEXTS, messages
 from tests.support.nodes import until

@@ -13,7 +13,7 @@ import pytest
 
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, command
 from ipfs_cluster_node.client.client import Client
-from ipfs_cluster_node.node.members import APPROVAL_RETRY
+from ipfs_cluster_node.cluster.members import APPROVAL_RETRY
 from ipfs_cluster_node.v1 import membership_pb2
 from tests.support.nodes import until
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from ipfs_cluster_node.services.authorization import RULES_BY_METHOD, Rule
-from ipfs_cluster_node.services.context import CallerClass
+from ipfs_cluster_node.access.context import CallerClass
+from ipfs_cluster_node.access.rules import RULES_BY_METHOD, Rule
 from ipfs_cluster_node.v1 import (
     audit_pb2,
     authorization_pb2,

@@ -11,6 +11,8 @@ import pytest_asyncio
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
+from ipfs_cluster_node.access.context import CallerClass
+from ipfs_cluster_node.access.rules import RULES_BY_METHOD
 from ipfs_cluster_node.adapters.keys.certificates import read_certificate
 from ipfs_cluster_node.adapters.net.answers import KeptAnswer
 from ipfs_cluster_node.adapters.net.tls import open_channel
@@ -19,8 +21,6 @@ from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.ids import NodeId, voter_id
-from ipfs_cluster_node.services.authorization import RULES_BY_METHOD
-from ipfs_cluster_node.services.context import CallerClass
 from ipfs_cluster_node.v1 import membership_pb2, raft_pb2
 from tests.integration.test_authorization import FILES
 from tests.support.certificates import node_credentials, tls_of

@@ -26,8 +26,8 @@ from ipfs_cluster_node.config.files import write_private
 from ipfs_cluster_node.config.settings import load_settings
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
+from ipfs_cluster_node.disaster.passphrase import prepare_recovery
 from ipfs_cluster_node.node.joining import join_cluster
-from ipfs_cluster_node.node.recovery import prepare_recovery
 from ipfs_cluster_node.v1 import certificate_pb2, membership_pb2
 from ipfs_cluster_node.v1.certificate_pb2_grpc import CertificateServiceStub
 from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub

@@ -18,13 +18,13 @@ from ipfs_cluster_node.adapters.net.tls import ClientTls, open_channel
 from ipfs_cluster_node.cli.local_cluster import LocalCluster
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.client.connection import send_all
+from ipfs_cluster_node.cluster.delegations import TOKENS_MAX
 from ipfs_cluster_node.codec.ucan import cid_of_token
 from ipfs_cluster_node.codec.ucan_container import write_container
 from ipfs_cluster_node.codec.ucan_mint import sign_invocation
 from ipfs_cluster_node.core.dag_cbor import Value
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did, NodeId
-from ipfs_cluster_node.node.delegations import TOKENS_MAX
 from ipfs_cluster_node.v1 import content_pb2
 from ipfs_cluster_node.v1.task_dispatch_pb2 import (
     GetTaskRequest,

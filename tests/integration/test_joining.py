@@ -14,6 +14,7 @@ import grpc
 import pytest
 import pytest_asyncio
 
+from ipfs_cluster_node.adapters.clock import now_ms
 from ipfs_cluster_node.adapters.keys import tokens
 from ipfs_cluster_node.adapters.keys.certificates import utc_now
 from ipfs_cluster_node.adapters.net.tls import open_channel
@@ -23,7 +24,6 @@ from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.settings import NodeSettings, load_settings
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.node import joining
-from ipfs_cluster_node.node.clock import now_ms
 from ipfs_cluster_node.node.joining import join_cluster
 from ipfs_cluster_node.node.setup import Made
 from ipfs_cluster_node.services.enrolment import KNOCKS_AT_ONCE

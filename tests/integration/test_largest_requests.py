@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ipfs_cluster_node.access.rules import RULES_BY_METHOD
 from ipfs_cluster_node.cli.local_cluster import LocalCluster
-from ipfs_cluster_node.services.authorization import RULES_BY_METHOD
 from tests.support.largest_requests import names
 from tests.support.largest_run import run_all
 

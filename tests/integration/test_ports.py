@@ -10,6 +10,10 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from ipfs_cluster_node.access.authorizer import Authorizer
+from ipfs_cluster_node.access.context import Caller, CallerClass, Reach
+from ipfs_cluster_node.access.identify import identify_joiner
+from ipfs_cluster_node.access.permissions import Unbounded
 from ipfs_cluster_node.adapters.net import tls as net_tls
 from ipfs_cluster_node.adapters.net.tls import (
     ENROLMENT_MESSAGE_BYTES_MAX,
@@ -18,11 +22,7 @@ from ipfs_cluster_node.adapters.net.tls import (
     make_server,
 )
 from ipfs_cluster_node.core.endpoints import Endpoint
-from ipfs_cluster_node.node.authorizer import Authorizer
 from ipfs_cluster_node.node.descriptors import raise_descriptor_limit
-from ipfs_cluster_node.node.identify import identify_joiner
-from ipfs_cluster_node.node.reaches import Unbounded
-from ipfs_cluster_node.services.context import Caller, CallerClass, Reach
 from ipfs_cluster_node.services.gate import Gate
 from ipfs_cluster_node.services.standard_health import StandardHealthServicer, add_check_alone
 from tests.support.tls import enrol, make_ca

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from ipfs_cluster_node.adapters.clock import now_ms
 from ipfs_cluster_node.adapters.keys.certificates import pin_of, read_certificate
 from ipfs_cluster_node.adapters.keys.delegation import delegate
 from ipfs_cluster_node.adapters.keys.identity import Identity
@@ -37,7 +38,6 @@ from ipfs_cluster_node.config.settings import NodeSettings, load_settings
 from ipfs_cluster_node.core.authorization import TASK_SUBMIT, TOKEN_MINT
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did, NodeId
-from ipfs_cluster_node.node.clock import now_ms
 from ipfs_cluster_node.node.joining import join_cluster
 from ipfs_cluster_node.v1 import membership_pb2
 from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub

@@ -9,6 +9,8 @@ import grpc
 import pytest
 import pytest_asyncio
 
+from ipfs_cluster_node.access.context import CallerClass
+from ipfs_cluster_node.access.rules import RULES_BY_METHOD, Rule
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.adapters.net.answers import KeptAnswer
 from ipfs_cluster_node.adapters.net.tls import open_channel
@@ -18,8 +20,6 @@ from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.codec.ucan_container import write_container
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.ids import NodeId
-from ipfs_cluster_node.services.authorization import RULES_BY_METHOD, Rule
-from ipfs_cluster_node.services.context import CallerClass
 from ipfs_cluster_node.services.requests import request_type_of
 from ipfs_cluster_node.v1 import (
     certificate_pb2,

@@ -14,7 +14,7 @@ from ipfs_cluster_node.adapters.raft.engine import stored_voter
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode, command
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from ipfs_cluster_node.node.replacement import DAMAGED_LOGS_MAX
+from ipfs_cluster_node.node.log_replacement import DAMAGED_LOGS_MAX
 from tests.support.nodes import health_of, log_check, settings_of, until
 
 REPAIR_SECONDS_MAX = 20.0

@@ -9,6 +9,7 @@ import grpc
 import pytest
 import pytest_asyncio
 
+from ipfs_cluster_node.access.context import ATTEMPT_KEY
 from ipfs_cluster_node.adapters.net.answers import KeptAnswer
 from ipfs_cluster_node.adapters.net.tls import open_channel
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
@@ -18,7 +19,6 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.core.model import Task, TaskState
 from ipfs_cluster_node.core.multiformats import parse_cid
-from ipfs_cluster_node.services.context import ATTEMPT_KEY
 from ipfs_cluster_node.v1 import content_pb2 as pb
 from ipfs_cluster_node.v1 import state_delta_pb2
 from ipfs_cluster_node.v1.content_pb2_grpc import ContentServiceStub

@@ -10,6 +10,8 @@ from typing import Any
 import grpc
 import pytest
 
+from ipfs_cluster_node.access.context import ATTEMPT_KEY, Caller, CallerClass, Reach
+from ipfs_cluster_node.access.permissions import Unbounded
 from ipfs_cluster_node.adapters.content.blockstore import BlockStore
 from ipfs_cluster_node.adapters.worker.pool import (
     Attempt,
@@ -27,8 +29,6 @@ from ipfs_cluster_node.core.model import (
 )
 from ipfs_cluster_node.core.multiformats import Cid, parse_cid_binary
 from ipfs_cluster_node.node.attempts import AttemptRunner
-from ipfs_cluster_node.node.reaches import Unbounded
-from ipfs_cluster_node.services.context import ATTEMPT_KEY, Caller, CallerClass, Reach
 from ipfs_cluster_node.services.gate import Gate
 from ipfs_cluster_node.v1 import content_pb2 as pb
 from ipfs_cluster_node.v1 import content_pb2_grpc, task_dispatch_pb2

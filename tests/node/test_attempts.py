@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ipfs_cluster_node.access.context import ATTEMPT_KEY
 from ipfs_cluster_node.adapters.worker.pool import Attempt, AttemptFailed, AttemptSucceeded
 from ipfs_cluster_node.client.content import AddedContent
 from ipfs_cluster_node.codec.tasks import outcome_from_proto, outcome_to_proto
@@ -28,7 +29,6 @@ from ipfs_cluster_node.core.model import (
 from ipfs_cluster_node.core.multiformats import RAW, cid_of
 from ipfs_cluster_node.node import attempts
 from ipfs_cluster_node.node.attempts import AttemptRunner, failed, nameless_file, sendable
-from ipfs_cluster_node.services.context import ATTEMPT_KEY
 from ipfs_cluster_node.v1 import content_pb2
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 from tests.support.dispatch import rpc_error

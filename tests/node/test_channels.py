@@ -6,10 +6,10 @@ from pathlib import Path
 import grpc
 import pytest
 
+from ipfs_cluster_node.cluster.certificates.revocations import Revocations
+from ipfs_cluster_node.cluster.peers import PeerBook
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.node.channels import PeerChannels
-from ipfs_cluster_node.node.peers import PeerBook
-from ipfs_cluster_node.node.revocations import Revocations
 from ipfs_cluster_node.v1 import membership_pb2
 from tests.support.tls import enrol, make_ca
 

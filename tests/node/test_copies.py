@@ -7,23 +7,23 @@ from typing import Any
 
 import pytest
 
+from ipfs_cluster_node.adapters.clock import monotonic
 from ipfs_cluster_node.adapters.net.tls import SERVER_OPTIONS
+from ipfs_cluster_node.cluster.members import Members
+from ipfs_cluster_node.cluster.tasks import Tasks
+from ipfs_cluster_node.cluster.worker_sessions import Sessions
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.config.settings import load_settings
 from ipfs_cluster_node.core.boots import UNKNOWN, Boots
 from ipfs_cluster_node.core.commands import RegisterNode
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.model import Liveness, Role
-from ipfs_cluster_node.node.clock import monotonic
-from ipfs_cluster_node.node.members import Members
 from ipfs_cluster_node.node.node import Node
-from ipfs_cluster_node.node.sessions import Sessions
-from ipfs_cluster_node.node.tasks import Tasks
 from ipfs_cluster_node.node.uplink import RUNS_TWICE_SECONDS_MAX, Uplink
 from ipfs_cluster_node.v1 import membership_pb2
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 from tests.core.test_state import WORKER, World
-from tests.node.test_alone import home_of_three
+from tests.disaster.test_alone import home_of_three
 from tests.support.dispatch import MemoryCall, MemoryLeadership
 from tests.support.virtual_time import virtual_time
 

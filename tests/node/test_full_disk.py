@@ -10,16 +10,16 @@ import pytest
 
 from ipfs_cluster_node.adapters.keys.certificates import utc_now
 from ipfs_cluster_node.adapters.keys.identity import Identity
+from ipfs_cluster_node.cluster.certificates.authority import ClusterAuthority
+from ipfs_cluster_node.cluster.consensus import Leadership
+from ipfs_cluster_node.cluster.peers import PeerBook
 from ipfs_cluster_node.config.credentials import Credentials, read_credentials, write_credentials
 from ipfs_cluster_node.config.files import write_private
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.core.certificates import Authority
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.node import own_certificate as own_certificate_module
-from ipfs_cluster_node.node.authority import ClusterAuthority
-from ipfs_cluster_node.node.leadership import Leadership
 from ipfs_cluster_node.node.own_certificate import OwnCertificate
-from ipfs_cluster_node.node.peers import PeerBook
 from tests.node.test_own_certificate import own_certificate
 from tests.support.disks import fill_up, free_bytes, small_disk
 from tests.support.tls import Member, enrol, make_ca

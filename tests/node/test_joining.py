@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 
+from ipfs_cluster_node.adapters.clock import monotonic, now_ms
 from ipfs_cluster_node.adapters.keys.tokens import JoinSecret
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.engine import stored_voter
+from ipfs_cluster_node.cluster.members import APPROVAL_RETRY
+from ipfs_cluster_node.cluster.peers import PeerBook
 from ipfs_cluster_node.config.credentials import read_enrolment
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.settings import NodeSettings, load_settings
@@ -21,7 +24,6 @@ from ipfs_cluster_node.core.endpoints import parse_endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.node import joining, standing
-from ipfs_cluster_node.node.clock import monotonic, now_ms
 from ipfs_cluster_node.node.joining import (
     CLOCK_DIFFERENCE_MAX,
     DECIDED,
@@ -32,8 +34,6 @@ from ipfs_cluster_node.node.joining import (
     Joining,
     join_cluster,
 )
-from ipfs_cluster_node.node.members import APPROVAL_RETRY
-from ipfs_cluster_node.node.peers import PeerBook
 from ipfs_cluster_node.v1 import enrolment_pb2 as pb
 from tests.support.dispatch import rpc_error
 from tests.support.virtual_time import virtual_time

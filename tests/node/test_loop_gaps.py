@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ipfs_cluster_node.cluster.members import Members
 from ipfs_cluster_node.core.commands import SetLiveness
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.core.listening import LISTENED_STEP_SECONDS_MAX, ListenedTime
 from ipfs_cluster_node.core.model import Liveness
 from ipfs_cluster_node.node.loop_gaps import DEGRADED_SECONDS, STEP_SECONDS, LoopGaps
-from ipfs_cluster_node.node.members import Members
 from tests.support.virtual_time import virtual_loop, virtual_time
 
 LEADER, WORKER = NodeId("12D3KooWleader"), NodeId("12D3KooWworker")

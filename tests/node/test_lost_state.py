@@ -7,26 +7,26 @@ from pathlib import Path
 
 import pytest
 
+from ipfs_cluster_node.access.context import CallerClass
+from ipfs_cluster_node.access.identify import MemberIdentification
 from ipfs_cluster_node.adapters.audit.files import FileAuditLog
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.engine import create_store
 from ipfs_cluster_node.adapters.raft.restore import create_store_of, read_store
 from ipfs_cluster_node.adapters.raft.witness import NOTE_NAME, Mark, Witness, open_notes
+from ipfs_cluster_node.cluster.peers import PeerBook
+from ipfs_cluster_node.cluster.state_machine import ClusterMachine
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.settings import load_settings
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, VoterId, voter_id
 from ipfs_cluster_node.node.files import load_files
-from ipfs_cluster_node.node.identify import MemberIdentification
-from ipfs_cluster_node.node.machine import ClusterMachine
+from ipfs_cluster_node.node.log_repair import LogRepair
+from ipfs_cluster_node.node.log_replacement import begun_replacement
 from ipfs_cluster_node.node.node import Node
-from ipfs_cluster_node.node.peers import PeerBook
-from ipfs_cluster_node.node.repair import LogRepair
-from ipfs_cluster_node.node.replacement import begun_replacement
-from ipfs_cluster_node.services.context import CallerClass
-from tests.node.test_alone import OTHERS, home_of_three
-from tests.node.test_identify import Context
+from tests.access.test_identify import Context
+from tests.disaster.test_alone import OTHERS, home_of_three
 from tests.support.tls import certified, enrol, make_ca
 
 ELSEWHERE = {OTHERS[0].node_id: ("127.0.0.1:7",)}

@@ -9,20 +9,20 @@ from typing import Any
 
 import pytest
 
+from ipfs_cluster_node.adapters.clock import monotonic
 from ipfs_cluster_node.adapters.net.channels import Target
 from ipfs_cluster_node.adapters.net.tls import ServerTls, bind_port, make_server
 from ipfs_cluster_node.cli.local_cluster import LocalCluster
+from ipfs_cluster_node.cluster.peers import save_masters
 from ipfs_cluster_node.config.settings import NodeSettings, load_settings
 from ipfs_cluster_node.core.boots import UNKNOWN
 from ipfs_cluster_node.core.endpoints import Endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.node import copies
-from ipfs_cluster_node.node.clock import monotonic
 from ipfs_cluster_node.node.copies import ANSWER_SECONDS_MAX, ASK_AGAIN_SECONDS, Copies
 from ipfs_cluster_node.node.files import load_files
 from ipfs_cluster_node.node.node import Node
-from ipfs_cluster_node.node.peers import save_masters
 from ipfs_cluster_node.node.setup import init_cluster
 from ipfs_cluster_node.v1 import health_pb2_grpc
 from ipfs_cluster_node.v1.health_pb2 import GetHealthResponse

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ipfs_cluster_node.access.identify import MemberIdentification
 from ipfs_cluster_node.adapters.keys.certificates import (
     read_certificate,
     record_of,
@@ -13,6 +14,8 @@ from ipfs_cluster_node.adapters.keys.certificates import (
     validity_of,
 )
 from ipfs_cluster_node.client.connection import Connection
+from ipfs_cluster_node.cluster.certificates.revocations import RevocationList, Revocations
+from ipfs_cluster_node.cluster.peers import PeerBook
 from ipfs_cluster_node.codec.derived import serial_bytes
 from ipfs_cluster_node.config.credentials import Credentials, read_credentials, write_credentials
 from ipfs_cluster_node.config.home import Home
@@ -20,13 +23,10 @@ from ipfs_cluster_node.core.certificates import CertificateRevocation
 from ipfs_cluster_node.core.commands import ExpireRecords, RemoveNode, RevokeCertificate
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import node_id_from_did
-from ipfs_cluster_node.node.identify import MemberIdentification
 from ipfs_cluster_node.node.own_certificate import OwnCertificate, renewal_time
-from ipfs_cluster_node.node.peers import PeerBook
-from ipfs_cluster_node.node.revocations import RevocationList, Revocations
 from ipfs_cluster_node.v1 import membership_pb2
+from tests.access.test_identify import Context
 from tests.core.test_certificates import CLIENT, DAY_S, apply, cluster, record
-from tests.node.test_identify import Context
 from tests.support.tls import Member, enrol, make_ca
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from ipfs_cluster_node.access.identify import REMOVED_KEY
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.node import standing
-from ipfs_cluster_node.node.identify import REMOVED_KEY
 from ipfs_cluster_node.node.standing import masters_that_run, refuse_taken
 from ipfs_cluster_node.v1 import health_pb2
 from tests.support.dispatch import rpc_error

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from ipfs_cluster_node.adapters.clock import monotonic, now_ms
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
-from ipfs_cluster_node.node.clock import monotonic, now_ms
 from ipfs_cluster_node.node.uplink import (
     CALL_SECONDS_MAX,
     HEARTBEAT_ATTEMPT_SECONDS_MAX,

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from ipfs_cluster_node.adapters.clock import monotonic
+from ipfs_cluster_node.cluster.worker_sessions import HELLO_ATTEMPTS_MAX
 from ipfs_cluster_node.codec.tasks import outcome_from_proto
 from ipfs_cluster_node.core.credit import CREDIT_MAX, HELD_MAX
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -20,8 +22,6 @@ from ipfs_cluster_node.core.model import (
     TaskResult,
 )
 from ipfs_cluster_node.node import worker as worker_module
-from ipfs_cluster_node.node.clock import monotonic
-from ipfs_cluster_node.node.sessions import HELLO_ATTEMPTS_MAX
 from ipfs_cluster_node.node.worker import (
     FENCE_MARGIN_SECONDS,
     FENCE_SECONDS,

@@ -16,6 +16,7 @@ from ipfs_cluster_node.adapters.raft.proposals import BATCH_ID_BYTES, encode_ent
 from ipfs_cluster_node.adapters.raft.restore import read_store
 from ipfs_cluster_node.adapters.raft.snapshot import SNAPSHOT_NAME, Position, store_snapshot
 from ipfs_cluster_node.adapters.raft.snapshotting import RECEIVED_NAME, Loading
+from ipfs_cluster_node.cluster.state_machine import ClusterMachine
 from ipfs_cluster_node.codec import commands
 from ipfs_cluster_node.codec.commands import FORMAT, decode_command, encode_command
 from ipfs_cluster_node.codec.snapshot import FORMAT as SNAPSHOT_FORMAT
@@ -23,7 +24,6 @@ from ipfs_cluster_node.core.commands import Command, ExpireRecords, ProposeConfi
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import VoterId
 from ipfs_cluster_node.log.v1 import command_pb2, snapshot_pb2
-from ipfs_cluster_node.node.machine import ClusterMachine
 from scripts.lib.sim.disk import MemoryDisk
 from tests.support.replicas import ListMachine, ReplicaCluster
 

@@ -18,10 +18,10 @@ from ipfs_cluster_node.adapters.raft.engine import Engine, apply_entries, apply_
 from ipfs_cluster_node.adapters.raft.journal import MEMBERSHIP, NO_OP, REGULAR, SegmentedJournal
 from ipfs_cluster_node.adapters.raft.proposals import BATCH_ID_BYTES, encode_entry
 from ipfs_cluster_node.adapters.raft.snapshot import Position, store_snapshot
+from ipfs_cluster_node.cluster.state_machine import ClusterMachine
 from ipfs_cluster_node.codec.commands import encode_command
 from ipfs_cluster_node.core.effects import Accepted, Rejected
 from ipfs_cluster_node.core.ids import VoterId
-from ipfs_cluster_node.node.machine import ClusterMachine
 from tests.recorded.history import commands
 from tests.recorded.plain import plain
 

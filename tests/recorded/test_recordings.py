@@ -8,12 +8,12 @@ from typing import get_args
 import pytest
 
 from ipfs_cluster_node import __version__
+from ipfs_cluster_node.cluster.state_machine import ClusterMachine
 from ipfs_cluster_node.codec.commands import decode_command, encode_command
 from ipfs_cluster_node.core.certificates import RotationPhase
 from ipfs_cluster_node.core.commands import CommandBody
 from ipfs_cluster_node.core.model import Liveness, Role, TaskState
 from ipfs_cluster_node.core.settings import SETTINGS
-from ipfs_cluster_node.node.machine import ClusterMachine
 from tests.recorded.history import commands
 from tests.recorded.plain import differences, unused_fields
 from tests.recorded.recorder import FACTS, JOURNAL, RECORDINGS, SNAPSHOT, facts_of, record

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ipfs_cluster_node.services.shares import Share
+from ipfs_cluster_node.access.shares import Share
 
 ROOT = Path(__file__).parents[2]
 ROW = re.compile(r"^\| `([\w/]+)\.py::([\w.]+)` \| ([\d.]+) \| ([^|]+)", re.MULTILINE)

@@ -7,15 +7,15 @@ from typing import Any
 import grpc
 import pytest
 
+from ipfs_cluster_node.access.context import Caller, CallerClass, Reach
+from ipfs_cluster_node.access.permissions import Unbounded
+from ipfs_cluster_node.access.rules import Rule
+from ipfs_cluster_node.access.turns import Turns, current_turn
 from ipfs_cluster_node.core.audit import AuditQuery, AuditRecord
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ucan.commands import Command
-from ipfs_cluster_node.node.reaches import Unbounded
 from ipfs_cluster_node.services import gate
-from ipfs_cluster_node.services.authorization import Rule
-from ipfs_cluster_node.services.context import Caller, CallerClass, Reach
 from ipfs_cluster_node.services.gate import Gate
-from ipfs_cluster_node.services.turns import Turns, current_turn
 from tests.support.tls import enrol, make_ca
 
 SERVICE = "ipfs_cluster_node.v1.ContentService"

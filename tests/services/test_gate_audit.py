@@ -8,13 +8,13 @@ from typing import Any
 import grpc
 import pytest
 
+from ipfs_cluster_node.access.context import Caller, CallerClass, Reach
+from ipfs_cluster_node.access.permissions import Unbounded
+from ipfs_cluster_node.access.rules import Rule
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.core.audit import AuditLog, AuditQuery, AuditRecord, Outcome
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from ipfs_cluster_node.node.reaches import Unbounded
 from ipfs_cluster_node.services import gate as gate_module
-from ipfs_cluster_node.services.authorization import Rule
-from ipfs_cluster_node.services.context import Caller, CallerClass, Reach
 from ipfs_cluster_node.services.gate import Gate
 from tests.support.tls import enrol, make_ca, serving
 

@@ -10,13 +10,13 @@ from weakref import WeakSet
 import grpc
 import pytest
 
+from ipfs_cluster_node.access.context import Caller, CallerClass, Reach
+from ipfs_cluster_node.access.permissions import Unbounded
+from ipfs_cluster_node.access.rules import Rule
 from ipfs_cluster_node.adapters.net.tls import MESSAGE_BYTES_MAX
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ucan.commands import Command
-from ipfs_cluster_node.node.reaches import Unbounded
-from ipfs_cluster_node.services.authorization import Rule
-from ipfs_cluster_node.services.context import Caller, CallerClass, Reach
 from ipfs_cluster_node.services.gate import Gate
 from ipfs_cluster_node.services.requests import ELEMENTS_MAX, Requests
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb

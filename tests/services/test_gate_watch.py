@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
+from ipfs_cluster_node.access import authorizer
+from ipfs_cluster_node.access.authorizer import Delegated
+from ipfs_cluster_node.access.context import Caller, CallerClass, Reach
+from ipfs_cluster_node.access.permissions import Unbounded
+from ipfs_cluster_node.access.rules import Rule
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.ucan.access import Access
 from ipfs_cluster_node.core.ucan.chain import Claim, Grant
 from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError
-from ipfs_cluster_node.node import authorizer
-from ipfs_cluster_node.node.authorizer import Delegated
-from ipfs_cluster_node.node.reaches import Unbounded
 from ipfs_cluster_node.services import gate as gate_module
-from ipfs_cluster_node.services.authorization import Rule
-from ipfs_cluster_node.services.context import Caller, CallerClass, Reach
 from ipfs_cluster_node.services.gate import WATCHED_A_TURN, Gate, _Running
 from tests.support.claims import circumstances
 from tests.support.ucan import CLUSTER, actor

@@ -18,6 +18,8 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ipfs_cluster_node.adapters.net.tls import MESSAGE_BYTES_MAX
+from ipfs_cluster_node.cluster.delegations import EXPLAINED_MAX, TOKENS_MAX
+from ipfs_cluster_node.cluster.worker_sessions import HELLO_ATTEMPTS_MAX, OUTCOMES_PER_COMMAND_MAX
 from ipfs_cluster_node.codec.members import PAGE_SIZE_MAX
 from ipfs_cluster_node.codec.ucan import cid_of_token
 from ipfs_cluster_node.core.model import (
@@ -34,8 +36,6 @@ from ipfs_cluster_node.core.model import (
     WATCHED_TASKS_MAX,
 )
 from ipfs_cluster_node.core.settings import CHANGES_MAX, USER_VALUE_CHARS_MAX
-from ipfs_cluster_node.node.delegations import EXPLAINED_MAX, TOKENS_MAX
-from ipfs_cluster_node.node.sessions import HELLO_ATTEMPTS_MAX, OUTCOMES_PER_COMMAND_MAX
 from ipfs_cluster_node.services.content import (
     BLOCK_BYTES_MAX,
     BLOCKS_PER_REQUEST_MAX,

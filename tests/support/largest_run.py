@@ -10,18 +10,18 @@ from typing import Final
 
 import grpc
 
+from ipfs_cluster_node.access.context import UCAN_KEY
+from ipfs_cluster_node.access.rules import RULES_BY_METHOD
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.adapters.net.tls import ClientTls, open_channel
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
+from ipfs_cluster_node.cluster.delegations import TOKENS_MAX
 from ipfs_cluster_node.codec.ucan_container import write_container
 from ipfs_cluster_node.config.credentials import read_credentials
 from ipfs_cluster_node.core.ids import Did, NodeId, did_from_public_key
 from ipfs_cluster_node.core.multiformats import parse_cid
-from ipfs_cluster_node.node.delegations import TOKENS_MAX
 from ipfs_cluster_node.node.files import load_files
-from ipfs_cluster_node.services.authorization import RULES_BY_METHOD
 from ipfs_cluster_node.services.content import BLOCKS_PER_REQUEST_MAX
-from ipfs_cluster_node.services.context import UCAN_KEY
 from tests.support.large_cluster import start_large, task_id_of
 from tests.support.largest_requests import LARGEST, Answer, Scene, call, overfull
 from tests.support.people import join, signed, strip

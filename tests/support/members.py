@@ -8,8 +8,14 @@ from typing import Any
 
 import pytest
 
+from ipfs_cluster_node.adapters.clock import monotonic, now_ms
 from ipfs_cluster_node.adapters.keys.certificates import (
     pin_of,
+)
+from ipfs_cluster_node.cluster import members as members_module
+from ipfs_cluster_node.cluster.certificates.issuing import Issued
+from ipfs_cluster_node.cluster.members import (
+    Members,
 )
 from ipfs_cluster_node.core import commands as c
 from ipfs_cluster_node.core.certificates import Authority
@@ -25,12 +31,6 @@ from ipfs_cluster_node.core.model import (
     Liveness,
     Principal,
     Role,
-)
-from ipfs_cluster_node.node import members as members_module
-from ipfs_cluster_node.node.certificates import Issued
-from ipfs_cluster_node.node.clock import monotonic, now_ms
-from ipfs_cluster_node.node.members import (
-    Members,
 )
 from tests.core.test_state import CLIENT, JOINER, MASTER, World
 from tests.support.dispatch import MemoryLeadership

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
+from ipfs_cluster_node.adapters.clock import monotonic, now_ms
 from ipfs_cluster_node.adapters.raft.clock import now
-from ipfs_cluster_node.node.clock import monotonic, now_ms
 from tests.support.virtual_time import BEGIN_MS, virtual_loop, virtual_time
 
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
+from ipfs_cluster_node.adapters import clock as node_clock
 from ipfs_cluster_node.adapters.raft import clock as raft_clock
-from ipfs_cluster_node.node import clock as node_clock
 
 T = TypeVar("T")
 

@@ -22,6 +22,7 @@ from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.engine import create_store
 from ipfs_cluster_node.adapters.raft.replica import Replica
+from ipfs_cluster_node.cluster.state_machine import ClusterMachine
 from ipfs_cluster_node.codec.commands import encode_command
 from ipfs_cluster_node.core.commands import (
     AssignTasks,
@@ -44,7 +45,6 @@ from ipfs_cluster_node.core.model import (
     TaskResult,
     TaskSpec,
 )
-from ipfs_cluster_node.node.machine import ClusterMachine
 from ipfs_cluster_node.node.memory import keep_memory_flat
 from scripts.lib.bench.common import line, note, options
 

@@ -31,12 +31,12 @@ from ipfs_cluster_node.adapters.raft.replica import Replica
 from ipfs_cluster_node.adapters.raft.snapshot import SNAPSHOT_NAME, Position, store_snapshot
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
 from ipfs_cluster_node.client.client import Client
+from ipfs_cluster_node.cluster.state_machine import ClusterMachine
 from ipfs_cluster_node.codec.snapshot import encode_snapshot
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.ids import NodeId, TaskId, did_from_node_id
 from ipfs_cluster_node.core.model import Content, Task, TaskResult, TaskSpec, TaskState
 from ipfs_cluster_node.core.state import RequestRecord, StateData
-from ipfs_cluster_node.node.machine import ClusterMachine
 from scripts.lib.bench.common import line, note, options
 
 TASKS: Final = 200_000

@@ -65,8 +65,8 @@ SETS: Final[Mapping[str, MutantSet]] = {
             "tests/raft/test_outages.py",
         ),
     ),
-    "leadership": MutantSet(
-        (PACKAGE / "node" / "leadership.py",), ("tests/node/test_leadership.py",)
+    "consensus": MutantSet(
+        (PACKAGE / "cluster" / "consensus.py",), ("tests/cluster/test_consensus.py",)
     ),
     "worker": MutantSet((PACKAGE / "node" / "worker.py",), ("tests/node/test_worker.py",)),
     "attempts": MutantSet(
@@ -74,7 +74,9 @@ SETS: Final[Mapping[str, MutantSet]] = {
         ("tests/node/test_attempts.py", "tests/node/test_attempt_files.py"),
     ),
     "joining": MutantSet((PACKAGE / "node" / "joining.py",), ("tests/node/test_joining.py",)),
-    "sessions": MutantSet((PACKAGE / "node" / "sessions.py",), ("tests/node/test_sessions.py",)),
+    "sessions": MutantSet(
+        (PACKAGE / "cluster" / "worker_sessions.py",), ("tests/cluster/test_worker_sessions.py",)
+    ),
     "tasks": MutantSet(
         tuple(
             PACKAGE / "core" / name
@@ -88,8 +90,8 @@ SETS: Final[Mapping[str, MutantSet]] = {
         ),
     ),
     "members": MutantSet(
-        (PACKAGE / "node" / "members.py",),
-        ("tests/node/test_members.py", "tests/node/test_join_tokens.py"),
+        (PACKAGE / "cluster" / "members.py",),
+        ("tests/cluster/test_members.py", "tests/cluster/test_join_tokens.py"),
     ),
     "pool": MutantSet(
         (PACKAGE / "adapters" / "worker" / "pool.py",),

@@ -14,7 +14,11 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
 
+from ipfs_cluster_node.adapters.clock import monotonic, now_ms
 from ipfs_cluster_node.client.connection import Connection
+from ipfs_cluster_node.cluster.state_machine import ClusterMachine
+from ipfs_cluster_node.cluster.tasks import Tasks
+from ipfs_cluster_node.cluster.worker_sessions import Sessions
 from ipfs_cluster_node.codec.commands import encode_command
 from ipfs_cluster_node.core import commands as c
 from ipfs_cluster_node.core.effects import Accepted, Rejected
@@ -35,10 +39,6 @@ from ipfs_cluster_node.core.model import (
     TaskState,
 )
 from ipfs_cluster_node.core.state import ClusterState
-from ipfs_cluster_node.node.clock import monotonic, now_ms
-from ipfs_cluster_node.node.machine import ClusterMachine
-from ipfs_cluster_node.node.sessions import Sessions
-from ipfs_cluster_node.node.tasks import Tasks
 from ipfs_cluster_node.node.worker import Worker
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 from scripts.lib.sim.checks import ViolationError

@@ -5,13 +5,13 @@ from contextlib import contextmanager
 from typing import Any, Final
 from unittest.mock import patch
 
+from ipfs_cluster_node.cluster import worker_sessions
+from ipfs_cluster_node.cluster.worker_sessions import Sessions
 from ipfs_cluster_node.codec.tasks import attempt_from_proto
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.core.model import AttemptId
 from ipfs_cluster_node.core.scheduler import WorkerOffer
 from ipfs_cluster_node.core.tasks import TaskTable
-from ipfs_cluster_node.node import sessions
-from ipfs_cluster_node.node.sessions import Sessions
 from ipfs_cluster_node.node.worker import Worker
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 
@@ -50,8 +50,8 @@ def _hoarding() -> Iterator[None]:
     """Three guards, of which each is enough: what is asked for, free slots first, rests."""
     with (
         patch.object(Worker, "_credit", _hoard),
-        patch.object(sessions, "WorkerOffer", _blind_offer),
-        patch.object(sessions, "rest_after", lambda rest, _outcomes, _now: rest),
+        patch.object(worker_sessions, "WorkerOffer", _blind_offer),
+        patch.object(worker_sessions, "rest_after", lambda rest, _outcomes, _now: rest),
     ):
         yield
 

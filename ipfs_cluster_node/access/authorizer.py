@@ -1,0 +1,464 @@
+"""Decides what clients may do, by the delegations they bring and those that the log keeps.
+
+Nodes are judged so where a method's rule says it.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from hashlib import sha256
+from itertools import groupby, islice
+from typing import Any, Final
+
+from ipfs_cluster_node.access.call_tokens import Presented
+from ipfs_cluster_node.access.context import ATTEMPT_KEY, Caller, CallerClass, Reach
+from ipfs_cluster_node.access.permissions import OfAttempt, Unbounded
+from ipfs_cluster_node.access.requirements import Asking
+from ipfs_cluster_node.access.rules import Rule
+from ipfs_cluster_node.access.turns import current_turn
+from ipfs_cluster_node.adapters.clock import monotonic, now_ms
+from ipfs_cluster_node.cluster.state_machine import ClusterMachine
+from ipfs_cluster_node.codec.errors import error_from_ucan
+from ipfs_cluster_node.codec.tasks import attempt_from_text
+from ipfs_cluster_node.codec.ucan_validator import Brought, Validator
+from ipfs_cluster_node.core.authorization import CONTENT_ADD, CONTENT_READ, Args, Ask, distinct
+from ipfs_cluster_node.core.dag_cbor import Value
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import Did, NodeId
+from ipfs_cluster_node.core.model import Role
+from ipfs_cluster_node.core.multiformats import TOKEN_CODECS, Cid, parse_cid
+from ipfs_cluster_node.core.state import ClusterState
+from ipfs_cluster_node.core.ucan.access import Access
+from ipfs_cluster_node.core.ucan.chain import Circumstances, Grant
+from ipfs_cluster_node.core.ucan.commands import Command
+from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError, malformed
+from ipfs_cluster_node.core.ucan.policies import Evaluation
+from ipfs_cluster_node.core.ucan.tokens import Delegation, Invocation
+
+FOUND_MAX: Final = 4096
+"""Accesses that are remembered."""
+FOUND_SECONDS_MAX: Final = 5
+"""For how long: a delegation that begins to hold is taken up within that time."""
+PROOFS_MAX: Final = 8
+OF_ATTEMPTS: Final = frozenset({CONTENT_ADD, CONTENT_READ})
+"""What a worker asks for an attempt."""
+JUDGED_STEPS_MAX: Final = 10_000_000
+"""Statements that are judged for all items of one call, in slices: some ten seconds."""
+ALIKE_MAX: Final = 4096
+"""Kinds of items whose judgement a call remembers."""
+REQUEST_ARGUMENT: Final = "request"
+"""Of a signed invocation: SHA-256 of the request's bytes as they are sent."""
+
+
+_text_of: Final = lru_cache(maxsize=FOUND_MAX)(str)
+"""To spell a CID takes as long as to decide a call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gone(Container[Did]):
+    """Who acts no more: removed, or with every certificate revoked."""
+
+    state: ClusterState
+
+    def __contains__(self, did: object) -> bool:
+        """Whether this one is gone."""
+        return did in self.state.members.removed or self.state.certificates.revokes(did)
+
+
+@dataclass(slots=True)
+class Delegated:
+    """The reach of who is judged by delegations."""
+
+    caller: Caller
+    command: Command
+    accesses: dict[Command, Access]
+    find: Callable[[Command], Access]
+    """Finds one of them anew; raises UcanError."""
+    grants: list[Grant] = field(default_factory=list)
+    basis: Callable[[], object] = object
+    """What all of it depends on, besides the time: equal for as long as it holds."""
+    judged_by: object = None
+    shown: dict[tuple[Value, ...], bool] = field(default_factory=dict)
+    """What was judged of items that are alike."""
+    steps_left: int = JUDGED_STEPS_MAX
+
+    @property
+    def delegation_cids(self) -> tuple[str, ...]:
+        """The last link of each chain that was used."""
+        cids = [_text_of(grant.chain[-1].cid) for grant in self.grants if grant.chain]
+        return tuple(cids) if len(cids) < 2 else tuple(dict.fromkeys(cids))
+
+    def allows(self, args: Mapping[str, Value]) -> bool:
+        """Whether an item with these arguments may be shown.
+
+        Raises:
+            ClusterError: DELEGATION_INVALID, where the policies take too long for so many items.
+        """
+        access = self.accesses[self.command]
+        if access.unconditional is not None:
+            return True
+        alike = access.kind_of(args)
+        known = self.shown.get(alike)
+        if known is None:
+            try:
+                with self._steps(access) as evaluation:
+                    known = access.allows(args, evaluation)
+            except UcanError as error:
+                if self.steps_left > 0:
+                    known = False  # It would be refused by itself as well.
+                else:
+                    raise error_from_ucan(error, command=self.command) from None
+            if len(self.shown) < ALIKE_MAX:
+                self.shown[alike] = known
+        return known
+
+    async def check(self, ask: Ask) -> None:
+        """Decide what is asked; raises ClusterError."""
+        access = self.accesses.get(ask.command)
+        if access is None:
+            access = self.accesses[ask.command] = self._found(ask.command)
+        if access.unconditional is not None:
+            self.grants.append(access.unconditional)
+            return
+        turn = current_turn()
+        judged: set[tuple[Value, ...]] = set()
+        try:
+            for args in ask.each:
+                alike = access.kind_of(args)
+                if alike not in judged:
+                    judged.add(alike)
+                    with self._steps(access) as evaluation:
+                        self.grants.append(access.check(args, evaluation))
+                if turn.over:
+                    await turn.next()
+        except UcanError as error:
+            raise error_from_ucan(error, command=ask.command, now_s=_now_s()) from None
+
+    @contextmanager
+    def _steps(self, access: Access) -> Iterator[Evaluation]:
+        """The steps that one item may take, of those that are left for all."""
+        steps_max = min(access.circumstances.profile.evaluation_steps_max, self.steps_left)
+        evaluation = Evaluation(steps_max=steps_max)
+        try:
+            yield evaluation
+        finally:
+            self.steps_left -= steps_max - max(0, evaluation.steps_left)
+
+    def _found(self, command: Command) -> Access:
+        try:
+            return self.find(command)
+        except UcanError as error:
+            raise error_from_ucan(error, command=command, now_s=_now_s()) from None
+
+    async def renew(self) -> None:
+        """Find the same again, and check what was granted by it; raises ClusterError.
+
+        Only where something changed: streams that bring tokens would else have all of them checked
+        anew, by the thousand, twice a second.
+        """
+        self.steps_left = JUDGED_STEPS_MAX
+        basis = self.basis()
+        ends = (access.until_s for access in self.accesses.values())
+        until_s = min((end for end in ends if end is not None), default=None)
+        if basis == self.judged_by and (until_s is None or _now_s() < until_s):
+            return
+        self.accesses = {command: self._found(command) for command in self.accesses}
+        self.shown.clear()
+        grants, self.grants = self.grants, []
+        for command, of_command in groupby(grants, lambda grant: grant.claim.command):
+            await self.check(Ask(command, (grant.claim.args for grant in of_command)))
+        self.judged_by = basis
+
+
+class Authorizer:
+    """For one node. In the loop's thread."""
+
+    def __init__(
+        self,
+        *,
+        node_id: NodeId,
+        machine: ClusterMachine | None,
+        clock_ms: Callable[[], int] = now_ms,
+    ) -> None:
+        """Decide by this node's log; a node without one leaves clients to the masters."""
+        self._clock_ms = clock_ms
+        self._node_id = node_id
+        self._machine = machine
+        self._started = monotonic()
+        self._validator: Validator | None = None
+        self._authority = Did("")
+        self._found: OrderedDict[tuple[Did, Command], tuple[Access, int]] = OrderedDict()
+        self._found_of: tuple[ClusterState | None, int, int] = (None, 0, 0)
+        """What was found holds as long as nobody revokes, and nobody is removed or revoked."""
+
+    async def decide(self, caller: Caller, rule: Rule, request: Any, presented: Presented) -> Reach:
+        """Decide a call; returns the caller's reach.
+
+        Args:
+            caller: As TLS named it, of a class that may call the method.
+            rule: The method's.
+            request: The call's, or the first of its stream.
+            presented: The tokens that came with it.
+
+        Raises:
+            ClusterError: DELEGATION_INVALID, NOT_DELEGATED, or what is wrong with the request.
+        """
+        if rule.command is None or not rule.signable:
+            self._check_unsigned(presented)
+        if rule.command is None:
+            return Unbounded(caller)
+        if caller.kind not in rule.judged and not presented.container:
+            if caller.kind is CallerClass.NODE and rule.command in OF_ATTEMPTS:
+                return await self._decide_node(
+                    caller, rule, rule.command, request, presented.attempt
+                )
+            return Unbounded(caller)
+        state = self.state()
+        if state is None:
+            if rule.without_log:
+                return Unbounded(caller)
+            if self._machine is not None:
+                # It learns from a leader what of its log is committed.
+                raise ClusterError(
+                    Reason.NO_LEADER,
+                    "no master has led since this one started; try again in a moment, and see "
+                    "that more than half of the masters run",
+                )
+            raise ClusterError(
+                Reason.NOT_LEADER, "this node has no log to know your rights by; ask a master"
+            )
+        try:
+            brought = None
+            if presented.container:
+                brought = self.validator(state).read(presented.container)
+                if brought.invocation is not None:
+                    digest = sha256(presented.request).digest()
+                    return await self._decide_signed(
+                        brought, brought.invocation, rule, rule.command, request, digest
+                    )
+            proofs = presented.proofs
+
+            def find(command: Command) -> Access:
+                return self._access(caller.did, command, brought, proofs)
+
+            accesses = {rule.command: find(rule.command)}
+            reach = Delegated(caller, rule.command, accesses, find, basis=self.basis)
+        except UcanError as error:
+            raise error_from_ucan(error, command=rule.command, now_s=_now_s()) from None
+        asking = Asking(caller.did, self._node_id, state)
+        for ask in rule.asks(request, asking) if rule.asks else ():
+            await reach.check(ask)
+        return reach
+
+    def _check_unsigned(self, presented: Presented) -> None:
+        """Refuse a signed call where it would be taken for its carrier's, or only half of it."""
+        state = self.state()
+        if not presented.container or state is None:
+            return
+        try:
+            brought = self.validator(state).read(presented.container)
+        except UcanError as error:
+            raise error_from_ucan(error, now_s=_now_s()) from None
+        if brought.invocation is not None:
+            raise error_from_ucan(
+                UcanError(Refusal.INVALID_CLAIM, "this method takes no signed invocation")
+            )
+
+    async def _decide_node(
+        self, caller: Caller, rule: Rule, command: Command, request: Any, attempt: str
+    ) -> Reach:
+        """Files: a leecher reads any, that is its role; a worker those of its attempts.
+
+        An attempt has what its submitter was let name as inputs, never what the worker could.
+        """
+        state = self.state()
+        if state is None:
+            raise ClusterError(
+                Reason.CALLER_NOT_ALLOWED,
+                "this node has no log to know your attempts by; ask a master",
+            )
+        member = state.members.get(caller.did)
+        if member is not None and member.role is Role.LEECHER:
+            return Unbounded(caller)
+        if not attempt:
+            raise ClusterError(
+                Reason.NOT_DELEGATED,
+                f"a worker has files by its attempts only: name one in {ATTEMPT_KEY}",
+            )
+        reach = OfAttempt(caller, attempt_from_text(attempt), self._known_state)
+        await reach.renew()
+        if command == CONTENT_READ and rule.asks:
+            for ask in rule.asks(request, Asking(caller.did, self._node_id, state)):
+                if not all(map(reach.allows, ask.each)):
+                    raise ClusterError(
+                        Reason.NOT_DELEGATED, f"this is no input of {reach.attempt.task_id}"
+                    )
+        return reach
+
+    async def _decide_signed(
+        self,
+        brought: Brought,
+        invocation: Invocation,
+        rule: Rule,
+        command: Command,
+        request: Any,
+        digest: bytes,
+    ) -> Reach:
+        """Mode A: the one who signed is the caller; the one whom TLS names only carries it.
+
+        What policies judge is signed, and the whole request by its digest: who carries it could
+        change the rest. With the request's id: where another master leads by now, that did not see
+        the invocation, it gives the first answer.
+        """
+        state, issuer = self._known_state(), invocation.issuer
+        asks: list[Ask] = []
+
+        def args_of() -> Args | None:
+            if rule.asks:
+                asks.extend(rule.asks(request, Asking(issuer, self._node_id, state)))
+            each = (args for ask in asks if ask.command == command for args in ask.each)
+            main = list(islice(distinct(each), 2)) or [{}]
+            return None if len(main) > 1 else {**main[0], REQUEST_ARGUMENT: digest}
+
+        def kept(cid: Cid) -> bytes | None:
+            stored = state.delegations.get(cid)
+            return None if stored is None else stored.token
+
+        grant = self.validator(state).invoked(
+            brought,
+            command=command,
+            args_of=args_of,
+            circumstances=self.circumstances(state),
+            kept=kept,
+            by_item=rule.asks is None,
+        )
+
+        def find(asked: Command) -> Access:
+            kept = self.kept([issuer, *(d.issuer for d in grant.chain)])
+            return self._find(issuer, asked, [*grant.chain, *kept])
+
+        access = Access.found(grant.claim, grant.chain, self.circumstances(state))
+        assert access is not None, "its chain was checked just now"
+        caller = Caller(issuer, CallerClass.CLIENT)
+        granted = [] if rule.asks is None else [grant]
+        reach = Delegated(caller, command, {command: access}, find, granted, self.basis)
+        for ask in asks:
+            if ask.command != command:
+                await reach.check(ask)
+        return reach
+
+    def state(self) -> ClusterState | None:
+        """The state that rights are judged by; None on a node without a log."""
+        if self._machine is None or not self._machine.state.cluster_id:
+            return None
+        return self._machine.state
+
+    def now_s(self) -> int:
+        """The time that tokens are judged by, in seconds since 1970 (UTC)."""
+        return self._clock_ms() // 1000
+
+    def validator(self, state: ClusterState) -> Validator:
+        """Judges tokens of this cluster."""
+        if self._validator is None or self._authority != state.cluster_did:
+            self._authority = state.cluster_did
+            # By the clock as it is now: one that was wrong at the start would refuse for as long.
+            started_s = self.now_s() - int(monotonic() - self._started)
+            self._validator = Validator(authority=self._authority, started_s=started_s)
+        return self._validator
+
+    def circumstances(self, state: ClusterState) -> Circumstances:
+        """What calls are judged by at this moment."""
+        return self.validator(state).circumstances(
+            now_s=self.now_s(),
+            revocations=state.delegations.revocations,
+            gone=Gone(state),
+        )
+
+    def basis(self) -> tuple[ClusterState, int, int]:
+        """Changes with all that may end a right: removals, revocations, what is kept."""
+        state = self._known_state()
+        return state, state.delegations.version, state.certificates.version
+
+    def access(self, caller: Did, command: Command) -> Access:
+        """What a caller may do under a command, by all that is kept for it.
+
+        Raises:
+            UcanError: Nothing, and why.
+        """
+        found_of = self.basis()
+        if self._found_of != found_of:
+            self._found.clear()
+            self._found_of = found_of
+        now_s = self.now_s()
+        known = self._found.get((caller, command))
+        if known is not None:
+            access, found_s = known
+            fresh = found_s <= now_s < found_s + FOUND_SECONDS_MAX
+            if fresh and (access.until_s is None or now_s < access.until_s):
+                return access
+        access = self._find(caller, command, self.kept([caller]))
+        self._found[caller, command] = (access, now_s)
+        if len(self._found) > FOUND_MAX:
+            self._found.popitem(last=False)
+        return access
+
+    def kept(self, holders: Iterable[Did]) -> list[Delegation]:
+        """Kept delegations that may lead to these, verified."""
+        state = self._known_state()
+        validator = self.validator(state)
+        tokens = {
+            stored.cid: stored.token
+            for holder in dict.fromkeys(holders)
+            for stored in state.delegations.chain_of(holder)
+        }
+        return [validator.kept(token) for token in tokens.values()]
+
+    def with_kept(self, delegations: Sequence[Delegation]) -> list[Delegation]:
+        """Delegations, and what is kept that may come before them."""
+        return [*delegations, *self.kept(delegation.issuer for delegation in delegations)]
+
+    def _access(
+        self, caller: Did, command: Command, brought: Brought | None, proofs: str
+    ) -> Access:
+        """By what a caller brings or names, else by all that is kept for it."""
+        if brought is not None:
+            delegations = self.validator(self._known_state()).delegations(brought)
+        elif proofs:
+            delegations = self._named(proofs)
+        else:
+            return self.access(caller, command)
+        return self._find(caller, command, self.with_kept(delegations))
+
+    def _find(self, caller: Did, command: Command, delegations: Sequence[Delegation]) -> Access:
+        state = self._known_state()
+        circumstances = self.circumstances(state)
+        return self.validator(state).access(caller, command, delegations, circumstances)
+
+    def _named(self, proofs: str) -> list[Delegation]:
+        texts = proofs.split(",")
+        if len(texts) > PROOFS_MAX:
+            raise UcanError(Refusal.TOO_LARGE, f"a call names at most {PROOFS_MAX} proofs")
+        state = self._known_state()
+        named = []
+        for text in texts:
+            try:
+                cid = parse_cid(text.strip(), codecs=TOKEN_CODECS)
+            except ValueError as error:
+                raise malformed(f"a proof is named by its CID: {error}") from None
+            stored = state.delegations.get(cid)
+            if stored is None:
+                detail = "no delegation of this CID is kept; put it first"
+                raise UcanError(Refusal.UNAVAILABLE_PROOF, detail, cid=cid)
+            named.append(self.validator(state).kept(stored.token))
+        return named
+
+    def _known_state(self) -> ClusterState:
+        state = self.state()
+        assert state is not None, "asked where there is a log only"
+        return state
+
+
+def _now_s() -> int:
+    return now_ms() // 1000

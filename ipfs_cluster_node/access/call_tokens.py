@@ -1,0 +1,59 @@
+"""What comes with a call beside its request: the tokens, and how fresh an answer is wanted."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+
+from ipfs_cluster_node.access.context import (
+    ATTEMPT_KEY,
+    CONSISTENCY_KEY,
+    UCAN_KEY,
+    UCAN_PROOF_KEY,
+)
+from ipfs_cluster_node.core.errors import invalid_field
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """The tokens that came with a call."""
+
+    container: str = ""
+    proofs: str = ""
+    request: bytes = b""
+    """With a container: the call's request as it came, or the first of its stream."""
+    attempt: str = ""
+    """Of a worker: for which attempt it asks."""
+
+
+def read_metadata(context: Context, request: bytes = b"") -> tuple[bool, Presented]:
+    """Whether a stale answer will do, and the tokens of the call; `request` as it came."""
+    consistency: list[Any] = []
+    containers: list[Any] = []
+    proofs: list[Any] = []
+    attempts: list[Any] = []
+    for key, value in context.invocation_metadata() or ():
+        if key == CONSISTENCY_KEY:
+            consistency.append(value)
+        elif key == UCAN_KEY:
+            containers.append(value)
+        elif key == UCAN_PROOF_KEY:
+            proofs.append(value)
+        elif key == ATTEMPT_KEY:
+            attempts.append(value)
+    if consistency not in ([], ["linearizable"], ["stale"]):
+        raise invalid_field(CONSISTENCY_KEY, "linearizable or stale")
+    if len(containers) + len(proofs) > 1:
+        raise invalid_field(UCAN_KEY, f"one container, or CIDs in one {UCAN_PROOF_KEY}")
+    if len(attempts) > 1:
+        raise invalid_field(ATTEMPT_KEY, "one attempt")
+    presented = NOTHING
+    if containers or proofs or attempts:
+        signed = request if containers else b""
+        presented = Presented("".join(containers), "".join(proofs), signed, "".join(attempts))
+    return consistency == ["stale"], presented
+
+
+NOTHING: Final = Presented()

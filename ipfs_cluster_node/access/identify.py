@@ -1,0 +1,126 @@
+"""Reads who calls off the TLS connection, and asks the log what they are."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Final
+
+from ipfs_cluster_node.access.call_tokens import Context
+from ipfs_cluster_node.access.context import JOINER, Caller, CallerClass
+from ipfs_cluster_node.adapters.clock import utc_now
+from ipfs_cluster_node.adapters.keys.certificates import PeerIdentity, PeerVerifier
+from ipfs_cluster_node.cluster.certificates.revocations import Revocations
+from ipfs_cluster_node.cluster.peers import PeerBook
+from ipfs_cluster_node.cluster.state_machine import ClusterMachine
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import Did
+from ipfs_cluster_node.core.model import Role
+
+TLS_VERSION = "TLSv1.3"
+REMOVED_KEY: Final = "removed"
+"""In the metadata of the error by which one is told that it was removed for good."""
+
+UNHEARD_RETRY_AFTER: Final = timedelta(milliseconds=300)
+
+
+class MemberIdentification:
+    """For the port with mutual TLS."""
+
+    def __init__(
+        self,
+        *,
+        machine: ClusterMachine | None,
+        peers: PeerBook,
+        revocations: Revocations | None = None,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        """Ask the log; a node without one, or with an empty one, asks what it was told.
+
+        Whether a certificate is good is judged by `now`, also while its connection lasts.
+        """
+        self._now = now
+        self._revocations = revocations or Revocations()
+        self._machine = machine
+        self._peers = peers
+        self._verifier = PeerVerifier()
+        self._callers: dict[tuple[Did, CallerClass], Caller] = {}
+        """As many as members called."""
+
+    def __call__(self, context: Context) -> Caller:
+        """Read and check the caller of a call."""
+        transport = context.auth_context()
+        certificates = transport.get("x509_pem_cert")
+        if not certificates:
+            raise ClusterError(
+                Reason.CALLER_UNKNOWN, "a certificate of this cluster is needed; enrol first"
+            )
+        # Python's gRPC has no setting for it: older versions are refused here.
+        if next(iter(transport.get("ssl_tls_version", ())), b"").decode() != TLS_VERSION:
+            raise ClusterError(Reason.CALLER_UNKNOWN, f"only {TLS_VERSION} is spoken here")
+        certificate = next(iter(certificates))
+        peer = self._verifier.verify(
+            certificate if isinstance(certificate, bytes) else certificate.encode(), self._now()
+        )
+        known = (peer.did, self._class_of(peer))
+        caller = self._callers.get(known)
+        if caller is None:
+            caller = self._callers[known] = Caller(*known)
+        return caller
+
+    def _class_of(self, peer: PeerIdentity) -> CallerClass:
+        state = None if self._machine is None else self._machine.state
+        if state is None or not state.cluster_id:
+            # Who is a master or a node, and what counts no more, was heard from the leader.
+            if self._revocations.revokes_certificate(peer.serial, peer.did):
+                raise _revoked(peer)
+            if not peer.is_node:
+                return CallerClass.CLIENT
+            if self._peers.is_master(peer.node_id):
+                return CallerClass.MASTER
+            if self._revocations.knows_node(peer.did):
+                return CallerClass.NODE
+            if self._revocations.version == 0:  # An unknown is no "no".
+                raise ClusterError(
+                    Reason.NO_LEADER,
+                    "this node has not received the list of members yet; try again in a moment, "
+                    "or ask another node",
+                    retry_after=UNHEARD_RETRY_AFTER,
+                )
+            raise _unknown(peer)
+        if state.certificates.is_revoked(peer.serial, peer.did):
+            raise _revoked(peer)
+        principal = state.members.get(peer.did)
+        if principal is None and peer.is_node and self._peers.is_master(peer.node_id):
+            # It joined while this node was away, and may lead now: only it can bring the entry that
+            # says so. The uplink heard of it from whom the masters known here call the leader.
+            return CallerClass.MASTER
+        if principal is not None and principal.removed:
+            raise ClusterError(
+                Reason.CALLER_UNKNOWN,
+                f"{peer.did} was removed from this cluster for good; join with a new identity, in "
+                "another --home",
+                metadata={REMOVED_KEY: "true"},
+            )
+        if principal is None or principal.is_node != peer.is_node:
+            raise _unknown(peer)
+        if principal.role is Role.CLIENT:
+            return CallerClass.CLIENT
+        return CallerClass.MASTER if principal.role is Role.MASTER else CallerClass.NODE
+
+
+def _unknown(peer: PeerIdentity) -> ClusterError:
+    return ClusterError(
+        Reason.CALLER_UNKNOWN, f"{peer.did} is no member of this cluster; enrol it first"
+    )
+
+
+def _revoked(peer: PeerIdentity) -> ClusterError:
+    return ClusterError(
+        Reason.CERTIFICATE_REVOKED,
+        f"the certificate {peer.serial:x} of {peer.did} counts no more; have the member "
+        "removed, and join with a new identity",
+    )
+
+
+def identify_joiner(_context: Context) -> Caller:
+    """For the enrolment port: nobody has a certificate yet."""
+    return JOINER

@@ -1,0 +1,1 @@
+"""What a member of the cluster does, by subject."""

@@ -1,0 +1,1 @@
+"""Certificates of members: issued, renewed, revoked, and the authority behind them."""

@@ -1,0 +1,462 @@
+"""Certificates: the leader signs them, after the log has them. Renewal, revocation, rotation."""
+
+import asyncio
+import logging
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Final
+
+from ipfs_cluster_node.adapters.clock import monotonic, now_ms, utc_now
+from ipfs_cluster_node.adapters.keys.certificates import (
+    CertificateAuthority,
+    pin_of,
+    read_certificate,
+    record_of,
+    renewal_message,
+    request_spki,
+    validity_of,
+)
+from ipfs_cluster_node.adapters.keys.sealing import ClusterKeys
+from ipfs_cluster_node.cluster.certificates.authority import (
+    BY_ITSELF,
+    Asked,
+    ClusterAuthority,
+    new_root,
+)
+from ipfs_cluster_node.cluster.certificates.grants import renewed_grants
+from ipfs_cluster_node.cluster.cluster_clock import ClusterClock
+from ipfs_cluster_node.cluster.consensus import Leadership
+from ipfs_cluster_node.codec.signatures import verify_signature
+from ipfs_cluster_node.core.certificates import (
+    RENEW_EXPIRED_MAX,
+    Authority,
+    CertificateRecord,
+    CertificateRevocation,
+    RotationPhase,
+)
+from ipfs_cluster_node.core.clocks import Verdict
+from ipfs_cluster_node.core.commands import (
+    IssueCertificate,
+    PutDelegation,
+    RevokeCertificate,
+    SetAuthority,
+)
+from ipfs_cluster_node.core.effects import Rejected
+from ipfs_cluster_node.core.endpoints import parse_endpoint
+from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
+from ipfs_cluster_node.core.ids import Did, NodeId, node_id_of_voter
+from ipfs_cluster_node.core.model import Liveness, Principal, Role
+from ipfs_cluster_node.core.state import ClusterState
+
+log = logging.getLogger(__name__)
+
+ISSUE_ATTEMPTS_MAX: Final = 3
+"""The roots may change between signing and committing."""
+ALONE_LIFETIME: Final = timedelta(hours=1)
+"""Of a certificate that a master signs for itself."""
+TEND_SECONDS: Final = 1.0
+HAND_OVER_SECONDS: Final = 10.0
+"""Between two attempts of a leader whose clock is off to let another master lead."""
+WAITING_SHOWN_MAX: Final = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issued:
+    """A new certificate."""
+
+    certificate_pem: bytes
+    trust_bundle_pem: bytes
+    enrolment_endpoints: tuple[str, ...]
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rotation:
+    """How far a rotation is."""
+
+    authority: Authority
+    confirmed_count: int
+    waiting: tuple[Did, ...]
+
+    @property
+    def root_pins(self) -> list[str]:
+        """SHA-256 of each root's public key, in hexadecimal."""
+        return [pin_of(root.encode()) for root in self.authority.roots]
+
+
+class Certificates:
+    """Hands out certificates as far as this node leads."""
+
+    def __init__(
+        self, leadership: Leadership, authority: ClusterAuthority, clock: ClusterClock
+    ) -> None:
+        """Sign with the keys that `authority` opens, while `clock` can be trusted."""
+        self._clock = clock
+        self._next_hand_over = 0.0
+        self._leadership = leadership
+        self._authority = authority
+        self._epochs: dict[NodeId, int] = {}
+        """What nodes use, as they say with each heartbeat."""
+
+    def heard(self, node_id: NodeId, epoch: int) -> None:
+        """A node uses a certificate and a bundle of this epoch."""
+        self._epochs[node_id] = epoch
+
+    def check_clock(self) -> None:
+        """Check that this node may say until when something is good; raises CLOCK_OFF."""
+        self._clock.check()
+
+    def check(self, did: Did, request_der: bytes, endpoints: tuple[str, ...]) -> None:
+        """Check that a certificate could be signed; raises what signing it would."""
+        authority = self._leadership.leader_state().certificates.authority
+        ca = self._signer(authority, self._authority.keys(authority))
+        hosts = [parse_endpoint(each).host for each in endpoints]
+        ca.issue(request_der, did, hosts=hosts, is_node=True, now=utc_now())
+
+    def sign_alone(self, request_der: bytes, did: Did, endpoints: tuple[str, ...]) -> bytes | None:
+        """A certificate for this master, by itself: it is in the log once it is renewed.
+
+        Else masters that were all off for longer than their certificates last could not come back:
+        none would be let in by another, so that none could lead and sign.
+
+        Raises:
+            ClusterError: CLOCK_OFF, where something speaks against this clock; AUTHORITY_SEALED.
+        """
+        authority = self._authority.kept()
+        if authority is None:
+            return None
+        self._clock.check_alone()
+        ca = self._authority.keys(authority).cas[authority.signer]
+        return ca.issue(
+            request_der,
+            did,
+            hosts=[parse_endpoint(each).host for each in endpoints],
+            is_node=True,
+            now=self._clock.utc_now(),
+            lifetime=ALONE_LIFETIME,
+        )
+
+    async def renew(self, did: Did, request_der: bytes) -> Issued:
+        """Give a member a new certificate, and a client what it was let do anew.
+
+        Raises:
+            ClusterError: CALLER_UNKNOWN, CERTIFICATE_REVOKED, PROOF_INVALID, INVALID_ARGUMENT,
+                AUTHORITY_SEALED, or that this node does not lead.
+        """
+        for attempt in range(1, ISSUE_ATTEMPTS_MAX + 1):
+            state = self._leadership.leader_state()
+            owner = state.members.get(did)
+            if owner is None or owner.removed:
+                raise ClusterError(
+                    Reason.CALLER_UNKNOWN,
+                    f"{did} is no member of this cluster; join with a new identity",
+                )
+            authority = state.certificates.authority
+            keys = self._authority.keys(authority)
+            pem, record = self._sign(state, authority, keys, owner, request_der)
+            try:
+                # In the log before it is handed out: what is good somewhere can be revoked.
+                await self._leadership.propose(IssueCertificate(record=record))
+            except ClusterError as error:
+                if error.reason is not Reason.AUTHORITY_SEALED or attempt == ISSUE_ATTEMPTS_MAX:
+                    raise
+                continue
+            await self._renew_grants(did, keys, record)
+            log.info(
+                "certificate issued",
+                extra={"did": did, "serial": f"{record.serial:x}", "epoch": record.epoch},
+            )
+            return Issued(
+                certificate_pem=pem,
+                trust_bundle_pem=authority.bundle_pem,
+                enrolment_endpoints=self._leadership.state().members.enrolment_endpoints(),
+                epoch=authority.epoch,
+            )
+        raise AssertionError("the last attempt raises")
+
+    async def renew_current(
+        self, certificate_pem: bytes, request_der: bytes, proof: bytes
+    ) -> Issued:
+        """Give a member another certificate by its present one and its identity's signature.
+
+        Raises:
+            ClusterError: PROOF_INVALID, and as `renew`.
+        """
+        check_renewal(certificate_pem, request_der, proof)
+        return await self.renew(read_certificate(certificate_pem).did, request_der)
+
+    async def renew_expired(
+        self, certificate_pem: bytes, request_der: bytes, proof: bytes
+    ) -> Issued:
+        """Give a member whose certificate has expired another one, by its identity's signature.
+
+        Raises:
+            ClusterError: CERTIFICATE_INVALID, CERTIFICATE_REVOKED, PROOF_INVALID, and as `renew`.
+        """
+        state = self._leadership.leader_state()
+        check_renewal(certificate_pem, request_der, proof)
+        peer = read_certificate(certificate_pem)
+        if state.certificates.is_revoked(peer.serial, peer.did):
+            raise ClusterError(
+                Reason.CERTIFICATE_REVOKED,
+                "the certificate was revoked; have the member removed, join with a new identity",
+            )
+        known = state.certificates.get(peer.serial)
+        keys = self._authority.keys(state.certificates.authority)
+        # One that a master signed alone is not in the log; one of a former root has no signer here.
+        ours = known is not None and known.did == peer.did
+        if not ours and not any(ca.signed(certificate_pem) for ca in keys.cas):
+            raise ClusterError(
+                Reason.CERTIFICATE_INVALID,
+                "this cluster did not issue the certificate, or has forgotten it; join anew",
+            )
+        return await self.renew(peer.did, request_der)
+
+    async def revoke(
+        self, *, serial: int | None, did: Did | None, caller: Did, request_id: str
+    ) -> None:
+        """Commit that a certificate, or every one of a member, counts no more."""
+        state = self._leadership.leader_state()
+        if (serial is None) == (did is None):
+            raise invalid_field("serial", "set it or did, one of the two")
+        if serial is not None:
+            record = state.certificates.get(serial)
+            until_s = 0 if record is None else record.not_after_s
+            revocation = CertificateRevocation(serial=serial, until_s=until_s)
+            owner = None if record is None else record.did
+        else:
+            assert did is not None
+            revocation = CertificateRevocation(did=did)
+            owner = did
+        if owner == caller:
+            raise invalid_field("did", "it is your own; let another operator revoke it")
+        member = None if owner is None else state.members.get(owner)
+        if member is not None and member.role is Role.MASTER and not member.removed:
+            raise invalid_field("did", "a master is not revoked but removed: node remove")
+        await self._leadership.propose(
+            RevokeCertificate(revocation=revocation), caller=caller, request_id=request_id
+        )
+        log.warning("certificate revoked", extra={"did": did, "serial": f"{serial or 0:x}"})
+
+    async def rotate(self, *, new: bool, proceed: bool, caller: Did, request_id: str) -> int:
+        """Have every node renew, under a new root if `new`; returns the epoch to be reached."""
+        what = "proceed" if proceed else "root" if new else "certificates"
+        async with self._authority.changing:
+            return await self._rotate(
+                new=new, proceed=proceed, asked=Asked(caller, request_id, what)
+            )
+
+    async def _rotate(self, *, new: bool, proceed: bool, asked: Asked) -> int:
+        state = self._leadership.leader_state()
+        authority = state.certificates.authority
+        repeat = SetAuthority(authority=authority, asked=asked.what)
+        answer = state.answer_to(asked.caller, asked.request_id, repeat)
+        if isinstance(answer, Rejected):
+            raise ClusterError(answer.reason, answer.message)
+        if answer is not None:
+            return authority.epoch
+        if authority.phase is not RotationPhase.STEADY:
+            if not proceed:
+                raise ClusterError(
+                    Reason.ROTATION_IN_PROGRESS,
+                    f"the root is being rotated already ({authority.phase}); watch it with "
+                    "`cert rotate-ca --status`",
+                )
+            return (await self._advance(state, asked)).epoch
+        if proceed:
+            raise invalid_field("proceed", "no rotation is under way")
+        keys = self._authority.keys(authority)
+        if new:
+            self._clock.check()  # A root dates from now as well.
+        else:
+            changed = replace(authority, version=authority.version + 1, epoch=authority.epoch + 1)
+            await self._authority.commit(changed, asked)
+            return changed.epoch
+        both = ClusterKeys((*keys.cas, new_root(state.cluster_name)), keys.authority)
+        changed = await self._authority.put(
+            state,
+            authority,
+            both,
+            phase=RotationPhase.SPREADING,
+            signer=authority.signer,
+            asked=asked,
+        )
+        log.warning("root is being rotated", extra={"epoch": changed.epoch})
+        return changed.epoch
+
+    def rotation(self) -> Rotation:
+        """How far the members are."""
+        state = self._leadership.leader_state()
+        authority = state.certificates.authority
+        live = _live(state)
+        waiting = tuple(
+            member.did for member in live if not self._confirms(state, member, authority.epoch)
+        )
+        return Rotation(
+            authority=authority,
+            confirmed_count=len(live) - len(waiting),
+            waiting=waiting[:WAITING_SHOWN_MAX],
+        )
+
+    async def seal_to_masters(self) -> None:
+        """Seal the cluster's keys to every master that has registered.
+
+        Raises:
+            ClusterError: AUTHORITY_SEALED, if this master can't open them itself.
+        """
+        await self._authority.tend()
+
+    async def run(self) -> None:
+        """Keep the keys sealed to the masters, and lead rotations on; until cancelled."""
+        said = ""
+        while True:
+            await asyncio.sleep(TEND_SECONDS)
+            self._authority.keep()
+            if not self._leadership.is_leader:
+                continue
+            try:
+                await self._hand_over_if_off()
+                await self._authority.tend()
+                async with self._authority.changing:
+                    state = self._leadership.leader_state()
+                    # Who waits is looked up while somebody may: it takes all members.
+                    steady = state.certificates.authority.phase is RotationPhase.STEADY
+                    if not steady and not self.rotation().waiting:
+                        await self._advance(state)
+                said = ""
+            except ClusterError as error:
+                if error.message != said:
+                    log.warning("certificates not tended", extra={"error": error.message})
+                said = error.message
+
+    async def _hand_over_if_off(self) -> None:
+        """Let a master lead whose clock is the majority's: this one can't sign."""
+        judged, replica = self._clock.judge(), self._leadership.replica
+        if judged.verdict is not Verdict.OFF or replica is None:
+            return
+        if monotonic() < self._next_hand_over:
+            return
+        self._next_hand_over = monotonic() + HAND_OVER_SECONDS
+        log.warning("leadership is handed over", extra={"ahead_seconds": judged.ahead_ms / 1000})
+        for voter in sorted(replica.voters):
+            if node_id_of_voter(voter) not in judged.agreeing:
+                continue
+            with suppress(ClusterError):  # Then another one, or later.
+                await replica.transfer_leadership(voter)
+            if not self._leadership.is_leader:
+                return
+
+    async def _advance(self, state: ClusterState, asked: Asked = BY_ITSELF) -> Authority:
+        authority = state.certificates.authority
+        keys = self._authority.keys(authority)
+        last = len(keys.cas) - 1
+        if authority.phase is RotationPhase.SPREADING:
+            changed = await self._authority.put(
+                state, authority, keys, phase=RotationPhase.REISSUING, signer=last, asked=asked
+            )
+        else:
+            # The old key is in no later entry of the log, and no snapshot.
+            newest = ClusterKeys(keys.cas[last:], keys.authority)
+            changed = await self._authority.put(
+                state, authority, newest, phase=RotationPhase.STEADY, signer=0, asked=asked
+            )
+        log.warning(
+            "rotation of the root goes on",
+            extra={"phase": changed.phase.value, "epoch": changed.epoch},
+        )
+        return changed
+
+    def _confirms(self, state: ClusterState, member: Principal, epoch: int) -> bool:
+        if member.is_node:
+            return self._epochs.get(member.node_id, -1) >= epoch
+        newest = state.certificates.newest(member.did)
+        return newest is None or newest.epoch >= epoch
+
+    def _sign(
+        self,
+        state: ClusterState,
+        authority: Authority,
+        keys: ClusterKeys,
+        owner: Principal,
+        request_der: bytes,
+    ) -> tuple[bytes, CertificateRecord]:
+        ca = self._signer(authority, keys)
+        pem = sign_for(state, ca, owner, request_der)
+        return pem, record_of(pem, issued_at_ms=now_ms(), epoch=authority.epoch)
+
+    def _signer(self, authority: Authority, keys: ClusterKeys) -> CertificateAuthority:
+        self._clock.check()
+        ca = keys.cas[authority.signer]
+        if utc_now() < ca.certificate.not_valid_before_utc:
+            raise ClusterError(
+                Reason.AUTHORITY_SEALED,
+                "the leader's clock is behind the cluster's own root; set it right",
+            )
+        return ca
+
+    async def _renew_grants(self, did: Did, keys: ClusterKeys, record: CertificateRecord) -> None:
+        state = self._leadership.leader_state()
+        until = utc_now().fromtimestamp(record.not_after_s, tz=utc_now().tzinfo)
+        grants = renewed_grants(state, did, keys.authority, utc_now(), until=until)
+        if not grants:
+            return
+        try:
+            await self._leadership.propose(PutDelegation(delegations=tuple(grants)))
+        except ClusterError as error:
+            if error.reason is not Reason.TOO_MANY_DELEGATIONS:
+                raise
+            log.warning("grant not renewed", extra={"did": did, "error": error.message})
+
+
+def sign_for(
+    state: ClusterState,
+    ca: CertificateAuthority,
+    owner: Principal,
+    request_der: bytes,
+    lifetime: timedelta | None = None,
+) -> bytes:
+    """Sign a certificate with the names that the member's entry has.
+
+    Addresses are for masters alone: a worker chooses its own, and could pass for a master's
+    enrolment port with them. Every node has the name of its PeerID.
+    """
+    life = lifetime or timedelta(milliseconds=state.settings["certificate_lifetime"])
+    is_master = owner.role is Role.MASTER
+    endpoints = (*owner.endpoints, *owner.enrolment_endpoints) if is_master else ()
+    hosts = [parse_endpoint(each).host for each in endpoints]
+    return ca.issue(
+        request_der, owner.did, hosts=hosts, is_node=owner.is_node, now=utc_now(), lifetime=life
+    )
+
+
+def check_renewal(certificate_pem: bytes, request_der: bytes, proof: bytes) -> None:
+    """Check that a certificate's owner asks, and if it has expired, not too late.
+
+    Raises:
+        ClusterError: CERTIFICATE_INVALID, PROOF_INVALID, INVALID_ARGUMENT.
+    """
+    peer = read_certificate(certificate_pem)
+    spki = request_spki(request_der)
+    if not verify_signature(peer.did, proof, renewal_message(certificate_pem, spki)):
+        raise ClusterError(
+            Reason.PROOF_INVALID, "the identity did not sign this request; sign it with its key"
+        )
+    if utc_now() - validity_of(certificate_pem)[1] > RENEW_EXPIRED_MAX:
+        raise ClusterError(
+            Reason.CERTIFICATE_INVALID,
+            f"the certificate ended over {RENEW_EXPIRED_MAX.days} days ago; join anew",
+        )
+
+
+def _live(state: ClusterState) -> list[Principal]:
+    now_s = now_ms() // 1000
+    nodes = [node for node in state.members.nodes() if node.liveness is Liveness.ALIVE]
+    clients = []
+    for member in state.members.principals():
+        newest = state.certificates.newest(member.did)
+        if member.is_node or member.removed or newest is None or newest.not_after_s <= now_s:
+            continue
+        if not state.certificates.is_revoked(newest.serial, member.did):
+            clients.append(member)
+    return nodes + clients

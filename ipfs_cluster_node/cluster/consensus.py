@@ -1,0 +1,190 @@
+"""What this node may answer: from the log it has, as the leader, or not at all."""
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Final
+
+from ipfs_cluster_node.access.context import current_reading
+from ipfs_cluster_node.adapters.clock import now_ms
+from ipfs_cluster_node.adapters.raft.replica import Replica
+from ipfs_cluster_node.adapters.raft.snapshot import Position
+from ipfs_cluster_node.cluster.peers import PeerBook
+from ipfs_cluster_node.cluster.state_machine import ClusterMachine
+from ipfs_cluster_node.codec.commands import encode_command
+from ipfs_cluster_node.core.commands import Command, CommandBody
+from ipfs_cluster_node.core.effects import Accepted, Rejected
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.features import not_ready
+from ipfs_cluster_node.core.ids import NodeId, node_id_of_voter
+from ipfs_cluster_node.core.state import ClusterState
+
+LEADER_RETRY_AFTER: Final = timedelta(milliseconds=300)
+
+
+class Leadership:
+    """This node's place in the cluster. A worker has no replica: it only knows the masters."""
+
+    def __init__(
+        self,
+        node_id: NodeId,
+        *,
+        machine: ClusterMachine | None,
+        replica: Replica | None,
+        peers: PeerBook,
+    ) -> None:
+        """Take what a master has; None for the other roles."""
+        self.node_id = node_id
+        self._machine = machine
+        self.replica = replica
+        self._peers = peers
+        self.now_ms: Callable[[], int] = now_ms
+        """Dates commands."""
+
+    @property
+    def leader(self) -> NodeId | None:
+        """The leader, as far as this node knows."""
+        return self.replica.leader if self.replica is not None else self._peers.leader
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this node leads and serves."""
+        return self.replica is not None and self.replica.is_leader
+
+    @property
+    def has_state(self) -> bool:
+        """Whether anything of the cluster's log is applied here."""
+        return self._machine is not None and bool(self._machine.state.cluster_id)
+
+    @property
+    def knows_nobody(self) -> bool:
+        """Whether this is a master that can find no other: what says who they are is lost."""
+        return not (
+            self.replica is None
+            or self.has_state
+            or self._peers.knows_other(self.node_id)
+            or self.voters == {self.node_id}
+        )
+
+    @property
+    def applied_index(self) -> int:
+        """Highest index applied here."""
+        return 0 if self.replica is None else self.replica.applied_index
+
+    @property
+    def term(self) -> int:
+        """The current term; 0 on a node without a log."""
+        return 0 if self.replica is None else self.replica.term
+
+    @property
+    def voters(self) -> frozenset[NodeId]:
+        """Who votes; empty on a node without a log."""
+        if self.replica is None:
+            return frozenset()
+        return frozenset(map(node_id_of_voter, self.replica.voters))
+
+    @property
+    def votes_alone(self) -> bool:
+        """Whether this node elects itself: nobody else could refuse a copy of it."""
+        return self.replica is not None and self.replica.voters == {self.replica.voter}
+
+    def state(self) -> ClusterState:
+        """The state, as far as this node has applied it; any master has one.
+
+        Raises:
+            ClusterError: NOT_LEADER on a node without a log; NO_LEADER on a master that has not
+                heard of its cluster yet.
+        """
+        if self._machine is None:
+            raise self.not_leader()
+        if not self.has_state:
+            raise self._no_leader()
+        return self._machine.state
+
+    def leader_state(self) -> ClusterState:
+        """The state, if this node leads.
+
+        Raises:
+            ClusterError: NOT_LEADER or NO_LEADER.
+        """
+        if not self.is_leader:
+            raise self.not_leader()
+        return self.state()
+
+    def read_state(self) -> ClusterState:
+        """The state for the call that runs: the newest there is, or stale if it asked for that.
+
+        Raises:
+            ClusterError: NOT_LEADER or NO_LEADER, where nobody else is certain not to lead.
+        """
+        reading = current_reading()
+        if self.replica is not None and self.replica.leads_for_sure:
+            reading.age_ms = 0 if reading.stale else None
+            return self.state()
+        if reading.stale and self.replica is not None:
+            reading.age_ms = self.replica.age_ms
+            return self.state()
+        raise self.not_leader()
+
+    def freeze(self) -> tuple[Position, Callable[[], Iterator[bytes]]]:
+        """The newest state there is, where in the log it is from, and what encodes it in a thread.
+
+        Raises:
+            ClusterError: NOT_LEADER or NO_LEADER, where nobody else is certain not to lead.
+        """
+        if self.replica is None or self._machine is None or not self.replica.leads_for_sure:
+            raise self.not_leader()
+        return self.replica.position(), self._machine.freeze()
+
+    def not_leader(self) -> ClusterError:
+        """The answer of a node that does not lead: whom to ask."""
+        failed = None if self.replica is None else self.replica.failed
+        if failed is not None:
+            return failed
+        leader = self.leader
+        if leader is None or leader == self.node_id:
+            return self._no_leader()
+        endpoints = ",".join(self._peers.endpoints(leader))
+        return ClusterError(
+            Reason.NOT_LEADER,
+            f"this node does not lead; ask {leader} at {endpoints or 'its address'}",
+            metadata={"leader_node_id": leader, "leader_endpoints": endpoints},
+            retry_after=timedelta(0),
+        )
+
+    async def propose(
+        self, body: CommandBody, *, caller: str = "", request_id: str = ""
+    ) -> tuple[str, ...]:
+        """Commit a command; returns the ids it made.
+
+        Raises:
+            ClusterError: Why it was refused, or what `Replica.propose` raises.
+        """
+        if self.replica is None:
+            raise self.not_leader()
+        lagging = not_ready(body, self._voter_versions)
+        if lagging is not None:
+            raise ClusterError(lagging.reason, lagging.message)
+        command = Command(at_ms=self.now_ms(), body=body, caller=caller, request_id=request_id)
+        try:
+            outcome = await self.replica.propose(encode_command(command))
+        except ClusterError as error:
+            if error.reason is Reason.NOT_LEADER:
+                raise self.not_leader() from error
+            raise
+        if isinstance(outcome, Rejected):
+            raise ClusterError(outcome.reason, outcome.message)
+        assert isinstance(outcome, Accepted)
+        return outcome.ids
+
+    def _voter_versions(self) -> dict[NodeId, str]:
+        """The version that each voter registered; empty where it has not."""
+        members = self.leader_state().members
+        nodes = {node_id: members.node(node_id) for node_id in self.voters}
+        return {node_id: node.version if node else "" for node_id, node in nodes.items()}
+
+    def _no_leader(self) -> ClusterError:
+        return ClusterError(
+            Reason.NO_LEADER,
+            "no master leads now; try again in a moment",
+            retry_after=LEADER_RETRY_AFTER,
+        )

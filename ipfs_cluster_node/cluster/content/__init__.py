@@ -1,0 +1,1 @@
+"""Files by CID: stored, copied, and kept where they are."""

@@ -1,0 +1,389 @@
+"""Files by CID: stored here, copied to another master, named in the log, read from holders."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from datetime import timedelta
+from typing import Final
+
+import grpc
+
+from ipfs_cluster_node.adapters.clock import monotonic
+from ipfs_cluster_node.adapters.content.blockstore import BlockStore
+from ipfs_cluster_node.adapters.content.fetch import BlockSource, fetch
+from ipfs_cluster_node.adapters.content.files import AddReport, add, is_complete, read, walk
+from ipfs_cluster_node.adapters.content.index import FileIndex
+from ipfs_cluster_node.client.connection import send_all
+from ipfs_cluster_node.cluster.consensus import Leadership
+from ipfs_cluster_node.cluster.content.block_repairs import Repairs
+from ipfs_cluster_node.cluster.content.passing_on import pass_on
+from ipfs_cluster_node.codec.errors import error_from_rpc
+from ipfs_cluster_node.core.commands import AddContent
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import Did, NodeId
+from ipfs_cluster_node.core.model import Content, Liveness
+from ipfs_cluster_node.core.multiformats import Cid, parse_cid, parse_cid_binary
+from ipfs_cluster_node.core.storage import Candidate, holders_in_order
+from ipfs_cluster_node.core.unixfs import Block
+from ipfs_cluster_node.v1 import content_pb2 as pb
+from ipfs_cluster_node.v1.content_pb2_grpc import ContentServiceStub
+
+log = logging.getLogger(__name__)
+
+HOLDERS_MIN: Final = 2
+"""Masters that must hold bytes before they are acknowledged; all, if there are fewer."""
+COPY_SECONDS_MAX: Final = 3600.0
+"""For one file to one master; who stops taking is noticed by keepalive, long before."""
+BLOCKS_SECONDS_MAX: Final = 60.0
+"""For one request of at most 64 blocks."""
+RETRY_AFTER: Final = timedelta(seconds=1)
+ATTEMPT_HEARD_SECONDS_MAX: Final = 2.0
+"""Until every master that follows has heard of an attempt."""
+ATTEMPT_PAUSE_SECONDS: Final = 0.05
+
+ChannelTo = Callable[[NodeId], grpc.aio.Channel | None]
+"""The channel for bulk traffic to a node; None while no address of it is known."""
+
+
+class PeerBlocks:
+    """Blocks of another node, over ContentService."""
+
+    def __init__(
+        self,
+        node_id: NodeId,
+        channel: grpc.aio.Channel,
+        *,
+        root: Cid | None = None,
+        metadata: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        """Ask this node.
+
+        Args:
+            node_id: Which.
+            channel: To it.
+            root: Of a worker: the file whose blocks it reads.
+            metadata: Of a worker: for which attempt.
+        """
+        self.name = str(node_id)
+        self._channel = channel
+        self._root = b"" if root is None else root.binary
+        self._metadata = metadata
+
+    async def blocks(self, cids: Sequence[Cid]) -> AsyncIterator[tuple[Cid, bytes]]:
+        """Yield blocks in the order asked for.
+
+        Raises:
+            ClusterError: CONTENT_NOT_FOUND, UNREACHABLE, DEADLINE_EXCEEDED, STALE_ATTEMPT.
+        """
+        request = pb.GetBlocksRequest(cids=[cid.binary for cid in cids], root=self._root)
+        patience = monotonic() + ATTEMPT_HEARD_SECONDS_MAX
+        while True:
+            call = ContentServiceStub(self._channel).GetBlocks(
+                request, timeout=BLOCKS_SECONDS_MAX, metadata=self._metadata
+            )
+            try:
+                async for response in call:
+                    yield parse_cid_binary(response.cid), response.data
+                return
+            except grpc.aio.AioRpcError as rpc_error:
+                error = error_from_rpc(rpc_error)
+                # A master that follows hears of an attempt a little after its worker.
+                if error.reason is not Reason.STALE_ATTEMPT or monotonic() > patience:
+                    raise error from rpc_error
+            except ValueError as error:
+                raise ClusterError(
+                    Reason.BLOCK_MISMATCH, "the node sent a block without name"
+                ) from error
+            finally:
+                call.cancel()
+            await asyncio.sleep(ATTEMPT_PAUSE_SECONDS)
+
+
+class Contents:
+    """What this node stores, and what the log says of who stores what."""
+
+    def __init__(
+        self,
+        *,
+        leadership: Leadership,
+        store: BlockStore,
+        channel_to: ChannelTo,
+        room_of: Callable[[NodeId], int | None] = lambda _node: None,
+    ) -> None:
+        """Serve a store; `room_of` a node is what it can still take of files, if it has said."""
+        self._room_of = room_of
+        self._leadership = leadership
+        self.store = store
+        self._channel_to = channel_to
+        self._index = FileIndex(store)
+        self._fetching: dict[Cid, asyncio.Task[None]] = {}
+        self._repairs = Repairs(store, self._sources)
+
+    async def add_content(
+        self,
+        chunks: AsyncIterator[bytes],
+        *,
+        name: str,
+        size_bytes: int | None,
+        caller: Did,
+    ) -> Content:
+        """Store a file here and on another master, and commit that they hold it.
+
+        Without room here it is passed on to two others.
+        """
+        self._leadership.leader_state()
+        others = self._instead_of_here(size_bytes)
+        if others:
+            added = await self._pass_on(chunks, others)
+        else:
+            added = await add(chunks, self.store)
+        if size_bytes is not None and added.size_bytes != size_bytes:
+            raise ClusterError(
+                Reason.INVALID_ARGUMENT,
+                f"{added.size_bytes} bytes came, {size_bytes} were announced; send it again",
+            )
+        holders = others or await self._copy_to_masters(added.cid)
+        cid = str(added.cid)
+        await self._leadership.propose(
+            AddContent(cid=cid, size_bytes=added.size_bytes, holders=holders, name=name),
+            caller=caller,
+        )
+        state = self._leadership.state()
+        content = state.contents[cid]
+        return replace(content, holders=state.holders_of(content))
+
+    def _instead_of_here(self, size_bytes: int | None) -> tuple[NodeId, ...]:
+        """Who stores a file for which there is no room here; nobody, if there is.
+
+        Raises:
+            ClusterError: STORAGE_FULL, rather than after most of it has come: too few others are
+                known to have room.
+        """
+        wanted = max(1, size_bytes or 0)
+        try:
+            self.store.require(wanted)
+        except ClusterError:
+            members = self._leadership.state().members
+            others = [
+                node_id
+                for node_id in self._others_in_order(secrets.token_hex(8))
+                if (self._room_of(node_id) or 0) >= wanted
+                and self._channel_to(node_id) is not None
+                and getattr(members.node(node_id), "liveness", None) is Liveness.ALIVE
+            ]
+            if len(others) < HOLDERS_MIN:
+                raise
+            return tuple(others[:HOLDERS_MIN])
+        return ()
+
+    async def _pass_on(self, chunks: AsyncIterator[bytes], others: Sequence[NodeId]) -> AddReport:
+        channels = [c for c in map(self._channel_to, others) if c is not None]
+        return await pass_on(chunks, channels, seconds_max=COPY_SECONDS_MAX)
+
+    async def _copy_to_masters(self, root: Cid) -> tuple[NodeId, ...]:
+        replica = self._leadership.replica
+        assert replica is not None
+        others = self._others_in_order(str(root))
+        wanted = min(HOLDERS_MIN, 1 + len(others))
+        holders = [self._leadership.node_id]
+        failures: dict[NodeId, ClusterError] = {}
+        for node_id in others:
+            if len(holders) >= wanted:
+                break
+            try:
+                await self._copy_to(node_id, root)
+                holders.append(node_id)
+            except ClusterError as error:
+                log.warning("no copy there", extra={"node": node_id, "error": error.message})
+                failures[node_id] = error
+        if len(holders) < wanted:
+            raise _holders_missing(wanted, len(holders), failures)
+        return tuple(holders)
+
+    def _others_in_order(self, key: str) -> list[NodeId]:
+        """The other masters, as they are asked to hold a file."""
+        members = self._leadership.state().members
+        others = sorted(self._leadership.voters - {self._leadership.node_id})
+        return holders_in_order(
+            key,
+            [
+                Candidate(
+                    node_id,
+                    alive=getattr(members.node(node_id), "liveness", None) is Liveness.ALIVE,
+                    free_bytes=self._room_of(node_id),
+                )
+                for node_id in others
+            ],
+        )
+
+    async def _copy_to(self, node_id: NodeId, root: Cid) -> None:
+        channel = self._channel_to(node_id)
+        if channel is None:
+            raise ClusterError(Reason.UNREACHABLE, "no address of it is known")
+
+        async def requests() -> AsyncIterator[pb.PutBlocksRequest]:
+            async for cid in walk(root, self.store):
+                data = await asyncio.to_thread(self.store.get, cid)
+                if data is None:
+                    raise ClusterError(
+                        Reason.CONTENT_NOT_FOUND, f"block {cid} is lost here; send the file again"
+                    )
+                yield pb.PutBlocksRequest(cid=cid.binary, data=data)
+
+        call = ContentServiceStub(channel).PutBlocks(timeout=COPY_SECONDS_MAX)
+        await send_all(call, requests())
+
+    async def get_content(self, cid: str, *, offset: int, length: int) -> AsyncIterator[bytes]:
+        """Read a file, fetching what is not here from its holders first.
+
+        A block that turns out to be damaged on the way is had from another holder, and repaired.
+        """
+        root = parse_cid(cid)
+        try:
+            await self.ensure_local(root)
+        except ClusterError as error:
+            if error.reason is not Reason.STORAGE_FULL:
+                raise  # With a full disk it is read on from where it is, block by block.
+        async with aclosing(
+            read(  # type: ignore[type-var]
+                root,
+                self.store,
+                offset=offset,
+                length=length or None,
+                elsewhere=lambda block: self._repairs.block(root, block),
+            )
+        ) as pieces:
+            async for data in pieces:
+                yield data
+
+    async def ensure_local(self, root: Cid) -> None:
+        """Have every block of a file here. Callers that want the same file share the fetch."""
+        if await asyncio.to_thread(is_complete, root, self.store):
+            return
+        task = self._fetching.get(root)
+        if task is None:
+            task = asyncio.create_task(self._fetch(root), name=f"fetch-{root}")
+            self._fetching[root] = task
+            task.add_done_callback(lambda _task: self._fetching.pop(root, None))
+        await asyncio.shield(task)
+
+    async def _fetch(self, root: Cid) -> None:
+        content = self._leadership.state().contents.get(str(root))
+        held = content is not None and self._leadership.node_id in content.holders
+        await fetch(
+            root,
+            store=self.store,
+            sources=self._sources(root),
+            on_missing=self.store.note_lost if held else _expected,
+        )
+
+    def _sources(self, root: Cid) -> list[BlockSource]:
+        state = self._leadership.state()
+        content = state.contents.get(str(root))
+        named = list(state.holders_of(content)) if content is not None else []
+        # Content that the log does not name may still be there: the masters are asked too.
+        asked = dict.fromkeys([*named, *(m.node_id for m in state.members.masters())])
+        sources: list[BlockSource] = []
+        for node_id in asked:
+            channel = None if node_id == self._leadership.node_id else self._channel_to(node_id)
+            if channel is not None:
+                sources.append(PeerBlocks(node_id, channel))
+        return sources
+
+    def stat_content(self, cid: str) -> Content:
+        """What the log knows of a file."""
+        content = self._leadership.read_state().contents.get(cid)
+        if content is None:
+            raise ClusterError(
+                Reason.CONTENT_NOT_FOUND,
+                f"nobody has added {cid}; add it with `content add`",
+            )
+        return content
+
+    async def get_blocks(
+        self, cids: Sequence[bytes], *, root: bytes
+    ) -> AsyncIterator[tuple[bytes, bytes]]:
+        """Read blocks stored here; with a root, only such as are of that file.
+
+        A damaged one is had from another master for whoever reads a file. Masters, which name none,
+        get what is here: each would else ask the others in turn.
+        """
+        wanted = [_cid_of(binary) for binary in cids]
+        file = _cid_of(root) if root else None
+        if file is not None and not await self._are_of(file, wanted):
+            raise ClusterError(
+                Reason.CONTENT_NOT_FOUND,
+                f"not all of these are blocks of {file}, as far as this node has it",
+            )
+        lacking: list[Cid] = []
+        for binary, cid in zip(cids, wanted, strict=True):
+            data = await asyncio.to_thread(self.store.get, cid)
+            if data is None and self.store.is_damaged(cid):
+                if file is not None:
+                    data = await self._repairs.block(file, cid)
+                else:
+                    self._repairs.begin(cid)
+            if data is None:
+                lacking.append(cid)  # The rest may be had here nevertheless.
+            else:
+                yield binary, data
+        if lacking:
+            raise ClusterError(
+                Reason.CONTENT_NOT_FOUND,
+                f"{lacking[0]} is not stored on this node, {len(lacking)} of {len(wanted)} are not;"
+                " ask another",
+            )
+
+    async def _are_of(self, file: Cid, wanted: Sequence[Cid]) -> bool:
+        if await asyncio.to_thread(self._index.holds, file, wanted):
+            return True
+        if self.store.damaged_count == 0:
+            return False
+        # A block that names others may be the damaged one.
+        try:
+            await self.ensure_local(file)
+        except ClusterError:
+            return False
+        return await asyncio.to_thread(self._index.holds, file, wanted)
+
+    async def put_blocks(self, blocks: AsyncIterator[tuple[bytes, bytes]]) -> int:
+        """Store blocks here; returns once they are durable."""
+        count = 0
+        with self.store.batch() as batch:
+            async for binary, data in blocks:
+                cid = _cid_of(binary)
+                if not cid.matches(data):
+                    raise ClusterError(
+                        Reason.BLOCK_MISMATCH, f"the bytes sent are not those of {cid}; send again"
+                    )
+                await asyncio.to_thread(batch.put, Block(cid, data))
+                count += 1
+            await asyncio.to_thread(batch.flush)
+        return count
+
+
+def _holders_missing(
+    wanted: int, had: int, failures: Mapping[NodeId, ClusterError]
+) -> ClusterError:
+    """Too few masters took the bytes: where all others are full, a repeat won't help."""
+    said = "; ".join(f"{node_id}: {error.message}" for node_id, error in failures.items())
+    message = f"only {had} of {wanted} masters could take the bytes ({said})"
+    if all(error.reason is Reason.STORAGE_FULL for error in failures.values()):
+        return ClusterError(Reason.STORAGE_FULL, f"{message}; free some space, and send it again")
+    return ClusterError(
+        Reason.HOLDERS_MISSING, f"{message}; start the others", retry_after=RETRY_AFTER
+    )
+
+
+def _expected(_cid: Cid) -> None:
+    """A block is missing where nobody promised it."""
+
+
+def _cid_of(binary: bytes) -> Cid:
+    try:
+        return parse_cid_binary(binary)
+    except ValueError as error:
+        raise ClusterError(Reason.MALFORMED_CID, f"a CID is malformed: {error}") from error

@@ -1,0 +1,30 @@
+"""Files that would be lost with one node: no other member holds them."""
+
+from ipfs_cluster_node.access.turns import current_turn
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import NodeId
+from ipfs_cluster_node.core.state import ClusterState
+
+
+async def check_not_last_holder(state: ClusterState, node_id: NodeId) -> None:
+    """Check that each file that a node holds is held by another member, too.
+
+    Raises:
+        ClusterError: FILES_AT_RISK.
+    """
+    turn = current_turn()
+    count, example = 0, ""
+    for cid in state.content_cids.after(""):  # In slices: files may be added between them.
+        if state.holders_of(state.contents[cid]) == (node_id,):
+            count, example = count + 1, example or cid
+        if turn.over:
+            await turn.next()
+    if count:
+        files = "1 file is" if count == 1 else f"{count} files are"
+        raise ClusterError(
+            Reason.FILES_AT_RISK,
+            f"{files} held by {node_id} only and would be lost with it, {example} for one; read "
+            "each and add it again (`content get`, `content add`), which puts it on two masters, "
+            "or give them up with --lose-files (`lose_files` of the request)",
+            metadata={"file_count": str(count)},
+        )

@@ -1,0 +1,336 @@
+"""Keeps, lists, revokes and explains delegations. The leader's side for what changes them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from ipfs_cluster_node.access.authorizer import Authorizer
+from ipfs_cluster_node.access.context import Caller, CallerClass
+from ipfs_cluster_node.access.requirements import Asking
+from ipfs_cluster_node.access.rules import RULES_BY_METHOD
+from ipfs_cluster_node.access.turns import current_turn, gathered
+from ipfs_cluster_node.adapters.clock import now_ms
+from ipfs_cluster_node.cluster.consensus import Leadership
+from ipfs_cluster_node.cluster.pages import page_of_items
+from ipfs_cluster_node.codec.delegations import (
+    delegation_to_proto,
+    stored_delegation,
+    to_json,
+)
+from ipfs_cluster_node.codec.errors import error_from_ucan
+from ipfs_cluster_node.codec.ucan import cid_of_token
+from ipfs_cluster_node.core.authorization import (
+    ANY,
+    CONTENT_READ,
+    DELEGATION_LIST,
+    DELEGATION_REVOKE,
+    MEMBER_REMOVE,
+    TASK_CANCEL,
+    TASK_READ,
+    Args,
+    delegation_args,
+    distinct,
+)
+from ipfs_cluster_node.core.commands import PutDelegation, RevokeDelegation
+from ipfs_cluster_node.core.delegations import StoredRevocation
+from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
+from ipfs_cluster_node.core.ids import Did, NodeId
+from ipfs_cluster_node.core.multiformats import Cid
+from ipfs_cluster_node.core.state import ClusterState
+from ipfs_cluster_node.core.ucan.arrange import path_between
+from ipfs_cluster_node.core.ucan.chain import Claim
+from ipfs_cluster_node.core.ucan.commands import Command
+from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError
+from ipfs_cluster_node.core.ucan.explain import explain
+from ipfs_cluster_node.core.ucan.profiles import PRODUCT
+from ipfs_cluster_node.core.ucan.revocations import check_revoker
+from ipfs_cluster_node.core.ucan.tokens import Delegation
+from ipfs_cluster_node.v1 import authorization_pb2 as pb
+
+TOKENS_MAX: Final = 32
+EXPLAINED_MAX: Final = 64
+"""Most sets of arguments of one call that are explained."""
+ARGS_OF_STATE: Final = frozenset({CONTENT_READ, MEMBER_REMOVE, TASK_CANCEL, TASK_READ})
+"""Commands whose arguments tell of the state, and not of the request alone."""
+
+
+class Delegations:
+    """What clients ask of delegations."""
+
+    def __init__(self, leadership: Leadership, authorizer: Authorizer, node_id: NodeId) -> None:
+        """Answer as far as this node has the log."""
+        self._leadership = leadership
+        self._authorizer = authorizer
+        self._node_id = node_id
+
+    def get_caller(self, caller: Caller) -> pb.GetCallerResponse:
+        """Who calls."""
+        state = self._authorizer.state()
+        response = pb.GetCallerResponse(did=caller.did, caller_class=caller.kind.value)
+        if state is None:
+            return response
+        principal = state.members.get(caller.did)
+        response.name = "" if principal is None else principal.name
+        response.cluster_did = state.cluster_did
+        validator = self._authorizer.validator(state)
+        for stored in state.delegations.chain_of(caller.did):
+            response.delegations.append(
+                self._to_proto(state, validator.delegation(stored.token), stored.token)
+            )
+        return response
+
+    async def put_delegation(
+        self, tokens: Sequence[bytes], *, caller: Caller, request_id: str
+    ) -> list[str]:
+        """Keep delegations, each of which ends a chain from the cluster that holds."""
+        if not 1 <= len(tokens) <= TOKENS_MAX:
+            raise invalid_field("tokens", f"1 to {TOKENS_MAX}")
+        state = self._leadership.leader_state()
+        validator = self._authorizer.validator(state)
+        try:
+            given = await gathered(map(validator.delegation, tokens))
+            bag = self._authorizer.with_kept(given)
+            circumstances = self._authorizer.circumstances(state)
+            turn = current_turn()
+            for delegation in given:
+                if delegation.subject not in (None, state.cluster_did):
+                    detail = "the delegation is about another subject than this cluster"
+                    raise UcanError(Refusal.INVALID_SUBJECT, detail, cid=delegation.cid)
+                # By itself: what else its audience has would let one through that gives nothing.
+                links = [d for d in bag if d is delegation or d.audience != delegation.audience]
+                validator.access(delegation.audience, delegation.command, links, circumstances)
+                if turn.over:
+                    await turn.next()
+        except UcanError as error:
+            raise error_from_ucan(error, now_s=now_ms() // 1000) from None
+        kept = tuple(
+            stored_delegation(
+                delegation,
+                token,
+                at_ms=now_ms(),
+                put_by=caller.did if caller.kind is CallerClass.CLIENT else "",
+            )
+            for delegation, token in zip(given, tokens, strict=True)
+        )
+        await self._leadership.propose(
+            PutDelegation(delegations=kept), caller=caller.did, request_id=request_id
+        )
+        return [str(delegation.cid) for delegation in given]
+
+    async def list_delegations(
+        self, caller: Caller, *, audience: Did | None, after: Cid | None, size: int
+    ) -> tuple[list[pb.Delegation], str]:
+        """A page of what the caller may see, by the hash in the CID, and where the next begins."""
+        state = self._leadership.read_state()
+        validator = self._authorizer.validator(state)
+        table = state.delegations
+        seen = self._seen_by(caller)
+        there = tuple(table.of_audience(audience)) if audience else table.delegations()
+        kept = await gathered(
+            stored
+            if (after is None or stored.cid.digest > after.digest)
+            and seen(stored.issuer, stored.audience)
+            else None
+            for stored in there
+        )
+        kept.sort(key=lambda stored: stored.cid.digest)
+        shown, more = await page_of_items(
+            (
+                (
+                    self._to_proto(state, validator.delegation(stored.token), stored.token),
+                    stored.cid,
+                )
+                for stored in kept
+            ),
+            size,
+        )
+        return [message for message, _ in shown], str(shown[-1][1]) if more else ""
+
+    async def revoke_delegation(
+        self, cid: Cid, *, path: Sequence[bytes], caller: Caller, request_id: str
+    ) -> None:
+        """Let a delegation hold no more."""
+        if len(path) > TOKENS_MAX:
+            raise invalid_field("path", f"at most {TOKENS_MAX}")
+        state = self._leadership.leader_state()
+        validator = self._authorizer.validator(state)
+        try:
+            given = {each.cid: each for each in await gathered(map(validator.delegation, path))}
+        except UcanError as error:
+            raise error_from_ucan(error, now_s=now_ms() // 1000) from None
+        stored = state.delegations.get(cid)
+        if stored is not None:
+            given.setdefault(cid, validator.delegation(stored.token))
+        if cid not in given:
+            if {caller.did, state.cluster_did} & state.delegations.revocations.get(cid, set()):
+                return  # Done, and the delegation is kept no more.
+            raise ClusterError(
+                Reason.DELEGATION_NOT_FOUND,
+                f"no delegation {cid} is kept; send the tokens of its chain as well",
+            )
+        revoked = given[cid]
+        bag = self._authorizer.with_kept(list(given.values()))
+        revoker = self._revoker(state, caller, revoked, bag)
+        lifetime_s = PRODUCT.delegation_lifetime_s_max
+        assert lifetime_s is not None
+        if revoked.expires_s is None or revoked.expires_s > now_ms() // 1000 + lifetime_s:
+            raise ClusterError(
+                Reason.DELEGATION_INVALID,
+                "nobody takes a delegation without a near end: there is nothing to revoke",
+            )
+        copies = tuple(
+            StoredRevocation(copy.cid, revoker, copy.expires_s or 0)
+            for copy in self._copies_of(state, revoked)
+        )
+        await self._leadership.propose(
+            RevokeDelegation(
+                revocation=StoredRevocation(cid, revoker, revoked.expires_s), copies=copies
+            ),
+            caller=caller.did,
+            request_id=request_id,
+        )
+
+    def _copies_of(self, state: ClusterState, revoked: Delegation) -> list[Delegation]:
+        """What the cluster gave to the same effect, as with each renewal of a certificate."""
+        if revoked.issuer != state.cluster_did:
+            return []
+        validator = self._authorizer.validator(state)
+        given = [
+            validator.delegation(stored.token)
+            for stored in state.delegations.of_audience(revoked.audience)
+            if stored.issuer == state.cluster_did and stored.cid != revoked.cid
+        ]
+        return [
+            each
+            for each in given
+            if (each.command, each.policy) == (revoked.command, revoked.policy)
+        ]
+
+    async def explain_access(
+        self, caller: Caller, *, did: Did, tokens: Sequence[bytes], method: str, request: Any
+    ) -> pb.ExplainAccessResponse:
+        """Say what would become of a call."""
+        if len(tokens) > TOKENS_MAX:
+            raise invalid_field("tokens", f"at most {TOKENS_MAX}")
+        state = self._leadership.read_state()
+        rule = RULES_BY_METHOD[method]
+        if CallerClass.CLIENT not in rule.callers or rule.command is None:
+            allowed = CallerClass.CLIENT in rule.callers
+            return pb.ExplainAccessResponse(allowed=allowed)
+        validator = self._authorizer.validator(state)
+        try:
+            brought = {cid_of_token(token): token for token in tokens}
+            bag = await gathered(map(validator.delegation, tokens))
+        except UcanError as error:
+            raise error_from_ucan(error, now_s=now_ms() // 1000) from None
+        foreign = did != caller.did and not self._seen_by(caller)(ANY, did)
+        if foreign and did not in {delegation.audience for delegation in bag}:
+            raise ClusterError(
+                Reason.NOT_DELEGATED,
+                f"only {did}, who holds a delegation to it, and who has {DELEGATION_LIST}, may "
+                "ask that",
+            )
+        if not bag:
+            bag = self._authorizer.kept([did])
+        else:
+            # What these are good for, and nothing else that their audience may have.
+            kept = self._authorizer.with_kept(bag)
+            bag = [each for each in kept if each.audience != did or each.cid in brought]
+        asks = list(rule.asks(request, Asking(did, self._node_id, state))) if rule.asks else []
+        # A list is judged by its items, and not itself.
+        turn = current_turn()
+        each: list[tuple[Command, Args | None]] = []
+        for ask in asks:
+            for args in distinct(ask.each):
+                each.append((ask.command, args))
+                if len(each) > EXPLAINED_MAX:
+                    raise invalid_field(
+                        "request", f"asks for over {EXPLAINED_MAX} things; ask for fewer"
+                    )
+                if turn.over:
+                    await turn.next()
+        if not asks:
+            each = [(rule.command, None)]
+        explained = await gathered(
+            self._explain(state, caller, did, command, args, bag, brought) for command, args in each
+        )
+        return pb.ExplainAccessResponse(
+            allowed=all(each.allowed for each in explained), asks=explained
+        )
+
+    def _explain(
+        self,
+        state: ClusterState,
+        caller: Caller,
+        did: Did,
+        command: Command,
+        args: Args | None,
+        bag: Sequence[Delegation],
+        brought: Mapping[Cid, bytes],
+    ) -> pb.AskExplanation:
+        """Say whether it may be done; without `args` the call shows each item that may be read."""
+        claim = Claim(issuer=did, subject=state.cluster_did, command=command, args=args or {})
+        circumstances = self._authorizer.circumstances(state)
+        found = explain(claim, bag, circumstances, by_item=args is None)
+        answer = pb.AskExplanation(command=command, allowed=found.error is None)
+        # Else who may not read a task would learn here whose it is.
+        told = answer.allowed if did == caller.did else self._may(caller, command, args or {})
+        if told or command not in ARGS_OF_STATE:
+            answer.args_json = to_json(args or {})
+        failing = len(found.chain)
+        if found.error is not None:
+            answer.ucan_error, answer.detail = found.error.name.value, found.error.detail
+            failing = -1 if found.error.link is None else found.error.link
+        for link, delegation in enumerate(found.chain):
+            stored = state.delegations.get(delegation.cid)
+            token = brought.get(delegation.cid) or (stored.token if stored else b"")
+            each = answer.chain.add(delegation=self._to_proto(state, delegation, token))
+            if link <= failing:
+                each.holds = link < failing
+        return answer
+
+    def _revoker(
+        self,
+        state: ClusterState,
+        caller: Caller,
+        revoked: Delegation,
+        bag: Sequence[Delegation],
+    ) -> Did:
+        """In whose name it is revoked: the caller's, or the cluster's if it was let do that."""
+        links = [d for d in bag if d.subject == state.cluster_did]
+        path = [
+            *path_between(links, state.cluster_did, caller.did),
+            *path_between(links, caller.did, revoked.issuer),
+            revoked,
+        ]
+        try:
+            check_revoker(caller.did, revoked.cid, path, authority=state.cluster_did)
+        except UcanError:
+            args = delegation_args(revoked.issuer, revoked.audience)
+            try:
+                access = self._authorizer.access(caller.did, DELEGATION_REVOKE)
+                access.check(args)
+            except UcanError as error:
+                raise error_from_ucan(error, command=DELEGATION_REVOKE) from None
+            return state.cluster_did
+        return caller.did
+
+    def _may(self, caller: Caller, command: Command, args: Args) -> bool:
+        try:
+            return self._authorizer.access(caller.did, command).allows(args)
+        except UcanError:
+            return False
+
+    def _seen_by(self, caller: Caller) -> Callable[[str, Did], bool]:
+        """Whether a caller may see what an issuer gave an audience."""
+        try:
+            access = self._authorizer.access(caller.did, DELEGATION_LIST)
+        except UcanError:
+            return lambda issuer, audience: caller.did in (issuer, audience)
+        return lambda issuer, audience: (
+            caller.did in (issuer, audience) or access.allows(delegation_args(issuer, audience))
+        )
+
+    @staticmethod
+    def _to_proto(state: ClusterState, delegation: Delegation, token: bytes) -> pb.Delegation:
+        revokers = state.delegations.revocations.get(delegation.cid, frozenset())
+        return delegation_to_proto(delegation, token, revokers)

@@ -1,0 +1,493 @@
+"""Membership: tokens, registration, heartbeats, liveness, settings. The leader's side."""
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Final
+
+from ipfs_cluster_node.adapters.clock import monotonic, now_ms, utc_now
+from ipfs_cluster_node.adapters.keys.certificates import (
+    enrolment_message,
+    pin_of,
+    request_spki,
+)
+from ipfs_cluster_node.adapters.keys.tokens import hash_secret, mint_token
+from ipfs_cluster_node.cluster.certificates.issuing import Certificates, Issued
+from ipfs_cluster_node.cluster.certificates.revocations import RevocationList
+from ipfs_cluster_node.cluster.consensus import Leadership
+from ipfs_cluster_node.cluster.content.last_holders import check_not_last_holder
+from ipfs_cluster_node.codec.signatures import verify_signature
+from ipfs_cluster_node.core.authorization import TOKEN_TTL_S_DEFAULT
+from ipfs_cluster_node.core.boots import UNKNOWN, Boots
+from ipfs_cluster_node.core.commands import (
+    CreateJoinToken,
+    DecideJoiner,
+    ExpireRecords,
+    ProposeConfig,
+    RedeemJoinToken,
+    RegisterNode,
+    RemoveNode,
+    ReplaceLog,
+    RevokeJoinToken,
+    SetLiveness,
+)
+from ipfs_cluster_node.core.effects import Rejected
+from ipfs_cluster_node.core.endpoints import parse_endpoint
+from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
+from ipfs_cluster_node.core.ids import Did, NodeId, node_id_of_voter, voter_id
+from ipfs_cluster_node.core.model import (
+    SLOTS_MAX,
+    TASK_TYPES_MAX,
+    TOKEN_USES_MAX,
+    Joiner,
+    JoinToken,
+    Liveness,
+    Principal,
+    Role,
+)
+from ipfs_cluster_node.core.settings import CHANGES_MAX, USER_VALUE_CHARS_MAX
+from ipfs_cluster_node.core.state import MORE
+from ipfs_cluster_node.v1 import membership_pb2
+
+log = logging.getLogger(__name__)
+
+LIVENESS_INTERVAL_SECONDS: Final = 0.5
+EXPIRY_INTERVAL_SECONDS: Final = 60.0
+TOKEN_TTL_DEFAULT: Final = timedelta(seconds=TOKEN_TTL_S_DEFAULT)
+APPROVAL_RETRY: Final = timedelta(seconds=2)
+"""When a joiner that waits asks again."""
+TOKEN_TTL_MIN: Final = timedelta(seconds=1)
+TOKEN_TTL_MAX: Final = timedelta(hours=24)
+
+
+EXPIRED_COUNT_MAX: Final = 2000
+"""Of each kind of records that one command forgets: some 20 ms, in which nothing else runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class MintedToken:
+    """A join token with its secret: shown once."""
+
+    text: str
+    expires_at_ms: int
+
+
+NOTHING_ISSUED: Final = Issued(
+    certificate_pem=b"", trust_bundle_pem=b"", enrolment_endpoints=(), epoch=0
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What a join token gave."""
+
+    role: Role
+    incarnation: int
+    grant: str
+    issued: Issued
+    token_expires_at_ms: int
+    at_ms: int
+    """The leader's time."""
+
+
+def _refusal(error: ClusterError | Rejected) -> ClusterError:
+    """The same, with when to ask again where somebody has yet to decide."""
+    retry_after = APPROVAL_RETRY if error.reason is Reason.APPROVAL_PENDING else None
+    return ClusterError(error.reason, error.message, retry_after=retry_after)
+
+
+class Members:
+    """Who belongs to the cluster, and who is heard."""
+
+    def __init__(
+        self,
+        leadership: Leadership,
+        certificates: Certificates | None,
+        listened_seconds: Callable[[], float] = monotonic,
+    ) -> None:
+        """Answer as far as this node leads; only a master hands out certificates.
+
+        Args:
+            leadership: Whether it does.
+            certificates: None on a node that hands out none.
+            listened_seconds: The time that silence is measured by. It stands still while this
+                node can't hear anybody.
+        """
+        self._listened_seconds = listened_seconds
+        self._leadership = leadership
+        self._certificates = certificates
+        self.boots = Boots()
+        """Which processes speak for the members; shared with what keeps their connections."""
+        self._revocations = RevocationList()
+        self._heard: dict[NodeId, float] = {}
+        self._returned: set[NodeId] = set()
+        self._removing = asyncio.Lock()
+        self.running_counts: dict[NodeId, int] = {}
+        self.room_bytes: dict[NodeId, int] = {}
+        """What each node can still take of files, by its last heartbeat."""
+
+    async def create_join_token(
+        self,
+        *,
+        role: Role,
+        ttl: timedelta | None,
+        uses_max: int,
+        addresses: tuple[str, ...],
+        grant: str,
+        needs_approval: bool,
+        caller: Did,
+        request_id: str,
+    ) -> MintedToken:
+        """Make a join token; only its secret's hash is committed."""
+        ttl = TOKEN_TTL_DEFAULT if ttl is None else ttl
+        if not TOKEN_TTL_MIN <= ttl <= TOKEN_TTL_MAX:
+            raise invalid_field("ttl", "1 second to 24 hours")
+        if not 0 <= uses_max <= TOKEN_USES_MAX:
+            raise invalid_field("uses_max", f"1 to {TOKEN_USES_MAX}")
+        authority = self._leadership.leader_state().certificates.authority
+        if self._certificates is not None:
+            self._certificates.check_clock()
+        token = mint_token(pin_of(authority.roots[authority.signer].encode()))
+        expires_at_ms = self._leadership.now_ms() + ttl // timedelta(milliseconds=1)
+        body = CreateJoinToken(
+            token_id=token.token_id,
+            secret_hash=hash_secret(token.secret),
+            role=role,
+            expires_at_ms=expires_at_ms,
+            uses_max=uses_max or 1,
+            addresses=addresses,
+            grant=grant,
+            needs_approval=needs_approval,
+        )
+        ids = await self._leadership.propose(body, caller=caller, request_id=request_id)
+        if ids != (token.token_id,):
+            raise ClusterError(
+                Reason.REQUEST_ID_REUSED, "the token's secret was shown already; make a new token"
+            )
+        return MintedToken(str(token), expires_at_ms)
+
+    def join_tokens(self) -> Iterable[JoinToken]:
+        """Every join token that is remembered, by id."""
+        tokens = self._leadership.leader_state().members.tokens()
+        return sorted(tokens, key=lambda token: token.token_id)
+
+    async def revoke_join_token(self, token_id: str, *, caller: Did, request_id: str) -> None:
+        """Commit that a join token lets nobody in any more."""
+        self._leadership.leader_state()
+        await self._leadership.propose(
+            RevokeJoinToken(token_id=token_id), caller=caller, request_id=request_id
+        )
+
+    def joiners(self) -> Iterable[tuple[JoinToken, Joiner]]:
+        """Who waits to be let in, and with which token; who asked first before the others."""
+        now = self._leadership.now_ms()
+        waiting = [
+            (token, joiner)
+            for token in self._leadership.leader_state().members.tokens()
+            if now < token.expires_at_ms
+            for joiner in token.joiners
+        ]
+        return sorted(waiting, key=lambda each: (each[1].asked_at_ms, each[1].did))
+
+    async def decide_joiner(self, body: DecideJoiner, *, caller: Did, request_id: str) -> None:
+        """Commit that a joiner is let in, or not."""
+        self._leadership.leader_state()
+        await self._leadership.propose(body, caller=caller, request_id=request_id)
+
+    async def redeem_join_token(
+        self,
+        body: RedeemJoinToken,
+        *,
+        request_id: str,
+        certificate_request: bytes,
+        proof: bytes,
+        check_only: bool = False,
+    ) -> Admission:
+        """Commit that a joiner is let in, and sign its certificate.
+
+        With `check_only` only say whether it would be: nothing is committed, unless the secret is
+        wrong.
+        """
+        # Before anything is written: who has no token can make the log grow by nothing.
+        refused = self._leadership.leader_state().members.check_token(body.token_id)
+        if refused is not None:
+            raise ClusterError(refused.reason, refused.message)
+        check_enrolment(
+            token_id=body.token_id, did=body.did, request_der=certificate_request, proof=proof
+        )
+        if check_only:
+            found = self._leadership.leader_state().members.would_admit(
+                body, self._leadership.now_ms()
+            )
+            if isinstance(found, Rejected):
+                raise ClusterError(found.reason, found.message)
+            if found is not None:
+                return self._admission(found.role, 0, found.grant, NOTHING_ISSUED, found)
+        pending = self._leadership.leader_state().members.check_joiner(
+            body, self._leadership.now_ms()
+        )
+        if pending is not None:
+            raise _refusal(pending)
+        assert self._certificates is not None
+        # A name that no certificate can carry, or keys that can't be opened, use up no token.
+        self._certificates.check(body.did, certificate_request, body.endpoints)
+        try:
+            role, incarnation, grant = await self._leadership.propose(
+                body, caller=body.did, request_id=request_id
+            )
+        except ClusterError as error:
+            raise _refusal(error) from None
+        issued = await self._certificates.renew(body.did, certificate_request)
+        token = self._leadership.leader_state().members.token(body.token_id)
+        return self._admission(Role(role), int(incarnation), grant, issued, token)
+
+    def _admission(
+        self, role: Role, incarnation: int, grant: str, issued: Issued, token: JoinToken | None
+    ) -> Admission:
+        return Admission(
+            role=role,
+            incarnation=incarnation,
+            grant=grant,
+            issued=issued,
+            token_expires_at_ms=0 if token is None else token.expires_at_ms,
+            at_ms=self._leadership.now_ms(),
+        )
+
+    async def register_node(
+        self, body: RegisterNode, *, incarnation: int, boot: int = UNKNOWN
+    ) -> timedelta:
+        """Commit what a node came up with; a master is added to the voters."""
+        state = self._leadership.leader_state()
+        if len(body.task_types) > TASK_TYPES_MAX or not 0 <= body.slot_count <= SLOTS_MAX:
+            raise invalid_field("task_types", f"at most {TASK_TYPES_MAX}; slots {SLOTS_MAX}")
+        for endpoint in body.endpoints:
+            parse_endpoint(endpoint)
+        node = state.members.node(body.node_id)
+        if node is None:
+            raise ClusterError(Reason.MEMBER_NOT_FOUND, "this node is no member; join it first")
+        if node.role is Role.MASTER and incarnation != node.incarnation:
+            raise ClusterError(
+                Reason.CALLER_NOT_ALLOWED,
+                "this master's log is of an older incarnation: an old copy of its directory runs, "
+                "perhaps beside the present one; stop it, and start the one that was used last",
+            )
+        self.boots.check(body.node_id, boot)
+        await self._leadership.propose(body)
+        self._hear(body.node_id)
+        if node.role is Role.MASTER and self._leadership.replica is not None:
+            voter = voter_id(body.node_id, incarnation)
+            if voter not in self._leadership.replica.voters and self._certificates is not None:
+                # Who votes may lead at any time, and must be able to sign then.
+                await self._certificates.seal_to_masters()
+            await self._leadership.replica.add_voter(voter)
+        return self.node_lease()
+
+    def heartbeat(
+        self,
+        node_id: NodeId,
+        *,
+        running_count: int,
+        room_bytes: int | None = None,
+        boot: int = UNKNOWN,
+    ) -> timedelta:
+        """Renew a node's lease."""
+        node = self._leadership.leader_state().members.node(node_id)
+        if node is None or node.liveness is Liveness.ENROLLED:
+            raise ClusterError(Reason.MEMBER_NOT_FOUND, "this node is not registered")
+        self.boots.check(node_id, boot)
+        if node.liveness is Liveness.DEAD:
+            self._returned.add(node_id)
+        self._hear(node_id)
+        self.running_counts[node_id] = running_count
+        if room_bytes is not None:
+            self.room_bytes[node_id] = room_bytes
+        return self.node_lease()
+
+    def certificate_news(
+        self, node_id: NodeId, *, epoch: int, version: int
+    ) -> tuple[int, membership_pb2.Revocations | None]:
+        """The epoch that certificates are to be of; what counts no more, where that is new.
+
+        Args:
+            node_id: Who asks.
+            epoch: Of the certificate that it uses.
+            version: Of what it knows.
+        """
+        state = self._leadership.leader_state()
+        if self._certificates is not None:
+            self._certificates.heard(node_id, epoch)
+        revocations = self._revocations.of(state, utc_now())
+        known = version == revocations.version
+        return state.certificates.authority.epoch, None if known else revocations
+
+    def wall_ms(self) -> int:
+        """This node's clock, for others to compare theirs with."""
+        return now_ms()
+
+    async def remove_node(
+        self, node_id: NodeId, *, caller: Did, request_id: str, lose_files: bool = False
+    ) -> None:
+        """Commit that a node is no member any more; a master stops voting first.
+
+        Unless `lose_files`, it is refused where files would lose their last holder. One removal
+        goes on at a time: of two at once each could rely on the other's copy.
+        """
+        async with self._removing:
+            state = self._leadership.leader_state()
+            if not lose_files:
+                await check_not_last_holder(state, node_id)
+            node = state.members.node(node_id)
+            replica = self._leadership.replica
+            if node is not None and node.role is Role.MASTER and replica is not None:
+                await replica.remove_voter(voter_id(node_id, node.incarnation))
+            await self._leadership.propose(
+                RemoveNode(node_id=node_id), caller=caller, request_id=request_id
+            )
+
+    async def transfer_leadership(self, target: NodeId | None, *, source: NodeId | None) -> NodeId:
+        """Let another master lead; returns who leads then.
+
+        Args:
+            target: That one; None for the one that has most of the log.
+            source: Where `target` is None: only if this one leads.
+        """
+        state = self._leadership.leader_state()
+        replica, here = self._leadership.replica, self._leadership.node_id
+        assert replica is not None
+        if target == here or (target is None and source not in (None, here)):
+            if not replica.leads_for_sure:
+                raise self._leadership.not_leader()
+            return here  # Done already.
+        if target is None:
+            voter = replica.successor()
+        else:
+            master = state.members.node(target)
+            voter = voter_id(target, 0 if master is None else master.incarnation)
+        await replica.transfer_leadership(voter)
+        return node_id_of_voter(voter)
+
+    async def replace_log(
+        self, node_id: NodeId, *, damaged: int, caller: Did, request_id: str
+    ) -> int:
+        """Commit that a master begins a new log; returns its new incarnation.
+
+        Args:
+            node_id: The master.
+            damaged: The incarnation whose log is damaged; 0 if that is not known.
+            caller: The master's DID.
+            request_id: Makes a repeat get the first answer.
+        """
+        state = self._leadership.leader_state()
+        replica = self._leadership.replica
+        assert replica is not None
+        present = state.members.node(node_id)
+        incarnation = 0 if present is None else present.incarnation
+        # A repeat of what was done: who votes by now is the new incarnation.
+        body = ReplaceLog(node_id=node_id, incarnation=incarnation)
+        if state.answer_to(caller, request_id, body) is None:
+            voters = [v for v in replica.voters if node_id_of_voter(v) == node_id]
+            refused = state.members.check_replacement(
+                node_id, damaged, votes=voter_id(node_id, incarnation) in voters
+            )
+            if refused is not None:
+                raise ClusterError(refused.reason, refused.message)
+            for voter in voters:
+                await replica.remove_voter(voter)
+        [granted] = await self._leadership.propose(body, caller=caller, request_id=request_id)
+        log.warning("master gets a new log", extra={"node_id": node_id, "incarnation": granted})
+        return int(granted)
+
+    async def propose_config(
+        self,
+        values: Mapping[str, str],
+        *,
+        if_values: Mapping[str, str],
+        caller: Did,
+        request_id: str,
+    ) -> None:
+        """Commit settings."""
+        if not 1 <= len(values) <= CHANGES_MAX:
+            raise invalid_field("values", f"1 to {CHANGES_MAX}")
+        if len(if_values) > CHANGES_MAX:
+            raise invalid_field("if_values", f"at most {CHANGES_MAX}")
+        for key, value in values.items():
+            # Four bytes a character at most. All settings fit in one answer.
+            if 4 * len(value) > USER_VALUE_CHARS_MAX and len(value.encode()) > USER_VALUE_CHARS_MAX:
+                raise invalid_field(f"values[{key[:64]}]", f"at most {USER_VALUE_CHARS_MAX} bytes")
+        self._leadership.leader_state()
+        body = ProposeConfig(values=values, if_values=if_values)
+        await self._leadership.propose(body, caller=caller, request_id=request_id)
+
+    def masters(self) -> Iterable[Principal]:
+        """Every master, the leader first."""
+        leader = self._leadership.leader
+        return sorted(
+            self._leadership.state().members.masters(), key=lambda m: (m.node_id != leader, m.did)
+        )
+
+    def node_lease(self) -> timedelta:
+        """How long a node may be silent."""
+        return timedelta(milliseconds=self._leadership.state().settings["node_lease"])
+
+    def on_leadership(self, leads: bool) -> None:  # noqa: FBT001
+        """Give every node a whole lease to find its new leader."""
+        self._heard.clear()
+        self._returned.clear()
+        self.running_counts.clear()
+        self.room_bytes.clear()
+        if leads:
+            for node in self._leadership.state().members.nodes():
+                self._hear(node.node_id)
+
+    async def run(self) -> None:
+        """Watch leases, and let old records expire."""
+        next_expiry = monotonic() + EXPIRY_INTERVAL_SECONDS
+        while True:
+            await asyncio.sleep(LIVENESS_INTERVAL_SECONDS)
+            if not self._leadership.is_leader:
+                continue
+            try:
+                await self._commit_liveness()
+                if monotonic() >= next_expiry:
+                    next_expiry = monotonic() + EXPIRY_INTERVAL_SECONDS
+                    body = ExpireRecords(count_max=EXPIRED_COUNT_MAX)
+                    while MORE in await self._leadership.propose(body):
+                        body = replace(body, goes_on=True)
+            except ClusterError as error:
+                log.info("liveness not committed", extra={"reason": error.reason})
+
+    async def _commit_liveness(self) -> None:
+        # The leader is alive: it is the one who says so.
+        self._hear(self._leadership.node_id)
+        silent_since = self._listened_seconds() - self.node_lease().total_seconds()
+        dead = tuple(
+            node.node_id
+            for node in self._leadership.leader_state().members.nodes()
+            if node.liveness is Liveness.ALIVE
+            and self._heard.get(node.node_id, -math.inf) < silent_since
+        )
+        alive = tuple(self._returned - set(dead))
+        if dead or alive:
+            for node_id in dead:
+                log.warning("node is dead", extra={"node_id": node_id})
+            await self._leadership.propose(SetLiveness(alive=alive, dead=dead))
+            self._returned -= set(alive)
+
+    def _hear(self, node_id: NodeId) -> None:
+        self._heard[node_id] = self._listened_seconds()
+
+
+def check_enrolment(*, token_id: str, did: Did, request_der: bytes, proof: bytes) -> None:
+    """Check that a joiner owns the identity and the TLS key it names.
+
+    Raises:
+        ClusterError: PROOF_INVALID, INVALID_ARGUMENT.
+    """
+    spki = request_spki(request_der)
+    if not verify_signature(did, proof, enrolment_message(token_id, spki)):
+        raise ClusterError(
+            Reason.PROOF_INVALID, "the identity did not sign this request; sign it with its key"
+        )

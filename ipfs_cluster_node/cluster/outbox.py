@@ -1,0 +1,148 @@
+"""What a leader has to say in a worker's session: only which attempts, until it is written."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from enum import Enum
+from typing import Final
+
+from ipfs_cluster_node.access.turns import current_turn
+from ipfs_cluster_node.codec.tasks import attempt_to_proto, spec_to_proto
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import NodeId
+from ipfs_cluster_node.core.model import AttemptId
+from ipfs_cluster_node.core.tasks import TaskTable
+from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
+
+ASSIGNMENTS_PER_MESSAGE_MAX: Final = 64
+ASSIGNMENT_BYTES_MAX: Final = 1024 * 1024
+"""Payloads in one message, unless a single one is longer."""
+IDS_PER_MESSAGE_MAX: Final = 512
+OUTBOX_ATTEMPTS_MAX: Final = 16_384
+"""A worker that reads so slowly loses its session, and begins a new one."""
+BYTES_PER_TURN: Final = 64 * 1024
+"""Copied for one worker until others have their turn."""
+BYTES_PER_ASSIGNMENT: Final = 1024
+"""What an assignment counts for beside its payload."""
+
+
+class Kind(Enum):
+    """What is said of an attempt."""
+
+    ASSIGNED = "assigned"
+    CONFIRMED = "confirmed"
+    CANCELLED = "cancelled"
+
+
+class Outbox:
+    """What one session still has to say, in order."""
+
+    def __init__(
+        self,
+        node_id: NodeId,
+        tasks: Callable[[], TaskTable],
+        on_left_out: Callable[[int], None],
+    ) -> None:
+        """Start empty.
+
+        Args:
+            node_id: The worker.
+            tasks: Gives the tasks as of now: payloads are read from there when they are written.
+            on_left_out: Told how many assignments were not written: they do not hold any longer.
+        """
+        self._node_id = node_id
+        self._tasks = tasks
+        self._on_left_out = on_left_out
+        self._queue: deque[tuple[Kind, AttemptId] | ClusterError] = deque()
+        self._filled = asyncio.Event()
+        self._turn = current_turn()
+        self._copied_bytes = 0
+
+    def put(self, kind: Kind, attempts: Iterable[AttemptId]) -> bool:
+        """Have something said; False, and the session ends, if its worker reads too slowly."""
+        self._queue.extend((kind, attempt) for attempt in attempts)
+        if len(self._queue) > OUTBOX_ATTEMPTS_MAX:
+            self.end(ClusterError(Reason.OVERLOADED, "the session fell behind; begin a new one"))
+            return False
+        if self._queue:
+            self._filled.set()
+        return True
+
+    def close(self, error: ClusterError) -> None:
+        """End the session once all is said."""
+        self._queue.append(error)
+        self._filled.set()
+
+    def end(self, error: ClusterError) -> None:
+        """End the session; nothing more is said."""
+        self._queue.clear()
+        self.close(error)
+
+    async def next(self) -> pb.WorkerSessionResponse:
+        """The next message, made of the tasks as they are now.
+
+        Raises:
+            ClusterError: What ends the session.
+        """
+        while True:
+            await self._filled.wait()
+            if self._copied_bytes + self._head_bytes() > BYTES_PER_TURN and self._turn.over:
+                await self._turn.next()
+                self._copied_bytes = 0
+            head = self._queue[0]  # The end, if the session ended meanwhile.
+            if isinstance(head, ClusterError):
+                raise head
+            kind, _ = head
+            message = (
+                self._assignments()
+                if kind is Kind.ASSIGNED
+                else pb.WorkerSessionResponse(confirmed=pb.OutcomesConfirmed(ids=self._ids(kind)))
+                if kind is Kind.CONFIRMED
+                else pb.WorkerSessionResponse(cancellations=pb.Cancellations(ids=self._ids(kind)))
+            )
+            if not self._queue:
+                self._filled.clear()
+                self._copied_bytes = 0
+            if message is not None:
+                return message
+
+    def _first(self, kind: Kind) -> AttemptId | None:
+        """The attempt that comes next, if that is what is said of it."""
+        head = self._queue[0] if self._queue else None
+        return head[1] if isinstance(head, tuple) and head[0] is kind else None
+
+    def _head_bytes(self) -> int:
+        attempt = self._first(Kind.ASSIGNED)
+        task = None if attempt is None else self._tasks().get(attempt.task_id)
+        return 0 if task is None else BYTES_PER_ASSIGNMENT + len(task.spec.payload)
+
+    def _ids(self, kind: Kind) -> list[pb.AttemptId]:
+        ids: list[pb.AttemptId] = []
+        while len(ids) < IDS_PER_MESSAGE_MAX and (attempt := self._first(kind)) is not None:
+            self._queue.popleft()
+            ids.append(attempt_to_proto(attempt))
+        return ids
+
+    def _assignments(self) -> pb.WorkerSessionResponse | None:
+        tasks = self._tasks()
+        batch = pb.Assignments()
+        batch_bytes = left_out = 0
+        while len(batch.assignments) < ASSIGNMENTS_PER_MESSAGE_MAX:
+            attempt = self._first(Kind.ASSIGNED)
+            if attempt is None:
+                break
+            task = tasks.get(attempt.task_id)
+            if task is None or not tasks.is_current(attempt, self._node_id):
+                self._queue.popleft()
+                left_out += 1
+                continue
+            size = len(task.spec.payload)
+            if batch.assignments and batch_bytes + size > ASSIGNMENT_BYTES_MAX:
+                break
+            self._queue.popleft()
+            batch.assignments.add(id=attempt_to_proto(attempt), spec=spec_to_proto(task.spec))
+            batch_bytes += size
+        self._copied_bytes += batch_bytes + BYTES_PER_ASSIGNMENT * len(batch.assignments)
+        if left_out:
+            self._on_left_out(left_out)
+        return pb.WorkerSessionResponse(assignments=batch) if batch.assignments else None

@@ -1,0 +1,39 @@
+"""Pages of lists: no longer than was asked for, nor than one message may be."""
+
+from collections.abc import Iterable
+from typing import Any, Final, TypeVar
+
+from ipfs_cluster_node.access.turns import current_turn
+
+PAGE_BYTES_MAX: Final = 2 * 1024 * 1024
+"""Of the items of one answer, encoded: a page that has come to it ends before its size, and names
+the next one. Half of what a message may have; no single item comes near the other half."""
+
+Item = TypeVar("Item", bound=Any)
+Key = TypeVar("Key")
+
+
+async def page_of_items(
+    items: Iterable[tuple[Item, Key] | None], size: int
+) -> tuple[list[tuple[Item, Key]], bool]:
+    """The first items, and whether more follow. Nones are left out.
+
+    The iterable must bear that all else changes between two of its items.
+
+    Args:
+        items: Messages, each with what a page token says of it, in the order of the list.
+        size: At most so many.
+    """
+    turn = current_turn()
+    shown: list[tuple[Item, Key]] = []
+    shown_bytes = 0
+    for each in items:
+        if each is not None:
+            item_bytes = each[0].ByteSize()
+            if len(shown) == size or (shown and shown_bytes + item_bytes > PAGE_BYTES_MAX):
+                return shown, True
+            shown.append(each)
+            shown_bytes += item_bytes
+        if turn.over:
+            await turn.next()
+    return shown, False

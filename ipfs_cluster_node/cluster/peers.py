@@ -1,0 +1,126 @@
+"""Where the masters are: what a node remembers from its joining and hears with each heartbeat."""
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from ipfs_cluster_node.adapters.net.channels import Target
+from ipfs_cluster_node.adapters.raft.replica import Replica
+from ipfs_cluster_node.cluster.state_machine import ClusterMachine
+from ipfs_cluster_node.config.files import read_regular, write_private
+from ipfs_cluster_node.core.errors import ClusterError
+from ipfs_cluster_node.core.ids import NodeId, did_from_node_id, node_id_of_voter
+
+log = logging.getLogger(__name__)
+
+
+class PeerBook:
+    """The masters and their addresses, kept over restarts."""
+
+    def __init__(self, path: Path) -> None:
+        """Read what was kept at `path`."""
+        self._path = path
+        self._masters = _kept_masters(path)
+        self._saved = self._masters
+        self.leader: NodeId | None = None
+        self.lookup: Callable[[NodeId], tuple[str, ...]] = lambda _node: ()
+        """What the log says of a node, on a master."""
+
+    def endpoints(self, node_id: NodeId) -> tuple[str, ...]:
+        """Where a node is reached; empty if that is not known."""
+        return self.lookup(node_id) or self._masters.get(node_id, ())
+
+    def all_endpoints(self, node_id: NodeId) -> list[str]:
+        """Where a node was last known to be, by whatever says so."""
+        return list(dict.fromkeys([*self.lookup(node_id), *self._masters.get(node_id, ())]))
+
+    def is_master(self, node_id: NodeId) -> bool:
+        """Whether the node is known as a master."""
+        return node_id in self._masters
+
+    def knows_other(self, node_id: NodeId) -> bool:
+        """Whether a master is known that is not this node."""
+        return bool(self._masters.keys() - {node_id})
+
+    def follow(self, replica: Replica, machine: ClusterMachine) -> None:
+        """Go by the log of a master; by all that it holds, as long as nothing of it is applied.
+
+        Until a leader says what is committed, a node that lost its file would know nobody: it would
+        call no voter, and refuse those that call. What is not committed serves here as well: it
+        only says whom to ask. It is written down, as the log may be refused: then those replace it
+        whom only it names.
+        """
+        self.lookup = lambda node_id: _endpoints_in(machine, node_id)
+        voters = frozenset(map(node_id_of_voter, replica.voters))
+        if voters <= self._masters.keys():
+            return
+        known = machine
+        if not machine.state.cluster_id:
+            known = ClusterMachine()
+            try:
+                replica.replay(known)
+            except ClusterError as error:
+                log.warning("masters not read from the log", extra={"error": error.message})
+                return
+        found = {m.node_id: m.endpoints for m in known.state.members.masters()}
+        self.learn((found | self._masters).items(), None)
+
+    def targets(self) -> list[Target]:
+        """Every master's addresses, the leader's first."""
+        ordered = sorted(self._masters, key=lambda node: node != self.leader)
+        return [(address, node) for node in ordered for address in self._masters[node]]
+
+    def learn(
+        self, masters: Iterable[tuple[NodeId, tuple[str, ...]]], leader: NodeId | None
+    ) -> None:
+        """Take what the leader said; write it down if it is new."""
+        learned = dict(masters)
+        self.leader = leader
+        if not learned:
+            return
+        self._masters = learned
+        if learned != self._saved:
+            try:
+                save_masters(self._path, learned)
+            except OSError as error:  # The disk is full, perhaps: tried again with the next answer.
+                log.warning("masters not written down", extra={"error": repr(error)})
+                return
+            self._saved = learned
+
+
+def _endpoints_in(machine: ClusterMachine, node_id: NodeId) -> tuple[str, ...]:
+    principal = machine.state.members.get(did_from_node_id(node_id))
+    return () if principal is None or principal.removed else principal.endpoints
+
+
+def _kept_masters(path: Path) -> dict[NodeId, tuple[str, ...]]:
+    """What was kept; nothing where that can't be read: the log, or the operator, says it too."""
+    try:
+        kept = json.loads(read_regular(path))
+        masters = {NodeId(node): tuple(endpoints) for node, endpoints in kept.items()}
+        for node in masters:
+            did_from_node_id(node)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError, ClusterError) as error:
+        log.warning(
+            "file of the masters is unreadable; goes on without it",
+            extra={"path": str(path), "error": repr(error)},
+        )
+        return {}
+    return masters
+
+
+def add_masters(path: Path, masters: Mapping[NodeId, tuple[str, ...]]) -> None:
+    """Remember more masters, to ask before those that are known."""
+    known = PeerBook(path)
+    others = {
+        node: known.endpoints(node) for _, node in known.targets() if node and node not in masters
+    }
+    save_masters(path, {**masters, **others})
+
+
+def save_masters(path: Path, masters: Mapping[NodeId, tuple[str, ...]]) -> None:
+    """Keep where the masters are."""
+    write_private(path, json.dumps({node: list(e) for node, e in masters.items()}).encode())

@@ -1,0 +1,146 @@
+"""Tasks: submit, get, list, watch, cancel. The leader's side; start reading here."""
+
+import asyncio
+import secrets
+from bisect import bisect_left
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Final
+
+from ipfs_cluster_node.access.turns import current_turn
+from ipfs_cluster_node.cluster.consensus import Leadership
+from ipfs_cluster_node.core.commands import CancelTask, SubmitTasks
+from ipfs_cluster_node.core.effects import Effect, TasksChanged
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import Did, TaskId
+from ipfs_cluster_node.core.model import Task, TaskSpec
+from ipfs_cluster_node.core.state import ClusterState
+
+WATCH_BATCH_MAX: Final = 200
+"""Tasks in one message of a watch; keeps it under the message limit with inline results."""
+WATCH_BATCH_BYTES_MAX: Final = 1024 * 1024
+
+
+class _Watcher:
+    def __init__(self, task_ids: Iterable[TaskId]) -> None:
+        self.changed: dict[TaskId, None] = dict.fromkeys(task_ids)
+        self.wake = asyncio.Event()
+
+
+class Tasks:
+    """What clients ask of tasks."""
+
+    def __init__(self, leadership: Leadership) -> None:
+        """Answer as far as this node leads."""
+        self._leadership = leadership
+        self._watchers: dict[TaskId, set[_Watcher]] = {}
+        self.progress: dict[TaskId, tuple[float, str]] = {}
+        """How far running attempts are; news only, lost with the leader."""
+
+    async def submit_tasks(
+        self, specs: Sequence[TaskSpec], *, fingerprint: bytes, caller: Did, request_id: str
+    ) -> tuple[TaskId, ...]:
+        """Commit tasks, all or none; a repeat of the request gets the first ids."""
+        self._leadership.leader_state()
+        task_ids = tuple(TaskId(secrets.token_hex(10)) for _ in specs)
+        body = SubmitTasks(task_ids=task_ids, specs=tuple(specs), fingerprint=fingerprint)
+        ids = await self._leadership.propose(body, caller=caller, request_id=request_id)
+        return tuple(map(TaskId, ids))
+
+    async def cancel_task(self, task_id: TaskId, *, caller: Did, request_id: str) -> None:
+        """Commit that a task is cancelled."""
+        self._leadership.leader_state()
+        await self._leadership.propose(
+            CancelTask(task_id=task_id), caller=caller, request_id=request_id
+        )
+
+    def get_task(self, task_id: TaskId) -> Task:
+        """Read one task."""
+        return self._task(self._leadership.read_state(), task_id)
+
+    @staticmethod
+    def _task(state: ClusterState, task_id: TaskId) -> Task:
+        task = state.tasks.get(task_id)
+        if task is None:
+            raise ClusterError(
+                Reason.TASK_NOT_FOUND,
+                f"there is no task {task_id}; list the tasks, ended ones are kept for a time only",
+            )
+        return task
+
+    def newest_first(self, before: int | None) -> Iterable[Task]:
+        """Tasks as of now, the newest first; only those of a sequence below `before`."""
+        tasks = self._leadership.read_state().tasks.copy()
+        end = len(tasks)
+        if before is not None:
+            end = bisect_left(tasks, before, key=lambda task: task.sequence)
+        return (tasks[at] for at in range(end - 1, -1, -1))
+
+    async def watch_tasks(self, task_ids: Sequence[TaskId]) -> AsyncIterator[list[Task]]:
+        """Yield tasks as they are, then as they change, until each has ended."""
+        task_ids = list(dict.fromkeys(task_ids))
+        # Subscribed before it is read: a change in between is not lost.
+        watcher = _Watcher(task_ids)
+        waiting = set(task_ids)
+        turn = current_turn()
+        try:
+            for task_id in task_ids:
+                self._watchers.setdefault(task_id, set()).add(watcher)
+                if turn.over:
+                    await turn.next()
+            state = self._leadership.read_state()
+            for task_id in task_ids:
+                self._task(state, task_id)
+                if turn.over:
+                    await turn.next()
+            while waiting:
+                batch = self._take_changed(watcher)
+                if batch:
+                    waiting.difference_update(t.task_id for t in batch if t.state.is_terminal)
+                    yield batch
+                else:
+                    watcher.wake.clear()
+                    await watcher.wake.wait()
+        finally:
+            for task_id in task_ids:
+                watchers = self._watchers.get(task_id, set())
+                watchers.discard(watcher)
+                if not watchers:
+                    self._watchers.pop(task_id, None)
+
+    def _take_changed(self, watcher: _Watcher) -> list[Task]:
+        batch: list[Task] = []
+        batch_bytes = 0
+        while watcher.changed and len(batch) < WATCH_BATCH_MAX:
+            task = self._task(self._leadership.leader_state(), next(iter(watcher.changed)))
+            batch_bytes += task.stored_bytes
+            if batch and batch_bytes > WATCH_BATCH_BYTES_MAX:
+                break
+            del watcher.changed[task.task_id]
+            batch.append(task)
+        return batch
+
+    def on_effect(self, effect: Effect) -> None:
+        """Wake who watches what changed."""
+        if isinstance(effect, TasksChanged):
+            for task_id in effect.task_ids:
+                self.progress.pop(task_id, None)  # Of an attempt that is over.
+                self._changed(task_id)
+
+    def on_progress(self, task_id: TaskId, ratio: float, note: str) -> None:
+        """Take news of a running attempt."""
+        self.progress[task_id] = (ratio, note)
+        self._changed(task_id)
+
+    def on_leadership(self, leads: bool) -> None:  # noqa: FBT001
+        """Wake every watcher: it hears that this node leads no more."""
+        if not leads:
+            self.progress.clear()
+            for watcher in {w for watchers in self._watchers.values() for w in watchers}:
+                # Reading any of them now answers NOT_LEADER.
+                watcher.changed[next(iter(self._watchers))] = None
+                watcher.wake.set()
+
+    def _changed(self, task_id: TaskId) -> None:
+        for watcher in self._watchers.get(task_id, ()):
+            watcher.changed[task_id] = None
+            watcher.wake.set()

@@ -1,0 +1,316 @@
+"""Sessions of workers with the leader, and the loop that gives them tasks."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from typing import Final
+
+from ipfs_cluster_node.access.turns import gathered
+from ipfs_cluster_node.adapters.clock import monotonic
+from ipfs_cluster_node.cluster.consensus import Leadership
+from ipfs_cluster_node.cluster.outbox import Kind, Outbox
+from ipfs_cluster_node.cluster.tasks import Tasks
+from ipfs_cluster_node.codec.tasks import (
+    attempt_from_proto,
+    attempt_to_proto,
+    outcome_or_failure,
+)
+from ipfs_cluster_node.core.boots import Boots
+from ipfs_cluster_node.core.commands import AssignTasks, FinishAttempts, RequeueAttempts
+from ipfs_cluster_node.core.credit import CREDIT_MAX, HELD_MAX
+from ipfs_cluster_node.core.effects import (
+    AttemptsAssigned,
+    AttemptsRevoked,
+    Effect,
+    MembersChanged,
+    TasksPending,
+)
+from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
+from ipfs_cluster_node.core.ids import NodeId, TaskId
+from ipfs_cluster_node.core.model import (
+    NOTE_CHARS_MAX,
+    AttemptId,
+    AttemptOutcome,
+    Liveness,
+    TaskFailure,
+)
+from ipfs_cluster_node.core.rests import Rest, rest_after
+from ipfs_cluster_node.core.scheduler import WorkerOffer, plan
+from ipfs_cluster_node.core.state import ClusterState
+from ipfs_cluster_node.core.tasks import TaskTable
+from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
+
+log = logging.getLogger(__name__)
+
+ASSIGNMENTS_PER_COMMAND_MAX: Final = 512
+OUTCOMES_PER_COMMAND_MAX: Final = 256
+OUTCOME_BYTES_MAX: Final = 1024 * 1024
+"""Of results and messages in one command; far below what an entry of the log holds."""
+HELLO_ATTEMPTS_MAX: Final = 2 * HELD_MAX
+"""Attempts that a worker runs, or whose outcomes are not confirmed, when its session begins."""
+RETRY_SECONDS: Final = 0.2
+REST_TICK_SECONDS: Final = 0.001
+"""How long after a worker's rest the planner wakes: never just before its end."""
+
+
+class _Session:
+    def __init__(self, node_id: NodeId, task_types: frozenset[str], sessions: "Sessions") -> None:
+        self.node_id = node_id
+        self.task_types = task_types
+        self.credit = 0
+        self.leaving = False
+        """Whether its worker said goodbye: it gets nothing more."""
+        self._wake = sessions.wake
+        self.outbox = Outbox(node_id, sessions.tasks_now, self.grant)
+
+    def grant(self, count: int) -> None:
+        """Add credit: the worker asked for it, or what used it up is not written to it."""
+        self.credit = max(-CREDIT_MAX, min(CREDIT_MAX, self.credit + count))
+        self._wake.set()
+
+    def send(self, kind: Kind, attempts: Iterable[AttemptId]) -> None:
+        if not self.outbox.put(kind, attempts):
+            log.warning("worker reads too slowly", extra={"node_id": self.node_id})
+
+    def end(self, error: ClusterError) -> None:
+        self.outbox.end(error)
+
+
+class Sessions:
+    """Who works for this leader."""
+
+    def __init__(self, leadership: Leadership, tasks: Tasks) -> None:
+        """Start with nobody."""
+        self._leadership = leadership
+        self._tasks = tasks
+        self._sessions: dict[NodeId, _Session] = {}
+        self.boots = Boots()
+        """Which processes speak for the members; shared with what keeps other connections."""
+        self._rests: dict[NodeId, Rest] = {}
+        """Of workers that gave attempts back; they outlive sessions."""
+        self.wake = asyncio.Event()
+        """Set whenever there may be something to plan."""
+
+    def tasks_now(self) -> TaskTable:
+        """The tasks as this node knows them."""
+        return self._leadership.state().tasks
+
+    async def worker_session(
+        self, node_id: NodeId, requests: AsyncIterator[pb.WorkerSessionRequest]
+    ) -> AsyncIterator[pb.WorkerSessionResponse]:
+        """Serve one session; a newer one of the same process ends it.
+
+        Raises:
+            ClusterError: MEMBER_RUNS_TWICE while another process of the same identity has one.
+        """
+        state = self._leadership.leader_state()
+        node = state.members.node(node_id)
+        if node is None:
+            raise ClusterError(Reason.MEMBER_NOT_FOUND, "this node is no member; join it first")
+        first = await anext(aiter(requests), None)
+        if first is None or first.WhichOneof("message") != "hello":
+            raise invalid_field("message", "hello comes first")
+        held = await _held(first.hello)
+        self.boots.joined(node_id, first.hello.boot)
+        session = _Session(node_id, frozenset(node.task_types), self)
+        previous, self._sessions[node_id] = self._sessions.get(node_id), session
+        if previous is not None:
+            previous.end(ClusterError(Reason.SHUTTING_DOWN, "a newer session took its place"))
+        reader: asyncio.Task[None] | None = None
+        try:
+            yield await self._welcome(node_id, held)
+            reader = asyncio.create_task(self._read(session, requests), name=f"session-{node_id}")
+            while True:
+                yield await session.outbox.next()
+        finally:
+            if reader is not None:
+                reader.cancel()
+                with suppress(asyncio.CancelledError):
+                    await reader
+            if self._sessions.get(node_id) is session:
+                del self._sessions[node_id]
+            self.boots.left(node_id)
+
+    async def _welcome(self, node_id: NodeId, held: set[AttemptId]) -> pb.WorkerSessionResponse:
+        # What the log gives to this worker and the worker does not have was lost on the way.
+        running = self._leadership.leader_state().tasks.running_on(node_id)
+        missing = tuple(attempt for attempt in running if attempt not in held)
+        if missing:
+            await self._leadership.propose(RequeueAttempts(ids=missing))
+        # A leader that was replaced and has not heard of it must not have attempts killed.
+        tasks = self._leadership.read_state().tasks
+        welcome = pb.WorkerSessionResponse(welcome=pb.WorkerWelcome())
+
+        def told() -> Iterator[None]:
+            for attempt in held:
+                if not tasks.is_current(attempt, node_id):
+                    welcome.welcome.stale.append(attempt_to_proto(attempt))
+                yield
+
+        await gathered(told())
+        return welcome
+
+    async def _read(
+        self, session: _Session, requests: AsyncIterator[pb.WorkerSessionRequest]
+    ) -> None:
+        try:
+            async for request in requests:
+                await self._take(session, request)
+            session.outbox.close(ClusterError(Reason.SHUTTING_DOWN, "the worker ended its session"))
+        except ClusterError as error:
+            session.end(error)
+        except Exception:
+            # A session that nobody reads any longer would go on, and confirm nothing.
+            log.exception("session failed", extra={"node_id": session.node_id})
+            session.end(ClusterError(Reason.INTERNAL, "the leader failed; its log says why"))
+
+    async def _take(self, session: _Session, request: pb.WorkerSessionRequest) -> None:
+        match request.WhichOneof("message"):
+            case "credit":
+                session.grant(request.credit.attempt_count)
+            case "goodbye":
+                session.leaving = True
+            case "outcomes":
+                for outcomes in _in_commands(request.outcomes.outcomes):
+                    await self._finish(session, outcomes)
+            case "progress":
+                attempt = attempt_from_proto(request.progress.id)
+                if self._leadership.leader_state().tasks.is_current(attempt, session.node_id):
+                    # In this order: what is not a number becomes 0.
+                    ratio = min(1.0, max(0.0, request.progress.ratio))
+                    note = request.progress.note[:NOTE_CHARS_MAX]
+                    self._tasks.on_progress(attempt.task_id, ratio, note)
+            case "hello":
+                raise invalid_field("message", "hello comes first, and only once")
+            case _:
+                pass  # Of a newer release; it has to get along without.
+
+    async def _finish(self, session: _Session, outcomes: list[AttemptOutcome]) -> None:
+        """Commit outcomes, and confirm all: what is refused is not to be said again.
+
+        Stale ones are committed too. A leader that was replaced and has not heard of it knows no
+        newer attempts, and would have their outcomes forgotten.
+        """
+        state = self._leadership.leader_state()
+        outcomes = [_with_its_file(outcome, state) for outcome in outcomes]
+        # Before what came back waits again: else it would go to the same worker at once.
+        self._note_rest(session.node_id, outcomes)
+        await self._leadership.propose(
+            FinishAttempts(node_id=session.node_id, outcomes=tuple(outcomes))
+        )
+        session.send(Kind.CONFIRMED, [outcome.id for outcome in outcomes])
+
+    def _note_rest(self, node_id: NodeId, outcomes: list[AttemptOutcome]) -> None:
+        tasks = self.tasks_now()
+        own = [outcome for outcome in outcomes if tasks.is_current(outcome.id, node_id)]
+        now = monotonic()
+        before = self._rests.get(node_id, Rest())
+        rest = self._rests[node_id] = rest_after(before, own, now)
+        if rest.until > before.until:
+            seconds = rest.until - now + REST_TICK_SECONDS
+            asyncio.get_running_loop().call_later(seconds, self.wake.set)
+
+    def on_effect(self, effect: Effect) -> None:
+        """Send workers what was committed for them."""
+        if isinstance(effect, AttemptsAssigned):
+            session = self._sessions.get(effect.node_id)
+            if session is not None and self._leadership.is_leader:
+                session.credit -= len(effect.ids)
+                session.send(Kind.ASSIGNED, effect.ids)
+        elif isinstance(effect, AttemptsRevoked):
+            session = self._sessions.get(effect.node_id)
+            if session is not None:
+                session.send(Kind.CANCELLED, effect.ids)
+        elif isinstance(effect, TasksPending | MembersChanged):
+            # A node that is alive again may have granted its credit before.
+            self.wake.set()
+
+    def on_leadership(self, leads: bool) -> None:  # noqa: FBT001
+        """End every session when the leadership is lost."""
+        if not leads:
+            self._rests.clear()
+            for session in self._sessions.values():
+                session.end(self._leadership.not_leader())
+
+    async def run(self) -> None:
+        """Plan and commit assignments whenever there is something to give and someone to take."""
+        while True:
+            await self.wake.wait()
+            self.wake.clear()
+            while self._leadership.is_leader:
+                planned = self._plan()
+                if not planned:
+                    break
+                try:
+                    # One plan at a time: the next one sees what this one used.
+                    await self._leadership.propose(AssignTasks(assignments=tuple(planned)))
+                except ClusterError as error:
+                    log.info("assignment not committed", extra={"reason": error.reason})
+                    await asyncio.sleep(RETRY_SECONDS)
+
+    def _plan(self) -> list[tuple[TaskId, NodeId]]:
+        state = self._leadership.leader_state()
+        now = monotonic()
+        offers: dict[NodeId, WorkerOffer] = {}
+        for node_id, session in self._sessions.items():
+            node = state.members.node(node_id)
+            if node is None or node.liveness is not Liveness.ALIVE:
+                continue
+            if (
+                session.credit <= 0
+                or session.leaving
+                or now < self._rests.get(node_id, Rest()).until
+            ):
+                continue
+            free = node.slot_count - state.tasks.running_count(node_id)
+            offers[node_id] = WorkerOffer(node_id, session.task_types, session.credit, free)
+        return plan(state.tasks, offers, count_max=ASSIGNMENTS_PER_COMMAND_MAX) if offers else []
+
+
+async def _held(hello: pb.WorkerHello) -> set[AttemptId]:
+    """The attempts that a worker says it has."""
+    if len(hello.attempts) > HELLO_ATTEMPTS_MAX:
+        raise invalid_field("hello.attempts", f"at most {HELLO_ATTEMPTS_MAX}")
+    held: set[AttemptId] = set()
+
+    def read() -> Iterator[None]:
+        for each in hello.attempts:
+            held.add(attempt_from_proto(each))
+            yield
+
+    await gathered(read())
+    return held
+
+
+def _in_commands(messages: Iterable[pb.AttemptOutcome]) -> Iterator[list[AttemptOutcome]]:
+    """Outcomes in lists that each fit in one command."""
+    outcomes: list[AttemptOutcome] = []
+    size = 0
+    for message in messages:
+        outcome = outcome_or_failure(message)
+        outcome_bytes = len(outcome.result.data) if outcome.result is not None else 0
+        if outcome.failure is not None:
+            outcome_bytes += len(outcome.failure.message.encode())
+            outcome_bytes += len(outcome.failure.output_tail.encode())
+        if outcomes and (
+            len(outcomes) >= OUTCOMES_PER_COMMAND_MAX or size + outcome_bytes > OUTCOME_BYTES_MAX
+        ):
+            yield outcomes
+            outcomes, size = [], 0
+        outcomes.append(outcome)
+        size += outcome_bytes
+    if outcomes:
+        yield outcomes
+
+
+def _with_its_file(outcome: AttemptOutcome, state: ClusterState) -> AttemptOutcome:
+    """The outcome; a failure where its result is a file that the cluster does not hold."""
+    if outcome.result is None or not outcome.result.cid or outcome.result.cid in state.contents:
+        return outcome
+    failure = TaskFailure(
+        Reason.CONTENT_NOT_FOUND,
+        f"the result's file {outcome.result.cid} was not added to the cluster before",
+    )
+    return replace(outcome, result=None, failure=failure, retryable=True)

@@ -1,0 +1,1 @@
+"""What is done by hand where no cluster answers: go on alone, or restore a backup."""

@@ -1,0 +1,93 @@
+"""A page is no longer than was asked for, nor than one message may be."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from ipfs_cluster_node.access.turns import Turn, Turns, set_turn
+from ipfs_cluster_node.adapters.net.tls import MESSAGE_BYTES_MAX
+from ipfs_cluster_node.cluster.pages import PAGE_BYTES_MAX, page_of_items
+from ipfs_cluster_node.codec.tasks import task_to_proto
+from ipfs_cluster_node.core.errors import Reason
+from ipfs_cluster_node.core.ids import TaskId
+from ipfs_cluster_node.core.model import (
+    MESSAGE_CHARS_MAX,
+    Task,
+    TaskFailure,
+    TaskInput,
+    TaskSpec,
+    TaskState,
+)
+from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
+from tests.support.large_cluster import cid_of
+from tests.support.ucan import actor
+
+
+def widest() -> pb.Task:
+    """A task of which a list shows as much as there may be."""
+    return task_to_proto(
+        Task(
+            task_id=TaskId("t" * 64),
+            sequence=1,
+            spec=TaskSpec(
+                task_type="t" * 64,
+                namespace="n" * 128,
+                inputs=tuple(TaskInput(f"{n:064d}", cid_of(n), "parquet") for n in range(64)),
+            ),
+            submitter=actor(1).did,
+            state=TaskState.FAILED,
+            submitted_at_ms=1,
+            failure=TaskFailure(Reason.SQL_FAILED, "\N{GRINNING FACE}" * MESSAGE_CHARS_MAX),
+        ),
+        with_data=False,
+    )
+
+
+@pytest.mark.asyncio
+async def test_a_page_of_wide_tasks_fits_in_a_message() -> None:
+    """A thousand of them had 10 MB, and the list ended with RESOURCE_EXHAUSTED for ever."""
+    task = widest()
+    shown, more = await page_of_items(((task, n) for n in range(1000)), 1000)
+    assert more
+    answer = pb.ListTasksResponse(tasks=[each for each, _ in shown], next_page_token="1" * 20)
+    assert PAGE_BYTES_MAX - 2 * task.ByteSize() < answer.ByteSize() < MESSAGE_BYTES_MAX
+    assert task.ByteSize() < MESSAGE_BYTES_MAX - PAGE_BYTES_MAX
+
+
+@pytest.mark.asyncio
+async def test_a_page_ends_by_its_size_and_says_whether_more_follow() -> None:
+    def items(count: int) -> Iterator[tuple[pb.Task, int] | None]:
+        for number in range(count):
+            yield None  # What is not shown.
+            yield pb.Task(task_id=str(number)), number
+
+    for count, more in ((4, False), (5, False), (6, True)):
+        shown, follows = await page_of_items(items(count), 5)
+        assert [key for _, key in shown] == list(range(min(count, 5)))
+        assert follows is more
+
+
+@pytest.mark.asyncio
+async def test_one_item_is_shown_however_long_it_is() -> None:
+    """Else a list would never come past it."""
+    long = pb.Task(task_id="x" * (PAGE_BYTES_MAX + 1))
+    shown, more = await page_of_items(((long, n) for n in range(3)), 5)
+    assert (len(shown), more) == (1, True)
+
+
+@pytest.mark.asyncio
+async def test_a_page_that_takes_long_to_find_lets_others_have_their_turn() -> None:
+    """Most of what is looked through may be hidden from who asks."""
+    taken = 0
+
+    class Short(Turn):
+        over = True
+
+        async def next(self) -> None:
+            nonlocal taken
+            taken += 1
+
+    set_turn(Short(Turns(), "a"))
+    hidden = (None for _ in range(1000))
+    assert await page_of_items(hidden, 10) == ([], False)
+    assert taken == 1000

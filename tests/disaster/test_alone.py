@@ -1,0 +1,305 @@
+"""A master goes on alone with all that its log holds, wherever the process ends in between."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ipfs_cluster_node.adapters.keys.identity import Identity
+from ipfs_cluster_node.adapters.keys.sealing import SealKey
+from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
+from ipfs_cluster_node.adapters.raft.engine import create_store
+from ipfs_cluster_node.adapters.raft.journal import MEMBERSHIP, REGULAR, SegmentedJournal
+from ipfs_cluster_node.adapters.raft.proposals import BATCH_ID_BYTES, encode_entry
+from ipfs_cluster_node.cluster import peers
+from ipfs_cluster_node.cluster.peers import PeerBook, save_masters
+from ipfs_cluster_node.codec.commands import encode_command
+from ipfs_cluster_node.config.home import REPLACED_LOG_PREFIX, Home
+from ipfs_cluster_node.config.settings import NodeSettings
+from ipfs_cluster_node.core.commands import (
+    Command,
+    CommandBody,
+    CreateJoinToken,
+    ProposeConfig,
+    RedeemJoinToken,
+    RemoveNode,
+    SetAuthority,
+)
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import voter_id
+from ipfs_cluster_node.core.model import Role
+from ipfs_cluster_node.disaster import alone, passphrase
+from ipfs_cluster_node.disaster.alone import Survivor
+from ipfs_cluster_node.node import log_replacement
+from ipfs_cluster_node.node.log_replacement import (
+    begin_replacement,
+    begun_replacement,
+    settle_log,
+)
+from ipfs_cluster_node.node.setup import init_cluster
+
+PASSPHRASE = "a passphrase of the tests"
+ADDRESS = ("127.0.0.1:9096",)
+OTHERS = (Identity.create(), Identity.create())
+
+
+class CrashError(Exception):
+    """The process ended."""
+
+
+class Crash:
+    """Ends the process before or after its n-th operation on files."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        self.at = 0
+        for owner, name in (
+            (passphrase, "write_private"),
+            (peers, "write_private"),
+            (log_replacement, "sync_directory"),
+            (DirectoryDisk, "replace"),
+            (DirectoryDisk, "sync"),
+            (shutil, "rmtree"),
+            (Path, "rename"),
+        ):
+            monkeypatch.setattr(owner, name, self._counted(getattr(owner, name)))
+
+    def _counted(self, operation: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **options: Any) -> Any:
+            self._step()
+            result = operation(*args, **options)
+            self._step()
+            return result
+
+        return run
+
+    def _step(self) -> None:
+        self.count += 1
+        if self.count == self.at:
+            raise CrashError
+
+
+def write(home: Home, *bodies: CommandBody, voters: tuple[str, ...] = ()) -> None:
+    """Append to the log what nobody knows to be committed."""
+    disk = DirectoryDisk(home.raft)
+    journal = SegmentedJournal(disk, base_voters=frozenset())
+    for voter in voters:
+        journal.add(MEMBERSHIP + f"add {voter}".encode(), journal.last_index + 1, 2)
+    for body in bodies:
+        command = encode_command(Command(at_ms=1_800_000_000_000, body=body))
+        entry = REGULAR + encode_entry(bytes(BATCH_ID_BYTES), [command])
+        journal.add(entry, journal.last_index + 1, 2)
+    journal.setCurrentTerm(5, None)
+    journal.write_and_sync(journal.take_pending())
+    disk.close()
+
+
+def home_of_three(path: Path) -> Home:
+    """The home of the first of three masters, which the others are gone from."""
+    home = Home(path)
+    settings = NodeSettings(name="first", role="master", bind=ADDRESS[0])
+    init_cluster(home, settings, cluster_name="three", recovery_passphrase=PASSPHRASE)
+    secret = bytes(32)
+    write(
+        home,
+        CreateJoinToken(
+            token_id="0123456789abcdef",
+            secret_hash=secret,
+            role=Role.MASTER,
+            expires_at_ms=2**52,
+            uses_max=2,
+            addresses=(),
+        ),
+        *(
+            RedeemJoinToken(
+                token_id="0123456789abcdef",
+                secret_hash=secret,
+                did=other.did,
+                name=f"other-{number}",
+                endpoints=("127.0.0.1:1",),
+                seal_key=SealKey.create().public_key,
+            )
+            for number, other in enumerate(OTHERS)
+        ),
+        voters=tuple(voter_id(o.node_id, n) for n, o in enumerate(OTHERS, start=2)),
+    )
+    write(home, ProposeConfig(values={"user.last": "acknowledged"}))
+    own = Identity.load(home.identity).node_id
+    save_masters(home.masters, {own: ADDRESS, OTHERS[0].node_id: ADDRESS})
+    return home
+
+
+def check_goes_on(home: Home, *, alone_by_now: bool) -> None:
+    survivor = Survivor(home)
+    assert survivor.state.settings.changed["user.last"] == "acknowledged"
+    assert survivor.is_alone == alone_by_now
+    assert len(survivor.others) == (0 if alone_by_now else 2)
+
+
+def refusal(home: Home) -> ClusterError:
+    with pytest.raises(ClusterError) as caught:
+        Survivor(home)
+    return caught.value
+
+
+def test_what_no_majority_had_acknowledged_is_kept_and_the_others_are_removed(
+    tmp_path: Path,
+) -> None:
+    home = home_of_three(tmp_path)
+    survivor = Survivor(home)
+    assert [other.name for other in survivor.others] == ["other-0", "other-1"]
+    assert not survivor.needs_passphrase
+    before = survivor.stored
+    survivor.go_on_alone()
+    after = Survivor(home)
+    assert after.is_alone
+    # A name that nobody has voted under, or for; and above every term of the others.
+    assert after.stored.voter == voter_id(survivor.node_id, 4)
+    assert after.stored.term == before.term + 1
+    assert after.stored.index == before.index
+    assert after.state.settings.changed["user.last"] == "acknowledged"
+    assert all(after.state.members.node(other.node_id) is None for other in OTHERS)
+    assert set(PeerBook(home.masters).targets()) == {(ADDRESS[0], survivor.node_id)}
+    [kept] = home.path.glob(f"{REPLACED_LOG_PREFIX}*")
+    assert (kept / "voter").read_text().startswith(f"{survivor.node_id}.1 ")
+    # A repeat changes nothing.
+    after.go_on_alone()
+    assert Survivor(home).stored == after.stored
+
+
+def test_a_crash_at_any_point_leaves_the_old_log_in_place_or_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = home_of_three(tmp_path / "whole")
+    crash = Crash(monkeypatch)
+    points, found = 0, set()
+    while True:
+        points += 1
+        home = Home(tmp_path / str(points))
+        shutil.copytree(whole.path, home.path)
+        survivor = Survivor(home)
+        crash.count, crash.at = 0, points
+        try:
+            survivor.go_on_alone()
+            break
+        except CrashError:
+            crash.at = 0
+        settle_log(home)  # As a start does.
+        alone_by_now = Survivor(home).is_alone
+        found.add(alone_by_now)
+        check_goes_on(home, alone_by_now=alone_by_now)
+        assert not home.raft_new.exists()
+        Survivor(home).go_on_alone()
+        check_goes_on(home, alone_by_now=True)
+        assert set(PeerBook(home.masters).targets()) == {(ADDRESS[0], survivor.node_id)}
+        assert len(list(home.path.glob(f"{REPLACED_LOG_PREFIX}*"))) == 1
+    assert points > 15
+    assert found == {False, True}
+
+
+def test_a_new_log_that_was_not_needed_is_not_taken_for_the_log_later(tmp_path: Path) -> None:
+    home = home_of_three(tmp_path)
+    shutil.copytree(home.raft, home.raft_new)
+    settle_log(home)
+    assert not home.raft_new.exists()
+    # One that is not whole never takes a log's place.
+    shutil.rmtree(home.raft)
+    home.raft_new.mkdir()
+    (home.raft_new / "snapshot").write_bytes(b"half")
+    settle_log(home)
+    assert not (home.raft / "snapshot").exists()
+    assert refusal(home).reason is Reason.HOME_DAMAGED
+
+
+def test_the_passphrase_opens_the_keys_where_its_own_key_is_lost(tmp_path: Path) -> None:
+    home = home_of_three(tmp_path)
+    home.seal_key.unlink()
+    before = sorted((p.name, p.read_bytes()) for p in home.raft.iterdir())
+    for wrong in ("", PASSPHRASE + "?"):
+        survivor = Survivor(home)
+        assert survivor.needs_passphrase
+        with pytest.raises(ClusterError) as caught:
+            survivor.go_on_alone(wrong)
+        assert caught.value.reason is Reason.AUTHORITY_SEALED
+    assert sorted((p.name, p.read_bytes()) for p in home.raft.iterdir()) == before
+    assert not home.seal_key.exists()
+    assert not home.recovery_key.exists()
+    Survivor(home).go_on_alone(PASSPHRASE)
+    assert home.recovery_key.exists()
+    # What the passphrase gave is there until a leader has used it.
+    assert not Survivor(home).needs_passphrase
+
+
+def test_a_key_of_its_own_that_others_may_read_is_no_lost_one(tmp_path: Path) -> None:
+    home = home_of_three(tmp_path)
+    home.seal_key.chmod(0o644)
+    survivor = Survivor(home)
+    with pytest.raises(ClusterError) as caught:
+        survivor.go_on_alone(PASSPHRASE)
+    assert caught.value.reason is Reason.HOME_DAMAGED
+    assert not home.recovery_key.exists()
+
+
+def test_keys_that_are_not_sealed_to_it_need_the_passphrase_as_well(tmp_path: Path) -> None:
+    """It had joined, and the leader was lost before it sealed the keys to it."""
+    home = home_of_three(tmp_path)
+    authority = Survivor(home).state.certificates.authority
+    write(home, SetAuthority(authority=replace(authority, version=authority.version + 1, wraps=())))
+    assert Survivor(home).needs_passphrase
+
+
+def test_an_old_copy_is_gone_on_with_where_all_that_are_left_are_such(tmp_path: Path) -> None:
+    """Each had asked for a new log, which nobody could give: there was no way out."""
+    home = home_of_three(tmp_path)
+    begin_replacement(home, Survivor(home).node_id)
+    survivor = Survivor(home, old_copy=True)
+    survivor.go_on_alone()
+    assert begun_replacement(home) is None  # Else the next start would ask for an empty log.
+    assert Survivor(home).is_alone
+    # One that is damaged is none.
+    journal = next(home.raft.glob("journal-*"))
+    journal.write_bytes(journal.read_bytes()[:-9])
+    with pytest.raises(ClusterError) as caught:
+        Survivor(home, old_copy=True)
+    assert caught.value.reason is Reason.HOME_DAMAGED
+
+
+def test_a_log_that_cant_be_gone_on_with_is_refused(tmp_path: Path) -> None:
+    home = home_of_three(tmp_path / "damaged")
+    journal = next(home.raft.glob("journal-*"))
+    data = bytearray(journal.read_bytes())
+    data[len(data) // 2] ^= 1
+    journal.write_bytes(data)
+    error = refusal(home)
+    assert error.reason is Reason.HOME_DAMAGED
+    assert "recover cluster" in error.message
+    # One that has asked for an empty log may have lost what it acknowledged.
+    home = home_of_three(tmp_path / "asked")
+    begin_replacement(home, Survivor(home).node_id)
+    error = refusal(home)
+    assert error.reason is Reason.HOME_DAMAGED
+    assert "--old-copy" in error.message
+    # A learner that never got it.
+    home = home_of_three(tmp_path / "empty")
+    node_id = Survivor(home).node_id
+    shutil.rmtree(home.raft)
+    create_store(DirectoryDisk(home.raft), voter_id(node_id, 7), [])
+    error = refusal(home)
+    assert error.reason is Reason.HOME_DAMAGED
+    assert "never got" in error.message
+    # Another node's.
+    shutil.rmtree(home.raft)
+    create_store(DirectoryDisk(home.raft), voter_id(OTHERS[0].node_id, 7), [])
+    assert refusal(home).reason is Reason.HOME_DAMAGED
+    # One that was removed.
+    home = home_of_three(tmp_path / "removed")
+    write(home, RemoveNode(node_id=Survivor(home).node_id))
+    assert refusal(home).reason is Reason.MEMBER_NOT_FOUND
+    # No master's.
+    home = home_of_three(tmp_path / "worker")
+    home.config.write_text(home.config.read_text().replace('role = "master"', 'role = "worker"'))
+    assert refusal(home).reason is Reason.CONFIG_INVALID
+    assert alone.RESTORE.endswith("recover cluster")
