@@ -13,14 +13,14 @@ from itertools import groupby, islice
 from typing import Any, Final
 
 from ipfs_cluster_node.access.call_tokens import Presented
-from ipfs_cluster_node.access.context import ATTEMPT_KEY, Caller, CallerClass, Reach
+from ipfs_cluster_node.access.context import Caller, CallerClass, Reach, StateHolder
 from ipfs_cluster_node.access.permissions import OfAttempt, Unbounded
 from ipfs_cluster_node.access.requirements import Asking
 from ipfs_cluster_node.access.rules import Rule
 from ipfs_cluster_node.access.turns import current_turn
 from ipfs_cluster_node.adapters.clock import monotonic, now_ms
-from ipfs_cluster_node.cluster.state_machine import ClusterMachine
 from ipfs_cluster_node.codec.errors import error_from_ucan
+from ipfs_cluster_node.codec.metadata import ATTEMPT_KEY
 from ipfs_cluster_node.codec.tasks import attempt_from_text
 from ipfs_cluster_node.codec.ucan_validator import Brought, Validator
 from ipfs_cluster_node.core.authorization import CONTENT_ADD, CONTENT_READ, Args, Ask, distinct
@@ -179,7 +179,7 @@ class Authorizer:
         self,
         *,
         node_id: NodeId,
-        machine: ClusterMachine | None,
+        machine: StateHolder | None,
         clock_ms: Callable[[], int] = now_ms,
     ) -> None:
         """Decide by this node's log; a node without one leaves clients to the masters."""

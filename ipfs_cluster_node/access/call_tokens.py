@@ -5,12 +5,7 @@ from typing import Any, Final
 
 import grpc
 
-from ipfs_cluster_node.access.context import (
-    ATTEMPT_KEY,
-    CONSISTENCY_KEY,
-    UCAN_KEY,
-    UCAN_PROOF_KEY,
-)
+from ipfs_cluster_node.codec.metadata import ATTEMPT_KEY, CONSISTENCY_KEY, UCAN_KEY, UCAN_PROOF_KEY
 from ipfs_cluster_node.core.errors import invalid_field
 
 Context = grpc.aio.ServicerContext[Any, Any]

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from ipfs_cluster_node.core.dag_cbor import Value
 from ipfs_cluster_node.core.ids import Did, NodeId, node_id_from_did
+from ipfs_cluster_node.core.state import ClusterState
 
 
 class CallerClass(StrEnum):
@@ -44,6 +45,12 @@ class Reading:
     """How old that was, once it was read."""
 
 
+class StateHolder(Protocol):
+    """Has the replicated state as far as this node knows it."""
+
+    state: ClusterState
+
+
 class Reach(Protocol):
     """What the caller of the call that runs may do."""
 
@@ -61,18 +68,6 @@ class Reach(Protocol):
     async def renew(self) -> None:
         """Check again what the call was let through by; raises ClusterError if it is gone."""
 
-
-CONSISTENCY_KEY: Final = "ipfs-cluster-node-consistency"
-"""Request metadata: `linearizable`, the default, or `stale`."""
-UCAN_KEY: Final = "ucan"
-"""Request metadata: a container (form `C`) of delegations, or of one signed invocation with its
-proofs."""
-UCAN_PROOF_KEY: Final = "ucan-proof"
-"""Request metadata: CIDs of kept delegations, the last of each chain, separated by commas."""
-ATTEMPT_KEY: Final = "ipfs-cluster-node-attempt"
-"""Request metadata of a worker: `<task id>.<attempt>`, whose files it reads or adds."""
-AGE_KEY: Final = "ipfs-cluster-node-age-ms"
-"""Response metadata of a stale read: for how long this node has not heard the leader."""
 
 JOINER = Caller(Did(""), CallerClass.JOINER)
 

@@ -5,14 +5,12 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from ipfs_cluster_node.access.call_tokens import Context
-from ipfs_cluster_node.access.context import JOINER, Caller, CallerClass
+from ipfs_cluster_node.access.context import JOINER, Caller, CallerClass, StateHolder
+from ipfs_cluster_node.access.revocations import Revocations
 from ipfs_cluster_node.adapters.clock import utc_now
 from ipfs_cluster_node.adapters.keys.certificates import PeerIdentity, PeerVerifier
-from ipfs_cluster_node.cluster.certificates.revocations import Revocations
-from ipfs_cluster_node.cluster.peers import PeerBook
-from ipfs_cluster_node.cluster.state_machine import ClusterMachine
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from ipfs_cluster_node.core.ids import Did
+from ipfs_cluster_node.core.ids import Did, NodeId
 from ipfs_cluster_node.core.model import Role
 
 TLS_VERSION = "TLSv1.3"
@@ -28,19 +26,20 @@ class MemberIdentification:
     def __init__(
         self,
         *,
-        machine: ClusterMachine | None,
-        peers: PeerBook,
+        machine: StateHolder | None,
+        is_master: Callable[[NodeId], bool],
         revocations: Revocations | None = None,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         """Ask the log; a node without one, or with an empty one, asks what it was told.
 
-        Whether a certificate is good is judged by `now`, also while its connection lasts.
+        `is_master` tells whom the leader named as a master. Whether a certificate is good is judged
+        by `now`, also while its connection lasts.
         """
         self._now = now
         self._revocations = revocations or Revocations()
         self._machine = machine
-        self._peers = peers
+        self._is_master = is_master
         self._verifier = PeerVerifier()
         self._callers: dict[tuple[Did, CallerClass], Caller] = {}
         """As many as members called."""
@@ -74,7 +73,7 @@ class MemberIdentification:
                 raise _revoked(peer)
             if not peer.is_node:
                 return CallerClass.CLIENT
-            if self._peers.is_master(peer.node_id):
+            if self._is_master(peer.node_id):
                 return CallerClass.MASTER
             if self._revocations.knows_node(peer.did):
                 return CallerClass.NODE
@@ -89,7 +88,7 @@ class MemberIdentification:
         if state.certificates.is_revoked(peer.serial, peer.did):
             raise _revoked(peer)
         principal = state.members.get(peer.did)
-        if principal is None and peer.is_node and self._peers.is_master(peer.node_id):
+        if principal is None and peer.is_node and self._is_master(peer.node_id):
             # It joined while this node was away, and may lead now: only it can bring the entry that
             # says so. The uplink heard of it from whom the masters known here call the leader.
             return CallerClass.MASTER

@@ -20,6 +20,7 @@ from ipfs_cluster_node.access.shares import (
     Share,
 )
 from ipfs_cluster_node.core import authorization as auth
+from ipfs_cluster_node.core.model import BACKUP_SECONDS_MAX
 from ipfs_cluster_node.core.ucan.commands import Command
 
 _JOINERS: Final = frozenset({CallerClass.JOINER})
@@ -29,9 +30,6 @@ _MASTERS: Final = frozenset({CallerClass.MASTER})
 _MEMBERS: Final = _CLIENTS | _NODES
 
 _V1: Final = "/ipfs_cluster_node.v1."
-
-BACKUP_SECONDS_MAX: Final = 3600.0
-"""For one backup to be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

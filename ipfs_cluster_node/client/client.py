@@ -11,7 +11,6 @@ from typing import Any, BinaryIO, Final, Self
 
 import grpc
 
-from ipfs_cluster_node.access.rules import BACKUP_SECONDS_MAX
 from ipfs_cluster_node.adapters.keys.identity import check_private
 from ipfs_cluster_node.adapters.net.channels import Target
 from ipfs_cluster_node.adapters.net.tls import ClientTls
@@ -36,6 +35,7 @@ from ipfs_cluster_node.config.profiles import (
 from ipfs_cluster_node.config.protection import check_directory
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
+from ipfs_cluster_node.core.model import BACKUP_SECONDS_MAX
 from ipfs_cluster_node.v1 import health_pb2, membership_pb2, state_delta_pb2
 from ipfs_cluster_node.v1.health_pb2_grpc import HealthServiceStub
 from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub

@@ -9,11 +9,11 @@ from typing import Any, Final, TypeVar
 
 import grpc
 
-from ipfs_cluster_node.access.context import CONSISTENCY_KEY, UCAN_KEY
 from ipfs_cluster_node.adapters.net.answers import KeptAnswer
 from ipfs_cluster_node.adapters.net.channels import Channels, Target
 from ipfs_cluster_node.adapters.net.tls import ClientTls
 from ipfs_cluster_node.codec.errors import error_from_rpc, is_being_cancelled
+from ipfs_cluster_node.codec.metadata import CONSISTENCY_KEY, UCAN_KEY
 from ipfs_cluster_node.core.errors import (
     ClusterError,
     Reason,

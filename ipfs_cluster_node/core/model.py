@@ -15,6 +15,8 @@ SUBMISSION_BYTES_MAX: Final = 3 * MIB // 2
 SUBMISSION_TASKS_MAX: Final = 1000
 SUBMISSION_INPUTS_MAX: Final = 16_384
 """All inputs of one `SubmitTasks`: as many as a log entry has room for."""
+BACKUP_SECONDS_MAX: Final = 3600.0
+"""For one backup to be read."""
 WATCHED_TASKS_MAX: Final = 20_000
 """Most that one call watches."""
 STATES_MAX: Final = 16

@@ -12,7 +12,6 @@ from typing import BinaryIO, Final
 
 import grpc
 
-from ipfs_cluster_node.access.context import ATTEMPT_KEY
 from ipfs_cluster_node.adapters.clock import monotonic
 from ipfs_cluster_node.adapters.content.blockstore import FULL
 from ipfs_cluster_node.adapters.content.fetch import BlockSource, fetch
@@ -28,6 +27,7 @@ from ipfs_cluster_node.adapters.worker.pool import (
 from ipfs_cluster_node.client.content import upload
 from ipfs_cluster_node.cluster.content.contents import Contents, PeerBlocks
 from ipfs_cluster_node.codec.errors import error_from_rpc
+from ipfs_cluster_node.codec.metadata import ATTEMPT_KEY
 from ipfs_cluster_node.codec.tasks import attempt_text, outcome_from_proto, outcome_to_proto
 from ipfs_cluster_node.core.errors import ClusterError, Reason, Trait
 from ipfs_cluster_node.core.ids import NodeId

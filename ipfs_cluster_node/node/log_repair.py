@@ -166,7 +166,7 @@ class LogRepair:
             for method, rule in RULES_BY_METHOD.items()
         }
         gate = Gate(
-            MemberIdentification(machine=None, peers=self._peers),
+            MemberIdentification(machine=None, is_master=self._peers.is_master),
             Authorizer(node_id=self._node_id, machine=None),
             rules,
         )

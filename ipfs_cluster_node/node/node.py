@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from ipfs_cluster_node import __version__
 from ipfs_cluster_node.access.authorizer import Authorizer
 from ipfs_cluster_node.access.identify import MemberIdentification, identify_joiner
+from ipfs_cluster_node.access.revocations import Revocations
 from ipfs_cluster_node.access.turns import Turns
 from ipfs_cluster_node.adapters.audit.files import FileAuditLog
 from ipfs_cluster_node.adapters.clock import monotonic
@@ -33,7 +34,6 @@ from ipfs_cluster_node.client.connection import (
 from ipfs_cluster_node.cluster.backups import Backups
 from ipfs_cluster_node.cluster.certificates.authority import ClusterAuthority
 from ipfs_cluster_node.cluster.certificates.issuing import Certificates
-from ipfs_cluster_node.cluster.certificates.revocations import Revocations
 from ipfs_cluster_node.cluster.cluster_clock import ClusterClock
 from ipfs_cluster_node.cluster.consensus import Leadership
 from ipfs_cluster_node.cluster.content.contents import Contents
@@ -241,7 +241,7 @@ class Node:
         self._standard_health = StandardHealthServicer(HEALTH_NAMES)
         identify = MemberIdentification(
             machine=machine,
-            peers=self._peers,
+            is_master=self._peers.is_master,
             revocations=self._revocations,
             now=self._clock.utc_now,
         )

@@ -7,11 +7,11 @@ from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from ipfs_cluster_node.access.revocations import Revocations
 from ipfs_cluster_node.adapters.clock import monotonic
 from ipfs_cluster_node.adapters.net.tls import DEAD_CONNECTION_SECONDS_MAX
 from ipfs_cluster_node.adapters.raft.clock import now as boot_time
 from ipfs_cluster_node.client.connection import Connection
-from ipfs_cluster_node.cluster.certificates.revocations import Revocations
 from ipfs_cluster_node.cluster.peers import PeerBook
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId

@@ -4,11 +4,7 @@ from collections.abc import Sequence
 from heapq import nsmallest
 from typing import Any
 
-from ipfs_cluster_node.access.context import (
-    current_caller,
-    current_reach,
-    shown_certificate,
-)
+from ipfs_cluster_node.access.context import current_caller, current_reach, shown_certificate
 from ipfs_cluster_node.access.turns import gathered
 from ipfs_cluster_node.cluster.pages import page_of_items
 from ipfs_cluster_node.codec.members import did_of, page_of, pem_of, serial_of

@@ -13,7 +13,6 @@ import grpc
 
 from ipfs_cluster_node.access.call_tokens import Context, Presented, read_metadata
 from ipfs_cluster_node.access.context import (
-    AGE_KEY,
     Caller,
     CallerClass,
     Reach,
@@ -31,6 +30,7 @@ from ipfs_cluster_node.codec.errors import (
     status_details,
     status_of,
 )
+from ipfs_cluster_node.codec.metadata import AGE_KEY
 from ipfs_cluster_node.core.audit import AuditLog, AuditRecord, Outcome
 from ipfs_cluster_node.core.errors import ClusterError, Reason, Trait, invalid_field
 from ipfs_cluster_node.services.requests import Read, Requests, reader_of

@@ -9,12 +9,12 @@ import grpc
 import pytest
 import pytest_asyncio
 
-from ipfs_cluster_node.access.context import ATTEMPT_KEY
 from ipfs_cluster_node.adapters.net.answers import KeptAnswer
 from ipfs_cluster_node.adapters.net.tls import open_channel
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.codec.errors import error_from_rpc
+from ipfs_cluster_node.codec.metadata import ATTEMPT_KEY
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.core.model import Task, TaskState

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
-from ipfs_cluster_node.access.context import ATTEMPT_KEY, Caller, CallerClass, Reach
+from ipfs_cluster_node.access.context import Caller, CallerClass, Reach
 from ipfs_cluster_node.access.permissions import Unbounded
 from ipfs_cluster_node.adapters.content.blockstore import BlockStore
 from ipfs_cluster_node.adapters.worker.pool import (
@@ -19,6 +19,7 @@ from ipfs_cluster_node.adapters.worker.pool import (
     InputFile,
 )
 from ipfs_cluster_node.client.connection import Connection
+from ipfs_cluster_node.codec.metadata import ATTEMPT_KEY
 from ipfs_cluster_node.codec.tasks import attempt_text
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, TaskId

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from ipfs_cluster_node.access.context import ATTEMPT_KEY
 from ipfs_cluster_node.adapters.worker.pool import Attempt, AttemptFailed, AttemptSucceeded
 from ipfs_cluster_node.client.content import AddedContent
+from ipfs_cluster_node.codec.metadata import ATTEMPT_KEY
 from ipfs_cluster_node.codec.tasks import outcome_from_proto, outcome_to_proto
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, TaskId

@@ -6,7 +6,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from ipfs_cluster_node.cluster.certificates.revocations import Revocations
+from ipfs_cluster_node.access.revocations import Revocations
 from ipfs_cluster_node.cluster.peers import PeerBook
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.node.channels import PeerChannels

@@ -54,7 +54,7 @@ async def test_a_master_finds_the_others_by_a_log_that_nothing_is_applied_of(
     node = node_of(home)
     assert not node._leadership.has_state
     assert others_known(node) == {other.node_id for other in OTHERS}
-    identify = MemberIdentification(machine=ClusterMachine(), peers=node._peers)
+    identify = MemberIdentification(machine=ClusterMachine(), is_master=node._peers.is_master)
     for other in OTHERS:
         assert node._peers.endpoints(other.node_id) == ("127.0.0.1:1",)
         assert identify(Context(certified(make_ca(), other))).kind is CallerClass.MASTER  # type: ignore[arg-type]
@@ -108,7 +108,9 @@ async def test_a_master_whose_log_names_nobody_takes_a_master_that_the_operator_
 
 def test_who_has_heard_nothing_does_not_say_that_somebody_is_no_member(tmp_path: Path) -> None:
     for machine in (ClusterMachine(), None):
-        identify = MemberIdentification(machine=machine, peers=PeerBook(tmp_path / "masters"))
+        identify = MemberIdentification(
+            machine=machine, is_master=PeerBook(tmp_path / "masters").is_master
+        )
         with pytest.raises(ClusterError) as caught:
             identify(Context(enrol(make_ca())))  # type: ignore[arg-type]
         assert caught.value.reason is Reason.NO_LEADER

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ipfs_cluster_node.access.identify import MemberIdentification
+from ipfs_cluster_node.access.revocations import Revocations
 from ipfs_cluster_node.adapters.keys.certificates import (
     read_certificate,
     record_of,
@@ -14,7 +15,7 @@ from ipfs_cluster_node.adapters.keys.certificates import (
     validity_of,
 )
 from ipfs_cluster_node.client.connection import Connection
-from ipfs_cluster_node.cluster.certificates.revocations import RevocationList, Revocations
+from ipfs_cluster_node.cluster.certificates.revocations import RevocationList
 from ipfs_cluster_node.cluster.peers import PeerBook
 from ipfs_cluster_node.codec.derived import serial_bytes
 from ipfs_cluster_node.config.credentials import Credentials, read_credentials, write_credentials
@@ -97,7 +98,7 @@ def test_a_node_without_a_log_refuses_what_the_leader_told_it(tmp_path: Path, by
     revoked, other = enrol(ca), enrol(ca)
     revocations = Revocations()
     identify = MemberIdentification(
-        machine=None, peers=PeerBook(tmp_path / "masters"), revocations=revocations
+        machine=None, is_master=PeerBook(tmp_path / "masters").is_master, revocations=revocations
     )
     nodes = [revoked.identity.did, other.identity.did]
     told = membership_pb2.Revocations(version=4, node_dids=nodes)

@@ -10,12 +10,12 @@ from typing import Final
 
 import grpc
 
-from ipfs_cluster_node.access.context import UCAN_KEY
 from ipfs_cluster_node.access.rules import RULES_BY_METHOD
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.adapters.net.tls import ClientTls, open_channel
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
 from ipfs_cluster_node.cluster.delegations import TOKENS_MAX
+from ipfs_cluster_node.codec.metadata import UCAN_KEY
 from ipfs_cluster_node.codec.ucan_container import write_container
 from ipfs_cluster_node.config.credentials import read_credentials
 from ipfs_cluster_node.core.ids import Did, NodeId, did_from_public_key
