@@ -23,21 +23,22 @@ class Presented:
     """Of a worker: for which attempt it asks."""
 
 
+NOTHING: Final = Presented()
+READ_KEYS: Final = frozenset({CONSISTENCY_KEY, UCAN_KEY, UCAN_PROOF_KEY, ATTEMPT_KEY})
+
+
 def read_metadata(context: Context, request: bytes = b"") -> tuple[bool, Presented]:
     """Whether a stale answer will do, and the tokens of the call; `request` as it came."""
-    consistency: list[Any] = []
-    containers: list[Any] = []
-    proofs: list[Any] = []
-    attempts: list[Any] = []
+    values: dict[str, list[Any]] = {}
     for key, value in context.invocation_metadata() or ():
-        if key == CONSISTENCY_KEY:
-            consistency.append(value)
-        elif key == UCAN_KEY:
-            containers.append(value)
-        elif key == UCAN_PROOF_KEY:
-            proofs.append(value)
-        elif key == ATTEMPT_KEY:
-            attempts.append(value)
+        if key in READ_KEYS:
+            values.setdefault(key, []).append(value)
+    if not values:
+        return False, NOTHING
+    consistency = values.get(CONSISTENCY_KEY, [])
+    containers = values.get(UCAN_KEY, [])
+    proofs = values.get(UCAN_PROOF_KEY, [])
+    attempts = values.get(ATTEMPT_KEY, [])
     if consistency not in ([], ["linearizable"], ["stale"]):
         raise invalid_field(CONSISTENCY_KEY, "linearizable or stale")
     if len(containers) + len(proofs) > 1:
@@ -49,6 +50,3 @@ def read_metadata(context: Context, request: bytes = b"") -> tuple[bool, Present
         signed = request if containers else b""
         presented = Presented("".join(containers), "".join(proofs), signed, "".join(attempts))
     return consistency == ["stale"], presented
-
-
-NOTHING: Final = Presented()

@@ -1,13 +1,13 @@
 """Reads who calls off the TLS connection, and asks the log what they are."""
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 from ipfs_cluster_node.access.call_tokens import Context
 from ipfs_cluster_node.access.context import JOINER, Caller, CallerClass, StateHolder
 from ipfs_cluster_node.access.revocations import Revocations
-from ipfs_cluster_node.adapters.clock import utc_now
+from ipfs_cluster_node.adapters.clock import now_ms
 from ipfs_cluster_node.adapters.keys.certificates import PeerIdentity, PeerVerifier
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did, NodeId
@@ -29,14 +29,14 @@ class MemberIdentification:
         machine: StateHolder | None,
         is_master: Callable[[NodeId], bool],
         revocations: Revocations | None = None,
-        now: Callable[[], datetime] = utc_now,
+        clock_ms: Callable[[], int] = now_ms,
     ) -> None:
         """Ask the log; a node without one, or with an empty one, asks what it was told.
 
         `is_master` tells whom the leader named as a master. Whether a certificate is good is judged
-        by `now`, also while its connection lasts.
+        by `clock_ms`, also while its connection lasts.
         """
-        self._now = now
+        self._clock_ms = clock_ms
         self._revocations = revocations or Revocations()
         self._machine = machine
         self._is_master = is_master
@@ -57,7 +57,8 @@ class MemberIdentification:
             raise ClusterError(Reason.CALLER_UNKNOWN, f"only {TLS_VERSION} is spoken here")
         certificate = next(iter(certificates))
         peer = self._verifier.verify(
-            certificate if isinstance(certificate, bytes) else certificate.encode(), self._now()
+            certificate if isinstance(certificate, bytes) else certificate.encode(),
+            self._clock_ms(),
         )
         known = (peer.did, self._class_of(peer))
         caller = self._callers.get(known)

@@ -180,9 +180,9 @@ def propose_config(request: membership_pb2.ProposeConfigRequest, _asking: Asking
     if len(request.values) > CHANGES_MAX or len(request.if_values) > CHANGES_MAX:
         raise invalid_field("values", f"at most {CHANGES_MAX}, and so if_values")
     _check_keys(request.values, "values")
-    _check_keys(request.if_values, "if_values")
     asks = [Ask(auth.CONFIG_PROPOSE, map(auth.setting_args, request.values))]
     if request.if_values:
+        _check_keys(request.if_values, "if_values")
         asks.append(Ask(auth.CONFIG_READ, map(auth.setting_args, request.if_values)))
     return asks
 
@@ -223,8 +223,9 @@ def _tasks(texts: Iterable[str], field: str, asking: Asking) -> Iterator[auth.Ar
 
 def _check_keys(keys: Iterable[str], field: str) -> None:
     """Check keys of settings, known or not: a policy may look at each of their characters."""
-    if max(map(len, keys), default=0) > KEY_CHARS_MAX:
-        raise invalid_field(field, f"a key has at most {KEY_CHARS_MAX} characters")
+    for key in keys:
+        if len(key) > KEY_CHARS_MAX:
+            raise invalid_field(field, f"a key has at most {KEY_CHARS_MAX} characters")
 
 
 def _blocks(cids: Sequence[bytes]) -> Iterator[auth.Args]:

@@ -62,14 +62,22 @@ class ClusterClock:
         self._unknown_since = boot
         self._judged = Judgement(Verdict.UNKNOWN)
         self._judged_at, self._judged_offset = float("-inf"), 0.0
+        self._wrong_by_ms = 0
+        """What `now_ms` corrects."""
 
     def judge(self) -> Judgement:
         """What is known of this clock now."""
         wall, boot = _read()
-        offset = wall - boot
-        fresh = boot - self._judged_at < JUDGED_MS_MAX
-        if fresh and abs(offset - self._judged_offset) < JUDGED_MS_MAX:
-            return self._judged
+        if not self._is_judged(wall, boot):
+            self._renew_judgement(wall - boot, boot)
+        return self._judged
+
+    def _is_judged(self, wall: float, boot: float) -> bool:
+        """Whether the last judgement is of now: it is used for every call that comes in."""
+        moved = wall - boot - self._judged_offset
+        return boot - self._judged_at < JUDGED_MS_MAX and -JUDGED_MS_MAX < moved < JUDGED_MS_MAX
+
+    def _renew_judgement(self, offset: float, boot: float) -> None:
         self._steady = self._steady.seen(offset, boot)
         judged = self._judge(offset, boot)
         if judged.verdict is not Verdict.UNKNOWN:
@@ -79,15 +87,17 @@ class ClusterClock:
             level = logging.INFO if _is_well(judged) else logging.WARNING
             log.log(level, "clock judged", extra=facts)
         self._judged, self._judged_at, self._judged_offset = judged, boot, offset
-        return judged
+        self._wrong_by_ms = int(judged.ahead_ms) if judged.verdict is Verdict.OFF else 0
 
     def now_ms(self) -> int:
         """The cluster's time in milliseconds since 1970 (UTC).
 
         This node's own, but where a majority of the voters shows that it is off.
         """
-        judged = self.judge()
-        return now_ms() - (int(judged.ahead_ms) if judged.verdict is Verdict.OFF else 0)
+        wall, boot = now_ms(), boot_time() * 1000
+        if not self._is_judged(wall, boot):
+            self._renew_judgement(wall - boot, boot)
+        return wall - self._wrong_by_ms
 
     def utc_now(self) -> datetime:
         """The cluster's time, as `now_ms`."""

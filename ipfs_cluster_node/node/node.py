@@ -243,7 +243,7 @@ class Node:
             machine=machine,
             is_master=self._peers.is_master,
             revocations=self._revocations,
-            now=self._clock.utc_now,
+            clock_ms=self._clock.now_ms,
         )
         self._authorizer = Authorizer(
             node_id=self.node_id, machine=machine, clock_ms=self._clock.now_ms

@@ -1,6 +1,7 @@
 """Which message a method takes, by its full name, and how it is read from its bytes."""
 
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any, Final, Self
 
 from google.protobuf import descriptor_pool, message_factory
@@ -58,7 +59,7 @@ def reader_of(deserialize: Read | None) -> Read:
         return bytes
     kind = getattr(deserialize, "__self__", None)
     if hasattr(kind, "DESCRIPTOR"):
-        return lambda data: read_request(kind, data)
+        return partial(read_request, kind)
     return deserialize
 
 
@@ -80,4 +81,4 @@ class Requests:
         if self._first is not None:
             first, self._first = self._first, None
             return first
-        return self._read(await anext(self._rest))
+        return self._read(await self._rest.__anext__())

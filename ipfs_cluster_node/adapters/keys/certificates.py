@@ -79,6 +79,9 @@ class PeerIdentity:
     serial: int
     not_before: datetime
     not_after: datetime
+    not_before_ms: int
+    """The same, as calls are judged by it."""
+    not_after_ms: int
 
     @property
     def node_id(self) -> NodeId:
@@ -288,8 +291,8 @@ class PeerVerifier:
         """Start with nothing remembered."""
         self._verified: OrderedDict[bytes, PeerIdentity] = OrderedDict()
 
-    def verify(self, certificate_pem: bytes, now: datetime) -> PeerIdentity:
-        """Read and check a peer's certificate.
+    def verify(self, certificate_pem: bytes, now_ms: int) -> PeerIdentity:
+        """Read and check a peer's certificate, at a time in milliseconds since 1970 (UTC).
 
         Called for every call: what a certificate says is remembered, whether it has expired is
         asked anew, since a TLS session outlives its certificate.
@@ -303,7 +306,7 @@ class PeerVerifier:
             self._verified[certificate_pem] = peer
             if len(self._verified) > VERIFIED_CERTIFICATES_MAX:
                 self._verified.popitem(last=False)
-        if not peer.not_before <= now <= peer.not_after:
+        if not peer.not_before_ms <= now_ms <= peer.not_after_ms:
             raise ClusterError(
                 Reason.CERTIFICATE_INVALID,
                 f"the certificate is good from {peer.not_before:%F %T} to {peer.not_after:%F %T} "
@@ -336,12 +339,15 @@ def read_certificate(certificate_pem: bytes) -> PeerIdentity:
         raise ClusterError(
             Reason.CERTIFICATE_INVALID, "the certificate's key is not signed by its identity"
         )
+    begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     return PeerIdentity(
         did=did,
         is_node=ExtendedKeyUsageOID.SERVER_AUTH in usages,
         serial=certificate.serial_number,
-        not_before=certificate.not_valid_before_utc,
-        not_after=certificate.not_valid_after_utc,
+        not_before=begins,
+        not_after=ends,
+        not_before_ms=int(begins.timestamp()) * 1000,
+        not_after_ms=int(ends.timestamp()) * 1000,
     )
 
 

@@ -179,7 +179,7 @@ class Step:
     @property
     def writes(self) -> bool:
         """Whether there is anything to write."""
-        return any(each is not None for each in (self.pending, self.sync_received, self.note))
+        return self.pending is not None or self.sync_received is not None or self.note is not None
 
     def write(self) -> None:
         """Write and sync; blocks.
@@ -503,10 +503,11 @@ class Engine:
     def _step(self) -> Step:
         pending = self.journal.take_pending() if self.journal.dirty else None
         appends = self.raft.out.take_appends()
-        self._witness_self()
         note = None
-        if self._witness.is_due(moment := now()):
-            note = self._witness.note(self._remembered, moment)
+        if self._witness.may_note(moment := now()):
+            self._witness_self()
+            if self._witness.is_due(moment):
+                note = self._witness.note(self._remembered, moment)
         self._in_step = True
         return Step(self.journal, pending, appends, self._installs.take_sync(), note)
 

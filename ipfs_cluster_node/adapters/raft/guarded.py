@@ -330,10 +330,11 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
 
     def _witness_followers(self) -> None:
         """What a follower acknowledged of what is committed, it has for good (H26)."""
-        commit_index = self.commit_index
-        for voter in self.others | self.learners:
-            index = min(self.match_index(voter), commit_index)
-            self.witness.saw_entry(voter, index, self._journal.term_at(index))
+        commit_index, witness = self.commit_index, self.witness
+        for node, match_index in self._SyncObj__raftMatchIndex.items():
+            index, voter = min(match_index, commit_index), VoterId(node.id)
+            if index > witness.of(voter).index:
+                witness.saw_entry(voter, index, self._journal.term_at(index))
 
     def claim(self) -> Mark:
         """How far this voter's log goes."""
@@ -456,8 +457,8 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
     def receive(self, sender: VoterId, message: Message) -> None:
         """Take a peer's message, unless a guard drops it."""
         kind, term, newest = message["type"], message["term"], self._getTerm()
-        learns = kind == "next_node_idx" and sender in self.learners
-        if kind in COUNTED and sender not in self.others and not learns:
+        votes, learns = sender in self.others, sender in self.learners
+        if kind in COUNTED and not (votes or (learns and kind == "next_node_idx")):
             # Only voters count (H2, H4, H22), but for a learner's progress. A leader or candidate
             # that our configuration does not name yet is heard all the same: ours may be the old
             # one. A removed master does not come so far, since it is refused at the door.
@@ -467,7 +468,7 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
             self.out.post(sender, pb.RaftMessage(term=newest, stale_term=pb.StaleTerm()))
             return
         node = self._node(sender)
-        if sender in self.others or sender in self.learners:
+        if votes or learns:
             self.witness.saw_term(sender, term)
         match kind:
             case "response_vote":

@@ -15,7 +15,7 @@ import logging
 import secrets
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -61,6 +61,9 @@ class Mark:
         return f"entry {self.index} of term {self.entry_term}, term {self.term}"
 
 
+UNSEEN: Final = Mark()
+
+
 class Witness:
     """What this voter knows of the others, and noted of itself."""
 
@@ -73,19 +76,19 @@ class Witness:
 
     def of(self, voter: VoterId) -> Mark:
         """How far a voter is known to have come."""
-        return self._marks.get(voter, Mark())
+        return self._marks.get(voter, UNSEEN)
 
     def saw_entry(self, voter: VoterId, index: int, entry_term: int | None) -> None:
         """A voter has a committed entry; nothing is known if the entry's term is not."""
-        known = self.of(voter)
+        known = self._marks.get(voter, UNSEEN)
         if entry_term is not None and index > known.index:
-            self._marks[voter] = replace(known, index=index, entry_term=entry_term)
+            self._marks[voter] = Mark(index, entry_term, known.term)
 
     def saw_term(self, voter: VoterId, term: int) -> None:
         """A voter spoke in a term."""
-        known = self.of(voter)
+        known = self._marks.get(voter, UNSEEN)
         if term > known.term:
-            self._marks[voter] = replace(known, term=term)
+            self._marks[voter] = Mark(known.index, known.entry_term, term)
 
     def told(self, marks: Iterable[tuple[VoterId, Mark]]) -> None:
         """A leader tells what it knows of voters."""
@@ -101,13 +104,13 @@ class Witness:
 
     # Kept over a restart.
 
+    def may_note(self, now: float) -> bool:
+        """Whether the last note is old enough."""
+        return self._notes is not None and now - self._noted_at >= NOTE_SECONDS
+
     def is_due(self, now: float) -> bool:
         """Whether there is something to note that is not noted."""
-        return (
-            self._notes is not None
-            and now - self._noted_at >= NOTE_SECONDS
-            and self._marks != self._noted
-        )
+        return self.may_note(now) and self._marks != self._noted
 
     def note(self, voters: Iterable[VoterId], now: float) -> "Note | None":
         """What is to be written of these voters; the others are forgotten."""
