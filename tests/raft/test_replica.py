@@ -17,6 +17,7 @@ from tests.support.memory_replicas import (
     reason_of,
     until,
 )
+from tests.support.replicas import ListMachine
 from tests.support.virtual_time import virtual_time
 
 DEPENDS_ON_THE_WRITE = ("append_result", "vote_granted", "request_vote", "pre_vote_granted")
@@ -249,6 +250,24 @@ async def test_who_gave_up_while_it_was_under_way_harms_nobody(made: MakeCluster
             await asyncio.sleep(0.0001)
         gone.cancel()
         assert await leader.replica.propose(b"next") == (2, "next")
+
+
+@virtual_time
+async def test_another_machine_gets_what_the_log_holds_and_is_not_known_to_be_committed(
+    made: MakeCluster,
+) -> None:
+    async with made() as cluster:
+        leader = await cluster.leader()
+        for command in (b"one", b"two"):
+            await leader.replica.propose(command)
+        await leader.stop()
+        # As of a start, nothing is known to be committed.
+        opened = leader.make()
+        replayed = ListMachine()
+        opened.replay(replayed)
+        assert replayed.commands == ["one", "two"]
+        assert leader.machine.commands == []
+        opened.engine.close()
 
 
 @virtual_time

@@ -83,6 +83,22 @@ async def test_a_voter_that_is_told_of_an_old_copy_says_nothing_more(made: MakeC
 
 
 @virtual_time
+async def test_only_a_refusal_that_an_operator_must_see_is_logged(
+    made: MakeCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with made() as cluster:
+        leader = await cluster.leader()
+        follower = cluster.others(leader)[0]
+        caplog.clear()
+        for reason in (Reason.SHUTTING_DOWN, Reason.MEMBER_RUNS_TWICE):
+            error = ClusterError(reason, f"told {reason}")
+            link(cluster, follower, leader.voter)._on_refused(leader.voter, error)
+        [said] = [record for record in caplog.records if record.message == "refused by a voter"]
+        assert said.__dict__["error"] == f"told {Reason.MEMBER_RUNS_TWICE}"
+        assert said.__dict__["peer"] == leader.voter
+
+
+@virtual_time
 async def test_a_voter_that_is_told_of_an_old_copy_while_it_writes_acknowledges_nothing(
     made: MakeCluster,
 ) -> None:

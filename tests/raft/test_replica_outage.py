@@ -14,7 +14,7 @@ from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.engine import Engine
 from ipfs_cluster_node.adapters.raft.journal import SegmentedJournal
-from ipfs_cluster_node.adapters.raft.outages import STEADY_SECONDS, Outage
+from ipfs_cluster_node.adapters.raft.outages import PROBE_NAME, STEADY_SECONDS, Outage
 from ipfs_cluster_node.adapters.raft.replica import Replica
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.v1 import raft_pb2 as pb
@@ -187,6 +187,7 @@ async def test_what_came_before_an_outage_is_not_taken_and_uses_up_no_room_after
         await before.close()
         host.write_seconds, host.disk_error = 0.001, None
         await until(lambda: host.replica.failed is None)
+        assert not (host.directory / PROBE_NAME).exists()
         (await Stream(host, "x.1").opened()).say(pb.RaftMessage(term=2, snapshot_chunk=chunk))
         await asyncio.sleep(0.5)
         assert taken == [2]

@@ -1,6 +1,7 @@
 """A replica's snapshots, and its end, under a simulated clock."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,38 @@ async def test_a_snapshot_is_made_beside_the_steps(made: MakeCluster) -> None:
             await leader.replica.propose(b"%d" % number)
         await until(lambda: leader.replica.engine.journal.first_index > 10)
         assert (leader.directory / "snapshot").stat().st_size > 100
+
+
+@virtual_time
+async def test_a_node_that_stops_waits_for_the_snapshot_that_it_makes(
+    made: MakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread can't be stopped, and would write into a store that another process has."""
+    goes_on = asyncio.Event()
+    steps: list[str] = []
+
+    async def in_a_slow_thread(make: Callable[[], None]) -> None:
+        steps.append("begun")
+        await goes_on.wait()
+        make()
+        steps.append("made")
+
+    async with made(1, snapshot_entries=10) as cluster:
+        host = await cluster.leader()
+        with monkeypatch.context() as patch:
+            patch.setattr("asyncio.to_thread", in_a_slow_thread)
+            await asyncio.gather(*(host.replica.propose(b"x") for _ in range(4)))
+            for _ in range(12):
+                await host.replica.propose(b"x")
+            stopping = asyncio.ensure_future(host.stop())
+            await asyncio.sleep(1)
+            assert steps == ["begun"]
+            assert not stopping.done()
+            assert ("writer", "stops") not in host.trace
+            goes_on.set()
+            await stopping
+            assert steps == ["begun", "made"]
+            assert host.trace[-1] == ("writer", "stops")
 
 
 @virtual_time

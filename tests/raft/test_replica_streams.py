@@ -45,6 +45,18 @@ async def test_a_stream_that_says_nothing_is_refused(made: MakeCluster) -> None:
 
 
 @virtual_time
+async def test_a_stream_that_ends_before_its_claim_ends_without_an_error(made: MakeCluster) -> None:
+    async def said() -> Any:
+        yield hello("x.1")
+
+    async with made() as cluster:
+        host = cluster.hosts[VoterId("n1.1")]
+        answers = [answer async for answer in host.replica.exchange(node("x"), said())]
+        assert [(answer.voter, answer.epoch) for answer in answers] == [("n1.1", 0)]
+        assert VoterId("x.1") not in host.replica._inbound
+
+
+@virtual_time
 async def test_a_stream_takes_frames_only_behind_a_claim(made: MakeCluster) -> None:
     async with made() as cluster:
         host = cluster.hosts[VoterId("n1.1")]
@@ -225,6 +237,25 @@ async def test_a_full_inbox_makes_senders_wait(made: MakeCluster) -> None:
         assert max(steps) < 300 + size
         assert host.replica._inbox_bytes == 0
         await stream.close()
+
+
+@virtual_time
+async def test_an_inbox_with_just_as_much_as_it_may_have_is_full(made: MakeCluster) -> None:
+    message = pb.RaftMessage(snapshot_chunk=pb.SnapshotChunk(data=bytes(200)))
+    size = message.ByteSize()
+    async with made(1, inbox_bytes_max=3 * size) as cluster:
+        host = await cluster.leader()
+        stream = await Stream(host, "x.1").opened()
+        host.write_seconds = 50.0  # Nothing is taken out.
+        proposal = asyncio.ensure_future(host.replica.propose(b"one"))
+        await until(lambda: host.trace[-1] == ("write", "begins"))
+        for _ in range(5):
+            stream.say(message)
+        await asyncio.sleep(0.1)
+        assert host.replica._inbox_bytes == 3 * size
+        await stream.close()
+        await host.stop()
+        await asyncio.gather(proposal, return_exceptions=True)
 
 
 @virtual_time

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from typing import Final
 
 import pytest
 
@@ -14,6 +15,15 @@ from tests.support.memory_replicas import (
     until,
 )
 from tests.support.virtual_time import virtual_time
+
+SELDOM: Final = {
+    "tick_interval": timedelta(seconds=1),
+    "heartbeat_interval": timedelta(seconds=1),
+    "election_timeout_min": timedelta(seconds=4),
+    "election_timeout_max": timedelta(seconds=8),
+    "connect_timeout": timedelta(seconds=10),
+}
+"""Beats so far apart that what waits for one is seen."""
 
 # Who votes.
 
@@ -148,6 +158,25 @@ async def test_a_change_that_is_not_committed_in_time_is_told_as_unknown(made: M
 
 
 @virtual_time
+async def test_a_change_does_not_wait_for_the_beat_or_a_batch_under_way(made: MakeCluster) -> None:
+    async with made(**SELDOM) as cluster:
+        leader = await cluster.leader()
+        engine = leader.replica.engine
+        for host in cluster.others(leader):
+            host.write_seconds = 2.0
+        await until(lambda: engine._tick_at - now() > 0.45)  # The beat was just now.
+        batch = asyncio.ensure_future(leader.replica.propose(b"one"))
+        await asyncio.sleep(0.1)
+        before = engine.journal.last_index
+        removing = asyncio.ensure_future(
+            leader.replica.remove_voter(cluster.others(leader)[0].voter)
+        )
+        await asyncio.sleep(0.05)
+        assert engine.journal.last_index > before
+        await asyncio.gather(batch, removing)
+
+
+@virtual_time
 async def test_changes_wait_for_one_another(made: MakeCluster) -> None:
     async with made(5) as cluster:
         leader = await cluster.leader()
@@ -172,6 +201,21 @@ async def test_leadership_is_handed_to_who_was_named(made: MakeCluster) -> None:
         assert now() - began < 0.5
         assert leader.replica.leader == target.node_id
         assert await cluster.leader() is target
+
+
+@virtual_time
+async def test_a_handover_does_not_wait_for_the_beat(made: MakeCluster) -> None:
+    async with made(**SELDOM) as cluster:
+        leader = await cluster.leader()
+        engine = leader.replica.engine
+        # A tick is due, and the next beat is 0.3 to 0.4 s away.
+        await until(lambda: 0.1 < now() - engine._tick_at < 0.2)
+        began = now()
+        target = cluster.others(leader)[0].voter
+        handing_over = asyncio.ensure_future(leader.replica.transfer_leadership(target))
+        await until(lambda: ("send", "timeout_now") in leader.trace)
+        assert now() - began < 0.1
+        await handing_over
 
 
 @virtual_time
