@@ -176,7 +176,7 @@ class LogRepair:
             handler: Any = grpc.stream_stream_rpc_method_handler(_refuse)
             gate.add_registered_method_handlers(service, {name: handler})
         own_health_pb2_grpc.add_HealthServiceServicer_to_server(
-            HealthServicer(self), gate.as_server
+            HealthServicer(self.get_health), gate.as_server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._standard_health, gate.as_server)
         return gate

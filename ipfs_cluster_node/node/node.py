@@ -443,7 +443,9 @@ class Node:
         content_pb2_grpc.add_ContentServiceServicer_to_server(
             ContentServicer(self._contents, self._leadership), server
         )
-        own_health_pb2_grpc.add_HealthServiceServicer_to_server(HealthServicer(self.health), server)
+        own_health_pb2_grpc.add_HealthServiceServicer_to_server(
+            HealthServicer(self.health.get_health), server
+        )
         membership_pb2_grpc.add_MembershipServiceServicer_to_server(
             MembershipServicer(
                 self._members,

@@ -6,13 +6,14 @@ from typing import Any
 
 from ipfs_cluster_node.access.context import current_caller, current_reach, shown_certificate
 from ipfs_cluster_node.access.turns import gathered
+from ipfs_cluster_node.cluster.certificates.issuing import Certificates
+from ipfs_cluster_node.cluster.consensus import Leadership
 from ipfs_cluster_node.cluster.pages import page_of_items
 from ipfs_cluster_node.codec.members import did_of, page_of, pem_of, serial_of
 from ipfs_cluster_node.codec.tasks import request_id_of, timestamp_of_ms
 from ipfs_cluster_node.core.authorization import certificate_args
 from ipfs_cluster_node.core.certificates import CertificateRecord
 from ipfs_cluster_node.core.state import ClusterState
-from ipfs_cluster_node.services.ports import CertificatePort, StatePort
 from ipfs_cluster_node.v1 import certificate_pb2 as pb
 from ipfs_cluster_node.v1 import certificate_pb2_grpc
 
@@ -20,7 +21,7 @@ from ipfs_cluster_node.v1 import certificate_pb2_grpc
 class CertificateServicer(certificate_pb2_grpc.CertificateServiceServicer):
     """Certificates of members."""
 
-    def __init__(self, certificates: CertificatePort, view: StatePort) -> None:
+    def __init__(self, certificates: Certificates, view: Leadership) -> None:
         """Serve these."""
         self._certificates = certificates
         self._view = view

@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from ipfs_cluster_node.access.context import current_caller, current_reach
+from ipfs_cluster_node.cluster.consensus import Leadership
+from ipfs_cluster_node.cluster.content.contents import Contents
 from ipfs_cluster_node.cluster.pages import page_of_items
 from ipfs_cluster_node.codec.members import bad_page_token, content_to_proto, page_of
 from ipfs_cluster_node.codec.tasks import cid_text, request_id_of
@@ -11,7 +13,6 @@ from ipfs_cluster_node.core.authorization import content_args
 from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
 from ipfs_cluster_node.core.model import Content
 from ipfs_cluster_node.core.state import ClusterState
-from ipfs_cluster_node.services.ports import ContentPort, StatePort
 from ipfs_cluster_node.v1 import content_pb2 as pb
 from ipfs_cluster_node.v1 import content_pb2_grpc
 
@@ -24,7 +25,7 @@ BLOCKS_PER_REQUEST_MAX: Final = 64
 class ContentServicer(content_pb2_grpc.ContentServiceServicer):
     """Files by CID."""
 
-    def __init__(self, content: ContentPort, view: StatePort) -> None:
+    def __init__(self, content: Contents, view: Leadership) -> None:
         """Serve these."""
         self._content = content
         self._view = view

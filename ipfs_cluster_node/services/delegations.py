@@ -1,51 +1,23 @@
 """AuthorizationService."""
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
-from ipfs_cluster_node.access.context import Caller, current_reach
+from ipfs_cluster_node.access.context import current_reach
 from ipfs_cluster_node.access.rules import RULES_BY_METHOD
+from ipfs_cluster_node.cluster.delegations import Delegations
 from ipfs_cluster_node.codec.members import did_of, page_of
 from ipfs_cluster_node.codec.tasks import request_id_of
 from ipfs_cluster_node.core.errors import invalid_field
-from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.multiformats import TOKEN_CODECS, Cid, parse_cid
 from ipfs_cluster_node.services.requests import read_request, request_type_of
 from ipfs_cluster_node.v1 import authorization_pb2 as pb
 from ipfs_cluster_node.v1 import authorization_pb2_grpc
 
 
-class DelegationPort(Protocol):
-    """Delegations, as clients see them."""
-
-    def get_caller(self, caller: Caller) -> pb.GetCallerResponse:
-        """Who calls."""
-
-    async def put_delegation(
-        self, tokens: Sequence[bytes], *, caller: Caller, request_id: str
-    ) -> list[str]:
-        """Keep delegations; gives their CIDs."""
-
-    async def list_delegations(
-        self, caller: Caller, *, audience: Did | None, after: Cid | None, size: int
-    ) -> tuple[list[pb.Delegation], str]:
-        """A page of them, and where the next begins."""
-
-    async def revoke_delegation(
-        self, cid: Cid, *, path: Sequence[bytes], caller: Caller, request_id: str
-    ) -> None:
-        """Let a delegation hold no more."""
-
-    async def explain_access(
-        self, caller: Caller, *, did: Did, tokens: Sequence[bytes], method: str, request: Any
-    ) -> pb.ExplainAccessResponse:
-        """Say what would become of a call."""
-
-
 class AuthorizationServicer(authorization_pb2_grpc.AuthorizationServiceServicer):
     """Who may do what."""
 
-    def __init__(self, delegations: DelegationPort) -> None:
+    def __init__(self, delegations: Delegations) -> None:
         """Serve these."""
         self._delegations = delegations
 

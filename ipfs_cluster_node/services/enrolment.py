@@ -7,12 +7,12 @@ from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Any, Final
 from urllib.parse import unquote
 
+from ipfs_cluster_node.cluster.enrolment import Enrolment
 from ipfs_cluster_node.codec.members import did_of, endpoints_of, name_of, pem_of, seal_key_of
 from ipfs_cluster_node.codec.tasks import request_id_of
 from ipfs_cluster_node.core.commands import RedeemJoinToken
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.rates import RateLimit
-from ipfs_cluster_node.services.ports import EnrolmentPort
 from ipfs_cluster_node.v1 import enrolment_pb2 as pb
 from ipfs_cluster_node.v1 import enrolment_pb2_grpc
 
@@ -46,7 +46,7 @@ def network_of(peer: str) -> str:
 class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
     """Gives first certificates."""
 
-    def __init__(self, enrolment: EnrolmentPort, clock: Callable[[], float]) -> None:
+    def __init__(self, enrolment: Enrolment, clock: Callable[[], float]) -> None:
         """Serve this; `clock` gives seconds and does not go back."""
         self._enrolment = enrolment
         self._clock = clock

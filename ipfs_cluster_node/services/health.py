@@ -1,8 +1,8 @@
 """HealthService."""
 
+from collections.abc import Callable
 from typing import Any
 
-from ipfs_cluster_node.services.ports import HealthPort
 from ipfs_cluster_node.v1 import health_pb2 as pb
 from ipfs_cluster_node.v1 import health_pb2_grpc
 
@@ -10,10 +10,10 @@ from ipfs_cluster_node.v1 import health_pb2_grpc
 class HealthServicer(health_pb2_grpc.HealthServiceServicer):
     """How this node is."""
 
-    def __init__(self, health: HealthPort) -> None:
-        """Serve this."""
-        self._health = health
+    def __init__(self, get_health: Callable[[], pb.GetHealthResponse]) -> None:
+        """Answer with what `get_health` gives."""
+        self._get_health = get_health
 
     async def GetHealth(self, request: pb.GetHealthRequest, context: Any) -> pb.GetHealthResponse:
         """Answer from the node's own memory."""
-        return self._health.get_health()
+        return self._get_health()

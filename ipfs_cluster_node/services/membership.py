@@ -5,6 +5,9 @@ from datetime import timedelta
 from typing import Any
 
 from ipfs_cluster_node.access.context import current_caller, current_reach
+from ipfs_cluster_node.cluster.backups import Backups
+from ipfs_cluster_node.cluster.consensus import Leadership
+from ipfs_cluster_node.cluster.members import Members
 from ipfs_cluster_node.cluster.pages import page_of_items
 from ipfs_cluster_node.codec.members import (
     bad_page_token,
@@ -33,7 +36,6 @@ from ipfs_cluster_node.core.errors import invalid_field
 from ipfs_cluster_node.core.ids import did_from_node_id
 from ipfs_cluster_node.core.model import Liveness
 from ipfs_cluster_node.core.settings import SETTINGS, Settings
-from ipfs_cluster_node.services.ports import BackupPort, MemberPort, StatePort
 from ipfs_cluster_node.v1 import membership_pb2 as pb
 from ipfs_cluster_node.v1 import membership_pb2_grpc
 
@@ -45,9 +47,9 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
 
     def __init__(
         self,
-        members: MemberPort,
-        view: StatePort,
-        backups: BackupPort,
+        members: Members,
+        view: Leadership,
+        backups: Backups,
     ) -> None:
         """Serve these."""
         self._members = members

@@ -1,27 +1,18 @@
 """RaftService."""
 
 from collections.abc import AsyncIterator
-from typing import Any, Protocol
+from typing import Any
 
 from ipfs_cluster_node.access.context import current_caller
-from ipfs_cluster_node.core.ids import NodeId
+from ipfs_cluster_node.adapters.raft.replica import Replica
 from ipfs_cluster_node.v1 import raft_pb2 as pb
 from ipfs_cluster_node.v1 import raft_pb2_grpc
-
-
-class Exchanges(Protocol):
-    """Takes part in consensus."""
-
-    def exchange(
-        self, peer: NodeId, requests: AsyncIterator[pb.ExchangeRequest]
-    ) -> AsyncIterator[pb.ExchangeResponse]:
-        """Serve one stream of a peer."""
 
 
 class RaftServicer(raft_pb2_grpc.RaftServiceServicer):
     """Consensus between the masters."""
 
-    def __init__(self, replica: Exchanges) -> None:
+    def __init__(self, replica: Replica) -> None:
         """Serve a replica."""
         self._replica = replica
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from ipfs_cluster_node.access.context import current_reach
 from ipfs_cluster_node.access.turns import current_turn
+from ipfs_cluster_node.cluster.consensus import Leadership
 from ipfs_cluster_node.codec.tables import SnapshotWriter, table_rows
-from ipfs_cluster_node.services.ports import StatePort
 from ipfs_cluster_node.v1 import state_delta_pb2 as pb
 from ipfs_cluster_node.v1 import state_delta_pb2_grpc
 
@@ -14,7 +14,7 @@ from ipfs_cluster_node.v1 import state_delta_pb2_grpc
 class StateDeltaServicer(state_delta_pb2_grpc.StateDeltaServiceServicer):
     """The state as Arrow tables."""
 
-    def __init__(self, view: StatePort) -> None:
+    def __init__(self, view: Leadership) -> None:
         """Serve this."""
         self._view = view
 

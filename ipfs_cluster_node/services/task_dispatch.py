@@ -6,6 +6,8 @@ from typing import Any
 from ipfs_cluster_node.access.context import current_caller, current_reach
 from ipfs_cluster_node.access.turns import gathered
 from ipfs_cluster_node.cluster.pages import page_of_items
+from ipfs_cluster_node.cluster.tasks import Tasks
+from ipfs_cluster_node.cluster.worker_sessions import Sessions
 from ipfs_cluster_node.codec.members import number_of, page_of
 from ipfs_cluster_node.codec.tasks import (
     check_submission,
@@ -19,7 +21,6 @@ from ipfs_cluster_node.codec.tasks import (
 from ipfs_cluster_node.core.authorization import task_args
 from ipfs_cluster_node.core.errors import invalid_field
 from ipfs_cluster_node.core.model import WATCHED_TASKS_MAX
-from ipfs_cluster_node.services.ports import SessionPort, TaskPort
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 from ipfs_cluster_node.v1 import task_dispatch_pb2_grpc
 
@@ -27,7 +28,7 @@ from ipfs_cluster_node.v1 import task_dispatch_pb2_grpc
 class TaskDispatchServicer(task_dispatch_pb2_grpc.TaskDispatchServiceServicer):
     """Tasks, and the sessions of workers."""
 
-    def __init__(self, tasks: TaskPort, sessions: SessionPort) -> None:
+    def __init__(self, tasks: Tasks, sessions: Sessions) -> None:
         """Serve these."""
         self._tasks = tasks
         self._sessions = sessions
