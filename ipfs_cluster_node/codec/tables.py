@@ -7,22 +7,18 @@ crashes Arrow otherwise.
 """
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import sha256
 from typing import Any, Final
 
 import pyarrow as pa
 
-from ipfs_cluster_node.core.authorization import (
-    Args,
-    content_args,
-    member_args,
-    row_args,
-    task_args,
-)
+from ipfs_cluster_node.core.authorization import Args, row_args_function
+from ipfs_cluster_node.core.columns import Kind
 from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
 from ipfs_cluster_node.core.ids import Did, NodeId
-from ipfs_cluster_node.core.model import Content, Principal, Task, TaskState
+from ipfs_cluster_node.core.model import Content, Principal, Task
+from ipfs_cluster_node.core.schemas import CONTENT, NODES, SCHEMAS, TASKS
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.v1 import state_delta_pb2 as pb
 
@@ -32,61 +28,30 @@ BATCH_ROWS: Final = 512
 TABLE_BYTES_MAX: Final = 2 * 1024 * 1024 * 1024
 PARTS_MAX: Final = 65_536
 
-_TIME: Final = pa.timestamp("ms", tz="UTC")
-
-
-def _schema(name: str, *fields: tuple[str, pa.DataType]) -> pa.Schema:
-    return pa.schema(fields, metadata={"table": name, "version": "1"})
-
-
-SCHEMAS: Final[dict[int, pa.Schema]] = {
-    pb.STATE_TABLE_NODES: _schema(
-        "nodes",
-        ("node_id", pa.string()),
-        ("name", pa.string()),
-        ("role", pa.string()),
-        ("liveness", pa.string()),
-        ("endpoints", pa.list_(pa.string())),
-        ("voter", pa.bool_()),
-        ("task_types", pa.list_(pa.string())),
-        ("slot_count", pa.int32()),
-        ("running_attempt_count", pa.int32()),
-        ("version", pa.string()),
-        ("enrol_time", _TIME),
-        ("liveness_time", _TIME),
-    ),
-    pb.STATE_TABLE_TASKS: _schema(
-        "tasks",
-        ("task_id", pa.string()),
-        ("task_type", pa.string()),
-        ("namespace", pa.string()),
-        ("state", pa.string()),
-        ("submitter", pa.string()),
-        ("attempt", pa.int32()),
-        ("node_id", pa.string()),
-        ("priority", pa.int32()),
-        ("submit_time", _TIME),
-        ("assign_time", _TIME),
-        ("finish_time", _TIME),
-        ("result_cid", pa.string()),
-        ("result_size_bytes", pa.int64()),
-        ("failure_reason", pa.string()),
-        ("failure_message", pa.string()),
-    ),
-    pb.STATE_TABLE_CONTENT: _schema(
-        "content",
-        ("cid", pa.string()),
-        ("node_id", pa.string()),
-        ("size_bytes", pa.int64()),
-        ("name", pa.string()),
-        ("add_time", _TIME),
-    ),
+_ARROW_TYPES: Final[Mapping[Kind, pa.DataType]] = {
+    Kind.STRING: pa.string(),
+    Kind.STRINGS: pa.list_(pa.string()),
+    Kind.BOOL: pa.bool_(),
+    Kind.INT32: pa.int32(),
+    Kind.INT64: pa.int64(),
+    Kind.TIME: pa.timestamp("ms", tz="UTC"),
 }
 
+ARROW_SCHEMAS: Final[Mapping[int, pa.Schema]] = {
+    pb.StateTable.Value(f"STATE_TABLE_{schema.name.upper()}"): pa.schema(
+        [(column.name, _ARROW_TYPES[column.kind]) for column in schema.columns],
+        metadata={"table": schema.name, "version": "1"},
+    )
+    for schema in SCHEMAS
+}
+"""By `StateTable`."""
+
+_node_row, _node_args = NODES.row_function(), row_args_function(NODES)
+_task_row, _task_args = TASKS.row_function(), row_args_function(TASKS)
+_content_row, _content_args = CONTENT.row_function(), row_args_function(CONTENT)
 
 Allows = Callable[[Args], bool]
 """Whether an item with these arguments may be read."""
-
 
 Row = tuple[Any, ...]
 
@@ -99,9 +64,9 @@ def table_rows(
     caller: Did,
     allows: Allows,
 ) -> Iterator[Row | None]:
-    """Take a table out of the state, as far as `caller` may read it; None for each row else.
+    """Read the rows of a table that `caller` may read; each of the others is None.
 
-    What it gives is as of now, however late the rows are asked for.
+    The rows are as of now, however late the iterator is advanced.
 
     Args:
         table: A `StateTable`.
@@ -127,59 +92,29 @@ def _node_rows(
     nodes: Iterable[tuple[Principal, int]], voters: frozenset[NodeId], allows: Allows
 ) -> Iterator[Row | None]:
     for node, running_count in nodes:
-        if not allows(row_args("nodes", member_args(node))):
+        if allows(_node_args(node)):
+            yield _node_row(node, node.node_id in voters, running_count)
+        else:
             yield None
-            continue
-        yield (
-            node.node_id,
-            node.name,
-            node.role.value,
-            node.liveness.value,
-            list(node.endpoints),
-            node.node_id in voters,
-            list(node.task_types),
-            node.slot_count,
-            running_count,
-            node.version,
-            node.enrolled_at_ms,
-            node.liveness_at_ms,
-        )
 
 
 def _task_rows(tasks: Iterable[Task], caller: Did, allows: Allows) -> Iterator[Row | None]:
     for task in tasks:
-        if not allows(row_args("tasks", task_args(task, caller))):
+        if allows(_task_args(task, caller)):
+            yield _task_row(task)
+        else:
             yield None
-            continue
-        ended = task.state is TaskState.FAILED and task.failure is not None
-        yield (
-            task.task_id,
-            task.spec.task_type,
-            task.spec.namespace,
-            task.state.value,
-            task.submitter,
-            task.attempt,
-            task.node_id,
-            task.spec.priority,
-            task.submitted_at_ms,
-            task.assigned_at_ms or None,
-            task.finished_at_ms or None,
-            task.result.cid or None if task.result else None,
-            task.result.size_bytes if task.result else None,
-            task.failure.reason.value if ended and task.failure else None,
-            task.failure.message if ended and task.failure else None,
-        )
 
 
 def _content_rows(
     state: ClusterState, contents: Iterable[Content], allows: Allows
 ) -> Iterator[Row | None]:
     for content in contents:
-        if not allows(row_args("content", content_args(content.cid, content))):
+        if allows(_content_args(content)):
+            for holder in state.holders_of(content):
+                yield _content_row(content, holder)
+        else:
             yield None
-            continue
-        for holder in state.holders_of(content):
-            yield content.cid, holder, content.size_bytes, content.name, content.added_at_ms
 
 
 class SnapshotWriter:
@@ -187,7 +122,7 @@ class SnapshotWriter:
 
     def __init__(self, table: int) -> None:
         """Begin one of this schema."""
-        self._schema = SCHEMAS[table]
+        self._schema = ARROW_SCHEMAS[table]
         self._rows: list[Row] = []
         self._payloads: list[bytes] = []
 

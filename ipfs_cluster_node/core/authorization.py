@@ -5,9 +5,10 @@ command is there in every call: a statement about one that is absent would not m
 Names are checked before they come here, so that `team-a/*` can't be met by `team-a/../x`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
+from ipfs_cluster_node.core.columns import Schema
 from ipfs_cluster_node.core.dag_cbor import Value
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.model import (
@@ -19,6 +20,7 @@ from ipfs_cluster_node.core.model import (
     Task,
     TaskSpec,
 )
+from ipfs_cluster_node.core.schemas import CONTENT, NODES, TASKS
 from ipfs_cluster_node.core.settings import SETTINGS
 from ipfs_cluster_node.core.ucan.commands import TOP, Command
 
@@ -53,6 +55,18 @@ UNKNOWN_SIZE: Final = 2**53 - 1
 """A size that is not told counts as more than any limit."""
 
 Args = dict[str, Value]
+
+ROW_UNKNOWN: Final[Mapping[str, Value]] = {
+    "role": ANY,
+    "namespace": ANY,
+    "task_type": ANY,
+    "owner": ANY,
+    "self": False,
+    "cid": ANY,
+    "size": UNKNOWN_SIZE,
+}
+"""Every argument of a row of the state: its value in a table whose rows do not have it. A column of
+`core/schemas.py` is judged as one of these."""
 
 
 class Ask(NamedTuple):
@@ -111,34 +125,34 @@ def inputs_args(specs: Iterable[TaskSpec], contents: Mapping[str, Content]) -> I
             yield content_args(task_input.cid, contents.get(task_input.cid))
 
 
+def _unknown(schema: Schema) -> Args:
+    """The arguments of an item of this table of which nothing is known."""
+    return {name: value for name, value in ROW_UNKNOWN.items() if name in schema.arguments}
+
+
+UNKNOWN_TASK: Final = _unknown(TASKS)
+UNKNOWN_CONTENT: Final = _unknown(CONTENT) | {"namespace": DEFAULT_NAMESPACE}
+
+_args_of_task: Final = TASKS.arguments_function(UNKNOWN_TASK)
+_args_of_content: Final = CONTENT.arguments_function(UNKNOWN_CONTENT)
+member_args: Final = NODES.arguments_function(_unknown(NODES))
+"""Of a member to be listed, a `Principal`."""
+
+
 def task_args(task: Task | None, caller: Did) -> Args:
     """Of one task; an unknown one is nobody's, and in no namespace."""
-    return {
-        "namespace": task.spec.namespace if task else ANY,
-        "task_type": task.spec.task_type if task else ANY,
-        "owner": task.submitter if task else ANY,
-        "self": task is not None and task.submitter == caller,
-    }
+    return dict(UNKNOWN_TASK) if task is None else _args_of_task(task, caller)
 
 
 def content_args(cid: str, content: Content | None) -> Args:
     """Of a file or a block to be read."""
-    return {
-        "namespace": DEFAULT_NAMESPACE,
-        "cid": cid,
-        "size": content.size_bytes if content else UNKNOWN_SIZE,
-    }
+    return {**UNKNOWN_CONTENT, "cid": cid} if content is None else _args_of_content(content)
 
 
 def new_content_args(size_bytes: int | None) -> Args:
     """Of a file to be added."""
     size = UNKNOWN_SIZE if size_bytes is None else size_bytes
     return {"namespace": DEFAULT_NAMESPACE, "size": size}
-
-
-def member_args(principal: Principal) -> Args:
-    """Of a member to be listed."""
-    return {"role": principal.role.value}
 
 
 def removal_args(principal: Principal | None, did: Did) -> Args:
@@ -188,19 +202,9 @@ def join_token_args(token: JoinToken | None) -> Args:
     }
 
 
-def row_args(table: str, item: Args) -> Args:
-    """Of a row of a table of the state: what its kind of item does not have is as unknown."""
-    return {
-        "table": table,
-        "role": ANY,
-        "namespace": ANY,
-        "task_type": ANY,
-        "owner": ANY,
-        "self": False,
-        "cid": ANY,
-        "size": UNKNOWN_SIZE,
-        **item,
-    }
+def row_args_function(schema: Schema) -> Callable[..., Args]:
+    """Of a row of a table of the state: the function from its parts to all of `ROW_UNKNOWN`."""
+    return schema.arguments_function({"table": schema.name, **ROW_UNKNOWN})
 
 
 def delegation_args(issuer: str, audience: Did) -> Args:

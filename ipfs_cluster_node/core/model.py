@@ -236,6 +236,11 @@ class Task:
     failure: TaskFailure | None = None
 
     @property
+    def final_failure(self) -> TaskFailure | None:
+        """Why it failed; None while it may be tried again, although an attempt failed."""
+        return self.failure if self.state is TaskState.FAILED else None
+
+    @property
     def stored_bytes(self) -> int:
         """What it weighs against `task_bytes_max`."""
         data = len(self.result.data) if self.result else 0

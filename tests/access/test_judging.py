@@ -10,7 +10,7 @@ from ipfs_cluster_node.access.authorizer import Delegated
 from ipfs_cluster_node.access.context import Caller, CallerClass
 from ipfs_cluster_node.access.turns import Turn, Turns, set_turn
 from ipfs_cluster_node.codec.tasks import check_submission
-from ipfs_cluster_node.core.authorization import Ask, content_args, row_args, task_args
+from ipfs_cluster_node.core.authorization import ROW_UNKNOWN, Ask, content_args, task_args
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ucan.access import Access
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
@@ -41,7 +41,7 @@ def reach(policy: list[Any], monkeypatch: pytest.MonkeyPatch) -> tuple[Delegated
 
 def rows() -> Any:
     for number in range(ROWS):
-        yield row_args("content", content_args(cid_of(number), None))
+        yield {"table": "content", **ROW_UNKNOWN, **content_args(cid_of(number), None)}
 
 
 def test_rows_are_judged_by_what_the_policies_name(monkeypatch: pytest.MonkeyPatch) -> None:
