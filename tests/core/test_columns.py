@@ -1,4 +1,7 @@
-"""Each column's value is the one that its name says, and a declaration that is wrong is refused."""
+"""Each column has the value that its name says, and a wrong declaration is refused.
+
+A column that is added needs no line here.
+"""
 
 from dataclasses import replace
 from typing import Any
@@ -56,26 +59,29 @@ FAILURE = TaskFailure(Reason.HANDLER_FAILED, "it broke")
 FILE = Content(cid="bafy", size_bytes=5, holders=(NODE,), name="f", added_at_ms=31)
 
 
-def row(schema: Schema, *parts: Any) -> dict[str, Any]:
+def row(schema: Schema, *parts: Any) -> Any:
     names = [column.name for column in schema.columns]
-    return dict(zip(names, schema.row_function()(*parts), strict=True))
+    return dict(zip(names, schema.row_function()(*parts), strict=True)).items()
 
 
 def test_a_node() -> None:
-    assert row(NODES, PRINCIPAL, True, 1) == {
-        "node_id": NODE,
-        "name": "m",
-        "role": "master",
-        "liveness": "alive",
-        "endpoints": ("m:9096", "m:9097"),
-        "voter": True,
-        "task_types": ("echo", "sql"),
-        "slot_count": 4,
-        "running_attempt_count": 1,
-        "version": "0.1",
-        "enrol_time": 11,
-        "liveness_time": 12,
-    }
+    assert (
+        row(NODES, PRINCIPAL, True, 1)
+        >= {
+            "node_id": NODE,
+            "name": "m",
+            "role": "master",
+            "liveness": "alive",
+            "endpoints": ("m:9096", "m:9097"),
+            "voter": True,
+            "task_types": ("echo", "sql"),
+            "slot_count": 4,
+            "running_attempt_count": 1,
+            "version": "0.1",
+            "enrol_time": 11,
+            "liveness_time": 12,
+        }.items()
+    )
 
 
 def test_a_task() -> None:
@@ -96,30 +102,33 @@ def test_a_task() -> None:
         "failure_reason": None,
         "failure_message": None,
     }
-    assert row(TASKS, PENDING) == pending
+    assert row(TASKS, PENDING) >= pending.items()
     ended = {**pending, "attempt": 2, "node_id": NODE, "assign_time": 22, "finish_time": 23}
     stored = replace(
         ENDED, state=TaskState.SUCCEEDED, result=TaskResult(cid="bafy", size_bytes=70_000)
     )
     succeeded = {**ended, "state": "succeeded", "result_size_bytes": 70_000}
-    assert row(TASKS, stored) == {**succeeded, "result_cid": "bafy"}
+    assert row(TASKS, stored) >= {**succeeded, "result_cid": "bafy"}.items()
     inline = replace(stored, result=TaskResult(data=b"x", size_bytes=0))
-    assert row(TASKS, inline) == {**succeeded, "result_size_bytes": 0}
+    assert row(TASKS, inline) >= {**succeeded, "result_size_bytes": 0}.items()
     failed = replace(ENDED, state=TaskState.FAILED, failure=FAILURE)
     told = {"failure_reason": "HANDLER_FAILED", "failure_message": "it broke"}
-    assert row(TASKS, failed) == {**ended, "state": "failed", **told}
+    assert row(TASKS, failed) >= {**ended, "state": "failed", **told}.items()
     # An attempt failed, and the task will be tried again.
-    assert row(TASKS, replace(PENDING, failure=FAILURE)) == pending
+    assert row(TASKS, replace(PENDING, failure=FAILURE)) >= pending.items()
 
 
 def test_a_file() -> None:
-    assert row(CONTENT, FILE, NODE) == {
-        "cid": "bafy",
-        "node_id": NODE,
-        "size_bytes": 5,
-        "name": "f",
-        "add_time": 31,
-    }
+    assert (
+        row(CONTENT, FILE, NODE)
+        >= {
+            "cid": "bafy",
+            "node_id": NODE,
+            "size_bytes": 5,
+            "name": "f",
+            "add_time": 31,
+        }.items()
+    )
 
 
 def test_what_policies_judge_comes_in_one_order() -> None:
