@@ -9,7 +9,7 @@ _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
 MMAP_BYTES_MIN: Final = 128 * 1024
 ARENAS_MAX: Final = 2
-GC_OBJECTS: Final = 10_000
+GC_OBJECTS: Final = 30_000
 """New objects until the collector looks at them: with each 700, as by default, it looks 400 times a
 second under load, and finds nothing."""
 

@@ -634,13 +634,13 @@ class Engine:
             self._received = None
             return self._snapshotting.run
         index = self.raft.applied_index
-        if index < self._machine_index or now() < self._no_snapshot_until:
+        if index < self._machine_index:
             return None
         grown = index - self._snapshot_index >= self._config.snapshot_entries or (
             self.journal.entry_bytes - self._snapshot_log_bytes > self._config.snapshot_log_bytes
             and index > self._snapshot_index
         )
-        if not grown:
+        if not grown or now() < self._no_snapshot_until:
             return None
         self._snapshotting = Making(self._disk, self._machine, self.position())
         return self._snapshotting.run

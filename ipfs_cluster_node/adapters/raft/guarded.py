@@ -319,12 +319,13 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
             self._hold_candidacy()
         last = self._journal.last_index
         self.doTick(0)
-        if self.leads and self._journal.last_index > last:
+        leads = self.leads
+        if leads and self._journal.last_index > last:
             self._SyncObj__sendAppendEntries()
         self._campaigns = self.out.transfer = False
-        if self.leads:
+        if leads:
             self._witness_followers()
-        if not self.leads or self._journal.last_change_index() != self._queued_change:
+        if not leads or self._journal.last_change_index() != self._queued_change:
             self._queued_change = None
         self._watch_leading()
 
