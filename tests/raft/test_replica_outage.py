@@ -194,6 +194,23 @@ async def test_what_came_before_an_outage_is_not_taken_and_uses_up_no_room_after
 
 
 @virtual_time
+async def test_after_an_outage_a_follower_acknowledges_over_new_links(made: MakeCluster) -> None:
+    async with made() as cluster:
+        leader = await cluster.leader()
+        follower, other = cluster.others(leader)
+        before = [link for link, _ in follower.replica._links.values()]
+        follower.disk_error = FULL
+        await leader.replica.propose(b"one")
+        await until(lambda: follower.replica.outage is not None)
+        follower.disk_error = None
+        await until(lambda: follower.replica.failed is None)
+        await other.stop()
+        assert await leader.replica.propose(b"two") == (2, "two")  # By this one.
+        after = [link for link, _ in follower.replica._links.values()]
+        assert not any(link in before for link in after)
+
+
+@virtual_time
 async def test_a_log_that_still_cant_be_written_is_not_said_to_be(
     made: MakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,6 @@ from tests.support.virtual_time import virtual_time
 
 SELDOM: Final = {
     "tick_interval": timedelta(seconds=1),
-    "heartbeat_interval": timedelta(seconds=1),
     "election_timeout_min": timedelta(seconds=4),
     "election_timeout_max": timedelta(seconds=8),
     "connect_timeout": timedelta(seconds=10),
@@ -44,6 +43,22 @@ async def test_a_new_voter_gets_the_log_first_and_then_votes(made: MakeCluster) 
         commit = leader.replica.commit_index
         await leader.replica.add_voter(new.voter)  # It votes: nothing is done.
         assert leader.replica.commit_index == commit
+
+
+@virtual_time
+async def test_a_new_voter_does_not_wait_for_the_beat(made: MakeCluster) -> None:
+    async with made(**SELDOM) as cluster:
+        leader = await cluster.leader()
+        new = cluster.add(VoterId("x.1"), [])
+        new.start()
+        leader.replica._joining.add(new.voter)  # Its link is up.
+        await until(lambda: leader.replica._is_connected(new.voter))
+        engine = leader.replica.engine
+        await until(lambda: 0.1 < now() - engine._tick_at < 0.2)
+        adding = asyncio.ensure_future(leader.replica.add_voter(new.voter))
+        await asyncio.sleep(0.05)
+        assert cluster.links[leader.voter, new.voter].sent
+        await adding
 
 
 @virtual_time
