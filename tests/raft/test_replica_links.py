@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
+from ipfs_cluster_node.adapters.raft.clock import now
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import VoterId
 from tests.support.memory_replicas import (
+    SELDOM,
     MakeCluster,
     MemoryCluster,
     MemoryHost,
@@ -49,6 +51,25 @@ async def test_a_peer_that_reaches_this_node_is_dialled_in_a_hurry(made: MakeClu
         stream = await Stream(leader, follower.voter, boot=0).opened()
         assert link(cluster, leader, follower.voter).hurried == before + 1
         await stream.close()
+
+
+@virtual_time
+async def test_a_follower_that_is_connected_again_does_not_wait_for_the_beat(
+    made: MakeCluster,
+) -> None:
+    async with made(**SELDOM) as cluster:
+        leader = await cluster.leader()
+        follower, _ = cluster.others(leader)
+        cluster.cut(leader, follower)
+        up = link(cluster, leader, follower.voter).up
+        await until(lambda: not up.is_set())
+        await leader.replica.propose(b"one")
+        engine = leader.replica.engine
+        await until(lambda: 0.1 < now() - engine._tick_at < 0.15)
+        cluster.heal()
+        await until(up.is_set, seconds=0.2)
+        await asyncio.sleep(0.05)
+        assert now() - engine._tick_at < 0  # It ticked: the next beat would come later.
 
 
 @virtual_time

@@ -99,7 +99,8 @@ async def test_after_what_may_have_lost_something_nothing_is_served(
             assert caught.value.reason is Reason.UNKNOWN_OUTCOME
             assert host.task is not None
             with pytest.raises(ClusterError, match="start the node again") as caught:
-                await host.task
+                async with asyncio.timeout(5):
+                    await host.task
             assert caught.value.reason is Reason.LOG_STORAGE_FAILED
             with pytest.raises(ClusterError) as caught:
                 await host.replica.propose(b"two")
@@ -152,7 +153,8 @@ async def test_a_snapshot_without_room_is_waited_for_and_a_failed_disk_is_not(
                 assert host.replica.failed is None
             else:
                 with pytest.raises(ClusterError, match="asked for"):
-                    await host.task
+                    async with asyncio.timeout(5):
+                        await host.task
 
 
 @virtual_time
@@ -191,6 +193,7 @@ async def test_what_came_before_an_outage_is_not_taken_and_uses_up_no_room_after
         (await Stream(host, "x.1").opened()).say(pb.RaftMessage(term=2, snapshot_chunk=chunk))
         await asyncio.sleep(0.5)
         assert taken == [2]
+        assert host.replica._inbox_bytes == 0
 
 
 @virtual_time

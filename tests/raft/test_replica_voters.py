@@ -2,7 +2,6 @@
 
 import asyncio
 from datetime import timedelta
-from typing import Final
 
 import pytest
 
@@ -10,19 +9,12 @@ from ipfs_cluster_node.adapters.raft.clock import now
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import VoterId
 from tests.support.memory_replicas import (
+    SELDOM,
     MakeCluster,
     reason_of,
     until,
 )
 from tests.support.virtual_time import virtual_time
-
-SELDOM: Final = {
-    "tick_interval": timedelta(seconds=1),
-    "election_timeout_min": timedelta(seconds=4),
-    "election_timeout_max": timedelta(seconds=8),
-    "connect_timeout": timedelta(seconds=10),
-}
-"""Beats so far apart that what waits for one is seen."""
 
 # Who votes.
 
@@ -59,6 +51,18 @@ async def test_a_new_voter_does_not_wait_for_the_beat(made: MakeCluster) -> None
         await asyncio.sleep(0.05)
         assert cluster.links[leader.voter, new.voter].sent
         await adding
+
+
+@virtual_time
+async def test_a_new_voter_is_dialled_until_it_answers(made: MakeCluster) -> None:
+    async with made() as cluster:
+        leader = await cluster.leader()
+        new = cluster.add(VoterId("x.1"), [])
+        adding = asyncio.ensure_future(leader.replica.add_voter(new.voter))
+        await asyncio.sleep(0.5)
+        new.start()
+        await adding
+        assert new.voter in leader.replica.voters
 
 
 @virtual_time
@@ -242,7 +246,9 @@ async def test_who_does_not_lead_names_the_leader_whoever_is_connected(made: Mak
         await asyncio.sleep(0.5)
         handing_over = follower.replica.transfer_leadership(other.voter)
         assert await reason_of(handing_over) is Reason.NOT_LEADER
-        # Nor does it judge what would be left, which it does not know.
+        # Nor does it say who votes, or judge what would be left: it does not know.
+        adding = follower.replica.add_voter(leader.voter)
+        assert await reason_of(adding) is Reason.NOT_LEADER
         removing = follower.replica.remove_voter(leader.voter)
         assert await reason_of(removing) is Reason.NOT_LEADER
 

@@ -5,6 +5,7 @@ What a replica does is kept in order in its `trace`: what it sends, and when a w
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +25,13 @@ from tests.support.replicas import ListMachine
 from tests.support.virtual_time import virtual_loop
 
 TURN_SECONDS: Final = 0.00002
+SELDOM: Final = {
+    "tick_interval": timedelta(seconds=1),
+    "election_timeout_min": timedelta(seconds=4),
+    "election_timeout_max": timedelta(seconds=8),
+    "connect_timeout": timedelta(seconds=10),
+}
+"""Beats so far apart that what waits for one is seen."""
 Trace = list[tuple[str, str]]
 MakeCluster = Callable[..., "MemoryCluster"]
 
