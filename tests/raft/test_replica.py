@@ -1,6 +1,7 @@
 """The replica under a simulated clock: the order of a step, proposals, the lease."""
 
 import asyncio
+import itertools
 from datetime import timedelta
 from typing import Any
 
@@ -165,8 +166,14 @@ async def test_a_batch_waits_for_a_crowd_and_for_nobody_else(made: MakeCluster) 
                     proposals.waiting_count += 1
                 await sleep(0)
 
+            looks = itertools.count()
+
+            def clock() -> float:
+                assert next(looks) <= 2 * (turns + 1), "it turns without giving others a turn"
+                return moment
+
             with pytest.MonkeyPatch.context() as patched:
-                patched.setattr("ipfs_cluster_node.adapters.raft.replica.now", lambda: moment)
+                patched.setattr("ipfs_cluster_node.adapters.raft.replica.now", clock)
                 patched.setattr("asyncio.sleep", turn)
                 await replica._gather()
             replica.engine.proposals = kept
