@@ -9,9 +9,9 @@ from ipfs_cluster_node.cli.join_hint import say_how_to_join
 from ipfs_cluster_node.cli.node_commands import node_settings
 from ipfs_cluster_node.services.membership import MembershipServicer
 from ipfs_cluster_node.v1 import membership_pb2
-from tests.core.test_state import CLIENT, MASTER
 from tests.support.members import PEER, Leader
 from tests.support.virtual_time import virtual_time
+from tests.support.worlds import CLIENT, MASTER
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from ipfs_cluster_node.core.rests import HAND_BACK_REST_SECONDS, HAND_BACK_REST_
 from ipfs_cluster_node.v1 import errors_pb2
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 from tests.cluster.test_worker_sessions import ScriptedWorker, failure, leading, proposals, result
-from tests.core.test_state import OTHER, WORKER
 from tests.support.dispatch import attempt, until
 from tests.support.virtual_time import virtual_time
+from tests.support.worlds import OTHER, WORKER
 
 LOST = errors_pb2.ERROR_REASON_WORKER_LOST
 

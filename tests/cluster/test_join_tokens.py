@@ -28,7 +28,6 @@ from ipfs_cluster_node.core.model import (
     Role,
 )
 from ipfs_cluster_node.core.settings import CHANGES_MAX, USER_VALUE_CHARS_MAX
-from tests.core.test_state import CLIENT, WORKER
 from tests.support.members import (
     ISSUED,
     PEER,
@@ -37,6 +36,7 @@ from tests.support.members import (
     refused,
 )
 from tests.support.virtual_time import virtual_time
+from tests.support.worlds import CLIENT, WORKER
 
 
 @virtual_time

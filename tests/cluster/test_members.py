@@ -29,7 +29,6 @@ from ipfs_cluster_node.core.model import (
     TaskSpec,
 )
 from ipfs_cluster_node.core.state import MORE
-from tests.core.test_state import CLIENT, MASTER, OTHER, WORKER
 from tests.support.members import (
     LEASE,
     PEER,
@@ -38,6 +37,7 @@ from tests.support.members import (
     watched,
 )
 from tests.support.virtual_time import virtual_loop, virtual_time
+from tests.support.worlds import CLIENT, MASTER, OTHER, WORKER
 
 # Leases.
 

@@ -39,9 +39,9 @@ from ipfs_cluster_node.core.model import (
 )
 from ipfs_cluster_node.v1 import errors_pb2
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
-from tests.core.test_state import CLIENT, OTHER, WORKER, World
 from tests.support.dispatch import MemoryCall, MemoryLeadership, attempt, rpc_error, until
 from tests.support.virtual_time import virtual_time
+from tests.support.worlds import CLIENT, OTHER, WORKER, World
 
 CID = "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku"
 

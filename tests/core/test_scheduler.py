@@ -7,7 +7,7 @@ from ipfs_cluster_node.core.ids import NodeId, TaskId
 from ipfs_cluster_node.core.model import TaskSpec
 from ipfs_cluster_node.core.scheduler import WorkerOffer, plan
 from ipfs_cluster_node.core.tasks import TaskTable
-from tests.core.test_state import CLIENT
+from tests.support.worlds import CLIENT
 
 A, B, C = map(NodeId, "abc")
 ECHO = frozenset({"echo"})

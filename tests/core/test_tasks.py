@@ -30,7 +30,7 @@ from ipfs_cluster_node.core.model import (
 from ipfs_cluster_node.core.scheduler import WorkerOffer, plan
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.core.tasks import TaskTable
-from tests.core.test_state import CLIENT, MASTER, OTHER, WORKER, World, config
+from tests.support.worlds import CLIENT, MASTER, OTHER, WORKER, World, config
 
 HANDED_BACK = TaskFailure(Reason.WORKER_LOST, "its worker gave it back")
 

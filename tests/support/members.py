@@ -32,10 +32,10 @@ from ipfs_cluster_node.core.model import (
     Principal,
     Role,
 )
-from tests.core.test_state import CLIENT, JOINER, MASTER, World
 from tests.support.dispatch import MemoryLeadership
 from tests.support.tls import make_ca
 from tests.support.virtual_time import virtual_time
+from tests.support.worlds import CLIENT, JOINER, MASTER, World
 
 LEASE = 6.0
 SECOND = timedelta(seconds=1)
