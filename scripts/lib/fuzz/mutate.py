@@ -62,14 +62,15 @@ SETS: Final[Mapping[str, MutantSet]] = {
     "consensus": MutantSet(
         (PACKAGE / "cluster" / "consensus.py",), ("tests/cluster/test_consensus.py",)
     ),
-    "worker": MutantSet((PACKAGE / "node" / "worker.py",), ("tests/node/test_worker.py",)),
+    "worker": MutantSet((PACKAGE / "node" / "worker.py",), _found("tests/node/test_worker*.py")),
     "attempts": MutantSet(
         (PACKAGE / "node" / "attempts.py",),
         ("tests/node/test_attempts.py", "tests/node/test_attempt_files.py"),
     ),
     "joining": MutantSet((PACKAGE / "node" / "joining.py",), ("tests/node/test_joining.py",)),
     "sessions": MutantSet(
-        (PACKAGE / "cluster" / "worker_sessions.py",), ("tests/cluster/test_worker_sessions.py",)
+        (PACKAGE / "cluster" / "worker_sessions.py",),
+        _found("tests/cluster/test_worker_sessions.py", "tests/cluster/test_session_*.py"),
     ),
     "tasks": MutantSet(
         tuple(

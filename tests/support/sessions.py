@@ -1,0 +1,130 @@
+"""A leader, and the other side of its workers' sessions."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from hashlib import sha256
+from types import SimpleNamespace
+from typing import Any
+
+from google.protobuf.message import Message
+
+from ipfs_cluster_node.cluster.tasks import Tasks
+from ipfs_cluster_node.cluster.worker_sessions import Sessions
+from ipfs_cluster_node.codec.errors import error_from_rpc
+from ipfs_cluster_node.codec.tasks import attempt_from_proto, attempt_to_proto
+from ipfs_cluster_node.core import commands as c
+from ipfs_cluster_node.core.errors import ClusterError
+from ipfs_cluster_node.core.ids import NodeId, TaskId
+from ipfs_cluster_node.core.model import AttemptId, TaskSpec
+from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
+from tests.support.dispatch import MemoryCall, MemoryLeadership, attempt, until
+from tests.support.worlds import CLIENT, WORKER, World
+
+
+class ScriptedWorker:
+    """The other side of a session, in a test's hand."""
+
+    def __init__(self, sessions: Sessions, node_id: NodeId) -> None:
+        self.call = MemoryCall(lambda requests: sessions.worker_session(node_id, requests))
+        self.assigned: dict[AttemptId, pb.TaskSpec] = {}
+        self.batches: list[pb.Assignments] = []
+        self.confirmed: list[AttemptId] = []
+        self.cancelled: list[AttemptId] = []
+        self.stale: list[AttemptId] | None = None
+        self.ended: ClusterError | None = None
+        self.reads = True
+        self._reader = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        try:
+            while isinstance(message := await self.call.read(), Message):
+                assert isinstance(message, pb.WorkerSessionResponse)
+                match message.WhichOneof("message"):
+                    case "welcome":
+                        self.stale = [attempt_from_proto(a) for a in message.welcome.stale]
+                    case "assignments":
+                        self.batches.append(message.assignments)
+                        for each in message.assignments.assignments:
+                            self.assigned[attempt_from_proto(each.id)] = each.spec
+                    case "confirmed":
+                        self.confirmed += [attempt_from_proto(a) for a in message.confirmed.ids]
+                    case "cancellations":
+                        self.cancelled += map(attempt_from_proto, message.cancellations.ids)
+        except Exception as error:
+            self.ended = error_from_rpc(error)  # type: ignore[arg-type]
+
+    async def say(self, **message: Any) -> None:
+        await self.call.write(pb.WorkerSessionRequest(**message))
+
+    async def hello(self, *attempts: AttemptId, boot: int = 0) -> None:
+        hello = pb.WorkerHello(attempts=map(attempt_to_proto, attempts), boot=boot)
+        with suppress(asyncio.InvalidStateError):  # It was refused at once.
+            await self.say(hello=hello)
+        await until(lambda: self.stale is not None or self.ended is not None)
+
+    async def credit(self, count: int) -> None:
+        await self.say(credit=pb.WorkerCredit(attempt_count=count))
+
+    async def tell(self, *outcomes: pb.AttemptOutcome) -> None:
+        await self.say(outcomes=pb.AttemptOutcomes(outcomes=outcomes))
+
+
+@asynccontextmanager
+async def leading() -> AsyncIterator[Any]:
+    """A leader without workers in a session."""
+    world = World()
+    leadership = MemoryLeadership(world.state)
+    tasks = Tasks(leadership)  # type: ignore[arg-type]
+    sessions = Sessions(leadership, tasks)  # type: ignore[arg-type]
+    leadership.listeners += [tasks.on_effect, sessions.on_effect]
+    running = asyncio.create_task(sessions.run())
+
+    async def worker(*held: AttemptId, node: NodeId = WORKER, credit: int = 0) -> ScriptedWorker:
+        made = ScriptedWorker(sessions, node)
+        await made.hello(*held)
+        if credit:
+            await made.credit(credit)
+        return made
+
+    def submit(*numbers: int, payload: bytes = b"x") -> None:
+        spec = TaskSpec(task_type="echo", payload=payload)
+        ids = tuple(TaskId(f"t{number}") for number in numbers)
+        body = c.SubmitTasks(
+            task_ids=ids, specs=(spec,) * len(ids), fingerprint=sha256(payload).digest()
+        )
+        leadership.commit(body, caller=CLIENT)
+
+    def task(number: int) -> Any:
+        return world.state.tasks.get(TaskId(f"t{number}"))
+
+    try:
+        yield SimpleNamespace(
+            leadership=leadership,
+            tasks=tasks,
+            sessions=sessions,
+            worker=worker,
+            submit=submit,
+            task=task,
+            state=world.state,
+        )
+    finally:
+        assert not running.done(), "the loop that plans must not end"
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+def result(number: int, count: int = 1, **fields: Any) -> pb.AttemptOutcome:
+    return pb.AttemptOutcome(
+        id=attempt_to_proto(attempt(number, count)), result=pb.TaskResult(**fields)
+    )
+
+
+def failure(number: int, count: int = 1, **fields: Any) -> pb.AttemptOutcome:
+    return pb.AttemptOutcome(
+        id=attempt_to_proto(attempt(number, count)), failure=pb.AttemptFailure(**fields)
+    )
+
+
+def proposals(its: Any, kind: type) -> list[Any]:
+    return [body for body in its.leadership.proposed if isinstance(body, kind)]
