@@ -1,4 +1,4 @@
-"""`token` and `auth`: who may do what."""
+"""`token` and `auth`: join tokens, delegations and permissions."""
 
 import shlex
 import sys
@@ -30,12 +30,12 @@ JOIN_TOKEN_DOTS = 3
 
 @click.group()
 def token() -> None:
-    """Tokens: to join the cluster, and to let others do what you may."""
+    """Join tokens, and delegations of your permissions to others."""
 
 
 @click.group()
 def auth() -> None:
-    """What you, or others, may do."""
+    """What you and others may do."""
 
 
 @token.command("create")
@@ -43,11 +43,13 @@ def auth() -> None:
     "--role",
     required=True,
     type=click.Choice(["master", "worker", "leecher", "client"]),
-    help="What the joiner becomes.",
+    help="The joiner's role.",
 )
-@click.option("--grant", type=click.Choice(GRANTS), help="What a client may do. [default: user]")
-@click.option("--ttl", type=DURATION, default="1h", show_default=True, help="How long it is good.")
-@click.option("--uses", type=click.IntRange(1, 50), default=1, help="How often it is good.")
+@click.option("--grant", type=click.Choice(GRANTS), help="A client's permissions. [default: user]")
+@click.option("--ttl", type=DURATION, default="1h", show_default=True, help="How long it is valid.")
+@click.option(
+    "--uses", type=click.IntRange(1, 50), default=1, help="How many times it can be used."
+)
 @click.option("--approve", is_flag=True, help="Each joiner waits for `node approve`.")
 @click.option("--address", multiple=True, help="The only host:port that the joiner may advertise.")
 @json_option
@@ -82,7 +84,7 @@ def create_join_token(
     say(answer.token)
     say_how_to_join("the other machine", answer.enrolment_endpoints)
     if approve:
-        say("who joins waits: see `node joiners`, then `node approve NODE_ID`", err=True)
+        say("joiners wait for approval: see `node joiners`, then `node approve NODE_ID`", err=True)
 
 
 @token.command("delegate")
@@ -92,12 +94,16 @@ def create_join_token(
     "--where",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Only where an argument is this; a star behind a slash stands for anything.",
+    help="Only if an argument has this value; a star after a slash matches anything.",
 )
-@click.option("--most", multiple=True, metavar="NAME=NUMBER", help="Only up to this number.")
-@click.option("--policy", help='A policy in JSON, as UCAN writes it: [["==", ".owner", "x"]].')
-@click.option("--ttl", type=DURATION, default="7d", show_default=True, help="How long it holds.")
-@click.option("--print", "only_print", is_flag=True, help="Print it; the cluster does not keep it.")
+@click.option(
+    "--most", multiple=True, metavar="NAME=NUMBER", help="Only if an argument is at most this."
+)
+@click.option("--policy", help='A policy in the JSON form of UCAN: [["==", ".owner", "x"]].')
+@click.option("--ttl", type=DURATION, default="7d", show_default=True, help="How long it is valid.")
+@click.option(
+    "--print", "only_print", is_flag=True, help="Print it; do not store it in the cluster."
+)
 @json_option
 @click.pass_obj
 @reporting
@@ -113,10 +119,10 @@ def delegate(
     only_print: bool,
     as_json: bool,
 ) -> None:
-    """Let AUDIENCE, a did:key, do COMMAND, such as /task/submit, as far as you may yourself.
+    """Let AUDIENCE, a did:key, use COMMAND, such as /task/submit, within your own permissions.
 
-    The cluster keeps it, so AUDIENCE needs nothing but its own certificate. With --print, hand it
-    over yourself: it is used with `--ucan`.
+    The cluster stores it, so AUDIENCE needs only its own certificate. With --print you hand it over
+    yourself; it is used with `--ucan`.
     """
     from ipfs_cluster_node.cli.delegating import delegated
 
@@ -155,7 +161,7 @@ def delegate(
 @click.pass_obj
 @reporting
 def inspect(profile: str | None, text: str, *, as_json: bool) -> None:
-    """Show what TEXT says: a container, a file with one, the CID of a kept one, or a join token."""
+    """Decode TEXT: a container or its file, the CID of a stored delegation, or a join token."""
     from ipfs_cluster_node.cli.delegating import inspected
 
     if text.startswith("cj1."):
@@ -169,7 +175,7 @@ def inspect(profile: str | None, text: str, *, as_json: bool) -> None:
         found = [d for d in run_client(profile, lambda c: c.list_delegations()) if d.cid == text]
         if not found:
             raise ClusterError(
-                Reason.DELEGATION_NOT_FOUND, f"no delegation {text} is kept that you may see"
+                Reason.DELEGATION_NOT_FOUND, f"no stored delegation {text} that you may see"
             )
         _print_delegations(found, as_json)
         return
@@ -177,15 +183,15 @@ def inspect(profile: str | None, text: str, *, as_json: bool) -> None:
 
 
 @token.command("list")
-@click.option("--audience", default="", help="Only those that this DID got.")
-@click.option("--join", "join_tokens", is_flag=True, help="The join tokens instead.")
+@click.option("--audience", default="", help="Only those to this DID.")
+@click.option("--join", "join_tokens", is_flag=True, help="List join tokens instead.")
 @json_option
 @click.pass_obj
 @reporting
 def list_delegations(
     profile: str | None, *, audience: str, join_tokens: bool, as_json: bool
 ) -> None:
-    """List the delegations that the cluster keeps, as far as you may see them; or join tokens."""
+    """List the stored delegations that you may see, or the join tokens."""
     if join_tokens:
         _print_join_tokens(
             run_client(profile, lambda client: client.list_join_tokens()), as_json=as_json
@@ -198,14 +204,16 @@ def list_delegations(
 
 @token.command("revoke")
 @click.argument("cid", metavar="CID_OR_ID")
-@click.option("--path", "path_text", default="", help="A container with its chain, if not kept.")
+@click.option(
+    "--path", "path_text", default="", help="A container with its chain, if it is not stored."
+)
 @json_option
 @click.pass_obj
 @reporting
 def revoke_delegation(profile: str | None, *, cid: str, path_text: str, as_json: bool) -> None:
-    """Let a delegation hold no more, with all that came of it. There is no way back.
+    """Revoke a delegation, and everything delegated from it. This can't be undone.
 
-    Or let a join token, named by its id or as a whole, let nobody in any more.
+    Also revokes a join token, given by its id or in full.
     """
     from ipfs_cluster_node.cli.delegating import is_cid, tokens_in
 
@@ -224,7 +232,7 @@ def revoke_delegation(profile: str | None, *, cid: str, path_text: str, as_json:
 @click.pass_obj
 @reporting
 def whoami(profile: str | None, *, as_json: bool) -> None:
-    """Show who you are to the cluster, and what was delegated to you."""
+    """Show your identity in the cluster, and what is delegated to you."""
     answer = run_client(profile, lambda client: client.get_caller())
     if as_json:
         print_json(message_document(answer))
@@ -249,7 +257,7 @@ def _explain(profile: str | None, who: str, what: str, as_json: bool) -> None:  
             Reason.INVALID_ARGUMENT, f"--do takes a command line: {error.format_message()}"
         ) from error
     else:
-        raise ClusterError(Reason.INVALID_ARGUMENT, "that command asks the cluster for nothing")
+        raise ClusterError(Reason.INVALID_ARGUMENT, "that command makes no call to the cluster")
     finally:
         capturing.reset(mark)
     tokens: list[bytes] = []
@@ -284,7 +292,7 @@ _do_option = click.option(
 @click.pass_obj
 @reporting
 def explain(profile: str | None, *, who: str, what: str, as_json: bool) -> None:
-    """Say whether somebody may do something, and which link of the chain allows or denies it.
+    """Say whether something is allowed, and which link of the chain allows or denies it.
 
     Nothing is done. Exit status 4 if it would be denied.
     """
@@ -298,7 +306,7 @@ def explain(profile: str | None, *, who: str, what: str, as_json: bool) -> None:
 @click.pass_obj
 @reporting
 def explain_token(profile: str | None, *, who: str, what: str, as_json: bool) -> None:
-    """Say what TOKEN lets its audience do; as `auth explain --as TOKEN`."""
+    """Say what TOKEN allows its audience; the same as `auth explain --as TOKEN`."""
     _explain(profile, who, what, as_json)
 
 
@@ -310,9 +318,9 @@ def _print_explanation(method: str, answer: Any) -> None:
         for number, link in enumerate(ask.chain):
             delegation = link.delegation
             mark = (
-                {True: "holds", False: "DOES NOT HOLD"}[link.holds]
+                {True: "valid", False: "NOT VALID"}[link.holds]
                 if link.HasField("holds")
-                else "not looked at"
+                else "not checked"
             )
             say(
                 f"    {number} {delegation.issuer} -> {delegation.audience} "

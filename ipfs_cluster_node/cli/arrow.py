@@ -1,4 +1,4 @@
-"""Tables as files: what `state` and `audit` save."""
+"""Saves tables of `state` and `audit` as files."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,13 +22,13 @@ save_option = click.option(
 
 @contextmanager
 def saving(path: Path | None, *, force: bool, as_json: bool) -> Iterator[Callable[[Any], None]]:
-    """Give what writes an Arrow table to `path`, in the form that its name says, and reports it.
+    """Yield a function that writes an Arrow table to `path`, in the format of its suffix.
 
-    The file is checked before the table is fetched, and there once the block has ended well; where
-    no file is named nothing is written.
+    The path is checked before the table is fetched; the file appears once the block has succeeded.
+    Without a path nothing is written.
 
     Raises:
-        ClusterError: INVALID_ARGUMENT for another form, and as `output_file`.
+        ClusterError: INVALID_ARGUMENT for another suffix; and as `output_file`.
     """
     if path is None:
         yield lambda _table: None
@@ -48,7 +48,7 @@ def saving(path: Path | None, *, force: bool, as_json: bool) -> Iterator[Callabl
 
 
 def encode_table(table: Any, form: str) -> Any:
-    """An Arrow table as the bytes of a file of one of `FORMS`."""
+    """Encode an Arrow table as a file in one of `FORMS`."""
     import pyarrow as pa
     from pyarrow import csv, feather, parquet  # Heavy.
 

@@ -33,11 +33,11 @@ def audit() -> None:
 
 @audit.command("list")
 @click.option("--since", type=DURATION, default="24h", show_default=True, help="How far back.")
-@click.option("--caller", default="", help="Only of this did:key.")
-@click.option("--method", default="", help="Only of this method, such as SubmitTask.")
-@click.option("--outcome", type=click.Choice(OUTCOMES), help="Only these.")
+@click.option("--caller", default="", help="Only calls of this did:key.")
+@click.option("--method", default="", help="Only calls of this method, such as SubmitTask.")
+@click.option("--outcome", type=click.Choice(OUTCOMES), help="Only calls with this outcome.")
 @click.option(
-    "--node", "nodes", multiple=True, help="Only what these masters noted. [default: all]"
+    "--node", "nodes", multiple=True, help="Only records of these masters. [default: all]"
 )
 @click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True)
 @save_option
@@ -58,9 +58,9 @@ def list_audit_records(
     force: bool,
     as_json: bool,
 ) -> None:
-    """List what the masters noted of calls that were denied or changed something, newest first.
+    """List the masters' records of calls that were denied or changed something, newest first.
 
-    Exit status 1 if a node could not be asked: what it noted is missing then.
+    Exit status 1 if a node could not be reached: its records are missing.
     """
     begin = datetime.now(UTC) - since
 
@@ -77,8 +77,8 @@ def list_audit_records(
         if unknown:
             raise ClusterError(
                 Reason.MEMBER_NOT_FOUND,
-                f"{min(unknown)} is no master; list them with `node list`. Other nodes judge no "
-                "delegations: what they noted is in state/audit.jsonl of their home",
+                f"{min(unknown)} is not a master; list them with `node list`. Other nodes judge no "
+                "delegations: their records are in state/audit.jsonl of their home",
             )
         answers = await asyncio.gather(
             *(
@@ -134,13 +134,13 @@ def list_audit_records(
         columns = ("time", "outcome", "method", "caller", "by delegation", "reason", "node")
         print_table("Audit log", columns, rows)
     for node_id, why in silent.items():
-        say(f"warning: {node_id} was not asked: {why}", err=True)
+        say(f"warning: could not reach {node_id}: {why}", err=True)
     if silent:
         sys.exit(Exit.FAILED)
 
 
 def _as_table(records: Sequence[tuple[str, Any]]) -> Any:
-    """The records as an Arrow table, a column a field; `time` in microseconds, UTC."""
+    """The records as an Arrow table, one column per field; `time` in microseconds, UTC."""
     import pyarrow as pa  # Heavy.
 
     texts = ("caller", "caller_class", "peer", "method", "command", "request_id", "outcome")

@@ -6,21 +6,21 @@ from typing import Any, NoReturn
 from ipfs_cluster_node.client.connection import Connection
 
 
-class CapturedCall(Exception):  # noqa: N818  # Not an error: what was wanted.
-    """A call that would be made."""
+class CapturedCall(Exception):  # noqa: N818  # Not an error: the expected outcome.
+    """The call that would be made."""
 
     def __init__(self, method: str, request: bytes) -> None:
-        """Name the method in full, and the request, serialised."""
+        """Take the full name of the method and the serialised request."""
         super().__init__(method)
         self.method = method
         self.request = request
 
 
 class CapturingConnection(Connection):
-    """Stands for the connection of a client that shall call nobody."""
+    """Replaces the connection of a client that must not call anything."""
 
     def __init__(self) -> None:
-        """Know nobody."""
+        """Start without endpoints."""
         super().__init__((), None)
 
     async def unary(self, method: Callable[..., Any], request: Any, **_: Any) -> NoReturn:
@@ -35,7 +35,7 @@ class CapturingConnection(Connection):
 
 
 class _Channel:
-    """What the stubs ask of a channel."""
+    """The part of a channel that stubs use."""
 
     def _multicallable(self, method: str, request_serializer: Any, **_: Any) -> Any:
         def call(request: Any = None, **_: Any) -> NoReturn:

@@ -1,4 +1,4 @@
-"""`cert`: certificates, and the root they come from."""
+"""`cert`: certificates and the root that signs them."""
 
 from typing import Any, Final
 
@@ -30,7 +30,7 @@ def cert() -> None:
 @click.pass_obj
 @reporting
 def list_certificates(profile: str | None, *, did: str, as_json: bool) -> None:
-    """List the certificates that were handed out."""
+    """List the issued certificates."""
     found = run_client(profile, lambda client: client.list_certificates(did=did))
     if as_json:
         print_json([message_document(each) for each in found])
@@ -54,7 +54,7 @@ def list_certificates(profile: str | None, *, did: str, as_json: bool) -> None:
 @click.pass_obj
 @reporting
 def show_certificate(profile: str | None, *, serial: str, as_json: bool) -> None:
-    """Tell what is known of the certificate SERIAL."""
+    """Show the certificate with this serial number."""
     found = run_client(profile, lambda client: client.list_certificates(serial=serial))
     if not found:
         raise ClusterError(
@@ -78,10 +78,10 @@ def show_certificate(profile: str | None, *, serial: str, as_json: bool) -> None
 @click.pass_obj
 @reporting
 def revoke_certificate(profile: str | None, *, what: str, as_json: bool) -> None:
-    """Let WHAT count no more: the serial number of a certificate, or the did:key of a member.
+    """Revoke WHAT: a certificate by its serial number, or a member by its did:key.
 
-    There is no way back: the member has to be removed, and to join with a new identity. A master is
-    not revoked but removed, with `node remove`.
+    This can't be undone: the member has to be removed, and to join with a new identity. A master is
+    removed with `node remove` instead.
     """
     by: dict[str, Any] = {"did": what} if what.startswith("did:") else {"serial": what}
     run_client(profile, lambda client: client.revoke_certificate(**by))
@@ -93,27 +93,27 @@ def revoke_certificate(profile: str | None, *, what: str, as_json: bool) -> None
 @click.pass_obj
 @reporting
 def rotate_certificates(profile: str | None, *, as_json: bool) -> None:
-    """Have every node renew its certificate now, under the same root."""
+    """Make every node renew its certificate now, under the same root."""
     epoch = run_client(profile, lambda client: client.rotate_certificates(new_root=False))
-    print_done({"epoch": epoch}, f"nodes renew; epoch {epoch}", as_json=as_json)
+    print_done({"epoch": epoch}, f"nodes renew their certificates; epoch {epoch}", as_json=as_json)
 
 
 @cert.command("rotate-ca")
-@click.option("--status", "only_status", is_flag=True, help="Tell how far the rotation is.")
+@click.option("--status", "only_status", is_flag=True, help="Only show the rotation's progress.")
 @click.option(
     "--proceed",
     is_flag=True,
-    help="Wait no longer for those that have not renewed; they may have to join anew.",
+    help="Stop waiting for members that have not renewed; they may have to join again.",
 )
 @json_option
 @click.pass_obj
 @reporting
 def rotate_root(profile: str | None, *, only_status: bool, proceed: bool, as_json: bool) -> None:
-    """Put a new root in the place of the cluster's own, without an interruption.
+    """Replace the cluster's root certificate without interruption.
 
-    First every member learns to trust the new root, then every member gets a certificate of it,
-    then the old one is trusted no more. Each step waits for every node that is alive, and for every
-    client whose certificate has not ended: `cert renew` renews it, and so does its use, in time.
+    First every member learns to trust the new root, then gets a certificate signed by it; then the
+    old one is no longer trusted. Each step waits for every node that is alive, and for every client
+    whose certificate has not expired: `cert renew` renews it, and normal use does so in time.
     """
 
     async def run(client: Any) -> Any:
@@ -138,6 +138,6 @@ def rotate_root(profile: str | None, *, only_status: bool, proceed: bool, as_jso
 @click.pass_obj
 @reporting
 def renew_certificate(profile: str | None, *, as_json: bool) -> None:
-    """Renew your own certificate now; it is done by itself when half of its life is over."""
+    """Renew your own certificate now; this is automatic once half of its lifetime is over."""
     run_client(profile, lambda client: client.certificate.renew())
     print_done({"renewed": True}, "renewed", as_json=as_json)

@@ -52,7 +52,7 @@ class MemberType(click.ParamType[str]):
     name = "node_id or did"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> str:
-        """Spell it as a node id; what is no did:key is left to the cluster to judge."""
+        """Convert a did:key to its node id; the cluster judges anything else."""
         if not value.startswith("did:"):
             return str(value)
         try:
@@ -84,7 +84,7 @@ def status(profile: str | None, *, as_json: bool) -> None:
 
 @click.group()
 def cluster() -> None:
-    """The masters together."""
+    """The group of masters."""
 
 
 @cluster.command("transfer-leadership")
@@ -93,9 +93,9 @@ def cluster() -> None:
 @click.pass_obj
 @reporting
 def transfer_leadership(profile: str | None, node_id: str, *, as_json: bool) -> None:
-    """Let another master lead: NODE, or the one that has most of the log.
+    """Make another master the leader: NODE, or the one with the longest log.
 
-    Returns once it leads. Nothing that was acknowledged is lost; writes wait for a moment.
+    Returns once it leads. Nothing acknowledged is lost; writes pause for a moment.
     """
     leader = run_client(profile, lambda client: client.transfer_leadership(node_id))
     print_done({"leader_node_id": leader}, f"{leader} leads", as_json)
@@ -108,12 +108,12 @@ def transfer_leadership(profile: str | None, node_id: str, *, as_json: bool) -> 
 @click.pass_obj
 @reporting
 def create_backup(profile: str | None, file: Path, *, force: bool, as_json: bool) -> None:
-    """Write all that the masters agree on into FILE, to be kept apart from them.
+    """Write the masters' replicated state to FILE, to be stored apart from them.
 
-    Tasks with payloads and results, members, rights and settings; of the content only who holds it.
+    Tasks with payloads and results, members, permissions and settings; of content only its holders.
     The cluster's keys are sealed in it: `recover cluster` opens them with the recovery passphrase.
-    The file is there once all of it has come, and was checked; so does - (standard output) or a
-    pipe get all of it or nothing.
+    The file appears once it is complete and checked; likewise - (standard output) or a pipe gets
+    all of it or nothing.
     """
     with (
         # Private: it holds payloads and results of tasks.
@@ -166,7 +166,7 @@ def list_nodes(profile: str | None, *, as_json: bool) -> None:
 
 
 def _role(node: Any, name: str) -> str:
-    """What a node is; of a master also whether it leads, or does not vote yet."""
+    """A node's role; for a master also whether it leads, or does not vote yet."""
     if node.leader:
         return f"{name} (leads)"
     return f"{name} (does not vote)" if name == Role.MASTER and not node.voter else name
@@ -178,7 +178,7 @@ def _role(node: Any, name: str) -> str:
 @click.pass_obj
 @reporting
 def get_health(profile: str | None, node_id: str, *, as_json: bool) -> None:
-    """Ask one node how it is. Exit status 1 if a check fails."""
+    """Show one node's health. Exit status 1 if a check fails."""
 
     async def ask(client: Any) -> Any:
         from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -187,7 +187,7 @@ def get_health(profile: str | None, node_id: str, *, as_json: bool) -> None:
             if each.node_id == node_id and each.endpoints:
                 return await client.get_health(each.endpoints[0], node_id)
         raise ClusterError(
-            Reason.MEMBER_NOT_FOUND, f"{node_id} is no node with an address; list the nodes"
+            Reason.MEMBER_NOT_FOUND, f"{node_id} is not a node with an address; list the nodes"
         )
 
     answer = run_client(profile, ask)
@@ -205,14 +205,16 @@ def get_health(profile: str | None, node_id: str, *, as_json: bool) -> None:
 @node.command("remove")
 @click.argument("node_id", metavar="NODE_ID_OR_DID", type=MEMBER)
 @click.option(
-    "--lose-files", is_flag=True, help="Though it is the last holder of files, which are lost."
+    "--lose-files",
+    is_flag=True,
+    help="Remove it even if it is the last holder of files, which are then lost.",
 )
 @click.confirmation_option(prompt="Remove this node for good?")
 @json_option
 @click.pass_obj
 @reporting
 def remove_node(profile: str | None, node_id: str, *, lose_files: bool, as_json: bool) -> None:
-    """Remove a node or client for good; its tasks are given to others.
+    """Remove a node or client for good; its tasks go to others.
 
     Name it by its node id or its did:key; `cert list` shows those of clients. It is refused where
     files would be lost: the message says how many, and how to keep them.
@@ -226,7 +228,7 @@ def remove_node(profile: str | None, node_id: str, *, lose_files: bool, as_json:
 @click.pass_obj
 @reporting
 def list_joiners(profile: str | None, *, as_json: bool) -> None:
-    """List who waits to be let in, with a token made by `token create --approve`."""
+    """List joiners waiting for approval, with a token made by `token create --approve`."""
     joiners = run_client(profile, lambda client: client.list_joiners())
     if as_json:
         print_json([message_document(each) for each in joiners])
@@ -255,7 +257,7 @@ def list_joiners(profile: str | None, *, as_json: bool) -> None:
 @click.pass_obj
 @reporting
 def approve_joiner(profile: str | None, node_id: str, *, as_json: bool) -> None:
-    """Let a joiner in. Compare its node id with what `join` shows on its machine."""
+    """Approve a joiner. Compare its node id with the one that `join` shows on its machine."""
     role = run_client(profile, lambda client: _decide_joiner(client, node_id, approved=True))
     print_done({"node_id": node_id, "approved": True}, f"{node_id} may join as {role}", as_json)
 
@@ -266,21 +268,21 @@ def approve_joiner(profile: str | None, node_id: str, *, as_json: bool) -> None:
 @click.pass_obj
 @reporting
 def reject_joiner(profile: str | None, node_id: str, *, as_json: bool) -> None:
-    """Refuse a joiner."""
+    """Reject a joiner."""
     run_client(profile, lambda client: _decide_joiner(client, node_id, approved=False))
-    print_done({"node_id": node_id, "approved": False}, f"{node_id} is refused", as_json)
+    print_done({"node_id": node_id, "approved": False}, f"{node_id} is rejected", as_json)
 
 
 async def _decide_joiner(client: Any, node_id: str, *, approved: bool) -> str:
     found = [each for each in await client.list_joiners() if each.node_id == node_id]
     if not found:
         raise ClusterError(
-            Reason.MEMBER_NOT_FOUND, f"{node_id} does not wait to be let in; see `node joiners`"
+            Reason.MEMBER_NOT_FOUND, f"{node_id} is not waiting for approval; see `node joiners`"
         )
     if approved and len(found) > 1:
         raise ClusterError(
             Reason.INVALID_ARGUMENT,
-            f"{node_id} waits with several tokens, as "
+            f"{node_id} is waiting with several tokens, as "
             f"{', '.join(sorted(each.role for each in found))}; reject it, and let it join with "
             "one",
         )
@@ -291,7 +293,7 @@ async def _decide_joiner(client: Any, node_id: str, *, approved: bool) -> str:
 
 @click.group()
 def config() -> None:
-    """The cluster's settings, agreed among the masters."""
+    """The cluster's settings, replicated among the masters."""
 
 
 @config.command("get")
@@ -315,16 +317,16 @@ def get_config(profile: str | None, key: str, *, as_json: bool) -> None:
 
 @config.command("set")
 @click.argument("pairs", metavar="KEY VALUE [KEY VALUE]...", nargs=-1, required=True)
-@click.option("--if-value", help="Only if this is the present value; for one key.")
+@click.option("--if-value", help="Only if this is the current value; for one key.")
 @json_option
 @click.pass_obj
 @reporting
 def propose_config(
     profile: str | None, pairs: tuple[str, ...], *, if_value: str | None, as_json: bool
 ) -> None:
-    """Change settings, or keys of your own, `user.…`; returns once the masters have agreed.
+    """Change settings, or keys of your own, `user.…`; returns once they are committed.
 
-    Several are changed together, or none is. An empty value removes a key of your own.
+    Several change together or not at all. An empty value removes a key of your own.
     """
     keys, values = pairs[::2], pairs[1::2]
     if len(keys) != len(values):

@@ -27,7 +27,7 @@ def content() -> None:
 
 
 async def _size(client: Any, cid: str) -> int | None:
-    """How many bytes will come, for the bar; None if that is not known or nobody looks."""
+    """The expected size for the bar; None if it is unknown or nothing is shown."""
     from ipfs_cluster_node.core.errors import ClusterError
 
     if not sys.stderr.isatty():
@@ -35,7 +35,7 @@ async def _size(client: Any, cid: str) -> int | None:
     try:
         stat = await client.stat_content(cid)
     except ClusterError:
-        return None  # Reading it will say what is wrong.
+        return None  # The read itself reports what is wrong.
     return int(stat.size_bytes)
 
 
@@ -45,7 +45,7 @@ async def _size(client: Any, cid: str) -> int | None:
 @click.pass_obj
 @reporting
 def add_content(profile: str | None, path: Path, *, as_json: bool) -> None:
-    """Add a file and print its CID, the one that `ipfs add --cid-version=1` gives.
+    """Add a file and print its CID, the same that `ipfs add --cid-version=1` gives.
 
     Returns once two masters (all, if there are fewer) hold it durably.
     """
@@ -76,9 +76,9 @@ def add_content(profile: str | None, path: Path, *, as_json: bool) -> None:
 def get_content(
     profile: str | None, cid: str, *, output: Path | None, force: bool, as_json: bool
 ) -> None:
-    """Read a file; whole or not at all, unless it goes to standard output, a pipe or a device.
+    """Read a file; all or nothing, unless it goes to standard output, a pipe or a device.
 
-    The bytes are hashed again here, so a wrong answer of any node is noticed.
+    The bytes are hashed again here, so a wrong answer from any node is detected.
     """
 
     async def receive(client: Any) -> int:

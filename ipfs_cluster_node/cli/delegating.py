@@ -1,4 +1,4 @@
-"""Signs delegations with the profile's identity, and reads them."""
+"""Signs delegations with the profile's identity, and decodes them."""
 
 import json
 import re
@@ -27,7 +27,7 @@ from ipfs_cluster_node.core.ucan.profiles import PRODUCT
 from ipfs_cluster_node.v1 import authorization_pb2 as pb
 
 CID_CHARS_MIN: Final = 40
-"""CIDs of tokens have 49 characters and more, ids of join tokens far fewer."""
+"""CIDs of tokens have at least 49 characters, ids of join tokens far fewer."""
 LIFETIME_MIN: Final = timedelta(seconds=1)
 LIFETIME_MAX: Final = timedelta(seconds=PRODUCT.delegation_lifetime_s_max or 0)
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
@@ -35,13 +35,13 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
 
 @dataclass(frozen=True, slots=True)
 class Delegated:
-    """A delegation that was signed."""
+    """A signed delegation."""
 
     cid: str
     container: str
-    """With what it comes from, so that it can be used alone."""
+    """Includes its proofs, so that it can be used alone."""
     expires_s: int
-    """In seconds since 1970: not later than what it comes from."""
+    """In seconds since 1970: not later than its proofs."""
 
 
 async def delegated(
@@ -56,19 +56,19 @@ async def delegated(
     ttl: timedelta,
     keep: bool,
 ) -> Delegated:
-    """Sign a delegation, and have it kept if wanted.
+    """Sign a delegation, and store it in the cluster if wanted.
 
-    It holds as long as what it comes from, which the cluster renews with the certificate.
+    It is valid no longer than its proofs, which the cluster renews with the certificate.
 
     Raises:
         ClusterError: INVALID_ARGUMENT, NOT_DELEGATED where there is nothing to delegate from, or
-            what the cluster answers.
+            the cluster's refusal.
     """
     if not LIFETIME_MIN <= ttl <= LIFETIME_MAX:
         raise ClusterError(
             Reason.INVALID_ARGUMENT,
-            f"a delegation holds {LIFETIME_MIN.seconds} s to {LIFETIME_MAX.days} days; give "
-            "another --ttl, and sign a new one when it ends",
+            f"a delegation is valid for {LIFETIME_MIN.seconds} s to {LIFETIME_MAX.days} days; give "
+            "another --ttl, and sign a new one when it expires",
         )
     identity = profile_identity(profile)
     try:
@@ -89,7 +89,7 @@ async def delegated(
         )
     ends_s = int(time.time()) + int(ttl.total_seconds())
     if not any(d.issuer == caller.cluster_did for d in wide):
-        # What the cluster itself gave is given anew with each certificate; this is not.
+        # The cluster re-issues its own delegations with each certificate, but not this one.
         ends_s = min(ends_s, max(d.expire_time.seconds for d in wide))
     token = sign_delegation(
         identity.private_key,
@@ -107,12 +107,12 @@ async def delegated(
 
 
 def is_cid(text: str) -> bool:
-    """Whether this is the CID of a delegation, well-formed or not so: no join token's id is so."""
+    """Whether this is meant as a delegation's CID, even malformed, not as a join token's id."""
     return len(text) >= CID_CHARS_MIN and "." not in text
 
 
 def profile_identity(profile: str | None) -> Identity:
-    """The identity that a client's profile belongs to.
+    """The identity of a client's profile.
 
     Raises:
         ClusterError: CONFIG_INVALID, HOME_DAMAGED.
@@ -121,16 +121,16 @@ def profile_identity(profile: str | None) -> Identity:
     if not path.is_file():
         raise ClusterError(
             Reason.CONFIG_INVALID,
-            f"there is no identity at {path}; delegate with the profile of a client",
+            f"no identity at {path}; delegate with the profile of a client",
         )
     return Identity.load(path)
 
 
 def policy_of(where: Sequence[str], most: Sequence[str], policy: str | None) -> list[Value]:
-    """Make a policy of what was asked for.
+    """Build a policy from the options.
 
     Raises:
-        ValueError: Not such.
+        ValueError: An option is malformed.
     """
     statements: list[Value] = []
     for text in where:
@@ -168,12 +168,12 @@ def tokens_in(container: str) -> list[bytes]:
         return read_container(container, profile=PRODUCT)
     except UcanError as error:
         raise ClusterError(
-            Reason.DELEGATION_INVALID, f"no container of UCAN tokens: {error}; copy all of it"
+            Reason.DELEGATION_INVALID, f"not a container of UCAN tokens: {error}; copy all of it"
         ) from error
 
 
 def inspected(container: str) -> list[pb.Delegation]:
-    """The delegations of a container, their signatures checked.
+    """The delegations of a container, with their signatures checked.
 
     Raises:
         ClusterError: DELEGATION_INVALID.
@@ -190,7 +190,7 @@ def inspected(container: str) -> list[pb.Delegation]:
 
 
 def audience_of(container: str) -> str:
-    """Whom the delegations of a container lead to: who got one, and passed none on.
+    """The final audience of a container's delegations: the one that delegates no further.
 
     Raises:
         ClusterError: DELEGATION_INVALID.
@@ -199,6 +199,7 @@ def audience_of(container: str) -> str:
     last = {d.audience for d in found} - {d.issuer for d in found}
     if len(last) != 1:
         raise ClusterError(
-            Reason.INVALID_ARGUMENT, "the container leads to several; say whom you mean by did:key"
+            Reason.INVALID_ARGUMENT,
+            "the container has several final audiences; name one by its did:key",
         )
     return last.pop()

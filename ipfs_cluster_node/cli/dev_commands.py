@@ -22,12 +22,12 @@ from ipfs_cluster_node.config.profiles import check_profile_name, free_profile_n
 @click.option(
     "--directory",
     type=click.Path(path_type=Path),
-    help="A new or an empty one, kept. [default: temporary]",
+    help="A new or empty directory, which is kept. [default: temporary]",
 )
 @click.option(
     "--require-confinement",
     is_flag=True,
-    help="Do not start where task handlers can't be kept from the node's files and processes.",
+    help="Refuse to start if task handlers can't be isolated from the node's files and processes.",
 )
 @profile_name_option
 @json_option
@@ -44,12 +44,12 @@ def dev(
     """Run a small cluster on this machine, with mutual TLS like any other.
 
     It runs until Ctrl-C, or until its terminal is closed.
-    Each node is a process of its own. Other terminals use it through the profile.
+    Each node is its own process. Other terminals use it through the profile.
     """
     check_profile_name(profile_name)
     if directory is not None:
         check_unused(directory, option="--directory")
-    if require_confinement:  # The nodes' processes have it from there.
+    if require_confinement:  # The nodes' processes inherit it.
         os.environ["IPFS_CLUSTER_NODE_TASKS_REQUIRE_CONFINEMENT"] = "true"
     written = profile_name or free_profile_name("dev")
     asyncio.run(_dev(masters, workers, directory, written, as_json=as_json))

@@ -12,16 +12,16 @@ import click
 from ipfs_cluster_node.cli.output import capturing, print_result
 from ipfs_cluster_node.config.output_file import is_standard_output, output_file
 
-force_option = click.option("--force", is_flag=True, help="Write over a file that is there.")
+force_option = click.option("--force", is_flag=True, help="Overwrite an existing file.")
 
 
 @contextmanager
 def user_file(
     path: Path, *, force: bool, private: bool = False, whole: bool = False
 ) -> Iterator[BinaryIO]:
-    """Open it as `output_file` does, before anything is asked of the cluster."""
+    """Open it as `output_file` does, before any call to the cluster."""
     if capturing.get():
-        yield BytesIO()  # The command is only explained.
+        yield BytesIO()  # The command is only being explained.
         return
     if is_standard_output(path) and sys.stdout.isatty():
         yield _Shown()
@@ -31,7 +31,7 @@ def user_file(
 
 
 async def write_aside(file: BinaryIO, data: bytes) -> None:
-    """Write in a thread that nothing waits for at the end: a pipe's reader may stand still."""
+    """Write in a thread that exit does not wait for: a pipe's reader may be stuck."""
     import asyncio  # `--help` needs neither.
     from concurrent.futures import Future
     from threading import Thread
@@ -50,7 +50,7 @@ async def write_aside(file: BinaryIO, data: bytes) -> None:
 
 
 class _Shown(BytesIO):
-    """Shows what is written on a terminal, which obeys none of it."""
+    """Prints what is written to a terminal, with control sequences escaped."""
 
     def write(self, data: Any) -> int:
         print_result(bytes(data))

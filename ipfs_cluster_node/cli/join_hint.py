@@ -1,4 +1,4 @@
-"""How a join token is used on another machine: at which masters."""
+"""Tells how to use a join token on another machine, and at which masters."""
 
 from collections.abc import Iterable
 
@@ -8,10 +8,10 @@ from ipfs_cluster_node.core.endpoints import parse_endpoint
 
 
 def say_how_to_join(where: str, enrolment_endpoints: Iterable[str]) -> None:
-    """Say how to join: at masters that other machines reach, or that there are none.
+    """Print how to join, at masters that other machines can reach, or that there are none.
 
     Args:
-        where: On which machine.
+        where: Names the joiner's machine.
         enrolment_endpoints: Of every master.
     """
     known = list(enrolment_endpoints)
@@ -22,8 +22,8 @@ def say_how_to_join(where: str, enrolment_endpoints: Iterable[str]) -> None:
         say(f"or at another master: --enrolment {', '.join(others)}", err=True)
     if known and not reached:
         say(
-            "no master lets in joiners from other machines: start one with `serve "
-            f"--enrolment-bind HOST:{ENROLMENT_PORT}`, a host that they reach, or write "
+            "no master accepts joiners from other machines: start one with `serve "
+            f"--enrolment-bind HOST:{ENROLMENT_PORT}`, a host that they can reach, or write "
             "`enrolment_bind` in its config.toml",
             err=True,
         )

@@ -1,4 +1,4 @@
-"""Runs the nodes of a cluster as processes of this machine: for `dev`, the demo and the tests."""
+"""Runs a cluster's nodes as processes on this machine, for `dev`, the demo and the tests."""
 
 import asyncio
 import json
@@ -49,11 +49,11 @@ class LocalNode:
     port: int
     host: str = LOOPBACK
     prefix: tuple[str, ...] = ()
-    """What its command line begins with: a namespace, an environment."""
+    """Prefix of its command line: a namespace, an environment."""
     arguments: tuple[str, ...] = ()
-    """What `serve` is told besides."""
+    """Further arguments of `serve`."""
     enrolment_port: int = field(default_factory=lambda: _free_port())  # noqa: PLW0108
-    """Where a master lets joiners in."""
+    """Enrolment port, if it is a master."""
     node_id: str = ""
     process: asyncio.subprocess.Process | None = field(default=None, repr=False)
 
@@ -74,7 +74,7 @@ class LocalCluster:
     def __init__(
         self, root: Path, *, profile_name: str | None = None, recovery_passphrase: str = ""
     ) -> None:
-        """Keep everything under `root`; write a client profile if it is named."""
+        """Store everything under `root`; write a client profile if one is named."""
         self._recovery_passphrase = recovery_passphrase
         self.root = root
         self._profile_name = profile_name
@@ -87,7 +87,7 @@ class LocalCluster:
         """Make the nodes and start each; returns once all are alive members.
 
         Raises:
-            ClusterError: What a node said when it did not start.
+            ClusterError: A node did not start; the message is the node's.
         """
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         names = [f"master-{n}" for n in range(1, masters + 1)]
@@ -113,24 +113,24 @@ class LocalCluster:
 
     @property
     def enrolment_port(self) -> int:
-        """The first master's."""
+        """The first master's enrolment port."""
         return self.nodes[0].enrolment_port
 
     def make_node(self, name: str) -> LocalNode:
-        """Say where a node lives; nothing is started."""
+        """Choose a node's home and ports; nothing is started."""
         return LocalNode(name, name.partition("-")[0], Home(self.root / name), _free_port())
 
     def client(self, *nodes: LocalNode, stale: bool = False) -> Client:
-        """The operator's client; of these nodes only, if any are named.
+        """The operator's client; uses only these nodes, if any are given.
 
-        With `stale` it takes what one of them has.
+        With `stale` it reads from any of them, without the leader.
         """
         known = tuple(ProfileEndpoint(node.address, node.node_id) for node in nodes)
         profile = replace(self.profile, endpoints=known) if known else self.profile
         return Client.from_settings(profile, stale=stale)
 
     async def add_node(self, client: Client, node: LocalNode) -> None:
-        """Have one more node join, and start it; returns once it listens. Safe to repeat."""
+        """Make one more node join, and start it; returns once it listens. Safe to repeat."""
         if not node.home.is_taken:
             await self._join(client, node)
         if not node.runs:
@@ -158,7 +158,7 @@ class LocalCluster:
 
     async def start_node(self, node: LocalNode) -> None:
         """Start a node's process; returns once it listens."""
-        # All nodes are one user's: the handlers of one see neither the others nor the client's key.
+        # All nodes run as one user: their handlers must not see each other or the client's key.
         hidden = {"IPFS_CLUSTER_NODE_TASKS_HIDDEN_PATHS": str(self.root.absolute())}
         with (node.home.path / "log").open("ab") as log:
             node.process = await asyncio.create_subprocess_exec(
@@ -192,7 +192,7 @@ class LocalCluster:
                 await asyncio.sleep(POLL_SECONDS)
 
     async def leader(self, client: Client) -> LocalNode:
-        """The node that leads now; waits for an election."""
+        """The current leader; waits for an election."""
         async with asyncio.timeout(READY_SECONDS_MAX):
             while True:
                 status = await client.get_cluster_status()
@@ -233,10 +233,9 @@ def environment_with(profiles: Path) -> dict[str, str]:
 
 
 def _free_port() -> int:
-    """A port that nobody listens on, and that was not given out here before.
+    """A port that nothing listens on, and that was not returned before.
 
-    Below those that the system gives to connections: one of them could be taken before the node
-    listens.
+    Below the ephemeral ports: a connection could take one of those before the node listens.
     """
     for _ in range(PORT_TRIES_MAX):
         port = random.choice(PORTS)  # noqa: S311
@@ -247,4 +246,6 @@ def _free_port() -> int:
             probe.bind((LOOPBACK, port))
             _given_ports.add(port)
             return port
-    raise ClusterError(Reason.PORT_IN_USE, "no port is free; stop what listens on this machine")
+    raise ClusterError(
+        Reason.PORT_IN_USE, "no port is free; stop programs that listen on this machine"
+    )

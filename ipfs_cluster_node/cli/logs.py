@@ -1,4 +1,4 @@
-"""Logs: one line of JSON a record, on standard error."""
+"""Logs: one JSON line per record, on standard error."""
 
 import logging
 import sys
@@ -13,7 +13,7 @@ _KNOWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctim
 
 
 class JsonFormatter(logging.Formatter):
-    """Fixed message, then its fields; control characters never come out raw."""
+    """Fixed message, then its fields; control characters are escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Write a record as one line of JSON."""
@@ -33,15 +33,15 @@ class JsonFormatter(logging.Formatter):
 
 
 class PlainFormatter(logging.Formatter):
-    """A line for people, of commands that set up no log."""
+    """Plain lines for commands that set up no JSON log."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Write a record, its traceback too, without what a terminal would obey."""
+        """Write a record and its traceback, with control sequences escaped."""
         return printable(super().format(record), keep="\n")
 
 
 def set_up_plain_logging() -> None:
-    """Have warnings shown to people, as long as no other log is set up."""
+    """Show warnings as plain lines until another log is set up."""
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(PlainFormatter())
 

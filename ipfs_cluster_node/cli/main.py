@@ -16,16 +16,16 @@ COMMANDS: Final = {
     "init": ("node_commands", "Make a cluster whose first master is this node."),
     "join": ("node_commands", "Enrol this machine with a join token."),
     "serve": ("node_commands", "Run the node of this machine."),
-    "recover": ("recover_commands", "When keys, masters or the whole cluster are lost."),
+    "recover": ("recover_commands", "Recover from lost keys, masters or a lost cluster."),
     "dev": ("dev_commands", "Run a small cluster on this machine."),
-    "profile": ("profile_commands", "The clusters that you know, and as whom."),
+    "profile": ("profile_commands", "Your clusters, and your identity in each."),
     "status": ("cluster_commands", "Describe the cluster."),
-    "cluster": ("cluster_commands", "The masters together: who leads, backups."),
+    "cluster": ("cluster_commands", "The group of masters: leadership, backups."),
     "node": ("cluster_commands", "The nodes."),
-    "token": ("access_commands", "Tokens to join, and to let others do what you may."),
+    "token": ("access_commands", "Join tokens, and delegations of your permissions."),
     "audit": ("audit_commands", "Who did what, and who was refused."),
-    "auth": ("access_commands", "What you, or others, may do."),
-    "cert": ("certificate_commands", "Certificates, and the root they come from."),
+    "auth": ("access_commands", "What you and others may do."),
+    "cert": ("certificate_commands", "Certificates of nodes and clients."),
     "config": ("cluster_commands", "The cluster's settings."),
     "state": ("cluster_commands", "The cluster's state as tables."),
     "task": ("task_commands", "Tasks."),
@@ -37,7 +37,7 @@ COMMANDS: Final = {
 
 
 class LazyGroup(click.Group):
-    """Imports a command when it is needed, so that `--help` is quick."""
+    """Imports a command when it is needed, so that `--help` is fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Name the commands."""
@@ -75,19 +75,19 @@ class LazyGroup(click.Group):
 @click.option(
     "--profile",
     envvar=PROFILE_VARIABLE,
-    help="Which cluster to talk to, of `profile list`. [default: that of `profile use`]",
+    help="The cluster to use, from `profile list`. [default: set by `profile use`]",
 )
 @click.option(
     "--stale",
     is_flag=True,
-    help="Read what the first master that answers has, which may be old.",
+    help="Read from the first master that answers; the data may be out of date.",
     expose_value=False,
     callback=lambda ctx, _param, value: ctx.meta.__setitem__(STALE_KEY, value),
 )
 @click.option(
     "--ucan",
     envvar=UCAN_VARIABLE,
-    help="A container of delegations, or a file with one, to call by. [default: what is kept]",
+    help="A container of delegations for the call, or a file with one. [default: those stored]",
     expose_value=False,
     callback=lambda ctx, _param, value: ctx.meta.__setitem__(UCAN_KEY, value or ""),
 )
@@ -96,6 +96,6 @@ def main(ctx: click.Context, profile: str | None) -> None:
     """A node of a cluster for tasks and content-addressed files, and its client.
 
     Exit status: 0 done, 1 failed, 2 wrong usage or input, 3 no leader reached, 4 denied,
-    5 not found, 6 the task failed, 7 the time was over, 130 interrupted.
+    5 not found, 6 the task failed, 7 timed out, 130 interrupted.
     """
     ctx.obj = profile

@@ -1,4 +1,4 @@
-"""`init`, `join`, `serve`: what touches a node's home directory."""
+"""`init`, `join`, `serve`: commands that use a node's home directory."""
 
 import asyncio
 import logging
@@ -38,7 +38,7 @@ READY_MARK: Final = "ready"
 home_option = click.option(
     "--home",
     type=click.Path(),
-    help="The node's directory; a new node takes an empty one. [default: ~/.ipfs-cluster-node]",
+    help="The node's directory; empty for a new node. [default: ~/.ipfs-cluster-node]",
 )
 
 
@@ -48,7 +48,7 @@ class MasterType(click.ParamType[tuple[NodeId, str]]):
     name = "node_id@host:port"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[NodeId, str]:
-        """Read who a master is, and where it is reached."""
+        """Parse a master's id and address."""
         if isinstance(value, tuple):
             return value
         node_id, _, address = value.partition("@")
@@ -67,13 +67,13 @@ profile_name_option = click.option(
 
 
 def address_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say where a node listens and is reached."""
+    """Add the options for a node's name and addresses."""
     for option in (
         click.option("--name", help="A name for people. [default: the host's]"),
-        click.option("--advertise", multiple=True, help="Where others reach it, host:port."),
+        click.option("--advertise", multiple=True, help="Where other nodes reach it, host:port."),
         click.option(
             "--enrolment-bind",
-            help=f"Where a master lets joiners in. [default: the host of --bind, {ENROLMENT_PORT}]",
+            help=f"Where a master accepts joiners. [default: the host of --bind, {ENROLMENT_PORT}]",
         ),
         click.option("--bind", help=f"Where the node listens. [default: {BIND_DEFAULT}]"),
     ):
@@ -89,7 +89,7 @@ def node_settings(
     enrolment_bind: str | None,
     advertise: tuple[str, ...],
 ) -> NodeSettings:
-    """Make `[node]` of flags."""
+    """Build `[node]` from the flags."""
     host = re.sub(r"[^A-Za-z0-9._-]+", "-", socket.gethostname()).strip("-._")[:64]
     bind = bind or str(BIND_DEFAULT)
     return NodeSettings(
@@ -106,7 +106,7 @@ def node_settings(
 @click.option(
     "--recovery-passphrase-file",
     type=click.File("r"),
-    help="A file with the recovery passphrase; - is stdin. [default: make one, and print it once]",
+    help="A file with the recovery passphrase; - is stdin. [default: one is made and printed once]",
 )
 @home_option
 @address_options
@@ -137,7 +137,7 @@ def init(
     if recovery_passphrase_file is not None:
         passphrase = recovery_passphrase_file.read().strip()
         if not passphrase:
-            raise ClusterError(Reason.INVALID_ARGUMENT, "the passphrase's file is empty; write one")
+            raise ClusterError(Reason.INVALID_ARGUMENT, "the passphrase file is empty; write one")
     made = init_cluster(
         place,
         node_settings(role="master", **where),
@@ -145,7 +145,7 @@ def init(
         recovery_passphrase=passphrase,
     )
     with ExitStack() as locked:
-        with suppress(ClusterError):  # Saving says so, too: once the passphrase is known.
+        with suppress(ClusterError):  # Saving reports it as well, once the passphrase is known.
             locked.enter_context(updating_profiles())
         written = profile_name or free_profile_name(made.cluster_name)
         try:
@@ -156,7 +156,7 @@ def init(
                 raise ClusterError(
                     Reason.STORAGE_FULL,
                     f"the node is made, in {place.path}, but the recovery passphrase could not be "
-                    f"printed ({error.strerror}); start the node, and have another one made: "
+                    f"printed ({error.strerror}); start the node, and make another one: "
                     "ipfs-cluster-node recover passphrase",
                 ) from error
             raise
@@ -181,11 +181,11 @@ def join(
     as_json: bool,
     **where: Any,
 ) -> None:
-    """Enrol this machine with a join token; `-` reads the token from the input.
+    """Enrol this machine with a join token; `-` reads it from standard input.
 
     The token says whether it becomes a master, a worker, a leecher or a client. A node then runs
-    `serve`; a client has its profile at once. With a token that needs approval this waits until
-    somebody has decided, at most until the token ends.
+    `serve`; a client has its profile at once. If the token needs approval, this waits for the
+    decision, at most until the token expires.
     """
     from ipfs_cluster_node.node.joining import join_cluster
 
@@ -199,12 +199,12 @@ def join(
             token=text,
             enrolment=enrolment,
             on_waiting=_report_waiting,
-            on_busy=lambda why: say(f"waits as long as the token is good: {why}", err=True),
+            on_busy=lambda why: say(f"waiting as long as the token is valid: {why}", err=True),
         )
     )
     written = None
     if made.role == "client":
-        with updating_profiles():  # Nobody else takes the name meanwhile.
+        with updating_profiles():  # So that the name can't be taken meanwhile.
             written = profile_name or free_profile_name(made.cluster_name)
             save_profile(written, made.profile)
     _report(made, place, written, as_json=as_json)
@@ -212,9 +212,9 @@ def join(
 
 def _report_waiting(node_id: str) -> None:
     say(
-        "waits to be let in, on a machine with a profile: ipfs-cluster-node node approve "
+        "waiting for approval, on a machine with a profile: ipfs-cluster-node node approve "
         f"{node_id}",
-        "this may be stopped: the same command goes on with the same identity",
+        "you may stop this: the same command continues with the same identity",
         err=True,
     )
 
@@ -243,8 +243,8 @@ def _report(made: Any, home: Home, profile_name: str | None, *, as_json: bool) -
     if made.recovery_passphrase:
         say(f"recovery passphrase: {made.recovery_passphrase}")
         say(
-            "shown this once; keep it apart from the masters. It opens the cluster's keys if every "
-            "master's own is lost."
+            "shown only once; keep it apart from the masters. It opens the cluster's keys if every "
+            "master's own key is lost."
         )
     if profile_name is not None:
         say(f"your profile: {profile_name}; try: {with_profile(profile_name)} status")
@@ -253,10 +253,13 @@ def _report(made: Any, home: Home, profile_name: str | None, *, as_json: bool) -
 @click.command()
 @home_option
 @click.option("--bind", help="Where the node listens, instead of the configured address.")
-@click.option("--enrolment-bind", help="Where joiners are let in, instead of the configured one.")
-@click.option("--slots", type=int, help="Attempts at once, instead of the configured number.")
 @click.option(
-    "--drain", help="How long attempts may go on once the node is told to stop, for example 30s."
+    "--enrolment-bind", help="Where a master accepts joiners, instead of the configured address."
+)
+@click.option("--slots", type=int, help="Concurrent attempts, instead of the configured number.")
+@click.option(
+    "--drain",
+    help="How long attempts may continue after the node is told to stop, for example 30s.",
 )
 @click.option(
     "--require-confinement",
@@ -268,13 +271,13 @@ def _report(made: Any, home: Home, profile_name: str | None, *, as_json: bool) -
     "masters",
     multiple=True,
     type=MASTER,
-    help="A master that this worker or leecher, or a master whose log is lost, does not know; "
-    "kept, and asked first.",
+    help="A master to contact first, unknown to this worker or leecher, or to a master that lost "
+    "its log; it is remembered.",
 )
 @click.option(
     "--enrolment",
     multiple=True,
-    help="Where an expired certificate is renewed by now, host:port; kept, and asked first.",
+    help="The current enrolment address, host:port, to renew an expired certificate; remembered.",
 )
 @click.option(
     "--log-level",
@@ -295,13 +298,13 @@ def serve(
     enrolment: tuple[str, ...],
     log_level: str,
 ) -> None:
-    """Run the node of this machine until it gets SIGINT or SIGTERM.
+    """Run the node of this machine until SIGINT or SIGTERM.
 
-    It then hands its attempts back to the cluster, after --drain; after a second signal at once. A
-    third one stops it without waiting for that.
+    It then hands its attempts back to the cluster, after --drain, or at once after a second signal.
+    A third one stops it without waiting for that.
     Prints one line of JSON with `"event": "ready"` once it listens; the log goes to standard error.
-    A master whose log is damaged says so in its health, and has it replaced from the others.
-    Where the cluster was restored with new masters, tell its other nodes one with --master.
+    A master whose log is damaged reports it in its health, and replaces it from the others.
+    After the cluster was restored with new masters, give its other nodes one with --master.
     """
     import uvloop
 

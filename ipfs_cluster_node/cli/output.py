@@ -1,4 +1,4 @@
-"""How the command line speaks: JSON or tables, errors, exit codes."""
+"""Output of the command line: JSON or tables, errors, exit codes."""
 
 import os
 import shlex
@@ -17,19 +17,19 @@ from ipfs_cluster_node.config.output_file import NO_ROOM
 from ipfs_cluster_node.core.errors import ClusterError, Exit, Reason
 from ipfs_cluster_node.core.printable import json_text, printable
 
-"""What a shell says of a command that SIGINT ended."""
+"""A shell's exit status for a command ended by SIGINT."""
 
 STALE_KEY: Final = "ipfs_cluster_node.stale"
-"""Of click's `meta`: whether reads may be stale."""
+"""Key in click's `meta`: whether reads may be stale."""
 
 UCAN_KEY: Final = "ipfs_cluster_node.ucan"
-"""Of click's `meta`: the delegations to call by, a container or a file with one."""
+"""Key in click's `meta`: delegations for the call, a container or a file with one."""
 
 PATH_CHARS_MAX: Final = 256
-"""Longer text is no file's name."""
+"""Longer text is never taken as a file name."""
 
 capturing: ContextVar[bool] = ContextVar("capturing", default=False)
-"""Whether commands are run to learn what they would ask: see `capture.py`."""
+"""Whether commands run only to capture their call: see `capture.py`."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -37,7 +37,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 
 def fail(error: ClusterError) -> NoReturn:
-    """Print an error and leave with its exit code."""
+    """Print an error and exit with its code."""
     if click.get_current_context().params.get("as_json"):
         document = {"error": {"reason": error.reason.value, "message": str(error)}}
         print_json(document, err=True)
@@ -47,7 +47,7 @@ def fail(error: ClusterError) -> NoReturn:
 
 
 def reporting(function: Function) -> Function:
-    """Have a command's errors printed as sentences, never as tracebacks."""
+    """Print a command's errors as sentences, never as tracebacks."""
 
     @wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -56,25 +56,25 @@ def reporting(function: Function) -> Function:
         except ClusterError as error:
             fail(error)
         except BrokenPipeError:
-            # Who read it has had enough: nothing to say, and nobody to hear it.
+            # The reader closed the pipe: nothing to report.
             drop_output()
             sys.exit(Exit.FAILED)
         except TimeoutError:
-            fail(
-                ClusterError(Reason.DEADLINE_EXCEEDED, "it took too long; look at the nodes' logs")
-            )
+            fail(ClusterError(Reason.DEADLINE_EXCEEDED, "it took too long; see the nodes' logs"))
         except OSError as error:
             if error.errno in NO_ROOM:
-                what = f"what was to be written had no room ({error.strerror}); make some"
+                what = f"no space to write the output ({error.strerror}); free some"
                 fail(ClusterError(Reason.STORAGE_FULL, what))
             what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-            fail(ClusterError(Reason.INVALID_ARGUMENT, f"{what}; check the path and its rights"))
+            fail(
+                ClusterError(Reason.INVALID_ARGUMENT, f"{what}; check the path and its permissions")
+            )
 
     return run  # type: ignore[return-value]
 
 
 def drop_output() -> None:
-    """Have what is not printed yet go nowhere: nobody reads it, and the end would wait for that."""
+    """Discard unprinted output: the reader is gone, and exit would fail to flush it."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -100,7 +100,7 @@ def run_client(profile: str | None, operation: Callable[[Any], Coroutine[Any, An
 
 
 def text_of(given: str) -> str:
-    """Text as it is given, or from the file of that name, or from standard input for `-`."""
+    """The text itself, or that of the file so named, or of standard input for `-`."""
     if given == "-":
         return sys.stdin.read().strip()
     path = Path(given)
@@ -110,7 +110,7 @@ def text_of(given: str) -> str:
 
 
 def with_profile(name: str) -> str:
-    """The command line that uses a profile."""
+    """The start of a command line that uses a profile."""
     from ipfs_cluster_node.config.profiles import chosen_profile
 
     used = name == chosen_profile(None)
@@ -118,13 +118,13 @@ def with_profile(name: str) -> str:
 
 
 def say(*lines: str, err: bool = False) -> None:
-    """Print lines; what a terminal would obey in them is escaped, line ends too."""
+    """Print lines; control characters in them are escaped, line ends too."""
     for line in lines:
         click.echo(printable(line), err=err)
 
 
 def print_result(data: bytes) -> None:
-    """Write a result as it is; on a terminal as text that it does not obey."""
+    """Write a result unchanged; on a terminal as text with control characters escaped."""
     if not sys.stdout.isatty():
         sys.stdout.buffer.write(data)
         return
@@ -137,7 +137,7 @@ def print_json(document: Any, *, err: bool = False) -> None:
 
 
 def print_done(document: Any, said: str | Sequence[str], as_json: bool) -> None:  # noqa: FBT001
-    """Say what was done, in JSON or in a sentence or lines."""
+    """Print what was done, as JSON or as lines."""
     if as_json:
         print_json(document)
     else:
@@ -145,7 +145,7 @@ def print_done(document: Any, said: str | Sequence[str], as_json: bool) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print rows for people; plain and tab-separated where the output is no terminal."""
+    """Print rows as a table; tab-separated if the output is not a terminal."""
     if not sys.stdout.isatty():
         for row in chain((columns,), rows):
             click.echo("\t".join(printable(str(cell)) for cell in row))
@@ -155,7 +155,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
     from rich.text import Text
 
     def text(given: Any) -> Text:
-        # As text: what others wrote is not markup.
+        # As Text: the cells must not be parsed as markup.
         return Text(printable(str(given)))
 
     table = Table(title=text(title), title_justify="left")
@@ -168,7 +168,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
 
 @contextmanager
 def progress_bar(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar where somebody looks."""
+    """Show a progress bar on a terminal."""
     if not sys.stderr.isatty():
         yield lambda _done: None
         return

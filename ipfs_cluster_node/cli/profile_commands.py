@@ -1,4 +1,4 @@
-"""`profile`: the clusters that this user knows, and as whom."""
+"""`profile`: this user's clusters, and the identity in each."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ from ipfs_cluster_node.core.errors import ClusterError
 
 @click.group()
 def profile() -> None:
-    """The clusters that you know, and as whom. Nobody is asked: it is what profiles.toml says."""
+    """Your clusters, and your identity in each, as profiles.toml says; makes no call."""
 
 
 def _completed(_ctx: click.Context, _param: click.Parameter, begun: str) -> list[str]:
@@ -39,7 +39,7 @@ def _completed(_ctx: click.Context, _param: click.Parameter, begun: str) -> list
 @click.pass_obj
 @reporting
 def list_profiles(chosen: str | None, *, as_json: bool) -> None:
-    """List the profiles; the one in use has a star."""
+    """List the profiles; a star marks the one in use."""
     used = chosen_profile(chosen)
     found = [_described(name, used) for name in profile_names()]
     if as_json:
@@ -57,9 +57,9 @@ def list_profiles(chosen: str | None, *, as_json: bool) -> None:
 @json_option
 @reporting
 def use(name: str, *, as_json: bool) -> None:
-    """Use NAME where no other profile is named, by --profile or in the environment."""
+    """Use NAME by default, unless --profile or the environment names another."""
     use_profile(name)
-    print_done({"name": name}, f"{name} is used from now on", as_json)
+    print_done({"name": name}, f"{name} is now the default", as_json)
 
 
 @profile.command("show")
@@ -68,10 +68,10 @@ def use(name: str, *, as_json: bool) -> None:
 @click.pass_obj
 @reporting
 def show(chosen: str | None, name: str | None, *, as_json: bool) -> None:
-    """Show profile NAME, else the one in use: its masters, files and identity."""
+    """Show profile NAME, or the one in use: its masters, files and identity."""
     used = chosen_profile(chosen)
     name = name or used
-    load_profile(name)  # Else it would be shown as one that is wrong.
+    load_profile(name)  # A profile that does not exist is an error, not a damaged one.
     found = _described(name, used)
     if as_json:
         print_json(found)

@@ -1,4 +1,4 @@
-"""`recover`: when keys, masters or the whole cluster are lost."""
+"""`recover`: recovery from lost keys, masters or a lost cluster."""
 
 import asyncio
 import sys
@@ -30,17 +30,17 @@ def passphrase_option(*, required: bool) -> Callable[[Function], Function]:
         "--passphrase-file",
         required=required,
         type=click.File("r"),
-        help="A file with the recovery passphrase: of a backup, that of its time; - is stdin.",
+        help="A file with the recovery passphrase; for a backup, as of its time; - is stdin.",
     )
 
 
 @click.group()
 def recover() -> None:
-    """When keys, masters or the whole cluster are lost.
+    """Recover from lost keys, masters or a lost cluster.
 
     A master's own key: `keys`. More than half of the masters, for good: `alone`. Every operator's
-    identity: `operator`. Every master: `cluster`, from a backup. The passphrase for all this, or it
-    became known: `passphrase`.
+    identity: `operator`. Every master: `cluster`, from a backup. The recovery passphrase itself, or
+    it leaked: `passphrase`.
     """
 
 
@@ -52,8 +52,8 @@ def recover() -> None:
 def recover_keys(*, passphrase_file: TextIO, home: str | None, as_json: bool) -> None:
     """Let this master open the cluster's keys again, with the recovery passphrase.
 
-    For a master whose seal.key is lost, where no other master can seal the keys to it. Stop the
-    node first; it is done once the node runs again and leads.
+    For a master whose seal.key is lost, if no other master can seal the keys to it. Stop the node
+    first; recovery completes once the node runs again and leads.
     """
     from ipfs_cluster_node.disaster.passphrase import prepare_recovery
 
@@ -70,9 +70,9 @@ def recover_keys(*, passphrase_file: TextIO, home: str | None, as_json: bool) ->
 
 @recover.command("alone")
 @passphrase_option(required=False)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.option(
-    "--old-copy", is_flag=True, help="Take a log that was to be replaced, where all are such."
+    "--old-copy", is_flag=True, help="Accept a log that was due for replacement, if all are."
 )
 @home_option
 @json_option
@@ -80,21 +80,21 @@ def recover_keys(*, passphrase_file: TextIO, home: str | None, as_json: bool) ->
 def recover_alone(
     *, passphrase_file: TextIO | None, yes: bool, old_copy: bool, home: str | None, as_json: bool
 ) -> None:
-    """Let this master go on alone: all other masters are removed, for good.
+    """Make this master the only one: all other masters are removed, for good.
 
     For a cluster that has lost half of its masters, or more. Stop the node first. The others must
-    never run again: several of them would go on without this one. It is refused where one of them
-    answers and has a leader. Of several masters that are left,
-    take the one whose log has most; the others join with new identities, in another --home each.
+    never run again: several of them could form a second cluster. It is refused if one of them
+    answers and has a leader. If several masters are left, take the one with the longest log; the
+    others join with new identities, each in another --home.
 
-    The passphrase is needed only where this master's own seal.key is lost as well.
+    The passphrase is needed only if this master's own seal.key is lost as well.
     """
     from ipfs_cluster_node.disaster.alone import Survivor
 
     if not yes and as_json:
-        raise click.UsageError("--json asks nothing, so it needs --yes")
+        raise click.UsageError("--json does not prompt, so it needs --yes")
     if not yes and passphrase_file is not None and passphrase_file.name == "<stdin>":
-        raise click.UsageError("stdin can't both hold the passphrase and answer; add --yes")
+        raise click.UsageError("stdin can't hold both the passphrase and the answer; add --yes")
     place = Home.find(home)
     place.check()
     with place.lock():
@@ -104,18 +104,20 @@ def recover_alone(
         for master in running:
             say(
                 f"warning: {master.name} ({master.node_id}) runs, without a leader; stop it, or "
-                "go on with it if its log has more",
+                "use it instead if its log is longer",
                 err=True,
             )
         if not yes and not survivor.is_alone:
             say(
                 f"the log of this master ends with entry {stored.index} of term "
-                f"{stored.entry_term}; what is not in it is lost",
+                f"{stored.entry_term}; anything later is lost",
                 err=True,
             )
             for name, node_id in removed:
                 say(f"removed for good: {name} ({node_id})", err=True)
-            click.confirm("Are these lost for good, and shall this master go on alone?", abort=True)
+            click.confirm(
+                "Are these lost for good, and should this master continue alone?", abort=True
+            )
         passphrase = "" if passphrase_file is None else passphrase_file.read().strip()
         survivor.go_on_alone(passphrase)
     print_done(
@@ -135,10 +137,10 @@ def recover_alone(
 @click.option(
     "--passphrase-file",
     type=click.File("r"),
-    help="A file with the new passphrase; - is stdin. [default: make one, and print it once]",
+    help="A file with the new passphrase; - is stdin. [default: one is made and printed once]",
 )
 @click.option(
-    "--wait", type=DURATION, default="10s", show_default=True, help="How soon it has to begin."
+    "--wait", type=DURATION, default="10s", show_default=True, help="How soon it has to start."
 )
 @home_option
 @json_option
@@ -146,24 +148,26 @@ def recover_alone(
 def recover_passphrase(
     *, passphrase_file: TextIO | None, wait: timedelta, home: str | None, as_json: bool
 ) -> None:
-    """Put another recovery passphrase in the old one's place; run it on the leader's machine.
+    """Replace the recovery passphrase; run this on the leader's machine.
 
-    For one that is lost, or that somebody may know. The master that leads seals the cluster's keys
-    to it: `cluster transfer-leadership` lets another one lead. Exit status 3 or 7: nothing was
-    changed, and the old one counts.
+    For one that is lost or may have leaked. The leader seals the cluster's keys to the new one;
+    `cluster transfer-leadership` makes another master the leader. Exit status 3 or 7: nothing
+    changed, and the old one still applies.
 
-    The old one goes on opening backups that were made before, and logs until they are compacted.
+    The old one still opens earlier backups, and logs until they are compacted.
     """
     from ipfs_cluster_node.adapters.keys.sealing import make_passphrase
     from ipfs_cluster_node.disaster.passphrase import change_passphrase, check_leads
 
     if as_json and passphrase_file is None:
-        raise click.UsageError("--json needs --passphrase-file: the new one is to be known before")
+        raise click.UsageError(
+            "--json needs --passphrase-file: you must know the new one beforehand"
+        )
     place = Home.find(home)
     place.check()
     asyncio.run(check_leads(place))
     if passphrase_file is None:
-        # Printed before it may count: whatever breaks off here, somebody knows it.
+        # Printed before it takes effect, so that it is known even if this is interrupted.
         passphrase = make_passphrase()
         say(f"recovery passphrase: {passphrase}")
         sys.stdout.flush()
@@ -172,7 +176,7 @@ def recover_passphrase(
     changed = asyncio.run(change_passphrase(place, passphrase, wait=wait))
     print_done(
         {"home": str(place.path), "changed": changed},
-        "it counts from now on; make a new backup: older ones open with the old passphrase"
+        "it applies from now on; make a new backup: older ones open with the old passphrase"
         if changed
         else "it is the cluster's passphrase already",
         as_json=as_json,
@@ -181,17 +185,17 @@ def recover_passphrase(
 
 @recover.command("operator")
 @passphrase_option(required=True)
-@click.option("--ttl", type=DURATION, default="1h", show_default=True, help="How long it is good.")
+@click.option("--ttl", type=DURATION, default="1h", show_default=True, help="How long it is valid.")
 @home_option
 @json_option
 @reporting
 def recover_operator(
     *, passphrase_file: TextIO, ttl: timedelta, home: str | None, as_json: bool
 ) -> None:
-    """Make a join token for an operator, while the cluster runs; run it on a master's machine.
+    """Make a join token for an operator while the cluster runs; run this on a master's machine.
 
     For a cluster whose operators' identities are lost. The passphrase opens the cluster's own key,
-    which delegates to this master, for five minutes, to have that token made.
+    which authorizes this master for five minutes to make the token.
     """
     from ipfs_cluster_node.disaster.passphrase import invite_operator
 
@@ -210,7 +214,9 @@ def recover_operator(
 @passphrase_option(required=True)
 @home_option
 @address_options
-@click.option("--force", is_flag=True, help="Though masters of the backup run: for a trial.")
+@click.option(
+    "--force", is_flag=True, help="Even if masters of the backup are running: for a trial."
+)
 @json_option
 @reporting
 def recover_cluster(
@@ -222,11 +228,11 @@ def recover_cluster(
     as_json: bool,
     **where: Any,
 ) -> None:
-    """Make a master that goes on with the cluster from BACKUP, once every master is lost.
+    """Restore the cluster from BACKUP on a new master, once every master is lost.
 
-    The home directory must be empty. The cluster stays the same for its members, with their
-    identities, certificates and rights; what happened since the backup is lost, removals and
-    revocations among it. Also makes a join token for an operator.
+    The home directory must be empty. For its members the cluster stays the same, with their
+    identities, certificates and permissions; everything since the backup is lost, including
+    removals and revocations. Also makes a join token for an operator.
     """
     from ipfs_cluster_node.disaster.restore import refuse_while_masters_run, restore_cluster
     from ipfs_cluster_node.node.standing import refuse_taken
@@ -257,7 +263,7 @@ def recover_cluster(
     for master in made.removed:
         say(f"removed for good: {master.name} ({master.node_id})")
     say(f"start it with: ipfs-cluster-node serve --home {place.path}")
-    say(f"other nodes find it with: ipfs-cluster-node serve --master {made.node_id}@HOST:PORT")
+    say(f"start other nodes with: ipfs-cluster-node serve --master {made.node_id}@HOST:PORT")
     say("for an operator, within an hour:")
     _show_token(made.operator_token, made.enrolment_endpoints)
 

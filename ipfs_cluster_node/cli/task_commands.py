@@ -31,13 +31,13 @@ def task() -> None:
 
 @task.command("submit")
 @click.argument("task_type")
-@click.option("--payload", type=click.File("rb"), help="File with the payload; - is the input.")
+@click.option("--payload", type=click.File("rb"), help="File with the payload; - is stdin.")
 @click.option("--data", help="The payload as text.")
 @click.option("--sql", help="For data_processing: the SELECT.")
 @click.option("--input", "inputs", multiple=True, help="NAME=CID or NAME=CID:FORMAT.")
-@click.option("--attempt-timeout", type=DURATION, help="Longest one attempt may run.")
+@click.option("--attempt-timeout", type=DURATION, help="Time limit of one attempt.")
 @click.option("--priority", type=click.IntRange(0, 9), default=0, help="9 goes first.")
-@click.option("--namespace", default="default", help="To which it belongs: a/b. [default: default]")
+@click.option("--namespace", default="default", help="Its namespace: a/b. [default: default]")
 @click.option("--request-id", help="Makes a repeat safe: the same id gives the same task.")
 @click.option("--wait", is_flag=True, help="Wait for the end, and print the result.")
 @click.option("--timeout", type=DURATION, default="1h", show_default=True, help="For --wait.")
@@ -89,7 +89,7 @@ def submit_task(
             )
         if not wait:
             return task_id, None
-        # Whatever becomes of the waiting, the task can be found again.
+        # So that the task can be found even if waiting fails.
         say(f"task {task_id}", err=True)
         async with saying_why_it_waits(client, [task_id]):
             ended = await client.wait_tasks([task_id], timeout=timeout)
@@ -232,14 +232,14 @@ def _print_ended(ended: Any, *, as_json: bool) -> None:
 
 
 def _say_output(failure: Any, *, err: bool = False) -> None:
-    """Print the last of what a failed attempt's handler printed, line by line."""
+    """Print the end of a failed attempt's output, line by line."""
     if failure.output_tail:
         lines = failure.output_tail.removesuffix("\n").split("\n")
         say("the last of its output:", *(f"  {line}" for line in lines), err=err)
 
 
 def _print_rows(result: Any) -> bool:
-    """Print a result of data_processing as a table; False if it is none."""
+    """Print a result of data_processing as a table; False if it is not one."""
     document = _data(result)
     if not isinstance(document, dict) or not {"columns", "rows", "row_count"} <= document.keys():
         return False
@@ -292,4 +292,4 @@ def _data(result: Any) -> Any:
     try:
         return json.loads(text)
     except ValueError:
-        return text  # Its handler said that it is JSON, and it is not.
+        return text  # Declared as JSON by its handler, but it is not.

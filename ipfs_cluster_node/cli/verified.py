@@ -1,4 +1,4 @@
-"""Checks a file's bytes against its CID as they come."""
+"""Checks a file's bytes against its CID as they arrive."""
 
 from collections.abc import AsyncIterator
 
@@ -10,7 +10,7 @@ from ipfs_cluster_node.core.unixfs import FileBuilder
 async def verified(cid: str, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """Pass bytes on, and fail at the end if they are not those of `cid`.
 
-    Every file of the cluster was cut as we cut it, so the same bytes give the same CID.
+    All nodes chunk files the same way, so equal bytes give equal CIDs.
 
     Raises:
         ClusterError: MALFORMED_CID, BLOCK_MISMATCH.
@@ -18,7 +18,7 @@ async def verified(cid: str, pieces: AsyncIterator[bytes]) -> AsyncIterator[byte
     try:
         wanted = parse_cid(cid)
     except ValueError as error:
-        raise ClusterError(Reason.MALFORMED_CID, f"{cid[:80]!r} is no CID: {error}") from error
+        raise ClusterError(Reason.MALFORMED_CID, f"{cid[:80]!r} is not a CID: {error}") from error
     builder = FileBuilder()
     async for data in pieces:
         builder.feed(data)
@@ -27,6 +27,6 @@ async def verified(cid: str, pieces: AsyncIterator[bytes]) -> AsyncIterator[byte
     if root != wanted:
         raise ClusterError(
             Reason.BLOCK_MISMATCH,
-            f"the {size_bytes} bytes that came are not those of {cid}; get it again, and look at "
-            "the nodes' logs",
+            f"the {size_bytes} bytes received are not those of {cid}; get it again, and see the "
+            "nodes' logs",
         )

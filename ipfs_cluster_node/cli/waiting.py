@@ -1,4 +1,4 @@
-"""Says why a command still waits: no leader, or no worker for its tasks."""
+"""Explains why a command is still waiting: no leader, or no worker for its tasks."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -11,21 +11,21 @@ from ipfs_cluster_node.core.errors import ClusterError, Trait
 from ipfs_cluster_node.core.model import Liveness, TaskState
 
 LOOK_SECONDS: Final = 5.0
-"""How often it is looked why, for the first time after as long."""
+"""Delay before the first check of the reason, and between checks."""
 REPEAT_SECONDS: Final = 60.0
-"""How often the same reason is told."""
+"""How often the same reason is repeated."""
 TASKS_ASKED_MAX: Final = 10
-"""Of those that are waited for: each is a call."""
+"""At most so many tasks are looked up: each is a call."""
 ASK_TIMEOUT: Final = timedelta(seconds=3)
 
 
 @asynccontextmanager
 async def saying_why_it_waits(client: Any, task_ids: Sequence[str] = ()) -> AsyncIterator[None]:
-    """While the block runs, say on standard error what it waits for; the block goes on.
+    """While the block runs, print on standard error what it is waiting for.
 
     Args:
-        client: Asks the cluster.
-        task_ids: Tasks whose end is waited for.
+        client: Makes the calls.
+        task_ids: Tasks that the block waits for.
     """
     teller = asyncio.create_task(_tell(client, task_ids), name="say-why-it-waits")
     try:
@@ -43,7 +43,7 @@ async def _tell(client: Any, task_ids: Sequence[str]) -> None:
         try:
             reason = await _why(client, task_ids)
         except ClusterError as error:
-            # What it may not ask is no reason to wait.
+            # A lookup that is denied or fails gives no reason.
             reason = error.message if error.reason.has(Trait.REPEATED) else ""
         if reason and (reason != told or loop.time() - told_at >= REPEAT_SECONDS):
             say(f"still waiting: {reason}", err=True)
@@ -52,10 +52,10 @@ async def _tell(client: Any, task_ids: Sequence[str]) -> None:
 
 
 async def _why(client: Any, task_ids: Sequence[str]) -> str:
-    """What is waited for, as far as the cluster tells it; empty if all goes well."""
+    """What the block is waiting for, as far as known; empty if all goes well."""
     status = await client.get_cluster_status(timeout=ASK_TIMEOUT)
     if not status.leader_node_id:
-        return "no master leads; it goes on once more than half of the masters run"
+        return "no master leads; a majority of the masters must run"
     for task_id in task_ids[:TASKS_ASKED_MAX]:
         task = await client.get_task(task_id, timeout=ASK_TIMEOUT)
         if task.state is TaskState.PENDING:
@@ -74,9 +74,9 @@ async def _why_pending(client: Any, task_type: str) -> str:
         and task_type in node.task_types
         and liveness_name(node.liveness) == Liveness.ALIVE
     ]
-    # Who may not see the nodes is shown none.
+    # A caller without permission to see the nodes gets an empty list.
     if nodes and not takers:
-        return f"no worker is alive that runs {task_type}; start one"
+        return f"no live worker runs {task_type}; start one"
     if takers and all(node.running_attempt_count >= node.slot_count for node in takers):
         return f"every worker that runs {task_type} is busy"
-    return "the task waits for a worker"
+    return "the task is waiting for a worker"

@@ -59,7 +59,7 @@ async def test_a_token_names_the_enrolment_ports_of_all_masters() -> None:
         ),
         (
             ["127.0.0.1:9095", "[::1]:9095"],
-            ["--enrolment 127.0.0.1:9095\n", "no master lets in joiners", "config.toml"],
+            ["--enrolment 127.0.0.1:9095\n", "no master accepts joiners", "config.toml"],
             ["MASTER"],
         ),
         ([], ["--enrolment MASTER:9095"], ["config.toml"]),

@@ -89,10 +89,10 @@ def test_silence_is_told_and_what_may_not_be_asked_is_not(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"task_types": ["other"]}, "no worker is alive that runs echo"),
-        ({"liveness": membership_pb2.NODE_LIVENESS_DEAD}, "no worker is alive that runs echo"),
+        ({"task_types": ["other"]}, "no live worker runs echo"),
+        ({"liveness": membership_pb2.NODE_LIVENESS_DEAD}, "no live worker runs echo"),
         ({"running_attempt_count": 1}, "every worker that runs echo is busy"),
-        ({}, "the task waits for a worker"),
+        ({}, "the task is waiting for a worker"),
     ],
 )
 def test_a_task_that_waits_says_for_which_worker(
