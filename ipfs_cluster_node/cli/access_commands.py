@@ -11,8 +11,9 @@ from ipfs_cluster_node.cli.cluster_commands import DURATION
 from ipfs_cluster_node.cli.join_hint import say_how_to_join
 from ipfs_cluster_node.cli.output import (
     capturing,
+    exact_time_text,
+    json_document,
     json_option,
-    message_document,
     print_done,
     print_json,
     print_table,
@@ -79,7 +80,7 @@ def create_join_token(
         ),
     )
     if as_json:
-        print_json(message_document(answer))
+        print_json(json_document(answer))
         return
     say(answer.token)
     say_how_to_join("the other machine", answer.enrolment_endpoints)
@@ -235,7 +236,7 @@ def whoami(profile: str | None, *, as_json: bool) -> None:
     """Show your identity in the cluster, and what is delegated to you."""
     answer = run_client(profile, lambda client: client.get_caller())
     if as_json:
-        print_json(message_document(answer))
+        print_json(json_document(answer))
         return
     say(f"{answer.did} {answer.caller_class} {answer.name}".rstrip())
     _print_delegations(answer.delegations, as_json)
@@ -270,7 +271,7 @@ def _explain(profile: str | None, who: str, what: str, as_json: bool) -> None:  
         lambda client: client.explain_access(call.method, call.request, did=did, tokens=tokens),
     )
     if as_json:
-        print_json(message_document(answer))
+        print_json(json_document(answer))
     else:
         _print_explanation(call.method, answer)
     if not answer.allowed:
@@ -312,16 +313,12 @@ def explain_token(profile: str | None, *, who: str, what: str, as_json: bool) ->
 
 def _print_explanation(method: str, answer: Any) -> None:
     say(f"{'allowed' if answer.allowed else 'DENIED'}: {method}")
-    for ask in answer.asks:
+    for ask in answer.requirements:
         word = "yes" if ask.allowed else f"no, {ask.ucan_error}: {ask.detail}"
         say(f"  {ask.command} {ask.args_json}: {word}")
         for number, link in enumerate(ask.chain):
             delegation = link.delegation
-            mark = (
-                {True: "valid", False: "NOT VALID"}[link.holds]
-                if link.HasField("holds")
-                else "not checked"
-            )
+            mark = {True: "valid", False: "NOT VALID", None: "not checked"}[link.holds]
             say(
                 f"    {number} {delegation.issuer} -> {delegation.audience} "
                 f"{delegation.command} {delegation.policy_json}: {mark} ({delegation.cid})"
@@ -330,14 +327,14 @@ def _print_explanation(method: str, answer: Any) -> None:
 
 def _print_join_tokens(tokens: Any, *, as_json: bool) -> None:
     if as_json:
-        print_json([message_document(each) for each in tokens])
+        print_json([json_document(each) for each in tokens])
         return
     rows = (
         (
             each.token_id,
             each.grant or each.role,
             f"{each.use_count} of {each.uses_max}",
-            each.expire_time.ToJsonString(),
+            exact_time_text(each.expires_at_ms),
             "approval" if each.needs_approval else "",
             each.creator,
         )
@@ -348,7 +345,7 @@ def _print_join_tokens(tokens: Any, *, as_json: bool) -> None:
 
 def _print_delegations(delegations: Any, as_json: bool) -> None:  # noqa: FBT001
     if as_json:
-        print_json([message_document(delegation) for delegation in delegations])
+        print_json([json_document(delegation) for delegation in delegations])
         return
     rows = (
         (
@@ -357,7 +354,7 @@ def _print_delegations(delegations: Any, as_json: bool) -> None:  # noqa: FBT001
             d.audience,
             d.command,
             d.policy_json,
-            d.expire_time.ToJsonString(),
+            exact_time_text(d.expires_at_ms),
             "revoked" if d.revokers else "",
         )
         for d in delegations

@@ -13,8 +13,9 @@ from ipfs_cluster_node.cli.arrow import save_option, saving
 from ipfs_cluster_node.cli.cluster_commands import DURATION
 from ipfs_cluster_node.cli.files import force_option
 from ipfs_cluster_node.cli.output import (
+    exact_time_text,
+    json_document,
     json_option,
-    message_document,
     print_json,
     print_table,
     reporting,
@@ -22,6 +23,7 @@ from ipfs_cluster_node.cli.output import (
     say,
 )
 from ipfs_cluster_node.core.errors import ClusterError, Exit, Reason
+from ipfs_cluster_node.core.model import Role
 
 OUTCOMES = ("allowed", "failed", "denied", "lost")
 
@@ -65,13 +67,11 @@ def list_audit_records(
     begin = datetime.now(UTC) - since
 
     async def gather(client: Any) -> tuple[list[tuple[str, Any]], dict[str, str]]:
-        from ipfs_cluster_node.v1.membership_pb2 import NODE_ROLE_MASTER
-
         members = await client.list_nodes()
         wanted = [
             node
             for node in members
-            if node.role == NODE_ROLE_MASTER and (not nodes or node.node_id in nodes)
+            if node.role == Role.MASTER and (not nodes or node.node_id in nodes)
         ]
         unknown = set(nodes) - {node.node_id for node in wanted}
         if unknown:
@@ -107,7 +107,7 @@ def list_audit_records(
                 raise answer
             else:
                 records += [(node.node_id, record) for record in answer]
-        records.sort(key=lambda each: each[1].time.ToNanoseconds(), reverse=True)
+        records.sort(key=lambda each: each[1].at_ms, reverse=True)
         return records[:limit], silent
 
     with saving(save, force=force, as_json=as_json) as save_table:
@@ -117,11 +117,11 @@ def list_audit_records(
     if save is not None:
         pass
     elif as_json:
-        print_json([{"node_id": node, **message_document(record)} for node, record in records])
+        print_json([{"node_id": node, **json_document(record)} for node, record in records])
     else:
         rows = (
             (
-                record.time.ToJsonString(),
+                exact_time_text(record.at_ms),
                 record.outcome,
                 record.method.rsplit("/", 1)[-1],
                 record.caller or record.peer,
@@ -157,7 +157,7 @@ def _as_table(records: Sequence[tuple[str, Any]]) -> Any:
         {
             "node_id": node,
             "sequence": record.sequence,
-            "time": record.time.ToDatetime(UTC),
+            "time": datetime.fromtimestamp(record.at_ms / 1000, UTC),
             **{name: getattr(record, name) for name in (*texts, "reason")},
             "delegation_cids": list(record.delegation_cids),
         }

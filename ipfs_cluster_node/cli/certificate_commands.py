@@ -5,14 +5,15 @@ from typing import Any, Final
 import click
 
 from ipfs_cluster_node.cli.output import (
+    json_document,
     json_option,
-    message_document,
     print_done,
     print_json,
     print_table,
     reporting,
     run_client,
     say,
+    time_text,
 )
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 
@@ -33,17 +34,17 @@ def list_certificates(profile: str | None, *, did: str, as_json: bool) -> None:
     """List the issued certificates."""
     found = run_client(profile, lambda client: client.list_certificates(did=did))
     if as_json:
-        print_json([message_document(each) for each in found])
+        print_json([json_document(each) for each in found])
         return
     rows = [
         (
             each.serial,
             each.name,
             each.did,
-            f"{each.expire_time.ToDatetime():%F %T}",
+            time_text(each.expires_at_ms),
             "revoked" if each.revoked else "",
         )
-        for each in sorted(found, key=lambda c: (c.name, c.issue_time.ToDatetime()))
+        for each in sorted(found, key=lambda c: (c.name, c.issued_at_ms))
     ]
     print_table("certificates", ("serial", "owner", "did", "ends (UTC)", ""), rows)
 
@@ -62,12 +63,12 @@ def show_certificate(profile: str | None, *, serial: str, as_json: bool) -> None
         )
     [certificate] = found
     if as_json:
-        print_json(message_document(certificate))
+        print_json(json_document(certificate))
         return
     say(f"serial:  {certificate.serial}")
     say(f"owner:   {certificate.name} ({certificate.did})")
-    say(f"issued:  {certificate.issue_time.ToDatetime():%F %T} UTC")
-    say(f"ends:    {certificate.expire_time.ToDatetime():%F %T} UTC")
+    say(f"issued:  {time_text(certificate.issued_at_ms)} UTC")
+    say(f"ends:    {time_text(certificate.expires_at_ms)} UTC")
     say(f"key:     SHA-256 {certificate.spki_hash.hex()}")
     say(f"revoked: {'yes' if certificate.revoked else 'no'}")
 
@@ -123,7 +124,7 @@ def rotate_root(profile: str | None, *, only_status: bool, proceed: bool, as_jso
 
     status = run_client(profile, run)
     if as_json:
-        print_json(message_document(status))
+        print_json(json_document(status))
         return
     say(f"phase: {status.phase} (epoch {status.epoch})")
     say(f"confirmed: {status.confirmed_count} members")

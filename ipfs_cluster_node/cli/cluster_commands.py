@@ -10,8 +10,8 @@ import click
 from ipfs_cluster_node.cli.arrow import save_option, saving
 from ipfs_cluster_node.cli.files import force_option, user_file
 from ipfs_cluster_node.cli.output import (
+    json_document,
     json_option,
-    message_document,
     print_done,
     print_json,
     print_table,
@@ -19,6 +19,7 @@ from ipfs_cluster_node.cli.output import (
     reporting,
     run_client,
     say,
+    time_text,
 )
 from ipfs_cluster_node.config.output_file import is_standard_output
 from ipfs_cluster_node.core.errors import ClusterError, Exit, Reason
@@ -72,7 +73,7 @@ def status(profile: str | None, *, as_json: bool) -> None:
     """Describe the cluster."""
     answer = run_client(profile, lambda client: client.get_cluster_status())
     if as_json:
-        print_json(message_document(answer))
+        print_json(json_document(answer))
         return
     tasks = ", ".join(f"{n} {name}" for name, n in sorted(answer.task_counts.items()) if n)
     say(f"cluster  {answer.cluster_name} ({answer.cluster_id})")
@@ -141,11 +142,9 @@ def node() -> None:
 @reporting
 def list_nodes(profile: str | None, *, as_json: bool) -> None:
     """List the nodes."""
-    from ipfs_cluster_node.codec.members import liveness_name, role_name
-
     nodes = run_client(profile, lambda client: client.list_nodes())
     if as_json:
-        print_json([message_document(each) for each in nodes])
+        print_json([json_document(each) for each in nodes])
         return
     print_table(
         "Nodes",
@@ -154,8 +153,8 @@ def list_nodes(profile: str | None, *, as_json: bool) -> None:
             (
                 each.node_id,
                 each.name,
-                _role(each, role_name(each.role)),
-                liveness_name(each.liveness),
+                _role(each),
+                each.liveness,
                 f"{each.running_attempt_count}/{each.slot_count}",
                 " ".join(each.endpoints),
                 " ".join(each.task_types),
@@ -165,11 +164,13 @@ def list_nodes(profile: str | None, *, as_json: bool) -> None:
     )
 
 
-def _role(node: Any, name: str) -> str:
+def _role(node: Any) -> str:
     """A node's role; for a master also whether it leads, or does not vote yet."""
     if node.leader:
-        return f"{name} (leads)"
-    return f"{name} (does not vote)" if name == Role.MASTER and not node.voter else name
+        return f"{node.role} (leads)"
+    if node.role == Role.MASTER and not node.voter:
+        return f"{node.role} (does not vote)"
+    return str(node.role)
 
 
 @node.command("health")
@@ -192,7 +193,7 @@ def get_health(profile: str | None, node_id: str, *, as_json: bool) -> None:
 
     answer = run_client(profile, ask)
     if as_json:
-        print_json(message_document(answer))
+        print_json(json_document(answer))
     else:
         say(f"{answer.name} ({answer.role}), up {answer.uptime_seconds:.0f} s")
         for check in answer.checks:
@@ -231,7 +232,7 @@ def list_joiners(profile: str | None, *, as_json: bool) -> None:
     """List joiners waiting for approval, with a token made by `token create --approve`."""
     joiners = run_client(profile, lambda client: client.list_joiners())
     if as_json:
-        print_json([message_document(each) for each in joiners])
+        print_json([json_document(each) for each in joiners])
         return
     print_table(
         "Joiners",
@@ -242,9 +243,9 @@ def list_joiners(profile: str | None, *, as_json: bool) -> None:
                 f"{each.role} ({each.grant})" if each.grant else each.role,
                 each.name,
                 " ".join(each.endpoints),
-                f"{each.ask_time.ToDatetime():%F %T}",
-                f"{each.expire_time.ToDatetime():%F %T}",
-                ("approved" if each.approved else "rejected") if each.HasField("approved") else "",
+                time_text(each.asked_at_ms),
+                time_text(each.expires_at_ms),
+                {None: "", True: "approved", False: "rejected"}[each.approved],
             )
             for each in joiners
         ),

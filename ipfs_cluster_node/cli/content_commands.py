@@ -8,8 +8,8 @@ import click
 
 from ipfs_cluster_node.cli.files import force_option, user_file, write_aside
 from ipfs_cluster_node.cli.output import (
+    json_document,
     json_option,
-    message_document,
     print_json,
     print_table,
     progress_bar,
@@ -118,7 +118,7 @@ def stat_content(profile: str | None, cid: str, *, as_json: bool) -> None:
     """Print a file's size and holders."""
     answer = run_client(profile, lambda client: client.stat_content(cid))
     if as_json:
-        print_json(message_document(answer))
+        print_json(json_document(answer))
         return
     say(
         f"cid      {answer.cid}",
@@ -138,7 +138,7 @@ def list_content(profile: str | None, *, limit: int, as_json: bool) -> None:
     """List the files that were added."""
     found = run_client(profile, lambda client: client.list_content(limit=limit))
     if as_json:
-        print_json([message_document(each) for each in found])
+        print_json([json_document(each) for each in found])
         return
     rows = ((each.cid, each.size_bytes, len(each.holders), each.name) for each in found)
     print_table("Content", ("cid", "bytes", "holders", "name"), rows)

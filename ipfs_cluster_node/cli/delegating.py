@@ -14,6 +14,7 @@ from ipfs_cluster_node.codec.delegations import delegation_to_proto
 from ipfs_cluster_node.codec.ucan import TokenReader, cid_of_token, open_envelope
 from ipfs_cluster_node.codec.ucan_container import read_container, write_container
 from ipfs_cluster_node.codec.ucan_mint import sign_delegation
+from ipfs_cluster_node.codec.views import DELEGATION
 from ipfs_cluster_node.config.credentials import IDENTITY_NAME
 from ipfs_cluster_node.config.profiles import load_profile
 from ipfs_cluster_node.core.dag_cbor import Value
@@ -24,7 +25,7 @@ from ipfs_cluster_node.core.ucan.errors import UcanError
 from ipfs_cluster_node.core.ucan.minting import check_mintable
 from ipfs_cluster_node.core.ucan.policies import parse_policy
 from ipfs_cluster_node.core.ucan.profiles import PRODUCT
-from ipfs_cluster_node.v1 import authorization_pb2 as pb
+from ipfs_cluster_node.core.views import ListedDelegation
 
 CID_CHARS_MIN: Final = 40
 """CIDs of tokens have at least 49 characters, ids of join tokens far fewer."""
@@ -90,7 +91,7 @@ async def delegated(
     ends_s = int(time.time()) + int(ttl.total_seconds())
     if not any(d.issuer == caller.cluster_did for d in wide):
         # The cluster re-issues its own delegations with each certificate, but not this one.
-        ends_s = min(ends_s, max(d.expire_time.seconds for d in wide))
+        ends_s = min(ends_s, max(d.expires_at_ms // 1000 for d in wide))
     token = sign_delegation(
         identity.private_key,
         audience=to,
@@ -172,7 +173,7 @@ def tokens_in(container: str) -> list[bytes]:
         ) from error
 
 
-def inspected(container: str) -> list[pb.Delegation]:
+def inspected(container: str) -> list[ListedDelegation]:
     """The delegations of a container, with their signatures checked.
 
     Raises:
@@ -185,7 +186,7 @@ def inspected(container: str) -> list[pb.Delegation]:
             delegation = reader.delegation(open_envelope(token, profile=PRODUCT))
         except UcanError as error:
             raise ClusterError(Reason.DELEGATION_INVALID, f"a token in it: {error}") from error
-        found.append(delegation_to_proto(delegation, token))
+        found.append(DELEGATION.decode(delegation_to_proto(delegation, token)))
     return found
 
 

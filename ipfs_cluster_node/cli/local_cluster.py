@@ -23,9 +23,9 @@ from ipfs_cluster_node.config.profiles import (
 )
 from ipfs_cluster_node.config.settings import NodeSettings
 from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.model import Liveness, Role
 from ipfs_cluster_node.node.joining import join_cluster
 from ipfs_cluster_node.node.setup import init_cluster
-from ipfs_cluster_node.v1 import membership_pb2
 
 READY_SECONDS_MAX: Final = 30.0
 STOP_SECONDS_MAX: Final = 10.0
@@ -185,8 +185,8 @@ class LocalCluster:
         async with asyncio.timeout(READY_SECONDS_MAX):
             while waiting:
                 for listed in await client.list_nodes():
-                    alive = listed.liveness == membership_pb2.NODE_LIVENESS_ALIVE
-                    votes = listed.voter or listed.role != membership_pb2.NODE_ROLE_MASTER
+                    alive = listed.liveness is Liveness.ALIVE
+                    votes = listed.voter or listed.role is not Role.MASTER
                     if listed.node_id in waiting and alive and votes:
                         on_up(waiting.pop(listed.node_id).name)
                 await asyncio.sleep(POLL_SECONDS)

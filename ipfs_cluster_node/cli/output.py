@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from datetime import UTC, datetime
 from functools import wraps
 from itertools import chain
 from pathlib import Path
@@ -194,10 +195,20 @@ def progress_bar(title: str, total: int | None) -> Iterator[Callable[[int], None
         yield lambda done: progress.update(bar, completed=done)
 
 
-def message_document(message: Any) -> Any:
-    """A protobuf message as a JSON document."""
-    from google.protobuf.json_format import MessageToDict
+def json_document(view: Any) -> Any:
+    """What the client returned, as a JSON document."""
+    from ipfs_cluster_node.codec import views  # `--help` needs none.
 
-    return MessageToDict(
-        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-    )
+    return views.json_document(view)
+
+
+def time_text(at_ms: int) -> str:
+    """A time for a table, to the second: UTC."""
+    return f"{datetime.fromtimestamp(at_ms // 1000, UTC):%F %T}"
+
+
+def exact_time_text(at_ms: int) -> str:
+    """A time as the API's JSON has it: RFC 3339."""
+    seconds, milliseconds = divmod(at_ms, 1000)
+    part = f".{milliseconds:03}" if milliseconds else ""
+    return f"{datetime.fromtimestamp(seconds, UTC):%FT%T}{part}Z"

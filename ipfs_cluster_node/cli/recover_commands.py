@@ -14,8 +14,8 @@ from ipfs_cluster_node.cli.join_hint import say_how_to_join
 from ipfs_cluster_node.cli.node_commands import address_options, home_option, node_settings
 from ipfs_cluster_node.cli.output import (
     Function,
+    json_document,
     json_option,
-    message_document,
     print_done,
     print_json,
     reporting,
@@ -204,7 +204,7 @@ def recover_operator(
     passphrase = passphrase_file.read().strip()
     answer = asyncio.run(invite_operator(place, passphrase, ttl=ttl))
     if as_json:
-        print_json(message_document(answer))
+        print_json(json_document(answer))
         return
     _show_token(answer.token, answer.enrolment_endpoints)
 

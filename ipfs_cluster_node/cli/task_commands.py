@@ -181,18 +181,17 @@ def watch_tasks(
     profile: str | None, task_ids: tuple[str, ...], *, timeout: timedelta, as_json: bool
 ) -> None:
     """Print each change of tasks until all have ended."""
-    from ipfs_cluster_node.codec.tasks import task_from_proto
 
     async def watch(client: Any) -> bool:
         all_succeeded = True
         waiting = list(task_ids)
         async with saying_why_it_waits(client, waiting):
-            async for message in client.watch_tasks(task_ids, timeout=timeout):
-                each = task_from_proto(message)
+            async for watched in client.watch_tasks(task_ids, timeout=timeout):
+                each = watched.task
                 if as_json:
                     print_json(_document(each))
                 else:
-                    done = f" {message.progress_ratio:.0%}" if message.progress_ratio else ""
+                    done = f" {watched.progress_ratio:.0%}" if watched.progress_ratio else ""
                     why = f": {each.failure.message}" if each.failure else ""
                     say(f"{each.task_id} {each.state} attempt {each.attempt}{done}{why}")
                 if each.state.is_terminal and each.task_id in waiting:

@@ -64,15 +64,11 @@ async def _why(client: Any, task_ids: Sequence[str]) -> str:
 
 
 async def _why_pending(client: Any, task_type: str) -> str:
-    from ipfs_cluster_node.codec.members import liveness_name
-
     nodes = await client.list_nodes(timeout=ASK_TIMEOUT)
     takers = [
         node
         for node in nodes
-        if node.slot_count
-        and task_type in node.task_types
-        and liveness_name(node.liveness) == Liveness.ALIVE
+        if node.slot_count and task_type in node.task_types and node.liveness is Liveness.ALIVE
     ]
     # A caller without permission to see the nodes gets an empty list.
     if nodes and not takers:

@@ -7,8 +7,11 @@ import grpc
 
 from ipfs_cluster_node.client.calls import PAGE_SIZE, TIMEOUT_DEFAULT, Calls
 from ipfs_cluster_node.client.connection import new_request_id
+from ipfs_cluster_node.codec import views as codecs
 from ipfs_cluster_node.codec.errors import error_from_rpc
+from ipfs_cluster_node.core.audit import AuditRecord
 from ipfs_cluster_node.core.ids import Did, NodeId
+from ipfs_cluster_node.core.views import AccessExplanation, CallerStatus, ListedDelegation
 from ipfs_cluster_node.v1 import audit_pb2
 from ipfs_cluster_node.v1 import authorization_pb2 as pb
 from ipfs_cluster_node.v1.audit_pb2_grpc import AuditServiceStub
@@ -18,12 +21,11 @@ from ipfs_cluster_node.v1.authorization_pb2_grpc import AuthorizationServiceStub
 class AccessCalls(Calls):
     """The operations of AuthorizationService and AuditService."""
 
-    async def get_caller(self, *, timeout: timedelta = TIMEOUT_DEFAULT) -> pb.GetCallerResponse:
+    async def get_caller(self, *, timeout: timedelta = TIMEOUT_DEFAULT) -> CallerStatus:
         """Who this client is to the cluster, and what was delegated to it."""
-        response: pb.GetCallerResponse = await self._unary(
-            AuthorizationServiceStub, "GetCaller", pb.GetCallerRequest(), timeout
-        )
-        return response
+        request = pb.GetCallerRequest()
+        answer = await self._unary(AuthorizationServiceStub, "GetCaller", request, timeout)
+        return codecs.CALLER.decode(answer)
 
     async def put_delegation(
         self, tokens: Sequence[bytes], *, timeout: timedelta = TIMEOUT_DEFAULT
@@ -40,7 +42,7 @@ class AccessCalls(Calls):
 
     async def list_delegations(
         self, *, audience: str = "", timeout: timedelta = TIMEOUT_DEFAULT
-    ) -> list[pb.Delegation]:
+    ) -> list[ListedDelegation]:
         """Those that are kept and may be seen, by CID; of one audience, or of all."""
 
         def request_of(token: str) -> pb.ListDelegationsRequest:
@@ -49,7 +51,7 @@ class AccessCalls(Calls):
             )
 
         pages = self._pages(AuthorizationServiceStub, "ListDelegations", request_of, timeout)
-        return [delegation async for page in pages for delegation in page.delegations]
+        return [codecs.DELEGATION.decode(each) async for page in pages for each in page.delegations]
 
     async def revoke_delegation(
         self, cid: str, *, path: Sequence[bytes] = (), timeout: timedelta = TIMEOUT_DEFAULT
@@ -75,7 +77,7 @@ class AccessCalls(Calls):
         did: Did | str = "",
         tokens: Sequence[bytes] = (),
         timeout: timedelta = TIMEOUT_DEFAULT,
-    ) -> pb.ExplainAccessResponse:
+    ) -> AccessExplanation:
         """Say whether a call would be let through, and by or for want of what.
 
         Args:
@@ -89,10 +91,8 @@ class AccessCalls(Calls):
             ClusterError: INVALID_ARGUMENT, NOT_DELEGATED.
         """
         asked = pb.ExplainAccessRequest(did=did, tokens=tokens, method=method, request=request)
-        response: pb.ExplainAccessResponse = await self._unary(
-            AuthorizationServiceStub, "ExplainAccess", asked, timeout
-        )
-        return response
+        answer = await self._unary(AuthorizationServiceStub, "ExplainAccess", asked, timeout)
+        return codecs.ACCESS.decode(answer)
 
     async def list_audit_records(
         self,
@@ -105,7 +105,7 @@ class AccessCalls(Calls):
         outcome: str = "",
         limit: int = 100,
         timeout: timedelta = TIMEOUT_DEFAULT,
-    ) -> list[audit_pb2.AuditRecord]:
+    ) -> list[AuditRecord]:
         """What one node noted of calls that were denied or changed something, the newest first.
 
         Args:
@@ -122,7 +122,7 @@ class AccessCalls(Calls):
             ClusterError: NOT_DELEGATED, UNREACHABLE, INVALID_ARGUMENT.
         """
         channel = self._connection.channel((address, NodeId(node_id)))
-        found: list[audit_pb2.AuditRecord] = []
+        found: list[AuditRecord] = []
         token = ""
         while True:
             request = audit_pb2.ListAuditRecordsRequest(
@@ -142,7 +142,7 @@ class AccessCalls(Calls):
                 )
             except grpc.aio.AioRpcError as error:
                 raise error_from_rpc(error) from error
-            found += page.records
+            found += map(codecs.audit_record_from_proto, page.records)
             token = page.next_page_token
             if not token or len(found) >= limit:
                 return found

@@ -18,6 +18,7 @@ from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.adapters.net.tls import ClientTls, open_channel
 from ipfs_cluster_node.client.calls import PAGE_SIZE, TIMEOUT_DEFAULT, Calls
 from ipfs_cluster_node.client.connection import Connection, new_request_id
+from ipfs_cluster_node.codec import views as codecs
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.config.credentials import (
     ENROLMENT_NAME,
@@ -30,6 +31,7 @@ from ipfs_cluster_node.config.credentials import (
 )
 from ipfs_cluster_node.config.profiles import Profile
 from ipfs_cluster_node.core.errors import ClusterError, Reason, most_useful
+from ipfs_cluster_node.core.views import ListedCertificate, RotationStatus
 from ipfs_cluster_node.v1 import certificate_pb2 as pb
 from ipfs_cluster_node.v1 import enrolment_pb2
 from ipfs_cluster_node.v1.certificate_pb2_grpc import CertificateServiceStub
@@ -217,7 +219,7 @@ class CertificateCalls(Calls):
 
     async def list_certificates(
         self, *, did: str = "", serial: str = "", timeout: timedelta = TIMEOUT_DEFAULT
-    ) -> list[pb.Certificate]:
+    ) -> list[ListedCertificate]:
         """Certificates that were handed out, by serial number; of one member, or of all."""
 
         def request_of(token: str) -> pb.ListCertificatesRequest:
@@ -226,7 +228,9 @@ class CertificateCalls(Calls):
             )
 
         pages = self._pages(CertificateServiceStub, "ListCertificates", request_of, timeout)
-        return [certificate async for page in pages for certificate in page.certificates]
+        return [
+            codecs.CERTIFICATE.decode(each) async for page in pages for each in page.certificates
+        ]
 
     async def revoke_certificate(
         self, *, serial: str = "", did: str = "", timeout: timedelta = TIMEOUT_DEFAULT
@@ -253,9 +257,8 @@ class CertificateCalls(Calls):
         answer = await self._unary(CertificateServiceStub, "RotateCertificates", request, timeout)
         return int(answer.epoch)
 
-    async def get_rotation(self, *, timeout: timedelta = TIMEOUT_DEFAULT) -> pb.GetRotationResponse:
+    async def get_rotation(self, *, timeout: timedelta = TIMEOUT_DEFAULT) -> RotationStatus:
         """How far a rotation is."""
-        answer: pb.GetRotationResponse = await self._unary(
-            CertificateServiceStub, "GetRotation", pb.GetRotationRequest(), timeout
-        )
-        return answer
+        request = pb.GetRotationRequest()
+        answer = await self._unary(CertificateServiceStub, "GetRotation", request, timeout)
+        return codecs.ROTATION.decode(answer)

@@ -22,6 +22,7 @@ from ipfs_cluster_node.client.connection import Connection
 from ipfs_cluster_node.client.content import ContentCalls
 from ipfs_cluster_node.client.membership import MembershipCalls
 from ipfs_cluster_node.client.tasks import TaskCalls
+from ipfs_cluster_node.codec import views as codecs
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.config.credentials import read_credentials
 from ipfs_cluster_node.config.output_file import output_file
@@ -35,7 +36,8 @@ from ipfs_cluster_node.config.profiles import (
 from ipfs_cluster_node.config.protection import check_directory
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
-from ipfs_cluster_node.core.model import BACKUP_SECONDS_MAX
+from ipfs_cluster_node.core.model import BACKUP_SECONDS_MAX, Role
+from ipfs_cluster_node.core.views import HealthReport
 from ipfs_cluster_node.v1 import health_pb2, membership_pb2, state_delta_pb2
 from ipfs_cluster_node.v1.health_pb2_grpc import HealthServiceStub
 from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub
@@ -154,15 +156,16 @@ class Client(AccessCalls, CertificateCalls, ContentCalls, MembershipCalls, TaskC
 
     async def get_health(
         self, address: str, node_id: str, *, timeout: timedelta = timedelta(seconds=5)
-    ) -> health_pb2.GetHealthResponse:
+    ) -> HealthReport:
         """Ask one node how it is."""
         channel = self._connection.channel((address, NodeId(node_id)))
         try:
-            return await HealthServiceStub(channel).GetHealth(
+            answer = await HealthServiceStub(channel).GetHealth(
                 health_pb2.GetHealthRequest(), timeout=timeout.total_seconds()
             )
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error) from error
+        return codecs.HEALTH.decode(answer)
 
     async def get_snapshot(self, table: str, *, timeout: timedelta = timedelta(minutes=5)) -> Any:
         """Fetch a table of the state, `nodes`, `tasks` or `content`, as a `pyarrow.Table`."""
@@ -262,7 +265,7 @@ class Client(AccessCalls, CertificateCalls, ContentCalls, MembershipCalls, TaskC
         targets = [
             (address, NodeId(node.node_id))
             for node in nodes
-            if node.role == membership_pb2.NODE_ROLE_MASTER
+            if node.role is Role.MASTER
             for address in node.endpoints
         ]
         self._connection.add(targets)

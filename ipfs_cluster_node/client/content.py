@@ -15,7 +15,9 @@ import grpc
 
 from ipfs_cluster_node.client.calls import TIMEOUT_DEFAULT, Calls
 from ipfs_cluster_node.client.connection import Connection, send_all
+from ipfs_cluster_node.codec import views as codecs
 from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.views import ListedContent
 from ipfs_cluster_node.v1 import content_pb2 as pb
 from ipfs_cluster_node.v1.content_pb2_grpc import ContentServiceStub
 
@@ -108,24 +110,26 @@ class ContentCalls(Calls):
             on_progress=on_progress,
         )
 
-    async def stat_content(self, cid: str, *, timeout: timedelta = TIMEOUT_DEFAULT) -> pb.Content:
+    async def stat_content(
+        self, cid: str, *, timeout: timedelta = TIMEOUT_DEFAULT
+    ) -> ListedContent:
         """Tell a file's size and holders."""
         request = pb.StatContentRequest(cid=cid)
         response = await self._unary(ContentServiceStub, "StatContent", request, timeout)
-        return response.content  # type: ignore[no-any-return]
+        return codecs.CONTENT.decode(response.content)
 
     async def list_content(
         self, *, limit: int = 100, timeout: timedelta = TIMEOUT_DEFAULT
-    ) -> list[pb.Content]:
+    ) -> list[ListedContent]:
         """List the files, ordered by CID."""
-        contents: list[pb.Content] = []
+        contents: list[ListedContent] = []
         token = ""
         while len(contents) < limit:
             request = pb.ListContentRequest(
                 page_size=min(1000, limit - len(contents)), page_token=token
             )
             response = await self._unary(ContentServiceStub, "ListContent", request, timeout)
-            contents += response.contents
+            contents += map(codecs.CONTENT.decode, response.contents)
             token = response.next_page_token
             if not token:
                 break

@@ -5,7 +5,16 @@ from datetime import timedelta
 
 from ipfs_cluster_node.client.calls import PAGE_SIZE, TIMEOUT_DEFAULT, Calls
 from ipfs_cluster_node.client.connection import new_request_id
+from ipfs_cluster_node.codec import views as codecs
 from ipfs_cluster_node.codec.tasks import duration_of_ms
+from ipfs_cluster_node.core.views import (
+    ClusterStatus,
+    ListedJoiner,
+    ListedJoinToken,
+    ListedNode,
+    ListedSetting,
+    NewJoinToken,
+)
 from ipfs_cluster_node.v1 import membership_pb2 as pb
 from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub
 
@@ -13,23 +22,20 @@ from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub
 class MembershipCalls(Calls):
     """The operations of MembershipService."""
 
-    async def get_cluster_status(
-        self, *, timeout: timedelta = TIMEOUT_DEFAULT
-    ) -> pb.GetClusterStatusResponse:
+    async def get_cluster_status(self, *, timeout: timedelta = TIMEOUT_DEFAULT) -> ClusterStatus:
         """Describe the cluster."""
         request = pb.GetClusterStatusRequest()
-        return await self._unary(  # type: ignore[no-any-return]
-            MembershipServiceStub, "GetClusterStatus", request, timeout
-        )
+        answer = await self._unary(MembershipServiceStub, "GetClusterStatus", request, timeout)
+        return codecs.CLUSTER_STATUS.decode(answer)
 
-    async def list_nodes(self, *, timeout: timedelta = TIMEOUT_DEFAULT) -> list[pb.Node]:
+    async def list_nodes(self, *, timeout: timedelta = TIMEOUT_DEFAULT) -> list[ListedNode]:
         """List the nodes, ordered by id."""
-        nodes: list[pb.Node] = []
+        nodes: list[ListedNode] = []
         token = ""
         while True:
             request = pb.ListNodesRequest(page_size=1000, page_token=token)
             response = await self._unary(MembershipServiceStub, "ListNodes", request, timeout)
-            nodes += response.nodes
+            nodes += map(codecs.NODE.decode, response.nodes)
             token = response.next_page_token
             if not token:
                 return nodes
@@ -70,7 +76,7 @@ class MembershipCalls(Calls):
         grant: str = "",
         needs_approval: bool = False,
         timeout: timedelta = TIMEOUT_DEFAULT,
-    ) -> pb.CreateJoinTokenResponse:
+    ) -> NewJoinToken:
         """Make a join token; its secret is shown this once. `grant` is what a client may do.
 
         With `needs_approval` each joiner waits for `decide_joiner`.
@@ -84,18 +90,19 @@ class MembershipCalls(Calls):
             grant=grant,
             needs_approval=needs_approval,
         )
-        return await self._unary(  # type: ignore[no-any-return]
-            MembershipServiceStub, "CreateJoinToken", request, timeout
-        )
+        answer = await self._unary(MembershipServiceStub, "CreateJoinToken", request, timeout)
+        return codecs.NEW_JOIN_TOKEN.decode(answer)
 
-    async def list_join_tokens(self, *, timeout: timedelta = TIMEOUT_DEFAULT) -> list[pb.JoinToken]:
+    async def list_join_tokens(
+        self, *, timeout: timedelta = TIMEOUT_DEFAULT
+    ) -> list[ListedJoinToken]:
         """List the join tokens, without their secrets."""
 
         def request_of(token: str) -> pb.ListJoinTokensRequest:
             return pb.ListJoinTokensRequest(page_size=PAGE_SIZE, page_token=token)
 
         pages = self._pages(MembershipServiceStub, "ListJoinTokens", request_of, timeout)
-        return [token async for page in pages for token in page.tokens]
+        return [codecs.JOIN_TOKEN.decode(token) async for page in pages for token in page.tokens]
 
     async def revoke_join_token(
         self, token_id: str, *, timeout: timedelta = TIMEOUT_DEFAULT
@@ -104,18 +111,18 @@ class MembershipCalls(Calls):
         request = pb.RevokeJoinTokenRequest(request_id=new_request_id(), token_id=token_id)
         await self._unary(MembershipServiceStub, "RevokeJoinToken", request, timeout)
 
-    async def list_joiners(self, *, timeout: timedelta = TIMEOUT_DEFAULT) -> list[pb.Joiner]:
+    async def list_joiners(self, *, timeout: timedelta = TIMEOUT_DEFAULT) -> list[ListedJoiner]:
         """List who waits to be let in."""
 
         def request_of(token: str) -> pb.ListJoinersRequest:
             return pb.ListJoinersRequest(page_size=PAGE_SIZE, page_token=token)
 
         pages = self._pages(MembershipServiceStub, "ListJoiners", request_of, timeout)
-        return [joiner async for page in pages for joiner in page.joiners]
+        return [codecs.JOINER.decode(joiner) async for page in pages for joiner in page.joiners]
 
     async def decide_joiner(
         self,
-        joiner: pb.Joiner,
+        joiner: ListedJoiner,
         *,
         approved: bool,
         timeout: timedelta = TIMEOUT_DEFAULT,
@@ -131,11 +138,11 @@ class MembershipCalls(Calls):
 
     async def get_config(
         self, key: str = "", *, timeout: timedelta = TIMEOUT_DEFAULT
-    ) -> list[pb.ConfigEntry]:
+    ) -> list[ListedSetting]:
         """Read the cluster's settings, or one of them."""
         request = pb.GetConfigRequest(key=key)
         response = await self._unary(MembershipServiceStub, "GetConfig", request, timeout)
-        return list(response.entries)
+        return list(map(codecs.SETTING.decode, response.entries))
 
     async def propose_config(
         self,

@@ -11,6 +11,7 @@ import grpc
 from ipfs_cluster_node.client.calls import TIMEOUT_DEFAULT, Calls
 from ipfs_cluster_node.client.connection import new_request_id
 from ipfs_cluster_node.codec.tasks import states_to_proto, task_from_proto
+from ipfs_cluster_node.codec.views import watched_task_from_proto
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.model import (
     DEFAULT_NAMESPACE,
@@ -20,6 +21,7 @@ from ipfs_cluster_node.core.model import (
     Task,
     TaskState,
 )
+from ipfs_cluster_node.core.views import WatchedTask
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 from ipfs_cluster_node.v1.task_dispatch_pb2_grpc import TaskDispatchServiceStub
 
@@ -112,7 +114,7 @@ class TaskCalls(Calls):
 
     async def watch_tasks(
         self, task_ids: Sequence[str], *, timeout: timedelta
-    ) -> AsyncIterator[pb.Task]:
+    ) -> AsyncIterator[WatchedTask]:
         """Yield tasks as they are and as they change, until each has ended.
 
         Goes on at the new leader when the leader changes.
@@ -121,7 +123,7 @@ class TaskCalls(Calls):
             ClusterError: DEADLINE_EXCEEDED, if they have not all ended within `timeout`.
         """
         waiting = dict.fromkeys(task_ids)
-        changed: asyncio.Queue[pb.Task | ClusterError | None] = asyncio.Queue(1000)
+        changed: asyncio.Queue[WatchedTask | ClusterError | None] = asyncio.Queue(1000)
         seen: set[str] = set()
 
         async def follow(channel: grpc.aio.Channel, seconds: float) -> None:
@@ -131,11 +133,11 @@ class TaskCalls(Calls):
                 request, timeout=seconds, metadata=self._connection.metadata
             )
             async for response in call:
-                for task in response.tasks:
-                    seen.add(task.task_id)
-                    if _has_ended(task):
-                        waiting.pop(task.task_id, None)
-                    await changed.put(task)
+                for watched in map(watched_task_from_proto, response.tasks):
+                    seen.add(watched.task.task_id)
+                    if watched.task.state.is_terminal:
+                        waiting.pop(watched.task.task_id, None)
+                    await changed.put(watched)
 
         async def follow_all() -> None:
             try:
@@ -166,9 +168,9 @@ class TaskCalls(Calls):
     async def wait_tasks(self, task_ids: Sequence[str], *, timeout: timedelta) -> dict[str, Task]:
         """Wait until every task has ended; returns them by id."""
         ended: dict[str, Task] = {}
-        async for task in self.watch_tasks(task_ids, timeout=timeout):
-            if _has_ended(task):
-                ended[task.task_id] = task_from_proto(task)
+        async for watched in self.watch_tasks(task_ids, timeout=timeout):
+            if watched.task.state.is_terminal:
+                ended[watched.task.task_id] = watched.task
         return ended
 
     async def cancel_task(self, task_id: str, *, timeout: timedelta = TIMEOUT_DEFAULT) -> None:
@@ -232,10 +234,6 @@ def _spec(
     if attempt_timeout is not None:
         spec.attempt_timeout.FromTimedelta(attempt_timeout)
     return spec
-
-
-def _has_ended(task: pb.Task) -> bool:
-    return task.state not in (pb.TASK_STATE_PENDING, pb.TASK_STATE_RUNNING)
 
 
 def _groups(specs: Sequence[pb.TaskSpec]) -> Iterable[list[pb.TaskSpec]]:

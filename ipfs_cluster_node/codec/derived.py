@@ -146,7 +146,8 @@ class _Writer:
         if hint is int and self._partner.type == FieldDescriptor.TYPE_BYTES:
             self._scope["serial_bytes"] = serial_bytes
             return f"serial_bytes({value})", f"int.from_bytes({stored})"
-        if hint in (str, int, bool, bytes):
+        is_double = hint is float and self._partner.type == FieldDescriptor.TYPE_DOUBLE
+        if is_double or hint in (str, int, bool, bytes):
             return value, stored
         if isinstance(hint, type) and issubclass(hint, Enum):
             return value, self._enumerated(hint, stored)

@@ -37,12 +37,12 @@ PAGE_DIGITS_MAX: Final = 18
 """Of a page token that is a number: `int` takes no text of thousands of digits."""
 ENDPOINT_CHARS_MAX: Final = 260
 
-_ROLE_TO_PROTO: Final = {
+ROLE_TO_PROTO: Final = {
     Role.MASTER: pb.NODE_ROLE_MASTER,
     Role.WORKER: pb.NODE_ROLE_WORKER,
     Role.LEECHER: pb.NODE_ROLE_LEECHER,
 }
-_LIVENESS_TO_PROTO: Final = {
+LIVENESS_TO_PROTO: Final = {
     Liveness.ENROLLED: pb.NODE_LIVENESS_ENROLLED,
     Liveness.ALIVE: pb.NODE_LIVENESS_ALIVE,
     Liveness.DEAD: pb.NODE_LIVENESS_DEAD,
@@ -237,8 +237,8 @@ def node_to_proto(
     return pb.Node(
         node_id=node.node_id,
         name=node.name,
-        role=_ROLE_TO_PROTO[node.role],
-        liveness=_LIVENESS_TO_PROTO[node.liveness],
+        role=ROLE_TO_PROTO[node.role],
+        liveness=LIVENESS_TO_PROTO[node.liveness],
         endpoints=node.endpoints,
         voter=node.node_id in set(voters),
         leader=node.node_id == leader,
@@ -267,16 +267,6 @@ def content_to_proto(
             for holder in holders
         ],
     )
-
-
-def role_name(role: int) -> str:
-    """A role as people write it."""
-    return pb.NodeRole.Name(role).removeprefix("NODE_ROLE_").lower()  # type: ignore[arg-type]
-
-
-def liveness_name(liveness: int) -> str:
-    """A liveness as people write it."""
-    return pb.NodeLiveness.Name(liveness).removeprefix("NODE_LIVENESS_").lower()  # type: ignore[arg-type]
 
 
 def bad_page_token() -> ClusterError:

@@ -6,8 +6,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from ipfs_cluster_node.cluster.pages import page_of_items
 from ipfs_cluster_node.codec.members import number_of, page_of
-from ipfs_cluster_node.codec.tasks import timestamp_of_ms
-from ipfs_cluster_node.core.audit import AuditLog, AuditQuery, AuditRecord, Outcome
+from ipfs_cluster_node.codec.views import audit_record_to_proto
+from ipfs_cluster_node.core.audit import AuditLog, AuditQuery, Outcome
 from ipfs_cluster_node.core.errors import invalid_field
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.v1 import audit_pb2 as pb
@@ -44,29 +44,13 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
             )
         )
         shown, more = await page_of_items(
-            ((_to_proto(record), record.sequence) for record in records), page.size
+            ((audit_record_to_proto(record), record.sequence) for record in records), page.size
         )
         return pb.ListAuditRecordsResponse(
             records=[record for record, _ in shown],
             next_page_token=str(shown[-1][1]) if more else "",
             node_id=self._node_id,
         )
-
-
-def _to_proto(record: AuditRecord) -> pb.AuditRecord:
-    return pb.AuditRecord(
-        sequence=record.sequence,
-        time=timestamp_of_ms(record.at_ms),
-        caller=record.caller,
-        caller_class=record.caller_class,
-        peer=record.peer,
-        method=record.method,
-        command=record.command,
-        delegation_cids=record.delegation_cids,
-        request_id=record.request_id,
-        outcome=record.outcome.value,
-        reason=record.reason,
-    )
 
 
 def _ms_of(time: Timestamp, field: str) -> int:

@@ -22,9 +22,8 @@ from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
 from ipfs_cluster_node.cli.verified import verified
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.client.tasks import task_spec
-from ipfs_cluster_node.codec.members import liveness_name, role_name
 from ipfs_cluster_node.core.errors import ClusterError
-from ipfs_cluster_node.core.model import Task, TaskState
+from ipfs_cluster_node.core.model import Liveness, Task, TaskState
 from ipfs_cluster_node.core.printable import printable
 
 SMALL_TASKS: Final = 200
@@ -66,8 +65,8 @@ async def watch(client: Client, names: dict[str, str]) -> None:
             members = " ".join(
                 names.get(n.node_id, n.node_id[-6:])
                 + ("*" if n.leader else "")
-                + ("" if liveness_name(n.liveness) == "alive" else f"({liveness_name(n.liveness)})")
-                for n in sorted(nodes, key=lambda n: (role_name(n.role), n.name))
+                + ("" if n.liveness is Liveness.ALIVE else f"({n.liveness})")
+                for n in sorted(nodes, key=lambda n: (str(n.role), n.name))
             )
             tasks = " ".join(f"{k} {v}" for k, v in sorted(status.task_counts.items()) if v)
             seen = f"[{members}] term {status.term}, tasks: {tasks or 'none'}"
@@ -124,8 +123,8 @@ async def main_job(cluster: LocalCluster, client: Client, path: Path, sql: str) 
 
 async def kill_half_way(cluster: LocalCluster, client: Client, task_ids: list[str]) -> LocalNode:
     ended = 0
-    async for task in client.watch_tasks(task_ids, timeout=WAIT):
-        ended += bool(task.finish_time.seconds)
+    async for watched in client.watch_tasks(task_ids, timeout=WAIT):
+        ended += watched.task.state.is_terminal
         if ended >= len(task_ids) // 2:
             break
     leader = await cluster.leader(client)

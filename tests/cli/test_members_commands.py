@@ -7,12 +7,18 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.cli import certificate_commands, cluster_commands
 from ipfs_cluster_node.cli.main import main
-from ipfs_cluster_node.v1 import certificate_pb2, health_pb2, membership_pb2
+from ipfs_cluster_node.core.model import Role
+from ipfs_cluster_node.core.views import (
+    HealthCheck,
+    HealthReport,
+    ListedCertificate,
+    ListedNode,
+    ListedSetting,
+)
 
 CLIENT = Identity.create()
 
@@ -55,10 +61,7 @@ def test_a_did_that_is_none_is_wrong_usage(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_cert_list_shows_the_did_of_an_owner_with_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     async def list_certificates(**_: Any) -> list[Any]:
-        ends = Timestamp(seconds=1)
-        return [
-            certificate_pb2.Certificate(serial="1f", did=CLIENT.did, name="anna", expire_time=ends)
-        ]
+        return [ListedCertificate(serial="1f", did=CLIENT.did, name="anna", expires_at_ms=1000)]
 
     client = SimpleNamespace(list_certificates=list_certificates)
     done = invoke(monkeypatch, certificate_commands, client, "cert", "list")
@@ -67,14 +70,12 @@ def test_cert_list_shows_the_did_of_an_owner_with_a_name(monkeypatch: pytest.Mon
 
 
 def test_node_list_shows_which_master_does_not_vote(monkeypatch: pytest.MonkeyPatch) -> None:
-    roles = membership_pb2.NodeRole
-
     async def list_nodes() -> list[Any]:
         return [
-            membership_pb2.Node(name="a", role=roles.NODE_ROLE_MASTER, voter=True, leader=True),
-            membership_pb2.Node(name="b", role=roles.NODE_ROLE_MASTER, voter=True),
-            membership_pb2.Node(name="c", role=roles.NODE_ROLE_MASTER),
-            membership_pb2.Node(name="d", role=roles.NODE_ROLE_WORKER),
+            ListedNode(name="a", role=Role.MASTER, voter=True, leader=True),
+            ListedNode(name="b", role=Role.MASTER, voter=True),
+            ListedNode(name="c", role=Role.MASTER),
+            ListedNode(name="d", role=Role.WORKER),
         ]
 
     client = SimpleNamespace(list_nodes=list_nodes)
@@ -97,13 +98,11 @@ def test_a_failed_check_of_health_is_a_failed_command(
     as_json: list[str],
 ) -> None:
     async def list_nodes() -> list[Any]:
-        return [membership_pb2.Node(node_id=CLIENT.node_id, endpoints=["m:1"])]
+        return [ListedNode(node_id=CLIENT.node_id, endpoints=("m:1",))]
 
     async def get_health(_address: str, _node_id: str) -> Any:
-        checks = [health_pb2.HealthCheck(name="log", ok=True, degraded=True)]
-        return health_pb2.GetHealthResponse(
-            checks=[*checks, health_pb2.HealthCheck(name="disk", ok=ok)]
-        )
+        log = HealthCheck(name="log", ok=True, degraded=True)
+        return HealthReport(checks=(log, HealthCheck(name="disk", ok=ok)))
 
     client = SimpleNamespace(list_nodes=list_nodes, get_health=get_health)
     arguments = ("node", "health", CLIENT.node_id, *as_json)
@@ -117,7 +116,7 @@ def test_a_setting_that_is_none_is_not_found(
     monkeypatch: pytest.MonkeyPatch, as_json: list[str]
 ) -> None:
     async def get_config(key: str) -> list[Any]:
-        entries = [membership_pb2.ConfigEntry(key="node_lease", value="10s")]
+        entries = [ListedSetting(key="node_lease", value="10s")]
         return [entry for entry in entries if key in ("", entry.key)]
 
     client = SimpleNamespace(get_config=get_config)

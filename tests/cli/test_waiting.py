@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,9 +15,9 @@ from ipfs_cluster_node.cli import content_commands, task_commands
 from ipfs_cluster_node.cli.main import main
 from ipfs_cluster_node.cli.waiting import LOOK_SECONDS, REPEAT_SECONDS, saying_why_it_waits
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from ipfs_cluster_node.core.model import TaskState
+from ipfs_cluster_node.core.model import Liveness, TaskState
 from ipfs_cluster_node.core.multiformats import RAW, cid_of
-from ipfs_cluster_node.v1 import membership_pb2
+from ipfs_cluster_node.core.views import ListedNode
 from tests.support.virtual_time import virtual_time
 
 CID = str(cid_of(RAW, b"data"))
@@ -29,10 +30,10 @@ class Cluster:
         self.leader = "m"
         self.error: ClusterError | None = None
         self.state = TaskState.PENDING
-        self.worker = membership_pb2.Node(
+        self.worker = ListedNode(
             slot_count=1,
-            task_types=["echo"],
-            liveness=membership_pb2.NODE_LIVENESS_ALIVE,
+            task_types=("echo",),
+            liveness=Liveness.ALIVE,
         )
 
     async def get_cluster_status(self, *, timeout: timedelta) -> Any:
@@ -47,7 +48,7 @@ class Cluster:
 
     async def list_nodes(self, *, timeout: timedelta) -> list[Any]:
         assert timeout
-        return [membership_pb2.Node(), self.worker]
+        return [ListedNode(), self.worker]
 
 
 def said_while(cluster: Cluster, seconds: float, capsys: Any, *task_ids: str) -> list[str]:
@@ -89,8 +90,8 @@ def test_silence_is_told_and_what_may_not_be_asked_is_not(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"task_types": ["other"]}, "no live worker runs echo"),
-        ({"liveness": membership_pb2.NODE_LIVENESS_DEAD}, "no live worker runs echo"),
+        ({"task_types": ("other",)}, "no live worker runs echo"),
+        ({"liveness": Liveness.DEAD}, "no live worker runs echo"),
         ({"running_attempt_count": 1}, "every worker that runs echo is busy"),
         ({}, "the task is waiting for a worker"),
     ],
@@ -99,10 +100,7 @@ def test_a_task_that_waits_says_for_which_worker(
     capsys: Any, change: dict[str, Any], said: str
 ) -> None:
     cluster = Cluster()
-    worker = membership_pb2.Node(**change)
-    if "task_types" in change:
-        del cluster.worker.task_types[:]
-    cluster.worker.MergeFrom(worker)
+    cluster.worker = replace(cluster.worker, **change)
     [line] = said_while(cluster, LOOK_SECONDS + 1, capsys, "t")
     assert said in line
 

@@ -19,7 +19,6 @@ from ipfs_cluster_node.cli.verified import verified
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.model import TaskState
-from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 
 KILLS = int(os.environ.get("KILLS", "12"))
 SEED = int(os.environ.get("KILL_SEED", "1"))
@@ -88,7 +87,7 @@ async def reach(work: Work, phase: str) -> Awaitable[object]:
         return under_way
     task_id = await work.submit(SLOW_SQL if phase == "run" else LARGE_SQL)
     async for seen in work.client.watch_tasks([task_id], timeout=LONG):
-        if seen.state in (pb.TASK_STATE_RUNNING, pb.TASK_STATE_SUCCEEDED):
+        if seen.task.state in (TaskState.RUNNING, TaskState.SUCCEEDED):
             break
     spread = {"run": (0, 0.1), "result upload": (0.05, 0.2), "commit": (0.15, 0.35)}
     await asyncio.sleep(rng.uniform(*spread[phase]))

@@ -14,7 +14,7 @@ import pytest
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, command
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.cluster.members import APPROVAL_RETRY
-from ipfs_cluster_node.v1 import membership_pb2
+from ipfs_cluster_node.core.views import ListedJoiner
 from tests.support.nodes import until
 
 
@@ -38,8 +38,8 @@ def joining(cluster: LocalCluster, token: str, home: Path, name: str) -> Iterato
             process.wait()
 
 
-async def waiting(client: Client, name: str) -> membership_pb2.Joiner:
-    found: list[membership_pb2.Joiner] = []
+async def waiting(client: Client, name: str) -> ListedJoiner:
+    found: list[ListedJoiner] = []
 
     async def is_there() -> bool:
         found[:] = [each for each in await client.list_joiners() if each.name == name]

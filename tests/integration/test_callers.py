@@ -21,6 +21,7 @@ from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.ids import NodeId, voter_id
+from ipfs_cluster_node.core.model import Liveness
 from ipfs_cluster_node.v1 import membership_pb2, raft_pb2
 from tests.integration.test_authorization import FILES
 from tests.support.certificates import node_credentials, tls_of
@@ -162,10 +163,7 @@ async def test_a_joiner_finds_enrolment_and_health_at_its_port_and_nothing_else(
 async def still_works(cluster: LocalCluster, client: Client) -> None:
     async def all_alive() -> bool:
         nodes = {node.node_id: node for node in await client.list_nodes()}
-        return all(
-            nodes[node.node_id].liveness == membership_pb2.NODE_LIVENESS_ALIVE
-            for node in cluster.nodes
-        )
+        return all(nodes[node.node_id].liveness is Liveness.ALIVE for node in cluster.nodes)
 
     await until(all_alive, seconds=10, what="every node is alive")
     await asyncio.wait_for(client.submit_task("echo"), 10)

@@ -156,7 +156,7 @@ async def test_a_cancelled_task_ends_and_its_process_with_it(client: Client) -> 
     sql = "SELECT count(*) FROM range(1000000000) a, range(1000000000) b"
     task_id = await client.submit_task("data_processing", {"sql": sql})
     async for seen in client.watch_tasks([task_id], timeout=SOON):
-        if seen.assign_time.seconds:
+        if seen.task.assigned_at_ms:
             break
     await client.cancel_task(task_id)
     assert (await client.get_task(task_id)).state is TaskState.CANCELLED

@@ -15,7 +15,7 @@ from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.model import TaskState
 from ipfs_cluster_node.core.multiformats import RAW, cid_of, parse_cid
-from ipfs_cluster_node.v1 import health_pb2
+from ipfs_cluster_node.core.views import HealthCheck
 from tests.support.nodes import health_of, until
 
 FILES = 8
@@ -92,7 +92,7 @@ def blocks_at(node: LocalNode) -> list[Path]:
     return sorted(path for path in node.home.content.glob("??/b*") if path.suffix == "")
 
 
-async def content_check(cluster: LocalCluster, node: LocalNode) -> health_pb2.HealthCheck:
+async def content_check(cluster: LocalCluster, node: LocalNode) -> HealthCheck:
     health = await health_of(cluster, node)
     return next(check for check in health.checks if check.name == "content")
 

@@ -310,8 +310,8 @@ async def test_an_explanation_tells_nothing_that_may_not_be_read(
     async with nobody.client() as limited:
         answer = await limited.explain_access(method, request)
         assert not answer.allowed
-        assert answer.asks[0].ucan_error == "InvalidClaim"
-        assert answer.asks[0].args_json == ""
+        assert answer.requirements[0].ucan_error == "InvalidClaim"
+        assert answer.requirements[0].args_json == ""
         other = (await client.get_caller()).did
         error = await refused(limited.explain_access(method, request, did=other))
         assert error.reason is Reason.NOT_DELEGATED
@@ -321,7 +321,7 @@ async def test_an_explanation_tells_nothing_that_may_not_be_read(
         assert error.reason is Reason.INVALID_ARGUMENT
     answer = await client.explain_access(method, request, did=nobody.did)
     assert not answer.allowed
-    assert (await client.explain_access(method, request)).asks[0].args_json
+    assert (await client.explain_access(method, request)).requirements[0].args_json
 
 
 @pytest.mark.asyncio
@@ -588,7 +588,7 @@ async def test_an_explanation_shows_nothing_by_the_eyes_of_who_delegated(
                 continue
             answer = await explain
             assert not answer.allowed
-            assert not answer.asks[0].args_json
+            assert not answer.requirements[0].args_json
             many = limited.explain_access(method, asked, tokens=[own] * 33)
             assert (await refused(many)).reason is Reason.INVALID_ARGUMENT
     async with nobody.client() as limited:

@@ -17,8 +17,9 @@ from ipfs_cluster_node.codec.ucan_container import write_container
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.settings import NodeSettings
 from ipfs_cluster_node.core.errors import Reason
+from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.node.joining import join_cluster
-from ipfs_cluster_node.v1 import membership_pb2, state_delta_pb2
+from ipfs_cluster_node.v1 import state_delta_pb2
 from tests.support.nodes import until
 from tests.support.people import Person, join, refused, signed
 
@@ -65,7 +66,7 @@ async def waiting(cluster: LocalCluster, client: Client, home: Path, **token: An
 @pytest.mark.asyncio
 async def test_nodes_are_listed_as_far_as_they_may_be(client: Client, limited: Limited) -> None:
     roles = {node.node_id: node.role for node in await client.list_nodes()}
-    workers = {each for each, role in roles.items() if role == membership_pb2.NODE_ROLE_WORKER}
+    workers = {each for each, role in roles.items() if role is Role.WORKER}
     assert roles.keys() > workers
     async with limited("/cluster/member/list", *WORKERS) as reader:
         assert {node.node_id for node in await reader.list_nodes()} == workers
@@ -270,7 +271,7 @@ async def test_a_list_is_explained_as_it_is_judged(
 
     async def allowed() -> bool:
         said = [await client.explain_access(name, b"", did=nobody.did) for name in names]
-        assert all(each.asks[0].command in ("/task/read", "/state/read") for each in said)
+        assert all(each.requirements[0].command in ("/task/read", "/state/read") for each in said)
         return all(each.allowed for each in said)
 
     await until(allowed, seconds=5, what="lists are said to be allowed")

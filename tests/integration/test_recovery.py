@@ -38,6 +38,8 @@ from ipfs_cluster_node.config.settings import NodeSettings, load_settings
 from ipfs_cluster_node.core.authorization import TASK_SUBMIT, TOKEN_MINT
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did, NodeId
+from ipfs_cluster_node.core.model import Liveness
+from ipfs_cluster_node.core.views import ListedNode
 from ipfs_cluster_node.node.joining import join_cluster
 from ipfs_cluster_node.v1 import membership_pb2
 from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub
@@ -117,14 +119,14 @@ async def sealed_to(node: LocalNode) -> None:
     await until(sealed, seconds=15, what=f"the keys are sealed to {node.name}")
 
 
-async def listed(client: Client, node: LocalNode) -> membership_pb2.Node:
+async def listed(client: Client, node: LocalNode) -> ListedNode:
     return next(each for each in await client.list_nodes() if each.node_id == node.node_id)
 
 
 async def alive(client: Client, node: LocalNode) -> None:
     async def is_alive() -> bool:
         liveness = (await listed(client, node)).liveness
-        return liveness == membership_pb2.NODE_LIVENESS_ALIVE
+        return liveness is Liveness.ALIVE
 
     await until(is_alive, seconds=30, what=f"{node.name} is alive")
 

@@ -18,8 +18,9 @@ from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.config.credentials import write_credentials
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.settings import NodeSettings
+from ipfs_cluster_node.core.model import Liveness
+from ipfs_cluster_node.core.views import HealthCheck
 from ipfs_cluster_node.node.joining import join_cluster
-from ipfs_cluster_node.v1 import health_pb2, membership_pb2
 from tests.integration.test_certificates import certificate_check
 from tests.support.certificates import certificate_of, node_credentials, put_node_credentials
 from tests.support.faketime import give_clock, set_clock
@@ -50,7 +51,7 @@ async def cluster() -> AsyncIterator[LocalCluster]:
         shutil.rmtree(root, ignore_errors=True)
 
 
-async def clock_check(cluster: LocalCluster, node: LocalNode) -> health_pb2.HealthCheck:
+async def clock_check(cluster: LocalCluster, node: LocalNode) -> HealthCheck:
     health = await health_of(cluster, node)
     return next(check for check in health.checks if check.name == "clock")
 
@@ -70,7 +71,7 @@ async def all_compared(cluster: LocalCluster) -> None:
 
 async def all_alive(client: Client) -> bool:
     nodes = await client.list_nodes()
-    return all(node.liveness == membership_pb2.NODE_LIVENESS_ALIVE for node in nodes)
+    return all(node.liveness is Liveness.ALIVE for node in nodes)
 
 
 @pytest.mark.parametrize("ahead", [DAY, -DAY])
@@ -123,7 +124,7 @@ async def test_a_leader_whose_clock_jumps_a_day_signs_nothing_and_comes_back(
         await until(lambda: all_alive(client), seconds=30, what="every node is alive")
 
 
-async def _clock_by(client: Client, node: LocalNode) -> health_pb2.HealthCheck:
+async def _clock_by(client: Client, node: LocalNode) -> HealthCheck:
     health = await client.get_health(node.address, node.node_id)
     return next(check for check in health.checks if check.name == "clock")
 

@@ -4,15 +4,15 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
-from ipfs_cluster_node.v1 import health_pb2
+from ipfs_cluster_node.core.views import HealthCheck, HealthReport
 
 
-async def health_of(cluster: LocalCluster, node: LocalNode) -> health_pb2.GetHealthResponse:
+async def health_of(cluster: LocalCluster, node: LocalNode) -> HealthReport:
     async with cluster.client() as client:
         return await client.get_health(node.address, node.node_id)
 
 
-async def log_check(cluster: LocalCluster, node: LocalNode) -> health_pb2.HealthCheck:
+async def log_check(cluster: LocalCluster, node: LocalNode) -> HealthCheck:
     health = await health_of(cluster, node)
     return next(check for check in health.checks if check.name == "log")
 

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 from ipfs_cluster_node.cli.local_cluster import LocalNode
-from ipfs_cluster_node.v1 import health_pb2
+from ipfs_cluster_node.core.views import HealthCheck
 from scripts.lib.fault.lab import Lab
 from scripts.lib.fault.workload import History
 
@@ -96,7 +96,7 @@ class Scene:
         leader = await self.leader_for_sure()
         return leader if leads else self.rng.choice([n for n in self.lab.nodes if n is not leader])
 
-    async def check(self, node: LocalNode, name: str) -> health_pb2.HealthCheck:
+    async def check(self, node: LocalNode, name: str) -> HealthCheck:
         """What a node says of its `log`, its `leader` and so on.
 
         Raises:

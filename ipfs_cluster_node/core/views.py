@@ -1,0 +1,253 @@
+"""What the cluster tells a client: answers that are no records of the state.
+
+Times are milliseconds since 1970 (UTC), 0 for never; an empty text stands for none.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ipfs_cluster_node.core.model import Liveness, Role, Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterStatus:
+    """The cluster in one look, as one node sees it."""
+
+    cluster_id: str = ""
+    cluster_name: str = ""
+    node_id: str = ""
+    """The node that answered."""
+    leader_node_id: str = ""
+    leader_endpoints: tuple[str, ...] = ()
+    term: int = 0
+    applied_index: int = 0
+    alive_node_count: int = 0
+    node_count: int = 0
+    task_counts: Mapping[str, int] = field(default_factory=dict)
+    content_count: int = 0
+    certificate_epoch: int = 0
+    """What certificates are to be of."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedNode:
+    """A node."""
+
+    node_id: str = ""
+    name: str = ""
+    role: Role | None = None
+    """None: one that this release does not know."""
+    liveness: Liveness | None = None
+    """None: one that this release does not know."""
+    endpoints: tuple[str, ...] = ()
+    voter: bool = False
+    leader: bool = False
+    task_types: tuple[str, ...] = ()
+    slot_count: int = 0
+    running_attempt_count: int = 0
+    version: str = ""
+    enrolled_at_ms: int = 0
+    liveness_at_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJoinToken:
+    """A join token with its secret."""
+
+    token: str = ""
+    expires_at_ms: int = 0
+    enrolment_endpoints: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedJoinToken:
+    """A join token without its secret."""
+
+    token_id: str = ""
+    role: str = ""
+    grant: str = ""
+    expires_at_ms: int = 0
+    uses_max: int = 0
+    use_count: int = 0
+    failure_count: int = 0
+    needs_approval: bool = False
+    creator: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedJoiner:
+    """A node or client that waits to be let in."""
+
+    node_id: str = ""
+    token_id: str = ""
+    role: str = ""
+    grant: str = ""
+    name: str = ""
+    endpoints: tuple[str, ...] = ()
+    asked_at_ms: int = 0
+    expires_at_ms: int = 0
+    approved: bool | None = None
+    """None while nobody has decided."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedSetting:
+    """A setting of the cluster."""
+
+    key: str = ""
+    value: str = ""
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthCheck:
+    """One of the things that make a node healthy."""
+
+    name: str = ""
+    ok: bool = False
+    detail: str = ""
+    degraded: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RaftHealth:
+    """A master's place in consensus."""
+
+    is_leader: bool = False
+    leader_node_id: str = ""
+    term: int = 0
+    commit_index: int = 0
+    applied_index: int = 0
+    voters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthReport:
+    """How one node is, by its own view."""
+
+    node_id: str = ""
+    name: str = ""
+    role: str = ""
+    version: str = ""
+    checks: tuple[HealthCheck, ...] = ()
+    raft: RaftHealth = RaftHealth()
+    """Empty on a node without a log."""
+    resident_bytes: int = 0
+    uptime_seconds: float = 0.0
+    content_bytes: int = 0
+    running_attempt_count: int = 0
+    loop_gap_seconds: float = 0.0
+    at_ms: int = 0
+    """The node's wall clock."""
+    boot: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContentHolder:
+    """A node that has all of a file."""
+
+    node_id: str = ""
+    endpoints: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedContent:
+    """A file, and where its holders are reached."""
+
+    cid: str = ""
+    size_bytes: int = 0
+    holders: tuple[ContentHolder, ...] = ()
+    name: str = ""
+    added_at_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedCertificate:
+    """A certificate that was issued."""
+
+    serial: str = ""
+    """In lower-case hexadecimal."""
+    did: str = ""
+    name: str = ""
+    spki_hash: bytes = b""
+    issued_at_ms: int = 0
+    expires_at_ms: int = 0
+    revoked: bool = False
+    epoch: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RotationStatus:
+    """How far a rotation of the root is."""
+
+    phase: str = ""
+    epoch: int = 0
+    phase_at_ms: int = 0
+    root_pins: tuple[str, ...] = ()
+    confirmed_count: int = 0
+    waiting_dids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedDelegation:
+    """A delegation that the cluster keeps."""
+
+    cid: str = ""
+    issuer: str = ""
+    audience: str = ""
+    command: str = ""
+    policy_json: str = ""
+    expires_at_ms: int = 0
+    not_before_ms: int = 0
+    revokers: tuple[str, ...] = ()
+    token: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallerStatus:
+    """Who a caller is to the cluster, and what was delegated to it."""
+
+    did: str = ""
+    caller_class: str = ""
+    name: str = ""
+    cluster_did: str = ""
+    delegations: tuple[ListedDelegation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkExplanation:
+    """A link of a chain of delegations."""
+
+    delegation: ListedDelegation = ListedDelegation()
+    holds: bool | None = None
+    """None: it was not looked at."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequirementExplanation:
+    """Whether one thing that a call requires is allowed, and by which chain."""
+
+    command: str = ""
+    args_json: str = ""
+    allowed: bool = False
+    ucan_error: str = ""
+    detail: str = ""
+    chain: tuple[LinkExplanation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessExplanation:
+    """Whether a call would be allowed."""
+
+    allowed: bool = False
+    requirements: tuple[RequirementExplanation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchedTask:
+    """A task as it is now, and how far its attempt says that it is."""
+
+    task: Task
+    progress_ratio: float = 0.0
+    """0 to 1; 0 where nothing was heard."""
+    progress_note: str = ""
