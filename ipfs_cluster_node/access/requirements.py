@@ -3,9 +3,9 @@
 Names are checked here as the method checks them: a policy never judges one that is malformed.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from ipfs_cluster_node.codec.members import did_of, grant_of, node_id_of, role_of, serial_of
 from ipfs_cluster_node.codec.tasks import (
@@ -30,7 +30,7 @@ from ipfs_cluster_node.v1 import (
     task_dispatch_pb2,
 )
 
-GET_BLOCKS_MAX = 64
+GET_BLOCKS_MAX: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,3 +238,30 @@ def _block(binary: bytes, field: str) -> str:
         return str(parse_cid_binary(binary))
     except ValueError as error:
         raise invalid_field(field, str(error)) from error
+
+
+REQUIREMENTS: Final[Mapping[str, AsksOf]] = {
+    "AuditService/ListAuditRecords": read_audit,
+    "CertificateService/GetRotation": get_rotation,
+    "CertificateService/RevokeCertificate": revoke_certificate,
+    "CertificateService/RotateCertificates": rotate_certificates,
+    "ContentService/AddContent": add_content,
+    "ContentService/GetBlocks": get_blocks,
+    "ContentService/GetContent": read_content,
+    "ContentService/StatContent": read_content,
+    "HealthService/GetHealth": get_health,
+    "MembershipService/CreateBackup": create_backup,
+    "MembershipService/CreateJoinToken": create_join_token,
+    "MembershipService/DecideJoiner": decide_joiner,
+    "MembershipService/GetConfig": get_config,
+    "MembershipService/ProposeConfig": propose_config,
+    "MembershipService/RemoveNode": remove_node,
+    "MembershipService/RevokeJoinToken": revoke_join_token,
+    "MembershipService/TransferLeadership": transfer_leadership,
+    "TaskDispatchService/CancelTask": cancel_task,
+    "TaskDispatchService/GetTask": get_task,
+    "TaskDispatchService/SubmitTask": submit_task,
+    "TaskDispatchService/SubmitTasks": submit_tasks,
+    "TaskDispatchService/WatchTasks": watch_tasks,
+}
+"""By method: those whose request policies judge, under the command that the proto names."""

@@ -1,35 +1,24 @@
 """Which callers may call which method, and what a client must have been delegated for it.
 
-What is not here is refused, and a server with a method that is not here does not start.
+The protos say it, as an option of each method (`options.proto`). A method without one is refused,
+and a server that has such a method does not start.
 """
 
-from collections.abc import Mapping
+import pkgutil
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Final
 
-from ipfs_cluster_node.access import requirements
+from google.protobuf.descriptor import MethodDescriptor
+
+from ipfs_cluster_node import v1
 from ipfs_cluster_node.access.context import CallerClass
-from ipfs_cluster_node.access.requirements import AsksOf
-from ipfs_cluster_node.access.shares import (
-    DOWNLOADS,
-    SEARCHES,
-    SUBMISSIONS,
-    TABLES,
-    UPLOADS,
-    WATCHES,
-    Share,
-)
-from ipfs_cluster_node.core import authorization as auth
+from ipfs_cluster_node.access.requirements import REQUIREMENTS, AsksOf
+from ipfs_cluster_node.access.shares import SHARES, Share
 from ipfs_cluster_node.core.model import BACKUP_SECONDS_MAX
 from ipfs_cluster_node.core.ucan.commands import Command
-
-_JOINERS: Final = frozenset({CallerClass.JOINER})
-_CLIENTS: Final = frozenset({CallerClass.CLIENT})
-_NODES: Final = frozenset({CallerClass.NODE, CallerClass.MASTER})
-_MASTERS: Final = frozenset({CallerClass.MASTER})
-_MEMBERS: Final = _CLIENTS | _NODES
-
-_V1: Final = "/ipfs_cluster_node.v1."
+from ipfs_cluster_node.v1.options_pb2 import MethodRule, rule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +26,7 @@ class Rule:
     """Who may call a method."""
 
     callers: frozenset[CallerClass]
-    judged: frozenset[CallerClass] = _CLIENTS
+    judged: frozenset[CallerClass] = frozenset({CallerClass.CLIENT})
     """Which of them need delegations. Of the others their class is enough."""
     command: Command | None = None
     """What who is judged must have been delegated. None: the method decides, or nobody is."""
@@ -60,131 +49,58 @@ class Rule:
             raise ValueError(f"{self.command} changes something, so its arguments are judged")
 
 
-def _nodes(*, changes: bool = False, callers: frozenset[CallerClass] = _NODES) -> Rule:
-    """A method between nodes: what a node may, its place in the cluster says."""
-    return Rule(callers=callers, changes=changes)
+SECONDS_MAX: Final = {"MembershipService/CreateBackup": BACKUP_SECONDS_MAX}
 
-
-def _members(command: Command, asks_of: AsksOf | None, *, share: Share | None = None) -> Rule:
-    return Rule(callers=_MEMBERS, command=command, asks=asks_of, share=share)
-
-
-def _clients(
-    command: Command,
-    asks_of: AsksOf | None,
-    *,
-    changes: bool = False,
-    share: Share | None = None,
-) -> Rule:
-    return Rule(callers=_CLIENTS, command=command, asks=asks_of, changes=changes, share=share)
-
-
-RULES_BY_METHOD: Final[Mapping[str, Rule]] = {
-    f"{_V1}AuditService/ListAuditRecords": _clients(
-        auth.AUDIT_READ, requirements.read_audit, share=SEARCHES
-    ),
-    f"{_V1}AuthorizationService/ExplainAccess": Rule(callers=_CLIENTS, share=SEARCHES),
-    f"{_V1}AuthorizationService/GetCaller": Rule(callers=_MEMBERS),
-    f"{_V1}AuthorizationService/ListDelegations": Rule(callers=_CLIENTS, share=SEARCHES),
-    f"{_V1}AuthorizationService/PutDelegation": Rule(callers=_CLIENTS | _MASTERS, changes=True),
-    f"{_V1}AuthorizationService/RevokeDelegation": Rule(callers=_CLIENTS, changes=True),
-    f"{_V1}CertificateService/GetRotation": _clients(
-        auth.CERTIFICATE_LIST, requirements.get_rotation
-    ),
-    f"{_V1}CertificateService/ListCertificates": _clients(
-        auth.CERTIFICATE_LIST, None, share=SEARCHES
-    ),
-    f"{_V1}CertificateService/RenewCertificate": Rule(callers=_MEMBERS, changes=True),
-    f"{_V1}CertificateService/RenewForMember": _nodes(changes=True, callers=_MASTERS),
-    f"{_V1}CertificateService/RevokeCertificate": _clients(
-        auth.CERTIFICATE_REVOKE, requirements.revoke_certificate, changes=True
-    ),
-    f"{_V1}CertificateService/RotateCertificates": _clients(
-        auth.CA_ROTATE, requirements.rotate_certificates, changes=True
-    ),
-    f"{_V1}ContentService/AddContent": Rule(
-        callers=_MEMBERS,
-        command=auth.CONTENT_ADD,
-        asks=requirements.add_content,
-        changes=True,
-        signable=False,
-        share=UPLOADS,
-    ),
-    f"{_V1}ContentService/GetBlocks": _members(
-        auth.CONTENT_READ, requirements.get_blocks, share=DOWNLOADS
-    ),
-    f"{_V1}ContentService/GetContent": _members(
-        auth.CONTENT_READ, requirements.read_content, share=DOWNLOADS
-    ),
-    f"{_V1}ContentService/ListContent": _members(auth.CONTENT_READ, None, share=SEARCHES),
-    f"{_V1}ContentService/PutBlocks": _nodes(callers=_MASTERS),
-    f"{_V1}ContentService/StatContent": _members(auth.CONTENT_READ, requirements.read_content),
-    f"{_V1}EnrolmentService/Enrol": Rule(callers=_JOINERS, changes=True),
-    f"{_V1}EnrolmentService/RenewExpired": Rule(callers=_JOINERS, changes=True),
-    f"{_V1}HealthService/GetHealth": Rule(
-        callers=_MEMBERS, command=auth.HEALTH_READ, asks=requirements.get_health, without_log=True
-    ),
-    f"{_V1}MembershipService/CreateBackup": Rule(
-        callers=_CLIENTS,
-        command=auth.BACKUP_CREATE,
-        asks=requirements.create_backup,
-        changes=True,
-        seconds_max=BACKUP_SECONDS_MAX,
-    ),
-    # A master makes one only with a delegation by the cluster's own key: `recover operator`.
-    f"{_V1}MembershipService/CreateJoinToken": Rule(
-        callers=_CLIENTS | _MASTERS,
-        judged=_CLIENTS | _MASTERS,
-        command=auth.TOKEN_MINT,
-        asks=requirements.create_join_token,
-        changes=True,
-    ),
-    f"{_V1}MembershipService/DecideJoiner": _clients(
-        auth.JOINER_DECIDE, requirements.decide_joiner, changes=True
-    ),
-    f"{_V1}MembershipService/ListJoiners": _clients(auth.JOINER_LIST, None, share=SEARCHES),
-    f"{_V1}MembershipService/ListJoinTokens": _clients(auth.TOKEN_LIST, None, share=SEARCHES),
-    f"{_V1}MembershipService/RevokeJoinToken": _clients(
-        auth.TOKEN_REVOKE, requirements.revoke_join_token, changes=True
-    ),
-    # Who leads is what every member must know to call at all.
-    f"{_V1}MembershipService/GetClusterStatus": Rule(callers=_MEMBERS),
-    f"{_V1}MembershipService/GetConfig": _members(auth.CONFIG_READ, requirements.get_config),
-    f"{_V1}MembershipService/Heartbeat": _nodes(),
-    f"{_V1}MembershipService/ListNodes": _members(auth.MEMBER_LIST, None),
-    f"{_V1}MembershipService/ProposeConfig": _clients(
-        auth.CONFIG_PROPOSE, requirements.propose_config, changes=True
-    ),
-    f"{_V1}MembershipService/RedeemJoinToken": _nodes(changes=True, callers=_MASTERS),
-    f"{_V1}MembershipService/RegisterNode": _nodes(changes=True),
-    f"{_V1}MembershipService/RemoveNode": _clients(
-        auth.MEMBER_REMOVE, requirements.remove_node, changes=True
-    ),
-    f"{_V1}MembershipService/ReplaceLog": _nodes(changes=True, callers=_MASTERS),
-    f"{_V1}MembershipService/TransferLeadership": _clients(
-        auth.LEADERSHIP_TRANSFER, requirements.transfer_leadership, changes=True
-    ),
-    f"{_V1}RaftService/Exchange": _nodes(callers=_MASTERS),
-    f"{_V1}StateDeltaService/GetSnapshot": Rule(
-        callers=_CLIENTS | _MASTERS, command=auth.STATE_READ, share=TABLES
-    ),
-    f"{_V1}TaskDispatchService/CancelTask": _clients(
-        auth.TASK_CANCEL, requirements.cancel_task, changes=True
-    ),
-    f"{_V1}TaskDispatchService/GetTask": _clients(auth.TASK_READ, requirements.get_task),
-    f"{_V1}TaskDispatchService/ListTasks": _clients(auth.TASK_READ, None, share=SEARCHES),
-    f"{_V1}TaskDispatchService/SubmitTask": _clients(
-        auth.TASK_SUBMIT, requirements.submit_task, changes=True
-    ),
-    f"{_V1}TaskDispatchService/SubmitTasks": _clients(
-        auth.TASK_SUBMIT, requirements.submit_tasks, changes=True, share=SUBMISSIONS
-    ),
-    f"{_V1}TaskDispatchService/WatchTasks": _clients(
-        auth.TASK_READ, requirements.watch_tasks, share=WATCHES
-    ),
-    f"{_V1}TaskDispatchService/WorkerSession": _nodes(),
-    "/grpc.health.v1.Health/Check": Rule(callers=_MEMBERS | _JOINERS),
+_MEMBERS: Final = frozenset({CallerClass.CLIENT, CallerClass.NODE, CallerClass.MASTER})
+_OF_OTHERS: Final = {
+    "/grpc.health.v1.Health/Check": Rule(callers=_MEMBERS | {CallerClass.JOINER}),
     "/grpc.health.v1.Health/List": Rule(callers=_MEMBERS),
     "/grpc.health.v1.Health/Watch": Rule(callers=_MEMBERS),
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Rule(callers=_MEMBERS),
+}
+"""Of methods whose protos are not ours."""
+
+
+def _classes(callers: Iterable[MethodRule.Caller.ValueType]) -> frozenset[CallerClass]:
+    return frozenset(CallerClass[MethodRule.Caller.Name(caller)] for caller in callers)
+
+
+def rule_of(method: MethodDescriptor) -> Rule | None:
+    """Read the rule of a method; None if it has none.
+
+    Raises:
+        ValueError: What the option says does not go together with the requirements.
+    """
+    options = method.GetOptions()
+    if not options.HasExtension(rule):
+        return None
+    said = options.Extensions[rule]
+    name = f"{method.containing_service.name}/{method.name}"
+    if (name in REQUIREMENTS) != (said.command != "" and not said.by_item):
+        raise ValueError(f"{name}: a command that is not by_item goes with one of REQUIREMENTS")
+    return Rule(
+        callers=_classes(said.callers),
+        judged=_classes(said.delegated) | {CallerClass.CLIENT},
+        command=Command(said.command) if said.command else None,
+        asks=REQUIREMENTS.get(name),
+        changes=said.changes,
+        signable=not said.unsignable,
+        seconds_max=SECONDS_MAX.get(name),
+        share=SHARES.get(name),
+        without_log=said.without_log,
+    )
+
+
+def methods() -> Iterator[MethodDescriptor]:
+    """Every method of our protos."""
+    for module in pkgutil.iter_modules(v1.__path__, f"{v1.__name__}."):
+        if module.name.endswith("_pb2"):
+            for service in import_module(module.name).DESCRIPTOR.services_by_name.values():
+                yield from service.methods
+
+
+RULES_BY_METHOD: Final[Mapping[str, Rule]] = _OF_OTHERS | {
+    f"/{method.containing_service.full_name}/{method.name}": found
+    for method in methods()
+    if (found := rule_of(method)) is not None
 }

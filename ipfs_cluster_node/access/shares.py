@@ -5,7 +5,7 @@ the node.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -36,6 +36,24 @@ SEARCHES: Final = Share("lists and searches", each_max=32, all_max=128)
 """What goes through many records: lists, audit logs, explanations."""
 TABLES: Final = Share("tables of the state", each_max=4, all_max=16)
 """Each keeps a whole table, encoded, until it is read."""
+
+SHARES: Final[Mapping[str, Share]] = {
+    "AuditService/ListAuditRecords": SEARCHES,
+    "AuthorizationService/ExplainAccess": SEARCHES,
+    "AuthorizationService/ListDelegations": SEARCHES,
+    "CertificateService/ListCertificates": SEARCHES,
+    "ContentService/AddContent": UPLOADS,
+    "ContentService/GetBlocks": DOWNLOADS,
+    "ContentService/GetContent": DOWNLOADS,
+    "ContentService/ListContent": SEARCHES,
+    "MembershipService/ListJoiners": SEARCHES,
+    "MembershipService/ListJoinTokens": SEARCHES,
+    "StateDeltaService/GetSnapshot": TABLES,
+    "TaskDispatchService/ListTasks": SEARCHES,
+    "TaskDispatchService/SubmitTasks": SUBMISSIONS,
+    "TaskDispatchService/WatchTasks": WATCHES,
+}
+"""By method. Calls of the others are not counted."""
 
 
 class Shares:

@@ -13,8 +13,10 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from ipfs_cluster_node import __version__
 from ipfs_cluster_node.access.authorizer import Authorizer
+from ipfs_cluster_node.access.context import CallerClass
 from ipfs_cluster_node.access.identify import MemberIdentification, identify_joiner
 from ipfs_cluster_node.access.revocations import Revocations
+from ipfs_cluster_node.access.rules import RULES_BY_METHOD
 from ipfs_cluster_node.access.turns import Turns
 from ipfs_cluster_node.adapters.audit.files import FileAuditLog
 from ipfs_cluster_node.adapters.clock import monotonic
@@ -98,18 +100,15 @@ log = logging.getLogger(__name__)
 
 STOP_GRACE_SECONDS: Final = 2.0
 HEALTH_INTERVAL_SECONDS: Final = 0.5
-SERVED: Final = (
-    "AuditService",
-    "AuthorizationService",
-    "CertificateService",
-    "ContentService",
-    "HealthService",
-    "MembershipService",
-    "RaftService",
-    "StateDeltaService",
-    "TaskDispatchService",
+SERVED: Final = sorted(
+    {
+        method.split("/")[1]
+        for method, rule in RULES_BY_METHOD.items()
+        if method.startswith("/ipfs_cluster_node.") and rule.callers != {CallerClass.JOINER}
+    }
 )
-HEALTH_NAMES: Final = ("", *(f"ipfs_cluster_node.v1.{name}" for name in SERVED))
+"""Our services on the port for members."""
+HEALTH_NAMES: Final = ("", *SERVED)
 """What `grpc.health.v1` is asked for; the empty name means the whole node."""
 
 
@@ -465,11 +464,10 @@ class Node:
             TaskDispatchServicer(self._tasks, self._sessions), server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._standard_health, server)
-        names = [f"ipfs_cluster_node.v1.{name}" for name in SERVED]
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call]
             reflection.aio.ReflectionServicer(
                 (
-                    *names,
+                    *SERVED,
                     health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
                     reflection.SERVICE_NAME,
                 )

@@ -163,7 +163,7 @@ class Gate(grpc.GenericRpcHandler):
     def _guarded(self, method: str, handler: Any) -> Any:
         rule = self._rules.get(method)
         if rule is None:
-            raise ValueError(f"{method} has no rule in access/rules.py")
+            raise ValueError(f"{method} has no rule: its proto lacks the option")
         behaviour, streams = _behaviour(handler)
         read = reader_of(handler.request_deserializer)
         if handler.response_streaming:

@@ -59,8 +59,6 @@ class AuditServiceServicer:
     def ListAuditRecords(self, request, context):
         """Lists records of the node that is asked, the newest first.
 
-        Who may call: clients with `/admin/audit/read` (`node`).
-
         Errors: `INVALID_ARGUMENT`, `NOT_DELEGATED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -42,8 +42,6 @@ class AuditServiceStub:
     ListAuditRecords: _grpc.UnaryUnaryMultiCallable[_audit_pb2.ListAuditRecordsRequest, _audit_pb2.ListAuditRecordsResponse]
     """Lists records of the node that is asked, the newest first.
 
-    Who may call: clients with `/admin/audit/read` (`node`).
-
     Errors: `INVALID_ARGUMENT`, `NOT_DELEGATED`.
     """
 
@@ -60,8 +58,6 @@ class AuditServiceAsyncStub(AuditServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListAuditRecords: _aio.UnaryUnaryMultiCallable[_audit_pb2.ListAuditRecordsRequest, _audit_pb2.ListAuditRecordsResponse]  # type: ignore[assignment]
     """Lists records of the node that is asked, the newest first.
-
-    Who may call: clients with `/admin/audit/read` (`node`).
 
     Errors: `INVALID_ARGUMENT`, `NOT_DELEGATED`.
     """
@@ -82,8 +78,6 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_audit_pb2.ListAuditRecordsResponse, _abc.Awaitable[_audit_pb2.ListAuditRecordsResponse]]:
         """Lists records of the node that is asked, the newest first.
-
-        Who may call: clients with `/admin/audit/read` (`node`).
 
         Errors: `INVALID_ARGUMENT`, `NOT_DELEGATED`.
         """

@@ -86,8 +86,6 @@ class AuthorizationServiceServicer:
 
     def GetCaller(self, request, context):
         """Tells who the caller is, and what was delegated to it.
-
-        Who may call: any member.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -97,8 +95,8 @@ class AuthorizationServiceServicer:
         """Keeps delegations, so that calls need not bring them: at most 32 for one audience, and 1000 of
         one caller.
 
-        Who may call: clients; masters for those whom they let in. Each delegation must be part of a
-        chain from the cluster to its audience, among those sent and those that are kept.
+        A master may put those of members that it lets in. Each delegation must be part of a chain from the cluster to its
+        audience, among those sent and those that are kept.
 
         Errors: `DELEGATION_INVALID`, `NOT_DELEGATED`, `TOO_MANY_DELEGATIONS`, `INVALID_ARGUMENT`;
         `NOT_LEADER`, `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried with the same `request_id`.
@@ -110,8 +108,6 @@ class AuthorizationServiceServicer:
     def ListDelegations(self, request, context):
         """Lists the delegations that are kept: those that the caller gave or got, and others as
         `/ucan/list` (`issuer`, `audience`) lets it.
-
-        Who may call: clients.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -121,8 +117,8 @@ class AuthorizationServiceServicer:
         """Lets a delegation hold no more, with all that was delegated on from it; there is no way back.
         Every master refuses it at once, other nodes within a heartbeat, and streams that run by it end.
 
-        Who may call: a client that issued a link of its chain, shown by what is kept or by `path`; or
-        one with `/ucan/revoke` (`issuer`, `audience`), in the cluster's name.
+        The caller issued a link of its chain, shown by what is kept or by `path`; or it has `/ucan/revoke` (`issuer`,
+        `audience`), and revokes in the cluster's name.
 
         Errors: `DELEGATION_NOT_FOUND` if neither is it kept nor does `path` hold it, `NOT_DELEGATED`,
         `TOO_MANY_DELEGATIONS`; `NOT_LEADER`, `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried.
@@ -135,7 +131,7 @@ class AuthorizationServiceServicer:
         """Says whether a call would be let through, by which chain, or which link does not hold and why.
         Nothing is done.
 
-        Who may call: a client for itself, or with tokens that it holds; for others with `/ucan/list`.
+        A client asks for itself, or with tokens that it holds; for others with `/ucan/list`.
 
         Errors: `INVALID_ARGUMENT` for an unknown method, or a request that the method would refuse.
         """

@@ -44,16 +44,13 @@ class AuthorizationServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AuthorizationServiceAsyncStub: ...
     GetCaller: _grpc.UnaryUnaryMultiCallable[_authorization_pb2.GetCallerRequest, _authorization_pb2.GetCallerResponse]
-    """Tells who the caller is, and what was delegated to it.
-
-    Who may call: any member.
-    """
+    """Tells who the caller is, and what was delegated to it."""
     PutDelegation: _grpc.UnaryUnaryMultiCallable[_authorization_pb2.PutDelegationRequest, _authorization_pb2.PutDelegationResponse]
     """Keeps delegations, so that calls need not bring them: at most 32 for one audience, and 1000 of
     one caller.
 
-    Who may call: clients; masters for those whom they let in. Each delegation must be part of a
-    chain from the cluster to its audience, among those sent and those that are kept.
+    A master may put those of members that it lets in. Each delegation must be part of a chain from the cluster to its
+    audience, among those sent and those that are kept.
 
     Errors: `DELEGATION_INVALID`, `NOT_DELEGATED`, `TOO_MANY_DELEGATIONS`, `INVALID_ARGUMENT`;
     `NOT_LEADER`, `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried with the same `request_id`.
@@ -61,15 +58,13 @@ class AuthorizationServiceStub:
     ListDelegations: _grpc.UnaryUnaryMultiCallable[_authorization_pb2.ListDelegationsRequest, _authorization_pb2.ListDelegationsResponse]
     """Lists the delegations that are kept: those that the caller gave or got, and others as
     `/ucan/list` (`issuer`, `audience`) lets it.
-
-    Who may call: clients.
     """
     RevokeDelegation: _grpc.UnaryUnaryMultiCallable[_authorization_pb2.RevokeDelegationRequest, _authorization_pb2.RevokeDelegationResponse]
     """Lets a delegation hold no more, with all that was delegated on from it; there is no way back.
     Every master refuses it at once, other nodes within a heartbeat, and streams that run by it end.
 
-    Who may call: a client that issued a link of its chain, shown by what is kept or by `path`; or
-    one with `/ucan/revoke` (`issuer`, `audience`), in the cluster's name.
+    The caller issued a link of its chain, shown by what is kept or by `path`; or it has `/ucan/revoke` (`issuer`,
+    `audience`), and revokes in the cluster's name.
 
     Errors: `DELEGATION_NOT_FOUND` if neither is it kept nor does `path` hold it, `NOT_DELEGATED`,
     `TOO_MANY_DELEGATIONS`; `NOT_LEADER`, `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried.
@@ -78,7 +73,7 @@ class AuthorizationServiceStub:
     """Says whether a call would be let through, by which chain, or which link does not hold and why.
     Nothing is done.
 
-    Who may call: a client for itself, or with tokens that it holds; for others with `/ucan/list`.
+    A client asks for itself, or with tokens that it holds; for others with `/ucan/list`.
 
     Errors: `INVALID_ARGUMENT` for an unknown method, or a request that the method would refuse.
     """
@@ -99,16 +94,13 @@ class AuthorizationServiceAsyncStub(AuthorizationServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetCaller: _aio.UnaryUnaryMultiCallable[_authorization_pb2.GetCallerRequest, _authorization_pb2.GetCallerResponse]  # type: ignore[assignment]
-    """Tells who the caller is, and what was delegated to it.
-
-    Who may call: any member.
-    """
+    """Tells who the caller is, and what was delegated to it."""
     PutDelegation: _aio.UnaryUnaryMultiCallable[_authorization_pb2.PutDelegationRequest, _authorization_pb2.PutDelegationResponse]  # type: ignore[assignment]
     """Keeps delegations, so that calls need not bring them: at most 32 for one audience, and 1000 of
     one caller.
 
-    Who may call: clients; masters for those whom they let in. Each delegation must be part of a
-    chain from the cluster to its audience, among those sent and those that are kept.
+    A master may put those of members that it lets in. Each delegation must be part of a chain from the cluster to its
+    audience, among those sent and those that are kept.
 
     Errors: `DELEGATION_INVALID`, `NOT_DELEGATED`, `TOO_MANY_DELEGATIONS`, `INVALID_ARGUMENT`;
     `NOT_LEADER`, `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried with the same `request_id`.
@@ -116,15 +108,13 @@ class AuthorizationServiceAsyncStub(AuthorizationServiceStub):
     ListDelegations: _aio.UnaryUnaryMultiCallable[_authorization_pb2.ListDelegationsRequest, _authorization_pb2.ListDelegationsResponse]  # type: ignore[assignment]
     """Lists the delegations that are kept: those that the caller gave or got, and others as
     `/ucan/list` (`issuer`, `audience`) lets it.
-
-    Who may call: clients.
     """
     RevokeDelegation: _aio.UnaryUnaryMultiCallable[_authorization_pb2.RevokeDelegationRequest, _authorization_pb2.RevokeDelegationResponse]  # type: ignore[assignment]
     """Lets a delegation hold no more, with all that was delegated on from it; there is no way back.
     Every master refuses it at once, other nodes within a heartbeat, and streams that run by it end.
 
-    Who may call: a client that issued a link of its chain, shown by what is kept or by `path`; or
-    one with `/ucan/revoke` (`issuer`, `audience`), in the cluster's name.
+    The caller issued a link of its chain, shown by what is kept or by `path`; or it has `/ucan/revoke` (`issuer`,
+    `audience`), and revokes in the cluster's name.
 
     Errors: `DELEGATION_NOT_FOUND` if neither is it kept nor does `path` hold it, `NOT_DELEGATED`,
     `TOO_MANY_DELEGATIONS`; `NOT_LEADER`, `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried.
@@ -133,7 +123,7 @@ class AuthorizationServiceAsyncStub(AuthorizationServiceStub):
     """Says whether a call would be let through, by which chain, or which link does not hold and why.
     Nothing is done.
 
-    Who may call: a client for itself, or with tokens that it holds; for others with `/ucan/list`.
+    A client asks for itself, or with tokens that it holds; for others with `/ucan/list`.
 
     Errors: `INVALID_ARGUMENT` for an unknown method, or a request that the method would refuse.
     """
@@ -157,10 +147,7 @@ class AuthorizationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _authorization_pb2.GetCallerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_authorization_pb2.GetCallerResponse, _abc.Awaitable[_authorization_pb2.GetCallerResponse]]:
-        """Tells who the caller is, and what was delegated to it.
-
-        Who may call: any member.
-        """
+        """Tells who the caller is, and what was delegated to it."""
 
     @_abc_1.abstractmethod
     def PutDelegation(
@@ -171,8 +158,8 @@ class AuthorizationServiceServicer(metaclass=_abc_1.ABCMeta):
         """Keeps delegations, so that calls need not bring them: at most 32 for one audience, and 1000 of
         one caller.
 
-        Who may call: clients; masters for those whom they let in. Each delegation must be part of a
-        chain from the cluster to its audience, among those sent and those that are kept.
+        A master may put those of members that it lets in. Each delegation must be part of a chain from the cluster to its
+        audience, among those sent and those that are kept.
 
         Errors: `DELEGATION_INVALID`, `NOT_DELEGATED`, `TOO_MANY_DELEGATIONS`, `INVALID_ARGUMENT`;
         `NOT_LEADER`, `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried with the same `request_id`.
@@ -186,8 +173,6 @@ class AuthorizationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_authorization_pb2.ListDelegationsResponse, _abc.Awaitable[_authorization_pb2.ListDelegationsResponse]]:
         """Lists the delegations that are kept: those that the caller gave or got, and others as
         `/ucan/list` (`issuer`, `audience`) lets it.
-
-        Who may call: clients.
         """
 
     @_abc_1.abstractmethod
@@ -199,8 +184,8 @@ class AuthorizationServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lets a delegation hold no more, with all that was delegated on from it; there is no way back.
         Every master refuses it at once, other nodes within a heartbeat, and streams that run by it end.
 
-        Who may call: a client that issued a link of its chain, shown by what is kept or by `path`; or
-        one with `/ucan/revoke` (`issuer`, `audience`), in the cluster's name.
+        The caller issued a link of its chain, shown by what is kept or by `path`; or it has `/ucan/revoke` (`issuer`,
+        `audience`), and revokes in the cluster's name.
 
         Errors: `DELEGATION_NOT_FOUND` if neither is it kept nor does `path` hold it, `NOT_DELEGATED`,
         `TOO_MANY_DELEGATIONS`; `NOT_LEADER`, `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried.
@@ -215,7 +200,7 @@ class AuthorizationServiceServicer(metaclass=_abc_1.ABCMeta):
         """Says whether a call would be let through, by which chain, or which link does not hold and why.
         Nothing is done.
 
-        Who may call: a client for itself, or with tokens that it holds; for others with `/ucan/list`.
+        A client asks for itself, or with tokens that it holds; for others with `/ucan/list`.
 
         Errors: `INVALID_ARGUMENT` for an unknown method, or a request that the method would refuse.
         """

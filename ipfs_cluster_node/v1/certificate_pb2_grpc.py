@@ -76,9 +76,8 @@ class CertificateServiceServicer:
     def RenewCertificate(self, request, context):
         """Gives the caller a new certificate.
 
-        Who may call: every member, for itself. Names in the certificate are those of the member's entry,
-        whatever the request says. A repeat gives another certificate, within two minutes; later a key that
-        had one gets no more.
+        A member calls it for itself. Names in the certificate are those of the member's entry, whatever the request says.
+        A repeat gives another certificate, within two minutes; later a key that had one gets no more.
 
         Errors: `INVALID_ARGUMENT`, also for a key that had a certificate before; `PROOF_INVALID`, `AUTHORITY_SEALED`; `NOT_LEADER`.
         """
@@ -89,7 +88,7 @@ class CertificateServiceServicer:
     def RenewForMember(self, request, context):
         """Renews for a member that came to the enrolment port of another master.
 
-        Who may call: master. Errors: those of `EnrolmentService.RenewExpired`.
+        Errors: those of `EnrolmentService.RenewExpired`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -97,8 +96,6 @@ class CertificateServiceServicer:
 
     def ListCertificates(self, request, context):
         """Lists the certificates that were handed out and have not ended long ago, by serial number.
-
-        Who may call: a client with `/admin/cert/list`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -109,7 +106,7 @@ class CertificateServiceServicer:
         to be removed and to join with a new identity. Takes effect at the masters at once, at other nodes with their
         next heartbeat.
 
-        Who may call: a client with `/admin/cert/revoke`. Idempotent by `request_id`.
+        Idempotent by `request_id`.
         Errors: `CERTIFICATE_NOT_FOUND`; `INVALID_ARGUMENT` for the caller itself, or for all of a
         master: remove it instead.
         """
@@ -121,8 +118,8 @@ class CertificateServiceServicer:
         """Has every node renew its certificate, under a new root if that is asked for. Answers once it has
         begun; `GetRotation` tells how far it is.
 
-        Who may call: a client with `/admin/ca/rotate`. Idempotent by `request_id`: a repeat begins, or proceeds,
-        no second time. Errors: `ROTATION_IN_PROGRESS`, `AUTHORITY_SEALED`.
+        Idempotent by `request_id`: a repeat begins, or proceeds, no second time. Errors: `ROTATION_IN_PROGRESS`,
+        `AUTHORITY_SEALED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -130,8 +127,6 @@ class CertificateServiceServicer:
 
     def GetRotation(self, request, context):
         """Tells how far a rotation is.
-
-        Who may call: a client with `/admin/cert/list`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

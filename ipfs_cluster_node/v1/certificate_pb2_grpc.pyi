@@ -38,28 +38,24 @@ class CertificateServiceStub:
     RenewCertificate: _grpc.UnaryUnaryMultiCallable[_certificate_pb2.RenewCertificateRequest, _certificate_pb2.RenewCertificateResponse]
     """Gives the caller a new certificate.
 
-    Who may call: every member, for itself. Names in the certificate are those of the member's entry,
-    whatever the request says. A repeat gives another certificate, within two minutes; later a key that
-    had one gets no more.
+    A member calls it for itself. Names in the certificate are those of the member's entry, whatever the request says.
+    A repeat gives another certificate, within two minutes; later a key that had one gets no more.
 
     Errors: `INVALID_ARGUMENT`, also for a key that had a certificate before; `PROOF_INVALID`, `AUTHORITY_SEALED`; `NOT_LEADER`.
     """
     RenewForMember: _grpc.UnaryUnaryMultiCallable[_certificate_pb2.RenewForMemberRequest, _certificate_pb2.RenewForMemberResponse]
     """Renews for a member that came to the enrolment port of another master.
 
-    Who may call: master. Errors: those of `EnrolmentService.RenewExpired`.
+    Errors: those of `EnrolmentService.RenewExpired`.
     """
     ListCertificates: _grpc.UnaryUnaryMultiCallable[_certificate_pb2.ListCertificatesRequest, _certificate_pb2.ListCertificatesResponse]
-    """Lists the certificates that were handed out and have not ended long ago, by serial number.
-
-    Who may call: a client with `/admin/cert/list`.
-    """
+    """Lists the certificates that were handed out and have not ended long ago, by serial number."""
     RevokeCertificate: _grpc.UnaryUnaryMultiCallable[_certificate_pb2.RevokeCertificateRequest, _certificate_pb2.RevokeCertificateResponse]
     """Lets a certificate, or every one of a member, count no more. There is no way back: the member has
     to be removed and to join with a new identity. Takes effect at the masters at once, at other nodes with their
     next heartbeat.
 
-    Who may call: a client with `/admin/cert/revoke`. Idempotent by `request_id`.
+    Idempotent by `request_id`.
     Errors: `CERTIFICATE_NOT_FOUND`; `INVALID_ARGUMENT` for the caller itself, or for all of a
     master: remove it instead.
     """
@@ -67,14 +63,11 @@ class CertificateServiceStub:
     """Has every node renew its certificate, under a new root if that is asked for. Answers once it has
     begun; `GetRotation` tells how far it is.
 
-    Who may call: a client with `/admin/ca/rotate`. Idempotent by `request_id`: a repeat begins, or proceeds,
-    no second time. Errors: `ROTATION_IN_PROGRESS`, `AUTHORITY_SEALED`.
+    Idempotent by `request_id`: a repeat begins, or proceeds, no second time. Errors: `ROTATION_IN_PROGRESS`,
+    `AUTHORITY_SEALED`.
     """
     GetRotation: _grpc.UnaryUnaryMultiCallable[_certificate_pb2.GetRotationRequest, _certificate_pb2.GetRotationResponse]
-    """Tells how far a rotation is.
-
-    Who may call: a client with `/admin/cert/list`.
-    """
+    """Tells how far a rotation is."""
 
 @_typing.type_check_only
 class CertificateServiceAsyncStub(CertificateServiceStub):
@@ -86,28 +79,24 @@ class CertificateServiceAsyncStub(CertificateServiceStub):
     RenewCertificate: _aio.UnaryUnaryMultiCallable[_certificate_pb2.RenewCertificateRequest, _certificate_pb2.RenewCertificateResponse]  # type: ignore[assignment]
     """Gives the caller a new certificate.
 
-    Who may call: every member, for itself. Names in the certificate are those of the member's entry,
-    whatever the request says. A repeat gives another certificate, within two minutes; later a key that
-    had one gets no more.
+    A member calls it for itself. Names in the certificate are those of the member's entry, whatever the request says.
+    A repeat gives another certificate, within two minutes; later a key that had one gets no more.
 
     Errors: `INVALID_ARGUMENT`, also for a key that had a certificate before; `PROOF_INVALID`, `AUTHORITY_SEALED`; `NOT_LEADER`.
     """
     RenewForMember: _aio.UnaryUnaryMultiCallable[_certificate_pb2.RenewForMemberRequest, _certificate_pb2.RenewForMemberResponse]  # type: ignore[assignment]
     """Renews for a member that came to the enrolment port of another master.
 
-    Who may call: master. Errors: those of `EnrolmentService.RenewExpired`.
+    Errors: those of `EnrolmentService.RenewExpired`.
     """
     ListCertificates: _aio.UnaryUnaryMultiCallable[_certificate_pb2.ListCertificatesRequest, _certificate_pb2.ListCertificatesResponse]  # type: ignore[assignment]
-    """Lists the certificates that were handed out and have not ended long ago, by serial number.
-
-    Who may call: a client with `/admin/cert/list`.
-    """
+    """Lists the certificates that were handed out and have not ended long ago, by serial number."""
     RevokeCertificate: _aio.UnaryUnaryMultiCallable[_certificate_pb2.RevokeCertificateRequest, _certificate_pb2.RevokeCertificateResponse]  # type: ignore[assignment]
     """Lets a certificate, or every one of a member, count no more. There is no way back: the member has
     to be removed and to join with a new identity. Takes effect at the masters at once, at other nodes with their
     next heartbeat.
 
-    Who may call: a client with `/admin/cert/revoke`. Idempotent by `request_id`.
+    Idempotent by `request_id`.
     Errors: `CERTIFICATE_NOT_FOUND`; `INVALID_ARGUMENT` for the caller itself, or for all of a
     master: remove it instead.
     """
@@ -115,14 +104,11 @@ class CertificateServiceAsyncStub(CertificateServiceStub):
     """Has every node renew its certificate, under a new root if that is asked for. Answers once it has
     begun; `GetRotation` tells how far it is.
 
-    Who may call: a client with `/admin/ca/rotate`. Idempotent by `request_id`: a repeat begins, or proceeds,
-    no second time. Errors: `ROTATION_IN_PROGRESS`, `AUTHORITY_SEALED`.
+    Idempotent by `request_id`: a repeat begins, or proceeds, no second time. Errors: `ROTATION_IN_PROGRESS`,
+    `AUTHORITY_SEALED`.
     """
     GetRotation: _aio.UnaryUnaryMultiCallable[_certificate_pb2.GetRotationRequest, _certificate_pb2.GetRotationResponse]  # type: ignore[assignment]
-    """Tells how far a rotation is.
-
-    Who may call: a client with `/admin/cert/list`.
-    """
+    """Tells how far a rotation is."""
 
 class CertificateServiceServicer(metaclass=_abc_1.ABCMeta):
     """Certificates last a day and are renewed by their owners. The leader signs; what it signs is in the
@@ -137,9 +123,8 @@ class CertificateServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_certificate_pb2.RenewCertificateResponse, _abc.Awaitable[_certificate_pb2.RenewCertificateResponse]]:
         """Gives the caller a new certificate.
 
-        Who may call: every member, for itself. Names in the certificate are those of the member's entry,
-        whatever the request says. A repeat gives another certificate, within two minutes; later a key that
-        had one gets no more.
+        A member calls it for itself. Names in the certificate are those of the member's entry, whatever the request says.
+        A repeat gives another certificate, within two minutes; later a key that had one gets no more.
 
         Errors: `INVALID_ARGUMENT`, also for a key that had a certificate before; `PROOF_INVALID`, `AUTHORITY_SEALED`; `NOT_LEADER`.
         """
@@ -152,7 +137,7 @@ class CertificateServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_certificate_pb2.RenewForMemberResponse, _abc.Awaitable[_certificate_pb2.RenewForMemberResponse]]:
         """Renews for a member that came to the enrolment port of another master.
 
-        Who may call: master. Errors: those of `EnrolmentService.RenewExpired`.
+        Errors: those of `EnrolmentService.RenewExpired`.
         """
 
     @_abc_1.abstractmethod
@@ -161,10 +146,7 @@ class CertificateServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _certificate_pb2.ListCertificatesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_certificate_pb2.ListCertificatesResponse, _abc.Awaitable[_certificate_pb2.ListCertificatesResponse]]:
-        """Lists the certificates that were handed out and have not ended long ago, by serial number.
-
-        Who may call: a client with `/admin/cert/list`.
-        """
+        """Lists the certificates that were handed out and have not ended long ago, by serial number."""
 
     @_abc_1.abstractmethod
     def RevokeCertificate(
@@ -176,7 +158,7 @@ class CertificateServiceServicer(metaclass=_abc_1.ABCMeta):
         to be removed and to join with a new identity. Takes effect at the masters at once, at other nodes with their
         next heartbeat.
 
-        Who may call: a client with `/admin/cert/revoke`. Idempotent by `request_id`.
+        Idempotent by `request_id`.
         Errors: `CERTIFICATE_NOT_FOUND`; `INVALID_ARGUMENT` for the caller itself, or for all of a
         master: remove it instead.
         """
@@ -190,8 +172,8 @@ class CertificateServiceServicer(metaclass=_abc_1.ABCMeta):
         """Has every node renew its certificate, under a new root if that is asked for. Answers once it has
         begun; `GetRotation` tells how far it is.
 
-        Who may call: a client with `/admin/ca/rotate`. Idempotent by `request_id`: a repeat begins, or proceeds,
-        no second time. Errors: `ROTATION_IN_PROGRESS`, `AUTHORITY_SEALED`.
+        Idempotent by `request_id`: a repeat begins, or proceeds, no second time. Errors: `ROTATION_IN_PROGRESS`,
+        `AUTHORITY_SEALED`.
         """
 
     @_abc_1.abstractmethod
@@ -200,9 +182,6 @@ class CertificateServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _certificate_pb2.GetRotationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_certificate_pb2.GetRotationResponse, _abc.Awaitable[_certificate_pb2.GetRotationResponse]]:
-        """Tells how far a rotation is.
-
-        Who may call: a client with `/admin/cert/list`.
-        """
+        """Tells how far a rotation is."""
 
 def add_CertificateServiceServicer_to_server(servicer: CertificateServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

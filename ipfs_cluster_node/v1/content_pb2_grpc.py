@@ -81,9 +81,8 @@ class ContentServiceServicer:
         """Adds a file; answers once two masters (all, if there are fewer) hold every byte durably and
         the log names them.
 
-        Who may call: client, node, master. Answered by the leader. The first message carries the
-        header, the others bytes, at most 1 MiB each. Adding the same bytes again is harmless. The time
-        is the caller's deadline, or 6 hours.
+        Answered by the leader. The first message carries the header, the others bytes, at most 1 MiB each. Adding the
+        same bytes again is harmless. The time is the caller's deadline, or 6 hours.
         Errors: `STORAGE_FULL`, `HOLDERS_MISSING`, `PAYLOAD_TOO_LARGE`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -93,8 +92,8 @@ class ContentServiceServicer:
     def GetContent(self, request, context):
         """Reads a file, or a part of it, in order.
 
-        Who may call: client, node, master. Any node answers; one that lacks blocks fetches them from
-        their holders first, and keeps them. Each block is checked before it is sent.
+        Any node answers; one that lacks blocks fetches them from their holders first, and keeps them. Each block is
+        checked before it is sent.
         Errors: `MALFORMED_CID`, `CONTENT_NOT_FOUND`, `INVALID_ARGUMENT` if it is not a file.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -104,9 +103,9 @@ class ContentServiceServicer:
     def StatContent(self, request, context):
         """Tells a file's size and who holds it.
 
-        Who may call: client, node, master. Answered by the leader; with the request metadata
-        `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing.
+        Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from what
+        it has applied, and `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may
+        be missing.
         Errors: `MALFORMED_CID`, `CONTENT_NOT_FOUND`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -116,9 +115,9 @@ class ContentServiceServicer:
     def ListContent(self, request, context):
         """Lists the files that were added, ordered by CID.
 
-        Who may call: client, node, master. Answered by the leader; with the request metadata
-        `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing.
+        Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from what
+        it has applied, and `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may
+        be missing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -127,9 +126,9 @@ class ContentServiceServicer:
     def GetBlocks(self, request, context):
         """Reads blocks that the answering node has itself; it asks no other.
 
-        Who may call: client, node, master. A worker names its attempt in the request metadata
-        `ipfs-cluster-node-attempt`, and a file of it as `root`; a node without a log gives blocks to masters only.
-        The blocks come in the order asked for. The caller checks each against its CID.
+        A worker names its attempt in the request metadata `ipfs-cluster-node-attempt`, and a file of it as `root`; a node
+        without a log gives blocks to masters only. The blocks come in the order asked for. The caller checks each against
+        its CID.
         Errors: `CONTENT_NOT_FOUND` at the first block that is not there; those before it were sent; at once, if
         one is no block of `root` as far as this node has it.
         """
@@ -140,7 +139,7 @@ class ContentServiceServicer:
     def PutBlocks(self, request_iterator, context):
         """Stores blocks on a master; answers once all are durable there.
 
-        Who may call: master. The answering node checks each block against its CID.
+        The answering node checks each block against its CID.
         Errors: `BLOCK_MISMATCH`, `STORAGE_FULL`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -41,46 +41,45 @@ class ContentServiceStub:
     """Adds a file; answers once two masters (all, if there are fewer) hold every byte durably and
     the log names them.
 
-    Who may call: client, node, master. Answered by the leader. The first message carries the
-    header, the others bytes, at most 1 MiB each. Adding the same bytes again is harmless. The time
-    is the caller's deadline, or 6 hours.
+    Answered by the leader. The first message carries the header, the others bytes, at most 1 MiB each. Adding the
+    same bytes again is harmless. The time is the caller's deadline, or 6 hours.
     Errors: `STORAGE_FULL`, `HOLDERS_MISSING`, `PAYLOAD_TOO_LARGE`.
     """
     GetContent: _grpc.UnaryStreamMultiCallable[_content_pb2.GetContentRequest, _content_pb2.GetContentResponse]
     """Reads a file, or a part of it, in order.
 
-    Who may call: client, node, master. Any node answers; one that lacks blocks fetches them from
-    their holders first, and keeps them. Each block is checked before it is sent.
+    Any node answers; one that lacks blocks fetches them from their holders first, and keeps them. Each block is
+    checked before it is sent.
     Errors: `MALFORMED_CID`, `CONTENT_NOT_FOUND`, `INVALID_ARGUMENT` if it is not a file.
     """
     StatContent: _grpc.UnaryUnaryMultiCallable[_content_pb2.StatContentRequest, _content_pb2.StatContentResponse]
     """Tells a file's size and who holds it.
 
-    Who may call: client, node, master. Answered by the leader; with the request metadata
-    `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing.
+    Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from what
+    it has applied, and `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may
+    be missing.
     Errors: `MALFORMED_CID`, `CONTENT_NOT_FOUND`.
     """
     ListContent: _grpc.UnaryUnaryMultiCallable[_content_pb2.ListContentRequest, _content_pb2.ListContentResponse]
     """Lists the files that were added, ordered by CID.
 
-    Who may call: client, node, master. Answered by the leader; with the request metadata
-    `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing.
+    Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from what
+    it has applied, and `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may
+    be missing.
     """
     GetBlocks: _grpc.UnaryStreamMultiCallable[_content_pb2.GetBlocksRequest, _content_pb2.GetBlocksResponse]
     """Reads blocks that the answering node has itself; it asks no other.
 
-    Who may call: client, node, master. A worker names its attempt in the request metadata
-    `ipfs-cluster-node-attempt`, and a file of it as `root`; a node without a log gives blocks to masters only.
-    The blocks come in the order asked for. The caller checks each against its CID.
+    A worker names its attempt in the request metadata `ipfs-cluster-node-attempt`, and a file of it as `root`; a node
+    without a log gives blocks to masters only. The blocks come in the order asked for. The caller checks each against
+    its CID.
     Errors: `CONTENT_NOT_FOUND` at the first block that is not there; those before it were sent; at once, if
     one is no block of `root` as far as this node has it.
     """
     PutBlocks: _grpc.StreamUnaryMultiCallable[_content_pb2.PutBlocksRequest, _content_pb2.PutBlocksResponse]
     """Stores blocks on a master; answers once all are durable there.
 
-    Who may call: master. The answering node checks each block against its CID.
+    The answering node checks each block against its CID.
     Errors: `BLOCK_MISMATCH`, `STORAGE_FULL`.
     """
 
@@ -97,46 +96,45 @@ class ContentServiceAsyncStub(ContentServiceStub):
     """Adds a file; answers once two masters (all, if there are fewer) hold every byte durably and
     the log names them.
 
-    Who may call: client, node, master. Answered by the leader. The first message carries the
-    header, the others bytes, at most 1 MiB each. Adding the same bytes again is harmless. The time
-    is the caller's deadline, or 6 hours.
+    Answered by the leader. The first message carries the header, the others bytes, at most 1 MiB each. Adding the
+    same bytes again is harmless. The time is the caller's deadline, or 6 hours.
     Errors: `STORAGE_FULL`, `HOLDERS_MISSING`, `PAYLOAD_TOO_LARGE`.
     """
     GetContent: _aio.UnaryStreamMultiCallable[_content_pb2.GetContentRequest, _content_pb2.GetContentResponse]  # type: ignore[assignment]
     """Reads a file, or a part of it, in order.
 
-    Who may call: client, node, master. Any node answers; one that lacks blocks fetches them from
-    their holders first, and keeps them. Each block is checked before it is sent.
+    Any node answers; one that lacks blocks fetches them from their holders first, and keeps them. Each block is
+    checked before it is sent.
     Errors: `MALFORMED_CID`, `CONTENT_NOT_FOUND`, `INVALID_ARGUMENT` if it is not a file.
     """
     StatContent: _aio.UnaryUnaryMultiCallable[_content_pb2.StatContentRequest, _content_pb2.StatContentResponse]  # type: ignore[assignment]
     """Tells a file's size and who holds it.
 
-    Who may call: client, node, master. Answered by the leader; with the request metadata
-    `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing.
+    Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from what
+    it has applied, and `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may
+    be missing.
     Errors: `MALFORMED_CID`, `CONTENT_NOT_FOUND`.
     """
     ListContent: _aio.UnaryUnaryMultiCallable[_content_pb2.ListContentRequest, _content_pb2.ListContentResponse]  # type: ignore[assignment]
     """Lists the files that were added, ordered by CID.
 
-    Who may call: client, node, master. Answered by the leader; with the request metadata
-    `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing.
+    Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from what
+    it has applied, and `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may
+    be missing.
     """
     GetBlocks: _aio.UnaryStreamMultiCallable[_content_pb2.GetBlocksRequest, _content_pb2.GetBlocksResponse]  # type: ignore[assignment]
     """Reads blocks that the answering node has itself; it asks no other.
 
-    Who may call: client, node, master. A worker names its attempt in the request metadata
-    `ipfs-cluster-node-attempt`, and a file of it as `root`; a node without a log gives blocks to masters only.
-    The blocks come in the order asked for. The caller checks each against its CID.
+    A worker names its attempt in the request metadata `ipfs-cluster-node-attempt`, and a file of it as `root`; a node
+    without a log gives blocks to masters only. The blocks come in the order asked for. The caller checks each against
+    its CID.
     Errors: `CONTENT_NOT_FOUND` at the first block that is not there; those before it were sent; at once, if
     one is no block of `root` as far as this node has it.
     """
     PutBlocks: _aio.StreamUnaryMultiCallable[_content_pb2.PutBlocksRequest, _content_pb2.PutBlocksResponse]  # type: ignore[assignment]
     """Stores blocks on a master; answers once all are durable there.
 
-    Who may call: master. The answering node checks each block against its CID.
+    The answering node checks each block against its CID.
     Errors: `BLOCK_MISMATCH`, `STORAGE_FULL`.
     """
 
@@ -156,9 +154,8 @@ class ContentServiceServicer(metaclass=_abc_1.ABCMeta):
         """Adds a file; answers once two masters (all, if there are fewer) hold every byte durably and
         the log names them.
 
-        Who may call: client, node, master. Answered by the leader. The first message carries the
-        header, the others bytes, at most 1 MiB each. Adding the same bytes again is harmless. The time
-        is the caller's deadline, or 6 hours.
+        Answered by the leader. The first message carries the header, the others bytes, at most 1 MiB each. Adding the
+        same bytes again is harmless. The time is the caller's deadline, or 6 hours.
         Errors: `STORAGE_FULL`, `HOLDERS_MISSING`, `PAYLOAD_TOO_LARGE`.
         """
 
@@ -170,8 +167,8 @@ class ContentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_content_pb2.GetContentResponse], _abc.AsyncIterator[_content_pb2.GetContentResponse]]:
         """Reads a file, or a part of it, in order.
 
-        Who may call: client, node, master. Any node answers; one that lacks blocks fetches them from
-        their holders first, and keeps them. Each block is checked before it is sent.
+        Any node answers; one that lacks blocks fetches them from their holders first, and keeps them. Each block is
+        checked before it is sent.
         Errors: `MALFORMED_CID`, `CONTENT_NOT_FOUND`, `INVALID_ARGUMENT` if it is not a file.
         """
 
@@ -183,9 +180,9 @@ class ContentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_content_pb2.StatContentResponse, _abc.Awaitable[_content_pb2.StatContentResponse]]:
         """Tells a file's size and who holds it.
 
-        Who may call: client, node, master. Answered by the leader; with the request metadata
-        `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing.
+        Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from what
+        it has applied, and `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may
+        be missing.
         Errors: `MALFORMED_CID`, `CONTENT_NOT_FOUND`.
         """
 
@@ -197,9 +194,9 @@ class ContentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_content_pb2.ListContentResponse, _abc.Awaitable[_content_pb2.ListContentResponse]]:
         """Lists the files that were added, ordered by CID.
 
-        Who may call: client, node, master. Answered by the leader; with the request metadata
-        `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing.
+        Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from what
+        it has applied, and `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may
+        be missing.
         """
 
     @_abc_1.abstractmethod
@@ -210,9 +207,9 @@ class ContentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_content_pb2.GetBlocksResponse], _abc.AsyncIterator[_content_pb2.GetBlocksResponse]]:
         """Reads blocks that the answering node has itself; it asks no other.
 
-        Who may call: client, node, master. A worker names its attempt in the request metadata
-        `ipfs-cluster-node-attempt`, and a file of it as `root`; a node without a log gives blocks to masters only.
-        The blocks come in the order asked for. The caller checks each against its CID.
+        A worker names its attempt in the request metadata `ipfs-cluster-node-attempt`, and a file of it as `root`; a node
+        without a log gives blocks to masters only. The blocks come in the order asked for. The caller checks each against
+        its CID.
         Errors: `CONTENT_NOT_FOUND` at the first block that is not there; those before it were sent; at once, if
         one is no block of `root` as far as this node has it.
         """
@@ -225,7 +222,7 @@ class ContentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_content_pb2.PutBlocksResponse, _abc.Awaitable[_content_pb2.PutBlocksResponse]]:
         """Stores blocks on a master; answers once all are durable there.
 
-        Who may call: master. The answering node checks each block against its CID.
+        The answering node checks each block against its CID.
         Errors: `BLOCK_MISMATCH`, `STORAGE_FULL`.
         """
 

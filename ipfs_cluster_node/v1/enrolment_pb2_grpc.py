@@ -62,9 +62,9 @@ class EnrolmentServiceServicer:
     def Enrol(self, request, context):
         """Redeems a join token for a certificate.
 
-        Who may call: anyone who reaches the port; the token is the authority. The token is consumed
-        through the log, so two masters can't both accept it. A repeat with the same `request_id`,
-        key and token gives a fresh certificate for the same member and uses up nothing, for an hour.
+        Anyone who reaches the port may call: the token is the authority. The token is consumed through the log, so two
+        masters can't both accept it. A repeat with the same `request_id`, key and token gives a fresh certificate for the
+        same member and uses up nothing, for an hour.
 
         A token may need approval: then the first call is answered with `APPROVAL_PENDING`, and is
         repeated, alike, until somebody has decided (`MembershipService.DecideJoiner`).
@@ -81,10 +81,9 @@ class EnrolmentServiceServicer:
     def RenewExpired(self, request, context):
         """Gives a new certificate to a member whose own has expired, for who was off for long.
 
-        Who may call: anyone who reaches the port; the signature of the identity key is the authority.
-        The member must not have been removed or revoked, and its certificate must have expired less
-        than 30 days ago. A repeat gives another certificate, within two minutes; later a key that had one
-        gets no more.
+        Anyone who reaches the port may call: the signature of the identity key is the authority. The member must not have
+        been removed or revoked, and its certificate must have expired less than 30 days ago. A repeat gives another
+        certificate, within two minutes; later a key that had one gets no more.
 
         Errors: `CERTIFICATE_INVALID`, `CERTIFICATE_REVOKED`, `PROOF_INVALID`, `CALLER_UNKNOWN`,
         `INVALID_ARGUMENT`; `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried.

@@ -41,9 +41,9 @@ class EnrolmentServiceStub:
     Enrol: _grpc.UnaryUnaryMultiCallable[_enrolment_pb2.EnrolRequest, _enrolment_pb2.EnrolResponse]
     """Redeems a join token for a certificate.
 
-    Who may call: anyone who reaches the port; the token is the authority. The token is consumed
-    through the log, so two masters can't both accept it. A repeat with the same `request_id`,
-    key and token gives a fresh certificate for the same member and uses up nothing, for an hour.
+    Anyone who reaches the port may call: the token is the authority. The token is consumed through the log, so two
+    masters can't both accept it. A repeat with the same `request_id`, key and token gives a fresh certificate for the
+    same member and uses up nothing, for an hour.
 
     A token may need approval: then the first call is answered with `APPROVAL_PENDING`, and is
     repeated, alike, until somebody has decided (`MembershipService.DecideJoiner`).
@@ -56,10 +56,9 @@ class EnrolmentServiceStub:
     RenewExpired: _grpc.UnaryUnaryMultiCallable[_enrolment_pb2.RenewExpiredRequest, _enrolment_pb2.RenewExpiredResponse]
     """Gives a new certificate to a member whose own has expired, for who was off for long.
 
-    Who may call: anyone who reaches the port; the signature of the identity key is the authority.
-    The member must not have been removed or revoked, and its certificate must have expired less
-    than 30 days ago. A repeat gives another certificate, within two minutes; later a key that had one
-    gets no more.
+    Anyone who reaches the port may call: the signature of the identity key is the authority. The member must not have
+    been removed or revoked, and its certificate must have expired less than 30 days ago. A repeat gives another
+    certificate, within two minutes; later a key that had one gets no more.
 
     Errors: `CERTIFICATE_INVALID`, `CERTIFICATE_REVOKED`, `PROOF_INVALID`, `CALLER_UNKNOWN`,
     `INVALID_ARGUMENT`; `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried.
@@ -78,9 +77,9 @@ class EnrolmentServiceAsyncStub(EnrolmentServiceStub):
     Enrol: _aio.UnaryUnaryMultiCallable[_enrolment_pb2.EnrolRequest, _enrolment_pb2.EnrolResponse]  # type: ignore[assignment]
     """Redeems a join token for a certificate.
 
-    Who may call: anyone who reaches the port; the token is the authority. The token is consumed
-    through the log, so two masters can't both accept it. A repeat with the same `request_id`,
-    key and token gives a fresh certificate for the same member and uses up nothing, for an hour.
+    Anyone who reaches the port may call: the token is the authority. The token is consumed through the log, so two
+    masters can't both accept it. A repeat with the same `request_id`, key and token gives a fresh certificate for the
+    same member and uses up nothing, for an hour.
 
     A token may need approval: then the first call is answered with `APPROVAL_PENDING`, and is
     repeated, alike, until somebody has decided (`MembershipService.DecideJoiner`).
@@ -93,10 +92,9 @@ class EnrolmentServiceAsyncStub(EnrolmentServiceStub):
     RenewExpired: _aio.UnaryUnaryMultiCallable[_enrolment_pb2.RenewExpiredRequest, _enrolment_pb2.RenewExpiredResponse]  # type: ignore[assignment]
     """Gives a new certificate to a member whose own has expired, for who was off for long.
 
-    Who may call: anyone who reaches the port; the signature of the identity key is the authority.
-    The member must not have been removed or revoked, and its certificate must have expired less
-    than 30 days ago. A repeat gives another certificate, within two minutes; later a key that had one
-    gets no more.
+    Anyone who reaches the port may call: the signature of the identity key is the authority. The member must not have
+    been removed or revoked, and its certificate must have expired less than 30 days ago. A repeat gives another
+    certificate, within two minutes; later a key that had one gets no more.
 
     Errors: `CERTIFICATE_INVALID`, `CERTIFICATE_REVOKED`, `PROOF_INVALID`, `CALLER_UNKNOWN`,
     `INVALID_ARGUMENT`; `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried.
@@ -118,9 +116,9 @@ class EnrolmentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_enrolment_pb2.EnrolResponse, _abc.Awaitable[_enrolment_pb2.EnrolResponse]]:
         """Redeems a join token for a certificate.
 
-        Who may call: anyone who reaches the port; the token is the authority. The token is consumed
-        through the log, so two masters can't both accept it. A repeat with the same `request_id`,
-        key and token gives a fresh certificate for the same member and uses up nothing, for an hour.
+        Anyone who reaches the port may call: the token is the authority. The token is consumed through the log, so two
+        masters can't both accept it. A repeat with the same `request_id`, key and token gives a fresh certificate for the
+        same member and uses up nothing, for an hour.
 
         A token may need approval: then the first call is answered with `APPROVAL_PENDING`, and is
         repeated, alike, until somebody has decided (`MembershipService.DecideJoiner`).
@@ -139,10 +137,9 @@ class EnrolmentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_enrolment_pb2.RenewExpiredResponse, _abc.Awaitable[_enrolment_pb2.RenewExpiredResponse]]:
         """Gives a new certificate to a member whose own has expired, for who was off for long.
 
-        Who may call: anyone who reaches the port; the signature of the identity key is the authority.
-        The member must not have been removed or revoked, and its certificate must have expired less
-        than 30 days ago. A repeat gives another certificate, within two minutes; later a key that had one
-        gets no more.
+        Anyone who reaches the port may call: the signature of the identity key is the authority. The member must not have
+        been removed or revoked, and its certificate must have expired less than 30 days ago. A repeat gives another
+        certificate, within two minutes; later a key that had one gets no more.
 
         Errors: `CERTIFICATE_INVALID`, `CERTIFICATE_REVOKED`, `PROOF_INVALID`, `CALLER_UNKNOWN`,
         `INVALID_ARGUMENT`; `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried.

@@ -50,8 +50,6 @@ class HealthServiceServicer:
 
     def GetHealth(self, request, context):
         """Answers from the node's own memory, also without a leader.
-
-        Who may call: client, node, master.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,10 +36,7 @@ class HealthServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> HealthServiceAsyncStub: ...
     GetHealth: _grpc.UnaryUnaryMultiCallable[_health_pb2.GetHealthRequest, _health_pb2.GetHealthResponse]
-    """Answers from the node's own memory, also without a leader.
-
-    Who may call: client, node, master.
-    """
+    """Answers from the node's own memory, also without a leader."""
 
 @_typing.type_check_only
 class HealthServiceAsyncStub(HealthServiceStub):
@@ -49,10 +46,7 @@ class HealthServiceAsyncStub(HealthServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetHealth: _aio.UnaryUnaryMultiCallable[_health_pb2.GetHealthRequest, _health_pb2.GetHealthResponse]  # type: ignore[assignment]
-    """Answers from the node's own memory, also without a leader.
-
-    Who may call: client, node, master.
-    """
+    """Answers from the node's own memory, also without a leader."""
 
 class HealthServiceServicer(metaclass=_abc_1.ABCMeta):
     """Tells how the answering node is. Load balancers use the standard `grpc.health.v1.Health`, which
@@ -65,9 +59,6 @@ class HealthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _health_pb2.GetHealthRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_health_pb2.GetHealthResponse, _abc.Awaitable[_health_pb2.GetHealthResponse]]:
-        """Answers from the node's own memory, also without a leader.
-
-        Who may call: client, node, master.
-        """
+        """Answers from the node's own memory, also without a leader."""
 
 def add_HealthServiceServicer_to_server(servicer: HealthServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

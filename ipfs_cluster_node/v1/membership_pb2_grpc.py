@@ -130,7 +130,7 @@ class MembershipServiceServicer:
     def GetClusterStatus(self, request, context):
         """Describes the cluster in a few numbers.
 
-        Who may call: client, node, master. Any master answers, from what it has applied: whom it follows is a hint.
+        Any master answers, from what it has applied: whom it follows is a hint.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -139,9 +139,9 @@ class MembershipServiceServicer:
     def ListNodes(self, request, context):
         """Lists the nodes, ordered by id.
 
-        Who may call: client, node, master. Answered by the leader; with the request metadata
-        `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing.
+        Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from what
+        it has applied, and `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may
+        be missing.
         Errors: `INVALID_ARGUMENT` for a page token of another call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -151,9 +151,9 @@ class MembershipServiceServicer:
     def CreateJoinToken(self, request, context):
         """Makes a join token. The secret is in the answer and nowhere else: the log has its hash.
 
-        Who may call: client; a master only with a delegation, as a client: that is how the recovery
-        passphrase lets an operator in. A repeat of the `request_id` is refused with `REQUEST_ID_REUSED`,
-        since the secret can't be shown twice. Errors: `INVALID_ARGUMENT`.
+        A master needs a delegation, as a client does: that is how the recovery passphrase lets an operator in. A repeat
+        of the `request_id` is refused with `REQUEST_ID_REUSED`, since the secret can't be shown twice. Errors:
+        `INVALID_ARGUMENT`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -162,7 +162,7 @@ class MembershipServiceServicer:
     def ListJoinTokens(self, request, context):
         """Lists the join tokens that are good or ended less than a day ago, by id; without their secrets.
 
-        Who may call: client. Answered by the leader.
+        Answered by the leader.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -172,7 +172,7 @@ class MembershipServiceServicer:
         """Lets a join token let nobody in any more, nor who waits with it. A token ends also with the member
         that made it, once that is removed or all its certificates are revoked.
 
-        Who may call: client. Idempotent by `request_id`. Errors: `TOKEN_INVALID` if there is none of this id.
+        Idempotent by `request_id`. Errors: `TOKEN_INVALID` if there is none of this id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -182,7 +182,7 @@ class MembershipServiceServicer:
         """Lists who waits to be let in with a token that needs approval, or was decided on and has not
         come back, who asked first before the others.
 
-        Who may call: client. Answered by the leader.
+        Answered by the leader.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -192,7 +192,7 @@ class MembershipServiceServicer:
         """Lets a waiting joiner in, the next time that it asks; or refuses it. The decision may be
         changed until the joiner is in, and ends with the token.
 
-        Who may call: client. Idempotent by `request_id`.
+        Idempotent by `request_id`.
         Errors: `MEMBER_NOT_FOUND` if nobody of that id waits with that token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -203,7 +203,7 @@ class MembershipServiceServicer:
         """Removes a node for good: it stops voting, its tasks are given to others, and it is refused
         from then on, whatever token it shows. Tokens that it made end.
 
-        Who may call: client. Idempotent by `request_id`.
+        Idempotent by `request_id`.
         Errors: `MEMBER_NOT_FOUND`; `QUORUM_AT_RISK` for the leader itself, the last master, or where
         the masters left would have no majority alive; `MEMBERSHIP_CHANGE_IN_PROGRESS`; `FILES_AT_RISK`
         without `lose_files`.
@@ -216,8 +216,8 @@ class MembershipServiceServicer:
         """Hands leadership to another master; answers once that one leads. Writes that come meanwhile wait
         or are repeated by their clients; none that was acknowledged is lost.
 
-        Who may call: client. A repeat does nothing once it is done: with `node_id` if that one leads,
-        else with `from_node_id` if that one no longer does.
+        A repeat does nothing once it is done: with `node_id` if that one leads, else with `from_node_id` if that one no
+        longer does.
         Errors: `MEMBER_NOT_FOUND` if the node does not vote, or there is no other master;
         `PEER_UNREACHABLE` if the leader is not connected to it; `UNKNOWN_OUTCOME` if it did not take
         over in time: repeat it.
@@ -229,9 +229,9 @@ class MembershipServiceServicer:
     def GetConfig(self, request, context):
         """Reads the cluster's settings.
 
-        Who may call: client, node, master. Answered by the leader; with the request metadata
-        `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing.
+        Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from what
+        it has applied, and `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may
+        be missing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -240,8 +240,8 @@ class MembershipServiceServicer:
     def ProposeConfig(self, request, context):
         """Proposes changes of cluster settings, all or none; answers once the masters have agreed.
 
-        Who may call: client. Idempotent by `request_id`. Errors: `INVALID_ARGUMENT` for an unknown
-        key, a value out of its range, or not 1 to 1,000 of them; `CONFIG_CHANGED`.
+        Idempotent by `request_id`. Errors: `INVALID_ARGUMENT` for an unknown key, a value out of its range, or not 1 to
+        1,000 of them; `CONFIG_CHANGED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -250,8 +250,7 @@ class MembershipServiceServicer:
     def RegisterNode(self, request, context):
         """Tells the cluster what a node has come up with. A node calls it at each start.
 
-        Who may call: node, master, about themselves. A master is added to the voters by this call,
-        after the leader has dialled it back.
+        A node calls it about itself. A master is added to the voters by this call, after the leader has dialled it back.
         Errors: `PEER_UNREACHABLE`, `MEMBERSHIP_CHANGE_IN_PROGRESS`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -262,7 +261,7 @@ class MembershipServiceServicer:
         """Renews a node's lease. A node that has not been heard for the lease's time is dead: its
         attempts are given to others.
 
-        Who may call: node, master, about themselves.
+        A node calls it about itself.
         Errors: `MEMBER_NOT_FOUND` before `RegisterNode`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -272,7 +271,7 @@ class MembershipServiceServicer:
     def RedeemJoinToken(self, request, context):
         """Consumes a join token for a joiner that has proved its identity to the calling master.
 
-        Who may call: master. Errors: those of `EnrolmentService.Enrol`.
+        Errors: those of `EnrolmentService.Enrol`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -284,7 +283,7 @@ class MembershipServiceServicer:
         lost. The old incarnation has ceased to vote once this is answered; the new one votes after
         `RegisterNode`, once it has caught up.
 
-        Who may call: master, about itself. Idempotent by `request_id`.
+        A master calls it about itself. Idempotent by `request_id`.
         Errors: `QUORUM_AT_RISK` where the masters left would have no majority connected;
         `CALLER_NOT_ALLOWED` for an incarnation that was replaced already while its successor votes (an
         old disk came back); `MEMBER_NOT_FOUND`; `MEMBERSHIP_CHANGE_IN_PROGRESS`.
@@ -300,7 +299,7 @@ class MembershipServiceServicer:
         in it, to the masters and to the recovery passphrase; all else, payloads and results of tasks
         among it, is in the clear. Files are not in it, only who holds them.
 
-        Who may call: client. Answered by the leader, never from what may be old. In the audit log.
+        Answered by the leader, never from what may be old. In the audit log.
         Limits: 1 MiB an answer; one at a time, and an hour each.
         Errors: `OVERLOADED` while another one is under way, `DEADLINE_EXCEEDED`.
         """

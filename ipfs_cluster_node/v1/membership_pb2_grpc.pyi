@@ -40,52 +40,52 @@ class MembershipServiceStub:
     GetClusterStatus: _grpc.UnaryUnaryMultiCallable[_membership_pb2.GetClusterStatusRequest, _membership_pb2.GetClusterStatusResponse]
     """Describes the cluster in a few numbers.
 
-    Who may call: client, node, master. Any master answers, from what it has applied: whom it follows is a hint.
+    Any master answers, from what it has applied: whom it follows is a hint.
     """
     ListNodes: _grpc.UnaryUnaryMultiCallable[_membership_pb2.ListNodesRequest, _membership_pb2.ListNodesResponse]
     """Lists the nodes, ordered by id.
 
-    Who may call: client, node, master. Answered by the leader; with the request metadata
-    `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing.
+    Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from what
+    it has applied, and `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may
+    be missing.
     Errors: `INVALID_ARGUMENT` for a page token of another call.
     """
     CreateJoinToken: _grpc.UnaryUnaryMultiCallable[_membership_pb2.CreateJoinTokenRequest, _membership_pb2.CreateJoinTokenResponse]
     """Makes a join token. The secret is in the answer and nowhere else: the log has its hash.
 
-    Who may call: client; a master only with a delegation, as a client: that is how the recovery
-    passphrase lets an operator in. A repeat of the `request_id` is refused with `REQUEST_ID_REUSED`,
-    since the secret can't be shown twice. Errors: `INVALID_ARGUMENT`.
+    A master needs a delegation, as a client does: that is how the recovery passphrase lets an operator in. A repeat
+    of the `request_id` is refused with `REQUEST_ID_REUSED`, since the secret can't be shown twice. Errors:
+    `INVALID_ARGUMENT`.
     """
     ListJoinTokens: _grpc.UnaryUnaryMultiCallable[_membership_pb2.ListJoinTokensRequest, _membership_pb2.ListJoinTokensResponse]
     """Lists the join tokens that are good or ended less than a day ago, by id; without their secrets.
 
-    Who may call: client. Answered by the leader.
+    Answered by the leader.
     """
     RevokeJoinToken: _grpc.UnaryUnaryMultiCallable[_membership_pb2.RevokeJoinTokenRequest, _membership_pb2.RevokeJoinTokenResponse]
     """Lets a join token let nobody in any more, nor who waits with it. A token ends also with the member
     that made it, once that is removed or all its certificates are revoked.
 
-    Who may call: client. Idempotent by `request_id`. Errors: `TOKEN_INVALID` if there is none of this id.
+    Idempotent by `request_id`. Errors: `TOKEN_INVALID` if there is none of this id.
     """
     ListJoiners: _grpc.UnaryUnaryMultiCallable[_membership_pb2.ListJoinersRequest, _membership_pb2.ListJoinersResponse]
     """Lists who waits to be let in with a token that needs approval, or was decided on and has not
     come back, who asked first before the others.
 
-    Who may call: client. Answered by the leader.
+    Answered by the leader.
     """
     DecideJoiner: _grpc.UnaryUnaryMultiCallable[_membership_pb2.DecideJoinerRequest, _membership_pb2.DecideJoinerResponse]
     """Lets a waiting joiner in, the next time that it asks; or refuses it. The decision may be
     changed until the joiner is in, and ends with the token.
 
-    Who may call: client. Idempotent by `request_id`.
+    Idempotent by `request_id`.
     Errors: `MEMBER_NOT_FOUND` if nobody of that id waits with that token.
     """
     RemoveNode: _grpc.UnaryUnaryMultiCallable[_membership_pb2.RemoveNodeRequest, _membership_pb2.RemoveNodeResponse]
     """Removes a node for good: it stops voting, its tasks are given to others, and it is refused
     from then on, whatever token it shows. Tokens that it made end.
 
-    Who may call: client. Idempotent by `request_id`.
+    Idempotent by `request_id`.
     Errors: `MEMBER_NOT_FOUND`; `QUORUM_AT_RISK` for the leader itself, the last master, or where
     the masters left would have no majority alive; `MEMBERSHIP_CHANGE_IN_PROGRESS`; `FILES_AT_RISK`
     without `lose_files`.
@@ -94,8 +94,8 @@ class MembershipServiceStub:
     """Hands leadership to another master; answers once that one leads. Writes that come meanwhile wait
     or are repeated by their clients; none that was acknowledged is lost.
 
-    Who may call: client. A repeat does nothing once it is done: with `node_id` if that one leads,
-    else with `from_node_id` if that one no longer does.
+    A repeat does nothing once it is done: with `node_id` if that one leads, else with `from_node_id` if that one no
+    longer does.
     Errors: `MEMBER_NOT_FOUND` if the node does not vote, or there is no other master;
     `PEER_UNREACHABLE` if the leader is not connected to it; `UNKNOWN_OUTCOME` if it did not take
     over in time: repeat it.
@@ -103,34 +103,33 @@ class MembershipServiceStub:
     GetConfig: _grpc.UnaryUnaryMultiCallable[_membership_pb2.GetConfigRequest, _membership_pb2.GetConfigResponse]
     """Reads the cluster's settings.
 
-    Who may call: client, node, master. Answered by the leader; with the request metadata
-    `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing.
+    Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from what
+    it has applied, and `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may
+    be missing.
     """
     ProposeConfig: _grpc.UnaryUnaryMultiCallable[_membership_pb2.ProposeConfigRequest, _membership_pb2.ProposeConfigResponse]
     """Proposes changes of cluster settings, all or none; answers once the masters have agreed.
 
-    Who may call: client. Idempotent by `request_id`. Errors: `INVALID_ARGUMENT` for an unknown
-    key, a value out of its range, or not 1 to 1,000 of them; `CONFIG_CHANGED`.
+    Idempotent by `request_id`. Errors: `INVALID_ARGUMENT` for an unknown key, a value out of its range, or not 1 to
+    1,000 of them; `CONFIG_CHANGED`.
     """
     RegisterNode: _grpc.UnaryUnaryMultiCallable[_membership_pb2.RegisterNodeRequest, _membership_pb2.RegisterNodeResponse]
     """Tells the cluster what a node has come up with. A node calls it at each start.
 
-    Who may call: node, master, about themselves. A master is added to the voters by this call,
-    after the leader has dialled it back.
+    A node calls it about itself. A master is added to the voters by this call, after the leader has dialled it back.
     Errors: `PEER_UNREACHABLE`, `MEMBERSHIP_CHANGE_IN_PROGRESS`.
     """
     Heartbeat: _grpc.UnaryUnaryMultiCallable[_membership_pb2.HeartbeatRequest, _membership_pb2.HeartbeatResponse]
     """Renews a node's lease. A node that has not been heard for the lease's time is dead: its
     attempts are given to others.
 
-    Who may call: node, master, about themselves.
+    A node calls it about itself.
     Errors: `MEMBER_NOT_FOUND` before `RegisterNode`.
     """
     RedeemJoinToken: _grpc.UnaryUnaryMultiCallable[_membership_pb2.RedeemJoinTokenRequest, _membership_pb2.RedeemJoinTokenResponse]
     """Consumes a join token for a joiner that has proved its identity to the calling master.
 
-    Who may call: master. Errors: those of `EnrolmentService.Enrol`.
+    Errors: those of `EnrolmentService.Enrol`.
     """
     ReplaceLog: _grpc.UnaryUnaryMultiCallable[_membership_pb2.ReplaceLogRequest, _membership_pb2.ReplaceLogResponse]
     """Gives a master whose log is damaged or lost a new incarnation, to begin an empty log under. It
@@ -138,7 +137,7 @@ class MembershipServiceStub:
     lost. The old incarnation has ceased to vote once this is answered; the new one votes after
     `RegisterNode`, once it has caught up.
 
-    Who may call: master, about itself. Idempotent by `request_id`.
+    A master calls it about itself. Idempotent by `request_id`.
     Errors: `QUORUM_AT_RISK` where the masters left would have no majority connected;
     `CALLER_NOT_ALLOWED` for an incarnation that was replaced already while its successor votes (an
     old disk came back); `MEMBER_NOT_FOUND`; `MEMBERSHIP_CHANGE_IN_PROGRESS`.
@@ -150,7 +149,7 @@ class MembershipServiceStub:
     in it, to the masters and to the recovery passphrase; all else, payloads and results of tasks
     among it, is in the clear. Files are not in it, only who holds them.
 
-    Who may call: client. Answered by the leader, never from what may be old. In the audit log.
+    Answered by the leader, never from what may be old. In the audit log.
     Limits: 1 MiB an answer; one at a time, and an hour each.
     Errors: `OVERLOADED` while another one is under way, `DEADLINE_EXCEEDED`.
     """
@@ -167,52 +166,52 @@ class MembershipServiceAsyncStub(MembershipServiceStub):
     GetClusterStatus: _aio.UnaryUnaryMultiCallable[_membership_pb2.GetClusterStatusRequest, _membership_pb2.GetClusterStatusResponse]  # type: ignore[assignment]
     """Describes the cluster in a few numbers.
 
-    Who may call: client, node, master. Any master answers, from what it has applied: whom it follows is a hint.
+    Any master answers, from what it has applied: whom it follows is a hint.
     """
     ListNodes: _aio.UnaryUnaryMultiCallable[_membership_pb2.ListNodesRequest, _membership_pb2.ListNodesResponse]  # type: ignore[assignment]
     """Lists the nodes, ordered by id.
 
-    Who may call: client, node, master. Answered by the leader; with the request metadata
-    `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing.
+    Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from what
+    it has applied, and `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may
+    be missing.
     Errors: `INVALID_ARGUMENT` for a page token of another call.
     """
     CreateJoinToken: _aio.UnaryUnaryMultiCallable[_membership_pb2.CreateJoinTokenRequest, _membership_pb2.CreateJoinTokenResponse]  # type: ignore[assignment]
     """Makes a join token. The secret is in the answer and nowhere else: the log has its hash.
 
-    Who may call: client; a master only with a delegation, as a client: that is how the recovery
-    passphrase lets an operator in. A repeat of the `request_id` is refused with `REQUEST_ID_REUSED`,
-    since the secret can't be shown twice. Errors: `INVALID_ARGUMENT`.
+    A master needs a delegation, as a client does: that is how the recovery passphrase lets an operator in. A repeat
+    of the `request_id` is refused with `REQUEST_ID_REUSED`, since the secret can't be shown twice. Errors:
+    `INVALID_ARGUMENT`.
     """
     ListJoinTokens: _aio.UnaryUnaryMultiCallable[_membership_pb2.ListJoinTokensRequest, _membership_pb2.ListJoinTokensResponse]  # type: ignore[assignment]
     """Lists the join tokens that are good or ended less than a day ago, by id; without their secrets.
 
-    Who may call: client. Answered by the leader.
+    Answered by the leader.
     """
     RevokeJoinToken: _aio.UnaryUnaryMultiCallable[_membership_pb2.RevokeJoinTokenRequest, _membership_pb2.RevokeJoinTokenResponse]  # type: ignore[assignment]
     """Lets a join token let nobody in any more, nor who waits with it. A token ends also with the member
     that made it, once that is removed or all its certificates are revoked.
 
-    Who may call: client. Idempotent by `request_id`. Errors: `TOKEN_INVALID` if there is none of this id.
+    Idempotent by `request_id`. Errors: `TOKEN_INVALID` if there is none of this id.
     """
     ListJoiners: _aio.UnaryUnaryMultiCallable[_membership_pb2.ListJoinersRequest, _membership_pb2.ListJoinersResponse]  # type: ignore[assignment]
     """Lists who waits to be let in with a token that needs approval, or was decided on and has not
     come back, who asked first before the others.
 
-    Who may call: client. Answered by the leader.
+    Answered by the leader.
     """
     DecideJoiner: _aio.UnaryUnaryMultiCallable[_membership_pb2.DecideJoinerRequest, _membership_pb2.DecideJoinerResponse]  # type: ignore[assignment]
     """Lets a waiting joiner in, the next time that it asks; or refuses it. The decision may be
     changed until the joiner is in, and ends with the token.
 
-    Who may call: client. Idempotent by `request_id`.
+    Idempotent by `request_id`.
     Errors: `MEMBER_NOT_FOUND` if nobody of that id waits with that token.
     """
     RemoveNode: _aio.UnaryUnaryMultiCallable[_membership_pb2.RemoveNodeRequest, _membership_pb2.RemoveNodeResponse]  # type: ignore[assignment]
     """Removes a node for good: it stops voting, its tasks are given to others, and it is refused
     from then on, whatever token it shows. Tokens that it made end.
 
-    Who may call: client. Idempotent by `request_id`.
+    Idempotent by `request_id`.
     Errors: `MEMBER_NOT_FOUND`; `QUORUM_AT_RISK` for the leader itself, the last master, or where
     the masters left would have no majority alive; `MEMBERSHIP_CHANGE_IN_PROGRESS`; `FILES_AT_RISK`
     without `lose_files`.
@@ -221,8 +220,8 @@ class MembershipServiceAsyncStub(MembershipServiceStub):
     """Hands leadership to another master; answers once that one leads. Writes that come meanwhile wait
     or are repeated by their clients; none that was acknowledged is lost.
 
-    Who may call: client. A repeat does nothing once it is done: with `node_id` if that one leads,
-    else with `from_node_id` if that one no longer does.
+    A repeat does nothing once it is done: with `node_id` if that one leads, else with `from_node_id` if that one no
+    longer does.
     Errors: `MEMBER_NOT_FOUND` if the node does not vote, or there is no other master;
     `PEER_UNREACHABLE` if the leader is not connected to it; `UNKNOWN_OUTCOME` if it did not take
     over in time: repeat it.
@@ -230,34 +229,33 @@ class MembershipServiceAsyncStub(MembershipServiceStub):
     GetConfig: _aio.UnaryUnaryMultiCallable[_membership_pb2.GetConfigRequest, _membership_pb2.GetConfigResponse]  # type: ignore[assignment]
     """Reads the cluster's settings.
 
-    Who may call: client, node, master. Answered by the leader; with the request metadata
-    `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing.
+    Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from what
+    it has applied, and `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may
+    be missing.
     """
     ProposeConfig: _aio.UnaryUnaryMultiCallable[_membership_pb2.ProposeConfigRequest, _membership_pb2.ProposeConfigResponse]  # type: ignore[assignment]
     """Proposes changes of cluster settings, all or none; answers once the masters have agreed.
 
-    Who may call: client. Idempotent by `request_id`. Errors: `INVALID_ARGUMENT` for an unknown
-    key, a value out of its range, or not 1 to 1,000 of them; `CONFIG_CHANGED`.
+    Idempotent by `request_id`. Errors: `INVALID_ARGUMENT` for an unknown key, a value out of its range, or not 1 to
+    1,000 of them; `CONFIG_CHANGED`.
     """
     RegisterNode: _aio.UnaryUnaryMultiCallable[_membership_pb2.RegisterNodeRequest, _membership_pb2.RegisterNodeResponse]  # type: ignore[assignment]
     """Tells the cluster what a node has come up with. A node calls it at each start.
 
-    Who may call: node, master, about themselves. A master is added to the voters by this call,
-    after the leader has dialled it back.
+    A node calls it about itself. A master is added to the voters by this call, after the leader has dialled it back.
     Errors: `PEER_UNREACHABLE`, `MEMBERSHIP_CHANGE_IN_PROGRESS`.
     """
     Heartbeat: _aio.UnaryUnaryMultiCallable[_membership_pb2.HeartbeatRequest, _membership_pb2.HeartbeatResponse]  # type: ignore[assignment]
     """Renews a node's lease. A node that has not been heard for the lease's time is dead: its
     attempts are given to others.
 
-    Who may call: node, master, about themselves.
+    A node calls it about itself.
     Errors: `MEMBER_NOT_FOUND` before `RegisterNode`.
     """
     RedeemJoinToken: _aio.UnaryUnaryMultiCallable[_membership_pb2.RedeemJoinTokenRequest, _membership_pb2.RedeemJoinTokenResponse]  # type: ignore[assignment]
     """Consumes a join token for a joiner that has proved its identity to the calling master.
 
-    Who may call: master. Errors: those of `EnrolmentService.Enrol`.
+    Errors: those of `EnrolmentService.Enrol`.
     """
     ReplaceLog: _aio.UnaryUnaryMultiCallable[_membership_pb2.ReplaceLogRequest, _membership_pb2.ReplaceLogResponse]  # type: ignore[assignment]
     """Gives a master whose log is damaged or lost a new incarnation, to begin an empty log under. It
@@ -265,7 +263,7 @@ class MembershipServiceAsyncStub(MembershipServiceStub):
     lost. The old incarnation has ceased to vote once this is answered; the new one votes after
     `RegisterNode`, once it has caught up.
 
-    Who may call: master, about itself. Idempotent by `request_id`.
+    A master calls it about itself. Idempotent by `request_id`.
     Errors: `QUORUM_AT_RISK` where the masters left would have no majority connected;
     `CALLER_NOT_ALLOWED` for an incarnation that was replaced already while its successor votes (an
     old disk came back); `MEMBER_NOT_FOUND`; `MEMBERSHIP_CHANGE_IN_PROGRESS`.
@@ -277,7 +275,7 @@ class MembershipServiceAsyncStub(MembershipServiceStub):
     in it, to the masters and to the recovery passphrase; all else, payloads and results of tasks
     among it, is in the clear. Files are not in it, only who holds them.
 
-    Who may call: client. Answered by the leader, never from what may be old. In the audit log.
+    Answered by the leader, never from what may be old. In the audit log.
     Limits: 1 MiB an answer; one at a time, and an hour each.
     Errors: `OVERLOADED` while another one is under way, `DEADLINE_EXCEEDED`.
     """
@@ -297,7 +295,7 @@ class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_membership_pb2.GetClusterStatusResponse, _abc.Awaitable[_membership_pb2.GetClusterStatusResponse]]:
         """Describes the cluster in a few numbers.
 
-        Who may call: client, node, master. Any master answers, from what it has applied: whom it follows is a hint.
+        Any master answers, from what it has applied: whom it follows is a hint.
         """
 
     @_abc_1.abstractmethod
@@ -308,9 +306,9 @@ class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_membership_pb2.ListNodesResponse, _abc.Awaitable[_membership_pb2.ListNodesResponse]]:
         """Lists the nodes, ordered by id.
 
-        Who may call: client, node, master. Answered by the leader; with the request metadata
-        `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing.
+        Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from what
+        it has applied, and `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may
+        be missing.
         Errors: `INVALID_ARGUMENT` for a page token of another call.
         """
 
@@ -322,9 +320,9 @@ class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_membership_pb2.CreateJoinTokenResponse, _abc.Awaitable[_membership_pb2.CreateJoinTokenResponse]]:
         """Makes a join token. The secret is in the answer and nowhere else: the log has its hash.
 
-        Who may call: client; a master only with a delegation, as a client: that is how the recovery
-        passphrase lets an operator in. A repeat of the `request_id` is refused with `REQUEST_ID_REUSED`,
-        since the secret can't be shown twice. Errors: `INVALID_ARGUMENT`.
+        A master needs a delegation, as a client does: that is how the recovery passphrase lets an operator in. A repeat
+        of the `request_id` is refused with `REQUEST_ID_REUSED`, since the secret can't be shown twice. Errors:
+        `INVALID_ARGUMENT`.
         """
 
     @_abc_1.abstractmethod
@@ -335,7 +333,7 @@ class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_membership_pb2.ListJoinTokensResponse, _abc.Awaitable[_membership_pb2.ListJoinTokensResponse]]:
         """Lists the join tokens that are good or ended less than a day ago, by id; without their secrets.
 
-        Who may call: client. Answered by the leader.
+        Answered by the leader.
         """
 
     @_abc_1.abstractmethod
@@ -347,7 +345,7 @@ class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lets a join token let nobody in any more, nor who waits with it. A token ends also with the member
         that made it, once that is removed or all its certificates are revoked.
 
-        Who may call: client. Idempotent by `request_id`. Errors: `TOKEN_INVALID` if there is none of this id.
+        Idempotent by `request_id`. Errors: `TOKEN_INVALID` if there is none of this id.
         """
 
     @_abc_1.abstractmethod
@@ -359,7 +357,7 @@ class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists who waits to be let in with a token that needs approval, or was decided on and has not
         come back, who asked first before the others.
 
-        Who may call: client. Answered by the leader.
+        Answered by the leader.
         """
 
     @_abc_1.abstractmethod
@@ -371,7 +369,7 @@ class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lets a waiting joiner in, the next time that it asks; or refuses it. The decision may be
         changed until the joiner is in, and ends with the token.
 
-        Who may call: client. Idempotent by `request_id`.
+        Idempotent by `request_id`.
         Errors: `MEMBER_NOT_FOUND` if nobody of that id waits with that token.
         """
 
@@ -384,7 +382,7 @@ class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
         """Removes a node for good: it stops voting, its tasks are given to others, and it is refused
         from then on, whatever token it shows. Tokens that it made end.
 
-        Who may call: client. Idempotent by `request_id`.
+        Idempotent by `request_id`.
         Errors: `MEMBER_NOT_FOUND`; `QUORUM_AT_RISK` for the leader itself, the last master, or where
         the masters left would have no majority alive; `MEMBERSHIP_CHANGE_IN_PROGRESS`; `FILES_AT_RISK`
         without `lose_files`.
@@ -399,8 +397,8 @@ class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
         """Hands leadership to another master; answers once that one leads. Writes that come meanwhile wait
         or are repeated by their clients; none that was acknowledged is lost.
 
-        Who may call: client. A repeat does nothing once it is done: with `node_id` if that one leads,
-        else with `from_node_id` if that one no longer does.
+        A repeat does nothing once it is done: with `node_id` if that one leads, else with `from_node_id` if that one no
+        longer does.
         Errors: `MEMBER_NOT_FOUND` if the node does not vote, or there is no other master;
         `PEER_UNREACHABLE` if the leader is not connected to it; `UNKNOWN_OUTCOME` if it did not take
         over in time: repeat it.
@@ -414,9 +412,9 @@ class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_membership_pb2.GetConfigResponse, _abc.Awaitable[_membership_pb2.GetConfigResponse]]:
         """Reads the cluster's settings.
 
-        Who may call: client, node, master. Answered by the leader; with the request metadata
-        `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing.
+        Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from what
+        it has applied, and `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may
+        be missing.
         """
 
     @_abc_1.abstractmethod
@@ -427,8 +425,8 @@ class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_membership_pb2.ProposeConfigResponse, _abc.Awaitable[_membership_pb2.ProposeConfigResponse]]:
         """Proposes changes of cluster settings, all or none; answers once the masters have agreed.
 
-        Who may call: client. Idempotent by `request_id`. Errors: `INVALID_ARGUMENT` for an unknown
-        key, a value out of its range, or not 1 to 1,000 of them; `CONFIG_CHANGED`.
+        Idempotent by `request_id`. Errors: `INVALID_ARGUMENT` for an unknown key, a value out of its range, or not 1 to
+        1,000 of them; `CONFIG_CHANGED`.
         """
 
     @_abc_1.abstractmethod
@@ -439,8 +437,7 @@ class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_membership_pb2.RegisterNodeResponse, _abc.Awaitable[_membership_pb2.RegisterNodeResponse]]:
         """Tells the cluster what a node has come up with. A node calls it at each start.
 
-        Who may call: node, master, about themselves. A master is added to the voters by this call,
-        after the leader has dialled it back.
+        A node calls it about itself. A master is added to the voters by this call, after the leader has dialled it back.
         Errors: `PEER_UNREACHABLE`, `MEMBERSHIP_CHANGE_IN_PROGRESS`.
         """
 
@@ -453,7 +450,7 @@ class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
         """Renews a node's lease. A node that has not been heard for the lease's time is dead: its
         attempts are given to others.
 
-        Who may call: node, master, about themselves.
+        A node calls it about itself.
         Errors: `MEMBER_NOT_FOUND` before `RegisterNode`.
         """
 
@@ -465,7 +462,7 @@ class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_membership_pb2.RedeemJoinTokenResponse, _abc.Awaitable[_membership_pb2.RedeemJoinTokenResponse]]:
         """Consumes a join token for a joiner that has proved its identity to the calling master.
 
-        Who may call: master. Errors: those of `EnrolmentService.Enrol`.
+        Errors: those of `EnrolmentService.Enrol`.
         """
 
     @_abc_1.abstractmethod
@@ -479,7 +476,7 @@ class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
         lost. The old incarnation has ceased to vote once this is answered; the new one votes after
         `RegisterNode`, once it has caught up.
 
-        Who may call: master, about itself. Idempotent by `request_id`.
+        A master calls it about itself. Idempotent by `request_id`.
         Errors: `QUORUM_AT_RISK` where the masters left would have no majority connected;
         `CALLER_NOT_ALLOWED` for an incarnation that was replaced already while its successor votes (an
         old disk came back); `MEMBER_NOT_FOUND`; `MEMBERSHIP_CHANGE_IN_PROGRESS`.
@@ -497,7 +494,7 @@ class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
         in it, to the masters and to the recovery passphrase; all else, payloads and results of tasks
         among it, is in the clear. Files are not in it, only who holds them.
 
-        Who may call: client. Answered by the leader, never from what may be old. In the audit log.
+        Answered by the leader, never from what may be old. In the audit log.
         Limits: 1 MiB an answer; one at a time, and an hour each.
         Errors: `OVERLOADED` while another one is under way, `DEADLINE_EXCEEDED`.
         """

@@ -22,49 +22,52 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from ipfs_cluster_node.v1 import options_pb2 as ipfs__cluster__node_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fipfs_cluster_node/v1/raft.proto\x12\x14ipfs_cluster_node.v1\"\xb6\x01\n\x0f\x45xchangeRequest\x12\x34\n\x05hello\x18\x01 \x01(\x0b\x32#.ipfs_cluster_node.v1.ExchangeHelloH\x00\x12\x30\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x1f.ipfs_cluster_node.v1.RaftFrameH\x00\x12\x30\n\x05\x63laim\x18\x03 \x01(\x0b\x32\x1f.ipfs_cluster_node.v1.VoterMarkH\x00\x42\t\n\x07message\"0\n\x10\x45xchangeResponse\x12\r\n\x05voter\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x06\",\n\rExchangeHello\x12\r\n\x05voter\x18\x01 \x01(\t\x12\x0c\n\x04\x62oot\x18\x02 \x01(\x06\"K\n\tVoterMark\x12\r\n\x05voter\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x03\x12\x12\n\nentry_term\x18\x03 \x01(\x03\x12\x0c\n\x04term\x18\x04 \x01(\x03\"U\n\tRaftFrame\x12\r\n\x05\x65poch\x18\x01 \x01(\x06\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x0b\n\x03\x63rc\x18\x03 \x01(\x07\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x12\x0c\n\x04last\x18\x05 \x01(\x08\"\xfa\x04\n\x0bRaftMessage\x12\x0c\n\x04term\x18\x01 \x01(\x03\x12\x39\n\x0crequest_vote\x18\x02 \x01(\x0b\x32!.ipfs_cluster_node.v1.RequestVoteH\x00\x12\x39\n\x0cvote_granted\x18\x03 \x01(\x0b\x32!.ipfs_cluster_node.v1.VoteGrantedH\x00\x12=\n\x0e\x61ppend_entries\x18\x04 \x01(\x0b\x32#.ipfs_cluster_node.v1.AppendEntriesH\x00\x12;\n\rappend_result\x18\x05 \x01(\x0b\x32\".ipfs_cluster_node.v1.AppendResultH\x00\x12=\n\x0esnapshot_chunk\x18\x06 \x01(\x0b\x32#.ipfs_cluster_node.v1.SnapshotChunkH\x00\x12?\n\x0fsnapshot_result\x18\x07 \x01(\x0b\x32$.ipfs_cluster_node.v1.SnapshotResultH\x00\x12\x31\n\x08pre_vote\x18\x08 \x01(\x0b\x32\x1d.ipfs_cluster_node.v1.PreVoteH\x00\x12@\n\x10pre_vote_granted\x18\t \x01(\x0b\x32$.ipfs_cluster_node.v1.PreVoteGrantedH\x00\x12\x35\n\nstale_term\x18\n \x01(\x0b\x32\x1f.ipfs_cluster_node.v1.StaleTermH\x00\x12\x37\n\x0btimeout_now\x18\x0b \x01(\x0b\x32 .ipfs_cluster_node.v1.TimeoutNowH\x00\x42\x06\n\x04kind\"G\n\x07PreVote\x12\x16\n\x0elast_log_index\x18\x01 \x01(\x03\x12\x15\n\rlast_log_term\x18\x02 \x01(\x03\x12\r\n\x05round\x18\x03 \x01(\x03\"\x1f\n\x0ePreVoteGranted\x12\r\n\x05round\x18\x01 \x01(\x03\"\x0b\n\tStaleTerm\"\x0c\n\nTimeoutNow\"N\n\x0bRequestVote\x12\x16\n\x0elast_log_index\x18\x01 \x01(\x03\x12\x15\n\rlast_log_term\x18\x02 \x01(\x03\x12\x10\n\x08transfer\x18\x03 \x01(\x08\"\r\n\x0bVoteGranted\"\xc9\x01\n\rAppendEntries\x12\x14\n\x0c\x63ommit_index\x18\x01 \x01(\x03\x12\x16\n\x0eprevious_index\x18\x02 \x01(\x03\x12\x15\n\rprevious_term\x18\x03 \x01(\x03\x12/\n\x07\x65ntries\x18\x04 \x03(\x0b\x32\x1e.ipfs_cluster_node.v1.LogEntry\x12\x12\n\nsent_at_ns\x18\x05 \x01(\x03\x12.\n\x05marks\x18\x06 \x03(\x0b\x32\x1f.ipfs_cluster_node.v1.VoterMark\"8\n\x08LogEntry\x12\r\n\x05index\x18\x01 \x01(\x03\x12\x0c\n\x04term\x18\x02 \x01(\x03\x12\x0f\n\x07\x63ommand\x18\x03 \x01(\x0c\"V\n\x0c\x41ppendResult\x12\x12\n\nnext_index\x18\x01 \x01(\x03\x12\r\n\x05reset\x18\x02 \x01(\x08\x12\x0f\n\x07success\x18\x03 \x01(\x08\x12\x12\n\nsent_at_ns\x18\x04 \x01(\x03\"]\n\rSnapshotChunk\x12\r\n\x05index\x18\x01 \x01(\x03\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x0b\n\x03\x63rc\x18\x05 \x01(\r\"4\n\x0eSnapshotResult\x12\r\n\x05index\x18\x01 \x01(\x03\x12\x13\n\x0bnext_offset\x18\x02 \x01(\x03\x32l\n\x0bRaftService\x12]\n\x08\x45xchange\x12%.ipfs_cluster_node.v1.ExchangeRequest\x1a&.ipfs_cluster_node.v1.ExchangeResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fipfs_cluster_node/v1/raft.proto\x12\x14ipfs_cluster_node.v1\x1a\"ipfs_cluster_node/v1/options.proto\"\xb6\x01\n\x0f\x45xchangeRequest\x12\x34\n\x05hello\x18\x01 \x01(\x0b\x32#.ipfs_cluster_node.v1.ExchangeHelloH\x00\x12\x30\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x1f.ipfs_cluster_node.v1.RaftFrameH\x00\x12\x30\n\x05\x63laim\x18\x03 \x01(\x0b\x32\x1f.ipfs_cluster_node.v1.VoterMarkH\x00\x42\t\n\x07message\"0\n\x10\x45xchangeResponse\x12\r\n\x05voter\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x06\",\n\rExchangeHello\x12\r\n\x05voter\x18\x01 \x01(\t\x12\x0c\n\x04\x62oot\x18\x02 \x01(\x06\"K\n\tVoterMark\x12\r\n\x05voter\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x03\x12\x12\n\nentry_term\x18\x03 \x01(\x03\x12\x0c\n\x04term\x18\x04 \x01(\x03\"U\n\tRaftFrame\x12\r\n\x05\x65poch\x18\x01 \x01(\x06\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x0b\n\x03\x63rc\x18\x03 \x01(\x07\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x12\x0c\n\x04last\x18\x05 \x01(\x08\"\xfa\x04\n\x0bRaftMessage\x12\x0c\n\x04term\x18\x01 \x01(\x03\x12\x39\n\x0crequest_vote\x18\x02 \x01(\x0b\x32!.ipfs_cluster_node.v1.RequestVoteH\x00\x12\x39\n\x0cvote_granted\x18\x03 \x01(\x0b\x32!.ipfs_cluster_node.v1.VoteGrantedH\x00\x12=\n\x0e\x61ppend_entries\x18\x04 \x01(\x0b\x32#.ipfs_cluster_node.v1.AppendEntriesH\x00\x12;\n\rappend_result\x18\x05 \x01(\x0b\x32\".ipfs_cluster_node.v1.AppendResultH\x00\x12=\n\x0esnapshot_chunk\x18\x06 \x01(\x0b\x32#.ipfs_cluster_node.v1.SnapshotChunkH\x00\x12?\n\x0fsnapshot_result\x18\x07 \x01(\x0b\x32$.ipfs_cluster_node.v1.SnapshotResultH\x00\x12\x31\n\x08pre_vote\x18\x08 \x01(\x0b\x32\x1d.ipfs_cluster_node.v1.PreVoteH\x00\x12@\n\x10pre_vote_granted\x18\t \x01(\x0b\x32$.ipfs_cluster_node.v1.PreVoteGrantedH\x00\x12\x35\n\nstale_term\x18\n \x01(\x0b\x32\x1f.ipfs_cluster_node.v1.StaleTermH\x00\x12\x37\n\x0btimeout_now\x18\x0b \x01(\x0b\x32 .ipfs_cluster_node.v1.TimeoutNowH\x00\x42\x06\n\x04kind\"G\n\x07PreVote\x12\x16\n\x0elast_log_index\x18\x01 \x01(\x03\x12\x15\n\rlast_log_term\x18\x02 \x01(\x03\x12\r\n\x05round\x18\x03 \x01(\x03\"\x1f\n\x0ePreVoteGranted\x12\r\n\x05round\x18\x01 \x01(\x03\"\x0b\n\tStaleTerm\"\x0c\n\nTimeoutNow\"N\n\x0bRequestVote\x12\x16\n\x0elast_log_index\x18\x01 \x01(\x03\x12\x15\n\rlast_log_term\x18\x02 \x01(\x03\x12\x10\n\x08transfer\x18\x03 \x01(\x08\"\r\n\x0bVoteGranted\"\xc9\x01\n\rAppendEntries\x12\x14\n\x0c\x63ommit_index\x18\x01 \x01(\x03\x12\x16\n\x0eprevious_index\x18\x02 \x01(\x03\x12\x15\n\rprevious_term\x18\x03 \x01(\x03\x12/\n\x07\x65ntries\x18\x04 \x03(\x0b\x32\x1e.ipfs_cluster_node.v1.LogEntry\x12\x12\n\nsent_at_ns\x18\x05 \x01(\x03\x12.\n\x05marks\x18\x06 \x03(\x0b\x32\x1f.ipfs_cluster_node.v1.VoterMark\"8\n\x08LogEntry\x12\r\n\x05index\x18\x01 \x01(\x03\x12\x0c\n\x04term\x18\x02 \x01(\x03\x12\x0f\n\x07\x63ommand\x18\x03 \x01(\x0c\"V\n\x0c\x41ppendResult\x12\x12\n\nnext_index\x18\x01 \x01(\x03\x12\r\n\x05reset\x18\x02 \x01(\x08\x12\x0f\n\x07success\x18\x03 \x01(\x08\x12\x12\n\nsent_at_ns\x18\x04 \x01(\x03\"]\n\rSnapshotChunk\x12\r\n\x05index\x18\x01 \x01(\x03\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x0b\n\x03\x63rc\x18\x05 \x01(\r\"4\n\x0eSnapshotResult\x12\r\n\x05index\x18\x01 \x01(\x03\x12\x13\n\x0bnext_offset\x18\x02 \x01(\x03\x32u\n\x0bRaftService\x12\x66\n\x08\x45xchange\x12%.ipfs_cluster_node.v1.ExchangeRequest\x1a&.ipfs_cluster_node.v1.ExchangeResponse\"\x07\xba\x90#\x03\n\x01\x04(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ipfs_cluster_node.v1.raft_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EXCHANGEREQUEST']._serialized_start=58
-  _globals['_EXCHANGEREQUEST']._serialized_end=240
-  _globals['_EXCHANGERESPONSE']._serialized_start=242
-  _globals['_EXCHANGERESPONSE']._serialized_end=290
-  _globals['_EXCHANGEHELLO']._serialized_start=292
-  _globals['_EXCHANGEHELLO']._serialized_end=336
-  _globals['_VOTERMARK']._serialized_start=338
-  _globals['_VOTERMARK']._serialized_end=413
-  _globals['_RAFTFRAME']._serialized_start=415
-  _globals['_RAFTFRAME']._serialized_end=500
-  _globals['_RAFTMESSAGE']._serialized_start=503
-  _globals['_RAFTMESSAGE']._serialized_end=1137
-  _globals['_PREVOTE']._serialized_start=1139
-  _globals['_PREVOTE']._serialized_end=1210
-  _globals['_PREVOTEGRANTED']._serialized_start=1212
-  _globals['_PREVOTEGRANTED']._serialized_end=1243
-  _globals['_STALETERM']._serialized_start=1245
-  _globals['_STALETERM']._serialized_end=1256
-  _globals['_TIMEOUTNOW']._serialized_start=1258
-  _globals['_TIMEOUTNOW']._serialized_end=1270
-  _globals['_REQUESTVOTE']._serialized_start=1272
-  _globals['_REQUESTVOTE']._serialized_end=1350
-  _globals['_VOTEGRANTED']._serialized_start=1352
-  _globals['_VOTEGRANTED']._serialized_end=1365
-  _globals['_APPENDENTRIES']._serialized_start=1368
-  _globals['_APPENDENTRIES']._serialized_end=1569
-  _globals['_LOGENTRY']._serialized_start=1571
-  _globals['_LOGENTRY']._serialized_end=1627
-  _globals['_APPENDRESULT']._serialized_start=1629
-  _globals['_APPENDRESULT']._serialized_end=1715
-  _globals['_SNAPSHOTCHUNK']._serialized_start=1717
-  _globals['_SNAPSHOTCHUNK']._serialized_end=1810
-  _globals['_SNAPSHOTRESULT']._serialized_start=1812
-  _globals['_SNAPSHOTRESULT']._serialized_end=1864
-  _globals['_RAFTSERVICE']._serialized_start=1866
-  _globals['_RAFTSERVICE']._serialized_end=1974
+  _globals['_RAFTSERVICE'].methods_by_name['Exchange']._loaded_options = None
+  _globals['_RAFTSERVICE'].methods_by_name['Exchange']._serialized_options = b'\272\220#\003\n\001\004'
+  _globals['_EXCHANGEREQUEST']._serialized_start=94
+  _globals['_EXCHANGEREQUEST']._serialized_end=276
+  _globals['_EXCHANGERESPONSE']._serialized_start=278
+  _globals['_EXCHANGERESPONSE']._serialized_end=326
+  _globals['_EXCHANGEHELLO']._serialized_start=328
+  _globals['_EXCHANGEHELLO']._serialized_end=372
+  _globals['_VOTERMARK']._serialized_start=374
+  _globals['_VOTERMARK']._serialized_end=449
+  _globals['_RAFTFRAME']._serialized_start=451
+  _globals['_RAFTFRAME']._serialized_end=536
+  _globals['_RAFTMESSAGE']._serialized_start=539
+  _globals['_RAFTMESSAGE']._serialized_end=1173
+  _globals['_PREVOTE']._serialized_start=1175
+  _globals['_PREVOTE']._serialized_end=1246
+  _globals['_PREVOTEGRANTED']._serialized_start=1248
+  _globals['_PREVOTEGRANTED']._serialized_end=1279
+  _globals['_STALETERM']._serialized_start=1281
+  _globals['_STALETERM']._serialized_end=1292
+  _globals['_TIMEOUTNOW']._serialized_start=1294
+  _globals['_TIMEOUTNOW']._serialized_end=1306
+  _globals['_REQUESTVOTE']._serialized_start=1308
+  _globals['_REQUESTVOTE']._serialized_end=1386
+  _globals['_VOTEGRANTED']._serialized_start=1388
+  _globals['_VOTEGRANTED']._serialized_end=1401
+  _globals['_APPENDENTRIES']._serialized_start=1404
+  _globals['_APPENDENTRIES']._serialized_end=1605
+  _globals['_LOGENTRY']._serialized_start=1607
+  _globals['_LOGENTRY']._serialized_end=1663
+  _globals['_APPENDRESULT']._serialized_start=1665
+  _globals['_APPENDRESULT']._serialized_end=1751
+  _globals['_SNAPSHOTCHUNK']._serialized_start=1753
+  _globals['_SNAPSHOTCHUNK']._serialized_end=1846
+  _globals['_SNAPSHOTRESULT']._serialized_start=1848
+  _globals['_SNAPSHOTRESULT']._serialized_end=1900
+  _globals['_RAFTSERVICE']._serialized_start=1902
+  _globals['_RAFTSERVICE']._serialized_end=2019
 # @@protoc_insertion_point(module_scope)

@@ -36,11 +36,10 @@ class RaftServiceStub:
     Exchange: _grpc.StreamStreamMultiCallable[_raft_pb2.ExchangeRequest, _raft_pb2.ExchangeResponse]
     """Carries one master's messages to another, in order, for as long as the connection lasts.
 
-    Who may call: master, as the voter it says it is. The caller sends `hello` first; the answering
-    node confirms it with its own name. Then the caller says how far its log goes, in `claim`; the
-    second and last response gives the connection its epoch, and from then on the caller sends
-    frames. A newer stream of the same voter ends the older one. A frame of another epoch or one
-    that came before is dropped.
+    The caller is the voter that it says it is. The caller sends `hello` first; the answering node confirms it with
+    its own name. Then the caller says how far its log goes, in `claim`; the second and last response gives the
+    connection its epoch, and from then on the caller sends frames. A newer stream of the same voter ends the older
+    one. A frame of another epoch or one that came before is dropped.
     Where one is missing or damaged the stream ends, and the caller opens a new one: a message is
     never lost in silence.
     Errors: `CALLER_NOT_ALLOWED` for another voter's name, `INVALID_ARGUMENT` for a gap or for
@@ -56,11 +55,10 @@ class RaftServiceAsyncStub(RaftServiceStub):
     Exchange: _aio.StreamStreamMultiCallable[_raft_pb2.ExchangeRequest, _raft_pb2.ExchangeResponse]  # type: ignore[assignment]
     """Carries one master's messages to another, in order, for as long as the connection lasts.
 
-    Who may call: master, as the voter it says it is. The caller sends `hello` first; the answering
-    node confirms it with its own name. Then the caller says how far its log goes, in `claim`; the
-    second and last response gives the connection its epoch, and from then on the caller sends
-    frames. A newer stream of the same voter ends the older one. A frame of another epoch or one
-    that came before is dropped.
+    The caller is the voter that it says it is. The caller sends `hello` first; the answering node confirms it with
+    its own name. Then the caller says how far its log goes, in `claim`; the second and last response gives the
+    connection its epoch, and from then on the caller sends frames. A newer stream of the same voter ends the older
+    one. A frame of another epoch or one that came before is dropped.
     Where one is missing or damaged the stream ends, and the caller opens a new one: a message is
     never lost in silence.
     Errors: `CALLER_NOT_ALLOWED` for another voter's name, `INVALID_ARGUMENT` for a gap or for
@@ -79,11 +77,10 @@ class RaftServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_raft_pb2.ExchangeResponse], _abc.AsyncIterator[_raft_pb2.ExchangeResponse]]:
         """Carries one master's messages to another, in order, for as long as the connection lasts.
 
-        Who may call: master, as the voter it says it is. The caller sends `hello` first; the answering
-        node confirms it with its own name. Then the caller says how far its log goes, in `claim`; the
-        second and last response gives the connection its epoch, and from then on the caller sends
-        frames. A newer stream of the same voter ends the older one. A frame of another epoch or one
-        that came before is dropped.
+        The caller is the voter that it says it is. The caller sends `hello` first; the answering node confirms it with
+        its own name. Then the caller says how far its log goes, in `claim`; the second and last response gives the
+        connection its epoch, and from then on the caller sends frames. A newer stream of the same voter ends the older
+        one. A frame of another epoch or one that came before is dropped.
         Where one is missing or damaged the stream ends, and the caller opens a new one: a message is
         never lost in silence.
         Errors: `CALLER_NOT_ALLOWED` for another voter's name, `INVALID_ARGUMENT` for a gap or for

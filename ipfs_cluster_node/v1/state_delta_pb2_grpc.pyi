@@ -36,10 +36,10 @@ class StateDeltaServiceStub:
     GetSnapshot: _grpc.UnaryStreamMultiCallable[_state_delta_pb2.GetSnapshotRequest, _state_delta_pb2.GetSnapshotResponse]
     """Sends one table whole, as it was at one index of the log: of a client, the rows that it may read.
 
-    Who may call: a client with `/state/read`, master. Answered by the leader; with the request metadata
-    `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing. The frames
-    of the answer are the parts 0 to n-1 in order; a reader that misses one MUST NOT use the rest.
+    Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from what
+    it has applied, and `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may
+    be missing. The frames of the answer are the parts 0 to n-1 in order; a reader that misses one MUST NOT use the
+    rest.
     Errors: `INVALID_ARGUMENT` for an unknown table.
     """
 
@@ -51,10 +51,10 @@ class StateDeltaServiceAsyncStub(StateDeltaServiceStub):
     GetSnapshot: _aio.UnaryStreamMultiCallable[_state_delta_pb2.GetSnapshotRequest, _state_delta_pb2.GetSnapshotResponse]  # type: ignore[assignment]
     """Sends one table whole, as it was at one index of the log: of a client, the rows that it may read.
 
-    Who may call: a client with `/state/read`, master. Answered by the leader; with the request metadata
-    `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing. The frames
-    of the answer are the parts 0 to n-1 in order; a reader that misses one MUST NOT use the rest.
+    Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from what
+    it has applied, and `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may
+    be missing. The frames of the answer are the parts 0 to n-1 in order; a reader that misses one MUST NOT use the
+    rest.
     Errors: `INVALID_ARGUMENT` for an unknown table.
     """
 
@@ -69,10 +69,10 @@ class StateDeltaServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_state_delta_pb2.GetSnapshotResponse], _abc.AsyncIterator[_state_delta_pb2.GetSnapshotResponse]]:
         """Sends one table whole, as it was at one index of the log: of a client, the rows that it may read.
 
-        Who may call: a client with `/state/read`, master. Answered by the leader; with the request metadata
-        `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing. The frames
-        of the answer are the parts 0 to n-1 in order; a reader that misses one MUST NOT use the rest.
+        Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from what
+        it has applied, and `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may
+        be missing. The frames of the answer are the parts 0 to n-1 in order; a reader that misses one MUST NOT use the
+        rest.
         Errors: `INVALID_ARGUMENT` for an unknown table.
         """
 

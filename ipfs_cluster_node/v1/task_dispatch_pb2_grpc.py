@@ -93,9 +93,9 @@ class TaskDispatchServiceServicer:
     def SubmitTask(self, request, context):
         """Submits a task; answers once it is committed, before it is placed.
 
-        Who may call: client. Idempotent by `request_id`: a repeat within the day gets the first
-        answer. Errors: `INVALID_ARGUMENT` naming the field, `PAYLOAD_TOO_LARGE`, `MALFORMED_CID`,
-        `TASK_TYPE_UNKNOWN`, `TOO_MANY_TASKS`, `REQUEST_ID_REUSED`; `UNKNOWN_OUTCOME` may be retried.
+        Idempotent by `request_id`: a repeat within the day gets the first answer. Errors: `INVALID_ARGUMENT` naming the
+        field, `PAYLOAD_TOO_LARGE`, `MALFORMED_CID`, `TASK_TYPE_UNKNOWN`, `TOO_MANY_TASKS`, `REQUEST_ID_REUSED`;
+        `UNKNOWN_OUTCOME` may be retried.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -104,8 +104,8 @@ class TaskDispatchServiceServicer:
     def SubmitTasks(self, request, context):
         """Submits many tasks in one committed step: all or none.
 
-        Who may call: client. At most 1,000 tasks, 16,384 inputs and 1.5 MiB of payloads, and 2 MiB of
-        all together. Otherwise as `SubmitTask`. Errors: also `OVERLOADED`, with when to try again.
+        At most 1,000 tasks, 16,384 inputs and 1.5 MiB of payloads, and 2 MiB of all together. Otherwise as `SubmitTask`.
+        Errors: also `OVERLOADED`, with when to try again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -114,10 +114,9 @@ class TaskDispatchServiceServicer:
     def GetTask(self, request, context):
         """Reads one task.
 
-        Who may call: client. Answered by the leader; with the request metadata
-        `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing. Errors:
-        `TASK_NOT_FOUND`.
+        Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from what
+        it has applied, and `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may
+        be missing. Errors: `TASK_NOT_FOUND`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -126,8 +125,7 @@ class TaskDispatchServiceServicer:
     def ListTasks(self, request, context):
         """Lists tasks, the newest first.
 
-        Who may call: client. Read as `GetTask`. Inline results are left out. Errors: `INVALID_ARGUMENT` for a page token
-        of another call.
+        Read as `GetTask`. Inline results are left out. Errors: `INVALID_ARGUMENT` for a page token of another call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -136,10 +134,9 @@ class TaskDispatchServiceServicer:
     def WatchTasks(self, request, context):
         """Follows tasks until each has ended.
 
-        Who may call: client. First the present state of each, then each change; states may be
-        skipped when the reader is slow, the last one never is. Ends by itself once all have ended. At
-        most 20,000 tasks. The answering node may lose its leadership: the stream then ends with
-        `NOT_LEADER`, and the caller watches again at the new leader. Errors: `TASK_NOT_FOUND`.
+        First the present state of each, then each change; states may be skipped when the reader is slow, the last one
+        never is. Ends by itself once all have ended. At most 20,000 tasks. The answering node may lose its leadership:
+        the stream then ends with `NOT_LEADER`, and the caller watches again at the new leader. Errors: `TASK_NOT_FOUND`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -148,7 +145,7 @@ class TaskDispatchServiceServicer:
     def CancelTask(self, request, context):
         """Cancels a task; answers once that is committed. A running attempt's process is then killed.
 
-        Who may call: client. Idempotent by `request_id`. Errors: `TASK_NOT_FOUND`, `TASK_FINISHED`.
+        Idempotent by `request_id`. Errors: `TASK_NOT_FOUND`, `TASK_FINISHED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -157,7 +154,6 @@ class TaskDispatchServiceServicer:
     def WorkerSession(self, request_iterator, context):
         """The session of a worker with the leader.
 
-        Who may call: node, master.
         1. The worker sends `hello` with the attempts that it still has.
         2. The leader answers `welcome`, naming those of them that are no longer current: the worker
         kills these. Attempts the leader believes to be there and the worker lacks go to others.

@@ -44,58 +44,54 @@ class TaskDispatchServiceStub:
     SubmitTask: _grpc.UnaryUnaryMultiCallable[_task_dispatch_pb2.SubmitTaskRequest, _task_dispatch_pb2.SubmitTaskResponse]
     """Submits a task; answers once it is committed, before it is placed.
 
-    Who may call: client. Idempotent by `request_id`: a repeat within the day gets the first
-    answer. Errors: `INVALID_ARGUMENT` naming the field, `PAYLOAD_TOO_LARGE`, `MALFORMED_CID`,
-    `TASK_TYPE_UNKNOWN`, `TOO_MANY_TASKS`, `REQUEST_ID_REUSED`; `UNKNOWN_OUTCOME` may be retried.
+    Idempotent by `request_id`: a repeat within the day gets the first answer. Errors: `INVALID_ARGUMENT` naming the
+    field, `PAYLOAD_TOO_LARGE`, `MALFORMED_CID`, `TASK_TYPE_UNKNOWN`, `TOO_MANY_TASKS`, `REQUEST_ID_REUSED`;
+    `UNKNOWN_OUTCOME` may be retried.
     """
     SubmitTasks: _grpc.UnaryUnaryMultiCallable[_task_dispatch_pb2.SubmitTasksRequest, _task_dispatch_pb2.SubmitTasksResponse]
     """Submits many tasks in one committed step: all or none.
 
-    Who may call: client. At most 1,000 tasks, 16,384 inputs and 1.5 MiB of payloads, and 2 MiB of
-    all together. Otherwise as `SubmitTask`. Errors: also `OVERLOADED`, with when to try again.
+    At most 1,000 tasks, 16,384 inputs and 1.5 MiB of payloads, and 2 MiB of all together. Otherwise as `SubmitTask`.
+    Errors: also `OVERLOADED`, with when to try again.
     """
     GetTask: _grpc.UnaryUnaryMultiCallable[_task_dispatch_pb2.GetTaskRequest, _task_dispatch_pb2.GetTaskResponse]
     """Reads one task.
 
-    Who may call: client. Answered by the leader; with the request metadata
-    `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing. Errors:
-    `TASK_NOT_FOUND`.
+    Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from what
+    it has applied, and `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may
+    be missing. Errors: `TASK_NOT_FOUND`.
     """
     ListTasks: _grpc.UnaryUnaryMultiCallable[_task_dispatch_pb2.ListTasksRequest, _task_dispatch_pb2.ListTasksResponse]
     """Lists tasks, the newest first.
 
-    Who may call: client. Read as `GetTask`. Inline results are left out. Errors: `INVALID_ARGUMENT` for a page token
-    of another call.
+    Read as `GetTask`. Inline results are left out. Errors: `INVALID_ARGUMENT` for a page token of another call.
     """
     WatchTasks: _grpc.UnaryStreamMultiCallable[_task_dispatch_pb2.WatchTasksRequest, _task_dispatch_pb2.WatchTasksResponse]
     """Follows tasks until each has ended.
 
-    Who may call: client. First the present state of each, then each change; states may be
-    skipped when the reader is slow, the last one never is. Ends by itself once all have ended. At
-    most 20,000 tasks. The answering node may lose its leadership: the stream then ends with
-    `NOT_LEADER`, and the caller watches again at the new leader. Errors: `TASK_NOT_FOUND`.
+    First the present state of each, then each change; states may be skipped when the reader is slow, the last one
+    never is. Ends by itself once all have ended. At most 20,000 tasks. The answering node may lose its leadership:
+    the stream then ends with `NOT_LEADER`, and the caller watches again at the new leader. Errors: `TASK_NOT_FOUND`.
     """
     CancelTask: _grpc.UnaryUnaryMultiCallable[_task_dispatch_pb2.CancelTaskRequest, _task_dispatch_pb2.CancelTaskResponse]
     """Cancels a task; answers once that is committed. A running attempt's process is then killed.
 
-    Who may call: client. Idempotent by `request_id`. Errors: `TASK_NOT_FOUND`, `TASK_FINISHED`.
+    Idempotent by `request_id`. Errors: `TASK_NOT_FOUND`, `TASK_FINISHED`.
     """
     WorkerSession: _grpc.StreamStreamMultiCallable[_task_dispatch_pb2.WorkerSessionRequest, _task_dispatch_pb2.WorkerSessionResponse]
     """The session of a worker with the leader.
 
-    Who may call: node, master.
     1. The worker sends `hello` with the attempts that it still has.
     2. The leader answers `welcome`, naming those of them that are no longer current: the worker
-       kills these. Attempts the leader believes to be there and the worker lacks go to others.
+    kills these. Attempts the leader believes to be there and the worker lacks go to others.
     3. The worker grants `credit`; the leader sends at most that many `assignments`.
     4. The worker reports `outcomes`, in any order; the leader confirms each once it is committed,
-       stale or not. The worker keeps an outcome until then and reports it again in its next
-       session. One that the leader can't accept is confirmed too: it became the attempt's failure.
+    stale or not. The worker keeps an outcome until then and reports it again in its next
+    session. One that the leader can't accept is confirmed too: it became the attempt's failure.
     5. The leader may send `cancellations`; the worker kills the attempt and reports nothing.
     6. A worker that is about to stop says `goodbye`, and hands back what does not end in time.
     7. When the leader steps down it ends the stream with `NOT_LEADER`. Attempts go on while the
-       node's lease lasts.
+    node's lease lasts.
     """
 
 @_typing.type_check_only
@@ -114,58 +110,54 @@ class TaskDispatchServiceAsyncStub(TaskDispatchServiceStub):
     SubmitTask: _aio.UnaryUnaryMultiCallable[_task_dispatch_pb2.SubmitTaskRequest, _task_dispatch_pb2.SubmitTaskResponse]  # type: ignore[assignment]
     """Submits a task; answers once it is committed, before it is placed.
 
-    Who may call: client. Idempotent by `request_id`: a repeat within the day gets the first
-    answer. Errors: `INVALID_ARGUMENT` naming the field, `PAYLOAD_TOO_LARGE`, `MALFORMED_CID`,
-    `TASK_TYPE_UNKNOWN`, `TOO_MANY_TASKS`, `REQUEST_ID_REUSED`; `UNKNOWN_OUTCOME` may be retried.
+    Idempotent by `request_id`: a repeat within the day gets the first answer. Errors: `INVALID_ARGUMENT` naming the
+    field, `PAYLOAD_TOO_LARGE`, `MALFORMED_CID`, `TASK_TYPE_UNKNOWN`, `TOO_MANY_TASKS`, `REQUEST_ID_REUSED`;
+    `UNKNOWN_OUTCOME` may be retried.
     """
     SubmitTasks: _aio.UnaryUnaryMultiCallable[_task_dispatch_pb2.SubmitTasksRequest, _task_dispatch_pb2.SubmitTasksResponse]  # type: ignore[assignment]
     """Submits many tasks in one committed step: all or none.
 
-    Who may call: client. At most 1,000 tasks, 16,384 inputs and 1.5 MiB of payloads, and 2 MiB of
-    all together. Otherwise as `SubmitTask`. Errors: also `OVERLOADED`, with when to try again.
+    At most 1,000 tasks, 16,384 inputs and 1.5 MiB of payloads, and 2 MiB of all together. Otherwise as `SubmitTask`.
+    Errors: also `OVERLOADED`, with when to try again.
     """
     GetTask: _aio.UnaryUnaryMultiCallable[_task_dispatch_pb2.GetTaskRequest, _task_dispatch_pb2.GetTaskResponse]  # type: ignore[assignment]
     """Reads one task.
 
-    Who may call: client. Answered by the leader; with the request metadata
-    `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-    `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing. Errors:
-    `TASK_NOT_FOUND`.
+    Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from what
+    it has applied, and `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may
+    be missing. Errors: `TASK_NOT_FOUND`.
     """
     ListTasks: _aio.UnaryUnaryMultiCallable[_task_dispatch_pb2.ListTasksRequest, _task_dispatch_pb2.ListTasksResponse]  # type: ignore[assignment]
     """Lists tasks, the newest first.
 
-    Who may call: client. Read as `GetTask`. Inline results are left out. Errors: `INVALID_ARGUMENT` for a page token
-    of another call.
+    Read as `GetTask`. Inline results are left out. Errors: `INVALID_ARGUMENT` for a page token of another call.
     """
     WatchTasks: _aio.UnaryStreamMultiCallable[_task_dispatch_pb2.WatchTasksRequest, _task_dispatch_pb2.WatchTasksResponse]  # type: ignore[assignment]
     """Follows tasks until each has ended.
 
-    Who may call: client. First the present state of each, then each change; states may be
-    skipped when the reader is slow, the last one never is. Ends by itself once all have ended. At
-    most 20,000 tasks. The answering node may lose its leadership: the stream then ends with
-    `NOT_LEADER`, and the caller watches again at the new leader. Errors: `TASK_NOT_FOUND`.
+    First the present state of each, then each change; states may be skipped when the reader is slow, the last one
+    never is. Ends by itself once all have ended. At most 20,000 tasks. The answering node may lose its leadership:
+    the stream then ends with `NOT_LEADER`, and the caller watches again at the new leader. Errors: `TASK_NOT_FOUND`.
     """
     CancelTask: _aio.UnaryUnaryMultiCallable[_task_dispatch_pb2.CancelTaskRequest, _task_dispatch_pb2.CancelTaskResponse]  # type: ignore[assignment]
     """Cancels a task; answers once that is committed. A running attempt's process is then killed.
 
-    Who may call: client. Idempotent by `request_id`. Errors: `TASK_NOT_FOUND`, `TASK_FINISHED`.
+    Idempotent by `request_id`. Errors: `TASK_NOT_FOUND`, `TASK_FINISHED`.
     """
     WorkerSession: _aio.StreamStreamMultiCallable[_task_dispatch_pb2.WorkerSessionRequest, _task_dispatch_pb2.WorkerSessionResponse]  # type: ignore[assignment]
     """The session of a worker with the leader.
 
-    Who may call: node, master.
     1. The worker sends `hello` with the attempts that it still has.
     2. The leader answers `welcome`, naming those of them that are no longer current: the worker
-       kills these. Attempts the leader believes to be there and the worker lacks go to others.
+    kills these. Attempts the leader believes to be there and the worker lacks go to others.
     3. The worker grants `credit`; the leader sends at most that many `assignments`.
     4. The worker reports `outcomes`, in any order; the leader confirms each once it is committed,
-       stale or not. The worker keeps an outcome until then and reports it again in its next
-       session. One that the leader can't accept is confirmed too: it became the attempt's failure.
+    stale or not. The worker keeps an outcome until then and reports it again in its next
+    session. One that the leader can't accept is confirmed too: it became the attempt's failure.
     5. The leader may send `cancellations`; the worker kills the attempt and reports nothing.
     6. A worker that is about to stop says `goodbye`, and hands back what does not end in time.
     7. When the leader steps down it ends the stream with `NOT_LEADER`. Attempts go on while the
-       node's lease lasts.
+    node's lease lasts.
     """
 
 class TaskDispatchServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -187,9 +179,9 @@ class TaskDispatchServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_task_dispatch_pb2.SubmitTaskResponse, _abc.Awaitable[_task_dispatch_pb2.SubmitTaskResponse]]:
         """Submits a task; answers once it is committed, before it is placed.
 
-        Who may call: client. Idempotent by `request_id`: a repeat within the day gets the first
-        answer. Errors: `INVALID_ARGUMENT` naming the field, `PAYLOAD_TOO_LARGE`, `MALFORMED_CID`,
-        `TASK_TYPE_UNKNOWN`, `TOO_MANY_TASKS`, `REQUEST_ID_REUSED`; `UNKNOWN_OUTCOME` may be retried.
+        Idempotent by `request_id`: a repeat within the day gets the first answer. Errors: `INVALID_ARGUMENT` naming the
+        field, `PAYLOAD_TOO_LARGE`, `MALFORMED_CID`, `TASK_TYPE_UNKNOWN`, `TOO_MANY_TASKS`, `REQUEST_ID_REUSED`;
+        `UNKNOWN_OUTCOME` may be retried.
         """
 
     @_abc_1.abstractmethod
@@ -200,8 +192,8 @@ class TaskDispatchServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_task_dispatch_pb2.SubmitTasksResponse, _abc.Awaitable[_task_dispatch_pb2.SubmitTasksResponse]]:
         """Submits many tasks in one committed step: all or none.
 
-        Who may call: client. At most 1,000 tasks, 16,384 inputs and 1.5 MiB of payloads, and 2 MiB of
-        all together. Otherwise as `SubmitTask`. Errors: also `OVERLOADED`, with when to try again.
+        At most 1,000 tasks, 16,384 inputs and 1.5 MiB of payloads, and 2 MiB of all together. Otherwise as `SubmitTask`.
+        Errors: also `OVERLOADED`, with when to try again.
         """
 
     @_abc_1.abstractmethod
@@ -212,10 +204,9 @@ class TaskDispatchServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_task_dispatch_pb2.GetTaskResponse, _abc.Awaitable[_task_dispatch_pb2.GetTaskResponse]]:
         """Reads one task.
 
-        Who may call: client. Answered by the leader; with the request metadata
-        `ipfs-cluster-node-consistency: stale` by any master, from what it has applied, and
-        `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may be missing. Errors:
-        `TASK_NOT_FOUND`.
+        Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from what
+        it has applied, and `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may
+        be missing. Errors: `TASK_NOT_FOUND`.
         """
 
     @_abc_1.abstractmethod
@@ -226,8 +217,7 @@ class TaskDispatchServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_task_dispatch_pb2.ListTasksResponse, _abc.Awaitable[_task_dispatch_pb2.ListTasksResponse]]:
         """Lists tasks, the newest first.
 
-        Who may call: client. Read as `GetTask`. Inline results are left out. Errors: `INVALID_ARGUMENT` for a page token
-        of another call.
+        Read as `GetTask`. Inline results are left out. Errors: `INVALID_ARGUMENT` for a page token of another call.
         """
 
     @_abc_1.abstractmethod
@@ -238,10 +228,9 @@ class TaskDispatchServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_task_dispatch_pb2.WatchTasksResponse], _abc.AsyncIterator[_task_dispatch_pb2.WatchTasksResponse]]:
         """Follows tasks until each has ended.
 
-        Who may call: client. First the present state of each, then each change; states may be
-        skipped when the reader is slow, the last one never is. Ends by itself once all have ended. At
-        most 20,000 tasks. The answering node may lose its leadership: the stream then ends with
-        `NOT_LEADER`, and the caller watches again at the new leader. Errors: `TASK_NOT_FOUND`.
+        First the present state of each, then each change; states may be skipped when the reader is slow, the last one
+        never is. Ends by itself once all have ended. At most 20,000 tasks. The answering node may lose its leadership:
+        the stream then ends with `NOT_LEADER`, and the caller watches again at the new leader. Errors: `TASK_NOT_FOUND`.
         """
 
     @_abc_1.abstractmethod
@@ -252,7 +241,7 @@ class TaskDispatchServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_task_dispatch_pb2.CancelTaskResponse, _abc.Awaitable[_task_dispatch_pb2.CancelTaskResponse]]:
         """Cancels a task; answers once that is committed. A running attempt's process is then killed.
 
-        Who may call: client. Idempotent by `request_id`. Errors: `TASK_NOT_FOUND`, `TASK_FINISHED`.
+        Idempotent by `request_id`. Errors: `TASK_NOT_FOUND`, `TASK_FINISHED`.
         """
 
     @_abc_1.abstractmethod
@@ -263,18 +252,17 @@ class TaskDispatchServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_task_dispatch_pb2.WorkerSessionResponse], _abc.AsyncIterator[_task_dispatch_pb2.WorkerSessionResponse]]:
         """The session of a worker with the leader.
 
-        Who may call: node, master.
         1. The worker sends `hello` with the attempts that it still has.
         2. The leader answers `welcome`, naming those of them that are no longer current: the worker
-           kills these. Attempts the leader believes to be there and the worker lacks go to others.
+        kills these. Attempts the leader believes to be there and the worker lacks go to others.
         3. The worker grants `credit`; the leader sends at most that many `assignments`.
         4. The worker reports `outcomes`, in any order; the leader confirms each once it is committed,
-           stale or not. The worker keeps an outcome until then and reports it again in its next
-           session. One that the leader can't accept is confirmed too: it became the attempt's failure.
+        stale or not. The worker keeps an outcome until then and reports it again in its next
+        session. One that the leader can't accept is confirmed too: it became the attempt's failure.
         5. The leader may send `cancellations`; the worker kills the attempt and reports nothing.
         6. A worker that is about to stop says `goodbye`, and hands back what does not end in time.
         7. When the leader steps down it ends the stream with `NOT_LEADER`. Attempts go on while the
-           node's lease lasts.
+        node's lease lasts.
         """
 
 def add_TaskDispatchServiceServicer_to_server(servicer: TaskDispatchServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

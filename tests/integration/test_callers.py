@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from ipfs_cluster_node.access.context import CallerClass
-from ipfs_cluster_node.access.rules import RULES_BY_METHOD
+from ipfs_cluster_node.access.rules import RULES_BY_METHOD, methods
 from ipfs_cluster_node.adapters.keys.certificates import read_certificate
 from ipfs_cluster_node.adapters.net.answers import KeptAnswer
 from ipfs_cluster_node.adapters.net.tls import open_channel
@@ -23,7 +23,6 @@ from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.ids import NodeId, voter_id
 from ipfs_cluster_node.core.model import Liveness
 from ipfs_cluster_node.v1 import membership_pb2, raft_pb2
-from tests.integration.test_authorization import FILES
 from tests.support.certificates import node_credentials, tls_of
 from tests.support.nodes import until
 from tests.support.people import join
@@ -63,10 +62,12 @@ async def caller(
 
 
 METHODS: Final = {
-    f"/{service.full_name}/{method.name}": method
-    for file in (*FILES, health_pb2, reflection_pb2)
-    for service in file.DESCRIPTOR.services_by_name.values()
-    for method in service.methods
+    f"/{method.containing_service.full_name}/{method.name}": method
+    for method in (
+        *methods(),
+        *health_pb2.DESCRIPTOR.services_by_name["Health"].methods,
+        *reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"].methods,
+    )
 }
 
 

@@ -1,0 +1,100 @@
+"""Writes the tables of the docs that other sources declare.
+
+docs/errors.md: reasons, from errors.proto, which says what they mean, and their traits.
+docs/authorization.md: methods, from the option `rule` of each.
+
+`--check` changes nothing, and fails where a table is not what would be written.
+"""
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from ipfs_cluster_node.access.context import CallerClass
+from ipfs_cluster_node.access.rules import RULES_BY_METHOD, Rule
+from ipfs_cluster_node.core.errors import Reason, Trait
+
+ROOT: Final = Path(__file__).parents[2]
+PROTO: Final = ROOT / "protos/ipfs_cluster_node/v1/errors.proto"
+VALUE: Final = re.compile(r"((?:  //[^\n]*\n)+)  ERROR_REASON_(\w+) = \d+;")
+
+REASONS_HEAD: Final = "| Reason | Status | Repeated | What it means |\n| --- | --- | --- | --- |\n"
+METHODS_HEAD: Final = "| Method | Callers | Command | Judged on |\n| --- | --- | --- | --- |\n"
+
+
+def meanings() -> dict[str, str]:
+    """What each reason means, by errors.proto."""
+    found = VALUE.findall(PROTO.read_text())
+    return {
+        name: " ".join(line.strip().removeprefix("//").strip() for line in comment.splitlines())
+        for comment, name in found
+    }
+
+
+def reasons() -> str:
+    """The rows of the reasons, in the order of `Reason`."""
+    told = meanings()
+    return "".join(
+        f"| `{reason}` | `{reason.status}` | {_repeated(reason)} | {told[reason]} |\n"
+        for reason in Reason
+    )
+
+
+def _repeated(reason: Reason) -> str:
+    if reason.has(Trait.REPEATED):
+        return "yes"
+    return "elsewhere" if reason.has(Trait.OF_ONE_MASTER) else ""
+
+
+def methods() -> str:
+    """The rows of the methods, by name."""
+    by_name = {
+        method.removeprefix("/ipfs_cluster_node.v1.").lstrip("/"): rule
+        for method, rule in RULES_BY_METHOD.items()
+    }
+    return "".join(
+        f"| `{name}` | {_callers(rule)} | {_judged(rule)} |\n"
+        for name, rule in sorted(by_name.items(), key=lambda each: each[0].lower())
+    )
+
+
+def _callers(rule: Rule) -> str:
+    # Of clients everybody knows that they are judged by delegations.
+    judged = (rule.callers & rule.judged) - {CallerClass.CLIENT}
+    classes = ", ".join(sorted(rule.callers - judged))
+    return "; ".join([classes, *(f"{each} with a delegation" for each in sorted(judged))])
+
+
+def _judged(rule: Rule) -> str:
+    if rule.command is None:
+        return " | "
+    return f"`{rule.command}` | {'the request' if rule.asks else 'each item shown'}"
+
+
+TABLES: Final[tuple[tuple[str, str, Callable[[], str]], ...]] = (
+    ("docs/errors.md", REASONS_HEAD, reasons),
+    ("docs/authorization.md", METHODS_HEAD, methods),
+)
+
+
+def main() -> int:
+    stale = 0
+    for docs, head, rows in TABLES:
+        text = (ROOT / docs).read_text()
+        begin = text.index(head)
+        end = text.index("\n\n", begin) + 1
+        written = text[:begin] + head + rows() + text[end:]
+        if written == text:
+            continue
+        if "--check" in sys.argv:
+            print(f"error: {docs} is stale; run scripts/gen-protos")
+            stale = 1
+        else:
+            (ROOT / docs).write_text(written)
+    return stale
+
+
+if __name__ == "__main__":
+    sys.exit(main())
