@@ -6,8 +6,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from ipfs_cluster_node.adapters.raft.damage import LogDamagedError
 from ipfs_cluster_node.adapters.raft.disk import DirectoryFile
+from ipfs_cluster_node.adapters.raft.errors import LogDamagedError
 from ipfs_cluster_node.adapters.raft.snapshot import SnapshotFile
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 

@@ -11,8 +11,8 @@ from typing import Final
 from ipfs_cluster_node.adapters.clock import now_ms
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.adapters.keys.sealing import SealKey, open_data_key
-from ipfs_cluster_node.adapters.raft.damage import LogDamagedError
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
+from ipfs_cluster_node.adapters.raft.errors import LogDamagedError
 from ipfs_cluster_node.adapters.raft.restore import Stored, create_store_of, read_store
 from ipfs_cluster_node.cluster.peers import save_masters
 from ipfs_cluster_node.cluster.state_machine import ClusterMachine

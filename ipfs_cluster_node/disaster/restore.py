@@ -22,8 +22,8 @@ from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.adapters.keys.sealing import ClusterKeys, SealKey, seal
 from ipfs_cluster_node.adapters.keys.tokens import JoinSecret, hash_secret, mint_token
 from ipfs_cluster_node.adapters.net.tls import ClientTls
-from ipfs_cluster_node.adapters.raft.damage import LogDamagedError
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk, DirectoryFile
+from ipfs_cluster_node.adapters.raft.errors import LogDamagedError
 from ipfs_cluster_node.adapters.raft.restore import create_store_of
 from ipfs_cluster_node.adapters.raft.snapshot import Position, SnapshotFile
 from ipfs_cluster_node.adapters.raft.snapshotting import load_state

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from ipfs_cluster_node.adapters.raft.damage import LogDamagedError
+from ipfs_cluster_node.adapters.raft.errors import LogDamagedError
 from ipfs_cluster_node.cluster.peers import add_masters
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.settings import Settings

@@ -10,14 +10,15 @@ import grpc
 import pytest
 
 from ipfs_cluster_node.adapters.raft import link
-from ipfs_cluster_node.adapters.raft.damage import LogDamagedError
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.engine import create_store
+from ipfs_cluster_node.adapters.raft.errors import LogDamagedError
 from ipfs_cluster_node.adapters.raft.journal import Pending
 from ipfs_cluster_node.adapters.raft.replica import Replica
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.v1 import raft_pb2 as pb
 from ipfs_cluster_node.v1 import raft_pb2_grpc
+from tests.support.engines import pre_vote_round
 from tests.support.replicas import FAST, ListMachine, ReplicaCluster
 
 
@@ -166,14 +167,14 @@ async def test_h15_writes_at_a_leader_that_never_served_are_answered(tmp_path: P
     replica = Replica(
         directory=host.directory, machine=ListMachine(), dial=lambda _node: None, config=FAST
     )
-    replica.engine.raft.connected(others[0].voter, up=True)
+    replica.engine.connected(others[0].voter, up=True)
     running = asyncio.create_task(replica.run())
     async with asyncio.timeout(10):
-        while replica.term == 0 or not replica.engine.raft._isLeader():
+        while replica.term == 0 or not replica.engine.leads:
             vote = pb.RaftMessage(term=replica.term)
             vote.vote_granted.SetInParent()
             grant = pb.RaftMessage(term=replica.term)
-            grant.pre_vote_granted.round = replica.engine.raft.elections._round
+            grant.pre_vote_granted.round = pre_vote_round(replica.engine)
             replica._inbox += [(others[0].voter, each, 0) for each in (vote, grant)]
             await asyncio.sleep(0.01)
         assert not replica.is_leader

@@ -79,9 +79,9 @@ def test_what_was_committed_is_applied_with_the_next_beat() -> None:
         first = engine.journal.last_index + 1
         step(engine, append(first, BATCH, commit=first - 1))
         step(engine)
-        assert engine.raft.commit_index == first - 1
+        assert engine.commit_index == first - 1
         step(engine, append(first + 1, commit=first))
-        assert engine.raft.commit_index == first
+        assert engine.commit_index == first
         assert machine.commands == []
         assert not engine.hurries
         moment += RaftConfig().tick_interval.total_seconds()
@@ -96,7 +96,7 @@ def test_an_election_does_not_wait_for_the_beat() -> None:
     use(lambda: moment)
     try:
         engine, _ = follower()
-        engine.raft.connected(A, up=True)
+        engine.connected(A, up=True)
         step(engine)
         moment += 10.0
         step(engine)

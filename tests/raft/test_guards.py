@@ -16,7 +16,8 @@ from ipfs_cluster_node.adapters.raft.clock import boot_time, now, use
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.engine import Engine, create_store
-from ipfs_cluster_node.adapters.raft.guarded import ConsensusViolationError, GuardedSyncObj
+from ipfs_cluster_node.adapters.raft.errors import ConsensusViolationError
+from ipfs_cluster_node.adapters.raft.guarded import GuardedSyncObj
 from ipfs_cluster_node.adapters.raft.journal import REGULAR, SegmentedJournal
 from ipfs_cluster_node.adapters.raft.messages import decode_message, encode_message
 from ipfs_cluster_node.adapters.raft.witness import Witness

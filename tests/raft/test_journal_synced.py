@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from ipfs_cluster_node.adapters.raft.damage import LogDamagedError
+from ipfs_cluster_node.adapters.raft.errors import LogDamagedError
 from ipfs_cluster_node.adapters.raft.journal import (
     NO_OP,
     REGULAR,

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 
 from ipfs_cluster_node.adapters.raft import clock
 from ipfs_cluster_node.adapters.raft.engine import Engine
-from ipfs_cluster_node.adapters.raft.guarded import ConsensusViolationError
+from ipfs_cluster_node.adapters.raft.errors import ConsensusViolationError
 from ipfs_cluster_node.adapters.raft.journal import MEMBERSHIP, NO_OP, REGULAR
 from ipfs_cluster_node.adapters.raft.proposals import BATCH_ID_BYTES, Proposal, encode_entry
 from ipfs_cluster_node.adapters.raft.snapshot import SNAPSHOT_NAME, Position, store_snapshot
@@ -24,6 +24,7 @@ from scripts.lib.sim.checks import Machine
 from scripts.lib.sim.disk import MemoryDisk
 from scripts.lib.sim.run import Run
 from scripts.lib.sim.world import CONFIG, World
+from tests.support.engines import campaign
 
 MUTATIONS = int(os.environ.get("MUTATIONS", "100000"))
 MESSAGES_PER_ENGINE = 30
@@ -93,10 +94,10 @@ class Victim:
         self.engine = Engine(disk=disk, machine=self.machine, config=CONFIG)
         self.others = sorted(self.engine.voters - {self.engine.voter}) or VOTERS
         for other in self.others:
-            self.engine.raft.connected(other, up=True)
+            self.engine.connected(other, up=True)
 
     def lead(self) -> None:
-        self.engine.raft._campaign()
+        campaign(self.engine)
         self.step()
         for other in self.others:
             self.engine.receive(

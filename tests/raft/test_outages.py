@@ -15,9 +15,9 @@ import pytest
 
 from ipfs_cluster_node.adapters.raft import disk as disk_module
 from ipfs_cluster_node.adapters.raft import outages
-from ipfs_cluster_node.adapters.raft.damage import LogDamagedError
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.engine import Engine, create_store
+from ipfs_cluster_node.adapters.raft.errors import LogDamagedError
 from ipfs_cluster_node.adapters.raft.journal import REGULAR, SegmentedJournal
 from ipfs_cluster_node.adapters.raft.outages import Outage, first_pause, next_pause, passes
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -264,10 +264,10 @@ def test_no_snapshot_is_taken_of_a_state_that_is_ahead_of_the_log() -> None:
     disk = MemoryDisk(random.Random(3))
     create_store(disk, A, [A])
     engine = Engine(disk=disk, machine=ListMachine(), config=replace(FAST, snapshot_entries=10))
-    engine._snapshot_index = engine.raft.applied_index - 10  # One is due.
-    engine._machine_index = engine.raft.applied_index + 1
+    engine._snapshot_index = engine.applied_index - 10  # One is due.
+    engine._machine_index = engine.applied_index + 1
     assert engine.take_snapshot() is None
-    engine._machine_index = engine.raft.applied_index
+    engine._machine_index = engine.applied_index
     assert engine.take_snapshot() is not None
 
 

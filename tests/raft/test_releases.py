@@ -10,8 +10,8 @@ import pytest
 
 from ipfs_cluster_node.adapters.raft import journal, snapshot
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
-from ipfs_cluster_node.adapters.raft.damage import LogDamagedError
 from ipfs_cluster_node.adapters.raft.engine import Engine, apply_entry, create_store
+from ipfs_cluster_node.adapters.raft.errors import LogDamagedError
 from ipfs_cluster_node.adapters.raft.proposals import BATCH_ID_BYTES, encode_entry
 from ipfs_cluster_node.adapters.raft.restore import read_store
 from ipfs_cluster_node.adapters.raft.snapshot import SNAPSHOT_NAME, Position, store_snapshot
@@ -25,6 +25,7 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import VoterId
 from ipfs_cluster_node.log.v1 import command_pb2, snapshot_pb2
 from scripts.lib.sim.disk import MemoryDisk
+from tests.support.engines import campaign
 from tests.support.replicas import ListMachine, ReplicaCluster
 
 A = VoterId("a.1")
@@ -80,7 +81,7 @@ def test_an_engine_goes_no_further_than_what_it_can_carry_out(newer: Callable[[]
     disk = store(batch(newer()), batch(encode_command(a_setting())))
     engine = Engine(disk=disk, machine=ClusterMachine(), config=RaftConfig())
     with pytest.raises(ClusterError) as raised:
-        engine.raft._campaign()
+        campaign(engine)
         for _ in range(5):
             engine.begin_step().write()
             engine.end_step()

@@ -74,7 +74,7 @@ async def test_a_voter_that_claims_less_than_it_acknowledged_is_refused(made: Ma
     async with made() as cluster:
         leader = await cluster.leader()
         follower = cluster.others(leader)[0]
-        old = follower.replica.engine.raft.claim()
+        old = follower.replica.engine.claim()
         await leader.replica.propose(b"one")
         known = leader.replica.engine.mark_of
         await until(lambda: known(follower.voter).index > old.index)
@@ -86,7 +86,7 @@ async def test_a_voter_that_claims_less_than_it_acknowledged_is_refused(made: Ma
             return await anext(answers)
 
         assert await reason_of(asked_with(old)) is Reason.LOG_ROLLED_BACK
-        assert (await asked_with(follower.replica.engine.raft.claim())).epoch
+        assert (await asked_with(follower.replica.engine.claim())).epoch
 
 
 @virtual_time
@@ -106,10 +106,8 @@ async def test_a_claim_is_held_against_what_was_known_when_it_was_asked_for(
         requests.put_nowait(hello(follower.voter, UNKNOWN))
         answers = leader.replica.exchange(follower.node_id, said())
         await anext(answers)
-        mark = follower.replica.engine.raft.claim()
-        leader.replica.engine.raft.witness.saw_entry(
-            follower.voter, mark.index + 1, mark.entry_term
-        )
+        mark = follower.replica.engine.claim()
+        leader.replica.engine._witness.saw_entry(follower.voter, mark.index + 1, mark.entry_term)
         requests.put_nowait(claim(follower.voter, mark))
         assert (await anext(answers)).epoch
 

@@ -28,9 +28,9 @@ async def test_a_new_voter_gets_the_log_first_and_then_votes(made: MakeCluster) 
         new.start()
         await leader.replica.add_voter(new.voter)
         assert new.voter in leader.replica.voters
-        assert leader.replica.engine.raft.can_change_voters
+        assert leader.replica.engine.can_change_voters
         assert new.voter not in leader.replica._joining
-        assert new.voter not in leader.replica.engine.raft.learners
+        assert new.voter not in leader.replica.engine.learners
         await until(lambda: new.machine.commands == ["one"])
         commit = leader.replica.commit_index
         await leader.replica.add_voter(new.voter)  # It votes: nothing is done.
@@ -100,7 +100,7 @@ async def test_a_new_voter_that_goes_away_does_not_vote(made: MakeCluster) -> No
         new.start()
         new.write_seconds = 100.0
         adding = asyncio.ensure_future(leader.replica.add_voter(new.voter))
-        await until(lambda: new.voter in leader.replica.engine.raft.learners)
+        await until(lambda: new.voter in leader.replica.engine.learners)
         cluster.cut(leader, new)
         assert await reason_of(adding) is Reason.PEER_UNREACHABLE
 
@@ -113,8 +113,8 @@ async def test_a_leader_that_leads_no_longer_adds_nobody(made: MakeCluster) -> N
         new.start()
         new.write_seconds = 100.0
         adding = asyncio.ensure_future(leader.replica.add_voter(new.voter))
-        await until(lambda: new.voter in leader.replica.engine.raft.learners)
-        leader.replica.engine.raft.step_down()
+        await until(lambda: new.voter in leader.replica.engine.learners)
+        leader.replica.engine.stop_leading()
         assert await reason_of(adding) in {Reason.NO_LEADER, Reason.PEER_UNREACHABLE}
         follower = cluster.others(leader)[0]
         for call in (

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
-from ipfs_cluster_node.adapters.raft.damage import LogDamagedError
 from ipfs_cluster_node.adapters.raft.disk import UNSYNCED_BYTES_MAX, DirectoryDisk
 from ipfs_cluster_node.adapters.raft.engine import Engine, create_store
+from ipfs_cluster_node.adapters.raft.errors import LogDamagedError
 from ipfs_cluster_node.adapters.raft.installs import BUSY, CHUNK_BYTES, DAMAGED, OFFER_IDLE_SECONDS
 from ipfs_cluster_node.adapters.raft.proposals import Proposal
 from ipfs_cluster_node.adapters.raft.snapshot import (
@@ -161,15 +161,15 @@ def test_a_snapshot_is_loaded_outside_of_the_engines_steps() -> None:
     assert follower.chunk(data, 0, index=50) == BUSY
     load()
     assert follower.machine.commands == []
-    assert follower.engine.raft.applied_index < 50
+    assert follower.engine.applied_index < 50
     follower.engine.snapshot_taken()
     assert follower.step() == len(data)
-    assert follower.engine.raft.applied_index == 50
+    assert follower.engine.applied_index == 50
     assert len(follower.machine.commands) == 3
     # The answer was lost: it is told again, and nothing is sent again.
     assert follower.chunk(data, 0, index=50) == len(data)
     again = Engine(disk=follower.disk, machine=ListMachine(), config=CONFIG)
-    assert again.raft.applied_index == 50
+    assert again.applied_index == 50
 
 
 def test_an_installed_state_is_kept_when_the_log_is_opened_after_an_outage() -> None:
@@ -186,7 +186,7 @@ def test_an_installed_state_is_kept_when_the_log_is_opened_after_an_outage() -> 
     again = Engine(
         disk=follower.disk, machine=follower.machine, config=CONFIG, before=follower.engine
     )
-    assert again.raft.applied_index == 50
+    assert again.applied_index == 50
     assert follower.machine.commands == ["one", "two", "not in the snapshot"]
 
 
@@ -201,7 +201,7 @@ def test_a_snapshot_that_was_durable_and_not_yet_used_is_used_after_an_outage() 
     again = Engine(
         disk=follower.disk, machine=follower.machine, config=CONFIG, before=follower.engine
     )
-    assert again.raft.applied_index == 50
+    assert again.applied_index == 50
     assert follower.machine.commands == ["one", "two"]
 
 
@@ -216,7 +216,7 @@ def test_a_damaged_snapshot_of_a_leader_is_neither_loaded_nor_acknowledged() -> 
     load()
     follower.engine.snapshot_taken()
     assert follower.step() == DAMAGED
-    assert follower.engine.raft.applied_index < 50
+    assert follower.engine.applied_index < 50
     whole = snapshot_bytes(50, [b"state"])
     assert follower.chunk(whole, 0, index=50) is None
     load = follower.engine.take_snapshot()
@@ -377,15 +377,15 @@ def test_a_leader_keeps_the_log_behind_a_snapshot_that_it_sends() -> None:
     write(40)
     first = engine.journal.first_index
     assert first > 20
-    engine.raft.add_learner(B)
-    engine.raft.connected(B, up=True)
+    engine.add_learner(B)
+    engine.connected(B, up=True)
     engine._offer_snapshot(B)
     offered = engine._installs.offered_index(B)
     assert offered >= first
     write(40)
     assert engine.journal.first_index == offered
     # It is gone: nothing is kept for it.
-    engine.raft.connected(B, up=False)
+    engine.connected(B, up=False)
     write(40)
     assert engine.journal.first_index > offered + 20
 

@@ -7,8 +7,8 @@ import pytest
 
 from ipfs_cluster_node.adapters.raft.clock import boot_time, use
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
-from ipfs_cluster_node.adapters.raft.damage import LogDamagedError
 from ipfs_cluster_node.adapters.raft.engine import Engine, Step, create_store
+from ipfs_cluster_node.adapters.raft.errors import LogDamagedError
 from ipfs_cluster_node.adapters.raft.journal import REGULAR, SegmentedJournal
 from ipfs_cluster_node.adapters.raft.proposals import Proposal
 from ipfs_cluster_node.adapters.raft.witness import (
@@ -61,13 +61,13 @@ class Trio:
         )
         for other, engine in self.engines.items():
             if other != voter:
-                engine.raft.connected(voter, up=True)
-                self.engines[voter].raft.connected(other, up=True)
+                engine.connected(voter, up=True)
+                self.engines[voter].connected(other, up=True)
 
     def stop(self, voter: VoterId) -> None:
         del self.engines[voter]
         for engine in self.engines.values():
-            engine.raft.connected(voter, up=False)
+            engine.connected(voter, up=False)
 
     def run(self, seconds: float) -> None:
         until = self.clock.now + seconds
@@ -99,7 +99,7 @@ class Trio:
 
     def admit(self, here: VoterId, voter: VoterId) -> None:
         engine = self.engines[here]
-        engine.admit(voter, self.engines[voter].raft.claim(), engine.mark_of(voter))
+        engine.admit(voter, self.engines[voter].claim(), engine.mark_of(voter))
 
 
 @pytest.mark.parametrize(
@@ -157,13 +157,15 @@ def test_h26_a_vote_that_was_forgotten_is_noticed(clock: Clock) -> None:
     leader = trio.leader()
     voter = next(v for v in (A, B, C) if v != leader)
     copy = trio.disks[voter].copy()
-    trio.engines[leader].raft.step_down(trio.engines[leader].term + 3)
+    other = next(v for v in (A, B, C) if v not in {leader, voter})
+    newer = pb.RaftMessage(term=trio.engines[leader].term + 3, stale_term=pb.StaleTerm())
+    trio.engines[leader].receive(other, newer)
     trio.leader()
     trio.notes[voter].remove(NOTE_NAME)
     trio.stop(voter)
     trio.disks[voter].put_back(copy)
     trio.start(voter)
-    claim = trio.engines[voter].raft.claim()
+    claim = trio.engines[voter].claim()
     here = next(v for v in trio.engines if v != voter and trio.engines[v].mark_of(voter).term > 1)
     assert claim.term < trio.engines[here].mark_of(voter).term
     with pytest.raises(ClusterError, match="old copy"):
@@ -193,7 +195,7 @@ def test_h26_what_was_never_committed_may_go(clock: Clock) -> None:
     trio.engines = {leader: alone}
     alone.propose(Proposal(b"lost", lambda _outcome: None))
     trio.run(0.1)
-    before = alone.raft.claim()
+    before = alone.claim()
     trio.engines = others
     trio.write(trio.leader(), 1)
     trio.engines[leader] = alone
@@ -238,13 +240,12 @@ def test_h26_a_leader_counts_no_more_of_a_follower_than_it_claims(clock: Clock) 
     trio = Trio(clock)
     leader = trio.leader()
     follower = next(voter for voter in (A, B, C) if voter != leader)
-    raft = trio.engines[leader].raft
-    match = raft.match_index(follower)
-    admit = trio.engines[leader].admit
-    admit(follower, Mark(index=match + 5), Mark())
-    assert raft.match_index(follower) == match
-    admit(follower, Mark(index=match - 1), Mark())
-    assert raft.match_index(follower) == match - 1
+    engine = trio.engines[leader]
+    match = engine.match_index(follower)
+    engine.admit(follower, Mark(index=match + 5), Mark())
+    assert engine.match_index(follower) == match
+    engine.admit(follower, Mark(index=match - 1), Mark())
+    assert engine.match_index(follower) == match - 1
 
 
 def test_h26_the_note_of_another_incarnation_says_nothing(clock: Clock) -> None:

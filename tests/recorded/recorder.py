@@ -77,7 +77,7 @@ def facts_of(store: Path) -> dict[str, Any]:
     machine = AnsweringMachine()
     engine = Engine(disk=DirectoryDisk(store), machine=machine, config=RaftConfig())
     journal = engine.journal
-    apply_entries(machine, journal, after=engine.raft.applied_index)
+    apply_entries(machine, journal, after=engine.applied_index)
     facts = {
         "answers": machine.answers,
         "state": machine.state.data(),

@@ -18,8 +18,8 @@ from typing import Final
 
 from ipfs_cluster_node.adapters.raft.clock import now
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
-from ipfs_cluster_node.adapters.raft.damage import LogDamagedError, of_another_release
 from ipfs_cluster_node.adapters.raft.disk import Disk
+from ipfs_cluster_node.adapters.raft.errors import LogDamagedError, of_another_release
 from ipfs_cluster_node.adapters.raft.guarded import GuardedSyncObj
 from ipfs_cluster_node.adapters.raft.installs import SnapshotInstalls
 from ipfs_cluster_node.adapters.raft.journal import (
@@ -250,7 +250,7 @@ class Engine:
         )
         self._notes = notes
         self._witness = Witness(notes)
-        self.raft = GuardedSyncObj(
+        self._raft = GuardedSyncObj(
             voter=voter,
             witness=self._witness,
             journal=self.journal,
@@ -258,11 +258,17 @@ class Engine:
             apply_entry=self._apply_entry,
             on_snapshot_needed=self._offer_snapshot,
         )
-        self.raft.skip_to(position.index)
+        self._raft.skip_to(position.index)
         self._check_own_mark()
+        # Bound here, since a call through a method of this class would cost more per message.
+        self.arrived = self._raft.arrived
+        self.connected = self._raft.connected
+        self.claim = self._raft.claim
+        self.add_learner = self._raft.add_learner
+        self.match_index = self._raft.match_index
         self._installs = SnapshotInstalls(
             disk=disk,
-            send=self.raft.out.post,
+            send=self._raft.post,
             clock=now,
             size_bytes_max=config.snapshot_bytes_max,
         )
@@ -291,7 +297,7 @@ class Engine:
             self.on_leadership = before.on_leadership
 
     def _check_own_mark(self) -> None:
-        claim, noted = self.raft.claim(), self._witness.of(self.voter)
+        claim, noted = self._raft.claim(), self._witness.of(self.voter)
         if claim.falls_short_of(noted):
             raise LogDamagedError(
                 f"it is an old copy: it ends with {claim}, and went to {noted} before; put the "
@@ -325,7 +331,7 @@ class Engine:
                 f"it is an old copy: it ends with {claim}, and was known by "
                 f"{node_id_of_voter(self.voter)} to go to {known}",
             )
-        self.raft.admitted(voter, claim)
+        self._raft.admitted(voter, claim)
 
     def last_note(self) -> Note | None:
         """What is still to be noted as the node stops; None where a write may not have ended."""
@@ -336,10 +342,10 @@ class Engine:
 
     @property
     def _remembered(self) -> frozenset[VoterId]:
-        return self.voters | self.raft.learners | {self.voter}
+        return self.voters | self._raft.learners | {self.voter}
 
     def _witness_self(self) -> None:
-        own = self.raft.own_mark()
+        own = self._raft.own_mark()
         self._witness.saw_entry(self.voter, own.index, own.entry_term)
         self._witness.saw_term(self.voter, own.term)
 
@@ -348,28 +354,68 @@ class Engine:
     @property
     def is_leader(self) -> bool:
         """Whether this node leads, as far as it knows, and has applied all before its term."""
-        return self.raft.serves
+        return self._raft.serves
+
+    @property
+    def leads(self) -> bool:
+        """Whether this node was elected and has not stepped down."""
+        return self._raft.leads
 
     @property
     def leads_for_sure(self) -> bool:
         """Whether nobody else can lead now: what is read here is the newest there is."""
-        return now() < self.raft.lease_until
+        return now() < self._raft.lease_until
 
     @property
     def leader(self) -> NodeId | None:
         """The leader, as far as this node knows."""
-        voter = self.raft.known_leader()
+        voter = self._raft.known_leader()
         return None if voter is None else node_id_of_voter(voter)
 
     @property
     def term(self) -> int:
         """The current term."""
-        return int(self.raft._getTerm())
+        return int(self._raft.current_term())
 
     @property
     def voters(self) -> frozenset[VoterId]:
         """Who votes, by the newest configuration in the log."""
         return self.journal.voters()
+
+    @property
+    def peers(self) -> frozenset[VoterId]:
+        """The other voters, and who gets the log without voting."""
+        return self._raft.others | self._raft.learners
+
+    @property
+    def learners(self) -> frozenset[VoterId]:
+        """Who gets the log from this leader and does not vote."""
+        return frozenset(self._raft.learners)
+
+    @property
+    def reachable(self) -> frozenset[VoterId]:
+        """Peers to whom messages can be sent."""
+        return self._raft.reachable
+
+    @property
+    def can_change_voters(self) -> bool:
+        """Whether the last change, and this term's first entry, are committed (H12)."""
+        return self._raft.can_change_voters
+
+    @property
+    def commit_index(self) -> int:
+        """Highest index known to be committed."""
+        return self._raft.commit_index
+
+    @property
+    def applied_index(self) -> int:
+        """Highest index applied."""
+        return self._raft.applied_index
+
+    @property
+    def age_seconds(self) -> float:
+        """For how long what was committed may be missing here, on a node that does not lead."""
+        return self._raft.age_seconds
 
     def check_leads(self) -> None:
         """Pass on the leader only.
@@ -377,7 +423,7 @@ class Engine:
         Raises:
             ClusterError: NOT_LEADER, naming the leader, or NO_LEADER.
         """
-        if self.raft.leads and self._transfer is None:
+        if self._raft.leads and self._transfer is None:
             return
         leader = self.leader
         if leader is None or leader == node_id_of_voter(self.voter):
@@ -420,12 +466,12 @@ class Engine:
                 "the leader can't remove itself; let another master lead first: ipfs-cluster-node "
                 "cluster transfer-leadership",
             )
-        if not self.raft.can_change_voters:
+        if not self._raft.can_change_voters:
             raise ClusterError(
                 Reason.MEMBERSHIP_CHANGE_IN_PROGRESS,
                 "another change of the masters is not committed yet; try again later",
             )
-        self.raft.change_voters(operation, voter)
+        self._raft.change_voters(operation, voter)
 
     def transfer_leadership(self, target: VoterId) -> None:
         """Begin to hand over; writes are refused until another leads or the time is over.
@@ -452,19 +498,19 @@ class Engine:
         kind = message.WhichOneof("kind")
         if kind == "snapshot_chunk":
             # A leader takes none: who may send one leads a newer term; its appends say so first.
-            if message.term >= self.term and not self.raft.leads:
+            if message.term >= self.term and not self._raft.leads:
                 self._receive_chunk(sender, message)
         elif kind == "snapshot_result":
-            if message.term == self.term and self.raft.leads:
+            if message.term == self.term and self._raft.leads:
                 installed = self._installs.take_result(sender, message)
                 if installed is not None:
-                    self.raft.installed(sender, installed)
+                    self._raft.installed(sender, installed)
         else:
             decoded = decode_message(message)
             if decoded is None:
                 log.warning("malformed raft message dropped", extra={"sender": sender})
             else:
-                self.raft.receive(sender, decoded)
+                self._raft.receive(sender, decoded)
                 if kind not in FLOW:
                     self._tick_at = -math.inf
 
@@ -477,32 +523,32 @@ class Engine:
         """
         if not self._tick_due():
             return self._step()
-        if self.journal.dirty and not self.raft.leads and not self._tick_held:
+        if self.journal.dirty and not self._raft.leads and not self._tick_held:
             # The leader waits for this write, and nobody for a follower to apply.
             self._tick_held = True
             return self._step()
         self._tick_held = False
         self._tick_at = now() + self._tick_seconds
         was_under_way = self.proposals.under_way
-        self.raft.tick()
-        self._slice_cut = self.raft.applied_index < self.raft.commit_index
+        self._raft.tick()
+        self._slice_cut = self._raft.applied_index < self._raft.commit_index
         self._hand_over()
-        if self.raft.leads and self._transfer is None and not was_under_way:
+        if self._raft.leads and self._transfer is None and not was_under_way:
             entry = self.proposals.next_entry(self.term)
             if entry is not None:
-                self.raft.append(entry)
+                self._raft.append(entry)
         return self._step()
 
     def _tick_due(self) -> bool:
         if self._tick_held or self._slice_cut or now() >= self._tick_at:
             return True
         # What a follower may apply waits for nobody; who leads commits, and then answers.
-        uncommitted = self.raft.commit_index < self.journal.last_index
-        return self.raft.leads and (uncommitted or self.proposals.waits)
+        uncommitted = self._raft.commit_index < self.journal.last_index
+        return self._raft.leads and (uncommitted or self.proposals.waits)
 
     def _step(self) -> Step:
         pending = self.journal.take_pending() if self.journal.dirty else None
-        appends = self.raft.out.take_appends()
+        appends = self._raft.take_appends()
         note = None
         if self._witness.may_note(moment := now()):
             self._witness_self()
@@ -514,7 +560,7 @@ class Engine:
     def end_step(self) -> Outbox:
         """All is durable: tell the results, and return the messages to send."""
         self._in_step = False
-        outbox, self.raft.out.outbox = self.raft.out.outbox, []
+        outbox = self._raft.take_outbox()
         for _, message in outbox:
             if message.term == 0:
                 message.term = self.term
@@ -528,7 +574,7 @@ class Engine:
         """Whether the next step has something to do at once."""
         if self._tick_held or self._slice_cut:
             return True
-        if not self.raft.leads:
+        if not self._raft.leads:
             return False
         # Alone nobody answers: what was synced just now is committed by the next tick.
         alone = len(self.voters) == 1 and self.proposals.under_way
@@ -540,13 +586,13 @@ class Engine:
         The others elect another leader meanwhile, of which those that wait here would not learn
         before the write ends. Alone it leads on: nobody else can. May come within a step.
         """
-        if self.raft.leads and len(self.voters) > 1:
+        if self._raft.leads and len(self.voters) > 1:
             self.stop_leading()
 
     def stop_leading(self) -> None:
         """Lead no longer, and answer all who wait here."""
-        if self.raft.leads:
-            self.raft.step_down()
+        if self._raft.leads:
+            self._raft.step_down()
         self.give_up()
         self._watch_leadership()
 
@@ -559,7 +605,7 @@ class Engine:
     def close(self) -> None:
         """Give up what is held open."""
         self._installs.forget_offers()
-        self.raft.destroy()
+        self._raft.destroy()
         if self._notes is not None:
             self._notes.close()
 
@@ -575,23 +621,23 @@ class Engine:
         transfer = self._transfer
         if transfer is None:
             return
-        if not self.raft.leads:
+        if not self._raft.leads:
             self._transfer = None
         elif now() > transfer.until:
             self._transfer = None
             if transfer.asked:
                 # The target may still campaign, and win although this node is heard.
-                self.raft.step_down()
+                self._raft.step_down()
         elif (
             not transfer.asked
             and not self.proposals.under_way
-            and self.raft.match_index(transfer.target) == self.journal.last_index
+            and self._raft.match_index(transfer.target) == self.journal.last_index
         ):
             transfer.asked = True
-            self.raft.hand_over(transfer.target)
+            self._raft.hand_over(transfer.target)
 
     def _watch_leadership(self) -> None:
-        self.proposals.fail_lost(term=self.term, leads=self.raft.leads)
+        self.proposals.fail_lost(term=self.term, leads=self._raft.leads)
         leads = self.is_leader
         if leads == self._was_leader:
             return
@@ -604,7 +650,7 @@ class Engine:
 
     def position(self) -> Position:
         """Where in the log the state machine's present state is from."""
-        index = self.raft.applied_index
+        index = self._raft.applied_index
         term, voters = self.journal.term_at(index) or 0, self.journal.voters(up_to=index)
         return Position(index=index, term=term, voters=voters)
 
@@ -613,7 +659,7 @@ class Engine:
 
     def _receive_chunk(self, sender: VoterId, message: pb.RaftMessage) -> None:
         chunk = message.snapshot_chunk
-        if chunk.index <= self.raft.applied_index:
+        if chunk.index <= self._raft.applied_index:
             # All of it is here, and the answer that said so was lost perhaps.
             self._installs.say_installed(sender, chunk.index, chunk.size_bytes, message.term)
         elif self._snapshotting is not None or self._received is not None:
@@ -633,7 +679,7 @@ class Engine:
             self._snapshotting = Loading(self._disk, self._machine, *self._received)
             self._received = None
             return self._snapshotting.run
-        index = self.raft.applied_index
+        index = self._raft.applied_index
         if index < self._machine_index:
             return None
         grown = index - self._snapshot_index >= self._config.snapshot_entries or (
@@ -679,12 +725,12 @@ class Engine:
         It would need another snapshot otherwise, and another one after that, for as long as
         snapshots are made faster than they are sent and loaded.
         """
-        if not self.raft.leads:
+        if not self._raft.leads:
             return self._snapshot_index
         return min(
             (
-                max(self.raft.match_index(peer), self._installs.offered_index(peer))
-                for peer in self.raft.reachable
+                max(self._raft.match_index(peer), self._installs.offered_index(peer))
+                for peer in self._raft.reachable
             ),
             default=self._snapshot_index,
         )
@@ -708,12 +754,12 @@ class Engine:
             return
         self._snapshot_index = position.index
         # The log may have gone on meanwhile, from another leader.
-        if position.index > self.raft.applied_index:
+        if position.index > self._raft.applied_index:
             self.journal.rebase(position.index, position.term, position.voters)
             loaded.use()
             self._machine_index = position.index
-            self.raft.skip_to(position.index)
-            self.raft.use_voters(self.journal.voters())
+            self._raft.skip_to(position.index)
+            self._raft.use_voters(self.journal.voters())
         self._snapshot_log_bytes = self.journal.entry_bytes
         log.info("snapshot installed", extra={"index": position.index, "sender": loaded.sender})
         self._installs.say_installed(loaded.sender, position.index, loaded.size_bytes, self.term)

@@ -18,6 +18,7 @@ from pysyncobj.transport import Transport
 from ipfs_cluster_node.adapters.raft.clock import now
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.elections import Elections
+from ipfs_cluster_node.adapters.raft.errors import ConsensusViolationError
 from ipfs_cluster_node.adapters.raft.freshness import Freshness
 from ipfs_cluster_node.adapters.raft.journal import (
     MEMBERSHIP,
@@ -72,10 +73,6 @@ COUNTED: Final = ("response_vote", "next_node_idx", "pre_vote_granted", "stale_t
 ASKING: Final = ("append_entries", "request_vote", "pre_vote")
 """What of an older term is answered with the newer one."""
 COMMITTED_TRUNCATION: Final = "a leader contradicts a committed entry"
-
-
-class ConsensusViolationError(Exception):
-    """A committed entry would have to be cut: the node stops rather than go on."""
 
 
 class _NoPickle:
@@ -167,6 +164,11 @@ class OutTransport(Transport):  # type: ignore[misc]  # PySyncObj has no types.
             ]
         return appends
 
+    def take_outbox(self) -> list[tuple[VoterId, pb.RaftMessage]]:
+        """Take all that is queued."""
+        taken, self.outbox = self.outbox, []
+        return taken
+
     def post(self, voter: VoterId, message: pb.RaftMessage) -> None:
         """Queue a message of our own."""
         self.outbox.append((voter, message))
@@ -174,6 +176,9 @@ class OutTransport(Transport):  # type: ignore[misc]  # PySyncObj has no types.
 
 class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
     """PySyncObj, driven by `doTick`, fed through `receive`."""
+
+    current_term = SyncObj._getTerm
+    """The term; under another name, and with no call in between."""
 
     def __init__(
         self,
@@ -210,6 +215,8 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
         self._up: set[VoterId] = set()
         """To whom messages can be sent."""
         self.out = OutTransport()
+        self.post, self.take_outbox = self.out.post, self.out.take_outbox
+        self.take_appends = self.out.take_appends
         self._nodes: dict[VoterId, Node] = {}
         others = journal.voters() - {voter}
         super().__init__(
@@ -263,9 +270,14 @@ class GuardedSyncObj(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
         return frozenset(VoterId(node.id) for node in self._SyncObj__otherNodes)
 
     @property
-    def reachable(self) -> set[VoterId]:
-        """Who else has the log sent, as voter or learner, over a connection that stands."""
-        return self._up & (self.others | self.learners)
+    def reachable(self) -> frozenset[VoterId]:
+        """Voters and learners that the log is sent to, over a connection that is up."""
+        return (self.others | self.learners) & self._up
+
+    @property
+    def age_seconds(self) -> float:
+        """For how long what was committed may be missing here, on a node that does not lead."""
+        return self.freshness.age(applied_index=self.applied_index, now=now())
 
     @property
     def can_change_voters(self) -> bool:

@@ -29,8 +29,8 @@ from typing import Final, overload
 
 from pysyncobj.journal import Journal
 
-from ipfs_cluster_node.adapters.raft.damage import LogDamagedError, of_another_release
 from ipfs_cluster_node.adapters.raft.disk import Disk
+from ipfs_cluster_node.adapters.raft.errors import LogDamagedError, of_another_release
 from ipfs_cluster_node.core.ids import VoterId
 
 log = logging.getLogger(__name__)

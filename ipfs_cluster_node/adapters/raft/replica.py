@@ -12,11 +12,10 @@ from typing import Final
 
 from ipfs_cluster_node.adapters.raft.clock import now
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
-from ipfs_cluster_node.adapters.raft.damage import LogDamagedError
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk, Disk
 from ipfs_cluster_node.adapters.raft.engine import Engine, apply_entries
+from ipfs_cluster_node.adapters.raft.errors import ConsensusViolationError, LogDamagedError
 from ipfs_cluster_node.adapters.raft.framing import FrameError, Unframer
-from ipfs_cluster_node.adapters.raft.guarded import ConsensusViolationError
 from ipfs_cluster_node.adapters.raft.link import Dial, Link
 from ipfs_cluster_node.adapters.raft.outages import (
     PROBE_BYTES,
@@ -132,8 +131,7 @@ class Replica:
     @property
     def age_ms(self) -> int:
         """For how long what was committed may be missing here, on a node that does not lead."""
-        raft = self.engine.raft
-        return round(1000 * raft.freshness.age(applied_index=raft.applied_index, now=now()))
+        return round(1000 * self.engine.age_seconds)
 
     @property
     def leader(self) -> NodeId | None:
@@ -148,12 +146,12 @@ class Replica:
     @property
     def commit_index(self) -> int:
         """Highest index known to be committed."""
-        return self.engine.raft.commit_index
+        return self.engine.commit_index
 
     @property
     def applied_index(self) -> int:
         """Highest index applied."""
-        return self.engine.raft.applied_index
+        return self.engine.applied_index
 
     def position(self) -> Position:
         """Where in the log the state machine's present state is from."""
@@ -271,7 +269,7 @@ class Replica:
         connected = [v for v in sorted(self.voters - {self.voter}) if self._is_connected(v)]
         if not connected:
             raise ClusterError(Reason.PEER_UNREACHABLE, "no other master is connected; start one")
-        return max(connected, key=self.engine.raft.match_index)
+        return max(connected, key=self.engine.match_index)
 
     def _is_connected(self, voter: VoterId) -> bool:
         return voter in self._links and self._links[voter][0].up.is_set()
@@ -284,7 +282,7 @@ class Replica:
             async with asyncio.timeout(self._config.connect_timeout.total_seconds()):
                 await self.propose(b"")
         done = (voter in self.voters) == (operation == "add")
-        if not done or not self.engine.raft.can_change_voters:
+        if not done or not self.engine.can_change_voters:
             raise ClusterError(Reason.UNKNOWN_OUTCOME, "the change is not committed yet; try again")
 
     async def _reach(self, voter: VoterId) -> None:
@@ -299,14 +297,13 @@ class Replica:
             ) from None
 
     async def _catch_up(self, voter: VoterId) -> None:
-        raft = self.engine.raft
-        raft.add_learner(voter)
+        self.engine.add_learner(voter)
         self._wake.set()
         with suppress(TimeoutError):
             async with asyncio.timeout(self._config.catch_up_timeout.total_seconds()):
-                while raft.match_index(voter) < raft.commit_index:
+                while self.engine.match_index(voter) < self.engine.commit_index:
                     self.engine.check_leads()
-                    if voter not in raft.learners:
+                    if voter not in self.engine.learners:
                         raise ClusterError(
                             Reason.PEER_UNREACHABLE, f"{node_id_of_voter(voter)} went away"
                         )
@@ -314,8 +311,8 @@ class Replica:
                 return
         raise ClusterError(
             Reason.MEMBERSHIP_CHANGE_IN_PROGRESS,
-            f"{node_id_of_voter(voter)} has {raft.match_index(voter)} of {raft.commit_index} "
-            "entries; it votes once it has caught up",
+            f"{node_id_of_voter(voter)} has {self.engine.match_index(voter)} of "
+            f"{self.engine.commit_index} entries; it votes once it has caught up",
         )
 
     def _check_removal(self, voter: VoterId) -> None:
@@ -552,7 +549,7 @@ class Replica:
                 message = unframer.take(request.frame)
                 if message is None:
                     continue
-                self.engine.raft.arrived(sender)
+                self.engine.arrived(sender)
                 await self._until_room()
                 if self._inbound.get(sender) is not stream:
                     return  # A newer stream took its place; what came on this one is old.
@@ -581,8 +578,7 @@ class Replica:
 
     def _keep_links(self) -> None:
         """Have a link to every voter and learner, and to who speaks to us; to nobody else."""
-        raft = self.engine.raft
-        wanted = raft.others | raft.learners | self._joining | self._inbound.keys()
+        wanted = self.engine.peers | self._joining | self._inbound.keys()
         for peer in list(self._links):
             if peer not in wanted:
                 _, task = self._links.pop(peer)
@@ -608,7 +604,7 @@ class Replica:
         return known[0]
 
     def _claim(self) -> Mark:
-        return self.engine.raft.claim()  # Of the engine of then.
+        return self.engine.claim()  # Of the engine of then.
 
     def _refused(self, peer: VoterId, error: ClusterError) -> None:
         if error.reason is Reason.MEMBER_RUNS_TWICE:
@@ -625,5 +621,5 @@ class Replica:
 
     def _link_changed(self, peer: VoterId, up: bool) -> None:  # noqa: FBT001
         log.info("link changed", extra={"peer": peer, "up": up})
-        self.engine.raft.connected(peer, up=up)
+        self.engine.connected(peer, up=up)
         self._wake.set()

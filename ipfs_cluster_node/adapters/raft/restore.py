@@ -8,7 +8,6 @@ node knows.
 from contextlib import closing
 from dataclasses import dataclass
 
-from ipfs_cluster_node.adapters.raft.damage import LogDamagedError
 from ipfs_cluster_node.adapters.raft.disk import Disk
 from ipfs_cluster_node.adapters.raft.engine import (
     VOTER_NAME,
@@ -16,6 +15,7 @@ from ipfs_cluster_node.adapters.raft.engine import (
     stored_voter,
     voter_file,
 )
+from ipfs_cluster_node.adapters.raft.errors import LogDamagedError
 from ipfs_cluster_node.adapters.raft.journal import (
     NO_OP,
     SegmentedJournal,

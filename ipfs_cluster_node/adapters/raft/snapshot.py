@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from ipfs_cluster_node.adapters.raft.damage import LogDamagedError, of_another_release
 from ipfs_cluster_node.adapters.raft.disk import Disk, OpenFile
+from ipfs_cluster_node.adapters.raft.errors import LogDamagedError, of_another_release
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.ids import VoterId
 

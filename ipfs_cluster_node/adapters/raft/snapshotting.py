@@ -5,8 +5,8 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import Final
 
-from ipfs_cluster_node.adapters.raft.damage import LogDamagedError
 from ipfs_cluster_node.adapters.raft.disk import Disk
+from ipfs_cluster_node.adapters.raft.errors import LogDamagedError
 from ipfs_cluster_node.adapters.raft.snapshot import (
     SNAPSHOT_NAME,
     Position,

@@ -327,12 +327,11 @@ class Run:
         leader, node = self._leader(), self._any()
         if leader is None or leader is node or leader.engine is None:
             return
-        raft = leader.engine.raft
         known = leader.engine.mark_of(node.voter)
         copies = [copy for copy in node.copies if copy.claim.falls_short_of(known)]
-        if node.voter not in raft.reachable or not copies or not self._can_lose(node):
+        if node.voter not in leader.engine.reachable or not copies or not self._can_lose(node):
             return
-        if raft.match_index(node.voter) < raft.commit_index:
+        if leader.engine.match_index(node.voter) < leader.engine.commit_index:
             return
         self.put_back += 1
         self.world.put_back(node, self.rng.choice(copies), with_notes=True)
@@ -390,7 +389,7 @@ class Run:
     def _voters(self) -> set[VoterId]:
         """The newest configuration that anybody has committed."""
         engines = [node.engine for node in self.world.live if node.engine is not None]
-        newest = max(engines, key=lambda e: e.raft.commit_index)
+        newest = max(engines, key=lambda e: e.commit_index)
         return set(newest.journal.voters())
 
     def _break(self, broken: set[VoterId], kind: str) -> None:

@@ -10,8 +10,8 @@ from typing import Final
 
 from ipfs_cluster_node.adapters.raft import clock
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
-from ipfs_cluster_node.adapters.raft.damage import LogDamagedError
 from ipfs_cluster_node.adapters.raft.engine import Engine, Step, create_store
+from ipfs_cluster_node.adapters.raft.errors import LogDamagedError
 from ipfs_cluster_node.adapters.raft.proposals import Proposal
 from ipfs_cluster_node.adapters.raft.witness import Mark
 from ipfs_cluster_node.core.errors import ClusterError
@@ -271,7 +271,7 @@ class World:
                 return
             node.step = None
             outbox = engine.end_step()
-            if engine.raft.leads:
+            if engine.leads:
                 self.checks.leads(engine.term, node.voter)
             make = engine.take_snapshot()
             if make is not None:
@@ -319,13 +319,13 @@ class World:
                 return
             try:
                 known = receiver.engine.mark_of(sender.voter)
-                receiver.engine.admit(sender.voter, sender.engine.raft.claim(), known)
+                receiver.engine.admit(sender.voter, sender.engine.claim(), known)
             except ClusterError as error:
                 self._retire(sender, error)
                 return
             link.up = True
             with self._as(sender):
-                sender.engine.raft.connected(receiver.voter, up=True)
+                sender.engine.connected(receiver.voter, up=True)
 
         self.after(RECONNECT_SECONDS * self.rng.uniform(0.1, 1), attempt)
 
@@ -335,7 +335,7 @@ class World:
         link.epoch += 1
         if sender.engine is not None:
             with self._as(sender):
-                sender.engine.raft.connected(receiver.voter, up=False)
+                sender.engine.connected(receiver.voter, up=False)
             self._connect(sender, receiver)
 
     def cut(self, sender: VoterId, receiver: VoterId) -> None:
@@ -413,7 +413,7 @@ class World:
     def back_up(self, node: Node) -> None:
         """Copy a node's files; while it runs, as of its last step."""
         if node.engine is not None and node.step is None and not node.engine.journal.dirty:
-            claim = node.engine.raft.claim()
+            claim = node.engine.claim()
             node.copies.append(Copy(node.disk.copy(), node.notes.copy(), claim))
 
     def put_back(self, node: Node, copy: Copy, *, with_notes: bool) -> None:
@@ -494,9 +494,9 @@ class World:
                     if voter != node.voter and voter in engine.voters and len(engine.voters) > 2:
                         engine.change_voters("rem", voter)
                 elif voter not in engine.voters and self.links[node.voter, voter].up:
-                    if voter not in engine.raft.learners:
-                        engine.raft.add_learner(voter)
-                    elif engine.raft.match_index(voter) >= engine.raft.commit_index:
+                    if voter not in engine.learners:
+                        engine.add_learner(voter)
+                    elif engine.match_index(voter) >= engine.commit_index:
                         engine.change_voters("add", voter)
             except ClusterError:
                 return

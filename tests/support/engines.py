@@ -1,0 +1,13 @@
+"""What a test makes happen within an engine, and no caller of one can."""
+
+from ipfs_cluster_node.adapters.raft.engine import Engine
+
+
+def campaign(engine: Engine) -> None:
+    """Let a voter campaign with its next step."""
+    engine._raft._campaign()
+
+
+def pre_vote_round(engine: Engine) -> int:
+    """The number of the newest pre-vote round."""
+    return engine._raft.elections._round
