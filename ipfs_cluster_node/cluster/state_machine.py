@@ -1,4 +1,4 @@
-"""The state machine behind the log: decodes, applies, passes effects on."""
+"""The state machine behind the log: decodes, applies, says what changed."""
 
 import gc
 from collections.abc import Callable, Iterable, Iterator
@@ -9,6 +9,7 @@ from ipfs_cluster_node.codec.commands import decode_command
 from ipfs_cluster_node.codec.snapshot import decode_snapshot, encode_snapshot
 from ipfs_cluster_node.core.effects import Accepted, Effect, Rejected
 from ipfs_cluster_node.core.state import ClusterState
+from ipfs_cluster_node.core.tables import Touched, merged
 
 FREEZES_MAX: Final = 10_000
 """Snapshots until garbage that was frozen is looked for: some 70 MB, and then one long pause."""
@@ -19,6 +20,10 @@ YOUNG: Final = 1
 """The older of the collector's two young generations; the oldest may hold everything."""
 
 EffectListener = Callable[[Effect], None]
+ChangeListener = Callable[[int, Touched | None], None]
+"""Takes the revision that the state has now, and the rows that an entry of the log touched: all
+that changed, and some perhaps that one of its commands changed back. None after a snapshot took the
+state's place: any row may differ."""
 
 
 class ClusterMachine:
@@ -27,13 +32,22 @@ class ClusterMachine:
     def __init__(self) -> None:
         """Start empty."""
         self.state = ClusterState()
-        self._listeners: list[EffectListener] = []
+        self.revision = 0
+        """The index of the last entry of the log that is in the state."""
+        self._effect_listeners: list[EffectListener] = []
+        self._change_listeners: list[ChangeListener] = []
+        self._touched: list[Touched] = []
+        """By the commands of the entry that is being applied."""
         self._freezes = 0
         self._unfrozen_bytes = 0
 
-    def listen(self, listener: EffectListener) -> None:
-        """Have effects carried out; a listener must not raise."""
-        self._listeners.append(listener)
+    def listen(self, *listeners: EffectListener) -> None:
+        """Have effects carried out, after each command; a listener must not raise."""
+        self._effect_listeners += listeners
+
+    def watch(self, *listeners: ChangeListener) -> None:
+        """Announce changes, once per entry of the log; a listener must not raise."""
+        self._change_listeners += listeners
 
     def apply(self, index: int, command: bytes) -> Accepted | Rejected:
         """Carry out a committed command."""
@@ -42,10 +56,22 @@ class ClusterMachine:
         if self._unfrozen_bytes > UNFROZEN_BYTES_MAX:
             gc.collect(YOUNG)
             self._freeze_objects()
+        if self._change_listeners:
+            self._touched.append(applied.touched)
         for effect in applied.effects:
-            for listener in self._listeners:
+            for listener in self._effect_listeners:
                 listener(effect)
         return applied.outcome
+
+    def end_entry(self, index: int) -> None:
+        """Announce what the commands of an entry changed."""
+        touched, self._touched = self._touched, []
+        self._announce(index, merged(touched))
+
+    def _announce(self, revision: int, touched: Touched | None) -> None:
+        self.revision = revision
+        for listener in self._change_listeners:
+            listener(revision, touched)
 
     def freeze(self) -> Callable[[], Iterator[bytes]]:
         """Take the state as of now; the returned function encodes it, part by part, in a thread."""
@@ -71,6 +97,7 @@ class ClusterMachine:
         def use() -> None:
             self.state = state
             self._freeze_objects()
+            self._announce(index, None)
 
         return use
 

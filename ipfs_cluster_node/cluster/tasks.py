@@ -9,11 +9,11 @@ from typing import Final
 from ipfs_cluster_node.access.turns import current_turn
 from ipfs_cluster_node.cluster.consensus import Leadership
 from ipfs_cluster_node.core.commands import CancelTask, SubmitTasks
-from ipfs_cluster_node.core.effects import Effect, TasksChanged
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did, TaskId
 from ipfs_cluster_node.core.model import Task, TaskSpec
 from ipfs_cluster_node.core.state import ClusterState
+from ipfs_cluster_node.core.tables import TableName, Touched
 
 WATCH_BATCH_MAX: Final = 200
 """Tasks in one message of a watch; keeps it under the message limit with inline results."""
@@ -95,23 +95,30 @@ class Tasks:
             while waiting:
                 batch = self._take_changed(watcher)
                 if batch:
-                    waiting.difference_update(t.task_id for t in batch if t.state.is_terminal)
+                    # What becomes of an ended task, that it is forgotten, is no news.
+                    ended = {task.task_id for task in batch if task.state.is_terminal}
+                    self._unsubscribe(watcher, ended)
+                    waiting -= ended
                     yield batch
                 else:
                     watcher.wake.clear()
                     await watcher.wake.wait()
         finally:
-            for task_id in task_ids:
-                watchers = self._watchers.get(task_id, set())
-                watchers.discard(watcher)
-                if not watchers:
-                    self._watchers.pop(task_id, None)
+            self._unsubscribe(watcher, waiting)
+
+    def _unsubscribe(self, watcher: _Watcher, task_ids: Iterable[TaskId]) -> None:
+        for task_id in task_ids:
+            watchers = self._watchers.get(task_id, set())
+            watchers.discard(watcher)
+            if not watchers:
+                self._watchers.pop(task_id, None)
 
     def _take_changed(self, watcher: _Watcher) -> list[Task]:
+        state = self._leadership.leader_state()
         batch: list[Task] = []
         batch_bytes = 0
         while watcher.changed and len(batch) < WATCH_BATCH_MAX:
-            task = self._task(self._leadership.leader_state(), next(iter(watcher.changed)))
+            task = self._task(state, next(iter(watcher.changed)))
             batch_bytes += task.stored_bytes
             if batch and batch_bytes > WATCH_BATCH_BYTES_MAX:
                 break
@@ -119,12 +126,18 @@ class Tasks:
             batch.append(task)
         return batch
 
-    def on_effect(self, effect: Effect) -> None:
-        """Wake who watches what changed."""
-        if isinstance(effect, TasksChanged):
-            for task_id in effect.task_ids:
-                self.progress.pop(task_id, None)  # Of an attempt that is over.
-                self._changed(task_id)
+    def on_change(self, _revision: int, touched: Touched | None) -> None:
+        """Wake the watchers of what changed."""
+        if touched is None:
+            self.progress.clear()
+            changed = set(self._watchers)
+        else:
+            tasks = touched.get(TableName.TASKS, frozenset())
+            for task_id in self.progress.keys() & tasks:
+                del self.progress[task_id]  # Of an attempt that is over.
+            changed = self._watchers.keys() & tasks
+        for task_id in changed:
+            self._changed(task_id)
 
     def on_progress(self, task_id: TaskId, ratio: float, note: str) -> None:
         """Take news of a running attempt."""
@@ -132,12 +145,10 @@ class Tasks:
         self._changed(task_id)
 
     def on_leadership(self, leads: bool) -> None:  # noqa: FBT001
-        """Wake every watcher: it hears that this node leads no more."""
+        """Wake every watcher when the leadership is lost: its next reading answers NOT_LEADER."""
         if not leads:
             self.progress.clear()
             for watcher in {w for watchers in self._watchers.values() for w in watchers}:
-                # Reading any of them now answers NOT_LEADER.
-                watcher.changed[next(iter(self._watchers))] = None
                 watcher.wake.set()
 
     def _changed(self, task_id: TaskId) -> None:

@@ -24,8 +24,6 @@ from ipfs_cluster_node.core.effects import (
     AttemptsAssigned,
     AttemptsRevoked,
     Effect,
-    MembersChanged,
-    TasksPending,
 )
 from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
 from ipfs_cluster_node.core.ids import NodeId, TaskId
@@ -39,6 +37,7 @@ from ipfs_cluster_node.core.model import (
 from ipfs_cluster_node.core.rests import Rest, rest_after
 from ipfs_cluster_node.core.scheduler import WorkerOffer, plan
 from ipfs_cluster_node.core.state import ClusterState
+from ipfs_cluster_node.core.tables import TableName, Touched
 from ipfs_cluster_node.core.tasks import TaskTable
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 
@@ -53,6 +52,9 @@ HELLO_ATTEMPTS_MAX: Final = 2 * HELD_MAX
 RETRY_SECONDS: Final = 0.2
 REST_TICK_SECONDS: Final = 0.001
 """How long after a worker's rest the planner wakes: never just before its end."""
+
+PLANNED_BY: Final = frozenset({TableName.TASKS, TableName.PRINCIPALS})
+"""The tables on which a plan depends."""
 
 
 class _Session:
@@ -223,8 +225,11 @@ class Sessions:
             session = self._sessions.get(effect.node_id)
             if session is not None:
                 session.send(Kind.CANCELLED, effect.ids)
-        elif isinstance(effect, TasksPending | MembersChanged):
-            # A node that is alive again may have granted its credit before.
+
+    def on_change(self, _revision: int, touched: Touched | None) -> None:
+        """Plan again where tasks or workers changed, unless there is nobody to give tasks to."""
+        # A node that is alive again may have granted its credit before.
+        if self._sessions and (touched is None or not PLANNED_BY.isdisjoint(touched)):
             self.wake.set()
 
     def on_leadership(self, leads: bool) -> None:  # noqa: FBT001
@@ -249,6 +254,7 @@ class Sessions:
                 except ClusterError as error:
                     log.info("assignment not committed", extra={"reason": error.reason})
                     await asyncio.sleep(RETRY_SECONDS)
+                self.wake.clear()  # The next plan sees what changed so far.
 
     def _plan(self) -> list[tuple[TaskId, NodeId]]:
         state = self._leadership.leader_state()

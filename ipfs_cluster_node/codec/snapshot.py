@@ -23,7 +23,8 @@ from ipfs_cluster_node.core.delegations import StoredDelegation, StoredRevocatio
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.model import Content, Joiner, JoinToken, Role, Task, TaskSpec
-from ipfs_cluster_node.core.state import RequestRecord, StateData
+from ipfs_cluster_node.core.requests import RequestRecord
+from ipfs_cluster_node.core.state_data import StateData
 from ipfs_cluster_node.log.v1 import command_pb2, snapshot_pb2
 
 T = TypeVar("T")

@@ -111,7 +111,7 @@ def _content_rows(
 ) -> Iterator[Row | None]:
     for content in contents:
         if allows(_content_args(content)):
-            for holder in state.holders_of(content):
+            for holder in state.contents.holders_of(content):
                 yield _content_row(content, holder)
         else:
             yield None

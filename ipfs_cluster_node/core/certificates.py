@@ -14,6 +14,7 @@ from typing import Final
 from ipfs_cluster_node.core.effects import Rejected
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.ids import Did
+from ipfs_cluster_node.core.tables import Notes, Table, TableName
 
 SERIAL_BYTES_MAX: Final = 20
 """Source: RFC 5280, 4.1.2.2."""
@@ -105,15 +106,18 @@ class CertificateTable:
         records: Iterable[CertificateRecord] = (),
         revocations: Iterable[CertificateRevocation] = (),
         authority: Authority | None = None,
+        notes: Notes | None = None,
     ) -> None:
         """Start with these."""
-        self._records: dict[int, CertificateRecord] = {}
+        self._notes = Notes() if notes is None else notes
+        self._records: Table[int, CertificateRecord] = Table(TableName.CERTIFICATES, self._notes)
         self._newest: dict[Did, CertificateRecord] = {}
         self._by_owner: dict[Did, dict[int, CertificateRecord]] = {}
         self._by_end: list[tuple[int, int]] = []
         """A heap of ends and serial numbers: of those that are remembered, and some others."""
-        self._serials: dict[int, CertificateRevocation] = {}
-        self._dids: dict[Did, CertificateRevocation] = {}
+        revoked = TableName.CERTIFICATE_REVOCATIONS
+        self._serials: Table[int, CertificateRevocation] = Table(revoked, self._notes)
+        self._dids: Table[Did, CertificateRevocation] = Table(revoked, self._notes)
         self.authority = authority or Authority()
         self.version = 0
         """Grows with every revocation and removal: what was concluded from them can be kept."""
@@ -205,17 +209,24 @@ class CertificateTable:
 
     def forget_member(self, did: Did) -> None:
         """Its removal says already that nothing of it counts: it takes no room of revocations."""
-        self._dids.pop(did, None)
-        for serial in self._by_owner.get(did, {}):
-            self._serials.pop(serial, None)
+        if did in self._dids:
+            self._dids.drop(did)
+        for serial in self._by_owner.get(did, {}).keys() & self._serials.keys():
+            self._serials.drop(serial)
         self.version += 1
 
     def set_authority(self, authority: Authority) -> bool:
         """Take the authority as it becomes; False if another change came before."""
         if authority.version != self.authority.version + 1:
             return False
-        self.authority = authority
+        self._take_authority(authority)
         return True
+
+    def begin(self, records: Iterable[CertificateRecord], authority: Authority) -> None:
+        """Take what the cluster begins with."""
+        self._take_authority(authority)
+        for record in records:
+            self.issue(record)
 
     def forget(self, now_s: int, count_max: int | None = None) -> bool:
         """Drop what has ended: of each member, all but the newest at once.
@@ -240,18 +251,23 @@ class CertificateTable:
             )
         ]
         for revocation in over:
-            del self._serials[revocation.serial]
+            self._serials.drop(revocation.serial)
             self.version += 1
         return count_max in (len(gone), len(over))
 
+    def _take_authority(self, authority: Authority) -> None:
+        if authority != self.authority:
+            self.authority = authority
+            self._notes[TableName.CLUSTER].append("authority")
+
     def _put(self, record: CertificateRecord) -> None:
-        self._records[record.serial] = record
+        self._records.put(record.serial, record)
         heappush(self._by_end, (record.not_after_s, record.serial))
         self._newest[record.did] = record
         self._by_owner.setdefault(record.did, {})[record.serial] = record
 
     def _drop(self, record: CertificateRecord) -> None:
-        del self._records[record.serial]
+        self._records.drop(record.serial)
         of_owner = self._by_owner[record.did]
         del of_owner[record.serial]
         if not of_owner:
@@ -261,7 +277,7 @@ class CertificateTable:
 
     def _revoke(self, revocation: CertificateRevocation) -> None:
         if revocation.did:
-            self._dids[revocation.did] = revocation
+            self._dids.put_if_new(revocation.did, revocation)
         else:
-            self._serials[revocation.serial] = revocation
+            self._serials.put_if_new(revocation.serial, revocation)
         self.version += 1

@@ -12,6 +12,7 @@ from typing import Final
 
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.multiformats import Cid
+from ipfs_cluster_node.core.tables import Notes, Table, TableName
 
 DELEGATIONS_MAX: Final = 10_000
 """Most that clients may have kept, all together; some 5 MB."""
@@ -64,11 +65,14 @@ class DelegationTable:
         self,
         delegations: Iterable[StoredDelegation] = (),
         revocations: Iterable[StoredRevocation] = (),
+        notes: Notes | None = None,
     ) -> None:
         """Start with these."""
-        self._stored: dict[Cid, StoredDelegation] = {}
+        self._stored: Table[Cid, StoredDelegation] = Table(TableName.DELEGATIONS, notes)
         self._by_audience: dict[Did, dict[Cid, StoredDelegation]] = {}
-        self._revoked: dict[tuple[Cid, Did], StoredRevocation] = {}
+        self._revoked: Table[tuple[Cid, Did], StoredRevocation] = Table(
+            TableName.REVOCATIONS, notes
+        )
         self._revokers: dict[Cid, frozenset[Did]] = {}
         self._put_counts: Counter[str] = Counter()
         self._revoked_counts: Counter[Did] = Counter()
@@ -191,7 +195,7 @@ class DelegationTable:
             *islice((key for key, r in self._revoked.items() if r.until_s <= ended), count_max)
         ]
         for key in revocations:
-            del self._revoked[key]
+            self._revoked.drop(key)
             cid, revoker = key
             self._revoked_counts[revoker] -= 1
             left = self._revokers[cid] - {revoker}
@@ -208,13 +212,13 @@ class DelegationTable:
             self._drop(delegation)
 
     def _put(self, delegation: StoredDelegation) -> None:
-        self._stored[delegation.cid] = delegation
+        self._stored.put(delegation.cid, delegation)
         self._put_counts[delegation.put_by] += 1
         self._by_audience.setdefault(delegation.audience, {})[delegation.cid] = delegation
         self.version += 1
 
     def _drop(self, delegation: StoredDelegation) -> None:
-        del self._stored[delegation.cid]
+        self._stored.drop(delegation.cid)
         self._put_counts[delegation.put_by] -= 1
         of_audience = self._by_audience[delegation.audience]
         del of_audience[delegation.cid]
@@ -223,9 +227,10 @@ class DelegationTable:
         self.version += 1
 
     def _revoke(self, revocation: StoredRevocation) -> None:
-        if (revocation.cid, revocation.revoker) not in self._revoked:
+        key = (revocation.cid, revocation.revoker)
+        if key not in self._revoked:
             self._revoked_counts[revocation.revoker] += 1
-        self._revoked[revocation.cid, revocation.revoker] = revocation
+        self._revoked.put_if_new(key, revocation)
         revokers = self._revokers.get(revocation.cid, frozenset())
         self._revokers[revocation.cid] = revokers | {revocation.revoker}
         self.version += 1

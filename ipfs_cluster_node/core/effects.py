@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from ipfs_cluster_node.core.errors import Reason
-from ipfs_cluster_node.core.ids import NodeId, TaskId
+from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.core.model import AttemptId
+from ipfs_cluster_node.core.tables import Touched
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,18 +25,6 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True)
-class TasksChanged:
-    """Watchers of these tasks have something new to read."""
-
-    task_ids: tuple[TaskId, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class TasksPending:
-    """There is something to schedule."""
-
-
-@dataclass(frozen=True, slots=True)
 class AttemptsRevoked:
     """A worker is to kill these attempts."""
 
@@ -52,28 +41,20 @@ class AttemptsAssigned:
 
 
 @dataclass(frozen=True, slots=True)
-class MembersChanged:
-    """Principals, their roles, endpoints or liveness changed."""
-
-
-@dataclass(frozen=True, slots=True)
 class CertificatesRevoked:
     """Certificates count no more: TLS sessions that were made with them must not be resumed."""
 
 
-Effect = (
-    TasksChanged
-    | TasksPending
-    | AttemptsRevoked
-    | AttemptsAssigned
-    | MembersChanged
-    | CertificatesRevoked
-)
+Effect = AttemptsRevoked | AttemptsAssigned | CertificatesRevoked
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The answer to a command's caller, and what the shell is to do."""
+    """What a command came to."""
 
     outcome: Accepted | Rejected
-    effects: tuple[Effect, ...] = ()
+    """The answer to its caller."""
+    effects: tuple[Effect, ...]
+    """What the shell is to do."""
+    touched: Touched
+    """The rows that changed, and no others."""

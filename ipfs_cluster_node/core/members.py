@@ -1,7 +1,7 @@
 """The principals of the replicated state, and the join tokens that make them."""
 
 import hmac
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from ipfs_cluster_node.core import joiners
@@ -16,6 +16,7 @@ from ipfs_cluster_node.core.effects import Accepted, Rejected
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.ids import Did, NodeId, did_from_node_id
 from ipfs_cluster_node.core.model import TOKEN_FAILURES_MAX, JoinToken, Liveness, Principal, Role
+from ipfs_cluster_node.core.tables import Notes, Table, TableName
 
 
 class RemovedMembers(Container[Did]):
@@ -40,11 +41,17 @@ class MemberTable:
         tokens: Iterable[JoinToken] = (),
         *,
         incarnation_last: int = 0,
+        notes: Notes | None = None,
     ) -> None:
         """Start from these."""
-        self._principals = {principal.did: principal for principal in principals}
+        self._notes = Notes() if notes is None else notes
+        self._principals: Table[Did, Principal] = Table(
+            TableName.PRINCIPALS, self._notes, ((p.did, p) for p in principals)
+        )
         self._nodes = {p.node_id: p.did for p in self._principals.values() if p.is_node}
-        self._tokens = {token.token_id: token for token in tokens}
+        self._tokens: Table[str, JoinToken] = Table(
+            TableName.TOKENS, self._notes, ((token.token_id, token) for token in tokens)
+        )
         self.removed = RemovedMembers(self._principals)
         self.incarnation_last = incarnation_last
 
@@ -94,16 +101,18 @@ class MemberTable:
 
     def put(self, principal: Principal) -> None:
         """Add or replace a principal."""
-        self._principals[principal.did] = principal
+        self._principals.put_if_new(principal.did, principal)
         if principal.is_node:
             self._nodes[principal.node_id] = principal.did
-        self.incarnation_last = max(self.incarnation_last, principal.incarnation)
+        if principal.incarnation > self.incarnation_last:
+            self.incarnation_last = principal.incarnation
+            self._notes[TableName.CLUSTER].append("incarnation_last")
 
     def create_token(self, command: CreateJoinToken, creator: str) -> Accepted | Rejected:
         """Add a join token of this member's."""
         if command.token_id in self._tokens:
             return Rejected(Reason.REQUEST_ID_REUSED, "this token exists; make another one")
-        self._tokens[command.token_id] = JoinToken(
+        token = JoinToken(
             token_id=command.token_id,
             secret_hash=command.secret_hash,
             role=command.role,
@@ -114,19 +123,21 @@ class MemberTable:
             needs_approval=command.needs_approval,
             creator=creator,
         )
+        self._tokens.put(token.token_id, token)
         return Accepted((command.token_id,))
 
     def revoke_token(self, token_id: str) -> Accepted | Rejected:
         """Let a join token let nobody in any more, nor who waits with it."""
-        if self._tokens.pop(token_id, None) is None:
+        if token_id not in self._tokens:
             return Rejected(
                 Reason.TOKEN_INVALID, "there is no such join token; see `token list --join`"
             )
+        self._tokens.drop(token_id)
         return Accepted()
 
     def revoke_tokens_of(self, creator: Did) -> None:
         """End what one made who is gone: else it could come back by them, as whatever it likes."""
-        self._tokens = {k: t for k, t in self._tokens.items() if t.creator != creator}
+        self._drop_tokens(lambda token: token.creator == creator)
 
     def redeem(self, command: RedeemJoinToken, at_ms: int) -> Accepted | Rejected:
         """Let a joiner in; `Accepted.ids` is its role, its incarnation and its grant."""
@@ -136,7 +147,7 @@ class MemberTable:
         token = self._tokens[command.token_id]
         if not hmac.compare_digest(token.secret_hash, command.secret_hash):
             # Counted in the log, so that guesses at different masters add up.
-            self._tokens[token.token_id] = replace(token, failure_count=token.failure_count + 1)
+            self._put_token(replace(token, failure_count=token.failure_count + 1))
             return Rejected(
                 Reason.TOKEN_INVALID, "the token's secret is wrong; copy the whole token"
             )
@@ -144,10 +155,11 @@ class MemberTable:
         if refused is not None:
             return refused
         if token.needs_approval:
-            self._tokens[token.token_id], pending = joiners.await_decision(token, command, at_ms)
+            token, pending = joiners.await_decision(token, command, at_ms)
             if pending is not None:
+                self._put_token(token)
                 return pending
-        self._tokens[token.token_id] = joiners.let_in(token, command)
+        self._put_token(joiners.let_in(token, command))
         incarnation = self.incarnation_last + 1 if token.role is Role.MASTER else 0
         self.put(
             Principal(
@@ -229,8 +241,11 @@ class MemberTable:
                 Reason.MEMBER_NOT_FOUND,
                 "nobody of that id waits with that token; see `node joiners`",
             )
-        self._tokens[decided.token_id] = decided
+        self._put_token(decided)
         return Accepted()
+
+    def _put_token(self, token: JoinToken) -> None:
+        self._tokens.put_if_new(token.token_id, token)
 
     def token(self, token_id: str) -> JoinToken | None:
         """One join token."""
@@ -270,7 +285,7 @@ class MemberTable:
         member = self._principals.get(did)
         if member is None or member.removed:
             return False
-        self._principals[did] = replace(member, removed=True)
+        self._principals.put(did, replace(member, removed=True))
         return True
 
     def check_replacement(self, node_id: NodeId, damaged: int, *, votes: bool) -> Rejected | None:
@@ -323,4 +338,8 @@ class MemberTable:
 
     def expire_tokens(self, at_ms: int, keep_ms: int) -> None:
         """Forget tokens some time after their end, so that a late joiner still hears why."""
-        self._tokens = {k: t for k, t in self._tokens.items() if at_ms < t.expires_at_ms + keep_ms}
+        self._drop_tokens(lambda token: at_ms >= token.expires_at_ms + keep_ms)
+
+    def _drop_tokens(self, ended: Callable[[JoinToken], bool]) -> None:
+        for token in [token for token in self._tokens.values() if ended(token)]:
+            self._tokens.drop(token.token_id)

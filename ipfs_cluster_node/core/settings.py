@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from ipfs_cluster_node.core.tables import Notes, Table, TableName
+
 USER_KEY: Final = re.compile(r"user\.[A-Za-z0-9][A-Za-z0-9._-]{0,57}")
 """Keys whose values mean something to the users only."""
 KEY_CHARS_MAX: Final = 63
@@ -103,9 +105,11 @@ class ConfigChangedError(Exception):
 class Settings:
     """The values in force: what was proposed, else the defaults."""
 
-    def __init__(self, changed: Mapping[str, str] | None = None) -> None:
-        """Start from the settings that differ from their defaults."""
-        self.changed: dict[str, str] = dict(changed or {})
+    def __init__(
+        self, changed: Mapping[str, str] | None = None, notes: Notes | None = None
+    ) -> None:
+        """Start from the settings that were proposed."""
+        self.changed: Table[str, str] = Table(TableName.SETTINGS, notes, (changed or {}).items())
         self._values = {
             key: setting.parse(self.changed.get(key, setting.default))
             for key, setting in SETTINGS.items()
@@ -156,6 +160,8 @@ class Settings:
         if len(added) > room and not SETTINGS.keys() >= set(added):
             raise ValueError(f"there are at most {USER_KEYS_MAX} keys; remove some")
         self._values |= parsed
-        self.changed |= values
-        for key in empty:
-            del self.changed[key]
+        for key, value in values.items():
+            if value:
+                self.changed.put_if_new(key, value)
+            elif key in self.changed:
+                self.changed.drop(key)

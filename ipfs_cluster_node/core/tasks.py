@@ -26,14 +26,15 @@ from ipfs_cluster_node.core.model import (
     TaskState,
 )
 from ipfs_cluster_node.core.queue import TaskQueue
+from ipfs_cluster_node.core.tables import Notes, Table, TableName
 
 
 class TaskTable:
     """All tasks, in the order of their submission."""
 
-    def __init__(self, tasks: Iterable[Task] = ()) -> None:
+    def __init__(self, tasks: Iterable[Task] = (), notes: Notes | None = None) -> None:
         """Start from `tasks`, ordered by `sequence`."""
-        self._tasks: dict[TaskId, Task] = {}
+        self._tasks: Table[TaskId, Task] = Table(TableName.TASKS, notes)
         self._pending: dict[int, dict[str, TaskQueue]] = {}
         self._running: dict[NodeId, dict[TaskId, None]] = {}
         self._ended: list[tuple[int, int, TaskId]] = []
@@ -45,6 +46,7 @@ class TaskTable:
         self._sequence_last = 0
         for task in tasks:
             self._put(task)
+            self._sequence_last = max(self._sequence_last, task.sequence)
 
     def __len__(self) -> int:
         """How many tasks there are, ended or not."""
@@ -104,10 +106,11 @@ class TaskTable:
 
     def submit(self, task_id: TaskId, spec: TaskSpec, submitter: Did, at_ms: int) -> None:
         """Add a task."""
+        self._sequence_last += 1
         self._put(
             Task(
                 task_id=task_id,
-                sequence=self._sequence_last + 1,
+                sequence=self._sequence_last,
                 spec=spec,
                 submitter=submitter,
                 submitted_at_ms=at_ms,
@@ -203,7 +206,7 @@ class TaskTable:
 
     def _forget_oldest(self) -> None:
         _, _, task_id = heapq.heappop(self._ended)
-        task = self._tasks.pop(task_id)
+        task = self._tasks.drop(task_id)
         self.counts[task.state] -= 1
         self.stored_bytes -= task.stored_bytes
         self.ended_bytes -= task.stored_bytes
@@ -217,13 +220,14 @@ class TaskTable:
         before = self._tasks.get(task.task_id)
         if before is not None:
             self._unlist(before)
-        self._tasks[task.task_id] = task
-        self._sequence_last = max(self._sequence_last, task.sequence)
+        self._tasks.put(task.task_id, task)
         self.counts[task.state] += 1
         self.stored_bytes += task.stored_bytes
         if task.state is TaskState.PENDING:
             by_type = self._pending.setdefault(task.spec.priority, {})
-            queue = by_type.setdefault(task.spec.task_type, TaskQueue())
+            queue = by_type.get(task.spec.task_type)
+            if queue is None:
+                queue = by_type[task.spec.task_type] = TaskQueue()
             queue.add(task.sequence, task.task_id)
         elif task.state is TaskState.RUNNING and task.node_id is not None:
             self._running.setdefault(task.node_id, {})[task.task_id] = None

@@ -55,6 +55,7 @@ from ipfs_cluster_node.core.endpoints import Endpoint, parse_endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, TaskId
 from ipfs_cluster_node.core.model import Role
+from ipfs_cluster_node.core.tables import Touched
 from ipfs_cluster_node.node.attempts import AttemptRunner
 from ipfs_cluster_node.node.channels import PeerChannels
 from ipfs_cluster_node.node.copies import Copies
@@ -172,9 +173,8 @@ class Node:
             room_of=self._members.room_bytes.get,
         )
         if machine is not None and replica is not None:
-            machine.listen(self._tasks.on_effect)
-            machine.listen(self._sessions.on_effect)
-            machine.listen(self._on_effect)
+            machine.watch(self._tasks.on_change, self._sessions.on_change, self._on_change)
+            machine.listen(self._sessions.on_effect, self._on_effect)
             replica.on_leadership = self._on_leadership
         slots = settings.slot_count
         self._pool = HandlerPool(
@@ -376,8 +376,15 @@ class Node:
 
     def _on_effect(self, effect: Effect) -> None:
         if isinstance(effect, CertificatesRevoked):
-            self._own.end_sessions()
-            self._gate.hurry()
+            self._check_certificates_again()
+
+    def _on_change(self, _revision: int, touched: Touched | None) -> None:
+        if touched is None:  # Revocations may have come with the snapshot.
+            self._check_certificates_again()
+
+    def _check_certificates_again(self) -> None:
+        self._own.end_sessions()
+        self._gate.hurry()
 
     def _on_progress(self, task_id: TaskId, attempt: int, ratio: float, note: str) -> None:
         if self._worker is not None:

@@ -85,7 +85,7 @@ class ContentServicer(content_pb2_grpc.ContentServiceServicer):
                 (_shown(state, state.contents[cid]), cid)
                 if reach.allows(content_args(cid, state.contents[cid]))
                 else None
-                for cid in state.content_cids.after(page.token)
+                for cid in state.contents.cids.after(page.token)
             ),
             page.size,
         )
@@ -113,7 +113,7 @@ class ContentServicer(content_pb2_grpc.ContentServiceServicer):
 
 
 def _shown(state: ClusterState, content: Content) -> pb.Content:
-    holders = state.holders_of(content)
+    holders = state.contents.holders_of(content)
     nodes = {n: node for n in holders if (node := state.members.node(n)) is not None}
     return content_to_proto(content, holders, nodes)
 

@@ -29,6 +29,7 @@ from ipfs_cluster_node.core.model import (
     TaskSpec,
 )
 from ipfs_cluster_node.core.state import MORE
+from ipfs_cluster_node.core.tables import TableName, Touched
 from tests.support.members import (
     LEASE,
     PEER,
@@ -61,8 +62,8 @@ async def test_a_node_that_is_silent_for_its_lease_is_dead_and_one_that_is_heard
 @watched
 async def test_a_lost_worker_gives_its_tasks_back(leader: Leader) -> None:
     """A lost worker that wakes nobody was a mutant that no test noticed."""
-    effects: list[str] = []
-    leader.listeners.append(lambda effect: effects.append(type(effect).__name__))
+    changes: list[Touched] = []
+    leader.watchers.append(lambda _revision, touched: changes.append(touched))
     body = c.SubmitTasks(
         task_ids=("t",),  # type: ignore[arg-type]
         specs=(TaskSpec(task_type="echo", payload=b"x"),),
@@ -70,11 +71,11 @@ async def test_a_lost_worker_gives_its_tasks_back(leader: Leader) -> None:
     )
     leader.commit(body, caller=CLIENT)
     leader.commit(c.AssignTasks(assignments=(("t", WORKER),)))  # type: ignore[arg-type]
-    effects.clear()
+    changes.clear()
     while leader.liveness(WORKER) is Liveness.ALIVE:
         leader.members.heartbeat(OTHER, running_count=0)
         await asyncio.sleep(0.5)
-    assert "TasksPending" in effects, effects
+    assert [each[TableName.TASKS] for each in changes if TableName.TASKS in each] == [{"t"}]
     assert leader.committed.tasks.running_on(WORKER) == ()
 
 

@@ -12,7 +12,8 @@ from ipfs_cluster_node.cluster.certificates.issuing import sign_for
 from ipfs_cluster_node.core.commands import Command, RegisterNode
 from ipfs_cluster_node.core.ids import tls_name
 from ipfs_cluster_node.core.model import Principal, Role
-from ipfs_cluster_node.core.state import ClusterState, StateData
+from ipfs_cluster_node.core.state import ClusterState
+from ipfs_cluster_node.core.state_data import StateData
 
 MASTERS_HOST = "master1.example"
 

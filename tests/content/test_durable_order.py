@@ -13,6 +13,7 @@ from ipfs_cluster_node.adapters.content.blockstore import BATCH_BLOCKS_MAX, Bloc
 from ipfs_cluster_node.adapters.content.fetch import fetch
 from ipfs_cluster_node.adapters.content.files import add, is_complete
 from ipfs_cluster_node.cluster.content.contents import Contents
+from ipfs_cluster_node.core.contents import ContentTable
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.multiformats import RAW, Cid, cid_of
 from ipfs_cluster_node.core.unixfs import Block
@@ -126,7 +127,7 @@ async def test_a_file_is_durable_before_the_log_names_this_node_as_its_holder(
     store: BlockStore, disk: Disk
 ) -> None:
     committed: list[str] = []
-    contents_of: dict[str, Any] = {}
+    contents_of = ContentTable((), lambda _node_id: False)
 
     class Leadership:
         node_id = "this"
@@ -138,9 +139,7 @@ async def test_a_file_is_durable_before_the_log_names_this_node_as_its_holder(
 
         def state(self) -> Any:
             members = SimpleNamespace(node=lambda _id: None, masters=list)
-            return SimpleNamespace(
-                contents=contents_of, members=members, holders_of=lambda content: content.holders
-            )
+            return SimpleNamespace(contents=contents_of, members=members)
 
         async def propose(self, body: Any, **_: Any) -> None:
             assert disk.lost_names() == []

@@ -85,13 +85,13 @@ def test_the_removal_of_a_node_goes_through_no_files(world: World) -> None:
     before = world.state.contents["a"]
     world.do(c.RemoveNode(node_id=WORKER))
     assert world.state.contents["a"] is before
-    assert world.state.holders_of(before) == (MASTER,)
+    assert world.state.contents.holders_of(before) == (MASTER,)
     again = ClusterState(decode_snapshot(encode_snapshot(world.state.data())))
-    assert again.holders_of(again.contents["a"]) == (MASTER,)
+    assert again.contents.holders_of(again.contents["a"]) == (MASTER,)
     # Who gets it next does not keep the name of who is gone.
     world.do(c.AddContent(cid="a", size_bytes=1, holders=(OTHER,), name=""))
     assert world.state.contents["a"].holders == (MASTER, OTHER)
-    assert list(world.state.content_cids.after("")) == ["a"]
+    assert list(world.state.contents.cids.after("")) == ["a"]
 
 
 def test_bounds_refuse_and_say_so(world: World) -> None:
@@ -110,9 +110,9 @@ def test_a_result_names_the_worker_as_a_holder(world: World) -> None:
     world.assign()
     outcome = AttemptOutcome(id=AttemptId(T, 1), result=TaskResult(cid="b", size_bytes=1))
     world.do(c.FinishAttempts(node_id=WORKER, outcomes=(outcome,)))
-    assert list(world.state.holders_of(world.state.contents["b"])) == [MASTER, WORKER]
+    assert list(world.state.contents.holders_of(world.state.contents["b"])) == [MASTER, WORKER]
     world.do(c.RemoveNode(node_id=WORKER))
-    assert list(world.state.holders_of(world.state.contents["b"])) == [MASTER]
+    assert list(world.state.contents.holders_of(world.state.contents["b"])) == [MASTER]
 
 
 STEPS = st.lists(

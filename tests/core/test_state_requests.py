@@ -70,14 +70,14 @@ def test_a_command_says_how_much_is_forgotten_at_once(world: World) -> None:
 def test_answers_that_are_over_a_lowered_limit_go_some_at_a_time(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ipfs_cluster_node.core.state.REQUESTS_DROPPED_MAX", 100)
+    monkeypatch.setattr("ipfs_cluster_node.core.requests.REQUESTS_DROPPED_MAX", 100)
     for number in range(1500):
         world.do(c.ProposeConfig(values={"user.a": str(number)}, if_values={}), f"r{number}")
     world.do(config("request_count_max", "1000"), "lowered")
-    assert len(world.state._requests) == 1401
+    assert len(world.state.requests) == 1401
     for number in range(10):
         world.do(config("user.a", "x"), f"after{number}")
-    assert len(world.state._requests) == 1000
+    assert len(world.state.requests) == 1000
 
 
 def test_the_oldest_answers_are_pushed_out_and_never_is_a_request_refused() -> None:

@@ -27,7 +27,7 @@ from ipfs_cluster_node.adapters.raft.snapshotting import RECEIVED_NAME
 from ipfs_cluster_node.codec.snapshot import PART_BYTES, decode_snapshot, encode_snapshot
 from ipfs_cluster_node.core.ids import TaskId, VoterId, did_from_public_key
 from ipfs_cluster_node.core.model import Content, Task, TaskResult, TaskSpec, TaskState
-from ipfs_cluster_node.core.state import StateData
+from ipfs_cluster_node.core.state_data import StateData
 from ipfs_cluster_node.v1 import raft_pb2 as pb
 from scripts.lib.sim.disk import MemoryDisk
 from tests.support.replicas import FAST, ListMachine, ReplicaCluster

@@ -20,6 +20,7 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import TaskId
 from ipfs_cluster_node.core.model import AttemptId, AttemptOutcome, TaskResult
 from ipfs_cluster_node.core.state import ClusterState
+from ipfs_cluster_node.core.tables import Touched
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 
 HOP_SECONDS: Final = 0.001
@@ -288,6 +289,8 @@ class MemoryLeadership:
         self.leads_for_sure = True
         self.commit_seconds = commit_seconds
         self.listeners: list[Callable[[Effect], None]] = []
+        self.watchers: list[Callable[[int, Touched], None]] = []
+        self.revision = 0
         self.proposed: list[CommandBody] = []
         self.refuses: Callable[[CommandBody], ClusterError | None] = lambda _body: None
 
@@ -326,6 +329,9 @@ class MemoryLeadership:
         for effect in applied.effects:
             for listener in self.listeners:
                 listener(effect)
+        self.revision += 1
+        for watcher in self.watchers:
+            watcher(self.revision, applied.touched)
         if isinstance(applied.outcome, Rejected):
             raise ClusterError(applied.outcome.reason, applied.outcome.message)
         return applied.outcome.ids

@@ -31,7 +31,8 @@ from ipfs_cluster_node.core.model import (
     TaskState,
 )
 from ipfs_cluster_node.core.multiformats import RAW, Cid
-from ipfs_cluster_node.core.state import RequestRecord, StateData
+from ipfs_cluster_node.core.requests import RequestRecord
+from ipfs_cluster_node.core.state_data import StateData
 
 AHEAD: Final = 10_000
 """How far the planted snapshots are ahead of every log."""

@@ -37,12 +37,17 @@ class ListMachine:
 
     def __init__(self) -> None:
         self.commands: list[str] = []
+        self.ended: list[int] = []
+        """The entries that ended."""
 
     def apply(self, index: int, command: bytes) -> object:
         if command == b"raise":
             raise RuntimeError("asked for")
         self.commands.append(command.decode())
         return (len(self.commands), command.decode())
+
+    def end_entry(self, index: int) -> None:
+        self.ended.append(index)
 
     def freeze(self) -> Callable[[], Iterator[bytes]]:
         frozen = list(self.commands)

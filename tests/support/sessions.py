@@ -77,7 +77,8 @@ async def leading() -> AsyncIterator[Any]:
     leadership = MemoryLeadership(world.state)
     tasks = Tasks(leadership)  # type: ignore[arg-type]
     sessions = Sessions(leadership, tasks)  # type: ignore[arg-type]
-    leadership.listeners += [tasks.on_effect, sessions.on_effect]
+    leadership.listeners.append(sessions.on_effect)
+    leadership.watchers += [tasks.on_change, sessions.on_change]
     running = asyncio.create_task(sessions.run())
 
     async def worker(*held: AttemptId, node: NodeId = WORKER, credit: int = 0) -> ScriptedWorker:

@@ -122,7 +122,12 @@ def apply_entry(machine: StateMachine, index: int, entry: bytes) -> list[object]
         # No peer's comes so far (`messages.py`). Every replica skips it: none stops (H11).
         log.critical("an entry that is no batch is skipped", extra={"index": index})
         return None
-    return [_apply_command(machine, index, command) for command in commands]
+    results = [_apply_command(machine, index, command) for command in commands]
+    try:
+        machine.end_entry(index)
+    except Exception:  # As with a command: raised again it would stop every replica (H11).
+        log.exception("the end of an entry raised", extra={"index": index})
+    return results
 
 
 def _apply_command(machine: StateMachine, index: int, command: bytes) -> object:

@@ -8,7 +8,10 @@ class StateMachine(Protocol):
     """Applies commands; its whole state can be taken and replaced."""
 
     def apply(self, index: int, command: bytes) -> object:
-        """Carry out a committed command; the result goes to who proposed it on this node."""
+        """Carry out a committed command; the result goes to its proposer on this node."""
+
+    def end_entry(self, index: int) -> None:
+        """Take note that every command of an entry was carried out."""
 
     def freeze(self) -> Callable[[], Iterator[bytes]]:
         """Take the state as of now; the returned function encodes it, part by part, in a thread."""

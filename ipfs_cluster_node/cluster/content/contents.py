@@ -153,7 +153,7 @@ class Contents:
         )
         state = self._leadership.state()
         content = state.contents[cid]
-        return replace(content, holders=state.holders_of(content))
+        return replace(content, holders=state.contents.holders_of(content))
 
     def _instead_of_here(self, size_bytes: int | None) -> tuple[NodeId, ...]:
         """Who stores a file for which there is no room here; nobody, if there is.
@@ -283,7 +283,7 @@ class Contents:
     def _sources(self, root: Cid) -> list[BlockSource]:
         state = self._leadership.state()
         content = state.contents.get(str(root))
-        named = list(state.holders_of(content)) if content is not None else []
+        named = list(state.contents.holders_of(content)) if content is not None else []
         # Content that the log does not name may still be there: the masters are asked too.
         asked = dict.fromkeys([*named, *(m.node_id for m in state.members.masters())])
         sources: list[BlockSource] = []

@@ -14,8 +14,8 @@ async def check_not_last_holder(state: ClusterState, node_id: NodeId) -> None:
     """
     turn = current_turn()
     count, example = 0, ""
-    for cid in state.content_cids.after(""):  # In slices: files may be added between them.
-        if state.holders_of(state.contents[cid]) == (node_id,):
+    for cid in state.contents.cids.after(""):  # In slices: files may be added between them.
+        if state.contents.holders_of(state.contents[cid]) == (node_id,):
             count, example = count + 1, example or cid
         if turn.over:
             await turn.next()

@@ -36,7 +36,8 @@ from ipfs_cluster_node.codec.snapshot import encode_snapshot
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.ids import NodeId, TaskId, did_from_node_id
 from ipfs_cluster_node.core.model import Content, Task, TaskResult, TaskSpec, TaskState
-from ipfs_cluster_node.core.state import RequestRecord, StateData
+from ipfs_cluster_node.core.requests import RequestRecord
+from ipfs_cluster_node.core.state_data import StateData
 from scripts.lib.bench.common import line, note, options
 
 TASKS: Final = 200_000

@@ -36,6 +36,11 @@ class Machine:
                 self.checks.broken = self.checks.broken or error  # The engine goes on.
         return len(self.commands)
 
+    def end_entry(self, index: int) -> None:
+        """Take note of the end of an entry, after the commands that it holds."""
+        if index < self.index:
+            raise ViolationError(f"entry {index} ends after a command of {self.index}")
+
     def freeze(self) -> "Frozen":
         """Take the state as of now."""
         return Frozen(self.index, self.digest, list(self.commands))

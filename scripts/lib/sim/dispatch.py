@@ -39,6 +39,8 @@ from ipfs_cluster_node.core.model import (
     TaskState,
 )
 from ipfs_cluster_node.core.state import ClusterState
+from ipfs_cluster_node.core.state_data import differences
+from ipfs_cluster_node.core.tables import Touched
 from ipfs_cluster_node.node.worker import Worker
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 from scripts.lib.sim.checks import ViolationError
@@ -74,7 +76,8 @@ class Master:
     def __post_init__(self) -> None:
         self.tasks = Tasks(self)  # type: ignore[arg-type]
         self.sessions = Sessions(self, self.tasks)  # type: ignore[arg-type]
-        self.machine.listen(self.tasks.on_effect)
+        self.data = self.machine.state.data()
+        self.machine.watch(self.tasks.on_change, self.sessions.on_change, self.check_touched)
         self.machine.listen(self.sessions.on_effect)
 
     # What `Leadership` gives.
@@ -135,7 +138,15 @@ class Master:
         while self.applied < len(self.world.log):
             self.applied += 1
             outcome = self.machine.apply(self.applied, self.world.log[self.applied - 1])
+            self.machine.end_entry(self.applied)
         return outcome
+
+    def check_touched(self, _revision: int, touched: Touched | None) -> None:
+        """What an entry, here of one command, touched is what it changed."""
+        before, self.data = self.data, self.machine.state.data()
+        changed = differences(before, self.data)
+        if touched != changed and self.world.broken is None:
+            self.world.broken = ViolationError(f"{touched} was announced, and {changed} changed")
 
     # What `Members` does.
 
@@ -370,8 +381,9 @@ class World:
             if self.calm and len(done) > 1:
                 raise ViolationError(f"{done} were all completed, and no worker was lost")
         for master in self.masters[1:]:
-            if master.state().data() != state.data():
-                raise ViolationError("two masters came to different states")
+            if master.data != state.data():
+                differing = differences(state.data(), master.data)
+                raise ViolationError(f"two masters came to different states: {differing}")
 
     # What happens.
 

@@ -1,0 +1,66 @@
+"""Answers to requests, kept so that a repeat gets the first one."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from ipfs_cluster_node.core.effects import Accepted, Rejected
+from ipfs_cluster_node.core.errors import Reason
+from ipfs_cluster_node.core.tables import Notes, OrderedTable, TableName
+
+REQUESTS_DROPPED_MAX: Final = 1000
+"""Answers that one command pushes out: there may be many once their setting was lowered."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """The answer to one request, kept for its repeats."""
+
+    caller: str
+    request_id: str
+    at_ms: int
+    fingerprint: bytes
+    ids: tuple[str, ...]
+
+
+class RequestTable(OrderedTable[tuple[str, str], RequestRecord]):
+    """Answers by caller and request id, the oldest first."""
+
+    def __init__(self, records: Iterable[RequestRecord] = (), notes: Notes | None = None) -> None:
+        """Start from `records`, the oldest first."""
+        rows = (((record.caller, record.request_id), record) for record in records)
+        super().__init__(TableName.REQUESTS, notes, rows)
+
+    def answer(
+        self, caller: str, request_id: str, fingerprint: bytes
+    ) -> Accepted | Rejected | None:
+        """The answer to a repeat, or that it is none; None for a request that is new."""
+        known = self.get((caller, request_id))
+        if known is None:
+            return None
+        if known.fingerprint == fingerprint:
+            return Accepted(known.ids)
+        return Rejected(
+            Reason.REQUEST_ID_REUSED,
+            "this request id came before with other content; choose a new one",
+        )
+
+    def remember(self, record: RequestRecord, count_max: int) -> None:
+        """Keep an answer; the oldest of more than `count_max` are pushed out."""
+        self.put((record.caller, record.request_id), record)
+        for _ in range(min(len(self) - count_max, REQUESTS_DROPPED_MAX)):
+            self.drop_oldest()
+
+    def expire(self, before_ms: int, count_max: int) -> bool:
+        """Forget answers given before, at most so many; returns whether some may be left."""
+        # Ordered by when they were committed, close enough to `at_ms`.
+        for _ in range(count_max):
+            if not self or next(iter(self.values())).at_ms >= before_ms:
+                return False
+            self.drop_oldest()
+        return True
+
+    def forget_caller(self, caller: str) -> None:
+        """Drop every answer to one caller."""
+        for key in [key for key in self if key[0] == caller]:
+            self.drop(key)

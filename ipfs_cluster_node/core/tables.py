@@ -1,0 +1,89 @@
+"""Tables of the replicated state: rows by key, which note what a command changes."""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from enum import StrEnum
+from typing import Any, TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class TableName(StrEnum):
+    """Every replicated table, by its field of `StateData`; `STORED_BY` says what its keys are."""
+
+    CLUSTER = "cluster"
+    """What there is once. No field: a key is the name of one, such as `authority`."""
+    PRINCIPALS = "principals"
+    TOKENS = "tokens"
+    SETTINGS = "settings"
+    TASKS = "tasks"
+    REQUESTS = "requests"
+    CONTENTS = "contents"
+    DELEGATIONS = "delegations"
+    REVOCATIONS = "revocations"
+    CERTIFICATES = "certificates"
+    CERTIFICATE_REVOCATIONS = "certificate_revocations"
+
+
+Touched = Mapping[TableName, AbstractSet[Any]]
+"""The keys whose rows were added, replaced or dropped; no entry for a table without any. Where one
+command names a row twice, it may have changed it and changed it back."""
+
+
+def merged(parts: Sequence[Touched]) -> Touched:
+    """What several commands touched, in one."""
+    if len(parts) == 1:
+        return parts[0]
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: set().union(*(part[name] for part in parts if name in part)) for name in names}
+
+
+class Notes(dict[TableName, list[Any]]):
+    """The keys that all tables of a state have touched since they were last taken."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        super().__init__((name, []) for name in TableName)
+
+    def take(self) -> Touched:
+        """Give them away, and start again with none."""
+        touched = {name: set(keys) for name, keys in self.items() if keys}
+        for name in touched:
+            self[name].clear()
+        return touched
+
+
+class Table(dict[K, V]):
+    """Rows by key. It is changed by its own methods only, which note the key."""
+
+    def __init__(
+        self, name: TableName, notes: Notes | None = None, rows: Iterable[tuple[K, V]] = ()
+    ) -> None:
+        """Start from `rows`, of which nothing is noted."""
+        super().__init__(rows)
+        self._touched = (Notes() if notes is None else notes)[name]
+
+    def put(self, key: K, row: V) -> None:
+        """Add a row, or replace one from which it differs."""
+        self[key] = row
+        self._touched.append(key)
+
+    def put_if_new(self, key: K, row: V) -> None:
+        """Add or replace a row; an equal one stays, and nothing is noted."""
+        if self.get(key) != row:
+            self.put(key, row)
+
+    def drop(self, key: K) -> V:
+        """Remove a row that is there, and return it."""
+        self._touched.append(key)
+        return self.pop(key)
+
+
+class OrderedTable(Table[K, V], OrderedDict[K, V]):
+    """A table from whose head rows are dropped at the same cost, however many went before."""
+
+    def drop_oldest(self) -> V:
+        """Remove the row that was added first, and return it."""
+        return self.drop(next(iter(self)))
