@@ -12,18 +12,24 @@ from hashlib import sha256
 from itertools import groupby, islice
 from typing import Any, Final
 
-from ipfs_cluster_node.access.call_tokens import Presented
-from ipfs_cluster_node.access.context import Caller, CallerClass, Reach, StateHolder
-from ipfs_cluster_node.access.permissions import OfAttempt, Unbounded
-from ipfs_cluster_node.access.requirements import Asking
+from ipfs_cluster_node.access.call_tokens import CallTokens
+from ipfs_cluster_node.access.context import Caller, CallerClass, Permissions, StateHolder
+from ipfs_cluster_node.access.permissions import AttemptPermissions, Unrestricted
+from ipfs_cluster_node.access.requirements import RequestContext
 from ipfs_cluster_node.access.rules import Rule
 from ipfs_cluster_node.access.turns import current_turn
 from ipfs_cluster_node.adapters.clock import monotonic, now_ms
 from ipfs_cluster_node.codec.errors import error_from_ucan
 from ipfs_cluster_node.codec.metadata import ATTEMPT_KEY
 from ipfs_cluster_node.codec.tasks import attempt_from_text
-from ipfs_cluster_node.codec.ucan_validator import Brought, Validator
-from ipfs_cluster_node.core.authorization import CONTENT_ADD, CONTENT_READ, Args, Ask, distinct
+from ipfs_cluster_node.codec.ucan_validator import DecodedTokens, Validator
+from ipfs_cluster_node.core.authorization import (
+    CONTENT_ADD,
+    CONTENT_READ,
+    Args,
+    Requirement,
+    distinct,
+)
 from ipfs_cluster_node.core.dag_cbor import Value
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did, NodeId
@@ -57,7 +63,7 @@ _text_of: Final = lru_cache(maxsize=FOUND_MAX)(str)
 
 
 @dataclass(frozen=True, slots=True)
-class Gone(Container[Did]):
+class RevokedPrincipals(Container[Did]):
     """Who acts no more: removed, or with every certificate revoked."""
 
     state: ClusterState
@@ -68,8 +74,8 @@ class Gone(Container[Did]):
 
 
 @dataclass(slots=True)
-class Delegated:
-    """The reach of who is judged by delegations."""
+class DelegatedPermissions:
+    """Those of a caller that is judged by delegations."""
 
     caller: Caller
     command: Command
@@ -77,10 +83,10 @@ class Delegated:
     find: Callable[[Command], Access]
     """Finds one of them anew; raises UcanError."""
     grants: list[Grant] = field(default_factory=list)
-    basis: Callable[[], object] = object
+    cache_key: Callable[[], object] = object
     """What all of it depends on, besides the time: equal for as long as it holds."""
     judged_by: object = None
-    shown: dict[tuple[Value, ...], bool] = field(default_factory=dict)
+    judged_items: dict[tuple[Value, ...], bool] = field(default_factory=dict)
     """What was judged of items that are alike."""
     steps_left: int = JUDGED_STEPS_MAX
 
@@ -100,7 +106,7 @@ class Delegated:
         if access.unconditional is not None:
             return True
         alike = access.kind_of(args)
-        known = self.shown.get(alike)
+        known = self.judged_items.get(alike)
         if known is None:
             try:
                 with self._steps(access) as evaluation:
@@ -110,22 +116,22 @@ class Delegated:
                     known = False  # It would be refused by itself as well.
                 else:
                     raise error_from_ucan(error, command=self.command) from None
-            if len(self.shown) < ALIKE_MAX:
-                self.shown[alike] = known
+            if len(self.judged_items) < ALIKE_MAX:
+                self.judged_items[alike] = known
         return known
 
-    async def check(self, ask: Ask) -> None:
+    async def check(self, requirement: Requirement) -> None:
         """Decide what is asked; raises ClusterError."""
-        access = self.accesses.get(ask.command)
+        access = self.accesses.get(requirement.command)
         if access is None:
-            access = self.accesses[ask.command] = self._found(ask.command)
+            access = self.accesses[requirement.command] = self._found(requirement.command)
         if access.unconditional is not None:
             self.grants.append(access.unconditional)
             return
         turn = current_turn()
         judged: set[tuple[Value, ...]] = set()
         try:
-            for args in ask.each:
+            for args in requirement.each:
                 alike = access.kind_of(args)
                 if alike not in judged:
                     judged.add(alike)
@@ -134,7 +140,7 @@ class Delegated:
                 if turn.over:
                     await turn.next()
         except UcanError as error:
-            raise error_from_ucan(error, command=ask.command, now_s=_now_s()) from None
+            raise error_from_ucan(error, command=requirement.command, now_s=_now_s()) from None
 
     @contextmanager
     def _steps(self, access: Access) -> Iterator[Evaluation]:
@@ -159,17 +165,17 @@ class Delegated:
         anew, by the thousand, twice a second.
         """
         self.steps_left = JUDGED_STEPS_MAX
-        basis = self.basis()
+        cache_key = self.cache_key()
         ends = (access.until_s for access in self.accesses.values())
         until_s = min((end for end in ends if end is not None), default=None)
-        if basis == self.judged_by and (until_s is None or _now_s() < until_s):
+        if cache_key == self.judged_by and (until_s is None or _now_s() < until_s):
             return
         self.accesses = {command: self._found(command) for command in self.accesses}
-        self.shown.clear()
+        self.judged_items.clear()
         grants, self.grants = self.grants, []
         for command, of_command in groupby(grants, lambda grant: grant.claim.command):
-            await self.check(Ask(command, (grant.claim.args for grant in of_command)))
-        self.judged_by = basis
+            await self.check(Requirement(command, (grant.claim.args for grant in of_command)))
+        self.judged_by = cache_key
 
 
 class Authorizer:
@@ -193,32 +199,32 @@ class Authorizer:
         self._found_of: tuple[ClusterState | None, int, int] = (None, 0, 0)
         """What was found holds as long as nobody revokes, and nobody is removed or revoked."""
 
-    async def decide(self, caller: Caller, rule: Rule, request: Any, presented: Presented) -> Reach:
-        """Decide a call; returns the caller's reach.
+    async def decide(
+        self, caller: Caller, rule: Rule, request: Any, tokens: CallTokens
+    ) -> Permissions:
+        """Decide a call; returns the caller's permissions.
 
         Args:
             caller: As TLS named it, of a class that may call the method.
             rule: The method's.
             request: The call's, or the first of its stream.
-            presented: The tokens that came with it.
+            tokens: Those that came with it.
 
         Raises:
             ClusterError: DELEGATION_INVALID, NOT_DELEGATED, or what is wrong with the request.
         """
         if rule.command is None or not rule.signable:
-            self._check_unsigned(presented)
+            self._check_unsigned(tokens)
         if rule.command is None:
-            return Unbounded(caller)
-        if caller.kind not in rule.judged and not presented.container:
+            return Unrestricted(caller)
+        if caller.kind not in rule.judged and not tokens.container:
             if caller.kind is CallerClass.NODE and rule.command in OF_ATTEMPTS:
-                return await self._decide_node(
-                    caller, rule, rule.command, request, presented.attempt
-                )
-            return Unbounded(caller)
+                return await self._decide_node(caller, rule, rule.command, request, tokens.attempt)
+            return Unrestricted(caller)
         state = self.state()
         if state is None:
             if rule.without_log:
-                return Unbounded(caller)
+                return Unrestricted(caller)
             if self._machine is not None:
                 # It learns from a leader what of its log is committed.
                 raise ClusterError(
@@ -231,34 +237,36 @@ class Authorizer:
             )
         try:
             brought = None
-            if presented.container:
-                brought = self.validator(state).read(presented.container)
+            if tokens.container:
+                brought = self.validator(state).read(tokens.container)
                 if brought.invocation is not None:
-                    digest = sha256(presented.request).digest()
+                    digest = sha256(tokens.request).digest()
                     return await self._decide_signed(
                         brought, brought.invocation, rule, rule.command, request, digest
                     )
-            proofs = presented.proofs
+            proofs = tokens.proofs
 
             def find(command: Command) -> Access:
                 return self._access(caller.did, command, brought, proofs)
 
             accesses = {rule.command: find(rule.command)}
-            reach = Delegated(caller, rule.command, accesses, find, basis=self.basis)
+            permissions = DelegatedPermissions(
+                caller, rule.command, accesses, find, cache_key=self.cache_key
+            )
         except UcanError as error:
             raise error_from_ucan(error, command=rule.command, now_s=_now_s()) from None
-        asking = Asking(caller.did, self._node_id, state)
-        for ask in rule.asks(request, asking) if rule.asks else ():
-            await reach.check(ask)
-        return reach
+        context = RequestContext(caller.did, self._node_id, state)
+        for requirement in rule.required(request, context) if rule.required else ():
+            await permissions.check(requirement)
+        return permissions
 
-    def _check_unsigned(self, presented: Presented) -> None:
+    def _check_unsigned(self, tokens: CallTokens) -> None:
         """Refuse a signed call where it would be taken for its carrier's, or only half of it."""
         state = self.state()
-        if not presented.container or state is None:
+        if not tokens.container or state is None:
             return
         try:
-            brought = self.validator(state).read(presented.container)
+            brought = self.validator(state).read(tokens.container)
         except UcanError as error:
             raise error_from_ucan(error, now_s=_now_s()) from None
         if brought.invocation is not None:
@@ -268,7 +276,7 @@ class Authorizer:
 
     async def _decide_node(
         self, caller: Caller, rule: Rule, command: Command, request: Any, attempt: str
-    ) -> Reach:
+    ) -> Permissions:
         """Files: a leecher reads any, that is its role; a worker those of its attempts.
 
         An attempt has what its submitter was let name as inputs, never what the worker could.
@@ -281,31 +289,33 @@ class Authorizer:
             )
         member = state.members.get(caller.did)
         if member is not None and member.role is Role.LEECHER:
-            return Unbounded(caller)
+            return Unrestricted(caller)
         if not attempt:
             raise ClusterError(
                 Reason.NOT_DELEGATED,
                 f"a worker has files by its attempts only: name one in {ATTEMPT_KEY}",
             )
-        reach = OfAttempt(caller, attempt_from_text(attempt), self._known_state)
-        await reach.renew()
-        if command == CONTENT_READ and rule.asks:
-            for ask in rule.asks(request, Asking(caller.did, self._node_id, state)):
-                if not all(map(reach.allows, ask.each)):
+        permissions = AttemptPermissions(caller, attempt_from_text(attempt), self._known_state)
+        await permissions.renew()
+        if command == CONTENT_READ and rule.required:
+            for requirement in rule.required(
+                request, RequestContext(caller.did, self._node_id, state)
+            ):
+                if not all(map(permissions.allows, requirement.each)):
                     raise ClusterError(
-                        Reason.NOT_DELEGATED, f"this is no input of {reach.attempt.task_id}"
+                        Reason.NOT_DELEGATED, f"this is no input of {permissions.attempt.task_id}"
                     )
-        return reach
+        return permissions
 
     async def _decide_signed(
         self,
-        brought: Brought,
+        brought: DecodedTokens,
         invocation: Invocation,
         rule: Rule,
         command: Command,
         request: Any,
         digest: bytes,
-    ) -> Reach:
+    ) -> Permissions:
         """Mode A: the one who signed is the caller; the one whom TLS names only carries it.
 
         What policies judge is signed, and the whole request by its digest: who carries it could
@@ -313,12 +323,19 @@ class Authorizer:
         the invocation, it gives the first answer.
         """
         state, issuer = self._known_state(), invocation.issuer
-        asks: list[Ask] = []
+        requirements: list[Requirement] = []
 
         def args_of() -> Args | None:
-            if rule.asks:
-                asks.extend(rule.asks(request, Asking(issuer, self._node_id, state)))
-            each = (args for ask in asks if ask.command == command for args in ask.each)
+            if rule.required:
+                requirements.extend(
+                    rule.required(request, RequestContext(issuer, self._node_id, state))
+                )
+            each = (
+                args
+                for requirement in requirements
+                if requirement.command == command
+                for args in requirement.each
+            )
             main = list(islice(distinct(each), 2)) or [{}]
             return None if len(main) > 1 else {**main[0], REQUEST_ARGUMENT: digest}
 
@@ -332,7 +349,7 @@ class Authorizer:
             args_of=args_of,
             circumstances=self.circumstances(state),
             kept=kept,
-            by_item=rule.asks is None,
+            by_item=rule.required is None,
         )
 
         def find(asked: Command) -> Access:
@@ -342,12 +359,14 @@ class Authorizer:
         access = Access.found(grant.claim, grant.chain, self.circumstances(state))
         assert access is not None, "its chain was checked just now"
         caller = Caller(issuer, CallerClass.CLIENT)
-        granted = [] if rule.asks is None else [grant]
-        reach = Delegated(caller, command, {command: access}, find, granted, self.basis)
-        for ask in asks:
-            if ask.command != command:
-                await reach.check(ask)
-        return reach
+        granted = [] if rule.required is None else [grant]
+        permissions = DelegatedPermissions(
+            caller, command, {command: access}, find, granted, self.cache_key
+        )
+        for requirement in requirements:
+            if requirement.command != command:
+                await permissions.check(requirement)
+        return permissions
 
     def state(self) -> ClusterState | None:
         """The state that rights are judged by; None on a node without a log."""
@@ -373,10 +392,10 @@ class Authorizer:
         return self.validator(state).circumstances(
             now_s=self.now_s(),
             revocations=state.delegations.revocations,
-            gone=Gone(state),
+            gone=RevokedPrincipals(state),
         )
 
-    def basis(self) -> tuple[ClusterState, int, int]:
+    def cache_key(self) -> tuple[ClusterState, int, int]:
         """Changes with all that may end a right: removals, revocations, what is kept."""
         state = self._known_state()
         return state, state.delegations.version, state.certificates.version
@@ -387,7 +406,7 @@ class Authorizer:
         Raises:
             UcanError: Nothing, and why.
         """
-        found_of = self.basis()
+        found_of = self.cache_key()
         if self._found_of != found_of:
             self._found.clear()
             self._found_of = found_of
@@ -420,7 +439,7 @@ class Authorizer:
         return [*delegations, *self.kept(delegation.issuer for delegation in delegations)]
 
     def _access(
-        self, caller: Did, command: Command, brought: Brought | None, proofs: str
+        self, caller: Did, command: Command, brought: DecodedTokens | None, proofs: str
     ) -> Access:
         """By what a caller brings or names, else by all that is kept for it."""
         if brought is not None:

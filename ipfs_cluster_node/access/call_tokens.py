@@ -12,7 +12,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Presented:
+class CallTokens:
     """The tokens that came with a call."""
 
     container: str = ""
@@ -23,11 +23,11 @@ class Presented:
     """Of a worker: for which attempt it asks."""
 
 
-NOTHING: Final = Presented()
+NOTHING: Final = CallTokens()
 READ_KEYS: Final = frozenset({CONSISTENCY_KEY, UCAN_KEY, UCAN_PROOF_KEY, ATTEMPT_KEY})
 
 
-def read_metadata(context: Context, request: bytes = b"") -> tuple[bool, Presented]:
+def read_metadata(context: Context, request: bytes = b"") -> tuple[bool, CallTokens]:
     """Whether a stale answer will do, and the tokens of the call; `request` as it came."""
     values: dict[str, list[Any]] = {}
     for key, value in context.invocation_metadata() or ():
@@ -45,8 +45,8 @@ def read_metadata(context: Context, request: bytes = b"") -> tuple[bool, Present
         raise invalid_field(UCAN_KEY, f"one container, or CIDs in one {UCAN_PROOF_KEY}")
     if len(attempts) > 1:
         raise invalid_field(ATTEMPT_KEY, "one attempt")
-    presented = NOTHING
+    tokens = NOTHING
     if containers or proofs or attempts:
         signed = request if containers else b""
-        presented = Presented("".join(containers), "".join(proofs), signed, "".join(attempts))
-    return consistency == ["stale"], presented
+        tokens = CallTokens("".join(containers), "".join(proofs), signed, "".join(attempts))
+    return consistency == ["stale"], tokens

@@ -51,7 +51,7 @@ class StateHolder(Protocol):
     state: ClusterState
 
 
-class Reach(Protocol):
+class Permissions(Protocol):
     """What the caller of the call that runs may do."""
 
     @property
@@ -74,7 +74,7 @@ JOINER = Caller(Did(""), CallerClass.JOINER)
 # Each call of grpc.aio runs in a context of its own, so no call sees another's caller.
 _caller: ContextVar[Caller] = ContextVar("caller")
 _reading: ContextVar[Reading] = ContextVar("reading")
-_reach: ContextVar[Reach] = ContextVar("reach")
+_permissions: ContextVar[Permissions] = ContextVar("permissions")
 
 
 def current_caller() -> Caller:
@@ -94,14 +94,14 @@ def shown_certificate(context: Any) -> bytes:
     return certificate if isinstance(certificate, bytes) else str(certificate).encode()
 
 
-def current_reach() -> Reach:
+def current_permissions() -> Permissions:
     """What the caller of the call that runs may do."""
-    return _reach.get()
+    return _permissions.get()
 
 
-def set_reach(reach: Reach) -> None:
+def set_permissions(permissions: Permissions) -> None:
     """Note what the caller of the call that runs may do."""
-    _reach.set(reach)
+    _permissions.set(permissions)
 
 
 def current_reading() -> Reading:

@@ -1,4 +1,4 @@
-"""What callers reach who are not judged by delegations of their own."""
+"""What callers may do that are not judged by delegations of their own."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from ipfs_cluster_node.core.state import ClusterState
 
 
 @dataclass(frozen=True, slots=True)
-class Unbounded:
-    """The reach of who needs no delegation: the method's class of callers is enough."""
+class Unrestricted:
+    """Those of a caller whose class is enough for the method, without a delegation."""
 
     caller: Caller
     delegation_cids: tuple[str, ...] = ()
@@ -26,8 +26,8 @@ class Unbounded:
 
 
 @dataclass(frozen=True, slots=True)
-class OfAttempt:
-    """The reach of a worker with one attempt: the files that its submitter was let name."""
+class AttemptPermissions:
+    """Those of a worker with one attempt: the files that its submitter may name."""
 
     caller: Caller
     attempt: AttemptId

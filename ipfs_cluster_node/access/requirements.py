@@ -16,7 +16,7 @@ from ipfs_cluster_node.codec.tasks import (
     task_id_of,
 )
 from ipfs_cluster_node.core import authorization as auth
-from ipfs_cluster_node.core.authorization import Ask
+from ipfs_cluster_node.core.authorization import Requirement
 from ipfs_cluster_node.core.errors import invalid_field
 from ipfs_cluster_node.core.ids import Did, NodeId, did_from_node_id
 from ipfs_cluster_node.core.model import WATCHED_TASKS_MAX
@@ -34,8 +34,8 @@ GET_BLOCKS_MAX: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
-    """Who asks, and what is known where it is asked."""
+class RequestContext:
+    """Who calls, and what the node that was called knows."""
 
     caller: Did
     node_id: NodeId
@@ -43,85 +43,96 @@ class Asking:
     """None on a node without a log."""
 
 
-AsksOf = Callable[[Any, Asking], Iterable[Ask]]
+Requirements = Iterable[Requirement]
+RequirementsOf = Callable[[Any, RequestContext], Requirements]
 """What a request asks for; for a stream of requests, the first of them."""
 
 
-def submit_task(request: task_dispatch_pb2.SubmitTaskRequest, asking: Asking) -> Iterable[Ask]:
+def submit_task(
+    request: task_dispatch_pb2.SubmitTaskRequest, context: RequestContext
+) -> Requirements:
     """To submit it, and to read its inputs."""
-    return _submission([request.spec], "spec", asking)
+    return _submission([request.spec], "spec", context)
 
 
-def submit_tasks(request: task_dispatch_pb2.SubmitTasksRequest, asking: Asking) -> Iterable[Ask]:
+def submit_tasks(
+    request: task_dispatch_pb2.SubmitTasksRequest, context: RequestContext
+) -> Requirements:
     """To submit all of them, and to read their inputs."""
-    return _submission(request.specs, "specs", asking)
+    return _submission(request.specs, "specs", context)
 
 
 def _submission(
-    specs: Sequence[task_dispatch_pb2.TaskSpec], field: str, asking: Asking
-) -> Iterable[Ask]:
-    contents = asking.state.contents if asking.state else {}
+    specs: Sequence[task_dispatch_pb2.TaskSpec], field: str, context: RequestContext
+) -> Requirements:
+    contents = context.state.contents if context.state else {}
     check_submission(specs, field)
-    yield Ask(auth.TASK_SUBMIT, auth.submission_args(read_specs(specs, field), len(specs)))
+    yield Requirement(auth.TASK_SUBMIT, auth.submission_args(read_specs(specs, field), len(specs)))
     if any(inputs_from_proto(spec, field) for spec in specs):
-        yield Ask(auth.CONTENT_READ, auth.inputs_args(read_specs(specs, field), contents))
+        yield Requirement(auth.CONTENT_READ, auth.inputs_args(read_specs(specs, field), contents))
 
 
-def get_task(request: task_dispatch_pb2.GetTaskRequest, asking: Asking) -> Iterable[Ask]:
+def get_task(request: task_dispatch_pb2.GetTaskRequest, context: RequestContext) -> Requirements:
     """To read it."""
-    return [Ask(auth.TASK_READ, _tasks([request.task_id], "task_id", asking))]
+    return [Requirement(auth.TASK_READ, _tasks([request.task_id], "task_id", context))]
 
 
-def watch_tasks(request: task_dispatch_pb2.WatchTasksRequest, asking: Asking) -> Iterable[Ask]:
+def watch_tasks(
+    request: task_dispatch_pb2.WatchTasksRequest, context: RequestContext
+) -> Requirements:
     """To read each of them."""
     if len(request.task_ids) > WATCHED_TASKS_MAX:
         raise invalid_field("task_ids", f"at most {WATCHED_TASKS_MAX}")
-    return [Ask(auth.TASK_READ, _tasks(request.task_ids, "task_ids", asking))]
+    return [Requirement(auth.TASK_READ, _tasks(request.task_ids, "task_ids", context))]
 
 
-def cancel_task(request: task_dispatch_pb2.CancelTaskRequest, asking: Asking) -> Iterable[Ask]:
+def cancel_task(
+    request: task_dispatch_pb2.CancelTaskRequest, context: RequestContext
+) -> Requirements:
     """To cancel it."""
-    return [Ask(auth.TASK_CANCEL, _tasks([request.task_id], "task_id", asking))]
+    return [Requirement(auth.TASK_CANCEL, _tasks([request.task_id], "task_id", context))]
 
 
-def add_content(request: content_pb2.AddContentRequest, _asking: Asking) -> Iterable[Ask]:
+def add_content(request: content_pb2.AddContentRequest, _context: RequestContext) -> Requirements:
     """To add a file of this size."""
     size = request.header.size_bytes
-    return [Ask(auth.CONTENT_ADD, [auth.new_content_args(None if size < 0 else size)])]
+    return [Requirement(auth.CONTENT_ADD, [auth.new_content_args(None if size < 0 else size)])]
 
 
 def read_content(
-    request: content_pb2.GetContentRequest | content_pb2.StatContentRequest, asking: Asking
-) -> Iterable[Ask]:
+    request: content_pb2.GetContentRequest | content_pb2.StatContentRequest, context: RequestContext
+) -> Requirements:
     """To read a file, or what is known of it."""
     cid = cid_text(request.cid, "cid")
-    content = asking.state.contents.get(cid) if asking.state else None
-    return [Ask(auth.CONTENT_READ, [auth.content_args(cid, content)])]
+    content = context.state.contents.get(cid) if context.state else None
+    return [Requirement(auth.CONTENT_READ, [auth.content_args(cid, content)])]
 
 
-def get_blocks(request: content_pb2.GetBlocksRequest, asking: Asking) -> Iterable[Ask]:
+def get_blocks(request: content_pb2.GetBlocksRequest, context: RequestContext) -> Requirements:
     """To read the file that they are of, else each of the blocks."""
     if not request.root:
-        return [Ask(auth.CONTENT_READ, _blocks(request.cids))]
+        return [Requirement(auth.CONTENT_READ, _blocks(request.cids))]
     cid = _block(request.root, "root")
-    content = asking.state.contents.get(cid) if asking.state else None
-    return [Ask(auth.CONTENT_READ, [auth.content_args(cid, content)])]
+    content = context.state.contents.get(cid) if context.state else None
+    return [Requirement(auth.CONTENT_READ, [auth.content_args(cid, content)])]
 
 
-def get_health(_request: Any, asking: Asking) -> Iterable[Ask]:
+def get_health(_request: Any, context: RequestContext) -> Requirements:
     """To know how this node is."""
-    return [Ask(auth.HEALTH_READ, [{"source": asking.node_id}])]
+    return [Requirement(auth.HEALTH_READ, [{"source": context.node_id}])]
 
 
-def create_backup(_request: membership_pb2.CreateBackupRequest, asking: Asking) -> Iterable[Ask]:
+def create_backup(
+    _request: membership_pb2.CreateBackupRequest, context: RequestContext
+) -> Requirements:
     """To have all that there is."""
-    cluster = asking.state.cluster_id if asking.state else auth.ANY
-    return [Ask(auth.BACKUP_CREATE, [auth.backup_args(cluster)])]
+    cluster = context.state.cluster_id if context.state else auth.ANY
+    return [Requirement(auth.BACKUP_CREATE, [auth.backup_args(cluster)])]
 
 
 def create_join_token(
-    request: membership_pb2.CreateJoinTokenRequest, _asking: Asking
-) -> Iterable[Ask]:
+    request: membership_pb2.CreateJoinTokenRequest, _context: RequestContext
+) -> Requirements:
     """To let somebody in."""
     ttl_s = auth.TOKEN_TTL_S_DEFAULT
     if request.HasField("ttl"):
@@ -134,91 +145,97 @@ def create_join_token(
         grant=grant_of(request.grant, role),
         needs_approval=request.needs_approval,
     )
-    return [Ask(auth.TOKEN_MINT, [args])]
+    return [Requirement(auth.TOKEN_MINT, [args])]
 
 
 def revoke_join_token(
-    request: membership_pb2.RevokeJoinTokenRequest, asking: Asking
-) -> Iterable[Ask]:
+    request: membership_pb2.RevokeJoinTokenRequest, context: RequestContext
+) -> Requirements:
     """To end a join token."""
-    token = asking.state.members.token(request.token_id) if asking.state else None
-    return [Ask(auth.TOKEN_REVOKE, [auth.join_token_args(token)])]
+    token = context.state.members.token(request.token_id) if context.state else None
+    return [Requirement(auth.TOKEN_REVOKE, [auth.join_token_args(token)])]
 
 
-def decide_joiner(request: membership_pb2.DecideJoinerRequest, asking: Asking) -> Iterable[Ask]:
+def decide_joiner(
+    request: membership_pb2.DecideJoinerRequest, context: RequestContext
+) -> Requirements:
     """To let a joiner in, or not."""
     did = did_from_node_id(node_id_of(request.node_id))
-    token = asking.state.members.token(request.token_id) if asking.state else None
-    return [Ask(auth.JOINER_DECIDE, [auth.joiner_args(token, did)])]
+    token = context.state.members.token(request.token_id) if context.state else None
+    return [Requirement(auth.JOINER_DECIDE, [auth.joiner_args(token, did)])]
 
 
-def remove_node(request: membership_pb2.RemoveNodeRequest, asking: Asking) -> Iterable[Ask]:
+def remove_node(request: membership_pb2.RemoveNodeRequest, context: RequestContext) -> Requirements:
     """To remove a member."""
     did = did_from_node_id(node_id_of(request.node_id))
-    principal = asking.state.members.get(did) if asking.state else None
-    return [Ask(auth.MEMBER_REMOVE, [auth.removal_args(principal, did)])]
+    principal = context.state.members.get(did) if context.state else None
+    return [Requirement(auth.MEMBER_REMOVE, [auth.removal_args(principal, did)])]
 
 
 def transfer_leadership(
-    request: membership_pb2.TransferLeadershipRequest, _asking: Asking
-) -> Iterable[Ask]:
+    request: membership_pb2.TransferLeadershipRequest, _context: RequestContext
+) -> Requirements:
     """To let another master lead."""
     target = did_from_node_id(node_id_of(request.node_id)) if request.node_id else auth.ANY
-    return [Ask(auth.LEADERSHIP_TRANSFER, [{"did": target}])]
+    return [Requirement(auth.LEADERSHIP_TRANSFER, [{"did": target}])]
 
 
-def get_config(request: membership_pb2.GetConfigRequest, _asking: Asking) -> Iterable[Ask]:
+def get_config(request: membership_pb2.GetConfigRequest, _context: RequestContext) -> Requirements:
     """To read a setting; of all of them, those that may be read are shown."""
     if not request.key:
         return []
     _check_keys([request.key], "key")
-    return [Ask(auth.CONFIG_READ, [auth.setting_args(request.key)])]
+    return [Requirement(auth.CONFIG_READ, [auth.setting_args(request.key)])]
 
 
-def propose_config(request: membership_pb2.ProposeConfigRequest, _asking: Asking) -> Iterable[Ask]:
+def propose_config(
+    request: membership_pb2.ProposeConfigRequest, _context: RequestContext
+) -> Requirements:
     """To change each of the settings, and to learn of those that it expects."""
     if len(request.values) > CHANGES_MAX or len(request.if_values) > CHANGES_MAX:
         raise invalid_field("values", f"at most {CHANGES_MAX}, and so if_values")
     _check_keys(request.values, "values")
-    asks = [Ask(auth.CONFIG_PROPOSE, map(auth.setting_args, request.values))]
+    requirements = [Requirement(auth.CONFIG_PROPOSE, map(auth.setting_args, request.values))]
     if request.if_values:
         _check_keys(request.if_values, "if_values")
-        asks.append(Ask(auth.CONFIG_READ, map(auth.setting_args, request.if_values)))
-    return asks
+        requirements.append(
+            Requirement(auth.CONFIG_READ, map(auth.setting_args, request.if_values))
+        )
+    return requirements
 
 
-def read_audit(_request: Any, asking: Asking) -> Iterable[Ask]:
+def read_audit(_request: Any, context: RequestContext) -> Requirements:
     """To know what this node was asked for."""
-    return [Ask(auth.AUDIT_READ, [{"node": asking.node_id}])]
+    return [Requirement(auth.AUDIT_READ, [{"node": context.node_id}])]
 
 
-def get_rotation(_request: Any, _asking: Asking) -> Iterable[Ask]:
+def get_rotation(_request: Any, _context: RequestContext) -> Requirements:
     """To know of all certificates."""
-    return [Ask(auth.CERTIFICATE_LIST, [auth.certificate_args(None)])]
+    return [Requirement(auth.CERTIFICATE_LIST, [auth.certificate_args(None)])]
 
 
 def revoke_certificate(
-    request: certificate_pb2.RevokeCertificateRequest, asking: Asking
-) -> Iterable[Ask]:
+    request: certificate_pb2.RevokeCertificateRequest, context: RequestContext
+) -> Requirements:
     """To let a certificate, or all of somebody, count no more."""
     did: Did | None = did_of(request.did) if request.did else None
-    if request.serial and asking.state is not None:
-        record = asking.state.certificates.get(serial_of(request.serial))
+    if request.serial and context.state is not None:
+        record = context.state.certificates.get(serial_of(request.serial))
         did = None if record is None else record.did
-    return [Ask(auth.CERTIFICATE_REVOKE, [auth.certificate_args(did)])]
+    return [Requirement(auth.CERTIFICATE_REVOKE, [auth.certificate_args(did)])]
 
 
 def rotate_certificates(
-    request: certificate_pb2.RotateCertificatesRequest, _asking: Asking
-) -> Iterable[Ask]:
+    request: certificate_pb2.RotateCertificatesRequest, _context: RequestContext
+) -> Requirements:
     """To have every node renew."""
-    return [Ask(auth.CA_ROTATE, [{"new_root": request.new_root}])]
+    return [Requirement(auth.CA_ROTATE, [{"new_root": request.new_root}])]
 
 
-def _tasks(texts: Iterable[str], field: str, asking: Asking) -> Iterator[auth.Args]:
+def _tasks(texts: Iterable[str], field: str, context: RequestContext) -> Iterator[auth.Args]:
     for text in texts:
-        task = asking.state.tasks.get(task_id_of(text, field)) if asking.state else None
-        yield auth.task_args(task, asking.caller)
+        task = context.state.tasks.get(task_id_of(text, field)) if context.state else None
+        yield auth.task_args(task, context.caller)
 
 
 def _check_keys(keys: Iterable[str], field: str) -> None:
@@ -240,7 +257,7 @@ def _block(binary: bytes, field: str) -> str:
         raise invalid_field(field, str(error)) from error
 
 
-REQUIREMENTS: Final[Mapping[str, AsksOf]] = {
+REQUIREMENTS: Final[Mapping[str, RequirementsOf]] = {
     "AuditService/ListAuditRecords": read_audit,
     "CertificateService/GetRotation": get_rotation,
     "CertificateService/RevokeCertificate": revoke_certificate,

@@ -14,7 +14,7 @@ from google.protobuf.descriptor import MethodDescriptor
 
 from ipfs_cluster_node import v1
 from ipfs_cluster_node.access.context import CallerClass
-from ipfs_cluster_node.access.requirements import REQUIREMENTS, AsksOf
+from ipfs_cluster_node.access.requirements import REQUIREMENTS, RequirementsOf
 from ipfs_cluster_node.access.shares import SHARES, Share
 from ipfs_cluster_node.core.model import BACKUP_SECONDS_MAX
 from ipfs_cluster_node.core.ucan.commands import Command
@@ -30,7 +30,7 @@ class Rule:
     """Which of them need delegations. Of the others their class is enough."""
     command: Command | None = None
     """What who is judged must have been delegated. None: the method decides, or nobody is."""
-    asks: AsksOf | None = None
+    required: RequirementsOf | None = None
     """The arguments that policies judge. None: the method shows each item that may be read."""
     changes: bool = False
     """Whether it changes anything, or hands out all there is: such calls are in the audit log."""
@@ -45,7 +45,7 @@ class Rule:
 
     def __post_init__(self) -> None:
         """Refuse what no policy could bound."""
-        if self.changes and self.command is not None and self.asks is None:
+        if self.changes and self.command is not None and self.required is None:
             raise ValueError(f"{self.command} changes something, so its arguments are judged")
 
 
@@ -82,7 +82,7 @@ def rule_of(method: MethodDescriptor) -> Rule | None:
         callers=_classes(said.callers),
         judged=_classes(said.delegated) | {CallerClass.CLIENT},
         command=Command(said.command) if said.command else None,
-        asks=REQUIREMENTS.get(name),
+        required=REQUIREMENTS.get(name),
         changes=said.changes,
         signable=not said.unsignable,
         seconds_max=SECONDS_MAX.get(name),

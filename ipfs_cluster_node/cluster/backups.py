@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Final
 
 from ipfs_cluster_node.adapters.raft.snapshot import encode_file
-from ipfs_cluster_node.cluster.consensus import Leadership
+from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 
 BACKUPS_MAX: Final = 1
@@ -16,9 +16,9 @@ CHUNK_BYTES_MAX: Final = 1024 * 1024
 class Backups:
     """Of this node, as far as it leads. In the loop's thread."""
 
-    def __init__(self, leadership: Leadership) -> None:
+    def __init__(self, consensus: Consensus) -> None:
         """Back up what the leader has."""
-        self._leadership = leadership
+        self._consensus = consensus
         self._count = 0
 
     async def create_backup(self) -> AsyncIterator[bytes]:
@@ -27,7 +27,7 @@ class Backups:
         Raises:
             ClusterError: NOT_LEADER, NO_LEADER, OVERLOADED.
         """
-        position, encode = self._leadership.freeze()
+        position, encode = self._consensus.freeze()
         if self._count >= BACKUPS_MAX:
             raise ClusterError(
                 Reason.OVERLOADED, "another backup is being made; wait until it has ended"

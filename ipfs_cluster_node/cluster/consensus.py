@@ -9,7 +9,7 @@ from ipfs_cluster_node.adapters.clock import now_ms
 from ipfs_cluster_node.adapters.raft.replica import Replica
 from ipfs_cluster_node.adapters.raft.snapshot import Position
 from ipfs_cluster_node.cluster.peers import PeerBook
-from ipfs_cluster_node.cluster.state_machine import ClusterMachine
+from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine
 from ipfs_cluster_node.codec.commands import encode_command
 from ipfs_cluster_node.core.commands import Command, CommandBody
 from ipfs_cluster_node.core.effects import Accepted, Rejected
@@ -21,14 +21,14 @@ from ipfs_cluster_node.core.state import ClusterState
 LEADER_RETRY_AFTER: Final = timedelta(milliseconds=300)
 
 
-class Leadership:
+class Consensus:
     """This node's place in the cluster. A worker has no replica: it only knows the masters."""
 
     def __init__(
         self,
         node_id: NodeId,
         *,
-        machine: ClusterMachine | None,
+        machine: ReplicatedStateMachine | None,
         replica: Replica | None,
         peers: PeerBook,
     ) -> None:
@@ -99,6 +99,10 @@ class Leadership:
         if not self.has_state:
             raise self._no_leader()
         return self._machine.state
+
+    def check_leads(self) -> None:
+        """Raise NOT_LEADER or NO_LEADER unless this node leads."""
+        self.leader_state()
 
     def leader_state(self) -> ClusterState:
         """The state, if this node leads.

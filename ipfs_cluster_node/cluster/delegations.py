@@ -5,11 +5,11 @@ from typing import Any, Final
 
 from ipfs_cluster_node.access.authorizer import Authorizer
 from ipfs_cluster_node.access.context import Caller, CallerClass
-from ipfs_cluster_node.access.requirements import Asking
+from ipfs_cluster_node.access.requirements import RequestContext
 from ipfs_cluster_node.access.rules import RULES_BY_METHOD
 from ipfs_cluster_node.access.turns import current_turn, gathered
 from ipfs_cluster_node.adapters.clock import now_ms
-from ipfs_cluster_node.cluster.consensus import Leadership
+from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.cluster.pages import page_of_items
 from ipfs_cluster_node.codec.delegations import (
     delegation_to_proto,
@@ -56,9 +56,9 @@ ARGS_OF_STATE: Final = frozenset({CONTENT_READ, MEMBER_REMOVE, TASK_CANCEL, TASK
 class Delegations:
     """What clients ask of delegations."""
 
-    def __init__(self, leadership: Leadership, authorizer: Authorizer, node_id: NodeId) -> None:
+    def __init__(self, consensus: Consensus, authorizer: Authorizer, node_id: NodeId) -> None:
         """Answer as far as this node has the log."""
-        self._leadership = leadership
+        self._consensus = consensus
         self._authorizer = authorizer
         self._node_id = node_id
 
@@ -84,7 +84,7 @@ class Delegations:
         """Keep delegations, each of which ends a chain from the cluster that holds."""
         if not 1 <= len(tokens) <= TOKENS_MAX:
             raise invalid_field("tokens", f"1 to {TOKENS_MAX}")
-        state = self._leadership.leader_state()
+        state = self._consensus.leader_state()
         validator = self._authorizer.validator(state)
         try:
             given = await gathered(map(validator.delegation, tokens))
@@ -111,7 +111,7 @@ class Delegations:
             )
             for delegation, token in zip(given, tokens, strict=True)
         )
-        await self._leadership.propose(
+        await self._consensus.propose(
             PutDelegation(delegations=kept), caller=caller.did, request_id=request_id
         )
         return [str(delegation.cid) for delegation in given]
@@ -120,7 +120,7 @@ class Delegations:
         self, caller: Caller, *, audience: Did | None, after: Cid | None, size: int
     ) -> tuple[list[pb.Delegation], str]:
         """A page of what the caller may see, by the hash in the CID, and where the next begins."""
-        state = self._leadership.read_state()
+        state = self._consensus.read_state()
         validator = self._authorizer.validator(state)
         table = state.delegations
         seen = self._seen_by(caller)
@@ -151,7 +151,7 @@ class Delegations:
         """Let a delegation hold no more."""
         if len(path) > TOKENS_MAX:
             raise invalid_field("path", f"at most {TOKENS_MAX}")
-        state = self._leadership.leader_state()
+        state = self._consensus.leader_state()
         validator = self._authorizer.validator(state)
         try:
             given = {each.cid: each for each in await gathered(map(validator.delegation, path))}
@@ -181,7 +181,7 @@ class Delegations:
             StoredRevocation(copy.cid, revoker, copy.expires_s or 0)
             for copy in self._copies_of(state, revoked)
         )
-        await self._leadership.propose(
+        await self._consensus.propose(
             RevokeDelegation(
                 revocation=StoredRevocation(cid, revoker, revoked.expires_s), copies=copies
             ),
@@ -211,7 +211,7 @@ class Delegations:
         """Say what would become of a call."""
         if len(tokens) > TOKENS_MAX:
             raise invalid_field("tokens", f"at most {TOKENS_MAX}")
-        state = self._leadership.read_state()
+        state = self._consensus.read_state()
         rule = RULES_BY_METHOD[method]
         if CallerClass.CLIENT not in rule.callers or rule.command is None:
             allowed = CallerClass.CLIENT in rule.callers
@@ -235,20 +235,24 @@ class Delegations:
             # What these are good for, and nothing else that their audience may have.
             kept = self._authorizer.with_kept(bag)
             bag = [each for each in kept if each.audience != did or each.cid in brought]
-        asks = list(rule.asks(request, Asking(did, self._node_id, state))) if rule.asks else []
+        requirements = (
+            list(rule.required(request, RequestContext(did, self._node_id, state)))
+            if rule.required
+            else []
+        )
         # A list is judged by its items, and not itself.
         turn = current_turn()
         each: list[tuple[Command, Args | None]] = []
-        for ask in asks:
-            for args in distinct(ask.each):
-                each.append((ask.command, args))
+        for requirement in requirements:
+            for args in distinct(requirement.each):
+                each.append((requirement.command, args))
                 if len(each) > EXPLAINED_MAX:
                     raise invalid_field(
                         "request", f"asks for over {EXPLAINED_MAX} things; ask for fewer"
                     )
                 if turn.over:
                     await turn.next()
-        if not asks:
+        if not requirements:
             each = [(rule.command, None)]
         explained = await gathered(
             self._explain(state, caller, did, command, args, bag, brought) for command, args in each

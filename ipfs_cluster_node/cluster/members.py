@@ -17,7 +17,7 @@ from ipfs_cluster_node.adapters.keys.certificates import (
 from ipfs_cluster_node.adapters.keys.tokens import hash_secret, mint_token
 from ipfs_cluster_node.cluster.certificates.issuing import Certificates, Issued
 from ipfs_cluster_node.cluster.certificates.revocations import RevocationList
-from ipfs_cluster_node.cluster.consensus import Leadership
+from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.cluster.content.last_holders import check_not_last_holder
 from ipfs_cluster_node.codec.signatures import verify_signature
 from ipfs_cluster_node.core.authorization import TOKEN_TTL_S_DEFAULT
@@ -104,20 +104,20 @@ class Members:
 
     def __init__(
         self,
-        leadership: Leadership,
+        consensus: Consensus,
         certificates: Certificates | None,
         listened_seconds: Callable[[], float] = monotonic,
     ) -> None:
         """Answer as far as this node leads; only a master hands out certificates.
 
         Args:
-            leadership: Whether it does.
+            consensus: Says whether it leads.
             certificates: None on a node that hands out none.
             listened_seconds: The time that silence is measured by. It stands still while this
                 node can't hear anybody.
         """
         self._listened_seconds = listened_seconds
-        self._leadership = leadership
+        self._consensus = consensus
         self._certificates = certificates
         self.boots = Boots()
         """Which processes speak for the members; shared with what keeps their connections."""
@@ -147,11 +147,11 @@ class Members:
             raise invalid_field("ttl", "1 second to 24 hours")
         if not 0 <= uses_max <= TOKEN_USES_MAX:
             raise invalid_field("uses_max", f"1 to {TOKEN_USES_MAX}")
-        authority = self._leadership.leader_state().certificates.authority
+        authority = self._consensus.leader_state().certificates.authority
         if self._certificates is not None:
             self._certificates.check_clock()
         token = mint_token(pin_of(authority.roots[authority.signer].encode()))
-        expires_at_ms = self._leadership.now_ms() + ttl // timedelta(milliseconds=1)
+        expires_at_ms = self._consensus.now_ms() + ttl // timedelta(milliseconds=1)
         body = CreateJoinToken(
             token_id=token.token_id,
             secret_hash=hash_secret(token.secret),
@@ -162,7 +162,7 @@ class Members:
             grant=grant,
             needs_approval=needs_approval,
         )
-        ids = await self._leadership.propose(body, caller=caller, request_id=request_id)
+        ids = await self._consensus.propose(body, caller=caller, request_id=request_id)
         if ids != (token.token_id,):
             raise ClusterError(
                 Reason.REQUEST_ID_REUSED, "the token's secret was shown already; make a new token"
@@ -171,22 +171,22 @@ class Members:
 
     def join_tokens(self) -> Iterable[JoinToken]:
         """Every join token that is remembered, by id."""
-        tokens = self._leadership.leader_state().members.tokens()
+        tokens = self._consensus.leader_state().members.tokens()
         return sorted(tokens, key=lambda token: token.token_id)
 
     async def revoke_join_token(self, token_id: str, *, caller: Did, request_id: str) -> None:
         """Commit that a join token lets nobody in any more."""
-        self._leadership.leader_state()
-        await self._leadership.propose(
+        self._consensus.check_leads()
+        await self._consensus.propose(
             RevokeJoinToken(token_id=token_id), caller=caller, request_id=request_id
         )
 
     def joiners(self) -> Iterable[tuple[JoinToken, Joiner]]:
         """Who waits to be let in, and with which token; who asked first before the others."""
-        now = self._leadership.now_ms()
+        now = self._consensus.now_ms()
         waiting = [
             (token, joiner)
-            for token in self._leadership.leader_state().members.tokens()
+            for token in self._consensus.leader_state().members.tokens()
             if now < token.expires_at_ms
             for joiner in token.joiners
         ]
@@ -194,8 +194,8 @@ class Members:
 
     async def decide_joiner(self, body: DecideJoiner, *, caller: Did, request_id: str) -> None:
         """Commit that a joiner is let in, or not."""
-        self._leadership.leader_state()
-        await self._leadership.propose(body, caller=caller, request_id=request_id)
+        self._consensus.check_leads()
+        await self._consensus.propose(body, caller=caller, request_id=request_id)
 
     async def redeem_join_token(
         self,
@@ -212,22 +212,22 @@ class Members:
         wrong.
         """
         # Before anything is written: who has no token can make the log grow by nothing.
-        refused = self._leadership.leader_state().members.check_token(body.token_id)
+        refused = self._consensus.leader_state().members.check_token(body.token_id)
         if refused is not None:
             raise ClusterError(refused.reason, refused.message)
         check_enrolment(
             token_id=body.token_id, did=body.did, request_der=certificate_request, proof=proof
         )
         if check_only:
-            found = self._leadership.leader_state().members.would_admit(
-                body, self._leadership.now_ms()
+            found = self._consensus.leader_state().members.would_admit(
+                body, self._consensus.now_ms()
             )
             if isinstance(found, Rejected):
                 raise ClusterError(found.reason, found.message)
             if found is not None:
                 return self._admission(found.role, 0, found.grant, NOTHING_ISSUED, found)
-        pending = self._leadership.leader_state().members.check_joiner(
-            body, self._leadership.now_ms()
+        pending = self._consensus.leader_state().members.check_joiner(
+            body, self._consensus.now_ms()
         )
         if pending is not None:
             raise _refusal(pending)
@@ -235,13 +235,13 @@ class Members:
         # A name that no certificate can carry, or keys that can't be opened, use up no token.
         self._certificates.check(body.did, certificate_request, body.endpoints)
         try:
-            role, incarnation, grant = await self._leadership.propose(
+            role, incarnation, grant = await self._consensus.propose(
                 body, caller=body.did, request_id=request_id
             )
         except ClusterError as error:
             raise _refusal(error) from None
         issued = await self._certificates.renew(body.did, certificate_request)
-        token = self._leadership.leader_state().members.token(body.token_id)
+        token = self._consensus.leader_state().members.token(body.token_id)
         return self._admission(Role(role), int(incarnation), grant, issued, token)
 
     def _admission(
@@ -253,14 +253,14 @@ class Members:
             grant=grant,
             issued=issued,
             token_expires_at_ms=0 if token is None else token.expires_at_ms,
-            at_ms=self._leadership.now_ms(),
+            at_ms=self._consensus.now_ms(),
         )
 
     async def register_node(
         self, body: RegisterNode, *, incarnation: int, boot: int = UNKNOWN
     ) -> timedelta:
         """Commit what a node came up with; a master is added to the voters."""
-        state = self._leadership.leader_state()
+        state = self._consensus.leader_state()
         if len(body.task_types) > TASK_TYPES_MAX or not 0 <= body.slot_count <= SLOTS_MAX:
             raise invalid_field("task_types", f"at most {TASK_TYPES_MAX}; slots {SLOTS_MAX}")
         for endpoint in body.endpoints:
@@ -275,14 +275,14 @@ class Members:
                 "perhaps beside the present one; stop it, and start the one that was used last",
             )
         self.boots.check(body.node_id, boot)
-        await self._leadership.propose(body)
+        await self._consensus.propose(body)
         self._hear(body.node_id)
-        if node.role is Role.MASTER and self._leadership.replica is not None:
+        if node.role is Role.MASTER and self._consensus.replica is not None:
             voter = voter_id(body.node_id, incarnation)
-            if voter not in self._leadership.replica.voters and self._certificates is not None:
+            if voter not in self._consensus.replica.voters and self._certificates is not None:
                 # Who votes may lead at any time, and must be able to sign then.
                 await self._certificates.seal_to_masters()
-            await self._leadership.replica.add_voter(voter)
+            await self._consensus.replica.add_voter(voter)
         return self.node_lease()
 
     def heartbeat(
@@ -294,7 +294,7 @@ class Members:
         boot: int = UNKNOWN,
     ) -> timedelta:
         """Renew a node's lease."""
-        node = self._leadership.leader_state().members.node(node_id)
+        node = self._consensus.leader_state().members.node(node_id)
         if node is None or node.liveness is Liveness.ENROLLED:
             raise ClusterError(Reason.MEMBER_NOT_FOUND, "this node is not registered")
         self.boots.check(node_id, boot)
@@ -316,7 +316,7 @@ class Members:
             epoch: Of the certificate that it uses.
             version: Of what it knows.
         """
-        state = self._leadership.leader_state()
+        state = self._consensus.leader_state()
         if self._certificates is not None:
             self._certificates.heard(node_id, epoch)
         revocations = self._revocations.of(state, utc_now())
@@ -336,14 +336,14 @@ class Members:
         goes on at a time: of two at once each could rely on the other's copy.
         """
         async with self._removing:
-            state = self._leadership.leader_state()
+            state = self._consensus.leader_state()
             if not lose_files:
                 await check_not_last_holder(state, node_id)
             node = state.members.node(node_id)
-            replica = self._leadership.replica
+            replica = self._consensus.replica
             if node is not None and node.role is Role.MASTER and replica is not None:
                 await replica.remove_voter(voter_id(node_id, node.incarnation))
-            await self._leadership.propose(
+            await self._consensus.propose(
                 RemoveNode(node_id=node_id), caller=caller, request_id=request_id
             )
 
@@ -354,12 +354,12 @@ class Members:
             target: That one; None for the one that has most of the log.
             source: Where `target` is None: only if this one leads.
         """
-        state = self._leadership.leader_state()
-        replica, here = self._leadership.replica, self._leadership.node_id
+        state = self._consensus.leader_state()
+        replica, here = self._consensus.replica, self._consensus.node_id
         assert replica is not None
         if target == here or (target is None and source not in (None, here)):
             if not replica.leads_for_sure:
-                raise self._leadership.not_leader()
+                raise self._consensus.not_leader()
             return here  # Done already.
         if target is None:
             voter = replica.successor()
@@ -380,8 +380,8 @@ class Members:
             caller: The master's DID.
             request_id: Makes a repeat get the first answer.
         """
-        state = self._leadership.leader_state()
-        replica = self._leadership.replica
+        state = self._consensus.leader_state()
+        replica = self._consensus.replica
         assert replica is not None
         present = state.members.node(node_id)
         incarnation = 0 if present is None else present.incarnation
@@ -396,7 +396,7 @@ class Members:
                 raise ClusterError(refused.reason, refused.message)
             for voter in voters:
                 await replica.remove_voter(voter)
-        [granted] = await self._leadership.propose(body, caller=caller, request_id=request_id)
+        [granted] = await self._consensus.propose(body, caller=caller, request_id=request_id)
         log.warning("master gets a new log", extra={"node_id": node_id, "incarnation": granted})
         return int(granted)
 
@@ -417,20 +417,20 @@ class Members:
             # Four bytes a character at most. All settings fit in one answer.
             if 4 * len(value) > USER_VALUE_CHARS_MAX and len(value.encode()) > USER_VALUE_CHARS_MAX:
                 raise invalid_field(f"values[{key[:64]}]", f"at most {USER_VALUE_CHARS_MAX} bytes")
-        self._leadership.leader_state()
+        self._consensus.check_leads()
         body = ProposeConfig(values=values, if_values=if_values)
-        await self._leadership.propose(body, caller=caller, request_id=request_id)
+        await self._consensus.propose(body, caller=caller, request_id=request_id)
 
     def masters(self) -> Iterable[Principal]:
         """Every master, the leader first."""
-        leader = self._leadership.leader
+        leader = self._consensus.leader
         return sorted(
-            self._leadership.state().members.masters(), key=lambda m: (m.node_id != leader, m.did)
+            self._consensus.state().members.masters(), key=lambda m: (m.node_id != leader, m.did)
         )
 
     def node_lease(self) -> timedelta:
         """How long a node may be silent."""
-        return timedelta(milliseconds=self._leadership.state().settings["node_lease"])
+        return timedelta(milliseconds=self._consensus.state().settings["node_lease"])
 
     def on_leadership(self, leads: bool) -> None:  # noqa: FBT001
         """Give every node a whole lease to find its new leader."""
@@ -439,7 +439,7 @@ class Members:
         self.running_counts.clear()
         self.room_bytes.clear()
         if leads:
-            for node in self._leadership.state().members.nodes():
+            for node in self._consensus.state().members.nodes():
                 self._hear(node.node_id)
 
     async def run(self) -> None:
@@ -447,25 +447,25 @@ class Members:
         next_expiry = monotonic() + EXPIRY_INTERVAL_SECONDS
         while True:
             await asyncio.sleep(LIVENESS_INTERVAL_SECONDS)
-            if not self._leadership.is_leader:
+            if not self._consensus.is_leader:
                 continue
             try:
                 await self._commit_liveness()
                 if monotonic() >= next_expiry:
                     next_expiry = monotonic() + EXPIRY_INTERVAL_SECONDS
                     body = ExpireRecords(count_max=EXPIRED_COUNT_MAX)
-                    while MORE in await self._leadership.propose(body):
+                    while MORE in await self._consensus.propose(body):
                         body = replace(body, goes_on=True)
             except ClusterError as error:
                 log.info("liveness not committed", extra={"reason": error.reason})
 
     async def _commit_liveness(self) -> None:
         # The leader is alive: it is the one who says so.
-        self._hear(self._leadership.node_id)
+        self._hear(self._consensus.node_id)
         silent_since = self._listened_seconds() - self.node_lease().total_seconds()
         dead = tuple(
             node.node_id
-            for node in self._leadership.leader_state().members.nodes()
+            for node in self._consensus.leader_state().members.nodes()
             if node.liveness is Liveness.ALIVE
             and self._heard.get(node.node_id, -math.inf) < silent_since
         )
@@ -473,7 +473,7 @@ class Members:
         if dead or alive:
             for node_id in dead:
                 log.warning("node is dead", extra={"node_id": node_id})
-            await self._leadership.propose(SetLiveness(alive=alive, dead=dead))
+            await self._consensus.propose(SetLiveness(alive=alive, dead=dead))
             self._returned -= set(alive)
 
     def _hear(self, node_id: NodeId) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ipfs_cluster_node.adapters.net.channels import Target
 from ipfs_cluster_node.adapters.raft.replica import Replica
-from ipfs_cluster_node.cluster.state_machine import ClusterMachine
+from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine
 from ipfs_cluster_node.config.files import read_regular, write_private
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.ids import NodeId, did_from_node_id, node_id_of_voter
@@ -43,7 +43,7 @@ class PeerBook:
         """Whether a master is known that is not this node."""
         return bool(self._masters.keys() - {node_id})
 
-    def follow(self, replica: Replica, machine: ClusterMachine) -> None:
+    def follow(self, replica: Replica, machine: ReplicatedStateMachine) -> None:
         """Go by the log of a master; by all that it holds, as long as nothing of it is applied.
 
         Until a leader says what is committed, a node that lost its file would know nobody: it would
@@ -57,7 +57,7 @@ class PeerBook:
             return
         known = machine
         if not machine.state.cluster_id:
-            known = ClusterMachine()
+            known = ReplicatedStateMachine()
             try:
                 replica.replay(known)
             except ClusterError as error:
@@ -89,7 +89,7 @@ class PeerBook:
             self._saved = learned
 
 
-def _endpoints_in(machine: ClusterMachine, node_id: NodeId) -> tuple[str, ...]:
+def _endpoints_in(machine: ReplicatedStateMachine, node_id: NodeId) -> tuple[str, ...]:
     principal = machine.state.members.get(did_from_node_id(node_id))
     return () if principal is None or principal.removed else principal.endpoints
 

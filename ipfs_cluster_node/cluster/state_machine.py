@@ -26,7 +26,7 @@ that changed, and some perhaps that one of its commands changed back. None after
 state's place: any row may differ."""
 
 
-class ClusterMachine:
+class ReplicatedStateMachine:
     """Owns this node's copy of the replicated state; all in the loop's thread."""
 
     def __init__(self) -> None:

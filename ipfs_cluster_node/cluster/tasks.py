@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Final
 
 from ipfs_cluster_node.access.turns import current_turn
-from ipfs_cluster_node.cluster.consensus import Leadership
+from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.core.commands import CancelTask, SubmitTasks
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did, TaskId
@@ -29,9 +29,9 @@ class _Watcher:
 class Tasks:
     """What clients ask of tasks."""
 
-    def __init__(self, leadership: Leadership) -> None:
+    def __init__(self, consensus: Consensus) -> None:
         """Answer as far as this node leads."""
-        self._leadership = leadership
+        self._consensus = consensus
         self._watchers: dict[TaskId, set[_Watcher]] = {}
         self.progress: dict[TaskId, tuple[float, str]] = {}
         """How far running attempts are; news only, lost with the leader."""
@@ -40,22 +40,22 @@ class Tasks:
         self, specs: Sequence[TaskSpec], *, fingerprint: bytes, caller: Did, request_id: str
     ) -> tuple[TaskId, ...]:
         """Commit tasks, all or none; a repeat of the request gets the first ids."""
-        self._leadership.leader_state()
+        self._consensus.check_leads()
         task_ids = tuple(TaskId(secrets.token_hex(10)) for _ in specs)
         body = SubmitTasks(task_ids=task_ids, specs=tuple(specs), fingerprint=fingerprint)
-        ids = await self._leadership.propose(body, caller=caller, request_id=request_id)
+        ids = await self._consensus.propose(body, caller=caller, request_id=request_id)
         return tuple(map(TaskId, ids))
 
     async def cancel_task(self, task_id: TaskId, *, caller: Did, request_id: str) -> None:
         """Commit that a task is cancelled."""
-        self._leadership.leader_state()
-        await self._leadership.propose(
+        self._consensus.check_leads()
+        await self._consensus.propose(
             CancelTask(task_id=task_id), caller=caller, request_id=request_id
         )
 
     def get_task(self, task_id: TaskId) -> Task:
         """Read one task."""
-        return self._task(self._leadership.read_state(), task_id)
+        return self._task(self._consensus.read_state(), task_id)
 
     @staticmethod
     def _task(state: ClusterState, task_id: TaskId) -> Task:
@@ -69,7 +69,7 @@ class Tasks:
 
     def newest_first(self, before: int | None) -> Iterable[Task]:
         """Tasks as of now, the newest first; only those of a sequence below `before`."""
-        tasks = self._leadership.read_state().tasks.copy()
+        tasks = self._consensus.read_state().tasks.copy()
         end = len(tasks)
         if before is not None:
             end = bisect_left(tasks, before, key=lambda task: task.sequence)
@@ -87,7 +87,7 @@ class Tasks:
                 self._watchers.setdefault(task_id, set()).add(watcher)
                 if turn.over:
                     await turn.next()
-            state = self._leadership.read_state()
+            state = self._consensus.read_state()
             for task_id in task_ids:
                 self._task(state, task_id)
                 if turn.over:
@@ -114,7 +114,7 @@ class Tasks:
                 self._watchers.pop(task_id, None)
 
     def _take_changed(self, watcher: _Watcher) -> list[Task]:
-        state = self._leadership.leader_state()
+        state = self._consensus.leader_state()
         batch: list[Task] = []
         batch_bytes = 0
         while watcher.changed and len(batch) < WATCH_BATCH_MAX:

@@ -9,7 +9,7 @@ from typing import Final
 
 from ipfs_cluster_node.access.turns import gathered
 from ipfs_cluster_node.adapters.clock import monotonic
-from ipfs_cluster_node.cluster.consensus import Leadership
+from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.cluster.outbox import Kind, Outbox
 from ipfs_cluster_node.cluster.tasks import Tasks
 from ipfs_cluster_node.codec.tasks import (
@@ -58,7 +58,9 @@ PLANNED_BY: Final = frozenset({TableName.TASKS, TableName.PRINCIPALS})
 
 
 class _Session:
-    def __init__(self, node_id: NodeId, task_types: frozenset[str], sessions: "Sessions") -> None:
+    def __init__(
+        self, node_id: NodeId, task_types: frozenset[str], sessions: "WorkerSessions"
+    ) -> None:
         self.node_id = node_id
         self.task_types = task_types
         self.credit = 0
@@ -80,12 +82,12 @@ class _Session:
         self.outbox.end(error)
 
 
-class Sessions:
+class WorkerSessions:
     """Who works for this leader."""
 
-    def __init__(self, leadership: Leadership, tasks: Tasks) -> None:
+    def __init__(self, consensus: Consensus, tasks: Tasks) -> None:
         """Start with nobody."""
-        self._leadership = leadership
+        self._consensus = consensus
         self._tasks = tasks
         self._sessions: dict[NodeId, _Session] = {}
         self.boots = Boots()
@@ -97,7 +99,7 @@ class Sessions:
 
     def tasks_now(self) -> TaskTable:
         """The tasks as this node knows them."""
-        return self._leadership.state().tasks
+        return self._consensus.state().tasks
 
     async def worker_session(
         self, node_id: NodeId, requests: AsyncIterator[pb.WorkerSessionRequest]
@@ -107,7 +109,7 @@ class Sessions:
         Raises:
             ClusterError: MEMBER_RUNS_TWICE while another process of the same identity has one.
         """
-        state = self._leadership.leader_state()
+        state = self._consensus.leader_state()
         node = state.members.node(node_id)
         if node is None:
             raise ClusterError(Reason.MEMBER_NOT_FOUND, "this node is no member; join it first")
@@ -137,12 +139,12 @@ class Sessions:
 
     async def _welcome(self, node_id: NodeId, held: set[AttemptId]) -> pb.WorkerSessionResponse:
         # What the log gives to this worker and the worker does not have was lost on the way.
-        running = self._leadership.leader_state().tasks.running_on(node_id)
+        running = self._consensus.leader_state().tasks.running_on(node_id)
         missing = tuple(attempt for attempt in running if attempt not in held)
         if missing:
-            await self._leadership.propose(RequeueAttempts(ids=missing))
+            await self._consensus.propose(RequeueAttempts(ids=missing))
         # A leader that was replaced and has not heard of it must not have attempts killed.
-        tasks = self._leadership.read_state().tasks
+        tasks = self._consensus.read_state().tasks
         welcome = pb.WorkerSessionResponse(welcome=pb.WorkerWelcome())
 
         def told() -> Iterator[None]:
@@ -179,7 +181,7 @@ class Sessions:
                     await self._finish(session, outcomes)
             case "progress":
                 attempt = attempt_from_proto(request.progress.id)
-                if self._leadership.leader_state().tasks.is_current(attempt, session.node_id):
+                if self._consensus.leader_state().tasks.is_current(attempt, session.node_id):
                     # In this order: what is not a number becomes 0.
                     ratio = min(1.0, max(0.0, request.progress.ratio))
                     note = request.progress.note[:NOTE_CHARS_MAX]
@@ -195,11 +197,11 @@ class Sessions:
         Stale ones are committed too. A leader that was replaced and has not heard of it knows no
         newer attempts, and would have their outcomes forgotten.
         """
-        state = self._leadership.leader_state()
+        state = self._consensus.leader_state()
         outcomes = [_with_its_file(outcome, state) for outcome in outcomes]
         # Before what came back waits again: else it would go to the same worker at once.
         self._note_rest(session.node_id, outcomes)
-        await self._leadership.propose(
+        await self._consensus.propose(
             FinishAttempts(node_id=session.node_id, outcomes=tuple(outcomes))
         )
         session.send(Kind.CONFIRMED, [outcome.id for outcome in outcomes])
@@ -218,7 +220,7 @@ class Sessions:
         """Send workers what was committed for them."""
         if isinstance(effect, AttemptsAssigned):
             session = self._sessions.get(effect.node_id)
-            if session is not None and self._leadership.is_leader:
+            if session is not None and self._consensus.is_leader:
                 session.credit -= len(effect.ids)
                 session.send(Kind.ASSIGNED, effect.ids)
         elif isinstance(effect, AttemptsRevoked):
@@ -237,27 +239,27 @@ class Sessions:
         if not leads:
             self._rests.clear()
             for session in self._sessions.values():
-                session.end(self._leadership.not_leader())
+                session.end(self._consensus.not_leader())
 
     async def run(self) -> None:
         """Plan and commit assignments whenever there is something to give and someone to take."""
         while True:
             await self.wake.wait()
             self.wake.clear()
-            while self._leadership.is_leader:
+            while self._consensus.is_leader:
                 planned = self._plan()
                 if not planned:
                     break
                 try:
                     # One plan at a time: the next one sees what this one used.
-                    await self._leadership.propose(AssignTasks(assignments=tuple(planned)))
+                    await self._consensus.propose(AssignTasks(assignments=tuple(planned)))
                 except ClusterError as error:
                     log.info("assignment not committed", extra={"reason": error.reason})
                     await asyncio.sleep(RETRY_SECONDS)
                 self.wake.clear()  # The next plan sees what changed so far.
 
     def _plan(self) -> list[tuple[TaskId, NodeId]]:
-        state = self._leadership.leader_state()
+        state = self._consensus.leader_state()
         now = monotonic()
         offers: dict[NodeId, WorkerOffer] = {}
         for node_id, session in self._sessions.items():

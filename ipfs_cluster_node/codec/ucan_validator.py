@@ -39,7 +39,7 @@ from ipfs_cluster_node.core.ucan.tokens import Delegation, Invocation
 
 
 @dataclass(frozen=True, slots=True)
-class Brought:
+class DecodedTokens:
     """What a container holds."""
 
     invocation: Invocation | None
@@ -90,7 +90,7 @@ class Validator:
             gone=gone,
         )
 
-    def read(self, container: str) -> Brought:
+    def read(self, container: str) -> DecodedTokens:
         """Read a container, once for all that is asked of it; its invocation is verified.
 
         Raises:
@@ -112,9 +112,9 @@ class Validator:
             else:
                 raise malformed("a call carries one invocation")
         signed = None if invocation is None else self._reader.invocation(invocation)
-        return Brought(signed, found)
+        return DecodedTokens(signed, found)
 
-    def delegations(self, brought: Brought) -> list[Delegation]:
+    def delegations(self, brought: DecodedTokens) -> list[Delegation]:
         """The delegations of a container, verified.
 
         Raises:
@@ -174,7 +174,7 @@ class Validator:
 
     def invoked(
         self,
-        brought: Brought,
+        brought: DecodedTokens,
         *,
         command: Command,
         args_of: Callable[[], Mapping[str, Value] | None],

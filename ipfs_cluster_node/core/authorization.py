@@ -67,7 +67,7 @@ ROW_UNKNOWN: Final[Mapping[str, Value]] = {
 `core/schemas.py` is judged as one of these."""
 
 
-class Ask(NamedTuple):
+class Requirement(NamedTuple):
     """What a call wants to do under one command."""
 
     command: Command

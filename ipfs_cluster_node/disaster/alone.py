@@ -15,7 +15,7 @@ from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.errors import LogDamagedError
 from ipfs_cluster_node.adapters.raft.restore import Stored, create_store_of, read_store
 from ipfs_cluster_node.cluster.peers import save_masters
-from ipfs_cluster_node.cluster.state_machine import ClusterMachine
+from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine
 from ipfs_cluster_node.config.home import REPLACED_LOG_PREFIX, Home
 from ipfs_cluster_node.core.certificates import Authority
 from ipfs_cluster_node.core.commands import Command, CommandBody, RemoveNode, ReplaceLog
@@ -66,7 +66,7 @@ class Survivor:
         identity = Identity.load(home.identity)
         self.node_id: NodeId = identity.node_id
         self._did = identity.did
-        self._machine = ClusterMachine()
+        self._machine = ReplicatedStateMachine()
         self.stored = self._read()
         state = self.state
         if not state.cluster_id:

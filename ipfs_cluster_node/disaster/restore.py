@@ -30,7 +30,7 @@ from ipfs_cluster_node.adapters.raft.snapshotting import load_state
 from ipfs_cluster_node.cluster.certificates.issuing import sign_for
 from ipfs_cluster_node.cluster.members import TOKEN_TTL_DEFAULT
 from ipfs_cluster_node.cluster.peers import save_masters
-from ipfs_cluster_node.cluster.state_machine import ClusterMachine
+from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine
 from ipfs_cluster_node.config.credentials import write_enrolment
 from ipfs_cluster_node.config.files import open_regular, write_private
 from ipfs_cluster_node.config.home import Home
@@ -156,8 +156,8 @@ def refuse_while_masters_run(masters: Iterable[Principal], tls: ClientTls) -> No
         )
 
 
-def _read_backup(path: Path) -> tuple[ClusterMachine, Position]:
-    machine = ClusterMachine()
+def _read_backup(path: Path) -> tuple[ReplicatedStateMachine, Position]:
+    machine = ReplicatedStateMachine()
     opened = DirectoryFile(open_regular(path))
     with closing(opened):
         try:

@@ -9,7 +9,7 @@ from ipfs_cluster_node.adapters.raft.clock import now as boot_now
 from ipfs_cluster_node.adapters.raft.replica import Replica
 from ipfs_cluster_node.adapters.worker.pool import HandlerPool
 from ipfs_cluster_node.cluster.cluster_clock import ClusterClock
-from ipfs_cluster_node.cluster.consensus import Leadership
+from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.codec.tasks import timestamp_of_ms
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.core.ids import NodeId, node_id_of_voter
@@ -30,7 +30,7 @@ class NodeHealth:
         node_id: NodeId,
         name: str,
         role: str,
-        leadership: Leadership,
+        consensus: Consensus,
         uplink: Uplink,
         store: BlockStore,
         worker: Worker | None,
@@ -43,7 +43,7 @@ class NodeHealth:
     ) -> None:
         """Take the parts."""
         self._node_id, self._name, self._role = node_id, name, role
-        self._leadership, self._uplink = leadership, uplink
+        self._consensus, self._uplink = consensus, uplink
         self._store, self._worker, self._home = store, worker, home
         self._space, self._certificate = space, certificate
         self._loop_gaps = loop_gaps
@@ -74,7 +74,7 @@ class NodeHealth:
             time=timestamp_of_ms(now_ms()),
             boot=self._uplink.boot,
         )
-        replica = self._leadership.replica
+        replica = self._consensus.replica
         if replica is not None:
             response.raft.is_leader = replica.is_leader
             response.raft.leader_node_id = replica.leader or ""
@@ -85,7 +85,7 @@ class NodeHealth:
         return response
 
     def _without_leader(self) -> str:
-        if self._leadership.knows_nobody:
+        if self._consensus.knows_nobody:
             return (
                 "no leader is known, and no other master; name one that runs: ipfs-cluster-node "
                 "serve --master NODE_ID@HOST:PORT (see `node list`)"
@@ -96,7 +96,7 @@ class NodeHealth:
         )
 
     def _checks(self) -> list[pb.HealthCheck]:
-        knows_leader = self._leadership.leader is not None
+        knows_leader = self._consensus.leader is not None
         checks = [
             pb.HealthCheck(
                 name="leader",
@@ -118,7 +118,7 @@ class NodeHealth:
         ]
         if self._pool is not None:
             checks.append(_confinement_check(self._pool.missing))
-        replica = self._leadership.replica
+        replica = self._consensus.replica
         if replica is not None:
             checks.append(self._log_check(replica))
         return checks

@@ -37,15 +37,15 @@ from ipfs_cluster_node.cluster.backups import Backups
 from ipfs_cluster_node.cluster.certificates.authority import ClusterAuthority
 from ipfs_cluster_node.cluster.certificates.issuing import Certificates
 from ipfs_cluster_node.cluster.cluster_clock import ClusterClock
-from ipfs_cluster_node.cluster.consensus import Leadership
+from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.cluster.content.contents import Contents
 from ipfs_cluster_node.cluster.delegations import Delegations
 from ipfs_cluster_node.cluster.enrolment import Enrolment
 from ipfs_cluster_node.cluster.members import Members
 from ipfs_cluster_node.cluster.peers import PeerBook
-from ipfs_cluster_node.cluster.state_machine import ClusterMachine
+from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine
 from ipfs_cluster_node.cluster.tasks import Tasks
-from ipfs_cluster_node.cluster.worker_sessions import Sessions
+from ipfs_cluster_node.cluster.worker_sessions import WorkerSessions
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.profiles import profile_files
 from ipfs_cluster_node.config.settings import Settings
@@ -131,11 +131,11 @@ class Node:
         self._channels = PeerChannels(self._peers, lambda: self._own.tls)
         self._bind = parse_endpoint(settings.node.bind)
         is_master = settings.node.role == Role.MASTER
-        machine = ClusterMachine() if is_master else None
+        machine = ReplicatedStateMachine() if is_master else None
         self._boot = secrets.randbits(63) | 1  # Never 0, which says nothing.
         self._boots = Boots(self.node_id, self._boot, self._advertised()[0])
         replica = self._make_replica(machine) if machine is not None else None
-        self._leadership = Leadership(
+        self._consensus = Consensus(
             self.node_id, machine=machine, replica=replica, peers=self._peers
         )
         if machine is not None and replica is not None:
@@ -144,30 +144,30 @@ class Node:
         store = BlockStore(home.content, space.require)
         self._clock = ClusterClock(
             self.node_id,
-            voters=lambda: self._leadership.voters,
+            voters=lambda: self._consensus.voters,
             channel_to=self._channels.bulk,
         )
-        self._leadership.now_ms = self._clock.now_ms
-        self._tasks = Tasks(self._leadership)
-        self._sessions = Sessions(self._leadership, self._tasks)
+        self._consensus.now_ms = self._clock.now_ms
+        self._tasks = Tasks(self._consensus)
+        self._sessions = WorkerSessions(self._consensus, self._tasks)
         self._revocations = Revocations()
         self._authority = ClusterAuthority(
             home,
-            self._leadership,
+            self._consensus,
             did=self._files.identity.did,
             cluster_id=settings.cluster.id,
             seal_key=self._files.seal_key,
         )
         self._certificates = (
-            Certificates(self._leadership, self._authority, self._clock) if is_master else None
+            Certificates(self._consensus, self._authority, self._clock) if is_master else None
         )
         self._loop_gaps = LoopGaps()
         self._members = Members(
-            self._leadership, self._certificates, self._loop_gaps.listened_seconds
+            self._consensus, self._certificates, self._loop_gaps.listened_seconds
         )
         self._members.boots = self._sessions.boots = self._boots
         self._contents = Contents(
-            leadership=self._leadership,
+            consensus=self._consensus,
             store=store,
             channel_to=self._channels.bulk,
             room_of=self._members.room_bytes.get,
@@ -203,7 +203,7 @@ class Node:
             revocations=self._revocations,
             running_count=lambda: self._worker.running_count if self._worker else 0,
             room_bytes=lambda: space.room_bytes,
-            votes_alone=lambda: self._leadership.votes_alone,
+            votes_alone=lambda: self._consensus.votes_alone,
         )
         self._own = OwnCertificate(
             home, self._files.identity, self._files.credentials, self._uplink.connection
@@ -217,7 +217,7 @@ class Node:
             node_id=self.node_id,
             boot=self._boot,
             addresses=lambda: [*self._peers.all_endpoints(self.node_id), *self._advertised()],
-            votes_alone=lambda: self._leadership.votes_alone,
+            votes_alone=lambda: self._consensus.votes_alone,
             tls=lambda: self._own.tls,
         )
         self._own.now = self._clock.utc_now
@@ -226,7 +226,7 @@ class Node:
             node_id=self.node_id,
             name=settings.node.name,
             role=settings.node.role,
-            leadership=self._leadership,
+            consensus=self._consensus,
             uplink=self._uplink,
             store=store,
             worker=self._worker,
@@ -250,7 +250,7 @@ class Node:
         self._audit = FileAuditLog(home.audit, lambda: space.has_room_for_audit)
         self._turns = Turns()
         self._gate = self._services(identify)
-        self._revocations.on_change = self._gate.hurry
+        self._revocations.on_change = self._gate.recheck_now
         self._server = make_server()
         self._server.add_generic_rpc_handlers((self._gate,))
         self._enrolment_server = None
@@ -264,7 +264,7 @@ class Node:
         Returns:
             Whether they were taken.
         """
-        if not self._leadership.knows_nobody:
+        if not self._consensus.knows_nobody:
             return False
         self._peers.learn(masters.items(), None)
         self._uplink.connection.learn(self._targets())
@@ -322,7 +322,7 @@ class Node:
             "certificate": self._own.run,
             "loop-gaps": self._loop_gaps.run,
         }
-        if self._leadership.replica is not None:
+        if self._consensus.replica is not None:
             loops |= {
                 "raft": self._run_replica,
                 "assignments": self._sessions.run,
@@ -350,9 +350,9 @@ class Node:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _run_replica(self) -> None:
-        assert self._leadership.replica is not None
+        assert self._consensus.replica is not None
         try:
-            await self._leadership.replica.run()
+            await self._consensus.replica.run()
         except ClusterError as error:
             # The node goes on without a vote and without the log, to say in its health why.
             if error.reason is not Reason.LOG_STORAGE_FAILED:
@@ -384,7 +384,7 @@ class Node:
 
     def _check_certificates_again(self) -> None:
         self._own.end_sessions()
-        self._gate.hurry()
+        self._gate.recheck_now()
 
     def _on_progress(self, task_id: TaskId, attempt: int, ratio: float, note: str) -> None:
         if self._worker is not None:
@@ -397,7 +397,7 @@ class Node:
 
     # Building.
 
-    def _make_replica(self, machine: ClusterMachine) -> Replica:
+    def _make_replica(self, machine: ReplicatedStateMachine) -> Replica:
         raft = self._settings.raft
         return Replica(
             directory=self._home.raft,
@@ -435,19 +435,19 @@ class Node:
     def _services(self, identify: Identify) -> Gate:
         gate = Gate(identify, self._authorizer, audit=self._audit, turns=self._turns)
         server = gate.as_server
-        delegations = Delegations(self._leadership, self._authorizer, self.node_id)
+        delegations = Delegations(self._consensus, self._authorizer, self.node_id)
         authorization_pb2_grpc.add_AuthorizationServiceServicer_to_server(
             AuthorizationServicer(delegations), server
         )
         if self._certificates is not None:
             certificate_pb2_grpc.add_CertificateServiceServicer_to_server(
-                CertificateServicer(self._certificates, self._leadership), server
+                CertificateServicer(self._certificates, self._consensus), server
             )
         audit_pb2_grpc.add_AuditServiceServicer_to_server(
             AuditServicer(self._audit, self.node_id), server
         )
         content_pb2_grpc.add_ContentServiceServicer_to_server(
-            ContentServicer(self._contents, self._leadership), server
+            ContentServicer(self._contents, self._consensus), server
         )
         own_health_pb2_grpc.add_HealthServiceServicer_to_server(
             HealthServicer(self.health.get_health), server
@@ -455,17 +455,17 @@ class Node:
         membership_pb2_grpc.add_MembershipServiceServicer_to_server(
             MembershipServicer(
                 self._members,
-                self._leadership,
-                Backups(self._leadership),
+                self._consensus,
+                Backups(self._consensus),
             ),
             server,
         )
-        if self._leadership.replica is not None:
+        if self._consensus.replica is not None:
             raft_pb2_grpc.add_RaftServiceServicer_to_server(
-                RaftServicer(self._leadership.replica), server
+                RaftServicer(self._consensus.replica), server
             )
         state_delta_pb2_grpc.add_StateDeltaServiceServicer_to_server(
-            StateDeltaServicer(self._leadership), server
+            StateDeltaServicer(self._consensus), server
         )
         task_dispatch_pb2_grpc.add_TaskDispatchServiceServicer_to_server(
             TaskDispatchServicer(self._tasks, self._sessions), server
@@ -512,8 +512,8 @@ class Node:
 
     async def _renew_channels(self, _tls: ClientTls) -> None:
         await self._channels.renew()
-        if self._leadership.replica is not None:
-            self._leadership.replica.redial()
+        if self._consensus.replica is not None:
+            self._consensus.replica.redial()
 
     def _sign_alone(self, request_der: bytes) -> bytes | None:
         if self._certificates is None:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from heapq import nsmallest
 from typing import Any
 
-from ipfs_cluster_node.access.context import current_caller, current_reach, shown_certificate
+from ipfs_cluster_node.access.context import current_caller, current_permissions, shown_certificate
 from ipfs_cluster_node.access.turns import gathered
 from ipfs_cluster_node.cluster.certificates.issuing import Certificates
-from ipfs_cluster_node.cluster.consensus import Leadership
+from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.cluster.pages import page_of_items
 from ipfs_cluster_node.codec.members import did_of, page_of, pem_of, serial_of
 from ipfs_cluster_node.codec.tasks import request_id_of, timestamp_of_ms
@@ -21,7 +21,7 @@ from ipfs_cluster_node.v1 import certificate_pb2_grpc
 class CertificateServicer(certificate_pb2_grpc.CertificateServiceServicer):
     """Certificates of members."""
 
-    def __init__(self, certificates: Certificates, view: Leadership) -> None:
+    def __init__(self, certificates: Certificates, view: Consensus) -> None:
         """Serve these."""
         self._certificates = certificates
         self._view = view
@@ -69,9 +69,9 @@ class CertificateServicer(certificate_pb2_grpc.CertificateServiceServicer):
             records = table.of_owner(did_of(request.did))
         else:
             records = table.records()
-        reach = current_reach()
+        permissions = current_permissions()
         found = await gathered(
-            r if r.serial > after and reach.allows(certificate_args(r.did)) else None
+            r if r.serial > after and permissions.allows(certificate_args(r.did)) else None
             for r in records
         )
         # One more than a page, to see whether more follow.

@@ -3,8 +3,8 @@
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
-from ipfs_cluster_node.access.context import current_caller, current_reach
-from ipfs_cluster_node.cluster.consensus import Leadership
+from ipfs_cluster_node.access.context import current_caller, current_permissions
+from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.cluster.content.contents import Contents
 from ipfs_cluster_node.cluster.pages import page_of_items
 from ipfs_cluster_node.codec.members import bad_page_token, content_to_proto, page_of
@@ -25,7 +25,7 @@ BLOCKS_PER_REQUEST_MAX: Final = 64
 class ContentServicer(content_pb2_grpc.ContentServiceServicer):
     """Files by CID."""
 
-    def __init__(self, content: Contents, view: Leadership) -> None:
+    def __init__(self, content: Contents, view: Consensus) -> None:
         """Serve these."""
         self._content = content
         self._view = view
@@ -78,12 +78,12 @@ class ContentServicer(content_pb2_grpc.ContentServiceServicer):
         if page.token and page.token != cid_text(page.token, "page_token"):
             raise bad_page_token()
         state = self._view.read_state()
-        reach = current_reach()
+        permissions = current_permissions()
         # Named one by one, not all taken now: files may be added while the list is made.
         shown, more = await page_of_items(
             (
                 (_shown(state, state.contents[cid]), cid)
-                if reach.allows(content_args(cid, state.contents[cid]))
+                if permissions.allows(content_args(cid, state.contents[cid]))
                 else None
                 for cid in state.contents.cids.after(page.token)
             ),

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ipfs_cluster_node.access.context import current_reach
+from ipfs_cluster_node.access.context import current_permissions
 from ipfs_cluster_node.access.rules import RULES_BY_METHOD
 from ipfs_cluster_node.cluster.delegations import Delegations
 from ipfs_cluster_node.codec.members import did_of, page_of
@@ -23,7 +23,7 @@ class AuthorizationServicer(authorization_pb2_grpc.AuthorizationServiceServicer)
 
     async def GetCaller(self, request: pb.GetCallerRequest, context: Any) -> pb.GetCallerResponse:
         """Tell who the caller is."""
-        return self._delegations.get_caller(current_reach().caller)
+        return self._delegations.get_caller(current_permissions().caller)
 
     async def PutDelegation(
         self, request: pb.PutDelegationRequest, context: Any
@@ -31,7 +31,7 @@ class AuthorizationServicer(authorization_pb2_grpc.AuthorizationServiceServicer)
         """Keep delegations."""
         cids = await self._delegations.put_delegation(
             list(request.tokens),
-            caller=current_reach().caller,
+            caller=current_permissions().caller,
             request_id=request_id_of(request.request_id),
         )
         return pb.PutDelegationResponse(cids=cids)
@@ -43,7 +43,7 @@ class AuthorizationServicer(authorization_pb2_grpc.AuthorizationServiceServicer)
         page = page_of(request.page_size, request.page_token)
         after = _cid_of(page.token, "page_token") if page.token else None
         found, following = await self._delegations.list_delegations(
-            current_reach().caller,
+            current_permissions().caller,
             audience=did_of(request.audience, "audience") if request.audience else None,
             after=after,
             size=page.size,
@@ -57,7 +57,7 @@ class AuthorizationServicer(authorization_pb2_grpc.AuthorizationServiceServicer)
         await self._delegations.revoke_delegation(
             _cid_of(request.cid, "cid"),
             path=list(request.path),
-            caller=current_reach().caller,
+            caller=current_permissions().caller,
             request_id=request_id_of(request.request_id),
         )
         return pb.RevokeDelegationResponse()
@@ -66,7 +66,7 @@ class AuthorizationServicer(authorization_pb2_grpc.AuthorizationServiceServicer)
         self, request: pb.ExplainAccessRequest, context: Any
     ) -> pb.ExplainAccessResponse:
         """Say what would become of a call."""
-        caller = current_reach().caller
+        caller = current_permissions().caller
         message = request_type_of(request.method) if request.method in RULES_BY_METHOD else None
         if message is None:
             raise invalid_field("method", "such as /ipfs_cluster_node.v1.HealthService/GetHealth")

@@ -11,14 +11,14 @@ from typing import Any, Final, Protocol, cast
 
 import grpc
 
-from ipfs_cluster_node.access.call_tokens import Context, Presented, read_metadata
+from ipfs_cluster_node.access.call_tokens import CallTokens, Context, read_metadata
 from ipfs_cluster_node.access.context import (
     Caller,
     CallerClass,
-    Reach,
+    Permissions,
     Reading,
     set_caller,
-    set_reach,
+    set_permissions,
     set_reading,
 )
 from ipfs_cluster_node.access.rules import RULES_BY_METHOD, Rule
@@ -61,7 +61,9 @@ Identify = Callable[[Context], Caller]
 class Authorizes(Protocol):
     """Decides what a caller may do."""
 
-    async def decide(self, caller: Caller, rule: Rule, request: Any, presented: Presented) -> Reach:
+    async def decide(
+        self, caller: Caller, rule: Rule, request: Any, tokens: CallTokens
+    ) -> Permissions:
         """Decide a call; raises ClusterError."""
 
 
@@ -72,7 +74,7 @@ class _Running:
     task: asyncio.Task[Any]
     context: Context
     rule: Rule
-    reach: Reach
+    permissions: Permissions
     ends_at: float
     """By the loop's clock; infinite where the rule says nothing."""
     ended_by: ClusterError | None = None
@@ -113,7 +115,7 @@ class Gate(grpc.GenericRpcHandler):
         self._running: set[_Running] = set()
         self._hurried = asyncio.Event()
 
-    def hurry(self) -> None:
+    def recheck_now(self) -> None:
         """Look at the running streams now: something was revoked."""
         self._hurried.set()
 
@@ -155,7 +157,7 @@ class Gate(grpc.GenericRpcHandler):
                             f"it may run for {running.rule.seconds_max:.0f} s; read it faster",
                         )
                     self._check_class(running.rule, self._identify(running.context))
-                    await running.reach.renew()
+                    await running.permissions.renew()
                 except ClusterError as error:
                     running.ended_by = error
                     running.task.cancel()
@@ -198,11 +200,11 @@ class Gate(grpc.GenericRpcHandler):
     ) -> Any:
         async def call(data: bytes, context: Context) -> Any:
             request = None
-            reach: Reach | None = None
+            permissions: Permissions | None = None
             try:
                 caller = await self._enter(rule, context)
                 request = read(data)
-                reach, reading = await self._admit(caller, rule, request, data, context)
+                permissions, reading = await self._admit(caller, rule, request, data, context)
                 bound = _time_bound(context)
                 if bound is None:
                     response = await behaviour(request, context)
@@ -211,13 +213,13 @@ class Gate(grpc.GenericRpcHandler):
                         response = await behaviour(request, context)
                 if reading.age_ms is not None:
                     context.set_trailing_metadata(((AGE_KEY, str(reading.age_ms)),))
-                self._note(method, rule, request, context, reach)
+                self._note(method, rule, request, context, permissions)
                 return response
             except asyncio.CancelledError:
-                self._note_cancelled(method, rule, request, context, reach)
+                self._note_cancelled(method, rule, request, context, permissions)
                 raise
             except Exception as error:
-                self._refuse(method, rule, request, context, reach, error)
+                self._refuse(method, rule, request, context, permissions, error)
 
         return call
 
@@ -226,7 +228,7 @@ class Gate(grpc.GenericRpcHandler):
     ) -> Any:
         async def call(incoming: AsyncIterator[bytes], context: Context) -> Any:
             running: _Running | None = None
-            reach: Reach | None = None
+            permissions: Permissions | None = None
             first = None
             data = b""
             try:
@@ -240,21 +242,21 @@ class Gate(grpc.GenericRpcHandler):
                 caller = await self._enter(rule, context)
                 if rule.command is not None:
                     first = read(data)
-                reach, _ = await self._admit(caller, rule, first, data, context)
+                permissions, _ = await self._admit(caller, rule, first, data, context)
                 data = came = b""  # An upload would hold it to its end.
-                running = self._run(rule, reach, context)
+                running = self._run(rule, permissions, context)
                 requests = Requests(read, incoming, first)
                 async with asyncio.timeout(_upload_time_bound(context)):
                     response = await behaviour(requests, context)
-                self._note(method, rule, first, context, reach)
+                self._note(method, rule, first, context, permissions)
                 return response
             except asyncio.CancelledError:
                 ended_by = None if running is None else running.ended_by
-                self._note_cancelled(method, rule, first, context, reach, ended_by)
+                self._note_cancelled(method, rule, first, context, permissions, ended_by)
                 if not _answer_ended(running):
                     raise
             except Exception as error:
-                self._refuse(method, rule, first, context, reach, error)
+                self._refuse(method, rule, first, context, permissions, error)
             finally:
                 if running is not None:
                     self._running.discard(running)
@@ -271,14 +273,14 @@ class Gate(grpc.GenericRpcHandler):
         # end in gRPC's own code, which tells the reader nothing and leaves it waiting.
         async def call(came: Any, context: Context) -> None:
             running: _Running | None = None
-            reach: Reach | None = None
+            permissions: Permissions | None = None
             request = None
             data = came if streams == "unary_stream" else b""
             try:
                 caller = await self._enter(rule, context)
                 request = read(data) if streams == "unary_stream" else Requests(read, came)
-                reach, reading = await self._admit(caller, rule, request, data, context)
-                running = self._run(rule, reach, context)
+                permissions, reading = await self._admit(caller, rule, request, data, context)
+                running = self._run(rule, permissions, context)
                 responses = behaviour(request, context)
                 if hasattr(responses, "__aiter__"):
                     noted = False
@@ -286,7 +288,7 @@ class Gate(grpc.GenericRpcHandler):
                         async for response in responses:
                             if not noted:
                                 # With the first answer: who breaks off has read what came so far.
-                                self._note(method, rule, request, context, reach)
+                                self._note(method, rule, request, context, permissions)
                                 noted = True
                             if reading.age_ms is not None:
                                 context.set_trailing_metadata(((AGE_KEY, str(reading.age_ms)),))
@@ -295,23 +297,23 @@ class Gate(grpc.GenericRpcHandler):
                     await responses  # Health and reflection write to the context instead.
             except asyncio.CancelledError:
                 if running is not None and running.ended_by is not None:
-                    self._note(method, rule, request, context, reach, running.ended_by)
+                    self._note(method, rule, request, context, permissions, running.ended_by)
                 if not _answer_ended(running):
                     raise
             except Exception as error:
-                self._refuse(method, rule, request, context, reach, error)
+                self._refuse(method, rule, request, context, permissions, error)
             finally:
                 if running is not None:
                     self._running.discard(running)
 
         return call
 
-    def _run(self, rule: Rule, reach: Reach, context: Context) -> _Running:
+    def _run(self, rule: Rule, permissions: Permissions, context: Context) -> _Running:
         task = asyncio.current_task()
         assert task is not None
         seconds = math.inf if rule.seconds_max is None else rule.seconds_max
         ends_at = asyncio.get_running_loop().time() + seconds
-        running = _Running(task, context, rule, reach, ends_at)
+        running = _Running(task, context, rule, permissions, ends_at)
         self._running.add(running)
         return running
 
@@ -326,15 +328,15 @@ class Gate(grpc.GenericRpcHandler):
 
     async def _admit(
         self, caller: Caller, rule: Rule, request: Any, data: bytes, context: Context
-    ) -> tuple[Reach, Reading]:
+    ) -> tuple[Permissions, Reading]:
         """Decide a call by its request, and what is signed by its bytes."""
-        stale, presented = read_metadata(context, data)
-        reach = await self._authorizer.decide(caller, rule, request, presented)
-        set_caller(reach.caller)
-        set_reach(reach)
+        stale, tokens = read_metadata(context, data)
+        permissions = await self._authorizer.decide(caller, rule, request, tokens)
+        set_caller(permissions.caller)
+        set_permissions(permissions)
         reading = Reading(stale=stale)
         set_reading(reading)
-        return reach, reading
+        return permissions, reading
 
     def _refuse(
         self,
@@ -342,13 +344,13 @@ class Gate(grpc.GenericRpcHandler):
         rule: Rule,
         request: Any,
         context: Context,
-        reach: Reach | None,
+        permissions: Permissions | None,
         error: Exception,
     ) -> None:
         """Answer a failure, and note it."""
-        told = _told(method, error)
-        self._note(method, rule, request, context, reach, told)
-        _answer(context, told)
+        public_error = _public_error(method, error)
+        self._note(method, rule, request, context, permissions, public_error)
+        _answer(context, public_error)
 
     def _note_cancelled(
         self,
@@ -356,7 +358,7 @@ class Gate(grpc.GenericRpcHandler):
         rule: Rule,
         request: Any,
         context: Context,
-        reach: Reach | None,
+        permissions: Permissions | None,
         ended_by: ClusterError | None = None,
     ) -> None:
         """Note a call that ends before its answer: what it began may still be committed.
@@ -369,8 +371,8 @@ class Gate(grpc.GenericRpcHandler):
             error = ClusterError(
                 Reason.UNKNOWN_OUTCOME, f"the call ended before it was answered{why}"
             )
-        if reach is not None and error is not None:
-            self._note(method, rule, request, context, reach, error)
+        if permissions is not None and error is not None:
+            self._note(method, rule, request, context, permissions, error)
 
     def _note(
         self,
@@ -378,7 +380,7 @@ class Gate(grpc.GenericRpcHandler):
         rule: Rule,
         request: Any,
         context: Context,
-        reach: Reach | None,
+        permissions: Permissions | None,
         error: ClusterError | None = None,
     ) -> None:
         """Put a call into the audit log, if it belongs there."""
@@ -388,7 +390,7 @@ class Gate(grpc.GenericRpcHandler):
         tried = error is None or not error.reason.has(Trait.NOT_TRIED)
         if not denied and not (rule.changes and tried):
             return
-        caller = self._named(context) if reach is None else reach.caller
+        caller = self._named(context) if permissions is None else permissions.caller
         asked = getattr(request, "header", request)
         self._audit.record(
             AuditRecord(
@@ -398,7 +400,7 @@ class Gate(grpc.GenericRpcHandler):
                 peer=context.peer(),
                 method=method,
                 command=rule.command or "",
-                delegation_cids=_delegations_of(reach, error),
+                delegation_cids=_delegations_of(permissions, error),
                 request_id=getattr(asked, "request_id", ""),
                 outcome=Outcome.DENIED
                 if denied
@@ -422,10 +424,10 @@ class Gate(grpc.GenericRpcHandler):
             )
 
 
-def _delegations_of(reach: Reach | None, error: ClusterError | None) -> tuple[str, ...]:
+def _delegations_of(permissions: Permissions | None, error: ClusterError | None) -> tuple[str, ...]:
     """By which delegations a call was let through; of a denied one, the token that did not hold."""
-    if reach is not None:
-        return reach.delegation_cids
+    if permissions is not None:
+        return permissions.delegation_cids
     cid = "" if error is None else error.metadata.get("cid", "")
     return (cid,) if cid else ()
 
@@ -450,7 +452,7 @@ def _upload_time_bound(context: Context) -> float | None:
     return UPLOAD_TIME_SECONDS_MAX if context.time_remaining() is None else None
 
 
-def _told(method: str, error: Exception) -> ClusterError:
+def _public_error(method: str, error: Exception) -> ClusterError:
     """What a caller is told of a failure; callers learn nothing of our inside, the log has it."""
     if isinstance(error, ClusterError):
         return error

@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
-from ipfs_cluster_node.access.context import current_caller, current_reach
+from ipfs_cluster_node.access.context import current_caller, current_permissions
 from ipfs_cluster_node.cluster.backups import Backups
-from ipfs_cluster_node.cluster.consensus import Leadership
+from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.cluster.members import Members
 from ipfs_cluster_node.cluster.pages import page_of_items
 from ipfs_cluster_node.codec.members import (
@@ -48,7 +48,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
     def __init__(
         self,
         members: Members,
-        view: Leadership,
+        view: Consensus,
         backups: Backups,
     ) -> None:
         """Serve these."""
@@ -83,12 +83,12 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         """List the nodes."""
         page = page_of(request.page_size, request.page_token)
         state = self._view.read_state()
-        reach = current_reach()
+        permissions = current_permissions()
         nodes = sorted(
             (
                 node
                 for node in state.members.nodes()
-                if node.node_id > page.token and reach.allows(member_args(node))
+                if node.node_id > page.token and permissions.allows(member_args(node))
             ),
             key=lambda node: node.node_id,
         )
@@ -147,11 +147,11 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
     ) -> pb.ListJoinTokensResponse:
         """List the join tokens."""
         page = page_of(request.page_size, request.page_token)
-        reach = current_reach()
+        permissions = current_permissions()
         shown, more = await page_of_items(
             (
                 (join_token_to_proto(token), token.token_id)
-                if token.token_id > page.token and reach.allows(join_token_args(token))
+                if token.token_id > page.token and permissions.allows(join_token_args(token))
                 else None
                 for token in self._members.join_tokens()
             ),
@@ -177,13 +177,13 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
     ) -> pb.ListJoinersResponse:
         """List who waits to be let in."""
         page = page_of(request.page_size, request.page_token)
-        reach = current_reach()
+        permissions = current_permissions()
         after = _joiner_key(page.token) if page.token else (0, "")
         shown, more = await page_of_items(
             (
                 (joiner_to_proto(token, joiner), f"{joiner.asked_at_ms} {joiner.did}")
                 if (joiner.asked_at_ms, joiner.did) > after
-                and reach.allows(joiner_args(token, joiner.did))
+                and permissions.allows(joiner_args(token, joiner.did))
                 else None
                 for token, joiner in self._members.joiners()
             ),
@@ -238,8 +238,8 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         keys = settings.keys()
         if request.key:
             keys = [key for key in keys if key == request.key]
-        reach = current_reach()
-        keys = [key for key in keys if reach.allows(setting_args(key))]
+        permissions = current_permissions()
+        keys = [key for key in keys if permissions.allows(setting_args(key))]
         return pb.GetConfigResponse(entries=[_entry(settings, key) for key in keys])
 
     async def ProposeConfig(

@@ -3,9 +3,9 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
-from ipfs_cluster_node.access.context import current_reach
+from ipfs_cluster_node.access.context import current_permissions
 from ipfs_cluster_node.access.turns import current_turn
-from ipfs_cluster_node.cluster.consensus import Leadership
+from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.codec.tables import SnapshotWriter, table_rows
 from ipfs_cluster_node.v1 import state_delta_pb2 as pb
 from ipfs_cluster_node.v1 import state_delta_pb2_grpc
@@ -14,7 +14,7 @@ from ipfs_cluster_node.v1 import state_delta_pb2_grpc
 class StateDeltaServicer(state_delta_pb2_grpc.StateDeltaServiceServicer):
     """The state as Arrow tables."""
 
-    def __init__(self, view: Leadership) -> None:
+    def __init__(self, view: Consensus) -> None:
         """Serve this."""
         self._view = view
 
@@ -22,13 +22,13 @@ class StateDeltaServicer(state_delta_pb2_grpc.StateDeltaServiceServicer):
         self, request: pb.GetSnapshotRequest, context: Any
     ) -> AsyncIterator[pb.GetSnapshotResponse]:
         """Send one table whole, as it is at this moment."""
-        reach, turn = current_reach(), current_turn()
+        permissions, turn = current_permissions(), current_turn()
         rows = table_rows(
             request.table,
             self._view.read_state(),
             self._view.voters,
-            caller=reach.caller.did,
-            allows=reach.allows,
+            caller=permissions.caller.did,
+            allows=permissions.allows,
         )
         applied_index = self._view.applied_index
         writer = SnapshotWriter(request.table)

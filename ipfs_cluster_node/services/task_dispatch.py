@@ -3,11 +3,11 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
-from ipfs_cluster_node.access.context import current_caller, current_reach
+from ipfs_cluster_node.access.context import current_caller, current_permissions
 from ipfs_cluster_node.access.turns import gathered
 from ipfs_cluster_node.cluster.pages import page_of_items
 from ipfs_cluster_node.cluster.tasks import Tasks
-from ipfs_cluster_node.cluster.worker_sessions import Sessions
+from ipfs_cluster_node.cluster.worker_sessions import WorkerSessions
 from ipfs_cluster_node.codec.members import number_of, page_of
 from ipfs_cluster_node.codec.tasks import (
     check_submission,
@@ -28,7 +28,7 @@ from ipfs_cluster_node.v1 import task_dispatch_pb2_grpc
 class TaskDispatchServicer(task_dispatch_pb2_grpc.TaskDispatchServiceServicer):
     """Tasks, and the sessions of workers."""
 
-    def __init__(self, tasks: Tasks, sessions: Sessions) -> None:
+    def __init__(self, tasks: Tasks, sessions: WorkerSessions) -> None:
         """Serve these."""
         self._tasks = tasks
         self._sessions = sessions
@@ -68,14 +68,14 @@ class TaskDispatchServicer(task_dispatch_pb2_grpc.TaskDispatchServiceServicer):
         """List tasks."""
         page = page_of(request.page_size, request.page_token)
         before = number_of(page)
-        reach = current_reach()
+        permissions = current_permissions()
         states = states_from_proto(request.states)
         shown, more = await page_of_items(
             (
                 (task_to_proto(task, with_data=False), task.sequence)
                 if (not states or task.state in states)
                 and (not request.task_type or task.spec.task_type == request.task_type)
-                and reach.allows(task_args(task, reach.caller.did))
+                and permissions.allows(task_args(task, permissions.caller.did))
                 else None
                 for task in self._tasks.newest_first(before)
             ),
@@ -93,12 +93,12 @@ class TaskDispatchServicer(task_dispatch_pb2_grpc.TaskDispatchServiceServicer):
         if not 1 <= len(request.task_ids) <= WATCHED_TASKS_MAX:
             raise invalid_field("task_ids", f"1 to {WATCHED_TASKS_MAX}")
         task_ids = await gathered(task_id_of(text, "task_ids") for text in request.task_ids)
-        reach = current_reach()
+        permissions = current_permissions()
         async for changed in self._tasks.watch_tasks(task_ids):
             progress = self._tasks.progress
-            tasks = [t for t in changed if reach.allows(task_args(t, reach.caller.did))]
+            tasks = [t for t in changed if permissions.allows(task_args(t, permissions.caller.did))]
             if len(tasks) < len(changed):
-                await reach.renew()  # Lost meanwhile: says so, and ends the watch.
+                await permissions.renew()  # Lost meanwhile: says so, and ends the watch.
             yield pb.WatchTasksResponse(
                 tasks=await gathered(
                     task_to_proto(t, progress=progress.get(t.task_id)) for t in tasks

@@ -70,7 +70,7 @@ def _callers(rule: Rule) -> str:
 def _judged(rule: Rule) -> str:
     if rule.command is None:
         return " | "
-    return f"`{rule.command}` | {'the request' if rule.asks else 'each item shown'}"
+    return f"`{rule.command}` | {'the request' if rule.required else 'each item shown'}"
 
 
 TABLES: Final[tuple[tuple[str, str, Callable[[], str]], ...]] = (

@@ -11,7 +11,7 @@ from ipfs_cluster_node.access.revocations import Revocations
 from ipfs_cluster_node.adapters.keys.certificates import utc_now
 from ipfs_cluster_node.cluster.certificates.revocations import RevocationList
 from ipfs_cluster_node.cluster.peers import PeerBook
-from ipfs_cluster_node.cluster.state_machine import ClusterMachine
+from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine
 from ipfs_cluster_node.core.commands import BootstrapCluster, Command, RemoveNode
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.model import Principal, Role
@@ -27,7 +27,7 @@ class Context:
 
 
 def identify_with(path: Path, known: Member) -> tuple[MemberIdentification, PeerBook, Any]:
-    machine, peers = ClusterMachine(), PeerBook(path / "masters")
+    machine, peers = ReplicatedStateMachine(), PeerBook(path / "masters")
     principal = Principal(
         did=known.identity.did,
         name="m",

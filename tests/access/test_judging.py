@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from ipfs_cluster_node.access.authorizer import Delegated
+from ipfs_cluster_node.access.authorizer import DelegatedPermissions
 from ipfs_cluster_node.access.context import Caller, CallerClass
 from ipfs_cluster_node.access.turns import Turn, Turns, set_turn
 from ipfs_cluster_node.codec.tasks import check_submission
-from ipfs_cluster_node.core.authorization import ROW_UNKNOWN, Ask, content_args, task_args
+from ipfs_cluster_node.core.authorization import ROW_UNKNOWN, Requirement, content_args, task_args
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ucan.access import Access
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
@@ -21,7 +21,9 @@ from tests.support.large_cluster import cid_of
 ROWS = 20_000
 
 
-def reach(policy: list[Any], monkeypatch: pytest.MonkeyPatch) -> tuple[Delegated, list[Any]]:
+def permissions(
+    policy: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> tuple[DelegatedPermissions, list[Any]]:
     """What a caller may do under this policy, and what is judged of it."""
     judged: list[Any] = []
     judge = Access._judge
@@ -36,7 +38,7 @@ def reach(policy: list[Any], monkeypatch: pytest.MonkeyPatch) -> tuple[Delegated
     assert access is not None
     command = access.claim.command
     client = Caller(ALICE, CallerClass.CLIENT)
-    return Delegated(client, command, {command: access}, lambda _command: access), judged
+    return DelegatedPermissions(client, command, {command: access}, lambda _command: access), judged
 
 
 def rows() -> Any:
@@ -47,7 +49,7 @@ def rows() -> Any:
 def test_rows_are_judged_by_what_the_policies_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """A table of a million files ended in DELEGATION_INVALID: each row counted as its own kind."""
     policy = [["or", [["==", ".table", "content"], ["not", ["==", ".role", "master"]]]]]
-    reach_, judged = reach(policy, monkeypatch)
+    reach_, judged = permissions(policy, monkeypatch)
     assert all(map(reach_.allows, rows()))
     assert len(judged) == 1
 
@@ -63,7 +65,7 @@ def test_rows_are_judged_by_what_the_policies_name(monkeypatch: pytest.MonkeyPat
 def test_what_may_read_all_or_differs_is_judged_each(
     policy: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reach_, judged = reach(policy, monkeypatch)
+    reach_, judged = permissions(policy, monkeypatch)
     assert all(reach_.allows(args) for args, _ in zip(rows(), range(50), strict=False))
     assert len(judged) == 50
 
@@ -72,15 +74,15 @@ def test_what_may_read_all_or_differs_is_judged_each(
 async def test_a_call_of_many_things_has_each_kind_judged_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    reach_, judged = reach([["==", ".namespace", "*"]], monkeypatch)
-    await reach_.check(Ask(reach_.command, (task_args(None, ALICE) for _ in range(ROWS))))
+    reach_, judged = permissions([["==", ".namespace", "*"]], monkeypatch)
+    await reach_.check(Requirement(reach_.command, (task_args(None, ALICE) for _ in range(ROWS))))
     assert len(judged) == len(reach_.grants) == 1
 
 
 @pytest.mark.asyncio
 async def test_the_loop_goes_on_while_a_call_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     """120 tasks with 64 inputs each, by a long policy, took 8.5 s, and the leader changed."""
-    reach_, judged = reach([["!=", ".cid", f"{n}"] for n in range(100)], monkeypatch)
+    reach_, judged = permissions([["!=", ".cid", f"{n}"] for n in range(100)], monkeypatch)
     set_turn(Turn(Turns(), "a"))
     between = [0]
     over = asyncio.Event()
@@ -92,7 +94,7 @@ async def test_the_loop_goes_on_while_a_call_is_judged(monkeypatch: pytest.Monke
 
     other = asyncio.create_task(others())
     args = (content_args(cid_of(n), None) for n in range(2000))
-    await reach_.check(Ask(reach_.command, args))
+    await reach_.check(Requirement(reach_.command, args))
     over.set()
     await other
     assert len(judged) == 2000
@@ -103,14 +105,14 @@ async def test_the_loop_goes_on_while_a_call_is_judged(monkeypatch: pytest.Monke
 @pytest.mark.asyncio
 async def test_all_items_of_a_call_share_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = [["!=", ".cid", f"{n}"] for n in range(100)]
-    reach_, _ = reach(policy, monkeypatch)
+    reach_, _ = permissions(policy, monkeypatch)
     reach_.steps_left = 1000
     with pytest.raises(ClusterError) as refused:
         await reach_.check(
-            Ask(reach_.command, (content_args(cid_of(n), None) for n in range(2000)))
+            Requirement(reach_.command, (content_args(cid_of(n), None) for n in range(2000)))
         )
     assert refused.value.reason is Reason.DELEGATION_INVALID
-    reach_, _ = reach(policy, monkeypatch)
+    reach_, _ = permissions(policy, monkeypatch)
     reach_.steps_left = 1000
     for number, args in enumerate(rows()):
         try:

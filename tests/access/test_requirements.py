@@ -9,7 +9,7 @@ from typing import Any, Final
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from ipfs_cluster_node.access.requirements import Asking
+from ipfs_cluster_node.access.requirements import RequestContext
 from ipfs_cluster_node.access.rules import RULES_BY_METHOD
 from ipfs_cluster_node.codec.tables import table_rows
 from ipfs_cluster_node.core import authorization as auth
@@ -107,7 +107,7 @@ def make_state() -> ClusterState:
 
 
 STATE: Final = make_state()
-ASKING: Final = Asking(ALICE, NODE, STATE)
+ASKING: Final = RequestContext(ALICE, NODE, STATE)
 
 OF_TOKEN: Final = {"role": "client", "grant": "reader", "creator": BOB}
 OF_UNKNOWN_TOKEN: Final = {"role": "*", "grant": "*", "creator": "*"}
@@ -367,9 +367,9 @@ ITEMS: Final[Mapping[str, auth.Args]] = {
 }
 """An item of each method that asks for nothing itself: it shows what may be read."""
 
-ASKING_METHODS: Final = [method for method, rule in RULES_BY_METHOD.items() if rule.asks]
+ASKING_METHODS: Final = [method for method, rule in RULES_BY_METHOD.items() if rule.required]
 LISTING_METHODS: Final = [
-    method for method, rule in RULES_BY_METHOD.items() if rule.command and not rule.asks
+    method for method, rule in RULES_BY_METHOD.items() if rule.command and not rule.required
 ]
 
 
@@ -377,14 +377,16 @@ def name_of(method: str) -> str:
     return method.rsplit("/", 1)[1]
 
 
-def asked(method: str, request: Any, asking: Asking = ASKING) -> Expected:
+def asked(method: str, request: Any, context: RequestContext = ASKING) -> Expected:
     rule = RULES_BY_METHOD[method]
-    assert rule.asks is not None
+    assert rule.required is not None
     kind = request_type_of(method)
     assert kind is not None
     request = kind() if request is None else request
     assert type(request) is kind
-    return [(str(ask.command), list(auth.distinct(ask.each))) for ask in rule.asks(request, asking)]
+    return [
+        (str(ask.command), list(auth.distinct(ask.each))) for ask in rule.required(request, context)
+    ]
 
 
 def test_every_method_has_a_case_and_no_case_is_left_over() -> None:

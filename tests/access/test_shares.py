@@ -8,8 +8,8 @@ from typing import Any
 import grpc
 import pytest
 
-from ipfs_cluster_node.access.context import Caller, CallerClass, Reach
-from ipfs_cluster_node.access.permissions import Unbounded
+from ipfs_cluster_node.access.context import Caller, CallerClass, Permissions
+from ipfs_cluster_node.access.permissions import Unrestricted
 from ipfs_cluster_node.access.rules import RULES_BY_METHOD, Rule
 from ipfs_cluster_node.access.shares import Share, Shares
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -38,8 +38,8 @@ def test_a_caller_has_its_share_and_all_together_theirs() -> None:
 
 
 class Anything:
-    async def decide(self, caller: Caller, *_: object) -> Reach:
-        return Unbounded(caller)
+    async def decide(self, caller: Caller, *_: object) -> Permissions:
+        return Unrestricted(caller)
 
 
 class AbortedError(Exception):

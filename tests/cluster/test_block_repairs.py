@@ -26,12 +26,12 @@ class Here(Contents):
 
     def __init__(self, directory: Path, other: MemorySource, *, holders: tuple[str, ...]) -> None:
         held = {str(ROOT): SimpleNamespace(holders=holders)}
-        leadership = SimpleNamespace(
+        consensus = SimpleNamespace(
             node_id="this", state=lambda: SimpleNamespace(contents=held, members=None)
         )
         self.other = other
         super().__init__(
-            leadership=cast("Any", leadership),
+            consensus=cast("Any", consensus),
             store=BlockStore(directory),
             channel_to=lambda _node: None,
         )

@@ -222,8 +222,8 @@ async def test_a_leader_whose_clock_is_off_lets_one_lead_whose_clock_is_right() 
     wall = Wall()
     own = ClusterClock(OWN, voters=lambda: frozenset({OWN, ONE, TWO, NodeId("n3")}))
     replica = Replica()
-    leadership: Any = SimpleNamespace(replica=replica, is_leader=True)
-    certificates = Certificates(leadership, Any, own)  # type: ignore[arg-type]
+    consensus: Any = SimpleNamespace(replica=replica, is_leader=True)
+    certificates = Certificates(consensus, Any, own)  # type: ignore[arg-type]
     heard(own, wall, n1=0, n2=0, n3=0)
     await certificates._hand_over_if_off()
     assert replica.asked == []
@@ -234,7 +234,7 @@ async def test_a_leader_whose_clock_is_off_lets_one_lead_whose_clock_is_right() 
     await certificates._hand_over_if_off()
     assert len(replica.asked) == 2, "not again at once"
     await asyncio.sleep(HAND_OVER_SECONDS)
-    leadership.is_leader = False
+    consensus.is_leader = False
     await certificates._hand_over_if_off()
     assert len(replica.asked) == 3, "done with the first that leads"
 
@@ -258,10 +258,10 @@ async def test_a_leader_whose_clock_is_off_signs_no_certificate_and_makes_no_roo
         certificates=SimpleNamespace(authority=Authority(version=1, key_id="k")),
         answer_to=lambda *_: None,
     )
-    leadership: Any = SimpleNamespace(leader_state=lambda: state)
+    consensus: Any = SimpleNamespace(leader_state=lambda: state)
     opens: Any = SimpleNamespace(keys=lambda _authority: keys, changing=asyncio.Lock())
     with pytest.raises(ClusterError) as caught:
-        await Certificates(leadership, opens, own).rotate(
+        await Certificates(consensus, opens, own).rotate(
             new=True, proceed=False, caller=Did("did:key:zOperator"), request_id="r"
         )
     assert caught.value.reason is Reason.CLOCK_OFF

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ipfs_cluster_node.access import context
-from ipfs_cluster_node.cluster.consensus import LEADER_RETRY_AFTER, Leadership
+from ipfs_cluster_node.cluster.consensus import LEADER_RETRY_AFTER, Consensus
 from ipfs_cluster_node.codec.commands import decode_command
 from ipfs_cluster_node.core.commands import ExpireRecords
 from ipfs_cluster_node.core.effects import Accepted, Rejected
@@ -67,7 +67,7 @@ def of(replica: FakeReplica | None, machine: Any = None, *, leader: NodeId | Non
         leader=leader, endpoints=lambda node_id: ("h:1", "h:2") if node_id == OTHER else ()
     )
     as_replica: Any = replica
-    return Leadership(HERE, machine=machine, replica=as_replica, peers=peers)
+    return Consensus(HERE, machine=machine, replica=as_replica, peers=peers)
 
 
 def refused(call: Any) -> ClusterError:
@@ -77,23 +77,23 @@ def refused(call: Any) -> ClusterError:
 
 
 def test_a_master_tells_what_its_replica_knows(replica: FakeReplica) -> None:
-    leadership = of(replica, FakeMachine(), leader=NodeId("heard of"))
-    assert leadership.leader == OTHER
-    assert not leadership.is_leader
-    assert leadership.applied_index == 17
-    assert leadership.term == 4
-    assert leadership.voters == {"here", "other"}
+    consensus = of(replica, FakeMachine(), leader=NodeId("heard of"))
+    assert consensus.leader == OTHER
+    assert not consensus.is_leader
+    assert consensus.applied_index == 17
+    assert consensus.term == 4
+    assert consensus.voters == {"here", "other"}
     replica.is_leader = True
-    assert leadership.is_leader
+    assert consensus.is_leader
 
 
 def test_a_node_without_a_log_knows_the_leader_from_its_peers() -> None:
-    leadership = of(None, leader=OTHER)
-    assert leadership.leader == OTHER
-    assert not leadership.is_leader
-    assert leadership.applied_index == 0
-    assert leadership.term == 0
-    assert leadership.voters == frozenset()
+    consensus = of(None, leader=OTHER)
+    assert consensus.leader == OTHER
+    assert not consensus.is_leader
+    assert consensus.applied_index == 0
+    assert consensus.term == 0
+    assert consensus.voters == frozenset()
 
 
 def test_nobody_is_known_only_where_neither_log_nor_peers_name_another_master(
@@ -105,9 +105,9 @@ def test_nobody_is_known_only_where_neither_log_nor_peers_name_another_master(
         machine = FakeMachine()
         machine.state.cluster_id = "cluster" if state else ""
         replica.voters = frozenset(map(VoterId, voters))
-        leadership = of(replica if log else None, machine)
-        leadership._peers.knows_other = lambda node_id: peer and node_id == HERE
-        return leadership.knows_nobody
+        consensus = of(replica if log else None, machine)
+        consensus._peers.knows_other = lambda node_id: peer and node_id == HERE
+        return consensus.knows_nobody
 
     assert knows_nobody(state=False, peer=False, voters=())
     assert not knows_nobody(state=True, peer=False, voters=())

@@ -92,7 +92,7 @@ async def test_what_is_not_current_any_longer_is_left_out_and_its_credit_is_not_
         its.submit(1, 2, payload=bytes(ASSIGNMENT_BYTES_MAX))
         await asyncio.sleep(1)
         assert its.task(1).state is TaskState.RUNNING
-        its.leadership.commit(c.CancelTask(task_id=TaskId("t1")))
+        its.consensus.commit(c.CancelTask(task_id=TaskId("t1")))
         message = await anext(worker.session)
         assert message.WhichOneof("message") == "cancellations"
         # Else a worker with one slot would wait for ever for what it asked for.
@@ -221,7 +221,7 @@ async def test_long_tasks_go_to_the_free_slots_and_not_behind_taken_ones() -> No
     """Found from outside: of 4 tasks of 10 s all went to a worker that had read far ahead."""
     async with leading() as its:
         for node in (WORKER, OTHER):
-            its.leadership.commit(
+            its.consensus.commit(
                 c.RegisterNode(
                     node_id=node, endpoints=(), task_types=("echo",), slot_count=2, version="1"
                 )

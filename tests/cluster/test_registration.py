@@ -38,11 +38,11 @@ class Order:
         state = SimpleNamespace(
             members=SimpleNamespace(node=lambda _node_id: member),
         )
-        leadership: Any = SimpleNamespace(
+        consensus: Any = SimpleNamespace(
             leader_state=lambda: state, propose=self.propose, replica=self
         )
         certificates: Any = self
-        members = Members(leadership, certificates)
+        members = Members(consensus, certificates)
         members.node_lease = lambda: None  # type: ignore[method-assign,assignment,return-value]
         body = RegisterNode(
             node_id=NODE, endpoints=("127.0.0.1:1",), task_types=(), slot_count=0, version="1"

@@ -7,8 +7,8 @@ from typing import Any, Final
 import pytest
 
 from ipfs_cluster_node.cluster import consensus as leadership_module
-from ipfs_cluster_node.cluster.consensus import Leadership
-from ipfs_cluster_node.cluster.state_machine import ClusterMachine
+from ipfs_cluster_node.cluster.consensus import Consensus
+from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine
 from ipfs_cluster_node.core import commands as c
 from ipfs_cluster_node.core.effects import Accepted, Rejected
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -22,7 +22,7 @@ NEWER: Final = c.ProposeConfig(values={NEWER_KEY: "1"})
 """Stands for a command of release 0.2.0."""
 
 
-class Machine(ClusterMachine):
+class Machine(ReplicatedStateMachine):
     """Counts as the machines that `ReplicaCluster` waits for."""
 
     def __init__(self) -> None:
@@ -53,13 +53,13 @@ def two_releases(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def leadership_of(host: ReplicaHost) -> Leadership:
+def leadership_of(host: ReplicaHost) -> Consensus:
     peers: Any = SimpleNamespace(leader=None, endpoints=lambda _node: ())
     machine: Any = host.machine
-    return Leadership(host.node_id, machine=machine, replica=host.replica, peers=peers)
+    return Consensus(host.node_id, machine=machine, replica=host.replica, peers=peers)
 
 
-async def register(leader: Leadership, host: ReplicaHost, version: str) -> None:
+async def register(leader: Consensus, host: ReplicaHost, version: str) -> None:
     await leader.propose(
         c.RegisterNode(
             node_id=host.node_id, endpoints=(), task_types=(), slot_count=0, version=version

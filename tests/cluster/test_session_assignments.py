@@ -114,7 +114,7 @@ async def test_an_assignment_that_is_not_committed_is_tried_again_after_a_moment
             tried += isinstance(body, c.AssignTasks)
             return refusals.pop() if refusals else None
 
-        its.leadership.refuses = refuses
+        its.consensus.refuses = refuses
         its.submit(1)
         await asyncio.sleep(2.5 * RETRY_SECONDS)
         assert tried == 3
@@ -126,12 +126,12 @@ async def test_a_dead_node_gets_nothing_and_work_again_once_it_is_alive() -> Non
     """Nothing else woke the planner: its credit had come before."""
     async with leading() as its:
         worker = await its.worker(credit=2)
-        its.leadership.commit(c.SetLiveness(dead=(WORKER,)))
+        its.consensus.commit(c.SetLiveness(dead=(WORKER,)))
         its.submit(1)
         await asyncio.sleep(1)
         assert its.task(1).state is TaskState.PENDING
-        assert its.leadership.proposed == []  # Else it would try for ever.
-        its.leadership.commit(c.SetLiveness(alive=(WORKER,)))
+        assert its.consensus.proposed == []  # Else it would try for ever.
+        its.consensus.commit(c.SetLiveness(alive=(WORKER,)))
         await until(lambda: bool(worker.assigned), 1.0)
 
 
@@ -143,7 +143,7 @@ async def test_a_lost_worker_has_others_woken_and_is_told_to_kill() -> None:
         await until(lambda: len(worker.assigned) == 2)
         other = await its.worker(node=OTHER, credit=2)
         await asyncio.sleep(1)
-        its.leadership.commit(c.SetLiveness(dead=(WORKER,)))
+        its.consensus.commit(c.SetLiveness(dead=(WORKER,)))
         await until(lambda: set(other.assigned) == {attempt(1, 2), attempt(2, 2)}, 1.0)
         await until(lambda: set(worker.cancelled) == {attempt(1), attempt(2)}, 1.0)
 
@@ -154,10 +154,10 @@ async def test_a_task_that_is_cancelled_is_killed_at_its_worker() -> None:
         its.submit(1)
         worker = await its.worker(credit=1)
         await until(lambda: bool(worker.assigned))
-        its.leadership.commit(c.CancelTask(task_id=TaskId("t1")))
+        its.consensus.commit(c.CancelTask(task_id=TaskId("t1")))
         await until(lambda: worker.cancelled == [attempt(1)], 1.0)
-        its.leadership.committed.tasks.submit(TaskId("t7"), TaskSpec(task_type="echo"), CLIENT, 0)
-        its.leadership.commit(c.CancelTask(task_id=TaskId("t7")))
+        its.consensus.committed.tasks.submit(TaskId("t7"), TaskSpec(task_type="echo"), CLIENT, 0)
+        its.consensus.commit(c.CancelTask(task_id=TaskId("t7")))
 
 
 @virtual_time
@@ -166,7 +166,7 @@ async def test_a_worker_gets_the_types_that_it_has_handlers_for() -> None:
         register = c.RegisterNode(
             node_id=OTHER, endpoints=(), task_types=("other",), slot_count=1, version="1"
         )
-        its.leadership.commit(register)
+        its.consensus.commit(register)
         other = await its.worker(node=OTHER, credit=5)
         its.submit(1)
         await asyncio.sleep(1)

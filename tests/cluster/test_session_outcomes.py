@@ -32,7 +32,7 @@ async def test_an_outcome_is_confirmed_once_it_is_committed_and_not_before() -> 
         its.submit(1)
         worker = await its.worker(credit=1)
         await until(lambda: bool(worker.assigned))
-        its.leadership.commit_seconds = 1.0
+        its.consensus.commit_seconds = 1.0
         await worker.tell(result(1, data=b"data", content_type="text/plain"))
         await asyncio.sleep(0.9)
         assert worker.confirmed == []
@@ -134,7 +134,7 @@ async def test_only_a_lost_attempt_is_handed_back() -> None:
 async def test_a_result_may_be_a_file_that_the_cluster_holds_however_its_cid_is_spelt() -> None:
     async with leading() as its:
         add = c.AddContent(cid=CID, size_bytes=7, holders=(OTHER,), name="")
-        its.leadership.commit(add)
+        its.consensus.commit(add)
         its.submit(1)
         worker = await its.worker(credit=1)
         await until(lambda: bool(worker.assigned))
@@ -162,7 +162,7 @@ async def test_many_outcomes_and_long_ones_are_committed_in_parts() -> None:
         assert (
             max(
                 len(encode_command(c.Command(at_ms=0, body=b)))
-                for b in its.leadership.proposed
+                for b in its.consensus.proposed
                 if isinstance(b, c.FinishAttempts)
             )
             < 1.2 * OUTCOME_BYTES_MAX
@@ -181,7 +181,7 @@ async def test_long_messages_and_long_results_weigh_together() -> None:
         big = result(1, data=b"x" * RESULT_INLINE_BYTES_MAX)
         await worker.tell(*[long] * 200, *[big] * 16)
         await until(lambda: len(worker.confirmed) == 216)
-        entries = [encode_command(c.Command(at_ms=0, body=b)) for b in its.leadership.proposed]
+        entries = [encode_command(c.Command(at_ms=0, body=b)) for b in its.consensus.proposed]
         assert max(map(len, entries)) < 1.2 * OUTCOME_BYTES_MAX
 
 
@@ -193,7 +193,7 @@ async def test_what_failed_attempts_printed_weighs_too() -> None:
         chatty = failure(0, message=words, output_tail="x" * OUTPUT_TAIL_BYTES_MAX)
         await worker.tell(*[chatty] * 250)
         await until(lambda: len(worker.confirmed) == 250)
-        entries = [encode_command(c.Command(at_ms=0, body=b)) for b in its.leadership.proposed]
+        entries = [encode_command(c.Command(at_ms=0, body=b)) for b in its.consensus.proposed]
         assert max(map(len, entries)) < 1.2 * OUTCOME_BYTES_MAX
 
 
@@ -203,12 +203,12 @@ async def test_an_outcome_that_is_not_committed_is_not_confirmed() -> None:
         its.submit(1)
         worker = await its.worker(credit=1)
         await until(lambda: bool(worker.assigned))
-        its.leadership.refuses = lambda _: ClusterError(Reason.UNKNOWN_OUTCOME, "not known")
+        its.consensus.refuses = lambda _: ClusterError(Reason.UNKNOWN_OUTCOME, "not known")
         await worker.tell(result(1))
         await until(lambda: worker.ended is not None)
         assert worker.ended.reason is Reason.UNKNOWN_OUTCOME
         assert worker.confirmed == []
-        its.leadership.refuses = lambda _: None
+        its.consensus.refuses = lambda _: None
         again = await its.worker(attempt(1))
         await again.tell(result(1))
         await until(lambda: again.confirmed == [attempt(1)])
@@ -219,12 +219,12 @@ async def test_an_outcome_that_is_not_committed_is_not_confirmed() -> None:
 async def test_a_leader_that_was_replaced_and_does_not_know_it_confirms_and_kills_nothing() -> None:
     """What it does not know may be newer than it: the worker would forget the outcome."""
     async with leading() as its:
-        its.leadership.refuses = lambda _: ClusterError(Reason.UNKNOWN_OUTCOME, "no majority")
+        its.consensus.refuses = lambda _: ClusterError(Reason.UNKNOWN_OUTCOME, "no majority")
         worker = await its.worker()
         await worker.tell(result(8))
         await until(lambda: worker.ended is not None)
         assert worker.confirmed == []
-        its.leadership.leads_for_sure = False
+        its.consensus.leads_for_sure = False
         again = await its.worker(attempt(8))
         assert again.stale is None
         assert again.ended is not None
@@ -278,9 +278,9 @@ async def test_progress_is_forgotten_with_its_attempt(how: str) -> None:
             case "finish":
                 await worker.tell(result(1))
             case "cancel":
-                its.leadership.commit(c.CancelTask(task_id=TaskId("t1")))
+                its.consensus.commit(c.CancelTask(task_id=TaskId("t1")))
             case "lose":
-                its.leadership.commit(c.SetLiveness(dead=(WORKER,)))
+                its.consensus.commit(c.SetLiveness(dead=(WORKER,)))
         await until(lambda: not its.tasks.progress)
 
 

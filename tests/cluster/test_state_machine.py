@@ -8,7 +8,7 @@ import pytest
 from ipfs_cluster_node.adapters.raft.engine import apply_entry
 from ipfs_cluster_node.adapters.raft.proposals import BATCH_ID_BYTES, encode_entry
 from ipfs_cluster_node.cluster import state_machine as machines
-from ipfs_cluster_node.cluster.state_machine import ClusterMachine
+from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine
 from ipfs_cluster_node.codec.commands import encode_command
 from ipfs_cluster_node.codec.snapshot import encode_snapshot
 from ipfs_cluster_node.core.commands import Command, ExpireRecords, ProposeConfig
@@ -28,7 +28,7 @@ def test_garbage_frozen_with_the_state_is_found_after_some_snapshots(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(machines, "FREEZES_MAX", 3)
-    machine = ClusterMachine()
+    machine = ReplicatedStateMachine()
     ring = Ring()
     seen = weakref.ref(ring)
     try:
@@ -45,7 +45,7 @@ def test_garbage_frozen_with_the_state_is_found_after_some_snapshots(
 
 def test_a_state_that_was_loaded_is_not_looked_through_for_garbage() -> None:
     """250,000 files and 100,000 tasks took the collector 1.2 s, and the leader changed."""
-    machine = ClusterMachine()
+    machine = ReplicatedStateMachine()
     gc.unfreeze()
     try:
         use = machine.load(1, encode_snapshot(StateData(cluster_id="c")))
@@ -59,7 +59,7 @@ def test_a_state_that_was_loaded_is_not_looked_through_for_garbage() -> None:
 def test_what_commands_leave_is_not_looked_through_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    machine = ClusterMachine()
+    machine = ReplicatedStateMachine()
     command = encode_command(Command(at_ms=1, body=ExpireRecords(), caller="c" * 90))
     monkeypatch.setattr(machines, "UNFROZEN_BYTES_MAX", 1000)
     gc.unfreeze()
@@ -77,14 +77,14 @@ def setting(key: str, value: str) -> bytes:
     return encode_command(Command(at_ms=1, body=ProposeConfig(values={key: value})))
 
 
-def announced_by(machine: ClusterMachine) -> list[tuple[int, Touched | None]]:
+def announced_by(machine: ReplicatedStateMachine) -> list[tuple[int, Touched | None]]:
     announced: list[tuple[int, Touched | None]] = []
     machine.watch(lambda revision, touched: announced.append((revision, touched)))
     return announced
 
 
 def test_changes_are_announced_once_for_each_entry_of_the_log() -> None:
-    machine = ClusterMachine()
+    machine = ReplicatedStateMachine()
     announced = announced_by(machine)
     entry = [setting("user.a", "1"), setting("user.b", "1"), setting("user.a", "1")]
     apply_entry(machine, 5, encode_entry(bytes(BATCH_ID_BYTES), entry))
@@ -94,7 +94,7 @@ def test_changes_are_announced_once_for_each_entry_of_the_log() -> None:
 
 
 def test_what_a_failing_command_touched_is_announced_with_its_entry() -> None:
-    machine = ClusterMachine()
+    machine = ReplicatedStateMachine()
     announced = announced_by(machine)
     entry = [setting("user.a", "1"), b"\xff", setting("user.b", "1")]
     apply_entry(machine, 5, encode_entry(bytes(BATCH_ID_BYTES), entry))
@@ -102,7 +102,7 @@ def test_what_a_failing_command_touched_is_announced_with_its_entry() -> None:
 
 
 def test_a_listener_that_raises_stops_no_replica() -> None:
-    machine = ClusterMachine()
+    machine = ReplicatedStateMachine()
 
     def fail(_revision: int, _touched: Touched | None) -> None:
         raise RuntimeError("asked for")
@@ -114,7 +114,7 @@ def test_a_listener_that_raises_stops_no_replica() -> None:
 
 
 def test_a_snapshot_is_announced_as_a_reset() -> None:
-    machine = ClusterMachine()
+    machine = ReplicatedStateMachine()
     announced = announced_by(machine)
     use = machine.load(7, encode_snapshot(StateData(cluster_id="c")))
     assert announced == []
@@ -124,7 +124,7 @@ def test_a_snapshot_is_announced_as_a_reset() -> None:
 
 
 def test_a_replay_keeps_nothing_that_nobody_hears() -> None:
-    machine = ClusterMachine()
+    machine = ReplicatedStateMachine()
     for index in range(1, 50):
         machine.apply(index, setting("user.a", str(index)))
         machine.end_entry(index)

@@ -10,7 +10,7 @@ from ipfs_cluster_node.core import commands as c
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import TaskId
 from ipfs_cluster_node.core.model import Task, TaskSpec, TaskState
-from tests.support.dispatch import MemoryLeadership
+from tests.support.dispatch import MemoryConsensus
 from tests.support.virtual_time import virtual_time
 from tests.support.worlds import CLIENT, DAY_MS, World
 
@@ -20,7 +20,7 @@ class Watched:
 
     def __init__(self) -> None:
         self.world = World()
-        self.leader = MemoryLeadership(self.world.state)
+        self.leader = MemoryConsensus(self.world.state)
         self.tasks = Tasks(self.leader)  # type: ignore[arg-type]
         self.leader.watchers.append(self.tasks.on_change)
         self.submit("a", "b")

@@ -94,9 +94,9 @@ async def test_a_worker_that_lost_nothing_makes_no_entry_in_the_log() -> None:
         its.submit(1)
         first = await its.worker(credit=1)
         await until(lambda: bool(first.assigned))
-        its.leadership.proposed.clear()
+        its.consensus.proposed.clear()
         await its.worker(attempt(1))
-        assert its.leadership.proposed == []
+        assert its.consensus.proposed == []
 
 
 @virtual_time
@@ -147,7 +147,7 @@ async def test_nobody_reads_a_session_that_has_ended() -> None:
 async def test_an_assignment_under_way_goes_to_the_newer_session() -> None:
     async with leading() as its:
         await its.worker(credit=1)
-        its.leadership.commit_seconds = 0.5
+        its.consensus.commit_seconds = 0.5
         its.submit(1)
         await asyncio.sleep(0.1)
         new = await its.worker()
@@ -166,12 +166,12 @@ async def test_a_hello_that_can_not_be_committed_leaves_no_session_behind() -> N
         its.submit(1)
         first = await its.worker(credit=1)
         await until(lambda: bool(first.assigned))
-        its.leadership.refuses = lambda _: ClusterError(Reason.OVERLOADED, "later")
+        its.consensus.refuses = lambda _: ClusterError(Reason.OVERLOADED, "later")
         second = await its.worker()
         assert second.ended is not None
         assert second.ended.reason is Reason.OVERLOADED
         assert its.sessions._sessions == {}
-        its.leadership.refuses = lambda _: None
+        its.consensus.refuses = lambda _: None
         third = await its.worker(credit=1)
         await until(lambda: attempt(1, 2) in third.assigned)
 
@@ -217,7 +217,7 @@ async def test_a_worker_that_ends_its_session_has_its_confirmations_first() -> N
 async def test_a_leader_that_follows_ends_every_session_and_gives_nothing_out() -> None:
     async with leading() as its:
         workers = [await its.worker(credit=3), await its.worker(node=OTHER, credit=3)]
-        its.leadership.is_leader = False
+        its.consensus.is_leader = False
         its.sessions.on_leadership(False)
         await until(lambda: all(worker.ended for worker in workers))
         assert {worker.ended.reason for worker in workers} == {Reason.NOT_LEADER}
@@ -226,7 +226,7 @@ async def test_a_leader_that_follows_ends_every_session_and_gives_nothing_out() 
         assert its.task(1).state is TaskState.PENDING
         late = await its.worker()
         assert late.ended is not None
-        its.leadership.is_leader = True
+        its.consensus.is_leader = True
         its.sessions.on_leadership(True)
         worker = await its.worker(credit=1)
         await until(lambda: bool(worker.assigned))
@@ -235,10 +235,10 @@ async def test_a_leader_that_follows_ends_every_session_and_gives_nothing_out() 
 @virtual_time
 async def test_a_new_leader_gives_out_what_waited_under_the_old_one() -> None:
     async with leading() as its:
-        its.leadership.is_leader = False
+        its.consensus.is_leader = False
         its.submit(1)
         await asyncio.sleep(0.1)
-        its.leadership.is_leader = True
+        its.consensus.is_leader = True
         worker = await its.worker(credit=1)
         await until(lambda: bool(worker.assigned))
         its.submit(2)
@@ -250,10 +250,10 @@ async def test_a_new_leader_gives_out_what_waited_under_the_old_one() -> None:
 async def test_leadership_lost_while_an_assignment_was_under_way_sends_nothing() -> None:
     async with leading() as its:
         worker = await its.worker(credit=2)
-        its.leadership.commit_seconds = 0.5
+        its.consensus.commit_seconds = 0.5
         its.submit(1)
         await asyncio.sleep(0.1)
-        its.leadership.is_leader = False
+        its.consensus.is_leader = False
         await asyncio.sleep(1)
         assert its.task(1).state is TaskState.RUNNING  # Committed all the same.
         assert not worker.assigned

@@ -111,7 +111,7 @@ async def test_put_blocks_are_durable_before_their_sender_is_answered(
     store: BlockStore, disk: Disk
 ) -> None:
     _, blocks = build(content(5000))
-    contents = Contents(leadership=cast("Any", None), store=store, channel_to=lambda _node: None)
+    contents = Contents(consensus=cast("Any", None), store=store, channel_to=lambda _node: None)
 
     async def sent() -> AsyncIterator[tuple[bytes, bytes]]:
         for cid, data in blocks.items():
@@ -129,10 +129,13 @@ async def test_a_file_is_durable_before_the_log_names_this_node_as_its_holder(
     committed: list[str] = []
     contents_of = ContentTable((), lambda _node_id: False)
 
-    class Leadership:
+    class Consensus:
         node_id = "this"
         voters = frozenset({"this"})
         replica = object()
+
+        def check_leads(self) -> None:
+            pass
 
         def leader_state(self) -> Any:
             return self.state()
@@ -148,7 +151,7 @@ async def test_a_file_is_durable_before_the_log_names_this_node_as_its_holder(
             contents_of[body.cid] = body
 
     contents = Contents(
-        leadership=cast("Any", Leadership()), store=store, channel_to=lambda _node: None
+        consensus=cast("Any", Consensus()), store=store, channel_to=lambda _node: None
     )
     await contents.add_content(
         stream(content(3 * 2**20)), name="file", size_bytes=None, caller=Did("did")

@@ -14,9 +14,9 @@ import pytest_asyncio
 from ipfs_cluster_node.adapters.raft.replica import Replica
 from ipfs_cluster_node.client import backup as receiving
 from ipfs_cluster_node.cluster.backups import CHUNK_BYTES_MAX, Backups, chunks
-from ipfs_cluster_node.cluster.consensus import Leadership
+from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.cluster.peers import PeerBook
-from ipfs_cluster_node.cluster.state_machine import ClusterMachine
+from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.output_file import output_file
 from ipfs_cluster_node.config.settings import NodeSettings
@@ -37,8 +37,8 @@ TASKS = 6
 class Master:
     """A master's log and what stands on it, without a port."""
 
-    machine: ClusterMachine
-    leadership: Leadership
+    machine: ReplicatedStateMachine
+    consensus: Consensus
     backups: Backups
 
 
@@ -47,11 +47,11 @@ async def master(tmp_path: Path) -> AsyncIterator[Master]:
     home = Home(tmp_path / "home")
     settings = NodeSettings(name="first", role="master")
     made = init_cluster(home, settings, cluster_name="one", recovery_passphrase=PASSPHRASE)
-    machine = ClusterMachine()
+    machine = ReplicatedStateMachine()
     replica = Replica(directory=home.raft, machine=machine, dial=lambda _node_id: None, config=FAST)
     peers = PeerBook(home.masters)
-    leadership = Leadership(made.node_id, machine=machine, replica=replica, peers=peers)
-    backups = Backups(leadership)
+    consensus = Consensus(made.node_id, machine=machine, replica=replica, peers=peers)
+    backups = Backups(consensus)
     with pytest.raises(ClusterError) as caught:
         await anext(backups.create_backup())
     assert caught.value.reason is Reason.NO_LEADER
@@ -65,13 +65,13 @@ async def master(tmp_path: Path) -> AsyncIterator[Master]:
         register = RegisterNode(
             node_id=made.node_id, endpoints=(), task_types=("t",), slot_count=1, version=""
         )
-        await leadership.propose(register)
+        await consensus.propose(register)
         for number in range(TASKS):
             spec = TaskSpec(task_type="t", payload=bytes([number]) * MIB)
-            await leadership.propose(
+            await consensus.propose(
                 SubmitTasks(task_ids=(TaskId(f"t{number}"),), specs=(spec,), fingerprint=b"")
             )
-        yield Master(machine, leadership, backups)
+        yield Master(machine, consensus, backups)
     finally:
         running.cancel()
         with suppress(asyncio.CancelledError):
@@ -86,7 +86,7 @@ async def test_a_backup_is_what_was_there_when_it_began(master: Master, tmp_path
         async for chunk in master.backups.create_backup():
             assert 0 < len(chunk) <= CHUNK_BYTES_MAX
             if not sizes:
-                await master.leadership.propose(ProposeConfig(values={"user.later": "x"}))
+                await master.consensus.propose(ProposeConfig(values={"user.later": "x"}))
             yield chunk
 
     path = tmp_path / "backup"
@@ -99,7 +99,10 @@ async def test_a_backup_is_what_was_there_when_it_began(master: Master, tmp_path
     settings = NodeSettings(name="second", role="master")
     restore_cluster(restored, settings, backup=path, passphrase=PASSPHRASE)
     replica = Replica(
-        directory=restored.raft, machine=(machine := ClusterMachine()), dial=_nobody, config=FAST
+        directory=restored.raft,
+        machine=(machine := ReplicatedStateMachine()),
+        dial=_nobody,
+        config=FAST,
     )
     assert replica.position().index == written.index
     assert [task.spec.payload[:1] for task in machine.state.tasks] == [

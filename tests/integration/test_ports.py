@@ -11,9 +11,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from ipfs_cluster_node.access.authorizer import Authorizer
-from ipfs_cluster_node.access.context import Caller, CallerClass, Reach
+from ipfs_cluster_node.access.context import Caller, CallerClass, Permissions
 from ipfs_cluster_node.access.identify import identify_joiner
-from ipfs_cluster_node.access.permissions import Unbounded
+from ipfs_cluster_node.access.permissions import Unrestricted
 from ipfs_cluster_node.adapters.net import tls as net_tls
 from ipfs_cluster_node.adapters.net.tls import (
     ENROLMENT_MESSAGE_BYTES_MAX,
@@ -36,8 +36,8 @@ MEMBER = enrol(make_ca())
 
 
 class Anything:
-    async def decide(self, caller: Caller, *_: object) -> Reach:
-        return Unbounded(caller)
+    async def decide(self, caller: Caller, *_: object) -> Permissions:
+        return Unrestricted(caller)
 
 
 @asynccontextmanager

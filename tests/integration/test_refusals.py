@@ -145,7 +145,7 @@ async def test_without_a_delegation_no_method_of_a_client_does_anything(
     reason = Reason.DELEGATION_INVALID if errors == {"Expired"} else Reason.NOT_DELEGATED
     for method, rule in METHODS.items():
         answer = await called(scene, method, tokens(scene, str(rule.command)))
-        if kind == "whose policy never holds" and rule.asks is None:
+        if kind == "whose policy never holds" and rule.required is None:
             assert not shows_anything(method, rule, answer), method
             continue
         assert isinstance(answer, grpc.aio.AioRpcError), (method, answer)

@@ -10,8 +10,8 @@ from typing import Any
 import grpc
 import pytest
 
-from ipfs_cluster_node.access.context import Caller, CallerClass, Reach
-from ipfs_cluster_node.access.permissions import Unbounded
+from ipfs_cluster_node.access.context import Caller, CallerClass, Permissions
+from ipfs_cluster_node.access.permissions import Unrestricted
 from ipfs_cluster_node.adapters.content.blockstore import BlockStore
 from ipfs_cluster_node.adapters.worker.pool import (
     Attempt,
@@ -43,8 +43,8 @@ CALLER = Caller(enrol(make_ca()).identity.did, CallerClass.NODE)
 
 
 class Anybody:
-    async def decide(self, caller: Caller, *_: object) -> Reach:
-        return Unbounded(caller)
+    async def decide(self, caller: Caller, *_: object) -> Permissions:
+        return Unrestricted(caller)
 
 
 class Master(content_pb2_grpc.ContentServiceServicer):

@@ -11,7 +11,7 @@ from ipfs_cluster_node.adapters.clock import monotonic
 from ipfs_cluster_node.adapters.net.tls import SERVER_OPTIONS
 from ipfs_cluster_node.cluster.members import Members
 from ipfs_cluster_node.cluster.tasks import Tasks
-from ipfs_cluster_node.cluster.worker_sessions import Sessions
+from ipfs_cluster_node.cluster.worker_sessions import WorkerSessions
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.config.settings import load_settings
 from ipfs_cluster_node.core.boots import UNKNOWN, Boots
@@ -23,7 +23,7 @@ from ipfs_cluster_node.node.uplink import RUNS_TWICE_SECONDS_MAX, Uplink
 from ipfs_cluster_node.v1 import membership_pb2
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 from tests.disaster.test_alone import home_of_three
-from tests.support.dispatch import MemoryCall, MemoryLeadership
+from tests.support.dispatch import MemoryCall, MemoryConsensus
 from tests.support.virtual_time import virtual_time
 from tests.support.worlds import WORKER, World
 
@@ -32,8 +32,8 @@ FIRST, COPY = 5, 6
 
 class Leader:
     def __init__(self) -> None:
-        leadership: Any = MemoryLeadership(World().state)
-        self.sessions = Sessions(leadership, Tasks(leadership))
+        consensus: Any = MemoryConsensus(World().state)
+        self.sessions = WorkerSessions(consensus, Tasks(consensus))
 
     async def hello(self, boot: int) -> tuple[MemoryCall, bool]:
         """Begin a session; returns whether it was welcomed."""
@@ -86,10 +86,10 @@ class Registry:
             self.registered.append(body)
             return ()
 
-        leadership: Any = SimpleNamespace(
+        consensus: Any = SimpleNamespace(
             leader_state=lambda: state, state=lambda: state, propose=propose, replica=None
         )
-        self.members = Members(leadership, None)
+        self.members = Members(consensus, None)
         self.members.boots = Boots()
         self.members.boots.joined(WORKER, FIRST)
 
@@ -220,7 +220,7 @@ async def test_a_node_is_one_process_to_all_that_keeps_connections(tmp_path: Pat
     """Else a copy that is refused here would be let in there, beside the one that runs."""
     home = home_of_three(tmp_path)
     node = Node(home, load_settings(home.config))
-    replica = node._leadership.replica
+    replica = node._consensus.replica
     assert replica is not None
     assert node._members.boots is node._sessions.boots is replica._boots
     boots = {node._uplink.boot, replica._boot, node._boot}

@@ -11,7 +11,7 @@ import pytest
 from ipfs_cluster_node.adapters.keys.certificates import utc_now
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.cluster.certificates.authority import ClusterAuthority
-from ipfs_cluster_node.cluster.consensus import Leadership
+from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.cluster.peers import PeerBook
 from ipfs_cluster_node.config.credentials import Credentials, read_credentials, write_credentials
 from ipfs_cluster_node.config.files import write_private
@@ -101,10 +101,10 @@ async def test_a_certificate_that_cant_be_written_down_is_had_again_later(
 def test_sealed_keys_that_cant_be_written_down_are_kept_later(disk: Path) -> None:
     authority = Authority(version=7, key_id="key", ciphertext=b"x" * 8192)
     state = SimpleNamespace(certificates=SimpleNamespace(authority=authority))
-    leadership = cast("Leadership", SimpleNamespace(state=lambda: state))
+    consensus = cast("Consensus", SimpleNamespace(state=lambda: state))
     home = Home(disk)
     home.authority.parent.mkdir(exist_ok=True)
-    kept = ClusterAuthority(home, leadership, did=Did("did"), cluster_id="c", seal_key=None)
+    kept = ClusterAuthority(home, consensus, did=Did("did"), cluster_id="c", seal_key=None)
     filler = fill_up(disk)
     kept.keep()
     assert not home.authority.exists()

@@ -105,14 +105,14 @@ class _Cluster:
             self.proposed.append(body)
             return ()
 
-        leadership: Any = SimpleNamespace(
+        consensus: Any = SimpleNamespace(
             node_id=LEADER,
             is_leader=True,
             leader_state=lambda: state,
             state=lambda: state,
             propose=propose,
         )
-        self.members = Members(leadership, None, gaps.listened_seconds)
+        self.members = Members(consensus, None, gaps.listened_seconds)
         self.members.on_leadership(True)
 
     @property

@@ -16,7 +16,7 @@ from ipfs_cluster_node.adapters.raft.engine import create_store
 from ipfs_cluster_node.adapters.raft.restore import create_store_of, read_store
 from ipfs_cluster_node.adapters.raft.witness import NOTE_NAME, Mark, Witness, open_notes
 from ipfs_cluster_node.cluster.peers import PeerBook
-from ipfs_cluster_node.cluster.state_machine import ClusterMachine
+from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.settings import load_settings
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -52,9 +52,11 @@ async def test_a_master_finds_the_others_by_a_log_that_nothing_is_applied_of(
     else:
         home.masters.unlink()
     node = node_of(home)
-    assert not node._leadership.has_state
+    assert not node._consensus.has_state
     assert others_known(node) == {other.node_id for other in OTHERS}
-    identify = MemberIdentification(machine=ClusterMachine(), is_master=node._peers.is_master)
+    identify = MemberIdentification(
+        machine=ReplicatedStateMachine(), is_master=node._peers.is_master
+    )
     for other in OTHERS:
         assert node._peers.endpoints(other.node_id) == ("127.0.0.1:1",)
         assert identify(Context(certified(make_ca(), other))).kind is CallerClass.MASTER  # type: ignore[arg-type]
@@ -70,14 +72,14 @@ async def test_whom_only_the_log_named_replace_it_where_it_is_refused(
     """As an old copy of it, beside a lost `state`: the repair said that no other master is known."""
     home = home_of_three(tmp_path)
     if snapshot:
-        stored = read_store(DirectoryDisk(home.raft), machine := ClusterMachine())
+        stored = read_store(DirectoryDisk(home.raft), machine := ReplicatedStateMachine())
         shutil.rmtree(home.raft)
         create_store_of(
             DirectoryDisk(home.raft), stored.voter, machine, index=stored.index, term=stored.term
         )
     shutil.rmtree(home.state)
     node = node_of(home)
-    assert node._leadership.has_state is snapshot
+    assert node._consensus.has_state is snapshot
     assert others_known(node) == {other.node_id for other in OTHERS}
     await node._stop()
     repair = LogRepair(home, load_settings(home.config), load_files(home), "it is an old copy")
@@ -107,7 +109,7 @@ async def test_a_master_whose_log_names_nobody_takes_a_master_that_the_operator_
 
 
 def test_who_has_heard_nothing_does_not_say_that_somebody_is_no_member(tmp_path: Path) -> None:
-    for machine in (ClusterMachine(), None):
+    for machine in (ReplicatedStateMachine(), None):
         identify = MemberIdentification(
             machine=machine, is_master=PeerBook(tmp_path / "masters").is_master
         )

@@ -16,7 +16,7 @@ from ipfs_cluster_node.adapters.raft.proposals import BATCH_ID_BYTES, encode_ent
 from ipfs_cluster_node.adapters.raft.restore import read_store
 from ipfs_cluster_node.adapters.raft.snapshot import SNAPSHOT_NAME, Position, store_snapshot
 from ipfs_cluster_node.adapters.raft.snapshotting import RECEIVED_NAME, Loading
-from ipfs_cluster_node.cluster.state_machine import ClusterMachine
+from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine
 from ipfs_cluster_node.codec import commands
 from ipfs_cluster_node.codec.commands import FORMAT, decode_command, encode_command
 from ipfs_cluster_node.codec.snapshot import FORMAT as SNAPSHOT_FORMAT
@@ -68,7 +68,7 @@ def batch(*these: bytes) -> bytes:
 
 @pytest.mark.parametrize("newer", [of_a_newer_release, of_a_newer_format])
 def test_a_command_of_a_newer_release_stops_the_replica(newer: Callable[[], bytes]) -> None:
-    machine = ClusterMachine()
+    machine = ReplicatedStateMachine()
     with pytest.raises(ClusterError) as raised:
         apply_entry(machine, 5, batch(encode_command(a_setting()), newer()))
     assert raised.value.reason is Reason.RELEASE_TOO_OLD
@@ -79,7 +79,7 @@ def test_a_command_of_a_newer_release_stops_the_replica(newer: Callable[[], byte
 @pytest.mark.parametrize("newer", [of_a_newer_release, of_a_newer_format])
 def test_an_engine_goes_no_further_than_what_it_can_carry_out(newer: Callable[[], bytes]) -> None:
     disk = store(batch(newer()), batch(encode_command(a_setting())))
-    engine = Engine(disk=disk, machine=ClusterMachine(), config=RaftConfig())
+    engine = Engine(disk=disk, machine=ReplicatedStateMachine(), config=RaftConfig())
     with pytest.raises(ClusterError) as raised:
         campaign(engine)
         for _ in range(5):
@@ -102,7 +102,7 @@ def test_an_engine_goes_no_further_than_what_it_can_carry_out(newer: Callable[[]
     ],
 )
 def test_a_malformed_command_stops_nobody(hostile: bytes) -> None:
-    machine = ClusterMachine()
+    machine = ReplicatedStateMachine()
     results = apply_entry(machine, 5, batch(hostile, encode_command(a_setting())))
     assert results is not None
     assert len(results) == 2
@@ -116,7 +116,7 @@ def test_every_command_is_written_in_a_format_that_this_release_reads() -> None:
 def test_recover_alone_says_it_too() -> None:
     """Else what the newer release wrote would be lost for good."""
     with pytest.raises(ClusterError) as raised:
-        read_store(store(batch(of_a_newer_release())), ClusterMachine())
+        read_store(store(batch(of_a_newer_release())), ReplicatedStateMachine())
     assert raised.value.reason is Reason.RELEASE_TOO_OLD
 
 
@@ -139,7 +139,7 @@ def with_snapshot(parts: Iterable[bytes]) -> MemoryDisk:
 def test_a_whole_snapshot_that_cant_be_read_is_no_damage(part: bytes) -> None:
     """Damage is repaired by an empty log, which the same release could not fill either."""
     with pytest.raises(ClusterError) as raised:
-        Engine(disk=with_snapshot([part]), machine=ClusterMachine(), config=RaftConfig())
+        Engine(disk=with_snapshot([part]), machine=ReplicatedStateMachine(), config=RaftConfig())
     assert raised.value.reason is Reason.RELEASE_TOO_OLD
     assert not isinstance(raised.value, LogDamagedError)
 
@@ -149,7 +149,7 @@ def test_a_received_snapshot_of_a_newer_release_stops_the_replica() -> None:
     newer = snapshot_pb2.StateSnapshot(format=SNAPSHOT_FORMAT + 1).SerializeToString()
     disk = with_snapshot([newer])
     disk.rename(SNAPSHOT_NAME, RECEIVED_NAME)
-    loading = Loading(disk, ClusterMachine(), sender=VoterId("b.1"), index=3)
+    loading = Loading(disk, ReplicatedStateMachine(), sender=VoterId("b.1"), index=3)
     with pytest.raises(ClusterError) as raised:
         loading.run()
     assert raised.value.reason is Reason.RELEASE_TOO_OLD
@@ -161,7 +161,7 @@ def test_files_of_another_form_are_no_damage(monkeypatch: pytest.MonkeyPatch) ->
             patched.setattr(module, "MAGIC", magic)
             disk = with_snapshot([])
         with pytest.raises(ClusterError) as raised:
-            Engine(disk=disk, machine=ClusterMachine(), config=RaftConfig())
+            Engine(disk=disk, machine=ReplicatedStateMachine(), config=RaftConfig())
         assert raised.value.reason is Reason.RELEASE_TOO_OLD
 
 
@@ -172,7 +172,7 @@ def test_a_broken_head_is_damage() -> None:
     data[7] ^= 1
     disk.replace(segment, [bytes(data)])
     with pytest.raises(LogDamagedError):
-        Engine(disk=disk, machine=ClusterMachine(), config=RaftConfig())
+        Engine(disk=disk, machine=ReplicatedStateMachine(), config=RaftConfig())
     salt = struct.unpack_from("<I", data, 8)[0]
     assert zlib.crc32(bytes(data[:8]), salt) != struct.unpack_from("<I", data, 12)[0]
 

@@ -18,7 +18,7 @@ from ipfs_cluster_node.adapters.raft.engine import Engine, apply_entries, apply_
 from ipfs_cluster_node.adapters.raft.journal import MEMBERSHIP, NO_OP, REGULAR, SegmentedJournal
 from ipfs_cluster_node.adapters.raft.proposals import BATCH_ID_BYTES, encode_entry
 from ipfs_cluster_node.adapters.raft.snapshot import Position, store_snapshot
-from ipfs_cluster_node.cluster.state_machine import ClusterMachine
+from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine
 from ipfs_cluster_node.codec.commands import encode_command
 from ipfs_cluster_node.core.effects import Accepted, Rejected
 from ipfs_cluster_node.core.ids import VoterId
@@ -40,7 +40,7 @@ SEGMENT_BYTES_MAX: Final = 4096
 """Small, so that there are several segments."""
 
 
-class AnsweringMachine(ClusterMachine):
+class AnsweringMachine(ReplicatedStateMachine):
     """Keeps what commands were answered: what was refused, and the ids of what was not."""
 
     def __init__(self) -> None:
@@ -97,7 +97,7 @@ def _open(disk: DirectoryDisk) -> SegmentedJournal:
 
 
 def _take_snapshot(disk: DirectoryDisk) -> None:
-    journal, machine = _open(disk), ClusterMachine()
+    journal, machine = _open(disk), ReplicatedStateMachine()
     last = int(SNAPSHOT_SHARE * journal.last_index)
     for command, index, _ in journal[:]:
         if index <= last and command[:1] == REGULAR:

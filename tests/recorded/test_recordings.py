@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from ipfs_cluster_node import __version__
-from ipfs_cluster_node.cluster.state_machine import ClusterMachine
+from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine
 from ipfs_cluster_node.codec.commands import decode_command, encode_command
 from ipfs_cluster_node.core.certificates import RotationPhase
 from ipfs_cluster_node.core.commands import CommandBody
@@ -45,7 +45,7 @@ def test_a_recording_has_every_command_and_every_setting_and_fills_every_field(
     history = list(commands())
     assert {type(each.body) for each in history} == set(get_args(CommandBody))
     assert unused_fields(history) == set()
-    machine = ClusterMachine()
+    machine = ReplicatedStateMachine()
     for index, command in enumerate(history):
         encoded = encode_command(command)
         assert decode_command(encoded) == command
@@ -61,7 +61,7 @@ def test_a_recording_has_every_command_and_every_setting_and_fills_every_field(
 
 
 def test_differences_are_told_with_their_place() -> None:
-    machine = ClusterMachine()
+    machine = ReplicatedStateMachine()
     for index, command in enumerate(commands()):
         machine.apply(index, encode_command(command))
     recorded = json.loads((RECORDINGS / VERSIONS[-1] / FACTS).read_text())["state"]

@@ -7,8 +7,8 @@ from typing import Any
 import grpc
 import pytest
 
-from ipfs_cluster_node.access.context import Caller, CallerClass, Reach
-from ipfs_cluster_node.access.permissions import Unbounded
+from ipfs_cluster_node.access.context import Caller, CallerClass, Permissions
+from ipfs_cluster_node.access.permissions import Unrestricted
 from ipfs_cluster_node.access.rules import Rule
 from ipfs_cluster_node.access.turns import Turns, current_turn
 from ipfs_cluster_node.core.audit import AuditQuery, AuditRecord
@@ -50,8 +50,8 @@ async def slow(_request: Any, _context: Any) -> str:
 
 
 class Anything:
-    async def decide(self, caller: Caller, *_: object) -> Reach:
-        return Unbounded(caller)
+    async def decide(self, caller: Caller, *_: object) -> Permissions:
+        return Unrestricted(caller)
 
 
 async def some() -> AsyncIterator[bytes]:

@@ -8,8 +8,8 @@ from typing import Any
 import grpc
 import pytest
 
-from ipfs_cluster_node.access.context import Caller, CallerClass, Reach
-from ipfs_cluster_node.access.permissions import Unbounded
+from ipfs_cluster_node.access.context import Caller, CallerClass, Permissions
+from ipfs_cluster_node.access.permissions import Unrestricted
 from ipfs_cluster_node.access.rules import Rule
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.core.audit import AuditLog, AuditQuery, AuditRecord, Outcome
@@ -23,8 +23,8 @@ CHANGES = Rule(callers=frozenset({CallerClass.CLIENT}), changes=True)
 
 
 class Anything:
-    async def decide(self, caller: Caller, *_: object) -> Reach:
-        return Unbounded(caller)
+    async def decide(self, caller: Caller, *_: object) -> Permissions:
+        return Unrestricted(caller)
 
 
 class Kept(AuditLog):
@@ -97,7 +97,7 @@ async def test_an_upload_that_the_node_ends_is_noted_once(
 
     async def take(requests: AsyncIterator[bytes], _context: Any) -> bytes:
         removed.set()
-        gate.hurry()
+        gate.recheck_now()
         return b"".join([request async for request in requests])
 
     async def requests() -> AsyncIterator[bytes]:

@@ -10,8 +10,8 @@ from weakref import WeakSet
 import grpc
 import pytest
 
-from ipfs_cluster_node.access.context import Caller, CallerClass, Reach
-from ipfs_cluster_node.access.permissions import Unbounded
+from ipfs_cluster_node.access.context import Caller, CallerClass, Permissions
+from ipfs_cluster_node.access.permissions import Unrestricted
 from ipfs_cluster_node.access.rules import Rule
 from ipfs_cluster_node.adapters.net.tls import MESSAGE_BYTES_MAX
 from ipfs_cluster_node.codec.errors import error_from_rpc
@@ -32,10 +32,10 @@ class Decides:
     def __init__(self, *, allows: bool) -> None:
         self.allows = allows
 
-    async def decide(self, caller: Caller, *_: object) -> Reach:
+    async def decide(self, caller: Caller, *_: object) -> Permissions:
         if not self.allows:
             raise ClusterError(Reason.NOT_DELEGATED, "nothing was delegated to you")
-        return Unbounded(caller)
+        return Unrestricted(caller)
 
 
 class Held:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from ipfs_cluster_node.access import authorizer
-from ipfs_cluster_node.access.authorizer import Delegated
-from ipfs_cluster_node.access.context import Caller, CallerClass, Reach
-from ipfs_cluster_node.access.permissions import Unbounded
+from ipfs_cluster_node.access.authorizer import DelegatedPermissions
+from ipfs_cluster_node.access.context import Caller, CallerClass, Permissions
+from ipfs_cluster_node.access.permissions import Unrestricted
 from ipfs_cluster_node.access.rules import Rule
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.ucan.access import Access
@@ -30,8 +30,8 @@ CONTEXT: Any = None
 
 
 class Anything:
-    async def decide(self, caller: Caller, *_: object) -> Reach:
-        return Unbounded(caller)
+    async def decide(self, caller: Caller, *_: object) -> Permissions:
+        return Unrestricted(caller)
 
 
 def access_until(until_s: int | None) -> Access:
@@ -45,7 +45,7 @@ async def test_streams_are_checked_in_turns(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(gate_module, "WATCH_SECONDS", 0.01)
     renewed, between, over = 0, [0], asyncio.Event()
 
-    class Counted(Unbounded):
+    class Counted(Unrestricted):
         async def renew(self) -> None:
             nonlocal renewed
             renewed += 1
@@ -75,9 +75,9 @@ async def test_a_stream_that_ends_while_others_are_checked_is_left_alone(
 ) -> None:
     monkeypatch.setattr(gate_module, "WATCH_SECONDS", 0.01)
     gate = Gate(lambda _context: CLIENT, Anything())
-    checked: list[Reach] = []
+    checked: list[Permissions] = []
 
-    class Ending(Unbounded):
+    class Ending(Unrestricted):
         async def renew(self) -> None:
             checked.append(self)
             # Whatever is over by the next turn is not touched any more.
@@ -109,18 +109,20 @@ async def test_a_reach_is_judged_anew_only_when_something_changed(
             raise UcanError(Refusal.REVOKED, "revoked")
         return access_until(now_s[0] + 60)
 
-    reach = Delegated(CLIENT, READ, {READ: find(READ)}, find, basis=lambda: version[0])
+    permissions = DelegatedPermissions(
+        CLIENT, READ, {READ: find(READ)}, find, cache_key=lambda: version[0]
+    )
     found.clear()
     for _ in range(10):
-        await reach.renew()
+        await permissions.renew()
     assert len(found) == 1
     now_s[0] += 60  # The end of what was used.
-    await reach.renew()
-    await reach.renew()
+    await permissions.renew()
+    await permissions.renew()
     assert len(found) == 2
     version[0] += 1
     holds[0] = False
     with pytest.raises(ClusterError):
-        await reach.renew()
+        await permissions.renew()
     with pytest.raises(ClusterError):
-        await reach.renew()
+        await permissions.renew()

@@ -280,7 +280,7 @@ async def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
         await asyncio.sleep(max(0.005, waited / 100))
 
 
-class MemoryLeadership:
+class MemoryConsensus:
     """A master whose log is this process: what is proposed is committed after a moment."""
 
     def __init__(self, state: ClusterState, *, commit_seconds: float = 0.002) -> None:
@@ -296,6 +296,9 @@ class MemoryLeadership:
 
     def state(self) -> ClusterState:
         return self.committed
+
+    def check_leads(self) -> None:
+        self.leader_state()
 
     def leader_state(self) -> ClusterState:
         if not self.is_leader:

@@ -32,7 +32,7 @@ from ipfs_cluster_node.core.model import (
     Principal,
     Role,
 )
-from tests.support.dispatch import MemoryLeadership
+from tests.support.dispatch import MemoryConsensus
 from tests.support.tls import make_ca
 from tests.support.virtual_time import virtual_time
 from tests.support.worlds import CLIENT, JOINER, MASTER, World
@@ -45,7 +45,7 @@ PEER = JOINER
 ISSUED = Issued(certificate_pem=b"c", trust_bundle_pem=b"b", enrolment_endpoints=("e",), epoch=7)
 
 
-class Leader(MemoryLeadership):
+class Leader(MemoryConsensus):
     """A leader whose log, voters and keys are this object; notes what is done, in order."""
 
     def __init__(self, *, with_certificates: bool = True) -> None:

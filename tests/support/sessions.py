@@ -10,7 +10,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from ipfs_cluster_node.cluster.tasks import Tasks
-from ipfs_cluster_node.cluster.worker_sessions import Sessions
+from ipfs_cluster_node.cluster.worker_sessions import WorkerSessions
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.codec.tasks import attempt_from_proto, attempt_to_proto
 from ipfs_cluster_node.core import commands as c
@@ -18,14 +18,14 @@ from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.ids import NodeId, TaskId
 from ipfs_cluster_node.core.model import AttemptId, TaskSpec
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
-from tests.support.dispatch import MemoryCall, MemoryLeadership, attempt, until
+from tests.support.dispatch import MemoryCall, MemoryConsensus, attempt, until
 from tests.support.worlds import CLIENT, WORKER, World
 
 
 class ScriptedWorker:
     """The other side of a session, in a test's hand."""
 
-    def __init__(self, sessions: Sessions, node_id: NodeId) -> None:
+    def __init__(self, sessions: WorkerSessions, node_id: NodeId) -> None:
         self.call = MemoryCall(lambda requests: sessions.worker_session(node_id, requests))
         self.assigned: dict[AttemptId, pb.TaskSpec] = {}
         self.batches: list[pb.Assignments] = []
@@ -74,11 +74,11 @@ class ScriptedWorker:
 async def leading() -> AsyncIterator[Any]:
     """A leader without workers in a session."""
     world = World()
-    leadership = MemoryLeadership(world.state)
-    tasks = Tasks(leadership)  # type: ignore[arg-type]
-    sessions = Sessions(leadership, tasks)  # type: ignore[arg-type]
-    leadership.listeners.append(sessions.on_effect)
-    leadership.watchers += [tasks.on_change, sessions.on_change]
+    consensus = MemoryConsensus(world.state)
+    tasks = Tasks(consensus)  # type: ignore[arg-type]
+    sessions = WorkerSessions(consensus, tasks)  # type: ignore[arg-type]
+    consensus.listeners.append(sessions.on_effect)
+    consensus.watchers += [tasks.on_change, sessions.on_change]
     running = asyncio.create_task(sessions.run())
 
     async def worker(*held: AttemptId, node: NodeId = WORKER, credit: int = 0) -> ScriptedWorker:
@@ -94,14 +94,14 @@ async def leading() -> AsyncIterator[Any]:
         body = c.SubmitTasks(
             task_ids=ids, specs=(spec,) * len(ids), fingerprint=sha256(payload).digest()
         )
-        leadership.commit(body, caller=CLIENT)
+        consensus.commit(body, caller=CLIENT)
 
     def task(number: int) -> Any:
         return world.state.tasks.get(TaskId(f"t{number}"))
 
     try:
         yield SimpleNamespace(
-            leadership=leadership,
+            consensus=consensus,
             tasks=tasks,
             sessions=sessions,
             worker=worker,
@@ -128,4 +128,4 @@ def failure(number: int, count: int = 1, **fields: Any) -> pb.AttemptOutcome:
 
 
 def proposals(its: Any, kind: type) -> list[Any]:
-    return [body for body in its.leadership.proposed if isinstance(body, kind)]
+    return [body for body in its.consensus.proposed if isinstance(body, kind)]

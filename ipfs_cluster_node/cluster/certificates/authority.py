@@ -16,7 +16,7 @@ from ipfs_cluster_node.adapters.keys.sealing import (
     seal,
     wrap,
 )
-from ipfs_cluster_node.cluster.consensus import Leadership
+from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.codec.records import AUTHORITY
 from ipfs_cluster_node.config.files import read_regular, write_private
 from ipfs_cluster_node.config.home import Home
@@ -48,7 +48,7 @@ class ClusterAuthority:
     def __init__(
         self,
         home: Home,
-        leadership: Leadership,
+        consensus: Consensus,
         *,
         did: Did,
         cluster_id: str,
@@ -56,7 +56,7 @@ class ClusterAuthority:
     ) -> None:
         """Open with `seal_key`, or with what `recover keys` has left in the home directory."""
         self._home = home
-        self._leadership = leadership
+        self._consensus = consensus
         self._did = did
         self._cluster_id = cluster_id
         self._seal_key = seal_key
@@ -100,7 +100,7 @@ class ClusterAuthority:
             await self._tend()
 
     async def _tend(self) -> None:
-        state = self._leadership.leader_state()
+        state = self._consensus.leader_state()
         authority = state.certificates.authority
         if not authority.key_id:
             return
@@ -213,7 +213,7 @@ class ClusterAuthority:
 
     async def commit(self, changed: Authority, asked: Asked = BY_ITSELF) -> None:
         """Commit what the authority becomes. Hold `changing`."""
-        await self._leadership.propose(
+        await self._consensus.propose(
             SetAuthority(authority=changed, asked=asked.what),
             caller=asked.caller,
             request_id=asked.request_id,
@@ -222,7 +222,7 @@ class ClusterAuthority:
     def keep(self) -> None:
         """Write the sealed keys down where they are new: for a start without a leader."""
         try:
-            authority = self._leadership.state().certificates.authority
+            authority = self._consensus.state().certificates.authority
         except ClusterError:
             return
         if authority.version != self._kept_version and authority.key_id:

@@ -26,7 +26,7 @@ from ipfs_cluster_node.cluster.certificates.authority import (
 )
 from ipfs_cluster_node.cluster.certificates.grants import renewed_grants
 from ipfs_cluster_node.cluster.cluster_clock import ClusterClock
-from ipfs_cluster_node.cluster.consensus import Leadership
+from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.codec.signatures import verify_signature
 from ipfs_cluster_node.core.certificates import (
     RENEW_EXPIRED_MAX,
@@ -89,12 +89,12 @@ class Certificates:
     """Hands out certificates as far as this node leads."""
 
     def __init__(
-        self, leadership: Leadership, authority: ClusterAuthority, clock: ClusterClock
+        self, consensus: Consensus, authority: ClusterAuthority, clock: ClusterClock
     ) -> None:
         """Sign with the keys that `authority` opens, while `clock` can be trusted."""
         self._clock = clock
         self._next_hand_over = 0.0
-        self._leadership = leadership
+        self._consensus = consensus
         self._authority = authority
         self._epochs: dict[NodeId, int] = {}
         """What nodes use, as they say with each heartbeat."""
@@ -109,7 +109,7 @@ class Certificates:
 
     def check(self, did: Did, request_der: bytes, endpoints: tuple[str, ...]) -> None:
         """Check that a certificate could be signed; raises what signing it would."""
-        authority = self._leadership.leader_state().certificates.authority
+        authority = self._consensus.leader_state().certificates.authority
         ca = self._signer(authority, self._authority.keys(authority))
         hosts = [parse_endpoint(each).host for each in endpoints]
         ca.issue(request_der, did, hosts=hosts, is_node=True, now=utc_now())
@@ -145,7 +145,7 @@ class Certificates:
                 AUTHORITY_SEALED, or that this node does not lead.
         """
         for attempt in range(1, ISSUE_ATTEMPTS_MAX + 1):
-            state = self._leadership.leader_state()
+            state = self._consensus.leader_state()
             owner = state.members.get(did)
             if owner is None or owner.removed:
                 raise ClusterError(
@@ -157,7 +157,7 @@ class Certificates:
             pem, record = self._sign(state, authority, keys, owner, request_der)
             try:
                 # In the log before it is handed out: what is good somewhere can be revoked.
-                await self._leadership.propose(IssueCertificate(record=record))
+                await self._consensus.propose(IssueCertificate(record=record))
             except ClusterError as error:
                 if error.reason is not Reason.AUTHORITY_SEALED or attempt == ISSUE_ATTEMPTS_MAX:
                     raise
@@ -170,7 +170,7 @@ class Certificates:
             return Issued(
                 certificate_pem=pem,
                 trust_bundle_pem=authority.bundle_pem,
-                enrolment_endpoints=self._leadership.state().members.enrolment_endpoints(),
+                enrolment_endpoints=self._consensus.state().members.enrolment_endpoints(),
                 epoch=authority.epoch,
             )
         raise AssertionError("the last attempt raises")
@@ -194,7 +194,7 @@ class Certificates:
         Raises:
             ClusterError: CERTIFICATE_INVALID, CERTIFICATE_REVOKED, PROOF_INVALID, and as `renew`.
         """
-        state = self._leadership.leader_state()
+        state = self._consensus.leader_state()
         check_renewal(certificate_pem, request_der, proof)
         peer = read_certificate(certificate_pem)
         if state.certificates.is_revoked(peer.serial, peer.did):
@@ -217,7 +217,7 @@ class Certificates:
         self, *, serial: int | None, did: Did | None, caller: Did, request_id: str
     ) -> None:
         """Commit that a certificate, or every one of a member, counts no more."""
-        state = self._leadership.leader_state()
+        state = self._consensus.leader_state()
         if (serial is None) == (did is None):
             raise invalid_field("serial", "set it or did, one of the two")
         if serial is not None:
@@ -234,7 +234,7 @@ class Certificates:
         member = None if owner is None else state.members.get(owner)
         if member is not None and member.role is Role.MASTER and not member.removed:
             raise invalid_field("did", "a master is not revoked but removed: node remove")
-        await self._leadership.propose(
+        await self._consensus.propose(
             RevokeCertificate(revocation=revocation), caller=caller, request_id=request_id
         )
         log.warning("certificate revoked", extra={"did": did, "serial": f"{serial or 0:x}"})
@@ -248,7 +248,7 @@ class Certificates:
             )
 
     async def _rotate(self, *, new: bool, proceed: bool, asked: Asked) -> int:
-        state = self._leadership.leader_state()
+        state = self._consensus.leader_state()
         authority = state.certificates.authority
         repeat = SetAuthority(authority=authority, asked=asked.what)
         answer = state.answer_to(asked.caller, asked.request_id, repeat)
@@ -287,7 +287,7 @@ class Certificates:
 
     def rotation(self) -> Rotation:
         """How far the members are."""
-        state = self._leadership.leader_state()
+        state = self._consensus.leader_state()
         authority = state.certificates.authority
         live = _live(state)
         waiting = tuple(
@@ -313,13 +313,13 @@ class Certificates:
         while True:
             await asyncio.sleep(TEND_SECONDS)
             self._authority.keep()
-            if not self._leadership.is_leader:
+            if not self._consensus.is_leader:
                 continue
             try:
                 await self._hand_over_if_off()
                 await self._authority.tend()
                 async with self._authority.changing:
-                    state = self._leadership.leader_state()
+                    state = self._consensus.leader_state()
                     # Who waits is looked up while somebody may: it takes all members.
                     steady = state.certificates.authority.phase is RotationPhase.STEADY
                     if not steady and not self.rotation().waiting:
@@ -332,7 +332,7 @@ class Certificates:
 
     async def _hand_over_if_off(self) -> None:
         """Let a master lead whose clock is the majority's: this one can't sign."""
-        judged, replica = self._clock.judge(), self._leadership.replica
+        judged, replica = self._clock.judge(), self._consensus.replica
         if judged.verdict is not Verdict.OFF or replica is None:
             return
         if monotonic() < self._next_hand_over:
@@ -344,7 +344,7 @@ class Certificates:
                 continue
             with suppress(ClusterError):  # Then another one, or later.
                 await replica.transfer_leadership(voter)
-            if not self._leadership.is_leader:
+            if not self._consensus.is_leader:
                 return
 
     async def _advance(self, state: ClusterState, asked: Asked = BY_ITSELF) -> Authority:
@@ -396,13 +396,13 @@ class Certificates:
         return ca
 
     async def _renew_grants(self, did: Did, keys: ClusterKeys, record: CertificateRecord) -> None:
-        state = self._leadership.leader_state()
+        state = self._consensus.leader_state()
         until = utc_now().fromtimestamp(record.not_after_s, tz=utc_now().tzinfo)
         grants = renewed_grants(state, did, keys.authority, utc_now(), until=until)
         if not grants:
             return
         try:
-            await self._leadership.propose(PutDelegation(delegations=tuple(grants)))
+            await self._consensus.propose(PutDelegation(delegations=tuple(grants)))
         except ClusterError as error:
             if error.reason is not Reason.TOO_MANY_DELEGATIONS:
                 raise

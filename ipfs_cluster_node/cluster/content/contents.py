@@ -17,7 +17,7 @@ from ipfs_cluster_node.adapters.content.fetch import BlockSource, fetch
 from ipfs_cluster_node.adapters.content.files import AddReport, add, is_complete, read, walk
 from ipfs_cluster_node.adapters.content.index import FileIndex
 from ipfs_cluster_node.client.connection import send_all
-from ipfs_cluster_node.cluster.consensus import Leadership
+from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.cluster.content.block_repairs import Repairs
 from ipfs_cluster_node.cluster.content.passing_on import pass_on
 from ipfs_cluster_node.codec.errors import error_from_rpc
@@ -108,14 +108,14 @@ class Contents:
     def __init__(
         self,
         *,
-        leadership: Leadership,
+        consensus: Consensus,
         store: BlockStore,
         channel_to: ChannelTo,
         room_of: Callable[[NodeId], int | None] = lambda _node: None,
     ) -> None:
         """Serve a store; `room_of` a node is what it can still take of files, if it has said."""
         self._room_of = room_of
-        self._leadership = leadership
+        self._consensus = consensus
         self.store = store
         self._channel_to = channel_to
         self._index = FileIndex(store)
@@ -134,7 +134,7 @@ class Contents:
 
         Without room here it is passed on to two others.
         """
-        self._leadership.leader_state()
+        self._consensus.check_leads()
         others = self._instead_of_here(size_bytes)
         if others:
             added = await self._pass_on(chunks, others)
@@ -147,11 +147,11 @@ class Contents:
             )
         holders = others or await self._copy_to_masters(added.cid)
         cid = str(added.cid)
-        await self._leadership.propose(
+        await self._consensus.propose(
             AddContent(cid=cid, size_bytes=added.size_bytes, holders=holders, name=name),
             caller=caller,
         )
-        state = self._leadership.state()
+        state = self._consensus.state()
         content = state.contents[cid]
         return replace(content, holders=state.contents.holders_of(content))
 
@@ -166,7 +166,7 @@ class Contents:
         try:
             self.store.require(wanted)
         except ClusterError:
-            members = self._leadership.state().members
+            members = self._consensus.state().members
             others = [
                 node_id
                 for node_id in self._others_in_order(secrets.token_hex(8))
@@ -184,11 +184,11 @@ class Contents:
         return await pass_on(chunks, channels, seconds_max=COPY_SECONDS_MAX)
 
     async def _copy_to_masters(self, root: Cid) -> tuple[NodeId, ...]:
-        replica = self._leadership.replica
+        replica = self._consensus.replica
         assert replica is not None
         others = self._others_in_order(str(root))
         wanted = min(HOLDERS_MIN, 1 + len(others))
-        holders = [self._leadership.node_id]
+        holders = [self._consensus.node_id]
         failures: dict[NodeId, ClusterError] = {}
         for node_id in others:
             if len(holders) >= wanted:
@@ -205,8 +205,8 @@ class Contents:
 
     def _others_in_order(self, key: str) -> list[NodeId]:
         """The other masters, as they are asked to hold a file."""
-        members = self._leadership.state().members
-        others = sorted(self._leadership.voters - {self._leadership.node_id})
+        members = self._consensus.state().members
+        others = sorted(self._consensus.voters - {self._consensus.node_id})
         return holders_in_order(
             key,
             [
@@ -271,8 +271,8 @@ class Contents:
         await asyncio.shield(task)
 
     async def _fetch(self, root: Cid) -> None:
-        content = self._leadership.state().contents.get(str(root))
-        held = content is not None and self._leadership.node_id in content.holders
+        content = self._consensus.state().contents.get(str(root))
+        held = content is not None and self._consensus.node_id in content.holders
         await fetch(
             root,
             store=self.store,
@@ -281,21 +281,21 @@ class Contents:
         )
 
     def _sources(self, root: Cid) -> list[BlockSource]:
-        state = self._leadership.state()
+        state = self._consensus.state()
         content = state.contents.get(str(root))
         named = list(state.contents.holders_of(content)) if content is not None else []
         # Content that the log does not name may still be there: the masters are asked too.
         asked = dict.fromkeys([*named, *(m.node_id for m in state.members.masters())])
         sources: list[BlockSource] = []
         for node_id in asked:
-            channel = None if node_id == self._leadership.node_id else self._channel_to(node_id)
+            channel = None if node_id == self._consensus.node_id else self._channel_to(node_id)
             if channel is not None:
                 sources.append(PeerBlocks(node_id, channel))
         return sources
 
     def stat_content(self, cid: str) -> Content:
         """What the log knows of a file."""
-        content = self._leadership.read_state().contents.get(cid)
+        content = self._consensus.read_state().contents.get(cid)
         if content is None:
             raise ClusterError(
                 Reason.CONTENT_NOT_FOUND,

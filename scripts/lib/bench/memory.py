@@ -22,7 +22,7 @@ from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.engine import create_store
 from ipfs_cluster_node.adapters.raft.replica import Replica
-from ipfs_cluster_node.cluster.state_machine import ClusterMachine
+from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine
 from ipfs_cluster_node.codec.commands import encode_command
 from ipfs_cluster_node.core.commands import (
     AssignTasks,
@@ -86,7 +86,7 @@ class Master:
 
     def open(self) -> None:
         """Read what is there."""
-        self.machine = ClusterMachine()
+        self.machine = ReplicatedStateMachine()
         self.replica = Replica(
             directory=self.directory,
             machine=self.machine,

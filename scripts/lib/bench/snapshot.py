@@ -31,7 +31,7 @@ from ipfs_cluster_node.adapters.raft.replica import Replica
 from ipfs_cluster_node.adapters.raft.snapshot import SNAPSHOT_NAME, Position, store_snapshot
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
 from ipfs_cluster_node.client.client import Client
-from ipfs_cluster_node.cluster.state_machine import ClusterMachine
+from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine
 from ipfs_cluster_node.codec.snapshot import encode_snapshot
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.ids import NodeId, TaskId, did_from_node_id
@@ -105,7 +105,7 @@ def _digest(kind: str, number: int) -> str:
 
 async def plant(node: LocalNode, share: float) -> int:
     """Put a large state into a stopped master's snapshot; returns the file's size."""
-    machine = ClusterMachine()
+    machine = ReplicatedStateMachine()
     replica = Replica(
         directory=node.home.raft, machine=machine, dial=lambda _node: None, config=RaftConfig()
     )

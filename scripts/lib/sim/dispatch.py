@@ -16,9 +16,9 @@ from typing import Any, Final
 
 from ipfs_cluster_node.adapters.clock import monotonic, now_ms
 from ipfs_cluster_node.client.connection import Connection
-from ipfs_cluster_node.cluster.state_machine import ClusterMachine
+from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine
 from ipfs_cluster_node.cluster.tasks import Tasks
-from ipfs_cluster_node.cluster.worker_sessions import Sessions
+from ipfs_cluster_node.cluster.worker_sessions import WorkerSessions
 from ipfs_cluster_node.codec.commands import encode_command
 from ipfs_cluster_node.core import commands as c
 from ipfs_cluster_node.core.effects import Accepted, Rejected
@@ -66,7 +66,7 @@ class Master:
 
     node_id: NodeId
     world: "World"
-    machine: ClusterMachine = field(default_factory=ClusterMachine)
+    machine: ReplicatedStateMachine = field(default_factory=ReplicatedStateMachine)
     applied: int = 0
     is_leader: bool = False
     replaced: bool = False
@@ -75,12 +75,12 @@ class Master:
 
     def __post_init__(self) -> None:
         self.tasks = Tasks(self)  # type: ignore[arg-type]
-        self.sessions = Sessions(self, self.tasks)  # type: ignore[arg-type]
+        self.sessions = WorkerSessions(self, self.tasks)  # type: ignore[arg-type]
         self.data = self.machine.state.data()
         self.machine.watch(self.tasks.on_change, self.sessions.on_change, self.check_touched)
         self.machine.listen(self.sessions.on_effect)
 
-    # What `Leadership` gives.
+    # What `Consensus` gives.
 
     def state(self) -> ClusterState:
         return self.machine.state

@@ -6,7 +6,7 @@ from typing import Any, Final
 from unittest.mock import patch
 
 from ipfs_cluster_node.cluster import worker_sessions
-from ipfs_cluster_node.cluster.worker_sessions import Sessions
+from ipfs_cluster_node.cluster.worker_sessions import WorkerSessions
 from ipfs_cluster_node.codec.tasks import attempt_from_proto
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.core.model import AttemptId
@@ -30,7 +30,7 @@ def _lose_nothing(_self: Worker) -> None:
 
 
 async def _welcome_all(
-    _self: Sessions, _node_id: NodeId, _held: set[AttemptId]
+    _self: WorkerSessions, _node_id: NodeId, _held: set[AttemptId]
 ) -> pb.WorkerSessionResponse:
     return pb.WorkerSessionResponse(welcome=pb.WorkerWelcome())
 
@@ -64,7 +64,7 @@ def _any_attempt(self: TaskTable, attempt: AttemptId, node_id: NodeId) -> bool:
 DISPATCH_BREAKS: Final[dict[str, Callable[[], Any]]] = {
     "no-fence": lambda: patch.object(Worker, "_lose_all", _lose_nothing),
     "forgotten-outcomes": lambda: patch.object(Worker, "_unsent", _forget),
-    "no-requeue": lambda: patch.object(Sessions, "_welcome", _welcome_all),
+    "no-requeue": lambda: patch.object(WorkerSessions, "_welcome", _welcome_all),
     "hoarding": _hoarding,
     "any-attempt": lambda: patch.object(TaskTable, "is_current", _any_attempt),
 }
