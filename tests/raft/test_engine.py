@@ -65,7 +65,7 @@ def test_a_follower_writes_before_it_applies() -> None:
     step.write()
     answers = [m for _, m in engine.end_step() if m.WhichOneof("kind") == "append_result"]
     assert answers
-    assert engine.hurries
+    assert engine.has_work
     engine.begin_step().write()
     assert machine.commands == ["one", "two"]
 
@@ -83,7 +83,7 @@ def test_what_was_committed_is_applied_with_the_next_beat() -> None:
         step(engine, append(first + 1, commit=first))
         assert engine.commit_index == first
         assert machine.commands == []
-        assert not engine.hurries
+        assert not engine.has_work
         moment += RaftConfig().tick_interval.total_seconds()
         step(engine)
         assert machine.commands == ["one", "two"]

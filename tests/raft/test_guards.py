@@ -11,13 +11,15 @@ from typing import Any
 import pysyncobj.syncobj
 import pytest
 
-from ipfs_cluster_node.adapters.raft import guarded
 from ipfs_cluster_node.adapters.raft.clock import boot_time, now, use
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.engine import Engine, create_store
 from ipfs_cluster_node.adapters.raft.errors import ConsensusViolationError
-from ipfs_cluster_node.adapters.raft.guarded import GuardedSyncObj
+from ipfs_cluster_node.adapters.raft.guarded.follower import APPLY_SECONDS_MAX
+from ipfs_cluster_node.adapters.raft.guarded.library import PRIVATE_MEMBERS, PRIVATE_METHODS
+from ipfs_cluster_node.adapters.raft.guarded.outgoing import NANOSECONDS
+from ipfs_cluster_node.adapters.raft.guarded.voter import GuardedSyncObj
 from ipfs_cluster_node.adapters.raft.journal import REGULAR, SegmentedJournal
 from ipfs_cluster_node.adapters.raft.messages import decode_message, encode_message
 from ipfs_cluster_node.adapters.raft.witness import Witness
@@ -109,8 +111,8 @@ def host_of(tmp_path: Path) -> Callable[..., Host]:
 def test_the_private_members_that_are_used_exist(host_of: Callable[..., Host]) -> None:
     raft = host_of().raft
     plain = pysyncobj.SyncObj
-    assert [name for name in guarded.PRIVATE_MEMBERS if not hasattr(raft, name)] == []
-    assert [name for name in guarded.PRIVATE_METHODS if not hasattr(plain, name)] == []
+    assert [name for name in PRIVATE_MEMBERS if not hasattr(raft, name)] == []
+    assert [name for name in PRIVATE_METHODS if not hasattr(plain, name)] == []
 
 
 @pytest.mark.parametrize(
@@ -473,7 +475,7 @@ def test_h25_what_a_follower_lacks_is_sent_a_window_at_a_time(
         taken, host.raft.out.outbox = host.raft.out.outbox, []
         return [m.append_entries for to, m in taken if to == B and m.append_entries.entries]
 
-    began = int(now() * guarded.NANOSECONDS)
+    began = int(now() * NANOSECONDS)
     host.raft.connected(B, up=False)
     host.raft.connected(B, up=True)
     refuse(began)
@@ -492,7 +494,7 @@ def test_h25_what_a_follower_lacks_is_sent_a_window_at_a_time(
     # Whose connection breaks has nothing under way.
     host.raft.connected(B, up=False)
     host.raft.connected(B, up=True)
-    refuse(int(now() * guarded.NANOSECONDS))
+    refuse(int(now() * NANOSECONDS))
     assert len(sent_to_b()) == len(first)
 
 
@@ -500,7 +502,7 @@ def test_much_that_is_committed_is_applied_in_several_ticks(
     host_of: Callable[..., Host],
 ) -> None:
     host = host_of()
-    moment, each = now(), guarded.APPLY_SECONDS_MAX / 5
+    moment, each = now(), APPLY_SECONDS_MAX / 5
     applied: list[int] = []
 
     def apply(index: int, _command: bytes) -> None:
@@ -546,7 +548,7 @@ def test_a_follower_that_needs_a_snapshot_is_offered_one_with_each_heartbeat(
     assert host.snapshots_needed == [C]
     assert len(host.sent("append_entries")) == 2  # One to each follower.
     # Its answer brings nothing on: the next heartbeat does.
-    host.raft.receive(C, {**lacks, "sent_at_ns": int(now() * guarded.NANOSECONDS)})
+    host.raft.receive(C, {**lacks, "sent_at_ns": int(now() * NANOSECONDS)})
     host.raft.tick()
     assert host.snapshots_needed == [C]
     host.raft._SyncObj__newAppendEntriesTime = 0

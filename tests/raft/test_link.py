@@ -35,7 +35,7 @@ async def test_an_old_attempt_begins_anew_once_the_peer_is_heard(age: float, out
     try:
         async with asyncio.timeout(None) as link._attempt:
             link._attempt_began = now() - age
-            link.hurry()
+            link.reconnect_now()
             await asyncio.sleep(0.01)
             came = "went on"
     except TimeoutError:
@@ -50,7 +50,7 @@ async def test_a_peer_that_is_heard_in_the_moment_of_a_timeout_harms_nothing() -
         async with asyncio.timeout(None) as attempt:
             link._attempt, link._attempt_began = attempt, now() - 1.0
             attempt.reschedule(loop.time())
-            loop.call_soon(link.hurry)
+            loop.call_soon(link.reconnect_now)
             await asyncio.sleep(1)
     assert link._attempt is None
 

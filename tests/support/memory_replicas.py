@@ -53,7 +53,7 @@ class MemoryLink:
         self._queue: asyncio.Queue[pb.RaftMessage] = asyncio.Queue()
         cluster.links[self.own, self.peer] = self
 
-    def hurry(self) -> None:
+    def reconnect_now(self) -> None:
         self.hurried += 1
 
     def redial(self) -> None:

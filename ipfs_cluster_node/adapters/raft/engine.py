@@ -20,7 +20,7 @@ from ipfs_cluster_node.adapters.raft.clock import now
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.disk import Disk
 from ipfs_cluster_node.adapters.raft.errors import LogDamagedError, of_another_release
-from ipfs_cluster_node.adapters.raft.guarded import GuardedSyncObj
+from ipfs_cluster_node.adapters.raft.guarded.voter import GuardedSyncObj
 from ipfs_cluster_node.adapters.raft.installs import SnapshotInstalls
 from ipfs_cluster_node.adapters.raft.journal import (
     MEMBERSHIP,
@@ -56,11 +56,11 @@ log = logging.getLogger(__name__)
 
 VOTER_NAME: Final = "voter"
 
-FLOW: Final = frozenset({"append_entries", "append_result"})
-"""Messages that ask for no tick by themselves: what they bring is noted as they are received."""
+NO_TICK: Final = frozenset({"append_entries", "append_result"})
+"""Kinds that need no tick: their effect is complete once received."""
 
 TICK_SHARE: Final = 0.5
-"""Of the tick interval: a step so long after the last tick is the beat's, and ticks."""
+"""Fraction of `tick_interval` after which a step ticks even with nothing to do."""
 
 
 def create_store(
@@ -239,7 +239,7 @@ class Engine:
         self.voter = voter
         self._disk, self._machine, self._config = disk, machine, config
         self._tick_seconds = TICK_SHARE * config.tick_interval.total_seconds()
-        self._machine_index: int = 0 if before is None else before._machine_index
+        self._machine_index: int = 0 if before is None else before._machine_index  # noqa: SLF001
         """Up to where the state goes that the machine has."""
         with closing(snapshot):
             position = snapshot.position
@@ -516,7 +516,7 @@ class Engine:
                 log.warning("malformed raft message dropped", extra={"sender": sender})
             else:
                 self._raft.receive(sender, decoded)
-                if kind not in FLOW:
+                if kind not in NO_TICK:
                     self._tick_at = -math.inf
 
     def begin_step(self) -> Step:
@@ -575,7 +575,7 @@ class Engine:
         return outbox
 
     @property
-    def hurries(self) -> bool:
+    def has_work(self) -> bool:
         """Whether the next step has something to do at once."""
         if self._tick_held or self._slice_cut:
             return True

@@ -27,8 +27,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, overload
 
-from pysyncobj.journal import Journal
-
 from ipfs_cluster_node.adapters.raft.disk import Disk
 from ipfs_cluster_node.adapters.raft.errors import LogDamagedError, of_another_release
 from ipfs_cluster_node.core.ids import VoterId
@@ -96,7 +94,7 @@ class Pending:
     """Term and vote as of before them, for the head of a new segment."""
 
 
-class SegmentedJournal(Journal):  # type: ignore[misc]  # PySyncObj has no types.
+class SegmentedJournal:
     """The log on disk, and whole in memory.
 
     Entry 0 of the list is the one the log begins behind: one that a snapshot covers, or the first
@@ -183,6 +181,9 @@ class SegmentedJournal(Journal):  # type: ignore[misc]  # PySyncObj has no types
 
     def _destroy(self) -> None:
         self._disk.close()
+
+    def onOneSecondTimer(self) -> None:
+        """Nothing to do: the disk is written in steps."""
 
     def setRaftCommitIndex(self, raftCommitIndex: int) -> None:
         """Ignored: the commit index is learned again after a start (H7)."""

@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 
 RECONNECT_DELAY_MIN_SECONDS: Final = 0.05
 
-HURRY_SECONDS: Final = 0.5
-"""An attempt that has gone on for so long began while the peer could not be reached, perhaps."""
+STALE_ATTEMPT_SECONDS: Final = 0.5
+"""An attempt that has lasted longer may have begun while the peer could not be reached."""
 
 Dial = Callable[[NodeId], grpc.aio.Channel | None]
 """Opens a channel to a node, for consensus only; None while no address of it is known."""
@@ -78,15 +78,15 @@ class Link:
         self._attempt: asyncio.Timeout | None = None
         self._attempt_began = 0.0
 
-    def hurry(self) -> None:
-        """The peer can be reached, since it reached this node: an old attempt begins anew."""
-        if self._attempt is not None and now() - self._attempt_began > HURRY_SECONDS:
-            with suppress(RuntimeError):  # It is over by itself in this very turn.
+    def reconnect_now(self) -> None:
+        """Restart an attempt that has lasted long: the peer has just reached this node."""
+        if self._attempt is not None and now() - self._attempt_began > STALE_ATTEMPT_SECONDS:
+            with suppress(RuntimeError):  # It has just timed out.
                 self._attempt.reschedule(asyncio.get_running_loop().time())
             self._attempt = None
 
     def redial(self) -> None:
-        """Send what is queued, then connect anew, with the certificate of then."""
+        """Send what is queued, then reconnect, with the current certificate."""
         self._redial = self.up.is_set()
         self._wake.set()
 

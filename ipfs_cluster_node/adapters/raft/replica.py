@@ -26,11 +26,11 @@ from ipfs_cluster_node.adapters.raft.outages import (
     next_pause,
     passes,
 )
-from ipfs_cluster_node.adapters.raft.pace import WritePace
 from ipfs_cluster_node.adapters.raft.proposals import Proposal
 from ipfs_cluster_node.adapters.raft.snapshot import Position
 from ipfs_cluster_node.adapters.raft.state_machine import StateMachine
 from ipfs_cluster_node.adapters.raft.witness import Mark, mark_from_proto, open_notes
+from ipfs_cluster_node.adapters.raft.write_latency import WriteLatency
 from ipfs_cluster_node.adapters.raft.writer import Writer
 from ipfs_cluster_node.core.boots import UNKNOWN, Boots
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -88,7 +88,7 @@ class Replica:
         self._snapshotting: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._changing = asyncio.Lock()
-        self._pace = WritePace()
+        self._latency = WriteLatency()
         self._beat_due = True
         self._stopping = False
         self.outage: Outage | None = None
@@ -160,7 +160,7 @@ class Replica:
     @property
     def slow_write_seconds(self) -> float:
         """How long the slowest write of the last seconds took, if the disk is slow now; else 0."""
-        return self._pace.slowest(now())
+        return self._latency.slowest(now())
 
     @property
     def voters(self) -> frozenset[VoterId]:
@@ -362,7 +362,7 @@ class Replica:
                 await self._gather()
                 await self._step(writer)
                 self._check_damage()
-                if self._inbox or self.engine.hurries:
+                if self._inbox or self.engine.has_work:
                     await asyncio.sleep(0)
                     continue
                 await self._wake.wait()
@@ -395,7 +395,7 @@ class Replica:
         log.warning("log is written again", extra={"after_seconds": round(seconds, 1)})
         self._inbox.clear()
         self._inbox_bytes = 0
-        self._pace = WritePace()
+        self._latency = WriteLatency()
         self.outage = self.snapshot_outage = None
         return pause
 
@@ -433,7 +433,7 @@ class Replica:
         while True:
             self._beat_due = True
             self._wake.set()
-            if self._pace.under_way(now()) > self._config.fallback_timeout.total_seconds():
+            if self._latency.under_way(now()) > self._config.fallback_timeout.total_seconds():
                 self.engine.disk_hangs()
             await asyncio.sleep(self._config.tick_interval.total_seconds())
 
@@ -466,9 +466,9 @@ class Replica:
         for peer, message in step.appends:
             self._link(peer).send(message)
         if step.writes:
-            self._pace.began(now())
+            self._latency.began(now())
             await writer.run(step.write)
-            self._pace.ended(now())
+            self._latency.ended(now())
         self._check_damage()
         for peer, message in self.engine.end_step():
             self._link(peer).send(message)
@@ -533,7 +533,7 @@ class Replica:
         stream = self._inbound[sender] = object()
         try:
             if sender in self._links:
-                self._links[sender][0].hurry()
+                self._links[sender][0].reconnect_now()
             epoch = secrets.randbits(64)
             unframer = Unframer(epoch)
             known = self.engine.mark_of(sender)

@@ -276,10 +276,10 @@ class World:
             make = engine.take_snapshot()
             if make is not None:
                 self.after(self.rng.uniform(0, 0.1), lambda: self._snapshot(node, life, make))
-            hurries = engine.hurries
+            has_work = engine.has_work
         for peer, message in outbox:
             self._send(node.voter, peer, message)
-        if hurries or node.inbox:
+        if has_work or node.inbox:
             self._wake(node)
 
     def _snapshot(self, node: Node, life: int, make: Callable[[], None]) -> None:

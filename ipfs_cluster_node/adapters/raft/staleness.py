@@ -1,26 +1,26 @@
-"""How old the state of a node that does not lead may be."""
+"""How stale the state of a node that does not lead may be."""
 
 
-class Freshness:
+class Staleness:
     """When this node last had all that a leader had called committed.
 
     Times are seconds of a monotonic clock.
     """
 
     def __init__(self, now: float) -> None:
-        """Nothing was heard since the start: what is older is not known."""
+        """Begin at the start of the node: nothing older is known."""
         self._fresh_at = now
         self._told: tuple[int, float] | None = None
-        """The oldest commit index that was told and is not applied yet, and when it was told."""
+        """The oldest commit index that was announced and is not applied yet, and when."""
 
     def told(self, commit_index: int, *, applied_index: int, now: float) -> None:
-        """A leader says up to where the log is committed."""
+        """Note up to which index a leader calls the log committed."""
         self._look(applied_index)
         if self._told is None:
             self._told = (commit_index, now)
 
     def age(self, *, applied_index: int, now: float) -> float:
-        """For how many seconds what was committed may be missing here."""
+        """For how many seconds committed entries may have been missing here."""
         self._look(applied_index)
         return now - self._fresh_at
 

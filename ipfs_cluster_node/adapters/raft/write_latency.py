@@ -1,37 +1,37 @@
-"""How long writes of the log take, to tell a slow disk."""
+"""How long writes of the log take: whether the disk is slow."""
 
 from collections import deque
 from typing import Final
 
 SLOW_WRITE_SECONDS: Final = 0.1
-"""A write of the log that takes so long is slow; with its sync it takes a few milliseconds."""
+"""From here on a write of the log is slow; with its sync it usually takes a few milliseconds."""
 SLOW_SHARE_MAX: Final = 0.12
-"""Of the window: so much of it spent in slow writes is more than a passing hitch."""
+"""Share of the window that may be spent in slow writes before the disk counts as slow."""
 WINDOW_SECONDS: Final = 5.0
 
 
-class WritePace:
-    """The slow writes of the last `WINDOW_SECONDS`, the one under way included."""
+class WriteLatency:
+    """The slow writes of the last `WINDOW_SECONDS`, including the one that runs."""
 
     def __init__(self) -> None:
-        """Nothing was written yet."""
+        """Begin without any write."""
         self._slow: deque[tuple[float, float]] = deque()
         """Begin and end, in seconds of a monotonic clock."""
         self._began: float | None = None
 
     def began(self, now: float) -> None:
-        """A write begins."""
+        """Note that a write begins."""
         self._began = now
 
     def ended(self, now: float) -> None:
-        """It is durable."""
+        """Note that the write is durable."""
         if self._began is not None and now - self._began >= SLOW_WRITE_SECONDS:
             self._slow.append((self._began, now))
             self._forget(now)
         self._began = None
 
     def under_way(self, now: float) -> float:
-        """For how many seconds the present write has gone on; 0 if there is none."""
+        """For how many seconds the current write has been running; 0 if there is none."""
         return 0.0 if self._began is None else now - self._began
 
     def slowest(self, now: float) -> float:

@@ -1,0 +1,124 @@
+"""What a leader does: sends its entries, as many as may be under way, and counts answers."""
+
+from pysyncobj.node import Node
+
+from ipfs_cluster_node.adapters.raft.clock import now
+from ipfs_cluster_node.adapters.raft.guarded.outgoing import NANOSECONDS
+from ipfs_cluster_node.adapters.raft.guarded.state import SyncObjState
+from ipfs_cluster_node.adapters.raft.journal import REGULAR, Entry
+from ipfs_cluster_node.adapters.raft.messages import Message
+from ipfs_cluster_node.adapters.raft.witness import Mark
+from ipfs_cluster_node.core.ids import VoterId
+from ipfs_cluster_node.v1 import raft_pb2 as pb
+
+
+class Leader(SyncObjState):
+    """The guards of the sending end of the log."""
+
+    def append(self, entry: bytes) -> None:
+        """Append an entry and send it; called on the leader, right after a tick."""
+        self._applyCommand(entry, None, REGULAR[0])
+        self._checkCommandsToApply()
+        self._SyncObj__sendAppendEntries()
+
+    def _SyncObj__sendAppendEntries(self) -> None:
+        # To each peer as much as may be in flight (H25); a heartbeat where that is nothing.
+        moment = now()
+        self._SyncObj__newAppendEntriesTime: float = moment + self._heartbeat_interval
+        self._marks = []
+        if moment - self._marks_told_at >= self._heartbeat_interval:
+            self._marks_told_at = moment
+            self._marks = self.witness.marks(sorted(self.others))
+        for node in self._SyncObj__otherNodes | self._SyncObj__readonlyNodes:
+            if node not in self._SyncObj__connectedNodes:
+                continue
+            if self._SyncObj__raftNextIndex[node] <= self._journal.first_index:
+                # It gets entries once it has the snapshot, and heartbeats until then.
+                self._send_append(node, serialized=None)
+                self._on_snapshot_needed(VoterId(node.id))
+            elif not self._send_entries(node):
+                self._send_append(node, **self._previous(node), entries=[])
+
+    def _send_entries(self, node: Node) -> bool:
+        """Send what a follower lacks and may be in flight; returns whether anything was sent."""
+        voter, next_index, sent = VoterId(node.id), self._SyncObj__raftNextIndex, False
+        while next_index[node] <= self._journal.last_index and self._inflights.has_room(voter):
+            entries, size = self._entries_from(next_index[node])
+            self._send_append(node, **self._previous(node), entries=entries)
+            next_index[node] += len(entries)
+            self._inflights.sent(voter, next_index[node] - 1, size)
+            sent = True
+        return sent
+
+    def _entries_from(self, index: int) -> tuple[list[Entry], int]:
+        """The entries of one append, at least one, and their size in bytes."""
+        entries: list[Entry] = []
+        size = 0
+        for position in range(index - self._journal.first_index, len(self._journal)):
+            entries.append(self._journal[position])
+            size += len(entries[-1][0])
+            if size >= self._append_bytes_max:
+                break
+        return entries, size
+
+    def _previous(self, node: Node) -> Message:
+        index = self._SyncObj__raftNextIndex[node] - 1
+        return {"prevLogIdx": index, "prevLogTerm": self._journal.term_at(index)}
+
+    def _send_append(self, node: Node, **fields: object) -> None:
+        head = {"type": "append_entries", "term": self._getTerm()}
+        head |= {"commit_index": self.commit_index, "marks": self._marks}
+        self.out.send(node, {**head, **fields})
+
+    def _receive_result(self, node: Node, message: Message) -> None:
+        if message["next_node_idx"] - 1 > self._journal.last_index:
+            return  # Nobody can have more of this term than its leader.
+        voter = VoterId(node.id)
+        if message["reset"] and not message["success"]:
+            if self._inflights.is_old(voter, message["sent_at_ns"]):
+                message = {**message, "reset": False}  # What it lacks is in flight already.
+            else:
+                self._inflights.restart(voter, at_ns=int(now() * NANOSECONDS))
+        next_index = self._SyncObj__raftNextIndex
+        before = next_index.get(node, 0)
+        self.out._onMessageReceived(node, message)
+        if message["success"] and not message["reset"]:
+            # What is in flight must not be sent again (H24).
+            next_index[node] = max(before, next_index.get(node, 0))
+        self._inflights.acknowledged(voter, self.match_index(voter))
+        lacks = self._journal.first_index < next_index.get(node, 0) <= self._journal.last_index
+        if lacks and self._inflights.has_room(voter):
+            self._SyncObj__newAppendEntriesTime = 0.0  # The next tick sends more.
+
+    def installed(self, voter: VoterId, index: int) -> None:
+        """Note that a follower has loaded the snapshot at `index`."""
+        if self.leads and (voter in self.others or voter in self.learners):
+            self._receive_result(
+                self._node(voter),
+                {
+                    "type": "next_node_idx",
+                    "next_node_idx": index + 1,
+                    "reset": True,
+                    "success": True,
+                },
+            )
+
+    def admitted(self, voter: VoterId, claim: Mark) -> None:
+        """Note how far the log of a voter that connected goes, even if it acknowledged more."""
+        match_index = self._SyncObj__raftMatchIndex
+        node = self._node(voter)
+        if self.leads and match_index.get(node, 0) > claim.index:
+            match_index[node] = claim.index
+
+    def _witness_followers(self) -> None:
+        """Remember the committed entries that followers acknowledged: they keep them (H26)."""
+        commit_index, witness = self.commit_index, self.witness
+        for node, match_index in self._SyncObj__raftMatchIndex.items():
+            index, voter = min(match_index, commit_index), VoterId(node.id)
+            if index > witness.of(voter).index:
+                witness.saw_entry(voter, index, self._journal.term_at(index))
+
+    def hand_over(self, voter: VoterId) -> None:
+        """Ask a follower that has the whole log to campaign at once."""
+        self.elections.hand_over()
+        self.out.post(voter, pb.RaftMessage(term=self._getTerm(), timeout_now=pb.TimeoutNow()))

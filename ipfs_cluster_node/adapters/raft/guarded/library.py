@@ -1,0 +1,67 @@
+"""The library: which private members are used, and what stands in place of its globals."""
+
+from typing import Final
+
+import pysyncobj.syncobj
+from pysyncobj.serializer import SERIALIZER_STATE
+
+from ipfs_cluster_node.adapters.raft.clock import now
+from ipfs_cluster_node.adapters.raft.errors import ConsensusViolationError
+
+PRIVATE_MEMBERS: Final = (
+    "_SyncObj__raftElectionDeadline",
+    "_SyncObj__raftNextIndex",
+    "_SyncObj__raftMatchIndex",
+    "_SyncObj__raftLastApplied",
+    "_SyncObj__raftCommitIndex",
+    "_SyncObj__serializer",
+    "_SyncObj__otherNodes",
+    "_SyncObj__readonlyNodes",
+    "_SyncObj__raftLeader",
+    "_SyncObj__noopIDx",
+    "_SyncObj__connectedNodes",
+    "_SyncObj__newAppendEntriesTime",
+)
+"""Attributes of PySyncObj 0.3.17 that are read or set here; a test checks that they exist."""
+PRIVATE_METHODS: Final = (
+    "_SyncObj__applyLogEntries",
+    "_SyncObj__doApplyCommand",
+    "_SyncObj__sendAppendEntries",
+    "_SyncObj__parseChangeClusterRequest",
+    "_SyncObj__updateClusterConfiguration",
+    "_SyncObj__setCurrentTerm",
+    "_SyncObj__setState",
+)
+"""Methods of PySyncObj 0.3.17 that are replaced or called here; a test checks that they exist."""
+
+
+class _NoPickle:
+    """Takes the place of pickle (H17): nothing here needs it."""
+
+    @staticmethod
+    def loads(_data: bytes) -> object:
+        raise ConsensusViolationError("a peer's or a file's bytes reached pickle")
+
+    dumps = loads
+
+
+class _NoPoller:
+    """Takes the place of PySyncObj's poller: the replica does the waiting."""
+
+    def poll(self, timeout: float) -> None:
+        """Nothing to wait for."""
+
+
+class NoSerializer:
+    """Takes the place of PySyncObj's snapshots (H5, H6, H8, H16, H18 to H20): we have our own."""
+
+    def checkSerializing(self) -> tuple[int, None]:
+        """Never busy."""
+        return SERIALIZER_STATE.NOT_SERIALIZING, None
+
+
+pysyncobj.syncobj.pickle = _NoPickle
+pysyncobj.syncobj.createJournal = lambda journal: journal
+pysyncobj.syncobj.monotonicTime = now
+pysyncobj.syncobj.PIPE_NOTIFIER_ENABLED = False  # Nothing waits in its poller.
+pysyncobj.syncobj.createPoller = lambda _kind: _NoPoller()

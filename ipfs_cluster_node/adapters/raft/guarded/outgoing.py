@@ -1,0 +1,84 @@
+"""What a voter wants to send, kept until the step's sync is done."""
+
+from collections.abc import Callable
+from typing import Final
+
+from pysyncobj.node import Node
+from pysyncobj.transport import Transport
+
+from ipfs_cluster_node.adapters.raft.clock import now
+from ipfs_cluster_node.adapters.raft.messages import Message, encode_message
+from ipfs_cluster_node.core.ids import VoterId
+from ipfs_cluster_node.v1 import raft_pb2 as pb
+
+NANOSECONDS: Final = 1_000_000_000
+
+Outbox = list[tuple[VoterId, pb.RaftMessage]]
+"""Messages and their receivers."""
+
+
+class OutTransport(Transport):  # type: ignore[misc]  # PySyncObj has no types.
+    """Gathers the messages of a tick; the replica sends them after the sync."""
+
+    ready = True
+
+    def __init__(self) -> None:
+        """Start empty."""
+        super().__init__(None, None, [])
+        self.outbox: Outbox = []
+        self.term: Callable[[], int] = lambda: 0
+        self.verified_next: int | None = None
+        """While an append is handled: the next index that may be acknowledged (H3)."""
+        self.answered_sent_at_ns = 0
+        """While an append is handled: its time stamp, which the answer repeats."""
+        self.transfer = False
+        """Whether the leader asked for the candidacy that begins."""
+
+    def tryGetReady(self) -> None:
+        """Nothing to wait for."""
+
+    def addNode(self, node: Node) -> None:
+        """Nothing to do: links follow the configuration."""
+
+    def dropNode(self, node: Node) -> None:
+        """Nothing to do: links follow the configuration."""
+
+    def destroy(self) -> None:
+        """Nothing is held here."""
+
+    def send(self, node: Node, message: Message) -> bool:
+        """Queue one of PySyncObj's messages."""
+        if message["type"] == "next_node_idx" and message["success"]:
+            if self.verified_next is None:
+                return True  # Only a verified append is acknowledged (H3, H6).
+            message = {**message, "next_node_idx": self.verified_next}
+        encoded = encode_message(message, self.term())
+        if encoded is not None:
+            match encoded.WhichOneof("kind"):
+                case "append_entries":
+                    encoded.append_entries.sent_at_ns = int(now() * NANOSECONDS)
+                    encoded.append_entries.marks.extend(message["marks"])
+                case "append_result":
+                    encoded.append_result.sent_at_ns = self.answered_sent_at_ns
+                case "request_vote":
+                    encoded.request_vote.transfer = self.transfer
+            self.post(VoterId(node.id), encoded)
+        return True
+
+    def take_appends(self) -> Outbox:
+        """Take a leader's entries out of the queue: they wait for no sync."""
+        appends = [each for each in self.outbox if each[1].WhichOneof("kind") == "append_entries"]
+        if appends:
+            self.outbox = [
+                each for each in self.outbox if each[1].WhichOneof("kind") != "append_entries"
+            ]
+        return appends
+
+    def take_outbox(self) -> Outbox:
+        """Take all that is queued."""
+        taken, self.outbox = self.outbox, []
+        return taken
+
+    def post(self, voter: VoterId, message: pb.RaftMessage) -> None:
+        """Queue one of our own messages."""
+        self.outbox.append((voter, message))
