@@ -14,8 +14,7 @@ from ipfs_cluster_node.core.authorization import ROW_UNKNOWN, Requirement, conte
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ucan.access import Access
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
-from tests.core.test_ucan_chain import claim, link
-from tests.support.claims import ALICE, CLUSTER, circumstances
+from tests.support.claims import ALICE, CLUSTER, circumstances, claim, link
 from tests.support.large_cluster import cid_of
 
 ROWS = 20_000

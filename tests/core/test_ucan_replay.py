@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.multiformats import DAG_CBOR, Cid, cid_of
-from ipfs_cluster_node.core.ucan.chain import (
-    check_invocation,
-)
+from ipfs_cluster_node.core.ucan.chain import check_invocation
 from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError
 from ipfs_cluster_node.core.ucan.profiles import PRODUCT, SPECIFICATION

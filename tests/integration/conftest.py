@@ -15,6 +15,7 @@ from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, command, environment_with
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.config.profiles import PROFILES_VARIABLE, save_profile
+from tests.support.lab import PASSPHRASE, Lab
 from tests.support.people import Person, join, strip
 
 
@@ -72,3 +73,14 @@ async def nobody(cluster: LocalCluster, tmp_path: Path) -> AsyncIterator[Person]
     person = await join(cluster, tmp_path, "reader")
     await strip(cluster, person)
     yield person
+
+
+@pytest_asyncio.fixture
+async def lab() -> AsyncIterator[Lab]:
+    root = Path(tempfile.mkdtemp(prefix="cluster-"))
+    cluster = Lab(root / "nodes", recovery_passphrase=PASSPHRASE)
+    try:
+        yield cluster
+    finally:
+        await cluster.stop()
+        shutil.rmtree(root, ignore_errors=True)

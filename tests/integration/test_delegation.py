@@ -1,17 +1,12 @@
 """What clients may do is what was delegated to them, at every call of a real cluster."""
 
-import asyncio
 import json
-import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import timedelta
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.adapters.net.tls import ClientTls, open_channel
@@ -21,26 +16,13 @@ from ipfs_cluster_node.client.connection import send_all
 from ipfs_cluster_node.cluster.delegations import TOKENS_MAX
 from ipfs_cluster_node.codec.ucan import cid_of_token
 from ipfs_cluster_node.codec.ucan_container import write_container
-from ipfs_cluster_node.codec.ucan_mint import sign_invocation
-from ipfs_cluster_node.core.dag_cbor import Value
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from ipfs_cluster_node.core.ids import Did, NodeId
+from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.v1 import content_pb2
-from ipfs_cluster_node.v1.task_dispatch_pb2 import (
-    GetTaskRequest,
-    ListTasksRequest,
-    SubmitTaskRequest,
-    TaskSpec,
-)
-from ipfs_cluster_node.v1.task_dispatch_pb2_grpc import TaskDispatchServiceStub
-from tests.support.nodes import until
-from tests.support.people import Person, join, refused, signed
+from ipfs_cluster_node.v1.task_dispatch_pb2 import GetTaskRequest
+from tests.support.people import TEAM, Person, join, refused, signed
 
-TEAM = [["like", ".namespace", "team-a/*"]]
 WAIT = timedelta(seconds=30)
-LONG = {"sql": "SELECT count(*) FROM range(1000000000) a, range(1000000000) b"}
-ENDS_SECONDS_MAX = 2.0
-"""Promised: from a revocation to the end of what runs by it."""
 
 
 @pytest.mark.asyncio
@@ -202,105 +184,6 @@ async def test_a_delegation_about_another_subject_is_not_kept_beside_one_that_ho
 
 
 @pytest.mark.asyncio
-async def test_a_revocation_holds_at_every_master_and_ends_what_runs(
-    cluster: LocalCluster, client: Client, nobody: Person, operator: Identity, cluster_did: str
-) -> None:
-    [cid] = await client.put_delegation([signed(operator, nobody.did, "/task", cluster_did)])
-    async with nobody.client() as limited:
-        task_id = await limited.submit_task("data_processing", LONG)
-        watching = asyncio.ensure_future(limited.wait_tasks([task_id], timeout=WAIT))
-        await asyncio.sleep(0.5)
-        assert not watching.done()
-        began = time.monotonic()
-        await client.revoke_delegation(cid)
-        await client.revoke_delegation(cid)  # Again: nothing changes, nothing fails.
-        assert (await refused(limited.submit_task("echo"))).reason is Reason.NOT_DELEGATED
-        error = await refused(asyncio.wait_for(watching, 2 * ENDS_SECONDS_MAX))
-        assert time.monotonic() - began < ENDS_SECONDS_MAX
-        assert error.reason is Reason.NOT_DELEGATED
-    for node in cluster.nodes[:3]:
-        async with cluster.client(node, stale=True) as asked:
-
-            async def is_gone(asked: Client = asked) -> bool:
-                kept = await asked.list_delegations(audience=nobody.did)
-                return cid not in [d.cid for d in kept]
-
-            await until(is_gone, seconds=ENDS_SECONDS_MAX, what="revoked at every master")
-    await client.cancel_task(task_id)
-
-
-@pytest.mark.asyncio
-async def test_who_may_revoke(
-    cluster: LocalCluster,
-    client: Client,
-    nobody: Person,
-    operator: Identity,
-    cluster_did: str,
-    tmp_path: Path,
-) -> None:
-    other = await join(cluster, tmp_path, "user")
-    tokens = [
-        signed(operator, nobody.did, "/task/submit", cluster_did),
-        signed(nobody.identity, other.did, "/task/submit", cluster_did),
-    ]
-    first, second = await client.put_delegation(tokens)
-    async with other.client() as third:
-        # Who only got it may not revoke what it came from.
-        error = await refused(third.revoke_delegation(first))
-        assert error.reason is Reason.NOT_DELEGATED
-        assert error.metadata["command"] == "/ucan/revoke"
-        unknown = str(cid_of_token(b"unknown"))
-        error = await refused(third.revoke_delegation(unknown))
-        assert error.reason is Reason.DELEGATION_NOT_FOUND
-    async with nobody.client() as middle:
-        await middle.revoke_delegation(second)
-    async with cluster.client() as again:
-        kept = {d.cid for d in await again.list_delegations()}
-        assert first in kept
-        assert second not in kept
-
-
-@pytest.mark.asyncio
-async def test_a_removed_client_is_cut_off_in_the_middle_of_a_stream(
-    cluster: LocalCluster, client: Client, tmp_path: Path
-) -> None:
-    user = await join(cluster, tmp_path, "user")
-    async with user.client() as leaving:
-        task_id = await leaving.submit_task("data_processing", LONG)
-        watching = asyncio.ensure_future(leaving.wait_tasks([task_id], timeout=WAIT))
-        await asyncio.sleep(0.5)
-        began = time.monotonic()
-        await client.remove_node(user.identity.node_id)
-        error = await refused(asyncio.wait_for(watching, 2 * ENDS_SECONDS_MAX))
-        assert time.monotonic() - began < ENDS_SECONDS_MAX
-        assert error.reason is Reason.CALLER_UNKNOWN
-    assert await client.list_delegations(audience=user.did) == []
-    await client.cancel_task(task_id)
-
-
-@pytest.mark.asyncio
-async def test_what_a_removed_client_delegated_holds_no_more(
-    cluster: LocalCluster,
-    client: Client,
-    nobody: Person,
-    operator: Identity,
-    cluster_did: str,
-    tmp_path: Path,
-) -> None:
-    """Not even where it is brought, and was never kept: who was removed is not trusted."""
-    leaving = await join(cluster, tmp_path, "user")
-    chain = [
-        *(d.token for d in (await client.get_caller()).delegations if d.audience == operator.did),
-        signed(operator, leaving.did, "/task", cluster_did),
-        signed(leaving.identity, nobody.did, "/task/submit", cluster_did),
-    ]
-    async with nobody.client(ucan=write_container(chain)) as limited:
-        assert await limited.submit_task("echo")
-        await client.remove_node(leaving.identity.node_id)
-        assert (await refused(limited.submit_task("echo"))).reason is Reason.NOT_DELEGATED
-
-
-@pytest.mark.asyncio
 async def test_an_explanation_tells_nothing_that_may_not_be_read(
     client: Client, nobody: Person
 ) -> None:
@@ -368,206 +251,6 @@ async def _sent(call: Any, header: content_pb2.AddContentHeader, data: bytes) ->
     return None
 
 
-@dataclass
-class Author:
-    """Somebody who is no member, and signs calls that a member carries."""
-
-    identity: Identity
-    cluster_did: str
-    proofs: tuple[bytes, ...]
-
-    def submission(self, request_id: str = "r1", payload: bytes = b"") -> SubmitTaskRequest:
-        spec = TaskSpec(task_type="echo", namespace="signed", payload=payload)
-        return SubmitTaskRequest(request_id=request_id, spec=spec)
-
-    def sign(self, request: Any, **changed: Any) -> str:
-        """A container for a call with this request."""
-        args: dict[str, Value] = {
-            "namespace": "signed",
-            "task_type": "echo",
-            "priority": 0,
-            "max_runtime_s": 600,
-            "max_retries": 2,
-            "count": 1,
-            "request": sha256(request.SerializeToString()).digest(),
-        }
-        fields: dict[str, Any] = {
-            "subject": Did(self.cluster_did),
-            "command": "/task/submit",
-            "args": args,
-            "proofs": [cid_of_token(token) for token in self.proofs],
-            # Late enough that it can't have been used before this young cluster began.
-            "expires_s": int(time.time()) + 300,
-        }
-        token = sign_invocation(self.identity.private_key, **(fields | changed))
-        return write_container([token, *self.proofs])
-
-
-@pytest_asyncio.fixture
-async def author(client: Client, operator: Identity, cluster_did: str) -> Author:
-    identity = Identity.create()
-    proof = signed(operator, identity.did, "/task", cluster_did)
-    kept = (await client.get_caller()).delegations
-    [to_operator] = [d.token for d in kept if d.audience == operator.did]
-    return Author(identity, cluster_did, (to_operator, proof))
-
-
-async def carried(carrier: Client, container: str, request: SubmitTaskRequest) -> str:
-    """Have a member carry a signed call to the leader; returns the task's id."""
-    carrier._connection.metadata = (("ucan", container),)
-    answer = await carrier._connection.unary(
-        lambda channel: TaskDispatchServiceStub(channel).SubmitTask, request, timeout=20
-    )
-    return str(answer.task_id)
-
-
-@pytest.mark.asyncio
-async def test_a_signed_invocation_is_its_issuers_call(
-    client: Client, nobody: Person, author: Author
-) -> None:
-    """Mode A: whoever carries it; once; and for what it says only."""
-    request = author.submission()
-    once = author.sign(request)
-    async with nobody.client() as carrier:
-        task_id = await carried(carrier, once, request)
-        assert (await client.get_task(task_id)).submitter == author.identity.did
-        error = await refused(carried(carrier, once, request))
-        assert error.metadata["ucan_error"] == "Replay"
-        assert "server_time_s" in error.metadata
-        for expected, changed in (
-            ("InvalidCommand", {"command": "/task/read"}),
-            ("InvalidClaim", {"expires_s": int(time.time()) + 3600}),
-            ("InvalidClaim", {"args": {}}),
-        ):
-            error = await refused(carried(carrier, author.sign(request, **changed), request))
-            assert error.metadata["ucan_error"] == expected
-
-
-@pytest.mark.asyncio
-async def test_who_carries_a_signed_invocation_changes_nothing_of_the_request(
-    nobody: Person, author: Author
-) -> None:
-    """Not even what no policy judges: the payload."""
-    request = author.submission(payload=b"what was signed")
-    async with nobody.client() as carrier:
-        for other in (
-            author.submission(payload=b"what the carrier wants"),
-            author.submission("another id", payload=b"what was signed"),
-        ):
-            error = await refused(carried(carrier, author.sign(request), other))
-            assert error.metadata["ucan_error"] == "InvalidClaim"
-        await carried(carrier, author.sign(request), request)
-
-
-@pytest.mark.asyncio
-async def test_a_signed_invocation_is_carried_out_once_whoever_leads(
-    cluster: LocalCluster, client: Client, nobody: Person, author: Author
-) -> None:
-    """The next leader has not seen it: it gives the first answer, and does nothing again."""
-    request = author.submission("once")
-    container = author.sign(request)
-    async with nobody.client() as carrier:
-        first = await carried(carrier, container, request)
-    before = {task.task_id for task in await client.list_tasks()}
-    await client.transfer_leadership()
-    leader = await cluster.leader(client)
-    async with nobody.client() as carrier:
-        carrier._connection.learn([(leader.address, NodeId(leader.node_id))])
-        assert await carried(carrier, container, request) == first
-        assert {task.task_id for task in await client.list_tasks()} == before
-
-
-@pytest.mark.asyncio
-async def test_who_is_revoked_acts_no_more_through_others(
-    cluster: LocalCluster,
-    client: Client,
-    nobody: Person,
-    author: Author,
-    operator: Identity,
-    tmp_path: Path,
-) -> None:
-    member = await join(cluster, tmp_path, "reader")
-    proof = signed(operator, member.did, "/task", author.cluster_did)
-    revoked = Author(member.identity, author.cluster_did, (author.proofs[0], proof))
-    request = revoked.submission("revoked")
-    to_nobody = signed(member.identity, nobody.did, "/task", author.cluster_did)
-    async with nobody.client() as carrier:
-        await carried(carrier, revoked.sign(request), request)
-        carrier._connection.metadata = ()
-        await carrier.put_delegation([proof, to_nobody])
-        await carrier.submit_task("echo")
-        await client.revoke_certificate(did=member.did)
-        error = await refused(carried(carrier, revoked.sign(request), request))
-        assert error.metadata["ucan_error"] == "Revoked"
-        # And what it delegated holds no more.
-        carrier._connection.metadata = ()
-        error = await refused(carrier.submit_task("echo"))
-        assert error.metadata["ucan_error"] == "Revoked"
-
-
-@pytest.mark.asyncio
-async def test_a_signed_list_shows_what_its_issuer_may_read(
-    client: Client, nobody: Person, author: Author, operator: Identity
-) -> None:
-    """Its policies judge each item, as with any list, and not the call."""
-    seen = await client.submit_task("echo", namespace="team-a/signed")
-    hidden = await client.submit_task("echo", namespace="team-b")
-    proof = signed(operator, author.identity.did, "/task/read", author.cluster_did, TEAM)
-    reader = Author(author.identity, author.cluster_did, (author.proofs[0], proof))
-    request = ListTasksRequest(page_size=1000)
-    args: dict[str, Value] = {"request": sha256(request.SerializeToString()).digest()}
-    container = reader.sign(request, command="/task/read", args=args)
-    async with nobody.client() as carrier:
-        carrier._connection.metadata = (("ucan", container),)
-        listed = await carrier._connection.unary(
-            lambda channel: TaskDispatchServiceStub(channel).ListTasks, request, timeout=20
-        )
-    ids = {task.task_id for task in listed.tasks}
-    assert seen in ids
-    assert hidden not in ids
-
-
-@pytest.mark.asyncio
-async def test_a_signed_call_tells_nothing_to_who_has_no_right(
-    client: Client, nobody: Person, cluster_did: str
-) -> None:
-    """Once a guess at what a task is was answered otherwise than another one."""
-    task_id = await client.submit_task("echo", namespace="secret")
-    stranger = Author(Identity.create(), cluster_did, ())
-    told = set()
-    async with nobody.client() as carrier:
-        for namespace, named in (("secret", task_id), ("other", task_id), ("secret", "no-such")):
-            request = GetTaskRequest(task_id=named)
-            args = {
-                "namespace": namespace,
-                "task_type": "echo",
-                "owner": (await client.get_caller()).did,
-                "self": False,
-                "request": sha256(request.SerializeToString()).digest(),
-            }
-            container = stranger.sign(request, command="/task/read", args=args)
-            carrier._connection.metadata = (("ucan", container),)
-            error = await refused(carrier.get_task(named))
-            told.add((error.reason, error.metadata["ucan_error"]))
-    assert told == {(Reason.NOT_DELEGATED, "InvalidClaim")}
-
-
-@pytest.mark.asyncio
-async def test_no_call_is_signed_of_which_the_half_is_open_or_which_would_be_the_carriers(
-    client: Client, nobody: Person, author: Author, operator: Identity, tmp_path: Path
-) -> None:
-    whole = signed(operator, author.identity.did, "/", author.cluster_did)
-    able = Author(author.identity, author.cluster_did, (author.proofs[0], whole))
-    container = able.sign(author.submission(), command="/content/add", args={})
-    path = tmp_path / "file"
-    path.write_bytes(b"x")
-    async with nobody.client(ucan=container) as carrier:
-        for call in (carrier.add_content(path), carrier.get_caller()):
-            error = await refused(call)
-            assert error.reason is Reason.NOT_DELEGATED
-            assert "no signed invocation" in error.message
-
-
 @pytest.mark.asyncio
 async def test_an_explanation_shows_nothing_by_the_eyes_of_who_delegated(
     client: Client, nobody: Person, operator: Identity, cluster_did: str
@@ -593,28 +276,6 @@ async def test_an_explanation_shows_nothing_by_the_eyes_of_who_delegated(
             assert (await refused(many)).reason is Reason.INVALID_ARGUMENT
     async with nobody.client() as limited:
         assert not (await limited.explain_access(method, asked)).allowed
-
-
-@pytest.mark.asyncio
-async def test_a_grant_is_revoked_in_all_its_copies(
-    cluster: LocalCluster, client: Client, tmp_path: Path
-) -> None:
-    """Each renewal of a certificate gives another; once the older ones went on."""
-    person = await join(cluster, tmp_path, "reader")
-    async with person.client() as member:
-        await member.get_config()
-        assert member.certificate is not None
-        await asyncio.sleep(1.1)  # The next copy ends in another second.
-        await member.certificate.renew()
-        held = (await member.get_caller()).delegations
-        copies = [d.cid for d in held if d.command == "/config/read"]
-        assert len(copies) == 2
-        await client.revoke_delegation(copies[-1])
-        error = await refused(member.get_config())
-        assert error.reason is Reason.NOT_DELEGATED
-        await member.list_nodes()
-        await member.certificate.renew()
-        assert (await refused(member.get_config())).reason is Reason.NOT_DELEGATED
 
 
 @pytest.mark.asyncio

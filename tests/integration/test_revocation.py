@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +20,8 @@ from ipfs_cluster_node.adapters.net.tls import ClientTls, open_channel
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.codec.errors import error_from_rpc
+from ipfs_cluster_node.codec.ucan import cid_of_token
+from ipfs_cluster_node.codec.ucan_container import write_container
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.ids import NodeId, voter_id
 from ipfs_cluster_node.v1 import content_pb2, health_pb2, raft_pb2, task_dispatch_pb2
@@ -28,11 +31,12 @@ from ipfs_cluster_node.v1.raft_pb2_grpc import RaftServiceStub
 from ipfs_cluster_node.v1.task_dispatch_pb2_grpc import TaskDispatchServiceStub
 from tests.support.certificates import node_credentials, tls_of
 from tests.support.nodes import until
-from tests.support.people import Person, join, signed
+from tests.support.people import Person, join, refused, signed
 
 ENDS_SECONDS_MAX: Final = 2.0
 """Promised: from a revocation to the first refusal, and to the end of what runs."""
 GIVE_UP_SECONDS: Final = 10.0
+WAIT: Final = timedelta(seconds=30)
 ASK_SECONDS: Final = 0.02
 LONG: Final = {"sql": "SELECT count(*) FROM range(1000000000) a, range(1000000000) b"}
 LARGE_BYTES: Final = 32 * 1024 * 1024
@@ -161,6 +165,127 @@ async def ask_for_health(running: Scene, node: LocalNode, channel: grpc.aio.Chan
     # A follower hears of who joined, and of what was delegated, a little later.
     await until(is_let_through, seconds=GIVE_UP_SECONDS, what=f"{node.name} knows the caller")
     running.ask(f"GetHealth at {node.name}", lambda: stub.GetHealth(request, timeout=5))
+
+
+@pytest.mark.asyncio
+async def test_a_revocation_holds_at_every_master_and_ends_what_runs(
+    cluster: LocalCluster, client: Client, nobody: Person, operator: Identity, cluster_did: str
+) -> None:
+    [cid] = await client.put_delegation([signed(operator, nobody.did, "/task", cluster_did)])
+    async with nobody.client() as limited:
+        task_id = await limited.submit_task("data_processing", LONG)
+        watching = asyncio.ensure_future(limited.wait_tasks([task_id], timeout=WAIT))
+        await asyncio.sleep(0.5)
+        assert not watching.done()
+        began = time.monotonic()
+        await client.revoke_delegation(cid)
+        await client.revoke_delegation(cid)  # Again: nothing changes, nothing fails.
+        assert (await refused(limited.submit_task("echo"))).reason is Reason.NOT_DELEGATED
+        error = await refused(asyncio.wait_for(watching, 2 * ENDS_SECONDS_MAX))
+        assert time.monotonic() - began < ENDS_SECONDS_MAX
+        assert error.reason is Reason.NOT_DELEGATED
+    for node in cluster.nodes[:3]:
+        async with cluster.client(node, stale=True) as asked:
+
+            async def is_gone(asked: Client = asked) -> bool:
+                kept = await asked.list_delegations(audience=nobody.did)
+                return cid not in [d.cid for d in kept]
+
+            await until(is_gone, seconds=ENDS_SECONDS_MAX, what="revoked at every master")
+    await client.cancel_task(task_id)
+
+
+@pytest.mark.asyncio
+async def test_who_may_revoke(
+    cluster: LocalCluster,
+    client: Client,
+    nobody: Person,
+    operator: Identity,
+    cluster_did: str,
+    tmp_path: Path,
+) -> None:
+    other = await join(cluster, tmp_path, "user")
+    tokens = [
+        signed(operator, nobody.did, "/task/submit", cluster_did),
+        signed(nobody.identity, other.did, "/task/submit", cluster_did),
+    ]
+    first, second = await client.put_delegation(tokens)
+    async with other.client() as third:
+        # Who only got it may not revoke what it came from.
+        error = await refused(third.revoke_delegation(first))
+        assert error.reason is Reason.NOT_DELEGATED
+        assert error.metadata["command"] == "/ucan/revoke"
+        unknown = str(cid_of_token(b"unknown"))
+        error = await refused(third.revoke_delegation(unknown))
+        assert error.reason is Reason.DELEGATION_NOT_FOUND
+    async with nobody.client() as middle:
+        await middle.revoke_delegation(second)
+    async with cluster.client() as again:
+        kept = {d.cid for d in await again.list_delegations()}
+        assert first in kept
+        assert second not in kept
+
+
+@pytest.mark.asyncio
+async def test_a_removed_client_is_cut_off_in_the_middle_of_a_stream(
+    cluster: LocalCluster, client: Client, tmp_path: Path
+) -> None:
+    user = await join(cluster, tmp_path, "user")
+    async with user.client() as leaving:
+        task_id = await leaving.submit_task("data_processing", LONG)
+        watching = asyncio.ensure_future(leaving.wait_tasks([task_id], timeout=WAIT))
+        await asyncio.sleep(0.5)
+        began = time.monotonic()
+        await client.remove_node(user.identity.node_id)
+        error = await refused(asyncio.wait_for(watching, 2 * ENDS_SECONDS_MAX))
+        assert time.monotonic() - began < ENDS_SECONDS_MAX
+        assert error.reason is Reason.CALLER_UNKNOWN
+    assert await client.list_delegations(audience=user.did) == []
+    await client.cancel_task(task_id)
+
+
+@pytest.mark.asyncio
+async def test_what_a_removed_client_delegated_holds_no_more(
+    cluster: LocalCluster,
+    client: Client,
+    nobody: Person,
+    operator: Identity,
+    cluster_did: str,
+    tmp_path: Path,
+) -> None:
+    """Not even where it is brought, and was never kept: who was removed is not trusted."""
+    leaving = await join(cluster, tmp_path, "user")
+    chain = [
+        *(d.token for d in (await client.get_caller()).delegations if d.audience == operator.did),
+        signed(operator, leaving.did, "/task", cluster_did),
+        signed(leaving.identity, nobody.did, "/task/submit", cluster_did),
+    ]
+    async with nobody.client(ucan=write_container(chain)) as limited:
+        assert await limited.submit_task("echo")
+        await client.remove_node(leaving.identity.node_id)
+        assert (await refused(limited.submit_task("echo"))).reason is Reason.NOT_DELEGATED
+
+
+@pytest.mark.asyncio
+async def test_a_grant_is_revoked_in_all_its_copies(
+    cluster: LocalCluster, client: Client, tmp_path: Path
+) -> None:
+    """Each renewal of a certificate gives another; once the older ones went on."""
+    person = await join(cluster, tmp_path, "reader")
+    async with person.client() as member:
+        await member.get_config()
+        assert member.certificate is not None
+        await asyncio.sleep(1.1)  # The next copy ends in another second.
+        await member.certificate.renew()
+        held = (await member.get_caller()).delegations
+        copies = [d.cid for d in held if d.command == "/config/read"]
+        assert len(copies) == 2
+        await client.revoke_delegation(copies[-1])
+        error = await refused(member.get_config())
+        assert error.reason is Reason.NOT_DELEGATED
+        await member.list_nodes()
+        await member.certificate.renew()
+        assert (await refused(member.get_config())).reason is Reason.NOT_DELEGATED
 
 
 @pytest.mark.parametrize("how", ["certificate by serial", "client by DID", "client removed"])

@@ -3,18 +3,11 @@
 import base64
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    load_der_private_key,
-    load_pem_private_key,
-)
+from cryptography.hazmat.primitives.serialization import load_der_private_key, load_pem_private_key
 
 from ipfs_cluster_node.adapters.keys.tokens import parse_token
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
@@ -24,6 +17,7 @@ from ipfs_cluster_node.config.settings import NodeSettings
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.node.joining import join_cluster
 from tests.support.certificates import cluster_keys
+from tests.support.leaks import found, secret_of, spellings
 from tests.support.nodes import until
 
 PASSPHRASE: Final = "fifteen-old-elephants-sing"
@@ -38,27 +32,6 @@ class Verbose(LocalCluster):
         node = super().make_node(name)
         node.prefix = DEBUG
         return node
-
-
-def spellings(secret: bytes) -> Iterator[bytes]:
-    yield secret
-    yield secret.hex().encode()
-    for encode in (base64.b64encode, base64.urlsafe_b64encode):
-        # However it is aligned in what was encoded, but for its ends.
-        for lead in range(3):
-            yield encode(b"\0" * lead + secret)[4 * (lead > 0) : -4]
-
-
-def secret_of(key: object) -> bytes:
-    """The 32 bytes that whoever has them has the key."""
-    if isinstance(key, EllipticCurvePrivateKey):
-        return key.private_numbers().private_value.to_bytes(32, "big")
-    assert isinstance(key, Ed25519PrivateKey | X25519PrivateKey), key
-    return key.private_bytes_raw()
-
-
-def found(needles: dict[bytes, str], text: bytes) -> set[str]:
-    return {name for needle, name in needles.items() if needle in text}
 
 
 @pytest.mark.asyncio

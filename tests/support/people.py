@@ -23,6 +23,8 @@ from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.node.joining import join_cluster
 
 HOUR_S: Final = 3600
+TEAM: Final = [["like", ".namespace", "team-a/*"]]
+"""A policy: the namespaces of one team."""
 
 
 @dataclass(frozen=True)

@@ -18,17 +18,9 @@ from ipfs_cluster_node.core.model import (
 from ipfs_cluster_node.core.state import ClusterState
 
 DAY_MS = 86_400_000
-
-
 KEYS = [bytes([n]) * 32 for n in range(4)]
-
-
 MASTER, WORKER, OTHER, JOINER = map(node_id_from_public_key, KEYS)
-
-
 CLIENT = did_from_public_key(b"c" * 32)
-
-
 T = TaskId("t")
 
 
