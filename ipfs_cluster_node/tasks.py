@@ -10,10 +10,10 @@
 Name the module in `[tasks] handler_modules`, or offer the handler under the entry point group
 `ipfs_cluster_node.task_handlers`. A handler is a plain function or an `async def`.
 
-Each attempt runs in a process of its own, forked from one that has loaded the modules; start no
-threads while a module loads. The process ends with the attempt, and all that it started with it.
-Where the machine has namespaces, it can write to `task.scratch`, to `/dev/shm` and to the paths of
-`[tasks] writable_paths`, and nowhere else; temporary files go to the scratch directory.
+Each attempt runs in its own process, forked from one that has loaded the modules; start no threads
+while a module loads. The process, and all that it started, ends with the attempt.
+If the machine supports namespaces, it can write only to `task.scratch`, to `/dev/shm` and to the
+paths of `[tasks] writable_paths`; temporary files go to the scratch directory.
 """
 
 import json
@@ -32,22 +32,22 @@ TASK_TYPE_ATTRIBUTE: Final = "__task_type__"
 
 @dataclass(frozen=True, slots=True)
 class TaskInputFile:
-    """A file that the task named by CID."""
+    """An input file, named in the task by its CID."""
 
     path: Path
     """Its bytes, readable; gone when the attempt ends."""
     cid: str
     format: str
-    """`csv`, `parquet`, `arrow`, or empty: look at the bytes."""
+    """`csv`, `parquet`, `arrow`; or empty if the bytes must tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskContext:
-    """What a handler is given."""
+    """The argument of a handler."""
 
     task_id: str
     attempt: int
-    """Counts from 1; above 1 an earlier attempt failed or was lost."""
+    """From 1; above 1, an earlier attempt failed or was lost."""
     task_type: str
     payload: bytes
     content_type: str
@@ -66,11 +66,11 @@ class TaskContext:
             return json.loads(self.payload)
         except ValueError as error:
             raise TaskError(
-                Reason.TASK_INPUT_INVALID, f"the payload is no JSON: {error}"
+                Reason.TASK_INPUT_INVALID, f"the payload is not JSON: {error}"
             ) from error
 
     def progress(self, ratio: float, note: str = "") -> None:
-        """Tell how far the attempt is, 0 to 1; what comes too often is left out.
+        """Report progress, 0 to 1; reports that come too often are dropped.
 
         Raises:
             ValueError: Not a number.
@@ -80,22 +80,22 @@ class TaskContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskResult:
-    """What a handler returns where bytes, text or JSON do not say it all."""
+    """A handler's result, if bytes, text or JSON alone are not enough."""
 
     data: bytes = b""
     content_type: str = DEFAULT_CONTENT_TYPE
     file: Path | None = None
-    """A regular file inside the scratch directory, no link; stored, and named in the result by its
-    CID. `data` has at most 64 KiB beside it."""
+    """A regular file in the scratch directory, not a link; stored, and named in the result by its
+    CID. With it, `data` has at most 64 KiB."""
 
 
 class TaskError(Exception):
-    """A handler's own failure, told to the submitter as it is."""
+    """A handler's own failure, reported to the submitter unchanged."""
 
     def __init__(self, reason: Reason | str, message: str, *, retryable: bool = False) -> None:
-        """Say why; `retryable` if another attempt may succeed.
+        """Give the reason; `retryable` if another attempt may succeed.
 
-        A reason that is none of ours becomes HANDLER_FAILED, and its name goes before the message.
+        An unknown reason becomes HANDLER_FAILED, and its name is put before the message.
         """
         super().__init__(message)
         self.reason = reason

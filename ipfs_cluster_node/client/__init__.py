@@ -1,1 +1,1 @@
-"""The Python client: an asyncio core and a thin synchronous face."""
+"""The Python client, for asyncio."""

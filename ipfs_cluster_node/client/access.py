@@ -1,4 +1,4 @@
-"""What a client asks about rights."""
+"""Client operations on permissions and the audit log."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -22,7 +22,7 @@ class AccessCalls(Calls):
     """The operations of AuthorizationService and AuditService."""
 
     async def get_caller(self, *, timeout: timedelta = TIMEOUT_DEFAULT) -> CallerStatus:
-        """Who this client is to the cluster, and what was delegated to it."""
+        """This client's identity in the cluster, and the delegations to it."""
         request = pb.GetCallerRequest()
         answer = await self._unary(AuthorizationServiceStub, "GetCaller", request, timeout)
         return codecs.CALLER.decode(answer)
@@ -30,10 +30,10 @@ class AccessCalls(Calls):
     async def put_delegation(
         self, tokens: Sequence[bytes], *, timeout: timedelta = TIMEOUT_DEFAULT
     ) -> list[str]:
-        """Have delegations kept, so that calls need not bring them; returns their CIDs.
+        """Store delegations, so that calls need not carry them; returns their CIDs.
 
         Raises:
-            ClusterError: DELEGATION_INVALID, NOT_DELEGATED if they are part of no chain from the
+            ClusterError: DELEGATION_INVALID, NOT_DELEGATED if no chain leads from them to the
                 cluster, TOO_MANY_DELEGATIONS.
         """
         request = pb.PutDelegationRequest(request_id=new_request_id(), tokens=tokens)
@@ -43,7 +43,7 @@ class AccessCalls(Calls):
     async def list_delegations(
         self, *, audience: str = "", timeout: timedelta = TIMEOUT_DEFAULT
     ) -> list[ListedDelegation]:
-        """Those that are kept and may be seen, by CID; of one audience, or of all."""
+        """The stored delegations that this client may see, by CID; of one audience or all."""
 
         def request_of(token: str) -> pb.ListDelegationsRequest:
             return pb.ListDelegationsRequest(
@@ -56,11 +56,11 @@ class AccessCalls(Calls):
     async def revoke_delegation(
         self, cid: str, *, path: Sequence[bytes] = (), timeout: timedelta = TIMEOUT_DEFAULT
     ) -> None:
-        """Let a delegation hold no more; there is no way back.
+        """Revoke a delegation for good.
 
         Args:
             cid: Its CID.
-            path: The envelopes of its chain, where the cluster does not keep them.
+            path: The envelopes of its chain, if the cluster does not store them.
             timeout: For all attempts.
 
         Raises:
@@ -78,13 +78,13 @@ class AccessCalls(Calls):
         tokens: Sequence[bytes] = (),
         timeout: timedelta = TIMEOUT_DEFAULT,
     ) -> AccessExplanation:
-        """Say whether a call would be let through, and by or for want of what.
+        """Say whether a call would be allowed, by which delegations or for want of which.
 
         Args:
             method: Its full name.
-            request: The request, serialised.
-            did: Who would call; default: this client.
-            tokens: Envelopes that it would bring; default: what is kept for it.
+            request: The serialised request.
+            did: The caller; default: this client.
+            tokens: Envelopes that the call would carry; default: those stored for the caller.
             timeout: For all attempts.
 
         Raises:
@@ -106,16 +106,16 @@ class AccessCalls(Calls):
         limit: int = 100,
         timeout: timedelta = TIMEOUT_DEFAULT,
     ) -> list[AuditRecord]:
-        """What one node noted of calls that were denied or changed something, the newest first.
+        """One node's records of calls that were denied or changed something, newest first.
 
         Args:
             address: The node's.
             node_id: Its PeerID.
-            since: From then on.
-            caller: Only of this DID.
-            method: Only of methods whose name ends so.
+            since: Only records from this time on.
+            caller: Only calls of this DID.
+            method: Only methods whose name ends with this.
             outcome: Only `allowed`, `failed`, `denied` or `lost`.
-            limit: At most so many.
+            limit: The most records to return.
             timeout: For each page.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Receives a backup into a file, and checks that it is whole."""
+"""Receives a backup into a file, and checks that it is complete."""
 
 import os
 from collections.abc import AsyncIterator, Callable
@@ -12,23 +12,23 @@ from ipfs_cluster_node.adapters.raft.snapshot import SnapshotFile
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 
 Progress = Callable[[int], None]
-"""Called with the bytes that have come."""
+"""Called with the number of bytes received so far."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backup:
-    """A backup that was written."""
+    """A written backup."""
 
     size_bytes: int
     index: int
-    """Of the last entry of the log that is in it."""
+    """Of the last log entry that it includes."""
 
 
 async def receive(chunks: AsyncIterator[bytes], file: BinaryIO, on_progress: Progress) -> Backup:
-    """Write what comes into `file`, from its beginning, and check it.
+    """Write the chunks into `file`, from its start, and check them.
 
     Raises:
-        ClusterError: INTERNAL, if it is not whole though the call ended well.
+        ClusterError: INTERNAL, if it is incomplete although the call succeeded.
     """
     file.seek(0)
     file.truncate()
@@ -43,6 +43,6 @@ async def receive(chunks: AsyncIterator[bytes], file: BinaryIO, on_progress: Pro
             snapshot = SnapshotFile(written)
         except LogDamagedError as error:
             raise ClusterError(
-                Reason.INTERNAL, "the backup that came is not whole; nothing is kept, try again"
+                Reason.INTERNAL, "the backup received is incomplete; nothing is kept, try again"
             ) from error
         return Backup(size_bytes=written.size_bytes, index=snapshot.position.index)

@@ -1,4 +1,4 @@
-"""What the parts of the client share: how a call is made, and lists page by page."""
+"""Shared by the parts of the client: single calls, and lists page by page."""
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable

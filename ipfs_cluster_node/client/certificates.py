@@ -1,4 +1,4 @@
-"""What a client asks about certificates, and its own: renewed once half of its life is over."""
+"""Certificate operations, and renewal of the client's own once half of its lifetime is over."""
 
 import asyncio
 import logging
@@ -40,10 +40,10 @@ from ipfs_cluster_node.v1.enrolment_pb2_grpc import EnrolmentServiceStub
 log = logging.getLogger(__name__)
 
 RENEW_FROM: Final = 0.5
-"""Of its life, from which on a certificate is renewed when it is used."""
+"""Fraction of its lifetime after which a certificate is renewed when used."""
 RENEWED_SHARE_MIN: Final = 0.1
-"""Of its life, within which a process does not renew it again, however old a wrong clock finds it:
-else it would soon hold as many as one member may."""
+"""Fraction of its lifetime within which a process does not renew it again, even if a wrong clock
+makes it look old: otherwise it would soon reach the limit of certificates per member."""
 RENEW_SECONDS_MAX: Final = 10.0
 RETRY_SECONDS: Final = 60.0
 
@@ -52,7 +52,7 @@ class ProfileCertificate:
     """The certificate of a profile."""
 
     def __init__(self, profile: Profile, connection: Connection, kept: Credentials) -> None:
-        """Renew over `connection` what it shows, the profile's `kept`."""
+        """Renew `kept`, the profile's credentials, which `connection` presents."""
         tls = ClientTls(kept.ca_pem, kept.certificate_pem, kept.key_pem)
         self._profile = profile
         self._connection = connection
@@ -61,23 +61,23 @@ class ProfileCertificate:
         self._directory = profile.certificate.parent
         self._renewing: asyncio.Task[None] | None = None
         self._changing = asyncio.Lock()
-        """Held while it is asked for by what is shown now: the proof names that certificate."""
+        """Held during a renewal: its proof names the certificate presented now."""
         self._next_at = 0.0
         self._new_until = 0.0
         self._written_ns = self._modified_ns()
         self._not_before, self._not_after = validity_of(tls.certificate_pem)
 
     def keep(self, *, epoch: int = 0) -> None:
-        """Renew in the background if it is time; a failure is tried again with a later call.
+        """Renew in the background if it is due; a later call retries after a failure.
 
         Args:
-            epoch: What certificates are to be of, as far as that was heard just now.
+            epoch: The required certificate epoch, as heard with the last answer.
         """
         if self._renewing is not None and not self._renewing.done():
             return
         now = asyncio.get_running_loop().time()
         if self._modified_ns() != self._written_ns:
-            # Another process of the same profile has renewed: its roots may be newer as well.
+            # Another process with this profile has renewed; its roots may be newer as well.
             self._renewing = asyncio.create_task(self._take_up(), name="take-up-certificate")
             return
         due = epoch > self._epoch or (self._past_half() and now >= self._new_until)
@@ -87,26 +87,26 @@ class ProfileCertificate:
         self._renewing = asyncio.create_task(self._try_to_renew(), name="renew-certificate")
 
     async def renew_if_expired(self) -> None:
-        """Renew before the first call where no call would be let in.
+        """Renew before the first call if the certificate has expired.
 
         Raises:
-            ClusterError: What the enrolment port said.
+            ClusterError: As the enrolment port answered.
         """
         if self._is_good():
             return
         try:
             await self.renew()
         except ClusterError as error:
-            # It has as many that are good as it may: this machine's clock is wrong, not they.
+            # The member has enough valid certificates, so this machine's clock is wrong.
             if error.reason is not Reason.OVERLOADED:
                 raise
             log.warning("certificate not renewed", extra={"error": error.message})
 
     async def renew(self) -> None:
-        """Get a new certificate, write it down and use it.
+        """Get a new certificate, store it and use it.
 
         Raises:
-            ClusterError: Why there is none.
+            ClusterError: It was not issued, or could not be stored.
         """
         async with self._changing:
             await self._renew()
@@ -118,7 +118,7 @@ class ProfileCertificate:
         if not path.exists():
             raise ClusterError(
                 Reason.CONFIG_INVALID,
-                f"{path} is not there, with which the certificate is renewed; restore it, or join "
+                f"{path} is missing, which renews the certificate; restore it, or join "
                 "with a new identity in another --home",
             )
         identity = Identity.load(path)
@@ -146,7 +146,7 @@ class ProfileCertificate:
         await self._use(credentials)
 
     async def close(self) -> None:
-        """Let a renewal under way end."""
+        """Wait for a renewal in progress."""
         if self._renewing is not None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(RENEW_SECONDS_MAX):
@@ -208,7 +208,7 @@ class ProfileCertificate:
                 await channel.close()
         raise most_useful(errors) or ClusterError(
             Reason.CERTIFICATE_INVALID,
-            "the certificate is not good now (check this machine's clock), and no enrolment port "
+            "the certificate is not valid now (check this machine's clock), and no enrolment port "
             f"is known to renew it at; write a master's into {self._directory / ENROLMENT_NAME}: "
             '["HOST:PORT"]',
         )
@@ -220,7 +220,7 @@ class CertificateCalls(Calls):
     async def list_certificates(
         self, *, did: str = "", serial: str = "", timeout: timedelta = TIMEOUT_DEFAULT
     ) -> list[ListedCertificate]:
-        """Certificates that were handed out, by serial number; of one member, or of all."""
+        """The issued certificates, by serial number; of one member or all."""
 
         def request_of(token: str) -> pb.ListCertificatesRequest:
             return pb.ListCertificatesRequest(
@@ -235,7 +235,7 @@ class CertificateCalls(Calls):
     async def revoke_certificate(
         self, *, serial: str = "", did: str = "", timeout: timedelta = TIMEOUT_DEFAULT
     ) -> None:
-        """Let a certificate, or every one of a member, count no more; there is no way back.
+        """Revoke a certificate, or every one of a member, for good.
 
         Raises:
             ClusterError: CERTIFICATE_NOT_FOUND, INVALID_ARGUMENT.
@@ -246,7 +246,7 @@ class CertificateCalls(Calls):
     async def rotate_certificates(
         self, *, new_root: bool, proceed: bool = False, timeout: timedelta = TIMEOUT_DEFAULT
     ) -> int:
-        """Have every node renew its certificate, under a new root if asked; returns the epoch.
+        """Make every node renew its certificate, optionally under a new root; returns the epoch.
 
         Raises:
             ClusterError: ROTATION_IN_PROGRESS, AUTHORITY_SEALED.
@@ -258,7 +258,7 @@ class CertificateCalls(Calls):
         return int(answer.epoch)
 
     async def get_rotation(self, *, timeout: timedelta = TIMEOUT_DEFAULT) -> RotationStatus:
-        """How far a rotation is."""
+        """The progress of a rotation."""
         request = pb.GetRotationRequest()
         answer = await self._unary(CertificateServiceStub, "GetRotation", request, timeout)
         return codecs.ROTATION.decode(answer)

@@ -50,7 +50,7 @@ LEARN_INTERVAL_SECONDS: Final = 60.0
 class Client(AccessCalls, CertificateCalls, ContentCalls, MembershipCalls, TaskCalls):
     """One cluster, as one principal.
 
-    Every operation goes to the leader, follows it when it changes, and is repeated safely until it
+    Every operation goes to the leader, follows it when it changes, and is retried safely until it
     succeeds, is refused, or `timeout` is over. Failures are `ClusterError`: branch on `reason`.
     """
 
@@ -62,8 +62,8 @@ class Client(AccessCalls, CertificateCalls, ContentCalls, MembershipCalls, TaskC
         """Use a connection; `from_profile` makes one.
 
         Args:
-            connection: Knows at least one master; the others are learned with the first answer.
-            on_masters: Called with every master known, when they were learned.
+            connection: Has at least one master; the others are learned after the first answer.
+            on_masters: Called with all masters when they have been learned.
         """
         self._connection = connection
         self._on_masters = on_masters
@@ -78,10 +78,10 @@ class Client(AccessCalls, CertificateCalls, ContentCalls, MembershipCalls, TaskC
 
         Args:
             name: Default: the environment's, else `default`.
-            stale: Whether reads may be answered by any master with what it has, which may be old;
-                else they are linearizable.
-            ucan: A container of delegations to call by; default: all that the cluster keeps for
-                this client.
+            stale: Whether any master may answer reads from its own copy, which may be out of date;
+                otherwise reads are linearizable.
+            ucan: A container of delegations for the calls; default: those that the cluster stores
+                for this client.
 
         Raises:
             ClusterError: CONFIG_INVALID.
@@ -89,7 +89,7 @@ class Client(AccessCalls, CertificateCalls, ContentCalls, MembershipCalls, TaskC
         profile = load_profile(name)
 
         def remember(targets: Sequence[Target]) -> None:
-            # Else a profile that names one master is of no use once that one is gone.
+            # Otherwise a profile with one master is useless once that master is gone.
             endpoints = tuple(ProfileEndpoint(a, n) for a, n in targets if n is not None)
             if set(endpoints) != set(profile.endpoints):
                 save_profile(chosen_profile(name), replace(profile, endpoints=endpoints))
@@ -108,8 +108,8 @@ class Client(AccessCalls, CertificateCalls, ContentCalls, MembershipCalls, TaskC
         """Open a profile.
 
         Raises:
-            ClusterError: CONFIG_INVALID, if a file of it can't be read; HOME_DAMAGED, if others may
-                read its key, or put another in its place.
+            ClusterError: CONFIG_INVALID, if one of its files can't be read; HOME_DAMAGED, if others
+                may read or replace its key.
         """
         try:
             for path in (profile.certificate, profile.key):
@@ -121,7 +121,7 @@ class Client(AccessCalls, CertificateCalls, ContentCalls, MembershipCalls, TaskC
         except OSError as error:
             raise ClusterError(
                 Reason.CONFIG_INVALID,
-                f"{error.filename}, which the profile names, can't be read; mend the profile",
+                f"{error.filename}, which the profile names, can't be read; correct the profile",
             ) from error
         targets = [(e.address, NodeId(e.node_id)) for e in profile.endpoints]
         connection = Connection(targets, tls, stale=stale, ucan=ucan)
@@ -157,7 +157,7 @@ class Client(AccessCalls, CertificateCalls, ContentCalls, MembershipCalls, TaskC
     async def get_health(
         self, address: str, node_id: str, *, timeout: timedelta = timedelta(seconds=5)
     ) -> HealthReport:
-        """Ask one node how it is."""
+        """Read one node's health."""
         channel = self._connection.channel((address, NodeId(node_id)))
         try:
             answer = await HealthServiceStub(channel).GetHealth(
@@ -193,16 +193,16 @@ class Client(AccessCalls, CertificateCalls, ContentCalls, MembershipCalls, TaskC
         on_progress: backup.Progress = lambda _size_bytes: None,
         timeout: timedelta = TIMEOUT_DEFAULT,
     ) -> backup.Backup:
-        """Write the whole state into a file, which is there once all of it has come and is checked.
+        """Write the whole state to a file, which appears once it is complete and checked.
 
         Args:
-            path: Where; its directory exists.
-            force: Whether a file that exists is replaced.
-            on_progress: Called with the bytes that have come.
-            timeout: Within which a failure leads to another attempt; what runs may take longer.
+            path: The file; its directory must exist.
+            force: Whether an existing file is replaced.
+            on_progress: Called with the number of bytes received so far.
+            timeout: After which failures are not retried; a running transfer may take longer.
 
         Raises:
-            ClusterError: INVALID_ARGUMENT, if the file exists or can't be made; STORAGE_FULL.
+            ClusterError: INVALID_ARGUMENT, if the file exists or can't be created; STORAGE_FULL.
         """
         # Private: it holds payloads and results of tasks.
         with output_file(path, force=force, private=True, whole=True) as file:
@@ -215,9 +215,9 @@ class Client(AccessCalls, CertificateCalls, ContentCalls, MembershipCalls, TaskC
         on_progress: backup.Progress = lambda _size_bytes: None,
         timeout: timedelta = TIMEOUT_DEFAULT,
     ) -> backup.Backup:
-        """Write the whole state into an open file, which can be read and cut; see `create_backup`.
+        """Write the whole state to an open, readable, truncatable file; see `create_backup`.
 
-        What is in the file counts once this has returned.
+        The file's content is valid only once this has returned.
         """
 
         async def receive(channel: grpc.aio.Channel, _seconds: float) -> backup.Backup:
@@ -248,9 +248,9 @@ class Client(AccessCalls, CertificateCalls, ContentCalls, MembershipCalls, TaskC
         return answer
 
     async def _learn(self) -> None:
-        """Learn of every master, so that the loss of the one that was asked is no loss.
+        """Learn all masters, so that losing the known one does no harm.
 
-        And of a rotation of the root, which waits for this client.
+        Also learns of a root rotation, which waits for this client.
         """
         limit = timedelta(seconds=LEARN_SECONDS_MAX)
         try:
@@ -259,8 +259,8 @@ class Client(AccessCalls, CertificateCalls, ContentCalls, MembershipCalls, TaskC
                 self.certificate.keep(epoch=status.certificate_epoch)
             nodes = await self.list_nodes(timeout=limit)
         except ClusterError as error:
-            if error.reason is not Reason.NOT_DELEGATED:  # That stays so.
-                self._learn_at = 0.0  # With the next answer, then.
+            if error.reason is not Reason.NOT_DELEGATED:  # Permanent, unlike the others.
+                self._learn_at = 0.0  # Retry after the next answer.
             return
         targets = [
             (address, NodeId(node.node_id))

@@ -23,11 +23,11 @@ from ipfs_cluster_node.core.errors import (
 from ipfs_cluster_node.core.ids import NodeId
 
 ATTEMPT_SECONDS_MAX: Final = 10.0
-"""Longest wait for one node, so that a stopped one does not use up the whole deadline."""
+"""Longest wait for one node, so that a stopped node does not use up the whole deadline."""
 RETRY_DELAY_MIN_SECONDS: Final = 0.05
 RETRY_DELAY_MAX_SECONDS: Final = 1.0
 HEARD_SECONDS: Final = 0.5
-"""Within which a node that is well answers."""
+"""Within which a healthy node answers."""
 
 Answer = TypeVar("Answer")
 
@@ -43,13 +43,13 @@ class Connection:
         stale: bool = False,
         ucan: str = "",
     ) -> None:
-        """Know some masters; others are learned.
+        """Start with some masters; others are learned.
 
         Args:
-            targets: At least one.
-            tls: Who calls.
-            stale: What any master has will do for reads.
-            ucan: A container of delegations that every call brings.
+            targets: At least one master.
+            tls: The caller's credentials.
+            stale: Whether any master may answer reads from its own copy.
+            ucan: A container of delegations that every call carries.
         """
         self._targets: list[Target] = list(dict.fromkeys(targets))
         self._tls = tls
@@ -63,22 +63,22 @@ class Connection:
 
     @property
     def targets(self) -> tuple[Target, ...]:
-        """Every master known."""
+        """All known masters."""
         return tuple(self._targets)
 
     def learn(self, targets: Iterable[Target]) -> None:
-        """Replace what is known, the preferred first; nothing is forgotten for nothing."""
+        """Replace the known masters, the preferred first; an empty list is ignored."""
         learned = list(dict.fromkeys(targets))
         if learned:
             self._targets = learned
             self._current = 0
 
     def add(self, targets: Iterable[Target]) -> None:
-        """Know more masters, to ask when the present ones do not answer."""
+        """Add masters to try when the present ones do not answer."""
         self._targets = list(dict.fromkeys([*self._targets, *targets]))
 
     def channel(self, target: Target) -> grpc.aio.Channel:
-        """The channel to one node, made when it is first needed."""
+        """The channel to one node, created on first use."""
         return self._channels.get(target)
 
     async def unary(
@@ -92,13 +92,13 @@ class Connection:
         """Call a method of a stub class at the leader.
 
         Args:
-            method: Takes a channel, gives the multicallable.
+            method: Takes a channel, returns the multicallable.
             request: Safe to repeat.
             timeout: Seconds for all attempts together.
             attempt_timeout: Seconds for one node to answer.
 
         Raises:
-            ClusterError: What the leader answered, or why it could not be reached.
+            ClusterError: The leader's error, or why it could not be reached.
         """
 
         async def call(channel: grpc.aio.Channel, seconds: float) -> Any:
@@ -114,21 +114,21 @@ class Connection:
         *,
         timeout: float,
     ) -> Answer:
-        """Run an operation at the leader, again where a repeat may help.
+        """Run an operation at the leader, retrying if that may help.
 
         Args:
             operation: Takes a channel and the seconds left.
             timeout: Seconds for all attempts together.
 
         Raises:
-            ClusterError: What the cluster refused; else the most useful of what masters said.
+            ClusterError: The cluster's refusal, or the most useful of the masters' errors.
         """
         deadline = time.monotonic() + timeout
         delay = RETRY_DELAY_MIN_SECONDS
         tried: set[Target] = set()
         avoided: set[str] = set()
         answers: dict[str, ClusterError] = {}
-        """What each master said last."""
+        """Each master's last error."""
         said: tuple[Target, ClusterError] | None = None
         while True:
             target = self._targets[self._current % len(self._targets)]
@@ -160,13 +160,13 @@ class Connection:
             moved = self._follow(error, target, avoided)
             if moved and target not in tried:
                 tried.add(target)
-                pause = 0.0  # The leader was named: ask it at once.
+                pause = 0.0  # The leader was named: try it at once.
             else:
                 pause = delay * (0.5 + random.random())  # noqa: S311
                 delay = min(2 * delay, RETRY_DELAY_MAX_SECONDS)
                 tried.clear()
             if time.monotonic() + pause >= deadline:
-                # Why no other node answers says less than what one that did answer said.
+                # An answer from a master says more than a failure to reach another.
                 last = (target, self._unreachable(error)) if said is None else said
                 of_themselves = [
                     each for each in answers.items() if each[1].reason.has(Trait.OF_ONE_MASTER)
@@ -175,11 +175,11 @@ class Connection:
             await asyncio.sleep(pause)
 
     def _follow(self, error: ClusterError, target: Target, avoided: set[str]) -> bool:
-        """Choose whom to ask next; True if the leader was named.
+        """Choose the next master to try; True if the leader was named.
 
-        A leader that did not answer, or refused by what is wrong with itself, is not asked again
-        because of who still believes in it: the two would send each other the caller until the time
-        is over.
+        A named leader that did not answer, or failed for a reason of its own, is not tried again
+        just because another master still names it: the two would send the caller back and forth
+        until the deadline.
         """
         leader = error.metadata.get("leader_node_id")
         addresses = [a for a in error.metadata.get("leader_endpoints", "").split(",") if a]
@@ -191,7 +191,7 @@ class Connection:
                 self._current = self._targets.index(named)
                 return named != target
         if error.reason not in (Reason.OVERLOADED, Reason.HOLDERS_MISSING):
-            # It may have been forgotten meanwhile: masters come and go.
+            # It may have been dropped meanwhile: masters come and go.
             at = self._targets.index(target) if target in self._targets else -1
             self._current = (at + 1) % len(self._targets)
         return False
@@ -203,13 +203,13 @@ class Connection:
         return ClusterError(
             error.reason,
             f"no master answers at {asked} ({error.message}); check that they run, that the "
-            "certificate is of this cluster, and that the clocks are right",
+            "certificate belongs to this cluster, and that the clocks are right",
         )
 
     async def renew(self, tls: ClientTls) -> None:
-        """Show another certificate: the channels in use are made anew, ready before they are used.
+        """Present another certificate: the channels in use are replaced once new ones are ready.
 
-        Calls under way end on the old ones.
+        Calls in progress finish on the old ones.
         """
         self._tls = tls
         await self._channels.renew()
@@ -220,7 +220,7 @@ class Connection:
 
 
 def _own_refusals(answers: Mapping[str, ClusterError]) -> list[tuple[str, ClusterError]]:
-    """What masters said of themselves that does not pass by waiting."""
+    """Masters' errors about themselves that waiting does not cure."""
     return [
         (address, error)
         for address, error in answers.items()
@@ -229,10 +229,10 @@ def _own_refusals(answers: Mapping[str, ClusterError]) -> list[tuple[str, Cluste
 
 
 def _verdict(answers: Mapping[str, ClusterError], known: set[str]) -> ClusterError | None:
-    """What to raise before the time is over; None while another master may do it.
+    """The error to raise before the deadline; None while another master may succeed.
 
-    A certificate is invalid only where a majority says so: one master's clock may be wrong, and
-    then another will lead soon. Of anything else it is enough that every master was asked once.
+    A certificate is invalid only if a majority says so: one master's clock may be wrong, and then
+    another will lead soon. For any other error it is enough that every master was tried once.
     """
     refusals = _own_refusals(answers)
     invalid = [each for each in refusals if each[1].reason is Reason.CERTIFICATE_INVALID]
@@ -243,7 +243,7 @@ def _verdict(answers: Mapping[str, ClusterError], known: set[str]) -> ClusterErr
 
 
 def _told(said: Iterable[tuple[str, ClusterError]]) -> ClusterError:
-    """The most useful of these, with who said it where it says how that master is."""
+    """The most useful of these errors, with its master's address if it is about that master."""
     said = list(said)
     error = most_useful(error for _, error in said)
     assert error is not None
@@ -266,10 +266,10 @@ def _last_said(
     *,
     seconds: float,
 ) -> tuple[Target, ClusterError] | None:
-    """Who last said why it can't, and what; None if that is over.
+    """The most recent real refusal, reported on timeout; None once it no longer applies.
 
-    It is over where a node names another, where who said it is gone, and where somebody was waited
-    for. What had no time is no answer: the last attempt may begin right before the end.
+    It no longer applies once a node names another, its author is gone, or a node was waited for. An
+    attempt that had no time is not an answer: the last one may start right before the deadline.
     """
     if error.reason is Reason.NOT_LEADER:
         return None
@@ -282,19 +282,19 @@ def _last_said(
 
 
 def new_request_id() -> str:
-    """A request id that nobody else has."""
+    """A unique request id."""
     return secrets.token_hex(12)
 
 
 async def send_all(call: Any, requests: AsyncIterator[Any]) -> Any:
-    """Write every request to a client-streaming call, and return its answer.
+    """Write every request to a client-streaming call, and return its response.
 
-    Written here, not by gRPC from an iterator: it would hide what fails in the iterator, and could
-    take half of it for the whole.
+    Not left to gRPC's own iteration, which would hide an error in the iterator and could take half
+    of its items for all.
 
     Raises:
-        ClusterError: What the call was answered with; UNREACHABLE if the connection broke.
-        Exception: What `requests` raised; the call is cancelled then.
+        ClusterError: The call's error; UNREACHABLE if the connection broke.
+        Exception: As `requests` raised; the call is then cancelled.
     """
     kept = KeptAnswer(call)
     try:
@@ -303,7 +303,7 @@ async def send_all(call: Any, requests: AsyncIterator[Any]) -> Any:
                 await call.write(request)
             await call.done_writing()
         except asyncio.InvalidStateError:
-            pass  # It is over already; the call says why.
+            pass  # The call has already ended, and says why.
         return await call
     except grpc.aio.AioRpcError as error:
         raise error_from_rpc(await kept.error(error)) from error

@@ -1,4 +1,4 @@
-"""Files in and out."""
+"""Adds and reads files."""
 
 import asyncio
 import os
@@ -24,12 +24,12 @@ from ipfs_cluster_node.v1.content_pb2_grpc import ContentServiceStub
 PIECE_BYTES: Final = 512 * 1024
 
 Progress = Callable[[int], None]
-"""Called with the bytes done so far; it goes back to 0 when a transfer begins anew."""
+"""Called with the number of bytes done so far; returns to 0 when a transfer restarts."""
 
 
 @dataclass(frozen=True, slots=True)
 class AddedContent:
-    """What was stored."""
+    """A stored file."""
 
     cid: str
     size_bytes: int
@@ -47,24 +47,24 @@ async def upload(
 ) -> AddedContent:
     """Add a file; returns once two masters (all, if fewer) hold it durably.
 
-    Sent again from its beginning where the leader is lost on the way.
+    Sent again from the start if the leader is lost during the transfer.
 
     Args:
         connection: To the cluster.
-        given: A path, or a file that is open and stays so.
-        name: Its name, for people.
+        given: A path, or an open file, which is not closed.
+        name: Its display name.
         timeout: In seconds.
-        on_progress: Called with the bytes done.
-        metadata: Sent along.
+        on_progress: Called with the number of bytes done.
+        metadata: Sent with the call.
 
     Raises:
-        ClusterError: What the leader answered; INVALID_ARGUMENT, if it is no regular file.
+        ClusterError: The leader's error; INVALID_ARGUMENT, if it is not a regular file.
         OSError: The file can't be read.
     """
     found = given.stat() if isinstance(given, Path) else os.fstat(given.fileno())
     if not stat.S_ISREG(found.st_mode):
         raise ClusterError(
-            Reason.INVALID_ARGUMENT, f"{given} is no regular file; write the bytes to one first"
+            Reason.INVALID_ARGUMENT, f"{given} is not a regular file; write the bytes to one first"
         )
     request_id = secrets.token_hex(12)
 
@@ -113,7 +113,7 @@ class ContentCalls(Calls):
     async def stat_content(
         self, cid: str, *, timeout: timedelta = TIMEOUT_DEFAULT
     ) -> ListedContent:
-        """Tell a file's size and holders."""
+        """Read a file's size and holders."""
         request = pb.StatContentRequest(cid=cid)
         response = await self._unary(ContentServiceStub, "StatContent", request, timeout)
         return codecs.CONTENT.decode(response.content)
@@ -138,7 +138,7 @@ class ContentCalls(Calls):
     async def get_content(
         self, cid: str, *, timeout: timedelta = timedelta(hours=1)
     ) -> AsyncIterator[bytes]:
-        """Yield a file's bytes in order. Taken up again where a connection breaks."""
+        """Yield a file's bytes in order, resuming after a broken connection."""
         done = 0
         ends = asyncio.get_running_loop().time() + timeout.total_seconds()
         pieces: asyncio.Queue[bytes | ClusterError | None] = asyncio.Queue(8)

@@ -1,4 +1,4 @@
-"""What a client asks of the cluster: its nodes, who may join, its settings."""
+"""Client operations on nodes, joiners and the cluster's settings."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -43,7 +43,7 @@ class MembershipCalls(Calls):
     async def remove_node(
         self, node_id: str, *, lose_files: bool = False, timeout: timedelta = TIMEOUT_DEFAULT
     ) -> None:
-        """Remove a node for good; with `lose_files`, though files are lost that it alone holds."""
+        """Remove a node for good; with `lose_files` even if only it holds some files."""
         request = pb.RemoveNodeRequest(
             request_id=new_request_id(), node_id=node_id, lose_files=lose_files
         )
@@ -52,13 +52,13 @@ class MembershipCalls(Calls):
     async def transfer_leadership(
         self, node_id: str = "", *, timeout: timedelta = TIMEOUT_DEFAULT
     ) -> str:
-        """Let another master lead; returns the PeerID of who leads now.
+        """Make another master the leader; returns the PeerID of the new leader.
 
         Args:
-            node_id: That master; empty for the one that has most of the log.
+            node_id: That master; empty for the one with the longest log.
             timeout: For all attempts together.
         """
-        # Named, so that a repeat of what was done does not hand over once more.
+        # The target is fixed first, so that a retry does not transfer leadership again.
         nodes = [] if node_id else await self.list_nodes(timeout=timeout)
         request = pb.TransferLeadershipRequest(
             node_id=node_id, from_node_id=next((n.node_id for n in nodes if n.leader), "")
@@ -77,7 +77,7 @@ class MembershipCalls(Calls):
         needs_approval: bool = False,
         timeout: timedelta = TIMEOUT_DEFAULT,
     ) -> NewJoinToken:
-        """Make a join token; its secret is shown this once. `grant` is what a client may do.
+        """Make a join token; its secret is returned only now. `grant` is a client's preset.
 
         With `needs_approval` each joiner waits for `decide_joiner`.
         """
@@ -107,12 +107,12 @@ class MembershipCalls(Calls):
     async def revoke_join_token(
         self, token_id: str, *, timeout: timedelta = TIMEOUT_DEFAULT
     ) -> None:
-        """Let a join token let nobody in any more, nor who waits with it."""
+        """Revoke a join token; joiners waiting with it are rejected too."""
         request = pb.RevokeJoinTokenRequest(request_id=new_request_id(), token_id=token_id)
         await self._unary(MembershipServiceStub, "RevokeJoinToken", request, timeout)
 
     async def list_joiners(self, *, timeout: timedelta = TIMEOUT_DEFAULT) -> list[ListedJoiner]:
-        """List who waits to be let in."""
+        """List the joiners waiting for approval."""
 
         def request_of(token: str) -> pb.ListJoinersRequest:
             return pb.ListJoinersRequest(page_size=PAGE_SIZE, page_token=token)
@@ -127,7 +127,7 @@ class MembershipCalls(Calls):
         approved: bool,
         timeout: timedelta = TIMEOUT_DEFAULT,
     ) -> None:
-        """Let one of `list_joiners` in, as what its token says; or refuse it."""
+        """Approve one of `list_joiners`, in its token's role, or reject it."""
         request = pb.DecideJoinerRequest(
             request_id=new_request_id(),
             node_id=joiner.node_id,
@@ -156,8 +156,8 @@ class MembershipCalls(Calls):
         Args:
             values: The new value of each key, 1 to 1,000 of them; an empty one removes a key of
                 your own.
-            if_values: What must be the present values of these keys, empty for one that is not set;
-                else nothing is changed, and the error is CONFIG_CHANGED.
+            if_values: The required current values of these keys, empty for one that is not set; if
+                one differs nothing is changed, and the error is CONFIG_CHANGED.
             timeout: For all attempts to reach the leader together.
         """
         request = pb.ProposeConfigRequest(

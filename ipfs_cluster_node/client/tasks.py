@@ -1,4 +1,4 @@
-"""Tasks: submitted, looked at, waited for."""
+"""Submits, reads, awaits and cancels tasks."""
 
 import asyncio
 import json
@@ -46,12 +46,12 @@ class TaskCalls(Calls):
         """Submit a task; returns its id once it is committed.
 
         Args:
-            task_type: Which handler.
-            payload: At most 1 MiB; a dict travels as JSON.
-            inputs: Name, CID and, if it can't be told from the bytes, the format.
-            attempt_timeout: Longest one attempt may run; default 10 minutes.
+            task_type: Names the handler.
+            payload: At most 1 MiB; a dict is sent as JSON.
+            inputs: Name, CID and, if the bytes don't tell it, the format.
+            attempt_timeout: Time limit of one attempt; default 10 minutes.
             priority: 0 (last) to 9 (first).
-            namespace: To which it belongs, for rights; names separated by slashes.
+            namespace: Its namespace, for permissions; names separated by slashes.
             request_id: Makes a repeat by another process safe; default a new one.
             timeout: For all attempts to reach the leader together.
         """
@@ -72,7 +72,7 @@ class TaskCalls(Calls):
     ) -> list[str]:
         """Submit many tasks, made by `task_spec`; returns their ids in order.
 
-        Sent in groups, each all or none; a failure says nothing of the groups before it.
+        Sent in groups, each all or nothing; a failure says nothing about earlier groups.
         """
         task_ids: list[str] = []
         for group in _groups(specs):
@@ -115,9 +115,9 @@ class TaskCalls(Calls):
     async def watch_tasks(
         self, task_ids: Sequence[str], *, timeout: timedelta
     ) -> AsyncIterator[WatchedTask]:
-        """Yield tasks as they are and as they change, until each has ended.
+        """Yield tasks as they are and as they change, until all have ended.
 
-        Goes on at the new leader when the leader changes.
+        Continues at the new leader when the leader changes.
 
         Raises:
             ClusterError: DEADLINE_EXCEEDED, if they have not all ended within `timeout`.
@@ -149,8 +149,8 @@ class TaskCalls(Calls):
                 if seen and error.reason is Reason.DEADLINE_EXCEEDED:
                     error = ClusterError(
                         Reason.DEADLINE_EXCEEDED,
-                        f"{len(waiting)} tasks have not ended within {timeout}; they go on: watch "
-                        "them, or cancel them",
+                        f"{len(waiting)} tasks have not ended within {timeout}; they continue: "
+                        "watch them, or cancel them",
                     )
                 await changed.put(error)
 
@@ -188,7 +188,7 @@ def task_spec(
     priority: int = 0,
     namespace: str = DEFAULT_NAMESPACE,
 ) -> pb.TaskSpec:
-    """Say what a task is to do; see `Client.submit_task`.
+    """Build the specification of a task; see `Client.submit_task`.
 
     Raises:
         ClusterError: INVALID_ARGUMENT, PAYLOAD_TOO_LARGE.
@@ -219,7 +219,7 @@ def _spec(
     if len(payload) > PAYLOAD_BYTES_MAX:
         raise ClusterError(
             Reason.PAYLOAD_TOO_LARGE,
-            f"the payload has {len(payload)} bytes, at most {PAYLOAD_BYTES_MAX} are carried; add "
+            f"the payload has {len(payload)} bytes, at most {PAYLOAD_BYTES_MAX} are allowed; add "
             "larger data as content and name its CID as an input",
         )
     spec = pb.TaskSpec(

@@ -243,7 +243,7 @@ def cid_text(text: str, field: str) -> str:
     except ValueError as error:
         raise ClusterError(
             Reason.MALFORMED_CID,
-            f"{text[:80]!r} is no CID that can be stored here",
+            f"{text[:80]!r} is not a CID that can be stored here",
             violations=(FieldViolation(field, str(error)),),
         ) from error
 

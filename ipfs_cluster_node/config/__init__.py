@@ -1,1 +1,1 @@
-"""Settings of one node: frozen, complete, checked where they are made."""
+"""Settings, files and profiles of one node or client."""

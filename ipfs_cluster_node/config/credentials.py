@@ -1,7 +1,7 @@
-"""A certificate, its key and the roots, on disk: replaced while others read them.
+"""A certificate, its key and the roots on disk, replaced safely while others read them.
 
-The certificate's file holds the key as well, so that the two always fit. The key's own file is for
-programs that want one; it is written last, and not read where the first has a key.
+The certificate's file holds the key as well, so that the two always match. The separate key file is
+for other programs; it is written last, and not read if the certificate's file has a key.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Final
 from ipfs_cluster_node.config.files import read_regular, write_private
 
 IDENTITY_NAME: Final = "identity.key"
-"""Beside a client's certificate."""
+"""In the directory of a client's certificate."""
 ENROLMENT_NAME: Final = "enrolment.json"
 
 _BLOCK: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----[^-]*-----END \1-----\n?")
@@ -23,13 +23,13 @@ _EPOCH: Final = re.compile(rb"^epoch (\d{1,12})$", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Credentials:
-    """What one shows and whom one trusts, in PEM."""
+    """A certificate chain, its key and the trusted roots, in PEM."""
 
     ca_pem: bytes
     certificate_pem: bytes
     key_pem: bytes
     epoch: int = 0
-    """The authority's, when the certificate was issued."""
+    """The authority's epoch when the certificate was issued."""
 
 
 def read_credentials(ca: Path, certificate: Path, key: Path) -> Credentials:
@@ -42,8 +42,8 @@ def read_credentials(ca: Path, certificate: Path, key: Path) -> Credentials:
 
 
 def write_credentials(credentials: Credentials, ca: Path, certificate: Path, key: Path) -> None:
-    """Replace them; whoever reads meanwhile, or after a crash, finds what fits."""
-    # The roots first: they go with the old certificate as well as with the new one.
+    """Replace them; a reader meanwhile, or after a crash, finds a matching set."""
+    # The roots first: they fit the old certificate as well as the new one.
     write_private(ca, credentials.ca_pem)
     head = f"epoch {credentials.epoch}\n".encode()
     write_private(certificate, head + credentials.certificate_pem + credentials.key_pem)
@@ -51,7 +51,7 @@ def write_credentials(credentials: Credentials, ca: Path, certificate: Path, key
 
 
 def read_enrolment(path: Path) -> tuple[str, ...]:
-    """Where an expired certificate is renewed; empty if that is not known."""
+    """Read the enrolment endpoints that renew an expired certificate; empty if unknown."""
     try:
         return tuple(map(str, json.loads(read_regular(path))))
     except (OSError, ValueError):
@@ -59,7 +59,7 @@ def read_enrolment(path: Path) -> tuple[str, ...]:
 
 
 def write_enrolment(path: Path, endpoints: Iterable[str]) -> None:
-    """Keep where an expired certificate is renewed."""
+    """Store the enrolment endpoints that renew an expired certificate."""
     known = tuple(endpoints)
     if known and known != read_enrolment(path):
         write_private(path, json.dumps(known).encode())

@@ -1,4 +1,4 @@
-"""Files that must be whole, durable and private."""
+"""Atomic, durable and private files."""
 
 import errno
 import os
@@ -10,7 +10,7 @@ from typing import Final
 PRIVATE_FILE_MODE: Final = 0o600
 PRIVATE_DIRECTORY_MODE: Final = 0o700
 READ_BYTES_MAX: Final = 64 * 1024 * 1024
-"""Of a file that is read as a whole: some times the largest of a home, the audit log."""
+"""Limit of a file read at once: several times the largest in a home, the audit log."""
 
 
 def is_of_another_user(status: os.stat_result) -> bool:
@@ -19,22 +19,22 @@ def is_of_another_user(status: os.stat_result) -> bool:
 
 
 def make_private_directory(path: Path) -> None:
-    """Make a directory that only its owner can enter, and its parents."""
+    """Create a directory that only its owner can enter, and its parents."""
     path.mkdir(mode=PRIVATE_DIRECTORY_MODE, parents=True, exist_ok=True)
 
 
 def open_regular(path: Path, flags: int = os.O_RDONLY, mode: int = PRIVATE_FILE_MODE) -> int:
     """Open a regular file, and return its descriptor.
 
-    Opening a FIFO would wait for its other end, perhaps for ever, and a device may never end.
+    Opening a FIFO could wait for ever for its other end, and reading a device may never end.
 
     Raises:
-        OSError: Also for whatever is no regular file.
+        OSError: Also if it is not a regular file.
     """
     descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY, mode)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "is no regular file", str(path))
+        raise OSError(errno.EINVAL, "is not a regular file", str(path))
     return descriptor
 
 
@@ -42,7 +42,7 @@ def read_regular(path: Path) -> bytes:
     """Read a regular file of at most `READ_BYTES_MAX`.
 
     Raises:
-        OSError: Also for whatever is larger, or no regular file.
+        OSError: Also if it is larger, or not a regular file.
     """
     with os.fdopen(open_regular(path), "rb") as file:
         if os.fstat(file.fileno()).st_size > READ_BYTES_MAX:

@@ -15,19 +15,19 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 HOME_VARIABLE: Final = "IPFS_CLUSTER_NODE_HOME"
 HOME_DEFAULT: Final = "~/.ipfs-cluster-node"
 DAMAGED_LOG_PREFIX: Final = "raft.damaged-"
-"""Followed by when it was set aside, in UTC."""
+"""Followed by the time it was set aside, in UTC."""
 REPLACED_LOG_PREFIX: Final = "raft.replaced-"
-"""The same, of a whole log for which one took over that goes on alone."""
+"""The same for an intact log, replaced by that of a cluster recovered from one master."""
 
 
 LEFT_BEFORE_BEGUN: Final = ("lock", ".begun.json.*.tmp")
-"""What may be left where a node was to be made, and it was stopped before it was begun."""
+"""Files that a setup may leave if it was stopped before it had begun."""
 OF_NO_USER: Final = ("lost+found",)
-"""What an empty directory may have all the same: where a disk is mounted."""
+"""Entries allowed in an empty directory: those of a mount point."""
 
 
 def check_unused(directory: Path, *, option: str, ours: Sequence[str] = ()) -> None:
-    """Check that nothing is in a directory, or that it is not there: it will be closed to others.
+    """Check that a directory is empty or missing: it will be closed to others.
 
     Raises:
         ClusterError: HOME_EXISTS; nothing was changed.
@@ -39,36 +39,36 @@ def check_unused(directory: Path, *, option: str, ours: Sequence[str] = ()) -> N
         raise ClusterError(
             Reason.HOME_EXISTS,
             f"{directory} is not empty ({foreign[0]} is there), and would be closed to all but its "
-            f"owner; name an empty or a new directory with {option}",
+            f"owner; name an empty or new directory with {option}",
         )
 
 
 class Home:
-    """Where a node keeps everything it has."""
+    """The directory with everything a node stores."""
 
     def __init__(self, path: Path) -> None:
-        """Name the directory; nothing is made yet."""
+        """Name the directory; nothing is created yet."""
         self.path = path
         self.config = path / "config.toml"
         self.identity = path / "identity.key"
         self.begun = path / "begun.json"
-        """There until a node, or a client, is made as a whole: what is here was never used."""
+        """Exists until setup of a node or client is complete: nothing here has been used."""
         self.tls = path / "tls"
         self.ca = self.tls / "ca.pem"
         self.seal_key = self.tls / "seal.key"
-        """A master's X25519 key, to which the log keeps the cluster's keys sealed."""
+        """A master's X25519 key; the log holds the cluster's keys sealed to it."""
         self.recovery_key = self.tls / "recovery.key"
-        """What `recover keys` leaves for the next start, which removes it once it has used it."""
+        """Left by `recover keys` for the next start, which uses and then removes it."""
         self.recovery_next = self.tls / "recovery.next"
-        """Which passphrase's public key takes the present one's place, and until when it may: what
-        `recover passphrase` asks of the master that leads. Whoever removes it decides."""
+        """The request of `recover passphrase` to the leader: the new passphrase's public key, and
+        until when it may be used. Whoever removes the file decides."""
         self.authority = self.tls / "authority.sealed"
-        """The cluster's sealed keys as the log has them, for a start without a leader."""
+        """The cluster's sealed keys as in the log, for a start without a leader."""
         self.certificate = self.tls / "node.pem"
         self.tls_key = self.tls / "node.key"
         self.raft = path / "raft"
         self.raft_new = path / "raft.new"
-        """A log that is being made, to take the place of the present one."""
+        """A log under construction that will replace the present one."""
         self.content = path / "content"
         self.state = path / "state"
         self.masters = self.state / "masters.json"
@@ -79,33 +79,33 @@ class Home:
 
     @classmethod
     def find(cls, path: str | None) -> "Home":
-        """Find the directory: as given, else from the environment, else the default."""
+        """Find the directory: as given, else from the environment, else the default one."""
         return cls(Path(path or os.environ.get(HOME_VARIABLE) or HOME_DEFAULT).expanduser())
 
     def damaged_logs(self) -> list[Path]:
-        """Damaged logs that were set aside, the oldest first."""
+        """The damaged logs that were set aside, oldest first."""
         return sorted(self.path.glob(f"{DAMAGED_LOG_PREFIX}*"))
 
     @property
     def is_taken(self) -> bool:
-        """Whether a node or a client has its identity here; what was only begun takes no place."""
+        """Whether a node or client has its identity here; an unfinished setup does not count."""
         return self.config.exists() or (self.identity.exists() and not self.begun.exists())
 
     def taken(self) -> ClusterError:
-        """Why nothing can be made here."""
+        """The error for a directory that is in use."""
         if not self.config.exists() and self.tls.exists():
             return self._without_config()
         if not self.config.exists():
-            what = f"there is a client's identity in {self.path} already; use its profile"
+            what = f"{self.path} already holds a client's identity; use its profile"
         else:
             what = (
-                f"there is a node in {self.path} already; start it with `serve`, unless it was "
+                f"{self.path} already holds a node; start it with `serve`, unless it was "
                 "removed from its cluster"
             )
         return ClusterError(Reason.HOME_EXISTS, f"{what}; or name another directory with --home")
 
     def check_free(self) -> None:
-        """Check that a node or a client can be made here.
+        """Check that a node or client can be set up here.
 
         Raises:
             ClusterError: HOME_EXISTS, HOME_DAMAGED; nothing was changed.
@@ -124,12 +124,12 @@ class Home:
 
     @contextmanager
     def making(self, what: bytes = b"{}") -> Iterator[None]:
-        """Make a node or a client here: `begun` says so until the block has ended well.
+        """Set up a node or client here; `begun` exists until the block has succeeded.
 
-        What an earlier attempt left is removed: it was never used.
+        Removes what an earlier attempt left: it was never used.
 
         Raises:
-            ClusterError: HOME_EXISTS, if there is one already, or something else; HOME_IN_USE.
+            ClusterError: HOME_EXISTS, if the directory is not free; HOME_IN_USE.
         """
         self.check_free()
         make_private_directory(self.path)
@@ -144,7 +144,7 @@ class Home:
             self.begun.unlink()
 
     def create(self) -> None:
-        """Make the directories of a node."""
+        """Create the directories of a node."""
         for directory in (self.path, self.tls, self.raft, self.content, self.state):
             make_private_directory(directory)
         self.path.chmod(0o700)
@@ -153,10 +153,12 @@ class Home:
         """Check that there is a node.
 
         Raises:
-            ClusterError: HOME_MISSING; HOME_DAMAGED, if a part of it is.
+            ClusterError: HOME_MISSING; HOME_DAMAGED, if a part of it is missing.
         """
         if self.config.is_file() and self.identity.is_file():
-            self.begun.unlink(missing_ok=True)  # Its making ended just before it was stopped.
+            self.begun.unlink(
+                missing_ok=True
+            )  # Setup was complete, and was stopped right before this.
             return
         if self.config.is_file():
             raise ClusterError(
@@ -167,16 +169,16 @@ class Home:
         if self.is_taken and self.tls.exists():
             raise self._without_config()
         if self.begun.exists():
-            how = "an `init` or `join` was begun there, and has not ended; run it again"
+            how = "an `init` or `join` there did not finish; run it again"
         elif self.identity.exists():
-            how = "a client's identity is there; join a node in another --home"
+            how = "it holds a client's identity; join a node in another --home"
         else:
             how = "make one with `init` or `join`"
         raise ClusterError(Reason.HOME_MISSING, f"there is no node in {self.path}; {how}")
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep every other process from working on this directory.
+        """Lock this directory against every other process.
 
         Raises:
             ClusterError: HOME_IN_USE, naming the process.
@@ -189,7 +191,7 @@ class Home:
                 holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
                 raise ClusterError(
                     Reason.HOME_IN_USE,
-                    f"process {holder} works on {self.path} already; stop it, or name another "
+                    f"process {holder} is already using {self.path}; stop it, or name another "
                     "directory with --home",
                 ) from None
             os.ftruncate(descriptor, 0)

@@ -1,4 +1,4 @@
-"""Files that a person names: what is there is not lost, and what is written is whole."""
+"""Output files named by a user: nothing existing is lost, and a written file is complete."""
 
 import errno
 import io
@@ -20,12 +20,12 @@ STANDARD_OUTPUT_NAMES: Final = tuple(
     map(Path, ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"))
 )
 ORDINARY_FILE_MODE: Final = 0o666
-"""Less what the umask takes away."""
+"""Before the umask is applied."""
 NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def is_standard_output(path: Path) -> bool:
-    """Whether what is written to `path` goes where this process prints."""
+    """Whether `path` is this process's standard output."""
     if path in STANDARD_OUTPUT_NAMES:
         return True
     try:
@@ -39,21 +39,21 @@ def is_standard_output(path: Path) -> bool:
 def output_file(
     path: Path, *, force: bool = False, private: bool = False, whole: bool = False
 ) -> Iterator[BinaryIO]:
-    """Write a file that the user has named; it is there once the block has ended well.
+    """Write a file named by the user; it appears once the block has succeeded.
 
-    - A file that exists is refused, unless `force` replaces it; its permissions are kept then.
-    - A link is followed: its target is what is written. One that leads nowhere is refused.
+    - An existing file is refused, unless `force` replaces it; its permissions are then kept.
+    - A link is followed, and its target written. A dangling link is refused.
     - `-`, /dev/stdout, a pipe and a character device get the bytes as they come; a block device
-      needs `force`, since what is on it is lost; a directory and a socket are refused.
+      needs `force`, since its content is lost; a directory and a socket are refused.
 
-    An ordinary file is atomic and durable: until it is whole nothing has its name, and nothing of
-    it is left if the block fails, or the process is killed where the file system allows that.
+    An ordinary file is atomic and durable: its name appears once it is complete, and nothing is
+    left if the block fails or, where the file system allows it, the process is killed.
 
     Args:
-        path: Where to.
-        force: Whether a file that exists may be replaced.
+        path: The file.
+        force: Whether an existing file may be replaced.
         private: Whether only the owner may read it.
-        whole: Whether a pipe or a device, too, gets all or nothing: it is written at the end.
+        whole: Whether a pipe or device gets all or nothing as well: it is written at the end.
 
     Raises:
         ClusterError: INVALID_ARGUMENT, if it can't be written; STORAGE_FULL.
@@ -68,23 +68,23 @@ def output_file(
                 yield file
     except OSError as error:
         if error.errno is None or isinstance(error, ConnectionError | TimeoutError):
-            raise  # Not of the file; or who reads the pipe has had enough.
+            raise  # Not about the file; or the pipe's reader closed it.
         raise _explained(path, error) from error
 
 
 def _target(path: Path, *, force: bool) -> Path | None:
-    """The ordinary file to be made; None for what is written through."""
+    """The ordinary file to create; None if the bytes are written straight through."""
     if is_standard_output(path):
         return None
     target = Path(os.path.realpath(path))
     try:
-        # Of the path as it was given: /dev/fd/63 may lead to a pipe, which has no path of its own.
+        # Checked on the given path: /dev/fd/63 may lead to a pipe, which has no path of its own.
         mode = path.stat().st_mode
     except FileNotFoundError:
         if path.is_symlink():
-            raise _refused(path, "is a link that leads nowhere; name another file") from None
+            raise _refused(path, "is a dangling link; name another file") from None
         if not target.parent.is_dir():
-            raise _refused(path, f"can't be made: there is no directory {path.parent}") from None
+            raise _refused(path, f"can't be created: there is no directory {path.parent}") from None
         return target
     if stat.S_ISDIR(mode):
         raise _refused(path, "is a directory; name a file")
@@ -113,13 +113,13 @@ def _through(path: Path, *, whole: bool) -> Iterator[BinaryIO]:
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
     if not is_standard_output(path):
-        # Neither made nor cut off: it is there, and is no ordinary file.
+        # Neither created nor truncated: it exists, and is not an ordinary file.
         descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY)
     else:
         try:
             sys.stdout.flush()
             descriptor = os.dup(sys.stdout.fileno())
-        except io.UnsupportedOperation:  # Something in memory that took its place.
+        except io.UnsupportedOperation:  # Replaced by an object in memory.
             yield sys.stdout.buffer
             return
     with _Direct(descriptor, "wb") as out:
@@ -127,7 +127,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 
 class _Direct(io.FileIO):
-    """Writes all that it is given, and keeps nothing back that closing would have to wait for."""
+    """Writes everything at once and buffers nothing, so that closing never blocks."""
 
     def write(self, data: Any) -> int:
         view = memoryview(data).cast("B")
@@ -162,18 +162,18 @@ def _replacing(target: Path, *, force: bool, private: bool) -> Iterator[BinaryIO
 
 
 def _make_temporary(target: Path, *, private: bool) -> tuple[int, Path | None]:
-    """Open a file beside `target`: without a name, so that nothing is left of it, if that works."""
+    """Open a file in `target`'s directory, if possible without a name: a crash leaves nothing."""
     mode = PRIVATE_FILE_MODE if private else ORDINARY_FILE_MODE
     if hasattr(os, "O_TMPFILE"):
-        with suppress(OSError):  # Not on every file system; what is wrong is said below.
+        with suppress(OSError):  # Not on every file system; real errors appear below.
             return os.open(target.parent, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, mode), None
     temporary = _temporary_name(target)
     return os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), temporary
 
 
 def _name(descriptor: int, path: Path) -> None:
-    """Give a file without a name one."""
-    # With `src_dir_fd`, though nothing is looked for there: else Python links the link in /proc.
+    """Give an unnamed file its name."""
+    # `src_dir_fd` is needed although unused: without it Python links the link in /proc.
     os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor, follow_symlinks=True)
 
 
@@ -188,14 +188,14 @@ def _keep_mode(descriptor: int, target: Path, *, private: bool) -> None:
 
 
 def _place(temporary: Path, target: Path) -> None:
-    """Give the file its name, unless something has that name by now."""
+    """Give the file its name, unless that name was taken meanwhile."""
     try:
         os.link(temporary, target)
     except FileExistsError:
-        raise _refused(target, "was made meanwhile; name another file, or add --force") from None
+        raise _refused(target, "was created meanwhile; name another file, or add --force") from None
     except OSError:  # A file system without hard links.
         if target.exists():
-            raise _refused(target, "was made meanwhile; name another file") from None
+            raise _refused(target, "was created meanwhile; name another file") from None
         temporary.rename(target)
     else:
         temporary.unlink()
@@ -209,7 +209,7 @@ def _explained(path: Path, error: OSError) -> ClusterError:
     if error.errno in NO_ROOM:
         return ClusterError(
             Reason.STORAGE_FULL,
-            f"there is no room for {path} ({error.strerror}); make some, or name another place",
+            f"no space for {path} ({error.strerror}); free some, or name another place",
         )
     why = error.strerror or str(error)
-    return _refused(path, f"can't be written ({why}); check the path and its rights")
+    return _refused(path, f"can't be written ({why}); check the path and its permissions")

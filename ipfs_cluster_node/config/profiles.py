@@ -1,4 +1,4 @@
-"""Client profiles: which cluster to talk to, and as whom."""
+"""Client profiles: each names a cluster, and this user's identity in it."""
 
 import fcntl
 import itertools
@@ -24,18 +24,18 @@ PROFILES_VARIABLE: Final = "IPFS_CLUSTER_NODE_PROFILES"
 PROFILE_VARIABLE: Final = "IPFS_CLUSTER_NODE_PROFILE"
 UCAN_VARIABLE: Final = "IPFS_CLUSTER_NODE_UCAN"
 CLIENT_VARIABLES: Final = frozenset({PROFILES_VARIABLE, PROFILE_VARIABLE, UCAN_VARIABLE})
-"""What a client is told; a node passes over them."""
+"""Variables of a client; a node ignores them."""
 DEFAULT_PROFILE: Final = "default"
 LOCK_SECONDS_MAX: Final = 10.0
-"""Each command changes the file for some milliseconds."""
+"""A command locks the file for milliseconds only."""
 LOCK_RETRY_SECONDS: Final = 0.02
 _locked: Final[set[Path]] = set()
-"""What this process has locked."""
+"""Files locked by this process."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProfileEndpoint:
-    """A master to talk to."""
+    """A master's address and id."""
 
     address: str
     node_id: str
@@ -43,7 +43,7 @@ class ProfileEndpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """How to reach a cluster, and as whom."""
+    """How to reach a cluster, and with which identity."""
 
     endpoints: tuple[ProfileEndpoint, ...]
     ca: Path
@@ -52,7 +52,7 @@ class Profile:
 
 
 def profile_files() -> list[Path]:
-    """Where this user's keys and delegations are: the folder, and the file named instead."""
+    """Where this user's keys and delegations are: the directory, and the file that replaces it."""
     named = os.environ.get(PROFILES_VARIABLE)
     base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
     folder = Path(base).expanduser() / "ipfs-cluster-node"
@@ -60,7 +60,7 @@ def profile_files() -> list[Path]:
 
 
 def profiles_path() -> Path:
-    """Where profiles are kept."""
+    """The file of the profiles."""
     given = os.environ.get(PROFILES_VARIABLE)
     if given:
         return Path(given)
@@ -69,10 +69,10 @@ def profiles_path() -> Path:
 
 
 def chosen_profile(name: str | None) -> str:
-    """Name the profile in use: the given one, the environment's, that of `use_profile`, `default`.
+    """Name the profile in use: as given, else the environment's, `use_profile`'s, `default`.
 
     Raises:
-        ClusterError: CONFIG_INVALID, if it is asked of the file, and that can't be read.
+        ClusterError: CONFIG_INVALID, if the file is needed and can't be read.
     """
     return name or os.environ.get(PROFILE_VARIABLE) or _read(profiles_path()).default
 
@@ -87,7 +87,7 @@ def load_profile(name: str | None) -> Profile:
     name = chosen_profile(name)
     profiles = _read(path).profiles
     if name not in profiles:
-        there = f"there are {', '.join(sorted(profiles))}" if profiles else "none is there"
+        there = f"there are {', '.join(sorted(profiles))}" if profiles else "there are none"
         raise ClusterError(
             Reason.CONFIG_INVALID,
             f"no profile {name!r} in {path} ({there}); `init`, `join` and `dev` write one, "
@@ -96,13 +96,13 @@ def load_profile(name: str | None) -> Profile:
     profile = _parse(path, name, profiles[name])
     if not profile.endpoints:
         raise ClusterError(
-            Reason.CONFIG_INVALID, f"profile {name!r} in {path} has no endpoint; give it one"
+            Reason.CONFIG_INVALID, f"profile {name!r} in {path} has no endpoint; add one"
         )
     return profile
 
 
 def profile_names() -> tuple[str, ...]:
-    """Every profile that there is, by name.
+    """The names of all profiles.
 
     Raises:
         ClusterError: CONFIG_INVALID, if the file can't be read.
@@ -111,10 +111,10 @@ def profile_names() -> tuple[str, ...]:
 
 
 def use_profile(name: str) -> None:
-    """Have a profile be used where none is named.
+    """Make a profile the default.
 
     Raises:
-        ClusterError: CONFIG_INVALID, if there is none of this name, and as `save_profile`.
+        ClusterError: CONFIG_INVALID, if there is no such profile; and as `save_profile`.
     """
     load_profile(name)
     path = profiles_path()
@@ -124,12 +124,12 @@ def use_profile(name: str) -> None:
 
 @contextmanager
 def updating_profiles() -> Iterator[None]:
-    """Keep other processes from changing the file meanwhile; may be nested.
+    """Lock the file against changes by other processes; may be nested.
 
     Raises:
         ClusterError: DEADLINE_EXCEEDED, if another process keeps it locked.
     """
-    path = profiles_path().resolve()  # Whatever link it was named by.
+    path = profiles_path().resolve()  # Several links may lead to it.
     if path in _locked:
         yield
         return
@@ -156,8 +156,8 @@ def _wait_for_lock(descriptor: int, lock: Path) -> None:
             if monotonic() > until:
                 raise ClusterError(
                     Reason.DEADLINE_EXCEEDED,
-                    f"another process has kept {lock} locked for {LOCK_SECONDS_MAX:.0f} s; let it "
-                    "end (`fuser` names it), and repeat this",
+                    f"another process has held {lock} for {LOCK_SECONDS_MAX:.0f} s; let it end "
+                    "(`fuser` names it), and try again",
                 ) from None
             sleep(LOCK_RETRY_SECONDS)
         else:
@@ -165,28 +165,28 @@ def _wait_for_lock(descriptor: int, lock: Path) -> None:
 
 
 def check_profile_name(name: str | None) -> None:
-    """Check that a new profile can be written, before what it is for is made.
+    """Check early that a new profile can be written, before its identity is created.
 
     Args:
-        name: As the user gave it, whose profile must not be lost; None for a free one.
+        name: As given by the user; an existing profile must not be lost. None: choose one.
 
     Raises:
-        ClusterError: CONFIG_INVALID, if a profile of that name is in use, or the file is wrong.
+        ClusterError: CONFIG_INVALID, if a profile of that name is in use, or the file is invalid.
     """
     path = profiles_path()
     kept = _read(path).profiles
     if name is not None and name in _taken(kept):
         raise ClusterError(
             Reason.CONFIG_INVALID,
-            f"there is a profile {name!r} in {path} already; name another with --profile-name",
+            f"{path} already has a profile {name!r}; name another with --profile-name",
         )
     _parsed(path, {key: table for key, table in kept.items() if key != name})
 
 
 def free_profile_name(cluster_name: str) -> str:
-    """Choose a name that takes no other cluster's place: `default`, else after the cluster.
+    """Choose an unused name: `default`, else one after the cluster.
 
-    A profile whose certificate is gone is in nobody's way.
+    A profile whose certificate is gone counts as unused.
 
     Raises:
         ClusterError: CONFIG_INVALID, if the file can't be read.
@@ -199,7 +199,7 @@ def free_profile_name(cluster_name: str) -> str:
 
 
 def save_profile(name: str, profile: Profile) -> None:
-    """Write a profile, leaving the others.
+    """Write a profile; the others stay.
 
     Raises:
         ClusterError: CONFIG_INVALID, if the file can't be read, or another profile in it is wrong;
@@ -213,7 +213,7 @@ def save_profile(name: str, profile: Profile) -> None:
 
 
 def remove_profile(name: str) -> None:
-    """Forget a profile, if it is there.
+    """Remove a profile, if it exists.
 
     Raises:
         ClusterError: As `save_profile`.
@@ -229,7 +229,7 @@ def remove_profile(name: str) -> None:
 
 
 def _taken(profiles: Mapping[str, Any]) -> set[str]:
-    """Profiles that are of use: one whose certificate is gone is in nobody's way."""
+    """Names of the usable profiles: those whose certificate exists."""
     return {
         name
         for name, table in profiles.items()
@@ -239,7 +239,7 @@ def _taken(profiles: Mapping[str, Any]) -> set[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """What the file says."""
+    """The content of the file."""
 
     profiles: dict[str, Any]
     default: str
@@ -263,7 +263,7 @@ def _parse(path: Path, name: str, table: Any) -> Profile:
     except (KeyError, TypeError) as error:
         raise ClusterError(
             Reason.CONFIG_INVALID,
-            f"profile {name!r} in {path} is wrong ({error}); mend or remake it",
+            f"profile {name!r} in {path} is invalid ({error}); correct or recreate it",
         ) from error
 
 
@@ -283,7 +283,7 @@ def _write(path: Path, profiles: Mapping[str, Profile], default: str) -> None:
                 f"address = {toml_text(endpoint.address)}",
                 f"node_id = {toml_text(endpoint.node_id)}",
             ]
-    path = path.resolve()  # A link stays one: what it leads to is what is written.
+    path = path.resolve()  # Keeps a link: its target is written.
     make_private_directory(path.parent)
     write_private(path, ("\n".join(lines) + "\n").encode())
 
@@ -293,11 +293,11 @@ def _read(path: Path) -> _Kept:
         document = tomllib.loads(read_regular(path).decode())
         default = document.get("default", DEFAULT_PROFILE)
         if not isinstance(default, str):
-            raise TypeError("`default` is no profile's name")
+            raise TypeError("`default` does not name a profile")
         return _Kept(dict(document.get("profiles", {})), default)
     except FileNotFoundError:
         return _Kept({}, DEFAULT_PROFILE)
     except (OSError, ValueError, TypeError) as error:
         raise ClusterError(
-            Reason.CONFIG_INVALID, f"{path} can't be read ({error}); mend it, or set it aside"
+            Reason.CONFIG_INVALID, f"{path} can't be read ({error}); correct it, or move it away"
         ) from error

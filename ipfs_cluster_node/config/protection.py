@@ -1,8 +1,8 @@
-"""What only the user that a node runs as may read or write, checked at each start.
+"""Protects a node's files from other users; checked at each start.
 
-A directory that others may write lets them put files of their own in the place of keys and log; so
-it is closed, and that is logged. What belongs to another user can't be closed against that one: it
-is refused. Keys that others may read are refused where they are loaded, since they may be known.
+In a directory that others may write to, they could replace keys and log, so it is closed, which is
+logged. A file of another user can't be closed to that user, so it is refused. Keys that others may
+read are refused when loaded, since they may have leaked.
 """
 
 import logging
@@ -23,15 +23,15 @@ OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
 def protect_home(home: Home) -> None:
-    """Close a node's directory to others, and make what is missing of it and can be empty.
+    """Close a node's directory to others, and create missing subdirectories that may be empty.
 
     Raises:
-        ClusterError: HOME_DAMAGED for what belongs to another user, or can't be closed.
+        ClusterError: HOME_DAMAGED if a file belongs to another user, or can't be closed.
     """
     protect(home.path, OTHERS_WRITE)
     for directory in (home.state, home.content):
         if not directory.exists():
-            log.warning("directory is missing, made an empty one", extra={"path": str(directory)})
+            log.warning("missing directory created empty", extra={"path": str(directory)})
             make_private_directory(directory)
     directories = (home.tls, home.raft, home.raft_new, home.content, home.state, home.scratch)
     for directory in filter(Path.is_dir, directories):
@@ -43,7 +43,7 @@ def protect_home(home: Home) -> None:
 
 
 def check_directory(path: Path) -> None:
-    """Refuse a client's directory where others may put another key in the place of its own.
+    """Refuse a client's directory if others could replace its key.
 
     Raises:
         ClusterError: HOME_DAMAGED.
@@ -54,7 +54,7 @@ def check_directory(path: Path) -> None:
     if status.st_mode & OTHERS_WRITE and not status.st_mode & stat.S_ISVTX:
         raise ClusterError(
             Reason.HOME_DAMAGED,
-            f"{path} holds a key, and others may write there; run: chmod go-w '{path}'",
+            f"{path} holds a key, and others may write to it; run: chmod go-w '{path}'",
         )
 
 
@@ -82,7 +82,7 @@ def protect(path: Path, bits: int) -> None:
             f"'{path}'",
         ) from error
     log.warning(
-        "was open to others, closed; check that nobody has changed it",
+        "was open to others, closed now; check that nobody has changed it",
         extra={"path": str(path), "mode": f"{mode:04o}"},
     )
 

@@ -21,7 +21,7 @@ from ipfs_cluster_node.core.model import Role
 VARIABLE_PREFIX: Final = "IPFS_CLUSTER_NODE_"
 TEST_VARIABLES: Final = frozenset({"IPFS_CLUSTER_NODE_VECTORS", "IPFS_CLUSTER_NODE_CASES"})
 NOT_SETTINGS: Final = frozenset({HOME_VARIABLE, *CLIENT_VARIABLES, *TEST_VARIABLES})
-"""Variables with the prefix that mean something else; a client may run a node, too."""
+"""Variables with this prefix that are not settings; a client's may be set as well."""
 
 MIB: Final = 1024 * 1024
 BIND_DEFAULT: Final = Endpoint("127.0.0.1", 9096)
@@ -29,10 +29,10 @@ ENROLMENT_PORT: Final = 9095
 
 
 def enrolment_beside(bind: str) -> str:
-    """Where a node that listens at `bind` lets joiners in, unless it is told: at the same host.
+    """The default enrolment address of a node that listens at `bind`: the same host.
 
     Raises:
-        ClusterError: INVALID_ARGUMENT, if `bind` is no address.
+        ClusterError: INVALID_ARGUMENT, if `bind` is not an address.
     """
     return str(Endpoint(parse_endpoint(bind).host, ENROLMENT_PORT))
 
@@ -43,24 +43,24 @@ def _setting(default: Any, about: str) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSettings:
-    """`[node]`: who this is and where it listens."""
+    """`[node]`: the node's name, role and addresses."""
 
-    name: str = field(metadata={"about": "a name for people"})
+    name: str = field(metadata={"about": "a display name"})
     role: str = field(metadata={"about": "master, worker or leecher; as enrolled"})
     bind: str = _setting(str(BIND_DEFAULT), "where the node listens, mutual TLS")
     enrolment_bind: str = _setting(
         enrolment_beside(str(BIND_DEFAULT)),
-        "where a master lets joiners in, by `init` and `join` at the host of `bind`; only the "
+        "where a master accepts joiners, by `init` and `join` at the host of `bind`; only the "
         "server is authenticated",
     )
     advertise: tuple[str, ...] = _setting(
-        (), "where others reach it; needed if bind is no loopback"
+        (), "where others reach it; required unless bind is loopback"
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterSettings:
-    """`[cluster]`: which cluster this belongs to."""
+    """`[cluster]`: the node's cluster."""
 
     id: str = field(metadata={"about": "the cluster's id"})
     name: str = field(metadata={"about": "the cluster's name"})
@@ -68,59 +68,58 @@ class ClusterSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RaftSettings:
-    """`[raft]`: times of consensus, the same on every master."""
+    """`[raft]`: timing of consensus, equal on every master."""
 
     heartbeat_interval: timedelta = _setting(
-        timedelta(milliseconds=100), "how often a leader is heard"
+        timedelta(milliseconds=100), "interval of the leader's heartbeats"
     )
     election_timeout_min: timedelta = _setting(
-        timedelta(milliseconds=600), "silence after which a follower may campaign"
+        timedelta(milliseconds=600), "shortest silence after which a follower campaigns"
     )
     election_timeout_max: timedelta = _setting(
-        timedelta(milliseconds=1200), "silence after which a follower campaigns"
+        timedelta(milliseconds=1200), "longest silence after which a follower campaigns"
     )
-    snapshot_entries: int = _setting(
-        20_000, "entries of the log after which a snapshot takes their place"
-    )
+    snapshot_entries: int = _setting(20_000, "log entries after which a snapshot replaces them")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSettings:
-    """`[tasks]`: which attempts run here."""
+    """`[tasks]`: attempts on this node."""
 
-    slots: int = _setting(-1, "attempts at once; -1 means as many as cores on a worker, else none")
+    slots: int = _setting(-1, "concurrent attempts; -1 means one per core on a worker, else none")
     handler_modules: tuple[str, ...] = _setting((), "Python modules with task handlers")
     drain: timedelta = _setting(
         timedelta(0),
-        "how long attempts may go on once the node is told to stop; then others get them",
+        "how long attempts may continue after the node is told to stop; then others get them",
     )
     memory_max: int = _setting(
-        1024 * MIB, "memory of one attempt, 256MiB for processes themselves not counted"
+        1024 * MIB, "memory of one attempt, in addition to 256MiB for the processes themselves"
     )
     hidden_paths: tuple[str, ...] = _setting(
-        (), "files and directories that handlers must not see, beside the node's own and profiles"
+        (), "files and directories hidden from handlers, besides the node's own and profiles"
     )
     writable_paths: tuple[str, ...] = _setting(
-        (), "directories that handlers may write to beside their own; none may overlap a hidden one"
+        (),
+        "directories that handlers may write to besides their own; none may overlap a hidden one",
     )
     require_confinement: bool = _setting(
         False,
-        "do not start where handlers can't be kept from the node's files and processes",
+        "refuse to start if handlers can't be isolated from the node's files and processes",
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StorageSettings:
-    """`[storage]`: what of the disk is kept."""
+    """`[storage]`: use of the disk."""
 
     log_reserve: int = _setting(
-        1024 * MIB, "free space that files leave to the log; of a small disk at most 5 %"
+        1024 * MIB, "free space reserved for the log; at most 5 % of a small disk"
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything a node can be told."""
+    """All settings of a node: frozen, complete, checked when made."""
 
     node: NodeSettings
     cluster: ClusterSettings
@@ -129,7 +128,7 @@ class Settings:
     storage: StorageSettings = field(default_factory=StorageSettings)
 
     def __post_init__(self) -> None:
-        """Check what goes together.
+        """Check the settings together.
 
         Raises:
             ClusterError: CONFIG_INVALID.
@@ -145,7 +144,7 @@ class Settings:
         for key in ("hidden_paths", "writable_paths"):
             for each in getattr(self.tasks, key):
                 if not Path(each).is_absolute():
-                    raise _invalid(f"tasks.{key}", f"{each!r} is no absolute path")
+                    raise _invalid(f"tasks.{key}", f"{each!r} is not an absolute path")
         if self.storage.log_reserve < 0:
             raise _invalid("storage.log_reserve", "write a size such as 1GiB, or 0 for none")
         addresses = [
@@ -161,13 +160,13 @@ class Settings:
         if not self.node.advertise and not parse_endpoint(self.node.bind).is_loopback:
             raise _invalid(
                 "node.advertise",
-                f"{self.node.bind} is no loopback address, so say with --advertise where others "
+                f"{self.node.bind} is not a loopback address, so say with --advertise where others "
                 "reach it",
             )
 
     @property
     def enrolment_endpoints(self) -> tuple[str, ...]:
-        """Where joiners reach the enrolment port of this node."""
+        """Addresses where joiners reach this node's enrolment port."""
         bound = parse_endpoint(self.node.enrolment_bind)
         if bound.address is None or not bound.address.is_unspecified:
             return (str(bound),)
@@ -176,7 +175,7 @@ class Settings:
 
     @property
     def slot_count(self) -> int:
-        """How many attempts run here at once."""
+        """The number of concurrent attempts."""
         if self.tasks.slots >= 0:
             return self.tasks.slots
         return (os.cpu_count() or 1) if self.node.role == Role.WORKER else 0
@@ -203,16 +202,16 @@ def load_settings(
         path: `config.toml`.
         environment: `IPFS_CLUSTER_NODE_<SECTION>_<KEY>`, for example
             `IPFS_CLUSTER_NODE_TASKS_SLOTS`; a list is separated by commas. Default: the process's.
-        flags: `section.key` to value; None is as if it were not there.
+        flags: `section.key` to value; None counts as absent.
 
     Raises:
-        ClusterError: CONFIG_INVALID, naming where the fault is.
+        ClusterError: CONFIG_INVALID, naming the place of the error.
     """
     try:
         document = tomllib.loads(read_regular(path).decode())
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ClusterError(
-            Reason.CONFIG_INVALID, f"{path} can't be read ({error}); mend it"
+            Reason.CONFIG_INVALID, f"{path} can't be read ({error}); correct it"
         ) from error
     values: dict[str, dict[str, Any]] = {section: {} for section in _SECTIONS}
     for section, table in document.items():
@@ -240,10 +239,10 @@ def load_settings(
 
 
 def write_settings(settings: Settings) -> str:
-    """Write the first `config.toml`, each setting with what it does."""
+    """Write the first `config.toml`, with a comment on each setting."""
     lines = [
         "# Settings of this node. Durations are written like 30s, sizes like 64MiB.",
-        "# IPFS_CLUSTER_NODE_<SECTION>_<KEY> and flags of `serve` go before this file.",
+        "# IPFS_CLUSTER_NODE_<SECTION>_<KEY> and flags of `serve` override this file.",
     ]
     for section in _SECTIONS:
         lines += ["", f"[{section}]"]
@@ -270,7 +269,7 @@ def _put(
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError("write a text in quotes")
+        raise TypeError("write a string in quotes")
     return value
 
 
@@ -322,9 +321,9 @@ def _literal(value: Any) -> str:
 
 def _unknown(where: str, name: str, known: list[str]) -> ClusterError:
     near = difflib.get_close_matches(name, known, 1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
     return _invalid(where, f"{name!r} is not known; {hint}")
 
 
 def _invalid(where: str, rule: str) -> ClusterError:
-    return ClusterError(Reason.CONFIG_INVALID, f"{where} is wrong: {rule}")
+    return ClusterError(Reason.CONFIG_INVALID, f"{where} is invalid: {rule}")

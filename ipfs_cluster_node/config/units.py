@@ -1,4 +1,4 @@
-"""Durations, sizes and texts as people and TOML write them."""
+"""Durations, sizes and strings in the notation of TOML and the command line."""
 
 import re
 from datetime import timedelta
@@ -19,10 +19,10 @@ def parse_duration(text: str) -> timedelta:
     """
     match = _DURATION.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text[:40]!r} is no duration; write it like 30s, 100ms or 7d")
+        raise ValueError(f"{text[:40]!r} is not a duration; write it like 30s, 100ms or 7d")
     seconds = float(match[1]) * _SECONDS[match[2]]
     if seconds > DURATION_MAX.total_seconds():
-        raise ValueError(f"{text} is too long; {DURATION_MAX.days}d is the most")
+        raise ValueError(f"{text} is too long; the maximum is {DURATION_MAX.days}d")
     return timedelta(seconds=seconds)
 
 
@@ -34,11 +34,11 @@ def parse_size(text: str) -> int:
     """
     match = _SIZE.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text[:40]!r} is no size; write it like 64MiB or 2GiB")
+        raise ValueError(f"{text[:40]!r} is not a size; write it like 64MiB or 2GiB")
     return int(match[1]) * _BYTES[match[2]]
 
 
 def toml_text(text: str) -> str:
-    """Write a text as TOML's basic string, whatever is in it."""
+    """Write any text as a basic string of TOML."""
     plain = (c if c.isprintable() and c not in '"\\' else f"\\U{ord(c):08X}" for c in text)
     return '"' + "".join(plain) + '"'

@@ -70,5 +70,5 @@ def test_only_a_regular_file_of_some_size_is_read(tmp_path: Path) -> None:
         read_regular(path)
     assert refused.value.filename == str(path)
     for other in (Path("/dev/zero"), tmp_path):
-        with pytest.raises(OSError, match="no regular file"):
+        with pytest.raises(OSError, match="not a regular file"):
             open_regular(other)

@@ -38,7 +38,7 @@ def test_a_nodes_home_is_told_to_start_and_a_clients_is_not(tmp_path: Path) -> N
     assert why_taken(client).reason is Reason.HOME_EXISTS
     assert "a client's identity" in why_taken(client).message
     assert "serve" not in why_taken(client).message
-    assert "a client's identity is there" in why_no_node(client).message
+    assert "it holds a client's identity" in why_no_node(client).message
     assert "make one with `init` or `join`" in why_no_node(Home(tmp_path / "none")).message
 
 

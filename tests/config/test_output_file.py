@@ -113,7 +113,7 @@ def test_a_link_stays_and_its_target_is_what_is_written(tmp_path: Path) -> None:
     assert link.is_symlink()
     assert target.read_bytes() == b"new"
     target.unlink()
-    assert "leads nowhere" in refusal(link, force=True).message
+    assert "dangling link" in refusal(link, force=True).message
     assert not target.exists()
 
 

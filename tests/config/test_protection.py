@@ -149,7 +149,7 @@ def test_a_clients_directory_in_which_nobody_replaces_anothers_file_is_taken(
     tmp_path.chmod(0o1777)
     check_directory(tmp_path)
     tmp_path.chmod(0o777)
-    with pytest.raises(ClusterError, match="others may write there"):
+    with pytest.raises(ClusterError, match="others may write to it"):
         check_directory(tmp_path)
 
 

@@ -65,10 +65,10 @@ def test_the_command_line_answers_bad_input_with_a_sentence_and_a_status(
     large.write_bytes(bytes(1024 * 1024 + 1))
     for arguments, status, words in (
         (("task", "get", "nope"), 5, "no task nope"),
-        (("content", "get", "nonsense"), 2, "no CID"),
+        (("content", "get", "nonsense"), 2, "is not a CID"),
         (("content", "add", str(tmp_path / "absent")), 2, "does not exist"),
         (("content", "add", str(tmp_path)), 2, "is a directory"),
-        (("content", "add", "/dev/null"), 2, "no regular file"),
+        (("content", "add", "/dev/null"), 2, "not a regular file"),
         (("content", "add", "/proc/self/mem"), 2, "check the path"),
         (("content", "get", ABSENT), 5, "held by none of the nodes asked"),
         (("content", "get", ABSENT, "-o", "/proc/x"), 2, "check the path"),
@@ -86,7 +86,7 @@ def test_the_command_line_answers_bad_input_with_a_sentence_and_a_status(
         (("state", "tasks", "--save", "/proc/x.csv"), 2, "check the path"),
         (("task", "submit", "nope"), 2, "no node has a handler"),
         (("--profile", "nope", "status"), 2, "no profile"),
-        (("serve", "--home", home), 1, "works on"),
+        (("serve", "--home", home), 1, "is already using"),
         (("serve", "--home", str(tmp_path / "none")), 1, "no node in"),
         (("init", "--home", home), 1, "already"),
         (("join", "rubbish", "--enrolment", enrolment, "--home", str(tmp_path / "j")), 4, "cj1."),
@@ -115,7 +115,7 @@ def test_who_waits_too_short_is_told_that_the_task_goes_on(cli: Any) -> None:
     )
     assert done.returncode == 7
     named, said = done.stderr.strip().splitlines()
-    assert "they go on" in said
+    assert "they continue" in said
     assert cli("task", "cancel", named.removeprefix("task ")).returncode == 0
 
 

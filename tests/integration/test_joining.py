@@ -154,7 +154,7 @@ async def test_a_client_joins_whatever_listens_here(
     home = Home(tmp_path / "c")
     assert home.is_taken
     assert not home.begun.exists()
-    with pytest.raises(ClusterError, match="a client's identity is there"):
+    with pytest.raises(ClusterError, match="it holds a client's identity"):
         home.check()
 
 
@@ -178,7 +178,7 @@ async def test_a_join_that_was_stopped_once_it_was_let_in_goes_on_with_the_same_
         with pytest.raises(KeyboardInterrupt):
             await join(cluster, home.path, token)
     [let_in] = await node_ids(client) - before
-    with pytest.raises(ClusterError, match="has not ended; run it again"):
+    with pytest.raises(ClusterError, match="did not finish; run it again"):
         home.check()
     error = await refusal(cluster, home.path, token, name="other")
     assert error.reason is Reason.INVALID_ARGUMENT

@@ -382,7 +382,7 @@ async def test_there_is_a_node_only_once_all_of_it_is_written(
         with pytest.raises(KeyboardInterrupt):
             await join(home.path)
     assert not home.is_taken
-    with pytest.raises(ClusterError, match="has not ended; run it again"):
+    with pytest.raises(ClusterError, match="did not finish; run it again"):
         home.check()
 
 
