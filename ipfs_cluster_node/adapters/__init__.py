@@ -1,1 +1,1 @@
-"""What touches the outside: each package adapts one thing, and imports no other adapter."""
+"""Access to the outside: each package adapts one thing, and imports no other adapter."""

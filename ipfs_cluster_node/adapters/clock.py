@@ -1,4 +1,4 @@
-"""The clocks of the shell. The core never asks; it is told."""
+"""The clocks of the shell. The core never reads one; it is given the time."""
 
 import time
 from collections.abc import Callable
@@ -31,6 +31,6 @@ def monotonic() -> float:
 def use(
     *, monotonic: Callable[[], float] = time.monotonic, now_ms: Callable[[], int] = _system_ms
 ) -> None:
-    """Read other clocks from now on, the system's without arguments: tests have their own."""
+    """Replace the clocks, by the system's if none are given: tests have their own."""
     global _monotonic, _now_ms  # As in adapters/raft/clock.py.
     _monotonic, _now_ms = monotonic, now_ms

@@ -326,4 +326,4 @@ def _unknown(where: str, name: str, known: list[str]) -> ClusterError:
 
 
 def _invalid(where: str, rule: str) -> ClusterError:
-    return ClusterError(Reason.CONFIG_INVALID, f"{where} is invalid: {rule}")
+    return ClusterError(Reason.CONFIG_INVALID, f"{where} is wrong: {rule}")

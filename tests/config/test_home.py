@@ -142,7 +142,7 @@ def test_a_lock_names_its_holder_and_nobody_before_it(tmp_path: Path) -> None:
     (tmp_path / "lock").write_text("12345678901234567890")
     with home.lock():
         assert (tmp_path / "lock").read_text() == str(os.getpid())
-        with pytest.raises(ClusterError, match=f"process {os.getpid()} works"), home.lock():
+        with pytest.raises(ClusterError, match=f"process {os.getpid()} is"), home.lock():
             pass
     with home.lock():
         pass

@@ -56,7 +56,7 @@ def load(tmp_path: Path, text: str, **options: Any) -> Settings:
         (GOOD + '[tasks]\nslots = "x"\n', "tasks.slots is wrong"),
         (GOOD + '[tasks]\nslot = "1"\n', "did you mean slots?"),
         (GOOD + '[tasks]\nmemory_max = "lots"\n', "tasks.memory_max is wrong"),
-        (GOOD + '[tasks]\nmemory_max = "9EB"\n', "no size"),
+        (GOOD + '[tasks]\nmemory_max = "9EB"\n', "not a size"),
         (GOOD + "[storage]\nlog_reserve = -1\n", "storage.log_reserve is wrong"),
         (GOOD + "[tasks]\nhandler_modules = [1]\n", "a string in quotes"),
         (GOOD + "[tasks]\nhandler_modules = 1\n", "a list such as"),
@@ -183,7 +183,7 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
 @pytest.mark.parametrize("text", ["36501d", "999999999.9d", "999999999d"])
 def test_what_lasts_too_long_is_refused(text: str) -> None:
     """The longest of them was an OverflowError once."""
-    with pytest.raises(ValueError, match="36500d is the most"):
+    with pytest.raises(ValueError, match="the maximum is 36500d"):
         parse_duration(text)
 
 

@@ -1,11 +1,11 @@
-"""The audit log of one node: lines of JSON in files that take turns, written by a thread.
+"""The audit log of one node: lines of JSON in rotating files, written by a thread.
 
-What was let through has two files of its own: who may do nothing can't push out of them what others
-did. Denials, and what failed of joiners, have two smaller ones, and repeats are counted.
+Allowed calls have two files of their own, so that a caller without permissions can't push them out.
+Denials and failed joins have two smaller ones, and repeats are counted.
 
-A line is escaped JSON, so nothing that a caller sends begins a new one. A call never waits for the
-disk; what comes faster than it is written is counted and said. After a crash the last moment's
-records may be missing, and a torn line is passed over.
+A line is escaped JSON, so nothing that a caller sends starts a new one. A call never waits for the
+disk; records that come too fast are dropped, and their number is recorded. After a crash the last
+moment's records may be missing, and a torn line is skipped.
 """
 
 import asyncio
@@ -30,16 +30,16 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 log = logging.getLogger(__name__)
 
 FILE_BYTES_MAX: Final = 16 * 1024 * 1024
-"""Of each of the two files of what was let through; some 50,000 records."""
+"""Of each of the two files of allowed calls; some 50,000 records."""
 DENIED_FILE_BYTES_MAX: Final = 4 * 1024 * 1024
 """Of each of the two files of denials."""
 REPEATS_SECONDS: Final = 10.0
-"""For so long after a denial more of the same caller and method are counted, not written each."""
+"""For so long after a denial, further ones of the same caller and method are only counted."""
 REPEATS_MAX: Final = 1024
-"""Callers and methods that are counted at once; of more, the oldest are written sooner."""
+"""Pairs of caller and method counted at once; beyond that the oldest are written early."""
 JOINER_CLASS: Final = "joiner"
 WAITING_MAX: Final = 10_000
-"""Records that wait to be written, of each kind; more are counted and lost."""
+"""Records waiting to be written, of each kind; further ones are counted and dropped."""
 FIELD_CHARS_MAX: Final = 512
 CIDS_MAX: Final = 8
 INTERVAL_SECONDS: Final = 0.2
@@ -48,11 +48,11 @@ STOP_SECONDS_MAX: Final = 5.0
 _FIELDS: Final = frozenset(AuditRecord._fields)
 _QUOTE: Final = json.encoder.encode_basestring_ascii
 BEGINNINGS_MAX: Final = 2048
-"""Beginnings of lines that are kept: of as many callers, methods and connections."""
+"""Cached beginnings of lines, one per caller, method and connection."""
 
 
 class _Turns:
-    """Two files that take turns, and what waits to be written to them."""
+    """Two rotating files, and the records waiting to be written to them."""
 
     def __init__(self, path: Path, bytes_max: int, has_room: Callable[[], bool]) -> None:
         self.path = path
@@ -69,7 +69,7 @@ class _Turns:
             self.waiting.append(record)
 
     def take(self) -> list[AuditRecord]:
-        """All that waits, and how much was lost."""
+        """Take all waiting records, with one on how many were lost."""
         records = [self.waiting.popleft() for _ in range(len(self.waiting))]
         lost, self.lost = self.lost, 0
         if lost:
@@ -80,10 +80,10 @@ class _Turns:
         data = "".join(lines).encode("ascii")
         try:
             if not self._has_room():
-                raise OSError(errno.ENOSPC, "what is free is kept for the log")
+                raise OSError(errno.ENOSPC, "the free space is reserved for the log")
             self._append(data)
         except OSError as error:
-            # The node goes on: its log says so, and the next record that is written too.
+            # The node continues: its log reports it, and so does the next record written.
             log.critical("audit log can't be written", extra={"error": repr(error)})
             self.lost += len(lines)
 
@@ -106,7 +106,7 @@ class _Turns:
             if path.exists() and not (path.is_file() and os.access(path, os.R_OK)):
                 raise ClusterError(
                     Reason.HOME_DAMAGED,
-                    f"{path} is no file that can be read; move it away, and start again",
+                    f"{path} is not a readable file; move it away, and start again",
                 )
 
     def newest_first(self) -> Iterator[AuditRecord]:
@@ -122,16 +122,16 @@ class _Turns:
 
 
 class _Repeats:
-    """Denials of one caller and method: the first is written, more soon after are counted."""
+    """Denials per caller and method: the first is written, further ones soon after are counted."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counted: OrderedDict[tuple[str, str], tuple[float, int, AuditRecord]] = OrderedDict()
-        """Since when, how many after the first, and the last of them."""
+        """Start time, number after the first, and the last record."""
 
     def note(self, record: AuditRecord, now: float) -> list[AuditRecord]:
-        """Note one; returns what is to be written."""
-        # Nobody is proved who has no DID: then it is one address.
+        """Note one; returns the records to write."""
+        # Without a DID the caller is unknown: count by address.
         key = (record.caller or record.peer.rpartition(":")[0], record.method)
         with self._lock:
             known = self._counted.get(key)
@@ -145,7 +145,7 @@ class _Repeats:
         return [*written, record]
 
     def over(self, now: float) -> list[AuditRecord]:
-        """What was counted until the time was over."""
+        """Return the counts whose time is over."""
         written: list[AuditRecord] = []
         with self._lock:
             while self._counted:
@@ -168,14 +168,14 @@ class FileAuditLog:
     """An `AuditLog` on disk."""
 
     def __init__(self, path: Path, has_room: Callable[[], bool] = lambda: True) -> None:
-        """Go on behind what is there; nothing is written before `start`.
+        """Append to the existing files; nothing is written before `start`.
 
         Args:
-            path: The file of what was let through; the others are beside it.
-            has_room: Whether the disk has room for it; what comes meanwhile is counted and lost.
+            path: The file of allowed calls; the others are beside it.
+            has_room: Whether the disk has room; otherwise records are counted and dropped.
 
         Raises:
-            ClusterError: HOME_DAMAGED, for what is there and is no file that can be read.
+            ClusterError: HOME_DAMAGED, if an existing file can't be read.
         """
         denied = path.with_stem(f"{path.stem}-denied")
         self._changes = _Turns(path, FILE_BYTES_MAX, has_room)
@@ -183,14 +183,14 @@ class FileAuditLog:
         self._repeats = _Repeats()
         self._stopping = threading.Event()
         self._files = threading.Lock()
-        """Held while files are written or take turns, and while they are read."""
+        """Held while files are written, rotated or read."""
         for turns in self._both:
             turns.check()
         self._sequence = next((record.sequence for record in self._newest_first()), 0)
         self._thread = threading.Thread(target=self._work, name="audit", daemon=True)
 
     def start(self) -> None:
-        """Begin to write."""
+        """Start writing."""
         self._thread.start()
 
     def record(self, record: AuditRecord) -> None:
@@ -202,11 +202,11 @@ class FileAuditLog:
                 self._denials.add(each)
 
     async def read(self, query: AuditQuery) -> Sequence[AuditRecord]:
-        """The newest records that are wanted, the newest first; what waits is written first."""
+        """The newest matching records, newest first; waiting records are written before."""
         return await asyncio.to_thread(self._read, query)
 
     async def stop(self) -> None:
-        """Write what waits, and end."""
+        """Write the waiting records, and stop."""
         self._stopping.set()
         if self._thread.is_alive():
             await asyncio.to_thread(self._thread.join, STOP_SECONDS_MAX)
@@ -221,7 +221,7 @@ class FileAuditLog:
             for record in self._repeats.over(now):
                 self._denials.add(record)
             taken = [(record, turns) for turns in self._both for record in turns.take()]
-            # By time, so that pages of both, which go by the number, do too.
+            # Numbered by time, so that pages over both kinds, which go by number, are in order.
             taken.sort(key=lambda each: each[0].at_ms)
             lines: dict[_Turns, list[str]] = {turns: [] for turns in self._both}
             for record, turns in taken:
@@ -256,7 +256,7 @@ class FileAuditLog:
 
 
 def _is_anybodys(record: AuditRecord) -> bool:
-    """Whether somebody with no right at all may cause as many of it as they like."""
+    """Whether a caller without any permission can cause any number of these."""
     return record.outcome is Outcome.DENIED or (
         record.outcome is Outcome.FAILED and record.caller_class == JOINER_CLASS
     )
@@ -276,7 +276,7 @@ def _lost(count: int, at_ms: int) -> AuditRecord:
 
 
 def _line(record: AuditRecord, sequence: int) -> str:
-    """A line; the node's other threads wait while it is made, so what repeats is kept."""
+    """Format a line; the node's other threads wait meanwhile, so repeated parts are cached."""
     beginning = _beginning(
         record.caller,
         record.caller_class,
@@ -317,7 +317,7 @@ def _beginning(
 
 
 def _parsed(line: bytes) -> AuditRecord | None:
-    """A record; None for a line that is none."""
+    """Parse a record; None if the line is not one."""
     try:
         document: Any = json.loads(line)
         known = {name: value for name, value in document.items() if name in _FIELDS}

@@ -1,11 +1,11 @@
-"""Blocks on disk: one file each, whole or absent.
+"""Blocks on disk: one file each, complete or absent.
 
-`<directory>/<2 characters>/<CID>`; the characters are the next to last two of the CID, so that
-directories fill evenly. A block is written under `tmp/`, synced, renamed, and its directory synced;
-what a crash leaves under `tmp/` is removed at the next start.
+The path is `<directory>/<2 characters>/<CID>`; the characters are the last but one and two of the
+CID, so that directories fill evenly. A block is written under `tmp/`, synced, renamed, and its
+directory synced; leftovers of a crash under `tmp/` are removed at the next start.
 
-What is damaged, can't be read, or is no regular file is not here: it is moved to `<CID>.damaged`,
-and remembered until the block is stored again.
+A block that is damaged, unreadable or not a regular file counts as absent: it is moved to
+`<CID>.damaged`, and remembered until the block is stored again.
 """
 
 import errno
@@ -30,12 +30,12 @@ from ipfs_cluster_node.core.unixfs import BLOCK_BYTES_MAX, Block
 log = logging.getLogger(__name__)
 
 BATCH_BLOCKS_MAX: Final = 64
-"""Blocks that are synced together: 16 MiB of leaves."""
+"""Blocks synced together: 16 MiB of leaves."""
 SYNC_THREADS: Final = 8
 NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 NO_RESOURCES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""What says nothing of the file, and passes."""
+"""Temporary errors that say nothing about the file."""
 DAMAGED_SUFFIX: Final = ".damaged"
 RETRY_AFTER: Final = timedelta(seconds=1)
 
@@ -46,51 +46,51 @@ class BlockStore:
     def __init__(
         self, directory: Path, require: Callable[[int], None] = lambda _size_bytes: None
     ) -> None:
-        """Open the store; made if it is not there.
+        """Open the store; created if missing.
 
         Args:
-            directory: Where the blocks are.
-            require: Raises ClusterError where so many more bytes may not be stored.
+            directory: The directory of the blocks.
+            require: Raises ClusterError if so many more bytes may not be stored.
         """
         self.require = require
         self._directory = directory
         self._tmp = directory / "tmp"
         self._lock = threading.Lock()
-        """For what is counted and moved: several threads read and store at once."""
+        """Guards counts and moves: several threads read and store at once."""
         self._tmp.mkdir(mode=0o700, parents=True, exist_ok=True)
         for leftover in self._tmp.iterdir():
-            with suppress(IsADirectoryError, PermissionError):  # Not ours.
+            with suppress(IsADirectoryError, PermissionError):  # Not created by this store.
                 leftover.unlink()
         self.size_bytes = 0
         self._damaged: set[str] = set()
         self.repaired_count = 0
-        """Blocks that were damaged or lost, and are here again, since the start."""
+        """Damaged or lost blocks that were restored since the start."""
         for entry in directory.glob("??/*"):
             if entry.suffix == DAMAGED_SUFFIX:
                 self._damaged.add(entry.stem)
             else:
                 self.size_bytes += _size_of(entry) or 0
-        # A crash may have come between a repair and the removal of what was repaired.
+        # A crash may have come between a repair and the removal of the damaged copy.
         self._damaged = {text for text in self._damaged if _size_of(self._path_of(text)) is None}
 
     @property
     def damaged_count(self) -> int:
-        """Blocks that were here, and are damaged or lost."""
+        """The number of blocks that were here, and are damaged or lost."""
         return len(self._damaged)
 
     def has(self, cid: Cid) -> bool:
-        """Whether the block is here; its bytes are checked when they are read."""
+        """Whether the block is here; its bytes are checked when read."""
         return str(cid) not in self._damaged and _size_of(self._path(cid)) is not None
 
     def holds(self, cid: Cid) -> bool:
-        """Whether the block is here and whole; reads it."""
+        """Whether the block is here and intact; reads it."""
         return self.get(cid) is not None
 
     def get(self, cid: Cid) -> bytes | None:
         """Read a block; None if it is absent or damaged. A damaged one is moved aside.
 
         Raises:
-            ClusterError: OVERLOADED while the process has no descriptor left.
+            ClusterError: OVERLOADED if the process has no descriptor left.
         """
         path = self._path(cid)
         data = _read(path)
@@ -111,7 +111,7 @@ class BlockStore:
         return str(cid) in self._damaged
 
     def note_lost(self, cid: Cid) -> None:
-        """A block that should be here is not."""
+        """Note that a block which should be here is missing."""
         with self._lock:
             if not self.has(cid) and str(cid) not in self._damaged:
                 log.error("block lost", extra={"cid": str(cid)})
@@ -130,7 +130,7 @@ class BlockStore:
 
     @contextmanager
     def batch(self) -> "Iterator[Batch]":
-        """Store several blocks; what was not flushed is dropped at the end."""
+        """Store several blocks; those not flushed are dropped at the end."""
         batch = Batch(self._tmp, self._path, self._publish, self.require)
         try:
             yield batch
@@ -160,11 +160,11 @@ class BlockStore:
                 aside = path.with_name(f"{path.name}-{secrets.token_hex(4)}{DAMAGED_SUFFIX}")
             path.rename(aside)
             self._count(-size)
-        except OSError as error:  # It stays where it is, and is damaged all the same.
+        except OSError as error:  # It stays in place, but still counts as damaged.
             log.warning("damaged block not moved", extra={"error": repr(error)})
 
     def _count(self, change_bytes: int) -> None:
-        # Never below zero: somebody may have put a larger file in a block's place.
+        # Never below zero: a larger file may have replaced a block from outside.
         self.size_bytes = max(0, self.size_bytes + change_bytes)
 
     def _path(self, cid: Cid) -> Path:
@@ -175,7 +175,7 @@ class BlockStore:
 
 
 class Batch:
-    """Blocks on their way to disk."""
+    """Blocks being written to disk."""
 
     _counter = itertools.count()
 
@@ -193,13 +193,13 @@ class Batch:
         self._require = require
         self._written: dict[Cid, Path] = {}
         self._unsure: set[Path] = set()
-        """Directories of blocks that were there already; synced before we say that they are."""
+        """Directories of blocks that already existed; synced before these count as stored."""
         self._lock = threading.Lock()
-        """A cancelled caller drops the batch while its thread still puts."""
+        """A cancelled caller drops the batch while its thread may still call `put`."""
         self._dropped = False
 
     def put(self, block: Block) -> None:
-        """Write a block; durable and visible after `flush`, which happens every 64 blocks.
+        """Write a block; durable and visible after `flush`, which runs every 64 blocks.
 
         Raises:
             ClusterError: STORAGE_FULL, OVERLOADED.
@@ -208,14 +208,14 @@ class Batch:
             if self._dropped or block.cid in self._written:
                 return
             target = self._path_of(block.cid)
-            if _read(target) == block.data:  # What is damaged is written anew.
-                # Perhaps another batch renamed it just now, and has not synced its name yet.
+            if _read(target) == block.data:  # A damaged one is rewritten.
+                # Another batch may have just renamed it without having synced its directory.
                 self._unsure.update((target.parent, target.parent.parent))
                 return
             self._require(len(block.data))
             name = f"{os.getpid()}-{next(self._counter)}-{secrets.token_hex(4)}"
             path = self._tmp / name
-            # Closed at once: the open files of many batches would add up.
+            # Closed at once: open files of many batches would add up.
             try:
                 with os.fdopen(os.open(path, NEW_FILE, 0o600), "wb") as file:
                     file.write(block.data)
@@ -227,7 +227,7 @@ class Batch:
                 self._flush()
 
     def flush(self) -> None:
-        """Make what was put durable and visible.
+        """Make the written blocks durable and visible.
 
         Raises:
             ClusterError: STORAGE_FULL.
@@ -244,7 +244,7 @@ class Batch:
                 for cid, path in list(self._written.items()):
                     target = self._path_of(cid)
                     if not target.parent.is_dir():
-                        # Whatever is there, and whoever made it: it is no directory.
+                        # Something other than a directory has that name.
                         with suppress(FileNotFoundError, IsADirectoryError):
                             target.parent.unlink()
                         target.parent.mkdir(mode=0o700, exist_ok=True)
@@ -257,7 +257,7 @@ class Batch:
             raise _told(error) from error
 
     def drop(self) -> None:
-        """Forget what was not flushed."""
+        """Discard the blocks not flushed."""
         with self._lock:
             self._dropped = True
             for path in self._written.values():
@@ -266,7 +266,7 @@ class Batch:
 
 
 def _read(path: Path) -> bytes | None:
-    """What is there: None if nothing is; no byte at all if it can't be read or is no block."""
+    """Read a file: None if it is missing; empty if it is unreadable or not a block."""
     try:
         descriptor = open_regular(path, os.O_RDONLY | os.O_NOFOLLOW)
     except (FileNotFoundError, NotADirectoryError):
@@ -290,7 +290,7 @@ def _unreadable(path: Path, error: OSError) -> bytes:
 
 
 def _size_of(path: Path) -> int | None:
-    """The size of a regular file; None for anything else, a link to one too."""
+    """The size of a regular file; None for anything else, including a link to one."""
     try:
         status = path.lstat()
     except OSError:
@@ -309,12 +309,12 @@ def _sync(path: Path) -> None:
 def _told(error: OSError) -> Exception:
     if error.errno in FULL:
         return ClusterError(
-            Reason.STORAGE_FULL, "the disk of this node is full; free some space and send it again"
+            Reason.STORAGE_FULL, "the disk of this node is full; free some space and try again"
         )
     if error.errno in NO_RESOURCES:
         return ClusterError(
             Reason.OVERLOADED,
-            f"this node can open no file now ({error.strerror}); try again in a moment",
+            f"this node can't open more files now ({error.strerror}); try again in a moment",
             retry_after=RETRY_AFTER,
         )
     return error

@@ -1,4 +1,4 @@
-"""Files from other nodes, block by block; nothing a node sends is believed unchecked."""
+"""Fetches files from other nodes block by block; everything a node sends is checked."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ from ipfs_cluster_node.core.unixfs import Block, Part, Walk, decode_node, mismat
 log = logging.getLogger(__name__)
 
 REQUEST_BLOCKS_MAX: Final = 64
-"""Blocks asked for at once: 16 MiB of leaves."""
+"""Blocks per request: 16 MiB of leaves."""
 RETRY_AFTER: Final = timedelta(seconds=1)
 PASSING: Final = frozenset(
     {
@@ -27,7 +27,7 @@ PASSING: Final = frozenset(
         Reason.UNREACHABLE,
     }
 )
-"""What a source says that may have the block and can't give it now."""
+"""Errors of a source that may have the block but can't give it now."""
 
 
 class BlockSource(Protocol):
@@ -36,7 +36,7 @@ class BlockSource(Protocol):
     name: str
 
     def blocks(self, cids: Sequence[Cid]) -> AsyncIterator[tuple[Cid, bytes]]:
-        """Yield blocks in the order asked for; raises ClusterError."""
+        """Yield blocks in the order requested; raises ClusterError."""
 
 
 async def fetch(
@@ -48,20 +48,20 @@ async def fetch(
     on_missing: Callable[[Cid], None] = lambda _cid: None,
     check: bool = False,
 ) -> int:
-    """Fetch what is missing of a file; durable when this returns.
+    """Fetch the missing blocks of a file; durable when this returns.
 
-    With `check` the blocks that are here are read, and those that are damaged are fetched as well.
+    With `check` the local blocks are read, and damaged ones fetched as well.
 
-    A source that sends a wrong block is not asked again; one that lacks a block, or breaks off, is
-    passed over for the rest. Blocks that came are kept, so another call goes on from there.
-    `on_missing` hears of each block that is not here.
+    A source that sends a wrong block is not used again; one that lacks a block, or breaks off, is
+    skipped for the rest. Blocks received are kept, so another call continues from there.
+    `on_missing` is called with each block that is not here.
 
     Returns:
         Bytes fetched.
 
     Raises:
-        ClusterError: CONTENT_NOT_FOUND, naming who was asked; UNREACHABLE, if one of them could not
-            be asked; those of `decode_node`.
+        ClusterError: CONTENT_NOT_FOUND, naming the sources; UNREACHABLE, if one of them could not
+            be reached; those of `decode_node`.
     """
     fetcher = _Fetcher(root, store, list(sources), on_progress, on_missing, check=check)
     with store.batch() as batch:
@@ -71,11 +71,11 @@ async def fetch(
 
 
 class _LiedError(ClusterError):
-    """A source sent what nobody asked for."""
+    """A source sent a block that does not match the request."""
 
 
 class _ContentError(Exception):
-    """The file itself, or this node's disk, is at fault; another source would not help."""
+    """The file itself or this node's disk is at fault; another source would not help."""
 
     def __init__(self, cause: ClusterError) -> None:
         super().__init__(cause.message)
@@ -101,11 +101,11 @@ class _Fetcher:
         self._on_progress = on_progress
         self._on_missing = on_missing
         self._unreached: list[str] = []
-        """Who might have had it, and could not be asked."""
+        """Sources that might have the blocks, but could not be reached."""
         self.fetched_bytes = 0
 
     async def run(self, batch: Batch) -> None:
-        # Depth first: what waits is at most one node's links a level.
+        # Depth first: at most one node's links per level are pending.
         walk = Walk(self._root)
         while window := walk.take(REQUEST_BLOCKS_MAX):
             missing = [
@@ -117,7 +117,7 @@ class _Fetcher:
                     continue
                 data = inner.get(part.cid) or await asyncio.to_thread(self._store.get, part.cid)
                 if data is None:
-                    # It was here, but damaged.
+                    # The local copy was damaged.
                     data = (await self._fetch([part], batch))[part.cid]
                 walk.open(part, data)
 
@@ -143,11 +143,13 @@ class _Fetcher:
             except ClusterError as error:
                 if error.reason in PASSING:
                     self._unreached.append(f"{source.name}: {error.message}")
-                log.warning("blocks not had", extra={"source": source.name, "error": error.message})
+                log.warning(
+                    "blocks not received", extra={"source": source.name, "error": error.message}
+                )
                 if isinstance(error, _LiedError) or error.reason is Reason.BLOCK_MISMATCH:
                     self._sources.remove(source)
             if wanted and source in self._sources:
-                # Who could not help is asked last from now on: each try may take a whole deadline.
+                # A source that failed comes last from now on: each try may take a whole deadline.
                 self._sources.remove(source)
                 self._sources.append(source)
         if wanted:
@@ -158,7 +160,7 @@ class _Fetcher:
         try:
             node = decode_node(part.cid, data)
             if part.size_bytes not in (None, node.size_bytes):
-                raise mismatch(part.cid, "not as large as said")
+                raise mismatch(part.cid, "not of the size its parent says")
             await asyncio.to_thread(batch.put, Block(part.cid, data))
         except ClusterError as error:
             raise _ContentError(error) from error
@@ -167,7 +169,7 @@ class _Fetcher:
 
 
 async def fetch_block(cid: Cid, *, sources: Sequence[BlockSource]) -> bytes:
-    """Have one block from the first source that gives it; nothing is stored.
+    """Get one block from the first source that has it; nothing is stored.
 
     Raises:
         ClusterError: CONTENT_NOT_FOUND, UNREACHABLE, as `fetch` does.
@@ -197,7 +199,7 @@ def _not_found(cid: Cid, asked: Sequence[str], unreached: Sequence[str]) -> Clus
     if unreached:
         return ClusterError(
             Reason.UNREACHABLE,
-            f"{cid} could not be had: {'; '.join(unreached[-len(asked) :])}",
+            f"{cid} could not be fetched: {'; '.join(unreached[-len(asked) :])}",
             metadata={"asked": names},
             retry_after=RETRY_AFTER,
         )

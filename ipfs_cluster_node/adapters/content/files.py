@@ -1,4 +1,4 @@
-"""Files made of blocks: in, out, and around. Memory stays flat whatever their size."""
+"""Adds, walks and reads files made of blocks, in constant memory whatever their size."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ PIECE_BYTES_MAX: Final = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class AddReport:
-    """A file that is stored."""
+    """A stored file."""
 
     cid: Cid
     size_bytes: int
@@ -27,7 +27,7 @@ async def add(chunks: AsyncIterator[bytes], store: BlockStore) -> AddReport:
     """Store a file; durable when this returns.
 
     Raises:
-        ClusterError: STORAGE_FULL; nothing is left of the file but whole blocks.
+        ClusterError: STORAGE_FULL; only complete blocks of the file are left.
     """
     builder = FileBuilder()
 
@@ -49,9 +49,9 @@ async def add(chunks: AsyncIterator[bytes], store: BlockStore) -> AddReport:
 
 
 async def walk(root: Cid, store: BlockStore) -> AsyncIterator[Cid]:
-    """Name every block of a file that is stored here, each subtree's root before its parts.
+    """Yield every block of a file stored here, each subtree's root before its parts.
 
-    A block that the file holds several times may be named once.
+    A block that occurs several times may be yielded once.
 
     Raises:
         ClusterError: CONTENT_NOT_FOUND if a node above the leaves is missing, and those of
@@ -69,7 +69,7 @@ async def walk(root: Cid, store: BlockStore) -> AsyncIterator[Cid]:
 
 
 def is_complete(root: Cid, store: BlockStore) -> bool:
-    """Whether every block of a file is here; blocks."""
+    """Whether every block of a file is here; does blocking I/O."""
     parts = Walk(root)
     while window := parts.take(1):
         [part] = window
@@ -96,18 +96,17 @@ async def read(
     length: int | None = None,
     elsewhere: Callable[[Cid], Awaitable[bytes]] = _nowhere_else,
 ) -> AsyncIterator[bytes]:
-    """Read a file that is stored here, in pieces of at most 256 KiB.
+    """Read a file stored here, in pieces of at most 256 KiB.
 
     Args:
         root: The file.
-        store: Where its blocks are.
-        offset: Where to begin.
-        length: How much at most.
-        elsewhere: Has a block from another node, checked, that is missing here or damaged.
+        store: Holds its blocks.
+        offset: The first byte.
+        length: The most bytes to read.
+        elsewhere: Gets a block that is missing or damaged here from another node, checked.
 
     Raises:
-        ClusterError: What `elsewhere` raises, CONTENT_NOT_FOUND without it; and those of
-            `decode_node`.
+        ClusterError: As `elsewhere`, or CONTENT_NOT_FOUND without it; and as `decode_node`.
     """
     left = length
     stack: list[tuple[Link, int]] = [(Link(root, -1), 0)]
@@ -123,7 +122,8 @@ async def read(
         node = decode_node(link.cid, block)
         if depth > DEPTH_MAX or (link.size_bytes >= 0 and node.size_bytes != link.size_bytes):
             raise ClusterError(
-                Reason.BLOCK_MISMATCH, f"{link.cid} is not as large as said; add the file anew"
+                Reason.BLOCK_MISMATCH,
+                f"{link.cid} has not the size its parent says; add the file again",
             )
         stack.extend((child, depth + 1) for child in reversed(node.links))
         own = node.data[skip:]
@@ -136,17 +136,17 @@ async def read(
 
 
 async def materialize(root: Cid, store: BlockStore, name: str, *, directory: int) -> int:
-    """Write a stored file's bytes to a new file, whole or not at all; returns its size.
+    """Write a stored file's bytes to a new file, all or nothing; returns its size.
 
     Args:
         root: The file.
-        store: Where its blocks are.
-        name: Of the new file. While it is written, what is there of it can be seen.
-        directory: A descriptor of its directory: whatever becomes of that directory's name, and
-            whatever links others put there, nothing is written elsewhere.
+        store: Holds its blocks.
+        name: The new file's name. It is visible while it is being written.
+        directory: A descriptor of its directory: even if that directory is renamed, or others
+            create links in it, nothing is written elsewhere.
 
     Raises:
-        FileExistsError: Something has that name, even if it is a link.
+        FileExistsError: The name is taken, even by a link.
     """
     descriptor = create(name, directory, os.O_WRONLY)
     done = 0
@@ -163,10 +163,10 @@ async def materialize(root: Cid, store: BlockStore, name: str, *, directory: int
 
 
 def create(name: str, directory: int, access: int) -> int:
-    """Make a file of this user's own in an open directory, and return its descriptor.
+    """Create a private file in an open directory, and return its descriptor.
 
     Raises:
-        FileExistsError: Something has that name, even if it is a link.
+        FileExistsError: The name is taken, even by a link.
     """
     flags = access | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     return os.open(name, flags, 0o600, dir_fd=directory)

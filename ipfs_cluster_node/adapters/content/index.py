@@ -1,4 +1,4 @@
-"""Which blocks a file has: who may read it may read them, and no others by it."""
+"""Which blocks a file has: permission to read it covers exactly these."""
 
 import threading
 from bisect import bisect_left
@@ -13,23 +13,23 @@ from ipfs_cluster_node.core.unixfs import Walk
 
 DIGEST_BYTES: Final = 32
 INDEXED_BYTES_MAX: Final = 16 * 1024 * 1024
-"""For the blocks of all files that are remembered: 128 GiB of them; a larger one alone as well."""
+"""Bound of the whole index, enough for 128 GiB of files; one larger file is indexed alone."""
 
 
 class FileIndex:
-    """The blocks of files that are stored here. It blocks; asyncio callers use a thread."""
+    """The blocks of files stored here. Methods block; asyncio callers use a thread."""
 
     def __init__(self, store: BlockStore, *, size_bytes_max: int = INDEXED_BYTES_MAX) -> None:
-        """Look into a store."""
+        """Index the files of a store."""
         self._store = store
         self._size_bytes_max = size_bytes_max
         self._files: OrderedDict[Cid, bytes] = OrderedDict()
-        """The digests of a file's blocks, sorted, one behind the other; used last comes last."""
+        """Per file its blocks' digests, sorted and concatenated; most recently used last."""
         self._lock = threading.Lock()
-        """One file is looked through at a time: several readers want the same one."""
+        """One file is walked at a time: several readers often want the same one."""
 
     def holds(self, root: Cid, blocks: Iterable[Cid]) -> bool:
-        """Whether all of these are blocks of the file; False where not all of it is known here."""
+        """Whether all of these are blocks of the file; False if it is not complete here."""
         wanted = [block.digest for block in blocks if block != root]
         if not wanted:
             return True
@@ -59,7 +59,7 @@ class FileIndex:
                         return None
                     parts.open(part, data)
         except ClusterError:
-            return None  # It is no file.
+            return None  # Not a file.
         return b"".join(sorted(found))
 
     def _forget(self) -> None:

@@ -1,9 +1,9 @@
-"""Certificates: requests, the certificate authority in its first form, and the check of a peer.
+"""Certificates: requests, the certificate authority, and verification of a peer.
 
 A leaf is P-256, since gRPC's TLS takes no Ed25519 leaf. The Ed25519 identity is bound to it twice:
-as the one `did:key` URI among its names, which the CA vouches for, and in the libp2p extension, a
-signature of the identity key over the TLS key, which only the identity's owner can make. Who steals
-the CA key alone can therefore not pass for a node.
+as the only `did:key` URI among its names, which the CA vouches for, and in the libp2p extension, a
+signature of the identity key over the TLS key, which only the identity's owner can make. A stolen
+CA key alone is therefore not enough to impersonate a node.
 
 Source: libp2p specs, tls/tls.md, "Peer Authentication".
 """
@@ -45,11 +45,11 @@ from ipfs_cluster_node.core.ids import (
 
 CA_LIFETIME: Final = timedelta(days=3650)
 LEAF_LIFETIME: Final = timedelta(hours=24)
-"""Of a certificate, where the setting `certificate_lifetime` says nothing else."""
+"""Default of the setting `certificate_lifetime`."""
 BACKDATE: Final = timedelta(minutes=5)
-"""Certificates begin so much before they are made, for peers whose clocks are behind."""
+"""Certificates are valid from so long before issuance, for peers whose clocks are behind."""
 ROOT_BACKDATE: Final = timedelta(days=366)
-"""A root begins so much before it is made: one from the future would make all that it signs bad."""
+"""Likewise for a root: if it is not yet valid, neither is anything that it signs."""
 LIBP2P_EXTENSION: Final = x509.ObjectIdentifier("1.3.6.1.4.1.53594.1.1")
 VERIFIED_CERTIFICATES_MAX: Final = 4096
 
@@ -63,7 +63,7 @@ _SIGNED_KEY_BYTES: Final = 106
 
 @dataclass(frozen=True, slots=True)
 class TlsKey:
-    """A new TLS key and the request for its certificate."""
+    """A new TLS key and its certificate request."""
 
     key_pem: bytes
     request_der: bytes
@@ -72,7 +72,7 @@ class TlsKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerIdentity:
-    """Who a certificate says its holder is."""
+    """The holder named in a certificate."""
 
     did: Did
     is_node: bool
@@ -90,7 +90,7 @@ class PeerIdentity:
 
 
 def make_tls_key(identity: Identity) -> TlsKey:
-    """Make a P-256 key and a request that binds it to the identity."""
+    """Make a P-256 key, and a request that binds it to the identity."""
     key = ec.generate_private_key(ec.SECP256R1())
     spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     signature = identity.sign(_LIBP2P_PREFIX + spki)
@@ -108,12 +108,12 @@ def make_tls_key(identity: Identity) -> TlsKey:
 
 
 def enrolment_message(token_id: str, spki_der: bytes) -> bytes:
-    """What a joiner signs to prove that the identity key is its own."""
+    """The message a joiner signs to prove possession of its identity key."""
     return _ENROL_PREFIX + token_id.encode() + spki_der
 
 
 def renewal_message(certificate_pem: bytes, spki_der: bytes) -> bytes:
-    """What a member signs to get another certificate than this one.
+    """The message a member signs to replace this certificate.
 
     Raises:
         ClusterError: CERTIFICATE_INVALID.
@@ -122,7 +122,7 @@ def renewal_message(certificate_pem: bytes, spki_der: bytes) -> bytes:
         certificate = x509.load_pem_x509_certificate(certificate_pem)
     except ValueError as error:
         raise ClusterError(
-            Reason.CERTIFICATE_INVALID, "that is no certificate; send the one that has expired"
+            Reason.CERTIFICATE_INVALID, "that is not a certificate; send the one that has expired"
         ) from error
     return _RENEW_PREFIX + certificate.fingerprint(hashes.SHA256()) + spki_der
 
@@ -131,23 +131,23 @@ def request_spki(request_der: bytes) -> bytes:
     """The public key of a certificate request.
 
     Raises:
-        ClusterError: INVALID_ARGUMENT, if it is no P-256 request with a good signature.
+        ClusterError: INVALID_ARGUMENT, if it is not a P-256 request with a valid signature.
     """
     return _spki(_load_request(request_der).public_key())
 
 
 def spki_pin(certificate: x509.Certificate) -> str:
-    """SHA-256 of a certificate's public key in hexadecimal."""
+    """The SHA-256 of a certificate's public key, in hexadecimal."""
     return sha256(_spki(certificate.public_key())).hexdigest()
 
 
 def pin_of(certificate_pem: bytes) -> str:
-    """`spki_pin` of a certificate in PEM."""
+    """The `spki_pin` of a certificate in PEM."""
     return spki_pin(x509.load_pem_x509_certificate(certificate_pem))
 
 
 class CertificateAuthority:
-    """A root of the cluster and its key, which the log keeps sealed; only the leader signs."""
+    """A root of the cluster and its key, kept sealed in the log; only the leader signs."""
 
     def __init__(self, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
         """Take a key and its certificate."""
@@ -156,9 +156,9 @@ class CertificateAuthority:
 
     @classmethod
     def create(cls, cluster_name: str, now: datetime) -> "CertificateAuthority":
-        """Make a new CA that lasts 10 years."""
+        """Make a new CA, valid for 10 years."""
         key = ec.generate_private_key(ec.SECP256R1())
-        # A name of its own: TLS looks for a root by its name, and of two alike takes the first.
+        # A unique name: TLS finds a root by name, and of two with equal names takes the first.
         own = sha256(_spki(key.public_key())).hexdigest()[:16]
         title = f"{cluster_name[:36]} cluster CA {own}"
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, title)])
@@ -208,11 +208,11 @@ class CertificateAuthority:
 
     @property
     def key_der(self) -> bytes:
-        """The private key as PKCS#8. It is only ever written sealed."""
+        """The private key as PKCS#8. It is only ever stored sealed."""
         return self._key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
 
     def signed(self, certificate_pem: bytes) -> bool:
-        """Whether a certificate is this CA's."""
+        """Whether this CA signed a certificate."""
         try:
             certificate = x509.load_pem_x509_certificate(certificate_pem)
             certificate.verify_directly_issued_by(self.certificate)
@@ -239,22 +239,23 @@ class CertificateAuthority:
 
         Args:
             request_der: Only its key and its libp2p extension are taken; its names are ignored.
-            did: Whose possession the caller has checked.
-            hosts: DNS names and addresses under which a node is reached.
+            did: The holder; the caller has verified possession of its key.
+            hosts: DNS names and addresses of a node.
             is_node: A node may serve; a client may only call.
-            now: When it begins, less 5 minutes.
+            now: Start of validity, before `BACKDATE` is subtracted.
             lifetime: From `now`; at most as long as the CA's own.
 
         Raises:
-            ClusterError: INVALID_ARGUMENT for a bad request, PROOF_INVALID for an extension that
-                the identity did not sign.
+            ClusterError: INVALID_ARGUMENT for an invalid request, PROOF_INVALID for an extension
+                that the identity did not sign.
         """
         request = _load_request(request_der)
         spki = _spki(request.public_key())
         extension = _libp2p_extension(request.extensions)
         if extension is None or _extension_did(extension, spki) != did:
             raise ClusterError(
-                Reason.PROOF_INVALID, "the request's key is not signed by the identity; make anew"
+                Reason.PROOF_INVALID,
+                "the request's key is not signed by the identity; make a new one",
             )
         names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(did)]
         usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
@@ -285,17 +286,17 @@ class CertificateAuthority:
 
 
 class PeerVerifier:
-    """Reads who a TLS peer is; the TLS layer has checked the chain already."""
+    """Identifies a TLS peer, whose chain the TLS layer has already verified."""
 
     def __init__(self) -> None:
-        """Start with nothing remembered."""
+        """Start with an empty cache."""
         self._verified: OrderedDict[bytes, PeerIdentity] = OrderedDict()
 
     def verify(self, certificate_pem: bytes, now_ms: int) -> PeerIdentity:
         """Read and check a peer's certificate, at a time in milliseconds since 1970 (UTC).
 
-        Called for every call: what a certificate says is remembered, whether it has expired is
-        asked anew, since a TLS session outlives its certificate.
+        Runs for every call: a certificate's content is cached, its expiry is checked each time,
+        since a TLS session outlives its certificate.
 
         Raises:
             ClusterError: CERTIFICATE_INVALID.
@@ -309,14 +310,14 @@ class PeerVerifier:
         if not peer.not_before_ms <= now_ms <= peer.not_after_ms:
             raise ClusterError(
                 Reason.CERTIFICATE_INVALID,
-                f"the certificate is good from {peer.not_before:%F %T} to {peer.not_after:%F %T} "
+                f"the certificate is valid from {peer.not_before:%F %T} to {peer.not_after:%F %T} "
                 "UTC; check the clock, or renew it",
             )
         return peer
 
 
 def read_certificate(certificate_pem: bytes) -> PeerIdentity:
-    """Read who a certificate is for, and check that the identity signed its key.
+    """Read a certificate's holder, and check that the identity signed its key.
 
     Raises:
         ClusterError: CERTIFICATE_INVALID.
@@ -333,7 +334,7 @@ def read_certificate(certificate_pem: bytes) -> PeerIdentity:
             raise ValueError("no client certificate")
     except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension, ClusterError) as error:
         raise ClusterError(
-            Reason.CERTIFICATE_INVALID, "the certificate names no identity; join anew"
+            Reason.CERTIFICATE_INVALID, "the certificate names no identity; join again"
         ) from error
     if extension is None or _extension_did(extension, spki) != did:
         raise ClusterError(
@@ -352,7 +353,7 @@ def read_certificate(certificate_pem: bytes) -> PeerIdentity:
 
 
 def record_of(certificate_pem: bytes, *, issued_at_ms: int, epoch: int) -> CertificateRecord:
-    """What the log keeps of a certificate that was just signed."""
+    """The log's record of a certificate just signed."""
     certificate = x509.load_pem_x509_certificate(certificate_pem)
     return CertificateRecord(
         serial=certificate.serial_number,
@@ -365,7 +366,7 @@ def record_of(certificate_pem: bytes, *, issued_at_ms: int, epoch: int) -> Certi
 
 
 def validity_of(certificate_pem: bytes) -> tuple[datetime, datetime]:
-    """From when and until when a certificate is good.
+    """The validity period of a certificate.
 
     Raises:
         ClusterError: CERTIFICATE_INVALID.
@@ -397,7 +398,7 @@ def _load_request(request_der: bytes) -> x509.CertificateSigningRequest:
         if not request.is_signature_valid:
             raise InvalidSignature
         _spki(request.public_key())
-        _ = request.extensions  # Parsed here, so that a malformed one is refused here.
+        _ = request.extensions  # Parses them, so that a malformed one is refused here.
     except (
         ValueError,
         InvalidSignature,
@@ -420,7 +421,7 @@ def _libp2p_extension(extensions: x509.Extensions) -> bytes | None:
 
 
 def _extension_did(extension: bytes, spki: bytes) -> Did | None:
-    """Whose key signed `spki`, by the extension; None if it is malformed or not signed so."""
+    """The signer of `spki` by the extension; None if malformed or wrongly signed."""
     if (
         len(extension) != _SIGNED_KEY_BYTES
         or extension[:4] != _SIGNED_KEY_HEAD
@@ -437,7 +438,7 @@ def _general_name(host: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
         pass
-    # A name under .peer stands for an identity: it is never taken from what a joiner advertises.
+    # A name under .peer stands for an identity, so a joiner may not advertise one.
     if not host.isascii() or "*" in host or host.lower().rstrip(".").endswith(".peer"):
         raise ClusterError(
             Reason.INVALID_ARGUMENT, f"{host[:80]!r} can't be in a certificate; advertise another"

@@ -1,4 +1,4 @@
-"""Delegations that this node signs: what the cluster's authority, or a client, lets another do."""
+"""Delegations signed in the name of the cluster's authority."""
 
 from collections.abc import Sequence
 from hashlib import sha256
@@ -23,16 +23,16 @@ def delegate(
     at_ms: int,
     nonce: bytes | None = None,
 ) -> StoredDelegation:
-    """Let `audience` do `command` on the cluster, in the authority's name.
+    """Delegate `command` on the cluster to `audience`, in the authority's name.
 
     Args:
         authority: The cluster's own identity.
-        audience: Who may.
-        command: And all below it.
+        audience: The DID that may use it.
+        command: Includes all commands below it.
         policy: Statements that each call must satisfy.
         expires_s: Seconds since 1970.
         at_ms: Now, in milliseconds since 1970.
-        nonce: The same gives the same token; random where None.
+        nonce: Equal nonces give equal tokens; None: random.
     """
     token = sign_delegation(
         authority.private_key,
@@ -56,15 +56,15 @@ def delegate(
 def delegate_grant(
     authority: Identity, audience: Did, grant: str, *, expires_s: int, at_ms: int, seed: str
 ) -> list[StoredDelegation]:
-    """Let `audience` do what a grant names.
+    """Delegate a preset of commands to `audience`.
 
     Args:
         authority: The cluster's own identity.
-        audience: Who may.
+        audience: The DID that may use them.
         grant: A key of `GRANTS`.
         expires_s: Seconds since 1970.
         at_ms: Now, in milliseconds since 1970.
-        seed: The same gives the same tokens, where the times are the same too.
+        seed: Equal seeds and times give equal tokens.
     """
     return [
         delegate(

@@ -22,7 +22,7 @@ from ipfs_cluster_node.core.ids import (
 
 
 class Identity:
-    """A principal's own key. It never changes; certificates and TLS keys do."""
+    """A principal's key. It never changes; certificates and TLS keys do."""
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
         """Take a key."""
@@ -36,7 +36,7 @@ class Identity:
 
     @classmethod
     def from_pem(cls, pem: bytes) -> "Identity":
-        """Read what `pem` gave."""
+        """Load a key from the output of `pem`."""
         key = load_pem_private_key(pem, None)
         assert isinstance(key, Ed25519PrivateKey)
         return cls(key)
@@ -46,7 +46,7 @@ class Identity:
         """Read an identity file.
 
         Raises:
-            ClusterError: HOME_DAMAGED, if it is missing, no Ed25519 key, or readable by others.
+            ClusterError: HOME_DAMAGED, if it is missing, not an Ed25519 key, or readable by others.
         """
         return cls(_load_key(path))
 
@@ -66,7 +66,7 @@ class Identity:
 
     @property
     def private_key(self) -> Ed25519PrivateKey:
-        """The key, for those who sign in forms of their own."""
+        """The key itself, for other signature formats."""
         return self._key
 
     def pem(self) -> bytes:
@@ -108,6 +108,7 @@ def _load_key(path: Path) -> Ed25519PrivateKey:
     if not isinstance(key, Ed25519PrivateKey):
         raise ClusterError(
             Reason.HOME_DAMAGED,
-            f"{path} is no Ed25519 key; restore it, or join with a new identity in another --home",
+            f"{path} is not an Ed25519 key; restore it, or join with a new identity in another "
+            "--home",
         )
     return key

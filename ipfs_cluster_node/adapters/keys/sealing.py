@@ -1,7 +1,7 @@
-"""The cluster's keys, sealed: the CA's and the authority's under a data key, that to each master.
+"""Seals the cluster's keys: the CA's and the authority's under a data key, that one to each master.
 
-Everything but the masters' own X25519 keys and the passphrase is in the log, its snapshots and
-backups of them. docs/security.md, "Certificates", has the form byte by byte.
+Everything except the masters' own X25519 keys and the passphrase is in the log, its snapshots and
+backups. docs/security.md, "Certificates", has the form byte by byte.
 
 Source: RFC 9180 (HPKE, base mode); RFC 9106 (Argon2id), 4, second recommended parameters.
 """
@@ -51,10 +51,10 @@ _FORM: Final = 1
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ClusterKeys:
-    """The cluster's keys, opened. Never written, never logged."""
+    """The cluster's keys in the clear. Never stored, never logged."""
 
     cas: tuple[CertificateAuthority, ...]
-    """One for each root, in the order of the roots."""
+    """One per root, in the order of the roots."""
     authority: Identity
 
 
@@ -73,7 +73,7 @@ class SealKey:
 
     @classmethod
     def from_pem(cls, pem: bytes) -> "SealKey":
-        """Read what `pem` gave."""
+        """Load a key from the output of `pem`."""
         key = load_pem_private_key(pem, None)
         assert isinstance(key, X25519PrivateKey)
         return cls(key)
@@ -83,7 +83,7 @@ class SealKey:
         """Read a key file.
 
         Raises:
-            ClusterError: HOME_DAMAGED, if it is missing, no X25519 key, or readable by others.
+            ClusterError: HOME_DAMAGED, if it is missing, not an X25519 key, or readable by others.
         """
         check_private(path)
         try:
@@ -93,8 +93,8 @@ class SealKey:
         if not isinstance(key, X25519PrivateKey):
             raise ClusterError(
                 Reason.HOME_DAMAGED,
-                f"{path} is no X25519 key; restore it, or set it aside, and run: ipfs-cluster-node "
-                "recover keys",
+                f"{path} is not an X25519 key; restore it, or move it away and run: "
+                "ipfs-cluster-node recover keys",
             )
         return cls(key)
 
@@ -106,7 +106,7 @@ class SealKey:
         """Open a data key that was sealed to this key.
 
         Raises:
-            ClusterError: AUTHORITY_SEALED, if it was sealed to another one or for another use.
+            ClusterError: AUTHORITY_SEALED, if it was sealed to another key or for another use.
         """
         try:
             return _SUITE.decrypt(sealed, self._key, info=_info(cluster_id, key_id))
@@ -119,7 +119,7 @@ class SealKey:
 
 
 def recovery_key(passphrase: str, cluster_id: str) -> SealKey:
-    """The key that a passphrase gives; takes some 0.2 s and 64 MiB.
+    """Derive the key of a passphrase; takes about 0.2 s and 64 MiB.
 
     Raises:
         ClusterError: INVALID_ARGUMENT for a passphrase that is too short.
@@ -127,9 +127,10 @@ def recovery_key(passphrase: str, cluster_id: str) -> SealKey:
     if len(passphrase) < PASSPHRASE_CHARS_MIN:
         raise ClusterError(
             Reason.INVALID_ARGUMENT,
-            f"a recovery passphrase has at least {PASSPHRASE_CHARS_MIN} characters; take a longer",
+            f"a recovery passphrase has at least {PASSPHRASE_CHARS_MIN} characters; choose a "
+            "longer one",
         )
-    # Of the cluster, not random: whoever has the passphrase needs nothing else to make the key.
+    # Derived from the cluster, not random: the passphrase alone must be enough to make the key.
     salt = sha256(f"ipfs-cluster-node recovery v1 {cluster_id}".encode()).digest()[:16]
     secret = Argon2id(
         salt=salt,
@@ -142,7 +143,7 @@ def recovery_key(passphrase: str, cluster_id: str) -> SealKey:
 
 
 def make_passphrase() -> str:
-    """A new recovery passphrase of 150 bits, in groups that can be written down."""
+    """Make a recovery passphrase of 150 bits, in groups that are easy to write down."""
     alphabet = "abcdefghjkmnpqrstuvwxyz023456789"
     groups = ("".join(secrets.choice(alphabet) for _ in range(5)) for _ in range(6))
     return "-".join(groups)
@@ -150,7 +151,7 @@ def make_passphrase() -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sealed:
-    """The keys under a new data key: what `Authority` keeps of them."""
+    """The keys sealed under a new data key, as `Authority` stores them."""
 
     key_id: str
     ciphertext: bytes
@@ -168,10 +169,10 @@ def seal(
     """Seal the cluster's keys under a new data key.
 
     Args:
-        keys: All of them.
-        cluster_id: The cluster's.
+        keys: All keys.
+        cluster_id: The cluster's id.
         seal_keys: Each master's X25519 public key.
-        recovery_public_key: That of the recovery passphrase.
+        recovery_public_key: The recovery passphrase's public key.
     """
     key_id = secrets.token_hex(KEY_ID_BYTES)
     data_key = secrets.token_bytes(DATA_KEY_BYTES)
@@ -203,21 +204,21 @@ def open_data_key(
     seal_key: SealKey | None,
     recovery: SealKey | None,
 ) -> bytes:
-    """Open the data key by whichever key does: the passphrase may have been changed meanwhile.
+    """Open the data key with whichever key works: the passphrase may have changed meanwhile.
 
     Args:
         authority: The sealed keys.
         wrapped: The data key, sealed to this master; None if it is not.
-        cluster_id: The cluster's.
+        cluster_id: The cluster's id.
         seal_key: This master's key.
-        recovery: What a passphrase gave.
+        recovery: The passphrase's key.
 
     Raises:
         ClusterError: AUTHORITY_SEALED.
     """
     error = ClusterError(
         Reason.AUTHORITY_SEALED,
-        "the cluster's keys are not sealed to this master yet; let another master lead, or "
+        "the cluster's keys are not sealed to this master yet; make another master lead, or "
         "run: ipfs-cluster-node recover keys",
     )
     for opener, sealed in ((seal_key, wrapped), (recovery, authority.recovery_wrap)):
@@ -230,12 +231,12 @@ def open_data_key(
 
 
 def recovery_request(public_key: bytes, *, until_ms: int) -> bytes:
-    """Ask for another passphrase: what a master that leads takes until then."""
+    """A request for another passphrase, which the leader accepts until the given time."""
     return public_key + until_ms.to_bytes(TIME_BYTES)
 
 
 def recovery_change(request: bytes, *, now_ms: int) -> bytes | None:
-    """The public key that is asked for; None if that was too long ago, or it is no request."""
+    """The requested public key; None if the request is too old or malformed."""
     public_key, until = request[:X25519_BYTES], request[X25519_BYTES:]
     if len(until) != TIME_BYTES or now_ms > int.from_bytes(until):
         return None
@@ -252,7 +253,7 @@ def open_keys(authority: Authority, data_key: bytes, *, cluster_id: str) -> Clus
     """Open the cluster's keys.
 
     Raises:
-        ClusterError: AUTHORITY_SEALED, if the data key is not theirs, or they are damaged.
+        ClusterError: AUTHORITY_SEALED, if the data key does not fit, or they are damaged.
     """
     nonce, sealed = authority.ciphertext[:NONCE_BYTES], authority.ciphertext[NONCE_BYTES:]
     try:
@@ -260,7 +261,7 @@ def open_keys(authority: Authority, data_key: bytes, *, cluster_id: str) -> Clus
         document = decode(plaintext, bytes_max=PLAINTEXT_BYTES_MAX, depth_max=4)
         assert isinstance(document, dict)
         if document["v"] != _FORM:
-            raise ValueError("another form")
+            raise ValueError("unknown form")
         secret, ca_keys = document["authority"], document["ca"]
         assert isinstance(secret, bytes)
         assert isinstance(ca_keys, list)
@@ -276,5 +277,5 @@ def open_keys(authority: Authority, data_key: bytes, *, cluster_id: str) -> Clus
 
 
 def _info(cluster_id: str, key_id: str) -> bytes:
-    """Ties a ciphertext to one cluster, one data key and this use."""
+    """Binds a ciphertext to one cluster, one data key and this use."""
     return f"ipfs-cluster-node keys v1 {cluster_id} {key_id}".encode()

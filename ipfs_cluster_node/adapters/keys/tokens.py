@@ -1,7 +1,7 @@
 """Join tokens: `cj1.<SHA-256 of the CA's public key>.<id>.<secret>`.
 
-The first part lets a joiner check whom it talks to before it shows the last. The log holds the
-secret's hash only.
+The pin lets a joiner verify its peer before it sends the secret. The log holds only the secret's
+hash.
 """
 
 import asyncio
@@ -21,28 +21,28 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
 CLOSED_SECONDS_MAX: Final = 15.0
-"""How long a port may close every connection: a master ends idle ones after ten seconds
+"""How long a port may close every connection: a master closes idle ones after ten seconds
 (`adapters.net.tls.HANDSHAKE_TIMEOUT_MS`), and then has room."""
 CLOSED_RETRY_SECONDS: Final = 0.5
 CLOSED: Final = (ssl.SSLEOFError, ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
-"""What a connection ends with that was taken, and closed before the handshake."""
+"""Errors of a connection that was accepted, and closed before the handshake."""
 _TOKEN: Final = re.compile(r"cj1\.([0-9a-f]{64})\.([0-9a-f]{16})\.([0-9a-f]{32})")
 
 
 @dataclass(frozen=True, slots=True)
 class JoinSecret:
-    """A join token, taken apart."""
+    """The parts of a join token."""
 
     ca_pin: str
     token_id: str
     secret: str
 
     def __str__(self) -> str:
-        """The token."""
+        """The token as text."""
         return f"cj1.{self.ca_pin}.{self.token_id}.{self.secret}"
 
     def __repr__(self) -> str:
-        """Without the secret: this may be logged."""
+        """Without the secret, as this may be logged."""
         return f"JoinSecret({self.token_id})"
 
 
@@ -52,7 +52,7 @@ def mint_token(ca_pin: str) -> JoinSecret:
 
 
 def parse_token(text: str) -> JoinSecret:
-    """Take a token apart.
+    """Parse a token.
 
     Raises:
         ClusterError: TOKEN_INVALID; the message does not repeat the token.
@@ -67,7 +67,7 @@ def parse_token(text: str) -> JoinSecret:
 
 
 def hash_secret(secret: str) -> bytes:
-    """What the log keeps of a secret; 32 bytes. The secret is random, so no salt is needed."""
+    """The log's hash of a secret; 32 bytes. The secret is random, so no salt is needed."""
     return sha256(secret.encode()).digest()
 
 
@@ -75,11 +75,11 @@ async def fetch_trust_bundle(host: str, port: int, ca_pin: str) -> bytes:
     """Read the CA's certificate from an enrolment port, in PEM.
 
     Nothing is sent; the chain is not trusted, only searched for the key that the token names. A
-    port that takes connections and closes them is asked again: it may be full of idle ones.
+    port that accepts connections and closes them is retried: it may be full of idle ones.
 
     Raises:
-        ClusterError: UNREACHABLE, or CERTIFICATE_INVALID if the key is not there: somebody else
-            answers at that address.
+        ClusterError: UNREACHABLE, or CERTIFICATE_INVALID if the key is not in the chain: another
+            server answers at that address.
     """
     loop = asyncio.get_running_loop()
     until = loop.time() + CLOSED_SECONDS_MAX
@@ -92,7 +92,7 @@ async def fetch_trust_bundle(host: str, port: int, ca_pin: str) -> bytes:
             if loop.time() >= until:
                 raise ClusterError(
                     Reason.UNREACHABLE,
-                    f"{host}:{port} takes connections and closes them: it is full, or no "
+                    f"{host}:{port} accepts connections and closes them: it is full, or not an "
                     "enrolment port; check the address, and try again in a moment",
                 ) from error
         except (OSError, TimeoutError) as error:
@@ -108,24 +108,24 @@ async def fetch_trust_bundle(host: str, port: int, ca_pin: str) -> bytes:
             if spki_pin(certificate) != ca_pin:
                 continue
         except (ValueError, ClusterError):
-            continue  # Whatever it is, it is not the CA that the token names.
+            continue  # Not the CA that the token names, whatever it is.
         _check_clock(x509.load_der_x509_certificate(chain[0]))
         return certificate.public_bytes(Encoding.PEM)
     raise ClusterError(
         Reason.CERTIFICATE_INVALID,
-        f"{host}:{port} is not of the cluster that made the token, nothing was sent to it; check "
+        f"{host}:{port} is not in the cluster that made the token, nothing was sent to it; check "
         "the address and the token",
     )
 
 
 def _check_clock(shown: x509.Certificate) -> None:
-    """Say it where the reason is the clock: TLS would only say that nobody answers."""
+    """Report a wrong clock: TLS would only say that nothing answers."""
     begins, ends, now = shown.not_valid_before_utc, shown.not_valid_after_utc, utc_now()
     if not begins <= now <= ends:
         raise ClusterError(
             Reason.CERTIFICATE_INVALID,
-            f"the master's certificate holds from {begins:%F %T} to {ends:%F %T} UTC, and the "
-            f"clock here says {now:%F %T}; set it right, and try again: nothing was sent",
+            f"the master's certificate is valid from {begins:%F %T} to {ends:%F %T} UTC, and the "
+            f"clock here says {now:%F %T}; set it right and try again: nothing was sent",
         )
 
 
@@ -133,14 +133,14 @@ def _read_chain(host: str, port: int) -> list[bytes]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.set_alpn_protocols(["h2"])
-    # The chain is compared with the token's hash instead, and no secret goes over this connection.
+    # The chain is compared with the token's hash instead, and no secret is sent here.
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     with (
         socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_SECONDS) as raw,
         context.wrap_socket(raw) as connection,
     ):
-        if hasattr(connection, "get_unverified_chain"):  # Public from Python 3.13 on.
+        if hasattr(connection, "get_unverified_chain"):  # Public since Python 3.13.
             return [bytes(der) for der in connection.get_unverified_chain()]
         chain = connection._sslobj.get_unverified_chain() or []  # type: ignore[attr-defined]
         return [ssl.PEM_cert_to_DER_cert(c.public_bytes()) for c in chain]

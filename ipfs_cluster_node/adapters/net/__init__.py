@@ -1,1 +1,1 @@
-"""TLS, servers, channels: what both clients and nodes need of gRPC. Light to import."""
+"""TLS, servers and channels: the gRPC setup of clients and nodes. Light to import."""

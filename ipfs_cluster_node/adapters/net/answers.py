@@ -1,4 +1,4 @@
-"""What a server answered to a call that was still writing, which grpc.aio's client forgets."""
+"""The status of a call that ended while it was still writing, which grpc.aio's client loses."""
 
 import asyncio
 import time
@@ -10,37 +10,37 @@ import grpc
 from ipfs_cluster_node.codec.errors import CORE_FAILURE
 
 ANSWER_SECONDS_MAX: Final = 0.5
-"""How long to wait for an answer that a failed write was faster than; none may come at all."""
+"""How long to wait for a status after a failed write; there may never be one."""
 LOOK_SECONDS: Final = 0.005
 
 
 class KeptAnswer:
     """The first status that a call ended with.
 
-    A server may answer before it was sent everything: a refusal, say. A write that comes too late
-    then fails, and grpc.aio (1.85, grpc issue 36066) puts an INTERNAL of its own in the place of
-    what the server said. Of refused uploads that hid about every second answer.
+    A server may answer, for example refuse, before it has received everything. A later write then
+    fails, and grpc.aio (1.85, grpc issue 36066) replaces the server's status by an INTERNAL of its
+    own. That hid about half of the refusals of uploads.
     """
 
     def __init__(self, call: Any) -> None:
-        """Begin to listen, before the first write."""
+        """Start listening, before the first write."""
         self._call = call
         self._kept: grpc.aio.AioRpcError | None = None
         call.add_done_callback(self._keep)
 
     async def error(self, raised: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
-        """What the call ended with.
+        """The error that the call ended with.
 
         Args:
-            raised: What the call raised.
+            raised: The error that the call raised.
 
         Returns:
-            The server's error; `raised`, if the server said nothing or OK.
+            The server's error; `raised`, if the server sent no status or OK.
         """
         deadline = time.monotonic() + ANSWER_SECONDS_MAX
         while raised.details() == CORE_FAILURE and time.monotonic() < deadline:
             if self._kept is None:
-                self._keep(self._call)  # By now the answer may have taken its place again.
+                self._keep(self._call)  # The server's status may be back by now.
             if self._kept is not None:
                 return self._kept
             await asyncio.sleep(LOOK_SECONDS)
@@ -57,7 +57,7 @@ class KeptAnswer:
 
 
 def _at_once(known: Coroutine[Any, Any, Any]) -> Any:
-    """What a finished call knows: its coroutines end without a wait, and later may be too late."""
+    """Read a finished call at once: its coroutines do not wait, and later may be too late."""
     try:
         known.send(None)
     except StopIteration as end:

@@ -1,4 +1,4 @@
-"""Channels to several nodes by one certificate, which is renewed under them."""
+"""Channels to several nodes with one certificate, which may be renewed meanwhile."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,17 +12,17 @@ from ipfs_cluster_node.core.ids import NodeId
 
 READY_SECONDS_MAX: Final = 5.0
 OLD_CALLS_SECONDS_MAX: Final = 6 * 3600.0
-"""For how long calls may go on over a channel that was put aside."""
+"""How long calls may continue on a channel that was put aside."""
 
 Target = tuple[str, NodeId | None]
-"""Address, and who must answer there."""
+"""An address, and the node that must answer there."""
 
 
 class Channels:
-    """One channel to each target, made when it is first needed."""
+    """One channel per target, created on first use."""
 
     def __init__(self, tls: Callable[[], ClientTls | None]) -> None:
-        """Show what `tls` gives at the time."""
+        """Present the credentials that `tls` returns at the time."""
         self._tls = tls
         self._channels: dict[Target, grpc.aio.Channel] = {}
         self._ending: set[asyncio.Task[None]] = set()
@@ -35,16 +35,18 @@ class Channels:
         return channel
 
     def put_aside(self, target: Target) -> None:
-        """Call this target no more: what is under way there ends first."""
+        """Stop using this channel; calls in progress on it finish first."""
         channel = self._channels.pop(target, None)
         if channel is not None:
             self._retire(channel)
 
     async def renew(self) -> None:
-        """Make the channels anew, ready before they are used; calls under way end on the old."""
+        """Replace the channels once new ones are ready; calls in progress finish on the old."""
         for target, old in list(self._channels.items()):
             new = self._open(target)
-            with suppress(TimeoutError):  # Who does not answer is asked anew with the next call.
+            with suppress(
+                TimeoutError
+            ):  # The next call connects again to a target that does not answer.
                 async with asyncio.timeout(READY_SECONDS_MAX):
                     await new.channel_ready()
             if self._channels.get(target) is not old:

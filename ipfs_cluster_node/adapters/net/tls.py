@@ -1,4 +1,4 @@
-"""Servers and channels with TLS; there is no insecure port and no switch for one."""
+"""Servers and channels with TLS; an insecure port does not exist."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -11,43 +11,43 @@ from ipfs_cluster_node.core.ids import NodeId, tls_name
 
 MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
 ENROLMENT_MESSAGE_BYTES_MAX: Final = 64 * 1024
-"""From somebody unknown, unpacked: a certificate, a request and a proof are some 4 KiB."""
+"""Of an unknown caller, uncompressed: a certificate, a request and a proof take some 4 KiB."""
 METADATA_BYTES_MAX: Final = 8 * 1024
 STREAMS_PER_CONNECTION_MAX: Final = 1000
 HANDSHAKE_TIMEOUT_MS: Final = 10_000
 KEEPALIVE_MS: Final = 1_000
-"""A peer that is silent for so long is asked, and gone if it does not answer for as long again: a
-stopped one is noticed within about 2 s."""
+"""A peer silent for so long is pinged, and counts as gone if it does not answer for as long again:
+a stopped peer is noticed within about 2 s."""
 KEEPALIVE_INTERVAL_MIN_MS: Final = 500
 PING_STRIKES_MAX: Final = 10
-"""Pings that come sooner than that, with nothing sent between, before the connection is ended. Our
-own callers ping half as often; after a pause of the process a few may come at once."""
+"""Pings in shorter intervals, without data in between, that end the connection. Our own callers
+ping half as often; after a pause of the process several may come at once."""
 SERVER_KEEPALIVE_MS: Final = 5_000
-"""So often a port asks a silent peer, and drops it if no answer comes for as long again: the other
-side may have lost its power or its line."""
+"""A port pings a peer silent for so long, and drops it if no answer comes for as long again: the
+peer may have lost power or network."""
 DEAD_CONNECTION_SECONDS_MAX: Final = 2 * SERVER_KEEPALIVE_MS / 1000
-"""For so long a port takes it for a live one, at most."""
+"""The longest time for which a dead connection counts as alive."""
 ENROLMENT_IDLE_MS: Final = 30_000
-"""A connection of somebody unknown ends after so long without a call,"""
+"""An unknown caller's connection ends after so long without a call,"""
 ENROLMENT_AGE_MS: Final = 300_000
-"""and after so long in any case, a tenth more or less; a joiner that waits connects anew."""
+"""and after so long in any case, plus or minus a tenth; a waiting joiner reconnects."""
 ENROLMENT_AGE_GRACE_MS: Final = 60_000
-"""For the calls that run by then."""
+"""Time for calls in progress at that point."""
 CALLS_MAX: Final = 8_192
-"""At a port, streams among them: sessions of workers, links of masters, watches. More are answered
-RESOURCE_EXHAUSTED, before anything is read of them."""
+"""Concurrent calls at a port, streams included: worker sessions, links of masters, watches. Further
+ones are answered RESOURCE_EXHAUSTED before they are read."""
 
 DESCRIPTORS_MAX: Final = 65_536
-"""More are neither asked for nor counted on: some systems' hard limit is a billion."""
+"""More are neither requested nor relied on: some systems' hard limit is a billion."""
 CONNECTIONS_SHARE: Final = 0.5
-"""Of the process's descriptors: connections at the node's port, whoever made them. Without it some
-idle sockets of anybody would take all, and neither the log nor a file could be opened."""
+"""Share of the process's descriptors for connections at the node's port. Without it anybody's idle
+sockets could take all, so that neither the log nor a file could be opened."""
 ENROLMENT_CONNECTIONS_SHARE: Final = 0.125
 """The same, at the enrolment port."""
 
 STREAM_WINDOW_BYTES: Final = 4 * 1024 * 1024
-"""What a peer may send of a stream before it is read. gRPC would measure how much is on its way
-and allow as much: where the reader is slow, some 300 MiB of one file."""
+"""Bytes of a stream that a peer may send before they are read. gRPC's own estimate grows with a
+slow reader: some 300 MiB of one file."""
 
 Option = tuple[str, int | str]
 
@@ -64,9 +64,9 @@ _COMMON: Final[tuple[Option, ...]] = (
 
 SERVER_OPTIONS: Final[tuple[Option, ...]] = (
     *_COMMON,
-    # Else what is between 8 and 16 KiB is refused by chance.
+    # Otherwise metadata of 8 to 16 KiB is refused at random.
     ("grpc.absolute_max_metadata_size", METADATA_BYTES_MAX),
-    # Else a second node would share the port silently.
+    # Otherwise a second node would silently share the port.
     ("grpc.so_reuseport", 0),
     ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
     ("grpc.max_concurrent_streams", STREAMS_PER_CONNECTION_MAX),
@@ -79,7 +79,7 @@ SERVER_OPTIONS: Final[tuple[Option, ...]] = (
 
 
 def _enrolment_options() -> tuple[Option, ...]:
-    """In place of the others' where they speak of the same."""
+    """Override the general options of the same names."""
     return (
         ("grpc.max_receive_message_length", ENROLMENT_MESSAGE_BYTES_MAX),
         ("grpc.max_connection_idle_ms", ENROLMENT_IDLE_MS),
@@ -90,7 +90,7 @@ def _enrolment_options() -> tuple[Option, ...]:
 
 @dataclass(frozen=True, slots=True)
 class ClientTls:
-    """What a caller shows and whom it trusts, in PEM."""
+    """A caller's certificate and key, and the roots it trusts, in PEM."""
 
     ca_pem: bytes
     certificate_pem: bytes
@@ -100,32 +100,31 @@ class ClientTls:
 class ServerTls:
     """A port's certificate and roots, which may change while it serves.
 
-    gRPC asks for them with each new connection, on a thread of its own: what it is given was made
-    before. A configuration that is another object, even with the same content, also ends what TLS
-    sessions were made before it: without that, a ticket would let a caller in for two days that no
-    handshake lets in any more.
+    gRPC asks for them with each new connection, on its own thread, so the answer is prepared
+    beforehand. A new configuration object, even with equal content, also ends earlier TLS sessions:
+    otherwise a ticket would admit a caller for two days that no handshake admits any longer.
     """
 
     def __init__(self, tls: ClientTls, *, mutual: bool) -> None:
-        """Begin with `tls`; with `mutual` every caller shows a certificate of the cluster."""
+        """Start with `tls`; with `mutual` callers must present a certificate of the cluster."""
         self._mutual = mutual
         self._tls = tls
         self._config = self._made()
         self._given = self._config
         self.credentials = grpc.dynamic_ssl_server_credentials(
             self._config,
-            self._fetch,  # type: ignore[arg-type]  # None means: as before.
+            self._fetch,  # type: ignore[arg-type]  # None means: unchanged.
             require_client_authentication=mutual,
         )
 
     def renew(self, tls: ClientTls | None = None) -> None:
-        """Use `tls` for new connections; without it the same anew."""
+        """Use `tls` for new connections; without it a new object with the same content."""
         self._tls = tls or self._tls
         self._config = self._made()
 
     def _made(self) -> grpc.ServerCertificateConfiguration:
         tls = self._tls
-        # The enrolment port sends the roots as well: a joiner looks for the one its token names.
+        # The enrolment port sends the roots as well: a joiner looks for the one in its token.
         chain = tls.certificate_pem if self._mutual else tls.certificate_pem + tls.ca_pem
         return grpc.ssl_server_certificate_configuration(
             [(tls.key_pem, chain)], root_certificates=tls.ca_pem if self._mutual else None
@@ -172,11 +171,11 @@ def open_channel(
     Args:
         address: `host:port`.
         tls: The caller's certificate; None for the enrolment port.
-        ca_pem: Whom to trust where `tls` is None.
-        node_id: Who must answer: another node fails in the handshake. Without it the address's
-            host must be in the certificate.
-        own_connection: Share no connection with other channels, so that bulk traffic on them
-            delays nothing here.
+        ca_pem: The trusted roots if `tls` is None.
+        node_id: The node that must answer: another one fails in the handshake. Without it the
+            address's host must be in the certificate.
+        own_connection: Share no connection with other channels, so that their bulk traffic delays
+            nothing here.
 
     Raises:
         ClusterError: INVALID_ARGUMENT for a malformed address.
@@ -190,7 +189,7 @@ def open_channel(
         *_COMMON,
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_MS),
-        # Without it a stopped peer is never noticed.
+        # Otherwise a stopped peer is never noticed.
         ("grpc.http2.ping_timeout_ms", KEEPALIVE_MS),
         ("grpc.enable_retries", 0),
         ("grpc.initial_reconnect_backoff_ms", 100),
@@ -205,17 +204,17 @@ def open_channel(
 
 
 def _descriptors_max() -> int:
-    """How many files and connections the process may have open."""
+    """The number of descriptors the process may have open."""
     try:
         import resource
-    except ImportError:  # Where there is no such limit.
+    except ImportError:  # Platforms without such a limit.
         return CALLS_MAX
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return DESCRIPTORS_MAX if soft == resource.RLIM_INFINITY else min(soft, DESCRIPTORS_MAX)
 
 
 def make_server(*, enrolment: bool = False) -> grpc.aio.Server:
-    """A server that serves nothing and listens nowhere yet; with `enrolment` for anybody."""
+    """A server without services or ports yet; with `enrolment` for unknown callers."""
     options: dict[str, int | str] = dict(SERVER_OPTIONS)
     share = ENROLMENT_CONNECTIONS_SHARE if enrolment else CONNECTIONS_SHARE
     options["grpc.max_allowed_incoming_connections"] = max(1, int(share * _descriptors_max()))
