@@ -8,13 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ipfs_cluster_node.codec.members import did_of, grant_of, node_id_of, role_of, serial_of
-from ipfs_cluster_node.codec.tasks import (
-    check_submission,
-    cid_text,
-    inputs_from_proto,
-    read_specs,
-    task_id_of,
-)
+from ipfs_cluster_node.codec.submissions import Submission
+from ipfs_cluster_node.codec.tasks import cid_text, task_id_of
 from ipfs_cluster_node.core import authorization as auth
 from ipfs_cluster_node.core.authorization import Requirement
 from ipfs_cluster_node.core.errors import invalid_field
@@ -45,31 +40,16 @@ class RequestContext:
 
 Requirements = Iterable[Requirement]
 RequirementsOf = Callable[[Any, RequestContext], Requirements]
-"""What a request asks for; for a stream of requests, the first of them."""
+"""What a request, decoded by `DECODERS`, asks for; for a stream of requests, the first of them."""
 
 
-def submit_task(
-    request: task_dispatch_pb2.SubmitTaskRequest, context: RequestContext
-) -> Requirements:
-    """To submit it, and to read its inputs."""
-    return _submission([request.spec], "spec", context)
-
-
-def submit_tasks(
-    request: task_dispatch_pb2.SubmitTasksRequest, context: RequestContext
-) -> Requirements:
-    """To submit all of them, and to read their inputs."""
-    return _submission(request.specs, "specs", context)
-
-
-def _submission(
-    specs: Sequence[task_dispatch_pb2.TaskSpec], field: str, context: RequestContext
-) -> Requirements:
+def submit(submission: Submission, context: RequestContext) -> Requirements:
+    """To submit all of the tasks, and to read their inputs."""
     contents = context.state.contents if context.state else {}
-    check_submission(specs, field)
-    yield Requirement(auth.TASK_SUBMIT, auth.submission_args(read_specs(specs, field), len(specs)))
-    if any(inputs_from_proto(spec, field) for spec in specs):
-        yield Requirement(auth.CONTENT_READ, auth.inputs_args(read_specs(specs, field), contents))
+    submission.check_size()
+    yield Requirement(auth.TASK_SUBMIT, auth.submission_args(submission, len(submission)))
+    if submission.has_inputs():
+        yield Requirement(auth.CONTENT_READ, auth.inputs_args(submission, contents))
 
 
 def get_task(request: task_dispatch_pb2.GetTaskRequest, context: RequestContext) -> Requirements:
@@ -277,8 +257,15 @@ REQUIREMENTS: Final[Mapping[str, RequirementsOf]] = {
     "MembershipService/TransferLeadership": transfer_leadership,
     "TaskDispatchService/CancelTask": cancel_task,
     "TaskDispatchService/GetTask": get_task,
-    "TaskDispatchService/SubmitTask": submit_task,
-    "TaskDispatchService/SubmitTasks": submit_tasks,
+    "TaskDispatchService/SubmitTask": submit,
+    "TaskDispatchService/SubmitTasks": submit,
     "TaskDispatchService/WatchTasks": watch_tasks,
 }
 """By method: those whose request policies judge, under the command that the proto names."""
+
+DECODERS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "TaskDispatchService/SubmitTask": Submission.of_one,
+    "TaskDispatchService/SubmitTasks": Submission.of_many,
+}
+"""By method: what makes of a request the value that is judged, and that the servicer gets. Requests
+of the other methods stay messages, which each of the two decodes."""

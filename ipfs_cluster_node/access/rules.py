@@ -5,16 +5,16 @@ and a server that has such a method does not start.
 """
 
 import pkgutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Final
+from typing import Any, Final
 
 from google.protobuf.descriptor import MethodDescriptor
 
 from ipfs_cluster_node import v1
 from ipfs_cluster_node.access.context import CallerClass
-from ipfs_cluster_node.access.requirements import REQUIREMENTS, RequirementsOf
+from ipfs_cluster_node.access.requirements import DECODERS, REQUIREMENTS, RequirementsOf
 from ipfs_cluster_node.access.shares import SHARES, Share
 from ipfs_cluster_node.core.model import BACKUP_SECONDS_MAX
 from ipfs_cluster_node.core.ucan.commands import Command
@@ -30,6 +30,8 @@ class Rule:
     """Which of them need delegations. Of the others their class is enough."""
     command: Command | None = None
     """What who is judged must have been delegated. None: the method decides, or nobody is."""
+    decode: Callable[[Any], Any] | None = None
+    """Makes of a request the value that is judged and served. None: the message stays as it is."""
     required: RequirementsOf | None = None
     """The arguments that policies judge. None: the method shows each item that may be read."""
     changes: bool = False
@@ -82,6 +84,7 @@ def rule_of(method: MethodDescriptor) -> Rule | None:
         callers=_classes(said.callers),
         judged=_classes(said.delegated) | {CallerClass.CLIENT},
         command=Command(said.command) if said.command else None,
+        decode=DECODERS.get(name),
         required=REQUIREMENTS.get(name),
         changes=said.changes,
         signable=not said.unsignable,

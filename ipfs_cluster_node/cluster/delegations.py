@@ -235,8 +235,9 @@ class Delegations:
             # What these are good for, and nothing else that their audience may have.
             kept = self._authorizer.with_kept(bag)
             bag = [each for each in kept if each.audience != did or each.cid in brought]
+        value = rule.decode(request) if rule.decode else request
         requirements = (
-            list(rule.required(request, RequestContext(did, self._node_id, state)))
+            list(rule.required(value, RequestContext(did, self._node_id, state)))
             if rule.required
             else []
         )

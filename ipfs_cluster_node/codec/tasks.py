@@ -1,35 +1,20 @@
 """Tasks: requests to core values, core values to answers. Checks what callers send."""
 
-import hashlib
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ipfs_cluster_node.core.errors import ClusterError, FieldViolation, Reason, invalid_field
-from ipfs_cluster_node.core.ids import NAME_PATTERN, NAMESPACE_CHARS_MAX, NAMESPACE_PATTERN, TaskId
+from ipfs_cluster_node.core.ids import NAME_PATTERN, TaskId
 from ipfs_cluster_node.core.model import (
-    ATTEMPT_COUNT_DEFAULT,
-    ATTEMPT_COUNT_MAX,
-    ATTEMPT_TIMEOUT_MS_DEFAULT,
-    ATTEMPT_TIMEOUT_MS_MAX,
-    ATTEMPT_TIMEOUT_MS_MIN,
     CONTENT_TYPE_CHARS_MAX,
     DEFAULT_CONTENT_TYPE,
-    DEFAULT_NAMESPACE,
-    INPUT_FORMATS,
     MESSAGE_CHARS_MAX,
     OUTPUT_TAIL_BYTES_MAX,
-    PAYLOAD_BYTES_MAX,
-    PRIORITY_MAX,
     RESULT_INLINE_BYTES_MAX,
     STATES_MAX,
-    SUBMISSION_BYTES_MAX,
-    SUBMISSION_INPUTS_MAX,
-    SUBMISSION_TASKS_MAX,
-    TASK_INPUTS_MAX,
     AttemptId,
     AttemptOutcome,
     Task,
@@ -39,17 +24,12 @@ from ipfs_cluster_node.core.model import (
     TaskSpec,
     TaskState,
 )
-from ipfs_cluster_node.core.multiformats import is_canonical, parse_cid
+from ipfs_cluster_node.core.multiformats import parse_cid
 from ipfs_cluster_node.core.printable import end_of_text
 from ipfs_cluster_node.v1 import errors_pb2
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 
 ATTEMPT_DIGITS_MAX: Final = 9
-VIOLATIONS_MAX: Final = 16
-"""Named in one refusal, whose trailers are bounded."""
-SEED_INPUT_BYTES: Final = 4096
-"""From the beginning of a payload, in which its `input_cid` is looked for."""
-NAMESPACE_RULE: Final = "names as of tasks, up to 8, separated by slashes; at most 128 characters"
 NAME_RULE: Final = "1 to 64 characters of A-Z a-z 0-9 . _ -, the first a letter or digit"
 
 _REASON_PREFIX: Final = "ERROR_REASON_"
@@ -84,41 +64,6 @@ def task_id_of(text: str, field: str = "task_id") -> TaskId:
     return TaskId(text)
 
 
-def check_submission(specs: Sequence[pb.TaskSpec], field: str) -> None:
-    """Check how much is submitted at once, before any of it is read.
-
-    Raises:
-        ClusterError: INVALID_ARGUMENT, PAYLOAD_TOO_LARGE, naming the field.
-    """
-    if not 1 <= len(specs) <= SUBMISSION_TASKS_MAX:
-        raise invalid_field(field, f"1 to {SUBMISSION_TASKS_MAX} tasks at once")
-    input_count = sum(len(spec.inputs) for spec in specs)
-    if len(specs) > 1 and input_count > SUBMISSION_INPUTS_MAX:
-        raise ClusterError(
-            Reason.PAYLOAD_TOO_LARGE,
-            f"the tasks name {input_count} inputs, at most {SUBMISSION_INPUTS_MAX} go at once; "
-            "submit fewer tasks",
-        )
-    total_bytes = sum(len(spec.payload) for spec in specs)
-    if len(specs) > 1 and total_bytes > SUBMISSION_BYTES_MAX:
-        raise ClusterError(
-            Reason.PAYLOAD_TOO_LARGE,
-            f"the payloads have {total_bytes} bytes, at most {SUBMISSION_BYTES_MAX} go at once; "
-            "submit fewer, or add the data and name it by CID",
-        )
-
-
-def read_specs(specs: Sequence[pb.TaskSpec], field: str) -> Iterator[TaskSpec]:
-    """Check and read what a submitter asks for, one after the other: all of it may take a while.
-
-    Raises:
-        ClusterError: INVALID_ARGUMENT, PAYLOAD_TOO_LARGE, MALFORMED_CID, naming the field.
-    """
-    many = len(specs) > 1
-    for position, spec in enumerate(specs):
-        yield _spec_from_proto(spec, f"{field}[{position}]" if many else field)
-
-
 def attempt_text(attempt: AttemptId) -> str:
     """How metadata name an attempt."""
     return f"{attempt.task_id}.{attempt.attempt}"
@@ -136,102 +81,6 @@ def attempt_from_text(text: str) -> AttemptId:
     return AttemptId(task_id_of(task_id, "attempt"), int(number))
 
 
-def inputs_from_proto(message: pb.TaskSpec, field: str) -> tuple[TaskInput, ...]:
-    """The files that a task reads; raises as `read_specs`.
-
-    Those that are named, else the `input_cid` of the payload, as the seed document writes it. Read
-    here and nowhere else: whoever submits is asked for the right to read them.
-    """
-    if len(message.inputs) > TASK_INPUTS_MAX:
-        raise invalid_field(f"{field}.inputs", f"at most {TASK_INPUTS_MAX}")
-    if message.inputs or b'"input_cid"' not in message.payload[:SEED_INPUT_BYTES]:
-        return tuple(
-            TaskInput(i.name, _input_cid(i.cid, field, n), i.format)
-            for n, i in enumerate(message.inputs)
-        )
-    try:
-        decoded = json.loads(message.payload)
-    except (ValueError, RecursionError):
-        return ()  # No JSON, so not the seed's form.
-    cid = decoded.get("input_cid") if isinstance(decoded, dict) else None
-    if cid is None:
-        return ()
-    if not isinstance(cid, str):
-        raise invalid_field(f"{field}.payload", "its `input_cid` is a CID, as text")
-    return (TaskInput("input", cid_text(cid, f"{field}.payload.input_cid")),)
-
-
-def _spec_from_proto(message: pb.TaskSpec, field: str) -> TaskSpec:
-    bad: list[FieldViolation] = []
-
-    def check(holds: bool, name: str, rule: str) -> None:  # noqa: FBT001
-        if not holds:
-            bad.append(FieldViolation(f"{field}.{name}", rule))
-
-    if len(message.payload) > PAYLOAD_BYTES_MAX:
-        raise ClusterError(
-            Reason.PAYLOAD_TOO_LARGE,
-            f"the payload has {len(message.payload)} bytes, at most {PAYLOAD_BYTES_MAX} are "
-            "taken; add the data and name it by CID",
-            violations=(FieldViolation(f"{field}.payload", f"at most {PAYLOAD_BYTES_MAX} bytes"),),
-        )
-    timeout_ms = ATTEMPT_TIMEOUT_MS_DEFAULT
-    if message.HasField("attempt_timeout"):
-        timeout_ms = message.attempt_timeout.ToMilliseconds()
-    namespace = message.namespace or DEFAULT_NAMESPACE
-    attempt_count_max = message.attempt_count_max or ATTEMPT_COUNT_DEFAULT
-    check(bool(NAME_PATTERN.fullmatch(message.task_type)), "task_type", NAME_RULE)
-    check(
-        len(namespace) <= NAMESPACE_CHARS_MAX and bool(NAMESPACE_PATTERN.fullmatch(namespace)),
-        "namespace",
-        NAMESPACE_RULE,
-    )
-    check(
-        len(message.content_type) <= CONTENT_TYPE_CHARS_MAX,
-        "content_type",
-        f"at most {CONTENT_TYPE_CHARS_MAX} characters",
-    )
-    check(
-        ATTEMPT_TIMEOUT_MS_MIN <= timeout_ms <= ATTEMPT_TIMEOUT_MS_MAX,
-        "attempt_timeout",
-        "100 ms to 24 hours",
-    )
-    check(
-        1 <= attempt_count_max <= ATTEMPT_COUNT_MAX,
-        "attempt_count_max",
-        f"1 to {ATTEMPT_COUNT_MAX}",
-    )
-    check(0 <= message.priority <= PRIORITY_MAX, "priority", f"0 to {PRIORITY_MAX}")
-    check(len(message.inputs) <= TASK_INPUTS_MAX, "inputs", f"at most {TASK_INPUTS_MAX}")
-    if len(message.inputs) <= TASK_INPUTS_MAX:
-        names = {task_input.name for task_input in message.inputs}
-        check(len(names) == len(message.inputs), "inputs", "each name once")
-        for position, task_input in enumerate(message.inputs):
-            if not NAME_PATTERN.fullmatch(task_input.name):
-                check(False, f"inputs[{position}].name", NAME_RULE)
-            if task_input.format not in INPUT_FORMATS:
-                check(False, f"inputs[{position}].format", "csv, parquet, arrow or empty")
-    if bad:
-        raise ClusterError(
-            Reason.INVALID_ARGUMENT, "bad request", violations=tuple(bad[:VIOLATIONS_MAX])
-        )
-    return TaskSpec(
-        task_type=message.task_type,
-        payload=message.payload,
-        content_type=message.content_type or DEFAULT_CONTENT_TYPE,
-        inputs=inputs_from_proto(message, field),
-        attempt_timeout_ms=timeout_ms,
-        attempt_count_max=attempt_count_max,
-        priority=message.priority,
-        namespace=namespace,
-    )
-
-
-def _input_cid(text: str, field: str, position: int) -> str:
-    """As `cid_text`; most are spelled as this project does, and need no second look."""
-    return text if is_canonical(text) else cid_text(text, f"{field}.inputs[{position}].cid")
-
-
 def cid_text(text: str, field: str) -> str:
     """Check a CID and spell it as this project does.
 
@@ -246,15 +95,6 @@ def cid_text(text: str, field: str) -> str:
             f"{text[:80]!r} is not a CID that can be stored here",
             violations=(FieldViolation(field, str(error)),),
         ) from error
-
-
-def fingerprint_of(specs: Iterable[pb.TaskSpec]) -> bytes:
-    """SHA-256 of what was asked."""
-    digest = hashlib.sha256()
-    for spec in specs:
-        encoded = spec.SerializeToString(deterministic=True)
-        digest.update(len(encoded).to_bytes(4, "big") + encoded)
-    return digest.digest()
 
 
 def spec_to_proto(spec: TaskSpec) -> pb.TaskSpec:

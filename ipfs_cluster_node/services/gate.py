@@ -167,7 +167,7 @@ class Gate(grpc.GenericRpcHandler):
         if rule is None:
             raise ValueError(f"{method} has no rule: its proto lacks the option")
         behaviour, streams = _behaviour(handler)
-        read = reader_of(handler.request_deserializer)
+        read = reader_of(handler.request_deserializer, rule.decode)
         if handler.response_streaming:
             call = self._streaming(method, rule, behaviour, read, streams)
         elif handler.request_streaming:

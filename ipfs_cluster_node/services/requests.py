@@ -1,7 +1,6 @@
 """Which message a method takes, by its full name, and how it is read from its bytes."""
 
 from collections.abc import AsyncIterator, Callable
-from functools import partial
 from typing import Any, Final, Self
 
 from google.protobuf import descriptor_pool, message_factory
@@ -53,14 +52,21 @@ def read_request(kind: Any, data: bytes, field: str = "message") -> Any:
         raise invalid_field(field, f"not a {kind.DESCRIPTOR.full_name}") from None
 
 
-def reader_of(deserialize: Read | None) -> Read:
-    """Reads what a generated handler's deserializer does, within the bound of elements."""
+def reader_of(deserialize: Read | None, decode: Callable[[Any], Any] | None = None) -> Read:
+    """Reads what a generated handler's deserializer does, within the bound of elements.
+
+    Args:
+        deserialize: None: the bytes stay as they are.
+        decode: Makes the value that is judged and served of the message.
+    """
     if deserialize is None:
         return bytes
     kind = getattr(deserialize, "__self__", None)
-    if hasattr(kind, "DESCRIPTOR"):
-        return partial(read_request, kind)
-    return deserialize
+    if not hasattr(kind, "DESCRIPTOR"):
+        return deserialize
+    if decode is None:
+        return lambda data: read_request(kind, data)
+    return lambda data: decode(read_request(kind, data))
 
 
 class Requests:

@@ -9,10 +9,8 @@ from ipfs_cluster_node.cluster.pages import page_of_items
 from ipfs_cluster_node.cluster.tasks import Tasks
 from ipfs_cluster_node.cluster.worker_sessions import WorkerSessions
 from ipfs_cluster_node.codec.members import number_of, page_of
+from ipfs_cluster_node.codec.submissions import Submission
 from ipfs_cluster_node.codec.tasks import (
-    check_submission,
-    fingerprint_of,
-    read_specs,
     request_id_of,
     states_from_proto,
     task_id_of,
@@ -20,6 +18,7 @@ from ipfs_cluster_node.codec.tasks import (
 )
 from ipfs_cluster_node.core.authorization import task_args
 from ipfs_cluster_node.core.errors import invalid_field
+from ipfs_cluster_node.core.ids import TaskId
 from ipfs_cluster_node.core.model import WATCHED_TASKS_MAX
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 from ipfs_cluster_node.v1 import task_dispatch_pb2_grpc
@@ -33,30 +32,27 @@ class TaskDispatchServicer(task_dispatch_pb2_grpc.TaskDispatchServiceServicer):
         self._tasks = tasks
         self._sessions = sessions
 
-    async def SubmitTask(
-        self, request: pb.SubmitTaskRequest, context: Any
+    # These two get what the gate decoded.
+    async def SubmitTask(  # type: ignore[override]
+        self, request: Submission, context: Any
     ) -> pb.SubmitTaskResponse:
         """Submit a task."""
-        [task_id] = await self._tasks.submit_tasks(
-            tuple(read_specs([request.spec], "spec")),
-            fingerprint=fingerprint_of([request.spec]),
-            caller=current_caller().did,
-            request_id=request_id_of(request.request_id),
-        )
+        [task_id] = await self._submit(request)
         return pb.SubmitTaskResponse(task_id=task_id)
 
-    async def SubmitTasks(
-        self, request: pb.SubmitTasksRequest, context: Any
+    async def SubmitTasks(  # type: ignore[override]
+        self, request: Submission, context: Any
     ) -> pb.SubmitTasksResponse:
         """Submit many tasks."""
-        check_submission(request.specs, "specs")
-        task_ids = await self._tasks.submit_tasks(
-            tuple(await gathered(read_specs(request.specs, "specs"))),
-            fingerprint=fingerprint_of(request.specs),
+        return pb.SubmitTasksResponse(task_ids=await self._submit(request))
+
+    async def _submit(self, submission: Submission) -> tuple[TaskId, ...]:
+        return await self._tasks.submit_tasks(
+            await gathered(submission),
+            fingerprint=submission.fingerprint(),
             caller=current_caller().did,
-            request_id=request_id_of(request.request_id),
+            request_id=request_id_of(submission.request_id),
         )
-        return pb.SubmitTasksResponse(task_ids=task_ids)
 
     async def GetTask(self, request: pb.GetTaskRequest, context: Any) -> pb.GetTaskResponse:
         """Read one task."""

@@ -9,7 +9,7 @@ import pytest
 from ipfs_cluster_node.access.authorizer import DelegatedPermissions
 from ipfs_cluster_node.access.context import Caller, CallerClass
 from ipfs_cluster_node.access.turns import Turn, Turns, set_turn
-from ipfs_cluster_node.codec.tasks import check_submission
+from ipfs_cluster_node.codec.submissions import Submission
 from ipfs_cluster_node.core.authorization import ROW_UNKNOWN, Requirement, content_args, task_args
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ucan.access import Access
@@ -125,8 +125,8 @@ async def test_all_items_of_a_call_share_its_steps(monkeypatch: pytest.MonkeyPat
 
 def test_a_submission_is_measured_before_any_of_it_is_read() -> None:
     wide = pb.TaskSpec(inputs=[pb.TaskInput(cid="no CID")] * 64)
-    check_submission([wide] * 256, "specs")
+    Submission([wide] * 256, "specs", "").check_size()
     with pytest.raises(ClusterError, match="16384 go at once"):
-        check_submission([wide] * 257, "specs")
+        Submission([wide] * 257, "specs", "").check_size()
     with pytest.raises(ClusterError, match="payloads have"):
-        check_submission([pb.TaskSpec(payload=bytes(1024 * 1024))] * 2, "specs")
+        Submission([pb.TaskSpec(payload=bytes(1024 * 1024))] * 2, "specs", "").check_size()

@@ -384,8 +384,9 @@ def asked(method: str, request: Any, context: RequestContext = ASKING) -> Expect
     assert kind is not None
     request = kind() if request is None else request
     assert type(request) is kind
+    value = rule.decode(request) if rule.decode else request
     return [
-        (str(ask.command), list(auth.distinct(ask.each))) for ask in rule.required(request, context)
+        (str(ask.command), list(auth.distinct(ask.each))) for ask in rule.required(value, context)
     ]
 
 

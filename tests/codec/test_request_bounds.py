@@ -7,7 +7,8 @@ from typing import Any, overload
 import pytest
 
 from ipfs_cluster_node.codec.members import Page, endpoints_of, number_of, task_types_of
-from ipfs_cluster_node.codec.tasks import check_submission, inputs_from_proto, states_from_proto
+from ipfs_cluster_node.codec.submissions import Submission, inputs_from_proto
+from ipfs_cluster_node.codec.tasks import states_from_proto
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.model import (
     ENDPOINTS_MAX,
@@ -50,7 +51,7 @@ def inputs_of(inputs: Any) -> object:
         (task_types_of, TASK_TYPES_MAX),
         (endpoints_of, ENDPOINTS_MAX),
         (inputs_of, TASK_INPUTS_MAX),
-        (lambda specs: check_submission(specs, "specs"), SUBMISSION_TASKS_MAX),
+        (lambda specs: Submission(specs, "specs", "").check_size(), SUBMISSION_TASKS_MAX),
     ],
 )
 def test_too_many_are_refused_unread(read: Callable[[Any], object], most: int) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 from weakref import WeakSet
@@ -180,3 +181,34 @@ async def test_a_stream_begins_with_the_message_by_which_it_was_judged() -> None
 
     assert [each async for each in Requests(bytes.upper, rest(), b"A")] == [b"A", b"B", b"C"]
     assert [each async for each in Requests(bytes.upper, rest())] == [b"B", b"C"]
+
+
+@pytest.mark.asyncio
+async def test_the_servicer_gets_the_value_that_was_judged() -> None:
+    """A request is decoded once; one that stays a message is not touched."""
+    seen: list[Any] = []
+
+    class Sees(Decides):
+        async def decide(self, caller: Caller, *asked: object) -> Permissions:
+            seen.append(asked[1])
+            return await super().decide(caller, *asked)
+
+    async def served(request: Any, _context: Any) -> bytes:
+        seen.append(request)
+        return b""
+
+    def decode(message: pb.SubmitTaskRequest) -> list[str]:
+        return [message.request_id]
+
+    data = pb.SubmitTaskRequest(request_id="r").SerializeToString()
+    for rule in (RULE, replace(RULE, decode=decode)):
+        gate = gate_of(
+            "unary_unary", rule, Sees(allows=True), pb.SubmitTaskRequest.FromString, served
+        )
+        async with serving(gate) as channel:
+            ask: Any = channel.unary_unary("/t/Do")
+            await ask(data, timeout=10)
+    assert [type(each) for each in seen] == [pb.SubmitTaskRequest] * 2 + [list] * 2
+    assert seen[0] is seen[1]
+    assert seen[2] is seen[3]
+    assert seen[2] == ["r"]

@@ -1,0 +1,215 @@
+"""What a submitter asks for, decoded and checked once for all that need it."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from typing import Final, Self
+
+from ipfs_cluster_node.codec.tasks import NAME_RULE, cid_text
+from ipfs_cluster_node.core.errors import ClusterError, FieldViolation, Reason, invalid_field
+from ipfs_cluster_node.core.ids import NAME_PATTERN, NAMESPACE_CHARS_MAX, NAMESPACE_PATTERN
+from ipfs_cluster_node.core.model import (
+    ATTEMPT_COUNT_DEFAULT,
+    ATTEMPT_COUNT_MAX,
+    ATTEMPT_TIMEOUT_MS_DEFAULT,
+    ATTEMPT_TIMEOUT_MS_MAX,
+    ATTEMPT_TIMEOUT_MS_MIN,
+    CONTENT_TYPE_CHARS_MAX,
+    DEFAULT_CONTENT_TYPE,
+    DEFAULT_NAMESPACE,
+    INPUT_FORMATS,
+    PAYLOAD_BYTES_MAX,
+    PRIORITY_MAX,
+    SUBMISSION_BYTES_MAX,
+    SUBMISSION_INPUTS_MAX,
+    SUBMISSION_TASKS_MAX,
+    TASK_INPUTS_MAX,
+    TaskInput,
+    TaskSpec,
+)
+from ipfs_cluster_node.core.multiformats import is_canonical
+from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
+
+VIOLATIONS_MAX: Final = 16
+"""Named in one refusal, whose trailers are bounded."""
+SEED_INPUT_BYTES: Final = 4096
+"""From the beginning of a payload, in which its `input_cid` is looked for."""
+NAMESPACE_RULE: Final = "names as of tasks, up to 8, separated by slashes; at most 128 characters"
+
+
+class Submission:
+    """The tasks of one request; a sequence that can be gone through any number of times.
+
+    Each spec is decoded when it is first needed, and kept: policies judge the value that goes into
+    the log. A caller who is refused at the first spec costs one decoding, and all specs may take
+    a while, so whoever goes through them gives the loop its turns.
+    """
+
+    __slots__ = ("_field", "_messages", "_specs", "request_id")
+
+    def __init__(self, messages: Sequence[pb.TaskSpec], field: str, request_id: str) -> None:
+        """Have decoded none; errors name the tasks `field`."""
+        self._messages, self._field = messages, field
+        self._specs: list[TaskSpec] = []
+        self.request_id = request_id
+        """As it came, not checked."""
+
+    @classmethod
+    def of_one(cls, request: pb.SubmitTaskRequest) -> Self:
+        """What `SubmitTask` asks for."""
+        return cls([request.spec], "spec", request.request_id)
+
+    @classmethod
+    def of_many(cls, request: pb.SubmitTasksRequest) -> Self:
+        """What `SubmitTasks` asks for."""
+        return cls(request.specs, "specs", request.request_id)
+
+    def __len__(self) -> int:
+        """How many tasks."""
+        return len(self._messages)
+
+    def __iter__(self) -> Iterator[TaskSpec]:
+        """Go through the specs.
+
+        Raises:
+            ClusterError: INVALID_ARGUMENT, PAYLOAD_TOO_LARGE, MALFORMED_CID, naming the field.
+        """
+        many = len(self) > 1
+        for position, message in enumerate(self._messages):
+            if position == len(self._specs):
+                field = f"{self._field}[{position}]" if many else self._field
+                self._specs.append(_spec_from_proto(message, field))
+            yield self._specs[position]
+
+    def check_size(self) -> None:
+        """Check how much is submitted at once, before any of it is decoded.
+
+        Raises:
+            ClusterError: INVALID_ARGUMENT, PAYLOAD_TOO_LARGE, naming the field.
+        """
+        if not 1 <= len(self) <= SUBMISSION_TASKS_MAX:
+            raise invalid_field(self._field, f"1 to {SUBMISSION_TASKS_MAX} tasks at once")
+        input_count = sum(len(spec.inputs) for spec in self._messages)
+        if len(self) > 1 and input_count > SUBMISSION_INPUTS_MAX:
+            raise ClusterError(
+                Reason.PAYLOAD_TOO_LARGE,
+                f"the tasks name {input_count} inputs, at most {SUBMISSION_INPUTS_MAX} go at once; "
+                "submit fewer tasks",
+            )
+        total_bytes = sum(len(spec.payload) for spec in self._messages)
+        if len(self) > 1 and total_bytes > SUBMISSION_BYTES_MAX:
+            raise ClusterError(
+                Reason.PAYLOAD_TOO_LARGE,
+                f"the payloads have {total_bytes} bytes, at most {SUBMISSION_BYTES_MAX} go at "
+                "once; submit fewer, or add the data and name it by CID",
+            )
+
+    def has_inputs(self) -> bool:
+        """Whether a task reads a file. Decodes nothing else; raises as going through them."""
+        if len(self._specs) == len(self):
+            return any(spec.inputs for spec in self._specs)
+        return any(inputs_from_proto(message, self._field) for message in self._messages)
+
+    def fingerprint(self) -> bytes:
+        """SHA-256 of what was asked."""
+        digest = hashlib.sha256()
+        for message in self._messages:
+            encoded = message.SerializeToString(deterministic=True)
+            digest.update(len(encoded).to_bytes(4, "big") + encoded)
+        return digest.digest()
+
+
+def inputs_from_proto(message: pb.TaskSpec, field: str) -> tuple[TaskInput, ...]:
+    """The files that a task reads; raises as `Submission`.
+
+    Those that are named, else the `input_cid` of the payload, as the seed document writes it. Read
+    here and nowhere else: whoever submits is asked for the right to read them.
+    """
+    if len(message.inputs) > TASK_INPUTS_MAX:
+        raise invalid_field(f"{field}.inputs", f"at most {TASK_INPUTS_MAX}")
+    if message.inputs or b'"input_cid"' not in message.payload[:SEED_INPUT_BYTES]:
+        return tuple(
+            TaskInput(i.name, _input_cid(i.cid, field, n), i.format)
+            for n, i in enumerate(message.inputs)
+        )
+    try:
+        decoded = json.loads(message.payload)
+    except (ValueError, RecursionError):
+        return ()  # No JSON, so not the seed's form.
+    cid = decoded.get("input_cid") if isinstance(decoded, dict) else None
+    if cid is None:
+        return ()
+    if not isinstance(cid, str):
+        raise invalid_field(f"{field}.payload", "its `input_cid` is a CID, as text")
+    return (TaskInput("input", cid_text(cid, f"{field}.payload.input_cid")),)
+
+
+def _spec_from_proto(message: pb.TaskSpec, field: str) -> TaskSpec:
+    bad: list[FieldViolation] = []
+
+    def check(holds: bool, name: str, rule: str) -> None:  # noqa: FBT001
+        if not holds:
+            bad.append(FieldViolation(f"{field}.{name}", rule))
+
+    if len(message.payload) > PAYLOAD_BYTES_MAX:
+        raise ClusterError(
+            Reason.PAYLOAD_TOO_LARGE,
+            f"the payload has {len(message.payload)} bytes, at most {PAYLOAD_BYTES_MAX} are "
+            "taken; add the data and name it by CID",
+            violations=(FieldViolation(f"{field}.payload", f"at most {PAYLOAD_BYTES_MAX} bytes"),),
+        )
+    timeout_ms = ATTEMPT_TIMEOUT_MS_DEFAULT
+    if message.HasField("attempt_timeout"):
+        timeout_ms = message.attempt_timeout.ToMilliseconds()
+    namespace = message.namespace or DEFAULT_NAMESPACE
+    attempt_count_max = message.attempt_count_max or ATTEMPT_COUNT_DEFAULT
+    check(bool(NAME_PATTERN.fullmatch(message.task_type)), "task_type", NAME_RULE)
+    check(
+        len(namespace) <= NAMESPACE_CHARS_MAX and bool(NAMESPACE_PATTERN.fullmatch(namespace)),
+        "namespace",
+        NAMESPACE_RULE,
+    )
+    check(
+        len(message.content_type) <= CONTENT_TYPE_CHARS_MAX,
+        "content_type",
+        f"at most {CONTENT_TYPE_CHARS_MAX} characters",
+    )
+    check(
+        ATTEMPT_TIMEOUT_MS_MIN <= timeout_ms <= ATTEMPT_TIMEOUT_MS_MAX,
+        "attempt_timeout",
+        "100 ms to 24 hours",
+    )
+    check(
+        1 <= attempt_count_max <= ATTEMPT_COUNT_MAX,
+        "attempt_count_max",
+        f"1 to {ATTEMPT_COUNT_MAX}",
+    )
+    check(0 <= message.priority <= PRIORITY_MAX, "priority", f"0 to {PRIORITY_MAX}")
+    check(len(message.inputs) <= TASK_INPUTS_MAX, "inputs", f"at most {TASK_INPUTS_MAX}")
+    if len(message.inputs) <= TASK_INPUTS_MAX:
+        names = {task_input.name for task_input in message.inputs}
+        check(len(names) == len(message.inputs), "inputs", "each name once")
+        for position, task_input in enumerate(message.inputs):
+            if not NAME_PATTERN.fullmatch(task_input.name):
+                check(False, f"inputs[{position}].name", NAME_RULE)
+            if task_input.format not in INPUT_FORMATS:
+                check(False, f"inputs[{position}].format", "csv, parquet, arrow or empty")
+    if bad:
+        raise ClusterError(
+            Reason.INVALID_ARGUMENT, "bad request", violations=tuple(bad[:VIOLATIONS_MAX])
+        )
+    return TaskSpec(
+        task_type=message.task_type,
+        payload=message.payload,
+        content_type=message.content_type or DEFAULT_CONTENT_TYPE,
+        inputs=inputs_from_proto(message, field),
+        attempt_timeout_ms=timeout_ms,
+        attempt_count_max=attempt_count_max,
+        priority=message.priority,
+        namespace=namespace,
+    )
+
+
+def _input_cid(text: str, field: str, position: int) -> str:
+    """As `cid_text`; most are spelled as this project does, and need no second look."""
+    return text if is_canonical(text) else cid_text(text, f"{field}.inputs[{position}].cid")
