@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
@@ -19,6 +19,7 @@ from ipfs_cluster_node.cluster.certificates.issuing import Certificates, Issued
 from ipfs_cluster_node.cluster.certificates.revocations import RevocationList
 from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.cluster.content.last_holders import check_not_last_holder
+from ipfs_cluster_node.cluster.observations import Observations
 from ipfs_cluster_node.codec.signatures import verify_signature
 from ipfs_cluster_node.core.authorization import TOKEN_TTL_S_DEFAULT
 from ipfs_cluster_node.core.boots import UNKNOWN, Boots
@@ -106,28 +107,22 @@ class Members:
         self,
         consensus: Consensus,
         certificates: Certificates | None,
-        listened_seconds: Callable[[], float] = monotonic,
+        observations: Observations,
     ) -> None:
         """Answer as far as this node leads; only a master hands out certificates.
 
         Args:
             consensus: Says whether it leads.
             certificates: None on a node that hands out none.
-            listened_seconds: The time that silence is measured by. It stands still while this
-                node can't hear anybody.
+            observations: What is heard of the members.
         """
-        self._listened_seconds = listened_seconds
+        self._observations = observations
         self._consensus = consensus
         self._certificates = certificates
         self.boots = Boots()
         """Which processes speak for the members; shared with what keeps their connections."""
         self._revocations = RevocationList()
-        self._heard: dict[NodeId, float] = {}
-        self._returned: set[NodeId] = set()
         self._removing = asyncio.Lock()
-        self.running_counts: dict[NodeId, int] = {}
-        self.room_bytes: dict[NodeId, int] = {}
-        """What each node can still take of files, by its last heartbeat."""
 
     async def create_join_token(
         self,
@@ -276,7 +271,7 @@ class Members:
             )
         self.boots.check(body.node_id, boot)
         await self._consensus.propose(body)
-        self._hear(body.node_id)
+        self._observations.hear(body.node_id)
         if node.role is Role.MASTER and self._consensus.replica is not None:
             voter = voter_id(body.node_id, incarnation)
             if voter not in self._consensus.replica.voters and self._certificates is not None:
@@ -299,11 +294,11 @@ class Members:
             raise ClusterError(Reason.MEMBER_NOT_FOUND, "this node is not registered")
         self.boots.check(node_id, boot)
         if node.liveness is Liveness.DEAD:
-            self._returned.add(node_id)
-        self._hear(node_id)
-        self.running_counts[node_id] = running_count
+            self._observations.returned.add(node_id)
+        self._observations.hear(node_id)
+        self._observations.running_counts[node_id] = running_count
         if room_bytes is not None:
-            self.room_bytes[node_id] = room_bytes
+            self._observations.room_bytes[node_id] = room_bytes
         return self.node_lease()
 
     def certificate_news(
@@ -317,8 +312,7 @@ class Members:
             version: Of what it knows.
         """
         state = self._consensus.leader_state()
-        if self._certificates is not None:
-            self._certificates.heard(node_id, epoch)
+        self._observations.epochs[node_id] = epoch
         revocations = self._revocations.of(state, utc_now())
         known = version == revocations.version
         return state.certificates.authority.epoch, None if known else revocations
@@ -434,13 +428,9 @@ class Members:
 
     def on_leadership(self, leads: bool) -> None:  # noqa: FBT001
         """Give every node a whole lease to find its new leader."""
-        self._heard.clear()
-        self._returned.clear()
-        self.running_counts.clear()
-        self.room_bytes.clear()
         if leads:
             for node in self._consensus.state().members.nodes():
-                self._hear(node.node_id)
+                self._observations.hear(node.node_id)
 
     async def run(self) -> None:
         """Watch leases, and let old records expire."""
@@ -461,23 +451,20 @@ class Members:
 
     async def _commit_liveness(self) -> None:
         # The leader is alive: it is the one who says so.
-        self._hear(self._consensus.node_id)
-        silent_since = self._listened_seconds() - self.node_lease().total_seconds()
+        self._observations.hear(self._consensus.node_id)
+        silent_since = self._observations.listened_seconds() - self.node_lease().total_seconds()
         dead = tuple(
             node.node_id
             for node in self._consensus.leader_state().members.nodes()
             if node.liveness is Liveness.ALIVE
-            and self._heard.get(node.node_id, -math.inf) < silent_since
+            and self._observations.heard_at.get(node.node_id, -math.inf) < silent_since
         )
-        alive = tuple(self._returned - set(dead))
+        alive = tuple(self._observations.returned - set(dead))
         if dead or alive:
             for node_id in dead:
                 log.warning("node is dead", extra={"node_id": node_id})
             await self._consensus.propose(SetLiveness(alive=alive, dead=dead))
-            self._returned -= set(alive)
-
-    def _hear(self, node_id: NodeId) -> None:
-        self._heard[node_id] = self._listened_seconds()
+            self._observations.returned -= set(alive)
 
 
 def check_enrolment(*, token_id: str, did: Did, request_der: bytes, proof: bytes) -> None:

@@ -8,6 +8,7 @@ from typing import Final
 
 from ipfs_cluster_node.access.turns import current_turn
 from ipfs_cluster_node.cluster.consensus import Consensus
+from ipfs_cluster_node.cluster.observations import Observations
 from ipfs_cluster_node.core.commands import CancelTask, SubmitTasks
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did, TaskId
@@ -29,12 +30,11 @@ class _Watcher:
 class Tasks:
     """What clients ask of tasks."""
 
-    def __init__(self, consensus: Consensus) -> None:
+    def __init__(self, consensus: Consensus, observations: Observations) -> None:
         """Answer as far as this node leads."""
         self._consensus = consensus
         self._watchers: dict[TaskId, set[_Watcher]] = {}
-        self.progress: dict[TaskId, tuple[float, str]] = {}
-        """How far running attempts are; news only, lost with the leader."""
+        self.progress = observations.progress
 
     async def submit_tasks(
         self, specs: Sequence[TaskSpec], *, fingerprint: bytes, caller: Did, request_id: str
@@ -147,7 +147,6 @@ class Tasks:
     def on_leadership(self, leads: bool) -> None:  # noqa: FBT001
         """Wake every watcher when the leadership is lost: its next reading answers NOT_LEADER."""
         if not leads:
-            self.progress.clear()
             for watcher in {w for watchers in self._watchers.values() for w in watchers}:
                 watcher.wake.set()
 

@@ -10,6 +10,7 @@ from typing import Final
 from ipfs_cluster_node.access.turns import gathered
 from ipfs_cluster_node.adapters.clock import monotonic
 from ipfs_cluster_node.cluster.consensus import Consensus
+from ipfs_cluster_node.cluster.observations import Observations
 from ipfs_cluster_node.cluster.outbox import Kind, Outbox
 from ipfs_cluster_node.cluster.tasks import Tasks
 from ipfs_cluster_node.codec.tasks import (
@@ -85,15 +86,14 @@ class _Session:
 class WorkerSessions:
     """Who works for this leader."""
 
-    def __init__(self, consensus: Consensus, tasks: Tasks) -> None:
+    def __init__(self, consensus: Consensus, tasks: Tasks, observations: Observations) -> None:
         """Start with nobody."""
         self._consensus = consensus
         self._tasks = tasks
         self._sessions: dict[NodeId, _Session] = {}
         self.boots = Boots()
         """Which processes speak for the members; shared with what keeps other connections."""
-        self._rests: dict[NodeId, Rest] = {}
-        """Of workers that gave attempts back; they outlive sessions."""
+        self._rests = observations.rests
         self.wake = asyncio.Event()
         """Set whenever there may be something to plan."""
 
@@ -237,7 +237,6 @@ class WorkerSessions:
     def on_leadership(self, leads: bool) -> None:  # noqa: FBT001
         """End every session when the leadership is lost."""
         if not leads:
-            self._rests.clear()
             for session in self._sessions.values():
                 session.end(self._consensus.not_leader())
 

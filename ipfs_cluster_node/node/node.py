@@ -42,6 +42,7 @@ from ipfs_cluster_node.cluster.content.contents import Contents
 from ipfs_cluster_node.cluster.delegations import Delegations
 from ipfs_cluster_node.cluster.enrolment import Enrolment
 from ipfs_cluster_node.cluster.members import Members
+from ipfs_cluster_node.cluster.observations import Observations
 from ipfs_cluster_node.cluster.peers import PeerBook
 from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine
 from ipfs_cluster_node.cluster.tasks import Tasks
@@ -148,8 +149,10 @@ class Node:
             channel_to=self._channels.bulk,
         )
         self._consensus.now_ms = self._clock.now_ms
-        self._tasks = Tasks(self._consensus)
-        self._sessions = WorkerSessions(self._consensus, self._tasks)
+        self._loop_gaps = LoopGaps()
+        self._observations = Observations(self._loop_gaps.listened_seconds)
+        self._tasks = Tasks(self._consensus, self._observations)
+        self._sessions = WorkerSessions(self._consensus, self._tasks, self._observations)
         self._revocations = Revocations()
         self._authority = ClusterAuthority(
             home,
@@ -159,18 +162,17 @@ class Node:
             seal_key=self._files.seal_key,
         )
         self._certificates = (
-            Certificates(self._consensus, self._authority, self._clock) if is_master else None
+            Certificates(self._consensus, self._authority, self._clock, self._observations)
+            if is_master
+            else None
         )
-        self._loop_gaps = LoopGaps()
-        self._members = Members(
-            self._consensus, self._certificates, self._loop_gaps.listened_seconds
-        )
+        self._members = Members(self._consensus, self._certificates, self._observations)
         self._members.boots = self._sessions.boots = self._boots
         self._contents = Contents(
             consensus=self._consensus,
             store=store,
             channel_to=self._channels.bulk,
-            room_of=self._members.room_bytes.get,
+            room_of=self._observations.room_bytes.get,
         )
         if machine is not None and replica is not None:
             machine.watch(self._tasks.on_change, self._sessions.on_change, self._on_change)
@@ -371,6 +373,7 @@ class Node:
 
     def _on_leadership(self, leads: bool, term: int) -> None:  # noqa: FBT001
         log.info("leads" if leads else "follows", extra={"term": term})
+        self._observations.clear()
         for part in (self._members, self._tasks, self._sessions):
             part.on_leadership(leads)
 

@@ -20,6 +20,7 @@ from ipfs_cluster_node.adapters.keys.certificates import (
 )
 from ipfs_cluster_node.cluster.certificates.issuing import HAND_OVER_SECONDS, Certificates
 from ipfs_cluster_node.cluster.cluster_clock import SAMPLE_SECONDS, ClusterClock
+from ipfs_cluster_node.cluster.observations import Observations
 from ipfs_cluster_node.core.certificates import Authority
 from ipfs_cluster_node.core.clocks import SETTLE_MS, START_MS, START_SETTLE_MS, Verdict
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -223,7 +224,7 @@ async def test_a_leader_whose_clock_is_off_lets_one_lead_whose_clock_is_right() 
     own = ClusterClock(OWN, voters=lambda: frozenset({OWN, ONE, TWO, NodeId("n3")}))
     replica = Replica()
     consensus: Any = SimpleNamespace(replica=replica, is_leader=True)
-    certificates = Certificates(consensus, Any, own)  # type: ignore[arg-type]
+    certificates = Certificates(consensus, Any, own, Observations())  # type: ignore[arg-type]
     heard(own, wall, n1=0, n2=0, n3=0)
     await certificates._hand_over_if_off()
     assert replica.asked == []
@@ -247,7 +248,7 @@ async def test_a_leader_whose_clock_is_off_signs_no_certificate_and_makes_no_roo
     ca = make_ca()
     keys = SimpleNamespace(cas=(ca,), authority=None)
     authority: Any = SimpleNamespace(signer=0)
-    certificates = Certificates(Any, Any, own)  # type: ignore[arg-type]
+    certificates = Certificates(Any, Any, own, Observations())  # type: ignore[arg-type]
     assert certificates._signer(authority, keys) is ca  # type: ignore[arg-type]
     wall.ahead = -DAY
     for signs in (lambda: certificates._signer(authority, keys), certificates.check_clock):  # type: ignore[arg-type]
@@ -261,7 +262,7 @@ async def test_a_leader_whose_clock_is_off_signs_no_certificate_and_makes_no_roo
     consensus: Any = SimpleNamespace(leader_state=lambda: state)
     opens: Any = SimpleNamespace(keys=lambda _authority: keys, changing=asyncio.Lock())
     with pytest.raises(ClusterError) as caught:
-        await Certificates(consensus, opens, own).rotate(
+        await Certificates(consensus, opens, own, Observations()).rotate(
             new=True, proceed=False, caller=Did("did:key:zOperator"), request_id="r"
         )
     assert caught.value.reason is Reason.CLOCK_OFF

@@ -111,12 +111,12 @@ async def test_a_node_that_returned_and_fell_silent_again_stays_dead(leader: Lea
 async def test_a_new_leader_gives_every_node_a_whole_lease(leader: Leader) -> None:
     await asyncio.sleep(LEASE - 0.9)
     leader.members.heartbeat(WORKER, running_count=5, room_bytes=9)
-    leader.members.on_leadership(False)
-    assert leader.members.running_counts == {}
-    assert leader.members.room_bytes == {}
+    leader.on_leadership(False)
+    assert leader.observations.running_counts == {}
+    assert leader.observations.room_bytes == {}
     leader.is_leader = False
     await asyncio.sleep(3 * LEASE)
-    leader.members.on_leadership(True)
+    leader.on_leadership(True)
     leader.is_leader = True
     await asyncio.sleep(LEASE - LIVENESS_INTERVAL_SECONDS)
     assert leader.liveness(WORKER) is Liveness.ALIVE
@@ -129,8 +129,8 @@ async def test_a_new_leader_gives_every_node_a_whole_lease(leader: Leader) -> No
 async def test_what_returned_to_the_leader_before_is_nothing_to_the_next(leader: Leader) -> None:
     await asyncio.sleep(LEASE + 1)
     leader.members.heartbeat(WORKER, running_count=0)
-    leader.members.on_leadership(False)
-    leader.members.on_leadership(True)
+    leader.on_leadership(False)
+    leader.on_leadership(True)
     await asyncio.sleep(2 * LIVENESS_INTERVAL_SECONDS)
     assert leader.liveness(WORKER) is Liveness.DEAD
 
@@ -178,8 +178,8 @@ async def test_records_expire_every_minute_and_on_as_long_as_there_are_more(
 
 @watched
 async def test_silence_is_measured_by_the_time_that_the_leader_listened(leader: Leader) -> None:
-    leader.members._listened_seconds = lambda: 1.0
-    leader.members.on_leadership(True)
+    leader.observations.listened_seconds = lambda: 1.0
+    leader.on_leadership(True)
     virtual_loop().advance(10 * LEASE)
     await asyncio.sleep(1)
     assert leader.liveness(WORKER) is Liveness.ALIVE
@@ -187,7 +187,7 @@ async def test_silence_is_measured_by_the_time_that_the_leader_listened(leader: 
 
 @watched
 async def test_a_node_that_was_never_heard_is_dead(leader: Leader) -> None:
-    leader.members._heard.clear()
+    leader.observations.heard_at.clear()
     await asyncio.sleep(LIVENESS_INTERVAL_SECONDS + 0.1)
     assert leader.liveness(WORKER) is Liveness.DEAD
     assert leader.liveness(MASTER) is Liveness.ALIVE
@@ -199,8 +199,8 @@ async def test_a_heartbeat_keeps_what_the_node_said_and_answers_the_lease() -> N
     lease = leader.members.heartbeat(WORKER, running_count=3, room_bytes=10)
     assert lease == leader.members.node_lease() == timedelta(seconds=LEASE)
     leader.members.heartbeat(WORKER, running_count=2)
-    assert leader.members.running_counts == {WORKER: 2}
-    assert leader.members.room_bytes == {WORKER: 10}, "what is not said stays"
+    assert leader.observations.running_counts == {WORKER: 2}
+    assert leader.observations.room_bytes == {WORKER: 10}, "what is not said stays"
     for stranger in (PEER, NodeId("12D3KooWnobody")):  # Enrolled only, and none at all.
         with pytest.raises(ClusterError) as caught:
             leader.members.heartbeat(stranger, running_count=0)
@@ -215,7 +215,7 @@ async def test_a_heartbeat_keeps_what_the_node_said_and_answers_the_lease() -> N
 async def test_news_of_certificates_come_once_for_each_version() -> None:
     leader = Leader()
     epoch, revocations = leader.members.certificate_news(WORKER, epoch=2, version=-1)
-    assert (epoch, leader.epochs) == (3, {WORKER: 2})
+    assert (epoch, leader.observations.epochs) == (3, {WORKER: 2})
     assert revocations is not None
     assert did_from_node_id(WORKER) in revocations.node_dids
     again = leader.members.certificate_news(WORKER, epoch=3, version=revocations.version)
@@ -235,7 +235,7 @@ async def test_a_master_that_registers_is_sealed_to_before_it_votes_and_is_heard
     assert leader.did == ["RegisterNode", "seal", f"add {voter_id(PEER, 4)}"]
     assert lease == timedelta(seconds=LEASE)
     assert leader.liveness(PEER) is Liveness.ALIVE
-    assert leader.members._heard[PEER] == monotonic()
+    assert leader.observations.heard_at[PEER] == monotonic()
     leader.did.clear()
     await leader.members.register_node(leader.registration(PEER), incarnation=4)
     assert leader.did == ["RegisterNode", f"add {voter_id(PEER, 4)}"], "it votes: nothing to seal"

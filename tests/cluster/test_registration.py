@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from ipfs_cluster_node.cluster.members import Members
+from ipfs_cluster_node.cluster.observations import Observations
 from ipfs_cluster_node.core.commands import RegisterNode
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, VoterId, voter_id
@@ -42,7 +43,7 @@ class Order:
             leader_state=lambda: state, propose=self.propose, replica=self
         )
         certificates: Any = self
-        members = Members(consensus, certificates)
+        members = Members(consensus, certificates, Observations())
         members.node_lease = lambda: None  # type: ignore[method-assign,assignment,return-value]
         body = RegisterNode(
             node_id=NODE, endpoints=("127.0.0.1:1",), task_types=(), slot_count=0, version="1"

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from ipfs_cluster_node.adapters.clock import now_ms
+from ipfs_cluster_node.cluster.observations import Observations
 from ipfs_cluster_node.cluster.tasks import Tasks
 from ipfs_cluster_node.core import commands as c
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -21,7 +22,7 @@ class Watched:
     def __init__(self) -> None:
         self.world = World()
         self.leader = MemoryConsensus(self.world.state)
-        self.tasks = Tasks(self.leader)  # type: ignore[arg-type]
+        self.tasks = Tasks(self.leader, Observations())  # type: ignore[arg-type]
         self.leader.watchers.append(self.tasks.on_change)
         self.submit("a", "b")
         self.watch = self.tasks.watch_tasks([TaskId("a"), TaskId("b")])

@@ -10,6 +10,7 @@ import pytest
 from ipfs_cluster_node.adapters.clock import monotonic
 from ipfs_cluster_node.adapters.net.tls import SERVER_OPTIONS
 from ipfs_cluster_node.cluster.members import Members
+from ipfs_cluster_node.cluster.observations import Observations
 from ipfs_cluster_node.cluster.tasks import Tasks
 from ipfs_cluster_node.cluster.worker_sessions import WorkerSessions
 from ipfs_cluster_node.codec.errors import error_from_rpc
@@ -33,7 +34,8 @@ FIRST, COPY = 5, 6
 class Leader:
     def __init__(self) -> None:
         consensus: Any = MemoryConsensus(World().state)
-        self.sessions = WorkerSessions(consensus, Tasks(consensus))
+        observations = Observations()
+        self.sessions = WorkerSessions(consensus, Tasks(consensus, observations), observations)
 
     async def hello(self, boot: int) -> tuple[MemoryCall, bool]:
         """Begin a session; returns whether it was welcomed."""
@@ -89,7 +91,7 @@ class Registry:
         consensus: Any = SimpleNamespace(
             leader_state=lambda: state, state=lambda: state, propose=propose, replica=None
         )
-        self.members = Members(consensus, None)
+        self.members = Members(consensus, None, Observations())
         self.members.boots = Boots()
         self.members.boots.joined(WORKER, FIRST)
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipfs_cluster_node.cluster.members import Members
+from ipfs_cluster_node.cluster.observations import Observations
 from ipfs_cluster_node.core.commands import SetLiveness
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.core.listening import LISTENED_STEP_SECONDS_MAX, ListenedTime
@@ -112,7 +113,7 @@ class _Cluster:
             state=lambda: state,
             propose=propose,
         )
-        self.members = Members(consensus, None, gaps.listened_seconds)
+        self.members = Members(consensus, None, Observations(gaps.listened_seconds))
         self.members.on_leadership(True)
 
     @property

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ipfs_cluster_node.adapters.clock import monotonic, now_ms
+from ipfs_cluster_node.adapters.clock import now_ms
 from ipfs_cluster_node.adapters.keys.certificates import (
     pin_of,
 )
@@ -17,6 +17,7 @@ from ipfs_cluster_node.cluster.certificates.issuing import Issued
 from ipfs_cluster_node.cluster.members import (
     Members,
 )
+from ipfs_cluster_node.cluster.observations import Observations
 from ipfs_cluster_node.core import commands as c
 from ipfs_cluster_node.core.certificates import Authority
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -56,7 +57,6 @@ class Leader(MemoryConsensus):
         self.replica: Leader | None = self
         self.did: list[str] = []
         self.voters = frozenset({voter_id(MASTER, 1)})
-        self.epochs: dict[NodeId, int] = {}
         self.clock_off = False
         self.cannot: str = ""
         """What fails."""
@@ -80,10 +80,15 @@ class Leader(MemoryConsensus):
                 liveness_at_ms=1,
             )
         )
-        self.members = Members(self, self if with_certificates else None, monotonic)  # type: ignore[arg-type]
-        self.members.on_leadership(True)
+        self.observations = Observations()
+        self.members = Members(self, self if with_certificates else None, self.observations)  # type: ignore[arg-type]
+        self.on_leadership(True)
         self.did.clear()
         self.proposed.clear()
+
+    def on_leadership(self, leads: bool) -> None:  # noqa: FBT001
+        self.observations.clear()
+        self.members.on_leadership(leads)
 
     def liveness(self, node_id: NodeId) -> Liveness:
         node = self.committed.members.node(node_id)
@@ -114,9 +119,6 @@ class Leader(MemoryConsensus):
 
     async def seal_to_masters(self) -> None:
         self._does("seal")
-
-    def heard(self, node_id: NodeId, epoch: int) -> None:
-        self.epochs[node_id] = epoch
 
     # As the replica.
 

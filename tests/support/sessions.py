@@ -9,6 +9,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from ipfs_cluster_node.cluster.observations import Observations
 from ipfs_cluster_node.cluster.tasks import Tasks
 from ipfs_cluster_node.cluster.worker_sessions import WorkerSessions
 from ipfs_cluster_node.codec.errors import error_from_rpc
@@ -75,8 +76,9 @@ async def leading() -> AsyncIterator[Any]:
     """A leader without workers in a session."""
     world = World()
     consensus = MemoryConsensus(world.state)
-    tasks = Tasks(consensus)  # type: ignore[arg-type]
-    sessions = WorkerSessions(consensus, tasks)  # type: ignore[arg-type]
+    observations = Observations()
+    tasks = Tasks(consensus, observations)  # type: ignore[arg-type]
+    sessions = WorkerSessions(consensus, tasks, observations)  # type: ignore[arg-type]
     consensus.listeners.append(sessions.on_effect)
     consensus.watchers += [tasks.on_change, sessions.on_change]
     running = asyncio.create_task(sessions.run())

@@ -27,6 +27,7 @@ from ipfs_cluster_node.cluster.certificates.authority import (
 from ipfs_cluster_node.cluster.certificates.grants import renewed_grants
 from ipfs_cluster_node.cluster.cluster_clock import ClusterClock
 from ipfs_cluster_node.cluster.consensus import Consensus
+from ipfs_cluster_node.cluster.observations import Observations
 from ipfs_cluster_node.codec.signatures import verify_signature
 from ipfs_cluster_node.core.certificates import (
     RENEW_EXPIRED_MAX,
@@ -45,7 +46,7 @@ from ipfs_cluster_node.core.commands import (
 from ipfs_cluster_node.core.effects import Rejected
 from ipfs_cluster_node.core.endpoints import parse_endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
-from ipfs_cluster_node.core.ids import Did, NodeId, node_id_of_voter
+from ipfs_cluster_node.core.ids import Did, node_id_of_voter
 from ipfs_cluster_node.core.model import Liveness, Principal, Role
 from ipfs_cluster_node.core.state import ClusterState
 
@@ -89,19 +90,18 @@ class Certificates:
     """Hands out certificates as far as this node leads."""
 
     def __init__(
-        self, consensus: Consensus, authority: ClusterAuthority, clock: ClusterClock
+        self,
+        consensus: Consensus,
+        authority: ClusterAuthority,
+        clock: ClusterClock,
+        observations: Observations,
     ) -> None:
         """Sign with the keys that `authority` opens, while `clock` can be trusted."""
         self._clock = clock
         self._next_hand_over = 0.0
         self._consensus = consensus
         self._authority = authority
-        self._epochs: dict[NodeId, int] = {}
-        """What nodes use, as they say with each heartbeat."""
-
-    def heard(self, node_id: NodeId, epoch: int) -> None:
-        """A node uses a certificate and a bundle of this epoch."""
-        self._epochs[node_id] = epoch
+        self._epochs = observations.epochs
 
     def check_clock(self) -> None:
         """Check that this node may say until when something is good; raises CLOCK_OFF."""

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from ipfs_cluster_node.adapters.clock import monotonic, now_ms
 from ipfs_cluster_node.client.connection import Connection
+from ipfs_cluster_node.cluster.observations import Observations
 from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine
 from ipfs_cluster_node.cluster.tasks import Tasks
 from ipfs_cluster_node.cluster.worker_sessions import WorkerSessions
@@ -74,8 +75,9 @@ class Master:
     heard: dict[NodeId, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.tasks = Tasks(self)  # type: ignore[arg-type]
-        self.sessions = WorkerSessions(self, self.tasks)  # type: ignore[arg-type]
+        self.observations = Observations()
+        self.tasks = Tasks(self, self.observations)  # type: ignore[arg-type]
+        self.sessions = WorkerSessions(self, self.tasks, self.observations)  # type: ignore[arg-type]
         self.data = self.machine.state.data()
         self.machine.watch(self.tasks.on_change, self.sessions.on_change, self.check_touched)
         self.machine.listen(self.sessions.on_effect)
@@ -180,6 +182,7 @@ class Master:
 
     def follow(self) -> None:
         self.is_leader = self.replaced = False
+        self.observations.clear()
         self.tasks.on_leadership(False)
         self.sessions.on_leadership(False)
 
