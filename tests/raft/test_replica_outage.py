@@ -158,6 +158,20 @@ async def test_a_snapshot_without_room_is_waited_for_and_a_failed_disk_is_not(
 
 
 @virtual_time
+async def test_a_leader_hears_at_once_that_it_leads_no_longer_as_its_disk_fails(
+    made: MakeCluster,
+) -> None:
+    async with made() as cluster:
+        leader = await cluster.leader()
+        changes: list[tuple[bool, int]] = []
+        leader.replica.on_leadership = lambda leads, term: changes.append((leads, term))
+        term = leader.replica.term
+        leader.disk_error = FULL
+        assert await reason_of(leader.replica.propose(b"one")) is Reason.UNKNOWN_OUTCOME
+        assert changes == [(False, term)]
+
+
+@virtual_time
 async def test_what_no_disk_mends_ends_the_node(made: MakeCluster) -> None:
     async with made() as cluster:
         leader = await cluster.leader()
