@@ -9,6 +9,9 @@ GUARDED = "ipfs_cluster_node.adapters.raft.guarded"
 KNOWS_IT = {
     "scripts/lib/sim/breaks.py",  # Takes its guards out,
     "tests/raft/test_guards.py",  # tests them,
+    "tests/raft/test_guards_follower.py",
+    "tests/raft/test_guards_leader.py",
+    "tests/support/voters.py",
     "tests/support/engines.py",  # and has an engine do what no caller can.
 }
 
