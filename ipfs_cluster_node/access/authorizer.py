@@ -37,7 +37,7 @@ from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.core.multiformats import TOKEN_CODECS, Cid, parse_cid
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.core.ucan.access import Access
-from ipfs_cluster_node.core.ucan.chain import Circumstances, Grant
+from ipfs_cluster_node.core.ucan.chain import Circumstances, ProvenClaim
 from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError, malformed
 from ipfs_cluster_node.core.ucan.policies import Evaluation
@@ -82,7 +82,7 @@ class DelegatedPermissions:
     accesses: dict[Command, Access]
     find: Callable[[Command], Access]
     """Finds one of them anew; raises UcanError."""
-    grants: list[Grant] = field(default_factory=list)
+    grants: list[ProvenClaim] = field(default_factory=list)
     cache_key: Callable[[], object] = object
     """What all of it depends on, besides the time: equal for as long as it holds."""
     judged_by: object = None

@@ -23,7 +23,7 @@ from ipfs_cluster_node.core.ucan.arrange import find_access
 from ipfs_cluster_node.core.ucan.chain import (
     Circumstances,
     Claim,
-    Grant,
+    ProvenClaim,
     check_args,
     check_chain,
     check_command,
@@ -181,7 +181,7 @@ class Validator:
         circumstances: Circumstances,
         kept: Callable[[Cid], bytes | None] = lambda _cid: None,
         by_item: bool = False,
-    ) -> Grant:
+    ) -> ProvenClaim:
         """Decide a call that carries a signed invocation (mode A), and take the invocation as used.
 
         Args:
@@ -211,7 +211,7 @@ class Validator:
         claim = claim_of(invocation)
         if by_item:
             check_standing(claim, chain, circumstances)
-            grant = Grant(claim=claim, chain=tuple(chain))
+            grant = ProvenClaim(claim=claim, chain=tuple(chain))
         else:
             grant = check_chain(claim, chain, circumstances)
         check_args(invocation, args_of())

@@ -10,7 +10,7 @@ from ipfs_cluster_node.codec.ucan import cid_of_token
 from ipfs_cluster_node.codec.ucan_container import write_container
 from ipfs_cluster_node.codec.ucan_validator import Validator
 from ipfs_cluster_node.core.ucan.access import Access
-from ipfs_cluster_node.core.ucan.chain import Grant
+from ipfs_cluster_node.core.ucan.chain import ProvenClaim
 from ipfs_cluster_node.core.ucan.commands import Command
 from tests.support.ucan import (
     ALICE,
@@ -215,7 +215,7 @@ def test_a_proof_that_is_kept_need_not_come_along() -> None:
     circumstances = by.circumstances(now_s=NOW, revocations=NO_REVOCATIONS)
     kept = {cid_of_token(ROOT): ROOT}
 
-    def ask(invocation: bytes) -> Grant:
+    def ask(invocation: bytes) -> ProvenClaim:
         return by.invoked(
             by.read(write_container([invocation])),
             command=Command("/task/submit"),
@@ -234,7 +234,7 @@ def test_what_shows_items_is_not_judged_by_its_own_arguments() -> None:
     circumstances = by.circumstances(now_s=NOW, revocations=NO_REVOCATIONS)
     root = CLUSTER.delegates(ALICE, policy=[["==", ".never", True]])
 
-    def ask(by_item: bool) -> Grant:  # noqa: FBT001
+    def ask(by_item: bool) -> ProvenClaim:  # noqa: FBT001
         return by.invoked(
             by.read(write_container([ALICE.invokes(root), root])),
             command=Command("/task/submit"),

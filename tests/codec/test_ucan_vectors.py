@@ -14,7 +14,7 @@ from ipfs_cluster_node.core.ids import parse_did
 from ipfs_cluster_node.core.multiformats import TOKEN_CODECS, encode_base58, parse_cid
 from ipfs_cluster_node.core.ucan.chain import (
     Circumstances,
-    Grant,
+    ProvenClaim,
     check_chain,
     check_invocation,
 )
@@ -27,7 +27,7 @@ def unpadded(text: str) -> bytes:
     return base64.b64decode(text + "=" * (-len(text) % 4))
 
 
-def validate(case: dict[str, Any]) -> Grant:
+def validate(case: dict[str, Any]) -> ProvenClaim:
     reader = TokenReader(SPECIFICATION)
     envelopes = [
         open_envelope(unpadded(token["/"]["bytes"]), profile=SPECIFICATION)

@@ -9,7 +9,7 @@ from ipfs_cluster_node.core.dag_cbor import Value
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.ucan import access as access_module
 from ipfs_cluster_node.core.ucan.arrange import Shortfall, arrange, find_access
-from ipfs_cluster_node.core.ucan.chain import Grant
+from ipfs_cluster_node.core.ucan.chain import ProvenClaim
 from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError
 from ipfs_cluster_node.core.ucan.explain import explain
 from ipfs_cluster_node.core.ucan.policies import Evaluation, parse_policy, size_of
@@ -49,7 +49,7 @@ def test_an_access_allows_what_it_grants_and_nothing_else() -> None:
     assert access.allows({"namespace": "team-a"})
     assert not access.allows({"namespace": "team-b"})
     anything = find_access(claim(ALICE), [bounded, TO_ALICE], circumstances())
-    assert anything.unconditional == Grant(claim=claim(ALICE), chain=(TO_ALICE,))
+    assert anything.unconditional == ProvenClaim(claim=claim(ALICE), chain=(TO_ALICE,))
     assert anything.allows({"namespace": "team-b"})
 
 

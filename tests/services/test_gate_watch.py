@@ -14,7 +14,7 @@ from ipfs_cluster_node.access.permissions import Unrestricted
 from ipfs_cluster_node.access.rules import Rule
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.ucan.access import Access
-from ipfs_cluster_node.core.ucan.chain import Claim, Grant
+from ipfs_cluster_node.core.ucan.chain import Claim, ProvenClaim
 from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError
 from ipfs_cluster_node.services import gate as gate_module
@@ -36,7 +36,7 @@ class Anything:
 
 def access_until(until_s: int | None) -> Access:
     claim = Claim(issuer=ALICE, subject=CLUSTER.did, command=READ, args={})
-    return Access(claim, circumstances(), {}, (), until_s, Grant(claim=claim, chain=()))
+    return Access(claim, circumstances(), {}, (), until_s, ProvenClaim(claim=claim, chain=()))
 
 
 @pytest.mark.asyncio

@@ -9,7 +9,7 @@ from ipfs_cluster_node.core.dag_cbor import Value
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.multiformats import DAG_CBOR, cid_of
 from ipfs_cluster_node.core.ucan.arrange import check_any_chain
-from ipfs_cluster_node.core.ucan.chain import Circumstances, Claim, Grant, check_chain
+from ipfs_cluster_node.core.ucan.chain import Circumstances, Claim, ProvenClaim, check_chain
 from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.core.ucan.errors import UcanError
 from ipfs_cluster_node.core.ucan.policies import parse_policy
@@ -60,7 +60,7 @@ def refused(claimed: Claim, *chain: Delegation, **fields: Any) -> tuple[str, int
     return str(error.name), error.link
 
 
-def granted(claimed: Claim, *chain: Delegation, **fields: Any) -> Grant:
+def granted(claimed: Claim, *chain: Delegation, **fields: Any) -> ProvenClaim:
     return check_chain(claimed, chain, circumstances(**fields))
 
 
@@ -69,7 +69,7 @@ TO_BOB: Final = link(ALICE, BOB)
 TO_CAROL: Final = link(BOB, CAROL)
 
 
-def arranged(claimed: Claim, *bag: Delegation, **fields: Any) -> Grant:
+def arranged(claimed: Claim, *bag: Delegation, **fields: Any) -> ProvenClaim:
     return check_any_chain(claimed, bag, circumstances(**fields))
 
 

@@ -16,7 +16,7 @@ from ipfs_cluster_node.codec.ucan_mint import sign_delegation, sign_invocation
 from ipfs_cluster_node.codec.ucan_validator import Validator
 from ipfs_cluster_node.core.dag_cbor import Value
 from ipfs_cluster_node.core.ids import Did, did_from_public_key
-from ipfs_cluster_node.core.ucan.chain import Grant
+from ipfs_cluster_node.core.ucan.chain import ProvenClaim
 from ipfs_cluster_node.core.ucan.commands import Command
 from tests.support.ucan import signed
 
@@ -38,7 +38,7 @@ def ask_program(program: Sequence[str], document: Any) -> dict[str, Any]:
     return answer
 
 
-def validate(made: dict[str, Any], command: Command = SUBMIT, **args: Value) -> Grant:
+def validate(made: dict[str, Any], command: Command = SUBMIT, **args: Value) -> ProvenClaim:
     """Judge as a node does: under the product profile."""
     now_s = int(time.time())
     tokens = [base64.b64decode(made["invocation"]["token"])]

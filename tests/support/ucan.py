@@ -21,7 +21,7 @@ from ipfs_cluster_node.codec.ucan_validator import Validator
 from ipfs_cluster_node.core.dag_cbor import Value, encode
 from ipfs_cluster_node.core.ids import Did, did_from_public_key
 from ipfs_cluster_node.core.multiformats import Cid
-from ipfs_cluster_node.core.ucan.chain import Grant
+from ipfs_cluster_node.core.ucan.chain import ProvenClaim
 from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.core.ucan.errors import UcanError
 from ipfs_cluster_node.core.ucan.profiles import PRODUCT, SPECIFICATION, Profile
@@ -89,14 +89,14 @@ def validator(profile: Profile = PRODUCT, authority: Actor | None = CLUSTER) -> 
 
 def signed_call(
     invocation: bytes, *proofs: bytes, by: Validator | None = None, **fields: Any
-) -> Grant:
+) -> ProvenClaim:
     """Present an invocation and its proofs to a fresh validator."""
     return signed(by or validator(), write_container([invocation, *proofs]), **(CALL | fields))
 
 
 def peer_call(
     caller: Actor, *delegations: bytes, by: Validator | None = None, **fields: Any
-) -> Grant:
+) -> ProvenClaim:
     """Present delegations as a caller whom TLS named, to a fresh validator."""
     asked = CALL | fields
     return peer(by or validator(), caller.did, write_container(delegations), **asked)
@@ -110,7 +110,7 @@ def signed(
     args: Mapping[str, Value],
     now_s: int,
     revocations: Revocations,
-) -> Grant:
+) -> ProvenClaim:
     """Mode A, from a container to a grant."""
     circumstances = by.circumstances(now_s=now_s, revocations=revocations)
     return by.invoked(
@@ -127,7 +127,7 @@ def peer(
     args: Mapping[str, Value],
     now_s: int,
     revocations: Revocations,
-) -> Grant:
+) -> ProvenClaim:
     """Mode B, from a container to a grant."""
     delegations = by.delegations(by.read(container))
     circumstances = by.circumstances(now_s=now_s, revocations=revocations)

@@ -9,7 +9,7 @@ from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.ucan.chain import (
     Circumstances,
     Claim,
-    Grant,
+    ProvenClaim,
     check_policies,
     may_be_a_link,
 )
@@ -41,7 +41,7 @@ class Access:
     """One that holds, its policies left aside."""
     until_s: int | None
     """When the first link ends, in seconds since 1970: to be found anew then."""
-    unconditional: Grant | None = field(default=None)
+    unconditional: ProvenClaim | None = field(default=None)
     """Lets every call through, whatever its arguments: no policy of its chain asks for anything."""
     reads: frozenset[str] | None = None
     """The arguments that any policy of these links reads; None where one may read all."""
@@ -66,7 +66,7 @@ class Access:
         free = _search(claim, into, circumstances, lambda link: not link.policy)
         if free is None:
             return access
-        return replace(access, nearest=free, unconditional=Grant(claim=claim, chain=free))
+        return replace(access, nearest=free, unconditional=ProvenClaim(claim=claim, chain=free))
 
     def kind_of(self, args: Mapping[str, Value]) -> tuple[Value, ...]:
         """Equal for calls that are judged alike: those in which the policies read the same."""
@@ -74,7 +74,7 @@ class Access:
             return tuple(args.values())
         return tuple(value for name, value in args.items() if name in self.reads)
 
-    def check(self, args: Mapping[str, Value], evaluation: Evaluation | None = None) -> Grant:
+    def check(self, args: Mapping[str, Value], evaluation: Evaluation | None = None) -> ProvenClaim:
         """Decide one call.
 
         Args:
@@ -86,10 +86,10 @@ class Access:
         """
         claim = replace(self.claim, args=dict(args))
         if self.unconditional is not None:
-            return Grant(claim=claim, chain=self.unconditional.chain)
+            return ProvenClaim(claim=claim, chain=self.unconditional.chain)
         chain, exhausted = self._judge(args, evaluation or self._evaluation())
         if chain is not None:
-            return Grant(claim=claim, chain=chain)
+            return ProvenClaim(claim=claim, chain=chain)
         check_policies(self.nearest, args, self._evaluation())
         assert exhausted is not None
         raise exhausted

@@ -11,7 +11,7 @@ from typing import Final
 
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.ucan.access import Access
-from ipfs_cluster_node.core.ucan.chain import Circumstances, Claim, Grant, check_standing
+from ipfs_cluster_node.core.ucan.chain import Circumstances, Claim, ProvenClaim, check_standing
 from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError
 from ipfs_cluster_node.core.ucan.tokens import Delegation
 
@@ -22,7 +22,7 @@ thousands."""
 
 def check_any_chain(
     claim: Claim, delegations: Sequence[Delegation], circumstances: Circumstances
-) -> Grant:
+) -> ProvenClaim:
     """Decide whether some chain among `delegations` lets the claim's issuer do what it asks.
 
     Args:

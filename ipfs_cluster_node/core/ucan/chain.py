@@ -31,7 +31,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Grant:
+class ProvenClaim:
     """A claim that held, and the chain it held by; `check_chain` judges both again at any time."""
 
     claim: Claim
@@ -122,7 +122,7 @@ def check_chain(
     chain: Sequence[Delegation],
     circumstances: Circumstances,
     evaluation: Evaluation | None = None,
-) -> Grant:
+) -> ProvenClaim:
     """Decide whether `chain` lets the claim's issuer do what it asks.
 
     Args:
@@ -140,7 +140,7 @@ def check_chain(
     if evaluation is None:
         evaluation = Evaluation(steps_max=circumstances.profile.evaluation_steps_max)
     check_policies(chain, claim.args, evaluation)
-    return Grant(claim=claim, chain=tuple(chain))
+    return ProvenClaim(claim=claim, chain=tuple(chain))
 
 
 def check_standing(claim: Claim, chain: Sequence[Delegation], circumstances: Circumstances) -> None:
