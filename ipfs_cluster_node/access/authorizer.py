@@ -37,7 +37,7 @@ from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.core.multiformats import TOKEN_CODECS, Cid, parse_cid
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.core.ucan.access import Access
-from ipfs_cluster_node.core.ucan.chain import Circumstances, ProvenClaim
+from ipfs_cluster_node.core.ucan.chain import ProvenClaim, ValidationContext
 from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError, malformed
 from ipfs_cluster_node.core.ucan.policies import Evaluation
@@ -145,7 +145,7 @@ class DelegatedPermissions:
     @contextmanager
     def _steps(self, access: Access) -> Iterator[Evaluation]:
         """The steps that one item may take, of those that are left for all."""
-        steps_max = min(access.circumstances.profile.evaluation_steps_max, self.steps_left)
+        steps_max = min(access.context.profile.evaluation_steps_max, self.steps_left)
         evaluation = Evaluation(steps_max=steps_max)
         try:
             yield evaluation
@@ -347,7 +347,7 @@ class Authorizer:
             brought,
             command=command,
             args_of=args_of,
-            circumstances=self.circumstances(state),
+            context=self.validation_context(state),
             kept=kept,
             by_item=rule.required is None,
         )
@@ -356,7 +356,7 @@ class Authorizer:
             kept = self.kept([issuer, *(d.issuer for d in grant.chain)])
             return self._find(issuer, asked, [*grant.chain, *kept])
 
-        access = Access.found(grant.claim, grant.chain, self.circumstances(state))
+        access = Access.found(grant.claim, grant.chain, self.validation_context(state))
         assert access is not None, "its chain was checked just now"
         caller = Caller(issuer, CallerClass.CLIENT)
         granted = [] if rule.required is None else [grant]
@@ -387,9 +387,9 @@ class Authorizer:
             self._validator = Validator(authority=self._authority, started_s=started_s)
         return self._validator
 
-    def circumstances(self, state: ClusterState) -> Circumstances:
+    def validation_context(self, state: ClusterState) -> ValidationContext:
         """What calls are judged by at this moment."""
-        return self.validator(state).circumstances(
+        return self.validator(state).validation_context(
             now_s=self.now_s(),
             revocations=state.delegations.revocations,
             gone=RevokedPrincipals(state),
@@ -452,8 +452,8 @@ class Authorizer:
 
     def _find(self, caller: Did, command: Command, delegations: Sequence[Delegation]) -> Access:
         state = self._known_state()
-        circumstances = self.circumstances(state)
-        return self.validator(state).access(caller, command, delegations, circumstances)
+        context = self.validation_context(state)
+        return self.validator(state).access(caller, command, delegations, context)
 
     def _named(self, proofs: str) -> list[Delegation]:
         texts = proofs.split(",")

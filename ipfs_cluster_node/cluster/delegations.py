@@ -89,7 +89,7 @@ class Delegations:
         try:
             given = await gathered(map(validator.delegation, tokens))
             bag = self._authorizer.with_kept(given)
-            circumstances = self._authorizer.circumstances(state)
+            context = self._authorizer.validation_context(state)
             turn = current_turn()
             for delegation in given:
                 if delegation.subject not in (None, state.cluster_did):
@@ -97,7 +97,7 @@ class Delegations:
                     raise UcanError(Refusal.INVALID_SUBJECT, detail, cid=delegation.cid)
                 # By itself: what else its audience has would let one through that gives nothing.
                 links = [d for d in bag if d is delegation or d.audience != delegation.audience]
-                validator.access(delegation.audience, delegation.command, links, circumstances)
+                validator.access(delegation.audience, delegation.command, links, context)
                 if turn.over:
                     await turn.next()
         except UcanError as error:
@@ -274,8 +274,8 @@ class Delegations:
     ) -> pb.AskExplanation:
         """Say whether it may be done; without `args` the call shows each item that may be read."""
         claim = Claim(issuer=did, subject=state.cluster_did, command=command, args=args or {})
-        circumstances = self._authorizer.circumstances(state)
-        found = explain(claim, bag, circumstances, by_item=args is None)
+        context = self._authorizer.validation_context(state)
+        found = explain(claim, bag, context, by_item=args is None)
         answer = pb.AskExplanation(command=command, allowed=found.error is None)
         # Else who may not read a task would learn here whose it is.
         told = answer.allowed if did == caller.did else self._may(caller, command, args or {})

@@ -21,9 +21,9 @@ from ipfs_cluster_node.core.multiformats import Cid
 from ipfs_cluster_node.core.ucan.access import Access
 from ipfs_cluster_node.core.ucan.arrange import find_access
 from ipfs_cluster_node.core.ucan.chain import (
-    Circumstances,
     Claim,
     ProvenClaim,
+    ValidationContext,
     check_args,
     check_chain,
     check_command,
@@ -72,9 +72,9 @@ class Validator:
         self._reader = TokenReader(profile)
         self._used = UsedInvocations(since_s=started_s, profile=profile)
 
-    def circumstances(
+    def validation_context(
         self, *, now_s: int, revocations: Revocations, gone: Container[Did] = frozenset()
-    ) -> Circumstances:
+    ) -> ValidationContext:
         """What calls are judged by at one moment.
 
         Args:
@@ -82,7 +82,7 @@ class Validator:
             revocations: As the log has them.
             gone: Who was removed or revoked.
         """
-        return Circumstances(
+        return ValidationContext(
             profile=self._profile,
             now_s=now_s,
             authority=self._authority,
@@ -150,7 +150,7 @@ class Validator:
         caller: Did,
         command: Command,
         delegations: Sequence[Delegation],
-        circumstances: Circumstances,
+        context: ValidationContext,
     ) -> Access:
         """Find what delegations let a caller do under one command (mode B), for many calls.
 
@@ -158,7 +158,7 @@ class Validator:
             caller: As TLS named it.
             command: The one that the server assigns to the method.
             delegations: Verified, in any order; those that do not help are passed over.
-            circumstances: Of this moment.
+            context: Of this moment.
 
         Raises:
             UcanError: No chain of them holds.
@@ -167,7 +167,7 @@ class Validator:
         if self._authority is None:
             raise ValueError("a peer's call needs the cluster's DID")
         claim = Claim(issuer=caller, subject=self._authority, command=command, args={})
-        access = find_access(claim, delegations, circumstances)
+        access = find_access(claim, delegations, context)
         for delegation in access.nearest:
             self._reader.remember(delegation)
         return access
@@ -178,7 +178,7 @@ class Validator:
         *,
         command: Command,
         args_of: Callable[[], Mapping[str, Value] | None],
-        circumstances: Circumstances,
+        context: ValidationContext,
         kept: Callable[[Cid], bytes | None] = lambda _cid: None,
         by_item: bool = False,
     ) -> ProvenClaim:
@@ -189,7 +189,7 @@ class Validator:
             command: The one that the server assigns to the method.
             args_of: Derives them from the request, every one of the command, as the server has
                 them. Asked once all else holds: who has no right to them learns nothing of them.
-            circumstances: Of this moment.
+            context: Of this moment.
             kept: Delegations that need not be brought, by their CIDs.
             by_item: Whether policies judge each item that is shown, and not the call.
 
@@ -206,16 +206,16 @@ class Validator:
             if token is not None:
                 found[cid] = self.delegation(token)
         chain = resolve(invocation, found, self._reader)
-        check_invocation(invocation, circumstances)
+        check_invocation(invocation, context)
         check_command(invocation, command)
         claim = claim_of(invocation)
         if by_item:
-            check_standing(claim, chain, circumstances)
+            check_standing(claim, chain, context)
             grant = ProvenClaim(claim=claim, chain=tuple(chain))
         else:
-            grant = check_chain(claim, chain, circumstances)
+            grant = check_chain(claim, chain, context)
         check_args(invocation, args_of())
-        self._used.use(invocation, holder=grant.holder, now_s=circumstances.now_s)
+        self._used.use(invocation, holder=grant.holder, now_s=context.now_s)
         # Not before: a stranger's tokens would drive out those that grant something.
         for delegation in chain:
             self._reader.remember(delegation)

@@ -14,7 +14,7 @@ from ipfs_cluster_node.core.authorization import ROW_UNKNOWN, Requirement, conte
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ucan.access import Access
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
-from tests.support.claims import ALICE, CLUSTER, circumstances, claim, link
+from tests.support.claims import ALICE, CLUSTER, claim, link, validation_context
 from tests.support.large_cluster import cid_of
 
 ROWS = 20_000
@@ -33,7 +33,7 @@ def permissions(
 
     monkeypatch.setattr(Access, "_judge", counted)
     delegation = link(CLUSTER, ALICE, policy=policy)
-    access = Access.found(claim(ALICE), [delegation], circumstances())
+    access = Access.found(claim(ALICE), [delegation], validation_context())
     assert access is not None
     command = access.claim.command
     client = Caller(ALICE, CallerClass.CLIENT)

@@ -199,8 +199,8 @@ def test_what_was_found_ends_when_its_chain_does() -> None:
 
     def ask(now_s: int, **more: Any) -> Access:
         given: Any = {"now_s": now_s, "revocations": NO_REVOCATIONS} | more
-        circumstances = by.circumstances(**given)
-        return by.access(ALICE.did, Command("/task/submit"), delegations, circumstances)
+        context = by.validation_context(**given)
+        return by.access(ALICE.did, Command("/task/submit"), delegations, context)
 
     assert ask(NOW + 60).check(ARGS)
     revocations = {cid_of_token(ROOT): frozenset({CLUSTER.did})}
@@ -212,7 +212,7 @@ def test_what_was_found_ends_when_its_chain_does() -> None:
 
 def test_a_proof_that_is_kept_need_not_come_along() -> None:
     by = validator()
-    circumstances = by.circumstances(now_s=NOW, revocations=NO_REVOCATIONS)
+    context = by.validation_context(now_s=NOW, revocations=NO_REVOCATIONS)
     kept = {cid_of_token(ROOT): ROOT}
 
     def ask(invocation: bytes) -> ProvenClaim:
@@ -220,7 +220,7 @@ def test_a_proof_that_is_kept_need_not_come_along() -> None:
             by.read(write_container([invocation])),
             command=Command("/task/submit"),
             args_of=lambda: ARGS,
-            circumstances=circumstances,
+            context=context,
             kept=kept.get,
         )
 
@@ -231,7 +231,7 @@ def test_a_proof_that_is_kept_need_not_come_along() -> None:
 
 def test_what_shows_items_is_not_judged_by_its_own_arguments() -> None:
     by = validator()
-    circumstances = by.circumstances(now_s=NOW, revocations=NO_REVOCATIONS)
+    context = by.validation_context(now_s=NOW, revocations=NO_REVOCATIONS)
     root = CLUSTER.delegates(ALICE, policy=[["==", ".never", True]])
 
     def ask(by_item: bool) -> ProvenClaim:  # noqa: FBT001
@@ -239,7 +239,7 @@ def test_what_shows_items_is_not_judged_by_its_own_arguments() -> None:
             by.read(write_container([ALICE.invokes(root), root])),
             command=Command("/task/submit"),
             args_of=lambda: ARGS,
-            circumstances=circumstances,
+            context=context,
             by_item=by_item,
         )
 

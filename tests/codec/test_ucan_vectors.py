@@ -13,8 +13,8 @@ from ipfs_cluster_node.codec.ucan_validator import claim_of, resolve
 from ipfs_cluster_node.core.ids import parse_did
 from ipfs_cluster_node.core.multiformats import TOKEN_CODECS, encode_base58, parse_cid
 from ipfs_cluster_node.core.ucan.chain import (
-    Circumstances,
     ProvenClaim,
+    ValidationContext,
     check_chain,
     check_invocation,
 )
@@ -33,11 +33,11 @@ def validate(case: dict[str, Any]) -> ProvenClaim:
         open_envelope(unpadded(token["/"]["bytes"]), profile=SPECIFICATION)
         for token in (case["invocation"], *case["proofs"])
     ]
-    circumstances = Circumstances(profile=SPECIFICATION, now_s=case["time"], revocations={})
+    context = ValidationContext(profile=SPECIFICATION, now_s=case["time"], revocations={})
     invocation = reader.invocation(envelopes[0])
-    check_invocation(invocation, circumstances)
+    check_invocation(invocation, context)
     chain = resolve(invocation, {envelope.cid: envelope for envelope in envelopes[1:]}, reader)
-    return check_chain(claim_of(invocation), chain, circumstances)
+    return check_chain(claim_of(invocation), chain, context)
 
 
 def test_valid_invocations_are_taken(vectors: Path) -> None:

@@ -26,17 +26,17 @@ from tests.support.claims import (
     TO_ALICE,
     TO_BOB,
     arranged,
-    circumstances,
     claim,
     link,
     unarranged,
+    validation_context,
 )
 
 
 def test_an_access_is_found_anew_when_its_first_link_ends() -> None:
     soon, later = link(CLUSTER, ALICE, expires_s=NOW + 5), link(ALICE, BOB, expires_s=NOW + 9)
-    assert find_access(claim(BOB), [later, soon], circumstances()).until_s == NOW + 5
-    for_ever = circumstances(profile=SPECIFICATION)
+    assert find_access(claim(BOB), [later, soon], validation_context()).until_s == NOW + 5
+    for_ever = validation_context(profile=SPECIFICATION)
     unending = link(CLUSTER, ALICE, expires_s=None)
     assert find_access(claim(ALICE), [unending], for_ever).until_s is None
 
@@ -44,11 +44,11 @@ def test_an_access_is_found_anew_when_its_first_link_ends() -> None:
 def test_an_access_allows_what_it_grants_and_nothing_else() -> None:
     """Lists are filtered by it."""
     bounded = link(CLUSTER, ALICE, policy=[["==", ".namespace", "team-a"]])
-    access = find_access(claim(ALICE), [bounded], circumstances())
+    access = find_access(claim(ALICE), [bounded], validation_context())
     assert access.unconditional is None
     assert access.allows({"namespace": "team-a"})
     assert not access.allows({"namespace": "team-b"})
-    anything = find_access(claim(ALICE), [bounded, TO_ALICE], circumstances())
+    anything = find_access(claim(ALICE), [bounded, TO_ALICE], validation_context())
     assert anything.unconditional == ProvenClaim(claim=claim(ALICE), chain=(TO_ALICE,))
     assert anything.allows({"namespace": "team-b"})
 
@@ -135,7 +135,9 @@ def test_no_holder_is_gone_on_from_twice_by_commands_as_wide() -> None:
     into = Counted()
     for each in bag:
         into.setdefault(each.audience, []).append(each)
-    assert access_module._search(claim(people[-1]), into, circumstances(), lambda _: True) is None
+    assert (
+        access_module._search(claim(people[-1]), into, validation_context(), lambda _: True) is None
+    )
     assert len(asked) == 8
 
 
@@ -154,7 +156,7 @@ def test_the_size_of_a_policy_is_that_of_all_its_statements() -> None:
 
 def test_the_items_of_a_list_share_their_steps() -> None:
     heavy = link(CLUSTER, ALICE, policy=[["==", ".namespace", "team-a"]] * 100)
-    access = find_access(claim(ALICE), [heavy], circumstances())
+    access = find_access(claim(ALICE), [heavy], validation_context())
     evaluation = Evaluation(steps_max=250)
     assert access.allows(ARGS, evaluation)
     assert access.allows(ARGS, evaluation)
@@ -165,15 +167,15 @@ def test_the_items_of_a_list_share_their_steps() -> None:
 
 def test_an_explanation_tells_of_the_chain_that_holds_or_of_the_nearest() -> None:
     bounded = link(ALICE, BOB, policy=[["==", ".namespace", "team-b"]])
-    held = explain(claim(BOB), [TO_ALICE, TO_BOB], circumstances())
+    held = explain(claim(BOB), [TO_ALICE, TO_BOB], validation_context())
     assert (held.chain, held.error) == ((TO_ALICE, TO_BOB), None)
-    denied = explain(claim(BOB), [TO_ALICE, bounded], circumstances())
+    denied = explain(claim(BOB), [TO_ALICE, bounded], validation_context())
     assert denied.chain == (TO_ALICE, bounded)
     assert denied.error is not None
     assert (denied.error.name, denied.error.link) == (Refusal.MATCH_ERROR, 1)
     late = link(ALICE, BOB, expires_s=NOW - 999)
-    assert isinstance(arrange(claim(BOB), [TO_ALICE, late], circumstances()), Shortfall)
-    missing = explain(claim(BOB), [TO_ALICE, late], circumstances())
+    assert isinstance(arrange(claim(BOB), [TO_ALICE, late], validation_context()), Shortfall)
+    missing = explain(claim(BOB), [TO_ALICE, late], validation_context())
     assert missing.chain == (TO_ALICE, late)
     assert missing.error is not None
     assert missing.error.name is Refusal.EXPIRED

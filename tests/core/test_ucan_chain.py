@@ -23,11 +23,11 @@ from tests.support.claims import (
     TO_BOB,
     TO_CAROL,
     chain_through,
-    circumstances,
     claim,
     granted,
     link,
     refused,
+    validation_context,
 )
 
 
@@ -44,8 +44,8 @@ def test_a_chain_is_granted_and_tells_of_itself() -> None:
 
 def test_an_authority_is_needed_where_the_profile_says_so() -> None:
     with pytest.raises(ValueError, match="cluster's DID"):
-        circumstances(authority=None)
-    assert circumstances(authority=None, profile=SPECIFICATION)
+        validation_context(authority=None)
+    assert validation_context(authority=None, profile=SPECIFICATION)
 
 
 def test_each_thing_that_is_wrong_is_named_and_its_link() -> None:

@@ -18,10 +18,10 @@ from tests.support.claims import (
     CLUSTER,
     NOW,
     arranged,
-    circumstances,
     claim,
     granted,
     link,
+    validation_context,
 )
 
 people = st.sampled_from([CLUSTER, ALICE, BOB, CAROL])
@@ -105,7 +105,7 @@ def test_an_access_grants_what_some_chain_grants_and_no_more(
 ) -> None:
     """All chains one by one, as `check_chain` judges them, come to the same."""
     revocations = {bag[n].cid: frozenset({by}) for n, by in revoked.items() if n < len(bag)}
-    present = circumstances(revocations=revocations, gone=gone)
+    present = validation_context(revocations=revocations, gone=gone)
 
     def holds(chain: tuple[Delegation, ...]) -> bool:
         try:

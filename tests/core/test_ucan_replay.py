@@ -15,7 +15,7 @@ from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError
 from ipfs_cluster_node.core.ucan.profiles import PRODUCT, SPECIFICATION
 from ipfs_cluster_node.core.ucan.replay import UsedInvocations
 from ipfs_cluster_node.core.ucan.tokens import Invocation
-from tests.support.claims import ALICE, ARGS, BOB, CAROL, CLUSTER, MALLORY, NOW, circumstances
+from tests.support.claims import ALICE, ARGS, BOB, CAROL, CLUSTER, MALLORY, NOW, validation_context
 
 # Invocations by themselves
 
@@ -39,33 +39,33 @@ def invocation(**fields: Any) -> Invocation:
 def invocation_refused(**fields: Any) -> str:
     judged = {key: fields.pop(key) for key in ("profile", "now_s", "authority") if key in fields}
     with pytest.raises(UcanError) as caught:
-        check_invocation(invocation(**fields), circumstances(**judged))
+        check_invocation(invocation(**fields), validation_context(**judged))
     assert caught.value.link is None
     assert caught.value.cid == invocation(**fields).cid
     return str(caught.value.name)
 
 
 def test_an_invocation_lives_five_minutes_at_most() -> None:
-    check_invocation(invocation(expires_s=NOW + 300), circumstances())
+    check_invocation(invocation(expires_s=NOW + 300), validation_context())
     assert invocation_refused(expires_s=NOW + 301) == "InvalidClaim"
     assert invocation_refused(expires_s=None) == "InvalidClaim"
-    anything = circumstances(profile=SPECIFICATION)
+    anything = validation_context(profile=SPECIFICATION)
     check_invocation(invocation(expires_s=None), anything)
     check_invocation(invocation(expires_s=NOW + 9999), anything)
     assert invocation_refused(expires_s=NOW - 60) == "Expired"
     assert invocation_refused(expires_s=NOW - 60, profile=SPECIFICATION) == "Expired"
-    check_invocation(invocation(expires_s=NOW - 59), circumstances())
+    check_invocation(invocation(expires_s=NOW - 59), validation_context())
     assert invocation_refused(not_before_s=NOW + 61) == "TooEarly"
-    check_invocation(invocation(not_before_s=NOW + 60), circumstances())
+    check_invocation(invocation(not_before_s=NOW + 60), validation_context())
 
 
 def test_an_invocation_is_about_the_cluster_and_for_it() -> None:
-    check_invocation(invocation(audience=CLUSTER), circumstances())
+    check_invocation(invocation(audience=CLUSTER), validation_context())
     assert invocation_refused(audience=BOB) == "InvalidAudience"
     assert invocation_refused(subject=ALICE) == "InvalidAudience"
     # Its issuer is the subject, so it needs no proof: it must not pass for the cluster's.
     assert invocation_refused(subject=ALICE, audience=CLUSTER) == "InvalidSubject"
-    other = circumstances(profile=SPECIFICATION, authority=None)
+    other = validation_context(profile=SPECIFICATION, authority=None)
     check_invocation(invocation(subject=ALICE, audience=BOB), other)
 
 

@@ -19,7 +19,7 @@ from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError
 from ipfs_cluster_node.services import gate as gate_module
 from ipfs_cluster_node.services.gate import WATCHED_A_TURN, Gate, _Running
-from tests.support.claims import circumstances
+from tests.support.claims import validation_context
 from tests.support.ucan import CLUSTER, actor
 
 ALICE = actor(1).did
@@ -36,7 +36,7 @@ class Anything:
 
 def access_until(until_s: int | None) -> Access:
     claim = Claim(issuer=ALICE, subject=CLUSTER.did, command=READ, args={})
-    return Access(claim, circumstances(), {}, (), until_s, ProvenClaim(claim=claim, chain=()))
+    return Access(claim, validation_context(), {}, (), until_s, ProvenClaim(claim=claim, chain=()))
 
 
 @pytest.mark.asyncio

@@ -9,7 +9,7 @@ from ipfs_cluster_node.core.dag_cbor import Value
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.multiformats import DAG_CBOR, cid_of
 from ipfs_cluster_node.core.ucan.arrange import check_any_chain
-from ipfs_cluster_node.core.ucan.chain import Circumstances, Claim, ProvenClaim, check_chain
+from ipfs_cluster_node.core.ucan.chain import Claim, ProvenClaim, ValidationContext, check_chain
 from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.core.ucan.errors import UcanError
 from ipfs_cluster_node.core.ucan.policies import parse_policy
@@ -23,14 +23,14 @@ CLUSTER, ALICE, BOB, CAROL, MALLORY = (
 ARGS: Final[dict[str, Value]] = {"namespace": "team-a", "priority": 3}
 
 
-def circumstances(**fields: Any) -> Circumstances:
+def validation_context(**fields: Any) -> ValidationContext:
     default: dict[str, Any] = {
         "profile": PRODUCT,
         "now_s": NOW,
         "authority": CLUSTER,
         "revocations": {},
     }
-    return Circumstances(**(default | fields))
+    return ValidationContext(**(default | fields))
 
 
 def link(issuer: Did, audience: Did, command: str = "/task", **fields: Any) -> Delegation:
@@ -54,14 +54,14 @@ def claim(issuer: Did, command: str = "/task/submit", **fields: Any) -> Claim:
 
 def refused(claimed: Claim, *chain: Delegation, **fields: Any) -> tuple[str, int | None]:
     with pytest.raises(UcanError) as caught:
-        check_chain(claimed, chain, circumstances(**fields))
+        check_chain(claimed, chain, validation_context(**fields))
     error = caught.value
     assert error.cid == (None if error.link is None else chain[error.link].cid)
     return str(error.name), error.link
 
 
 def granted(claimed: Claim, *chain: Delegation, **fields: Any) -> ProvenClaim:
-    return check_chain(claimed, chain, circumstances(**fields))
+    return check_chain(claimed, chain, validation_context(**fields))
 
 
 TO_ALICE: Final = link(CLUSTER, ALICE)
@@ -70,7 +70,7 @@ TO_CAROL: Final = link(BOB, CAROL)
 
 
 def arranged(claimed: Claim, *bag: Delegation, **fields: Any) -> ProvenClaim:
-    return check_any_chain(claimed, bag, circumstances(**fields))
+    return check_any_chain(claimed, bag, validation_context(**fields))
 
 
 def unarranged(claimed: Claim, *bag: Delegation, **fields: Any) -> tuple[str, int | None]:

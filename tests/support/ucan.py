@@ -112,10 +112,8 @@ def signed(
     revocations: Revocations,
 ) -> ProvenClaim:
     """Mode A, from a container to a grant."""
-    circumstances = by.circumstances(now_s=now_s, revocations=revocations)
-    return by.invoked(
-        by.read(container), command=command, args_of=lambda: args, circumstances=circumstances
-    )
+    context = by.validation_context(now_s=now_s, revocations=revocations)
+    return by.invoked(by.read(container), command=command, args_of=lambda: args, context=context)
 
 
 def peer(
@@ -130,8 +128,8 @@ def peer(
 ) -> ProvenClaim:
     """Mode B, from a container to a grant."""
     delegations = by.delegations(by.read(container))
-    circumstances = by.circumstances(now_s=now_s, revocations=revocations)
-    return by.access(caller, command, delegations, circumstances).check(args)
+    context = by.validation_context(now_s=now_s, revocations=revocations)
+    return by.access(caller, command, delegations, context).check(args)
 
 
 def payload_of(token: bytes) -> dict[str, Any]:

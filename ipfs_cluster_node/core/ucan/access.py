@@ -7,9 +7,9 @@ from typing import Self
 from ipfs_cluster_node.core.dag_cbor import Value
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.ucan.chain import (
-    Circumstances,
     Claim,
     ProvenClaim,
+    ValidationContext,
     check_policies,
     may_be_a_link,
 )
@@ -33,7 +33,7 @@ class Access:
 
     claim: Claim
     """Who asks for which command; the arguments are those of each call."""
-    circumstances: Circumstances
+    context: ValidationContext
     into: Mapping[Did, Sequence[Delegation]]
     """Whom -> the links that may hold, by the size of their policies: what is heavy to judge shuts
     out nothing that is light."""
@@ -48,22 +48,22 @@ class Access:
 
     @classmethod
     def found(
-        cls, claim: Claim, delegations: Iterable[Delegation], circumstances: Circumstances
+        cls, claim: Claim, delegations: Iterable[Delegation], context: ValidationContext
     ) -> Self | None:
         """Find it among delegations; None where no chain of them holds."""
-        links = [d for d in delegations if may_be_a_link(claim, d, circumstances)]
+        links = [d for d in delegations if may_be_a_link(claim, d, context)]
         links.sort(key=lambda link: size_of(link.policy))
         into: dict[Did, list[Delegation]] = {}
         for link in links:
             into.setdefault(link.audience, []).append(link)
         ends = [link.expires_s for link in links if link.expires_s is not None]
-        nearest = _search(claim, into, circumstances, lambda _link: True)
+        nearest = _search(claim, into, context, lambda _link: True)
         if nearest is None:
             return None
         read = [fields_of(link.policy) for link in links]
         reads = None if None in read else frozenset[str]().union(*(r for r in read if r))
-        access = cls(claim, circumstances, into, nearest, min(ends, default=None), reads=reads)
-        free = _search(claim, into, circumstances, lambda link: not link.policy)
+        access = cls(claim, context, into, nearest, min(ends, default=None), reads=reads)
+        free = _search(claim, into, context, lambda link: not link.policy)
         if free is None:
             return access
         return replace(access, nearest=free, unconditional=ProvenClaim(claim=claim, chain=free))
@@ -108,7 +108,7 @@ class Access:
         return chain is not None
 
     def _evaluation(self) -> Evaluation:
-        return Evaluation(steps_max=self.circumstances.profile.evaluation_steps_max)
+        return Evaluation(steps_max=self.context.profile.evaluation_steps_max)
 
     def _judge(
         self, args: Mapping[str, Value], evaluation: Evaluation
@@ -125,13 +125,13 @@ class Access:
                 exhausted = exhausted or error
                 return False
 
-        return _search(self.claim, self.into, self.circumstances, holds), exhausted
+        return _search(self.claim, self.into, self.context, holds), exhausted
 
 
 def _search(
     claim: Claim,
     into: Mapping[Did, Sequence[Delegation]],
-    circumstances: Circumstances,
+    context: ValidationContext,
     holds: Callable[[Delegation], bool],
 ) -> Chain | None:
     """The shortest chain of links that hold; None if there is none.
@@ -144,7 +144,7 @@ def _search(
     widest = {claim.issuer: len(claim.command)}
     ways: list[tuple[Did, Chain]] = [(claim.issuer, ())]
     judged: dict[int, bool] = {}
-    for _ in range(circumstances.profile.chain_links_max):
+    for _ in range(context.profile.chain_links_max):
         longer: list[tuple[Did, Chain]] = []
         for holder, chain in ways:
             bound = len(chain[0].command) if chain else len(claim.command)
@@ -161,13 +161,13 @@ def _search(
                 if not from_subject:
                     widest[link.issuer] = width
                     longer.append((link.issuer, whole))
-                elif not _is_revoked(whole, circumstances):
+                elif not _is_revoked(whole, context):
                     return whole
         ways = longer
     return None
 
 
-def _is_revoked(chain: Chain, circumstances: Circumstances) -> bool:
+def _is_revoked(chain: Chain, context: ValidationContext) -> bool:
     """Whether who issued a link further up has revoked one further down."""
-    revocations, authority = circumstances.revocations, circumstances.authority
+    revocations, authority = context.revocations, context.authority
     return revoked_link(chain, revocations, authority) is not None

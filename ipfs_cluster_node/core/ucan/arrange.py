@@ -11,7 +11,7 @@ from typing import Final
 
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.ucan.access import Access
-from ipfs_cluster_node.core.ucan.chain import Circumstances, Claim, ProvenClaim, check_standing
+from ipfs_cluster_node.core.ucan.chain import Claim, ProvenClaim, ValidationContext, check_standing
 from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError
 from ipfs_cluster_node.core.ucan.tokens import Delegation
 
@@ -21,36 +21,36 @@ thousands."""
 
 
 def check_any_chain(
-    claim: Claim, delegations: Sequence[Delegation], circumstances: Circumstances
+    claim: Claim, delegations: Sequence[Delegation], context: ValidationContext
 ) -> ProvenClaim:
     """Decide whether some chain among `delegations` lets the claim's issuer do what it asks.
 
     Args:
         claim: What is asked; the issuer as TLS proved it.
         delegations: Verified, in any order; those that do not belong are passed over.
-        circumstances: The profile, the time and what is revoked.
+        context: The profile, the time and what is revoked.
 
     Raises:
         UcanError: No chain holds. It tells of the chain that covers the command, if there is one,
             else of the first that leads from the subject to the issuer, else of what there is.
     """
-    return find_access(claim, delegations, circumstances).check(claim.args)
+    return find_access(claim, delegations, context).check(claim.args)
 
 
 def find_access(
-    claim: Claim, delegations: Sequence[Delegation], circumstances: Circumstances
+    claim: Claim, delegations: Sequence[Delegation], context: ValidationContext
 ) -> Access:
     """Find the chains among `delegations` that hold, their policies left aside.
 
     Args:
         claim: Who asks for which command; its arguments are not looked at.
         delegations: Verified, in any order; those that do not belong are passed over.
-        circumstances: The profile, the time and what is revoked.
+        context: The profile, the time and what is revoked.
 
     Raises:
         UcanError: No chain holds, as in `check_any_chain`.
     """
-    found = arrange(claim, delegations, circumstances)
+    found = arrange(claim, delegations, context)
     if isinstance(found, Access):
         return found
     raise found.error
@@ -65,12 +65,12 @@ class Shortfall:
 
 
 def arrange(
-    claim: Claim, delegations: Sequence[Delegation], circumstances: Circumstances
+    claim: Claim, delegations: Sequence[Delegation], context: ValidationContext
 ) -> Access | Shortfall:
     """As `find_access`, for who wants to know of the chain that does not hold."""
-    access = Access.found(claim, delegations, circumstances)
+    access = Access.found(claim, delegations, context)
     if access is not None:
-        check_standing(claim, access.nearest, circumstances)
+        check_standing(claim, access.nearest, context)
         return access
     chains: Iterator[tuple[Delegation, ...]] = iter([()])
     if delegations:
@@ -78,11 +78,11 @@ def arrange(
     failures: list[Shortfall] = []
     for chain in chains:
         try:
-            check_standing(claim, chain, circumstances)
+            check_standing(claim, chain, context)
         except UcanError as error:
             failures.append(Shortfall(chain, error))
         else:  # By a detour around who has revoked something of the shorter one.
-            access = Access.found(claim, chain, circumstances)
+            access = Access.found(claim, chain, context)
             if access is not None:
                 return access
     if not failures:

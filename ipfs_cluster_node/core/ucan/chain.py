@@ -53,7 +53,7 @@ class ProvenClaim:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Circumstances:
+class ValidationContext:
     """What a chain is judged by, beside itself."""
 
     profile: Profile
@@ -71,21 +71,21 @@ class Circumstances:
             raise ValueError("this profile needs the cluster's DID")
 
 
-def check_invocation(invocation: Invocation, circumstances: Circumstances) -> None:
+def check_invocation(invocation: Invocation, context: ValidationContext) -> None:
     """Check what an invocation says of itself; its chain comes after.
 
     Raises:
         UcanError: InvalidAudience, InvalidSubject, InvalidClaim, Expired or TooEarly.
     """
-    authority, now_s = circumstances.authority, circumstances.now_s
+    authority, now_s = context.authority, context.now_s
     if authority is not None and invocation.executor != authority:
         raise _of(invocation, Refusal.INVALID_AUDIENCE, "the invocation is for another executor")
     if authority is not None and invocation.subject != authority:
         raise _of(invocation, Refusal.INVALID_SUBJECT, "the invocation is about another subject")
-    lifetime = circumstances.profile.invocation_lifetime_s_max
+    lifetime = context.profile.invocation_lifetime_s_max
     if lifetime is not None and invocation.expires_s is None:
         raise _of(invocation, Refusal.INVALID_CLAIM, "the invocation has no expiry")
-    _check_times(invocation, circumstances, link=None)
+    _check_times(invocation, context, link=None)
     expires_s = invocation.expires_s
     if lifetime is not None and expires_s is not None and expires_s > now_s + lifetime:
         detail = f"the invocation expires over {lifetime} s from now"
@@ -120,7 +120,7 @@ def check_args(invocation: Invocation, args: Mapping[str, Value] | None) -> None
 def check_chain(
     claim: Claim,
     chain: Sequence[Delegation],
-    circumstances: Circumstances,
+    context: ValidationContext,
     evaluation: Evaluation | None = None,
 ) -> ProvenClaim:
     """Decide whether `chain` lets the claim's issuer do what it asks.
@@ -128,7 +128,7 @@ def check_chain(
     Args:
         claim: What is asked.
         chain: Verified delegations, the root first, as the `prf` of an invocation orders them.
-        circumstances: The profile, the time and what is revoked.
+        context: The profile, the time and what is revoked.
         evaluation: Where several chains share their steps; else as the profile allows.
 
     Raises:
@@ -136,54 +136,54 @@ def check_chain(
             InvalidAudience, InvalidCommand, Expired, TooEarly, Revoked, MatchError, or TooLarge
             where the policies take too long. `link` and `cid` name the delegation.
     """
-    check_standing(claim, chain, circumstances)
+    check_standing(claim, chain, context)
     if evaluation is None:
-        evaluation = Evaluation(steps_max=circumstances.profile.evaluation_steps_max)
+        evaluation = Evaluation(steps_max=context.profile.evaluation_steps_max)
     check_policies(chain, claim.args, evaluation)
     return ProvenClaim(claim=claim, chain=tuple(chain))
 
 
-def check_standing(claim: Claim, chain: Sequence[Delegation], circumstances: Circumstances) -> None:
+def check_standing(claim: Claim, chain: Sequence[Delegation], context: ValidationContext) -> None:
     """Check all of `chain` but its policies; the arguments of the claim are not looked at.
 
     Raises:
         UcanError: As `check_chain`, but for MatchError.
     """
-    check_length(len(chain), circumstances.profile)
-    if circumstances.authority is not None and claim.subject != circumstances.authority:
+    check_length(len(chain), context.profile)
+    if context.authority is not None and claim.subject != context.authority:
         raise UcanError(Refusal.INVALID_SUBJECT, "the claim is about another subject")
     if not chain and claim.issuer != claim.subject:
         raise UcanError(Refusal.INVALID_CLAIM, "no proof, and the caller is not the subject")
-    _check_links(claim, chain, circumstances)
-    if claim.issuer in circumstances.gone:
+    _check_links(claim, chain, context)
+    if claim.issuer in context.gone:
         raise UcanError(Refusal.REVOKED, "the caller was removed or revoked")
     for link, delegation in enumerate(chain):
-        if delegation.issuer in circumstances.gone:
+        if delegation.issuer in context.gone:
             raise _at(link, delegation, Refusal.REVOKED, "its issuer was removed or revoked")
-    revoked = revoked_link(chain, circumstances.revocations, circumstances.authority)
+    revoked = revoked_link(chain, context.revocations, context.authority)
     if revoked is not None:
         raise _at(revoked, chain[revoked], Refusal.REVOKED, "the delegation is revoked")
 
 
-def may_be_a_link(claim: Claim, delegation: Delegation, circumstances: Circumstances) -> bool:
+def may_be_a_link(claim: Claim, delegation: Delegation, context: ValidationContext) -> bool:
     """Whether a delegation holds by itself: in some chain for `claim`, as far as it alone tells.
 
     What it does not tell: whether its issuer got as much, and whether one further up revoked it.
     """
-    profile = circumstances.profile
+    profile = context.profile
     try:
         from_subject = delegation.issuer == claim.subject
         _check_subject(0 if from_subject else 1, delegation, claim.subject, profile)
-        _check_expiry(0, delegation, circumstances)
-        _check_times(delegation, circumstances, link=None)
+        _check_expiry(0, delegation, context)
+        _check_times(delegation, context, link=None)
     except UcanError:
         return False
     if not covers(delegation.command, claim.command):
         return False
-    if delegation.issuer in circumstances.gone or claim.issuer in circumstances.gone:
+    if delegation.issuer in context.gone or claim.issuer in context.gone:
         return False
-    revokers = circumstances.revocations.get(delegation.cid, frozenset())
-    return delegation.issuer not in revokers and circumstances.authority not in revokers
+    revokers = context.revocations.get(delegation.cid, frozenset())
+    return delegation.issuer not in revokers and context.authority not in revokers
 
 
 def check_length(links: int, profile: Profile) -> None:
@@ -221,18 +221,18 @@ def check_policies(
             raise _at(link, delegation, Refusal.MATCH_ERROR, detail)
 
 
-def _check_links(claim: Claim, chain: Sequence[Delegation], circumstances: Circumstances) -> None:
+def _check_links(claim: Claim, chain: Sequence[Delegation], context: ValidationContext) -> None:
     holder, command = claim.subject, TOP
     for link, delegation in enumerate(chain):
-        _check_subject(link, delegation, claim.subject, circumstances.profile)
+        _check_subject(link, delegation, claim.subject, context.profile)
         if delegation.issuer != holder:
             detail = "issued by one who got nothing from the link before"
             raise _at(link, delegation, Refusal.INVALID_AUDIENCE, detail)
         if not covers(command, delegation.command):
             detail = "the command is not below that of the link before"
             raise _at(link, delegation, Refusal.INVALID_COMMAND, detail)
-        _check_expiry(link, delegation, circumstances)
-        _check_times(delegation, circumstances, link=link)
+        _check_expiry(link, delegation, context)
+        _check_times(delegation, context, link=link)
         holder, command = delegation.audience, delegation.command
     if not chain:
         return
@@ -258,23 +258,23 @@ def _check_subject(link: int, delegation: Delegation, subject: Did, profile: Pro
         raise _at(link, delegation, Refusal.INVALID_SUBJECT, detail)
 
 
-def _check_expiry(link: int, delegation: Delegation, circumstances: Circumstances) -> None:
-    profile, expires_s = circumstances.profile, delegation.expires_s
+def _check_expiry(link: int, delegation: Delegation, context: ValidationContext) -> None:
+    profile, expires_s = context.profile, delegation.expires_s
     if expires_s is None:
         if profile.delegation_expiry_required:
             detail = "the delegation has no expiry"
             raise _at(link, delegation, Refusal.INVALID_CLAIM, detail)
         return
     lifetime_s = profile.delegation_lifetime_s_max
-    if lifetime_s is not None and expires_s > circumstances.now_s + lifetime_s + profile.skew_s:
+    if lifetime_s is not None and expires_s > context.now_s + lifetime_s + profile.skew_s:
         detail = f"the delegation expires over {lifetime_s // 86_400} days from now"
         raise _at(link, delegation, Refusal.INVALID_CLAIM, detail)
 
 
 def _check_times(
-    token: Delegation | Invocation, circumstances: Circumstances, *, link: int | None
+    token: Delegation | Invocation, context: ValidationContext, *, link: int | None
 ) -> None:
-    skew_s, now_s = circumstances.profile.skew_s, circumstances.now_s
+    skew_s, now_s = context.profile.skew_s, context.now_s
     if token.expires_s is not None and now_s >= token.expires_s + skew_s:
         raise UcanError(Refusal.EXPIRED, "the token has expired", link=link, cid=token.cid)
     if token.not_before_s is not None and now_s + skew_s < token.not_before_s:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ipfs_cluster_node.core.ucan.arrange import Shortfall, arrange
-from ipfs_cluster_node.core.ucan.chain import Circumstances, Claim
+from ipfs_cluster_node.core.ucan.chain import Claim, ValidationContext
 from ipfs_cluster_node.core.ucan.errors import UcanError
 from ipfs_cluster_node.core.ucan.tokens import Delegation
 
@@ -20,7 +20,7 @@ class Explanation:
 def explain(
     claim: Claim,
     delegations: Sequence[Delegation],
-    circumstances: Circumstances,
+    context: ValidationContext,
     *,
     by_item: bool = False,
 ) -> Explanation:
@@ -29,10 +29,10 @@ def explain(
     Args:
         claim: What would be asked.
         delegations: Verified, in any order.
-        circumstances: The profile, the time, what is revoked and who is gone.
+        context: The profile, the time, what is revoked and who is gone.
         by_item: Whether policies judge each item that is shown, and not the call itself.
     """
-    found = arrange(claim, delegations, circumstances)
+    found = arrange(claim, delegations, context)
     if isinstance(found, Shortfall):
         return Explanation(found.chain, found.error)
     if by_item:

@@ -23,7 +23,7 @@ from ipfs_cluster_node.codec.ucan_validator import Validator
 from ipfs_cluster_node.core.dag_cbor import Value
 from ipfs_cluster_node.core.ids import Did, did_from_public_key
 from ipfs_cluster_node.core.multiformats import Cid
-from ipfs_cluster_node.core.ucan.chain import Circumstances
+from ipfs_cluster_node.core.ucan.chain import ValidationContext
 from ipfs_cluster_node.core.ucan.commands import Command
 from scripts.lib.bench.common import line, note, options
 
@@ -64,9 +64,9 @@ class Ours:
             for giver, taker in pairwise(self.keys)
         ]
 
-    def circumstances(self) -> Circumstances:
+    def validation_context(self) -> ValidationContext:
         """Those of a call: made anew for each, as a node does."""
-        return self.validator.circumstances(now_s=self.now_s, revocations=NO_REVOCATIONS)
+        return self.validator.validation_context(now_s=self.now_s, revocations=NO_REVOCATIONS)
 
     def peer(self, links: int) -> Calls:
         """Calls in mode B."""
@@ -75,7 +75,7 @@ class Ours:
 
         def call() -> object:
             delegations = self.validator.delegations(self.validator.read(container))
-            access = self.validator.access(caller, COMMAND, delegations, self.circumstances())
+            access = self.validator.access(caller, COMMAND, delegations, self.validation_context())
             return access.check(ARGS)
 
         return lambda count: [call] * count
@@ -85,9 +85,9 @@ class Ours:
         proof = self.links[0]
 
         def call(container: str) -> object:
-            brought, circumstances = self.validator.read(container), self.circumstances()
+            brought, context = self.validator.read(container), self.validation_context()
             return self.validator.invoked(
-                brought, command=COMMAND, args_of=lambda: ARGS, circumstances=circumstances
+                brought, command=COMMAND, args_of=lambda: ARGS, context=context
             )
 
         def ready() -> Callable[[], object]:
