@@ -18,7 +18,7 @@ from ipfs_cluster_node.core.dag_cbor import DagCborError, Value, decode
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.multiformats import DAG_CBOR, Cid
 from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError, malformed
-from ipfs_cluster_node.core.ucan.profiles import Profile
+from ipfs_cluster_node.core.ucan.profiles import ValidationProfile
 from ipfs_cluster_node.core.ucan.tokens import Delegation, Invocation
 
 VERSION: Final = "1.0.0"
@@ -56,7 +56,7 @@ def cid_of_token(token: bytes) -> Cid:
     return Cid(DAG_CBOR, hashlib.sha256(token).digest())
 
 
-def open_envelope(token: bytes, *, profile: Profile) -> Envelope:
+def open_envelope(token: bytes, *, profile: ValidationProfile) -> Envelope:
     """Take an envelope apart.
 
     Raises:
@@ -70,7 +70,7 @@ def open_envelope(token: bytes, *, profile: Profile) -> Envelope:
         raise error.at(None, cid) from None
 
 
-def _open(token: bytes, cid: Cid, profile: Profile) -> Envelope:
+def _open(token: bytes, cid: Cid, profile: ValidationProfile) -> Envelope:
     if len(token) > profile.token_bytes_max:
         raise UcanError(Refusal.TOO_LARGE, f"a token has at most {profile.token_bytes_max} bytes")
     try:
@@ -110,7 +110,7 @@ Token = TypeVar("Token", Delegation, Invocation)
 class TokenReader:
     """Reads and verifies tokens; remembers delegations that verified, by their CID."""
 
-    def __init__(self, profile: Profile, *, remembered_max: int = REMEMBERED_MAX) -> None:
+    def __init__(self, profile: ValidationProfile, *, remembered_max: int = REMEMBERED_MAX) -> None:
         """Read as `profile` says."""
         self.profile = profile
         self._remembered_max = remembered_max
@@ -150,7 +150,7 @@ class TokenReader:
         self,
         envelope: Envelope,
         tags: set[str],
-        parse: Callable[[dict[str, Value], Cid, Profile], Token],
+        parse: Callable[[dict[str, Value], Cid, ValidationProfile], Token],
     ) -> Token:
         try:
             if envelope.tag not in tags:

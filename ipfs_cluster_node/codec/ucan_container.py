@@ -13,7 +13,7 @@ from typing import Final
 
 from ipfs_cluster_node.core.dag_cbor import DagCborError, Value, decode, encode
 from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError, malformed
-from ipfs_cluster_node.core.ucan.profiles import Profile
+from ipfs_cluster_node.core.ucan.profiles import ValidationProfile
 
 HEADER: Final = "C"
 KEY: Final = "ctn-v1"
@@ -29,7 +29,7 @@ def write_container(tokens: Iterable[bytes]) -> str:
     return HEADER + _base64url(encode({KEY: listed}))
 
 
-def read_container(text: str, *, profile: Profile) -> list[bytes]:
+def read_container(text: str, *, profile: ValidationProfile) -> list[bytes]:
     """Read a container.
 
     Returns:
@@ -71,7 +71,7 @@ def _base64url(content: bytes) -> str:
     return base64.urlsafe_b64encode(content).decode("ascii").rstrip("=")
 
 
-def _tokens(items: list[Value], profile: Profile) -> list[bytes]:
+def _tokens(items: list[Value], profile: ValidationProfile) -> list[bytes]:
     if len(items) > profile.container_tokens_max:
         limit = profile.container_tokens_max
         raise UcanError(Refusal.TOO_LARGE, f"a container has at most {limit} tokens")

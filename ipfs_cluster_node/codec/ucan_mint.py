@@ -16,7 +16,7 @@ from ipfs_cluster_node.core.dag_cbor import DagCborError, Link, Value, encode
 from ipfs_cluster_node.core.ids import Did, did_from_public_key
 from ipfs_cluster_node.core.multiformats import Cid
 from ipfs_cluster_node.core.ucan.errors import malformed
-from ipfs_cluster_node.core.ucan.profiles import SPECIFICATION, Profile
+from ipfs_cluster_node.core.ucan.profiles import SPECIFICATION, ValidationProfile
 
 NONCE_BYTES: Final = 12
 """As the fixtures have it: two tokens of one issuer and second never share a CID."""
@@ -131,7 +131,7 @@ def _sign(
     key: Ed25519PrivateKey,
     tag: str,
     payload: dict[str, Value],
-    parse: Callable[[dict[str, Value], Cid, Profile], object],
+    parse: Callable[[dict[str, Value], Cid, ValidationProfile], object],
 ) -> bytes:
     """Sign a payload, and see that it is one by reading it."""
     content: dict[str, Value] = {"h": ED25519_HEADER, tag: payload}

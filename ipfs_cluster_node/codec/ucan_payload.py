@@ -13,7 +13,7 @@ from ipfs_cluster_node.core.multiformats import Cid
 from ipfs_cluster_node.core.ucan.commands import Command, parse_command
 from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError, malformed
 from ipfs_cluster_node.core.ucan.policies import parse_policy
-from ipfs_cluster_node.core.ucan.profiles import Profile
+from ipfs_cluster_node.core.ucan.profiles import ValidationProfile
 from ipfs_cluster_node.core.ucan.revocations import token_cid
 from ipfs_cluster_node.core.ucan.tokens import TIME_S_MAX, Delegation, Invocation
 
@@ -27,7 +27,7 @@ _INVOCATION_REQUIRED: Final = frozenset({"iss", "sub", "cmd", "args", "prf", "no
 _INVOCATION_OPTIONAL: Final = frozenset({"aud", "meta", "iat", "nbf", "cause"})
 
 
-def delegation_of(payload: dict[str, Value], cid: Cid, profile: Profile) -> Delegation:
+def delegation_of(payload: dict[str, Value], cid: Cid, profile: ValidationProfile) -> Delegation:
     """Read the payload of a delegation.
 
     Raises:
@@ -48,7 +48,7 @@ def delegation_of(payload: dict[str, Value], cid: Cid, profile: Profile) -> Dele
     )
 
 
-def invocation_of(payload: dict[str, Value], cid: Cid, profile: Profile) -> Invocation:
+def invocation_of(payload: dict[str, Value], cid: Cid, profile: ValidationProfile) -> Invocation:
     """Read the payload of an invocation.
 
     Raises:
@@ -78,7 +78,7 @@ class _Fields:
     def __init__(
         self,
         payload: dict[str, Value],
-        profile: Profile,
+        profile: ValidationProfile,
         required: frozenset[str],
         optional: frozenset[str],
     ) -> None:

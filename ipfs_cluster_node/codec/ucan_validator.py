@@ -32,7 +32,7 @@ from ipfs_cluster_node.core.ucan.chain import (
 )
 from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError, malformed
-from ipfs_cluster_node.core.ucan.profiles import PRODUCT, Profile
+from ipfs_cluster_node.core.ucan.profiles import PRODUCT, ValidationProfile
 from ipfs_cluster_node.core.ucan.replay import UsedInvocations
 from ipfs_cluster_node.core.ucan.revocations import Revocations
 from ipfs_cluster_node.core.ucan.tokens import Delegation, Invocation
@@ -52,7 +52,7 @@ class Validator:
     """Decides calls of one cluster by the tokens that come with them. For one thread."""
 
     def __init__(
-        self, *, authority: Did | None, started_s: int, profile: Profile = PRODUCT
+        self, *, authority: Did | None, started_s: int, profile: ValidationProfile = PRODUCT
     ) -> None:
         """Decide for a cluster.
 

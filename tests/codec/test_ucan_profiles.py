@@ -13,7 +13,7 @@ from ipfs_cluster_node.codec.ucan_container import read_container, write_contain
 from ipfs_cluster_node.codec.ucan_mint import sign_delegation
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.ucan.errors import UcanError
-from ipfs_cluster_node.core.ucan.profiles import PRODUCT, SPECIFICATION, Profile
+from ipfs_cluster_node.core.ucan.profiles import PRODUCT, SPECIFICATION, ValidationProfile
 from tests.support.ucan import (
     ALICE,
     BOB,
@@ -32,7 +32,7 @@ from tests.support.ucan import (
 P256 = Did("did:key:zDnaerDaTF5BXEavCrfRZEk316dpbLsfPDZ3WJ5hRTPFU2169")
 
 
-def by_profile(profile: Profile, invocation: bytes, *proofs: bytes, **asked: Any) -> str:
+def by_profile(profile: ValidationProfile, invocation: bytes, *proofs: bytes, **asked: Any) -> str:
     """Taken, or the name of the refusal."""
     authority = CLUSTER if profile.authority_required else None
     try:
@@ -214,7 +214,7 @@ def test_ten_thousand_statements_are_evaluated() -> None:
 
 
 def test_the_product_is_nowhere_laxer() -> None:
-    for field in fields(Profile):
+    for field in fields(ValidationProfile):
         strict, lax = getattr(PRODUCT, field.name), getattr(SPECIFICATION, field.name)
         if field.name.endswith("_max") and lax is not None:
             assert strict < lax, field.name

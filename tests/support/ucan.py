@@ -24,7 +24,7 @@ from ipfs_cluster_node.core.multiformats import Cid
 from ipfs_cluster_node.core.ucan.chain import ProvenClaim
 from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.core.ucan.errors import UcanError
-from ipfs_cluster_node.core.ucan.profiles import PRODUCT, SPECIFICATION, Profile
+from ipfs_cluster_node.core.ucan.profiles import PRODUCT, SPECIFICATION, ValidationProfile
 from ipfs_cluster_node.core.ucan.revocations import Revocations
 
 NOW: Final = 1_790_000_000
@@ -82,7 +82,7 @@ CALL: Final[dict[str, Any]] = {
 """What the server says of a call."""
 
 
-def validator(profile: Profile = PRODUCT, authority: Actor | None = CLUSTER) -> Validator:
+def validator(profile: ValidationProfile = PRODUCT, authority: Actor | None = CLUSTER) -> Validator:
     did = None if authority is None else authority.did
     return Validator(authority=did, started_s=BOOT, profile=profile)
 
@@ -184,7 +184,7 @@ def changed(token: bytes, **fields: Any) -> dict[str, Any]:
     return {name: value for name, value in payload.items() if value is not ...}
 
 
-def read_as(profile: Profile, token: bytes) -> str:
+def read_as(profile: ValidationProfile, token: bytes) -> str:
     """How a delegation is read: `read`, or the name of the refusal."""
     try:
         TokenReader(profile).delegation(open_envelope(token, profile=profile))

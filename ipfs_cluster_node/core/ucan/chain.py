@@ -12,7 +12,7 @@ from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.ucan.commands import TOP, Command, covers
 from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError
 from ipfs_cluster_node.core.ucan.policies import Evaluation, equal
-from ipfs_cluster_node.core.ucan.profiles import Profile
+from ipfs_cluster_node.core.ucan.profiles import ValidationProfile
 from ipfs_cluster_node.core.ucan.revocations import Revocations, revoked_link
 from ipfs_cluster_node.core.ucan.tokens import Delegation, Invocation
 
@@ -56,7 +56,7 @@ class ProvenClaim:
 class ValidationContext:
     """What a chain is judged by, beside itself."""
 
-    profile: Profile
+    profile: ValidationProfile
     now_s: int
     """Seconds since 1970."""
     authority: Did | None = None
@@ -186,7 +186,7 @@ def may_be_a_link(claim: Claim, delegation: Delegation, context: ValidationConte
     return delegation.issuer not in revokers and context.authority not in revokers
 
 
-def check_length(links: int, profile: Profile) -> None:
+def check_length(links: int, profile: ValidationProfile) -> None:
     """Refuse a chain of too many links.
 
     Raises:
@@ -245,7 +245,9 @@ def _check_links(claim: Claim, chain: Sequence[Delegation], context: ValidationC
         raise _at(last, chain[last], Refusal.INVALID_COMMAND, detail)
 
 
-def _check_subject(link: int, delegation: Delegation, subject: Did, profile: Profile) -> None:
+def _check_subject(
+    link: int, delegation: Delegation, subject: Did, profile: ValidationProfile
+) -> None:
     if delegation.subject is None:
         if link == 0:
             detail = "the root delegation has no subject"

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 from ipfs_cluster_node.core.dag_cbor import Value
 from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError, malformed
 from ipfs_cluster_node.core.ucan.globs import Glob
-from ipfs_cluster_node.core.ucan.profiles import Profile
+from ipfs_cluster_node.core.ucan.profiles import ValidationProfile
 from ipfs_cluster_node.core.ucan.selectors import (
     Field,
     Selector,
@@ -82,7 +82,7 @@ _COMPARE: Final[Mapping[str, Callable[[int | float, int | float], bool]]] = Mapp
 )
 
 
-def parse_policy(value: Value, *, profile: Profile) -> Policy:
+def parse_policy(value: Value, *, profile: ValidationProfile) -> Policy:
     """Parse the `pol` of a delegation.
 
     Args:
@@ -96,7 +96,7 @@ def parse_policy(value: Value, *, profile: Profile) -> Policy:
 
 
 class _Parser:
-    def __init__(self, profile: Profile) -> None:
+    def __init__(self, profile: ValidationProfile) -> None:
         self._profile = profile
         self._nodes_left = profile.policy_nodes_max
 

@@ -7,7 +7,7 @@ from ipfs_cluster_node.core.dag_cbor import DEPTH_MAX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
+class ValidationProfile:
     """Limits and switches of the validator."""
 
     token_bytes_max: int
@@ -44,7 +44,7 @@ class Profile:
             raise ValueError(f"depth_max is at most {DEPTH_MAX}")
 
 
-SPECIFICATION: Final = Profile(
+SPECIFICATION: Final = ValidationProfile(
     token_bytes_max=64 * 1024,
     container_chars_max=1024 * 1024,
     container_tokens_max=256,
@@ -63,7 +63,7 @@ SPECIFICATION: Final = Profile(
 )
 """What the UCAN 1.0 texts allow, with bounds far above any use."""
 
-PRODUCT: Final = Profile(
+PRODUCT: Final = ValidationProfile(
     token_bytes_max=4 * 1024,
     container_chars_max=16 * 1024,
     container_tokens_max=32,

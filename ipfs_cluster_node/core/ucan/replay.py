@@ -9,7 +9,7 @@ from typing import Final
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError
-from ipfs_cluster_node.core.ucan.profiles import Profile
+from ipfs_cluster_node.core.ucan.profiles import ValidationProfile
 from ipfs_cluster_node.core.ucan.tokens import Invocation
 
 USED_MAX: Final = 262_144
@@ -24,7 +24,7 @@ class UsedInvocations:
         self,
         *,
         since_s: int,
-        profile: Profile,
+        profile: ValidationProfile,
         used_max: int = USED_MAX,
         used_per_holder_max: int = USED_PER_HOLDER_MAX,
     ) -> None:
