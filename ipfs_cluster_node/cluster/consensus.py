@@ -11,7 +11,7 @@ from ipfs_cluster_node.adapters.raft.snapshot import Position
 from ipfs_cluster_node.cluster.peers import PeerBook
 from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine
 from ipfs_cluster_node.codec.commands import encode_command
-from ipfs_cluster_node.core.commands import Command, CommandBody
+from ipfs_cluster_node.core.commands import CommandBody, LogCommand
 from ipfs_cluster_node.core.effects import Accepted, Rejected
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.features import not_ready
@@ -168,7 +168,7 @@ class Consensus:
         lagging = not_ready(body, self._voter_versions)
         if lagging is not None:
             raise ClusterError(lagging.reason, lagging.message)
-        command = Command(at_ms=self.now_ms(), body=body, caller=caller, request_id=request_id)
+        command = LogCommand(at_ms=self.now_ms(), body=body, caller=caller, request_id=request_id)
         try:
             outcome = await self.replica.propose(encode_command(command))
         except ClusterError as error:

@@ -81,7 +81,7 @@ _DECODERS: Final = dict(_CODECS.values())
 """By the name of the field that holds the command."""
 
 
-def encode_command(command: core.Command) -> bytes:
+def encode_command(command: core.LogCommand) -> bytes:
     """Encode a command for the log."""
     field, its = _CODECS[type(command.body)]
     body: dict[str, Any] = {field: its.named(command.body)}
@@ -91,7 +91,7 @@ def encode_command(command: core.Command) -> bytes:
     return message.SerializeToString()
 
 
-def decode_command(data: bytes) -> core.Command:
+def decode_command(data: bytes) -> core.LogCommand:
     """Decode a command of the log.
 
     Raises:
@@ -109,7 +109,7 @@ def decode_command(data: bytes) -> core.Command:
         )
     if kind is None:
         raise ClusterError(Reason.INTERNAL, "an entry of the log holds no command")
-    return core.Command(
+    return core.LogCommand(
         at_ms=message.at_ms,
         caller=message.caller,
         request_id=message.request_id,

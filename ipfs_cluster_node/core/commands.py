@@ -251,7 +251,7 @@ CommandBody = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
+class LogCommand:
     """A command and who asked for it when."""
 
     at_ms: int

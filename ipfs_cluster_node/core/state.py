@@ -10,13 +10,13 @@ from ipfs_cluster_node.core.commands import (
     AssignTasks,
     BootstrapCluster,
     CancelTask,
-    Command,
     CommandBody,
     CreateJoinToken,
     DecideJoiner,
     ExpireRecords,
     FinishAttempts,
     IssueCertificate,
+    LogCommand,
     ProposeConfig,
     PutDelegation,
     RedeemJoinToken,
@@ -100,13 +100,13 @@ class ClusterState:
         self.requests = RequestTable(data.requests, notes)
         notes.take()
 
-    def apply(self, command: Command) -> Applied:
+    def apply(self, command: LogCommand) -> Applied:
         """Carry out one committed command."""
         outcome = self._answer(command) if command.request_id else self._carry_out(command)
         effects, self._effects = tuple(self._effects), []
         return Applied(outcome, effects, self._notes.take())
 
-    def _answer(self, command: Command) -> Accepted | Rejected:
+    def _answer(self, command: LogCommand) -> Accepted | Rejected:
         fingerprint = fingerprint_of(command.body)
         answer = self.requests.answer(command.caller, command.request_id, fingerprint)
         if answer is not None:
@@ -119,7 +119,7 @@ class ClusterState:
             self.requests.remember(record, self.settings["request_count_max"])
         return outcome
 
-    def _carry_out(self, command: Command) -> Accepted | Rejected:  # noqa: C901, PLR0912
+    def _carry_out(self, command: LogCommand) -> Accepted | Rejected:  # noqa: C901, PLR0912
         body = command.body
         match body:  # The most frequent first.
             case FinishAttempts():
@@ -198,7 +198,9 @@ class ClusterState:
 
     # Members.
 
-    def _bootstrap_cluster(self, _command: Command, body: BootstrapCluster) -> Accepted | Rejected:
+    def _bootstrap_cluster(
+        self, _command: LogCommand, body: BootstrapCluster
+    ) -> Accepted | Rejected:
         if self.cluster_id:
             return Rejected(Reason.INVALID_ARGUMENT, "the cluster exists already")
         self.cluster_id, self.cluster_name = body.cluster_id, body.cluster_name
@@ -211,28 +213,30 @@ class ClusterState:
             self.members.put(principal)
         return Accepted()
 
-    def _create_join_token(self, command: Command, body: CreateJoinToken) -> Accepted | Rejected:
+    def _create_join_token(self, command: LogCommand, body: CreateJoinToken) -> Accepted | Rejected:
         creator = Did(command.caller)
         if creator in self.members.removed or self.certificates.revokes(creator):
             # It was let through just before: a token that it leaves behind would outlive it.
             return Rejected(Reason.CALLER_UNKNOWN, "its maker was removed or revoked")
         return self.members.create_token(body, command.caller)
 
-    def _revoke_join_token(self, _command: Command, body: RevokeJoinToken) -> Accepted | Rejected:
+    def _revoke_join_token(
+        self, _command: LogCommand, body: RevokeJoinToken
+    ) -> Accepted | Rejected:
         return self.members.revoke_token(body.token_id)
 
-    def _redeem_join_token(self, command: Command, body: RedeemJoinToken) -> Accepted | Rejected:
+    def _redeem_join_token(self, command: LogCommand, body: RedeemJoinToken) -> Accepted | Rejected:
         return self.members.redeem(body, command.at_ms)
 
-    def _decide_joiner(self, command: Command, body: DecideJoiner) -> Accepted | Rejected:
+    def _decide_joiner(self, command: LogCommand, body: DecideJoiner) -> Accepted | Rejected:
         return self.members.decide(body, command.at_ms)
 
-    def _register_node(self, command: Command, body: RegisterNode) -> Accepted | Rejected:
+    def _register_node(self, command: LogCommand, body: RegisterNode) -> Accepted | Rejected:
         if not self.members.register(body, command.at_ms):
             return _no_member(body.node_id)
         return Accepted()
 
-    def _set_liveness(self, command: Command, body: SetLiveness) -> Accepted | Rejected:
+    def _set_liveness(self, command: LogCommand, body: SetLiveness) -> Accepted | Rejected:
         for node_id in body.alive:
             self.members.set_liveness(node_id, Liveness.ALIVE, command.at_ms)
         for node_id in body.dead:
@@ -244,7 +248,7 @@ class ClusterState:
                     self._effects.append(AttemptsRevoked(node_id, lost))
         return Accepted()
 
-    def _remove_node(self, command: Command, body: RemoveNode) -> Accepted | Rejected:
+    def _remove_node(self, command: LogCommand, body: RemoveNode) -> Accepted | Rejected:
         if not self.members.remove(body.node_id):
             return _no_member(body.node_id)
         # Else a repeat of its enrolment would be answered as if it were let in again.
@@ -257,10 +261,10 @@ class ClusterState:
         self._effects.append(CertificatesRevoked())
         return Accepted()
 
-    def _replace_log(self, _command: Command, body: ReplaceLog) -> Accepted | Rejected:
+    def _replace_log(self, _command: LogCommand, body: ReplaceLog) -> Accepted | Rejected:
         return self.members.replace_log(body)
 
-    def _propose_config(self, _command: Command, body: ProposeConfig) -> Accepted | Rejected:
+    def _propose_config(self, _command: LogCommand, body: ProposeConfig) -> Accepted | Rejected:
         try:
             self.settings.change(body.values, body.if_values)
         except ConfigChangedError as error:
@@ -271,7 +275,7 @@ class ClusterState:
 
     # Tasks.
 
-    def _submit_tasks(self, command: Command, body: SubmitTasks) -> Accepted | Rejected:
+    def _submit_tasks(self, command: LogCommand, body: SubmitTasks) -> Accepted | Rejected:
         refused = no_room_for(self.tasks, self.settings, body.specs)
         if refused is not None:
             return refused
@@ -291,7 +295,7 @@ class ClusterState:
     def _make_room(self, count: int, payload_bytes: int) -> None:
         make_room(self.tasks, self.settings, count, payload_bytes, forget_max=EXPIRED_MAX)
 
-    def _assign_tasks(self, command: Command, body: AssignTasks) -> Accepted | Rejected:
+    def _assign_tasks(self, command: LogCommand, body: AssignTasks) -> Accepted | Rejected:
         assigned: dict[NodeId, list[AttemptId]] = {}
         for task_id, node_id in body.assignments:
             node = self.members.node(node_id)
@@ -303,7 +307,7 @@ class ClusterState:
         self._effects += (AttemptsAssigned(n, tuple(ids)) for n, ids in assigned.items())
         return Accepted()
 
-    def _finish_attempts(self, command: Command, body: FinishAttempts) -> Accepted | Rejected:
+    def _finish_attempts(self, command: LogCommand, body: FinishAttempts) -> Accepted | Rejected:
         changed: list[TaskId] = []
         for outcome in body.outcomes:
             if not self.tasks.finish(outcome, body.node_id, command.at_ms):
@@ -316,11 +320,11 @@ class ClusterState:
         self._make_room(0, 0)  # Results weigh too.
         return Accepted(tuple(changed))
 
-    def _requeue_attempts(self, command: Command, body: RequeueAttempts) -> Accepted | Rejected:
+    def _requeue_attempts(self, command: LogCommand, body: RequeueAttempts) -> Accepted | Rejected:
         self._lose(body.ids, command.at_ms)
         return Accepted()
 
-    def _cancel_task(self, command: Command, body: CancelTask) -> Accepted | Rejected:
+    def _cancel_task(self, command: LogCommand, body: CancelTask) -> Accepted | Rejected:
         task = self.tasks.get(body.task_id)
         if task is None:
             return Rejected(
@@ -342,7 +346,7 @@ class ClusterState:
 
     # Content, and what is forgotten.
 
-    def _add_content(self, command: Command, body: AddContent) -> Accepted | Rejected:
+    def _add_content(self, command: LogCommand, body: AddContent) -> Accepted | Rejected:
         content = Content(
             cid=body.cid,
             size_bytes=body.size_bytes,
@@ -353,7 +357,7 @@ class ClusterState:
         self.contents.add(content, body.holders)
         return Accepted((body.cid,))
 
-    def _expire_records(self, command: Command, body: ExpireRecords) -> Accepted | Rejected:
+    def _expire_records(self, command: LogCommand, body: ExpireRecords) -> Accepted | Rejected:
         at_ms = command.at_ms
         if body.goes_on and self.judged_at_ms:
             at_ms = self.judged_at_ms
@@ -378,7 +382,7 @@ class ClusterState:
 
     # Authorization.
 
-    def _put_delegation(self, _command: Command, body: PutDelegation) -> Accepted | Rejected:
+    def _put_delegation(self, _command: LogCommand, body: PutDelegation) -> Accepted | Rejected:
         delegations = [d for d in body.delegations if not self._is_ended_grant(d)]
         full = self.delegations.full_for(delegations)
         if full:
@@ -393,7 +397,9 @@ class ClusterState:
         client = self.members.get(delegation.audience)
         return client is None or client.removed or not client.grant
 
-    def _revoke_delegation(self, _command: Command, body: RevokeDelegation) -> Accepted | Rejected:
+    def _revoke_delegation(
+        self, _command: LogCommand, body: RevokeDelegation
+    ) -> Accepted | Rejected:
         full = self.delegations.revocations_full(body.revocation, self.cluster_did)
         if full:
             return Rejected(Reason.TOO_MANY_DELEGATIONS, full)
@@ -413,7 +419,9 @@ class ClusterState:
 
     # Certificates.
 
-    def _issue_certificate(self, command: Command, body: IssueCertificate) -> Accepted | Rejected:
+    def _issue_certificate(
+        self, command: LogCommand, body: IssueCertificate
+    ) -> Accepted | Rejected:
         owner = self.members.get(body.record.did)
         if owner is None or owner.removed:
             return Rejected(
@@ -431,7 +439,7 @@ class ClusterState:
         return Accepted()
 
     def _revoke_certificate(
-        self, _command: Command, body: RevokeCertificate
+        self, _command: LogCommand, body: RevokeCertificate
     ) -> Accepted | Rejected:
         revocation = body.revocation
         record = self.certificates.get(revocation.serial)
@@ -454,7 +462,7 @@ class ClusterState:
         self._effects.append(CertificatesRevoked())
         return Accepted()
 
-    def _set_authority(self, _command: Command, body: SetAuthority) -> Accepted | Rejected:
+    def _set_authority(self, _command: LogCommand, body: SetAuthority) -> Accepted | Rejected:
         if not self.certificates.set_authority(body.authority):
             return Rejected(
                 Reason.AUTHORITY_SEALED, "the cluster's keys changed meanwhile; try again"

@@ -18,7 +18,7 @@ from ipfs_cluster_node.cluster.peers import save_masters
 from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine
 from ipfs_cluster_node.config.home import REPLACED_LOG_PREFIX, Home
 from ipfs_cluster_node.core.certificates import Authority
-from ipfs_cluster_node.core.commands import Command, CommandBody, RemoveNode, ReplaceLog
+from ipfs_cluster_node.core.commands import CommandBody, LogCommand, RemoveNode, ReplaceLog
 from ipfs_cluster_node.core.effects import Accepted, Rejected
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, node_id_of_voter, voter_id
@@ -210,7 +210,7 @@ class Survivor:
 
 def apply_alone(state: ClusterState, body: CommandBody) -> tuple[str, ...]:
     """Carry out what no majority has to agree to any more; returns the ids it made."""
-    outcome = state.apply(Command(at_ms=now_ms(), body=body)).outcome
+    outcome = state.apply(LogCommand(at_ms=now_ms(), body=body)).outcome
     if isinstance(outcome, Rejected):
         raise ClusterError(outcome.reason, outcome.message)
     assert isinstance(outcome, Accepted)

@@ -43,7 +43,7 @@ from ipfs_cluster_node.config.settings import (
     write_settings,
 )
 from ipfs_cluster_node.core.certificates import Authority
-from ipfs_cluster_node.core.commands import BootstrapCluster, Command
+from ipfs_cluster_node.core.commands import BootstrapCluster, LogCommand
 from ipfs_cluster_node.core.endpoints import parse_endpoint
 from ipfs_cluster_node.core.ids import NodeId, voter_id
 from ipfs_cluster_node.core.model import Principal, Role
@@ -140,7 +140,7 @@ def init_cluster(
             DirectoryDisk(home.raft),
             voter,
             [voter],
-            first=encode_command(Command(at_ms=at_ms, body=body)),
+            first=encode_command(LogCommand(at_ms=at_ms, body=body)),
         )
         save_masters(home.masters, {identity.node_id: endpoints})
         write_enrolment(home.enrolment, own)

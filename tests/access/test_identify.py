@@ -12,7 +12,7 @@ from ipfs_cluster_node.adapters.keys.certificates import utc_now
 from ipfs_cluster_node.cluster.certificates.revocations import RevocationList
 from ipfs_cluster_node.cluster.peers import PeerBook
 from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine
-from ipfs_cluster_node.core.commands import BootstrapCluster, Command, RemoveNode
+from ipfs_cluster_node.core.commands import BootstrapCluster, LogCommand, RemoveNode
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.model import Principal, Role
 from tests.support.tls import Member, certified, enrol, make_ca
@@ -39,7 +39,7 @@ def identify_with(path: Path, known: Member) -> tuple[MemberIdentification, Peer
     body = BootstrapCluster(
         cluster_id="id", cluster_name="name", cluster_did=principal.did, principals=(principal,)
     )
-    machine.state.apply(Command(at_ms=1, body=body))
+    machine.state.apply(LogCommand(at_ms=1, body=body))
     return MemberIdentification(machine=machine, is_master=peers.is_master), peers, machine
 
 
@@ -63,7 +63,7 @@ def test_a_removed_master_is_refused_whatever_was_heard_of_it(tmp_path: Path) ->
     known = enrol(make_ca())
     identify, peers, machine = identify_with(tmp_path, known)
     peers.learn([(known.identity.node_id, ("127.0.0.1:1",))], None)
-    machine.state.apply(Command(at_ms=2, body=RemoveNode(node_id=known.identity.node_id)))
+    machine.state.apply(LogCommand(at_ms=2, body=RemoveNode(node_id=known.identity.node_id)))
     with pytest.raises(ClusterError) as caught:
         identify(Context(known))  # type: ignore[arg-type]
     assert caught.value.reason is Reason.CALLER_UNKNOWN
@@ -151,7 +151,7 @@ def test_a_client_is_one_also_where_nothing_was_heard(tmp_path: Path) -> None:
 def test_who_was_removed_is_told_so_in_a_way_that_its_node_can_tell_apart(tmp_path: Path) -> None:
     known = enrol(make_ca())
     identify, _, machine = identify_with(tmp_path, known)
-    machine.state.apply(Command(at_ms=2, body=RemoveNode(node_id=known.identity.node_id)))
+    machine.state.apply(LogCommand(at_ms=2, body=RemoveNode(node_id=known.identity.node_id)))
     with pytest.raises(ClusterError) as caught:
         identify(Context(known))  # type: ignore[arg-type]
     assert caught.value.metadata.get(REMOVED_KEY) == "true"

@@ -9,7 +9,7 @@ from ipfs_cluster_node.adapters.keys.certificates import (
 )
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.cluster.certificates.issuing import sign_for
-from ipfs_cluster_node.core.commands import Command, RegisterNode
+from ipfs_cluster_node.core.commands import LogCommand, RegisterNode
 from ipfs_cluster_node.core.ids import tls_name
 from ipfs_cluster_node.core.model import Principal, Role
 from ipfs_cluster_node.core.state import ClusterState
@@ -38,7 +38,7 @@ def names_of(role: Role) -> tuple[Identity, list[str]]:
         slot_count=1,
         version="",
     )
-    state.apply(Command(at_ms=1, body=register))
+    state.apply(LogCommand(at_ms=1, body=register))
     member = state.members.get(identity.did)
     assert member is not None
     ca = CertificateAuthority.create("c", utc_now())

@@ -161,7 +161,7 @@ async def test_many_outcomes_and_long_ones_are_committed_in_parts() -> None:
         await until(lambda: len(worker.confirmed) == count + 336)
         assert (
             max(
-                len(encode_command(c.Command(at_ms=0, body=b)))
+                len(encode_command(c.LogCommand(at_ms=0, body=b)))
                 for b in its.consensus.proposed
                 if isinstance(b, c.FinishAttempts)
             )
@@ -181,7 +181,7 @@ async def test_long_messages_and_long_results_weigh_together() -> None:
         big = result(1, data=b"x" * RESULT_INLINE_BYTES_MAX)
         await worker.tell(*[long] * 200, *[big] * 16)
         await until(lambda: len(worker.confirmed) == 216)
-        entries = [encode_command(c.Command(at_ms=0, body=b)) for b in its.consensus.proposed]
+        entries = [encode_command(c.LogCommand(at_ms=0, body=b)) for b in its.consensus.proposed]
         assert max(map(len, entries)) < 1.2 * OUTCOME_BYTES_MAX
 
 
@@ -193,7 +193,7 @@ async def test_what_failed_attempts_printed_weighs_too() -> None:
         chatty = failure(0, message=words, output_tail="x" * OUTPUT_TAIL_BYTES_MAX)
         await worker.tell(*[chatty] * 250)
         await until(lambda: len(worker.confirmed) == 250)
-        entries = [encode_command(c.Command(at_ms=0, body=b)) for b in its.consensus.proposed]
+        entries = [encode_command(c.LogCommand(at_ms=0, body=b)) for b in its.consensus.proposed]
         assert max(map(len, entries)) < 1.2 * OUTCOME_BYTES_MAX
 
 

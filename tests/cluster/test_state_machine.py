@@ -11,7 +11,7 @@ from ipfs_cluster_node.cluster import state_machine as machines
 from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine
 from ipfs_cluster_node.codec.commands import encode_command
 from ipfs_cluster_node.codec.snapshot import encode_snapshot
-from ipfs_cluster_node.core.commands import Command, ExpireRecords, ProposeConfig
+from ipfs_cluster_node.core.commands import ExpireRecords, LogCommand, ProposeConfig
 from ipfs_cluster_node.core.effects import Accepted
 from ipfs_cluster_node.core.state_data import StateData
 from ipfs_cluster_node.core.tables import TableName, Touched
@@ -60,7 +60,7 @@ def test_what_commands_leave_is_not_looked_through_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     machine = ReplicatedStateMachine()
-    command = encode_command(Command(at_ms=1, body=ExpireRecords(), caller="c" * 90))
+    command = encode_command(LogCommand(at_ms=1, body=ExpireRecords(), caller="c" * 90))
     monkeypatch.setattr(machines, "UNFROZEN_BYTES_MAX", 1000)
     gc.unfreeze()
     try:
@@ -74,7 +74,7 @@ def test_what_commands_leave_is_not_looked_through_for_ever(
 
 
 def setting(key: str, value: str) -> bytes:
-    return encode_command(Command(at_ms=1, body=ProposeConfig(values={key: value})))
+    return encode_command(LogCommand(at_ms=1, body=ProposeConfig(values={key: value})))
 
 
 def announced_by(machine: ReplicatedStateMachine) -> list[tuple[int, Touched | None]]:

@@ -20,7 +20,7 @@ COUNT = 1300
 
 
 def do(state: ClusterState, body: c.CommandBody) -> None:
-    state.apply(c.Command(at_ms=1_000, body=body, caller=ALICE))
+    state.apply(c.LogCommand(at_ms=1_000, body=body, caller=ALICE))
 
 
 def add_tasks(state: ClusterState, *numbers: int) -> None:

@@ -19,11 +19,11 @@ from ipfs_cluster_node.core.certificates import (
 )
 from ipfs_cluster_node.core.commands import (
     BootstrapCluster,
-    Command,
     CommandBody,
     CreateJoinToken,
     ExpireRecords,
     IssueCertificate,
+    LogCommand,
     PutDelegation,
     RedeemJoinToken,
     RemoveNode,
@@ -80,7 +80,7 @@ def cluster(*records: CertificateRecord) -> ClusterState:
 
 def apply(state: ClusterState, body: Any, *, at_s: int = 0) -> Accepted | Rejected:
     # Through the bytes of the log, as it comes to every replica.
-    command = decode_command(encode_command(Command(at_ms=at_s * 1000, body=body)))
+    command = decode_command(encode_command(LogCommand(at_ms=at_s * 1000, body=body)))
     return state.apply(command).outcome
 
 
@@ -153,7 +153,7 @@ def test_a_tls_key_gets_another_certificate_only_where_the_answer_may_be_lost() 
 
 def test_a_revoked_certificate_and_a_revoked_member_count_no_more() -> None:
     state = cluster(record(1), record(2))
-    command = Command(
+    command = LogCommand(
         at_ms=0, body=RevokeCertificate(revocation=CertificateRevocation(serial=1, until_s=DAY_S))
     )
     applied = state.apply(command)
@@ -216,7 +216,9 @@ def test_who_was_removed_is_never_let_in_again(*, revoked: bool) -> None:
 def test_join_tokens_end_with_who_made_them(gone: CommandBody) -> None:
     state = cluster(record(1))
     for token_id, creator in (("mine", CLIENT), ("theirs", OTHER)):
-        outcome = state.apply(Command(at_ms=1, body=join_token(token_id), caller=creator)).outcome
+        outcome = state.apply(
+            LogCommand(at_ms=1, body=join_token(token_id), caller=creator)
+        ).outcome
         assert isinstance(outcome, Accepted)
     again = ClusterState(decode_snapshot(encode_snapshot(state.data())))
     for each in (state, again):
@@ -234,7 +236,7 @@ def test_join_tokens_end_with_who_made_them(gone: CommandBody) -> None:
 def test_who_is_gone_makes_no_join_token_by_a_call_that_was_under_way(gone: CommandBody) -> None:
     state = cluster(record(1))
     apply(state, gone)
-    late = state.apply(Command(at_ms=1, body=join_token("t"), caller=CLIENT, request_id="r"))
+    late = state.apply(LogCommand(at_ms=1, body=join_token("t"), caller=CLIENT, request_id="r"))
     assert reason(late.outcome) is Reason.CALLER_UNKNOWN
     assert state.members.tokens() == ()
 
@@ -257,7 +259,7 @@ def test_a_join_token_is_revoked() -> None:
     state = cluster(record(1))
     apply(state, join_token("t"))
     revoke = RevokeJoinToken(token_id="t")
-    assert decode_command(encode_command(Command(at_ms=1, body=revoke))).body == revoke
+    assert decode_command(encode_command(LogCommand(at_ms=1, body=revoke))).body == revoke
     assert apply(state, revoke) == Accepted()
     assert state.members.tokens() == ()
     assert reason(apply(state, revoke)) is Reason.TOKEN_INVALID

@@ -10,9 +10,9 @@ from ipfs_cluster_node.codec.snapshot import decode_snapshot, encode_snapshot
 from ipfs_cluster_node.core import delegations as module
 from ipfs_cluster_node.core.commands import (
     BootstrapCluster,
-    Command,
     CommandBody,
     ExpireRecords,
+    LogCommand,
     PutDelegation,
     RemoveNode,
     RevokeDelegation,
@@ -62,7 +62,7 @@ class World:
         )
 
     def do(self, body: CommandBody, at_ms: int = 1) -> Accepted | Rejected:
-        command = Command(at_ms=at_ms, body=body)
+        command = LogCommand(at_ms=at_ms, body=body)
         assert decode_command(encode_command(command)) == command
         return self.state.apply(command).outcome
 

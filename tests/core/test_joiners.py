@@ -8,10 +8,10 @@ import pytest
 from ipfs_cluster_node.codec.commands import decode_command, encode_command
 from ipfs_cluster_node.codec.snapshot import decode_snapshot, encode_snapshot
 from ipfs_cluster_node.core.commands import (
-    Command,
     CommandBody,
     CreateJoinToken,
     DecideJoiner,
+    LogCommand,
     RedeemJoinToken,
     RemoveNode,
 )
@@ -51,7 +51,7 @@ class Machine:
         self.do(TOKEN)
 
     def do(self, body: CommandBody, request_id: str = "", caller: Did = OPERATOR) -> Any:
-        command = Command(at_ms=self.now_ms, body=body, caller=caller, request_id=request_id)
+        command = LogCommand(at_ms=self.now_ms, body=body, caller=caller, request_id=request_id)
         return self.state.apply(decode_command(encode_command(command))).outcome
 
     def reload(self) -> None:

@@ -55,13 +55,13 @@ def test_a_command_says_how_much_is_forgotten_at_once(world: World) -> None:
     world.now_ms += 8 * DAY_MS
     world.state.judged_at_ms = world.now_ms
     step = c.ExpireRecords(count_max=2)
-    assert decode_command(encode_command(c.Command(at_ms=1, body=step))).body == step
+    assert decode_command(encode_command(c.LogCommand(at_ms=1, body=step))).body == step
     assert world.do(step).ids == (MORE,)
     assert len(world.state.tasks) == 3
     judged_at_ms = world.state.judged_at_ms
     world.now_ms += DAY_MS
     on = c.ExpireRecords(count_max=2, goes_on=True)
-    assert decode_command(encode_command(c.Command(at_ms=1, body=on))).body == on
+    assert decode_command(encode_command(c.LogCommand(at_ms=1, body=on))).body == on
     while world.do(on).ids == (MORE,):
         assert world.state.judged_at_ms == judged_at_ms
     assert len(world.state.tasks) == 0

@@ -145,7 +145,7 @@ def test_each_task_goes_to_the_worker_with_the_most_credit_whatever_types_share_
 def test_what_a_removed_worker_ran_goes_to_another_one(world: World) -> None:
     world.submit("t")
     world.assign()
-    applied = world.state.apply(c.Command(at_ms=1, body=c.RemoveNode(node_id=WORKER)))
+    applied = world.state.apply(c.LogCommand(at_ms=1, body=c.RemoveNode(node_id=WORKER)))
     assert (world.task().state, world.task().lost_count) == (TaskState.PENDING, 1)
     assert applied.touched[TableName.TASKS] == {"t"}
     assert world.state.tasks.running_on(WORKER) == ()
@@ -171,7 +171,7 @@ def test_what_is_handed_back_goes_to_the_next_worker_at_once(world: World) -> No
         id=AttemptId(TaskId("t"), 1), failure=HANDED_BACK, retryable=True, handed_back=True
     )
     body = c.FinishAttempts(node_id=WORKER, outcomes=(outcome,))
-    applied = world.state.apply(c.Command(at_ms=1, body=body))
+    applied = world.state.apply(c.LogCommand(at_ms=1, body=body))
     assert applied.touched == {TableName.TASKS: {"t"}}
     assert world.task().state is TaskState.PENDING
 
@@ -196,7 +196,7 @@ def test_a_lost_worker_wakes_who_gives_out_its_tasks_and_is_told_to_kill_them(
 ) -> None:
     world.submit("t", "u")
     world.assign("t")
-    command = c.Command(at_ms=5, body=c.SetLiveness(dead=(WORKER, OTHER)))
+    command = c.LogCommand(at_ms=5, body=c.SetLiveness(dead=(WORKER, OTHER)))
     applied = world.state.apply(command)
     assert applied.touched[TableName.TASKS] == {"t"}
     assert applied.effects == (AttemptsRevoked(WORKER, (AttemptId(TaskId("t"), 1),)),)

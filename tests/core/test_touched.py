@@ -28,7 +28,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(state, "JUDGED_STEP_MS_MAX", 30 * 86_400_000)
 
 
-def carried_out(cluster: ClusterState, command: c.Command) -> Touched:
+def carried_out(cluster: ClusterState, command: c.LogCommand) -> Touched:
     """Carry out a command; returns what it touched, which is what it changed."""
     before = cluster.data()
     touched = cluster.apply(decode_command(encode_command(command))).touched

@@ -20,9 +20,9 @@ from ipfs_cluster_node.codec.commands import encode_command
 from ipfs_cluster_node.config.home import REPLACED_LOG_PREFIX, Home
 from ipfs_cluster_node.config.settings import NodeSettings
 from ipfs_cluster_node.core.commands import (
-    Command,
     CommandBody,
     CreateJoinToken,
+    LogCommand,
     ProposeConfig,
     RedeemJoinToken,
     RemoveNode,
@@ -89,7 +89,7 @@ def write(home: Home, *bodies: CommandBody, voters: tuple[str, ...] = ()) -> Non
     for voter in voters:
         journal.add(MEMBERSHIP + f"add {voter}".encode(), journal.last_index + 1, 2)
     for body in bodies:
-        command = encode_command(Command(at_ms=1_800_000_000_000, body=body))
+        command = encode_command(LogCommand(at_ms=1_800_000_000_000, body=body))
         entry = REGULAR + encode_entry(bytes(BATCH_ID_BYTES), [command])
         journal.add(entry, journal.last_index + 1, 2)
     journal.setCurrentTerm(5, None)

@@ -20,7 +20,7 @@ from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine
 from ipfs_cluster_node.codec import commands
 from ipfs_cluster_node.codec.commands import FORMAT, decode_command, encode_command
 from ipfs_cluster_node.codec.snapshot import FORMAT as SNAPSHOT_FORMAT
-from ipfs_cluster_node.core.commands import Command, ExpireRecords, ProposeConfig
+from ipfs_cluster_node.core.commands import ExpireRecords, LogCommand, ProposeConfig
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import VoterId
 from ipfs_cluster_node.log.v1 import command_pb2, snapshot_pb2
@@ -42,7 +42,7 @@ def of_a_newer_release() -> bytes:
 
 def of_a_newer_format() -> bytes:
     """A known command in which something means something else."""
-    known = encode_command(Command(at_ms=1, body=ExpireRecords()))
+    known = encode_command(LogCommand(at_ms=1, body=ExpireRecords()))
     message = command_pb2.Command.FromString(known)
     message.format = FORMAT + 1
     return message.SerializeToString()
@@ -58,8 +58,8 @@ def store(*entries: bytes) -> MemoryDisk:
     return disk
 
 
-def a_setting() -> Command:
-    return Command(at_ms=1, body=ProposeConfig(values={"user.a": "1"}, if_values={}))
+def a_setting() -> LogCommand:
+    return LogCommand(at_ms=1, body=ProposeConfig(values={"user.a": "1"}, if_values={}))
 
 
 def batch(*these: bytes) -> bytes:

@@ -54,13 +54,13 @@ ROLES: Final = {
 }
 
 
-def commands() -> Iterator[c.Command]:
+def commands() -> Iterator[c.LogCommand]:
     """The history, in order. Each is a second after the one before."""
     at_ms = BEGIN_MS
     for number, entry in enumerate(_entries()):
         at_ms += 1000
         request_id = f"request-{number}" if entry.get("caller") and "again" not in entry else ""
-        yield c.Command(
+        yield c.LogCommand(
             at_ms=entry.get("at_ms", at_ms),
             body=entry["body"],
             caller=entry.get("caller", ""),

@@ -14,7 +14,7 @@ from ipfs_cluster_node.client.connection import Connection
 from ipfs_cluster_node.codec.commands import decode_command, encode_command
 from ipfs_cluster_node.codec.errors import STATUS_DETAILS_KEY, status_details, status_of
 from ipfs_cluster_node.codec.tasks import attempt_from_proto, attempt_to_proto
-from ipfs_cluster_node.core.commands import Command, CommandBody
+from ipfs_cluster_node.core.commands import CommandBody, LogCommand
 from ipfs_cluster_node.core.effects import Effect, Rejected
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import TaskId
@@ -327,7 +327,7 @@ class MemoryConsensus:
         self, body: CommandBody, *, caller: str = "", request_id: str = ""
     ) -> tuple[str, ...]:
         """Apply a command, and carry out what it asks for."""
-        command = Command(at_ms=now_ms(), body=body, caller=caller, request_id=request_id)
+        command = LogCommand(at_ms=now_ms(), body=body, caller=caller, request_id=request_id)
         applied = self.committed.apply(decode_command(encode_command(command)))
         for effect in applied.effects:
             for listener in self.listeners:

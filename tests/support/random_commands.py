@@ -50,7 +50,7 @@ class RandomCommands:
         self._state = state
         self._now_ms = 1_800_000_000_000
         self._tasks = 0
-        self._before = c.Command(at_ms=self._now_ms, body=c.ExpireRecords())
+        self._before = c.LogCommand(at_ms=self._now_ms, body=c.ExpireRecords())
         self._makers: dict[type[Any], Callable[[], c.CommandBody]] = {
             c.BootstrapCluster: self._bootstrap,
             c.CreateJoinToken: self._create_token,
@@ -85,8 +85,8 @@ class RandomCommands:
         }
         assert self._makers.keys() == set(KINDS)
 
-    def __iter__(self) -> Iterator[c.Command]:
-        yield c.Command(at_ms=self._now_ms, body=self._bootstrap())
+    def __iter__(self) -> Iterator[c.LogCommand]:
+        yield c.LogCommand(at_ms=self._now_ms, body=self._bootstrap())
         while True:
             self._now_ms += self._rng.choice(STEPS_MS)
             if self._rng.random() < 0.1:  # A repeat, or another request under the same id.
@@ -95,7 +95,7 @@ class RandomCommands:
             if self._rng.random() < 0.01:
                 kind = c.RemoveNode
             named = self._rng.random() < 0.5
-            self._before = c.Command(
+            self._before = c.LogCommand(
                 at_ms=self._now_ms,
                 body=self._makers[kind](),
                 caller=self._did() if named else "",

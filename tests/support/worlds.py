@@ -57,7 +57,7 @@ class World:
             )
 
     def do(self, body: c.CommandBody, request_id: str = "", caller: str = CLIENT):  # type: ignore[no-untyped-def]
-        command = c.Command(at_ms=self.now_ms, body=body, caller=caller, request_id=request_id)
+        command = c.LogCommand(at_ms=self.now_ms, body=body, caller=caller, request_id=request_id)
         # Through the log's bytes, as every command goes.
         return self.state.apply(decode_command(encode_command(command))).outcome
 

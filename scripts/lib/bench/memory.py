@@ -27,10 +27,10 @@ from ipfs_cluster_node.codec.commands import encode_command
 from ipfs_cluster_node.core.commands import (
     AssignTasks,
     BootstrapCluster,
-    Command,
     CommandBody,
     ExpireRecords,
     FinishAttempts,
+    LogCommand,
     ProposeConfig,
     RegisterNode,
     SubmitTasks,
@@ -108,7 +108,9 @@ class Master:
     def encoded(self, body: CommandBody, request_id: str = "") -> bytes:
         """A command as of now."""
         return encode_command(
-            Command(at_ms=self.now_ms, body=body, caller=self.identity.did, request_id=request_id)
+            LogCommand(
+                at_ms=self.now_ms, body=body, caller=self.identity.did, request_id=request_id
+            )
         )
 
     async def do(self, body: CommandBody, request_id: str = "") -> None:

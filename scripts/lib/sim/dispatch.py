@@ -114,7 +114,7 @@ class Master:
             raise self.not_leader()
         rng = self.world.rng
         entry = encode_command(
-            c.Command(at_ms=now_ms(), body=body, caller=caller, request_id=request_id)
+            c.LogCommand(at_ms=now_ms(), body=body, caller=caller, request_id=request_id)
         )
         await asyncio.sleep(rng.choice((0.002, 0.002, 0.01, rng.uniform(0.0, 1.0))))
         unknown = ClusterError(Reason.UNKNOWN_OUTCOME, "it may or may not be committed")
@@ -334,7 +334,7 @@ class World:
             )  # fmt: skip
 
     def _commit(self, body: c.CommandBody) -> None:
-        self.log.append(encode_command(c.Command(at_ms=now_ms(), body=body)))
+        self.log.append(encode_command(c.LogCommand(at_ms=now_ms(), body=body)))
 
     @property
     def leader(self) -> Master | None:
