@@ -102,7 +102,7 @@ class ConfigChangedError(Exception):
     """A value is not the one that a change expects."""
 
 
-class Settings:
+class ClusterConfig:
     """The values in force: what was proposed, else the defaults."""
 
     def __init__(

@@ -52,7 +52,7 @@ from ipfs_cluster_node.core.ids import Did, NodeId, TaskId, did_from_node_id
 from ipfs_cluster_node.core.members import MemberTable
 from ipfs_cluster_node.core.model import AttemptId, Content, Liveness
 from ipfs_cluster_node.core.requests import RequestRecord, RequestTable
-from ipfs_cluster_node.core.settings import ConfigChangedError, Settings
+from ipfs_cluster_node.core.settings import ClusterConfig, ConfigChangedError
 from ipfs_cluster_node.core.state_data import StateData
 from ipfs_cluster_node.core.tables import Notes, TableName
 from ipfs_cluster_node.core.task_room import make_room, no_room_for
@@ -88,7 +88,7 @@ class ClusterState:
         self.members = MemberTable(
             data.principals, data.tokens, incarnation_last=data.incarnation_last, notes=notes
         )
-        self.settings = Settings(data.settings, notes)
+        self.settings = ClusterConfig(data.settings, notes)
         self.tasks = TaskTable(data.tasks, notes)
         self.delegations = DelegationTable(data.delegations, data.revocations, notes)
         self.certificates = CertificateTable(

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from ipfs_cluster_node.core.effects import Rejected
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.model import TaskSpec
-from ipfs_cluster_node.core.settings import Settings
+from ipfs_cluster_node.core.settings import ClusterConfig
 from ipfs_cluster_node.core.tasks import TaskTable
 
 
-def no_room_for(tasks: TaskTable, settings: Settings, specs: Sequence[TaskSpec]) -> Rejected | None:
+def no_room_for(
+    tasks: TaskTable, settings: ClusterConfig, specs: Sequence[TaskSpec]
+) -> Rejected | None:
     """Why tasks are not taken even if all ended ones that may be forgotten were forgotten."""
     more = len(specs)
     count_max, bytes_max = settings["task_count_max"], settings["task_bytes_max"]
@@ -35,7 +37,7 @@ def no_room_for(tasks: TaskTable, settings: Settings, specs: Sequence[TaskSpec])
 
 
 def make_room(
-    tasks: TaskTable, settings: Settings, count: int, payload_bytes: int, *, forget_max: int
+    tasks: TaskTable, settings: ClusterConfig, count: int, payload_bytes: int, *, forget_max: int
 ) -> None:
     """Forget ended tasks, the oldest first, until `count` more with `payload_bytes` have room."""
     bytes_max = settings["task_bytes_max"]
@@ -48,5 +50,5 @@ def make_room(
     )
 
 
-def _ended_keep(settings: Settings) -> int:
+def _ended_keep(settings: ClusterConfig) -> int:
     return min(settings["task_ended_keep_min"], settings["task_count_max"] // 2)

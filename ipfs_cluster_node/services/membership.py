@@ -35,7 +35,7 @@ from ipfs_cluster_node.core.commands import DecideJoiner, RedeemJoinToken, Regis
 from ipfs_cluster_node.core.errors import invalid_field
 from ipfs_cluster_node.core.ids import did_from_node_id
 from ipfs_cluster_node.core.model import Liveness
-from ipfs_cluster_node.core.settings import SETTINGS, Settings
+from ipfs_cluster_node.core.settings import SETTINGS, ClusterConfig
 from ipfs_cluster_node.v1 import membership_pb2 as pb
 from ipfs_cluster_node.v1 import membership_pb2_grpc
 
@@ -363,7 +363,7 @@ def _joiner_key(token: str) -> tuple[int, str]:
     return int(asked_at_ms), did
 
 
-def _entry(settings: Settings, key: str) -> pb.ConfigEntry:
+def _entry(settings: ClusterConfig, key: str) -> pb.ConfigEntry:
     setting = SETTINGS.get(key)
     return pb.ConfigEntry(
         key=key,
