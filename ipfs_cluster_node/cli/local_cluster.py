@@ -21,7 +21,7 @@ from ipfs_cluster_node.config.profiles import (
     ProfileEndpoint,
     save_profile,
 )
-from ipfs_cluster_node.config.settings import NodeSettings
+from ipfs_cluster_node.config.settings import NodeSection
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.model import Liveness, Role
 from ipfs_cluster_node.node.joining import join_cluster
@@ -147,8 +147,8 @@ class LocalCluster:
             check_ports=node.host == LOOPBACK,  # Others are in a network namespace.
         )
 
-    def _settings(self, node: LocalNode) -> NodeSettings:
-        return NodeSettings(
+    def _settings(self, node: LocalNode) -> NodeSection:
+        return NodeSection(
             name=node.name,
             role=node.role,
             bind=node.address,

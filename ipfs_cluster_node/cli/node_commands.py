@@ -24,8 +24,8 @@ from ipfs_cluster_node.config.protection import protect_home
 from ipfs_cluster_node.config.settings import (
     BIND_DEFAULT,
     ENROLMENT_PORT,
+    NodeSection,
     NodeSettings,
-    Settings,
     enrolment_beside,
     load_settings,
 )
@@ -88,11 +88,11 @@ def node_settings(
     bind: str | None,
     enrolment_bind: str | None,
     advertise: tuple[str, ...],
-) -> NodeSettings:
+) -> NodeSection:
     """Build `[node]` from the flags."""
     host = re.sub(r"[^A-Za-z0-9._-]+", "-", socket.gethostname()).strip("-._")[:64]
     bind = bind or str(BIND_DEFAULT)
-    return NodeSettings(
+    return NodeSection(
         name=name or host or "node",
         role=role,
         bind=bind,
@@ -340,7 +340,9 @@ def _keep_enrolment(home: Home, enrolment: tuple[str, ...]) -> None:
         write_enrolment(home.enrolment, dict.fromkeys(known))
 
 
-async def _serve(home: Home, settings: Settings, masters: tuple[tuple[NodeId, str], ...]) -> None:
+async def _serve(
+    home: Home, settings: NodeSettings, masters: tuple[tuple[NodeId, str], ...]
+) -> None:
     from ipfs_cluster_node.node.start import run_node
 
     def ready(node_id: str, bound: Any) -> None:

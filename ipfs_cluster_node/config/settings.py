@@ -42,7 +42,7 @@ def _setting(default: Any, about: str) -> Any:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NodeSettings:
+class NodeSection:
     """`[node]`: the node's name, role and addresses."""
 
     name: str = field(metadata={"about": "a display name"})
@@ -59,7 +59,7 @@ class NodeSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterSettings:
+class ClusterSection:
     """`[cluster]`: the node's cluster."""
 
     id: str = field(metadata={"about": "the cluster's id"})
@@ -67,7 +67,7 @@ class ClusterSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RaftSettings:
+class RaftSection:
     """`[raft]`: timing of consensus, equal on every master."""
 
     heartbeat_interval: timedelta = _setting(
@@ -83,7 +83,7 @@ class RaftSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskSettings:
+class TaskSection:
     """`[tasks]`: attempts on this node."""
 
     slots: int = _setting(-1, "concurrent attempts; -1 means one per core on a worker, else none")
@@ -109,7 +109,7 @@ class TaskSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StorageSettings:
+class StorageSection:
     """`[storage]`: use of the disk."""
 
     log_reserve: int = _setting(
@@ -118,14 +118,14 @@ class StorageSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class NodeSettings:
     """All settings of a node: frozen, complete, checked when made."""
 
-    node: NodeSettings
-    cluster: ClusterSettings
-    raft: RaftSettings = field(default_factory=RaftSettings)
-    tasks: TaskSettings = field(default_factory=TaskSettings)
-    storage: StorageSettings = field(default_factory=StorageSettings)
+    node: NodeSection
+    cluster: ClusterSection
+    raft: RaftSection = field(default_factory=RaftSection)
+    tasks: TaskSection = field(default_factory=TaskSection)
+    storage: StorageSection = field(default_factory=StorageSection)
 
     def __post_init__(self) -> None:
         """Check the settings together.
@@ -182,11 +182,11 @@ class Settings:
 
 
 _SECTIONS: Final = {
-    "node": NodeSettings,
-    "cluster": ClusterSettings,
-    "raft": RaftSettings,
-    "tasks": TaskSettings,
-    "storage": StorageSettings,
+    "node": NodeSection,
+    "cluster": ClusterSection,
+    "raft": RaftSection,
+    "tasks": TaskSection,
+    "storage": StorageSection,
 }
 
 
@@ -195,7 +195,7 @@ def load_settings(
     *,
     environment: Mapping[str, str] | None = None,
     flags: Mapping[str, Any] | None = None,
-) -> Settings:
+) -> NodeSettings:
     """Read the settings.
 
     Args:
@@ -235,10 +235,10 @@ def load_settings(
             needed = entry.default is MISSING and entry.default_factory is MISSING
             if needed and entry.name not in values[section]:
                 raise _invalid(f"{path}: {section}.{entry.name}", "it is missing")
-    return Settings(**{section: kind(**values[section]) for section, kind in _SECTIONS.items()})
+    return NodeSettings(**{section: kind(**values[section]) for section, kind in _SECTIONS.items()})
 
 
-def write_settings(settings: Settings) -> str:
+def write_settings(settings: NodeSettings) -> str:
     """Write the first `config.toml`, with a comment on each setting."""
     lines = [
         "# Settings of this node. Durations are written like 30s, sizes like 64MiB.",

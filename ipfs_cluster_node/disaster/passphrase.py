@@ -31,7 +31,7 @@ from ipfs_cluster_node.codec.tasks import duration_of_ms
 from ipfs_cluster_node.codec.ucan_container import write_container
 from ipfs_cluster_node.config.files import read_regular, write_private
 from ipfs_cluster_node.config.home import Home
-from ipfs_cluster_node.config.settings import Settings, load_settings
+from ipfs_cluster_node.config.settings import NodeSettings, load_settings
 from ipfs_cluster_node.core.authorization import TOKEN_MINT
 from ipfs_cluster_node.core.certificates import Authority
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -52,7 +52,7 @@ OUTCOME_SECONDS_MAX: Final = 20.0
 """For the commit that a master began; it lasts as long as an election at the most."""
 
 
-def master_settings(home: Home) -> Settings:
+def master_settings(home: Home) -> NodeSettings:
     """The settings of a master's home directory.
 
     Raises:

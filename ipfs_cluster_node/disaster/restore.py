@@ -35,9 +35,9 @@ from ipfs_cluster_node.config.credentials import write_enrolment
 from ipfs_cluster_node.config.files import open_regular, write_private
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.settings import (
-    ClusterSettings,
+    ClusterSection,
+    NodeSection,
     NodeSettings,
-    Settings,
     write_settings,
 )
 from ipfs_cluster_node.core.commands import (
@@ -74,7 +74,7 @@ class RestoredCluster:
 
 def restore_cluster(
     home: Home,
-    settings: NodeSettings,
+    settings: NodeSection,
     *,
     backup: Path,
     passphrase: str,
@@ -98,8 +98,8 @@ def restore_cluster(
     state = machine.state
     authority = state.certificates.authority
     _, keys = open_by_passphrase(authority, passphrase, cluster_id=state.cluster_id)
-    whole = Settings(
-        node=settings, cluster=ClusterSettings(id=state.cluster_id, name=state.cluster_name)
+    whole = NodeSettings(
+        node=settings, cluster=ClusterSection(id=state.cluster_id, name=state.cluster_name)
     )
     document = write_settings(whole)
     removed = tuple(state.members.masters())
@@ -179,7 +179,9 @@ def _read_backup(path: Path) -> tuple[ReplicatedStateMachine, Position]:
     return machine, file.position
 
 
-def _let_in(state: ClusterState, identity: Identity, seal_key: SealKey, settings: Settings) -> int:
+def _let_in(
+    state: ClusterState, identity: Identity, seal_key: SealKey, settings: NodeSettings
+) -> int:
     """Make the new master a member, as a join token would; returns its incarnation."""
     endpoints = settings.node.advertise or (settings.node.bind,)
     token = _put_token(state, Role.MASTER, grant="")

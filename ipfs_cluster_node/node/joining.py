@@ -37,9 +37,9 @@ from ipfs_cluster_node.config.files import read_regular, write_private
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.profiles import Profile
 from ipfs_cluster_node.config.settings import (
-    ClusterSettings,
+    ClusterSection,
+    NodeSection,
     NodeSettings,
-    Settings,
     write_settings,
 )
 from ipfs_cluster_node.core.endpoints import Endpoint, parse_endpoint
@@ -85,7 +85,7 @@ class Joining:
     endpoints: tuple[str, ...]
 
     @classmethod
-    def found_or_new(cls, home: Home, token_id: str, settings: NodeSettings) -> "Joining":
+    def found_or_new(cls, home: Home, token_id: str, settings: NodeSection) -> "Joining":
         """Go on with what was begun with the same token, or begin.
 
         Raises:
@@ -117,7 +117,7 @@ class Joining:
 
 async def join_cluster(
     home: Home,
-    settings: NodeSettings,
+    settings: NodeSection,
     *,
     token: str,
     enrolment: str,
@@ -156,9 +156,9 @@ async def join_cluster(
     _check_clock(server_ms)
     whole = None
     if offered.role != Role.CLIENT:
-        whole = Settings(
+        whole = NodeSettings(
             node=replace(settings, role=offered.role),
-            cluster=ClusterSettings(id=offered.cluster_id, name=offered.cluster_name),
+            cluster=ClusterSection(id=offered.cluster_id, name=offered.cluster_name),
         )
         # By the leader's clock alone: this machine's may be minutes off.
         ends_in_ms = ms_of_timestamp(offered.token_expire_time) - server_ms
@@ -241,7 +241,9 @@ class _Joiner:
                 await channel.close()
             await asyncio.sleep(pause)
 
-    def write(self, home: Home, settings: Settings | None, response: pb.EnrolResponse) -> Profile:
+    def write(
+        self, home: Home, settings: NodeSettings | None, response: pb.EnrolResponse
+    ) -> Profile:
         """Write what a member needs, the node's `config.toml` last; blocks."""
         masters = {NodeId(m.node_id): tuple(m.endpoints) for m in response.masters}
         certificate, bundle = response.certificate_pem.encode(), response.trust_bundle_pem.encode()
@@ -282,7 +284,7 @@ def _check_clock(server_ms: int) -> None:
 
 
 async def _wait_for_ports(
-    settings: Settings, *, until: float, on_busy: Callable[[str], None]
+    settings: NodeSettings, *, until: float, on_busy: Callable[[str], None]
 ) -> None:
     """Return once the node could listen where it is to.
 

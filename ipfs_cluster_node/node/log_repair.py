@@ -23,7 +23,7 @@ from ipfs_cluster_node.adapters.net.tls import ServerTls, bind_port, make_server
 from ipfs_cluster_node.client.connection import Connection
 from ipfs_cluster_node.cluster.peers import PeerBook
 from ipfs_cluster_node.config.home import Home
-from ipfs_cluster_node.config.settings import Settings
+from ipfs_cluster_node.config.settings import NodeSettings
 from ipfs_cluster_node.core.endpoints import Endpoint, parse_endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.node.files import NodeFiles
@@ -54,7 +54,7 @@ STOP_GRACE_SECONDS: Final = 0.5
 class LogRepair:
     """One repair. `run` ends once an empty log is in the damaged one's place."""
 
-    def __init__(self, home: Home, settings: Settings, files: NodeFiles, damage: str) -> None:
+    def __init__(self, home: Home, settings: NodeSettings, files: NodeFiles, damage: str) -> None:
         """Prepare it; nothing runs or listens yet.
 
         Args:

@@ -49,7 +49,7 @@ from ipfs_cluster_node.cluster.tasks import Tasks
 from ipfs_cluster_node.cluster.worker_sessions import WorkerSessions
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.profiles import profile_files
-from ipfs_cluster_node.config.settings import Settings
+from ipfs_cluster_node.config.settings import NodeSettings
 from ipfs_cluster_node.core.boots import Boots
 from ipfs_cluster_node.core.effects import CertificatesRevoked, Effect
 from ipfs_cluster_node.core.endpoints import Endpoint, parse_endpoint
@@ -117,7 +117,7 @@ HEALTH_NAMES: Final = ("", *SERVED)
 class Node:
     """One node. `run` serves until it is cancelled or something of it fails."""
 
-    def __init__(self, home: Home, settings: Settings) -> None:
+    def __init__(self, home: Home, settings: NodeSettings) -> None:
         """Build every part; nothing runs or listens yet.
 
         Raises:

@@ -37,9 +37,9 @@ from ipfs_cluster_node.config.files import make_private_directory, write_private
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.profiles import Profile, ProfileEndpoint
 from ipfs_cluster_node.config.settings import (
-    ClusterSettings,
+    ClusterSection,
+    NodeSection,
     NodeSettings,
-    Settings,
     write_settings,
 )
 from ipfs_cluster_node.core.certificates import Authority
@@ -64,7 +64,7 @@ class Made:
 
 
 def init_cluster(
-    home: Home, settings: NodeSettings, *, cluster_name: str, recovery_passphrase: str = ""
+    home: Home, settings: NodeSection, *, cluster_name: str, recovery_passphrase: str = ""
 ) -> Made:
     """Make a cluster whose first master is this node; also the operator's client identity.
 
@@ -73,8 +73,8 @@ def init_cluster(
     Raises:
         ClusterError: HOME_EXISTS, CONFIG_INVALID; INVALID_ARGUMENT for a short passphrase.
     """
-    cluster = ClusterSettings(id=secrets.token_hex(8), name=cluster_name)
-    document = write_settings(Settings(node=settings, cluster=cluster))
+    cluster = ClusterSection(id=secrets.token_hex(8), name=cluster_name)
+    document = write_settings(NodeSettings(node=settings, cluster=cluster))
     endpoints = settings.advertise or (settings.bind,)
     hosts = [parse_endpoint(e).host for e in (*endpoints, settings.enrolment_bind)]
     passphrase = recovery_passphrase or make_passphrase()
@@ -109,7 +109,7 @@ def init_cluster(
             recovery_public_key=recovery.public_key,
         )
         body = _bootstrap(cluster, authority, identity, operator, endpoints, settings.name)
-        own = Settings(node=settings, cluster=cluster).enrolment_endpoints
+        own = NodeSettings(node=settings, cluster=cluster).enrolment_endpoints
         at_ms = now_ms()
         body = replace(
             body,
@@ -158,7 +158,7 @@ def init_cluster(
 
 
 def _bootstrap(
-    cluster: ClusterSettings,
+    cluster: ClusterSection,
     authority: Identity,
     identity: Identity,
     operator: Identity,

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from ipfs_cluster_node.adapters.raft.errors import LogDamagedError
 from ipfs_cluster_node.cluster.peers import add_masters
 from ipfs_cluster_node.config.home import Home
-from ipfs_cluster_node.config.settings import Settings
+from ipfs_cluster_node.config.settings import NodeSettings
 from ipfs_cluster_node.core.endpoints import Endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
@@ -24,7 +24,7 @@ from ipfs_cluster_node.node.node import Node
 
 async def run_node(
     home: Home,
-    settings: Settings,
+    settings: NodeSettings,
     on_ready: Callable[[NodeId, Endpoint], None],
     *,
     masters: Mapping[NodeId, tuple[str, ...]] = MappingProxyType({}),
@@ -75,7 +75,7 @@ async def run_node(
         await LogRepair(home, settings, files, damage).run(ready)
 
 
-def _open(home: Home, settings: Settings, node_id: NodeId) -> Node:
+def _open(home: Home, settings: NodeSettings, node_id: NodeId) -> Node:
     settle_log(home)
     begun = begun_replacement(home)
     if begun is not None:

@@ -17,7 +17,7 @@ from ipfs_cluster_node.config.protection import (
     protect,
     protect_home,
 )
-from ipfs_cluster_node.config.settings import NodeSettings
+from ipfs_cluster_node.config.settings import NodeSection
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.node.files import load_files
 from ipfs_cluster_node.node.setup import init_cluster
@@ -29,7 +29,7 @@ PASSPHRASE = "a passphrase of some length"
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, Profile]:
     home = Home(tmp_path_factory.mktemp("node") / "home")
-    settings = NodeSettings(name="n", role="master")
+    settings = NodeSection(name="n", role="master")
     done = init_cluster(home, settings, cluster_name="c", recovery_passphrase=PASSPHRASE)
     protect_home(home)
     return home, done.profile

@@ -13,11 +13,11 @@ from ipfs_cluster_node.cli.main import main
 from ipfs_cluster_node.config.home import HOME_VARIABLE
 from ipfs_cluster_node.config.profiles import CLIENT_VARIABLES, PROFILES_VARIABLE
 from ipfs_cluster_node.config.settings import (
-    ClusterSettings,
+    ClusterSection,
+    NodeSection,
     NodeSettings,
-    RaftSettings,
-    Settings,
-    TaskSettings,
+    RaftSection,
+    TaskSection,
     load_settings,
     write_settings,
 )
@@ -34,7 +34,7 @@ name = "cluster"
 """
 
 
-def load(tmp_path: Path, text: str, **options: Any) -> Settings:
+def load(tmp_path: Path, text: str, **options: Any) -> NodeSettings:
     path = tmp_path / "config.toml"
     path.write_text(text)
     return load_settings(path, **{"environment": {}, **options})
@@ -97,9 +97,7 @@ def test_variables_go_before_the_file_and_flags_before_variables(tmp_path: Path)
         "UNRELATED": "x",
     }
     settings = load(tmp_path, text, environment=variables)
-    assert settings.tasks == TaskSettings(
-        slots=2, handler_modules=("a", "b"), memory_max=64 * 2**20
-    )
+    assert settings.tasks == TaskSection(slots=2, handler_modules=("a", "b"), memory_max=64 * 2**20)
     assert settings.raft.election_timeout_min == timedelta(milliseconds=700)
     assert settings.storage.log_reserve == 256 * 2**10
     flags = {"tasks.slots": 3, "node.bind": None}
@@ -117,15 +115,15 @@ def test_variables_go_before_the_file_and_flags_before_variables(tmp_path: Path)
 def test_joiners_are_told_an_address_that_they_can_reach(
     enrolment_bind: str, reached: tuple[str, ...]
 ) -> None:
-    settings = Settings(
-        node=NodeSettings(
+    settings = NodeSettings(
+        node=NodeSection(
             name="n",
             role="master",
             bind="0.0.0.0:9096",
             enrolment_bind=enrolment_bind,
             advertise=("a.example:9096", "a.example:9097", "[fd00::1]:9096"),
         ),
-        cluster=ClusterSettings(id="c", name="c"),
+        cluster=ClusterSection(id="c", name="c"),
     )
     assert settings.enrolment_endpoints == reached
 
@@ -162,14 +160,14 @@ def test_what_is_written_reads_back(
     milliseconds: int,
     memory: int,
 ) -> None:
-    settings = Settings(
-        node=NodeSettings(name="n", role="worker"),
-        cluster=ClusterSettings(id="c", name=cluster_name),
-        raft=RaftSettings(
+    settings = NodeSettings(
+        node=NodeSection(name="n", role="worker"),
+        cluster=ClusterSection(id="c", name=cluster_name),
+        raft=RaftSection(
             election_timeout_min=timedelta(milliseconds=milliseconds),
             election_timeout_max=timedelta(milliseconds=2 * milliseconds),
         ),
-        tasks=TaskSettings(handler_modules=(module,), memory_max=memory * 2**20),
+        tasks=TaskSection(handler_modules=(module,), memory_max=memory * 2**20),
     )
     assert load(tmp_path_factory.mktemp("s"), write_settings(settings)) == settings
 

@@ -18,7 +18,7 @@ from ipfs_cluster_node.cluster import peers
 from ipfs_cluster_node.cluster.peers import PeerBook, save_masters
 from ipfs_cluster_node.codec.commands import encode_command
 from ipfs_cluster_node.config.home import REPLACED_LOG_PREFIX, Home
-from ipfs_cluster_node.config.settings import NodeSettings
+from ipfs_cluster_node.config.settings import NodeSection
 from ipfs_cluster_node.core.commands import (
     CommandBody,
     CreateJoinToken,
@@ -100,7 +100,7 @@ def write(home: Home, *bodies: CommandBody, voters: tuple[str, ...] = ()) -> Non
 def home_of_three(path: Path) -> Home:
     """The home of the first of three masters, which the others are gone from."""
     home = Home(path)
-    settings = NodeSettings(name="first", role="master", bind=ADDRESS[0])
+    settings = NodeSection(name="first", role="master", bind=ADDRESS[0])
     init_cluster(home, settings, cluster_name="three", recovery_passphrase=PASSPHRASE)
     secret = bytes(32)
     write(

@@ -19,7 +19,7 @@ from ipfs_cluster_node.cluster.peers import PeerBook
 from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.output_file import output_file
-from ipfs_cluster_node.config.settings import NodeSettings
+from ipfs_cluster_node.config.settings import NodeSection
 from ipfs_cluster_node.core.commands import ProposeConfig, RegisterNode, SubmitTasks
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import TaskId
@@ -45,7 +45,7 @@ class Master:
 @pytest_asyncio.fixture
 async def master(tmp_path: Path) -> AsyncIterator[Master]:
     home = Home(tmp_path / "home")
-    settings = NodeSettings(name="first", role="master")
+    settings = NodeSection(name="first", role="master")
     made = init_cluster(home, settings, cluster_name="one", recovery_passphrase=PASSPHRASE)
     machine = ReplicatedStateMachine()
     replica = Replica(directory=home.raft, machine=machine, dial=lambda _node_id: None, config=FAST)
@@ -96,7 +96,7 @@ async def test_a_backup_is_what_was_there_when_it_began(master: Master, tmp_path
     assert written.size_bytes == sizes[-1] == path.stat().st_size > TASKS * MIB
     assert path.stat().st_mode & 0o777 == 0o600
     restored = Home(tmp_path / "restored")
-    settings = NodeSettings(name="second", role="master")
+    settings = NodeSection(name="second", role="master")
     restore_cluster(restored, settings, backup=path, passphrase=PASSPHRASE)
     replica = Replica(
         directory=restored.raft,

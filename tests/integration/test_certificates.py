@@ -31,7 +31,7 @@ from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.config.credentials import write_credentials
 from ipfs_cluster_node.config.home import Home
-from ipfs_cluster_node.config.settings import NodeSettings
+from ipfs_cluster_node.config.settings import NodeSection
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, tls_name
 from ipfs_cluster_node.node.joining import join_cluster
@@ -187,7 +187,7 @@ async def test_no_worker_gets_the_name_of_a_masters_port(
     """It would be taken for the enrolment port there, and given join tokens with their secrets."""
     token = (await client.create_join_token("worker")).token
     home = Home(tmp_path / "w")
-    settings = NodeSettings(name="w", role="worker", advertise=("master1.example:9096",))
+    settings = NodeSection(name="w", role="worker", advertise=("master1.example:9096",))
     enrolment = f"127.0.0.1:{cluster.enrolment_port}"
     made = await join_cluster(home, settings, token=token, enrolment=enrolment)
     certificate = x509.load_pem_x509_certificate(home.certificate.read_bytes())

@@ -15,7 +15,7 @@ from ipfs_cluster_node.cli.local_cluster import LocalCluster
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.codec.ucan_container import write_container
 from ipfs_cluster_node.config.home import Home
-from ipfs_cluster_node.config.settings import NodeSettings
+from ipfs_cluster_node.config.settings import NodeSection
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.node.joining import join_cluster
@@ -48,7 +48,7 @@ async def waiting(cluster: LocalCluster, client: Client, home: Path, **token: An
     joining = asyncio.create_task(
         join_cluster(
             Home(home),
-            NodeSettings(name=home.name, role=token["role"]),
+            NodeSection(name=home.name, role=token["role"]),
             token=made.token,
             enrolment=f"127.0.0.1:{cluster.enrolment_port}",
             on_waiting=lambda _node_id: asked.set(),

@@ -21,7 +21,7 @@ from ipfs_cluster_node.adapters.net.tls import open_channel
 from ipfs_cluster_node.cli.local_cluster import LocalCluster
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.config.home import Home
-from ipfs_cluster_node.config.settings import NodeSettings, load_settings
+from ipfs_cluster_node.config.settings import NodeSection, load_settings
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.node import joining
 from ipfs_cluster_node.node.joining import join_cluster
@@ -55,7 +55,7 @@ async def join(cluster: LocalCluster, home: Path, token: str, **given: Any) -> M
     settings |= {k: given.pop(k) for k in ("name", "bind", "advertise") if k in given}
     return await join_cluster(
         Home(home),
-        NodeSettings(**settings),  # type: ignore[arg-type]
+        NodeSection(**settings),  # type: ignore[arg-type]
         token=token,
         enrolment=f"127.0.0.1:{cluster.enrolment_port}",
         **given,

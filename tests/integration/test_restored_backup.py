@@ -13,7 +13,7 @@ from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.profiles import PROFILES_VARIABLE, ProfileEndpoint, save_profile
-from ipfs_cluster_node.config.settings import NodeSettings
+from ipfs_cluster_node.config.settings import NodeSection
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.node.joining import join_cluster
 from tests.support.certificates import (
@@ -151,7 +151,7 @@ async def test_a_cluster_whose_masters_are_all_lost_goes_on_from_a_backup(lab: L
         await sealed_to(lab.nodes[-1])
         operator = await join_cluster(
             Home(outside / "new-operator"),
-            NodeSettings(name="new-operator", role="client"),
+            NodeSection(name="new-operator", role="client"),
             token=made["operator_token"],
             enrolment=made["enrolment_endpoints"][0],
         )

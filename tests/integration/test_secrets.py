@@ -13,7 +13,7 @@ from ipfs_cluster_node.adapters.keys.tokens import parse_token
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.config.home import Home
-from ipfs_cluster_node.config.settings import NodeSettings
+from ipfs_cluster_node.config.settings import NodeSection
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.node.joining import join_cluster
 from tests.support.certificates import cluster_keys
@@ -86,7 +86,7 @@ async def _use(
     token = (await client.create_join_token("client", grant="reader")).token
     needles[parse_token(token).secret.encode()] = "join secret"
     enrolment = f"127.0.0.1:{cluster.enrolment_port}"
-    settings = NodeSettings(name="reader", role="client")
+    settings = NodeSection(name="reader", role="client")
     made = await join_cluster(Home(root / "reader"), settings, token=token, enrolment=enrolment)
     wrong = token[:-32] + "0123456789abcdef" * 2
     needles[wrong[-32:].encode()] = "wrong secret"

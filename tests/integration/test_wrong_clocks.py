@@ -17,7 +17,7 @@ from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.config.credentials import write_credentials
 from ipfs_cluster_node.config.home import Home
-from ipfs_cluster_node.config.settings import NodeSettings
+from ipfs_cluster_node.config.settings import NodeSection
 from ipfs_cluster_node.core.model import Liveness
 from ipfs_cluster_node.core.views import HealthCheck
 from ipfs_cluster_node.node.joining import join_cluster
@@ -107,7 +107,7 @@ async def test_a_leader_whose_clock_jumps_a_day_signs_nothing_and_comes_back(
             token = await asking.create_join_token("client")
         joined = await join_cluster(
             Home(tmp_path / "joined"),
-            NodeSettings(name="joined", role="client"),
+            NodeSection(name="joined", role="client"),
             token=token.token,
             enrolment=f"127.0.0.1:{first[1].enrolment_port}",
         )

@@ -19,7 +19,7 @@ from ipfs_cluster_node.cluster.members import APPROVAL_RETRY
 from ipfs_cluster_node.cluster.peers import PeerBook
 from ipfs_cluster_node.config.credentials import read_enrolment
 from ipfs_cluster_node.config.home import Home
-from ipfs_cluster_node.config.settings import NodeSettings, load_settings
+from ipfs_cluster_node.config.settings import NodeSection, load_settings
 from ipfs_cluster_node.core.endpoints import parse_endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
@@ -40,7 +40,7 @@ from tests.support.virtual_time import virtual_time
 
 SECRET = JoinSecret("0" * 64, "0123456789abcdef", "1" * 32)
 OTHER_TOKEN = JoinSecret("0" * 64, "fedcba9876543210", "1" * 32)
-SETTINGS = NodeSettings(name="n", role="worker", bind="127.0.0.1:0", enrolment_bind="127.0.0.1:0")
+SETTINGS = NodeSection(name="n", role="worker", bind="127.0.0.1:0", enrolment_bind="127.0.0.1:0")
 MASTER = NodeId("12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN")
 TOKEN_SECONDS = 60
 Answer = Callable[[], ClusterError | None]
@@ -99,14 +99,14 @@ class Door:
         return response
 
 
-async def join(home: Path, settings: NodeSettings = SETTINGS, **given: Any) -> Any:
+async def join(home: Path, settings: NodeSection = SETTINGS, **given: Any) -> Any:
     token = str(given.pop("secret", SECRET))
     return await join_cluster(
         Home(home), settings, token=token, enrolment="127.0.0.1:9095", **given
     )
 
 
-async def refusal(home: Path, settings: NodeSettings = SETTINGS, **given: Any) -> ClusterError:
+async def refusal(home: Path, settings: NodeSection = SETTINGS, **given: Any) -> ClusterError:
     with pytest.raises(ClusterError) as caught:
         await join(home, settings, **given)
     return caught.value
@@ -327,7 +327,7 @@ async def test_a_refusal_for_good_leaves_nothing_and_any_other_the_same_identity
 def test_a_join_is_gone_on_with_by_the_same_token_name_and_addresses_only(tmp_path: Path) -> None:
     home = Home(tmp_path)
 
-    def found(secret: JoinSecret, settings: NodeSettings) -> Joining:
+    def found(secret: JoinSecret, settings: NodeSection) -> Joining:
         return Joining.found_or_new(home, secret.token_id, settings)
 
     begun = found(SECRET, SETTINGS)

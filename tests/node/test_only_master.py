@@ -14,7 +14,7 @@ from ipfs_cluster_node.adapters.net.channels import Target
 from ipfs_cluster_node.adapters.net.tls import ServerTls, bind_port, make_server
 from ipfs_cluster_node.cli.local_cluster import LocalCluster
 from ipfs_cluster_node.cluster.peers import save_masters
-from ipfs_cluster_node.config.settings import NodeSettings, load_settings
+from ipfs_cluster_node.config.settings import NodeSection, load_settings
 from ipfs_cluster_node.core.boots import UNKNOWN
 from ipfs_cluster_node.core.endpoints import Endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -204,7 +204,7 @@ async def test_a_master_asks_before_it_serves(tmp_path: Path) -> None:
     place = LocalCluster(tmp_path).make_node("master")
     home, bind = place.home, place.address
     enrolment_bind = f"127.0.0.1:{place.enrolment_port}"
-    where = NodeSettings(name="m1", role="master", bind=bind, enrolment_bind=enrolment_bind)
+    where = NodeSection(name="m1", role="master", bind=bind, enrolment_bind=enrolment_bind)
     init_cluster(home, where, cluster_name="c")
     async with answering(ServerTls(load_files(home).tls, mutual=True)) as address:
         save_masters(home.masters, {load_files(home).identity.node_id: (bind, address)})

@@ -17,7 +17,7 @@ from ipfs_cluster_node.codec.ucan_mint import sign_delegation
 from ipfs_cluster_node.config.credentials import read_credentials
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.profiles import Profile
-from ipfs_cluster_node.config.settings import NodeSettings
+from ipfs_cluster_node.config.settings import NodeSection
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.node.joining import join_cluster
@@ -54,7 +54,7 @@ async def join(cluster: LocalCluster, directory: Path, grant: str) -> Person:
     home = Home(directory / name)
     made = await join_cluster(
         home,
-        NodeSettings(name=name, role="client"),
+        NodeSection(name=name, role="client"),
         token=token.token,
         enrolment=f"127.0.0.1:{cluster.enrolment_port}",
     )
