@@ -348,7 +348,7 @@ class Authorizer:
             command=command,
             args_of=args_of,
             context=self.validation_context(state),
-            kept=kept,
+            stored=kept,
             by_item=rule.required is None,
         )
 
@@ -392,7 +392,7 @@ class Authorizer:
         return self.validator(state).validation_context(
             now_s=self.now_s(),
             revocations=state.delegations.revocations,
-            gone=RevokedPrincipals(state),
+            revoked_dids=RevokedPrincipals(state),
         )
 
     def cache_key(self) -> tuple[ClusterState, int, int]:
@@ -432,7 +432,7 @@ class Authorizer:
             for holder in dict.fromkeys(holders)
             for stored in state.delegations.chain_of(holder)
         }
-        return [validator.kept(token) for token in tokens.values()]
+        return [validator.stored(token) for token in tokens.values()]
 
     def with_kept(self, delegations: Sequence[Delegation]) -> list[Delegation]:
         """Delegations, and what is kept that may come before them."""
@@ -470,7 +470,7 @@ class Authorizer:
             if stored is None:
                 detail = "no delegation of this CID is kept; put it first"
                 raise UcanError(Refusal.UNAVAILABLE_PROOF, detail, cid=cid)
-            named.append(self.validator(state).kept(stored.token))
+            named.append(self.validator(state).stored(stored.token))
         return named
 
     def _known_state(self) -> ClusterState:

@@ -35,7 +35,7 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
 
 
 @dataclass(frozen=True, slots=True)
-class Delegated:
+class SignedDelegation:
     """A signed delegation."""
 
     cid: str
@@ -56,7 +56,7 @@ async def delegated(
     policy: str | None,
     ttl: timedelta,
     keep: bool,
-) -> Delegated:
+) -> SignedDelegation:
     """Sign a delegation, and store it in the cluster if wanted.
 
     It is valid no longer than its proofs, which the cluster renews with the certificate.
@@ -104,7 +104,7 @@ async def delegated(
         await client.put_delegation([token])
     before = [d for d in caller.delegations if d.audience != identity.did]
     container = write_container([token, *(d.token for d in (*wide, *before))])
-    return Delegated(str(cid_of_token(token)), container, ends_s)
+    return SignedDelegation(str(cid_of_token(token)), container, ends_s)
 
 
 def is_cid(text: str) -> bool:

@@ -171,7 +171,7 @@ class Connection:
                 of_themselves = [
                     each for each in answers.items() if each[1].reason.has(Trait.OF_ONE_MASTER)
                 ]
-                raise _told([(last[0][0], last[1]), *of_themselves])
+                raise _most_useful([(last[0][0], last[1]), *of_themselves])
             await asyncio.sleep(pause)
 
     def _follow(self, error: ClusterError, target: Target, avoided: set[str]) -> bool:
@@ -237,12 +237,12 @@ def _verdict(answers: Mapping[str, ClusterError], known: set[str]) -> ClusterErr
     refusals = _own_refusals(answers)
     invalid = [each for each in refusals if each[1].reason is Reason.CERTIFICATE_INVALID]
     if 2 * len(invalid) > len(known):
-        return _told(invalid)
+        return _most_useful(invalid)
     others = [each for each in refusals if each not in invalid]
-    return _told(others) if others and known <= answers.keys() else None
+    return _most_useful(others) if others and known <= answers.keys() else None
 
 
-def _told(said: Iterable[tuple[str, ClusterError]]) -> ClusterError:
+def _most_useful(said: Iterable[tuple[str, ClusterError]]) -> ClusterError:
     """The most useful of these errors, with its master's address if it is about that master."""
     said = list(said)
     error = most_useful(error for _, error in said)

@@ -73,21 +73,25 @@ class Validator:
         self._used = UsedInvocations(since_s=started_s, profile=profile)
 
     def validation_context(
-        self, *, now_s: int, revocations: Revocations, gone: Container[Did] = frozenset()
+        self,
+        *,
+        now_s: int,
+        revocations: Revocations,
+        revoked_dids: Container[Did] = frozenset(),
     ) -> ValidationContext:
         """What calls are judged by at one moment.
 
         Args:
             now_s: Seconds since 1970.
             revocations: As the log has them.
-            gone: Who was removed or revoked.
+            revoked_dids: Principals that were removed or revoked.
         """
         return ValidationContext(
             profile=self._profile,
             now_s=now_s,
             authority=self._authority,
             revocations=revocations,
-            gone=gone,
+            revoked_dids=revoked_dids,
         )
 
     def read(self, container: str) -> DecodedTokens:
@@ -114,7 +118,7 @@ class Validator:
         signed = None if invocation is None else self._reader.invocation(invocation)
         return DecodedTokens(signed, found)
 
-    def delegations(self, brought: DecodedTokens) -> list[Delegation]:
+    def delegations(self, tokens: DecodedTokens) -> list[Delegation]:
         """The delegations of a container, verified.
 
         Raises:
@@ -123,7 +127,7 @@ class Validator:
         # Not remembered yet: a stranger's tokens would drive out those that grant something.
         return [
             token if isinstance(token, Delegation) else self._reader.delegation(token)
-            for token in brought.found.values()
+            for token in tokens.found.values()
         ]
 
     def delegation(self, token: bytes) -> Delegation:
@@ -135,8 +139,8 @@ class Validator:
         known = self._reader.remembered(cid_of_token(token))
         return known or self._reader.delegation(open_envelope(token, profile=self._profile))
 
-    def kept(self, token: bytes) -> Delegation:
-        """Read one that the cluster keeps: verified once, and remembered.
+    def stored(self, token: bytes) -> Delegation:
+        """Read one that the cluster stores: verified once, then cached.
 
         Raises:
             UcanError: It is none, or not signed by its issuer.
@@ -174,35 +178,35 @@ class Validator:
 
     def invoked(
         self,
-        brought: DecodedTokens,
+        tokens: DecodedTokens,
         *,
         command: Command,
         args_of: Callable[[], Mapping[str, Value] | None],
         context: ValidationContext,
-        kept: Callable[[Cid], bytes | None] = lambda _cid: None,
+        stored: Callable[[Cid], bytes | None] = lambda _cid: None,
         by_item: bool = False,
     ) -> ProvenClaim:
         """Decide a call that carries a signed invocation (mode A), and take the invocation as used.
 
         Args:
-            brought: One invocation and the delegations that it names; others are passed over.
+            tokens: One invocation and the delegations that it names; others are ignored.
             command: The one that the server assigns to the method.
             args_of: Derives them from the request, every one of the command, as the server has
                 them. Asked once all else holds: who has no right to them learns nothing of them.
             context: Of this moment.
-            kept: Delegations that need not be brought, by their CIDs.
+            stored: Returns a delegation that the cluster stores, by its CID; None if it does not.
             by_item: Whether policies judge each item that is shown, and not the call.
 
         Raises:
             UcanError: Why not.
             ClusterError: OVERLOADED: too many invocations at once.
         """
-        invocation = brought.invocation
+        invocation = tokens.invocation
         if invocation is None:
             raise malformed("a signed call carries one invocation")
-        found = dict(brought.found)
+        found = dict(tokens.found)
         for cid in invocation.proofs:
-            token = None if cid in found else kept(cid)
+            token = None if cid in found else stored(cid)
             if token is not None:
                 found[cid] = self.delegation(token)
         chain = resolve(invocation, found, self._reader)

@@ -206,8 +206,8 @@ def test_what_was_found_ends_when_its_chain_does() -> None:
     revocations = {cid_of_token(ROOT): frozenset({CLUSTER.did})}
     assert refused(lambda: ask(NOW, revocations=revocations)) == ("Revoked", 0)
     assert refused(lambda: ask(NOW + 9999)) == ("Expired", 0)
-    assert refused(lambda: ask(NOW, gone={CLUSTER.did})) == ("Revoked", 0)
-    assert refused(lambda: ask(NOW, gone={ALICE.did})) == ("Revoked", None)
+    assert refused(lambda: ask(NOW, revoked_dids={CLUSTER.did})) == ("Revoked", 0)
+    assert refused(lambda: ask(NOW, revoked_dids={ALICE.did})) == ("Revoked", None)
 
 
 def test_a_proof_that_is_kept_need_not_come_along() -> None:
@@ -221,7 +221,7 @@ def test_a_proof_that_is_kept_need_not_come_along() -> None:
             command=Command("/task/submit"),
             args_of=lambda: ARGS,
             context=context,
-            kept=kept.get,
+            stored=kept.get,
         )
 
     assert [d.cid for d in ask(ALICE.invokes(ROOT)).chain] == list(kept)

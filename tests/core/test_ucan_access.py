@@ -59,7 +59,10 @@ FAR_WAY: Final = (link(CLUSTER, BOB), link(BOB, CAROL), link(CAROL, ALICE))
 @pytest.mark.parametrize(
     ("near", "fields"),
     [
-        ([link(CLUSTER, MALLORY), link(MALLORY, ALICE)], {"gone": frozenset({MALLORY})}),
+        (
+            [link(CLUSTER, MALLORY), link(MALLORY, ALICE)],
+            {"revoked_dids": frozenset({MALLORY})},
+        ),
         ([link(CLUSTER, ALICE, subject=None)], {"profile": SPECIFICATION}),
         ([link(CLUSTER, MALLORY), link(MALLORY, ALICE, subject=None)], {}),
         ([link(CLUSTER, ALICE, subject=MALLORY)], {}),
@@ -93,7 +96,7 @@ def test_a_revoked_link_stands_in_nobodys_way() -> None:
         assert access.chain == (root, good)
     # Whoever is gone calls no more, by whatever chain.
     with pytest.raises(UcanError, match="Revoked"):
-        arranged(claim(ALICE), *FAR_WAY, gone=frozenset({ALICE}))
+        arranged(claim(ALICE), *FAR_WAY, revoked_dids=frozenset({ALICE}))
 
 
 def test_a_powerline_in_the_middle_passes_on_what_there_is_where_it_is_allowed() -> None:
@@ -132,11 +135,12 @@ def test_no_holder_is_gone_on_from_twice_by_commands_as_wide() -> None:
             asked.append(key)
             return super().get(key, default)
 
-    into = Counted()
+    by_audience = Counted()
     for each in bag:
-        into.setdefault(each.audience, []).append(each)
+        by_audience.setdefault(each.audience, []).append(each)
     assert (
-        access_module._search(claim(people[-1]), into, validation_context(), lambda _: True) is None
+        access_module._search(claim(people[-1]), by_audience, validation_context(), lambda _: True)
+        is None
     )
     assert len(asked) == 8
 

@@ -101,11 +101,11 @@ def test_a_bag_grants_just_what_one_of_its_chains_does(
     st.frozensets(people, max_size=1),
 )
 def test_an_access_grants_what_some_chain_grants_and_no_more(
-    bag: list[Delegation], who: Did, revoked: dict[int, Did], gone: frozenset[Did]
+    bag: list[Delegation], who: Did, revoked: dict[int, Did], revoked_dids: frozenset[Did]
 ) -> None:
     """All chains one by one, as `check_chain` judges them, come to the same."""
     revocations = {bag[n].cid: frozenset({by}) for n, by in revoked.items() if n < len(bag)}
-    present = validation_context(revocations=revocations, gone=gone)
+    present = validation_context(revocations=revocations, revoked_dids=revoked_dids)
 
     def holds(chain: tuple[Delegation, ...]) -> bool:
         try:

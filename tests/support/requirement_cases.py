@@ -38,7 +38,7 @@ def make_state() -> ClusterState:
     state = ClusterState()
 
     def do(body: c.CommandBody, caller: Any = ALICE) -> None:
-        applied = state.apply(c.Command(at_ms=1, body=body, caller=caller, request_id=""))
+        applied = state.apply(c.LogCommand(at_ms=1, body=body, caller=caller, request_id=""))
         assert type(applied.outcome).__name__ != "Rejected", applied
 
     members = ((ALICE, Role.CLIENT), (BOB, Role.CLIENT), (MASTER, Role.MASTER))

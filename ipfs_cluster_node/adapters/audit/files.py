@@ -138,10 +138,10 @@ class _Repeats:
             if known is not None and now - known[0] < REPEATS_SECONDS:
                 self._counted[key] = (known[0], known[1] + 1, record)
                 return []
-            written = [] if known is None else self._told(*self._counted.pop(key)[1:])
+            written = [] if known is None else self._record_of(*self._counted.pop(key)[1:])
             self._counted[key] = (now, 0, record)
             if len(self._counted) > REPEATS_MAX:
-                written += self._told(*self._counted.popitem(last=False)[1][1:])
+                written += self._record_of(*self._counted.popitem(last=False)[1][1:])
         return [*written, record]
 
     def over(self, now: float) -> list[AuditRecord]:
@@ -153,11 +153,11 @@ class _Repeats:
                 if now - since < REPEATS_SECONDS:
                     break
                 del self._counted[key]
-                written += self._told(count, last)
+                written += self._record_of(count, last)
         return written
 
     @staticmethod
-    def _told(count: int, last: AuditRecord) -> list[AuditRecord]:
+    def _record_of(count: int, last: AuditRecord) -> list[AuditRecord]:
         if count < 2:
             return [last] * count
         more = f" (and {count - 1} more within {REPEATS_SECONDS:.0f} s)"

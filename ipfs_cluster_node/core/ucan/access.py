@@ -34,7 +34,7 @@ class Access:
     claim: Claim
     """Who asks for which command; the arguments are those of each call."""
     context: ValidationContext
-    into: Mapping[Did, Sequence[Delegation]]
+    by_audience: Mapping[Did, Sequence[Delegation]]
     """Whom -> the links that may hold, by the size of their policies: what is heavy to judge shuts
     out nothing that is light."""
     nearest: Chain
@@ -53,17 +53,17 @@ class Access:
         """Find it among delegations; None where no chain of them holds."""
         links = [d for d in delegations if may_be_a_link(claim, d, context)]
         links.sort(key=lambda link: size_of(link.policy))
-        into: dict[Did, list[Delegation]] = {}
+        by_audience: dict[Did, list[Delegation]] = {}
         for link in links:
-            into.setdefault(link.audience, []).append(link)
+            by_audience.setdefault(link.audience, []).append(link)
         ends = [link.expires_s for link in links if link.expires_s is not None]
-        nearest = _search(claim, into, context, lambda _link: True)
+        nearest = _search(claim, by_audience, context, lambda _link: True)
         if nearest is None:
             return None
         read = [fields_of(link.policy) for link in links]
         reads = None if None in read else frozenset[str]().union(*(r for r in read if r))
-        access = cls(claim, context, into, nearest, min(ends, default=None), reads=reads)
-        free = _search(claim, into, context, lambda link: not link.policy)
+        access = cls(claim, context, by_audience, nearest, min(ends, default=None), reads=reads)
+        free = _search(claim, by_audience, context, lambda link: not link.policy)
         if free is None:
             return access
         return replace(access, nearest=free, unconditional=ProvenClaim(claim=claim, chain=free))
@@ -125,12 +125,12 @@ class Access:
                 exhausted = exhausted or error
                 return False
 
-        return _search(self.claim, self.into, self.context, holds), exhausted
+        return _search(self.claim, self.by_audience, self.context, holds), exhausted
 
 
 def _search(
     claim: Claim,
-    into: Mapping[Did, Sequence[Delegation]],
+    by_audience: Mapping[Did, Sequence[Delegation]],
     context: ValidationContext,
     holds: Callable[[Delegation], bool],
 ) -> Chain | None:
@@ -148,7 +148,7 @@ def _search(
         longer: list[tuple[Did, Chain]] = []
         for holder, chain in ways:
             bound = len(chain[0].command) if chain else len(claim.command)
-            for link in into.get(holder, ()):
+            for link in by_audience.get(holder, ()):
                 width = len(link.command)
                 from_subject = link.issuer == claim.subject
                 if width > bound or (not from_subject and widest.get(link.issuer, 0) >= width):

@@ -62,7 +62,7 @@ class ValidationContext:
     authority: Did | None = None
     """The cluster's DID; None only where the profile requires none."""
     revocations: Revocations
-    gone: Container[Did] = frozenset()
+    revoked_dids: Container[Did] = frozenset()
     """Who was removed or revoked: what they delegated holds no more, wherever it is kept."""
 
     def __post_init__(self) -> None:
@@ -155,10 +155,10 @@ def check_standing(claim: Claim, chain: Sequence[Delegation], context: Validatio
     if not chain and claim.issuer != claim.subject:
         raise UcanError(Refusal.INVALID_CLAIM, "no proof, and the caller is not the subject")
     _check_links(claim, chain, context)
-    if claim.issuer in context.gone:
+    if claim.issuer in context.revoked_dids:
         raise UcanError(Refusal.REVOKED, "the caller was removed or revoked")
     for link, delegation in enumerate(chain):
-        if delegation.issuer in context.gone:
+        if delegation.issuer in context.revoked_dids:
             raise _at(link, delegation, Refusal.REVOKED, "its issuer was removed or revoked")
     revoked = revoked_link(chain, context.revocations, context.authority)
     if revoked is not None:
@@ -180,7 +180,7 @@ def may_be_a_link(claim: Claim, delegation: Delegation, context: ValidationConte
         return False
     if not covers(delegation.command, claim.command):
         return False
-    if delegation.issuer in context.gone or claim.issuer in context.gone:
+    if delegation.issuer in context.revoked_dids or claim.issuer in context.revoked_dids:
         return False
     revokers = context.revocations.get(delegation.cid, frozenset())
     return delegation.issuer not in revokers and context.authority not in revokers

@@ -29,7 +29,7 @@ def explain(
     Args:
         claim: What would be asked.
         delegations: Verified, in any order.
-        context: The profile, the time, what is revoked and who is gone.
+        context: The profile, the time, what is revoked and who is revoked.
         by_item: Whether policies judge each item that is shown, and not the call itself.
     """
     found = arrange(claim, delegations, context)

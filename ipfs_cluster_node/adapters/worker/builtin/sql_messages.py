@@ -64,12 +64,12 @@ def _cause(text: str) -> str:
     for pattern, words in CAUSES:
         if found := pattern.search(text):
             return words.format(*found.groups())
-    lines = [line for line in _told(text) if not line.startswith("Original Line")]
+    lines = [line for line in _without_advice(text) if not line.startswith("Original Line")]
     return "; ".join(lines[1:] or lines)
 
 
 def _sentence(text: str, sql: str) -> str:
-    lines = _told(text)
+    lines = _without_advice(text)
     place = ""
     for n, line in enumerate(lines):
         if found := EXCERPT.match(line):
@@ -89,7 +89,7 @@ def _place(excerpt: str, caret: int, sql: str) -> str:
     return ""
 
 
-def _told(text: str) -> list[str]:
+def _without_advice(text: str) -> list[str]:
     lines = []
     for line in text.replace(" Try auto", "\nTry auto").splitlines():
         if line.strip().startswith(ADVICE):
