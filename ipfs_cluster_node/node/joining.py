@@ -27,7 +27,7 @@ from ipfs_cluster_node.adapters.keys.sealing import SealKey
 from ipfs_cluster_node.adapters.keys.tokens import JoinSecret, fetch_trust_bundle, parse_token
 from ipfs_cluster_node.adapters.net.tls import open_channel
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
-from ipfs_cluster_node.adapters.raft.engine import create_store
+from ipfs_cluster_node.adapters.raft.store import create_store
 from ipfs_cluster_node.cluster.members import APPROVAL_RETRY, TOKEN_TTL_MAX
 from ipfs_cluster_node.cluster.peers import save_masters
 from ipfs_cluster_node.codec.errors import error_from_rpc

@@ -21,8 +21,8 @@ from typing import Final
 
 from ipfs_cluster_node.adapters.keys.certificates import utc_now
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
-from ipfs_cluster_node.adapters.raft.engine import create_store, stored_voter
 from ipfs_cluster_node.adapters.raft.errors import LogDamagedError
+from ipfs_cluster_node.adapters.raft.store import create_store, stored_voter
 from ipfs_cluster_node.config.files import read_regular, sync_directory, write_private
 from ipfs_cluster_node.config.home import DAMAGED_LOG_PREFIX, Home
 from ipfs_cluster_node.core.errors import ClusterError, Reason

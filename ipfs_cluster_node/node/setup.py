@@ -23,7 +23,7 @@ from ipfs_cluster_node.adapters.keys.sealing import (
     seal,
 )
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
-from ipfs_cluster_node.adapters.raft.engine import create_store
+from ipfs_cluster_node.adapters.raft.store import create_store
 from ipfs_cluster_node.cluster.peers import save_masters
 from ipfs_cluster_node.codec.commands import encode_command
 from ipfs_cluster_node.config.credentials import (

@@ -85,8 +85,8 @@ GUARDS: Final = [
     (
         "H10",
         "snapshot.py",
-        "        if self._crc_of_content() != snapshot_crc(file):",
-        "        if False:",
+        " or self._crc_of_content() != snapshot_crc(file):",
+        ":",
         "snapshot",
     ),
     (
@@ -98,7 +98,7 @@ GUARDS: Final = [
     ),
     (
         "H11 skip",
-        "engine.py",
+        "applying.py",
         "    except ValueError:\n        # No peer",
         "    except ZeroDivisionError:\n        # No peer",
         "h11_a_malformed_entry_in",
@@ -197,9 +197,9 @@ GUARDS: Final = [
     ),
     (
         "H11",
-        "engine.py",
-        "    except Exception:\n        # Raised",
-        "    except ZeroDivisionError:\n        # Raised",
+        "applying.py",
+        "    except Exception as error:\n        if isinstance",
+        "    except ZeroDivisionError as error:\n        if isinstance",
         "raising_apply",
     ),
     (
@@ -219,7 +219,7 @@ GUARDS: Final = [
     (
         "H7 note",
         "journal.py",
-        "        if (last.number, last.frames) < self._synced:\n",
+        "        if (last.number, last.frames) < self.synced:\n",
         "        if False:\n",
         "damaged_end",
     ),
@@ -344,7 +344,7 @@ GUARDS: Final = [
     ),
     (
         "H27 stops",
-        "engine.py",
+        "applying.py",
         "        if isinstance(error, ClusterError) and error.reason is Reason.RELEASE_TOO_OLD:",
         "        if False:",
         "newer_release or older_replica",

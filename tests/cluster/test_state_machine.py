@@ -5,7 +5,7 @@ import weakref
 
 import pytest
 
-from ipfs_cluster_node.adapters.raft.engine import apply_entry
+from ipfs_cluster_node.adapters.raft.applying import apply_entry
 from ipfs_cluster_node.adapters.raft.proposals import BATCH_ID_BYTES, encode_entry
 from ipfs_cluster_node.cluster import state_machine as machines
 from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine

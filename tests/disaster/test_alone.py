@@ -11,9 +11,9 @@ import pytest
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.adapters.keys.sealing import SealKey
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
-from ipfs_cluster_node.adapters.raft.engine import create_store
 from ipfs_cluster_node.adapters.raft.journal import MEMBERSHIP, REGULAR, SegmentedJournal
 from ipfs_cluster_node.adapters.raft.proposals import BATCH_ID_BYTES, encode_entry
+from ipfs_cluster_node.adapters.raft.store import create_store
 from ipfs_cluster_node.cluster import peers
 from ipfs_cluster_node.cluster.peers import PeerBook, save_masters
 from ipfs_cluster_node.codec.commands import encode_command

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
-from ipfs_cluster_node.adapters.raft.engine import stored_voter
+from ipfs_cluster_node.adapters.raft.store import stored_voter
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode, command
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.core.errors import ClusterError, Reason

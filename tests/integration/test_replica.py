@@ -11,10 +11,10 @@ import pytest
 
 from ipfs_cluster_node.adapters.raft import link
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
-from ipfs_cluster_node.adapters.raft.engine import create_store
 from ipfs_cluster_node.adapters.raft.errors import LogDamagedError
 from ipfs_cluster_node.adapters.raft.journal import Pending
 from ipfs_cluster_node.adapters.raft.replica import Replica
+from ipfs_cluster_node.adapters.raft.store import create_store
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.v1 import raft_pb2 as pb
 from ipfs_cluster_node.v1 import raft_pb2_grpc

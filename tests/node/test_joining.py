@@ -14,7 +14,7 @@ import pytest
 from ipfs_cluster_node.adapters.clock import monotonic, now_ms
 from ipfs_cluster_node.adapters.keys.tokens import JoinSecret
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
-from ipfs_cluster_node.adapters.raft.engine import stored_voter
+from ipfs_cluster_node.adapters.raft.store import stored_voter
 from ipfs_cluster_node.cluster.members import APPROVAL_RETRY
 from ipfs_cluster_node.cluster.peers import PeerBook
 from ipfs_cluster_node.config.credentials import read_enrolment

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
-from ipfs_cluster_node.adapters.raft.engine import create_store, stored_voter
+from ipfs_cluster_node.adapters.raft.store import create_store, stored_voter
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.core.ids import NodeId, voter_id
 from ipfs_cluster_node.node import log_replacement as module

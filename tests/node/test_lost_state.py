@@ -12,8 +12,8 @@ from ipfs_cluster_node.access.identify import MemberIdentification
 from ipfs_cluster_node.adapters.audit.files import FileAuditLog
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
-from ipfs_cluster_node.adapters.raft.engine import create_store
 from ipfs_cluster_node.adapters.raft.restore import create_store_of, read_store
+from ipfs_cluster_node.adapters.raft.store import create_store
 from ipfs_cluster_node.adapters.raft.witness import NOTE_NAME, Mark, Witness, open_notes
 from ipfs_cluster_node.cluster.peers import PeerBook
 from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine

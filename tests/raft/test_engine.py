@@ -5,9 +5,10 @@ from functools import partial
 
 import pytest
 
+from ipfs_cluster_node.adapters.raft.applying import apply_entry
 from ipfs_cluster_node.adapters.raft.clock import boot_time, use
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
-from ipfs_cluster_node.adapters.raft.engine import Engine, apply_entry, create_store
+from ipfs_cluster_node.adapters.raft.engine import Engine
 from ipfs_cluster_node.adapters.raft.journal import MEMBERSHIP, NO_OP, REGULAR
 from ipfs_cluster_node.adapters.raft.messages import decode_message
 from ipfs_cluster_node.adapters.raft.proposals import (
@@ -16,6 +17,7 @@ from ipfs_cluster_node.adapters.raft.proposals import (
     Proposals,
     encode_entry,
 )
+from ipfs_cluster_node.adapters.raft.store import create_store
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import VoterId
 from ipfs_cluster_node.v1 import raft_pb2 as pb
@@ -131,8 +133,8 @@ def test_h11_a_malformed_entry_is_refused_before_the_log_takes_it(command: bytes
 def test_h11_a_malformed_entry_in_the_log_is_skipped_by_every_replica() -> None:
     engine, machine = follower()
     # As an older version, or a faulty master, might have left it.
-    engine._apply_entry(7, BATCH[1:-1])
-    engine._apply_entry(8, BATCH[1:])
+    engine.applier.apply(7, BATCH[1:-1])
+    engine.applier.apply(8, BATCH[1:])
     assert machine.commands == ["one", "two"]
 
 

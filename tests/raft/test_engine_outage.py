@@ -8,9 +8,10 @@ import pytest
 
 from ipfs_cluster_node.adapters.raft.clock import boot_time, use
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
-from ipfs_cluster_node.adapters.raft.engine import Engine, create_store
+from ipfs_cluster_node.adapters.raft.engine import Engine
 from ipfs_cluster_node.adapters.raft.outages import SNAPSHOT_RETRY_SECONDS
 from ipfs_cluster_node.adapters.raft.proposals import Proposal
+from ipfs_cluster_node.adapters.raft.store import create_store
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import VoterId
 from scripts.lib.sim.disk import MemoryDisk
@@ -123,7 +124,7 @@ def test_a_snapshot_without_room_is_tried_again_later_and_a_received_one_stops_t
     make()
     alone.engine.snapshot_taken()
     assert alone.engine.journal.first_index > 1
-    alone.engine._received = (VoterId("b.1"), 500)
+    alone.engine._snapshots._received = (VoterId("b.1"), 500)
     assert alone.engine.take_snapshot() is not None
     assert not alone.engine.snapshot_failed()
 

@@ -9,10 +9,11 @@ import pysyncobj.syncobj
 import pytest
 
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
-from ipfs_cluster_node.adapters.raft.engine import Engine, create_store
+from ipfs_cluster_node.adapters.raft.engine import Engine
 from ipfs_cluster_node.adapters.raft.errors import ConsensusViolationError
 from ipfs_cluster_node.adapters.raft.guarded.library import PRIVATE_MEMBERS, PRIVATE_METHODS
 from ipfs_cluster_node.adapters.raft.messages import decode_message, encode_message
+from ipfs_cluster_node.adapters.raft.store import create_store
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import VoterId
 from ipfs_cluster_node.v1 import raft_pb2 as pb

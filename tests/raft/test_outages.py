@@ -16,10 +16,11 @@ import pytest
 from ipfs_cluster_node.adapters.raft import disk as disk_module
 from ipfs_cluster_node.adapters.raft import outages
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
-from ipfs_cluster_node.adapters.raft.engine import Engine, create_store
+from ipfs_cluster_node.adapters.raft.engine import Engine
 from ipfs_cluster_node.adapters.raft.errors import LogDamagedError
 from ipfs_cluster_node.adapters.raft.journal import REGULAR, SegmentedJournal
 from ipfs_cluster_node.adapters.raft.outages import Outage, first_pause, next_pause, passes
+from ipfs_cluster_node.adapters.raft.store import create_store
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import VoterId
 from scripts.lib.sim.disk import MemoryDisk
@@ -168,7 +169,7 @@ async def test_used_up_descriptors_are_told_and_writing_goes_on_once_there_are_s
 async def test_no_room_for_a_snapshot_stops_nobody_and_leaves_no_half_of_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ipfs_cluster_node.adapters.raft.engine.SNAPSHOT_RETRY_SECONDS", 0.5)
+    monkeypatch.setattr("ipfs_cluster_node.adapters.raft.snapshots.SNAPSHOT_RETRY_SECONDS", 0.5)
     write_and_sync = disk_module._write_and_sync
 
     def fails_in_the_middle(descriptor: int, parts: Iterator[bytes]) -> None:
@@ -264,10 +265,10 @@ def test_no_snapshot_is_taken_of_a_state_that_is_ahead_of_the_log() -> None:
     disk = MemoryDisk(random.Random(3))
     create_store(disk, A, [A])
     engine = Engine(disk=disk, machine=ListMachine(), config=replace(FAST, snapshot_entries=10))
-    engine._snapshot_index = engine.applied_index - 10  # One is due.
-    engine._machine_index = engine.applied_index + 1
+    engine._snapshots._index = engine.applied_index - 10  # One is due.
+    engine.applier.index = engine.applied_index + 1
     assert engine.take_snapshot() is None
-    engine._machine_index = engine.applied_index
+    engine.applier.index = engine.applied_index
     assert engine.take_snapshot() is not None
 
 

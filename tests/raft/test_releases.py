@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 
 from ipfs_cluster_node.adapters.raft import journal, snapshot
+from ipfs_cluster_node.adapters.raft.applying import apply_entry
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
-from ipfs_cluster_node.adapters.raft.engine import Engine, apply_entry, create_store
+from ipfs_cluster_node.adapters.raft.engine import Engine
 from ipfs_cluster_node.adapters.raft.errors import LogDamagedError
 from ipfs_cluster_node.adapters.raft.proposals import BATCH_ID_BYTES, encode_entry
 from ipfs_cluster_node.adapters.raft.restore import read_store
 from ipfs_cluster_node.adapters.raft.snapshot import SNAPSHOT_NAME, Position, store_snapshot
 from ipfs_cluster_node.adapters.raft.snapshotting import RECEIVED_NAME, Loading
+from ipfs_cluster_node.adapters.raft.store import create_store
 from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine
 from ipfs_cluster_node.codec import commands
 from ipfs_cluster_node.codec.commands import FORMAT, decode_command, encode_command

@@ -9,12 +9,13 @@ import pytest
 from ipfs_cluster_node.adapters.raft.clock import boot_time, use
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
-from ipfs_cluster_node.adapters.raft.engine import Engine, create_store, stored_voter
+from ipfs_cluster_node.adapters.raft.engine import Engine
 from ipfs_cluster_node.adapters.raft.errors import LogDamagedError
 from ipfs_cluster_node.adapters.raft.journal import REGULAR, SegmentedJournal
 from ipfs_cluster_node.adapters.raft.proposals import BATCH_ID_BYTES, encode_entry
 from ipfs_cluster_node.adapters.raft.restore import Stored, create_store_of, read_store
 from ipfs_cluster_node.adapters.raft.snapshot import Position, open_snapshot, store_snapshot
+from ipfs_cluster_node.adapters.raft.store import create_store, stored_voter
 from ipfs_cluster_node.core.ids import VoterId
 from scripts.lib.sim.disk import MemoryDisk
 from tests.support.replicas import ListMachine

@@ -13,7 +13,7 @@ import pytest
 
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.disk import UNSYNCED_BYTES_MAX, DirectoryDisk
-from ipfs_cluster_node.adapters.raft.engine import Engine, create_store
+from ipfs_cluster_node.adapters.raft.engine import Engine
 from ipfs_cluster_node.adapters.raft.errors import LogDamagedError
 from ipfs_cluster_node.adapters.raft.installs import BUSY, CHUNK_BYTES, DAMAGED, OFFER_IDLE_SECONDS
 from ipfs_cluster_node.adapters.raft.proposals import Proposal
@@ -24,6 +24,7 @@ from ipfs_cluster_node.adapters.raft.snapshot import (
     store_snapshot,
 )
 from ipfs_cluster_node.adapters.raft.snapshotting import RECEIVED_NAME
+from ipfs_cluster_node.adapters.raft.store import create_store
 from ipfs_cluster_node.codec.snapshot import PART_BYTES, decode_snapshot, encode_snapshot
 from ipfs_cluster_node.core.ids import TaskId, VoterId, did_from_public_key
 from ipfs_cluster_node.core.model import Content, Task, TaskResult, TaskSpec, TaskState
@@ -379,8 +380,8 @@ def test_a_leader_keeps_the_log_behind_a_snapshot_that_it_sends() -> None:
     assert first > 20
     engine.add_learner(B)
     engine.connected(B, up=True)
-    engine._offer_snapshot(B)
-    offered = engine._installs.offered_index(B)
+    engine._snapshots.offer(B)
+    offered = engine._snapshots._installs.offered_index(B)
     assert offered >= first
     write(40)
     assert engine.journal.first_index == offered

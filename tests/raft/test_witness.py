@@ -7,10 +7,12 @@ import pytest
 
 from ipfs_cluster_node.adapters.raft.clock import boot_time, use
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
-from ipfs_cluster_node.adapters.raft.engine import Engine, Step, create_store
+from ipfs_cluster_node.adapters.raft.engine import Engine
 from ipfs_cluster_node.adapters.raft.errors import LogDamagedError
 from ipfs_cluster_node.adapters.raft.journal import REGULAR, SegmentedJournal
 from ipfs_cluster_node.adapters.raft.proposals import Proposal
+from ipfs_cluster_node.adapters.raft.step import Step
+from ipfs_cluster_node.adapters.raft.store import create_store
 from ipfs_cluster_node.adapters.raft.witness import (
     NOTE_NAME,
     NOTE_SECONDS,

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from ipfs_cluster_node import __version__
+from ipfs_cluster_node.adapters.raft.applying import apply_entries, apply_entry
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
-from ipfs_cluster_node.adapters.raft.engine import Engine, apply_entries, apply_entry, create_store
+from ipfs_cluster_node.adapters.raft.engine import Engine
 from ipfs_cluster_node.adapters.raft.journal import MEMBERSHIP, NO_OP, REGULAR, SegmentedJournal
 from ipfs_cluster_node.adapters.raft.proposals import BATCH_ID_BYTES, encode_entry
 from ipfs_cluster_node.adapters.raft.snapshot import Position, store_snapshot
+from ipfs_cluster_node.adapters.raft.store import create_store
 from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine
 from ipfs_cluster_node.codec.commands import encode_command
 from ipfs_cluster_node.core.effects import Accepted, Rejected

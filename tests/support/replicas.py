@@ -16,8 +16,8 @@ from ipfs_cluster_node.adapters.net.tls import (
 )
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
-from ipfs_cluster_node.adapters.raft.engine import create_store
 from ipfs_cluster_node.adapters.raft.replica import Replica
+from ipfs_cluster_node.adapters.raft.store import create_store
 from ipfs_cluster_node.codec.errors import STATUS_DETAILS_KEY, status_details, status_of
 from ipfs_cluster_node.core.endpoints import Endpoint
 from ipfs_cluster_node.core.errors import ClusterError

@@ -10,43 +10,35 @@ with a clock, a network and a disk of its own.
 
 import logging
 import math
-import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Final
 
+from ipfs_cluster_node.adapters.raft.applying import Applier
 from ipfs_cluster_node.adapters.raft.clock import now
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.disk import Disk
-from ipfs_cluster_node.adapters.raft.errors import LogDamagedError, of_another_release
+from ipfs_cluster_node.adapters.raft.errors import LogDamagedError
 from ipfs_cluster_node.adapters.raft.guarded.voter import GuardedSyncObj
-from ipfs_cluster_node.adapters.raft.installs import SnapshotInstalls
 from ipfs_cluster_node.adapters.raft.journal import (
-    MEMBERSHIP,
     NO_OP,
-    REGULAR,
-    Pending,
     SegmentedJournal,
     has_journal,
 )
-from ipfs_cluster_node.adapters.raft.messages import decode_message
-from ipfs_cluster_node.adapters.raft.outages import SNAPSHOT_RETRY_SECONDS
+from ipfs_cluster_node.adapters.raft.messages import Outbox, decode_message
 from ipfs_cluster_node.adapters.raft.proposals import (
-    BATCH_ID_BYTES,
     Proposal,
     Proposals,
-    commands_of,
-    encode_entry,
 )
 from ipfs_cluster_node.adapters.raft.snapshot import (
-    Position,
-    SnapshotFile,
     open_snapshot,
-    store_snapshot,
 )
-from ipfs_cluster_node.adapters.raft.snapshotting import Loading, Making, load_state
+from ipfs_cluster_node.adapters.raft.snapshots import Snapshots
+from ipfs_cluster_node.adapters.raft.snapshotting import use_stored_state
 from ipfs_cluster_node.adapters.raft.state_machine import StateMachine
+from ipfs_cluster_node.adapters.raft.step import Step
+from ipfs_cluster_node.adapters.raft.store import stored_voter
 from ipfs_cluster_node.adapters.raft.witness import Mark, Note, Witness
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, VoterId, node_id_of_voter
@@ -54,150 +46,11 @@ from ipfs_cluster_node.v1 import raft_pb2 as pb
 
 log = logging.getLogger(__name__)
 
-VOTER_NAME: Final = "voter"
-
 NO_TICK: Final = frozenset({"append_entries", "append_result"})
 """Kinds that need no tick: their effect is complete once received."""
 
 TICK_SHARE: Final = 0.5
 """Fraction of `tick_interval` after which a step ticks even with nothing to do."""
-
-
-def create_store(
-    disk: Disk, voter: VoterId, voters: Iterable[VoterId], *, first: bytes = b""
-) -> None:
-    """Make an empty store for a voter.
-
-    Args:
-        disk: Empty.
-        voter: This node in this incarnation.
-        voters: Who votes at the beginning: itself for the first master of a cluster; for a joining
-            one nobody, until the leader sends it a log that says so.
-        first: The first command of the cluster's log.
-    """
-    store_snapshot(disk, Position(index=1, term=0, voters=frozenset()), [])
-    journal = SegmentedJournal(disk, base_voters=frozenset())
-    # The first configuration is in the log, so that who joins later learns it from there.
-    for index, each in enumerate(sorted(voters), start=journal.last_index + 1):
-        journal.add(MEMBERSHIP + f"add {each}".encode(), index, 0)
-    if first:
-        entry = encode_entry(bytes(BATCH_ID_BYTES), [first])
-        journal.add(REGULAR + entry, journal.last_index + 1, 0)
-    journal.write_and_sync(journal.take_pending())
-    # Last, since it says that there is a store.
-    disk.replace(VOTER_NAME, [voter_file(voter)])
-    disk.close()
-
-
-def stored_voter(disk: Disk) -> VoterId | None:
-    """Whose store this is; None if there is none.
-
-    Raises:
-        LogDamagedError: Not even that can be read.
-    """
-    data = disk.read(VOTER_NAME)
-    if data is None:
-        return None
-    voter = VoterId(data.partition(b" ")[0].decode("ascii", "replace"))
-    if data != voter_file(voter):
-        raise LogDamagedError("the name of its voter is not whole")
-    return voter
-
-
-def voter_file(voter: VoterId) -> bytes:
-    """What the file says that names the voter of a store."""
-    # With a checksum: a flipped bit could make of it another incarnation.
-    return f"{voter} {zlib.crc32(voter.encode()):08x}\n".encode()
-
-
-def apply_entry(machine: StateMachine, index: int, entry: bytes) -> list[object] | None:
-    """Carry out the commands of an entry; None where it holds none that can be read.
-
-    Raises:
-        ClusterError: RELEASE_TOO_OLD: this replica must go no further.
-    """
-    try:
-        commands = list(commands_of(entry))
-    except ValueError:
-        # No peer's comes so far (`messages.py`). Every replica skips it: none stops (H11).
-        log.critical("an entry that is no batch is skipped", extra={"index": index})
-        return None
-    results = [_apply_command(machine, index, command) for command in commands]
-    try:
-        machine.end_entry(index)
-    except Exception:  # As with a command: raised again it would stop every replica (H11).
-        log.exception("the end of an entry raised", extra={"index": index})
-    return results
-
-
-def _apply_command(machine: StateMachine, index: int, command: bytes) -> object:
-    if not command:
-        return None
-    try:
-        return machine.apply(index, command)
-    except Exception as error:
-        if isinstance(error, ClusterError) and error.reason is Reason.RELEASE_TOO_OLD:
-            raise  # Who goes on without it has another state than the others.
-        # Raised again it would be applied for ever, and stop every replica (H11).
-        log.exception("apply raised", extra={"index": index})
-        return ClusterError(Reason.INTERNAL, "the command could not be applied; see the log")
-
-
-def apply_entries(machine: StateMachine, journal: SegmentedJournal, *, after: int) -> None:
-    """Carry out every entry behind an index, committed or not.
-
-    Raises:
-        ClusterError: RELEASE_TOO_OLD.
-    """
-    for command, index, _ in journal[:]:
-        if index > after and command[:1] == REGULAR:
-            apply_entry(machine, index, command[1:])
-
-
-def _use_stored_state(machine: StateMachine, snapshot: SnapshotFile) -> None:
-    try:
-        load_state(machine, snapshot)()
-    except (ClusterError, OSError, MemoryError):
-        raise
-    except Exception as error:
-        # Its checksum is right: nothing is damaged.
-        raise of_another_release("the snapshot of the log") from error
-
-
-Outbox = list[tuple[VoterId, pb.RaftMessage]]
-"""To whom, and what."""
-
-
-@dataclass(slots=True)
-class Step:
-    """What must be durable before the step ends."""
-
-    journal: SegmentedJournal
-    pending: Pending | None
-    appends: Outbox
-    """A leader's entries, to be sent at once."""
-    sync_received: Callable[[], None] | None
-    """Makes durable what has come of a snapshot."""
-    note: Note | None
-    """What voters are known to have, this one too; behind the log that it is of."""
-
-    @property
-    def writes(self) -> bool:
-        """Whether there is anything to write."""
-        return self.pending is not None or self.sync_received is not None or self.note is not None
-
-    def write(self) -> None:
-        """Write and sync; blocks.
-
-        Raises:
-            OSError: The disk failed: the engine must not be used again.
-        """
-        if self.pending is not None:
-            self.journal.write_and_sync(self.pending)
-        if self.sync_received is not None:
-            self.sync_received()
-        if self.note is not None:
-            self.note.write()
 
 
 @dataclass(slots=True)
@@ -237,15 +90,21 @@ class Engine:
         if voter is None or snapshot is None or not has_journal(disk):
             raise LogDamagedError("it is lost, or a part of it")
         self.voter = voter
-        self._disk, self._machine, self._config = disk, machine, config
+        self._config = config
         self._tick_seconds = TICK_SHARE * config.tick_interval.total_seconds()
-        self._machine_index: int = 0 if before is None else before._machine_index  # noqa: SLF001
-        """Up to where the state goes that the machine has."""
+        self.proposals = Proposals(
+            voter,
+            waiting_max=config.proposals_waiting_max,
+            batch_bytes_max=config.batch_bytes_max,
+            batch_commands_max=config.batch_commands_max,
+        )
+        applied_index: int = 0 if before is None else before.applier.index
         with closing(snapshot):
             position = snapshot.position
-            if before is None or position.index > self._machine_index:
-                _use_stored_state(machine, snapshot)
-                self._machine_index = position.index
+            if before is None or position.index > applied_index:
+                use_stored_state(machine, snapshot)
+                applied_index = position.index
+        self.applier: Applier = Applier(machine, applied_index, self.proposals.take_results)
         self.journal: SegmentedJournal = SegmentedJournal(
             disk,
             base=(NO_OP, position.index, position.term),
@@ -260,7 +119,7 @@ class Engine:
             witness=self._witness,
             journal=self.journal,
             config=config,
-            apply_entry=self._apply_entry,
+            apply_entry=self.applier.apply,
             on_snapshot_needed=self._offer_snapshot,
         )
         self._raft.skip_to(position.index)
@@ -271,29 +130,23 @@ class Engine:
         self.claim = self._raft.claim
         self.add_learner = self._raft.add_learner
         self.match_index = self._raft.match_index
-        self._installs = SnapshotInstalls(
+        self._snapshots = Snapshots(
             disk=disk,
-            send=self._raft.post,
-            clock=now,
-            size_bytes_max=config.snapshot_bytes_max,
+            applier=self.applier,
+            journal=self.journal,
+            raft=self._raft,
+            config=config,
+            index=position.index,
         )
-        self.proposals = Proposals(
-            voter,
-            waiting_max=config.proposals_waiting_max,
-            batch_bytes_max=config.batch_bytes_max,
-            batch_commands_max=config.batch_commands_max,
-        )
+        self.take_snapshot = self._snapshots.take
+        self.snapshot_taken = self._snapshots.taken
+        self.snapshot_failed = self._snapshots.failed
+        self.position = self._snapshots.position
         self._transfer: _Transfer | None = None
-        self._snapshot_index = position.index
-        self._snapshot_log_bytes = self.journal.entry_bytes
-        self._received: tuple[VoterId, int] | None = None
-        """Who has sent a snapshot that is whole and waits to be loaded, and its index."""
-        self._snapshotting: Making | Loading | None = None
         self._was_leader = False
         self._tick_held = False
         self._tick_at = -math.inf
         self._slice_cut = False
-        self._no_snapshot_until = -math.inf
         self._in_step = False
         """Whether a step has begun, and its write is not known to have ended."""
         self.on_leadership: Callable[[bool, int], None] = lambda _leads, _term: None
@@ -502,14 +355,9 @@ class Engine:
         """
         kind = message.WhichOneof("kind")
         if kind == "snapshot_chunk":
-            # A leader takes none: who may send one leads a newer term; its appends say so first.
-            if message.term >= self.term and not self._raft.leads:
-                self._receive_chunk(sender, message)
+            self._snapshots.receive_chunk(sender, message)
         elif kind == "snapshot_result":
-            if message.term == self.term and self._raft.leads:
-                installed = self._installs.take_result(sender, message)
-                if installed is not None:
-                    self._raft.installed(sender, installed)
+            self._snapshots.receive_result(sender, message)
         else:
             decoded = decode_message(message)
             if decoded is None:
@@ -560,7 +408,7 @@ class Engine:
             if self._witness.is_due(moment):
                 note = self._witness.note(self._remembered, moment)
         self._in_step = True
-        return Step(self.journal, pending, appends, self._installs.take_sync(), note)
+        return Step(self.journal, pending, appends, self._snapshots.take_sync(), note)
 
     def end_step(self) -> Outbox:
         """All is durable: tell the results, and return the messages to send."""
@@ -609,18 +457,13 @@ class Engine:
 
     def close(self) -> None:
         """Give up what is held open."""
-        self._installs.forget_offers()
+        self._snapshots.forget_offers()
         self._raft.destroy()
         if self._notes is not None:
             self._notes.close()
 
-    def _apply_entry(self, index: int, entry: bytes) -> None:
-        if index <= self._machine_index:
-            return  # Applied by the engine before this one.
-        self._machine_index = index
-        results = apply_entry(self._machine, index, entry)
-        if results is not None:
-            self.proposals.take_results(entry, results)
+    def _offer_snapshot(self, peer: VoterId) -> None:
+        self._snapshots.offer(peer)
 
     def _hand_over(self) -> None:
         transfer = self._transfer
@@ -648,123 +491,5 @@ class Engine:
             return
         self._was_leader = leads
         log.info("leadership changed", extra={"leads": leads, "term": self.term})
-        self._installs.forget_offers()
+        self._snapshots.forget_offers()
         self.on_leadership(leads, self.term)
-
-    # Snapshots.
-
-    def position(self) -> Position:
-        """Where in the log the state machine's present state is from."""
-        index = self._raft.applied_index
-        term, voters = self.journal.term_at(index) or 0, self.journal.voters(up_to=index)
-        return Position(index=index, term=term, voters=voters)
-
-    def _offer_snapshot(self, peer: VoterId) -> None:
-        self._installs.offer(peer, log_begins=self.journal.first_index)
-
-    def _receive_chunk(self, sender: VoterId, message: pb.RaftMessage) -> None:
-        chunk = message.snapshot_chunk
-        if chunk.index <= self._raft.applied_index:
-            # All of it is here, and the answer that said so was lost perhaps.
-            self._installs.say_installed(sender, chunk.index, chunk.size_bytes, message.term)
-        elif self._snapshotting is not None or self._received is not None:
-            # One of our own would take its place; one that is being loaded must not change.
-            self._installs.say_busy(sender, message)
-        elif self._installs.take_chunk(sender, message):
-            self._received = (sender, chunk.index)
-
-    def take_snapshot(self) -> Callable[[], None] | None:
-        """Begin to load a snapshot that has come, or to make one if the log has grown enough.
-
-        The returned function does it. It blocks: in a thread. `snapshot_taken` follows it.
-        """
-        if self._snapshotting is not None:
-            return None
-        if self._received is not None:
-            self._snapshotting = Loading(self._disk, self._machine, *self._received)
-            self._received = None
-            return self._snapshotting.run
-        index = self._raft.applied_index
-        if index < self._machine_index:
-            return None
-        grown = index - self._snapshot_index >= self._config.snapshot_entries or (
-            self.journal.entry_bytes - self._snapshot_log_bytes > self._config.snapshot_log_bytes
-            and index > self._snapshot_index
-        )
-        if not grown or now() < self._no_snapshot_until:
-            return None
-        self._snapshotting = Making(self._disk, self._machine, self.position())
-        return self._snapshotting.run
-
-    def snapshot_taken(self) -> None:
-        """What `take_snapshot` returned is done: the snapshot is durable."""
-        done, self._snapshotting = self._snapshotting, None
-        if isinstance(done, Loading):
-            self._loaded(done)
-        elif done is not None:
-            self._made(done)
-
-    def snapshot_failed(self) -> bool:
-        """What `take_snapshot` returned had no room. Returns whether the log can wait for it."""
-        made, self._snapshotting = self._snapshotting, None
-        self._no_snapshot_until = now() + SNAPSHOT_RETRY_SECONDS
-        return isinstance(made, Making)
-
-    def _made(self, made: Making) -> None:
-        """What the snapshot covers may go from the log, but a little (H18)."""
-        self._snapshot_index = made.position.index
-        log.info("snapshot made", extra={"index": self._snapshot_index})
-        config = self._config
-        trailing = self._snapshot_index - config.trailing_entries
-        needed = max(self._needed_behind(), self._snapshot_index - config.catch_up_entries)
-        index = min(
-            self._within(trailing, config.trailing_bytes_max),
-            self._within(needed, config.catch_up_bytes_max),
-        )
-        self.journal.trim(index, self.journal.voters(up_to=index))
-        self._snapshot_log_bytes = self.journal.entry_bytes
-
-    def _needed_behind(self) -> int:
-        """The index behind which some reachable follower has the log yet to get.
-
-        It would need another snapshot otherwise, and another one after that, for as long as
-        snapshots are made faster than they are sent and loaded.
-        """
-        if not self._raft.leads:
-            return self._snapshot_index
-        return min(
-            (
-                max(self._raft.match_index(peer), self._installs.offered_index(peer))
-                for peer in self._raft.reachable
-            ),
-            default=self._snapshot_index,
-        )
-
-    def _within(self, index: int, bytes_max: int) -> int:
-        """The least index, from `index` on, behind which the snapshot covers at most so much."""
-        first = self.journal.first_index
-        index = max(index, first)
-        covered = self.journal[index - first + 1 : max(0, self._snapshot_index - first + 1)]
-        kept_bytes = 0
-        for command, entry_index, _ in reversed(covered):
-            kept_bytes += len(command)
-            if kept_bytes > bytes_max:
-                return entry_index
-        return index
-
-    def _loaded(self, loaded: Loading) -> None:
-        position = loaded.position
-        if position is None:
-            self._installs.say_damaged(loaded.sender, loaded.index, self.term)
-            return
-        self._snapshot_index = position.index
-        # The log may have gone on meanwhile, from another leader.
-        if position.index > self._raft.applied_index:
-            self.journal.rebase(position.index, position.term, position.voters)
-            loaded.use()
-            self._machine_index = position.index
-            self._raft.skip_to(position.index)
-            self._raft.use_voters(self.journal.voters())
-        self._snapshot_log_bytes = self.journal.entry_bytes
-        log.info("snapshot installed", extra={"index": position.index, "sender": loaded.sender})
-        self._installs.say_installed(loaded.sender, position.index, loaded.size_bytes, self.term)

@@ -15,6 +15,8 @@ from ipfs_cluster_node.v1 import raft_pb2 as pb
 
 Message = dict[str, Any]
 """A message as PySyncObj has it."""
+Outbox = list[tuple[VoterId, pb.RaftMessage]]
+"""Messages to send, and to whom."""
 
 ENTRY_TYPES: Final = (REGULAR, NO_OP, MEMBERSHIP)
 

@@ -10,10 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from ipfs_cluster_node.adapters.raft.applying import apply_entries
 from ipfs_cluster_node.adapters.raft.clock import now
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk, Disk
-from ipfs_cluster_node.adapters.raft.engine import Engine, apply_entries
+from ipfs_cluster_node.adapters.raft.engine import Engine
 from ipfs_cluster_node.adapters.raft.errors import ConsensusViolationError, LogDamagedError
 from ipfs_cluster_node.adapters.raft.framing import FrameError, Unframer
 from ipfs_cluster_node.adapters.raft.link import Dial, Link

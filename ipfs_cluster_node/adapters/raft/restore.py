@@ -8,13 +8,8 @@ node knows.
 from contextlib import closing
 from dataclasses import dataclass
 
+from ipfs_cluster_node.adapters.raft.applying import apply_entries
 from ipfs_cluster_node.adapters.raft.disk import Disk
-from ipfs_cluster_node.adapters.raft.engine import (
-    VOTER_NAME,
-    apply_entries,
-    stored_voter,
-    voter_file,
-)
 from ipfs_cluster_node.adapters.raft.errors import LogDamagedError
 from ipfs_cluster_node.adapters.raft.journal import (
     NO_OP,
@@ -24,6 +19,7 @@ from ipfs_cluster_node.adapters.raft.journal import (
 from ipfs_cluster_node.adapters.raft.snapshot import Position, open_snapshot, store_snapshot
 from ipfs_cluster_node.adapters.raft.snapshotting import load_state
 from ipfs_cluster_node.adapters.raft.state_machine import StateMachine
+from ipfs_cluster_node.adapters.raft.store import VOTER_NAME, stored_voter, voter_file
 from ipfs_cluster_node.core.ids import VoterId
 
 

@@ -6,7 +6,7 @@ from contextlib import closing
 from typing import Final
 
 from ipfs_cluster_node.adapters.raft.disk import Disk
-from ipfs_cluster_node.adapters.raft.errors import LogDamagedError
+from ipfs_cluster_node.adapters.raft.errors import LogDamagedError, of_another_release
 from ipfs_cluster_node.adapters.raft.snapshot import (
     SNAPSHOT_NAME,
     Position,
@@ -81,6 +81,21 @@ class Loading:
                 return
         self._disk.rename(RECEIVED_NAME, SNAPSHOT_NAME)
         self.position, self.size_bytes = file.position, file.size_bytes
+
+
+def use_stored_state(machine: StateMachine, snapshot: SnapshotFile) -> None:
+    """Restore a state machine from this node's own snapshot.
+
+    Raises:
+        ClusterError: RELEASE_TOO_OLD.
+    """
+    try:
+        load_state(machine, snapshot)()
+    except (ClusterError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        # Its checksum is right: nothing is damaged.
+        raise of_another_release("the snapshot of the log") from error
 
 
 def load_state(machine: StateMachine, file: SnapshotFile) -> Callable[[], None]:

@@ -10,9 +10,11 @@ from typing import Final
 
 from ipfs_cluster_node.adapters.raft import clock
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
-from ipfs_cluster_node.adapters.raft.engine import Engine, Step, create_store
+from ipfs_cluster_node.adapters.raft.engine import Engine
 from ipfs_cluster_node.adapters.raft.errors import LogDamagedError
 from ipfs_cluster_node.adapters.raft.proposals import Proposal
+from ipfs_cluster_node.adapters.raft.step import Step
+from ipfs_cluster_node.adapters.raft.store import create_store
 from ipfs_cluster_node.adapters.raft.witness import Mark
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.ids import VoterId

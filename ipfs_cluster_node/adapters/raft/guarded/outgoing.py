@@ -7,14 +7,11 @@ from pysyncobj.node import Node
 from pysyncobj.transport import Transport
 
 from ipfs_cluster_node.adapters.raft.clock import now
-from ipfs_cluster_node.adapters.raft.messages import Message, encode_message
+from ipfs_cluster_node.adapters.raft.messages import Message, Outbox, encode_message
 from ipfs_cluster_node.core.ids import VoterId
 from ipfs_cluster_node.v1 import raft_pb2 as pb
 
 NANOSECONDS: Final = 1_000_000_000
-
-Outbox = list[tuple[VoterId, pb.RaftMessage]]
-"""Messages and their receivers."""
 
 
 class OutTransport(Transport):  # type: ignore[misc]  # PySyncObj has no types.
