@@ -1,6 +1,7 @@
 """What a replica takes from the streams of other voters, under a simulated clock."""
 
 import asyncio
+import itertools
 from typing import Any
 
 from ipfs_cluster_node.adapters.raft.framing import Framer
@@ -238,22 +239,35 @@ async def test_a_full_inbox_makes_senders_wait(made: MakeCluster) -> None:
 
 
 @virtual_time
-async def test_an_inbox_with_just_as_much_as_it_may_have_is_full(made: MakeCluster) -> None:
+async def test_an_inbox_or_a_step_with_just_as_much_as_it_may_have_is_full(
+    made: MakeCluster,
+) -> None:
     message = pb.RaftMessage(snapshot_chunk=pb.SnapshotChunk(data=bytes(200)))
     size = message.ByteSize()
-    async with made(1, inbox_bytes_max=3 * size) as cluster:
+    async with made(1, inbox_bytes_max=3 * size, step_bytes_max=size) as cluster:
         host = await cluster.leader()
+        events: list[str] = []
+        begin_step = host.replica.engine.begin_step
+
+        def stepped() -> Any:
+            events.append("stepped")
+            return begin_step()
+
+        host.replica.engine.begin_step = stepped  # type: ignore[method-assign]
+        receive: Any = lambda *_: events.append("received")  # noqa: E731
+        host.replica.engine.receive = receive  # type: ignore[method-assign]
         stream = await Stream(host, "x.1").opened()
-        host.write_seconds = 50.0  # Nothing is taken out.
+        host.write_seconds = 5.0  # Nothing is taken out.
         proposal = asyncio.ensure_future(host.replica.propose(b"one"))
         await until(lambda: host.trace[-1] == ("write", "begins"))
         for _ in range(5):
             stream.say(message)
         await asyncio.sleep(0.1)
         assert host.replica._inbox_bytes == 3 * size
+        await proposal
+        await until(lambda: events.count("received") == 5)
+        assert ("received", "received") not in itertools.pairwise(events)
         await stream.close()
-        await host.stop()
-        await asyncio.gather(proposal, return_exceptions=True)
 
 
 @virtual_time
