@@ -150,7 +150,9 @@ async def test_a_batch_waits_for_a_crowd_and_for_nobody_else(made: MakeCluster) 
         replica, moment = leader.replica, now()
         turns = 0
 
-        async def gather(count: int, last: int, *, comes: int) -> float:
+        async def gather(
+            count: int, last: int, *, comes: int, turn_seconds: float = 0.0004
+        ) -> float:
             """How long it waits, where one more comes with each of the next turns."""
             nonlocal moment, turns
             began, turns = moment, 0
@@ -161,7 +163,7 @@ async def test_a_batch_waits_for_a_crowd_and_for_nobody_else(made: MakeCluster) 
             async def turn(_seconds: float) -> None:
                 nonlocal moment, turns
                 turns += 1
-                moment += 0.0004
+                moment += turn_seconds
                 if turns <= comes:
                     proposals.waiting_count += 1
                 await sleep(0)
@@ -186,6 +188,9 @@ async def test_a_batch_waits_for_a_crowd_and_for_nobody_else(made: MakeCluster) 
         for comes in (5, 20):
             waited = await gather(2, 2, comes=comes)
             assert waited == pytest.approx(comes * 0.0004 + GATHER_QUIET_SECONDS, abs=0.0006)
+        # Just as long is long enough.
+        await gather(2, 0, comes=0, turn_seconds=GATHER_QUIET_SECONDS)
+        assert turns == 1
         # Not for ever.
         assert await gather(2, 2, comes=1000) == pytest.approx(GATHER_SECONDS_MAX, abs=0.0006)
 
