@@ -198,6 +198,25 @@ async def test_every_link_names_the_process_of_its_replica(made: MakeCluster) ->
 
 
 @virtual_time
+async def test_a_follower_that_waits_for_its_disk_knows_the_leader_by_what_arrives(
+    made: MakeCluster,
+) -> None:
+    async with made() as cluster:
+        leader = await cluster.leader()
+        follower = cluster.others(leader)[0]
+        follower.write_seconds = 10.0
+        await leader.replica.propose(b"one")
+        await until(lambda: follower.trace[-1] == ("write", "begins"))
+        await asyncio.sleep(5)
+        assert follower.trace[-1] == ("write", "begins")
+        assert follower.replica.leader == leader.node_id
+        cluster.cut(follower, leader)
+        await asyncio.sleep(3)
+        assert follower.trace[-1] == ("write", "begins")
+        assert follower.replica.leader is None
+
+
+@virtual_time
 async def test_a_full_inbox_makes_senders_wait(made: MakeCluster) -> None:
     async with made(1, inbox_bytes_max=1000, step_bytes_max=300) as cluster:
         host = cluster.hosts[VoterId("n1.1")]
