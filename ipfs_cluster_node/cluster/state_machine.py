@@ -65,13 +65,14 @@ class ReplicatedStateMachine:
 
     def end_entry(self, index: int) -> None:
         """Announce what the commands of an entry changed."""
-        touched, self._touched = self._touched, []
-        self._announce(index, merged(touched))
+        self.revision = index
+        if self._change_listeners:
+            touched, self._touched = merged(self._touched), []
+            self._announce(touched)
 
-    def _announce(self, revision: int, touched: Touched | None) -> None:
-        self.revision = revision
+    def _announce(self, touched: Touched | None) -> None:
         for listener in self._change_listeners:
-            listener(revision, touched)
+            listener(self.revision, touched)
 
     def freeze(self) -> Callable[[], Iterator[bytes]]:
         """Take the state as of now; the returned function encodes it, part by part, in a thread."""
@@ -95,9 +96,9 @@ class ReplicatedStateMachine:
             state = ClusterState(decode_snapshot(parts))
 
         def use() -> None:
-            self.state = state
+            self.state, self.revision = state, index
             self._freeze_objects()
-            self._announce(index, None)
+            self._announce(None)
 
         return use
 

@@ -130,14 +130,13 @@ class Tasks:
         """Wake the watchers of what changed."""
         if touched is None:
             self.progress.clear()
-            changed = set(self._watchers)
-        else:
-            tasks = touched.get(TableName.TASKS, frozenset())
+            for task_id in self._watchers:
+                self._changed(task_id)
+        elif tasks := touched.get(TableName.TASKS):
             for task_id in self.progress.keys() & tasks:
                 del self.progress[task_id]  # Of an attempt that is over.
-            changed = self._watchers.keys() & tasks
-        for task_id in changed:
-            self._changed(task_id)
+            for task_id in self._watchers.keys() & tasks:
+                self._changed(task_id)
 
     def on_progress(self, task_id: TaskId, ratio: float, note: str) -> None:
         """Take news of a running attempt."""

@@ -109,16 +109,17 @@ class CertificateTable:
         notes: Notes | None = None,
     ) -> None:
         """Start with these."""
-        self._notes = Notes() if notes is None else notes
-        self._records: Table[int, CertificateRecord] = Table(TableName.CERTIFICATES, self._notes)
+        notes = Notes() if notes is None else notes
+        self._records: Table[int, CertificateRecord] = Table(TableName.CERTIFICATES, notes)
         self._newest: dict[Did, CertificateRecord] = {}
         self._by_owner: dict[Did, dict[int, CertificateRecord]] = {}
         self._by_end: list[tuple[int, int]] = []
         """A heap of ends and serial numbers: of those that are remembered, and some others."""
         revoked = TableName.CERTIFICATE_REVOCATIONS
-        self._serials: Table[int, CertificateRevocation] = Table(revoked, self._notes)
-        self._dids: Table[Did, CertificateRevocation] = Table(revoked, self._notes)
+        self._serials: Table[int, CertificateRevocation] = Table(revoked, notes)
+        self._dids: Table[Did, CertificateRevocation] = Table(revoked, notes)
         self.authority = authority or Authority()
+        self._cluster_touched = notes.of(TableName.CLUSTER)
         self.version = 0
         """Grows with every revocation and removal: what was concluded from them can be kept."""
         for record in records:
@@ -258,7 +259,7 @@ class CertificateTable:
     def _take_authority(self, authority: Authority) -> None:
         if authority != self.authority:
             self.authority = authority
-            self._notes[TableName.CLUSTER].append("authority")
+            self._cluster_touched.append("authority")
 
     def _put(self, record: CertificateRecord) -> None:
         self._records.put(record.serial, record)

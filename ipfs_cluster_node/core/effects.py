@@ -1,6 +1,7 @@
 """What apply answers, and what it asks of the shell. Data only; the shell carries it out."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.ids import NodeId
@@ -48,8 +49,7 @@ class CertificatesRevoked:
 Effect = AttemptsRevoked | AttemptsAssigned | CertificatesRevoked
 
 
-@dataclass(frozen=True, slots=True)
-class Applied:
+class Applied(NamedTuple):
     """What a command came to."""
 
     outcome: Accepted | Rejected

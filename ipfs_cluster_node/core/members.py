@@ -44,16 +44,17 @@ class MemberTable:
         notes: Notes | None = None,
     ) -> None:
         """Start from these."""
-        self._notes = Notes() if notes is None else notes
+        notes = Notes() if notes is None else notes
         self._principals: Table[Did, Principal] = Table(
-            TableName.PRINCIPALS, self._notes, ((p.did, p) for p in principals)
+            TableName.PRINCIPALS, notes, ((p.did, p) for p in principals)
         )
         self._nodes = {p.node_id: p.did for p in self._principals.values() if p.is_node}
         self._tokens: Table[str, JoinToken] = Table(
-            TableName.TOKENS, self._notes, ((token.token_id, token) for token in tokens)
+            TableName.TOKENS, notes, ((token.token_id, token) for token in tokens)
         )
         self.removed = RemovedMembers(self._principals)
         self.incarnation_last = incarnation_last
+        self._cluster_touched = notes.of(TableName.CLUSTER)
 
     def __len__(self) -> int:
         """How many principals there are, removed ones included."""
@@ -106,7 +107,7 @@ class MemberTable:
             self._nodes[principal.node_id] = principal.did
         if principal.incarnation > self.incarnation_last:
             self.incarnation_last = principal.incarnation
-            self._notes[TableName.CLUSTER].append("incarnation_last")
+            self._cluster_touched.append("incarnation_last")
 
     def create_token(self, command: CreateJoinToken, creator: str) -> Accepted | Rejected:
         """Add a join token of this member's."""

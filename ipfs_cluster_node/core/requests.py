@@ -48,8 +48,9 @@ class RequestTable(OrderedTable[tuple[str, str], RequestRecord]):
     def remember(self, record: RequestRecord, count_max: int) -> None:
         """Keep an answer; the oldest of more than `count_max` are pushed out."""
         self.put((record.caller, record.request_id), record)
-        for _ in range(min(len(self) - count_max, REQUESTS_DROPPED_MAX)):
-            self.drop_oldest()
+        if len(self) > count_max:
+            for _ in range(min(len(self) - count_max, REQUESTS_DROPPED_MAX)):
+                self.drop_oldest()
 
     def expire(self, before_ms: int, count_max: int) -> bool:
         """Forget answers given before, at most so many; returns whether some may be left."""

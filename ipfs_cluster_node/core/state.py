@@ -81,6 +81,7 @@ class ClusterState:
         """Start from `data`, else empty."""
         data = data or StateData()
         self._notes = notes = Notes()
+        self._cluster_touched = notes.of(TableName.CLUSTER)
         self._effects: list[Effect] = []
         self.cluster_id = data.cluster_id
         self.cluster_name = data.cluster_name
@@ -103,7 +104,10 @@ class ClusterState:
     def apply(self, command: LogCommand) -> Applied:
         """Carry out one committed command."""
         outcome = self._answer(command) if command.request_id else self._carry_out(command)
-        effects, self._effects = tuple(self._effects), []
+        effects: tuple[Effect, ...] = ()
+        if self._effects:
+            effects = tuple(self._effects)
+            self._effects.clear()
         return Applied(outcome, effects, self._notes.take())
 
     def _answer(self, command: LogCommand) -> Accepted | Rejected:
@@ -206,7 +210,7 @@ class ClusterState:
         self.cluster_id, self.cluster_name = body.cluster_id, body.cluster_name
         self.cluster_did = body.cluster_did
         begun = ("cluster_id", "cluster_name", "cluster_did")
-        self._notes[TableName.CLUSTER] += (each for each in begun if getattr(self, each))
+        self._cluster_touched += (each for each in begun if getattr(self, each))
         self.delegations.put(body.delegations)
         self.certificates.begin(body.certificates, body.authority)
         for principal in body.principals:
@@ -367,7 +371,7 @@ class ClusterState:
             at_ms = max(earliest_ms, min(at_ms, self.judged_at_ms + JUDGED_STEP_MS_MAX))
         if at_ms != self.judged_at_ms:
             self.judged_at_ms = at_ms
-            self._notes[TableName.CLUSTER].append("judged_at_ms")
+            self._cluster_touched.append("judged_at_ms")
         count_max = body.count_max or EXPIRED_MAX
         tasks = self.tasks.expire(at_ms - self.settings["task_retention"], count_max)
         self.members.expire_tokens(at_ms, TOKEN_KEEP_MS)

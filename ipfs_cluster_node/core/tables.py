@@ -40,18 +40,31 @@ def merged(parts: Sequence[Touched]) -> Touched:
     return {name: set().union(*(part[name] for part in parts if name in part)) for name in names}
 
 
-class Notes(dict[TableName, list[Any]]):
+class _Keys(list[Any]):
+    """The keys of one table that were touched."""
+
+    def __init__(self, name: TableName) -> None:
+        super().__init__()
+        self.name = name
+
+
+class Notes:
     """The keys that all tables of a state have touched since they were last taken."""
 
     def __init__(self) -> None:
         """Start with none."""
-        super().__init__((name, []) for name in TableName)
+        self._tables = [_Keys(name) for name in TableName]
+
+    def of(self, name: TableName) -> list[Any]:
+        """Where a table adds the keys that it touches: always the same list."""
+        return next(keys for keys in self._tables if keys.name is name)
 
     def take(self) -> Touched:
         """Give them away, and start again with none."""
-        touched = {name: set(keys) for name, keys in self.items() if keys}
-        for name in touched:
-            self[name].clear()
+        touched = {}
+        for keys in filter(None, self._tables):
+            touched[keys.name] = set(keys)
+            keys.clear()
         return touched
 
 
@@ -63,7 +76,7 @@ class Table(dict[K, V]):
     ) -> None:
         """Start from `rows`, of which nothing is noted."""
         super().__init__(rows)
-        self._touched = (Notes() if notes is None else notes)[name]
+        self._touched = (Notes() if notes is None else notes).of(name)
 
     def put(self, key: K, row: V) -> None:
         """Add a row, or replace one from which it differs."""
