@@ -295,7 +295,7 @@ GUARDS: Final = [
     ),
     (
         "H26 stops",
-        "replica.py",
+        "replica_peers.py",
         "            self._damage = LogDamagedError(error.message)\n",
         "",
         "h26",
@@ -365,14 +365,14 @@ GUARDS: Final = [
     ),
     (
         "H28 exchange",
-        "replica.py",
+        "replica_peers.py",
         "        self._boots.joined(peer, first.hello.boot)\n",
         "        self._boots.joined(peer, UNKNOWN)\n",
         "another_process",
     ),
     (
         "H28 free",
-        "replica.py",
+        "replica_peers.py",
         "            self._boots.left(peer)\n",
         "            pass\n",
         "another_process",

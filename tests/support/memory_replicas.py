@@ -12,6 +12,7 @@ from typing import Any, Final
 import pytest
 
 from ipfs_cluster_node.adapters.raft import replica as replica_module
+from ipfs_cluster_node.adapters.raft import replica_peers
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.framing import Framer
@@ -187,7 +188,7 @@ class MemoryCluster:
         self.links: dict[tuple[VoterId, VoterId], MemoryLink] = {}
         self.hosts: dict[VoterId, MemoryHost] = {}
         self._cut: set[frozenset[VoterId]] = set()
-        monkeypatch.setattr(replica_module, "Link", lambda **made: MemoryLink(self, **made))
+        monkeypatch.setattr(replica_peers, "Link", lambda **made: MemoryLink(self, **made))
         monkeypatch.setattr(replica_module, "Writer", self._writer)
         monkeypatch.setattr(replica_module, "now", _now_that_passes)
         voters = [VoterId(f"n{number}.1") for number in range(1, count + 1)]

@@ -56,7 +56,7 @@ SETS: Final[Mapping[str, MutantSet]] = {
         _found("tests/core/test_dag_cbor.py", "tests/core/test_ucan_*.py", "tests/codec"),
     ),
     "replica": MutantSet(
-        (PACKAGE / "adapters" / "raft" / "replica.py",),
+        tuple(sorted((PACKAGE / "adapters" / "raft").glob("replica*.py"))),
         _found("tests/raft/test_replica*.py", "tests/raft/test_outages.py"),
     ),
     "consensus": MutantSet(
