@@ -48,6 +48,14 @@ def test_every_test_file_of_the_docs_exists() -> None:
     assert [name for name in sorted(named) if not any(ROOT.glob(name))] == []
 
 
+def test_every_file_of_the_steps_for_contributors_exists() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    named = re.findall(r"`((?:\w+/)+(?:[\w.]+\.\w+)?)`", text)
+    assert len(named) > 15
+    here = (ROOT, ROOT / "ipfs_cluster_node")
+    assert [path for path in named if not any((root / path).exists() for root in here)] == []
+
+
 def test_every_reason_and_exit_status_is_documented() -> None:
     text = (ROOT / "docs/errors.md").read_text()
     assert [r for r in Reason if f"| `{r.value}` |" not in text] == []
