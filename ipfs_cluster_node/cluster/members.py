@@ -106,19 +106,19 @@ class Members:
     def __init__(
         self,
         consensus: Consensus,
-        certificates: Certificates | None,
         observations: Observations,
+        certificates: Certificates | None = None,
     ) -> None:
         """Answer as far as this node leads; only a master hands out certificates.
 
         Args:
             consensus: Says whether it leads.
-            certificates: None on a node that hands out none.
             observations: What is heard of the members.
+            certificates: None on a node that issues none.
         """
         self._observations = observations
         self._consensus = consensus
-        self._certificates = certificates
+        self.certificates = certificates
         self.boots = Boots()
         """Which processes speak for the members; shared with what keeps their connections."""
         self._revocations = RevocationList()
@@ -143,8 +143,8 @@ class Members:
         if not 0 <= uses_max <= TOKEN_USES_MAX:
             raise invalid_field("uses_max", f"1 to {TOKEN_USES_MAX}")
         authority = self._consensus.leader_state().certificates.authority
-        if self._certificates is not None:
-            self._certificates.check_clock()
+        if self.certificates is not None:
+            self.certificates.check_clock()
         token = mint_token(pin_of(authority.roots[authority.signer].encode()))
         expires_at_ms = self._consensus.now_ms() + ttl // timedelta(milliseconds=1)
         body = CreateJoinToken(
@@ -226,16 +226,16 @@ class Members:
         )
         if pending is not None:
             raise _refusal(pending)
-        assert self._certificates is not None
+        assert self.certificates is not None
         # A name that no certificate can carry, or keys that can't be opened, use up no token.
-        self._certificates.check(body.did, certificate_request, body.endpoints)
+        self.certificates.check(body.did, certificate_request, body.endpoints)
         try:
             role, incarnation, grant = await self._consensus.propose(
                 body, caller=body.did, request_id=request_id
             )
         except ClusterError as error:
             raise _refusal(error) from None
-        issued = await self._certificates.renew(body.did, certificate_request)
+        issued = await self.certificates.renew(body.did, certificate_request)
         token = self._consensus.leader_state().members.token(body.token_id)
         return self._admission(Role(role), int(incarnation), grant, issued, token)
 
@@ -274,9 +274,9 @@ class Members:
         self._observations.hear(body.node_id)
         if node.role is Role.MASTER and self._consensus.replica is not None:
             voter = voter_id(body.node_id, incarnation)
-            if voter not in self._consensus.replica.voters and self._certificates is not None:
+            if voter not in self._consensus.replica.voters and self.certificates is not None:
                 # Who votes may lead at any time, and must be able to sign then.
-                await self._certificates.seal_to_masters()
+                await self.certificates.seal_to_masters()
             await self._consensus.replica.add_voter(voter)
         return self.node_lease()
 

@@ -40,10 +40,10 @@ class Uplink:
         connection: Connection,
         peers: PeerBook,
         registration: pb.RegisterNodeRequest,
-        running_count: Callable[[], int],
         room_bytes: Callable[[], int],
         revocations: Revocations,
         votes_alone: Callable[[], bool],
+        running_count: Callable[[], int] = lambda: 0,
     ) -> None:
         """Register with `registration` at each start; put what is revoked into `revocations`.
 
@@ -58,8 +58,8 @@ class Uplink:
         self.connection = connection
         self._peers = peers
         self._votes_alone = votes_alone
-        self._registration = registration
-        self._running_count = running_count
+        self.registration = registration
+        self.running_count = running_count
         self._room_bytes = room_bytes
         self._lease_ends = 0.0
         self.lapse_count = 0
@@ -81,7 +81,7 @@ class Uplink:
     @property
     def boot(self) -> int:
         """Names this process among those of the same identity."""
-        return int(self._registration.boot)
+        return int(self.registration.boot)
 
     async def run(self) -> None:
         """Register, then heartbeat, until cancelled.
@@ -121,7 +121,7 @@ class Uplink:
     async def _register(self) -> None:
         await self.connection.unary(
             lambda channel: MembershipServiceStub(channel).RegisterNode,
-            self._registration,
+            self.registration,
             timeout=CALL_SECONDS_MAX,
         )
         self.registered.set()
@@ -132,7 +132,7 @@ class Uplink:
         response: pb.HeartbeatResponse = await self.connection.unary(
             lambda channel: MembershipServiceStub(channel).Heartbeat,
             pb.HeartbeatRequest(
-                running_attempt_count=self._running_count(),
+                running_attempt_count=self.running_count(),
                 room_bytes=self._room_bytes(),
                 certificate_epoch=self.certificate_epoch(),
                 revocations_version=self._revocations.version,

@@ -414,9 +414,9 @@ GUARDS: Final = [
     ),
     (
         "H28 start",
-        "../../node/node.py",
-        "            await self._copies.refuse()",
-        "            pass",
+        "../../node/parts/master.py",
+        "        await self._copies.refuse()",
+        "        pass",
         "before_it_serves",
     ),
     (

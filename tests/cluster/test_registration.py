@@ -43,7 +43,7 @@ class Order:
             leader_state=lambda: state, propose=self.propose, replica=self
         )
         certificates: Any = self
-        members = Members(consensus, certificates, Observations())
+        members = Members(consensus, Observations(), certificates)
         members.node_lease = lambda: None  # type: ignore[method-assign,assignment,return-value]
         body = RegisterNode(
             node_id=NODE, endpoints=("127.0.0.1:1",), task_types=(), slot_count=0, version="1"

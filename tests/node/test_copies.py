@@ -91,7 +91,7 @@ class Registry:
         consensus: Any = SimpleNamespace(
             leader_state=lambda: state, state=lambda: state, propose=propose, replica=None
         )
-        self.members = Members(consensus, None, Observations())
+        self.members = Members(consensus, Observations())
         self.members.boots = Boots()
         self.members.boots.joined(WORKER, FIRST)
 
@@ -222,15 +222,15 @@ async def test_a_node_is_one_process_to_all_that_keeps_connections(tmp_path: Pat
     """Else a copy that is refused here would be let in there, beside the one that runs."""
     home = home_of_three(tmp_path)
     node = Node(home, load_settings(home.config))
-    replica = node._consensus.replica
+    replica = node._member.consensus.replica
     assert replica is not None
-    assert node._members.boots is node._sessions.boots is replica._boots
-    boots = {node._uplink.boot, replica._boot, node._boot}
+    assert node._member.members.boots is node._member.sessions.boots is replica._boots
+    boots = {node._member.uplink.boot, replica._boot, node._common.boot}
     assert boots != {UNKNOWN}
     assert len(boots) == 1
     with pytest.raises(ClusterError):
-        node._boots.check(node.node_id, node._boot + 2)
+        node._common.boots.check(node.node_id, node._common.boot + 2)
     other = Node(home, load_settings(home.config))
-    assert other._boot != node._boot
+    assert other._common.boot != node._common.boot
     await other._stop()
     await node._stop()

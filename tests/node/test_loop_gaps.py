@@ -113,7 +113,7 @@ class _Cluster:
             state=lambda: state,
             propose=propose,
         )
-        self.members = Members(consensus, None, Observations(gaps.listened_seconds))
+        self.members = Members(consensus, Observations(gaps.listened_seconds))
         self.members.on_leadership(True)
 
     @property

@@ -38,7 +38,7 @@ def node_of(home: Home) -> Node:
 
 
 def others_known(node: Node) -> set[NodeId]:
-    return {node_id for _, node_id in node._peers.targets() if node_id} - {node.node_id}
+    return {node_id for _, node_id in node._common.peers.targets() if node_id} - {node.node_id}
 
 
 @pytest.mark.parametrize("lost", ["masters.json", "state"])
@@ -52,13 +52,13 @@ async def test_a_master_finds_the_others_by_a_log_that_nothing_is_applied_of(
     else:
         home.masters.unlink()
     node = node_of(home)
-    assert not node._consensus.has_state
+    assert not node._member.consensus.has_state
     assert others_known(node) == {other.node_id for other in OTHERS}
     identify = MemberIdentification(
-        machine=ReplicatedStateMachine(), is_master=node._peers.is_master
+        machine=ReplicatedStateMachine(), is_master=node._common.peers.is_master
     )
     for other in OTHERS:
-        assert node._peers.endpoints(other.node_id) == ("127.0.0.1:1",)
+        assert node._common.peers.endpoints(other.node_id) == ("127.0.0.1:1",)
         assert identify(Context(certified(make_ca(), other))).kind is CallerClass.MASTER  # type: ignore[arg-type]
     assert not node.take_masters(ELSEWHERE)  # Its log says who they are.
     await node._stop()
@@ -79,7 +79,7 @@ async def test_whom_only_the_log_named_replace_it_where_it_is_refused(
         )
     shutil.rmtree(home.state)
     node = node_of(home)
-    assert node._consensus.has_state is snapshot
+    assert node._member.consensus.has_state is snapshot
     assert others_known(node) == {other.node_id for other in OTHERS}
     await node._stop()
     repair = LogRepair(home, load_settings(home.config), load_files(home), "it is an old copy")
@@ -101,7 +101,7 @@ async def test_a_master_whose_log_names_nobody_takes_a_master_that_the_operator_
     assert "serve --master" in health["leader"].detail
     assert node.take_masters(ELSEWHERE)
     assert others_known(node) == set(ELSEWHERE)
-    assert ("127.0.0.1:7", OTHERS[0].node_id) in node._uplink.connection.targets
+    assert ("127.0.0.1:7", OTHERS[0].node_id) in node._common.connection.targets
     health = {check.name: check for check in node.health.get_health().checks}
     assert "serve --master" not in health["leader"].detail
     await node._stop()

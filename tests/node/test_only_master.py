@@ -211,7 +211,7 @@ async def test_a_master_asks_before_it_serves(tmp_path: Path) -> None:
         node = Node(home, load_settings(home.config))
         with pytest.raises(ClusterError, match=f"{node.node_id} runs already at {address}"):
             await node.run(lambda _bound: pytest.fail("it serves"))
-    assert not node._consensus.has_state  # It never led.
+    assert not node._member.consensus.has_state  # It never led.
 
 
 def copies_of(own: Member, addresses: list[str]) -> Copies:

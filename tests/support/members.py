@@ -81,7 +81,7 @@ class Leader(MemoryConsensus):
             )
         )
         self.observations = Observations()
-        self.members = Members(self, self if with_certificates else None, self.observations)  # type: ignore[arg-type]
+        self.members = Members(self, self.observations, self if with_certificates else None)  # type: ignore[arg-type]
         self.on_leadership(True)
         self.did.clear()
         self.proposed.clear()

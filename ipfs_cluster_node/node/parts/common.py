@@ -1,0 +1,86 @@
+"""What any node has of its own, whatever its role: keys, its certificate, ways to the others."""
+
+import secrets
+
+from ipfs_cluster_node.access.revocations import Revocations
+from ipfs_cluster_node.adapters.net.tls import ClientTls
+from ipfs_cluster_node.client.connection import Connection
+from ipfs_cluster_node.cluster.observations import Observations
+from ipfs_cluster_node.cluster.peers import PeerBook
+from ipfs_cluster_node.config.home import Home
+from ipfs_cluster_node.config.settings import NodeSettings
+from ipfs_cluster_node.core.boots import Boots
+from ipfs_cluster_node.core.endpoints import parse_endpoint
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import NodeId
+from ipfs_cluster_node.core.model import Role
+from ipfs_cluster_node.node.channels import PeerChannels
+from ipfs_cluster_node.node.files import load_files
+from ipfs_cluster_node.node.loop_gaps import LoopGaps
+from ipfs_cluster_node.node.own_certificate import OwnCertificate
+from ipfs_cluster_node.node.parts.part import Part
+
+
+class CommonPart(Part):
+    """On every node; built first."""
+
+    def __init__(self, home: Home, settings: NodeSettings) -> None:
+        """Read keys and known masters.
+
+        Raises:
+            ClusterError: HOME_DAMAGED, naming the file.
+        """
+        self.home, self.settings = home, settings
+        self.files = load_files(home)
+        self.node_id = self.files.identity.node_id
+        self.bind_to = parse_endpoint(settings.node.bind)
+        self.boot = secrets.randbits(63) | 1  # Never 0, which says nothing.
+        self.boots = Boots(self.node_id, self.boot, self.advertised[0])
+        """Which processes speak for the members."""
+        self.peers = PeerBook(home.masters)
+        self.connection = Connection(self.targets(), self.files.tls)
+        """To the leader."""
+        self.certificate = OwnCertificate(
+            home, self.files.identity, self.files.credentials, self.connection
+        )
+        self.channels = PeerChannels(self.peers, lambda: self.certificate.tls)
+        self.certificate.on_renewed = [self.connection.renew, self._renew_channels]
+        self.revocations = Revocations()
+        self.loop_gaps = LoopGaps()
+        self.observations = Observations(self.loop_gaps.listened_seconds)
+        self.loops = {"certificate": self.certificate.run, "loop-gaps": self.loop_gaps.run}
+
+    @property
+    def is_master(self) -> bool:
+        """Whether the node keeps the log."""
+        return self.settings.node.role == Role.MASTER
+
+    @property
+    def advertised(self) -> tuple[str, ...]:
+        """Where others reach this node."""
+        return self.settings.node.advertise or (str(self.bind_to),)
+
+    def targets(self) -> list[tuple[str, NodeId | None]]:
+        """Where a leader may be.
+
+        Raises:
+            ClusterError: HOME_DAMAGED, where no master is known.
+        """
+        targets = self.peers.targets()
+        if self.is_master:
+            targets += [(address, self.node_id) for address in self.advertised]
+        if not targets:
+            raise ClusterError(
+                Reason.HOME_DAMAGED,
+                f"{self.home.masters} names no master; name one that runs: ipfs-cluster-node "
+                "serve --master NODE_ID@HOST:PORT (see `node list`)",
+            )
+        return list(dict.fromkeys(targets))
+
+    async def _renew_channels(self, _tls: ClientTls) -> None:
+        await self.channels.renew()
+
+    async def close(self) -> None:
+        """Close every connection to others but those of the log."""
+        await self.connection.close()
+        await self.channels.close()

@@ -1,0 +1,118 @@
+"""What only masters do: they sign certificates, let joiners in, watch leases and give out tasks."""
+
+import logging
+
+from ipfs_cluster_node.access.identify import identify_joiner
+from ipfs_cluster_node.adapters.clock import monotonic
+from ipfs_cluster_node.adapters.net.tls import ServerTls, bind_port, make_server
+from ipfs_cluster_node.cluster.certificates.issuing import Certificates
+from ipfs_cluster_node.cluster.enrolment import Enrolment
+from ipfs_cluster_node.core.effects import CertificatesRevoked, Effect
+from ipfs_cluster_node.core.endpoints import parse_endpoint
+from ipfs_cluster_node.core.tables import Touched
+from ipfs_cluster_node.node.copies import Copies
+from ipfs_cluster_node.node.parts.common import CommonPart
+from ipfs_cluster_node.node.parts.log import LogPart
+from ipfs_cluster_node.node.parts.member import MemberPart
+from ipfs_cluster_node.node.parts.part import STOP_GRACE_SECONDS, Part
+from ipfs_cluster_node.services.certificates import CertificateServicer
+from ipfs_cluster_node.services.enrolment import EnrolmentServicer
+from ipfs_cluster_node.services.gate import Gate
+from ipfs_cluster_node.services.standard_health import StandardHealthServicer, add_check_alone
+from ipfs_cluster_node.v1 import certificate_pb2_grpc, enrolment_pb2_grpc
+
+logger = logging.getLogger(__name__)
+
+
+class MasterPart(Part):
+    """On masters, with the log."""
+
+    def __init__(
+        self,
+        common: CommonPart,
+        log: LogPart,
+        member: MemberPart,
+        standard_health: StandardHealthServicer,
+    ) -> None:
+        """Follow `log`; the enrolment port tells `standard_health` as well."""
+        self._common, self._member = common, member
+        self._certificates = Certificates(
+            member.consensus, member.authority, member.clock, common.observations
+        )
+        member.members.certificates = self._certificates
+        common.certificate.sign_alone = self._sign_alone
+        log.machine.watch(member.tasks.on_change, member.sessions.on_change, self._on_change)
+        log.machine.listen(member.sessions.on_effect, self._on_effect)
+        log.replica.on_leadership = self._on_leadership
+        self._copies = Copies(
+            node_id=common.node_id,
+            boot=common.boot,
+            addresses=lambda: [*common.peers.all_endpoints(common.node_id), *common.advertised],
+            votes_alone=lambda: member.consensus.votes_alone,
+            tls=lambda: common.certificate.tls,
+        )
+        gate = member.gate_for(identify_joiner)
+        enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(
+            EnrolmentServicer(Enrolment(common.connection), monotonic), gate.as_server
+        )
+        add_check_alone(standard_health, gate)
+        self._enrolment_server = make_server(enrolment=True)
+        self._enrolment_server.add_generic_rpc_handlers((gate,))
+        self.loops = {
+            "assignments": member.sessions.run,
+            "liveness": member.members.run,
+            "copies": self._copies.run,
+            "certificates": self._certificates.run,
+            "clock": member.clock.run,
+        }
+
+    def serve(self, gate: Gate) -> None:
+        """Add what concerns certificates."""
+        certificate_pb2_grpc.add_CertificateServiceServicer_to_server(
+            CertificateServicer(self._certificates, self._member.consensus), gate.as_server
+        )
+
+    def bind(self) -> None:
+        """Take the enrolment port."""
+        tls = ServerTls(self._common.certificate.tls, mutual=False)
+        self._common.certificate.servers.append(tls)
+        bind_port(
+            self._enrolment_server,
+            parse_endpoint(self._common.settings.node.enrolment_bind),
+            tls.credentials,
+            flag="--enrolment-bind",
+        )
+
+    async def begin(self) -> None:
+        """Let joiners in; refuse to run beside another process of the same identity.
+
+        Raises:
+            ClusterError: MEMBER_RUNS_TWICE.
+        """
+        await self._enrolment_server.start()
+        await self._copies.refuse()  # Before anything votes, and while this process answers.
+
+    async def close(self) -> None:
+        """Leave the enrolment port."""
+        await self._enrolment_server.stop(STOP_GRACE_SECONDS)
+
+    def _on_leadership(self, leads: bool, term: int) -> None:  # noqa: FBT001
+        logger.info("leads" if leads else "follows", extra={"term": term})
+        self._member.on_leadership(leads)
+
+    def _on_effect(self, effect: Effect) -> None:
+        if isinstance(effect, CertificatesRevoked):
+            self._check_certificates_again()
+
+    def _on_change(self, _revision: int, touched: Touched | None) -> None:
+        if touched is None:  # Revocations may have come with the snapshot.
+            self._check_certificates_again()
+
+    def _check_certificates_again(self) -> None:
+        self._common.certificate.end_sessions()
+        self._member.gate.recheck_now()
+
+    def _sign_alone(self, request_der: bytes) -> bytes | None:
+        endpoints = (*self._common.advertised, *self._common.settings.enrolment_endpoints)
+        did = self._common.files.identity.did
+        return self._certificates.sign_alone(request_der, did, endpoints)

@@ -1,0 +1,154 @@
+"""A node's place in the cluster: what it serves, or says who does, and its line to the leader."""
+
+from ipfs_cluster_node import __version__
+from ipfs_cluster_node.access.authorizer import Authorizer
+from ipfs_cluster_node.access.identify import MemberIdentification
+from ipfs_cluster_node.access.turns import Turns
+from ipfs_cluster_node.adapters.audit.files import FileAuditLog
+from ipfs_cluster_node.adapters.content.blockstore import BlockStore
+from ipfs_cluster_node.cluster.backups import Backups
+from ipfs_cluster_node.cluster.certificates.authority import ClusterAuthority
+from ipfs_cluster_node.cluster.cluster_clock import ClusterClock
+from ipfs_cluster_node.cluster.consensus import Consensus
+from ipfs_cluster_node.cluster.content.contents import Contents
+from ipfs_cluster_node.cluster.delegations import Delegations
+from ipfs_cluster_node.cluster.members import Members
+from ipfs_cluster_node.cluster.tasks import Tasks
+from ipfs_cluster_node.cluster.worker_sessions import WorkerSessions
+from ipfs_cluster_node.node.parts.common import CommonPart
+from ipfs_cluster_node.node.parts.log import LogPart
+from ipfs_cluster_node.node.parts.part import Part
+from ipfs_cluster_node.node.space import DiskSpace
+from ipfs_cluster_node.node.uplink import Uplink
+from ipfs_cluster_node.services.audit import AuditServicer
+from ipfs_cluster_node.services.content import ContentServicer
+from ipfs_cluster_node.services.delegations import AuthorizationServicer
+from ipfs_cluster_node.services.gate import Gate, Identify
+from ipfs_cluster_node.services.membership import MembershipServicer
+from ipfs_cluster_node.services.state_delta import StateDeltaServicer
+from ipfs_cluster_node.services.task_dispatch import TaskDispatchServicer
+from ipfs_cluster_node.v1 import (
+    audit_pb2_grpc,
+    authorization_pb2_grpc,
+    content_pb2_grpc,
+    membership_pb2,
+    membership_pb2_grpc,
+    state_delta_pb2_grpc,
+    task_dispatch_pb2_grpc,
+)
+
+
+class MemberPart(Part):
+    """On every node. Without a log it names the leader to whoever asks for more."""
+
+    def __init__(self, common: CommonPart, log: LogPart | None) -> None:
+        """Answer by `log`, which only a master has."""
+        home, settings, node_id = common.home, common.settings, common.node_id
+        machine = None if log is None else log.machine
+        self._node_id = node_id
+        self.consensus = Consensus(
+            node_id,
+            machine=machine,
+            replica=None if log is None else log.replica,
+            peers=common.peers,
+        )
+        self.clock = ClusterClock(
+            node_id,
+            voters=lambda: self.consensus.voters,
+            channel_to=common.channels.bulk,
+        )
+        self.consensus.now_ms = self.clock.now_ms
+        common.certificate.now = self.clock.utc_now
+        self.space = DiskSpace(home.path, settings.storage.log_reserve)
+        self.store = BlockStore(home.content, self.space.require)
+        self._observations = common.observations
+        self.tasks = Tasks(self.consensus, common.observations)
+        self.sessions = WorkerSessions(self.consensus, self.tasks, common.observations)
+        self.members = Members(self.consensus, common.observations)
+        self.members.boots = self.sessions.boots = common.boots
+        self.contents = Contents(
+            consensus=self.consensus,
+            store=self.store,
+            channel_to=common.channels.bulk,
+            room_of=common.observations.room_bytes.get,
+        )
+        self.authority = ClusterAuthority(
+            home,
+            self.consensus,
+            did=common.files.identity.did,
+            cluster_id=settings.cluster.id,
+            seal_key=common.files.seal_key,
+        )
+        self.uplink = Uplink(
+            connection=common.connection,
+            peers=common.peers,
+            registration=membership_pb2.RegisterNodeRequest(
+                endpoints=common.advertised,
+                slot_count=settings.slot_count,
+                version=__version__,
+                incarnation=0 if log is None else log.incarnation,
+                seal_key=self.authority.seal_public_key,
+                enrolment_endpoints=() if log is None else settings.enrolment_endpoints,
+                boot=common.boot,
+            ),
+            revocations=common.revocations,
+            room_bytes=lambda: self.space.room_bytes,
+            votes_alone=lambda: self.consensus.votes_alone,
+        )
+        self.uplink.certificate_epoch = lambda: common.certificate.epoch
+        self.uplink.want_epoch = common.certificate.want
+        self.uplink.on_time = self.clock.take
+        self.authorizer = Authorizer(node_id=node_id, machine=machine, clock_ms=self.clock.now_ms)
+        self.audit = FileAuditLog(home.audit, lambda: self.space.has_room_for_audit)
+        self._turns = Turns()
+        self.gate = self.gate_for(
+            MemberIdentification(
+                machine=machine,
+                is_master=common.peers.is_master,
+                revocations=common.revocations,
+                clock_ms=self.clock.now_ms,
+            )
+        )
+        common.revocations.on_change = self.gate.recheck_now
+        self.loops = {"uplink": self.uplink.run, "gate": self.gate.watch}
+
+    def gate_for(self, identify: Identify) -> Gate:
+        """A gate for a port of this node."""
+        return Gate(identify, self.authorizer, audit=self.audit, turns=self._turns)
+
+    def serve(self, gate: Gate) -> None:
+        """Add what every node serves, if only to name the leader."""
+        server, consensus = gate.as_server, self.consensus
+        delegations = Delegations(consensus, self.authorizer, self._node_id)
+        authorization_pb2_grpc.add_AuthorizationServiceServicer_to_server(
+            AuthorizationServicer(delegations), server
+        )
+        audit_pb2_grpc.add_AuditServiceServicer_to_server(
+            AuditServicer(self.audit, self._node_id), server
+        )
+        content_pb2_grpc.add_ContentServiceServicer_to_server(
+            ContentServicer(self.contents, consensus), server
+        )
+        membership_pb2_grpc.add_MembershipServiceServicer_to_server(
+            MembershipServicer(self.members, consensus, Backups(consensus)), server
+        )
+        state_delta_pb2_grpc.add_StateDeltaServiceServicer_to_server(
+            StateDeltaServicer(consensus), server
+        )
+        task_dispatch_pb2_grpc.add_TaskDispatchServiceServicer_to_server(
+            TaskDispatchServicer(self.tasks, self.sessions), server
+        )
+
+    def on_leadership(self, leads: bool) -> None:  # noqa: FBT001
+        """Begin or end to lead."""
+        self._observations.clear()
+        for each in (self.members, self.tasks, self.sessions):
+            each.on_leadership(leads)
+
+    async def prepare(self) -> None:
+        """Write down what callers do, from the first on."""
+        self.audit.start()
+
+    async def close(self) -> None:
+        """Write down the last of it."""
+        await self.audit.stop()

@@ -1,0 +1,90 @@
+"""What runs tasks."""
+
+from pathlib import Path
+
+from ipfs_cluster_node.adapters.worker.pool import HandlerPool
+from ipfs_cluster_node.config.profiles import profile_files
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import TaskId
+from ipfs_cluster_node.node.attempts import AttemptRunner
+from ipfs_cluster_node.node.parts.common import CommonPart
+from ipfs_cluster_node.node.parts.member import MemberPart
+from ipfs_cluster_node.node.parts.part import Part
+from ipfs_cluster_node.node.worker import Worker
+
+
+class WorkerPart(Part):
+    """On every node; without slots it runs nothing."""
+
+    def __init__(self, common: CommonPart, member: MemberPart) -> None:
+        """Offer the tasks of the handlers that are installed here."""
+        settings, space = common.settings, member.space
+        slots = settings.slot_count
+        self._drain = settings.tasks.drain
+        self.pool = HandlerPool(
+            modules=settings.tasks.handler_modules,
+            slots=slots,
+            memory_bytes_max=settings.tasks.memory_max,
+            scratch=common.home.scratch,
+            hidden=(common.home.path, *profile_files(), *map(Path, settings.tasks.hidden_paths)),
+            writable=settings.tasks.writable_paths,
+            require_confinement=settings.tasks.require_confinement,
+            on_progress=self._on_progress,
+        )
+        self.worker: Worker | None = None
+        member.uplink.registration.task_types.extend(sorted(self.pool.task_types))
+        if not slots:
+            return
+
+        def has_room() -> bool:
+            return space.has_room_for_tasks
+
+        self.worker = Worker(
+            uplink=member.uplink,
+            runner=AttemptRunner(
+                uplink=member.uplink,
+                pool=self.pool,
+                contents=member.contents,
+                channel_to=common.channels.bulk,
+                has_room=has_room,
+            ),
+            slots=slots,
+            has_room=has_room,
+        )
+        member.uplink.running_count = self._running_count
+        self.loops = {"worker": self.worker.run}
+
+    async def prepare(self) -> None:
+        """Start the handler processes.
+
+        Raises:
+            ClusterError: HANDLER_FAILED, or what is missing to confine them.
+        """
+        try:
+            await self.pool.start()
+        except ClusterError:
+            await self.pool.close()
+            raise
+        except (OSError, TimeoutError) as error:
+            await self.pool.close()
+            raise ClusterError(
+                Reason.HANDLER_FAILED,
+                f"handler processes do not start ({error}); see the lines of the log before this, "
+                "and import the modules of tasks.handler_modules by hand",
+            ) from error
+
+    async def leave(self) -> None:
+        """Let attempts end for a while, and hand back the others."""
+        if self.worker is not None:
+            await self.worker.leave(self._drain)
+
+    async def close(self) -> None:
+        """End the handler processes."""
+        await self.pool.close()
+
+    def _running_count(self) -> int:
+        return 0 if self.worker is None else self.worker.running_count
+
+    def _on_progress(self, task_id: TaskId, attempt: int, ratio: float, note: str) -> None:
+        if self.worker is not None:
+            self.worker.on_progress(task_id, attempt, ratio, note)
