@@ -8,12 +8,12 @@ from typing import Any
 import grpc
 import pytest
 
-from ipfs_cluster_node.access.context import Caller, CallerClass, Permissions
-from ipfs_cluster_node.access.permissions import Unrestricted
+from ipfs_cluster_node.access.context import Caller, CallerClass
 from ipfs_cluster_node.access.rules import RULES_BY_METHOD, Rule
 from ipfs_cluster_node.access.shares import Share, Shares
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.services.gate import Gate
+from tests.support.calls import AbortedError, Anything, Context
 from tests.support.ucan import actor
 
 ONE, TWO, THREE = (actor(n).did for n in (1, 2, 3))
@@ -35,29 +35,6 @@ def test_a_caller_has_its_share_and_all_together_theirs() -> None:
     with shares.taken(SHARE, ONE), shares.taken(SHARE, ONE):
         pass
     assert not shares._of_caller
-
-
-class Anything:
-    async def decide(self, caller: Caller, *_: object) -> Permissions:
-        return Unrestricted(caller)
-
-
-class AbortedError(Exception):
-    pass
-
-
-class Context:
-    def __init__(self, caller: Caller) -> None:
-        self.caller = caller
-
-    def time_remaining(self) -> float | None:
-        return 60.0
-
-    def invocation_metadata(self) -> tuple[()]:
-        return ()
-
-    def set_code(self, code: grpc.StatusCode) -> None:
-        raise AbortedError(code.name)
 
 
 async def none() -> AsyncIterator[bytes]:
@@ -91,17 +68,17 @@ async def test_slow_uploads_of_one_caller_are_refused_beyond_its_share() -> None
     Details.method = method  # type: ignore[attr-defined]
     call = gate.service(Details()).stream_unary  # type: ignore[arg-type]
     client, node = Caller(ONE, CallerClass.CLIENT), Caller(TWO, CallerClass.NODE)
-    running = [asyncio.create_task(call(none(), Context(client))) for _ in range(2)]
+    running = [asyncio.create_task(call(none(), Context(caller=client))) for _ in range(2)]
     await asyncio.sleep(0)
     with pytest.raises(AbortedError, match="RESOURCE_EXHAUSTED"):
-        await asyncio.wait_for(call(none(), Context(client)), 5)
+        await asyncio.wait_for(call(none(), Context(caller=client)), 5)
     # A worker's slots bound what its attempts send.
-    running += [asyncio.create_task(call(none(), Context(node))) for _ in range(5)]
+    running += [asyncio.create_task(call(none(), Context(caller=node))) for _ in range(5)]
     await asyncio.sleep(0)
     ends.set()
     assert await asyncio.gather(*running) == ["done"] * 7
     assert len(begun) == 7
-    assert await call(none(), Context(client)) == "done"
+    assert await call(none(), Context(caller=client)) == "done"
 
 
 def test_what_goes_through_many_records_or_bytes_has_a_share() -> None:

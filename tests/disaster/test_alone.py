@@ -1,10 +1,8 @@
 """A master goes on alone with all that its log holds, wherever the process ends in between."""
 
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -40,46 +38,11 @@ from ipfs_cluster_node.node.log_replacement import (
     settle_log,
 )
 from ipfs_cluster_node.node.setup import init_cluster
+from tests.support.crashes import Crash
 
 PASSPHRASE = "a passphrase of the tests"
 ADDRESS = ("127.0.0.1:9096",)
 OTHERS = (Identity.create(), Identity.create())
-
-
-class CrashError(Exception):
-    """The process ended."""
-
-
-class Crash:
-    """Ends the process before or after its n-th operation on files."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.count = 0
-        self.at = 0
-        for owner, name in (
-            (passphrase, "write_private"),
-            (peers, "write_private"),
-            (log_replacement, "sync_directory"),
-            (DirectoryDisk, "replace"),
-            (DirectoryDisk, "sync"),
-            (shutil, "rmtree"),
-            (Path, "rename"),
-        ):
-            monkeypatch.setattr(owner, name, self._counted(getattr(owner, name)))
-
-    def _counted(self, operation: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*args: Any, **options: Any) -> Any:
-            self._step()
-            result = operation(*args, **options)
-            self._step()
-            return result
-
-        return run
-
-    def _step(self) -> None:
-        self.count += 1
-        if self.count == self.at:
-            raise CrashError
 
 
 def write(home: Home, *bodies: CommandBody, voters: tuple[str, ...] = ()) -> None:
@@ -174,19 +137,24 @@ def test_a_crash_at_any_point_leaves_the_old_log_in_place_or_the_new_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = home_of_three(tmp_path / "whole")
-    crash = Crash(monkeypatch)
+    crash = Crash(
+        monkeypatch,
+        (passphrase, "write_private"),
+        (peers, "write_private"),
+        (log_replacement, "sync_directory"),
+        (DirectoryDisk, "replace"),
+        (DirectoryDisk, "sync"),
+        (shutil, "rmtree"),
+        (Path, "rename"),
+    )
     points, found = 0, set()
     while True:
         points += 1
         home = Home(tmp_path / str(points))
         shutil.copytree(whole.path, home.path)
         survivor = Survivor(home)
-        crash.count, crash.at = 0, points
-        try:
-            survivor.go_on_alone()
+        if not crash.ends(points, survivor.go_on_alone):
             break
-        except CrashError:
-            crash.at = 0
         settle_log(home)  # As a start does.
         alone_by_now = Survivor(home).is_alone
         found.add(alone_by_now)

@@ -11,9 +11,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from ipfs_cluster_node.access.authorizer import Authorizer
-from ipfs_cluster_node.access.context import Caller, CallerClass, Permissions
+from ipfs_cluster_node.access.context import Caller, CallerClass
 from ipfs_cluster_node.access.identify import identify_joiner
-from ipfs_cluster_node.access.permissions import Unrestricted
 from ipfs_cluster_node.adapters.net import tls as net_tls
 from ipfs_cluster_node.adapters.net.tls import (
     ENROLMENT_MESSAGE_BYTES_MAX,
@@ -25,6 +24,7 @@ from ipfs_cluster_node.core.endpoints import Endpoint
 from ipfs_cluster_node.node.descriptors import raise_descriptor_limit
 from ipfs_cluster_node.services.gate import Gate
 from ipfs_cluster_node.services.standard_health import StandardHealthServicer, add_check_alone
+from tests.support.calls import Anything
 from tests.support.tls import enrol, make_ca
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -33,11 +33,6 @@ SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 ANY = health_pb2.HealthCheckRequest()
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)
 MEMBER = enrol(make_ca())
-
-
-class Anything:
-    async def decide(self, caller: Caller, *_: object) -> Permissions:
-        return Unrestricted(caller)
 
 
 @asynccontextmanager

@@ -10,8 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
-from ipfs_cluster_node.access.context import Caller, CallerClass, Permissions
-from ipfs_cluster_node.access.permissions import Unrestricted
+from ipfs_cluster_node.access.context import Caller, CallerClass
 from ipfs_cluster_node.adapters.content.blockstore import BlockStore
 from ipfs_cluster_node.adapters.worker.pool import (
     Attempt,
@@ -33,6 +32,7 @@ from ipfs_cluster_node.node.attempts import AttemptRunner
 from ipfs_cluster_node.services.gate import Gate
 from ipfs_cluster_node.v1 import content_pb2 as pb
 from ipfs_cluster_node.v1 import content_pb2_grpc, task_dispatch_pb2
+from tests.support.calls import Anything
 from tests.support.content import build, content, fill
 from tests.support.tls import enrol, make_ca, serving
 
@@ -40,11 +40,6 @@ WHICH = AttemptId(TaskId("t"), 3)
 ROOT, BLOCKS = build(content(1000))
 LEAVES = [cid for cid in BLOCKS if cid.codec == 0x55]
 CALLER = Caller(enrol(make_ca()).identity.did, CallerClass.NODE)
-
-
-class Anybody:
-    async def decide(self, caller: Caller, *_: object) -> Permissions:
-        return Unrestricted(caller)
 
 
 class Master(content_pb2_grpc.ContentServiceServicer):
@@ -150,7 +145,7 @@ class Worker:
         async with AsyncExitStack() as opened:
             channels = {}
             for node_id, master in self.masters.items():
-                gate = Gate(lambda _context: CALLER, Anybody())
+                gate = Gate(lambda _context: CALLER, Anything())
                 content_pb2_grpc.add_ContentServiceServicer_to_server(master, gate.as_server)
                 channels[node_id] = await opened.enter_async_context(serving(gate))
             runner = AttemptRunner(

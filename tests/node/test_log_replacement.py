@@ -1,8 +1,7 @@
 """An empty log takes a damaged one's place, whole, wherever the process ends in between."""
 
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,42 +19,9 @@ from ipfs_cluster_node.node.log_replacement import (
     has_new_log,
     put_new_log,
 )
+from tests.support.crashes import Crash
 
 NODE = NodeId("12D3KooWnode")
-
-
-class CrashError(Exception):
-    """The process ended."""
-
-
-class Crash:
-    """Ends the process before or after its n-th operation on files."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.count = 0
-        self.at = 0
-        for owner, name in (
-            (module, "write_private"),
-            (module, "sync_directory"),
-            (DirectoryDisk, "replace"),
-            (Path, "rename"),
-            (Path, "unlink"),
-        ):
-            monkeypatch.setattr(owner, name, self._counted(getattr(owner, name)))
-
-    def _counted(self, operation: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*args: Any, **options: Any) -> Any:
-            self._step()
-            result = operation(*args, **options)
-            self._step()
-            return result
-
-        return run
-
-    def _step(self) -> None:
-        self.count += 1
-        if self.count == self.at:
-            raise CrashError
 
 
 def damaged_home(path: Path) -> Home:
@@ -87,18 +53,21 @@ def replaced(home: Home, answers: dict[str, int]) -> int:
 def test_a_crash_at_any_point_leads_to_the_same_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    crash = Crash(monkeypatch)
+    crash = Crash(
+        monkeypatch,
+        (module, "write_private"),
+        (module, "sync_directory"),
+        (DirectoryDisk, "replace"),
+        (Path, "rename"),
+        (Path, "unlink"),
+    )
     points = 0
     while True:
         home = damaged_home(tmp_path / str(points))
         answers: dict[str, int] = {}
         points += 1
-        crash.count, crash.at = 0, points
-        try:
-            replaced(home, answers)
+        if not crash.ends(points, partial(replaced, home, answers)):
             break
-        except CrashError:
-            crash.at = 0
         incarnation = replaced(home, answers)
         assert incarnation in answers.values()
         assert stored_voter(DirectoryDisk(home.raft)) == voter_id(NODE, incarnation)

@@ -7,8 +7,7 @@ from typing import Any
 import grpc
 import pytest
 
-from ipfs_cluster_node.access.context import Caller, CallerClass, Permissions
-from ipfs_cluster_node.access.permissions import Unrestricted
+from ipfs_cluster_node.access.context import Caller, CallerClass
 from ipfs_cluster_node.access.rules import Rule
 from ipfs_cluster_node.access.turns import Turns, current_turn
 from ipfs_cluster_node.core.audit import AuditQuery, AuditRecord
@@ -16,6 +15,7 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.services import gate
 from ipfs_cluster_node.services.gate import Gate
+from tests.support.calls import AbortedError, Anything, Context
 from tests.support.tls import enrol, make_ca
 
 SERVICE = "ipfs_cluster_node.v1.ContentService"
@@ -26,32 +26,9 @@ class Details:
     method = f"/{SERVICE}/AddContent"
 
 
-class AbortedError(Exception):
-    pass
-
-
-class Context:
-    def __init__(self, seconds: float | None) -> None:
-        self.seconds = seconds
-
-    def time_remaining(self) -> float | None:
-        return self.seconds
-
-    def invocation_metadata(self) -> tuple[()]:
-        return ()
-
-    def set_code(self, code: grpc.StatusCode) -> None:
-        raise AbortedError(code.name)
-
-
 async def slow(_request: Any, _context: Any) -> str:
     await asyncio.sleep(0.2)
     return "done"
-
-
-class Anything:
-    async def decide(self, caller: Caller, *_: object) -> Permissions:
-        return Unrestricted(caller)
 
 
 async def some() -> AsyncIterator[bytes]:

@@ -8,23 +8,18 @@ from typing import Any
 import grpc
 import pytest
 
-from ipfs_cluster_node.access.context import Caller, CallerClass, Permissions
-from ipfs_cluster_node.access.permissions import Unrestricted
+from ipfs_cluster_node.access.context import Caller, CallerClass
 from ipfs_cluster_node.access.rules import Rule
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.core.audit import AuditLog, AuditQuery, AuditRecord, Outcome
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.services import gate as gate_module
 from ipfs_cluster_node.services.gate import Gate
+from tests.support.calls import Anything
 from tests.support.tls import enrol, make_ca, serving
 
 CLIENT = Caller(enrol(make_ca()).identity.did, CallerClass.CLIENT)
 CHANGES = Rule(callers=frozenset({CallerClass.CLIENT}), changes=True)
-
-
-class Anything:
-    async def decide(self, caller: Caller, *_: object) -> Permissions:
-        return Unrestricted(caller)
 
 
 class Kept(AuditLog):

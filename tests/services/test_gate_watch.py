@@ -19,6 +19,7 @@ from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError
 from ipfs_cluster_node.services import gate as gate_module
 from ipfs_cluster_node.services.gate import WATCHED_A_TURN, Gate, _Running
+from tests.support.calls import Anything
 from tests.support.claims import validation_context
 from tests.support.ucan import CLUSTER, actor
 
@@ -27,11 +28,6 @@ CLIENT = Caller(ALICE, CallerClass.CLIENT)
 RULE = Rule(callers=frozenset({CallerClass.CLIENT}))
 READ = Command("/task/read")
 CONTEXT: Any = None
-
-
-class Anything:
-    async def decide(self, caller: Caller, *_: object) -> Permissions:
-        return Unrestricted(caller)
 
 
 def access_until(until_s: int | None) -> Access:
