@@ -77,7 +77,7 @@ GUARDS: Final = [
     ),
     (
         "H7 frame",
-        "journal.py",
+        "segments.py",
         "    return records if _crc(salt, number, records) == crc else None",
         "    return records",
         "journal",

@@ -6,7 +6,8 @@ import pytest
 
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.errors import LogDamagedError
-from ipfs_cluster_node.adapters.raft.journal import REGULAR, SYNCED_NAME, SegmentedJournal
+from ipfs_cluster_node.adapters.raft.journal import REGULAR, SegmentedJournal
+from ipfs_cluster_node.adapters.raft.segments import SYNCED_NAME
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import VoterId
 

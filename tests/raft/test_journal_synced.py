@@ -9,12 +9,10 @@ from ipfs_cluster_node.adapters.raft.errors import LogDamagedError
 from ipfs_cluster_node.adapters.raft.journal import (
     NO_OP,
     REGULAR,
-    SEGMENT_PREFIX,
-    SYNCED_NAME,
     Entry,
     SegmentedJournal,
-    _read_synced_note,
 )
+from ipfs_cluster_node.adapters.raft.segments import SEGMENT_PREFIX, SYNCED_NAME, read_synced_note
 from ipfs_cluster_node.core.ids import VoterId
 from scripts.lib.sim.disk import MemoryDisk
 
@@ -43,7 +41,7 @@ def segments(disk: MemoryDisk) -> list[str]:
 
 
 def noted(disk: MemoryDisk) -> tuple[int, int]:
-    return _read_synced_note(disk.read(SYNCED_NAME))
+    return read_synced_note(disk.read(SYNCED_NAME))
 
 
 def test_each_sync_is_one_frame_more_and_is_noted_and_a_full_segment_is_followed() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ipfs_cluster_node.adapters.raft import journal, snapshot
+from ipfs_cluster_node.adapters.raft import journal, segments, snapshot
 from ipfs_cluster_node.adapters.raft.applying import apply_entry
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.engine import Engine
@@ -158,7 +158,7 @@ def test_a_received_snapshot_of_a_newer_release_stops_the_replica() -> None:
 
 
 def test_files_of_another_form_are_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, magic in ((snapshot, b"ICNSNAP9"), (journal, b"ICNRAFT9")):
+    for module, magic in ((snapshot, b"ICNSNAP9"), (segments, b"ICNRAFT9")):
         with monkeypatch.context() as patched:
             patched.setattr(module, "MAGIC", magic)
             disk = with_snapshot([])
@@ -169,7 +169,7 @@ def test_files_of_another_form_are_no_damage(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_broken_head_is_damage() -> None:
     disk = with_snapshot([])
-    [segment] = [name for name in disk.names() if name.startswith(journal.SEGMENT_PREFIX)]
+    [segment] = [name for name in disk.names() if name.startswith(segments.SEGMENT_PREFIX)]
     data = bytearray(disk.read(segment) or b"")
     data[7] ^= 1
     disk.replace(segment, [bytes(data)])

@@ -1,65 +1,46 @@
 """The durable log: entries, term and vote, in segments that are only ever appended to.
 
-A segment, `journal-<number>`, is a header `ICNRAFT2 | salt u32 | crc32 u32`, then frames
-`length u32 | crc32 u32 | number u64 | records`, little endian. A frame's CRC begins with the salt
-and covers number and records; numbers count up by one through the segment. Records are
-`length u32 | payload`; payloads are `E index u64 term u64 command`, `T from_index u64` (all
-entries from there on are void), `V term u64 voted_for` (term and vote) and
-`R index u64 term u64` (a snapshot replaced the log, which begins behind it).
-
-All that one sync makes durable is one frame, and a frame is synced before the next is written: so
-only the last can be torn, and no answer can have depended on it. It is cut at open. A broken frame
-with a whole one behind it is damage, and refused, and so is a frame that is missing although
-`synced` names it: that file says how many frames of which segment were synced, as of now or, after
-a crash, as of earlier. The salt keeps a command from looking like a
-frame. A segment begins with the vote, so that older ones can go as a whole once a snapshot covers
-them.
-
 Nothing is written when PySyncObj calls: records gather in memory, and `write_and_sync` writes
-them, in a thread, before any message or answer that depends on them leaves (raft hazard H7).
+them, in a thread, before any message or answer that depends on them is sent (raft hazard H7).
 """
 
 import logging
 import secrets
-import struct
-import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, overload
 
 from ipfs_cluster_node.adapters.raft.disk import Disk
-from ipfs_cluster_node.adapters.raft.errors import LogDamagedError, of_another_release
+from ipfs_cluster_node.adapters.raft.errors import LogDamagedError
+from ipfs_cluster_node.adapters.raft.segments import (
+    ENTRY,
+    FRAME_HEAD_BYTES,
+    LENGTH,
+    SEGMENT_PREFIX,
+    SYNCED_NAME,
+    TRUNCATE,
+    VOTE,
+    Segment,
+    header,
+    next_frame,
+    payloads,
+    read_header,
+    read_synced_note,
+    records_at,
+    synced_note,
+    vote_payload,
+    whole_frame_follows,
+)
 from ipfs_cluster_node.core.ids import VoterId
 
 log = logging.getLogger(__name__)
 
-MAGIC: Final = b"ICNRAFT2"
-SEGMENT_PREFIX: Final = "journal-"
 SEGMENT_BYTES_MAX: Final = 64 * 1024 * 1024
-SYNCED_NAME: Final = "synced"
-FRAMES_SEARCHED: Final = 1000
-"""How many numbers behind a broken frame are looked for."""
 NO_OP: Final = b"\x01"
 MEMBERSHIP: Final = b"\x02"
 REGULAR: Final = b"\x00"
 
 Entry = tuple[bytes, int, int]
 """Command with its type byte, index, term: as PySyncObj has it."""
-
-_HEADER: Final = struct.Struct("<8sII")
-_FRAME: Final = struct.Struct("<IIQ")
-_LENGTH: Final = struct.Struct("<I")
-_ENTRY: Final = struct.Struct("<cQQ")
-_TRUNCATE: Final = struct.Struct("<cQ")
-_VOTE: Final = struct.Struct("<cQ")
-_NUMBER: Final = struct.Struct("<Q")
-_SYNCED: Final = struct.Struct("<QQ")
-"""Segment and frames; their CRC-32 follows."""
-
-
-def has_journal(disk: Disk) -> bool:
-    """Whether there is any segment."""
-    return any(name.startswith(SEGMENT_PREFIX) for name in disk.names())
 
 
 def change_of(command: bytes) -> tuple[str, VoterId] | None:
@@ -68,20 +49,6 @@ def change_of(command: bytes) -> tuple[str, VoterId] | None:
         return None
     operation, _, voter = command[1:].decode("ascii").partition(" ")
     return operation, VoterId(voter)
-
-
-@dataclass(slots=True)
-class _Segment:
-    number: int
-    salt: int
-    frames: int
-    size_bytes: int
-    index_max: int
-    """Highest index of any entry in it, void ones included."""
-
-    @property
-    def name(self) -> str:
-        return f"{SEGMENT_PREFIX}{self.number:08d}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +62,11 @@ class Pending:
 
 
 class SegmentedJournal:
-    """The log on disk, and whole in memory.
+    """The log on disk, and all of it in memory.
 
-    Entry 0 of the list is the one the log begins behind: one that a snapshot covers, or the first
-    no-op. The configuration (who votes) follows the entries as they are added and cut, since a
-    configuration holds from its entry on, committed or not.
+    Entry 0 of the list is the one before the log's first: an entry that a snapshot covers, or the
+    first no-op. The configuration (who votes) changes as entries are added and cut, since it holds
+    from its entry on, committed or not.
     """
 
     def __init__(
@@ -111,17 +78,17 @@ class SegmentedJournal:
         segment_bytes_max: int = SEGMENT_BYTES_MAX,
         synced_at_least: tuple[int, int] = (0, 0),
     ) -> None:
-        """Open the log, or make it.
+        """Open the log, or create it.
 
         Args:
             disk: Where it is.
-            base: What the snapshot covers, as an entry; the log goes on behind it.
+            base: The last entry that the snapshot covers; the log begins after it.
             base_voters: Who votes as of `base`.
-            segment_bytes_max: A segment that has grown beyond it is followed by a new one.
-            synced_at_least: What another journal on the same disk had synced, by its `synced`.
+            segment_bytes_max: Size from which a segment is followed by a new one.
+            synced_at_least: `synced` of an earlier journal on the same disk.
 
         Raises:
-            LogDamagedError: It is there, and not whole.
+            LogDamagedError: It exists and is not whole.
         """
         self._disk = disk
         self._base_voters = base_voters
@@ -130,15 +97,15 @@ class SegmentedJournal:
         self._changes: list[tuple[int, str, VoterId]] = []
         """The configuration entries of the log: index, operation, voter."""
         self._voters = base_voters
-        """What `voters()` comes to; kept, since each step asks several times."""
+        """The result of `voters()`, cached, since each step needs it several times."""
         self._term = 0
         self._voted_for: str | None = None
-        self._vote_written = _vote_payload(0, None)
+        self._vote_written = vote_payload(0, None)
         self._pending = bytearray()
         self._pending_index_max = 0
         self.entry_bytes = 0
         """Bytes of all commands in the log."""
-        self._segments: list[_Segment] = []
+        self._segments: list[Segment] = []
         self.synced = synced_at_least
         """The last segment, and how many frames of it are durable; nothing behind them is."""
         self._load()
@@ -151,7 +118,7 @@ class SegmentedJournal:
         """Append an entry."""
         self._take((command, idx, term))
         self._pending_index_max = max(self._pending_index_max, idx)
-        self._record(_ENTRY.pack(b"E", idx, term), command)
+        self._record(ENTRY.pack(b"E", idx, term), command)
 
     def clear(self) -> None:
         """Never called: `rebase` is (H18)."""
@@ -160,7 +127,7 @@ class SegmentedJournal:
     def deleteEntriesFrom(self, entryFrom: int) -> None:
         """Cut everything from this position of the list on."""
         if entryFrom < len(self._entries):
-            self._record(_TRUNCATE.pack(b"T", self._entries[entryFrom][1]))
+            self._record(TRUNCATE.pack(b"T", self._entries[entryFrom][1]))
             self._cut(entryFrom)
 
     def deleteEntriesTo(self, entryTo: int) -> None:
@@ -195,7 +162,7 @@ class SegmentedJournal:
     def setCurrentTerm(self, term: int, votedForNodeId: str | None) -> None:
         """Note term and vote."""
         self._term, self._voted_for = term, votedForNodeId
-        self._record(_vote_payload(term, votedForNodeId))
+        self._record(vote_payload(term, votedForNodeId))
 
     def getCurrentTerm(self) -> int:
         """The term."""
@@ -209,7 +176,7 @@ class SegmentedJournal:
 
     @property
     def first_index(self) -> int:
-        """Index of the entry that the log begins behind."""
+        """Index of the entry before the log's first."""
         return self._entries[0][1]
 
     @property
@@ -244,15 +211,15 @@ class SegmentedJournal:
         return bool(self._pending)
 
     def take_pending(self) -> Pending:
-        """Take what is to be written; the caller gives it to `write_and_sync`."""
+        """Take the records to write; the caller passes them to `write_and_sync`."""
         pending = Pending(bytes(self._pending), self._pending_index_max, self._vote_written)
         self._pending.clear()
         self._pending_index_max = 0
-        self._vote_written = _vote_payload(self._term, self._voted_for)
+        self._vote_written = vote_payload(self._term, self._voted_for)
         return pending
 
     def write_and_sync(self, pending: Pending) -> None:
-        """Write and sync; may run in a thread. After an error the journal must not be used again.
+        """Write and sync; blocks, and may run in a thread. After an error, open the log again.
 
         Raises:
             OSError: The disk failed.
@@ -262,32 +229,32 @@ class SegmentedJournal:
         active = self._segments[-1] if self._segments else None
         if active is None or active.size_bytes >= self._segment_bytes_max:
             number = 1 if active is None else active.number + 1
-            new = _Segment(number, secrets.randbits(32), 0, 0, 0)
-            head = _LENGTH.pack(len(pending.vote)) + pending.vote
-            data = _header(new.salt) + _frame(new, head)
+            new = Segment(number, secrets.randbits(32), 0, 0, 0)
+            head = LENGTH.pack(len(pending.vote)) + pending.vote
+            data = header(new.salt) + next_frame(new, head)
             self._disk.replace(new.name, [data])
             new.size_bytes = len(data)
             self._segments.append(new)
             active = new
             self.synced = (active.number, active.frames)
         if pending.records:
-            data = _frame(active, pending.records)
+            data = next_frame(active, pending.records)
             self._disk.append(active.name, data)
             self._disk.sync(active.name)
             active.size_bytes += len(data)
             active.index_max = max(active.index_max, pending.index_max)
             self.synced = (active.number, active.frames)
-        self._disk.note(SYNCED_NAME, _synced_note(*self.synced))
+        self._disk.note(SYNCED_NAME, synced_note(*self.synced))
 
     def probe(self) -> None:
-        """Write term and vote as they are, and sync: after an outage, to see that it works."""
+        """Write the present term and vote again, and sync: whether the disk works, after an outage."""
         self.setCurrentTerm(self._term, self._voted_for)
         self.write_and_sync(self.take_pending())
 
     def trim(self, index: int, voters: frozenset[VoterId]) -> None:
-        """Let the log begin behind `index`, which a durable snapshot covers; blocks a little.
+        """Drop the entries up to `index`, which a durable snapshot covers; blocks a little.
 
-        Segments without an entry above it go. `voters` is the configuration as of `index`.
+        Segments without an entry above it are removed. `voters` is the configuration at `index`.
         """
         position = index - self.first_index
         if position <= 0:
@@ -299,9 +266,9 @@ class SegmentedJournal:
         self._drop_segments(index)
 
     def rebase(self, index: int, term: int, voters: frozenset[VoterId]) -> None:
-        """Let the log begin behind an installed snapshot, which is durable.
+        """Let the log begin after an installed snapshot, which is durable.
 
-        Entries above it stay if the log agrees with it at `index` (H18).
+        Entries above it stay if the log has an entry of that term at `index` (H18).
         """
         if self.term_at(index) == term:
             self.trim(index, voters)
@@ -316,7 +283,7 @@ class SegmentedJournal:
     # Files.
 
     def _record(self, head: bytes, body: bytes = b"") -> None:
-        self._pending += _LENGTH.pack(len(head) + len(body))
+        self._pending += LENGTH.pack(len(head) + len(body))
         self._pending += head
         self._pending += body
 
@@ -337,7 +304,7 @@ class SegmentedJournal:
             self._voters = self.voters(up_to=last)
 
     def _reset(self, index: int, term: int) -> None:
-        self._record(_ENTRY.pack(b"R", index, term))
+        self._record(ENTRY.pack(b"R", index, term))
         self._cut(0)
         self._take((NO_OP, index, term))
 
@@ -365,49 +332,43 @@ class SegmentedJournal:
             for name in self._disk.names()
             if name.startswith(SEGMENT_PREFIX) and name.removeprefix(SEGMENT_PREFIX).isdigit()
         )
-        # Older ones that were removed, and came back in a crash, have a gap behind them.
+        # Removed segments that came back in a crash have a gap behind them.
         whole = [n for n in numbers if set(range(n, numbers[-1] + 1)) <= set(numbers)]
         for number in set(numbers) - set(whole):
             self._disk.remove(f"{SEGMENT_PREFIX}{number:08d}")
-        self.synced = max(self.synced, _read_synced_note(self._disk.read(SYNCED_NAME)))
+        self.synced = max(self.synced, read_synced_note(self._disk.read(SYNCED_NAME)))
         for number in whole:
             self._load_segment(number, is_last=number == whole[-1])
-        last = self._segments[-1] if self._segments else _Segment(0, 0, 0, 0, 0)
+        last = self._segments[-1] if self._segments else Segment(0, 0, 0, 0, 0)
         self._check_synced(last)
         self.synced = (last.number, last.frames)
-        self._vote_written = _vote_payload(self._term, self._voted_for)
+        self._vote_written = vote_payload(self._term, self._voted_for)
 
     def _load_segment(self, number: int, *, is_last: bool) -> None:
-        segment = _Segment(number, 0, 0, 0, 0)
+        segment = Segment(number, 0, 0, 0, 0)
         data = self._disk.read(segment.name) or b""
-        if len(data) < _HEADER.size:
-            raise LogDamagedError(f"{segment.name} is too short")
-        magic, segment.salt, crc = _HEADER.unpack_from(data)
-        if crc != zlib.crc32(magic, segment.salt):
-            raise LogDamagedError(f"{segment.name} has a wrong header")
-        if magic != MAGIC:
-            raise of_another_release(segment.name)
-        offset = settled = _HEADER.size
+        segment.salt, offset = read_header(segment.name, data)
+        settled = offset
         while offset < len(data):
-            records = _records_at(data, offset, segment.salt, segment.frames)
+            records = records_at(data, offset, segment.salt, segment.frames)
             if records is None:
                 self._cut_tail(segment, data, offset, is_last=is_last)
                 break
-            for payload in _payloads(records):
+            for payload in payloads(records):
                 self._replay(payload, segment)
-            offset += _FRAME.size + len(records)
+            offset += FRAME_HEAD_BYTES + len(records)
             segment.frames += 1
             if (number, segment.frames) <= self.synced:
                 settled = offset
         if is_last and (number, segment.frames) > self.synced:
-            # A process that ended before its sync, or after one that failed, left what is here.
+            # Left by a process that ended before its sync, or after one that failed.
             self._disk.settle(segment.name, settled)
         segment.size_bytes = offset
         self._segments.append(segment)
 
-    def _cut_tail(self, segment: _Segment, data: bytes, offset: int, *, is_last: bool) -> None:
+    def _cut_tail(self, segment: Segment, data: bytes, offset: int, *, is_last: bool) -> None:
         # The first frame was synced with the file's name.
-        if not is_last or segment.frames == 0 or _frame_behind(data, offset, segment):
+        if not is_last or segment.frames == 0 or whole_frame_follows(data, offset, segment):
             raise LogDamagedError(f"{segment.name} is broken at byte {offset}")
         self._check_synced(segment)
         log.warning(
@@ -416,8 +377,8 @@ class SegmentedJournal:
         )
         self._disk.truncate(segment.name, offset)
 
-    def _check_synced(self, last: _Segment) -> None:
-        # What was synced was acknowledged, perhaps: it may be cut by damage only.
+    def _check_synced(self, last: Segment) -> None:
+        # What was synced may have been acknowledged: only damage can have cut it.
         if (last.number, last.frames) < self.synced:
             number, frames = self.synced
             raise LogDamagedError(
@@ -425,86 +386,22 @@ class SegmentedJournal:
                 f"synced up to frame {frames} of segment {number}"
             )
 
-    def _replay(self, payload: bytes, segment: _Segment) -> None:
+    def _replay(self, payload: bytes, segment: Segment) -> None:
         kind = payload[:1]
         if kind == b"E":
-            _, index, term = _ENTRY.unpack_from(payload)
+            _, index, term = ENTRY.unpack_from(payload)
             if self._entries and index != self._entries[-1][1] + 1:
                 raise LogDamagedError(f"{segment.name} goes from {self._entries[-1][1]} to {index}")
-            self._take((payload[_ENTRY.size :], index, term))
+            self._take((payload[ENTRY.size :], index, term))
             segment.index_max = max(segment.index_max, index)
         elif kind == b"T":
-            _, index = _TRUNCATE.unpack(payload)
+            _, index = TRUNCATE.unpack(payload)
             if self._entries:
                 self._cut(max(0, index - self.first_index))
         elif kind == b"R":
-            _, index, term = _ENTRY.unpack(payload)
+            _, index, term = ENTRY.unpack(payload)
             self._cut(0)
             self._take((NO_OP, index, term))
         else:
-            _, self._term = _VOTE.unpack_from(payload)
-            self._voted_for = payload[_VOTE.size :].decode() or None
-
-
-def _vote_payload(term: int, voted_for: str | None) -> bytes:
-    return _VOTE.pack(b"V", term) + (voted_for or "").encode()
-
-
-def _synced_note(number: int, frames: int) -> bytes:
-    position = _SYNCED.pack(number, frames)
-    return position + _LENGTH.pack(zlib.crc32(position))
-
-
-def _read_synced_note(data: bytes | None) -> tuple[int, int]:
-    """Segment and frames that were synced for sure; zeros where nobody knows."""
-    if data is None or len(data) < _SYNCED.size:
-        return 0, 0
-    number, frames = _SYNCED.unpack_from(data)
-    return (number, frames) if data == _synced_note(number, frames) else (0, 0)
-
-
-def _frame(segment: _Segment, records: bytes) -> bytes:
-    crc = _crc(segment.salt, segment.frames, records)
-    framed = _FRAME.pack(len(records), crc, segment.frames) + records
-    segment.frames += 1
-    return framed
-
-
-def _header(salt: int) -> bytes:
-    return _HEADER.pack(MAGIC, salt, zlib.crc32(MAGIC, salt))
-
-
-def _frame_behind(data: bytes, offset: int, segment: _Segment) -> bool:
-    """Whether a whole frame follows a broken one."""
-    for number in range(segment.frames + 1, segment.frames + FRAMES_SEARCHED):
-        at = data.find(_NUMBER.pack(number), offset)
-        while at >= 0:
-            if _records_at(data, at - _FRAME.size + _NUMBER.size, segment.salt, number):
-                return True
-            at = data.find(_NUMBER.pack(number), at + 1)
-    return False
-
-
-def _crc(salt: int, number: int, records: bytes) -> int:
-    return zlib.crc32(records, zlib.crc32(number.to_bytes(8, "little"), salt))
-
-
-def _records_at(data: bytes, offset: int, salt: int, number: int) -> bytes | None:
-    """The records of the frame at `offset`, if it is whole and has this number."""
-    if offset + _FRAME.size > len(data):
-        return None
-    length, crc, found = _FRAME.unpack_from(data, offset)
-    end = offset + _FRAME.size + length
-    if length == 0 or end > len(data) or found != number:
-        return None
-    records = data[offset + _FRAME.size : end]
-    return records if _crc(salt, number, records) == crc else None
-
-
-def _payloads(records: bytes) -> Iterator[bytes]:
-    offset = 0
-    while offset < len(records):
-        (length,) = _LENGTH.unpack_from(records, offset)
-        offset += _LENGTH.size
-        yield records[offset : offset + length]
-        offset += length
+            _, self._term = VOTE.unpack_from(payload)
+            self._voted_for = payload[VOTE.size :].decode() or None

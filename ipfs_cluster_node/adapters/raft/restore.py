@@ -11,11 +11,8 @@ from dataclasses import dataclass
 from ipfs_cluster_node.adapters.raft.applying import apply_entries
 from ipfs_cluster_node.adapters.raft.disk import Disk
 from ipfs_cluster_node.adapters.raft.errors import LogDamagedError
-from ipfs_cluster_node.adapters.raft.journal import (
-    NO_OP,
-    SegmentedJournal,
-    has_journal,
-)
+from ipfs_cluster_node.adapters.raft.journal import NO_OP, SegmentedJournal
+from ipfs_cluster_node.adapters.raft.segments import has_journal
 from ipfs_cluster_node.adapters.raft.snapshot import Position, open_snapshot, store_snapshot
 from ipfs_cluster_node.adapters.raft.snapshotting import load_state
 from ipfs_cluster_node.adapters.raft.state_machine import StateMachine
