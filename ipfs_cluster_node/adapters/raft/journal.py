@@ -247,7 +247,7 @@ class SegmentedJournal:
         self._disk.note(SYNCED_NAME, synced_note(*self.synced))
 
     def probe(self) -> None:
-        """Write the present term and vote again, and sync: whether the disk works, after an outage."""
+        """Write term and vote again, and sync, to see that the disk works after an outage."""
         self.setCurrentTerm(self._term, self._voted_for)
         self.write_and_sync(self.take_pending())
 
