@@ -4,10 +4,10 @@ A part is a `StateSnapshot` with some of the records; the first has what there i
 decode one takes some milliseconds, during which no other thread runs; the whole may take seconds.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
-from ipfs_cluster_node.codec.derived import By, codec
+from ipfs_cluster_node.codec.derived import By, Codec, codec
 from ipfs_cluster_node.codec.records import (
     AUTHORITY,
     CERTIFICATE,
@@ -18,13 +18,12 @@ from ipfs_cluster_node.codec.records import (
     REVOCATION,
     TASK_SPEC,
 )
-from ipfs_cluster_node.core.certificates import CertificateRecord, CertificateRevocation
-from ipfs_cluster_node.core.delegations import StoredDelegation, StoredRevocation
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.model import Content, Joiner, JoinToken, Role, Task, TaskSpec
 from ipfs_cluster_node.core.requests import RequestRecord
 from ipfs_cluster_node.core.state_data import StateData
+from ipfs_cluster_node.core.tables import TableName
 from ipfs_cluster_node.log.v1 import command_pb2, snapshot_pb2
 
 T = TypeVar("T")
@@ -40,6 +39,16 @@ _CONTENT_RENAMED: Final = {"holders": "node_ids"}
 _CONTENT: Final = codec(Content, snapshot_pb2.ContentRecord, renamed=_CONTENT_RENAMED)
 _TASK: Final = codec(Task, snapshot_pb2.TaskRecord, codecs=RECORDS)
 _JOINER: Final = codec(Joiner, snapshot_pb2.JoinerRecord)
+_TABLES: Final[Mapping[TableName, Codec[Any, Any]]] = {
+    TableName.TASKS: _TASK,
+    TableName.REQUESTS: _REQUEST,
+    TableName.DELEGATIONS: DELEGATION,
+    TableName.REVOCATIONS: REVOCATION,
+    TableName.CERTIFICATES: CERTIFICATE,
+    TableName.CERTIFICATE_REVOCATIONS: CERTIFICATE_REVOCATION,
+    TableName.CONTENTS: _CONTENT,
+}
+"""The tables that have parts of their own, in this order. The others are in the first part."""
 
 
 def _itself(value: Any) -> Any:
@@ -64,32 +73,18 @@ def _parts(data: StateData) -> Iterator[snapshot_pb2.StateSnapshot]:
         authority=AUTHORITY.encode(data.authority),
         judged_at_ms=data.judged_at_ms,
     )
-    for tasks in _sliced(data.tasks, lambda task: task.stored_bytes):
-        yield snapshot_pb2.StateSnapshot(tasks=map(_TASK.encode, tasks))
-    for requests in _sliced(data.requests):
-        yield snapshot_pb2.StateSnapshot(requests=map(_REQUEST.encode, requests))
-    for delegations in _sliced(data.delegations):
-        yield snapshot_pb2.StateSnapshot(delegations=map(DELEGATION.encode, delegations))
-    for revocations in _sliced(data.revocations):
-        yield snapshot_pb2.StateSnapshot(revocations=map(REVOCATION.encode, revocations))
-    for records in _sliced(data.certificates):
-        yield snapshot_pb2.StateSnapshot(certificates=map(CERTIFICATE.encode, records))
-    for revoked in _sliced(data.certificate_revocations):
-        yield snapshot_pb2.StateSnapshot(
-            certificate_revocations=map(CERTIFICATE_REVOCATION.encode, revoked)
-        )
-    for contents in _sliced(data.contents):
-        yield snapshot_pb2.StateSnapshot(contents=map(_CONTENT.encode, contents))
+    for name, record in _TABLES.items():
+        for records in _sliced(getattr(data, name)):
+            fields: dict[str, Any] = {name.value: map(record.encode, records)}
+            yield snapshot_pb2.StateSnapshot(**fields)
 
 
-def _sliced(
-    records: Iterable[T], size_bytes: Callable[[T], int] = lambda _record: 0
-) -> Iterator[list[T]]:
+def _sliced(records: Iterable[T]) -> Iterator[list[T]]:
     part: list[T] = []
     part_bytes = 0
     for record in records:
         part.append(record)
-        part_bytes += size_bytes(record)
+        part_bytes += record.stored_bytes if isinstance(record, Task) else 0
         if len(part) == PART_RECORDS or part_bytes >= PART_BYTES:
             yield part
             part, part_bytes = [], 0
@@ -105,13 +100,7 @@ def decode_snapshot(parts: Iterable[bytes]) -> StateData:
     """
     head: snapshot_pb2.StateSnapshot | None = None
     reader = _Reader()
-    tasks: list[Task] = []
-    requests: list[RequestRecord] = []
-    contents: list[Content] = []
-    delegations: list[StoredDelegation] = []
-    revocations: list[StoredRevocation] = []
-    certificates: list[CertificateRecord] = []
-    revoked: list[CertificateRevocation] = []
+    rows: dict[TableName, list[Any]] = {name: [] for name in _TABLES}
     for encoded in parts:
         part = snapshot_pb2.StateSnapshot.FromString(encoded)
         if part.format > FORMAT:
@@ -121,13 +110,8 @@ def decode_snapshot(parts: Iterable[bytes]) -> StateData:
                 "this node and start it again: nothing is lost",
             )
         head = head or part
-        tasks += map(reader.task, part.tasks)
-        requests += map(reader.request, part.requests)
-        contents += map(reader.content, part.contents)
-        delegations += map(DELEGATION.decode, part.delegations)
-        revocations += map(REVOCATION.decode, part.revocations)
-        certificates += map(CERTIFICATE.decode, part.certificates)
-        revoked += map(CERTIFICATE_REVOCATION.decode, part.certificate_revocations)
+        for name, decode in reader.tables.items():
+            rows[name] += map(decode, getattr(part, name))
     head = head or snapshot_pb2.StateSnapshot()
     return StateData(
         cluster_id=head.cluster_id,
@@ -137,15 +121,9 @@ def decode_snapshot(parts: Iterable[bytes]) -> StateData:
         principals=tuple(map(PRINCIPAL.decode, head.principals)),
         tokens=tuple(map(_token_from_log, head.join_tokens)),
         settings=dict(head.config),
-        tasks=tuple(tasks),
-        requests=tuple(requests),
-        contents=tuple(contents),
-        delegations=tuple(delegations),
-        revocations=tuple(revocations),
-        certificates=tuple(certificates),
-        certificate_revocations=tuple(revoked),
         authority=AUTHORITY.decode(head.authority),
         judged_at_ms=head.judged_at_ms,
+        **{name.value: tuple(of_table) for name, of_table in rows.items()},
     )
 
 
@@ -160,7 +138,7 @@ class _Reader:
         self._specs: dict[bytes, TaskSpec] = {}
         self._holders: dict[tuple[str, ...], tuple[str, ...]] = {}
         shared = By(_itself, self._shared)
-        self.task = codec(
+        task = codec(
             Task,
             snapshot_pb2.TaskRecord,
             codecs=RECORDS,
@@ -169,16 +147,20 @@ class _Reader:
                 "node_id": By(_itself, lambda text: self._shared(text) or None),
                 "spec": By(TASK_SPEC.encode, self._spec),
             },
-        ).decode
-        self.request = codec(
-            RequestRecord, snapshot_pb2.RequestRecord, by={"caller": shared}
-        ).decode
-        self.content = codec(
+        )
+        request = codec(RequestRecord, snapshot_pb2.RequestRecord, by={"caller": shared})
+        content = codec(
             Content,
             snapshot_pb2.ContentRecord,
             renamed=_CONTENT_RENAMED,
             by={"holders": By(_itself, self._shared_holders)},
-        ).decode
+        )
+        sharing: dict[TableName, Codec[Any, Any]] = {
+            TableName.TASKS: task,
+            TableName.REQUESTS: request,
+            TableName.CONTENTS: content,
+        }
+        self.tables = {name: sharing.get(name, record).decode for name, record in _TABLES.items()}
 
     def _shared_holders(self, node_ids: Iterable[str]) -> tuple[str, ...]:
         holders = tuple(node_ids)

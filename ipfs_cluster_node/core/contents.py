@@ -1,6 +1,6 @@
 """The files that the cluster holds, and which nodes have them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from ipfs_cluster_node.core.ids import NodeId
@@ -14,14 +14,12 @@ class ContentTable(Table[str, Content]):
 
     def __init__(
         self,
-        contents: Iterable[Content],
+        contents: Sequence[Content],
         was_removed: Callable[[NodeId], bool],
         notes: Notes | None = None,
     ) -> None:
         """Start from `contents`; `was_removed` says which nodes are no members any longer."""
-        super().__init__(
-            TableName.CONTENTS, notes, ((content.cid, content) for content in contents)
-        )
+        super().__init__(TableName.CONTENTS, notes, zip((c.cid for c in contents), contents))
         self._was_removed = was_removed
         self.cids = SortedKeys(self)
 

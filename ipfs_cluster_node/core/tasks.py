@@ -46,7 +46,7 @@ class TaskTable:
         self._sequence_last = 0
         for task in tasks:
             self._put(task)
-            self._sequence_last = max(self._sequence_last, task.sequence)
+            self._sequence_last = task.sequence
 
     def __len__(self) -> int:
         """How many tasks there are, ended or not."""

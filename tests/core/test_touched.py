@@ -60,6 +60,7 @@ def test_a_state_from_a_snapshot_has_touched_nothing_and_goes_on_alike() -> None
     cluster = ClusterState()
     for number, command in enumerate(islice(RandomCommands(99, cluster), COMMANDS)):
         again = ClusterState(decode_snapshot(encode_snapshot(cluster.data())))
+        assert again.data() == cluster.data()
         touched = carried_out(cluster, command)
         if number % 10 == 0:
             assert carried_out(again, command) == touched
