@@ -19,7 +19,8 @@ class ContentTable(Table[str, Content]):
         notes: Notes | None = None,
     ) -> None:
         """Start from `contents`; `was_removed` says which nodes are no members any longer."""
-        super().__init__(TableName.CONTENTS, notes, zip((c.cid for c in contents), contents))
+        rows = zip((content.cid for content in contents), contents, strict=True)
+        super().__init__(TableName.CONTENTS, notes, rows)
         self._was_removed = was_removed
         self.cids = SortedKeys(self)
 
