@@ -9,7 +9,8 @@ from ipfs_cluster_node.adapters.raft.witness import Witness
 from ipfs_cluster_node.core.ids import VoterId
 from scripts.lib.sim.breaks import BREAKS
 from scripts.lib.sim.checks import ViolationError
-from scripts.lib.sim.world import Node, World
+from scripts.lib.sim.parts import Node
+from scripts.lib.sim.world import World
 
 LIVENESS_SECONDS = 15.0
 FAULTS = (

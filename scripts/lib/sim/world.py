@@ -1,11 +1,9 @@
 """A cluster of real engines in one process, with time, network and disks that a seed decides."""
 
 import errno
-import heapq
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from typing import Final
 
 from ipfs_cluster_node.adapters.raft import clock
@@ -13,14 +11,13 @@ from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.engine import Engine
 from ipfs_cluster_node.adapters.raft.errors import LogDamagedError
 from ipfs_cluster_node.adapters.raft.proposals import Proposal
-from ipfs_cluster_node.adapters.raft.step import Step
 from ipfs_cluster_node.adapters.raft.store import create_store
-from ipfs_cluster_node.adapters.raft.witness import Mark
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.ids import VoterId
 from ipfs_cluster_node.v1 import raft_pb2 as pb
-from scripts.lib.sim.checks import Checks, Machine, ViolationError
+from scripts.lib.sim.checks import Machine, ViolationError
 from scripts.lib.sim.disk import MemoryDisk, PowerLossError
+from scripts.lib.sim.parts import Copy, Link, Node, Timeline
 
 CONFIG: Final = RaftConfig(
     snapshot_entries=25,
@@ -39,54 +36,7 @@ CLOCK_RATES: Final = (0.95, 1.05)
 """How fast clocks run."""
 
 
-@dataclass
-class Node:
-    """One machine: its disk lasts, its engine comes and goes."""
-
-    voter: VoterId
-    disk: MemoryDisk
-    notes: MemoryDisk
-    """What lies beside the log."""
-    rate: float
-    offset: float
-    engine: Engine | None = None
-    machine: Machine = field(default_factory=Machine)
-    inbox: list[tuple[VoterId, pb.RaftMessage]] = field(default_factory=list)
-    step: Step | None = None
-    awake: bool = False
-    paused_until: float = 0.0
-    sync_seconds: float = 0.001
-    life: int = 0
-    """Counts starts: what was meant for an earlier life is dropped."""
-    copies: list["Copy"] = field(default_factory=list)
-    put_back: bool = False
-    """Whether an old copy was put back."""
-    retired: bool = False
-    """Whether that was noticed: another incarnation takes its place."""
-
-
-@dataclass
-class Copy:
-    """A backup of a node."""
-
-    log: dict[str, bytes]
-    notes: dict[str, bytes]
-    claim: Mark
-    """How far the log in it goes, at most."""
-
-
-@dataclass
-class Link:
-    """One direction between two nodes."""
-
-    up: bool = True
-    cut: bool = False
-    epoch: int = 0
-    last_delivery: float = 0.0
-    delay: tuple[float, float] = (0.0002, 0.002)
-
-
-class World:
+class World(Timeline):
     """Runs until it is told to stop; the same seed runs the same way."""
 
     def __init__(self, seed: int, *, size: int, wild: int) -> None:
@@ -103,10 +53,7 @@ class World:
         self.wild = wild
         self.disturbed = 0
         """Messages that came twice, late or again."""
-        self.now = 0.0
-        self.checks = Checks()
-        self._events: list[tuple[float, int, Callable[[], None]]] = []
-        self._count = 0
+        super().__init__()
         self.nodes: dict[VoterId, Node] = {}
         self.links: dict[tuple[VoterId, VoterId], Link] = {}
         self._replays: list[tuple[VoterId, VoterId, pb.RaftMessage]] = []
@@ -130,26 +77,6 @@ class World:
             yield
         finally:
             self._current = before
-
-    # Time.
-
-    def after(self, seconds: float, act: Callable[[], None]) -> None:
-        """Do something later."""
-        self._count += 1
-        heapq.heappush(self._events, (self.now + seconds, self._count, act))
-
-    def run(self, seconds: float, *, until: Callable[[], bool] = lambda: False) -> bool:
-        """Let time pass; returns whether `until` became true."""
-        end = self.now + seconds
-        while self._events and self._events[0][0] <= end:
-            self.now, _, act = heapq.heappop(self._events)
-            act()
-            if self.checks.broken is not None:
-                raise self.checks.broken
-            if until():
-                return True
-        self.now = end
-        return until()
 
     # Nodes.
 
