@@ -89,15 +89,17 @@ class Submission:
         """
         if not 1 <= len(self) <= SUBMISSION_TASKS_MAX:
             raise invalid_field(self._field, f"1 to {SUBMISSION_TASKS_MAX} tasks at once")
+        if len(self) == 1:
+            return  # A payload and inputs have bounds of their own.
         input_count = sum(len(spec.inputs) for spec in self._messages)
-        if len(self) > 1 and input_count > SUBMISSION_INPUTS_MAX:
+        if input_count > SUBMISSION_INPUTS_MAX:
             raise ClusterError(
                 Reason.PAYLOAD_TOO_LARGE,
                 f"the tasks name {input_count} inputs, at most {SUBMISSION_INPUTS_MAX} go at once; "
                 "submit fewer tasks",
             )
         total_bytes = sum(len(spec.payload) for spec in self._messages)
-        if len(self) > 1 and total_bytes > SUBMISSION_BYTES_MAX:
+        if total_bytes > SUBMISSION_BYTES_MAX:
             raise ClusterError(
                 Reason.PAYLOAD_TOO_LARGE,
                 f"the payloads have {total_bytes} bytes, at most {SUBMISSION_BYTES_MAX} go at "

@@ -19,7 +19,7 @@ from ipfs_cluster_node.codec.tasks import (
 from ipfs_cluster_node.core.authorization import task_args
 from ipfs_cluster_node.core.errors import invalid_field
 from ipfs_cluster_node.core.ids import TaskId
-from ipfs_cluster_node.core.model import WATCHED_TASKS_MAX
+from ipfs_cluster_node.core.model import WATCHED_TASKS_MAX, TaskSpec
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 from ipfs_cluster_node.v1 import task_dispatch_pb2_grpc
 
@@ -37,18 +37,19 @@ class TaskDispatchServicer(task_dispatch_pb2_grpc.TaskDispatchServiceServicer):
         self, request: Submission, context: Any
     ) -> pb.SubmitTaskResponse:
         """Submit a task."""
-        [task_id] = await self._submit(request)
+        [task_id] = await self._submit(request, list(request))
         return pb.SubmitTaskResponse(task_id=task_id)
 
     async def SubmitTasks(  # type: ignore[override]
         self, request: Submission, context: Any
     ) -> pb.SubmitTasksResponse:
         """Submit many tasks."""
-        return pb.SubmitTasksResponse(task_ids=await self._submit(request))
+        task_ids = await self._submit(request, await gathered(request))
+        return pb.SubmitTasksResponse(task_ids=task_ids)
 
-    async def _submit(self, submission: Submission) -> tuple[TaskId, ...]:
+    async def _submit(self, submission: Submission, specs: list[TaskSpec]) -> tuple[TaskId, ...]:
         return await self._tasks.submit_tasks(
-            await gathered(submission),
+            specs,
             fingerprint=submission.fingerprint(),
             caller=current_caller().did,
             request_id=request_id_of(submission.request_id),
