@@ -290,6 +290,24 @@ async def test_an_inbox_or_a_step_with_just_as_much_as_it_may_have_is_full(
 
 
 @virtual_time
+async def test_between_steps_that_write_nothing_others_get_a_turn(made: MakeCluster) -> None:
+    async with made(1, step_bytes_max=1) as cluster:
+        host = await cluster.leader()
+        events: list[str] = []
+
+        def receive(sender: VoterId, message: pb.RaftMessage) -> None:
+            events.append("step")
+            asyncio.get_running_loop().call_soon(events.append, "turn")
+
+        host.replica.engine.receive = receive  # type: ignore[method-assign]
+        host.replica._inbox.extend([(VoterId("x.1"), pb.RaftMessage(), 1)] * 5)
+        host.replica._inbox_bytes += 5
+        host.replica._wake.set()
+        await until(lambda: len(events) == 10)
+        assert events == ["step", "turn"] * 5
+
+
+@virtual_time
 async def test_who_waits_for_room_hears_that_the_node_stops(made: MakeCluster) -> None:
     async with made(1, inbox_bytes_max=1) as cluster:
         host = await cluster.leader()
