@@ -20,7 +20,7 @@ class Applier:
         index: int,
         on_results: Callable[[bytes, list[object]], None],
     ) -> None:
-        """Go on behind `index`; `on_results` is called with each entry and what came of it."""
+        """Apply entries above `index`; `on_results` is called with each entry and its results."""
         self.machine, self.index = machine, index
         self._on_results = on_results
 
@@ -39,21 +39,21 @@ class Applier:
 
 
 def apply_entry(machine: StateMachine, index: int, entry: bytes) -> list[object] | None:
-    """Carry out the commands of an entry; None where it holds none that can be read.
+    """Apply the commands of an entry; returns their results, None if it can't be read.
 
     Raises:
-        ClusterError: RELEASE_TOO_OLD: this replica must go no further.
+        ClusterError: RELEASE_TOO_OLD: this replica must stop here.
     """
     try:
         commands = list(commands_of(entry))
     except ValueError:
-        # No peer's comes so far (`messages.py`). Every replica skips it: none stops (H11).
+        # No peer's entry gets here (`messages.py`). Every replica skips it, and none stops (H11).
         log.critical("an entry that is no batch is skipped", extra={"index": index})
         return None
     results = [_apply_command(machine, index, command) for command in commands]
     try:
         machine.end_entry(index)
-    except Exception:  # As with a command: raised again it would stop every replica (H11).
+    except Exception:  # As with a command: raised again, it would stop every replica (H11).
         log.exception("the end of an entry raised", extra={"index": index})
     return results
 
@@ -65,14 +65,14 @@ def _apply_command(machine: StateMachine, index: int, command: bytes) -> object:
         return machine.apply(index, command)
     except Exception as error:
         if isinstance(error, ClusterError) and error.reason is Reason.RELEASE_TOO_OLD:
-            raise  # Who goes on without it has another state than the others.
-        # Raised again it would be applied for ever, and stop every replica (H11).
+            raise  # Without this command its state would differ from the others'.
+        # Raised again, it would stop every replica, at each start (H11).
         log.exception("apply raised", extra={"index": index})
         return ClusterError(Reason.INTERNAL, "the command could not be applied; see the log")
 
 
 def apply_entries(machine: StateMachine, journal: SegmentedJournal, *, after: int) -> None:
-    """Carry out every entry behind an index, committed or not.
+    """Apply every entry above an index, committed or not.
 
     Raises:
         ClusterError: RELEASE_TOO_OLD.

@@ -1,4 +1,4 @@
-"""The clock of consensus: seconds that no clock setting moves, and that count while we sleep."""
+"""The clock of consensus: no clock setting moves it, and it runs while the machine sleeps."""
 
 import time
 from collections.abc import Callable
@@ -21,6 +21,6 @@ def now() -> float:
 
 
 def use(source: Callable[[], float]) -> None:
-    """Read another clock from now on: the simulation has its own."""
+    """Read another clock from now on, as the simulation does."""
     global _source  # noqa: PLW0603  # PySyncObj has its clock in a global as well.
     _source = source

@@ -21,47 +21,48 @@ class RaftConfig:
     """Longest wait between two ticks when nothing happens."""
     command_bytes_max: int = 2 * 1024 * 1024
     batch_bytes_max: int = 512 * 1024
-    """Commands that are committed together; one that is longer goes alone. An entry is applied at
-    once: of small commands as many take some 50 ms."""
+    """Size of the commands that are committed together; a longer one is committed alone. An entry
+    is applied in one go, which takes some 50 ms if the commands are small."""
     batch_commands_max: int = 512
-    """At most so many of them, which all hear at once what became of them."""
+    """Number of commands that are committed together; all of them are answered at once."""
     proposals_waiting_max: int = 20_000
-    """Beyond it proposals are refused as OVERLOADED."""
+    """Further proposals are refused as OVERLOADED."""
     inbox_bytes_max: int = 32 * 1024 * 1024
-    """Received and not yet handled; full means that senders wait."""
+    """Messages received and not yet handled; senders wait while it is full."""
     step_bytes_max: int = 16 * 1024 * 1024
-    """Handled before the next sync."""
+    """Messages handled before the next sync."""
     outbox_bytes_max: int = 32 * 1024 * 1024
-    """Waiting for one peer; full means that its connection is given up and made anew."""
+    """Messages that wait to be sent to one peer; beyond it the connection is replaced."""
     window_bytes_max: int = 8 * 1024 * 1024
-    """Entries under way to one follower; the rest waits in the log. Well below the outbox."""
+    """Entries in flight to one follower; the rest waits in the log. Well below the outbox."""
     snapshot_log_bytes: int = 64 * 1024 * 1024
     snapshot_entries: int = 20_000
-    """A snapshot is made once the log has grown by so much since the last."""
+    """A snapshot is made once the log has grown by either of these since the last one."""
     trailing_entries: int = TRAILING_ENTRIES
-    """Kept behind a snapshot, so that a follower a little behind needs no snapshot."""
+    """Entries that stay in the log after a snapshot, so that a follower a little behind needs
+    none."""
     trailing_bytes_max: int = 16 * 1024 * 1024
-    """At most so much of them."""
+    """Most bytes of trailing entries."""
     catch_up_entries: int = 200_000
-    """A leader keeps so many for a follower that gets them, or a snapshot before them."""
+    """Most entries that a leader keeps for a follower that is catching up."""
     catch_up_bytes_max: int = 256 * 1024 * 1024
-    """At most so much of them."""
+    """Most bytes of these entries."""
     segment_bytes_max: int = 64 * 1024 * 1024
-    """A journal file that has grown beyond it is followed by a new one."""
+    """Size from which a journal file is followed by a new one."""
     snapshot_bytes_max: int = 4 * 1024 * 1024 * 1024
     connect_timeout: timedelta = timedelta(seconds=3)
-    """For a peer to confirm a stream, and for a new voter to be reached."""
+    """Time for a peer to confirm a stream, and for a new voter to be reached."""
     catch_up_timeout: timedelta = timedelta(seconds=3)
-    """How long a call waits for a learner to have the whole log; it goes on without it."""
+    """How long a call waits for a learner to get the whole log, which goes on after it."""
     reconnect_delay_max: timedelta = timedelta(milliseconds=500)
 
     @property
     def fallback_timeout(self) -> timedelta:
-        """A leader that no majority answers for so long, or whose disk does not, leads no more."""
+        """A leader stops leading if a majority, or its own disk, does not answer for this long."""
         return 1.5 * self.election_timeout_min
 
     def __post_init__(self) -> None:
-        """Check that the times go together."""
+        """Check that the values fit together."""
         if self.heartbeat_interval < HEARTBEAT_INTERVAL_MIN:
             raise ClusterError(
                 Reason.CONFIG_INVALID, "raft.heartbeat_interval must be at least 10ms"

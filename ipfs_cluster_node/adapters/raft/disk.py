@@ -1,7 +1,7 @@
-"""The files of consensus: one directory, few operations, each with a plain promise.
+"""The files of consensus: one directory, few operations, each with a simple guarantee.
 
-The journal and the snapshots use nothing else, so a test can put a disk in its place that loses
-what was not synced, tears writes and fails.
+The journal and the snapshots use nothing else, so a test can substitute a disk that loses what was
+not synced, tears writes and fails.
 """
 
 import os
@@ -15,11 +15,11 @@ from ipfs_cluster_node.config.files import open_regular, sync_directory
 APPEND: Final = os.O_WRONLY | os.O_APPEND
 NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 UNSYNCED_BYTES_MAX: Final = 8 * 1024 * 1024
-"""A long file is synced as it grows: else a sync of the log may wait until all of it is written."""
+"""A long file is synced as it grows, since a sync of the log may have to wait for all of it."""
 
 
 class OpenFile(Protocol):
-    """A file as it was when it was opened, whatever takes its name later."""
+    """A file as it was when it was opened, even if its name is given to another one."""
 
     size_bytes: int
 
@@ -27,14 +27,14 @@ class OpenFile(Protocol):
         """Read; short at the end."""
 
     def close(self) -> None:
-        """Give it up."""
+        """Close it."""
 
 
 class Disk(Protocol):
-    """What consensus asks of a disk. Every method blocks and may raise OSError.
+    """What consensus needs of a disk. Every method blocks and may raise OSError.
 
-    After an error of `append`, `sync`, `create` or `replace` nothing is known of what they wrote:
-    the caller stops, and reads what is there when it starts again.
+    After an error of `append`, `sync` or `replace` it is unknown what was written: the caller
+    stops, and reads what is there when it starts again.
     """
 
     def names(self) -> list[str]:
@@ -47,7 +47,7 @@ class Disk(Protocol):
         """Read a whole file; None if it is not there."""
 
     def append(self, name: str, data: bytes) -> None:
-        """Write behind the end of a file, made if it is not there; durable after `sync`."""
+        """Write at the end of a file, created if missing; durable after `sync`."""
 
     def sync(self, name: str) -> None:
         """Make what was appended to a file durable; not its name, if it is new."""
@@ -59,37 +59,37 @@ class Disk(Protocol):
         """
 
     def replace(self, name: str, parts: Iterable[bytes]) -> None:
-        """Put a new file in the place of an old one or none: all of it or nothing, durable."""
+        """Create or replace a file, atomically and durably."""
 
     def rename(self, name: str, new_name: str) -> None:
-        """Put a file that was appended to in the place of another or none, in the same way.
+        """Rename a file that was appended to, and make it durable, also in place of another one.
 
-        May run in another thread than what else is done; `remove` the name before it is appended
-        to again.
+        May run in another thread than the other operations; `remove` the old name before appending
+        to it again.
         """
 
     def truncate(self, name: str, size_bytes: int) -> None:
         """Cut a file, durably."""
 
     def settle(self, name: str, offset: int) -> None:
-        """Make durable what a file has from `offset` on, whoever wrote it, and its name.
+        """Make a file durable from `offset` on, whichever process wrote it, and its name.
 
-        It is written again in place: what is read may be in memory only, behind a sync that failed,
-        and the system would not write it with the next one.
+        It is written again in place: after a sync that failed, what is read may be in memory only,
+        and the system would not write it with the next sync.
         """
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there; after a crash it may be there again."""
+        """Remove a file, if it exists; after a crash it may be back."""
 
     def close(self) -> None:
-        """Give up what is held open."""
+        """Close all files."""
 
 
 class DirectoryDisk:
     """A directory of the machine."""
 
     def __init__(self, directory: Path) -> None:
-        """Use a directory; made if it is not there."""
+        """Use a directory, created if missing."""
         self._directory = directory
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._open: tuple[str, int] | None = None
@@ -116,7 +116,7 @@ class DirectoryDisk:
             return None
 
     def append(self, name: str, data: bytes) -> None:
-        """Write behind the end of a file, made if it is not there; durable after `sync`."""
+        """Write at the end of a file, created if missing; durable after `sync`."""
         write_all(self._appended(name), data)
 
     def sync(self, name: str) -> None:
@@ -131,7 +131,7 @@ class DirectoryDisk:
         os.pwrite(self._notes[name], data, 0)
 
     def replace(self, name: str, parts: Iterable[bytes]) -> None:
-        """Put a new file in the place of an old one or none: all of it or nothing, durable."""
+        """Create or replace a file, atomically and durably."""
         self._forget(name)
         new = self._directory / f"{name}.new"
         try:
@@ -139,13 +139,13 @@ class DirectoryDisk:
                 _write_and_sync(descriptor, parts)
             new.rename(self._directory / name)
         except OSError:
-            with suppress(OSError):  # Half of a file would only take the room that is missing.
+            with suppress(OSError):  # Half a file would only take up space that is short.
                 new.unlink(missing_ok=True)
             raise
         self._sync_names()
 
     def rename(self, name: str, new_name: str) -> None:
-        """Put a file that was appended to in the place of another or none, in the same way."""
+        """Rename a file that was appended to, and make it durable."""
         with _opened(self._directory / name, os.O_RDONLY) as descriptor:
             os.fsync(descriptor)
         (self._directory / name).rename(self._directory / new_name)
@@ -158,7 +158,7 @@ class DirectoryDisk:
             os.fsync(descriptor)
 
     def settle(self, name: str, offset: int) -> None:
-        """Make durable what a file has from `offset` on, whoever wrote it, and its name."""
+        """Make a file durable from `offset` on, whichever process wrote it, and its name."""
         with _opened(self._directory / name, os.O_RDWR) as descriptor:
             while data := os.pread(descriptor, UNSYNCED_BYTES_MAX, offset):
                 offset += os.pwrite(descriptor, data, offset)
@@ -166,12 +166,12 @@ class DirectoryDisk:
         self._sync_names()
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there; after a crash it may be there again."""
+        """Remove a file, if it exists; after a crash it may be back."""
         self._forget(name)
         (self._directory / name).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Give up what is held open."""
+        """Close all files."""
         self._close_appended()
         while self._notes:
             os.close(self._notes.popitem()[1])
@@ -201,7 +201,7 @@ class DirectoryFile:
     """A file, opened for reading."""
 
     def __init__(self, descriptor: int) -> None:
-        """Own a descriptor."""
+        """Take over a descriptor."""
         self._descriptor = descriptor
         self.size_bytes = os.fstat(descriptor).st_size
 
@@ -210,7 +210,7 @@ class DirectoryFile:
         return os.pread(self._descriptor, length, offset)
 
     def close(self) -> None:
-        """Give it up."""
+        """Close it."""
         os.close(self._descriptor)
 
 
@@ -226,7 +226,7 @@ def _write_and_sync(descriptor: int, parts: Iterable[bytes]) -> None:
 
 
 def write_all(descriptor: int, data: bytes) -> None:
-    """Write every byte; a short write is followed up, so a full disk raises."""
+    """Write every byte, also after a short write, so that a full disk raises."""
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]

@@ -1,14 +1,14 @@
-"""Who may campaign, who gets a vote, and how long a leader may believe that it leads.
+"""Who may campaign, who gets a vote, and how long a leader can be sure that it leads.
 
 Three rules, each a pure function of what was heard and when:
 
-- A node that hears no leader first asks whether a candidacy would succeed (pre-vote), so it raises
-  no term that nobody would follow (raft hazard H14).
-- Who heard a leader less than `election_timeout_min` ago votes for nobody, unless that leader hands
-  over; one that has just started is silent as long, since it may have forgotten.
-- So a leader that a majority has heard is alone for `election_timeout_min` from then. It may answer
-  reads for three quarters of that, by its own clock: its lease. Clocks that run apart by less than
-  a quarter do no harm.
+- A node that hears no leader first asks whether a candidacy would succeed (pre-vote), so that it
+  never raises the term in vain (raft hazard H14).
+- A node that heard a leader less than `election_timeout_min` ago votes for nobody, unless that
+  leader hands over. Nor does one that has just started, for that time: it may have forgotten.
+- So a leader that a majority has heard is the only one for `election_timeout_min` from then. It may
+  answer reads for three quarters of that, by its own clock: its lease. Clocks whose rates differ by
+  less than a quarter do no harm.
 
 Times are seconds of one node's monotonic clock, which goes on while the machine sleeps.
 """
@@ -24,10 +24,10 @@ FOREVER: Final = float("inf")
 
 
 class Elections:
-    """What one node heard of leaders and voters."""
+    """What one node has heard from leaders and voters."""
 
     def __init__(self, voter: VoterId, *, election_timeout_min: float, now: float) -> None:
-        """Begin silent: what was heard before the start is forgotten."""
+        """Begin as if a leader was heard now, since what was heard before the start is unknown."""
         self._voter = voter
         self._timeout = election_timeout_min
         self._heard_at = self._arrived_at = now
@@ -39,46 +39,46 @@ class Elections:
     # As a follower.
 
     def heard_leader(self, now: float) -> None:
-        """A leader of this term or a later one was heard."""
+        """Note that a leader of this term or a later one was heard."""
         self._heard_at = now
         self._granted.clear()
 
     def hears_leader(self, now: float) -> bool:
-        """Whether a leader was heard so lately that nobody else gets a vote."""
+        """Whether a leader was heard so recently that nobody else gets a vote."""
         return self.silence(now) < self._timeout
 
     def leader_arrived(self, now: float) -> None:
-        """Something of the leader is there; it may wait for this node's disk before it is heard."""
+        """Note that a message of the leader has come; it may wait for this node's disk."""
         self._arrived_at = now
 
     def unheard(self, now: float) -> float:
-        """For how long nothing of a leader came: who led last may be gone."""
+        """Seconds since anything came from a leader, whether handled or not."""
         return now - max(self._heard_at, self._arrived_at)
 
     def silence(self, now: float) -> float:
-        """For how long no leader was heard."""
+        """Seconds since a leader's message was handled."""
         return now - self._heard_at
 
-    # As one who would campaign.
+    # As a candidate.
 
     @property
-    def asks(self) -> bool:
-        """Whether this node has asked, and neither won nor heard a leader since."""
+    def in_pre_vote(self) -> bool:
+        """Whether a pre-vote round is open: neither won, nor ended by a leader."""
         return bool(self._granted)
 
     def begin_pre_vote(self) -> int:
-        """Begin to ask; returns the number of this asking."""
+        """Begin a pre-vote round; returns its number."""
         self._round += 1
         self._granted = {self._voter}
         return self._round
 
-    def take_grant(self, sender: VoterId, asked: int) -> None:
-        """Count a voter that would vote, once."""
-        if asked == self._round and self._granted:
+    def take_grant(self, sender: VoterId, in_round: int) -> None:
+        """Count a voter that would vote for this node, once per round."""
+        if in_round == self._round and self._granted:
             self._granted.add(sender)
 
     def may_campaign(self, voters: frozenset[VoterId]) -> bool:
-        """Whether a majority would vote for this node; true once an asking."""
+        """Whether a majority would vote for this node; true at most once per pre-vote round."""
         won = is_majority(self._granted, voters)
         if won:
             self._granted.clear()
@@ -87,21 +87,21 @@ class Elections:
     # As the leader.
 
     def begin_leading(self) -> None:
-        """This node leads a new term: nothing is confirmed yet."""
+        """Begin to lead a new term, with nothing confirmed yet."""
         self._confirmed_at.clear()
         self._handed_over = False
 
     def hand_over(self) -> None:
-        """Another node was asked to campaign: the lease of this term is over for good."""
+        """End this term's lease for good: another node was asked to campaign."""
         self._handed_over = True
 
     def confirm(self, sender: VoterId, sent_at: float, now: float) -> None:
-        """A voter answered what was sent at `sent_at`."""
+        """Note that a voter answered a message sent at `sent_at`."""
         if sent_at <= now:
             self._confirmed_at[sender] = max(sent_at, self._confirmed_at.get(sender, -FOREVER))
 
     def lease_until(self, voters: frozenset[VoterId]) -> float:
-        """Until when nobody else can lead, by this node's clock."""
+        """Until when no other node can lead, by this node's clock."""
         if self._handed_over or self._voter not in voters:
             return -FOREVER
         times = [FOREVER]

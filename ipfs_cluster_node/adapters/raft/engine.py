@@ -1,11 +1,13 @@
 """One voter: guarded PySyncObj, journal, snapshots, proposals. No task, no thread, no socket.
 
-Who drives it calls, in this order: `receive` for what came; `begin_step`; `Step.write` (which
-blocks: in a thread); `end_step`, which gives out the messages and results that depended on it. So
-nothing leaves before what it depends on is durable (raft hazard H7). A leader's entries depend on
-nothing of this step: `Step.appends` may leave while its own disk still writes them, since it counts
-itself only with the next tick, after the write. The replica drives it in a task, the simulation
-with a clock, a network and a disk of its own.
+Its driver calls, in this order: `receive` for each message; `begin_step`; `Step.write`, which
+blocks, in a thread; `end_step`, which returns the messages, and tells the results, that depend on
+the write. So nothing is sent before what it depends on is durable (raft hazard H7). A leader's
+entries depend on nothing of this step: `Step.appends` may be sent while its own disk still writes
+them, since it counts itself only with the next tick, after the write. The drivers are the replica,
+in a task, and the simulation, with a clock, a network and disks of its own.
+
+Only this module and `snapshots.py` know what runs the elections and the replication.
 """
 
 import logging
@@ -75,12 +77,13 @@ class Engine:
             disk: Where the store is.
             machine: Empty, or that of `before`.
             config: Times and bounds.
-            before: The engine that was open in this process until its disk failed: what it had
-                synced must be there, and what it has applied is not applied again.
-            notes: Where it is noted how far voters came; not the store, and not put back with it.
+            before: The engine that this process had open until its disk failed. What it had synced
+                must be there, and what it has applied is not applied again.
+            notes: Disk of the note of how far voters have come; apart from the store, so that a
+                backup of the store that is put back does not bring an old note with it.
 
         Raises:
-            LogDamagedError: It is not whole, or not there, or an older one than it was.
+            LogDamagedError: The store is not whole, or missing, or an old copy.
             ClusterError: RELEASE_TOO_OLD.
         """
         voter, snapshot = stored_voter(disk), open_snapshot(disk)
@@ -121,7 +124,7 @@ class Engine:
         )
         self._raft.skip_to(position.index)
         self._check_own_mark()
-        # Bound here, since a call through a method of this class would cost more per message.
+        # Bound here: methods of this class would cost one more call per message.
         self.arrived = self._raft.arrived
         self.connected = self._raft.connected
         self.claim = self._raft.claim
@@ -145,9 +148,9 @@ class Engine:
         self._tick_at = -math.inf
         self._slice_cut = False
         self._in_step = False
-        """Whether a step has begun, and its write is not known to have ended."""
+        """Whether a step has begun whose write is not known to have ended."""
         self.on_leadership: Callable[[bool, int], None] = lambda _leads, _term: None
-        """Called when this node begins or ceases to lead; must not raise."""
+        """Called with whether this node leads now, and the term, on a change; must not raise."""
         if before is not None:
             self.on_leadership = before.on_leadership
 
@@ -162,16 +165,16 @@ class Engine:
     # What other voters are known to have.
 
     def mark_of(self, voter: VoterId) -> Mark:
-        """How far a voter is known to have come: what it claims later can't be less."""
+        """How far a voter is known to have come; a later claim must not fall short of it."""
         return self._witness.of(voter)
 
     def admit(self, voter: VoterId, claim: Mark, known: Mark) -> None:
         """Let a voter that connected take part, if its log is what it was.
 
         Args:
-            voter: Who connected.
+            voter: The voter that connected.
             claim: How far its log goes.
-            known: How far it was known to have come, as of before it made the claim.
+            known: `mark_of` it, from before it made the claim.
 
         Raises:
             ClusterError: LOG_ROLLED_BACK.
@@ -189,7 +192,7 @@ class Engine:
         self._raft.admitted(voter, claim)
 
     def last_note(self) -> Note | None:
-        """What is still to be noted as the node stops; None where a write may not have ended."""
+        """The last note of a node that stops; None if a write may still be under way."""
         if self._in_step or self.journal.dirty:
             return None
         self._witness_self()
@@ -208,7 +211,7 @@ class Engine:
 
     @property
     def is_leader(self) -> bool:
-        """Whether this node leads, as far as it knows, and has applied all before its term."""
+        """Whether this node leads, as far as it knows, and has applied all of earlier terms."""
         return self._raft.serves
 
     @property
@@ -218,7 +221,7 @@ class Engine:
 
     @property
     def leads_for_sure(self) -> bool:
-        """Whether nobody else can lead now: what is read here is the newest there is."""
+        """Whether no other node can lead now, so that a read here is linearizable."""
         return now() < self._raft.lease_until
 
     @property
@@ -234,22 +237,22 @@ class Engine:
 
     @property
     def voters(self) -> frozenset[VoterId]:
-        """Who votes, by the newest configuration in the log."""
+        """The voters of the newest configuration in the log."""
         return self.journal.voters()
 
     @property
     def peers(self) -> frozenset[VoterId]:
-        """The other voters, and who gets the log without voting."""
+        """The other voters, and the learners."""
         return self._raft.others | self._raft.learners
 
     @property
     def learners(self) -> frozenset[VoterId]:
-        """Who gets the log from this leader and does not vote."""
+        """Nodes that get the log from this leader and do not vote."""
         return frozenset(self._raft.learners)
 
     @property
     def reachable(self) -> frozenset[VoterId]:
-        """Peers to whom messages can be sent."""
+        """Peers that messages can be sent to."""
         return self._raft.reachable
 
     @property
@@ -269,11 +272,11 @@ class Engine:
 
     @property
     def age_seconds(self) -> float:
-        """For how long what was committed may be missing here, on a node that does not lead."""
+        """For how long committed entries may have been missing here, if this node does not lead."""
         return self._raft.age_seconds
 
     def check_leads(self) -> None:
-        """Pass on the leader only.
+        """Raise unless this node leads and takes writes.
 
         Raises:
             ClusterError: NOT_LEADER, naming the leader, or NO_LEADER.
@@ -289,7 +292,7 @@ class Engine:
             metadata={"leader_node_id": leader},
         )
 
-    # What is asked of it.
+    # What callers ask for.
 
     def propose(self, proposal: Proposal) -> None:
         """Queue a command for the next batch.
@@ -306,7 +309,7 @@ class Engine:
         self.proposals.put(proposal)
 
     def change_voters(self, operation: str, voter: VoterId) -> None:
-        """Append a change of the configuration, `add` or `rem`; nothing if it is so already.
+        """Append a change of the configuration, `add` or `rem`; do nothing if it holds already.
 
         Raises:
             ClusterError: MEMBERSHIP_CHANGE_IN_PROGRESS, NOT_LEADER, NO_LEADER; QUORUM_AT_RISK for
@@ -329,7 +332,7 @@ class Engine:
         self._raft.change_voters(operation, voter)
 
     def transfer_leadership(self, target: VoterId) -> None:
-        """Begin to hand over; writes are refused until another leads or the time is over.
+        """Begin to hand over; writes are refused until another node leads, or time is up.
 
         Raises:
             ClusterError: NOT_LEADER, NO_LEADER, MEMBER_NOT_FOUND if it does not vote.
@@ -345,7 +348,7 @@ class Engine:
     # The step.
 
     def receive(self, sender: VoterId, message: pb.RaftMessage) -> None:
-        """Take a peer's message. A snapshot that is whole now is loaded by `take_snapshot`.
+        """Handle a peer's message. `take_snapshot` loads a snapshot that it completes.
 
         Raises:
             OSError: The disk failed: the engine must not be used again.
@@ -367,14 +370,14 @@ class Engine:
     def begin_step(self) -> Step:
         """Tick, and propose what waits; returns what must be written.
 
-        It ticks only where that has something to do, or the last tick is some time ago: each costs
-        as much as a message. A follower that has something to write ticks with the next step, at
-        once; and a batch that ends here is answered before the next one begins, with the next step.
+        It ticks only if that has something to do, or the last tick is some time ago: a tick costs
+        as much as a message. A follower that has something to write ticks with the next step, which
+        follows at once. A batch that ends here is answered before the next step begins another.
         """
         if not self._tick_due():
             return self._step()
         if self.journal.dirty and not self._raft.leads and not self._tick_held:
-            # The leader waits for this write, and nobody for a follower to apply.
+            # The leader waits for this write; nothing waits for a follower to apply entries.
             self._tick_held = True
             return self._step()
         self._tick_held = False
@@ -392,7 +395,7 @@ class Engine:
     def _tick_due(self) -> bool:
         if self._tick_held or self._slice_cut or now() >= self._tick_at:
             return True
-        # What a follower may apply waits for nobody; who leads commits, and then answers.
+        # Nothing waits for a follower to apply entries; a leader commits, and then answers.
         uncommitted = self._raft.commit_index < self.journal.last_index
         return self._raft.leads and (uncommitted or self.proposals.waits)
 
@@ -408,7 +411,7 @@ class Engine:
         return Step(self.journal, pending, appends, self._snapshots.take_sync(), note)
 
     def end_step(self) -> Outbox:
-        """All is durable: tell the results, and return the messages to send."""
+        """Tell the results and return the messages, now that all they depend on is durable."""
         self._in_step = False
         outbox = self._raft.take_outbox()
         for _, message in outbox:
@@ -421,39 +424,39 @@ class Engine:
 
     @property
     def has_work(self) -> bool:
-        """Whether the next step has something to do at once."""
+        """Whether the next step should follow at once."""
         if self._tick_held or self._slice_cut:
             return True
         if not self._raft.leads:
             return False
-        # Alone nobody answers: what was synced just now is committed by the next tick.
+        # A voter that is alone gets no answer: the next tick commits what was just synced.
         alone = len(self.voters) == 1 and self.proposals.under_way
         return alone or (self.proposals.waits and not self.proposals.under_way)
 
     def disk_hangs(self) -> None:
-        """A write of the log takes longer than a leader may be unheard: lead no more.
+        """Stop leading, since a write of the log takes longer than a leader may be silent.
 
-        The others elect another leader meanwhile, of which those that wait here would not learn
-        before the write ends. Alone it leads on: nobody else can. May come within a step.
+        The others elect another leader meanwhile, and callers that wait here would only learn of it
+        once the write ends. A voter that is alone keeps leading. May be called within a step.
         """
         if self._raft.leads and len(self.voters) > 1:
             self.stop_leading()
 
     def stop_leading(self) -> None:
-        """Lead no longer, and answer all who wait here."""
+        """Stop leading, and answer all callers that wait here."""
         if self._raft.leads:
             self._raft.step_down()
         self.give_up()
         self._watch_leadership()
 
     def give_up(self) -> None:
-        """Answer all who wait: this engine goes no further, or leads no more."""
+        """Answer all callers that wait: this engine stops, or no longer leads."""
         self.proposals.give_up()
         for proposal, result in self.proposals.take_done():
             proposal.on_done(result)
 
     def close(self) -> None:
-        """Give up what is held open."""
+        """Close all files."""
         self._snapshots.forget_offers()
         self._raft.destroy()
         if self._notes is not None:

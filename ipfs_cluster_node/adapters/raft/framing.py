@@ -1,7 +1,8 @@
-"""Messages in numbered frames of one connection: what is old, repeated or damaged goes no further.
+"""Messages in numbered frames of one connection; old, repeated or damaged ones are stopped.
 
-A stream of gRPC keeps its order, and TLS its bytes. The frames hold where something between breaks
-that promise, and tell a connection's messages from an earlier one's (hazards H1, H2, H23).
+A gRPC stream keeps the order of its messages, and TLS their bytes. The frames also hold where
+something in between breaks that, and tell one connection's messages from an earlier one's (hazards
+H1, H2, H23).
 """
 
 import struct
@@ -19,19 +20,19 @@ _HEAD: Final = struct.Struct("<QQ?")
 
 
 class FrameError(ValueError):
-    """The connection can't be trusted any more, and must be made anew."""
+    """The connection can no longer be trusted, and must be replaced."""
 
 
 class Framer:
     """The sending end of one connection."""
 
     def __init__(self, epoch: int) -> None:
-        """Take the epoch that the answering node gave."""
+        """Use the epoch that the answering node assigned."""
         self._epoch = epoch
         self._sequence = 0
 
     def frames(self, message: pb.RaftMessage) -> Iterator[pb.RaftFrame]:
-        """Cut a message in frames, to be sent in this order."""
+        """Cut a message into frames, to be sent in this order."""
         data = message.SerializeToString()
         offset = 0
         while offset == 0 or offset < len(data):
@@ -52,13 +53,13 @@ class Unframer:
     """The receiving end of one connection."""
 
     def __init__(self, epoch: int) -> None:
-        """Take frames of `epoch` only."""
+        """Accept frames of `epoch` only."""
         self._epoch = epoch
         self._sequence = 0
         self._gathered = bytearray()
 
     def take(self, frame: pb.RaftFrame) -> pb.RaftMessage | None:
-        """Take a frame; returns the message that it ends, if it does.
+        """Take a frame; returns the message that it completes, if any.
 
         Raises:
             FrameError: Frames before it are missing, or it is damaged, or the message is over

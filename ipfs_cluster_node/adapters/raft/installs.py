@@ -1,8 +1,8 @@
-"""Snapshots on their way to followers that need what the log has no more.
+"""Snapshots on their way to followers that need entries which the log no longer has.
 
-A follower answers each piece with where it wants to go on: the size, once it has loaded the whole;
-`BUSY`, while it can take nothing, above all while it loads; `DAMAGED`, if it can't be used. So a
-leader sends the same file until it is loaded, however long that takes, and keeps the log behind it
+A follower answers each piece with the offset that it needs next: the size, once it has loaded the
+whole; `BUSY` while it can take nothing, above all while it loads; `DAMAGED` if it can't use it. So
+a leader sends the same file until it is loaded, however long that takes, and keeps the log after it
 meanwhile.
 """
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 CHUNK_BYTES: Final = 512 * 1024
 OFFER_IDLE_SECONDS: Final = 5.0
-"""An offer that nobody answered for so long is made again; the follower says where to go on."""
+"""An offer without an answer for this long is repeated; the follower says where to go on."""
 BUSY: Final = -1
 DAMAGED: Final = -2
 
@@ -37,7 +37,7 @@ class _Offer:
 
 @dataclass(slots=True)
 class _Receipt:
-    """A snapshot that is coming: which one, and how much of it is here."""
+    """A snapshot that is being received, and how much of it is here."""
 
     index: int
     size_bytes: int
@@ -53,7 +53,7 @@ class _Receipt:
 
 
 class SnapshotInstalls:
-    """Sends and receives snapshots, a piece at a time, the next after the answer to the last."""
+    """Sends and receives snapshots piece by piece, each after the answer to the one before."""
 
     def __init__(
         self,
@@ -74,12 +74,12 @@ class SnapshotInstalls:
         disk.remove(RECEIVED_NAME)
 
     def offer(self, peer: VoterId, *, log_begins: int) -> None:
-        """Send a snapshot to a follower, unless that is under way.
+        """Send a snapshot to a follower, unless one is under way.
 
         Args:
             peer: The follower.
-            log_begins: The index behind which this node's log begins: an older snapshot is of no
-                use any more, and the newest is sent instead.
+            log_begins: The index after which this node's log begins: an older snapshot is useless
+                by now, and the newest is sent instead.
         """
         now = self._clock()
         known = self._offers.get(peer)
@@ -97,7 +97,7 @@ class SnapshotInstalls:
         self._send_chunk(peer, known, 0)
 
     def offered_index(self, peer: VoterId) -> int:
-        """Up to where a follower will have the state once it has loaded what is sent; 0 if none."""
+        """Index of the snapshot that is being sent to a follower; 0 if none is."""
         offer = self._offers.get(peer)
         return 0 if offer is None else offer.index
 

@@ -1,4 +1,4 @@
-"""One ordered stream to one peer, made anew when it breaks."""
+"""One ordered stream to one peer, which reconnects when it breaks."""
 
 import asyncio
 import logging
@@ -33,8 +33,8 @@ Dial = Callable[[NodeId], grpc.aio.Channel | None]
 class Link:
     """Messages to one voter, in order or not at all.
 
-    A message that was queued and could not be sent is lost with its connection, and the replica is
-    told that the connection broke: never a gap within one (H23).
+    A queued message that can't be sent is lost together with its connection, and the replica is
+    told that the connection broke: there is never a gap within one (H23).
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Link:
             on_change: Told when the link comes up or breaks.
             boot: Names this process.
             claim: How far this voter's log goes.
-            on_refused: Told what the peer ended the stream with.
+            on_refused: Told the error that the peer ended the stream with.
         """
         self._own = own
         self._peer = peer
@@ -112,7 +112,7 @@ class Link:
                     raise
                 log.debug("raft link broke", extra={"peer": self._peer, "error": repr(error)})
             except Exception as error:
-                # Whatever it was: a link that gives up leaves a voter unheard for good.
+                # Whatever it was: a link that gave up would leave a voter cut off for good.
                 log.debug("raft link broke", extra={"peer": self._peer, "error": repr(error)})
             await asyncio.sleep(delay)
             delay = min(2 * delay, self._config.reconnect_delay_max.total_seconds())
@@ -129,12 +129,12 @@ class Link:
             ) as self._attempt:
                 hello = pb.ExchangeHello(voter=self._own, boot=self._boot)
                 await call.write(pb.ExchangeRequest(hello=hello))
-                # The connection stands: to begin anew would only take longer.
+                # The connection is up: a restart would only take longer.
                 self._attempt = None
                 confirmed = await call.read()
                 if not isinstance(confirmed, pb.ExchangeResponse) or confirmed.voter != self._peer:
                     return False
-                # Only now: what the peer knew of this voter when it answered is older than this.
+                # Made only now, so that it is newer than what the peer knew when it answered.
                 await call.write(pb.ExchangeRequest(claim=mark_to_proto(self._own, self._claim())))
                 # Nothing is sent before the claim is judged: a refusal must not be missed.
                 admitted = await call.read()
@@ -161,7 +161,7 @@ class Link:
         call: grpc.aio.StreamStreamCall,  # type: ignore[type-arg]
         framer: Framer,
     ) -> None:
-        # The peer says nothing more: the read ends when the stream does.
+        # The peer sends nothing more: the read ends when the stream does.
         ended = asyncio.ensure_future(call.read())
         ended.add_done_callback(lambda _ended: self._wake.set())
         self.up.set()

@@ -1,4 +1,4 @@
-"""PySyncObj's messages (dicts) to `RaftMessage` and back. What is not listed here can't travel.
+"""PySyncObj's messages (dicts) to `RaftMessage` and back. Other kinds can't be sent.
 
 `apply_command*`, `timeout_now`, utility messages, pickled big entries and PySyncObj's own snapshot
 pieces have no form on the wire, so a peer can't send them (H17, H22).
@@ -22,7 +22,7 @@ ENTRY_TYPES: Final = (REGULAR, NO_OP, MEMBERSHIP)
 
 
 def encode_message(message: Message, term: int) -> pb.RaftMessage | None:
-    """Encode one of PySyncObj's messages; None for one that must not travel."""
+    """Encode one of PySyncObj's messages; None for a kind that must not be sent."""
     match message["type"]:
         case "request_vote":
             return pb.RaftMessage(
@@ -99,7 +99,7 @@ def decode_message(raft: pb.RaftMessage) -> Message | None:
 
 
 def _is_entry(command: bytes) -> bool:
-    """Whether every replica can carry it out: what is in the log once would stop them all (H11)."""
+    """Whether every replica can apply it: one that can't would stop them all from the log (H11)."""
     kind, body = command[:1], command[1:]
     if kind == MEMBERSHIP:
         operation, _, voter = body.partition(b" ")

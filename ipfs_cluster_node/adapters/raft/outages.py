@@ -1,9 +1,9 @@
-"""Errors of the disk that pass: what they are, what is said of them, when writing is tried again.
+"""Disk errors that pass: which they are, what callers are told, when writing is tried again.
 
-Behind a write or a sync that failed nobody knows what is on disk: the system may take pages for
-written that are not, and reads them back as if they were. So a replica never goes on with the log
-that it has in memory. It opens the store again as a start does, which checks every byte, writes
-what was not known to be synced once more, and needs all that was acknowledged to be there.
+After a write or a sync that failed it is unknown what is on disk: the system may regard pages as
+written that are not, and read them back as if they were. So a replica never goes on with the log
+that it has in memory. It opens the store again as at a start, which checks every byte, rewrites
+what was not known to be synced, and requires all that was acknowledged to be there.
 """
 
 import errno
@@ -16,33 +16,33 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 NO_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
 RETRY_SECONDS_MIN: Final = 1.0
-"""Until writing is tried again for the first time; twice as long after each failure,"""
+"""First pause before writing is tried again; it doubles after each failure,"""
 RETRY_SECONDS_MAX: Final = 15.0
 """up to this."""
 STEADY_SECONDS: Final = 60.0
-"""An outage that begins so soon after the last one goes on with the pauses of that one."""
+"""An outage that begins sooner after the last one continues with its pauses."""
 PROBE_NAME: Final = "probe"
 PROBE_BYTES: Final = 1024 * 1024
-"""What must be free for the log before it is written again: a few bytes would end at once."""
+"""Space that must be free before the log is written again; a few bytes would not last."""
 SNAPSHOT_RETRY_SECONDS: Final = 30.0
-"""Until a snapshot is tried again for which there was no room; the log goes on without it."""
+"""Pause before a snapshot that had no room is tried again; the log goes on without it."""
 
 
 def passes(error: BaseException) -> bool:
-    """Whether writing may work again by itself. EIO may not: what else is lost, nobody knows."""
+    """Whether writing may work again later. After EIO it may not: more may be lost."""
     return isinstance(error, OSError) and error.errno in FULL | NO_DESCRIPTORS
 
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """A log that can't be written now."""
+    """A time in which the log can't be written."""
 
     cause: BaseException
     since: float
     """By the clock of consensus."""
 
     def error(self) -> ClusterError:
-        """What callers are told; a new one each time, as raising one adds to it."""
+        """The error for callers; a new one each time, since raising one changes it."""
         if not passes(self.cause):
             return ClusterError(
                 Reason.LOG_STORAGE_FAILED,
@@ -69,5 +69,5 @@ def next_pause(pause: float) -> float:
 
 
 def first_pause(last_pause: float, *, steady_seconds: float) -> float:
-    """How long to wait when an outage begins, so long after the last one ended."""
+    """How long to wait when an outage begins, `steady_seconds` after the last one ended."""
     return RETRY_SECONDS_MIN if steady_seconds >= STEADY_SECONDS else next_pause(last_pause)

@@ -1,7 +1,7 @@
 """Proposals in batches: what waits becomes one log entry, one sync, one round to the followers.
 
 An entry is `batch id (16 bytes)`, then `length u32 | command` for each command, little endian. The
-id tells whose batch it is, so that a result goes to who proposed it, and to nobody else (H15).
+id tells whose batch it is, so that only its proposers get the results (H15).
 """
 
 import struct
@@ -21,22 +21,22 @@ _IDENTITY: Final = struct.Struct("<IIQ")
 
 @dataclass(slots=True)
 class Proposal:
-    """A command on its way, and who wants to know what became of it."""
+    """A command on its way, and how to tell its proposer the outcome."""
 
     command: bytes
     on_done: Callable[[object], None]
-    """Called once, with what the state machine made of it, or with a ClusterError."""
+    """Called once, with the state machine's result or a ClusterError."""
     given_up: Callable[[], bool] = lambda: False
-    """Whether nobody waits any more; such a one is dropped if it was not proposed yet."""
+    """Whether the proposer no longer waits; the command is then dropped if not proposed yet."""
 
 
 class Proposals:
-    """What waits, and the one batch that is under way."""
+    """The commands that wait, and the one batch that is under way."""
 
     def __init__(
         self, voter: VoterId, *, waiting_max: int, batch_bytes_max: int, batch_commands_max: int
     ) -> None:
-        """Have nothing."""
+        """Start empty."""
         self._identity = zlib.crc32(voter.encode())
         self._waiting_max = waiting_max
         self._batch_bytes_max = batch_bytes_max
@@ -49,21 +49,21 @@ class Proposals:
         self.batch_count_last = 0
         """Proposals in the newest batch."""
         self.done: list[tuple[Proposal, object]] = []
-        """Results that may be told once all that they depend on is durable."""
+        """Results to tell once all that they depend on is durable."""
 
     @property
     def under_way(self) -> bool:
-        """Whether a batch is proposed and not committed yet."""
+        """Whether a batch has been proposed and is not committed yet."""
         return bool(self._batch)
 
     @property
     def waits(self) -> bool:
-        """Whether something waits to be proposed."""
+        """Whether any command waits to be proposed."""
         return bool(self._waiting)
 
     @property
     def waiting_count(self) -> int:
-        """How many wait to be proposed."""
+        """Number of commands that wait to be proposed."""
         return len(self._waiting)
 
     def put(self, proposal: Proposal) -> None:
@@ -99,20 +99,20 @@ class Proposals:
         return encode_entry(self._batch_id, [proposal.command for proposal in self._batch])
 
     def take_results(self, entry: bytes, results: list[object]) -> None:
-        """An entry was applied: if it is our batch, its proposals are done."""
+        """Note the results of an applied entry, if it is the batch that is under way."""
         if self._batch and entry[:BATCH_ID_BYTES] == self._batch_id:
             self.done += zip(self._batch, results, strict=True)
             self._batch = []
 
     def fail_lost(self, *, term: int, leads: bool) -> None:
-        """Answer what can't be committed here any more, or not be known to be."""
+        """Fail what this node can no longer commit, or learn the outcome of."""
         if not (leads and self._batch_term == term):
             self._fail_batch()
         if not leads:
             self._fail_waiting()
 
     def give_up(self) -> None:
-        """Answer all: what is done too, since a write that it may depend on has not ended."""
+        """Fail everything, results included: a write that they may depend on has not ended."""
         self._batch = [proposal for proposal, _ in self.take_done()] + self._batch
         self._fail_batch()
         self._fail_waiting()
@@ -135,13 +135,13 @@ class Proposals:
         self._waiting.clear()
 
     def take_done(self) -> list[tuple[Proposal, object]]:
-        """Take the results to tell."""
+        """Take the results that are to be told."""
         done, self.done = self.done, []
         return done
 
 
 def encode_entry(batch_id: bytes, commands: list[bytes]) -> bytes:
-    """Make an entry."""
+    """Make an entry of commands."""
     parts = [batch_id]
     for command in commands:
         parts += (_LENGTH.pack(len(command)), command)
@@ -152,7 +152,7 @@ def commands_of(entry: bytes) -> Iterator[bytes]:
     """Take an entry apart.
 
     Raises:
-        ValueError: It is none that `encode_entry` makes.
+        ValueError: It is not an entry that `encode_entry` makes.
     """
     offset = BATCH_ID_BYTES
     while offset != len(entry):

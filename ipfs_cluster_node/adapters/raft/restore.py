@@ -1,8 +1,8 @@
-"""A store that is read, or made whole, without taking part in consensus.
+"""A store that is read, or made from a whole state, without taking part in consensus.
 
-For a master that goes on alone once the others are lost for good, and for a cluster that is made of
-a backup: both begin a log whose first entry is a whole state, under a voter's name that no other
-node knows.
+For a master that goes on alone once the others are lost for good, and for a cluster that is
+restored from a backup: both begin a log whose first entry is a whole state, under a voter's name
+that no other node knows.
 """
 
 from contextlib import closing
@@ -27,23 +27,23 @@ class Stored:
     voter: VoterId
     """Whose it is."""
     voters: frozenset[VoterId]
-    """Who votes by it."""
+    """The voters of its newest configuration."""
     index: int
     """Of its last entry."""
     entry_term: int
     """Of its last entry: of two logs the one with the higher term, then index, has more."""
     term: int
-    """The newest that it knows of."""
+    """The newest term that it knows of."""
 
 
 def read_store(disk: Disk, machine: StateMachine) -> Stored:
     """Apply all that a store holds, committed or not; blocks.
 
-    Whoever was answered was answered for an entry of some majority's logs, and this may be all that
-    is left of them: so nothing of it may be left out. Like a start it cuts a torn tail.
+    Every acknowledged write is in the logs of some majority, and this log may be all that is left
+    of them: so no entry may be left out. As at a start, a torn tail is cut.
 
     Args:
-        disk: The store, which nobody else uses.
+        disk: The store, which no other process uses.
         machine: Empty.
 
     Raises:
@@ -75,20 +75,20 @@ def read_store(disk: Disk, machine: StateMachine) -> Stored:
 def create_store_of(
     disk: Disk, voter: VoterId, machine: StateMachine, *, index: int, term: int
 ) -> None:
-    """Make a store whose log begins with a state, and whose only voter is `voter`; blocks.
+    """Create a store whose log begins with a state, and whose only voter is `voter`; blocks.
 
     Args:
         disk: Empty.
-        voter: A name that nobody ever voted under.
-        machine: What holds the state.
-        index: Up to where the state goes.
-        term: Above every term of the log that the state is from: else what is written from now on
-            could look older than it.
+        voter: A name that no node ever voted under.
+        machine: Holds the state.
+        index: Index of the last entry that the state contains.
+        term: Higher than every term of the log that the state is from; otherwise later entries
+            could look older than that log's.
     """
     voters = frozenset({voter})
     store_snapshot(disk, Position(index=index, term=term, voters=voters), machine.freeze()())
     # Durable once it is made; no vote is in it, so its term is that of its first entry.
     SegmentedJournal(disk, base=(NO_OP, index, term), base_voters=voters)
-    # Last, since it says that there is a store.
+    # Last, since this file says that there is a store.
     disk.replace(VOTER_NAME, [voter_file(voter)])
     disk.close()

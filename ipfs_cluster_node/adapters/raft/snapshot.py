@@ -2,8 +2,8 @@
 
 File: `ICNSNAP3 | header length u32 | header | parts | crc32 u32`, little endian; the CRC covers all
 before it. The header is `index u64 term u64` and the voters, a name a line. A part is
-`length u32 | bytes`; what it means only the state machine knows. Parts are small, so that a state
-of any size passes through little memory, and other threads never wait for long.
+`length u32 | bytes`; only the state machine knows its meaning. Parts are small, so that a state of
+any size needs little memory, and other threads never wait for long.
 """
 
 import struct
@@ -29,7 +29,7 @@ SIZE_BYTES_MIN: Final = _HEADER_AT + _POSITION.size + _CRC.size
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
-    """Where in the log a state is from."""
+    """The place in the log that a state was taken at."""
 
     index: int
     term: int
@@ -40,7 +40,7 @@ class SnapshotFile:
     """A snapshot file, checked from end to end."""
 
     def __init__(self, file: OpenFile) -> None:
-        """Check a file, and own it.
+        """Check a file, and take it over.
 
         Raises:
             LogDamagedError: It is not whole.
@@ -64,7 +64,7 @@ class SnapshotFile:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is no state in it: that of a cluster which has no log yet."""
+        """Whether it holds no state, as in a cluster whose log has just been created."""
         return self._parts_at == self._end
 
     def parts(self) -> Iterator[bytes]:
@@ -77,7 +77,7 @@ class SnapshotFile:
             offset += length
 
     def close(self) -> None:
-        """Give the file up."""
+        """Close the file."""
         self._file.close()
 
     def _crc_of_content(self) -> int:

@@ -1,4 +1,4 @@
-"""Work on snapshots that takes long, and runs in a thread beside the engine: one at a time."""
+"""Making and loading snapshots: long work that runs in a thread, one at a time."""
 
 import logging
 from collections.abc import Callable
@@ -21,14 +21,14 @@ from ipfs_cluster_node.core.ids import VoterId
 log = logging.getLogger(__name__)
 
 RECEIVED_NAME: Final = "snapshot.part"
-"""What a leader sends is gathered here."""
+"""File that gathers what a leader sends."""
 
 
 class Making:
     """A snapshot of this node's own state."""
 
     def __init__(self, disk: Disk, machine: StateMachine, position: Position) -> None:
-        """Take the state as of now, which is that at `position`."""
+        """Freeze the present state, which is that at `position`."""
         self._disk = disk
         self._encode = machine.freeze()
         self.position = position
@@ -39,17 +39,17 @@ class Making:
 
 
 class Loading:
-    """A snapshot that a leader has sent, whole but not checked yet."""
+    """A snapshot from a leader, complete but not checked yet."""
 
     def __init__(self, disk: Disk, machine: StateMachine, sender: VoterId, index: int) -> None:
-        """Load what was gathered, of which `sender` says that it is from `index`."""
+        """Load the gathered file, which `sender` says is the state at `index`."""
         self._disk, self._machine = disk, machine
         self.sender, self.index = sender, index
         self.position: Position | None = None
-        """Where it is from, once it is durable; None if it can't be used."""
+        """Its position in the log, once it is durable; None if it can't be used."""
         self.size_bytes = 0
         self.use: Callable[[], None] = _nothing
-        """Puts the loaded state in the place of the present one."""
+        """Replaces the present state with the loaded one."""
 
     def run(self) -> None:
         """Check it (H6), decode it, make it durable; blocks.
@@ -72,11 +72,11 @@ class Loading:
                 raise  # The disk failed.
             except ClusterError as error:
                 if error.reason is Reason.RELEASE_TOO_OLD:
-                    raise  # It would never catch up, and nobody would know why.
+                    raise  # This node would never catch up, and not say why.
                 log.exception("received snapshot can't be decoded", extra={"sender": self.sender})
                 return
             except Exception:
-                # Taken once, it would end the node at each start.
+                # Once stored, it would end the node at each start.
                 log.exception("received snapshot can't be decoded", extra={"sender": self.sender})
                 return
         self._disk.rename(RECEIVED_NAME, SNAPSHOT_NAME)

@@ -1,4 +1,4 @@
-"""What the log drives, as consensus sees it."""
+"""The state machine that the log drives, as consensus sees it."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
@@ -11,13 +11,13 @@ class StateMachine(Protocol):
         """Carry out a committed command; the result goes to its proposer on this node."""
 
     def end_entry(self, index: int) -> None:
-        """Take note that every command of an entry was carried out."""
+        """Note that all commands of an entry have been applied."""
 
     def freeze(self) -> Callable[[], Iterator[bytes]]:
-        """Take the state as of now; the returned function encodes it, part by part, in a thread."""
+        """Freeze the present state; the returned function encodes it in parts, in a thread."""
 
     def load(self, index: int, parts: Iterable[bytes]) -> Callable[[], None]:
-        """Decode what `freeze` encoded, in a thread, while `apply` goes on with the present state.
+        """Decode what `freeze` encoded, in a thread, while `apply` works on the present state.
 
-        The returned function puts the one in the place of the other, at once.
+        The returned function replaces the present state with the decoded one, in one go.
         """

@@ -17,34 +17,34 @@ VOTER_NAME: Final = "voter"
 def create_store(
     disk: Disk, voter: VoterId, voters: Iterable[VoterId], *, first: bytes = b""
 ) -> None:
-    """Make an empty store for a voter.
+    """Create an empty store for a voter.
 
     Args:
         disk: Empty.
         voter: This node in this incarnation.
-        voters: Who votes at the beginning: itself for the first master of a cluster; for a joining
-            one nobody, until the leader sends it a log that says so.
+        voters: The first voters: itself for the first master of a cluster; none for a joining one,
+            whose leader will send it a log that names them.
         first: The first command of the cluster's log.
     """
     store_snapshot(disk, Position(index=1, term=0, voters=frozenset()), [])
     journal = SegmentedJournal(disk, base_voters=frozenset())
-    # The first configuration is in the log, so that who joins later learns it from there.
+    # The first configuration is in the log, so that nodes that join later learn it from there.
     for index, each in enumerate(sorted(voters), start=journal.last_index + 1):
         journal.add(MEMBERSHIP + f"add {each}".encode(), index, 0)
     if first:
         entry = encode_entry(bytes(BATCH_ID_BYTES), [first])
         journal.add(REGULAR + entry, journal.last_index + 1, 0)
     journal.write_and_sync(journal.take_pending())
-    # Last, since it says that there is a store.
+    # Last, since this file says that there is a store.
     disk.replace(VOTER_NAME, [voter_file(voter)])
     disk.close()
 
 
 def stored_voter(disk: Disk) -> VoterId | None:
-    """Whose store this is; None if there is none.
+    """The voter that a store belongs to; None if there is no store.
 
     Raises:
-        LogDamagedError: Not even that can be read.
+        LogDamagedError: The file that names it is damaged.
     """
     data = disk.read(VOTER_NAME)
     if data is None:
@@ -56,6 +56,6 @@ def stored_voter(disk: Disk) -> VoterId | None:
 
 
 def voter_file(voter: VoterId) -> bytes:
-    """What the file says that names the voter of a store."""
-    # With a checksum: a flipped bit could make of it another incarnation.
+    """The content of the file that names a store's voter."""
+    # With a checksum, since a flipped bit could turn the name into another incarnation's.
     return f"{voter} {zlib.crc32(voter.encode()):08x}\n".encode()

@@ -1,14 +1,15 @@
-"""What voters are known to have had: so one that comes back with less is noticed.
+"""How far voters are known to have come, so that one that comes back with less is noticed.
 
-A directory that was put back to an old copy, or a machine to an old state, looks like a voter that
-is a little behind. It would vote, and count, without what it acknowledged before; where the other
-voters that have it are gone, acknowledged writes are lost (raft hazard H26).
+A directory restored from an old copy, or a machine restored to an old state, looks like a voter
+that is a little behind. It would vote, and count, without entries that it acknowledged before;
+where the other voters that have them are gone, acknowledged writes would be lost (raft hazard
+H26).
 
-Two things never get less under one voter's name: the entries it holds of what is committed, and its
-term. So each voter remembers, for each other one, a `Mark`: the highest committed entry that it
-acknowledged, or sent as the leader, and the highest term that it spoke in. A voter that connects
-says how far its log goes, and is refused if that falls short. What it had beyond the mark may go
-legally: a new leader replaces entries that were never committed.
+Two things never shrink under one voter's name: the committed entries that it holds, and its term.
+So each voter remembers, for each other one, a `Mark`: the highest committed entry that it
+acknowledged, or sent as the leader, and the highest term of its messages. A voter that connects
+says how far its log goes, and is refused if that falls short. Entries beyond the mark may disappear
+legally: a new leader replaces those that were never committed.
 """
 
 import logging
@@ -28,11 +29,11 @@ from ipfs_cluster_node.v1 import raft_pb2 as pb
 log = logging.getLogger(__name__)
 
 NOTE_NAME: Final = "log-marks"
-"""Beside the log, not in its directory: an old copy of that alone is noticed at once."""
+"""Not in the log's directory, so that an old copy of that alone is noticed at once."""
 NOTE_SECONDS: Final = 0.1
-"""The shortest time between two notes."""
+"""Shortest time between two notes."""
 SYNC_SECONDS: Final = 5.0
-"""How long a note may be lost again by a power cut."""
+"""Longest time for which a power cut may lose notes."""
 NUMBER_BYTES: Final = 4
 
 
@@ -41,16 +42,16 @@ class Mark:
     """How far a voter has come."""
 
     index: int = 0
-    """Of an entry that is committed; in a claim, of its last entry."""
+    """Index of a committed entry; in a claim, of the last entry."""
     entry_term: int = 0
     term: int = 0
-    """The newest term that it took part in."""
+    """The newest term that the voter took part in."""
 
     def falls_short_of(self, known: "Mark") -> bool:
-        """Whether a log that ends here can't be the one that `known` was seen of.
+        """Whether a log that ends here can't be the one that `known` describes.
 
-        A log that holds the committed entry goes at least as far, and its last entry's term is no
-        older: a longer one with an older last term is another log.
+        A log that holds the committed entry goes at least as far, and the term of its last entry is
+        at least as new: a longer log with an older last term is another one.
         """
         return (
             self.index < known.index or self.entry_term < known.entry_term or self.term < known.term
@@ -65,10 +66,10 @@ UNSEEN: Final = Mark()
 
 
 class Witness:
-    """What this voter knows of the others, and noted of itself."""
+    """What this voter knows of the others, and has noted of itself."""
 
     def __init__(self, notes: Disk | None = None) -> None:
-        """Go on with what was noted, if there is somewhere to note it."""
+        """Begin with what was noted, if there is a disk for notes."""
         self._notes = notes
         self._marks: dict[VoterId, Mark] = {} if notes is None else _read(notes.read(NOTE_NAME))
         self._noted = dict(self._marks)
@@ -79,41 +80,41 @@ class Witness:
         return self._marks.get(voter, UNSEEN)
 
     def saw_entry(self, voter: VoterId, index: int, entry_term: int | None) -> None:
-        """A voter has a committed entry; nothing is known if the entry's term is not."""
+        """Note that a voter has a committed entry; ignored if the entry's term is unknown."""
         known = self._marks.get(voter, UNSEEN)
         if entry_term is not None and index > known.index:
             self._marks[voter] = Mark(index, entry_term, known.term)
 
     def saw_term(self, voter: VoterId, term: int) -> None:
-        """A voter spoke in a term."""
+        """Note that a voter sent a message of a term."""
         known = self._marks.get(voter, UNSEEN)
         if term > known.term:
             self._marks[voter] = Mark(known.index, known.entry_term, term)
 
     def told(self, marks: Iterable[tuple[VoterId, Mark]]) -> None:
-        """A leader tells what it knows of voters."""
+        """Note what a leader says that it knows of voters."""
         for voter, mark in marks:
             self.saw_entry(voter, mark.index, mark.entry_term)
             self.saw_term(voter, mark.term)
 
     def marks(self, voters: Iterable[VoterId]) -> list[pb.VoterMark]:
-        """What is known of these voters."""
+        """The marks of these voters, as far as they are known."""
         return [
             mark_to_proto(voter, self._marks[voter]) for voter in voters if voter in self._marks
         ]
 
-    # Kept over a restart.
+    # Kept across restarts.
 
     def may_note(self, now: float) -> bool:
         """Whether the last note is old enough."""
         return self._notes is not None and now - self._noted_at >= NOTE_SECONDS
 
     def is_due(self, now: float) -> bool:
-        """Whether there is something to note that is not noted."""
+        """Whether the last note is old enough, and the marks have changed since."""
         return self.may_note(now) and self._marks != self._noted
 
     def note(self, voters: Iterable[VoterId], now: float) -> "Note | None":
-        """What is to be written of these voters; the others are forgotten."""
+        """The note of these voters' marks; those of others are forgotten."""
         if self._notes is None:
             return None
         kept = set(voters)
@@ -129,7 +130,7 @@ class Witness:
 def open_notes(directory: Path) -> DirectoryDisk:
     """Open the directory of the note; a note that can't be read is set aside.
 
-    It is a guard, and not the log: without it the node runs as if nothing had been noted.
+    It is only a guard: without it the node runs as if nothing had been noted.
 
     Raises:
         OSError: It can't be set aside.
@@ -149,7 +150,7 @@ def open_notes(directory: Path) -> DirectoryDisk:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Marks to be written, behind the log that they are of."""
+    """Marks to be written, after the log that they describe."""
 
     disk: Disk
     data: bytes
@@ -167,17 +168,17 @@ class Note:
 
 
 def mark_to_proto(voter: VoterId, mark: Mark) -> pb.VoterMark:
-    """Encode what is known of a voter."""
+    """Encode a voter's mark."""
     return pb.VoterMark(voter=voter, index=mark.index, entry_term=mark.entry_term, term=mark.term)
 
 
 def mark_from_proto(message: pb.VoterMark) -> Mark:
-    """Decode what is known of a voter."""
+    """Decode a voter's mark."""
     return Mark(index=message.index, entry_term=message.entry_term, term=message.term)
 
 
 def _encode(marks: dict[VoterId, Mark]) -> bytes:
-    # An older, longer note may be left behind it, and a crash may tear it.
+    # The end of an older, longer note may follow it, and a crash may tear it.
     data = pb.AppendEntries(
         marks=[mark_to_proto(voter, mark) for voter, mark in sorted(marks.items())]
     ).SerializeToString()
@@ -186,7 +187,7 @@ def _encode(marks: dict[VoterId, Mark]) -> bytes:
 
 
 def _read(note: bytes | None) -> dict[VoterId, Mark]:
-    """What was noted; nothing where that is not whole: it is a guard, and not the log."""
+    """The noted marks; none if the note is not whole, since it is only a guard."""
     note = note or b""
     head, crc, rest = (
         note[:NUMBER_BYTES],

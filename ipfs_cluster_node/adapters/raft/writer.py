@@ -1,7 +1,7 @@
-"""One thread that writes the log, so that its loop goes on while the disk works.
+"""One thread that writes the log, so that the event loop runs on while the disk works.
 
-`asyncio.to_thread` would do, at the price of some 0.1 ms of a core a write, and of waiting where
-other work has taken all its threads.
+`asyncio.to_thread` would do, but costs some 0.1 ms of CPU per write, and waits when other work
+occupies all its threads.
 """
 
 import asyncio
@@ -12,16 +12,16 @@ from queue import SimpleQueue
 from typing import Final
 
 STOP_SECONDS_MAX: Final = 5.0
-"""How long a node that stops waits for a write under way, on a disk that hangs perhaps."""
+"""How long a node that stops waits for a write, whose disk may hang."""
 
 _Job = tuple[Callable[[], None], asyncio.Future[None]]
 
 
 class Writer:
-    """Runs what blocks, one after the other."""
+    """Runs blocking jobs, one after the other."""
 
     def __init__(self) -> None:
-        """Start the thread; in a running loop."""
+        """Start the thread; call it in a running loop."""
         self._loop = asyncio.get_running_loop()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._ended = self._loop.create_future()
@@ -35,7 +35,7 @@ class Writer:
         await done
 
     async def stop(self) -> bool:
-        """End the thread behind what it has begun; returns whether it ended in time."""
+        """End the thread after its present job; returns whether it ended in time."""
         self._jobs.put(None)
         with suppress(TimeoutError):
             async with asyncio.timeout(STOP_SECONDS_MAX):
@@ -48,13 +48,13 @@ class Writer:
             error: BaseException | None = None
             try:
                 job()
-            except BaseException as raised:  # Told to who waits for it.
+            except BaseException as raised:  # Raised where the job is awaited.
                 error = raised
             self._tell(done, error)
         self._tell(self._ended, None)
 
     def _tell(self, done: asyncio.Future[None], error: BaseException | None) -> None:
-        with suppress(RuntimeError):  # The loop is closed: nobody waits any more.
+        with suppress(RuntimeError):  # The loop is closed: nothing awaits the job.
             self._loop.call_soon_threadsafe(_settle, done, error)
 
 

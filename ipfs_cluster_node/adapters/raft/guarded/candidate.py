@@ -32,7 +32,7 @@ class Candidate(SyncObjState):
         elif self._SyncObj__raftElectionDeadline < moment and not self._campaigns:
             pause = PRE_VOTE_RETRY_MIN * self._timeout_min * (1 + _chance())
             self._SyncObj__raftElectionDeadline = moment + pause
-            if not self.elections.asks:  # Logged once, however long it lasts.
+            if not self.elections.in_pre_vote:  # Logged once, however long it lasts.
                 log.info("no leader is heard, asks for votes", extra={"term": self._getTerm()})
             last = self._journal.last_index
             ask = pb.RaftMessage(
@@ -63,7 +63,7 @@ class Candidate(SyncObjState):
             self.out.post(sender, pb.RaftMessage(term=self._getTerm(), pre_vote_granted=granted))
 
     def _receive_vote(self, sender: VoterId, node: Node, message: Message) -> None:
-        # One vote a voter and term (H4).
+        # One vote per voter and term (H4).
         if self._votes[0] != message["term"]:
             self._votes = (message["term"], set())
         if sender not in self._votes[1]:
