@@ -58,10 +58,12 @@ RUNNING = {"a": TaskState.PENDING, "b": TaskState.PENDING}
 async def test_a_watch_tells_what_changed_and_ends_with_its_last_task() -> None:
     its = Watched()
     assert await its.next() == RUNNING
+    waiting = asyncio.ensure_future(its.next())
+    await asyncio.sleep(0.1)
     its.submit("other")
     its.cancel("b")
     its.cancel("other")
-    assert await its.next() == {"b": TaskState.CANCELLED}
+    assert await waiting == {"b": TaskState.CANCELLED}
     its.cancel("a")
     assert await its.next() == {"a": TaskState.CANCELLED}
     with pytest.raises(StopAsyncIteration):
@@ -95,10 +97,12 @@ async def test_after_a_reset_a_watch_tells_each_task_again() -> None:
 async def test_a_watch_ends_when_the_leadership_is_lost() -> None:
     its = Watched()
     await its.next()
+    waiting = asyncio.ensure_future(its.next())
+    await asyncio.sleep(0.1)
     its.leader.is_leader = False
     its.tasks.on_leadership(False)
     with pytest.raises(ClusterError) as raised:
-        await its.next()
+        await waiting
     assert raised.value.reason is Reason.NOT_LEADER
 
 

@@ -9,6 +9,7 @@ from ipfs_cluster_node.codec.commands import decode_command, encode_command
 from ipfs_cluster_node.codec.snapshot import decode_snapshot, encode_snapshot
 from ipfs_cluster_node.core import certificates, state
 from ipfs_cluster_node.core import commands as c
+from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.core.state_data import StateData, differences, rows_of
 from ipfs_cluster_node.core.tables import TableName, Touched, merged
@@ -53,6 +54,12 @@ def test_the_recorded_commands_touch_what_they_change() -> None:
     cluster = ClusterState()
     for command in history.commands():
         carried_out(cluster, command)
+
+
+def test_a_cluster_that_begins_with_what_it_had_touches_nothing_of_that() -> None:
+    body = c.BootstrapCluster(cluster_id="id", cluster_name="", cluster_did=Did(""), principals=())
+    touched = carried_out(ClusterState(), c.LogCommand(at_ms=1, body=body))
+    assert touched == {TableName.CLUSTER: {"cluster_id"}}
 
 
 @pytest.mark.usefixtures("small")
