@@ -1,1 +1,1 @@
-"""The replica: PySyncObj behind our journal, transport and guards. Its only importer."""
+"""Consensus: PySyncObj within our guards, journal and transport, driven by the replica."""

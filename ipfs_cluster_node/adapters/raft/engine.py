@@ -25,14 +25,9 @@ from ipfs_cluster_node.adapters.raft.errors import LogDamagedError
 from ipfs_cluster_node.adapters.raft.guarded.voter import GuardedSyncObj
 from ipfs_cluster_node.adapters.raft.journal import NO_OP, SegmentedJournal
 from ipfs_cluster_node.adapters.raft.messages import Outbox, decode_message
-from ipfs_cluster_node.adapters.raft.proposals import (
-    Proposal,
-    Proposals,
-)
+from ipfs_cluster_node.adapters.raft.proposals import Proposal, Proposals
 from ipfs_cluster_node.adapters.raft.segments import has_journal
-from ipfs_cluster_node.adapters.raft.snapshot import (
-    open_snapshot,
-)
+from ipfs_cluster_node.adapters.raft.snapshot import open_snapshot
 from ipfs_cluster_node.adapters.raft.snapshots import Snapshots
 from ipfs_cluster_node.adapters.raft.snapshotting import use_stored_state
 from ipfs_cluster_node.adapters.raft.state_machine import StateMachine

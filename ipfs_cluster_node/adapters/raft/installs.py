@@ -155,7 +155,7 @@ class SnapshotInstalls:
         return True
 
     def take_sync(self) -> Callable[[], None] | None:
-        """What makes durable what has come, once that is much; it blocks: it belongs to a step.
+        """A function that syncs what has been received, once that is much; it blocks.
 
         Not behind the last piece: then the file is being loaded, and synced there.
         """

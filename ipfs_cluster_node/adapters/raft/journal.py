@@ -107,7 +107,7 @@ class SegmentedJournal:
         """Bytes of all commands in the log."""
         self._segments: list[Segment] = []
         self.synced = synced_at_least
-        """The last segment, and how many frames of it are durable; nothing behind them is."""
+        """The last segment, and how many of its frames are durable; nothing after them is."""
         self._load()
         self._begin_behind(base)
         self.write_and_sync(self.take_pending())
@@ -156,7 +156,7 @@ class SegmentedJournal:
         """Ignored: the commit index is learned again after a start (H7)."""
 
     def getRaftCommitIndex(self) -> int:
-        """What is certainly committed: what the snapshot covers."""
+        """The index that is certainly committed: that of the snapshot."""
         return self._entries[0][1]
 
     def setCurrentTerm(self, term: int, votedForNodeId: str | None) -> None:
@@ -169,7 +169,7 @@ class SegmentedJournal:
         return self._term
 
     def getVotedForNodeId(self) -> str | None:
-        """Who got this node's vote in the term."""
+        """The voter that got this node's vote in the term."""
         return self._voted_for
 
     # What the engine calls.
@@ -192,7 +192,7 @@ class SegmentedJournal:
         return None
 
     def voters(self, up_to: int | None = None) -> frozenset[VoterId]:
-        """Who votes by the configuration entries up to an index, default all."""
+        """The voters by the configuration entries up to an index, by default all."""
         if up_to is None:
             return self._voters
         voters = set(self._base_voters)

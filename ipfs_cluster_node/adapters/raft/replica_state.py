@@ -52,17 +52,17 @@ class ReplicaState:
 
     @property
     def is_leader(self) -> bool:
-        """Whether this node leads, as far as it knows, and has applied all before its term."""
+        """Whether this node leads, as far as it knows, and has applied all of earlier terms."""
         return self.failed is None and self.engine.is_leader
 
     @property
     def leads_for_sure(self) -> bool:
-        """Whether nobody else can lead now: what is read here is the newest there is."""
+        """Whether no other node can lead now, so that a read here is linearizable."""
         return self.failed is None and self.engine.leads_for_sure
 
     @property
     def age_ms(self) -> int:
-        """For how long what was committed may be missing here, on a node that does not lead."""
+        """Milliseconds for which committed entries may have been missing here, on a follower."""
         return round(1000 * self.engine.age_seconds)
 
     @property
@@ -86,12 +86,12 @@ class ReplicaState:
         return self.engine.applied_index
 
     def position(self) -> Position:
-        """Where in the log the state machine's present state is from."""
+        """The place in the log that the present state is from."""
         return self.engine.position()
 
     @property
     def voters(self) -> frozenset[VoterId]:
-        """Who votes, by the newest configuration in the log."""
+        """The voters of the newest configuration in the log."""
         return self.engine.voters
 
     async def propose(self, command: bytes) -> object:

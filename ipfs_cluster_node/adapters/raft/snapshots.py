@@ -33,7 +33,7 @@ class Snapshots:
         config: RaftConfig,
         index: int,
     ) -> None:
-        """Go on from the snapshot at `index`, which the log begins behind."""
+        """Begin with the snapshot at `index`, after which the log begins."""
         self._disk, self._applier, self._journal = disk, applier, journal
         self._raft, self._config = raft, config
         self._installs = SnapshotInstalls(
@@ -54,7 +54,7 @@ class Snapshots:
         self.forget_offers = self._installs.forget_offers
 
     def position(self) -> Position:
-        """Where in the log the state machine's present state is from."""
+        """The place in the log that the present state is from."""
         index = self._raft.applied_index
         term, voters = self._journal.term_at(index) or 0, self._journal.voters(up_to=index)
         return Position(index=index, term=term, voters=voters)

@@ -72,7 +72,7 @@ class Frozen:
 
 
 class Checks:
-    """What all nodes of a run did, as nobody of them can know it."""
+    """What all nodes of a run did, as none of them can know it."""
 
     def __init__(self) -> None:
         """Know nothing yet."""
@@ -84,7 +84,7 @@ class Checks:
         self.acknowledged_max = 0
         self.commits = 0
         self.broken: ViolationError | None = None
-        """What was found where it could not be raised."""
+        """A violation that could not be raised where it was found."""
 
     def leads(self, term: int, voter: str) -> None:
         """A node leads a term."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 PAGE_BYTES = 512
 NOTES_CHOSEN = 8
-"""A crash brings back one of so many last contents of a note."""
+"""A crash brings back one of this many last contents of a note."""
 
 
 class PowerLossError(Exception):
@@ -41,7 +41,7 @@ class MemoryDisk:
         self._nameless: set[str] = set()
         """New files whose names are not durable."""
         self._removed: dict[str, bytes] = {}
-        """Removed, and back after a crash perhaps."""
+        """Removed files, which a crash may bring back."""
         self._notes: dict[str, list[bytes]] = {}
         """Every content of a note since the last crash."""
         self.dying = False
@@ -62,7 +62,7 @@ class MemoryDisk:
         return self._files.get(name)
 
     def append(self, name: str, data: bytes) -> None:
-        """Write behind the end of a file, made if it is not there; durable after `sync`."""
+        """Write at the end of a file, created if missing; durable after `sync`."""
         if name not in self._files:
             self._files[name] = b""
             self._synced[name] = 0

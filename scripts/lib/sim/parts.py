@@ -15,12 +15,12 @@ from scripts.lib.sim.disk import MemoryDisk
 
 @dataclass
 class Node:
-    """One machine: its disk lasts, its engine comes and goes."""
+    """One machine: its disk lasts, its engine is started and stopped."""
 
     voter: VoterId
     disk: MemoryDisk
     notes: MemoryDisk
-    """What lies beside the log."""
+    """The disk of the note of how far voters have come."""
     rate: float
     offset: float
     engine: Engine | None = None
@@ -31,12 +31,12 @@ class Node:
     paused_until: float = 0.0
     sync_seconds: float = 0.001
     life: int = 0
-    """Counts starts: what was meant for an earlier life is dropped."""
+    """Number of starts: events meant for an earlier life are dropped."""
     copies: list["Copy"] = field(default_factory=list)
     put_back: bool = False
-    """Whether an old copy was put back."""
+    """Whether its disk was restored from an old copy."""
     retired: bool = False
-    """Whether that was noticed: another incarnation takes its place."""
+    """Whether that was noticed, and another incarnation takes its place."""
 
 
 @dataclass

@@ -40,8 +40,8 @@ FAULTS = (
     "put-back-all",
 )
 CALM_SECONDS = 2.0
-"""How long nothing else breaks before and after a copy is put back: docs/recovery.md says when it
-can be noticed."""
+"""How long nothing else breaks before and after a node is restored from a copy: docs/recovery.md
+says when that can be noticed."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class Run:
             world.propose(self.rng.choice(choice))
         for node in nodes:
             world.read(node)
-        # Where nobody writes for a while, who was cut off is not behind, and may win an election.
+        # While nothing is written, a node that was cut off is not behind, and may win an election.
         pause = self.rng.uniform(0.5, 3) if self.rng.random() < 0.02 else 0
         world.after(pause + self.rng.uniform(0.005, 0.1), self._client)
 
@@ -275,13 +275,13 @@ class Run:
             self._heal_later()
 
     def _restart(self) -> None:
-        """So quick that nobody misses it."""
+        """Restart a node so quickly that no other notices."""
         node = self._any()
         self.world.stop(node, power_loss=self.rng.random() < 0.5)
         self.world.after(self.rng.uniform(0, 0.1), lambda: self._start(node))
 
     def _shrink_alone(self) -> None:
-        """A leader that nobody hears any more removes the others."""
+        """A leader that is cut off removes the others."""
         leader = self._leader()
         if leader is not None and not self.world.replaces:
             for other in sorted(self.world.nodes):
@@ -354,7 +354,7 @@ class Run:
             self.world.start(node)
 
     def liveness(self) -> None:
-        """Mend all but a minority; writes go on, and the healthy come to the same state."""
+        """Repair all but a minority; writes go on, and healthy nodes reach the same state."""
         world = self.world
         world.run(1.0)
         self._settle()

@@ -29,15 +29,15 @@ CONFIG: Final = RaftConfig(
 )
 TICK_SECONDS: Final = 0.02
 DETECT_SECONDS: Final = 2.0
-"""How long a cut lasts before the connection is given up."""
+"""How long a cut lasts before the connection is closed."""
 RECONNECT_SECONDS: Final = 0.2
 REPLAYS_KEPT: Final = 200
 CLOCK_RATES: Final = (0.95, 1.05)
-"""How fast clocks run."""
+"""Slowest and fastest rate of a node's clock."""
 
 
 class World(Timeline):
-    """Runs until it is told to stop; the same seed runs the same way."""
+    """A cluster in simulated time; the same seed always runs in the same way."""
 
     def __init__(self, seed: int, *, size: int, wild: int) -> None:
         """Make a cluster.
@@ -48,11 +48,11 @@ class World(Timeline):
             wild: Whether messages are also duplicated, reordered, lost one by one and replayed,
                 which no connection does.
         """
-        random.seed(seed)  # PySyncObj's own chance.
+        random.seed(seed)  # For PySyncObj, which draws from it.
         self.rng = random.Random(seed)  # noqa: S311
         self.wild = wild
         self.disturbed = 0
-        """Messages that came twice, late or again."""
+        """Messages that came twice, late, or after their connection had ended."""
         super().__init__()
         self.nodes: dict[VoterId, Node] = {}
         self.links: dict[tuple[VoterId, VoterId], Link] = {}
@@ -127,7 +127,7 @@ class World(Timeline):
         if node.engine is None:
             return
         if node.step is not None and power_loss:
-            # It was writing: the power goes in the middle of it.
+            # The power fails in the middle of a write.
             node.disk.dying = True
             with suppress(PowerLossError, OSError):
                 node.step.write()
@@ -226,7 +226,7 @@ class World(Timeline):
             node.engine.snapshot_taken()
 
     def _fail(self, node: Node) -> None:
-        """The disk failed: the process ends, and comes back when the disk is well."""
+        """End the process, since its disk failed; it starts again once the disk works."""
         self.stop(node, power_loss=False)
 
     # Network.
@@ -268,7 +268,7 @@ class World(Timeline):
             self._connect(sender, receiver)
 
     def cut(self, sender: VoterId, receiver: VoterId) -> None:
-        """Let nothing pass in one direction; both ends notice after a while."""
+        """Drop everything in one direction; both ends notice after a while."""
         link = self.links[sender, receiver]
         if link.cut:
             return
@@ -286,13 +286,13 @@ class World(Timeline):
         self.after(DETECT_SECONDS * self.rng.uniform(0.5, 1), notice)
 
     def heal(self) -> None:
-        """Mend every link."""
+        """Repair every link."""
         for link in self.links.values():
             link.cut = False
             link.delay = (0.0002, 0.002)
 
     def break_connection(self, sender: VoterId, receiver: VoterId) -> None:
-        """Lose a connection and what is on its way."""
+        """Break a connection, and lose what is in flight on it."""
         self._disconnect(self.nodes[sender], self.nodes[receiver])
 
     def _send(self, sender: VoterId, peer: VoterId, message: pb.RaftMessage) -> None:
@@ -355,7 +355,7 @@ class World(Timeline):
         self.start(node)
 
     def _retire(self, node: Node, error: ClusterError) -> None:
-        """A node's log is said to be an old copy: another incarnation takes its place."""
+        """Replace a node whose log was recognized as an old copy with another incarnation."""
         if not node.put_back:
             raise ViolationError(f"{node.voter} is taken for an old copy: {error}")
         if node.retired:
@@ -366,7 +366,7 @@ class World(Timeline):
         self._replace(node.voter, VoterId(f"{name}.{int(incarnation) + 1}"))
 
     def _replace(self, old: VoterId, new: VoterId) -> None:
-        """What ReplaceLog does: the old one votes no more, then the new one gets the log."""
+        """Do what ReplaceLog does: take the old one's vote, then let the new one join."""
         engines = [node.engine for node in self.live if node.engine is not None]
         leaders = [engine for engine in engines if engine.is_leader]
         gone = leaders and all(old not in engine.voters for engine in leaders)
@@ -404,7 +404,7 @@ class World(Timeline):
         self._wake(node)
 
     def read(self, node: Node) -> None:
-        """One client reads at one node; it waits for nothing."""
+        """One client reads at one node, without waiting."""
         if node.engine is None or node.paused_until > self.now:
             return
         with self._as(node):

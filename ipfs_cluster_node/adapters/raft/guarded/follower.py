@@ -53,7 +53,7 @@ class Follower(SyncObjState):
         """
         journal = self._journal
         previous, entries = message["prevLogIdx"], message["entries"]
-        verified: int = max(previous, journal.first_index)  # A snapshot agrees: it is committed.
+        verified: int = max(previous, journal.first_index)  # A snapshot is committed, so it agrees.
         if previous >= journal.first_index and journal.term_at(previous) != message["prevLogTerm"]:
             return {**message, "entries": []}, None
         for position, (_, index, term) in enumerate(entries):

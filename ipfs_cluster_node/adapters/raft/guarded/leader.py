@@ -1,4 +1,4 @@
-"""What a leader does: sends its entries, as many as may be under way, and counts answers."""
+"""What a leader does: sends entries, within a bound on bytes in flight, and counts answers."""
 
 from pysyncobj.node import Node
 

@@ -1,4 +1,4 @@
-"""What a voter wants to send, kept until the step's sync is done."""
+"""Messages of a voter, held until the step's sync is done."""
 
 from collections.abc import Callable
 from typing import Final

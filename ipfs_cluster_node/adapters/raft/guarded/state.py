@@ -1,4 +1,4 @@
-"""What a guarded PySyncObj holds, and what is known of the cluster by it."""
+"""State of a guarded PySyncObj, and what it knows of the cluster."""
 
 from collections.abc import Callable
 from typing import Final
@@ -161,7 +161,7 @@ class SyncObjState(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
         return self.leads and noop is not None and self.applied_index >= noop
 
     def known_leader(self) -> VoterId | None:
-        """The leader to name to callers; None once it was silent for so long that others stood."""
+        """The leader to name to callers; None after a silence in which others may campaign."""
         known = self.leads or self.elections.unheard(now()) < self._leader_gone
         return self.leader_voter() if known else None
 
