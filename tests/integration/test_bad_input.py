@@ -90,7 +90,7 @@ def test_the_command_line_answers_bad_input_with_a_sentence_and_a_status(
         (("serve", "--home", str(tmp_path / "none")), 1, "no node in"),
         (("init", "--home", home), 1, "already"),
         (("join", "rubbish", "--enrolment", enrolment, "--home", str(tmp_path / "j")), 4, "cj1."),
-        (("join", token, "--enrolment", enrolment, "--home", str(tmp_path / "j")), 4, "not of the"),
+        (("join", token, "--enrolment", enrolment, "--home", str(tmp_path / "j")), 4, "not in the"),
         (
             ("join", token, "--enrolment", "127.0.0.1:1", "--home", str(tmp_path / "j")),
             3,
