@@ -1,7 +1,7 @@
 """Writes the tables of the docs that other sources declare.
 
 docs/errors.md: reasons, from errors.proto, which says what they mean, and their traits.
-docs/authorization.md: methods, from the option `rule` of each.
+docs/authorization.md: methods, from the option `rule` of each; grants, from core/authorization.py.
 
 `--check` changes nothing, and fails where a table is not what would be written.
 """
@@ -14,13 +14,16 @@ from typing import Final
 
 from ipfs_cluster_node.access.context import CallerClass
 from ipfs_cluster_node.access.rules import RULES_BY_METHOD, Rule
+from ipfs_cluster_node.core.authorization import GRANTS
 from ipfs_cluster_node.core.errors import Reason, Trait
+from ipfs_cluster_node.core.ucan.commands import TOP
 
 ROOT: Final = Path(__file__).parents[2]
 PROTO: Final = ROOT / "protos/ipfs_cluster_node/v1/errors.proto"
 VALUE: Final = re.compile(r"((?:  //[^\n]*\n)+)  ERROR_REASON_(\w+) = \d+;")
 
 REASONS_HEAD: Final = "| Reason | Status | Repeated | What it means |\n| --- | --- | --- | --- |\n"
+GRANTS_HEAD: Final = "| Grant | Commands |\n| --- | --- |\n"
 METHODS_HEAD: Final = "| Method | Callers | Command | Judged on |\n| --- | --- | --- | --- |\n"
 
 
@@ -46,6 +49,15 @@ def _repeated(reason: Reason) -> str:
     if reason.has(Trait.REPEATED):
         return "yes"
     return "elsewhere" if reason.has(Trait.OF_ONE_MASTER) else ""
+
+
+def grants() -> str:
+    """The rows of what a client may be granted when it joins."""
+    rows = []
+    for name, commands in GRANTS.items():
+        told = ("everything" if command == TOP else f"`{command}`" for command in commands)
+        rows.append(f"| `{name}` | {', '.join(told)} |\n")
+    return "".join(rows)
 
 
 def methods() -> str:
@@ -75,6 +87,7 @@ def _judged(rule: Rule) -> str:
 
 TABLES: Final[tuple[tuple[str, str, Callable[[], str]], ...]] = (
     ("docs/errors.md", REASONS_HEAD, reasons),
+    ("docs/authorization.md", GRANTS_HEAD, grants),
     ("docs/authorization.md", METHODS_HEAD, methods),
 )
 
