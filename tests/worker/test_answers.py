@@ -94,7 +94,7 @@ def test_any_other_value_is_refused(frame: dict[str, Any], changed: dict[str, An
 def test_a_truth_value_is_no_attempt_number() -> None:
     first = Identity(task_id="t1", attempt=1, nonce="n3")
     header = json.dumps(RESULT | {"attempt": True}).encode()
-    with pytest.raises(ProtocolError, match="no whole number"):
+    with pytest.raises(ProtocolError, match="not a whole number"):
         parse(header, b"", first)
 
 

@@ -257,7 +257,7 @@ async def test_a_process_that_is_kept_is_kept_only_clean(world: World) -> None:
         assert daemons() == []
     done = await world.run("reused", "twice")
     if isinstance(done, AttemptFailed):
-        assert "went on after its answer" in done.message
+        assert "continued after its answer" in done.message
     await asyncio.sleep(0.2)
     assert await world.data("reused") not in (first, b"forged")
     assert await world.data("reused") != await world.data("honest")
@@ -315,7 +315,7 @@ async def test_no_runner_is_kept_because_its_handler_says_so(world: World) -> No
 
 async def test_the_node_bounds_what_comes_beside_a_file(world: World) -> None:
     failed = await world.fails("large_beside_a_file")
-    assert "too many bytes beside a file" in failed.message
+    assert "too many bytes in addition to a file" in failed.message
 
 
 async def test_output_is_bounded_and_its_end_is_kept(
@@ -358,7 +358,7 @@ ODDITIES = [
     ("type none", Reason.TASK_RESULT_INVALID, "128 characters"),
     ("file", Reason.TASK_RESULT_INVALID, "inside task.scratch"),
     ("file name", Reason.TASK_RESULT_INVALID, "not Unicode"),
-    ("large", Reason.TASK_RESULT_INVALID, "beside a file a result has at most 65536 bytes"),
+    ("large", Reason.TASK_RESULT_INVALID, "with a file, a result has at most 65536 bytes"),
     ("huge", Reason.TASK_RESULT_INVALID, "over 64 MiB"),
 ]
 """What a handler raises or returns, and what its submitter is told."""

@@ -264,7 +264,7 @@ async def test_what_goes_on_after_its_answer_fails(make: Any) -> None:
         False,
         "tail",
     )
-    assert "went on after its answer" in done.message
+    assert "continued after its answer" in done.message
     await pool.close()
 
 
@@ -399,7 +399,7 @@ async def test_a_file_is_open_until_its_lease_ends(make: Any, tmp_path: Path) ->
     assert (failed.reason, failed.retryable) == (Reason.TASK_RESULT_INVALID, False)
     much = ResultSaid(bytes(RESULT_INLINE_BYTES_MAX + 1), "t", "r", True)
     failed = await run_with(pool, much)
-    assert "too many bytes beside a file" in failed.message
+    assert "too many bytes in addition to a file" in failed.message
     await pool.close()
 
 

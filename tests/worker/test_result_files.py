@@ -46,14 +46,14 @@ def test_a_regular_file_is_opened_for_reading_and_no_child_inherits_it(
     ["", ".", "..", "/", "r/", "/r", "./r", "deep//er/r", "deep/./er/r", "deep/../r", "../key"],
 )
 def test_a_path_has_plain_names_only(scratch: int, name: str) -> None:
-    with pytest.raises(ResultFileError, match="is no path of one"):
+    with pytest.raises(ResultFileError, match="is not a path to one"):
         open_result(scratch, name)
 
 
 @pytest.mark.parametrize("name", ["r\0", "\0", "deep\0/er/r"])
 def test_a_name_with_a_zero_is_refused_as_one(scratch: int, name: str) -> None:
     """The system would end the name there; Python would raise what nobody expects."""
-    with pytest.raises(ResultFileError, match="is no path of one"):
+    with pytest.raises(ResultFileError, match="is not a path to one"):
         open_result(scratch, name)
 
 

@@ -143,7 +143,7 @@ def test_csv_is_read_as_what_stands_there(
 
 NOT_READ = (
     (b"", "is empty"),
-    (b"\n\r\n", "nothing but line ends"),
+    (b"\n\r\n", "only line ends"),
     (b"\na,b\n1,2\n", "line 1 is empty"),
     (b"a,b,c,d\n1,2,3,4\n5,6\n", "line 3 has 2 fields and line 1 has 4"),
     (b"a,b\n1,2\n3,4,5,6\n", "line 3 has 4 fields and line 1 has 2"),
@@ -175,7 +175,7 @@ NOT_READ = (
     (b"PARE\x15\0", "encrypted"),
     (b"SQLite format 3\0", "SQLite"),
     (b"<html><body>1,2</body></html>", "HTML"),
-    (b"[1, 2]\n", "records are no objects"),
+    (b"[1, 2]\n", "records are not objects"),
     (b'{"k": 1}\n{"k":\n', "Malformed JSON"),
     (b'{"k": 1, "k": 2}\n', "duplicate key"),
     (b'{"k": 1, "K": 2}\n', "differ from 'K' only in case"),

@@ -65,7 +65,7 @@ def test_what_begins_far_behind_is_read_or_refused(run: Run) -> None:
     for data in (b"[" + b" " * 5000 + b'{"a":1}]', b"{" + b"\n" * 5000 + b'"a":1}'):
         assert run(ALL, input=data)[0]["rows"] == [[1]]
     assert "bytes of blanks" in refusal(run, ALL, input=b" " * 5000 + b'{"a":1}\n')
-    assert "record 1: it is no JSON" in refusal(run, ALL, input=b'{"a":nan,"b":1e400}\n')
+    assert "record 1: it is not JSON" in refusal(run, ALL, input=b'{"a":nan,"b":1e400}\n')
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
-"""What a handler's process says, checked where the node reads it.
+"""Validates the frames that a handler's process sends.
 
-Nothing that comes from such a process is believed: a handler may have written it. Every field has
-one type, one range and one place, the answer is to the attempt that was asked about, and whatever
-is not so is a `ProtocolError`, after which the process is killed.
+Nothing from such a process is trusted: a handler may have written it. Every field has one type, one
+range and one place, and an answer must belong to the attempt that is running; anything else is a
+`ProtocolError`, after which the process is killed.
 """
 
 import json
@@ -18,16 +18,16 @@ from ipfs_cluster_node.core.model import (
 
 FILE_CHARS_MAX: Final = 4096
 NODES_REASONS: Final = frozenset({Reason.WORKER_LOST, Reason.TASK_CANCELLED, Reason.STALE_ATTEMPT})
-"""The cluster acts on them: an attempt that was lost is no failure of its task's."""
+"""Reasons that only a node may give: a lost attempt, for example, does not count as a failure."""
 
 
 class ProtocolError(Exception):
-    """A handler's process said what it may not say."""
+    """A handler's process broke the protocol."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Which attempt a frame is about; the nonce tells it from all others of the process."""
+    """The attempt of a frame; the nonce distinguishes it from all others of the process."""
 
     task_id: str
     attempt: int
@@ -36,7 +36,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class ProgressSaid:
-    """How far the attempt is."""
+    """The attempt's progress."""
 
     ratio: float
     note: str
@@ -44,18 +44,18 @@ class ProgressSaid:
 
 @dataclass(frozen=True, slots=True)
 class ResultSaid:
-    """The attempt's result, as its process tells it."""
+    """The attempt's result, as reported by its process."""
 
     data: bytes
     content_type: str
     file: str | None
-    """A path beneath the attempt's scratch directory; not looked at yet."""
+    """A path beneath the attempt's scratch directory; not checked yet."""
     clean: bool
 
 
 @dataclass(frozen=True, slots=True)
 class FailureSaid:
-    """Why the attempt failed, as its process tells it."""
+    """The attempt's failure, as reported by its process."""
 
     reason: Reason
     message: str
@@ -70,7 +70,7 @@ def parse(header: bytes, body: bytes, asked: Identity) -> Said:
     """Check a frame.
 
     Raises:
-        ProtocolError: It is not what a handler's process says of the attempt `asked`.
+        ProtocolError: It is not a valid frame for the attempt `asked`.
     """
     fields = _Fields(header)
     kind = fields.text("kind", 16)
@@ -80,7 +80,7 @@ def parse(header: bytes, body: bytes, asked: Identity) -> Said:
         nonce=fields.text("nonce", 64),
     )
     if identity != asked:
-        raise ProtocolError("it answered for another attempt than it was asked about")
+        raise ProtocolError("it answered for another attempt")
     said: Said
     match kind:
         case "progress":
@@ -108,7 +108,7 @@ def parse(header: bytes, body: bytes, asked: Identity) -> Said:
 
 
 class _Fields:
-    """The fields of a header; each is taken once, and none may be left."""
+    """The fields of a header; each is read once, and none may be left over."""
 
     def __init__(self, header: bytes) -> None:
         try:
@@ -116,19 +116,19 @@ class _Fields:
         except (ValueError, RecursionError) as error:
             raise ProtocolError("it sent a header that is not JSON") from error
         if not isinstance(found, dict):
-            raise ProtocolError("it sent a header that is no JSON object")
+            raise ProtocolError("it sent a header that is not a JSON object")
         self._found = found
 
     def text(self, name: str, chars_max: int) -> str:
         value = self._take(name)
         if type(value) is not str or len(value) > chars_max:
             raise ProtocolError(
-                f"it sent as {name} what is no text of up to {chars_max} characters"
+                f"it sent a {name} that is not text of up to {chars_max} characters"
             )
         try:
             value.encode()
         except UnicodeEncodeError as error:
-            raise ProtocolError(f"it sent as {name} what is not Unicode") from error
+            raise ProtocolError(f"it sent a {name} that is not Unicode") from error
         return value
 
     def text_or_none(self, name: str, chars_max: int) -> str | None:
@@ -140,33 +140,33 @@ class _Fields:
     def flag(self, name: str) -> bool:
         value = self._take(name)
         if type(value) is not bool:
-            raise ProtocolError(f"it sent as {name} what is neither true nor false")
+            raise ProtocolError(f"it sent a {name} that is neither true nor false")
         return value
 
     def whole(self, name: str) -> int:
         value = self._take(name)
         if type(value) is not int:
-            raise ProtocolError(f"it sent as {name} what is no whole number")
+            raise ProtocolError(f"it sent a {name} that is not a whole number")
         return value
 
     def ratio(self, name: str) -> float:
         value = self._take(name)
         if type(value) not in (int, float) or not 0 <= value <= 1:
-            raise ProtocolError(f"it sent as {name} what is no number from 0 to 1")
+            raise ProtocolError(f"it sent a {name} that is not a number from 0 to 1")
         return float(value)
 
     def reason(self, name: str) -> Reason:
         try:
             reason = Reason(self.text(name, 64))
         except ValueError as error:
-            raise ProtocolError("it sent a reason that is none") from error
+            raise ProtocolError("it sent an unknown reason") from error
         if reason in NODES_REASONS:
-            raise ProtocolError("it sent a reason that only a node has")
+            raise ProtocolError("it sent a reason that only a node may give")
         return reason
 
     def end(self) -> None:
         if self._found:
-            raise ProtocolError("it sent a field that its frame has not")
+            raise ProtocolError("it sent an unknown field")
 
     def _take(self, name: str) -> Any:
         if name not in self._found:
@@ -177,7 +177,7 @@ class _Fields:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a field comes twice")
+        raise ValueError("duplicate field")
     return found
 
 

@@ -1,18 +1,18 @@
-"""Keeps what a node must keep to itself out of the sight and the reach of its handlers.
+"""Isolates handlers from the node's files and processes.
 
 A handler runs as the node's user, and could read the node's keys, rename its home, write to its
-files and signal it. So its process leaves, before it loads any handler, for a user, a mount, a
-process and an IPC namespace of its own, in which
+files and signal it. So before it loads any handler, its process enters new user, mount, process and
+IPC namespaces, in which
 
-- every file system is read-only but the process's own scratch directory, `/dev/shm` and the
-  paths that the settings name: nothing else can be renamed or linked, the node's home least of all;
-- the node's home, and what else is hidden, is empty under every name it has, but for that scratch
-  directory;
-- `/dev` has the harmless devices only, so that no disk can be read around the file system;
-- `/proc` shows the processes of this namespace only.
+- every file system is read-only except the process's own scratch directory, `/dev/shm` and the
+  paths in the settings: nothing else, above all the node's home, can be renamed or linked;
+- the node's home and other hidden paths are empty under every name they have, except for that
+  scratch directory;
+- `/dev` has only harmless devices, so that no disk can be read around the file system;
+- `/proc` shows only the processes of this namespace.
 
-Then it gives up the rights to undo any of this. From another user namespace it can't look into the
-node's memory either. Works without root where the kernel lets users make namespaces.
+Then it drops the capabilities to undo any of this. From another user namespace it can't read the
+node's memory either. Works without root if the kernel lets users create namespaces.
 
 Source: user_namespaces(7), mount_namespaces(7), pid_namespaces(7), ptrace(2).
 """
@@ -31,14 +31,14 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 DEVICES: Final = ("null", "zero", "full", "random", "urandom")
 SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 # nosec B108 (of this namespace only)
 SHARED_MEMORY_OPTIONS: Final = "size=64m,nr_inodes=16384,mode=1777"
-"""An empty file costs the kernel memory too."""
+"""Inodes are limited too: an empty file still costs kernel memory."""
 _ESCAPE: Final = re.compile(rb"\\([0-7]{3})")
 _LOCKED_DOWN: Final = linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A directory or a file, and which one it was when the node started."""
+    """A directory or file, with its identity when the node started."""
 
     path: str
     device: int
@@ -46,28 +46,28 @@ class Place:
 
     @classmethod
     def at(cls, path: Path) -> "Place":
-        """Note what is there now."""
+        """Note the identity that the path has now."""
         found = path.resolve().stat()
         return cls(str(path.resolve()), found.st_dev, found.st_ino)
 
     @property
     def is_here(self) -> bool:
-        """Whether the same is still there."""
+        """Whether the path still has that identity."""
         return _is(self.path, self.device, self.inode)
 
 
 def writable_beside(writable: Sequence[str], hidden: Sequence[Place]) -> tuple[str, ...]:
-    """The directories that handlers may write to, without links.
+    """The directories that handlers may write to, with links resolved.
 
     Raises:
-        ClusterError: CONFIG_INVALID; one is not there, or overlaps what is hidden: handlers could
-            see it there, or rename the directories that it lies in.
+        ClusterError: CONFIG_INVALID; one is missing, or overlaps a hidden path: handlers could see
+            that, or rename its parent directories.
     """
     found: list[str] = []
     for given in writable:
         path = Path(given).resolve()
         if not path.is_dir():
-            raise _not_writable(given, "is no directory; create it, or leave it out")
+            raise _not_writable(given, "is not a directory; create it, or leave it out")
         for place in hidden:
             if path.is_relative_to(place.path) or Path(place.path).is_relative_to(path):
                 raise _not_writable(
@@ -82,25 +82,25 @@ def _not_writable(given: str, why: str) -> ClusterError:
 
 
 def confine(hidden: Sequence[Place], scratch: str, writable: Sequence[str]) -> None:
-    """Make the namespaces. Processes started from now on live in them, the first as their init.
+    """Create the namespaces. Processes started from now on live in them, the first as their init.
 
-    Call it while the process has one thread.
+    Call it while the process has a single thread.
 
     Args:
-        hidden: What is to be empty; the way to `scratch` stays.
+        hidden: Paths to appear empty, except for the way to `scratch`.
         scratch: A directory, in a hidden one or elsewhere, that stays visible and writable.
-        writable: Other directories that stay writable, but for what is hidden in them.
+        writable: Other directories that stay writable, except hidden paths in them.
 
     Raises:
-        OSError: It can't be done here, or something hidden is not where it was.
+        OSError: It can't be done here, or a hidden path has changed.
     """
     uid, gid = os.getuid(), os.getgid()
     linux.unshare(linux.CLONE_NEWUSER | linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWIPC)
-    # Files keep their owner, and this process its name.
+    # Files keep their owner, and this process its user.
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
     Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
-    with suppress(OSError):  # No namespaces within this one, where rights would come back.
+    with suppress(OSError):  # No nested namespaces, which would give the capabilities back.
         Path("/proc/sys/user/max_user_namespaces").write_text("0")
     linux.mount("none", "/", "", linux.MS_REC | linux.MS_PRIVATE)
     for place in hidden:
@@ -115,7 +115,7 @@ def confine(hidden: Sequence[Place], scratch: str, writable: Sequence[str]) -> N
     linux.restrict_mounts("/", linux.MOUNT_ATTR_RDONLY | _LOCKED_DOWN)
     for mount in kept.values():
         linux.restrict_clone(mount, _LOCKED_DOWN)
-    # What is hidden comes after what is writable, which may show it under another name.
+    # Hide after mounting writable paths, which may show hidden ones under another name.
     for path in writable:
         linux.attach_mount(kept[path], path)
     for name in names:
@@ -132,13 +132,13 @@ def confine(hidden: Sequence[Place], scratch: str, writable: Sequence[str]) -> N
 
 
 def enter() -> list[str]:
-    """Finish, in the first process of the namespaces: its own `/proc`, and no rights any longer.
+    """Finish in the first process of the namespaces: mount `/proc`, and drop all capabilities.
 
     Returns:
-        What could not be done, a sentence each.
+        What could not be done, as sentences.
 
     Raises:
-        OSError: The rights can't be given up.
+        OSError: The capabilities can't be dropped.
     """
     missing = []
     try:
@@ -148,8 +148,8 @@ def enter() -> list[str]:
             "proc",
             linux.MS_RDONLY | linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC,
         )
-    except OSError as error:  # In a container, for example, that hides parts of its own.
-        missing.append(f"handlers see in /proc which processes the machine has ({error})")
+    except OSError as error:  # For example in a container that hides parts of its own /proc.
+        missing.append(f"handlers see the machine's processes in /proc ({error})")
     linux.drop_capabilities()
     return missing
 
@@ -180,12 +180,12 @@ def _replace_devices(devices: dict[str, int]) -> None:
 
 
 def _other_names(home: Place) -> Iterator[str]:
-    """Where else the file system of `home` is mounted, so that the same directory shows there."""
+    """Other paths of the same directory, where its file system is mounted again."""
     lines = Path("/proc/self/mountinfo").read_bytes().removesuffix(b"\n").split(b"\n")
     mounts = [line.split(b" ") for line in lines]
     found = [(entry[2], _plain(entry[3]), _plain(entry[4])) for entry in mounts]
     own = max(
-        # Of two at one place the later one covers the other.
+        # Of two mounts at one place the later covers the earlier.
         (each for each in reversed(found) if Path(home.path).is_relative_to(each[2])),
         key=lambda each: len(each[2]),
     )
@@ -202,7 +202,7 @@ def _is_in(name: str, other: str) -> bool:
 
 
 def _plain(text: bytes) -> str:
-    """A name, without the escapes of mountinfo; it is of any bytes, as names of files are."""
+    """A path without the escapes of mountinfo; like any file name it may be any bytes."""
     return os.fsdecode(_ESCAPE.sub(lambda found: bytes([int(found[1], 8)]), text))
 
 

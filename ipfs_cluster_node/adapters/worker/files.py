@@ -1,34 +1,34 @@
-"""Opens the file that a handler named, without following it anywhere."""
+"""Opens the result file that a handler named, without following links."""
 
 import os
 import stat
 from typing import Final
 
 RESULT_FILE_RULE: Final = (
-    "a result file is a regular file inside task.scratch, with one name and no link on its way"
+    "a result file is a regular file inside task.scratch, with one name and no link in its path"
 )
 
 
 class ResultFileError(Exception):
-    """What a handler named is not such a file; the message is a sentence."""
+    """The handler named something else than such a file; the message is a sentence."""
 
 
 def open_result(scratch: int, name: str) -> int:
     """Open a regular file beneath a directory, component by component, and return its descriptor.
 
-    Nobody else may be at work in the directory. What is opened stays the same file, whatever
-    becomes of its name.
+    Nothing else may be modifying the directory. The descriptor stays valid for this file, whatever
+    happens to its name.
 
     Args:
         scratch: A descriptor of the directory.
-        name: Where the file lies in it, as its handler told.
+        name: The file's path in it, as the handler gave it.
 
     Raises:
-        ResultFileError: There is no such file, or it is not one that a handler made there.
+        ResultFileError: There is no such file, or not one that the handler created there.
     """
     *parents, last = name.split("/")
     if not last or "\0" in name or any(part in ("", ".", "..") for part in (*parents, last)):
-        raise ResultFileError(f"{RESULT_FILE_RULE}; {name[:200]!r} is no path of one")
+        raise ResultFileError(f"{RESULT_FILE_RULE}; {name[:200]!r} is not a path to one")
     common = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
     opened = os.dup(scratch)
     try:
@@ -50,7 +50,7 @@ def open_result(scratch: int, name: str) -> int:
 
 
 def _step(directory: int, name: str, flags: int) -> int:
-    """Open an entry. The directory is closed once it is open; until then it is the caller's."""
+    """Open an entry, and then close the directory; on an error the caller still owns it."""
     opened = os.open(name, flags, dir_fd=directory)
     os.close(directory)
     return opened

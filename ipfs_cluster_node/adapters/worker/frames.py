@@ -17,7 +17,7 @@ def encode_frame(header: dict[str, Any], body: bytes = b"") -> bytes:
     """Encode a frame.
 
     Raises:
-        ValueError: A number that JSON has not.
+        ValueError: A number that JSON does not have.
     """
     encoded = json.dumps(header, allow_nan=False).encode()
     return HEAD.pack(len(encoded), len(body)) + encoded + body
@@ -27,7 +27,7 @@ def frame_sizes(head: bytes) -> tuple[int, int]:
     """Read the sizes of a frame.
 
     Raises:
-        ValueError: Beyond the bounds.
+        ValueError: Too large.
     """
     header_bytes, body_bytes = HEAD.unpack(head)
     if header_bytes > HEADER_BYTES_MAX or body_bytes > BODY_BYTES_MAX:

@@ -1,15 +1,15 @@
-"""The processes that handlers run in: how they come about and how they end.
+"""The processes that handlers run in: their start and their end.
 
-The node starts the *launcher*. That makes the namespaces and starts the *keeper*, which is their
-init: whatever runs in them ends with it. The keeper loads the handlers once and does no more than
-fork *runners*, which are ready at once and run attempts, and end them with all that they started.
-It has no descriptor that a runner has, reads nothing that one writes, and can't be traced, so that
-what a handler does to its own process is gone with the next runner. As a process of the same user a
-handler can change what the keeper hands down to later runners, such as its limits: a keeper that is
-not as it was at its start is replaced.
+The node starts the *launcher*, which creates the namespaces and starts the *keeper*, their init:
+everything in them ends with it. The keeper loads the handlers once; then it only forks *runners*,
+which are ready at once and run attempts, and ends them with everything that they started. It shares
+no descriptor with a runner, reads nothing that one writes, and can't be traced, so whatever a
+handler does to its own process is gone with the next runner. As a process of the same user a
+handler can change what later runners inherit from the keeper, such as its limits: a keeper that
+differs from its start is replaced.
 
-On the keeper's socket the node says `FORK`, with a runner's socket and the pipe for its output, or
-`END`, and is answered by `ENDED` and how the runner ended.
+On the keeper's socket the node sends `FORK`, with a runner's socket and the pipe for its output, or
+`END`, which is answered by `ENDED` and how the runner ended.
 """
 
 import gc
@@ -39,15 +39,15 @@ from ipfs_cluster_node.tasks import Handler
 FORK: Final = b"F"
 END: Final = b"E"
 ENDED: Final = struct.Struct("<i?")
-"""The wait status of the runner, and whether nothing of it is left and it changed nothing, so that
-another can be forked."""
+"""The runner's wait status, and whether it left and changed nothing, so that another can be
+forked."""
 READY: Final = struct.Struct("<I")
 """The length of a JSON object: `pid`, and `failed` or `missing`."""
 END_SECONDS_MAX: Final = 2.0
 
 
 def main() -> None:
-    """Serve a socket. Arguments: its descriptor, and what `processes.py` tells as JSON."""
+    """Serve a socket. Arguments: its descriptor, and the JSON from `processes.py`."""
     control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
     told: dict[str, Any] = json.loads(sys.argv[2])
@@ -59,7 +59,7 @@ def main() -> None:
         except OSError as error:
             _say(control, {"pid": 0, "failed": str(error)})
             return
-    # Set after the namespaces: a change of rights takes it away.
+    # Set after entering the namespaces: a change of credentials clears it.
     linux.die_with_parent()
     if os.getppid() != told["parent"]:
         return
@@ -76,14 +76,16 @@ def main() -> None:
     control.close()
     with suppress(ChildProcessError):
         os.waitpid(keeper, 0)
-    _end_all(confined=False)  # Without namespaces, orphans of a keeper that was killed come here.
+    _end_all(confined=False)  # Without namespaces, orphans of a killed keeper come here.
 
 
 def _keep(control: socket.socket, told: dict[str, Any], *, confined: bool) -> None:
     linux.die_with_parent()
     linux.set_process(linux.PR_SET_CHILD_SUBREAPER, 1)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)  # An init without its own takes none from within.
+        signal.signal(
+            number, signal.SIG_DFL
+        )  # An init without handlers ignores signals from inside its namespace.
     missing: list[str] = []
     if confined:
         try:
@@ -93,15 +95,15 @@ def _keep(control: socket.socket, told: dict[str, Any], *, confined: bool) -> No
             return
     handlers = load_handlers(told["modules"])
     if not confined:
-        # Killed with the node, this would leave what handlers started: it ends that itself, as soon
-        # as its socket closes. In namespaces all of it ends with this process.
+        # If it were killed with the node, processes of handlers would be left: instead it ends them
+        # itself once its socket closes. In namespaces they all end with this process.
         linux.set_process(linux.PR_SET_PDEATHSIG, 0)
-    # A handler could read or change it otherwise, and so each runner after its own.
+    # Otherwise a handler could read or change it, and with it every later runner.
     linux.set_process(linux.PR_SET_DUMPABLE, 0)
-    sys.stdout.flush()  # Else each runner would say it again.
+    sys.stdout.flush()  # Otherwise each runner would print it again.
     sys.stderr.flush()
     gc.collect()
-    gc.freeze()  # Else a runner's first collection would copy every page.
+    gc.freeze()  # Otherwise a runner's first collection would copy every page.
     keeper = _Keeper(control, handlers, Limits(memory_bytes_max=told["memory_bytes_max"]), confined)
     _say(control, {"missing": missing})
     keeper.serve()
@@ -128,10 +130,10 @@ class _Keeper:
         signal.signal(signal.SIGCHLD, self._on_child)
 
     def serve(self) -> None:
-        """Do what the node says until it is gone."""
+        """Obey the node until it is gone."""
         while True:
             said, descriptors, _, _ = socket.recv_fds(self._control, 1, 2)
-            for descriptor in descriptors:  # Programs that a handler starts do not get them.
+            for descriptor in descriptors:  # Not inherited by programs that a handler starts.
                 os.set_inheritable(descriptor, False)
             if said == FORK:
                 self._fork(*descriptors)
@@ -143,7 +145,7 @@ class _Keeper:
                 return
 
     def _can_fork(self) -> bool:
-        """Whether the next runner starts as the first one did, and did not fail to."""
+        """Whether the next runner would start under the same conditions as the first."""
         if os.WIFEXITED(self._status) and os.WEXITSTATUS(self._status) == START_FAILED_STATUS:
             return False
         try:
@@ -174,14 +176,14 @@ class _Keeper:
 
 
 def _end_all(*, confined: bool, on_ended: Any = lambda _ended: None) -> bool:
-    """End everything that this process started; orphans of it come to this process."""
+    """End everything that this process started; orphans are reparented to it."""
     if not confined:
         clean = kill_descendants(os.getpid(), seconds=END_SECONDS_MAX)
         on_ended(reap())
         return clean
     assert os.getpid() == 1
     with suppress(ProcessLookupError):
-        os.kill(-1, signal.SIGKILL)  # All of this namespace but its init, at one instant.
+        os.kill(-1, signal.SIGKILL)  # Everything in this namespace except its init, atomically.
     with suppress(ChildProcessError):
         while True:
             on_ended([os.waitpid(-1, 0)])

@@ -1,4 +1,4 @@
-"""What a process hands down to each one that it forks, and any process of its user can change.
+"""Properties that forked processes inherit, and that any process of the user can change.
 
 Source: prlimit(2), setpriority(2), sched_setaffinity(2), sched_setattr(2), ioprio_set(2), proc(5).
 """
@@ -16,10 +16,10 @@ LIMITS: Final = tuple(
 
 
 def inherited() -> Any:
-    """What this process hands down now. Two of these are equal if nothing was changed.
+    """The inherited properties of this process. Two results are equal if nothing changed.
 
     Raises:
-        OSError: It can't be read.
+        OSError: They can't be read.
     """
     return (
         [resource.getrlimit(each) for each in LIMITS],
@@ -29,17 +29,17 @@ def inherited() -> Any:
 
 
 def inherited_with_files() -> Any:
-    """The same, with what has to be read from files.
+    """The same, with those that must be read from files.
 
     Raises:
-        OSError: It can't be read.
+        OSError: They can't be read.
     """
     score = Path("/proc/self/oom_score_adj")
     return inherited(), score.read_bytes() if score.exists() else b""
 
 
 def lower(limit: int, bound: int) -> None:
-    """Have a limit of this process be at most `bound`; one that is lower already stays."""
+    """Lower a limit of this process to `bound`, unless it is already lower."""
     soft, hard = (
         bound if each == resource.RLIM_INFINITY else min(each, bound)
         for each in resource.getrlimit(limit)

@@ -1,6 +1,6 @@
-"""The system calls of Linux that Python does not offer.
+"""Linux system calls that Python lacks.
 
-Numbers of calls from 424 on are the same on every architecture that has a CPython.
+Call numbers from 424 on are the same on every architecture with a CPython.
 
 Source: mount_setattr(2), open_tree(2), move_mount(2), prctl(2), capabilities(7).
 """
@@ -48,7 +48,7 @@ _libc: Any = ctypes.CDLL(None, use_errno=True)
 
 
 def unshare(flags: int) -> None:
-    """Leave for namespaces of one's own."""
+    """Enter new namespaces."""
     if not hasattr(_libc, "unshare"):
         raise OSError("this system has no namespaces")
     _check(_libc.unshare(flags), "unshare")
@@ -67,13 +67,13 @@ def mount(source: str, target: str, kind: str, flags: int, options: str = "") ->
 
 
 def clone_mount(path: str) -> int:
-    """Get a descriptor of a mount that shows `path`, and is mounted nowhere yet."""
+    """Get a descriptor of a detached mount of `path`."""
     flags = _OPEN_TREE_CLONE | os.O_CLOEXEC
     return _syscall("open_tree", _SYS_OPEN_TREE, -100, os.fsencode(path), flags)
 
 
 def attach_mount(descriptor: int, path: str) -> None:
-    """Mount what `clone_mount` gave."""
+    """Attach a mount from `clone_mount`."""
     _syscall(
         "move_mount",
         _SYS_MOVE_MOUNT,
@@ -86,7 +86,7 @@ def attach_mount(descriptor: int, path: str) -> None:
 
 
 def restrict_mounts(path: str, attributes: int) -> None:
-    """Set attributes of the mount at `path` and of all below it."""
+    """Set attributes of the mount at `path` and all mounts below it."""
     given = (ctypes.c_uint64 * 4)(attributes, 0, 0, 0)
     _syscall(
         "mount_setattr",
@@ -100,7 +100,7 @@ def restrict_mounts(path: str, attributes: int) -> None:
 
 
 def restrict_clone(descriptor: int, attributes: int) -> None:
-    """Set attributes of a mount that is mounted nowhere yet."""
+    """Set attributes of a detached mount."""
     given = (ctypes.c_uint64 * 4)(attributes, 0, 0, 0)
     size = ctypes.sizeof(given)
     _syscall(
@@ -115,18 +115,18 @@ def restrict_clone(descriptor: int, attributes: int) -> None:
 
 
 def set_process(option: int, value: int) -> None:
-    """Call prctl; what this system does not know is left out."""
+    """Call prctl; options unknown to this system are ignored."""
     if hasattr(_libc, "prctl"):
         _libc.prctl(option, value, 0, 0, 0)
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent is gone."""
+    """Make the kernel kill this process when its parent ends."""
     set_process(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def io_priority() -> int:
-    """The I/O priority of this process; 0 where the number of the call is not known."""
+    """The I/O priority of this process; 0 if the call's number is unknown."""
     number = _SYS_IOPRIO_GET.get(os.uname().machine)
     if number is None or sys.platform != "linux":
         return 0
@@ -134,9 +134,11 @@ def io_priority() -> int:
 
 
 def drop_capabilities() -> None:
-    """Give up every right beyond those of the user, also for programs that are started later."""
+    """Drop all capabilities, also for programs started later."""
     for capability in range(_CAPABILITIES_MAX):
-        _libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)  # Fails where the kernel knows no such.
+        _libc.prctl(
+            PR_CAPBSET_DROP, capability, 0, 0, 0
+        )  # Fails for one that the kernel does not know.
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     _check(_libc.capset(header, (ctypes.c_uint32 * 6)()), "capset")
     set_process(PR_SET_NO_NEW_PRIVS, 1)

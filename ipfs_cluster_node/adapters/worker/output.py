@@ -1,4 +1,4 @@
-"""What an attempt prints: the last of it kept, the first of it in the node's log."""
+"""The output of an attempt: its end is kept, its start goes to the node's log."""
 
 import asyncio
 import logging
@@ -13,15 +13,15 @@ log = logging.getLogger(__name__)
 
 READ_BYTES: Final = 256 * 1024
 LOGGED_LINES_MAX: Final = 20
-"""Of an attempt; the rest is counted."""
+"""Lines logged per attempt; the rest is only counted."""
 LOGGED_LINE_BYTES_MAX: Final = 4096
 
 
 class Output:
-    """Reads a runner's pipe as fast as it is written, so that no handler waits for a log."""
+    """Reads a runner's pipe as fast as it is written, so that handlers never wait for a log."""
 
     def __init__(self) -> None:
-        """Open a pipe; `theirs` is for the runner, and closed once it has it."""
+        """Open a pipe; `theirs` is for the runner, and closed here once passed on."""
         self._ours, self.theirs = os.pipe()
         os.set_blocking(self._ours, False)
         self._loop = asyncio.get_running_loop()
@@ -29,7 +29,7 @@ class Output:
         self.begin("", 0)
 
     def begin(self, task_id: str, attempt: int) -> None:
-        """Forget what was printed: what comes from now on is of this attempt."""
+        """Discard earlier output: from now on it belongs to this attempt."""
         self._who = {"task_id": task_id, "attempt": attempt}
         self._tail = bytearray()
         self._line = bytearray()
@@ -37,7 +37,7 @@ class Output:
         self._logged_count = 0
 
     def finish(self) -> str:
-        """Read what is there, say in the log what was left out of it, and return the last of it."""
+        """Read the remaining output, log how much was left out, and return the end of it."""
         while self._read():
             pass
         if self._line:

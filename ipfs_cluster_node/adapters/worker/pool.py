@@ -36,17 +36,17 @@ from ipfs_cluster_node.core.model import RESULT_INLINE_BYTES_MAX
 log = logging.getLogger(__name__)
 
 ATTEMPTS_PER_RUNNER_MAX: Final = 10_000
-"""After so many a runner is replaced, so that what handlers leak does not add up."""
+"""After so many a runner is replaced, so that handlers' leaks do not add up."""
 WATCH_INTERVAL_SECONDS: Final = 0.1
 MEMORY_EXTRA_BYTES: Final = 256 * 2**20
-"""What an attempt may use beyond `tasks.memory_max`: interpreters and libraries."""
+"""Memory of an attempt beyond `tasks.memory_max`, for interpreters and libraries."""
 PROCESS_COUNT_MAX: Final = 256
-"""Of one attempt at once."""
+"""Concurrent processes of one attempt."""
 THREAD_COUNT_MAX: Final = 2048
-"""Of one attempt at once, in all its processes together."""
+"""Concurrent threads of one attempt, in all its processes together."""
 PROGRESS_COUNT_FREE: Final = 32
 PROGRESS_PAUSE_SECONDS: Final = 0.01
-"""After each further frame of progress, so that a flood of them costs the handler's own time."""
+"""Pause after each further frame of progress, so that a flood costs the handler's own time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ class InputFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """What to run."""
+    """An attempt to run."""
 
     task_id: TaskId
     attempt: int
@@ -73,7 +73,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptSucceeded:
-    """A result; `file` is open, and closed when its lease is given back."""
+    """A result; `file` is open, and closed when the lease is returned."""
 
     data: bytes
     content_type: str
@@ -88,14 +88,14 @@ class AttemptFailed:
     message: str
     retryable: bool
     output_tail: str = ""
-    """The last of what it printed."""
+    """The end of its output."""
 
 
 Progress = Callable[[TaskId, int, float, str], None]
 
 
 class HandlerPool:
-    """Runs attempts in processes that are kept warm."""
+    """Runs attempts in prepared processes."""
 
     def __init__(
         self,
@@ -110,21 +110,21 @@ class HandlerPool:
         also_kept: Collection[str] = (),
         on_progress: Progress = lambda _task, _attempt, _ratio, _note: None,
     ) -> None:
-        """Know the handlers; `start` starts the processes.
+        """Load the handlers; `start` starts the processes.
 
         Args:
-            modules: Of the handlers.
-            slots: How many processes.
-            memory_bytes_max: What a handler is told that it may use; an attempt that uses
+            modules: Modules with handlers.
+            slots: The number of processes.
+            memory_bytes_max: The memory that a handler may use; an attempt that uses
                 `MEMORY_EXTRA_BYTES` more is killed.
-            scratch: A directory of the pool's own; emptied at the start.
+            scratch: A directory for the pool alone; emptied at the start.
             hidden: Files and directories that handlers must not see; `scratch` may lie in one.
-                What is not there when the pool starts is left out.
-            writable: Directories that handlers may write to beside their scratch directory.
-            require_confinement: Do not start where handlers can't be confined.
-            also_kept: Task types whose runners are kept as those of the node's own handlers are.
-                For tests alone: a runner that is kept is trusted.
-            on_progress: Called with what they say of their progress.
+                Those missing when the pool starts are ignored.
+            writable: Directories that handlers may write to besides their scratch directory.
+            require_confinement: Fail to start if handlers can't be confined.
+            also_kept: Task types whose runners are kept like those of the node's own handlers.
+                For tests only: a kept runner is trusted.
+            on_progress: Called with each report of progress.
 
         Raises:
             ClusterError: CONFIG_INVALID for a module that can't be imported.
@@ -146,7 +146,7 @@ class HandlerPool:
         self._confined = True
         self._watcher: asyncio.Task[None] | None = None
         self.missing: tuple[str, ...] = ()
-        """What of the handlers' confinement this machine does not have, a sentence each."""
+        """Parts of the handlers' confinement that this machine lacks, as sentences."""
         handlers = load_handlers(modules) if slots else {}
         self.task_types = frozenset(handlers)
         self._kept_types = kept_types(handlers).union(also_kept)
@@ -155,9 +155,9 @@ class HandlerPool:
         """Start the processes.
 
         Raises:
-            ClusterError: CONFINEMENT_MISSING, where it is required and can't be had; CONFIG_INVALID
+            ClusterError: CONFINEMENT_MISSING, if it is required but not possible; CONFIG_INVALID
                 for a writable path.
-            OSError, TimeoutError: They do not come up; `close` kills those that did.
+            OSError, TimeoutError: Some did not start; `close` kills the others.
         """
         if not self._slots:
             return
@@ -216,10 +216,10 @@ class HandlerPool:
 
     @asynccontextmanager
     async def lease(self, task_type: str) -> AsyncIterator["Lease"]:
-        """Take a process for an attempt, and a scratch directory that only this process sees.
+        """Lease a process for an attempt, with a scratch directory that only this process sees.
 
-        At most `slots` are taken at once; the caller sees to that. Leaving kills all that the
-        attempt started, first.
+        The caller takes at most `slots` at once. Leaving the block first kills everything that the
+        attempt started.
 
         Raises:
             ClusterError: HANDLER_FAILED, no process could be started.
@@ -240,7 +240,7 @@ class HandlerPool:
     async def _take(self, task_type: str) -> HandlerProcess:
         for fits in (task_type, ""):
             for process in self._idle:
-                # A kept runner that went on after its answer is not given to another attempt.
+                # A kept runner that continued after its answer gets no other attempt.
                 if process.kept_type == fits and process.runner.waits:
                     self._idle.remove(process)
                     return process
@@ -258,7 +258,7 @@ class HandlerPool:
             ) from error
 
     async def _renew(self, process: HandlerProcess) -> bool:
-        """Give a process a fresh runner, unless it does not do as it is told."""
+        """Give a process a fresh runner; False if it does not obey."""
         try:
             ended = await process.end()
             process.runner.close()
@@ -281,13 +281,13 @@ class HandlerPool:
         else:
             await process.kill()
 
-    # What an attempt may use.
+    # Limits of an attempt.
 
     async def _watch(self) -> None:
-        # In a thread of its own: handlers decide how long it takes to look.
+        # In a thread of its own: handlers determine how long a check takes.
         loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(1, thread_name_prefix="handler-watch") as thread:
-            # It is there from now on: an attempt with many threads may leave no room for it.
+            # Started once: an attempt with many threads may leave no room for another.
             await loop.run_in_executor(thread, os.getpid)
             while True:
                 await asyncio.sleep(WATCH_INTERVAL_SECONDS)
@@ -300,7 +300,7 @@ class HandlerPool:
                     if why and process in self._idle:
                         self._idle.remove(process)
                         log.warning(
-                            "a handler's process went on between attempts and is killed",
+                            "killed a handler's process that kept running between attempts",
                             extra={"task_type": process.kept_type, "why": why},
                         )
                         killing = asyncio.create_task(process.kill(), name="handler-kill")
@@ -324,33 +324,33 @@ class HandlerPool:
 
 @dataclass(slots=True, kw_only=True)
 class Lease:
-    """A process, lent for one attempt."""
+    """A process leased for one attempt."""
 
     process: HandlerProcess
     reusable: bool
     busy: set[HandlerProcess]
-    """Where the process stands as long as anything of the attempt may run, for it is watched."""
+    """Holds the process as long as anything of the attempt may run, so that it is watched."""
     on_progress: Progress
     directory: int = field(init=False)
-    """A descriptor of the scratch directory. The node works there by it alone: handlers can put
-    anything under a name."""
+    """A descriptor of the scratch directory, the only way the node accesses it: handlers can
+    replace anything behind a name."""
     _file: BinaryIO | None = field(init=False, default=None)
     _state: str = field(init=False, default="fresh")
-    """`fresh`: nothing ran; `kept`: its runner may go on; `used`: its runner must end; `ended`;
+    """`fresh`: nothing ran; `kept`: its runner may continue; `used`: its runner must end; `ended`;
     `broken`: the process can't be used any longer."""
     _ended: Ended | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        """Have a scratch directory."""
+        """Open a scratch directory."""
         self.directory = self.process.open_scratch()
 
     @property
     def scratch(self) -> Path:
-        """The attempt's directory; empty at first, and emptied or removed with the lease."""
+        """The attempt's directory; empty at first, and emptied or removed after the lease."""
         return self.process.scratch
 
     async def run(self, attempt: Attempt) -> AttemptSucceeded | AttemptFailed:
-        """Run the attempt, once. Cancelling this kills all that it started, first."""
+        """Run the attempt, once. Cancelling this first kills everything that it started."""
         process, runner = self.process, self.process.runner
         asked = Identity(
             task_id=attempt.task_id, attempt=attempt.attempt, nonce=secrets.token_hex(16)
@@ -373,10 +373,10 @@ class Lease:
                     retryable=False,
                 )
             except ProtocolError as error:
-                # A keeper that handlers can't reach is as it was; else it is not trusted either.
+                # A keeper that handlers can't reach is intact; otherwise it is not trusted either.
                 self._state = "used" if self.process.confined else "broken"
                 who = {"task_id": asked.task_id, "attempt": asked.attempt}
-                log.warning("a handler's process was killed", extra={**who, "why": str(error)})
+                log.warning("killed a handler's process", extra={**who, "why": str(error)})
                 answer = _failed(
                     Reason.HANDLER_FAILED,
                     f"the handler's process was killed: {error}",
@@ -412,7 +412,7 @@ class Lease:
         else:
             await self._settle()
         if runner.has_unread:
-            raise ProtocolError("it went on after its answer")
+            raise ProtocolError("it continued after its answer")
         return said
 
     async def _outcome(self, said: ResultSaid | FailureSaid) -> AttemptSucceeded | AttemptFailed:
@@ -425,7 +425,7 @@ class Lease:
                 return _failed(Reason.TASK_RESULT_INVALID, str(error), retryable=False)
             self._file = os.fdopen(opened, "rb")
             if len(said.data) > RESULT_INLINE_BYTES_MAX:
-                raise ProtocolError("it sent too many bytes beside a file")
+                raise ProtocolError("it sent too many bytes in addition to a file")
         return AttemptSucceeded(data=said.data, content_type=said.content_type, file=self._file)
 
     async def _died(self) -> AttemptFailed:
@@ -442,7 +442,7 @@ class Lease:
         return _failed(Reason.HANDLER_FAILED, f"the handler's process {how}", retryable=True)
 
     async def _settle(self) -> None:
-        """Have nothing of the attempt go on, unless its runner is kept."""
+        """Make sure that nothing of the attempt keeps running, unless its runner is kept."""
         if self._state != "used":
             return
         self._state = "broken"
@@ -452,7 +452,7 @@ class Lease:
                 self._state = "ended"
 
     async def close(self) -> bool:
-        """Close what is open, and say whether the process can be used again."""
+        """Close everything; returns whether the process can be used again."""
         if self._file is not None:
             self._file.close()
         if self._state == "ended":

@@ -1,4 +1,4 @@
-"""One handler process as the node sees it: a keeper, and the runner that it has ready."""
+"""The node's side of one handler process: a keeper and its current runner."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 MARKER_VARIABLE: Final = "IPFS_CLUSTER_NODE_HANDLER"
 MEMORY_VARIABLE: Final = "IPFS_CLUSTER_NODE_TASK_MEMORY_BYTES"
 PASSED_VARIABLES: Final = ("PATH", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "VIRTUAL_ENV")
-"""What a handler sees of the node's environment; secrets stay behind."""
+"""The part of the node's environment that handlers see; secrets are left out."""
 START_SECONDS_MAX: Final = 30.0
 END_SECONDS_MAX: Final = 5.0
 KILL_SECONDS_MAX: Final = 2.0
@@ -36,7 +36,7 @@ SMALL_READ_BYTES: Final = 16 * 1024
 START_LINES_MAX: Final = 200
 START_LINE_CHARS_MAX: Final = 1000
 OUTPUT_SECONDS_MAX: Final = 1.0
-"""How long the last output of a killed process is waited for."""
+"""How long to wait for the last output of a killed process."""
 SCRATCH_NAME: Final = "scratch"
 SCRATCH_MODE: Final = 0o700
 NOT_OPEN: Final = -1
@@ -48,14 +48,14 @@ class ConfinementError(OSError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How the processes of a pool are made."""
+    """How a pool's processes are started."""
 
     modules: tuple[str, ...]
     memory_bytes_max: int
     scratch: Path
-    """Where each gets a directory of its own."""
+    """Where each gets its own directory."""
     hidden: tuple[Place, ...]
-    """What they must not see."""
+    """Paths that they must not see."""
     writable: tuple[str, ...]
 
 
@@ -63,7 +63,7 @@ class HandlerProcess:
     """A keeper with a runner; one attempt at a time."""
 
     def __init__(self, process: asyncio.subprocess.Process, control: socket.socket) -> None:
-        """Take a started process; `start` makes one."""
+        """Wrap a started process; `start` makes one."""
         self._process = process
         self._control = control
         self._marker = ""
@@ -71,25 +71,25 @@ class HandlerProcess:
         self.confined = False
         self._output: asyncio.Task[None]
         self.directory = Path()
-        """Its handlers' own, with the scratch directory in it."""
+        """The directory of its handlers, which has the scratch directory in it."""
         self.scratch = Path()
         """The scratch directory of an attempt, once `open_scratch` was called."""
         self._scratch = NOT_OPEN
         self.missing: tuple[str, ...] = ()
-        """What of its confinement this machine does not have, a sentence each."""
+        """Parts of its confinement that this machine lacks, as sentences."""
         self.runner: Runner
         self.kept_type = ""
-        """Of which task type its runner has run attempts; empty if of none yet."""
+        """The task type of its runner's attempts; empty before the first."""
         self.served = 0
-        """How many attempts its runner has run."""
+        """The number of attempts its runner has run."""
 
     @classmethod
     async def start(cls, plan: Plan, *, confined: bool) -> "HandlerProcess":
         """Start a process and wait until it has loaded its handlers and has a runner ready.
 
         Raises:
-            ConfinementError: `confined`, and it can't be done; no handler was loaded.
-            OSError, TimeoutError: It did not come up; its output is in the log.
+            ConfinementError: `confined` is impossible here; no handler was loaded.
+            OSError, TimeoutError: It did not start; its output is in the log.
         """
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
@@ -117,7 +117,7 @@ class HandlerProcess:
         with theirs:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                "-P",  # Else what lies in the current directory would be imported first.
+                "-P",  # Otherwise modules in the current directory would be imported first.
                 "-m",
                 "ipfs_cluster_node.adapters.worker.handler_process",
                 str(theirs.fileno()),
@@ -127,7 +127,7 @@ class HandlerProcess:
                 stderr=asyncio.subprocess.STDOUT,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
-                # The node's own may be its home: it would stay readable beneath what hides it.
+                # The node's directory may be its home, which would stay readable beneath the mount.
                 cwd="/",
                 env=environment,
             )
@@ -147,7 +147,7 @@ class HandlerProcess:
         return self
 
     async def _wait_until_ready(self) -> None:
-        # The launcher says who the keeper is, the keeper that it has loaded; either may be first.
+        # The launcher sends the keeper's id, the keeper that it has loaded; in either order.
         ready: dict[str, Any] = {}
         while not {"pid", "missing"} <= ready.keys():
             [size] = READY.unpack(await self._read_control(READY.size))
@@ -158,7 +158,7 @@ class HandlerProcess:
         self.missing = tuple(ready["missing"])
 
     def fork(self) -> None:
-        """Have a fresh runner made; it is told at once what comes first."""
+        """Fork a fresh runner; its first request may be sent at once."""
         ours, theirs = socket.socketpair()
         output = Output()
         try:
@@ -175,7 +175,7 @@ class HandlerProcess:
         self.kept_type, self.served = "", 0
 
     async def end(self) -> "Ended":
-        """End the runner and all that it started; returns when nothing of it is left.
+        """End the runner and everything that it started; returns when nothing is left.
 
         Raises:
             EOFError, OSError, TimeoutError: The keeper does not answer; kill this process.
@@ -186,10 +186,10 @@ class HandlerProcess:
         return Ended(status, clean)
 
     def open_scratch(self) -> int:
-        """Have an empty scratch directory, and return its descriptor.
+        """Make an empty scratch directory, and return its descriptor.
 
         Raises:
-            OSError: It can't be made.
+            OSError: It can't be created.
         """
         if self._scratch == NOT_OPEN:
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -202,7 +202,7 @@ class HandlerProcess:
         return self._scratch
 
     async def clear(self) -> None:
-        """Remove what an attempt left. A kept runner keeps its scratch directory, if it is empty.
+        """Remove an attempt's leftovers. A kept runner keeps its scratch directory, if it is empty.
 
         Raises:
             OSError: Something could not be removed.
@@ -210,7 +210,7 @@ class HandlerProcess:
         if self.kept_type and self._scratch_is_as_made():
             return
         self._close_scratch()
-        # Where others sync the same disk, to remove one directory takes milliseconds.
+        # While others sync the same disk, removing a directory takes milliseconds.
         await asyncio.to_thread(trees.empty, self.directory)
 
     def _scratch_is_as_made(self) -> bool:
@@ -232,25 +232,25 @@ class HandlerProcess:
             self._scratch = NOT_OPEN
 
     def usage(self, *, processes_max: int, threads_max: int) -> trees.Usage:
-        """What the keeper, its runner and all that this started use together; as `trees.usage`."""
+        """Usage of the keeper, its runner and everything that this started; as `trees.usage`."""
         return trees.usage(self._keeper, processes_max=processes_max, threads_max=threads_max)
 
     @property
     def is_alone(self) -> bool:
-        """Whether its runner has started no process that is still there, orphans included.
+        """Whether no process started by its runner is left, orphans included.
 
-        The system says so, not the runner, which would say what its handler likes.
+        Asks the system, not the runner, which its handler controls.
         """
         started = trees.children(self._keeper)
         return len(started) <= 1 and not any(map(trees.children, started))
 
     @property
     def proportional_bytes(self) -> int:
-        """The same memory; pages that processes share count once."""
+        """The memory of the same processes; shared pages count once."""
         return trees.proportional_bytes(self._keeper)
 
     async def kill(self) -> None:
-        """Kill the process and all it started; returns when none is left."""
+        """Kill the process and everything it started; returns when nothing is left."""
         self._control.close()
         self._close_scratch()
         if hasattr(self, "runner"):
@@ -258,14 +258,14 @@ class HandlerProcess:
         await asyncio.to_thread(
             _kill_tree, self._process.pid, self._keeper, self._marker, confined=self.confined
         )
-        # To its end: only then does the event loop close the pipe.
+        # Read to the end: only then does the event loop close the pipe.
         await asyncio.wait([self._output], timeout=OUTPUT_SECONDS_MAX)
         self._output.cancel()
         await self._process.wait()
         try:
             await asyncio.to_thread(trees.remove, self.directory)
         except OSError as error:
-            log.warning("a scratch directory stays behind", extra={"why": str(error)})
+            log.warning("a scratch directory was left behind", extra={"why": str(error)})
 
     async def _read_control(self, size: int) -> bytes:
         loop = asyncio.get_running_loop()
@@ -278,7 +278,7 @@ class HandlerProcess:
         return data
 
     async def _log_output(self) -> None:
-        # What modules print while they load, and why a process does not start.
+        # Output of modules while they load, and why a process does not start.
         assert self._process.stdout is not None
         lines = 0
         while data := await self._process.stdout.read(READ_BYTES):
@@ -299,17 +299,17 @@ class Ended:
 
     @property
     def text(self) -> str:
-        """What to tell of it."""
+        """A description for messages."""
         if os.WIFSIGNALED(self.status):
             return f"died (signal {os.WTERMSIG(self.status)})"
         return f"ended with status {os.waitstatus_to_exitcode(self.status)}"
 
 
 class Runner:
-    """The node's ends of a runner's socket and output. What comes from there is not believed."""
+    """The node's ends of a runner's socket and output. Nothing read from them is trusted."""
 
     def __init__(self, channel: socket.socket, output: Output) -> None:
-        """Take them."""
+        """Take both ends."""
         channel.setblocking(False)
         self._channel = channel
         self._data = bytearray()
@@ -332,7 +332,7 @@ class Runner:
 
         Raises:
             EOFError, OSError: The runner is gone.
-            ProtocolError: It is not what may be said of the attempt.
+            ProtocolError: It is not a valid frame for the attempt.
         """
         try:
             header_bytes, body_bytes = frame_sizes(await self._read(HEAD.size))
@@ -343,9 +343,9 @@ class Runner:
 
     @property
     def waits(self) -> bool:
-        """Whether it may be asked: it is there, and nothing came that nobody asked for."""
+        """Whether it is ready: alive, and has sent nothing unrequested."""
         try:
-            self._channel.recv(1)  # Of a runner that is gone, this is empty.
+            self._channel.recv(1)  # Returns nothing if the runner is gone.
         except BlockingIOError:
             return not self._data
         except OSError:
@@ -354,7 +354,7 @@ class Runner:
 
     @property
     def has_unread(self) -> bool:
-        """Whether something came that nobody asked for."""
+        """Whether it has sent something unrequested."""
         if self._data:
             return True
         try:
@@ -363,7 +363,7 @@ class Runner:
             return False
 
     def stop(self, why: str) -> None:
-        """Have `hear` end at once."""
+        """Make `hear` end at once."""
         self.stopped_for = why
         with suppress(OSError):
             self._channel.shutdown(socket.SHUT_RDWR)
@@ -387,13 +387,13 @@ class Runner:
 
 
 def _absolute(search_path: str) -> str:
-    """A search path that means the same in another directory; empty entries are left out."""
+    """Make a search path absolute; empty entries are left out."""
     entries = [each for each in search_path.split(os.pathsep) if each]
     return os.pathsep.join(map(os.path.abspath, entries))
 
 
 def _kill_tree(launcher: int, keeper: int, marker: str, *, confined: bool) -> None:
-    """Kill all that a launcher started. A keeper that is an init takes its namespaces along."""
+    """Kill everything that a launcher started. A keeper that is an init ends its namespaces."""
     started = trees.descendants(launcher)
     if not confined and keeper in started:
         trees.kill_descendants(keeper, seconds=KILL_SECONDS_MAX)
@@ -401,7 +401,7 @@ def _kill_tree(launcher: int, keeper: int, marker: str, *, confined: bool) -> No
         with suppress(OSError):
             os.kill(keeper, signal.SIGKILL)
     left = not trees.kill_descendants(launcher, seconds=KILL_SECONDS_MAX)
-    # Not by the process object, which would take the status from whom waits for it.
+    # Not through the process object, which would take the status from its waiter.
     with suppress(OSError):
         os.killpg(launcher, signal.SIGKILL)
     for pid in _marked(marker):

@@ -13,19 +13,19 @@ KEPT_MODULES: Final = (
     "ipfs_cluster_node.adapters.worker.builtin.echo",
     "ipfs_cluster_node.adapters.worker.builtin.data_processing",
 )
-"""Whose handlers may run one attempt after the other in one process. They come with the node, so
-what they say of themselves is believed. No other handler can ask for it."""
+"""Modules whose handlers may run several attempts in one process. They come with the node, so they
+are trusted. No other handler can request it."""
 
 
 def kept_types(handlers: Mapping[str, Handler]) -> frozenset[str]:
-    """List the task types whose handler is one of `KEPT_MODULES`, not another under its name."""
+    """List the task types whose handler really comes from one of `KEPT_MODULES`."""
     loaded = (sys.modules[name] for name in KEPT_MODULES if name in sys.modules)
     ours = [one for module in loaded for one in module.handlers]
     return frozenset(name for name, one in handlers.items() if any(one is each for each in ours))
 
 
 def load_handlers(modules: Sequence[str]) -> dict[str, Handler]:
-    """Load every handler: those of entry points, then those of `modules`, which go before them.
+    """Load every handler: those of entry points, then those of `modules`, which override them.
 
     Raises:
         ClusterError: CONFIG_INVALID, naming the module that can't be imported.
@@ -57,6 +57,6 @@ def _marked(values: Iterable[Any]) -> dict[str, Handler]:
 def _broken(name: str, error: Exception) -> ClusterError:
     return ClusterError(
         Reason.CONFIG_INVALID,
-        f"task handlers in {name} can't be loaded ({type(error).__name__}: {error}); mend the "
-        "module, or take it out of tasks.handler_modules",
+        f"task handlers in {name} can't be loaded ({type(error).__name__}: {error}); correct "
+        "the module, or remove it from tasks.handler_modules",
     )

@@ -1,7 +1,7 @@
 """A runner: the process in which an attempt's handler runs.
 
-It is forked with the handlers loaded, and ends after one attempt, unless the node says that it may
-go on and the handler left nothing behind.
+It is forked with the handlers loaded, and ends after one attempt, unless the node lets it continue
+and the handler left nothing behind.
 """
 
 import _signal  # type: ignore[import-not-found]
@@ -52,25 +52,25 @@ from ipfs_cluster_node.tasks import (
 )
 
 PROGRESS_INTERVAL_SECONDS: Final = 0.05
-"""Between two frames of progress; what comes sooner is left out."""
+"""Shortest time between two frames of progress; others are dropped."""
 ADDRESS_SPACE_EXTRA_BYTES: Final = 4 * 2**30
-"""Beyond the memory of an attempt. What is reserved is not yet used; the node watches the use."""
+"""Beyond an attempt's memory: reserved memory is not used memory, and the node watches usage."""
 OPEN_FILES_MAX: Final = 4096
-"""Of one process of an attempt."""
+"""Limit of each process of an attempt."""
 START_FAILED_STATUS: Final = 97
-"""With which a runner ends that could not begin to serve."""
+"""Exit status of a runner that could not start serving."""
 WATCHED_SIGNALS: Final = tuple(map(int, signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a runner may use."""
+    """Resource limits of a runner."""
 
     memory_bytes_max: int
 
 
 class _InvalidResultError(Exception):
-    """A handler returned what is no result; the message says what to return."""
+    """A handler returned an invalid result; the message says what to return."""
 
 
 def run(channel: int, output: int, handlers: dict[str, Handler], limits: Limits) -> None:
@@ -95,7 +95,7 @@ def run(channel: int, output: int, handlers: dict[str, Handler], limits: Limits)
 def _start(output: int, limits: Limits) -> None:
     os.setsid()
     linux.die_with_parent()
-    # The keeper is hidden from its handlers; they are not hidden from themselves.
+    # The keeper is not dumpable, so that handlers can't trace it; runners may be.
     linux.set_process(linux.PR_SET_DUMPABLE, 1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -107,7 +107,7 @@ def _start(output: int, limits: Limits) -> None:
     lower(resource.RLIMIT_CORE, 0)
     lower(resource.RLIMIT_NOFILE, OPEN_FILES_MAX)
     if (numpy := sys.modules.get("numpy")) is not None:
-        numpy.random.seed()  # Else each runner would draw the same numbers.
+        numpy.random.seed()  # Otherwise all runners would draw the same numbers.
 
 
 class _Runner:
@@ -120,7 +120,7 @@ class _Runner:
         self._traces = _traces()
 
     def serve(self) -> bool:
-        """Run one attempt, and say whether another may follow."""
+        """Run one attempt; returns whether another may follow."""
         request = _read(self._connection)
         if request is None:
             return False
@@ -128,7 +128,7 @@ class _Runner:
         identity = {key: header[key] for key in ("task_id", "attempt", "nonce")}
         handler = self._handlers[header["task_type"]]
         task = self._context(header, payload, identity)
-        # Libraries keep caches and settings at home, and fail where they can't.
+        # Libraries fail if they can't write caches and settings to HOME.
         os.environ["TMPDIR"] = os.environ["HOME"] = header["scratch"]
         tempfile.tempdir = None
         answer, body = self._answer(handler, task)
@@ -188,7 +188,7 @@ class _Runner:
             _print_failure()
             message = f"the handler ran out of memory ({_words(error)}); {MEMORY_ADVICE}"
             return _failure(Reason.TASK_MEMORY_EXCEEDED, message, retryable=False), b""
-        except BaseException as error:  # Whatever a handler raises is its failure.
+        except BaseException as error:  # Anything that a handler raises is its failure.
             _print_failure()
             message = f"{_name(error)}: {_words(error)}{_way_out(error)}"
             return _failure(Reason.HANDLER_FAILED, message, retryable=True), b""
@@ -224,7 +224,7 @@ def _encode(result: Any, scratch: Path) -> tuple[dict[str, Any], bytes]:
         raise _InvalidResultError(f"the data of a TaskResult is bytes, not {type(data).__name__}")
     if not isinstance(content_type, str) or len(content_type) > CONTENT_TYPE_CHARS_MAX:
         raise _InvalidResultError(
-            f"a content type is a text of at most {CONTENT_TYPE_CHARS_MAX} characters"
+            f"a content type is text of at most {CONTENT_TYPE_CHARS_MAX} characters"
         )
     _utf8(content_type)
     if not content_type.isprintable():
@@ -236,7 +236,7 @@ def _encode(result: Any, scratch: Path) -> tuple[dict[str, Any], bytes]:
     file = None if result.file is None else _beneath(result.file, scratch)
     if file is not None and len(data) > RESULT_INLINE_BYTES_MAX:
         raise _InvalidResultError(
-            f"beside a file a result has at most {RESULT_INLINE_BYTES_MAX} bytes of data, not "
+            f"with a file, a result has at most {RESULT_INLINE_BYTES_MAX} bytes of data, not "
             f"{len(data)}; write the rest to the file too"
         )
     return {"kind": "result", "content_type": content_type, "file": file}, data
@@ -246,13 +246,13 @@ def _json(value: Any) -> bytes:
     try:
         text = json.dumps(value, allow_nan=False)
         json.loads(text, object_pairs_hook=_distinct)
-        if SURROGATE_ESCAPE in text:  # Also the half of a pair, which others do not read.
+        if SURROGATE_ESCAPE in text:  # Also half of a pair, which other parsers reject.
             json.dumps(value, ensure_ascii=False).encode()
         return text.encode()
     except (ValueError, TypeError, RecursionError) as error:
         where = _not_json(value)
         raise _InvalidResultError(
-            f"the result is not JSON{where} ({_words(error)}); return None or a text in its place"
+            f"the result is not JSON{where} ({_words(error)}); return None or text instead"
         ) from error
 
 
@@ -265,7 +265,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> None:
 
 
 def _not_json(value: Any, where: str = "result", depth: int = 0) -> str:
-    """Say where a value has what JSON has not; empty if it is not found."""
+    """Locate the part of a value that JSON can't hold; empty if not found."""
     items: Sequence[tuple[Any, Any]] = ()
     if isinstance(value, dict):
         items = list(value.items())
@@ -292,7 +292,7 @@ def _utf8(text: str) -> bytes:
 
 
 def _beneath(file: Any, scratch: Path) -> str:
-    """Where a file lies in the scratch directory. The node looks for itself what is there."""
+    """A file's path within the scratch directory. The node checks for itself what is there."""
     try:
         path = Path(os.fspath(file))
         inside = str((scratch / path.parent).resolve().relative_to(scratch.resolve()) / path.name)
@@ -305,7 +305,7 @@ def _beneath(file: Any, scratch: Path) -> str:
 
 
 def _reason(error: TaskError) -> tuple[Reason, str]:
-    # A handler's own class may have left out `super().__init__`, or made properties of these.
+    # A subclass may have skipped `super().__init__`, or overridden these with properties.
     reason = _text(_attribute(error, "reason", Reason.HANDLER_FAILED), MESSAGE_CHARS_MAX)
     message = _text(_attribute(error, "message", error), MESSAGE_CHARS_MAX)
     if reason in Reason.__members__.values() and reason not in NODES_REASONS:
@@ -332,22 +332,22 @@ def _way_out(error: BaseException) -> str:
 
 
 def _text(value: Any, chars_max: int) -> str:
-    """Make text that can be sent of what may be anything, and may raise anything."""
+    """Convert any object to text that can be sent, even if its methods raise."""
     try:
-        # Not a method of it: what is a text may have its own.
+        # Not by its own methods: a subclass of str may override them.
         return str.encode(str(value), "utf-8", "replace").decode()[:chars_max]
     except BaseException as fault:
         return f"its text can't be made, for that fails with {_name(fault)}"
 
 
 def _name(error: BaseException) -> str:
-    # Not `__name__`, which a class of its class may have changed.
+    # Not `__name__`, which a metaclass may have changed.
     name: str = type.__dict__["__name__"].__get__(type(error))
     return name[:NAME_CHARS_MAX]
 
 
 def _print_failure() -> None:
-    """Print what is being raised, whatever became of `sys.stderr`."""
+    """Print the current exception, even if `sys.stderr` was replaced."""
     try:
         text = traceback.format_exc()
     except BaseException as fault:
@@ -362,7 +362,7 @@ def _print_failure() -> None:
 
 
 def _flush() -> None:
-    """Flush what was printed. The streams are what the handler made of them."""
+    """Flush the output streams, which the handler may have replaced."""
     for name in ("stdout", "stderr"):
         try:
             getattr(sys, name).flush()
@@ -380,9 +380,9 @@ def _failure(reason: Reason, message: str, *, retryable: bool) -> dict[str, Any]
 
 
 def _traces() -> Any:
-    """What an attempt can leave behind in its process, as far as it shows in here. Called for each.
+    """The traces that an attempt can leave in its process, as seen from inside; per attempt.
 
-    The node looks itself for processes that it left.
+    The node itself looks for processes left behind.
     """
     mask = os.umask(0o077)
     os.umask(mask)
@@ -390,7 +390,7 @@ def _traces() -> Any:
         os.getcwd(),  # noqa: PTH109 (it is fast, like all of this)
         mask,
         {**os.environ._data, b"TMPDIR": b"", b"HOME": b""},  # type: ignore[attr-defined]  # noqa: SLF001
-        # Without the enums of `signal`, which take longer than all the rest.
+        # Without the enums of `signal`, which are slower than everything else here.
         [_signal.getsignal(each) for each in WATCHED_SIGNALS],
         _signal.pthread_sigmask(signal.SIG_BLOCK, ()),
         os.listdir("/proc/self/fd"),  # noqa: PTH208

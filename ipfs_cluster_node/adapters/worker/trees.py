@@ -1,4 +1,4 @@
-"""Trees of processes, and of directories that hostile hands have made."""
+"""Trees of processes, and of directories made by hostile handlers."""
 
 import os
 import secrets
@@ -17,7 +17,7 @@ CHILDREN_READ_BYTES: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a process and its descendants use together."""
+    """Total usage of a process and its descendants."""
 
     resident_bytes: int
     process_count: int
@@ -25,9 +25,9 @@ class Usage:
 
 
 def children(pid: int) -> list[int]:
-    """List the processes that a process started, and the orphans that came to it.
+    """List a process's children, including orphans reparented to it.
 
-    Plain system calls: this is done after each attempt of a runner that is kept.
+    Plain system calls: this runs after each attempt of a kept runner.
     """
     found: list[int] = []
     try:
@@ -52,7 +52,7 @@ def children(pid: int) -> list[int]:
 
 
 def descendants(pid: int) -> list[int]:
-    """List the processes that a process started, and those that they started, and so on."""
+    """List all descendants of a process."""
     found: list[int] = []
     waiting = [pid]
     while waiting:
@@ -63,9 +63,9 @@ def descendants(pid: int) -> list[int]:
 
 
 def usage(pid: int, *, processes_max: int, threads_max: int) -> Usage:
-    """Add up a process and its descendants. Pages that they share count for each of them.
+    """Add up a process and its descendants. Shared pages count for each of them.
 
-    Stops where one of the bounds is passed, so that it does not take long.
+    Stops once a bound is exceeded, so that it does not take long.
     """
     resident_bytes = process_count = thread_count = 0
     waiting = [pid]
@@ -80,14 +80,14 @@ def usage(pid: int, *, processes_max: int, threads_max: int) -> Usage:
 
 
 def proportional_bytes(pid: int) -> int:
-    """Add up a process and its descendants; pages that they share count once. Slower."""
+    """Add up a process and its descendants; shared pages count once. Slower."""
     return sum(map(_proportional_bytes, [pid, *descendants(pid)]))
 
 
 def kill_descendants(pid: int, *, seconds: float) -> bool:
-    """Kill what a process started, until nothing is left of it.
+    """Kill a process's descendants until none is left.
 
-    Orphans come back to `pid` where that is a subreaper, and are found then.
+    If `pid` is a subreaper, orphans are reparented to it, and so are found.
 
     Returns:
         Whether nothing is left.
@@ -106,7 +106,7 @@ def kill_descendants(pid: int, *, seconds: float) -> bool:
 
 
 def reap() -> list[tuple[int, int]]:
-    """Take the status of each child of this process that has ended: its id and its status."""
+    """Reap the children of this process that have ended: id and status of each."""
     ended: list[tuple[int, int]] = []
     with suppress(ChildProcessError):
         while (one := os.waitpid(-1, os.WNOHANG))[0]:
@@ -115,7 +115,7 @@ def reap() -> list[tuple[int, int]]:
 
 
 def empty(path: str | Path) -> None:
-    """Remove all that is in a directory, whatever its depth and its permissions.
+    """Empty a directory, whatever its depth and permissions.
 
     Raises:
         OSError: Something could not be removed.
@@ -130,14 +130,14 @@ def empty(path: str | Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a directory with all in it; as `empty`."""
+    """Remove a directory and its content; as `empty`."""
     if path.exists():
         empty(path)
         path.rmdir()
 
 
 def _remove_entry(name: str, top: int) -> None:
-    """Remove an entry of `top`. Directories in it become entries of `top`: no depth is too deep."""
+    """Remove an entry of `top`. Nested directories become entries of `top`, so any depth works."""
     try:
         os.unlink(name, dir_fd=top)
         return
@@ -149,7 +149,7 @@ def _remove_entry(name: str, top: int) -> None:
             try:
                 os.unlink(inner, dir_fd=directory)
             except IsADirectoryError:
-                os.close(_open(inner, directory))  # Made ours to write, or it could not be moved.
+                os.close(_open(inner, directory))  # Made writable, or it could not be moved.
                 os.rename(inner, secrets.token_hex(8), src_dir_fd=directory, dst_dir_fd=top)
     finally:
         os.close(directory)
@@ -157,7 +157,7 @@ def _remove_entry(name: str, top: int) -> None:
 
 
 def _open(name: str, directory: int | None) -> int:
-    """Open a directory, and take the permissions that its removal needs."""
+    """Open a directory, and set the permissions that removing it needs."""
     flags = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         opened = os.open(name, os.O_RDONLY | flags, dir_fd=directory)
@@ -174,7 +174,7 @@ def _open(name: str, directory: int | None) -> int:
 
 
 def _stat(pid: int) -> list[bytes]:
-    """The fields of its status after its name; empty if it is gone."""
+    """The fields of a process's status after its name; empty if it is gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     except OSError:

@@ -1,1 +1,1 @@
-"""Handlers that every worker has. Heavy modules are imported when a task needs them."""
+"""The handlers of every worker. Heavy modules are imported when a task needs them."""

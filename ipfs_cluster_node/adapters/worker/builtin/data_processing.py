@@ -1,37 +1,37 @@
 """`data_processing`: SQL over CSV, JSON, Parquet or Arrow inputs.
 
-Payload: JSON `{"sql": "SELECT …"}`, or `{"input_cid": …, "parameters": {"sql": …}}`; beside `sql`
-may stand `"text_inputs": ["NAME"]`, CSV inputs whose columns are all read as text.
-Each input is a view under its name. gzip and zstd are read, whatever the name; the encoding is
-UTF-8. Values are exact or refused. In CSV, `007`, `01/02/2024` and numbers that a DOUBLE would not
-give back are text; behind the first rows, from which types are guessed, they are refused with their
-line. JSON is refused where it has a fraction that a DOUBLE would not give back. The largest and
-smallest dates and times, which DuckDB takes for infinities, are refused but in Parquet that a task
-made.
+Payload: JSON `{"sql": "SELECT …"}`, or `{"input_cid": …, "parameters": {"sql": …}}`; besides
+`sql` it may have `"text_inputs": ["NAME"]`, CSV inputs whose columns are all read as text.
+Each input is a view under its name. gzip and zstd are decompressed, whatever the file's name; the
+encoding is UTF-8. Values are exact or refused. In CSV, `007`, `01/02/2024` and numbers that a
+DOUBLE would round are text; after the first rows, from which types are guessed, they are refused
+with their line. JSON is refused if it has a fraction that a DOUBLE would round. The largest and
+smallest dates and times, which DuckDB takes for infinities, are refused except in Parquet that a
+task wrote.
 
-CSV: an empty field is NULL; a quoted one (`""`) is the empty text, or NULL in a column that is not
-of text, as `notes` then say. The first line is the header where none of its cells is a number, date
-or boolean; or, if its cells are all there and differ, where a name stands above a column of such
-values, or at least two rising years stand above columns that are not of years. `header` says what
-was found.
+CSV: an empty field is NULL; a quoted one (`""`) is the empty text, or NULL in a column of another
+type, as `notes` then say. The first line is the header if none of its cells is a number, date or
+boolean; or, if its cells are all present and distinct, if a name stands above a column of such
+values, or at least two rising years stand above columns that are not years. `header` says what was
+found.
 
 Result: a Parquet file, and JSON:
 
     {"columns": [{"name", "type", "stored"}], "rows": [[…]], "row_count": n, "inputs": {NAME: {…}}}
 
-- `name` has `_1` behind it where another column has it already.
-- `type` is the SQL type; `stored` is there where the Parquet holds it as another type.
-- `rows` is null where the JSON would have over 64 KiB.
-- `inputs` says what was found out and guessed about each input: `format`, `compression`,
+- `name` ends with `_1` if another column already has that name.
+- `type` is the SQL type; `stored` is present if the Parquet holds another type.
+- `rows` is null if the JSON would exceed 64 KiB.
+- `inputs` says what was detected or guessed about each input: `format`, `compression`,
   `encoding`, `delimiter`, `header`, `columns` with their types, `layout` of JSON, and in `notes`
   what is read as another type than it has. Very wide inputs have `"columns": null` there.
 
 JSON forms: booleans, text, floats, and integers up to 2^53 as such; larger integers, and all of
 type HUGEINT (which `sum` gives), as text; bytes as base64; NaN and infinities as the texts `NaN`,
 `Infinity`, `-Infinity`; structs as objects, maps as lists of pairs; everything else (dates, times,
-decimals, intervals, …) as the text that `CAST(value AS VARCHAR)` says, in UTC. The Parquet holds as
-such text what it has no exact form of: INTERVAL, TIMETZ, BIT, UHUGEINT, UNION, UUID, and HUGEINT
-where a value has more than 38 digits.
+decimals, intervals, …) as the text of `CAST(value AS VARCHAR)`, in UTC. The Parquet holds types
+without an exact form as such text: INTERVAL, TIMETZ, BIT, UHUGEINT, UNION, UUID, and HUGEINT if a
+value has more than 38 digits.
 
 The SQL sees its inputs and nothing else: no other file, no network, no extension, no settings.
 """
@@ -64,19 +64,19 @@ BATCH_ROWS: Final = 10_000
 END: Final = re.compile(r";\s*((--[^\n]*|/\*.*?\*/)\s*)*\Z", re.DOTALL)
 SQL_CHARS_MAX: Final = 256 * 1024
 RESULT_FILE_BYTES_MAX: Final = 4 * 2**30
-"""Of the Parquet file; its disk is shared with other tasks."""
+"""Limit of the Parquet file, as its disk is shared with other tasks."""
 ROW_BYTES_MIN: Final = 5
-"""Of a row in JSON: `[1], `. More rows than fit at that size are not converted."""
+"""Smallest size of a row in JSON: `[1], `. If more rows can't fit, none are converted."""
 SHOWN_BYTES_MAX: Final = 64 * RESULT_INLINE_BYTES_MAX
-"""Of rows in memory that are tried as JSON; their text is rarely so much shorter."""
+"""Limit of rows in memory to convert to JSON; the text is rarely so much shorter."""
 DOCUMENT_BYTES: Final = 256
-"""Of the JSON document around columns, inputs and rows."""
+"""Size of the JSON document without columns, inputs and rows."""
 
 
 @task_handler("data_processing")
 def data_processing(task: TaskContext) -> TaskResult:
     """Run the payload's SQL over the inputs."""
-    import duckdb  # 0.2 s that other handlers need not pay.
+    import duckdb  # Takes 0.2 s, which other handlers are spared.
 
     sql, text_inputs = _payload(task)
     connection = duckdb.connect(":memory:")
@@ -127,7 +127,7 @@ def _payload(task: TaskContext) -> tuple[str, frozenset[str]]:
 
 
 def _unended(sql: str) -> str:
-    """The statement without a semicolon at its end, behind which only comments may stand."""
+    """The statement without a final semicolon, after which only comments may follow."""
     import duckdb
 
     shorter = END.sub("", sql)
@@ -153,9 +153,9 @@ def _open(
         ("autoinstall_known_extensions", "false"),
         ("autoload_known_extensions", "false"),
         ("allow_community_extensions", "false"),
-        # Python variables are no tables.
+        # Python variables must not be visible as tables.
         ("python_enable_replacements", "false"),
-        # A value's text is the same on each worker.
+        # A value's text must be the same on each worker.
         ("TimeZone", "UTC"),
     ):
         connection.execute(f"SET {setting} = {quoted(str(value))}")
@@ -180,7 +180,7 @@ def _run(connection: Any, query: str, scratch: Path, inputs: dict[str, Any]) -> 
     try:
         relation = connection.sql(query)
     except duckdb.Error:
-        # Says the same with its place in the query.
+        # Gives the same error with its place in the query.
         connection.execute(f"EXPLAIN\n{query}")
         raise
     try:
@@ -188,7 +188,7 @@ def _run(connection: Any, query: str, scratch: Path, inputs: dict[str, Any]) -> 
     except duckdb.ConversionException:
         if not any(holds_hugeint(kind) for kind in relation.types):
             raise
-        # Integers of more than 38 digits, perhaps: once more, with those as text.
+        # Perhaps integers of more than 38 digits: retry with those as text.
         return _store(connection.sql(query), scratch / "wide.parquet", inputs, wide=True)
 
 
@@ -248,7 +248,7 @@ def _store(
 
 
 def _rows(table: Any, kinds: list[Any], room: int) -> list[Any] | None:
-    """The rows as JSON values, where they fit; None too where JSON has no form of a value."""
+    """The rows as JSON values; None if they don't fit, or JSON has no form of a value."""
     import duckdb
 
     rows: list[Any] = []
@@ -269,7 +269,7 @@ def _rows(table: Any, kinds: list[Any], room: int) -> list[Any] | None:
 
 
 def _fitting(document: dict[str, Any]) -> bytes:
-    """The JSON document, without what is too large to come along."""
+    """The JSON document, without parts that are too large."""
     left_out: dict[str, Any]
     for left_out in ({}, {"rows": None}, {"inputs": {}}, {"columns": []}):
         document |= left_out

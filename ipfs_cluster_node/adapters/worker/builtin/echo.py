@@ -1,4 +1,4 @@
-"""`echo`: gives the payload back. For smoke tests and benchmarks."""
+"""`echo`: returns the payload. For smoke tests and benchmarks."""
 
 from typing import Final
 
@@ -7,7 +7,7 @@ from ipfs_cluster_node.tasks import TaskContext, TaskResult, task_handler
 
 @task_handler("echo")
 def echo(task: TaskContext) -> TaskResult:
-    """Give the payload back as it came."""
+    """Return the payload unchanged."""
     return TaskResult(data=task.payload, content_type=task.content_type)
 
 

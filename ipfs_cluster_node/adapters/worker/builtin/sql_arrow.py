@@ -16,23 +16,23 @@ from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.tasks import TaskError
 
 DECIMAL_DIGITS_MAX: Final = 38
-"""Of DuckDB; a wider decimal is given as text."""
+"""DuckDB's limit; a wider decimal becomes text."""
 BATCH_ROWS: Final = 10_000
 ARROW_FILES_JOINED: Final = b"ARROW1ARROW1\0\0"
 PARQUET_FILES_JOINED: Final = b"PAR1PAR1"
-"""The end of one file and the beginning of the next; only one of their footers would be read."""
-SEPARATE: Final = "put all rows into one file, or send each as an input of its own"
+"""The end of one file and the start of the next; only one of the footers would be read."""
+SEPARATE: Final = "put all rows into one file, or send each as its own input"
 
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """What DuckDB is to read."""
+    """A file in the form that DuckDB reads."""
 
     path: Path
     source: str
-    """The SQL behind FROM."""
+    """The SQL after FROM."""
     notes: tuple[str, ...]
-    """What is read otherwise than it is stored."""
+    """Notes on values read as another type than stored."""
 
 
 def open_arrow(path: Path, name: str, target: Path, *, is_file: bool) -> Converted:
@@ -63,7 +63,7 @@ def open_arrow(path: Path, name: str, target: Path, *, is_file: bool) -> Convert
 
 
 def open_parquet(path: Path, name: str, target: Path) -> Converted:
-    """Read a Parquet file; as it is where DuckDB reads each of its types exactly.
+    """Read a Parquet file; unchanged if DuckDB reads each of its types exactly.
 
     Raises:
         TaskError: TASK_INPUT_INVALID.
@@ -108,11 +108,11 @@ def _refuse_infinity(column: Any, name: str, of: str) -> None:
 
 
 def _refuse_second(path: Path, name: str, joined: bytes) -> None:
-    """Refuse files one after another, of which one alone would be read, at the other's places."""
+    """Refuse concatenated files, of which only one would be read, at wrong offsets."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         end = data.find(joined)
         while end >= 0:
-            # Before the end's magic is the length of a footer that is within the file.
+            # The length before the final magic is that of a footer within the file.
             footer = int.from_bytes(data[max(0, end - 4) : end], "little")
             if 0 < footer < end:
                 raise refused(name, f"it is two or more files one after another; {SEPARATE}")
@@ -120,9 +120,9 @@ def _refuse_second(path: Path, name: str, joined: bytes) -> None:
 
 
 def _microseconds_do(path: Path, name: str) -> bool:
-    """Whether INT96 times are whole microseconds, as which DuckDB reads them; nanoseconds are not.
+    """Whether INT96 times are whole microseconds, as DuckDB reads them.
 
-    Arrow reads them as nanoseconds, which overflow in silence before 1677 and after 2262.
+    Arrow reads them as nanoseconds, which overflow silently before 1677 and after 2262.
     """
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -156,12 +156,12 @@ def _microseconds_do(path: Path, name: str) -> bool:
 
 
 def refused(name: str, why: str) -> TaskError:
-    """An input that can't be read exactly."""
+    """The error for an input that can't be read exactly."""
     return TaskError(Reason.TASK_INPUT_INVALID, f"input {name!r}: {why}")
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what a library says."""
+    """The first line of a library's error."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
@@ -182,7 +182,7 @@ def _convert(name: str, schema: Any, batches: Iterator[Any], target: Path) -> Co
     written = pa.schema([pa.field(*pair) for pair in zip(names, stored, strict=True)])
     with pq.ParquetWriter(target, written) as writer:
         for batch in batches:
-            # A damaged message crashes Arrow when its values are read unchecked.
+            # A damaged message crashes Arrow if its values are read unchecked.
             batch.validate(full=True)
             columns = []
             for column, first, last, field in zip(
@@ -214,7 +214,7 @@ def _convert(name: str, schema: Any, batches: Iterator[Any], target: Path) -> Co
 
 
 def identifier(name: str) -> str:
-    """A name as SQL writes it."""
+    """Quote an identifier for SQL."""
     return '"' + name.replace('"', '""') + '"'
 
 
@@ -232,7 +232,7 @@ def _cast(column: Any, kind: Any) -> Any:
 
 
 def _exact(kind: Any, name: str, column: str, *, inside: bool = False) -> Any:  # noqa: C901, PLR0912
-    """The type as which DuckDB reads the same values from Parquet."""
+    """The type under which DuckDB reads the same values from Parquet."""
     import pyarrow as pa
 
     types = pa.types

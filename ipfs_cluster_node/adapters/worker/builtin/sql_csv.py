@@ -1,7 +1,7 @@
-"""What a CSV file is: delimiter, header and column types, from its first part. Pure.
+"""Detects a CSV file's delimiter, header and column types from its first part. Pure.
 
-Every rule is on the side of the text as it stands: `007`, `01/02/2024` and integers that no number
-holds stay text, and a line with another number of fields is refused, not filled up or cut.
+Every rule prefers the literal text: `007`, `01/02/2024` and integers beyond any number type stay
+text, and a line with another number of fields is refused, not padded or cut.
 """
 
 import csv
@@ -16,13 +16,13 @@ from ipfs_cluster_node.adapters.worker.builtin.sql_numbers import is_rounded
 
 DELIMITERS: Final = (",", "\t", ";", "|")
 SAMPLE_BYTES: Final = 1024 * 1024
-"""Delimiter, header and types are guessed from so much; later values must convert, or are named."""
+"""Delimiter, header and types are guessed from this much; later values must convert."""
 TYPE_ROWS: Final = 20_000
-"""Types are guessed from so many rows of the sample."""
+"""Rows of the sample from which types are guessed."""
 LINE_BYTES_MAX: Final = 2_000_000
 COLUMNS_MAX: Final = 4096
 SHOWN_CHARS_MAX: Final = 60
-"""Of a value that a message quotes."""
+"""Longest value that a message quotes in full."""
 
 NAN_OR_INFINITY: Final = "nan|NaN|NAN|-?(inf|Inf|INF|infinity|Infinity)"
 FRACTION: Final = r"(0|[1-9][0-9]*)?\.[0-9]+([eE][-+]?[0-9]{1,3})?"
@@ -31,7 +31,7 @@ MOMENT: Final = (
     rf"[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}[ T]{HOUR_AND_MINUTE}:[0-5][0-9](\.[0-9]{{1,6}})?"
 )
 TYPES: Final = (
-    # An integer that a DOUBLE would round is not one of its values.
+    # An integer that a DOUBLE would round does not match.
     ("BIGINT", "0|-?[1-9][0-9]{0,18}"),
     ("HUGEINT", "0|-?[1-9][0-9]{0,37}"),
     (
@@ -46,16 +46,16 @@ TYPES: Final = (
         rf"{MOMENT}(Z|[-+]({HOUR_AND_MINUTE}|[01][0-9]|2[0-3]))",
     ),
 )
-"""Of which type a column is where each of its values has the form. The first one wins."""
+"""The type of a column all of whose values match the form. The first match wins."""
 FORMS: Final = dict(TYPES)
 YEAR: Final = "(1[5-9]|2[01])[0-9]{2}"
 MISSING: Final = frozenset(("na", "n/a", "#n/a", "null", "none", "nil", "-", "--", "?", "unknown"))
-"""Texts that stand for a value that is not there, and name no column."""
+"""Texts that stand for a missing value, and never name a column."""
 TEXT: Final = "VARCHAR"
 
 
 class CsvUnclearError(ValueError):
-    """The text is no CSV that can be read exactly; says the line and what to do."""
+    """The text can't be read exactly as CSV; says the line and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +72,12 @@ def csv_shape(text: str, *, whole: bool, all_text: bool = False) -> CsvShape:
     """Guess how to read CSV from its first part.
 
     Args:
-        text: Whole lines from the beginning.
-        whole: Whether that is the whole file.
+        text: Whole lines from the start.
+        whole: Whether this is the whole file.
         all_text: Read each column as text.
 
     Raises:
-        CsvUnclearError: No delimiter fits each line.
+        CsvUnclearError: No delimiter fits every line.
     """
     delimiter, records = _delimited(text, whole=whole)
     records = records[:TYPE_ROWS]
@@ -96,9 +96,9 @@ def csv_shape(text: str, *, whole: bool, all_text: bool = False) -> CsvShape:
 def _is_header(first: Sequence[str], rest: Sequence[Sequence[str]], types: Sequence[str]) -> bool:
     """Whether the first line names the columns.
 
-    It does where none of its cells is a number, date or boolean. Where one is, the cells must all
-    be there and differ, and either a name stands above such values (`id,2019` above `1,5`), or two
-    rising years stand above columns that are not of years (`country,2019,2020` above `Peru,5,7`).
+    It does if none of its cells is a number, date or boolean. If one is, the cells must all be
+    present and distinct, and either a name stands above such values (`id,2019` above `1,5`), or two
+    rising years stand above columns that are not years (`country,2019,2020` above `Peru,5,7`).
     """
     texts = [_type_of([cell]) == TEXT for cell in first]
     if all(texts):
@@ -126,7 +126,7 @@ def _is_header(first: Sequence[str], rest: Sequence[Sequence[str]], types: Seque
 
 
 def unique(names: Iterable[str]) -> list[str]:
-    """Names with `_1`, `_2` … behind those that are there already, whatever their case."""
+    """Append `_1`, `_2` … to repeated names, ignoring case."""
     given = [name or f"column{n}" for n, name in enumerate(names)]
     taken = {name.lower() for name in given}
     seen: set[str] = set()
@@ -142,12 +142,12 @@ def unique(names: Iterable[str]) -> list[str]:
 
 
 def shown(value: str) -> str:
-    """A value as messages quote it."""
+    """Quote a value for a message."""
     return repr(value if len(value) <= SHOWN_CHARS_MAX else value[:SHOWN_CHARS_MAX] + "…")
 
 
 def line_of_row(lines: Iterable[str], delimiter: str, row: int) -> int:
-    """The line on which a record begins; records count from 1, the header is one."""
+    """The line on which a record starts; records count from 1, including the header."""
     csv.field_size_limit(LINE_BYTES_MAX)
     reader = csv.reader(lines, delimiter=delimiter)
     before = seen = 0
@@ -170,7 +170,7 @@ def _delimited(text: str, *, whole: bool) -> tuple[str, list[list[str]]]:
         width = len(numbered[0][1])
         alike = sum(len(record) == width for _, record in numbered) / len(numbered)
         wider = sum(len(record) > 1 for _, record in numbered) * 2 > len(numbered)
-        # Every comma counts: the reader takes it for a delimiter further down.
+        # Every comma counts: further down the reader takes it for a delimiter.
         if width > 1 or wider or (delimiter == "," and alike < 1):
             found.append((width > 1, alike, width, delimiter, numbered))
     if not found:
@@ -198,7 +198,7 @@ def _records(text: str, delimiter: str, *, whole: bool) -> list[tuple[int, list[
             line = reader.line_num + 1
     except csv.Error as error:
         raise CsvUnclearError(f"line {line} can't be read as CSV: {error}") from error
-    # The last one may go on behind the part that was looked at.
+    # The last one may continue beyond the sample.
     return made if whole or len(made) == 1 else made[:-1]
 
 
@@ -221,7 +221,7 @@ def _type_of(cells: Iterable[str]) -> str:
 
 
 def _within(name: str, values: Iterable[str]) -> bool:
-    """Whether values of the form are in the type's range."""
+    """Whether values that match the form are in the type's range."""
     if name == "BIGINT":
         return all(-(2**63) <= int(value) < 2**63 for value in values)
     if name == "DOUBLE":
@@ -238,9 +238,9 @@ def _within(name: str, values: Iterable[str]) -> bool:
 
 
 def read_csv(path: str, shape: CsvShape, *, types: Sequence[str] | None = None) -> str:
-    """DuckDB's call that reads it so, leaving nothing to its own guesses.
+    """DuckDB's call that reads the file in this shape, without guessing.
 
-    An empty field is NULL, and a quoted one the empty text.
+    An empty field is NULL, a quoted one the empty text.
     """
     chosen = types or [kind for _, kind in shape.columns]
     columns = ", ".join(
@@ -257,5 +257,5 @@ def read_csv(path: str, shape: CsvShape, *, types: Sequence[str] | None = None) 
 
 
 def quoted(text: str) -> str:
-    """Text as SQL writes it."""
+    """Quote text for SQL."""
     return "'" + text.replace("'", "''") + "'"

@@ -1,17 +1,17 @@
-"""Dates and times in Arrow and Parquet whose stored integer is DuckDB's mark of infinity.
+"""Dates and times in Arrow and Parquet whose stored integer is DuckDB's infinity.
 
-A result's Parquet has such marks on purpose, and says so; in another file they are a point in time.
+A result's Parquet has such values on purpose, and says so; in other files they are points in time.
 """
 
 from typing import Any, Final
 
 INFINITY_KEY: Final = b"ipfs_cluster_node.infinity"
 INFINITY_METADATA: Final = {INFINITY_KEY: b"largest and smallest date or time"}
-"""In the metadata of a Parquet file where the extreme dates and times are infinities."""
+"""Metadata of a Parquet file whose extreme dates and times are infinities."""
 
 
 def has_dates(kind: Any) -> bool:
-    """Whether values of the Arrow type are, or hold, dates or times that may be infinite."""
+    """Whether values of the Arrow type are or contain dates or times that may be infinite."""
     import pyarrow as pa
 
     if pa.types.is_timestamp(kind) or pa.types.is_date32(kind):
@@ -24,7 +24,7 @@ def has_dates(kind: Any) -> bool:
 
 
 def reads_as_infinity(column: Any) -> bool:
-    """Whether DuckDB would read a value of the Arrow array otherwise than it stands there."""
+    """Whether DuckDB would read a value of the Arrow array as infinity."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

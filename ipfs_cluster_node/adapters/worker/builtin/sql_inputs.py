@@ -1,6 +1,6 @@
 """Inputs of a SQL task: recognised by their bytes, checked, and given to DuckDB as views.
 
-What is guessed is returned; what can't be read exactly is refused with its name and the way out.
+Guesses are reported; an input that can't be read exactly is refused with its name and the way out.
 """
 
 import json
@@ -42,16 +42,16 @@ from ipfs_cluster_node.adapters.worker.builtin.sql_numbers import is_rounded_sql
 from ipfs_cluster_node.tasks import TaskError, TaskInputFile
 
 DECOMPRESSED_BYTES_MAX: Final = 4 * 2**30
-"""Of all inputs of a task together, and never more than half of what is free on the disk."""
+"""Limit of all inputs of a task together, and never more than half of the free disk space."""
 HEAD_BYTES: Final = 4096
-"""By so many the format is told."""
+"""Bytes from which the format is detected."""
 PIECE_BYTES: Final = 1024 * 1024
 LINE_SOUGHT_ROWS_MAX: Final = 1_000_000
-"""Further down a message names the row, not its line."""
+"""Beyond this a message names the row instead of its line."""
 
 COMPRESSED: Final = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"))
 CONTROL: Final = re.compile(rb"[\x00-\x08\x0e-\x1f\x80-\xff]")
-"""What text in ASCII does not have, and each binary file has soon."""
+"""Bytes that ASCII text never has, and binary files soon do."""
 ARROW_FILE: Final = b"ARROW1"
 UTF_8_MARK: Final = b"\xef\xbb\xbf"
 AS_CSV: Final = "save it as CSV in UTF-8, or as Parquet"
@@ -77,25 +77,25 @@ REFUSED: Final = (
     (b"\xff\xfe", "in the encoding UTF-16; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)"),
     (b"\xfe\xff", "in the encoding UTF-16; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)"),
 )
-"""By their first bytes."""
+"""Unsupported formats by their first bytes."""
 
 
 @dataclass(slots=True)
 class SqlInputs:
-    """Opens inputs one after another, within one bound."""
+    """Opens inputs one by one, within a common limit."""
 
     connection: Any
     scratch: Path
     decompressed: int = 0
     names: dict[str, str] = field(default_factory=dict)
-    """How messages name a path."""
+    """Names of paths in messages."""
     documents: dict[str, Any] = field(default_factory=dict)
-    """What was found out and guessed about each input."""
+    """What was detected or guessed about each input."""
     readable: list[str] = field(default_factory=list)
     views: list[str] = field(default_factory=list)
 
     def open(self, name: str, given: TaskInputFile, *, all_text: bool) -> None:
-        """Check an input and make ready its view.
+        """Check an input and prepare its view.
 
         Raises:
             TaskError: TASK_INPUT_INVALID.
@@ -127,11 +127,11 @@ class SqlInputs:
         self.documents[name] = document
 
     def message(self, error: Exception, sql: str = "") -> str:
-        """What DuckDB says, with the inputs' names instead of paths."""
+        """DuckDB's message, with the inputs' names instead of paths."""
         return said(error, self.names, sql)
 
     def _without_mark(self, name: str, path: Path) -> Path:
-        """JSON without the byte order mark that its reader does not know."""
+        """Strip a byte order mark from JSON, which its reader does not support."""
         if not _head(path).startswith(UTF_8_MARK):
             return path
         target = self.scratch / f"unmarked-{len(self.documents)}"
@@ -198,10 +198,10 @@ class SqlInputs:
         return _nulled(path, shape, quoted_empty)
 
     def _check_csv(self, name: str, path: Path, shape: CsvShape) -> list[str]:
-        """Read it once: each line has the fields, and each value is of its column's type.
+        """Read it once: each line must have all fields, each value its column's type.
 
         Returns:
-            The columns other than of text in which a field is empty and quoted.
+            The columns, other than text, with an empty quoted field.
         """
         import duckdb
 
@@ -233,7 +233,7 @@ class SqlInputs:
     def _unlike(
         self, name: str, path: Path, shape: CsvShape, texts: str, column: str, kind: str
     ) -> TaskError:
-        """Name the first value that is not of its column's type."""
+        """The error that names the first value of another type than its column's."""
         rows = f"(FROM {texts} SELECT row_number() OVER (), {identifier(column)})"
         row, value = self.connection.execute(
             f"FROM {rows} AS read(row, value) WHERE {_no_value('value', kind)} ORDER BY row LIMIT 1"
@@ -277,7 +277,7 @@ def _head(path: Path, size: int = 16) -> bytes:
 def _kind(name: str, path: Path, declared: str, compression: str) -> str:
     head = _head(path, HEAD_BYTES)
     if not head:
-        raise refused(name, "it is empty (0 bytes): it has not even a header")
+        raise refused(name, "it is empty (0 bytes): it lacks even a header")
     if len(head) == HEAD_BYTES and not head.strip():
         raise refused(name, f"it begins with {HEAD_BYTES} bytes of blanks; leave them out")
     for magic, codec in COMPRESSED:
@@ -294,7 +294,7 @@ def _kind(name: str, path: Path, declared: str, compression: str) -> str:
 
 
 def _found(name: str, head: bytes) -> str:
-    """The format that the first bytes tell; CSV has no such."""
+    """Detect the format by the first bytes; CSV has none that are typical."""
     if head.startswith((b"PAR1", ARROW_FILE)) and CONTROL.search(head):
         return "parquet" if head.startswith(b"PAR1") else "arrow"
     if head.startswith(b"\xff\xff\xff\xff"):
@@ -306,12 +306,12 @@ def _found(name: str, head: bytes) -> str:
     if BEGINS.match(text):
         return "json"
     if text.startswith("[") and is_json(text.splitlines()[0]):
-        raise refused(name, "it is JSON whose records are no objects; write one object a line")
+        raise refused(name, "it is JSON whose records are not objects; write one object per line")
     return "csv"
 
 
 def _sample(name: str, path: Path) -> tuple[str, bool]:
-    """The first lines as text, and whether they are all."""
+    """The first lines as text, and whether they are the whole file."""
     with path.open("rb") as file:
         data = file.read(SAMPLE_BYTES)
         whole = len(data) < SAMPLE_BYTES
@@ -324,7 +324,7 @@ def _sample(name: str, path: Path) -> tuple[str, bool]:
             data = data[: _last_line_end(data) + 1]
     data = data.removeprefix(UTF_8_MARK)
     if not data.strip():
-        raise refused(name, "it has nothing but line ends: not even a header")
+        raise refused(name, "it has only line ends: not even a header")
     if data[:1] in b"\r\n":
         raise refused(name, "line 1 is empty: begin with the header, or with the first row")
     if zero := data.count(b"\x00"):
@@ -335,7 +335,7 @@ def _sample(name: str, path: Path) -> tuple[str, bool]:
             )
         raise refused(
             name,
-            f"line {data[: data.index(0)].count(10) + 1} has a NUL byte: it is no text; {AS_CSV}",
+            f"line {data[: data.index(0)].count(10) + 1} has a NUL byte: it is not text; {AS_CSV}",
         )
     try:
         return data.decode(), whole
@@ -356,7 +356,7 @@ def _last_line_end(data: bytes) -> int:
 
 
 def _nulled(path: Path, shape: CsvShape, columns: list[str]) -> str:
-    """The SQL behind FROM that reads empty texts in some columns as NULL."""
+    """The SQL after FROM that reads empty texts in some columns as NULL."""
     types = [TEXT if column in columns else kind for column, kind in shape.columns]
     replaced = ", ".join(
         f"CAST(nullif({identifier(column)}, '') AS {kind}) AS {identifier(column)}"
@@ -371,7 +371,7 @@ def _no_value(field: str, kind: str) -> str:
     column = f"nullif({field}, '')"
     value = f"TRY_CAST({column} AS {kind})"
     if kind in ("BIGINT", "HUGEINT", "DATE"):
-        # The form is that of the value's own text, which is compared faster.
+        # The form equals the value's own text, which is faster to compare.
         return f"CAST({value} AS VARCHAR) IS DISTINCT FROM {column}"
     form = quoted(FORMS[kind])
     wrong = f"NOT regexp_full_match({column}, {form}) OR ({column} IS NOT NULL AND {value} IS NULL)"

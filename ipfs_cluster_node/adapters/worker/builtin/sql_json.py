@@ -1,4 +1,4 @@
-"""JSON inputs: all of the file is looked at, so that no key is lost and no number rounded."""
+"""JSON inputs: the whole file is examined, so that no key is lost and no number rounded."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from ipfs_cluster_node.adapters.worker.builtin.sql_csv import TEXT, quoted, show
 from ipfs_cluster_node.adapters.worker.builtin.sql_numbers import is_rounded, is_rounded_sql
 
 BEGINS: Final = re.compile(r'\[\s*\Z|\[?\s*\{\s*("(\\.|[^"\\\r\n])*("\s*:|\\?\Z)|\}|\Z)')
-"""How JSON begins that has records: with an object, or a list of them; the text may be cut off."""
+"""Start of JSON with records: an object, or a list of them; the text may be cut off."""
 NO_JSON_TYPE: Final = re.compile(
     r"\b(TIMESTAMP_NS|TIMESTAMP WITH TIME ZONE|TIMESTAMPTZ|TIMESTAMP|TIME_NS|DATE|TIME|UUID)\b"
     r"(?=[\[\],)]|$)"
@@ -18,9 +18,9 @@ NO_JSON_TYPE: Final = re.compile(
 LONG_INTEGER: Final = r"(^|[\[:,])\s*-?[0-9]{16,}\s*([,}\]]|$)"
 """In JSON text: an integer that a DOUBLE may round."""
 FRACTION: Final = r"[\[:,]\s*(-?[0-9]+(?:\.[0-9]+(?:[eE][-+]?[0-9]+)?|[eE][-+]?[0-9]+))"
-"""In a record's text, strings included: a number that is no integer."""
+"""In a record's text, strings included: a number that is not an integer."""
 RENAMED: Final = re.compile(r"(.+)_[0-9]+")
-"""How DuckDB names a key that differs from another one only in case."""
+"""DuckDB's name for a key that differs from another one only in case."""
 
 
 class JsonUnclearError(ValueError):
@@ -35,11 +35,11 @@ class JsonRecords:
     columns: dict[str, str]
     """Name and type."""
     source: str
-    """The SQL behind FROM."""
+    """The SQL after FROM."""
 
 
 def is_json(text: str) -> bool:
-    """Whether it is one JSON value."""
+    """Whether the text is one JSON value."""
     try:
         json.loads(text)
     except (ValueError, RecursionError):
@@ -48,17 +48,17 @@ def is_json(text: str) -> bool:
 
 
 def json_records(connection: Any, path: str, start: str, *, whole: bool) -> JsonRecords:
-    """Read a JSON file once, and say how to.
+    """Read a JSON file once, and return how to read it.
 
     Args:
-        connection: DuckDB's.
-        path: Of the file.
+        connection: DuckDB's connection.
+        path: The file's path.
         start: Its first part.
-        whole: Whether that is all of it.
+        whole: Whether this is the whole file.
 
     Raises:
         JsonUnclearError: Values would be lost.
-        duckdb.Error: It is no JSON.
+        duckdb.Error: It is not JSON.
     """
     layout = _layout(start.lstrip(), whole=whole)
     call = (
@@ -66,7 +66,7 @@ def json_records(connection: Any, path: str, start: str, *, whole: bool) -> Json
         "maximum_depth=-1, map_inference_threshold=-1, field_appearance_threshold=0"
     )
     found = connection.execute(f"DESCRIBE FROM {call})").fetchall()
-    # JSON has texts and numbers; what looks like a date is text.
+    # JSON has strings and numbers; something that looks like a date is text.
     columns = {column: NO_JSON_TYPE.sub(TEXT, kind) for column, kind, *_ in found}
     _refuse_rounded(connection, path, layout)
     rounded = [column for column, kind in columns.items() if "DOUBLE" in kind]
@@ -95,7 +95,7 @@ def json_records(connection: Any, path: str, start: str, *, whole: bool) -> Json
 
 
 def _refuse_rounded(connection: Any, path: str, layout: str) -> None:
-    """Refuse a fraction that a DOUBLE would round: DuckDB's reader has no other form of it."""
+    """Refuse a fraction that a DOUBLE would round: DuckDB's reader has no other type for it."""
     records = (
         f"(FROM read_json_objects({quoted(path)}, format='{layout}') "
         "SELECT row_number() OVER (), json::VARCHAR) AS read(row, record)"
@@ -104,14 +104,14 @@ def _refuse_rounded(connection: Any, path: str, layout: str) -> None:
         f"FROM {records} WHERE len(list_filter(regexp_extract_all(record, {quoted(FRACTION)}, 1), "
         f"lambda number: {is_rounded_sql('number')})) > 0"
     )
-    # The text of a string may look like one, so what is found is parsed.
+    # A string may look like one, so matches are parsed.
     while found := suspects.fetchone():
         row, record = found
         try:
             number = _rounded_in(record)
         except ValueError as error:
             # DuckDB takes `nan` and the like for numbers.
-            raise JsonUnclearError(f"record {row}: it is no JSON: {error}") from error
+            raise JsonUnclearError(f"record {row}: it is not JSON: {error}") from error
         if number:
             raise JsonUnclearError(
                 f"record {row}: the number {shown(number)} would be rounded; write it as text, in"

@@ -14,9 +14,7 @@ NOT_UTF_8: Final = (
     "it is not in the encoding UTF-8: save the file as UTF-8, if it is in Windows-1252 by"
     " iconv -f WINDOWS-1252 -t UTF-8"
 )
-LONG_LINE: Final = (
-    "it is longer than {0} bytes, of which a double quote that is not closed may be the cause"
-)
+LONG_LINE: Final = "it is longer than {0} bytes, perhaps because a double quote is not closed"
 ADVICE: Final = (
     "Possible fixes",
     "Possible solution",
@@ -25,7 +23,7 @@ ADVICE: Final = (
     "Stack Trace",
     "Try ",
 )
-"""DuckDB's own advice is about options that a task does not have; from there on nothing is told."""
+"""Start of DuckDB's own advice, which is about options that a task lacks; cut off there."""
 EXCERPT: Final = re.compile(r"LINE \d+: (.*)")
 LINE_ERROR: Final = re.compile(r"CSV Error on Line: (\d+)")
 CAUSES: Final = (
@@ -37,15 +35,15 @@ CAUSES: Final = (
 
 
 def said(error: Exception, names: Mapping[str, str], sql: str = "") -> str:
-    """What an error says, on one line.
+    """An error's message on one line.
 
     Args:
-        error: DuckDB's.
-        names: How the message is to name each path.
-        sql: The query, to name a place in it.
+        error: DuckDB's error.
+        names: The name of each path in messages.
+        sql: The query, to locate the error in it.
     """
     text = str(error).strip() or type(error).__name__
-    # The longest first: a directory is the beginning of the paths in it.
+    # Longest first: a directory is a prefix of the paths in it.
     longest_first = sorted(names.items(), key=lambda pair: -len(pair[0]))
     of = next((name for path, name in longest_first if path in text), "")
     for path, name in longest_first:
@@ -81,7 +79,7 @@ def _sentence(text: str, sql: str) -> str:
 
 
 def _place(excerpt: str, caret: int, sql: str) -> str:
-    """Where the query has the excerpt; DuckDB's own count is of the text that wraps the query."""
+    """The excerpt's place in the query; DuckDB counts in the text that wraps the query."""
     part = excerpt.strip().removeprefix("...").removesuffix("...")
     for n, line in enumerate(sql.splitlines(), start=1):
         if part and (start := line.find(part)) >= 0 and caret >= 0:

@@ -1,6 +1,6 @@
-"""How a query's values are stored and shown: exactly, or as text where the format has no such.
+"""How a query's values are stored and shown: exactly, or as text if the format lacks the type.
 
-Conversions are SQL casts, so that the text of a value is what `CAST(value AS VARCHAR)` says.
+Conversions are SQL casts, so that the text of a value is that of `CAST(value AS VARCHAR)`.
 """
 
 import base64
@@ -31,7 +31,7 @@ MICROSECONDS: Final = frozenset(("timestamp_s", "timestamp_ms"))
 
 
 def stored_type(kind: Any, *, wide: bool = False) -> str:
-    """The SQL type as which a column is stored.
+    """The SQL type in which a column is stored.
 
     Args:
         kind: DuckDB's type.
@@ -58,7 +58,7 @@ def shown_type(kind: Any) -> str:
 
 
 def holds_hugeint(kind: Any) -> bool:
-    """Whether the type is or has a HUGEINT."""
+    """Whether the type is or contains a HUGEINT."""
     return "HUGEINT" in str(kind).replace("UHUGEINT", "")
 
 
