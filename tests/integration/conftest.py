@@ -1,10 +1,8 @@
 """One real cluster of processes for the tests of a module."""
 
-import asyncio
-import shutil
 import subprocess
-import tempfile
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +13,15 @@ from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, command, environment_with
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.config.profiles import PROFILES_VARIABLE, save_profile
+from tests.support.clusters import cluster_of, for_module
 from tests.support.lab import PASSPHRASE, Lab
 from tests.support.people import Person, join, strip
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
-    root = Path(tempfile.mkdtemp(prefix="cluster-"))
-    local = LocalCluster(root)
-    with asyncio.Runner() as runner:
-        try:
-            runner.run(local.start(masters=3, workers=2))
-            yield local
-        finally:
-            runner.run(local.stop())
-            shutil.rmtree(root, ignore_errors=True)
+    with for_module(cluster_of(3, 2)) as local:
+        yield local
 
 
 @pytest_asyncio.fixture
@@ -77,10 +69,6 @@ async def nobody(cluster: LocalCluster, tmp_path: Path) -> AsyncIterator[Person]
 
 @pytest_asyncio.fixture
 async def lab() -> AsyncIterator[Lab]:
-    root = Path(tempfile.mkdtemp(prefix="cluster-"))
-    cluster = Lab(root / "nodes", recovery_passphrase=PASSPHRASE)
-    try:
+    async with cluster_of(0, 0, make=partial(Lab, recovery_passphrase=PASSPHRASE)) as cluster:
+        assert isinstance(cluster, Lab)
         yield cluster
-    finally:
-        await cluster.stop()
-        shutil.rmtree(root, ignore_errors=True)

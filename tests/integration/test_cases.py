@@ -2,12 +2,10 @@
 
 import asyncio
 import json
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,12 +13,12 @@ from typing import Any
 import psutil
 import pyarrow.parquet as pq
 import pytest
-import pytest_asyncio
 
 from ipfs_cluster_node.cli.local_cluster import LocalCluster
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.model import Task, TaskState
+from tests.support.clusters import cluster_of, for_module
 
 WAIT = timedelta(seconds=90)
 PLAIN = [["Köln", 4, "good"], ["Oulu", 3, None], ["Porto", 5, "a, b"]]
@@ -39,24 +37,12 @@ def files(cases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def cluster(cases: Path) -> Iterator[LocalCluster]:
     """A cluster whose workers load the handlers of the cases."""
-    root = Path(tempfile.mkdtemp(prefix="cluster-"))
-    local = LocalCluster(root)
-    with pytest.MonkeyPatch.context() as patch, asyncio.Runner() as runner:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(cases))
         patch.setenv("IPFS_CLUSTER_NODE_TASKS_HANDLER_MODULES", "case_handlers")
         patch.setenv("IPFS_CLUSTER_NODE_TASKS_SLOTS", "1")
-        try:
-            runner.run(local.start(masters=1, workers=1))
+        with for_module(cluster_of(1, 1)) as local:
             yield local
-        finally:
-            runner.run(local.stop())
-            shutil.rmtree(root, ignore_errors=True)
-
-
-@pytest_asyncio.fixture
-async def client(cluster: LocalCluster) -> AsyncIterator[Client]:
-    async with cluster.client() as opened:
-        yield opened
 
 
 async def run(

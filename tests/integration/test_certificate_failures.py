@@ -1,11 +1,9 @@
 """Certificates where the cluster is in a bad way: all expired, the leader dead, masters lost."""
 
 import asyncio
-import shutil
-import tempfile
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
+from functools import partial
 
 import pytest
 import pytest_asyncio
@@ -40,6 +38,7 @@ from tests.support.certificates import (
     put_node_credentials,
     tls_of,
 )
+from tests.support.clusters import cluster_of
 from tests.support.nodes import until
 
 PASSPHRASE = "a passphrase of the tests"
@@ -48,20 +47,10 @@ PASSPHRASE = "a passphrase of the tests"
 @pytest_asyncio.fixture
 async def cluster() -> AsyncIterator[LocalCluster]:
     """One of its own for each test, in the test's loop: its nodes are stopped and killed."""
-    root = Path(tempfile.mkdtemp(prefix="cluster-"))
-    local = LocalCluster(root, recovery_passphrase=PASSPHRASE)
-    try:
-        await local.start(masters=3, workers=1)
+    async with cluster_of(
+        3, 1, make=partial(LocalCluster, recovery_passphrase=PASSPHRASE)
+    ) as local:
         yield local
-    finally:
-        await local.stop()
-        shutil.rmtree(root, ignore_errors=True)
-
-
-@pytest_asyncio.fixture
-async def client(cluster: LocalCluster) -> AsyncIterator[Client]:
-    async with cluster.client() as opened:
-        yield opened
 
 
 async def sealed_to_all(cluster: LocalCluster) -> None:

@@ -11,6 +11,7 @@ import pytest
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.core.errors import ClusterError, Reason
+from tests.support.clusters import cluster_of
 from tests.support.nodes import health_of, until
 
 SERVE_SECONDS_MAX = 10.0
@@ -54,10 +55,8 @@ async def test_any_masters_that_start_know_who_votes_and_serve_as_a_majority_onl
 ) -> None:
     # One alone knows of its log what its snapshot covers: the rest may not be committed.
     monkeypatch.setenv("IPFS_CLUSTER_NODE_RAFT_SNAPSHOT_ENTRIES", "20")
-    cluster = LocalCluster(tmp_path / "cluster")
     written: dict[str, str] = {}
-    try:
-        await cluster.start(masters=3, workers=0)
+    async with cluster_of(3, 0, root=tmp_path / "cluster") as cluster:
         expected = {node.node_id for node in cluster.nodes}
         async with cluster.client() as client:
             for count in range(60):
@@ -89,8 +88,6 @@ async def test_any_masters_that_start_know_who_votes_and_serve_as_a_majority_onl
                 await until(knows, seconds=SERVE_SECONDS_MAX, what=f"{node.name} knows who votes")
         async with cluster.client() as client:
             assert await client.get_config("user.alone") == []
-    finally:
-        await cluster.stop()
 
 
 @pytest.mark.slow
@@ -99,9 +96,7 @@ async def test_any_masters_that_start_know_who_votes_and_serve_as_a_majority_onl
 async def test_a_replaced_master_stays_replaced_whatever_is_killed_meanwhile(
     tmp_path: Path,
 ) -> None:
-    cluster = LocalCluster(tmp_path / "cluster")
-    try:
-        await cluster.start(masters=3, workers=0)
+    async with cluster_of(3, 0, root=tmp_path / "cluster") as cluster:
         old = list(cluster.nodes)
         async with cluster.client(*old) as client:
             await client.propose_config({"user.first": "1"})
@@ -156,5 +151,3 @@ async def test_a_replaced_master_stays_replaced_whatever_is_killed_meanwhile(
         async with cluster.client(*left) as client:
             await client.propose_config({"user.third": "3"})
             assert {n.node_id for n in await client.list_nodes()} == expected
-    finally:
-        await cluster.stop()

@@ -4,7 +4,8 @@ import asyncio
 import os
 import shutil
 import signal
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from ipfs_cluster_node.adapters.net.tls import DEAD_CONNECTION_SECONDS_MAX
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode, command
 from ipfs_cluster_node.cli.node_commands import READY_MARK
 from ipfs_cluster_node.core.errors import ClusterError
+from tests.support.clusters import cluster_of
 from tests.support.nodes import settings_of, until
 
 
@@ -29,8 +31,8 @@ def make_copy(cluster: LocalCluster, node: LocalNode) -> LocalNode:
     return copy
 
 
-async def serve(copy: LocalNode) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
+async def serve(copy: LocalNode) -> None:
+    copy.process = await asyncio.create_subprocess_exec(
         *command("serve", "--home", str(copy.home.path)),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
@@ -38,8 +40,33 @@ async def serve(copy: LocalNode) -> asyncio.subprocess.Process:
     )
 
 
-async def start_copy(cluster: LocalCluster, node: LocalNode) -> asyncio.subprocess.Process:
-    return await serve(make_copy(cluster, node))
+async def ended(copy: LocalNode) -> str:
+    """How the copy says why it ended."""
+    assert copy.process is not None
+    async with asyncio.timeout(60):
+        ready, said = await copy.process.communicate()
+    assert copy.process.returncode == 1, said.decode()
+    return ready.decode() + said.decode()
+
+
+@asynccontextmanager
+async def cluster_and_copies(
+    masters: int, workers: int, root: Path
+) -> AsyncIterator[tuple[LocalCluster, list[LocalNode]]]:
+    """A cluster, and copies of its nodes that end before it; what was stopped goes on."""
+    copies: list[LocalNode] = []
+    async with cluster_of(masters, workers, root=root) as cluster:
+        first = [process for node in cluster.nodes if (process := node.process)]
+        try:
+            yield cluster, copies
+        finally:
+            for process in first:
+                with suppress(ProcessLookupError):
+                    process.send_signal(signal.SIGCONT)
+            for copy in copies:
+                if copy.runs and copy.process is not None:
+                    copy.process.kill()
+                    await copy.process.communicate()
 
 
 async def acknowledged_by(cluster: LocalCluster, copy: LocalNode) -> list[str]:
@@ -62,33 +89,25 @@ async def acknowledged_by(cluster: LocalCluster, copy: LocalNode) -> list[str]:
 async def test_copies_of_a_worker_and_of_masters_end_and_the_cluster_goes_on(
     tmp_path: Path,
 ) -> None:
-    cluster = LocalCluster(tmp_path / "cluster")
-    await cluster.start(masters=3, workers=1)
-    copies: list[asyncio.subprocess.Process] = []
-    try:
+    async with cluster_and_copies(3, 1, tmp_path / "cluster") as (cluster, copies):
         async with cluster.client() as client:
             leader = await cluster.leader(client)
             follower = next(n for n in cluster.nodes if n.role == "master" and n is not leader)
             term = (await client.get_cluster_status()).term
-            copies = [await start_copy(cluster, n) for n in (cluster.nodes[-1], leader, follower)]
+            copies += [make_copy(cluster, n) for n in (cluster.nodes[-1], leader, follower)]
+            for copy in copies:
+                await serve(copy)
             for number in range(30):
                 task_id = await client.submit_task("echo", b"%d" % number)
                 await client.wait_tasks([task_id], timeout=timedelta(seconds=10))
                 await client.propose_config({"user.k": str(number)})
             for copy in copies:
-                async with asyncio.timeout(60):
-                    _, said = await copy.communicate()
-                assert copy.returncode == 1, said.decode()
-                assert b"MEMBER_RUNS_TWICE" in said or b"runs already" in said
+                said = await ended(copy)
+                assert "MEMBER_RUNS_TWICE" in said or "runs already" in said
             status = await client.get_cluster_status()
             assert (status.leader_node_id, status.term) == (leader.node_id, term)
         for node in cluster.nodes[:3]:
             assert (await settings_of(cluster, node))["user.k"] == "29"
-    finally:
-        for copy in copies:
-            if copy.returncode is None:
-                copy.kill()
-        await cluster.stop()
 
 
 @pytest.mark.slow
@@ -98,19 +117,15 @@ async def test_a_node_started_again_takes_its_place_though_no_end_of_its_first_p
     tmp_path: Path,
 ) -> None:
     """As after a power cut: its connections stay open, and nobody answers on them."""
-    cluster = LocalCluster(tmp_path / "cluster")
-    await cluster.start(masters=3, workers=1)
-    again: list[asyncio.subprocess.Process] = []
-    first: list[asyncio.subprocess.Process] = []
-    try:
+    async with cluster_and_copies(3, 1, tmp_path / "cluster") as (cluster, again):
         async with cluster.client() as client:
             leader = await cluster.leader(client)
             follower = next(n for n in cluster.nodes if n.role == "master" and n is not leader)
             for node in (follower, cluster.nodes[-1]):
                 assert node.process is not None
                 os.kill(node.process.pid, signal.SIGSTOP)
-                first.append(node.process)
-                again.append(await start_copy(cluster, node))
+                again.append(make_copy(cluster, node))
+                await serve(again[-1])
 
             async def is_back() -> bool:
                 advertised = {node.node_id: node for node in await client.list_nodes()}
@@ -122,29 +137,7 @@ async def test_a_node_started_again_takes_its_place_though_no_end_of_its_first_p
             await until(is_back, seconds=2 * DEAD_CONNECTION_SECONDS_MAX, what="both registered")
             task_id = await client.submit_task("echo", b"1")
             await client.wait_tasks([task_id], timeout=timedelta(seconds=10))
-        assert [process.returncode for process in again] == [None, None]
-    finally:
-        for process in again:
-            if process.returncode is None:
-                process.kill()
-        for process in first:
-            os.kill(process.pid, signal.SIGCONT)
-        await cluster.stop()
-
-
-async def end(copy: LocalNode) -> None:
-    if copy.runs and copy.process is not None:
-        copy.process.kill()
-        await copy.process.communicate()
-
-
-async def ended(copy: LocalNode) -> str:
-    """How the copy says why it ended."""
-    assert copy.process is not None
-    async with asyncio.timeout(60):
-        ready, said = await copy.process.communicate()
-    assert copy.process.returncode == 1, said.decode()
-    return ready.decode() + said.decode()
+        assert [copy.runs for copy in again] == [True, True]
 
 
 @pytest.mark.slow
@@ -152,14 +145,12 @@ async def ended(copy: LocalNode) -> str:
 @pytest.mark.asyncio
 async def test_a_copy_of_the_only_master_acknowledges_nothing_and_ends(tmp_path: Path) -> None:
     """It elected itself, and what it acknowledged for half a minute was nowhere else."""
-    cluster = LocalCluster(tmp_path / "cluster")
-    await cluster.start(masters=1, workers=0)
-    [master] = cluster.nodes
-    copy = make_copy(cluster, master)
-    try:
+    async with cluster_and_copies(1, 0, tmp_path / "cluster") as (cluster, copies):
+        [master] = cluster.nodes
+        copies.append(copy := make_copy(cluster, master))
         async with cluster.client(master) as client:
             for number in range(2):  # Again, by what the first one may have written down.
-                copy.process = await serve(copy)
+                await serve(copy)
                 writing = asyncio.ensure_future(acknowledged_by(cluster, copy))
                 said = await ended(copy)
                 assert await writing == []
@@ -171,7 +162,7 @@ async def test_a_copy_of_the_only_master_acknowledges_nothing_and_ends(tmp_path:
         assert master.runs
         # Where it was moved to, and runs no longer where it was, it leads.
         await cluster.kill(master)
-        copy.process = await serve(copy)
+        await serve(copy)
         async with cluster.client(copy) as client:
             await client.propose_config({"user.k": "moved"}, timeout=timedelta(seconds=20))
         # The first one does not know where that is: the copy finds it, and ends.
@@ -180,9 +171,6 @@ async def test_a_copy_of_the_only_master_acknowledges_nothing_and_ends(tmp_path:
         async with cluster.client(master) as client:
             await client.propose_config({"user.k": "first"}, timeout=timedelta(seconds=20))
         assert master.runs
-    finally:
-        await end(copy)
-        await cluster.stop()
 
 
 @pytest.mark.slow
@@ -192,14 +180,12 @@ async def test_a_copy_of_the_only_master_ends_once_the_stopped_first_one_goes_on
     tmp_path: Path,
 ) -> None:
     """Nothing answered where it asked: it led, and was never refused later."""
-    cluster = LocalCluster(tmp_path / "cluster")
-    await cluster.start(masters=1, workers=0)
-    [master] = cluster.nodes
-    assert master.process is not None
-    copy = make_copy(cluster, master)
-    os.kill(master.process.pid, signal.SIGSTOP)
-    try:
-        copy.process = await serve(copy)
+    async with cluster_and_copies(1, 0, tmp_path / "cluster") as (cluster, copies):
+        [master] = cluster.nodes
+        assert master.process is not None
+        copies.append(copy := make_copy(cluster, master))
+        os.kill(master.process.pid, signal.SIGSTOP)
+        await serve(copy)
         async with cluster.client(copy) as client:
             await client.propose_config({"user.k": "copy"}, timeout=timedelta(seconds=20))
         os.kill(master.process.pid, signal.SIGCONT)
@@ -207,7 +193,3 @@ async def test_a_copy_of_the_only_master_ends_once_the_stopped_first_one_goes_on
         async with cluster.client(master) as client:
             await client.propose_config({"user.k": "first"}, timeout=timedelta(seconds=20))
         assert master.runs
-    finally:
-        os.kill(master.process.pid, signal.SIGCONT)
-        await end(copy)
-        await cluster.stop()

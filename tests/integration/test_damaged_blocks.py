@@ -16,6 +16,7 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.model import TaskState
 from ipfs_cluster_node.core.multiformats import RAW, cid_of, parse_cid
 from ipfs_cluster_node.core.views import HealthCheck
+from tests.support.clusters import cluster_of
 from tests.support.nodes import health_of, until
 
 FILES = 8
@@ -70,12 +71,8 @@ WAYS: tuple[Callable[[Path], None], ...] = (
 
 @pytest_asyncio.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[LocalCluster]:
-    cluster = LocalCluster(tmp_path / "cluster")
-    try:
-        await cluster.start(masters=3, workers=1)
+    async with cluster_of(3, 1, root=tmp_path / "cluster") as cluster:
         yield cluster
-    finally:
-        await cluster.stop()
 
 
 async def add_files(client: Client, directory: Path) -> dict[str, bytes]:

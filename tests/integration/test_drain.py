@@ -1,12 +1,9 @@
 """A worker that is told to stop: what it had in hand is no loss."""
 
 import asyncio
-import shutil
-import tempfile
 import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -14,6 +11,7 @@ import pytest_asyncio
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.core.model import TaskState
+from tests.support.clusters import cluster_of
 
 pytestmark = pytest.mark.asyncio
 
@@ -24,14 +22,8 @@ WAIT = timedelta(seconds=60)
 
 @pytest_asyncio.fixture
 async def cluster() -> AsyncIterator[LocalCluster]:
-    root = Path(tempfile.mkdtemp(prefix="drain-"))
-    local = LocalCluster(root)
-    try:
-        await local.start(masters=1, workers=2)
+    async with cluster_of(1, 2) as local:
         yield local
-    finally:
-        await local.stop()
-        shutil.rmtree(root, ignore_errors=True)
 
 
 def node_of(cluster: LocalCluster, node_id: str | None) -> LocalNode:

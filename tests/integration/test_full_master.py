@@ -12,6 +12,7 @@ import pytest_asyncio
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.core.errors import ClusterError, Reason
+from tests.support.clusters import cluster_of
 from tests.support.disks import fill_up, free_bytes, small_disk
 from tests.support.nodes import health_of, log_check, until
 
@@ -33,12 +34,8 @@ def small(tmp_path: Path) -> Iterator[Path]:
 
 @pytest_asyncio.fixture
 async def cluster(small: Path, tmp_path: Path) -> AsyncIterator[LocalCluster]:
-    cluster = LocalCluster(tmp_path / "cluster")
-    try:
-        await cluster.start(masters=3, workers=0)
+    async with cluster_of(3, 0, root=tmp_path / "cluster") as cluster:
         yield cluster
-    finally:
-        await cluster.stop()
 
 
 async def add(client: Client, path: Path, n: int) -> tuple[str, ...]:

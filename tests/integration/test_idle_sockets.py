@@ -13,6 +13,7 @@ import pytest_asyncio
 from ipfs_cluster_node.adapters.net.tls import CONNECTIONS_SHARE, ENROLMENT_CONNECTIONS_SHARE
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
 from ipfs_cluster_node.client.client import Client
+from tests.support.clusters import cluster_of
 from tests.support.nodes import log_check
 
 DESCRIPTORS = 512
@@ -20,22 +21,17 @@ SOCKETS = 2000
 OVER_SECONDS_MAX = 5.0
 
 
-@pytest_asyncio.fixture
-async def cluster(tmp_path: Path) -> AsyncIterator[LocalCluster]:
-    cluster = LocalCluster(tmp_path / "cluster")
-    make_node = cluster.make_node
-
-    def with_few_descriptors(name: str) -> LocalNode:
-        node = make_node(name)
+class WithFewDescriptors(LocalCluster):
+    def make_node(self, name: str) -> LocalNode:
+        node = super().make_node(name)
         node.prefix = ("prlimit", f"--nofile={DESCRIPTORS}:{DESCRIPTORS}")
         return node
 
-    cluster.make_node = with_few_descriptors  # type: ignore[method-assign]
-    try:
-        await cluster.start(masters=1, workers=0)
+
+@pytest_asyncio.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[LocalCluster]:
+    async with cluster_of(1, 0, root=tmp_path / "cluster", make=WithFewDescriptors) as cluster:
         yield cluster
-    finally:
-        await cluster.stop()
 
 
 @contextmanager

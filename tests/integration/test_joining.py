@@ -1,10 +1,8 @@
 """A join looks for what would make it fail before it uses up its token, and can be repeated."""
 
 import asyncio
-import shutil
 import socket
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +10,6 @@ from typing import Any
 
 import grpc
 import pytest
-import pytest_asyncio
 
 from ipfs_cluster_node.adapters.clock import now_ms
 from ipfs_cluster_node.adapters.keys import tokens
@@ -29,25 +26,13 @@ from ipfs_cluster_node.node.setup import Made
 from ipfs_cluster_node.services.enrolment import KNOCKS_AT_ONCE
 from ipfs_cluster_node.v1 import enrolment_pb2
 from ipfs_cluster_node.v1.enrolment_pb2_grpc import EnrolmentServiceStub
+from tests.support.clusters import cluster_of, for_module
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
-    root = Path(tempfile.mkdtemp(prefix="cluster-"))
-    local = LocalCluster(root)
-    with asyncio.Runner() as runner:
-        try:
-            runner.run(local.start(masters=1, workers=0))
-            yield local
-        finally:
-            runner.run(local.stop())
-            shutil.rmtree(root, ignore_errors=True)
-
-
-@pytest_asyncio.fixture
-async def client(cluster: LocalCluster) -> AsyncIterator[Client]:
-    async with cluster.client() as opened:
-        yield opened
+    with for_module(cluster_of(1, 0)) as local:
+        yield local
 
 
 async def join(cluster: LocalCluster, home: Path, token: str, **given: Any) -> Made:

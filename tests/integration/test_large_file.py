@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from ipfs_cluster_node.cli.local_cluster import LocalCluster, command, environment_with
+from ipfs_cluster_node.cli.local_cluster import command, environment_with
 from ipfs_cluster_node.config.profiles import PROFILES_VARIABLE, save_profile
+from tests.support.clusters import cluster_of
 
 MIB = 2**20
 SIZE_MIB = int(os.environ.get("LARGE_FILE_MIB", "1024"))
@@ -101,9 +102,7 @@ async def test_a_large_file_passes_with_flat_memory(
     monkeypatch.setenv(PROFILES_VARIABLE, str(profiles))
     path, out = tmp_path / "large.csv", tmp_path / "out.csv"
     rows, total, digest = write_csv(path)
-    cluster = LocalCluster(tmp_path / "cluster")
-    try:
-        await cluster.start(masters=3, workers=2)
+    async with cluster_of(3, 2, root=tmp_path / "cluster") as cluster:
         save_profile("default", cluster.profile)
         pids = {node.name: node.process.pid for node in cluster.nodes if node.process}
         # Each has done a little of all first, so that what is loaded once counts as idle.
@@ -132,6 +131,4 @@ async def test_a_large_file_passes_with_flat_memory(
         grown = {name: (peaks[name] - idle[name]) // MIB for name in peaks}
         print(f"MiB above idle: {grown}")
         assert max(grown.values()) <= GROWTH_MIB_MAX, grown
-    finally:
-        await cluster.stop()
         shutil.rmtree(tmp_path, ignore_errors=True)

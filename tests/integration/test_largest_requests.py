@@ -3,14 +3,10 @@
 The strict form, on an idle machine, is `scripts/bench largest`.
 """
 
-import shutil
-import tempfile
-from pathlib import Path
-
 import pytest
 
 from ipfs_cluster_node.access.rules import RULES_BY_METHOD
-from ipfs_cluster_node.cli.local_cluster import LocalCluster
+from tests.support.clusters import cluster_of
 from tests.support.largest_requests import names
 from tests.support.largest_run import run_all
 
@@ -29,13 +25,8 @@ def test_every_method_has_a_largest_request() -> None:
 
 @pytest.mark.asyncio
 async def test_the_largest_requests_leave_the_leader_its_turns() -> None:
-    root = Path(tempfile.mkdtemp(prefix="largest-"))
-    cluster = LocalCluster(root)
-    try:
+    async with cluster_of(0, 0) as cluster:
         findings = await run_all(cluster, files=FILES, tasks=TASKS)
-    finally:
-        await cluster.stop()
-        shutil.rmtree(root, ignore_errors=True)
     report = "\n".join(map(str, findings))
     print(report)
     assert {each.term for each in findings} == {findings[0].term}, report

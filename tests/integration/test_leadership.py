@@ -15,6 +15,7 @@ import pytest
 from ipfs_cluster_node.cli.local_cluster import LocalCluster
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.core.errors import ClusterError, Reason
+from tests.support.clusters import cluster_of
 from tests.support.nodes import health_of, settings_of, until
 
 WRITERS = 4
@@ -89,9 +90,7 @@ async def test_leadership_goes_back_and_forth_and_no_acknowledged_write_is_lost(
 
 @pytest.mark.asyncio
 async def test_only_another_connected_master_can_take_over(tmp_path: Path) -> None:
-    cluster = LocalCluster(tmp_path / "cluster")
-    try:
-        await cluster.start(masters=3, workers=1)
+    async with cluster_of(3, 1, root=tmp_path / "cluster") as cluster:
         async with cluster.client() as client:
             leader = await cluster.leader(client)
             away, other = (n for n in cluster.nodes if n.role == "master" and n is not leader)
@@ -109,16 +108,12 @@ async def test_only_another_connected_master_can_take_over(tmp_path: Path) -> No
             assert caught.value.reason is Reason.PEER_UNREACHABLE
             # The one that is there is chosen.
             assert await client.transfer_leadership() == other.node_id
-    finally:
-        await cluster.stop()
 
 
 @pytest.mark.asyncio
 async def test_nobody_names_a_leader_that_is_gone(tmp_path: Path) -> None:
     """Once a follower went on naming it, and sending callers there, until it was started again."""
-    cluster = LocalCluster(tmp_path / "cluster")
-    try:
-        await cluster.start(masters=2, workers=1)
+    async with cluster_of(2, 1, root=tmp_path / "cluster") as cluster:
         async with cluster.client() as client:
             leader = await cluster.leader(client)
         follower, worker = (node for node in cluster.nodes if node is not leader)
@@ -143,8 +138,6 @@ async def test_nobody_names_a_leader_that_is_gone(tmp_path: Path) -> None:
             return len(said) == 1 and "" not in said
 
         await until(agree, seconds=20, what="both name the same leader")
-    finally:
-        await cluster.stop()
 
 
 def test_the_command_line_hands_over_and_a_leader_to_be_removed_is_told_how(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ipfs_cluster_node.cli.local_cluster import LocalCluster
+from tests.support.clusters import cluster_of
 from tests.support.nodes import until
 
 HOOK = """
@@ -57,9 +57,7 @@ def test_the_hook_sees_what_is_unpickled(unpickled: Path) -> None:
 
 @pytest.mark.asyncio
 async def test_nothing_is_unpickled(unpickled: Path, tmp_path: Path) -> None:
-    cluster = LocalCluster(tmp_path / "cluster")
-    try:
-        await cluster.start(masters=3, workers=1)
+    async with cluster_of(3, 1, root=tmp_path / "cluster") as cluster:
         hooked = Path(f"{unpickled}.hooked")
         assert len(hooked.read_text()) >= len(cluster.nodes)
         table = tmp_path / "table.csv"
@@ -82,5 +80,3 @@ async def test_nothing_is_unpickled(unpickled: Path, tmp_path: Path) -> None:
             await until(is_done, seconds=30, what="the task has its result")
             assert (await client.get_snapshot("tasks")).num_rows == 1
         assert not unpickled.exists()
-    finally:
-        await cluster.stop()

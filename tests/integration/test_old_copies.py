@@ -15,6 +15,7 @@ import pytest_asyncio
 from ipfs_cluster_node.adapters.raft.witness import NOTE_SECONDS
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode, command
 from ipfs_cluster_node.client.client import Client
+from tests.support.clusters import cluster_of
 from tests.support.nodes import health_of, log_check, settings_of, until
 
 SAID_SECONDS_MAX = 60.0
@@ -22,11 +23,8 @@ SAID_SECONDS_MAX = 60.0
 
 @pytest_asyncio.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[LocalCluster]:
-    local = LocalCluster(tmp_path / "cluster")
-    try:
+    async with cluster_of(0, 0, root=tmp_path / "cluster") as local:
         yield local
-    finally:
-        await local.stop()
 
 
 def recover_alone(node: LocalNode, *arguments: str) -> "subprocess.CompletedProcess[str]":

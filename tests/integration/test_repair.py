@@ -15,6 +15,7 @@ from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode, command
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.node.log_replacement import DAMAGED_LOGS_MAX
+from tests.support.clusters import cluster_of
 from tests.support.nodes import health_of, log_check, settings_of, until
 
 REPAIR_SECONDS_MAX = 20.0
@@ -24,12 +25,8 @@ SNAPSHOT_ENTRIES = "40"
 @pytest_asyncio.fixture
 async def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LocalCluster]:
     monkeypatch.setenv("IPFS_CLUSTER_NODE_RAFT_SNAPSHOT_ENTRIES", SNAPSHOT_ENTRIES)
-    local = LocalCluster(tmp_path / "cluster")
-    try:
-        await local.start(masters=3, workers=0)
+    async with cluster_of(3, 0, root=tmp_path / "cluster") as local:
         yield local
-    finally:
-        await local.stop()
 
 
 class Writer:
@@ -238,9 +235,7 @@ async def test_a_master_without_log_and_state_asks_the_master_that_it_is_told_of
 @pytest.mark.asyncio
 async def test_a_master_that_lost_only_its_state_takes_part_by_its_log(tmp_path: Path) -> None:
     """No snapshot is made: nothing of its log is applied until a leader says what is committed."""
-    cluster = LocalCluster(tmp_path / "cluster")
-    try:
-        await cluster.start(masters=3, workers=0)
+    async with cluster_of(3, 0, root=tmp_path / "cluster") as cluster:
         async with cluster.client() as client:
             leader = await cluster.leader(client)
             node, other = (each for each in cluster.nodes if each is not leader)
@@ -255,15 +250,11 @@ async def test_a_master_that_lost_only_its_state_takes_part_by_its_log(tmp_path:
                 return "user.needs" in await settings_of(cluster, node)
 
             await until(has_it, seconds=REPAIR_SECONDS_MAX, what=f"{node.name} follows")
-    finally:
-        await cluster.stop()
 
 
 @pytest.mark.asyncio
 async def test_a_single_master_says_that_it_cant_be_repaired(tmp_path: Path) -> None:
-    cluster = LocalCluster(tmp_path / "cluster")
-    try:
-        await cluster.start(masters=1, workers=0)
+    async with cluster_of(1, 0, root=tmp_path / "cluster") as cluster:
         [node] = cluster.nodes
         async with cluster.client() as client:
             await Writer(client).write(10)
@@ -273,8 +264,6 @@ async def test_a_single_master_says_that_it_cant_be_repaired(tmp_path: Path) -> 
         assert status == 1
         assert "If this was the only one" in said
         assert "recover --help" in said
-    finally:
-        await cluster.stop()
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.v1 import membership_pb2
 from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub
+from tests.support.clusters import cluster_of
 from tests.support.nodes import health_of, log_check, until
 
 
@@ -54,9 +55,7 @@ def incarnation_of(node: LocalNode) -> int:
 @pytest.mark.timeout(240)
 @pytest.mark.asyncio
 async def test_a_log_is_replaced_once_for_each_damage(tmp_path: Path) -> None:
-    cluster = LocalCluster(tmp_path / "cluster")
-    try:
-        await cluster.start(masters=3, workers=0)
+    async with cluster_of(3, 0, root=tmp_path / "cluster") as cluster:
         async with cluster.client() as client:
             leader = await cluster.leader(client)
             node, other = (n for n in cluster.nodes if n is not leader)
@@ -135,15 +134,11 @@ async def test_a_log_is_replaced_once_for_each_damage(tmp_path: Path) -> None:
 
             await until(is_refused, seconds=15, what="the old disk is refused")
             await client.propose_config({"user.a": "2"})
-    finally:
-        await cluster.stop()
 
 
 @pytest.mark.asyncio
 async def test_a_worker_has_no_log_to_replace(tmp_path: Path) -> None:
-    cluster = LocalCluster(tmp_path / "cluster")
-    try:
-        await cluster.start(masters=1, workers=1)
+    async with cluster_of(1, 1, root=tmp_path / "cluster") as cluster:
         master, worker = cluster.nodes
         answer = await replace_log(master, tls_of(worker), "r", 0)
         assert answer is Reason.CALLER_NOT_ALLOWED
@@ -151,5 +146,3 @@ async def test_a_worker_has_no_log_to_replace(tmp_path: Path) -> None:
             with pytest.raises(ClusterError) as caught:
                 await client.transfer_leadership()
             assert caught.value.reason is Reason.PEER_UNREACHABLE
-    finally:
-        await cluster.stop()

@@ -1,14 +1,11 @@
 """Certificates and the root are rotated under load, and not one call fails."""
 
 import asyncio
-import shutil
-import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -30,6 +27,7 @@ from ipfs_cluster_node.v1.certificate_pb2_grpc import CertificateServiceStub
 from ipfs_cluster_node.v1.health_pb2_grpc import HealthServiceStub
 from ipfs_cluster_node.v1.task_dispatch_pb2_grpc import TaskDispatchServiceStub
 from tests.support.certificates import cluster_keys, node_credentials
+from tests.support.clusters import cluster_of
 from tests.support.nodes import until
 from tests.support.people import refused
 
@@ -41,14 +39,8 @@ SOON = timedelta(seconds=10)
 
 @pytest_asyncio.fixture
 async def cluster(request: pytest.FixtureRequest) -> AsyncIterator[LocalCluster]:
-    root = Path(tempfile.mkdtemp(prefix="cluster-"))
-    local = LocalCluster(root)
-    try:
-        await local.start(masters=getattr(request, "param", 3), workers=1)
+    async with cluster_of(getattr(request, "param", 3), 1) as local:
         yield local
-    finally:
-        await local.stop()
-        shutil.rmtree(root, ignore_errors=True)
 
 
 @dataclass

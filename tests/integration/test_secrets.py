@@ -1,8 +1,7 @@
 """What is secret is in no log, no audit record, no error and no file but its own."""
 
 import base64
-import shutil
-import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +16,7 @@ from ipfs_cluster_node.config.settings import NodeSection
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.node.joining import join_cluster
 from tests.support.certificates import cluster_keys
+from tests.support.clusters import cluster_of
 from tests.support.leaks import found, secret_of, spellings
 from tests.support.nodes import until
 
@@ -36,12 +36,11 @@ class Verbose(LocalCluster):
 
 @pytest.mark.asyncio
 async def test_no_secret_is_written_but_where_it_belongs() -> None:
-    root = Path(tempfile.mkdtemp(prefix="cluster-"))
-    cluster = Verbose(root / "nodes", recovery_passphrase=PASSPHRASE)
     needles: dict[bytes, str] = {PASSPHRASE.encode(): "passphrase"}
     said: list[str] = []
-    try:
-        await cluster.start(masters=3, workers=1)
+    make = partial(Verbose, recovery_passphrase=PASSPHRASE)
+    async with cluster_of(3, 1, make=make) as cluster:
+        root = cluster.root.parent
         async with cluster.client() as client:
             await _use(cluster, client, root, needles, said)
         first = cluster.nodes[0].home
@@ -74,9 +73,6 @@ async def test_no_secret_is_written_but_where_it_belongs() -> None:
         for der in (keys.cas[0].key_der, b"-" + authority):
             for text in (der, b"x" + der.hex().encode(), base64.b64encode(b"ab" + der)):
                 assert found(needles, text)
-    finally:
-        await cluster.stop()
-        shutil.rmtree(root, ignore_errors=True)
 
 
 async def _use(

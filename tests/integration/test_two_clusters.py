@@ -1,6 +1,5 @@
 """Two real clusters and one profiles file: who is asked, as whom, and that neither lets in the other's."""
 
-import asyncio
 import json
 import subprocess
 from collections.abc import Callable, Iterator
@@ -16,22 +15,19 @@ from ipfs_cluster_node.cli.local_cluster import LocalCluster, command, environme
 from ipfs_cluster_node.config.profiles import PROFILE_VARIABLE, PROFILES_VARIABLE, save_profile
 from tests.integration.test_enrolment import refusal
 from tests.support.certificates import operator_credentials, tls_of
+from tests.support.clusters import cluster_of, for_module
 
 Cli = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
 def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, LocalCluster]]:
-    made = {name: LocalCluster(tmp_path_factory.mktemp(name)) for name in ("a", "b")}
-
-    def stop(local: LocalCluster) -> None:
-        runner.run(local.stop())
-
-    with asyncio.Runner() as runner, ExitStack() as stack:
-        for local in made.values():
-            stack.callback(stop, local)
-            runner.run(local.start(masters=1, workers=0))
-        yield made
+    roots = {name: tmp_path_factory.mktemp(name) for name in ("a", "b")}
+    with ExitStack() as stack:
+        yield {
+            name: stack.enter_context(for_module(cluster_of(1, 0, root=root)))
+            for name, root in roots.items()
+        }
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """Clocks that are set wrong, on real processes: nobody is locked out, and all heals by itself."""
 
 import asyncio
-import shutil
-import tempfile
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +21,7 @@ from ipfs_cluster_node.core.views import HealthCheck
 from ipfs_cluster_node.node.joining import join_cluster
 from tests.integration.test_certificates import certificate_check
 from tests.support.certificates import certificate_of, node_credentials, put_node_credentials
+from tests.support.clusters import cluster_of
 from tests.support.faketime import give_clock, set_clock
 from tests.support.nodes import health_of, until
 from tests.support.people import join
@@ -31,24 +30,18 @@ DAY: Final = 86_400
 pytestmark = pytest.mark.tools
 
 
-@pytest_asyncio.fixture
-async def cluster() -> AsyncIterator[LocalCluster]:
-    """One whose nodes have clocks that can be set."""
-    root = Path(tempfile.mkdtemp(prefix="clocks-"))
-    local = LocalCluster(root)
-    made = local.make_node
-
-    def with_clock(name: str) -> LocalNode:
-        node = made(name)
+class WithClocks(LocalCluster):
+    def make_node(self, name: str) -> LocalNode:
+        node = super().make_node(name)
         give_clock(node)
         return node
 
-    local.make_node = with_clock  # type: ignore[method-assign]
-    try:
+
+@pytest_asyncio.fixture
+async def cluster() -> AsyncIterator[LocalCluster]:
+    """One whose nodes have clocks that can be set."""
+    async with cluster_of(0, 0, make=WithClocks) as local:
         yield local
-    finally:
-        await local.stop()
-        shutil.rmtree(root, ignore_errors=True)
 
 
 async def clock_check(cluster: LocalCluster, node: LocalNode) -> HealthCheck:
