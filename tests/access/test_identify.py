@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ipfs_cluster_node.access.context import CallerClass
-from ipfs_cluster_node.access.identify import REMOVED_KEY, TLS_VERSION, MemberIdentification
+from ipfs_cluster_node.access.identify import REMOVED_KEY, MemberIdentification
 from ipfs_cluster_node.access.revocations import Revocations
 from ipfs_cluster_node.adapters.keys.certificates import utc_now
 from ipfs_cluster_node.cluster.certificates.revocations import RevocationList
@@ -15,15 +15,7 @@ from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine
 from ipfs_cluster_node.core.commands import BootstrapCluster, LogCommand, RemoveNode
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.model import Principal, Role
-from tests.support.tls import Member, certified, enrol, make_ca
-
-
-class Context:
-    def __init__(self, member: Member) -> None:
-        self.certificate = member.tls.certificate_pem
-
-    def auth_context(self) -> dict[str, list[bytes]]:
-        return {"x509_pem_cert": [self.certificate], "ssl_tls_version": [TLS_VERSION.encode()]}
+from tests.support.tls import Context, Member, certified, enrol, make_ca
 
 
 def identify_with(path: Path, known: Member) -> tuple[MemberIdentification, PeerBook, Any]:

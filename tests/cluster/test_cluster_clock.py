@@ -26,8 +26,7 @@ from ipfs_cluster_node.core.clocks import SETTLE_MS, START_MS, START_SETTLE_MS, 
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did, NodeId, VoterId, voter_id
 from ipfs_cluster_node.node.own_certificate import RENEWED_SHARE_MIN, OwnCertificate
-from tests.node.test_own_certificate import own_certificate
-from tests.support.tls import enrol, make_ca
+from tests.support.tls import enrol, make_ca, own_certificate
 from tests.support.virtual_time import BEGIN_MS, virtual_loop, virtual_time
 
 OWN, ONE, TWO = (NodeId(f"n{number}") for number in range(3))

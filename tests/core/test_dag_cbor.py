@@ -8,28 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipfs_cluster_node.core.dag_cbor import DEPTH_MAX, DagCborError, Link, Value, decode, encode
-from ipfs_cluster_node.core.multiformats import DAG_CBOR, cid_of
+from tests.support.dag_cbor import LINK, values
 
 CONTENT = "582500" + "01711220" + "00" * 32
-LINK = Link.to(cid_of(DAG_CBOR, b"block"))
-
-scalars = (
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**64), 2**64 - 1)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(exclude_categories=["Cs"]))
-    | st.binary()
-    | st.binary(min_size=32, max_size=32).map(lambda digest: Link(b"\x01\x55\x12\x20" + digest))
-)
-values = st.recursive(
-    scalars,
-    lambda inner: (
-        st.lists(inner, max_size=6)
-        | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner, max_size=6)
-    ),
-    max_leaves=30,
-)
 
 
 def read(data: bytes, *, bytes_max: int = 4096, depth_max: int = 16) -> Value:

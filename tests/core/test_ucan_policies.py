@@ -10,8 +10,7 @@ from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError
 from ipfs_cluster_node.core.ucan.minting import check_mintable
 from ipfs_cluster_node.core.ucan.policies import Evaluation, Policy, equal, parse_policy
 from ipfs_cluster_node.core.ucan.profiles import PRODUCT, SPECIFICATION
-from tests.core.test_dag_cbor import values
-from tests.core.test_ucan_selectors import ARGS
+from tests.support.dag_cbor import ARGS, values
 
 
 def policy(*statements: Value) -> Policy:

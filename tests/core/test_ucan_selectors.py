@@ -11,23 +11,7 @@ from ipfs_cluster_node.core.ucan.commands import Command, covers, parse_command
 from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError
 from ipfs_cluster_node.core.ucan.globs import Glob
 from ipfs_cluster_node.core.ucan.selectors import UnresolvedError, parse_selector, select
-from tests.core.test_dag_cbor import values
-
-ARGS: Value = {
-    "from": "alice@example.com",
-    "to": ["bob@example.com", "carol@not.example.com", "dan@example.com"],
-    "tags": {"a": 1, "b": 2, "aa": 3},
-    "raw": b"\xd6\xa9\xc1\x8c\xf8\xc4",
-    "flag": True,
-    "one": 1,
-    "half": 0.5,
-    "none": None,
-    "": "empty",
-    "a.b": "dotted",
-    'quote"]': "quoted",
-    "ünï": "umlauts",
-    "deep": {"er": {"list": [{"x": 1}, {"x": 2}]}},
-}
+from tests.support.dag_cbor import ARGS, values
 
 
 def at(selector: str, value: Value = ARGS) -> Value:

@@ -11,7 +11,7 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.disaster import alone
 from ipfs_cluster_node.disaster.alone import FOLLOWED_SECONDS, Survivor
 from ipfs_cluster_node.node.standing import Heard
-from tests.disaster.test_alone import home_of_three
+from tests.support.survivors import home_of_three
 from tests.support.virtual_time import virtual_time
 
 

@@ -29,7 +29,6 @@ from ipfs_cluster_node.node.joining import join_cluster
 from ipfs_cluster_node.v1 import certificate_pb2, membership_pb2
 from ipfs_cluster_node.v1.certificate_pb2_grpc import CertificateServiceStub
 from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub
-from tests.integration.test_certificates import certificate_check
 from tests.support.certificates import (
     certificate_ending,
     cluster_keys,
@@ -39,7 +38,7 @@ from tests.support.certificates import (
     tls_of,
 )
 from tests.support.clusters import cluster_of
-from tests.support.nodes import until
+from tests.support.nodes import check_of, until
 
 PASSPHRASE = "a passphrase of the tests"
 
@@ -88,7 +87,7 @@ async def test_nodes_whose_certificates_have_all_expired_come_back(
             began, ends = validity_of(node_credentials(node).certificate_pem)
             if ends - began < timedelta(hours=20) or ends < utc_now():
                 return False
-            if not (await certificate_check(cluster, node)).ok:
+            if not (await check_of(cluster, node, "certificate")).ok:
                 return False
         return True
 

@@ -47,14 +47,9 @@ from tests.support.certificates import (
     tls_of,
 )
 from tests.support.http2 import PREFACE, SETTINGS, call, frame
-from tests.support.nodes import health_of, until
+from tests.support.nodes import check_of, until
 
 STATUS = "/ipfs_cluster_node.v1.MembershipService/GetClusterStatus"
-
-
-async def certificate_check(cluster: LocalCluster, node: LocalNode) -> Any:
-    health = await health_of(cluster, node)
-    return next(check for check in health.checks if check.name == "certificate")
 
 
 async def joined_client(client: Client, cluster: LocalCluster, cli: Any, home: Path) -> str:
@@ -125,7 +120,7 @@ async def test_every_certificate_is_of_a_day_and_in_the_log(
         record = known[f"{read_certificate(pem).serial:x}"]
         assert record.name == node.name
         assert not record.revoked
-        check = await certificate_check(cluster, node)
+        check = await check_of(cluster, node, "certificate")
         assert check.ok
         assert not check.degraded
 

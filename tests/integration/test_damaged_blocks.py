@@ -15,9 +15,8 @@ from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.model import TaskState
 from ipfs_cluster_node.core.multiformats import RAW, cid_of, parse_cid
-from ipfs_cluster_node.core.views import HealthCheck
 from tests.support.clusters import cluster_of
-from tests.support.nodes import health_of, until
+from tests.support.nodes import check_of, until
 
 FILES = 8
 FILE_BYTES = 5 * 2**18 + 77
@@ -89,11 +88,6 @@ def blocks_at(node: LocalNode) -> list[Path]:
     return sorted(path for path in node.home.content.glob("??/b*") if path.suffix == "")
 
 
-async def content_check(cluster: LocalCluster, node: LocalNode) -> HealthCheck:
-    health = await health_of(cluster, node)
-    return next(check for check in health.checks if check.name == "content")
-
-
 async def read(cluster: LocalCluster, node: LocalNode, cid: str) -> bytes:
     async with cluster.client(node) as client:
         return b"".join([piece async for piece in client.get_content(cid)])
@@ -128,7 +122,7 @@ async def test_each_of_forty_reads_is_right_though_every_holder_has_damaged_bloc
         for node in damaged.values():
             for cid, data in files.items():
                 assert await read(cluster, node, cid) == data
-            check = await content_check(cluster, node)
+            check = await check_of(cluster, node, "content")
             assert not check.degraded, check.detail
             assert "were had again" in check.detail
         return True
@@ -176,7 +170,7 @@ async def test_what_no_master_has_whole_is_refused_and_told_and_never_served(
             await read(cluster, node, cid)
         assert caught.value.reason is Reason.CONTENT_NOT_FOUND
     for node in two:
-        check = await content_check(cluster, node)
+        check = await check_of(cluster, node, "content")
         assert check.degraded
         assert check.detail.startswith("1 blocks")
     # The file is added again: that is the repair.

@@ -15,15 +15,11 @@ from typing import Any
 import grpc
 import pytest
 
-from ipfs_cluster_node.adapters.keys.certificates import (
-    TlsKey,
-    enrolment_message,
-    make_tls_key,
-)
+from ipfs_cluster_node.adapters.keys.certificates import TlsKey, enrolment_message, make_tls_key
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.adapters.keys.tokens import parse_token
 from ipfs_cluster_node.adapters.net.tls import ClientTls, open_channel
-from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
+from ipfs_cluster_node.cli.local_cluster import LocalCluster
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.core.errors import Reason
@@ -33,6 +29,7 @@ from ipfs_cluster_node.v1.enrolment_pb2_grpc import EnrolmentServiceStub
 from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub
 from tests.support.certificates import asking_for_more, check_names
 from tests.support.http2 import PREFACE, SETTINGS, call, frame
+from tests.support.nodes import refusal
 from tests.support.tls import enrol, make_ca
 
 STATUS = "/ipfs_cluster_node.v1.MembershipService/GetClusterStatus"
@@ -178,22 +175,6 @@ async def test_a_man_in_the_middle_never_sees_the_tokens_secret(
     home = str(tmp_path / "home")
     done = cli("join", token, "--enrolment", enrolment_of(cluster), "--home", home)
     assert done.returncode == 0, done.stderr
-
-
-async def refusal(node: LocalNode, tls: ClientTls, *, node_id: str | None = None) -> str:
-    """Call a node; returns the status and what was said, `OK` if it was answered."""
-    channel = open_channel(
-        f"127.0.0.1:{node.port}", tls=tls, node_id=NodeId(node_id or node.node_id)
-    )
-    try:
-        await MembershipServiceStub(channel).GetClusterStatus(
-            membership_pb2.GetClusterStatusRequest(), timeout=5
-        )
-    except grpc.aio.AioRpcError as error:
-        return f"{error.code().name}: {error.details()}"
-    finally:
-        await channel.close()
-    return "OK"
 
 
 def operator_tls(cluster: LocalCluster) -> ClientTls:

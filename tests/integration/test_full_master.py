@@ -14,7 +14,7 @@ from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from tests.support.clusters import cluster_of
 from tests.support.disks import fill_up, free_bytes, small_disk
-from tests.support.nodes import health_of, log_check, until
+from tests.support.nodes import check_of, health_of, until
 
 SMALL_BYTES = 64 * 2**20
 RESERVE_BYTES = SMALL_BYTES // 20
@@ -65,10 +65,10 @@ async def test_a_master_without_room_is_passed_over_and_its_log_goes_on(
         # At once, while the leader believes yet that there is room; and once it has heard.
         for n in range(20, 32):
             assert await add(client, tmp_path / "file", n) == (first.node_id, third.node_id)
-        disk = next(c for c in (await health_of(cluster, full)).checks if c.name == "disk")
+        disk = await check_of(cluster, full, "disk")
         assert disk.degraded
         assert "no files are stored here" in disk.detail
-        assert (await log_check(cluster, full)).ok
+        assert (await check_of(cluster, full, "log")).ok
         assert free_bytes(small) > RESERVE_BYTES - 2 * 2**20
         filler.unlink()
 

@@ -14,7 +14,7 @@ from ipfs_cluster_node.adapters.net.tls import CONNECTIONS_SHARE, ENROLMENT_CONN
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
 from ipfs_cluster_node.client.client import Client
 from tests.support.clusters import cluster_of
-from tests.support.nodes import log_check
+from tests.support.nodes import check_of
 
 DESCRIPTORS = 512
 SOCKETS = 2000
@@ -78,4 +78,4 @@ async def test_files_and_the_log_are_written_while_two_thousand_idle_sockets_wai
                 await asyncio.sleep(0.1)
             assert most > before + 50, "the sockets came"
             assert most < DESCRIPTORS * (CONNECTIONS_SHARE + ENROLMENT_CONNECTIONS_SHARE) + before
-    assert (await log_check(cluster, node)).ok
+    assert (await check_of(cluster, node, "log")).ok

@@ -16,7 +16,7 @@ from ipfs_cluster_node.adapters.raft.witness import NOTE_SECONDS
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode, command
 from ipfs_cluster_node.client.client import Client
 from tests.support.clusters import cluster_of
-from tests.support.nodes import health_of, log_check, settings_of, until
+from tests.support.nodes import check_of, health_of, settings_of, until
 
 SAID_SECONDS_MAX = 60.0
 
@@ -51,11 +51,11 @@ def put_back(node: LocalNode, copy: Path, what: str) -> None:
 
 async def until_told(cluster: LocalCluster, node: LocalNode) -> str:
     async def is_told() -> bool:
-        check = await log_check(cluster, node)
+        check = await check_of(cluster, node, "log")
         return not check.ok and "old copy" in check.detail
 
     await until(is_told, seconds=SAID_SECONDS_MAX, what=f"{node.name} says that it is an old copy")
-    return (await log_check(cluster, node)).detail
+    return (await check_of(cluster, node, "log")).detail
 
 
 async def goes_on_alone(
@@ -101,7 +101,7 @@ async def test_of_two_masters_the_one_that_knows_better_goes_on_alone(
         assert "as with two masters" in said
         assert "recover" in said
         # The other one is not told to be lost itself: it says that nobody leads, and the way out.
-        leader = next(c for c in (await health_of(cluster, left)).checks if c.name == "leader")
+        leader = await check_of(cluster, left, "leader")
         assert not leader.ok
         assert "half or more" in leader.detail
         assert "recover alone" in leader.detail

@@ -16,7 +16,7 @@ from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.node.joining import join_cluster
 from tests.support.certificates import node_credentials, tls_of
 from tests.support.lab import ENDED, Lab, alive, echo, error_of, given, listed, sealed_to
-from tests.support.nodes import settings_of, until
+from tests.support.nodes import check_in, settings_of, until
 
 
 @pytest.mark.asyncio
@@ -86,7 +86,7 @@ async def test_one_master_of_three_goes_on_alone(lab: Lab) -> None:
         shutil.copytree(old, third.home.path)
         await lab.start_node(third)
         await asyncio.sleep(5)
-        check = next(c for c in (await _health(third)).checks if c.name == "lease")
+        check = check_in(await _health(third), "lease")
         assert not check.ok
         assert "was removed" in check.detail  # At the door: whatever it asks.
         async with lab.client(third) as asking:
@@ -139,7 +139,7 @@ async def test_of_two_masters_of_five_one_goes_on_and_the_other_joins_anew(lab: 
         shutil.rmtree(node.home.path)
 
     async def nobody_leads() -> bool:
-        return not next(c for c in (await _health(other)).checks if c.name == "leader").ok
+        return not check_in(await _health(other), "leader").ok
 
     await until(nobody_leads, seconds=20, what="the other master names no leader any longer")
     home = str(survivor.home.path)
@@ -155,7 +155,7 @@ async def test_of_two_masters_of_five_one_goes_on_and_the_other_joins_anew(lab: 
         term = (await client.get_cluster_status()).term
 
         async def is_told() -> bool:
-            check = next(c for c in (await _health(other)).checks if c.name == "lease")
+            check = check_in(await _health(other), "lease")
             return not check.ok and "was removed" in check.detail
 
         await until(is_told, seconds=20, what="the other master is told that it was removed")

@@ -16,7 +16,7 @@ from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.node.log_replacement import DAMAGED_LOGS_MAX
 from tests.support.clusters import cluster_of
-from tests.support.nodes import health_of, log_check, settings_of, until
+from tests.support.nodes import check_of, health_of, settings_of, until
 
 REPAIR_SECONDS_MAX = 20.0
 SNAPSHOT_ENTRIES = "40"
@@ -104,7 +104,7 @@ async def votes(cluster: LocalCluster, node: LocalNode) -> bool:
     async with cluster.client() as client:
         listed = {each.node_id for each in await client.list_nodes() if each.voter}
     own = set((await health_of(cluster, node)).raft.voters)
-    return listed == own == everyone and (await log_check(cluster, node)).ok
+    return listed == own == everyone and (await check_of(cluster, node, "log")).ok
 
 
 @pytest.mark.slow
@@ -140,7 +140,7 @@ async def test_a_damaged_log_is_replaced_from_the_others(cluster: LocalCluster) 
             assert writer.acknowledged.items() <= expected.items()
             assert (
                 damage is remove_the_directory
-                or "set aside" in (await log_check(cluster, node)).detail
+                or "set aside" in (await check_of(cluster, node, "log")).detail
             )
         # It votes indeed: with another one away, it is needed for a majority.
         await cluster.kill(cluster.nodes[2])
@@ -166,7 +166,7 @@ async def test_two_damaged_of_three_are_not_repaired_and_say_so(cluster: LocalCl
     await asyncio.sleep(5)
     for node in damaged:
         assert node.runs
-        check = await log_check(cluster, node)
+        check = await check_of(cluster, node, "log")
         assert not check.ok
         assert "majority" in check.detail
         assert "backup" in check.detail
@@ -289,7 +289,7 @@ async def test_an_old_copy_of_a_log_or_of_a_whole_home_is_replaced(
         await cluster.start_node(back)
 
         async def says_so() -> bool:
-            check = await log_check(cluster, back)
+            check = await check_of(cluster, back, "log")
             return not check.ok and "old copy" in check.detail
 
         await until(says_so, seconds=REPAIR_SECONDS_MAX, what="health tells of the old copy")

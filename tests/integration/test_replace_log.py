@@ -17,7 +17,7 @@ from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.v1 import membership_pb2
 from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub
 from tests.support.clusters import cluster_of
-from tests.support.nodes import health_of, log_check, until
+from tests.support.nodes import check_of, health_of, until
 
 
 def tls_of(node: LocalNode) -> ClientTls:
@@ -111,7 +111,10 @@ async def test_a_log_is_replaced_once_for_each_damage(tmp_path: Path) -> None:
             await cluster.start_node(node)
 
             async def votes() -> bool:
-                return node.node_id in await voters(cluster) and (await log_check(cluster, node)).ok
+                return (
+                    node.node_id in await voters(cluster)
+                    and (await check_of(cluster, node, "log")).ok
+                )
 
             await until(votes, seconds=20, what="it votes again")
             last = incarnation_of(node)
@@ -128,8 +131,7 @@ async def test_a_log_is_replaced_once_for_each_damage(tmp_path: Path) -> None:
             await cluster.start_node(node)
 
             async def is_refused() -> bool:
-                checks = (await health_of(cluster, node)).checks
-                lease = next(check for check in checks if check.name == "lease")
+                lease = await check_of(cluster, node, "lease")
                 return not lease.ok and "older incarnation" in lease.detail
 
             await until(is_refused, seconds=15, what="the old disk is refused")

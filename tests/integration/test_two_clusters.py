@@ -13,9 +13,9 @@ import pytest
 from ipfs_cluster_node.adapters.net.tls import ClientTls
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, command, environment_with
 from ipfs_cluster_node.config.profiles import PROFILE_VARIABLE, PROFILES_VARIABLE, save_profile
-from tests.integration.test_enrolment import refusal
 from tests.support.certificates import operator_credentials, tls_of
 from tests.support.clusters import cluster_of, for_module
+from tests.support.nodes import refusal
 
 Cli = Callable[..., Any]
 

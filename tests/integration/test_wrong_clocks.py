@@ -19,11 +19,10 @@ from ipfs_cluster_node.config.settings import NodeSection
 from ipfs_cluster_node.core.model import Liveness
 from ipfs_cluster_node.core.views import HealthCheck
 from ipfs_cluster_node.node.joining import join_cluster
-from tests.integration.test_certificates import certificate_check
 from tests.support.certificates import certificate_of, node_credentials, put_node_credentials
 from tests.support.clusters import cluster_of
 from tests.support.faketime import give_clock, set_clock
-from tests.support.nodes import health_of, until
+from tests.support.nodes import check_in, check_of, health_of, until
 from tests.support.people import join
 
 DAY: Final = 86_400
@@ -44,16 +43,11 @@ async def cluster() -> AsyncIterator[LocalCluster]:
         yield local
 
 
-async def clock_check(cluster: LocalCluster, node: LocalNode) -> HealthCheck:
-    health = await health_of(cluster, node)
-    return next(check for check in health.checks if check.name == "clock")
-
-
 async def all_compared(cluster: LocalCluster) -> None:
     masters = sum(node.role == "master" for node in cluster.nodes)
 
     async def compared() -> bool:
-        checks = [await clock_check(cluster, node) for node in cluster.nodes]
+        checks = [await check_of(cluster, node, "clock") for node in cluster.nodes]
         enough = [str(masters - 1) if n.role == "master" else "1" for n in cluster.nodes]
         return all(
             f"of {count} other" in check.detail for count, check in zip(enough, checks, strict=True)
@@ -110,16 +104,15 @@ async def test_a_leader_whose_clock_jumps_a_day_signs_nothing_and_comes_back(
         set_clock(leader, ahead_seconds=0)
 
         async def well() -> bool:
-            check = await clock_check(cluster, leader)
-            return not check.degraded and (await certificate_check(cluster, leader)).ok
+            check = await check_of(cluster, leader, "clock")
+            return not check.degraded and (await check_of(cluster, leader, "certificate")).ok
 
         await until(well, seconds=30, what="it is well with its clock set right, without a restart")
         await until(lambda: all_alive(client), seconds=30, what="every node is alive")
 
 
 async def _clock_by(client: Client, node: LocalNode) -> HealthCheck:
-    health = await client.get_health(node.address, node.node_id)
-    return next(check for check in health.checks if check.name == "clock")
+    return check_in(await client.get_health(node.address, node.node_id), "clock")
 
 
 def from_tomorrow(cluster: LocalCluster, node: LocalNode) -> None:
@@ -141,7 +134,7 @@ async def renewed(cluster: LocalCluster, nodes: list[LocalNode], client: Client)
             began, ends = validity_of(node_credentials(node).certificate_pem)
             if not began <= utc_now() < ends or ends - began < timedelta(hours=20):
                 return False
-            if not (await certificate_check(cluster, node)).ok:
+            if not (await check_of(cluster, node, "certificate")).ok:
                 return False
         return await all_alive(client)
 

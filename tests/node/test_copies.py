@@ -23,8 +23,8 @@ from ipfs_cluster_node.node.node import Node
 from ipfs_cluster_node.node.uplink import RUNS_TWICE_SECONDS_MAX, Uplink
 from ipfs_cluster_node.v1 import membership_pb2
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
-from tests.disaster.test_alone import home_of_three
 from tests.support.dispatch import MemoryCall, MemoryConsensus
+from tests.support.survivors import home_of_three
 from tests.support.virtual_time import virtual_time
 from tests.support.worlds import WORKER, World
 

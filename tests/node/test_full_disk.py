@@ -20,9 +20,8 @@ from ipfs_cluster_node.core.certificates import Authority
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.node import own_certificate as own_certificate_module
 from ipfs_cluster_node.node.own_certificate import OwnCertificate
-from tests.node.test_own_certificate import own_certificate
 from tests.support.disks import fill_up, free_bytes, small_disk
-from tests.support.tls import Member, enrol, make_ca
+from tests.support.tls import Member, enrol, make_ca, own_certificate
 
 
 @pytest.fixture

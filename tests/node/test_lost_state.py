@@ -25,9 +25,8 @@ from ipfs_cluster_node.node.files import load_files
 from ipfs_cluster_node.node.log_repair import LogRepair
 from ipfs_cluster_node.node.log_replacement import begun_replacement
 from ipfs_cluster_node.node.node import Node
-from tests.access.test_identify import Context
-from tests.disaster.test_alone import OTHERS, home_of_three
-from tests.support.tls import certified, enrol, make_ca
+from tests.support.survivors import OTHERS, home_of_three
+from tests.support.tls import Context, certified, enrol, make_ca
 
 ELSEWHERE = {OTHERS[0].node_id: ("127.0.0.1:7",)}
 VOTER = VoterId("a.1")

@@ -14,27 +14,18 @@ from ipfs_cluster_node.adapters.keys.certificates import (
     utc_now,
     validity_of,
 )
-from ipfs_cluster_node.client.connection import Connection
 from ipfs_cluster_node.cluster.certificates.revocations import RevocationList
 from ipfs_cluster_node.cluster.peers import PeerBook
 from ipfs_cluster_node.codec.derived import serial_bytes
 from ipfs_cluster_node.config.credentials import Credentials, read_credentials, write_credentials
-from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.core.certificates import CertificateRevocation
 from ipfs_cluster_node.core.commands import ExpireRecords, RemoveNode, RevokeCertificate
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import node_id_from_did
-from ipfs_cluster_node.node.own_certificate import OwnCertificate, renewal_time
+from ipfs_cluster_node.node.own_certificate import renewal_time
 from ipfs_cluster_node.v1 import membership_pb2
-from tests.access.test_identify import Context
-from tests.core.test_certificates import CLIENT, DAY_S, apply, cluster, record
-from tests.support.tls import Member, enrol, make_ca
-
-
-def own_certificate(member: Member, path: Path) -> OwnCertificate:
-    tls = member.tls
-    credentials = Credentials(tls.ca_pem, tls.certificate_pem, tls.key_pem, epoch=3)
-    return OwnCertificate(Home(path), member.identity, credentials, Connection([], None))
+from tests.support.certificate_states import CLIENT, DAY_S, apply, cluster, record
+from tests.support.tls import Context, enrol, make_ca, own_certificate
 
 
 def test_it_is_renewed_between_half_and_four_fifths_of_its_life() -> None:

@@ -17,7 +17,7 @@ from ipfs_cluster_node.node.attempts import AttemptRunner
 from ipfs_cluster_node.node.health import NodeHealth
 from ipfs_cluster_node.node.space import TASKS_ROOM_BYTES_MIN, DiskSpace
 from ipfs_cluster_node.node.worker import FENCE_SECONDS, WRITER_SECONDS_MAX
-from tests.node.test_attempts import WHICH, Pool, runner_of, spec_of
+from tests.support.attempts import WHICH, Pool, runner_of, spec_of
 from tests.support.disks import fill_up, small_disk
 from tests.support.dispatch import FakeRunner, attempt, until
 from tests.support.virtual_time import virtual_time

@@ -3,8 +3,14 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import grpc
+
+from ipfs_cluster_node.adapters.net.tls import ClientTls, open_channel
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
+from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.core.views import HealthCheck, HealthReport
+from ipfs_cluster_node.v1 import membership_pb2
+from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub
 
 
 async def health_of(cluster: LocalCluster, node: LocalNode) -> HealthReport:
@@ -12,9 +18,12 @@ async def health_of(cluster: LocalCluster, node: LocalNode) -> HealthReport:
         return await client.get_health(node.address, node.node_id)
 
 
-async def log_check(cluster: LocalCluster, node: LocalNode) -> HealthCheck:
-    health = await health_of(cluster, node)
-    return next(check for check in health.checks if check.name == "log")
+def check_in(health: HealthReport, name: str) -> HealthCheck:
+    return next(check for check in health.checks if check.name == name)
+
+
+async def check_of(cluster: LocalCluster, node: LocalNode, name: str) -> HealthCheck:
+    return check_in(await health_of(cluster, node), name)
 
 
 async def settings_of(cluster: LocalCluster, node: LocalNode) -> dict[str, str]:
@@ -38,3 +47,19 @@ async def until(condition: Callable[[], Awaitable[bool]], *, seconds: float, wha
                 await asyncio.sleep(0.1)
     except TimeoutError:
         raise AssertionError(f"not within {seconds} s: {what}") from last
+
+
+async def refusal(node: LocalNode, tls: ClientTls, *, node_id: str | None = None) -> str:
+    """Call a node; returns the status and what was said, `OK` if it was answered."""
+    channel = open_channel(
+        f"127.0.0.1:{node.port}", tls=tls, node_id=NodeId(node_id or node.node_id)
+    )
+    try:
+        await MembershipServiceStub(channel).GetClusterStatus(
+            membership_pb2.GetClusterStatusRequest(), timeout=5
+        )
+    except grpc.aio.AioRpcError as error:
+        return f"{error.code().name}: {error.details()}"
+    finally:
+        await channel.close()
+    return "OK"

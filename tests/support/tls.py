@@ -1,16 +1,14 @@
-"""Real certificates of a throw-away CA, and a server that shows one."""
+"""Real certificates of a throw-away CA, and who shows one: a server, a caller, a node."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import grpc
 
-from ipfs_cluster_node.adapters.keys.certificates import (
-    CertificateAuthority,
-    make_tls_key,
-    utc_now,
-)
+from ipfs_cluster_node.access.identify import TLS_VERSION
+from ipfs_cluster_node.adapters.keys.certificates import CertificateAuthority, make_tls_key, utc_now
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.adapters.net.tls import (
     ClientTls,
@@ -19,7 +17,11 @@ from ipfs_cluster_node.adapters.net.tls import (
     make_server,
     open_channel,
 )
+from ipfs_cluster_node.client.connection import Connection
+from ipfs_cluster_node.config.credentials import Credentials
+from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.core.endpoints import Endpoint
+from ipfs_cluster_node.node.own_certificate import OwnCertificate
 
 
 @dataclass(frozen=True)
@@ -63,3 +65,19 @@ async def serving(handler: grpc.GenericRpcHandler) -> AsyncIterator[grpc.aio.Cha
             yield channel
     finally:
         await server.stop(None)
+
+
+class Context:
+    """A call, as far as it shows the certificate of its caller."""
+
+    def __init__(self, member: Member) -> None:
+        self.certificate = member.tls.certificate_pem
+
+    def auth_context(self) -> dict[str, list[bytes]]:
+        return {"x509_pem_cert": [self.certificate], "ssl_tls_version": [TLS_VERSION.encode()]}
+
+
+def own_certificate(member: Member, path: Path) -> OwnCertificate:
+    tls = member.tls
+    credentials = Credentials(tls.ca_pem, tls.certificate_pem, tls.key_pem, epoch=3)
+    return OwnCertificate(Home(path), member.identity, credentials, Connection([], None))
