@@ -10,10 +10,6 @@ from ipfs_cluster_node.core.errors import Exit, Reason
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "ipfs_cluster_node"
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
-STEPS = dict(
-    re.findall(r"^## (To add [^\n]*)\n(.*?)(?=^## )", CONTRIBUTING, re.MULTILINE | re.DOTALL)
-)
-"""What is to be done for a change of each kind."""
 NAMED = re.findall(r"`([^`]*::[^`]*)`", (ROOT / "docs/request-paths.md").read_text())
 
 
@@ -27,18 +23,17 @@ def test_every_name_of_the_request_paths_exists(named: str) -> None:
     assert re.search(rf"^\s*(async def|def|class) {name}\b|^{name}\b", source, re.MULTILINE)
 
 
-@pytest.mark.parametrize("change", STEPS)
-def test_every_file_of_the_steps_for_a_change_exists(change: str) -> None:
-    words = re.findall(r"`([^`\s]+)`|(docs/[\w/-]+\.md)", STEPS[change])
+def test_every_file_of_the_steps_for_contributors_exists() -> None:
+    words = re.findall(r"`([^`\s]+)`|(docs/[\w/-]+\.md)", CONTRIBUTING)
     names = {name for pair in words for name in pair}
-    files = {n for n in names if re.search(r"\.(py|proto|md)$|^[^/]+/", n)}
-    assert files
-    assert [name for name in files if not any((at / name).exists() for at in (ROOT, PACKAGE))] == []
+    files = {name for name in names if re.search(r"\.(py|proto|md)$|^[^/]+/", name)}
+    assert len(files) > 25
+    assert [f for f in files if not any(any(room.glob(f)) for room in (ROOT, PACKAGE))] == []
 
 
-def test_the_steps_for_each_kind_of_change_are_there() -> None:
+def test_there_are_steps_for_each_kind_of_change() -> None:
     for kind in ("RPC", "column", "error reason"):
-        assert any(kind in change for change in STEPS), kind
+        assert re.search(rf"^## To add .*{kind}", CONTRIBUTING, re.MULTILINE), kind
 
 
 def test_every_test_file_of_the_docs_exists() -> None:
@@ -46,14 +41,6 @@ def test_every_test_file_of_the_docs_exists() -> None:
     named = {name for page in pages for name in re.findall(r"`(tests/[\w/.*-]+)`", page)}
     assert len(named) > 30
     assert [name for name in sorted(named) if not any(ROOT.glob(name))] == []
-
-
-def test_every_file_of_the_steps_for_contributors_exists() -> None:
-    text = (ROOT / "CONTRIBUTING.md").read_text()
-    named = re.findall(r"`((?:\w+/)+(?:[\w.]+\.\w+)?)`", text)
-    assert len(named) > 15
-    here = (ROOT, ROOT / "ipfs_cluster_node")
-    assert [path for path in named if not any((root / path).exists() for root in here)] == []
 
 
 def test_every_reason_and_exit_status_is_documented() -> None:
