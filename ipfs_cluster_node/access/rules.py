@@ -27,26 +27,27 @@ class Rule:
 
     callers: frozenset[CallerClass]
     judged: frozenset[CallerClass] = frozenset({CallerClass.CLIENT})
-    """Which of them need delegations. Of the others their class is enough."""
+    """Classes that need delegations. For the others their class is enough."""
     command: Command | None = None
-    """What who is judged must have been delegated. None: the method decides, or nobody is."""
+    """The command that these must have been delegated. None: the class is enough, or the method
+    decides."""
     decode: Callable[[Any], Any] | None = None
-    """Makes of a request the value that is judged and served. None: the message stays as it is."""
+    """Makes the value that is judged and served from the request. None: the message itself is."""
     required: RequirementsOf | None = None
-    """The arguments that policies judge. None: the method shows each item that may be read."""
+    """Derives what policies are evaluated on. None: the method filters its results itself."""
     changes: bool = False
-    """Whether it changes anything, or hands out all there is: such calls are in the audit log."""
+    """Whether it changes anything, or hands out everything: such calls are in the audit log."""
     signable: bool = True
-    """Whether a signed invocation will do: not where it would leave open what is carried."""
+    """Whether a signed invocation is accepted. Not where it would leave open what is carried."""
     seconds_max: float | None = None
-    """For how long a stream may run: one that is not read to its end keeps what it needs."""
+    """How long a stream may run: one that is not read to its end holds on to what it needs."""
     share: Share | None = None
-    """What bounds how many of them run at once."""
+    """Bounds how many calls run at once."""
     without_log: bool = False
     """Whether a node without a log, which knows of no delegations, answers any member."""
 
     def __post_init__(self) -> None:
-        """Refuse what no policy could bound."""
+        """Refuse a change that no policy could bound."""
         if self.changes and self.command is not None and self.required is None:
             raise ValueError(f"{self.command} changes something, so its arguments are judged")
 
@@ -71,7 +72,7 @@ def rule_of(method: MethodDescriptor) -> Rule | None:
     """Read the rule of a method; None if it has none.
 
     Raises:
-        ValueError: What the option says does not go together with the requirements.
+        ValueError: The option has a command and nothing judges it, or the reverse.
     """
     options = method.GetOptions()
     if not options.HasExtension(rule):
@@ -79,7 +80,7 @@ def rule_of(method: MethodDescriptor) -> Rule | None:
     said = options.Extensions[rule]
     name = f"{method.containing_service.name}/{method.name}"
     if (name in REQUIREMENTS) != (said.command != "" and not said.by_item):
-        raise ValueError(f"{name}: a command that is not by_item goes with one of REQUIREMENTS")
+        raise ValueError(f"{name}: REQUIREMENTS has a line if there is a command, and not by_item")
     return Rule(
         callers=_classes(said.callers),
         judged=_classes(said.delegated) | {CallerClass.CLIENT},

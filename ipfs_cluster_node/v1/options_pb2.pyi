@@ -34,49 +34,29 @@ class MethodRule(_message.Message):
     class _CallerEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[MethodRule._Caller.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         CALLER_UNSPECIFIED: MethodRule._Caller.ValueType  # 0
-        """buf:lint:ignore ENUM_VALUE_PREFIX
-        Not set.
-        """
+        """Not set."""
         JOINER: MethodRule._Caller.ValueType  # 1
-        """Not a member yet: on the enrolment port only.
-        buf:lint:ignore ENUM_VALUE_PREFIX
-        """
+        """Not a member yet: on the enrolment port only."""
         CLIENT: MethodRule._Caller.ValueType  # 2
-        """A client. It may do what was delegated to it.
-        buf:lint:ignore ENUM_VALUE_PREFIX
-        """
+        """A client. It may do what was delegated to it."""
         NODE: MethodRule._Caller.ValueType  # 3
-        """A worker or leecher.
-        buf:lint:ignore ENUM_VALUE_PREFIX
-        """
+        """A worker or leecher."""
         MASTER: MethodRule._Caller.ValueType  # 4
-        """A master.
-        buf:lint:ignore ENUM_VALUE_PREFIX
-        """
+        """A master."""
 
     class Caller(_Caller, metaclass=_CallerEnumTypeWrapper):
         """A class of callers, as the certificate of the connection tells it."""
 
     CALLER_UNSPECIFIED: MethodRule.Caller.ValueType  # 0
-    """buf:lint:ignore ENUM_VALUE_PREFIX
-    Not set.
-    """
+    """Not set."""
     JOINER: MethodRule.Caller.ValueType  # 1
-    """Not a member yet: on the enrolment port only.
-    buf:lint:ignore ENUM_VALUE_PREFIX
-    """
+    """Not a member yet: on the enrolment port only."""
     CLIENT: MethodRule.Caller.ValueType  # 2
-    """A client. It may do what was delegated to it.
-    buf:lint:ignore ENUM_VALUE_PREFIX
-    """
+    """A client. It may do what was delegated to it."""
     NODE: MethodRule.Caller.ValueType  # 3
-    """A worker or leecher.
-    buf:lint:ignore ENUM_VALUE_PREFIX
-    """
+    """A worker or leecher."""
     MASTER: MethodRule.Caller.ValueType  # 4
-    """A master.
-    buf:lint:ignore ENUM_VALUE_PREFIX
-    """
+    """A master."""
 
     CALLERS_FIELD_NUMBER: _builtins.int
     COMMAND_FIELD_NUMBER: _builtins.int
