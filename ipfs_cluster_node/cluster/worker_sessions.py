@@ -1,4 +1,4 @@
-"""Sessions of workers with the leader, and the loop that gives them tasks."""
+"""Sessions of workers with the leader."""
 
 import asyncio
 import logging
@@ -19,7 +19,7 @@ from ipfs_cluster_node.codec.tasks import (
     outcome_or_failure,
 )
 from ipfs_cluster_node.core.boots import Boots
-from ipfs_cluster_node.core.commands import AssignTasks, FinishAttempts, RequeueAttempts
+from ipfs_cluster_node.core.commands import FinishAttempts, RequeueAttempts
 from ipfs_cluster_node.core.credit import CREDIT_MAX, HELD_MAX
 from ipfs_cluster_node.core.effects import (
     AttemptsAssigned,
@@ -27,7 +27,7 @@ from ipfs_cluster_node.core.effects import (
     Effect,
 )
 from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
-from ipfs_cluster_node.core.ids import NodeId, TaskId
+from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.core.model import (
     NOTE_CHARS_MAX,
     AttemptId,
@@ -36,7 +36,7 @@ from ipfs_cluster_node.core.model import (
     TaskFailure,
 )
 from ipfs_cluster_node.core.rests import Rest, rest_after
-from ipfs_cluster_node.core.scheduler import WorkerOffer, plan
+from ipfs_cluster_node.core.scheduler import WorkerOffer
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.core.tables import TableName, Touched
 from ipfs_cluster_node.core.tasks import TaskTable
@@ -44,13 +44,11 @@ from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 
 log = logging.getLogger(__name__)
 
-ASSIGNMENTS_PER_COMMAND_MAX: Final = 512
 OUTCOMES_PER_COMMAND_MAX: Final = 256
 OUTCOME_BYTES_MAX: Final = 1024 * 1024
 """Of results and messages in one command; far below what an entry of the log holds."""
 HELLO_ATTEMPTS_MAX: Final = 2 * HELD_MAX
 """Attempts that a worker runs, or whose outcomes are not confirmed, when its session begins."""
-RETRY_SECONDS: Final = 0.2
 REST_TICK_SECONDS: Final = 0.001
 """How long after a worker's rest the planner wakes: never just before its end."""
 
@@ -240,26 +238,13 @@ class WorkerSessions:
             for session in self._sessions.values():
                 session.end(self._consensus.not_leader())
 
-    async def run(self) -> None:
-        """Plan and commit assignments whenever there is something to give and someone to take."""
-        while True:
-            await self.wake.wait()
-            self.wake.clear()
-            while self._consensus.is_leader:
-                planned = self._plan()
-                if not planned:
-                    break
-                try:
-                    # One plan at a time: the next one sees what this one used.
-                    await self._consensus.propose(AssignTasks(assignments=tuple(planned)))
-                except ClusterError as error:
-                    log.info("assignment not committed", extra={"reason": error.reason})
-                    await asyncio.sleep(RETRY_SECONDS)
-                self.wake.clear()  # The next plan sees what changed so far.
+    def offers(self, state: ClusterState, now: float) -> dict[NodeId, WorkerOffer]:
+        """What the workers can take: those that are alive, asked for more and do not rest.
 
-    def _plan(self) -> list[tuple[TaskId, NodeId]]:
-        state = self._consensus.leader_state()
-        now = monotonic()
+        Args:
+            state: The members and their tasks.
+            now: Of the monotonic clock, in seconds.
+        """
         offers: dict[NodeId, WorkerOffer] = {}
         for node_id, session in self._sessions.items():
             node = state.members.node(node_id)
@@ -273,7 +258,7 @@ class WorkerSessions:
                 continue
             free = node.slot_count - state.tasks.running_count(node_id)
             offers[node_id] = WorkerOffer(node_id, session.task_types, session.credit, free)
-        return plan(state.tasks, offers, count_max=ASSIGNMENTS_PER_COMMAND_MAX) if offers else []
+        return offers
 
 
 async def _held(hello: pb.WorkerHello) -> set[AttemptId]:

@@ -2,8 +2,8 @@
 
 import asyncio
 
+from ipfs_cluster_node.cluster.dispatch import ASSIGNMENTS_PER_COMMAND_MAX, RETRY_SECONDS
 from ipfs_cluster_node.cluster.outbox import ASSIGNMENT_BYTES_MAX, ASSIGNMENTS_PER_MESSAGE_MAX
-from ipfs_cluster_node.cluster.worker_sessions import ASSIGNMENTS_PER_COMMAND_MAX, RETRY_SECONDS
 from ipfs_cluster_node.core import commands as c
 from ipfs_cluster_node.core.credit import CREDIT_MAX
 from ipfs_cluster_node.core.errors import ClusterError, Reason

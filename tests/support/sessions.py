@@ -9,6 +9,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from ipfs_cluster_node.cluster.dispatch import Dispatch
 from ipfs_cluster_node.cluster.observations import Observations
 from ipfs_cluster_node.cluster.tasks import Tasks
 from ipfs_cluster_node.cluster.worker_sessions import WorkerSessions
@@ -81,7 +82,7 @@ async def leading() -> AsyncIterator[Any]:
     sessions = WorkerSessions(consensus, tasks, observations)  # type: ignore[arg-type]
     consensus.listeners.append(sessions.on_effect)
     consensus.watchers += [tasks.on_change, sessions.on_change]
-    running = asyncio.create_task(sessions.run())
+    running = asyncio.create_task(Dispatch(consensus, sessions).run())  # type: ignore[arg-type]
 
     async def worker(*held: AttemptId, node: NodeId = WORKER, credit: int = 0) -> ScriptedWorker:
         made = ScriptedWorker(sessions, node)

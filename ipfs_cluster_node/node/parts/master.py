@@ -6,6 +6,7 @@ from ipfs_cluster_node.access.identify import identify_joiner
 from ipfs_cluster_node.adapters.clock import monotonic
 from ipfs_cluster_node.adapters.net.tls import ServerTls, bind_port, make_server
 from ipfs_cluster_node.cluster.certificates.issuing import Certificates
+from ipfs_cluster_node.cluster.dispatch import Dispatch
 from ipfs_cluster_node.cluster.enrolment import Enrolment
 from ipfs_cluster_node.core.effects import CertificatesRevoked, Effect
 from ipfs_cluster_node.core.endpoints import parse_endpoint
@@ -59,7 +60,7 @@ class MasterPart(Part):
         self._enrolment_server = make_server(enrolment=True)
         self._enrolment_server.add_generic_rpc_handlers((gate,))
         self.loops = {
-            "assignments": member.sessions.run,
+            "assignments": Dispatch(member.consensus, member.sessions).run,
             "liveness": member.members.run,
             "copies": self._copies.run,
             "certificates": self._certificates.run,

@@ -70,7 +70,7 @@ SETS: Final[Mapping[str, MutantSet]] = {
     ),
     "joining": MutantSet((PACKAGE / "node" / "joining.py",), ("tests/node/test_joining.py",)),
     "sessions": MutantSet(
-        (PACKAGE / "cluster" / "worker_sessions.py",),
+        (PACKAGE / "cluster" / "dispatch.py", PACKAGE / "cluster" / "worker_sessions.py"),
         _found("tests/cluster/test_worker_sessions.py", "tests/cluster/test_session_*.py"),
     ),
     "tasks": MutantSet(

@@ -45,7 +45,7 @@ class Run:
         loops = [
             asyncio.create_task(loop)
             for master in self.world.masters
-            for loop in (master.sessions.run(), master.watch_leases())
+            for loop in (master.dispatch.run(), master.watch_leases())
         ]
         loops.append(asyncio.create_task(self.world.watch_fences()))
         for machine in self.world.machines.values():

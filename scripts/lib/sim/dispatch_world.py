@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from ipfs_cluster_node.adapters.clock import monotonic, now_ms
 from ipfs_cluster_node.client.connection import Connection
+from ipfs_cluster_node.cluster.dispatch import Dispatch
 from ipfs_cluster_node.cluster.observations import Observations
 from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine
 from ipfs_cluster_node.cluster.tasks import Tasks
@@ -67,6 +68,7 @@ class Master:
         self.observations = Observations()
         self.tasks = Tasks(self, self.observations)  # type: ignore[arg-type]
         self.sessions = WorkerSessions(self, self.tasks, self.observations)  # type: ignore[arg-type]
+        self.dispatch = Dispatch(self, self.sessions)  # type: ignore[arg-type]
         self.data = self.machine.state.data()
         self.machine.watch(self.tasks.on_change, self.sessions.on_change, self.check_touched)
         self.machine.listen(self.sessions.on_effect)
