@@ -21,7 +21,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ListAuditRecordsRequest(_message.Message):
-    """Which records."""
+    """The records to list."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -33,22 +33,22 @@ class ListAuditRecordsRequest(_message.Message):
     METHOD_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most so many; 0 means 100, the most is 1000."""
+    """At most this many; 0 means 100, at most 1000."""
     page_token: _builtins.str
-    """From the answer before."""
+    """From the previous page."""
     caller: _builtins.str
-    """Only of this DID."""
+    """Only calls of this DID."""
     method: _builtins.str
-    """Only of methods whose name ends so, such as `SubmitTask`."""
+    """Only methods whose name ends with this, such as `SubmitTask`."""
     outcome: _builtins.str
     """Only `allowed`, `failed`, `denied` or `lost`."""
     @_builtins.property
     def since_time(self) -> _timestamp_pb2.Timestamp:
-        """From then on."""
+        """From this time on."""
 
     @_builtins.property
     def until_time(self) -> _timestamp_pb2.Timestamp:
-        """Before then."""
+        """Before this time."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class ListAuditRecordsResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     NODE_ID_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """For the next page; empty at the end."""
+    """For the next page; empty on the last one."""
     node_id: _builtins.str
     """The node that answers."""
     @_builtins.property
@@ -119,30 +119,30 @@ class AuditRecord(_message.Message):
     OUTCOME_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    """Counts the records of one node."""
+    """Numbers the records of one node."""
     caller: _builtins.str
-    """Who called: a DID; empty where nobody was proved."""
+    """The caller's DID; empty if it was not authenticated."""
     caller_class: _builtins.str
     """`joiner`, `client`, `node` or `master`."""
     peer: _builtins.str
-    """From where, as gRPC spells it."""
+    """The caller's address, as gRPC spells it."""
     method: _builtins.str
     """The method's full name."""
     command: _builtins.str
-    """Such as `/task/submit`; empty where the caller's class decides."""
+    """Such as `/task/submit`; empty if the caller's class decides."""
     request_id: _builtins.str
-    """The request id that the caller chose."""
+    """The request id chosen by the caller."""
     outcome: _builtins.str
-    """`allowed`, `failed`, `denied`; `lost` tells of records before it that could not be written."""
+    """`allowed`, `failed`, `denied`; `lost` stands for earlier records that could not be written."""
     reason: _builtins.str
-    """Where it was not allowed: a name of `ErrorReason`, and the sentence."""
+    """If it was not allowed: a name of `ErrorReason`, and the message."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it was answered."""
 
     @_builtins.property
     def delegation_cids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The last link of each chain that it was let through by; of a denied call, the token that did not hold."""
+        """The last link of each chain that allowed it; for a denied call, the token that was not valid."""
 
     def __init__(
         self,

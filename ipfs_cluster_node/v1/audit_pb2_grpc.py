@@ -26,12 +26,12 @@ if _version_not_supported:
 
 
 class AuditServiceStub:
-    """The audit log: each call that was denied, and each that would change something.
+    """The audit log: every call that was denied, and every one that would change something.
 
-    A node notes the calls that it answered, on its own disk, in about 32 MiB, and in 8 MiB apart
-    those that it denied; the oldest go first. Of denials of one caller and method within 10 s the first
-    has a record of its own, the others one together, whose reason says how many.
-    What the whole cluster did is what its masters together tell.
+    A node records the calls that it answered on its own disk: about 32 MiB, and separately 8 MiB of
+    denials; the oldest are dropped first. Of denials of one caller and method within 10 s the first
+    has its own record, the others share one, whose reason says how many.
+    The masters' records together cover the whole cluster.
     """
 
     def __init__(self, channel):
@@ -48,16 +48,16 @@ class AuditServiceStub:
 
 
 class AuditServiceServicer:
-    """The audit log: each call that was denied, and each that would change something.
+    """The audit log: every call that was denied, and every one that would change something.
 
-    A node notes the calls that it answered, on its own disk, in about 32 MiB, and in 8 MiB apart
-    those that it denied; the oldest go first. Of denials of one caller and method within 10 s the first
-    has a record of its own, the others one together, whose reason says how many.
-    What the whole cluster did is what its masters together tell.
+    A node records the calls that it answered on its own disk: about 32 MiB, and separately 8 MiB of
+    denials; the oldest are dropped first. Of denials of one caller and method within 10 s the first
+    has its own record, the others share one, whose reason says how many.
+    The masters' records together cover the whole cluster.
     """
 
     def ListAuditRecords(self, request, context):
-        """Lists records of the node that is asked, the newest first.
+        """Lists records of the answering node, newest first.
 
         Errors: `INVALID_ARGUMENT`, `NOT_DELEGATED`.
         """
@@ -82,12 +82,12 @@ def add_AuditServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AuditService:
-    """The audit log: each call that was denied, and each that would change something.
+    """The audit log: every call that was denied, and every one that would change something.
 
-    A node notes the calls that it answered, on its own disk, in about 32 MiB, and in 8 MiB apart
-    those that it denied; the oldest go first. Of denials of one caller and method within 10 s the first
-    has a record of its own, the others one together, whose reason says how many.
-    What the whole cluster did is what its masters together tell.
+    A node records the calls that it answered on its own disk: about 32 MiB, and separately 8 MiB of
+    denials; the oldest are dropped first. Of denials of one caller and method within 10 s the first
+    has its own record, the others share one, whose reason says how many.
+    The masters' records together cover the whole cluster.
     """
 
     @staticmethod

@@ -27,12 +27,12 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AuditServiceStub:
-    """The audit log: each call that was denied, and each that would change something.
+    """The audit log: every call that was denied, and every one that would change something.
 
-    A node notes the calls that it answered, on its own disk, in about 32 MiB, and in 8 MiB apart
-    those that it denied; the oldest go first. Of denials of one caller and method within 10 s the first
-    has a record of its own, the others one together, whose reason says how many.
-    What the whole cluster did is what its masters together tell.
+    A node records the calls that it answered on its own disk: about 32 MiB, and separately 8 MiB of
+    denials; the oldest are dropped first. Of denials of one caller and method within 10 s the first
+    has its own record, the others share one, whose reason says how many.
+    The masters' records together cover the whole cluster.
     """
 
     @_typing.overload
@@ -40,35 +40,35 @@ class AuditServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AuditServiceAsyncStub: ...
     ListAuditRecords: _grpc.UnaryUnaryMultiCallable[_audit_pb2.ListAuditRecordsRequest, _audit_pb2.ListAuditRecordsResponse]
-    """Lists records of the node that is asked, the newest first.
+    """Lists records of the answering node, newest first.
 
     Errors: `INVALID_ARGUMENT`, `NOT_DELEGATED`.
     """
 
 @_typing.type_check_only
 class AuditServiceAsyncStub(AuditServiceStub):
-    """The audit log: each call that was denied, and each that would change something.
+    """The audit log: every call that was denied, and every one that would change something.
 
-    A node notes the calls that it answered, on its own disk, in about 32 MiB, and in 8 MiB apart
-    those that it denied; the oldest go first. Of denials of one caller and method within 10 s the first
-    has a record of its own, the others one together, whose reason says how many.
-    What the whole cluster did is what its masters together tell.
+    A node records the calls that it answered on its own disk: about 32 MiB, and separately 8 MiB of
+    denials; the oldest are dropped first. Of denials of one caller and method within 10 s the first
+    has its own record, the others share one, whose reason says how many.
+    The masters' records together cover the whole cluster.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListAuditRecords: _aio.UnaryUnaryMultiCallable[_audit_pb2.ListAuditRecordsRequest, _audit_pb2.ListAuditRecordsResponse]  # type: ignore[assignment]
-    """Lists records of the node that is asked, the newest first.
+    """Lists records of the answering node, newest first.
 
     Errors: `INVALID_ARGUMENT`, `NOT_DELEGATED`.
     """
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
-    """The audit log: each call that was denied, and each that would change something.
+    """The audit log: every call that was denied, and every one that would change something.
 
-    A node notes the calls that it answered, on its own disk, in about 32 MiB, and in 8 MiB apart
-    those that it denied; the oldest go first. Of denials of one caller and method within 10 s the first
-    has a record of its own, the others one together, whose reason says how many.
-    What the whole cluster did is what its masters together tell.
+    A node records the calls that it answered on its own disk: about 32 MiB, and separately 8 MiB of
+    denials; the oldest are dropped first. Of denials of one caller and method within 10 s the first
+    has its own record, the others share one, whose reason says how many.
+    The masters' records together cover the whole cluster.
     """
 
     @_abc_1.abstractmethod
@@ -77,7 +77,7 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_pb2.ListAuditRecordsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_audit_pb2.ListAuditRecordsResponse, _abc.Awaitable[_audit_pb2.ListAuditRecordsResponse]]:
-        """Lists records of the node that is asked, the newest first.
+        """Lists records of the answering node, newest first.
 
         Errors: `INVALID_ARGUMENT`, `NOT_DELEGATED`.
         """

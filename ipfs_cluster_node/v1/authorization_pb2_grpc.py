@@ -26,16 +26,16 @@ if _version_not_supported:
 
 
 class AuthorizationServiceStub:
-    """Rights of clients, as UCAN 1.0 delegations.
+    """Permissions of clients, as UCAN 1.0 delegations.
 
-    Every chain begins at the cluster's own DID. A call of a client is judged by the chains that lead
-    to it, in this order: a container in the metadata key `ucan` (form `C`: delegations, or one signed
-    invocation and its proofs); CIDs of kept delegations in `ucan-proof`, separated by commas; else all
-    that the cluster keeps for the caller. Nodes need none: what they may, their role says.
+    Every chain starts at the cluster's own DID. A client's call is judged by the chains that lead to
+    it, from the first of these: a container in the metadata key `ucan` (form `C`: delegations, or one
+    signed invocation and its proofs); CIDs of stored delegations in `ucan-proof`, separated by commas;
+    all that the cluster stores for the caller. Nodes need none: their role defines their permissions.
 
-    Each method names its command and arguments in docs/authorization.md; a policy judges those.
-    Refusals are `NOT_DELEGATED` (a chain holds, and does not cover this; or there is none) and
-    `DELEGATION_INVALID` (a token is malformed, has ended, or is not signed).
+    docs/authorization.md lists each method's command and arguments, on which policies are evaluated.
+    Refusals are `NOT_DELEGATED` (no valid chain covers the call) and `DELEGATION_INVALID` (a token is
+    malformed, has expired, or is not signed).
     """
 
     def __init__(self, channel):
@@ -72,31 +72,31 @@ class AuthorizationServiceStub:
 
 
 class AuthorizationServiceServicer:
-    """Rights of clients, as UCAN 1.0 delegations.
+    """Permissions of clients, as UCAN 1.0 delegations.
 
-    Every chain begins at the cluster's own DID. A call of a client is judged by the chains that lead
-    to it, in this order: a container in the metadata key `ucan` (form `C`: delegations, or one signed
-    invocation and its proofs); CIDs of kept delegations in `ucan-proof`, separated by commas; else all
-    that the cluster keeps for the caller. Nodes need none: what they may, their role says.
+    Every chain starts at the cluster's own DID. A client's call is judged by the chains that lead to
+    it, from the first of these: a container in the metadata key `ucan` (form `C`: delegations, or one
+    signed invocation and its proofs); CIDs of stored delegations in `ucan-proof`, separated by commas;
+    all that the cluster stores for the caller. Nodes need none: their role defines their permissions.
 
-    Each method names its command and arguments in docs/authorization.md; a policy judges those.
-    Refusals are `NOT_DELEGATED` (a chain holds, and does not cover this; or there is none) and
-    `DELEGATION_INVALID` (a token is malformed, has ended, or is not signed).
+    docs/authorization.md lists each method's command and arguments, on which policies are evaluated.
+    Refusals are `NOT_DELEGATED` (no valid chain covers the call) and `DELEGATION_INVALID` (a token is
+    malformed, has expired, or is not signed).
     """
 
     def GetCaller(self, request, context):
-        """Tells who the caller is, and what was delegated to it.
+        """Returns the caller's identity, and the delegations to it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PutDelegation(self, request, context):
-        """Keeps delegations, so that calls need not bring them: at most 32 for one audience, and 1000 of
+        """Stores delegations, so that calls need not carry them: at most 32 for one audience, and 1000 by
         one caller.
 
-        A master may put those of members that it lets in. Each delegation must be part of a chain from the cluster to its
-        audience, among those sent and those that are kept.
+        A master may store those of members that it admits. Each delegation must be part of a chain from the cluster to its
+        audience, among those sent and those stored.
 
         Errors: `DELEGATION_INVALID`, `NOT_DELEGATED`, `TOO_MANY_DELEGATIONS`, `INVALID_ARGUMENT`;
         `NOT_LEADER`, `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried with the same `request_id`.
@@ -106,21 +106,21 @@ class AuthorizationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListDelegations(self, request, context):
-        """Lists the delegations that are kept: those that the caller gave or got, and others as
-        `/ucan/list` (`issuer`, `audience`) lets it.
+        """Lists the stored delegations: those issued by or to the caller, and others that `/ucan/list`
+        (`issuer`, `audience`) permits.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RevokeDelegation(self, request, context):
-        """Lets a delegation hold no more, with all that was delegated on from it; there is no way back.
-        Every master refuses it at once, other nodes within a heartbeat, and streams that run by it end.
+        """Revokes a delegation, with everything delegated from it, for good. Every master refuses it at once,
+        other nodes within a heartbeat, and streams allowed by it end.
 
-        The caller issued a link of its chain, shown by what is kept or by `path`; or it has `/ucan/revoke` (`issuer`,
-        `audience`), and revokes in the cluster's name.
+        The caller must have issued a link of its chain, as stored or in `path`; or have `/ucan/revoke` (`issuer`,
+        `audience`), and then revokes in the cluster's name.
 
-        Errors: `DELEGATION_NOT_FOUND` if neither is it kept nor does `path` hold it, `NOT_DELEGATED`,
+        Errors: `DELEGATION_NOT_FOUND` if it is neither stored nor in `path`, `NOT_DELEGATED`,
         `TOO_MANY_DELEGATIONS`; `NOT_LEADER`, `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -128,10 +128,10 @@ class AuthorizationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ExplainAccess(self, request, context):
-        """Says whether a call would be let through, by which chain, or which link does not hold and why.
+        """Says whether a call would be allowed, and by which chain; or which link is not valid and why.
         Nothing is done.
 
-        A client asks for itself, or with tokens that it holds; for others with `/ucan/list`.
+        A client may ask about itself, or with tokens that it holds; about others with `/ucan/list`.
 
         Errors: `INVALID_ARGUMENT` for an unknown method, or a request that the method would refuse.
         """
@@ -176,16 +176,16 @@ def add_AuthorizationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AuthorizationService:
-    """Rights of clients, as UCAN 1.0 delegations.
+    """Permissions of clients, as UCAN 1.0 delegations.
 
-    Every chain begins at the cluster's own DID. A call of a client is judged by the chains that lead
-    to it, in this order: a container in the metadata key `ucan` (form `C`: delegations, or one signed
-    invocation and its proofs); CIDs of kept delegations in `ucan-proof`, separated by commas; else all
-    that the cluster keeps for the caller. Nodes need none: what they may, their role says.
+    Every chain starts at the cluster's own DID. A client's call is judged by the chains that lead to
+    it, from the first of these: a container in the metadata key `ucan` (form `C`: delegations, or one
+    signed invocation and its proofs); CIDs of stored delegations in `ucan-proof`, separated by commas;
+    all that the cluster stores for the caller. Nodes need none: their role defines their permissions.
 
-    Each method names its command and arguments in docs/authorization.md; a policy judges those.
-    Refusals are `NOT_DELEGATED` (a chain holds, and does not cover this; or there is none) and
-    `DELEGATION_INVALID` (a token is malformed, has ended, or is not signed).
+    docs/authorization.md lists each method's command and arguments, on which policies are evaluated.
+    Refusals are `NOT_DELEGATED` (no valid chain covers the call) and `DELEGATION_INVALID` (a token is
+    malformed, has expired, or is not signed).
     """
 
     @staticmethod

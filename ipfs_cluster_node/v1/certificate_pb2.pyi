@@ -21,7 +21,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class RenewCertificateRequest(_message.Message):
-    """For what key."""
+    """The key to certify."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -31,7 +31,7 @@ class RenewCertificateRequest(_message.Message):
     """A PKCS#10 request in DER for a new P-256 key, as in `EnrolRequest`."""
     proof: _builtins.bytes
     """Ed25519 signature of the identity over `cluster-renew-v1:`, the SHA-256 of the certificate (DER) that the
-    connection shows, and the new key's SubjectPublicKeyInfo: whoever has the TLS key alone renews nothing.
+    connection shows, and the new key's SubjectPublicKeyInfo: the TLS key alone is not enough to renew.
     """
     def __init__(
         self,
@@ -151,7 +151,7 @@ Global___RenewForMemberResponse: _TypeAlias = RenewForMemberResponse  # noqa: Y0
 
 @_typing.final
 class ListCertificatesRequest(_message.Message):
-    """Which certificates."""
+    """The certificates to list."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -162,7 +162,7 @@ class ListCertificatesRequest(_message.Message):
     page_size: _builtins.int
     """At most so many; 0 for 100, at most 1,000."""
     page_token: _builtins.str
-    """Where to go on; empty for the beginning."""
+    """From the previous page; empty for the first."""
     did: _builtins.str
     """Only those of this DID, if it is set."""
     serial: _builtins.str
@@ -185,7 +185,7 @@ Global___ListCertificatesRequest: _TypeAlias = ListCertificatesRequest  # noqa: 
 
 @_typing.final
 class Certificate(_message.Message):
-    """A certificate that was handed out."""
+    """An issued certificate."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -200,13 +200,13 @@ class Certificate(_message.Message):
     serial: _builtins.str
     """Its serial number in hexadecimal."""
     did: _builtins.str
-    """Whose it is."""
+    """The owner's DID."""
     name: _builtins.str
     """The owner's name."""
     spki_hash: _builtins.bytes
     """SHA-256 of its public key (DER SubjectPublicKeyInfo)."""
     revoked: _builtins.bool
-    """Whether it, or its owner, was revoked, or its owner removed."""
+    """Whether it or its owner was revoked, or its owner removed."""
     epoch: _builtins.int
     """The epoch at which it was issued."""
     @_builtins.property
@@ -215,7 +215,7 @@ class Certificate(_message.Message):
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When it ends."""
+        """When it expires."""
 
     def __init__(
         self,
@@ -239,14 +239,14 @@ Global___Certificate: _TypeAlias = Certificate  # noqa: Y015
 
 @_typing.final
 class ListCertificatesResponse(_message.Message):
-    """A page of them."""
+    """A page of certificates."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CERTIFICATES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Where the next page begins; empty at the end."""
+    """For the next page; empty on the last one."""
     @_builtins.property
     def certificates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Certificate]:
         """The certificates."""
@@ -267,7 +267,7 @@ Global___ListCertificatesResponse: _TypeAlias = ListCertificatesResponse  # noqa
 
 @_typing.final
 class RevokeCertificateRequest(_message.Message):
-    """What counts no more. One of the two is set."""
+    """What to revoke: exactly one of `serial` and `did` is set."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -297,7 +297,7 @@ Global___RevokeCertificateRequest: _TypeAlias = RevokeCertificateRequest  # noqa
 
 @_typing.final
 class RevokeCertificateResponse(_message.Message):
-    """Committed."""
+    """No fields; the revocation is committed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -314,7 +314,7 @@ Global___RevokeCertificateResponse: _TypeAlias = RevokeCertificateResponse  # no
 
 @_typing.final
 class RotateCertificatesRequest(_message.Message):
-    """What is rotated."""
+    """What to rotate."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -322,10 +322,10 @@ class RotateCertificatesRequest(_message.Message):
     PROCEED_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     new_root: _builtins.bool
-    """Whether a new root takes the place of the present one; else only the certificates are renewed."""
+    """Whether a new root replaces the present one; otherwise only the certificates are renewed."""
     proceed: _builtins.bool
-    """Whether to go on now with a rotation that still waits for clients or nodes: those have to join
-    anew, unless they renew in time.
+    """Whether to continue a rotation that still waits for clients or nodes: those have to join again,
+    unless they renew in time.
     """
     request_id: _builtins.str
     """Chosen by the caller, 1 to 64 ASCII characters."""
@@ -346,13 +346,13 @@ Global___RotateCertificatesRequest: _TypeAlias = RotateCertificatesRequest  # no
 
 @_typing.final
 class RotateCertificatesResponse(_message.Message):
-    """It has begun."""
+    """The rotation has begun."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     EPOCH_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
-    """The epoch that certificates are to be of."""
+    """The epoch that certificates must have."""
     def __init__(
         self,
         *,
@@ -368,7 +368,7 @@ Global___RotateCertificatesResponse: _TypeAlias = RotateCertificatesResponse  # 
 
 @_typing.final
 class GetRotationRequest(_message.Message):
-    """Nothing to ask for."""
+    """No fields."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -385,7 +385,7 @@ Global___GetRotationRequest: _TypeAlias = GetRotationRequest  # noqa: Y015
 
 @_typing.final
 class GetRotationResponse(_message.Message):
-    """How far it is."""
+    """The progress of a rotation."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -396,22 +396,22 @@ class GetRotationResponse(_message.Message):
     CONFIRMED_COUNT_FIELD_NUMBER: _builtins.int
     WAITING_DIDS_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
-    """`steady`, `spreading` (the new root is trusted by more and more) or `reissuing` (it signs)."""
+    """`steady`, `spreading` (members learn to trust the new root) or `reissuing` (it signs)."""
     epoch: _builtins.int
-    """The epoch that certificates are to be of."""
+    """The epoch that certificates must have."""
     confirmed_count: _builtins.int
-    """Live members that have what this epoch gave them."""
+    """Live members that have this epoch's certificate or bundle."""
     @_builtins.property
     def phase_time(self) -> _timestamp_pb2.Timestamp:
-        """Since when."""
+        """The start of the phase."""
 
     @_builtins.property
     def root_pins(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """SHA-256 of each root's public key in hexadecimal, the oldest first."""
+        """SHA-256 of each root's public key in hexadecimal, oldest first."""
 
     @_builtins.property
     def waiting_dids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Live members that have not: nodes that are alive, and clients whose certificate has not ended."""
+        """Live members that do not: nodes that are alive, and clients whose certificate has not expired."""
 
     def __init__(
         self,

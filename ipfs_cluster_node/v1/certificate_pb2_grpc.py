@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class CertificateServiceStub:
-    """Certificates last a day and are renewed by their owners. The leader signs; what it signs is in the
-    log before it is handed out.
+    """Certificates last a day and are renewed by their owners. The leader signs; a certificate is in the
+    log before it is issued.
     """
 
     def __init__(self, channel):
@@ -69,15 +69,15 @@ class CertificateServiceStub:
 
 
 class CertificateServiceServicer:
-    """Certificates last a day and are renewed by their owners. The leader signs; what it signs is in the
-    log before it is handed out.
+    """Certificates last a day and are renewed by their owners. The leader signs; a certificate is in the
+    log before it is issued.
     """
 
     def RenewCertificate(self, request, context):
-        """Gives the caller a new certificate.
+        """Issues a new certificate to the caller.
 
-        A member calls it for itself. Names in the certificate are those of the member's entry, whatever the request says.
-        A repeat gives another certificate, within two minutes; later a key that had one gets no more.
+        A member calls it for itself. Names in the certificate come from the member's entry; those of the request are
+        ignored. A repeat within two minutes gives another certificate; later a key that had one is refused.
 
         Errors: `INVALID_ARGUMENT`, also for a key that had a certificate before; `PROOF_INVALID`, `AUTHORITY_SEALED`; `NOT_LEADER`.
         """
@@ -86,7 +86,7 @@ class CertificateServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RenewForMember(self, request, context):
-        """Renews for a member that came to the enrolment port of another master.
+        """Renews for a member that called the enrolment port of another master.
 
         Errors: those of `EnrolmentService.RenewExpired`.
         """
@@ -95,16 +95,15 @@ class CertificateServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListCertificates(self, request, context):
-        """Lists the certificates that were handed out and have not ended long ago, by serial number.
+        """Lists the issued certificates that have not expired long ago, by serial number.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RevokeCertificate(self, request, context):
-        """Lets a certificate, or every one of a member, count no more. There is no way back: the member has
-        to be removed and to join with a new identity. Takes effect at the masters at once, at other nodes with their
-        next heartbeat.
+        """Revokes a certificate, or every one of a member, for good: the member has to be removed and to
+        join with a new identity. Takes effect at once at the masters, at other nodes with their next heartbeat.
 
         Idempotent by `request_id`.
         Errors: `CERTIFICATE_NOT_FOUND`; `INVALID_ARGUMENT` for the caller itself, or for all of a
@@ -115,10 +114,10 @@ class CertificateServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RotateCertificates(self, request, context):
-        """Has every node renew its certificate, under a new root if that is asked for. Answers once it has
-        begun; `GetRotation` tells how far it is.
+        """Makes every node renew its certificate, under a new root if requested. Answers once it has begun;
+        `GetRotation` returns the progress.
 
-        Idempotent by `request_id`: a repeat begins, or proceeds, no second time. Errors: `ROTATION_IN_PROGRESS`,
+        Idempotent by `request_id`: a repeat does not begin, or proceed, a second time. Errors: `ROTATION_IN_PROGRESS`,
         `AUTHORITY_SEALED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -126,7 +125,7 @@ class CertificateServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetRotation(self, request, context):
-        """Tells how far a rotation is.
+        """Returns the progress of a rotation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -174,8 +173,8 @@ def add_CertificateServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CertificateService:
-    """Certificates last a day and are renewed by their owners. The leader signs; what it signs is in the
-    log before it is handed out.
+    """Certificates last a day and are renewed by their owners. The leader signs; a certificate is in the
+    log before it is issued.
     """
 
     @staticmethod

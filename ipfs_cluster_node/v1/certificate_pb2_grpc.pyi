@@ -27,8 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class CertificateServiceStub:
-    """Certificates last a day and are renewed by their owners. The leader signs; what it signs is in the
-    log before it is handed out.
+    """Certificates last a day and are renewed by their owners. The leader signs; a certificate is in the
+    log before it is issued.
     """
 
     @_typing.overload
@@ -36,83 +36,81 @@ class CertificateServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CertificateServiceAsyncStub: ...
     RenewCertificate: _grpc.UnaryUnaryMultiCallable[_certificate_pb2.RenewCertificateRequest, _certificate_pb2.RenewCertificateResponse]
-    """Gives the caller a new certificate.
+    """Issues a new certificate to the caller.
 
-    A member calls it for itself. Names in the certificate are those of the member's entry, whatever the request says.
-    A repeat gives another certificate, within two minutes; later a key that had one gets no more.
+    A member calls it for itself. Names in the certificate come from the member's entry; those of the request are
+    ignored. A repeat within two minutes gives another certificate; later a key that had one is refused.
 
     Errors: `INVALID_ARGUMENT`, also for a key that had a certificate before; `PROOF_INVALID`, `AUTHORITY_SEALED`; `NOT_LEADER`.
     """
     RenewForMember: _grpc.UnaryUnaryMultiCallable[_certificate_pb2.RenewForMemberRequest, _certificate_pb2.RenewForMemberResponse]
-    """Renews for a member that came to the enrolment port of another master.
+    """Renews for a member that called the enrolment port of another master.
 
     Errors: those of `EnrolmentService.RenewExpired`.
     """
     ListCertificates: _grpc.UnaryUnaryMultiCallable[_certificate_pb2.ListCertificatesRequest, _certificate_pb2.ListCertificatesResponse]
-    """Lists the certificates that were handed out and have not ended long ago, by serial number."""
+    """Lists the issued certificates that have not expired long ago, by serial number."""
     RevokeCertificate: _grpc.UnaryUnaryMultiCallable[_certificate_pb2.RevokeCertificateRequest, _certificate_pb2.RevokeCertificateResponse]
-    """Lets a certificate, or every one of a member, count no more. There is no way back: the member has
-    to be removed and to join with a new identity. Takes effect at the masters at once, at other nodes with their
-    next heartbeat.
+    """Revokes a certificate, or every one of a member, for good: the member has to be removed and to
+    join with a new identity. Takes effect at once at the masters, at other nodes with their next heartbeat.
 
     Idempotent by `request_id`.
     Errors: `CERTIFICATE_NOT_FOUND`; `INVALID_ARGUMENT` for the caller itself, or for all of a
     master: remove it instead.
     """
     RotateCertificates: _grpc.UnaryUnaryMultiCallable[_certificate_pb2.RotateCertificatesRequest, _certificate_pb2.RotateCertificatesResponse]
-    """Has every node renew its certificate, under a new root if that is asked for. Answers once it has
-    begun; `GetRotation` tells how far it is.
+    """Makes every node renew its certificate, under a new root if requested. Answers once it has begun;
+    `GetRotation` returns the progress.
 
-    Idempotent by `request_id`: a repeat begins, or proceeds, no second time. Errors: `ROTATION_IN_PROGRESS`,
+    Idempotent by `request_id`: a repeat does not begin, or proceed, a second time. Errors: `ROTATION_IN_PROGRESS`,
     `AUTHORITY_SEALED`.
     """
     GetRotation: _grpc.UnaryUnaryMultiCallable[_certificate_pb2.GetRotationRequest, _certificate_pb2.GetRotationResponse]
-    """Tells how far a rotation is."""
+    """Returns the progress of a rotation."""
 
 @_typing.type_check_only
 class CertificateServiceAsyncStub(CertificateServiceStub):
-    """Certificates last a day and are renewed by their owners. The leader signs; what it signs is in the
-    log before it is handed out.
+    """Certificates last a day and are renewed by their owners. The leader signs; a certificate is in the
+    log before it is issued.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     RenewCertificate: _aio.UnaryUnaryMultiCallable[_certificate_pb2.RenewCertificateRequest, _certificate_pb2.RenewCertificateResponse]  # type: ignore[assignment]
-    """Gives the caller a new certificate.
+    """Issues a new certificate to the caller.
 
-    A member calls it for itself. Names in the certificate are those of the member's entry, whatever the request says.
-    A repeat gives another certificate, within two minutes; later a key that had one gets no more.
+    A member calls it for itself. Names in the certificate come from the member's entry; those of the request are
+    ignored. A repeat within two minutes gives another certificate; later a key that had one is refused.
 
     Errors: `INVALID_ARGUMENT`, also for a key that had a certificate before; `PROOF_INVALID`, `AUTHORITY_SEALED`; `NOT_LEADER`.
     """
     RenewForMember: _aio.UnaryUnaryMultiCallable[_certificate_pb2.RenewForMemberRequest, _certificate_pb2.RenewForMemberResponse]  # type: ignore[assignment]
-    """Renews for a member that came to the enrolment port of another master.
+    """Renews for a member that called the enrolment port of another master.
 
     Errors: those of `EnrolmentService.RenewExpired`.
     """
     ListCertificates: _aio.UnaryUnaryMultiCallable[_certificate_pb2.ListCertificatesRequest, _certificate_pb2.ListCertificatesResponse]  # type: ignore[assignment]
-    """Lists the certificates that were handed out and have not ended long ago, by serial number."""
+    """Lists the issued certificates that have not expired long ago, by serial number."""
     RevokeCertificate: _aio.UnaryUnaryMultiCallable[_certificate_pb2.RevokeCertificateRequest, _certificate_pb2.RevokeCertificateResponse]  # type: ignore[assignment]
-    """Lets a certificate, or every one of a member, count no more. There is no way back: the member has
-    to be removed and to join with a new identity. Takes effect at the masters at once, at other nodes with their
-    next heartbeat.
+    """Revokes a certificate, or every one of a member, for good: the member has to be removed and to
+    join with a new identity. Takes effect at once at the masters, at other nodes with their next heartbeat.
 
     Idempotent by `request_id`.
     Errors: `CERTIFICATE_NOT_FOUND`; `INVALID_ARGUMENT` for the caller itself, or for all of a
     master: remove it instead.
     """
     RotateCertificates: _aio.UnaryUnaryMultiCallable[_certificate_pb2.RotateCertificatesRequest, _certificate_pb2.RotateCertificatesResponse]  # type: ignore[assignment]
-    """Has every node renew its certificate, under a new root if that is asked for. Answers once it has
-    begun; `GetRotation` tells how far it is.
+    """Makes every node renew its certificate, under a new root if requested. Answers once it has begun;
+    `GetRotation` returns the progress.
 
-    Idempotent by `request_id`: a repeat begins, or proceeds, no second time. Errors: `ROTATION_IN_PROGRESS`,
+    Idempotent by `request_id`: a repeat does not begin, or proceed, a second time. Errors: `ROTATION_IN_PROGRESS`,
     `AUTHORITY_SEALED`.
     """
     GetRotation: _aio.UnaryUnaryMultiCallable[_certificate_pb2.GetRotationRequest, _certificate_pb2.GetRotationResponse]  # type: ignore[assignment]
-    """Tells how far a rotation is."""
+    """Returns the progress of a rotation."""
 
 class CertificateServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Certificates last a day and are renewed by their owners. The leader signs; what it signs is in the
-    log before it is handed out.
+    """Certificates last a day and are renewed by their owners. The leader signs; a certificate is in the
+    log before it is issued.
     """
 
     @_abc_1.abstractmethod
@@ -121,10 +119,10 @@ class CertificateServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _certificate_pb2.RenewCertificateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_certificate_pb2.RenewCertificateResponse, _abc.Awaitable[_certificate_pb2.RenewCertificateResponse]]:
-        """Gives the caller a new certificate.
+        """Issues a new certificate to the caller.
 
-        A member calls it for itself. Names in the certificate are those of the member's entry, whatever the request says.
-        A repeat gives another certificate, within two minutes; later a key that had one gets no more.
+        A member calls it for itself. Names in the certificate come from the member's entry; those of the request are
+        ignored. A repeat within two minutes gives another certificate; later a key that had one is refused.
 
         Errors: `INVALID_ARGUMENT`, also for a key that had a certificate before; `PROOF_INVALID`, `AUTHORITY_SEALED`; `NOT_LEADER`.
         """
@@ -135,7 +133,7 @@ class CertificateServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _certificate_pb2.RenewForMemberRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_certificate_pb2.RenewForMemberResponse, _abc.Awaitable[_certificate_pb2.RenewForMemberResponse]]:
-        """Renews for a member that came to the enrolment port of another master.
+        """Renews for a member that called the enrolment port of another master.
 
         Errors: those of `EnrolmentService.RenewExpired`.
         """
@@ -146,7 +144,7 @@ class CertificateServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _certificate_pb2.ListCertificatesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_certificate_pb2.ListCertificatesResponse, _abc.Awaitable[_certificate_pb2.ListCertificatesResponse]]:
-        """Lists the certificates that were handed out and have not ended long ago, by serial number."""
+        """Lists the issued certificates that have not expired long ago, by serial number."""
 
     @_abc_1.abstractmethod
     def RevokeCertificate(
@@ -154,9 +152,8 @@ class CertificateServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _certificate_pb2.RevokeCertificateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_certificate_pb2.RevokeCertificateResponse, _abc.Awaitable[_certificate_pb2.RevokeCertificateResponse]]:
-        """Lets a certificate, or every one of a member, count no more. There is no way back: the member has
-        to be removed and to join with a new identity. Takes effect at the masters at once, at other nodes with their
-        next heartbeat.
+        """Revokes a certificate, or every one of a member, for good: the member has to be removed and to
+        join with a new identity. Takes effect at once at the masters, at other nodes with their next heartbeat.
 
         Idempotent by `request_id`.
         Errors: `CERTIFICATE_NOT_FOUND`; `INVALID_ARGUMENT` for the caller itself, or for all of a
@@ -169,10 +166,10 @@ class CertificateServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _certificate_pb2.RotateCertificatesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_certificate_pb2.RotateCertificatesResponse, _abc.Awaitable[_certificate_pb2.RotateCertificatesResponse]]:
-        """Has every node renew its certificate, under a new root if that is asked for. Answers once it has
-        begun; `GetRotation` tells how far it is.
+        """Makes every node renew its certificate, under a new root if requested. Answers once it has begun;
+        `GetRotation` returns the progress.
 
-        Idempotent by `request_id`: a repeat begins, or proceeds, no second time. Errors: `ROTATION_IN_PROGRESS`,
+        Idempotent by `request_id`: a repeat does not begin, or proceed, a second time. Errors: `ROTATION_IN_PROGRESS`,
         `AUTHORITY_SEALED`.
         """
 
@@ -182,6 +179,6 @@ class CertificateServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _certificate_pb2.GetRotationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_certificate_pb2.GetRotationResponse, _abc.Awaitable[_certificate_pb2.GetRotationResponse]]:
-        """Tells how far a rotation is."""
+        """Returns the progress of a rotation."""
 
 def add_CertificateServiceServicer_to_server(servicer: CertificateServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

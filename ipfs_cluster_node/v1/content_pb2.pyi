@@ -51,7 +51,7 @@ Global___AddContentRequest: _TypeAlias = AddContentRequest  # noqa: Y015
 
 @_typing.final
 class AddContentHeader(_message.Message):
-    """What is about to come."""
+    """Describes the file that follows."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -59,13 +59,13 @@ class AddContentHeader(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Chosen by the caller, 1 to 64 characters of `A-Z a-z 0-9 . _ -`. It names the call in the audit log only: the same
-    file may be added any number of times.
+    """Chosen by the caller, 1 to 64 characters of `A-Z a-z 0-9 . _ -`. It only names the call in the audit log: the
+    same file may be added any number of times.
     """
     name: _builtins.str
-    """A name for people, at most 255 characters; no path. May be empty."""
+    """A display name, at most 255 characters, not a path. May be empty."""
     size_bytes: _builtins.int
-    """How many bytes follow; -1 if that is not known. Another count is refused."""
+    """How many bytes follow; -1 if unknown. Another count is refused."""
     def __init__(
         self,
         *,
@@ -83,7 +83,7 @@ Global___AddContentHeader: _TypeAlias = AddContentHeader  # noqa: Y015
 
 @_typing.final
 class AddContentResponse(_message.Message):
-    """What was stored."""
+    """The stored file."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -115,7 +115,7 @@ Global___AddContentResponse: _TypeAlias = AddContentResponse  # noqa: Y015
 
 @_typing.final
 class GetContentRequest(_message.Message):
-    """Which bytes."""
+    """The bytes to read."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -125,9 +125,9 @@ class GetContentRequest(_message.Message):
     cid: _builtins.str
     """The file's CID."""
     offset_bytes: _builtins.int
-    """Where to begin, in bytes."""
+    """The first byte."""
     length_bytes: _builtins.int
-    """How many bytes at most; 0 means to the end."""
+    """The most bytes to send; 0 means to the end."""
     def __init__(
         self,
         *,
@@ -167,7 +167,7 @@ Global___GetContentResponse: _TypeAlias = GetContentResponse  # noqa: Y015
 
 @_typing.final
 class StatContentRequest(_message.Message):
-    """Which file."""
+    """The file to describe."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -196,7 +196,7 @@ class StatContentResponse(_message.Message):
     CONTENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def content(self) -> Global___Content:
-        """What the log knows of it."""
+        """Its record in the log."""
 
     def __init__(
         self,
@@ -227,14 +227,14 @@ class Content(_message.Message):
     size_bytes: _builtins.int
     """Its size in bytes."""
     name: _builtins.str
-    """The name it was added under first; may be empty."""
+    """The name under which it was first added; may be empty."""
     @_builtins.property
     def holders(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContentHolder]:
-        """Who holds all of it."""
+        """The nodes that hold all of it."""
 
     @_builtins.property
     def add_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was added first."""
+        """When it was first added."""
 
     def __init__(
         self,
@@ -265,7 +265,7 @@ class ContentHolder(_message.Message):
     """Its PeerID."""
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Where it is reached; empty if it takes no inbound connections."""
+        """Its addresses; empty if it accepts no inbound connections."""
 
     def __init__(
         self,
@@ -283,7 +283,7 @@ Global___ContentHolder: _TypeAlias = ContentHolder  # noqa: Y015
 
 @_typing.final
 class ListContentRequest(_message.Message):
-    """Which page of the files."""
+    """A page of the files to list."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -337,15 +337,15 @@ Global___ListContentResponse: _TypeAlias = ListContentResponse  # noqa: Y015
 
 @_typing.final
 class GetBlocksRequest(_message.Message):
-    """Which blocks."""
+    """The blocks to read."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CIDS_FIELD_NUMBER: _builtins.int
     ROOT_FIELD_NUMBER: _builtins.int
     root: _builtins.bytes
-    """The CID in binary of the file that they are blocks of: who may read it may read them. Unset: each
-    block is judged by itself.
+    """The binary CID of the file that the blocks belong to: permission to read it covers them. Unset:
+    each block is judged on its own.
     """
     @_builtins.property
     def cids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
@@ -419,13 +419,13 @@ Global___PutBlocksRequest: _TypeAlias = PutBlocksRequest  # noqa: Y015
 
 @_typing.final
 class PutBlocksResponse(_message.Message):
-    """What was stored."""
+    """The outcome."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     BLOCK_COUNT_FIELD_NUMBER: _builtins.int
     block_count: _builtins.int
-    """How many blocks are durable now."""
+    """The number of blocks now durable."""
     def __init__(
         self,
         *,

@@ -28,7 +28,7 @@ if _version_not_supported:
 class ContentServiceStub:
     """Stores files as blocks and serves them by CID.
 
-    The CIDs are those that `ipfs add --cid-version=1` gives: raw leaves of 256 KiB, dag-pb UnixFS
+    The CIDs equal those of `ipfs add --cid-version=1`: raw leaves of 256 KiB, dag-pb UnixFS
     nodes of up to 174 links above them.
     """
 
@@ -73,7 +73,7 @@ class ContentServiceStub:
 class ContentServiceServicer:
     """Stores files as blocks and serves them by CID.
 
-    The CIDs are those that `ipfs add --cid-version=1` gives: raw leaves of 256 KiB, dag-pb UnixFS
+    The CIDs equal those of `ipfs add --cid-version=1`: raw leaves of 256 KiB, dag-pb UnixFS
     nodes of up to 174 links above them.
     """
 
@@ -82,7 +82,7 @@ class ContentServiceServicer:
         the log names them.
 
         Answered by the leader. The first message carries the header, the others bytes, at most 1 MiB each. Adding the
-        same bytes again is harmless. The time is the caller's deadline, or 6 hours.
+        same bytes again is harmless. The time limit is the caller's deadline, or 6 hours.
         Errors: `STORAGE_FULL`, `HOLDERS_MISSING`, `PAYLOAD_TOO_LARGE`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -101,11 +101,10 @@ class ContentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StatContent(self, request, context):
-        """Tells a file's size and who holds it.
+        """Returns a file's size and holders.
 
-        Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from what
-        it has applied, and `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may
-        be missing.
+        Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from its
+        applied state, and `ipfs-cluster-node-age-ms` in the trailing metadata bounds that state's age.
         Errors: `MALFORMED_CID`, `CONTENT_NOT_FOUND`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -115,22 +114,21 @@ class ContentServiceServicer:
     def ListContent(self, request, context):
         """Lists the files that were added, ordered by CID.
 
-        Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from what
-        it has applied, and `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may
-        be missing.
+        Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from its
+        applied state, and `ipfs-cluster-node-age-ms` in the trailing metadata bounds that state's age.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetBlocks(self, request, context):
-        """Reads blocks that the answering node has itself; it asks no other.
+        """Reads blocks that the answering node has itself.
 
         A worker names its attempt in the request metadata `ipfs-cluster-node-attempt`, and a file of it as `root`; a node
-        without a log gives blocks to masters only. The blocks come in the order asked for. The caller checks each against
+        without a log gives blocks to masters only. The blocks come in the order requested. The caller checks each against
         its CID.
-        Errors: `CONTENT_NOT_FOUND` at the first block that is not there; those before it were sent; at once, if
-        one is no block of `root` as far as this node has it.
+        Errors: `CONTENT_NOT_FOUND` at the first missing block, after those before it were sent; at once, if one
+        is not a block of `root`, as far as this node has it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -190,7 +188,7 @@ def add_ContentServiceServicer_to_server(servicer, server):
 class ContentService:
     """Stores files as blocks and serves them by CID.
 
-    The CIDs are those that `ipfs add --cid-version=1` gives: raw leaves of 256 KiB, dag-pb UnixFS
+    The CIDs equal those of `ipfs add --cid-version=1`: raw leaves of 256 KiB, dag-pb UnixFS
     nodes of up to 174 links above them.
     """
 

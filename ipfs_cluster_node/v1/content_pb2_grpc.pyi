@@ -29,7 +29,7 @@ GRPC_VERSION: str
 class ContentServiceStub:
     """Stores files as blocks and serves them by CID.
 
-    The CIDs are those that `ipfs add --cid-version=1` gives: raw leaves of 256 KiB, dag-pb UnixFS
+    The CIDs equal those of `ipfs add --cid-version=1`: raw leaves of 256 KiB, dag-pb UnixFS
     nodes of up to 174 links above them.
     """
 
@@ -42,7 +42,7 @@ class ContentServiceStub:
     the log names them.
 
     Answered by the leader. The first message carries the header, the others bytes, at most 1 MiB each. Adding the
-    same bytes again is harmless. The time is the caller's deadline, or 6 hours.
+    same bytes again is harmless. The time limit is the caller's deadline, or 6 hours.
     Errors: `STORAGE_FULL`, `HOLDERS_MISSING`, `PAYLOAD_TOO_LARGE`.
     """
     GetContent: _grpc.UnaryStreamMultiCallable[_content_pb2.GetContentRequest, _content_pb2.GetContentResponse]
@@ -53,28 +53,26 @@ class ContentServiceStub:
     Errors: `MALFORMED_CID`, `CONTENT_NOT_FOUND`, `INVALID_ARGUMENT` if it is not a file.
     """
     StatContent: _grpc.UnaryUnaryMultiCallable[_content_pb2.StatContentRequest, _content_pb2.StatContentResponse]
-    """Tells a file's size and who holds it.
+    """Returns a file's size and holders.
 
-    Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from what
-    it has applied, and `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may
-    be missing.
+    Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from its
+    applied state, and `ipfs-cluster-node-age-ms` in the trailing metadata bounds that state's age.
     Errors: `MALFORMED_CID`, `CONTENT_NOT_FOUND`.
     """
     ListContent: _grpc.UnaryUnaryMultiCallable[_content_pb2.ListContentRequest, _content_pb2.ListContentResponse]
     """Lists the files that were added, ordered by CID.
 
-    Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from what
-    it has applied, and `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may
-    be missing.
+    Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from its
+    applied state, and `ipfs-cluster-node-age-ms` in the trailing metadata bounds that state's age.
     """
     GetBlocks: _grpc.UnaryStreamMultiCallable[_content_pb2.GetBlocksRequest, _content_pb2.GetBlocksResponse]
-    """Reads blocks that the answering node has itself; it asks no other.
+    """Reads blocks that the answering node has itself.
 
     A worker names its attempt in the request metadata `ipfs-cluster-node-attempt`, and a file of it as `root`; a node
-    without a log gives blocks to masters only. The blocks come in the order asked for. The caller checks each against
+    without a log gives blocks to masters only. The blocks come in the order requested. The caller checks each against
     its CID.
-    Errors: `CONTENT_NOT_FOUND` at the first block that is not there; those before it were sent; at once, if
-    one is no block of `root` as far as this node has it.
+    Errors: `CONTENT_NOT_FOUND` at the first missing block, after those before it were sent; at once, if one
+    is not a block of `root`, as far as this node has it.
     """
     PutBlocks: _grpc.StreamUnaryMultiCallable[_content_pb2.PutBlocksRequest, _content_pb2.PutBlocksResponse]
     """Stores blocks on a master; answers once all are durable there.
@@ -87,7 +85,7 @@ class ContentServiceStub:
 class ContentServiceAsyncStub(ContentServiceStub):
     """Stores files as blocks and serves them by CID.
 
-    The CIDs are those that `ipfs add --cid-version=1` gives: raw leaves of 256 KiB, dag-pb UnixFS
+    The CIDs equal those of `ipfs add --cid-version=1`: raw leaves of 256 KiB, dag-pb UnixFS
     nodes of up to 174 links above them.
     """
 
@@ -97,7 +95,7 @@ class ContentServiceAsyncStub(ContentServiceStub):
     the log names them.
 
     Answered by the leader. The first message carries the header, the others bytes, at most 1 MiB each. Adding the
-    same bytes again is harmless. The time is the caller's deadline, or 6 hours.
+    same bytes again is harmless. The time limit is the caller's deadline, or 6 hours.
     Errors: `STORAGE_FULL`, `HOLDERS_MISSING`, `PAYLOAD_TOO_LARGE`.
     """
     GetContent: _aio.UnaryStreamMultiCallable[_content_pb2.GetContentRequest, _content_pb2.GetContentResponse]  # type: ignore[assignment]
@@ -108,28 +106,26 @@ class ContentServiceAsyncStub(ContentServiceStub):
     Errors: `MALFORMED_CID`, `CONTENT_NOT_FOUND`, `INVALID_ARGUMENT` if it is not a file.
     """
     StatContent: _aio.UnaryUnaryMultiCallable[_content_pb2.StatContentRequest, _content_pb2.StatContentResponse]  # type: ignore[assignment]
-    """Tells a file's size and who holds it.
+    """Returns a file's size and holders.
 
-    Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from what
-    it has applied, and `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may
-    be missing.
+    Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from its
+    applied state, and `ipfs-cluster-node-age-ms` in the trailing metadata bounds that state's age.
     Errors: `MALFORMED_CID`, `CONTENT_NOT_FOUND`.
     """
     ListContent: _aio.UnaryUnaryMultiCallable[_content_pb2.ListContentRequest, _content_pb2.ListContentResponse]  # type: ignore[assignment]
     """Lists the files that were added, ordered by CID.
 
-    Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from what
-    it has applied, and `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may
-    be missing.
+    Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from its
+    applied state, and `ipfs-cluster-node-age-ms` in the trailing metadata bounds that state's age.
     """
     GetBlocks: _aio.UnaryStreamMultiCallable[_content_pb2.GetBlocksRequest, _content_pb2.GetBlocksResponse]  # type: ignore[assignment]
-    """Reads blocks that the answering node has itself; it asks no other.
+    """Reads blocks that the answering node has itself.
 
     A worker names its attempt in the request metadata `ipfs-cluster-node-attempt`, and a file of it as `root`; a node
-    without a log gives blocks to masters only. The blocks come in the order asked for. The caller checks each against
+    without a log gives blocks to masters only. The blocks come in the order requested. The caller checks each against
     its CID.
-    Errors: `CONTENT_NOT_FOUND` at the first block that is not there; those before it were sent; at once, if
-    one is no block of `root` as far as this node has it.
+    Errors: `CONTENT_NOT_FOUND` at the first missing block, after those before it were sent; at once, if one
+    is not a block of `root`, as far as this node has it.
     """
     PutBlocks: _aio.StreamUnaryMultiCallable[_content_pb2.PutBlocksRequest, _content_pb2.PutBlocksResponse]  # type: ignore[assignment]
     """Stores blocks on a master; answers once all are durable there.
@@ -141,7 +137,7 @@ class ContentServiceAsyncStub(ContentServiceStub):
 class ContentServiceServicer(metaclass=_abc_1.ABCMeta):
     """Stores files as blocks and serves them by CID.
 
-    The CIDs are those that `ipfs add --cid-version=1` gives: raw leaves of 256 KiB, dag-pb UnixFS
+    The CIDs equal those of `ipfs add --cid-version=1`: raw leaves of 256 KiB, dag-pb UnixFS
     nodes of up to 174 links above them.
     """
 
@@ -155,7 +151,7 @@ class ContentServiceServicer(metaclass=_abc_1.ABCMeta):
         the log names them.
 
         Answered by the leader. The first message carries the header, the others bytes, at most 1 MiB each. Adding the
-        same bytes again is harmless. The time is the caller's deadline, or 6 hours.
+        same bytes again is harmless. The time limit is the caller's deadline, or 6 hours.
         Errors: `STORAGE_FULL`, `HOLDERS_MISSING`, `PAYLOAD_TOO_LARGE`.
         """
 
@@ -178,11 +174,10 @@ class ContentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _content_pb2.StatContentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_content_pb2.StatContentResponse, _abc.Awaitable[_content_pb2.StatContentResponse]]:
-        """Tells a file's size and who holds it.
+        """Returns a file's size and holders.
 
-        Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from what
-        it has applied, and `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may
-        be missing.
+        Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from its
+        applied state, and `ipfs-cluster-node-age-ms` in the trailing metadata bounds that state's age.
         Errors: `MALFORMED_CID`, `CONTENT_NOT_FOUND`.
         """
 
@@ -194,9 +189,8 @@ class ContentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_content_pb2.ListContentResponse, _abc.Awaitable[_content_pb2.ListContentResponse]]:
         """Lists the files that were added, ordered by CID.
 
-        Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from what
-        it has applied, and `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may
-        be missing.
+        Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from its
+        applied state, and `ipfs-cluster-node-age-ms` in the trailing metadata bounds that state's age.
         """
 
     @_abc_1.abstractmethod
@@ -205,13 +199,13 @@ class ContentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _content_pb2.GetBlocksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_content_pb2.GetBlocksResponse], _abc.AsyncIterator[_content_pb2.GetBlocksResponse]]:
-        """Reads blocks that the answering node has itself; it asks no other.
+        """Reads blocks that the answering node has itself.
 
         A worker names its attempt in the request metadata `ipfs-cluster-node-attempt`, and a file of it as `root`; a node
-        without a log gives blocks to masters only. The blocks come in the order asked for. The caller checks each against
+        without a log gives blocks to masters only. The blocks come in the order requested. The caller checks each against
         its CID.
-        Errors: `CONTENT_NOT_FOUND` at the first block that is not there; those before it were sent; at once, if
-        one is no block of `root` as far as this node has it.
+        Errors: `CONTENT_NOT_FOUND` at the first missing block, after those before it were sent; at once, if one
+        is not a block of `root`, as far as this node has it.
         """
 
     @_abc_1.abstractmethod

@@ -21,7 +21,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class EnrolRequest(_message.Message):
-    """What a joiner shows."""
+    """A joiner's request."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -38,35 +38,35 @@ class EnrolRequest(_message.Message):
     request_id: _builtins.str
     """Chosen by the caller, 1 to 64 characters of `A-Z a-z 0-9 . _ -`; makes a retry safe."""
     token_id: _builtins.str
-    """The token's middle part. The CA hash in front of it is not sent."""
+    """The token's middle part. The CA hash before it is not sent."""
     token_secret: _builtins.str
     """The token's last part."""
     did: _builtins.str
     """`did:key:z6Mk…` of the joiner's Ed25519 identity key."""
     certificate_request: _builtins.bytes
-    """A PKCS#10 request in DER for a P-256 key. Every name in it is ignored; the libp2p extension
-    1.3.6.1.4.1.53594.1.1, if it is there and valid, is copied. A node needs it.
+    """A PKCS#10 request in DER for a P-256 key. All names in it are ignored; a valid libp2p extension
+    1.3.6.1.4.1.53594.1.1 is copied. A node needs it.
     """
     proof: _builtins.bytes
     """Ed25519 signature of the identity key over `cluster-enrol-v1:`, the token id and the public
     key (DER SubjectPublicKeyInfo) of `certificate_request`.
     """
     name: _builtins.str
-    """A name for people, 1 to 64 characters of `A-Z a-z 0-9 . _ -`."""
+    """A display name, 1 to 64 characters of `A-Z a-z 0-9 . _ -`."""
     seal_key: _builtins.bytes
-    """X25519 public key of a joiner that becomes a master, 32 bytes: the cluster's keys are sealed to
-    it. Ignored for other roles.
+    """X25519 public key of a future master, 32 bytes: the cluster's keys are sealed to it. Ignored for
+    other roles.
     """
     check_only: _builtins.bool
-    """Only asks whether the token would let the joiner in: nothing is used up or noted, unless the
+    """Only checks whether the token would admit the joiner: nothing is consumed or recorded, unless the
     secret is wrong. The answer has `role`, `cluster_id`, `cluster_name`, `server_time` and
-    `token_expire_time`. A joiner looks so for what would make it fail later, such as a port that
-    is in use, before it uses up its token.
+    `token_expire_time`. With it a joiner finds local problems, such as a port in use, before it
+    consumes the token.
     """
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Where the node will be reached, `host:port`, at most 8. Their hosts become names in the
-        certificate, unless the token fixes its own list. Empty for a client.
+        """The node's addresses, `host:port`, at most 8. Their hosts become names in the certificate, unless
+        the token has its own list. Empty for a client.
         """
 
     def __init__(
@@ -93,7 +93,7 @@ Global___EnrolRequest: _TypeAlias = EnrolRequest  # noqa: Y015
 
 @_typing.final
 class EnrolResponse(_message.Message):
-    """What a joiner needs from then on."""
+    """What a joiner needs from now on."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -117,26 +117,26 @@ class EnrolResponse(_message.Message):
     cluster_name: _builtins.str
     """The cluster's name."""
     role: _builtins.str
-    """The role that the token gave: `master`, `worker`, `leecher` or `client`."""
+    """The token's role: `master`, `worker`, `leecher` or `client`."""
     incarnation: _builtins.int
-    """Under which incarnation a master takes part in consensus; 0 for the other roles."""
+    """A master's incarnation in consensus; 0 for the other roles."""
     epoch: _builtins.int
     """The epoch of the certificate and the bundle."""
     @_builtins.property
     def masters(self) -> _containers.RepeatedCompositeFieldContainer[Global___MasterEndpoint]:
-        """Masters to talk to."""
+        """Masters to contact."""
 
     @_builtins.property
     def enrolment_endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Where a certificate that has expired is renewed, `host:port`."""
+        """Addresses that renew an expired certificate, `host:port`."""
 
     @_builtins.property
     def server_time(self) -> _timestamp_pb2.Timestamp:
-        """The leader's clock: certificates hold by it."""
+        """The leader's clock, by which certificates are valid."""
 
     @_builtins.property
     def token_expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When the token ends."""
+        """When the token expires."""
 
     def __init__(
         self,
@@ -163,7 +163,7 @@ Global___EnrolResponse: _TypeAlias = EnrolResponse  # noqa: Y015
 
 @_typing.final
 class RenewExpiredRequest(_message.Message):
-    """Who has been off for long."""
+    """A request of a member whose certificate has expired."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -195,7 +195,7 @@ Global___RenewExpiredRequest: _TypeAlias = RenewExpiredRequest  # noqa: Y015
 
 @_typing.final
 class RenewExpiredResponse(_message.Message):
-    """What it goes on with."""
+    """The member's new certificate."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -211,7 +211,7 @@ class RenewExpiredResponse(_message.Message):
     """The epoch of the certificate and the bundle."""
     @_builtins.property
     def enrolment_endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Where a certificate that has expired is renewed, `host:port`."""
+        """Addresses that renew an expired certificate, `host:port`."""
 
     def __init__(
         self,
@@ -231,7 +231,7 @@ Global___RenewExpiredResponse: _TypeAlias = RenewExpiredResponse  # noqa: Y015
 
 @_typing.final
 class MasterEndpoint(_message.Message):
-    """Where a master is reached."""
+    """A master's addresses."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -26,11 +26,11 @@ if _version_not_supported:
 
 
 class EnrolmentServiceStub:
-    """Gives a certificate to who holds a join token. The only service that answers callers without
-    a certificate; it has a port of its own (9095), where the server alone is authenticated.
+    """Issues a certificate to the holder of a join token. The only service that answers callers without
+    a certificate; it has its own port (9095), where only the server is authenticated.
 
-    A joiner MUST check that a certificate in the server's chain has the public key whose SHA-256
-    stands in its token before it sends the secret; the Python client refuses otherwise.
+    Before it sends the secret, a joiner MUST check that a certificate in the server's chain has the
+    public key whose SHA-256 is in its token; the Python client refuses otherwise.
     """
 
     def __init__(self, channel):
@@ -52,38 +52,38 @@ class EnrolmentServiceStub:
 
 
 class EnrolmentServiceServicer:
-    """Gives a certificate to who holds a join token. The only service that answers callers without
-    a certificate; it has a port of its own (9095), where the server alone is authenticated.
+    """Issues a certificate to the holder of a join token. The only service that answers callers without
+    a certificate; it has its own port (9095), where only the server is authenticated.
 
-    A joiner MUST check that a certificate in the server's chain has the public key whose SHA-256
-    stands in its token before it sends the secret; the Python client refuses otherwise.
+    Before it sends the secret, a joiner MUST check that a certificate in the server's chain has the
+    public key whose SHA-256 is in its token; the Python client refuses otherwise.
     """
 
     def Enrol(self, request, context):
         """Redeems a join token for a certificate.
 
-        Anyone who reaches the port may call: the token is the authority. The token is consumed through the log, so two
-        masters can't both accept it. A repeat with the same `request_id`, key and token gives a fresh certificate for the
-        same member and uses up nothing, for an hour.
+        Anyone who reaches the port may call: the token authorizes. It is consumed through the log, so two masters can't
+        both accept it. For an hour, a repeat with the same `request_id`, key and token gives a fresh certificate for the
+        same member, and consumes nothing.
 
-        A token may need approval: then the first call is answered with `APPROVAL_PENDING`, and is
-        repeated, alike, until somebody has decided (`MembershipService.DecideJoiner`).
+        If the token needs approval, the call is answered with `APPROVAL_PENDING`, and repeated unchanged
+        until the decision (`MembershipService.DecideJoiner`).
 
         Errors: `TOKEN_INVALID`, `TOKEN_EXPIRED`, `TOKEN_USED`, `PROOF_INVALID`, `INVALID_ARGUMENT`;
-        `APPROVAL_PENDING`, to be repeated; `JOIN_REJECTED`;
-        `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried with the same `request_id`, for two minutes once
-        the joiner is in.
+        `APPROVAL_PENDING`, to be retried; `JOIN_REJECTED`;
+        `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried with the same `request_id`, for two minutes after
+        the joiner was admitted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RenewExpired(self, request, context):
-        """Gives a new certificate to a member whose own has expired, for who was off for long.
+        """Issues a new certificate to a member whose own has expired, after a long time offline.
 
-        Anyone who reaches the port may call: the signature of the identity key is the authority. The member must not have
-        been removed or revoked, and its certificate must have expired less than 30 days ago. A repeat gives another
-        certificate, within two minutes; later a key that had one gets no more.
+        Anyone who reaches the port may call: the signature of the identity key authorizes. The member must not have been
+        removed or revoked, and its certificate must have expired less than 30 days ago. A repeat within two minutes gives
+        another certificate; later a key that had one is refused.
 
         Errors: `CERTIFICATE_INVALID`, `CERTIFICATE_REVOKED`, `PROOF_INVALID`, `CALLER_UNKNOWN`,
         `INVALID_ARGUMENT`; `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried.
@@ -114,11 +114,11 @@ def add_EnrolmentServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EnrolmentService:
-    """Gives a certificate to who holds a join token. The only service that answers callers without
-    a certificate; it has a port of its own (9095), where the server alone is authenticated.
+    """Issues a certificate to the holder of a join token. The only service that answers callers without
+    a certificate; it has its own port (9095), where only the server is authenticated.
 
-    A joiner MUST check that a certificate in the server's chain has the public key whose SHA-256
-    stands in its token before it sends the secret; the Python client refuses otherwise.
+    Before it sends the secret, a joiner MUST check that a certificate in the server's chain has the
+    public key whose SHA-256 is in its token; the Python client refuses otherwise.
     """
 
     @staticmethod

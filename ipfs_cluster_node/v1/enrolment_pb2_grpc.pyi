@@ -27,11 +27,11 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class EnrolmentServiceStub:
-    """Gives a certificate to who holds a join token. The only service that answers callers without
-    a certificate; it has a port of its own (9095), where the server alone is authenticated.
+    """Issues a certificate to the holder of a join token. The only service that answers callers without
+    a certificate; it has its own port (9095), where only the server is authenticated.
 
-    A joiner MUST check that a certificate in the server's chain has the public key whose SHA-256
-    stands in its token before it sends the secret; the Python client refuses otherwise.
+    Before it sends the secret, a joiner MUST check that a certificate in the server's chain has the
+    public key whose SHA-256 is in its token; the Python client refuses otherwise.
     """
 
     @_typing.overload
@@ -41,24 +41,24 @@ class EnrolmentServiceStub:
     Enrol: _grpc.UnaryUnaryMultiCallable[_enrolment_pb2.EnrolRequest, _enrolment_pb2.EnrolResponse]
     """Redeems a join token for a certificate.
 
-    Anyone who reaches the port may call: the token is the authority. The token is consumed through the log, so two
-    masters can't both accept it. A repeat with the same `request_id`, key and token gives a fresh certificate for the
-    same member and uses up nothing, for an hour.
+    Anyone who reaches the port may call: the token authorizes. It is consumed through the log, so two masters can't
+    both accept it. For an hour, a repeat with the same `request_id`, key and token gives a fresh certificate for the
+    same member, and consumes nothing.
 
-    A token may need approval: then the first call is answered with `APPROVAL_PENDING`, and is
-    repeated, alike, until somebody has decided (`MembershipService.DecideJoiner`).
+    If the token needs approval, the call is answered with `APPROVAL_PENDING`, and repeated unchanged
+    until the decision (`MembershipService.DecideJoiner`).
 
     Errors: `TOKEN_INVALID`, `TOKEN_EXPIRED`, `TOKEN_USED`, `PROOF_INVALID`, `INVALID_ARGUMENT`;
-    `APPROVAL_PENDING`, to be repeated; `JOIN_REJECTED`;
-    `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried with the same `request_id`, for two minutes once
-    the joiner is in.
+    `APPROVAL_PENDING`, to be retried; `JOIN_REJECTED`;
+    `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried with the same `request_id`, for two minutes after
+    the joiner was admitted.
     """
     RenewExpired: _grpc.UnaryUnaryMultiCallable[_enrolment_pb2.RenewExpiredRequest, _enrolment_pb2.RenewExpiredResponse]
-    """Gives a new certificate to a member whose own has expired, for who was off for long.
+    """Issues a new certificate to a member whose own has expired, after a long time offline.
 
-    Anyone who reaches the port may call: the signature of the identity key is the authority. The member must not have
-    been removed or revoked, and its certificate must have expired less than 30 days ago. A repeat gives another
-    certificate, within two minutes; later a key that had one gets no more.
+    Anyone who reaches the port may call: the signature of the identity key authorizes. The member must not have been
+    removed or revoked, and its certificate must have expired less than 30 days ago. A repeat within two minutes gives
+    another certificate; later a key that had one is refused.
 
     Errors: `CERTIFICATE_INVALID`, `CERTIFICATE_REVOKED`, `PROOF_INVALID`, `CALLER_UNKNOWN`,
     `INVALID_ARGUMENT`; `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried.
@@ -66,46 +66,46 @@ class EnrolmentServiceStub:
 
 @_typing.type_check_only
 class EnrolmentServiceAsyncStub(EnrolmentServiceStub):
-    """Gives a certificate to who holds a join token. The only service that answers callers without
-    a certificate; it has a port of its own (9095), where the server alone is authenticated.
+    """Issues a certificate to the holder of a join token. The only service that answers callers without
+    a certificate; it has its own port (9095), where only the server is authenticated.
 
-    A joiner MUST check that a certificate in the server's chain has the public key whose SHA-256
-    stands in its token before it sends the secret; the Python client refuses otherwise.
+    Before it sends the secret, a joiner MUST check that a certificate in the server's chain has the
+    public key whose SHA-256 is in its token; the Python client refuses otherwise.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Enrol: _aio.UnaryUnaryMultiCallable[_enrolment_pb2.EnrolRequest, _enrolment_pb2.EnrolResponse]  # type: ignore[assignment]
     """Redeems a join token for a certificate.
 
-    Anyone who reaches the port may call: the token is the authority. The token is consumed through the log, so two
-    masters can't both accept it. A repeat with the same `request_id`, key and token gives a fresh certificate for the
-    same member and uses up nothing, for an hour.
+    Anyone who reaches the port may call: the token authorizes. It is consumed through the log, so two masters can't
+    both accept it. For an hour, a repeat with the same `request_id`, key and token gives a fresh certificate for the
+    same member, and consumes nothing.
 
-    A token may need approval: then the first call is answered with `APPROVAL_PENDING`, and is
-    repeated, alike, until somebody has decided (`MembershipService.DecideJoiner`).
+    If the token needs approval, the call is answered with `APPROVAL_PENDING`, and repeated unchanged
+    until the decision (`MembershipService.DecideJoiner`).
 
     Errors: `TOKEN_INVALID`, `TOKEN_EXPIRED`, `TOKEN_USED`, `PROOF_INVALID`, `INVALID_ARGUMENT`;
-    `APPROVAL_PENDING`, to be repeated; `JOIN_REJECTED`;
-    `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried with the same `request_id`, for two minutes once
-    the joiner is in.
+    `APPROVAL_PENDING`, to be retried; `JOIN_REJECTED`;
+    `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried with the same `request_id`, for two minutes after
+    the joiner was admitted.
     """
     RenewExpired: _aio.UnaryUnaryMultiCallable[_enrolment_pb2.RenewExpiredRequest, _enrolment_pb2.RenewExpiredResponse]  # type: ignore[assignment]
-    """Gives a new certificate to a member whose own has expired, for who was off for long.
+    """Issues a new certificate to a member whose own has expired, after a long time offline.
 
-    Anyone who reaches the port may call: the signature of the identity key is the authority. The member must not have
-    been removed or revoked, and its certificate must have expired less than 30 days ago. A repeat gives another
-    certificate, within two minutes; later a key that had one gets no more.
+    Anyone who reaches the port may call: the signature of the identity key authorizes. The member must not have been
+    removed or revoked, and its certificate must have expired less than 30 days ago. A repeat within two minutes gives
+    another certificate; later a key that had one is refused.
 
     Errors: `CERTIFICATE_INVALID`, `CERTIFICATE_REVOKED`, `PROOF_INVALID`, `CALLER_UNKNOWN`,
     `INVALID_ARGUMENT`; `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried.
     """
 
 class EnrolmentServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Gives a certificate to who holds a join token. The only service that answers callers without
-    a certificate; it has a port of its own (9095), where the server alone is authenticated.
+    """Issues a certificate to the holder of a join token. The only service that answers callers without
+    a certificate; it has its own port (9095), where only the server is authenticated.
 
-    A joiner MUST check that a certificate in the server's chain has the public key whose SHA-256
-    stands in its token before it sends the secret; the Python client refuses otherwise.
+    Before it sends the secret, a joiner MUST check that a certificate in the server's chain has the
+    public key whose SHA-256 is in its token; the Python client refuses otherwise.
     """
 
     @_abc_1.abstractmethod
@@ -116,17 +116,17 @@ class EnrolmentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_enrolment_pb2.EnrolResponse, _abc.Awaitable[_enrolment_pb2.EnrolResponse]]:
         """Redeems a join token for a certificate.
 
-        Anyone who reaches the port may call: the token is the authority. The token is consumed through the log, so two
-        masters can't both accept it. A repeat with the same `request_id`, key and token gives a fresh certificate for the
-        same member and uses up nothing, for an hour.
+        Anyone who reaches the port may call: the token authorizes. It is consumed through the log, so two masters can't
+        both accept it. For an hour, a repeat with the same `request_id`, key and token gives a fresh certificate for the
+        same member, and consumes nothing.
 
-        A token may need approval: then the first call is answered with `APPROVAL_PENDING`, and is
-        repeated, alike, until somebody has decided (`MembershipService.DecideJoiner`).
+        If the token needs approval, the call is answered with `APPROVAL_PENDING`, and repeated unchanged
+        until the decision (`MembershipService.DecideJoiner`).
 
         Errors: `TOKEN_INVALID`, `TOKEN_EXPIRED`, `TOKEN_USED`, `PROOF_INVALID`, `INVALID_ARGUMENT`;
-        `APPROVAL_PENDING`, to be repeated; `JOIN_REJECTED`;
-        `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried with the same `request_id`, for two minutes once
-        the joiner is in.
+        `APPROVAL_PENDING`, to be retried; `JOIN_REJECTED`;
+        `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried with the same `request_id`, for two minutes after
+        the joiner was admitted.
         """
 
     @_abc_1.abstractmethod
@@ -135,11 +135,11 @@ class EnrolmentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _enrolment_pb2.RenewExpiredRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_enrolment_pb2.RenewExpiredResponse, _abc.Awaitable[_enrolment_pb2.RenewExpiredResponse]]:
-        """Gives a new certificate to a member whose own has expired, for who was off for long.
+        """Issues a new certificate to a member whose own has expired, after a long time offline.
 
-        Anyone who reaches the port may call: the signature of the identity key is the authority. The member must not have
-        been removed or revoked, and its certificate must have expired less than 30 days ago. A repeat gives another
-        certificate, within two minutes; later a key that had one gets no more.
+        Anyone who reaches the port may call: the signature of the identity key authorizes. The member must not have been
+        removed or revoked, and its certificate must have expired less than 30 days ago. A repeat within two minutes gives
+        another certificate; later a key that had one is refused.
 
         Errors: `CERTIFICATE_INVALID`, `CERTIFICATE_REVOKED`, `PROOF_INVALID`, `CALLER_UNKNOWN`,
         `INVALID_ARGUMENT`; `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried.

@@ -37,7 +37,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 6
     """A bounded queue is full; retry after `RetryInfo`."""
     ERROR_REASON_SHUTTING_DOWN: _ErrorReason.ValueType  # 7
-    """The node is stopping; ask another one."""
+    """The node is stopping; call another one."""
     ERROR_REASON_CALLER_UNKNOWN: _ErrorReason.ValueType  # 10
     """No certificate, or one whose principal the cluster does not know or has removed."""
     ERROR_REASON_CALLER_NOT_ALLOWED: _ErrorReason.ValueType  # 11
@@ -45,57 +45,57 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_CERTIFICATE_INVALID: _ErrorReason.ValueType  # 12
     """A certificate that is expired, of another cluster, or not bound to its identity key."""
     ERROR_REASON_DELEGATION_INVALID: _ErrorReason.ValueType  # 13
-    """A UCAN token that came with the call is none, has ended, or is not signed by its issuer; `ucan_error` in the
-    metadata has the name that UCAN gives it.
+    """A UCAN token of the call is malformed, has expired, or is not signed by its issuer; `ucan_error` in the metadata
+    has UCAN's name of the error.
     """
     ERROR_REASON_NOT_DELEGATED: _ErrorReason.ValueType  # 14
-    """No chain of delegations from the cluster lets the caller do this; `ucan_error`, `command` and, where one link is
-    the cause, `link` and `cid` are in the metadata.
+    """No chain of delegations from the cluster allows the caller this; `ucan_error`, `command` and, if one link is the
+    cause, `link` and `cid` are in the metadata.
     """
     ERROR_REASON_DELEGATION_NOT_FOUND: _ErrorReason.ValueType  # 15
-    """No delegation of this CID is kept."""
+    """No delegation with this CID is stored."""
     ERROR_REASON_TOO_MANY_DELEGATIONS: _ErrorReason.ValueType  # 16
-    """The cluster, or one audience, has as many delegations or revocations as are kept."""
+    """The cluster, or one audience, has reached the limit of stored delegations or revocations."""
     ERROR_REASON_NOT_LEADER: _ErrorReason.ValueType  # 20
     """Only the leader answers this; its `leader_node_id` and `leader_endpoints` are in the metadata."""
     ERROR_REASON_NO_LEADER: _ErrorReason.ValueType  # 21
-    """An election is going on, a majority of masters is away, or the node has not received the list of members yet; retry
-    after `RetryInfo`.
+    """An election is in progress, a majority of masters is unreachable, or the node has not received the list of members
+    yet; retry after `RetryInfo`.
     """
     ERROR_REASON_UNKNOWN_OUTCOME: _ErrorReason.ValueType  # 22
     """The write may or may not have been committed; repeat it with the same `request_id`."""
     ERROR_REASON_LOG_STORAGE_FAILED: _ErrorReason.ValueType  # 23
-    """This node's log can't be written: it neither votes nor serves. A full disk and used-up descriptors pass, and it
-    goes on by itself; after anything else it must be started again.
+    """This node's log can't be written: it neither votes nor serves. After a full disk or a lack of descriptors it
+    recovers automatically; after anything else it must be restarted.
     """
     ERROR_REASON_UNREACHABLE: _ErrorReason.ValueType  # 24
-    """Nobody answers at the address."""
+    """Nothing answers at the address."""
     ERROR_REASON_MEMBER_NOT_FOUND: _ErrorReason.ValueType  # 30
     """No such node."""
     ERROR_REASON_MEMBERSHIP_CHANGE_IN_PROGRESS: _ErrorReason.ValueType  # 31
-    """One change of the masters is under way; retry after `RetryInfo`."""
+    """Another change of the masters is in progress; retry after `RetryInfo`."""
     ERROR_REASON_PEER_UNREACHABLE: _ErrorReason.ValueType  # 32
     """A master can't be dialled at its advertised address."""
     ERROR_REASON_QUORUM_AT_RISK: _ErrorReason.ValueType  # 33
     """The change would leave the masters without a majority."""
     ERROR_REASON_FILES_AT_RISK: _ErrorReason.ValueType  # 34
-    """Files would be lost with the node, which alone holds them; `file_count` in the metadata says how many."""
+    """The node is the only holder of files, which would be lost; `file_count` in the metadata says how many."""
     ERROR_REASON_TOKEN_INVALID: _ErrorReason.ValueType  # 40
     """Not a join token of this cluster."""
     ERROR_REASON_TOKEN_EXPIRED: _ErrorReason.ValueType  # 41
-    """The join token's time is over; have a new one made."""
+    """The join token has expired; have a new one made."""
     ERROR_REASON_TOKEN_USED: _ErrorReason.ValueType  # 42
-    """The join token has been used as often as it may be, or was locked after wrong secrets."""
+    """The join token has no uses left, or was locked after wrong secrets."""
     ERROR_REASON_PROOF_INVALID: _ErrorReason.ValueType  # 43
     """The proof of possession of the identity key does not verify."""
     ERROR_REASON_APPROVAL_PENDING: _ErrorReason.ValueType  # 44
-    """Somebody has to let this joiner in; try again after `RetryInfo` with the same request."""
+    """The joiner needs approval; retry after `RetryInfo` with the same request."""
     ERROR_REASON_JOIN_REJECTED: _ErrorReason.ValueType  # 45
-    """Somebody decided that this joiner is not let in."""
+    """The joiner was rejected."""
     ERROR_REASON_TASK_NOT_FOUND: _ErrorReason.ValueType  # 50
-    """No such task; finished tasks are forgotten after the retention time."""
+    """No such task; finished tasks are deleted after the retention time."""
     ERROR_REASON_TOO_MANY_TASKS: _ErrorReason.ValueType  # 51
-    """So many tasks wait or run, or hold so many bytes, that no more have room even without the ended ones that may go
+    """Pending and running tasks reach the limit of tasks or bytes, even if all removable ended ones are dropped
     (docs/tasks.md); the message has the numbers.
     """
     ERROR_REASON_TASK_FINISHED: _ErrorReason.ValueType  # 52
@@ -109,25 +109,25 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_ATTEMPT_TIMED_OUT: _ErrorReason.ValueType  # 56
     """One attempt ran longer than `attempt_timeout`; its process was killed."""
     ERROR_REASON_WORKER_LOST: _ErrorReason.ValueType  # 57
-    """Every allowed attempt was lost together with its worker; one that is handed back is not lost."""
+    """Every allowed attempt was lost with its worker; one that is handed back is not lost."""
     ERROR_REASON_TASK_CANCELLED: _ErrorReason.ValueType  # 58
     """The task was cancelled."""
     ERROR_REASON_TASK_INPUT_INVALID: _ErrorReason.ValueType  # 59
-    """The payload, or an input, is not what the handler takes."""
+    """The payload or an input is not valid for the handler."""
     ERROR_REASON_SQL_FAILED: _ErrorReason.ValueType  # 60
     """The SQL did not parse, was not allowed, or failed while it ran."""
     ERROR_REASON_TASK_RESULT_INVALID: _ErrorReason.ValueType  # 61
-    """The handler returned what is no result; the message says what to return instead."""
+    """The handler returned an invalid result; the message says what to return instead."""
     ERROR_REASON_TASK_MEMORY_EXCEEDED: _ErrorReason.ValueType  # 62
-    """The attempt used more memory, or more processes or threads at once, than it may, and was killed."""
+    """The attempt exceeded its limit of memory, processes or threads, and was killed."""
     ERROR_REASON_MALFORMED_CID: _ErrorReason.ValueType  # 70
-    """Not a CID, or one of a codec or hash that is not stored here."""
+    """Not a CID, or one of an unsupported codec or hash."""
     ERROR_REASON_CONTENT_NOT_FOUND: _ErrorReason.ValueType  # 71
-    """No reachable holder has the block; the message names who was asked."""
+    """No reachable holder has the block; the message names the nodes asked."""
     ERROR_REASON_BLOCK_MISMATCH: _ErrorReason.ValueType  # 72
-    """Bytes that do not hash to the CID they were sent under."""
+    """The bytes do not match the CID they were sent under."""
     ERROR_REASON_STORAGE_FULL: _ErrorReason.ValueType  # 73
-    """The disk of the node has no room for files; what is kept for its log is not touched (`storage.log_reserve`)."""
+    """The node's disk has no space for files; the space reserved for its log is not touched (`storage.log_reserve`)."""
     ERROR_REASON_HOLDERS_MISSING: _ErrorReason.ValueType  # 74
     """Too few masters could be reached to hold the bytes safely; retry after `RetryInfo`."""
     ERROR_REASON_SETTING_NOT_FOUND: _ErrorReason.ValueType  # 78
@@ -137,34 +137,34 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_CONFIG_INVALID: _ErrorReason.ValueType  # 80
     """A configuration file, variable or flag is wrong. Local to a command, never on the wire."""
     ERROR_REASON_HOME_MISSING: _ErrorReason.ValueType  # 81
-    """There is no node at this home directory. Local to a command."""
+    """There is no node in this home directory. Local to a command."""
     ERROR_REASON_HOME_IN_USE: _ErrorReason.ValueType  # 82
-    """Another process works on this home directory. Local to a command."""
+    """Another process is using this home directory. Local to a command."""
     ERROR_REASON_HOME_EXISTS: _ErrorReason.ValueType  # 83
-    """There is a node, or something else, at this home directory already. Local to a command."""
+    """This home directory already holds a node or something else. Local to a command."""
     ERROR_REASON_HOME_DAMAGED: _ErrorReason.ValueType  # 84
-    """A file of the home directory is damaged, missing, readable by others or of another user. Local to a command."""
+    """A file of the home directory is damaged, missing, readable by others or owned by another user. Local to a command."""
     ERROR_REASON_PORT_IN_USE: _ErrorReason.ValueType  # 85
     """Another process listens on the port. Local to a command."""
     ERROR_REASON_CONFINEMENT_MISSING: _ErrorReason.ValueType  # 86
-    """Handlers were to be confined (`--require-confinement`), and this machine does not permit it. Local to a command."""
+    """Handlers must be confined (`--require-confinement`), but this machine does not permit it. Local to a command."""
     ERROR_REASON_AUTHORITY_SEALED: _ErrorReason.ValueType  # 90
-    """The leader can't open the cluster's sealed keys, or they changed meanwhile: it can't sign. Of `recover`: the
+    """The leader can't open the cluster's sealed keys, or they changed meanwhile: it can't sign. From `recover`: the
     passphrase is wrong.
     """
     ERROR_REASON_CERTIFICATE_REVOKED: _ErrorReason.ValueType  # 91
     """The certificate, or every one of its owner, was revoked."""
     ERROR_REASON_CERTIFICATE_NOT_FOUND: _ErrorReason.ValueType  # 92
-    """No certificate of this serial number, and no member of this DID, is known."""
+    """There is no certificate with this serial number, or no member with this DID."""
     ERROR_REASON_ROTATION_IN_PROGRESS: _ErrorReason.ValueType  # 93
-    """The cluster's certificates are being rotated already."""
+    """The cluster's certificates are already being rotated."""
     ERROR_REASON_CLOCK_OFF: _ErrorReason.ValueType  # 94
-    """The master's clock differs from those of the others by more than a minute, or is not compared with them yet: it
-    signs no certificate. Its health says by how much; retry after `RetryInfo`.
+    """The master's clock differs from the others' by more than a minute, or has not been compared yet: it signs no
+    certificate. Its health says by how much; retry after `RetryInfo`.
     """
     ERROR_REASON_LOG_ROLLED_BACK: _ErrorReason.ValueType  # 95
-    """A master's log holds less than it is known to have held: an old copy was put back. Told to that master, which has
-    it replaced.
+    """A master's log holds less than it is known to have held: an old copy was restored. Returned to that master, which
+    gets its log replaced.
     """
     ERROR_REASON_MEMBER_RUNS_TWICE: _ErrorReason.ValueType  # 96
     """Another process runs under the same identity: a copied home directory. Stop one; a second node needs its own
@@ -173,8 +173,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_RELEASE_TOO_OLD: _ErrorReason.ValueType  # 97
     """The log or a snapshot was written by a newer release. Install that release on this node; nothing is lost."""
     ERROR_REASON_FEATURE_NOT_READY: _ErrorReason.ValueType  # 98
-    """A master runs a release that does not know what was asked for; the message names it. Nothing was done. Upgrade it,
-    and ask again.
+    """A master runs a release that does not support the request; the message names it. Nothing was done. Upgrade it, and
+    try again.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -201,7 +201,7 @@ ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 5
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 6
 """A bounded queue is full; retry after `RetryInfo`."""
 ERROR_REASON_SHUTTING_DOWN: ErrorReason.ValueType  # 7
-"""The node is stopping; ask another one."""
+"""The node is stopping; call another one."""
 ERROR_REASON_CALLER_UNKNOWN: ErrorReason.ValueType  # 10
 """No certificate, or one whose principal the cluster does not know or has removed."""
 ERROR_REASON_CALLER_NOT_ALLOWED: ErrorReason.ValueType  # 11
@@ -209,57 +209,57 @@ ERROR_REASON_CALLER_NOT_ALLOWED: ErrorReason.ValueType  # 11
 ERROR_REASON_CERTIFICATE_INVALID: ErrorReason.ValueType  # 12
 """A certificate that is expired, of another cluster, or not bound to its identity key."""
 ERROR_REASON_DELEGATION_INVALID: ErrorReason.ValueType  # 13
-"""A UCAN token that came with the call is none, has ended, or is not signed by its issuer; `ucan_error` in the
-metadata has the name that UCAN gives it.
+"""A UCAN token of the call is malformed, has expired, or is not signed by its issuer; `ucan_error` in the metadata
+has UCAN's name of the error.
 """
 ERROR_REASON_NOT_DELEGATED: ErrorReason.ValueType  # 14
-"""No chain of delegations from the cluster lets the caller do this; `ucan_error`, `command` and, where one link is
-the cause, `link` and `cid` are in the metadata.
+"""No chain of delegations from the cluster allows the caller this; `ucan_error`, `command` and, if one link is the
+cause, `link` and `cid` are in the metadata.
 """
 ERROR_REASON_DELEGATION_NOT_FOUND: ErrorReason.ValueType  # 15
-"""No delegation of this CID is kept."""
+"""No delegation with this CID is stored."""
 ERROR_REASON_TOO_MANY_DELEGATIONS: ErrorReason.ValueType  # 16
-"""The cluster, or one audience, has as many delegations or revocations as are kept."""
+"""The cluster, or one audience, has reached the limit of stored delegations or revocations."""
 ERROR_REASON_NOT_LEADER: ErrorReason.ValueType  # 20
 """Only the leader answers this; its `leader_node_id` and `leader_endpoints` are in the metadata."""
 ERROR_REASON_NO_LEADER: ErrorReason.ValueType  # 21
-"""An election is going on, a majority of masters is away, or the node has not received the list of members yet; retry
-after `RetryInfo`.
+"""An election is in progress, a majority of masters is unreachable, or the node has not received the list of members
+yet; retry after `RetryInfo`.
 """
 ERROR_REASON_UNKNOWN_OUTCOME: ErrorReason.ValueType  # 22
 """The write may or may not have been committed; repeat it with the same `request_id`."""
 ERROR_REASON_LOG_STORAGE_FAILED: ErrorReason.ValueType  # 23
-"""This node's log can't be written: it neither votes nor serves. A full disk and used-up descriptors pass, and it
-goes on by itself; after anything else it must be started again.
+"""This node's log can't be written: it neither votes nor serves. After a full disk or a lack of descriptors it
+recovers automatically; after anything else it must be restarted.
 """
 ERROR_REASON_UNREACHABLE: ErrorReason.ValueType  # 24
-"""Nobody answers at the address."""
+"""Nothing answers at the address."""
 ERROR_REASON_MEMBER_NOT_FOUND: ErrorReason.ValueType  # 30
 """No such node."""
 ERROR_REASON_MEMBERSHIP_CHANGE_IN_PROGRESS: ErrorReason.ValueType  # 31
-"""One change of the masters is under way; retry after `RetryInfo`."""
+"""Another change of the masters is in progress; retry after `RetryInfo`."""
 ERROR_REASON_PEER_UNREACHABLE: ErrorReason.ValueType  # 32
 """A master can't be dialled at its advertised address."""
 ERROR_REASON_QUORUM_AT_RISK: ErrorReason.ValueType  # 33
 """The change would leave the masters without a majority."""
 ERROR_REASON_FILES_AT_RISK: ErrorReason.ValueType  # 34
-"""Files would be lost with the node, which alone holds them; `file_count` in the metadata says how many."""
+"""The node is the only holder of files, which would be lost; `file_count` in the metadata says how many."""
 ERROR_REASON_TOKEN_INVALID: ErrorReason.ValueType  # 40
 """Not a join token of this cluster."""
 ERROR_REASON_TOKEN_EXPIRED: ErrorReason.ValueType  # 41
-"""The join token's time is over; have a new one made."""
+"""The join token has expired; have a new one made."""
 ERROR_REASON_TOKEN_USED: ErrorReason.ValueType  # 42
-"""The join token has been used as often as it may be, or was locked after wrong secrets."""
+"""The join token has no uses left, or was locked after wrong secrets."""
 ERROR_REASON_PROOF_INVALID: ErrorReason.ValueType  # 43
 """The proof of possession of the identity key does not verify."""
 ERROR_REASON_APPROVAL_PENDING: ErrorReason.ValueType  # 44
-"""Somebody has to let this joiner in; try again after `RetryInfo` with the same request."""
+"""The joiner needs approval; retry after `RetryInfo` with the same request."""
 ERROR_REASON_JOIN_REJECTED: ErrorReason.ValueType  # 45
-"""Somebody decided that this joiner is not let in."""
+"""The joiner was rejected."""
 ERROR_REASON_TASK_NOT_FOUND: ErrorReason.ValueType  # 50
-"""No such task; finished tasks are forgotten after the retention time."""
+"""No such task; finished tasks are deleted after the retention time."""
 ERROR_REASON_TOO_MANY_TASKS: ErrorReason.ValueType  # 51
-"""So many tasks wait or run, or hold so many bytes, that no more have room even without the ended ones that may go
+"""Pending and running tasks reach the limit of tasks or bytes, even if all removable ended ones are dropped
 (docs/tasks.md); the message has the numbers.
 """
 ERROR_REASON_TASK_FINISHED: ErrorReason.ValueType  # 52
@@ -273,25 +273,25 @@ ERROR_REASON_HANDLER_FAILED: ErrorReason.ValueType  # 55
 ERROR_REASON_ATTEMPT_TIMED_OUT: ErrorReason.ValueType  # 56
 """One attempt ran longer than `attempt_timeout`; its process was killed."""
 ERROR_REASON_WORKER_LOST: ErrorReason.ValueType  # 57
-"""Every allowed attempt was lost together with its worker; one that is handed back is not lost."""
+"""Every allowed attempt was lost with its worker; one that is handed back is not lost."""
 ERROR_REASON_TASK_CANCELLED: ErrorReason.ValueType  # 58
 """The task was cancelled."""
 ERROR_REASON_TASK_INPUT_INVALID: ErrorReason.ValueType  # 59
-"""The payload, or an input, is not what the handler takes."""
+"""The payload or an input is not valid for the handler."""
 ERROR_REASON_SQL_FAILED: ErrorReason.ValueType  # 60
 """The SQL did not parse, was not allowed, or failed while it ran."""
 ERROR_REASON_TASK_RESULT_INVALID: ErrorReason.ValueType  # 61
-"""The handler returned what is no result; the message says what to return instead."""
+"""The handler returned an invalid result; the message says what to return instead."""
 ERROR_REASON_TASK_MEMORY_EXCEEDED: ErrorReason.ValueType  # 62
-"""The attempt used more memory, or more processes or threads at once, than it may, and was killed."""
+"""The attempt exceeded its limit of memory, processes or threads, and was killed."""
 ERROR_REASON_MALFORMED_CID: ErrorReason.ValueType  # 70
-"""Not a CID, or one of a codec or hash that is not stored here."""
+"""Not a CID, or one of an unsupported codec or hash."""
 ERROR_REASON_CONTENT_NOT_FOUND: ErrorReason.ValueType  # 71
-"""No reachable holder has the block; the message names who was asked."""
+"""No reachable holder has the block; the message names the nodes asked."""
 ERROR_REASON_BLOCK_MISMATCH: ErrorReason.ValueType  # 72
-"""Bytes that do not hash to the CID they were sent under."""
+"""The bytes do not match the CID they were sent under."""
 ERROR_REASON_STORAGE_FULL: ErrorReason.ValueType  # 73
-"""The disk of the node has no room for files; what is kept for its log is not touched (`storage.log_reserve`)."""
+"""The node's disk has no space for files; the space reserved for its log is not touched (`storage.log_reserve`)."""
 ERROR_REASON_HOLDERS_MISSING: ErrorReason.ValueType  # 74
 """Too few masters could be reached to hold the bytes safely; retry after `RetryInfo`."""
 ERROR_REASON_SETTING_NOT_FOUND: ErrorReason.ValueType  # 78
@@ -301,34 +301,34 @@ ERROR_REASON_CONFIG_CHANGED: ErrorReason.ValueType  # 79
 ERROR_REASON_CONFIG_INVALID: ErrorReason.ValueType  # 80
 """A configuration file, variable or flag is wrong. Local to a command, never on the wire."""
 ERROR_REASON_HOME_MISSING: ErrorReason.ValueType  # 81
-"""There is no node at this home directory. Local to a command."""
+"""There is no node in this home directory. Local to a command."""
 ERROR_REASON_HOME_IN_USE: ErrorReason.ValueType  # 82
-"""Another process works on this home directory. Local to a command."""
+"""Another process is using this home directory. Local to a command."""
 ERROR_REASON_HOME_EXISTS: ErrorReason.ValueType  # 83
-"""There is a node, or something else, at this home directory already. Local to a command."""
+"""This home directory already holds a node or something else. Local to a command."""
 ERROR_REASON_HOME_DAMAGED: ErrorReason.ValueType  # 84
-"""A file of the home directory is damaged, missing, readable by others or of another user. Local to a command."""
+"""A file of the home directory is damaged, missing, readable by others or owned by another user. Local to a command."""
 ERROR_REASON_PORT_IN_USE: ErrorReason.ValueType  # 85
 """Another process listens on the port. Local to a command."""
 ERROR_REASON_CONFINEMENT_MISSING: ErrorReason.ValueType  # 86
-"""Handlers were to be confined (`--require-confinement`), and this machine does not permit it. Local to a command."""
+"""Handlers must be confined (`--require-confinement`), but this machine does not permit it. Local to a command."""
 ERROR_REASON_AUTHORITY_SEALED: ErrorReason.ValueType  # 90
-"""The leader can't open the cluster's sealed keys, or they changed meanwhile: it can't sign. Of `recover`: the
+"""The leader can't open the cluster's sealed keys, or they changed meanwhile: it can't sign. From `recover`: the
 passphrase is wrong.
 """
 ERROR_REASON_CERTIFICATE_REVOKED: ErrorReason.ValueType  # 91
 """The certificate, or every one of its owner, was revoked."""
 ERROR_REASON_CERTIFICATE_NOT_FOUND: ErrorReason.ValueType  # 92
-"""No certificate of this serial number, and no member of this DID, is known."""
+"""There is no certificate with this serial number, or no member with this DID."""
 ERROR_REASON_ROTATION_IN_PROGRESS: ErrorReason.ValueType  # 93
-"""The cluster's certificates are being rotated already."""
+"""The cluster's certificates are already being rotated."""
 ERROR_REASON_CLOCK_OFF: ErrorReason.ValueType  # 94
-"""The master's clock differs from those of the others by more than a minute, or is not compared with them yet: it
-signs no certificate. Its health says by how much; retry after `RetryInfo`.
+"""The master's clock differs from the others' by more than a minute, or has not been compared yet: it signs no
+certificate. Its health says by how much; retry after `RetryInfo`.
 """
 ERROR_REASON_LOG_ROLLED_BACK: ErrorReason.ValueType  # 95
-"""A master's log holds less than it is known to have held: an old copy was put back. Told to that master, which has
-it replaced.
+"""A master's log holds less than it is known to have held: an old copy was restored. Returned to that master, which
+gets its log replaced.
 """
 ERROR_REASON_MEMBER_RUNS_TWICE: ErrorReason.ValueType  # 96
 """Another process runs under the same identity: a copied home directory. Stop one; a second node needs its own
@@ -337,7 +337,7 @@ identity.
 ERROR_REASON_RELEASE_TOO_OLD: ErrorReason.ValueType  # 97
 """The log or a snapshot was written by a newer release. Install that release on this node; nothing is lost."""
 ERROR_REASON_FEATURE_NOT_READY: ErrorReason.ValueType  # 98
-"""A master runs a release that does not know what was asked for; the message names it. Nothing was done. Upgrade it,
-and ask again.
+"""A master runs a release that does not support the request; the message names it. Nothing was done. Upgrade it, and
+try again.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class HealthServiceStub:
-    """Tells how the answering node is. Load balancers use the standard `grpc.health.v1.Health`, which
+    """Reports the answering node's health. Load balancers use the standard `grpc.health.v1.Health`, which
     every node serves too: `SERVING` for the empty service name while the node can do its work.
     """
 
@@ -44,12 +44,12 @@ class HealthServiceStub:
 
 
 class HealthServiceServicer:
-    """Tells how the answering node is. Load balancers use the standard `grpc.health.v1.Health`, which
+    """Reports the answering node's health. Load balancers use the standard `grpc.health.v1.Health`, which
     every node serves too: `SERVING` for the empty service name while the node can do its work.
     """
 
     def GetHealth(self, request, context):
-        """Answers from the node's own memory, also without a leader.
+        """Answers from the node's own memory, even without a leader.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -72,7 +72,7 @@ def add_HealthServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class HealthService:
-    """Tells how the answering node is. Load balancers use the standard `grpc.health.v1.Health`, which
+    """Reports the answering node's health. Load balancers use the standard `grpc.health.v1.Health`, which
     every node serves too: `SERVING` for the empty service name while the node can do its work.
     """
 

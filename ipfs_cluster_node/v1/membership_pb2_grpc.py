@@ -128,9 +128,9 @@ class MembershipServiceServicer:
     """
 
     def GetClusterStatus(self, request, context):
-        """Describes the cluster in a few numbers.
+        """Summarizes the cluster.
 
-        Any master answers, from what it has applied: whom it follows is a hint.
+        Any master answers, from its applied state: its leader is a hint.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -139,9 +139,8 @@ class MembershipServiceServicer:
     def ListNodes(self, request, context):
         """Lists the nodes, ordered by id.
 
-        Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from what
-        it has applied, and `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may
-        be missing.
+        Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from its
+        applied state, and `ipfs-cluster-node-age-ms` in the trailing metadata bounds that state's age.
         Errors: `INVALID_ARGUMENT` for a page token of another call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -151,8 +150,8 @@ class MembershipServiceServicer:
     def CreateJoinToken(self, request, context):
         """Makes a join token. The secret is in the answer and nowhere else: the log has its hash.
 
-        A master needs a delegation, as a client does: that is how the recovery passphrase lets an operator in. A repeat
-        of the `request_id` is refused with `REQUEST_ID_REUSED`, since the secret can't be shown twice. Errors:
+        A master needs a delegation, like a client: that is how the recovery passphrase admits an operator. A repeat of the
+        `request_id` is refused with `REQUEST_ID_REUSED`, since the secret can't be shown twice. Errors:
         `INVALID_ARGUMENT`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -160,7 +159,7 @@ class MembershipServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListJoinTokens(self, request, context):
-        """Lists the join tokens that are good or ended less than a day ago, by id; without their secrets.
+        """Lists the join tokens that are valid or expired less than a day ago, by id; without secrets.
 
         Answered by the leader.
         """
@@ -169,18 +168,18 @@ class MembershipServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RevokeJoinToken(self, request, context):
-        """Lets a join token let nobody in any more, nor who waits with it. A token ends also with the member
-        that made it, once that is removed or all its certificates are revoked.
+        """Revokes a join token; joiners waiting with it are rejected too. A token also ends once the member
+        that made it is removed, or all its certificates are revoked.
 
-        Idempotent by `request_id`. Errors: `TOKEN_INVALID` if there is none of this id.
+        Idempotent by `request_id`. Errors: `TOKEN_INVALID` if there is none with this id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListJoiners(self, request, context):
-        """Lists who waits to be let in with a token that needs approval, or was decided on and has not
-        come back, who asked first before the others.
+        """Lists the joiners that wait for approval, or were decided on and have not come back; in the order
+        in which they first asked.
 
         Answered by the leader.
         """
@@ -189,23 +188,23 @@ class MembershipServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DecideJoiner(self, request, context):
-        """Lets a waiting joiner in, the next time that it asks; or refuses it. The decision may be
-        changed until the joiner is in, and ends with the token.
+        """Approves a waiting joiner, which is admitted when it next asks, or rejects it. The decision may be
+        changed until the joiner was admitted, and ends with the token.
 
         Idempotent by `request_id`.
-        Errors: `MEMBER_NOT_FOUND` if nobody of that id waits with that token.
+        Errors: `MEMBER_NOT_FOUND` if no joiner with that id waits with that token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RemoveNode(self, request, context):
-        """Removes a node for good: it stops voting, its tasks are given to others, and it is refused
-        from then on, whatever token it shows. Tokens that it made end.
+        """Removes a node for good: it stops voting, its tasks go to others, and it is refused from then on,
+        with any token. Tokens that it made end.
 
         Idempotent by `request_id`.
-        Errors: `MEMBER_NOT_FOUND`; `QUORUM_AT_RISK` for the leader itself, the last master, or where
-        the masters left would have no majority alive; `MEMBERSHIP_CHANGE_IN_PROGRESS`; `FILES_AT_RISK`
+        Errors: `MEMBER_NOT_FOUND`; `QUORUM_AT_RISK` for the leader itself, the last master, or if the
+        remaining masters would have no majority alive; `MEMBERSHIP_CHANGE_IN_PROGRESS`; `FILES_AT_RISK`
         without `lose_files`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -213,14 +212,13 @@ class MembershipServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def TransferLeadership(self, request, context):
-        """Hands leadership to another master; answers once that one leads. Writes that come meanwhile wait
-        or are repeated by their clients; none that was acknowledged is lost.
+        """Transfers leadership to another master; answers once that one leads. Writes wait meanwhile or are
+        retried by their clients; no acknowledged one is lost.
 
-        A repeat does nothing once it is done: with `node_id` if that one leads, else with `from_node_id` if that one no
-        longer does.
+        A repeat does nothing once it is done: if `node_id` is set and leads, or if `from_node_id` no longer does.
         Errors: `MEMBER_NOT_FOUND` if the node does not vote, or there is no other master;
         `PEER_UNREACHABLE` if the leader is not connected to it; `UNKNOWN_OUTCOME` if it did not take
-        over in time: repeat it.
+        over in time: retry it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -229,16 +227,15 @@ class MembershipServiceServicer:
     def GetConfig(self, request, context):
         """Reads the cluster's settings.
 
-        Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from what
-        it has applied, and `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may
-        be missing.
+        Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from its
+        applied state, and `ipfs-cluster-node-age-ms` in the trailing metadata bounds that state's age.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ProposeConfig(self, request, context):
-        """Proposes changes of cluster settings, all or none; answers once the masters have agreed.
+        """Changes cluster settings, all or none; answers once that is committed.
 
         Idempotent by `request_id`. Errors: `INVALID_ARGUMENT` for an unknown key, a value out of its range, or not 1 to
         1,000 of them; `CONFIG_CHANGED`.
@@ -248,7 +245,7 @@ class MembershipServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RegisterNode(self, request, context):
-        """Tells the cluster what a node has come up with. A node calls it at each start.
+        """Registers a node's addresses and abilities. A node calls it at each start.
 
         A node calls it about itself. A master is added to the voters by this call, after the leader has dialled it back.
         Errors: `PEER_UNREACHABLE`, `MEMBERSHIP_CHANGE_IN_PROGRESS`.
@@ -258,8 +255,8 @@ class MembershipServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Heartbeat(self, request, context):
-        """Renews a node's lease. A node that has not been heard for the lease's time is dead: its
-        attempts are given to others.
+        """Renews a node's lease. A node that has not been heard for the duration of its lease is dead: its
+        attempts go to others.
 
         A node calls it about itself.
         Errors: `MEMBER_NOT_FOUND` before `RegisterNode`.
@@ -278,30 +275,30 @@ class MembershipServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReplaceLog(self, request, context):
-        """Gives a master whose log is damaged or lost a new incarnation, to begin an empty log under. It
-        must not come back under its old name: it may have acknowledged, or voted for, what it has
-        lost. The old incarnation has ceased to vote once this is answered; the new one votes after
+        """Gives a master whose log is damaged or lost a new incarnation, under which it starts an empty log.
+        It must not return under its old name: it may have acknowledged entries or given votes that it has
+        lost. The old incarnation no longer votes once this is answered; the new one votes after
         `RegisterNode`, once it has caught up.
 
         A master calls it about itself. Idempotent by `request_id`.
-        Errors: `QUORUM_AT_RISK` where the masters left would have no majority connected;
-        `CALLER_NOT_ALLOWED` for an incarnation that was replaced already while its successor votes (an
-        old disk came back); `MEMBER_NOT_FOUND`; `MEMBERSHIP_CHANGE_IN_PROGRESS`.
+        Errors: `QUORUM_AT_RISK` if the remaining masters would have no majority connected;
+        `CALLER_NOT_ALLOWED` for an incarnation that was already replaced and whose successor votes (an
+        old disk was restored); `MEMBER_NOT_FOUND`; `MEMBERSHIP_CHANGE_IN_PROGRESS`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateBackup(self, request, context):
-        """Sends the whole state as of now, as one file: what `recover cluster` begins a cluster with anew.
-        The bytes of all answers, one after the other, are a snapshot file, which ends with the CRC-32 of
-        all before: keep it only if that is right and the call ended well. The cluster's keys are sealed
-        in it, to the masters and to the recovery passphrase; all else, payloads and results of tasks
-        among it, is in the clear. Files are not in it, only who holds them.
+        """Sends the whole current state as one file, from which `recover cluster` restores a cluster. The
+        bytes of all responses, concatenated, are a snapshot file, which ends with the CRC-32 of all before:
+        keep it only if that is right and the call succeeded. The cluster's keys in it are sealed to the
+        masters and to the recovery passphrase; everything else, including payloads and results of tasks,
+        is in the clear. Files are not in it, only their holders.
 
-        Answered by the leader, never from what may be old. In the audit log.
-        Limits: 1 MiB an answer; one at a time, and an hour each.
-        Errors: `OVERLOADED` while another one is under way, `DEADLINE_EXCEEDED`.
+        Answered by the leader, never from stale state. In the audit log.
+        Limits: 1 MiB per response; one at a time, and an hour each.
+        Errors: `OVERLOADED` while another one is in progress, `DEADLINE_EXCEEDED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

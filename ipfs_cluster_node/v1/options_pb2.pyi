@@ -38,21 +38,21 @@ class MethodRule(_message.Message):
         JOINER: MethodRule._Caller.ValueType  # 1
         """Not a member yet: on the enrolment port only."""
         CLIENT: MethodRule._Caller.ValueType  # 2
-        """A client. It may do what was delegated to it."""
+        """A client. Its permissions are delegated."""
         NODE: MethodRule._Caller.ValueType  # 3
         """A worker or leecher."""
         MASTER: MethodRule._Caller.ValueType  # 4
         """A master."""
 
     class Caller(_Caller, metaclass=_CallerEnumTypeWrapper):
-        """A class of callers, as the certificate of the connection tells it."""
+        """A class of callers, determined by the connection's certificate."""
 
     CALLER_UNSPECIFIED: MethodRule.Caller.ValueType  # 0
     """Not set."""
     JOINER: MethodRule.Caller.ValueType  # 1
     """Not a member yet: on the enrolment port only."""
     CLIENT: MethodRule.Caller.ValueType  # 2
-    """A client. It may do what was delegated to it."""
+    """A client. Its permissions are delegated."""
     NODE: MethodRule.Caller.ValueType  # 3
     """A worker or leecher."""
     MASTER: MethodRule.Caller.ValueType  # 4
@@ -70,11 +70,11 @@ class MethodRule(_message.Message):
     by_item: _builtins.bool
     """Whether policies are evaluated on each item of the answer, rather than on the request."""
     changes: _builtins.bool
-    """Whether the method changes anything, or hands out everything: such calls are in the audit log."""
+    """Whether the method changes anything, or returns everything: such calls are in the audit log."""
     unsignable: _builtins.bool
-    """Whether a signed invocation is refused, since it would leave open what is carried."""
+    """Whether signed invocations are refused, since a signature could not cover the streamed data."""
     without_log: _builtins.bool
-    """Whether a node without a log, which knows of no delegations, answers every member."""
+    """Whether a node without a log, which has no delegations, answers every member."""
     @_builtins.property
     def callers(self) -> _containers.RepeatedScalarFieldContainer[Global___MethodRule.Caller.ValueType]:
         """The classes that may call."""

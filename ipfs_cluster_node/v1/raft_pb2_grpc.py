@@ -49,15 +49,15 @@ class RaftServiceServicer:
     def Exchange(self, request_iterator, context):
         """Carries one master's messages to another, in order, for as long as the connection lasts.
 
-        The caller is the voter that it says it is. The caller sends `hello` first; the answering node confirms it with
-        its own name. Then the caller says how far its log goes, in `claim`; the second and last response gives the
-        connection its epoch, and from then on the caller sends frames. A newer stream of the same voter ends the older
-        one. A frame of another epoch or one that came before is dropped.
-        Where one is missing or damaged the stream ends, and the caller opens a new one: a message is
-        never lost in silence.
-        Errors: `CALLER_NOT_ALLOWED` for another voter's name, `INVALID_ARGUMENT` for a gap or for
-        bytes that are no message, `LOG_ROLLED_BACK` where the claim is behind what this voter is known
-        to have had, `MEMBER_RUNS_TWICE` while another process speaks for this voter, `SHUTTING_DOWN`.
+        The caller must be the voter that it names. It first sends `hello`; the answering node confirms with its own name.
+        Then the caller sends in `claim` how far its log goes; the second and last response gives the connection its
+        epoch, and from then on the caller sends frames. A newer stream of the same voter ends the older one. A frame of
+        another epoch, or a repeated one, is dropped.
+        If one is missing or damaged, the stream ends and the caller opens a new one: a message is never
+        lost silently.
+        Errors: `CALLER_NOT_ALLOWED` for another voter's name, `INVALID_ARGUMENT` for a gap or a malformed
+        message, `LOG_ROLLED_BACK` if the claim is behind what this voter is known to have had,
+        `MEMBER_RUNS_TWICE` while another process acts as this voter, `SHUTTING_DOWN`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -28,9 +28,9 @@ class _StateTableEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StateTable
     STATE_TABLE_NODES: _StateTable.ValueType  # 1
     """The nodes."""
     STATE_TABLE_TASKS: _StateTable.ValueType  # 2
-    """The tasks, without payloads and results' bytes."""
+    """The tasks, without payloads and inline results."""
     STATE_TABLE_CONTENT: _StateTable.ValueType  # 3
-    """The files and their holders, one row for each pair."""
+    """The files and their holders, one row per pair."""
 
 class StateTable(_StateTable, metaclass=_StateTableEnumTypeWrapper):
     """A table of the state."""
@@ -40,20 +40,20 @@ STATE_TABLE_UNSPECIFIED: StateTable.ValueType  # 0
 STATE_TABLE_NODES: StateTable.ValueType  # 1
 """The nodes."""
 STATE_TABLE_TASKS: StateTable.ValueType  # 2
-"""The tasks, without payloads and results' bytes."""
+"""The tasks, without payloads and inline results."""
 STATE_TABLE_CONTENT: StateTable.ValueType  # 3
-"""The files and their holders, one row for each pair."""
+"""The files and their holders, one row per pair."""
 Global___StateTable: _TypeAlias = StateTable  # noqa: Y015
 
 @_typing.final
 class GetSnapshotRequest(_message.Message):
-    """Which table."""
+    """The table to send."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TABLE_FIELD_NUMBER: _builtins.int
     table: Global___StateTable.ValueType
-    """One of them."""
+    """The table."""
     def __init__(
         self,
         *,
@@ -81,17 +81,17 @@ class GetSnapshotResponse(_message.Message):
     PAYLOAD_FIELD_NUMBER: _builtins.int
     PAYLOAD_CRC32_FIELD_NUMBER: _builtins.int
     applied_index: _builtins.int
-    """Index of the log that the whole snapshot shows."""
+    """The log index of the whole snapshot."""
     schema_fingerprint: _builtins.bytes
     """The first 8 bytes of the SHA-256 of the schema's Arrow IPC message."""
     schema: _builtins.bytes
     """The schema's Arrow IPC message; in part 0 only."""
     part: _builtins.int
-    """Which part this is, from 0."""
+    """The number of this part, from 0."""
     part_count: _builtins.int
-    """How many parts there are, at least 1."""
+    """The number of parts, at least 1."""
     payload: _builtins.bytes
-    """One Arrow IPC record batch message without its schema, about 256 KiB; empty if the table is."""
+    """One Arrow IPC record batch message without its schema, about 256 KiB; empty for an empty table."""
     payload_crc32: _builtins.int
     """CRC-32 (zlib) of `payload`."""
     def __init__(

@@ -47,12 +47,11 @@ class StateDeltaServiceServicer:
     """
 
     def GetSnapshot(self, request, context):
-        """Sends one table whole, as it was at one index of the log: of a client, the rows that it may read.
+        """Sends one whole table as of one log index; to a client, only the rows that it may read.
 
-        Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from what
-        it has applied, and `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may
-        be missing. The frames of the answer are the parts 0 to n-1 in order; a reader that misses one MUST NOT use the
-        rest.
+        Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from its
+        applied state, and `ipfs-cluster-node-age-ms` in the trailing metadata bounds that state's age. The frames of the
+        answer are the parts 0 to n-1 in order; a reader that misses one MUST NOT use the rest.
         Errors: `INVALID_ARGUMENT` for an unknown table.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

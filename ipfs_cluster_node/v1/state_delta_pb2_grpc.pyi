@@ -34,12 +34,11 @@ class StateDeltaServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> StateDeltaServiceAsyncStub: ...
     GetSnapshot: _grpc.UnaryStreamMultiCallable[_state_delta_pb2.GetSnapshotRequest, _state_delta_pb2.GetSnapshotResponse]
-    """Sends one table whole, as it was at one index of the log: of a client, the rows that it may read.
+    """Sends one whole table as of one log index; to a client, only the rows that it may read.
 
-    Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from what
-    it has applied, and `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may
-    be missing. The frames of the answer are the parts 0 to n-1 in order; a reader that misses one MUST NOT use the
-    rest.
+    Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from its
+    applied state, and `ipfs-cluster-node-age-ms` in the trailing metadata bounds that state's age. The frames of the
+    answer are the parts 0 to n-1 in order; a reader that misses one MUST NOT use the rest.
     Errors: `INVALID_ARGUMENT` for an unknown table.
     """
 
@@ -49,12 +48,11 @@ class StateDeltaServiceAsyncStub(StateDeltaServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetSnapshot: _aio.UnaryStreamMultiCallable[_state_delta_pb2.GetSnapshotRequest, _state_delta_pb2.GetSnapshotResponse]  # type: ignore[assignment]
-    """Sends one table whole, as it was at one index of the log: of a client, the rows that it may read.
+    """Sends one whole table as of one log index; to a client, only the rows that it may read.
 
-    Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from what
-    it has applied, and `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may
-    be missing. The frames of the answer are the parts 0 to n-1 in order; a reader that misses one MUST NOT use the
-    rest.
+    Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from its
+    applied state, and `ipfs-cluster-node-age-ms` in the trailing metadata bounds that state's age. The frames of the
+    answer are the parts 0 to n-1 in order; a reader that misses one MUST NOT use the rest.
     Errors: `INVALID_ARGUMENT` for an unknown table.
     """
 
@@ -67,12 +65,11 @@ class StateDeltaServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _state_delta_pb2.GetSnapshotRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_state_delta_pb2.GetSnapshotResponse], _abc.AsyncIterator[_state_delta_pb2.GetSnapshotResponse]]:
-        """Sends one table whole, as it was at one index of the log: of a client, the rows that it may read.
+        """Sends one whole table as of one log index; to a client, only the rows that it may read.
 
-        Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from what
-        it has applied, and `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may
-        be missing. The frames of the answer are the parts 0 to n-1 in order; a reader that misses one MUST NOT use the
-        rest.
+        Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from its
+        applied state, and `ipfs-cluster-node-age-ms` in the trailing metadata bounds that state's age. The frames of the
+        answer are the parts 0 to n-1 in order; a reader that misses one MUST NOT use the rest.
         Errors: `INVALID_ARGUMENT` for an unknown table.
         """
 

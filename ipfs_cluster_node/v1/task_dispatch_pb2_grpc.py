@@ -26,11 +26,11 @@ if _version_not_supported:
 
 
 class TaskDispatchServiceStub:
-    """Gives tasks to workers and tells what became of them.
+    """Dispatches tasks to workers, and reports their outcome.
 
-    A task that was accepted ends exactly once: with one accepted result, one failure, or cancelled.
-    It may *run* more than once, when a worker is lost; the attempt number is the fencing epoch, and
-    a result of an attempt that is no longer the current one is refused.
+    An accepted task ends exactly once: with one accepted result, one failure, or cancelled. It may
+    *run* more than once, if a worker is lost; the attempt number is the fencing epoch, and a result of
+    an attempt that is no longer current is refused.
 
     Every method is answered by the leader; another node answers `UNAVAILABLE` with the reason
     `NOT_LEADER` and the leader's endpoints.
@@ -80,11 +80,11 @@ class TaskDispatchServiceStub:
 
 
 class TaskDispatchServiceServicer:
-    """Gives tasks to workers and tells what became of them.
+    """Dispatches tasks to workers, and reports their outcome.
 
-    A task that was accepted ends exactly once: with one accepted result, one failure, or cancelled.
-    It may *run* more than once, when a worker is lost; the attempt number is the fencing epoch, and
-    a result of an attempt that is no longer the current one is refused.
+    An accepted task ends exactly once: with one accepted result, one failure, or cancelled. It may
+    *run* more than once, if a worker is lost; the attempt number is the fencing epoch, and a result of
+    an attempt that is no longer current is refused.
 
     Every method is answered by the leader; another node answers `UNAVAILABLE` with the reason
     `NOT_LEADER` and the leader's endpoints.
@@ -93,7 +93,7 @@ class TaskDispatchServiceServicer:
     def SubmitTask(self, request, context):
         """Submits a task; answers once it is committed, before it is placed.
 
-        Idempotent by `request_id`: a repeat within the day gets the first answer. Errors: `INVALID_ARGUMENT` naming the
+        Idempotent by `request_id`: a repeat within a day gets the first answer. Errors: `INVALID_ARGUMENT` naming the
         field, `PAYLOAD_TOO_LARGE`, `MALFORMED_CID`, `TASK_TYPE_UNKNOWN`, `TOO_MANY_TASKS`, `REQUEST_ID_REUSED`;
         `UNKNOWN_OUTCOME` may be retried.
         """
@@ -114,16 +114,15 @@ class TaskDispatchServiceServicer:
     def GetTask(self, request, context):
         """Reads one task.
 
-        Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from what
-        it has applied, and `ipfs-cluster-node-age-ms` in the trailing metadata says for how long what was committed may
-        be missing. Errors: `TASK_NOT_FOUND`.
+        Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from its
+        applied state, and `ipfs-cluster-node-age-ms` in the trailing metadata bounds that state's age. Errors: `TASK_NOT_FOUND`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListTasks(self, request, context):
-        """Lists tasks, the newest first.
+        """Lists tasks, newest first.
 
         Read as `GetTask`. Inline results are left out. Errors: `INVALID_ARGUMENT` for a page token of another call.
         """
@@ -132,18 +131,18 @@ class TaskDispatchServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchTasks(self, request, context):
-        """Follows tasks until each has ended.
+        """Follows tasks until all have ended.
 
-        First the present state of each, then each change; states may be skipped when the reader is slow, the last one
-        never is. Ends by itself once all have ended. At most 20,000 tasks. The answering node may lose its leadership:
-        the stream then ends with `NOT_LEADER`, and the caller watches again at the new leader. Errors: `TASK_NOT_FOUND`.
+        Sends first the current state of each, then every change; a slow reader may miss states, but never the last one.
+        The stream ends once all tasks have ended. At most 20,000 tasks. If the answering node loses leadership, the stream
+        ends with `NOT_LEADER`, and the caller watches again at the new leader. Errors: `TASK_NOT_FOUND`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelTask(self, request, context):
-        """Cancels a task; answers once that is committed. A running attempt's process is then killed.
+        """Cancels a task; answers once that is committed. The process of a running attempt is then killed.
 
         Idempotent by `request_id`. Errors: `TASK_NOT_FOUND`, `TASK_FINISHED`.
         """
@@ -156,14 +155,14 @@ class TaskDispatchServiceServicer:
 
         1. The worker sends `hello` with the attempts that it still has.
         2. The leader answers `welcome`, naming those of them that are no longer current: the worker
-        kills these. Attempts the leader believes to be there and the worker lacks go to others.
+        kills these. Attempts that the leader assigned to the worker and it lacks go to others.
         3. The worker grants `credit`; the leader sends at most that many `assignments`.
         4. The worker reports `outcomes`, in any order; the leader confirms each once it is committed,
         stale or not. The worker keeps an outcome until then and reports it again in its next
         session. One that the leader can't accept is confirmed too: it became the attempt's failure.
         5. The leader may send `cancellations`; the worker kills the attempt and reports nothing.
-        6. A worker that is about to stop says `goodbye`, and hands back what does not end in time.
-        7. When the leader steps down it ends the stream with `NOT_LEADER`. Attempts go on while the
+        6. A worker that is about to stop sends `goodbye`, and hands back attempts that do not end in time.
+        7. When the leader steps down it ends the stream with `NOT_LEADER`. Attempts continue while the
         node's lease lasts.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -217,11 +216,11 @@ def add_TaskDispatchServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TaskDispatchService:
-    """Gives tasks to workers and tells what became of them.
+    """Dispatches tasks to workers, and reports their outcome.
 
-    A task that was accepted ends exactly once: with one accepted result, one failure, or cancelled.
-    It may *run* more than once, when a worker is lost; the attempt number is the fencing epoch, and
-    a result of an attempt that is no longer the current one is refused.
+    An accepted task ends exactly once: with one accepted result, one failure, or cancelled. It may
+    *run* more than once, if a worker is lost; the attempt number is the fencing epoch, and a result of
+    an attempt that is no longer current is refused.
 
     Every method is answered by the leader; another node answers `UNAVAILABLE` with the reason
     `NOT_LEADER` and the leader's endpoints.

@@ -67,13 +67,13 @@ class StateSnapshot(_message.Message):
     cluster_name: _builtins.str
     """Its name."""
     incarnation_last: _builtins.int
-    """The incarnation given last."""
+    """The last incarnation given."""
     cluster_did: _builtins.str
     """The DID of the cluster's authority key."""
     judged_at_ms: _builtins.int
-    """As of when records were last found to have ended, in milliseconds since 1970 (UTC); 0 if never."""
+    """The time as of which records last expired, in milliseconds since 1970 (UTC); 0 if never."""
     format: _builtins.int
-    """The format that is needed to read it, as of a command; in the first part."""
+    """The format needed to read it, like that of a command; in the first part."""
     @_builtins.property
     def principals(self) -> _containers.RepeatedCompositeFieldContainer[_command_pb2.Principal]:
         """Nodes and clients."""
@@ -100,19 +100,19 @@ class StateSnapshot(_message.Message):
 
     @_builtins.property
     def delegations(self) -> _containers.RepeatedCompositeFieldContainer[_command_pb2.DelegationRecord]:
-        """Delegations that are kept, the oldest first."""
+        """The stored delegations, oldest first."""
 
     @_builtins.property
     def revocations(self) -> _containers.RepeatedCompositeFieldContainer[_command_pb2.RevokeDelegation]:
-        """Revocations, by whoever made them."""
+        """Revocations of delegations."""
 
     @_builtins.property
     def certificates(self) -> _containers.RepeatedCompositeFieldContainer[_command_pb2.CertificateRecord]:
-        """Certificates that were handed out and are remembered, the oldest first."""
+        """The remembered issued certificates, oldest first."""
 
     @_builtins.property
     def certificate_revocations(self) -> _containers.RepeatedCompositeFieldContainer[_command_pb2.RevokeCertificate]:
-        """Certificates and members whose certificates count no more."""
+        """Revoked certificates, and members whose certificates are all revoked."""
 
     @_builtins.property
     def authority(self) -> _command_pb2.Authority:
@@ -149,7 +149,7 @@ Global___StateSnapshot: _TypeAlias = StateSnapshot  # noqa: Y015
 
 @_typing.final
 class JoinTokenRecord(_message.Message):
-    """A join token and who used it."""
+    """A join token and its joiners."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -161,18 +161,18 @@ class JoinTokenRecord(_message.Message):
     failure_count: _builtins.int
     """Wrong secrets so far."""
     creator: _builtins.str
-    """Who made it, a DID."""
+    """The DID of its creator."""
     @_builtins.property
     def token(self) -> _command_pb2.CreateJoinToken:
-        """As it was made."""
+        """The token as created."""
 
     @_builtins.property
     def dids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Who used it."""
+        """The joiners that used it."""
 
     @_builtins.property
     def joiners(self) -> _containers.RepeatedCompositeFieldContainer[Global___JoinerRecord]:
-        """Who waits to be let in, or was decided on and is not in."""
+        """Joiners that wait for approval, or were decided on and are not members yet."""
 
     def __init__(
         self,
@@ -193,7 +193,7 @@ Global___JoinTokenRecord: _TypeAlias = JoinTokenRecord  # noqa: Y015
 
 @_typing.final
 class JoinerRecord(_message.Message):
-    """Somebody who waits to be let in."""
+    """A joiner that waits for approval."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -203,16 +203,16 @@ class JoinerRecord(_message.Message):
     ASKED_AT_MS_FIELD_NUMBER: _builtins.int
     APPROVED_FIELD_NUMBER: _builtins.int
     did: _builtins.str
-    """Who."""
+    """Its DID."""
     name: _builtins.str
-    """A name for people."""
+    """A display name."""
     asked_at_ms: _builtins.int
     """When it first asked, in milliseconds since 1970 (UTC)."""
     approved: _builtins.bool
-    """What was decided; unset while nobody has."""
+    """The decision; unset while there is none."""
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Where it will be reached."""
+        """Its future addresses."""
 
     def __init__(
         self,
@@ -256,7 +256,7 @@ class TaskRecord(_message.Message):
     task_id: _builtins.str
     """Its id."""
     submitter: _builtins.str
-    """Who asked."""
+    """The submitter's DID."""
     state: _builtins.str
     """A name of `TaskState`."""
     attempt: _builtins.int
@@ -266,7 +266,7 @@ class TaskRecord(_message.Message):
     lost_count: _builtins.int
     """Attempts that were lost."""
     node_id: _builtins.str
-    """Where it runs or ran."""
+    """The node on which it runs or ran."""
     submitted_at_ms: _builtins.int
     """Milliseconds since 1970 (UTC)."""
     assigned_at_ms: _builtins.int
@@ -274,10 +274,10 @@ class TaskRecord(_message.Message):
     finished_at_ms: _builtins.int
     """Milliseconds since 1970 (UTC); 0 if it has not ended."""
     sequence: _builtins.int
-    """Counts submissions; pages of a list go by it."""
+    """Counts submissions; lists are paged by it."""
     @_builtins.property
     def spec(self) -> _command_pb2.TaskSpec:
-        """What was asked; without the payload once it ended."""
+        """Its specification; without the payload once it ended."""
 
     @_builtins.property
     def result(self) -> _command_pb2.TaskResult:
@@ -325,16 +325,16 @@ class RequestRecord(_message.Message):
     FINGERPRINT_FIELD_NUMBER: _builtins.int
     IDS_FIELD_NUMBER: _builtins.int
     caller: _builtins.str
-    """Who asked."""
+    """The caller's DID."""
     request_id: _builtins.str
-    """Under which id."""
+    """The request's id."""
     at_ms: _builtins.int
-    """When, in milliseconds since 1970 (UTC)."""
+    """When it was made, in milliseconds since 1970 (UTC)."""
     fingerprint: _builtins.bytes
-    """SHA-256 of what was asked."""
+    """SHA-256 of the request."""
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The ids that the answer named."""
+        """The ids in the answer."""
 
     def __init__(
         self,
@@ -371,10 +371,10 @@ class ContentRecord(_message.Message):
     name: _builtins.str
     """Its name."""
     added_at_ms: _builtins.int
-    """When it was added first, in milliseconds since 1970 (UTC)."""
+    """When it was first added, in milliseconds since 1970 (UTC)."""
     @_builtins.property
     def node_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Who holds it."""
+        """The nodes that hold it."""
 
     def __init__(
         self,
