@@ -11,6 +11,8 @@ from ipfs_cluster_node.core.ids import VoterId
 from tests.support.memory_replicas import (
     SELDOM,
     MakeCluster,
+    MemoryCluster,
+    MemoryHost,
     reason_of,
     until,
 )
@@ -78,13 +80,19 @@ async def test_a_new_voter_that_cant_be_dialled_back_is_refused(made: MakeCluste
         assert VoterId("x.1") not in leader.replica._links
 
 
+async def slow_newcomer(cluster: MemoryCluster) -> tuple[MemoryHost, MemoryHost]:
+    """The leader, and a replica that it has yet to add, whose disk takes its time."""
+    leader = await cluster.leader()
+    new = cluster.add(VoterId("x.1"), [])
+    new.start()
+    new.write_seconds = 100.0
+    return leader, new
+
+
 @virtual_time
 async def test_a_new_voter_that_does_not_catch_up_does_not_vote(made: MakeCluster) -> None:
     async with made() as cluster:
-        leader = await cluster.leader()
-        new = cluster.add(VoterId("x.1"), [])
-        new.start()
-        new.write_seconds = 100.0
+        leader, new = await slow_newcomer(cluster)
         began = now()
         refused = await reason_of(leader.replica.add_voter(new.voter))
         assert refused is Reason.MEMBERSHIP_CHANGE_IN_PROGRESS
@@ -95,10 +103,7 @@ async def test_a_new_voter_that_does_not_catch_up_does_not_vote(made: MakeCluste
 @virtual_time
 async def test_a_new_voter_that_goes_away_does_not_vote(made: MakeCluster) -> None:
     async with made() as cluster:
-        leader = await cluster.leader()
-        new = cluster.add(VoterId("x.1"), [])
-        new.start()
-        new.write_seconds = 100.0
+        leader, new = await slow_newcomer(cluster)
         adding = asyncio.ensure_future(leader.replica.add_voter(new.voter))
         await until(lambda: new.voter in leader.replica.engine.learners)
         cluster.cut(leader, new)
@@ -108,10 +113,7 @@ async def test_a_new_voter_that_goes_away_does_not_vote(made: MakeCluster) -> No
 @virtual_time
 async def test_a_leader_that_leads_no_longer_adds_nobody(made: MakeCluster) -> None:
     async with made() as cluster:
-        leader = await cluster.leader()
-        new = cluster.add(VoterId("x.1"), [])
-        new.start()
-        new.write_seconds = 100.0
+        leader, new = await slow_newcomer(cluster)
         adding = asyncio.ensure_future(leader.replica.add_voter(new.voter))
         await until(lambda: new.voter in leader.replica.engine.learners)
         leader.replica.engine.stop_leading()
