@@ -6,12 +6,7 @@ import random
 import pytest
 
 from ipfs_cluster_node.adapters.raft.errors import LogDamagedError
-from ipfs_cluster_node.adapters.raft.journal import (
-    NO_OP,
-    REGULAR,
-    Entry,
-    SegmentedJournal,
-)
+from ipfs_cluster_node.adapters.raft.journal import NO_OP, REGULAR, Entry, SegmentedJournal
 from ipfs_cluster_node.adapters.raft.segments import SEGMENT_PREFIX, SYNCED_NAME, read_synced_note
 from ipfs_cluster_node.core.ids import VoterId
 from scripts.lib.sim.disk import MemoryDisk

@@ -12,12 +12,7 @@ from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.engine import Engine
 from ipfs_cluster_node.adapters.raft.replica import GATHER_QUIET_SECONDS, GATHER_SECONDS_MAX
 from ipfs_cluster_node.core.errors import Reason
-from tests.support.memory_replicas import (
-    MakeCluster,
-    MemoryHost,
-    reason_of,
-    until,
-)
+from tests.support.memory_replicas import MakeCluster, MemoryHost, reason_of, until
 from tests.support.replicas import ListMachine
 from tests.support.virtual_time import virtual_time
 

@@ -9,30 +9,16 @@ from typing import Any
 import pytest
 
 from ipfs_cluster_node.adapters.clock import now_ms
-from ipfs_cluster_node.adapters.keys.certificates import (
-    pin_of,
-)
+from ipfs_cluster_node.adapters.keys.certificates import pin_of
 from ipfs_cluster_node.cluster import members as members_module
 from ipfs_cluster_node.cluster.certificates.issuing import Issued
-from ipfs_cluster_node.cluster.members import (
-    Members,
-)
+from ipfs_cluster_node.cluster.members import Members
 from ipfs_cluster_node.cluster.observations import Observations
 from ipfs_cluster_node.core import commands as c
 from ipfs_cluster_node.core.certificates import Authority
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from ipfs_cluster_node.core.ids import (
-    Did,
-    NodeId,
-    VoterId,
-    did_from_node_id,
-    voter_id,
-)
-from ipfs_cluster_node.core.model import (
-    Liveness,
-    Principal,
-    Role,
-)
+from ipfs_cluster_node.core.ids import Did, NodeId, VoterId, did_from_node_id, voter_id
+from ipfs_cluster_node.core.model import Liveness, Principal, Role
 from tests.support.dispatch import MemoryConsensus
 from tests.support.tls import make_ca
 from tests.support.virtual_time import virtual_time

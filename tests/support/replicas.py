@@ -8,12 +8,7 @@ from pathlib import Path
 
 import grpc
 
-from ipfs_cluster_node.adapters.net.tls import (
-    ServerTls,
-    bind_port,
-    make_server,
-    open_channel,
-)
+from ipfs_cluster_node.adapters.net.tls import ServerTls, bind_port, make_server, open_channel
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.replica import Replica

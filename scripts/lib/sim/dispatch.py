@@ -15,12 +15,8 @@ from typing import Any, Final
 from ipfs_cluster_node.adapters.clock import monotonic
 from ipfs_cluster_node.core import commands as c
 from ipfs_cluster_node.core.errors import ClusterError
-from ipfs_cluster_node.core.ids import (
-    TaskId,
-)
-from ipfs_cluster_node.core.model import (
-    TaskSpec,
-)
+from ipfs_cluster_node.core.ids import TaskId
+from ipfs_cluster_node.core.model import TaskSpec
 from scripts.lib.sim.checks import ViolationError
 from scripts.lib.sim.dispatch_breaks import DISPATCH_BREAKS
 from scripts.lib.sim.dispatch_world import CLIENT, LEASE_SECONDS, Machine, World

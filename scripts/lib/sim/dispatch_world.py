@@ -19,12 +19,7 @@ from ipfs_cluster_node.codec.commands import encode_command
 from ipfs_cluster_node.core import commands as c
 from ipfs_cluster_node.core.effects import Accepted, Rejected
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from ipfs_cluster_node.core.ids import (
-    NodeId,
-    TaskId,
-    did_from_public_key,
-    node_id_from_public_key,
-)
+from ipfs_cluster_node.core.ids import NodeId, TaskId, did_from_public_key, node_id_from_public_key
 from ipfs_cluster_node.core.model import (
     AttemptId,
     AttemptOutcome,
