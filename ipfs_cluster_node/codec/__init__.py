@@ -1,1 +1,1 @@
-"""Protos and Arrow to core values and back; proto types stop here."""
+"""Converts protos and Arrow to core values and back; proto types stop here."""

@@ -1,7 +1,7 @@
 """Commands of the log: core values to bytes and back.
 
-Reads what older releases wrote: an unset field means what it meant when it did not exist. What a
-newer release wrote is not guessed at: who can't carry it out as the others do must stop.
+Reads entries of older releases: an unset field means what it meant when it did not exist. Entries
+of newer releases are not guessed at: a replica that can't apply one like the others must stop.
 """
 
 import re
@@ -24,7 +24,7 @@ from ipfs_cluster_node.core.ids import NodeId, TaskId
 from ipfs_cluster_node.log.v1 import command_pb2 as pb
 
 FORMAT: Final = 0
-"""The newest format of a command that this release knows; it grows where an old one misleads."""
+"""The newest command format that this release knows; raised if the old one would mislead."""
 
 
 def _assign_tasks_to_log(body: core.AssignTasks) -> pb.AssignTasks:
@@ -95,9 +95,8 @@ def decode_command(data: bytes) -> core.LogCommand:
     """Decode a command of the log.
 
     Raises:
-        ClusterError: RELEASE_TOO_OLD for a command of a newer release, INTERNAL for bytes that hold
-            none.
-        DecodeError: Bytes that are no message.
+        ClusterError: RELEASE_TOO_OLD for a command of a newer release, INTERNAL if there is none.
+        DecodeError: The bytes are not a message.
     """
     message = pb.Command.FromString(data)
     kind = message.WhichOneof("command")

@@ -1,4 +1,4 @@
-"""Delegations on the wire, and policies and arguments as people read them."""
+"""Delegations on the wire, and policies and arguments as readable text."""
 
 import base64
 import json
@@ -17,7 +17,7 @@ from ipfs_cluster_node.v1 import authorization_pb2 as pb
 def delegation_to_proto(
     delegation: Delegation, token: bytes, revokers: Iterable[Did] = ()
 ) -> pb.Delegation:
-    """Encode a delegation that was verified."""
+    """Encode a verified delegation."""
     payload = open_envelope(token, profile=PRODUCT).payload
     encoded = pb.Delegation(
         cid=str(delegation.cid),
@@ -38,7 +38,7 @@ def delegation_to_proto(
 def stored_delegation(
     delegation: Delegation, token: bytes, *, at_ms: int, put_by: str = ""
 ) -> StoredDelegation:
-    """A delegation, which was verified and ends some day, as it is kept."""
+    """The stored form of a verified delegation with an expiry."""
     assert delegation.expires_s is not None
     return StoredDelegation(
         cid=delegation.cid,

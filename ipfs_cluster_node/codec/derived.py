@@ -1,4 +1,4 @@
-"""Codecs derived from a dataclass and its message: each field is declared there, and nowhere else.
+"""Codecs derived from a dataclass and its message, which alone declare the fields.
 
 `codec` writes two plain functions for a pair, as `dataclasses` writes `__init__`: nothing is looked
 up while records pass. A field of one side without a partner on the other is an error when it is
@@ -34,7 +34,7 @@ M = TypeVar("M", bound=Message)
 
 @dataclass(frozen=True, slots=True)
 class Codec(Generic[T, M]):
-    """Between a core value and its message."""
+    """Converts between a core value and its message."""
 
     encode: Callable[[T], M]
     decode: Callable[[M], T]
@@ -72,7 +72,7 @@ def codec(
     Args:
         kind: The dataclass.
         message: The message that holds it.
-        codecs: Of the records that it holds.
+        codecs: Codecs of the records that it contains.
         renamed: Fields whose name in the message is another one.
         by: Fields with a codec of their own.
 
@@ -111,7 +111,7 @@ def codec(
 
 
 def by_hand(encode: Callable[[T], M], decode: Callable[[M], T]) -> Codec[T, Any]:
-    """A codec that is written, not derived."""
+    """A hand-written codec."""
     return Codec(encode, decode, encode)  # type: ignore[arg-type]
 
 
@@ -175,7 +175,7 @@ class _Writer:
 
 
 class _ByValue(dict[str, Any]):
-    """The members of an enumeration; a value that is none is told as the enumeration tells it."""
+    """The members of an enumeration by value; an unknown value raises like the enumeration."""
 
     def __init__(self, kind: type[Enum]) -> None:
         super().__init__((member.value, member) for member in kind)

@@ -1,7 +1,7 @@
-"""How many elements an encoded message has, counted before anything of it is built.
+"""Counts the elements of an encoded message before parsing it.
 
 Two bytes on the wire may become a hundred in memory: an empty message of a repeated field. So a
-request's size in bytes bounds neither the memory that parsing takes nor the time.
+request's size in bytes bounds neither the memory nor the time of parsing.
 """
 
 from functools import cache
@@ -12,7 +12,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 _VARINT, _FIXED64, _BYTES, _GROUP, _GROUP_END, _FIXED32 = range(6)
 _VARINT_BYTES_MAX: Final = 10
 _HIGH_BYTES: Final = bytes(range(0x80, 0x100))
-"""Those that a varint goes on after."""
+"""Bytes after which a varint continues."""
 _FIXED: Final = {
     FieldDescriptor.TYPE_DOUBLE: 8,
     FieldDescriptor.TYPE_FIXED64: 8,
@@ -27,12 +27,12 @@ _VARINTS: Final = 0
 def count_elements(data: bytes, descriptor: Descriptor, most: int) -> int:
     """Count the fields of a message, of the messages in it, and its packed numbers.
 
-    A message of a type that has no repeated field, itself or below, counts as one and is not
-    looked into: nothing in it can be there often. Counting ends with the first beyond `most`.
+    A message whose type has no repeated field, even nested, counts as one and is not entered.
+    Counting stops at the first element beyond `most`.
 
     Raises:
-        ValueError: The bytes are no message. To pass them on uncounted would let through whatever
-            a parser takes and this does not.
+        ValueError: The bytes are not a message. They must not pass uncounted, as a parser may
+            accept what this does not.
     """
     try:
         return _count(data, descriptor, most)
@@ -52,7 +52,7 @@ def _count(data: bytes, descriptor: Descriptor, most: int) -> int:
                 return count
             end, fields = outer.pop()
             continue
-        # Most varints are of one byte: read here, without a call.
+        # Fast path: most varints have one byte.
         tag = data[at]
         at += 1
         if tag >= 0x80:
@@ -81,7 +81,7 @@ def _count(data: bytes, descriptor: Descriptor, most: int) -> int:
 
 
 def _after(data: bytes, at: int, wire: int) -> int:
-    """Where a value ends that is no bytes."""
+    """The end of a value other than bytes."""
     if wire == _VARINT:
         return _varint(data, at)[1]
     if wire == _FIXED64:
@@ -112,7 +112,7 @@ def _packed(data: bytes, at: int, size: int, width: int) -> int:
 
 @cache
 def _inner(descriptor: Descriptor) -> dict[int, Descriptor | int]:
-    """The fields that have elements: messages to look into, and the width of packed numbers."""
+    """The fields with elements: messages to enter, and the width of packed numbers."""
     found: dict[int, Descriptor | int] = {}
     for field in descriptor.fields:
         if field.message_type is not None:

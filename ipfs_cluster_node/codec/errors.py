@@ -21,7 +21,7 @@ MESSAGE_CHARS_MAX: Final = 2048
 
 
 def status_of(reason: Reason) -> grpc.StatusCode:
-    """The gRPC status that a reason is answered with."""
+    """The gRPC status of a reason."""
     return grpc.StatusCode[reason.status]
 
 
@@ -54,14 +54,14 @@ def status_details(error: ClusterError) -> bytes:
 
 
 def error_from_rpc(rpc_error: grpc.aio.AioRpcError) -> ClusterError:
-    """Read the error that a server sent; an answer without details gets the nearest reason."""
+    """Read a server's error; one without details gets the nearest reason."""
     for key, value in rpc_error.trailing_metadata() or ():
         if key == STATUS_DETAILS_KEY and isinstance(value, bytes):
             return _error_from_status(Status.FromString(value))
     code = rpc_error.code()
     message = (rpc_error.details() or code.name.lower())[:MESSAGE_CHARS_MAX]
     if message == CORE_FAILURE:
-        # The server ended the call while we were sending: what it said is lost, so ask again.
+        # The server ended the call while we were sending: its answer is lost, so retry.
         return ClusterError(Reason.UNREACHABLE, "the call was cut off while it was sent")
     return ClusterError(_REASON_BY_STATUS.get(code, Reason.INTERNAL), message)
 
@@ -97,12 +97,12 @@ def _pack(message: ErrorInfo | RetryInfo | BadRequest) -> Any:
 def error_from_ucan(
     error: UcanError, *, command: str = "", now_s: int | None = None
 ) -> ClusterError:
-    """A refusal by UCAN as a call's answer.
+    """The error of a call for a UCAN refusal.
 
     Args:
         error: The refusal.
-        command: What was asked; empty where the tokens alone are at fault.
-        now_s: This node's time, told where the token's times are at fault.
+        command: The command; empty if only the tokens are at fault.
+        now_s: This node's time, reported if the token's times are at fault.
     """
     metadata = {"ucan_error": error.name.value}
     if command:
@@ -139,14 +139,14 @@ _OF_THE_TOKEN: Final = frozenset(
         Refusal.CHAIN_TOO_LONG,
     }
 )
-"""Refusals that say something of the tokens, and nothing of rights."""
+"""Refusals about the tokens themselves, not about permissions."""
 
 
 def is_being_cancelled() -> bool:
     """Whether the running task is being cancelled.
 
-    gRPC raises CancelledError as well where a call ends under a writer's hands; then it is not, and
-    the connection broke.
+    gRPC also raises CancelledError if a call ends while it is written to; then the task is not
+    being cancelled, and the connection broke.
     """
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0

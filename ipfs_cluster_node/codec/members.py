@@ -1,4 +1,4 @@
-"""Nodes, clients and content: core values to answers and back. Checks what callers send."""
+"""Nodes, clients and content: core values to answers and back. Validates callers' input."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ CERTIFICATE_CHARS_MAX: Final = 8192
 PAGE_SIZE_DEFAULT: Final = 100
 PAGE_SIZE_MAX: Final = 1000
 PAGE_DIGITS_MAX: Final = 18
-"""Of a page token that is a number: `int` takes no text of thousands of digits."""
+"""Longest page token that is a number: `int` rejects thousands of digits."""
 ENDPOINT_CHARS_MAX: Final = 260
 
 ROLE_TO_PROTO: Final = {
@@ -51,14 +51,14 @@ LIVENESS_TO_PROTO: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Which part of a list."""
+    """A part of a list."""
 
     size: int
     token: str
 
 
 def number_of(page: Page) -> int | None:
-    """Where a page begins whose list is in the order of numbers; None at its beginning.
+    """The start of a page of a list ordered by number; None for the first page.
 
     Raises:
         ClusterError: INVALID_ARGUMENT.
@@ -81,7 +81,7 @@ def page_of(size: int, token: str) -> Page:
 
 
 def joiner_to_proto(token: JoinToken, joiner: Joiner) -> pb.Joiner:
-    """A joiner, for an answer."""
+    """Encode a joiner."""
     return pb.Joiner(
         node_id=node_id_from_did(joiner.did),
         token_id=token.token_id,
@@ -96,7 +96,7 @@ def joiner_to_proto(token: JoinToken, joiner: Joiner) -> pb.Joiner:
 
 
 def join_token_to_proto(token: JoinToken) -> pb.JoinToken:
-    """A join token, for an answer: nothing of its secret."""
+    """Encode a join token, without its secret."""
     return pb.JoinToken(
         token_id=token.token_id,
         role=token.role,
@@ -122,7 +122,7 @@ def seal_key_of(key: bytes) -> bytes:
 
 
 def pem_of(text: str) -> bytes:
-    """Check a certificate's size; its form is checked by who reads it.
+    """Check a certificate's size; its form is checked when it is parsed.
 
     Raises:
         ClusterError: INVALID_ARGUMENT.
@@ -190,7 +190,7 @@ def role_of(text: str, field: str = "role") -> Role:
 
 
 def grant_of(text: str, role: Role, field: str = "grant") -> str:
-    """Check what a joiner shall be let do; its default where it is empty.
+    """Check a joiner's preset; empty means its default.
 
     Raises:
         ClusterError: INVALID_ARGUMENT.
@@ -205,7 +205,7 @@ def grant_of(text: str, role: Role, field: str = "grant") -> str:
 
 
 def endpoints_of(values: Sequence[str], field: str = "endpoints") -> tuple[str, ...]:
-    """Check a list of addresses by count and length; who dials them parses them.
+    """Check a list of addresses by count and length; they are parsed when dialled.
 
     Raises:
         ClusterError: INVALID_ARGUMENT.
@@ -254,7 +254,7 @@ def node_to_proto(
 def content_to_proto(
     content: Content, holders: Iterable[NodeId], nodes: Mapping[NodeId, Principal]
 ) -> content_pb2.Content:
-    """Encode a file with where its holders are reached."""
+    """Encode a file with its holders' addresses."""
     return content_pb2.Content(
         cid=content.cid,
         size_bytes=content.size_bytes,
@@ -270,7 +270,7 @@ def content_to_proto(
 
 
 def bad_page_token() -> ClusterError:
-    """A page token that this list did not give."""
+    """The error for a page token of another list."""
     return ClusterError(
         Reason.INVALID_ARGUMENT, "the page token is not of this list; begin with an empty one"
     )

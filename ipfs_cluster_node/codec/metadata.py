@@ -1,4 +1,4 @@
-"""What a call carries beside its messages."""
+"""Metadata keys of calls."""
 
 from typing import Final
 
@@ -8,8 +8,8 @@ UCAN_KEY: Final = "ucan"
 """Request metadata: a container (form `C`) of delegations, or of one signed invocation with its
 proofs."""
 UCAN_PROOF_KEY: Final = "ucan-proof"
-"""Request metadata: CIDs of kept delegations, the last of each chain, separated by commas."""
+"""Request metadata: CIDs of stored delegations, the last of each chain, separated by commas."""
 ATTEMPT_KEY: Final = "ipfs-cluster-node-attempt"
-"""Request metadata of a worker: `<task id>.<attempt>`, whose files it reads or adds."""
+"""Request metadata of a worker: `<task id>.<attempt>`, for which it reads or adds files."""
 AGE_KEY: Final = "ipfs-cluster-node-age-ms"
-"""Response metadata of a stale read: for how long this node has not heard the leader."""
+"""Response metadata of a stale read: milliseconds since this node last heard the leader."""

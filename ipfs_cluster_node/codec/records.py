@@ -1,6 +1,6 @@
-"""Records of the log and of snapshots, as both keep them.
+"""Records shared by the log and snapshots.
 
-Reads what older releases wrote: an unset field means what it meant when it did not exist.
+Reads records of older releases: an unset field means what it meant when it did not exist.
 """
 
 from typing import Any, Final
@@ -48,7 +48,7 @@ ATTEMPT_OUTCOME: Final = codec(
 
 
 def revocation_to_log(revocation: StoredRevocation) -> pb.RevokeDelegation:
-    """Encode a revocation: in the message that says it with its copies."""
+    """Encode a revocation, in the same message as the command."""
     return pb.RevokeDelegation(
         digest=revocation.cid.digest, revoker=revocation.revoker, until_s=revocation.until_s
     )
@@ -74,4 +74,4 @@ RECORDS: Final[dict[type, Codec[Any, Any]]] = {
     AttemptId: ATTEMPT_ID,
     AttemptOutcome: ATTEMPT_OUTCOME,
 }
-"""What commands and rows hold."""
+"""Codecs of the records in commands and rows."""

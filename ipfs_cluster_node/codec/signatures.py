@@ -21,11 +21,11 @@ _SMALL_ORDER_Y: Final = frozenset(
         int("7a03ac9277fdc74ec6cc392cfa53202a0f67100d760b3cba4fd84d3d706a17c7", 16),
     }
 )
-"""The y of the points whose order divides 8: for such a key anyone can make signatures."""
+"""The y of the points whose order divides 8: for such a key anyone can forge signatures."""
 
 
 def verify_signature(did: Did, signature: bytes, message: bytes) -> bool:
-    """Whether `signature` is `did`'s of `message`; never of a key that anyone can sign for."""
+    """Whether `did` signed `message`; False for a key that anyone can sign for."""
     try:
         _public_key(did).verify(signature, message)
     except (ValueError, InvalidSignature):

@@ -1,7 +1,8 @@
 """Snapshots of the replicated state: core values to bytes and back, in parts.
 
-A part is a `StateSnapshot` with some of the records; the first has what there is once. To encode or
-decode one takes some milliseconds, during which no other thread runs; the whole may take seconds.
+A part is a `StateSnapshot` with some of the records; the first also has the single values. Encoding
+or decoding one takes some milliseconds, during which no other thread runs; the whole may take
+seconds.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -32,7 +33,7 @@ FORMAT: Final = 0
 """The newest format of a snapshot that this release knows."""
 PART_RECORDS: Final = 100
 PART_BYTES: Final = 1024 * 1024
-"""Of payloads and results, after which a part ends."""
+"""Bytes of payloads and results after which a part ends."""
 
 _REQUEST: Final = codec(RequestRecord, snapshot_pb2.RequestRecord)
 _CONTENT_RENAMED: Final = {"holders": "node_ids"}
@@ -48,7 +49,7 @@ _TABLES: Final[Mapping[TableName, Codec[Any, Any]]] = {
     TableName.CERTIFICATE_REVOCATIONS: CERTIFICATE_REVOCATION,
     TableName.CONTENTS: _CONTENT,
 }
-"""The tables that have parts of their own, in this order. The others are in the first part."""
+"""The tables with their own parts, in this order. The others are in the first part."""
 
 
 def _itself(value: Any) -> Any:
@@ -93,7 +94,7 @@ def _sliced(records: Iterable[T]) -> Iterator[list[T]]:
 
 
 def decode_snapshot(parts: Iterable[bytes]) -> StateData:
-    """Decode the whole state. The bytes' checksum was checked where they were read.
+    """Decode the whole state. The checksum was verified when the bytes were read.
 
     Raises:
         ClusterError: RELEASE_TOO_OLD.

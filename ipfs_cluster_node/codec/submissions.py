@@ -1,4 +1,4 @@
-"""What a submitter asks for, decoded and checked once for all that need it."""
+"""Submitted tasks, decoded and checked once for all users."""
 
 import hashlib
 import json
@@ -31,45 +31,45 @@ from ipfs_cluster_node.core.multiformats import is_canonical
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 
 VIOLATIONS_MAX: Final = 16
-"""Named in one refusal, whose trailers are bounded."""
+"""Most violations named in one refusal, as trailers are bounded."""
 SEED_INPUT_BYTES: Final = 4096
-"""From the beginning of a payload, in which its `input_cid` is looked for."""
+"""Length of a payload's start in which `input_cid` is searched."""
 NAMESPACE_RULE: Final = "names as of tasks, up to 8, separated by slashes; at most 128 characters"
 
 
 class Submission:
-    """The tasks of one request; a sequence that can be gone through any number of times.
+    """The tasks of one request; can be iterated any number of times.
 
-    Each spec is decoded when it is first needed, and kept: policies judge the value that goes into
-    the log. A caller who is refused at the first spec costs one decoding, and all specs may take
-    a while, so whoever goes through them gives the loop its turns.
+    Each spec is decoded on first use, and cached: policies are evaluated on the value that goes
+    into the log. A caller refused at the first spec costs one decoding; all may take a while, so
+    iterating code must yield to the event loop.
     """
 
     __slots__ = ("_field", "_messages", "_specs", "request_id")
 
     def __init__(self, messages: Sequence[pb.TaskSpec], field: str, request_id: str) -> None:
-        """Have decoded none; errors name the tasks `field`."""
+        """Decode nothing yet; errors name the tasks `field`."""
         self._messages, self._field = messages, field
         self._specs: list[TaskSpec] = []
         self.request_id = request_id
-        """As it came, not checked."""
+        """As received, not checked."""
 
     @classmethod
     def of_one(cls, request: pb.SubmitTaskRequest) -> Self:
-        """What `SubmitTask` asks for."""
+        """The task of `SubmitTask`."""
         return cls([request.spec], "spec", request.request_id)
 
     @classmethod
     def of_many(cls, request: pb.SubmitTasksRequest) -> Self:
-        """What `SubmitTasks` asks for."""
+        """The tasks of `SubmitTasks`."""
         return cls(request.specs, "specs", request.request_id)
 
     def __len__(self) -> int:
-        """How many tasks."""
+        """The number of tasks."""
         return len(self._messages)
 
     def __iter__(self) -> Iterator[TaskSpec]:
-        """Go through the specs.
+        """Iterate over the specs.
 
         Raises:
             ClusterError: INVALID_ARGUMENT, PAYLOAD_TOO_LARGE, MALFORMED_CID, naming the field.
@@ -82,7 +82,7 @@ class Submission:
             yield self._specs[position]
 
     def check_size(self) -> None:
-        """Check how much is submitted at once, before any of it is decoded.
+        """Check the total size before decoding anything.
 
         Raises:
             ClusterError: INVALID_ARGUMENT, PAYLOAD_TOO_LARGE, naming the field.
@@ -90,7 +90,7 @@ class Submission:
         if not 1 <= len(self) <= SUBMISSION_TASKS_MAX:
             raise invalid_field(self._field, f"1 to {SUBMISSION_TASKS_MAX} tasks at once")
         if len(self) == 1:
-            return  # A payload and inputs have bounds of their own.
+            return  # A single task's payload and inputs have their own bounds.
         input_count = sum(len(spec.inputs) for spec in self._messages)
         if input_count > SUBMISSION_INPUTS_MAX:
             raise ClusterError(
@@ -107,13 +107,13 @@ class Submission:
             )
 
     def has_inputs(self) -> bool:
-        """Whether a task reads a file. Decodes nothing else; raises as going through them."""
+        """Whether a task reads a file. Decodes nothing else; raises like iterating."""
         if len(self._specs) == len(self):
             return any(spec.inputs for spec in self._specs)
         return any(inputs_from_proto(message, self._field) for message in self._messages)
 
     def fingerprint(self) -> bytes:
-        """SHA-256 of what was asked."""
+        """SHA-256 of the request."""
         digest = hashlib.sha256()
         for message in self._messages:
             encoded = message.SerializeToString(deterministic=True)
@@ -122,10 +122,10 @@ class Submission:
 
 
 def inputs_from_proto(message: pb.TaskSpec, field: str) -> tuple[TaskInput, ...]:
-    """The files that a task reads; raises as `Submission`.
+    """The files that a task reads; raises like `Submission`.
 
-    Those that are named, else the `input_cid` of the payload, as the seed document writes it. Read
-    here and nowhere else: whoever submits is asked for the right to read them.
+    Those named, or else the `input_cid` of the payload, as in the seed document. Only derived here,
+    since the submitter needs permission to read them.
     """
     if len(message.inputs) > TASK_INPUTS_MAX:
         raise invalid_field(f"{field}.inputs", f"at most {TASK_INPUTS_MAX}")
@@ -137,7 +137,7 @@ def inputs_from_proto(message: pb.TaskSpec, field: str) -> tuple[TaskInput, ...]
     try:
         decoded = json.loads(message.payload)
     except (ValueError, RecursionError):
-        return ()  # No JSON, so not the seed's form.
+        return ()  # Not JSON, so not the seed's form.
     cid = decoded.get("input_cid") if isinstance(decoded, dict) else None
     if cid is None:
         return ()
@@ -213,5 +213,5 @@ def _spec_from_proto(message: pb.TaskSpec, field: str) -> TaskSpec:
 
 
 def _input_cid(text: str, field: str, position: int) -> str:
-    """As `cid_text`; most are spelled as this project does, and need no second look."""
+    """Like `cid_text`, with a fast path for canonical CIDs."""
     return text if is_canonical(text) else cid_text(text, f"{field}.inputs[{position}].cid")

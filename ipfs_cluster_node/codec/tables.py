@@ -24,7 +24,7 @@ from ipfs_cluster_node.v1 import state_delta_pb2 as pb
 
 FRAME_BYTES: Final = 256 * 1024
 BATCH_ROWS: Final = 512
-"""Encoded together: some 2 ms."""
+"""Rows encoded together: some 2 ms."""
 TABLE_BYTES_MAX: Final = 2 * 1024 * 1024 * 1024
 PARTS_MAX: Final = 65_536
 
@@ -64,15 +64,15 @@ def table_rows(
     caller: Did,
     allows: Allows,
 ) -> Iterator[Row | None]:
-    """Read the rows of a table that `caller` may read; each of the others is None.
+    """Yield the rows of a table that `caller` may read, and None for each of the others.
 
-    The rows are as of now, however late the iterator is advanced.
+    The rows are those at the time of the call, however late the iterator is advanced.
 
     Args:
         table: A `StateTable`.
-        state: As of now.
-        voters: Who votes.
-        caller: Who reads.
+        state: The current state.
+        voters: The voters.
+        caller: The reader.
         allows: Whether a row may be read, by its arguments.
 
     Raises:
@@ -121,7 +121,7 @@ class SnapshotWriter:
     """Encodes a table in frames, a few rows at a time."""
 
     def __init__(self, table: int) -> None:
-        """Begin one of this schema."""
+        """Start a table of this kind."""
         self._schema = ARROW_SCHEMAS[table]
         self._rows: list[Row] = []
         self._payloads: list[bytes] = []
@@ -149,7 +149,7 @@ class SnapshotWriter:
         ]
 
     def frames(self, applied_index: int) -> Iterator[pb.GetSnapshotResponse]:
-        """All frames, once every row is there."""
+        """All frames, after every row was added."""
         if self._rows:
             self._encode()
         payloads = self._payloads or [b""]
@@ -167,7 +167,7 @@ class SnapshotWriter:
 
 
 class SnapshotReader:
-    """Puts a table together from its frames, trusting none of them."""
+    """Assembles a table from its frames, without trusting them."""
 
     def __init__(self) -> None:
         """Expect part 0."""

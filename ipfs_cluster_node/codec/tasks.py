@@ -1,4 +1,4 @@
-"""Tasks: requests to core values, core values to answers. Checks what callers send."""
+"""Tasks: requests to core values, core values to answers. Validates callers' input."""
 
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -65,12 +65,12 @@ def task_id_of(text: str, field: str = "task_id") -> TaskId:
 
 
 def attempt_text(attempt: AttemptId) -> str:
-    """How metadata name an attempt."""
+    """The form of an attempt in metadata."""
     return f"{attempt.task_id}.{attempt.attempt}"
 
 
 def attempt_from_text(text: str) -> AttemptId:
-    """Read what `attempt_text` wrote.
+    """Parse the output of `attempt_text`.
 
     Raises:
         ClusterError: INVALID_ARGUMENT.
@@ -145,7 +145,7 @@ def task_to_proto(
 
 
 def task_from_proto(message: pb.Task) -> Task:
-    """Read a task that a server answered. Its spec has no payload, its sequence is 0."""
+    """Decode a task from an answer. Its spec has no payload, its sequence is 0."""
     return Task(
         task_id=TaskId(message.task_id),
         sequence=0,
@@ -178,7 +178,7 @@ def states_from_proto(values: Sequence[int]) -> frozenset[TaskState]:
     """Read a filter.
 
     Raises:
-        ClusterError: INVALID_ARGUMENT for a value that is no state, and for too many.
+        ClusterError: INVALID_ARGUMENT for an unknown state, and for too many.
     """
     if len(values) > STATES_MAX:
         raise invalid_field("states", f"at most {STATES_MAX}")
@@ -214,18 +214,18 @@ def result_from_proto(message: pb.TaskResult) -> TaskResult:
 
 
 def attempt_from_proto(message: pb.AttemptId) -> AttemptId:
-    """Read which attempt; one that can't be any reads as the attempt of no task."""
+    """Decode an attempt's id; an impossible one becomes an attempt of no task."""
     task_id = message.task_id if NAME_PATTERN.fullmatch(message.task_id) else ""
     return AttemptId(TaskId(task_id), message.attempt)
 
 
 def attempt_to_proto(attempt: AttemptId) -> pb.AttemptId:
-    """Encode which attempt."""
+    """Encode an attempt's id."""
     return pb.AttemptId(task_id=attempt.task_id, attempt=attempt.attempt)
 
 
 def outcome_to_proto(outcome: AttemptOutcome) -> pb.AttemptOutcome:
-    """Encode how an attempt ended."""
+    """Encode an attempt's outcome."""
     message = pb.AttemptOutcome(id=attempt_to_proto(outcome.id))
     if outcome.result is not None:
         message.result.CopyFrom(result_to_proto(outcome.result))
@@ -241,7 +241,7 @@ def outcome_to_proto(outcome: AttemptOutcome) -> pb.AttemptOutcome:
 
 
 def outcome_from_proto(message: pb.AttemptOutcome) -> AttemptOutcome:
-    """Check and read how an attempt ended.
+    """Check and decode an attempt's outcome.
 
     Raises:
         ClusterError: INVALID_ARGUMENT, MALFORMED_CID, PAYLOAD_TOO_LARGE.
@@ -267,14 +267,14 @@ def outcome_from_proto(message: pb.AttemptOutcome) -> AttemptOutcome:
 
 
 def outcome_or_failure(message: pb.AttemptOutcome) -> AttemptOutcome:
-    """Read how an attempt ended; an outcome that can't be accepted reads as its failure.
+    """Decode an attempt's outcome; one that can't be accepted becomes a failure.
 
-    So no outcome ends the session that it comes in, and none comes twice.
+    So no outcome ends its session, or is sent twice.
     """
     try:
         return outcome_from_proto(message)
     except ClusterError as error:
-        # Another worker may be of a release whose outcomes are understood here.
+        # Another worker's release may send outcomes that this one understands.
         unknown = message.WhichOneof("outcome") is None
         return AttemptOutcome(
             id=attempt_from_proto(message.id),
@@ -310,7 +310,7 @@ def reason_to_proto(reason: Reason) -> errors_pb2.ErrorReason.ValueType:
 
 
 def reason_from_proto(value: int) -> Reason:
-    """Read a reason; one of a newer release reads as INTERNAL."""
+    """Decode a reason; one of a newer release becomes INTERNAL."""
     name = errors_pb2.ErrorReason.Name(value) if value in errors_pb2.ErrorReason.values() else ""  # type: ignore[arg-type]
     return Reason.__members__.get(name.removeprefix(_REASON_PREFIX), Reason.INTERNAL)
 

@@ -23,7 +23,7 @@ from ipfs_cluster_node.core.ucan.tokens import Delegation, Invocation
 
 VERSION: Final = "1.0.0"
 VERSION_RC1: Final = "1.0.0-rc.1"
-"""What libraries emitted until 2026; the form is the same."""
+"""Emitted by libraries until 2026; the format is the same."""
 DELEGATION_TAGS: Final = {f"ucan/dlg@{version}" for version in (VERSION, VERSION_RC1)}
 INVOCATION_TAGS: Final = {f"ucan/inv@{version}" for version in (VERSION, VERSION_RC1)}
 _TAGS: Final = DELEGATION_TAGS | INVOCATION_TAGS
@@ -32,15 +32,15 @@ ED25519_HEADER: Final = bytes.fromhex("3401ed01ed011371")
 """Varsig version 1: EdDSA over edwards25519 with SHA-512, the payload in DAG-CBOR."""
 SIGNATURE_BYTES: Final = 64
 REMEMBERED_MAX: Final = 4096
-"""Verified delegations that are kept: at most 4 KiB each as bytes, in use some 2 KiB."""
+"""Cached verified delegations: at most 4 KiB each as bytes, typically some 2 KiB."""
 
 _SIGNED_OFFSET: Final = 1 + 2 + SIGNATURE_BYTES
-"""Behind the head of the list, the head of the signature and the signature."""
+"""After the head of the list, the head of the signature and the signature."""
 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """A token as it came: its form is checked, its signature is not."""
+    """A token whose form is checked, but not its signature."""
 
     cid: Cid
     tag: str
@@ -48,16 +48,16 @@ class Envelope:
     header: bytes
     signature: bytes
     signed: bytes
-    """The bytes that the signature is of."""
+    """The signed bytes."""
 
 
 def cid_of_token(token: bytes) -> Cid:
-    """The CID of a token, over its bytes as they came."""
+    """The CID of a token, over its exact bytes."""
     return Cid(DAG_CBOR, hashlib.sha256(token).digest())
 
 
 def open_envelope(token: bytes, *, profile: ValidationProfile) -> Envelope:
-    """Take an envelope apart.
+    """Parse an envelope.
 
     Raises:
         UcanError: TooLarge, Malformed, or InvalidSignature for one of another length; with the
@@ -108,27 +108,27 @@ Token = TypeVar("Token", Delegation, Invocation)
 
 
 class TokenReader:
-    """Reads and verifies tokens; remembers delegations that verified, by their CID."""
+    """Reads and verifies tokens; caches verified delegations by CID."""
 
     def __init__(self, profile: ValidationProfile, *, remembered_max: int = REMEMBERED_MAX) -> None:
-        """Read as `profile` says."""
+        """Read tokens within the limits of `profile`."""
         self.profile = profile
         self._remembered_max = remembered_max
         self._remembered: OrderedDict[Cid, Delegation] = OrderedDict()
 
     def __len__(self) -> int:
-        """How many delegations are remembered."""
+        """The number of cached delegations."""
         return len(self._remembered)
 
     def remembered(self, cid: Cid) -> Delegation | None:
-        """The delegation of this CID, if it verified of late."""
+        """The delegation with this CID, if it is cached."""
         delegation = self._remembered.get(cid)
         if delegation is not None:
             self._remembered.move_to_end(cid)
         return delegation
 
     def delegation(self, envelope: Envelope) -> Delegation:
-        """Read a delegation and verify it, unless it is remembered.
+        """Read a delegation and verify it, unless it is cached.
 
         Raises:
             UcanError: Malformed, TooLarge or InvalidSignature, with the token's CID.
@@ -162,7 +162,7 @@ class TokenReader:
         return token
 
     def remember(self, delegation: Delegation) -> None:
-        """Keep a delegation that this reader verified; the one longest unused makes room."""
+        """Cache a delegation that this reader verified; the least recently used is evicted."""
         self._remembered[delegation.cid] = delegation
         self._remembered.move_to_end(delegation.cid)
         if len(self._remembered) > self._remembered_max:

@@ -1,4 +1,4 @@
-"""Containers: several UCAN tokens in one text, fit for a metadata value.
+"""Containers: several UCAN tokens in one text, suitable as a metadata value.
 
 Only the form `C`: CBOR in base64url without padding. Compressed forms are refused unread.
 
@@ -33,8 +33,8 @@ def read_container(text: str, *, profile: ValidationProfile) -> list[bytes]:
     """Read a container.
 
     Returns:
-        The tokens, at most `profile.container_tokens_max`, sorted by their bytes and unique; what
-        they hold is not looked at.
+        The tokens, at most `profile.container_tokens_max`, sorted by their bytes and unique; their
+        content is not checked.
 
     Raises:
         UcanError: TooLarge or Malformed.
@@ -60,7 +60,7 @@ def _from_base64url(body: str) -> bytes:
         decoded = base64.urlsafe_b64decode(body + "=" * (-len(body) % 4))
     except binascii.Error:
         raise malformed("the container is not base64url") from None
-    # Bits behind the last byte would give one container several texts.
+    # Bits after the last byte would give one container several texts.
     rest = len(decoded) % 3
     if rest and _base64url(decoded[-rest:])[-1] != body[-1]:
         raise malformed("the container is not base64url in its one form")

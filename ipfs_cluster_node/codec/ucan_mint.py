@@ -1,7 +1,7 @@
-"""New UCAN tokens: what is to be said, signed.
+"""Signs new UCAN tokens.
 
-The policies that our tools may sign are those of `core.ucan.minting`; `check_mintable` is asked by
-whoever lets people write policies, not here, so that tests can sign anything well formed.
+The policies that our tools may sign are those of `core.ucan.minting`; `check_mintable` is called
+where users write policies, not here, so that tests can sign anything well formed.
 """
 
 import secrets
@@ -19,7 +19,7 @@ from ipfs_cluster_node.core.ucan.errors import malformed
 from ipfs_cluster_node.core.ucan.profiles import SPECIFICATION, ValidationProfile
 
 NONCE_BYTES: Final = 12
-"""As the fixtures have it: two tokens of one issuer and second never share a CID."""
+"""As in the fixtures: two tokens of one issuer and second never share a CID."""
 
 
 def sign_delegation(
@@ -38,22 +38,22 @@ def sign_delegation(
     """Sign a delegation.
 
     Args:
-        key: The issuer's.
-        audience: Who gets the right.
-        subject: Whose it is at the root; None for a powerline.
+        key: The issuer's key.
+        audience: The recipient.
+        subject: The root's issuer; None for a powerline.
         command: Such as `/task/submit`.
         policy: Statements as the specification writes them, `["==", ".namespace", "team-a"]`.
         expires_s: Seconds since 1970; None means never, which the product profile refuses.
         not_before_s: Seconds since 1970.
-        meta: Signed remarks.
-        nonce: Random where None.
+        meta: Signed metadata.
+        nonce: None: random.
         version: `VERSION`, or `VERSION_RC1` for libraries that know no other.
 
     Returns:
         The envelope.
 
     Raises:
-        UcanError: Malformed or TooLarge: this would be no token.
+        UcanError: Malformed or TooLarge: the token would be invalid.
     """
     payload: dict[str, Value] = {
         "iss": _did_of(key),
@@ -87,25 +87,25 @@ def sign_invocation(
     """Sign an invocation.
 
     Args:
-        key: The issuer's: who asks.
-        subject: On whom it is done; for a node, the cluster's DID.
+        key: The issuer's, who is the caller.
+        subject: The subject; for a node, the cluster's DID.
         command: Such as `/task/submit`.
-        args: What the server will derive from the request.
-        proofs: The delegations that give the right, the root first.
+        args: The arguments that the server will derive from the request.
+        proofs: The delegations that authorize it, root first.
         expires_s: Seconds since 1970; for a node at most 300 s from now.
-        audience: Who is to do it, where not the subject.
-        issued_s: Seconds since 1970; a node that started less than 300 s ago wants it.
+        audience: The executor, if not the subject.
+        issued_s: Seconds since 1970; required by a node that started less than 300 s ago.
         not_before_s: Seconds since 1970.
-        cause: The receipt that asked for this.
-        meta: Signed remarks.
-        nonce: Random where None.
+        cause: The receipt that caused this.
+        meta: Signed metadata.
+        nonce: None: random.
         version: `VERSION`, or `VERSION_RC1` for libraries that know no other.
 
     Returns:
         The envelope.
 
     Raises:
-        UcanError: Malformed, TooLarge or ChainTooLong: this would be no token.
+        UcanError: Malformed, TooLarge or ChainTooLong: the token would be invalid.
     """
     payload: dict[str, Value] = {
         "iss": _did_of(key),
@@ -133,7 +133,7 @@ def _sign(
     payload: dict[str, Value],
     parse: Callable[[dict[str, Value], Cid, ValidationProfile], object],
 ) -> bytes:
-    """Sign a payload, and see that it is one by reading it."""
+    """Sign a payload, and check it by reading it."""
     content: dict[str, Value] = {"h": ED25519_HEADER, tag: payload}
     try:
         token = encode([key.sign(encode(content)), content])

@@ -1,7 +1,7 @@
-"""The whole way from a container to a grant, for callers in either mode.
+"""From a container to a proven claim, for callers in either mode.
 
-Mode A: the container holds a signed invocation and its proofs. Mode B: TLS has named the caller,
-and the container holds delegations only; the server says itself what is asked.
+Mode A: the container holds a signed invocation and its proofs. Mode B: TLS has authenticated the
+caller, and the container holds only delegations; the server makes the claim itself.
 """
 
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -40,7 +40,7 @@ from ipfs_cluster_node.core.ucan.tokens import Delegation, Invocation
 
 @dataclass(frozen=True, slots=True)
 class DecodedTokens:
-    """What a container holds."""
+    """The content of a container."""
 
     invocation: Invocation | None
     """Verified."""
@@ -49,21 +49,21 @@ class DecodedTokens:
 
 
 class Validator:
-    """Decides calls of one cluster by the tokens that come with them. For one thread."""
+    """Decides calls of one cluster by their tokens. For one thread."""
 
     def __init__(
         self, *, authority: Did | None, started_s: int, profile: ValidationProfile = PRODUCT
     ) -> None:
-        """Decide for a cluster.
+        """Validate for a cluster.
 
         Args:
             authority: The cluster's DID, subject of every chain; None only with a profile that
                 requires none.
-            started_s: When this process began to take calls, in seconds since 1970.
-            profile: How strict to be.
+            started_s: When this process started to accept calls, in seconds since 1970.
+            profile: The strictness.
 
         Raises:
-            ValueError: No authority where the profile requires one.
+            ValueError: No authority, although the profile requires one.
         """
         if profile.authority_required and authority is None:
             raise ValueError("this profile needs the cluster's DID")
@@ -79,11 +79,11 @@ class Validator:
         revocations: Revocations,
         revoked_dids: Container[Did] = frozenset(),
     ) -> ValidationContext:
-        """What calls are judged by at one moment.
+        """The context of calls at one moment.
 
         Args:
             now_s: Seconds since 1970.
-            revocations: As the log has them.
+            revocations: As replicated.
             revoked_dids: Principals that were removed or revoked.
         """
         return ValidationContext(
@@ -95,10 +95,10 @@ class Validator:
         )
 
     def read(self, container: str) -> DecodedTokens:
-        """Read a container, once for all that is asked of it; its invocation is verified.
+        """Read a container, once for all requirements; its invocation is verified.
 
         Raises:
-            UcanError: It is none, or holds what is no token, or several invocations.
+            UcanError: It is malformed, or holds a malformed token or several invocations.
         """
         invocation: Envelope | None = None
         found: dict[Cid, Delegation | Envelope] = {}
@@ -122,9 +122,9 @@ class Validator:
         """The delegations of a container, verified.
 
         Raises:
-            UcanError: One of them is none, or not signed by its issuer.
+            UcanError: One of them is malformed, or not signed by its issuer.
         """
-        # Not remembered yet: a stranger's tokens would drive out those that grant something.
+        # Not remembered yet: a stranger's tokens would evict those that matter.
         return [
             token if isinstance(token, Delegation) else self._reader.delegation(token)
             for token in tokens.found.values()
@@ -134,7 +134,7 @@ class Validator:
         """Read one delegation, verified.
 
         Raises:
-            UcanError: It is none, or not signed by its issuer.
+            UcanError: It is malformed, or not signed by its issuer.
         """
         known = self._reader.remembered(cid_of_token(token))
         return known or self._reader.delegation(open_envelope(token, profile=self._profile))
@@ -143,7 +143,7 @@ class Validator:
         """Read one that the cluster stores: verified once, then cached.
 
         Raises:
-            UcanError: It is none, or not signed by its issuer.
+            UcanError: It is malformed, or not signed by its issuer.
         """
         delegation = self.delegation(token)
         self._reader.remember(delegation)
@@ -156,16 +156,16 @@ class Validator:
         delegations: Sequence[Delegation],
         context: ValidationContext,
     ) -> Access:
-        """Find what delegations let a caller do under one command (mode B), for many calls.
+        """Find a caller's access under one command (mode B), for many calls.
 
         Args:
-            caller: As TLS named it.
+            caller: As authenticated by TLS.
             command: The one that the server assigns to the method.
-            delegations: Verified, in any order; those that do not help are passed over.
-            context: Of this moment.
+            delegations: Verified, in any order; irrelevant ones are ignored.
+            context: The current context.
 
         Raises:
-            UcanError: No chain of them holds.
+            UcanError: No chain is valid.
             ValueError: There is no authority to call.
         """
         if self._authority is None:
@@ -186,19 +186,19 @@ class Validator:
         stored: Callable[[Cid], bytes | None] = lambda _cid: None,
         by_item: bool = False,
     ) -> ProvenClaim:
-        """Decide a call that carries a signed invocation (mode A), and take the invocation as used.
+        """Decide a call with a signed invocation (mode A), and mark the invocation as used.
 
         Args:
             tokens: One invocation and the delegations that it names; others are ignored.
             command: The one that the server assigns to the method.
-            args_of: Derives them from the request, every one of the command, as the server has
-                them. Asked once all else holds: who has no right to them learns nothing of them.
-            context: Of this moment.
+            args_of: Derives all arguments of the command from the request. Called once everything
+                else is valid, so that an unauthorized caller learns nothing about them.
+            context: The current context.
             stored: Returns a delegation that the cluster stores, by its CID; None if it does not.
-            by_item: Whether policies judge each item that is shown, and not the call.
+            by_item: Whether policies are evaluated on each item of the answer, not on the call.
 
         Raises:
-            UcanError: Why not.
+            UcanError: The call is denied.
             ClusterError: OVERLOADED: too many invocations at once.
         """
         invocation = tokens.invocation
@@ -220,7 +220,7 @@ class Validator:
             grant = check_chain(claim, chain, context)
         check_args(invocation, args_of())
         self._used.use(invocation, holder=grant.holder, now_s=context.now_s)
-        # Not before: a stranger's tokens would drive out those that grant something.
+        # Not before: a stranger's tokens would evict those that matter.
         for delegation in chain:
             self._reader.remember(delegation)
         return grant
@@ -229,10 +229,10 @@ class Validator:
 def resolve(
     invocation: Invocation, found: Mapping[Cid, Delegation | Envelope], reader: TokenReader
 ) -> Sequence[Delegation]:
-    """The delegations that `invocation` names, verified, the root first.
+    """The delegations that `invocation` names, verified, root first.
 
     Raises:
-        UcanError: UnavailableProof, or what is wrong with a delegation; with link and CID.
+        UcanError: UnavailableProof, or a delegation's error; with link and CID.
     """
     for link, cid in enumerate(invocation.proofs):
         if cid not in found:
@@ -249,7 +249,7 @@ def resolve(
 
 
 def claim_of(invocation: Invocation) -> Claim:
-    """What an invocation asks."""
+    """The claim of an invocation."""
     return Claim(
         issuer=invocation.issuer,
         subject=invocation.subject,

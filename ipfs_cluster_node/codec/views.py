@@ -1,4 +1,4 @@
-"""What the cluster tells a client, on the wire."""
+"""Values returned to clients, on the wire."""
 
 from typing import Any, Final, TypeVar
 
@@ -122,7 +122,7 @@ def audit_record_to_proto(record: AuditRecord) -> audit_pb2.AuditRecord:
 
 
 def audit_record_from_proto(message: audit_pb2.AuditRecord) -> AuditRecord:
-    """Read a record that a node answered."""
+    """Decode an audit record."""
     return AuditRecord(
         sequence=message.sequence,
         at_ms=ms_of_timestamp(message.time),
@@ -139,7 +139,7 @@ def audit_record_from_proto(message: audit_pb2.AuditRecord) -> AuditRecord:
 
 
 def watched_task_from_proto(message: task_dispatch_pb2.Task) -> views.WatchedTask:
-    """Read a task with news of its attempt."""
+    """Decode a task with the progress of its attempt."""
     return views.WatchedTask(
         task=task_from_proto(message),
         progress_ratio=message.progress_ratio,

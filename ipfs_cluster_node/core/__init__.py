@@ -1,1 +1,1 @@
-"""What decides: pure functions of state, input and now. Imports values and itself."""
+"""Decisions: pure functions of state, input and time. Imports only values and itself."""

@@ -1,4 +1,4 @@
-"""What the audit log holds: who asked for what, by which right, and what became of it."""
+"""Records of the audit log: who called what, by which delegation, with which outcome."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,44 +7,44 @@ from typing import NamedTuple, Protocol
 
 
 class Outcome(StrEnum):
-    """What became of a call."""
+    """The outcome of a call."""
 
     ALLOWED = "allowed"
-    """It changed what it asked to change."""
+    """It was carried out."""
     FAILED = "failed"
-    """It was let through, and failed; with UNKNOWN_OUTCOME it may have changed something."""
+    """It was allowed, but failed; with UNKNOWN_OUTCOME it may have changed something."""
     DENIED = "denied"
     LOST = "lost"
-    """Not a call: so many records before this one could not be written, as `reason` says."""
+    """Not a call: earlier records could not be written; `reason` says how many."""
 
 
 class AuditRecord(NamedTuple):
-    """One call that was denied, or that would change something; made for each, so it is light."""
+    """One call that was denied, or would change something; made for each, so it is cheap."""
 
     at_ms: int
     """Milliseconds since 1970 (UTC)."""
     caller: str
-    """A DID; empty where nobody was proved."""
+    """A DID; empty if the caller was not authenticated."""
     caller_class: str
     peer: str
-    """From where, as gRPC spells it."""
+    """The caller's address, as gRPC spells it."""
     method: str
     command: str
-    """Such as `/task/submit`; empty where the class of the caller decides."""
+    """Such as `/task/submit`; empty if the caller's class decides."""
     outcome: Outcome
     delegation_cids: tuple[str, ...] = ()
-    """The last link of each chain that the call was let through by; of a denied one, the token that
-    did not hold, where one was the cause."""
+    """The last link of each chain that allowed the call; for a denied one, the token that caused
+    the denial, if one did."""
     request_id: str = ""
     reason: str = ""
-    """Where it was not allowed: a name of errors.proto, and the sentence."""
+    """If it was not allowed: a name of errors.proto, and the message."""
     sequence: int = 0
-    """Counts the records of one node; given when it is written."""
+    """Numbers the records of one node; assigned when written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditQuery:
-    """Which records are wanted; an empty field wants all."""
+    """A filter of records; an empty field matches all."""
 
     since_ms: int = 0
     until_ms: int = 0
@@ -56,7 +56,7 @@ class AuditQuery:
     size: int = 100
 
     def wants(self, record: AuditRecord) -> bool:
-        """Whether a record is wanted."""
+        """Whether a record matches."""
         return (
             record.at_ms >= self.since_ms
             and (not self.until_ms or record.at_ms < self.until_ms)
@@ -68,10 +68,10 @@ class AuditQuery:
 
 
 class AuditLog(Protocol):
-    """Where records go."""
+    """Takes and returns records."""
 
     def record(self, record: AuditRecord) -> None:
-        """Note a call. Neither waits nor raises."""
+        """Record a call. Neither waits nor raises."""
 
     async def read(self, query: AuditQuery) -> Sequence[AuditRecord]:
-        """The newest records that are wanted, the newest first."""
+        """The newest matching records, newest first."""

@@ -1,8 +1,8 @@
-"""What calls ask for: commands, and the arguments that policies judge.
+"""What calls require: commands, and the arguments on which policies are evaluated.
 
 The server derives every argument itself, from the request and the state, and every argument of a
-command is there in every call: a statement about one that is absent would not mean what it says.
-Names are checked before they come here, so that `team-a/*` can't be met by `team-a/../x`.
+command is present in every call: a statement about a missing one would not mean what it says.
+Names are checked before, so that `team-a/*` can't match `team-a/../x`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -48,9 +48,9 @@ TOKEN_MINT: Final = Command("/admin/enrol/mint")
 TOKEN_REVOKE: Final = Command("/admin/enrol/revoke")
 
 ANY: Final = "*"
-"""Stands for all of them, or an unknown one: a policy that names some does not hold on it."""
+"""Stands for all values, or an unknown one: a policy that names some does not match it."""
 UNKNOWN_SIZE: Final = 2**53 - 1
-"""A size that is not told counts as more than any limit."""
+"""An unknown size counts as more than any limit."""
 
 Args = dict[str, Value]
 
@@ -68,12 +68,11 @@ ROW_UNKNOWN: Final[Mapping[str, Value]] = {
 
 
 class Requirement(NamedTuple):
-    """What a call wants to do under one command."""
+    """What a call needs to be allowed under one command."""
 
     command: Command
     each: Iterable[Args]
-    """The arguments, for each thing that it wants; some may come again. Not gone through where no
-    policy asks."""
+    """The arguments of each item; some may repeat. Not iterated if no policy reads them."""
 
 
 def distinct(each: Iterable[Args]) -> Iterator[Args]:
@@ -98,7 +97,7 @@ GRANTS: Final[Mapping[str, tuple[Command, ...]]] = {
     ),
     "reader": (TASK_READ, CONTENT_READ, MEMBER_LIST, CONFIG_READ, HEALTH_READ, STATE_READ),
 }
-"""What a client may be let do when it joins; finer rights are delegated afterwards."""
+"""A client's presets at joining; finer permissions are delegated afterwards."""
 GRANT_DEFAULT: Final = "user"
 TOKEN_TTL_S_DEFAULT: Final = 3600
 

@@ -1,11 +1,11 @@
-"""Which process speaks for a member: a copied home directory runs under the same identity.
+"""Which process acts for a member: a copied home directory runs under the same identity.
 
-Two processes of one identity would push one another out for ever, or vote twice. Each names itself
-by its boot, a random number. Whoever has a connection open keeps its place, and every other process
-is refused, until that connection has ended: at once with its process, else once it is found dead.
-So a node that is started again waits for nothing.
+Two processes of one identity would displace each other for ever, or vote twice. Each is identified
+by its boot, a random number. The one with an open connection keeps its place, and every other
+process is refused until that connection has ended: at once with its process, or when it is found
+dead. So a restarted node need not wait.
 
-The only master has nobody that would refuse its copy. It asks at its own addresses itself.
+A single master has no peer that would refuse its copy, so it calls its own addresses.
 """
 
 from collections.abc import Mapping
@@ -16,25 +16,25 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
 
 UNKNOWN: Final = 0
-"""The boot of who says none: it is not told from others."""
+"""The boot of a caller that sends none: it can't be distinguished."""
 
 
 def other_address(boot: int, heard: Mapping[str, int]) -> str | None:
-    """Where another process answered than the one that asked, which always says its boot.
+    """The address at which a process other than the asking one answered.
 
     Args:
-        boot: Who asked.
-        heard: By address, the boot of who proved there to be of the same identity.
+        boot: The asking process.
+        heard: By address, the boot of the process that proved the same identity there.
     """
     return next((address for address, each in heard.items() if each != boot), None)
 
 
 def runs_twice(node_id: NodeId, address: str = "") -> ClusterError:
-    """Why a process is refused.
+    """The error for a refused process.
 
     Args:
         node_id: Its identity.
-        address: Where the other one is, if that is known.
+        address: The other one's address, if known.
     """
     where = f" at {address}" if address else ""
     return ClusterError(
@@ -52,15 +52,15 @@ class _Speaker:
 
 
 class Boots:
-    """Who has a connection open here."""
+    """The processes with an open connection here."""
 
     def __init__(self, own: NodeId | None = None, boot: int = UNKNOWN, address: str = "") -> None:
-        """Know nobody but this node itself, and where it is."""
+        """Start with only this node itself and its address."""
         self._own, self._boot, self._address = own, boot, address
         self._speakers: dict[NodeId, _Speaker] = {}
 
     def check(self, node_id: NodeId, boot: int) -> None:
-        """Pass unless another process speaks for this member.
+        """Refuse a process if another one acts for this member.
 
         Raises:
             ClusterError: MEMBER_RUNS_TWICE.
@@ -83,7 +83,7 @@ class Boots:
         speaker.connections += 1
 
     def left(self, node_id: NodeId) -> None:
-        """A connection that was let in has ended."""
+        """An accepted connection has ended."""
         speaker = self._speakers[node_id]
         speaker.connections -= 1
         if speaker.connections == 0:

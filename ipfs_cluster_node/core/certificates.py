@@ -1,6 +1,6 @@
-"""The certificates that were handed out, those that count no more, and the cluster's sealed keys.
+"""Issued and revoked certificates, and the cluster's sealed keys.
 
-All of it is in the log. Nothing here opens a key: this is what every replica agrees on.
+All of it is replicated through the log. Nothing here opens a key.
 """
 
 from collections.abc import Iterable
@@ -19,21 +19,21 @@ from ipfs_cluster_node.core.tables import Notes, Table, TableName
 SERIAL_BYTES_MAX: Final = 20
 """Source: RFC 5280, 4.1.2.2."""
 RENEW_EXPIRED_MAX: Final = timedelta(days=30)
-"""How long after its end a certificate is still renewed by the identity key."""
+"""How long after its expiry a certificate can still be renewed with the identity key."""
 CERTIFICATES_MAX: Final = 100_000
-"""Most that are remembered; some 20 MB. Past it the oldest that have ended go first."""
+"""Most that are remembered; some 20 MB. Beyond it the oldest expired ones are dropped first."""
 CERTIFICATES_PER_OWNER_MAX: Final = 64
-"""Most that one member may hold that have not ended: it renews once or twice in their life."""
+"""Most unexpired ones of one member: it renews once or twice in their lifetime."""
 REPEAT_MS_MAX: Final = 120_000
-"""For how long a TLS key gets another certificate: its first may be in an answer that was lost."""
+"""How long a TLS key can get another certificate: the answer with the first may be lost."""
 REVOCATIONS_MAX: Final = 20_000
-"""Most that are remembered; a member's are forgotten with its removal, which says the same."""
+"""Most that are remembered; a member's are dropped at its removal, which implies them."""
 FORGET_AFTER_S: Final = 3600
-"""Behind its end a certificate counts no more anywhere, clocks that are off included."""
+"""Margin after expiry by which no node accepts a certificate, even with clock skew."""
 
 
 class RotationPhase(StrEnum):
-    """Where a rotation of the root stands."""
+    """The phase of a root rotation."""
 
     STEADY = "steady"
     SPREADING = "spreading"
@@ -44,7 +44,7 @@ class RotationPhase(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CertificateRecord:
-    """A certificate that was handed out."""
+    """An issued certificate."""
 
     serial: int
     did: Did
@@ -54,17 +54,17 @@ class CertificateRecord:
     """Seconds since 1970 (UTC)."""
     issued_at_ms: int
     epoch: int
-    """The authority's, when it was issued."""
+    """The authority's epoch when it was issued."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CertificateRevocation:
-    """A certificate, or all of a member, counts no more: one of `serial` and `did` is set."""
+    """Revokes one certificate, or every one of a member: one of `serial` and `did` is set."""
 
     serial: int = 0
     did: Did = Did("")
     until_s: int = 0
-    """Until when it must be remembered, in seconds since 1970 (UTC); 0 for good."""
+    """How long to remember it, in seconds since 1970 (UTC); 0 for ever."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +72,7 @@ class Authority:
     """The cluster's keys, sealed, and its roots."""
 
     version: int = 0
-    """Grows with every change, so that two changes from the same one don't both hold."""
+    """Grows with every change, so that of two changes based on one version only one is applied."""
     key_id: str = ""
     ciphertext: bytes = b""
     wraps: tuple[tuple[Did, bytes], ...] = ()
@@ -82,7 +82,7 @@ class Authority:
     roots: tuple[str, ...] = ()
     """Certificates in PEM, the oldest first."""
     signer: int = 0
-    """Which of the roots signs."""
+    """Index of the root that signs."""
     epoch: int = 0
     """Grows whenever every member needs a new certificate or bundle."""
     phase: RotationPhase = RotationPhase.STEADY
@@ -94,12 +94,12 @@ class Authority:
         return "".join(self.roots).encode()
 
     def wrap_of(self, did: Did) -> bytes | None:
-        """The data key, as it is sealed to one master."""
+        """The data key, sealed to one master."""
         return dict(self.wraps).get(did)
 
 
 class CertificateTable:
-    """What was handed out and what was revoked, as the log has made it."""
+    """Issued certificates and revocations, as replicated."""
 
     def __init__(
         self,
@@ -108,20 +108,20 @@ class CertificateTable:
         authority: Authority | None = None,
         notes: Notes | None = None,
     ) -> None:
-        """Start with these."""
+        """Start from these."""
         notes = Notes() if notes is None else notes
         self._records: Table[int, CertificateRecord] = Table(TableName.CERTIFICATES, notes)
         self._newest: dict[Did, CertificateRecord] = {}
         self._by_owner: dict[Did, dict[int, CertificateRecord]] = {}
         self._by_end: list[tuple[int, int]] = []
-        """A heap of ends and serial numbers: of those that are remembered, and some others."""
+        """A heap of expiry times and serial numbers; may include dropped ones."""
         revoked = TableName.CERTIFICATE_REVOCATIONS
         self._serials: Table[int, CertificateRevocation] = Table(revoked, notes)
         self._dids: Table[Did, CertificateRevocation] = Table(revoked, notes)
         self.authority = authority or Authority()
         self._cluster_touched = notes.of(TableName.CLUSTER)
         self.version = 0
-        """Grows with every revocation and removal: what was concluded from them can be kept."""
+        """Grows with every revocation and removal, as a key for caches of derived values."""
         for record in records:
             self._put(record)
         for revocation in revocations:
@@ -132,11 +132,11 @@ class CertificateTable:
         return self._records.get(serial)
 
     def newest(self, did: Did) -> CertificateRecord | None:
-        """What a member was handed last."""
+        """A member's latest certificate."""
         return self._newest.get(did)
 
     def of_owner(self, did: Did) -> tuple[CertificateRecord, ...]:
-        """What a member was handed and is remembered, the oldest first."""
+        """A member's remembered certificates, oldest first."""
         return tuple(self._by_owner.get(did, {}).values())
 
     def records(self) -> tuple[CertificateRecord, ...]:
@@ -148,11 +148,11 @@ class CertificateTable:
         return (*self._serials.values(), *self._dids.values())
 
     def revoked_dids(self) -> tuple[Did, ...]:
-        """Members none of whose certificates count."""
+        """Members all of whose certificates are revoked."""
         return tuple(self._dids)
 
     def is_revoked(self, serial: int, did: Did) -> bool:
-        """Whether a certificate counts no more."""
+        """Whether a certificate is revoked."""
         return serial in self._serials or did in self._dids
 
     def revokes(self, did: object) -> bool:
@@ -173,7 +173,7 @@ class CertificateTable:
                 f"every certificate of {record.did} was revoked; join with a new identity",
             )
         owned = self._by_owner.get(record.did, {}).values()
-        # Else a stolen TLS key would be good for longer than the certificate it was stolen with.
+        # Otherwise a stolen TLS key would be usable for longer than its certificate.
         if any(
             r.spki_hash == record.spki_hash and now_ms - r.issued_at_ms > REPEAT_MS_MAX
             for r in owned
@@ -194,14 +194,14 @@ class CertificateTable:
         self._put(record)
         while len(self._records) > CERTIFICATES_MAX:
             _, serial = heappop(self._by_end)
-            if serial in self._records:  # Else it was dropped before.
+            if serial in self._records:  # It may have been dropped before.
                 self._drop(self._records[serial])
         if len(self._by_end) > 2 * CERTIFICATES_MAX:
             self._by_end = [(r.not_after_s, r.serial) for r in self._records.values()]
             heapify(self._by_end)
 
     def full(self) -> bool:
-        """Whether no more revocations can be remembered."""
+        """Whether the limit of revocations is reached."""
         return len(self._serials) + len(self._dids) >= REVOCATIONS_MAX
 
     def revoke(self, revocation: CertificateRevocation) -> None:
@@ -209,7 +209,7 @@ class CertificateTable:
         self._revoke(revocation)
 
     def forget_member(self, did: Did) -> None:
-        """Its removal says already that nothing of it counts: it takes no room of revocations."""
+        """Drop a removed member's revocations: its removal implies them."""
         if did in self._dids:
             self._dids.drop(did)
         for serial in self._by_owner.get(did, {}).keys() & self._serials.keys():
@@ -217,22 +217,22 @@ class CertificateTable:
         self.version += 1
 
     def set_authority(self, authority: Authority) -> bool:
-        """Take the authority as it becomes; False if another change came before."""
+        """Replace the authority; False if another change came first."""
         if authority.version != self.authority.version + 1:
             return False
         self._take_authority(authority)
         return True
 
     def begin(self, records: Iterable[CertificateRecord], authority: Authority) -> None:
-        """Take what the cluster begins with."""
+        """Take the cluster's initial certificates and keys."""
         self._take_authority(authority)
         for record in records:
             self.issue(record)
 
     def forget(self, now_s: int, count_max: int | None = None) -> bool:
-        """Drop what has ended: of each member, all but the newest at once.
+        """Drop expired records: of each member, all but the newest at once.
 
-        At most so many of each kind; returns whether some may be left.
+        At most `count_max` of each kind; returns whether some may be left.
         """
         ended = now_s - FORGET_AFTER_S
         long_ended = now_s - int(RENEW_EXPIRED_MAX.total_seconds())

@@ -1,9 +1,9 @@
-"""Whether this node's wall clock is right, by those of the others.
+"""Whether this node's wall clock is right, compared with the others'.
 
-A clock that is a day ahead signs certificates from tomorrow, which nobody takes today. No clock can
-tell that of itself, so masters compare theirs. What is compared is how far each wall clock is ahead
-of this machine's boot clock, which no setting moves: a sample stays true when this node's own wall
-clock jumps later, also where no other node can be reached any more.
+A clock that is a day ahead signs certificates from tomorrow, which no node accepts today. A clock
+can't detect that itself, so masters compare theirs: how far each wall clock is ahead of this
+machine's boot clock, which can't be set. A sample stays valid if this node's own wall clock jumps
+later, even if no other node can be reached then.
 """
 
 import math
@@ -17,33 +17,32 @@ from ipfs_cluster_node.core.ids import NodeId
 CLOCK_DIFFERENCE_MS_MAX: Final = 60_000
 """How far two clocks may be apart and still agree. Certificates begin five minutes early."""
 SAMPLE_AGE_MS_MAX: Final = 24 * 3_600_000
-"""For how long a comparison counts."""
+"""How long a comparison is valid."""
 DRIFT_MS_PER_HOUR_MAX: Final = 720
-"""200 parts in a million: how much two quartz clocks may go apart after they were compared."""
+"""200 parts per million: how much two quartz clocks may drift apart after a comparison."""
 SETTLE_MS: Final = 3_600_000
-"""How long a clock that jumped must go on steadily before a node that nobody can tell better takes
-it for right."""
+"""How long a clock must be steady after a jump before a node without peers trusts it."""
 
 START_MS: Final = 600_000
-"""How long after a start a jump is likely to be NTP's, that sets right what the machine began with:
-what the clock said at the start is weak evidence then,"""
+"""How long after a start a jump is probably NTP correcting the machine's initial time: the clock's
+reading at the start is weak evidence then,"""
 START_SETTLE_MS: Final = 60_000
-"""and so long of steady time is enough, instead of `SETTLE_MS`."""
+"""and this much steady time is enough, instead of `SETTLE_MS`."""
 
 
 class Verdict(StrEnum):
     """What is known of this node's clock."""
 
     TRUSTED = "trusted"
-    """A majority of the voters agree with it, or there is nobody to ask and it did not jump."""
+    """A majority of the voters agree with it, or there is no other voter and it did not jump."""
     OFF = "off"
-    """A majority of the voters agree with one another, and not with it."""
+    """A majority of the voters agree with each other, but not with it."""
     DISPUTED = "disputed"
-    """Some voter's clock says otherwise, and no majority settles it."""
+    """Some voter's clock disagrees, and there is no majority."""
     UNKNOWN = "unknown"
     """Too few clocks were compared yet."""
     JUMPED = "jumped"
-    """Nobody to ask, and it was set while the node ran."""
+    """There is no other voter, and it was set while the node ran."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +52,9 @@ class ClockSample:
     offset_ms: float
     """How far it is ahead of the boot clock."""
     error_ms: float
-    """How wrong that can be: half of the round trip."""
+    """Uncertainty of the offset: half of the round trip."""
     at_ms: float
-    """When, by the boot clock."""
+    """Time of the sample by the boot clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,7 @@ class Judgement:
 
     verdict: Verdict
     ahead_ms: float = 0.0
-    """How far it is ahead of what it should be (behind, if negative), as far as that is known."""
+    """Estimate of how far it is ahead of the right time (behind, if negative)."""
     agreeing: frozenset[NodeId] = frozenset()
     """Voters whose clocks agree with the majority's."""
 
@@ -83,18 +82,18 @@ def judge_clock(
     votes: bool,
     now_ms: float,
 ) -> Judgement:
-    """Judge this node's clock by what a majority of the voters shows.
+    """Judge this node's clock by a majority of the voters.
 
     Args:
         own_offset_ms: How far its wall clock is ahead of its boot clock now.
-        samples: Of other voters.
-        voter_count: This node included, if it votes.
-        votes: Whether its own clock counts among them.
+        samples: Samples of other voters.
+        voter_count: The number of voters, including this node if it votes.
+        votes: Whether this node votes.
         now_ms: The boot clock.
     """
     majority = voter_count // 2 + 1
     found: list[tuple[float, float, NodeId]] = []
-    """How far this clock is ahead of the other's, how wrong that can be, and whose it is."""
+    """How far this clock is ahead of another, the uncertainty, and that one's node."""
     for node_id, sample in samples.items():
         age_ms = now_ms - sample.at_ms
         if age_ms <= SAMPLE_AGE_MS_MAX:
@@ -122,17 +121,17 @@ def _middle(values: Sequence[float]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class SteadyClock:
-    """Follows a wall clock that nobody can be asked about: a jump of it does not count at once."""
+    """Follows the wall clock of a node without peers: a jump is not trusted at once."""
 
     offset_ms: float
-    """How far it is taken to be ahead of the boot clock."""
+    """The trusted offset from the boot clock."""
     jumped_to_ms: float = 0.0
     jumped_at_ms: float | None = None
     started_ms: float = -math.inf
     """When it was first read, by the boot clock."""
 
     def seen(self, offset_ms: float, now_ms: float) -> "SteadyClock":
-        """What becomes of it with another look at the wall clock; small steps are followed."""
+        """The result of another reading of the wall clock; small steps are followed."""
         if abs(offset_ms - self.offset_ms) <= CLOCK_DIFFERENCE_MS_MAX:
             return SteadyClock(offset_ms, started_ms=self.started_ms)
         began_ms = self.jumped_at_ms
@@ -144,7 +143,7 @@ class SteadyClock:
         return SteadyClock(self.offset_ms, offset_ms, began_ms, self.started_ms)
 
     def judge(self) -> Judgement:
-        """The judgement of a node that is alone."""
+        """The judgement of a node without peers."""
         if self.jumped_at_ms is None:
             return Judgement(Verdict.TRUSTED)
         return Judgement(Verdict.JUMPED, self.jumped_to_ms - self.offset_ms)

@@ -18,7 +18,7 @@ class Kind(Enum):
     """The type of a column's values."""
 
     STRING = auto()
-    """Of an enumeration: the value of its member."""
+    """For an enumeration, its member's value."""
     STRINGS = auto()
     BOOL = auto()
     INT32 = auto()
@@ -43,8 +43,8 @@ class Column(NamedTuple):
     name: str
     kind: Kind
     path: str
-    """Where its value is found: `task.result.cid`. The first name is one of the schema's `parts`.
-    The column is null where the value, or what holds it, is None."""
+    """The path of its value: `task.result.cid`. The first name is one of the schema's `parts`. The
+    column is null if any value on the path is None."""
     judged_as: str = ""
     """The argument that policies are evaluated on. Empty: they do not see the column."""
     empty_is_null: bool = False

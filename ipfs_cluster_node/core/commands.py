@@ -1,7 +1,7 @@
-"""What may enter the log.
+"""The commands of the log.
 
-Ids and times were decided before a command is proposed; `ClusterState.apply` takes them as they
-are, so every replica comes to the same state.
+Ids and times are chosen before a command is proposed; `ClusterState.apply` uses them as they are,
+so every replica reaches the same state.
 """
 
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ class BootstrapCluster:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateJoinToken:
-    """A join token was made; its secret never enters the log."""
+    """Creates a join token; its secret never enters the log."""
 
     token_id: str
     secret_hash: bytes
@@ -43,31 +43,31 @@ class CreateJoinToken:
     uses_max: int
     addresses: tuple[str, ...]
     grant: str = ""
-    """What a client may do: a key of `GRANTS`; empty for a node."""
+    """A client's preset, a key of `GRANTS`; empty for a node."""
     needs_approval: bool = False
     """Whether a joiner waits for `DecideJoiner`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevokeJoinToken:
-    """A join token lets nobody in any more."""
+    """Revokes a join token."""
 
     token_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecideJoiner:
-    """Somebody lets a waiting joiner in, or does not."""
+    """Approves or rejects a waiting joiner."""
 
     token_id: str
-    """Named, since it says what the joiner will be: the decision is for that alone."""
+    """The token determines the joiner's role, so the decision covers this token only."""
     did: Did
     approved: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedeemJoinToken:
-    """A joiner, whose possession of `did` was checked, shows a token."""
+    """A joiner, whose possession of the key of `did` was verified, presents a token."""
 
     token_id: str
     secret_hash: bytes
@@ -75,12 +75,12 @@ class RedeemJoinToken:
     name: str
     endpoints: tuple[str, ...]
     seal_key: bytes = b""
-    """Of a joiner that is to be a master."""
+    """Of a future master."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisterNode:
-    """A node came up."""
+    """Registers a node that started."""
 
     node_id: NodeId
     endpoints: tuple[str, ...]
@@ -93,7 +93,7 @@ class RegisterNode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetLiveness:
-    """Nodes were heard again, or no longer; the attempts of the latter are lost."""
+    """Marks nodes alive or dead; the attempts of the latter are lost."""
 
     alive: tuple[NodeId, ...] = ()
     dead: tuple[NodeId, ...] = ()
@@ -101,50 +101,50 @@ class SetLiveness:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoveNode:
-    """A node leaves for good."""
+    """Removes a node for good."""
 
     node_id: NodeId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplaceLog:
-    """A master's log is damaged or lost: it gets a new incarnation."""
+    """Gives a master whose log is damaged or lost a new incarnation."""
 
     node_id: NodeId
     incarnation: int
-    """The one that the master has so far; if it has another by now, nothing changes."""
+    """The master's present incarnation; if it has another by now, nothing changes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProposeConfig:
-    """Settings change, all or none."""
+    """Changes settings, all or none."""
 
     values: Mapping[str, str]
     """By key; an empty one removes a user's key."""
     if_values: Mapping[str, str] = field(default_factory=dict)
-    """Only if these are the present values."""
+    """The required current values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitTasks:
-    """Tasks come in, all or none."""
+    """Submits tasks, all or none."""
 
     task_ids: tuple[TaskId, ...]
     specs: tuple[TaskSpec, ...]
     fingerprint: bytes
-    """SHA-256 of what was asked, to tell a repeat from another request under the same id."""
+    """SHA-256 of the request, to tell a repeat from another request with the same id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssignTasks:
-    """Tasks get workers."""
+    """Assigns tasks to workers."""
 
     assignments: tuple[tuple[TaskId, NodeId], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishAttempts:
-    """Attempts ended on a node."""
+    """Records the outcomes of attempts on a node."""
 
     node_id: NodeId
     outcomes: tuple[AttemptOutcome, ...]
@@ -152,32 +152,32 @@ class FinishAttempts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequeueAttempts:
-    """Attempts were lost without their node being dead."""
+    """Requeues attempts that were lost although their node is alive."""
 
     ids: tuple[AttemptId, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CancelTask:
-    """A task is cancelled."""
+    """Cancels a task."""
 
     task_id: TaskId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpireRecords:
-    """Records older than their retention go."""
+    """Deletes records older than their retention."""
 
     count_max: int = 0
-    """Of each kind; more go with the next command. 0, as older releases wrote: 10,000 tasks and
-    answers, and all of the rest."""
+    """The most of each kind; the next command deletes more. 0, as older releases wrote: 10,000
+    tasks and answers, and all others."""
     goes_on: bool = False
-    """Whether it follows one that left some: it judges by the same time as that one."""
+    """Whether it continues one that left some: it uses that one's time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddContent:
-    """A file has holders."""
+    """Adds a file, or holders of one."""
 
     cid: str
     size_bytes: int
@@ -187,41 +187,41 @@ class AddContent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PutDelegation:
-    """Delegations are kept; their form and signatures were checked."""
+    """Stores delegations, whose form and signatures were checked."""
 
     delegations: tuple[StoredDelegation, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevokeDelegation:
-    """A delegation holds no more, by one who may say so."""
+    """Revokes a delegation; the revoker's right was checked."""
 
     revocation: StoredRevocation
     copies: tuple[StoredRevocation, ...] = ()
-    """The same, given with each renewal of a client's certificate."""
+    """Equal delegations, re-issued with each renewal of a client's certificate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssueCertificate:
-    """A certificate is about to be handed out."""
+    """Records a certificate about to be issued."""
 
     record: CertificateRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevokeCertificate:
-    """A certificate, or all of a member, counts no more."""
+    """Revokes one certificate, or every certificate of a member."""
 
     revocation: CertificateRevocation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetAuthority:
-    """The sealed keys, the roots, or the phase of their rotation change."""
+    """Changes the sealed keys, the roots, or the phase of their rotation."""
 
     authority: Authority
     asked: str = ""
-    """What somebody asked for; empty where the leader does it by itself."""
+    """The request; empty if the leader acts on its own."""
 
 
 CommandBody = (
@@ -252,7 +252,7 @@ CommandBody = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogCommand:
-    """A command and who asked for it when."""
+    """A command with its caller and time."""
 
     at_ms: int
     """When the proposer made it, in milliseconds since 1970 (UTC)."""
@@ -266,7 +266,7 @@ class LogCommand:
 def fingerprint_of(body: CommandBody) -> bytes:
     """Tell a repeat of a request from another one under the same id; at most 32 bytes.
 
-    What the node chose anew for the repeat, such as task ids or a token's secret, is no part of it.
+    Values that the node chooses for each call, such as task ids or a token's secret, are left out.
     """
     match body:
         case SubmitTasks():
@@ -317,6 +317,6 @@ def fingerprint_of(body: CommandBody) -> bytes:
 
 
 def _sorted(values: Mapping[str, str]) -> tuple[list[str], list[str]]:
-    """Keys in order, and their values: quicker to spell than pairs, and there may be many."""
+    """Sorted keys, and their values: faster to encode than pairs, and there may be many."""
     keys = sorted(values)
     return keys, [values[key] for key in keys]

@@ -1,38 +1,38 @@
-"""How many attempts a worker takes: what runs, and a little ahead so that no slot waits."""
+"""How many attempts a worker takes: one per slot, and a few ahead so that no slot idles."""
 
 from typing import Final
 
 from ipfs_cluster_node.core.model import SLOTS_MAX
 
 CREDIT_MAX: Final = SLOTS_MAX
-"""Most attempts that one worker has in hand or has asked for."""
+"""Most attempts that one worker holds or has granted credit for."""
 READ_AHEAD_SECONDS: Final = 0.1
-"""Work taken ahead of free slots, so that short tasks do not wait for the log."""
+"""Amount of work taken ahead of free slots, so that short tasks do not wait for the log."""
 READ_AHEAD_MAX: Final = 256
 HELD_MAX: Final = 8192
-"""Attempts that a worker has in hand, or whose outcomes are not confirmed, until it asks for no
-more: its next session names them all."""
+"""At so many attempts, running or with unconfirmed outcomes, a worker grants no more credit: its
+next session names them all."""
 MEAN_WEIGHT: Final = 0.2
-"""Of the newest attempt: one that was far longer than the others is outweighed after some 40."""
+"""Weight of the newest attempt: an outlier is outweighed after some 40."""
 SECONDS_MIN: Final = 1e-4
 
 
 def next_mean(mean: float | None, seconds: float) -> float:
-    """The mean of how long attempts take, after one more; None before the first."""
+    """The moving average of attempts' durations, after one more; None before the first."""
     return seconds if mean is None else mean + MEAN_WEIGHT * (seconds - mean)
 
 
 def in_hand_max(slots: int, *, seconds_mean: float | None, seconds_youngest: float) -> int:
-    """How many attempts a worker wants in hand, those that run included.
+    """How many attempts a worker should hold, including running ones.
 
-    Never fewer than its slots: however long attempts take, none of its slots may idle.
+    Never fewer than its slots: however long attempts take, no slot may idle.
 
     Args:
         slots: How many attempts run at once.
-        seconds_mean: How long attempts took of late; None if none has ended yet.
-        seconds_youngest: For how long the youngest attempt has been running where all slots are
-            taken, else 0. So long at least no slot became free: nothing is hoarded behind long
-            attempts that follow many short ones.
+        seconds_mean: The recent mean duration; None if no attempt has ended yet.
+        seconds_youngest: How long the youngest attempt has been running if all slots are taken,
+            else 0. No slot became free for at least this long, so that nothing is hoarded behind
+            long attempts that follow many short ones.
     """
     if seconds_mean is None:
         return slots
@@ -42,13 +42,13 @@ def in_hand_max(slots: int, *, seconds_mean: float | None, seconds_youngest: flo
 
 
 def credit_due(slots: int, *, wanted: int, in_hand: int) -> int:
-    """How many more attempts to ask for; none until half of what was read ahead is used up.
+    """How much credit to grant; none until half of the read-ahead is used up.
 
-    What is asked for together is assigned by one entry of the log.
+    Attempts granted together are assigned by one log entry.
 
     Args:
         slots: How many attempts run at once.
-        wanted: What `in_hand_max` says.
-        in_hand: How many attempts there are, those asked for included.
+        wanted: The result of `in_hand_max`.
+        in_hand: Attempts held, plus the credit already granted.
     """
     return 0 if in_hand > slots + (wanted - slots) // 2 else max(0, wanted - in_hand)

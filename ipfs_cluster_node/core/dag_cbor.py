@@ -1,6 +1,6 @@
-"""DAG-CBOR, strictly: every value has one encoding, and any other is refused.
+"""Strict DAG-CBOR: every value has one encoding, and any other is refused.
 
-Size and depth are capped before anything is read, so a hostile input costs no more than its length.
+Size and depth are checked first, so hostile input costs no more than its length.
 
 Source: ipld.io/specs/codecs/dag-cbor; RFC 8949 for the heads.
 """
@@ -27,14 +27,14 @@ _LINK_TAG: Final = 42
 _SIMPLE: Final[dict[int, bool | None]] = {0xF4: False, 0xF5: True, 0xF6: None}
 _FLOAT64: Final = 0xFB
 _ARGUMENT_MIN: Final = {24: 24, 25: 1 << 8, 26: 1 << 16, 27: 1 << 32}
-"""Least value that needs the 1, 2, 4 or 8 bytes of that kind of head."""
+"""Smallest value that needs 1, 2, 4 or 8 bytes, by the kind of head."""
 _HEADS: Final = tuple((first >> 5, first & 0x1F) for first in range(256))
 _INT_MAX: Final = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A CID of any codec and hash, as data may hold it."""
+    """A CID of any codec and hash, as data may contain it."""
 
     binary: bytes
     """The CID in binary, well formed: 34 bytes of version 0, or version 1."""
@@ -46,7 +46,7 @@ class Link:
 
 
 Value: TypeAlias = "bool | int | float | str | bytes | Link | list[Value] | dict[str, Value] | None"
-"""What DAG-CBOR can hold. Ints lie in -2^64 to 2^64 - 1, floats are finite."""
+"""The values of DAG-CBOR. Ints lie in -2^64 to 2^64 - 1, floats are finite."""
 
 
 class DagCborError(ValueError):
@@ -57,9 +57,9 @@ def decode(data: bytes, *, bytes_max: int, depth_max: int) -> Value:
     """Decode the one value that `data` encodes.
 
     Args:
-        data: Canonical DAG-CBOR, nothing behind it.
-        bytes_max: Most bytes that are looked at.
-        depth_max: Most lists and maps within one another, 0 to `DEPTH_MAX`.
+        data: Canonical DAG-CBOR, with nothing after it.
+        bytes_max: Largest size.
+        depth_max: Deepest nesting of lists and maps, 0 to `DEPTH_MAX`.
 
     Raises:
         DagCborError: Too large, too deep, cut off, or not canonical.
@@ -114,7 +114,7 @@ class _Reader:
         return self._list(argument, depth) if major == _LIST else self._map(argument, depth)
 
     def _head(self) -> tuple[int, int]:
-        """Read a head; of a simple value it stays unread."""
+        """Read a head; that of a simple value is left unread."""
         data, offset = self.data, self.offset
         if offset >= len(data):
             raise DagCborError("cut off")
@@ -201,7 +201,7 @@ def _check_cid(binary: bytes) -> None:
     if len(binary) == 34 and binary[:2] == b"\x12\x20":
         return
     if len(binary) == 36 and binary[2:4] == b"\x12\x20" and binary[0] == 1 and binary[1] < 0x80:
-        return  # The usual one, a codec of one byte and SHA-256, without the way below.
+        return  # Fast path for the usual one: a one-byte codec and SHA-256.
     try:
         version, offset = decode_varint(binary)
         _, offset = decode_varint(binary, offset)

@@ -1,7 +1,7 @@
-"""Delegations and revocations that the cluster keeps, so that a call need not bring them.
+"""Delegations and revocations stored by the cluster, so that calls need not carry them.
 
-A token's signature and form were checked before it came here. Whether a chain of them lets somebody
-do something is decided anew at every call (`core.ucan.chain`).
+A token's signature and form are checked before it is stored. Whether a chain allows something is
+decided at every call (`core.ucan.chain`).
 """
 
 from collections import Counter
@@ -15,27 +15,27 @@ from ipfs_cluster_node.core.multiformats import Cid
 from ipfs_cluster_node.core.tables import Notes, Table, TableName
 
 DELEGATIONS_MAX: Final = 10_000
-"""Most that clients may have kept, all together; some 5 MB."""
+"""Most stored by all clients together; some 5 MB."""
 DELEGATIONS_PER_AUDIENCE_MAX: Final = 32
-"""Most for one audience, what the cluster itself gives it not counted: a call without tokens is
-judged by all of its caller's."""
+"""Most to one audience, not counting the cluster's own: a call without tokens is judged by all
+delegations to its caller."""
 DELEGATIONS_PER_PAIR_MAX: Final = 8
-"""Most for one audience that one client may have kept: nobody takes all the room of another."""
+"""Most that one client may store for one audience, so that it can't use up the audience's limit."""
 LINKS_MAX: Final = 8
-"""Longest chain that is looked for."""
+"""Longest chain considered."""
 DELEGATIONS_PER_PUTTER_MAX: Final = 1000
-"""Most that one client may have kept: nobody fills the table for the others."""
+"""Most stored by one client, so that none fills the table."""
 REVOCATIONS_MAX: Final = 100_000
-"""Most that are remembered of clients; none is ever pushed out."""
+"""Most remembered of clients; none is ever evicted."""
 REVOCATIONS_PER_REVOKER_MAX: Final = 10_000
-"""Most of one client."""
+"""Most by one client."""
 FORGET_AFTER_S: Final = 120
-"""Behind its end a token counts no more anywhere, clocks that are off included."""
+"""Margin after expiry by which no node accepts the token, even with clock skew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredDelegation:
-    """A delegation that is kept."""
+    """A stored delegation."""
 
     cid: Cid
     token: bytes
@@ -45,21 +45,21 @@ class StoredDelegation:
     """Seconds since 1970."""
     put_at_ms: int = 0
     put_by: str = ""
-    """The client that had it kept; empty for the cluster itself."""
+    """The client that stored it; empty for the cluster itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredRevocation:
-    """A delegation that holds no more."""
+    """A revoked delegation."""
 
     cid: Cid
     revoker: Did
     until_s: int
-    """Until when it must be remembered, in seconds since 1970."""
+    """How long to remember it, in seconds since 1970."""
 
 
 class DelegationTable:
-    """What is kept, as the log has made it."""
+    """Stored delegations and revocations, as replicated."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class DelegationTable:
         revocations: Iterable[StoredRevocation] = (),
         notes: Notes | None = None,
     ) -> None:
-        """Start with these."""
+        """Start from these."""
         self._stored: Table[Cid, StoredDelegation] = Table(TableName.DELEGATIONS, notes)
         self._by_audience: dict[Did, dict[Cid, StoredDelegation]] = {}
         self._revoked: Table[tuple[Cid, Did], StoredRevocation] = Table(
@@ -77,27 +77,27 @@ class DelegationTable:
         self._put_counts: Counter[str] = Counter()
         self._revoked_counts: Counter[Did] = Counter()
         self.version = 0
-        """Grows with every change, so that what was concluded from the table can be kept."""
+        """Grows with every change, as a key for caches of derived values."""
         for delegation in delegations:
             self._put(delegation)
         for revocation in revocations:
             self._revoke(revocation)
 
     def __len__(self) -> int:
-        """How many delegations are kept."""
+        """The number of stored delegations."""
         return len(self._stored)
 
     @property
     def revocations(self) -> Mapping[Cid, frozenset[Did]]:
-        """A revoked delegation -> who revoked it."""
+        """The revokers of each revoked delegation."""
         return self._revokers
 
     def get(self, cid: Cid) -> StoredDelegation | None:
-        """The delegation of this CID, if it is kept."""
+        """The delegation with this CID, if it is stored."""
         return self._stored.get(cid)
 
     def of_audience(self, audience: Did) -> Iterable[StoredDelegation]:
-        """What was delegated to somebody."""
+        """The delegations to an audience."""
         return self._by_audience.get(audience, {}).values()
 
     def delegations(self) -> tuple[StoredDelegation, ...]:
@@ -109,7 +109,7 @@ class DelegationTable:
         return tuple(self._revoked.values())
 
     def chain_of(self, audience: Did) -> list[StoredDelegation]:
-        """All that may be a link of a chain that ends at `audience`, in any order."""
+        """All that may be links of a chain ending at `audience`, in any order."""
         found: dict[Cid, StoredDelegation] = {}
         seen, holders = {audience}, [audience]
         for _ in range(LINKS_MAX):
@@ -121,10 +121,10 @@ class DelegationTable:
         return list(found.values())
 
     def full_for(self, delegations: Iterable[StoredDelegation]) -> str:
-        """Why these can't be kept; empty if they can."""
+        """Why these can't be stored; empty if they can."""
         new = {d.cid: d for d in delegations if d.cid not in self._stored}.values()
-        # What the cluster gives at enrolment and renewal is bounded by its members, and never
-        # shut out by what they delegate.
+        # The cluster's own delegations are bounded by the number of members, and must always find
+        # room.
         clients = len(self._stored) - self._put_counts[""] + sum(bool(d.put_by) for d in new)
         if clients > DELEGATIONS_MAX and any(d.put_by for d in new):
             return (
@@ -154,15 +154,15 @@ class DelegationTable:
         return ""
 
     def put(self, delegations: Iterable[StoredDelegation]) -> None:
-        """Keep these; `full_for` has passed."""
+        """Store these; `full_for` has passed."""
         for delegation in delegations:
             if delegation.cid not in self._stored:
                 self._put(delegation)
 
     def revocations_full(self, revocation: StoredRevocation, authority: Did) -> str:
-        """Why one more can't be remembered; empty if it can, or is already.
+        """Why one more can't be remembered; empty if it can, or already is.
 
-        The cluster itself, `authority`, can always revoke: who may do that in its name is few.
+        The cluster itself, `authority`, can always revoke: few principals may do so in its name.
         """
         revoker = revocation.revoker
         if revoker == authority or revoker in self._revokers.get(revocation.cid, ()):
@@ -177,14 +177,14 @@ class DelegationTable:
         return ""
 
     def revoke(self, revocation: StoredRevocation) -> None:
-        """Remember a revocation, and keep its delegation no more if its issuer revoked it."""
+        """Remember a revocation, and drop its delegation if the issuer revoked it."""
         self._revoke(revocation)
         stored = self._stored.get(revocation.cid)
         if stored is not None and stored.issuer == revocation.revoker:
             self._drop(stored)
 
     def forget(self, now_s: int, count_max: int | None = None) -> bool:
-        """Drop what has ended, at most so many of each kind; returns whether some may be left."""
+        """Drop expired ones, at most `count_max` of each kind; returns whether some may be left."""
         ended = now_s - FORGET_AFTER_S
         delegations = [
             *islice((d for d in self._stored.values() if d.expires_s <= ended), count_max)
@@ -206,7 +206,7 @@ class DelegationTable:
         return count_max in (len(delegations), len(revocations))
 
     def forget_member(self, did: Did) -> None:
-        """Drop what was delegated to one who is gone, and what that one had kept for others."""
+        """Drop delegations to a removed member, and those that it stored for others."""
         put = [d for d in self._stored.values() if d.put_by == did and d.audience != did]
         for delegation in [*self.of_audience(did), *put]:
             self._drop(delegation)

@@ -1,4 +1,4 @@
-"""What apply answers, and what it asks of the shell. Data only; the shell carries it out."""
+"""Results of `apply`: the answer, and effects that the shell carries out. Data only."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,15 +11,15 @@ from ipfs_cluster_node.core.tables import Touched
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The command took effect, or had done so before under the same request id."""
+    """The command took effect, now or before under the same request id."""
 
     ids: tuple[str, ...] = ()
-    """What the command made: task ids, or role and incarnation of a joiner."""
+    """What the command created: task ids, or a joiner's role and incarnation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The command changed nothing that its caller asked for."""
+    """The command did not do what its caller requested."""
 
     reason: Reason
     message: str
@@ -27,7 +27,7 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class AttemptsRevoked:
-    """A worker is to kill these attempts."""
+    """A worker must kill these attempts."""
 
     node_id: NodeId
     ids: tuple[AttemptId, ...]
@@ -35,7 +35,7 @@ class AttemptsRevoked:
 
 @dataclass(frozen=True, slots=True)
 class AttemptsAssigned:
-    """A worker is to run these attempts."""
+    """A worker must run these attempts."""
 
     node_id: NodeId
     ids: tuple[AttemptId, ...]
@@ -43,18 +43,18 @@ class AttemptsAssigned:
 
 @dataclass(frozen=True, slots=True)
 class CertificatesRevoked:
-    """Certificates count no more: TLS sessions that were made with them must not be resumed."""
+    """Certificates were revoked: TLS sessions made with them must not be resumed."""
 
 
 Effect = AttemptsRevoked | AttemptsAssigned | CertificatesRevoked
 
 
 class Applied(NamedTuple):
-    """What a command came to."""
+    """The result of a command."""
 
     outcome: Accepted | Rejected
     """The answer to its caller."""
     effects: tuple[Effect, ...]
-    """What the shell is to do."""
+    """What the shell must do."""
     touched: Touched
     """The rows that changed, and no others."""

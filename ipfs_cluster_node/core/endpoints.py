@@ -1,4 +1,4 @@
-"""`host:port`, as people and configuration files write it."""
+"""`host:port`, as in configuration files and options."""
 
 import ipaddress
 import re
@@ -13,7 +13,7 @@ _PORT_MAX: Final = 65_535
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where something listens."""
+    """A listening address."""
 
     host: str
     port: int
@@ -32,7 +32,7 @@ class Endpoint:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine reaches it."""
+        """Whether only this machine can reach it."""
         return self.host == "localhost" or (self.address is not None and self.address.is_loopback)
 
 

@@ -25,26 +25,26 @@ class Exit(IntEnum):
     TASK_FAILED = 6
     TIME_OVER = 7
     INTERRUPTED = 130
-    """What a shell says of a command that SIGINT ended."""
+    """A shell's exit status for a command ended by SIGINT."""
 
 
 class Trait(Flag):
-    """What a reason tells the code that handles it."""
+    """Properties of a reason for the code that handles it."""
 
     REPEATED = auto()
     """A repeat may succeed, and is safe: mutations carry a request id."""
     OF_ONE_MASTER = auto()
-    """Says how one master is (its clock, its disk, its software, its keys), not what the cluster
-    decided: another master may well do what this one can't, so callers go on to the next."""
+    """About one master (its clock, disk, software, keys), not a decision of the cluster: another
+    master may succeed, so callers try the next."""
     SILENT = auto()
-    """What is told of a master that said nothing."""
+    """Stands for a master that did not answer."""
     DENIED = auto()
-    """The caller may not do this: noted in the audit log as a denial."""
+    """The caller may not do this: recorded in the audit log as a denial."""
     NOT_TRIED = auto()
-    """Nothing was done, and the caller asks elsewhere or again: not noted in the audit log. A
-    joiner that waits for approval asks every other second."""
+    """Nothing was done, and the caller tries elsewhere or again: not in the audit log. A joiner
+    that waits for approval asks every other second."""
     FINAL = auto()
-    """Another attempt of the same task would come to the same end."""
+    """Another attempt of the same task would fail in the same way."""
 
 
 NO_TRAIT: Final = Trait(0)
@@ -196,10 +196,10 @@ class ClusterError(Exception):
         """Make an error.
 
         Args:
-            reason: What programs branch on.
+            reason: Programs branch on it.
             message: At most one sentence plus the way out, lower case, without a final stop.
             metadata: String facts for programs, for example `leader_node_id`.
-            retry_after: Set where a retry helps.
+            retry_after: Set if a retry helps.
             violations: The bad fields, for `INVALID_ARGUMENT` and its like.
         """
         super().__init__(message)
@@ -212,7 +212,7 @@ class ClusterError(Exception):
     def __str__(self) -> str:
         """The message, with each bad field named."""
         fields = "; ".join(f"{v.field}: {v.description}" for v in self.violations)
-        # One that came over the wire names them in its message already.
+        # The message of an error from the wire already names them.
         return self.message if fields in self.message else f"{self.message}: {fields}"
 
 
@@ -224,10 +224,10 @@ def invalid_field(field: str, description: str) -> ClusterError:
 
 
 def most_useful(errors: Iterable[ClusterError]) -> ClusterError | None:
-    """Of what several masters answered, what the caller should hear; None if there is nothing.
+    """The error of several masters that the caller should see; None if there is none.
 
-    What the cluster decided comes before what one master says of itself, that before the name of a
-    leader, and that before silence. Of two alike the later one is told.
+    A decision of the cluster precedes one master's error about itself, that precedes the name of a
+    leader, and that precedes silence. Of two alike the later one wins.
     """
     found: ClusterError | None = None
     for error in errors:

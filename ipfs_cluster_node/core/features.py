@@ -2,7 +2,7 @@
 
 A master that meets a command that it does not know must stop, so a leader proposes such a command
 only when every voter has registered a release that knows it. In a rolling upgrade the new feature
-is refused until the last voter is upgraded, and everything else goes on.
+is refused until the last voter is upgraded, and everything else continues.
 """
 
 import re
@@ -17,7 +17,7 @@ from ipfs_cluster_node.core.ids import NodeId
 
 Release = tuple[int, int, int]
 OLDEST: Final[Release] = (0, 1, 0)
-"""The first release. What it knows needs no feature."""
+"""The first release. What it supports needs no feature."""
 LAGGING_NAMED_MAX: Final = 8
 """Nodes that one refusal names."""
 
@@ -26,7 +26,7 @@ _RELEASE: Final = re.compile(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9})")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feature:
-    """Something that commands can say since a release."""
+    """A command, or a field of one, that releases know from some version on."""
 
     name: str
     """As the refusal names it."""

@@ -17,10 +17,10 @@ Did = NewType("Did", str)
 """A principal, `did:key:z6Mk…`: the same key, spelled for UCAN."""
 TaskId = NewType("TaskId", str)
 VoterId = NewType("VoterId", str)
-"""`<NodeId>.<incarnation>`: a voter that lost its log never comes back under its old name."""
+"""`<NodeId>.<incarnation>`: a voter that lost its log never returns under its old name."""
 
 CONVERSIONS_MAX: Final = 4096
-"""Remembered, since every call of a node asks for its own; base58 is slow."""
+"""Size of the cache: every call of a node converts its id, and base58 is slow."""
 NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """Names of tasks, task types, inputs, nodes and clients, request ids, and parts of namespaces."""
 NAMESPACE_PATTERN: Final = re.compile(rf"{NAME_PATTERN.pattern}(/{NAME_PATTERN.pattern}){{0,7}}")
@@ -124,10 +124,10 @@ def parse_name(text: str, *, what: str) -> str:
 
 
 def voter_id(node_id: NodeId, incarnation: int) -> VoterId:
-    """Name the voter that `node_id` is in this incarnation."""
+    """The voter of `node_id` in this incarnation."""
     return VoterId(f"{node_id}.{incarnation}")
 
 
 def node_id_of_voter(voter: VoterId) -> NodeId:
-    """The node behind a voter."""
+    """The node of a voter."""
     return NodeId(voter.partition(".")[0])

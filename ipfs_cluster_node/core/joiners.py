@@ -1,4 +1,4 @@
-"""Joiners who are let in only once somebody has decided so."""
+"""Joiners that need approval."""
 
 from dataclasses import replace
 from typing import Final
@@ -9,11 +9,11 @@ from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.model import Joiner, JoinToken
 
 JOINERS_PER_TOKEN_MAX: Final = 16
-"""Who has a token can't fill the log with identities: somebody decides, or makes another token."""
+"""So that the holder of a token can't fill the log with identities."""
 
 
 def judge(token: JoinToken, command: RedeemJoinToken) -> Rejected | None:
-    """What a joiner is told that showed its token before; None if it may go on, or is new."""
+    """The answer to a joiner that presented its token before; None if it may proceed, or is new."""
     known = _joiner(token, command)
     if known is None or known.approved:
         return None if known is None or _is_as_seen(known, command) else _CHANGED
@@ -23,7 +23,7 @@ def judge(token: JoinToken, command: RedeemJoinToken) -> Rejected | None:
 def await_decision(
     token: JoinToken, command: RedeemJoinToken, at_ms: int
 ) -> tuple[JoinToken, Rejected | None]:
-    """Note a new joiner; returns the token then, and why the joiner is not let in yet."""
+    """Add a new joiner; returns the updated token, and why the joiner is not admitted yet."""
     if _joiner(token, command) is not None:
         return token, judge(token, command)
     if len(token.joiners) >= JOINERS_PER_TOKEN_MAX:
@@ -35,7 +35,7 @@ def await_decision(
 
 
 def decide(token: JoinToken, command: DecideJoiner) -> JoinToken | None:
-    """The token once it is decided; None if nobody of that identity waits."""
+    """The token after a decision; None if no joiner with that identity waits."""
     if all(joiner.did != command.did for joiner in token.joiners):
         return None
     return replace(
@@ -48,7 +48,7 @@ def decide(token: JoinToken, command: DecideJoiner) -> JoinToken | None:
 
 
 def let_in(token: JoinToken, command: RedeemJoinToken) -> JoinToken:
-    """The token once its joiner is a member."""
+    """The token after its joiner became a member."""
     joiners = tuple(joiner for joiner in token.joiners if joiner.did != command.did)
     return replace(token, dids=(*token.dids, command.did), joiners=joiners)
 

@@ -1,7 +1,7 @@
-"""Time in which this node could hear others: what silence is measured by.
+"""The time during which this node could hear others, by which silence is measured.
 
-A process that stands still (a stopped machine, a full core, one long computation) hears nobody,
-and must not take that for the others' silence.
+A blocked process (a stopped machine, a full core, one long computation) hears nothing, and must not
+mistake that for the others' silence.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ LISTENED_STEP_SECONDS_MAX: Final = 0.25
 class ListenedTime:
     """How long a node has listened, as of a moment; both in seconds.
 
-    It never runs ahead of the clock that it is told, and never goes back.
+    It never runs ahead of the given clock, and never goes back.
     """
 
     moment: float = 0.0

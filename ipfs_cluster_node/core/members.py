@@ -20,10 +20,10 @@ from ipfs_cluster_node.core.tables import Notes, Table, TableName
 
 
 class RemovedMembers(Container[Did]):
-    """Who was removed, asked of the table itself."""
+    """The DIDs of removed members, looked up in the table itself."""
 
     def __init__(self, principals: Mapping[Did, Principal]) -> None:
-        """Look at these."""
+        """Look up in these principals."""
         self._principals = principals
 
     def __contains__(self, did: object) -> bool:
@@ -57,7 +57,7 @@ class MemberTable:
         self._cluster_touched = notes.of(TableName.CLUSTER)
 
     def __len__(self) -> int:
-        """How many principals there are, removed ones included."""
+        """The number of principals, including removed ones."""
         return len(self._principals)
 
     def get(self, did: Did) -> Principal | None:
@@ -84,7 +84,7 @@ class MemberTable:
         return (p for p in self.nodes() if p.role is Role.MASTER)
 
     def enrolment_endpoints(self) -> tuple[str, ...]:
-        """Where masters let in joiners, and members whose certificate has expired."""
+        """The masters' enrolment endpoints, for joiners and members with an expired certificate."""
         endpoints = (each for master in self.masters() for each in master.enrolment_endpoints)
         return tuple(dict.fromkeys(endpoints))
 
@@ -128,7 +128,7 @@ class MemberTable:
         return Accepted((command.token_id,))
 
     def revoke_token(self, token_id: str) -> Accepted | Rejected:
-        """Let a join token let nobody in any more, nor who waits with it."""
+        """Revoke a join token; joiners waiting with it are rejected too."""
         if token_id not in self._tokens:
             return Rejected(
                 Reason.TOKEN_INVALID, "there is no such join token; see `token list --join`"
@@ -137,11 +137,11 @@ class MemberTable:
         return Accepted()
 
     def revoke_tokens_of(self, creator: Did) -> None:
-        """End what one made who is gone: else it could come back by them, as whatever it likes."""
+        """Revoke the tokens of a removed member, which could otherwise rejoin with them."""
         self._drop_tokens(lambda token: token.creator == creator)
 
     def redeem(self, command: RedeemJoinToken, at_ms: int) -> Accepted | Rejected:
-        """Let a joiner in; `Accepted.ids` is its role, its incarnation and its grant."""
+        """Admit a joiner; `Accepted.ids` is its role, its incarnation and its preset."""
         refused = self.check_token(command.token_id)
         if refused is not None:
             return refused
@@ -178,7 +178,7 @@ class MemberTable:
         return Accepted((token.role.value, str(incarnation), token.grant))
 
     def _judge(self, token: JoinToken, command: RedeemJoinToken, at_ms: int) -> Rejected | None:
-        """Why a token whose secret is right lets a joiner not in; None if it does."""
+        """Why a token with the right secret does not admit a joiner; None if it does."""
         if at_ms >= token.expires_at_ms:
             return Rejected(Reason.TOKEN_EXPIRED, "the token has expired; have a new one made")
         if len(token.dids) >= token.uses_max:
@@ -194,7 +194,7 @@ class MemberTable:
             )
         known = self._principals.get(command.did)
         if known is not None and known.removed:
-            # What it had, what it delegated, and whoever stole it would come back with it.
+            # Its former permissions, its delegations and a thief of its key would return with it.
             return Rejected(
                 Reason.TOKEN_INVALID,
                 "this identity was removed for good; join with a new one, in another --home",
@@ -206,9 +206,9 @@ class MemberTable:
         return None
 
     def would_admit(self, command: RedeemJoinToken, at_ms: int) -> JoinToken | Rejected | None:
-        """Whether `redeem` would let a joiner in, or has: by which token. None: it has to decide.
+        """The token by which `redeem` would admit a joiner, or has; None: only `redeem` can tell.
 
-        That is for a wrong secret, which `redeem` counts.
+        None is for a wrong secret, which `redeem` counts.
         """
         refused = self.check_token(command.token_id)
         if refused is not None:
@@ -222,18 +222,18 @@ class MemberTable:
         return self._judge(token, command, at_ms) or token
 
     def check_joiner(self, command: RedeemJoinToken, at_ms: int) -> Rejected | None:
-        """Why a joiner that showed its token before is not let in: it may ask often."""
+        """Why a joiner that presented its token before is not admitted: it may ask often."""
         token = self._tokens.get(command.token_id)
         if (
             token is None
             or at_ms >= token.expires_at_ms
             or not hmac.compare_digest(token.secret_hash, command.secret_hash)
         ):
-            return None  # `redeem` says what is wrong, and counts it.
+            return None  # `redeem` reports what is wrong, and counts it.
         return joiners.judge(token, command)
 
     def decide(self, command: DecideJoiner, at_ms: int) -> Accepted | Rejected:
-        """Let a waiting joiner in, the next time that it asks; or not."""
+        """Approve a waiting joiner, which is admitted when it next asks, or reject it."""
         token = self._tokens.get(command.token_id)
         live = token is not None and at_ms < token.expires_at_ms
         decided = joiners.decide(token, command) if token is not None and live else None
@@ -253,7 +253,7 @@ class MemberTable:
         return self._tokens.get(token_id)
 
     def register(self, command: RegisterNode, at_ms: int) -> bool:
-        """Take what a node came up with; False if it is no member."""
+        """Record a node's registration; False if it is not a member."""
         node = self.node(command.node_id)
         if node is None:
             return False
@@ -273,7 +273,7 @@ class MemberTable:
         return True
 
     def set_liveness(self, node_id: NodeId, liveness: Liveness, at_ms: int) -> bool:
-        """Note whether a node is heard; False if that is nothing new."""
+        """Set a node's liveness; False if it does not change."""
         node = self.node(node_id)
         if node is None or node.liveness is liveness:
             return False
@@ -281,7 +281,7 @@ class MemberTable:
         return True
 
     def remove(self, node_id: NodeId) -> bool:
-        """Remove a node or a client for good; False if it is no member."""
+        """Remove a node or client for good; False if it is not a member."""
         did = did_from_node_id(node_id)
         member = self._principals.get(did)
         if member is None or member.removed:
@@ -290,12 +290,12 @@ class MemberTable:
         return True
 
     def check_replacement(self, node_id: NodeId, damaged: int, *, votes: bool) -> Rejected | None:
-        """Why a master may not begin a new log; None if it may.
+        """Why a master may not start a new log; None if it may.
 
         Args:
             node_id: The master.
-            damaged: The incarnation whose log is damaged; 0 if that is not known.
-            votes: Whether the incarnation that it has so far votes.
+            damaged: The incarnation whose log is damaged; 0 if unknown.
+            votes: Whether its present incarnation votes.
         """
         master = self.node(node_id)
         if master is None or master.role is not Role.MASTER:
@@ -313,7 +313,7 @@ class MemberTable:
         return None
 
     def replace_log(self, command: ReplaceLog) -> Accepted | Rejected:
-        """Give a master a new incarnation, `Accepted.ids`: one that no log was ever kept under."""
+        """Give a master a new incarnation, `Accepted.ids`, that never had a log."""
         master = self.node(command.node_id)
         if master is None or master.incarnation != command.incarnation:
             return Rejected(
@@ -324,7 +324,7 @@ class MemberTable:
         return Accepted((str(self.incarnation_last),))
 
     def check_token(self, token_id: str) -> Rejected | None:
-        """Why a token lets nobody in, whatever the secret; None if it may."""
+        """Why a token is invalid, whatever the secret; None if it may be valid."""
         token = self._tokens.get(token_id)
         if token is None:
             return Rejected(
@@ -338,7 +338,7 @@ class MemberTable:
         return None
 
     def expire_tokens(self, at_ms: int, keep_ms: int) -> None:
-        """Forget tokens some time after their end, so that a late joiner still hears why."""
+        """Delete tokens some time after their expiry, so that a late joiner still learns why."""
         self._drop_tokens(lambda token: at_ms >= token.expires_at_ms + keep_ms)
 
     def _drop_tokens(self, ended: Callable[[JoinToken], bool]) -> None:

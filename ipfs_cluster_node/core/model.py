@@ -1,4 +1,4 @@
-"""The values that the replicated state is made of."""
+"""The values of the replicated state."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,17 +16,17 @@ SUBMISSION_TASKS_MAX: Final = 1000
 SUBMISSION_INPUTS_MAX: Final = 16_384
 """All inputs of one `SubmitTasks`: as many as a log entry has room for."""
 BACKUP_SECONDS_MAX: Final = 3600.0
-"""For one backup to be read."""
+"""Time limit for reading one backup."""
 WATCHED_TASKS_MAX: Final = 20_000
-"""Most that one call watches."""
+"""Most tasks that one call watches."""
 STATES_MAX: Final = 16
-"""In the filter of one list: there are fewer."""
+"""Most states in a list's filter: there are fewer."""
 RESULT_INLINE_BYTES_MAX: Final = 64 * 1024
 TASK_INPUTS_MAX: Final = 64
 ATTEMPT_COUNT_DEFAULT: Final = 3
 ATTEMPT_COUNT_MAX: Final = 20
 ATTEMPT_LOST_MAX: Final = 10
-"""Attempts that may be lost with their workers; a task that kills each worker stops here."""
+"""Lost attempts after which a task fails; it may be the task that kills its workers."""
 ATTEMPT_TIMEOUT_MS_DEFAULT: Final = 10 * 60 * 1000
 ATTEMPT_TIMEOUT_MS_MIN: Final = 100
 ATTEMPT_TIMEOUT_MS_MAX: Final = 24 * 60 * 60 * 1000
@@ -41,17 +41,17 @@ ENDPOINTS_MAX: Final = 8
 TASK_TYPES_MAX: Final = 256
 SLOTS_MAX: Final = 1024
 MESSAGE_CHARS_MAX: Final = 1024
-"""Longest failure message that is kept."""
+"""Longest stored failure message."""
 NOTE_CHARS_MAX: Final = 256
 """Longest note on the progress of an attempt."""
 CONTENT_TYPE_CHARS_MAX: Final = 128
 OUTPUT_TAIL_BYTES_MAX: Final = 64 * 1024
-"""Of what a failed attempt printed last, which is kept with its task: on every master, in the log,
-and against `task_bytes_max`, like a result, which may be as large."""
+"""Stored end of a failed attempt's output: on every master, in the log, and counted against
+`task_bytes_max` like a result, which may be as large."""
 
 
 class Role(StrEnum):
-    """What a principal is for."""
+    """The role of a principal."""
 
     MASTER = "master"
     WORKER = "worker"
@@ -60,7 +60,7 @@ class Role(StrEnum):
 
 
 class Liveness(StrEnum):
-    """Whether a node is heard."""
+    """Whether a node's lease is current."""
 
     ENROLLED = "enrolled"
     ALIVE = "alive"
@@ -68,7 +68,7 @@ class Liveness(StrEnum):
 
 
 class TaskState(StrEnum):
-    """Where a task stands."""
+    """The state of a task."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -84,7 +84,7 @@ class TaskState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """A node or a client that the cluster knows. Times are milliseconds since 1970 (UTC)."""
+    """A node or client known to the cluster. Times are milliseconds since 1970 (UTC)."""
 
     did: Did
     name: str
@@ -99,11 +99,11 @@ class Principal:
     slot_count: int = 0
     version: str = ""
     grant: str = ""
-    """What a client was let do when it joined: a key of `GRANTS`."""
+    """A client's preset when it joined: a key of `GRANTS`."""
     seal_key: bytes = b""
     """A master's X25519 public key, to which the cluster's keys are sealed."""
     enrolment_endpoints: tuple[str, ...] = ()
-    """Where a master lets joiners in."""
+    """A master's enrolment endpoints."""
 
     @property
     def is_node(self) -> bool:
@@ -118,14 +118,14 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class Joiner:
-    """Somebody who showed a token that needs approval."""
+    """A joiner with a token that needs approval."""
 
     did: Did
     name: str
     endpoints: tuple[str, ...]
     asked_at_ms: int
     approved: bool | None = None
-    """None while nobody has decided."""
+    """None while there is no decision."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,13 +141,13 @@ class JoinToken:
     grant: str = ""
     failure_count: int = 0
     dids: tuple[Did, ...] = ()
-    """Who used it, one entry a use."""
+    """The joiners that used it, one entry per use."""
     needs_approval: bool = False
-    """Whether who shows it waits until somebody lets it in."""
+    """Whether its joiners need approval."""
     joiners: tuple[Joiner, ...] = ()
-    """Who waits, or was decided on and is not in."""
+    """Joiners that wait, or were decided on and are not members yet."""
     creator: str = ""
-    """Who made it, a DID: it ends with that member."""
+    """The DID of its creator: it ends with that member."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +157,12 @@ class TaskInput:
     name: str
     cid: str
     format: str = ""
-    """One of `INPUT_FORMATS`; empty means: look at the bytes."""
+    """One of `INPUT_FORMATS`; empty means detected from the bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSpec:
-    """What a submitter asks for."""
+    """The specification of a task."""
 
     task_type: str
     payload: bytes = b""
@@ -176,7 +176,7 @@ class TaskSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskResult:
-    """What a handler returned."""
+    """The result of a task."""
 
     data: bytes = b""
     content_type: str = DEFAULT_CONTENT_TYPE
@@ -191,7 +191,7 @@ class TaskFailure:
     reason: Reason
     message: str
     output_tail: str = ""
-    """The last of what its handler printed, tracebacks too."""
+    """The end of its handler's output, including tracebacks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,16 +211,16 @@ class AttemptOutcome:
     failure: TaskFailure | None = None
     retryable: bool = False
     handed_back: bool = False
-    """Whether its worker gave it back: neither a failure nor a loss. Its failure is WORKER_LOST."""
+    """Whether its worker handed it back: neither a failure nor a loss, but WORKER_LOST."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """A task and what became of it. Times are milliseconds since 1970 (UTC), 0 for never."""
+    """A task and its outcome. Times are milliseconds since 1970 (UTC), 0 for never."""
 
     task_id: TaskId
     sequence: int
-    """Counts submissions; pages of a list go by it."""
+    """Counts submissions; lists are paged by it."""
     spec: TaskSpec
     """Without the payload once the task has ended."""
     submitter: Did
@@ -237,12 +237,12 @@ class Task:
 
     @property
     def final_failure(self) -> TaskFailure | None:
-        """Why it failed; None while it may be tried again, although an attempt failed."""
+        """Why it failed; None while it may be retried, even if an attempt failed."""
         return self.failure if self.state is TaskState.FAILED else None
 
     @property
     def stored_bytes(self) -> int:
-        """What it weighs against `task_bytes_max`."""
+        """Its size, counted against `task_bytes_max`."""
         data = len(self.result.data) if self.result else 0
         printed = len(self.failure.output_tail) if self.failure else 0
         return len(self.spec.payload) + data + printed
@@ -250,7 +250,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
-    """A file and who holds all of it."""
+    """A file and the nodes that hold all of it."""
 
     cid: str
     size_bytes: int

@@ -25,7 +25,7 @@ CID_TEXT_CHARS_MAX: Final = 128
 
 _VARINT_BYTES_MAX: Final = 9
 _CANONICAL: Final = re.compile(r"b(?:afkrei|afybei)[a-h][a-z2-7]{50}[aeimquy4]")
-"""The beginnings that version, codec and hash give, and an end whose last two bits are unused."""
+"""The prefixes of this version, codec and hash, and a last character with two unused bits."""
 _BASE58: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _BASE58_INDEX: Final = {char: value for value, char in enumerate(_BASE58)}
 _BASE36: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -117,19 +117,19 @@ class Cid:
         return "b" + base64.b32encode(self.binary).decode("ascii").lower().rstrip("=")
 
     def matches(self, block: bytes) -> bool:
-        """Whether `block` is what this CID names."""
+        """Whether this CID is that of `block`."""
         return hashlib.sha256(block).digest() == self.digest
 
 
 def cid_of(codec: int, block: bytes) -> Cid:
-    """Name `block` under `codec`."""
+    """The CID of `block` under `codec`."""
     return Cid(codec, hashlib.sha256(block).digest())
 
 
 def is_canonical(text: str) -> bool:
     """Whether this is the CID of a stored block, spelled as `str(Cid)` does: no need to parse it.
 
-    False says nothing: it may be a CID spelled otherwise, or none.
+    False means nothing: it may be a CID in another spelling, or no CID.
     """
     return _CANONICAL.fullmatch(text) is not None
 

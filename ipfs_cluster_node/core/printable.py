@@ -1,24 +1,24 @@
-"""Text from elsewhere, as a terminal may show it. Pure."""
+"""Makes untrusted text safe to show on a terminal. Pure."""
 
 import json
 import unicodedata
 from typing import Any, Final
 
 BLANK: Final = frozenset("\u034f\u115f\u1160\u3164\uffa0")
-"""Letters and marks that show nothing, and so hide what is there."""
+"""Letters and marks that are invisible, and so hide content."""
 SELECTORS: Final = range(0xE0100, 0xE01F0)
-"""Variation selectors of the supplement: invisible, and able to carry text."""
+"""Variation selectors of the supplement: invisible, but able to carry text."""
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    r"""Text with each character that a terminal would obey or not show as an escape, like `\x1b`.
+    r"""Escape each character that a terminal would interpret or not show, like `\x1b`.
 
-    These are control characters (line ends and tabs too), format characters (directions, zero
-    widths, tags), line and paragraph separators, lone surrogates, and what has no shape.
+    These are control characters (including line ends and tabs), format characters (directions,
+    zero widths, tags), line and paragraph separators, lone surrogates, and invisible letters.
 
     Args:
-        text: Anyone's.
-        keep: Characters to leave as they are.
+        text: Any text.
+        keep: Characters to leave unchanged.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -26,12 +26,12 @@ def printable(text: str, *, keep: str = "") -> str:
 
 
 def end_of_text(text: str, bytes_max: int) -> str:
-    """Cut off the beginning of what takes more bytes in UTF-8; a lone surrogate becomes `?`."""
+    """The end of a text, at most so many bytes in UTF-8; a lone surrogate becomes `?`."""
     return text.encode("utf-8", "replace")[-bytes_max:].decode("utf-8", "ignore")
 
 
 def json_text(document: Any) -> str:
-    """JSON on one line, in ASCII without control characters; what has no JSON form as its text."""
+    """JSON on one line, in ASCII without control characters; other types as their text."""
     return json.dumps(document, default=str).replace("\x7f", "\\u007f")
 
 

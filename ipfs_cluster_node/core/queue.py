@@ -1,4 +1,4 @@
-"""Tasks that wait, in the order of their submission."""
+"""Pending tasks in the order of their submission."""
 
 import heapq
 from bisect import bisect_left, insort
@@ -8,29 +8,29 @@ from ipfs_cluster_node.core.ids import TaskId
 
 
 class TaskQueue:
-    """Waiting tasks by their sequence; one that comes back keeps its place.
+    """Pending tasks by their sequence; a requeued one keeps its place.
 
-    Nearly all come in order, into a dict. Those that come back are few, as many as workers have had
-    in hand, so a sorted list holds them.
+    Nearly all arrive in order, into a dict. Requeued ones are few, at most as many as workers held,
+    so a sorted list holds them.
     """
 
     def __init__(self) -> None:
-        """Hold nothing."""
+        """Start empty."""
         self._in_order: dict[TaskId, int] = {}
         self._last = 0
         self._returned: list[tuple[int, TaskId]] = []
 
     def __bool__(self) -> bool:
-        """Whether anything waits."""
+        """Whether a task is pending."""
         return bool(self._in_order or self._returned)
 
     def __iter__(self) -> Iterator[tuple[int, TaskId]]:
-        """Sequence and id of each, the lowest sequence first."""
+        """Sequence and id of each, lowest sequence first."""
         in_order = ((sequence, task_id) for task_id, sequence in self._in_order.items())
         return heapq.merge(in_order, self._returned) if self._returned else in_order
 
     def add(self, sequence: int, task_id: TaskId) -> None:
-        """Have a task wait; it must not wait yet."""
+        """Add a task that is not in the queue."""
         if sequence > self._last:
             self._last = sequence
             self._in_order[task_id] = sequence
@@ -38,7 +38,7 @@ class TaskQueue:
             insort(self._returned, (sequence, task_id))
 
     def remove(self, sequence: int, task_id: TaskId) -> None:
-        """Have a task wait no longer."""
+        """Remove a task that is in the queue."""
         if self._in_order.pop(task_id, None) is None:
             position = bisect_left(self._returned, (sequence, task_id))
             assert self._returned[position] == (sequence, task_id)

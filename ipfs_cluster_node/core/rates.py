@@ -1,28 +1,28 @@
-"""How often one address may knock."""
+"""Rate limits per address."""
 
 from collections import OrderedDict
 from typing import Final
 
 ADDRESSES_MAX: Final = 10_000
-"""Addresses that are remembered; those that knocked longest ago are forgotten first."""
+"""Remembered addresses; the least recently seen are dropped first."""
 
 
 class RateLimit:
-    """A bucket for each address: `burst` at once, then `per_second`."""
+    """A token bucket per address: `burst` at once, then `per_second`."""
 
     def __init__(self, *, burst: int, per_second: float) -> None:
         """Start with full buckets."""
         self._burst = float(burst)
         self._per_second = per_second
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        """Address -> what was left, and when (seconds)."""
+        """By address, the remaining tokens and their time in seconds."""
 
     def take(self, address: str, now: float) -> float:
-        """Knock; returns 0.0 if it is let through, else in how many seconds the next one is.
+        """Take a token; returns 0.0, or the seconds until the next one is available.
 
         Args:
-            address: Who knocks.
-            now: Seconds, of a clock that does not go back.
+            address: The caller's address.
+            now: Seconds of a monotonic clock.
         """
         left, since = self._buckets.pop(address, (self._burst, now))
         left = min(self._burst, left + (now - since) * self._per_second)

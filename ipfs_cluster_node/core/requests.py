@@ -1,4 +1,4 @@
-"""Answers to requests, kept so that a repeat gets the first one."""
+"""Answers to requests, stored so that a repeat gets the first one."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.tables import Notes, OrderedTable, TableName
 
 REQUESTS_DROPPED_MAX: Final = 1000
-"""Answers that one command pushes out: there may be many once their setting was lowered."""
+"""Most answers that one command evicts: there may be many after their limit was lowered."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestRecord:
-    """The answer to one request, kept for its repeats."""
+    """The answer to one request, stored for its repeats."""
 
     caller: str
     request_id: str
@@ -24,17 +24,17 @@ class RequestRecord:
 
 
 class RequestTable(OrderedTable[tuple[str, str], RequestRecord]):
-    """Answers by caller and request id, the oldest first."""
+    """Answers by caller and request id, oldest first."""
 
     def __init__(self, records: Iterable[RequestRecord] = (), notes: Notes | None = None) -> None:
-        """Start from `records`, the oldest first."""
+        """Start from `records`, oldest first."""
         rows = (((record.caller, record.request_id), record) for record in records)
         super().__init__(TableName.REQUESTS, notes, rows)
 
     def answer(
         self, caller: str, request_id: str, fingerprint: bytes
     ) -> Accepted | Rejected | None:
-        """The answer to a repeat, or that it is none; None for a request that is new."""
+        """The answer to a repeat, or its rejection if it differs; None for a new request."""
         known = self.get((caller, request_id))
         if known is None:
             return None
@@ -46,15 +46,15 @@ class RequestTable(OrderedTable[tuple[str, str], RequestRecord]):
         )
 
     def remember(self, record: RequestRecord, count_max: int) -> None:
-        """Keep an answer; the oldest of more than `count_max` are pushed out."""
+        """Store an answer; beyond `count_max` the oldest are evicted."""
         self.put((record.caller, record.request_id), record)
         if len(self) > count_max:
             for _ in range(min(len(self) - count_max, REQUESTS_DROPPED_MAX)):
                 self.drop_oldest()
 
     def expire(self, before_ms: int, count_max: int) -> bool:
-        """Forget answers given before, at most so many; returns whether some may be left."""
-        # Ordered by when they were committed, close enough to `at_ms`.
+        """Delete older answers, at most `count_max`; returns whether some may be left."""
+        # Ordered by commit, which is close enough to `at_ms`.
         for _ in range(count_max):
             if not self or next(iter(self.values())).at_ms >= before_ms:
                 return False

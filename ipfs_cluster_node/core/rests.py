@@ -1,4 +1,4 @@
-"""For how long a worker that gives attempts back is given no others. Pure."""
+"""How long a worker that hands attempts back gets no others. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,24 +8,24 @@ from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.model import AttemptOutcome
 
 HAND_BACK_REST_SECONDS: Final = 1.0
-"""After an attempt that came back; others get it meanwhile."""
+"""Rest after an attempt was handed back; other workers get it meanwhile."""
 HAND_BACK_REST_SECONDS_MAX: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """Until when a worker is given nothing."""
+    """The time until which a worker gets no attempts."""
 
     until: float = 0.0
     seconds: float = 0.0
-    """How long the latest rest is; 0 once an attempt has ended at the worker since."""
+    """Length of the latest rest; 0 once the worker has finished an attempt since."""
 
 
 def rest_after(rest: Rest, outcomes: Iterable[AttemptOutcome], now: float) -> Rest:
-    """The rest of a worker after these outcomes of attempts that it had.
+    """The rest of a worker after these outcomes.
 
-    Twice as long as the one before if nothing but attempts given back came since. What comes back
-    during a rest was given before it, and does not make it longer.
+    Twice as long as the previous one if only handed-back attempts came since. Attempts handed back
+    during a rest were assigned before it, and do not make it longer.
     """
     until, seconds = rest.until, rest.seconds
     came_back = False

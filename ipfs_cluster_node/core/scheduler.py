@@ -1,4 +1,4 @@
-"""Which waiting task goes to which worker."""
+"""Matches pending tasks with workers."""
 
 import heapq
 from collections.abc import Mapping
@@ -10,35 +10,35 @@ from ipfs_cluster_node.core.tasks import TaskTable
 
 @dataclass(frozen=True, slots=True)
 class WorkerOffer:
-    """What a worker with a session takes now."""
+    """A connected worker's current capacity."""
 
     node_id: NodeId
     task_types: frozenset[str]
     credit: int
-    """How many more attempts it takes."""
+    """The number of further attempts that it accepts."""
     free_slots: int = 0
-    """How many of its slots have no attempt; what is given beyond waits there."""
+    """The number of idle slots; further attempts would wait at the worker."""
 
 
 _Rank = tuple[int, int, NodeId]
-"""Free slots and credit, both negative so that the most comes first; the id breaks ties, so that a
-plan depends on its arguments only."""
+"""Free slots and credit, both negative so that the largest comes first; the id breaks ties, so that
+a plan depends on its arguments only."""
 
 
 def plan(
     tasks: TaskTable, offers: Mapping[NodeId, WorkerOffer], *, count_max: int
 ) -> list[tuple[TaskId, NodeId]]:
-    """Match waiting tasks with workers.
+    """Match pending tasks with workers.
 
-    The highest priority first, then in the order of submission, whatever the type: one type that is
-    always submitted keeps no other waiting. Each task goes to the worker with the most free slots
-    among those with a handler for its type; where all slots are taken, to the one with the most
-    credit. So none waits behind a long attempt while a slot idles elsewhere.
+    Highest priority first, then in the order of submission across all types, so that no type
+    starves another. Each task goes to the worker with the most free slots among those with a
+    handler for its type; if all slots are taken, to the one with the most credit. So none waits
+    behind a long attempt while a slot idles elsewhere.
 
     Args:
-        tasks: Read only.
+        tasks: The tasks; not modified.
         offers: The workers to choose from.
-        count_max: Longest plan; what is left is planned next time.
+        count_max: Longest plan; remaining tasks are planned next time.
 
     Returns:
         At most `count_max` pairs, at most `credit` for each worker.
@@ -79,12 +79,12 @@ def plan(
 
 
 def _most_free(able: list[_Rank], ranks: Mapping[NodeId, _Rank]) -> NodeId | None:
-    """Whose rank is the first.
+    """The worker with the first rank.
 
     Args:
-        able: A heap of the workers' ranks as they were when they were looked at last: other types
-            use the same workers. Put right here; ranks only grow.
-        ranks: As they are.
+        able: A heap of the workers' ranks, possibly outdated as other types use the same workers.
+            Corrected here; ranks only grow.
+        ranks: The current ranks.
     """
     while able:
         _, _, node_id = able[0]

@@ -1,4 +1,4 @@
-"""Cluster-wide settings: agreed through the log, the same on every node."""
+"""Cluster-wide settings: replicated through the log, the same on every node."""
 
 import re
 from collections.abc import Mapping
@@ -8,13 +8,13 @@ from typing import Final
 from ipfs_cluster_node.core.tables import Notes, Table, TableName
 
 USER_KEY: Final = re.compile(r"user\.[A-Za-z0-9][A-Za-z0-9._-]{0,57}")
-"""Keys whose values mean something to the users only."""
+"""Users' own keys, which the cluster ignores."""
 KEY_CHARS_MAX: Final = 63
-"""Of any key: `user.` and 58 more."""
+"""Longest key: `user.` and 58 more."""
 USER_KEYS_MAX: Final = 1000
 USER_VALUE_CHARS_MAX: Final = 1024
 CHANGES_MAX: Final = 1000
-"""In one proposal."""
+"""Most changes in one proposal."""
 
 _DURATION: Final = re.compile(r"([0-9]{1,9})(ms|s|m|h|d)")
 _DURATION_MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -60,7 +60,7 @@ def _read(text: str, *, like: str) -> int:
 SETTINGS: Final[Mapping[str, Setting]] = {
     setting.key: setting
     for setting in (
-        Setting("certificate_lifetime", "24h", "1h", "7d", "how long a new certificate is good"),
+        Setting("certificate_lifetime", "24h", "1h", "7d", "how long a new certificate is valid"),
         Setting("node_lease", "5s", "1s", "5m", "a node not heard for so long is dead"),
         Setting("request_count_max", "100000", "1000", "1000000", "answers kept for repeats"),
         Setting("request_retention", "24h", "1m", "30d", "how long answers are kept for repeats"),
@@ -99,16 +99,16 @@ SETTINGS: Final[Mapping[str, Setting]] = {
 
 
 class ConfigChangedError(Exception):
-    """A value is not the one that a change expects."""
+    """A current value differs from the one that a change expects."""
 
 
 class ClusterConfig:
-    """The values in force: what was proposed, else the defaults."""
+    """The values in effect: those set, else the defaults."""
 
     def __init__(
         self, changed: Mapping[str, str] | None = None, notes: Notes | None = None
     ) -> None:
-        """Start from the settings that were proposed."""
+        """Start from the settings that were set."""
         self.changed: Table[str, str] = Table(TableName.SETTINGS, notes, (changed or {}).items())
         self._values = {
             key: setting.parse(self.changed.get(key, setting.default))
@@ -120,7 +120,7 @@ class ClusterConfig:
         return self._values[key]
 
     def text(self, key: str) -> str:
-        """The value of `key` as it was written; empty for a user's key that is not set."""
+        """The value of `key` as text; empty for a user's key that is not set."""
         setting = SETTINGS.get(key)
         return self.changed.get(key, setting.default if setting is not None else "")
 
@@ -133,7 +133,7 @@ class ClusterConfig:
 
         Raises:
             ValueError: An unknown key, or a value that is not one of its kind.
-            ConfigChangedError: A present value is not what `if_values` expects.
+            ConfigChangedError: A current value is not what `if_values` expects.
         """
         for key, expected in if_values.items():
             present = self.text(key)

@@ -1,25 +1,25 @@
-"""Keys in order, of which there may be many: added one by one, read from any of them on."""
+"""Many sorted keys: added one by one, iterated from any key on."""
 
 from bisect import bisect_right, insort
 from collections.abc import Iterable, Iterator
 from typing import Final
 
 BLOCK_KEYS_MAX: Final = 2048
-"""A block that has grown beyond it becomes two."""
+"""A block larger than this is split in two."""
 
 
 class SortedKeys:
-    """A sorted set of texts, in blocks: to add one moves those of its block only."""
+    """A sorted set of strings in blocks: adding one moves only those of its block."""
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
-        """Start from these."""
+        """Start from these keys."""
         ordered = sorted(keys)
         size = BLOCK_KEYS_MAX // 2
         self._blocks = [ordered[at : at + size] for at in range(0, len(ordered), size)]
         self._lasts = [block[-1] for block in self._blocks]
 
     def add(self, key: str) -> None:
-        """Add a key that is not there."""
+        """Add a key that is not in the set."""
         if not self._blocks:
             self._blocks, self._lasts = [[key]], [key]
             return
@@ -33,7 +33,7 @@ class SortedKeys:
             self._lasts[at : at + 1] = [block[half - 1], block[-1]]
 
     def after(self, key: str) -> Iterator[str]:
-        """Those behind a key, in order; keys may be added meanwhile."""
+        """The keys after a key, in order; keys may be added meanwhile."""
         while True:
             at = bisect_right(self._lasts, key)
             if at == len(self._blocks):

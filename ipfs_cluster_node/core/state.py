@@ -59,22 +59,22 @@ from ipfs_cluster_node.core.task_room import make_room, no_room_for
 from ipfs_cluster_node.core.tasks import TaskTable
 
 EXPIRED_MAX: Final = 10_000
-"""Tasks, or answers, that one command forgets where it does not say how many."""
+"""Tasks, or answers, that one command deletes if it does not say how many."""
 MORE: Final = "more"
-"""The answer to a command that forgot as many as it may."""
+"""The answer to a command that deleted as many as it may."""
 JUDGED_STEP_MS_MAX: Final = 600_000
-"""How far the time that records are judged by moves with one expiry, ten times their interval. A
-leader's clock that is far ahead would else have revocations forgotten for good. After an outage the
-time is caught up with."""
+"""Most that the expiry clock advances per `ExpireRecords`, ten times their interval. Bounds the
+harm of a leader whose clock is far ahead: it can't expire revocations early. After an outage the
+clock catches up in steps."""
 TOKEN_KEEP_MS: Final = 24 * 3_600_000
-"""How long an ended join token is remembered, to tell a late joiner why it is refused."""
+"""How long an expired join token is remembered, to tell a late joiner why it is refused."""
 
 
 class ClusterState:
-    """Members, tasks, content holders and settings, as the log has made them.
+    """Members, tasks, content holders and settings, as replicated.
 
     `apply` is the only way to change it. It is deterministic and does not raise for any command
-    that the codec can make: a refusal is an answer.
+    that the codec can produce: a refusal is an answer.
     """
 
     def __init__(self, data: StateData | None = None) -> None:
@@ -97,7 +97,7 @@ class ClusterState:
         )
         self.contents = ContentTable(data.contents, self.members.was_removed, notes)
         self.judged_at_ms = data.judged_at_ms
-        """As of when records were last found to have ended; 0 if they never were."""
+        """The expiry clock: the time as of which records last expired; 0 if never."""
         self.requests = RequestTable(data.requests, notes)
         notes.take()
 
@@ -180,7 +180,7 @@ class ClusterState:
         return self.requests.answer(caller, request_id, fingerprint_of(body))
 
     def data(self) -> StateData:
-        """Everything, as of now; cheap, since values are shared."""
+        """The whole current state; cheap, since values are shared."""
         return StateData(
             cluster_id=self.cluster_id,
             cluster_name=self.cluster_name,
@@ -220,7 +220,7 @@ class ClusterState:
     def _create_join_token(self, command: LogCommand, body: CreateJoinToken) -> Accepted | Rejected:
         creator = Did(command.caller)
         if creator in self.members.removed or self.certificates.revokes(creator):
-            # It was let through just before: a token that it leaves behind would outlive it.
+            # Removed since the call was allowed: its token would outlive it.
             return Rejected(Reason.CALLER_UNKNOWN, "its maker was removed or revoked")
         return self.members.create_token(body, command.caller)
 
@@ -248,14 +248,14 @@ class ClusterState:
                 lost = self.tasks.running_on(node_id)
                 self._lose(lost, command.at_ms)
                 if lost:
-                    # It may still be in a session, and its lease may be back before it noticed.
+                    # It may still have a session, and its lease may return before it notices.
                     self._effects.append(AttemptsRevoked(node_id, lost))
         return Accepted()
 
     def _remove_node(self, command: LogCommand, body: RemoveNode) -> Accepted | Rejected:
         if not self.members.remove(body.node_id):
             return _no_member(body.node_id)
-        # Else a repeat of its enrolment would be answered as if it were let in again.
+        # Otherwise a repeat of its enrolment would be answered as if it were admitted again.
         did = did_from_node_id(body.node_id)
         self.requests.forget_caller(did)
         self.delegations.forget_member(did)
@@ -348,7 +348,7 @@ class ClusterState:
         for attempt in attempts:
             self.tasks.lose(attempt, at_ms)
 
-    # Content, and what is forgotten.
+    # Content, and expiry.
 
     def _add_content(self, command: LogCommand, body: AddContent) -> Accepted | Rejected:
         content = Content(
@@ -366,7 +366,7 @@ class ClusterState:
         if body.goes_on and self.judged_at_ms:
             at_ms = self.judged_at_ms
         elif self.judged_at_ms:
-            # Not by the latest command: a leader with a wrong clock makes thousands a minute.
+            # Not by the latest command: a leader with a wrong clock proposes thousands a minute.
             earliest_ms = self.judged_at_ms - JUDGED_STEP_MS_MAX
             at_ms = max(earliest_ms, min(at_ms, self.judged_at_ms + JUDGED_STEP_MS_MAX))
         if at_ms != self.judged_at_ms:
@@ -395,7 +395,7 @@ class ClusterState:
         return Accepted(tuple(str(d.cid) for d in body.delegations))
 
     def _is_ended_grant(self, delegation: StoredDelegation) -> bool:
-        """Whether the cluster would give again what was taken back while it was renewed."""
+        """Whether this re-issues a preset delegation that was revoked during the renewal."""
         if delegation.issuer != self.cluster_did or delegation.put_by:
             return False
         client = self.members.get(delegation.audience)
@@ -413,7 +413,7 @@ class ClusterState:
         return Accepted()
 
     def _end_grant(self, revocation: StoredRevocation) -> None:
-        """What the cluster took back from a client is not given again when it renews."""
+        """Prevent a revoked preset delegation from being re-issued at the client's renewal."""
         stored = self.delegations.get(revocation.cid)
         if stored is None or not stored.issuer == revocation.revoker == self.cluster_did:
             return
@@ -449,7 +449,7 @@ class ClusterState:
         record = self.certificates.get(revocation.serial)
         owner = revocation.did or (Did("") if record is None else record.did)
         if owner in self.members.removed:
-            return Accepted()  # Nothing of it counts: it takes no room.
+            return Accepted()  # Its removal implies the revocation.
         if self.certificates.full():
             return Rejected(
                 Reason.OVERLOADED,

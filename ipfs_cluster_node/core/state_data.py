@@ -1,4 +1,4 @@
-"""The replicated state as values, and where two states differ."""
+"""The replicated state as values, and the difference of two states."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -19,7 +19,7 @@ from ipfs_cluster_node.core.tables import TableName, Touched
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateData:
-    """The whole state as values: what a snapshot holds. Sharing it is safe, all is frozen."""
+    """The whole state as values, as in a snapshot. Frozen, so it can be shared."""
 
     cluster_id: str = ""
     cluster_name: str = ""
@@ -67,11 +67,11 @@ def rows_of(data: StateData, name: TableName) -> Mapping[Any, Any]:
 
 
 def differences(before: StateData, after: StateData) -> Touched:
-    """The keys whose rows are not the same in both."""
+    """The keys whose rows differ."""
     found: dict[TableName, set[Any]] = {}
     for name in TableName:
         old, new = rows_of(before, name), rows_of(after, name)
-        # Pairs that are one object are equal at once.
+        # Identical objects compare equal at once.
         changed = {key for key in old.keys() & new.keys() if (old[key],) != (new[key],)}
         changed |= old.keys() ^ new.keys()
         if changed:

@@ -1,4 +1,4 @@
-"""Who stores a file, and what of a disk is kept for the log. Pure."""
+"""Which masters store a file, and how much disk is reserved for the log. Pure."""
 
 import hashlib
 import math
@@ -9,13 +9,13 @@ from typing import Final
 from ipfs_cluster_node.core.ids import NodeId
 
 LOG_RESERVE_SHARE_MAX: Final = 0.05
-"""Of a disk: on a small one less is kept for the log than is set."""
+"""Largest share of a disk: on a small one less than the setting is reserved."""
 LOG_ONLY_SHARE: Final = 0.5
-"""Of the reserve: with less free than that, the audit log gives way to the log as well."""
+"""Share of the reserve below which the audit log stops writing as well."""
 
 
 def reserve_bytes(configured_bytes: int, disk_bytes: int) -> int:
-    """What of a disk is kept for the log."""
+    """The bytes of a disk that are reserved for the log."""
     return min(configured_bytes, int(LOG_RESERVE_SHARE_MAX * disk_bytes))
 
 
@@ -26,15 +26,15 @@ class Candidate:
     node_id: NodeId
     alive: bool
     free_bytes: int | None
-    """What it can still take of files; None if it has not said."""
+    """Bytes of files that it can still store; None if unknown."""
 
 
 def holders_in_order(cid: str, candidates: Iterable[Candidate]) -> list[NodeId]:
-    """The masters that are asked to hold a file, one after the other.
+    """The masters to hold a file, in order of preference.
 
-    Each master is as likely to come first as it has room: so files spread over all, and the same
-    file goes to the same ones. Those that are full or not heard come last, and are asked all the
-    same: what is known of them is some seconds old.
+    A master comes first with a probability proportional to its free space, so files spread over
+    all, and the same file goes to the same masters. Full or silent ones come last, but are still
+    tried: this information is some seconds old.
     """
     known = list(candidates)
     told = [each.free_bytes for each in known if each.free_bytes is not None]
@@ -50,6 +50,6 @@ def holders_in_order(cid: str, candidates: Iterable[Candidate]) -> list[NodeId]:
 
 
 def _chance(cid: str, node_id: NodeId) -> float:
-    """A number above 0 and at most 1 that only these two decide."""
+    """A deterministic number above 0 and at most 1."""
     digest = hashlib.sha256(f"{cid} {node_id}".encode()).digest()
     return (int.from_bytes(digest[:7], "big") + 1) / 2**56

@@ -14,7 +14,7 @@ class TableName(StrEnum):
     """Every replicated table, by its field of `StateData`; `STORED_BY` says what its keys are."""
 
     CLUSTER = "cluster"
-    """What there is once. No field: a key is the name of one, such as `authority`."""
+    """Single values. Not a field: its keys are names of fields, such as `authority`."""
     PRINCIPALS = "principals"
     TOKENS = "tokens"
     SETTINGS = "settings"
@@ -33,7 +33,7 @@ command names a row twice, it may have changed it and changed it back."""
 
 
 def merged(parts: Sequence[Touched]) -> Touched:
-    """What several commands touched, in one."""
+    """Merge the keys that several commands touched."""
     if len(parts) == 1:
         return parts[0]
     names = dict.fromkeys(name for part in parts for name in part)
@@ -52,15 +52,15 @@ class Notes:
     """The keys that all tables of a state have touched since they were last taken."""
 
     def __init__(self) -> None:
-        """Start with none."""
+        """Start empty."""
         self._tables = [_Keys(name) for name in TableName]
 
     def of(self, name: TableName) -> list[Any]:
-        """Where a table adds the keys that it touches: always the same list."""
+        """The list to which a table adds the keys it touches; always the same one."""
         return next(keys for keys in self._tables if keys.name is name)
 
     def take(self) -> Touched:
-        """Give them away, and start again with none."""
+        """Return them, and start again empty."""
         touched = {}
         for keys in filter(None, self._tables):
             touched[keys.name] = set(keys)
@@ -69,12 +69,12 @@ class Notes:
 
 
 class Table(dict[K, V]):
-    """Rows by key. It is changed by its own methods only, which note the key."""
+    """Rows by key. Changed only by its own methods, which note the key."""
 
     def __init__(
         self, name: TableName, notes: Notes | None = None, rows: Iterable[tuple[K, V]] = ()
     ) -> None:
-        """Start from `rows`, of which nothing is noted."""
+        """Start from `rows`, without noting them."""
         super().__init__(rows)
         self._touched = (Notes() if notes is None else notes).of(name)
 
@@ -89,14 +89,14 @@ class Table(dict[K, V]):
             self.put(key, row)
 
     def drop(self, key: K) -> V:
-        """Remove a row that is there, and return it."""
+        """Remove an existing row, and return it."""
         self._touched.append(key)
         return self.pop(key)
 
 
 class OrderedTable(Table[K, V], OrderedDict[K, V]):
-    """A table from whose head rows are dropped at the same cost, however many went before."""
+    """A table whose oldest row is dropped in constant time."""
 
     def drop_oldest(self) -> V:
-        """Remove the row that was added first, and return it."""
+        """Remove the oldest row, and return it."""
         return self.drop(next(iter(self)))

@@ -1,4 +1,4 @@
-"""How many tasks, and how many bytes of them, the cluster holds."""
+"""Limits on the number and bytes of tasks that the cluster holds."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from ipfs_cluster_node.core.tasks import TaskTable
 def no_room_for(
     tasks: TaskTable, settings: ClusterConfig, specs: Sequence[TaskSpec]
 ) -> Rejected | None:
-    """Why tasks are not taken even if all ended ones that may be forgotten were forgotten."""
+    """Why tasks are refused even if all removable ended ones were deleted."""
     more = len(specs)
     count_max, bytes_max = settings["task_count_max"], settings["task_bytes_max"]
     kept = min(tasks.ended_count, _ended_keep(settings))
@@ -39,7 +39,7 @@ def no_room_for(
 def make_room(
     tasks: TaskTable, settings: ClusterConfig, count: int, payload_bytes: int, *, forget_max: int
 ) -> None:
-    """Forget ended tasks, the oldest first, until `count` more with `payload_bytes` have room."""
+    """Delete ended tasks, oldest first, until `count` more with `payload_bytes` fit."""
     bytes_max = settings["task_bytes_max"]
     tasks.make_room(
         count=settings["task_count_max"] - count,

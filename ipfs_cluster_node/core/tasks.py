@@ -5,8 +5,8 @@ running -> pending            the attempt was lost or handed back, or failed and
 running -> succeeded, failed  the current attempt ended
 pending, running -> cancelled
 
-Nothing leaves a terminal state but expiry, and making room for new tasks. Which ended tasks go
-first is a function of the tasks alone, so that a replica that was restored lets go of the same.
+A terminal state is final; the task is then deleted by expiry, or to make room for new ones. The
+order of deletion depends on the tasks alone, so that a restored replica deletes the same.
 """
 
 import heapq
@@ -38,7 +38,7 @@ class TaskTable:
         self._pending: dict[int, dict[str, TaskQueue]] = {}
         self._running: dict[NodeId, dict[TaskId, None]] = {}
         self._ended: list[tuple[int, int, TaskId]] = []
-        """A heap by the time of ending, then by sequence: times are equal, and clocks go back."""
+        """A heap by end time, then by sequence: times may be equal, and clocks go back."""
         self.counts: dict[TaskState, int] = dict.fromkeys(TaskState, 0)
         self.stored_bytes = 0
         self.ended_bytes = 0
@@ -49,7 +49,7 @@ class TaskTable:
             self._sequence_last = task.sequence
 
     def __len__(self) -> int:
-        """How many tasks there are, ended or not."""
+        """The number of tasks, ended or not."""
         return len(self._tasks)
 
     def __iter__(self) -> Iterator[Task]:
@@ -57,29 +57,29 @@ class TaskTable:
         return iter(self._tasks.values())
 
     def get(self, task_id: TaskId) -> Task | None:
-        """The task, if it is there."""
+        """The task, if it exists."""
         return self._tasks.get(task_id)
 
     def newest_first(self) -> Iterator[Task]:
-        """Every task, the newest submission first."""
+        """Every task, newest submission first."""
         return reversed(self._tasks.values())
 
     def copy(self) -> tuple[Task, ...]:
-        """Every task in the order of submission, as of now."""
+        """A copy of all tasks in the order of submission."""
         return tuple(self._tasks.values())
 
     @property
     def ended_count(self) -> int:
-        """How many tasks have ended."""
+        """The number of ended tasks."""
         return len(self._ended)
 
     @property
     def unfinished_count(self) -> int:
-        """How many tasks wait or run."""
+        """The number of pending and running tasks."""
         return len(self._tasks) - len(self._ended)
 
     def pending(self) -> Iterator[Mapping[str, TaskQueue]]:
-        """Waiting tasks by their type, the highest priority first."""
+        """Pending tasks by type, highest priority first."""
         for priority in sorted(self._pending, reverse=True):
             yield self._pending[priority]
 
@@ -91,11 +91,11 @@ class TaskTable:
         )
 
     def running_count(self, node_id: NodeId) -> int:
-        """How many attempts are assigned to a node."""
+        """The number of attempts assigned to a node."""
         return len(self._running.get(node_id, ()))
 
     def is_current(self, attempt: AttemptId, node_id: NodeId) -> bool:
-        """Whether this attempt runs on this node as far as the log knows."""
+        """Whether this is the current attempt, assigned to this node."""
         task = self._tasks.get(attempt.task_id)
         return (
             task is not None
@@ -118,7 +118,7 @@ class TaskTable:
         )
 
     def assign(self, task_id: TaskId, node_id: NodeId, at_ms: int) -> AttemptId | None:
-        """Give a pending task to a node; None if it is not pending any more."""
+        """Assign a pending task to a node; None if it is no longer pending."""
         task = self._tasks.get(task_id)
         if task is None or task.state is not TaskState.PENDING:
             return None
@@ -133,7 +133,7 @@ class TaskTable:
         return AttemptId(task_id, assigned.attempt)
 
     def finish(self, outcome: AttemptOutcome, node_id: NodeId, at_ms: int) -> bool:
-        """Take the outcome of an attempt; False if the attempt is not the current one."""
+        """Record the outcome of an attempt; False if the attempt is not the current one."""
         if not self.is_current(outcome.id, node_id):
             return False
         task = self._tasks[outcome.id.task_id]
@@ -144,7 +144,7 @@ class TaskTable:
             self._put(replace(task, state=TaskState.PENDING))
             return True
         if outcome.failure.reason is Reason.WORKER_LOST:
-            return self.lose(outcome.id, at_ms)  # Its worker had to give it up: no failure of its.
+            return self.lose(outcome.id, at_ms)  # Handed back: does not count as a failed attempt.
         failed = replace(task, failure=outcome.failure, failed_count=task.failed_count + 1)
         if outcome.retryable and failed.failed_count < task.spec.attempt_count_max:
             self._put(replace(failed, state=TaskState.PENDING))
@@ -153,7 +153,7 @@ class TaskTable:
         return True
 
     def lose(self, attempt: AttemptId, at_ms: int) -> bool:
-        """Take an attempt from a worker that is gone; False if it is not the current one."""
+        """Requeue an attempt of a lost worker; False if it is not the current one."""
         task = self._tasks.get(attempt.task_id)
         if task is None or task.state is not TaskState.RUNNING or task.attempt != attempt.attempt:
             return False
@@ -168,11 +168,11 @@ class TaskTable:
         return True
 
     def cancel(self, task_id: TaskId, at_ms: int) -> None:
-        """End a task that has not ended."""
+        """Cancel a task that has not ended."""
         self._end(self._tasks[task_id], at_ms, state=TaskState.CANCELLED)
 
     def expire(self, finished_before_ms: int, count_max: int) -> int:
-        """Forget tasks that ended before, at most so many; returns how many."""
+        """Delete tasks that ended earlier, at most `count_max`; returns how many."""
         count = 0
         while count < count_max and self._ended and self._ended[0][0] < finished_before_ms:
             self._forget_oldest()
@@ -182,14 +182,14 @@ class TaskTable:
     def make_room(
         self, *, count: int, count_keep: int, stored_bytes: int, bytes_keep: int, forget_max: int
     ) -> int:
-        """Forget ended tasks, the oldest first, as long as there are too many; returns how many.
+        """Delete ended tasks, oldest first, while there are too many; returns how many.
 
         Args:
-            count: How many tasks there may be.
-            count_keep: So many that ended stay, even so.
-            stored_bytes: What tasks may hold.
-            bytes_keep: What those that ended may hold, even so.
-            forget_max: The most that go now.
+            count: Limit of all tasks.
+            count_keep: The number of ended tasks that are kept in any case.
+            stored_bytes: Limit of the bytes of all tasks.
+            bytes_keep: The bytes of ended tasks that are kept in any case.
+            forget_max: The most to delete now.
         """
         gone = 0
         while (
@@ -212,7 +212,7 @@ class TaskTable:
         self.ended_bytes -= task.stored_bytes
 
     def _end(self, task: Task, at_ms: int, **changes: Any) -> None:
-        # The payload is of no more use, and the state must fit in memory.
+        # The payload is no longer needed, and the state must fit in memory.
         spec = replace(task.spec, payload=b"") if task.spec.payload else task.spec
         self._put(replace(task, finished_at_ms=at_ms, spec=spec, **changes))
 
@@ -236,7 +236,7 @@ class TaskTable:
             self.ended_bytes += task.stored_bytes
 
     def _unlist(self, task: Task) -> None:
-        """Take a task that has not ended out of the indexes."""
+        """Remove a task that has not ended from the indexes."""
         self.counts[task.state] -= 1
         self.stored_bytes -= task.stored_bytes
         if task.state is TaskState.PENDING:

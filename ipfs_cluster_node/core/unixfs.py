@@ -1,4 +1,4 @@
-"""Files as DAGs of blocks: what `ipfs add --cid-version=1` makes, and how to read it.
+"""Files as DAGs of blocks, as `ipfs add --cid-version=1` creates them.
 
 Raw leaves of 256 KiB; above them dag-pb nodes holding UnixFS file nodes of up to 174 links, in the
 balanced layout: all leaves at the same depth. A file of one chunk is a bare raw leaf.
@@ -25,13 +25,13 @@ from ipfs_cluster_node.core.multiformats import (
 CHUNK_BYTES: Final = 256 * 1024
 LINKS_MAX: Final = 174
 BLOCK_BYTES_MAX: Final = 2 * 1024 * 1024
-"""Largest block that is taken from others."""
+"""Largest block accepted from other nodes."""
 READ_LINKS_MAX: Final = 8192
 DEPTH_MAX: Final = 32
 OPENED_MAX: Final = 65_536
-"""Most different blocks with links in one file: 2.7 TiB as Kubo makes them."""
+"""Most distinct blocks with links in one file: 2.7 TiB as Kubo creates them."""
 WAITING_MAX: Final = 262_144
-"""Most parts that wait while a file is walked."""
+"""Most pending parts while a file is walked."""
 OPENED_AT_ONCE_MAX: Final = 16
 """Most blocks that may have links in one window, since each may add 8,192 parts."""
 
@@ -42,7 +42,7 @@ _TYPE_NAMES: Final = {1: "a directory", 3: "metadata", 4: "a symbolic link", 5: 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Bytes and their name."""
+    """Bytes and their CID."""
 
     cid: Cid
     data: bytes
@@ -65,7 +65,7 @@ class Part:
 
     cid: Cid
     size_bytes: int | None
-    """Bytes of the file below it; None for the root, of which nobody said."""
+    """Bytes of the file below it; None for the root, whose size is not given."""
     depth: int
 
 
@@ -79,7 +79,7 @@ class Node:
 
 
 class FileBuilder:
-    """Cuts a file into blocks as its bytes come; keeps at most 174 links a level."""
+    """Cuts a file into blocks as its bytes arrive; holds at most 174 links per level."""
 
     def __init__(self, *, chunk_bytes: int = CHUNK_BYTES, links_max: int = LINKS_MAX) -> None:
         """Other sizes than the defaults give other CIDs; tests use them."""
@@ -93,7 +93,7 @@ class FileBuilder:
         """Take the next bytes; returns blocks to store."""
         self._pending += data
         blocks: list[Block] = []
-        # One chunk is held back: a file that ends with it has no empty leaf behind it.
+        # One chunk is held back, so that a file never ends with an empty leaf.
         start = 0
         while len(self._pending) - start > self._chunk_bytes:
             self._leaf(bytes(self._pending[start : start + self._chunk_bytes]), blocks)
@@ -158,7 +158,7 @@ def decode_node(cid: Cid, data: bytes) -> Node:
     """Read a block whose hash was checked.
 
     Raises:
-        ClusterError: INVALID_ARGUMENT for what is no file, BLOCK_MISMATCH for what is malformed.
+        ClusterError: INVALID_ARGUMENT if it is not a file, BLOCK_MISMATCH if it is malformed.
     """
     if len(data) > BLOCK_BYTES_MAX:
         raise mismatch(cid, "over 2 MiB")
@@ -171,21 +171,21 @@ def decode_node(cid: Cid, data: bytes) -> Node:
 
 
 def mismatch(cid: Cid, why: str) -> ClusterError:
-    """The error of a block that is not what it should be."""
+    """The error for a malformed block."""
     return ClusterError(
-        Reason.BLOCK_MISMATCH, f"{cid} is a malformed block ({why}); add the file anew"
+        Reason.BLOCK_MISMATCH, f"{cid} is a malformed block ({why}); add the file again"
     )
 
 
 class Walk:
     """The order in which a file's blocks are visited: depth first, parents before their parts.
 
-    Each block with links is opened once (again only where it stands deeper), so that a few blocks
-    that name one another many times cost no more than they are.
+    Each block with links is opened once (again only if it occurs deeper), so that a few blocks that
+    link to each other many times cost no more than their number.
     """
 
     def __init__(self, root: Cid) -> None:
-        """Begin at `root`."""
+        """Start at `root`."""
         self._waiting = [Part(root, None, 0)]
         self._opened: dict[Cid, tuple[int, int]] = {}
 
@@ -193,7 +193,7 @@ class Walk:
         """The next parts, at most `count`, each block once; none at the end.
 
         Raises:
-            ClusterError: BLOCK_MISMATCH if a block is said to have two sizes.
+            ClusterError: BLOCK_MISMATCH if a block has two different sizes.
         """
         taken: dict[Cid, Part] = {}
         inner = 0
@@ -213,11 +213,11 @@ class Walk:
         return list(taken.values())
 
     def open(self, part: Part, data: bytes) -> Node:
-        """Read the block of a part; what it links to is visited next.
+        """Read the block of a part; its links are visited next.
 
         Raises:
-            ClusterError: BLOCK_MISMATCH if it is malformed, too large, too deep or not of the size
-                that was said; those of `decode_node`.
+            ClusterError: BLOCK_MISMATCH if it is malformed, too large, too deep or of another size
+                than stated; those of `decode_node`.
         """
         node = decode_node(part.cid, data)
         self._same_size(part, node.size_bytes)
@@ -265,7 +265,7 @@ def _decode_dag_pb(cid: Cid, data: bytes) -> Node:
             Reason.INVALID_ARGUMENT, f"{cid} is {what}; name a file in it by its own CID"
         )
     total = len(own) + sum(sizes)
-    # Sizes that lie would let a small DAG stand for an endless file.
+    # False sizes would let a small DAG stand for an endless file.
     if len(sizes) != len(children) or (declared is not None and declared != total):
         raise ValueError("sizes do not add up")
     if 0 in sizes:

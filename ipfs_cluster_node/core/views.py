@@ -1,4 +1,4 @@
-"""What the cluster tells a client: answers that are no records of the state.
+"""Values returned to clients that are not records of the state.
 
 Times are milliseconds since 1970 (UTC), 0 for never; an empty text stands for none.
 """
@@ -11,7 +11,7 @@ from ipfs_cluster_node.core.model import Liveness, Role, Task
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterStatus:
-    """The cluster in one look, as one node sees it."""
+    """A summary of the cluster, as one node sees it."""
 
     cluster_id: str = ""
     cluster_name: str = ""
@@ -26,7 +26,7 @@ class ClusterStatus:
     task_counts: Mapping[str, int] = field(default_factory=dict)
     content_count: int = 0
     certificate_epoch: int = 0
-    """What certificates are to be of."""
+    """The epoch that certificates must have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,7 @@ class ListedJoinToken:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedJoiner:
-    """A node or client that waits to be let in."""
+    """A node or client that waits for approval."""
 
     node_id: str = ""
     token_id: str = ""
@@ -87,7 +87,7 @@ class ListedJoiner:
     asked_at_ms: int = 0
     expires_at_ms: int = 0
     approved: bool | None = None
-    """None while nobody has decided."""
+    """None while there is no decision."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +101,7 @@ class ListedSetting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthCheck:
-    """One of the things that make a node healthy."""
+    """One check of a node's health."""
 
     name: str = ""
     ok: bool = False
@@ -123,7 +123,7 @@ class RaftHealth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthReport:
-    """How one node is, by its own view."""
+    """One node's health, by its own view."""
 
     node_id: str = ""
     name: str = ""
@@ -152,7 +152,7 @@ class ContentHolder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedContent:
-    """A file, and where its holders are reached."""
+    """A file, with its holders' addresses."""
 
     cid: str = ""
     size_bytes: int = 0
@@ -178,7 +178,7 @@ class ListedCertificate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RotationStatus:
-    """How far a rotation of the root is."""
+    """The progress of a root rotation."""
 
     phase: str = ""
     epoch: int = 0
@@ -190,7 +190,7 @@ class RotationStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedDelegation:
-    """A delegation that the cluster keeps."""
+    """A stored delegation."""
 
     cid: str = ""
     issuer: str = ""
@@ -205,7 +205,7 @@ class ListedDelegation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallerStatus:
-    """Who a caller is to the cluster, and what was delegated to it."""
+    """A caller's identity in the cluster, and the delegations to it."""
 
     did: str = ""
     caller_class: str = ""
@@ -220,12 +220,12 @@ class LinkExplanation:
 
     delegation: ListedDelegation = ListedDelegation()
     holds: bool | None = None
-    """None: it was not looked at."""
+    """None: it was not checked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequirementExplanation:
-    """Whether one thing that a call requires is allowed, and by which chain."""
+    """Whether one requirement of a call is met, and by which chain."""
 
     command: str = ""
     args_json: str = ""
@@ -245,9 +245,9 @@ class AccessExplanation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchedTask:
-    """A task as it is now, and how far its attempt says that it is."""
+    """A task's current state, with the progress of its attempt."""
 
     task: Task
     progress_ratio: float = 0.0
-    """0 to 1; 0 where nothing was heard."""
+    """0 to 1; 0 if none was reported."""
     progress_note: str = ""

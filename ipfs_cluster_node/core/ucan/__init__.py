@@ -1,1 +1,1 @@
-"""UCAN 1.0: who may do what, decided over tokens that are read and verified already."""
+"""UCAN 1.0: authorization decisions over decoded and verified tokens."""

@@ -1,4 +1,4 @@
-"""What somebody may do under one command: the links that hold, whose policies judge each call."""
+"""A caller's access under one command: its valid links, whose policies are evaluated per call."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,38 +19,37 @@ from ipfs_cluster_node.core.ucan.revocations import revoked_link
 from ipfs_cluster_node.core.ucan.tokens import Delegation
 
 Chain = tuple[Delegation, ...]
-"""Root first; an empty one is that of the subject itself."""
+"""Root first; empty for the subject itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Links that lead from the subject to the caller in at least one way. May be kept for a while.
+    """Links that lead from the subject to the caller in at least one way. May be cached.
 
-    A chain is looked for link by link, the shortest first, and no holder is come to twice by
-    commands as wide: however many chains there could be, and whoever delegated to whom to make them
-    many, each link is looked at a few times at most.
+    Chains are searched link by link, shortest first, and no holder is visited twice with a command
+    as wide: however many chains delegations could form, each link is examined only a few times.
     """
 
     claim: Claim
-    """Who asks for which command; the arguments are those of each call."""
+    """The caller and the command; the arguments are those of each call."""
     context: ValidationContext
     by_audience: Mapping[Did, Sequence[Delegation]]
-    """Whom -> the links that may hold, by the size of their policies: what is heavy to judge shuts
-    out nothing that is light."""
+    """Candidate delegations by audience, cheapest policy first, so that an expensive policy can't
+    use up the steps of a cheap one."""
     nearest: Chain
-    """One that holds, its policies left aside."""
+    """A valid chain, ignoring its policies."""
     until_s: int | None
-    """When the first link ends, in seconds since 1970: to be found anew then."""
+    """When the first link expires, in seconds since 1970: search again then."""
     unconditional: ProvenClaim | None = field(default=None)
-    """Lets every call through, whatever its arguments: no policy of its chain asks for anything."""
+    """Allows every call, whatever its arguments: its chain has no policies."""
     reads: frozenset[str] | None = None
-    """The arguments that any policy of these links reads; None where one may read all."""
+    """The arguments that any policy of these links reads; None if one may read all."""
 
     @classmethod
     def found(
         cls, claim: Claim, delegations: Iterable[Delegation], context: ValidationContext
     ) -> Self | None:
-        """Find it among delegations; None where no chain of them holds."""
+        """Find it among delegations; None if no chain is valid."""
         links = [d for d in delegations if may_be_a_link(claim, d, context)]
         links.sort(key=lambda link: size_of(link.policy))
         by_audience: dict[Did, list[Delegation]] = {}
@@ -69,7 +68,7 @@ class Access:
         return replace(access, nearest=free, unconditional=ProvenClaim(claim=claim, chain=free))
 
     def kind_of(self, args: Mapping[str, Value]) -> tuple[Value, ...]:
-        """Equal for calls that are judged alike: those in which the policies read the same."""
+        """Equal for calls with the same outcome: those in which the policies read the same."""
         if self.reads is None:
             return tuple(args.values())
         return tuple(value for name, value in args.items() if name in self.reads)
@@ -79,10 +78,10 @@ class Access:
 
         Args:
             args: Every argument of the command.
-            evaluation: The steps of the call, where several such checks share them.
+            evaluation: The steps of the call, if several checks share them.
 
         Raises:
-            UcanError: MatchError, of the nearest chain; TooLarge where the policies take too long.
+            UcanError: MatchError, of the nearest chain; TooLarge if the policies take too long.
         """
         claim = replace(self.claim, args=dict(args))
         if self.unconditional is not None:
@@ -95,10 +94,10 @@ class Access:
         raise exhausted
 
     def allows(self, args: Mapping[str, Value], evaluation: Evaluation | None = None) -> bool:
-        """Whether a call with these arguments would be let through: lists are filtered so.
+        """Whether a call with these arguments would be allowed; filters lists.
 
         Raises:
-            UcanError: TooLarge, where the steps of `evaluation` are used up.
+            UcanError: TooLarge, if the steps of `evaluation` are used up.
         """
         if self.unconditional:
             return True
@@ -113,7 +112,7 @@ class Access:
     def _judge(
         self, args: Mapping[str, Value], evaluation: Evaluation
     ) -> tuple[Chain | None, UcanError | None]:
-        """The chain that holds; else whether the steps were used up first."""
+        """The chain that allows the call; else the error if the steps were used up first."""
         value = dict(args)
         exhausted: UcanError | None = None
 
@@ -134,10 +133,10 @@ def _search(
     context: ValidationContext,
     holds: Callable[[Delegation], bool],
 ) -> Chain | None:
-    """The shortest chain of links that hold; None if there is none.
+    """The shortest valid chain; None if there is none.
 
-    All commands are above the claim's, so of two the longer is the narrower: going back from the
-    caller they must not grow longer.
+    All commands are prefixes of the claim's, so of two the longer is the narrower: from the caller
+    back to the root they must not grow longer.
     """
     if claim.issuer == claim.subject:
         return ()
@@ -168,6 +167,6 @@ def _search(
 
 
 def _is_revoked(chain: Chain, context: ValidationContext) -> bool:
-    """Whether who issued a link further up has revoked one further down."""
+    """Whether the issuer of an earlier link has revoked a later one."""
     revocations, authority = context.revocations, context.authority
     return revoked_link(chain, revocations, authority) is not None

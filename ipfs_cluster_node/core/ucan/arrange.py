@@ -1,7 +1,7 @@
-"""Chains out of a bag of delegations, for callers that only say who they are (mode B).
+"""Builds chains from unordered delegations, for callers without an invocation (mode B).
 
-A container sorts its tokens by their bytes, so their order says nothing; each link says where it
-belongs by its issuer and audience.
+A container sorts its tokens by their bytes, so their order carries no meaning; issuer and audience
+define the place of each link.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,23 +16,23 @@ from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError
 from ipfs_cluster_node.core.ucan.tokens import Delegation
 
 ARRANGEMENTS_MAX: Final = 64
-"""Most chains that are looked at to tell why none holds; several delegations a link would give
+"""Most chains examined to explain why none is valid; several delegations per link would give
 thousands."""
 
 
 def check_any_chain(
     claim: Claim, delegations: Sequence[Delegation], context: ValidationContext
 ) -> ProvenClaim:
-    """Decide whether some chain among `delegations` lets the claim's issuer do what it asks.
+    """Decide whether some chain among `delegations` proves the claim.
 
     Args:
-        claim: What is asked; the issuer as TLS proved it.
-        delegations: Verified, in any order; those that do not belong are passed over.
-        context: The profile, the time and what is revoked.
+        claim: The claim; its issuer as authenticated by TLS.
+        delegations: Verified, in any order; irrelevant ones are ignored.
+        context: The profile, the time and the revocations.
 
     Raises:
-        UcanError: No chain holds. It tells of the chain that covers the command, if there is one,
-            else of the first that leads from the subject to the issuer, else of what there is.
+        UcanError: No chain is valid. The error is about the chain that covers the command, if there
+            is one, else the first that leads from the subject to the issuer, else any.
     """
     return find_access(claim, delegations, context).check(claim.args)
 
@@ -40,15 +40,15 @@ def check_any_chain(
 def find_access(
     claim: Claim, delegations: Sequence[Delegation], context: ValidationContext
 ) -> Access:
-    """Find the chains among `delegations` that hold, their policies left aside.
+    """Find the valid chains among `delegations`, ignoring their policies.
 
     Args:
-        claim: Who asks for which command; its arguments are not looked at.
-        delegations: Verified, in any order; those that do not belong are passed over.
-        context: The profile, the time and what is revoked.
+        claim: The caller and the command; arguments are ignored.
+        delegations: Verified, in any order; irrelevant ones are ignored.
+        context: The profile, the time and the revocations.
 
     Raises:
-        UcanError: No chain holds, as in `check_any_chain`.
+        UcanError: No chain is valid, as in `check_any_chain`.
     """
     found = arrange(claim, delegations, context)
     if isinstance(found, Access):
@@ -58,7 +58,7 @@ def find_access(
 
 @dataclass(frozen=True, slots=True)
 class Shortfall:
-    """No chain holds: the one that tells most, and what is wrong with it."""
+    """No chain is valid: the most informative one, and its error."""
 
     chain: tuple[Delegation, ...]
     error: UcanError
@@ -67,7 +67,7 @@ class Shortfall:
 def arrange(
     claim: Claim, delegations: Sequence[Delegation], context: ValidationContext
 ) -> Access | Shortfall:
-    """As `find_access`, for who wants to know of the chain that does not hold."""
+    """Like `find_access`, but returns the invalid chain instead of raising."""
     access = Access.found(claim, delegations, context)
     if access is not None:
         check_standing(claim, access.nearest, context)
@@ -81,15 +81,14 @@ def arrange(
             check_standing(claim, chain, context)
         except UcanError as error:
             failures.append(Shortfall(chain, error))
-        else:  # By a detour around who has revoked something of the shorter one.
+        else:  # By a detour around a principal that revoked a link of the shorter one.
             access = Access.found(claim, chain, context)
             if access is not None:
                 return access
     if not failures:
         detail = "none of the delegations is for the caller"
         return Shortfall((), UcanError(Refusal.INVALID_AUDIENCE, detail))
-    # The first of the most telling; a chain that starts elsewhere or is of another command says
-    # least.
+    # The first of the most informative; one that starts elsewhere or has another command is least.
     return min(failures, key=lambda failure: _remoteness(claim, failure))
 
 
@@ -99,9 +98,9 @@ def _remoteness(claim: Claim, failure: Shortfall) -> tuple[bool, bool]:
 
 
 def chains_to(claim: Claim, delegations: Sequence[Delegation]) -> Iterator[tuple[Delegation, ...]]:
-    """Chains that end at the issuer, root first: to the subject, or to where they break off.
+    """Chains that end at the issuer, root first: from the subject, or from where they break off.
 
-    None passes through anyone twice: without the detour it would grant as much or more.
+    None visits a principal twice: without the detour it would grant as much or more.
     """
     by_audience: dict[Did, list[Delegation]] = {}
     for delegation in delegations:
@@ -120,7 +119,7 @@ def chains_to(claim: Claim, delegations: Sequence[Delegation]) -> Iterator[tuple
 
 
 def path_between(delegations: Sequence[Delegation], start: Did, end: Did) -> tuple[Delegation, ...]:
-    """The shortest way from one to another, the first link first; empty if there is none."""
+    """The shortest path from one principal to another, in order; empty if there is none."""
     by_audience: dict[Did, list[Delegation]] = {}
     for delegation in delegations:
         by_audience.setdefault(delegation.audience, []).append(delegation)

@@ -1,4 +1,4 @@
-"""Whether a chain of delegations lets a caller do what it asks, and if not, which link says no.
+"""Whether a chain of delegations proves a claim, and if not, which link fails.
 
 Source: ucan-wg/spec, "Validation", and ucan-wg/invocation, "Proof Chains"; the order of the checks
 gives the names that ucan-wg's fixtures want.
@@ -19,9 +19,9 @@ from ipfs_cluster_node.core.ucan.tokens import Delegation, Invocation
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """What is asked: `issuer` wants `command` done on `subject` with `args`.
+    """`issuer` wants `command` done on `subject` with `args`.
 
-    Said by a signed invocation (mode A), or by the server of a caller that TLS names (mode B).
+    Made from a signed invocation (mode A), or by the server for a caller known by TLS (mode B).
     """
 
     issuer: Did
@@ -32,17 +32,17 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProvenClaim:
-    """A claim that held, and the chain it held by; `check_chain` judges both again at any time."""
+    """A claim and the chain that proved it; `check_chain` can check both again at any time."""
 
     claim: Claim
     chain: tuple[Delegation, ...]
-    """Root first; empty where the subject itself asks."""
+    """Root first; empty if the subject itself calls."""
 
     @property
     def holder(self) -> Did:
-        """Who got the root delegation, the one to count quotas for: passing it on multiplies none.
+        """The audience of the root delegation, which quotas count: delegating on multiplies none.
 
-        The subject where nothing was delegated.
+        The subject if nothing was delegated.
         """
         return self.chain[0].audience if self.chain else self.claim.subject
 
@@ -54,16 +54,16 @@ class ProvenClaim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidationContext:
-    """What a chain is judged by, beside itself."""
+    """What a chain is judged by, besides itself."""
 
     profile: ValidationProfile
     now_s: int
     """Seconds since 1970."""
     authority: Did | None = None
-    """The cluster's DID; None only where the profile requires none."""
+    """The cluster's DID; None only if the profile requires none."""
     revocations: Revocations
     revoked_dids: Container[Did] = frozenset()
-    """Who was removed or revoked: what they delegated holds no more, wherever it is kept."""
+    """Removed or revoked principals: their delegations are invalid, wherever they are stored."""
 
     def __post_init__(self) -> None:
         """Refuse to judge without the authority that the profile requires."""
@@ -72,7 +72,7 @@ class ValidationContext:
 
 
 def check_invocation(invocation: Invocation, context: ValidationContext) -> None:
-    """Check what an invocation says of itself; its chain comes after.
+    """Check an invocation by itself, before its chain.
 
     Raises:
         UcanError: InvalidAudience, InvalidSubject, InvalidClaim, Expired or TooEarly.
@@ -93,7 +93,7 @@ def check_invocation(invocation: Invocation, context: ValidationContext) -> None
 
 
 def check_command(invocation: Invocation, command: Command) -> None:
-    """Check that what was signed is of the command that the server assigns to the method.
+    """Check that the signed command is the one that the server assigns to the method.
 
     Raises:
         UcanError: InvalidCommand.
@@ -103,11 +103,11 @@ def check_command(invocation: Invocation, command: Command) -> None:
 
 
 def check_args(invocation: Invocation, args: Mapping[str, Value] | None) -> None:
-    """Check that the arguments that were signed are those that the server derives itself.
+    """Check that the signed arguments are those that the server derives itself.
 
     Args:
         invocation: As signed.
-        args: Every one of the command; None where the request has several sets of them.
+        args: All arguments of the command; None if the request has several sets of them.
 
     Raises:
         UcanError: InvalidClaim.
@@ -123,18 +123,18 @@ def check_chain(
     context: ValidationContext,
     evaluation: Evaluation | None = None,
 ) -> ProvenClaim:
-    """Decide whether `chain` lets the claim's issuer do what it asks.
+    """Decide whether `chain` proves the claim.
 
     Args:
-        claim: What is asked.
-        chain: Verified delegations, the root first, as the `prf` of an invocation orders them.
-        context: The profile, the time and what is revoked.
-        evaluation: Where several chains share their steps; else as the profile allows.
+        claim: The claim.
+        chain: Verified delegations, root first, as in the `prf` of an invocation.
+        context: The profile, the time and the revocations.
+        evaluation: Shared steps of several chains; default: as the profile allows.
 
     Raises:
-        UcanError: The first thing that does not hold: ChainTooLong, InvalidClaim, InvalidSubject,
+        UcanError: The first failed check: ChainTooLong, InvalidClaim, InvalidSubject,
             InvalidAudience, InvalidCommand, Expired, TooEarly, Revoked, MatchError, or TooLarge
-            where the policies take too long. `link` and `cid` name the delegation.
+            if the policies take too long. `link` and `cid` name the delegation.
     """
     check_standing(claim, chain, context)
     if evaluation is None:
@@ -144,10 +144,10 @@ def check_chain(
 
 
 def check_standing(claim: Claim, chain: Sequence[Delegation], context: ValidationContext) -> None:
-    """Check all of `chain` but its policies; the arguments of the claim are not looked at.
+    """Check everything of `chain` except its policies; the claim's arguments are ignored.
 
     Raises:
-        UcanError: As `check_chain`, but for MatchError.
+        UcanError: As `check_chain`, except for MatchError.
     """
     check_length(len(chain), context.profile)
     if context.authority is not None and claim.subject != context.authority:
@@ -166,9 +166,9 @@ def check_standing(claim: Claim, chain: Sequence[Delegation], context: Validatio
 
 
 def may_be_a_link(claim: Claim, delegation: Delegation, context: ValidationContext) -> bool:
-    """Whether a delegation holds by itself: in some chain for `claim`, as far as it alone tells.
+    """Whether a delegation is valid by itself, as a link of some chain for `claim`.
 
-    What it does not tell: whether its issuer got as much, and whether one further up revoked it.
+    Not checked: whether its issuer was delegated as much, and whether an earlier issuer revoked it.
     """
     profile = context.profile
     try:
@@ -200,15 +200,15 @@ def check_length(links: int, profile: ValidationProfile) -> None:
 def check_policies(
     chain: Sequence[Delegation], args: Mapping[str, Value], evaluation: Evaluation
 ) -> None:
-    """Check every policy of `chain` on `args`: a list's items are filtered so, one by one.
+    """Check every policy of `chain` on `args`; also filters the items of a list.
 
     Args:
         chain: Root first.
-        args: Every argument of the command, present in every call.
-        evaluation: The steps that are left for the whole chain.
+        args: All arguments of the command.
+        evaluation: The remaining steps for the whole chain.
 
     Raises:
-        UcanError: MatchError, or TooLarge where the policies take too long.
+        UcanError: MatchError, or TooLarge if the policies take too long.
     """
     value = dict(args)
     for link, delegation in enumerate(chain):

@@ -1,4 +1,4 @@
-"""Commands: lower-case paths, each covering what lies below it.
+"""Commands: lower-case paths, each covering all below it.
 
 Source: ucan-wg/spec, "Command".
 """

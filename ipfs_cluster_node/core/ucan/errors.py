@@ -9,17 +9,17 @@ class Refusal(StrEnum):
     """Names of refusals: the first eight as in ucan-wg's fixtures, the rest ours."""
 
     INVALID_CLAIM = "InvalidClaim"
-    """The claim can't hold as it stands: no proof, a root without a subject, no expiry."""
+    """The claim is incomplete: no proof, a root without a subject, no expiry."""
     UNAVAILABLE_PROOF = "UnavailableProof"
-    """The invocation names a delegation that did not come with it."""
+    """The invocation names a delegation that the call does not carry."""
     EXPIRED = "Expired"
     TOO_EARLY = "TooEarly"
     INVALID_AUDIENCE = "InvalidAudience"
-    """A link was made for someone else, or the invocation is for another executor."""
+    """A link is for another audience, or the invocation for another executor."""
     INVALID_SUBJECT = "InvalidSubject"
     INVALID_SIGNATURE = "InvalidSignature"
     MATCH_ERROR = "MatchError"
-    """A policy does not hold on the arguments."""
+    """A policy does not match the arguments."""
 
     INVALID_COMMAND = "InvalidCommand"
     """A link does not cover the command, or the call is another one."""
@@ -32,7 +32,7 @@ class Refusal(StrEnum):
 
 
 class UcanError(Exception):
-    """A refusal, and which token is the cause of it."""
+    """A refusal, and the token that caused it."""
 
     def __init__(
         self, name: Refusal, detail: str, *, link: int | None = None, cid: Cid | None = None
@@ -40,11 +40,11 @@ class UcanError(Exception):
         """Make a refusal.
 
         Args:
-            name: What programs branch on.
-            detail: One plain clause; never holds text of a token.
+            name: Programs branch on it.
+            detail: One plain clause; never contains text of a token.
             link: Which delegation of the chain, 0 being the root; None for the invocation,
-                or where no one link is the cause.
-            cid: Of the token that is the cause.
+                or if no single link is the cause.
+            cid: The CID of the token that is the cause.
         """
         super().__init__(name, detail)
         self.name = name

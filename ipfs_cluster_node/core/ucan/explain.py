@@ -1,4 +1,4 @@
-"""Why a claim holds or not: the judgement of a call, told with its chain."""
+"""Explains why a claim is proven or not, with its chain."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from ipfs_cluster_node.core.ucan.tokens import Delegation
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The chain by which a claim holds, or the one that comes nearest and what is wrong with it."""
+    """The chain that proves a claim, or the nearest one and its error."""
 
     chain: tuple[Delegation, ...]
     error: UcanError | None = None
@@ -24,13 +24,13 @@ def explain(
     *,
     by_item: bool = False,
 ) -> Explanation:
-    """Judge a claim as a call is judged, and tell by which chain.
+    """Judge a claim like a call, and return the chain.
 
     Args:
-        claim: What would be asked.
+        claim: The claim.
         delegations: Verified, in any order.
-        context: The profile, the time, what is revoked and who is revoked.
-        by_item: Whether policies judge each item that is shown, and not the call itself.
+        context: The profile, the time and the revocations.
+        by_item: Whether policies are evaluated on each item of the answer, not on the call.
     """
     found = arrange(claim, delegations, context)
     if isinstance(found, Shortfall):
@@ -40,4 +40,4 @@ def explain(
     try:
         return Explanation(found.check(claim.args).chain)
     except UcanError as error:
-        return Explanation(found.nearest, error)  # `check` tells of it.
+        return Explanation(found.nearest, error)  # The chain that `check` reports.

@@ -1,4 +1,4 @@
-r"""Patterns of `like`: `*` stands for any run of characters, `\*` for a star.
+r"""Patterns of `like`: `*` matches any run of characters, `\*` a star.
 
 Source: ucan-wg/delegation, "Glob Matching". A backslash before anything else is a backslash.
 """
@@ -12,7 +12,7 @@ _STAR: Final = re.compile(r"\\\*|\*")
 
 @dataclass(frozen=True, slots=True)
 class Glob:
-    """A pattern, cut at its stars."""
+    """A pattern, split at its stars."""
 
     pieces: tuple[str, ...]
     """Literal text between the stars: one piece more than there are stars."""
@@ -32,10 +32,10 @@ class Glob:
         return cls((*pieces, piece + pattern[start:]))
 
     def matches(self, text: str) -> bool:
-        """Whether the whole of `text` is of this pattern.
+        """Whether the whole of `text` matches.
 
-        Each piece is sought behind the one before it and never again, so the time is linear in
-        `text` however many stars there are.
+        Each piece is searched once, after the one before it, so the time is linear in `text`
+        however many stars there are.
         """
         first, *middle = self.pieces
         if not middle:

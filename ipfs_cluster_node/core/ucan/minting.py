@@ -1,7 +1,7 @@
-"""What our own tools may sign: policies that can only narrow, and that mean what they look like.
+"""The policies that our own tools may sign: those that only narrow, without pitfalls.
 
-A negative statement holds where its field is absent, an empty `or` holds always, and `team-a*`
-covers `team-a-evil`. The validator judges them as specified; nobody should write them.
+A negative statement is true if its field is absent, an empty `or` is always true, and `team-a*`
+matches `team-a-evil`. The validator evaluates them as specified; nobody should write them.
 """
 
 from collections.abc import Iterator
@@ -21,16 +21,16 @@ from ipfs_cluster_node.core.ucan.policies import (
 )
 
 DELIMITER: Final = "/"
-"""Between the segments of namespaces, keys and paths; no name has it inside."""
+"""Between the segments of namespaces, keys and paths; no name contains it."""
 
 
 def check_mintable(policy: Policy) -> None:
     """Check that a policy may be signed by our tools.
 
     Raises:
-        UcanError: InvalidClaim: it holds `!=`, `not`, `<`, `>`, an empty `and` or `or`, an
+        UcanError: InvalidClaim: it contains `!=`, `not`, `<`, `>`, an empty `and` or `or`, an
             optional selector, or a pattern with a star that is neither the whole of it nor
-            behind a slash.
+            after a slash.
     """
     for index, statement in enumerate(policy):
         for flaw in _flaws(statement):

@@ -25,7 +25,7 @@ from ipfs_cluster_node.core.ucan.selectors import (
 
 @dataclass(frozen=True, slots=True)
 class Equals:
-    """`==` or `!=`: the selected value as a whole; false where there is none."""
+    """`==` or `!=`: the selected value as a whole; false if there is none."""
 
     selector: Selector
     value: Value
@@ -51,7 +51,7 @@ class Like:
 
 @dataclass(frozen=True, slots=True)
 class Connects:
-    """`and`, or `or` where `any_of`; both are true of nothing."""
+    """`and`, or `or` if `any_of`; both are true if empty."""
 
     statements: "tuple[Statement, ...]"
     any_of: bool
@@ -66,7 +66,7 @@ class Not:
 
 @dataclass(frozen=True, slots=True)
 class Quantifies:
-    """`all`, or `any` where `any_of`, over a list's items or a map's values; else false."""
+    """`all`, or `any` if `any_of`, over a list's items or a map's values; else false."""
 
     selector: Selector
     statement: "Statement"
@@ -75,7 +75,7 @@ class Quantifies:
 
 Statement: TypeAlias = Equals | Compares | Like | Connects | Not | Quantifies
 Policy: TypeAlias = tuple[Statement, ...]
-"""All of them must hold."""
+"""All of them must be true."""
 
 _COMPARE: Final[Mapping[str, Callable[[int | float, int | float], bool]]] = MappingProxyType(
     {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
@@ -87,7 +87,7 @@ def parse_policy(value: Value, *, profile: ValidationProfile) -> Policy:
 
     Args:
         value: As decoded, so nested no deeper than `profile.depth_max`.
-        profile: Its bounds on statements and selectors.
+        profile: Bounds statements and selectors.
 
     Raises:
         UcanError: Malformed, or TooLarge for too many statements.
@@ -102,7 +102,7 @@ class _Parser:
 
     def statements(self, value: Value) -> tuple[Statement, ...]:
         if not isinstance(value, list):
-            raise malformed("a policy is no list of statements")
+            raise malformed("a policy is not a list of statements")
         return tuple(self._statement(item) for item in value)
 
     def _statement(self, value: Value) -> Statement:
@@ -133,14 +133,14 @@ class _Parser:
 
 
 class Evaluation:
-    """Judges policies within a number of steps."""
+    """Evaluates policies within a number of steps."""
 
     def __init__(self, *, steps_max: int) -> None:
-        """Allow `steps_max` statements in all."""
+        """Allow `steps_max` statements in total."""
         self.steps_left = steps_max
 
     def failing(self, policy: Policy, args: Value) -> int | None:
-        """The first statement of `policy` that does not hold on `args`; None if all do.
+        """The first statement of `policy` that is false on `args`; None if all are true.
 
         Raises:
             UcanError: TooLarge: the steps are used up.
@@ -151,7 +151,7 @@ class Evaluation:
         return None
 
     def holds(self, statement: Statement, value: Value) -> bool:
-        """Whether `statement` holds on `value`.
+        """Whether `statement` is true on `value`.
 
         Raises:
             UcanError: TooLarge: the steps are used up.
@@ -192,9 +192,9 @@ class Evaluation:
 
 
 def fields_of(policy: Policy) -> frozenset[str] | None:
-    """The arguments that a policy reads; None where it may read any of them.
+    """The arguments that a policy reads; None if it may read any of them.
 
-    Calls in which these are equal are judged alike, whatever else they ask.
+    Calls in which these are equal have the same outcome.
     """
     fields: set[str] = set()
     waiting: list[Statement] = list(policy)
@@ -205,7 +205,7 @@ def fields_of(policy: Policy) -> frozenset[str] | None:
         elif isinstance(statement, Not):
             waiting.append(statement.statement)
         else:
-            # What a quantifier holds is about the items that its selector gives.
+            # A quantifier's statements are about the items that its selector yields.
             first = statement.selector[0].step if statement.selector else None
             if not isinstance(first, Field):
                 return None
@@ -214,7 +214,7 @@ def fields_of(policy: Policy) -> frozenset[str] | None:
 
 
 def size_of(policy: Policy) -> int:
-    """How many statements a policy has, inner ones included: what it takes to judge it, about."""
+    """The number of statements, including inner ones: roughly the cost of evaluation."""
     size = 0
     waiting: list[Statement] = list(policy)
     while waiting:
@@ -228,7 +228,7 @@ def size_of(policy: Policy) -> int:
 
 
 def equal(one: Value, other: Value) -> bool:
-    """Deep equality, where 1 and 1.0 are the same number and True is none."""
+    """Deep equality; 1 equals 1.0, and True is not a number."""
     if _is_number(one) and _is_number(other):
         return one == other
     if type(one) is not type(other):

@@ -1,4 +1,4 @@
-"""How strict the validator is: all that the specification allows, or what this product takes."""
+"""How strict the validator is: all that the specification allows, or what this product accepts."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -14,7 +14,7 @@ class ValidationProfile:
     container_chars_max: int
     container_tokens_max: int
     depth_max: int
-    """Most CBOR lists and maps within one another; bounds every recursion over a token."""
+    """Deepest nesting of CBOR lists and maps; bounds every recursion over a token."""
     policy_nodes_max: int
     """Most statements in one policy, nested ones counted."""
     selector_chars_max: int
@@ -26,20 +26,19 @@ class ValidationProfile:
     """How far another clock may be off; both profiles follow the specification here."""
 
     invocation_lifetime_s_max: int | None
-    """Furthest expiry of an invocation from now; None means that it may also never expire."""
+    """Latest expiry of an invocation from now; None: unlimited, and it may never expire."""
     delegation_expiry_required: bool
     delegation_lifetime_s_max: int | None
-    """Furthest expiry of a delegation from now: what is remembered until then is not remembered for
-    ever."""
+    """Latest expiry of a delegation from now, which bounds how long revocations are remembered."""
     powerline_allowed: bool
     """Whether a delegation may leave its subject open (`sub: null`)."""
     foreign_dids_allowed: bool
-    """Whether a DID may be other than an Ed25519 `did:key`. Signatures verify for those only."""
+    """Whether DIDs other than an Ed25519 `did:key` may occur. Only those verify."""
     authority_required: bool
-    """Whether every chain must be about one DID, the cluster's, and be sent to it."""
+    """Whether every chain's subject, and every invocation's audience, must be the cluster's DID."""
 
     def __post_init__(self) -> None:
-        """Refuse a depth that the decoder would not bear."""
+        """Refuse a depth that the decoder does not support."""
         if self.depth_max > DEPTH_MAX:
             raise ValueError(f"depth_max is at most {DEPTH_MAX}")
 
@@ -61,7 +60,7 @@ SPECIFICATION: Final = ValidationProfile(
     foreign_dids_allowed=True,
     authority_required=False,
 )
-"""What the UCAN 1.0 texts allow, with bounds far above any use."""
+"""All that UCAN 1.0 allows, with bounds far above any use."""
 
 PRODUCT: Final = ValidationProfile(
     token_bytes_max=4 * 1024,
@@ -80,4 +79,4 @@ PRODUCT: Final = ValidationProfile(
     foreign_dids_allowed=False,
     authority_required=True,
 )
-"""What a node takes from callers."""
+"""What a node accepts from callers."""

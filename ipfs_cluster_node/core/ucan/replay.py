@@ -1,7 +1,7 @@
-"""Invocations that were used, so that none is used twice.
+"""Used invocations, so that none is used twice.
 
-A node forgets them when it stops. So it refuses, for some minutes after a start, what it may have
-taken before: an invocation is let in only if it can't have been used earlier than the start.
+A node forgets them when it stops. So for some minutes after a start it refuses those that it may
+have seen before: an invocation is accepted only if it can't have been used before the start.
 """
 
 from typing import Final
@@ -13,12 +13,12 @@ from ipfs_cluster_node.core.ucan.profiles import ValidationProfile
 from ipfs_cluster_node.core.ucan.tokens import Invocation
 
 USED_MAX: Final = 262_144
-"""Most invocations that are remembered: some 60 MB, and 700 a second of the longest-lived."""
+"""Most remembered invocations: some 60 MB, and 700 a second of the longest-lived."""
 USED_PER_HOLDER_MAX: Final = USED_MAX // 4
 
 
 class UsedInvocations:
-    """The invocations that were used and could be used again."""
+    """The used invocations that have not expired."""
 
     def __init__(
         self,
@@ -28,14 +28,14 @@ class UsedInvocations:
         used_max: int = USED_MAX,
         used_per_holder_max: int = USED_PER_HOLDER_MAX,
     ) -> None:
-        """Begin to remember.
+        """Start empty.
 
         Args:
-            since_s: When this node began to take invocations, in seconds since 1970.
-            profile: Its skew, and how long an invocation may live; without such a limit only
-                those with an `iat` get in.
+            since_s: When this node started accepting invocations, in seconds since 1970.
+            profile: Clock skew and the lifetime limit of invocations; without a limit only those
+                with an `iat` are accepted.
             used_max: Most that are remembered.
-            used_per_holder_max: Most of one holder, so that none shuts out the others.
+            used_per_holder_max: Most of one holder, so that none crowds out the others.
         """
         self._since_s = since_s
         self._latest_s = since_s
@@ -47,17 +47,17 @@ class UsedInvocations:
         self._by_second: dict[int, list[tuple[bytes, Did]]] = {}
 
     def __len__(self) -> int:
-        """How many are remembered."""
+        """The number remembered."""
         return len(self._used)
 
     def use(self, invocation: Invocation, *, holder: Did, now_s: int) -> None:
-        """Take `invocation` as used from now on.
+        """Mark `invocation` as used.
 
         Args:
-            invocation: Checked in all other ways.
-            holder: Who got the first link of its chain, and has a share: passing it on to others
-                makes it no larger.
-            now_s: Seconds since 1970. Where a clock goes back, the latest time so far counts.
+            invocation: Passed all other checks.
+            holder: The audience of its chain's first link, which has a quota: delegating on does
+                not increase it.
+            now_s: Seconds since 1970. If the clock goes back, the latest time so far applies.
 
         Raises:
             UcanError: Replay: it was used, or may have been; InvalidClaim: it never expires.
@@ -67,7 +67,7 @@ class UsedInvocations:
         if invocation.expires_s is None:
             detail = "an invocation that never expires can't be remembered long enough"
             raise UcanError(Refusal.INVALID_CLAIM, detail, cid=invocation.cid)
-        # What ended before the latest time may be forgotten already.
+        # Those that expired before the latest time may already be dropped.
         if invocation.expires_s + self._profile.skew_s <= self._latest_s:
             raise UcanError(Refusal.REPLAY, "used already, or too old to tell", cid=invocation.cid)
         if self._may_precede_start(invocation, invocation.expires_s):
@@ -79,7 +79,7 @@ class UsedInvocations:
 
     def _may_precede_start(self, invocation: Invocation, expires_s: int) -> bool:
         lifetime_s = self._profile.invocation_lifetime_s_max
-        # Before this it was refused for living too long.
+        # A longer lifetime was refused above.
         if lifetime_s is not None and expires_s - lifetime_s >= self._since_s:
             return False
         issued_s, skew_s = invocation.issued_s, self._profile.skew_s
@@ -101,7 +101,7 @@ class UsedInvocations:
         if now_s <= self._latest_s:
             return
         self._latest_s = now_s
-        # At most lifetime + skew seconds are there, so looking at each is cheap once a second.
+        # There are at most lifetime + skew entries, so scanning all once a second is cheap.
         for second in [second for second in self._by_second if second <= now_s]:
             for digest, holder in self._by_second.pop(second):
                 self._used.discard(digest)

@@ -1,4 +1,4 @@
-"""Revoked delegations: whom they bind, and who may revoke what.
+"""Revocations of delegations: their effect, and who may revoke what.
 
 Source: ucan-wg/revocation, the draft of 2023-12 (its pull request 1).
 """
@@ -13,7 +13,7 @@ from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError, malformed
 from ipfs_cluster_node.core.ucan.tokens import Delegation
 
 Revocations: TypeAlias = Mapping[Cid, frozenset[Did]]
-"""A revoked delegation -> who revoked it. One may be there before its delegation was ever seen."""
+"""The revokers of each revoked delegation, which may not have been seen yet."""
 
 
 def revoked_link(
@@ -21,7 +21,7 @@ def revoked_link(
 ) -> int | None:
     """The first link of `chain` that is revoked; None if none is.
 
-    A revocation counts where its revoker issued a link of this same chain, or is `authority`.
+    A revocation is effective if its revoker issued a link of this same chain, or is `authority`.
     """
     if not revocations:
         return None
@@ -35,10 +35,10 @@ def revoked_link(
 
 
 def parse_revocation(args: Mapping[str, Value]) -> tuple[Cid, tuple[Cid, ...]]:
-    """Read the arguments of `/ucan/revoke`: what is revoked, and the path that is its witness.
+    """Read the arguments of `/ucan/revoke`: the revoked delegation, and the witness path.
 
     Raises:
-        UcanError: Malformed: other fields, or what is no token's CID.
+        UcanError: Malformed: other fields, or not the CID of a token.
     """
     path = args.get("path", [])
     if not {"revoke"} <= args.keys() <= {"revoke", "path"} or not isinstance(path, list):
@@ -52,7 +52,7 @@ def check_revoker(
     """Check that `revoker` may revoke `revoked`.
 
     Args:
-        revoker: Who asks, as signature or TLS proved.
+        revoker: The caller, as authenticated by signature or TLS.
         revoked: The delegation to revoke.
         path: The witness: verified delegations, root first, up to the revoked one at least.
             `authority` needs none.
@@ -82,7 +82,7 @@ def token_cid(link: Link) -> Cid:
     """The CID of a token that `link` holds.
 
     Raises:
-        UcanError: Malformed: of something else.
+        UcanError: Malformed: not the CID of a token.
     """
     try:
         return parse_cid_binary(link.binary, codecs=TOKEN_CODECS)

@@ -1,12 +1,12 @@
 """Selectors: paths from a call's arguments to one value.
 
-Grammar: `.` alone, or segments, each with any number of `?` behind it. A segment is a field
+Grammar: `.` alone, or segments, each followed by any number of `?`. A segment is a field
 (`.name`, or any key as a JSON string in brackets, `["a key"]`), an index (`[0]`, `[-1]`), a slice
 (`[1:3]`, `[1:]`, `[:3]`) or all values (`[]`). A path that begins with brackets may have a dot
 before them.
 
-A segment that finds nothing fails the selector, unless `?` follows it: then it gives null, and the
-path goes on from there.
+A segment that finds nothing fails the selector, unless `?` follows it: then it yields null, and the
+path continues from there.
 
 Source: ucan-wg/delegation, "Selectors". Where its text gives null for a missing key and its
 fixtures fail, this fails.
@@ -31,7 +31,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """One item of a list or one byte of bytes; from the end where negative."""
+    """One item of a list or one byte of bytes; from the end if negative."""
 
     position: int
 
@@ -121,7 +121,7 @@ def _json_key(quoted: str) -> str:
         key = str(json.loads(quoted))
         key.encode("utf-8")
     except ValueError:
-        raise malformed("a key of a selector is no JSON string") from None
+        raise malformed("a key of a selector is not a JSON string") from None
     return key
 
 

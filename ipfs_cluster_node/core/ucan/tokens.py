@@ -1,4 +1,4 @@
-"""The two tokens of UCAN 1.0, as read and checked for form.
+"""The two tokens of UCAN 1.0, decoded and well formed.
 
 Source: ucan-wg/delegation and ucan-wg/invocation, the tables of their payloads.
 """
@@ -13,19 +13,19 @@ from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.core.ucan.policies import Policy
 
 TIME_S_MAX: Final = (1 << 53) - 1
-"""Latest time that a token may name, in seconds since 1970: JavaScript's largest exact integer."""
+"""Latest time in a token, in seconds since 1970: JavaScript's largest exact integer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delegation:
-    """`issuer` lets `audience` do `command` on `subject` where `policy` holds."""
+    """`issuer` lets `audience` do `command` on `subject` if `policy` is true."""
 
     cid: Cid
-    """Of the whole envelope as it came, signature included."""
+    """The CID of the whole envelope, including the signature."""
     issuer: Did
     audience: Did
     subject: Did | None
-    """None is a powerline: whatever subject the link before it has."""
+    """None is a powerline: the subject of the previous link."""
     command: Command
     policy: Policy
     nonce: bytes
@@ -33,19 +33,19 @@ class Delegation:
     """Seconds since 1970; None means never."""
     not_before_s: int | None = None
     meta: dict[str, Value] | None = None
-    """Signed remarks; they grant nothing."""
+    """Signed metadata, which grants nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Invocation:
-    """`issuer` asks that `command` be done on `subject`, by right of `proofs`."""
+    """`issuer` requests `command` on `subject`, authorized by `proofs`."""
 
     cid: Cid
-    """Of the whole envelope as it came, signature included."""
+    """The CID of the whole envelope, including the signature."""
     issuer: Did
     subject: Did
     audience: Did | None = None
-    """Who is to do it; the subject where None."""
+    """The executor; None: the subject."""
     command: Command
     args: dict[str, Value]
     proofs: tuple[Cid, ...]
