@@ -67,8 +67,8 @@ class ReplicatedStateMachine:
         """Announce what the commands of an entry changed."""
         self.revision = index
         if self._change_listeners:
-            touched, self._touched = merged(self._touched), []
-            self._announce(touched)
+            parts, self._touched = self._touched, []
+            self._announce(parts[0] if len(parts) == 1 else merged(parts))
 
     def _announce(self, touched: Touched | None) -> None:
         for listener in self._change_listeners:

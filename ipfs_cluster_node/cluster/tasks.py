@@ -133,10 +133,12 @@ class Tasks:
             for task_id in self._watchers:
                 self._changed(task_id)
         elif tasks := touched.get(TableName.TASKS):
-            for task_id in self.progress.keys() & tasks:
-                del self.progress[task_id]  # Of an attempt that is over.
-            for task_id in self._watchers.keys() & tasks:
-                self._changed(task_id)
+            if progress := self.progress:
+                for task_id in progress.keys() & tasks:
+                    del progress[task_id]  # Of an attempt that is over.
+            if self._watchers:
+                for task_id in self._watchers.keys() & tasks:
+                    self._changed(task_id)
 
     def on_progress(self, task_id: TaskId, ratio: float, note: str) -> None:
         """Take news of a running attempt."""

@@ -11,7 +11,7 @@ V = TypeVar("V")
 
 
 class TableName(StrEnum):
-    """Every replicated table, by its field of `StateData`; `STORED_BY` says what its keys are."""
+    """Every replicated table, by its field of `StateData`; `KEY_OF` says how its rows are keyed."""
 
     CLUSTER = "cluster"
     """Single values. Not a field: its keys are names of fields, such as `authority`."""
@@ -34,8 +34,6 @@ command names a row twice, it may have changed it and changed it back."""
 
 def merged(parts: Sequence[Touched]) -> Touched:
     """Merge the keys that several commands touched."""
-    if len(parts) == 1:
-        return parts[0]
     names = dict.fromkeys(name for part in parts for name in part)
     return {name: set().union(*(part[name] for part in parts if name in part)) for name in names}
 
