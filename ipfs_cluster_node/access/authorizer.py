@@ -18,7 +18,7 @@ from ipfs_cluster_node.access.permissions import AttemptPermissions, Unrestricte
 from ipfs_cluster_node.access.requirements import RequestContext
 from ipfs_cluster_node.access.rules import Rule
 from ipfs_cluster_node.access.turns import current_turn
-from ipfs_cluster_node.adapters.clock import monotonic, now_ms
+from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.codec.errors import error_from_ucan
 from ipfs_cluster_node.codec.metadata import ATTEMPT_KEY
 from ipfs_cluster_node.codec.tasks import attempt_from_text
@@ -82,6 +82,8 @@ class DelegatedPermissions:
     accesses: dict[Command, Access]
     find: Callable[[Command], Access]
     """Finds one of them anew; raises UcanError."""
+    now_s: Callable[[], int]
+    """The time that tokens are judged by, in seconds since 1970 (UTC)."""
     grants: list[ProvenClaim] = field(default_factory=list)
     cache_key: Callable[[], object] = object
     """What all of it depends on, besides the time: equal for as long as it holds."""
@@ -140,7 +142,7 @@ class DelegatedPermissions:
                 if turn.over:
                     await turn.next()
         except UcanError as error:
-            raise error_from_ucan(error, command=requirement.command, now_s=_now_s()) from None
+            raise error_from_ucan(error, command=requirement.command, now_s=self.now_s()) from None
 
     @contextmanager
     def _steps(self, access: Access) -> Iterator[Evaluation]:
@@ -156,7 +158,7 @@ class DelegatedPermissions:
         try:
             return self.find(command)
         except UcanError as error:
-            raise error_from_ucan(error, command=command, now_s=_now_s()) from None
+            raise error_from_ucan(error, command=command, now_s=self.now_s()) from None
 
     async def renew(self) -> None:
         """Find the same again, and check what was granted by it; raises ClusterError.
@@ -168,7 +170,7 @@ class DelegatedPermissions:
         cache_key = self.cache_key()
         ends = (access.until_s for access in self.accesses.values())
         until_s = min((end for end in ends if end is not None), default=None)
-        if cache_key == self.judged_by and (until_s is None or _now_s() < until_s):
+        if cache_key == self.judged_by and (until_s is None or self.now_s() < until_s):
             return
         self.accesses = {command: self._found(command) for command in self.accesses}
         self.judged_items.clear()
@@ -186,13 +188,17 @@ class Authorizer:
         *,
         node_id: NodeId,
         machine: StateHolder | None,
-        clock_ms: Callable[[], int] = now_ms,
+        now_ms: Callable[[], int],
+        clock: Clock,
     ) -> None:
-        """Decide by this node's log; a node without one leaves clients to the masters."""
-        self._clock_ms = clock_ms
+        """Decide by this node's log; a node without one leaves clients to the masters.
+
+        Tokens are judged by `now_ms`; how long this node runs is read off `clock`.
+        """
+        self._now_ms, self._monotonic = now_ms, clock.monotonic
         self._node_id = node_id
         self._machine = machine
-        self._started = monotonic()
+        self._started = self._monotonic()
         self._validator: Validator | None = None
         self._authority = Did("")
         self._found: OrderedDict[tuple[Did, Command], tuple[Access, int]] = OrderedDict()
@@ -251,10 +257,10 @@ class Authorizer:
 
             accesses = {rule.command: find(rule.command)}
             permissions = DelegatedPermissions(
-                caller, rule.command, accesses, find, cache_key=self.cache_key
+                caller, rule.command, accesses, find, self.now_s, cache_key=self.cache_key
             )
         except UcanError as error:
-            raise error_from_ucan(error, command=rule.command, now_s=_now_s()) from None
+            raise error_from_ucan(error, command=rule.command, now_s=self.now_s()) from None
         context = RequestContext(caller.did, self._node_id, state)
         for requirement in rule.required(request, context) if rule.required else ():
             await permissions.check(requirement)
@@ -268,7 +274,7 @@ class Authorizer:
         try:
             brought = self.validator(state).read(tokens.container)
         except UcanError as error:
-            raise error_from_ucan(error, now_s=_now_s()) from None
+            raise error_from_ucan(error, now_s=self.now_s()) from None
         if brought.invocation is not None:
             raise error_from_ucan(
                 UcanError(Refusal.INVALID_CLAIM, "this method takes no signed invocation")
@@ -361,7 +367,7 @@ class Authorizer:
         caller = Caller(issuer, CallerClass.CLIENT)
         granted = [] if rule.required is None else [grant]
         permissions = DelegatedPermissions(
-            caller, command, {command: access}, find, granted, self.cache_key
+            caller, command, {command: access}, find, self.now_s, granted, self.cache_key
         )
         for requirement in requirements:
             if requirement.command != command:
@@ -376,14 +382,14 @@ class Authorizer:
 
     def now_s(self) -> int:
         """The time that tokens are judged by, in seconds since 1970 (UTC)."""
-        return self._clock_ms() // 1000
+        return self._now_ms() // 1000
 
     def validator(self, state: ClusterState) -> Validator:
         """Judges tokens of this cluster."""
         if self._validator is None or self._authority != state.cluster_did:
             self._authority = state.cluster_did
             # By the clock as it is now: one that was wrong at the start would refuse for as long.
-            started_s = self.now_s() - int(monotonic() - self._started)
+            started_s = self.now_s() - int(self._monotonic() - self._started)
             self._validator = Validator(authority=self._authority, started_s=started_s)
         return self._validator
 
@@ -477,7 +483,3 @@ class Authorizer:
         state = self.state()
         assert state is not None, "asked where there is a log only"
         return state
-
-
-def _now_s() -> int:
-    return now_ms() // 1000

@@ -7,7 +7,6 @@ from typing import Final
 from ipfs_cluster_node.access.call_tokens import Context
 from ipfs_cluster_node.access.context import JOINER, Caller, CallerClass, StateHolder
 from ipfs_cluster_node.access.revocations import Revocations
-from ipfs_cluster_node.adapters.clock import now_ms
 from ipfs_cluster_node.adapters.keys.certificates import PeerIdentity, PeerVerifier
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did, NodeId
@@ -28,15 +27,15 @@ class MemberIdentification:
         *,
         machine: StateHolder | None,
         is_master: Callable[[NodeId], bool],
+        now_ms: Callable[[], int],
         revocations: Revocations | None = None,
-        clock_ms: Callable[[], int] = now_ms,
     ) -> None:
         """Ask the log; a node without one, or with an empty one, asks what it was told.
 
         `is_master` tells whom the leader named as a master. Whether a certificate is good is judged
-        by `clock_ms`, also while its connection lasts.
+        by `now_ms`, also while its connection lasts.
         """
-        self._clock_ms = clock_ms
+        self._now_ms = now_ms
         self._revocations = revocations or Revocations()
         self._machine = machine
         self._is_master = is_master
@@ -58,7 +57,7 @@ class MemberIdentification:
         certificate = next(iter(certificates))
         peer = self._verifier.verify(
             certificate if isinstance(certificate, bytes) else certificate.encode(),
-            self._clock_ms(),
+            self._now_ms(),
         )
         known = (peer.did, self._class_of(peer))
         caller = self._callers.get(known)

@@ -9,9 +9,8 @@ all, which passes through the loop several times to commit one entry.
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
-from time import perf_counter
 from typing import Final, TypeVar
 
 SLICE_SECONDS: Final = 0.005
@@ -29,8 +28,9 @@ T = TypeVar("T")
 class Turns:
     """Who waits for a turn at one event loop."""
 
-    def __init__(self) -> None:
-        """Have nobody wait."""
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        """Have nobody wait; `monotonic` gives seconds."""
+        self.monotonic = monotonic
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
         self._under_way = False
         self._slice_ends = 0.0
@@ -38,7 +38,7 @@ class Turns:
 
     def crowded(self) -> bool:
         """Whether calls that began in this round of the loop have used up their time."""
-        moment = perf_counter()
+        moment = self.monotonic()
         if self._round_began is None:
             self._round_began = moment
             asyncio.get_running_loop().call_soon(self._end_round)
@@ -57,10 +57,10 @@ class Turns:
             self._under_way = True
             loop.call_later(REST_SECONDS, self._begin_slice)
         await turn
-        return max(self._slice_ends, perf_counter() + SLICE_SECONDS_MIN)
+        return max(self._slice_ends, self.monotonic() + SLICE_SECONDS_MIN)
 
     def _begin_slice(self) -> None:
-        self._slice_ends = perf_counter() + SLICE_SECONDS
+        self._slice_ends = self.monotonic() + SLICE_SECONDS
         self._give()
 
     def _give(self) -> None:
@@ -80,7 +80,7 @@ class Turns:
     def _after(self) -> None:
         if not self._waiting:
             self._under_way = False
-        elif perf_counter() < self._slice_ends:
+        elif self.monotonic() < self._slice_ends:
             self._give()
         else:
             asyncio.get_running_loop().call_later(REST_SECONDS, self._begin_slice)
@@ -92,12 +92,13 @@ class Turn:
     def __init__(self, turns: Turns, caller: str) -> None:
         """Begin at once."""
         self._turns, self._caller = turns, caller
-        self._ends = perf_counter() + SLICE_SECONDS
+        self._monotonic = turns.monotonic
+        self._ends = self._monotonic() + SLICE_SECONDS
 
     @property
     def over(self) -> bool:
         """Whether `next` is due."""
-        return perf_counter() >= self._ends
+        return self._monotonic() >= self._ends
 
     async def next(self) -> None:
         """Let others go on; returns when it is this call's turn again."""
@@ -115,7 +116,7 @@ def set_turn(turn: Turn) -> None:
 def current_turn() -> Turn:
     """The turn of the call that runs; one of its own where nobody noted any."""
     turn = _turn.get(None)
-    return Turn(Turns(), "") if turn is None else turn
+    return Turn(Turns(asyncio.get_running_loop().time), "") if turn is None else turn
 
 
 async def gathered(items: Iterable[T | None]) -> list[T]:

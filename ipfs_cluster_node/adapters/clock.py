@@ -1,36 +1,21 @@
-"""The clocks of the shell. The core never reads one; it is given the time."""
+"""The clock that is passed to whatever reads the time. The core is given times instead."""
 
-import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 
-def _system_ms() -> int:
-    return time.time_ns() // 1_000_000
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clock:
+    """How to read the time. A process makes one; a simulation makes one for each node."""
 
-
-_now_ms: Callable[[], int] = _system_ms
-_monotonic: Callable[[], float] = time.monotonic
-
-
-def now_ms() -> int:
-    """Wall clock in milliseconds since 1970 (UTC): for records that people read."""
-    return _now_ms()
-
-
-def utc_now() -> datetime:
-    """The wall clock."""
-    return datetime.fromtimestamp(_now_ms() / 1000, UTC)
-
-
-def monotonic() -> float:
+    wall_ms: Callable[[], int]
+    """Milliseconds since 1970 (UTC), by a clock that may be set: for records and signatures."""
+    monotonic: Callable[[], float]
     """Seconds that only go forward: for leases and waits."""
-    return _monotonic()
+    boot: Callable[[], float]
+    """Seconds that only go forward, and count while the machine sleeps: for consensus."""
 
-
-def use(
-    *, monotonic: Callable[[], float] = time.monotonic, now_ms: Callable[[], int] = _system_ms
-) -> None:
-    """Replace the clocks, by the system's if none are given: tests have their own."""
-    global _monotonic, _now_ms  # As in adapters/raft/clock.py.
-    _monotonic, _now_ms = monotonic, now_ms
+    def wall(self) -> datetime:
+        """The wall clock."""
+        return datetime.fromtimestamp(self.wall_ms() / 1000, UTC)

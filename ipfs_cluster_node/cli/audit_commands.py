@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ipfs_cluster_node.adapters.system_clock import SYSTEM_CLOCK
 from ipfs_cluster_node.cli.arrow import save_option, saving
 from ipfs_cluster_node.cli.cluster_commands import DURATION
 from ipfs_cluster_node.cli.files import force_option
@@ -64,7 +65,7 @@ def list_audit_records(
 
     Exit status 1 if a node could not be reached: its records are missing.
     """
-    begin = datetime.now(UTC) - since
+    begin = SYSTEM_CLOCK.wall() - since
 
     async def gather(client: Any) -> tuple[list[tuple[str, Any]], dict[str, str]]:
         members = await client.list_nodes()

@@ -2,13 +2,13 @@
 
 import json
 import re
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
 from ipfs_cluster_node.adapters.keys.identity import Identity
+from ipfs_cluster_node.adapters.system_clock import SYSTEM_CLOCK
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.codec.delegations import delegation_to_proto
 from ipfs_cluster_node.codec.ucan import TokenReader, cid_of_token, open_envelope
@@ -88,7 +88,7 @@ async def delegated(
         raise ClusterError(
             Reason.NOT_DELEGATED, f"nothing that you were delegated covers {command}; see `whoami`"
         )
-    ends_s = int(time.time()) + int(ttl.total_seconds())
+    ends_s = SYSTEM_CLOCK.wall_ms() // 1000 + int(ttl.total_seconds())
     if not any(d.issuer == caller.cluster_did for d in wide):
         # The cluster re-issues its own delegations with each certificate, but not this one.
         ends_s = min(ends_s, max(d.expires_at_ms // 1000 for d in wide))

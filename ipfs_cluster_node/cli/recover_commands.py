@@ -239,12 +239,13 @@ def recover_cluster(
 
     place = Home.find(home)
     asyncio.run(refuse_taken(place))
+    check: dict[str, Any] = {} if force else {"check_lost": refuse_while_masters_run}
     made = restore_cluster(
         place,
         node_settings(role="master", **where),
         backup=backup,
         passphrase=passphrase_file.read().strip(),
-        **({} if force else {"check_lost": refuse_while_masters_run}),
+        **check,
     )
     if as_json:
         print_json(

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 import grpc
 
+from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.adapters.keys.certificates import (
     make_tls_key,
     renewal_message,
-    utc_now,
     validity_of,
 )
 from ipfs_cluster_node.adapters.keys.identity import Identity
@@ -51,9 +51,12 @@ RETRY_SECONDS: Final = 60.0
 class ProfileCertificate:
     """The certificate of a profile."""
 
-    def __init__(self, profile: Profile, connection: Connection, kept: Credentials) -> None:
+    def __init__(
+        self, profile: Profile, connection: Connection, kept: Credentials, *, clock: Clock
+    ) -> None:
         """Renew `kept`, the profile's credentials, which `connection` presents."""
         tls = ClientTls(kept.ca_pem, kept.certificate_pem, kept.key_pem)
+        self._clock = clock
         self._profile = profile
         self._connection = connection
         self._tls = tls
@@ -169,11 +172,11 @@ class ProfileCertificate:
             log.warning("renewed certificate not taken up", extra={"error": str(error)})
 
     def _is_good(self) -> bool:
-        return self._not_before <= utc_now() <= self._not_after
+        return self._not_before <= self._clock.wall() <= self._not_after
 
     def _past_half(self) -> bool:
         half = self._not_before + (self._not_after - self._not_before) * RENEW_FROM
-        return utc_now() >= half
+        return self._clock.wall() >= half
 
     def _modified_ns(self) -> int:
         try:

@@ -11,9 +11,11 @@ from typing import Any, BinaryIO, Final, Self
 
 import grpc
 
+from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.adapters.keys.identity import check_private
 from ipfs_cluster_node.adapters.net.channels import Target
 from ipfs_cluster_node.adapters.net.tls import ClientTls
+from ipfs_cluster_node.adapters.system_clock import SYSTEM_CLOCK
 from ipfs_cluster_node.client import backup
 from ipfs_cluster_node.client.access import AccessCalls
 from ipfs_cluster_node.client.calls import TIMEOUT_DEFAULT
@@ -104,6 +106,7 @@ class Client(AccessCalls, CertificateCalls, ContentCalls, MembershipCalls, TaskC
         *,
         stale: bool = False,
         ucan: str = "",
+        clock: Clock = SYSTEM_CLOCK,
     ) -> Self:
         """Open a profile.
 
@@ -126,7 +129,7 @@ class Client(AccessCalls, CertificateCalls, ContentCalls, MembershipCalls, TaskC
         targets = [(e.address, NodeId(e.node_id)) for e in profile.endpoints]
         connection = Connection(targets, tls, stale=stale, ucan=ucan)
         client = cls(connection, on_masters)
-        client.certificate = ProfileCertificate(profile, connection, kept)
+        client.certificate = ProfileCertificate(profile, connection, kept, clock=clock)
         return client
 
     async def __aenter__(self) -> Self:

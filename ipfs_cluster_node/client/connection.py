@@ -3,7 +3,6 @@
 import asyncio
 import random
 import secrets
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
@@ -123,7 +122,8 @@ class Connection:
         Raises:
             ClusterError: The cluster's refusal, or the most useful of the masters' errors.
         """
-        deadline = time.monotonic() + timeout
+        now = asyncio.get_running_loop().time
+        deadline = now() + timeout
         delay = RETRY_DELAY_MIN_SECONDS
         tried: set[Target] = set()
         avoided: set[str] = set()
@@ -133,11 +133,9 @@ class Connection:
         while True:
             target = self._targets[self._current % len(self._targets)]
             error: ClusterError
-            began = time.monotonic()
+            began = now()
             try:
-                return await operation(
-                    self.channel(target), max(0.001, deadline - time.monotonic())
-                )
+                return await operation(self.channel(target), max(0.001, deadline - now()))
             except grpc.aio.AioRpcError as rpc_error:
                 error = error_from_rpc(rpc_error)
             except ClusterError as cluster_error:
@@ -152,7 +150,7 @@ class Connection:
             refusal = _verdict(answers, {address for address, _ in self._targets})
             if refusal is not None:
                 raise refusal
-            said = _last_said(said, target, error, seconds=time.monotonic() - began)
+            said = _last_said(said, target, error, seconds=now() - began)
             if error.reason.has(Trait.SILENT | Trait.OF_ONE_MASTER):
                 avoided.add(target[0])
             if avoided >= {address for address, _ in self._targets}:
@@ -165,7 +163,7 @@ class Connection:
                 pause = delay * (0.5 + random.random())  # noqa: S311
                 delay = min(2 * delay, RETRY_DELAY_MAX_SECONDS)
                 tried.clear()
-            if time.monotonic() + pause >= deadline:
+            if now() + pause >= deadline:
                 # An answer from a master says more than a failure to reach another.
                 last = (target, self._unreachable(error)) if said is None else said
                 of_themselves = [

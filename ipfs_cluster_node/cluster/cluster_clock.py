@@ -9,8 +9,7 @@ from typing import Final
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from ipfs_cluster_node.adapters.clock import now_ms
-from ipfs_cluster_node.adapters.raft.clock import now as boot_time
+from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.core.clocks import (
     CLOCK_DIFFERENCE_MS_MAX,
     ClockSample,
@@ -49,15 +48,19 @@ class ClusterClock:
         self,
         node_id: NodeId,
         *,
+        own: Clock,
         voters: Callable[[], frozenset[NodeId]] = frozenset,
         channel_to: Callable[[NodeId], grpc.aio.Channel | None] = lambda _node_id: None,
     ) -> None:
         """Compare with the others of `voters`; a node that never votes, with the leader alone."""
         self._node_id = node_id
+        self.own = own
+        """This node's, unjudged."""
+        self._wall_ms, self._boot = own.wall_ms, own.boot
         self._voters = voters
         self._channel_to = channel_to
         self._samples: dict[NodeId, ClockSample] = {}
-        wall, boot = _read()
+        wall, boot = self._read()
         self._steady = SteadyClock(wall - boot, started_ms=boot)
         self._unknown_since = boot
         self._judged = Judgement(Verdict.UNKNOWN)
@@ -67,7 +70,7 @@ class ClusterClock:
 
     def judge(self) -> Judgement:
         """What is known of this clock now."""
-        wall, boot = _read()
+        wall, boot = self._read()
         if not self._is_judged(wall, boot):
             self._renew_judgement(wall - boot, boot)
         return self._judged
@@ -94,7 +97,7 @@ class ClusterClock:
 
         This node's own, but where a majority of the voters shows that it is off.
         """
-        wall, boot = now_ms(), boot_time() * 1000
+        wall, boot = self._wall_ms(), self._boot() * 1000
         if not self._is_judged(wall, boot):
             self._renew_judgement(wall - boot, boot)
         return wall - self._wrong_by_ms
@@ -126,7 +129,7 @@ class ClusterClock:
     def health(self) -> health_pb2.HealthCheck:
         """How the clock is."""
         judged = self.judge()
-        unknown_ms = _read()[1] - self._unknown_since
+        unknown_ms = self._boot() * 1000 - self._unknown_since
         degraded = not _is_well(judged) or (
             judged.verdict is Verdict.UNKNOWN
             and self._node_id in self._voters()
@@ -157,17 +160,17 @@ class ClusterClock:
         next_at: dict[NodeId, float] = {}
         while True:
             others = sorted(self._voters() - {self._node_id})
-            due = [node_id for node_id in others if boot_time() >= next_at.get(node_id, 0.0)]
+            due = [node_id for node_id in others if self._boot() >= next_at.get(node_id, 0.0)]
             answered = await asyncio.gather(*map(self._sample, due))
             for node_id, answers in zip(due, answered, strict=True):
-                next_at[node_id] = boot_time() + (SAMPLE_SECONDS if answers else RETRY_SECONDS)
+                next_at[node_id] = self._boot() + (SAMPLE_SECONDS if answers else RETRY_SECONDS)
             await asyncio.sleep(HURRY_SECONDS)
 
     async def _sample(self, node_id: NodeId) -> bool:
         channel = self._channel_to(node_id)
         if channel is None:
             return False
-        sent = boot_time()
+        sent = self._boot()
         try:
             answer = await HealthServiceStub(channel).GetHealth(
                 health_pb2.GetHealthRequest(), timeout=SAMPLE_SECONDS_MAX
@@ -175,8 +178,12 @@ class ClusterClock:
         except grpc.aio.AioRpcError:
             return False  # What was compared before still counts.
         if answer.HasField("time"):
-            self.take(node_id, answer.time, sent, boot_time())
+            self.take(node_id, answer.time, sent, self._boot())
         return True
+
+    def _read(self) -> tuple[float, float]:
+        """The wall clock and the boot clock, in milliseconds."""
+        return float(self._wall_ms()), self._boot() * 1000
 
     def _judge(self, offset: float, boot: float) -> Judgement:
         voters = self._voters()
@@ -222,8 +229,3 @@ class ClusterClock:
 
 def _is_well(judged: Judgement) -> bool:
     return judged.verdict in (Verdict.TRUSTED, Verdict.UNKNOWN)
-
-
-def _read() -> tuple[float, float]:
-    """The wall clock and the boot clock, in milliseconds."""
-    return float(now_ms()), boot_time() * 1000

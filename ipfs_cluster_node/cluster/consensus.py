@@ -5,7 +5,6 @@ from datetime import timedelta
 from typing import Final
 
 from ipfs_cluster_node.access.context import current_reading
-from ipfs_cluster_node.adapters.clock import now_ms
 from ipfs_cluster_node.adapters.raft.replica import Replica
 from ipfs_cluster_node.adapters.raft.snapshot import Position
 from ipfs_cluster_node.cluster.peers import PeerBook
@@ -31,14 +30,14 @@ class Consensus:
         machine: ReplicatedStateMachine | None,
         replica: Replica | None,
         peers: PeerBook,
+        now_ms: Callable[[], int],
     ) -> None:
-        """Take what a master has; None for the other roles."""
+        """Take what a master has, None for the other roles; date commands by `now_ms`."""
         self.node_id = node_id
         self._machine = machine
         self.replica = replica
         self._peers = peers
-        self.now_ms: Callable[[], int] = now_ms
-        """Dates commands."""
+        self.now_ms = now_ms
 
     @property
     def leader(self) -> NodeId | None:

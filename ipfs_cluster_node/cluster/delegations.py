@@ -8,7 +8,7 @@ from ipfs_cluster_node.access.context import Caller, CallerClass
 from ipfs_cluster_node.access.requirements import RequestContext
 from ipfs_cluster_node.access.rules import RULES_BY_METHOD
 from ipfs_cluster_node.access.turns import current_turn, gathered
-from ipfs_cluster_node.adapters.clock import now_ms
+from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.cluster.pages import page_of_items
 from ipfs_cluster_node.codec.delegations import (
@@ -56,8 +56,11 @@ ARGS_OF_STATE: Final = frozenset({CONTENT_READ, MEMBER_REMOVE, TASK_CANCEL, TASK
 class Delegations:
     """What clients ask of delegations."""
 
-    def __init__(self, consensus: Consensus, authorizer: Authorizer, node_id: NodeId) -> None:
+    def __init__(
+        self, consensus: Consensus, authorizer: Authorizer, node_id: NodeId, *, clock: Clock
+    ) -> None:
         """Answer as far as this node has the log."""
+        self._clock = clock
         self._consensus = consensus
         self._authorizer = authorizer
         self._node_id = node_id
@@ -101,12 +104,12 @@ class Delegations:
                 if turn.over:
                     await turn.next()
         except UcanError as error:
-            raise error_from_ucan(error, now_s=now_ms() // 1000) from None
+            raise error_from_ucan(error, now_s=self._clock.wall_ms() // 1000) from None
         kept = tuple(
             stored_delegation(
                 delegation,
                 token,
-                at_ms=now_ms(),
+                at_ms=self._clock.wall_ms(),
                 put_by=caller.did if caller.kind is CallerClass.CLIENT else "",
             )
             for delegation, token in zip(given, tokens, strict=True)
@@ -156,7 +159,7 @@ class Delegations:
         try:
             given = {each.cid: each for each in await gathered(map(validator.delegation, path))}
         except UcanError as error:
-            raise error_from_ucan(error, now_s=now_ms() // 1000) from None
+            raise error_from_ucan(error, now_s=self._clock.wall_ms() // 1000) from None
         stored = state.delegations.get(cid)
         if stored is not None:
             given.setdefault(cid, validator.delegation(stored.token))
@@ -172,7 +175,8 @@ class Delegations:
         revoker = self._revoker(state, caller, revoked, bag)
         lifetime_s = PRODUCT.delegation_lifetime_s_max
         assert lifetime_s is not None
-        if revoked.expires_s is None or revoked.expires_s > now_ms() // 1000 + lifetime_s:
+        end_max_s = self._clock.wall_ms() // 1000 + lifetime_s
+        if revoked.expires_s is None or revoked.expires_s > end_max_s:
             raise ClusterError(
                 Reason.DELEGATION_INVALID,
                 "nobody takes a delegation without a near end: there is nothing to revoke",
@@ -221,7 +225,7 @@ class Delegations:
             brought = {cid_of_token(token): token for token in tokens}
             bag = await gathered(map(validator.delegation, tokens))
         except UcanError as error:
-            raise error_from_ucan(error, now_s=now_ms() // 1000) from None
+            raise error_from_ucan(error, now_s=self._clock.wall_ms() // 1000) from None
         foreign = did != caller.did and not self._seen_by(caller)(ANY, did)
         if foreign and did not in {delegation.audience for delegation in bag}:
             raise ClusterError(

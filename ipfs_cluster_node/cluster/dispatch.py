@@ -4,7 +4,7 @@ import asyncio
 import logging
 from typing import Final
 
-from ipfs_cluster_node.adapters.clock import monotonic
+from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.cluster.worker_sessions import WorkerSessions
 from ipfs_cluster_node.core.commands import AssignTasks
@@ -21,9 +21,9 @@ RETRY_SECONDS: Final = 0.2
 class Dispatch:
     """Plans, and commits what was planned; the sessions tell the workers once it is committed."""
 
-    def __init__(self, consensus: Consensus, sessions: WorkerSessions) -> None:
+    def __init__(self, consensus: Consensus, sessions: WorkerSessions, *, clock: Clock) -> None:
         """Give tasks to the workers of these sessions."""
-        self._consensus, self._sessions = consensus, sessions
+        self._consensus, self._sessions, self._clock = consensus, sessions, clock
 
     async def run(self) -> None:
         """Plan and commit assignments whenever there is something to give and someone to take."""
@@ -45,5 +45,5 @@ class Dispatch:
 
     def _plan(self) -> list[tuple[TaskId, NodeId]]:
         state = self._consensus.leader_state()
-        offers = self._sessions.offers(state, monotonic())
+        offers = self._sessions.offers(state, self._clock.monotonic())
         return plan(state.tasks, offers, count_max=ASSIGNMENTS_PER_COMMAND_MAX) if offers else []

@@ -6,6 +6,7 @@ from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.client.connection import Connection
 from ipfs_cluster_node.cluster.certificates.issuing import Issued, check_renewal
 from ipfs_cluster_node.cluster.members import check_enrolment
@@ -36,9 +37,10 @@ class Enrolled:
 class Enrolment:
     """Redeems tokens for certificates, and renews expired ones."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, clock: Clock) -> None:
         """Have the leader do what needs the log and the keys."""
         self._connection = connection
+        self._clock = clock
 
     async def enrol(
         self,
@@ -89,7 +91,7 @@ class Enrolment:
         self, certificate_pem: bytes, certificate_request: bytes, proof: bytes
     ) -> Issued:
         """Check that an expired certificate's owner asks, and have the leader sign another."""
-        check_renewal(certificate_pem, certificate_request, proof)
+        check_renewal(certificate_pem, certificate_request, proof, now=self._clock.wall())
         renewed: certificate_pb2.RenewForMemberResponse = await self._connection.unary(
             lambda channel: CertificateServiceStub(channel).RenewForMember,
             certificate_pb2.RenewForMemberRequest(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 
-from ipfs_cluster_node.adapters.clock import monotonic, now_ms, utc_now
+from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.adapters.keys.certificates import (
     enrolment_message,
     pin_of,
@@ -108,6 +108,8 @@ class Members:
         consensus: Consensus,
         observations: Observations,
         certificates: Certificates | None = None,
+        *,
+        clock: Clock,
     ) -> None:
         """Answer as far as this node leads; only a master hands out certificates.
 
@@ -115,7 +117,9 @@ class Members:
             consensus: Says whether it leads.
             observations: What is heard of the members.
             certificates: None on a node that issues none.
+            clock: This node's.
         """
+        self._clock = clock
         self._observations = observations
         self._consensus = consensus
         self.certificates = certificates
@@ -313,13 +317,13 @@ class Members:
         """
         state = self._consensus.leader_state()
         self._observations.epochs[node_id] = epoch
-        revocations = self._revocations.of(state, utc_now())
+        revocations = self._revocations.of(state, self._clock.wall())
         known = version == revocations.version
         return state.certificates.authority.epoch, None if known else revocations
 
     def wall_ms(self) -> int:
         """This node's clock, for others to compare theirs with."""
-        return now_ms()
+        return self._clock.wall_ms()
 
     async def remove_node(
         self, node_id: NodeId, *, caller: Did, request_id: str, lose_files: bool = False
@@ -434,15 +438,15 @@ class Members:
 
     async def run(self) -> None:
         """Watch leases, and let old records expire."""
-        next_expiry = monotonic() + EXPIRY_INTERVAL_SECONDS
+        next_expiry = self._clock.monotonic() + EXPIRY_INTERVAL_SECONDS
         while True:
             await asyncio.sleep(LIVENESS_INTERVAL_SECONDS)
             if not self._consensus.is_leader:
                 continue
             try:
                 await self._commit_liveness()
-                if monotonic() >= next_expiry:
-                    next_expiry = monotonic() + EXPIRY_INTERVAL_SECONDS
+                if self._clock.monotonic() >= next_expiry:
+                    next_expiry = self._clock.monotonic() + EXPIRY_INTERVAL_SECONDS
                     body = ExpireRecords(count_max=EXPIRED_COUNT_MAX)
                     while MORE in await self._consensus.propose(body):
                         body = replace(body, goes_on=True)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-from ipfs_cluster_node.adapters.clock import monotonic
 from ipfs_cluster_node.core.ids import NodeId, TaskId
 from ipfs_cluster_node.core.rests import Rest
 
@@ -10,7 +9,7 @@ from ipfs_cluster_node.core.rests import Rest
 class Observations:
     """The one owner of a leader's soft state; empty on a node that does not lead."""
 
-    def __init__(self, listened_seconds: Callable[[], float] = monotonic) -> None:
+    def __init__(self, listened_seconds: Callable[[], float]) -> None:
         """Have heard nobody.
 
         Args:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from ipfs_cluster_node.access.turns import gathered
-from ipfs_cluster_node.adapters.clock import monotonic
+from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.cluster.observations import Observations
 from ipfs_cluster_node.cluster.outbox import Kind, Outbox
@@ -84,8 +84,11 @@ class _Session:
 class WorkerSessions:
     """Who works for this leader."""
 
-    def __init__(self, consensus: Consensus, tasks: Tasks, observations: Observations) -> None:
+    def __init__(
+        self, consensus: Consensus, tasks: Tasks, observations: Observations, *, clock: Clock
+    ) -> None:
         """Start with nobody."""
+        self._clock = clock
         self._consensus = consensus
         self._tasks = tasks
         self._sessions: dict[NodeId, _Session] = {}
@@ -207,7 +210,7 @@ class WorkerSessions:
     def _note_rest(self, node_id: NodeId, outcomes: list[AttemptOutcome]) -> None:
         tasks = self.tasks_now()
         own = [outcome for outcome in outcomes if tasks.is_current(outcome.id, node_id)]
-        now = monotonic()
+        now = self._clock.monotonic()
         before = self._rests.get(node_id, Rest())
         rest = self._rests[node_id] = rest_after(before, own, now)
         if rest.until > before.until:

@@ -8,12 +8,13 @@ import asyncio
 import logging
 from typing import Final
 
-from ipfs_cluster_node.adapters.clock import now_ms
+from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.adapters.keys.sealing import SealKey, open_data_key
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.errors import LogDamagedError
 from ipfs_cluster_node.adapters.raft.restore import Stored, create_store_of, read_store
+from ipfs_cluster_node.adapters.system_clock import SYSTEM_CLOCK
 from ipfs_cluster_node.cluster.peers import save_masters
 from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine
 from ipfs_cluster_node.config.home import REPLACED_LOG_PREFIX, Home
@@ -50,18 +51,19 @@ FOLLOWED_SECONDS: Final = 1.5
 class Survivor:
     """A master that is left, while it does not run."""
 
-    def __init__(self, home: Home, *, old_copy: bool = False) -> None:
+    def __init__(self, home: Home, *, old_copy: bool = False, clock: Clock = SYSTEM_CLOCK) -> None:
         """Read its whole log; `go_on_alone` changes it.
 
         Args:
             home: The master's, locked.
             old_copy: Take a log that was to be replaced, if it is whole: it lacks what came after.
+            clock: This machine's.
 
         Raises:
             ClusterError: CONFIG_INVALID on a node that is no master; HOME_DAMAGED for a log that is
                 damaged or empty; MEMBER_NOT_FOUND for a master that was removed.
         """
-        self._home, self._old_copy = home, old_copy
+        self._home, self._old_copy, self._clock = home, old_copy, clock
         self._cluster_id = master_settings(home).cluster.id
         identity = Identity.load(home.identity)
         self.node_id: NodeId = identity.node_id
@@ -139,10 +141,12 @@ class Survivor:
             self._open_by(passphrase)
         if not self.is_alone:
             for other in self.others:
-                apply_alone(self.state, RemoveNode(node_id=other.node_id))
+                apply_alone(self.state, RemoveNode(node_id=other.node_id), clock=self._clock)
             present = self._me.incarnation
             [incarnation] = apply_alone(
-                self.state, ReplaceLog(node_id=self.node_id, incarnation=present)
+                self.state,
+                ReplaceLog(node_id=self.node_id, incarnation=present),
+                clock=self._clock,
             )
             put_log(
                 self._home,
@@ -154,6 +158,7 @@ class Survivor:
                     term=self.stored.term + 1,
                 ),
                 aside=REPLACED_LOG_PREFIX,
+                now=self._clock.wall(),
             )
             log.warning("goes on alone", extra={"without": [o.node_id for o in self.others]})
         # Else it would ask those that are gone first, each time that it starts.
@@ -208,9 +213,9 @@ class Survivor:
         leave_recovery_key(self._home, key)
 
 
-def apply_alone(state: ClusterState, body: CommandBody) -> tuple[str, ...]:
+def apply_alone(state: ClusterState, body: CommandBody, *, clock: Clock) -> tuple[str, ...]:
     """Carry out what no majority has to agree to any more; returns the ids it made."""
-    outcome = state.apply(LogCommand(at_ms=now_ms(), body=body)).outcome
+    outcome = state.apply(LogCommand(at_ms=clock.wall_ms(), body=body)).outcome
     if isinstance(outcome, Rejected):
         raise ClusterError(outcome.reason, outcome.message)
     assert isinstance(outcome, Accepted)

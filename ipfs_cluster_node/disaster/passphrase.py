@@ -13,7 +13,7 @@ from typing import Final
 
 import grpc
 
-from ipfs_cluster_node.adapters.clock import monotonic, now_ms
+from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.adapters.keys.delegation import delegate
 from ipfs_cluster_node.adapters.keys.sealing import (
     ClusterKeys,
@@ -23,6 +23,7 @@ from ipfs_cluster_node.adapters.keys.sealing import (
     recovery_request,
 )
 from ipfs_cluster_node.adapters.net.tls import open_channel
+from ipfs_cluster_node.adapters.system_clock import SYSTEM_CLOCK
 from ipfs_cluster_node.client.connection import Connection, new_request_id
 from ipfs_cluster_node.cluster.peers import PeerBook
 from ipfs_cluster_node.codec.errors import error_from_rpc
@@ -143,7 +144,9 @@ async def check_leads(home: Home) -> None:
     _kept_authority(home)
 
 
-async def change_passphrase(home: Home, passphrase: str, *, wait: timedelta) -> bool:
+async def change_passphrase(
+    home: Home, passphrase: str, *, wait: timedelta, clock: Clock = SYSTEM_CLOCK
+) -> bool:
     """Have this master seal the cluster's keys to another passphrase.
 
     It is asked by a file, which whoever removes first has: the master, which does it then, or this,
@@ -153,6 +156,7 @@ async def change_passphrase(home: Home, passphrase: str, *, wait: timedelta) -> 
         home: A master's, which runs and leads: see `check_leads`.
         passphrase: The new one.
         wait: For how long the master may begin.
+        clock: This machine's, which is the master's as well.
 
     Returns:
         False, if it was the cluster's passphrase before.
@@ -171,10 +175,10 @@ async def change_passphrase(home: Home, passphrase: str, *, wait: timedelta) -> 
             Reason.INVALID_ARGUMENT,
             f"another change of the passphrase waits; if none does, remove {home.recovery_next}",
         )
-    until_ms = now_ms() + wait // timedelta(milliseconds=1)
+    until_ms = clock.wall_ms() + wait // timedelta(milliseconds=1)
     write_private(home.recovery_next, recovery_request(key.public_key, until_ms=until_ms))
     try:
-        while home.recovery_next.exists() and now_ms() < until_ms:
+        while home.recovery_next.exists() and clock.wall_ms() < until_ms:
             await asyncio.sleep(LOOK_SECONDS)
     finally:
         began = not _removed(home.recovery_next)
@@ -184,9 +188,9 @@ async def change_passphrase(home: Home, passphrase: str, *, wait: timedelta) -> 
             "nothing was changed, the old passphrase counts: this master did not begin in time; it "
             "may lead no more, or can't open the keys: its log says why",
         )
-    deadline = monotonic() + OUTCOME_SECONDS_MAX
+    deadline = clock.monotonic() + OUTCOME_SECONDS_MAX
     while _kept_authority(home).recovery_key != key.public_key:
-        if monotonic() >= deadline:
+        if clock.monotonic() >= deadline:
             raise ClusterError(
                 Reason.UNKNOWN_OUTCOME,
                 "this master began, and did not say that it is done: keep both passphrases, and "
@@ -206,7 +210,7 @@ def _removed(path: Path) -> bool:
 
 
 async def invite_operator(
-    home: Home, passphrase: str, *, ttl: timedelta
+    home: Home, passphrase: str, *, ttl: timedelta, clock: Clock = SYSTEM_CLOCK
 ) -> membership_pb2.CreateJoinTokenResponse:
     """Have the leader make a join token for an operator, by the right of the cluster's own key.
 
@@ -217,6 +221,7 @@ async def invite_operator(
         home: A master's, which may run.
         passphrase: The recovery passphrase.
         ttl: How long the token is good.
+        clock: This machine's.
 
     Raises:
         ClusterError: AUTHORITY_SEALED for a wrong passphrase, HOME_DAMAGED, CONFIG_INVALID; or what
@@ -226,7 +231,7 @@ async def invite_operator(
     authority = _kept_authority(home)
     _, keys = open_by_passphrase(authority, passphrase, cluster_id=settings.cluster.id)
     files = load_files(home)
-    at_ms = now_ms()
+    at_ms = clock.wall_ms()
     delegation = delegate(
         keys.authority,
         files.identity.did,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
-from ipfs_cluster_node.adapters.clock import now_ms
+from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.adapters.keys.certificates import (
     make_tls_key,
     pin_of,
@@ -27,6 +27,7 @@ from ipfs_cluster_node.adapters.raft.errors import LogDamagedError
 from ipfs_cluster_node.adapters.raft.restore import create_store_of
 from ipfs_cluster_node.adapters.raft.snapshot import Position, SnapshotFile
 from ipfs_cluster_node.adapters.raft.snapshotting import load_state
+from ipfs_cluster_node.adapters.system_clock import SYSTEM_CLOCK
 from ipfs_cluster_node.cluster.certificates.issuing import sign_for
 from ipfs_cluster_node.cluster.members import TOKEN_TTL_DEFAULT
 from ipfs_cluster_node.cluster.peers import save_masters
@@ -79,6 +80,7 @@ def restore_cluster(
     backup: Path,
     passphrase: str,
     check_lost: Callable[[Iterable[Principal], ClientTls], None] = lambda _masters, _tls: None,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> RestoredCluster:
     """Make the first master of a cluster that goes on from a backup.
 
@@ -89,6 +91,7 @@ def restore_cluster(
         passphrase: The cluster's recovery passphrase.
         check_lost: Called with the old masters, and what the new one shows them, before anything is
             written; `refuse_while_masters_run`.
+        clock: This machine's.
 
     Raises:
         ClusterError: INVALID_ARGUMENT for a file that is no whole backup, AUTHORITY_SEALED for a
@@ -104,18 +107,18 @@ def restore_cluster(
     document = write_settings(whole)
     removed = tuple(state.members.masters())
     for master in removed:
-        apply_alone(state, RemoveNode(node_id=master.node_id))
+        apply_alone(state, RemoveNode(node_id=master.node_id), clock=clock)
     identity, seal_key = Identity.create(), SealKey.create()
-    incarnation = _let_in(state, identity, seal_key, whole)
-    _seal_anew(state, keys, identity, seal_key)
+    incarnation = _let_in(state, identity, seal_key, whole, clock=clock)
+    _seal_anew(state, keys, identity, seal_key, clock=clock)
     key = make_tls_key(identity)
     me = state.members.get(identity.did)
     assert me is not None
-    certificate = sign_for(state, keys.cas[authority.signer], me, key.request_der)
-    record = record_of(certificate, issued_at_ms=now_ms(), epoch=authority.epoch)
-    apply_alone(state, IssueCertificate(record=record))
+    certificate = sign_for(state, keys.cas[authority.signer], me, key.request_der, now=clock.wall())
+    record = record_of(certificate, issued_at_ms=clock.wall_ms(), epoch=authority.epoch)
+    apply_alone(state, IssueCertificate(record=record), clock=clock)
     check_lost(removed, ClientTls(authority.bundle_pem, certificate, key.key_pem))
-    token = _put_token(state, Role.CLIENT, grant=OPERATOR_GRANT)
+    token = _put_token(state, Role.CLIENT, grant=OPERATOR_GRANT, clock=clock)
     with home.making():
         home.create()
         write_private(home.seal_key, seal_key.pem())
@@ -180,11 +183,16 @@ def _read_backup(path: Path) -> tuple[ReplicatedStateMachine, Position]:
 
 
 def _let_in(
-    state: ClusterState, identity: Identity, seal_key: SealKey, settings: NodeSettings
+    state: ClusterState,
+    identity: Identity,
+    seal_key: SealKey,
+    settings: NodeSettings,
+    *,
+    clock: Clock,
 ) -> int:
     """Make the new master a member, as a join token would; returns its incarnation."""
     endpoints = settings.node.advertise or (settings.node.bind,)
-    token = _put_token(state, Role.MASTER, grant="")
+    token = _put_token(state, Role.MASTER, grant="", clock=clock)
     _, incarnation, _ = apply_alone(
         state,
         RedeemJoinToken(
@@ -195,6 +203,7 @@ def _let_in(
             endpoints=endpoints,
             seal_key=seal_key.public_key,
         ),
+        clock=clock,
     )
     # What it will say itself when it starts: its certificate has to name these as well.
     apply_alone(
@@ -208,12 +217,18 @@ def _let_in(
             seal_key=seal_key.public_key,
             enrolment_endpoints=settings.enrolment_endpoints,
         ),
+        clock=clock,
     )
     return int(incarnation)
 
 
 def _seal_anew(
-    state: ClusterState, keys: ClusterKeys, identity: Identity, seal_key: SealKey
+    state: ClusterState,
+    keys: ClusterKeys,
+    identity: Identity,
+    seal_key: SealKey,
+    *,
+    clock: Clock,
 ) -> None:
     """Under a new data key, since the old masters know the old one."""
     authority = state.certificates.authority
@@ -231,10 +246,10 @@ def _seal_anew(
         wraps=sealed.wraps,
         recovery_wrap=sealed.recovery_wrap,
     )
-    apply_alone(state, SetAuthority(authority=changed))
+    apply_alone(state, SetAuthority(authority=changed), clock=clock)
 
 
-def _put_token(state: ClusterState, role: Role, *, grant: str) -> JoinSecret:
+def _put_token(state: ClusterState, role: Role, *, grant: str, clock: Clock) -> JoinSecret:
     authority = state.certificates.authority
     token = mint_token(pin_of(authority.roots[authority.signer].encode()))
     apply_alone(
@@ -243,10 +258,11 @@ def _put_token(state: ClusterState, role: Role, *, grant: str) -> JoinSecret:
             token_id=token.token_id,
             secret_hash=hash_secret(token.secret),
             role=role,
-            expires_at_ms=now_ms() + TOKEN_TTL_DEFAULT // timedelta(milliseconds=1),
+            expires_at_ms=clock.wall_ms() + TOKEN_TTL_DEFAULT // timedelta(milliseconds=1),
             uses_max=1,
             addresses=(),
             grant=grant,
         ),
+        clock=clock,
     )
     return token

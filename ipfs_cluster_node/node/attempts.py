@@ -12,7 +12,7 @@ from typing import BinaryIO, Final
 
 import grpc
 
-from ipfs_cluster_node.adapters.clock import monotonic
+from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.adapters.content.blockstore import FULL
 from ipfs_cluster_node.adapters.content.fetch import BlockSource, fetch
 from ipfs_cluster_node.adapters.content.files import create, materialize
@@ -64,9 +64,11 @@ class AttemptRunner:
         contents: Contents,
         channel_to: ChannelTo,
         has_room: Callable[[], bool],
+        clock: Clock,
     ) -> None:
         """Take what an attempt needs; `has_room` says whether the own disk has room for tasks."""
         self._uplink = uplink
+        self._clock = clock
         self._pool = pool
         self._contents = contents
         self._channel_to = channel_to
@@ -106,7 +108,7 @@ class AttemptRunner:
 
     async def _attempt(self, attempt: AttemptId, spec: pb.TaskSpec, lease: Lease) -> AttemptOutcome:
         timeout = spec.attempt_timeout.ToTimedelta()
-        ends = monotonic() + timeout.total_seconds()
+        ends = self._clock.monotonic() + timeout.total_seconds()
         try:
             async with asyncio.timeout(timeout.total_seconds()):
                 inputs = await self._inputs(attempt, spec, lease)
@@ -129,7 +131,7 @@ class AttemptRunner:
                 task_type=spec.task_type,
                 payload=spec.payload,
                 content_type=spec.content_type,
-                timeout=timedelta(seconds=max(0.001, ends - monotonic())),
+                timeout=timedelta(seconds=max(0.001, ends - self._clock.monotonic())),
                 inputs=inputs,
             )
         )
@@ -193,7 +195,9 @@ class AttemptRunner:
         for node_id in sorted(masters, key=lambda node_id: node_id not in holders):
             peer = self._channel_to(node_id)
             if peer is not None:
-                sources.append(PeerBlocks(node_id, peer, root=cid, metadata=by_attempt))
+                sources.append(
+                    PeerBlocks(node_id, peer, clock=self._clock, root=cid, metadata=by_attempt)
+                )
         return sources
 
     async def _succeeded(

@@ -3,9 +3,8 @@
 import psutil
 
 from ipfs_cluster_node import __version__
-from ipfs_cluster_node.adapters.clock import monotonic, now_ms
 from ipfs_cluster_node.adapters.content.blockstore import BlockStore
-from ipfs_cluster_node.adapters.raft.clock import now as boot_now
+from ipfs_cluster_node.adapters.raft.clock import now as raft_now
 from ipfs_cluster_node.adapters.raft.replica import Replica
 from ipfs_cluster_node.adapters.worker.pool import HandlerPool
 from ipfs_cluster_node.cluster.cluster_clock import ClusterClock
@@ -51,7 +50,7 @@ class NodeHealth:
         self._clock = clock
         self._damaged_logs = home.damaged_logs()
         self._process = psutil.Process()
-        self._started = monotonic()
+        self._started = self._clock.own.monotonic()
 
     @property
     def is_serving(self) -> bool:
@@ -67,11 +66,11 @@ class NodeHealth:
             version=__version__,
             checks=self._checks(),
             resident_bytes=self._process.memory_info().rss,
-            uptime_seconds=monotonic() - self._started,
+            uptime_seconds=self._clock.own.monotonic() - self._started,
             content_bytes=self._store.size_bytes,
             running_attempt_count=0 if self._worker is None else self._worker.running_count,
             loop_gap_seconds=self._loop_gaps.longest_seconds(),
-            time=timestamp_of_ms(now_ms()),
+            time=timestamp_of_ms(self._clock.own.wall_ms()),
             boot=self._uplink.boot,
         )
         replica = self._consensus.replica
@@ -164,14 +163,14 @@ class NodeHealth:
             return pb.HealthCheck(
                 name="log",
                 ok=False,
-                detail=f"for {boot_now() - outage.since:.0f} s: {outage.error().message}",
+                detail=f"for {raft_now() - outage.since:.0f} s: {outage.error().message}",
             )
         if unmade is not None:
             return pb.HealthCheck(
                 name="log",
                 ok=True,
                 degraded=True,
-                detail=f"for {boot_now() - unmade.since:.0f} s no snapshot could be made "
+                detail=f"for {raft_now() - unmade.since:.0f} s no snapshot could be made "
                 f"({unmade.cause}), and the log grows; free some space",
             )
         if slow_seconds:

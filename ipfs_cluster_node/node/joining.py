@@ -16,7 +16,7 @@ from typing import Final
 
 import grpc
 
-from ipfs_cluster_node.adapters.clock import monotonic, now_ms
+from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.adapters.keys.certificates import (
     BACKDATE,
     enrolment_message,
@@ -28,6 +28,7 @@ from ipfs_cluster_node.adapters.keys.tokens import JoinSecret, fetch_trust_bundl
 from ipfs_cluster_node.adapters.net.tls import open_channel
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.store import create_store
+from ipfs_cluster_node.adapters.system_clock import SYSTEM_CLOCK
 from ipfs_cluster_node.cluster.members import APPROVAL_RETRY, TOKEN_TTL_MAX
 from ipfs_cluster_node.cluster.peers import save_masters
 from ipfs_cluster_node.codec.errors import error_from_rpc
@@ -124,6 +125,7 @@ async def join_cluster(
     on_waiting: Callable[[NodeId], None] = lambda _node_id: None,
     on_busy: Callable[[str], None] = lambda _why: None,
     check_ports: bool = True,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> Made:
     """Enrol this machine with a join token; as a node, or as a client if the token says so.
 
@@ -138,6 +140,7 @@ async def join_cluster(
             that is waited for as long as well.
         check_ports: Whether the ports must be free here and now; not where the node will run in
             another network than this process.
+        clock: This machine's.
 
     Raises:
         ClusterError: TOKEN_*, JOIN_REJECTED, CERTIFICATE_INVALID, UNREACHABLE, HOME_EXISTS,
@@ -148,12 +151,12 @@ async def join_cluster(
     endpoint = parse_endpoint(enrolment)
     await refuse_taken(home)
     joining = Joining.found_or_new(home, secret.token_id, settings)
-    ca_pem = await fetch_trust_bundle(endpoint.host, endpoint.port, secret.ca_pin)
-    joiner = _Joiner(joining, secret, str(endpoint), ca_pem)
+    ca_pem = await fetch_trust_bundle(endpoint.host, endpoint.port, secret.ca_pin, clock=clock)
+    joiner = _Joiner(joining, secret, str(endpoint), ca_pem, clock=clock)
     joiner.on_waiting, joiner.on_busy = on_waiting, on_busy
     offered = await joiner.ask(check_only=True)
     server_ms = ms_of_timestamp(offered.server_time)
-    _check_clock(server_ms)
+    _check_clock(clock.wall_ms(), server_ms)
     whole = None
     if offered.role != Role.CLIENT:
         whole = NodeSettings(
@@ -163,7 +166,8 @@ async def join_cluster(
         # By the leader's clock alone: this machine's may be minutes off.
         ends_in_ms = ms_of_timestamp(offered.token_expire_time) - server_ms
         if check_ports:
-            await _wait_for_ports(whole, until=monotonic() + ends_in_ms / 1000, on_busy=on_busy)
+            until = clock.monotonic() + ends_in_ms / 1000
+            await _wait_for_ports(whole, until=until, on_busy=on_busy, monotonic=clock.monotonic)
     with home.making(json.dumps(asdict(joining)).encode()):
         try:
             response = await joiner.ask()
@@ -184,8 +188,11 @@ async def join_cluster(
 class _Joiner:
     """One that asks to be let in."""
 
-    def __init__(self, joining: Joining, secret: JoinSecret, address: str, ca_pem: bytes) -> None:
+    def __init__(
+        self, joining: Joining, secret: JoinSecret, address: str, ca_pem: bytes, *, clock: Clock
+    ) -> None:
         """Ask at `address`, with a TLS key of this attempt."""
+        self._monotonic = clock.monotonic
         self._address, self._ca_pem = address, ca_pem
         self.identity = Identity.from_pem(joining.identity.encode())
         self._seal_key = SealKey.from_pem(joining.seal_key.encode())
@@ -210,7 +217,7 @@ class _Joiner:
         request = pb.EnrolRequest()
         request.CopyFrom(self._request)
         request.check_only = check_only
-        started = monotonic()
+        started = self._monotonic()
         deadline, waits, busy = started + ENROL_SECONDS_MAX, False, False
         while True:
             pause = ENROL_RETRY_SECONDS
@@ -223,18 +230,21 @@ class _Joiner:
                     if not waits:
                         self.on_waiting(self.identity.node_id)
                     # The master may restart meanwhile: each answer restarts the time allowed.
-                    deadline, waits = monotonic() + ENROL_SECONDS_MAX, True
+                    deadline, waits = self._monotonic() + ENROL_SECONDS_MAX, True
                     pause = (error.retry_after or APPROVAL_RETRY).total_seconds()
-                elif error.reason is Reason.OVERLOADED and monotonic() < started + WAIT_SECONDS_MAX:
+                elif (
+                    error.reason is Reason.OVERLOADED
+                    and self._monotonic() < started + WAIT_SECONDS_MAX
+                ):
                     # The master says when the token has ended.
                     if not self._told_busy:
                         self.on_busy(f"{self._address} is asked by too many")
                     self._told_busy = busy = True
-                    deadline = monotonic() + ENROL_SECONDS_MAX
+                    deadline = self._monotonic() + ENROL_SECONDS_MAX
                     pause = max(pause, (error.retry_after or timedelta()).total_seconds())
                 elif (
                     error.reason not in (RETRIED_WAITING if waits or busy else RETRIED)
-                    or monotonic() > deadline
+                    or self._monotonic() > deadline
                 ):
                     raise error from rpc_error
             finally:
@@ -267,13 +277,13 @@ class _Joiner:
         return profile_of(home.ca, home.certificate, home.tls_key, masters)
 
 
-def _check_clock(server_ms: int) -> None:
+def _check_clock(now_ms: int, server_ms: int) -> None:
     """Refuse a clock by which no certificate of the cluster would hold.
 
     Raises:
         ClusterError: CONFIG_INVALID.
     """
-    ahead = timedelta(milliseconds=now_ms() - server_ms)
+    ahead = timedelta(milliseconds=now_ms - server_ms)
     if abs(ahead) > CLOCK_DIFFERENCE_MAX:
         how = "ahead of" if ahead > timedelta() else "behind"
         raise ClusterError(
@@ -284,7 +294,11 @@ def _check_clock(server_ms: int) -> None:
 
 
 async def _wait_for_ports(
-    settings: NodeSettings, *, until: float, on_busy: Callable[[str], None]
+    settings: NodeSettings,
+    *,
+    until: float,
+    on_busy: Callable[[str], None],
+    monotonic: Callable[[], float],
 ) -> None:
     """Return once the node could listen where it is to.
 

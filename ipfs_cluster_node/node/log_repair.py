@@ -18,7 +18,7 @@ from ipfs_cluster_node import __version__
 from ipfs_cluster_node.access.authorizer import Authorizer
 from ipfs_cluster_node.access.identify import MemberIdentification
 from ipfs_cluster_node.access.rules import RULES_BY_METHOD
-from ipfs_cluster_node.adapters.clock import monotonic
+from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.adapters.net.tls import ServerTls, bind_port, make_server
 from ipfs_cluster_node.client.connection import Connection
 from ipfs_cluster_node.cluster.peers import PeerBook
@@ -54,7 +54,9 @@ STOP_GRACE_SECONDS: Final = 0.5
 class LogRepair:
     """One repair. `run` ends once an empty log is in the damaged one's place."""
 
-    def __init__(self, home: Home, settings: NodeSettings, files: NodeFiles, damage: str) -> None:
+    def __init__(
+        self, home: Home, settings: NodeSettings, files: NodeFiles, damage: str, *, clock: Clock
+    ) -> None:
         """Prepare it; nothing runs or listens yet.
 
         Args:
@@ -62,14 +64,16 @@ class LogRepair:
             settings: Where the node listens.
             files: Its keys.
             damage: What is wrong with its log.
+            clock: The node's.
 
         Raises:
             ClusterError: HOME_DAMAGED, if no other master is known that could help.
         """
         self._home, self._settings, self._damage = home, settings, damage
+        self._clock = clock
         self._node_id = files.identity.node_id
         self._tls = files.tls
-        self._started = monotonic()
+        self._started = self._clock.monotonic()
         self._waits_for = "it has asked nobody yet"
         self._standard_health = StandardHealthServicer(HEALTH_NAMES)
         self._peers = PeerBook(home.masters)
@@ -85,7 +89,9 @@ class LogRepair:
             )
         self._connection = Connection(others, self._tls)
         # A certificate that is not good would have nobody listen to this node.
-        self._own = OwnCertificate(home, files.identity, files.credentials, self._connection)
+        self._own = OwnCertificate(
+            home, files.identity, files.credentials, self._connection, clock=clock
+        )
         self._own.on_renewed = [self._connection.renew]
 
     async def run(self, on_ready: Callable[[Endpoint], None]) -> None:
@@ -116,7 +122,14 @@ class LogRepair:
                     request_id=replacement.request_id, incarnation=replacement.incarnation
                 )
             )
-            await asyncio.to_thread(put_new_log, self._home, self._node_id, replacement, granted)
+            await asyncio.to_thread(
+                put_new_log,
+                self._home,
+                self._node_id,
+                replacement,
+                granted,
+                now=self._clock.wall(),
+            )
             log.warning("log replaced by an empty one", extra={"incarnation": granted})
         finally:
             renewing.cancel()
@@ -155,7 +168,7 @@ class LogRepair:
             role=self._settings.node.role,
             version=__version__,
             checks=[HealthCheck(name="log", ok=False, detail=detail), self._own.check()],
-            uptime_seconds=monotonic() - self._started,
+            uptime_seconds=self._clock.monotonic() - self._started,
         )
 
     def _services(self) -> Gate:
@@ -166,9 +179,17 @@ class LogRepair:
             for method, rule in RULES_BY_METHOD.items()
         }
         gate = Gate(
-            MemberIdentification(machine=None, is_master=self._peers.is_master),
-            Authorizer(node_id=self._node_id, machine=None),
+            MemberIdentification(
+                machine=None, is_master=self._peers.is_master, now_ms=self._clock.wall_ms
+            ),
+            Authorizer(
+                node_id=self._node_id,
+                machine=None,
+                now_ms=self._clock.wall_ms,
+                clock=self._clock,
+            ),
             rules,
+            clock=self._clock,
         )
         for method in rules:
             _, service, name = method.split("/")

@@ -16,10 +16,10 @@ import secrets
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from ipfs_cluster_node.adapters.keys.certificates import utc_now
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.errors import LogDamagedError
 from ipfs_cluster_node.adapters.raft.store import create_store, stored_voter
@@ -81,7 +81,9 @@ def has_new_log(home: Home, node_id: NodeId, replacement: Replacement) -> bool:
     return granted > 0 and _stored_voter(home) == voter_id(node_id, granted)
 
 
-def put_new_log(home: Home, node_id: NodeId, replacement: Replacement, granted: int) -> None:
+def put_new_log(
+    home: Home, node_id: NodeId, replacement: Replacement, granted: int, *, now: datetime
+) -> None:
     """Set the damaged log aside, and put an empty one in its place; blocks.
 
     Args:
@@ -89,28 +91,33 @@ def put_new_log(home: Home, node_id: NodeId, replacement: Replacement, granted: 
         node_id: This node.
         replacement: What was asked.
         granted: The incarnation that was answered.
+        now: When the damaged log is set aside.
     """
     _save(home, replace(replacement, granted=granted))
     put_log(
         home,
         lambda disk: create_store(disk, voter_id(node_id, granted), []),
         aside=DAMAGED_LOG_PREFIX,
+        now=now,
     )
     forget_replacement(home)
 
 
-def put_log(home: Home, make: Callable[[DirectoryDisk], None], *, aside: str) -> None:
+def put_log(
+    home: Home, make: Callable[[DirectoryDisk], None], *, aside: str, now: datetime
+) -> None:
     """Set the present log aside, and put a new one in its place; blocks.
 
     Args:
         home: Where.
         make: Makes the new store on an empty disk; durable, its voter's name last.
         aside: What the present log is called from then on, up to the time.
+        now: That time.
     """
     shutil.rmtree(home.raft_new, ignore_errors=True)
     make(DirectoryDisk(home.raft_new))
     if _holds_files(home.raft):
-        kept = home.path / f"{aside}{utc_now():%Y%m%dT%H%M%S.%fZ}"
+        kept = home.path / f"{aside}{now:%Y%m%dT%H%M%S.%fZ}"
         home.raft.rename(kept)
         log.warning("log set aside", extra={"path": str(kept)})
     home.raft_new.rename(home.raft)  # Also where an empty directory is.

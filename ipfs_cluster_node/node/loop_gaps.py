@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from typing import Final
 
-from ipfs_cluster_node.adapters.clock import monotonic
+from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.core.listening import ListenedTime
 from ipfs_cluster_node.v1 import health_pb2 as pb
 
@@ -19,29 +19,30 @@ DEGRADED_SECONDS: Final = 0.5
 class LoopGaps:
     """Measures gaps: a step's length beyond what was asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, clock: Clock) -> None:
         """Begin now; `run` measures."""
-        self._time = ListenedTime(monotonic(), 0.0)
+        self._clock = clock
+        self._time = ListenedTime(self._clock.monotonic(), 0.0)
         self._longest: deque[tuple[float, float]] = deque()
         """(when, seconds): each is longer than all after it, so that the first is the longest."""
 
     def listened_seconds(self) -> float:
         """Seconds in which this node could hear others; from an arbitrary beginning."""
-        return self._time.at(monotonic())
+        return self._time.at(self._clock.monotonic())
 
     def longest_seconds(self) -> float:
         """The longest gap of the last `WINDOW_SECONDS`, one that is under way included."""
-        moment = monotonic()
+        moment = self._clock.monotonic()
         self._forget(moment)
         under_way = max(0.0, moment - self._time.moment - STEP_SECONDS)
         return max(under_way, self._longest[0][1] if self._longest else 0.0)
 
     async def run(self) -> None:
         """Measure until cancelled."""
-        self._time = ListenedTime(monotonic(), self._time.listened)
+        self._time = ListenedTime(self._clock.monotonic(), self._time.listened)
         while True:
             await asyncio.sleep(STEP_SECONDS)
-            self._step(monotonic())
+            self._step(self._clock.monotonic())
 
     def _step(self, moment: float) -> None:
         gap = max(0.0, moment - self._time.moment - STEP_SECONDS)

@@ -9,6 +9,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from ipfs_cluster_node.access.context import CallerClass
 from ipfs_cluster_node.access.rules import RULES_BY_METHOD
+from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.adapters.net.tls import ServerTls, bind_port, make_server
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.settings import NodeSettings
@@ -41,7 +42,7 @@ HEALTH_NAMES: Final = ("", *SERVED)
 class Node:
     """One node. `run` serves until it is cancelled or something of it fails."""
 
-    def __init__(self, home: Home, settings: NodeSettings) -> None:
+    def __init__(self, home: Home, settings: NodeSettings, *, clock: Clock) -> None:
         """Build every part; nothing runs or listens yet.
 
         Raises:
@@ -49,7 +50,7 @@ class Node:
             ClusterError: Why else the node can't be built, and the way out.
         """
         self._standard_health = StandardHealthServicer(HEALTH_NAMES)
-        self._common = common = CommonPart(home, settings)
+        self._common = common = CommonPart(home, settings, clock=clock)
         log = LogPart(common) if common.is_master else None
         self._member = member = MemberPart(common, log)
         worker = WorkerPart(common, member)

@@ -9,7 +9,7 @@ from typing import Final
 
 import grpc
 
-from ipfs_cluster_node.adapters.clock import utc_now
+from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.adapters.keys.certificates import (
     make_tls_key,
     renewal_message,
@@ -69,9 +69,16 @@ class OwnCertificate:
     """What this node shows. In the loop's thread."""
 
     def __init__(
-        self, home: Home, identity: Identity, credentials: Credentials, connection: Connection
+        self,
+        home: Home,
+        identity: Identity,
+        credentials: Credentials,
+        connection: Connection,
+        *,
+        clock: Clock,
     ) -> None:
         """Begin with what is on disk; renew over `connection`."""
+        self._monotonic = clock.monotonic
         self._home = home
         self._identity = identity
         self._connection = connection
@@ -84,7 +91,7 @@ class OwnCertificate:
         self.sign_alone: Callable[[bytes], bytes | None] = lambda _request: None
         """On a master: signs for itself while no leader can be reached for want of certificates."""
         self._last_error = ""
-        self.now: Callable[[], datetime] = utc_now
+        self.now: Callable[[], datetime] = clock.wall
         """The time, as far as this node knows it."""
         self._set_validity()
 
@@ -97,7 +104,7 @@ class OwnCertificate:
         """The leader has roots of this epoch: a certificate of an older one is renewed."""
         if epoch > max(self.epoch, self._wanted_epoch):
             self._wanted_epoch = epoch
-            self._hurry_at = _monotonic() + random.uniform(0, HURRY_SECONDS_MAX)  # noqa: S311
+            self._hurry_at = self._monotonic() + random.uniform(0, HURRY_SECONDS_MAX)  # noqa: S311
 
     def end_sessions(self) -> None:
         """Have every caller shake hands anew with its next connection."""
@@ -133,33 +140,33 @@ class OwnCertificate:
         """Renew in time, until cancelled."""
         retry = RETRY_SECONDS_MIN
         next_at = renewed_until = 0.0
-        steps = _ClockSteps(self.now)
-        sessions_at = _monotonic() + SESSIONS_SECONDS_MAX
+        steps = _ClockSteps(self.now, self._monotonic)
+        sessions_at = self._monotonic() + SESSIONS_SECONDS_MAX
         while True:
             await asyncio.sleep(TICK_SECONDS)
-            if _monotonic() >= sessions_at:
-                sessions_at = _monotonic() + SESSIONS_SECONDS_MAX
+            if self._monotonic() >= sessions_at:
+                sessions_at = self._monotonic() + SESSIONS_SECONDS_MAX
                 self.end_sessions()
             if steps.stepped():
                 # What failed by a wrong clock is tried at once by the one that was set.
                 retry, next_at, renewed_until = RETRY_SECONDS_MIN, 0.0, 0.0
-            behind = self._wanted_epoch > self.epoch and _monotonic() >= self._hurry_at
+            behind = self._wanted_epoch > self.epoch and self._monotonic() >= self._hurry_at
             due = not self.is_good or self.now() >= self._renew_at
-            if not behind and (not due or _monotonic() < renewed_until):
+            if not behind and (not due or self._monotonic() < renewed_until):
                 continue
-            if _monotonic() < next_at:
+            if self._monotonic() < next_at:
                 continue
             try:
                 alone = await self.renew()
                 retry, next_at = RETRY_SECONDS_MIN, 0.0
                 life = self._not_after - self._not_before
                 pause = 0.0 if alone else RENEWED_SHARE_MIN * life.total_seconds()
-                renewed_until = _monotonic() + pause
+                renewed_until = self._monotonic() + pause
             except (ClusterError, OSError) as error:  # OSError: its disk is full, perhaps.
                 if str(error) != self._last_error:
                     log.warning("certificate not renewed", extra={"error": str(error)})
                 self._last_error = str(error)
-                next_at = _monotonic() + retry * random.uniform(0.5, 1.5)  # noqa: S311
+                next_at = self._monotonic() + retry * random.uniform(0.5, 1.5)  # noqa: S311
                 retry = min(2 * retry, RETRY_SECONDS_MAX)
 
     async def renew(self) -> bool:
@@ -277,8 +284,8 @@ async def renew_expired(
 class _ClockSteps:
     """Notices that the wall clock was set."""
 
-    def __init__(self, now: Callable[[], datetime]) -> None:
-        self._now = now
+    def __init__(self, now: Callable[[], datetime], monotonic: Callable[[], float]) -> None:
+        self._now, self._monotonic = now, monotonic
         self._offset = self._read()
 
     def stepped(self) -> bool:
@@ -287,8 +294,4 @@ class _ClockSteps:
         return abs(self._offset - before) * 1000 > CLOCK_DIFFERENCE_MS_MAX
 
     def _read(self) -> float:
-        return self._now().timestamp() - _monotonic()
-
-
-def _monotonic() -> float:
-    return asyncio.get_running_loop().time()
+        return self._now().timestamp() - self._monotonic()

@@ -4,14 +4,13 @@ import secrets
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ipfs_cluster_node.adapters.clock import now_ms
+from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.adapters.keys.certificates import (
     LEAF_LIFETIME,
     CertificateAuthority,
     TlsKey,
     make_tls_key,
     record_of,
-    utc_now,
 )
 from ipfs_cluster_node.adapters.keys.delegation import delegate
 from ipfs_cluster_node.adapters.keys.identity import Identity
@@ -24,6 +23,7 @@ from ipfs_cluster_node.adapters.keys.sealing import (
 )
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.store import create_store
+from ipfs_cluster_node.adapters.system_clock import SYSTEM_CLOCK
 from ipfs_cluster_node.cluster.peers import save_masters
 from ipfs_cluster_node.codec.commands import encode_command
 from ipfs_cluster_node.config.credentials import (
@@ -64,7 +64,12 @@ class Made:
 
 
 def init_cluster(
-    home: Home, settings: NodeSection, *, cluster_name: str, recovery_passphrase: str = ""
+    home: Home,
+    settings: NodeSection,
+    *,
+    cluster_name: str,
+    recovery_passphrase: str = "",
+    clock: Clock = SYSTEM_CLOCK,
 ) -> Made:
     """Make a cluster whose first master is this node; also the operator's client identity.
 
@@ -81,14 +86,14 @@ def init_cluster(
     recovery = recovery_key(passphrase, cluster.id)
     with home.making():
         home.create()
-        ca = CertificateAuthority.create(cluster_name, utc_now())
+        ca = CertificateAuthority.create(cluster_name, clock.wall())
         identity, operator, authority = Identity.create(), Identity.create(), Identity.create()
         key, operator_key = make_tls_key(identity), make_tls_key(operator)
         certificate = ca.issue(
-            key.request_der, identity.did, hosts=hosts, is_node=True, now=utc_now()
+            key.request_der, identity.did, hosts=hosts, is_node=True, now=clock.wall()
         )
         operator_certificate = ca.issue(
-            operator_key.request_der, operator.did, hosts=(), is_node=False, now=utc_now()
+            operator_key.request_der, operator.did, hosts=(), is_node=False, now=clock.wall()
         )
         seal_key = SealKey.create()
         write_private(home.seal_key, seal_key.pem())
@@ -108,9 +113,9 @@ def init_cluster(
             seal_keys={identity.did: seal_key.public_key},
             recovery_public_key=recovery.public_key,
         )
-        body = _bootstrap(cluster, authority, identity, operator, endpoints, settings.name)
+        at_ms = clock.wall_ms()
+        body = _bootstrap(at_ms, cluster, authority, identity, operator, endpoints, settings.name)
         own = NodeSettings(node=settings, cluster=cluster).enrolment_endpoints
-        at_ms = now_ms()
         body = replace(
             body,
             principals=tuple(
@@ -158,6 +163,7 @@ def init_cluster(
 
 
 def _bootstrap(
+    at_ms: int,
     cluster: ClusterSection,
     authority: Identity,
     identity: Identity,
@@ -165,7 +171,6 @@ def _bootstrap(
     endpoints: tuple[str, ...],
     name: str,
 ) -> BootstrapCluster:
-    at_ms = now_ms()
     master = Principal(
         did=identity.did,
         name=name,

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.adapters.raft.errors import LogDamagedError
+from ipfs_cluster_node.adapters.system_clock import SYSTEM_CLOCK
 from ipfs_cluster_node.cluster.peers import add_masters
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.settings import NodeSettings
@@ -28,6 +30,7 @@ async def run_node(
     on_ready: Callable[[NodeId, Endpoint], None],
     *,
     masters: Mapping[NodeId, tuple[str, ...]] = MappingProxyType({}),
+    clock: Clock = SYSTEM_CLOCK,
 ) -> None:
     """Serve until cancelled.
 
@@ -37,6 +40,7 @@ async def run_node(
         on_ready: Called once, with who this is and where it listens.
         masters: Some that the operator names, and where they are: kept, and asked first. A master
             takes them only where its log, which says who the others are, is lost or names nobody.
+        clock: What the whole node goes by.
 
     Raises:
         ClusterError: Why the node can't run, and the way out.
@@ -56,7 +60,7 @@ async def run_node(
         add_masters(home.masters, masters)
     while True:
         try:
-            node = _open(home, settings, node_id)
+            node = _open(home, settings, node_id, clock)
             if masters and is_master and not node.take_masters(masters):
                 # Whom it is told of, it would take for a master that its log does not name yet.
                 raise ClusterError(
@@ -72,10 +76,10 @@ async def run_node(
         if masters:
             add_masters(home.masters, masters)
             masters = {}
-        await LogRepair(home, settings, files, damage).run(ready)
+        await LogRepair(home, settings, files, damage, clock=clock).run(ready)
 
 
-def _open(home: Home, settings: NodeSettings, node_id: NodeId) -> Node:
+def _open(home: Home, settings: NodeSettings, node_id: NodeId, clock: Clock) -> Node:
     settle_log(home)
     begun = begun_replacement(home)
     if begun is not None:
@@ -83,4 +87,4 @@ def _open(home: Home, settings: NodeSettings, node_id: NodeId) -> Node:
         if not has_new_log(home, node_id, begun):
             raise LogDamagedError("its replacement was begun, and has not ended")
         forget_replacement(home)
-    return Node(home, settings)
+    return Node(home, settings, clock=clock)

@@ -8,9 +8,8 @@ from typing import Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ipfs_cluster_node.access.revocations import Revocations
-from ipfs_cluster_node.adapters.clock import monotonic
+from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.adapters.net.tls import DEAD_CONNECTION_SECONDS_MAX
-from ipfs_cluster_node.adapters.raft.clock import now as boot_time
 from ipfs_cluster_node.client.connection import Connection
 from ipfs_cluster_node.cluster.peers import PeerBook
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -43,6 +42,7 @@ class Uplink:
         room_bytes: Callable[[], int],
         revocations: Revocations,
         votes_alone: Callable[[], bool],
+        clock: Clock,
         running_count: Callable[[], int] = lambda: 0,
     ) -> None:
         """Register with `registration` at each start; put what is revoked into `revocations`.
@@ -54,6 +54,7 @@ class Uplink:
         self.want_epoch: Callable[[int], None] = lambda _epoch: None
         self.on_time: Callable[[NodeId, Timestamp, float, float], None] = lambda *_: None
         """Told the leader's wall clock, and between which times of the boot clock it was read."""
+        self._clock = clock
         self._revocations = revocations
         self.connection = connection
         self._peers = peers
@@ -76,7 +77,7 @@ class Uplink:
     @property
     def lease_seconds_left(self) -> float:
         """How long the lease still holds; negative once it has ended."""
-        return self._lease_ends - monotonic()
+        return self._lease_ends - self._clock.monotonic()
 
     @property
     def boot(self) -> int:
@@ -105,8 +106,10 @@ class Uplink:
                     log.warning("no contact with the leader", extra={"error": error.message})
                 self.last_error = error.message
                 if error.reason is Reason.MEMBER_RUNS_TWICE:
-                    refused_since = monotonic() if refused_since is None else refused_since
-                    refused_seconds = monotonic() - refused_since
+                    refused_since = (
+                        self._clock.monotonic() if refused_since is None else refused_since
+                    )
+                    refused_seconds = self._clock.monotonic() - refused_since
                     if self._votes_alone() or refused_seconds > RUNS_TWICE_SECONDS_MAX:
                         raise
                 else:
@@ -128,7 +131,7 @@ class Uplink:
         log.info("registered")
 
     async def _heartbeat(self) -> float:
-        sent_at, sent_boot = monotonic(), boot_time()
+        sent_at, sent_boot = self._clock.monotonic(), self._clock.boot()
         response: pb.HeartbeatResponse = await self.connection.unary(
             lambda channel: MembershipServiceStub(channel).Heartbeat,
             pb.HeartbeatRequest(
@@ -152,7 +155,7 @@ class Uplink:
         )
         self.connection.learn(self._peers.targets())
         if leader is not None and response.HasField("time"):
-            self.on_time(leader, response.time, sent_boot, boot_time())
+            self.on_time(leader, response.time, sent_boot, self._clock.boot())
         if response.HasField("revocations"):
             self._revocations.take(response.revocations)
         self.want_epoch(response.certificate_epoch)

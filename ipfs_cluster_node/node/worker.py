@@ -10,7 +10,7 @@ from typing import Final
 
 import grpc
 
-from ipfs_cluster_node.adapters.clock import monotonic
+from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.codec.tasks import (
     attempt_from_proto,
@@ -95,6 +95,7 @@ class Worker:
         runner: AttemptRunner,
         slots: int,
         has_room: Callable[[], bool],
+        clock: Clock,
     ) -> None:
         """Take what runs an attempt; `run` does the rest.
 
@@ -103,7 +104,9 @@ class Worker:
             runner: Runs attempts.
             slots: How many at once.
             has_room: Whether the disk has room for tasks; none are taken as long as it has not.
+            clock: This node's.
         """
+        self._clock = clock
         self._uplink = uplink
         self._runner = runner
         self._slots = slots
@@ -248,8 +251,8 @@ class Worker:
                 await call.write(
                     pb.WorkerSessionRequest(outcomes=pb.AttemptOutcomes(outcomes=outcomes))
                 )
-            if self._progress and monotonic() >= news_at:
-                news_at = monotonic() + PROGRESS_SECONDS
+            if self._progress and self._clock.monotonic() >= news_at:
+                news_at = self._clock.monotonic() + PROGRESS_SECONDS
                 news, self._progress = self._progress, {}
                 for progress in news.values():
                     await call.write(pb.WorkerSessionRequest(progress=progress))
@@ -272,7 +275,7 @@ class Worker:
             return min(0, -self._granted)
         youngest = 0.0
         if len(self._running) >= self._slots:
-            youngest = monotonic() - next(reversed(self._running.values()))
+            youngest = self._clock.monotonic() - next(reversed(self._running.values()))
         wanted = in_hand_max(
             self._slots, seconds_mean=self._seconds_mean, seconds_youngest=youngest
         )
@@ -330,7 +333,7 @@ class Worker:
     def _start(self, attempt: AttemptId, spec: pb.TaskSpec) -> None:
         if attempt in self._held:
             return
-        held = self._held[attempt] = _Held(since=monotonic())
+        held = self._held[attempt] = _Held(since=self._clock.monotonic())
         if self._leaving or not self._may_run or not self._has_room():
             held.outcome = outcome_to_proto(handed_back(attempt))
             self._wake.set()
@@ -342,13 +345,13 @@ class Worker:
 
     async def _run(self, attempt: AttemptId, spec: pb.TaskSpec) -> AttemptOutcome:
         async with self._free:
-            began = self._running[attempt] = monotonic()
+            began = self._running[attempt] = self._clock.monotonic()
             try:
                 outcome = await self._runner.run(attempt, spec)
             finally:
                 del self._running[attempt]
             if outcome.failure is None:  # What fails at once must not make a worker look fast.
-                self._seconds_mean = next_mean(self._seconds_mean, monotonic() - began)
+                self._seconds_mean = next_mean(self._seconds_mean, self._clock.monotonic() - began)
             return outcome
 
     def _ended(self, attempt: AttemptId, held: _Held, task: asyncio.Task[AttemptOutcome]) -> None:
@@ -375,7 +378,7 @@ class Worker:
 
     def _hand_back(self, *, waited_seconds: float) -> None:
         """Give back what waits for a slot for longer than this."""
-        since = monotonic() - waited_seconds
+        since = self._clock.monotonic() - waited_seconds
         for attempt, held in self._held.items():
             if attempt not in self._running and held.since <= since:
                 self._hoarded |= self._give_up(held, handed_back(attempt))

@@ -1,12 +1,12 @@
 """EnrolmentService."""
 
-from collections.abc import Callable
 from datetime import timedelta
 from hashlib import sha256
 from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Any, Final
 from urllib.parse import unquote
 
+from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.cluster.enrolment import Enrolment
 from ipfs_cluster_node.codec.members import did_of, endpoints_of, name_of, pem_of, seal_key_of
 from ipfs_cluster_node.codec.tasks import request_id_of
@@ -46,8 +46,8 @@ def network_of(peer: str) -> str:
 class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
     """Gives first certificates."""
 
-    def __init__(self, enrolment: Enrolment, clock: Callable[[], float]) -> None:
-        """Serve this; `clock` gives seconds and does not go back."""
+    def __init__(self, enrolment: Enrolment, *, clock: Clock) -> None:
+        """Serve this."""
         self._enrolment = enrolment
         self._clock = clock
         self._rates = RateLimit(burst=KNOCKS_AT_ONCE, per_second=KNOCKS_PER_SECOND)
@@ -102,7 +102,7 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
         )
 
     def _let_knock(self, context: Any) -> None:
-        wait = self._rates.take(network_of(context.peer()), self._clock())
+        wait = self._rates.take(network_of(context.peer()), self._clock.monotonic())
         if wait:
             raise ClusterError(
                 Reason.OVERLOADED,

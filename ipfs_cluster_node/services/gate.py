@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import math
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from ipfs_cluster_node.access.context import (
 from ipfs_cluster_node.access.rules import RULES_BY_METHOD, Rule
 from ipfs_cluster_node.access.shares import Shares
 from ipfs_cluster_node.access.turns import Turn, Turns, set_turn
+from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.codec.errors import (
     MESSAGE_CHARS_MAX,
     STATUS_DETAILS_KEY,
@@ -95,6 +95,8 @@ class Gate(grpc.GenericRpcHandler):
         rules: Mapping[str, Rule] = RULES_BY_METHOD,
         audit: AuditLog | None = None,
         turns: Turns | None = None,
+        *,
+        clock: Clock,
     ) -> None:
         """Ask `identify` who calls, and `authorizer` whether they may, by these rules.
 
@@ -104,9 +106,11 @@ class Gate(grpc.GenericRpcHandler):
             rules: Of every method.
             audit: Where calls are noted that are denied, or change something.
             turns: Of the event loop, where another port shares it.
+            clock: Dates what is noted.
         """
         self._audit = audit
-        self._turns = turns or Turns()
+        self._turns = turns or Turns(clock.monotonic)
+        self._clock = clock
         self._shares = Shares()
         self._identify = identify
         self._authorizer = authorizer
@@ -394,7 +398,7 @@ class Gate(grpc.GenericRpcHandler):
         asked = getattr(request, "header", request)
         self._audit.record(
             AuditRecord(
-                at_ms=time.time_ns() // 1_000_000,
+                at_ms=self._clock.wall_ms(),
                 caller="" if caller is None else caller.did,
                 caller_class="" if caller is None else caller.kind.value,
                 peer=context.peer(),

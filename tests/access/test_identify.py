@@ -8,7 +8,6 @@ import pytest
 from ipfs_cluster_node.access.context import CallerClass
 from ipfs_cluster_node.access.identify import REMOVED_KEY, MemberIdentification
 from ipfs_cluster_node.access.revocations import Revocations
-from ipfs_cluster_node.adapters.keys.certificates import utc_now
 from ipfs_cluster_node.cluster.certificates.revocations import RevocationList
 from ipfs_cluster_node.cluster.peers import PeerBook
 from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine
@@ -16,6 +15,7 @@ from ipfs_cluster_node.core.commands import BootstrapCluster, LogCommand, Remove
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.model import Principal, Role
 from tests.support.tls import Context, Member, certified, enrol, make_ca
+from tests.support.virtual_time import now_ms, utc_now
 
 
 def identify_with(path: Path, known: Member) -> tuple[MemberIdentification, PeerBook, Any]:
@@ -32,7 +32,11 @@ def identify_with(path: Path, known: Member) -> tuple[MemberIdentification, Peer
         cluster_id="id", cluster_name="name", cluster_did=principal.did, principals=(principal,)
     )
     machine.state.apply(LogCommand(at_ms=1, body=body))
-    return MemberIdentification(machine=machine, is_master=peers.is_master), peers, machine
+    return (
+        MemberIdentification(machine=machine, is_master=peers.is_master, now_ms=now_ms),
+        peers,
+        machine,
+    )
 
 
 def test_a_master_that_joined_while_this_one_was_away_is_heard_once_the_leader_named_it(
@@ -69,7 +73,7 @@ def test_a_node_without_a_log_knows_nodes_only_that_the_leader_told_it_of(tmp_pa
     peers, revocations = PeerBook(tmp_path / "masters"), Revocations()
     peers.learn([(master.identity.node_id, ("127.0.0.1:1",))], master.identity.node_id)
     identify = MemberIdentification(
-        machine=None, is_master=peers.is_master, revocations=revocations
+        machine=None, is_master=peers.is_master, revocations=revocations, now_ms=now_ms
     )
     for unheard in (node, stranger):
         with pytest.raises(ClusterError) as caught:
@@ -113,7 +117,9 @@ def test_a_certificate_that_was_revoked_is_refused_with_a_log_and_without_one(
     peers.learn([(known.identity.node_id, ("127.0.0.1:1",))], known.identity.node_id)
     told = Revocations()
     told.take(RevocationList().of(machine.state, utc_now()))
-    unheard = MemberIdentification(machine=None, is_master=peers.is_master, revocations=told)
+    unheard = MemberIdentification(
+        machine=None, is_master=peers.is_master, revocations=told, now_ms=now_ms
+    )
     for each in (identify, unheard):
         assert each(Context(known)).kind is CallerClass.MASTER  # type: ignore[arg-type]
     dids: list[object] = []
@@ -135,7 +141,7 @@ def test_a_client_is_one_also_where_nothing_was_heard(tmp_path: Path) -> None:
     """What it may do is another question: its delegations say it."""
     client = enrol(make_ca(), is_node=False)
     identify = MemberIdentification(
-        machine=None, is_master=PeerBook(tmp_path / "masters").is_master
+        machine=None, is_master=PeerBook(tmp_path / "masters").is_master, now_ms=now_ms
     )
     assert identify(Context(client)).kind is CallerClass.CLIENT  # type: ignore[arg-type]
 

@@ -16,6 +16,7 @@ from ipfs_cluster_node.core.ucan.access import Access
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 from tests.support.claims import ALICE, CLUSTER, claim, link, validation_context
 from tests.support.large_cluster import cid_of
+from tests.support.virtual_time import monotonic
 
 ROWS = 20_000
 
@@ -37,7 +38,9 @@ def permissions(
     assert access is not None
     command = access.claim.command
     client = Caller(ALICE, CallerClass.CLIENT)
-    return DelegatedPermissions(client, command, {command: access}, lambda _command: access), judged
+    return DelegatedPermissions(
+        client, command, {command: access}, lambda _command: access, lambda: 0
+    ), judged
 
 
 def rows() -> Any:
@@ -82,7 +85,7 @@ async def test_a_call_of_many_things_has_each_kind_judged_once(
 async def test_the_loop_goes_on_while_a_call_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     """120 tasks with 64 inputs each, by a long policy, took 8.5 s, and the leader changed."""
     reach_, judged = permissions([["!=", ".cid", f"{n}"] for n in range(100)], monkeypatch)
-    set_turn(Turn(Turns(), "a"))
+    set_turn(Turn(Turns(monotonic), "a"))
     between = [0]
     over = asyncio.Event()
 

@@ -15,6 +15,7 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.services.gate import Gate
 from tests.support.calls import AbortedError, Anything, Context
 from tests.support.ucan import actor
+from tests.support.virtual_time import loop_clock
 
 ONE, TWO, THREE = (actor(n).did for n in (1, 2, 3))
 SHARE = Share("uploads", each_max=2, all_max=3)
@@ -56,7 +57,7 @@ async def test_slow_uploads_of_one_caller_are_refused_beyond_its_share() -> None
 
     callers = frozenset({CallerClass.CLIENT, CallerClass.NODE})
     rule = Rule(callers=callers, share=SHARE)
-    gate = Gate(lambda context: context.caller, Anything(), {method: rule})  # type: ignore[attr-defined]
+    gate = Gate(lambda context: context.caller, Anything(), {method: rule}, clock=loop_clock())  # type: ignore[attr-defined]
     handler: Any = grpc.stream_unary_rpc_method_handler(upload)
     gate.add_registered_method_handlers(
         "ipfs_cluster_node.v1.ContentService", {"AddContent": handler}

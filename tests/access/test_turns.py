@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
 
 import pytest
 
@@ -18,7 +17,7 @@ from ipfs_cluster_node.access.turns import (
     gathered,
     set_turn,
 )
-from tests.support.virtual_time import virtual_loop, virtual_time
+from tests.support.virtual_time import monotonic, virtual_loop, virtual_time
 
 
 class Clock:
@@ -34,7 +33,6 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(turns_module, "perf_counter", clock)
     monkeypatch.setattr(turns_module, "REST_SECONDS", 0.0)
     return clock
 
@@ -56,7 +54,7 @@ async def test_the_loop_has_its_turns_while_items_are_gathered(clock: Clock) -> 
             yield number if number % 2 else None
 
     other = asyncio.create_task(others())
-    set_turn(Turn(Turns(), "a"))
+    set_turn(Turn(Turns(clock), "a"))
     assert await gathered(items()) == list(range(1, 100, 2))
     done.set()
     await other
@@ -65,7 +63,7 @@ async def test_the_loop_has_its_turns_while_items_are_gathered(clock: Clock) -> 
 
 @pytest.mark.asyncio
 async def test_callers_take_turns_however_much_one_of_them_asks(clock: Clock) -> None:
-    turns, served = Turns(), []
+    turns, served = Turns(clock), []
 
     async def work(caller: str) -> None:
         await turns.next(caller)
@@ -82,7 +80,7 @@ async def test_callers_take_turns_however_much_one_of_them_asks(clock: Clock) ->
 @pytest.mark.asyncio
 async def test_short_turns_share_a_slice_and_long_ones_do_not(clock: Clock) -> None:
     """Else a thousand small calls that waited would come through one by one."""
-    turns, rounds = Turns(), []
+    turns, rounds = Turns(clock), []
 
     async def work(seconds: float) -> None:
         await turns.next("a")
@@ -104,11 +102,10 @@ async def test_short_turns_share_a_slice_and_long_ones_do_not(clock: Clock) -> N
 
 
 @virtual_time
-async def test_between_two_slices_the_loop_is_free_for_a_while(monkeypatch: Any) -> None:
+async def test_between_two_slices_the_loop_is_free_for_a_while() -> None:
     """Consensus passes through the loop several times to commit one entry."""
     loop, began = virtual_loop(), []
-    monkeypatch.setattr(turns_module, "perf_counter", loop.time)
-    turns = Turns()
+    turns = Turns(monotonic)
 
     async def work() -> None:
         await turns.next("a")
@@ -122,7 +119,7 @@ async def test_between_two_slices_the_loop_is_free_for_a_while(monkeypatch: Any)
 
 @pytest.mark.asyncio
 async def test_who_is_cancelled_while_it_waits_holds_up_nobody(clock: Clock) -> None:
-    turns = Turns()
+    turns = Turns(clock)
     gone = asyncio.create_task(turns.next("a"))
     next_ = asyncio.create_task(turns.next("b"))
     await asyncio.sleep(0)
@@ -134,7 +131,7 @@ async def test_who_is_cancelled_while_it_waits_holds_up_nobody(clock: Clock) -> 
 @pytest.mark.asyncio
 async def test_calls_that_begin_in_one_round_of_the_loop_share_their_time(clock: Clock) -> None:
     """A thousand requests that come at once were all begun before anything else ran."""
-    turns = Turns()
+    turns = Turns(clock)
     assert not turns.crowded()
     clock.now += 0.6 * CROWD_SECONDS
     assert not turns.crowded()

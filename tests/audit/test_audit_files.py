@@ -11,6 +11,7 @@ import pytest
 from ipfs_cluster_node.adapters.audit import files
 from ipfs_cluster_node.adapters.audit.files import FileAuditLog
 from ipfs_cluster_node.core.audit import AuditQuery, AuditRecord, Outcome
+from tests.support.virtual_time import loop_clock
 
 
 def record(number: int, **fields: Any) -> AuditRecord:
@@ -27,7 +28,7 @@ def record(number: int, **fields: Any) -> AuditRecord:
 
 
 async def written(path: Path, *records: AuditRecord) -> None:
-    log = FileAuditLog(path)
+    log = FileAuditLog(path, clock=loop_clock())
     log.start()
     for each in records:
         log.record(each)
@@ -35,7 +36,7 @@ async def written(path: Path, *records: AuditRecord) -> None:
 
 
 def read(path: Path, **query: object) -> list[AuditRecord]:
-    found = asyncio.run(FileAuditLog(path).read(AuditQuery(**query)))  # type: ignore[arg-type]
+    found = asyncio.run(FileAuditLog(path, clock=loop_clock()).read(AuditQuery(**query)))  # type: ignore[arg-type]
     return list(found)
 
 
@@ -79,7 +80,7 @@ def test_it_is_bounded_and_the_oldest_go_first(
 def test_what_comes_too_fast_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "WAITING_MAX", 2)
     path = tmp_path / "audit.jsonl"
-    log = FileAuditLog(path)
+    log = FileAuditLog(path, clock=loop_clock())
     for number in range(5):
         log.record(record(number))
 
@@ -126,7 +127,7 @@ def test_a_disk_that_fails_stops_nobody_and_is_told(
     monkeypatch.setattr(files, "INTERVAL_SECONDS", 0.01)
 
     async def main() -> None:
-        log = FileAuditLog(path)
+        log = FileAuditLog(path, clock=loop_clock())
         log.start()
         log.record(record(1))
         await asyncio.sleep(0.1)

@@ -9,6 +9,7 @@ import pytest
 from ipfs_cluster_node.adapters.audit import files
 from ipfs_cluster_node.adapters.audit.files import FileAuditLog
 from ipfs_cluster_node.core.audit import AuditQuery, AuditRecord, Outcome
+from tests.support.virtual_time import loop_clock
 
 
 def record(at_ms: int, **fields: Any) -> AuditRecord:
@@ -30,12 +31,12 @@ def denied(at_ms: int, **fields: Any) -> AuditRecord:
 
 def written(path: Path, *records: AuditRecord) -> list[AuditRecord]:
     async def main() -> list[AuditRecord]:
-        log = FileAuditLog(path)
+        log = FileAuditLog(path, clock=loop_clock())
         log.start()
         for each in records:
             log.record(each)
         await log.stop()
-        return list(await FileAuditLog(path).read(AuditQuery(size=10_000)))
+        return list(await FileAuditLog(path, clock=loop_clock()).read(AuditQuery(size=10_000)))
 
     return asyncio.run(main())
 
@@ -87,7 +88,7 @@ def test_callers_that_are_counted_are_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "REPEATS_MAX", 3)
-    log = FileAuditLog(tmp_path / "audit.jsonl")
+    log = FileAuditLog(tmp_path / "audit.jsonl", clock=loop_clock())
     for number in range(20):
         log.record(denied(number, caller=f"{number}"))
         log.record(denied(number, caller=f"{number}"))
@@ -103,7 +104,9 @@ def test_both_kinds_are_read_by_time_with_one_count_and_pages(tmp_path: Path) ->
     assert [each.sequence for each in found] == list(range(30, 0, -1))
     pages: list[AuditRecord] = []
     before = 0
-    while page := asyncio.run(FileAuditLog(path).read(AuditQuery(before_sequence=before, size=7))):
+    while page := asyncio.run(
+        FileAuditLog(path, clock=loop_clock()).read(AuditQuery(before_sequence=before, size=7))
+    ):
         pages += page
         before = page[-1].sequence
     assert pages == found

@@ -14,6 +14,7 @@ from ipfs_cluster_node.cluster.content.contents import Contents
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.multiformats import RAW, Cid
 from tests.support.content import MemorySource, build, content, fill
+from tests.support.virtual_time import loop_clock
 
 DATA = content(3000)
 ROOT, BLOCKS = build(DATA)
@@ -34,6 +35,7 @@ class Here(Contents):
             consensus=cast("Any", consensus),
             store=BlockStore(directory),
             channel_to=lambda _node: None,
+            clock=loop_clock(),
         )
 
     def _sources(self, root: Cid) -> list[Any]:
@@ -155,7 +157,7 @@ async def test_two_masters_that_lack_a_block_do_not_ask_each_other_for_ever(
     here.other = MemorySource("other", {})
     here.path(LEAVES[5]).write_bytes(b"damaged")
     clock = [1000.0]
-    monkeypatch.setattr(block_repairs, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(here._repairs, "_monotonic", lambda: clock[0])
     for _ in range(3):
         await here.give([LEAVES[5]])
         await asyncio.sleep(0.05)

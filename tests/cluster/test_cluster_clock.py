@@ -12,11 +12,9 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ipfs_cluster_node.access.authorizer import Authorizer
-from ipfs_cluster_node.adapters import clock
 from ipfs_cluster_node.adapters.keys.certificates import (
     ROOT_BACKDATE,
     CertificateAuthority,
-    utc_now,
 )
 from ipfs_cluster_node.cluster.certificates.issuing import HAND_OVER_SECONDS, Certificates
 from ipfs_cluster_node.cluster.cluster_clock import SAMPLE_SECONDS, ClusterClock
@@ -27,7 +25,14 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did, NodeId, VoterId, voter_id
 from ipfs_cluster_node.node.own_certificate import RENEWED_SHARE_MIN, OwnCertificate
 from tests.support.tls import enrol, make_ca, own_certificate
-from tests.support.virtual_time import BEGIN_MS, virtual_loop, virtual_time
+from tests.support.virtual_time import (
+    BEGIN_MS,
+    loop_clock,
+    monotonic,
+    utc_now,
+    virtual_loop,
+    virtual_time,
+)
 
 OWN, ONE, TWO = (NodeId(f"n{number}") for number in range(3))
 DAY = 86_400.0
@@ -37,9 +42,15 @@ class Wall:
     """A wall clock that can be set; virtual time goes on beside it."""
 
     def __init__(self) -> None:
-        self.ahead = 0.0
-        loop = virtual_loop()
-        clock.use(monotonic=loop.time, now_ms=lambda: self.true_ms() + int(self.ahead * 1000))
+        self._loop = virtual_loop()
+
+    @property
+    def ahead(self) -> float:
+        return self._loop.ahead_seconds
+
+    @ahead.setter
+    def ahead(self, seconds: float) -> None:
+        self._loop.ahead_seconds = seconds
 
     def true_ms(self) -> int:
         return BEGIN_MS + int(virtual_loop().time() * 1000)
@@ -58,7 +69,7 @@ def heard(own: ClusterClock, wall: Wall, **ahead: float) -> None:
 
 
 def voting(*others: NodeId) -> ClusterClock:
-    return ClusterClock(OWN, voters=lambda: frozenset({OWN, *others}))
+    return ClusterClock(OWN, voters=lambda: frozenset({OWN, *others}), own=loop_clock())
 
 
 @virtual_time
@@ -108,7 +119,7 @@ async def test_where_no_majority_says_who_is_right_nothing_is_signed_or_correcte
 async def test_the_word_of_who_votes_no_more_does_not_count() -> None:
     wall = Wall()
     voters = {OWN, ONE, TWO}
-    own = ClusterClock(OWN, voters=lambda: frozenset(voters))
+    own = ClusterClock(OWN, voters=lambda: frozenset(voters), own=loop_clock())
     heard(own, wall, n1=0, n2=0)
     own.check()
     voters.discard(ONE)
@@ -157,7 +168,7 @@ async def test_a_single_master_whose_clock_is_set_right_just_after_its_start_sig
 @virtual_time
 async def test_a_worker_goes_by_the_leader_of_now() -> None:
     wall = Wall()
-    own = ClusterClock(OWN)
+    own = ClusterClock(OWN, own=loop_clock())
     assert own.judge().verdict is Verdict.UNKNOWN
     assert not own.health().degraded
     heard(own, wall, n1=0)
@@ -220,10 +231,12 @@ class Replica:
 @virtual_time
 async def test_a_leader_whose_clock_is_off_lets_one_lead_whose_clock_is_right() -> None:
     wall = Wall()
-    own = ClusterClock(OWN, voters=lambda: frozenset({OWN, ONE, TWO, NodeId("n3")}))
+    own = ClusterClock(
+        OWN, voters=lambda: frozenset({OWN, ONE, TWO, NodeId("n3")}), own=loop_clock()
+    )
     replica = Replica()
     consensus: Any = SimpleNamespace(replica=replica, is_leader=True)
-    certificates = Certificates(consensus, Any, own, Observations())  # type: ignore[arg-type]
+    certificates = Certificates(consensus, Any, own, Observations(monotonic))  # type: ignore[arg-type]
     heard(own, wall, n1=0, n2=0, n3=0)
     await certificates._hand_over_if_off()
     assert replica.asked == []
@@ -247,7 +260,7 @@ async def test_a_leader_whose_clock_is_off_signs_no_certificate_and_makes_no_roo
     ca = make_ca()
     keys = SimpleNamespace(cas=(ca,), authority=None)
     authority: Any = SimpleNamespace(signer=0)
-    certificates = Certificates(Any, Any, own, Observations())  # type: ignore[arg-type]
+    certificates = Certificates(Any, Any, own, Observations(monotonic))  # type: ignore[arg-type]
     assert certificates._signer(authority, keys) is ca  # type: ignore[arg-type]
     wall.ahead = -DAY
     for signs in (lambda: certificates._signer(authority, keys), certificates.check_clock):  # type: ignore[arg-type]
@@ -261,7 +274,7 @@ async def test_a_leader_whose_clock_is_off_signs_no_certificate_and_makes_no_roo
     consensus: Any = SimpleNamespace(leader_state=lambda: state)
     opens: Any = SimpleNamespace(keys=lambda _authority: keys, changing=asyncio.Lock())
     with pytest.raises(ClusterError) as caught:
-        await Certificates(consensus, opens, own, Observations()).rotate(
+        await Certificates(consensus, opens, own, Observations(monotonic)).rotate(
             new=True, proceed=False, caller=Did("did:key:zOperator"), request_id="r"
         )
     assert caught.value.reason is Reason.CLOCK_OFF
@@ -363,7 +376,7 @@ async def test_a_clock_that_was_ahead_at_the_start_refuses_no_calls_once_it_is_r
     wall = Wall()
     wall.ahead = DAY
     own = voting(ONE, TWO)
-    authorizer = Authorizer(node_id=OWN, machine=None, clock_ms=own.now_ms)
+    authorizer = Authorizer(node_id=OWN, machine=None, now_ms=own.now_ms, clock=own.own)
     await asyncio.sleep(30)
     heard(own, wall, n1=0, n2=0)
     state: Any = SimpleNamespace(cluster_did="did:key:zCluster")

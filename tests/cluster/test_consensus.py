@@ -14,7 +14,7 @@ from ipfs_cluster_node.core.commands import ExpireRecords
 from ipfs_cluster_node.core.effects import Accepted, Rejected
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, VoterId
-from tests.support.virtual_time import BEGIN_MS, virtual_time
+from tests.support.virtual_time import BEGIN_MS, now_ms, virtual_time
 
 HERE, OTHER = NodeId("here"), NodeId("other")
 
@@ -67,7 +67,7 @@ def of(replica: FakeReplica | None, machine: Any = None, *, leader: NodeId | Non
         leader=leader, endpoints=lambda node_id: ("h:1", "h:2") if node_id == OTHER else ()
     )
     as_replica: Any = replica
-    return Consensus(HERE, machine=machine, replica=as_replica, peers=peers)
+    return Consensus(HERE, machine=machine, replica=as_replica, peers=peers, now_ms=now_ms)
 
 
 def refused(call: Any) -> ClusterError:

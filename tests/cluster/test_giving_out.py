@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from ipfs_cluster_node.access.turns import Turn, Turns, set_turn
-from ipfs_cluster_node.adapters.clock import monotonic
 from ipfs_cluster_node.cluster.outbox import ASSIGNMENT_BYTES_MAX, Outbox
 from ipfs_cluster_node.core import commands as c
 from ipfs_cluster_node.core.ids import NodeId, TaskId
@@ -17,7 +16,7 @@ from ipfs_cluster_node.v1 import errors_pb2
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 from tests.support.dispatch import attempt, until
 from tests.support.sessions import ScriptedWorker, failure, leading, proposals, result
-from tests.support.virtual_time import virtual_time
+from tests.support.virtual_time import monotonic, virtual_time
 from tests.support.worlds import OTHER, WORKER
 
 LOST = errors_pb2.ERROR_REASON_WORKER_LOST
@@ -117,7 +116,7 @@ async def test_others_have_their_turn_between_messages_that_copy_much() -> None:
             await asyncio.sleep(0)
 
     async with leading() as its:
-        set_turn(Spent(Turns(), "worker"))
+        set_turn(Spent(Turns(monotonic), "worker"))
         worker = Silent(its)
         await worker.begin(100)
         its.submit(*range(10), payload=bytes(ASSIGNMENT_BYTES_MAX))

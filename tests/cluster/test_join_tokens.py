@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from ipfs_cluster_node.adapters.clock import now_ms
 from ipfs_cluster_node.adapters.keys.certificates import (
     enrolment_message,
     make_tls_key,
@@ -35,7 +34,7 @@ from tests.support.members import (
     Leader,
     refused,
 )
-from tests.support.virtual_time import virtual_time
+from tests.support.virtual_time import now_ms, virtual_time
 from tests.support.worlds import CLIENT, WORKER
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from ipfs_cluster_node.access.turns import Turn, set_turn
-from ipfs_cluster_node.adapters.clock import monotonic, now_ms
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.cluster.members import (
     EXPIRY_INTERVAL_SECONDS,
@@ -37,7 +36,7 @@ from tests.support.members import (
     refused,
     watched,
 )
-from tests.support.virtual_time import virtual_loop, virtual_time
+from tests.support.virtual_time import monotonic, now_ms, virtual_loop, virtual_time
 from tests.support.worlds import CLIENT, MASTER, OTHER, WORKER
 
 # Leases.

@@ -5,7 +5,6 @@ from cryptography import x509
 from ipfs_cluster_node.adapters.keys.certificates import (
     CertificateAuthority,
     make_tls_key,
-    utc_now,
 )
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.cluster.certificates.issuing import sign_for
@@ -14,6 +13,7 @@ from ipfs_cluster_node.core.ids import tls_name
 from ipfs_cluster_node.core.model import Principal, Role
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.core.state_data import StateData
+from tests.support.virtual_time import utc_now
 
 MASTERS_HOST = "master1.example"
 
@@ -42,7 +42,7 @@ def names_of(role: Role) -> tuple[Identity, list[str]]:
     member = state.members.get(identity.did)
     assert member is not None
     ca = CertificateAuthority.create("c", utc_now())
-    pem = sign_for(state, ca, member, make_tls_key(identity).request_der)
+    pem = sign_for(state, ca, member, make_tls_key(identity).request_der, now=utc_now())
     names = (
         x509.load_pem_x509_certificate(pem)
         .extensions.get_extension_for_class(x509.SubjectAlternativeName)

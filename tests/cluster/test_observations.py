@@ -3,12 +3,13 @@
 from ipfs_cluster_node.cluster.observations import Observations
 from ipfs_cluster_node.core.ids import NodeId, TaskId
 from ipfs_cluster_node.core.rests import Rest
+from tests.support.virtual_time import monotonic
 
 NODE = NodeId("n")
 
 
 def test_nothing_outlives_the_leadership() -> None:
-    observations = Observations()
+    observations = Observations(monotonic)
     fresh = {name: value for name, value in vars(observations).items() if name[:8] != "listened"}
     observations.hear(NODE)
     observations.returned.add(NODE)

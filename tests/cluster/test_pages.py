@@ -21,6 +21,7 @@ from ipfs_cluster_node.core.model import (
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 from tests.support.large_cluster import cid_of
 from tests.support.ucan import actor
+from tests.support.virtual_time import monotonic
 
 
 def widest() -> pb.Task:
@@ -87,7 +88,7 @@ async def test_a_page_that_takes_long_to_find_lets_others_have_their_turn() -> N
             nonlocal taken
             taken += 1
 
-    set_turn(Short(Turns(), "a"))
+    set_turn(Short(Turns(monotonic), "a"))
     hidden = (None for _ in range(1000))
     assert await page_of_items(hidden, 10) == ([], False)
     assert taken == 1000

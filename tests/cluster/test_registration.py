@@ -11,6 +11,7 @@ from ipfs_cluster_node.core.commands import RegisterNode
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, VoterId, voter_id
 from ipfs_cluster_node.core.model import Role
+from tests.support.virtual_time import loop_clock, monotonic
 
 NODE = NodeId("12D3KooWnode")
 
@@ -43,7 +44,7 @@ class Order:
             leader_state=lambda: state, propose=self.propose, replica=self
         )
         certificates: Any = self
-        members = Members(consensus, Observations(), certificates)
+        members = Members(consensus, Observations(monotonic), certificates, clock=loop_clock())
         members.node_lease = lambda: None  # type: ignore[method-assign,assignment,return-value]
         body = RegisterNode(
             node_id=NODE, endpoints=("127.0.0.1:1",), task_types=(), slot_count=0, version="1"

@@ -16,6 +16,7 @@ from ipfs_cluster_node.core.features import Feature, not_ready
 from ipfs_cluster_node.core.ids import did_from_node_id
 from ipfs_cluster_node.core.model import Principal, Role
 from tests.support.replicas import ReplicaCluster, ReplicaHost
+from tests.support.virtual_time import now_ms
 
 NEWER_KEY: Final = "user.newer"
 NEWER: Final = c.ProposeConfig(values={NEWER_KEY: "1"})
@@ -56,7 +57,9 @@ def two_releases(monkeypatch: pytest.MonkeyPatch) -> None:
 def leadership_of(host: ReplicaHost) -> Consensus:
     peers: Any = SimpleNamespace(leader=None, endpoints=lambda _node: ())
     machine: Any = host.machine
-    return Consensus(host.node_id, machine=machine, replica=host.replica, peers=peers)
+    return Consensus(
+        host.node_id, machine=machine, replica=host.replica, peers=peers, now_ms=now_ms
+    )
 
 
 async def register(leader: Consensus, host: ReplicaHost, version: str) -> None:

@@ -4,7 +4,6 @@ import asyncio
 
 import pytest
 
-from ipfs_cluster_node.adapters.clock import now_ms
 from ipfs_cluster_node.cluster.observations import Observations
 from ipfs_cluster_node.cluster.tasks import Tasks
 from ipfs_cluster_node.core import commands as c
@@ -12,7 +11,7 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import TaskId
 from ipfs_cluster_node.core.model import Task, TaskSpec, TaskState
 from tests.support.dispatch import MemoryConsensus
-from tests.support.virtual_time import virtual_time
+from tests.support.virtual_time import monotonic, now_ms, virtual_time
 from tests.support.worlds import CLIENT, DAY_MS, World
 
 
@@ -22,7 +21,7 @@ class Watched:
     def __init__(self) -> None:
         self.world = World()
         self.leader = MemoryConsensus(self.world.state)
-        self.tasks = Tasks(self.leader, Observations())  # type: ignore[arg-type]
+        self.tasks = Tasks(self.leader, Observations(monotonic))  # type: ignore[arg-type]
         self.leader.watchers.append(self.tasks.on_change)
         self.submit("a", "b")
         self.watch = self.tasks.watch_tasks([TaskId("a"), TaskId("b")])

@@ -18,6 +18,7 @@ from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.multiformats import RAW, Cid, cid_of
 from ipfs_cluster_node.core.unixfs import Block
 from tests.support.content import MemorySource, build, content, stream
+from tests.support.virtual_time import loop_clock
 
 
 class Disk:
@@ -111,7 +112,9 @@ async def test_put_blocks_are_durable_before_their_sender_is_answered(
     store: BlockStore, disk: Disk
 ) -> None:
     _, blocks = build(content(5000))
-    contents = Contents(consensus=cast("Any", None), store=store, channel_to=lambda _node: None)
+    contents = Contents(
+        consensus=cast("Any", None), store=store, channel_to=lambda _node: None, clock=loop_clock()
+    )
 
     async def sent() -> AsyncIterator[tuple[bytes, bytes]]:
         for cid, data in blocks.items():
@@ -151,7 +154,10 @@ async def test_a_file_is_durable_before_the_log_names_this_node_as_its_holder(
             contents_of[body.cid] = body
 
     contents = Contents(
-        consensus=cast("Any", Consensus()), store=store, channel_to=lambda _node: None
+        consensus=cast("Any", Consensus()),
+        store=store,
+        channel_to=lambda _node: None,
+        clock=loop_clock(),
     )
     await contents.add_content(
         stream(content(3 * 2**20)), name="file", size_bytes=None, caller=Did("did")

@@ -6,13 +6,12 @@ from typing import Any
 
 import pytest
 
-from ipfs_cluster_node.adapters.clock import monotonic
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.disaster import alone
 from ipfs_cluster_node.disaster.alone import FOLLOWED_SECONDS, Survivor
 from ipfs_cluster_node.node.standing import Heard
 from tests.support.survivors import home_of_three
-from tests.support.virtual_time import virtual_time
+from tests.support.virtual_time import monotonic, virtual_time
 
 
 class Others:

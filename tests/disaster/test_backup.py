@@ -28,6 +28,7 @@ from ipfs_cluster_node.disaster.restore import restore_cluster
 from ipfs_cluster_node.node.setup import init_cluster
 from tests.support.nodes import until
 from tests.support.replicas import FAST
+from tests.support.virtual_time import now_ms
 
 PASSPHRASE = "a passphrase of the tests"
 TASKS = 6
@@ -50,7 +51,9 @@ async def master(tmp_path: Path) -> AsyncIterator[Master]:
     machine = ReplicatedStateMachine()
     replica = Replica(directory=home.raft, machine=machine, dial=lambda _node_id: None, config=FAST)
     peers = PeerBook(home.masters)
-    consensus = Consensus(made.node_id, machine=machine, replica=replica, peers=peers)
+    consensus = Consensus(
+        made.node_id, machine=machine, replica=replica, peers=peers, now_ms=now_ms
+    )
     backups = Backups(consensus)
     with pytest.raises(ClusterError) as caught:
         await anext(backups.create_backup())

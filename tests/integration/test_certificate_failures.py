@@ -12,7 +12,6 @@ from ipfs_cluster_node.adapters.keys.certificates import (
     make_tls_key,
     read_certificate,
     renewal_message,
-    utc_now,
     validity_of,
 )
 from ipfs_cluster_node.adapters.keys.identity import Identity
@@ -39,6 +38,7 @@ from tests.support.certificates import (
 )
 from tests.support.clusters import cluster_of
 from tests.support.nodes import check_of, until
+from tests.support.virtual_time import utc_now
 
 PASSPHRASE = "a passphrase of the tests"
 

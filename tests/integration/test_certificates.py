@@ -21,7 +21,6 @@ from ipfs_cluster_node.adapters.keys.certificates import (
     make_tls_key,
     read_certificate,
     renewal_message,
-    utc_now,
     validity_of,
 )
 from ipfs_cluster_node.adapters.keys.identity import Identity
@@ -48,6 +47,7 @@ from tests.support.certificates import (
 )
 from tests.support.http2 import PREFACE, SETTINGS, call, frame
 from tests.support.nodes import check_of, until
+from tests.support.virtual_time import utc_now
 
 STATUS = "/ipfs_cluster_node.v1.MembershipService/GetClusterStatus"
 

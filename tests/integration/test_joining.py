@@ -11,9 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
-from ipfs_cluster_node.adapters.clock import now_ms
 from ipfs_cluster_node.adapters.keys import tokens
-from ipfs_cluster_node.adapters.keys.certificates import utc_now
 from ipfs_cluster_node.adapters.net.tls import open_channel
 from ipfs_cluster_node.cli.local_cluster import LocalCluster
 from ipfs_cluster_node.client.client import Client
@@ -27,6 +25,7 @@ from ipfs_cluster_node.services.enrolment import KNOCKS_AT_ONCE
 from ipfs_cluster_node.v1 import enrolment_pb2
 from ipfs_cluster_node.v1.enrolment_pb2_grpc import EnrolmentServiceStub
 from tests.support.clusters import cluster_of, for_module
+from tests.support.virtual_time import now_ms, utc_now
 
 
 @pytest.fixture(scope="module")

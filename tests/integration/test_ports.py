@@ -26,6 +26,7 @@ from ipfs_cluster_node.services.gate import Gate
 from ipfs_cluster_node.services.standard_health import StandardHealthServicer, add_check_alone
 from tests.support.calls import Anything
 from tests.support.tls import enrol, make_ca
+from tests.support.virtual_time import loop_clock, now_ms
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -59,14 +60,20 @@ async def stub_of(port: int) -> AsyncIterator[Any]:
 
 
 def enrolment_gate() -> Gate:
-    gate = Gate(identify_joiner, Authorizer(node_id=MEMBER.identity.node_id, machine=None))
+    gate = Gate(
+        identify_joiner,
+        Authorizer(
+            node_id=MEMBER.identity.node_id, machine=None, now_ms=now_ms, clock=loop_clock()
+        ),
+        clock=loop_clock(),
+    )
     add_check_alone(StandardHealthServicer([""]), gate)
     return gate
 
 
 def member_gate(health: StandardHealthServicer) -> Gate:
     caller = Caller(MEMBER.identity.did, CallerClass.CLIENT)
-    gate = Gate(lambda _context: caller, Anything())
+    gate = Gate(lambda _context: caller, Anything(), clock=loop_clock())
     health_pb2_grpc.add_HealthServicer_to_server(health, gate.as_server)
     return gate
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from ipfs_cluster_node.adapters.clock import now_ms
 from ipfs_cluster_node.adapters.keys.delegation import delegate
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.adapters.keys.sealing import recovery_key, recovery_request
@@ -25,6 +24,7 @@ from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub
 from tests.support.certificates import cluster_keys, node_credentials, tls_of
 from tests.support.lab import PASSPHRASE, Lab, alive, error_of, leads, sealed_to
 from tests.support.nodes import until
+from tests.support.virtual_time import now_ms
 
 
 @pytest.mark.asyncio

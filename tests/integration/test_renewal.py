@@ -11,7 +11,6 @@ from ipfs_cluster_node.adapters.keys.certificates import (
     make_tls_key,
     read_certificate,
     renewal_message,
-    utc_now,
     validity_of,
 )
 from ipfs_cluster_node.adapters.keys.identity import Identity
@@ -33,6 +32,7 @@ from tests.support.certificates import (
 )
 from tests.support.nodes import until
 from tests.support.people import Person, join
+from tests.support.virtual_time import utc_now
 
 LIFE: Final = timedelta(seconds=20)
 LATE: Final = timedelta(seconds=1.5)

@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 import pytest_asyncio
 
-from ipfs_cluster_node.adapters.keys.certificates import utc_now, validity_of
+from ipfs_cluster_node.adapters.keys.certificates import validity_of
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
 from ipfs_cluster_node.client.client import Client
@@ -24,6 +24,7 @@ from tests.support.clusters import cluster_of
 from tests.support.faketime import give_clock, set_clock
 from tests.support.nodes import check_in, check_of, health_of, until
 from tests.support.people import join
+from tests.support.virtual_time import utc_now
 
 DAY: Final = 86_400
 pytestmark = pytest.mark.tools

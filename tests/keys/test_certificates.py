@@ -17,7 +17,6 @@ from ipfs_cluster_node.adapters.keys.certificates import (
     make_tls_key,
     read_certificate,
     request_spki,
-    utc_now,
 )
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.adapters.keys.tokens import mint_token, parse_token
@@ -27,6 +26,7 @@ from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import tls_name
 from tests.support.tls import make_ca
+from tests.support.virtual_time import utc_now
 
 
 def issue(ca: CertificateAuthority, identity: Identity, hosts: tuple[str, ...] = ()) -> bytes:

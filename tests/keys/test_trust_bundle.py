@@ -11,7 +11,7 @@ from ipfs_cluster_node.adapters.keys.tokens import CLOSED_SECONDS_MAX, fetch_tru
 from ipfs_cluster_node.adapters.net.tls import HANDSHAKE_TIMEOUT_MS
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from tests.support.tls import enrol, make_ca
-from tests.support.virtual_time import virtual_time
+from tests.support.virtual_time import loop_clock, virtual_time
 
 
 async def close(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -31,7 +31,9 @@ async def test_a_full_enrolment_port_is_asked_until_its_idle_connections_are_clo
     # One port for both, so that somebody listens there at each moment.
     full = await asyncio.start_server(close, "127.0.0.1", 0, reuse_port=True)
     port = full.sockets[0].getsockname()[1]
-    asked = asyncio.create_task(fetch_trust_bundle("127.0.0.1", port, spki_pin(ca.certificate)))
+    asked = asyncio.create_task(
+        fetch_trust_bundle("127.0.0.1", port, spki_pin(ca.certificate), clock=loop_clock())
+    )
     await asyncio.sleep(HANDSHAKE_TIMEOUT_MS / 1000 + 1)
     assert not asked.done()
     with_room = await asyncio.start_server(close, "127.0.0.1", port, ssl=context, reuse_port=True)
@@ -46,7 +48,7 @@ async def test_a_port_that_closes_every_connection_is_told_as_such_at_last() -> 
     port = server.sockets[0].getsockname()[1]
     began = asyncio.get_running_loop().time()
     with pytest.raises(ClusterError, match="closes them: it is full") as refused:
-        await fetch_trust_bundle("127.0.0.1", port, "0" * 64)
+        await fetch_trust_bundle("127.0.0.1", port, "0" * 64, clock=loop_clock())
     assert refused.value.reason is Reason.UNREACHABLE
     assert asyncio.get_running_loop().time() - began >= CLOSED_SECONDS_MAX
     server.close()
@@ -59,5 +61,5 @@ async def test_a_port_where_nobody_listens_is_told_at_once() -> None:
     server.close()
     began = asyncio.get_running_loop().time()
     with pytest.raises(ClusterError, match="check the address"):
-        await fetch_trust_bundle("127.0.0.1", port, "0" * 64)
+        await fetch_trust_bundle("127.0.0.1", port, "0" * 64, clock=loop_clock())
     assert asyncio.get_running_loop().time() - began < 1

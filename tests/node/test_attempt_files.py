@@ -35,6 +35,7 @@ from ipfs_cluster_node.v1 import content_pb2_grpc, task_dispatch_pb2
 from tests.support.calls import Anything
 from tests.support.content import build, content, fill
 from tests.support.tls import enrol, make_ca, serving
+from tests.support.virtual_time import loop_clock
 
 WHICH = AttemptId(TaskId("t"), 3)
 ROOT, BLOCKS = build(content(1000))
@@ -145,7 +146,7 @@ class Worker:
         async with AsyncExitStack() as opened:
             channels = {}
             for node_id, master in self.masters.items():
-                gate = Gate(lambda _context: CALLER, Anything())
+                gate = Gate(lambda _context: CALLER, Anything(), clock=loop_clock())
                 content_pb2_grpc.add_ContentServiceServicer_to_server(master, gate.as_server)
                 channels[node_id] = await opened.enter_async_context(serving(gate))
             runner = AttemptRunner(
@@ -154,6 +155,7 @@ class Worker:
                 contents=SimpleNamespace(store=self.store),  # type: ignore[arg-type]
                 channel_to=channels.get,
                 has_room=lambda: True,
+                clock=loop_clock(),
             )
             return await runner.run(WHICH, spec)
 

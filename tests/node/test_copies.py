@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from ipfs_cluster_node.adapters.clock import monotonic
 from ipfs_cluster_node.adapters.net.tls import SERVER_OPTIONS
 from ipfs_cluster_node.cluster.members import Members
 from ipfs_cluster_node.cluster.observations import Observations
@@ -25,7 +24,7 @@ from ipfs_cluster_node.v1 import membership_pb2
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 from tests.support.dispatch import MemoryCall, MemoryConsensus
 from tests.support.survivors import home_of_three
-from tests.support.virtual_time import virtual_time
+from tests.support.virtual_time import loop_clock, monotonic, virtual_time
 from tests.support.worlds import WORKER, World
 
 FIRST, COPY = 5, 6
@@ -34,8 +33,10 @@ FIRST, COPY = 5, 6
 class Leader:
     def __init__(self) -> None:
         consensus: Any = MemoryConsensus(World().state)
-        observations = Observations()
-        self.sessions = WorkerSessions(consensus, Tasks(consensus, observations), observations)
+        observations = Observations(monotonic)
+        self.sessions = WorkerSessions(
+            consensus, Tasks(consensus, observations), observations, clock=loop_clock()
+        )
 
     async def hello(self, boot: int) -> tuple[MemoryCall, bool]:
         """Begin a session; returns whether it was welcomed."""
@@ -91,7 +92,7 @@ class Registry:
         consensus: Any = SimpleNamespace(
             leader_state=lambda: state, state=lambda: state, propose=propose, replica=None
         )
-        self.members = Members(consensus, Observations())
+        self.members = Members(consensus, Observations(monotonic), clock=loop_clock())
         self.members.boots = Boots()
         self.members.boots.joined(WORKER, FIRST)
 
@@ -149,6 +150,7 @@ def uplink_to(connection: TwiceConnection, *, votes_alone: bool = False) -> Upli
         running_count=lambda: 0,
         room_bytes=lambda: 0,
         votes_alone=lambda: votes_alone,
+        clock=loop_clock(),
     )
 
 
@@ -221,7 +223,7 @@ def test_a_dead_connection_is_found_long_before_a_node_takes_its_process_for_ano
 async def test_a_node_is_one_process_to_all_that_keeps_connections(tmp_path: Path) -> None:
     """Else a copy that is refused here would be let in there, beside the one that runs."""
     home = home_of_three(tmp_path)
-    node = Node(home, load_settings(home.config))
+    node = Node(home, load_settings(home.config), clock=loop_clock())
     replica = node._member.consensus.replica
     assert replica is not None
     assert node._member.members.boots is node._member.sessions.boots is replica._boots
@@ -230,7 +232,7 @@ async def test_a_node_is_one_process_to_all_that_keeps_connections(tmp_path: Pat
     assert len(boots) == 1
     with pytest.raises(ClusterError):
         node._common.boots.check(node.node_id, node._common.boot + 2)
-    other = Node(home, load_settings(home.config))
+    other = Node(home, load_settings(home.config), clock=loop_clock())
     assert other._common.boot != node._common.boot
     await other._stop()
     await node._stop()

@@ -8,7 +8,6 @@ from typing import cast
 
 import pytest
 
-from ipfs_cluster_node.adapters.keys.certificates import utc_now
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.cluster.certificates.authority import ClusterAuthority
 from ipfs_cluster_node.cluster.consensus import Consensus
@@ -22,6 +21,7 @@ from ipfs_cluster_node.node import own_certificate as own_certificate_module
 from ipfs_cluster_node.node.own_certificate import OwnCertificate
 from tests.support.disks import fill_up, free_bytes, small_disk
 from tests.support.tls import Member, enrol, make_ca, own_certificate
+from tests.support.virtual_time import loop_clock, utc_now
 
 
 @pytest.fixture
@@ -103,7 +103,9 @@ def test_sealed_keys_that_cant_be_written_down_are_kept_later(disk: Path) -> Non
     consensus = cast("Consensus", SimpleNamespace(state=lambda: state))
     home = Home(disk)
     home.authority.parent.mkdir(exist_ok=True)
-    kept = ClusterAuthority(home, consensus, did=Did("did"), cluster_id="c", seal_key=None)
+    kept = ClusterAuthority(
+        home, consensus, did=Did("did"), cluster_id="c", seal_key=None, clock=loop_clock()
+    )
     filler = fill_up(disk)
     kept.keep()
     assert not home.authority.exists()

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from ipfs_cluster_node.adapters.clock import monotonic, now_ms
 from ipfs_cluster_node.adapters.keys.tokens import JoinSecret
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.store import stored_voter
@@ -36,7 +35,7 @@ from ipfs_cluster_node.node.joining import (
 )
 from ipfs_cluster_node.v1 import enrolment_pb2 as pb
 from tests.support.dispatch import rpc_error
-from tests.support.virtual_time import virtual_time
+from tests.support.virtual_time import loop_clock, monotonic, now_ms, virtual_time
 
 SECRET = JoinSecret("0" * 64, "0123456789abcdef", "1" * 32)
 OTHER_TOKEN = JoinSecret("0" * 64, "fedcba9876543210", "1" * 32)
@@ -74,7 +73,7 @@ class Door:
     async def _nobody(self, _home: Home) -> bool:
         return False
 
-    async def _bundle(self, *_: Any) -> bytes:
+    async def _bundle(self, *_: Any, **_by_name: Any) -> bytes:
         return b"ca"
 
     async def Enrol(self, request: pb.EnrolRequest, timeout: float) -> pb.EnrolResponse:
@@ -102,7 +101,12 @@ class Door:
 async def join(home: Path, settings: NodeSection = SETTINGS, **given: Any) -> Any:
     token = str(given.pop("secret", SECRET))
     return await join_cluster(
-        Home(home), settings, token=token, enrolment="127.0.0.1:9095", **given
+        Home(home),
+        settings,
+        token=token,
+        enrolment="127.0.0.1:9095",
+        clock=loop_clock(),
+        **given,
     )
 
 

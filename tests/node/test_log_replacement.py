@@ -20,6 +20,7 @@ from ipfs_cluster_node.node.log_replacement import (
     put_new_log,
 )
 from tests.support.crashes import Crash
+from tests.support.virtual_time import utc_now
 
 NODE = NodeId("12D3KooWnode")
 
@@ -46,7 +47,7 @@ def replaced(home: Home, answers: dict[str, int]) -> int:
         return begun.granted
     assert begun.incarnation == 3
     granted = answers.setdefault(begun.request_id, 4 + len(answers))
-    put_new_log(home, NODE, begun, granted)
+    put_new_log(home, NODE, begun, granted, now=utc_now())
     return granted
 
 
@@ -82,7 +83,7 @@ def test_a_crash_at_any_point_leads_to_the_same_end(
 def test_only_so_many_damaged_logs_are_kept_the_newest(tmp_path: Path) -> None:
     home = damaged_home(tmp_path)
     for granted in range(4, 4 + DAMAGED_LOGS_MAX + 2):
-        put_new_log(home, NODE, begin_replacement(home, NODE), granted)
+        put_new_log(home, NODE, begin_replacement(home, NODE), granted, now=utc_now())
     kept = [stored_voter(DirectoryDisk(path)) for path in home.damaged_logs()]
     assert kept == [voter_id(NODE, n) for n in range(5, 5 + DAMAGED_LOGS_MAX)]
 

@@ -16,7 +16,7 @@ from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.core.listening import LISTENED_STEP_SECONDS_MAX, ListenedTime
 from ipfs_cluster_node.core.model import Liveness
 from ipfs_cluster_node.node.loop_gaps import DEGRADED_SECONDS, STEP_SECONDS, LoopGaps
-from tests.support.virtual_time import virtual_loop, virtual_time
+from tests.support.virtual_time import loop_clock, virtual_loop, virtual_time
 
 LEADER, WORKER = NodeId("12D3KooWleader"), NodeId("12D3KooWworker")
 LEASE_SECONDS = 5.0
@@ -46,7 +46,7 @@ def test_a_gap_costs_no_more_than_a_small_part_of_a_lease() -> None:
 
 @virtual_time
 async def test_measuring_that_begins_again_goes_on_with_what_was_listened() -> None:
-    gaps = LoopGaps()
+    gaps = LoopGaps(clock=loop_clock())
     for run in (1, 2):
         task = asyncio.create_task(gaps.run())
         await asyncio.sleep(1)
@@ -57,7 +57,7 @@ async def test_measuring_that_begins_again_goes_on_with_what_was_listened() -> N
 
 @virtual_time
 async def test_the_longest_gap_of_the_last_minute_is_told() -> None:
-    gaps = LoopGaps()
+    gaps = LoopGaps(clock=loop_clock())
     task = asyncio.create_task(gaps.run())
     await asyncio.sleep(1)
     assert gaps.longest_seconds() < 0.01
@@ -80,7 +80,7 @@ async def test_the_longest_gap_of_the_last_minute_is_told() -> None:
 @virtual_time
 async def test_what_passes_before_measuring_begins_is_no_gap() -> None:
     """A node's start takes seconds, and would be told as a loop that stood still."""
-    gaps = LoopGaps()
+    gaps = LoopGaps(clock=loop_clock())
     virtual_loop().advance(3)
     task = asyncio.create_task(gaps.run())
     await asyncio.sleep(1)
@@ -113,7 +113,7 @@ class _Cluster:
             state=lambda: state,
             propose=propose,
         )
-        self.members = Members(consensus, Observations(gaps.listened_seconds))
+        self.members = Members(consensus, Observations(gaps.listened_seconds), clock=loop_clock())
         self.members.on_leadership(True)
 
     @property
@@ -124,7 +124,7 @@ class _Cluster:
 @virtual_time
 async def test_a_leader_that_stood_still_gives_silent_nodes_the_rest_of_their_lease() -> None:
     """It judged leases by times before it stood still, and declared every node dead."""
-    gaps = LoopGaps()
+    gaps = LoopGaps(clock=loop_clock())
     cluster = _Cluster(gaps)
     tasks = [asyncio.create_task(gaps.run()), asyncio.create_task(cluster.members.run())]
     for _ in range(3):
@@ -145,7 +145,7 @@ async def test_a_leader_that_stood_still_gives_silent_nodes_the_rest_of_their_le
 
 @virtual_time
 async def test_a_leader_that_listens_finds_a_silent_node_within_its_lease() -> None:
-    gaps = LoopGaps()
+    gaps = LoopGaps(clock=loop_clock())
     cluster = _Cluster(gaps)
     tasks = [asyncio.create_task(gaps.run()), asyncio.create_task(cluster.members.run())]
     await asyncio.sleep(LEASE_SECONDS - 0.5)

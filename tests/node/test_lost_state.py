@@ -27,13 +27,14 @@ from ipfs_cluster_node.node.log_replacement import begun_replacement
 from ipfs_cluster_node.node.node import Node
 from tests.support.survivors import OTHERS, home_of_three
 from tests.support.tls import Context, certified, enrol, make_ca
+from tests.support.virtual_time import loop_clock, now_ms
 
 ELSEWHERE = {OTHERS[0].node_id: ("127.0.0.1:7",)}
 VOTER = VoterId("a.1")
 
 
 def node_of(home: Home) -> Node:
-    return Node(home, load_settings(home.config))
+    return Node(home, load_settings(home.config), clock=loop_clock())
 
 
 def others_known(node: Node) -> set[NodeId]:
@@ -54,7 +55,7 @@ async def test_a_master_finds_the_others_by_a_log_that_nothing_is_applied_of(
     assert not node._member.consensus.has_state
     assert others_known(node) == {other.node_id for other in OTHERS}
     identify = MemberIdentification(
-        machine=ReplicatedStateMachine(), is_master=node._common.peers.is_master
+        machine=ReplicatedStateMachine(), is_master=node._common.peers.is_master, now_ms=now_ms
     )
     for other in OTHERS:
         assert node._common.peers.endpoints(other.node_id) == ("127.0.0.1:1",)
@@ -81,7 +82,9 @@ async def test_whom_only_the_log_named_replace_it_where_it_is_refused(
     assert node._member.consensus.has_state is snapshot
     assert others_known(node) == {other.node_id for other in OTHERS}
     await node._stop()
-    repair = LogRepair(home, load_settings(home.config), load_files(home), "it is an old copy")
+    repair = LogRepair(
+        home, load_settings(home.config), load_files(home), "it is an old copy", clock=loop_clock()
+    )
     assert {node_id for _, node_id in repair._peers.targets()} > {o.node_id for o in OTHERS}
     await repair._connection.close()
 
@@ -110,7 +113,7 @@ async def test_a_master_whose_log_names_nobody_takes_a_master_that_the_operator_
 def test_who_has_heard_nothing_does_not_say_that_somebody_is_no_member(tmp_path: Path) -> None:
     for machine in (ReplicatedStateMachine(), None):
         identify = MemberIdentification(
-            machine=machine, is_master=PeerBook(tmp_path / "masters").is_master
+            machine=machine, is_master=PeerBook(tmp_path / "masters").is_master, now_ms=now_ms
         )
         with pytest.raises(ClusterError) as caught:
             identify(Context(enrol(make_ca())))  # type: ignore[arg-type]
@@ -164,7 +167,7 @@ def test_an_audit_file_that_is_none_is_named_with_the_way_out(
 ) -> None:
     make(tmp_path / name)
     with pytest.raises(ClusterError, match="move it away") as caught:
-        FileAuditLog(tmp_path / "audit.jsonl")
+        FileAuditLog(tmp_path / "audit.jsonl", clock=loop_clock())
     assert caught.value.reason is Reason.HOME_DAMAGED
     assert str(tmp_path / name) in caught.value.message
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from ipfs_cluster_node.adapters.clock import monotonic
 from ipfs_cluster_node.adapters.net.channels import Target
 from ipfs_cluster_node.adapters.net.tls import ServerTls, bind_port, make_server
 from ipfs_cluster_node.cli.local_cluster import LocalCluster
@@ -27,7 +26,7 @@ from ipfs_cluster_node.node.setup import init_cluster
 from ipfs_cluster_node.v1 import health_pb2_grpc
 from ipfs_cluster_node.v1.health_pb2 import GetHealthResponse
 from tests.support.tls import Member, certified, enrol, make_ca
-from tests.support.virtual_time import virtual_time
+from tests.support.virtual_time import loop_clock, monotonic, virtual_time
 
 HERE = NodeId("here")
 OWN, OTHER = 5, 6
@@ -208,7 +207,7 @@ async def test_a_master_asks_before_it_serves(tmp_path: Path) -> None:
     init_cluster(home, where, cluster_name="c")
     async with answering(ServerTls(load_files(home).tls, mutual=True)) as address:
         save_masters(home.masters, {load_files(home).identity.node_id: (bind, address)})
-        node = Node(home, load_settings(home.config))
+        node = Node(home, load_settings(home.config), clock=loop_clock())
         with pytest.raises(ClusterError, match=f"{node.node_id} runs already at {address}"):
             await node.run(lambda _bound: pytest.fail("it serves"))
     assert not node._member.consensus.has_state  # It never led.

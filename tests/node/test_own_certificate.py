@@ -11,7 +11,6 @@ from ipfs_cluster_node.access.revocations import Revocations
 from ipfs_cluster_node.adapters.keys.certificates import (
     read_certificate,
     record_of,
-    utc_now,
     validity_of,
 )
 from ipfs_cluster_node.cluster.certificates.revocations import RevocationList
@@ -26,6 +25,7 @@ from ipfs_cluster_node.node.own_certificate import renewal_time
 from ipfs_cluster_node.v1 import membership_pb2
 from tests.support.certificate_states import CLIENT, DAY_S, apply, cluster, record
 from tests.support.tls import Context, enrol, make_ca, own_certificate
+from tests.support.virtual_time import now_ms, utc_now
 
 
 def test_it_is_renewed_between_half_and_four_fifths_of_its_life() -> None:
@@ -89,7 +89,10 @@ def test_a_node_without_a_log_refuses_what_the_leader_told_it(tmp_path: Path, by
     revoked, other = enrol(ca), enrol(ca)
     revocations = Revocations()
     identify = MemberIdentification(
-        machine=None, is_master=PeerBook(tmp_path / "masters").is_master, revocations=revocations
+        machine=None,
+        is_master=PeerBook(tmp_path / "masters").is_master,
+        revocations=revocations,
+        now_ms=now_ms,
     )
     nodes = [revoked.identity.did, other.identity.did]
     told = membership_pb2.Revocations(version=4, node_dids=nodes)

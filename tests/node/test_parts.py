@@ -12,6 +12,7 @@ from ipfs_cluster_node.node.node import Node
 from ipfs_cluster_node.node.parts.part import Part
 from tests.support.nodes import until
 from tests.support.survivors import home_of_three
+from tests.support.virtual_time import loop_clock
 
 
 class Noted(Part):
@@ -52,7 +53,9 @@ def noted(tmp_path: Path) -> tuple[Node, list[Noted], list[str]]:
     """A node whose own parts do nothing, with two more that tell what is asked of them."""
     home, did = home_of_three(tmp_path), list[str]()
     settings = load_settings(home.config)
-    node = Node(home, replace(settings, node=replace(settings.node, bind="127.0.0.1:0")))
+    node = Node(
+        home, replace(settings, node=replace(settings.node, bind="127.0.0.1:0")), clock=loop_clock()
+    )
     parts = [Noted("a", did), Noted("b", did)]
     node._parts = list(parts)
     return node, parts, did

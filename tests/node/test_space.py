@@ -15,6 +15,7 @@ from ipfs_cluster_node.core.storage import LOG_RESERVE_SHARE_MAX
 from ipfs_cluster_node.core.unixfs import Block
 from ipfs_cluster_node.node.space import DiskSpace
 from tests.support.disks import fill_up, free_bytes, small_disk
+from tests.support.virtual_time import loop_clock
 
 DISK_BYTES = 4 * 2**20
 RESERVE_BYTES = int(LOG_RESERVE_SHARE_MAX * DISK_BYTES)
@@ -70,7 +71,7 @@ def record(n: int) -> AuditRecord:
 @pytest.mark.asyncio
 async def test_the_audit_log_gives_way_behind_files_and_says_what_was_lost(disk: Path) -> None:
     space = DiskSpace(disk, 2**30)
-    audit = FileAuditLog(disk / "audit.jsonl", lambda: space.has_room_for_audit)
+    audit = FileAuditLog(disk / "audit.jsonl", lambda: space.has_room_for_audit, clock=loop_clock())
     audit.start()
     try:
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from ipfs_cluster_node.adapters.clock import monotonic, now_ms
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.node.uplink import (
@@ -20,7 +19,7 @@ from ipfs_cluster_node.node.uplink import (
     Uplink,
 )
 from ipfs_cluster_node.v1 import membership_pb2 as pb
-from tests.support.virtual_time import virtual_time
+from tests.support.virtual_time import loop_clock, monotonic, now_ms, virtual_time
 
 BOOT = 7
 LEADER = NodeId("12D3KooWleader")
@@ -78,6 +77,7 @@ class Line:
             room_bytes=lambda: 4,
             votes_alone=lambda: False,
             revocations=SimpleNamespace(version=5, take=self.revoked.append),  # type: ignore[arg-type]
+            clock=loop_clock(),
         )
         self.uplink.certificate_epoch = lambda: 6
         self.uplink.want_epoch = self.wanted.append

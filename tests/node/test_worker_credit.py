@@ -4,11 +4,10 @@ import asyncio
 
 import pytest
 
-from ipfs_cluster_node.adapters.clock import monotonic
 from ipfs_cluster_node.core.credit import CREDIT_MAX
 from ipfs_cluster_node.node.worker import WAIT_SECONDS_MAX, WRITER_SECONDS_MAX
 from tests.support.dispatch import ScriptedLeader, attempt, until
-from tests.support.virtual_time import virtual_time
+from tests.support.virtual_time import monotonic, virtual_time
 from tests.support.workers import failure_of, working
 
 

@@ -5,11 +5,10 @@ from datetime import timedelta
 
 import pytest
 
-from ipfs_cluster_node.adapters.clock import monotonic
 from ipfs_cluster_node.node.worker import HAND_BACK_SECONDS_MAX
 from ipfs_cluster_node.v1 import errors_pb2
 from tests.support.dispatch import FakeRunner, attempt, until
-from tests.support.virtual_time import virtual_loop, virtual_time
+from tests.support.virtual_time import monotonic, virtual_loop, virtual_time
 from tests.support.workers import failure_of, working
 
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from ipfs_cluster_node.adapters.clock import monotonic
 from ipfs_cluster_node.cluster.worker_sessions import HELLO_ATTEMPTS_MAX
 from ipfs_cluster_node.codec.tasks import outcome_from_proto
 from ipfs_cluster_node.core.credit import CREDIT_MAX, HELD_MAX
@@ -31,7 +30,7 @@ from ipfs_cluster_node.node.worker import (
 from ipfs_cluster_node.v1 import errors_pb2
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 from tests.support.dispatch import FakeRunner, attempt, succeeded, until
-from tests.support.virtual_time import virtual_time
+from tests.support.virtual_time import monotonic, virtual_time
 from tests.support.workers import failure_of, working
 
 

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from ipfs_cluster_node.adapters.raft.applying import apply_entry
-from ipfs_cluster_node.adapters.raft.clock import boot_time, use
+from ipfs_cluster_node.adapters.raft.clock import use
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.engine import Engine
 from ipfs_cluster_node.adapters.raft.journal import MEMBERSHIP, NO_OP, REGULAR
@@ -90,7 +90,7 @@ def test_what_was_committed_is_applied_with_the_next_beat() -> None:
         step(engine)
         assert machine.commands == ["one", "two"]
     finally:
-        use(boot_time)
+        use()
 
 
 def test_an_election_does_not_wait_for_the_beat() -> None:
@@ -106,7 +106,7 @@ def test_an_election_does_not_wait_for_the_beat() -> None:
         granted = pb.RaftMessage(pre_vote_granted=pb.PreVoteGranted(round=1))
         assert [m.WhichOneof("kind") for m in step(engine, granted)] == ["request_vote"]
     finally:
-        use(boot_time)
+        use()
 
 
 def step(engine: Engine, *messages: pb.RaftMessage) -> list[pb.RaftMessage]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ipfs_cluster_node.adapters.raft.clock import boot_time, use
+from ipfs_cluster_node.adapters.raft.clock import use
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.engine import Engine
 from ipfs_cluster_node.adapters.raft.outages import SNAPSHOT_RETRY_SECONDS
@@ -65,7 +65,7 @@ class Alone:
 @pytest.fixture
 def alone() -> Iterator[Alone]:
     yield Alone()
-    use(boot_time)
+    use()
 
 
 def test_what_was_applied_before_an_outage_is_applied_once(alone: Alone) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from ipfs_cluster_node.adapters.raft.clock import boot_time, now, use
+from ipfs_cluster_node.adapters.raft.clock import now, use
 from ipfs_cluster_node.core.ids import VoterId
 from tests.support.voters import B, C, Host
 
@@ -17,7 +17,7 @@ def test_h14_who_hears_nobody_raises_no_terms(host_of: Callable[..., Host]) -> N
             use(partial(float, began + tenths / 10))
             host.raft.tick()
     finally:
-        use(boot_time)
+        use()
     assert host.raft._getTerm() == 0
     assert len(host.sent("pre_vote")) > 50  # It asked, and got no answer.
 
@@ -66,7 +66,7 @@ def test_h14_a_pre_vote_is_not_for_who_is_behind(host_of: Callable[..., Host]) -
         ask = {"last_log_index": 3, "last_log_term": 3, "round": 7}
         host.raft.receive(C, {**ask, "type": "pre_vote", "term": 3})
     finally:
-        use(boot_time)
+        use()
     assert refused == []
     [(_, granted)] = host.sent("pre_vote_granted")
     assert granted.round == 7

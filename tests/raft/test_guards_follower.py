@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ipfs_cluster_node.adapters.raft.clock import boot_time, now, use
+from ipfs_cluster_node.adapters.raft.clock import now, use
 from ipfs_cluster_node.adapters.raft.errors import ConsensusViolationError
 from ipfs_cluster_node.adapters.raft.guarded.follower import APPLY_SECONDS_MAX
 from tests.support.voters import SELF, B, C, Host
@@ -110,4 +110,4 @@ def test_much_that_is_committed_is_applied_in_several_ticks(
         assert max(counts) <= 6
         assert host.raft.commit_index == 29
     finally:
-        use(boot_time)
+        use()

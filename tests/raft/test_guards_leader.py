@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from ipfs_cluster_node.adapters.raft.clock import boot_time, now, use
+from ipfs_cluster_node.adapters.raft.clock import now, use
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.guarded.outgoing import NANOSECONDS
 from ipfs_cluster_node.adapters.raft.journal import REGULAR
@@ -74,7 +74,7 @@ def test_h13_a_leader_that_nobody_answers_steps_down(host_of: Callable[..., Host
         host.raft.tick()
         led.append(host.raft.leads)
     finally:
-        use(boot_time)
+        use()
     assert led == [True, False]
 
 
@@ -199,7 +199,7 @@ def test_a_commit_alone_is_sent_with_the_next_heartbeat(host_of: Callable[..., H
         host.raft.tick()
         assert [each.commit_index for _, each in host.sent("append_entries")] == [last, last]
     finally:
-        use(boot_time)
+        use()
 
 
 def test_a_change_of_the_voters_is_sent_at_once(host_of: Callable[..., Host]) -> None:

@@ -187,6 +187,6 @@ def test_no_mutated_message_breaks_an_engine() -> None:
                 stopped += 1
             victim.engine.close()
     finally:
-        clock.use(clock.boot_time)
+        clock.use()
     print(f"{dict(taken)}; {stopped} engines stopped")
     assert set(taken) >= KINDS

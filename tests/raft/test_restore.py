@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ipfs_cluster_node.adapters.raft.clock import boot_time, use
+from ipfs_cluster_node.adapters.raft.clock import use
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.engine import Engine
@@ -110,4 +110,4 @@ def test_who_begins_with_a_state_leads_alone_in_a_newer_term() -> None:
         assert snapshot is not None
         assert snapshot.position.voters == {NEW}
     finally:
-        use(boot_time)
+        use()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ipfs_cluster_node.adapters.raft.clock import boot_time, use
+from ipfs_cluster_node.adapters.raft.clock import use
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.engine import Engine
 from ipfs_cluster_node.adapters.raft.errors import LogDamagedError
@@ -39,7 +39,7 @@ def clock() -> Iterator[Clock]:
     clock = Clock()
     use(lambda: clock.now)
     yield clock
-    use(boot_time)
+    use()
 
 
 class Trio:

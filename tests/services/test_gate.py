@@ -17,6 +17,7 @@ from ipfs_cluster_node.services import gate
 from ipfs_cluster_node.services.gate import Gate
 from tests.support.calls import AbortedError, Anything, Context
 from tests.support.tls import enrol, make_ca
+from tests.support.virtual_time import loop_clock, monotonic
 
 SERVICE = "ipfs_cluster_node.v1.ContentService"
 CLIENT = Caller(enrol(make_ca()).identity.did, CallerClass.CLIENT)
@@ -36,7 +37,7 @@ async def some() -> AsyncIterator[bytes]:
 
 
 async def call(make: Any, seconds: float | None) -> str:
-    guarded = Gate(lambda _context: CLIENT, Anything())
+    guarded = Gate(lambda _context: CLIENT, Anything(), clock=loop_clock())
     guarded.add_registered_method_handlers(SERVICE, {"AddContent": make(slow)})
     handler = guarded.service(Details())  # type: ignore[arg-type]
     behaviour = handler.unary_unary or handler.stream_unary
@@ -68,7 +69,7 @@ async def test_an_upload_that_never_begins_ends_soon_and_leaves_nothing(
 ) -> None:
     monkeypatch.setattr(gate, "FIRST_REQUEST_SECONDS_MAX", 0.05)
     rule = Rule(callers=frozenset({CallerClass.CLIENT}), command=Command("/content/add"))
-    guarded = Gate(lambda _: CLIENT, Anything(), {Details.method: rule})
+    guarded = Gate(lambda _: CLIENT, Anything(), {Details.method: rule}, clock=loop_clock())
     guarded.add_registered_method_handlers(
         SERVICE, {"AddContent": grpc.stream_unary_rpc_method_handler(slow)}
     )
@@ -82,7 +83,7 @@ async def test_an_upload_that_never_begins_ends_soon_and_leaves_nothing(
 @pytest.mark.asyncio
 async def test_nothing_is_awaited_of_an_upload_whose_caller_may_send_none() -> None:
     rule = Rule(callers=frozenset({CallerClass.MASTER}), command=Command("/content/add"))
-    guarded = Gate(lambda _: CLIENT, Anything(), {Details.method: rule})
+    guarded = Gate(lambda _: CLIENT, Anything(), {Details.method: rule}, clock=loop_clock())
     guarded.add_registered_method_handlers(
         SERVICE, {"AddContent": grpc.stream_unary_rpc_method_handler(slow)}
     )
@@ -93,13 +94,13 @@ async def test_nothing_is_awaited_of_an_upload_whose_caller_may_send_none() -> N
 
 @pytest.mark.asyncio
 async def test_the_work_of_a_call_takes_turns_with_others_at_the_same_node() -> None:
-    turns, seen = Turns(), []
+    turns, seen = Turns(monotonic), []
 
     async def looks(_request: Any, _context: Any) -> str:
         seen.append(current_turn())
         return "done"
 
-    guarded = Gate(lambda _: CLIENT, Anything(), turns=turns)
+    guarded = Gate(lambda _: CLIENT, Anything(), turns=turns, clock=loop_clock())
     guarded.add_registered_method_handlers(
         SERVICE, {"AddContent": grpc.unary_unary_rpc_method_handler(looks)}
     )
@@ -127,7 +128,13 @@ async def test_a_call_in_a_crowd_waits_for_its_turn_unless_a_node_makes_it(
 
     caller = Caller(CLIENT.did, kind)
     rule = Rule(callers=frozenset(CallerClass))
-    guarded = Gate(lambda _: caller, Anything(), {Details.method: rule}, turns=Crowded())
+    guarded = Gate(
+        lambda _: caller,
+        Anything(),
+        {Details.method: rule},
+        turns=Crowded(monotonic),
+        clock=loop_clock(),
+    )
     guarded.add_registered_method_handlers(
         SERVICE, {"AddContent": grpc.unary_unary_rpc_method_handler(slow)}
     )
@@ -137,7 +144,7 @@ async def test_a_call_in_a_crowd_waits_for_its_turn_unless_a_node_makes_it(
 
 
 def test_a_method_without_a_rule_is_not_served() -> None:
-    guarded = Gate(lambda _context: CLIENT, Anything())
+    guarded = Gate(lambda _context: CLIENT, Anything(), clock=loop_clock())
     with pytest.raises(ValueError, match="has no rule"):
         guarded.add_registered_method_handlers(
             SERVICE, {"NewMethod": grpc.unary_unary_rpc_method_handler(slow)}
@@ -179,7 +186,9 @@ class Streaming(Context):
 def streaming(
     behaviour: Callable[..., AsyncIterator[str]], rule: Rule, noted: Noted
 ) -> tuple[Gate, Callable[..., Awaitable[None]]]:
-    guarded = Gate(lambda _context: CLIENT, Anything(), {Details.method: rule}, noted)
+    guarded = Gate(
+        lambda _context: CLIENT, Anything(), {Details.method: rule}, noted, clock=loop_clock()
+    )
     handler: Any = grpc.unary_stream_rpc_method_handler(behaviour)
     guarded.add_registered_method_handlers(SERVICE, {"AddContent": handler})
     served = guarded.service(Details())  # type: ignore[arg-type]

@@ -17,6 +17,7 @@ from ipfs_cluster_node.services import gate as gate_module
 from ipfs_cluster_node.services.gate import Gate
 from tests.support.calls import Anything
 from tests.support.tls import enrol, make_ca, serving
+from tests.support.virtual_time import loop_clock
 
 CLIENT = Caller(enrol(make_ca()).identity.did, CallerClass.CLIENT)
 CHANGES = Rule(callers=frozenset({CallerClass.CLIENT}), changes=True)
@@ -55,7 +56,9 @@ async def test_a_call_that_ends_before_its_answer_is_noted(kind: str, ended_by: 
     async def requests() -> AsyncIterator[bytes]:
         yield b"x"
 
-    gate = Gate(lambda _context: CLIENT, Anything(), {"/t/Change": CHANGES}, audit)
+    gate = Gate(
+        lambda _context: CLIENT, Anything(), {"/t/Change": CHANGES}, audit, clock=loop_clock()
+    )
     make = getattr(grpc, f"{kind}_rpc_method_handler")
     gate.add_registered_method_handlers("t", {"Change": make(change, request_deserializer=bytes)})
     async with serving(gate) as channel:
@@ -100,7 +103,7 @@ async def test_an_upload_that_the_node_ends_is_noted_once(
         await asyncio.sleep(10)
 
     rule = replace(CHANGES, changes=changes)
-    gate = Gate(identify, Anything(), {"/t/Take": rule}, audit)
+    gate = Gate(identify, Anything(), {"/t/Take": rule}, audit, clock=loop_clock())
     handler: Any = grpc.stream_unary_rpc_method_handler(take, request_deserializer=bytes)
     gate.add_registered_method_handlers("t", {"Take": handler})
     watch = asyncio.create_task(gate.watch())

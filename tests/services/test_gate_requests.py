@@ -22,6 +22,7 @@ from ipfs_cluster_node.services.gate import Gate
 from ipfs_cluster_node.services.requests import ELEMENTS_MAX, Requests
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 from tests.support.tls import enrol, make_ca, serving
+from tests.support.virtual_time import loop_clock
 
 CALLS = 5
 CLIENT = Caller(enrol(make_ca()).identity.did, CallerClass.CLIENT)
@@ -60,7 +61,7 @@ async def refusing_stream(_request: Any, _context: Any) -> AsyncIterator[bytes]:
 
 
 def gate_of(kind: str, rule: Rule, decides: Decides, read: Any, behaviour: Any = None) -> Gate:
-    gate = Gate(lambda _context: CLIENT, decides, {"/t/Do": rule})
+    gate = Gate(lambda _context: CLIENT, decides, {"/t/Do": rule}, clock=loop_clock())
     behaviour = behaviour or (refusing_stream if kind == "unary_stream" else refusing)
     make = getattr(grpc, f"{kind}_rpc_method_handler")
     gate.add_registered_method_handlers("t", {"Do": make(behaviour, request_deserializer=read)})

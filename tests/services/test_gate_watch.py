@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from ipfs_cluster_node.access import authorizer
 from ipfs_cluster_node.access.authorizer import DelegatedPermissions
 from ipfs_cluster_node.access.context import Caller, CallerClass, Permissions
 from ipfs_cluster_node.access.permissions import Unrestricted
@@ -22,6 +21,7 @@ from ipfs_cluster_node.services.gate import WATCHED_A_TURN, Gate, _Running
 from tests.support.calls import Anything
 from tests.support.claims import validation_context
 from tests.support.ucan import CLUSTER, actor
+from tests.support.virtual_time import loop_clock
 
 ALICE = actor(1).did
 CLIENT = Caller(ALICE, CallerClass.CLIENT)
@@ -49,7 +49,7 @@ async def test_streams_are_checked_in_turns(monkeypatch: pytest.MonkeyPatch) -> 
             if renewed == 500:
                 over.set()
 
-    gate = Gate(lambda _context: CLIENT, Anything())
+    gate = Gate(lambda _context: CLIENT, Anything(), clock=loop_clock())
     task: asyncio.Task[Any] = asyncio.create_task(asyncio.sleep(60))
     gate._running.update(
         _Running(task, CONTEXT, RULE, Counted(CLIENT), math.inf) for _ in range(500)
@@ -70,7 +70,7 @@ async def test_a_stream_that_ends_while_others_are_checked_is_left_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(gate_module, "WATCH_SECONDS", 0.01)
-    gate = Gate(lambda _context: CLIENT, Anything())
+    gate = Gate(lambda _context: CLIENT, Anything(), clock=loop_clock())
     checked: list[Permissions] = []
 
     class Ending(Unrestricted):
@@ -92,12 +92,9 @@ async def test_a_stream_that_ends_while_others_are_checked_is_left_alone(
 
 
 @pytest.mark.asyncio
-async def test_a_reach_is_judged_anew_only_when_something_changed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_reach_is_judged_anew_only_when_something_changed() -> None:
     found: list[Command] = []
     now_s, version, holds = [1000], [1], [True]
-    monkeypatch.setattr(authorizer, "_now_s", lambda: now_s[0])
 
     def find(command: Command) -> Access:
         found.append(command)
@@ -106,7 +103,7 @@ async def test_a_reach_is_judged_anew_only_when_something_changed(
         return access_until(now_s[0] + 60)
 
     permissions = DelegatedPermissions(
-        CLIENT, READ, {READ: find(READ)}, find, cache_key=lambda: version[0]
+        CLIENT, READ, {READ: find(READ)}, find, lambda: now_s[0], cache_key=lambda: version[0]
     )
     found.clear()
     for _ in range(10):

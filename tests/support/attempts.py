@@ -13,6 +13,7 @@ from ipfs_cluster_node.core.model import AttemptId, AttemptOutcome, TaskResult
 from ipfs_cluster_node.core.multiformats import RAW, cid_of
 from ipfs_cluster_node.node.attempts import AttemptRunner
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
+from tests.support.virtual_time import loop_clock
 
 CID = cid_of(RAW, b"input")
 WHICH = AttemptId(TaskId("t"), 1)
@@ -56,6 +57,7 @@ def runner_of(pool: Pool, connection: Any = None, *, has_room: bool = True) -> A
         contents=SimpleNamespace(store=None),  # type: ignore[arg-type]
         channel_to=lambda node_id: node_id if node_id != "gone" else None,  # type: ignore[arg-type, return-value]
         has_room=lambda: has_room,
+        clock=loop_clock(),
     )
 
 

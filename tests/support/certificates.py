@@ -17,7 +17,6 @@ from ipfs_cluster_node.adapters.keys.certificates import (
     BACKDATE,
     TlsKey,
     make_tls_key,
-    utc_now,
     validity_of,
 )
 from ipfs_cluster_node.adapters.keys.identity import Identity
@@ -31,6 +30,7 @@ from ipfs_cluster_node.config.settings import load_settings
 from ipfs_cluster_node.core.certificates import Authority
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.log.v1 import command_pb2
+from tests.support.virtual_time import utc_now
 
 
 def kept_authority(home: Home) -> Authority:

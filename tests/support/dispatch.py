@@ -9,7 +9,6 @@ from typing import Any, Final
 import grpc
 from google.protobuf.message import Message
 
-from ipfs_cluster_node.adapters.clock import monotonic, now_ms
 from ipfs_cluster_node.client.connection import Connection
 from ipfs_cluster_node.codec.commands import decode_command, encode_command
 from ipfs_cluster_node.codec.errors import STATUS_DETAILS_KEY, status_details, status_of
@@ -22,6 +21,7 @@ from ipfs_cluster_node.core.model import AttemptId, AttemptOutcome, TaskResult
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.core.tables import Touched
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
+from tests.support.virtual_time import monotonic, now_ms
 
 HOP_SECONDS: Final = 0.001
 _CANCELLED: Final = object()

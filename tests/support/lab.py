@@ -9,7 +9,6 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from ipfs_cluster_node.adapters.clock import now_ms
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode, command
 from ipfs_cluster_node.client.client import Client
@@ -22,6 +21,7 @@ from ipfs_cluster_node.core.views import ListedNode
 from tests.support.certificates import cluster_keys
 from tests.support.nodes import until
 from tests.support.people import Person, join
+from tests.support.virtual_time import now_ms
 
 PASSPHRASE = "a passphrase of the tests"
 ENDED = timedelta(seconds=60)

@@ -4,11 +4,10 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from ipfs_cluster_node.adapters.clock import now_ms
 from ipfs_cluster_node.adapters.keys.certificates import pin_of
 from ipfs_cluster_node.cluster import members as members_module
 from ipfs_cluster_node.cluster.certificates.issuing import Issued
@@ -21,7 +20,7 @@ from ipfs_cluster_node.core.ids import Did, NodeId, VoterId, did_from_node_id, v
 from ipfs_cluster_node.core.model import Liveness, Principal, Role
 from tests.support.dispatch import MemoryConsensus
 from tests.support.tls import make_ca
-from tests.support.virtual_time import virtual_time
+from tests.support.virtual_time import loop_clock, monotonic, now_ms, virtual_time
 from tests.support.worlds import CLIENT, JOINER, MASTER, World
 
 LEASE = 6.0
@@ -66,8 +65,11 @@ class Leader(MemoryConsensus):
                 liveness_at_ms=1,
             )
         )
-        self.observations = Observations()
-        self.members = Members(self, self.observations, self if with_certificates else None)  # type: ignore[arg-type]
+        self.observations = Observations(monotonic)
+        certificates: Any = self if with_certificates else None
+        self.members = Members(
+            cast("Any", self), self.observations, certificates, clock=loop_clock()
+        )
         self.on_leadership(True)
         self.did.clear()
         self.proposed.clear()

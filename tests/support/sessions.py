@@ -21,6 +21,7 @@ from ipfs_cluster_node.core.ids import NodeId, TaskId
 from ipfs_cluster_node.core.model import AttemptId, TaskSpec
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 from tests.support.dispatch import MemoryCall, MemoryConsensus, attempt, until
+from tests.support.virtual_time import loop_clock, monotonic
 from tests.support.worlds import CLIENT, WORKER, World
 
 
@@ -77,12 +78,12 @@ async def leading() -> AsyncIterator[Any]:
     """A leader without workers in a session."""
     world = World()
     consensus = MemoryConsensus(world.state)
-    observations = Observations()
+    observations = Observations(monotonic)
     tasks = Tasks(consensus, observations)  # type: ignore[arg-type]
-    sessions = WorkerSessions(consensus, tasks, observations)  # type: ignore[arg-type]
+    sessions = WorkerSessions(consensus, tasks, observations, clock=loop_clock())  # type: ignore[arg-type]
     consensus.listeners.append(sessions.on_effect)
     consensus.watchers += [tasks.on_change, sessions.on_change]
-    running = asyncio.create_task(Dispatch(consensus, sessions).run())  # type: ignore[arg-type]
+    running = asyncio.create_task(Dispatch(consensus, sessions, clock=loop_clock()).run())  # type: ignore[arg-type]
 
     async def worker(*held: AttemptId, node: NodeId = WORKER, credit: int = 0) -> ScriptedWorker:
         made = ScriptedWorker(sessions, node)

@@ -5,9 +5,8 @@ import time
 
 import pytest
 
-from ipfs_cluster_node.adapters.clock import monotonic, now_ms
 from ipfs_cluster_node.adapters.raft.clock import now
-from tests.support.virtual_time import BEGIN_MS, virtual_loop, virtual_time
+from tests.support.virtual_time import BEGIN_MS, monotonic, now_ms, virtual_loop, virtual_time
 
 
 @virtual_time

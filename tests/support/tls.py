@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc
 
 from ipfs_cluster_node.access.identify import TLS_VERSION
-from ipfs_cluster_node.adapters.keys.certificates import CertificateAuthority, make_tls_key, utc_now
+from ipfs_cluster_node.adapters.keys.certificates import CertificateAuthority, make_tls_key
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.adapters.net.tls import (
     ClientTls,
@@ -22,6 +22,7 @@ from ipfs_cluster_node.config.credentials import Credentials
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.core.endpoints import Endpoint
 from ipfs_cluster_node.node.own_certificate import OwnCertificate
+from tests.support.virtual_time import loop_clock, utc_now
 
 
 @dataclass(frozen=True)
@@ -80,4 +81,6 @@ class Context:
 def own_certificate(member: Member, path: Path) -> OwnCertificate:
     tls = member.tls
     credentials = Credentials(tls.ca_pem, tls.certificate_pem, tls.key_pem, epoch=3)
-    return OwnCertificate(Home(path), member.identity, credentials, Connection([], None))
+    return OwnCertificate(
+        Home(path), member.identity, credentials, Connection([], None), clock=loop_clock()
+    )

@@ -1,7 +1,8 @@
 """An event loop whose clock jumps: hours of waiting pass in milliseconds, in a fixed order.
 
 `@virtual_time` turns an async test into one that runs on such a loop. Within it
-`asyncio.sleep`, timeouts, `node.clock` and the clock of consensus all read the loop's time.
+`asyncio.sleep`, timeouts and the clock of consensus read the loop's time, as does the `Clock` that
+`loop_clock()` gives to what is tested.
 """
 
 import asyncio
@@ -9,10 +10,12 @@ import functools
 import selectors
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, Final, TypeVar
 
-from ipfs_cluster_node.adapters import clock as node_clock
+from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.adapters.raft import clock as raft_clock
+from ipfs_cluster_node.adapters.system_clock import SYSTEM_CLOCK
 
 T = TypeVar("T")
 
@@ -29,6 +32,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         self._virtual_seconds = 0.0
+        self.ahead_seconds = 0.0
+        """Of the wall clock, where a node has none of its own."""
         self._real_work = 0
         self._selector_with_jumps = _JumpingSelector(self)
         super().__init__(self._selector_with_jumps)
@@ -36,6 +41,15 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         """Seconds since the loop began."""
         return self._virtual_seconds
+
+    def clock(self, ahead_seconds: Callable[[], float] | None = None) -> Clock:
+        """A node's clock, whose wall clock is so far ahead of the loop's time."""
+        ahead = ahead_seconds or (lambda: self.ahead_seconds)
+
+        def wall_ms() -> int:
+            return BEGIN_MS + int(self._virtual_seconds * 1000) + int(ahead() * 1000)
+
+        return Clock(wall_ms=wall_ms, monotonic=self.time, boot=self.time)
 
     def advance(self, seconds: float) -> None:
         """Move the clock while nothing runs: what a process that stands still would see."""
@@ -90,16 +104,14 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 def run_virtual(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on a loop of its own, with every clock of ours on the loop's time."""
+    """Run a coroutine on a loop of its own, with the clock of consensus on the loop's time."""
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         loop = runner.get_loop()
         raft_clock.use(loop.time)
-        node_clock.use(monotonic=loop.time, now_ms=lambda: BEGIN_MS + int(loop.time() * 1000))
         try:
             return runner.run(main)
         finally:
-            raft_clock.use(raft_clock.boot_time)
-            node_clock.use()
+            raft_clock.use()
 
 
 def virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
@@ -117,3 +129,24 @@ def virtual_loop() -> VirtualTimeLoop:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualTimeLoop)
     return loop
+
+
+def loop_clock() -> Clock:
+    """That of the running loop, if its time is virtual; else the system's."""
+    loop = asyncio._get_running_loop()
+    return loop.clock() if isinstance(loop, VirtualTimeLoop) else SYSTEM_CLOCK
+
+
+def monotonic() -> float:
+    """Seconds by `loop_clock`."""
+    return loop_clock().monotonic()
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970 by `loop_clock`."""
+    return loop_clock().wall_ms()
+
+
+def utc_now() -> datetime:
+    """The time by `loop_clock`."""
+    return loop_clock().wall()

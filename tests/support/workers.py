@@ -10,6 +10,7 @@ from ipfs_cluster_node.core.model import AttemptId
 from ipfs_cluster_node.node.worker import Worker
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 from tests.support.dispatch import FakeRunner, FakeUplink, MemoryConnection, ScriptedLeader
+from tests.support.virtual_time import loop_clock
 
 
 @asynccontextmanager
@@ -28,6 +29,7 @@ async def working(
         runner=runner,  # type: ignore[arg-type]
         slots=slots,
         has_room=has_room,
+        clock=loop_clock(),
     )
     running = asyncio.create_task(worker.run())
     try:

@@ -16,13 +16,13 @@ import logging
 import math
 import os
 import threading
-import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
+from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.config.files import open_regular, read_regular
 from ipfs_cluster_node.core.audit import AuditQuery, AuditRecord, Outcome
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -167,12 +167,15 @@ class _Repeats:
 class FileAuditLog:
     """An `AuditLog` on disk."""
 
-    def __init__(self, path: Path, has_room: Callable[[], bool] = lambda: True) -> None:
+    def __init__(
+        self, path: Path, has_room: Callable[[], bool] = lambda: True, *, clock: Clock
+    ) -> None:
         """Append to the existing files; nothing is written before `start`.
 
         Args:
             path: The file of allowed calls; the others are beside it.
             has_room: Whether the disk has room; otherwise records are counted and dropped.
+            clock: The node's; read in the writing thread as well.
 
         Raises:
             ClusterError: HOME_DAMAGED, if an existing file can't be read.
@@ -181,6 +184,7 @@ class FileAuditLog:
         self._changes = _Turns(path, FILE_BYTES_MAX, has_room)
         self._denials = _Turns(denied, DENIED_FILE_BYTES_MAX, has_room)
         self._repeats = _Repeats()
+        self._monotonic = clock.monotonic
         self._stopping = threading.Event()
         self._files = threading.Lock()
         """Held while files are written, rotated or read."""
@@ -198,7 +202,7 @@ class FileAuditLog:
         if record.outcome is Outcome.ALLOWED or not _is_anybodys(record):
             self._changes.add(record)
         else:
-            for each in self._repeats.note(record, time.monotonic()):
+            for each in self._repeats.note(record, self._monotonic()):
                 self._denials.add(each)
 
     async def read(self, query: AuditQuery) -> Sequence[AuditRecord]:
@@ -213,7 +217,7 @@ class FileAuditLog:
 
     def _work(self) -> None:
         while not self._stopping.wait(INTERVAL_SECONDS):
-            self._write_waiting(time.monotonic())
+            self._write_waiting(self._monotonic())
         self._write_waiting(math.inf)
 
     def _write_waiting(self, now: float) -> None:
@@ -233,7 +237,7 @@ class FileAuditLog:
 
     def _read(self, query: AuditQuery) -> list[AuditRecord]:
         if self._thread.is_alive():
-            self._write_waiting(time.monotonic())
+            self._write_waiting(self._monotonic())
         found: list[AuditRecord] = []
         with self._files:
             for record in self._newest_first():

@@ -12,7 +12,7 @@ import ipaddress
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Final
 
@@ -379,11 +379,6 @@ def validity_of(certificate_pem: bytes) -> tuple[datetime, datetime]:
             "the certificate is damaged; restore it, or join in another --home",
         ) from error
     return certificate.not_valid_before_utc, certificate.not_valid_after_utc
-
-
-def utc_now() -> datetime:
-    """The wall clock."""
-    return datetime.now(UTC)
 
 
 def _spki(key: object) -> bytes:

@@ -10,13 +10,15 @@ import secrets
 import socket
 import ssl
 from dataclasses import dataclass
+from datetime import datetime
 from hashlib import sha256
 from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from ipfs_cluster_node.adapters.keys.certificates import spki_pin, utc_now
+from ipfs_cluster_node.adapters.clock import Clock
+from ipfs_cluster_node.adapters.keys.certificates import spki_pin
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
@@ -71,7 +73,7 @@ def hash_secret(secret: str) -> bytes:
     return sha256(secret.encode()).digest()
 
 
-async def fetch_trust_bundle(host: str, port: int, ca_pin: str) -> bytes:
+async def fetch_trust_bundle(host: str, port: int, ca_pin: str, *, clock: Clock) -> bytes:
     """Read the CA's certificate from an enrolment port, in PEM.
 
     Nothing is sent; the chain is not trusted, only searched for the key that the token names. A
@@ -109,7 +111,7 @@ async def fetch_trust_bundle(host: str, port: int, ca_pin: str) -> bytes:
                 continue
         except (ValueError, ClusterError):
             continue  # Not the CA that the token names, whatever it is.
-        _check_clock(x509.load_der_x509_certificate(chain[0]))
+        _check_clock(x509.load_der_x509_certificate(chain[0]), clock.wall())
         return certificate.public_bytes(Encoding.PEM)
     raise ClusterError(
         Reason.CERTIFICATE_INVALID,
@@ -118,9 +120,9 @@ async def fetch_trust_bundle(host: str, port: int, ca_pin: str) -> bytes:
     )
 
 
-def _check_clock(shown: x509.Certificate) -> None:
+def _check_clock(shown: x509.Certificate, now: datetime) -> None:
     """Report a wrong clock: TLS would only say that nothing answers."""
-    begins, ends, now = shown.not_valid_before_utc, shown.not_valid_after_utc, utc_now()
+    begins, ends = shown.not_valid_before_utc, shown.not_valid_after_utc
     if not begins <= now <= ends:
         raise ClusterError(
             Reason.CERTIFICATE_INVALID,

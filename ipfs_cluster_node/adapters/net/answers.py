@@ -1,7 +1,6 @@
 """The status of a call that ended while it was still writing, which grpc.aio's client loses."""
 
 import asyncio
-import time
 from collections.abc import Coroutine
 from typing import Any, Final
 
@@ -37,8 +36,9 @@ class KeptAnswer:
         Returns:
             The server's error; `raised`, if the server sent no status or OK.
         """
-        deadline = time.monotonic() + ANSWER_SECONDS_MAX
-        while raised.details() == CORE_FAILURE and time.monotonic() < deadline:
+        now = asyncio.get_running_loop().time
+        deadline = now() + ANSWER_SECONDS_MAX
+        while raised.details() == CORE_FAILURE and now() < deadline:
             if self._kept is None:
                 self._keep(self._call)  # The server's status may be back by now.
             if self._kept is not None:

@@ -1,18 +1,14 @@
-"""The clock of consensus: no clock setting moves it, and it runs while the machine sleeps."""
+"""The clock of consensus: no clock setting moves it, and it runs while the machine sleeps.
 
-import time
+PySyncObj reads its clock from a global of its module, so all replicas of a process share one. What
+is ours in this package reads the same one: two clocks would disagree on when a vote was given.
+"""
+
 from collections.abc import Callable
-from typing import Final
 
-CLOCK_ID: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+from ipfs_cluster_node.adapters.system_clock import SYSTEM_CLOCK
 
-
-def boot_time() -> float:
-    """Seconds since the machine started."""
-    return time.clock_gettime(CLOCK_ID)
-
-
-_source: Callable[[], float] = boot_time
+_source: Callable[[], float] = SYSTEM_CLOCK.boot
 
 
 def now() -> float:
@@ -20,7 +16,7 @@ def now() -> float:
     return _source()
 
 
-def use(source: Callable[[], float]) -> None:
-    """Read another clock from now on, as the simulation does."""
+def use(source: Callable[[], float] = SYSTEM_CLOCK.boot) -> None:
+    """Read another clock from now on, in all replicas of this process, as a simulation does."""
     global _source  # noqa: PLW0603  # PySyncObj has its clock in a global as well.
     _source = source

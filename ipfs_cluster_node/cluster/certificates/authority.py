@@ -3,9 +3,10 @@
 import asyncio
 import logging
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final
 
-from ipfs_cluster_node.adapters.clock import now_ms, utc_now
+from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.adapters.keys.certificates import CertificateAuthority
 from ipfs_cluster_node.adapters.keys.sealing import (
     ClusterKeys,
@@ -53,8 +54,10 @@ class ClusterAuthority:
         did: Did,
         cluster_id: str,
         seal_key: SealKey | None,
+        clock: Clock,
     ) -> None:
         """Open with `seal_key`, or with what `recover keys` has left in the home directory."""
+        self._clock = clock
         self._home = home
         self._consensus = consensus
         self._did = did
@@ -167,7 +170,7 @@ class ClusterAuthority:
             path.unlink()
         except OSError:
             return None
-        return recovery_change(asked, now_ms=now_ms())
+        return recovery_change(asked, now_ms=self._clock.wall_ms())
 
     async def put(
         self,
@@ -204,7 +207,7 @@ class ClusterAuthority:
             changed = replace(
                 changed,
                 phase=phase,
-                phase_at_ms=now_ms(),
+                phase_at_ms=self._clock.wall_ms(),
                 epoch=authority.epoch + 1,
                 signer=authority.signer if signer is None else signer,
             )
@@ -250,6 +253,6 @@ class ClusterAuthority:
         return data_key, keys
 
 
-def new_root(cluster_name: str) -> CertificateAuthority:
+def new_root(cluster_name: str, now: datetime) -> CertificateAuthority:
     """Make a root that takes the place of the present one."""
-    return CertificateAuthority.create(cluster_name, utc_now())
+    return CertificateAuthority.create(cluster_name, now)

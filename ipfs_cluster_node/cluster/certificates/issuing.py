@@ -4,10 +4,9 @@ import asyncio
 import logging
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from ipfs_cluster_node.adapters.clock import monotonic, now_ms, utc_now
 from ipfs_cluster_node.adapters.keys.certificates import (
     CertificateAuthority,
     pin_of,
@@ -112,7 +111,7 @@ class Certificates:
         authority = self._consensus.leader_state().certificates.authority
         ca = self._signer(authority, self._authority.keys(authority))
         hosts = [parse_endpoint(each).host for each in endpoints]
-        ca.issue(request_der, did, hosts=hosts, is_node=True, now=utc_now())
+        ca.issue(request_der, did, hosts=hosts, is_node=True, now=self._clock.own.wall())
 
     def sign_alone(self, request_der: bytes, did: Did, endpoints: tuple[str, ...]) -> bytes | None:
         """A certificate for this master, by itself: it is in the log once it is renewed.
@@ -183,7 +182,7 @@ class Certificates:
         Raises:
             ClusterError: PROOF_INVALID, and as `renew`.
         """
-        check_renewal(certificate_pem, request_der, proof)
+        check_renewal(certificate_pem, request_der, proof, now=self._clock.own.wall())
         return await self.renew(read_certificate(certificate_pem).did, request_der)
 
     async def renew_expired(
@@ -195,7 +194,7 @@ class Certificates:
             ClusterError: CERTIFICATE_INVALID, CERTIFICATE_REVOKED, PROOF_INVALID, and as `renew`.
         """
         state = self._consensus.leader_state()
-        check_renewal(certificate_pem, request_der, proof)
+        check_renewal(certificate_pem, request_der, proof, now=self._clock.own.wall())
         peer = read_certificate(certificate_pem)
         if state.certificates.is_revoked(peer.serial, peer.did):
             raise ClusterError(
@@ -273,7 +272,9 @@ class Certificates:
             changed = replace(authority, version=authority.version + 1, epoch=authority.epoch + 1)
             await self._authority.commit(changed, asked)
             return changed.epoch
-        both = ClusterKeys((*keys.cas, new_root(state.cluster_name)), keys.authority)
+        both = ClusterKeys(
+            (*keys.cas, new_root(state.cluster_name, self._clock.own.wall())), keys.authority
+        )
         changed = await self._authority.put(
             state,
             authority,
@@ -289,7 +290,7 @@ class Certificates:
         """How far the members are."""
         state = self._consensus.leader_state()
         authority = state.certificates.authority
-        live = _live(state)
+        live = _live(state, now_s=self._clock.own.wall_ms() // 1000)
         waiting = tuple(
             member.did for member in live if not self._confirms(state, member, authority.epoch)
         )
@@ -335,9 +336,9 @@ class Certificates:
         judged, replica = self._clock.judge(), self._consensus.replica
         if judged.verdict is not Verdict.OFF or replica is None:
             return
-        if monotonic() < self._next_hand_over:
+        if self._clock.own.monotonic() < self._next_hand_over:
             return
-        self._next_hand_over = monotonic() + HAND_OVER_SECONDS
+        self._next_hand_over = self._clock.own.monotonic() + HAND_OVER_SECONDS
         log.warning("leadership is handed over", extra={"ahead_seconds": judged.ahead_ms / 1000})
         for voter in sorted(replica.voters):
             if node_id_of_voter(voter) not in judged.agreeing:
@@ -382,13 +383,13 @@ class Certificates:
         request_der: bytes,
     ) -> tuple[bytes, CertificateRecord]:
         ca = self._signer(authority, keys)
-        pem = sign_for(state, ca, owner, request_der)
-        return pem, record_of(pem, issued_at_ms=now_ms(), epoch=authority.epoch)
+        pem = sign_for(state, ca, owner, request_der, now=self._clock.own.wall())
+        return pem, record_of(pem, issued_at_ms=self._clock.own.wall_ms(), epoch=authority.epoch)
 
     def _signer(self, authority: Authority, keys: ClusterKeys) -> CertificateAuthority:
         self._clock.check()
         ca = keys.cas[authority.signer]
-        if utc_now() < ca.certificate.not_valid_before_utc:
+        if self._clock.own.wall() < ca.certificate.not_valid_before_utc:
             raise ClusterError(
                 Reason.AUTHORITY_SEALED,
                 "the leader's clock is behind the cluster's own root; set it right",
@@ -397,8 +398,9 @@ class Certificates:
 
     async def _renew_grants(self, did: Did, keys: ClusterKeys, record: CertificateRecord) -> None:
         state = self._consensus.leader_state()
-        until = utc_now().fromtimestamp(record.not_after_s, tz=utc_now().tzinfo)
-        grants = renewed_grants(state, did, keys.authority, utc_now(), until=until)
+        now = self._clock.own.wall()
+        until = datetime.fromtimestamp(record.not_after_s, UTC)
+        grants = renewed_grants(state, did, keys.authority, now, until=until)
         if not grants:
             return
         try:
@@ -414,6 +416,8 @@ def sign_for(
     ca: CertificateAuthority,
     owner: Principal,
     request_der: bytes,
+    *,
+    now: datetime,
     lifetime: timedelta | None = None,
 ) -> bytes:
     """Sign a certificate with the names that the member's entry has.
@@ -426,11 +430,13 @@ def sign_for(
     endpoints = (*owner.endpoints, *owner.enrolment_endpoints) if is_master else ()
     hosts = [parse_endpoint(each).host for each in endpoints]
     return ca.issue(
-        request_der, owner.did, hosts=hosts, is_node=owner.is_node, now=utc_now(), lifetime=life
+        request_der, owner.did, hosts=hosts, is_node=owner.is_node, now=now, lifetime=life
     )
 
 
-def check_renewal(certificate_pem: bytes, request_der: bytes, proof: bytes) -> None:
+def check_renewal(
+    certificate_pem: bytes, request_der: bytes, proof: bytes, *, now: datetime
+) -> None:
     """Check that a certificate's owner asks, and if it has expired, not too late.
 
     Raises:
@@ -442,15 +448,14 @@ def check_renewal(certificate_pem: bytes, request_der: bytes, proof: bytes) -> N
         raise ClusterError(
             Reason.PROOF_INVALID, "the identity did not sign this request; sign it with its key"
         )
-    if utc_now() - validity_of(certificate_pem)[1] > RENEW_EXPIRED_MAX:
+    if now - validity_of(certificate_pem)[1] > RENEW_EXPIRED_MAX:
         raise ClusterError(
             Reason.CERTIFICATE_INVALID,
             f"the certificate ended over {RENEW_EXPIRED_MAX.days} days ago; join anew",
         )
 
 
-def _live(state: ClusterState) -> list[Principal]:
-    now_s = now_ms() // 1000
+def _live(state: ClusterState, *, now_s: int) -> list[Principal]:
     nodes = [node for node in state.members.nodes() if node.liveness is Liveness.ALIVE]
     clients = []
     for member in state.members.principals():

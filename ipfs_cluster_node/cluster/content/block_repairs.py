@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from ipfs_cluster_node.adapters.clock import monotonic
+from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.adapters.content.blockstore import BlockStore
 from ipfs_cluster_node.adapters.content.fetch import BlockSource, fetch_block
 from ipfs_cluster_node.core.errors import ClusterError
@@ -24,9 +24,14 @@ class Repairs:
     """Repairs one block at a time, and each once for all who want it."""
 
     def __init__(
-        self, store: BlockStore, sources_of: Callable[[Cid], Sequence[BlockSource]]
+        self,
+        store: BlockStore,
+        sources_of: Callable[[Cid], Sequence[BlockSource]],
+        *,
+        clock: Clock,
     ) -> None:
         """Store in `store` what `sources_of` a file's root, or of a block, give."""
+        self._monotonic = clock.monotonic
         self._store = store
         self._sources_of = sources_of
         self._running: dict[Cid, asyncio.Task[bytes]] = {}
@@ -42,7 +47,7 @@ class Repairs:
 
     def begin(self, cid: Cid) -> None:
         """Repair a block that nobody waits for, unless that was in vain just now."""
-        if monotonic() - self._failed_at.get(cid, -AGAIN_SECONDS_MIN) >= AGAIN_SECONDS_MIN:
+        if self._monotonic() - self._failed_at.get(cid, -AGAIN_SECONDS_MIN) >= AGAIN_SECONDS_MIN:
             self._task(cid, cid)
 
     def _task(self, root: Cid, cid: Cid) -> asyncio.Task[bytes]:
@@ -59,7 +64,7 @@ class Repairs:
         if task.cancelled() or task.exception() is None:
             return
         log.error("block not repaired", extra={"cid": str(cid), "error": str(task.exception())})
-        self._failed_at[cid] = monotonic()
+        self._failed_at[cid] = self._monotonic()
         while len(self._failed_at) > FAILURES_MAX:
             del self._failed_at[next(iter(self._failed_at))]
 

@@ -11,7 +11,7 @@ from typing import Final
 
 import grpc
 
-from ipfs_cluster_node.adapters.clock import monotonic
+from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.adapters.content.blockstore import BlockStore
 from ipfs_cluster_node.adapters.content.fetch import BlockSource, fetch
 from ipfs_cluster_node.adapters.content.files import AddReport, add, is_complete, read, walk
@@ -56,6 +56,7 @@ class PeerBlocks:
         node_id: NodeId,
         channel: grpc.aio.Channel,
         *,
+        clock: Clock,
         root: Cid | None = None,
         metadata: tuple[tuple[str, str], ...] = (),
     ) -> None:
@@ -64,10 +65,12 @@ class PeerBlocks:
         Args:
             node_id: Which.
             channel: To it.
+            clock: This node's.
             root: Of a worker: the file whose blocks it reads.
             metadata: Of a worker: for which attempt.
         """
         self.name = str(node_id)
+        self._clock = clock
         self._channel = channel
         self._root = b"" if root is None else root.binary
         self._metadata = metadata
@@ -79,7 +82,7 @@ class PeerBlocks:
             ClusterError: CONTENT_NOT_FOUND, UNREACHABLE, DEADLINE_EXCEEDED, STALE_ATTEMPT.
         """
         request = pb.GetBlocksRequest(cids=[cid.binary for cid in cids], root=self._root)
-        patience = monotonic() + ATTEMPT_HEARD_SECONDS_MAX
+        patience = self._clock.monotonic() + ATTEMPT_HEARD_SECONDS_MAX
         while True:
             call = ContentServiceStub(self._channel).GetBlocks(
                 request, timeout=BLOCKS_SECONDS_MAX, metadata=self._metadata
@@ -91,7 +94,7 @@ class PeerBlocks:
             except grpc.aio.AioRpcError as rpc_error:
                 error = error_from_rpc(rpc_error)
                 # A master that follows hears of an attempt a little after its worker.
-                if error.reason is not Reason.STALE_ATTEMPT or monotonic() > patience:
+                if error.reason is not Reason.STALE_ATTEMPT or self._clock.monotonic() > patience:
                     raise error from rpc_error
             except ValueError as error:
                 raise ClusterError(
@@ -111,16 +114,18 @@ class Contents:
         consensus: Consensus,
         store: BlockStore,
         channel_to: ChannelTo,
+        clock: Clock,
         room_of: Callable[[NodeId], int | None] = lambda _node: None,
     ) -> None:
         """Serve a store; `room_of` a node is what it can still take of files, if it has said."""
+        self._clock = clock
         self._room_of = room_of
         self._consensus = consensus
         self.store = store
         self._channel_to = channel_to
         self._index = FileIndex(store)
         self._fetching: dict[Cid, asyncio.Task[None]] = {}
-        self._repairs = Repairs(store, self._sources)
+        self._repairs = Repairs(store, self._sources, clock=clock)
 
     async def add_content(
         self,
@@ -290,7 +295,7 @@ class Contents:
         for node_id in asked:
             channel = None if node_id == self._consensus.node_id else self._channel_to(node_id)
             if channel is not None:
-                sources.append(PeerBlocks(node_id, channel))
+                sources.append(PeerBlocks(node_id, channel, clock=self._clock))
         return sources
 
     def stat_content(self, cid: str) -> Content:

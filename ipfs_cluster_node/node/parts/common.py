@@ -3,6 +3,7 @@
 import secrets
 
 from ipfs_cluster_node.access.revocations import Revocations
+from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.adapters.net.tls import ClientTls
 from ipfs_cluster_node.client.connection import Connection
 from ipfs_cluster_node.cluster.observations import Observations
@@ -24,13 +25,13 @@ from ipfs_cluster_node.node.parts.part import Part
 class CommonPart(Part):
     """On every node; built first."""
 
-    def __init__(self, home: Home, settings: NodeSettings) -> None:
+    def __init__(self, home: Home, settings: NodeSettings, *, clock: Clock) -> None:
         """Read keys and known masters.
 
         Raises:
             ClusterError: HOME_DAMAGED, naming the file.
         """
-        self.home, self.settings = home, settings
+        self.home, self.settings, self.clock = home, settings, clock
         self.files = load_files(home)
         self.node_id = self.files.identity.node_id
         self.bind_to = parse_endpoint(settings.node.bind)
@@ -41,12 +42,12 @@ class CommonPart(Part):
         self.connection = Connection(self.targets(), self.files.tls)
         """To the leader."""
         self.certificate = OwnCertificate(
-            home, self.files.identity, self.files.credentials, self.connection
+            home, self.files.identity, self.files.credentials, self.connection, clock=clock
         )
         self.channels = PeerChannels(self.peers, lambda: self.certificate.tls)
         self.certificate.on_renewed = [self.connection.renew, self._renew_channels]
         self.revocations = Revocations()
-        self.loop_gaps = LoopGaps()
+        self.loop_gaps = LoopGaps(clock=clock)
         self.observations = Observations(self.loop_gaps.listened_seconds)
         self.loops = {"certificate": self.certificate.run, "loop-gaps": self.loop_gaps.run}
 

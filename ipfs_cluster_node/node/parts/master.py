@@ -3,7 +3,6 @@
 import logging
 
 from ipfs_cluster_node.access.identify import identify_joiner
-from ipfs_cluster_node.adapters.clock import monotonic
 from ipfs_cluster_node.adapters.net.tls import ServerTls, bind_port, make_server
 from ipfs_cluster_node.cluster.certificates.issuing import Certificates
 from ipfs_cluster_node.cluster.dispatch import Dispatch
@@ -54,13 +53,14 @@ class MasterPart(Part):
         )
         gate = member.gate_for(identify_joiner)
         enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(
-            EnrolmentServicer(Enrolment(common.connection), monotonic), gate.as_server
+            EnrolmentServicer(Enrolment(common.connection, clock=common.clock), clock=common.clock),
+            gate.as_server,
         )
         add_check_alone(standard_health, gate)
         self._enrolment_server = make_server(enrolment=True)
         self._enrolment_server.add_generic_rpc_handlers((gate,))
         self.loops = {
-            "assignments": Dispatch(member.consensus, member.sessions).run,
+            "assignments": Dispatch(member.consensus, member.sessions, clock=common.clock).run,
             "liveness": member.members.run,
             "copies": self._copies.run,
             "certificates": self._certificates.run,

@@ -46,30 +46,33 @@ class MemberPart(Part):
         home, settings, node_id = common.home, common.settings, common.node_id
         machine = None if log is None else log.machine
         self._node_id = node_id
+        clock = common.clock
+        self.clock = ClusterClock(
+            node_id,
+            own=clock,
+            voters=lambda: self.consensus.voters,
+            channel_to=common.channels.bulk,
+        )
         self.consensus = Consensus(
             node_id,
             machine=machine,
             replica=None if log is None else log.replica,
             peers=common.peers,
+            now_ms=self.clock.now_ms,
         )
-        self.clock = ClusterClock(
-            node_id,
-            voters=lambda: self.consensus.voters,
-            channel_to=common.channels.bulk,
-        )
-        self.consensus.now_ms = self.clock.now_ms
         common.certificate.now = self.clock.utc_now
         self.space = DiskSpace(home.path, settings.storage.log_reserve)
         self.store = BlockStore(home.content, self.space.require)
         self._observations = common.observations
         self.tasks = Tasks(self.consensus, common.observations)
-        self.sessions = WorkerSessions(self.consensus, self.tasks, common.observations)
-        self.members = Members(self.consensus, common.observations)
+        self.sessions = WorkerSessions(self.consensus, self.tasks, common.observations, clock=clock)
+        self.members = Members(self.consensus, common.observations, clock=clock)
         self.members.boots = self.sessions.boots = common.boots
         self.contents = Contents(
             consensus=self.consensus,
             store=self.store,
             channel_to=common.channels.bulk,
+            clock=clock,
             room_of=common.observations.room_bytes.get,
         )
         self.authority = ClusterAuthority(
@@ -78,6 +81,7 @@ class MemberPart(Part):
             did=common.files.identity.did,
             cluster_id=settings.cluster.id,
             seal_key=common.files.seal_key,
+            clock=clock,
         )
         self.uplink = Uplink(
             connection=common.connection,
@@ -94,19 +98,22 @@ class MemberPart(Part):
             revocations=common.revocations,
             room_bytes=lambda: self.space.room_bytes,
             votes_alone=lambda: self.consensus.votes_alone,
+            clock=clock,
         )
         self.uplink.certificate_epoch = lambda: common.certificate.epoch
         self.uplink.want_epoch = common.certificate.want
         self.uplink.on_time = self.clock.take
-        self.authorizer = Authorizer(node_id=node_id, machine=machine, clock_ms=self.clock.now_ms)
-        self.audit = FileAuditLog(home.audit, lambda: self.space.has_room_for_audit)
-        self._turns = Turns()
+        self.authorizer = Authorizer(
+            node_id=node_id, machine=machine, now_ms=self.clock.now_ms, clock=clock
+        )
+        self.audit = FileAuditLog(home.audit, lambda: self.space.has_room_for_audit, clock=clock)
+        self._turns = Turns(clock.monotonic)
         self.gate = self.gate_for(
             MemberIdentification(
                 machine=machine,
                 is_master=common.peers.is_master,
                 revocations=common.revocations,
-                clock_ms=self.clock.now_ms,
+                now_ms=self.clock.now_ms,
             )
         )
         common.revocations.on_change = self.gate.recheck_now
@@ -114,12 +121,18 @@ class MemberPart(Part):
 
     def gate_for(self, identify: Identify) -> Gate:
         """A gate for a port of this node."""
-        return Gate(identify, self.authorizer, audit=self.audit, turns=self._turns)
+        return Gate(
+            identify,
+            self.authorizer,
+            audit=self.audit,
+            turns=self._turns,
+            clock=self.clock.own,
+        )
 
     def serve(self, gate: Gate) -> None:
         """Add what every node serves, if only to name the leader."""
         server, consensus = gate.as_server, self.consensus
-        delegations = Delegations(consensus, self.authorizer, self._node_id)
+        delegations = Delegations(consensus, self.authorizer, self._node_id, clock=self.clock.own)
         authorization_pb2_grpc.add_AuthorizationServiceServicer_to_server(
             AuthorizationServicer(delegations), server
         )

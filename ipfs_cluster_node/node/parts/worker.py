@@ -47,9 +47,11 @@ class WorkerPart(Part):
                 contents=member.contents,
                 channel_to=common.channels.bulk,
                 has_room=has_room,
+                clock=common.clock,
             ),
             slots=slots,
             has_room=has_room,
+            clock=common.clock,
         )
         member.uplink.running_count = self._running_count
         self.loops = {"worker": self.worker.run}

@@ -12,7 +12,6 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ipfs_cluster_node.adapters.clock import monotonic
 from ipfs_cluster_node.core import commands as c
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.ids import TaskId
@@ -20,7 +19,7 @@ from ipfs_cluster_node.core.model import TaskSpec
 from scripts.lib.sim.checks import ViolationError
 from scripts.lib.sim.dispatch_breaks import DISPATCH_BREAKS
 from scripts.lib.sim.dispatch_world import CLIENT, LEASE_SECONDS, Machine, World
-from tests.support.virtual_time import run_virtual
+from tests.support.virtual_time import monotonic, run_virtual
 
 END_SECONDS: Final = 120.0
 """Within which all ends once nothing fails any longer."""

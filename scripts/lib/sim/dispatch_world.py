@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
 
-from ipfs_cluster_node.adapters.clock import monotonic, now_ms
 from ipfs_cluster_node.client.connection import Connection
 from ipfs_cluster_node.cluster.dispatch import Dispatch
 from ipfs_cluster_node.cluster.observations import Observations
@@ -35,6 +34,7 @@ from ipfs_cluster_node.node.worker import Worker
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 from scripts.lib.sim.checks import ViolationError
 from tests.support.dispatch import FakeRunner, FakeUplink, MemoryCall, MemoryChannel, succeeded
+from tests.support.virtual_time import loop_clock, monotonic, now_ms
 
 LEASE_SECONDS: Final = 5.0
 LIVENESS_SECONDS: Final = 0.5
@@ -60,10 +60,10 @@ class Master:
     heard: dict[NodeId, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.observations = Observations()
+        self.observations = Observations(monotonic)
         self.tasks = Tasks(self, self.observations)  # type: ignore[arg-type]
-        self.sessions = WorkerSessions(self, self.tasks, self.observations)  # type: ignore[arg-type]
-        self.dispatch = Dispatch(self, self.sessions)  # type: ignore[arg-type]
+        self.sessions = WorkerSessions(self, self.tasks, self.observations, clock=loop_clock())  # type: ignore[arg-type]
+        self.dispatch = Dispatch(self, self.sessions, clock=loop_clock())  # type: ignore[arg-type]
         self.data = self.machine.state.data()
         self.machine.watch(self.tasks.on_change, self.sessions.on_change, self.check_touched)
         self.machine.listen(self.sessions.on_effect)
@@ -227,6 +227,7 @@ class Machine:
             runner=self.runner,  # type: ignore[arg-type]
             slots=self.slots,
             has_room=lambda: not self.full,
+            clock=loop_clock(),
         )
         self.running = [
             asyncio.create_task(self.worker.run()),

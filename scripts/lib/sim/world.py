@@ -468,4 +468,4 @@ class World(Timeline):
             assert node.engine is not None
             node.engine.close()
             node.engine = None
-        clock.use(clock.boot_time)
+        clock.use()

@@ -13,10 +13,10 @@ import grpc
 from ipfs_cluster_node.adapters.keys.certificates import (
     CertificateAuthority,
     make_tls_key,
-    utc_now,
 )
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.adapters.net.tls import ClientTls, open_channel
+from ipfs_cluster_node.adapters.system_clock import SYSTEM_CLOCK
 from ipfs_cluster_node.core.ids import NodeId
 from scripts.lib.bench.stores import KEYS, MEMBERS, text_field
 
@@ -34,11 +34,15 @@ class Etcd:
     async def start(self, root: Path) -> None:
         root.mkdir()
         self._root = root
-        ca = CertificateAuthority.create("bench", utc_now())
+        ca = CertificateAuthority.create("bench", SYSTEM_CLOCK.wall())
         identity = Identity.create()
         key = make_tls_key(identity)
         certificate = ca.issue(
-            key.request_der, identity.did, hosts=["127.0.0.1"], is_node=True, now=utc_now()
+            key.request_der,
+            identity.did,
+            hosts=["127.0.0.1"],
+            is_node=True,
+            now=SYSTEM_CLOCK.wall(),
         )
         for name, data in (("ca", ca.certificate_pem), ("cert", certificate), ("key", key.key_pem)):
             (root / name).write_bytes(data)
