@@ -1,1 +1,1 @@
-"""Who calls, and what they may: callers, rules, permissions, and their shares of the node."""
+"""Callers, the rules and permissions that apply to them, and their shares of the node."""

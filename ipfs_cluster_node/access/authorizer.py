@@ -1,6 +1,6 @@
-"""Decides what clients may do, by the delegations they bring and those that the log keeps.
+"""Decides what clients may do, by the delegations they present and those kept in the log.
 
-Nodes are judged so where a method's rule says it.
+Nodes are authorized the same way where a method's rule requires it.
 """
 
 from collections import OrderedDict
@@ -44,52 +44,52 @@ from ipfs_cluster_node.core.ucan.policies import Evaluation
 from ipfs_cluster_node.core.ucan.tokens import Delegation, Invocation
 
 FOUND_MAX: Final = 4096
-"""Accesses that are remembered."""
+"""Accesses that are cached."""
 FOUND_SECONDS_MAX: Final = 5
-"""For how long: a delegation that begins to hold is taken up within that time."""
+"""How long they are cached: a delegation takes effect at most this long after it begins."""
 PROOFS_MAX: Final = 8
 OF_ATTEMPTS: Final = frozenset({CONTENT_ADD, CONTENT_READ})
-"""What a worker asks for an attempt."""
+"""Commands that a worker may use on behalf of an attempt."""
 JUDGED_STEPS_MAX: Final = 10_000_000
-"""Statements that are judged for all items of one call, in slices: some ten seconds."""
+"""Statements evaluated for all items of one call, in slices: some ten seconds."""
 ALIKE_MAX: Final = 4096
-"""Kinds of items whose judgement a call remembers."""
+"""Kinds of items whose verdict a call caches."""
 REQUEST_ARGUMENT: Final = "request"
-"""Of a signed invocation: SHA-256 of the request's bytes as they are sent."""
+"""Of a signed invocation: SHA-256 of the request's bytes as sent."""
 
 
 _text_of: Final = lru_cache(maxsize=FOUND_MAX)(str)
-"""To spell a CID takes as long as to decide a call."""
+"""Encoding a CID as text takes as long as deciding a call."""
 
 
 @dataclass(frozen=True, slots=True)
 class RevokedPrincipals(Container[Did]):
-    """Who acts no more: removed, or with every certificate revoked."""
+    """Principals that were removed, or whose certificates were all revoked."""
 
     state: ClusterState
 
     def __contains__(self, did: object) -> bool:
-        """Whether this one is gone."""
+        """Whether this one was removed or revoked."""
         return did in self.state.members.removed or self.state.certificates.revokes(did)
 
 
 @dataclass(slots=True)
 class DelegatedPermissions:
-    """Those of a caller that is judged by delegations."""
+    """Permissions of a caller that is authorized by delegations."""
 
     caller: Caller
     command: Command
     accesses: dict[Command, Access]
     find: Callable[[Command], Access]
-    """Finds one of them anew; raises UcanError."""
+    """Finds an access again; raises UcanError."""
     now_s: Callable[[], int]
     """The time that tokens are judged by, in seconds since 1970 (UTC)."""
     grants: list[ProvenClaim] = field(default_factory=list)
     cache_key: Callable[[], object] = object
-    """What all of it depends on, besides the time: equal for as long as it holds."""
+    """All that the result depends on besides the time: equal while none of it changed."""
     judged_by: object = None
     judged_items: dict[tuple[Value, ...], bool] = field(default_factory=dict)
-    """What was judged of items that are alike."""
+    """Verdicts by what similar items have in common."""
     steps_left: int = JUDGED_STEPS_MAX
 
     @property
@@ -115,7 +115,7 @@ class DelegatedPermissions:
                     known = access.allows(args, evaluation)
             except UcanError as error:
                 if self.steps_left > 0:
-                    known = False  # It would be refused by itself as well.
+                    known = False  # Its own check would be refused too.
                 else:
                     raise error_from_ucan(error, command=self.command) from None
             if len(self.judged_items) < ALIKE_MAX:
@@ -123,7 +123,7 @@ class DelegatedPermissions:
         return known
 
     async def check(self, requirement: Requirement) -> None:
-        """Decide what is asked; raises ClusterError."""
+        """Check one requirement; raises ClusterError."""
         access = self.accesses.get(requirement.command)
         if access is None:
             access = self.accesses[requirement.command] = self._found(requirement.command)
@@ -146,7 +146,7 @@ class DelegatedPermissions:
 
     @contextmanager
     def _steps(self, access: Access) -> Iterator[Evaluation]:
-        """The steps that one item may take, of those that are left for all."""
+        """The steps available to one item, out of those left for the call."""
         steps_max = min(access.context.profile.evaluation_steps_max, self.steps_left)
         evaluation = Evaluation(steps_max=steps_max)
         try:
@@ -161,10 +161,10 @@ class DelegatedPermissions:
             raise error_from_ucan(error, command=command, now_s=self.now_s()) from None
 
     async def renew(self) -> None:
-        """Find the same again, and check what was granted by it; raises ClusterError.
+        """Find the accesses again, and check what they granted; raises ClusterError.
 
-        Only where something changed: streams that bring tokens would else have all of them checked
-        anew, by the thousand, twice a second.
+        Only if something changed: otherwise the tokens of thousands of streams would be verified
+        twice a second.
         """
         self.steps_left = JUDGED_STEPS_MAX
         cache_key = self.cache_key()
@@ -181,7 +181,7 @@ class DelegatedPermissions:
 
 
 class Authorizer:
-    """For one node. In the loop's thread."""
+    """Authorizes the calls of one node. Runs in the event loop's thread."""
 
     def __init__(
         self,
@@ -203,7 +203,7 @@ class Authorizer:
         self._authority = Did("")
         self._found: OrderedDict[tuple[Did, Command], tuple[Access, int]] = OrderedDict()
         self._found_of: tuple[ClusterState | None, int, int] = (None, 0, 0)
-        """What was found holds as long as nobody revokes, and nobody is removed or revoked."""
+        """Cached accesses stay valid until something is revoked or removed."""
 
     async def decide(
         self, caller: Caller, rule: Rule, request: Any, tokens: CallTokens
@@ -211,10 +211,10 @@ class Authorizer:
         """Decide a call; returns the caller's permissions.
 
         Args:
-            caller: As TLS named it, of a class that may call the method.
+            caller: As identified by TLS, of a class that may call the method.
             rule: The method's.
             request: The call's, or the first of its stream.
-            tokens: Those that came with it.
+            tokens: Those sent with it.
 
         Raises:
             ClusterError: DELEGATION_INVALID, NOT_DELEGATED, or what is wrong with the request.
@@ -232,10 +232,10 @@ class Authorizer:
             if rule.without_log:
                 return Unrestricted(caller)
             if self._machine is not None:
-                # It learns from a leader what of its log is committed.
+                # A leader tells it which entries of its log are committed.
                 raise ClusterError(
                     Reason.NO_LEADER,
-                    "no master has led since this one started; try again in a moment, and see "
+                    "no master has led since this one started; try again in a moment, and check "
                     "that more than half of the masters run",
                 )
             raise ClusterError(
@@ -267,7 +267,7 @@ class Authorizer:
         return permissions
 
     def _check_unsigned(self, tokens: CallTokens) -> None:
-        """Refuse a signed call where it would be taken for its carrier's, or only half of it."""
+        """Refuse a signed call: its carrier would be the caller, or half of it unsigned."""
         state = self.state()
         if not tokens.container or state is None:
             return
@@ -283,15 +283,15 @@ class Authorizer:
     async def _decide_node(
         self, caller: Caller, rule: Rule, command: Command, request: Any, attempt: str
     ) -> Permissions:
-        """Files: a leecher reads any, that is its role; a worker those of its attempts.
+        """Decide a node's file read: a leecher reads any file; a worker, those of its attempts.
 
-        An attempt has what its submitter was let name as inputs, never what the worker could.
+        An attempt has the inputs that its submitter was allowed, never what the worker could read.
         """
         state = self.state()
         if state is None:
             raise ClusterError(
                 Reason.CALLER_NOT_ALLOWED,
-                "this node has no log to know your attempts by; ask a master",
+                "this node has no log to check your attempts by; ask a master",
             )
         member = state.members.get(caller.did)
         if member is not None and member.role is Role.LEECHER:
@@ -299,7 +299,7 @@ class Authorizer:
         if not attempt:
             raise ClusterError(
                 Reason.NOT_DELEGATED,
-                f"a worker has files by its attempts only: name one in {ATTEMPT_KEY}",
+                f"a worker may read files of its attempts only: name one in {ATTEMPT_KEY}",
             )
         permissions = AttemptPermissions(caller, attempt_from_text(attempt), self._known_state)
         await permissions.renew()
@@ -309,7 +309,7 @@ class Authorizer:
             ):
                 if not all(map(permissions.allows, requirement.each)):
                     raise ClusterError(
-                        Reason.NOT_DELEGATED, f"this is no input of {permissions.attempt.task_id}"
+                        Reason.NOT_DELEGATED, f"not an input of {permissions.attempt.task_id}"
                     )
         return permissions
 
@@ -322,11 +322,11 @@ class Authorizer:
         request: Any,
         digest: bytes,
     ) -> Permissions:
-        """Mode A: the one who signed is the caller; the one whom TLS names only carries it.
+        """Mode A: the signer is the caller; the TLS peer only carries the invocation.
 
-        What policies judge is signed, and the whole request by its digest: who carries it could
-        change the rest. With the request's id: where another master leads by now, that did not see
-        the invocation, it gives the first answer.
+        The arguments that policies judge are signed, and the whole request by its digest, or the
+        carrier could change the rest. The request's id is included too: a new leader that did not
+        see the invocation then returns the first answer.
         """
         state, issuer = self._known_state(), invocation.issuer
         requirements: list[Requirement] = []
@@ -363,7 +363,7 @@ class Authorizer:
             return self._find(issuer, asked, [*grant.chain, *kept])
 
         access = Access.found(grant.claim, grant.chain, self.validation_context(state))
-        assert access is not None, "its chain was checked just now"
+        assert access is not None, "its chain was just verified"
         caller = Caller(issuer, CallerClass.CLIENT)
         granted = [] if rule.required is None else [grant]
         permissions = DelegatedPermissions(
@@ -375,7 +375,7 @@ class Authorizer:
         return permissions
 
     def state(self) -> ClusterState | None:
-        """The state that rights are judged by; None on a node without a log."""
+        """The state that permissions are judged by; None on a node without a log."""
         if self._machine is None or not self._machine.state.cluster_id:
             return None
         return self._machine.state
@@ -385,16 +385,16 @@ class Authorizer:
         return self._now_ms() // 1000
 
     def validator(self, state: ClusterState) -> Validator:
-        """Judges tokens of this cluster."""
+        """The validator for tokens of this cluster."""
         if self._validator is None or self._authority != state.cluster_did:
             self._authority = state.cluster_did
-            # By the clock as it is now: one that was wrong at the start would refuse for as long.
+            # By the current clock: one that was wrong at the start would refuse for as long.
             started_s = self.now_s() - int(self._monotonic() - self._started)
             self._validator = Validator(authority=self._authority, started_s=started_s)
         return self._validator
 
     def validation_context(self, state: ClusterState) -> ValidationContext:
-        """What calls are judged by at this moment."""
+        """The time and revocations that calls are judged by now."""
         return self.validator(state).validation_context(
             now_s=self.now_s(),
             revocations=state.delegations.revocations,
@@ -402,15 +402,15 @@ class Authorizer:
         )
 
     def cache_key(self) -> tuple[ClusterState, int, int]:
-        """Changes with all that may end a right: removals, revocations, what is kept."""
+        """Changes with all that may end a permission: removals, revocations, kept delegations."""
         state = self._known_state()
         return state, state.delegations.version, state.certificates.version
 
     def access(self, caller: Did, command: Command) -> Access:
-        """What a caller may do under a command, by all that is kept for it.
+        """What a caller may do under a command, by all delegations kept for it.
 
         Raises:
-            UcanError: Nothing, and why.
+            UcanError: Nothing is allowed; says why.
         """
         found_of = self.cache_key()
         if self._found_of != found_of:
@@ -430,7 +430,7 @@ class Authorizer:
         return access
 
     def kept(self, holders: Iterable[Did]) -> list[Delegation]:
-        """Kept delegations that may lead to these, verified."""
+        """Kept delegations that may end at these principals, verified."""
         state = self._known_state()
         validator = self.validator(state)
         tokens = {
@@ -441,13 +441,13 @@ class Authorizer:
         return [validator.stored(token) for token in tokens.values()]
 
     def with_kept(self, delegations: Sequence[Delegation]) -> list[Delegation]:
-        """Delegations, and what is kept that may come before them."""
+        """These delegations, and kept ones that may precede them in a chain."""
         return [*delegations, *self.kept(delegation.issuer for delegation in delegations)]
 
     def _access(
         self, caller: Did, command: Command, brought: DecodedTokens | None, proofs: str
     ) -> Access:
-        """By what a caller brings or names, else by all that is kept for it."""
+        """By the delegations presented or named, else by all that are kept for the caller."""
         if brought is not None:
             delegations = self.validator(self._known_state()).delegations(brought)
         elif proofs:
@@ -481,5 +481,5 @@ class Authorizer:
 
     def _known_state(self) -> ClusterState:
         state = self.state()
-        assert state is not None, "asked where there is a log only"
+        assert state is not None, "called only where there is a log"
         return state

@@ -1,4 +1,4 @@
-"""What comes with a call beside its request: the tokens, and how fresh an answer is wanted."""
+"""What accompanies a call's request: the tokens, and the consistency wanted."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,9 +18,9 @@ class CallTokens:
     container: str = ""
     proofs: str = ""
     request: bytes = b""
-    """With a container: the call's request as it came, or the first of its stream."""
+    """With a container: the call's request as received, or the first of its stream."""
     attempt: str = ""
-    """Of a worker: for which attempt it asks."""
+    """Of a worker: the attempt that it calls for."""
 
 
 NOTHING: Final = CallTokens()
@@ -28,7 +28,7 @@ READ_KEYS: Final = frozenset({CONSISTENCY_KEY, UCAN_KEY, UCAN_PROOF_KEY, ATTEMPT
 
 
 def read_metadata(context: Context, request: bytes = b"") -> tuple[bool, CallTokens]:
-    """Whether a stale answer will do, and the tokens of the call; `request` as it came."""
+    """Whether a stale answer is accepted, and the call's tokens; `request` as received."""
     values: dict[str, list[Any]] = {}
     for key, value in context.invocation_metadata() or ():
         if key in READ_KEYS:

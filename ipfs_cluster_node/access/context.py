@@ -1,4 +1,4 @@
-"""Who calls, and how fresh an answer they want."""
+"""The caller of the current call, and the consistency it wants."""
 
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -12,10 +12,10 @@ from ipfs_cluster_node.core.state import ClusterState
 
 
 class CallerClass(StrEnum):
-    """What a caller is; the authorization table speaks of these."""
+    """What a caller is; authorization rules use these."""
 
     JOINER = "joiner"
-    """Nobody yet: on the enrolment port only."""
+    """Not a member yet: on the enrolment port only."""
     CLIENT = "client"
     NODE = "node"
     """A worker or leecher."""
@@ -24,7 +24,7 @@ class CallerClass(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A caller whose certificate was checked."""
+    """A caller whose certificate was verified."""
 
     did: Did
     kind: CallerClass
@@ -40,9 +40,9 @@ class Reading:
     """How a call reads the state."""
 
     stale: bool = False
-    """Whether the caller takes what this node has."""
+    """Whether the caller accepts this node's local state."""
     age_ms: int | None = None
-    """How old that was, once it was read."""
+    """How old the state was when read."""
 
 
 class StateHolder(Protocol):
@@ -52,63 +52,63 @@ class StateHolder(Protocol):
 
 
 class Permissions(Protocol):
-    """What the caller of the call that runs may do."""
+    """Permissions of the current call's caller."""
 
     @property
     def caller(self) -> Caller:
-        """Who asks; with a signed invocation, its issuer."""
+        """The caller; of a signed invocation, its issuer."""
 
     @property
     def delegation_cids(self) -> tuple[str, ...]:
-        """By which delegations: the last link of each chain that was used."""
+        """The delegations used: the last link of each chain."""
 
     def allows(self, args: Mapping[str, Value]) -> bool:
-        """Whether an item with these arguments may be shown; asked anew for each."""
+        """Whether an item with these arguments may be shown; called for each item."""
 
     async def renew(self) -> None:
-        """Check again what the call was let through by; raises ClusterError if it is gone."""
+        """Check the call's permissions again; raises ClusterError if they ended."""
 
 
 JOINER = Caller(Did(""), CallerClass.JOINER)
 
-# Each call of grpc.aio runs in a context of its own, so no call sees another's caller.
+# grpc.aio runs each call in its own context, so no call sees another's caller.
 _caller: ContextVar[Caller] = ContextVar("caller")
 _reading: ContextVar[Reading] = ContextVar("reading")
 _permissions: ContextVar[Permissions] = ContextVar("permissions")
 
 
 def current_caller() -> Caller:
-    """The caller of the call that runs."""
+    """The current call's caller."""
     return _caller.get()
 
 
 def set_caller(caller: Caller) -> None:
-    """Note the caller of the call that runs."""
+    """Set the current call's caller."""
     _caller.set(caller)
 
 
 def shown_certificate(context: Any) -> bytes:
-    """The certificate that the caller's connection shows, in PEM; empty on the enrolment port."""
+    """The certificate of the caller's connection, in PEM; empty on the enrolment port."""
     certificates = context.auth_context().get("x509_pem_cert", ())
     certificate = next(iter(certificates), b"")
     return certificate if isinstance(certificate, bytes) else str(certificate).encode()
 
 
 def current_permissions() -> Permissions:
-    """What the caller of the call that runs may do."""
+    """Permissions of the current call's caller."""
     return _permissions.get()
 
 
 def set_permissions(permissions: Permissions) -> None:
-    """Note what the caller of the call that runs may do."""
+    """Set the permissions of the current call's caller."""
     _permissions.set(permissions)
 
 
 def current_reading() -> Reading:
-    """How the call that runs reads the state."""
+    """How the current call reads the state."""
     return _reading.get()
 
 
 def set_reading(reading: Reading) -> None:
-    """Note how the call that runs reads the state."""
+    """Set how the current call reads the state."""
     _reading.set(reading)

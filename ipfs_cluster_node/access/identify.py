@@ -1,4 +1,4 @@
-"""Reads who calls off the TLS connection, and asks the log what they are."""
+"""Identifies the caller by its TLS certificate, and its class by the log."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -14,13 +14,13 @@ from ipfs_cluster_node.core.model import Role
 
 TLS_VERSION = "TLSv1.3"
 REMOVED_KEY: Final = "removed"
-"""In the metadata of the error by which one is told that it was removed for good."""
+"""In the metadata of the error that tells a member that it was removed for good."""
 
 UNHEARD_RETRY_AFTER: Final = timedelta(milliseconds=300)
 
 
 class MemberIdentification:
-    """For the port with mutual TLS."""
+    """Identifies callers on the port with mutual TLS."""
 
     def __init__(
         self,
@@ -30,10 +30,10 @@ class MemberIdentification:
         now_ms: Callable[[], int],
         revocations: Revocations | None = None,
     ) -> None:
-        """Ask the log; a node without one, or with an empty one, asks what it was told.
+        """Use the log; a node without one, or with an empty one, uses what the leader sent it.
 
-        `is_master` tells whom the leader named as a master. Whether a certificate is good is judged
-        by `now_ms`, also while its connection lasts.
+        `is_master` tells which nodes the leader named as masters. Certificates are judged by
+        `now_ms`, also while their connection lasts.
         """
         self._now_ms = now_ms
         self._revocations = revocations or Revocations()
@@ -41,17 +41,17 @@ class MemberIdentification:
         self._is_master = is_master
         self._verifier = PeerVerifier()
         self._callers: dict[tuple[Did, CallerClass], Caller] = {}
-        """As many as members called."""
+        """At most one for each member that called."""
 
     def __call__(self, context: Context) -> Caller:
-        """Read and check the caller of a call."""
+        """Identify a call's caller, and check its certificate."""
         transport = context.auth_context()
         certificates = transport.get("x509_pem_cert")
         if not certificates:
             raise ClusterError(
                 Reason.CALLER_UNKNOWN, "a certificate of this cluster is needed; enrol first"
             )
-        # Python's gRPC has no setting for it: older versions are refused here.
+        # Python's gRPC can't set a minimum version: older ones are refused here.
         if next(iter(transport.get("ssl_tls_version", ())), b"").decode() != TLS_VERSION:
             raise ClusterError(Reason.CALLER_UNKNOWN, f"only {TLS_VERSION} is spoken here")
         certificate = next(iter(certificates))
@@ -68,7 +68,7 @@ class MemberIdentification:
     def _class_of(self, peer: PeerIdentity) -> CallerClass:
         state = None if self._machine is None else self._machine.state
         if state is None or not state.cluster_id:
-            # Who is a master or a node, and what counts no more, was heard from the leader.
+            # Masters, nodes and revocations are known from the leader.
             if self._revocations.revokes_certificate(peer.serial, peer.did):
                 raise _revoked(peer)
             if not peer.is_node:
@@ -77,7 +77,7 @@ class MemberIdentification:
                 return CallerClass.MASTER
             if self._revocations.knows_node(peer.did):
                 return CallerClass.NODE
-            if self._revocations.version == 0:  # An unknown is no "no".
+            if self._revocations.version == 0:  # Not received yet: absence means nothing.
                 raise ClusterError(
                     Reason.NO_LEADER,
                     "this node has not received the list of members yet; try again in a moment, "
@@ -89,8 +89,8 @@ class MemberIdentification:
             raise _revoked(peer)
         principal = state.members.get(peer.did)
         if principal is None and peer.is_node and self._is_master(peer.node_id):
-            # It joined while this node was away, and may lead now: only it can bring the entry that
-            # says so. The uplink heard of it from whom the masters known here call the leader.
+            # It joined while this node was away, and may lead now: only it can send the entry that
+            # says so. The uplink learned of it from the leader that this node's masters named.
             return CallerClass.MASTER
         if principal is not None and principal.removed:
             raise ClusterError(
@@ -115,11 +115,11 @@ def _unknown(peer: PeerIdentity) -> ClusterError:
 def _revoked(peer: PeerIdentity) -> ClusterError:
     return ClusterError(
         Reason.CERTIFICATE_REVOKED,
-        f"the certificate {peer.serial:x} of {peer.did} counts no more; have the member "
+        f"the certificate {peer.serial:x} of {peer.did} is revoked; have the member "
         "removed, and join with a new identity",
     )
 
 
 def identify_joiner(_context: Context) -> Caller:
-    """For the enrolment port: nobody has a certificate yet."""
+    """Identify a caller on the enrolment port: it has no certificate yet."""
     return JOINER

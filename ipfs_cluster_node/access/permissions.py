@@ -1,4 +1,4 @@
-"""What callers may do that are not judged by delegations of their own."""
+"""Permissions of callers that are not authorized by their own delegations."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from ipfs_cluster_node.core.state import ClusterState
 
 @dataclass(frozen=True, slots=True)
 class Unrestricted:
-    """Those of a caller whose class is enough for the method, without a delegation."""
+    """Permissions of a caller whose class suffices for the method, without a delegation."""
 
     caller: Caller
     delegation_cids: tuple[str, ...] = ()
@@ -22,12 +22,12 @@ class Unrestricted:
         return True
 
     async def renew(self) -> None:
-        """Its place in the cluster is asked elsewhere."""
+        """Do nothing: its membership is checked elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptPermissions:
-    """Those of a worker with one attempt: the files that its submitter may name."""
+    """Permissions of a worker with one attempt: the files that its submitter may name."""
 
     caller: Caller
     attempt: AttemptId

@@ -1,6 +1,6 @@
-"""What each request asks for, in the words of `core.authorization`.
+"""What each request requires, in terms of `core.authorization`.
 
-Names are checked here as the method checks them: a policy never judges one that is malformed.
+Names are validated here as by the method: no policy is evaluated on a malformed one.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ GET_BLOCKS_MAX: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """Who calls, and what the node that was called knows."""
+    """The caller, and what the called node knows."""
 
     caller: Did
     node_id: NodeId
@@ -40,11 +40,11 @@ class RequestContext:
 
 Requirements = Iterable[Requirement]
 RequirementsOf = Callable[[Any, RequestContext], Requirements]
-"""What a request, decoded by `DECODERS`, asks for; for a stream of requests, the first of them."""
+"""What a request, decoded by `DECODERS`, requires; of a stream of requests, its first."""
 
 
 def submit(submission: Submission, context: RequestContext) -> Requirements:
-    """To submit all of the tasks, and to read their inputs."""
+    """Submit all of the tasks, and read their inputs."""
     contents = context.state.contents if context.state else {}
     submission.check_size()
     yield Requirement(auth.TASK_SUBMIT, auth.submission_args(submission, len(submission)))
@@ -53,14 +53,14 @@ def submit(submission: Submission, context: RequestContext) -> Requirements:
 
 
 def get_task(request: task_dispatch_pb2.GetTaskRequest, context: RequestContext) -> Requirements:
-    """To read it."""
+    """Read the task."""
     return [Requirement(auth.TASK_READ, _tasks([request.task_id], "task_id", context))]
 
 
 def watch_tasks(
     request: task_dispatch_pb2.WatchTasksRequest, context: RequestContext
 ) -> Requirements:
-    """To read each of them."""
+    """Read each of the tasks."""
     if len(request.task_ids) > WATCHED_TASKS_MAX:
         raise invalid_field("task_ids", f"at most {WATCHED_TASKS_MAX}")
     return [Requirement(auth.TASK_READ, _tasks(request.task_ids, "task_ids", context))]
@@ -69,12 +69,12 @@ def watch_tasks(
 def cancel_task(
     request: task_dispatch_pb2.CancelTaskRequest, context: RequestContext
 ) -> Requirements:
-    """To cancel it."""
+    """Cancel the task."""
     return [Requirement(auth.TASK_CANCEL, _tasks([request.task_id], "task_id", context))]
 
 
 def add_content(request: content_pb2.AddContentRequest, _context: RequestContext) -> Requirements:
-    """To add a file of this size."""
+    """Add a file of this size."""
     size = request.header.size_bytes
     return [Requirement(auth.CONTENT_ADD, [auth.new_content_args(None if size < 0 else size)])]
 
@@ -82,14 +82,14 @@ def add_content(request: content_pb2.AddContentRequest, _context: RequestContext
 def read_content(
     request: content_pb2.GetContentRequest | content_pb2.StatContentRequest, context: RequestContext
 ) -> Requirements:
-    """To read a file, or what is known of it."""
+    """Read a file, or what is known of it."""
     cid = cid_text(request.cid, "cid")
     content = context.state.contents.get(cid) if context.state else None
     return [Requirement(auth.CONTENT_READ, [auth.content_args(cid, content)])]
 
 
 def get_blocks(request: content_pb2.GetBlocksRequest, context: RequestContext) -> Requirements:
-    """To read the file that they are of, else each of the blocks."""
+    """Read the file that the blocks are of, else each block."""
     if not request.root:
         return [Requirement(auth.CONTENT_READ, _blocks(request.cids))]
     cid = _block(request.root, "root")
@@ -98,14 +98,14 @@ def get_blocks(request: content_pb2.GetBlocksRequest, context: RequestContext) -
 
 
 def get_health(_request: Any, context: RequestContext) -> Requirements:
-    """To know how this node is."""
+    """Read this node's health."""
     return [Requirement(auth.HEALTH_READ, [{"source": context.node_id}])]
 
 
 def create_backup(
     _request: membership_pb2.CreateBackupRequest, context: RequestContext
 ) -> Requirements:
-    """To have all that there is."""
+    """Read the whole state."""
     cluster = context.state.cluster_id if context.state else auth.ANY
     return [Requirement(auth.BACKUP_CREATE, [auth.backup_args(cluster)])]
 
@@ -113,7 +113,7 @@ def create_backup(
 def create_join_token(
     request: membership_pb2.CreateJoinTokenRequest, _context: RequestContext
 ) -> Requirements:
-    """To let somebody in."""
+    """Admit a new member."""
     ttl_s = auth.TOKEN_TTL_S_DEFAULT
     if request.HasField("ttl"):
         ttl_s = request.ttl.seconds + (1 if request.ttl.nanos > 0 else 0)
@@ -131,7 +131,7 @@ def create_join_token(
 def revoke_join_token(
     request: membership_pb2.RevokeJoinTokenRequest, context: RequestContext
 ) -> Requirements:
-    """To end a join token."""
+    """Revoke a join token."""
     token = context.state.members.token(request.token_id) if context.state else None
     return [Requirement(auth.TOKEN_REVOKE, [auth.join_token_args(token)])]
 
@@ -139,14 +139,14 @@ def revoke_join_token(
 def decide_joiner(
     request: membership_pb2.DecideJoinerRequest, context: RequestContext
 ) -> Requirements:
-    """To let a joiner in, or not."""
+    """Approve or reject a joiner."""
     did = did_from_node_id(node_id_of(request.node_id))
     token = context.state.members.token(request.token_id) if context.state else None
     return [Requirement(auth.JOINER_DECIDE, [auth.joiner_args(token, did)])]
 
 
 def remove_node(request: membership_pb2.RemoveNodeRequest, context: RequestContext) -> Requirements:
-    """To remove a member."""
+    """Remove a member."""
     did = did_from_node_id(node_id_of(request.node_id))
     principal = context.state.members.get(did) if context.state else None
     return [Requirement(auth.MEMBER_REMOVE, [auth.removal_args(principal, did)])]
@@ -155,13 +155,13 @@ def remove_node(request: membership_pb2.RemoveNodeRequest, context: RequestConte
 def transfer_leadership(
     request: membership_pb2.TransferLeadershipRequest, _context: RequestContext
 ) -> Requirements:
-    """To let another master lead."""
+    """Transfer leadership to another master."""
     target = did_from_node_id(node_id_of(request.node_id)) if request.node_id else auth.ANY
     return [Requirement(auth.LEADERSHIP_TRANSFER, [{"did": target}])]
 
 
 def get_config(request: membership_pb2.GetConfigRequest, _context: RequestContext) -> Requirements:
-    """To read a setting; of all of them, those that may be read are shown."""
+    """Read a setting; of a request for all, those that may be read are shown."""
     if not request.key:
         return []
     _check_keys([request.key], "key")
@@ -171,7 +171,7 @@ def get_config(request: membership_pb2.GetConfigRequest, _context: RequestContex
 def propose_config(
     request: membership_pb2.ProposeConfigRequest, _context: RequestContext
 ) -> Requirements:
-    """To change each of the settings, and to learn of those that it expects."""
+    """Change each of the settings, and read those that it expects."""
     if len(request.values) > CHANGES_MAX or len(request.if_values) > CHANGES_MAX:
         raise invalid_field("values", f"at most {CHANGES_MAX}, and so if_values")
     _check_keys(request.values, "values")
@@ -185,19 +185,19 @@ def propose_config(
 
 
 def read_audit(_request: Any, context: RequestContext) -> Requirements:
-    """To know what this node was asked for."""
+    """Read this node's audit log."""
     return [Requirement(auth.AUDIT_READ, [{"node": context.node_id}])]
 
 
 def get_rotation(_request: Any, _context: RequestContext) -> Requirements:
-    """To know of all certificates."""
+    """Read the state of all certificates."""
     return [Requirement(auth.CERTIFICATE_LIST, [auth.certificate_args(None)])]
 
 
 def revoke_certificate(
     request: certificate_pb2.RevokeCertificateRequest, context: RequestContext
 ) -> Requirements:
-    """To let a certificate, or all of somebody, count no more."""
+    """Revoke a certificate, or all of a member."""
     did: Did | None = did_of(request.did) if request.did else None
     if request.serial and context.state is not None:
         record = context.state.certificates.get(serial_of(request.serial))
@@ -208,7 +208,7 @@ def revoke_certificate(
 def rotate_certificates(
     request: certificate_pb2.RotateCertificatesRequest, _context: RequestContext
 ) -> Requirements:
-    """To have every node renew."""
+    """Have every node renew its certificate."""
     return [Requirement(auth.CA_ROTATE, [{"new_root": request.new_root}])]
 
 
@@ -219,7 +219,7 @@ def _tasks(texts: Iterable[str], field: str, context: RequestContext) -> Iterato
 
 
 def _check_keys(keys: Iterable[str], field: str) -> None:
-    """Check keys of settings, known or not: a policy may look at each of their characters."""
+    """Check keys of settings, known or not: a policy may examine each character."""
     for key in keys:
         if len(key) > KEY_CHARS_MAX:
             raise invalid_field(field, f"a key has at most {KEY_CHARS_MAX} characters")
@@ -261,7 +261,7 @@ REQUIREMENTS: Final[Mapping[str, RequirementsOf]] = {
     "TaskDispatchService/SubmitTasks": submit,
     "TaskDispatchService/WatchTasks": watch_tasks,
 }
-"""By method: those whose request policies judge, under the command that the proto names."""
+"""By method: those whose request is judged by policies, under the command in the proto."""
 
 DECODERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "TaskDispatchService/SubmitTask": Submission.of_one,

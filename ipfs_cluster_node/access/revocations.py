@@ -1,4 +1,4 @@
-"""What is revoked, and who is a node, where there is no log: as the leader told it."""
+"""Revocations and nodes as the leader sent them, for a node without a log."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ class Revocations:
         self._node_dids: frozenset[str] = frozenset()
 
     def take(self, told: pb.Revocations) -> None:
-        """Take what the leader told: all there is, not what is new."""
+        """Replace everything by what the leader sent, which is complete."""
         self.version = told.version
         self._dids = frozenset(told.dids)
         self._serials = frozenset(map(int.from_bytes, told.serials))
@@ -26,9 +26,9 @@ class Revocations:
         self.on_change()
 
     def revokes_certificate(self, serial: int, did: Did) -> bool:
-        """Whether a certificate counts no more: it, or its owner, was revoked or removed."""
+        """Whether a certificate is revoked: it, or its owner, was revoked or removed."""
         return serial in self._serials or did in self._dids
 
     def knows_node(self, did: Did) -> bool:
-        """Whether this is a node of the cluster: the CA's key alone makes nobody one."""
+        """Whether this is a node of the cluster: a certificate of the CA is not enough."""
         return did in self._node_dids

@@ -1,6 +1,6 @@
-"""Which callers may call which method, and what a client must have been delegated for it.
+"""Which callers may call which method, and the delegation that a client needs for it.
 
-The protos say it, as an option of each method (`options.proto`). A method without one is refused,
+Each method's rule is an option in its proto (`options.proto`). A method without one is refused,
 and a server that has such a method does not start.
 """
 
@@ -27,22 +27,22 @@ class Rule:
 
     callers: frozenset[CallerClass]
     judged: frozenset[CallerClass] = frozenset({CallerClass.CLIENT})
-    """Classes that need delegations. For the others their class is enough."""
+    """Classes that need delegations. For the others, their class suffices."""
     command: Command | None = None
-    """The command that these must have been delegated. None: the class is enough, or the method
+    """The command that they must have been delegated. None: the class suffices, or the method
     decides."""
     decode: Callable[[Any], Any] | None = None
-    """Makes the value that is judged and served from the request. None: the message itself is."""
+    """Decodes the request to the value that is judged and served. None: the message itself."""
     required: RequirementsOf | None = None
     """Derives what policies are evaluated on. None: the method filters its results itself."""
     changes: bool = False
-    """Whether it changes anything, or hands out everything: such calls are in the audit log."""
+    """Whether it changes or hands out everything: such calls are in the audit log."""
     signable: bool = True
-    """Whether a signed invocation is accepted. Not where it would leave open what is carried."""
+    """Whether a signed invocation is accepted. Not where it would leave the payload unsigned."""
     seconds_max: float | None = None
-    """How long a stream may run: one that is not read to its end holds on to what it needs."""
+    """How long a stream may run: one that isn't read to its end keeps its resources."""
     share: Share | None = None
-    """Bounds how many calls run at once."""
+    """Limits how many calls run at once."""
     without_log: bool = False
     """Whether a node without a log, which knows of no delegations, answers any member."""
 

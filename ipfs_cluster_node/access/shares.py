@@ -1,7 +1,7 @@
-"""How many costly calls run at once.
+"""Limits on how many costly calls run at once.
 
-Of each caller, so that nobody takes the place of others; and of all, so that many do not overrun
-the node.
+Per caller, so that none crowds out the others; and in total, so that many callers together can't
+overload the node.
 """
 
 from collections import Counter
@@ -19,11 +19,11 @@ RETRY_AFTER: Final = timedelta(seconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A kind of calls that are counted together."""
+    """Calls that are counted together."""
 
     name: str
     each_max: int
-    """Of one caller at a time."""
+    """Concurrent calls of one caller."""
     all_max: int
 
 
@@ -33,9 +33,9 @@ DOWNLOADS: Final = Share("file reads", each_max=128, all_max=512)
 SUBMISSIONS: Final = Share("submissions of many tasks", each_max=32, all_max=128)
 WATCHES: Final = Share("watches", each_max=512, all_max=2048)
 SEARCHES: Final = Share("lists and searches", each_max=32, all_max=128)
-"""What goes through many records: lists, audit logs, explanations."""
+"""Calls that scan many records: lists, audit logs, explanations."""
 TABLES: Final = Share("tables of the state", each_max=4, all_max=16)
-"""Each keeps a whole table, encoded, until it is read."""
+"""Each keeps a whole encoded table until it is read."""
 
 SHARES: Final[Mapping[str, Share]] = {
     "AuditService/ListAuditRecords": SEARCHES,
@@ -53,14 +53,14 @@ SHARES: Final[Mapping[str, Share]] = {
     "TaskDispatchService/SubmitTasks": SUBMISSIONS,
     "TaskDispatchService/WatchTasks": WATCHES,
 }
-"""By method. Calls of the others are not counted."""
+"""By method. Calls of other methods are not counted."""
 
 
 class Shares:
-    """The calls that run."""
+    """The calls in progress."""
 
     def __init__(self) -> None:
-        """Have none."""
+        """Start with none."""
         self._of_caller: Counter[tuple[str, Did]] = Counter()
         self._of_all: Counter[str] = Counter()
 

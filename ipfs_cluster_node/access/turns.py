@@ -1,10 +1,10 @@
-"""Turns at the event loop: long work goes on slice by slice, and between slices the loop is free.
+"""Turns at the event loop: long work runs in slices, between which the loop is free.
 
-All that one call does between two awaits is done while nothing else runs: no heartbeat is sent, no
-vote answered. So work that grows with a request or with the state asks its `Turn`, after each small
-step, whether its time is over, and waits for the next one then. One slice runs at a time, callers
-take turns, and after each slice the loop has a while for what does not wait here: consensus, above
-all, which passes through the loop several times to commit one entry.
+Between two awaits of a call, nothing else runs: no heartbeat is sent, no vote answered. So work
+that grows with a request or with the state asks its `Turn` after each small step whether its time
+is over, and then waits for the next one. One slice runs at a time, callers take turns, and after
+each slice the loop is free for a while for everything else, above all consensus, which needs
+several rounds of the loop to commit one entry.
 """
 
 import asyncio
@@ -14,22 +14,22 @@ from contextvars import ContextVar
 from typing import Final, TypeVar
 
 SLICE_SECONDS: Final = 0.005
-"""How long work goes on before others have their turn."""
+"""How long work may run before others have their turn."""
 CROWD_SECONDS: Final = 0.02
-"""How long calls that begin in one round of the loop may go on together: most are short."""
+"""How long calls that begin in one round of the loop may run together: most are short."""
 REST_SECONDS: Final = 0.002
-"""How long no slice begins after one has ended."""
+"""Pause between the end of a slice and the next one."""
 SLICE_SECONDS_MIN: Final = 0.001
-"""The least that a turn gives, where several short ones share a slice."""
+"""Shortest turn, where several share a slice."""
 
 T = TypeVar("T")
 
 
 class Turns:
-    """Who waits for a turn at one event loop."""
+    """Callers waiting for a turn at one event loop."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
-        """Have nobody wait; `monotonic` gives seconds."""
+        """Start with no caller waiting; `monotonic` gives seconds."""
         self.monotonic = monotonic
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
         self._under_way = False
@@ -37,7 +37,7 @@ class Turns:
         self._round_began: float | None = None
 
     def crowded(self) -> bool:
-        """Whether calls that began in this round of the loop have used up their time."""
+        """Whether calls that began in this round of the loop have used up its time."""
         moment = self.monotonic()
         if self._round_began is None:
             self._round_began = moment
@@ -49,7 +49,7 @@ class Turns:
         self._round_began = None
 
     async def next(self, caller: str) -> float:
-        """Wait for a turn, in line with other callers; returns until when it lasts."""
+        """Wait for a turn, in rotation with other callers; returns its end."""
         loop = asyncio.get_running_loop()
         turn: asyncio.Future[None] = loop.create_future()
         self._waiting.setdefault(caller, deque()).append(turn)
@@ -71,10 +71,10 @@ class Turns:
                 self._waiting.move_to_end(caller)
             else:
                 del self._waiting[caller]
-            if not turn.done():  # A call that was cancelled meanwhile.
+            if not turn.done():  # Its call may have been cancelled.
                 turn.set_result(None)
                 break
-        # Runs behind what was woken just now.
+        # Runs after the calls that were just woken.
         asyncio.get_running_loop().call_soon(self._after)
 
     def _after(self) -> None:
@@ -87,7 +87,7 @@ class Turns:
 
 
 class Turn:
-    """The time that one call's work has at the loop."""
+    """One call's time at the loop."""
 
     def __init__(self, turns: Turns, caller: str) -> None:
         """Begin at once."""
@@ -101,7 +101,7 @@ class Turn:
         return self._monotonic() >= self._ends
 
     async def next(self) -> None:
-        """Let others go on; returns when it is this call's turn again."""
+        """Yield to others; returns at this call's next turn."""
         self._ends = await self._turns.next(self._caller)
 
 
@@ -109,20 +109,20 @@ _turn: ContextVar[Turn] = ContextVar("turn")
 
 
 def set_turn(turn: Turn) -> None:
-    """Note the turn of the call, or of the task, that runs."""
+    """Set the turn of the current call or task."""
     _turn.set(turn)
 
 
 def current_turn() -> Turn:
-    """The turn of the call that runs; one of its own where nobody noted any."""
+    """The current call's turn; a new one if none was set."""
     turn = _turn.get(None)
     return Turn(Turns(asyncio.get_running_loop().time), "") if turn is None else turn
 
 
 async def gathered(items: Iterable[T | None]) -> list[T]:
-    """What an iterable gives, its Nones left out; the loop has its turns while it goes on.
+    """Collect an iterable's items other than None, yielding to the loop between slices.
 
-    The iterable must bear that all else changes between two of its items.
+    The iterable must tolerate changes to everything else between two of its items.
     """
     turn = current_turn()
     found: list[T] = []
