@@ -90,9 +90,9 @@ class _Fields:
     def did(self, name: str) -> Did:
         value = self._payload[name]
         if not isinstance(value, str):
-            raise malformed(f"{name} is no DID")
+            raise malformed(f"{name} is not a DID")
         if not _is_ed25519(value) and not self._is_foreign(value):
-            raise malformed(f"{name} is no DID that is taken here")
+            raise malformed(f"{name} is not an accepted DID")
         return Did(value)
 
     def _is_foreign(self, text: str) -> bool:
@@ -103,44 +103,44 @@ class _Fields:
     def command(self, name: str) -> Command:
         value = self._payload[name]
         if not isinstance(value, str):
-            raise malformed(f"{name} is no text")
+            raise malformed(f"{name} is not text")
         return parse_command(value, chars_max=self._profile.command_chars_max)
 
     def content(self, name: str) -> bytes:
         value = self._payload[name]
         if not isinstance(value, bytes):
-            raise malformed(f"{name} is no bytes")
+            raise malformed(f"{name} is not bytes")
         return value
 
     def time_s(self, name: str) -> int:
         value = self._payload[name]
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= TIME_S_MAX:
-            raise malformed(f"{name} is no time in whole seconds")
+            raise malformed(f"{name} is not a time in whole seconds")
         return value
 
     def map(self, name: str) -> dict[str, Value]:
         value = self._payload[name]
         if not isinstance(value, dict):
-            raise malformed(f"{name} is no map")
+            raise malformed(f"{name} is not a map")
         return value
 
     def link(self, name: str) -> Link:
         value = self._payload[name]
         if not isinstance(value, Link):
-            raise malformed(f"{name} is no link")
+            raise malformed(f"{name} is not a link")
         return value
 
     def proofs(self, name: str) -> tuple[Cid, ...]:
         value = self._payload[name]
         if not isinstance(value, list):
-            raise malformed(f"{name} is no list")
+            raise malformed(f"{name} is not a list")
         limit = self._profile.chain_links_max
         if len(value) > limit:
             raise UcanError(Refusal.CHAIN_TOO_LONG, f"a chain has at most {limit} links")
         proofs = []
         for item in value:
             if not isinstance(item, Link):
-                raise malformed(f"{name} has what is no link")
+                raise malformed(f"{name} has an item that is not a link")
             proofs.append(token_cid(item))
         if len(set(proofs)) < len(proofs):
             raise malformed(f"{name} names a delegation twice")

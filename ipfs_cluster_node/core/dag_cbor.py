@@ -208,9 +208,9 @@ def _check_cid(binary: bytes) -> None:
         _, offset = decode_varint(binary, offset)
         length, offset = decode_varint(binary, offset)
     except ValueError:
-        raise DagCborError("a link is no CID") from None
+        raise DagCborError("a link is not a CID") from None
     if version != 1 or length != len(binary) - offset:
-        raise DagCborError("a link is no CID")
+        raise DagCborError("a link is not a CID")
 
 
 def _encode(value: Value, out: bytearray, depth: int) -> None:

@@ -54,5 +54,5 @@ def parse_endpoint(text: str) -> Endpoint:
         elif not bracketed and _HOST.fullmatch(host):
             return endpoint
     raise ClusterError(
-        Reason.INVALID_ARGUMENT, f"{text[:80]!r} is no address; write host:port, or [v6]:port"
+        Reason.INVALID_ARGUMENT, f"{text[:80]!r} is not an address; write host:port, or [v6]:port"
     )
