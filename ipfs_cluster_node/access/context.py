@@ -72,19 +72,13 @@ class Permissions(Protocol):
 JOINER = Caller(Did(""), CallerClass.JOINER)
 
 # grpc.aio runs each call in its own context, so no call sees another's caller.
-_caller: ContextVar[Caller] = ContextVar("caller")
 _reading: ContextVar[Reading] = ContextVar("reading")
 _permissions: ContextVar[Permissions] = ContextVar("permissions")
 
 
 def current_caller() -> Caller:
     """The current call's caller."""
-    return _caller.get()
-
-
-def set_caller(caller: Caller) -> None:
-    """Set the current call's caller."""
-    _caller.set(caller)
+    return _permissions.get().caller
 
 
 def shown_certificate(context: Any) -> bytes:

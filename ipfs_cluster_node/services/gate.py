@@ -16,7 +16,6 @@ from ipfs_cluster_node.access.context import (
     CallerClass,
     Permissions,
     Reading,
-    set_caller,
     set_permissions,
     set_reading,
 )
@@ -336,7 +335,6 @@ class Gate(grpc.GenericRpcHandler):
         """Decide a call by its request, and what is signed by its bytes."""
         stale, tokens = read_metadata(context, data)
         permissions = await self._authorizer.decide(caller, rule, request, tokens)
-        set_caller(permissions.caller)
         set_permissions(permissions)
         reading = Reading(stale=stale)
         set_reading(reading)

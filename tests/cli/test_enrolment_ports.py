@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from ipfs_cluster_node.access.context import Caller, CallerClass, set_caller
+from ipfs_cluster_node.access.context import Caller, CallerClass, set_permissions
+from ipfs_cluster_node.access.permissions import Unrestricted
 from ipfs_cluster_node.cli.join_hint import say_how_to_join
 from ipfs_cluster_node.cli.node_commands import node_settings
 from ipfs_cluster_node.services.membership import MembershipServicer
@@ -41,7 +42,7 @@ async def test_a_token_names_the_enrolment_ports_of_all_masters() -> None:
     leader = Leader()
     for node_id, endpoint in ((MASTER, "127.0.0.1:9095"), (PEER, "b.example:9095")):
         leader.commit(leader.registration(node_id, enrolment_endpoints=(endpoint,)))
-    set_caller(Caller(CLIENT, CallerClass.CLIENT))
+    set_permissions(Unrestricted(Caller(CLIENT, CallerClass.CLIENT)))
     view: Any = leader
     servicer = MembershipServicer(view.members, view, view)
     request = membership_pb2.CreateJoinTokenRequest(request_id="r", role="worker")
