@@ -104,6 +104,21 @@ async def test_a_voter_that_is_told_of_an_old_copy_says_nothing_more(made: MakeC
 
 
 @virtual_time
+async def test_a_voter_that_is_told_of_an_old_copy_does_not_wait_for_the_beat(
+    made: MakeCluster,
+) -> None:
+    async with made(**SELDOM) as cluster:
+        leader = await cluster.leader()
+        follower = cluster.others(leader)[0]
+        await until(lambda: 0.1 < now() - leader.replica.engine._tick_at < 0.2)
+        refused = ClusterError(Reason.LOG_ROLLED_BACK, "it is an old copy")
+        link(cluster, follower, leader.voter)._on_refused(leader.voter, refused)
+        assert follower.task is not None
+        async with asyncio.timeout(0.1):
+            assert await reason_of(follower.task) is Reason.HOME_DAMAGED
+
+
+@virtual_time
 async def test_only_a_refusal_that_an_operator_must_see_is_logged(
     made: MakeCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
