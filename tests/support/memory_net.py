@@ -1,0 +1,164 @@
+"""Whole nodes in one process, without sockets: a call goes straight to the gate of the one called.
+
+gRPC works in threads that no loop's clock holds up, so that under virtual time every deadline would
+be over before an answer came. Here calls are awaited like any other coroutine. Only unary calls are
+carried: enough for joining, heartbeats and health, and for the log of a single master.
+"""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, Final
+
+import grpc
+import pytest
+
+from ipfs_cluster_node.access.identify import TLS_VERSION
+from ipfs_cluster_node.adapters.net import channels
+from ipfs_cluster_node.adapters.raft.writer import Writer
+from ipfs_cluster_node.node import channels as node_channels
+from ipfs_cluster_node.node import joining, node, standing
+from ipfs_cluster_node.node.parts import master
+from tests.support.virtual_time import virtual_loop
+
+HOP_SECONDS: Final = 0.001
+"""One way."""
+
+
+class Server:
+    """In place of a gRPC server."""
+
+    def __init__(self, **_options: Any) -> None:
+        self.handlers: list[Any] = []
+        self.runs = False
+
+    def add_generic_rpc_handlers(self, handlers: Any) -> None:
+        self.handlers += handlers
+
+    async def start(self) -> None:
+        self.runs = True
+
+    async def stop(self, _grace: float) -> None:
+        self.runs = False
+
+
+class Context:
+    """A call as the gate sees it."""
+
+    def __init__(self, certificate_pem: bytes | None, metadata: Any, seconds: float | None) -> None:
+        self._certificate, self._metadata, self._seconds = certificate_pem, metadata, seconds
+        self.code, self.details = grpc.StatusCode.OK, ""
+        self.trailing: tuple[tuple[str, Any], ...] = ()
+
+    def auth_context(self) -> dict[str, list[bytes]]:
+        if self._certificate is None:
+            return {}
+        return {"x509_pem_cert": [self._certificate], "ssl_tls_version": [TLS_VERSION.encode()]}
+
+    def invocation_metadata(self) -> Any:
+        return self._metadata
+
+    def time_remaining(self) -> float | None:
+        return self._seconds
+
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:1"
+
+    def set_code(self, code: grpc.StatusCode) -> None:
+        self.code = code
+
+    def set_details(self, details: str) -> None:
+        self.details = details
+
+    def set_trailing_metadata(self, metadata: Any) -> None:
+        self.trailing = metadata
+
+
+def _failed(code: grpc.StatusCode, details: str, trailing: Any = ()) -> grpc.aio.AioRpcError:
+    return grpc.aio.AioRpcError(
+        code, grpc.aio.Metadata(), grpc.aio.Metadata(*trailing), details=details
+    )
+
+
+class Channel:
+    """To one address, with the caller's certificate."""
+
+    def __init__(self, net: "MemoryNet", address: str, certificate_pem: bytes | None) -> None:
+        self._net, self._address, self._certificate = net, address, certificate_pem
+
+    def unary_unary(
+        self, path: str, request_serializer: Any, response_deserializer: Any, **_: Any
+    ) -> Any:
+        async def call(
+            request: Any, timeout: float | None = None, metadata: Any = (), **_: Any
+        ) -> Any:
+            context = Context(self._certificate, tuple(metadata or ()), timeout)
+            try:
+                async with asyncio.timeout(timeout):
+                    await asyncio.sleep(HOP_SECONDS)
+                    handler = self._net.handler(self._address, path)
+                    answer = await handler.unary_unary(request_serializer(request), context)
+                    await asyncio.sleep(HOP_SECONDS)
+            except TimeoutError:
+                raise _failed(grpc.StatusCode.DEADLINE_EXCEEDED, "too late") from None
+            if context.code is not grpc.StatusCode.OK:
+                raise _failed(context.code, context.details, context.trailing)
+            return response_deserializer(handler.response_serializer(answer))
+
+        return call
+
+    def _no_stream(self, *_: Any, **__: Any) -> Any:
+        def call(*_: Any, **__: Any) -> Any:
+            raise AssertionError("only unary calls are carried")
+
+        return call
+
+    unary_stream = stream_unary = stream_stream = _no_stream
+
+    async def channel_ready(self) -> None:
+        """At once."""
+
+    async def close(self, _grace: float | None = None) -> None:
+        """Nothing to close."""
+
+    async def __aenter__(self) -> "Channel":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Nothing to close."""
+
+
+def _held(method: Any) -> Any:
+    """The same, with the loop's clock held: the writer has a thread of its own."""
+
+    async def held(*args: Any) -> Any:
+        with virtual_loop().real_work():
+            return await method(*args)
+
+    return held
+
+
+class MemoryNet:
+    """Who listens where."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self._ports: dict[str, Server] = {}
+        for module in (channels, node_channels, standing, joining):
+            patch.setattr(module, "open_channel", self._open)
+        for name in ("run", "stop"):
+            patch.setattr(Writer, name, _held(getattr(Writer, name)))
+        for serving in (node, master):
+            patch.setattr(serving, "make_server", Server)
+            patch.setattr(serving, "bind_port", self._bind)
+
+    def handler(self, address: str, path: str) -> Any:
+        server = self._ports.get(address)
+        if server is None or not server.runs:
+            raise _failed(grpc.StatusCode.UNAVAILABLE, "nobody listens there")
+        found = (each.service(SimpleNamespace(method=path)) for each in server.handlers)
+        return next(handler for handler in found if handler is not None)
+
+    def _bind(self, server: Server, endpoint: Any, _credentials: Any, *, flag: str) -> None:
+        self._ports[str(endpoint)] = server
+
+    def _open(self, address: str, *, tls: Any, **_options: Any) -> Channel:
+        return Channel(self, address, None if tls is None else tls.certificate_pem)
