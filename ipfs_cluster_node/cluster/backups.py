@@ -1,4 +1,4 @@
-"""Makes backups: the whole state, as a snapshot file, sent as it is made."""
+"""Makes backups: the whole state as a snapshot file, streamed while it is made."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -9,20 +9,20 @@ from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 
 BACKUPS_MAX: Final = 1
-"""At once: each keeps the state of its begin in memory, for as long as it is read."""
+"""Concurrent backups: each keeps the state as of its start in memory until it is read."""
 CHUNK_BYTES_MAX: Final = 1024 * 1024
 
 
 class Backups:
-    """Of this node, as far as it leads. In the loop's thread."""
+    """Backups of this node while it leads. Runs in the event loop's thread."""
 
     def __init__(self, consensus: Consensus) -> None:
-        """Back up what the leader has."""
+        """Back up the leader's state."""
         self._consensus = consensus
         self._count = 0
 
     async def create_backup(self) -> AsyncIterator[bytes]:
-        """Make one as of now, in chunks of at most `CHUNK_BYTES_MAX`.
+        """Make one of the present state, in chunks of at most `CHUNK_BYTES_MAX`.
 
         Raises:
             ClusterError: NOT_LEADER, NO_LEADER, OVERLOADED.
@@ -35,7 +35,7 @@ class Backups:
         self._count += 1
         try:
             pieces = chunks(encode_file(position, encode()))
-            # In a thread, a chunk at a time: to encode one holds up the log as little as may be.
+            # In a thread, a chunk at a time, so that encoding delays the log as little as possible.
             while (chunk := await asyncio.to_thread(next, pieces, None)) is not None:
                 yield chunk
         finally:

@@ -1,4 +1,4 @@
-"""This node's clock beside those of the others: what it may sign, and what it says of itself."""
+"""This node's clock compared with the others': what it may sign, and what health reports."""
 
 import asyncio
 import logging
@@ -29,20 +29,20 @@ log = logging.getLogger(__name__)
 SAMPLE_SECONDS: Final = 10.0
 """Between two comparisons with another master,"""
 RETRY_SECONDS: Final = 1.0
-"""and after one that did not answer: all are to be compared before a clock jumps."""
+"""and after one that failed: all should be compared before a clock jumps."""
 HURRY_SECONDS: Final = 0.5
-"""How often a master looks whether there is a new voter to compare with."""
+"""How often a master checks for new voters to compare with."""
 SAMPLE_SECONDS_MAX: Final = 2.0
-"""For one answer: half of it is what the comparison may be wrong by."""
+"""For one answer: half of it is the comparison's error."""
 JUDGED_MS_MAX: Final = 1000.0
-"""How long a judgement is used again, and how far the wall clock may move meanwhile."""
+"""How long a verdict is cached, and how far the wall clock may move meanwhile."""
 RETRY_AFTER: Final = timedelta(seconds=1)
 UNKNOWN_SECONDS_MAX: Final = 60.0
-"""After which it is worth saying that a master's clock is compared with too few."""
+"""After which it is reported that a master compared its clock with too few."""
 
 
 class ClusterClock:
-    """The wall clock, judged. In the loop's thread."""
+    """The wall clock and a verdict on it. Runs in the event loop's thread."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class ClusterClock:
         self._judged = Judgement(Verdict.UNKNOWN)
         self._judged_at, self._judged_offset = float("-inf"), 0.0
         self._wrong_by_ms = 0
-        """What `now_ms` corrects."""
+        """The error that `now_ms` corrects."""
 
     def judge(self) -> Judgement:
         """What is known of this clock now."""
@@ -76,7 +76,7 @@ class ClusterClock:
         return self._judged
 
     def _is_judged(self, wall: float, boot: float) -> bool:
-        """Whether the last judgement is of now: it is used for every call that comes in."""
+        """Whether the last verdict is still current: it is used for every call."""
         moved = wall - boot - self._judged_offset
         return boot - self._judged_at < JUDGED_MS_MAX and -JUDGED_MS_MAX < moved < JUDGED_MS_MAX
 
@@ -95,7 +95,7 @@ class ClusterClock:
     def now_ms(self) -> int:
         """The cluster's time in milliseconds since 1970 (UTC).
 
-        This node's own, but where a majority of the voters shows that it is off.
+        This node's own time, unless a majority of the voters shows that it is off.
         """
         wall, boot = self._wall_ms(), self._boot() * 1000
         if not self._is_judged(wall, boot):
@@ -107,7 +107,7 @@ class ClusterClock:
         return datetime.fromtimestamp(self.now_ms() / 1000, UTC)
 
     def check(self) -> None:
-        """Check that this clock may date what is signed.
+        """Check that this clock may date signatures.
 
         Raises:
             ClusterError: CLOCK_OFF.
@@ -118,7 +118,7 @@ class ClusterClock:
             )
 
     def check_alone(self) -> None:
-        """Check that nothing known speaks against this clock, where nobody can be asked.
+        """Check that there is no evidence against this clock, if no other can be compared.
 
         Raises:
             ClusterError: CLOCK_OFF.
@@ -127,7 +127,7 @@ class ClusterClock:
             self.check()
 
     def health(self) -> health_pb2.HealthCheck:
-        """How the clock is."""
+        """The clock's health."""
         judged = self.judge()
         unknown_ms = self._boot() * 1000 - self._unknown_since
         degraded = not _is_well(judged) or (
@@ -142,7 +142,7 @@ class ClusterClock:
     def take(
         self, node_id: NodeId, time: Timestamp, sent_seconds: float, received_seconds: float
     ) -> None:
-        """Note another node's wall clock, read between two times of this machine's boot clock."""
+        """Record another node's wall clock, read between two times of this machine's boot clock."""
         if node_id == self._node_id:
             return
         sample = sample_of(
@@ -151,7 +151,7 @@ class ClusterClock:
             received_ms=received_seconds * 1000,
         )
         if self._node_id not in self._voters():
-            self._samples.clear()  # Only who leads now.
+            self._samples.clear()  # Only the current leader's.
         self._samples[node_id] = sample
         self._judged_at = float("-inf")
 
@@ -176,7 +176,7 @@ class ClusterClock:
                 health_pb2.GetHealthRequest(), timeout=SAMPLE_SECONDS_MAX
             )
         except grpc.aio.AioRpcError:
-            return False  # What was compared before still counts.
+            return False  # Earlier comparisons stay valid.
         if answer.HasField("time"):
             self.take(node_id, answer.time, sent, self._boot())
         return True

@@ -1,4 +1,4 @@
-"""What this node may answer: from the log it has, as the leader, or not at all."""
+"""What this node may answer: from its local log, as the leader, or not at all."""
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -32,7 +32,7 @@ class Consensus:
         peers: PeerBook,
         now_ms: Callable[[], int],
     ) -> None:
-        """Take what a master has, None for the other roles; date commands by `now_ms`."""
+        """`machine` and `replica` are a master's, else None; `now_ms` dates commands."""
         self.node_id = node_id
         self._machine = machine
         self.replica = replica
@@ -56,7 +56,7 @@ class Consensus:
 
     @property
     def knows_nobody(self) -> bool:
-        """Whether this is a master that can find no other: what says who they are is lost."""
+        """Whether this is a master that knows no other master: its list of them is lost."""
         return not (
             self.replica is None
             or self.has_state
@@ -76,18 +76,18 @@ class Consensus:
 
     @property
     def voters(self) -> frozenset[NodeId]:
-        """Who votes; empty on a node without a log."""
+        """The voters; empty on a node without a log."""
         if self.replica is None:
             return frozenset()
         return frozenset(map(node_id_of_voter, self.replica.voters))
 
     @property
     def votes_alone(self) -> bool:
-        """Whether this node elects itself: nobody else could refuse a copy of it."""
+        """Whether this node elects itself: no other could refuse a copy of it."""
         return self.replica is not None and self.replica.voters == {self.replica.voter}
 
     def state(self) -> ClusterState:
-        """The state, as far as this node has applied it; any master has one.
+        """The state as this node has applied it; any master has one.
 
         Raises:
             ClusterError: NOT_LEADER on a node without a log; NO_LEADER on a master that has not
@@ -114,10 +114,10 @@ class Consensus:
         return self.state()
 
     def read_state(self) -> ClusterState:
-        """The state for the call that runs: the newest there is, or stale if it asked for that.
+        """The state for the current call: linearizable, or stale if it asked for that.
 
         Raises:
-            ClusterError: NOT_LEADER or NO_LEADER, where nobody else is certain not to lead.
+            ClusterError: NOT_LEADER or NO_LEADER, if a linearizable read is not possible here.
         """
         reading = current_reading()
         if self.replica is not None and self.replica.leads_for_sure:
@@ -129,17 +129,17 @@ class Consensus:
         raise self.not_leader()
 
     def freeze(self) -> tuple[Position, Callable[[], Iterator[bytes]]]:
-        """The newest state there is, where in the log it is from, and what encodes it in a thread.
+        """The newest state, its index in the log, and what encodes it in a thread.
 
         Raises:
-            ClusterError: NOT_LEADER or NO_LEADER, where nobody else is certain not to lead.
+            ClusterError: NOT_LEADER or NO_LEADER, if a linearizable read is not possible here.
         """
         if self.replica is None or self._machine is None or not self.replica.leads_for_sure:
             raise self.not_leader()
         return self.replica.position(), self._machine.freeze()
 
     def not_leader(self) -> ClusterError:
-        """The answer of a node that does not lead: whom to ask."""
+        """The error of a node that does not lead: names the leader."""
         failed = None if self.replica is None else self.replica.failed
         if failed is not None:
             return failed
@@ -157,10 +157,10 @@ class Consensus:
     async def propose(
         self, body: CommandBody, *, caller: str = "", request_id: str = ""
     ) -> tuple[str, ...]:
-        """Commit a command; returns the ids it made.
+        """Commit a command; returns the ids it created.
 
         Raises:
-            ClusterError: Why it was refused, or what `Replica.propose` raises.
+            ClusterError: The reason of its refusal, or what `Replica.propose` raises.
         """
         if self.replica is None:
             raise self.not_leader()
@@ -180,7 +180,7 @@ class Consensus:
         return outcome.ids
 
     def _voter_versions(self) -> dict[NodeId, str]:
-        """The version that each voter registered; empty where it has not."""
+        """The version that each voter registered; empty if it has not."""
         members = self.leader_state().members
         nodes = {node_id: members.node(node_id) for node_id in self.voters}
         return {node_id: node.version if node else "" for node_id, node in nodes.items()}

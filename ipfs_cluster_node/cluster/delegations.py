@@ -1,4 +1,4 @@
-"""Keeps, lists, revokes and explains delegations. The leader's side for what changes them."""
+"""Stores, lists, revokes and explains delegations. The leader's side of changes to them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -50,23 +50,23 @@ TOKENS_MAX: Final = 32
 EXPLAINED_MAX: Final = 64
 """Most sets of arguments of one call that are explained."""
 ARGS_OF_STATE: Final = frozenset({CONTENT_READ, MEMBER_REMOVE, TASK_CANCEL, TASK_READ})
-"""Commands whose arguments tell of the state, and not of the request alone."""
+"""Commands whose arguments reveal the state, not just the request."""
 
 
 class Delegations:
-    """What clients ask of delegations."""
+    """Clients' operations on delegations."""
 
     def __init__(
         self, consensus: Consensus, authorizer: Authorizer, node_id: NodeId, *, clock: Clock
     ) -> None:
-        """Answer as far as this node has the log."""
+        """Answer from this node's log."""
         self._clock = clock
         self._consensus = consensus
         self._authorizer = authorizer
         self._node_id = node_id
 
     def get_caller(self, caller: Caller) -> pb.GetCallerResponse:
-        """Who calls."""
+        """The caller and its delegations."""
         state = self._authorizer.state()
         response = pb.GetCallerResponse(did=caller.did, caller_class=caller.kind.value)
         if state is None:
@@ -84,7 +84,7 @@ class Delegations:
     async def put_delegation(
         self, tokens: Sequence[bytes], *, caller: Caller, request_id: str
     ) -> list[str]:
-        """Keep delegations, each of which ends a chain from the cluster that holds."""
+        """Store delegations; each must end a valid chain from the cluster."""
         if not 1 <= len(tokens) <= TOKENS_MAX:
             raise invalid_field("tokens", f"1 to {TOKENS_MAX}")
         state = self._consensus.leader_state()
@@ -98,7 +98,7 @@ class Delegations:
                 if delegation.subject not in (None, state.cluster_did):
                     detail = "the delegation is about another subject than this cluster"
                     raise UcanError(Refusal.INVALID_SUBJECT, detail, cid=delegation.cid)
-                # By itself: what else its audience has would let one through that gives nothing.
+                # Alone: other delegations of its audience could hide that it grants nothing.
                 links = [d for d in bag if d is delegation or d.audience != delegation.audience]
                 validator.access(delegation.audience, delegation.command, links, context)
                 if turn.over:
@@ -122,7 +122,7 @@ class Delegations:
     async def list_delegations(
         self, caller: Caller, *, audience: Did | None, after: Cid | None, size: int
     ) -> tuple[list[pb.Delegation], str]:
-        """A page of what the caller may see, by the hash in the CID, and where the next begins."""
+        """A page of what the caller may see, by the hash in the CID, and the next page's start."""
         state = self._consensus.read_state()
         validator = self._authorizer.validator(state)
         table = state.delegations
@@ -151,7 +151,7 @@ class Delegations:
     async def revoke_delegation(
         self, cid: Cid, *, path: Sequence[bytes], caller: Caller, request_id: str
     ) -> None:
-        """Let a delegation hold no more."""
+        """Revoke a delegation."""
         if len(path) > TOKENS_MAX:
             raise invalid_field("path", f"at most {TOKENS_MAX}")
         state = self._consensus.leader_state()
@@ -165,10 +165,10 @@ class Delegations:
             given.setdefault(cid, validator.delegation(stored.token))
         if cid not in given:
             if {caller.did, state.cluster_did} & state.delegations.revocations.get(cid, set()):
-                return  # Done, and the delegation is kept no more.
+                return  # Already revoked, and no longer stored.
             raise ClusterError(
                 Reason.DELEGATION_NOT_FOUND,
-                f"no delegation {cid} is kept; send the tokens of its chain as well",
+                f"no delegation {cid} is kept; send the tokens of its chain too",
             )
         revoked = given[cid]
         bag = self._authorizer.with_kept(list(given.values()))
@@ -179,7 +179,7 @@ class Delegations:
         if revoked.expires_s is None or revoked.expires_s > end_max_s:
             raise ClusterError(
                 Reason.DELEGATION_INVALID,
-                "nobody takes a delegation without a near end: there is nothing to revoke",
+                "no node accepts a delegation that ends so late: there is nothing to revoke",
             )
         copies = tuple(
             StoredRevocation(copy.cid, revoker, copy.expires_s or 0)
@@ -194,7 +194,7 @@ class Delegations:
         )
 
     def _copies_of(self, state: ClusterState, revoked: Delegation) -> list[Delegation]:
-        """What the cluster gave to the same effect, as with each renewal of a certificate."""
+        """The cluster's delegations with the same effect: each certificate renewal adds one."""
         if revoked.issuer != state.cluster_did:
             return []
         validator = self._authorizer.validator(state)
@@ -212,7 +212,7 @@ class Delegations:
     async def explain_access(
         self, caller: Caller, *, did: Did, tokens: Sequence[bytes], method: str, request: Any
     ) -> pb.ExplainAccessResponse:
-        """Say what would become of a call."""
+        """Explain whether a call would be allowed."""
         if len(tokens) > TOKENS_MAX:
             raise invalid_field("tokens", f"at most {TOKENS_MAX}")
         state = self._consensus.read_state()
@@ -230,13 +230,13 @@ class Delegations:
         if foreign and did not in {delegation.audience for delegation in bag}:
             raise ClusterError(
                 Reason.NOT_DELEGATED,
-                f"only {did}, who holds a delegation to it, and who has {DELEGATION_LIST}, may "
+                f"only {did}, a holder of a delegation to it, or of {DELEGATION_LIST}, may "
                 "ask that",
             )
         if not bag:
             bag = self._authorizer.kept([did])
         else:
-            # What these are good for, and nothing else that their audience may have.
+            # Judge these alone, not what else their audience has.
             kept = self._authorizer.with_kept(bag)
             bag = [each for each in kept if each.audience != did or each.cid in brought]
         value = rule.decode(request) if rule.decode else request
@@ -245,7 +245,7 @@ class Delegations:
             if rule.required
             else []
         )
-        # A list is judged by its items, and not itself.
+        # A list is judged by its items, not as a call.
         turn = current_turn()
         each: list[tuple[Command, Args | None]] = []
         for requirement in requirements:
@@ -253,7 +253,7 @@ class Delegations:
                 each.append((requirement.command, args))
                 if len(each) > EXPLAINED_MAX:
                     raise invalid_field(
-                        "request", f"asks for over {EXPLAINED_MAX} things; ask for fewer"
+                        "request", f"requires more than {EXPLAINED_MAX} checks; ask for fewer"
                     )
                 if turn.over:
                     await turn.next()
@@ -276,12 +276,12 @@ class Delegations:
         bag: Sequence[Delegation],
         brought: Mapping[Cid, bytes],
     ) -> pb.AskExplanation:
-        """Say whether it may be done; without `args` the call shows each item that may be read."""
+        """Explain one requirement; without `args` the call shows each item that may be read."""
         claim = Claim(issuer=did, subject=state.cluster_did, command=command, args=args or {})
         context = self._authorizer.validation_context(state)
         found = explain(claim, bag, context, by_item=args is None)
         answer = pb.AskExplanation(command=command, allowed=found.error is None)
-        # Else who may not read a task would learn here whose it is.
+        # Otherwise a caller that may not read a task would learn its submitter here.
         told = answer.allowed if did == caller.did else self._may(caller, command, args or {})
         if told or command not in ARGS_OF_STATE:
             answer.args_json = to_json(args or {})
@@ -304,7 +304,7 @@ class Delegations:
         revoked: Delegation,
         bag: Sequence[Delegation],
     ) -> Did:
-        """In whose name it is revoked: the caller's, or the cluster's if it was let do that."""
+        """The revoker: the caller, or the cluster if the caller may revoke on its behalf."""
         links = [d for d in bag if d.subject == state.cluster_did]
         path = [
             *path_between(links, state.cluster_did, caller.did),

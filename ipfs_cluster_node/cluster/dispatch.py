@@ -1,4 +1,4 @@
-"""Gives pending tasks to workers, while this node leads."""
+"""Assigns pending tasks to workers while this node leads."""
 
 import asyncio
 import logging
@@ -19,14 +19,14 @@ RETRY_SECONDS: Final = 0.2
 
 
 class Dispatch:
-    """Plans, and commits what was planned; the sessions tell the workers once it is committed."""
+    """Plans and commits assignments; the sessions send them once they are committed."""
 
     def __init__(self, consensus: Consensus, sessions: WorkerSessions, *, clock: Clock) -> None:
-        """Give tasks to the workers of these sessions."""
+        """Assign tasks to the workers of these sessions."""
         self._consensus, self._sessions, self._clock = consensus, sessions, clock
 
     async def run(self) -> None:
-        """Plan and commit assignments whenever there is something to give and someone to take."""
+        """Plan and commit assignments whenever there are tasks and credit."""
         wake = self._sessions.wake
         while True:
             await wake.wait()
@@ -36,12 +36,12 @@ class Dispatch:
                 if not planned:
                     break
                 try:
-                    # One plan at a time: the next one sees what this one used.
+                    # One plan at a time: the next one sees the credit this one used.
                     await self._consensus.propose(AssignTasks(assignments=tuple(planned)))
                 except ClusterError as error:
                     log.info("assignment not committed", extra={"reason": error.reason})
                     await asyncio.sleep(RETRY_SECONDS)
-                wake.clear()  # The next plan sees what changed so far.
+                wake.clear()  # The next plan sees all changes so far.
 
     def _plan(self) -> list[tuple[TaskId, NodeId]]:
         state = self._consensus.leader_state()

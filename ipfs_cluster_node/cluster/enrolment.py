@@ -1,4 +1,4 @@
-"""Lets joiners in, on every master: checked here, admitted and signed by the leader."""
+"""Admits joiners on every master: checked here, admitted and signed by the leader."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ REDEEM_SECONDS_MAX: Final = 15.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enrolled:
-    """What a joiner gets."""
+    """What a joiner receives."""
 
     issued: Issued
     cluster_id: str
@@ -38,7 +38,7 @@ class Enrolment:
     """Redeems tokens for certificates, and renews expired ones."""
 
     def __init__(self, connection: Connection, *, clock: Clock) -> None:
-        """Have the leader do what needs the log and the keys."""
+        """Forward to the leader what needs the log and the keys."""
         self._connection = connection
         self._clock = clock
 
@@ -90,7 +90,7 @@ class Enrolment:
     async def renew_expired(
         self, certificate_pem: bytes, certificate_request: bytes, proof: bytes
     ) -> Issued:
-        """Check that an expired certificate's owner asks, and have the leader sign another."""
+        """Check that the request is the expired certificate's owner's, and have the leader sign."""
         check_renewal(certificate_pem, certificate_request, proof, now=self._clock.wall())
         renewed: certificate_pb2.RenewForMemberResponse = await self._connection.unary(
             lambda channel: CertificateServiceStub(channel).RenewForMember,

@@ -59,13 +59,13 @@ LIVENESS_INTERVAL_SECONDS: Final = 0.5
 EXPIRY_INTERVAL_SECONDS: Final = 60.0
 TOKEN_TTL_DEFAULT: Final = timedelta(seconds=TOKEN_TTL_S_DEFAULT)
 APPROVAL_RETRY: Final = timedelta(seconds=2)
-"""When a joiner that waits asks again."""
+"""How often a waiting joiner asks again."""
 TOKEN_TTL_MIN: Final = timedelta(seconds=1)
 TOKEN_TTL_MAX: Final = timedelta(hours=24)
 
 
 EXPIRED_COUNT_MAX: Final = 2000
-"""Of each kind of records that one command forgets: some 20 ms, in which nothing else runs."""
+"""Of each kind of records that one command expires: some 20 ms, in which nothing else runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ NOTHING_ISSUED: Final = Issued(
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What a join token gave."""
+    """What a join token granted."""
 
     role: Role
     incarnation: int
@@ -95,13 +95,13 @@ class Admission:
 
 
 def _refusal(error: ClusterError | Rejected) -> ClusterError:
-    """The same, with when to ask again where somebody has yet to decide."""
+    """The same, with when to ask again while an operator has yet to decide."""
     retry_after = APPROVAL_RETRY if error.reason is Reason.APPROVAL_PENDING else None
     return ClusterError(error.reason, error.message, retry_after=retry_after)
 
 
 class Members:
-    """Who belongs to the cluster, and who is heard."""
+    """The members of the cluster, and their liveness."""
 
     def __init__(
         self,
@@ -111,11 +111,11 @@ class Members:
         *,
         clock: Clock,
     ) -> None:
-        """Answer as far as this node leads; only a master hands out certificates.
+        """Answer while this node leads; only a master issues certificates.
 
         Args:
-            consensus: Says whether it leads.
-            observations: What is heard of the members.
+            consensus: Tells whether it leads.
+            observations: What the members report.
             certificates: None on a node that issues none.
             clock: This node's.
         """
@@ -124,7 +124,7 @@ class Members:
         self._consensus = consensus
         self.certificates = certificates
         self.boots = Boots()
-        """Which processes speak for the members; shared with what keeps their connections."""
+        """The processes that act for the members; shared with the other connections' owners."""
         self._revocations = RevocationList()
         self._removing = asyncio.Lock()
 
@@ -169,19 +169,19 @@ class Members:
         return MintedToken(str(token), expires_at_ms)
 
     def join_tokens(self) -> Iterable[JoinToken]:
-        """Every join token that is remembered, by id."""
+        """Every join token that is kept, by id."""
         tokens = self._consensus.leader_state().members.tokens()
         return sorted(tokens, key=lambda token: token.token_id)
 
     async def revoke_join_token(self, token_id: str, *, caller: Did, request_id: str) -> None:
-        """Commit that a join token lets nobody in any more."""
+        """Revoke a join token."""
         self._consensus.check_leads()
         await self._consensus.propose(
             RevokeJoinToken(token_id=token_id), caller=caller, request_id=request_id
         )
 
     def joiners(self) -> Iterable[tuple[JoinToken, Joiner]]:
-        """Who waits to be let in, and with which token; who asked first before the others."""
+        """Joiners that wait for approval, and their tokens, in the order in which they asked."""
         now = self._consensus.now_ms()
         waiting = [
             (token, joiner)
@@ -192,7 +192,7 @@ class Members:
         return sorted(waiting, key=lambda each: (each[1].asked_at_ms, each[1].did))
 
     async def decide_joiner(self, body: DecideJoiner, *, caller: Did, request_id: str) -> None:
-        """Commit that a joiner is let in, or not."""
+        """Approve or reject a joiner."""
         self._consensus.check_leads()
         await self._consensus.propose(body, caller=caller, request_id=request_id)
 
@@ -205,12 +205,12 @@ class Members:
         proof: bytes,
         check_only: bool = False,
     ) -> Admission:
-        """Commit that a joiner is let in, and sign its certificate.
+        """Commit that a joiner is admitted, and sign its certificate.
 
         With `check_only` only say whether it would be: nothing is committed, unless the secret is
         wrong.
         """
-        # Before anything is written: who has no token can make the log grow by nothing.
+        # Before anything is written: without a token, a caller must not make the log grow.
         refused = self._consensus.leader_state().members.check_token(body.token_id)
         if refused is not None:
             raise ClusterError(refused.reason, refused.message)
@@ -258,7 +258,7 @@ class Members:
     async def register_node(
         self, body: RegisterNode, *, incarnation: int, boot: int = UNKNOWN
     ) -> timedelta:
-        """Commit what a node came up with; a master is added to the voters."""
+        """Commit what a node starts with; a master is added to the voters."""
         state = self._consensus.leader_state()
         if len(body.task_types) > TASK_TYPES_MAX or not 0 <= body.slot_count <= SLOTS_MAX:
             raise invalid_field("task_types", f"at most {TASK_TYPES_MAX}; slots {SLOTS_MAX}")
@@ -279,7 +279,7 @@ class Members:
         if node.role is Role.MASTER and self._consensus.replica is not None:
             voter = voter_id(body.node_id, incarnation)
             if voter not in self._consensus.replica.voters and self.certificates is not None:
-                # Who votes may lead at any time, and must be able to sign then.
+                # A voter may lead at any time, and must be able to sign then.
                 await self.certificates.seal_to_masters()
             await self._consensus.replica.add_voter(voter)
         return self.node_lease()
@@ -308,12 +308,12 @@ class Members:
     def certificate_news(
         self, node_id: NodeId, *, epoch: int, version: int
     ) -> tuple[int, membership_pb2.Revocations | None]:
-        """The epoch that certificates are to be of; what counts no more, where that is new.
+        """The required certificate epoch, and the revocations if the caller's copy is out of date.
 
         Args:
-            node_id: Who asks.
+            node_id: The caller.
             epoch: Of the certificate that it uses.
-            version: Of what it knows.
+            version: Of its copy.
         """
         state = self._consensus.leader_state()
         self._observations.epochs[node_id] = epoch
@@ -328,10 +328,10 @@ class Members:
     async def remove_node(
         self, node_id: NodeId, *, caller: Did, request_id: str, lose_files: bool = False
     ) -> None:
-        """Commit that a node is no member any more; a master stops voting first.
+        """Remove a node; a master stops voting first.
 
-        Unless `lose_files`, it is refused where files would lose their last holder. One removal
-        goes on at a time: of two at once each could rely on the other's copy.
+        Unless `lose_files`, it is refused if files would lose their last holder. One removal runs
+        at a time: two concurrent ones could each rely on the other's copy.
         """
         async with self._removing:
             state = self._consensus.leader_state()
@@ -346,11 +346,11 @@ class Members:
             )
 
     async def transfer_leadership(self, target: NodeId | None, *, source: NodeId | None) -> NodeId:
-        """Let another master lead; returns who leads then.
+        """Transfer leadership; returns the new leader.
 
         Args:
-            target: That one; None for the one that has most of the log.
-            source: Where `target` is None: only if this one leads.
+            target: The new leader; None for the master with the most of the log.
+            source: If `target` is None: only if this one leads.
         """
         state = self._consensus.leader_state()
         replica, here = self._consensus.replica, self._consensus.node_id
@@ -358,7 +358,7 @@ class Members:
         if target == here or (target is None and source not in (None, here)):
             if not replica.leads_for_sure:
                 raise self._consensus.not_leader()
-            return here  # Done already.
+            return here  # Already done.
         if target is None:
             voter = replica.successor()
         else:
@@ -370,20 +370,20 @@ class Members:
     async def replace_log(
         self, node_id: NodeId, *, damaged: int, caller: Did, request_id: str
     ) -> int:
-        """Commit that a master begins a new log; returns its new incarnation.
+        """Commit that a master starts a new log; returns its new incarnation.
 
         Args:
             node_id: The master.
             damaged: The incarnation whose log is damaged; 0 if that is not known.
             caller: The master's DID.
-            request_id: Makes a repeat get the first answer.
+            request_id: A repeat gets the first answer.
         """
         state = self._consensus.leader_state()
         replica = self._consensus.replica
         assert replica is not None
         present = state.members.node(node_id)
         incarnation = 0 if present is None else present.incarnation
-        # A repeat of what was done: who votes by now is the new incarnation.
+        # A repeat: the new incarnation already votes.
         body = ReplaceLog(node_id=node_id, incarnation=incarnation)
         if state.answer_to(caller, request_id, body) is None:
             voters = [v for v in replica.voters if node_id_of_voter(v) == node_id]
@@ -395,7 +395,7 @@ class Members:
             for voter in voters:
                 await replica.remove_voter(voter)
         [granted] = await self._consensus.propose(body, caller=caller, request_id=request_id)
-        log.warning("master gets a new log", extra={"node_id": node_id, "incarnation": granted})
+        log.warning("master starts a new log", extra={"node_id": node_id, "incarnation": granted})
         return int(granted)
 
     async def propose_config(
@@ -412,7 +412,7 @@ class Members:
         if len(if_values) > CHANGES_MAX:
             raise invalid_field("if_values", f"at most {CHANGES_MAX}")
         for key, value in values.items():
-            # Four bytes a character at most. All settings fit in one answer.
+            # At most four bytes a character. All settings fit in one answer.
             if 4 * len(value) > USER_VALUE_CHARS_MAX and len(value.encode()) > USER_VALUE_CHARS_MAX:
                 raise invalid_field(f"values[{key[:64]}]", f"at most {USER_VALUE_CHARS_MAX} bytes")
         self._consensus.check_leads()
@@ -427,7 +427,7 @@ class Members:
         )
 
     def node_lease(self) -> timedelta:
-        """How long a node may be silent."""
+        """How long a node may be silent before it counts as dead."""
         return timedelta(milliseconds=self._consensus.state().settings["node_lease"])
 
     def on_leadership(self, leads: bool) -> None:  # noqa: FBT001
@@ -437,7 +437,7 @@ class Members:
                 self._observations.hear(node.node_id)
 
     async def run(self) -> None:
-        """Watch leases, and let old records expire."""
+        """Watch leases, and expire old records."""
         next_expiry = self._clock.monotonic() + EXPIRY_INTERVAL_SECONDS
         while True:
             await asyncio.sleep(LIVENESS_INTERVAL_SECONDS)
@@ -454,7 +454,7 @@ class Members:
                 log.info("liveness not committed", extra={"reason": error.reason})
 
     async def _commit_liveness(self) -> None:
-        # The leader is alive: it is the one who says so.
+        # The leader itself is alive.
         self._observations.hear(self._consensus.node_id)
         silent_since = self._observations.listened_seconds() - self.node_lease().total_seconds()
         dead = tuple(
@@ -472,7 +472,7 @@ class Members:
 
 
 def check_enrolment(*, token_id: str, did: Did, request_der: bytes, proof: bytes) -> None:
-    """Check that a joiner owns the identity and the TLS key it names.
+    """Check that a joiner owns the identity and the TLS key that it names.
 
     Raises:
         ClusterError: PROOF_INVALID, INVALID_ARGUMENT.

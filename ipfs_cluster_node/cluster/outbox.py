@@ -1,4 +1,4 @@
-"""What a leader has to say in a worker's session: only which attempts, until it is written."""
+"""Messages that a leader still has to send in a worker's session, kept as attempt ids."""
 
 import asyncio
 from collections import deque
@@ -19,15 +19,15 @@ ASSIGNMENT_BYTES_MAX: Final = 1024 * 1024
 """Payloads in one message, unless a single one is longer."""
 IDS_PER_MESSAGE_MAX: Final = 512
 OUTBOX_ATTEMPTS_MAX: Final = 16_384
-"""A worker that reads so slowly loses its session, and begins a new one."""
+"""A slower worker loses its session, and starts a new one."""
 BYTES_PER_TURN: Final = 64 * 1024
-"""Copied for one worker until others have their turn."""
+"""Copied for one worker before yielding to others."""
 BYTES_PER_ASSIGNMENT: Final = 1024
-"""What an assignment counts for beside its payload."""
+"""Counted for an assignment in addition to its payload."""
 
 
 class Kind(Enum):
-    """What is said of an attempt."""
+    """What a message says of an attempt."""
 
     ASSIGNED = "assigned"
     CONFIRMED = "confirmed"
@@ -35,7 +35,7 @@ class Kind(Enum):
 
 
 class Outbox:
-    """What one session still has to say, in order."""
+    """The messages that one session still has to send, in order."""
 
     def __init__(
         self,
@@ -47,8 +47,8 @@ class Outbox:
 
         Args:
             node_id: The worker.
-            tasks: Gives the tasks as of now: payloads are read from there when they are written.
-            on_left_out: Told how many assignments were not written: they do not hold any longer.
+            tasks: Returns the current tasks: payloads are read from there when they are sent.
+            on_left_out: Told the number of assignments that were not sent: they are void.
         """
         self._node_id = node_id
         self._tasks = tasks
@@ -59,30 +59,30 @@ class Outbox:
         self._copied_bytes = 0
 
     def put(self, kind: Kind, attempts: Iterable[AttemptId]) -> bool:
-        """Have something said; False, and the session ends, if its worker reads too slowly."""
+        """Queue a message; False, and the session ends, if its worker reads too slowly."""
         self._queue.extend((kind, attempt) for attempt in attempts)
         if len(self._queue) > OUTBOX_ATTEMPTS_MAX:
-            self.end(ClusterError(Reason.OVERLOADED, "the session fell behind; begin a new one"))
+            self.end(ClusterError(Reason.OVERLOADED, "the session fell behind; start a new one"))
             return False
         if self._queue:
             self._filled.set()
         return True
 
     def close(self, error: ClusterError) -> None:
-        """End the session once all is said."""
+        """End the session once everything is sent."""
         self._queue.append(error)
         self._filled.set()
 
     def end(self, error: ClusterError) -> None:
-        """End the session; nothing more is said."""
+        """End the session; nothing more is sent."""
         self._queue.clear()
         self.close(error)
 
     async def next(self) -> pb.WorkerSessionResponse:
-        """The next message, made of the tasks as they are now.
+        """The next message, made from the current tasks.
 
         Raises:
-            ClusterError: What ends the session.
+            ClusterError: Why the session ends.
         """
         while True:
             await self._filled.wait()
@@ -107,7 +107,7 @@ class Outbox:
                 return message
 
     def _first(self, kind: Kind) -> AttemptId | None:
-        """The attempt that comes next, if that is what is said of it."""
+        """The next attempt, if it is of this kind."""
         head = self._queue[0] if self._queue else None
         return head[1] if isinstance(head, tuple) and head[0] is kind else None
 

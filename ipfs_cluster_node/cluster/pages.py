@@ -1,4 +1,4 @@
-"""Pages of lists: no longer than was asked for, nor than one message may be."""
+"""Pages of lists, limited by the requested size and by the size of a message."""
 
 from collections.abc import Iterable
 from typing import Any, Final, TypeVar
@@ -6,8 +6,8 @@ from typing import Any, Final, TypeVar
 from ipfs_cluster_node.access.turns import current_turn
 
 PAGE_BYTES_MAX: Final = 2 * 1024 * 1024
-"""Of the items of one answer, encoded: a page that has come to it ends before its size, and names
-the next one. Half of what a message may have; no single item comes near the other half."""
+"""Of the encoded items of one answer: a page that reaches it ends early, and names the next one.
+Half of what a message may have; no single item comes near the other half."""
 
 Item = TypeVar("Item", bound=Any)
 Key = TypeVar("Key")
@@ -18,11 +18,11 @@ async def page_of_items(
 ) -> tuple[list[tuple[Item, Key]], bool]:
     """The first items, and whether more follow. Nones are left out.
 
-    The iterable must bear that all else changes between two of its items.
+    The iterable must tolerate changes to everything else between two of its items.
 
     Args:
-        items: Messages, each with what a page token says of it, in the order of the list.
-        size: At most so many.
+        items: Messages in the order of the list, each with its page token.
+        size: Most items.
     """
     turn = current_turn()
     shown: list[tuple[Item, Key]] = []

@@ -1,4 +1,4 @@
-"""Where the masters are: what a node remembers from its joining and hears with each heartbeat."""
+"""The masters' addresses: stored when a node joins, and updated by heartbeats."""
 
 import json
 import logging
@@ -16,23 +16,23 @@ log = logging.getLogger(__name__)
 
 
 class PeerBook:
-    """The masters and their addresses, kept over restarts."""
+    """The masters and their addresses, kept across restarts."""
 
     def __init__(self, path: Path) -> None:
-        """Read what was kept at `path`."""
+        """Read what was stored at `path`."""
         self._path = path
         self._masters = _kept_masters(path)
         self._saved = self._masters
         self.leader: NodeId | None = None
         self.lookup: Callable[[NodeId], tuple[str, ...]] = lambda _node: ()
-        """What the log says of a node, on a master."""
+        """The log's addresses of a node, on a master."""
 
     def endpoints(self, node_id: NodeId) -> tuple[str, ...]:
-        """Where a node is reached; empty if that is not known."""
+        """A node's addresses; empty if unknown."""
         return self.lookup(node_id) or self._masters.get(node_id, ())
 
     def all_endpoints(self, node_id: NodeId) -> list[str]:
-        """Where a node was last known to be, by whatever says so."""
+        """All known addresses of a node, from whatever source."""
         return list(dict.fromkeys([*self.lookup(node_id), *self._masters.get(node_id, ())]))
 
     def is_master(self, node_id: NodeId) -> bool:
@@ -44,12 +44,12 @@ class PeerBook:
         return bool(self._masters.keys() - {node_id})
 
     def follow(self, replica: Replica, machine: ReplicatedStateMachine) -> None:
-        """Go by the log of a master; by all that it holds, as long as nothing of it is applied.
+        """Use a master's log: all of its entries, until the first is applied.
 
-        Until a leader says what is committed, a node that lost its file would know nobody: it would
-        call no voter, and refuse those that call. What is not committed serves here as well: it
-        only says whom to ask. It is written down, as the log may be refused: then those replace it
-        whom only it names.
+        Until a leader says what is committed, a node that lost its file would know no master: it
+        would call no voter, and refuse those that call. Uncommitted entries serve here too: they
+        only say whom to ask. They are written to the file, since the log may be refused: then they
+        replace masters named by it alone.
         """
         self.lookup = lambda node_id: _endpoints_in(machine, node_id)
         voters = frozenset(map(node_id_of_voter, replica.voters))
@@ -61,7 +61,7 @@ class PeerBook:
             try:
                 replica.replay(known)
             except ClusterError as error:
-                log.warning("masters not read from the log", extra={"error": error.message})
+                log.warning("masters not read from log", extra={"error": error.message})
                 return
         found = {m.node_id: m.endpoints for m in known.state.members.masters()}
         self.learn((found | self._masters).items(), None)
@@ -74,7 +74,7 @@ class PeerBook:
     def learn(
         self, masters: Iterable[tuple[NodeId, tuple[str, ...]]], leader: NodeId | None
     ) -> None:
-        """Take what the leader said; write it down if it is new."""
+        """Take the leader's list; write it to disk if it is new."""
         learned = dict(masters)
         self.leader = leader
         if not learned:
@@ -83,8 +83,8 @@ class PeerBook:
         if learned != self._saved:
             try:
                 save_masters(self._path, learned)
-            except OSError as error:  # The disk is full, perhaps: tried again with the next answer.
-                log.warning("masters not written down", extra={"error": repr(error)})
+            except OSError as error:  # Perhaps the disk is full: the next answer tries again.
+                log.warning("masters not written", extra={"error": repr(error)})
                 return
             self._saved = learned
 
@@ -95,7 +95,7 @@ def _endpoints_in(machine: ReplicatedStateMachine, node_id: NodeId) -> tuple[str
 
 
 def _kept_masters(path: Path) -> dict[NodeId, tuple[str, ...]]:
-    """What was kept; nothing where that can't be read: the log, or the operator, says it too."""
+    """The stored masters; none if unreadable: the log, or the operator, names them too."""
     try:
         kept = json.loads(read_regular(path))
         masters = {NodeId(node): tuple(endpoints) for node, endpoints in kept.items()}
@@ -105,7 +105,7 @@ def _kept_masters(path: Path) -> dict[NodeId, tuple[str, ...]]:
         return {}
     except (OSError, ValueError, TypeError, AttributeError, RecursionError, ClusterError) as error:
         log.warning(
-            "file of the masters is unreadable; goes on without it",
+            "file of the masters is unreadable; continuing without it",
             extra={"path": str(path), "error": repr(error)},
         )
         return {}
@@ -113,7 +113,7 @@ def _kept_masters(path: Path) -> dict[NodeId, tuple[str, ...]]:
 
 
 def add_masters(path: Path, masters: Mapping[NodeId, tuple[str, ...]]) -> None:
-    """Remember more masters, to ask before those that are known."""
+    """Add masters, to be asked before those already known."""
     known = PeerBook(path)
     others = {
         node: known.endpoints(node) for _, node in known.targets() if node and node not in masters
@@ -122,5 +122,5 @@ def add_masters(path: Path, masters: Mapping[NodeId, tuple[str, ...]]) -> None:
 
 
 def save_masters(path: Path, masters: Mapping[NodeId, tuple[str, ...]]) -> None:
-    """Keep where the masters are."""
+    """Store the masters' addresses."""
     write_private(path, json.dumps({node: list(e) for node, e in masters.items()}).encode())

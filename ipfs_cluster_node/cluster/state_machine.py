@@ -1,4 +1,4 @@
-"""The state machine behind the log: decodes, applies, says what changed."""
+"""The state machine behind the log: decodes, applies, announces changes."""
 
 import gc
 from collections.abc import Callable, Iterable, Iterator
@@ -12,45 +12,45 @@ from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.core.tables import Touched, merged
 
 FREEZES_MAX: Final = 10_000
-"""Snapshots until garbage that was frozen is looked for: some 70 MB, and then one long pause."""
+"""Snapshots between collections of frozen garbage: some 70 MB, and then one long pause."""
 
 UNFROZEN_BYTES_MAX: Final = 8 * 1024 * 1024
-"""Of commands that were applied since: what they left is some 20 ms of the collector's work."""
+"""Commands applied between collections: their garbage costs the collector some 20 ms."""
 YOUNG: Final = 1
 """The older of the collector's two young generations; the oldest may hold everything."""
 
 EffectListener = Callable[[Effect], None]
 ChangeListener = Callable[[int, Touched | None], None]
-"""Takes the revision that the state has now, and the rows that an entry of the log touched: all
-that changed, and some perhaps that one of its commands changed back. None after a snapshot took the
-state's place: any row may differ."""
+"""Takes the state's revision, and the rows that a log entry touched: all that changed, and some
+perhaps that one of its commands changed back. None after a snapshot replaced the state: any row
+may differ."""
 
 
 class ReplicatedStateMachine:
-    """Owns this node's copy of the replicated state; all in the loop's thread."""
+    """Owns this node's copy of the replicated state. Runs in the event loop's thread."""
 
     def __init__(self) -> None:
         """Start empty."""
         self.state = ClusterState()
         self.revision = 0
-        """The index of the last entry of the log that is in the state."""
+        """The index of the last log entry applied to the state."""
         self._effect_listeners: list[EffectListener] = []
         self._change_listeners: list[ChangeListener] = []
         self._touched: list[Touched] = []
-        """By the commands of the entry that is being applied."""
+        """By the commands of the entry being applied."""
         self._freezes = 0
         self._unfrozen_bytes = 0
 
     def listen(self, *listeners: EffectListener) -> None:
-        """Have effects carried out, after each command; a listener must not raise."""
+        """Call these with the effects of each command; a listener must not raise."""
         self._effect_listeners += listeners
 
     def watch(self, *listeners: ChangeListener) -> None:
-        """Announce changes, once per entry of the log; a listener must not raise."""
+        """Call these with the changes of each log entry; a listener must not raise."""
         self._change_listeners += listeners
 
     def apply(self, index: int, command: bytes) -> Accepted | Rejected:
-        """Carry out a committed command."""
+        """Apply a committed command."""
         applied = self.state.apply(decode_command(command))
         self._unfrozen_bytes += len(command)
         if self._unfrozen_bytes > UNFROZEN_BYTES_MAX:
@@ -75,14 +75,14 @@ class ReplicatedStateMachine:
             listener(self.revision, touched)
 
     def freeze(self) -> Callable[[], Iterator[bytes]]:
-        """Take the state as of now; the returned function encodes it, part by part, in a thread."""
+        """Capture the state; the returned function encodes it, part by part, in a thread."""
         data = self.state.data()
         self._freeze_objects()
         return lambda: encode_snapshot(data)
 
     def _freeze_objects(self) -> None:
-        # What the state holds by now is no garbage: the collector would look at all of it again
-        # whenever it has grown by a quarter, for longer than an election takes.
+        # The present state is no garbage: the collector would scan all of it whenever it has grown
+        # by a quarter, for longer than an election takes.
         self._unfrozen_bytes = 0
         self._freezes += 1
         if self._freezes % FREEZES_MAX == 0:
@@ -91,7 +91,7 @@ class ReplicatedStateMachine:
         gc.freeze()
 
     def load(self, index: int, parts: Iterable[bytes]) -> Callable[[], None]:
-        """Decode a state, in a thread; the returned function has it used."""
+        """Decode a state, in a thread; the returned function installs it."""
         with _uncollected():
             state = ClusterState(decode_snapshot(parts))
 
@@ -105,7 +105,7 @@ class ReplicatedStateMachine:
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Nothing of a state is garbage, but the collector would look at all of it again and again."""
+    """Pause the collector: a state has no garbage, but would be scanned again and again."""
     gc.disable()
     try:
         yield

@@ -28,10 +28,10 @@ class _Watcher:
 
 
 class Tasks:
-    """What clients ask of tasks."""
+    """Clients' operations on tasks."""
 
     def __init__(self, consensus: Consensus, observations: Observations) -> None:
-        """Answer as far as this node leads."""
+        """Answer while this node leads."""
         self._consensus = consensus
         self._watchers: dict[TaskId, set[_Watcher]] = {}
         self.progress = observations.progress
@@ -68,7 +68,7 @@ class Tasks:
         return task
 
     def newest_first(self, before: int | None) -> Iterable[Task]:
-        """Tasks as of now, the newest first; only those of a sequence below `before`."""
+        """The present tasks, the newest first; only those of a sequence below `before`."""
         tasks = self._consensus.read_state().tasks.copy()
         end = len(tasks)
         if before is not None:
@@ -76,9 +76,9 @@ class Tasks:
         return (tasks[at] for at in range(end - 1, -1, -1))
 
     async def watch_tasks(self, task_ids: Sequence[TaskId]) -> AsyncIterator[list[Task]]:
-        """Yield tasks as they are, then as they change, until each has ended."""
+        """Yield tasks as they are, then their changes, until each has ended."""
         task_ids = list(dict.fromkeys(task_ids))
-        # Subscribed before it is read: a change in between is not lost.
+        # Subscribed before reading, so that no change in between is lost.
         watcher = _Watcher(task_ids)
         waiting = set(task_ids)
         turn = current_turn()
@@ -95,7 +95,7 @@ class Tasks:
             while waiting:
                 batch = self._take_changed(watcher)
                 if batch:
-                    # What becomes of an ended task, that it is forgotten, is no news.
+                    # Forgetting an ended task is not reported.
                     ended = {task.task_id for task in batch if task.state.is_terminal}
                     self._unsubscribe(watcher, ended)
                     waiting -= ended
@@ -135,18 +135,18 @@ class Tasks:
         elif tasks := touched.get(TableName.TASKS):
             if progress := self.progress:
                 for task_id in progress.keys() & tasks:
-                    del progress[task_id]  # Of an attempt that is over.
+                    del progress[task_id]  # Of an attempt that has ended.
             if self._watchers:
                 for task_id in self._watchers.keys() & tasks:
                     self._changed(task_id)
 
     def on_progress(self, task_id: TaskId, ratio: float, note: str) -> None:
-        """Take news of a running attempt."""
+        """Record the progress of a running attempt."""
         self.progress[task_id] = (ratio, note)
         self._changed(task_id)
 
     def on_leadership(self, leads: bool) -> None:  # noqa: FBT001
-        """Wake every watcher when the leadership is lost: its next reading answers NOT_LEADER."""
+        """Wake every watcher when leadership is lost: its next read raises NOT_LEADER."""
         if not leads:
             for watcher in {w for watchers in self._watchers.values() for w in watchers}:
                 watcher.wake.set()

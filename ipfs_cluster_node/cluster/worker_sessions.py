@@ -46,11 +46,11 @@ log = logging.getLogger(__name__)
 
 OUTCOMES_PER_COMMAND_MAX: Final = 256
 OUTCOME_BYTES_MAX: Final = 1024 * 1024
-"""Of results and messages in one command; far below what an entry of the log holds."""
+"""Of results and messages in one command; far below the limit of a log entry."""
 HELLO_ATTEMPTS_MAX: Final = 2 * HELD_MAX
-"""Attempts that a worker runs, or whose outcomes are not confirmed, when its session begins."""
+"""Attempts that a worker runs, or whose outcomes are unconfirmed, when its session begins."""
 REST_TICK_SECONDS: Final = 0.001
-"""How long after a worker's rest the planner wakes: never just before its end."""
+"""How long after the end of a worker's rest the planner wakes, so that it is never too early."""
 
 PLANNED_BY: Final = frozenset({TableName.TASKS, TableName.PRINCIPALS})
 """The tables on which a plan depends."""
@@ -69,7 +69,7 @@ class _Session:
         self.outbox = Outbox(node_id, sessions.tasks_now, self.grant)
 
     def grant(self, count: int) -> None:
-        """Add credit: the worker asked for it, or what used it up is not written to it."""
+        """Add credit: requested by the worker, or returned by assignments that were not sent."""
         self.credit = max(-CREDIT_MAX, min(CREDIT_MAX, self.credit + count))
         self._wake.set()
 
@@ -82,18 +82,18 @@ class _Session:
 
 
 class WorkerSessions:
-    """Who works for this leader."""
+    """The workers connected to this leader."""
 
     def __init__(
         self, consensus: Consensus, tasks: Tasks, observations: Observations, *, clock: Clock
     ) -> None:
-        """Start with nobody."""
+        """Start without sessions."""
         self._clock = clock
         self._consensus = consensus
         self._tasks = tasks
         self._sessions: dict[NodeId, _Session] = {}
         self.boots = Boots()
-        """Which processes speak for the members; shared with what keeps other connections."""
+        """The processes that act for the members; shared with the other connections' owners."""
         self._rests = observations.rests
         self.wake = asyncio.Event()
         """Set whenever there may be something to plan."""
@@ -139,12 +139,12 @@ class WorkerSessions:
             self.boots.left(node_id)
 
     async def _welcome(self, node_id: NodeId, held: set[AttemptId]) -> pb.WorkerSessionResponse:
-        # What the log gives to this worker and the worker does not have was lost on the way.
+        # Attempts that the log assigns to this worker and it does not have were lost in transit.
         running = self._consensus.leader_state().tasks.running_on(node_id)
         missing = tuple(attempt for attempt in running if attempt not in held)
         if missing:
             await self._consensus.propose(RequeueAttempts(ids=missing))
-        # A leader that was replaced and has not heard of it must not have attempts killed.
+        # A deposed leader that does not know it yet must not have attempts killed.
         tasks = self._consensus.read_state().tasks
         welcome = pb.WorkerSessionResponse(welcome=pb.WorkerWelcome())
 
@@ -167,7 +167,7 @@ class WorkerSessions:
         except ClusterError as error:
             session.end(error)
         except Exception:
-            # A session that nobody reads any longer would go on, and confirm nothing.
+            # Without a reader the session would stay open and confirm nothing.
             log.exception("session failed", extra={"node_id": session.node_id})
             session.end(ClusterError(Reason.INTERNAL, "the leader failed; its log says why"))
 
@@ -183,24 +183,24 @@ class WorkerSessions:
             case "progress":
                 attempt = attempt_from_proto(request.progress.id)
                 if self._consensus.leader_state().tasks.is_current(attempt, session.node_id):
-                    # In this order: what is not a number becomes 0.
+                    # In this order, so that NaN becomes 0.
                     ratio = min(1.0, max(0.0, request.progress.ratio))
                     note = request.progress.note[:NOTE_CHARS_MAX]
                     self._tasks.on_progress(attempt.task_id, ratio, note)
             case "hello":
                 raise invalid_field("message", "hello comes first, and only once")
             case _:
-                pass  # Of a newer release; it has to get along without.
+                pass  # Of a newer release, which must work without it.
 
     async def _finish(self, session: _Session, outcomes: list[AttemptOutcome]) -> None:
-        """Commit outcomes, and confirm all: what is refused is not to be said again.
+        """Commit outcomes, and confirm all: refused ones must not be sent again.
 
-        Stale ones are committed too. A leader that was replaced and has not heard of it knows no
-        newer attempts, and would have their outcomes forgotten.
+        Stale ones are committed too. A deposed leader that does not know it yet has no newer
+        attempts, and would have their outcomes dropped.
         """
         state = self._consensus.leader_state()
         outcomes = [_with_its_file(outcome, state) for outcome in outcomes]
-        # Before what came back waits again: else it would go to the same worker at once.
+        # Before the returned attempts are pending again: else the same worker gets them at once.
         self._note_rest(session.node_id, outcomes)
         await self._consensus.propose(
             FinishAttempts(node_id=session.node_id, outcomes=tuple(outcomes))
@@ -230,19 +230,19 @@ class WorkerSessions:
                 session.send(Kind.CANCELLED, effect.ids)
 
     def on_change(self, _revision: int, touched: Touched | None) -> None:
-        """Plan again where tasks or workers changed, unless there is nobody to give tasks to."""
+        """Plan again if tasks or workers changed, unless no worker is connected."""
         # A node that is alive again may have granted its credit before.
         if self._sessions and (touched is None or not PLANNED_BY.isdisjoint(touched)):
             self.wake.set()
 
     def on_leadership(self, leads: bool) -> None:  # noqa: FBT001
-        """End every session when the leadership is lost."""
+        """End every session when leadership is lost."""
         if not leads:
             for session in self._sessions.values():
                 session.end(self._consensus.not_leader())
 
     def offers(self, state: ClusterState, now: float) -> dict[NodeId, WorkerOffer]:
-        """What the workers can take: those that are alive, asked for more and do not rest.
+        """What the workers can take: those that are alive, have credit and do not rest.
 
         Args:
             state: The members and their tasks.
@@ -265,7 +265,7 @@ class WorkerSessions:
 
 
 async def _held(hello: pb.WorkerHello) -> set[AttemptId]:
-    """The attempts that a worker says it has."""
+    """The attempts that a worker reports."""
     if len(hello.attempts) > HELLO_ATTEMPTS_MAX:
         raise invalid_field("hello.attempts", f"at most {HELLO_ATTEMPTS_MAX}")
     held: set[AttemptId] = set()
@@ -280,7 +280,7 @@ async def _held(hello: pb.WorkerHello) -> set[AttemptId]:
 
 
 def _in_commands(messages: Iterable[pb.AttemptOutcome]) -> Iterator[list[AttemptOutcome]]:
-    """Outcomes in lists that each fit in one command."""
+    """Split outcomes into lists that each fit in one command."""
     outcomes: list[AttemptOutcome] = []
     size = 0
     for message in messages:
@@ -301,11 +301,11 @@ def _in_commands(messages: Iterable[pb.AttemptOutcome]) -> Iterator[list[Attempt
 
 
 def _with_its_file(outcome: AttemptOutcome, state: ClusterState) -> AttemptOutcome:
-    """The outcome; a failure where its result is a file that the cluster does not hold."""
+    """The outcome; a failure if its result is a file that the cluster does not hold."""
     if outcome.result is None or not outcome.result.cid or outcome.result.cid in state.contents:
         return outcome
     failure = TaskFailure(
         Reason.CONTENT_NOT_FOUND,
-        f"the result's file {outcome.result.cid} was not added to the cluster before",
+        f"the result's file {outcome.result.cid} was not added to the cluster first",
     )
     return replace(outcome, result=None, failure=failure, retryable=True)

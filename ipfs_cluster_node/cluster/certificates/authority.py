@@ -1,4 +1,4 @@
-"""Opens the cluster's sealed keys on a master, and keeps them sealed to the masters there are."""
+"""Opens the cluster's sealed keys on a master, and keeps them sealed to the current masters."""
 
 import asyncio
 import logging
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Who asked for which change, under which id: a repeat of it changes nothing."""
+    """The caller and request id of a change: repeating it changes nothing."""
 
     caller: str = ""
     request_id: str = ""
@@ -44,7 +44,7 @@ BY_ITSELF: Final = Asked()
 
 
 class ClusterAuthority:
-    """The cluster's keys, as far as this master can open them. In the loop's thread."""
+    """The cluster's keys, if this master can open them. Runs in the event loop's thread."""
 
     def __init__(
         self,
@@ -67,12 +67,12 @@ class ClusterAuthority:
         self._opened: tuple[str, int, bytes, ClusterKeys] | None = None
         self._kept_version = 0
         self.changing = asyncio.Lock()
-        """Held from reading the authority to the commit of what it becomes: of two changes of the
-        same one the second would be refused."""
+        """Held from reading the authority to committing its change: of two concurrent changes the
+        second would be refused."""
 
     @property
     def seal_public_key(self) -> bytes:
-        """To which the keys are sealed for this master; empty if it has none."""
+        """The keys are sealed to it for this master; empty if it has none."""
         return b"" if self._seal_key is None else self._seal_key.public_key
 
     def keys(self, authority: Authority) -> ClusterKeys:
@@ -84,7 +84,7 @@ class ClusterAuthority:
         return self._open(authority)[1]
 
     def kept(self) -> Authority | None:
-        """The sealed keys as this master last knew them, where its log can't say yet."""
+        """The sealed keys as this master last knew them, for when its log is not applied yet."""
         try:
             message = command_pb2.Authority.FromString(read_regular(self._home.authority))
         except OSError:
@@ -92,14 +92,14 @@ class ClusterAuthority:
         return AUTHORITY.decode(message)
 
     async def tend(self) -> None:
-        """As the leader: seal to masters that have registered, and anew without those gone.
+        """As the leader: seal to newly registered masters, and reseal without removed ones.
 
-        Also anew where `recover passphrase` asks this master for it.
+        Also reseals if `recover passphrase` asks this master to.
 
         Raises:
             ClusterError: AUTHORITY_SEALED, if this master can't open the keys itself.
         """
-        async with self.changing:  # A master that registers asks for it beside the leader's loop.
+        async with self.changing:  # A registering master calls this beside the leader's loop.
             await self._tend()
 
     async def _tend(self) -> None:
@@ -118,7 +118,7 @@ class ClusterAuthority:
         recovery_next = self._take_recovery_next() if asked else None
         recovered = self._recovery is not None
         if gone or recovered or recovery_next is not None:
-            # Whoever is gone knows the data key: what is sealed from now on is not for it.
+            # A removed master knows the data key, so later keys are sealed under a new one.
             keep = {did: key for did, key in wanted.items() if did in (wrapped - gone) | new}
             if recovered:
                 keep[self._did] = self.seal_public_key
@@ -126,7 +126,7 @@ class ClusterAuthority:
                 authority = replace(authority, recovery_key=recovery_next)
             await self.put(state, authority, keys, seal_keys=keep)
             log.warning(
-                "cluster keys sealed anew",
+                "cluster keys resealed",
                 extra={"without": sorted(gone), "other_passphrase": recovery_next is not None},
             )
         elif new:
@@ -148,24 +148,24 @@ class ClusterAuthority:
             await self.commit(changed)
             log.info("cluster keys sealed to masters", extra={"masters": sorted(new)})
         if recovered:
-            # What opens the old copy goes only once there is a copy that this master opens itself.
+            # The key to the old copy is deleted only once this master can open the new one.
             self.keep()
             self._recovery = None
             self._home.recovery_key.unlink(missing_ok=True)
         if recovery_next is not None:
-            self.keep()  # Whoever waits reads it there.
+            self.keep()  # `recover passphrase` waits for it there.
 
     def _take_recovery_next(self) -> bytes | None:
-        """The public key of the passphrase that takes the present one's place, if it still may.
+        """The public key of the passphrase that replaces the present one, if still allowed.
 
-        Once it is taken, whoever asked can't withdraw it any more.
+        Once taken, the request can't be withdrawn.
         """
         path = self._home.recovery_next
         asked = b""
         try:
             asked = read_regular(path)
         except OSError as error:
-            log.warning("another passphrase is not taken", extra={"error": str(error)})
+            log.warning("new passphrase not taken", extra={"error": str(error)})
         try:
             path.unlink()
         except OSError:
@@ -183,7 +183,7 @@ class ClusterAuthority:
         signer: int | None = None,
         asked: Asked = BY_ITSELF,
     ) -> Authority:
-        """Commit other keys, sealed anew; with a phase, also a new epoch. Hold `changing`."""
+        """Commit other keys, resealed; with a phase, also a new epoch. Hold `changing`."""
         if seal_keys is None:
             wrapped = {did for did, _ in authority.wraps}
             masters = state.members.masters()
@@ -215,7 +215,7 @@ class ClusterAuthority:
         return changed
 
     async def commit(self, changed: Authority, asked: Asked = BY_ITSELF) -> None:
-        """Commit what the authority becomes. Hold `changing`."""
+        """Commit a change of the authority. Hold `changing`."""
         await self._consensus.propose(
             SetAuthority(authority=changed, asked=asked.what),
             caller=asked.caller,
@@ -223,7 +223,7 @@ class ClusterAuthority:
         )
 
     def keep(self) -> None:
-        """Write the sealed keys down where they are new: for a start without a leader."""
+        """Write the sealed keys to disk if they changed: for a start without a leader."""
         try:
             authority = self._consensus.state().certificates.authority
         except ClusterError:
@@ -232,8 +232,8 @@ class ClusterAuthority:
             data = AUTHORITY.encode(authority).SerializeToString(deterministic=True)
             try:
                 write_private(self._home.authority, data)
-            except OSError as error:  # The disk is full, perhaps: tried again with the next turn.
-                log.warning("sealed keys not written down", extra={"error": repr(error)})
+            except OSError as error:  # Perhaps the disk is full: the next turn tries again.
+                log.warning("sealed keys not written", extra={"error": repr(error)})
                 return
             self._kept_version = authority.version
 
@@ -254,5 +254,5 @@ class ClusterAuthority:
 
 
 def new_root(cluster_name: str, now: datetime) -> CertificateAuthority:
-    """Make a root that takes the place of the present one."""
+    """Make a root to replace the present one."""
     return CertificateAuthority.create(cluster_name, now)

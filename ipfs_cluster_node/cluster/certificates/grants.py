@@ -1,4 +1,4 @@
-"""What a client was let do when it joined, given anew when it renews its certificate."""
+"""Re-issues a client's preset delegations when its certificate is renewed."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -14,10 +14,10 @@ from ipfs_cluster_node.core.state import ClusterState
 def renewed_grants(
     state: ClusterState, did: Did, authority: Identity, now: datetime, *, until: datetime
 ) -> Sequence[StoredDelegation]:
-    """The delegations of a client's grant, good until its new certificate ends.
+    """The delegations of a client's grant, valid until its new certificate ends.
 
-    Empty for a node, and for a client whose grant was taken back: revoking a delegation that the
-    cluster itself gave ends the grant (`ClusterState`).
+    Empty for a node, and for a client whose grant was revoked: revoking a delegation that the
+    cluster itself issued ends the grant (`ClusterState`).
     """
     client = state.members.get(did)
     if client is None or client.removed or client.grant not in GRANTS:

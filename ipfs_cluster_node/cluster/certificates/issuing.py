@@ -1,4 +1,4 @@
-"""Certificates: the leader signs them, after the log has them. Renewal, revocation, rotation."""
+"""Issues, renews, revokes and rotates certificates. The leader signs once the log allows it."""
 
 import asyncio
 import logging
@@ -57,7 +57,7 @@ ALONE_LIFETIME: Final = timedelta(hours=1)
 """Of a certificate that a master signs for itself."""
 TEND_SECONDS: Final = 1.0
 HAND_OVER_SECONDS: Final = 10.0
-"""Between two attempts of a leader whose clock is off to let another master lead."""
+"""Between two attempts to transfer leadership while the leader's clock is off."""
 WAITING_SHOWN_MAX: Final = 100
 
 
@@ -73,7 +73,7 @@ class Issued:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rotation:
-    """How far a rotation is."""
+    """Progress of a rotation."""
 
     authority: Authority
     confirmed_count: int
@@ -86,7 +86,7 @@ class Rotation:
 
 
 class Certificates:
-    """Hands out certificates as far as this node leads."""
+    """Issues certificates while this node leads."""
 
     def __init__(
         self,
@@ -103,24 +103,24 @@ class Certificates:
         self._epochs = observations.epochs
 
     def check_clock(self) -> None:
-        """Check that this node may say until when something is good; raises CLOCK_OFF."""
+        """Check that this node's clock may date a validity; raises CLOCK_OFF."""
         self._clock.check()
 
     def check(self, did: Did, request_der: bytes, endpoints: tuple[str, ...]) -> None:
-        """Check that a certificate could be signed; raises what signing it would."""
+        """Check that a certificate could be signed; raises what signing would raise."""
         authority = self._consensus.leader_state().certificates.authority
         ca = self._signer(authority, self._authority.keys(authority))
         hosts = [parse_endpoint(each).host for each in endpoints]
         ca.issue(request_der, did, hosts=hosts, is_node=True, now=self._clock.own.wall())
 
     def sign_alone(self, request_der: bytes, did: Did, endpoints: tuple[str, ...]) -> bytes | None:
-        """A certificate for this master, by itself: it is in the log once it is renewed.
+        """Sign this master's own certificate; it enters the log when it is renewed.
 
-        Else masters that were all off for longer than their certificates last could not come back:
-        none would be let in by another, so that none could lead and sign.
+        Otherwise masters that were all off for longer than their certificates last could not
+        return: none would accept another, so that none could lead and sign.
 
         Raises:
-            ClusterError: CLOCK_OFF, where something speaks against this clock; AUTHORITY_SEALED.
+            ClusterError: CLOCK_OFF, if there is evidence against this clock; AUTHORITY_SEALED.
         """
         authority = self._authority.kept()
         if authority is None:
@@ -137,7 +137,7 @@ class Certificates:
         )
 
     async def renew(self, did: Did, request_der: bytes) -> Issued:
-        """Give a member a new certificate, and a client what it was let do anew.
+        """Renew a member's certificate, and a client's preset delegations.
 
         Raises:
             ClusterError: CALLER_UNKNOWN, CERTIFICATE_REVOKED, PROOF_INVALID, INVALID_ARGUMENT,
@@ -149,13 +149,13 @@ class Certificates:
             if owner is None or owner.removed:
                 raise ClusterError(
                     Reason.CALLER_UNKNOWN,
-                    f"{did} is no member of this cluster; join with a new identity",
+                    f"{did} is not a member of this cluster; join with a new identity",
                 )
             authority = state.certificates.authority
             keys = self._authority.keys(authority)
             pem, record = self._sign(state, authority, keys, owner, request_der)
             try:
-                # In the log before it is handed out: what is good somewhere can be revoked.
+                # Logged before it is handed out, so that every valid certificate can be revoked.
                 await self._consensus.propose(IssueCertificate(record=record))
             except ClusterError as error:
                 if error.reason is not Reason.AUTHORITY_SEALED or attempt == ISSUE_ATTEMPTS_MAX:
@@ -177,7 +177,7 @@ class Certificates:
     async def renew_current(
         self, certificate_pem: bytes, request_der: bytes, proof: bytes
     ) -> Issued:
-        """Give a member another certificate by its present one and its identity's signature.
+        """Renew a member's certificate by its present one and its identity's signature.
 
         Raises:
             ClusterError: PROOF_INVALID, and as `renew`.
@@ -188,7 +188,7 @@ class Certificates:
     async def renew_expired(
         self, certificate_pem: bytes, request_der: bytes, proof: bytes
     ) -> Issued:
-        """Give a member whose certificate has expired another one, by its identity's signature.
+        """Renew a member's expired certificate by its identity's signature.
 
         Raises:
             ClusterError: CERTIFICATE_INVALID, CERTIFICATE_REVOKED, PROOF_INVALID, and as `renew`.
@@ -203,22 +203,22 @@ class Certificates:
             )
         known = state.certificates.get(peer.serial)
         keys = self._authority.keys(state.certificates.authority)
-        # One that a master signed alone is not in the log; one of a former root has no signer here.
+        # One that a master signed alone is not in the log; a former root's has no signer here.
         ours = known is not None and known.did == peer.did
         if not ours and not any(ca.signed(certificate_pem) for ca in keys.cas):
             raise ClusterError(
                 Reason.CERTIFICATE_INVALID,
-                "this cluster did not issue the certificate, or has forgotten it; join anew",
+                "this cluster did not issue the certificate, or has forgotten it; join again",
             )
         return await self.renew(peer.did, request_der)
 
     async def revoke(
         self, *, serial: int | None, did: Did | None, caller: Did, request_id: str
     ) -> None:
-        """Commit that a certificate, or every one of a member, counts no more."""
+        """Revoke one certificate, or every certificate of a member."""
         state = self._consensus.leader_state()
         if (serial is None) == (did is None):
-            raise invalid_field("serial", "set it or did, one of the two")
+            raise invalid_field("serial", "set either it or did")
         if serial is not None:
             record = state.certificates.get(serial)
             until_s = 0 if record is None else record.not_after_s
@@ -232,14 +232,14 @@ class Certificates:
             raise invalid_field("did", "it is your own; let another operator revoke it")
         member = None if owner is None else state.members.get(owner)
         if member is not None and member.role is Role.MASTER and not member.removed:
-            raise invalid_field("did", "a master is not revoked but removed: node remove")
+            raise invalid_field("did", "a master can't be revoked; remove it: node remove")
         await self._consensus.propose(
             RevokeCertificate(revocation=revocation), caller=caller, request_id=request_id
         )
         log.warning("certificate revoked", extra={"did": did, "serial": f"{serial or 0:x}"})
 
     async def rotate(self, *, new: bool, proceed: bool, caller: Did, request_id: str) -> int:
-        """Have every node renew, under a new root if `new`; returns the epoch to be reached."""
+        """Have every node renew, under a new root if `new`; returns the epoch to reach."""
         what = "proceed" if proceed else "root" if new else "certificates"
         async with self._authority.changing:
             return await self._rotate(
@@ -267,7 +267,7 @@ class Certificates:
             raise invalid_field("proceed", "no rotation is under way")
         keys = self._authority.keys(authority)
         if new:
-            self._clock.check()  # A root dates from now as well.
+            self._clock.check()  # A new root is dated by it too.
         else:
             changed = replace(authority, version=authority.version + 1, epoch=authority.epoch + 1)
             await self._authority.commit(changed, asked)
@@ -283,11 +283,11 @@ class Certificates:
             signer=authority.signer,
             asked=asked,
         )
-        log.warning("root is being rotated", extra={"epoch": changed.epoch})
+        log.warning("root rotation started", extra={"epoch": changed.epoch})
         return changed.epoch
 
     def rotation(self) -> Rotation:
-        """How far the members are."""
+        """How far the members have come."""
         state = self._consensus.leader_state()
         authority = state.certificates.authority
         live = _live(state, now_s=self._clock.own.wall_ms() // 1000)
@@ -309,7 +309,7 @@ class Certificates:
         await self._authority.tend()
 
     async def run(self) -> None:
-        """Keep the keys sealed to the masters, and lead rotations on; until cancelled."""
+        """Keep the keys sealed to the masters, and advance rotations; until cancelled."""
         said = ""
         while True:
             await asyncio.sleep(TEND_SECONDS)
@@ -321,29 +321,29 @@ class Certificates:
                 await self._authority.tend()
                 async with self._authority.changing:
                     state = self._consensus.leader_state()
-                    # Who waits is looked up while somebody may: it takes all members.
+                    # Only during a rotation: `waiting` takes a pass over all members.
                     steady = state.certificates.authority.phase is RotationPhase.STEADY
                     if not steady and not self.rotation().waiting:
                         await self._advance(state)
                 said = ""
             except ClusterError as error:
                 if error.message != said:
-                    log.warning("certificates not tended", extra={"error": error.message})
+                    log.warning("certificates not maintained", extra={"error": error.message})
                 said = error.message
 
     async def _hand_over_if_off(self) -> None:
-        """Let a master lead whose clock is the majority's: this one can't sign."""
+        """Transfer leadership to a master whose clock is right: this one can't sign."""
         judged, replica = self._clock.judge(), self._consensus.replica
         if judged.verdict is not Verdict.OFF or replica is None:
             return
         if self._clock.own.monotonic() < self._next_hand_over:
             return
         self._next_hand_over = self._clock.own.monotonic() + HAND_OVER_SECONDS
-        log.warning("leadership is handed over", extra={"ahead_seconds": judged.ahead_ms / 1000})
+        log.warning("leadership transferred", extra={"ahead_seconds": judged.ahead_ms / 1000})
         for voter in sorted(replica.voters):
             if node_id_of_voter(voter) not in judged.agreeing:
                 continue
-            with suppress(ClusterError):  # Then another one, or later.
+            with suppress(ClusterError):  # Another master is tried, or later again.
                 await replica.transfer_leadership(voter)
             if not self._consensus.is_leader:
                 return
@@ -357,13 +357,13 @@ class Certificates:
                 state, authority, keys, phase=RotationPhase.REISSUING, signer=last, asked=asked
             )
         else:
-            # The old key is in no later entry of the log, and no snapshot.
+            # No later log entry and no snapshot has the old key.
             newest = ClusterKeys(keys.cas[last:], keys.authority)
             changed = await self._authority.put(
                 state, authority, newest, phase=RotationPhase.STEADY, signer=0, asked=asked
             )
         log.warning(
-            "rotation of the root goes on",
+            "root rotation advanced",
             extra={"phase": changed.phase.value, "epoch": changed.epoch},
         )
         return changed
@@ -420,10 +420,10 @@ def sign_for(
     now: datetime,
     lifetime: timedelta | None = None,
 ) -> bytes:
-    """Sign a certificate with the names that the member's entry has.
+    """Sign a certificate with the names in the member's entry.
 
-    Addresses are for masters alone: a worker chooses its own, and could pass for a master's
-    enrolment port with them. Every node has the name of its PeerID.
+    Only masters get addresses: a worker chooses its own, and could use them to impersonate a
+    master's enrolment port. Every node has its PeerID as a name.
     """
     life = lifetime or timedelta(milliseconds=state.settings["certificate_lifetime"])
     is_master = owner.role is Role.MASTER
@@ -437,7 +437,7 @@ def sign_for(
 def check_renewal(
     certificate_pem: bytes, request_der: bytes, proof: bytes, *, now: datetime
 ) -> None:
-    """Check that a certificate's owner asks, and if it has expired, not too late.
+    """Check that the request is the owner's, and not too late after the certificate expired.
 
     Raises:
         ClusterError: CERTIFICATE_INVALID, PROOF_INVALID, INVALID_ARGUMENT.
@@ -451,7 +451,7 @@ def check_renewal(
     if now - validity_of(certificate_pem)[1] > RENEW_EXPIRED_MAX:
         raise ClusterError(
             Reason.CERTIFICATE_INVALID,
-            f"the certificate ended over {RENEW_EXPIRED_MAX.days} days ago; join anew",
+            f"the certificate ended over {RENEW_EXPIRED_MAX.days} days ago; join again",
         )
 
 

@@ -1,4 +1,4 @@
-"""What the leader tells nodes without a log: what is revoked, and which nodes there are."""
+"""What the leader sends to nodes without a log: revocations, and the list of nodes."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -11,15 +11,15 @@ from ipfs_cluster_node.v1 import membership_pb2 as pb
 
 
 class RevocationList:
-    """What the leader tells; made anew when something has changed."""
+    """The message that the leader sends; rebuilt when something has changed."""
 
     def __init__(self) -> None:
-        """Start with nothing made."""
+        """Start without a message."""
         self._made_of: tuple[object, ...] = ()
         self._message = pb.Revocations()
 
     def of(self, state: ClusterState, now: datetime) -> pb.Revocations:
-        """Everything that counts no more, and that TLS would still let in; and every node."""
+        """All revocations that TLS alone would not enforce, and every node."""
         now_s = int(now.timestamp())
         table = state.certificates
         made_of = (id(table), table.version, len(state.members), now_s // 60)
@@ -31,7 +31,7 @@ class RevocationList:
 
 def _message(state: ClusterState, now_s: int) -> pb.Revocations:
     table = state.certificates
-    # Whose newest certificate is not remembered any more has none that TLS would let in.
+    # TLS accepts no certificate of a member whose newest one is forgotten.
     dids: set[str] = {
         did for did in (*_removed(state), *table.revoked_dids()) if table.newest(did) is not None
     }

@@ -1,4 +1,4 @@
-"""Blocks that are damaged or lost here, had from other masters and stored again."""
+"""Repairs blocks that are damaged or lost here, from other masters."""
 
 import asyncio
 import logging
@@ -15,13 +15,13 @@ from ipfs_cluster_node.core.unixfs import Block
 log = logging.getLogger(__name__)
 
 AGAIN_SECONDS_MIN: Final = 60.0
-"""After a repair in vain that nobody waits for: two masters that lack a block ask each other."""
+"""After a failed background repair: two masters without a block would ask each other."""
 FAILURES_MAX: Final = 10_000
-"""Blocks that are remembered for that."""
+"""Failed blocks that are remembered for that."""
 
 
 class Repairs:
-    """Repairs one block at a time, and each once for all who want it."""
+    """Repairs one block at a time, and each once for all callers."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class Repairs:
         *,
         clock: Clock,
     ) -> None:
-        """Store in `store` what `sources_of` a file's root, or of a block, give."""
+        """Store in `store` what `sources_of` a file's root, or of a block, return."""
         self._monotonic = clock.monotonic
         self._store = store
         self._sources_of = sources_of
@@ -38,7 +38,7 @@ class Repairs:
         self._failed_at: dict[Cid, float] = {}
 
     async def block(self, root: Cid, cid: Cid) -> bytes:
-        """A block of a file from elsewhere; stored here as well, if there is room.
+        """Fetch a block of a file from elsewhere; stores it here too, if there is room.
 
         Raises:
             ClusterError: CONTENT_NOT_FOUND, UNREACHABLE.
@@ -46,7 +46,7 @@ class Repairs:
         return await asyncio.shield(self._task(root, cid))
 
     def begin(self, cid: Cid) -> None:
-        """Repair a block that nobody waits for, unless that was in vain just now."""
+        """Repair a block in the background, unless that failed just now."""
         if self._monotonic() - self._failed_at.get(cid, -AGAIN_SECONDS_MIN) >= AGAIN_SECONDS_MIN:
             self._task(cid, cid)
 
@@ -72,7 +72,7 @@ class Repairs:
         data = await fetch_block(cid, sources=self._sources_of(root))
         try:
             await asyncio.to_thread(self._put, Block(cid, data))
-        except (ClusterError, OSError) as error:  # Whoever reads has the bytes all the same.
+        except (ClusterError, OSError) as error:  # The reader gets the bytes anyway.
             level = logging.WARNING if self._store.is_damaged(cid) else logging.DEBUG
             log.log(level, "block not stored", extra={"cid": str(cid), "error": str(error)})
         return data

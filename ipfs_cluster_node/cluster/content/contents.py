@@ -36,12 +36,12 @@ log = logging.getLogger(__name__)
 HOLDERS_MIN: Final = 2
 """Masters that must hold bytes before they are acknowledged; all, if there are fewer."""
 COPY_SECONDS_MAX: Final = 3600.0
-"""For one file to one master; who stops taking is noticed by keepalive, long before."""
+"""For one file to one master; keepalive notices a stalled one long before."""
 BLOCKS_SECONDS_MAX: Final = 60.0
 """For one request of at most 64 blocks."""
 RETRY_AFTER: Final = timedelta(seconds=1)
 ATTEMPT_HEARD_SECONDS_MAX: Final = 2.0
-"""Until every master that follows has heard of an attempt."""
+"""Until every follower has heard of an attempt."""
 ATTEMPT_PAUSE_SECONDS: Final = 0.05
 
 ChannelTo = Callable[[NodeId], grpc.aio.Channel | None]
@@ -60,14 +60,14 @@ class PeerBlocks:
         root: Cid | None = None,
         metadata: tuple[tuple[str, str], ...] = (),
     ) -> None:
-        """Ask this node.
+        """Call this node.
 
         Args:
-            node_id: Which.
+            node_id: Its id.
             channel: To it.
             clock: This node's.
             root: Of a worker: the file whose blocks it reads.
-            metadata: Of a worker: for which attempt.
+            metadata: Of a worker: names the attempt.
         """
         self.name = str(node_id)
         self._clock = clock
@@ -93,12 +93,12 @@ class PeerBlocks:
                 return
             except grpc.aio.AioRpcError as rpc_error:
                 error = error_from_rpc(rpc_error)
-                # A master that follows hears of an attempt a little after its worker.
+                # A follower hears of an attempt slightly later than its worker.
                 if error.reason is not Reason.STALE_ATTEMPT or self._clock.monotonic() > patience:
                     raise error from rpc_error
             except ValueError as error:
                 raise ClusterError(
-                    Reason.BLOCK_MISMATCH, "the node sent a block without name"
+                    Reason.BLOCK_MISMATCH, "the node sent a block without a name"
                 ) from error
             finally:
                 call.cancel()
@@ -106,7 +106,7 @@ class PeerBlocks:
 
 
 class Contents:
-    """What this node stores, and what the log says of who stores what."""
+    """The files stored here, and the log's record of their holders."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class Contents:
         clock: Clock,
         room_of: Callable[[NodeId], int | None] = lambda _node: None,
     ) -> None:
-        """Serve a store; `room_of` a node is what it can still take of files, if it has said."""
+        """Serve a store; `room_of` a node is the room it last reported, None if it has not."""
         self._clock = clock
         self._room_of = room_of
         self._consensus = consensus
@@ -161,11 +161,11 @@ class Contents:
         return replace(content, holders=state.contents.holders_of(content))
 
     def _instead_of_here(self, size_bytes: int | None) -> tuple[NodeId, ...]:
-        """Who stores a file for which there is no room here; nobody, if there is.
+        """The nodes that store a file for which there is no room here; empty if there is.
 
         Raises:
-            ClusterError: STORAGE_FULL, rather than after most of it has come: too few others are
-                known to have room.
+            ClusterError: STORAGE_FULL, before most of the file has come: too few others are known
+                to have room.
         """
         wanted = max(1, size_bytes or 0)
         try:
@@ -209,7 +209,7 @@ class Contents:
         return tuple(holders)
 
     def _others_in_order(self, key: str) -> list[NodeId]:
-        """The other masters, as they are asked to hold a file."""
+        """The other masters, in the order in which they are asked to hold a file."""
         members = self._consensus.state().members
         others = sorted(self._consensus.voters - {self._consensus.node_id})
         return holders_in_order(
@@ -227,7 +227,7 @@ class Contents:
     async def _copy_to(self, node_id: NodeId, root: Cid) -> None:
         channel = self._channel_to(node_id)
         if channel is None:
-            raise ClusterError(Reason.UNREACHABLE, "no address of it is known")
+            raise ClusterError(Reason.UNREACHABLE, "none of its addresses is known")
 
         async def requests() -> AsyncIterator[pb.PutBlocksRequest]:
             async for cid in walk(root, self.store):
@@ -242,16 +242,16 @@ class Contents:
         await send_all(call, requests())
 
     async def get_content(self, cid: str, *, offset: int, length: int) -> AsyncIterator[bytes]:
-        """Read a file, fetching what is not here from its holders first.
+        """Read a file, fetching what is missing here from its holders first.
 
-        A block that turns out to be damaged on the way is had from another holder, and repaired.
+        A block that proves damaged meanwhile is fetched from another holder, and repaired.
         """
         root = parse_cid(cid)
         try:
             await self.ensure_local(root)
         except ClusterError as error:
             if error.reason is not Reason.STORAGE_FULL:
-                raise  # With a full disk it is read on from where it is, block by block.
+                raise  # With a full disk, it is read block by block from its holders.
         async with aclosing(
             read(  # type: ignore[type-var]
                 root,
@@ -265,7 +265,7 @@ class Contents:
                 yield data
 
     async def ensure_local(self, root: Cid) -> None:
-        """Have every block of a file here. Callers that want the same file share the fetch."""
+        """Fetch every block of a file. Callers that want the same file share the fetch."""
         if await asyncio.to_thread(is_complete, root, self.store):
             return
         task = self._fetching.get(root)
@@ -289,7 +289,7 @@ class Contents:
         state = self._consensus.state()
         content = state.contents.get(str(root))
         named = list(state.contents.holders_of(content)) if content is not None else []
-        # Content that the log does not name may still be there: the masters are asked too.
+        # Content that the log does not name may still exist: the masters are asked too.
         asked = dict.fromkeys([*named, *(m.node_id for m in state.members.masters())])
         sources: list[BlockSource] = []
         for node_id in asked:
@@ -311,10 +311,10 @@ class Contents:
     async def get_blocks(
         self, cids: Sequence[bytes], *, root: bytes
     ) -> AsyncIterator[tuple[bytes, bytes]]:
-        """Read blocks stored here; with a root, only such as are of that file.
+        """Read blocks stored here; with a root, only those of that file.
 
-        A damaged one is had from another master for whoever reads a file. Masters, which name none,
-        get what is here: each would else ask the others in turn.
+        For a file's reader, a damaged one is fetched from another master. Masters, which name no
+        file, get only what is here: otherwise each would ask the others in turn.
         """
         wanted = [_cid_of(binary) for binary in cids]
         file = _cid_of(root) if root else None
@@ -332,7 +332,7 @@ class Contents:
                 else:
                     self._repairs.begin(cid)
             if data is None:
-                lacking.append(cid)  # The rest may be had here nevertheless.
+                lacking.append(cid)  # The others may still be here.
             else:
                 yield binary, data
         if lacking:
@@ -347,7 +347,7 @@ class Contents:
             return True
         if self.store.damaged_count == 0:
             return False
-        # A block that names others may be the damaged one.
+        # The damaged block may be one that names others.
         try:
             await self.ensure_local(file)
         except ClusterError:
@@ -373,7 +373,7 @@ class Contents:
 def _holders_missing(
     wanted: int, had: int, failures: Mapping[NodeId, ClusterError]
 ) -> ClusterError:
-    """Too few masters took the bytes: where all others are full, a repeat won't help."""
+    """The error when too few masters took the bytes: if all others are full, no retry helps."""
     said = "; ".join(f"{node_id}: {error.message}" for node_id, error in failures.items())
     message = f"only {had} of {wanted} masters could take the bytes ({said})"
     if all(error.reason is Reason.STORAGE_FULL for error in failures.values()):
@@ -384,7 +384,7 @@ def _holders_missing(
 
 
 def _expected(_cid: Cid) -> None:
-    """A block is missing where nobody promised it."""
+    """The error for a block missing where no holder was recorded."""
 
 
 def _cid_of(binary: bytes) -> Cid:

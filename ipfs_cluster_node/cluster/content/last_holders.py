@@ -7,7 +7,7 @@ from ipfs_cluster_node.core.state import ClusterState
 
 
 async def check_not_last_holder(state: ClusterState, node_id: NodeId) -> None:
-    """Check that each file that a node holds is held by another member, too.
+    """Check that each file held by a node is also held by another member.
 
     Raises:
         ClusterError: FILES_AT_RISK.

@@ -1,4 +1,4 @@
-"""A file on its way to other masters, which this one has no room for."""
+"""Passes a file that this master has no room for on to other masters."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
@@ -16,7 +16,7 @@ from ipfs_cluster_node.v1.content_pb2_grpc import ContentServiceStub
 
 RETRY_AFTER: Final = timedelta(seconds=1)
 BLOCKS_WAITING_MAX: Final = 16
-"""For one master: 4 MiB of leaves; then the sender of the file waits."""
+"""For one master: 4 MiB of leaves; beyond it the file's sender waits."""
 
 _Blocks = asyncio.Queue[Block | None]
 
@@ -24,7 +24,7 @@ _Blocks = asyncio.Queue[Block | None]
 async def pass_on(
     chunks: AsyncIterator[bytes], channels: Iterable[grpc.aio.Channel], *, seconds_max: float
 ) -> AddReport:
-    """Store a file at the far ends of all channels; durable there when this returns.
+    """Store a file on the nodes of all channels; durable there when this returns.
 
     Raises:
         ClusterError: HOLDERS_MISSING, if one of them did not take it; what `chunks` raises.
@@ -76,7 +76,7 @@ def _not_taken(refusals: ExceptionGroup[ClusterError]) -> ClusterError:
     said = "; ".join(str(error) for error in refusals.exceptions)
     return ClusterError(
         Reason.HOLDERS_MISSING,
-        "this node, which leads, has no room for files, and one of the two that have some did not "
+        "this node, which leads, has no room for files, and one of the two that have room did not "
         f"take this one ({said}); free some space here",
         retry_after=RETRY_AFTER,
     )
