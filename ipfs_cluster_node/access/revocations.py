@@ -10,7 +10,6 @@ class Revocations:
     """What one node without a log knows."""
 
     def __init__(self) -> None:
-        """Know nothing yet."""
         self.version = 0
         self.on_change: Callable[[], None] = lambda: None
         self._dids: frozenset[str] = frozenset()

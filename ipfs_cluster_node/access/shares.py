@@ -60,7 +60,6 @@ class Shares:
     """The calls in progress."""
 
     def __init__(self) -> None:
-        """Start with none."""
         self._of_caller: Counter[tuple[str, Did]] = Counter()
         self._of_all: Counter[str] = Counter()
 

@@ -90,7 +90,6 @@ class Turn:
     """One call's time at the loop."""
 
     def __init__(self, turns: Turns, caller: str) -> None:
-        """Begin at once."""
         self._turns, self._caller = turns, caller
         self._monotonic = turns.monotonic
         self._ends = self._monotonic() + SLICE_SECONDS

@@ -30,7 +30,6 @@ class ReplicatedStateMachine:
     """Owns this node's copy of the replicated state. Runs in the event loop's thread."""
 
     def __init__(self) -> None:
-        """Start empty."""
         self.state = ClusterState()
         self.revision = 0
         """The index of the last log entry applied to the state."""

@@ -87,7 +87,6 @@ class WorkerSessions:
     def __init__(
         self, consensus: Consensus, tasks: Tasks, observations: Observations, *, clock: Clock
     ) -> None:
-        """Start without sessions."""
         self._clock = clock
         self._consensus = consensus
         self._tasks = tasks

@@ -17,10 +17,10 @@ YEAR_9999_S: Final = 253_402_300_799
 
 
 class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
-    """What this node noted."""
+    """This node's audit log."""
 
     def __init__(self, audit: AuditLog, node_id: NodeId) -> None:
-        """Serve this."""
+        """Serve records of the audit log."""
         self._audit = audit
         self._node_id = node_id
 

@@ -22,14 +22,13 @@ class CertificateServicer(certificate_pb2_grpc.CertificateServiceServicer):
     """Certificates of members."""
 
     def __init__(self, certificates: Certificates, view: Consensus) -> None:
-        """Serve these."""
         self._certificates = certificates
         self._view = view
 
     async def RenewCertificate(
         self, request: pb.RenewCertificateRequest, context: Any
     ) -> pb.RenewCertificateResponse:
-        """Give the caller a new certificate."""
+        """Renew the caller's certificate."""
         issued = await self._certificates.renew_current(
             shown_certificate(context), request.certificate_request, request.proof
         )
@@ -43,7 +42,7 @@ class CertificateServicer(certificate_pb2_grpc.CertificateServiceServicer):
     async def RenewForMember(
         self, request: pb.RenewForMemberRequest, context: Any
     ) -> pb.RenewForMemberResponse:
-        """Renew for who came to another master."""
+        """Renew a certificate for a caller that reached another master."""
         issued = await self._certificates.renew_expired(
             pem_of(request.certificate_pem), request.certificate_request, request.proof
         )
@@ -74,7 +73,7 @@ class CertificateServicer(certificate_pb2_grpc.CertificateServiceServicer):
             r if r.serial > after and permissions.allows(certificate_args(r.did)) else None
             for r in records
         )
-        # One more than a page, to see whether more follow.
+        # One more than a page, to know whether more follow.
         first = nsmallest(page.size + 1, found, key=lambda r: r.serial)
         shown, more = await page_of_items(
             ((_to_proto(state, record), record.serial) for record in first), page.size
@@ -87,7 +86,7 @@ class CertificateServicer(certificate_pb2_grpc.CertificateServiceServicer):
     async def RevokeCertificate(
         self, request: pb.RevokeCertificateRequest, context: Any
     ) -> pb.RevokeCertificateResponse:
-        """Let certificates count no more."""
+        """Revoke certificates."""
         await self._certificates.revoke(
             serial=serial_of(request.serial) if request.serial else None,
             did=did_of(request.did) if request.did else None,
@@ -99,7 +98,7 @@ class CertificateServicer(certificate_pb2_grpc.CertificateServiceServicer):
     async def RotateCertificates(
         self, request: pb.RotateCertificatesRequest, context: Any
     ) -> pb.RotateCertificatesResponse:
-        """Have every node renew."""
+        """Have every node renew its certificate."""
         epoch = await self._certificates.rotate(
             new=request.new_root,
             proceed=request.proceed,
@@ -111,7 +110,7 @@ class CertificateServicer(certificate_pb2_grpc.CertificateServiceServicer):
     async def GetRotation(
         self, request: pb.GetRotationRequest, context: Any
     ) -> pb.GetRotationResponse:
-        """Tell how far a rotation is."""
+        """Report the progress of a rotation."""
         rotation = self._certificates.rotation()
         authority = rotation.authority
         return pb.GetRotationResponse(

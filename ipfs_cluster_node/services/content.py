@@ -26,14 +26,13 @@ class ContentServicer(content_pb2_grpc.ContentServiceServicer):
     """Files by CID."""
 
     def __init__(self, content: Contents, view: Consensus) -> None:
-        """Serve these."""
         self._content = content
         self._view = view
 
     async def AddContent(
         self, request_iterator: AsyncIterator[pb.AddContentRequest], context: Any
     ) -> pb.AddContentResponse:
-        """Store a file safely."""
+        """Store a file durably."""
         first = await anext(aiter(request_iterator), None)
         if first is None or first.WhichOneof("message") != "header":
             raise invalid_field("message", "the header comes first")
@@ -66,7 +65,7 @@ class ContentServicer(content_pb2_grpc.ContentServiceServicer):
     async def StatContent(
         self, request: pb.StatContentRequest, context: Any
     ) -> pb.StatContentResponse:
-        """Tell what the log knows of a file."""
+        """Return what the log knows of a file."""
         content = self._content.stat_content(cid_text(request.cid, "cid"))
         return pb.StatContentResponse(content=_shown(self._view.read_state(), content))
 
@@ -79,7 +78,7 @@ class ContentServicer(content_pb2_grpc.ContentServiceServicer):
             raise bad_page_token()
         state = self._view.read_state()
         permissions = current_permissions()
-        # Named one by one, not all taken now: files may be added while the list is made.
+        # Iterated, not copied: files may be added while the list is made.
         shown, more = await page_of_items(
             (
                 (_shown(state, state.contents[cid]), cid)
@@ -126,14 +125,14 @@ async def _chunks(
         if request.WhichOneof("message") != "data" or len(request.data) > DATA_BYTES_MAX:
             raise ClusterError(
                 Reason.PAYLOAD_TOO_LARGE,
-                f"after the header come pieces of at most {DATA_BYTES_MAX} bytes",
+                f"after the header, chunks of at most {DATA_BYTES_MAX} bytes are expected",
             )
         come_bytes += len(request.data)
-        # By the size that was announced it was decided whether the file may be added.
+        # Permission to add the file was decided by the announced size.
         if size_bytes is not None and come_bytes > size_bytes:
             raise ClusterError(
                 Reason.INVALID_ARGUMENT,
-                f"more came, {size_bytes} were announced; send it again",
+                f"more came than the {size_bytes} announced; send it again",
             )
         yield request.data
 

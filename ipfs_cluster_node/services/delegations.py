@@ -15,20 +15,19 @@ from ipfs_cluster_node.v1 import authorization_pb2_grpc
 
 
 class AuthorizationServicer(authorization_pb2_grpc.AuthorizationServiceServicer):
-    """Who may do what."""
+    """Delegations, and what they allow."""
 
     def __init__(self, delegations: Delegations) -> None:
-        """Serve these."""
         self._delegations = delegations
 
     async def GetCaller(self, request: pb.GetCallerRequest, context: Any) -> pb.GetCallerResponse:
-        """Tell who the caller is."""
+        """Return the caller's identity."""
         return self._delegations.get_caller(current_permissions().caller)
 
     async def PutDelegation(
         self, request: pb.PutDelegationRequest, context: Any
     ) -> pb.PutDelegationResponse:
-        """Keep delegations."""
+        """Store delegations."""
         cids = await self._delegations.put_delegation(
             list(request.tokens),
             caller=current_permissions().caller,
@@ -39,7 +38,7 @@ class AuthorizationServicer(authorization_pb2_grpc.AuthorizationServiceServicer)
     async def ListDelegations(
         self, request: pb.ListDelegationsRequest, context: Any
     ) -> pb.ListDelegationsResponse:
-        """List what is kept."""
+        """List stored delegations."""
         page = page_of(request.page_size, request.page_token)
         after = _cid_of(page.token, "page_token") if page.token else None
         found, following = await self._delegations.list_delegations(
@@ -53,7 +52,7 @@ class AuthorizationServicer(authorization_pb2_grpc.AuthorizationServiceServicer)
     async def RevokeDelegation(
         self, request: pb.RevokeDelegationRequest, context: Any
     ) -> pb.RevokeDelegationResponse:
-        """Let a delegation hold no more."""
+        """Revoke a delegation."""
         await self._delegations.revoke_delegation(
             _cid_of(request.cid, "cid"),
             path=list(request.path),
@@ -65,7 +64,7 @@ class AuthorizationServicer(authorization_pb2_grpc.AuthorizationServiceServicer)
     async def ExplainAccess(
         self, request: pb.ExplainAccessRequest, context: Any
     ) -> pb.ExplainAccessResponse:
-        """Say what would become of a call."""
+        """Explain whether a call would be allowed."""
         caller = current_permissions().caller
         message = request_type_of(request.method) if request.method in RULES_BY_METHOD else None
         if message is None:

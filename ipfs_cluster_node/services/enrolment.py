@@ -18,17 +18,17 @@ from ipfs_cluster_node.v1 import enrolment_pb2_grpc
 
 KNOCKS_AT_ONCE: Final = 60
 KNOCKS_PER_SECOND: Final = 2.0
-"""From one address, for which a whole rack of joiners may stand behind one router."""
+"""From one address; sized for a rack of joiners behind one router."""
 NETWORK_BITS: Final = 64
-"""Of an IPv6 address: whoever has one has all that begin alike, and could knock with each."""
+"""Of an IPv6 address: its owner has all with this prefix, and could connect from each."""
 
 
 def network_of(peer: str) -> str:
-    """Who knocks, as far as a peer can't choose it: an IPv4 address, or a /64 of IPv6.
+    """The caller's origin, as far as it can't choose it: an IPv4 address, or a /64 of IPv6.
 
     Args:
-        peer: As gRPC spells it: `ipv4:192.0.2.7:40312`, `ipv6:%5B2001:db8::1%5D:40312`. The port
-            differs with each knock.
+        peer: As gRPC writes it: `ipv4:192.0.2.7:40312`, `ipv6:%5B2001:db8::1%5D:40312`. The port
+            differs with each connection.
     """
     address = peer.rpartition(":")[0]
     text = unquote(address.partition(":")[2]).strip("[]").partition("%")[0]
@@ -44,10 +44,9 @@ def network_of(peer: str) -> str:
 
 
 class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
-    """Gives first certificates."""
+    """Issues first certificates."""
 
     def __init__(self, enrolment: Enrolment, *, clock: Clock) -> None:
-        """Serve this."""
         self._enrolment = enrolment
         self._clock = clock
         self._rates = RateLimit(burst=KNOCKS_AT_ONCE, per_second=KNOCKS_PER_SECOND)

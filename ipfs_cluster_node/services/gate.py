@@ -1,4 +1,4 @@
-"""What every call passes: who calls, may they, within which time; and errors on the way out."""
+"""The gate of every call: identity, permission, deadline; and errors on the way out."""
 
 import asyncio
 import logging
@@ -40,21 +40,21 @@ UNARY_TIME_SECONDS_DEFAULT: Final = 30.0
 """For a caller that sets no deadline."""
 UNARY_TIME_SECONDS_MAX: Final = 600.0
 UPLOAD_TIME_SECONDS_MAX: Final = 6 * 3600.0
-"""For an upload whose caller sets no deadline: large files take their time."""
+"""For an upload without a deadline: large files take time."""
 WATCH_SECONDS: Final = 0.5
-"""How often running streams are checked anew."""
+"""How often running streams are checked again."""
 WATCHED_A_TURN: Final = 16
-"""So many streams are checked until what else waits has its turn: the log, above all."""
+"""Streams checked before yielding to the event loop, so that consensus is not delayed."""
 WATCH_CALLER: Final = "gate"
-"""In whose name those checks take turns with callers."""
+"""The caller under whose name those checks take turns."""
 UNDELAYED: Final = frozenset({CallerClass.MASTER, CallerClass.NODE})
-"""Whose calls begin at once, however many others do: consensus, heartbeats, and the attempts of
-workers, which their slots bound."""
+"""Callers whose calls begin at once, whatever the load: consensus, heartbeats, and the attempts
+of workers, which their slots bound."""
 FIRST_REQUEST_SECONDS_MAX: Final = 10.0
-"""Until the first message of an upload, by which it is judged, must have come."""
+"""For the first message of an upload, by which it is authorized."""
 
 Identify = Callable[[Context], Caller]
-"""Reads and checks the caller of a call; raises CALLER_UNKNOWN or CERTIFICATE_INVALID."""
+"""Identifies the caller of a call; raises CALLER_UNKNOWN or CERTIFICATE_INVALID."""
 
 
 class Authorizes(Protocol):
@@ -68,23 +68,23 @@ class Authorizes(Protocol):
 
 @dataclass(eq=False, slots=True)
 class _Running:
-    """A stream or upload under way."""
+    """A stream or upload in progress."""
 
     task: asyncio.Task[Any]
     context: Context
     rule: Rule
     permissions: Permissions
     ends_at: float
-    """By the loop's clock; infinite where the rule says nothing."""
+    """By the loop's clock; infinite if the rule sets no limit."""
     ended_by: ClusterError | None = None
 
 
 class Gate(grpc.GenericRpcHandler):
-    """The one way in: what servicers register here is behind it, by the name of each method.
+    """Authorizes every call of the servicers registered here, by the name of each method.
 
-    It stands for the server in what the generated `add_…Servicer_to_server` calls, and is then
-    added to the server itself. Interceptors would be asked for every call anew, and with methods
-    registered one by one grpc.aio waits for all of them at every call (1.85: 9 % of a call).
+    It takes the server's place in the generated `add_…Servicer_to_server`, and is then added to
+    the server itself. Interceptors would run for every call again, and with methods registered
+    one by one grpc.aio awaits all of them at every call (1.85: 9 % of a call).
     """
 
     def __init__(
@@ -97,14 +97,14 @@ class Gate(grpc.GenericRpcHandler):
         *,
         clock: Clock,
     ) -> None:
-        """Ask `identify` who calls, and `authorizer` whether they may, by these rules.
+        """Identify callers by `identify`, and authorize them by `authorizer` and these rules.
 
         Args:
-            identify: Reads the caller off the connection.
-            authorizer: Decides what clients may.
+            identify: Reads the caller from the connection.
+            authorizer: Decides what clients may do.
             rules: Of every method.
-            audit: Where calls are noted that are denied, or change something.
-            turns: Of the event loop, where another port shares it.
+            audit: Records calls that are denied, or change something.
+            turns: Of the event loop, if another port shares it.
             clock: Dates what is noted.
         """
         self._audit = audit
@@ -119,12 +119,12 @@ class Gate(grpc.GenericRpcHandler):
         self._hurried = asyncio.Event()
 
     def recheck_now(self) -> None:
-        """Look at the running streams now: something was revoked."""
+        """Check the running streams now: something was revoked."""
         self._hurried.set()
 
     @property
     def as_server(self) -> grpc.aio.Server:
-        """This, for the generated code that registers a servicer."""
+        """The gate itself, for the generated code that registers a servicer."""
         return cast("grpc.aio.Server", self)
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
@@ -134,14 +134,14 @@ class Gate(grpc.GenericRpcHandler):
             self._handlers[method] = self._guarded(method, handler)
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:
-        """Nothing: the same handlers are registered by name."""
+        """Do nothing: the same handlers are registered by name."""
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """The guarded method, if there is one."""
         return self._handlers.get(handler_call_details.method)
 
     async def watch(self) -> None:
-        """End running streams whose callers may no longer go on; until cancelled."""
+        """End running streams whose callers have lost permission; until cancelled."""
         set_turn(Turn(self._turns, WATCH_CALLER))
         while True:
             with suppress(TimeoutError):
@@ -178,11 +178,11 @@ class Gate(grpc.GenericRpcHandler):
         else:
             call = self._unary(method, rule, behaviour, read)
         make = getattr(grpc, f"{streams}_rpc_method_handler")
-        # Without a deserializer: gRPC would parse before anybody asked who calls.
+        # Without a deserializer: gRPC would parse before the caller is authorized.
         return make(self._bounded(rule, call), response_serializer=handler.response_serializer)
 
     def _bounded(self, rule: Rule, call: Callable[..., Awaitable[Any]]) -> Any:
-        """The same, for as many at once as the rule's share has room for."""
+        """The same, limited to as many at once as the rule's share allows."""
         if rule.share is None:
             return call
 
@@ -246,7 +246,7 @@ class Gate(grpc.GenericRpcHandler):
                 if rule.command is not None:
                     first = read(data)
                 permissions, _ = await self._admit(caller, rule, first, data, context)
-                data = came = b""  # An upload would hold it to its end.
+                data = came = b""  # An upload would keep it until it ends.
                 running = self._run(rule, permissions, context)
                 requests = Requests(read, incoming, first)
                 async with asyncio.timeout(_upload_time_bound(context)):
@@ -270,10 +270,10 @@ class Gate(grpc.GenericRpcHandler):
         self, method: str, rule: Rule, behaviour: Callable[..., Any], read: Read, streams: str
     ) -> Any:
         if streams == "stream_stream" and rule.command is not None:
-            raise ValueError(f"{method}: a stream both ways is judged by its caller's class alone")
+            raise ValueError(f"{method}: a bidirectional stream is judged by its caller's class")
 
         # Written here, not yielded to gRPC: a stream that is ended while its reader is slow would
-        # end in gRPC's own code, which tells the reader nothing and leaves it waiting.
+        # end in gRPC's own code, which sends the reader no status and leaves it waiting.
         async def call(came: Any, context: Context) -> None:
             running: _Running | None = None
             permissions: Permissions | None = None
@@ -290,7 +290,7 @@ class Gate(grpc.GenericRpcHandler):
                     async with aclosing(responses):
                         async for response in responses:
                             if not noted:
-                                # With the first answer: who breaks off has read what came so far.
+                                # At the first answer: a caller may read it, then break off.
                                 self._note(method, rule, request, context, permissions)
                                 noted = True
                             if reading.age_ms is not None:
@@ -321,7 +321,7 @@ class Gate(grpc.GenericRpcHandler):
         return running
 
     async def _enter(self, rule: Rule, context: Context) -> Caller:
-        """Who calls, and of a class that may; before anything of the request is read."""
+        """The caller, if its class may call this; before anything of the request is read."""
         caller = self._identify(context)
         self._check_class(rule, caller)
         if caller.kind not in UNDELAYED and self._turns.crowded():
@@ -332,7 +332,7 @@ class Gate(grpc.GenericRpcHandler):
     async def _admit(
         self, caller: Caller, rule: Rule, request: Any, data: bytes, context: Context
     ) -> tuple[Permissions, Reading]:
-        """Decide a call by its request, and what is signed by its bytes."""
+        """Authorize a call by its request, and a signed one by the request's bytes."""
         stale, tokens = read_metadata(context, data)
         permissions = await self._authorizer.decide(caller, rule, request, tokens)
         set_permissions(permissions)
@@ -349,7 +349,7 @@ class Gate(grpc.GenericRpcHandler):
         permissions: Permissions | None,
         error: Exception,
     ) -> None:
-        """Answer a failure, and note it."""
+        """Answer with a failure, and audit it."""
         public_error = _public_error(method, error)
         self._note(method, rule, request, context, permissions, public_error)
         _answer(context, public_error)
@@ -363,9 +363,9 @@ class Gate(grpc.GenericRpcHandler):
         permissions: Permissions | None,
         ended_by: ClusterError | None = None,
     ) -> None:
-        """Note a call that ends before its answer: what it began may still be committed.
+        """Audit a call that ends before its answer: its changes may still be committed.
 
-        `ended_by` says why, where it was this node that ended it.
+        `ended_by` says why, if this node ended it.
         """
         error = ended_by
         if rule.changes:
@@ -385,7 +385,7 @@ class Gate(grpc.GenericRpcHandler):
         permissions: Permissions | None,
         error: ClusterError | None = None,
     ) -> None:
-        """Put a call into the audit log, if it belongs there."""
+        """Add a call to the audit log, if it belongs there."""
         if self._audit is None:
             return
         denied = error is not None and error.reason.has(Trait.DENIED)
@@ -427,7 +427,7 @@ class Gate(grpc.GenericRpcHandler):
 
 
 def _delegations_of(permissions: Permissions | None, error: ClusterError | None) -> tuple[str, ...]:
-    """By which delegations a call was let through; of a denied one, the token that did not hold."""
+    """The delegations that allowed a call; of a denied one, the token that was invalid."""
     if permissions is not None:
         return permissions.delegation_cids
     cid = "" if error is None else error.metadata.get("cid", "")
@@ -443,7 +443,7 @@ def _behaviour(handler: Any) -> tuple[Callable[..., Any], str]:
 
 
 def _time_bound(context: Context) -> float | None:
-    """Seconds that a call may take; None where gRPC ends it at its caller's deadline."""
+    """The time limit of a call in seconds; None if gRPC ends it at its caller's deadline."""
     remaining: float | None = context.time_remaining()
     if remaining is None:
         return UNARY_TIME_SECONDS_DEFAULT
@@ -455,7 +455,7 @@ def _upload_time_bound(context: Context) -> float | None:
 
 
 def _public_error(method: str, error: Exception) -> ClusterError:
-    """What a caller is told of a failure; callers learn nothing of our inside, the log has it."""
+    """The error that a caller sees; internal details only go to the log."""
     if isinstance(error, ClusterError):
         return error
     if isinstance(error, TimeoutError):
@@ -469,7 +469,7 @@ def _public_error(method: str, error: Exception) -> ClusterError:
 
 
 def _answer_ended(running: _Running | None) -> bool:
-    """Tell why, if it was this node that ended a stream."""
+    """The reason, if this node ended a stream."""
     if running is None or running.ended_by is None:
         return False
     running.task.uncancel()
@@ -478,10 +478,10 @@ def _answer_ended(running: _Running | None) -> bool:
 
 
 def _answer(context: Context, error: ClusterError) -> None:
-    """End a call that returns next with an error.
+    """End a call, which returns right after, with an error.
 
-    Not by `context.abort`: what it raises is kept with the call, and with it every frame it passed
-    and the request, until the cyclic collector comes by.
+    Not by `context.abort`: the exception it raises is kept with the call, and with it every frame
+    it passed and the request, until the cyclic collector runs.
     """
     context.set_code(status_of(error.reason))
     context.set_details(str(error)[:MESSAGE_CHARS_MAX])

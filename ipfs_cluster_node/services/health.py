@@ -8,12 +8,12 @@ from ipfs_cluster_node.v1 import health_pb2_grpc
 
 
 class HealthServicer(health_pb2_grpc.HealthServiceServicer):
-    """How this node is."""
+    """This node's health."""
 
     def __init__(self, get_health: Callable[[], pb.GetHealthResponse]) -> None:
-        """Answer with what `get_health` gives."""
+        """Answer with the result of `get_health`."""
         self._get_health = get_health
 
     async def GetHealth(self, request: pb.GetHealthRequest, context: Any) -> pb.GetHealthResponse:
-        """Answer from the node's own memory."""
+        """Answer from this node's memory."""
         return self._get_health()

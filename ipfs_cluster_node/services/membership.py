@@ -43,7 +43,7 @@ VERSION_CHARS_MAX = 64
 
 
 class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
-    """Who belongs to the cluster."""
+    """The members of the cluster."""
 
     def __init__(
         self,
@@ -51,7 +51,6 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         view: Consensus,
         backups: Backups,
     ) -> None:
-        """Serve these."""
         self._members = members
         self._view = view
         self._backups = backups
@@ -138,7 +137,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
     async def CreateBackup(
         self, request: pb.CreateBackupRequest, context: Any
     ) -> AsyncIterator[pb.CreateBackupResponse]:
-        """Send the whole state."""
+        """Stream the whole state."""
         async for data in self._backups.create_backup():
             yield pb.CreateBackupResponse(data=data)
 
@@ -164,7 +163,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
     async def RevokeJoinToken(
         self, request: pb.RevokeJoinTokenRequest, context: Any
     ) -> pb.RevokeJoinTokenResponse:
-        """End a join token."""
+        """Revoke a join token."""
         await self._members.revoke_join_token(
             name_of(request.token_id, "token_id"),
             caller=current_caller().did,
@@ -175,7 +174,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
     async def ListJoiners(
         self, request: pb.ListJoinersRequest, context: Any
     ) -> pb.ListJoinersResponse:
-        """List who waits to be let in."""
+        """List joiners that wait for approval."""
         page = page_of(request.page_size, request.page_token)
         permissions = current_permissions()
         after = _joiner_key(page.token) if page.token else (0, "")
@@ -196,7 +195,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
     async def DecideJoiner(
         self, request: pb.DecideJoinerRequest, context: Any
     ) -> pb.DecideJoinerResponse:
-        """Let a joiner in, or not."""
+        """Approve or reject a joiner."""
         await self._members.decide_joiner(
             DecideJoiner(
                 token_id=name_of(request.token_id, "token_id"),
@@ -223,7 +222,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
     async def TransferLeadership(
         self, request: pb.TransferLeadershipRequest, context: Any
     ) -> pb.TransferLeadershipResponse:
-        """Let another master lead."""
+        """Transfer leadership to another master."""
         leader = await self._members.transfer_leadership(
             node_id_of(request.node_id) if request.node_id else None,
             source=node_id_of(request.from_node_id, "from_node_id")
@@ -257,7 +256,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
     async def RegisterNode(
         self, request: pb.RegisterNodeRequest, context: Any
     ) -> pb.RegisterNodeResponse:
-        """Take what a node came up with."""
+        """Register a node with what it starts with."""
         if len(request.version) > VERSION_CHARS_MAX:
             raise invalid_field("version", f"at most {VERSION_CHARS_MAX} characters")
         lease = await self._members.register_node(
@@ -303,7 +302,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
     async def RedeemJoinToken(
         self, request: pb.RedeemJoinTokenRequest, context: Any
     ) -> pb.RedeemJoinTokenResponse:
-        """Let a joiner in."""
+        """Admit a joiner."""
         admission = await self._members.redeem_join_token(
             RedeemJoinToken(
                 token_id=request.token_id,
@@ -337,7 +336,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
     async def ReplaceLog(
         self, request: pb.ReplaceLogRequest, context: Any
     ) -> pb.ReplaceLogResponse:
-        """Let a master begin a new log."""
+        """Have a master start a new log."""
         if request.incarnation < 0:
             raise invalid_field("incarnation", "0 or more")
         incarnation = await self._members.replace_log(

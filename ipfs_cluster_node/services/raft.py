@@ -13,11 +13,10 @@ class RaftServicer(raft_pb2_grpc.RaftServiceServicer):
     """Consensus between the masters."""
 
     def __init__(self, replica: Replica) -> None:
-        """Serve a replica."""
         self._replica = replica
 
     def Exchange(
         self, request_iterator: AsyncIterator[pb.ExchangeRequest], context: Any
     ) -> AsyncIterator[pb.ExchangeResponse]:
-        """Carry one master's messages."""
+        """Receive one master's messages."""
         return self._replica.exchange(current_caller().node_id, request_iterator)

@@ -1,4 +1,4 @@
-"""Which message a method takes, by its full name, and how it is read from its bytes."""
+"""The request message of a method, by its full name, and how it is parsed."""
 
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final, Self
@@ -10,10 +10,10 @@ from ipfs_cluster_node.codec.elements import count_elements
 from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
 
 ELEMENTS_MAX: Final = 32_768
-"""In one request. Its fields have bounds of their own below this: the largest submission has
-about 26,000 elements."""
+"""In one request. Its fields have lower bounds of their own: the largest submission has about
+26,000 elements."""
 UNCOUNTED_BYTES_MAX: Final = 64 * 1024
-"""Requests up to this size are not counted: ordinary calls pay nothing."""
+"""Requests up to this size are not counted, so that ordinary calls cost nothing."""
 
 _POOL = descriptor_pool.Default()  # type: ignore[no-untyped-call]
 
@@ -21,7 +21,7 @@ Read = Callable[[bytes], Any]
 
 
 def request_type_of(method: str) -> Any | None:
-    """The class of a method's request; None for a method that is not known."""
+    """The class of a method's request; None for an unknown method."""
     _, service, name = method.split("/")
     try:
         described = _POOL.FindServiceByName(service).FindMethodByName(name)
@@ -31,11 +31,11 @@ def request_type_of(method: str) -> Any | None:
 
 
 def read_request(kind: Any, data: bytes, field: str = "message") -> Any:
-    """Parse a request of a message class; errors name it `field`.
+    """Parse a request of a message class; errors call it `field`.
 
     Raises:
         ClusterError: PAYLOAD_TOO_LARGE beyond `ELEMENTS_MAX`, before anything is built;
-            INVALID_ARGUMENT where the bytes are no such message.
+            INVALID_ARGUMENT if the bytes are not such a message.
     """
     try:
         if (
@@ -44,7 +44,7 @@ def read_request(kind: Any, data: bytes, field: str = "message") -> Any:
         ):
             raise ClusterError(
                 Reason.PAYLOAD_TOO_LARGE,
-                f"a request has at most {ELEMENTS_MAX} elements, all its lists together; "
+                f"a request has at most {ELEMENTS_MAX} elements in all its lists together; "
                 "send several",
             )
         return kind.FromString(data)
@@ -53,11 +53,11 @@ def read_request(kind: Any, data: bytes, field: str = "message") -> Any:
 
 
 def reader_of(deserialize: Read | None, decode: Callable[[Any], Any] | None = None) -> Read:
-    """Reads what a generated handler's deserializer does, within the bound of elements.
+    """Parses like a generated handler's deserializer, within the bound of elements.
 
     Args:
-        deserialize: None: the bytes stay as they are.
-        decode: Makes the value that is judged and served of the message.
+        deserialize: None: the bytes are passed on as they are.
+        decode: Converts the message to the value that is judged and served.
     """
     if deserialize is None:
         return bytes
@@ -70,12 +70,12 @@ def reader_of(deserialize: Read | None, decode: Callable[[Any], Any] | None = No
 
 
 class Requests:
-    """A stream's requests, each read from its bytes once it is asked for."""
+    """A stream's requests, each parsed when it is read."""
 
     __slots__ = ("_first", "_read", "_rest")
 
     def __init__(self, read: Read, rest: AsyncIterator[bytes], first: Any = None) -> None:
-        """Give `first`, where it was read already, then the others."""
+        """Give `first`, if it was parsed already, then the others."""
         self._first, self._read, self._rest = first, read, rest
 
     def __aiter__(self) -> Self:

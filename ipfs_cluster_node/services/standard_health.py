@@ -1,7 +1,7 @@
 """The standard `grpc.health.v1`, for probes and load balancers.
 
-Not the servicer of `grpcio-health-checking`: it keeps the names that watchers send, and the end of
-one watcher leaves the others waiting for ever.
+Not the servicer of `grpcio-health-checking`: it keeps the names that watchers send, and when one
+watcher ends, the others wait for ever.
 """
 
 import asyncio
@@ -17,17 +17,17 @@ SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
 class StandardHealthServicer(health_pb2_grpc.HealthServicer):
-    """Says of each of a few names whether it serves: of all of them the same."""
+    """Reports whether the node serves, under each of a few names."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        """Know these names; nothing serves yet."""
+        """Take the names; start as not serving."""
         self._names = frozenset(names)
         self._status: int = health_pb2.HealthCheckResponse.NOT_SERVING
         self._changed = asyncio.Event()
-        """Of the next change: one for all watchers, so that none of them owns anything of it."""
+        """Of the next change: one for all watchers, so that none of them owns it."""
 
     def set_serving(self, serving: bool) -> None:  # noqa: FBT001
-        """Say from now on whether the node serves."""
+        """Set whether the node serves."""
         known = health_pb2.HealthCheckResponse
         status = known.SERVING if serving else known.NOT_SERVING
         if status != self._status:
@@ -46,9 +46,9 @@ class StandardHealthServicer(health_pb2_grpc.HealthServicer):
     async def Watch(
         self, request: health_pb2.HealthCheckRequest, context: Any
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
-        """Whether a service serves, and each change of it."""
+        """Whether a service serves, and each change of that."""
         if request.service not in self._names:
-            # The names served never change. To wait on would keep whatever name was sent.
+            # The served names never change. Waiting would keep any name that was sent.
             yield health_pb2.HealthCheckResponse(
                 status=health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
             )
@@ -69,7 +69,7 @@ def _answer_unknown(context: Any) -> None:
 
 
 def add_check_alone(health: StandardHealthServicer, gate: Gate) -> None:
-    """Register `Check`: a watch of somebody unknown would hold a call for ever."""
+    """Register `Check` only: a watch by an unknown caller would hold a call for ever."""
     gate.add_registered_method_handlers(
         SERVICE,
         {

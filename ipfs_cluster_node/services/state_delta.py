@@ -15,13 +15,12 @@ class StateDeltaServicer(state_delta_pb2_grpc.StateDeltaServiceServicer):
     """The state as Arrow tables."""
 
     def __init__(self, view: Consensus) -> None:
-        """Serve this."""
         self._view = view
 
     async def GetSnapshot(
         self, request: pb.GetSnapshotRequest, context: Any
     ) -> AsyncIterator[pb.GetSnapshotResponse]:
-        """Send one table whole, as it is at this moment."""
+        """Send a whole table, as of now."""
         permissions, turn = current_permissions(), current_turn()
         rows = table_rows(
             request.table,

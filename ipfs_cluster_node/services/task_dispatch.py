@@ -28,11 +28,10 @@ class TaskDispatchServicer(task_dispatch_pb2_grpc.TaskDispatchServiceServicer):
     """Tasks, and the sessions of workers."""
 
     def __init__(self, tasks: Tasks, sessions: WorkerSessions) -> None:
-        """Serve these."""
         self._tasks = tasks
         self._sessions = sessions
 
-    # These two get what the gate decoded.
+    # The gate passes these two the decoded value.
     async def SubmitTask(  # type: ignore[override]
         self, request: Submission, context: Any
     ) -> pb.SubmitTaskResponse:
@@ -86,7 +85,7 @@ class TaskDispatchServicer(task_dispatch_pb2_grpc.TaskDispatchServiceServicer):
     async def WatchTasks(
         self, request: pb.WatchTasksRequest, context: Any
     ) -> AsyncIterator[pb.WatchTasksResponse]:
-        """Follow tasks."""
+        """Watch tasks."""
         if not 1 <= len(request.task_ids) <= WATCHED_TASKS_MAX:
             raise invalid_field("task_ids", f"1 to {WATCHED_TASKS_MAX}")
         task_ids = await gathered(task_id_of(text, "task_ids") for text in request.task_ids)
@@ -95,7 +94,7 @@ class TaskDispatchServicer(task_dispatch_pb2_grpc.TaskDispatchServiceServicer):
             progress = self._tasks.progress
             tasks = [t for t in changed if permissions.allows(task_args(t, permissions.caller.did))]
             if len(tasks) < len(changed):
-                await permissions.renew()  # Lost meanwhile: says so, and ends the watch.
+                await permissions.renew()  # Raises if they ended, and so ends the watch.
             yield pb.WatchTasksResponse(
                 tasks=await gathered(
                     task_to_proto(t, progress=progress.get(t.task_id)) for t in tasks

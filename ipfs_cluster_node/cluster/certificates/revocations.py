@@ -14,7 +14,6 @@ class RevocationList:
     """The message that the leader sends; rebuilt when something has changed."""
 
     def __init__(self) -> None:
-        """Start without a message."""
         self._made_of: tuple[object, ...] = ()
         self._message = pb.Revocations()
 
