@@ -1,1 +1,1 @@
-"""Wires everything and runs it."""
+"""Builds a node from its parts, and runs it."""

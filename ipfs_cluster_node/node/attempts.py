@@ -1,4 +1,4 @@
-"""One attempt at a worker: its inputs, its handler, its result."""
+"""Runs one attempt on a worker: its inputs, its handler, its result."""
 
 import asyncio
 import errno
@@ -54,7 +54,7 @@ ChannelTo = Callable[[NodeId], grpc.aio.Channel | None]
 
 
 class AttemptRunner:
-    """Runs attempts, each in a scratch directory of its own."""
+    """Runs attempts, each in its own scratch directory."""
 
     def __init__(
         self,
@@ -85,16 +85,16 @@ class AttemptRunner:
         except Exception as error:
             if isinstance(error, OSError) and error.errno in FULL:
                 return self._without_room(attempt, error)
-            # An attempt that ended without an outcome would stay assigned for ever.
+            # Without an outcome the attempt would stay assigned for ever.
             log.exception("attempt failed in the worker", extra={"task_id": attempt.task_id})
             return failed(attempt, Reason.INTERNAL, f"the worker failed: {error}", retryable=True)
 
     def _without_room(self, attempt: AttemptId, error: OSError) -> AttemptOutcome:
-        """The outcome of an attempt that lacked room here; its scratch directory is gone by now.
+        """The outcome of an attempt that lacked disk space; its scratch directory is gone by now.
 
-        Where the disk is full whatever the attempt does, another worker may have room, and the
-        task is not to blame. Where there is room again, the task needs more than this disk has: it
-        would go from worker to worker for ever if that were not counted.
+        If the disk is full without the attempt too, another worker may have room, and the task is
+        not to blame. If there is room again, the task needs more than this disk has: uncounted, it
+        would go from worker to worker for ever.
         """
         log.warning("no room for an attempt", extra={"task_id": attempt.task_id, "why": str(error)})
         if not self._has_room():
@@ -115,13 +115,13 @@ class AttemptRunner:
         except ClusterError as error:
             if error.reason is not Reason.STORAGE_FULL:
                 raise
-            # Of this node's own store: who only sends blocks needs no room.
+            # The store needs room on this disk; a node that only sends blocks needs none.
             raise OSError(errno.ENOSPC, error.message) from error
         except TimeoutError:
             return failed(
                 attempt,
                 Reason.ATTEMPT_TIMED_OUT,
-                f"the inputs were not here within {timeout.total_seconds():g} s; give it longer",
+                f"the inputs were not here within {timeout.total_seconds():g} s; give it more time",
                 retryable=False,
             )
         result = await lease.run(
@@ -159,7 +159,7 @@ class AttemptRunner:
             except ClusterError as error:
                 if error.reason is not Reason.CONTENT_NOT_FOUND:
                     raise
-                # A block was here, and damaged; where one is, others may be.
+                # A block here was damaged; others may be too.
                 await self._fetch(cid, attempt, check=True)
                 await materialize(cid, store, file, directory=directory)
             path = lease.scratch / file
@@ -176,7 +176,7 @@ class AttemptRunner:
     async def _sources(
         self, channel: grpc.aio.Channel, cid: Cid, attempt: AttemptId, seconds: float
     ) -> list[BlockSource]:
-        """The masters, those that hold the file first: no other node knows what an attempt may."""
+        """The masters, the file's holders first: no other node knows the attempt's permissions."""
         by_attempt = ((ATTEMPT_KEY, attempt_text(attempt)),)
         holders: list[NodeId] = []
         try:
@@ -211,7 +211,7 @@ class AttemptRunner:
                 data = b""
             cid, size = "", len(data)
             if file is not None:
-                # The attempt is over for the cluster only when its bytes are safe.
+                # The attempt may end for the cluster only when its bytes are safe.
                 added = await upload(
                     self._uplink.connection,
                     file,
@@ -229,7 +229,7 @@ class AttemptRunner:
 
 
 def nameless_file(directory: int) -> BinaryIO:
-    """Make a file in an open directory, and take its name away."""
+    """Create a file in an open directory, and unlink its name."""
     name = secrets.token_hex(16)
     descriptor = create(name, directory, os.O_RDWR)
     os.unlink(name, dir_fd=directory)
@@ -237,9 +237,9 @@ def nameless_file(directory: int) -> BinaryIO:
 
 
 def sendable(outcome: AttemptOutcome) -> AttemptOutcome:
-    """Make sure that an outcome can be sent and will be taken, else make it a failure.
+    """Check that an outcome can be sent and will be accepted, else make it a failure.
 
-    What the leader would refuse for good would be sent to it again and again.
+    One that the leader refuses for good would be sent to it again and again.
     """
     try:
         message = outcome_to_proto(outcome)
@@ -255,7 +255,7 @@ def sendable(outcome: AttemptOutcome) -> AttemptOutcome:
 
 
 def handed_back(attempt: AttemptId, why: str = "its worker gave it back") -> AttemptOutcome:
-    """The outcome of an attempt that its worker gives back: it is no loss."""
+    """The outcome of an attempt that its worker returns: it is not counted as a failure."""
     return AttemptOutcome(
         id=attempt,
         failure=TaskFailure(Reason.WORKER_LOST, why),
@@ -272,7 +272,7 @@ def failed(
     retryable: bool,
     output_tail: str = "",
 ) -> AttemptOutcome:
-    """Make the outcome of an attempt that failed; its text can be sent whatever it was made of."""
+    """Make the outcome of a failed attempt; its text can be sent whatever it was made from."""
     text = message.encode("utf-8", "replace").decode()[:MESSAGE_CHARS_MAX]
     failure = TaskFailure(reason, text, output_tail)
     return AttemptOutcome(id=attempt, failure=failure, retryable=retryable)

@@ -1,4 +1,4 @@
-"""Channels to other nodes, where they are by now."""
+"""Channels to other nodes, at their current addresses."""
 
 from collections.abc import Callable
 
@@ -11,17 +11,17 @@ from ipfs_cluster_node.core.ids import NodeId
 
 
 class PeerChannels:
-    """One channel to each node for bulk traffic; those of the log are its links' own."""
+    """One channel to each node for bulk traffic; the log's links have their own."""
 
     def __init__(self, peers: PeerBook, tls: Callable[[], ClientTls]) -> None:
-        """Open by what `tls` gives, where `peers` says."""
+        """Open with the credentials of `tls`, at the addresses of `peers`."""
         self._peers = peers
         self._tls = tls
         self._bulk = Channels(tls)
         self._addresses: dict[NodeId, str] = {}
 
     def bulk(self, node_id: NodeId) -> grpc.aio.Channel | None:
-        """The channel for content, apart from the log's; None where no address is known."""
+        """The channel for content, apart from the log's; None if no address is known."""
         endpoints = self._peers.endpoints(node_id)
         if not endpoints:
             return None
@@ -33,14 +33,14 @@ class PeerChannels:
         return self._bulk.get((known, node_id))
 
     def dial_raft(self, node_id: NodeId) -> grpc.aio.Channel | None:
-        """A new channel with a connection of its own, for the caller to close."""
+        """A new channel with its own connection, for the caller to close."""
         endpoints = self._peers.endpoints(node_id)
         if not endpoints:
             return None
         return open_channel(endpoints[0], tls=self._tls(), node_id=node_id, own_connection=True)
 
     async def renew(self) -> None:
-        """Show the new certificate to other nodes."""
+        """Use the new certificate towards other nodes."""
         await self._bulk.renew()
 
     async def close(self) -> None:

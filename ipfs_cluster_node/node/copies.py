@@ -1,9 +1,9 @@
-"""The only master makes sure that no other process of its identity runs: a copied home directory.
+"""Lets a single master check that no other process of its identity runs: a copied home directory.
 
-Where several masters vote, the others refuse the copy of one. The copy of the only one would elect
-itself, and acknowledge what is nowhere else. So before it votes it asks at every address that its
-log, its file of the masters and its settings name for it. It listens by then: of two that each know
-where the other one is, at least one hears of the other.
+With several voters, the others refuse a copy of one. A copy of the only voter would elect itself,
+and acknowledge writes that exist nowhere else. So before it votes it calls every address that its
+log, its file of the masters and its settings have for it. It already listens then: of two that
+know each other's address, at least one finds the other.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.node.standing import ask_health
 
 ANSWER_SECONDS_MAX: Final = 2.0
-"""How long a start waits for an address that says nothing. One where nobody listens refuses."""
+"""How long a start waits for a silent address. One without a listener refuses at once."""
 ASK_AGAIN_SECONDS: Final = 1.0
 """Between two probes of an address that did not answer: a process there may resume."""
 
@@ -34,14 +34,14 @@ class Copies:
         votes_alone: Callable[[], bool],
         tls: Callable[[], ClientTls],
     ) -> None:
-        """Ask nobody yet.
+        """Start without having called any address.
 
         Args:
             node_id: This node.
             boot: This process.
-            addresses: Where this node is, or was.
-            votes_alone: Whether it is the only voter; else nothing is asked.
-            tls: What it shows.
+            addresses: This node's, present and former.
+            votes_alone: Whether it is the only voter; otherwise nothing is called.
+            tls: The credentials to call with.
         """
         self._node_id, self._boot = node_id, boot
         self._addresses, self._votes_alone, self._tls = addresses, votes_alone, tls
@@ -49,7 +49,7 @@ class Copies:
         """Addresses where this process itself did not answer."""
 
     async def refuse(self) -> None:
-        """Pass where this node may lead, as far as anybody answers.
+        """Return if no other process answers, so that this node may lead.
 
         Raises:
             ClusterError: MEMBER_RUNS_TWICE.
@@ -59,10 +59,10 @@ class Copies:
             await self._ask()
 
     async def run(self) -> None:
-        """Ask on while this node leads, where it was not itself that answered.
+        """Keep calling, while this node leads, addresses where another process may answer.
 
-        Who answers there may have begun later, and does not know where this node is. So this one
-        ends all the same: two that lead would each acknowledge what the other one never gets.
+        The one that answers may have started later, and not know this node's address. So this one
+        stops anyway: of two leaders, each would acknowledge writes that the other never gets.
 
         Raises:
             ClusterError: MEMBER_RUNS_TWICE.

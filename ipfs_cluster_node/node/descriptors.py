@@ -1,4 +1,4 @@
-"""How many files and connections the process may have open."""
+"""Raises the limit of open files and connections of the process."""
 
 from contextlib import suppress
 
@@ -8,8 +8,8 @@ from ipfs_cluster_node.adapters.net.tls import DESCRIPTORS_MAX
 def raise_descriptor_limit() -> None:
     """Raise the soft limit to the hard one; does nothing where there is none.
 
-    It is often 1,024: some connections of somebody unknown would take them all, and the log could
-    not be written.
+    It is often 1,024: a few unknown connections would use it up, and the log could not be
+    written.
     """
     with suppress(ImportError, OSError, ValueError):
         import resource

@@ -1,4 +1,4 @@
-"""What a node reads at its start: its keys and certificates."""
+"""Loads a node's keys and certificates at its start."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeFiles:
-    """What a node reads at its start."""
+    """A node's keys and certificates at its start."""
 
     identity: Identity
     credentials: Credentials
@@ -21,7 +21,7 @@ class NodeFiles:
 
     @property
     def tls(self) -> ClientTls:
-        """What the node shows first."""
+        """The credentials that the node presents first."""
         kept = self.credentials
         return ClientTls(kept.ca_pem, kept.certificate_pem, kept.key_pem)
 

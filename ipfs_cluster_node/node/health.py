@@ -1,4 +1,4 @@
-"""How this node is."""
+"""Reports the node's health."""
 
 import psutil
 
@@ -21,7 +21,7 @@ from ipfs_cluster_node.v1 import health_pb2 as pb
 
 
 class NodeHealth:
-    """Gathers what the parts know of themselves; asks nobody."""
+    """Collects the health of the parts; calls no other node."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """Makes this machine a member of a cluster, by a join token.
 
-What would make it fail is looked for before the token is redeemed. What is made up, identity and
-request, is written down before as well: whatever breaks off, the same command goes on with it.
+What could make it fail is checked before the token is redeemed. The new identity and request are
+written to disk before that too: after an interruption, the same command continues with them.
 """
 
 import asyncio
@@ -65,17 +65,17 @@ RETRIED_WAITING: Final = (*RETRIED, Reason.UNREACHABLE)
 DECIDED: Final = frozenset(
     {Reason.TOKEN_INVALID, Reason.TOKEN_EXPIRED, Reason.TOKEN_USED, Reason.JOIN_REJECTED}
 )
-"""Refusals after which the same request can't be let in: nothing of it need be kept."""
+"""Refusals after which the same request can't be admitted: none of it need be kept."""
 CLOCK_DIFFERENCE_MAX: Final = BACKDATE
-"""Further off, a certificate that was made just now may not hold yet by it."""
+"""With a larger difference, a certificate issued just now may not be valid yet by this clock."""
 PORT_RETRY_SECONDS: Final = 0.5
 WAIT_SECONDS_MAX: Final = TOKEN_TTL_MAX.total_seconds()
-"""No token is good for longer."""
+"""No token is valid for longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Joining:
-    """What was made up for one join, as it is written down."""
+    """Identity and request generated for one join, as written to disk."""
 
     request_id: str
     token_id: str
@@ -87,7 +87,7 @@ class Joining:
 
     @classmethod
     def found_or_new(cls, home: Home, token_id: str, settings: NodeSection) -> "Joining":
-        """Go on with what was begun with the same token, or begin.
+        """Continue a join begun with the same token, or begin one.
 
         Raises:
             ClusterError: INVALID_ARGUMENT, if it was begun under another name or other addresses.
@@ -96,7 +96,7 @@ class Joining:
         try:
             kept = cls(**json.loads(read_regular(home.begun)))
         except (OSError, ValueError, TypeError):
-            kept = None  # Nothing, or the beginning of something else.
+            kept = None  # Nothing, or the start of another join.
         if kept is None or kept.token_id != token_id:
             return cls(
                 request_id=secrets.token_hex(12),
@@ -134,18 +134,18 @@ async def join_cluster(
         settings: Its own; the role is the token's.
         token: The join token.
         enrolment: A master's enrolment port, `host:port`.
-        on_waiting: Called once if somebody has to let this identity in first; that is waited for
-            as long as the token is good.
-        on_busy: Called once if a port is in use, here or by others at the master's, with which;
-            that is waited for as long as well.
-        check_ports: Whether the ports must be free here and now; not where the node will run in
+        on_waiting: Called once if an operator has to approve this identity first; the join then
+            waits while the token is valid.
+        on_busy: Called once if a port is in use here, or the master's is busy, with which; the join
+            then waits while the token is valid.
+        check_ports: Whether the ports must be free here and now; not if the node will run in
             another network than this process.
         clock: This machine's.
 
     Raises:
         ClusterError: TOKEN_*, JOIN_REJECTED, CERTIFICATE_INVALID, UNREACHABLE, HOME_EXISTS,
             HOME_IN_USE, CONFIG_INVALID, PORT_IN_USE, INVALID_ARGUMENT. It may be called again, with
-            the same token unless the error is of that.
+            the same token unless the error concerns that.
     """
     secret = parse_token(token)
     endpoint = parse_endpoint(enrolment)
@@ -163,7 +163,7 @@ async def join_cluster(
             node=replace(settings, role=offered.role),
             cluster=ClusterSection(id=offered.cluster_id, name=offered.cluster_name),
         )
-        # By the leader's clock alone: this machine's may be minutes off.
+        # By the leader's clock only: this machine's may be minutes off.
         ends_in_ms = ms_of_timestamp(offered.token_expire_time) - server_ms
         if check_ports:
             until = clock.monotonic() + ends_in_ms / 1000
@@ -186,12 +186,12 @@ async def join_cluster(
 
 
 class _Joiner:
-    """One that asks to be let in."""
+    """One attempt to join."""
 
     def __init__(
         self, joining: Joining, secret: JoinSecret, address: str, ca_pem: bytes, *, clock: Clock
     ) -> None:
-        """Ask at `address`, with a TLS key of this attempt."""
+        """Call `address`, with a TLS key of this attempt."""
         self._monotonic = clock.monotonic
         self._address, self._ca_pem = address, ca_pem
         self.identity = Identity.from_pem(joining.identity.encode())
@@ -213,7 +213,7 @@ class _Joiner:
         )
 
     async def ask(self, *, check_only: bool = False) -> pb.EnrolResponse:
-        """Ask until there is an answer, for as long as that is worth it."""
+        """Ask until there is an answer, while that is worthwhile."""
         request = pb.EnrolRequest()
         request.CopyFrom(self._request)
         request.check_only = check_only
@@ -229,14 +229,14 @@ class _Joiner:
                 if error.reason is Reason.APPROVAL_PENDING:
                     if not waits:
                         self.on_waiting(self.identity.node_id)
-                    # The master may restart meanwhile: each answer restarts the time allowed.
+                    # The master may restart meanwhile: each answer restarts the timeout.
                     deadline, waits = self._monotonic() + ENROL_SECONDS_MAX, True
                     pause = (error.retry_after or APPROVAL_RETRY).total_seconds()
                 elif (
                     error.reason is Reason.OVERLOADED
                     and self._monotonic() < started + WAIT_SECONDS_MAX
                 ):
-                    # The master says when the token has ended.
+                    # The master tells when the token has expired.
                     if not self._told_busy:
                         self.on_busy(f"{self._address} is asked by too many")
                     self._told_busy = busy = True
@@ -272,13 +272,13 @@ class _Joiner:
             voter = voter_id(self.identity.node_id, response.incarnation)
             create_store(DirectoryDisk(home.raft), voter, [])
         save_masters(home.masters, masters)
-        # Last, since it says that there is a node.
+        # Last, since it marks that there is a node.
         write_private(home.config, write_settings(settings).encode())
         return profile_of(home.ca, home.certificate, home.tls_key, masters)
 
 
 def _check_clock(now_ms: int, server_ms: int) -> None:
-    """Refuse a clock by which no certificate of the cluster would hold.
+    """Refuse a clock by which no certificate of the cluster would be valid.
 
     Raises:
         ClusterError: CONFIG_INVALID.
@@ -300,7 +300,7 @@ async def _wait_for_ports(
     on_busy: Callable[[str], None],
     monotonic: Callable[[], float],
 ) -> None:
-    """Return once the node could listen where it is to.
+    """Return once the node could listen at its addresses.
 
     Raises:
         ClusterError: CONFIG_INVALID for an address that is not of this machine, or not allowed;
@@ -334,13 +334,13 @@ async def _wait_for_ports(
 
 
 def _why_not(endpoint: Endpoint) -> OSError | None:
-    """Why nobody could listen there now; None if one could."""
+    """Why the node could not listen there now; None if it could."""
     try:
         [(family, kind, protocol, _, place), *_] = socket.getaddrinfo(
             endpoint.host, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         with socket.socket(family, kind, protocol) as probe:
-            # As the servers do: what is left of connections that have ended is in nobody's way.
+            # As the servers do: remains of closed connections don't block it.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(place)
             probe.listen(1)

@@ -1,8 +1,8 @@
-"""A master whose log is damaged: it serves its health only, until its log is replaced.
+"""Repairs a master's damaged log: until it is replaced, only health is served.
 
-It may have acknowledged, or voted for, what it has lost. So it never votes under its old name
-again: the leader gives it a new incarnation, for which it makes an empty log, and it goes on as a
-master that has just joined.
+The master may have acknowledged, or voted for, what it has lost. So it never votes under its old
+name again: the leader gives it a new incarnation, for which it creates an empty log, and it
+continues like a master that has just joined.
 """
 
 import asyncio
@@ -45,14 +45,14 @@ from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub
 log = logging.getLogger(__name__)
 
 ASK_SECONDS_MAX: Final = 15.0
-"""For all attempts of one asking to reach the leader."""
+"""For all attempts of one request to reach the leader."""
 PAUSE_SECONDS_MIN: Final = 0.2
 PAUSE_SECONDS_MAX: Final = 5.0
 STOP_GRACE_SECONDS: Final = 0.5
 
 
 class LogRepair:
-    """One repair. `run` ends once an empty log is in the damaged one's place."""
+    """One repair. `run` ends once an empty log has replaced the damaged one."""
 
     def __init__(
         self, home: Home, settings: NodeSettings, files: NodeFiles, damage: str, *, clock: Clock
@@ -63,7 +63,7 @@ class LogRepair:
             home: The node's directory, locked.
             settings: Where the node listens.
             files: Its keys.
-            damage: What is wrong with its log.
+            damage: The error in its log.
             clock: The node's.
 
         Raises:
@@ -74,7 +74,7 @@ class LogRepair:
         self._node_id = files.identity.node_id
         self._tls = files.tls
         self._started = self._clock.monotonic()
-        self._waits_for = "it has asked nobody yet"
+        self._waits_for = "no master was asked yet"
         self._standard_health = StandardHealthServicer(HEALTH_NAMES)
         self._peers = PeerBook(home.masters)
         others = [target for target in self._peers.targets() if target[1] != self._node_id]
@@ -88,14 +88,14 @@ class LogRepair:
                 "ipfs-cluster-node recover --help",
             )
         self._connection = Connection(others, self._tls)
-        # A certificate that is not good would have nobody listen to this node.
+        # With an invalid certificate, no other node would answer this one.
         self._own = OwnCertificate(
             home, files.identity, files.credentials, self._connection, clock=clock
         )
         self._own.on_renewed = [self._connection.renew]
 
     async def run(self, on_ready: Callable[[Endpoint], None]) -> None:
-        """Serve the health and ask, until the log is replaced.
+        """Serve health, and ask for a new log, until it is replaced.
 
         Args:
             on_ready: Called with where the node listens, once it does.
@@ -103,7 +103,7 @@ class LogRepair:
         Raises:
             ClusterError: PORT_IN_USE.
         """
-        log.error("log damaged, asks for a new one", extra={"damage": self._damage})
+        log.error("log damaged, asking for a new one", extra={"damage": self._damage})
         bind = parse_endpoint(self._settings.node.bind)
         server = make_server()
         server.add_generic_rpc_handlers((self._services(),))
@@ -172,8 +172,8 @@ class LogRepair:
         )
 
     def _services(self) -> Gate:
-        """The health; every other method sends its caller to another master."""
-        # Who is a member may know that nothing else is answered here.
+        """Serve health; every other method refers its caller to another master."""
+        # Any member may learn that nothing else is answered here.
         rules = {
             method: replace(rule, command=None, changes=False)
             for method, rule in RULES_BY_METHOD.items()
@@ -193,7 +193,7 @@ class LogRepair:
         )
         for method in rules:
             _, service, name = method.split("/")
-            # A call of any kind understands it as the end of a stream.
+            # Calls of every kind take it as the end of a stream.
             handler: Any = grpc.stream_stream_rpc_method_handler(_refuse)
             gate.add_registered_method_handlers(service, {name: handler})
         own_health_pb2_grpc.add_HealthServiceServicer_to_server(

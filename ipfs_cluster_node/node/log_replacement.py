@@ -1,13 +1,12 @@
-"""A new log takes the place of the present one: the files, right after a crash at any point.
+"""Replaces the log by a new one, safely across a crash at any point.
 
-The new one is made whole beside the old one, which is then set aside. A start finds either of them
-in its place: where it finds neither, it ends what was begun.
+The new one is completed beside the old one, which is then set aside. A start finds one of them in
+place; if it finds neither, it finishes what was begun.
 
-An empty log for a damaged one is the leader's to give. What is asked of it is written down before
-it is asked, and what it answers before anything is moved. The note goes once the new log is in its
-place, and the new log is not used before that. So whoever starts with a note goes on where it
-ended, with the same request: the new incarnation is new each time a log could have been kept under
-it.
+Only the leader may allow an empty log for a damaged one. The request is written to disk before it
+is sent, and the answer before anything is moved. This note is removed once the new log is in place,
+and the new log is not used before that. So a start with a note resumes there, with the same
+request: the incarnation is new whenever a log could have been kept under the former one.
 """
 
 import json
@@ -31,22 +30,22 @@ from ipfs_cluster_node.core.ids import NodeId, VoterId, voter_id
 log = logging.getLogger(__name__)
 
 DAMAGED_LOGS_MAX: Final = 3
-"""Logs set aside that are kept, of each kind; an older one goes for a newer one."""
+"""Logs set aside that are kept, of each kind; a newer one replaces the oldest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replacement:
-    """What was asked of the leader."""
+    """A request to the leader."""
 
     request_id: str
     incarnation: int
-    """Whose log is damaged; 0 if that could not be read."""
+    """The incarnation of the damaged log; 0 if that could not be read."""
     granted: int = 0
-    """The incarnation that the leader gave; 0 before it did."""
+    """The incarnation that the leader granted; 0 before it did."""
 
 
 def begun_replacement(home: Home) -> Replacement | None:
-    """What was begun, and is not known to have ended.
+    """A replacement that was begun, and may not have finished.
 
     Raises:
         ClusterError: HOME_DAMAGED, if the note of it can't be read.
@@ -66,7 +65,7 @@ def begun_replacement(home: Home) -> Replacement | None:
 
 
 def begin_replacement(home: Home, node_id: NodeId) -> Replacement:
-    """Write down what is to be asked of the leader."""
+    """Write the request to disk before it is sent."""
     voter = _stored_voter(home) or VoterId("")
     owner, _, incarnation = voter.partition(".")
     known = int(incarnation) if owner == node_id and incarnation.isdigit() else 0
@@ -76,7 +75,7 @@ def begin_replacement(home: Home, node_id: NodeId) -> Replacement:
 
 
 def has_new_log(home: Home, node_id: NodeId, replacement: Replacement) -> bool:
-    """Whether the new log is in its place already."""
+    """Whether the new log is in place already."""
     granted = replacement.granted
     return granted > 0 and _stored_voter(home) == voter_id(node_id, granted)
 
@@ -87,11 +86,11 @@ def put_new_log(
     """Set the damaged log aside, and put an empty one in its place; blocks.
 
     Args:
-        home: Where.
+        home: The node's directory.
         node_id: This node.
-        replacement: What was asked.
-        granted: The incarnation that was answered.
-        now: When the damaged log is set aside.
+        replacement: The request.
+        granted: The incarnation in the answer.
+        now: The time in the damaged log's new name.
     """
     _save(home, replace(replacement, granted=granted))
     put_log(
@@ -109,9 +108,9 @@ def put_log(
     """Set the present log aside, and put a new one in its place; blocks.
 
     Args:
-        home: Where.
-        make: Makes the new store on an empty disk; durable, its voter's name last.
-        aside: What the present log is called from then on, up to the time.
+        home: The node's directory.
+        make: Creates the new store on an empty disk; durable, its voter's name last.
+        aside: The new name of the present log, up to the time.
         now: That time.
     """
     shutil.rmtree(home.raft_new, ignore_errors=True)
@@ -120,7 +119,7 @@ def put_log(
         kept = home.path / f"{aside}{now:%Y%m%dT%H%M%S.%fZ}"
         home.raft.rename(kept)
         log.warning("log set aside", extra={"path": str(kept)})
-    home.raft_new.rename(home.raft)  # Also where an empty directory is.
+    home.raft_new.rename(home.raft)  # Also replaces an empty directory.
     sync_directory(home.path)
     for old in sorted(home.path.glob(f"{aside}*"))[:-DAMAGED_LOGS_MAX]:
         log.warning("older log removed", extra={"path": str(old)})
@@ -128,10 +127,10 @@ def put_log(
 
 
 def settle_log(home: Home) -> None:
-    """End what `put_log` had begun, before the log is opened.
+    """Finish what `put_log` had begun, before the log is opened.
 
-    A new log that is whole, where the old one is set aside already, takes its place; one that was
-    not needed after all goes, so that it is not taken for the log at some later time.
+    A complete new log is put in place if the old one is already set aside; one that was not
+    needed is removed, so that it is never taken for the log later.
     """
     if not home.raft_new.exists():
         return
@@ -148,7 +147,7 @@ def _holds_files(directory: Path) -> bool:
 
 
 def forget_replacement(home: Home) -> None:
-    """The new log is in its place: it may be used from now on."""
+    """Mark the new log, which is in place, as usable."""
     home.replacement.unlink(missing_ok=True)
     sync_directory(home.replacement.parent)
 

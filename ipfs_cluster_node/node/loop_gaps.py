@@ -1,4 +1,4 @@
-"""Measures how long the event loop stands still, so that no gap is taken for others' silence."""
+"""Measures event loop pauses, so that they are not taken for the silence of other nodes."""
 
 import asyncio
 from collections import deque
@@ -9,15 +9,15 @@ from ipfs_cluster_node.core.listening import ListenedTime
 from ipfs_cluster_node.v1 import health_pb2 as pb
 
 STEP_SECONDS: Final = 0.02
-"""Between two looks at the clock. Each costs some 20 us: 0.1 % of a core."""
+"""Between two reads of the clock. Each costs some 20 us: 0.1 % of a core."""
 WINDOW_SECONDS: Final = 60.0
-"""How long a gap is remembered."""
+"""How long a pause is remembered."""
 DEGRADED_SECONDS: Final = 0.5
-"""A gap of this length is told in the health: half of the least election timeout is at risk."""
+"""A pause of this length is reported: half of the least election timeout is at risk."""
 
 
 class LoopGaps:
-    """Measures gaps: a step's length beyond what was asked for."""
+    """Measures pauses: by how much a sleep exceeds its length."""
 
     def __init__(self, *, clock: Clock) -> None:
         """Begin now; `run` measures."""
@@ -31,7 +31,7 @@ class LoopGaps:
         return self._time.at(self._clock.monotonic())
 
     def longest_seconds(self) -> float:
-        """The longest gap of the last `WINDOW_SECONDS`, one that is under way included."""
+        """The longest pause of the last `WINDOW_SECONDS`, including one in progress."""
         moment = self._clock.monotonic()
         self._forget(moment)
         under_way = max(0.0, moment - self._time.moment - STEP_SECONDS)
@@ -57,7 +57,7 @@ class LoopGaps:
             self._longest.popleft()
 
     def check(self) -> pb.HealthCheck:
-        """What the health says of it."""
+        """The health check of the event loop."""
         seconds = self.longest_seconds()
         if seconds < DEGRADED_SECONDS:
             detail = f"it stood still for {seconds * 1000:.0f} ms at most in the last minute"

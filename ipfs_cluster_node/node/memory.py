@@ -10,15 +10,15 @@ _M_ARENA_MAX: Final = -8
 MMAP_BYTES_MIN: Final = 128 * 1024
 ARENAS_MAX: Final = 2
 GC_OBJECTS: Final = 30_000
-"""New objects until the collector looks at them: with each 700, as by default, it looks 400 times a
-second under load, and finds nothing."""
+"""Allocations between two collections: with the default 700, there are 400 a second under load,
+which find nothing."""
 
 
 def keep_memory_flat() -> None:
-    """Have glibc give the buffers of blocks back at once; does nothing with another libc.
+    """Have glibc return freed block buffers at once; does nothing with another libc.
 
-    By default it learns to keep freed buffers of that size, once an arena for each thread: 1 GiB in
-    and out then cost a leader 196 MiB.
+    By default it learns to keep buffers of that size, in each thread's arena: 1 GiB in and out
+    then costs a leader 196 MiB.
     """
     gc.set_threshold(GC_OBJECTS, *gc.get_threshold()[1:])
     with suppress(OSError, AttributeError):

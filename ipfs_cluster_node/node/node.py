@@ -1,4 +1,4 @@
-"""Builds a node of its parts, runs it, and stops it in order."""
+"""Builds a node from its parts, runs it, and stops it in order."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -36,11 +36,11 @@ SERVED: Final = sorted(
 )
 """Our services on the port for members."""
 HEALTH_NAMES: Final = ("", *SERVED)
-"""What `grpc.health.v1` is asked for; the empty name means the whole node."""
+"""Names served by `grpc.health.v1`; the empty one means the whole node."""
 
 
 class Node:
-    """One node. `run` serves until it is cancelled or something of it fails."""
+    """One node. `run` serves until it is cancelled or one of its loops fails."""
 
     def __init__(self, home: Home, settings: NodeSettings, *, clock: Clock) -> None:
         """Build every part; nothing runs or listens yet.
@@ -78,7 +78,7 @@ class Node:
         self._server.add_generic_rpc_handlers((member.gate,))
 
     def take_masters(self, masters: Mapping[NodeId, tuple[str, ...]]) -> bool:
-        """Take masters that the operator names, on a master that knows of no other by itself.
+        """Accept masters named by the operator, on a master that knows no other.
 
         Returns:
             Whether they were taken.
@@ -123,9 +123,9 @@ class Node:
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                task.result()  # A loop that ends ends the node: none may fail in silence.
+                task.result()  # A loop that ends ends the node: none may fail silently.
         except asyncio.CancelledError:
-            # Told to stop: what a worker has in hand goes back while the loops still run.
+            # On a stop, a worker returns its attempts while the loops still run.
             for part in self._parts:
                 await part.leave()
             raise

@@ -1,4 +1,4 @@
-"""This node's own certificate: used, renewed in time, and replaced without a call being lost."""
+"""This node's own certificate: used, renewed in time, and replaced without losing a call."""
 
 import asyncio
 import logging
@@ -37,20 +37,20 @@ log = logging.getLogger(__name__)
 
 RENEW_FROM: Final = 0.5
 RENEW_UNTIL: Final = 0.8
-"""Shares of a certificate's life between which it is renewed, at random: not all nodes at once."""
+"""Share of a certificate's life after which it is renewed, at random: not all nodes at once."""
 RENEWED_SHARE_MIN: Final = 0.1
-"""Of a certificate's life, which passes between two renewals however the clock is: one that is far
-ahead would else take every new certificate for an old one, and use up what a member may hold."""
+"""Of a certificate's life: pause between two renewals whatever the clock says. One that is far
+ahead would take every new certificate for an old one, and use up the member's limit."""
 RETRY_SECONDS_MIN: Final = 1.0
 RETRY_SECONDS_MAX: Final = 600.0
 SESSIONS_SECONDS_MAX: Final = 3600.0
-"""After which TLS sessions that were made are not resumed any more."""
+"""After which existing TLS sessions are no longer resumed."""
 CALL_SECONDS_MAX: Final = 15.0
 HURRY_SECONDS_MAX: Final = 2.0
-"""Nodes that hear of a new epoch renew within so long, not all at once."""
+"""Nodes that hear of a new epoch spread their renewals over this time."""
 TICK_SECONDS: Final = 0.5
 ENROLMENT_SECONDS_MAX: Final = 4.0
-"""For one enrolment port: where no master leads, all of them answer late."""
+"""For one enrolment port: while no master leads, all of them answer late."""
 ALONE_AFTER: Final = (
     Reason.UNREACHABLE,
     Reason.NO_LEADER,
@@ -66,7 +66,7 @@ Renewal = (
 
 
 class OwnCertificate:
-    """What this node shows. In the loop's thread."""
+    """The certificate that this node presents. Runs in the event loop's thread."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class OwnCertificate:
         *,
         clock: Clock,
     ) -> None:
-        """Begin with what is on disk; renew over `connection`."""
+        """Begin with the one on disk; renew over `connection`."""
         self._monotonic = clock.monotonic
         self._home = home
         self._identity = identity
@@ -89,7 +89,7 @@ class OwnCertificate:
         self.on_renewed: list[Callable[[ClientTls], Awaitable[None]]] = []
         self.servers: list[ServerTls] = []
         self.sign_alone: Callable[[bytes], bytes | None] = lambda _request: None
-        """On a master: signs for itself while no leader can be reached for want of certificates."""
+        """On a master: signs its own while no leader is reachable for lack of certificates."""
         self._last_error = ""
         self.now: Callable[[], datetime] = clock.wall
         """The time, as far as this node knows it."""
@@ -97,22 +97,22 @@ class OwnCertificate:
 
     @property
     def is_good(self) -> bool:
-        """Whether it has begun and not ended: else no node lets this one in."""
+        """Whether it is valid now: otherwise no node accepts this one."""
         return self._not_before <= self.now() <= self._not_after
 
     def want(self, epoch: int) -> None:
-        """The leader has roots of this epoch: a certificate of an older one is renewed."""
+        """Renew a certificate of an older epoch: the leader has roots of this one."""
         if epoch > max(self.epoch, self._wanted_epoch):
             self._wanted_epoch = epoch
             self._hurry_at = self._monotonic() + random.uniform(0, HURRY_SECONDS_MAX)  # noqa: S311
 
     def end_sessions(self) -> None:
-        """Have every caller shake hands anew with its next connection."""
+        """Have every caller do a full handshake with its next connection."""
         for server in self.servers:
             server.renew()
 
     def check(self, now: datetime | None = None) -> HealthCheck:
-        """How it is: degraded from 80 % of its life on, failed once it has expired."""
+        """Its health: degraded from 80 % of its life on, failed once it has expired."""
         now = now or self.now()
         life = self._not_after - self._not_before
         used = (now - self._not_before) / life
@@ -148,7 +148,7 @@ class OwnCertificate:
                 sessions_at = self._monotonic() + SESSIONS_SECONDS_MAX
                 self.end_sessions()
             if steps.stepped():
-                # What failed by a wrong clock is tried at once by the one that was set.
+                # A renewal that failed by a wrong clock is retried as soon as it is set.
                 retry, next_at, renewed_until = RETRY_SECONDS_MIN, 0.0, 0.0
             behind = self._wanted_epoch > self.epoch and self._monotonic() >= self._hurry_at
             due = not self.is_good or self.now() >= self._renew_at
@@ -162,7 +162,7 @@ class OwnCertificate:
                 life = self._not_after - self._not_before
                 pause = 0.0 if alone else RENEWED_SHARE_MIN * life.total_seconds()
                 renewed_until = self._monotonic() + pause
-            except (ClusterError, OSError) as error:  # OSError: its disk is full, perhaps.
+            except (ClusterError, OSError) as error:  # OSError: perhaps the disk is full.
                 if str(error) != self._last_error:
                     log.warning("certificate not renewed", extra={"error": str(error)})
                 self._last_error = str(error)
@@ -197,7 +197,7 @@ class OwnCertificate:
             )
         )
         if alone:
-            self._renew_at = self.now()  # The log does not have it: only for as long as must be.
+            self._renew_at = self.now()  # Not in the log: renewed as soon as possible.
         write_enrolment(self._home.enrolment, answer.enrolment_endpoints)
         log.info(
             "certificate renewed",
@@ -206,7 +206,7 @@ class OwnCertificate:
         return alone
 
     async def install(self, credentials: Credentials) -> None:
-        """Write a certificate down, then use it: for new connections at once, then for old ones."""
+        """Write a certificate to disk, then use it: for new connections, then for old ones."""
         home = self._home
         await asyncio.to_thread(
             write_credentials, credentials, home.ca, home.certificate, home.tls_key
@@ -218,7 +218,7 @@ class OwnCertificate:
             server.renew(self.tls)
         for renewed in self.on_renewed:
             await renewed(self.tls)
-        # Last: it tells the leader that this node trusts and shows what the epoch gave it.
+        # Last: it tells the leader that this node trusts and presents what the epoch brought.
         self.epoch = credentials.epoch
 
     async def _renew_expired(self, request_der: bytes, proof: bytes) -> tuple[Renewal, bool]:
@@ -252,17 +252,17 @@ class OwnCertificate:
 
 
 def renewal_time(not_before: datetime, life: timedelta, chance: float) -> datetime:
-    """When a certificate is renewed, `chance` being from 0 to 1."""
+    """When a certificate is renewed; `chance` is from 0 to 1."""
     return not_before + life * (RENEW_FROM + (RENEW_UNTIL - RENEW_FROM) * chance)
 
 
 async def renew_expired(
     endpoints: tuple[str, ...], ca_pem: bytes, request: enrolment_pb2.RenewExpiredRequest
 ) -> enrolment_pb2.RenewExpiredResponse:
-    """Ask one enrolment port after another.
+    """Call one enrolment port after another.
 
     Raises:
-        ClusterError: The most useful of what they said; UNREACHABLE if none is known.
+        ClusterError: The most useful of their answers; UNREACHABLE if none is known.
     """
     errors: list[ClusterError] = []
     for endpoint in endpoints:

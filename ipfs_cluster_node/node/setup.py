@@ -1,4 +1,4 @@
-"""Makes a cluster, and what every member has: keys, certificates, the home directory."""
+"""Creates a cluster, and what every member has: keys, certificates, the home directory."""
 
 import secrets
 from dataclasses import dataclass, replace
@@ -52,7 +52,7 @@ from ipfs_cluster_node.core.ucan.commands import TOP
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """What was made."""
+    """What was created."""
 
     cluster_id: str
     cluster_name: str
@@ -60,7 +60,7 @@ class Made:
     role: str
     profile: Profile
     recovery_passphrase: str = ""
-    """One that was made here, to be shown this once."""
+    """One that was generated here, to be shown only this once."""
 
 
 def init_cluster(
@@ -71,7 +71,7 @@ def init_cluster(
     recovery_passphrase: str = "",
     clock: Clock = SYSTEM_CLOCK,
 ) -> Made:
-    """Make a cluster whose first master is this node; also the operator's client identity.
+    """Create a cluster whose first master is this node; also the operator's client identity.
 
     The keys of the CA and of the authority are sealed in the log; no file holds them.
 
@@ -150,7 +150,7 @@ def init_cluster(
         save_masters(home.masters, {identity.node_id: endpoints})
         write_enrolment(home.enrolment, own)
         write_enrolment(client / ENROLMENT_NAME, own)
-        # Last, since it says that there is a node.
+        # Last, since it marks that there is a node.
         write_private(home.config, document.encode())
     return Made(
         cluster_id=cluster.id,
@@ -214,7 +214,7 @@ def write_keys(
     *,
     epoch: int = 0,
 ) -> None:
-    """Write a node's identity, and what it shows in TLS."""
+    """Write a node's identity and TLS credentials."""
     write_private(home.identity, identity.pem())
     credentials = Credentials(ca_pem, certificate, key.key_pem, epoch)
     write_credentials(credentials, home.ca, home.certificate, home.tls_key)
@@ -230,7 +230,7 @@ def write_client(
     *,
     epoch: int = 0,
 ) -> Profile:
-    """Write a client's identity and what it shows in TLS; returns a profile that uses them."""
+    """Write a client's identity and TLS credentials; returns a profile that uses them."""
     make_private_directory(directory)
     write_private(directory / IDENTITY_NAME, identity.pem())
     files = (directory / "ca.pem", directory / "client.pem", directory / "client.key")
@@ -241,7 +241,7 @@ def write_client(
 def profile_of(
     ca: Path, certificate: Path, key: Path, masters: dict[NodeId, tuple[str, ...]]
 ) -> Profile:
-    """A profile that uses these files, and talks to these masters."""
+    """A profile that uses these files, and calls these masters."""
     return Profile(
         endpoints=tuple(
             ProfileEndpoint(address, node_id)

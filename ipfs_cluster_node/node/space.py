@@ -1,4 +1,4 @@
-"""The disk of a node: what is free, and what of that is kept for the log."""
+"""The free space on a node's disk, and the part that is reserved for the log."""
 
 import os
 from pathlib import Path
@@ -9,26 +9,26 @@ from ipfs_cluster_node.core.storage import LOG_ONLY_SHARE, reserve_bytes
 
 MIB: Final = 2**20
 TASKS_ROOM_BYTES_MIN: Final = MIB
-"""With less room than that for files, a worker takes no tasks: their inputs would not fit."""
+"""With less room for files, a worker takes no tasks: their inputs would not fit."""
 
 
 class DiskSpace:
-    """Asks the system each time: others write to the disk as well."""
+    """Asks the system each time, since others write to the disk too."""
 
     def __init__(self, path: Path, log_reserve_bytes: int) -> None:
-        """Look at the disk of `path`; keep so much of it for the log, less on a small one."""
+        """Watch the disk of `path`; reserve this much for the log, less on a small disk."""
         self._path = path
         self._configured_bytes = log_reserve_bytes
 
     def free_and_reserve(self) -> tuple[int, int]:
-        """Bytes that are free, and how many of them are kept for the log."""
+        """Free bytes, and how many of them are reserved for the log."""
         found = os.statvfs(self._path)
         total = found.f_blocks * found.f_frsize
         return found.f_bavail * found.f_frsize, reserve_bytes(self._configured_bytes, total)
 
     @property
     def room_bytes(self) -> int:
-        """What files may still take."""
+        """Bytes that files may still use."""
         free, reserve = self.free_and_reserve()
         return max(0, free - reserve)
 
@@ -44,7 +44,7 @@ class DiskSpace:
         return free >= LOG_ONLY_SHARE * reserve
 
     def require(self, size_bytes: int) -> None:
-        """Pass if a file, or a part of it, may be stored.
+        """Check that a file, or a part of it, may be stored.
 
         Raises:
             ClusterError: STORAGE_FULL, naming what is free and what is kept.

@@ -1,4 +1,4 @@
-"""Whether a node, or a master, is what somebody takes it for: asked, not guessed."""
+"""Checks by asking whether a node was removed, or a master still runs."""
 
 import asyncio
 from collections.abc import Iterable
@@ -21,13 +21,13 @@ from ipfs_cluster_node.v1 import health_pb2
 from ipfs_cluster_node.v1.health_pb2_grpc import HealthServiceStub
 
 ASK_SECONDS_MAX: Final = 3.0
-"""Where nobody has proved to be there."""
+"""For addresses where no node has proved its identity."""
 
 
 async def refuse_taken(home: Home) -> None:
-    """Refuse to make a node where one is already, or something else is.
+    """Refuse to create a node where there is one already, or something else.
 
-    A removed node is told apart if a master tells so.
+    Recognizes a removed node if a master reports it.
 
     Raises:
         ClusterError: HOME_EXISTS, HOME_DAMAGED, and what to do with what is there.
@@ -42,7 +42,7 @@ async def refuse_taken(home: Home) -> None:
 
 
 async def was_removed(home: Home) -> bool:
-    """Whether some master that the node knows says that it was removed; False if none answers."""
+    """Whether a known master reports that the node was removed; False if none answers."""
     try:
         tls = load_files(home).tls
         targets = PeerBook(home.masters).targets()
@@ -58,11 +58,11 @@ class Heard:
 
     master: Principal
     leader: str
-    """The node that it says leads; empty if it knows of none, or tells us nothing."""
+    """The node that it says leads; empty if it knows none, or does not tell."""
 
 
 async def masters_that_run(masters: Iterable[Principal], tls: ClientTls) -> list[Heard]:
-    """Ask masters that are taken for lost; those that prove their identity in TLS run."""
+    """Call masters that are believed lost; those that prove their identity in TLS run."""
     asked = [(master, endpoint) for master in masters for endpoint in master.endpoints]
     answers = await asyncio.gather(
         *(ask_health((endpoint, master.node_id), tls) for master, endpoint in asked)
@@ -79,7 +79,7 @@ async def masters_that_run(masters: Iterable[Principal], tls: ClientTls) -> list
 async def ask_health(
     target: Target, tls: ClientTls, *, timeout: float = ASK_SECONDS_MAX
 ) -> health_pb2.GetHealthResponse | ClusterError:
-    """Ask one node how it is; returns why it could not be asked, if so."""
+    """Ask one node for its health; returns the error if that failed."""
     address, node_id = target
     try:
         async with open_channel(address, tls=tls, node_id=node_id) as channel:
@@ -88,6 +88,6 @@ async def ask_health(
             )
     except grpc.aio.AioRpcError as error:
         return error_from_rpc(error)
-    except ClusterError as error:  # The address is none.
+    except ClusterError as error:  # The address is malformed.
         return error
     return answer

@@ -1,4 +1,4 @@
-"""Runs a node, after its log was replaced where that is damaged."""
+"""Runs a node, after replacing its log if that is damaged."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -37,10 +37,10 @@ async def run_node(
     Args:
         home: The node's directory, locked.
         settings: How it runs.
-        on_ready: Called once, with who this is and where it listens.
-        masters: Some that the operator names, and where they are: kept, and asked first. A master
-            takes them only where its log, which says who the others are, is lost or names nobody.
-        clock: What the whole node goes by.
+        on_ready: Called once, with the node's identity and where it listens.
+        masters: Masters named by the operator, with addresses: kept, and asked first. A master
+            accepts them only if its log, which names the others, is lost or names none.
+        clock: The whole node's.
 
     Raises:
         ClusterError: Why the node can't run, and the way out.
@@ -62,7 +62,7 @@ async def run_node(
         try:
             node = _open(home, settings, node_id, clock)
             if masters and is_master and not node.take_masters(masters):
-                # Whom it is told of, it would take for a master that its log does not name yet.
+                # It would take them for masters that its log does not name yet.
                 raise ClusterError(
                     Reason.CONFIG_INVALID,
                     "a master knows the others by its log, and that is whole; leave out --master",
@@ -71,7 +71,7 @@ async def run_node(
             await node.run(ready)
             return
         except LogDamagedError as error:
-            # Found at the start, or behind a full disk; or others tell it, once it runs.
+            # Found at the start, or behind a full disk; or reported by others while it runs.
             damage = error.message
         if masters:
             add_masters(home.masters, masters)

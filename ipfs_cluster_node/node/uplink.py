@@ -1,4 +1,4 @@
-"""A node's own line to the leader: it registers, then renews its lease for as long as it runs."""
+"""A node's uplink to the leader: it registers, then renews its lease while it runs."""
 
 import asyncio
 import logging
@@ -21,17 +21,17 @@ log = logging.getLogger(__name__)
 
 CALL_SECONDS_MAX: Final = 10.0
 HEARTBEAT_ATTEMPT_SECONDS_MAX: Final = 1.0
-"""A node that does not answer must not use up the lease."""
+"""One node that does not answer must not use up the lease."""
 RETRY_SECONDS: Final = 0.2
 RUNS_TWICE_SECONDS_MAX: Final = 2.5 * DEAD_CONNECTION_SECONDS_MAX
-"""How long a node is refused its place, without a break, before it ends: much longer than a
-connection of its own former process, which lost its power, may seem alive."""
+"""How long a node is continuously refused its place before it stops: much longer than the
+connection of its own former process may seem alive after a loss of power."""
 HEARTBEATS_PER_LEASE: Final = 5
 HEARTBEAT_SECONDS_MAX: Final = 1.0
 
 
 class Uplink:
-    """Keeps this node known to be alive."""
+    """Keeps this node known as alive."""
 
     def __init__(
         self,
@@ -45,15 +45,15 @@ class Uplink:
         clock: Clock,
         running_count: Callable[[], int] = lambda: 0,
     ) -> None:
-        """Register with `registration` at each start; put what is revoked into `revocations`.
+        """Register with `registration` at each start; put revocations into `revocations`.
 
-        `votes_alone` says whether this node is the only voter: then it is no connection of its own
-        former process that keeps it from its place.
+        `votes_alone` says whether this node is the only voter: then it can't be a connection of its
+        own former process that keeps it from its place.
         """
         self.certificate_epoch: Callable[[], int] = lambda: 0
         self.want_epoch: Callable[[int], None] = lambda _epoch: None
         self.on_time: Callable[[NodeId, Timestamp, float, float], None] = lambda *_: None
-        """Told the leader's wall clock, and between which times of the boot clock it was read."""
+        """Takes the leader's wall clock, and the boot clock before and after it was read."""
         self._clock = clock
         self._revocations = revocations
         self.connection = connection
@@ -64,33 +64,33 @@ class Uplink:
         self._room_bytes = room_bytes
         self._lease_ends = 0.0
         self.lapse_count = 0
-        """How often the lease was renewed after it had ended: others may have taken this node's
-        attempts meanwhile."""
+        """How often the lease was renewed after it had expired: others may have taken over this
+        node's attempts meanwhile."""
         self.registered = asyncio.Event()
         self.last_error = "not registered yet"
 
     @property
     def lease_holds(self) -> bool:
-        """Whether the cluster can still believe that this node is alive."""
+        """Whether the cluster may still consider this node alive."""
         return self.lease_seconds_left > 0
 
     @property
     def lease_seconds_left(self) -> float:
-        """How long the lease still holds; negative once it has ended."""
+        """Remaining time of the lease; negative once it has expired."""
         return self._lease_ends - self._clock.monotonic()
 
     @property
     def boot(self) -> int:
-        """Names this process among those of the same identity."""
+        """Identifies this process among those of the same identity."""
         return int(self.registration.boot)
 
     async def run(self) -> None:
         """Register, then heartbeat, until cancelled.
 
         Raises:
-            ClusterError: MEMBER_RUNS_TWICE, once every answer for so long was that another process
-                runs: it can't be one of this node's that ended. At once on the only voter: it would
-                acknowledge what the other one, which leads, never gets.
+            ClusterError: MEMBER_RUNS_TWICE, once every answer for a long time was that another
+                process runs: it can't be a former one of this node. At once on the only voter: it
+                would acknowledge writes that the other one, which leads, never gets.
         """
         refused_since: float | None = None
         while True:
@@ -113,10 +113,10 @@ class Uplink:
                     if self._votes_alone() or refused_seconds > RUNS_TWICE_SECONDS_MAX:
                         raise
                 else:
-                    # A leader that stood still meanwhile has found no connection dead.
+                    # A leader that was paused meanwhile has not noticed dead connections.
                     refused_since = None
                 if not self.lease_holds:
-                    self._peers.leader = None  # Nobody is sent to it: it may lead no more.
+                    self._peers.leader = None  # It may have lost leadership.
                 if error.reason is Reason.MEMBER_NOT_FOUND:
                     self.registered.clear()
                 await asyncio.sleep(RETRY_SECONDS)
@@ -147,7 +147,7 @@ class Uplink:
         lease_seconds = response.node_lease.ToTimedelta().total_seconds()
         if not self.lease_holds and self._lease_ends:
             self.lapse_count += 1
-        # Counted from before the call: the leader counts from later, so it never ends first.
+        # Measured from before the call: the leader measures from later, so it never expires first.
         self._lease_ends = sent_at + lease_seconds
         leader = next((NodeId(m.node_id) for m in response.masters if m.leader), None)
         self._peers.learn(

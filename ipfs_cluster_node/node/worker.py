@@ -1,4 +1,4 @@
-"""A worker's side: the session with the leader, and the attempts that it assigns."""
+"""A worker's side: its session with the leader, and the attempts that it is assigned."""
 
 import asyncio
 import logging
@@ -34,35 +34,35 @@ from ipfs_cluster_node.v1.task_dispatch_pb2_grpc import TaskDispatchServiceStub
 log = logging.getLogger(__name__)
 
 SESSION_SECONDS_MAX: Final = 3600.0
-"""How long a leader is looked for until that is noted."""
+"""How long no leader is found before that is logged."""
 RECONNECT_SECONDS_MIN: Final = 0.2
 RECONNECT_SECONDS_MAX: Final = 5.0
-"""Between sessions that end at once; after one in which the leader said anything, the shortest."""
+"""Between sessions that end at once; the shortest after one in which the leader answered."""
 WRITER_SECONDS_MAX: Final = 1.0
-"""How long the writer sleeps unless something wakes it: the lease may be back."""
+"""How long the writer sleeps unless woken: the lease may be back."""
 FENCE_SECONDS: Final = 0.2
-"""How often the lease is looked at, at least."""
+"""How often the lease is checked, at least."""
 FENCE_TICK_SECONDS: Final = 0.001
-"""How long after the moment to act the fence wakes: never just before it, time and again."""
+"""How long after the moment to act the fence wakes, so that it never wakes just too early."""
 FENCE_MARGIN_SECONDS: Final = 0.2
-"""How long before the lease's end attempts are killed: they must be dead when it is over."""
+"""How long before the lease's end attempts are killed: they must be dead when it expires."""
 WAIT_SECONDS_MAX: Final = 5.0
 """How long an attempt may wait for a slot here; another worker may have one."""
 HAND_BACK_SECONDS_MAX: Final = 2.0
-"""How long a node that stops waits until the leader has its attempts back."""
+"""How long a stopping node waits until the leader has its attempts back."""
 LEAVE_POLL_SECONDS: Final = 0.02
 GATHER_SECONDS: Final = 0.01
-"""Between messages while attempts wait for a slot here: what ends meanwhile is one commit."""
+"""Between messages while attempts wait for a slot: outcomes are collected into one commit."""
 PROGRESS_SECONDS: Final = 0.2
-"""Between two rounds of news: handlers that say much must not keep outcomes from being sent."""
+"""Between two rounds of progress: chatty handlers must not delay outcomes."""
 OUTCOMES_PER_MESSAGE_MAX: Final = 128
 OUTCOME_BYTES_MAX: Final = 1024 * 1024
 REFUSED_FOR_GOOD: Final = frozenset(
     {Reason.INTERNAL, Reason.INVALID_ARGUMENT, Reason.PAYLOAD_TOO_LARGE}
 )
-"""Why a leader ends a session that would end in the same way if it heard the same again."""
+"""Errors that end a session, and would again if the leader received the same."""
 REFUSALS_MAX: Final = 3
-"""Sessions that may end with one outcome unconfirmed until it becomes a failure."""
+"""Sessions that one unconfirmed outcome may end before it becomes a failure."""
 
 ENDS_OF_A_SESSION: Final = (
     asyncio.CancelledError,
@@ -79,14 +79,14 @@ class _Held:
     task: asyncio.Task[AttemptOutcome] | None = None
     outcome: pb.AttemptOutcome | None = None
     given_up: AttemptOutcome | None = None
-    """What is reported once its process is dead; None as long as it may run."""
+    """The outcome reported once its process is dead; None while it may run."""
     sent: bool = False
     refusal_count: int = 0
-    """How many sessions ended for good with nothing but this outcome unconfirmed."""
+    """How many sessions ended for good with only this outcome unconfirmed."""
 
 
 class Worker:
-    """Runs attempts that the leader assigns."""
+    """Runs the attempts that the leader assigns."""
 
     def __init__(
         self,
@@ -97,13 +97,13 @@ class Worker:
         has_room: Callable[[], bool],
         clock: Clock,
     ) -> None:
-        """Take what runs an attempt; `run` does the rest.
+        """Create it; `run` does the rest.
 
         Args:
             uplink: The connection to the leader, and the lease.
             runner: Runs attempts.
-            slots: How many at once.
-            has_room: Whether the disk has room for tasks; none are taken as long as it has not.
+            slots: Concurrent attempts.
+            has_room: Whether the disk has room for tasks; without it none are accepted.
             clock: This node's.
         """
         self._clock = clock
@@ -122,12 +122,12 @@ class Worker:
         self._outcomes_max = OUTCOMES_PER_MESSAGE_MAX
         self._reconnect_seconds = RECONNECT_SECONDS_MIN
         self._hoarded = False
-        """Whether attempts waited for too long, and were handed back."""
+        """Whether attempts waited too long, and were returned."""
         self._leaving = False
 
     @property
     def _may_run(self) -> bool:
-        """Whether the lease lasts long enough to kill what runs before it is over."""
+        """Whether the lease lasts long enough to kill running attempts before it expires."""
         return self._uplink.lease_seconds_left > FENCE_MARGIN_SECONDS
 
     @property
@@ -157,13 +157,13 @@ class Worker:
             await asyncio.gather(fence, *tasks, return_exceptions=True)
 
     async def leave(self, drain: timedelta) -> None:
-        """Take no more attempts, and be rid of those in hand while `run` goes on.
+        """Accept no more attempts, and finish or return those in hand while `run` continues.
 
-        What waits for a slot goes back to the leader at once; what runs may go on for `drain`, and
-        is then killed and goes back too. Ends when the leader has confirmed all of it, or soon.
+        Those that wait for a slot go back to the leader at once; running ones may continue for
+        `drain`, then are killed and returned. Ends soon, or once the leader has confirmed all.
 
-        Cancelled, it waits for nothing that runs any longer, and hands all of it back before it
-        ends; cancelled a second time, it ends at once.
+        If cancelled, it no longer waits for running attempts, and returns them all before it ends;
+        cancelled a second time, it ends at once.
         """
         try:
             await self._leave(drain)
@@ -204,7 +204,7 @@ class Worker:
             for held in self._held.values():
                 held.sent = False
             writer = asyncio.create_task(self._write(call), name="worker-session-writer")
-            # Without its writer a session would go on, and say nothing.
+            # Without its writer the session would stay open and send nothing.
             writer.add_done_callback(lambda _writer: call.cancel())
             while isinstance(message := await call.read(), pb.WorkerSessionResponse):
                 self._take(message)
@@ -239,7 +239,7 @@ class Worker:
         while True:
             self._wake.clear()
             if self._leaving and not said_goodbye:
-                # Before what is handed back: the leader must not give it to this node again.
+                # Before returned attempts: the leader must not assign them to this node again.
                 said_goodbye = True
                 await call.write(pb.WorkerSessionRequest(goodbye=pb.WorkerGoodbye()))
             credit = self._credit()
@@ -264,10 +264,10 @@ class Worker:
                 await asyncio.sleep(GATHER_SECONDS)
 
     def _credit(self) -> int:
-        """How many more attempts to ask for: none while others may believe that this node died.
+        """How many more attempts to ask for: none while others may consider this node dead.
 
-        Less than none takes back what was asked for when attempts were shorter, or before the disk
-        was full: what is handed back would come here again.
+        A negative number takes back credit from when attempts were shorter, or the disk not full:
+        returned attempts would be assigned here again.
         """
         if self._leaving or not self._may_run or len(self._held) >= HELD_MAX:
             return 0
@@ -286,7 +286,7 @@ class Worker:
         return credit_due(self._slots, wanted=wanted, in_hand=in_hand)
 
     def _unsent(self) -> list[pb.AttemptOutcome]:
-        # One message at a time: what ends meanwhile goes together in the next, as one commit.
+        # One message at a time: outcomes meanwhile go into the next one, as one commit.
         if any(held.sent for held in self._held.values()):
             return []
         batch: list[pb.AttemptOutcome] = []
@@ -302,15 +302,15 @@ class Worker:
             if len(batch) == self._outcomes_max:
                 break
         else:
-            self._outcomes_max = OUTCOMES_PER_MESSAGE_MAX  # Nothing is left that was refused.
+            self._outcomes_max = OUTCOMES_PER_MESSAGE_MAX  # No refused outcome is left.
         return batch
 
     def _refused(self, error: ClusterError) -> None:
-        """A session ended: what it may have ended for is not said again for ever."""
+        """After a session ended: don't repeat for ever what it may have ended for."""
         sent = [(attempt, held) for attempt, held in self._held.items() if held.sent]
         if error.reason not in REFUSED_FOR_GOOD or not sent:
             return
-        self._outcomes_max = 1  # Until it is known which one it was.
+        self._outcomes_max = 1  # Until it is known which outcome it was.
         if len(sent) > 1:
             return
         [(attempt, held)] = sent
@@ -326,7 +326,7 @@ class Worker:
                 )
             )
         elif held.refusal_count > REFUSALS_MAX:
-            del self._held[attempt]  # The leader takes it for lost once it is missing in a hello.
+            del self._held[attempt]  # Missing from the next hello, it counts as lost.
 
     # Attempts.
 
@@ -350,7 +350,7 @@ class Worker:
                 outcome = await self._runner.run(attempt, spec)
             finally:
                 del self._running[attempt]
-            if outcome.failure is None:  # What fails at once must not make a worker look fast.
+            if outcome.failure is None:  # Instant failures must not make a worker look fast.
                 self._seconds_mean = next_mean(self._seconds_mean, self._clock.monotonic() - began)
             return outcome
 
@@ -361,7 +361,7 @@ class Worker:
             self._wake.set()
 
     def _give_up(self, held: _Held, outcome: AttemptOutcome) -> bool:
-        """Kill an attempt unless it ends already; its outcome is reported once it is dead."""
+        """Kill an attempt unless it is ending; its outcome is reported once it is dead."""
         if held.outcome is not None or held.given_up is not None or held.task is None:
             return False
         held.given_up = outcome
@@ -369,7 +369,7 @@ class Worker:
         return True
 
     def _drop(self, attempts: Iterable[AttemptId]) -> None:
-        """Kill attempts that nobody wants any more; nothing is reported."""
+        """Kill attempts that are no longer wanted; nothing is reported."""
         for attempt in attempts:
             held = self._held.pop(attempt, None)
             if held is not None and held.task is not None:
@@ -377,14 +377,14 @@ class Worker:
         self._wake.set()
 
     def _hand_back(self, *, waited_seconds: float) -> None:
-        """Give back what waits for a slot for longer than this."""
+        """Return attempts that have waited longer than this for a slot."""
         since = self._clock.monotonic() - waited_seconds
         for attempt, held in self._held.items():
             if attempt not in self._running and held.since <= since:
                 self._hoarded |= self._give_up(held, handed_back(attempt))
 
     async def _fence(self) -> None:
-        # Once the lease is over others may run our attempts: ours must be dead by then.
+        # Once the lease expires others may run our attempts: ours must be dead by then.
         lapses = self._uplink.lapse_count
         while True:
             left = self._uplink.lease_seconds_left - FENCE_MARGIN_SECONDS
@@ -404,14 +404,14 @@ class Worker:
         if alive:
             log.warning("lease lost, attempts killed", extra={"count": len(alive)})
         for attempt, held in alive:
-            # Reported when the leader is back: it may believe that they still run.
+            # Reported when the leader is back: it may consider them running.
             self._give_up(
                 held,
                 failed(attempt, Reason.WORKER_LOST, "the worker's lease ran out", retryable=True),
             )
 
     def on_progress(self, task_id: TaskId, attempt: int, ratio: float, note: str) -> None:
-        """Take news of an attempt; only the newest is sent, and none that no message can hold."""
+        """Take an attempt's progress; only the newest is sent, if a message can hold it."""
         at = AttemptId(task_id, attempt)
         try:
             progress = pb.AttemptProgress(
@@ -425,10 +425,10 @@ class Worker:
 
 
 def sendable(outcome: AttemptOutcome) -> pb.AttemptOutcome:
-    """Encode an outcome; one that the leader would not take becomes the attempt's failure."""
+    """Encode an outcome; one that the leader would refuse becomes the attempt's failure."""
     try:
         return outcome_to_proto(outcome_or_failure(outcome_to_proto(outcome)))
-    except (TypeError, ValueError) as error:  # What no message can hold, lone surrogates too.
+    except (TypeError, ValueError) as error:  # E.g. lone surrogates fit in no message.
         log.exception("outcome can't be sent", extra={"task_id": outcome.id.task_id})
         return outcome_to_proto(
             failed(

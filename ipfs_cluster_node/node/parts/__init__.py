@@ -1,1 +1,1 @@
-"""What a node is made of: a role is a set of parts, which are built, run and closed together."""
+"""The parts of a node: a role is a set of parts that are built, run and closed together."""

@@ -1,4 +1,4 @@
-"""What any node has of its own, whatever its role: keys, its certificate, ways to the others."""
+"""What every node has, whatever its role: keys, its certificate, channels to the others."""
 
 import secrets
 
@@ -35,9 +35,9 @@ class CommonPart(Part):
         self.files = load_files(home)
         self.node_id = self.files.identity.node_id
         self.bind_to = parse_endpoint(settings.node.bind)
-        self.boot = secrets.randbits(63) | 1  # Never 0, which says nothing.
+        self.boot = secrets.randbits(63) | 1  # Never 0, which means unknown.
         self.boots = Boots(self.node_id, self.boot, self.advertised[0])
-        """Which processes speak for the members."""
+        """The processes that act for the members."""
         self.peers = PeerBook(home.masters)
         self.connection = Connection(self.targets(), self.files.tls)
         """To the leader."""
@@ -58,11 +58,11 @@ class CommonPart(Part):
 
     @property
     def advertised(self) -> tuple[str, ...]:
-        """Where others reach this node."""
+        """This node's addresses for others."""
         return self.settings.node.advertise or (str(self.bind_to),)
 
     def targets(self) -> list[tuple[str, NodeId | None]]:
-        """Where a leader may be.
+        """Addresses where a leader may be.
 
         Raises:
             ClusterError: HOME_DAMAGED, where no master is known.

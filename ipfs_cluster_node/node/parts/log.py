@@ -15,14 +15,14 @@ from ipfs_cluster_node.services.raft import RaftServicer
 from ipfs_cluster_node.v1 import raft_pb2_grpc
 
 TRAILING_SHARE: Final = 10
-"""Of the entries between two snapshots one in so many is kept behind the newer one."""
+"""Of the entries between two snapshots, one in this many is kept behind the newer one."""
 
 
 class LogPart(Part):
     """On masters."""
 
     def __init__(self, common: CommonPart) -> None:
-        """Open the log, and learn from it who the masters are.
+        """Open the log, and learn the masters from it.
 
         Raises:
             LogDamagedError: It can't be trusted.
@@ -52,7 +52,7 @@ class LogPart(Part):
 
     @property
     def incarnation(self) -> int:
-        """Under which this node votes."""
+        """This node's name as a voter."""
         return int(self.replica.voter.rpartition(".")[2])
 
     def serve(self, gate: Gate) -> None:
@@ -63,7 +63,7 @@ class LogPart(Part):
         try:
             await self.replica.run()
         except ClusterError as error:
-            # The node goes on without a vote and without the log, to say in its health why.
+            # The node continues without a vote and a log, to report the reason in its health.
             if error.reason is not Reason.LOG_STORAGE_FAILED:
                 raise
             await asyncio.Event().wait()

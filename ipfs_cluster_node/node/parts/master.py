@@ -1,4 +1,4 @@
-"""What only masters do: they sign certificates, let joiners in, watch leases and give out tasks."""
+"""What only masters do: sign certificates, admit joiners, watch leases and assign tasks."""
 
 import logging
 
@@ -34,7 +34,7 @@ class MasterPart(Part):
         member: MemberPart,
         standard_health: StandardHealthServicer,
     ) -> None:
-        """Follow `log`; the enrolment port tells `standard_health` as well."""
+        """Follow `log`; the enrolment port updates `standard_health` too."""
         self._common, self._member = common, member
         self._certificates = Certificates(
             member.consensus, member.authority, member.clock, common.observations
@@ -68,13 +68,13 @@ class MasterPart(Part):
         }
 
     def serve(self, gate: Gate) -> None:
-        """Add what concerns certificates."""
+        """Add the services for certificates."""
         certificate_pb2_grpc.add_CertificateServiceServicer_to_server(
             CertificateServicer(self._certificates, self._member.consensus), gate.as_server
         )
 
     def bind(self) -> None:
-        """Take the enrolment port."""
+        """Bind the enrolment port."""
         tls = ServerTls(self._common.certificate.tls, mutual=False)
         self._common.certificate.servers.append(tls)
         bind_port(
@@ -85,16 +85,16 @@ class MasterPart(Part):
         )
 
     async def begin(self) -> None:
-        """Let joiners in; refuse to run beside another process of the same identity.
+        """Admit joiners; refuse to run beside another process of the same identity.
 
         Raises:
             ClusterError: MEMBER_RUNS_TWICE.
         """
         await self._enrolment_server.start()
-        await self._copies.refuse()  # Before anything votes, and while this process answers.
+        await self._copies.refuse()  # Before this node votes, but while it answers.
 
     async def close(self) -> None:
-        """Leave the enrolment port."""
+        """Close the enrolment port."""
         await self._enrolment_server.stop(STOP_GRACE_SECONDS)
 
     def _on_leadership(self, leads: bool, term: int) -> None:  # noqa: FBT001
@@ -106,7 +106,7 @@ class MasterPart(Part):
             self._check_certificates_again()
 
     def _on_change(self, _revision: int, touched: Touched | None) -> None:
-        if touched is None:  # Revocations may have come with the snapshot.
+        if touched is None:  # The snapshot may have brought revocations.
             self._check_certificates_again()
 
     def _check_certificates_again(self) -> None:

@@ -1,4 +1,4 @@
-"""A node's place in the cluster: what it serves, or says who does, and its line to the leader."""
+"""A node's membership: the services it answers or redirects, and its uplink to the leader."""
 
 from ipfs_cluster_node import __version__
 from ipfs_cluster_node.access.authorizer import Authorizer
@@ -39,10 +39,10 @@ from ipfs_cluster_node.v1 import (
 
 
 class MemberPart(Part):
-    """On every node. Without a log it names the leader to whoever asks for more."""
+    """On every node. Without a log it refers callers to the leader."""
 
     def __init__(self, common: CommonPart, log: LogPart | None) -> None:
-        """Answer by `log`, which only a master has."""
+        """Answer from `log`, which only a master has."""
         home, settings, node_id = common.home, common.settings, common.node_id
         machine = None if log is None else log.machine
         self._node_id = node_id
@@ -153,15 +153,15 @@ class MemberPart(Part):
         )
 
     def on_leadership(self, leads: bool) -> None:  # noqa: FBT001
-        """Begin or end to lead."""
+        """Start or stop leading."""
         self._observations.clear()
         for each in (self.members, self.tasks, self.sessions):
             each.on_leadership(leads)
 
     async def prepare(self) -> None:
-        """Write down what callers do, from the first on."""
+        """Write the audit log from the first call on."""
         self.audit.start()
 
     async def close(self) -> None:
-        """Write down the last of it."""
+        """Write the rest of the audit log."""
         await self.audit.stop()

@@ -7,15 +7,15 @@ from typing import Final
 from ipfs_cluster_node.services.gate import Gate
 
 Loop = Callable[[], Awaitable[None]]
-"""Runs until it is cancelled. The end of one ends the node: none may fail in silence."""
+"""Runs until it is cancelled. Its end stops the node: none may fail silently."""
 
 STOP_GRACE_SECONDS: Final = 2.0
-"""For calls that run when a port is closed."""
+"""For calls in progress when a port is closed."""
 NO_LOOPS: Final[Mapping[str, Loop]] = MappingProxyType({})
 
 
 class Part:
-    """What a node starts and stops together. It takes what it needs in its constructor.
+    """What a node starts and stops together. Its constructor takes what it needs.
 
     In this order: `serve`, `bind`, `prepare`, `begin`, then `loops` run, `leave`, `close`.
     """
@@ -26,16 +26,16 @@ class Part:
         """Add services to the port for members."""
 
     def bind(self) -> None:
-        """Take further ports; raises PORT_IN_USE."""
+        """Bind further ports; raises PORT_IN_USE."""
 
     async def prepare(self) -> None:
-        """Make ready what callers rely on. The node answers nobody yet."""
+        """Prepare what callers rely on. The node does not answer yet."""
 
     async def begin(self) -> None:
-        """Go on once the node answers, before anything of it votes or works."""
+        """Start once the node answers, but before it votes or works."""
 
     async def leave(self) -> None:
-        """Give back what others wait for; every loop still runs."""
+        """Return what others wait for; every loop still runs."""
 
     async def close(self) -> None:
-        """End what the loops leave behind; the node answers nobody any longer."""
+        """Clean up after the loops; the node no longer answers."""

@@ -1,4 +1,4 @@
-"""What runs tasks."""
+"""Runs tasks."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ class WorkerPart(Part):
     """On every node; without slots it runs nothing."""
 
     def __init__(self, common: CommonPart, member: MemberPart) -> None:
-        """Offer the tasks of the handlers that are installed here."""
+        """Offer the task types of the handlers installed here."""
         settings, space = common.settings, member.space
         slots = settings.slot_count
         self._drain = settings.tasks.drain
@@ -76,7 +76,7 @@ class WorkerPart(Part):
             ) from error
 
     async def leave(self) -> None:
-        """Let attempts end for a while, and hand back the others."""
+        """Let attempts end for a while, and return the others."""
         if self.worker is not None:
             await self.worker.leave(self._drain)
 
