@@ -1,1 +1,1 @@
-"""What is done by hand where no cluster answers: go on alone, or restore a backup."""
+"""Manual recovery without a running cluster: continue with one master, or restore a backup."""

@@ -1,7 +1,7 @@
-"""A master goes on alone, where too many of the others are lost for good to ever elect a leader.
+"""Lets a master continue alone when too many others are lost for good to ever elect a leader.
 
-Nothing of this is agreed: who runs it says that the others never come back. So the others are
-removed, and this master takes a new voter's name, for which no vote of theirs counts.
+No majority agrees to this: the operator asserts that the others never return. So they are removed,
+and this master takes a new voter's name, for which none of their votes are valid.
 """
 
 import asyncio
@@ -45,23 +45,23 @@ RESTORE: Final = "restore a backup: ipfs-cluster-node recover cluster"
 
 
 FOLLOWED_SECONDS: Final = 1.5
-"""So long another master may take this one, which led just now, for its leader."""
+"""How long another master may still take this one, which led just now, for its leader."""
 
 
 class Survivor:
-    """A master that is left, while it does not run."""
+    """A surviving master, while it does not run."""
 
     def __init__(self, home: Home, *, old_copy: bool = False, clock: Clock = SYSTEM_CLOCK) -> None:
         """Read its whole log; `go_on_alone` changes it.
 
         Args:
             home: The master's, locked.
-            old_copy: Take a log that was to be replaced, if it is whole: it lacks what came after.
+            old_copy: Accept a log that was to be replaced, if it is whole: it lacks later entries.
             clock: This machine's.
 
         Raises:
-            ClusterError: CONFIG_INVALID on a node that is no master; HOME_DAMAGED for a log that is
-                damaged or empty; MEMBER_NOT_FOUND for a master that was removed.
+            ClusterError: CONFIG_INVALID on a node that is not a master; HOME_DAMAGED for a log
+                that is damaged or empty; MEMBER_NOT_FOUND for a master that was removed.
         """
         self._home, self._old_copy, self._clock = home, old_copy, clock
         self._cluster_id = master_settings(home).cluster.id
@@ -102,15 +102,15 @@ class Survivor:
 
     @property
     def needs_passphrase(self) -> bool:
-        """Whether this master can't open the cluster's keys by itself."""
+        """Whether this master can't open the cluster's keys without it."""
         authority = self.state.certificates.authority
         return bool(authority.key_id) and not self._opens(authority)
 
     async def check_others(self) -> list[Principal]:
-        """Check that none of the others leads or follows; returns those that run all the same.
+        """Check that none of the others leads or follows; returns those that run nevertheless.
 
         Raises:
-            ClusterError: INVALID_ARGUMENT, if the cluster has a leader: it goes on by itself.
+            ClusterError: INVALID_ARGUMENT if the cluster has a leader: it needs no recovery.
         """
         tls = load_files(self._home).tls
         for last in (False, False, True):
@@ -131,11 +131,11 @@ class Survivor:
         """Make this master the only one. A crash leaves its old log in place, or the new one.
 
         Args:
-            passphrase: The recovery passphrase; used only where `needs_passphrase`.
+            passphrase: The recovery passphrase; used only if `needs_passphrase`.
 
         Raises:
-            ClusterError: AUTHORITY_SEALED for a passphrase that is wrong or missing; nothing is
-                changed then.
+            ClusterError: AUTHORITY_SEALED for a wrong or missing passphrase; nothing is changed
+                then.
         """
         if self.needs_passphrase:
             self._open_by(passphrase)
@@ -160,8 +160,8 @@ class Survivor:
                 aside=REPLACED_LOG_PREFIX,
                 now=self._clock.wall(),
             )
-            log.warning("goes on alone", extra={"without": [o.node_id for o in self.others]})
-        # Else it would ask those that are gone first, each time that it starts.
+            log.warning("continuing alone", extra={"without": [o.node_id for o in self.others]})
+        # Otherwise each start would first call the masters that are gone.
         save_masters(self._home.masters, {self.node_id: self._me.endpoints})
         forget_replacement(self._home)
 
@@ -184,7 +184,7 @@ class Survivor:
         return stored
 
     def _opens(self, authority: Authority) -> bool:
-        """Whether a start would open the keys: with what `recover keys` left, or its own."""
+        """Whether a start would open the keys: with the key left by `recover keys`, or its own."""
         own, left = (
             SealKey.load(path) if path.exists() else None
             for path in (self._home.seal_key, self._home.recovery_key)
@@ -214,7 +214,7 @@ class Survivor:
 
 
 def apply_alone(state: ClusterState, body: CommandBody, *, clock: Clock) -> tuple[str, ...]:
-    """Carry out what no majority has to agree to any more; returns the ids it made."""
+    """Apply a command without a majority; returns the ids it created."""
     outcome = state.apply(LogCommand(at_ms=clock.wall_ms(), body=body)).outcome
     if isinstance(outcome, Rejected):
         raise ClusterError(outcome.reason, outcome.message)

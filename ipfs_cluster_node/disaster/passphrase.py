@@ -1,8 +1,8 @@
-"""What the recovery passphrase does on a master: it opens the cluster's keys.
+"""Uses of the recovery passphrase on a master: it opens the cluster's keys.
 
-For a master whose own key is lost, and for an operator whose identity is lost. Another passphrase
-takes its place by a master that runs and leads, not by a call: with one of their own and a backup,
-whoever stole an operator's identity would have the cluster's keys.
+For a master that lost its own key, and for an operator who lost the identity. The passphrase is
+replaced by a master that runs and leads, not by a call: otherwise a thief of an operator's
+identity, with a new passphrase and a backup, would have the cluster's keys.
 """
 
 import asyncio
@@ -50,19 +50,19 @@ INVITE_SECONDS_MAX: Final = 20.0
 LOOK_SECONDS: Final = 0.1
 ASK_SECONDS_MAX: Final = 5.0
 OUTCOME_SECONDS_MAX: Final = 20.0
-"""For the commit that a master began; it lasts as long as an election at the most."""
+"""For the commit that a master began; at most as long as an election."""
 
 
 def master_settings(home: Home) -> NodeSettings:
     """The settings of a master's home directory.
 
     Raises:
-        ClusterError: CONFIG_INVALID on a node that is no master; INVALID_ARGUMENT, where it is
+        ClusterError: CONFIG_INVALID on a node that is not a master; INVALID_ARGUMENT if it is
             another user's.
     """
     owner = home.tls.stat().st_uid
     if owner != os.geteuid():
-        # What is written here could not be read by the node.
+        # The node could not read files written by this user.
         raise ClusterError(
             Reason.INVALID_ARGUMENT,
             f"{home.path} belongs to the user with id {owner}; run this as that user",
@@ -80,7 +80,7 @@ def master_settings(home: Home) -> NodeSettings:
 def open_by_passphrase(
     authority: Authority, passphrase: str, *, cluster_id: str
 ) -> tuple[SealKey, ClusterKeys]:
-    """Open the cluster's keys; also what the passphrase gives.
+    """Open the cluster's keys; also return what the passphrase derives.
 
     Raises:
         ClusterError: AUTHORITY_SEALED for a wrong passphrase, INVALID_ARGUMENT for a short one.
@@ -96,11 +96,11 @@ def open_by_passphrase(
 
 
 def prepare_recovery(home: Home, passphrase: str) -> None:
-    """Check the passphrase, and leave for the next start what it gives; make a new seal.key.
+    """Check the passphrase, store its key for the next start, and make a new seal.key.
 
     Raises:
-        ClusterError: AUTHORITY_SEALED for a wrong passphrase, HOME_DAMAGED where the home directory
-            has no copy of the sealed keys, CONFIG_INVALID on a node that is no master.
+        ClusterError: AUTHORITY_SEALED for a wrong passphrase, HOME_DAMAGED if the home directory
+            has no copy of the sealed keys, CONFIG_INVALID on a node that is not a master.
     """
     settings = master_settings(home)
     key, _ = open_by_passphrase(_kept_authority(home), passphrase, cluster_id=settings.cluster.id)
@@ -108,13 +108,13 @@ def prepare_recovery(home: Home, passphrase: str) -> None:
 
 
 def leave_recovery_key(home: Home, key: SealKey) -> None:
-    """Leave what the passphrase gives for the next start, and a new seal.key to seal to then."""
+    """Store the passphrase's key for the next start, and a new seal.key to seal to then."""
     write_private(home.recovery_key, key.pem())
     write_private(home.seal_key, SealKey.create().pem())
 
 
 async def check_leads(home: Home) -> None:
-    """Check that this master runs and leads, so that it can seal the cluster's keys anew.
+    """Check that this master runs and leads, so that it can reseal the cluster's keys.
 
     Raises:
         ClusterError: UNREACHABLE, NOT_LEADER, HOME_DAMAGED, CONFIG_INVALID, INVALID_ARGUMENT.
@@ -149,17 +149,17 @@ async def change_passphrase(
 ) -> bool:
     """Have this master seal the cluster's keys to another passphrase.
 
-    It is asked by a file, which whoever removes first has: the master, which does it then, or this,
-    which takes back what was not begun in time.
+    The request is a file, and whoever removes it first decides: the master, which then does it, or
+    this function, which withdraws it if not begun in time.
 
     Args:
         home: A master's, which runs and leads: see `check_leads`.
         passphrase: The new one.
-        wait: For how long the master may begin.
-        clock: This machine's, which is the master's as well.
+        wait: How long the master may take to begin.
+        clock: This machine's, which is the master's too.
 
     Returns:
-        False, if it was the cluster's passphrase before.
+        False, if it was the cluster's passphrase already.
 
     Raises:
         ClusterError: INVALID_ARGUMENT for a short passphrase, or while another change waits;
@@ -201,7 +201,7 @@ async def change_passphrase(
 
 
 def _removed(path: Path) -> bool:
-    """Remove a file; False if somebody else did."""
+    """Remove a file; False if it was already removed."""
     try:
         path.unlink()
     except FileNotFoundError:
@@ -212,20 +212,20 @@ def _removed(path: Path) -> bool:
 async def invite_operator(
     home: Home, passphrase: str, *, ttl: timedelta, clock: Clock = SYSTEM_CLOCK
 ) -> membership_pb2.CreateJoinTokenResponse:
-    """Have the leader make a join token for an operator, by the right of the cluster's own key.
+    """Have the leader make a join token for an operator, with the authority of the cluster's key.
 
-    The key delegates that to this master, for some minutes and nothing else: that a master asks is
-    not enough.
+    The key delegates only that to this master, for some minutes: a master's own request is not
+    enough.
 
     Args:
         home: A master's, which may run.
         passphrase: The recovery passphrase.
-        ttl: How long the token is good.
+        ttl: How long the token is valid.
         clock: This machine's.
 
     Raises:
         ClusterError: AUTHORITY_SEALED for a wrong passphrase, HOME_DAMAGED, CONFIG_INVALID; or what
-            the leader said.
+            the leader's error.
     """
     settings = master_settings(home)
     authority = _kept_authority(home)

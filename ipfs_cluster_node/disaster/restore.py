@@ -1,8 +1,7 @@
 """Starts a new cluster from a backup, once no master is left: with one new master.
 
-The cluster stays what it was: its DID, its roots, its members and what they were let do. Only its
-old masters are removed; a new one takes their place, for which the recovery passphrase opens the
-cluster's keys.
+The cluster keeps its DID, its roots, its members and their delegations. Only its old masters are
+removed; a new one takes their place, for which the recovery passphrase opens the cluster's keys.
 """
 
 import asyncio
@@ -61,7 +60,7 @@ from ipfs_cluster_node.node.standing import masters_that_run
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestoredCluster:
-    """What was made."""
+    """What was created."""
 
     cluster_id: str
     cluster_name: str
@@ -69,7 +68,7 @@ class RestoredCluster:
     removed: tuple[Principal, ...]
     """The old masters."""
     operator_token: str
-    """A join token for an operator, good for an hour; shown this once."""
+    """A join token for an operator, valid for an hour; shown only this once."""
     enrolment_endpoints: tuple[str, ...]
 
 
@@ -82,19 +81,19 @@ def restore_cluster(
     check_lost: Callable[[Iterable[Principal], ClientTls], None] = lambda _masters, _tls: None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> RestoredCluster:
-    """Make the first master of a cluster that goes on from a backup.
+    """Make the first master of a cluster that continues from a backup.
 
     Args:
         home: Empty.
         settings: The new master's.
-        backup: What `cluster backup` wrote.
+        backup: The file written by `cluster backup`.
         passphrase: The cluster's recovery passphrase.
-        check_lost: Called with the old masters, and what the new one shows them, before anything is
+        check_lost: Called with the old masters, and the new one's credentials, before anything is
             written; `refuse_while_masters_run`.
         clock: This machine's.
 
     Raises:
-        ClusterError: INVALID_ARGUMENT for a file that is no whole backup, AUTHORITY_SEALED for a
+        ClusterError: INVALID_ARGUMENT for a file that is not a whole backup, AUTHORITY_SEALED for a
             wrong passphrase, HOME_EXISTS, CONFIG_INVALID; nothing is written then.
     """
     machine, position = _read_backup(backup)
@@ -132,7 +131,7 @@ def restore_cluster(
         )
         save_masters(home.masters, {identity.node_id: me.endpoints})
         write_enrolment(home.enrolment, whole.enrolment_endpoints)
-        # Last, since it says that there is a node.
+        # Last, since it marks that there is a node.
         write_private(home.config, document.encode())
     return RestoredCluster(
         cluster_id=state.cluster_id,
@@ -145,7 +144,7 @@ def restore_cluster(
 
 
 def refuse_while_masters_run(masters: Iterable[Principal], tls: ClientTls) -> None:
-    """Refuse to begin anew where an old master answers; blocks.
+    """Refuse to restore while an old master answers; blocks.
 
     Raises:
         ClusterError: INVALID_ARGUMENT.
@@ -172,7 +171,7 @@ def _read_backup(path: Path) -> tuple[ReplicatedStateMachine, Position]:
                 f"{path} is damaged or cut short, or no backup at all; take another one",
             ) from error
         except (ValueError, KeyError, AttributeError) as error:
-            # Whole, by its checksum: what is in it was written by another release.
+            # Whole, by its checksum: it was written by another release.
             raise ClusterError(
                 Reason.INVALID_ARGUMENT,
                 f"{path} is a backup of another release; restore it with that one",
@@ -190,7 +189,7 @@ def _let_in(
     *,
     clock: Clock,
 ) -> int:
-    """Make the new master a member, as a join token would; returns its incarnation."""
+    """Make the new master a member, as with a join token; returns its incarnation."""
     endpoints = settings.node.advertise or (settings.node.bind,)
     token = _put_token(state, Role.MASTER, grant="", clock=clock)
     _, incarnation, _ = apply_alone(
@@ -205,7 +204,7 @@ def _let_in(
         ),
         clock=clock,
     )
-    # What it will say itself when it starts: its certificate has to name these as well.
+    # What it will report itself when it starts: its certificate has to name these too.
     apply_alone(
         state,
         RegisterNode(
@@ -230,7 +229,7 @@ def _seal_anew(
     *,
     clock: Clock,
 ) -> None:
-    """Under a new data key, since the old masters know the old one."""
+    """Seal under a new data key, since the old masters know the old one."""
     authority = state.certificates.authority
     sealed = seal(
         keys,
