@@ -119,6 +119,23 @@ async def test_a_voter_that_is_told_of_an_old_copy_does_not_wait_for_the_beat(
 
 
 @virtual_time
+async def test_a_leader_that_is_told_of_an_old_copy_sends_no_entry_more(made: MakeCluster) -> None:
+    async with made() as cluster:
+        leader = await cluster.leader()
+        follower = cluster.others(leader)[0]
+        await asyncio.sleep(0.01)  # It waits.
+        leader.trace.clear()
+        waiting = asyncio.ensure_future(leader.replica.propose(b"one"))
+        await asyncio.sleep(0)  # It is proposed, and the loop woken.
+        refused = ClusterError(Reason.LOG_ROLLED_BACK, "it is an old copy")
+        link(cluster, leader, follower.voter)._on_refused(follower.voter, refused)
+        assert leader.task is not None
+        assert await reason_of(leader.task) is Reason.HOME_DAMAGED
+        assert [which for what, which in leader.trace if what == "send"] == []
+        assert await reason_of(waiting) in (Reason.HOME_DAMAGED, Reason.NO_LEADER)
+
+
+@virtual_time
 async def test_only_a_refusal_that_an_operator_must_see_is_logged(
     made: MakeCluster, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -110,8 +110,8 @@ class Replica(ReplicaVoters):
                     self._beat_due = False
                     self._keep_links()
                 await self._gather()
+                self._check_damage()  # Before anything else is sent.
                 await self._step(writer)
-                self._check_damage()
                 if self._inbox or self.engine.has_work:
                     await asyncio.sleep(0)
                     continue
