@@ -30,6 +30,7 @@ from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.codec.records import AUTHORITY
 from ipfs_cluster_node.codec.tasks import duration_of_ms
 from ipfs_cluster_node.codec.ucan_container import write_container
+from ipfs_cluster_node.codec.views import NEW_JOIN_TOKEN
 from ipfs_cluster_node.config.files import read_regular, write_private
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.settings import NodeSettings, load_settings
@@ -37,6 +38,7 @@ from ipfs_cluster_node.core.authorization import TOKEN_MINT
 from ipfs_cluster_node.core.certificates import Authority
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.model import Role
+from ipfs_cluster_node.core.views import NewJoinToken
 from ipfs_cluster_node.log.v1 import command_pb2
 from ipfs_cluster_node.node.files import load_files
 from ipfs_cluster_node.v1 import health_pb2, membership_pb2
@@ -211,7 +213,7 @@ def _removed(path: Path) -> bool:
 
 async def invite_operator(
     home: Home, passphrase: str, *, ttl: timedelta, clock: Clock = SYSTEM_CLOCK
-) -> membership_pb2.CreateJoinTokenResponse:
+) -> NewJoinToken:
     """Have the leader make a join token for an operator, with the authority of the cluster's key.
 
     The key delegates only that to this master, for some minutes: a master's own request is not
@@ -258,7 +260,7 @@ async def invite_operator(
             ),
             timeout=INVITE_SECONDS_MAX,
         )
-        return answer
+        return NEW_JOIN_TOKEN.decode(answer)
     finally:
         await connection.close()
 
