@@ -81,7 +81,7 @@ class DelegatedPermissions:
     command: Command
     accesses: dict[Command, Access]
     find: Callable[[Command], Access]
-    """Finds an access again; raises UcanError."""
+    """Finds the access under a command; raises UcanError."""
     now_s: Callable[[], int]
     """The time that tokens are judged by, in seconds since 1970 (UTC)."""
     grants: list[ProvenClaim] = field(default_factory=list)

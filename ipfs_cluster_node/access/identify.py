@@ -108,7 +108,7 @@ class MemberIdentification:
 
 def _unknown(peer: PeerIdentity) -> ClusterError:
     return ClusterError(
-        Reason.CALLER_UNKNOWN, f"{peer.did} is no member of this cluster; enrol it first"
+        Reason.CALLER_UNKNOWN, f"{peer.did} is not a member of this cluster; enrol it first"
     )
 
 

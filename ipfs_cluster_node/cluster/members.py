@@ -266,7 +266,7 @@ class Members:
             parse_endpoint(endpoint)
         node = state.members.node(body.node_id)
         if node is None:
-            raise ClusterError(Reason.MEMBER_NOT_FOUND, "this node is no member; join it first")
+            raise ClusterError(Reason.MEMBER_NOT_FOUND, "this node is not a member; join it first")
         if node.role is Role.MASTER and incarnation != node.incarnation:
             raise ClusterError(
                 Reason.CALLER_NOT_ALLOWED,

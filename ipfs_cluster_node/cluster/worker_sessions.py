@@ -112,7 +112,7 @@ class WorkerSessions:
         state = self._consensus.leader_state()
         node = state.members.node(node_id)
         if node is None:
-            raise ClusterError(Reason.MEMBER_NOT_FOUND, "this node is no member; join it first")
+            raise ClusterError(Reason.MEMBER_NOT_FOUND, "this node is not a member; join it first")
         first = await anext(aiter(requests), None)
         if first is None or first.WhichOneof("message") != "hello":
             raise invalid_field("message", "hello comes first")

@@ -175,7 +175,7 @@ async def change_passphrase(
     if home.recovery_next.exists():
         raise ClusterError(
             Reason.INVALID_ARGUMENT,
-            f"another change of the passphrase waits; if none does, remove {home.recovery_next}",
+            f"another change of the passphrase is pending; if none is, remove {home.recovery_next}",
         )
     until_ms = clock.wall_ms() + wait // timedelta(milliseconds=1)
     write_private(home.recovery_next, recovery_request(key.public_key, until_ms=until_ms))
@@ -187,15 +187,15 @@ async def change_passphrase(
     if not began:
         raise ClusterError(
             Reason.DEADLINE_EXCEEDED,
-            "nothing was changed, the old passphrase counts: this master did not begin in time; it "
-            "may lead no more, or can't open the keys: its log says why",
+            "nothing was changed, the old passphrase stays: this master did not begin in time; it "
+            "may have lost leadership, or can't open the keys: its log says why",
         )
     deadline = clock.monotonic() + OUTCOME_SECONDS_MAX
     while _kept_authority(home).recovery_key != key.public_key:
         if clock.monotonic() >= deadline:
             raise ClusterError(
                 Reason.UNKNOWN_OUTCOME,
-                "this master began, and did not say that it is done: keep both passphrases, and "
+                "this master began, and did not report completion: keep both passphrases, and "
                 "give the new one again with --passphrase-file",
             )
         await asyncio.sleep(LOOK_SECONDS)

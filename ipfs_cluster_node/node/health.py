@@ -144,15 +144,15 @@ class NodeHealth:
                 ok=True,
                 degraded=True,
                 detail=f"{damaged} blocks are damaged or lost here, and not repaired: no other "
-                "master that answers has them, or nobody has read them since; start the others, "
+                "reachable master has them, or they have not been read since; start the others, "
                 "read the files again, or add them again",
             )
         if repaired:
             return pb.HealthCheck(
                 name="content",
                 ok=True,
-                detail=f"since the start {repaired} damaged or lost blocks were had again from "
-                f"other masters; see to the disk of {self._home.content}",
+                detail=f"since the start {repaired} damaged or lost blocks were fetched again from "
+                f"other masters; check the disk of {self._home.content}",
             )
         return pb.HealthCheck(name="content", ok=True, detail="no block is known to be damaged")
 
@@ -186,7 +186,7 @@ class NodeHealth:
                 name="log",
                 ok=True,
                 detail="the log is written; a damaged one, set aside, is in "
-                f"{self._damaged_logs[-1]}: remove it once nobody needs to look at it",
+                f"{self._damaged_logs[-1]}: remove it once it is no longer needed",
             )
         return pb.HealthCheck(name="log", ok=True, detail="the log is written")
 

@@ -238,7 +238,7 @@ class _Joiner:
                 ):
                     # The master tells when the token has expired.
                     if not self._told_busy:
-                        self.on_busy(f"{self._address} is asked by too many")
+                        self.on_busy(f"{self._address} is busy")
                     self._told_busy = busy = True
                     deadline = self._monotonic() + ENROL_SECONDS_MAX
                     pause = max(pause, (error.retry_after or timedelta()).total_seconds())

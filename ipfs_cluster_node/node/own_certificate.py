@@ -130,11 +130,11 @@ class OwnCertificate:
             return HealthCheck(name="certificate", ok=False, detail=detail)
         if used >= RENEW_UNTIL:
             detail = (
-                f"the certificate is good {until}, and was not renewed in time "
+                f"the certificate is valid {until}, and was not renewed in time "
                 f"({self._last_error or 'no attempt yet'}); check that a leader can be reached"
             )
             return HealthCheck(name="certificate", ok=True, degraded=True, detail=detail)
-        return HealthCheck(name="certificate", ok=True, detail=f"the certificate is good {until}")
+        return HealthCheck(name="certificate", ok=True, detail=f"the certificate is valid {until}")
 
     async def run(self) -> None:
         """Renew in time, until cancelled."""

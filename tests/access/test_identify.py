@@ -187,5 +187,5 @@ def test_a_nodes_certificate_makes_no_client_a_node_nor_the_other_way_round(
     node = enrol(ca)
     identify, _, _ = identify_with(tmp_path, node)
     as_client = certified(ca, node.identity, is_node=False)
-    with pytest.raises(ClusterError, match="no member"):
+    with pytest.raises(ClusterError, match="not a member"):
         identify(Context(as_client))  # type: ignore[arg-type]

@@ -124,7 +124,7 @@ async def test_each_of_forty_reads_is_right_though_every_holder_has_damaged_bloc
                 assert await read(cluster, node, cid) == data
             check = await check_of(cluster, node, "content")
             assert not check.degraded, check.detail
-            assert "were had again" in check.detail
+            assert "were fetched again" in check.detail
         return True
 
     await until(repaired, seconds=15, what="every copy is whole again")

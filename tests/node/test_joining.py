@@ -219,7 +219,7 @@ async def test_a_port_that_is_asked_by_too_many_is_waited_for_and_that_is_told_o
         door.answer = overloaded_twice
         with socket.create_server(("127.0.0.1", 0)):
             await join(tmp_path / "n", on_busy=told.append)
-        assert told == ["127.0.0.1:9095 is asked by too many"]
+        assert told == ["127.0.0.1:9095 is busy"]
         assert door.times[1] - door.times[0] == pytest.approx(4.0, abs=1e-3)
         patch.setattr(joining, "WAIT_SECONDS_MAX", 200.0)
         door.answer = for_seconds(1e6, Reason.OVERLOADED)

@@ -304,7 +304,7 @@ class Contents:
         if content is None:
             raise ClusterError(
                 Reason.CONTENT_NOT_FOUND,
-                f"nobody has added {cid}; add it with `content add`",
+                f"{cid} was never added; add it with `content add`",
             )
         return content
 
