@@ -29,8 +29,10 @@ class Rule:
     judged: frozenset[CallerClass] = frozenset({CallerClass.CLIENT})
     """Classes that need delegations. For the others, their class suffices."""
     command: Command | None = None
-    """The command that they must have been delegated. None: the class suffices, or the method
-    decides."""
+    """The command that they must have been delegated. None: the class suffices, or
+    `decides_itself`."""
+    decides_itself: bool = False
+    """Whether the method decides, by the delegations that its request and the state name."""
     decode: Callable[[Any], Any] | None = None
     """Decodes the request to the value that is judged and served. None: the message itself."""
     required: RequirementsOf | None = None
@@ -55,13 +57,13 @@ class Rule:
 SECONDS_MAX: Final = {"MembershipService/CreateBackup": BACKUP_SECONDS_MAX}
 
 _MEMBERS: Final = frozenset({CallerClass.CLIENT, CallerClass.NODE, CallerClass.MASTER})
-_OF_OTHERS: Final = {
+_THIRD_PARTY_METHODS: Final = {
     "/grpc.health.v1.Health/Check": Rule(callers=_MEMBERS | {CallerClass.JOINER}),
     "/grpc.health.v1.Health/List": Rule(callers=_MEMBERS),
     "/grpc.health.v1.Health/Watch": Rule(callers=_MEMBERS),
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Rule(callers=_MEMBERS),
 }
-"""Of methods whose protos are not ours."""
+"""Rules of methods whose protos are not ours."""
 
 
 def _classes(callers: Iterable[MethodRule.Caller.ValueType]) -> frozenset[CallerClass]:
@@ -79,12 +81,15 @@ def rule_of(method: MethodDescriptor) -> Rule | None:
         return None
     said = options.Extensions[rule]
     name = f"{method.containing_service.name}/{method.name}"
+    if said.decides_itself and said.command:
+        raise ValueError(f"{name}: it has a command, or decides itself")
     if (name in REQUIREMENTS) != (said.command != "" and not said.by_item):
         raise ValueError(f"{name}: REQUIREMENTS has a line if there is a command, and not by_item")
     return Rule(
         callers=_classes(said.callers),
         judged=_classes(said.delegated) | {CallerClass.CLIENT},
         command=Command(said.command) if said.command else None,
+        decides_itself=said.decides_itself,
         decode=DECODERS.get(name),
         required=REQUIREMENTS.get(name),
         changes=said.changes,
@@ -103,7 +108,7 @@ def methods() -> Iterator[MethodDescriptor]:
                 yield from service.methods
 
 
-RULES_BY_METHOD: Final[Mapping[str, Rule]] = _OF_OTHERS | {
+RULES_BY_METHOD: Final[Mapping[str, Rule]] = _THIRD_PARTY_METHODS | {
     f"/{method.containing_service.full_name}/{method.name}": found
     for method in methods()
     if (found := rule_of(method)) is not None

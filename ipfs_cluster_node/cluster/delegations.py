@@ -1,12 +1,12 @@
 """Stores, lists, revokes and explains delegations. The leader's side of changes to them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from ipfs_cluster_node.access.authorizer import Authorizer
 from ipfs_cluster_node.access.context import Caller, CallerClass
 from ipfs_cluster_node.access.requirements import RequestContext
-from ipfs_cluster_node.access.rules import RULES_BY_METHOD
+from ipfs_cluster_node.access.rules import RULES_BY_METHOD, Rule
 from ipfs_cluster_node.access.turns import current_turn, gathered
 from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.cluster.consensus import Consensus
@@ -15,8 +15,10 @@ from ipfs_cluster_node.codec.delegations import (
     delegation_to_proto,
     stored_delegation,
     to_json,
+    token_cid_of,
 )
 from ipfs_cluster_node.codec.errors import error_from_ucan
+from ipfs_cluster_node.codec.members import did_of
 from ipfs_cluster_node.codec.ucan import cid_of_token
 from ipfs_cluster_node.core.authorization import (
     ANY,
@@ -49,7 +51,9 @@ from ipfs_cluster_node.v1 import authorization_pb2 as pb
 TOKENS_MAX: Final = 32
 EXPLAINED_MAX: Final = 64
 """Most sets of arguments of one call that are explained."""
-ARGS_OF_STATE: Final = frozenset({CONTENT_READ, MEMBER_REMOVE, TASK_CANCEL, TASK_READ})
+ARGS_OF_STATE: Final = frozenset(
+    {CONTENT_READ, DELEGATION_REVOKE, MEMBER_REMOVE, TASK_CANCEL, TASK_READ}
+)
 """Commands whose arguments reveal the state, not just the request."""
 
 
@@ -85,12 +89,10 @@ class Delegations:
         self, tokens: Sequence[bytes], *, caller: Caller, request_id: str
     ) -> list[str]:
         """Store delegations; each must end a valid chain from the cluster."""
-        if not 1 <= len(tokens) <= TOKENS_MAX:
-            raise invalid_field("tokens", f"1 to {TOKENS_MAX}")
         state = self._consensus.leader_state()
+        given = await self._verified(state, tokens, "tokens", least=1)
         validator = self._authorizer.validator(state)
         try:
-            given = await gathered(map(validator.delegation, tokens))
             bag = self._authorizer.with_kept(given)
             context = self._authorizer.validation_context(state)
             turn = current_turn()
@@ -98,8 +100,7 @@ class Delegations:
                 if delegation.subject not in (None, state.cluster_did):
                     detail = "the delegation is about another subject than this cluster"
                     raise UcanError(Refusal.INVALID_SUBJECT, detail, cid=delegation.cid)
-                # Alone: other delegations of its audience could hide that it grants nothing.
-                links = [d for d in bag if d is delegation or d.audience != delegation.audience]
+                links = _links_to(delegation, bag)
                 validator.access(delegation.audience, delegation.command, links, context)
                 if turn.over:
                     await turn.next()
@@ -126,7 +127,7 @@ class Delegations:
         state = self._consensus.read_state()
         validator = self._authorizer.validator(state)
         table = state.delegations
-        seen = self._seen_by(caller)
+        seen = self._seen_by(caller.did)
         there = tuple(table.of_audience(audience)) if audience else table.delegations()
         kept = await gathered(
             stored
@@ -152,26 +153,11 @@ class Delegations:
         self, cid: Cid, *, path: Sequence[bytes], caller: Caller, request_id: str
     ) -> None:
         """Revoke a delegation."""
-        if len(path) > TOKENS_MAX:
-            raise invalid_field("path", f"at most {TOKENS_MAX}")
         state = self._consensus.leader_state()
-        validator = self._authorizer.validator(state)
-        try:
-            given = {each.cid: each for each in await gathered(map(validator.delegation, path))}
-        except UcanError as error:
-            raise error_from_ucan(error, now_s=self._clock.wall_ms() // 1000) from None
-        stored = state.delegations.get(cid)
-        if stored is not None:
-            given.setdefault(cid, validator.delegation(stored.token))
-        if cid not in given:
-            if {caller.did, state.cluster_did} & state.delegations.revocations.get(cid, set()):
-                return  # Already revoked, and no longer stored.
-            raise ClusterError(
-                Reason.DELEGATION_NOT_FOUND,
-                f"no delegation {cid} is kept; send the tokens of its chain too",
-            )
-        revoked = given[cid]
-        bag = self._authorizer.with_kept(list(given.values()))
+        found = await self._to_revoke(state, caller.did, cid, path)
+        if found is None:
+            return
+        revoked, bag = found
         revoker = self._revoker(state, caller, revoked, bag)
         lifetime_s = PRODUCT.delegation_lifetime_s_max
         assert lifetime_s is not None
@@ -193,6 +179,38 @@ class Delegations:
             request_id=request_id,
         )
 
+    async def _to_revoke(
+        self, state: ClusterState, did: Did, cid: Cid, path: Sequence[bytes]
+    ) -> tuple[Delegation, list[Delegation]] | None:
+        """The delegation, and all that may be part of its chain; None if `did` need do nothing.
+
+        Raises:
+            ClusterError: INVALID_ARGUMENT, DELEGATION_INVALID or DELEGATION_NOT_FOUND.
+        """
+        given = {each.cid: each for each in await self._verified(state, path, "path")}
+        stored = state.delegations.get(cid)
+        if stored is not None:
+            given.setdefault(cid, self._authorizer.validator(state).delegation(stored.token))
+        if cid not in given:
+            if {did, state.cluster_did} & state.delegations.revocations.get(cid, set()):
+                return None  # Already revoked, and no longer stored.
+            raise ClusterError(
+                Reason.DELEGATION_NOT_FOUND,
+                f"no delegation {cid} is kept; send the tokens of its chain too",
+            )
+        return given[cid], self._authorizer.with_kept(list(given.values()))
+
+    async def _verified(
+        self, state: ClusterState, tokens: Sequence[bytes], field: str, *, least: int = 0
+    ) -> list[Delegation]:
+        """Verify the tokens of a field; raises ClusterError."""
+        if not least <= len(tokens) <= TOKENS_MAX:
+            raise invalid_field(field, f"{'1 to' if least else 'at most'} {TOKENS_MAX}")
+        try:
+            return await gathered(map(self._authorizer.validator(state).delegation, tokens))
+        except UcanError as error:
+            raise error_from_ucan(error, now_s=self._clock.wall_ms() // 1000) from None
+
     def _copies_of(self, state: ClusterState, revoked: Delegation) -> list[Delegation]:
         """The cluster's delegations with the same effect: each certificate renewal adds one."""
         if revoked.issuer != state.cluster_did:
@@ -213,25 +231,22 @@ class Delegations:
         self, caller: Caller, *, did: Did, tokens: Sequence[bytes], method: str, request: Any
     ) -> pb.ExplainAccessResponse:
         """Explain whether a call would be allowed."""
-        if len(tokens) > TOKENS_MAX:
-            raise invalid_field("tokens", f"at most {TOKENS_MAX}")
         state = self._consensus.read_state()
         rule = RULES_BY_METHOD[method]
-        if CallerClass.CLIENT not in rule.callers or rule.command is None:
-            allowed = CallerClass.CLIENT in rule.callers
-            return pb.ExplainAccessResponse(allowed=allowed)
-        validator = self._authorizer.validator(state)
-        try:
-            brought = {cid_of_token(token): token for token in tokens}
-            bag = await gathered(map(validator.delegation, tokens))
-        except UcanError as error:
-            raise error_from_ucan(error, now_s=self._clock.wall_ms() // 1000) from None
-        foreign = did != caller.did and not self._seen_by(caller)(ANY, did)
-        if foreign and did not in {delegation.audience for delegation in bag}:
+        if _class_decides(rule):
+            return pb.ExplainAccessResponse(allowed=CallerClass.CLIENT in rule.callers)
+        bag = await self._verified(state, tokens, "tokens")
+        brought = {cid_of_token(token): token for token in tokens}
+        if not self._may_ask_about(did, caller.did, bag):
             raise ClusterError(
                 Reason.NOT_DELEGATED,
                 f"only {did}, a holder of a delegation to it, or of {DELEGATION_LIST}, may "
                 "ask that",
+            )
+        if rule.command is None:
+            explained = await self._explain_own_decision(state, caller, did, request)
+            return pb.ExplainAccessResponse(
+                allowed=all(each.allowed for each in explained), asks=explained
             )
         if not bag:
             bag = self._authorizer.kept([did])
@@ -265,6 +280,40 @@ class Delegations:
         return pb.ExplainAccessResponse(
             allowed=all(each.allowed for each in explained), asks=explained
         )
+
+    async def _explain_own_decision(
+        self, state: ClusterState, caller: Caller, did: Did, request: Any
+    ) -> list[pb.AskExplanation]:
+        """Explain a method that decides itself, which goes by what is stored for its caller."""
+        stored = self._authorizer.kept([did])
+        match request:
+            case pb.PutDelegationRequest():
+                given = await self._verified(state, request.tokens, "tokens", least=1)
+                bag = self._authorizer.with_kept(given)
+                tokens = {cid_of_token(token): token for token in request.tokens}
+                return await gathered(
+                    self._explain(
+                        state, caller, d.audience, d.command, None, _links_to(d, bag), tokens
+                    )
+                    for d in given
+                )
+            case pb.RevokeDelegationRequest():
+                cid = token_cid_of(request.cid, "cid")
+                found = await self._to_revoke(state, did, cid, request.path)
+                if found is None or self._issued_a_link(state, did, *found):
+                    return []
+                args = delegation_args(found[0].issuer, found[0].audience)
+                return [self._explain(state, caller, did, DELEGATION_REVOKE, args, stored, {})]
+            case pb.ExplainAccessRequest():
+                about = did_of(request.did) if request.did else did
+                given = await self._verified(state, request.tokens, "tokens")
+                rule = RULES_BY_METHOD.get(request.method)
+                if self._may_ask_about(about, did, given) or (rule and _class_decides(rule)):
+                    return []
+                args = delegation_args(ANY, about)
+                return [self._explain(state, caller, did, DELEGATION_LIST, args, stored, {})]
+        assert isinstance(request, pb.ListDelegationsRequest), "the only other that decides itself"
+        return []  # Whoever asks is shown at least their own.
 
     def _explain(
         self,
@@ -304,24 +353,36 @@ class Delegations:
         revoked: Delegation,
         bag: Sequence[Delegation],
     ) -> Did:
-        """The revoker: the caller, or the cluster if the caller may revoke on its behalf."""
+        """The revoker: the caller, or the cluster if the caller may revoke on its behalf.
+
+        Raises:
+            ClusterError: The caller issued no link of its chain, and has no such permission.
+        """
+        if self._issued_a_link(state, caller.did, revoked, bag):
+            return caller.did
+        args = delegation_args(revoked.issuer, revoked.audience)
+        try:
+            self._authorizer.access(caller.did, DELEGATION_REVOKE).check(args)
+        except UcanError as error:
+            raise error_from_ucan(error, command=DELEGATION_REVOKE) from None
+        return state.cluster_did
+
+    @staticmethod
+    def _issued_a_link(
+        state: ClusterState, did: Did, revoked: Delegation, bag: Sequence[Delegation]
+    ) -> bool:
+        """Whether a principal issued a link of a delegation's chain."""
         links = [d for d in bag if d.subject == state.cluster_did]
         path = [
-            *path_between(links, state.cluster_did, caller.did),
-            *path_between(links, caller.did, revoked.issuer),
+            *path_between(links, state.cluster_did, did),
+            *path_between(links, did, revoked.issuer),
             revoked,
         ]
         try:
-            check_revoker(caller.did, revoked.cid, path, authority=state.cluster_did)
+            check_revoker(did, revoked.cid, path, authority=state.cluster_did)
         except UcanError:
-            args = delegation_args(revoked.issuer, revoked.audience)
-            try:
-                access = self._authorizer.access(caller.did, DELEGATION_REVOKE)
-                access.check(args)
-            except UcanError as error:
-                raise error_from_ucan(error, command=DELEGATION_REVOKE) from None
-            return state.cluster_did
-        return caller.did
+            return False
+        return True
 
     def _may(self, caller: Caller, command: Command, args: Args) -> bool:
         try:
@@ -329,17 +390,35 @@ class Delegations:
         except UcanError:
             return False
 
-    def _seen_by(self, caller: Caller) -> Callable[[str, Did], bool]:
+    def _may_ask_about(self, did: Did, caller: Did, held: Iterable[Delegation]) -> bool:
+        """Whether a caller that holds these delegations may ask what `did` may do."""
+        return self._seen_by(caller)(ANY, did) or any(each.audience == did for each in held)
+
+    def _seen_by(self, caller: Did) -> Callable[[str, Did], bool]:
         """Whether a caller may see what an issuer gave an audience."""
         try:
-            access = self._authorizer.access(caller.did, DELEGATION_LIST)
+            access = self._authorizer.access(caller, DELEGATION_LIST)
         except UcanError:
-            return lambda issuer, audience: caller.did in (issuer, audience)
+            return lambda issuer, audience: caller in (issuer, audience)
         return lambda issuer, audience: (
-            caller.did in (issuer, audience) or access.allows(delegation_args(issuer, audience))
+            caller in (issuer, audience) or access.allows(delegation_args(issuer, audience))
         )
 
     @staticmethod
     def _to_proto(state: ClusterState, delegation: Delegation, token: bytes) -> pb.Delegation:
         revokers = state.delegations.revocations.get(delegation.cid, frozenset())
         return delegation_to_proto(delegation, token, revokers)
+
+
+def _class_decides(rule: Rule) -> bool:
+    """Whether a client needs no delegations, or none suffice."""
+    by_delegations = rule.command is not None or rule.decides_itself
+    return CallerClass.CLIENT not in rule.callers or not by_delegations
+
+
+def _links_to(delegation: Delegation, bag: Iterable[Delegation]) -> list[Delegation]:
+    """A delegation and what may precede it.
+
+    Other delegations of its audience could hide that it grants nothing.
+    """
+    return [d for d in bag if d is delegation or d.audience != delegation.audience]

@@ -8,7 +8,9 @@ from typing import Any
 from ipfs_cluster_node.codec.ucan import open_envelope
 from ipfs_cluster_node.core.dag_cbor import Link, Value
 from ipfs_cluster_node.core.delegations import StoredDelegation
+from ipfs_cluster_node.core.errors import invalid_field
 from ipfs_cluster_node.core.ids import Did
+from ipfs_cluster_node.core.multiformats import TOKEN_CODECS, Cid, parse_cid
 from ipfs_cluster_node.core.ucan.profiles import PRODUCT
 from ipfs_cluster_node.core.ucan.tokens import Delegation
 from ipfs_cluster_node.v1 import authorization_pb2 as pb
@@ -49,6 +51,14 @@ def stored_delegation(
         put_at_ms=at_ms,
         put_by=put_by,
     )
+
+
+def token_cid_of(text: str, field: str) -> Cid:
+    """Decode the CID of a token in a request; raises ClusterError."""
+    try:
+        return parse_cid(text, codecs=TOKEN_CODECS)
+    except ValueError as error:
+        raise invalid_field(field, f"the CID of a token: {error}") from error
 
 
 def to_json(value: Value) -> str:

@@ -5,10 +5,10 @@ from typing import Any
 from ipfs_cluster_node.access.context import current_permissions
 from ipfs_cluster_node.access.rules import RULES_BY_METHOD
 from ipfs_cluster_node.cluster.delegations import Delegations
+from ipfs_cluster_node.codec.delegations import token_cid_of
 from ipfs_cluster_node.codec.members import did_of, page_of
 from ipfs_cluster_node.codec.tasks import request_id_of
 from ipfs_cluster_node.core.errors import invalid_field
-from ipfs_cluster_node.core.multiformats import TOKEN_CODECS, Cid, parse_cid
 from ipfs_cluster_node.services.requests import read_request, request_type_of
 from ipfs_cluster_node.v1 import authorization_pb2 as pb
 from ipfs_cluster_node.v1 import authorization_pb2_grpc
@@ -40,7 +40,7 @@ class AuthorizationServicer(authorization_pb2_grpc.AuthorizationServiceServicer)
     ) -> pb.ListDelegationsResponse:
         """List stored delegations."""
         page = page_of(request.page_size, request.page_token)
-        after = _cid_of(page.token, "page_token") if page.token else None
+        after = token_cid_of(page.token, "page_token") if page.token else None
         found, following = await self._delegations.list_delegations(
             current_permissions().caller,
             audience=did_of(request.audience, "audience") if request.audience else None,
@@ -54,7 +54,7 @@ class AuthorizationServicer(authorization_pb2_grpc.AuthorizationServiceServicer)
     ) -> pb.RevokeDelegationResponse:
         """Revoke a delegation."""
         await self._delegations.revoke_delegation(
-            _cid_of(request.cid, "cid"),
+            token_cid_of(request.cid, "cid"),
             path=list(request.path),
             caller=current_permissions().caller,
             request_id=request_id_of(request.request_id),
@@ -76,10 +76,3 @@ class AuthorizationServicer(authorization_pb2_grpc.AuthorizationServiceServicer)
             method=request.method,
             request=read_request(message, request.request, "request"),
         )
-
-
-def _cid_of(text: str, field: str) -> Cid:
-    try:
-        return parse_cid(text, codecs=TOKEN_CODECS)
-    except ValueError as error:
-        raise invalid_field(field, f"the CID of a token: {error}") from error

@@ -129,7 +129,8 @@ class AuthorizationServiceServicer:
 
     def ExplainAccess(self, request, context):
         """Says whether a call would be allowed, and by which chain; or which link is not valid and why.
-        Nothing is done.
+        Nothing is done, and only permissions are judged: the call may still be refused for its contents, a
+        limit or the state.
 
         A client may ask about itself, or with tokens that it holds; about others with `/ucan/list`.
 

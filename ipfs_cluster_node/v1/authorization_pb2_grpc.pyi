@@ -71,7 +71,8 @@ class AuthorizationServiceStub:
     """
     ExplainAccess: _grpc.UnaryUnaryMultiCallable[_authorization_pb2.ExplainAccessRequest, _authorization_pb2.ExplainAccessResponse]
     """Says whether a call would be allowed, and by which chain; or which link is not valid and why.
-    Nothing is done.
+    Nothing is done, and only permissions are judged: the call may still be refused for its contents, a
+    limit or the state.
 
     A client may ask about itself, or with tokens that it holds; about others with `/ucan/list`.
 
@@ -121,7 +122,8 @@ class AuthorizationServiceAsyncStub(AuthorizationServiceStub):
     """
     ExplainAccess: _aio.UnaryUnaryMultiCallable[_authorization_pb2.ExplainAccessRequest, _authorization_pb2.ExplainAccessResponse]  # type: ignore[assignment]
     """Says whether a call would be allowed, and by which chain; or which link is not valid and why.
-    Nothing is done.
+    Nothing is done, and only permissions are judged: the call may still be refused for its contents, a
+    limit or the state.
 
     A client may ask about itself, or with tokens that it holds; about others with `/ucan/list`.
 
@@ -198,7 +200,8 @@ class AuthorizationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_authorization_pb2.ExplainAccessResponse, _abc.Awaitable[_authorization_pb2.ExplainAccessResponse]]:
         """Says whether a call would be allowed, and by which chain; or which link is not valid and why.
-        Nothing is done.
+        Nothing is done, and only permissions are judged: the call may still be refused for its contents, a
+        limit or the state.
 
         A client may ask about itself, or with tokens that it holds; about others with `/ucan/list`.
 

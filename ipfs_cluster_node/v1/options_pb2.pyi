@@ -65,8 +65,11 @@ class MethodRule(_message.Message):
     CHANGES_FIELD_NUMBER: _builtins.int
     UNSIGNABLE_FIELD_NUMBER: _builtins.int
     WITHOUT_LOG_FIELD_NUMBER: _builtins.int
+    DECIDES_ITSELF_FIELD_NUMBER: _builtins.int
     command: _builtins.str
-    """The command that a client must have been delegated. Unset: the class is enough, or the method decides."""
+    """The command that a client must have been delegated. Unset: the class is enough, unless the method
+    decides itself.
+    """
     by_item: _builtins.bool
     """Whether policies are evaluated on each item of the answer, rather than on the request."""
     changes: _builtins.bool
@@ -75,6 +78,8 @@ class MethodRule(_message.Message):
     """Whether signed invocations are refused, since a signature could not cover the streamed data."""
     without_log: _builtins.bool
     """Whether a node without a log, which has no delegations, answers every member."""
+    decides_itself: _builtins.bool
+    """Whether the method decides itself, by delegations that its request names and those of its caller."""
     @_builtins.property
     def callers(self) -> _containers.RepeatedScalarFieldContainer[Global___MethodRule.Caller.ValueType]:
         """The classes that may call."""
@@ -93,10 +98,11 @@ class MethodRule(_message.Message):
         changes: _builtins.bool = ...,
         unsignable: _builtins.bool = ...,
         without_log: _builtins.bool = ...,
+        decides_itself: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["by_item", b"by_item", "callers", b"callers", "changes", b"changes", "command", b"command", "delegated", b"delegated", "unsignable", b"unsignable", "without_log", b"without_log"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by_item", b"by_item", "callers", b"callers", "changes", b"changes", "command", b"command", "decides_itself", b"decides_itself", "delegated", b"delegated", "unsignable", b"unsignable", "without_log", b"without_log"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -80,8 +80,10 @@ def _callers(rule: Rule) -> str:
 
 
 def _judged(rule: Rule) -> str:
+    if rule.decides_itself:
+        return "the method decides; see [above](#how-a-call-is-judged) | "
     if rule.command is None:
-        return " | "
+        return "none: the class is enough | "
     return f"`{rule.command}` | {'the request' if rule.required else 'each item shown'}"
 
 

@@ -49,8 +49,9 @@ def test_what_the_option_does_not_say_is_not_allowed() -> None:
         ("SubmitTask", MethodRule(callers=[MethodRule.CLIENT])),
         ("SubmitTask", MethodRule(callers=[MethodRule.CLIENT], command="/new", by_item=True)),
         ("New", MethodRule(command="/new", by_item=True, changes=True)),
+        ("New", MethodRule(command="/new", by_item=True, decides_itself=True)),
     ],
-    ids=["nothing judges it", "no command", "judged by item", "changes by item"],
+    ids=["nothing judges it", "no command", "judged by item", "changes by item", "judged twice"],
 )
 def test_an_option_that_does_not_go_with_the_requirements_is_an_error(
     name: str, said: MethodRule

@@ -18,6 +18,8 @@ from ipfs_cluster_node.codec.ucan import cid_of_token
 from ipfs_cluster_node.codec.ucan_container import write_container
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
+from ipfs_cluster_node.core.views import AccessExplanation
+from ipfs_cluster_node.v1 import authorization_pb2 as pb
 from ipfs_cluster_node.v1 import content_pb2
 from ipfs_cluster_node.v1.task_dispatch_pb2 import GetTaskRequest
 from tests.support.people import TEAM, Person, join, refused, signed
@@ -208,6 +210,61 @@ async def test_an_explanation_tells_nothing_that_may_not_be_read(
 
 
 @pytest.mark.asyncio
+async def test_an_explanation_agrees_with_methods_that_decide_themselves(
+    client: Client, nobody: Person, operator: Identity, cluster_did: str
+) -> None:
+    (other,) = await client.put_delegation([signed(operator, nobody.did, "/task", cluster_did)])
+    own = signed(nobody.identity, Identity.create().did, "/task/read", cluster_did)
+    forged = signed(nobody.identity, Identity.create().did, "/config", cluster_did)
+    missing = str(cid_of_token(own))
+    may_revoke = signed(operator, nobody.did, "/ucan/revoke", cluster_did)
+
+    async def explained(message: Any, caller: Client) -> AccessExplanation:
+        method = type(message).__name__.removesuffix("Request")
+        name = f"/ipfs_cluster_node.v1.AuthorizationService/{method}"
+        return await caller.explain_access(name, message.SerializeToString())
+
+    async with nobody.client() as limited:
+        denied = await explained(pb.RevokeDelegationRequest(cid=other), limited)
+        assert not denied.allowed
+        assert denied.requirements[0].command == "/ucan/revoke"
+        assert denied.requirements[0].args_json == ""  # Whose it is.
+        assert (await refused(limited.revoke_delegation(other))).reason is Reason.NOT_DELEGATED
+        assert (await explained(pb.RevokeDelegationRequest(cid=other), client)).allowed
+        assert (
+            await refused(explained(pb.RevokeDelegationRequest(cid=missing), limited))
+        ).reason is Reason.DELEGATION_NOT_FOUND
+        assert (
+            await explained(pb.RevokeDelegationRequest(cid=missing, path=[own]), limited)
+        ).allowed  # By a link of its chain, which it issued.
+
+        assert (await explained(pb.PutDelegationRequest(tokens=[own]), limited)).allowed
+        unfounded = await explained(pb.PutDelegationRequest(tokens=[own, forged]), limited)
+        assert [each.allowed for each in unfounded.requirements] == [True, False]
+        assert not unfounded.allowed
+        error = await refused(limited.put_delegation([own, forged]))
+        assert error.metadata["ucan_error"] == unfounded.requirements[1].ucan_error
+
+        method = "/ipfs_cluster_node.v1.TaskDispatchService/GetTask"
+        about = pb.ExplainAccessRequest(did=operator.did, method=method)
+        assert not (await explained(about, limited)).allowed
+        assert (await refused(limited.explain_access(method, b"", did=operator.did))).reason is (
+            Reason.NOT_DELEGATED
+        )
+        assert (await explained(pb.ExplainAccessRequest(method=method), limited)).allowed
+        assert (await explained(about, client)).allowed
+        assert (await explained(pb.ListDelegationsRequest(), limited)).allowed
+        assert (await explained(pb.GetCallerRequest(), limited)).allowed
+
+        await client.put_delegation([may_revoke])
+        allowed = await explained(pb.RevokeDelegationRequest(cid=other), limited)
+        assert allowed.allowed
+        assert [link.holds for link in allowed.requirements[0].chain] == [True, True]
+        await limited.revoke_delegation(other)
+        assert (await explained(pb.RevokeDelegationRequest(cid=other), limited)).allowed
+
+
+@pytest.mark.asyncio
 async def test_more_than_was_announced_is_refused_as_it_comes(
     cluster: LocalCluster, client: Client, nobody: Person, operator: Identity, cluster_did: str
 ) -> None:
@@ -322,6 +379,7 @@ def test_the_command_line_delegates_explains_and_revokes(
     shown = cli("token", "inspect", cid)
     assert "team-a/*" in shown.stdout
     assert cid in cli("token", "list", "--audience", bob).stdout
+    assert cli("auth", "explain", "--as", bob, "--do", f"token revoke {cid}").returncode == 4
     assert cli("token", "revoke", cid).returncode == 0
     assert cli("--profile", "bob", *submit.split()).returncode == 4
     printed = cli("token", "delegate", bob, "/task/submit", "--print").stdout.strip()
