@@ -182,7 +182,7 @@ class WorkerSessions:
             case "progress":
                 attempt = attempt_from_proto(request.progress.id)
                 if self._consensus.leader_state().tasks.is_current(attempt, session.node_id):
-                    # In this order, so that NaN becomes 0.
+                    # `max` first, so that NaN becomes 0; with `min` first it would become 1.
                     ratio = min(1.0, max(0.0, request.progress.ratio))
                     note = request.progress.note[:NOTE_CHARS_MAX]
                     self._tasks.on_progress(attempt.task_id, ratio, note)
@@ -220,6 +220,8 @@ class WorkerSessions:
         """Send workers what was committed for them."""
         if isinstance(effect, AttemptsAssigned):
             session = self._sessions.get(effect.node_id)
+            # A session may outlive the leadership by a moment: the new leader sends what it assigns.
+            # What is revoked is void whoever leads.
             if session is not None and self._consensus.is_leader:
                 session.credit -= len(effect.ids)
                 session.send(Kind.ASSIGNED, effect.ids)

@@ -41,6 +41,7 @@ class MasterPart(Part):
         )
         member.members.certificates = self._certificates
         common.certificate.sign_alone = self._sign_alone
+        # They run on followers too, where there are no sessions and no watchers to tell.
         log.machine.watch(member.tasks.on_change, member.sessions.on_change, self._on_change)
         log.machine.listen(member.sessions.on_effect, self._on_effect)
         log.replica.on_leadership = self._on_leadership
