@@ -7,7 +7,7 @@ from ipfs_cluster_node.core.rests import Rest
 
 
 class Observations:
-    """The one owner of a leader's soft state; empty on a node that does not lead."""
+    """The one owner of what a leader has heard from members; empty on a node that does not lead."""
 
     def __init__(self, listened_seconds: Callable[[], float]) -> None:
         """Start with no node heard.

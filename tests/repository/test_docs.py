@@ -32,7 +32,14 @@ def test_every_file_of_the_steps_for_contributors_exists() -> None:
 
 
 def test_there_are_steps_for_each_kind_of_change() -> None:
-    for kind in ("RPC", "column", "error reason"):
+    for kind in (
+        "RPC",
+        "replicated table",
+        "replicated row",
+        "metric",
+        "Arrow view",
+        "error reason",
+    ):
         assert re.search(rf"^## To add .*{kind}", CONTRIBUTING, re.MULTILINE), kind
 
 
