@@ -95,7 +95,7 @@ class Tasks:
             while waiting:
                 batch = self._take_changed(watcher)
                 if batch:
-                    # Forgetting an ended task is not reported.
+                    # An ended task only ever changes by being deleted, which watchers are not told.
                     ended = {task.task_id for task in batch if task.state.is_terminal}
                     self._unsubscribe(watcher, ended)
                     waiting -= ended

@@ -144,7 +144,7 @@ class TaskTable:
             self._put(replace(task, state=TaskState.PENDING))
             return True
         if outcome.failure.reason is Reason.WORKER_LOST:
-            return self.lose(outcome.id, at_ms)  # Handed back: does not count as a failed attempt.
+            return self.lose(outcome.id, at_ms)  # A loss, not a failed attempt.
         failed = replace(task, failure=outcome.failure, failed_count=task.failed_count + 1)
         if outcome.retryable and failed.failed_count < task.spec.attempt_count_max:
             self._put(replace(failed, state=TaskState.PENDING))
