@@ -237,7 +237,7 @@ class Delegations:
             return pb.ExplainAccessResponse(allowed=CallerClass.CLIENT in rule.callers)
         bag = await self._verified(state, tokens, "tokens")
         brought = {cid_of_token(token): token for token in tokens}
-        if not self._may_ask_about(did, caller.did, bag):
+        if not self._may_ask_about(did, caller.did, rule, bag):
             raise ClusterError(
                 Reason.NOT_DELEGATED,
                 f"only {did}, a holder of a delegation to it, or of {DELEGATION_LIST}, may "
@@ -308,7 +308,9 @@ class Delegations:
                 about = did_of(request.did) if request.did else did
                 given = await self._verified(state, request.tokens, "tokens")
                 rule = RULES_BY_METHOD.get(request.method)
-                if self._may_ask_about(about, did, given) or (rule and _class_decides(rule)):
+                if rule is None:
+                    raise invalid_field("method", "there is no such method")
+                if _class_decides(rule) or self._may_ask_about(about, did, rule, given):
                     return []
                 args = delegation_args(ANY, about)
                 return [self._explain(state, caller, did, DELEGATION_LIST, args, stored, {})]
@@ -390,9 +392,12 @@ class Delegations:
         except UcanError:
             return False
 
-    def _may_ask_about(self, did: Did, caller: Did, held: Iterable[Delegation]) -> bool:
-        """Whether a caller that holds these delegations may ask what `did` may do."""
-        return self._seen_by(caller)(ANY, did) or any(each.audience == did for each in held)
+    def _may_ask_about(self, did: Did, caller: Did, rule: Rule, held: Iterable[Delegation]) -> bool:
+        """Whether a caller that holds these delegations may ask if `did` may call a method."""
+        if self._seen_by(caller)(ANY, did):
+            return True
+        # A method that decides itself goes by all that `did` has, which a holder may not see.
+        return not rule.decides_itself and any(each.audience == did for each in held)
 
     def _seen_by(self, caller: Did) -> Callable[[str, Did], bool]:
         """Whether a caller may see what an issuer gave an audience."""

@@ -220,8 +220,8 @@ class WorkerSessions:
         """Send workers what was committed for them."""
         if isinstance(effect, AttemptsAssigned):
             session = self._sessions.get(effect.node_id)
-            # A session may outlive the leadership by a moment: the new leader sends what it assigns.
-            # What is revoked is void whoever leads.
+            # A session may outlive the leadership briefly: the new leader sends its assignments
+            # itself. A revoked attempt is void whoever leads.
             if session is not None and self._consensus.is_leader:
                 session.credit -= len(effect.ids)
                 session.send(Kind.ASSIGNED, effect.ids)

@@ -219,10 +219,10 @@ async def test_an_explanation_agrees_with_methods_that_decide_themselves(
     missing = str(cid_of_token(own))
     may_revoke = signed(operator, nobody.did, "/ucan/revoke", cluster_did)
 
-    async def explained(message: Any, caller: Client) -> AccessExplanation:
+    async def explained(message: Any, caller: Client, **more: Any) -> AccessExplanation:
         method = type(message).__name__.removesuffix("Request")
         name = f"/ipfs_cluster_node.v1.AuthorizationService/{method}"
-        return await caller.explain_access(name, message.SerializeToString())
+        return await caller.explain_access(name, message.SerializeToString(), **more)
 
     async with nobody.client() as limited:
         denied = await explained(pb.RevokeDelegationRequest(cid=other), limited)
@@ -252,6 +252,10 @@ async def test_an_explanation_agrees_with_methods_that_decide_themselves(
             Reason.NOT_DELEGATED
         )
         assert (await explained(pb.ExplainAccessRequest(method=method), limited)).allowed
+        held = signed(nobody.identity, operator.did, "/task/read", cluster_did)
+        for message in (pb.RevokeDelegationRequest(cid=other), pb.ListDelegationsRequest()):
+            told = explained(message, limited, did=operator.did, tokens=[held])
+            assert (await refused(told)).reason is Reason.NOT_DELEGATED  # Not by what else it has.
         assert (await explained(about, client)).allowed
         assert (await explained(pb.ListDelegationsRequest(), limited)).allowed
         assert (await explained(pb.GetCallerRequest(), limited)).allowed
