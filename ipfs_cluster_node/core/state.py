@@ -430,7 +430,7 @@ class ClusterState:
         if owner is None or owner.removed:
             return Rejected(
                 Reason.CALLER_UNKNOWN,
-                f"{body.record.did} is no member of this cluster; join with a new identity",
+                f"{body.record.did} is not a member of this cluster; join with a new identity",
             )
         refused = self.certificates.refuses(body.record, command.at_ms)
         if refused is not None:

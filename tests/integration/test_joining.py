@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import grpc
 import pytest
 
-from ipfs_cluster_node.adapters.keys import tokens
+from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.adapters.net.tls import open_channel
+from ipfs_cluster_node.adapters.system_clock import SYSTEM_CLOCK
 from ipfs_cluster_node.cli.local_cluster import LocalCluster
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.config.home import Home
@@ -25,7 +27,6 @@ from ipfs_cluster_node.services.enrolment import KNOCKS_AT_ONCE
 from ipfs_cluster_node.v1 import enrolment_pb2
 from ipfs_cluster_node.v1.enrolment_pb2_grpc import EnrolmentServiceStub
 from tests.support.clusters import cluster_of, for_module
-from tests.support.virtual_time import now_ms, utc_now
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,11 @@ async def refusal(cluster: LocalCluster, home: Path, token: str, **given: Any) -
     with pytest.raises(ClusterError) as caught:
         await join(cluster, home, token, **given)
     return caught.value
+
+
+def ahead(**by: int) -> Clock:
+    milliseconds = timedelta(**by) // timedelta(milliseconds=1)
+    return replace(SYSTEM_CLOCK, wall_ms=lambda: SYSTEM_CLOCK.wall_ms() + milliseconds)
 
 
 async def node_ids(client: Client) -> set[str]:
@@ -97,7 +103,7 @@ async def test_a_join_waits_for_a_port_no_longer_than_its_token_is_good(
 
 @pytest.mark.asyncio
 async def test_what_can_be_known_before_uses_up_no_token(
-    cluster: LocalCluster, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: LocalCluster, client: Client, tmp_path: Path
 ) -> None:
     token = (await client.create_join_token("worker")).token
     home = tmp_path / "n"
@@ -107,16 +113,12 @@ async def test_what_can_be_known_before_uses_up_no_token(
     error = await refusal(cluster, home, token, bind="192.0.2.1:9", advertise=("192.0.2.1:9",))
     assert error.reason is Reason.CONFIG_INVALID
     assert "can't listen on 192.0.2.1:9" in error.message
-    with monkeypatch.context() as patch:
-        patch.setattr(joining, "now_ms", lambda: now_ms() + 600_000)
-        error = await refusal(cluster, home, token)
-        assert error.reason is Reason.CONFIG_INVALID
-        assert "600 s ahead of the cluster's" in error.message
-    with monkeypatch.context() as patch:
-        patch.setattr(tokens, "utc_now", lambda: utc_now() + timedelta(days=2))
-        error = await refusal(cluster, home, token)
-        assert error.reason is Reason.CERTIFICATE_INVALID
-        assert "the clock here says" in error.message
+    error = await refusal(cluster, home, token, clock=ahead(minutes=10))
+    assert error.reason is Reason.CONFIG_INVALID
+    assert "600 s ahead of the cluster's" in error.message
+    error = await refusal(cluster, home, token, clock=ahead(days=2))
+    assert error.reason is Reason.CERTIFICATE_INVALID
+    assert "the clock here says" in error.message
     assert not home.exists()
     # A place where nothing can be written.
     (tmp_path / "file").touch()
