@@ -267,5 +267,5 @@ DECODERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "TaskDispatchService/SubmitTask": Submission.of_one,
     "TaskDispatchService/SubmitTasks": Submission.of_many,
 }
-"""By method: what makes of a request the value that is judged, and that the servicer gets. Requests
-of the other methods stay messages, which each of the two decodes."""
+"""By method: decodes a request once, to the value that is judged and that the servicer gets. Other
+requests reach both as messages."""

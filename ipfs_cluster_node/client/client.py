@@ -172,7 +172,7 @@ class Client(AccessCalls, CertificateCalls, ContentCalls, MembershipCalls, TaskC
 
     async def get_snapshot(self, table: str, *, timeout: timedelta = timedelta(minutes=5)) -> Any:
         """Fetch a table of the state, `nodes`, `tasks` or `content`, as a `pyarrow.Table`."""
-        from ipfs_cluster_node.codec.tables import SnapshotReader  # Heavy.
+        from ipfs_cluster_node.codec.arrow_tables import SnapshotReader  # Heavy.
 
         number = state_delta_pb2.StateTable.Value(f"STATE_TABLE_{table.upper()}")
 

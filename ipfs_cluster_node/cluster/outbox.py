@@ -41,18 +41,18 @@ class Outbox:
         self,
         node_id: NodeId,
         tasks: Callable[[], TaskTable],
-        on_left_out: Callable[[int], None],
+        return_credit: Callable[[int], None],
     ) -> None:
         """Start empty.
 
         Args:
             node_id: The worker.
             tasks: Returns the current tasks: payloads are read from there when they are sent.
-            on_left_out: Told the number of assignments that were not sent: they are void.
+            return_credit: Called with the number of assignments that were void and left out.
         """
         self._node_id = node_id
         self._tasks = tasks
-        self._on_left_out = on_left_out
+        self._return_credit = return_credit
         self._queue: deque[tuple[Kind, AttemptId] | ClusterError] = deque()
         self._filled = asyncio.Event()
         self._turn = current_turn()
@@ -144,5 +144,5 @@ class Outbox:
             batch_bytes += size
         self._copied_bytes += batch_bytes + BYTES_PER_ASSIGNMENT * len(batch.assignments)
         if left_out:
-            self._on_left_out(left_out)
+            self._return_credit(left_out)
         return pb.WorkerSessionResponse(assignments=batch) if batch.assignments else None

@@ -357,7 +357,7 @@ class Worker:
     def _ended(self, attempt: AttemptId, held: _Held, task: asyncio.Task[AttemptOutcome]) -> None:
         outcome = held.given_up if task.cancelled() else task.result()
         if outcome is not None and self._held.get(attempt) is held:
-            held.outcome = sendable(outcome)
+            held.outcome = encoded_or_failure(outcome)
             self._wake.set()
 
     def _give_up(self, held: _Held, outcome: AttemptOutcome) -> bool:
@@ -424,7 +424,7 @@ class Worker:
         self._progress[at] = progress
 
 
-def sendable(outcome: AttemptOutcome) -> pb.AttemptOutcome:
+def encoded_or_failure(outcome: AttemptOutcome) -> pb.AttemptOutcome:
     """Encode an outcome; one that the leader would refuse becomes the attempt's failure."""
     try:
         return outcome_to_proto(outcome_or_failure(outcome_to_proto(outcome)))

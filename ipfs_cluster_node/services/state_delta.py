@@ -6,7 +6,7 @@ from typing import Any
 from ipfs_cluster_node.access.context import current_permissions
 from ipfs_cluster_node.access.turns import current_turn
 from ipfs_cluster_node.cluster.consensus import Consensus
-from ipfs_cluster_node.codec.tables import SnapshotWriter, table_rows
+from ipfs_cluster_node.codec.arrow_tables import SnapshotWriter, table_rows
 from ipfs_cluster_node.v1 import state_delta_pb2 as pb
 from ipfs_cluster_node.v1 import state_delta_pb2_grpc
 

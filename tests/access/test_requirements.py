@@ -9,7 +9,7 @@ import pytest
 
 from ipfs_cluster_node.access.requirements import RequestContext
 from ipfs_cluster_node.access.rules import RULES_BY_METHOD
-from ipfs_cluster_node.codec.tables import table_rows
+from ipfs_cluster_node.codec.arrow_tables import table_rows
 from ipfs_cluster_node.core import authorization as auth
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.services.requests import request_type_of

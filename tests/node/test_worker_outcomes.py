@@ -25,7 +25,7 @@ from ipfs_cluster_node.node.worker import (
     RECONNECT_SECONDS_MIN,
     REFUSALS_MAX,
     WRITER_SECONDS_MAX,
-    sendable,
+    encoded_or_failure,
 )
 from ipfs_cluster_node.v1 import errors_pb2
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
@@ -160,10 +160,10 @@ async def test_what_the_leader_would_not_take_is_told_as_a_failure() -> None:
 
 def test_what_can_be_sent_is_sent_as_it_is() -> None:
     good = succeeded(attempt(1), b"data")
-    assert outcome_from_proto(sendable(good)) == good
+    assert outcome_from_proto(encoded_or_failure(good)) == good
     lost = TaskFailure(Reason.SQL_FAILED, "no such column")
     failed = AttemptOutcome(id=attempt(2), failure=lost, retryable=True)
-    assert outcome_from_proto(sendable(failed)) == failed
+    assert outcome_from_proto(encoded_or_failure(failed)) == failed
 
 
 @virtual_time

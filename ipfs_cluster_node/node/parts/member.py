@@ -21,8 +21,8 @@ from ipfs_cluster_node.node.parts.part import Part
 from ipfs_cluster_node.node.space import DiskSpace
 from ipfs_cluster_node.node.uplink import Uplink
 from ipfs_cluster_node.services.audit import AuditServicer
+from ipfs_cluster_node.services.authorization import AuthorizationServicer
 from ipfs_cluster_node.services.content import ContentServicer
-from ipfs_cluster_node.services.delegations import AuthorizationServicer
 from ipfs_cluster_node.services.gate import Gate, Identify
 from ipfs_cluster_node.services.membership import MembershipServicer
 from ipfs_cluster_node.services.state_delta import StateDeltaServicer

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from ipfs_cluster_node.codec import tables
-from ipfs_cluster_node.codec.tables import SnapshotReader, SnapshotWriter, table_rows
+from ipfs_cluster_node.codec import arrow_tables
+from ipfs_cluster_node.codec.arrow_tables import SnapshotReader, SnapshotWriter, table_rows
 from ipfs_cluster_node.core import commands as c
 from ipfs_cluster_node.core.ids import NodeId, TaskId, did_from_public_key, node_id_from_did
 from ipfs_cluster_node.core.model import Principal, Role, TaskSpec
@@ -61,7 +61,7 @@ def read(table: int, rows: Iterator[Any]) -> Any:
         if row is not None:
             writer.add(row)
     for frame in writer.frames(7):
-        assert len(frame.payload) <= 2 * tables.FRAME_BYTES
+        assert len(frame.payload) <= 2 * arrow_tables.FRAME_BYTES
         reader.feed(frame)
     assert reader.applied_index == 7
     return reader.table()
