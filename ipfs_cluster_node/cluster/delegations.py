@@ -182,7 +182,7 @@ class Delegations:
     async def _to_revoke(
         self, state: ClusterState, did: Did, cid: Cid, path: Sequence[bytes]
     ) -> tuple[Delegation, list[Delegation]] | None:
-        """The delegation, and all that may be part of its chain; None if `did` need do nothing.
+        """The delegation, and all that may be part of its chain; None if it is revoked already.
 
         Raises:
             ClusterError: INVALID_ARGUMENT, DELEGATION_INVALID or DELEGATION_NOT_FOUND.
@@ -315,7 +315,7 @@ class Delegations:
                 args = delegation_args(ANY, about)
                 return [self._explain(state, caller, did, DELEGATION_LIST, args, stored, {})]
         assert isinstance(request, pb.ListDelegationsRequest), "the only other that decides itself"
-        return []  # Whoever asks is shown at least their own.
+        return []  # It always answers, if only with the caller's own.
 
     def _explain(
         self,

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ipfs_cluster_node.access.rules import RULES_BY_METHOD
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.adapters.net.tls import ClientTls, open_channel
 from ipfs_cluster_node.cli.local_cluster import LocalCluster
@@ -218,10 +219,12 @@ async def test_an_explanation_agrees_with_methods_that_decide_themselves(
     forged = signed(nobody.identity, Identity.create().did, "/config", cluster_did)
     missing = str(cid_of_token(own))
     may_revoke = signed(operator, nobody.did, "/ucan/revoke", cluster_did)
+    names = set()
 
     async def explained(message: Any, caller: Client, **more: Any) -> AccessExplanation:
         method = type(message).__name__.removesuffix("Request")
         name = f"/ipfs_cluster_node.v1.AuthorizationService/{method}"
+        names.add(name)
         return await caller.explain_access(name, message.SerializeToString(), **more)
 
     async with nobody.client() as limited:
@@ -266,6 +269,7 @@ async def test_an_explanation_agrees_with_methods_that_decide_themselves(
         assert [link.holds for link in allowed.requirements[0].chain] == [True, True]
         await limited.revoke_delegation(other)
         assert (await explained(pb.RevokeDelegationRequest(cid=other), limited)).allowed
+    assert names >= {name for name, rule in RULES_BY_METHOD.items() if rule.decides_itself}
 
 
 @pytest.mark.asyncio
