@@ -79,7 +79,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_QUORUM_AT_RISK: _ErrorReason.ValueType  # 33
     """The change would leave the masters without a majority."""
     ERROR_REASON_FILES_AT_RISK: _ErrorReason.ValueType  # 34
-    """The node is the only holder of files, which would be lost; `file_count` in the metadata says how many."""
+    """No other master holds some files of the node, which would be lost; `file_count` in the metadata says how many."""
     ERROR_REASON_TOKEN_INVALID: _ErrorReason.ValueType  # 40
     """Not a join token of this cluster."""
     ERROR_REASON_TOKEN_EXPIRED: _ErrorReason.ValueType  # 41
@@ -243,7 +243,7 @@ ERROR_REASON_PEER_UNREACHABLE: ErrorReason.ValueType  # 32
 ERROR_REASON_QUORUM_AT_RISK: ErrorReason.ValueType  # 33
 """The change would leave the masters without a majority."""
 ERROR_REASON_FILES_AT_RISK: ErrorReason.ValueType  # 34
-"""The node is the only holder of files, which would be lost; `file_count` in the metadata says how many."""
+"""No other master holds some files of the node, which would be lost; `file_count` in the metadata says how many."""
 ERROR_REASON_TOKEN_INVALID: ErrorReason.ValueType  # 40
 """Not a join token of this cluster."""
 ERROR_REASON_TOKEN_EXPIRED: ErrorReason.ValueType  # 41

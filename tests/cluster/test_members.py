@@ -351,24 +351,36 @@ async def test_the_last_holder_of_files_is_removed_only_where_they_may_be_lost()
 
 
 @virtual_time
+async def test_a_worker_is_no_other_holder() -> None:
+    # It is named as a holder of its results, and does not keep them.
+    leader = Leader()
+    add_file(leader, "a", PEER, WORKER)
+    error = await refused(leader.members.remove_node(PEER, caller=CLIENT, request_id="p"))
+    assert error.reason is Reason.FILES_AT_RISK
+    await leader.members.remove_node(WORKER, caller=CLIENT, request_id="w")
+
+
+@virtual_time
 async def test_a_holder_that_was_removed_does_not_count() -> None:
     leader = Leader()
-    add_file(leader, "a", WORKER, PEER)
-    await leader.members.remove_node(WORKER, caller=CLIENT, request_id="w")
+    third = leader.add_master()
+    add_file(leader, "a", third, PEER)
+    await leader.members.remove_node(third, caller=CLIENT, request_id="w")
     error = await refused(leader.members.remove_node(PEER, caller=CLIENT, request_id="p"))
     assert error.reason is Reason.FILES_AT_RISK
     # A repeat of what was done is answered the same.
-    await leader.members.remove_node(WORKER, caller=CLIENT, request_id="w")
+    await leader.members.remove_node(third, caller=CLIENT, request_id="w")
 
 
 @virtual_time
 async def test_two_holders_that_are_removed_at_once_are_not_both_removed() -> None:
     leader = Leader()
-    add_file(leader, "a", WORKER, PEER)
+    third = leader.add_master()
+    add_file(leader, "a", third, PEER)
     ends = await asyncio.gather(
         *(
             leader.members.remove_node(node_id, caller=CLIENT, request_id=node_id)
-            for node_id in (WORKER, PEER)
+            for node_id in (third, PEER)
         ),
         return_exceptions=True,
     )

@@ -16,7 +16,15 @@ from ipfs_cluster_node.cluster.observations import Observations
 from ipfs_cluster_node.core import commands as c
 from ipfs_cluster_node.core.certificates import Authority
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from ipfs_cluster_node.core.ids import Did, NodeId, VoterId, did_from_node_id, voter_id
+from ipfs_cluster_node.core.ids import (
+    Did,
+    NodeId,
+    VoterId,
+    did_from_node_id,
+    did_from_public_key,
+    node_id_from_did,
+    voter_id,
+)
 from ipfs_cluster_node.core.model import Liveness, Principal, Role
 from tests.support.dispatch import MemoryConsensus
 from tests.support.tls import make_ca
@@ -77,6 +85,21 @@ class Leader(MemoryConsensus):
     def on_leadership(self, leads: bool) -> None:  # noqa: FBT001
         self.observations.clear()
         self.members.on_leadership(leads)
+
+    def add_master(self) -> NodeId:
+        """A third one; it does not vote."""
+        did = did_from_public_key(bytes([9]) * 32)
+        self.committed.members.put(
+            Principal(
+                did=did,
+                name="third",
+                role=Role.MASTER,
+                incarnation=5,
+                enrolled_at_ms=1,
+                liveness_at_ms=1,
+            )
+        )
+        return node_id_from_did(did)
 
     def liveness(self, node_id: NodeId) -> Liveness:
         node = self.committed.members.node(node_id)

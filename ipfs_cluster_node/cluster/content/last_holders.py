@@ -1,4 +1,4 @@
-"""Files that would be lost with one node: no other member holds them."""
+"""Files that would be lost with one node: no other master holds them."""
 
 from ipfs_cluster_node.access.turns import current_turn
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -7,15 +7,20 @@ from ipfs_cluster_node.core.state import ClusterState
 
 
 async def check_not_last_holder(state: ClusterState, node_id: NodeId) -> None:
-    """Check that each file held by a node is also held by another member.
+    """Check that each file held by a node is also held by another master.
+
+    Other members are no copy: nobody reads files from them, and a worker is named as a holder of
+    its results, which it uploads and does not keep.
 
     Raises:
         ClusterError: FILES_AT_RISK.
     """
     turn = current_turn()
+    others = {master.node_id for master in state.members.masters()} - {node_id}
     count, example = 0, ""
     for cid in state.contents.cids.after(""):  # In slices: files may be added between them.
-        if state.contents.holders_of(state.contents[cid]) == (node_id,):
+        holders = state.contents[cid].holders
+        if node_id in holders and others.isdisjoint(holders):
             count, example = count + 1, example or cid
         if turn.over:
             await turn.next()
@@ -23,7 +28,7 @@ async def check_not_last_holder(state: ClusterState, node_id: NodeId) -> None:
         files = "1 file is" if count == 1 else f"{count} files are"
         raise ClusterError(
             Reason.FILES_AT_RISK,
-            f"{files} held by {node_id} only and would be lost with it, {example} for one; read "
+            f"{files} held by {node_id} and no other master, and would be lost with it, {example} for one; read "
             "each and add it again (`content get`, `content add`), which puts it on two masters, "
             "or give them up with --lose-files (`lose_files` of the request)",
             metadata={"file_count": str(count)},
