@@ -28,9 +28,9 @@ async def check_not_last_holder(state: ClusterState, node_id: NodeId) -> None:
         files = "1 file is" if count == 1 else f"{count} files are"
         raise ClusterError(
             Reason.FILES_AT_RISK,
-            f"{files} held by {node_id} and no other master, and would be lost with it, {example} for "
-            "one; read each and add it again (`content get`, `content add`), which puts it on two "
-            "masters, "
+            f"{files} held by {node_id} and no other master, and would be lost with it: "
+            f"{example} for one; read each and add it again (`content get`, `content add`), which "
+            "puts it on two masters, "
             "or give them up with --lose-files (`lose_files` of the request)",
             metadata={"file_count": str(count)},
         )
