@@ -132,7 +132,7 @@ async def _chunks(
         if size_bytes is not None and come_bytes > size_bytes:
             raise ClusterError(
                 Reason.INVALID_ARGUMENT,
-                f"more came than the {size_bytes} announced; send it again",
+                f"more bytes came, {size_bytes} were announced; send it again",
             )
         yield request.data
 
