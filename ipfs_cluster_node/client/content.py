@@ -141,7 +141,7 @@ class ContentCalls(Calls):
         """Yield a file's bytes in order, resuming after a broken connection."""
         done = 0
         ends = asyncio.get_running_loop().time() + timeout.total_seconds()
-        pieces: asyncio.Queue[bytes | ClusterError | None] = asyncio.Queue(8)
+        pieces: asyncio.Queue[bytes | Exception | None] = asyncio.Queue(8)
 
         async def receive(channel: grpc.aio.Channel, seconds: float) -> None:
             nonlocal done
@@ -158,13 +158,13 @@ class ContentCalls(Calls):
                 left = ends - asyncio.get_running_loop().time()
                 await self._connection.following(receive, timeout=left)
                 await pieces.put(None)
-            except ClusterError as error:
-                await pieces.put(error)
+            except Exception as error:
+                await pieces.put(error)  # Else the caller would wait for ever.
 
         receiver = asyncio.create_task(receive_all(), name="get-content")
         try:
             while (item := await pieces.get()) is not None:
-                if isinstance(item, ClusterError):
+                if isinstance(item, Exception):
                     raise item
                 yield item
         finally:

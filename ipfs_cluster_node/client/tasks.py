@@ -123,7 +123,7 @@ class TaskCalls(Calls):
             ClusterError: DEADLINE_EXCEEDED, if they have not all ended within `timeout`.
         """
         waiting = dict.fromkeys(task_ids)
-        changed: asyncio.Queue[WatchedTask | ClusterError | None] = asyncio.Queue(1000)
+        changed: asyncio.Queue[WatchedTask | Exception | None] = asyncio.Queue(1000)
         seen: set[str] = set()
 
         async def follow(channel: grpc.aio.Channel, seconds: float) -> None:
@@ -153,12 +153,14 @@ class TaskCalls(Calls):
                         "watch them, or cancel them",
                     )
                 await changed.put(error)
+            except Exception as error:
+                await changed.put(error)  # Else the caller would wait for ever.
 
         ends = asyncio.get_running_loop().time() + timeout.total_seconds()
         follower = asyncio.create_task(follow_all(), name="watch-tasks")
         try:
             while (item := await changed.get()) is not None:
-                if isinstance(item, ClusterError):
+                if isinstance(item, Exception):
                     raise item
                 yield item
         finally:

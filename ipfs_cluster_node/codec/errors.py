@@ -16,6 +16,8 @@ from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError
 ERROR_DOMAIN: Final = "ipfs_cluster_node"
 STATUS_DETAILS_KEY: Final = "grpc-status-details-bin"
 CORE_FAILURE: Final = "Internal error from Core"
+TOO_LARGE: Final = "message larger than max"
+"""What gRPC says of a message that it does not take or send."""
 MESSAGE_CHARS_MAX: Final = 2048
 """Longest status message; trailers have a hard limit of 16 KiB in all."""
 
@@ -63,6 +65,8 @@ def error_from_rpc(rpc_error: grpc.aio.AioRpcError) -> ClusterError:
     if message == CORE_FAILURE:
         # The server ended the call while we were sending: its answer is lost, so retry.
         return ClusterError(Reason.UNREACHABLE, "the call was cut off while it was sent")
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and TOO_LARGE in message:
+        return ClusterError(Reason.PAYLOAD_TOO_LARGE, message)  # By gRPC itself; no repeat helps.
     return ClusterError(_REASON_BY_STATUS.get(code, Reason.INTERNAL), message)
 
 

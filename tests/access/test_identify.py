@@ -189,3 +189,22 @@ def test_a_nodes_certificate_makes_no_client_a_node_nor_the_other_way_round(
     as_client = certified(ca, node.identity, is_node=False)
     with pytest.raises(ClusterError, match="not a member"):
         identify(Context(as_client))  # type: ignore[arg-type]
+
+
+def test_a_certificate_is_judged_at_each_call_by_the_time_that_is_passed_in(
+    tmp_path: Path,
+) -> None:
+    """The cluster's time, which may not be this machine's."""
+    known = enrol(make_ca())
+    at_ms = [now_ms()]
+    identify = MemberIdentification(
+        machine=identify_with(tmp_path, known)[2],
+        is_master=lambda _: False,
+        now_ms=lambda: at_ms[0],
+    )
+    assert identify(Context(known)).kind is CallerClass.MASTER  # type: ignore[arg-type]
+    for years in (10, -10):
+        at_ms[0] = now_ms() + years * 365 * 86_400_000
+        with pytest.raises(ClusterError) as caught:
+            identify(Context(known))  # type: ignore[arg-type]
+        assert caught.value.reason is Reason.CERTIFICATE_INVALID

@@ -1,13 +1,14 @@
 """Rules are what the option of each method says, together with what only code can say."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool
 
 from ipfs_cluster_node.access.context import CallerClass
 from ipfs_cluster_node.access.requirements import REQUIREMENTS
-from ipfs_cluster_node.access.rules import RULES_BY_METHOD, SECONDS_MAX, rule_of
+from ipfs_cluster_node.access.rules import RULES_BY_METHOD, SECONDS_MAX, Rule, rule_of
 from ipfs_cluster_node.access.shares import SHARES
 from ipfs_cluster_node.v1.options_pb2 import MethodRule
 from ipfs_cluster_node.v1.options_pb2 import rule as option
@@ -67,3 +68,67 @@ def test_nothing_is_left_over_for_a_method_that_is_gone() -> None:
 
 def test_callers_are_spelled_alike_in_the_proto() -> None:
     assert set(MethodRule.Caller.keys()) - {"CALLER_UNSPECIFIED"} == set(CallerClass.__members__)
+
+
+def called(holds: Callable[[Rule], bool]) -> set[str]:
+    """The names of the methods for whose rule this holds."""
+    return {method.rsplit("/", 1)[1] for method, rule in RULES_BY_METHOD.items() if holds(rule)}
+
+
+ANY_MEMBER: Final = {
+    *("AddContent", "GetBlocks", "GetCaller", "GetClusterStatus", "GetConfig", "GetContent"),
+    *("GetHealth", "ListContent", "ListNodes", "RenewCertificate", "StatContent"),
+    *("Check", "List", "Watch", "ServerReflectionInfo"),
+}
+OF_NODES: Final = {"Heartbeat", "RegisterNode", "WorkerSession"}
+OF_MASTERS: Final = {"Exchange", "PutBlocks", "RedeemJoinToken", "RenewForMember", "ReplaceLog"}
+FOR_CLIENTS: Final = {"CreateJoinToken", "GetSnapshot", "PutDelegation"}
+"""Of clients, and of masters who pass a call on."""
+OF_JOINERS: Final = {"Enrol", "RenewExpired"}
+UNDELEGATED: Final = {
+    *("ExplainAccess", "GetCaller", "ListDelegations", "PutDelegation", "RevokeDelegation"),
+    *("GetClusterStatus", "RenewCertificate"),
+    *("Check", "List", "Watch", "ServerReflectionInfo"),
+}
+"""What a client may without a delegation: it is about the caller alone, or says nothing."""
+READING: Final = ("Check", "Explain", "Get", "List", "ServerReflection", "Stat", "Watch")
+ROUTINE: Final = {"Exchange", "Heartbeat", "PutBlocks", "WorkerSession"}
+
+
+def test_each_class_may_call_these_methods() -> None:
+    """Said once more: the test of every method over sockets believes what the options say."""
+    assert called(lambda rule: CallerClass.NODE in rule.callers) == ANY_MEMBER | OF_NODES
+    masters = ANY_MEMBER | OF_NODES | OF_MASTERS | FOR_CLIENTS
+    assert called(lambda rule: CallerClass.MASTER in rule.callers) == masters
+    assert called(lambda rule: CallerClass.JOINER in rule.callers) == OF_JOINERS | {"Check"}
+    others = OF_NODES | OF_MASTERS | OF_JOINERS
+    assert called(lambda rule: CallerClass.CLIENT not in rule.callers) == others
+
+
+def test_a_client_needs_a_delegation_and_a_master_only_for_join_tokens() -> None:
+    free = called(lambda rule: CallerClass.CLIENT in rule.callers and rule.command is None)
+    assert free == UNDELEGATED
+    assert called(lambda rule: CallerClass.CLIENT not in rule.judged) == set()
+    assert called(lambda rule: CallerClass.MASTER in rule.judged) == {"CreateJoinToken"}
+    assert called(lambda rule: CallerClass.NODE in rule.judged) == set()
+
+
+def test_whatever_is_no_reading_goes_into_the_audit_log() -> None:
+    names = called(lambda _rule: True)
+    changing = {name for name in names if not name.startswith(READING)} - ROUTINE
+    assert called(lambda rule: rule.changes) == changing
+
+
+def test_only_a_stream_of_requests_is_not_signed() -> None:
+    assert called(lambda rule: not rule.signable) == {"AddContent"}
+
+
+def test_only_health_is_told_without_a_log() -> None:
+    assert called(lambda rule: rule.without_log) == {"GetHealth"}
+
+
+def test_bounds_reach_the_rules() -> None:
+    assert called(lambda rule: rule.share is not None) == {
+        name.rsplit("/", 1)[1] for name in SHARES
+    }
+    assert called(lambda rule: rule.seconds_max is not None) == {"CreateBackup"}

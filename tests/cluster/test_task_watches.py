@@ -1,6 +1,8 @@
 """Watches of tasks: what wakes them, and what ends them."""
 
 import asyncio
+from contextlib import aclosing
+from typing import Any, cast
 
 import pytest
 
@@ -125,3 +127,15 @@ async def test_progress_is_told_until_the_task_changes() -> None:
     assert its.tasks.progress == {"a": (0.5, "half")}
     its.cancel("a")
     assert its.tasks.progress == {}
+
+
+@virtual_time
+async def test_a_watch_that_ends_leaves_others_of_its_tasks_to_go_on() -> None:
+    its = Watched()
+    await its.next()
+    async with aclosing(cast("Any", its.tasks.watch_tasks([TaskId("a")]))) as other:
+        await anext(other)
+    waiting = asyncio.ensure_future(its.next())
+    await asyncio.sleep(0.1)
+    its.cancel("a")
+    assert await waiting == {"a": TaskState.CANCELLED}

@@ -79,3 +79,23 @@ def test_a_bad_task_is_refused_at_each_pass() -> None:
         with pytest.raises(ClusterError) as refused:
             list(submission)
         assert [v.field for v in refused.value.violations] == ["specs[1].task_type"]
+
+
+def test_the_inputs_of_any_task_are_seen_whatever_was_decoded_before() -> None:
+    """Where none are seen, nobody asks whether the submitter may read them."""
+    plain = pb.TaskSpec(task_type="t")
+    submission = Submission([plain, SPECS[0]], "specs", "r")
+    assert submission.has_inputs()
+    assert not next(iter(submission)).inputs
+    assert submission.has_inputs()
+    assert list(submission)
+    assert submission.has_inputs()
+    assert not Submission([plain, plain], "specs", "r").has_inputs()
+
+
+def test_a_request_of_other_tasks_has_another_fingerprint() -> None:
+    """By it a request is known that came before: what two tasks say, one could say as well."""
+    both = pb.TaskSpec(task_type="t", payload=b"p")
+    requests = ([both], [both, both], [pb.TaskSpec(task_type="t"), pb.TaskSpec(payload=b"p")])
+    prints = {Submission(specs, "specs", "r").fingerprint() for specs in requests}
+    assert len(prints) == len(requests)

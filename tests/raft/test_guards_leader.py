@@ -33,6 +33,25 @@ def test_h2_an_acknowledgement_of_an_earlier_term_or_of_a_stranger_counts_not(
     assert host.raft.commit_index == last
 
 
+def test_an_acknowledgement_of_more_than_the_leader_has_counts_not(
+    host_of: Callable[..., Host],
+) -> None:
+    """Entries that are yet to come would be committed by it."""
+    host = host_of()
+    term = host.lead([B])
+    last = host.journal.last_index
+    ack = {"type": "next_node_idx", "sent_at_ns": 0, "reset": False, "success": True, "term": term}
+    host.raft.receive(B, {**ack, "next_node_idx": last + 5})
+    host.raft.tick()
+    assert host.raft.match_index(B) < last
+    host.raft.append(b"x")
+    host.raft.tick()
+    assert host.raft.commit_index < last
+    host.raft.receive(B, {**ack, "next_node_idx": last + 1})
+    host.raft.tick()
+    assert (host.raft.match_index(B), host.raft.commit_index) == (last, last)
+
+
 def test_h4_a_voter_counts_once_and_a_stranger_never(host_of: Callable[..., Host]) -> None:
     host = host_of(B, C, D, E)
     vote = {"type": "response_vote", "term": host.campaign()}

@@ -33,7 +33,7 @@ from ipfs_cluster_node.v1 import raft_pb2 as pb
 from scripts.lib.sim.disk import MemoryDisk
 from tests.support.replicas import FAST, ListMachine, ReplicaCluster
 
-A, B = VoterId("a.1"), VoterId("b.1")
+A, B, C = VoterId("a.1"), VoterId("b.1"), VoterId("c.1")
 CONFIG = RaftConfig(snapshot_entries=10, trailing_entries=2)
 STATE_BYTES = 50_000_000
 DID = did_from_public_key(bytes(32))
@@ -171,6 +171,27 @@ def test_a_snapshot_is_loaded_outside_of_the_engines_steps() -> None:
     assert follower.chunk(data, 0, index=50) == len(data)
     again = Engine(disk=follower.disk, machine=ListMachine(), config=CONFIG)
     assert again.applied_index == 50
+
+
+def test_who_votes_by_a_snapshot_is_heard_once_it_is_installed() -> None:
+    """Else nothing would go to a voter that joined meanwhile, nor would its vote count."""
+    follower = Follower()
+    disk = memory_disk()
+    store_snapshot(disk, Position(index=50, term=2, voters=frozenset({A, B, C})), [b"state"])
+    follower.chunk(disk.read(SNAPSHOT_NAME) or b"", 0, index=50)
+    load = follower.engine.take_snapshot()
+    assert load is not None
+    load()
+    follower.engine.snapshot_taken()
+    assert follower.engine.voters == {A, B, C}
+    assert follower.engine.peers == {A, C}
+
+
+def test_a_snapshot_of_an_earlier_leader_is_not_taken() -> None:
+    follower = Follower()
+    follower.engine._raft.step_down(follower.term + 1)
+    assert follower.chunk(snapshot_bytes(50, [b"state"]), 0, index=50) is None
+    assert follower.engine.take_snapshot() is None
 
 
 def test_an_installed_state_is_kept_when_the_log_is_opened_after_an_outage() -> None:

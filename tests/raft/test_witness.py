@@ -337,6 +337,8 @@ class TestNotes:
         witness.saw_term(A, 7)
         witness.saw_term(A, 6)
         assert witness.of(A) == Mark(5, 2, 7)
+        witness.saw_entry(A, 6, 2)
+        assert witness.of(A) == Mark(6, 2, 7), "an entry takes no term away"
         assert witness.of(B) == Mark()
 
     def test_an_entry_of_an_unknown_term_says_nothing(self) -> None:

@@ -7,9 +7,18 @@ from typing import Any
 import grpc
 import pytest
 
-from ipfs_cluster_node.access.context import Caller, CallerClass
+from ipfs_cluster_node.access.context import (
+    Caller,
+    CallerClass,
+    Permissions,
+    current_caller,
+    current_permissions,
+    current_reading,
+)
+from ipfs_cluster_node.access.permissions import Unrestricted
 from ipfs_cluster_node.access.rules import Rule
 from ipfs_cluster_node.access.turns import Turns, current_turn
+from ipfs_cluster_node.codec.metadata import CONSISTENCY_KEY
 from ipfs_cluster_node.core.audit import AuditQuery, AuditRecord
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ucan.commands import Command
@@ -241,3 +250,71 @@ async def test_a_stream_that_is_audited_is_noted_with_its_first_answer(changes: 
     with pytest.raises(AbortedError):
         await stream(b"broken", Streaming(noted))
     assert noted.outcomes == ["allowed", "allowed", "failed"] * changes
+
+
+@pytest.mark.asyncio
+async def test_a_method_has_what_was_decided_of_its_own_call() -> None:
+    decided: list[Permissions] = []
+    seen: list[tuple[Permissions, Caller, bool]] = []
+
+    class Decides:
+        async def decide(self, caller: Caller, *_: object) -> Permissions:
+            decided.append(Unrestricted(caller, (str(len(decided)),)))
+            return decided[-1]
+
+    class Stale(Context):
+        def invocation_metadata(self) -> Any:
+            return ((CONSISTENCY_KEY, "stale"),)
+
+    async def looks(_request: Any, _context: Any) -> str:
+        seen.append((current_permissions(), current_caller(), current_reading().stale))
+        return "done"
+
+    guarded = Gate(lambda _: CLIENT, Decides(), clock=loop_clock())
+    guarded.add_registered_method_handlers(
+        SERVICE, {"AddContent": grpc.unary_unary_rpc_method_handler(looks)}
+    )
+    handler = guarded.service(Details())  # type: ignore[arg-type]
+    for context in (Context(), Stale(), Context()):
+        assert await handler.unary_unary(b"", context) == "done"
+    assert seen == [
+        (permissions, CLIENT, stale)
+        for permissions, stale in zip(decided, (False, True, False), strict=True)
+    ]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("removed", [True, False])
+async def test_a_stream_ends_at_once_when_its_caller_is_no_member_or_of_another_class(
+    monkeypatch: pytest.MonkeyPatch,
+    removed: bool,  # noqa: FBT001
+) -> None:
+    monkeypatch.setattr(gate, "WATCH_SECONDS", 60.0)
+    changed = asyncio.Event()
+
+    def identify(_context: Any) -> Caller:
+        if not changed.is_set():
+            return CLIENT
+        if removed:
+            raise ClusterError(Reason.CALLER_UNKNOWN, "no member")
+        return Caller(CLIENT.did, CallerClass.NODE)
+
+    async def endless(_request: Any, _context: Any) -> AsyncIterator[str]:
+        yield "first"
+        await asyncio.sleep(60)
+
+    rule = Rule(callers=frozenset({CallerClass.CLIENT}))
+    guarded = Gate(identify, Anything(), {Details.method: rule}, clock=loop_clock())
+    handler: Any = grpc.unary_stream_rpc_method_handler(endless)
+    guarded.add_registered_method_handlers(SERVICE, {"AddContent": handler})
+    served = guarded.service(Details())  # type: ignore[arg-type]
+    context = Streaming(Noted())
+    watching = asyncio.create_task(guarded.watch())
+    call = asyncio.ensure_future(served.unary_stream(b"request", context))
+    while not context.written:
+        await asyncio.sleep(0.01)
+    changed.set()
+    guarded.recheck_now()
+    with pytest.raises(AbortedError, match="UNAUTHENTICATED" if removed else "PERMISSION_DENIED"):
+        await asyncio.wait_for(call, 10)
+    watching.cancel()
