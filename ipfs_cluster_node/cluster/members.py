@@ -411,10 +411,12 @@ class Members:
             raise invalid_field("values", f"1 to {CHANGES_MAX}")
         if len(if_values) > CHANGES_MAX:
             raise invalid_field("if_values", f"at most {CHANGES_MAX}")
-        for key, value in values.items():
-            # At most four bytes a character. All settings fit in one answer.
-            if 4 * len(value) > USER_VALUE_CHARS_MAX and len(value.encode()) > USER_VALUE_CHARS_MAX:
-                raise invalid_field(f"values[{key[:64]}]", f"at most {USER_VALUE_CHARS_MAX} bytes")
+        # At most four bytes a character. All settings fit in one answer.
+        if 4 * max(map(len, values.values())) > USER_VALUE_CHARS_MAX:
+            for key, value in values.items():
+                if len(value.encode()) > USER_VALUE_CHARS_MAX:
+                    bound = f"at most {USER_VALUE_CHARS_MAX} bytes"
+                    raise invalid_field(f"values[{key[:64]}]", bound)
         self._consensus.check_leads()
         body = ProposeConfig(values=values, if_values=if_values)
         await self._consensus.propose(body, caller=caller, request_id=request_id)

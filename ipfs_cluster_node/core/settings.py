@@ -160,8 +160,7 @@ class ClusterConfig:
         if len(added) > room and not SETTINGS.keys() >= set(added):
             raise ValueError(f"there are at most {USER_KEYS_MAX} keys; remove some")
         self._values |= parsed
-        for key, value in values.items():
-            if value:
-                self.changed.put_if_new(key, value)
-            elif key in self.changed:
+        self.changed.put_all_new({k: v for k, v in values.items() if v} if empty else values)
+        for key in empty:
+            if key in self.changed:
                 self.changed.drop(key)

@@ -86,6 +86,13 @@ class Table(dict[K, V]):
         if self.get(key) != row:
             self.put(key, row)
 
+    def put_all_new(self, rows: Mapping[K, V]) -> None:
+        """Do `put_if_new` of each row, with fewer steps."""
+        get = self.get
+        new = {key: row for key, row in rows.items() if get(key) != row}
+        self.update(new)
+        self._touched += new
+
     def drop(self, key: K) -> V:
         """Remove an existing row, and return it."""
         self._touched.append(key)
