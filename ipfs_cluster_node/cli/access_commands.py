@@ -261,6 +261,12 @@ def _explain(profile: str | None, who: str, what: str, as_json: bool) -> None:  
         raise ClusterError(Reason.INVALID_ARGUMENT, "that command makes no call to the cluster")
     finally:
         capturing.reset(mark)
+    if call.method.endswith("/ListNodes") and words[:2] != ["node", "list"]:
+        raise ClusterError(
+            Reason.INVALID_ARGUMENT,
+            "that command lists the nodes first, and what it calls then depends on the answer; "
+            "only the first call of a command can be explained",
+        )
     tokens: list[bytes] = []
     did = who
     if who and not who.startswith("did:"):

@@ -38,9 +38,29 @@ class _Channel:
     """The part of a channel that stubs use."""
 
     def _multicallable(self, method: str, request_serializer: Any, **_: Any) -> Any:
-        def call(request: Any = None, **_: Any) -> NoReturn:
-            raise CapturedCall(method, b"" if request is None else request_serializer(request))
+        def call(request: Any, **_: Any) -> NoReturn:
+            raise CapturedCall(method, request_serializer(request))
 
         return call
 
-    unary_unary = unary_stream = stream_unary = stream_stream = _multicallable
+    def _upload(self, method: str, request_serializer: Any, **_: Any) -> Any:
+        return lambda **_: _CapturedUpload(method, request_serializer)
+
+    unary_unary = unary_stream = _multicallable
+    stream_unary = stream_stream = _upload
+
+
+class _CapturedUpload:
+    """A call that is judged by the first message written to it."""
+
+    def __init__(self, method: str, serialize: Callable[[Any], bytes]) -> None:
+        self._method, self._serialize = method, serialize
+
+    async def write(self, request: Any) -> NoReturn:
+        raise CapturedCall(self._method, self._serialize(request))
+
+    def add_done_callback(self, _callback: Any) -> None:
+        """It never ends."""
+
+    def cancel(self) -> None:
+        """Nothing was begun."""

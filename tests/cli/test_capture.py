@@ -1,0 +1,30 @@
+"""Which call is explained for a command line."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from ipfs_cluster_node.cli.capture import CapturedCall, CapturingConnection
+from ipfs_cluster_node.cli.main import main
+from ipfs_cluster_node.client.client import Client
+from ipfs_cluster_node.v1 import content_pb2
+
+
+@pytest.mark.asyncio
+async def test_an_upload_is_judged_by_its_size(tmp_path: Path) -> None:
+    """Once its size was 0, which policies that bound it allow."""
+    path = tmp_path / "f"
+    path.write_bytes(bytes(1234))
+    with pytest.raises(CapturedCall, match="AddContent") as caught:
+        await Client(CapturingConnection()).add_content(path)
+    header = content_pb2.AddContentRequest.FromString(caught.value.request).header
+    assert (header.size_bytes, header.name) == (1234, "f")
+
+
+@pytest.mark.parametrize("command", ["audit list", "node health 12D3KooWx"])
+def test_a_command_of_several_calls_is_not_explained_by_its_first(command: str) -> None:
+    """Once it was "allowed" where only the list of nodes was."""
+    done = CliRunner().invoke(main, ["auth", "explain", "--do", command])
+    assert done.exit_code != 0
+    assert "only the first call of a command can be explained" in done.output
