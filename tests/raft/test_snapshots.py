@@ -31,6 +31,7 @@ from ipfs_cluster_node.core.model import Content, Task, TaskResult, TaskSpec, Ta
 from ipfs_cluster_node.core.state_data import StateData
 from ipfs_cluster_node.v1 import raft_pb2 as pb
 from scripts.lib.sim.disk import MemoryDisk
+from tests.support.engines import learn_term
 from tests.support.replicas import FAST, ListMachine, ReplicaCluster
 
 A, B, C = VoterId("a.1"), VoterId("b.1"), VoterId("c.1")
@@ -189,7 +190,7 @@ def test_who_votes_by_a_snapshot_is_heard_once_it_is_installed() -> None:
 
 def test_a_snapshot_of_an_earlier_leader_is_not_taken() -> None:
     follower = Follower()
-    follower.engine._raft.step_down(follower.term + 1)
+    learn_term(follower.engine, follower.term + 1)
     assert follower.chunk(snapshot_bytes(50, [b"state"]), 0, index=50) is None
     assert follower.engine.take_snapshot() is None
 

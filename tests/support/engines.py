@@ -11,3 +11,8 @@ def campaign(engine: Engine) -> None:
 def pre_vote_round(engine: Engine) -> int:
     """The number of the newest pre-vote round."""
     return engine._raft.elections._round
+
+
+def learn_term(engine: Engine, term: int) -> None:
+    """Let a voter learn of a newer term."""
+    engine._raft.step_down(term)
