@@ -246,8 +246,8 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
     ) -> pb.ProposeConfigResponse:
         """Change settings."""
         await self._members.propose_config(
-            dict(request.values),
-            if_values=dict(request.if_values),
+            {key: request.values[key] for key in request.values},
+            if_values={key: request.if_values[key] for key in request.if_values},
             caller=current_caller().did,
             request_id=request_id_of(request.request_id),
         )
