@@ -7,7 +7,6 @@ from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from ipfs_cluster_node.access.identify import REMOVED_KEY
 from ipfs_cluster_node.access.revocations import Revocations
 from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.adapters.net.tls import DEAD_CONNECTION_SECONDS_MAX
@@ -89,11 +88,9 @@ class Uplink:
         """Register, then heartbeat, until cancelled.
 
         Raises:
-            ClusterError: CALLER_UNKNOWN, once a master says that this node was removed for good:
-                it would serve clients by what it knew before. MEMBER_RUNS_TWICE, once every answer
-                for a long time was that another process runs: it can't be a former one of this
-                node. At once on the only voter: it would acknowledge writes that the other one,
-                which leads, never gets.
+            ClusterError: MEMBER_RUNS_TWICE, once every answer for a long time was that another
+                process runs: it can't be a former one of this node. At once on the only voter: it
+                would acknowledge writes that the other one, which leads, never gets.
         """
         refused_since: float | None = None
         while True:
@@ -108,8 +105,6 @@ class Uplink:
                 if error.message != self.last_error:
                     log.warning("no contact with the leader", extra={"error": error.message})
                 self.last_error = error.message
-                if REMOVED_KEY in error.metadata:
-                    raise
                 if error.reason is Reason.MEMBER_RUNS_TWICE:
                     refused_since = (
                         self._clock.monotonic() if refused_since is None else refused_since

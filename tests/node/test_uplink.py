@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from ipfs_cluster_node.access.identify import REMOVED_KEY
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.node.uplink import (
@@ -213,17 +212,3 @@ async def test_what_goes_on_is_logged_once() -> None:
     finally:
         logger.removeHandler(handler)
     assert said == ["nobody leads", "nobody there"]
-
-
-@virtual_time
-@pytest.mark.parametrize("registered", [True, False])
-async def test_a_node_that_was_removed_for_good_ends(registered: bool) -> None:  # noqa: FBT001
-    """Once it went on serving clients, by the permissions of before."""
-    line = Line()
-    if registered:
-        await asyncio.sleep(1)
-    removed = ClusterError(Reason.CALLER_UNKNOWN, "removed", metadata={REMOVED_KEY: "true"})
-    line.leader.error = lambda: removed
-    with pytest.raises(ClusterError) as caught:
-        await asyncio.wait_for(line.running, 10)
-    assert caught.value is removed
