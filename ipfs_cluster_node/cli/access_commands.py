@@ -261,6 +261,8 @@ def _explain(profile: str | None, who: str, what: str, as_json: bool) -> None:  
         raise ClusterError(Reason.INVALID_ARGUMENT, "that command makes no call to the cluster")
     finally:
         capturing.reset(mark)
+    # `node list` alone makes no other call after it. To say "allowed" of any other command that
+    # begins with it, one written later included, would be an answer about the wrong call.
     if call.method.endswith("/ListNodes") and words[:2] != ["node", "list"]:
         raise ClusterError(
             Reason.INVALID_ARGUMENT,

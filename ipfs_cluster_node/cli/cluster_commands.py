@@ -10,6 +10,7 @@ import click
 from ipfs_cluster_node.cli.arrow import save_option, saving
 from ipfs_cluster_node.cli.files import force_option, user_file
 from ipfs_cluster_node.cli.output import (
+    capturing,
     json_document,
     json_option,
     print_done,
@@ -203,6 +204,11 @@ def get_health(profile: str | None, node_id: str, *, as_json: bool) -> None:
         sys.exit(Exit.FAILED)
 
 
+def _confirm_removal(context: click.Context, _parameter: click.Parameter, yes: bool) -> None:  # noqa: FBT001
+    if not (yes or capturing.get() or click.confirm("Remove this node for good?")):
+        context.abort()
+
+
 @node.command("remove")
 @click.argument("node_id", metavar="NODE_ID_OR_DID", type=MEMBER)
 @click.option(
@@ -210,7 +216,7 @@ def get_health(profile: str | None, node_id: str, *, as_json: bool) -> None:
     is_flag=True,
     help="Remove it even if it is the last holder of files, which are then lost.",
 )
-@click.confirmation_option(prompt="Remove this node for good?")
+@click.confirmation_option(callback=_confirm_removal)
 @json_option
 @click.pass_obj
 @reporting

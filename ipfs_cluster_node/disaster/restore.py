@@ -7,7 +7,7 @@ removed; a new one takes their place, for which the recovery passphrase opens th
 import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from ipfs_cluster_node.adapters.keys.certificates import (
     record_of,
 )
 from ipfs_cluster_node.adapters.keys.identity import Identity
-from ipfs_cluster_node.adapters.keys.sealing import ClusterKeys, SealKey, seal
+from ipfs_cluster_node.adapters.keys.sealing import ClusterKeys, SealKey, resealed
 from ipfs_cluster_node.adapters.keys.tokens import JoinSecret, hash_secret, mint_token
 from ipfs_cluster_node.adapters.net.tls import ClientTls
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk, DirectoryFile
@@ -231,20 +231,8 @@ def _seal_anew(
 ) -> None:
     """Seal under a new data key, since the old masters know the old one."""
     authority = state.certificates.authority
-    sealed = seal(
-        keys,
-        cluster_id=state.cluster_id,
-        seal_keys={identity.did: seal_key.public_key},
-        recovery_public_key=authority.recovery_key,
-    )
-    changed = replace(
-        authority,
-        version=authority.version + 1,
-        key_id=sealed.key_id,
-        ciphertext=sealed.ciphertext,
-        wraps=sealed.wraps,
-        recovery_wrap=sealed.recovery_wrap,
-    )
+    seal_keys = {identity.did: seal_key.public_key}
+    changed = resealed(authority, keys, cluster_id=state.cluster_id, seal_keys=seal_keys)
     apply_alone(state, SetAuthority(authority=changed), clock=clock)
 
 

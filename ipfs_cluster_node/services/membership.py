@@ -246,6 +246,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
     ) -> pb.ProposeConfigResponse:
         """Change settings."""
         await self._members.propose_config(
+            # Half the time of `dict(request.values)`, which goes through views in Python.
             {key: request.values[key] for key in request.values},
             if_values={key: request.if_values[key] for key in request.if_values},
             caller=current_caller().did,

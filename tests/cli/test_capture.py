@@ -22,6 +22,12 @@ async def test_an_upload_is_judged_by_its_size(tmp_path: Path) -> None:
     assert (header.size_bytes, header.name) == (1234, "f")
 
 
+def test_an_explained_removal_asks_for_no_confirmation(tmp_path: Path) -> None:
+    command = ["auth", "explain", "--do", "node remove 12D3KooWx"]
+    done = CliRunner(env={"HOME": str(tmp_path)}).invoke(main, command)
+    assert "for good?" not in done.output
+
+
 @pytest.mark.parametrize("command", ["audit list", "node health 12D3KooWx"])
 def test_a_command_of_several_calls_is_not_explained_by_its_first(command: str) -> None:
     """Once it was "allowed" where only the list of nodes was."""

@@ -51,8 +51,8 @@ def test_two_clusters_that_are_made_at_once_get_a_profile_each(
         ]
         while not all(Home(home).config.exists() for home in homes):
             time.sleep(0.05)
-        time.sleep(
-            0.5
-        )  # Without the lock both have chosen the same name by now; longer waits for nothing.
+        # Real processes under a lock that this test holds: nothing tells that they wait at it. Half
+        # a second is enough for both to choose the same name if there were no lock.
+        time.sleep(0.5)
     assert [each.wait(60) for each in making] == [0, 0]
     assert profile_names() == ("cluster", "default")

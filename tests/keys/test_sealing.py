@@ -13,6 +13,7 @@ from ipfs_cluster_node.adapters.keys.sealing import (
     make_passphrase,
     open_keys,
     recovery_key,
+    resealed,
     seal,
     wrap,
 )
@@ -107,6 +108,17 @@ def test_every_bit_of_what_is_sealed_counts() -> None:
         broken[at] ^= 1
         refused(lambda broken=broken: opened(authority, SEAL_KEY, bytes(broken), "c1"))  # type: ignore[misc]
     refused(lambda: open_keys(replace(authority, roots=()), data_key, cluster_id="c1"))
+
+
+def test_resealed_keys_are_opened_by_whom_they_are_for_and_by_the_same_passphrase() -> None:
+    passphrase = recovery_key(PASSPHRASE, "c1")
+    before = replace(sealed(), recovery_key=passphrase.public_key, epoch=7)
+    after = resealed(before, KEYS, cluster_id="c1", seal_keys={OTHER: OTHER_SEAL_KEY.public_key})
+    assert (after.version, after.epoch, after.roots) == (2, 7, before.roots)
+    assert after.wrap_of(MASTER) is None
+    data_key = opened(after, OTHER_SEAL_KEY, after.wrap_of(OTHER), "c1")
+    assert opened(after, passphrase, after.recovery_wrap, "c1") == data_key
+    assert data_key != opened(before, SEAL_KEY, before.wrap_of(MASTER), "c1")
 
 
 def test_a_seal_key_is_private_and_a_passphrase_is_long(tmp_path: Path) -> None:

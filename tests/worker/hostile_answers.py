@@ -1,4 +1,8 @@
-"""Handlers that answer what no runner of ours would: forged frames, files, results."""
+"""Handlers that answer what no runner of ours would: forged frames, files, results.
+
+A sleep of 30 or 60 seconds stands for a handler that does not end: its pool ends it long before that.
+The short ones let the node take the first answer before what they delay happens.
+"""
 
 import gc
 import json

@@ -8,7 +8,7 @@ Source: RFC 9180 (HPKE, base mode); RFC 9106 (Argon2id), 4, second recommended p
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -193,6 +193,26 @@ def seal(
             for did, public_key in sorted(seal_keys.items())
         ),
         recovery_wrap=wrap(data_key, recovery_public_key, cluster_id=cluster_id, key_id=key_id),
+    )
+
+
+def resealed(
+    authority: Authority, keys: ClusterKeys, *, cluster_id: str, seal_keys: Mapping[Did, bytes]
+) -> Authority:
+    """Return the authority's next version: the keys under a new data key, the same passphrase."""
+    sealed = seal(
+        keys,
+        cluster_id=cluster_id,
+        seal_keys=seal_keys,
+        recovery_public_key=authority.recovery_key,
+    )
+    return replace(
+        authority,
+        version=authority.version + 1,
+        key_id=sealed.key_id,
+        ciphertext=sealed.ciphertext,
+        wraps=sealed.wraps,
+        recovery_wrap=sealed.recovery_wrap,
     )
 
 

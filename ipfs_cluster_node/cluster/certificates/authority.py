@@ -14,7 +14,7 @@ from ipfs_cluster_node.adapters.keys.sealing import (
     open_data_key,
     open_keys,
     recovery_change,
-    seal,
+    resealed,
     wrap,
 )
 from ipfs_cluster_node.cluster.consensus import Consensus
@@ -188,21 +188,9 @@ class ClusterAuthority:
             wrapped = {did for did, _ in authority.wraps}
             masters = state.members.masters()
             seal_keys = {m.did: m.seal_key for m in masters if m.seal_key and m.did in wrapped}
-        sealed = seal(
-            keys,
-            cluster_id=self._cluster_id,
-            seal_keys=seal_keys,
-            recovery_public_key=authority.recovery_key,
-        )
-        changed = replace(
-            authority,
-            version=authority.version + 1,
-            key_id=sealed.key_id,
-            ciphertext=sealed.ciphertext,
-            wraps=sealed.wraps,
-            recovery_wrap=sealed.recovery_wrap,
-            roots=tuple(ca.certificate_pem.decode() for ca in keys.cas),
-        )
+        sealed = resealed(authority, keys, cluster_id=self._cluster_id, seal_keys=seal_keys)
+        roots = tuple(ca.certificate_pem.decode() for ca in keys.cas)
+        changed = replace(sealed, roots=roots)
         if phase is not None:
             changed = replace(
                 changed,
