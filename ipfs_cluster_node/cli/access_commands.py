@@ -2,22 +2,22 @@
 
 import shlex
 import sys
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
 
-from ipfs_cluster_node.cli.cluster_commands import DURATION
 from ipfs_cluster_node.cli.join_hint import say_how_to_join
 from ipfs_cluster_node.cli.output import (
+    DURATION,
     capturing,
+    client_command,
     exact_time_text,
     json_document,
-    json_option,
     print_done,
     print_json,
-    print_table,
-    reporting,
+    print_views,
     run_client,
     say,
     text_of,
@@ -53,9 +53,7 @@ def auth() -> None:
 )
 @click.option("--approve", is_flag=True, help="Each joiner waits for `node approve`.")
 @click.option("--address", multiple=True, help="The only host:port that the joiner may advertise.")
-@json_option
-@click.pass_obj
-@reporting
+@client_command
 def create_join_token(
     profile: str | None,
     *,
@@ -105,9 +103,7 @@ def create_join_token(
 @click.option(
     "--print", "only_print", is_flag=True, help="Print it; do not store it in the cluster."
 )
-@json_option
-@click.pass_obj
-@reporting
+@client_command
 def delegate(
     profile: str | None,
     *,
@@ -142,14 +138,7 @@ def delegate(
         ),
     )
     if as_json:
-        print_json(
-            {
-                "cid": made.cid,
-                "container": made.container,
-                "kept": not only_print,
-                "expires_s": made.expires_s,
-            }
-        )
+        print_json({**asdict(made), "kept": not only_print})
         return
     until = datetime.fromtimestamp(made.expires_s, UTC)
     say(made.container if only_print else f"{made.cid} lets {audience} do {command}")
@@ -158,9 +147,7 @@ def delegate(
 
 @token.command("inspect")
 @click.argument("text")
-@json_option
-@click.pass_obj
-@reporting
+@client_command
 def inspect(profile: str | None, text: str, *, as_json: bool) -> None:
     """Decode TEXT: a container or its file, the CID of a stored delegation, or a join token."""
     from ipfs_cluster_node.cli.delegating import inspected
@@ -186,17 +173,13 @@ def inspect(profile: str | None, text: str, *, as_json: bool) -> None:
 @token.command("list")
 @click.option("--audience", default="", help="Only those to this DID.")
 @click.option("--join", "join_tokens", is_flag=True, help="List join tokens instead.")
-@json_option
-@click.pass_obj
-@reporting
+@client_command
 def list_delegations(
     profile: str | None, *, audience: str, join_tokens: bool, as_json: bool
 ) -> None:
     """List the stored delegations that you may see, or the join tokens."""
     if join_tokens:
-        _print_join_tokens(
-            run_client(profile, lambda client: client.list_join_tokens()), as_json=as_json
-        )
+        _print_join_tokens(run_client(profile, lambda client: client.list_join_tokens()), as_json)
         return
     _print_delegations(
         run_client(profile, lambda client: client.list_delegations(audience=audience)), as_json
@@ -208,9 +191,7 @@ def list_delegations(
 @click.option(
     "--path", "path_text", default="", help="A container with its chain, if it is not stored."
 )
-@json_option
-@click.pass_obj
-@reporting
+@client_command
 def revoke_delegation(profile: str | None, *, cid: str, path_text: str, as_json: bool) -> None:
     """Revoke a delegation, and everything delegated from it. This can't be undone.
 
@@ -229,9 +210,7 @@ def revoke_delegation(profile: str | None, *, cid: str, path_text: str, as_json:
 
 
 @auth.command("whoami")
-@json_option
-@click.pass_obj
-@reporting
+@client_command
 def whoami(profile: str | None, *, as_json: bool) -> None:
     """Show your identity in the cluster, and what is delegated to you."""
     answer = run_client(profile, lambda client: client.get_caller())
@@ -297,9 +276,7 @@ _do_option = click.option(
 @auth.command("explain")
 @_as_option
 @_do_option
-@json_option
-@click.pass_obj
-@reporting
+@client_command
 def explain(profile: str | None, *, who: str, what: str, as_json: bool) -> None:
     """Say whether something is allowed, and which link of the chain allows or denies it.
 
@@ -311,9 +288,7 @@ def explain(profile: str | None, *, who: str, what: str, as_json: bool) -> None:
 @token.command("explain")
 @click.argument("who", metavar="TOKEN")
 @_do_option
-@json_option
-@click.pass_obj
-@reporting
+@client_command
 def explain_token(profile: str | None, *, who: str, what: str, as_json: bool) -> None:
     """Say what TOKEN allows its audience; the same as `auth explain --as TOKEN`."""
     _explain(profile, who, what, as_json)
@@ -333,39 +308,36 @@ def _print_explanation(method: str, answer: Any) -> None:
             )
 
 
-def _print_join_tokens(tokens: Any, *, as_json: bool) -> None:
-    if as_json:
-        print_json([json_document(each) for each in tokens])
-        return
-    rows = (
-        (
+def _print_join_tokens(tokens: Any, as_json: bool) -> None:  # noqa: FBT001
+    print_views(
+        tokens,
+        as_json,
+        "Join tokens",
+        ("id", "for", "used", "until", "", "made by"),
+        lambda each: (
             each.token_id,
             each.grant or each.role,
             f"{each.use_count} of {each.uses_max}",
             exact_time_text(each.expires_at_ms),
             "approval" if each.needs_approval else "",
             each.creator,
-        )
-        for each in tokens
+        ),
     )
-    print_table("Join tokens", ("id", "for", "used", "until", "", "made by"), rows)
 
 
 def _print_delegations(delegations: Any, as_json: bool) -> None:  # noqa: FBT001
-    if as_json:
-        print_json([json_document(delegation) for delegation in delegations])
-        return
-    rows = (
-        (
-            d.cid,
-            d.issuer,
-            d.audience,
-            d.command,
-            d.policy_json,
-            exact_time_text(d.expires_at_ms),
-            "revoked" if d.revokers else "",
-        )
-        for d in delegations
+    print_views(
+        delegations,
+        as_json,
+        "Delegations",
+        ("cid", "from", "to", "command", "policy", "until", ""),
+        lambda each: (
+            each.cid,
+            each.issuer,
+            each.audience,
+            each.command,
+            each.policy_json,
+            exact_time_text(each.expires_at_ms),
+            "revoked" if each.revokers else "",
+        ),
     )
-    columns = ("cid", "from", "to", "command", "policy", "until", "")
-    print_table("Delegations", columns, rows)

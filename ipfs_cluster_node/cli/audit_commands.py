@@ -11,15 +11,14 @@ import click
 
 from ipfs_cluster_node.adapters.system_clock import SYSTEM_CLOCK
 from ipfs_cluster_node.cli.arrow import save_option, saving
-from ipfs_cluster_node.cli.cluster_commands import DURATION
 from ipfs_cluster_node.cli.files import force_option
 from ipfs_cluster_node.cli.output import (
+    DURATION,
+    client_command,
     exact_time_text,
     json_document,
-    json_option,
     print_json,
     print_table,
-    reporting,
     run_client,
     say,
 )
@@ -45,9 +44,7 @@ def audit() -> None:
 @click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True)
 @save_option
 @force_option
-@json_option
-@click.pass_obj
-@reporting
+@client_command
 def list_audit_records(
     profile: str | None,
     *,
@@ -115,11 +112,9 @@ def list_audit_records(
         records, silent = run_client(profile, gather)
         if save is not None:
             save_table(_as_table(records))
-    if save is not None:
-        pass
-    elif as_json:
+    if save is None and as_json:
         print_json([{"node_id": node, **json_document(record)} for node, record in records])
-    else:
+    elif save is None:
         rows = (
             (
                 exact_time_text(record.at_ms),

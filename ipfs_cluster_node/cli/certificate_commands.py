@@ -5,14 +5,11 @@ from typing import Any, Final
 import click
 
 from ipfs_cluster_node.cli.output import (
-    json_document,
-    json_option,
+    client_command,
     print_done,
-    print_json,
-    print_table,
-    reporting,
+    print_view,
+    print_views,
     run_client,
-    say,
     time_text,
 )
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -27,33 +24,28 @@ def cert() -> None:
 
 @cert.command("list")
 @click.option("--did", default="", help="Only those of this member.")
-@json_option
-@click.pass_obj
-@reporting
+@client_command
 def list_certificates(profile: str | None, *, did: str, as_json: bool) -> None:
     """List the issued certificates."""
     found = run_client(profile, lambda client: client.list_certificates(did=did))
-    if as_json:
-        print_json([json_document(each) for each in found])
-        return
-    rows = [
-        (
+    print_views(
+        found if as_json else sorted(found, key=lambda c: (c.name, c.issued_at_ms)),
+        as_json,
+        "certificates",
+        ("serial", "owner", "did", "ends (UTC)", ""),
+        lambda each: (
             each.serial,
             each.name,
             each.did,
             time_text(each.expires_at_ms),
             "revoked" if each.revoked else "",
-        )
-        for each in sorted(found, key=lambda c: (c.name, c.issued_at_ms))
-    ]
-    print_table("certificates", ("serial", "owner", "did", "ends (UTC)", ""), rows)
+        ),
+    )
 
 
 @cert.command("show")
 @click.argument("serial")
-@json_option
-@click.pass_obj
-@reporting
+@client_command
 def show_certificate(profile: str | None, *, serial: str, as_json: bool) -> None:
     """Show the certificate with this serial number."""
     found = run_client(profile, lambda client: client.list_certificates(serial=serial))
@@ -62,22 +54,20 @@ def show_certificate(profile: str | None, *, serial: str, as_json: bool) -> None
             Reason.CERTIFICATE_NOT_FOUND, f"no certificate {serial[:SERIAL_CHARS_MAX]}; list them"
         )
     [certificate] = found
-    if as_json:
-        print_json(json_document(certificate))
-        return
-    say(f"serial:  {certificate.serial}")
-    say(f"owner:   {certificate.name} ({certificate.did})")
-    say(f"issued:  {time_text(certificate.issued_at_ms)} UTC")
-    say(f"ends:    {time_text(certificate.expires_at_ms)} UTC")
-    say(f"key:     SHA-256 {certificate.spki_hash.hex()}")
-    say(f"revoked: {'yes' if certificate.revoked else 'no'}")
+    said = (
+        f"serial:  {certificate.serial}",
+        f"owner:   {certificate.name} ({certificate.did})",
+        f"issued:  {time_text(certificate.issued_at_ms)} UTC",
+        f"ends:    {time_text(certificate.expires_at_ms)} UTC",
+        f"key:     SHA-256 {certificate.spki_hash.hex()}",
+        f"revoked: {'yes' if certificate.revoked else 'no'}",
+    )
+    print_view(certificate, said, as_json)
 
 
 @cert.command("revoke")
 @click.argument("what")
-@json_option
-@click.pass_obj
-@reporting
+@client_command
 def revoke_certificate(profile: str | None, *, what: str, as_json: bool) -> None:
     """Revoke WHAT: a certificate by its serial number, or a member by its did:key.
 
@@ -90,9 +80,7 @@ def revoke_certificate(profile: str | None, *, what: str, as_json: bool) -> None
 
 
 @cert.command("rotate")
-@json_option
-@click.pass_obj
-@reporting
+@client_command
 def rotate_certificates(profile: str | None, *, as_json: bool) -> None:
     """Make every node renew its certificate now, under the same root."""
     epoch = run_client(profile, lambda client: client.rotate_certificates(new_root=False))
@@ -106,9 +94,7 @@ def rotate_certificates(profile: str | None, *, as_json: bool) -> None:
     is_flag=True,
     help="Stop waiting for members that have not renewed; they may have to join again.",
 )
-@json_option
-@click.pass_obj
-@reporting
+@client_command
 def rotate_root(profile: str | None, *, only_status: bool, proceed: bool, as_json: bool) -> None:
     """Replace the cluster's root certificate without interruption.
 
@@ -123,21 +109,17 @@ def rotate_root(profile: str | None, *, only_status: bool, proceed: bool, as_jso
         return await client.get_rotation()
 
     status = run_client(profile, run)
-    if as_json:
-        print_json(json_document(status))
-        return
-    say(f"phase: {status.phase} (epoch {status.epoch})")
-    say(f"confirmed: {status.confirmed_count} members")
-    for did in status.waiting_dids:
-        say(f"waiting for: {did}")
-    for pin in status.root_pins:
-        say(f"root: {pin}")
+    said = (
+        f"phase: {status.phase} (epoch {status.epoch})",
+        f"confirmed: {status.confirmed_count} members",
+        *(f"waiting for: {did}" for did in status.waiting_dids),
+        *(f"root: {pin}" for pin in status.root_pins),
+    )
+    print_view(status, said, as_json)
 
 
 @cert.command("renew")
-@json_option
-@click.pass_obj
-@reporting
+@client_command
 def renew_certificate(profile: str | None, *, as_json: bool) -> None:
     """Renew your own certificate now; this is automatic once half of its lifetime is over."""
     run_client(profile, lambda client: client.certificate.renew())

@@ -1,7 +1,6 @@
 """`status`, `cluster`, `node`, `config`, `state`."""
 
 import sys
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +9,16 @@ import click
 from ipfs_cluster_node.cli.arrow import save_option, saving
 from ipfs_cluster_node.cli.files import force_option, user_file
 from ipfs_cluster_node.cli.output import (
+    Parsed,
     capturing,
-    json_document,
-    json_option,
+    client_command,
     print_done,
     print_json,
     print_table,
+    print_view,
+    print_views,
     progress_bar,
-    reporting,
     run_client,
-    say,
     time_text,
 )
 from ipfs_cluster_node.config.output_file import is_standard_output
@@ -30,58 +29,29 @@ from ipfs_cluster_node.core.model import Role
 STATE_TABLES = ("nodes", "tasks", "content")
 
 
-class DurationType(click.ParamType[timedelta]):
-    """`30s`, `10m`, `2h`."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> timedelta:
-        """Read a duration."""
-        from ipfs_cluster_node.config.units import parse_duration
-
-        try:
-            return value if isinstance(value, timedelta) else parse_duration(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+def _member(text: str) -> str:
+    """The node id of a did:key; the cluster judges anything else."""
+    return node_id_from_did(parse_did(text)) if text.startswith("did:") else text
 
 
-DURATION = DurationType()
-
-
-class MemberType(click.ParamType[str]):
-    """A node id, or the did:key of the same identity."""
-
-    name = "node_id or did"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> str:
-        """Convert a did:key to its node id; the cluster judges anything else."""
-        if not value.startswith("did:"):
-            return str(value)
-        try:
-            return node_id_from_did(parse_did(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-MEMBER = MemberType()
+MEMBER = Parsed("node_id or did", _member)
+"""A node id, or the did:key of the same identity."""
 
 
 @click.command()
-@json_option
-@click.pass_obj
-@reporting
+@client_command
 def status(profile: str | None, *, as_json: bool) -> None:
     """Describe the cluster."""
     answer = run_client(profile, lambda client: client.get_cluster_status())
-    if as_json:
-        print_json(json_document(answer))
-        return
     tasks = ", ".join(f"{n} {name}" for name, n in sorted(answer.task_counts.items()) if n)
-    say(f"cluster  {answer.cluster_name} ({answer.cluster_id})")
-    say(f"leader   {answer.leader_node_id or 'none'}, term {answer.term}")
-    say(f"nodes    {answer.alive_node_count} of {answer.node_count} alive")
-    say(f"tasks    {tasks or 'none'}")
-    say(f"content  {answer.content_count} files")
+    said = (
+        f"cluster  {answer.cluster_name} ({answer.cluster_id})",
+        f"leader   {answer.leader_node_id or 'none'}, term {answer.term}",
+        f"nodes    {answer.alive_node_count} of {answer.node_count} alive",
+        f"tasks    {tasks or 'none'}",
+        f"content  {answer.content_count} files",
+    )
+    print_view(answer, said, as_json)
 
 
 @click.group()
@@ -91,9 +61,7 @@ def cluster() -> None:
 
 @cluster.command("transfer-leadership")
 @click.argument("node_id", metavar="[NODE]", default="", type=MEMBER)
-@json_option
-@click.pass_obj
-@reporting
+@client_command
 def transfer_leadership(profile: str | None, node_id: str, *, as_json: bool) -> None:
     """Make another master the leader: NODE, or the one with the longest log.
 
@@ -106,9 +74,7 @@ def transfer_leadership(profile: str | None, node_id: str, *, as_json: bool) -> 
 @cluster.command("backup")
 @click.argument("file", type=click.Path(allow_dash=True, path_type=Path))
 @force_option
-@json_option
-@click.pass_obj
-@reporting
+@client_command
 def create_backup(profile: str | None, file: Path, *, force: bool, as_json: bool) -> None:
     """Write the masters' replicated state to FILE, to be stored apart from them.
 
@@ -138,29 +104,23 @@ def node() -> None:
 
 
 @node.command("list")
-@json_option
-@click.pass_obj
-@reporting
+@client_command
 def list_nodes(profile: str | None, *, as_json: bool) -> None:
     """List the nodes."""
     nodes = run_client(profile, lambda client: client.list_nodes())
-    if as_json:
-        print_json([json_document(each) for each in nodes])
-        return
-    print_table(
+    print_views(
+        nodes,
+        as_json,
         "Nodes",
         ("node", "name", "role", "liveness", "running", "endpoints", "task types"),
-        (
-            (
-                each.node_id,
-                each.name,
-                _role(each),
-                each.liveness,
-                f"{each.running_attempt_count}/{each.slot_count}",
-                " ".join(each.endpoints),
-                " ".join(each.task_types),
-            )
-            for each in nodes
+        lambda each: (
+            each.node_id,
+            each.name,
+            _role(each),
+            each.liveness,
+            f"{each.running_attempt_count}/{each.slot_count}",
+            " ".join(each.endpoints),
+            " ".join(each.task_types),
         ),
     )
 
@@ -176,15 +136,11 @@ def _role(node: Any) -> str:
 
 @node.command("health")
 @click.argument("node_id", metavar="NODE_ID_OR_DID", type=MEMBER)
-@json_option
-@click.pass_obj
-@reporting
+@client_command
 def get_health(profile: str | None, node_id: str, *, as_json: bool) -> None:
     """Show one node's health. Exit status 1 if a check fails."""
 
     async def ask(client: Any) -> Any:
-        from ipfs_cluster_node.core.errors import ClusterError, Reason
-
         for each in await client.list_nodes():
             if each.node_id == node_id and each.endpoints:
                 return await client.get_health(each.endpoints[0], node_id)
@@ -193,13 +149,11 @@ def get_health(profile: str | None, node_id: str, *, as_json: bool) -> None:
         )
 
     answer = run_client(profile, ask)
-    if as_json:
-        print_json(json_document(answer))
-    else:
-        say(f"{answer.name} ({answer.role}), up {answer.uptime_seconds:.0f} s")
-        for check in answer.checks:
-            how = "FAIL" if not check.ok else "weak" if check.degraded else "ok"
-            say(f"  {how:<4} {check.name}: {check.detail}")
+    said = [f"{answer.name} ({answer.role}), up {answer.uptime_seconds:.0f} s"]
+    for check in answer.checks:
+        how = "FAIL" if not check.ok else "weak" if check.degraded else "ok"
+        said.append(f"  {how:<4} {check.name}: {check.detail}")
+    print_view(answer, said, as_json)
     if not all(check.ok for check in answer.checks):
         sys.exit(Exit.FAILED)
 
@@ -217,9 +171,7 @@ def _confirm_removal(context: click.Context, _parameter: click.Parameter, yes: b
     help="Remove it even if it is the last holder of files, which are then lost.",
 )
 @click.confirmation_option(callback=_confirm_removal)
-@json_option
-@click.pass_obj
-@reporting
+@client_command
 def remove_node(profile: str | None, node_id: str, *, lose_files: bool, as_json: bool) -> None:
     """Remove a node or client for good; its tasks go to others.
 
@@ -231,38 +183,30 @@ def remove_node(profile: str | None, node_id: str, *, lose_files: bool, as_json:
 
 
 @node.command("joiners")
-@json_option
-@click.pass_obj
-@reporting
+@client_command
 def list_joiners(profile: str | None, *, as_json: bool) -> None:
     """List joiners waiting for approval, with a token made by `token create --approve`."""
     joiners = run_client(profile, lambda client: client.list_joiners())
-    if as_json:
-        print_json([json_document(each) for each in joiners])
-        return
-    print_table(
+    print_views(
+        joiners,
+        as_json,
         "Joiners",
         ("node", "role", "says it is", "endpoints", "since", "until", "decided"),
-        (
-            (
-                each.node_id,
-                f"{each.role} ({each.grant})" if each.grant else each.role,
-                each.name,
-                " ".join(each.endpoints),
-                time_text(each.asked_at_ms),
-                time_text(each.expires_at_ms),
-                {None: "", True: "approved", False: "rejected"}[each.approved],
-            )
-            for each in joiners
+        lambda each: (
+            each.node_id,
+            f"{each.role} ({each.grant})" if each.grant else each.role,
+            each.name,
+            " ".join(each.endpoints),
+            time_text(each.asked_at_ms),
+            time_text(each.expires_at_ms),
+            {None: "", True: "approved", False: "rejected"}[each.approved],
         ),
     )
 
 
 @node.command("approve")
 @click.argument("node_id", metavar="NODE_ID_OR_DID", type=MEMBER)
-@json_option
-@click.pass_obj
-@reporting
+@client_command
 def approve_joiner(profile: str | None, node_id: str, *, as_json: bool) -> None:
     """Approve a joiner. Compare its node id with the one that `join` shows on its machine."""
     role = run_client(profile, lambda client: _decide_joiner(client, node_id, approved=True))
@@ -271,9 +215,7 @@ def approve_joiner(profile: str | None, node_id: str, *, as_json: bool) -> None:
 
 @node.command("reject")
 @click.argument("node_id", metavar="NODE_ID_OR_DID", type=MEMBER)
-@json_option
-@click.pass_obj
-@reporting
+@client_command
 def reject_joiner(profile: str | None, node_id: str, *, as_json: bool) -> None:
     """Reject a joiner."""
     run_client(profile, lambda client: _decide_joiner(client, node_id, approved=False))
@@ -305,9 +247,7 @@ def config() -> None:
 
 @config.command("get")
 @click.argument("key", default="")
-@json_option
-@click.pass_obj
-@reporting
+@client_command
 def get_config(profile: str | None, key: str, *, as_json: bool) -> None:
     """List the settings, or print one."""
     entries = run_client(profile, lambda client: client.get_config(key))
@@ -325,9 +265,7 @@ def get_config(profile: str | None, key: str, *, as_json: bool) -> None:
 @config.command("set")
 @click.argument("pairs", metavar="KEY VALUE [KEY VALUE]...", nargs=-1, required=True)
 @click.option("--if-value", help="Only if this is the current value; for one key.")
-@json_option
-@click.pass_obj
-@reporting
+@client_command
 def propose_config(
     profile: str | None, pairs: tuple[str, ...], *, if_value: str | None, as_json: bool
 ) -> None:
@@ -352,9 +290,7 @@ def propose_config(
 @click.argument("table", type=click.Choice(STATE_TABLES))
 @save_option
 @force_option
-@json_option
-@click.pass_obj
-@reporting
+@client_command
 def state(
     profile: str | None, table: str, *, save: Path | None, force: bool, as_json: bool
 ) -> None:

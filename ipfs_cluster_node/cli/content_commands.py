@@ -8,17 +8,16 @@ import click
 
 from ipfs_cluster_node.cli.files import force_option, user_file, write_aside
 from ipfs_cluster_node.cli.output import (
-    json_document,
-    json_option,
-    print_json,
-    print_table,
+    client_command,
+    print_done,
+    print_view,
+    print_views,
     progress_bar,
-    reporting,
     run_client,
-    say,
 )
 from ipfs_cluster_node.cli.waiting import saying_why_it_waits
 from ipfs_cluster_node.config.output_file import is_standard_output
+from ipfs_cluster_node.core.errors import ClusterError
 
 
 @click.group()
@@ -28,8 +27,6 @@ def content() -> None:
 
 async def _size(client: Any, cid: str) -> int | None:
     """The expected size for the bar; None if it is unknown or nothing is shown."""
-    from ipfs_cluster_node.core.errors import ClusterError
-
     if not sys.stderr.isatty():
         return None
     try:
@@ -41,9 +38,7 @@ async def _size(client: Any, cid: str) -> int | None:
 
 @content.command("add")
 @click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@json_option
-@click.pass_obj
-@reporting
+@client_command
 def add_content(profile: str | None, path: Path, *, as_json: bool) -> None:
     """Add a file and print its CID, the same that `ipfs add --cid-version=1` gives.
 
@@ -56,12 +51,8 @@ def add_content(profile: str | None, path: Path, *, as_json: bool) -> None:
 
     with progress_bar(f"add {path.name}", path.stat().st_size) as on_progress:
         added = run_client(profile, add)
-    if as_json:
-        print_json(
-            {"cid": added.cid, "size_bytes": added.size_bytes, "holders": list(added.holders)}
-        )
-    else:
-        say(added.cid)
+    document = {"cid": added.cid, "size_bytes": added.size_bytes, "holders": list(added.holders)}
+    print_done(document, added.cid, as_json)
 
 
 @content.command("get")
@@ -70,9 +61,7 @@ def add_content(profile: str | None, path: Path, *, as_json: bool) -> None:
     "-o", "--output", type=click.Path(path_type=Path), help="[default: ./CID; - is stdout]"
 )
 @force_option
-@json_option
-@click.pass_obj
-@reporting
+@client_command
 def get_content(
     profile: str | None, cid: str, *, output: Path | None, force: bool, as_json: bool
 ) -> None:
@@ -101,44 +90,36 @@ def get_content(
         target = target / Path(cid).name
     with user_file(target, force=force) as out:
         size_bytes = run_client(profile, receive)
-    if is_standard_output(target):
-        return
-    if as_json:
-        print_json({"cid": cid, "size_bytes": size_bytes, "path": str(target)})
-    else:
-        say(str(target))
+    if not is_standard_output(target):
+        document = {"cid": cid, "size_bytes": size_bytes, "path": str(target)}
+        print_done(document, str(target), as_json)
 
 
 @content.command("stat")
 @click.argument("cid")
-@json_option
-@click.pass_obj
-@reporting
+@client_command
 def stat_content(profile: str | None, cid: str, *, as_json: bool) -> None:
     """Print a file's size and holders."""
     answer = run_client(profile, lambda client: client.stat_content(cid))
-    if as_json:
-        print_json(json_document(answer))
-        return
-    say(
+    said = (
         f"cid      {answer.cid}",
         f"name     {answer.name}",
         f"size     {answer.size_bytes} bytes",
+        *(f"holder   {each.node_id} {' '.join(each.endpoints)}" for each in answer.holders),
     )
-    for holder in answer.holders:
-        say(f"holder   {holder.node_id} {' '.join(holder.endpoints)}")
+    print_view(answer, said, as_json)
 
 
 @content.command("ls")
 @click.option("--limit", type=click.IntRange(1, 1_000_000), default=100, show_default=True)
-@json_option
-@click.pass_obj
-@reporting
+@client_command
 def list_content(profile: str | None, *, limit: int, as_json: bool) -> None:
     """List the files that were added."""
     found = run_client(profile, lambda client: client.list_content(limit=limit))
-    if as_json:
-        print_json([json_document(each) for each in found])
-        return
-    rows = ((each.cid, each.size_bytes, len(each.holders), each.name) for each in found)
-    print_table("Content", ("cid", "bytes", "holders", "name"), rows)
+    print_views(
+        found,
+        as_json,
+        "Content",
+        ("cid", "bytes", "holders", "name"),
+        lambda each: (each.cid, each.size_bytes, len(each.holders), each.name),
+    )

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from ipfs_cluster_node.cli.node_commands import profile_name_option
-from ipfs_cluster_node.cli.output import json_option, print_done, reporting, say, with_profile
+from ipfs_cluster_node.cli.output import local_command, print_done, say, with_profile
 from ipfs_cluster_node.config.home import check_unused
 from ipfs_cluster_node.config.profiles import check_profile_name, free_profile_name, remove_profile
 
@@ -30,8 +30,7 @@ from ipfs_cluster_node.config.profiles import check_profile_name, free_profile_n
     help="Refuse to start if task handlers can't be isolated from the node's files and processes.",
 )
 @profile_name_option
-@json_option
-@reporting
+@local_command
 def dev(
     *,
     masters: int,

@@ -12,7 +12,14 @@ from typing import Any, Final, TextIO
 
 import click
 
-from ipfs_cluster_node.cli.output import json_option, print_json, reporting, say, with_profile
+from ipfs_cluster_node.cli.output import (
+    Parsed,
+    local_command,
+    print_json,
+    reporting,
+    say,
+    with_profile,
+)
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.profiles import (
     check_profile_name,
@@ -34,31 +41,25 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, parse_node_id
 
 READY_MARK: Final = "ready"
+CLUSTER_KEYS: Final = ("cluster_id", "cluster_name", "node_id")
+"""What is said of a node that was made, in JSON."""
 
 home_option = click.option(
     "--home",
     type=click.Path(),
+    callback=lambda _context, _parameter, path: Home.find(path),
     help="The node's directory; empty for a new node. [default: ~/.ipfs-cluster-node]",
 )
 
 
-class MasterType(click.ParamType[tuple[NodeId, str]]):
-    """`NODE_ID@HOST:PORT`."""
+def _master(text: str) -> tuple[NodeId, str]:
+    """Parse a master's id and address."""
+    node_id, _, address = text.partition("@")
+    try:
+        return parse_node_id(node_id), str(parse_endpoint(address))
+    except (ValueError, ClusterError) as error:
+        raise ValueError(f"{error}; write NODE_ID@HOST:PORT") from error
 
-    name = "node_id@host:port"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[NodeId, str]:
-        """Parse a master's id and address."""
-        if isinstance(value, tuple):
-            return value
-        node_id, _, address = value.partition("@")
-        try:
-            return parse_node_id(node_id), str(parse_endpoint(address))
-        except (ValueError, ClusterError) as error:
-            self.fail(f"{error}; write NODE_ID@HOST:PORT", param, ctx)
-
-
-MASTER = MasterType()
 
 profile_name_option = click.option(
     "--profile-name",
@@ -111,13 +112,12 @@ def node_settings(
 @home_option
 @address_options
 @profile_name_option
-@json_option
-@reporting
+@local_command
 def init(
     *,
     cluster_name: str,
     recovery_passphrase_file: TextIO | None,
-    home: str | None,
+    home: Home,
     profile_name: str | None,
     as_json: bool,
     **where: Any,
@@ -130,8 +130,7 @@ def init(
     from ipfs_cluster_node.node.setup import init_cluster
     from ipfs_cluster_node.node.standing import refuse_taken
 
-    place = Home.find(home)
-    asyncio.run(refuse_taken(place))
+    asyncio.run(refuse_taken(home))
     check_profile_name(profile_name)
     passphrase = ""
     if recovery_passphrase_file is not None:
@@ -139,7 +138,7 @@ def init(
         if not passphrase:
             raise ClusterError(Reason.INVALID_ARGUMENT, "the passphrase file is empty; write one")
     made = init_cluster(
-        place,
+        home,
         node_settings(role="master", **where),
         cluster_name=cluster_name,
         recovery_passphrase=passphrase,
@@ -149,13 +148,13 @@ def init(
             locked.enter_context(updating_profiles())
         written = profile_name or free_profile_name(made.cluster_name)
         try:
-            _report(made, place, written, as_json=as_json)
+            _report(made, home, written, as_json=as_json)
             sys.stdout.flush()
         except OSError as error:
             if made.recovery_passphrase:
                 raise ClusterError(
                     Reason.STORAGE_FULL,
-                    f"the node is made, in {place.path}, but the recovery passphrase could not be "
+                    f"the node is made, in {home.path}, but the recovery passphrase could not be "
                     f"printed ({error.strerror}); start the node, and make another one: "
                     "ipfs-cluster-node recover passphrase",
                 ) from error
@@ -170,13 +169,12 @@ def init(
 @home_option
 @address_options
 @profile_name_option
-@json_option
-@reporting
+@local_command
 def join(
     *,
     token: str,
     enrolment: str,
-    home: str | None,
+    home: Home,
     profile_name: str | None,
     as_json: bool,
     **where: Any,
@@ -189,12 +187,11 @@ def join(
     """
     from ipfs_cluster_node.node.joining import join_cluster
 
-    place = Home.find(home)
     check_profile_name(profile_name)
     text = sys.stdin.readline().strip() if token == "-" else token  # noqa: S105
     made = asyncio.run(
         join_cluster(
-            place,
+            home,
             node_settings(role="worker", **where),
             token=text,
             enrolment=enrolment,
@@ -207,7 +204,7 @@ def join(
         with updating_profiles():  # So that the name can't be taken meanwhile.
             written = profile_name or free_profile_name(made.cluster_name)
             save_profile(written, made.profile)
-    _report(made, place, written, as_json=as_json)
+    _report(made, home, written, as_json=as_json)
 
 
 def _report_waiting(node_id: str) -> None:
@@ -221,21 +218,11 @@ def _report_waiting(node_id: str) -> None:
 
 def _report(made: Any, home: Home, profile_name: str | None, *, as_json: bool) -> None:
     if as_json:
-        print_json(
-            {
-                "cluster_id": made.cluster_id,
-                "cluster_name": made.cluster_name,
-                "node_id": made.node_id,
-                "role": made.role,
-                "home": str(home.path),
-                "profile": profile_name,
-            }
-            | (
-                {"recovery_passphrase": made.recovery_passphrase}
-                if made.recovery_passphrase
-                else {}
-            )
-        )
+        document = {key: getattr(made, key) for key in (*CLUSTER_KEYS, "role")}
+        document |= {"home": str(home.path), "profile": profile_name}
+        if made.recovery_passphrase:
+            document["recovery_passphrase"] = made.recovery_passphrase
+        print_json(document)
         return
     say(f"{made.role} {made.node_id} of cluster {made.cluster_name} ({made.cluster_id})")
     if made.role != "client":
@@ -270,7 +257,7 @@ def _report(made: Any, home: Home, profile_name: str | None, *, as_json: bool) -
     "--master",
     "masters",
     multiple=True,
-    type=MASTER,
+    type=Parsed("node_id@host:port", _master),
     help="A master to contact first, unknown to this worker or leecher, or to a master that lost "
     "its log; it is remembered.",
 )
@@ -288,7 +275,7 @@ def _report(made: Any, home: Home, profile_name: str | None, *, as_json: bool) -
 @reporting
 def serve(
     *,
-    home: str | None,
+    home: Home,
     bind: str | None,
     enrolment_bind: str | None,
     slots: int | None,
@@ -315,8 +302,7 @@ def serve(
     set_up_logging(log_level)
     keep_memory_flat()
     raise_descriptor_limit()
-    place = Home.find(home)
-    place.check()
+    home.check()
     flags = {
         "node.bind": bind,
         "node.enrolment_bind": enrolment_bind,
@@ -324,11 +310,11 @@ def serve(
         "tasks.drain": drain,
         "tasks.require_confinement": require_confinement or None,
     }
-    settings = load_settings(place.config, flags=flags)
-    with place.lock():
-        protect_home(place)
-        _keep_enrolment(place, enrolment)
-        uvloop.run(_serve(place, settings, masters))
+    settings = load_settings(home.config, flags=flags)
+    with home.lock():
+        protect_home(home)
+        _keep_enrolment(home, enrolment)
+        uvloop.run(_serve(home, settings, masters))
     logging.shutdown()
 
 

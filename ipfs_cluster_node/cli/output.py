@@ -15,10 +15,9 @@ from typing import Any, Final, NoReturn, TypeVar
 import click
 
 from ipfs_cluster_node.config.output_file import NO_ROOM
+from ipfs_cluster_node.config.units import parse_duration
 from ipfs_cluster_node.core.errors import ClusterError, Exit, Reason
 from ipfs_cluster_node.core.printable import json_text, printable
-
-"""A shell's exit status for a command ended by SIGINT."""
 
 STALE_KEY: Final = "ipfs_cluster_node.stale"
 """Key in click's `meta`: whether reads may be stale."""
@@ -35,6 +34,26 @@ capturing: ContextVar[bool] = ContextVar("capturing", default=False)
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+class Parsed(click.ParamType[Any]):
+    """An option's value that is parsed from text; what is wrong with it is wrong usage."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        """Name the form; `parse` raises ValueError or ClusterError."""
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Parse text; click also asks for values that are parsed already."""
+        try:
+            return self._parse(value) if isinstance(value, str) else value
+        except (ValueError, ClusterError) as error:
+            self.fail(str(error), param, ctx)
+
+
+DURATION: Final = Parsed("duration", parse_duration)
+"""`30s`, `10m`, `2h`."""
 
 
 def fail(error: ClusterError) -> NoReturn:
@@ -72,6 +91,16 @@ def reporting(function: Function) -> Function:
             )
 
     return run  # type: ignore[return-value]
+
+
+def local_command(function: Function) -> Function:
+    """A command with --json that reports its errors; needs no profile."""
+    return json_option(reporting(function))
+
+
+def client_command(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A command of the client: its first parameter is the profile."""
+    return json_option(click.pass_obj(reporting(function)))
 
 
 def drop_output() -> None:
@@ -143,6 +172,25 @@ def print_done(document: Any, said: str | Sequence[str], as_json: bool) -> None:
         print_json(document)
     else:
         say(*([said] if isinstance(said, str) else said))
+
+
+def print_view(view: Any, said: Sequence[str], as_json: bool) -> None:  # noqa: FBT001
+    """Print what the client returned, as JSON or as lines."""
+    print_done(json_document(view), said, as_json)
+
+
+def print_views(
+    views: Sequence[Any],
+    as_json: bool,  # noqa: FBT001
+    title: str,
+    columns: Sequence[str],
+    row: Callable[[Any], Sequence[Any]],
+) -> None:
+    """Print what the client listed, as JSON or as a table with a row for each."""
+    if as_json:
+        print_json([json_document(each) for each in views])
+    else:
+        print_table(title, columns, map(row, views))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

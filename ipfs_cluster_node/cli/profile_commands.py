@@ -5,11 +5,11 @@ from typing import Any
 import click
 
 from ipfs_cluster_node.cli.output import (
-    json_option,
+    client_command,
+    local_command,
     print_done,
     print_json,
     print_table,
-    reporting,
     say,
 )
 from ipfs_cluster_node.config.files import read_regular
@@ -35,9 +35,7 @@ def _completed(_ctx: click.Context, _param: click.Parameter, begun: str) -> list
 
 
 @profile.command("list")
-@json_option
-@click.pass_obj
-@reporting
+@client_command
 def list_profiles(chosen: str | None, *, as_json: bool) -> None:
     """List the profiles; a star marks the one in use."""
     used = chosen_profile(chosen)
@@ -54,8 +52,7 @@ def list_profiles(chosen: str | None, *, as_json: bool) -> None:
 
 @profile.command("use")
 @click.argument("name", shell_complete=_completed)
-@json_option
-@reporting
+@local_command
 def use(name: str, *, as_json: bool) -> None:
     """Use NAME by default, unless --profile or the environment names another."""
     use_profile(name)
@@ -64,9 +61,7 @@ def use(name: str, *, as_json: bool) -> None:
 
 @profile.command("show")
 @click.argument("name", required=False, shell_complete=_completed)
-@json_option
-@click.pass_obj
-@reporting
+@client_command
 def show(chosen: str | None, name: str | None, *, as_json: bool) -> None:
     """Show profile NAME, or the one in use: its masters, files and identity."""
     used = chosen_profile(chosen)

@@ -9,16 +9,20 @@ from typing import Any, TextIO
 
 import click
 
-from ipfs_cluster_node.cli.cluster_commands import DURATION
 from ipfs_cluster_node.cli.join_hint import say_how_to_join
-from ipfs_cluster_node.cli.node_commands import address_options, home_option, node_settings
+from ipfs_cluster_node.cli.node_commands import (
+    CLUSTER_KEYS,
+    address_options,
+    home_option,
+    node_settings,
+)
 from ipfs_cluster_node.cli.output import (
+    DURATION,
     Function,
     json_document,
-    json_option,
+    local_command,
     print_done,
     print_json,
-    reporting,
     say,
 )
 from ipfs_cluster_node.config.home import Home
@@ -47,9 +51,8 @@ def recover() -> None:
 @recover.command("keys")
 @passphrase_option(required=True)
 @home_option
-@json_option
-@reporting
-def recover_keys(*, passphrase_file: TextIO, home: str | None, as_json: bool) -> None:
+@local_command
+def recover_keys(*, passphrase_file: TextIO, home: Home, as_json: bool) -> None:
     """Let this master open the cluster's keys again, with the recovery passphrase.
 
     For a master whose seal.key is lost, if no other master can seal the keys to it. Stop the node
@@ -57,12 +60,11 @@ def recover_keys(*, passphrase_file: TextIO, home: str | None, as_json: bool) ->
     """
     from ipfs_cluster_node.disaster.passphrase import prepare_recovery
 
-    place = Home.find(home)
-    place.check()
-    with place.lock():
-        prepare_recovery(place, passphrase_file.read().strip())
+    home.check()
+    with home.lock():
+        prepare_recovery(home, passphrase_file.read().strip())
     print_done(
-        {"home": str(place.path)},
+        {"home": str(home.path)},
         "start the node; it opens the cluster's keys once it leads",
         as_json=as_json,
     )
@@ -75,10 +77,9 @@ def recover_keys(*, passphrase_file: TextIO, home: str | None, as_json: bool) ->
     "--old-copy", is_flag=True, help="Accept a log that was due for replacement, if all are."
 )
 @home_option
-@json_option
-@reporting
+@local_command
 def recover_alone(
-    *, passphrase_file: TextIO | None, yes: bool, old_copy: bool, home: str | None, as_json: bool
+    *, passphrase_file: TextIO | None, yes: bool, old_copy: bool, home: Home, as_json: bool
 ) -> None:
     """Make this master the only one: all other masters are removed, for good.
 
@@ -95,10 +96,9 @@ def recover_alone(
         raise click.UsageError("--json does not prompt, so it needs --yes")
     if not yes and passphrase_file is not None and passphrase_file.name == "<stdin>":
         raise click.UsageError("stdin can't hold both the passphrase and the answer; add --yes")
-    place = Home.find(home)
-    place.check()
-    with place.lock():
-        survivor = Survivor(place, old_copy=old_copy)
+    home.check()
+    with home.lock():
+        survivor = Survivor(home, old_copy=old_copy)
         running = asyncio.run(survivor.check_others())
         stored, removed = survivor.stored, [(m.name, m.node_id) for m in survivor.others]
         for master in running:
@@ -128,7 +128,7 @@ def recover_alone(
             "removed_node_ids": [node_id for _, node_id in removed],
         },
         f"{survivor.node_id} is the only master; start it with: ipfs-cluster-node serve "
-        f"--home {place.path}",
+        f"--home {home.path}",
         as_json=as_json,
     )
 
@@ -143,10 +143,9 @@ def recover_alone(
     "--wait", type=DURATION, default="10s", show_default=True, help="How soon it has to start."
 )
 @home_option
-@json_option
-@reporting
+@local_command
 def recover_passphrase(
-    *, passphrase_file: TextIO | None, wait: timedelta, home: str | None, as_json: bool
+    *, passphrase_file: TextIO | None, wait: timedelta, home: Home, as_json: bool
 ) -> None:
     """Replace the recovery passphrase; run this on the leader's machine.
 
@@ -163,9 +162,8 @@ def recover_passphrase(
         raise click.UsageError(
             "--json needs --passphrase-file: you must know the new one beforehand"
         )
-    place = Home.find(home)
-    place.check()
-    asyncio.run(check_leads(place))
+    home.check()
+    asyncio.run(check_leads(home))
     if passphrase_file is None:
         # Printed before it takes effect, so that it is known even if this is interrupted.
         passphrase = make_passphrase()
@@ -173,9 +171,9 @@ def recover_passphrase(
         sys.stdout.flush()
     else:
         passphrase = passphrase_file.read().strip()
-    changed = asyncio.run(change_passphrase(place, passphrase, wait=wait))
+    changed = asyncio.run(change_passphrase(home, passphrase, wait=wait))
     print_done(
-        {"home": str(place.path), "changed": changed},
+        {"home": str(home.path), "changed": changed},
         "it applies from now on; make a new backup: older ones open with the old passphrase"
         if changed
         else "it is the cluster's passphrase already",
@@ -187,11 +185,8 @@ def recover_passphrase(
 @passphrase_option(required=True)
 @click.option("--ttl", type=DURATION, default="1h", show_default=True, help="How long it is valid.")
 @home_option
-@json_option
-@reporting
-def recover_operator(
-    *, passphrase_file: TextIO, ttl: timedelta, home: str | None, as_json: bool
-) -> None:
+@local_command
+def recover_operator(*, passphrase_file: TextIO, ttl: timedelta, home: Home, as_json: bool) -> None:
     """Make a join token for an operator while the cluster runs; run this on a master's machine.
 
     For a cluster whose operators' identities are lost. The passphrase opens the cluster's own key,
@@ -199,10 +194,9 @@ def recover_operator(
     """
     from ipfs_cluster_node.disaster.passphrase import invite_operator
 
-    place = Home.find(home)
-    place.check()
+    home.check()
     passphrase = passphrase_file.read().strip()
-    answer = asyncio.run(invite_operator(place, passphrase, ttl=ttl))
+    answer = asyncio.run(invite_operator(home, passphrase, ttl=ttl))
     if as_json:
         print_json(json_document(answer))
         return
@@ -217,13 +211,12 @@ def recover_operator(
 @click.option(
     "--force", is_flag=True, help="Even if masters of the backup are running: for a trial."
 )
-@json_option
-@reporting
+@local_command
 def recover_cluster(
     *,
     backup: Path,
     passphrase_file: TextIO,
-    home: str | None,
+    home: Home,
     force: bool,
     as_json: bool,
     **where: Any,
@@ -237,11 +230,10 @@ def recover_cluster(
     from ipfs_cluster_node.disaster.restore import refuse_while_masters_run, restore_cluster
     from ipfs_cluster_node.node.standing import refuse_taken
 
-    place = Home.find(home)
-    asyncio.run(refuse_taken(place))
+    asyncio.run(refuse_taken(home))
     check: dict[str, Any] = {} if force else {"check_lost": refuse_while_masters_run}
     made = restore_cluster(
-        place,
+        home,
         node_settings(role="master", **where),
         backup=backup,
         passphrase=passphrase_file.read().strip(),
@@ -249,11 +241,9 @@ def recover_cluster(
     )
     if as_json:
         print_json(
-            {
-                "cluster_id": made.cluster_id,
-                "cluster_name": made.cluster_name,
-                "node_id": made.node_id,
-                "home": str(place.path),
+            {key: getattr(made, key) for key in CLUSTER_KEYS}
+            | {
+                "home": str(home.path),
                 "removed_node_ids": [master.node_id for master in made.removed],
                 "operator_token": made.operator_token,
                 "enrolment_endpoints": list(made.enrolment_endpoints),
@@ -263,7 +253,7 @@ def recover_cluster(
     say(f"master {made.node_id} of cluster {made.cluster_name} ({made.cluster_id})")
     for master in made.removed:
         say(f"removed for good: {master.name} ({master.node_id})")
-    say(f"start it with: ipfs-cluster-node serve --home {place.path}")
+    say(f"start it with: ipfs-cluster-node serve --home {home.path}")
     say(f"start other nodes with: ipfs-cluster-node serve --master {made.node_id}@HOST:PORT")
     say("for an operator, within an hour:")
     _show_token(made.operator_token, made.enrolment_endpoints)

@@ -5,18 +5,15 @@ import platform
 import click
 
 from ipfs_cluster_node import __version__
-from ipfs_cluster_node.cli.output import json_option, print_json, reporting, say
+from ipfs_cluster_node.cli.output import local_command, print_done, reporting
 
 
 @click.command()
-@json_option
-@reporting
+@local_command
 def version(*, as_json: bool) -> None:
     """Print the version."""
-    if as_json:
-        print_json({"version": __version__, "python": platform.python_version()})
-    else:
-        say(f"ipfs-cluster-node {__version__}")
+    document = {"version": __version__, "python": platform.python_version()}
+    print_done(document, f"ipfs-cluster-node {__version__}", as_json)
 
 
 @click.command()

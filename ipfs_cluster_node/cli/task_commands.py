@@ -7,14 +7,13 @@ from typing import Any, BinaryIO
 
 import click
 
-from ipfs_cluster_node.cli.cluster_commands import DURATION
 from ipfs_cluster_node.cli.output import (
-    json_option,
+    DURATION,
+    client_command,
     print_done,
     print_json,
     print_result,
     print_table,
-    reporting,
     run_client,
     say,
 )
@@ -41,9 +40,7 @@ def task() -> None:
 @click.option("--request-id", help="Makes a repeat safe: the same id gives the same task.")
 @click.option("--wait", is_flag=True, help="Wait for the end, and print the result.")
 @click.option("--timeout", type=DURATION, default="1h", show_default=True, help="For --wait.")
-@json_option
-@click.pass_obj
-@reporting
+@client_command
 def submit_task(
     profile: str | None,
     *,
@@ -98,10 +95,8 @@ def submit_task(
     task_id, ended = run_client(profile, submit)
     if ended is not None:
         _print_ended(ended, as_json=as_json)
-    elif as_json:
-        print_json({"task_id": task_id})
     else:
-        say(task_id)
+        print_done({"task_id": task_id}, task_id, as_json)
 
 
 def _input(text: str) -> tuple[str, str, str]:
@@ -114,16 +109,14 @@ def _input(text: str) -> tuple[str, str, str]:
 
 @task.command("get")
 @click.argument("task_id")
-@json_option
-@click.pass_obj
-@reporting
+@client_command
 def get_task(profile: str | None, task_id: str, *, as_json: bool) -> None:
     """Print one task."""
     found = run_client(profile, lambda client: client.get_task(task_id))
-    if as_json:
-        print_json(_document(found))
-        return
     document = _document(found)
+    if as_json:
+        print_json(document)
+        return
     if found.failure is not None:
         document["failure"] = f"{found.failure.message} [{found.failure.reason}]"
     for key, value in document.items():
@@ -136,9 +129,7 @@ def get_task(profile: str | None, task_id: str, *, as_json: bool) -> None:
 @click.option("--state", "states", multiple=True, type=click.Choice(STATES), help="Only these.")
 @click.option("--type", "task_type", default="", help="Only this type.")
 @click.option("--limit", type=click.IntRange(1, 1_000_000), default=100, show_default=True)
-@json_option
-@click.pass_obj
-@reporting
+@client_command
 def list_tasks(
     profile: str | None, *, states: tuple[str, ...], task_type: str, limit: int, as_json: bool
 ) -> None:
@@ -174,9 +165,7 @@ def list_tasks(
 @task.command("watch")
 @click.argument("task_ids", nargs=-1, required=True)
 @click.option("--timeout", type=DURATION, default="1h", show_default=True)
-@json_option
-@click.pass_obj
-@reporting
+@client_command
 def watch_tasks(
     profile: str | None, task_ids: tuple[str, ...], *, timeout: timedelta, as_json: bool
 ) -> None:
@@ -205,9 +194,7 @@ def watch_tasks(
 
 @task.command("cancel")
 @click.argument("task_id")
-@json_option
-@click.pass_obj
-@reporting
+@client_command
 def cancel_task(profile: str | None, task_id: str, *, as_json: bool) -> None:
     """Cancel a task; a running attempt is killed."""
     run_client(profile, lambda client: client.cancel_task(task_id))
