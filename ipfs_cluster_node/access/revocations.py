@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from ipfs_cluster_node.core.ids import Did
-from ipfs_cluster_node.v1 import membership_pb2 as pb
+from ipfs_cluster_node.worker.v1 import node_pb2 as pb
 
 
 class Revocations:

@@ -12,13 +12,15 @@ from typing import Any, Final
 
 from google.protobuf.descriptor import MethodDescriptor
 
-from ipfs_cluster_node import v1
+from ipfs_cluster_node import v1 as clients
 from ipfs_cluster_node.access.context import CallerClass
 from ipfs_cluster_node.access.requirements import DECODERS, REQUIREMENTS, RequirementsOf
 from ipfs_cluster_node.access.shares import SHARES, Share
 from ipfs_cluster_node.core.model import BACKUP_SECONDS_MAX
 from ipfs_cluster_node.core.ucan.commands import Command
+from ipfs_cluster_node.internal import v1 as internal
 from ipfs_cluster_node.v1.options_pb2 import MethodRule, rule
+from ipfs_cluster_node.worker import v1 as workers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +55,9 @@ class Rule:
         if self.changes and self.command is not None and self.required is None:
             raise ValueError(f"{self.command} changes something, so its arguments are judged")
 
+
+PACKAGES: Final = (clients, workers, internal)
+"""What clients call, what workers call beyond it, and what only masters call."""
 
 SECONDS_MAX: Final = {"MembershipService/CreateBackup": BACKUP_SECONDS_MAX}
 
@@ -102,10 +107,11 @@ def rule_of(method: MethodDescriptor) -> Rule | None:
 
 def methods() -> Iterator[MethodDescriptor]:
     """Every method of our protos."""
-    for module in pkgutil.iter_modules(v1.__path__, f"{v1.__name__}."):
-        if module.name.endswith("_pb2"):
-            for service in import_module(module.name).DESCRIPTOR.services_by_name.values():
-                yield from service.methods
+    for package in PACKAGES:
+        for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+            if module.name.endswith("_pb2"):
+                for service in import_module(module.name).DESCRIPTOR.services_by_name.values():
+                    yield from service.methods
 
 
 RULES_BY_METHOD: Final[Mapping[str, Rule]] = _THIRD_PARTY_METHODS | {

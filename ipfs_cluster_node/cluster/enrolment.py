@@ -12,10 +12,9 @@ from ipfs_cluster_node.cluster.certificates.issuing import Issued, check_renewal
 from ipfs_cluster_node.cluster.members import check_enrolment
 from ipfs_cluster_node.core.commands import RedeemJoinToken
 from ipfs_cluster_node.core.ids import NodeId
-from ipfs_cluster_node.v1 import certificate_pb2
-from ipfs_cluster_node.v1 import membership_pb2 as pb
-from ipfs_cluster_node.v1.certificate_pb2_grpc import CertificateServiceStub
-from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub
+from ipfs_cluster_node.internal.v1 import masters_pb2
+from ipfs_cluster_node.internal.v1 import masters_pb2 as pb
+from ipfs_cluster_node.internal.v1.masters_pb2_grpc import MasterServiceStub
 
 REDEEM_SECONDS_MAX: Final = 15.0
 
@@ -56,7 +55,7 @@ class Enrolment:
             token_id=body.token_id, did=body.did, request_der=certificate_request, proof=proof
         )
         redeemed: pb.RedeemJoinTokenResponse = await self._connection.unary(
-            lambda channel: MembershipServiceStub(channel).RedeemJoinToken,
+            lambda channel: MasterServiceStub(channel).RedeemJoinToken,
             pb.RedeemJoinTokenRequest(
                 request_id=request_id,
                 token_id=body.token_id,
@@ -92,9 +91,9 @@ class Enrolment:
     ) -> Issued:
         """Check that the request is the expired certificate's owner's, and have the leader sign."""
         check_renewal(certificate_pem, certificate_request, proof, now=self._clock.wall())
-        renewed: certificate_pb2.RenewForMemberResponse = await self._connection.unary(
-            lambda channel: CertificateServiceStub(channel).RenewForMember,
-            certificate_pb2.RenewForMemberRequest(
+        renewed: masters_pb2.RenewForMemberResponse = await self._connection.unary(
+            lambda channel: MasterServiceStub(channel).RenewForMember,
+            masters_pb2.RenewForMemberRequest(
                 certificate_pem=certificate_pem.decode(),
                 certificate_request=certificate_request,
                 proof=proof,

@@ -51,7 +51,7 @@ from ipfs_cluster_node.core.model import (
 )
 from ipfs_cluster_node.core.settings import CHANGES_MAX, USER_VALUE_CHARS_MAX
 from ipfs_cluster_node.core.state import MORE
-from ipfs_cluster_node.v1 import membership_pb2
+from ipfs_cluster_node.worker.v1 import node_pb2
 
 log = logging.getLogger(__name__)
 
@@ -307,7 +307,7 @@ class Members:
 
     def certificate_news(
         self, node_id: NodeId, *, epoch: int, version: int
-    ) -> tuple[int, membership_pb2.Revocations | None]:
+    ) -> tuple[int, node_pb2.Revocations | None]:
         """The required certificate epoch, and the revocations if the caller's copy is out of date.
 
         Args:

@@ -12,7 +12,7 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.core.model import AttemptId
 from ipfs_cluster_node.core.tasks import TaskTable
-from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
+from ipfs_cluster_node.worker.v1 import worker_pb2 as pb
 
 ASSIGNMENTS_PER_MESSAGE_MAX: Final = 64
 ASSIGNMENT_BYTES_MAX: Final = 1024 * 1024

@@ -40,7 +40,7 @@ from ipfs_cluster_node.core.scheduler import WorkerOffer
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.core.tables import TableName, Touched
 from ipfs_cluster_node.core.tasks import TaskTable
-from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
+from ipfs_cluster_node.worker.v1 import worker_pb2 as pb
 
 log = logging.getLogger(__name__)
 

@@ -251,6 +251,13 @@ def node_to_proto(
     )
 
 
+def nodes_to_proto(
+    nodes: Iterable[Principal], *, voters: Iterable[NodeId], leader: NodeId | None
+) -> list[pb.Node]:
+    """Encode nodes in their order, without the number of their attempts."""
+    return [node_to_proto(node, voters=voters, leader=leader) for node in nodes]
+
+
 def content_to_proto(
     content: Content, holders: Iterable[NodeId], nodes: Mapping[NodeId, Principal]
 ) -> content_pb2.Content:

@@ -28,6 +28,7 @@ from ipfs_cluster_node.core.multiformats import parse_cid
 from ipfs_cluster_node.core.printable import end_of_text
 from ipfs_cluster_node.v1 import errors_pb2
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
+from ipfs_cluster_node.worker.v1 import worker_pb2
 
 ATTEMPT_DIGITS_MAX: Final = 9
 NAME_RULE: Final = "1 to 64 characters of A-Z a-z 0-9 . _ -, the first a letter or digit"
@@ -213,20 +214,20 @@ def result_from_proto(message: pb.TaskResult) -> TaskResult:
     )
 
 
-def attempt_from_proto(message: pb.AttemptId) -> AttemptId:
+def attempt_from_proto(message: worker_pb2.AttemptId) -> AttemptId:
     """Decode an attempt's id; an impossible one becomes an attempt of no task."""
     task_id = message.task_id if NAME_PATTERN.fullmatch(message.task_id) else ""
     return AttemptId(TaskId(task_id), message.attempt)
 
 
-def attempt_to_proto(attempt: AttemptId) -> pb.AttemptId:
+def attempt_to_proto(attempt: AttemptId) -> worker_pb2.AttemptId:
     """Encode an attempt's id."""
-    return pb.AttemptId(task_id=attempt.task_id, attempt=attempt.attempt)
+    return worker_pb2.AttemptId(task_id=attempt.task_id, attempt=attempt.attempt)
 
 
-def outcome_to_proto(outcome: AttemptOutcome) -> pb.AttemptOutcome:
+def outcome_to_proto(outcome: AttemptOutcome) -> worker_pb2.AttemptOutcome:
     """Encode an attempt's outcome."""
-    message = pb.AttemptOutcome(id=attempt_to_proto(outcome.id))
+    message = worker_pb2.AttemptOutcome(id=attempt_to_proto(outcome.id))
     if outcome.result is not None:
         message.result.CopyFrom(result_to_proto(outcome.result))
     if outcome.failure is not None:
@@ -240,7 +241,7 @@ def outcome_to_proto(outcome: AttemptOutcome) -> pb.AttemptOutcome:
     return message
 
 
-def outcome_from_proto(message: pb.AttemptOutcome) -> AttemptOutcome:
+def outcome_from_proto(message: worker_pb2.AttemptOutcome) -> AttemptOutcome:
     """Check and decode an attempt's outcome.
 
     Raises:
@@ -266,7 +267,7 @@ def outcome_from_proto(message: pb.AttemptOutcome) -> AttemptOutcome:
             raise invalid_field("outcomes", "each has a result or a failure")
 
 
-def outcome_or_failure(message: pb.AttemptOutcome) -> AttemptOutcome:
+def outcome_or_failure(message: worker_pb2.AttemptOutcome) -> AttemptOutcome:
     """Decode an attempt's outcome; one that can't be accepted becomes a failure.
 
     So no outcome ends its session, or is sent twice.

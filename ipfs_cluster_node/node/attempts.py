@@ -44,6 +44,7 @@ from ipfs_cluster_node.node.uplink import Uplink
 from ipfs_cluster_node.v1 import content_pb2
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 from ipfs_cluster_node.v1.content_pb2_grpc import ContentServiceStub
+from ipfs_cluster_node.worker.v1 import worker_pb2
 
 log = logging.getLogger(__name__)
 
@@ -243,7 +244,7 @@ def sendable(outcome: AttemptOutcome) -> AttemptOutcome:
     """
     try:
         message = outcome_to_proto(outcome)
-        outcome_from_proto(pb.AttemptOutcome.FromString(message.SerializeToString()))
+        outcome_from_proto(worker_pb2.AttemptOutcome.FromString(message.SerializeToString()))
     except (ClusterError, ValueError, TypeError) as error:
         return failed(
             outcome.id,

@@ -26,6 +26,8 @@ from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.settings import NodeSettings
 from ipfs_cluster_node.core.endpoints import Endpoint, parse_endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.internal.v1 import masters_pb2
+from ipfs_cluster_node.internal.v1.masters_pb2_grpc import MasterServiceStub
 from ipfs_cluster_node.node.files import NodeFiles
 from ipfs_cluster_node.node.log_replacement import (
     begin_replacement,
@@ -38,9 +40,7 @@ from ipfs_cluster_node.services.gate import Gate
 from ipfs_cluster_node.services.health import HealthServicer
 from ipfs_cluster_node.services.standard_health import StandardHealthServicer
 from ipfs_cluster_node.v1 import health_pb2_grpc as own_health_pb2_grpc
-from ipfs_cluster_node.v1 import membership_pb2
 from ipfs_cluster_node.v1.health_pb2 import GetHealthResponse, HealthCheck
-from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ class LogRepair:
             if replacement is None:
                 replacement = begin_replacement(self._home, self._node_id)
             granted = await self._ask(
-                membership_pb2.ReplaceLogRequest(
+                masters_pb2.ReplaceLogRequest(
                     request_id=replacement.request_id, incarnation=replacement.incarnation
                 )
             )
@@ -137,12 +137,12 @@ class LogRepair:
             await server.stop(STOP_GRACE_SECONDS)
             await self._connection.close()
 
-    async def _ask(self, request: membership_pb2.ReplaceLogRequest) -> int:
+    async def _ask(self, request: masters_pb2.ReplaceLogRequest) -> int:
         pause = PAUSE_SECONDS_MIN
         while True:
             try:
-                response: membership_pb2.ReplaceLogResponse = await self._connection.unary(
-                    lambda channel: MembershipServiceStub(channel).ReplaceLog,
+                response: masters_pb2.ReplaceLogResponse = await self._connection.unary(
+                    lambda channel: MasterServiceStub(channel).ReplaceLog,
                     request,
                     timeout=ASK_SECONDS_MAX,
                 )

@@ -35,6 +35,8 @@ SERVED: Final = sorted(
     }
 )
 """Our services on the port for members."""
+DESCRIBED: Final = [name for name in SERVED if ".internal." not in name]
+"""Those that reflection lists: who makes stubs from it needs nothing of what only masters call."""
 HEALTH_NAMES: Final = ("", *SERVED)
 """Names served by `grpc.health.v1`; the empty one means the whole node."""
 
@@ -157,7 +159,7 @@ class Node:
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call]
             reflection.aio.ReflectionServicer(
                 (
-                    *SERVED,
+                    *DESCRIBED,
                     health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
                     reflection.SERVICE_NAME,
                 )

@@ -28,6 +28,7 @@ from ipfs_cluster_node.config.credentials import (
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.core.clocks import CLOCK_DIFFERENCE_MS_MAX
 from ipfs_cluster_node.core.errors import ClusterError, Reason, most_useful
+from ipfs_cluster_node.internal.v1 import masters_pb2
 from ipfs_cluster_node.v1 import certificate_pb2, enrolment_pb2
 from ipfs_cluster_node.v1.certificate_pb2_grpc import CertificateServiceStub
 from ipfs_cluster_node.v1.enrolment_pb2_grpc import EnrolmentServiceStub
@@ -60,7 +61,7 @@ ALONE_AFTER: Final = (
 
 Renewal = (
     certificate_pb2.RenewCertificateResponse
-    | certificate_pb2.RenewForMemberResponse
+    | masters_pb2.RenewForMemberResponse
     | enrolment_pb2.RenewExpiredResponse
 )
 

@@ -14,8 +14,8 @@ from ipfs_cluster_node.client.connection import Connection
 from ipfs_cluster_node.cluster.peers import PeerBook
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
-from ipfs_cluster_node.v1 import membership_pb2 as pb
-from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub
+from ipfs_cluster_node.worker.v1 import node_pb2 as pb
+from ipfs_cluster_node.worker.v1.node_pb2_grpc import NodeServiceStub
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ class Uplink:
 
     async def _register(self) -> None:
         await self.connection.unary(
-            lambda channel: MembershipServiceStub(channel).RegisterNode,
+            lambda channel: NodeServiceStub(channel).RegisterNode,
             self.registration,
             timeout=CALL_SECONDS_MAX,
         )
@@ -133,7 +133,7 @@ class Uplink:
     async def _heartbeat(self) -> float:
         sent_at, sent_boot = self._clock.monotonic(), self._clock.boot()
         response: pb.HeartbeatResponse = await self.connection.unary(
-            lambda channel: MembershipServiceStub(channel).Heartbeat,
+            lambda channel: NodeServiceStub(channel).Heartbeat,
             pb.HeartbeatRequest(
                 running_attempt_count=self.running_count(),
                 room_bytes=self._room_bytes(),

@@ -29,7 +29,8 @@ from ipfs_cluster_node.core.model import (
 from ipfs_cluster_node.node.attempts import AttemptRunner, failed, handed_back
 from ipfs_cluster_node.node.uplink import Uplink
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
-from ipfs_cluster_node.v1.task_dispatch_pb2_grpc import TaskDispatchServiceStub
+from ipfs_cluster_node.worker.v1 import worker_pb2
+from ipfs_cluster_node.worker.v1.worker_pb2_grpc import WorkerServiceStub
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ class _Held:
 
     since: float
     task: asyncio.Task[AttemptOutcome] | None = None
-    outcome: pb.AttemptOutcome | None = None
+    outcome: worker_pb2.AttemptOutcome | None = None
     given_up: AttemptOutcome | None = None
     """The outcome reported once its process is dead; None while it may run."""
     sent: bool = False
@@ -118,7 +119,7 @@ class Worker:
         self._granted = 0
         self._seconds_mean: float | None = None
         self._wake = asyncio.Event()
-        self._progress: dict[AttemptId, pb.AttemptProgress] = {}
+        self._progress: dict[AttemptId, worker_pb2.AttemptProgress] = {}
         self._outcomes_max = OUTCOMES_PER_MESSAGE_MAX
         self._reconnect_seconds = RECONNECT_SECONDS_MIN
         self._hoarded = False
@@ -189,15 +190,15 @@ class Worker:
     # The session.
 
     async def _session(self, channel: grpc.aio.Channel, _seconds: float) -> None:
-        call = TaskDispatchServiceStub(channel).WorkerSession()
+        call = WorkerServiceStub(channel).WorkerSession()
         writer: asyncio.Task[None] | None = None
         try:
-            hello = pb.WorkerHello(
+            hello = worker_pb2.WorkerHello(
                 attempts=map(attempt_to_proto, self._held), boot=self._uplink.boot
             )
-            await call.write(pb.WorkerSessionRequest(hello=hello))
+            await call.write(worker_pb2.WorkerSessionRequest(hello=hello))
             welcome = await call.read()
-            if not isinstance(welcome, pb.WorkerSessionResponse):
+            if not isinstance(welcome, worker_pb2.WorkerSessionResponse):
                 return
             self._drop(attempt_from_proto(a) for a in welcome.welcome.stale)
             self._granted = 0
@@ -206,7 +207,7 @@ class Worker:
             writer = asyncio.create_task(self._write(call), name="worker-session-writer")
             # Without its writer the session would stay open and send nothing.
             writer.add_done_callback(lambda _writer: call.cancel())
-            while isinstance(message := await call.read(), pb.WorkerSessionResponse):
+            while isinstance(message := await call.read(), worker_pb2.WorkerSessionResponse):
                 self._take(message)
         except grpc.aio.AioRpcError as rpc_error:
             self._refused(error_from_rpc(rpc_error))
@@ -219,7 +220,7 @@ class Worker:
                     log.error("session's writer failed", exc_info=ended)
             call.cancel()
 
-    def _take(self, message: pb.WorkerSessionResponse) -> None:
+    def _take(self, message: worker_pb2.WorkerSessionResponse) -> None:
         self._reconnect_seconds = RECONNECT_SECONDS_MIN
         match message.WhichOneof("message"):
             case "assignments":
@@ -241,21 +242,25 @@ class Worker:
             if self._leaving and not said_goodbye:
                 # Before returned attempts: the leader must not assign them to this node again.
                 said_goodbye = True
-                await call.write(pb.WorkerSessionRequest(goodbye=pb.WorkerGoodbye()))
+                await call.write(
+                    worker_pb2.WorkerSessionRequest(goodbye=worker_pb2.WorkerGoodbye())
+                )
             credit = self._credit()
             if credit:
                 self._granted += credit
-                grant = pb.WorkerCredit(attempt_count=credit)
-                await call.write(pb.WorkerSessionRequest(credit=grant))
+                grant = worker_pb2.WorkerCredit(attempt_count=credit)
+                await call.write(worker_pb2.WorkerSessionRequest(credit=grant))
             if outcomes := self._unsent():
                 await call.write(
-                    pb.WorkerSessionRequest(outcomes=pb.AttemptOutcomes(outcomes=outcomes))
+                    worker_pb2.WorkerSessionRequest(
+                        outcomes=worker_pb2.AttemptOutcomes(outcomes=outcomes)
+                    )
                 )
             if self._progress and self._clock.monotonic() >= news_at:
                 news_at = self._clock.monotonic() + PROGRESS_SECONDS
                 news, self._progress = self._progress, {}
                 for progress in news.values():
-                    await call.write(pb.WorkerSessionRequest(progress=progress))
+                    await call.write(worker_pb2.WorkerSessionRequest(progress=progress))
             sleep = PROGRESS_SECONDS if self._progress else WRITER_SECONDS_MAX
             with suppress(TimeoutError):
                 async with asyncio.timeout(sleep):
@@ -285,11 +290,11 @@ class Worker:
             return max(wanted - in_hand, -self._granted)
         return credit_due(self._slots, wanted=wanted, in_hand=in_hand)
 
-    def _unsent(self) -> list[pb.AttemptOutcome]:
+    def _unsent(self) -> list[worker_pb2.AttemptOutcome]:
         # One message at a time: outcomes meanwhile go into the next one, as one commit.
         if any(held.sent for held in self._held.values()):
             return []
-        batch: list[pb.AttemptOutcome] = []
+        batch: list[worker_pb2.AttemptOutcome] = []
         batch_bytes = 0
         for held in self._held.values():
             if held.outcome is None:
@@ -414,7 +419,7 @@ class Worker:
         """Take an attempt's progress; only the newest is sent, if a message can hold it."""
         at = AttemptId(task_id, attempt)
         try:
-            progress = pb.AttemptProgress(
+            progress = worker_pb2.AttemptProgress(
                 id=attempt_to_proto(at), ratio=ratio, note=note[:NOTE_CHARS_MAX]
             )
         except (TypeError, ValueError, OverflowError):
@@ -424,7 +429,7 @@ class Worker:
         self._progress[at] = progress
 
 
-def encoded_or_failure(outcome: AttemptOutcome) -> pb.AttemptOutcome:
+def encoded_or_failure(outcome: AttemptOutcome) -> worker_pb2.AttemptOutcome:
     """Encode an outcome; one that the leader would refuse becomes the attempt's failure."""
     try:
         return outcome_to_proto(outcome_or_failure(outcome_to_proto(outcome)))

@@ -9,7 +9,7 @@ from ipfs_cluster_node.access.turns import gathered
 from ipfs_cluster_node.cluster.certificates.issuing import Certificates
 from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.cluster.pages import page_of_items
-from ipfs_cluster_node.codec.members import did_of, page_of, pem_of, serial_of
+from ipfs_cluster_node.codec.members import did_of, page_of, serial_of
 from ipfs_cluster_node.codec.tasks import request_id_of, timestamp_of_ms
 from ipfs_cluster_node.core.authorization import certificate_args
 from ipfs_cluster_node.core.certificates import CertificateRecord
@@ -33,20 +33,6 @@ class CertificateServicer(certificate_pb2_grpc.CertificateServiceServicer):
             shown_certificate(context), request.certificate_request, request.proof
         )
         return pb.RenewCertificateResponse(
-            certificate_pem=issued.certificate_pem.decode(),
-            trust_bundle_pem=issued.trust_bundle_pem.decode(),
-            enrolment_endpoints=issued.enrolment_endpoints,
-            epoch=issued.epoch,
-        )
-
-    async def RenewForMember(
-        self, request: pb.RenewForMemberRequest, context: Any
-    ) -> pb.RenewForMemberResponse:
-        """Renew a certificate for a caller that reached another master."""
-        issued = await self._certificates.renew_expired(
-            pem_of(request.certificate_pem), request.certificate_request, request.proof
-        )
-        return pb.RenewForMemberResponse(
             certificate_pem=issued.certificate_pem.decode(),
             trust_bundle_pem=issued.trust_bundle_pem.decode(),
             enrolment_endpoints=issued.enrolment_endpoints,

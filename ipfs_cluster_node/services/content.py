@@ -17,7 +17,6 @@ from ipfs_cluster_node.v1 import content_pb2 as pb
 from ipfs_cluster_node.v1 import content_pb2_grpc
 
 DATA_BYTES_MAX: Final = 1024 * 1024
-BLOCK_BYTES_MAX: Final = 2 * 1024 * 1024
 NAME_CHARS_MAX: Final = 255
 BLOCKS_PER_REQUEST_MAX: Final = 64
 
@@ -102,14 +101,6 @@ class ContentServicer(content_pb2_grpc.ContentServiceServicer):
         async for cid, data in self._content.get_blocks(request.cids, root=request.root):
             yield pb.GetBlocksResponse(cid=cid, data=data)
 
-    async def PutBlocks(
-        self, request_iterator: AsyncIterator[pb.PutBlocksRequest], context: Any
-    ) -> pb.PutBlocksResponse:
-        """Store blocks here."""
-        return pb.PutBlocksResponse(
-            block_count=await self._content.put_blocks(_blocks(request_iterator))
-        )
-
 
 def _shown(state: ClusterState, content: Content) -> pb.Content:
     holders = state.contents.holders_of(content)
@@ -135,14 +126,3 @@ async def _chunks(
                 f"more bytes came, {size_bytes} were announced; send it again",
             )
         yield request.data
-
-
-async def _blocks(
-    requests: AsyncIterator[pb.PutBlocksRequest],
-) -> AsyncIterator[tuple[bytes, bytes]]:
-    async for request in requests:
-        if len(request.data) > BLOCK_BYTES_MAX:
-            raise ClusterError(
-                Reason.PAYLOAD_TOO_LARGE, f"a block has at most {BLOCK_BYTES_MAX} bytes"
-            )
-        yield request.cid, request.data

@@ -1,7 +1,6 @@
 """MembershipService."""
 
 from collections.abc import AsyncIterator
-from datetime import timedelta
 from typing import Any
 
 from ipfs_cluster_node.access.context import current_caller, current_permissions
@@ -11,7 +10,6 @@ from ipfs_cluster_node.cluster.members import Members
 from ipfs_cluster_node.cluster.pages import page_of_items
 from ipfs_cluster_node.codec.members import (
     bad_page_token,
-    did_of,
     endpoints_of,
     grant_of,
     join_token_to_proto,
@@ -21,25 +19,20 @@ from ipfs_cluster_node.codec.members import (
     node_to_proto,
     page_of,
     role_of,
-    seal_key_of,
-    task_types_of,
 )
-from ipfs_cluster_node.codec.tasks import duration_of_ms, request_id_of, timestamp_of_ms
+from ipfs_cluster_node.codec.tasks import request_id_of, timestamp_of_ms
 from ipfs_cluster_node.core.authorization import (
     join_token_args,
     joiner_args,
     member_args,
     setting_args,
 )
-from ipfs_cluster_node.core.commands import DecideJoiner, RedeemJoinToken, RegisterNode
-from ipfs_cluster_node.core.errors import invalid_field
+from ipfs_cluster_node.core.commands import DecideJoiner
 from ipfs_cluster_node.core.ids import did_from_node_id
 from ipfs_cluster_node.core.model import Liveness
 from ipfs_cluster_node.core.settings import SETTINGS, ClusterConfig
 from ipfs_cluster_node.v1 import membership_pb2 as pb
 from ipfs_cluster_node.v1 import membership_pb2_grpc
-
-VERSION_CHARS_MAX = 64
 
 
 class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
@@ -253,107 +246,6 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
             request_id=request_id_of(request.request_id),
         )
         return pb.ProposeConfigResponse()
-
-    async def RegisterNode(
-        self, request: pb.RegisterNodeRequest, context: Any
-    ) -> pb.RegisterNodeResponse:
-        """Register a node with what it starts with."""
-        if len(request.version) > VERSION_CHARS_MAX:
-            raise invalid_field("version", f"at most {VERSION_CHARS_MAX} characters")
-        lease = await self._members.register_node(
-            RegisterNode(
-                node_id=current_caller().node_id,
-                endpoints=endpoints_of(request.endpoints),
-                task_types=task_types_of(request.task_types),
-                slot_count=request.slot_count,
-                version=request.version,
-                seal_key=seal_key_of(request.seal_key),
-                enrolment_endpoints=endpoints_of(
-                    request.enrolment_endpoints, "enrolment_endpoints"
-                ),
-            ),
-            incarnation=request.incarnation,
-            boot=request.boot,
-        )
-        return pb.RegisterNodeResponse(
-            node_lease=duration_of_ms(lease // timedelta(milliseconds=1))
-        )
-
-    async def Heartbeat(self, request: pb.HeartbeatRequest, context: Any) -> pb.HeartbeatResponse:
-        """Renew a lease."""
-        lease = self._members.heartbeat(
-            current_caller().node_id,
-            running_count=request.running_attempt_count,
-            room_bytes=request.room_bytes if request.HasField("room_bytes") else None,
-            boot=request.boot,
-        )
-        epoch, revocations = self._members.certificate_news(
-            current_caller().node_id,
-            epoch=request.certificate_epoch,
-            version=request.revocations_version,
-        )
-        return pb.HeartbeatResponse(
-            node_lease=duration_of_ms(lease // timedelta(milliseconds=1)),
-            masters=self._masters(),
-            certificate_epoch=epoch,
-            revocations=revocations,
-            time=timestamp_of_ms(self._members.wall_ms()),
-        )
-
-    async def RedeemJoinToken(
-        self, request: pb.RedeemJoinTokenRequest, context: Any
-    ) -> pb.RedeemJoinTokenResponse:
-        """Admit a joiner."""
-        admission = await self._members.redeem_join_token(
-            RedeemJoinToken(
-                token_id=request.token_id,
-                secret_hash=request.secret_hash,
-                did=did_of(request.did),
-                name=name_of(request.name, "name"),
-                endpoints=endpoints_of(request.endpoints),
-                seal_key=seal_key_of(request.seal_key),
-            ),
-            request_id=request_id_of(request.request_id),
-            certificate_request=request.certificate_request,
-            proof=request.proof,
-            check_only=request.check_only,
-        )
-        state = self._view.state()
-        return pb.RedeemJoinTokenResponse(
-            server_time=timestamp_of_ms(admission.at_ms),
-            token_expire_time=timestamp_of_ms(admission.token_expires_at_ms),
-            role=admission.role,
-            incarnation=admission.incarnation,
-            grant=admission.grant,
-            certificate_pem=admission.issued.certificate_pem.decode(),
-            trust_bundle_pem=admission.issued.trust_bundle_pem.decode(),
-            enrolment_endpoints=admission.issued.enrolment_endpoints,
-            epoch=admission.issued.epoch,
-            cluster_id=state.cluster_id,
-            cluster_name=state.cluster_name,
-            masters=self._masters(),
-        )
-
-    async def ReplaceLog(
-        self, request: pb.ReplaceLogRequest, context: Any
-    ) -> pb.ReplaceLogResponse:
-        """Have a master start a new log."""
-        if request.incarnation < 0:
-            raise invalid_field("incarnation", "0 or more")
-        incarnation = await self._members.replace_log(
-            current_caller().node_id,
-            damaged=request.incarnation,
-            caller=current_caller().did,
-            request_id=request_id_of(request.request_id),
-        )
-        return pb.ReplaceLogResponse(incarnation=incarnation)
-
-    def _masters(self) -> list[pb.Node]:
-        voters, leader = self._view.voters, self._view.leader
-        return [
-            node_to_proto(master, voters=voters, leader=leader)
-            for master in self._members.masters()
-        ]
 
 
 def _joiner_key(token: str) -> tuple[int, str]:

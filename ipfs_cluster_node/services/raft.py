@@ -5,8 +5,8 @@ from typing import Any
 
 from ipfs_cluster_node.access.context import current_caller
 from ipfs_cluster_node.adapters.raft.replica import Replica
-from ipfs_cluster_node.v1 import raft_pb2 as pb
-from ipfs_cluster_node.v1 import raft_pb2_grpc
+from ipfs_cluster_node.internal.v1 import raft_pb2 as pb
+from ipfs_cluster_node.internal.v1 import raft_pb2_grpc
 
 
 class RaftServicer(raft_pb2_grpc.RaftServiceServicer):

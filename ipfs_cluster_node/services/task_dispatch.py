@@ -7,7 +7,6 @@ from ipfs_cluster_node.access.context import current_caller, current_permissions
 from ipfs_cluster_node.access.turns import gathered
 from ipfs_cluster_node.cluster.pages import page_of_items
 from ipfs_cluster_node.cluster.tasks import Tasks
-from ipfs_cluster_node.cluster.worker_sessions import WorkerSessions
 from ipfs_cluster_node.codec.members import number_of, page_of
 from ipfs_cluster_node.codec.submissions import Submission
 from ipfs_cluster_node.codec.tasks import (
@@ -25,11 +24,10 @@ from ipfs_cluster_node.v1 import task_dispatch_pb2_grpc
 
 
 class TaskDispatchServicer(task_dispatch_pb2_grpc.TaskDispatchServiceServicer):
-    """Tasks, and the sessions of workers."""
+    """Tasks."""
 
-    def __init__(self, tasks: Tasks, sessions: WorkerSessions) -> None:
+    def __init__(self, tasks: Tasks) -> None:
         self._tasks = tasks
-        self._sessions = sessions
 
     # The gate passes these two the decoded value.
     async def SubmitTask(  # type: ignore[override]
@@ -111,9 +109,3 @@ class TaskDispatchServicer(task_dispatch_pb2_grpc.TaskDispatchServiceServicer):
             request_id=request_id_of(request.request_id),
         )
         return pb.CancelTaskResponse()
-
-    def WorkerSession(
-        self, request_iterator: AsyncIterator[pb.WorkerSessionRequest], context: Any
-    ) -> AsyncIterator[pb.WorkerSessionResponse]:
-        """Serve a worker's session."""
-        return self._sessions.worker_session(current_caller().node_id, request_iterator)

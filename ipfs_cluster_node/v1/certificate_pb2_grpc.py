@@ -41,11 +41,6 @@ class CertificateServiceStub:
                 request_serializer=ipfs__cluster__node_dot_v1_dot_certificate__pb2.RenewCertificateRequest.SerializeToString,
                 response_deserializer=ipfs__cluster__node_dot_v1_dot_certificate__pb2.RenewCertificateResponse.FromString,
                 _registered_method=True)
-        self.RenewForMember = channel.unary_unary(
-                '/ipfs_cluster_node.v1.CertificateService/RenewForMember',
-                request_serializer=ipfs__cluster__node_dot_v1_dot_certificate__pb2.RenewForMemberRequest.SerializeToString,
-                response_deserializer=ipfs__cluster__node_dot_v1_dot_certificate__pb2.RenewForMemberResponse.FromString,
-                _registered_method=True)
         self.ListCertificates = channel.unary_unary(
                 '/ipfs_cluster_node.v1.CertificateService/ListCertificates',
                 request_serializer=ipfs__cluster__node_dot_v1_dot_certificate__pb2.ListCertificatesRequest.SerializeToString,
@@ -80,15 +75,6 @@ class CertificateServiceServicer:
         ignored. A repeat within two minutes gives another certificate; later a key that had one is refused.
 
         Errors: `INVALID_ARGUMENT`, also for a key that had a certificate before; `PROOF_INVALID`, `AUTHORITY_SEALED`; `NOT_LEADER`.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def RenewForMember(self, request, context):
-        """Renews for a member that called the enrolment port of another master.
-
-        Errors: those of `EnrolmentService.RenewExpired`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -138,11 +124,6 @@ def add_CertificateServiceServicer_to_server(servicer, server):
                     servicer.RenewCertificate,
                     request_deserializer=ipfs__cluster__node_dot_v1_dot_certificate__pb2.RenewCertificateRequest.FromString,
                     response_serializer=ipfs__cluster__node_dot_v1_dot_certificate__pb2.RenewCertificateResponse.SerializeToString,
-            ),
-            'RenewForMember': grpc.unary_unary_rpc_method_handler(
-                    servicer.RenewForMember,
-                    request_deserializer=ipfs__cluster__node_dot_v1_dot_certificate__pb2.RenewForMemberRequest.FromString,
-                    response_serializer=ipfs__cluster__node_dot_v1_dot_certificate__pb2.RenewForMemberResponse.SerializeToString,
             ),
             'ListCertificates': grpc.unary_unary_rpc_method_handler(
                     servicer.ListCertificates,
@@ -194,33 +175,6 @@ class CertificateService:
             '/ipfs_cluster_node.v1.CertificateService/RenewCertificate',
             ipfs__cluster__node_dot_v1_dot_certificate__pb2.RenewCertificateRequest.SerializeToString,
             ipfs__cluster__node_dot_v1_dot_certificate__pb2.RenewCertificateResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def RenewForMember(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/ipfs_cluster_node.v1.CertificateService/RenewForMember',
-            ipfs__cluster__node_dot_v1_dot_certificate__pb2.RenewForMemberRequest.SerializeToString,
-            ipfs__cluster__node_dot_v1_dot_certificate__pb2.RenewForMemberResponse.FromString,
             options,
             channel_credentials,
             insecure,

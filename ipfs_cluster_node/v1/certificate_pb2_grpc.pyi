@@ -43,11 +43,6 @@ class CertificateServiceStub:
 
     Errors: `INVALID_ARGUMENT`, also for a key that had a certificate before; `PROOF_INVALID`, `AUTHORITY_SEALED`; `NOT_LEADER`.
     """
-    RenewForMember: _grpc.UnaryUnaryMultiCallable[_certificate_pb2.RenewForMemberRequest, _certificate_pb2.RenewForMemberResponse]
-    """Renews for a member that called the enrolment port of another master.
-
-    Errors: those of `EnrolmentService.RenewExpired`.
-    """
     ListCertificates: _grpc.UnaryUnaryMultiCallable[_certificate_pb2.ListCertificatesRequest, _certificate_pb2.ListCertificatesResponse]
     """Lists the issued certificates that have not expired long ago, by serial number."""
     RevokeCertificate: _grpc.UnaryUnaryMultiCallable[_certificate_pb2.RevokeCertificateRequest, _certificate_pb2.RevokeCertificateResponse]
@@ -82,11 +77,6 @@ class CertificateServiceAsyncStub(CertificateServiceStub):
     ignored. A repeat within two minutes gives another certificate; later a key that had one is refused.
 
     Errors: `INVALID_ARGUMENT`, also for a key that had a certificate before; `PROOF_INVALID`, `AUTHORITY_SEALED`; `NOT_LEADER`.
-    """
-    RenewForMember: _aio.UnaryUnaryMultiCallable[_certificate_pb2.RenewForMemberRequest, _certificate_pb2.RenewForMemberResponse]  # type: ignore[assignment]
-    """Renews for a member that called the enrolment port of another master.
-
-    Errors: those of `EnrolmentService.RenewExpired`.
     """
     ListCertificates: _aio.UnaryUnaryMultiCallable[_certificate_pb2.ListCertificatesRequest, _certificate_pb2.ListCertificatesResponse]  # type: ignore[assignment]
     """Lists the issued certificates that have not expired long ago, by serial number."""
@@ -125,17 +115,6 @@ class CertificateServiceServicer(metaclass=_abc_1.ABCMeta):
         ignored. A repeat within two minutes gives another certificate; later a key that had one is refused.
 
         Errors: `INVALID_ARGUMENT`, also for a key that had a certificate before; `PROOF_INVALID`, `AUTHORITY_SEALED`; `NOT_LEADER`.
-        """
-
-    @_abc_1.abstractmethod
-    def RenewForMember(
-        self,
-        request: _certificate_pb2.RenewForMemberRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_certificate_pb2.RenewForMemberResponse, _abc.Awaitable[_certificate_pb2.RenewForMemberResponse]]:
-        """Renews for a member that called the enrolment port of another master.
-
-        Errors: those of `EnrolmentService.RenewExpired`.
         """
 
     @_abc_1.abstractmethod

@@ -63,11 +63,6 @@ class ContentServiceStub:
                 request_serializer=ipfs__cluster__node_dot_v1_dot_content__pb2.GetBlocksRequest.SerializeToString,
                 response_deserializer=ipfs__cluster__node_dot_v1_dot_content__pb2.GetBlocksResponse.FromString,
                 _registered_method=True)
-        self.PutBlocks = channel.stream_unary(
-                '/ipfs_cluster_node.v1.ContentService/PutBlocks',
-                request_serializer=ipfs__cluster__node_dot_v1_dot_content__pb2.PutBlocksRequest.SerializeToString,
-                response_deserializer=ipfs__cluster__node_dot_v1_dot_content__pb2.PutBlocksResponse.FromString,
-                _registered_method=True)
 
 
 class ContentServiceServicer:
@@ -134,16 +129,6 @@ class ContentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def PutBlocks(self, request_iterator, context):
-        """Stores blocks on a master; answers once all are durable there.
-
-        The answering node checks each block against its CID.
-        Errors: `BLOCK_MISMATCH`, `STORAGE_FULL`.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
 
 def add_ContentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -171,11 +156,6 @@ def add_ContentServiceServicer_to_server(servicer, server):
                     servicer.GetBlocks,
                     request_deserializer=ipfs__cluster__node_dot_v1_dot_content__pb2.GetBlocksRequest.FromString,
                     response_serializer=ipfs__cluster__node_dot_v1_dot_content__pb2.GetBlocksResponse.SerializeToString,
-            ),
-            'PutBlocks': grpc.stream_unary_rpc_method_handler(
-                    servicer.PutBlocks,
-                    request_deserializer=ipfs__cluster__node_dot_v1_dot_content__pb2.PutBlocksRequest.FromString,
-                    response_serializer=ipfs__cluster__node_dot_v1_dot_content__pb2.PutBlocksResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -317,33 +297,6 @@ class ContentService:
             '/ipfs_cluster_node.v1.ContentService/GetBlocks',
             ipfs__cluster__node_dot_v1_dot_content__pb2.GetBlocksRequest.SerializeToString,
             ipfs__cluster__node_dot_v1_dot_content__pb2.GetBlocksResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def PutBlocks(request_iterator,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.stream_unary(
-            request_iterator,
-            target,
-            '/ipfs_cluster_node.v1.ContentService/PutBlocks',
-            ipfs__cluster__node_dot_v1_dot_content__pb2.PutBlocksRequest.SerializeToString,
-            ipfs__cluster__node_dot_v1_dot_content__pb2.PutBlocksResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -74,12 +74,6 @@ class ContentServiceStub:
     Errors: `CONTENT_NOT_FOUND` at the first missing block, after those before it were sent; at once, if one
     is not a block of `root`, as far as this node has it.
     """
-    PutBlocks: _grpc.StreamUnaryMultiCallable[_content_pb2.PutBlocksRequest, _content_pb2.PutBlocksResponse]
-    """Stores blocks on a master; answers once all are durable there.
-
-    The answering node checks each block against its CID.
-    Errors: `BLOCK_MISMATCH`, `STORAGE_FULL`.
-    """
 
 @_typing.type_check_only
 class ContentServiceAsyncStub(ContentServiceStub):
@@ -126,12 +120,6 @@ class ContentServiceAsyncStub(ContentServiceStub):
     its CID.
     Errors: `CONTENT_NOT_FOUND` at the first missing block, after those before it were sent; at once, if one
     is not a block of `root`, as far as this node has it.
-    """
-    PutBlocks: _aio.StreamUnaryMultiCallable[_content_pb2.PutBlocksRequest, _content_pb2.PutBlocksResponse]  # type: ignore[assignment]
-    """Stores blocks on a master; answers once all are durable there.
-
-    The answering node checks each block against its CID.
-    Errors: `BLOCK_MISMATCH`, `STORAGE_FULL`.
     """
 
 class ContentServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -206,18 +194,6 @@ class ContentServiceServicer(metaclass=_abc_1.ABCMeta):
         its CID.
         Errors: `CONTENT_NOT_FOUND` at the first missing block, after those before it were sent; at once, if one
         is not a block of `root`, as far as this node has it.
-        """
-
-    @_abc_1.abstractmethod
-    def PutBlocks(
-        self,
-        request_iterator: _MaybeAsyncIterator[_content_pb2.PutBlocksRequest],
-        context: _ServicerContext,
-    ) -> _typing.Union[_content_pb2.PutBlocksResponse, _abc.Awaitable[_content_pb2.PutBlocksResponse]]:
-        """Stores blocks on a master; answers once all are durable there.
-
-        The answering node checks each block against its CID.
-        Errors: `BLOCK_MISMATCH`, `STORAGE_FULL`.
         """
 
 def add_ContentServiceServicer_to_server(servicer: ContentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

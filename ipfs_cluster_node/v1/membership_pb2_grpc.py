@@ -93,26 +93,6 @@ class MembershipServiceStub:
                 request_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.ProposeConfigRequest.SerializeToString,
                 response_deserializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.ProposeConfigResponse.FromString,
                 _registered_method=True)
-        self.RegisterNode = channel.unary_unary(
-                '/ipfs_cluster_node.v1.MembershipService/RegisterNode',
-                request_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.RegisterNodeRequest.SerializeToString,
-                response_deserializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.RegisterNodeResponse.FromString,
-                _registered_method=True)
-        self.Heartbeat = channel.unary_unary(
-                '/ipfs_cluster_node.v1.MembershipService/Heartbeat',
-                request_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.HeartbeatRequest.SerializeToString,
-                response_deserializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.HeartbeatResponse.FromString,
-                _registered_method=True)
-        self.RedeemJoinToken = channel.unary_unary(
-                '/ipfs_cluster_node.v1.MembershipService/RedeemJoinToken',
-                request_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.RedeemJoinTokenRequest.SerializeToString,
-                response_deserializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.RedeemJoinTokenResponse.FromString,
-                _registered_method=True)
-        self.ReplaceLog = channel.unary_unary(
-                '/ipfs_cluster_node.v1.MembershipService/ReplaceLog',
-                request_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.ReplaceLogRequest.SerializeToString,
-                response_deserializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.ReplaceLogResponse.FromString,
-                _registered_method=True)
         self.CreateBackup = channel.unary_stream(
                 '/ipfs_cluster_node.v1.MembershipService/CreateBackup',
                 request_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.CreateBackupRequest.SerializeToString,
@@ -244,51 +224,6 @@ class MembershipServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def RegisterNode(self, request, context):
-        """Registers a node's addresses and abilities. A node calls it at each start.
-
-        A node calls it about itself. A master is added to the voters by this call, after the leader has dialled it back.
-        Errors: `PEER_UNREACHABLE`, `MEMBERSHIP_CHANGE_IN_PROGRESS`.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def Heartbeat(self, request, context):
-        """Renews a node's lease. A node that has not been heard for the duration of its lease is dead: its
-        attempts go to others.
-
-        A node calls it about itself.
-        Errors: `MEMBER_NOT_FOUND` before `RegisterNode`.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def RedeemJoinToken(self, request, context):
-        """Consumes a join token for a joiner that has proved its identity to the calling master.
-
-        Errors: those of `EnrolmentService.Enrol`.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def ReplaceLog(self, request, context):
-        """Gives a master whose log is damaged or lost a new incarnation, under which it starts an empty log.
-        It must not return under its old name: it may have acknowledged entries or given votes that it has
-        lost. The old incarnation no longer votes once this is answered; the new one votes after
-        `RegisterNode`, once it has caught up.
-
-        A master calls it about itself. Idempotent by `request_id`.
-        Errors: `QUORUM_AT_RISK` if the remaining masters would have no majority connected;
-        `CALLER_NOT_ALLOWED` for an incarnation that was already replaced and whose successor votes (an
-        old disk was restored); `MEMBER_NOT_FOUND`; `MEMBERSHIP_CHANGE_IN_PROGRESS`.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
     def CreateBackup(self, request, context):
         """Sends the whole current state as one file, from which `recover cluster` restores a cluster. The
         bytes of all responses, concatenated, are a snapshot file, which ends with the CRC-32 of all before:
@@ -361,26 +296,6 @@ def add_MembershipServiceServicer_to_server(servicer, server):
                     servicer.ProposeConfig,
                     request_deserializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.ProposeConfigRequest.FromString,
                     response_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.ProposeConfigResponse.SerializeToString,
-            ),
-            'RegisterNode': grpc.unary_unary_rpc_method_handler(
-                    servicer.RegisterNode,
-                    request_deserializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.RegisterNodeRequest.FromString,
-                    response_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.RegisterNodeResponse.SerializeToString,
-            ),
-            'Heartbeat': grpc.unary_unary_rpc_method_handler(
-                    servicer.Heartbeat,
-                    request_deserializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.HeartbeatRequest.FromString,
-                    response_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.HeartbeatResponse.SerializeToString,
-            ),
-            'RedeemJoinToken': grpc.unary_unary_rpc_method_handler(
-                    servicer.RedeemJoinToken,
-                    request_deserializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.RedeemJoinTokenRequest.FromString,
-                    response_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.RedeemJoinTokenResponse.SerializeToString,
-            ),
-            'ReplaceLog': grpc.unary_unary_rpc_method_handler(
-                    servicer.ReplaceLog,
-                    request_deserializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.ReplaceLogRequest.FromString,
-                    response_serializer=ipfs__cluster__node_dot_v1_dot_membership__pb2.ReplaceLogResponse.SerializeToString,
             ),
             'CreateBackup': grpc.unary_stream_rpc_method_handler(
                     servicer.CreateBackup,
@@ -689,114 +604,6 @@ class MembershipService:
             '/ipfs_cluster_node.v1.MembershipService/ProposeConfig',
             ipfs__cluster__node_dot_v1_dot_membership__pb2.ProposeConfigRequest.SerializeToString,
             ipfs__cluster__node_dot_v1_dot_membership__pb2.ProposeConfigResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def RegisterNode(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/ipfs_cluster_node.v1.MembershipService/RegisterNode',
-            ipfs__cluster__node_dot_v1_dot_membership__pb2.RegisterNodeRequest.SerializeToString,
-            ipfs__cluster__node_dot_v1_dot_membership__pb2.RegisterNodeResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def Heartbeat(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/ipfs_cluster_node.v1.MembershipService/Heartbeat',
-            ipfs__cluster__node_dot_v1_dot_membership__pb2.HeartbeatRequest.SerializeToString,
-            ipfs__cluster__node_dot_v1_dot_membership__pb2.HeartbeatResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def RedeemJoinToken(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/ipfs_cluster_node.v1.MembershipService/RedeemJoinToken',
-            ipfs__cluster__node_dot_v1_dot_membership__pb2.RedeemJoinTokenRequest.SerializeToString,
-            ipfs__cluster__node_dot_v1_dot_membership__pb2.RedeemJoinTokenResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ReplaceLog(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/ipfs_cluster_node.v1.MembershipService/ReplaceLog',
-            ipfs__cluster__node_dot_v1_dot_membership__pb2.ReplaceLogRequest.SerializeToString,
-            ipfs__cluster__node_dot_v1_dot_membership__pb2.ReplaceLogResponse.FromString,
             options,
             channel_credentials,
             insecure,

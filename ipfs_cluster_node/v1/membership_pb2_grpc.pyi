@@ -110,35 +110,6 @@ class MembershipServiceStub:
     Idempotent by `request_id`. Errors: `INVALID_ARGUMENT` for an unknown key, a value out of its range, or not 1 to
     1,000 of them; `CONFIG_CHANGED`.
     """
-    RegisterNode: _grpc.UnaryUnaryMultiCallable[_membership_pb2.RegisterNodeRequest, _membership_pb2.RegisterNodeResponse]
-    """Registers a node's addresses and abilities. A node calls it at each start.
-
-    A node calls it about itself. A master is added to the voters by this call, after the leader has dialled it back.
-    Errors: `PEER_UNREACHABLE`, `MEMBERSHIP_CHANGE_IN_PROGRESS`.
-    """
-    Heartbeat: _grpc.UnaryUnaryMultiCallable[_membership_pb2.HeartbeatRequest, _membership_pb2.HeartbeatResponse]
-    """Renews a node's lease. A node that has not been heard for the duration of its lease is dead: its
-    attempts go to others.
-
-    A node calls it about itself.
-    Errors: `MEMBER_NOT_FOUND` before `RegisterNode`.
-    """
-    RedeemJoinToken: _grpc.UnaryUnaryMultiCallable[_membership_pb2.RedeemJoinTokenRequest, _membership_pb2.RedeemJoinTokenResponse]
-    """Consumes a join token for a joiner that has proved its identity to the calling master.
-
-    Errors: those of `EnrolmentService.Enrol`.
-    """
-    ReplaceLog: _grpc.UnaryUnaryMultiCallable[_membership_pb2.ReplaceLogRequest, _membership_pb2.ReplaceLogResponse]
-    """Gives a master whose log is damaged or lost a new incarnation, under which it starts an empty log.
-    It must not return under its old name: it may have acknowledged entries or given votes that it has
-    lost. The old incarnation no longer votes once this is answered; the new one votes after
-    `RegisterNode`, once it has caught up.
-
-    A master calls it about itself. Idempotent by `request_id`.
-    Errors: `QUORUM_AT_RISK` if the remaining masters would have no majority connected;
-    `CALLER_NOT_ALLOWED` for an incarnation that was already replaced and whose successor votes (an
-    old disk was restored); `MEMBER_NOT_FOUND`; `MEMBERSHIP_CHANGE_IN_PROGRESS`.
-    """
     CreateBackup: _grpc.UnaryStreamMultiCallable[_membership_pb2.CreateBackupRequest, _membership_pb2.CreateBackupResponse]
     """Sends the whole current state as one file, from which `recover cluster` restores a cluster. The
     bytes of all responses, concatenated, are a snapshot file, which ends with the CRC-32 of all before:
@@ -232,35 +203,6 @@ class MembershipServiceAsyncStub(MembershipServiceStub):
 
     Idempotent by `request_id`. Errors: `INVALID_ARGUMENT` for an unknown key, a value out of its range, or not 1 to
     1,000 of them; `CONFIG_CHANGED`.
-    """
-    RegisterNode: _aio.UnaryUnaryMultiCallable[_membership_pb2.RegisterNodeRequest, _membership_pb2.RegisterNodeResponse]  # type: ignore[assignment]
-    """Registers a node's addresses and abilities. A node calls it at each start.
-
-    A node calls it about itself. A master is added to the voters by this call, after the leader has dialled it back.
-    Errors: `PEER_UNREACHABLE`, `MEMBERSHIP_CHANGE_IN_PROGRESS`.
-    """
-    Heartbeat: _aio.UnaryUnaryMultiCallable[_membership_pb2.HeartbeatRequest, _membership_pb2.HeartbeatResponse]  # type: ignore[assignment]
-    """Renews a node's lease. A node that has not been heard for the duration of its lease is dead: its
-    attempts go to others.
-
-    A node calls it about itself.
-    Errors: `MEMBER_NOT_FOUND` before `RegisterNode`.
-    """
-    RedeemJoinToken: _aio.UnaryUnaryMultiCallable[_membership_pb2.RedeemJoinTokenRequest, _membership_pb2.RedeemJoinTokenResponse]  # type: ignore[assignment]
-    """Consumes a join token for a joiner that has proved its identity to the calling master.
-
-    Errors: those of `EnrolmentService.Enrol`.
-    """
-    ReplaceLog: _aio.UnaryUnaryMultiCallable[_membership_pb2.ReplaceLogRequest, _membership_pb2.ReplaceLogResponse]  # type: ignore[assignment]
-    """Gives a master whose log is damaged or lost a new incarnation, under which it starts an empty log.
-    It must not return under its old name: it may have acknowledged entries or given votes that it has
-    lost. The old incarnation no longer votes once this is answered; the new one votes after
-    `RegisterNode`, once it has caught up.
-
-    A master calls it about itself. Idempotent by `request_id`.
-    Errors: `QUORUM_AT_RISK` if the remaining masters would have no majority connected;
-    `CALLER_NOT_ALLOWED` for an incarnation that was already replaced and whose successor votes (an
-    old disk was restored); `MEMBER_NOT_FOUND`; `MEMBERSHIP_CHANGE_IN_PROGRESS`.
     """
     CreateBackup: _aio.UnaryStreamMultiCallable[_membership_pb2.CreateBackupRequest, _membership_pb2.CreateBackupResponse]  # type: ignore[assignment]
     """Sends the whole current state as one file, from which `recover cluster` restores a cluster. The
@@ -418,59 +360,6 @@ class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Idempotent by `request_id`. Errors: `INVALID_ARGUMENT` for an unknown key, a value out of its range, or not 1 to
         1,000 of them; `CONFIG_CHANGED`.
-        """
-
-    @_abc_1.abstractmethod
-    def RegisterNode(
-        self,
-        request: _membership_pb2.RegisterNodeRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_membership_pb2.RegisterNodeResponse, _abc.Awaitable[_membership_pb2.RegisterNodeResponse]]:
-        """Registers a node's addresses and abilities. A node calls it at each start.
-
-        A node calls it about itself. A master is added to the voters by this call, after the leader has dialled it back.
-        Errors: `PEER_UNREACHABLE`, `MEMBERSHIP_CHANGE_IN_PROGRESS`.
-        """
-
-    @_abc_1.abstractmethod
-    def Heartbeat(
-        self,
-        request: _membership_pb2.HeartbeatRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_membership_pb2.HeartbeatResponse, _abc.Awaitable[_membership_pb2.HeartbeatResponse]]:
-        """Renews a node's lease. A node that has not been heard for the duration of its lease is dead: its
-        attempts go to others.
-
-        A node calls it about itself.
-        Errors: `MEMBER_NOT_FOUND` before `RegisterNode`.
-        """
-
-    @_abc_1.abstractmethod
-    def RedeemJoinToken(
-        self,
-        request: _membership_pb2.RedeemJoinTokenRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_membership_pb2.RedeemJoinTokenResponse, _abc.Awaitable[_membership_pb2.RedeemJoinTokenResponse]]:
-        """Consumes a join token for a joiner that has proved its identity to the calling master.
-
-        Errors: those of `EnrolmentService.Enrol`.
-        """
-
-    @_abc_1.abstractmethod
-    def ReplaceLog(
-        self,
-        request: _membership_pb2.ReplaceLogRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_membership_pb2.ReplaceLogResponse, _abc.Awaitable[_membership_pb2.ReplaceLogResponse]]:
-        """Gives a master whose log is damaged or lost a new incarnation, under which it starts an empty log.
-        It must not return under its old name: it may have acknowledged entries or given votes that it has
-        lost. The old incarnation no longer votes once this is answered; the new one votes after
-        `RegisterNode`, once it has caught up.
-
-        A master calls it about itself. Idempotent by `request_id`.
-        Errors: `QUORUM_AT_RISK` if the remaining masters would have no majority connected;
-        `CALLER_NOT_ALLOWED` for an incarnation that was already replaced and whose successor votes (an
-        old disk was restored); `MEMBER_NOT_FOUND`; `MEMBERSHIP_CHANGE_IN_PROGRESS`.
         """
 
     @_abc_1.abstractmethod

@@ -72,11 +72,6 @@ class TaskDispatchServiceStub:
                 request_serializer=ipfs__cluster__node_dot_v1_dot_task__dispatch__pb2.CancelTaskRequest.SerializeToString,
                 response_deserializer=ipfs__cluster__node_dot_v1_dot_task__dispatch__pb2.CancelTaskResponse.FromString,
                 _registered_method=True)
-        self.WorkerSession = channel.stream_stream(
-                '/ipfs_cluster_node.v1.TaskDispatchService/WorkerSession',
-                request_serializer=ipfs__cluster__node_dot_v1_dot_task__dispatch__pb2.WorkerSessionRequest.SerializeToString,
-                response_deserializer=ipfs__cluster__node_dot_v1_dot_task__dispatch__pb2.WorkerSessionResponse.FromString,
-                _registered_method=True)
 
 
 class TaskDispatchServiceServicer:
@@ -150,25 +145,6 @@ class TaskDispatchServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def WorkerSession(self, request_iterator, context):
-        """The session of a worker with the leader.
-
-        1. The worker sends `hello` with the attempts that it still has.
-        2. The leader answers `welcome`, naming those of them that are no longer current: the worker
-        kills these. Attempts that the leader assigned to the worker and it lacks go to others.
-        3. The worker grants `credit`; the leader sends at most that many `assignments`.
-        4. The worker reports `outcomes`, in any order; the leader confirms each once it is committed,
-        stale or not. The worker keeps an outcome until then and reports it again in its next
-        session. One that the leader can't accept is confirmed too: it became the attempt's failure.
-        5. The leader may send `cancellations`; the worker kills the attempt and reports nothing.
-        6. A worker that is about to stop sends `goodbye`, and hands back attempts that do not end in time.
-        7. When the leader steps down it ends the stream with `NOT_LEADER`. Attempts continue while the
-        node's lease lasts.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
 
 def add_TaskDispatchServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -201,11 +177,6 @@ def add_TaskDispatchServiceServicer_to_server(servicer, server):
                     servicer.CancelTask,
                     request_deserializer=ipfs__cluster__node_dot_v1_dot_task__dispatch__pb2.CancelTaskRequest.FromString,
                     response_serializer=ipfs__cluster__node_dot_v1_dot_task__dispatch__pb2.CancelTaskResponse.SerializeToString,
-            ),
-            'WorkerSession': grpc.stream_stream_rpc_method_handler(
-                    servicer.WorkerSession,
-                    request_deserializer=ipfs__cluster__node_dot_v1_dot_task__dispatch__pb2.WorkerSessionRequest.FromString,
-                    response_serializer=ipfs__cluster__node_dot_v1_dot_task__dispatch__pb2.WorkerSessionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -378,33 +349,6 @@ class TaskDispatchService:
             '/ipfs_cluster_node.v1.TaskDispatchService/CancelTask',
             ipfs__cluster__node_dot_v1_dot_task__dispatch__pb2.CancelTaskRequest.SerializeToString,
             ipfs__cluster__node_dot_v1_dot_task__dispatch__pb2.CancelTaskResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def WorkerSession(request_iterator,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.stream_stream(
-            request_iterator,
-            target,
-            '/ipfs_cluster_node.v1.TaskDispatchService/WorkerSession',
-            ipfs__cluster__node_dot_v1_dot_task__dispatch__pb2.WorkerSessionRequest.SerializeToString,
-            ipfs__cluster__node_dot_v1_dot_task__dispatch__pb2.WorkerSessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -77,21 +77,6 @@ class TaskDispatchServiceStub:
 
     Idempotent by `request_id`. Errors: `TASK_NOT_FOUND`, `TASK_FINISHED`.
     """
-    WorkerSession: _grpc.StreamStreamMultiCallable[_task_dispatch_pb2.WorkerSessionRequest, _task_dispatch_pb2.WorkerSessionResponse]
-    """The session of a worker with the leader.
-
-    1. The worker sends `hello` with the attempts that it still has.
-    2. The leader answers `welcome`, naming those of them that are no longer current: the worker
-    kills these. Attempts that the leader assigned to the worker and it lacks go to others.
-    3. The worker grants `credit`; the leader sends at most that many `assignments`.
-    4. The worker reports `outcomes`, in any order; the leader confirms each once it is committed,
-    stale or not. The worker keeps an outcome until then and reports it again in its next
-    session. One that the leader can't accept is confirmed too: it became the attempt's failure.
-    5. The leader may send `cancellations`; the worker kills the attempt and reports nothing.
-    6. A worker that is about to stop sends `goodbye`, and hands back attempts that do not end in time.
-    7. When the leader steps down it ends the stream with `NOT_LEADER`. Attempts continue while the
-    node's lease lasts.
-    """
 
 @_typing.type_check_only
 class TaskDispatchServiceAsyncStub(TaskDispatchServiceStub):
@@ -141,21 +126,6 @@ class TaskDispatchServiceAsyncStub(TaskDispatchServiceStub):
     """Cancels a task; answers once that is committed. The process of a running attempt is then killed.
 
     Idempotent by `request_id`. Errors: `TASK_NOT_FOUND`, `TASK_FINISHED`.
-    """
-    WorkerSession: _aio.StreamStreamMultiCallable[_task_dispatch_pb2.WorkerSessionRequest, _task_dispatch_pb2.WorkerSessionResponse]  # type: ignore[assignment]
-    """The session of a worker with the leader.
-
-    1. The worker sends `hello` with the attempts that it still has.
-    2. The leader answers `welcome`, naming those of them that are no longer current: the worker
-    kills these. Attempts that the leader assigned to the worker and it lacks go to others.
-    3. The worker grants `credit`; the leader sends at most that many `assignments`.
-    4. The worker reports `outcomes`, in any order; the leader confirms each once it is committed,
-    stale or not. The worker keeps an outcome until then and reports it again in its next
-    session. One that the leader can't accept is confirmed too: it became the attempt's failure.
-    5. The leader may send `cancellations`; the worker kills the attempt and reports nothing.
-    6. A worker that is about to stop sends `goodbye`, and hands back attempts that do not end in time.
-    7. When the leader steps down it ends the stream with `NOT_LEADER`. Attempts continue while the
-    node's lease lasts.
     """
 
 class TaskDispatchServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -239,27 +209,6 @@ class TaskDispatchServiceServicer(metaclass=_abc_1.ABCMeta):
         """Cancels a task; answers once that is committed. The process of a running attempt is then killed.
 
         Idempotent by `request_id`. Errors: `TASK_NOT_FOUND`, `TASK_FINISHED`.
-        """
-
-    @_abc_1.abstractmethod
-    def WorkerSession(
-        self,
-        request_iterator: _MaybeAsyncIterator[_task_dispatch_pb2.WorkerSessionRequest],
-        context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_task_dispatch_pb2.WorkerSessionResponse], _abc.AsyncIterator[_task_dispatch_pb2.WorkerSessionResponse]]:
-        """The session of a worker with the leader.
-
-        1. The worker sends `hello` with the attempts that it still has.
-        2. The leader answers `welcome`, naming those of them that are no longer current: the worker
-        kills these. Attempts that the leader assigned to the worker and it lacks go to others.
-        3. The worker grants `credit`; the leader sends at most that many `assignments`.
-        4. The worker reports `outcomes`, in any order; the leader confirms each once it is committed,
-        stale or not. The worker keeps an outcome until then and reports it again in its next
-        session. One that the leader can't accept is confirmed too: it became the attempt's failure.
-        5. The leader may send `cancellations`; the worker kills the attempt and reports nothing.
-        6. A worker that is about to stop sends `goodbye`, and hands back attempts that do not end in time.
-        7. When the leader steps down it ends the stream with `NOT_LEADER`. Attempts continue while the
-        node's lease lasts.
         """
 
 def add_TaskDispatchServiceServicer_to_server(servicer: TaskDispatchServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -61,9 +61,9 @@ def grants() -> str:
 
 
 def methods() -> str:
-    """The rows of the methods, by name."""
+    """The rows of the methods, by name; clients' without their package."""
     by_name = {
-        method.removeprefix("/ipfs_cluster_node.v1.").lstrip("/"): rule
+        method.removeprefix("/").removeprefix("ipfs_cluster_node.").removeprefix("v1."): rule
         for method, rule in RULES_BY_METHOD.items()
     }
     return "".join(

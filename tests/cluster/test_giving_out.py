@@ -13,7 +13,7 @@ from ipfs_cluster_node.core.ids import NodeId, TaskId
 from ipfs_cluster_node.core.model import TaskState
 from ipfs_cluster_node.core.rests import HAND_BACK_REST_SECONDS, HAND_BACK_REST_SECONDS_MAX
 from ipfs_cluster_node.v1 import errors_pb2
-from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
+from ipfs_cluster_node.worker.v1 import worker_pb2 as pb
 from tests.support.dispatch import attempt, until
 from tests.support.sessions import ScriptedWorker, failure, leading, proposals, result
 from tests.support.virtual_time import monotonic, virtual_time

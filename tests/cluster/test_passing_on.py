@@ -20,7 +20,7 @@ class Far:
         self.came: list[list[bytes]] = []
         self.refuses_after = {0: 10**9, 1: 10**9}
         monkeypatch.setattr(passing_on, "send_all", self._take)
-        monkeypatch.setattr(passing_on, "ContentServiceStub", lambda channel: channel)
+        monkeypatch.setattr(passing_on, "BlockServiceStub", lambda channel: channel)
 
     def PutBlocks(self, timeout: float) -> int:
         self.came.append([])

@@ -10,7 +10,7 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import TaskId
 from ipfs_cluster_node.core.model import TaskSpec, TaskState
 from ipfs_cluster_node.v1 import errors_pb2
-from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
+from ipfs_cluster_node.worker.v1 import worker_pb2 as pb
 from tests.support.dispatch import attempt, until
 from tests.support.sessions import failure, leading, proposals, result
 from tests.support.virtual_time import virtual_time

@@ -15,7 +15,7 @@ from ipfs_cluster_node.core import commands as c
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.core.model import TaskState
-from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
+from ipfs_cluster_node.worker.v1 import worker_pb2 as pb
 from tests.support.dispatch import attempt, rpc_error, until
 from tests.support.sessions import ScriptedWorker, failure, leading, proposals, result
 from tests.support.virtual_time import virtual_time

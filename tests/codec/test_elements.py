@@ -4,6 +4,7 @@ import pytest
 
 from ipfs_cluster_node.codec.elements import count_elements
 from ipfs_cluster_node.v1 import membership_pb2, task_dispatch_pb2
+from ipfs_cluster_node.worker.v1 import worker_pb2 as w
 
 t = task_dispatch_pb2
 MOST = 1000
@@ -22,7 +23,7 @@ MOST = 1000
             ),
             2 + 1 + 3,
         ),
-        (t.WorkerSessionRequest(hello=t.WorkerHello(attempts=[t.AttemptId(attempt=5)] * 4)), 1 + 4),
+        (w.WorkerSessionRequest(hello=w.WorkerHello(attempts=[w.AttemptId(attempt=5)] * 4)), 1 + 4),
         (t.GetTaskRequest(task_id="x"), 1),
     ],
 )

@@ -6,17 +6,17 @@ from pathlib import Path
 from ipfs_cluster_node.access.context import CallerClass
 from ipfs_cluster_node.access.rules import RULES_BY_METHOD, Rule
 
-PROTOS = Path("protos/ipfs_cluster_node/v1")
+PROTOS = Path("protos")
 
 
 def test_every_method_of_the_protos_has_a_rule() -> None:
     methods = set()
-    for file in PROTOS.glob("*.proto"):
-        for service, body in re.findall(
-            r"^service (\w+) {(.*?)^}", file.read_text(), re.DOTALL | re.MULTILINE
-        ):
+    for file in PROTOS.rglob("*.proto"):
+        text = file.read_text()
+        [package] = re.findall(r"^package ([\w.]+);", text, re.MULTILINE)
+        for service, body in re.findall(r"^service (\w+) {(.*?)^}", text, re.DOTALL | re.MULTILINE):
             for name in re.findall(r"^  rpc (\w+)", body, re.MULTILINE):
-                methods.add(f"/ipfs_cluster_node.v1.{service}/{name}")
+                methods.add(f"/{package}.{service}/{name}")
     assert len(methods) > 40
     ours = {method for method in RULES_BY_METHOD if method.startswith("/ipfs_cluster_node.")}
     assert ours == methods
@@ -26,7 +26,7 @@ def test_every_method_of_the_protos_has_a_rule() -> None:
 
 def test_who_may_call_is_not_said_again_beside_the_option() -> None:
     """Comments had drifted from the rules."""
-    assert [file for file in PROTOS.glob("*.proto") if "Who may call:" in file.read_text()] == []
+    assert [file for file in PROTOS.rglob("*.proto") if "Who may call:" in file.read_text()] == []
 
 
 def callers_of(rule: Rule) -> str:
@@ -48,7 +48,7 @@ def test_the_table_in_the_docs_is_that_of_the_code() -> None:
     rows = {row[0]: row[1:] for row in cells if len(row) == 3 and "Service" in row[0]}
     rows |= {row[0]: row[1:] for row in cells if len(row) == 3 and row[0].startswith("grpc.")}
     assert rows == {
-        method.removeprefix("/ipfs_cluster_node.v1.").lstrip("/"): [
+        method.removeprefix("/").removeprefix("ipfs_cluster_node.").removeprefix("v1."): [
             callers_of(rule),
             command_of(rule),
         ]

@@ -22,21 +22,22 @@ from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.ids import NodeId, voter_id
 from ipfs_cluster_node.core.model import Liveness
-from ipfs_cluster_node.v1 import membership_pb2, raft_pb2
+from ipfs_cluster_node.internal.v1 import raft_pb2
+from ipfs_cluster_node.worker.v1 import node_pb2
 from tests.support.certificates import node_credentials, tls_of
 from tests.support.nodes import until
 from tests.support.people import join
 
 ANSWER_SECONDS_MAX: Final = 10.0
 ENROLMENT: Final = "/ipfs_cluster_node.v1.EnrolmentService/"
-AT_MASTERS_ONLY: Final = ("CertificateService/", "RaftService/")
+AT_MASTERS_ONLY: Final = ("CertificateService/", "ipfs_cluster_node.internal.v1.")
 """Services that a worker does not have."""
 BY_A_RELEASE_ONLY: Final = "/grpc.health.v1.Health/List"
 """Some releases of the standard health service have it, others not."""
 OF_CLASS: Final = "may not call this method"
 HARMLESS: Final = {
     # An empty registration would be taken, and nobody would know where the node is.
-    "RegisterNode": membership_pb2.RegisterNodeRequest(version="x" * 1000),
+    "RegisterNode": node_pb2.RegisterNodeRequest(version="x" * 1000),
 }
 """Requests of methods where an empty one would do something."""
 CLASSES: Final = (CallerClass.CLIENT, CallerClass.NODE, CallerClass.MASTER)

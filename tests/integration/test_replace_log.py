@@ -14,8 +14,8 @@ from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
-from ipfs_cluster_node.v1 import membership_pb2
-from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub
+from ipfs_cluster_node.internal.v1 import masters_pb2
+from ipfs_cluster_node.internal.v1.masters_pb2_grpc import MasterServiceStub
 from tests.support.clusters import cluster_of
 from tests.support.nodes import check_of, health_of, until
 
@@ -30,9 +30,9 @@ async def replace_log(
 ) -> int | Reason:
     """Ask the leader as who the certificate says; the new incarnation, or why not."""
     channel = open_channel(leader.address, tls=tls, node_id=NodeId(leader.node_id))
-    request = membership_pb2.ReplaceLogRequest(request_id=request_id, incarnation=incarnation)
+    request = masters_pb2.ReplaceLogRequest(request_id=request_id, incarnation=incarnation)
     try:
-        answer = await MembershipServiceStub(channel).ReplaceLog(request, timeout=10)
+        answer = await MasterServiceStub(channel).ReplaceLog(request, timeout=10)
         return answer.incarnation
     except grpc.aio.AioRpcError as error:
         return error_from_rpc(error).reason

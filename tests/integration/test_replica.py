@@ -16,8 +16,8 @@ from ipfs_cluster_node.adapters.raft.journal import Pending
 from ipfs_cluster_node.adapters.raft.replica import Replica
 from ipfs_cluster_node.adapters.raft.store import create_store
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from ipfs_cluster_node.v1 import raft_pb2 as pb
-from ipfs_cluster_node.v1 import raft_pb2_grpc
+from ipfs_cluster_node.internal.v1 import raft_pb2 as pb
+from ipfs_cluster_node.internal.v1 import raft_pb2_grpc
 from tests.support.engines import pre_vote_round
 from tests.support.replicas import FAST, ListMachine, ReplicaCluster
 

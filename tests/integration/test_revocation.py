@@ -24,11 +24,14 @@ from ipfs_cluster_node.codec.ucan import cid_of_token
 from ipfs_cluster_node.codec.ucan_container import write_container
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.ids import NodeId, voter_id
-from ipfs_cluster_node.v1 import content_pb2, health_pb2, raft_pb2, task_dispatch_pb2
+from ipfs_cluster_node.internal.v1 import raft_pb2
+from ipfs_cluster_node.internal.v1.raft_pb2_grpc import RaftServiceStub
+from ipfs_cluster_node.v1 import content_pb2, health_pb2, task_dispatch_pb2
 from ipfs_cluster_node.v1.content_pb2_grpc import ContentServiceStub
 from ipfs_cluster_node.v1.health_pb2_grpc import HealthServiceStub
-from ipfs_cluster_node.v1.raft_pb2_grpc import RaftServiceStub
 from ipfs_cluster_node.v1.task_dispatch_pb2_grpc import TaskDispatchServiceStub
+from ipfs_cluster_node.worker.v1 import worker_pb2
+from ipfs_cluster_node.worker.v1.worker_pb2_grpc import WorkerServiceStub
 from tests.support.certificates import node_credentials, tls_of
 from tests.support.nodes import until
 from tests.support.people import Person, join, refused, signed
@@ -377,10 +380,8 @@ async def test_the_session_of_a_removed_worker_ends(cluster: LocalCluster, clien
     cluster.nodes.remove(node)
     async with scene() as running:
         channel = running.channel(leader, tls_of(node_credentials(node)))
-        session = TaskDispatchServiceStub(channel).WorkerSession()
-        await session.write(
-            task_dispatch_pb2.WorkerSessionRequest(hello=task_dispatch_pb2.WorkerHello())
-        )
+        session = WorkerServiceStub(channel).WorkerSession()
+        await session.write(worker_pb2.WorkerSessionRequest(hello=worker_pb2.WorkerHello()))
         running.follow(f"WorkerSession at {leader.name}", session)
         await running.all_end(lambda: client.remove_node(node.node_id))
         assert running.endings[0].reason is Reason.CALLER_UNKNOWN

@@ -26,7 +26,7 @@ from ipfs_cluster_node.core.model import (
 from ipfs_cluster_node.node import attempts
 from ipfs_cluster_node.node.attempts import AttemptRunner, failed, nameless_file, sendable
 from ipfs_cluster_node.v1 import content_pb2
-from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
+from ipfs_cluster_node.worker.v1 import worker_pb2 as pb
 from tests.support.attempts import CID, WHICH, Pool, runner_of, spec_of, succeeded
 from tests.support.dispatch import rpc_error
 from tests.support.virtual_time import virtual_time

@@ -10,7 +10,7 @@ from ipfs_cluster_node.access.revocations import Revocations
 from ipfs_cluster_node.cluster.peers import PeerBook
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.node.channels import PeerChannels
-from ipfs_cluster_node.v1 import membership_pb2
+from ipfs_cluster_node.worker.v1 import node_pb2
 from tests.support.tls import enrol, make_ca
 
 
@@ -42,5 +42,5 @@ async def test_the_channel_to_where_a_node_was_is_closed(tmp_path: Path) -> None
 def test_whoever_watches_streams_is_told_what_the_leader_tells() -> None:
     revocations, told = Revocations(), []
     revocations.on_change = lambda: told.append(revocations.version)
-    revocations.take(membership_pb2.Revocations(version=7))
+    revocations.take(node_pb2.Revocations(version=7))
     assert told == [7]

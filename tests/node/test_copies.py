@@ -20,8 +20,8 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.model import Liveness, Role
 from ipfs_cluster_node.node.node import Node
 from ipfs_cluster_node.node.uplink import RUNS_TWICE_SECONDS_MAX, Uplink
-from ipfs_cluster_node.v1 import membership_pb2
-from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
+from ipfs_cluster_node.worker.v1 import node_pb2
+from ipfs_cluster_node.worker.v1 import worker_pb2 as pb
 from tests.support.dispatch import MemoryCall, MemoryConsensus
 from tests.support.survivors import home_of_three
 from tests.support.virtual_time import loop_clock, monotonic, virtual_time
@@ -130,7 +130,7 @@ class TwiceConnection:
         self.calls.append(request)
         if monotonic() < self._until:
             raise ClusterError(self._reason, "runs already")
-        response = membership_pb2.HeartbeatResponse()
+        response = node_pb2.HeartbeatResponse()
         response.node_lease.FromSeconds(5)
         return response
 
@@ -145,7 +145,7 @@ def uplink_to(connection: TwiceConnection, *, votes_alone: bool = False) -> Upli
     return Uplink(
         connection=as_connection,
         peers=peers,
-        registration=membership_pb2.RegisterNodeRequest(boot=COPY),
+        registration=node_pb2.RegisterNodeRequest(boot=COPY),
         revocations=revocations,
         running_count=lambda: 0,
         room_bytes=lambda: 0,

@@ -22,7 +22,7 @@ from ipfs_cluster_node.core.commands import ExpireRecords, RemoveNode, RevokeCer
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import node_id_from_did
 from ipfs_cluster_node.node.own_certificate import renewal_time
-from ipfs_cluster_node.v1 import membership_pb2
+from ipfs_cluster_node.worker.v1 import node_pb2
 from tests.support.certificate_states import CLIENT, DAY_S, apply, cluster, record
 from tests.support.tls import Context, enrol, make_ca, own_certificate
 from tests.support.virtual_time import now_ms, utc_now
@@ -95,7 +95,7 @@ def test_a_node_without_a_log_refuses_what_the_leader_told_it(tmp_path: Path, by
         now_ms=now_ms,
     )
     nodes = [revoked.identity.did, other.identity.did]
-    told = membership_pb2.Revocations(version=4, node_dids=nodes)
+    told = node_pb2.Revocations(version=4, node_dids=nodes)
     revocations.take(told)
     identify(Context(revoked))  # type: ignore[arg-type]
     peer = read_certificate(revoked.tls.certificate_pem)

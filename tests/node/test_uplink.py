@@ -18,7 +18,7 @@ from ipfs_cluster_node.node.uplink import (
     RETRY_SECONDS,
     Uplink,
 )
-from ipfs_cluster_node.v1 import membership_pb2 as pb
+from ipfs_cluster_node.worker.v1 import node_pb2 as pb
 from tests.support.virtual_time import loop_clock, monotonic, now_ms, virtual_time
 
 BOOT = 7

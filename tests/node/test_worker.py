@@ -8,7 +8,7 @@ import pytest
 
 from ipfs_cluster_node.node.worker import FENCE_MARGIN_SECONDS, FENCE_SECONDS, WRITER_SECONDS_MAX
 from ipfs_cluster_node.v1 import errors_pb2
-from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
+from ipfs_cluster_node.worker.v1 import worker_pb2 as pb
 from tests.support.dispatch import FakeRunner, ScriptedLeader, attempt, until
 from tests.support.virtual_time import monotonic, virtual_time
 from tests.support.workers import failure_of, working

@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError
 
 from ipfs_cluster_node.adapters.raft import framing
 from ipfs_cluster_node.adapters.raft.framing import FrameError, Framer, Unframer
-from ipfs_cluster_node.v1 import raft_pb2 as pb
+from ipfs_cluster_node.internal.v1 import raft_pb2 as pb
 
 EPOCH, OLD_EPOCH = 7, 6
 

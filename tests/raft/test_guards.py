@@ -16,7 +16,7 @@ from ipfs_cluster_node.adapters.raft.messages import decode_message, encode_mess
 from ipfs_cluster_node.adapters.raft.store import create_store
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import VoterId
-from ipfs_cluster_node.v1 import raft_pb2 as pb
+from ipfs_cluster_node.internal.v1 import raft_pb2 as pb
 from scripts.lib.sim.disk import MemoryDisk
 from tests.support.replicas import ListMachine
 from tests.support.voters import SELF, Host

@@ -12,7 +12,7 @@ from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.link import Link
 from ipfs_cluster_node.adapters.raft.witness import Mark
 from ipfs_cluster_node.core.ids import VoterId
-from ipfs_cluster_node.v1 import raft_pb2 as pb
+from ipfs_cluster_node.internal.v1 import raft_pb2 as pb
 
 
 def a_link() -> Link:

@@ -19,7 +19,7 @@ from ipfs_cluster_node.adapters.raft.journal import MEMBERSHIP, NO_OP, REGULAR
 from ipfs_cluster_node.adapters.raft.proposals import BATCH_ID_BYTES, Proposal, encode_entry
 from ipfs_cluster_node.adapters.raft.snapshot import SNAPSHOT_NAME, Position, store_snapshot
 from ipfs_cluster_node.core.ids import VoterId
-from ipfs_cluster_node.v1 import raft_pb2 as pb
+from ipfs_cluster_node.internal.v1 import raft_pb2 as pb
 from scripts.lib.sim.checks import Machine
 from scripts.lib.sim.disk import MemoryDisk
 from scripts.lib.sim.run import Run

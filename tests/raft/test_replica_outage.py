@@ -17,7 +17,7 @@ from ipfs_cluster_node.adapters.raft.journal import SegmentedJournal
 from ipfs_cluster_node.adapters.raft.outages import PROBE_NAME, STEADY_SECONDS, Outage
 from ipfs_cluster_node.adapters.raft.replica import Replica
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from ipfs_cluster_node.v1 import raft_pb2 as pb
+from ipfs_cluster_node.internal.v1 import raft_pb2 as pb
 from tests.support.memory_replicas import (
     MakeCluster,
     MemoryCluster,

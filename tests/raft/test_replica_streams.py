@@ -9,7 +9,7 @@ from ipfs_cluster_node.adapters.raft.witness import Mark
 from ipfs_cluster_node.core.boots import UNKNOWN
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.ids import VoterId
-from ipfs_cluster_node.v1 import raft_pb2 as pb
+from ipfs_cluster_node.internal.v1 import raft_pb2 as pb
 from tests.support.memory_replicas import (
     MakeCluster,
     Stream,

@@ -29,7 +29,7 @@ from ipfs_cluster_node.codec.snapshot import PART_BYTES, decode_snapshot, encode
 from ipfs_cluster_node.core.ids import TaskId, VoterId, did_from_public_key
 from ipfs_cluster_node.core.model import Content, Task, TaskResult, TaskSpec, TaskState
 from ipfs_cluster_node.core.state_data import StateData
-from ipfs_cluster_node.v1 import raft_pb2 as pb
+from ipfs_cluster_node.internal.v1 import raft_pb2 as pb
 from scripts.lib.sim.disk import MemoryDisk
 from tests.support.engines import learn_term
 from tests.support.replicas import FAST, ListMachine, ReplicaCluster

@@ -22,7 +22,7 @@ from ipfs_cluster_node.adapters.raft.witness import (
 )
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import VoterId
-from ipfs_cluster_node.v1 import raft_pb2 as pb
+from ipfs_cluster_node.internal.v1 import raft_pb2 as pb
 from scripts.lib.sim.disk import MemoryDisk
 from tests.support.replicas import ListMachine
 

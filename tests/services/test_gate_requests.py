@@ -21,6 +21,7 @@ from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.services.gate import Gate
 from ipfs_cluster_node.services.requests import ELEMENTS_MAX, Requests
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
+from ipfs_cluster_node.worker.v1 import worker_pb2
 from tests.support.tls import enrol, make_ca, serving
 from tests.support.virtual_time import loop_clock
 
@@ -159,9 +160,9 @@ async def test_every_message_of_a_stream_is_counted_and_parsed_in_its_turn() -> 
     ):
         seen.clear()
         rule = Rule(callers=frozenset({CallerClass.CLIENT}))
-        read = pb.WorkerSessionRequest.FromString
+        read = worker_pb2.WorkerSessionRequest.FromString
         gate = gate_of("stream_stream", rule, Decides(allows=True), read, take)
-        good = pb.WorkerSessionRequest(hello=pb.WorkerHello()).SerializeToString()
+        good = worker_pb2.WorkerSessionRequest(hello=worker_pb2.WorkerHello()).SerializeToString()
         async with serving(gate) as channel:
             ask: Any = channel.stream_stream("/t/Do")
             call = ask(timeout=10)

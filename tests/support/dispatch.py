@@ -21,12 +21,13 @@ from ipfs_cluster_node.core.model import AttemptId, AttemptOutcome, TaskResult
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.core.tables import Touched
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
+from ipfs_cluster_node.worker.v1 import worker_pb2
 from tests.support.virtual_time import monotonic, now_ms
 
 HOP_SECONDS: Final = 0.001
 _CANCELLED: Final = object()
-Requests = AsyncIterator[pb.WorkerSessionRequest]
-Serve = Callable[[Requests], AsyncIterator[pb.WorkerSessionResponse]]
+Requests = AsyncIterator[worker_pb2.WorkerSessionRequest]
+Serve = Callable[[Requests], AsyncIterator[worker_pb2.WorkerSessionResponse]]
 
 
 def rpc_error(error: ClusterError) -> grpc.aio.AioRpcError:
@@ -43,7 +44,7 @@ class MemoryCall:
     """One session, as a caller's gRPC shows it; messages take a moment and are copied."""
 
     def __init__(self, serve: Serve) -> None:
-        self._requests: asyncio.Queue[pb.WorkerSessionRequest] = asyncio.Queue()
+        self._requests: asyncio.Queue[worker_pb2.WorkerSessionRequest] = asyncio.Queue()
         self._responses: asyncio.Queue[Any] = asyncio.Queue()
         self._server = asyncio.create_task(self._serve(serve))
 
@@ -60,7 +61,7 @@ class MemoryCall:
         while True:
             yield await self._requests.get()
 
-    async def write(self, message: pb.WorkerSessionRequest) -> None:
+    async def write(self, message: worker_pb2.WorkerSessionRequest) -> None:
         copied = _copy(message)
         await asyncio.sleep(HOP_SECONDS)
         if self._server.done():
@@ -184,29 +185,33 @@ class ScriptedLeader:
         self.pending: deque[tuple[AttemptId, float]] = deque()
         self.confirms = True
         self.stale: list[AttemptId] = []
-        self.refuses: Callable[[list[pb.AttemptOutcome]], ClusterError | None] = lambda _: None
+        self.refuses: Callable[[list[worker_pb2.AttemptOutcome]], ClusterError | None] = lambda _: (
+            None
+        )
         self.hellos: list[list[AttemptId]] = []
-        self.messages: list[pb.WorkerSessionRequest] = []
+        self.messages: list[worker_pb2.WorkerSessionRequest] = []
         """All but hellos, in the order in which they came."""
-        self.outcomes: dict[AttemptId, list[pb.AttemptOutcome]] = {}
+        self.outcomes: dict[AttemptId, list[worker_pb2.AttemptOutcome]] = {}
         self.credit = 0
         self.credit_most = 0
         self.calls: list[MemoryCall] = []
-        self._outbox: asyncio.Queue[pb.WorkerSessionResponse | ClusterError] = asyncio.Queue()
+        self._outbox: asyncio.Queue[worker_pb2.WorkerSessionResponse | ClusterError] = (
+            asyncio.Queue()
+        )
 
     def open(self) -> MemoryCall:
         call = MemoryCall(self.serve)
         self.calls.append(call)
         return call
 
-    async def serve(self, requests: Requests) -> AsyncIterator[pb.WorkerSessionResponse]:
+    async def serve(self, requests: Requests) -> AsyncIterator[worker_pb2.WorkerSessionResponse]:
         first = await anext(requests)
         assert first.WhichOneof("message") == "hello"
         self.hellos.append([attempt_from_proto(a) for a in first.hello.attempts])
         self.credit = 0
         outbox = self._outbox = asyncio.Queue()
-        yield pb.WorkerSessionResponse(
-            welcome=pb.WorkerWelcome(stale=map(attempt_to_proto, self.stale))
+        yield worker_pb2.WorkerSessionResponse(
+            welcome=worker_pb2.WorkerWelcome(stale=map(attempt_to_proto, self.stale))
         )
         reader = asyncio.create_task(self._read(requests))
         try:
@@ -243,24 +248,28 @@ class ScriptedLeader:
     def assign(self, *more: tuple[AttemptId, float]) -> None:
         """Send what waits, as far as the credit goes."""
         self.pending.extend(more)
-        batch = pb.Assignments()
+        batch = worker_pb2.Assignments()
         while self.pending and self.credit > 0:
             self.credit -= 1
             at, seconds = self.pending.popleft()
             spec = pb.TaskSpec(task_type="echo", payload=str(seconds).encode())
             batch.assignments.add(id=attempt_to_proto(at), spec=spec)
         if batch.assignments:
-            self._outbox.put_nowait(pb.WorkerSessionResponse(assignments=batch))
+            self._outbox.put_nowait(worker_pb2.WorkerSessionResponse(assignments=batch))
 
     def confirm(self, *attempts: AttemptId) -> None:
         """Say that outcomes are committed."""
         ids = map(attempt_to_proto, attempts)
-        self._outbox.put_nowait(pb.WorkerSessionResponse(confirmed=pb.OutcomesConfirmed(ids=ids)))
+        self._outbox.put_nowait(
+            worker_pb2.WorkerSessionResponse(confirmed=worker_pb2.OutcomesConfirmed(ids=ids))
+        )
 
     def cancel(self, *attempts: AttemptId) -> None:
         """Have attempts killed."""
         ids = map(attempt_to_proto, attempts)
-        self._outbox.put_nowait(pb.WorkerSessionResponse(cancellations=pb.Cancellations(ids=ids)))
+        self._outbox.put_nowait(
+            worker_pb2.WorkerSessionResponse(cancellations=worker_pb2.Cancellations(ids=ids))
+        )
 
     def end(self, error: ClusterError) -> None:
         """End the session."""

@@ -36,8 +36,9 @@ from ipfs_cluster_node.core.model import (
     WATCHED_TASKS_MAX,
 )
 from ipfs_cluster_node.core.settings import CHANGES_MAX, USER_VALUE_CHARS_MAX
+from ipfs_cluster_node.core.unixfs import BLOCK_BYTES_MAX
+from ipfs_cluster_node.internal.v1 import blocks_pb2, masters_pb2
 from ipfs_cluster_node.services.content import (
-    BLOCK_BYTES_MAX,
     BLOCKS_PER_REQUEST_MAX,
     DATA_BYTES_MAX,
     NAME_CHARS_MAX,
@@ -54,6 +55,7 @@ from ipfs_cluster_node.v1 import (
     state_delta_pb2,
     task_dispatch_pb2,
 )
+from ipfs_cluster_node.worker.v1 import node_pb2, worker_pb2
 from tests.support.large_cluster import cid_of
 
 CALL_SECONDS: Final = 60.0
@@ -148,23 +150,28 @@ def watch_tasks(scene: Scene) -> list[Largest]:
 def worker_session(scene: Scene) -> list[Largest]:
     t = task_dispatch_pb2
     attempts = [
-        t.AttemptId(task_id=each, attempt=1) for each in scene.task_ids[-HELLO_ATTEMPTS_MAX:]
+        worker_pb2.AttemptId(task_id=each, attempt=1)
+        for each in scene.task_ids[-HELLO_ATTEMPTS_MAX:]
     ]
     results = [
-        t.AttemptOutcome(
+        worker_pb2.AttemptOutcome(
             id=attempt,
             result=t.TaskResult(data=bytes(RESULT_INLINE_BYTES_MAX // 16)),
         )
         for attempt in attempts[: OUTCOMES_PER_COMMAND_MAX // 2]
     ] + [
-        t.AttemptOutcome(id=attempt, failure=t.AttemptFailure(message="m" * MESSAGE_CHARS_MAX))
+        worker_pb2.AttemptOutcome(
+            id=attempt, failure=worker_pb2.AttemptFailure(message="m" * MESSAGE_CHARS_MAX)
+        )
         for attempt in attempts[: OUTCOMES_PER_COMMAND_MAX // 2]
     ]
     return [
         Largest(
             [
-                t.WorkerSessionRequest(hello=t.WorkerHello(attempts=attempts)),
-                t.WorkerSessionRequest(outcomes=t.AttemptOutcomes(outcomes=results)),
+                worker_pb2.WorkerSessionRequest(hello=worker_pb2.WorkerHello(attempts=attempts)),
+                worker_pb2.WorkerSessionRequest(
+                    outcomes=worker_pb2.AttemptOutcomes(outcomes=results)
+                ),
             ],
             by="worker",
             seconds=WATCH_SECONDS,
@@ -191,7 +198,7 @@ def put_blocks(_: Scene) -> list[Largest]:
     return [
         Largest(
             [
-                content_pb2.PutBlocksRequest(cid=cid, data=block)
+                blocks_pb2.PutBlocksRequest(cid=cid, data=block)
                 for cid, block in zip(cids, blocks, strict=True)
             ],
             by="master",
@@ -262,7 +269,7 @@ def propose_config(_: Scene) -> list[Largest]:
 
 
 def register_node(_: Scene) -> list[Largest]:
-    request = membership_pb2.RegisterNodeRequest(
+    request = node_pb2.RegisterNodeRequest(
         endpoints=[f"{'e' * 240}:{n + 1}" for n in range(ENDPOINTS_MAX)],
         task_types=["echo", *(f"{n:064d}" for n in range(TASK_TYPES_MAX - 1))],
         slot_count=SLOTS_MAX,
@@ -292,8 +299,8 @@ def _transfer(scene: Scene) -> list[Largest]:
 
 NOT_CALLED: Final = {
     "RaftService/Exchange": "its messages are what the cluster itself sends meanwhile",
-    "MembershipService/ReplaceLog": "of one size; it ends the log of who calls it",
-    "CertificateService/RenewForMember": "of one size; as RenewCertificate",
+    "MasterService/ReplaceLog": "of one size; it ends the log of who calls it",
+    "MasterService/RenewForMember": "of one size; as RenewCertificate",
     "EnrolmentService/RenewExpired": "of one size; as RenewCertificate",
     "ServerReflection/ServerReflectionInfo": "of gRPC, about the protos alone",
     "Health/Check": "of gRPC; one name",
@@ -328,7 +335,7 @@ LARGEST: Final[dict[str, Callable[[Scene], list[Largest]]]] = {
         Largest([content_pb2.GetContentRequest(cid=scene.file_cid)])
     ],
     "ContentService/ListContent": _lists(content_pb2.ListContentRequest),
-    "ContentService/PutBlocks": put_blocks,
+    "BlockService/PutBlocks": put_blocks,
     "ContentService/StatContent": lambda scene: [
         Largest([content_pb2.StatContentRequest(cid=scene.file_cid)])
     ],
@@ -349,21 +356,21 @@ LARGEST: Final[dict[str, Callable[[Scene], list[Largest]]]] = {
         )
     ],
     "MembershipService/GetClusterStatus": _one(m.GetClusterStatusRequest),
-    "MembershipService/Heartbeat": _one(m.HeartbeatRequest, by="worker"),
+    "NodeService/Heartbeat": _one(node_pb2.HeartbeatRequest, by="worker"),
     "MembershipService/ListJoinTokens": _lists(m.ListJoinTokensRequest),
     "MembershipService/ListJoiners": _lists(m.ListJoinersRequest),
     "MembershipService/ListNodes": _lists(m.ListNodesRequest),
     "MembershipService/ProposeConfig": propose_config,
     "MembershipService/GetConfig": _one(m.GetConfigRequest),
-    "MembershipService/RedeemJoinToken": _one(
-        m.RedeemJoinTokenRequest,
+    "MasterService/RedeemJoinToken": _one(
+        masters_pb2.RedeemJoinTokenRequest,
         by="master",
         token_id="t00001",
         secret_hash=bytes(32),
         name="n" * 64,
         certificate_request=bytes(32 * 1024),
     ),
-    "MembershipService/RegisterNode": register_node,
+    "NodeService/RegisterNode": register_node,
     "MembershipService/RevokeJoinToken": _one(m.RevokeJoinTokenRequest, token_id="t00000"),
     "MembershipService/TransferLeadership": _transfer,
     "StateDeltaService/GetSnapshot": snapshots,
@@ -380,7 +387,7 @@ LARGEST: Final[dict[str, Callable[[Scene], list[Largest]]]] = {
     "TaskDispatchService/SubmitTask": submit_task,
     "TaskDispatchService/SubmitTasks": submit_tasks,
     "TaskDispatchService/WatchTasks": watch_tasks,
-    "TaskDispatchService/WorkerSession": worker_session,
+    "WorkerService/WorkerSession": worker_session,
     # Last: the master that is removed held all files.
     "MembershipService/RemoveNode": lambda scene: [
         Largest([m.RemoveNodeRequest(request_id=_id(), node_id=scene.worker_id)])
@@ -445,7 +452,7 @@ def overfull(method: str, by: str) -> list[Largest]:
     """For each repeated field of a method's request, as many of the smallest as gRPC takes."""
     kind = request_type_of(method)
     assert kind is not None
-    hello = t.WorkerSessionRequest(hello=t.WorkerHello())
+    hello = worker_pb2.WorkerSessionRequest(hello=worker_pb2.WorkerHello())
     return [
         # A session begins with hello, whatever comes then.
         Largest([hello, data] if path.startswith("outcomes") else [data], by=by, illegal=path)

@@ -21,7 +21,7 @@ from ipfs_cluster_node.adapters.raft.store import create_store
 from ipfs_cluster_node.adapters.raft.witness import Mark, mark_to_proto
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, VoterId, node_id_of_voter
-from ipfs_cluster_node.v1 import raft_pb2 as pb
+from ipfs_cluster_node.internal.v1 import raft_pb2 as pb
 from tests.support.replicas import ListMachine
 from tests.support.virtual_time import virtual_loop
 

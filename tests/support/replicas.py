@@ -17,7 +17,7 @@ from ipfs_cluster_node.codec.errors import STATUS_DETAILS_KEY, status_details, s
 from ipfs_cluster_node.core.endpoints import Endpoint
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.ids import NodeId, VoterId, voter_id
-from ipfs_cluster_node.v1 import raft_pb2_grpc
+from ipfs_cluster_node.internal.v1 import raft_pb2_grpc
 from tests.support.tls import Member, enrol, make_ca
 
 FAST = RaftConfig(

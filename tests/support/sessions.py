@@ -20,6 +20,7 @@ from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.ids import NodeId, TaskId
 from ipfs_cluster_node.core.model import AttemptId, TaskSpec
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
+from ipfs_cluster_node.worker.v1 import worker_pb2
 from tests.support.dispatch import MemoryCall, MemoryConsensus, attempt, until
 from tests.support.virtual_time import loop_clock, monotonic
 from tests.support.worlds import CLIENT, WORKER, World
@@ -31,7 +32,7 @@ class ScriptedWorker:
     def __init__(self, sessions: WorkerSessions, node_id: NodeId) -> None:
         self.call = MemoryCall(lambda requests: sessions.worker_session(node_id, requests))
         self.assigned: dict[AttemptId, pb.TaskSpec] = {}
-        self.batches: list[pb.Assignments] = []
+        self.batches: list[worker_pb2.Assignments] = []
         self.confirmed: list[AttemptId] = []
         self.cancelled: list[AttemptId] = []
         self.stale: list[AttemptId] | None = None
@@ -42,7 +43,7 @@ class ScriptedWorker:
     async def _read(self) -> None:
         try:
             while isinstance(message := await self.call.read(), Message):
-                assert isinstance(message, pb.WorkerSessionResponse)
+                assert isinstance(message, worker_pb2.WorkerSessionResponse)
                 match message.WhichOneof("message"):
                     case "welcome":
                         self.stale = [attempt_from_proto(a) for a in message.welcome.stale]
@@ -58,19 +59,19 @@ class ScriptedWorker:
             self.ended = error_from_rpc(error)  # type: ignore[arg-type]
 
     async def say(self, **message: Any) -> None:
-        await self.call.write(pb.WorkerSessionRequest(**message))
+        await self.call.write(worker_pb2.WorkerSessionRequest(**message))
 
     async def hello(self, *attempts: AttemptId, boot: int = 0) -> None:
-        hello = pb.WorkerHello(attempts=map(attempt_to_proto, attempts), boot=boot)
+        hello = worker_pb2.WorkerHello(attempts=map(attempt_to_proto, attempts), boot=boot)
         with suppress(asyncio.InvalidStateError):  # It was refused at once.
             await self.say(hello=hello)
         await until(lambda: self.stale is not None or self.ended is not None)
 
     async def credit(self, count: int) -> None:
-        await self.say(credit=pb.WorkerCredit(attempt_count=count))
+        await self.say(credit=worker_pb2.WorkerCredit(attempt_count=count))
 
-    async def tell(self, *outcomes: pb.AttemptOutcome) -> None:
-        await self.say(outcomes=pb.AttemptOutcomes(outcomes=outcomes))
+    async def tell(self, *outcomes: worker_pb2.AttemptOutcome) -> None:
+        await self.say(outcomes=worker_pb2.AttemptOutcomes(outcomes=outcomes))
 
 
 @asynccontextmanager
@@ -119,15 +120,15 @@ async def leading() -> AsyncIterator[Any]:
         await asyncio.gather(running, return_exceptions=True)
 
 
-def result(number: int, count: int = 1, **fields: Any) -> pb.AttemptOutcome:
-    return pb.AttemptOutcome(
+def result(number: int, count: int = 1, **fields: Any) -> worker_pb2.AttemptOutcome:
+    return worker_pb2.AttemptOutcome(
         id=attempt_to_proto(attempt(number, count)), result=pb.TaskResult(**fields)
     )
 
 
-def failure(number: int, count: int = 1, **fields: Any) -> pb.AttemptOutcome:
-    return pb.AttemptOutcome(
-        id=attempt_to_proto(attempt(number, count)), failure=pb.AttemptFailure(**fields)
+def failure(number: int, count: int = 1, **fields: Any) -> worker_pb2.AttemptOutcome:
+    return worker_pb2.AttemptOutcome(
+        id=attempt_to_proto(attempt(number, count)), failure=worker_pb2.AttemptFailure(**fields)
     )
 
 

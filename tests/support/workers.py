@@ -8,7 +8,7 @@ from typing import Any
 
 from ipfs_cluster_node.core.model import AttemptId
 from ipfs_cluster_node.node.worker import Worker
-from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
+from ipfs_cluster_node.worker.v1 import worker_pb2 as pb
 from tests.support.dispatch import FakeRunner, FakeUplink, MemoryConnection, ScriptedLeader
 from tests.support.virtual_time import loop_clock
 

@@ -36,7 +36,7 @@ from ipfs_cluster_node.adapters.raft.store import stored_voter
 from ipfs_cluster_node.adapters.raft.witness import Mark, Note, Witness
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, VoterId, node_id_of_voter
-from ipfs_cluster_node.v1 import raft_pb2 as pb
+from ipfs_cluster_node.internal.v1 import raft_pb2 as pb
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
-from ipfs_cluster_node.v1 import raft_pb2 as pb
+from ipfs_cluster_node.internal.v1 import raft_pb2 as pb
 
 FRAME_BYTES_MAX: Final = 1024 * 1024
 MESSAGE_BYTES_MAX: Final = 64 * 1024 * 1024

@@ -16,7 +16,7 @@ from ipfs_cluster_node.adapters.raft.disk import UNSYNCED_BYTES_MAX, Disk, OpenF
 from ipfs_cluster_node.adapters.raft.snapshot import SNAPSHOT_NAME, snapshot_crc, snapshot_index
 from ipfs_cluster_node.adapters.raft.snapshotting import RECEIVED_NAME
 from ipfs_cluster_node.core.ids import VoterId
-from ipfs_cluster_node.v1 import raft_pb2 as pb
+from ipfs_cluster_node.internal.v1 import raft_pb2 as pb
 
 log = logging.getLogger(__name__)
 

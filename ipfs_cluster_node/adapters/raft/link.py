@@ -16,8 +16,8 @@ from ipfs_cluster_node.adapters.raft.witness import Mark, mark_to_proto
 from ipfs_cluster_node.codec.errors import error_from_rpc, is_being_cancelled
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.ids import NodeId, VoterId, node_id_of_voter
-from ipfs_cluster_node.v1 import raft_pb2 as pb
-from ipfs_cluster_node.v1.raft_pb2_grpc import RaftServiceStub
+from ipfs_cluster_node.internal.v1 import raft_pb2 as pb
+from ipfs_cluster_node.internal.v1.raft_pb2_grpc import RaftServiceStub
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from ipfs_cluster_node.adapters.raft.journal import MEMBERSHIP, NO_OP, REGULAR
 from ipfs_cluster_node.adapters.raft.proposals import commands_of
 from ipfs_cluster_node.adapters.raft.witness import mark_from_proto
 from ipfs_cluster_node.core.ids import VoterId
-from ipfs_cluster_node.v1 import raft_pb2 as pb
+from ipfs_cluster_node.internal.v1 import raft_pb2 as pb
 
 Message = dict[str, Any]
 """A message as PySyncObj has it."""

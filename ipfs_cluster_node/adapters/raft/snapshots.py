@@ -15,7 +15,7 @@ from ipfs_cluster_node.adapters.raft.outages import SNAPSHOT_RETRY_SECONDS
 from ipfs_cluster_node.adapters.raft.snapshot import Position
 from ipfs_cluster_node.adapters.raft.snapshotting import Loading, Making
 from ipfs_cluster_node.core.ids import VoterId
-from ipfs_cluster_node.v1 import raft_pb2 as pb
+from ipfs_cluster_node.internal.v1 import raft_pb2 as pb
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from google.protobuf.message import DecodeError
 
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk, Disk
 from ipfs_cluster_node.core.ids import VoterId
-from ipfs_cluster_node.v1 import raft_pb2 as pb
+from ipfs_cluster_node.internal.v1 import raft_pb2 as pb
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from hashlib import sha256
 from ipfs_cluster_node.codec.derived import serial_bytes
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.state import ClusterState
-from ipfs_cluster_node.v1 import membership_pb2 as pb
+from ipfs_cluster_node.worker.v1 import node_pb2 as pb
 
 
 class RevocationList:

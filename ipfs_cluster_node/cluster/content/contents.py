@@ -28,6 +28,8 @@ from ipfs_cluster_node.core.model import Content, Liveness
 from ipfs_cluster_node.core.multiformats import Cid, parse_cid, parse_cid_binary
 from ipfs_cluster_node.core.storage import Candidate, holders_in_order
 from ipfs_cluster_node.core.unixfs import Block
+from ipfs_cluster_node.internal.v1 import blocks_pb2
+from ipfs_cluster_node.internal.v1.blocks_pb2_grpc import BlockServiceStub
 from ipfs_cluster_node.v1 import content_pb2 as pb
 from ipfs_cluster_node.v1.content_pb2_grpc import ContentServiceStub
 
@@ -229,16 +231,16 @@ class Contents:
         if channel is None:
             raise ClusterError(Reason.UNREACHABLE, "none of its addresses is known")
 
-        async def requests() -> AsyncIterator[pb.PutBlocksRequest]:
+        async def requests() -> AsyncIterator[blocks_pb2.PutBlocksRequest]:
             async for cid in walk(root, self.store):
                 data = await asyncio.to_thread(self.store.get, cid)
                 if data is None:
                     raise ClusterError(
                         Reason.CONTENT_NOT_FOUND, f"block {cid} is lost here; send the file again"
                     )
-                yield pb.PutBlocksRequest(cid=cid.binary, data=data)
+                yield blocks_pb2.PutBlocksRequest(cid=cid.binary, data=data)
 
-        call = ContentServiceStub(channel).PutBlocks(timeout=COPY_SECONDS_MAX)
+        call = BlockServiceStub(channel).PutBlocks(timeout=COPY_SECONDS_MAX)
         await send_all(call, requests())
 
     async def get_content(self, cid: str, *, offset: int, length: int) -> AsyncIterator[bytes]:

@@ -11,8 +11,8 @@ from ipfs_cluster_node.adapters.content.files import AddReport
 from ipfs_cluster_node.client.connection import send_all
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.unixfs import Block, FileBuilder
-from ipfs_cluster_node.v1 import content_pb2 as pb
-from ipfs_cluster_node.v1.content_pb2_grpc import ContentServiceStub
+from ipfs_cluster_node.internal.v1 import blocks_pb2 as pb
+from ipfs_cluster_node.internal.v1.blocks_pb2_grpc import BlockServiceStub
 
 RETRY_AFTER: Final = timedelta(seconds=1)
 BLOCKS_WAITING_MAX: Final = 16
@@ -37,7 +37,7 @@ async def pass_on(
             for channel in channels:
                 queue = _Blocks(BLOCKS_WAITING_MAX)
                 queues.append(queue)
-                call = ContentServiceStub(channel).PutBlocks(timeout=seconds_max)
+                call = BlockServiceStub(channel).PutBlocks(timeout=seconds_max)
                 group.create_task(send_all(call, _requests(queue)), name="pass-on")
             try:
                 async for data in chunks:

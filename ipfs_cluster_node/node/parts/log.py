@@ -8,11 +8,11 @@ from ipfs_cluster_node.adapters.raft.config import TRAILING_ENTRIES, RaftConfig
 from ipfs_cluster_node.adapters.raft.replica import Replica
 from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine
 from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.internal.v1 import raft_pb2_grpc
 from ipfs_cluster_node.node.parts.common import CommonPart
 from ipfs_cluster_node.node.parts.part import Part
 from ipfs_cluster_node.services.gate import Gate
 from ipfs_cluster_node.services.raft import RaftServicer
-from ipfs_cluster_node.v1 import raft_pb2_grpc
 
 TRAILING_SHARE: Final = 10
 """Of the entries between two snapshots, one in this many is kept behind the newer one."""

@@ -10,14 +10,17 @@ from ipfs_cluster_node.cluster.enrolment import Enrolment
 from ipfs_cluster_node.core.effects import CertificatesRevoked, Effect
 from ipfs_cluster_node.core.endpoints import parse_endpoint
 from ipfs_cluster_node.core.tables import Touched
+from ipfs_cluster_node.internal.v1 import blocks_pb2_grpc, masters_pb2_grpc
 from ipfs_cluster_node.node.copies import Copies
 from ipfs_cluster_node.node.parts.common import CommonPart
 from ipfs_cluster_node.node.parts.log import LogPart
 from ipfs_cluster_node.node.parts.member import MemberPart
 from ipfs_cluster_node.node.parts.part import STOP_GRACE_SECONDS, Part
+from ipfs_cluster_node.services.blocks import BlockServicer
 from ipfs_cluster_node.services.certificates import CertificateServicer
 from ipfs_cluster_node.services.enrolment import EnrolmentServicer
 from ipfs_cluster_node.services.gate import Gate
+from ipfs_cluster_node.services.masters import MasterServicer
 from ipfs_cluster_node.services.standard_health import StandardHealthServicer, add_check_alone
 from ipfs_cluster_node.v1 import certificate_pb2_grpc, enrolment_pb2_grpc
 
@@ -69,10 +72,15 @@ class MasterPart(Part):
         }
 
     def serve(self, gate: Gate) -> None:
-        """Add the services for certificates."""
+        """Add the services for certificates, and for other masters."""
+        member, server = self._member, gate.as_server
         certificate_pb2_grpc.add_CertificateServiceServicer_to_server(
-            CertificateServicer(self._certificates, self._member.consensus), gate.as_server
+            CertificateServicer(self._certificates, member.consensus), server
         )
+        masters_pb2_grpc.add_MasterServiceServicer_to_server(
+            MasterServicer(member.members, self._certificates, member.consensus), server
+        )
+        blocks_pb2_grpc.add_BlockServiceServicer_to_server(BlockServicer(member.contents), server)
 
     def bind(self) -> None:
         """Bind the enrolment port."""

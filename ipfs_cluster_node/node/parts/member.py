@@ -25,17 +25,19 @@ from ipfs_cluster_node.services.authorization import AuthorizationServicer
 from ipfs_cluster_node.services.content import ContentServicer
 from ipfs_cluster_node.services.gate import Gate, Identify
 from ipfs_cluster_node.services.membership import MembershipServicer
+from ipfs_cluster_node.services.nodes import NodeServicer
 from ipfs_cluster_node.services.state_delta import StateDeltaServicer
 from ipfs_cluster_node.services.task_dispatch import TaskDispatchServicer
+from ipfs_cluster_node.services.worker import WorkerServicer
 from ipfs_cluster_node.v1 import (
     audit_pb2_grpc,
     authorization_pb2_grpc,
     content_pb2_grpc,
-    membership_pb2,
     membership_pb2_grpc,
     state_delta_pb2_grpc,
     task_dispatch_pb2_grpc,
 )
+from ipfs_cluster_node.worker.v1 import node_pb2, node_pb2_grpc, worker_pb2_grpc
 
 
 class MemberPart(Part):
@@ -86,7 +88,7 @@ class MemberPart(Part):
         self.uplink = Uplink(
             connection=common.connection,
             peers=common.peers,
-            registration=membership_pb2.RegisterNodeRequest(
+            registration=node_pb2.RegisterNodeRequest(
                 endpoints=common.advertised,
                 slot_count=settings.slot_count,
                 version=__version__,
@@ -149,8 +151,12 @@ class MemberPart(Part):
             StateDeltaServicer(consensus), server
         )
         task_dispatch_pb2_grpc.add_TaskDispatchServiceServicer_to_server(
-            TaskDispatchServicer(self.tasks, self.sessions), server
+            TaskDispatchServicer(self.tasks), server
         )
+        node_pb2_grpc.add_NodeServiceServicer_to_server(
+            NodeServicer(self.members, consensus), server
+        )
+        worker_pb2_grpc.add_WorkerServiceServicer_to_server(WorkerServicer(self.sessions), server)
 
     def on_leadership(self, leads: bool) -> None:  # noqa: FBT001
         """Start or stop leading."""

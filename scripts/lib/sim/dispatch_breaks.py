@@ -13,7 +13,7 @@ from ipfs_cluster_node.core.model import AttemptId
 from ipfs_cluster_node.core.scheduler import WorkerOffer
 from ipfs_cluster_node.core.tasks import TaskTable
 from ipfs_cluster_node.node.worker import Worker
-from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
+from ipfs_cluster_node.worker.v1 import worker_pb2 as pb
 
 _unsent = Worker._unsent  # noqa: SLF001 - so that it can be called from its replacement.
 

@@ -31,7 +31,7 @@ from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.core.state_data import differences
 from ipfs_cluster_node.core.tables import Touched
 from ipfs_cluster_node.node.worker import Worker
-from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
+from ipfs_cluster_node.worker.v1 import worker_pb2 as pb
 from scripts.lib.sim.checks import ViolationError
 from tests.support.dispatch import FakeRunner, FakeUplink, MemoryCall, MemoryChannel, succeeded
 from tests.support.virtual_time import loop_clock, monotonic, now_ms

@@ -8,7 +8,7 @@ from ipfs_cluster_node.adapters.raft.engine import Engine
 from ipfs_cluster_node.adapters.raft.step import Step
 from ipfs_cluster_node.adapters.raft.witness import Mark
 from ipfs_cluster_node.core.ids import VoterId
-from ipfs_cluster_node.v1 import raft_pb2 as pb
+from ipfs_cluster_node.internal.v1 import raft_pb2 as pb
 from scripts.lib.sim.checks import Checks, Machine
 from scripts.lib.sim.disk import MemoryDisk
 

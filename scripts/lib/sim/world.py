@@ -14,7 +14,7 @@ from ipfs_cluster_node.adapters.raft.proposals import Proposal
 from ipfs_cluster_node.adapters.raft.store import create_store
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.ids import VoterId
-from ipfs_cluster_node.v1 import raft_pb2 as pb
+from ipfs_cluster_node.internal.v1 import raft_pb2 as pb
 from scripts.lib.sim.checks import Machine, ViolationError
 from scripts.lib.sim.disk import MemoryDisk, PowerLossError
 from scripts.lib.sim.parts import Copy, Link, Node, Timeline

@@ -10,7 +10,7 @@ from ipfs_cluster_node.adapters.raft.clock import now
 from ipfs_cluster_node.adapters.raft.guarded.state import NEVER, SyncObjState
 from ipfs_cluster_node.adapters.raft.messages import Message
 from ipfs_cluster_node.core.ids import VoterId
-from ipfs_cluster_node.v1 import raft_pb2 as pb
+from ipfs_cluster_node.internal.v1 import raft_pb2 as pb
 
 log = logging.getLogger(__name__)
 

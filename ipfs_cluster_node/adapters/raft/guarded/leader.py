@@ -9,7 +9,7 @@ from ipfs_cluster_node.adapters.raft.journal import REGULAR, Entry
 from ipfs_cluster_node.adapters.raft.messages import Message
 from ipfs_cluster_node.adapters.raft.witness import Mark
 from ipfs_cluster_node.core.ids import VoterId
-from ipfs_cluster_node.v1 import raft_pb2 as pb
+from ipfs_cluster_node.internal.v1 import raft_pb2 as pb
 
 
 class Leader(SyncObjState):

@@ -9,7 +9,7 @@ from pysyncobj.transport import Transport
 from ipfs_cluster_node.adapters.raft.clock import now
 from ipfs_cluster_node.adapters.raft.messages import Message, Outbox, encode_message
 from ipfs_cluster_node.core.ids import VoterId
-from ipfs_cluster_node.v1 import raft_pb2 as pb
+from ipfs_cluster_node.internal.v1 import raft_pb2 as pb
 
 NANOSECONDS: Final = 1_000_000_000
 

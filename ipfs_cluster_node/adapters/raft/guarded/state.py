@@ -16,7 +16,7 @@ from ipfs_cluster_node.adapters.raft.journal import SegmentedJournal
 from ipfs_cluster_node.adapters.raft.staleness import Staleness
 from ipfs_cluster_node.adapters.raft.witness import Mark, Witness
 from ipfs_cluster_node.core.ids import VoterId
-from ipfs_cluster_node.v1 import raft_pb2 as pb
+from ipfs_cluster_node.internal.v1 import raft_pb2 as pb
 
 NEVER: Final = float("inf")
 APPEND_OVERHEAD_BYTES: Final = 64 * 1024

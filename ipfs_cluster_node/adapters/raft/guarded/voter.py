@@ -13,7 +13,7 @@ from ipfs_cluster_node.adapters.raft.guarded.outgoing import NANOSECONDS
 from ipfs_cluster_node.adapters.raft.journal import MEMBERSHIP, change_of
 from ipfs_cluster_node.adapters.raft.messages import Message
 from ipfs_cluster_node.core.ids import VoterId
-from ipfs_cluster_node.v1 import raft_pb2 as pb
+from ipfs_cluster_node.internal.v1 import raft_pb2 as pb
 
 VOTER_ONLY: Final = ("response_vote", "next_node_idx", "pre_vote_granted", "stale_term")
 """Kinds that only voters may send."""

@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from ipfs_cluster_node.v1 import raft_pb2 as ipfs__cluster__node_dot_v1_dot_raft__pb2
+from ipfs_cluster_node.internal.v1 import raft_pb2 as ipfs__cluster__node_dot_internal_dot_v1_dot_raft__pb2
 
 GRPC_GENERATED_VERSION = '1.81.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in ipfs_cluster_node/v1/raft_pb2_grpc.py depends on'
+        + ' but the generated code in ipfs_cluster_node/internal/v1/raft_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -36,9 +36,9 @@ class RaftServiceStub:
             channel: A grpc.Channel.
         """
         self.Exchange = channel.stream_stream(
-                '/ipfs_cluster_node.v1.RaftService/Exchange',
-                request_serializer=ipfs__cluster__node_dot_v1_dot_raft__pb2.ExchangeRequest.SerializeToString,
-                response_deserializer=ipfs__cluster__node_dot_v1_dot_raft__pb2.ExchangeResponse.FromString,
+                '/ipfs_cluster_node.internal.v1.RaftService/Exchange',
+                request_serializer=ipfs__cluster__node_dot_internal_dot_v1_dot_raft__pb2.ExchangeRequest.SerializeToString,
+                response_deserializer=ipfs__cluster__node_dot_internal_dot_v1_dot_raft__pb2.ExchangeResponse.FromString,
                 _registered_method=True)
 
 
@@ -68,14 +68,14 @@ def add_RaftServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Exchange': grpc.stream_stream_rpc_method_handler(
                     servicer.Exchange,
-                    request_deserializer=ipfs__cluster__node_dot_v1_dot_raft__pb2.ExchangeRequest.FromString,
-                    response_serializer=ipfs__cluster__node_dot_v1_dot_raft__pb2.ExchangeResponse.SerializeToString,
+                    request_deserializer=ipfs__cluster__node_dot_internal_dot_v1_dot_raft__pb2.ExchangeRequest.FromString,
+                    response_serializer=ipfs__cluster__node_dot_internal_dot_v1_dot_raft__pb2.ExchangeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
-            'ipfs_cluster_node.v1.RaftService', rpc_method_handlers)
+            'ipfs_cluster_node.internal.v1.RaftService', rpc_method_handlers)
     server.add_generic_rpc_handlers((generic_handler,))
-    server.add_registered_method_handlers('ipfs_cluster_node.v1.RaftService', rpc_method_handlers)
+    server.add_registered_method_handlers('ipfs_cluster_node.internal.v1.RaftService', rpc_method_handlers)
 
 
  # This class is part of an EXPERIMENTAL API.
@@ -97,9 +97,9 @@ class RaftService:
         return grpc.experimental.stream_stream(
             request_iterator,
             target,
-            '/ipfs_cluster_node.v1.RaftService/Exchange',
-            ipfs__cluster__node_dot_v1_dot_raft__pb2.ExchangeRequest.SerializeToString,
-            ipfs__cluster__node_dot_v1_dot_raft__pb2.ExchangeResponse.FromString,
+            '/ipfs_cluster_node.internal.v1.RaftService/Exchange',
+            ipfs__cluster__node_dot_internal_dot_v1_dot_raft__pb2.ExchangeRequest.SerializeToString,
+            ipfs__cluster__node_dot_internal_dot_v1_dot_raft__pb2.ExchangeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,7 +5,7 @@ Consensus among the masters."""
 
 from collections import abc as _abc
 from grpc import aio as _aio
-from ipfs_cluster_node.v1 import raft_pb2 as _raft_pb2
+from ipfs_cluster_node.internal.v1 import raft_pb2 as _raft_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
