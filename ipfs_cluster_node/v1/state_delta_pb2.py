@@ -25,13 +25,14 @@ _sym_db = _symbol_database.Default()
 from ipfs_cluster_node.v1 import options_pb2 as ipfs__cluster__node_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&ipfs_cluster_node/v1/state_delta.proto\x12\x14ipfs_cluster_node.v1\x1a\"ipfs_cluster_node/v1/options.proto\"E\n\x12GetSnapshotRequest\x12/\n\x05table\x18\x01 \x01(\x0e\x32 .ipfs_cluster_node.v1.StateTable\"\xa2\x01\n\x13GetSnapshotResponse\x12\x15\n\rapplied_index\x18\x01 \x01(\x03\x12\x1a\n\x12schema_fingerprint\x18\x02 \x01(\x0c\x12\x0e\n\x06schema\x18\x03 \x01(\x0c\x12\x0c\n\x04part\x18\x04 \x01(\x05\x12\x12\n\npart_count\x18\x05 \x01(\x05\x12\x0f\n\x07payload\x18\x06 \x01(\x0c\x12\x15\n\rpayload_crc32\x18\x07 \x01(\x07*p\n\nStateTable\x12\x1b\n\x17STATE_TABLE_UNSPECIFIED\x10\x00\x12\x15\n\x11STATE_TABLE_NODES\x10\x01\x12\x15\n\x11STATE_TABLE_TASKS\x10\x02\x12\x17\n\x13STATE_TABLE_CONTENT\x10\x03\x32\x92\x01\n\x11StateDeltaService\x12}\n\x0bGetSnapshot\x12(.ipfs_cluster_node.v1.GetSnapshotRequest\x1a).ipfs_cluster_node.v1.GetSnapshotResponse\"\x17\xba\x90#\x13\n\x02\x02\x04\x12\x0b/state/read \x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&ipfs_cluster_node/v1/state_delta.proto\x12\x14ipfs_cluster_node.v1\x1a\"ipfs_cluster_node/v1/options.proto\"E\n\x12GetSnapshotRequest\x12/\n\x05table\x18\x01 \x01(\x0e\x32 .ipfs_cluster_node.v1.StateTable\"\xa2\x01\n\x13GetSnapshotResponse\x12\x15\n\rapplied_index\x18\x01 \x01(\x03\x12\x1a\n\x12schema_fingerprint\x18\x02 \x01(\x0c\x12\x0e\n\x06schema\x18\x03 \x01(\x0c\x12\x0c\n\x04part\x18\x04 \x01(\x05\x12\x12\n\npart_count\x18\x05 \x01(\x05\x12\x0f\n\x07payload\x18\x06 \x01(\x0c\x12\x15\n\rpayload_crc32\x18\x07 \x01(\x07*p\n\nStateTable\x12\x1b\n\x17STATE_TABLE_UNSPECIFIED\x10\x00\x12\x15\n\x11STATE_TABLE_NODES\x10\x01\x12\x15\n\x11STATE_TABLE_TASKS\x10\x02\x12\x17\n\x13STATE_TABLE_CONTENT\x10\x03\x32\x92\x01\n\x11StateDeltaService\x12}\n\x0bGetSnapshot\x12(.ipfs_cluster_node.v1.GetSnapshotRequest\x1a).ipfs_cluster_node.v1.GetSnapshotResponse\"\x17\xba\x90#\x13\n\x02\x02\x04\x12\x0b/state/read \x01\x30\x01\x42x\n\x18\x61lt.ipfs_cluster_node.v1B\x0fStateDeltaProtoP\x01Z4ipfs-cluster-node.alt/ipfs_cluster_node/v1;clusterv1\xaa\x02\x12IpfsClusterNode.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ipfs_cluster_node.v1.state_delta_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\030alt.ipfs_cluster_node.v1B\017StateDeltaProtoP\001Z4ipfs-cluster-node.alt/ipfs_cluster_node/v1;clusterv1\252\002\022IpfsClusterNode.V1'
   _globals['_STATEDELTASERVICE'].methods_by_name['GetSnapshot']._loaded_options = None
   _globals['_STATEDELTASERVICE'].methods_by_name['GetSnapshot']._serialized_options = b'\272\220#\023\n\002\002\004\022\013/state/read \001'
   _globals['_STATETABLE']._serialized_start=336

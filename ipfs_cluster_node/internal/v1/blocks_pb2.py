@@ -25,13 +25,14 @@ _sym_db = _symbol_database.Default()
 from ipfs_cluster_node.v1 import options_pb2 as ipfs__cluster__node_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*ipfs_cluster_node/internal/v1/blocks.proto\x12\x1dipfs_cluster_node.internal.v1\x1a\"ipfs_cluster_node/v1/options.proto\"-\n\x10PutBlocksRequest\x12\x0b\n\x03\x63id\x18\x01 \x01(\x0c\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"(\n\x11PutBlocksResponse\x12\x13\n\x0b\x62lock_count\x18\x01 \x01(\x03\x32\x89\x01\n\x0c\x42lockService\x12y\n\tPutBlocks\x12/.ipfs_cluster_node.internal.v1.PutBlocksRequest\x1a\x30.ipfs_cluster_node.internal.v1.PutBlocksResponse\"\x07\xba\x90#\x03\n\x01\x04(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*ipfs_cluster_node/internal/v1/blocks.proto\x12\x1dipfs_cluster_node.internal.v1\x1a\"ipfs_cluster_node/v1/options.proto\"-\n\x10PutBlocksRequest\x12\x0b\n\x03\x63id\x18\x01 \x01(\x0c\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"(\n\x11PutBlocksResponse\x12\x13\n\x0b\x62lock_count\x18\x01 \x01(\x03\x32\x89\x01\n\x0c\x42lockService\x12y\n\tPutBlocks\x12/.ipfs_cluster_node.internal.v1.PutBlocksRequest\x1a\x30.ipfs_cluster_node.internal.v1.PutBlocksResponse\"\x07\xba\x90#\x03\n\x01\x04(\x01\x42\x90\x01\n!alt.ipfs_cluster_node.internal.v1B\x0b\x42locksProtoP\x01Z>ipfs-cluster-node.alt/ipfs_cluster_node/internal/v1;internalv1\xaa\x02\x1bIpfsClusterNode.Internal.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ipfs_cluster_node.internal.v1.blocks_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n!alt.ipfs_cluster_node.internal.v1B\013BlocksProtoP\001Z>ipfs-cluster-node.alt/ipfs_cluster_node/internal/v1;internalv1\252\002\033IpfsClusterNode.Internal.V1'
   _globals['_BLOCKSERVICE'].methods_by_name['PutBlocks']._loaded_options = None
   _globals['_BLOCKSERVICE'].methods_by_name['PutBlocks']._serialized_options = b'\272\220#\003\n\001\004'
   _globals['_PUTBLOCKSREQUEST']._serialized_start=113
