@@ -23,11 +23,6 @@ class CapturingConnection(Connection):
         """Start without endpoints."""
         super().__init__((), None)
 
-    async def unary(self, method: Callable[..., Any], request: Any, **_: Any) -> NoReturn:
-        """Take the call."""
-        method(_Channel())(request)
-        raise AssertionError("a stub that did not call")
-
     async def following(self, operation: Callable[..., Any], **_: Any) -> NoReturn:
         """Take the first call of the operation."""
         await operation(_Channel(), 1.0)

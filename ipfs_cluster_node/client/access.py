@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import grpc
 
-from ipfs_cluster_node.client.calls import PAGE_SIZE, TIMEOUT_DEFAULT, Calls
+from ipfs_cluster_node.client.calls import TIMEOUT_DEFAULT, Calls, listed
 from ipfs_cluster_node.client.connection import new_request_id
 from ipfs_cluster_node.codec import views as codecs
 from ipfs_cluster_node.codec.errors import error_from_rpc
@@ -15,7 +15,6 @@ from ipfs_cluster_node.core.views import AccessExplanation, CallerStatus, Listed
 from ipfs_cluster_node.v1 import audit_pb2
 from ipfs_cluster_node.v1 import authorization_pb2 as pb
 from ipfs_cluster_node.v1.audit_pb2_grpc import AuditServiceStub
-from ipfs_cluster_node.v1.authorization_pb2_grpc import AuthorizationServiceStub
 
 
 class AccessCalls(Calls):
@@ -23,8 +22,7 @@ class AccessCalls(Calls):
 
     async def get_caller(self, *, timeout: timedelta = TIMEOUT_DEFAULT) -> CallerStatus:
         """This client's identity in the cluster, and the delegations to it."""
-        request = pb.GetCallerRequest()
-        answer = await self._unary(AuthorizationServiceStub, "GetCaller", request, timeout)
+        answer = await self._unary(pb.GetCallerRequest(), timeout)
         return codecs.CALLER.decode(answer)
 
     async def put_delegation(
@@ -37,21 +35,15 @@ class AccessCalls(Calls):
                 cluster, TOO_MANY_DELEGATIONS.
         """
         request = pb.PutDelegationRequest(request_id=new_request_id(), tokens=tokens)
-        response = await self._unary(AuthorizationServiceStub, "PutDelegation", request, timeout)
+        response = await self._unary(request, timeout)
         return list(response.cids)
 
     async def list_delegations(
         self, *, audience: str = "", timeout: timedelta = TIMEOUT_DEFAULT
     ) -> list[ListedDelegation]:
         """The stored delegations that this client may see, by CID; of one audience or all."""
-
-        def request_of(token: str) -> pb.ListDelegationsRequest:
-            return pb.ListDelegationsRequest(
-                page_size=PAGE_SIZE, page_token=token, audience=audience
-            )
-
-        pages = self._pages(AuthorizationServiceStub, "ListDelegations", request_of, timeout)
-        return [codecs.DELEGATION.decode(each) async for page in pages for each in page.delegations]
+        request = pb.ListDelegationsRequest(audience=audience)
+        return await self._list(request, "delegations", codecs.DELEGATION.decode, timeout)
 
     async def revoke_delegation(
         self, cid: str, *, path: Sequence[bytes] = (), timeout: timedelta = TIMEOUT_DEFAULT
@@ -67,7 +59,7 @@ class AccessCalls(Calls):
             ClusterError: DELEGATION_NOT_FOUND, NOT_DELEGATED.
         """
         request = pb.RevokeDelegationRequest(request_id=new_request_id(), cid=cid, path=path)
-        await self._unary(AuthorizationServiceStub, "RevokeDelegation", request, timeout)
+        await self._unary(request, timeout)
 
     async def explain_access(
         self,
@@ -91,7 +83,7 @@ class AccessCalls(Calls):
             ClusterError: INVALID_ARGUMENT, NOT_DELEGATED.
         """
         asked = pb.ExplainAccessRequest(did=did, tokens=tokens, method=method, request=request)
-        answer = await self._unary(AuthorizationServiceStub, "ExplainAccess", asked, timeout)
+        answer = await self._unary(asked, timeout)
         return codecs.ACCESS.decode(answer)
 
     async def list_audit_records(
@@ -122,27 +114,16 @@ class AccessCalls(Calls):
             ClusterError: NOT_DELEGATED, UNREACHABLE, INVALID_ARGUMENT.
         """
         channel = self._connection.channel((address, NodeId(node_id)))
-        found: list[AuditRecord] = []
-        token = ""
-        while True:
-            request = audit_pb2.ListAuditRecordsRequest(
-                page_size=min(PAGE_SIZE, limit - len(found)),
-                page_token=token,
-                caller=caller,
-                method=method,
-                outcome=outcome,
+        request = audit_pb2.ListAuditRecordsRequest(caller=caller, method=method, outcome=outcome)
+        if since is not None:
+            request.since_time.FromDatetime(since)
+
+        async def ask() -> audit_pb2.ListAuditRecordsResponse:
+            return await AuditServiceStub(channel).ListAuditRecords(
+                request, timeout=timeout.total_seconds(), metadata=self._connection.metadata
             )
-            if since is not None:
-                request.since_time.FromDatetime(since)
-            try:
-                page = await AuditServiceStub(channel).ListAuditRecords(
-                    request,
-                    timeout=timeout.total_seconds(),
-                    metadata=self._connection.metadata,
-                )
-            except grpc.aio.AioRpcError as error:
-                raise error_from_rpc(error) from error
-            found += map(codecs.audit_record_from_proto, page.records)
-            token = page.next_page_token
-            if not token or len(found) >= limit:
-                return found
+
+        try:
+            return await listed(ask, request, "records", codecs.AUDIT_RECORD.decode, limit)
+        except grpc.aio.AioRpcError as error:
+            raise error_from_rpc(error) from error

@@ -16,7 +16,7 @@ from ipfs_cluster_node.adapters.keys.certificates import (
 )
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.adapters.net.tls import ClientTls, open_channel
-from ipfs_cluster_node.client.calls import PAGE_SIZE, TIMEOUT_DEFAULT, Calls
+from ipfs_cluster_node.client.calls import TIMEOUT_DEFAULT, Calls
 from ipfs_cluster_node.client.connection import Connection, new_request_id
 from ipfs_cluster_node.codec import views as codecs
 from ipfs_cluster_node.codec.errors import error_from_rpc
@@ -34,7 +34,6 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason, most_useful
 from ipfs_cluster_node.core.views import ListedCertificate, RotationStatus
 from ipfs_cluster_node.v1 import certificate_pb2 as pb
 from ipfs_cluster_node.v1 import enrolment_pb2
-from ipfs_cluster_node.v1.certificate_pb2_grpc import CertificateServiceStub
 from ipfs_cluster_node.v1.enrolment_pb2_grpc import EnrolmentServiceStub
 
 log = logging.getLogger(__name__)
@@ -131,7 +130,6 @@ class ProfileCertificate:
             answer: Any = await self._renew_expired(key.request_der, proof)
         else:
             answer = await self._connection.unary(
-                lambda channel: CertificateServiceStub(channel).RenewCertificate,
                 pb.RenewCertificateRequest(certificate_request=key.request_der, proof=proof),
                 timeout=RENEW_SECONDS_MAX,
             )
@@ -224,16 +222,8 @@ class CertificateCalls(Calls):
         self, *, did: str = "", serial: str = "", timeout: timedelta = TIMEOUT_DEFAULT
     ) -> list[ListedCertificate]:
         """The issued certificates, by serial number; of one member or all."""
-
-        def request_of(token: str) -> pb.ListCertificatesRequest:
-            return pb.ListCertificatesRequest(
-                page_size=PAGE_SIZE, page_token=token, did=did, serial=serial
-            )
-
-        pages = self._pages(CertificateServiceStub, "ListCertificates", request_of, timeout)
-        return [
-            codecs.CERTIFICATE.decode(each) async for page in pages for each in page.certificates
-        ]
+        request = pb.ListCertificatesRequest(did=did, serial=serial)
+        return await self._list(request, "certificates", codecs.CERTIFICATE.decode, timeout)
 
     async def revoke_certificate(
         self, *, serial: str = "", did: str = "", timeout: timedelta = TIMEOUT_DEFAULT
@@ -244,7 +234,7 @@ class CertificateCalls(Calls):
             ClusterError: CERTIFICATE_NOT_FOUND, INVALID_ARGUMENT.
         """
         request = pb.RevokeCertificateRequest(request_id=new_request_id(), serial=serial, did=did)
-        await self._unary(CertificateServiceStub, "RevokeCertificate", request, timeout)
+        await self._unary(request, timeout)
 
     async def rotate_certificates(
         self, *, new_root: bool, proceed: bool = False, timeout: timedelta = TIMEOUT_DEFAULT
@@ -257,11 +247,10 @@ class CertificateCalls(Calls):
         request = pb.RotateCertificatesRequest(
             request_id=new_request_id(), new_root=new_root, proceed=proceed
         )
-        answer = await self._unary(CertificateServiceStub, "RotateCertificates", request, timeout)
+        answer = await self._unary(request, timeout)
         return int(answer.epoch)
 
     async def get_rotation(self, *, timeout: timedelta = TIMEOUT_DEFAULT) -> RotationStatus:
         """The progress of a rotation."""
-        request = pb.GetRotationRequest()
-        answer = await self._unary(CertificateServiceStub, "GetRotation", request, timeout)
+        answer = await self._unary(pb.GetRotationRequest(), timeout)
         return codecs.ROTATION.decode(answer)

@@ -238,10 +238,8 @@ class Client(AccessCalls, CertificateCalls, ContentCalls, MembershipCalls, TaskC
 
         return await self._connection.following(receive, timeout=timeout.total_seconds())
 
-    async def _unary(self, stub: Any, method: str, request: Any, timeout: timedelta) -> Any:
-        answer = await self._connection.unary(
-            lambda channel: getattr(stub(channel), method), request, timeout=timeout.total_seconds()
-        )
+    async def _unary(self, request: Any, timeout: timedelta) -> Any:
+        answer = await self._connection.unary(request, timeout=timeout.total_seconds())
         if self.certificate is not None:
             self.certificate.keep()
         now = asyncio.get_running_loop().time()

@@ -4,21 +4,19 @@ import asyncio
 import random
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from functools import cache
 from typing import Any, Final, TypeVar
 
 import grpc
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 
 from ipfs_cluster_node.adapters.net.answers import KeptAnswer
 from ipfs_cluster_node.adapters.net.channels import Channels, Target
 from ipfs_cluster_node.adapters.net.tls import ClientTls
 from ipfs_cluster_node.codec.errors import error_from_rpc, is_being_cancelled
 from ipfs_cluster_node.codec.metadata import CONSISTENCY_KEY, UCAN_KEY
-from ipfs_cluster_node.core.errors import (
-    ClusterError,
-    Reason,
-    Trait,
-    most_useful,
-)
+from ipfs_cluster_node.core.errors import ClusterError, Reason, Trait, most_useful
 from ipfs_cluster_node.core.ids import NodeId
 
 ATTEMPT_SECONDS_MAX: Final = 10.0
@@ -82,16 +80,14 @@ class Connection:
 
     async def unary(
         self,
-        method: Callable[..., Any],
-        request: Any,
+        request: Message,
         *,
         timeout: float,
         attempt_timeout: float = ATTEMPT_SECONDS_MAX,
     ) -> Any:
-        """Call a method of a stub class at the leader.
+        """Call the method that takes `request` at the leader.
 
         Args:
-            method: Takes a channel, returns the multicallable.
             request: Safe to repeat.
             timeout: Seconds for all attempts together.
             attempt_timeout: Seconds for one node to answer.
@@ -101,7 +97,7 @@ class Connection:
         """
 
         async def call(channel: grpc.aio.Channel, seconds: float) -> Any:
-            return await method(channel)(
+            return await _method(channel, type(request))(
                 request, timeout=min(seconds, attempt_timeout), metadata=self.metadata
             )
 
@@ -277,6 +273,28 @@ def _last_said(
         return None
     gone = before is not None and before[0] == target and error.reason is Reason.UNREACHABLE
     return None if gone else before
+
+
+def _method(channel: grpc.aio.Channel, request: Any) -> Any:
+    """What a stub would have for this request; a whole stub costs as much for each method."""
+    path, answer = _described(request)
+    return channel.unary_unary(
+        path,
+        request_serializer=request.SerializeToString,
+        response_deserializer=answer.FromString,
+    )
+
+
+@cache
+def _described(request: Any) -> tuple[str, type[Message]]:
+    """The path of the method that takes this message, and the message that answers it."""
+    service, method = next(
+        (service, method)
+        for service in request.DESCRIPTOR.file.services_by_name.values()
+        for method in service.methods
+        if method.input_type == request.DESCRIPTOR
+    )
+    return f"/{service.full_name}/{method.name}", GetMessageClass(method.output_type)
 
 
 def new_request_id() -> str:

@@ -114,26 +114,15 @@ class ContentCalls(Calls):
         self, cid: str, *, timeout: timedelta = TIMEOUT_DEFAULT
     ) -> ListedContent:
         """Read a file's size and holders."""
-        request = pb.StatContentRequest(cid=cid)
-        response = await self._unary(ContentServiceStub, "StatContent", request, timeout)
+        response = await self._unary(pb.StatContentRequest(cid=cid), timeout)
         return codecs.CONTENT.decode(response.content)
 
     async def list_content(
         self, *, limit: int = 100, timeout: timedelta = TIMEOUT_DEFAULT
     ) -> list[ListedContent]:
         """List the files, ordered by CID."""
-        contents: list[ListedContent] = []
-        token = ""
-        while len(contents) < limit:
-            request = pb.ListContentRequest(
-                page_size=min(1000, limit - len(contents)), page_token=token
-            )
-            response = await self._unary(ContentServiceStub, "ListContent", request, timeout)
-            contents += map(codecs.CONTENT.decode, response.contents)
-            token = response.next_page_token
-            if not token:
-                break
-        return contents
+        request = pb.ListContentRequest()
+        return await self._list(request, "contents", codecs.CONTENT.decode, timeout, limit)
 
     async def get_content(
         self, cid: str, *, timeout: timedelta = timedelta(hours=1)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
-from ipfs_cluster_node.client.calls import PAGE_SIZE, TIMEOUT_DEFAULT, Calls
+from ipfs_cluster_node.client.calls import TIMEOUT_DEFAULT, Calls
 from ipfs_cluster_node.client.connection import new_request_id
 from ipfs_cluster_node.codec import views as codecs
 from ipfs_cluster_node.codec.tasks import duration_of_ms
@@ -16,7 +16,6 @@ from ipfs_cluster_node.core.views import (
     NewJoinToken,
 )
 from ipfs_cluster_node.v1 import membership_pb2 as pb
-from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub
 
 
 class MembershipCalls(Calls):
@@ -24,21 +23,12 @@ class MembershipCalls(Calls):
 
     async def get_cluster_status(self, *, timeout: timedelta = TIMEOUT_DEFAULT) -> ClusterStatus:
         """Describe the cluster."""
-        request = pb.GetClusterStatusRequest()
-        answer = await self._unary(MembershipServiceStub, "GetClusterStatus", request, timeout)
+        answer = await self._unary(pb.GetClusterStatusRequest(), timeout)
         return codecs.CLUSTER_STATUS.decode(answer)
 
     async def list_nodes(self, *, timeout: timedelta = TIMEOUT_DEFAULT) -> list[ListedNode]:
         """List the nodes, ordered by id."""
-        nodes: list[ListedNode] = []
-        token = ""
-        while True:
-            request = pb.ListNodesRequest(page_size=1000, page_token=token)
-            response = await self._unary(MembershipServiceStub, "ListNodes", request, timeout)
-            nodes += map(codecs.NODE.decode, response.nodes)
-            token = response.next_page_token
-            if not token:
-                return nodes
+        return await self._list(pb.ListNodesRequest(), "nodes", codecs.NODE.decode, timeout)
 
     async def remove_node(
         self, node_id: str, *, lose_files: bool = False, timeout: timedelta = TIMEOUT_DEFAULT
@@ -47,7 +37,7 @@ class MembershipCalls(Calls):
         request = pb.RemoveNodeRequest(
             request_id=new_request_id(), node_id=node_id, lose_files=lose_files
         )
-        await self._unary(MembershipServiceStub, "RemoveNode", request, timeout)
+        await self._unary(request, timeout)
 
     async def transfer_leadership(
         self, node_id: str = "", *, timeout: timedelta = TIMEOUT_DEFAULT
@@ -63,7 +53,7 @@ class MembershipCalls(Calls):
         request = pb.TransferLeadershipRequest(
             node_id=node_id, from_node_id=next((n.node_id for n in nodes if n.leader), "")
         )
-        response = await self._unary(MembershipServiceStub, "TransferLeadership", request, timeout)
+        response = await self._unary(request, timeout)
         return str(response.leader_node_id)
 
     async def create_join_token(
@@ -90,35 +80,26 @@ class MembershipCalls(Calls):
             grant=grant,
             needs_approval=needs_approval,
         )
-        answer = await self._unary(MembershipServiceStub, "CreateJoinToken", request, timeout)
+        answer = await self._unary(request, timeout)
         return codecs.NEW_JOIN_TOKEN.decode(answer)
 
     async def list_join_tokens(
         self, *, timeout: timedelta = TIMEOUT_DEFAULT
     ) -> list[ListedJoinToken]:
         """List the join tokens, without their secrets."""
-
-        def request_of(token: str) -> pb.ListJoinTokensRequest:
-            return pb.ListJoinTokensRequest(page_size=PAGE_SIZE, page_token=token)
-
-        pages = self._pages(MembershipServiceStub, "ListJoinTokens", request_of, timeout)
-        return [codecs.JOIN_TOKEN.decode(token) async for page in pages for token in page.tokens]
+        request = pb.ListJoinTokensRequest()
+        return await self._list(request, "tokens", codecs.JOIN_TOKEN.decode, timeout)
 
     async def revoke_join_token(
         self, token_id: str, *, timeout: timedelta = TIMEOUT_DEFAULT
     ) -> None:
         """Revoke a join token; joiners waiting with it are rejected too."""
         request = pb.RevokeJoinTokenRequest(request_id=new_request_id(), token_id=token_id)
-        await self._unary(MembershipServiceStub, "RevokeJoinToken", request, timeout)
+        await self._unary(request, timeout)
 
     async def list_joiners(self, *, timeout: timedelta = TIMEOUT_DEFAULT) -> list[ListedJoiner]:
         """List the joiners waiting for approval."""
-
-        def request_of(token: str) -> pb.ListJoinersRequest:
-            return pb.ListJoinersRequest(page_size=PAGE_SIZE, page_token=token)
-
-        pages = self._pages(MembershipServiceStub, "ListJoiners", request_of, timeout)
-        return [codecs.JOINER.decode(joiner) async for page in pages for joiner in page.joiners]
+        return await self._list(pb.ListJoinersRequest(), "joiners", codecs.JOINER.decode, timeout)
 
     async def decide_joiner(
         self,
@@ -134,14 +115,13 @@ class MembershipCalls(Calls):
             token_id=joiner.token_id,
             approved=approved,
         )
-        await self._unary(MembershipServiceStub, "DecideJoiner", request, timeout)
+        await self._unary(request, timeout)
 
     async def get_config(
         self, key: str = "", *, timeout: timedelta = TIMEOUT_DEFAULT
     ) -> list[ListedSetting]:
         """Read the cluster's settings, or one of them."""
-        request = pb.GetConfigRequest(key=key)
-        response = await self._unary(MembershipServiceStub, "GetConfig", request, timeout)
+        response = await self._unary(pb.GetConfigRequest(key=key), timeout)
         return list(map(codecs.SETTING.decode, response.entries))
 
     async def propose_config(
@@ -163,4 +143,4 @@ class MembershipCalls(Calls):
         request = pb.ProposeConfigRequest(
             request_id=new_request_id(), values=values, if_values=if_values
         )
-        await self._unary(MembershipServiceStub, "ProposeConfig", request, timeout)
+        await self._unary(request, timeout)

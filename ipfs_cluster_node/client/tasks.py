@@ -64,7 +64,7 @@ class TaskCalls(Calls):
             namespace=namespace,
         )
         request = pb.SubmitTaskRequest(request_id=request_id or new_request_id(), spec=spec)
-        response = await self._unary(TaskDispatchServiceStub, "SubmitTask", request, timeout)
+        response = await self._unary(request, timeout)
         return str(response.task_id)
 
     async def submit_tasks(
@@ -77,14 +77,13 @@ class TaskCalls(Calls):
         task_ids: list[str] = []
         for group in _groups(specs):
             request = pb.SubmitTasksRequest(request_id=new_request_id(), specs=group)
-            response = await self._unary(TaskDispatchServiceStub, "SubmitTasks", request, timeout)
+            response = await self._unary(request, timeout)
             task_ids += response.task_ids
         return task_ids
 
     async def get_task(self, task_id: str, *, timeout: timedelta = TIMEOUT_DEFAULT) -> Task:
         """Read one task."""
-        request = pb.GetTaskRequest(task_id=task_id)
-        response = await self._unary(TaskDispatchServiceStub, "GetTask", request, timeout)
+        response = await self._unary(pb.GetTaskRequest(task_id=task_id), timeout)
         return task_from_proto(response.task)
 
     async def list_tasks(
@@ -96,21 +95,8 @@ class TaskCalls(Calls):
         timeout: timedelta = TIMEOUT_DEFAULT,
     ) -> list[Task]:
         """List tasks, the newest first, without inline results."""
-        tasks: list[Task] = []
-        token = ""
-        while len(tasks) < limit:
-            request = pb.ListTasksRequest(
-                page_size=min(1000, limit - len(tasks)),
-                page_token=token,
-                states=states_to_proto(states),
-                task_type=task_type,
-            )
-            response = await self._unary(TaskDispatchServiceStub, "ListTasks", request, timeout)
-            tasks += map(task_from_proto, response.tasks)
-            token = response.next_page_token
-            if not token:
-                break
-        return tasks
+        request = pb.ListTasksRequest(states=states_to_proto(states), task_type=task_type)
+        return await self._list(request, "tasks", task_from_proto, timeout, limit)
 
     async def watch_tasks(
         self, task_ids: Sequence[str], *, timeout: timedelta
@@ -178,7 +164,7 @@ class TaskCalls(Calls):
     async def cancel_task(self, task_id: str, *, timeout: timedelta = TIMEOUT_DEFAULT) -> None:
         """Cancel a task."""
         request = pb.CancelTaskRequest(request_id=new_request_id(), task_id=task_id)
-        await self._unary(TaskDispatchServiceStub, "CancelTask", request, timeout)
+        await self._unary(request, timeout)
 
 
 def task_spec(

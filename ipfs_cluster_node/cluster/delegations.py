@@ -137,7 +137,7 @@ class Delegations:
             for stored in there
         )
         kept.sort(key=lambda stored: stored.cid.digest)
-        shown, more = await page_of_items(
+        return await page_of_items(
             (
                 (
                     self._to_proto(state, validator.delegation(stored.token), stored.token),
@@ -147,7 +147,6 @@ class Delegations:
             ),
             size,
         )
-        return [message for message, _ in shown], str(shown[-1][1]) if more else ""
 
     async def revoke_delegation(
         self, cid: Cid, *, path: Sequence[bytes], caller: Caller, request_id: str

@@ -77,7 +77,7 @@ class MintedToken:
 
 
 NOTHING_ISSUED: Final = Issued(
-    certificate_pem=b"", trust_bundle_pem=b"", enrolment_endpoints=(), epoch=0
+    certificate_pem="", trust_bundle_pem="", enrolment_endpoints=(), epoch=0
 )
 
 

@@ -9,7 +9,7 @@ dataclass's default where an enumeration has no empty value.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from enum import Enum
 from types import NoneType, UnionType
 from typing import (
@@ -66,8 +66,9 @@ def codec(
     codecs: Codecs | None = None,
     renamed: Mapping[str, str] | None = None,
     by: Mapping[str, By] | None = None,
+    inner: str = "",
 ) -> Codec[T, M]:
-    """Derive the codec of a dataclass.
+    """Derive the codec of a dataclass or named tuple.
 
     Args:
         kind: The dataclass.
@@ -75,6 +76,7 @@ def codec(
         codecs: Codecs of the records that it contains.
         renamed: Fields whose name in the message is another one.
         by: Fields with a codec of their own.
+        inner: A field of the message, itself a message that holds fields of the dataclass.
 
     Raises:
         TypeError: A field without a partner, or one of a type that has no codec.
@@ -82,23 +84,29 @@ def codec(
     renamed, by = renamed or {}, by or {}
     hints = get_type_hints(kind)
     theirs = dict(message.DESCRIPTOR.fields_by_name)
+    within = theirs.pop(inner).message_type.fields_by_name if inner else {}
+    theirs |= within
     scope: dict[str, Any] = {"K": kind, "M": message}
     there: list[str] = []
+    inside: list[str] = []
     back: list[str] = []
-    for field in fields(kind):  # type: ignore[arg-type]
-        name = renamed.get(field.name, field.name)
+    for field, default in _defaults(kind).items():
+        name = renamed.get(field, field)
         partner = theirs.pop(name, None)
         if partner is None:
-            raise TypeError(f"{message.__name__} has no {name} for {kind.__name__}.{field.name}")
-        value, stored = f"{_VALUE}.{field.name}", f"{_MESSAGE}.{name}"
-        if field.name in by:
-            scope[f"e_{field.name}"], scope[f"d_{field.name}"] = by[field.name]
-            encoded, decoded = f"e_{field.name}({value})", f"d_{field.name}({stored})"
+            raise TypeError(f"{message.__name__} has no {name} for {kind.__name__}.{field}")
+        holder = f"{_MESSAGE}.{inner}" if name in within else _MESSAGE
+        value, stored = f"{_VALUE}.{field}", f"{holder}.{name}"
+        if field in by:
+            scope[f"e_{field}"], scope[f"d_{field}"] = by[field]
+            encoded, decoded = f"e_{field}({value})", f"d_{field}({stored})"
         else:
-            writer = _Writer(scope, codecs or {}, field, partner)
-            encoded, decoded = writer.of(hints[field.name], value, stored)
-        there.append(f"{name}={encoded}")
-        back.append(f"{field.name}={decoded}")
+            writer = _Writer(scope, codecs or {}, field, default, partner)
+            encoded, decoded = writer.of(hints[field], value, stored)
+        (inside if name in within else there).append(f"{name}={encoded}")
+        back.append(f"{field}={decoded}")
+    if inner:
+        there.append(f"{inner}=dict({', '.join(inside)})")
     if theirs:
         raise TypeError(f"{kind.__name__} has no {', '.join(theirs)} of {message.__name__}")
     source = (
@@ -115,6 +123,13 @@ def by_hand(encode: Callable[[T], M], decode: Callable[[M], T]) -> Codec[T, Any]
     return Codec(encode, decode, encode)  # type: ignore[arg-type]
 
 
+def _defaults(kind: Any) -> dict[str, Any]:
+    """The default of each field, or MISSING."""
+    if issubclass(kind, tuple):
+        return {name: kind._field_defaults.get(name, MISSING) for name in kind._fields}
+    return {field.name: field.default for field in fields(kind)}
+
+
 class _Writer:
     """Writes the two expressions of one field."""
 
@@ -122,10 +137,12 @@ class _Writer:
         self,
         scope: dict[str, Any],
         codecs: Codecs,
-        field: "Field[Any]",
+        field: str,
+        default: Any,
         partner: FieldDescriptor,
     ) -> None:
-        self._scope, self._codecs, self._field, self._partner = scope, codecs, field, partner
+        self._scope, self._codecs, self._partner = scope, codecs, partner
+        self._field, self._default = field, default
 
     def of(self, hint: Any, value: str, stored: str) -> tuple[str, str]:
         """Encode `value`, and decode `stored`."""
@@ -157,7 +174,7 @@ class _Writer:
             self._scope[encode] = self._codecs[hint].named
             self._scope[decode] = self._codecs[hint].decode
             return f"{encode}({value})", f"{decode}({stored})"
-        raise TypeError(f"{self._field.name} is a {hint}, which has no codec")
+        raise TypeError(f"{self._field} is a {hint}, which has no codec")
 
     def _optional(self, hint: Any, value: str, stored: str) -> tuple[str, str]:
         encoded, decoded = self.of(hint, value, stored)
@@ -169,10 +186,10 @@ class _Writer:
     def _enumerated(self, kind: type[Enum], stored: str) -> str:
         members = f"by_value_{kind.__name__}"
         self._scope[members] = _ByValue(kind)
-        if self._field.default is MISSING:
+        if self._default is MISSING:
             return f"{members}[{stored}]"
-        self._scope[f"default_{self._field.name}"] = self._field.default
-        return f"{members}[{stored}] if {stored} else default_{self._field.name}"
+        self._scope[f"default_{self._field}"] = self._default
+        return f"{members}[{stored}] if {stored} else default_{self._field}"
 
 
 class _ByValue(dict[str, Any]):

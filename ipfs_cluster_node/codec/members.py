@@ -1,6 +1,6 @@
 """Nodes, clients and content: core values to answers and back. Validates callers' input."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -227,11 +227,7 @@ def task_types_of(values: Sequence[str]) -> tuple[str, ...]:
 
 
 def node_to_proto(
-    node: Principal,
-    *,
-    voters: Iterable[NodeId] = (),
-    leader: NodeId | None = None,
-    running_count: int = 0,
+    node: Principal, voters: Container[NodeId], leader: NodeId | None, running_count: int = 0
 ) -> pb.Node:
     """Encode a node."""
     return pb.Node(
@@ -240,7 +236,7 @@ def node_to_proto(
         role=ROLE_TO_PROTO[node.role],
         liveness=LIVENESS_TO_PROTO[node.liveness],
         endpoints=node.endpoints,
-        voter=node.node_id in set(voters),
+        voter=node.node_id in voters,
         leader=node.node_id == leader,
         task_types=node.task_types,
         slot_count=node.slot_count,
@@ -252,10 +248,10 @@ def node_to_proto(
 
 
 def nodes_to_proto(
-    nodes: Iterable[Principal], *, voters: Iterable[NodeId], leader: NodeId | None
+    nodes: Iterable[Principal], voters: Container[NodeId], leader: NodeId | None
 ) -> list[pb.Node]:
     """Encode nodes in their order, without the number of their attempts."""
-    return [node_to_proto(node, voters=voters, leader=leader) for node in nodes]
+    return [node_to_proto(node, voters, leader) for node in nodes]
 
 
 def content_to_proto(

@@ -21,7 +21,7 @@ from ipfs_cluster_node.codec.records import (
 )
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did
-from ipfs_cluster_node.core.model import Content, Joiner, JoinToken, Role, Task, TaskSpec
+from ipfs_cluster_node.core.model import Content, Joiner, JoinToken, Task, TaskSpec
 from ipfs_cluster_node.core.requests import RequestRecord
 from ipfs_cluster_node.core.state_data import StateData
 from ipfs_cluster_node.core.tables import TableName
@@ -39,7 +39,12 @@ _REQUEST: Final = codec(RequestRecord, snapshot_pb2.RequestRecord)
 _CONTENT_RENAMED: Final = {"holders": "node_ids"}
 _CONTENT: Final = codec(Content, snapshot_pb2.ContentRecord, renamed=_CONTENT_RENAMED)
 _TASK: Final = codec(Task, snapshot_pb2.TaskRecord, codecs=RECORDS)
-_JOINER: Final = codec(Joiner, snapshot_pb2.JoinerRecord)
+_JOIN_TOKEN: Final = codec(
+    JoinToken,
+    snapshot_pb2.JoinTokenRecord,
+    codecs={Joiner: codec(Joiner, snapshot_pb2.JoinerRecord)},
+    inner="token",
+)
 _TABLES: Final[Mapping[TableName, Codec[Any, Any]]] = {
     TableName.TASKS: _TASK,
     TableName.REQUESTS: _REQUEST,
@@ -69,7 +74,7 @@ def _parts(data: StateData) -> Iterator[snapshot_pb2.StateSnapshot]:
         cluster_did=data.cluster_did,
         incarnation_last=data.incarnation_last,
         principals=map(PRINCIPAL.encode, data.principals),
-        join_tokens=map(_token_to_log, data.tokens),
+        join_tokens=map(_JOIN_TOKEN.encode, data.tokens),
         config=dict(data.settings),
         authority=AUTHORITY.encode(data.authority),
         judged_at_ms=data.judged_at_ms,
@@ -120,7 +125,7 @@ def decode_snapshot(parts: Iterable[bytes]) -> StateData:
         cluster_did=Did(head.cluster_did),
         incarnation_last=head.incarnation_last,
         principals=tuple(map(PRINCIPAL.decode, head.principals)),
-        tokens=tuple(map(_token_from_log, head.join_tokens)),
+        tokens=tuple(map(_JOIN_TOKEN.decode, head.join_tokens)),
         settings=dict(head.config),
         authority=AUTHORITY.decode(head.authority),
         judged_at_ms=head.judged_at_ms,
@@ -178,39 +183,3 @@ class _Reader:
         if spec is None:
             spec = self._specs[key] = TASK_SPEC.decode(message)
         return spec
-
-
-def _token_to_log(token: JoinToken) -> snapshot_pb2.JoinTokenRecord:
-    return snapshot_pb2.JoinTokenRecord(
-        token=command_pb2.CreateJoinToken(
-            token_id=token.token_id,
-            secret_hash=token.secret_hash,
-            role=token.role,
-            expires_at_ms=token.expires_at_ms,
-            uses_max=token.uses_max,
-            addresses=token.addresses,
-            grant=token.grant,
-            needs_approval=token.needs_approval,
-        ),
-        failure_count=token.failure_count,
-        dids=token.dids,
-        creator=token.creator,
-        joiners=map(_JOINER.encode, token.joiners),
-    )
-
-
-def _token_from_log(message: snapshot_pb2.JoinTokenRecord) -> JoinToken:
-    return JoinToken(
-        token_id=message.token.token_id,
-        secret_hash=message.token.secret_hash,
-        role=Role(message.token.role),
-        expires_at_ms=message.token.expires_at_ms,
-        uses_max=message.token.uses_max,
-        addresses=tuple(message.token.addresses),
-        grant=message.token.grant,
-        failure_count=message.failure_count,
-        dids=tuple(map(Did, message.dids)),
-        needs_approval=message.token.needs_approval,
-        creator=message.creator,
-        joiners=tuple(map(_JOINER.decode, message.joiners)),
-    )

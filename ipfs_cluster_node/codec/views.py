@@ -4,11 +4,11 @@ from typing import Any, Final, TypeVar
 
 from google.protobuf.message import Message
 
-from ipfs_cluster_node.codec.derived import By, Codec, Codecs, codec
+from ipfs_cluster_node.codec.derived import By, Codec, codec
 from ipfs_cluster_node.codec.members import LIVENESS_TO_PROTO, ROLE_TO_PROTO
 from ipfs_cluster_node.codec.tasks import ms_of_timestamp, task_from_proto, timestamp_of_ms
 from ipfs_cluster_node.core import views
-from ipfs_cluster_node.core.audit import AuditRecord, Outcome
+from ipfs_cluster_node.core.audit import AuditRecord
 from ipfs_cluster_node.v1 import (
     audit_pb2,
     authorization_pb2,
@@ -34,7 +34,7 @@ _TIMES: Final = {
     "phase_at_ms": "phase_time",
 }
 """Fields that are timestamps in a message."""
-
+_CODECS: Final[dict[type, Codec[Any, Any]]] = {}
 
 _ROLE: Final = By(ROLE_TO_PROTO.get, {wire: role for role, wire in ROLE_TO_PROTO.items()}.get)
 _LIVENESS: Final = By(
@@ -46,18 +46,19 @@ def _view(
     kind: type[T],
     message: type[M],
     *,
-    codecs: Codecs | None = None,
     by: dict[str, By] | None = None,
     renamed: dict[str, str] | None = None,
 ) -> Codec[T, M]:
-    names = set(kind.__dataclass_fields__)  # type: ignore[attr-defined]
-    times = {name: wire for name, wire in _TIMES.items() if name in names}
+    times = {name: wire for name, wire in _TIMES.items() if name in kind.__annotations__}
     as_times = dict.fromkeys(times, By(timestamp_of_ms, ms_of_timestamp))
-    return codec(
-        kind, message, codecs=codecs, renamed=times | (renamed or {}), by=as_times | (by or {})
+    derived = codec(
+        kind, message, codecs=_CODECS, renamed=times | (renamed or {}), by=as_times | (by or {})
     )
+    _CODECS[kind] = derived
+    return derived
 
 
+AUDIT_RECORD: Final = _view(AuditRecord, audit_pb2.AuditRecord)
 CLUSTER_STATUS: Final = _view(views.ClusterStatus, membership_pb2.GetClusterStatusResponse)
 NODE: Final = _view(
     views.ListedNode, membership_pb2.Node, by={"role": _ROLE, "liveness": _LIVENESS}
@@ -67,75 +68,25 @@ JOIN_TOKEN: Final = _view(views.ListedJoinToken, membership_pb2.JoinToken)
 JOINER: Final = _view(views.ListedJoiner, membership_pb2.Joiner)
 SETTING: Final = _view(views.ListedSetting, membership_pb2.ConfigEntry)
 _RAFT: Final = _view(views.RaftHealth, health_pb2.RaftHealth)
+_view(views.HealthCheck, health_pb2.HealthCheck)
 HEALTH: Final = _view(
     views.HealthReport,
     health_pb2.GetHealthResponse,
-    codecs={views.HealthCheck: _view(views.HealthCheck, health_pb2.HealthCheck)},
     by={"raft": By(lambda raft: _RAFT.encode(raft) if raft.voters else None, _RAFT.decode)},
 )
-CONTENT: Final = _view(
-    views.ListedContent,
-    content_pb2.Content,
-    codecs={views.ContentHolder: _view(views.ContentHolder, content_pb2.ContentHolder)},
-)
+_view(views.ContentHolder, content_pb2.ContentHolder)
+CONTENT: Final = _view(views.ListedContent, content_pb2.Content)
 CERTIFICATE: Final = _view(views.ListedCertificate, certificate_pb2.Certificate)
 ROTATION: Final = _view(views.RotationStatus, certificate_pb2.GetRotationResponse)
 DELEGATION: Final = _view(views.ListedDelegation, authorization_pb2.Delegation)
-CALLER: Final = _view(
-    views.CallerStatus,
-    authorization_pb2.GetCallerResponse,
-    codecs={views.ListedDelegation: DELEGATION},
-)
-_LINK: Final = _view(
-    views.LinkExplanation,
-    authorization_pb2.LinkExplanation,
-    codecs={views.ListedDelegation: DELEGATION},
-)
-_REQUIREMENT: Final = _view(
-    views.RequirementExplanation,
-    authorization_pb2.AskExplanation,
-    codecs={views.LinkExplanation: _LINK},
-)
+CALLER: Final = _view(views.CallerStatus, authorization_pb2.GetCallerResponse)
+_view(views.LinkExplanation, authorization_pb2.LinkExplanation)
+_view(views.RequirementExplanation, authorization_pb2.AskExplanation)
 ACCESS: Final = _view(
     views.AccessExplanation,
     authorization_pb2.ExplainAccessResponse,
-    codecs={views.RequirementExplanation: _REQUIREMENT},
     renamed={"requirements": "asks"},
 )
-
-
-def audit_record_to_proto(record: AuditRecord) -> audit_pb2.AuditRecord:
-    """Encode a record of the audit log."""
-    return audit_pb2.AuditRecord(
-        sequence=record.sequence,
-        time=timestamp_of_ms(record.at_ms),
-        caller=record.caller,
-        caller_class=record.caller_class,
-        peer=record.peer,
-        method=record.method,
-        command=record.command,
-        delegation_cids=record.delegation_cids,
-        request_id=record.request_id,
-        outcome=record.outcome.value,
-        reason=record.reason,
-    )
-
-
-def audit_record_from_proto(message: audit_pb2.AuditRecord) -> AuditRecord:
-    """Decode an audit record."""
-    return AuditRecord(
-        sequence=message.sequence,
-        at_ms=ms_of_timestamp(message.time),
-        caller=message.caller,
-        caller_class=message.caller_class,
-        peer=message.peer,
-        method=message.method,
-        command=message.command,
-        delegation_cids=tuple(message.delegation_cids),
-        request_id=message.request_id,
-        outcome=Outcome(message.outcome),
-        reason=message.reason,
-    )
 
 
 def watched_task_from_proto(message: task_dispatch_pb2.Task) -> views.WatchedTask:
@@ -147,28 +98,12 @@ def watched_task_from_proto(message: task_dispatch_pb2.Task) -> views.WatchedTas
     )
 
 
-_CODECS: Final[dict[type, Codec[Any, Any]]] = {
-    views.AccessExplanation: ACCESS,
-    views.CallerStatus: CALLER,
-    views.ClusterStatus: CLUSTER_STATUS,
-    views.HealthReport: HEALTH,
-    views.ListedCertificate: CERTIFICATE,
-    views.ListedContent: CONTENT,
-    views.ListedDelegation: DELEGATION,
-    views.ListedJoinToken: JOIN_TOKEN,
-    views.ListedJoiner: JOINER,
-    views.ListedNode: NODE,
-    views.NewJoinToken: NEW_JOIN_TOKEN,
-    views.RotationStatus: ROTATION,
-}
-
-
 def json_document(view: Any) -> Any:
     """The API's JSON form of a view or an audit record, as Python values."""
     from google.protobuf.json_format import MessageToDict  # Where JSON is asked for only.
 
-    is_record = isinstance(view, AuditRecord)
-    message = audit_record_to_proto(view) if is_record else _CODECS[type(view)].encode(view)
     return MessageToDict(
-        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+        _CODECS[type(view)].encode(view),
+        preserving_proto_field_name=True,
+        always_print_fields_with_no_presence=True,
     )

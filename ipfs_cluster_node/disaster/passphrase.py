@@ -43,7 +43,6 @@ from ipfs_cluster_node.log.v1 import command_pb2
 from ipfs_cluster_node.node.files import load_files
 from ipfs_cluster_node.v1 import health_pb2, membership_pb2
 from ipfs_cluster_node.v1.health_pb2_grpc import HealthServiceStub
-from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub
 
 OPERATOR_GRANT: Final = "operator"
 INVITATION_LIFETIME: Final = timedelta(minutes=5)
@@ -250,7 +249,6 @@ async def invite_operator(
     )
     try:
         answer: membership_pb2.CreateJoinTokenResponse = await connection.unary(
-            lambda channel: MembershipServiceStub(channel).CreateJoinToken,
             membership_pb2.CreateJoinTokenRequest(
                 request_id=new_request_id(),
                 role=Role.CLIENT.value,

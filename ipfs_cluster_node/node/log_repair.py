@@ -27,7 +27,6 @@ from ipfs_cluster_node.config.settings import NodeSettings
 from ipfs_cluster_node.core.endpoints import Endpoint, parse_endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.internal.v1 import masters_pb2
-from ipfs_cluster_node.internal.v1.masters_pb2_grpc import MasterServiceStub
 from ipfs_cluster_node.node.files import NodeFiles
 from ipfs_cluster_node.node.log_replacement import (
     begin_replacement,
@@ -142,7 +141,6 @@ class LogRepair:
         while True:
             try:
                 response: masters_pb2.ReplaceLogResponse = await self._connection.unary(
-                    lambda channel: MasterServiceStub(channel).ReplaceLog,
                     request,
                     timeout=ASK_SECONDS_MAX,
                 )

@@ -30,7 +30,6 @@ from ipfs_cluster_node.core.clocks import CLOCK_DIFFERENCE_MS_MAX
 from ipfs_cluster_node.core.errors import ClusterError, Reason, most_useful
 from ipfs_cluster_node.internal.v1 import masters_pb2
 from ipfs_cluster_node.v1 import certificate_pb2, enrolment_pb2
-from ipfs_cluster_node.v1.certificate_pb2_grpc import CertificateServiceStub
 from ipfs_cluster_node.v1.enrolment_pb2_grpc import EnrolmentServiceStub
 from ipfs_cluster_node.v1.health_pb2 import HealthCheck
 
@@ -183,7 +182,6 @@ class OwnCertificate:
             answer, alone = await self._renew_expired(key.request_der, proof)
         else:
             answer = await self._connection.unary(
-                lambda channel: CertificateServiceStub(channel).RenewCertificate,
                 certificate_pb2.RenewCertificateRequest(
                     certificate_request=key.request_der, proof=proof
                 ),

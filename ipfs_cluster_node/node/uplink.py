@@ -15,7 +15,6 @@ from ipfs_cluster_node.cluster.peers import PeerBook
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.worker.v1 import node_pb2 as pb
-from ipfs_cluster_node.worker.v1.node_pb2_grpc import NodeServiceStub
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +122,6 @@ class Uplink:
 
     async def _register(self) -> None:
         await self.connection.unary(
-            lambda channel: NodeServiceStub(channel).RegisterNode,
             self.registration,
             timeout=CALL_SECONDS_MAX,
         )
@@ -133,7 +131,6 @@ class Uplink:
     async def _heartbeat(self) -> float:
         sent_at, sent_boot = self._clock.monotonic(), self._clock.boot()
         response: pb.HeartbeatResponse = await self.connection.unary(
-            lambda channel: NodeServiceStub(channel).Heartbeat,
             pb.HeartbeatRequest(
                 running_attempt_count=self.running_count(),
                 room_bytes=self._room_bytes(),

@@ -6,7 +6,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from ipfs_cluster_node.cluster.pages import page_of_items
 from ipfs_cluster_node.codec.members import number_of, page_of
-from ipfs_cluster_node.codec.views import audit_record_to_proto
+from ipfs_cluster_node.codec.views import AUDIT_RECORD
 from ipfs_cluster_node.core.audit import AuditLog, AuditQuery, Outcome
 from ipfs_cluster_node.core.errors import invalid_field
 from ipfs_cluster_node.core.ids import NodeId
@@ -43,12 +43,12 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
                 size=page.size + 1,
             )
         )
-        shown, more = await page_of_items(
-            ((audit_record_to_proto(record), record.sequence) for record in records), page.size
+        shown, following = await page_of_items(
+            ((AUDIT_RECORD.encode(record), record.sequence) for record in records), page.size
         )
         return pb.ListAuditRecordsResponse(
-            records=[record for record, _ in shown],
-            next_page_token=str(shown[-1][1]) if more else "",
+            records=shown,
+            next_page_token=following,
             node_id=self._node_id,
         )
 

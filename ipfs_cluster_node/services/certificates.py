@@ -32,12 +32,7 @@ class CertificateServicer(certificate_pb2_grpc.CertificateServiceServicer):
         issued = await self._certificates.renew_current(
             shown_certificate(context), request.certificate_request, request.proof
         )
-        return pb.RenewCertificateResponse(
-            certificate_pem=issued.certificate_pem.decode(),
-            trust_bundle_pem=issued.trust_bundle_pem.decode(),
-            enrolment_endpoints=issued.enrolment_endpoints,
-            epoch=issued.epoch,
-        )
+        return pb.RenewCertificateResponse(**issued_fields(issued))
 
     async def ListCertificates(
         self, request: pb.ListCertificatesRequest, context: Any
@@ -61,12 +56,12 @@ class CertificateServicer(certificate_pb2_grpc.CertificateServiceServicer):
         )
         # One more than a page, to know whether more follow.
         first = nsmallest(page.size + 1, found, key=lambda r: r.serial)
-        shown, more = await page_of_items(
-            ((_to_proto(state, record), record.serial) for record in first), page.size
+        shown, following = await page_of_items(
+            ((_to_proto(state, record), f"{record.serial:x}") for record in first), page.size
         )
         return pb.ListCertificatesResponse(
-            certificates=[certificate for certificate, _ in shown],
-            next_page_token=f"{shown[-1][1]:x}" if more else "",
+            certificates=shown,
+            next_page_token=following,
         )
 
     async def RevokeCertificate(
@@ -107,6 +102,16 @@ class CertificateServicer(certificate_pb2_grpc.CertificateServiceServicer):
             confirmed_count=rotation.confirmed_count,
             waiting_dids=rotation.waiting,
         )
+
+
+def issued_fields(issued: Any) -> dict[str, Any]:
+    """The fields of a new certificate, `Issued` or a message that holds one."""
+    return {
+        "certificate_pem": issued.certificate_pem,
+        "trust_bundle_pem": issued.trust_bundle_pem,
+        "enrolment_endpoints": issued.enrolment_endpoints,
+        "epoch": issued.epoch,
+    }
 
 
 def _to_proto(state: ClusterState, record: CertificateRecord) -> pb.Certificate:

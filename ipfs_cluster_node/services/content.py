@@ -78,7 +78,7 @@ class ContentServicer(content_pb2_grpc.ContentServiceServicer):
         state = self._view.read_state()
         permissions = current_permissions()
         # Iterated, not copied: files may be added while the list is made.
-        shown, more = await page_of_items(
+        shown, following = await page_of_items(
             (
                 (_shown(state, state.contents[cid]), cid)
                 if permissions.allows(content_args(cid, state.contents[cid]))
@@ -87,10 +87,7 @@ class ContentServicer(content_pb2_grpc.ContentServiceServicer):
             ),
             page.size,
         )
-        return pb.ListContentResponse(
-            contents=[content for content, _ in shown],
-            next_page_token=shown[-1][1] if more else "",
-        )
+        return pb.ListContentResponse(contents=shown, next_page_token=following)
 
     async def GetBlocks(
         self, request: pb.GetBlocksRequest, context: Any

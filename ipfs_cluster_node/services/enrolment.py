@@ -13,6 +13,7 @@ from ipfs_cluster_node.codec.tasks import request_id_of
 from ipfs_cluster_node.core.commands import RedeemJoinToken
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.rates import RateLimit
+from ipfs_cluster_node.services.certificates import issued_fields
 from ipfs_cluster_node.v1 import enrolment_pb2 as pb
 from ipfs_cluster_node.v1 import enrolment_pb2_grpc
 
@@ -69,19 +70,16 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
             check_only=request.check_only,
         )
         return pb.EnrolResponse(
+            **issued_fields(enrolled),
             server_time=enrolled.server_time,
             token_expire_time=enrolled.token_expire_time,
-            certificate_pem=enrolled.issued.certificate_pem.decode(),
-            trust_bundle_pem=enrolled.issued.trust_bundle_pem.decode(),
-            enrolment_endpoints=enrolled.issued.enrolment_endpoints,
-            epoch=enrolled.issued.epoch,
             cluster_id=enrolled.cluster_id,
             cluster_name=enrolled.cluster_name,
             role=enrolled.role,
             incarnation=enrolled.incarnation,
             masters=[
-                pb.MasterEndpoint(node_id=node_id, endpoints=endpoints)
-                for node_id, endpoints in enrolled.masters.items()
+                pb.MasterEndpoint(node_id=master.node_id, endpoints=master.endpoints)
+                for master in enrolled.masters
             ],
         )
 
@@ -93,12 +91,7 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
         issued = await self._enrolment.renew_expired(
             pem_of(request.certificate_pem), request.certificate_request, request.proof
         )
-        return pb.RenewExpiredResponse(
-            certificate_pem=issued.certificate_pem.decode(),
-            trust_bundle_pem=issued.trust_bundle_pem.decode(),
-            enrolment_endpoints=issued.enrolment_endpoints,
-            epoch=issued.epoch,
-        )
+        return pb.RenewExpiredResponse(**issued_fields(issued))
 
     def _let_knock(self, context: Any) -> None:
         wait = self._rates.take(network_of(context.peer()), self._clock.monotonic())

@@ -19,6 +19,7 @@ from ipfs_cluster_node.core.commands import RedeemJoinToken
 from ipfs_cluster_node.core.errors import invalid_field
 from ipfs_cluster_node.internal.v1 import masters_pb2 as pb
 from ipfs_cluster_node.internal.v1 import masters_pb2_grpc
+from ipfs_cluster_node.services.certificates import issued_fields
 
 
 class MasterServicer(masters_pb2_grpc.MasterServiceServicer):
@@ -54,15 +55,10 @@ class MasterServicer(masters_pb2_grpc.MasterServiceServicer):
             role=admission.role,
             incarnation=admission.incarnation,
             grant=admission.grant,
-            certificate_pem=admission.issued.certificate_pem.decode(),
-            trust_bundle_pem=admission.issued.trust_bundle_pem.decode(),
-            enrolment_endpoints=admission.issued.enrolment_endpoints,
-            epoch=admission.issued.epoch,
+            **issued_fields(admission.issued),
             cluster_id=state.cluster_id,
             cluster_name=state.cluster_name,
-            masters=nodes_to_proto(
-                self._members.masters(), voters=self._view.voters, leader=self._view.leader
-            ),
+            masters=nodes_to_proto(self._members.masters(), self._view.voters, self._view.leader),
         )
 
     async def RenewForMember(
@@ -72,12 +68,7 @@ class MasterServicer(masters_pb2_grpc.MasterServiceServicer):
         issued = await self._certificates.renew_expired(
             pem_of(request.certificate_pem), request.certificate_request, request.proof
         )
-        return pb.RenewForMemberResponse(
-            certificate_pem=issued.certificate_pem.decode(),
-            trust_bundle_pem=issued.trust_bundle_pem.decode(),
-            enrolment_endpoints=issued.enrolment_endpoints,
-            epoch=issued.epoch,
-        )
+        return pb.RenewForMemberResponse(**issued_fields(issued))
 
     async def ReplaceLog(
         self, request: pb.ReplaceLogRequest, context: Any

@@ -87,24 +87,14 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         if page.token and not page.token.startswith("12D3Koo"):
             raise bad_page_token()
         voters, leader = self._view.voters, self._view.leader
-        shown, more = await page_of_items(
+        shown, following = await page_of_items(
             (
-                (
-                    node_to_proto(
-                        node,
-                        voters=voters,
-                        leader=leader,
-                        running_count=state.tasks.running_count(node.node_id),
-                    ),
-                    node.node_id,
-                )
-                for node in nodes
+                (node_to_proto(n, voters, leader, state.tasks.running_count(n.node_id)), n.node_id)
+                for n in nodes
             ),
             page.size,
         )
-        return pb.ListNodesResponse(
-            nodes=[node for node, _ in shown], next_page_token=shown[-1][1] if more else ""
-        )
+        return pb.ListNodesResponse(nodes=shown, next_page_token=following)
 
     async def CreateJoinToken(
         self, request: pb.CreateJoinTokenRequest, context: Any
@@ -140,7 +130,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         """List the join tokens."""
         page = page_of(request.page_size, request.page_token)
         permissions = current_permissions()
-        shown, more = await page_of_items(
+        shown, following = await page_of_items(
             (
                 (join_token_to_proto(token), token.token_id)
                 if token.token_id > page.token and permissions.allows(join_token_args(token))
@@ -149,9 +139,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
             ),
             page.size,
         )
-        return pb.ListJoinTokensResponse(
-            tokens=[token for token, _ in shown], next_page_token=shown[-1][1] if more else ""
-        )
+        return pb.ListJoinTokensResponse(tokens=shown, next_page_token=following)
 
     async def RevokeJoinToken(
         self, request: pb.RevokeJoinTokenRequest, context: Any
@@ -171,7 +159,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         page = page_of(request.page_size, request.page_token)
         permissions = current_permissions()
         after = _joiner_key(page.token) if page.token else (0, "")
-        shown, more = await page_of_items(
+        shown, following = await page_of_items(
             (
                 (joiner_to_proto(token, joiner), f"{joiner.asked_at_ms} {joiner.did}")
                 if (joiner.asked_at_ms, joiner.did) > after
@@ -181,9 +169,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
             ),
             page.size,
         )
-        return pb.ListJoinersResponse(
-            joiners=[joiner for joiner, _ in shown], next_page_token=shown[-1][1] if more else ""
-        )
+        return pb.ListJoinersResponse(joiners=shown, next_page_token=following)
 
     async def DecideJoiner(
         self, request: pb.DecideJoinerRequest, context: Any

@@ -63,9 +63,7 @@ class NodeServicer(node_pb2_grpc.NodeServiceServicer):
         )
         return pb.HeartbeatResponse(
             node_lease=duration_of_ms(lease // timedelta(milliseconds=1)),
-            masters=nodes_to_proto(
-                self._members.masters(), voters=self._view.voters, leader=self._view.leader
-            ),
+            masters=nodes_to_proto(self._members.masters(), self._view.voters, self._view.leader),
             certificate_epoch=epoch,
             revocations=revocations,
             time=timestamp_of_ms(self._members.wall_ms()),

@@ -64,7 +64,7 @@ class TaskDispatchServicer(task_dispatch_pb2_grpc.TaskDispatchServiceServicer):
         before = number_of(page)
         permissions = current_permissions()
         states = states_from_proto(request.states)
-        shown, more = await page_of_items(
+        shown, following = await page_of_items(
             (
                 (task_to_proto(task, with_data=False), task.sequence)
                 if (not states or task.state in states)
@@ -75,10 +75,7 @@ class TaskDispatchServicer(task_dispatch_pb2_grpc.TaskDispatchServiceServicer):
             ),
             page.size,
         )
-        return pb.ListTasksResponse(
-            tasks=[task for task, _ in shown],
-            next_page_token=str(shown[-1][1]) if more else "",
-        )
+        return pb.ListTasksResponse(tasks=shown, next_page_token=following)
 
     async def WatchTasks(
         self, request: pb.WatchTasksRequest, context: Any

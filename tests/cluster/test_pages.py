@@ -48,9 +48,9 @@ def widest() -> pb.Task:
 async def test_a_page_of_wide_tasks_fits_in_a_message() -> None:
     """A thousand of them had 10 MB, and the list ended with RESOURCE_EXHAUSTED for ever."""
     task = widest()
-    shown, more = await page_of_items(((task, n) for n in range(1000)), 1000)
-    assert more
-    answer = pb.ListTasksResponse(tasks=[each for each, _ in shown], next_page_token="1" * 20)
+    shown, following = await page_of_items(((task, n) for n in range(1000)), 1000)
+    assert following
+    answer = pb.ListTasksResponse(tasks=shown, next_page_token="1" * 20)
     assert PAGE_BYTES_MAX - 2 * task.ByteSize() < answer.ByteSize() < MESSAGE_BYTES_MAX
     assert task.ByteSize() < MESSAGE_BYTES_MAX - PAGE_BYTES_MAX
 
@@ -60,20 +60,20 @@ async def test_a_page_ends_by_its_size_and_says_whether_more_follow() -> None:
     def items(count: int) -> Iterator[tuple[pb.Task, int] | None]:
         for number in range(count):
             yield None  # What is not shown.
-            yield pb.Task(task_id=str(number)), number
+            yield pb.Task(task_id=f"t{number}"), number
 
-    for count, more in ((4, False), (5, False), (6, True)):
-        shown, follows = await page_of_items(items(count), 5)
-        assert [key for _, key in shown] == list(range(min(count, 5)))
-        assert follows is more
+    for count, token in ((4, ""), (5, ""), (6, "4")):
+        shown, following = await page_of_items(items(count), 5)
+        assert [task.task_id for task in shown] == [f"t{n}" for n in range(min(count, 5))]
+        assert following == token
 
 
 @pytest.mark.asyncio
 async def test_one_item_is_shown_however_long_it_is() -> None:
     """Else a list would never come past it."""
     long = pb.Task(task_id="x" * (PAGE_BYTES_MAX + 1))
-    shown, more = await page_of_items(((long, n) for n in range(3)), 5)
-    assert (len(shown), more) == (1, True)
+    shown, following = await page_of_items(((long, n) for n in range(3)), 5)
+    assert (len(shown), following) == (1, "0")
 
 
 @pytest.mark.asyncio
@@ -90,5 +90,5 @@ async def test_a_page_that_takes_long_to_find_lets_others_have_their_turn() -> N
 
     set_turn(Short(Turns(monotonic), "a"))
     hidden = (None for _ in range(1000))
-    assert await page_of_items(hidden, 10) == ([], False)
+    assert await page_of_items(hidden, 10) == ([], "")
     assert taken == 1000

@@ -12,7 +12,7 @@ from ipfs_cluster_node.cli.output import exact_time_text
 from ipfs_cluster_node.codec import views
 from ipfs_cluster_node.codec.derived import Codec
 from ipfs_cluster_node.codec.members import LIVENESS_TO_PROTO, ROLE_TO_PROTO
-from ipfs_cluster_node.core.audit import Outcome
+from ipfs_cluster_node.core.audit import AuditRecord, Outcome
 from ipfs_cluster_node.v1 import audit_pb2, authorization_pb2, membership_pb2, task_dispatch_pb2
 from tests.fuzz.messages import TEXTS, messages
 
@@ -43,7 +43,9 @@ def made_plain(message: Any, draw: Any) -> None:
         message.liveness = draw(st.sampled_from([0, *LIVENESS_TO_PROTO.values()]))
 
 
-@pytest.mark.parametrize("kind", list(views._CODECS), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    "kind", sorted(views._CODECS.keys() - {AuditRecord}, key=str), ids=lambda kind: kind.__name__
+)
 @given(data=st.data())
 def test_the_json_of_a_view_is_that_of_its_message(kind: type, data: Any) -> None:
     codec: Codec[Any, Any] = views._CODECS[kind]
@@ -57,7 +59,7 @@ def test_the_json_of_an_audit_record_is_that_of_its_message(data: Any, outcome: 
     message = data.draw(messages(audit_pb2.AuditRecord, TEXTS))
     made_plain(message, data.draw)
     message.outcome = outcome
-    assert views.json_document(views.audit_record_from_proto(message)) == as_json(message)
+    assert views.json_document(views.AUDIT_RECORD.decode(message)) == as_json(message)
 
 
 @given(st.integers(0, YEAR_9999_MS))

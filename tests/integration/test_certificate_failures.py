@@ -26,7 +26,6 @@ from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.disaster.passphrase import prepare_recovery
 from ipfs_cluster_node.node.joining import join_cluster
 from ipfs_cluster_node.v1 import certificate_pb2, membership_pb2
-from ipfs_cluster_node.v1.certificate_pb2_grpc import CertificateServiceStub
 from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub
 from tests.support.certificates import (
     certificate_ending,
@@ -118,7 +117,6 @@ async def test_what_was_handed_out_while_the_leader_died_is_in_the_log(
             shown = node_credentials(worker).certificate_pem
             proof = identity.sign(renewal_message(shown, key.spki_der))
             answer = await connection.unary(
-                lambda channel: CertificateServiceStub(channel).RenewCertificate,
                 certificate_pb2.RenewCertificateRequest(
                     certificate_request=key.request_der, proof=proof
                 ),

@@ -20,7 +20,6 @@ from ipfs_cluster_node.core.authorization import TOKEN_MINT
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.v1 import membership_pb2
-from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub
 from tests.support.certificates import cluster_keys, node_credentials, tls_of
 from tests.support.lab import PASSPHRASE, Lab, alive, error_of, leads, sealed_to
 from tests.support.nodes import until
@@ -72,7 +71,6 @@ async def test_an_operator_whose_identity_is_lost_is_let_in_by_the_passphrase(la
         )
         try:
             answer = await connection.unary(
-                lambda channel: MembershipServiceStub(channel).CreateJoinToken,
                 membership_pb2.CreateJoinTokenRequest(request_id=new_request_id(), role=role),
                 timeout=10,
             )

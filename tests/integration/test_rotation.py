@@ -23,9 +23,7 @@ from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.v1 import certificate_pb2, health_pb2, task_dispatch_pb2
-from ipfs_cluster_node.v1.certificate_pb2_grpc import CertificateServiceStub
 from ipfs_cluster_node.v1.health_pb2_grpc import HealthServiceStub
-from ipfs_cluster_node.v1.task_dispatch_pb2_grpc import TaskDispatchServiceStub
 from tests.support.certificates import cluster_keys, node_credentials
 from tests.support.clusters import cluster_of
 from tests.support.nodes import until
@@ -219,7 +217,6 @@ async def test_a_repeat_of_proceed_skips_no_second_phase(cluster: LocalCluster) 
         )
         for _ in range(3):
             answer = await client._connection.unary(
-                lambda channel: CertificateServiceStub(channel).RotateCertificates,
                 proceed,
                 timeout=10,
             )
@@ -248,7 +245,7 @@ async def test_a_rotation_under_a_used_request_id_is_not_taken_for_its_repeat(
         request = certificate_pb2.RotateCertificatesRequest(
             request_id=request_id, new_root=new_root
         )
-        return client._unary(CertificateServiceStub, "RotateCertificates", request, SOON)
+        return client._unary(request, SOON)
 
     async with cluster.client() as client:
         begun = (await rotate(request_id="a")).epoch
@@ -256,7 +253,7 @@ async def test_a_rotation_under_a_used_request_id_is_not_taken_for_its_repeat(
         submission = task_dispatch_pb2.SubmitTaskRequest(
             request_id="b", spec=task_dispatch_pb2.TaskSpec(task_type="echo")
         )
-        await client._unary(TaskDispatchServiceStub, "SubmitTask", submission, SOON)
+        await client._unary(submission, SOON)
         for reused in (rotate(request_id="a", new_root=True), rotate(request_id="b")):
             assert (await refused(reused)).reason is Reason.REQUEST_ID_REUSED
         rotation = await client.get_rotation()

@@ -24,7 +24,6 @@ from ipfs_cluster_node.v1.task_dispatch_pb2 import (
     SubmitTaskRequest,
     TaskSpec,
 )
-from ipfs_cluster_node.v1.task_dispatch_pb2_grpc import TaskDispatchServiceStub
 from tests.support.people import TEAM, Person, join, refused, signed
 
 
@@ -75,9 +74,7 @@ async def author(client: Client, operator: Identity, cluster_did: str) -> Author
 async def carried(carrier: Client, container: str, request: SubmitTaskRequest) -> str:
     """Have a member carry a signed call to the leader; returns the task's id."""
     carrier._connection.metadata = (("ucan", container),)
-    answer = await carrier._connection.unary(
-        lambda channel: TaskDispatchServiceStub(channel).SubmitTask, request, timeout=20
-    )
+    answer = await carrier._connection.unary(request, timeout=20)
     return str(answer.task_id)
 
 
@@ -179,9 +176,7 @@ async def test_a_signed_list_shows_what_its_issuer_may_read(
     container = reader.sign(request, command="/task/read", args=args)
     async with nobody.client() as carrier:
         carrier._connection.metadata = (("ucan", container),)
-        listed = await carrier._connection.unary(
-            lambda channel: TaskDispatchServiceStub(channel).ListTasks, request, timeout=20
-        )
+        listed = await carrier._connection.unary(request, timeout=20)
     ids = {task.task_id for task in listed.tasks}
     assert seen in ids
     assert hidden not in ids

@@ -126,7 +126,7 @@ class TwiceConnection:
     def refuse(self, reason: Reason, seconds: float) -> None:
         self._reason, self._until = reason, monotonic() + seconds
 
-    async def unary(self, _method: Any, request: Any, **_: Any) -> Any:
+    async def unary(self, request: Any, **_: Any) -> Any:
         self.calls.append(request)
         if monotonic() < self._until:
             raise ClusterError(self._reason, "runs already")

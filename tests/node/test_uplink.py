@@ -38,7 +38,7 @@ class Leader:
         self.answer.masters.add(node_id=LEADER, endpoints=["h:1"], leader=True)
         self.targets: list[Any] = []
 
-    async def unary(self, method: Any, request: Any, **options: Any) -> Any:
+    async def unary(self, request: Any, **options: Any) -> Any:
         if isinstance(request, pb.RegisterNodeRequest):
             assert options == {"timeout": CALL_SECONDS_MAX}
             self.registered.append(monotonic())

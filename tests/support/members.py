@@ -36,7 +36,7 @@ SECOND = timedelta(seconds=1)
 LEADER = did_from_node_id(MASTER)
 PEER = JOINER
 """Another master."""
-ISSUED = Issued(certificate_pem=b"c", trust_bundle_pem=b"b", enrolment_endpoints=("e",), epoch=7)
+ISSUED = Issued(certificate_pem="c", trust_bundle_pem="b", enrolment_endpoints=("e",), epoch=7)
 
 
 class Leader(MemoryConsensus):

@@ -65,8 +65,8 @@ WAITING_SHOWN_MAX: Final = 100
 class Issued:
     """A new certificate."""
 
-    certificate_pem: bytes
-    trust_bundle_pem: bytes
+    certificate_pem: str
+    trust_bundle_pem: str
     enrolment_endpoints: tuple[str, ...]
     epoch: int
 
@@ -167,8 +167,8 @@ class Certificates:
                 extra={"did": did, "serial": f"{record.serial:x}", "epoch": record.epoch},
             )
             return Issued(
-                certificate_pem=pem,
-                trust_bundle_pem=authority.bundle_pem,
+                certificate_pem=pem.decode(),
+                trust_bundle_pem=authority.bundle_pem.decode(),
                 enrolment_endpoints=self._consensus.state().members.enrolment_endpoints(),
                 epoch=authority.epoch,
             )
