@@ -114,7 +114,9 @@ def run_client(profile: str | None, operation: Callable[[Any], Coroutine[Any, An
     import asyncio  # `--help` needs neither.
 
     from ipfs_cluster_node.client.client import Client
+    from ipfs_cluster_node.client.patience import Patience
 
+    patience = Patience(say=lambda line: say(line, err=True))
     meta = click.get_current_context().meta
     stale, ucan = bool(meta.get(STALE_KEY)), text_of(meta.get(UCAN_KEY, ""))
 
@@ -123,7 +125,8 @@ def run_client(profile: str | None, operation: Callable[[Any], Coroutine[Any, An
             from ipfs_cluster_node.cli.capture import CapturingConnection
 
             return await operation(Client(CapturingConnection()))
-        async with Client.from_profile(profile, stale=stale, ucan=ucan) as client:
+        opened = Client.from_profile(profile, stale=stale, ucan=ucan, patience=patience)
+        async with opened as client:
             return await operation(client)
 
     return asyncio.run(run())

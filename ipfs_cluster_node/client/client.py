@@ -23,6 +23,7 @@ from ipfs_cluster_node.client.certificates import CertificateCalls, ProfileCerti
 from ipfs_cluster_node.client.connection import Connection
 from ipfs_cluster_node.client.content import ContentCalls
 from ipfs_cluster_node.client.membership import MembershipCalls
+from ipfs_cluster_node.client.patience import Patience
 from ipfs_cluster_node.client.tasks import TaskCalls
 from ipfs_cluster_node.codec import views as codecs
 from ipfs_cluster_node.codec.errors import error_from_rpc
@@ -75,7 +76,14 @@ class Client(AccessCalls, CertificateCalls, ContentCalls, MembershipCalls, TaskC
         """Renews itself; None for a client that was given a connection."""
 
     @classmethod
-    def from_profile(cls, name: str | None = None, *, stale: bool = False, ucan: str = "") -> Self:
+    def from_profile(
+        cls,
+        name: str | None = None,
+        *,
+        stale: bool = False,
+        ucan: str = "",
+        patience: Patience | None = None,
+    ) -> Self:
         """Open the profile that `init`, `join` or `dev` wrote.
 
         Args:
@@ -84,6 +92,7 @@ class Client(AccessCalls, CertificateCalls, ContentCalls, MembershipCalls, TaskC
                 otherwise reads are linearizable.
             ucan: A container of delegations for the calls; default: those that the cluster stores
                 for this client.
+            patience: Of the person who waits; default: every call waits until its deadline.
 
         Raises:
             ClusterError: CONFIG_INVALID.
@@ -96,7 +105,7 @@ class Client(AccessCalls, CertificateCalls, ContentCalls, MembershipCalls, TaskC
             if set(endpoints) != set(profile.endpoints):
                 save_profile(chosen_profile(name), replace(profile, endpoints=endpoints))
 
-        return cls.from_settings(profile, remember, stale=stale, ucan=ucan)
+        return cls.from_settings(profile, remember, stale=stale, ucan=ucan, patience=patience)
 
     @classmethod
     def from_settings(
@@ -106,6 +115,7 @@ class Client(AccessCalls, CertificateCalls, ContentCalls, MembershipCalls, TaskC
         *,
         stale: bool = False,
         ucan: str = "",
+        patience: Patience | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> Self:
         """Open a profile.
@@ -127,7 +137,7 @@ class Client(AccessCalls, CertificateCalls, ContentCalls, MembershipCalls, TaskC
                 f"{error.filename}, which the profile names, can't be read; correct the profile",
             ) from error
         targets = [(e.address, NodeId(e.node_id)) for e in profile.endpoints]
-        connection = Connection(targets, tls, stale=stale, ucan=ucan)
+        connection = Connection(targets, tls, stale=stale, ucan=ucan, patience=patience)
         client = cls(connection, on_masters)
         client.certificate = ProfileCertificate(profile, connection, kept, clock=clock)
         return client

@@ -14,6 +14,7 @@ from google.protobuf.message_factory import GetMessageClass
 from ipfs_cluster_node.adapters.net.answers import KeptAnswer
 from ipfs_cluster_node.adapters.net.channels import Channels, Target
 from ipfs_cluster_node.adapters.net.tls import ClientTls
+from ipfs_cluster_node.client.patience import Patience
 from ipfs_cluster_node.codec.errors import error_from_rpc, is_being_cancelled
 from ipfs_cluster_node.codec.metadata import CONSISTENCY_KEY, UCAN_KEY
 from ipfs_cluster_node.core.errors import ClusterError, Reason, Trait, most_useful
@@ -39,6 +40,7 @@ class Connection:
         *,
         stale: bool = False,
         ucan: str = "",
+        patience: Patience | None = None,
     ) -> None:
         """Start with some masters; others are learned.
 
@@ -47,7 +49,9 @@ class Connection:
             tls: The caller's credentials.
             stale: Whether any master may answer reads from its own copy.
             ucan: A container of delegations that every call carries.
+            patience: Of the person who waits; default: every call waits until its deadline.
         """
+        self._patience = patience
         self._targets: list[Target] = list(dict.fromkeys(targets))
         self._tls = tls
         self.metadata: tuple[tuple[str, str], ...] = ()
@@ -119,7 +123,8 @@ class Connection:
             ClusterError: The cluster's refusal, or the most useful of the masters' errors.
         """
         now = asyncio.get_running_loop().time
-        deadline = now() + timeout
+        started = now()
+        deadline = started + timeout
         delay = RETRY_DELAY_MIN_SECONDS
         tried: set[Target] = set()
         avoided: set[str] = set()
@@ -131,7 +136,7 @@ class Connection:
             error: ClusterError
             began = now()
             try:
-                return await operation(self.channel(target), max(0.001, deadline - now()))
+                answer = await operation(self.channel(target), max(0.001, deadline - now()))
             except grpc.aio.AioRpcError as rpc_error:
                 error = error_from_rpc(rpc_error)
             except ClusterError as cluster_error:
@@ -140,9 +145,15 @@ class Connection:
                 if is_being_cancelled():
                     raise
                 error = ClusterError(Reason.UNREACHABLE, "the connection broke")
+            else:
+                self._note_answer()
+                return answer
+            if not error.reason.has(Trait.SILENT):
+                self._note_answer()
             if not error.reason.has(Trait.REPEATED | Trait.OF_ONE_MASTER):
                 raise error
-            answers[target[0]] = error
+            answers.pop(target[0], None)
+            answers[target[0]] = error  # The most recent one is the last.
             refusal = _verdict(answers, {address for address, _ in self._targets})
             if refusal is not None:
                 raise refusal
@@ -159,7 +170,7 @@ class Connection:
                 pause = delay * (0.5 + random.random())  # noqa: S311
                 delay = min(2 * delay, RETRY_DELAY_MAX_SECONDS)
                 tried.clear()
-            if now() + pause >= deadline:
+            if now() + pause >= deadline or self._gives_up(answers, now() - started):
                 # An answer from a master says more than a failure to reach another.
                 last = (target, self._unreachable(error)) if said is None else said
                 of_themselves = [
@@ -189,6 +200,14 @@ class Connection:
             at = self._targets.index(target) if target in self._targets else -1
             self._current = (at + 1) % len(self._targets)
         return False
+
+    def _note_answer(self) -> None:
+        if self._patience is not None:
+            self._patience.answered = True
+
+    def _gives_up(self, answers: Mapping[str, ClusterError], waited: float) -> bool:
+        known = {address for address, _ in self._targets}
+        return self._patience is not None and self._patience.is_over(answers, known, waited)
 
     def _unreachable(self, error: ClusterError) -> ClusterError:
         if not error.reason.has(Trait.SILENT):

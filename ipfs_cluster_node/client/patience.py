@@ -1,0 +1,44 @@
+"""How long a person waits for a cluster that does not answer, and what is said meanwhile."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+
+UNREACHABLE_SECONDS_MAX: Final = 3.0
+"""Of a cluster none of whose known masters can be connected to, before any of them has answered.
+
+Programs wait until their deadline instead: the masters may be restarting."""
+SAY_SECONDS: Final = 3.0
+"""Before the first line that says what is waited for."""
+SAY_AGAIN_SECONDS: Final = 30.0
+
+
+@dataclass(slots=True)
+class Patience:
+    """Of one connection; decides by the masters' answers so far."""
+
+    say: Callable[[str], None]
+    """Takes one line for the person who waits."""
+    answered: bool = False
+    """Whether any master has answered on this connection, if only by refusing."""
+    _said_seconds: float = 0.0
+
+    def is_over(self, answers: Mapping[str, ClusterError], known: set[str], waited: float) -> bool:
+        """Whether to give up before the deadline; says what is waited for otherwise.
+
+        Args:
+            answers: Each master's last error, by its address.
+            known: The addresses of all masters that are known.
+            waited: Seconds since the call began.
+        """
+        silent = {a for a, e in answers.items() if e.reason is Reason.UNREACHABLE}
+        if not self.answered and waited >= UNREACHABLE_SECONDS_MAX and known <= silent:
+            return True
+        if waited < SAY_SECONDS:
+            self._said_seconds = 0.0
+        elif not self._said_seconds or waited - self._said_seconds >= SAY_AGAIN_SECONDS:
+            self._said_seconds = waited
+            self.say(f"still waiting: {[*answers.values()][-1].message}")
+        return False
