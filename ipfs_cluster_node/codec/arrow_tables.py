@@ -17,7 +17,7 @@ from ipfs_cluster_node.core.authorization import Args, row_args_function
 from ipfs_cluster_node.core.columns import Kind
 from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
 from ipfs_cluster_node.core.ids import Did, NodeId
-from ipfs_cluster_node.core.model import Content, Principal, Task
+from ipfs_cluster_node.core.model import Content
 from ipfs_cluster_node.core.schemas import CONTENT, NODES, SCHEMAS, TASKS
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.v1 import state_delta_pb2 as pb
@@ -80,30 +80,19 @@ def table_rows(
     """
     if table == pb.STATE_TABLE_NODES:
         nodes = tuple((n, state.tasks.running_count(n.node_id)) for n in state.members.nodes())
-        return _node_rows(nodes, frozenset(voters), allows)
+        at_once = frozenset(voters)
+        return (
+            _node_row(node, node.node_id in at_once, running) if allows(_node_args(node)) else None
+            for node, running in nodes
+        )
     if table == pb.STATE_TABLE_TASKS:
-        return _task_rows(state.tasks.copy(), caller, allows)
+        return (
+            _task_row(task) if allows(_task_args(task, caller)) else None
+            for task in state.tasks.copy()
+        )
     if table == pb.STATE_TABLE_CONTENT:
         return _content_rows(state, tuple(state.contents.values()), allows)
     raise invalid_field("table", "nodes, tasks or content")
-
-
-def _node_rows(
-    nodes: Iterable[tuple[Principal, int]], voters: frozenset[NodeId], allows: Allows
-) -> Iterator[Row | None]:
-    for node, running_count in nodes:
-        if allows(_node_args(node)):
-            yield _node_row(node, node.node_id in voters, running_count)
-        else:
-            yield None
-
-
-def _task_rows(tasks: Iterable[Task], caller: Did, allows: Allows) -> Iterator[Row | None]:
-    for task in tasks:
-        if allows(_task_args(task, caller)):
-            yield _task_row(task)
-        else:
-            yield None
 
 
 def _content_rows(

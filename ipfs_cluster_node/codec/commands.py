@@ -15,8 +15,6 @@ from ipfs_cluster_node.codec.records import (
     CERTIFICATE_REVOCATION,
     RECORDS,
     REVOCATION,
-    revocation_from_log,
-    revocation_to_log,
 )
 from ipfs_cluster_node.core import commands as core
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -40,14 +38,14 @@ def _assign_tasks_from_log(message: pb.AssignTasks) -> core.AssignTasks:
 
 
 def _revoke_delegation_to_log(body: core.RevokeDelegation) -> pb.RevokeDelegation:
-    message = revocation_to_log(body.revocation)
+    message = REVOCATION.encode(body.revocation)
     message.copies.extend(map(REVOCATION.encode, body.copies))
     return message
 
 
 def _revoke_delegation_from_log(message: pb.RevokeDelegation) -> core.RevokeDelegation:
-    copies = tuple(map(revocation_from_log, message.copies))
-    return core.RevokeDelegation(revocation=revocation_from_log(message), copies=copies)
+    copies = tuple(map(REVOCATION.decode, message.copies))
+    return core.RevokeDelegation(revocation=REVOCATION.decode(message), copies=copies)
 
 
 _BY_HAND: Final[Mapping[type, Codec[Any, Any]]] = {

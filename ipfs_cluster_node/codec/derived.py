@@ -67,6 +67,7 @@ def codec(
     renamed: Mapping[str, str] | None = None,
     by: Mapping[str, By] | None = None,
     inner: str = "",
+    unused: str = "",
 ) -> Codec[T, M]:
     """Derive the codec of a dataclass or named tuple.
 
@@ -77,6 +78,7 @@ def codec(
         renamed: Fields whose name in the message is another one.
         by: Fields with a codec of their own.
         inner: A field of the message, itself a message that holds fields of the dataclass.
+        unused: A field of the message that has no partner.
 
     Raises:
         TypeError: A field without a partner, or one of a type that has no codec.
@@ -86,6 +88,7 @@ def codec(
     theirs = dict(message.DESCRIPTOR.fields_by_name)
     within = theirs.pop(inner).message_type.fields_by_name if inner else {}
     theirs |= within
+    theirs.pop(unused, None)
     scope: dict[str, Any] = {"K": kind, "M": message}
     there: list[str] = []
     inside: list[str] = []

@@ -1,15 +1,17 @@
-"""Nodes, clients and content: core values to answers and back. Validates callers' input."""
+"""Nodes, clients and content: core values to answers and back. Validates callers' input.
+
+A function named `…_of` checks a field of a request; it raises INVALID_ARGUMENT, which names it.
+"""
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ipfs_cluster_node.codec.tasks import timestamp_of_ms
+from ipfs_cluster_node.codec.tasks import name_of, timestamp_of_ms
 from ipfs_cluster_node.core.authorization import GRANT_DEFAULT, GRANTS
 from ipfs_cluster_node.core.certificates import SERIAL_BYTES_MAX
 from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
 from ipfs_cluster_node.core.ids import (
-    NAME_PATTERN,
     Did,
     NodeId,
     node_id_from_did,
@@ -58,11 +60,7 @@ class Page:
 
 
 def number_of(page: Page) -> int | None:
-    """The start of a page of a list ordered by number; None for the first page.
-
-    Raises:
-        ClusterError: INVALID_ARGUMENT.
-    """
+    """The start of a page of a list ordered by number; None for the first page."""
     text = page.token
     if text and not (text.isascii() and text.isdigit() and len(text) <= PAGE_DIGITS_MAX):
         raise bad_page_token()
@@ -70,11 +68,7 @@ def number_of(page: Page) -> int | None:
 
 
 def page_of(size: int, token: str) -> Page:
-    """Check a page request.
-
-    Raises:
-        ClusterError: INVALID_ARGUMENT.
-    """
+    """Check a page request."""
     if not 0 <= size <= PAGE_SIZE_MAX:
         raise invalid_field("page_size", f"0 to {PAGE_SIZE_MAX}")
     return Page(size or PAGE_SIZE_DEFAULT, token)
@@ -111,55 +105,28 @@ def join_token_to_proto(token: JoinToken) -> pb.JoinToken:
 
 
 def seal_key_of(key: bytes) -> bytes:
-    """Check an X25519 public key, or that there is none.
-
-    Raises:
-        ClusterError: INVALID_ARGUMENT.
-    """
+    """Check an X25519 public key, or that there is none."""
     if len(key) not in (0, SEAL_KEY_BYTES):
         raise invalid_field("seal_key", f"{SEAL_KEY_BYTES} bytes")
     return key
 
 
 def pem_of(text: str) -> bytes:
-    """Check a certificate's size; its form is checked when it is parsed.
-
-    Raises:
-        ClusterError: INVALID_ARGUMENT.
-    """
+    """Check a certificate's size; its form is checked when it is parsed."""
     if len(text) > CERTIFICATE_CHARS_MAX:
         raise invalid_field("certificate_pem", f"at most {CERTIFICATE_CHARS_MAX} characters")
     return text.encode()
 
 
 def serial_of(text: str) -> int:
-    """Read a serial number in hexadecimal.
-
-    Raises:
-        ClusterError: INVALID_ARGUMENT.
-    """
+    """Read a serial number in hexadecimal."""
     if not 1 <= len(text) <= 2 * SERIAL_BYTES_MAX or not set(text) <= set("0123456789abcdef"):
         raise invalid_field("serial", "1 to 40 lower-case hexadecimal digits; see `cert list`")
     return int(text, 16)
 
 
-def name_of(text: str, field: str) -> str:
-    """Check a name.
-
-    Raises:
-        ClusterError: INVALID_ARGUMENT.
-    """
-    if not NAME_PATTERN.fullmatch(text):
-        raise invalid_field(field, "1 to 64 characters of A-Z a-z 0-9 . _ -")
-    return text
-
-
 def node_id_of(text: str, field: str = "node_id") -> NodeId:
-    """Check a node id.
-
-    Raises:
-        ClusterError: INVALID_ARGUMENT.
-    """
+    """Check a node id."""
     try:
         return parse_node_id(text)
     except ValueError as error:
@@ -167,11 +134,7 @@ def node_id_of(text: str, field: str = "node_id") -> NodeId:
 
 
 def did_of(text: str, field: str = "did") -> Did:
-    """Check a DID.
-
-    Raises:
-        ClusterError: INVALID_ARGUMENT.
-    """
+    """Check a DID."""
     try:
         return parse_did(text)
     except ValueError as error:
@@ -179,22 +142,14 @@ def did_of(text: str, field: str = "did") -> Did:
 
 
 def role_of(text: str, field: str = "role") -> Role:
-    """Check a role.
-
-    Raises:
-        ClusterError: INVALID_ARGUMENT.
-    """
+    """Check a role."""
     if text not in Role._value2member_map_:
         raise invalid_field(field, "master, worker, leecher or client")
     return Role(text)
 
 
 def grant_of(text: str, role: Role, field: str = "grant") -> str:
-    """Check a joiner's preset; empty means its default.
-
-    Raises:
-        ClusterError: INVALID_ARGUMENT.
-    """
+    """Check a joiner's preset; empty means its default."""
     if role is not Role.CLIENT:
         if text:
             raise invalid_field(field, "for clients only: what a node may, its role says")
@@ -205,22 +160,14 @@ def grant_of(text: str, role: Role, field: str = "grant") -> str:
 
 
 def endpoints_of(values: Sequence[str], field: str = "endpoints") -> tuple[str, ...]:
-    """Check a list of addresses by count and length; they are parsed when dialled.
-
-    Raises:
-        ClusterError: INVALID_ARGUMENT.
-    """
+    """Check a list of addresses by count and length; they are parsed when dialled."""
     if len(values) > ENDPOINTS_MAX or any(len(value) > ENDPOINT_CHARS_MAX for value in values):
         raise invalid_field(field, f"at most {ENDPOINTS_MAX} of host:port")
     return tuple(values)
 
 
 def task_types_of(values: Sequence[str]) -> tuple[str, ...]:
-    """Check a list of task types, its count first.
-
-    Raises:
-        ClusterError: INVALID_ARGUMENT.
-    """
+    """Check a list of task types, its count first."""
     if len(values) > TASK_TYPES_MAX:
         raise invalid_field("task_types", f"at most {TASK_TYPES_MAX}")
     return tuple(name_of(value, "task_types") for value in values)

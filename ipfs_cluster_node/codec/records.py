@@ -5,7 +5,7 @@ Reads records of older releases: an unset field means what it meant when it did 
 
 from typing import Any, Final
 
-from ipfs_cluster_node.codec.derived import By, Codec, by_hand, codec
+from ipfs_cluster_node.codec.derived import By, Codec, codec
 from ipfs_cluster_node.core.certificates import (
     Authority,
     CertificateRecord,
@@ -22,7 +22,6 @@ from ipfs_cluster_node.core.model import (
     TaskResult,
     TaskSpec,
 )
-from ipfs_cluster_node.core.multiformats import DAG_CBOR, Cid
 from ipfs_cluster_node.log.v1 import command_pb2 as pb
 
 _WRAPS: Final = By(
@@ -31,6 +30,9 @@ _WRAPS: Final = By(
 )
 
 DELEGATION: Final = codec(StoredDelegation, pb.DelegationRecord, renamed={"cid": "digest"})
+REVOCATION: Final = codec(
+    StoredRevocation, pb.RevokeDelegation, renamed={"cid": "digest"}, unused="copies"
+)
 CERTIFICATE: Final = codec(CertificateRecord, pb.CertificateRecord)
 CERTIFICATE_REVOCATION: Final = codec(CertificateRevocation, pb.RevokeCertificate)
 AUTHORITY: Final = codec(Authority, pb.Authority, by={"wraps": _WRAPS})
@@ -45,21 +47,6 @@ ATTEMPT_OUTCOME: Final = codec(
     pb.AttemptOutcome,
     codecs={AttemptId: ATTEMPT_ID, TaskResult: TASK_RESULT, TaskFailure: TASK_FAILURE},
 )
-
-
-def revocation_to_log(revocation: StoredRevocation) -> pb.RevokeDelegation:
-    """Encode a revocation, in the same message as the command."""
-    return pb.RevokeDelegation(
-        digest=revocation.cid.digest, revoker=revocation.revoker, until_s=revocation.until_s
-    )
-
-
-def revocation_from_log(record: pb.RevokeDelegation) -> StoredRevocation:
-    """Decode a revocation."""
-    return StoredRevocation(Cid(DAG_CBOR, record.digest), Did(record.revoker), record.until_s)
-
-
-REVOCATION: Final = by_hand(revocation_to_log, revocation_from_log)
 
 RECORDS: Final[dict[type, Codec[Any, Any]]] = {
     StoredDelegation: DELEGATION,

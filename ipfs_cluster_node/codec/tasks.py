@@ -6,6 +6,7 @@ from typing import Final
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from ipfs_cluster_node.codec.derived import By, codec
 from ipfs_cluster_node.core.errors import ClusterError, FieldViolation, Reason, invalid_field
 from ipfs_cluster_node.core.ids import NAME_PATTERN, TaskId
 from ipfs_cluster_node.core.model import (
@@ -43,26 +44,21 @@ _STATE_FROM_PROTO: Final[dict[int, TaskState]] = {
 }
 
 
-def request_id_of(text: str) -> str:
-    """Check a request id.
-
-    Raises:
-        ClusterError: INVALID_ARGUMENT.
-    """
+def name_of(text: str, field: str) -> str:
+    """Check a name; raises INVALID_ARGUMENT."""
     if not NAME_PATTERN.fullmatch(text):
-        raise invalid_field("request_id", NAME_RULE)
+        raise invalid_field(field, NAME_RULE)
     return text
 
 
-def task_id_of(text: str, field: str = "task_id") -> TaskId:
-    """Check a task id.
+def request_id_of(text: str) -> str:
+    """Check a request id; raises INVALID_ARGUMENT."""
+    return name_of(text, "request_id")
 
-    Raises:
-        ClusterError: INVALID_ARGUMENT.
-    """
-    if not NAME_PATTERN.fullmatch(text):
-        raise invalid_field(field, NAME_RULE)
-    return TaskId(text)
+
+def task_id_of(text: str, field: str = "task_id") -> TaskId:
+    """Check a task id; raises INVALID_ARGUMENT."""
+    return TaskId(name_of(text, field))
 
 
 def attempt_text(attempt: AttemptId) -> str:
@@ -71,11 +67,7 @@ def attempt_text(attempt: AttemptId) -> str:
 
 
 def attempt_from_text(text: str) -> AttemptId:
-    """Parse the output of `attempt_text`.
-
-    Raises:
-        ClusterError: INVALID_ARGUMENT.
-    """
+    """Parse the output of `attempt_text`; raises INVALID_ARGUMENT."""
     task_id, _, number = text.partition(".")
     if not (number.isascii() and number.isdigit() and len(number) <= ATTEMPT_DIGITS_MAX):
         raise invalid_field("attempt", "a task's id, a dot and the number of an attempt")
@@ -83,11 +75,7 @@ def attempt_from_text(text: str) -> AttemptId:
 
 
 def cid_text(text: str, field: str) -> str:
-    """Check a CID and spell it as this project does.
-
-    Raises:
-        ClusterError: MALFORMED_CID.
-    """
+    """Check a CID and spell it as this project does; raises MALFORMED_CID."""
     try:
         return str(parse_cid(text))
     except ValueError as error:
@@ -98,18 +86,53 @@ def cid_text(text: str, field: str) -> str:
         ) from error
 
 
-def spec_to_proto(spec: TaskSpec) -> pb.TaskSpec:
-    """Encode a spec for a worker."""
-    return pb.TaskSpec(
-        task_type=spec.task_type,
-        payload=spec.payload,
-        content_type=spec.content_type,
-        inputs=[pb.TaskInput(name=i.name, cid=i.cid, format=i.format) for i in spec.inputs],
-        attempt_timeout=duration_of_ms(spec.attempt_timeout_ms),
-        attempt_count_max=spec.attempt_count_max,
-        priority=spec.priority,
-        namespace=spec.namespace,
-    )
+def reason_to_proto(reason: Reason) -> errors_pb2.ErrorReason.ValueType:
+    """Encode a reason."""
+    return errors_pb2.ErrorReason.Value(f"{_REASON_PREFIX}{reason}")
+
+
+def reason_from_proto(value: int) -> Reason:
+    """Decode a reason; one of a newer release becomes INTERNAL."""
+    name = errors_pb2.ErrorReason.Name(value) if value in errors_pb2.ErrorReason.values() else ""  # type: ignore[arg-type]
+    return Reason.__members__.get(name.removeprefix(_REASON_PREFIX), Reason.INTERNAL)
+
+
+def duration_of_ms(milliseconds: int) -> Duration:
+    """Encode a duration."""
+    duration = Duration()
+    duration.FromMilliseconds(milliseconds)
+    return duration
+
+
+def timestamp_of_ms(milliseconds: int) -> Timestamp | None:
+    """Encode an instant; None for 0, which stands for never."""
+    if not milliseconds:
+        return None
+    timestamp = Timestamp()
+    timestamp.FromMilliseconds(milliseconds)
+    return timestamp
+
+
+def ms_of_timestamp(timestamp: Timestamp) -> int:
+    """Read an instant; an unset one is 0."""
+    return timestamp.ToMilliseconds()
+
+
+_INPUT: Final = codec(TaskInput, pb.TaskInput)
+_RESULT: Final = codec(TaskResult, pb.TaskResult)
+_FAILURE: Final = codec(
+    TaskFailure, pb.TaskFailure, by={"reason": By(reason_to_proto, reason_from_proto)}
+)
+spec_to_proto: Final = codec(
+    TaskSpec,
+    pb.TaskSpec,
+    codecs={TaskInput: _INPUT},
+    renamed={"attempt_timeout_ms": "attempt_timeout"},
+    by={"attempt_timeout_ms": By(duration_of_ms, Duration.ToMilliseconds)},
+).encode
+"""Encodes a spec for a worker."""
+attempt_to_proto: Final = codec(AttemptId, worker_pb2.AttemptId).encode
+"""Encodes an attempt's id."""
 
 
 def task_to_proto(
@@ -127,19 +150,17 @@ def task_to_proto(
         submit_time=timestamp_of_ms(task.submitted_at_ms),
         assign_time=timestamp_of_ms(task.assigned_at_ms),
         finish_time=timestamp_of_ms(task.finished_at_ms),
-        inputs=[pb.TaskInput(name=i.name, cid=i.cid, format=i.format) for i in task.spec.inputs],
+        inputs=map(_INPUT.encode, task.spec.inputs),
         attempt_timeout=duration_of_ms(task.spec.attempt_timeout_ms),
         priority=task.spec.priority,
+        result=None if task.result is None else _RESULT.encode(task.result),
+        failure=None if task.failure is None else _FAILURE.encode(task.failure),
     )
-    if task.result is not None:
-        message.result.CopyFrom(result_to_proto(task.result))
-        if not with_data:
+    if not with_data:
+        if task.result is not None:
             message.result.ClearField("data")
-    if task.failure is not None:
-        message.failure.reason = reason_to_proto(task.failure.reason)
-        message.failure.message = task.failure.message
-        if with_data:
-            message.failure.output_tail = task.failure.output_tail
+        if task.failure is not None:
+            message.failure.ClearField("output_tail")
     if progress is not None and task.state is TaskState.RUNNING:
         message.progress_ratio, message.progress_note = progress
     return message
@@ -153,7 +174,7 @@ def task_from_proto(message: pb.Task) -> Task:
         spec=TaskSpec(
             task_type=message.task_type,
             namespace=message.namespace,
-            inputs=tuple(TaskInput(i.name, i.cid, i.format) for i in message.inputs),
+            inputs=tuple(map(_INPUT.decode, message.inputs)),
             attempt_timeout_ms=message.attempt_timeout.ToMilliseconds(),
             priority=message.priority,
         ),
@@ -164,23 +185,13 @@ def task_from_proto(message: pb.Task) -> Task:
         submitted_at_ms=ms_of_timestamp(message.submit_time),
         assigned_at_ms=ms_of_timestamp(message.assign_time),
         finished_at_ms=ms_of_timestamp(message.finish_time),
-        result=result_from_proto(message.result) if message.HasField("result") else None,
-        failure=TaskFailure(
-            reason_from_proto(message.failure.reason),
-            message.failure.message,
-            message.failure.output_tail,
-        )
-        if message.HasField("failure")
-        else None,
+        result=_RESULT.decode(message.result) if message.HasField("result") else None,
+        failure=_FAILURE.decode(message.failure) if message.HasField("failure") else None,
     )
 
 
 def states_from_proto(values: Sequence[int]) -> frozenset[TaskState]:
-    """Read a filter.
-
-    Raises:
-        ClusterError: INVALID_ARGUMENT for an unknown state, and for too many.
-    """
+    """Read a filter; raises INVALID_ARGUMENT for an unknown state, and for too many."""
     if len(values) > STATES_MAX:
         raise invalid_field("states", f"at most {STATES_MAX}")
     states = [_STATE_FROM_PROTO.get(value) for value in values]
@@ -194,42 +205,17 @@ def states_to_proto(states: Iterable[TaskState]) -> list[pb.TaskState.ValueType]
     return [_STATE_TO_PROTO[state] for state in states]
 
 
-def result_to_proto(result: TaskResult) -> pb.TaskResult:
-    """Encode a result."""
-    return pb.TaskResult(
-        data=result.data,
-        content_type=result.content_type,
-        cid=result.cid,
-        size_bytes=result.size_bytes,
-    )
-
-
-def result_from_proto(message: pb.TaskResult) -> TaskResult:
-    """Read a result."""
-    return TaskResult(
-        data=message.data,
-        content_type=message.content_type,
-        cid=message.cid,
-        size_bytes=message.size_bytes,
-    )
-
-
 def attempt_from_proto(message: worker_pb2.AttemptId) -> AttemptId:
     """Decode an attempt's id; an impossible one becomes an attempt of no task."""
     task_id = message.task_id if NAME_PATTERN.fullmatch(message.task_id) else ""
     return AttemptId(TaskId(task_id), message.attempt)
 
 
-def attempt_to_proto(attempt: AttemptId) -> worker_pb2.AttemptId:
-    """Encode an attempt's id."""
-    return worker_pb2.AttemptId(task_id=attempt.task_id, attempt=attempt.attempt)
-
-
 def outcome_to_proto(outcome: AttemptOutcome) -> worker_pb2.AttemptOutcome:
     """Encode an attempt's outcome."""
     message = worker_pb2.AttemptOutcome(id=attempt_to_proto(outcome.id))
     if outcome.result is not None:
-        message.result.CopyFrom(result_to_proto(outcome.result))
+        message.result.CopyFrom(_RESULT.encode(outcome.result))
     if outcome.failure is not None:
         message.failure.reason = reason_to_proto(outcome.failure.reason)
         message.failure.message = outcome.failure.message[:MESSAGE_CHARS_MAX]
@@ -303,35 +289,3 @@ def _checked_result(message: pb.TaskResult) -> TaskResult:
         cid=cid_text(message.cid, "result.cid") if message.cid else "",
         size_bytes=message.size_bytes if message.cid else len(message.data),
     )
-
-
-def reason_to_proto(reason: Reason) -> errors_pb2.ErrorReason.ValueType:
-    """Encode a reason."""
-    return errors_pb2.ErrorReason.Value(f"{_REASON_PREFIX}{reason}")
-
-
-def reason_from_proto(value: int) -> Reason:
-    """Decode a reason; one of a newer release becomes INTERNAL."""
-    name = errors_pb2.ErrorReason.Name(value) if value in errors_pb2.ErrorReason.values() else ""  # type: ignore[arg-type]
-    return Reason.__members__.get(name.removeprefix(_REASON_PREFIX), Reason.INTERNAL)
-
-
-def duration_of_ms(milliseconds: int) -> Duration:
-    """Encode a duration."""
-    duration = Duration()
-    duration.FromMilliseconds(milliseconds)
-    return duration
-
-
-def timestamp_of_ms(milliseconds: int) -> Timestamp | None:
-    """Encode an instant; None for 0, which stands for never."""
-    if not milliseconds:
-        return None
-    timestamp = Timestamp()
-    timestamp.FromMilliseconds(milliseconds)
-    return timestamp
-
-
-def ms_of_timestamp(timestamp: Timestamp) -> int:
-    """Read an instant; an unset one is 0."""
-    return timestamp.ToMilliseconds()

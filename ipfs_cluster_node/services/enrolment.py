@@ -8,8 +8,8 @@ from urllib.parse import unquote
 
 from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.cluster.enrolment import Enrolment
-from ipfs_cluster_node.codec.members import did_of, endpoints_of, name_of, pem_of, seal_key_of
-from ipfs_cluster_node.codec.tasks import request_id_of
+from ipfs_cluster_node.codec.members import did_of, endpoints_of, pem_of, seal_key_of
+from ipfs_cluster_node.codec.tasks import name_of, request_id_of
 from ipfs_cluster_node.core.commands import RedeemJoinToken
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.rates import RateLimit

@@ -9,12 +9,11 @@ from ipfs_cluster_node.cluster.members import Members
 from ipfs_cluster_node.codec.members import (
     did_of,
     endpoints_of,
-    name_of,
     nodes_to_proto,
     pem_of,
     seal_key_of,
 )
-from ipfs_cluster_node.codec.tasks import request_id_of, timestamp_of_ms
+from ipfs_cluster_node.codec.tasks import name_of, request_id_of, timestamp_of_ms
 from ipfs_cluster_node.core.commands import RedeemJoinToken
 from ipfs_cluster_node.core.errors import invalid_field
 from ipfs_cluster_node.internal.v1 import masters_pb2 as pb

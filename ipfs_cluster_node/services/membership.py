@@ -14,13 +14,12 @@ from ipfs_cluster_node.codec.members import (
     grant_of,
     join_token_to_proto,
     joiner_to_proto,
-    name_of,
     node_id_of,
     node_to_proto,
     page_of,
     role_of,
 )
-from ipfs_cluster_node.codec.tasks import request_id_of, timestamp_of_ms
+from ipfs_cluster_node.codec.tasks import name_of, request_id_of, timestamp_of_ms
 from ipfs_cluster_node.core.authorization import (
     join_token_args,
     joiner_args,
