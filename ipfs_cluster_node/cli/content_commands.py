@@ -75,7 +75,7 @@ def get_content(
             return await copy(client)
 
     async def copy(client: Any) -> int:
-        from ipfs_cluster_node.cli.verified import verified
+        from ipfs_cluster_node.client.verified import verified
 
         done = 0
         with progress_bar("get", await _size(client, cid)) as on_progress:

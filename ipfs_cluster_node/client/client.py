@@ -25,6 +25,7 @@ from ipfs_cluster_node.client.content import ContentCalls
 from ipfs_cluster_node.client.membership import MembershipCalls
 from ipfs_cluster_node.client.patience import Patience
 from ipfs_cluster_node.client.tasks import TaskCalls
+from ipfs_cluster_node.client.values import needs, seconds
 from ipfs_cluster_node.codec import views as codecs
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.config.credentials import read_credentials
@@ -37,9 +38,10 @@ from ipfs_cluster_node.config.profiles import (
     save_profile,
 )
 from ipfs_cluster_node.config.protection import check_directory
-from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.core.model import BACKUP_SECONDS_MAX, Role
+from ipfs_cluster_node.core.schemas import STATE_TABLES
 from ipfs_cluster_node.core.views import HealthReport
 from ipfs_cluster_node.v1 import health_pb2, membership_pb2, state_delta_pb2
 from ipfs_cluster_node.v1.health_pb2_grpc import HealthServiceStub
@@ -181,7 +183,17 @@ class Client(AccessCalls, CertificateCalls, ContentCalls, MembershipCalls, TaskC
         return codecs.HEALTH.decode(answer)
 
     async def get_snapshot(self, table: str, *, timeout: timedelta = timedelta(minutes=5)) -> Any:
-        """Fetch a table of the state, `nodes`, `tasks` or `content`, as a `pyarrow.Table`."""
+        """Fetch a table of the state, `nodes`, `tasks` or `content`, as a `pyarrow.Table`.
+
+        Raises:
+            ClusterError: INVALID_ARGUMENT for another table; CONFIG_INVALID, if pyarrow is not
+                installed.
+        """
+        if table not in STATE_TABLES:
+            raise invalid_field(
+                "table", f"there is no table {table!r:.80}; give one of {', '.join(STATE_TABLES)}"
+            )
+        needs("pyarrow")
         from ipfs_cluster_node.codec.arrow_tables import SnapshotReader  # Heavy.
 
         number = state_delta_pb2.StateTable.Value(f"STATE_TABLE_{table.upper()}")
@@ -196,7 +208,7 @@ class Client(AccessCalls, CertificateCalls, ContentCalls, MembershipCalls, TaskC
                 reader.feed(frame)
             return reader.table()
 
-        return await self._connection.following(receive, timeout=timeout.total_seconds())
+        return await self._connection.following(receive, timeout=seconds(timeout))
 
     async def create_backup(
         self,
@@ -246,10 +258,10 @@ class Client(AccessCalls, CertificateCalls, ContentCalls, MembershipCalls, TaskC
             finally:
                 call.cancel()
 
-        return await self._connection.following(receive, timeout=timeout.total_seconds())
+        return await self._connection.following(receive, timeout=seconds(timeout))
 
     async def _unary(self, request: Any, timeout: timedelta) -> Any:
-        answer = await self._connection.unary(request, timeout=timeout.total_seconds())
+        answer = await self._connection.unary(request, timeout=seconds(timeout))
         if self.certificate is not None:
             self.certificate.keep()
         now = asyncio.get_running_loop().time()

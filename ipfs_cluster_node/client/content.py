@@ -15,8 +15,9 @@ import grpc
 
 from ipfs_cluster_node.client.calls import TIMEOUT_DEFAULT, Calls
 from ipfs_cluster_node.client.connection import Connection, send_all
+from ipfs_cluster_node.client.values import checked_text, message, seconds, shown
 from ipfs_cluster_node.codec import views as codecs
-from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
 from ipfs_cluster_node.core.views import ListedContent
 from ipfs_cluster_node.v1 import content_pb2 as pb
 from ipfs_cluster_node.v1.content_pb2_grpc import ContentServiceStub
@@ -96,17 +97,25 @@ class ContentCalls(Calls):
 
     async def add_content(
         self,
-        path: Path,
+        path: Path | str,
         *,
         on_progress: Progress = lambda _done: None,
         timeout: timedelta = timedelta(hours=1),
     ) -> AddedContent:
-        """Add a file; returns once two masters (all, if fewer) hold it durably."""
+        """Add a file; returns once two masters (all, if fewer) hold it durably.
+
+        Raises:
+            ClusterError: INVALID_ARGUMENT, if it is no regular file; STORAGE_FULL, NOT_DELEGATED.
+            OSError: It can't be read.
+        """
+        if not isinstance(path, str | Path):
+            raise invalid_field("path", f"it is {shown(path)}; give the path of a file")
+        path = Path(path)
         return await upload(
             self._connection,
             path,
             name=path.name,
-            timeout=timeout.total_seconds(),
+            timeout=seconds(timeout),
             on_progress=on_progress,
         )
 
@@ -114,7 +123,8 @@ class ContentCalls(Calls):
         self, cid: str, *, timeout: timedelta = TIMEOUT_DEFAULT
     ) -> ListedContent:
         """Read a file's size and holders."""
-        response = await self._unary(pb.StatContentRequest(cid=cid), timeout)
+        request = message(pb.StatContentRequest, cid=cid)
+        response = await self._unary(request, timeout)
         return codecs.CONTENT.decode(response.content)
 
     async def list_content(
@@ -129,7 +139,8 @@ class ContentCalls(Calls):
     ) -> AsyncIterator[bytes]:
         """Yield a file's bytes in order, resuming after a broken connection."""
         done = 0
-        ends = asyncio.get_running_loop().time() + timeout.total_seconds()
+        ends = asyncio.get_running_loop().time() + seconds(timeout)
+        checked_text(cid, "cid")
         pieces: asyncio.Queue[bytes | Exception | None] = asyncio.Queue(8)
 
         async def receive(channel: grpc.aio.Channel, seconds: float) -> None:

@@ -1,8 +1,7 @@
 """Submits, reads, awaits and cancels tasks."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable
 from datetime import timedelta
 from typing import Any, Final
 
@@ -10,15 +9,29 @@ import grpc
 
 from ipfs_cluster_node.client.calls import TIMEOUT_DEFAULT, Calls
 from ipfs_cluster_node.client.connection import new_request_id
-from ipfs_cluster_node.codec.tasks import states_to_proto, task_from_proto
+from ipfs_cluster_node.client.submitted import TASK_TIMEOUT_DEFAULT, SubmittedTask
+from ipfs_cluster_node.client.values import (
+    Payload,
+    checked_text,
+    encoded,
+    ids,
+    message,
+    milliseconds,
+    seconds,
+    shown,
+)
+from ipfs_cluster_node.codec.tasks import spec_to_proto, states_to_proto, task_from_proto
 from ipfs_cluster_node.codec.views import watched_task_from_proto
-from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
 from ipfs_cluster_node.core.model import (
+    ATTEMPT_TIMEOUT_MS_DEFAULT,
     DEFAULT_NAMESPACE,
-    PAYLOAD_BYTES_MAX,
+    PRIORITY_MAX,
     SUBMISSION_TASKS_MAX,
     WATCHED_TASKS_MAX,
     Task,
+    TaskInput,
+    TaskSpec,
     TaskState,
 )
 from ipfs_cluster_node.core.views import WatchedTask
@@ -34,7 +47,7 @@ class TaskCalls(Calls):
     async def submit_task(
         self,
         task_type: str,
-        payload: bytes | str | dict[str, Any] = b"",
+        payload: Payload = b"",
         *,
         inputs: Iterable[tuple[str, str] | tuple[str, str, str]] = (),
         attempt_timeout: timedelta | None = None,
@@ -42,18 +55,22 @@ class TaskCalls(Calls):
         namespace: str = DEFAULT_NAMESPACE,
         request_id: str | None = None,
         timeout: timedelta = TIMEOUT_DEFAULT,
-    ) -> str:
-        """Submit a task; returns its id once it is committed.
+    ) -> SubmittedTask:
+        """Submit a task; returns its id, which can also be waited for, once it is committed.
 
         Args:
             task_type: Names the handler.
-            payload: At most 1 MiB; a dict is sent as JSON.
+            payload: At most 1 MiB of bytes, text (sent as UTF-8), or a dict or list (as JSON).
             inputs: Name, CID and, if the bytes don't tell it, the format.
             attempt_timeout: Time limit of one attempt; default 10 minutes.
             priority: 0 (last) to 9 (first).
             namespace: Its namespace, for permissions; names separated by slashes.
             request_id: Makes a repeat by another process safe; default a new one.
             timeout: For all attempts to reach the leader together.
+
+        Raises:
+            ClusterError: INVALID_ARGUMENT, PAYLOAD_TOO_LARGE, TASK_TYPE_UNKNOWN, NOT_DELEGATED,
+                TOO_MANY_TASKS.
         """
         spec = task_spec(
             task_type,
@@ -63,27 +80,35 @@ class TaskCalls(Calls):
             priority=priority,
             namespace=namespace,
         )
-        request = pb.SubmitTaskRequest(request_id=request_id or new_request_id(), spec=spec)
+        request = message(
+            pb.SubmitTaskRequest,
+            request_id=request_id or new_request_id(),
+            spec=_spec_message(spec),
+        )
         response = await self._unary(request, timeout)
-        return str(response.task_id)
+        return SubmittedTask(response.task_id, self)
 
     async def submit_tasks(
-        self, specs: Sequence[pb.TaskSpec], *, timeout: timedelta = TIMEOUT_DEFAULT
-    ) -> list[str]:
+        self, specs: Iterable[TaskSpec], *, timeout: timedelta = TIMEOUT_DEFAULT
+    ) -> list[SubmittedTask]:
         """Submit many tasks, made by `task_spec`; returns their ids in order.
 
         Sent in groups, each all or nothing; a failure says nothing about earlier groups.
         """
-        task_ids: list[str] = []
+        tasks: list[SubmittedTask] = []
         for group in _groups(specs):
             request = pb.SubmitTasksRequest(request_id=new_request_id(), specs=group)
             response = await self._unary(request, timeout)
-            task_ids += response.task_ids
-        return task_ids
+            tasks += (SubmittedTask(task_id, self) for task_id in response.task_ids)
+        return tasks
+
+    def task(self, task_id: str) -> SubmittedTask:
+        """A task that was submitted before, by its id; no call is made."""
+        return SubmittedTask(checked_text(task_id, "task_id"), self)
 
     async def get_task(self, task_id: str, *, timeout: timedelta = TIMEOUT_DEFAULT) -> Task:
         """Read one task."""
-        response = await self._unary(pb.GetTaskRequest(task_id=task_id), timeout)
+        response = await self._unary(message(pb.GetTaskRequest, task_id=task_id), timeout)
         return task_from_proto(response.task)
 
     async def list_tasks(
@@ -94,12 +119,22 @@ class TaskCalls(Calls):
         limit: int = 100,
         timeout: timedelta = TIMEOUT_DEFAULT,
     ) -> list[Task]:
-        """List tasks, the newest first, without inline results."""
-        request = pb.ListTasksRequest(states=states_to_proto(states), task_type=task_type)
+        """List tasks, the newest first, without inline results.
+
+        Raises:
+            ClusterError: INVALID_ARGUMENT.
+        """
+        try:
+            wanted = states_to_proto([TaskState(state) for state in states])
+        except ValueError as error:
+            raise invalid_field(
+                "states", f"{error}; give some of {', '.join(TaskState)}"
+            ) from error
+        request = message(pb.ListTasksRequest, states=wanted, task_type=task_type)
         return await self._list(request, "tasks", task_from_proto, timeout, limit)
 
     async def watch_tasks(
-        self, task_ids: Sequence[str], *, timeout: timedelta
+        self, task_ids: Iterable[str], *, timeout: timedelta = TASK_TIMEOUT_DEFAULT
     ) -> AsyncIterator[WatchedTask]:
         """Yield tasks as they are and as they change, until all have ended.
 
@@ -108,13 +143,13 @@ class TaskCalls(Calls):
         Raises:
             ClusterError: DEADLINE_EXCEEDED, if they have not all ended within `timeout`.
         """
-        waiting = dict.fromkeys(task_ids)
+        waiting = dict.fromkeys(ids(task_ids))
+        ends = asyncio.get_running_loop().time() + seconds(timeout)
         changed: asyncio.Queue[WatchedTask | Exception | None] = asyncio.Queue(1000)
         seen: set[str] = set()
 
         async def follow(channel: grpc.aio.Channel, seconds: float) -> None:
-            ids = list(waiting)[:WATCHED_TASKS_MAX]
-            request = pb.WatchTasksRequest(task_ids=ids)
+            request = pb.WatchTasksRequest(task_ids=list(waiting)[:WATCHED_TASKS_MAX])
             call = TaskDispatchServiceStub(channel).WatchTasks(
                 request, timeout=seconds, metadata=self._connection.metadata
             )
@@ -142,7 +177,6 @@ class TaskCalls(Calls):
             except Exception as error:
                 await changed.put(error)  # Else the caller would wait for ever.
 
-        ends = asyncio.get_running_loop().time() + timeout.total_seconds()
         follower = asyncio.create_task(follow_all(), name="watch-tasks")
         try:
             while (item := await changed.get()) is not None:
@@ -153,7 +187,9 @@ class TaskCalls(Calls):
             follower.cancel()
             await asyncio.gather(follower, return_exceptions=True)
 
-    async def wait_tasks(self, task_ids: Sequence[str], *, timeout: timedelta) -> dict[str, Task]:
+    async def wait_tasks(
+        self, task_ids: Iterable[str], *, timeout: timedelta = TASK_TIMEOUT_DEFAULT
+    ) -> dict[str, Task]:
         """Wait until every task has ended; returns them by id."""
         ended: dict[str, Task] = {}
         async for watched in self.watch_tasks(task_ids, timeout=timeout):
@@ -163,76 +199,68 @@ class TaskCalls(Calls):
 
     async def cancel_task(self, task_id: str, *, timeout: timedelta = TIMEOUT_DEFAULT) -> None:
         """Cancel a task."""
-        request = pb.CancelTaskRequest(request_id=new_request_id(), task_id=task_id)
+        request = message(pb.CancelTaskRequest, request_id=new_request_id(), task_id=task_id)
         await self._unary(request, timeout)
 
 
 def task_spec(
     task_type: str,
-    payload: bytes | str | dict[str, Any] = b"",
+    payload: Payload = b"",
     *,
     inputs: Iterable[tuple[str, str] | tuple[str, str, str]] = (),
     attempt_timeout: timedelta | None = None,
     priority: int = 0,
     namespace: str = DEFAULT_NAMESPACE,
-) -> pb.TaskSpec:
+) -> TaskSpec:
     """Build the specification of a task; see `Client.submit_task`.
 
     Raises:
         ClusterError: INVALID_ARGUMENT, PAYLOAD_TOO_LARGE.
     """
-    try:
-        return _spec(task_type, payload, inputs, attempt_timeout, priority, namespace)
-    except UnicodeEncodeError as error:
-        raise ClusterError(
-            Reason.INVALID_ARGUMENT,
-            f"{error.object[error.start]!a} is half of a surrogate pair, which UTF-8 can't hold; "
-            "give bytes as the payload, or text without it",
-        ) from error
-
-
-def _spec(
-    task_type: str,
-    payload: bytes | str | dict[str, Any],
-    inputs: Iterable[tuple[str, str] | tuple[str, str, str]],
-    attempt_timeout: timedelta | None,
-    priority: int,
-    namespace: str,
-) -> pb.TaskSpec:
-    content_type = ""
-    if isinstance(payload, dict):
-        payload, content_type = json.dumps(payload).encode(), "application/json"
-    elif isinstance(payload, str):
-        payload, content_type = payload.encode(), "text/plain; charset=utf-8"
-    if len(payload) > PAYLOAD_BYTES_MAX:
-        raise ClusterError(
-            Reason.PAYLOAD_TOO_LARGE,
-            f"the payload has {len(payload)} bytes, at most {PAYLOAD_BYTES_MAX} are allowed; add "
-            "larger data as content and name its CID as an input",
-        )
-    spec = pb.TaskSpec(
-        task_type=task_type,
-        payload=payload,
-        content_type=content_type,
-        priority=priority,
-        namespace=namespace,
-    )
-    for name, cid, *rest in inputs:
-        spec.inputs.add(name=name, cid=cid, format=rest[0] if rest else "")
+    data, content_type = encoded(payload)
+    timeout_ms = ATTEMPT_TIMEOUT_MS_DEFAULT
     if attempt_timeout is not None:
-        spec.attempt_timeout.FromTimedelta(attempt_timeout)
-    return spec
+        timeout_ms = milliseconds(attempt_timeout, "attempt_timeout")
+    if not isinstance(priority, int) or not 0 <= priority <= PRIORITY_MAX:
+        raise invalid_field("priority", f"it is {shown(priority)}; give 0 to {PRIORITY_MAX}")
+    return TaskSpec(
+        task_type=checked_text(task_type, "task_type"),
+        payload=data,
+        content_type=content_type,
+        inputs=tuple(_input(each) for each in inputs),
+        attempt_timeout_ms=timeout_ms,
+        priority=priority,
+        namespace=checked_text(namespace, "namespace"),
+    )
 
 
-def _groups(specs: Sequence[pb.TaskSpec]) -> Iterable[list[pb.TaskSpec]]:
+def _input(given: Any) -> TaskInput:
+    if not isinstance(given, tuple | list) or len(given) not in (2, 3):
+        raise invalid_field(
+            "inputs", f"one is {shown(given)}; each is (name, CID) or (name, CID, format)"
+        )
+    return TaskInput(*(checked_text(part, "inputs") for part in given))
+
+
+def _spec_message(spec: Any) -> pb.TaskSpec:
+    if not isinstance(spec, TaskSpec):
+        raise invalid_field("specs", f"one is {shown(spec)}; make each by `task_spec`")
+    try:
+        return spec_to_proto(spec)
+    except (TypeError, ValueError) as error:
+        raise ClusterError(Reason.INVALID_ARGUMENT, f"{spec.task_type}: {error}") from error
+
+
+def _groups(specs: Iterable[TaskSpec]) -> Iterable[list[pb.TaskSpec]]:
     group: list[pb.TaskSpec] = []
     size = 0
     for spec in specs:
-        spec_bytes = spec.ByteSize()
+        each = _spec_message(spec)
+        spec_bytes = each.ByteSize()
         if group and (len(group) == SUBMISSION_TASKS_MAX or size + spec_bytes > SUBMISSION_BYTES):
             yield group
             group, size = [], 0
-        group.append(spec)
+        group.append(each)
         size += spec_bytes
     if group:
         yield group

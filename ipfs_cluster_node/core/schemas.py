@@ -67,3 +67,5 @@ CONTENT: Final = Schema(
 """One row for each file and each of its holders."""
 
 SCHEMAS: Final = (NODES, TASKS, CONTENT)
+
+STATE_TABLES: Final = tuple(schema.name for schema in SCHEMAS)

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -19,9 +19,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
-from ipfs_cluster_node.cli.verified import verified
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.client.tasks import task_spec
+from ipfs_cluster_node.client.verified import verified
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.model import Liveness, Task, TaskState
 from ipfs_cluster_node.core.printable import printable
@@ -121,7 +121,9 @@ async def main_job(cluster: LocalCluster, client: Client, path: Path, sql: str) 
     await show_result(client, ended[query], path, sql)
 
 
-async def kill_half_way(cluster: LocalCluster, client: Client, task_ids: list[str]) -> LocalNode:
+async def kill_half_way(
+    cluster: LocalCluster, client: Client, task_ids: Sequence[str]
+) -> LocalNode:
     ended = 0
     async for watched in client.watch_tasks(task_ids, timeout=WAIT):
         ended += watched.task.state.is_terminal
@@ -134,7 +136,7 @@ async def kill_half_way(cluster: LocalCluster, client: Client, task_ids: list[st
 
 
 async def check_results(
-    client: Client, query: str, small: list[str], ended: dict[str, Task]
+    client: Client, query: str, small: Sequence[str], ended: dict[str, Task]
 ) -> None:
     wanted = {task_id: f"small task {n}" for n, task_id in enumerate(small)}
     for task_id, task in ended.items():

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
-from ipfs_cluster_node.cli.verified import verified
 from ipfs_cluster_node.client.client import Client
+from ipfs_cluster_node.client.verified import verified
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.model import TaskState
 

@@ -227,7 +227,9 @@ async def test_lists_come_in_pages(client: Client) -> None:
     await client.submit_tasks([])
     ids = [await client.submit_task("echo", b"x") for _ in range(5)]
     await client.wait_tasks(ids, timeout=SOON)
-    assert [task.task_id for task in await client.list_tasks(limit=5)] == ids[::-1]
+    assert [task.task_id for task in await client.list_tasks(limit=5)] == [
+        str(each) for each in ids[::-1]
+    ]
 
 
 def test_every_port_refuses_plaintext_and_callers_without_certificate(

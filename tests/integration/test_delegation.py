@@ -71,7 +71,7 @@ async def test_a_policy_bounds_a_delegation_and_lists_are_filtered_by_it(
         error = await refused(limited.submit_task("echo", namespace="team-a/../team-b"))
         assert error.reason is Reason.INVALID_ARGUMENT
         listed = await limited.list_tasks(limit=1000)
-        assert task_id in [task.task_id for task in listed]
+        assert str(task_id) in [task.task_id for task in listed]
         assert all(task.spec.namespace.startswith("team-a/") for task in listed)
         # No right on the state as tables.
         assert (await refused(limited.get_snapshot("tasks"))).reason is Reason.NOT_DELEGATED

@@ -188,7 +188,7 @@ async def test_tasks_are_listed_as_far_as_they_may_be(client: Client, limited: L
     assert everything >= {shown, *hidden}
     async with limited("/task/read", *TEAM) as reader:
         listed = await reader.list_tasks(limit=1000)
-        assert shown in {task.task_id for task in listed}
+        assert str(shown) in {task.task_id for task in listed}
         assert {task.spec.namespace.split("/")[0] for task in listed} == {"team-a"}
         assert not {task.task_id for task in listed} & set(hidden)
 
