@@ -4,20 +4,21 @@ Nodes are authorized the same way where a method's rule requires it.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
-from itertools import groupby, islice
+from itertools import islice
 from typing import Any, Final
 
 from ipfs_cluster_node.access.call_tokens import CallTokens
 from ipfs_cluster_node.access.context import Caller, CallerClass, Permissions, StateHolder
-from ipfs_cluster_node.access.permissions import AttemptPermissions, Unrestricted
+from ipfs_cluster_node.access.permissions import (
+    AttemptPermissions,
+    DelegatedPermissions,
+    Unrestricted,
+)
 from ipfs_cluster_node.access.requirements import RequestContext
 from ipfs_cluster_node.access.rules import Rule
-from ipfs_cluster_node.access.turns import current_turn
 from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.codec.errors import error_from_ucan
 from ipfs_cluster_node.codec.metadata import ATTEMPT_KEY
@@ -30,17 +31,15 @@ from ipfs_cluster_node.core.authorization import (
     Requirement,
     distinct,
 )
-from ipfs_cluster_node.core.dag_cbor import Value
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did, NodeId
 from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.core.multiformats import TOKEN_CODECS, Cid, parse_cid
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.core.ucan.access import Access
-from ipfs_cluster_node.core.ucan.chain import ProvenClaim, ValidationContext
+from ipfs_cluster_node.core.ucan.chain import ValidationContext, check_times
 from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError, malformed
-from ipfs_cluster_node.core.ucan.policies import Evaluation
 from ipfs_cluster_node.core.ucan.tokens import Delegation, Invocation
 
 FOUND_MAX: Final = 4096
@@ -50,16 +49,8 @@ FOUND_SECONDS_MAX: Final = 5
 PROOFS_MAX: Final = 8
 OF_ATTEMPTS: Final = frozenset({CONTENT_ADD, CONTENT_READ})
 """Commands that a worker may use on behalf of an attempt."""
-JUDGED_STEPS_MAX: Final = 10_000_000
-"""Statements evaluated for all items of one call, in slices: some ten seconds."""
-ALIKE_MAX: Final = 4096
-"""Kinds of items whose verdict a call caches."""
 REQUEST_ARGUMENT: Final = "request"
 """Of a signed invocation: SHA-256 of the request's bytes as sent."""
-
-
-_text_of: Final = lru_cache(maxsize=FOUND_MAX)(str)
-"""Encoding a CID as text takes as long as deciding a call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,113 +62,6 @@ class RevokedPrincipals(Container[Did]):
     def __contains__(self, did: object) -> bool:
         """Whether this one was removed or revoked."""
         return did in self.state.members.removed or self.state.certificates.revokes(did)
-
-
-@dataclass(slots=True)
-class DelegatedPermissions:
-    """Permissions of a caller that is authorized by delegations."""
-
-    caller: Caller
-    command: Command
-    accesses: dict[Command, Access]
-    find: Callable[[Command], Access]
-    """Finds the access under a command; raises UcanError."""
-    now_s: Callable[[], int]
-    """The time that tokens are judged by, in seconds since 1970 (UTC)."""
-    grants: list[ProvenClaim] = field(default_factory=list)
-    cache_key: Callable[[], object] = object
-    """All that the result depends on besides the time: equal while none of it changed."""
-    judged_by: object = None
-    judged_items: dict[tuple[Value, ...], bool] = field(default_factory=dict)
-    """Verdicts by what similar items have in common."""
-    steps_left: int = JUDGED_STEPS_MAX
-
-    @property
-    def delegation_cids(self) -> tuple[str, ...]:
-        """The last link of each chain that was used."""
-        cids = [_text_of(grant.chain[-1].cid) for grant in self.grants if grant.chain]
-        return tuple(cids) if len(cids) < 2 else tuple(dict.fromkeys(cids))
-
-    def allows(self, args: Mapping[str, Value]) -> bool:
-        """Whether an item with these arguments may be shown.
-
-        Raises:
-            ClusterError: DELEGATION_INVALID, where the policies take too long for so many items.
-        """
-        access = self.accesses[self.command]
-        if access.unconditional is not None:
-            return True
-        alike = access.kind_of(args)
-        known = self.judged_items.get(alike)
-        if known is None:
-            try:
-                with self._steps(access) as evaluation:
-                    known = access.allows(args, evaluation)
-            except UcanError as error:
-                if self.steps_left > 0:
-                    known = False  # Its own check would be refused too.
-                else:
-                    raise error_from_ucan(error, command=self.command) from None
-            if len(self.judged_items) < ALIKE_MAX:
-                self.judged_items[alike] = known
-        return known
-
-    async def check(self, requirement: Requirement) -> None:
-        """Check one requirement; raises ClusterError."""
-        access = self.accesses.get(requirement.command)
-        if access is None:
-            access = self.accesses[requirement.command] = self._found(requirement.command)
-        if access.unconditional is not None:
-            self.grants.append(access.unconditional)
-            return
-        turn = current_turn()
-        judged: set[tuple[Value, ...]] = set()
-        try:
-            for args in requirement.each:
-                alike = access.kind_of(args)
-                if alike not in judged:
-                    judged.add(alike)
-                    with self._steps(access) as evaluation:
-                        self.grants.append(access.check(args, evaluation))
-                if turn.over:
-                    await turn.next()
-        except UcanError as error:
-            raise error_from_ucan(error, command=requirement.command, now_s=self.now_s()) from None
-
-    @contextmanager
-    def _steps(self, access: Access) -> Iterator[Evaluation]:
-        """The steps available to one item, out of those left for the call."""
-        steps_max = min(access.context.profile.evaluation_steps_max, self.steps_left)
-        evaluation = Evaluation(steps_max=steps_max)
-        try:
-            yield evaluation
-        finally:
-            self.steps_left -= steps_max - max(0, evaluation.steps_left)
-
-    def _found(self, command: Command) -> Access:
-        try:
-            return self.find(command)
-        except UcanError as error:
-            raise error_from_ucan(error, command=command, now_s=self.now_s()) from None
-
-    async def renew(self) -> None:
-        """Find the accesses again, and check what they granted; raises ClusterError.
-
-        Only if something changed: otherwise the tokens of thousands of streams would be verified
-        twice a second.
-        """
-        self.steps_left = JUDGED_STEPS_MAX
-        cache_key = self.cache_key()
-        ends = (access.until_s for access in self.accesses.values())
-        until_s = min((end for end in ends if end is not None), default=None)
-        if cache_key == self.judged_by and (until_s is None or self.now_s() < until_s):
-            return
-        self.accesses = {command: self._found(command) for command in self.accesses}
-        self.judged_items.clear()
-        grants, self.grants = self.grants, []
-        for command, of_command in groupby(grants, lambda grant: grant.claim.command):
-            await self.check(Requirement(command, (grant.claim.args for grant in of_command)))
-        self.judged_by = cache_key
 
 
 class Authorizer:
@@ -223,10 +107,9 @@ class Authorizer:
             self._check_unsigned(tokens)
         if rule.command is None:
             return Unrestricted(caller)
-        if caller.kind not in rule.judged and not tokens.container:
-            if caller.kind is CallerClass.NODE and rule.command in OF_ATTEMPTS:
-                return await self._decide_node(caller, rule, rule.command, request, tokens.attempt)
-            return Unrestricted(caller)
+        by_class = caller.kind not in rule.judged
+        if by_class and not tokens.container:
+            return await self._decide_by_class(caller, rule, rule.command, request, tokens.attempt)
         state = self.state()
         if state is None:
             if rule.without_log:
@@ -242,13 +125,18 @@ class Authorizer:
                 Reason.NOT_LEADER, "this node has no log to know your rights by; ask a master"
             )
         try:
-            brought = None
+            brought: DecodedTokens | None = None
             if tokens.container:
                 brought = self.validator(state).read(tokens.container)
                 if brought.invocation is not None:
                     digest = sha256(tokens.request).digest()
                     return await self._decide_signed(
                         brought, brought.invocation, rule, rule.command, request, digest
+                    )
+                if by_class:
+                    self._usable(brought)
+                    return await self._decide_by_class(
+                        caller, rule, rule.command, request, tokens.attempt
                     )
             proofs = tokens.proofs
 
@@ -273,12 +161,21 @@ class Authorizer:
             return
         try:
             brought = self.validator(state).read(tokens.container)
+            self._usable(brought)
         except UcanError as error:
             raise error_from_ucan(error, now_s=self.now_s()) from None
         if brought.invocation is not None:
             raise error_from_ucan(
                 UcanError(Refusal.INVALID_CLAIM, "this method takes no signed invocation")
             )
+
+    async def _decide_by_class(
+        self, caller: Caller, rule: Rule, command: Command, request: Any, attempt: str
+    ) -> Permissions:
+        """Decide a call of a caller that needs no delegation."""
+        if caller.kind is CallerClass.NODE and command in OF_ATTEMPTS:
+            return await self._decide_node(caller, rule, command, request, attempt)
+        return Unrestricted(caller)
 
     async def _decide_node(
         self, caller: Caller, rule: Rule, command: Command, request: Any, attempt: str
@@ -440,6 +337,11 @@ class Authorizer:
         }
         return [validator.stored(token) for token in tokens.values()]
 
+    def completed(self, caller: Did, delegations: Sequence[Delegation]) -> list[Delegation]:
+        """These delegations, completed by all that are kept for the caller and their issuers."""
+        issuers = (delegation.issuer for delegation in delegations)
+        return [*delegations, *self.kept([*issuers, caller])]
+
     def with_kept(self, delegations: Sequence[Delegation]) -> list[Delegation]:
         """These delegations, and kept ones that may precede them in a chain."""
         return [*delegations, *self.kept(delegation.issuer for delegation in delegations)]
@@ -447,14 +349,25 @@ class Authorizer:
     def _access(
         self, caller: Did, command: Command, brought: DecodedTokens | None, proofs: str
     ) -> Access:
-        """By the delegations presented or named, else by all that are kept for the caller."""
+        """By all that are kept for the caller and those presented; or by those named alone."""
         if brought is not None:
-            delegations = self.validator(self._known_state()).delegations(brought)
-        elif proofs:
-            delegations = self._named(proofs)
-        else:
-            return self.access(caller, command)
-        return self._find(caller, command, self.with_kept(delegations))
+            return self._find(caller, command, self.completed(caller, self._usable(brought)))
+        if proofs:
+            return self._find(caller, command, self.with_kept(self._named(proofs)))
+        return self.access(caller, command)
+
+    def _usable(self, brought: DecodedTokens) -> list[Delegation]:
+        """The delegations of a container, each valid now: else its bearer should know.
+
+        Raises:
+            UcanError: One is malformed, not signed by its issuer, or not valid at this time.
+        """
+        state = self._known_state()
+        delegations = self.validator(state).delegations(brought)
+        context = self.validation_context(state)
+        for delegation in delegations:
+            check_times(delegation, context)
+        return delegations
 
     def _find(self, caller: Did, command: Command, delegations: Sequence[Delegation]) -> Access:
         state = self._known_state()

@@ -1,13 +1,33 @@
-"""Permissions of callers that are not authorized by their own delegations."""
+"""What the caller of a call may do, by its class, its attempt or its delegations."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import groupby
+from typing import Final
 
 from ipfs_cluster_node.access.context import Caller
+from ipfs_cluster_node.access.turns import current_turn
+from ipfs_cluster_node.codec.errors import error_from_ucan
+from ipfs_cluster_node.core.authorization import Requirement
 from ipfs_cluster_node.core.dag_cbor import Value
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.model import AttemptId, Task, TaskState
 from ipfs_cluster_node.core.state import ClusterState
+from ipfs_cluster_node.core.ucan.access import Access
+from ipfs_cluster_node.core.ucan.chain import ProvenClaim
+from ipfs_cluster_node.core.ucan.commands import Command
+from ipfs_cluster_node.core.ucan.errors import UcanError
+from ipfs_cluster_node.core.ucan.policies import Evaluation
+
+JUDGED_STEPS_MAX: Final = 10_000_000
+"""Statements evaluated for all items of one call, in slices: some ten seconds."""
+ALIKE_MAX: Final = 4096
+"""Kinds of items whose verdict a call caches."""
+
+_text_of: Final = lru_cache(maxsize=4096)(str)
+"""Encoding a CID as text takes as long as deciding a call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +76,110 @@ class AttemptPermissions:
                 "this node, as far as is known here",
             )
         return task
+
+
+@dataclass(slots=True)
+class DelegatedPermissions:
+    """Permissions of a caller that is authorized by delegations."""
+
+    caller: Caller
+    command: Command
+    accesses: dict[Command, Access]
+    find: Callable[[Command], Access]
+    """Finds the access under a command; raises UcanError."""
+    now_s: Callable[[], int]
+    """The time that tokens are judged by, in seconds since 1970 (UTC)."""
+    grants: list[ProvenClaim] = field(default_factory=list)
+    cache_key: Callable[[], object] = object
+    """All that the result depends on besides the time: equal while none of it changed."""
+    judged_by: object = None
+    judged_items: dict[tuple[Value, ...], bool] = field(default_factory=dict)
+    """Verdicts by what similar items have in common."""
+    steps_left: int = JUDGED_STEPS_MAX
+
+    @property
+    def delegation_cids(self) -> tuple[str, ...]:
+        """The last link of each chain that was used."""
+        cids = [_text_of(grant.chain[-1].cid) for grant in self.grants if grant.chain]
+        return tuple(cids) if len(cids) < 2 else tuple(dict.fromkeys(cids))
+
+    def allows(self, args: Mapping[str, Value]) -> bool:
+        """Whether an item with these arguments may be shown.
+
+        Raises:
+            ClusterError: DELEGATION_INVALID, where the policies take too long for so many items.
+        """
+        access = self.accesses[self.command]
+        if access.unconditional is not None:
+            return True
+        alike = access.kind_of(args)
+        known = self.judged_items.get(alike)
+        if known is None:
+            try:
+                with self._steps(access) as evaluation:
+                    known = access.allows(args, evaluation)
+            except UcanError as error:
+                if self.steps_left > 0:
+                    known = False  # Its own check would be refused too.
+                else:
+                    raise error_from_ucan(error, command=self.command) from None
+            if len(self.judged_items) < ALIKE_MAX:
+                self.judged_items[alike] = known
+        return known
+
+    async def check(self, requirement: Requirement) -> None:
+        """Check one requirement; raises ClusterError."""
+        access = self.accesses.get(requirement.command)
+        if access is None:
+            access = self.accesses[requirement.command] = self._found(requirement.command)
+        if access.unconditional is not None:
+            self.grants.append(access.unconditional)
+            return
+        turn = current_turn()
+        judged: set[tuple[Value, ...]] = set()
+        try:
+            for args in requirement.each:
+                alike = access.kind_of(args)
+                if alike not in judged:
+                    judged.add(alike)
+                    with self._steps(access) as evaluation:
+                        self.grants.append(access.check(args, evaluation))
+                if turn.over:
+                    await turn.next()
+        except UcanError as error:
+            raise error_from_ucan(error, command=requirement.command, now_s=self.now_s()) from None
+
+    @contextmanager
+    def _steps(self, access: Access) -> Iterator[Evaluation]:
+        """The steps available to one item, out of those left for the call."""
+        steps_max = min(access.context.profile.evaluation_steps_max, self.steps_left)
+        evaluation = Evaluation(steps_max=steps_max)
+        try:
+            yield evaluation
+        finally:
+            self.steps_left -= steps_max - max(0, evaluation.steps_left)
+
+    def _found(self, command: Command) -> Access:
+        try:
+            return self.find(command)
+        except UcanError as error:
+            raise error_from_ucan(error, command=command, now_s=self.now_s()) from None
+
+    async def renew(self) -> None:
+        """Find the accesses again, and check what they granted; raises ClusterError.
+
+        Only if something changed: otherwise the tokens of thousands of streams would be verified
+        twice a second.
+        """
+        self.steps_left = JUDGED_STEPS_MAX
+        cache_key = self.cache_key()
+        ends = (access.until_s for access in self.accesses.values())
+        until_s = min((end for end in ends if end is not None), default=None)
+        if cache_key == self.judged_by and (until_s is None or self.now_s() < until_s):
+            return
+        self.accesses = {command: self._found(command) for command in self.accesses}
+        self.judged_items.clear()
+        grants, self.grants = self.grants, []
+        for command, of_command in groupby(grants, lambda grant: grant.claim.command):
+            await self.check(Requirement(command, (grant.claim.args for grant in of_command)))
+        self.judged_by = cache_key

@@ -87,7 +87,7 @@ class LazyGroup(click.Group):
 @click.option(
     "--ucan",
     envvar=UCAN_VARIABLE,
-    help="A container of delegations for the call, or a file with one. [default: those stored]",
+    help="Delegations for the call besides those stored: a container, or a file with one.",
     expose_value=False,
     callback=lambda ctx, _param, value: ctx.meta.__setitem__(UCAN_KEY, value or ""),
 )

@@ -92,7 +92,7 @@ class Client(AccessCalls, CertificateCalls, ContentCalls, MembershipCalls, TaskC
             name: Default: the environment's, else `default`.
             stale: Whether any master may answer reads from its own copy, which may be out of date;
                 otherwise reads are linearizable.
-            ucan: A container of delegations for the calls; default: those that the cluster stores
+            ucan: A container of delegations for the calls, besides those that the cluster stores
                 for this client.
             patience: Of the person who waits; default: every call waits until its deadline.
 

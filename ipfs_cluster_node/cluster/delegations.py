@@ -247,12 +247,12 @@ class Delegations:
             return pb.ExplainAccessResponse(
                 allowed=all(each.allowed for each in explained), asks=explained
             )
-        if not bag:
-            bag = self._authorizer.kept([did])
-        else:
-            # Judge these alone, not what else their audience has.
+        if bag and not self._seen_by(caller.did)(ANY, did):
+            # A holder of tokens may not see what else their audience has: by these alone.
             kept = self._authorizer.with_kept(bag)
             bag = [each for each in kept if each.audience != did or each.cid in brought]
+        else:
+            bag = self._authorizer.completed(did, bag)
         value = rule.decode(request) if rule.decode else request
         requirements = (
             list(rule.required(value, RequestContext(did, self._node_id, state)))

@@ -313,7 +313,7 @@ class ExplainAccessRequest(_message.Message):
     """The serialised request."""
     @_builtins.property
     def tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """Envelopes of delegations that the call would carry, at most 32; empty means those stored for the caller."""
+        """Envelopes of delegations that the call would carry, at most 32."""
 
     def __init__(
         self,

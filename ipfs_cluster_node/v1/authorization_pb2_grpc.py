@@ -28,14 +28,15 @@ if _version_not_supported:
 class AuthorizationServiceStub:
     """Permissions of clients, as UCAN 1.0 delegations.
 
-    Every chain starts at the cluster's own DID. A client's call is judged by the chains that lead to
-    it, from the first of these: a container in the metadata key `ucan` (form `C`: delegations, or one
-    signed invocation and its proofs); CIDs of stored delegations in `ucan-proof`, separated by commas;
-    all that the cluster stores for the caller. Nodes need none: their role defines their permissions.
+    Every chain starts at the cluster's own DID. A client's call is judged by the chains that lead to it, among all that
+    the cluster stores for the caller and those that the call carries in the metadata key `ucan` (a container of form `C`:
+    delegations, or one signed invocation and its proofs): a container adds permissions and takes none. With CIDs of stored
+    delegations in `ucan-proof` instead, at most 8, separated by commas, the call is judged by these alone. Nodes need none:
+    their role defines their permissions.
 
     docs/authorization.md lists each method's command and arguments, on which policies are evaluated.
-    Refusals are `NOT_DELEGATED` (no valid chain covers the call) and `DELEGATION_INVALID` (a token is
-    malformed, has expired, or is not signed).
+    Refusals are `NOT_DELEGATED` (no valid chain covers the call) and `DELEGATION_INVALID` (a token that the call carries is
+    malformed, not signed, or not valid at this time, whether the call needs it or not).
     """
 
     def __init__(self, channel):
@@ -74,14 +75,15 @@ class AuthorizationServiceStub:
 class AuthorizationServiceServicer:
     """Permissions of clients, as UCAN 1.0 delegations.
 
-    Every chain starts at the cluster's own DID. A client's call is judged by the chains that lead to
-    it, from the first of these: a container in the metadata key `ucan` (form `C`: delegations, or one
-    signed invocation and its proofs); CIDs of stored delegations in `ucan-proof`, separated by commas;
-    all that the cluster stores for the caller. Nodes need none: their role defines their permissions.
+    Every chain starts at the cluster's own DID. A client's call is judged by the chains that lead to it, among all that
+    the cluster stores for the caller and those that the call carries in the metadata key `ucan` (a container of form `C`:
+    delegations, or one signed invocation and its proofs): a container adds permissions and takes none. With CIDs of stored
+    delegations in `ucan-proof` instead, at most 8, separated by commas, the call is judged by these alone. Nodes need none:
+    their role defines their permissions.
 
     docs/authorization.md lists each method's command and arguments, on which policies are evaluated.
-    Refusals are `NOT_DELEGATED` (no valid chain covers the call) and `DELEGATION_INVALID` (a token is
-    malformed, has expired, or is not signed).
+    Refusals are `NOT_DELEGATED` (no valid chain covers the call) and `DELEGATION_INVALID` (a token that the call carries is
+    malformed, not signed, or not valid at this time, whether the call needs it or not).
     """
 
     def GetCaller(self, request, context):
@@ -132,7 +134,8 @@ class AuthorizationServiceServicer:
         Nothing is done, and only permissions are judged: the call may still be refused for its contents, a
         limit or the state.
 
-        A client may ask about itself, or with tokens that it holds; about others with `/ucan/list`.
+        A client may ask about itself, and about others with `/ucan/list`. With tokens that it holds for another, it gets the
+        outcome by these alone, without what is stored for that one.
 
         Errors: `INVALID_ARGUMENT` for an unknown method, or a request that the method would refuse.
         """
@@ -179,14 +182,15 @@ def add_AuthorizationServiceServicer_to_server(servicer, server):
 class AuthorizationService:
     """Permissions of clients, as UCAN 1.0 delegations.
 
-    Every chain starts at the cluster's own DID. A client's call is judged by the chains that lead to
-    it, from the first of these: a container in the metadata key `ucan` (form `C`: delegations, or one
-    signed invocation and its proofs); CIDs of stored delegations in `ucan-proof`, separated by commas;
-    all that the cluster stores for the caller. Nodes need none: their role defines their permissions.
+    Every chain starts at the cluster's own DID. A client's call is judged by the chains that lead to it, among all that
+    the cluster stores for the caller and those that the call carries in the metadata key `ucan` (a container of form `C`:
+    delegations, or one signed invocation and its proofs): a container adds permissions and takes none. With CIDs of stored
+    delegations in `ucan-proof` instead, at most 8, separated by commas, the call is judged by these alone. Nodes need none:
+    their role defines their permissions.
 
     docs/authorization.md lists each method's command and arguments, on which policies are evaluated.
-    Refusals are `NOT_DELEGATED` (no valid chain covers the call) and `DELEGATION_INVALID` (a token is
-    malformed, has expired, or is not signed).
+    Refusals are `NOT_DELEGATED` (no valid chain covers the call) and `DELEGATION_INVALID` (a token that the call carries is
+    malformed, not signed, or not valid at this time, whether the call needs it or not).
     """
 
     @staticmethod

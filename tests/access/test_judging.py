@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from ipfs_cluster_node.access.authorizer import DelegatedPermissions
 from ipfs_cluster_node.access.context import Caller, CallerClass
+from ipfs_cluster_node.access.permissions import DelegatedPermissions
 from ipfs_cluster_node.access.turns import Turn, Turns, set_turn
 from ipfs_cluster_node.codec.submissions import Submission
 from ipfs_cluster_node.core.authorization import ROW_UNKNOWN, Requirement, content_args, task_args

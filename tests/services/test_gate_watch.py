@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from ipfs_cluster_node.access.authorizer import DelegatedPermissions
 from ipfs_cluster_node.access.context import Caller, CallerClass, Permissions
-from ipfs_cluster_node.access.permissions import Unrestricted
+from ipfs_cluster_node.access.permissions import DelegatedPermissions, Unrestricted
 from ipfs_cluster_node.access.rules import Rule
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.ucan.access import Access

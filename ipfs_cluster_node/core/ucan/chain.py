@@ -85,7 +85,7 @@ def check_invocation(invocation: Invocation, context: ValidationContext) -> None
     lifetime = context.profile.invocation_lifetime_s_max
     if lifetime is not None and invocation.expires_s is None:
         raise _of(invocation, Refusal.INVALID_CLAIM, "the invocation has no expiry")
-    _check_times(invocation, context, link=None)
+    check_times(invocation, context)
     expires_s = invocation.expires_s
     if lifetime is not None and expires_s is not None and expires_s > now_s + lifetime:
         detail = f"the invocation expires over {lifetime} s from now"
@@ -175,7 +175,7 @@ def may_be_a_link(claim: Claim, delegation: Delegation, context: ValidationConte
         from_subject = delegation.issuer == claim.subject
         _check_subject(0 if from_subject else 1, delegation, claim.subject, profile)
         _check_expiry(0, delegation, context)
-        _check_times(delegation, context, link=None)
+        check_times(delegation, context)
     except UcanError:
         return False
     if not covers(delegation.command, claim.command):
@@ -232,7 +232,7 @@ def _check_links(claim: Claim, chain: Sequence[Delegation], context: ValidationC
             detail = "the command is not below that of the link before"
             raise _at(link, delegation, Refusal.INVALID_COMMAND, detail)
         _check_expiry(link, delegation, context)
-        _check_times(delegation, context, link=link)
+        check_times(delegation, context, link=link)
         holder, command = delegation.audience, delegation.command
     if not chain:
         return
@@ -273,9 +273,14 @@ def _check_expiry(link: int, delegation: Delegation, context: ValidationContext)
         raise _at(link, delegation, Refusal.INVALID_CLAIM, detail)
 
 
-def _check_times(
-    token: Delegation | Invocation, context: ValidationContext, *, link: int | None
+def check_times(
+    token: Delegation | Invocation, context: ValidationContext, *, link: int | None = None
 ) -> None:
+    """Check that a token is valid now.
+
+    Raises:
+        UcanError: Expired or TooEarly.
+    """
     skew_s, now_s = context.profile.skew_s, context.now_s
     if token.expires_s is not None and now_s >= token.expires_s + skew_s:
         raise UcanError(Refusal.EXPIRED, "the token has expired", link=link, cid=token.cid)
