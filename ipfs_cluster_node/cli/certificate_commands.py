@@ -109,10 +109,12 @@ def rotate_root(profile: str | None, *, only_status: bool, proceed: bool, as_jso
         return await client.get_rotation()
 
     status = run_client(profile, run)
+    unnamed = status.waiting_count - len(status.waiting_dids)
     said = (
         f"phase: {status.phase} (epoch {status.epoch})",
         f"confirmed: {status.confirmed_count} members",
         *(f"waiting for: {did}" for did in status.waiting_dids),
+        *([f"waiting for: {unnamed} more"] if unnamed > 0 else []),
         *(f"root: {pin}" for pin in status.root_pins),
     )
     print_view(status, said, as_json)

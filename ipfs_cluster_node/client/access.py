@@ -1,6 +1,7 @@
 """Client operations on permissions and the audit log."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import grpc
@@ -22,8 +23,15 @@ class AccessCalls(Calls):
 
     async def get_caller(self, *, timeout: timedelta = TIMEOUT_DEFAULT) -> CallerStatus:
         """This client's identity in the cluster, and the delegations to it."""
-        answer = await self._unary(pb.GetCallerRequest(), timeout)
-        return codecs.CALLER.decode(answer)
+        request = pb.GetCallerRequest()
+        answers: list[pb.GetCallerResponse] = []
+
+        async def ask() -> pb.GetCallerResponse:
+            answers.append(await self._unary(request, timeout))
+            return answers[-1]
+
+        found = await listed(ask, request, "delegations", codecs.DELEGATION.decode)
+        return replace(codecs.CALLER.decode(answers[0]), delegations=tuple(found))
 
     async def put_delegation(
         self, tokens: Sequence[bytes], *, timeout: timedelta = TIMEOUT_DEFAULT

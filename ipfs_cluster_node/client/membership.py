@@ -121,8 +121,9 @@ class MembershipCalls(Calls):
         self, key: str = "", *, timeout: timedelta = TIMEOUT_DEFAULT
     ) -> list[ListedSetting]:
         """Read the cluster's settings, or one of them."""
-        response = await self._unary(pb.GetConfigRequest(key=key), timeout)
-        return list(map(codecs.SETTING.decode, response.entries))
+        return await self._list(
+            pb.GetConfigRequest(key=key), "entries", codecs.SETTING.decode, timeout
+        )
 
     async def propose_config(
         self,

@@ -19,6 +19,7 @@ from ipfs_cluster_node.codec.delegations import (
 )
 from ipfs_cluster_node.codec.errors import error_from_ucan
 from ipfs_cluster_node.codec.members import did_of
+from ipfs_cluster_node.codec.pages import Page
 from ipfs_cluster_node.codec.ucan import cid_of_token
 from ipfs_cluster_node.core.authorization import (
     ANY,
@@ -33,7 +34,7 @@ from ipfs_cluster_node.core.authorization import (
     distinct,
 )
 from ipfs_cluster_node.core.commands import PutDelegation, RevokeDelegation
-from ipfs_cluster_node.core.delegations import StoredRevocation
+from ipfs_cluster_node.core.delegations import StoredDelegation, StoredRevocation
 from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
 from ipfs_cluster_node.core.ids import Did, NodeId
 from ipfs_cluster_node.core.multiformats import Cid
@@ -69,8 +70,8 @@ class Delegations:
         self._authorizer = authorizer
         self._node_id = node_id
 
-    def get_caller(self, caller: Caller) -> pb.GetCallerResponse:
-        """The caller and its delegations."""
+    async def get_caller(self, caller: Caller, page: Page) -> pb.GetCallerResponse:
+        """The caller and a page of its delegations."""
         state = self._authorizer.state()
         response = pb.GetCallerResponse(did=caller.did, caller_class=caller.kind.value)
         if state is None:
@@ -78,11 +79,10 @@ class Delegations:
         principal = state.members.get(caller.did)
         response.name = "" if principal is None else principal.name
         response.cluster_did = state.cluster_did
-        validator = self._authorizer.validator(state)
-        for stored in state.delegations.chain_of(caller.did):
-            response.delegations.append(
-                self._to_proto(state, validator.delegation(stored.token), stored.token)
-            )
+        delegations, response.next_page_token = await self._page(
+            state, state.delegations.chain_of(caller.did), page
+        )
+        response.delegations.extend(delegations)
         return response
 
     async def put_delegation(
@@ -121,20 +121,27 @@ class Delegations:
         return [str(delegation.cid) for delegation in given]
 
     async def list_delegations(
-        self, caller: Caller, *, audience: Did | None, after: Cid | None, size: int
+        self, caller: Caller, *, audience: Did | None, page: Page
     ) -> tuple[list[pb.Delegation], str]:
-        """A page of what the caller may see, by the hash in the CID, and the next page's start."""
+        """A page of what the caller may see, by the hash in the CID; and the next one's token."""
         state = self._consensus.read_state()
-        validator = self._authorizer.validator(state)
         table = state.delegations
         seen = self._seen_by(caller.did)
         there = tuple(table.of_audience(audience)) if audience else table.delegations()
+        return await self._page(
+            state,
+            (stored if seen(stored.issuer, stored.audience) else None for stored in there),
+            page,
+        )
+
+    async def _page(
+        self, state: ClusterState, rows: Iterable[StoredDelegation | None], page: Page
+    ) -> tuple[list[pb.Delegation], str]:
+        """The rows of a page by the hash in the CID, and the next page's token."""
+        validator = self._authorizer.validator(state)
+        after = token_cid_of(page.after, "page_token").digest if page.after else b""
         kept = await gathered(
-            stored
-            if (after is None or stored.cid.digest > after.digest)
-            and seen(stored.issuer, stored.audience)
-            else None
-            for stored in there
+            stored if stored is not None and stored.cid.digest > after else None for stored in rows
         )
         kept.sort(key=lambda stored: stored.cid.digest)
         return await page_of_items(
@@ -145,7 +152,7 @@ class Delegations:
                 )
                 for stored in kept
             ),
-            size,
+            page,
         )
 
     async def revoke_delegation(

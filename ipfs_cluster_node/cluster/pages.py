@@ -4,24 +4,33 @@ from collections.abc import Iterable
 from typing import Any, Final, TypeVar
 
 from ipfs_cluster_node.access.turns import current_turn
+from ipfs_cluster_node.adapters.net.tls import MESSAGE_BYTES_MAX
+from ipfs_cluster_node.codec.pages import Page
+from ipfs_cluster_node.core.errors import ClusterError, Reason
 
 PAGE_BYTES_MAX: Final = 2 * 1024 * 1024
-"""Of the encoded items of one answer: a page that reaches it ends early, and names the next one.
-Half of what a message may have; no single item comes near the other half."""
+"""Of the encoded items of one answer: a page ends before the item that would exceed it."""
+ITEM_BYTES_MAX: Final = MESSAGE_BYTES_MAX - 64 * 1024
+"""A larger item than `PAGE_BYTES_MAX` is a page of its own, up to this size: a message has room for
+it, its page token and the answer's other fields."""
 
 Item = TypeVar("Item", bound=Any)
 
 
 async def page_of_items(
-    items: Iterable[tuple[Item, object] | None], size: int
+    items: Iterable[tuple[Item, object] | None], page: Page
 ) -> tuple[list[Item], str]:
-    """The first items, and the token of the next page, empty if nothing follows.
+    """The items of a page, and the token of the next page, empty if nothing follows.
 
     The iterable must tolerate changes to everything else between two of its items.
 
     Args:
-        items: Messages in the order of the list, each with its page token; Nones are left out.
-        size: Most items.
+        items: Messages in the order of the list, each with its key; Nones are left out.
+        page: The page.
+
+    Raises:
+        ClusterError: PAYLOAD_TOO_LARGE: the next item alone exceeds `ITEM_BYTES_MAX`;
+            `next_page_token` in the metadata goes on after it.
     """
     turn = current_turn()
     shown: list[Item] = []
@@ -29,13 +38,21 @@ async def page_of_items(
     last: object = ""
     for each in items:
         if each is not None:
-            item, token = each
+            item, key = each
             item_bytes = item.ByteSize()
-            if len(shown) == size or (shown and shown_bytes + item_bytes > PAGE_BYTES_MAX):
-                return shown, str(last)
+            if len(shown) == page.size or (shown and shown_bytes + item_bytes > PAGE_BYTES_MAX):
+                return shown, page.token_after(last)
+            if item_bytes > ITEM_BYTES_MAX:
+                token = page.token_after(key)
+                raise ClusterError(
+                    Reason.PAYLOAD_TOO_LARGE,
+                    f"{key} has {item_bytes} bytes, more than a message holds; the page token "
+                    f"{token} goes on after it",
+                    metadata={"next_page_token": token},
+                )
             shown.append(item)
             shown_bytes += item_bytes
-            last = token
+            last = key
         if turn.over:
             await turn.next()
     return shown, ""

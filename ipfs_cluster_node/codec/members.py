@@ -4,13 +4,12 @@ A function named `…_of` checks a field of a request; it raises INVALID_ARGUMEN
 """
 
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from ipfs_cluster_node.codec.tasks import name_of, timestamp_of_ms
 from ipfs_cluster_node.core.authorization import GRANT_DEFAULT, GRANTS
 from ipfs_cluster_node.core.certificates import SERIAL_BYTES_MAX
-from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
+from ipfs_cluster_node.core.errors import invalid_field
 from ipfs_cluster_node.core.ids import (
     Did,
     NodeId,
@@ -33,10 +32,6 @@ from ipfs_cluster_node.v1 import membership_pb2 as pb
 
 SEAL_KEY_BYTES: Final = 32
 CERTIFICATE_CHARS_MAX: Final = 8192
-PAGE_SIZE_DEFAULT: Final = 100
-PAGE_SIZE_MAX: Final = 1000
-PAGE_DIGITS_MAX: Final = 18
-"""Longest page token that is a number: `int` rejects thousands of digits."""
 ENDPOINT_CHARS_MAX: Final = 260
 
 ROLE_TO_PROTO: Final = {
@@ -49,29 +44,6 @@ LIVENESS_TO_PROTO: Final = {
     Liveness.ALIVE: pb.NODE_LIVENESS_ALIVE,
     Liveness.DEAD: pb.NODE_LIVENESS_DEAD,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A part of a list."""
-
-    size: int
-    token: str
-
-
-def number_of(page: Page) -> int | None:
-    """The start of a page of a list ordered by number; None for the first page."""
-    text = page.token
-    if text and not (text.isascii() and text.isdigit() and len(text) <= PAGE_DIGITS_MAX):
-        raise bad_page_token()
-    return int(text) if text else None
-
-
-def page_of(size: int, token: str) -> Page:
-    """Check a page request."""
-    if not 0 <= size <= PAGE_SIZE_MAX:
-        raise invalid_field("page_size", f"0 to {PAGE_SIZE_MAX}")
-    return Page(size or PAGE_SIZE_DEFAULT, token)
 
 
 def joiner_to_proto(token: JoinToken, joiner: Joiner) -> pb.Joiner:
@@ -216,11 +188,4 @@ def content_to_proto(
             )
             for holder in holders
         ],
-    )
-
-
-def bad_page_token() -> ClusterError:
-    """The error for a page token of another list."""
-    return ClusterError(
-        Reason.INVALID_ARGUMENT, "the page token is not of this list; begin with an empty one"
     )

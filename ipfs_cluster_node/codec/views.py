@@ -48,11 +48,17 @@ def _view(
     *,
     by: dict[str, By] | None = None,
     renamed: dict[str, str] | None = None,
+    unused: str = "",
 ) -> Codec[T, M]:
     times = {name: wire for name, wire in _TIMES.items() if name in kind.__annotations__}
     as_times = dict.fromkeys(times, By(timestamp_of_ms, ms_of_timestamp))
     derived = codec(
-        kind, message, codecs=_CODECS, renamed=times | (renamed or {}), by=as_times | (by or {})
+        kind,
+        message,
+        codecs=_CODECS,
+        renamed=times | (renamed or {}),
+        by=as_times | (by or {}),
+        unused=unused,
     )
     _CODECS[kind] = derived
     return derived
@@ -79,7 +85,9 @@ CONTENT: Final = _view(views.ListedContent, content_pb2.Content)
 CERTIFICATE: Final = _view(views.ListedCertificate, certificate_pb2.Certificate)
 ROTATION: Final = _view(views.RotationStatus, certificate_pb2.GetRotationResponse)
 DELEGATION: Final = _view(views.ListedDelegation, authorization_pb2.Delegation)
-CALLER: Final = _view(views.CallerStatus, authorization_pb2.GetCallerResponse)
+CALLER: Final = _view(
+    views.CallerStatus, authorization_pb2.GetCallerResponse, unused="next_page_token"
+)
 _view(views.LinkExplanation, authorization_pb2.LinkExplanation)
 _view(views.RequirementExplanation, authorization_pb2.AskExplanation)
 ACCESS: Final = _view(

@@ -186,6 +186,8 @@ class RotationStatus:
     root_pins: tuple[str, ...] = ()
     confirmed_count: int = 0
     waiting_dids: tuple[str, ...] = ()
+    """The first 100 of those that wait."""
+    waiting_count: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

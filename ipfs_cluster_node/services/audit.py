@@ -5,7 +5,7 @@ from typing import Any, Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ipfs_cluster_node.cluster.pages import page_of_items
-from ipfs_cluster_node.codec.members import number_of, page_of
+from ipfs_cluster_node.codec.pages import page_of
 from ipfs_cluster_node.codec.views import AUDIT_RECORD
 from ipfs_cluster_node.core.audit import AuditLog, AuditQuery, Outcome
 from ipfs_cluster_node.core.errors import invalid_field
@@ -28,8 +28,7 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
         self, request: pb.ListAuditRecordsRequest, context: Any
     ) -> pb.ListAuditRecordsResponse:
         """List records."""
-        page = page_of(request.page_size, request.page_token)
-        before = number_of(page) or 0
+        page = page_of(request, "audit")
         if request.outcome and request.outcome not in Outcome._value2member_map_:
             raise invalid_field("outcome", ", ".join(Outcome))
         records = await self._audit.read(
@@ -39,12 +38,12 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
                 caller=request.caller,
                 method=request.method,
                 outcome=request.outcome,
-                before_sequence=before,
+                before_sequence=page.after_number() or 0,
                 size=page.size + 1,
             )
         )
         shown, following = await page_of_items(
-            ((AUDIT_RECORD.encode(record), record.sequence) for record in records), page.size
+            ((AUDIT_RECORD.encode(record), record.sequence) for record in records), page
         )
         return pb.ListAuditRecordsResponse(
             records=shown,

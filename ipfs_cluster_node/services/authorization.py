@@ -6,7 +6,8 @@ from ipfs_cluster_node.access.context import current_permissions
 from ipfs_cluster_node.access.rules import RULES_BY_METHOD
 from ipfs_cluster_node.cluster.delegations import Delegations
 from ipfs_cluster_node.codec.delegations import token_cid_of
-from ipfs_cluster_node.codec.members import did_of, page_of
+from ipfs_cluster_node.codec.members import did_of
+from ipfs_cluster_node.codec.pages import page_of
 from ipfs_cluster_node.codec.tasks import request_id_of
 from ipfs_cluster_node.core.errors import invalid_field
 from ipfs_cluster_node.services.requests import read_request, request_type_of
@@ -22,7 +23,9 @@ class AuthorizationServicer(authorization_pb2_grpc.AuthorizationServiceServicer)
 
     async def GetCaller(self, request: pb.GetCallerRequest, context: Any) -> pb.GetCallerResponse:
         """Return the caller's identity."""
-        return self._delegations.get_caller(current_permissions().caller)
+        return await self._delegations.get_caller(
+            current_permissions().caller, page_of(request, "own_delegations")
+        )
 
     async def PutDelegation(
         self, request: pb.PutDelegationRequest, context: Any
@@ -39,13 +42,11 @@ class AuthorizationServicer(authorization_pb2_grpc.AuthorizationServiceServicer)
         self, request: pb.ListDelegationsRequest, context: Any
     ) -> pb.ListDelegationsResponse:
         """List stored delegations."""
-        page = page_of(request.page_size, request.page_token)
-        after = token_cid_of(page.token, "page_token") if page.token else None
+        page = page_of(request, "delegations")
         found, following = await self._delegations.list_delegations(
             current_permissions().caller,
             audience=did_of(request.audience, "audience") if request.audience else None,
-            after=after,
-            size=page.size,
+            page=page,
         )
         return pb.ListDelegationsResponse(delegations=found, next_page_token=following)
 

@@ -9,7 +9,8 @@ from ipfs_cluster_node.access.turns import gathered
 from ipfs_cluster_node.cluster.certificates.issuing import Certificates
 from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.cluster.pages import page_of_items
-from ipfs_cluster_node.codec.members import did_of, page_of, serial_of
+from ipfs_cluster_node.codec.members import did_of, serial_of
+from ipfs_cluster_node.codec.pages import page_of
 from ipfs_cluster_node.codec.tasks import request_id_of, timestamp_of_ms
 from ipfs_cluster_node.core.authorization import certificate_args
 from ipfs_cluster_node.core.certificates import CertificateRecord
@@ -38,8 +39,8 @@ class CertificateServicer(certificate_pb2_grpc.CertificateServiceServicer):
         self, request: pb.ListCertificatesRequest, context: Any
     ) -> pb.ListCertificatesResponse:
         """List certificates."""
-        page = page_of(request.page_size, request.page_token)
-        after = serial_of(page.token) if page.token else 0
+        page = page_of(request, "certificates")
+        after = serial_of(page.after) if page.after else 0
         state = self._view.read_state()
         table = state.certificates
         if request.serial:
@@ -57,7 +58,7 @@ class CertificateServicer(certificate_pb2_grpc.CertificateServiceServicer):
         # One more than a page, to know whether more follow.
         first = nsmallest(page.size + 1, found, key=lambda r: r.serial)
         shown, following = await page_of_items(
-            ((_to_proto(state, record), f"{record.serial:x}") for record in first), page.size
+            ((_to_proto(state, record), f"{record.serial:x}") for record in first), page
         )
         return pb.ListCertificatesResponse(
             certificates=shown,
@@ -101,6 +102,7 @@ class CertificateServicer(certificate_pb2_grpc.CertificateServiceServicer):
             root_pins=rotation.root_pins,
             confirmed_count=rotation.confirmed_count,
             waiting_dids=rotation.waiting,
+            waiting_count=rotation.waiting_count,
         )
 
 

@@ -7,7 +7,8 @@ from ipfs_cluster_node.access.context import current_caller, current_permissions
 from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.cluster.content.contents import Contents
 from ipfs_cluster_node.cluster.pages import page_of_items
-from ipfs_cluster_node.codec.members import bad_page_token, content_to_proto, page_of
+from ipfs_cluster_node.codec.members import content_to_proto
+from ipfs_cluster_node.codec.pages import page_of
 from ipfs_cluster_node.codec.tasks import cid_text, request_id_of
 from ipfs_cluster_node.core.authorization import content_args
 from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
@@ -72,9 +73,7 @@ class ContentServicer(content_pb2_grpc.ContentServiceServicer):
         self, request: pb.ListContentRequest, context: Any
     ) -> pb.ListContentResponse:
         """List the files."""
-        page = page_of(request.page_size, request.page_token)
-        if page.token and page.token != cid_text(page.token, "page_token"):
-            raise bad_page_token()
+        page = page_of(request, "content")
         state = self._view.read_state()
         permissions = current_permissions()
         # Iterated, not copied: files may be added while the list is made.
@@ -83,9 +82,9 @@ class ContentServicer(content_pb2_grpc.ContentServiceServicer):
                 (_shown(state, state.contents[cid]), cid)
                 if permissions.allows(content_args(cid, state.contents[cid]))
                 else None
-                for cid in state.contents.cids.after(page.token)
+                for cid in state.contents.cids.after(page.after)
             ),
-            page.size,
+            page,
         )
         return pb.ListContentResponse(contents=shown, next_page_token=following)
 

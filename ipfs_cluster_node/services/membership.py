@@ -9,16 +9,15 @@ from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.cluster.members import Members
 from ipfs_cluster_node.cluster.pages import page_of_items
 from ipfs_cluster_node.codec.members import (
-    bad_page_token,
     endpoints_of,
     grant_of,
     join_token_to_proto,
     joiner_to_proto,
     node_id_of,
     node_to_proto,
-    page_of,
     role_of,
 )
+from ipfs_cluster_node.codec.pages import PAGE_DIGITS_MAX, bad_page_token, page_of
 from ipfs_cluster_node.codec.tasks import name_of, request_id_of, timestamp_of_ms
 from ipfs_cluster_node.core.authorization import (
     join_token_args,
@@ -72,26 +71,24 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
 
     async def ListNodes(self, request: pb.ListNodesRequest, context: Any) -> pb.ListNodesResponse:
         """List the nodes."""
-        page = page_of(request.page_size, request.page_token)
+        page = page_of(request, "nodes")
         state = self._view.read_state()
         permissions = current_permissions()
         nodes = sorted(
             (
                 node
                 for node in state.members.nodes()
-                if node.node_id > page.token and permissions.allows(member_args(node))
+                if node.node_id > page.after and permissions.allows(member_args(node))
             ),
             key=lambda node: node.node_id,
         )
-        if page.token and not page.token.startswith("12D3Koo"):
-            raise bad_page_token()
         voters, leader = self._view.voters, self._view.leader
         shown, following = await page_of_items(
             (
                 (node_to_proto(n, voters, leader, state.tasks.running_count(n.node_id)), n.node_id)
                 for n in nodes
             ),
-            page.size,
+            page,
         )
         return pb.ListNodesResponse(nodes=shown, next_page_token=following)
 
@@ -127,16 +124,16 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         self, request: pb.ListJoinTokensRequest, context: Any
     ) -> pb.ListJoinTokensResponse:
         """List the join tokens."""
-        page = page_of(request.page_size, request.page_token)
+        page = page_of(request, "join_tokens")
         permissions = current_permissions()
         shown, following = await page_of_items(
             (
                 (join_token_to_proto(token), token.token_id)
-                if token.token_id > page.token and permissions.allows(join_token_args(token))
+                if token.token_id > page.after and permissions.allows(join_token_args(token))
                 else None
                 for token in self._members.join_tokens()
             ),
-            page.size,
+            page,
         )
         return pb.ListJoinTokensResponse(tokens=shown, next_page_token=following)
 
@@ -155,9 +152,9 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         self, request: pb.ListJoinersRequest, context: Any
     ) -> pb.ListJoinersResponse:
         """List joiners that wait for approval."""
-        page = page_of(request.page_size, request.page_token)
+        page = page_of(request, "joiners")
         permissions = current_permissions()
-        after = _joiner_key(page.token) if page.token else (0, "")
+        after = _joiner_key(page.after) if page.after else (0, "")
         shown, following = await page_of_items(
             (
                 (joiner_to_proto(token, joiner), f"{joiner.asked_at_ms} {joiner.did}")
@@ -166,7 +163,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
                 else None
                 for token, joiner in self._members.joiners()
             ),
-            page.size,
+            page,
         )
         return pb.ListJoinersResponse(joiners=shown, next_page_token=following)
 
@@ -211,13 +208,22 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
 
     async def GetConfig(self, request: pb.GetConfigRequest, context: Any) -> pb.GetConfigResponse:
         """Read the settings."""
+        page = page_of(request, "config")
         settings = self._view.read_state().settings
         keys = settings.keys()
-        if request.key:
-            keys = [key for key in keys if key == request.key]
         permissions = current_permissions()
-        keys = [key for key in keys if permissions.allows(setting_args(key))]
-        return pb.GetConfigResponse(entries=[_entry(settings, key) for key in keys])
+        shown, following = await page_of_items(
+            (
+                (_entry(settings, key), key)
+                if key > page.after
+                and request.key in ("", key)
+                and permissions.allows(setting_args(key))
+                else None
+                for key in keys
+            ),
+            page,
+        )
+        return pb.GetConfigResponse(entries=shown, next_page_token=following)
 
     async def ProposeConfig(
         self, request: pb.ProposeConfigRequest, context: Any
@@ -233,9 +239,9 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         return pb.ProposeConfigResponse()
 
 
-def _joiner_key(token: str) -> tuple[int, str]:
-    asked_at_ms, _, did = token.partition(" ")
-    if not (asked_at_ms.isascii() and asked_at_ms.isdigit()) or len(asked_at_ms) > 18:
+def _joiner_key(key: str) -> tuple[int, str]:
+    asked_at_ms, _, did = key.partition(" ")
+    if not (asked_at_ms.isascii() and asked_at_ms.isdigit()) or len(asked_at_ms) > PAGE_DIGITS_MAX:
         raise bad_page_token()
     return int(asked_at_ms), did
 

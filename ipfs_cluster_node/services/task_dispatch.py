@@ -7,7 +7,7 @@ from ipfs_cluster_node.access.context import current_caller, current_permissions
 from ipfs_cluster_node.access.turns import gathered
 from ipfs_cluster_node.cluster.pages import page_of_items
 from ipfs_cluster_node.cluster.tasks import Tasks
-from ipfs_cluster_node.codec.members import number_of, page_of
+from ipfs_cluster_node.codec.pages import page_of
 from ipfs_cluster_node.codec.submissions import Submission
 from ipfs_cluster_node.codec.tasks import (
     request_id_of,
@@ -60,8 +60,7 @@ class TaskDispatchServicer(task_dispatch_pb2_grpc.TaskDispatchServiceServicer):
 
     async def ListTasks(self, request: pb.ListTasksRequest, context: Any) -> pb.ListTasksResponse:
         """List tasks."""
-        page = page_of(request.page_size, request.page_token)
-        before = number_of(page)
+        page = page_of(request, "tasks")
         permissions = current_permissions()
         states = states_from_proto(request.states)
         shown, following = await page_of_items(
@@ -71,9 +70,9 @@ class TaskDispatchServicer(task_dispatch_pb2_grpc.TaskDispatchServiceServicer):
                 and (not request.task_type or task.spec.task_type == request.task_type)
                 and permissions.allows(task_args(task, permissions.caller.did))
                 else None
-                for task in self._tasks.newest_first(before)
+                for task in self._tasks.newest_first(page.after_number())
             ),
-            page.size,
+            page,
         )
         return pb.ListTasksResponse(tasks=shown, next_page_token=following)
 

@@ -33,9 +33,13 @@ class ListAuditRecordsRequest(_message.Message):
     METHOD_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many; 0 means 100, at most 1000."""
+    """At most this many; 0 means 100, and more than 1,000 is lowered to 1,000. A page may have fewer, as it ends before
+    it exceeds 2 MiB.
+    """
     page_token: _builtins.str
-    """From the previous page."""
+    """`next_page_token` of the previous page; empty for the first. Opaque; valid at this node, for the same
+    filters.
+    """
     caller: _builtins.str
     """Only calls of this DID."""
     method: _builtins.str
@@ -79,7 +83,7 @@ class ListAuditRecordsResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     NODE_ID_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """For the next page; empty on the last one."""
+    """Empty on the last page."""
     node_id: _builtins.str
     """The node that answers."""
     @_builtins.property

@@ -81,16 +81,27 @@ Global___Delegation: _TypeAlias = Delegation  # noqa: Y015
 
 @_typing.final
 class GetCallerRequest(_message.Message):
-    """No fields."""
+    """The page of its delegations."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most this many delegations; 0 means 100, and more than 1,000 is lowered to 1,000. A page may have fewer, as it
+    ends before it exceeds 2 MiB.
+    """
+    page_token: _builtins.str
+    """`next_page_token` of the previous page; empty for the first. Opaque; valid at every master."""
     def __init__(
         self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -107,6 +118,7 @@ class GetCallerResponse(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     CLUSTER_DID_FIELD_NUMBER: _builtins.int
     DELEGATIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     did: _builtins.str
     """Its `did:key`."""
     caller_class: _builtins.str
@@ -115,9 +127,11 @@ class GetCallerResponse(_message.Message):
     """Its name in the cluster; empty if this node does not know it."""
     cluster_did: _builtins.str
     """The cluster's own DID, where every chain starts."""
+    next_page_token: _builtins.str
+    """Empty on the last page."""
     @_builtins.property
     def delegations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Delegation]:
-        """The stored delegations that may lead to it: its own, then those of their issuers."""
+        """The stored delegations that may lead to it, its own and those of their issuers; by CID."""
 
     def __init__(
         self,
@@ -127,10 +141,11 @@ class GetCallerResponse(_message.Message):
         name: _builtins.str = ...,
         cluster_did: _builtins.str = ...,
         delegations: _abc.Iterable[Global___Delegation] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller_class", b"caller_class", "cluster_did", b"cluster_did", "delegations", b"delegations", "did", b"did", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller_class", b"caller_class", "cluster_did", b"cluster_did", "delegations", b"delegations", "did", b"did", "name", b"name", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -198,9 +213,11 @@ class ListDelegationsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     AUDIENCE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many; 0 means 100, at most 1000."""
+    """At most this many; 0 means 100, and more than 1,000 is lowered to 1,000. A page may have fewer, as it ends before
+    it exceeds 2 MiB.
+    """
     page_token: _builtins.str
-    """From the previous page."""
+    """`next_page_token` of the previous page; empty for the first. Opaque; valid at every master, for the same filters."""
     audience: _builtins.str
     """Only those to this audience; empty means all."""
     def __init__(
@@ -227,7 +244,7 @@ class ListDelegationsResponse(_message.Message):
     DELEGATIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """For the next page; empty on the last one."""
+    """Empty on the last page."""
     @_builtins.property
     def delegations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Delegation]:
         """The delegations."""

@@ -94,9 +94,11 @@ class ListCertificatesRequest(_message.Message):
     DID_FIELD_NUMBER: _builtins.int
     SERIAL_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most so many; 0 for 100, at most 1,000."""
+    """At most this many; 0 means 100, and more than 1,000 is lowered to 1,000. A page may have fewer, as it ends before
+    it exceeds 2 MiB.
+    """
     page_token: _builtins.str
-    """From the previous page; empty for the first."""
+    """`next_page_token` of the previous page; empty for the first. Opaque; valid at every master, for the same filters."""
     did: _builtins.str
     """Only those of this DID, if it is set."""
     serial: _builtins.str
@@ -180,7 +182,7 @@ class ListCertificatesResponse(_message.Message):
     CERTIFICATES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """For the next page; empty on the last one."""
+    """Empty on the last page."""
     @_builtins.property
     def certificates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Certificate]:
         """The certificates."""
@@ -329,12 +331,15 @@ class GetRotationResponse(_message.Message):
     ROOT_PINS_FIELD_NUMBER: _builtins.int
     CONFIRMED_COUNT_FIELD_NUMBER: _builtins.int
     WAITING_DIDS_FIELD_NUMBER: _builtins.int
+    WAITING_COUNT_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
     """`steady`, `spreading` (members learn to trust the new root) or `reissuing` (it signs)."""
     epoch: _builtins.int
     """The epoch that certificates must have."""
     confirmed_count: _builtins.int
     """Live members that have this epoch's certificate or bundle."""
+    waiting_count: _builtins.int
+    """How many do not."""
     @_builtins.property
     def phase_time(self) -> _timestamp_pb2.Timestamp:
         """The start of the phase."""
@@ -345,7 +350,7 @@ class GetRotationResponse(_message.Message):
 
     @_builtins.property
     def waiting_dids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Live members that do not: nodes that are alive, and clients whose certificate has not expired."""
+        """The first 100 of the live members that do not: nodes that are alive, and clients whose certificate has not expired."""
 
     def __init__(
         self,
@@ -356,10 +361,11 @@ class GetRotationResponse(_message.Message):
         root_pins: _abc.Iterable[_builtins.str] | None = ...,
         confirmed_count: _builtins.int = ...,
         waiting_dids: _abc.Iterable[_builtins.str] | None = ...,
+        waiting_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["phase_time", b"phase_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirmed_count", b"confirmed_count", "epoch", b"epoch", "phase", b"phase", "phase_time", b"phase_time", "root_pins", b"root_pins", "waiting_dids", b"waiting_dids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirmed_count", b"confirmed_count", "epoch", b"epoch", "phase", b"phase", "phase_time", b"phase_time", "root_pins", b"root_pins", "waiting_count", b"waiting_count", "waiting_dids", b"waiting_dids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

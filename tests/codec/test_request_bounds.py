@@ -6,7 +6,7 @@ from typing import Any, overload
 
 import pytest
 
-from ipfs_cluster_node.codec.members import Page, endpoints_of, number_of, task_types_of
+from ipfs_cluster_node.codec.members import endpoints_of, task_types_of
 from ipfs_cluster_node.codec.submissions import Submission, inputs_from_proto
 from ipfs_cluster_node.codec.tasks import states_from_proto
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -61,13 +61,3 @@ def test_too_many_are_refused_unread(read: Callable[[Any], object], most: int) -
     assert refused.value.reason is Reason.INVALID_ARGUMENT
     with pytest.raises(AssertionError):
         read(Unread(most))
-
-
-@pytest.mark.parametrize("token", ["1" * 5000, "²", "-1", "x"])
-def test_a_page_token_that_is_no_number_is_refused(token: str) -> None:
-    """Thousands of digits, or a superscript, failed in the node."""
-    with pytest.raises(ClusterError) as refused:
-        number_of(Page(1, token))
-    assert refused.value.reason is Reason.INVALID_ARGUMENT
-    assert number_of(Page(1, "12")) == 12
-    assert number_of(Page(1, "")) is None

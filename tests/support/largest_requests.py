@@ -20,7 +20,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from ipfs_cluster_node.adapters.net.tls import MESSAGE_BYTES_MAX
 from ipfs_cluster_node.cluster.delegations import EXPLAINED_MAX, TOKENS_MAX
 from ipfs_cluster_node.cluster.worker_sessions import HELLO_ATTEMPTS_MAX, OUTCOMES_PER_COMMAND_MAX
-from ipfs_cluster_node.codec.members import PAGE_SIZE_MAX
+from ipfs_cluster_node.codec.pages import PAGE_SIZE_MAX
 from ipfs_cluster_node.codec.ucan import cid_of_token
 from ipfs_cluster_node.core.model import (
     ENDPOINTS_MAX,

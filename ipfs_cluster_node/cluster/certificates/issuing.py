@@ -78,6 +78,8 @@ class Rotation:
     authority: Authority
     confirmed_count: int
     waiting: tuple[Did, ...]
+    """The first `WAITING_SHOWN_MAX`."""
+    waiting_count: int
 
     @property
     def root_pins(self) -> list[str]:
@@ -298,6 +300,7 @@ class Certificates:
             authority=authority,
             confirmed_count=len(live) - len(waiting),
             waiting=waiting[:WAITING_SHOWN_MAX],
+            waiting_count=len(waiting),
         )
 
     async def seal_to_masters(self) -> None:
