@@ -110,8 +110,10 @@ def json_document(view: Any) -> Any:
     """The API's JSON form of a view or an audit record, as Python values."""
     from google.protobuf.json_format import MessageToDict  # Where JSON is asked for only.
 
-    return MessageToDict(
+    document: dict[str, Any] = MessageToDict(
         _CODECS[type(view)].encode(view),
         preserving_proto_field_name=True,
         always_print_fields_with_no_presence=True,
     )
+    document.pop("next_page_token", None)  # A view is of all pages.
+    return document
