@@ -23,6 +23,7 @@ from ipfs_cluster_node.node.parts.member import MemberPart
 from ipfs_cluster_node.node.parts.part import STOP_GRACE_SECONDS, Loop, Part
 from ipfs_cluster_node.node.parts.worker import WorkerPart
 from ipfs_cluster_node.services.health import HealthServicer
+from ipfs_cluster_node.services.reflection import ReflectionServicer
 from ipfs_cluster_node.services.standard_health import StandardHealthServicer
 from ipfs_cluster_node.v1 import health_pb2_grpc as own_health_pb2_grpc
 
@@ -157,7 +158,7 @@ class Node:
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._standard_health, server)
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call]
-            reflection.aio.ReflectionServicer(
+            ReflectionServicer(
                 (
                     *DESCRIBED,
                     health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
