@@ -289,7 +289,8 @@ def serve(
 
     It then hands its attempts back to the cluster, after --drain, or at once after a second signal.
     A third one stops it without waiting for that.
-    Prints one line of JSON with `"event": "ready"` once it listens; the log goes to standard error.
+    Prints one line of JSON with `"event": "ready"` once it listens, and tells systemd, if it runs
+    as a service of `Type=notify`; the log goes to standard error.
     A master whose log is damaged reports it in its health, and replaces it from the others.
     After the cluster was restored with new masters, give its other nodes one with --master.
     """
@@ -329,10 +330,16 @@ def _keep_enrolment(home: Home, enrolment: tuple[str, ...]) -> None:
 async def _serve(
     home: Home, settings: NodeSettings, masters: tuple[tuple[NodeId, str], ...]
 ) -> None:
+    from ipfs_cluster_node.cli import service_manager
     from ipfs_cluster_node.node.start import run_node
 
     def ready(node_id: str, bound: Any) -> None:
         print_json({"event": READY_MARK, "node_id": node_id, "address": str(bound)})
+        service_manager.notify(service_manager.READY)
+
+    def stop() -> None:
+        service_manager.notify(service_manager.STOPPING)
+        running.cancel()
 
     named: dict[NodeId, tuple[str, ...]] = {}
     for node_id, address in masters:
@@ -340,6 +347,6 @@ async def _serve(
     running = asyncio.ensure_future(run_node(home, settings, ready, masters=named))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, running.cancel)
+        loop.add_signal_handler(number, stop)
     with suppress(asyncio.CancelledError):
         await running
