@@ -156,9 +156,8 @@ class Home:
             ClusterError: HOME_MISSING; HOME_DAMAGED, if a part of it is missing.
         """
         if self.config.is_file() and self.identity.is_file():
-            self.begun.unlink(
-                missing_ok=True
-            )  # Setup was complete, and was stopped right before this.
+            # Setup was complete, and may have been stopped right before this.
+            self.begun.unlink(missing_ok=True)
             return
         if self.config.is_file():
             raise ClusterError(

@@ -61,11 +61,8 @@ def profile_files() -> list[Path]:
 
 def profiles_path() -> Path:
     """The file of the profiles."""
-    given = os.environ.get(PROFILES_VARIABLE)
-    if given:
-        return Path(given)
-    base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    return Path(base).expanduser() / "ipfs-cluster-node" / "profiles.toml"
+    folder, *named = profile_files()
+    return named[0] if named else folder / "profiles.toml"
 
 
 def chosen_profile(name: str | None) -> str:

@@ -181,13 +181,7 @@ class NodeSettings:
         return (os.cpu_count() or 1) if self.node.role == Role.WORKER else 0
 
 
-_SECTIONS: Final = {
-    "node": NodeSection,
-    "cluster": ClusterSection,
-    "raft": RaftSection,
-    "tasks": TaskSection,
-    "storage": StorageSection,
-}
+_SECTIONS: Final[Mapping[str, Any]] = {each.name: each.type for each in fields(NodeSettings)}
 
 
 def load_settings(

@@ -12,13 +12,9 @@ from datetime import timedelta
 from pathlib import Path
 
 from ipfs_cluster_node.adapters.clock import Clock
-from ipfs_cluster_node.adapters.keys.certificates import (
-    make_tls_key,
-    pin_of,
-    record_of,
-)
+from ipfs_cluster_node.adapters.keys.certificates import make_tls_key, pin_of, record_of
 from ipfs_cluster_node.adapters.keys.identity import Identity
-from ipfs_cluster_node.adapters.keys.sealing import ClusterKeys, SealKey, resealed
+from ipfs_cluster_node.adapters.keys.sealing import SealKey, resealed
 from ipfs_cluster_node.adapters.keys.tokens import JoinSecret, hash_secret, mint_token
 from ipfs_cluster_node.adapters.net.tls import ClientTls
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk, DirectoryFile
@@ -109,7 +105,12 @@ def restore_cluster(
         apply_alone(state, RemoveNode(node_id=master.node_id), clock=clock)
     identity, seal_key = Identity.create(), SealKey.create()
     incarnation = _let_in(state, identity, seal_key, whole, clock=clock)
-    _seal_anew(state, keys, identity, seal_key, clock=clock)
+    # Under a new data key, since the old masters know the old one.
+    seal_keys = {identity.did: seal_key.public_key}
+    changed = resealed(
+        state.certificates.authority, keys, cluster_id=state.cluster_id, seal_keys=seal_keys
+    )
+    apply_alone(state, SetAuthority(authority=changed), clock=clock)
     key = make_tls_key(identity)
     me = state.members.get(identity.did)
     assert me is not None
@@ -219,21 +220,6 @@ def _let_in(
         clock=clock,
     )
     return int(incarnation)
-
-
-def _seal_anew(
-    state: ClusterState,
-    keys: ClusterKeys,
-    identity: Identity,
-    seal_key: SealKey,
-    *,
-    clock: Clock,
-) -> None:
-    """Seal under a new data key, since the old masters know the old one."""
-    authority = state.certificates.authority
-    seal_keys = {identity.did: seal_key.public_key}
-    changed = resealed(authority, keys, cluster_id=state.cluster_id, seal_keys=seal_keys)
-    apply_alone(state, SetAuthority(authority=changed), clock=clock)
 
 
 def _put_token(state: ClusterState, role: Role, *, grant: str, clock: Clock) -> JoinSecret:

@@ -21,7 +21,6 @@ from ipfs_cluster_node.adapters.worker.pool import (
     AttemptFailed,
     AttemptSucceeded,
     HandlerPool,
-    InputFile,
     Lease,
 )
 from ipfs_cluster_node.client.content import upload
@@ -41,6 +40,7 @@ from ipfs_cluster_node.core.model import (
 )
 from ipfs_cluster_node.core.multiformats import Cid, parse_cid
 from ipfs_cluster_node.node.uplink import Uplink
+from ipfs_cluster_node.tasks import TaskInputFile
 from ipfs_cluster_node.v1 import content_pb2
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 from ipfs_cluster_node.v1.content_pb2_grpc import ContentServiceStub
@@ -148,8 +148,8 @@ class AttemptRunner:
 
     async def _inputs(
         self, attempt: AttemptId, spec: pb.TaskSpec, lease: Lease
-    ) -> dict[str, InputFile]:
-        inputs: dict[str, InputFile] = {}
+    ) -> dict[str, TaskInputFile]:
+        inputs: dict[str, TaskInputFile] = {}
         for position, named in enumerate(spec.inputs):
             name, cid, file_format = named.name, parse_cid(named.cid), named.format
             await self._fetch(cid, attempt)
@@ -164,7 +164,7 @@ class AttemptRunner:
                 await self._fetch(cid, attempt, check=True)
                 await materialize(cid, store, file, directory=directory)
             path = lease.scratch / file
-            inputs[name] = InputFile(path=path, cid=str(cid), format=file_format)
+            inputs[name] = TaskInputFile(path=path, cid=str(cid), format=file_format)
         return inputs
 
     async def _fetch(self, cid: Cid, attempt: AttemptId, *, check: bool = False) -> None:

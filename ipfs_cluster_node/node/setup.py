@@ -19,7 +19,7 @@ from ipfs_cluster_node.adapters.keys.sealing import (
     SealKey,
     make_passphrase,
     recovery_key,
-    seal,
+    resealed,
 )
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.store import create_store
@@ -107,13 +107,17 @@ def init_cluster(
             ca.certificate_pem,
             {identity.node_id: endpoints},
         )
-        sealed = seal(
+        at_ms = clock.wall_ms()
+        sealed = resealed(
+            Authority(
+                recovery_key=recovery.public_key,
+                roots=(ca.certificate_pem.decode(),),
+                phase_at_ms=at_ms,
+            ),
             ClusterKeys((ca,), authority),
             cluster_id=cluster.id,
             seal_keys={identity.did: seal_key.public_key},
-            recovery_public_key=recovery.public_key,
         )
-        at_ms = clock.wall_ms()
         body = _bootstrap(at_ms, cluster, authority, identity, operator, endpoints, settings.name)
         own = NodeSettings(node=settings, cluster=cluster).enrolment_endpoints
         body = replace(
@@ -124,17 +128,7 @@ def init_cluster(
                 else p
                 for p in body.principals
             ),
-            authority=Authority(
-                version=1,
-                key_id=sealed.key_id,
-                ciphertext=sealed.ciphertext,
-                wraps=sealed.wraps,
-                recovery_key=recovery.public_key,
-                recovery_wrap=sealed.recovery_wrap,
-                roots=(ca.certificate_pem.decode(),),
-                epoch=0,
-                phase_at_ms=at_ms,
-            ),
+            authority=sealed,
             certificates=tuple(
                 record_of(pem, issued_at_ms=at_ms, epoch=0)
                 for pem in (certificate, operator_certificate)

@@ -14,7 +14,6 @@ from ipfs_cluster_node.adapters.keys.sealing import (
     open_keys,
     recovery_key,
     resealed,
-    seal,
     wrap,
 )
 from ipfs_cluster_node.config.files import write_private
@@ -29,20 +28,12 @@ KEYS = ClusterKeys((make_ca(), make_ca()), Identity.create())
 
 
 def sealed(cluster_id: str = "c1") -> Authority:
-    made = seal(
-        KEYS,
-        cluster_id=cluster_id,
-        seal_keys={MASTER: SEAL_KEY.public_key},
-        recovery_public_key=recovery_key(PASSPHRASE, cluster_id).public_key,
-    )
-    return Authority(
-        version=1,
-        key_id=made.key_id,
-        ciphertext=made.ciphertext,
-        wraps=made.wraps,
-        recovery_wrap=made.recovery_wrap,
+    new = Authority(
+        recovery_key=recovery_key(PASSPHRASE, cluster_id).public_key,
         roots=tuple(ca.certificate_pem.decode() for ca in KEYS.cas),
     )
+    seal_keys = {MASTER: SEAL_KEY.public_key}
+    return resealed(new, KEYS, cluster_id=cluster_id, seal_keys=seal_keys)
 
 
 def opened(authority: Authority, key: SealKey, wrapped: bytes | None, cluster_id: str) -> bytes:

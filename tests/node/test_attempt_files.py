@@ -15,7 +15,6 @@ from ipfs_cluster_node.adapters.content.blockstore import BlockStore
 from ipfs_cluster_node.adapters.worker.pool import (
     Attempt,
     AttemptSucceeded,
-    InputFile,
 )
 from ipfs_cluster_node.client.connection import Connection
 from ipfs_cluster_node.codec.metadata import ATTEMPT_KEY
@@ -30,6 +29,7 @@ from ipfs_cluster_node.core.model import (
 from ipfs_cluster_node.core.multiformats import Cid, parse_cid_binary
 from ipfs_cluster_node.node.attempts import AttemptRunner
 from ipfs_cluster_node.services.gate import Gate
+from ipfs_cluster_node.tasks import TaskInputFile
 from ipfs_cluster_node.v1 import content_pb2 as pb
 from ipfs_cluster_node.v1 import content_pb2_grpc, task_dispatch_pb2
 from tests.support.calls import Anything
@@ -189,8 +189,8 @@ async def test_inputs_come_from_a_master_that_holds_them_and_for_this_attempt(
     assert worker.read == {"a": content(1000), "b": content(1000)}
     [handed] = worker.handed
     assert handed.inputs == {
-        "a": InputFile(path=worker.scratch / "input-0", cid=str(ROOT), format="csv"),
-        "b": InputFile(path=worker.scratch / "input-1", cid=str(ROOT), format="raw"),
+        "a": TaskInputFile(path=worker.scratch / "input-0", cid=str(ROOT), format="csv"),
+        "b": TaskInputFile(path=worker.scratch / "input-1", cid=str(ROOT), format="raw"),
     }
     assert (handed.task_id, handed.attempt, handed.task_type) == (WHICH.task_id, 3, "x")
     assert (handed.payload, handed.content_type) == (b"payload", "text/in")

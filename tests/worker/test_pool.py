@@ -23,12 +23,11 @@ from ipfs_cluster_node.adapters.worker.pool import (
     AttemptFailed,
     AttemptSucceeded,
     HandlerPool,
-    InputFile,
 )
 from ipfs_cluster_node.adapters.worker.processes import HandlerProcess
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.ids import TaskId
-from ipfs_cluster_node.tasks import TaskError
+from ipfs_cluster_node.tasks import TaskError, TaskInputFile
 
 MARK = ("TZ", f"worker-test-{os.getpid()}")
 """In the environment of every process of these tests, and of no other."""
@@ -85,7 +84,8 @@ async def run(
         content_type="text/plain",
         timeout=timedelta(seconds=seconds),
         inputs={
-            name: InputFile(path=path, cid="c", format="") for name, path in (inputs or {}).items()
+            name: TaskInputFile(path=path, cid="c", format="")
+            for name, path in (inputs or {}).items()
         },
     )
     async with pool.lease(task_type) as lease:

@@ -18,14 +18,14 @@ STARTED: Final = f"""
 import ctypes, os, resource, signal, sys
 from types import SimpleNamespace
 from ipfs_cluster_node.adapters.worker import linux
-from ipfs_cluster_node.adapters.worker.runner import Limits, _start
+from ipfs_cluster_node.adapters.worker.runner import _start
 
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 linux.set_process(linux.PR_SET_DUMPABLE, 0)
 seeds = []
 sys.modules["numpy"] = SimpleNamespace(random=SimpleNamespace(seed=lambda: seeds.append("own")))
-_start(int(sys.argv[1]), Limits(memory_bytes_max={MEMORY_BYTES}))
+_start(int(sys.argv[1]), {MEMORY_BYTES})
 assert seeds == ["own"]
 assert os.getsid(0) == os.getpid()
 assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL

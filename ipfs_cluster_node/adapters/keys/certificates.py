@@ -26,7 +26,6 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
     load_der_private_key,
-    load_pem_private_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -178,13 +177,6 @@ class CertificateAuthority:
             .sign(key, hashes.SHA256())
         )
         return cls(key, certificate)
-
-    @classmethod
-    def load(cls, key_pem: bytes, certificate_pem: bytes) -> "CertificateAuthority":
-        """Read a CA whose key is PEM; see `load_der`."""
-        key = load_pem_private_key(key_pem, None)
-        der = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
-        return cls.load_der(der, certificate_pem)
 
     @classmethod
     def load_der(cls, key_der: bytes, certificate_pem: bytes) -> "CertificateAuthority":

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
@@ -48,7 +49,8 @@ class Identity:
         Raises:
             ClusterError: HOME_DAMAGED, if it is missing, not an Ed25519 key, or readable by others.
         """
-        return cls(_load_key(path))
+        way_out = "or join with a new identity in another --home"
+        return cls(load_private(path, Ed25519PrivateKey, f"an Ed25519 key; restore it, {way_out}"))
 
     @property
     def did(self) -> Did:
@@ -99,16 +101,17 @@ def check_private(path: Path) -> None:
         )
 
 
-def _load_key(path: Path) -> Ed25519PrivateKey:
+def load_private(path: Path, kind: Any, wanted: str) -> Any:
+    """Read a secret key in PEM; `wanted` names its kind, and the way out.
+
+    Raises:
+        ClusterError: HOME_DAMAGED, if it is missing, of another kind, or readable by others.
+    """
     check_private(path)
     try:
         key = load_pem_private_key(read_regular(path), None)
     except ValueError:
         key = None
-    if not isinstance(key, Ed25519PrivateKey):
-        raise ClusterError(
-            Reason.HOME_DAMAGED,
-            f"{path} is not an Ed25519 key; restore it, or join with a new identity in another "
-            "--home",
-        )
+    if not isinstance(key, kind):
+        raise ClusterError(Reason.HOME_DAMAGED, f"{path} is not {wanted}")
     return key

@@ -27,8 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from ipfs_cluster_node.adapters.keys.certificates import CertificateAuthority
-from ipfs_cluster_node.adapters.keys.identity import Identity, check_private
-from ipfs_cluster_node.config.files import read_regular
+from ipfs_cluster_node.adapters.keys.identity import Identity, load_private
 from ipfs_cluster_node.core.certificates import Authority
 from ipfs_cluster_node.core.dag_cbor import DagCborError, decode, encode
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -85,18 +84,8 @@ class SealKey:
         Raises:
             ClusterError: HOME_DAMAGED, if it is missing, not an X25519 key, or readable by others.
         """
-        check_private(path)
-        try:
-            key = load_pem_private_key(read_regular(path), None)
-        except ValueError:
-            key = None
-        if not isinstance(key, X25519PrivateKey):
-            raise ClusterError(
-                Reason.HOME_DAMAGED,
-                f"{path} is not an X25519 key; restore it, or move it away and run: "
-                "ipfs-cluster-node recover keys",
-            )
-        return cls(key)
+        way_out = "or move it away and run: ipfs-cluster-node recover keys"
+        return cls(load_private(path, X25519PrivateKey, f"an X25519 key; restore it, {way_out}"))
 
     def pem(self) -> bytes:
         """The private key as PKCS#8 PEM. Store it 0600."""
@@ -149,30 +138,16 @@ def make_passphrase() -> str:
     return "-".join(groups)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sealed:
-    """The keys sealed under a new data key, as `Authority` stores them."""
-
-    key_id: str
-    ciphertext: bytes
-    wraps: tuple[tuple[Did, bytes], ...]
-    recovery_wrap: bytes
-
-
-def seal(
-    keys: ClusterKeys,
-    *,
-    cluster_id: str,
-    seal_keys: Mapping[Did, bytes],
-    recovery_public_key: bytes,
-) -> Sealed:
-    """Seal the cluster's keys under a new data key.
+def resealed(
+    authority: Authority, keys: ClusterKeys, *, cluster_id: str, seal_keys: Mapping[Did, bytes]
+) -> Authority:
+    """Return the authority's next version: the keys under a new data key, the same passphrase.
 
     Args:
+        authority: The present version; of a new cluster one without sealed keys.
         keys: All keys.
         cluster_id: The cluster's id.
         seal_keys: Each master's X25519 public key.
-        recovery_public_key: The recovery passphrase's public key.
     """
     key_id = secrets.token_hex(KEY_ID_BYTES)
     data_key = secrets.token_bytes(DATA_KEY_BYTES)
@@ -185,34 +160,16 @@ def seal(
         }
     )
     sealed = AESGCM(data_key).encrypt(nonce, plaintext, _info(cluster_id, key_id))
-    return Sealed(
+    return replace(
+        authority,
+        version=authority.version + 1,
         key_id=key_id,
         ciphertext=nonce + sealed,
         wraps=tuple(
             (did, wrap(data_key, public_key, cluster_id=cluster_id, key_id=key_id))
             for did, public_key in sorted(seal_keys.items())
         ),
-        recovery_wrap=wrap(data_key, recovery_public_key, cluster_id=cluster_id, key_id=key_id),
-    )
-
-
-def resealed(
-    authority: Authority, keys: ClusterKeys, *, cluster_id: str, seal_keys: Mapping[Did, bytes]
-) -> Authority:
-    """Return the authority's next version: the keys under a new data key, the same passphrase."""
-    sealed = seal(
-        keys,
-        cluster_id=cluster_id,
-        seal_keys=seal_keys,
-        recovery_public_key=authority.recovery_key,
-    )
-    return replace(
-        authority,
-        version=authority.version + 1,
-        key_id=sealed.key_id,
-        ciphertext=sealed.ciphertext,
-        wraps=sealed.wraps,
-        recovery_wrap=sealed.recovery_wrap,
+        recovery_wrap=wrap(data_key, authority.recovery_key, cluster_id=cluster_id, key_id=key_id),
     )
 
 

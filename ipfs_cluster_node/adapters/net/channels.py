@@ -44,9 +44,8 @@ class Channels:
         """Replace the channels once new ones are ready; calls in progress finish on the old."""
         for target, old in list(self._channels.items()):
             new = self._open(target)
-            with suppress(
-                TimeoutError
-            ):  # The next call connects again to a target that does not answer.
+            # The next call connects again to a target that does not answer.
+            with suppress(TimeoutError):
                 async with asyncio.timeout(READY_SECONDS_MAX):
                     await new.channel_ready()
             if self._channels.get(target) is not old:

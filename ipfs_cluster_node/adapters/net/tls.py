@@ -78,16 +78,6 @@ SERVER_OPTIONS: Final[tuple[Option, ...]] = (
 )
 
 
-def _enrolment_options() -> tuple[Option, ...]:
-    """Override the general options of the same names."""
-    return (
-        ("grpc.max_receive_message_length", ENROLMENT_MESSAGE_BYTES_MAX),
-        ("grpc.max_connection_idle_ms", ENROLMENT_IDLE_MS),
-        ("grpc.max_connection_age_ms", ENROLMENT_AGE_MS),
-        ("grpc.max_connection_age_grace_ms", ENROLMENT_AGE_GRACE_MS),
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class ClientTls:
     """A caller's certificate and key, and the roots it trusts, in PEM."""
@@ -219,5 +209,10 @@ def make_server(*, enrolment: bool = False) -> grpc.aio.Server:
     share = ENROLMENT_CONNECTIONS_SHARE if enrolment else CONNECTIONS_SHARE
     options["grpc.max_allowed_incoming_connections"] = max(1, int(share * _descriptors_max()))
     if enrolment:
-        options |= dict(_enrolment_options())
+        options |= {
+            "grpc.max_receive_message_length": ENROLMENT_MESSAGE_BYTES_MAX,
+            "grpc.max_connection_idle_ms": ENROLMENT_IDLE_MS,
+            "grpc.max_connection_age_ms": ENROLMENT_AGE_MS,
+            "grpc.max_connection_age_grace_ms": ENROLMENT_AGE_GRACE_MS,
+        }
     return grpc.aio.server(options=list(options.items()), maximum_concurrent_rpcs=CALLS_MAX)

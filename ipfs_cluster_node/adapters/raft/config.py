@@ -64,18 +64,14 @@ class RaftConfig:
     def __post_init__(self) -> None:
         """Check that the values fit together."""
         if self.heartbeat_interval < HEARTBEAT_INTERVAL_MIN:
-            raise ClusterError(
-                Reason.CONFIG_INVALID, "raft.heartbeat_interval must be at least 10ms"
-            )
+            raise _invalid("heartbeat_interval must be at least 10ms")
         if self.election_timeout_min <= 3 * self.heartbeat_interval:
-            raise ClusterError(
-                Reason.CONFIG_INVALID,
-                "raft.election_timeout_min must be more than 3 x raft.heartbeat_interval",
-            )
+            raise _invalid("election_timeout_min must be more than 3 x raft.heartbeat_interval")
         if self.snapshot_entries < 10:
-            raise ClusterError(Reason.CONFIG_INVALID, "raft.snapshot_entries must be at least 10")
+            raise _invalid("snapshot_entries must be at least 10")
         if self.election_timeout_max < 1.5 * self.election_timeout_min:
-            raise ClusterError(
-                Reason.CONFIG_INVALID,
-                "raft.election_timeout_max must be at least 1.5 x raft.election_timeout_min",
-            )
+            raise _invalid("election_timeout_max must be at least 1.5 x raft.election_timeout_min")
+
+
+def _invalid(rule: str) -> ClusterError:
+    return ClusterError(Reason.CONFIG_INVALID, f"raft.{rule}")

@@ -149,7 +149,7 @@ class SnapshotInstalls:
         elif chunk.offset != 0:
             return False  # Late or twice; the answer to the first one goes its way.
         if receipt.have_bytes < chunk.size_bytes:
-            self._answer(sender, chunk.index, receipt.have_bytes, message.term)
+            self.answer(sender, chunk.index, receipt.have_bytes, message.term)
             return False
         self._receipt = None
         return True
@@ -164,19 +164,8 @@ class SnapshotInstalls:
         self._unsynced_bytes = 0
         return partial(self._disk.sync, RECEIVED_NAME)
 
-    def say_busy(self, sender: VoterId, message: pb.RaftMessage) -> None:
-        """Tell the sender that this node is there and can't take a piece now."""
-        self._answer(sender, message.snapshot_chunk.index, BUSY, message.term)
-
-    def say_damaged(self, sender: VoterId, index: int, term: int) -> None:
-        """Tell the sender that its snapshot is whole and damaged."""
-        self._answer(sender, index, DAMAGED, term)
-
-    def say_installed(self, sender: VoterId, index: int, size_bytes: int, term: int) -> None:
-        """Tell the sender that its snapshot is durable and loaded."""
-        self._answer(sender, index, size_bytes, term)
-
-    def _answer(self, peer: VoterId, index: int, next_offset: int, term: int) -> None:
+    def answer(self, peer: VoterId, index: int, next_offset: int, term: int) -> None:
+        """Tell a leader which offset of its snapshot is next; the size once it is loaded."""
         result = pb.SnapshotResult(index=index, next_offset=next_offset)
         self._send(peer, pb.RaftMessage(term=term, snapshot_result=result))
 

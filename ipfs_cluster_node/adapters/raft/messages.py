@@ -19,6 +19,8 @@ Outbox = list[tuple[VoterId, pb.RaftMessage]]
 """Messages to send, and to whom."""
 
 ENTRY_TYPES: Final = (REGULAR, NO_OP, MEMBERSHIP)
+ELECTING: Final = ("request_vote", "pre_vote", "pre_vote_granted", "stale_term", "timeout_now")
+"""Kinds of elections; their fields have the names that their protos give them."""
 
 
 def encode_message(message: Message, term: int) -> pb.RaftMessage | None:
@@ -58,30 +60,6 @@ def encode_message(message: Message, term: int) -> pb.RaftMessage | None:
 def decode_message(raft: pb.RaftMessage) -> Message | None:
     """Decode a peer's message for PySyncObj; None for a malformed one."""
     match raft.WhichOneof("kind"):
-        case "request_vote":
-            return {
-                "type": "request_vote",
-                "term": raft.term,
-                "last_log_index": raft.request_vote.last_log_index,
-                "last_log_term": raft.request_vote.last_log_term,
-                "transfer": raft.request_vote.transfer,
-            }
-        case "pre_vote":
-            return {
-                "type": "pre_vote",
-                "term": raft.term,
-                "last_log_index": raft.pre_vote.last_log_index,
-                "last_log_term": raft.pre_vote.last_log_term,
-                "round": raft.pre_vote.round,
-            }
-        case "pre_vote_granted":
-            return {
-                "type": "pre_vote_granted",
-                "term": raft.term,
-                "round": raft.pre_vote_granted.round,
-            }
-        case "stale_term" | "timeout_now" as kind:
-            return {"type": kind, "term": raft.term}
         case "vote_granted":
             return {"type": "response_vote", "term": raft.term}
         case "append_result":
@@ -95,6 +73,10 @@ def decode_message(raft: pb.RaftMessage) -> Message | None:
             }
         case "append_entries":
             return _decode_append(raft)
+        case kind if kind in ELECTING:
+            body = getattr(raft, kind)
+            fields = {field.name: getattr(body, field.name) for field in body.DESCRIPTOR.fields}
+            return {"type": kind, "term": raft.term, **fields}
     return None
 
 

@@ -9,7 +9,7 @@ from ipfs_cluster_node.adapters.raft.clock import now
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.disk import Disk
 from ipfs_cluster_node.adapters.raft.guarded.voter import GuardedSyncObj
-from ipfs_cluster_node.adapters.raft.installs import SnapshotInstalls
+from ipfs_cluster_node.adapters.raft.installs import BUSY, DAMAGED, SnapshotInstalls
 from ipfs_cluster_node.adapters.raft.journal import SegmentedJournal
 from ipfs_cluster_node.adapters.raft.outages import SNAPSHOT_RETRY_SECONDS
 from ipfs_cluster_node.adapters.raft.snapshot import Position
@@ -37,10 +37,7 @@ class Snapshots:
         self._disk, self._applier, self._journal = disk, applier, journal
         self._raft, self._config = raft, config
         self._installs = SnapshotInstalls(
-            disk=disk,
-            send=raft.post,
-            clock=now,
-            size_bytes_max=config.snapshot_bytes_max,
+            disk=disk, send=raft.post, clock=now, size_bytes_max=config.snapshot_bytes_max
         )
         self._index = index
         self._log_bytes = journal.entry_bytes
@@ -75,10 +72,10 @@ class Snapshots:
         chunk = message.snapshot_chunk
         if chunk.index <= self._raft.applied_index:
             # All of it is here; the answer that said so may have been lost.
-            self._installs.say_installed(sender, chunk.index, chunk.size_bytes, message.term)
+            self._installs.answer(sender, chunk.index, chunk.size_bytes, message.term)
         elif self._running is not None or self._received is not None:
             # One of our own would take its place; one that is being loaded must not change.
-            self._installs.say_busy(sender, message)
+            self._installs.answer(sender, chunk.index, BUSY, message.term)
         elif self._installs.take_chunk(sender, message):
             self._received = (sender, chunk.index)
 
@@ -170,9 +167,9 @@ class Snapshots:
         return index
 
     def _loaded(self, loaded: Loading) -> None:
-        position = loaded.position
+        position, term = loaded.position, self._raft.current_term()
         if position is None:
-            self._installs.say_damaged(loaded.sender, loaded.index, self._raft.current_term())
+            self._installs.answer(loaded.sender, loaded.index, DAMAGED, term)
             return
         self._index = position.index
         # Another leader may have extended the log meanwhile.
@@ -184,6 +181,4 @@ class Snapshots:
             self._raft.use_voters(self._journal.voters())
         self._log_bytes = self._journal.entry_bytes
         log.info("snapshot installed", extra={"index": position.index, "sender": loaded.sender})
-        self._installs.say_installed(
-            loaded.sender, position.index, loaded.size_bytes, self._raft.current_term()
-        )
+        self._installs.answer(loaded.sender, position.index, loaded.size_bytes, term)

@@ -10,11 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ipfs_cluster_node.core.errors import Reason
-from ipfs_cluster_node.core.model import (
-    CONTENT_TYPE_CHARS_MAX,
-    MESSAGE_CHARS_MAX,
-    NOTE_CHARS_MAX,
-)
+from ipfs_cluster_node.core.model import CONTENT_TYPE_CHARS_MAX, MESSAGE_CHARS_MAX, NOTE_CHARS_MAX
 
 FILE_CHARS_MAX: Final = 4096
 NODES_REASONS: Final = frozenset({Reason.WORKER_LOST, Reason.TASK_CANCELLED, Reason.STALE_ATTEMPT})

@@ -30,6 +30,7 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 
 DEVICES: Final = ("null", "zero", "full", "random", "urandom")
 SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 # nosec B108 (of this namespace only)
+EMPTY_OPTIONS: Final = "size=1m,nr_inodes=64,mode=755"
 SHARED_MEMORY_OPTIONS: Final = "size=64m,nr_inodes=16384,mode=1777"
 """Inodes are limited too: an empty file still costs kernel memory."""
 _ESCAPE: Final = re.compile(rb"\\([0-7]{3})")
@@ -50,10 +51,13 @@ class Place:
         found = path.resolve().stat()
         return cls(str(path.resolve()), found.st_dev, found.st_ino)
 
-    @property
-    def is_here(self) -> bool:
-        """Whether the path still has that identity."""
-        return _is(self.path, self.device, self.inode)
+    def is_at(self, path: str) -> bool:
+        """Whether a path has that identity now."""
+        try:
+            found = Path(path).stat()
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == (self.device, self.inode)
 
 
 def writable_beside(writable: Sequence[str], hidden: Sequence[Place]) -> tuple[str, ...]:
@@ -104,7 +108,7 @@ def confine(hidden: Sequence[Place], scratch: str, writable: Sequence[str]) -> N
         Path("/proc/sys/user/max_user_namespaces").write_text("0")
     linux.mount("none", "/", "", linux.MS_REC | linux.MS_PRIVATE)
     for place in hidden:
-        if not place.is_here:
+        if not place.is_at(place.path):
             raise OSError(f"{place.path} is not what it was when the node started")
     names = sorted({name for place in hidden for name in (place.path, *_other_names(place))})
     names = [name for name in names if not any(_is_in(name, other) for other in names)]
@@ -119,13 +123,13 @@ def confine(hidden: Sequence[Place], scratch: str, writable: Sequence[str]) -> N
     for path in writable:
         linux.attach_mount(kept[path], path)
     for name in names:
-        _mount_empty(name)
+        _mount_memory(name, linux.MS_NODEV)
     for name, mount in nothing.items():
         linux.attach_mount(mount, name)
     Path(scratch).mkdir(parents=True, exist_ok=True)
     linux.attach_mount(kept[scratch], scratch)
     for name in names:
-        _make_read_only(name)
+        _make_read_only(name, linux.MS_NODEV)
     _replace_devices(devices)
     for descriptor in (*kept.values(), *devices.values(), *nothing.values()):
         os.close(descriptor)
@@ -142,41 +146,33 @@ def enter() -> list[str]:
     """
     missing = []
     try:
-        linux.mount(
-            "proc",
-            "/proc",
-            "proc",
-            linux.MS_RDONLY | linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC,
-        )
+        flags = linux.MS_RDONLY | linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
+        linux.mount("proc", "/proc", "proc", flags)
     except OSError as error:  # For example in a container that hides parts of its own /proc.
         missing.append(f"handlers see the machine's processes in /proc ({error})")
     linux.drop_capabilities()
     return missing
 
 
-def _mount_empty(path: str) -> None:
-    linux.mount(
-        "none", path, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "size=1m,nr_inodes=64,mode=755"
-    )
+def _mount_memory(path: str, flags: int, options: str = EMPTY_OPTIONS) -> None:
+    linux.mount("none", path, "tmpfs", linux.MS_NOSUID | flags, options)
 
 
-def _make_read_only(path: str) -> None:
-    flags = linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY | linux.MS_NOSUID | linux.MS_NODEV
-    linux.mount("none", path, "", flags)
+def _make_read_only(path: str, flags: int) -> None:
+    again = linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY | linux.MS_NOSUID
+    linux.mount("none", path, "", again | flags)
 
 
 def _replace_devices(devices: dict[str, int]) -> None:
-    linux.mount("none", "/dev", "tmpfs", linux.MS_NOSUID, "size=1m,nr_inodes=64,mode=755")
+    _mount_memory("/dev", 0)
     for name, mount in devices.items():
         Path(f"/dev/{name}").touch()
         linux.attach_mount(mount, f"/dev/{name}")
     for name, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
         Path(f"/dev/{name}").symlink_to(f"/proc/self/fd{target}")
     Path(SHARED_MEMORY).mkdir()
-    flags = linux.MS_NOSUID | linux.MS_NODEV
-    linux.mount("none", SHARED_MEMORY, "tmpfs", flags, SHARED_MEMORY_OPTIONS)
-    flags = linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY | linux.MS_NOSUID
-    linux.mount("none", "/dev", "", flags)
+    _mount_memory(SHARED_MEMORY, linux.MS_NODEV, SHARED_MEMORY_OPTIONS)
+    _make_read_only("/dev", 0)
 
 
 def _other_names(home: Place) -> Iterator[str]:
@@ -193,7 +189,7 @@ def _other_names(home: Place) -> Iterator[str]:
     for device, root, point in found:
         if device == own[0] and inside.is_relative_to(root):
             name = str(Path(point) / inside.relative_to(root))
-            if name != home.path and _is(name, home.device, home.inode):
+            if name != home.path and home.is_at(name):
                 yield name
 
 
@@ -204,11 +200,3 @@ def _is_in(name: str, other: str) -> bool:
 def _plain(text: bytes) -> str:
     """A path without the escapes of mountinfo; like any file name it may be any bytes."""
     return os.fsdecode(_ESCAPE.sub(lambda found: bytes([int(found[1], 8)]), text))
-
-
-def _is(path: str, device: int, inode: int) -> bool:
-    try:
-        found = Path(path).stat()
-    except OSError:
-        return False
-    return (found.st_dev, found.st_ino) == (device, inode)

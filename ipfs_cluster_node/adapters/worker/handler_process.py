@@ -24,15 +24,10 @@ from contextlib import suppress
 from typing import Any, Final
 
 from ipfs_cluster_node.adapters.worker import linux
-from ipfs_cluster_node.adapters.worker.confinement import (
-    SHARED_MEMORY,
-    Place,
-    confine,
-    enter,
-)
+from ipfs_cluster_node.adapters.worker.confinement import SHARED_MEMORY, Place, confine, enter
 from ipfs_cluster_node.adapters.worker.inherited import inherited_with_files
 from ipfs_cluster_node.adapters.worker.registry import load_handlers
-from ipfs_cluster_node.adapters.worker.runner import START_FAILED_STATUS, Limits, run
+from ipfs_cluster_node.adapters.worker.runner import START_FAILED_STATUS, run
 from ipfs_cluster_node.adapters.worker.trees import empty, kill_descendants, reap
 from ipfs_cluster_node.tasks import Handler
 
@@ -83,9 +78,8 @@ def _keep(control: socket.socket, told: dict[str, Any], *, confined: bool) -> No
     linux.die_with_parent()
     linux.set_process(linux.PR_SET_CHILD_SUBREAPER, 1)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(
-            number, signal.SIG_DFL
-        )  # An init without handlers ignores signals from inside its namespace.
+        # An init without handlers ignores signals from inside its namespace.
+        signal.signal(number, signal.SIG_DFL)
     missing: list[str] = []
     if confined:
         try:
@@ -104,7 +98,7 @@ def _keep(control: socket.socket, told: dict[str, Any], *, confined: bool) -> No
     sys.stderr.flush()
     gc.collect()
     gc.freeze()  # Otherwise a runner's first collection would copy every page.
-    keeper = _Keeper(control, handlers, Limits(memory_bytes_max=told["memory_bytes_max"]), confined)
+    keeper = _Keeper(control, handlers, told["memory_bytes_max"], confined=confined)
     _say(control, {"missing": missing})
     keeper.serve()
     _end_all(confined=confined)
@@ -114,18 +108,11 @@ class _Keeper:
     """Forks runners, one at a time, and ends them."""
 
     def __init__(
-        self,
-        control: socket.socket,
-        handlers: dict[str, Handler],
-        limits: Limits,
-        confined: bool,  # noqa: FBT001
+        self, control: socket.socket, handlers: dict[str, Handler], memory: int, *, confined: bool
     ) -> None:
-        self._control = control
-        self._handlers = handlers
-        self._limits = limits
-        self._confined = confined
-        self._runner = 0
-        self._status = 0
+        self._control, self._confined = control, confined
+        self._handlers, self._memory_bytes_max = handlers, memory
+        self._runner = self._status = 0
         self._inherited = inherited_with_files()
         signal.signal(signal.SIGCHLD, self._on_child)
 
@@ -162,7 +149,7 @@ class _Keeper:
             return
         try:
             self._control.close()
-            run(channel, output, self._handlers, self._limits)
+            run(channel, output, self._handlers, self._memory_bytes_max)
         finally:
             os._exit(1)
 

@@ -39,6 +39,7 @@ _SYS_MOVE_MOUNT: Final = 429
 _SYS_MOUNT_SETATTR: Final = 442
 _OPEN_TREE_CLONE: Final = 1
 _MOVE_MOUNT_F_EMPTY_PATH: Final = 4
+_AT_FDCWD: Final = -100
 _AT_EMPTY_PATH: Final = 0x1000
 _AT_RECURSIVE: Final = 0x8000
 _CAPABILITY_VERSION_3: Final = 0x2008_0522
@@ -69,49 +70,29 @@ def mount(source: str, target: str, kind: str, flags: int, options: str = "") ->
 def clone_mount(path: str) -> int:
     """Get a descriptor of a detached mount of `path`."""
     flags = _OPEN_TREE_CLONE | os.O_CLOEXEC
-    return _syscall("open_tree", _SYS_OPEN_TREE, -100, os.fsencode(path), flags)
+    return _syscall("open_tree", _SYS_OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags)
 
 
 def attach_mount(descriptor: int, path: str) -> None:
     """Attach a mount from `clone_mount`."""
-    _syscall(
-        "move_mount",
-        _SYS_MOVE_MOUNT,
-        descriptor,
-        b"",
-        -100,
-        os.fsencode(path),
-        _MOVE_MOUNT_F_EMPTY_PATH,
-    )
+    where = (descriptor, b"", _AT_FDCWD, os.fsencode(path))
+    _syscall("move_mount", _SYS_MOVE_MOUNT, *where, _MOVE_MOUNT_F_EMPTY_PATH)
 
 
 def restrict_mounts(path: str, attributes: int) -> None:
     """Set attributes of the mount at `path` and all mounts below it."""
-    given = (ctypes.c_uint64 * 4)(attributes, 0, 0, 0)
-    _syscall(
-        "mount_setattr",
-        _SYS_MOUNT_SETATTR,
-        -100,
-        os.fsencode(path),
-        _AT_RECURSIVE,
-        ctypes.byref(given),
-        ctypes.sizeof(given),
-    )
+    _set_attributes(_AT_FDCWD, os.fsencode(path), _AT_RECURSIVE, attributes)
 
 
 def restrict_clone(descriptor: int, attributes: int) -> None:
     """Set attributes of a detached mount."""
+    _set_attributes(descriptor, b"", _AT_EMPTY_PATH, attributes)
+
+
+def _set_attributes(directory: int, path: bytes, flags: int, attributes: int) -> None:
     given = (ctypes.c_uint64 * 4)(attributes, 0, 0, 0)
-    size = ctypes.sizeof(given)
-    _syscall(
-        "mount_setattr",
-        _SYS_MOUNT_SETATTR,
-        descriptor,
-        b"",
-        _AT_EMPTY_PATH,
-        ctypes.byref(given),
-        size,
-    )
+    what = (ctypes.byref(given), ctypes.sizeof(given))
+    _syscall("mount_setattr", _SYS_MOUNT_SETATTR, directory, path, flags, *what)
 
 
 def set_process(option: int, value: int) -> None:
@@ -136,9 +117,8 @@ def io_priority() -> int:
 def drop_capabilities() -> None:
     """Drop all capabilities, also for programs started later."""
     for capability in range(_CAPABILITIES_MAX):
-        _libc.prctl(
-            PR_CAPBSET_DROP, capability, 0, 0, 0
-        )  # Fails for one that the kernel does not know.
+        # Fails for one that the kernel does not know.
+        _libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     _check(_libc.capset(header, (ctypes.c_uint32 * 6)()), "capset")
     set_process(PR_SET_NO_NEW_PRIVS, 1)

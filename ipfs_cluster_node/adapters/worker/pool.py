@@ -32,6 +32,7 @@ from ipfs_cluster_node.adapters.worker.runner import MEMORY_ADVICE
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import TaskId
 from ipfs_cluster_node.core.model import RESULT_INLINE_BYTES_MAX
+from ipfs_cluster_node.tasks import TaskInputFile
 
 log = logging.getLogger(__name__)
 
@@ -50,15 +51,6 @@ PROGRESS_PAUSE_SECONDS: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InputFile:
-    """An input as a file."""
-
-    path: Path
-    cid: str
-    format: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """An attempt to run."""
 
@@ -68,7 +60,7 @@ class Attempt:
     payload: bytes
     content_type: str
     timeout: timedelta
-    inputs: Mapping[str, InputFile]
+    inputs: Mapping[str, TaskInputFile]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ import stat
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -319,12 +319,7 @@ class Runner:
 
     async def ask(self, identity: Identity, header: dict[str, Any], payload: bytes) -> None:
         """Send the request of an attempt."""
-        who = {
-            "task_id": identity.task_id,
-            "attempt": identity.attempt,
-            "nonce": identity.nonce,
-        }
-        frame = encode_frame({**who, **header}, payload)
+        frame = encode_frame({**asdict(identity), **header}, payload)
         await asyncio.get_running_loop().sock_sendall(self._channel, frame)
 
     async def hear(self, asked: Identity) -> Said:

@@ -20,15 +20,11 @@ import threading
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from ipfs_cluster_node.adapters.worker import linux
-from ipfs_cluster_node.adapters.worker.answers import (
-    FILE_CHARS_MAX,
-    NODES_REASONS,
-)
+from ipfs_cluster_node.adapters.worker.answers import FILE_CHARS_MAX, NODES_REASONS
 from ipfs_cluster_node.adapters.worker.frames import (
     BODY_BYTES_MAX,
     HEAD,
@@ -62,22 +58,15 @@ START_FAILED_STATUS: Final = 97
 WATCHED_SIGNALS: Final = tuple(map(int, signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """Resource limits of a runner."""
-
-    memory_bytes_max: int
-
-
 class _InvalidResultError(Exception):
     """A handler returned an invalid result; the message says what to return."""
 
 
-def run(channel: int, output: int, handlers: dict[str, Handler], limits: Limits) -> None:
+def run(channel: int, output: int, handlers: dict[str, Handler], memory_bytes_max: int) -> None:
     """Serve a socket until it closes or a handler may have left something behind."""
     try:
         connection = socket.socket(fileno=channel)
-        _start(output, limits)
+        _start(output, memory_bytes_max)
         runner = _Runner(connection, handlers)
     except BaseException:
         _print_failure()
@@ -92,7 +81,7 @@ def run(channel: int, output: int, handlers: dict[str, Handler], limits: Limits)
     os._exit(0)
 
 
-def _start(output: int, limits: Limits) -> None:
+def _start(output: int, memory_bytes_max: int) -> None:
     os.setsid()
     linux.die_with_parent()
     # The keeper is not dumpable, so that handlers can't trace it; runners may be.
@@ -103,7 +92,7 @@ def _start(output: int, limits: Limits) -> None:
     os.dup2(output, 2)
     os.close(output)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    lower(resource.RLIMIT_DATA, limits.memory_bytes_max + ADDRESS_SPACE_EXTRA_BYTES)
+    lower(resource.RLIMIT_DATA, memory_bytes_max + ADDRESS_SPACE_EXTRA_BYTES)
     lower(resource.RLIMIT_CORE, 0)
     lower(resource.RLIMIT_NOFILE, OPEN_FILES_MAX)
     if (numpy := sys.modules.get("numpy")) is not None:

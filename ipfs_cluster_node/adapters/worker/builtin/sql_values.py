@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from ipfs_cluster_node.adapters.worker.builtin.sql_arrow import identifier
+from ipfs_cluster_node.adapters.worker.builtin.sql_csv import TEXT
 
 EXACT_INTEGER_MAX: Final = 2**53
-TEXT: Final = "VARCHAR"
 
 NUMBERS: Final = frozenset(
     (
