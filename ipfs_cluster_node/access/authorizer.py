@@ -71,17 +71,19 @@ class Authorizer:
         self,
         *,
         node_id: NodeId,
-        machine: StateHolder | None,
+        holder: StateHolder,
         now_ms: Callable[[], int],
         clock: Clock,
     ) -> None:
-        """Decide by this node's log; a node without one leaves clients to the masters.
+        """Decide by this node's log; while it has none, it leaves clients to the masters.
 
         Tokens are judged by `now_ms`; how long this node runs is read off `clock`.
         """
         self._now_ms, self._monotonic = now_ms, clock.monotonic
         self._node_id = node_id
-        self._machine = machine
+        self.state = holder.known_state
+        """Returns the state that permissions are judged by; None without a log."""
+        self._known_state = holder.state
         self._started = self._monotonic()
         self._validator: Validator | None = None
         self._authority = Did("")
@@ -114,16 +116,7 @@ class Authorizer:
         if state is None:
             if rule.without_log:
                 return Unrestricted(caller)
-            if self._machine is not None:
-                # A leader tells it which entries of its log are committed.
-                raise ClusterError(
-                    Reason.NO_LEADER,
-                    "no master has led since this one started; try again in a moment, and check "
-                    "that more than half of the masters run",
-                )
-            raise ClusterError(
-                Reason.NOT_LEADER, "this node has no log to know your rights by; ask a master"
-            )
+            state = self._known_state()  # Raises why there is none.
         try:
             brought: DecodedTokens | None = None
             if tokens.container:
@@ -271,12 +264,6 @@ class Authorizer:
                 await permissions.check(requirement)
         return permissions
 
-    def state(self) -> ClusterState | None:
-        """The state that permissions are judged by; None on a node without a log."""
-        if self._machine is None or not self._machine.state.cluster_id:
-            return None
-        return self._machine.state
-
     def now_s(self) -> int:
         """The time that tokens are judged by, in seconds since 1970 (UTC)."""
         return self._now_ms() // 1000
@@ -289,6 +276,11 @@ class Authorizer:
             started_s = self.now_s() - int(self._monotonic() - self._started)
             self._validator = Validator(authority=self._authority, started_s=started_s)
         return self._validator
+
+    def forget(self) -> None:
+        """Forget what was found in a log that is dropped."""
+        self._found.clear()
+        self._found_of = (None, 0, 0)
 
     def validation_context(self, state: ClusterState) -> ValidationContext:
         """The time and revocations that calls are judged by now."""
@@ -391,8 +383,3 @@ class Authorizer:
                 raise UcanError(Refusal.UNAVAILABLE_PROOF, detail, cid=cid)
             named.append(self.validator(state).stored(stored.token))
         return named
-
-    def _known_state(self) -> ClusterState:
-        state = self.state()
-        assert state is not None, "called only where there is a log"
-        return state

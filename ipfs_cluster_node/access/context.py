@@ -46,9 +46,13 @@ class Reading:
 
 
 class StateHolder(Protocol):
-    """Has the replicated state as far as this node knows it."""
+    """Has the replicated state as far as this node knows it: while it has a log."""
 
-    state: ClusterState
+    def known_state(self) -> ClusterState | None:
+        """The state; None without a log, or if nothing of it is applied."""
+
+    def state(self) -> ClusterState:
+        """The state; raises NOT_LEADER or NO_LEADER if there is none."""
 
 
 class Permissions(Protocol):

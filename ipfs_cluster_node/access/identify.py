@@ -5,12 +5,13 @@ from datetime import timedelta
 from typing import Final
 
 from ipfs_cluster_node.access.call_tokens import Context
-from ipfs_cluster_node.access.context import JOINER, Caller, CallerClass, StateHolder
+from ipfs_cluster_node.access.context import JOINER, Caller, CallerClass
 from ipfs_cluster_node.access.revocations import Revocations
 from ipfs_cluster_node.adapters.keys.certificates import PeerIdentity, PeerVerifier
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did, NodeId
 from ipfs_cluster_node.core.model import Role
+from ipfs_cluster_node.core.state import ClusterState
 
 TLS_VERSION = "TLSv1.3"
 REMOVED_KEY: Final = "removed"
@@ -25,19 +26,20 @@ class MemberIdentification:
     def __init__(
         self,
         *,
-        machine: StateHolder | None,
+        known_state: Callable[[], ClusterState | None],
         is_master: Callable[[NodeId], bool],
         now_ms: Callable[[], int],
         revocations: Revocations | None = None,
     ) -> None:
-        """Use the log; a node without one, or with an empty one, uses what the leader sent it.
+        """Use the log; while there is none, or an empty one, use what the leader sent.
 
+        `known_state` returns the state, None while there is none.
         `is_master` tells which nodes the leader named as masters. Certificates are judged by
         `now_ms`, also while their connection lasts.
         """
         self._now_ms = now_ms
         self._revocations = revocations or Revocations()
-        self._machine = machine
+        self._known_state = known_state
         self._is_master = is_master
         self._verifier = PeerVerifier()
         self._callers: dict[tuple[Did, CallerClass], Caller] = {}
@@ -66,8 +68,8 @@ class MemberIdentification:
         return caller
 
     def _class_of(self, peer: PeerIdentity) -> CallerClass:
-        state = None if self._machine is None else self._machine.state
-        if state is None or not state.cluster_id:
+        state = self._known_state()
+        if state is None:
             # Masters, nodes and revocations are known from the leader.
             if self._revocations.revokes_certificate(peer.serial, peer.did):
                 raise _revoked(peer)

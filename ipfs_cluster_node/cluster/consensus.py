@@ -21,23 +21,38 @@ LEADER_RETRY_AFTER: Final = timedelta(milliseconds=300)
 
 
 class Consensus:
-    """This node's place in the cluster. A worker has no replica: it only knows the masters."""
+    """This node's place in the cluster. While it has no log, it only knows the masters."""
 
     def __init__(
         self,
         node_id: NodeId,
         *,
-        machine: ReplicatedStateMachine | None,
-        replica: Replica | None,
         peers: PeerBook,
         now_ms: Callable[[], int],
     ) -> None:
-        """`machine` and `replica` are a master's, else None; `now_ms` dates commands."""
+        """Start without a log; `now_ms` dates commands."""
         self.node_id = node_id
-        self._machine = machine
-        self.replica = replica
+        self._machine: ReplicatedStateMachine | None = None
+        self.replica: Replica | None = None
+        """None without a log. Either may happen while a call waits: read it once, after that."""
         self._peers = peers
         self.now_ms = now_ms
+
+    def use_log(self, machine: ReplicatedStateMachine, replica: Replica) -> None:
+        """Answer from this log from now on."""
+        self._machine, self.replica = machine, replica
+
+    def drop_log(self) -> None:
+        """Answer as a node without a log from now on."""
+        leader = self.leader
+        self._machine = self.replica = None
+        self._peers.leader = None if leader == self.node_id else leader
+
+    def require_replica(self) -> Replica:
+        """This voter; raises NOT_LEADER on a node without a log."""
+        if self.replica is None:
+            raise ClusterError(Reason.NOT_LEADER, "this node has no log now; ask a master")
+        return self.replica
 
     @property
     def leader(self) -> NodeId | None:
@@ -52,7 +67,7 @@ class Consensus:
     @property
     def has_state(self) -> bool:
         """Whether anything of the cluster's log is applied here."""
-        return self._machine is not None and bool(self._machine.state.cluster_id)
+        return self.known_state() is not None
 
     @property
     def knows_nobody(self) -> bool:
@@ -84,7 +99,7 @@ class Consensus:
     @property
     def votes_alone(self) -> bool:
         """Whether this node elects itself: no other could refuse a copy of it."""
-        return self.replica is not None and self.replica.voters == {self.replica.voter}
+        return self.replica is not None and self.replica.votes_alone
 
     def state(self) -> ClusterState:
         """The state as this node has applied it; any master has one.
@@ -93,11 +108,15 @@ class Consensus:
             ClusterError: NOT_LEADER on a node without a log; NO_LEADER on a master that has not
                 heard of its cluster yet.
         """
-        if self._machine is None:
-            raise self.not_leader()
-        if not self.has_state:
-            raise self._no_leader()
-        return self._machine.state
+        state = self.known_state()
+        if state is None:
+            raise self.not_leader() if self._machine is None else self._no_leader()
+        return state
+
+    def known_state(self) -> ClusterState | None:
+        """The state as this node has applied it; None without a log, or if nothing is applied."""
+        machine = self._machine
+        return machine.state if machine is not None and machine.state.cluster_id else None
 
     def check_leads(self) -> None:
         """Raise NOT_LEADER or NO_LEADER unless this node leads."""

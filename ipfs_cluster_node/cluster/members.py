@@ -107,22 +107,22 @@ class Members:
         self,
         consensus: Consensus,
         observations: Observations,
-        certificates: Certificates | None = None,
+        certificates: Certificates,
         *,
         clock: Clock,
     ) -> None:
-        """Answer while this node leads; only a master issues certificates.
+        """Answer while this node leads.
 
         Args:
             consensus: Tells whether it leads.
             observations: What the members report.
-            certificates: None on a node that issues none.
+            certificates: Issues them.
             clock: This node's.
         """
         self._clock = clock
         self._observations = observations
         self._consensus = consensus
-        self.certificates = certificates
+        self._certificates = certificates
         self.boots = Boots()
         """The processes that act for the members; shared with the other connections' owners."""
         self._revocations = RevocationList()
@@ -147,8 +147,7 @@ class Members:
         if not 0 <= uses_max <= TOKEN_USES_MAX:
             raise invalid_field("uses_max", f"1 to {TOKEN_USES_MAX}")
         authority = self._consensus.leader_state().certificates.authority
-        if self.certificates is not None:
-            self.certificates.check_clock()
+        self._certificates.check_clock()
         token = mint_token(pin_of(authority.roots[authority.signer].encode()))
         expires_at_ms = self._consensus.now_ms() + ttl // timedelta(milliseconds=1)
         body = CreateJoinToken(
@@ -230,16 +229,15 @@ class Members:
         )
         if pending is not None:
             raise _refusal(pending)
-        assert self.certificates is not None
         # A name that no certificate can carry, or keys that can't be opened, use up no token.
-        self.certificates.check(body.did, certificate_request, body.endpoints)
+        self._certificates.check(body.did, certificate_request, body.endpoints)
         try:
             role, incarnation, grant = await self._consensus.propose(
                 body, caller=body.did, request_id=request_id
             )
         except ClusterError as error:
             raise _refusal(error) from None
-        issued = await self.certificates.renew(body.did, certificate_request)
+        issued = await self._certificates.renew(body.did, certificate_request)
         token = self._consensus.leader_state().members.token(body.token_id)
         return self._admission(Role(role), int(incarnation), grant, issued, token)
 
@@ -278,9 +276,9 @@ class Members:
         self._observations.hear(body.node_id)
         if node.role is Role.MASTER and self._consensus.replica is not None:
             voter = voter_id(body.node_id, incarnation)
-            if voter not in self._consensus.replica.voters and self.certificates is not None:
+            if voter not in self._consensus.replica.voters:
                 # A voter may lead at any time, and must be able to sign then.
-                await self.certificates.seal_to_masters()
+                await self._certificates.seal_to_masters()
             await self._consensus.replica.add_voter(voter)
         return self.node_lease()
 

@@ -24,7 +24,7 @@ class PeerBook:
         self._masters = _kept_masters(path)
         self._saved = self._masters
         self.leader: NodeId | None = None
-        self.lookup: Callable[[NodeId], tuple[str, ...]] = lambda _node: ()
+        self.lookup: Callable[[NodeId], tuple[str, ...]] = _nowhere
         """The log's addresses of a node, on a master."""
 
     def endpoints(self, node_id: NodeId) -> tuple[str, ...]:
@@ -66,6 +66,10 @@ class PeerBook:
         found = {m.node_id: m.endpoints for m in known.state.members.masters()}
         self.learn((found | self._masters).items(), None)
 
+    def unfollow(self) -> None:
+        """Use no log any longer."""
+        self.lookup = _nowhere
+
     def targets(self) -> list[Target]:
         """Every master's addresses, the leader's first."""
         ordered = sorted(self._masters, key=lambda node: node != self.leader)
@@ -87,6 +91,10 @@ class PeerBook:
                 log.warning("masters not written", extra={"error": repr(error)})
                 return
             self._saved = learned
+
+
+def _nowhere(_node_id: NodeId) -> tuple[str, ...]:
+    return ()
 
 
 def _endpoints_in(machine: ReplicatedStateMachine, node_id: NodeId) -> tuple[str, ...]:

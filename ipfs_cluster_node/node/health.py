@@ -1,5 +1,7 @@
 """Reports the node's health."""
 
+from collections.abc import Callable
+
 import psutil
 
 from ipfs_cluster_node import __version__
@@ -28,7 +30,7 @@ class NodeHealth:
         *,
         node_id: NodeId,
         name: str,
-        role: str,
+        role: Callable[[], str],
         consensus: Consensus,
         uplink: Uplink,
         store: BlockStore,
@@ -40,7 +42,7 @@ class NodeHealth:
         loop_gaps: LoopGaps,
         clock: ClusterClock,
     ) -> None:
-        """Take the parts."""
+        """Take the parts; `role` returns the present one."""
         self._node_id, self._name, self._role = node_id, name, role
         self._consensus, self._uplink = consensus, uplink
         self._store, self._worker, self._home = store, worker, home
@@ -62,7 +64,7 @@ class NodeHealth:
         response = pb.GetHealthResponse(
             node_id=self._node_id,
             name=self._name,
-            role=self._role,
+            role=self._role(),
             version=__version__,
             checks=self._checks(),
             resident_bytes=self._process.memory_info().rss,

@@ -21,6 +21,7 @@ from ipfs_cluster_node.access.rules import RULES_BY_METHOD
 from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.adapters.net.tls import ServerTls, bind_port, make_server
 from ipfs_cluster_node.client.connection import Connection
+from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.cluster.peers import PeerBook
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.settings import NodeSettings
@@ -176,16 +177,13 @@ class LogRepair:
             method: replace(rule, command=None, changes=False)
             for method, rule in RULES_BY_METHOD.items()
         }
+        now_ms = self._clock.wall_ms
+        no_log = Consensus(self._node_id, peers=self._peers, now_ms=now_ms)
         gate = Gate(
             MemberIdentification(
-                machine=None, is_master=self._peers.is_master, now_ms=self._clock.wall_ms
+                known_state=no_log.known_state, is_master=self._peers.is_master, now_ms=now_ms
             ),
-            Authorizer(
-                node_id=self._node_id,
-                machine=None,
-                now_ms=self._clock.wall_ms,
-                clock=self._clock,
-            ),
+            Authorizer(node_id=self._node_id, holder=no_log, now_ms=now_ms, clock=self._clock),
             rules,
             clock=self._clock,
         )

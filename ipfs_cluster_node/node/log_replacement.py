@@ -142,6 +142,21 @@ def settle_log(home: Home) -> None:
     sync_directory(home.path)
 
 
+def check_replaced(home: Home, node_id: NodeId) -> None:
+    """Before a log is opened, end a replacement whose new log is in place.
+
+    Raises:
+        LogDamagedError: It has not come so far: the leader may have replaced the present log,
+            whole or not, so that only the new one may be used.
+    """
+    settle_log(home)
+    begun = begun_replacement(home)
+    if begun is not None:
+        if not has_new_log(home, node_id, begun):
+            raise LogDamagedError("its replacement was begun, and has not ended")
+        forget_replacement(home)
+
+
 def _holds_files(directory: Path) -> bool:
     return directory.exists() and any(directory.iterdir())
 

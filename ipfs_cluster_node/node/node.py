@@ -1,7 +1,9 @@
 """Builds a node from its parts, runs it, and stops it in order."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack
 from typing import Final
 
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -14,7 +16,9 @@ from ipfs_cluster_node.adapters.net.tls import ServerTls, bind_port, make_server
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.settings import NodeSettings
 from ipfs_cluster_node.core.endpoints import Endpoint
+from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
+from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.node.health import NodeHealth
 from ipfs_cluster_node.node.parts.common import CommonPart
 from ipfs_cluster_node.node.parts.log import LogPart
@@ -26,6 +30,8 @@ from ipfs_cluster_node.services.health import HealthServicer
 from ipfs_cluster_node.services.reflection import ReflectionServicer
 from ipfs_cluster_node.services.standard_health import StandardHealthServicer
 from ipfs_cluster_node.v1 import health_pb2_grpc as own_health_pb2_grpc
+
+log = logging.getLogger(__name__)
 
 HEALTH_INTERVAL_SECONDS: Final = 0.5
 SERVED: Final = sorted(
@@ -54,17 +60,27 @@ class Node:
         """
         self._standard_health = StandardHealthServicer(HEALTH_NAMES)
         self._common = common = CommonPart(home, settings, clock=clock)
-        log = LogPart(common) if common.is_master else None
-        self._member = member = MemberPart(common, log)
+        self._member = member = MemberPart(common)
         worker = WorkerPart(common, member)
         self._parts: list[Part] = [common, worker, member]
-        if log is not None:
-            self._parts += [log, MasterPart(common, log, member, self._standard_health)]
+        self._master_parts: list[Part] = []
+        """Those of `_parts` that only a master has."""
+        self._loops: dict[object, list[asyncio.Task[None]]] = {}
+        """Those that run, by the part that they are of."""
+        self._changing = asyncio.Lock()
+        """Held while the parts change."""
+        self._runs = False
+        if common.role is Role.MASTER:
+            opened = LogPart(common, member)
+            self._master_parts = [opened, self._master_part(opened)]
+            self._parts += self._master_parts
+        for part in self._parts:
+            part.attach()
         self.node_id = common.node_id
         self.health = NodeHealth(
             node_id=self.node_id,
             name=settings.node.name,
-            role=settings.node.role,
+            role=lambda: common.role,
             consensus=member.consensus,
             uplink=member.uplink,
             store=member.store,
@@ -118,30 +134,108 @@ class Node:
         finally:
             await self._stop()
 
+    async def change_role(self, role: Role) -> None:
+        """Start or stop the parts of a master while all others go on; returns once that is done.
+
+        Whether the cluster agrees is for the caller to see to: a master's log must be in its home
+        directory, and one that stops should not vote any longer. The settings are not changed.
+        Cancelling the caller does not cancel the change.
+
+        Raises:
+            LogDamagedError: The log can't be trusted; the parts are as before.
+            ClusterError: SHUTTING_DOWN; PORT_IN_USE, MEMBER_RUNS_TWICE, HOME_DAMAGED; as before.
+        """
+        await asyncio.shield(asyncio.create_task(self._change_role(role), name="role"))
+
+    async def _change_role(self, role: Role) -> None:
+        async with self._changing:
+            if not self._runs:
+                raise ClusterError(Reason.SHUTTING_DOWN, "this node does not run; ask another one")
+            begun: list[Part] = []
+            if role is Role.MASTER and not self._master_parts:
+                begun = await self._begun_master_parts()
+            self._common.role = role  # Nothing fails from here on.
+            log.info("role changed", extra={"role": role})
+            if begun:
+                self._attach(begun)
+            elif role is not Role.MASTER and self._master_parts:
+                await self._remove_master_parts()
+
+    async def _begun_master_parts(self) -> list[Part]:
+        """Those of a master, which nothing uses yet; none if one of them can't begin."""
+        async with AsyncExitStack() as undone:
+            opened = await asyncio.to_thread(LogPart, self._common, self._member)
+            undone.push_async_callback(opened.close)
+            master = self._master_part(opened)
+            undone.push_async_callback(master.close)
+            parts: list[Part] = [opened, master]
+            for part in parts:
+                part.bind()
+            for part in parts:
+                await part.prepare()
+            for part in parts:
+                await part.begin()
+            undone.pop_all()
+            return parts
+
+    def _attach(self, parts: list[Part]) -> None:
+        self._master_parts = parts
+        self._parts += parts
+        for part in parts:
+            part.attach()
+            self._start_loops(part, part.loops)
+
+    async def _remove_master_parts(self) -> None:
+        parts, self._master_parts = self._master_parts, []
+        self._parts = [part for part in self._parts if part not in parts]
+        await self._stop_loops(*parts)
+        for part in reversed(parts):
+            part.detach()
+        await _close(parts)
+
+    def _master_part(self, log: LogPart) -> MasterPart:
+        return MasterPart(self._common, log, self._member, self._standard_health)
+
     async def _run_loops(self) -> None:
-        loops: dict[str, Loop] = {"health": self._publish_health}
+        self._ended: asyncio.Future[asyncio.Task[None]] = asyncio.get_running_loop().create_future()
+        self._runs = True
+        self._start_loops(self, {"health": self._publish_health})
         for part in self._parts:
-            loops |= part.loops
-        tasks = [asyncio.create_task(_forever(loop()), name=name) for name, loop in loops.items()]
+            self._start_loops(part, part.loops)
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()  # A loop that ends ends the node: none may fail silently.
+            (await self._ended).result()  # A loop that ends ends the node: none may fail silently.
         except asyncio.CancelledError:
             # On a stop, a worker returns its attempts while the loops still run.
             for part in self._parts:
                 await part.leave()
             raise
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            self._runs = False
+            async with self._changing:
+                await self._stop_loops(*self._loops)
+
+    def _start_loops(self, owner: object, loops: Mapping[str, Loop]) -> None:
+        self._loops[owner] = tasks = [
+            asyncio.create_task(_forever(loop()), name=name) for name, loop in loops.items()
+        ]
+        for task in tasks:
+            task.add_done_callback(self._loop_ended)
+
+    def _loop_ended(self, task: asyncio.Task[None]) -> None:
+        if not self._ended.done():
+            self._ended.set_result(task)
+
+    async def _stop_loops(self, *owners: object) -> None:
+        tasks = [task for owner in owners for task in self._loops.pop(owner)]
+        for task in tasks:
+            task.remove_done_callback(self._loop_ended)
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _stop(self) -> None:
         self._member.sessions.on_leadership(False)
         await self._server.stop(STOP_GRACE_SECONDS)
-        for part in reversed(self._parts):
-            await part.close()
+        await _close(self._parts)
 
     async def _publish_health(self) -> None:
         while True:
@@ -149,10 +243,7 @@ class Node:
             await asyncio.sleep(HEALTH_INTERVAL_SECONDS)
 
     def _serve(self) -> None:
-        gate = self._member.gate
-        for part in self._parts:
-            part.serve(gate)
-        server = gate.as_server
+        server = self._member.gate.as_server
         own_health_pb2_grpc.add_HealthServiceServicer_to_server(
             HealthServicer(self.health.get_health), server
         )
@@ -167,6 +258,13 @@ class Node:
             ),
             server,
         )
+
+
+async def _close(parts: Iterable[Part]) -> None:
+    """Close all of them, the last first, whatever fails."""
+    async with AsyncExitStack() as closing:
+        for part in parts:
+            closing.push_async_callback(part.close)
 
 
 async def _forever(loop: Awaitable[None]) -> None:

@@ -15,12 +15,6 @@ from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.node.files import load_files
 from ipfs_cluster_node.node.log_repair import LogRepair
-from ipfs_cluster_node.node.log_replacement import (
-    begun_replacement,
-    forget_replacement,
-    has_new_log,
-    settle_log,
-)
 from ipfs_cluster_node.node.node import Node
 
 
@@ -60,7 +54,7 @@ async def run_node(
         add_masters(home.masters, masters)
     while True:
         try:
-            node = _open(home, settings, node_id, clock)
+            node = Node(home, settings, clock=clock)
             if masters and is_master and not node.take_masters(masters):
                 # It would take them for masters that its log does not name yet.
                 raise ClusterError(
@@ -77,14 +71,3 @@ async def run_node(
             add_masters(home.masters, masters)
             masters = {}
         await LogRepair(home, settings, files, damage, clock=clock).run(ready)
-
-
-def _open(home: Home, settings: NodeSettings, node_id: NodeId, clock: Clock) -> Node:
-    settle_log(home)
-    begun = begun_replacement(home)
-    if begun is not None:
-        # The leader may have replaced the old log, whole or not: only the new one may be used.
-        if not has_new_log(home, node_id, begun):
-            raise LogDamagedError("its replacement was begun, and has not ended")
-        forget_replacement(home)
-    return Node(home, settings, clock=clock)

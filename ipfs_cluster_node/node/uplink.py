@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -44,7 +44,7 @@ class Uplink:
         clock: Clock,
         running_count: Callable[[], int] = lambda: 0,
     ) -> None:
-        """Register with `registration` at each start; put revocations into `revocations`.
+        """Register with `registration` at the start; put revocations into `revocations`.
 
         `votes_alone` says whether this node is the only voter: then it can't be a connection of its
         own former process that keeps it from its place.
@@ -82,6 +82,22 @@ class Uplink:
     def boot(self) -> int:
         """Identifies this process among those of the same identity."""
         return int(self.registration.boot)
+
+    def register_as(
+        self,
+        *,
+        incarnation: int = 0,
+        seal_key: bytes = b"",
+        enrolment_endpoints: Iterable[str] = (),
+    ) -> None:
+        """Register again, by default as a node without a log."""
+        changed = pb.RegisterNodeRequest()
+        changed.CopyFrom(self.registration)
+        changed.incarnation, changed.seal_key = incarnation, seal_key
+        changed.ClearField("enrolment_endpoints")
+        changed.enrolment_endpoints.extend(enrolment_endpoints)
+        self.registration = changed
+        self.registered.clear()
 
     async def run(self) -> None:
         """Register, then heartbeat, until cancelled.
@@ -121,12 +137,11 @@ class Uplink:
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _register(self) -> None:
-        await self.connection.unary(
-            self.registration,
-            timeout=CALL_SECONDS_MAX,
-        )
-        self.registered.set()
-        log.info("registered")
+        sent = self.registration
+        await self.connection.unary(sent, timeout=CALL_SECONDS_MAX)
+        if sent is self.registration:
+            self.registered.set()
+            log.info("registered")
 
     async def _heartbeat(self) -> float:
         sent_at, sent_boot = self._clock.monotonic(), self._clock.boot()

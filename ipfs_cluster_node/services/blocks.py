@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
+from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.cluster.content.contents import Contents
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.unixfs import BLOCK_BYTES_MAX
@@ -13,13 +14,15 @@ from ipfs_cluster_node.internal.v1 import blocks_pb2_grpc
 class BlockServicer(blocks_pb2_grpc.BlockServiceServicer):
     """Blocks from other masters."""
 
-    def __init__(self, content: Contents) -> None:
+    def __init__(self, content: Contents, consensus: Consensus) -> None:
         self._content = content
+        self._consensus = consensus
 
     async def PutBlocks(
         self, request_iterator: AsyncIterator[pb.PutBlocksRequest], context: Any
     ) -> pb.PutBlocksResponse:
-        """Store blocks here."""
+        """Store blocks here: as a master, one that others may count on as a holder."""
+        self._consensus.require_replica()
         return pb.PutBlocksResponse(
             block_count=await self._content.put_blocks(_blocks(request_iterator))
         )

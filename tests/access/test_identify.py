@@ -33,7 +33,9 @@ def identify_with(path: Path, known: Member) -> tuple[MemberIdentification, Peer
     )
     machine.state.apply(LogCommand(at_ms=1, body=body))
     return (
-        MemberIdentification(machine=machine, is_master=peers.is_master, now_ms=now_ms),
+        MemberIdentification(
+            known_state=lambda: machine.state, is_master=peers.is_master, now_ms=now_ms
+        ),
         peers,
         machine,
     )
@@ -73,7 +75,7 @@ def test_a_node_without_a_log_knows_nodes_only_that_the_leader_told_it_of(tmp_pa
     peers, revocations = PeerBook(tmp_path / "masters"), Revocations()
     peers.learn([(master.identity.node_id, ("127.0.0.1:1",))], master.identity.node_id)
     identify = MemberIdentification(
-        machine=None, is_master=peers.is_master, revocations=revocations, now_ms=now_ms
+        known_state=lambda: None, is_master=peers.is_master, revocations=revocations, now_ms=now_ms
     )
     for unheard in (node, stranger):
         with pytest.raises(ClusterError) as caught:
@@ -118,7 +120,7 @@ def test_a_certificate_that_was_revoked_is_refused_with_a_log_and_without_one(
     told = Revocations()
     told.take(RevocationList().of(machine.state, utc_now()))
     unheard = MemberIdentification(
-        machine=None, is_master=peers.is_master, revocations=told, now_ms=now_ms
+        known_state=lambda: None, is_master=peers.is_master, revocations=told, now_ms=now_ms
     )
     for each in (identify, unheard):
         assert each(Context(known)).kind is CallerClass.MASTER  # type: ignore[arg-type]
@@ -141,7 +143,7 @@ def test_a_client_is_one_also_where_nothing_was_heard(tmp_path: Path) -> None:
     """What it may do is another question: its delegations say it."""
     client = enrol(make_ca(), is_node=False)
     identify = MemberIdentification(
-        machine=None, is_master=PeerBook(tmp_path / "masters").is_master, now_ms=now_ms
+        known_state=lambda: None, is_master=PeerBook(tmp_path / "masters").is_master, now_ms=now_ms
     )
     assert identify(Context(client)).kind is CallerClass.CLIENT  # type: ignore[arg-type]
 
@@ -197,8 +199,9 @@ def test_a_certificate_is_judged_at_each_call_by_the_time_that_is_passed_in(
     """The cluster's time, which may not be this machine's."""
     known = enrol(make_ca())
     at_ms = [now_ms()]
+    machine = identify_with(tmp_path, known)[2]
     identify = MemberIdentification(
-        machine=identify_with(tmp_path, known)[2],
+        known_state=lambda: machine.state,
         is_master=lambda _: False,
         now_ms=lambda: at_ms[0],
     )

@@ -18,6 +18,7 @@ from ipfs_cluster_node.adapters.keys.certificates import (
 )
 from ipfs_cluster_node.cluster.certificates.issuing import HAND_OVER_SECONDS, Certificates
 from ipfs_cluster_node.cluster.cluster_clock import SAMPLE_SECONDS, ClusterClock
+from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.cluster.observations import Observations
 from ipfs_cluster_node.core.certificates import Authority
 from ipfs_cluster_node.core.clocks import SETTLE_MS, START_MS, START_SETTLE_MS, Verdict
@@ -376,7 +377,9 @@ async def test_a_clock_that_was_ahead_at_the_start_refuses_no_calls_once_it_is_r
     wall = Wall()
     wall.ahead = DAY
     own = voting(ONE, TWO)
-    authorizer = Authorizer(node_id=OWN, machine=None, now_ms=own.now_ms, clock=own.own)
+    nobody: Any = None
+    no_log = Consensus(OWN, peers=nobody, now_ms=own.now_ms)
+    authorizer = Authorizer(node_id=OWN, holder=no_log, now_ms=own.now_ms, clock=own.own)
     await asyncio.sleep(30)
     heard(own, wall, n1=0, n2=0)
     state: Any = SimpleNamespace(cluster_did="did:key:zCluster")

@@ -66,8 +66,11 @@ def of(replica: FakeReplica | None, machine: Any = None, *, leader: NodeId | Non
     peers: Any = SimpleNamespace(
         leader=leader, endpoints=lambda node_id: ("h:1", "h:2") if node_id == OTHER else ()
     )
-    as_replica: Any = replica
-    return Consensus(HERE, machine=machine, replica=as_replica, peers=peers, now_ms=now_ms)
+    consensus = Consensus(HERE, peers=peers, now_ms=now_ms)
+    if replica is not None:
+        as_replica: Any = replica
+        consensus.use_log(machine, as_replica)
+    return consensus
 
 
 def refused(call: Any) -> ClusterError:

@@ -57,9 +57,9 @@ def two_releases(monkeypatch: pytest.MonkeyPatch) -> None:
 def leadership_of(host: ReplicaHost) -> Consensus:
     peers: Any = SimpleNamespace(leader=None, endpoints=lambda _node: ())
     machine: Any = host.machine
-    return Consensus(
-        host.node_id, machine=machine, replica=host.replica, peers=peers, now_ms=now_ms
-    )
+    consensus = Consensus(host.node_id, peers=peers, now_ms=now_ms)
+    consensus.use_log(machine, host.replica)
+    return consensus
 
 
 async def register(leader: Consensus, host: ReplicaHost, version: str) -> None:

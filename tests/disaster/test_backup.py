@@ -51,9 +51,8 @@ async def master(tmp_path: Path) -> AsyncIterator[Master]:
     machine = ReplicatedStateMachine()
     replica = Replica(directory=home.raft, machine=machine, dial=lambda _node_id: None, config=FAST)
     peers = PeerBook(home.masters)
-    consensus = Consensus(
-        made.node_id, machine=machine, replica=replica, peers=peers, now_ms=now_ms
-    )
+    consensus = Consensus(made.node_id, peers=peers, now_ms=now_ms)
+    consensus.use_log(machine, replica)
     backups = Backups(consensus)
     with pytest.raises(ClusterError) as caught:
         await anext(backups.create_backup())

@@ -4,7 +4,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -20,6 +20,7 @@ from ipfs_cluster_node.adapters.net.tls import (
     bind_port,
     make_server,
 )
+from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.core.endpoints import Endpoint
 from ipfs_cluster_node.node.descriptors import raise_descriptor_limit
 from ipfs_cluster_node.services.gate import Gate
@@ -60,11 +61,11 @@ async def stub_of(port: int) -> AsyncIterator[Any]:
 
 
 def enrolment_gate() -> Gate:
+    node_id, nobody = MEMBER.identity.node_id, cast("Any", None)
+    no_log = Consensus(node_id, peers=nobody, now_ms=now_ms)
     gate = Gate(
         identify_joiner,
-        Authorizer(
-            node_id=MEMBER.identity.node_id, machine=None, now_ms=now_ms, clock=loop_clock()
-        ),
+        Authorizer(node_id=node_id, holder=no_log, now_ms=now_ms, clock=loop_clock()),
         clock=loop_clock(),
     )
     add_check_alone(StandardHealthServicer([""]), gate)

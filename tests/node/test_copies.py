@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -92,7 +92,9 @@ class Registry:
         consensus: Any = SimpleNamespace(
             leader_state=lambda: state, state=lambda: state, propose=propose, replica=None
         )
-        self.members = Members(consensus, Observations(monotonic), clock=loop_clock())
+        self.members = Members(
+            consensus, Observations(monotonic), cast("Any", None), clock=loop_clock()
+        )
         self.members.boots = Boots()
         self.members.boots.joined(WORKER, FIRST)
 

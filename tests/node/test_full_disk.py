@@ -103,9 +103,7 @@ def test_sealed_keys_that_cant_be_written_down_are_kept_later(disk: Path) -> Non
     consensus = cast("Consensus", SimpleNamespace(state=lambda: state))
     home = Home(disk)
     home.authority.parent.mkdir(exist_ok=True)
-    kept = ClusterAuthority(
-        home, consensus, did=Did("did"), cluster_id="c", seal_key=None, clock=loop_clock()
-    )
+    kept = ClusterAuthority(home, consensus, did=Did("did"), cluster_id="c", clock=loop_clock())
     filler = fill_up(disk)
     kept.keep()
     assert not home.authority.exists()

@@ -3,7 +3,7 @@
 import asyncio
 from datetime import timedelta
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -113,7 +113,9 @@ class _Cluster:
             state=lambda: state,
             propose=propose,
         )
-        self.members = Members(consensus, Observations(gaps.listened_seconds), clock=loop_clock())
+        self.members = Members(
+            consensus, Observations(gaps.listened_seconds), cast("Any", None), clock=loop_clock()
+        )
         self.members.on_leadership(True)
 
     @property

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -12,9 +13,11 @@ from ipfs_cluster_node.access.identify import MemberIdentification
 from ipfs_cluster_node.adapters.audit.files import FileAuditLog
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
+from ipfs_cluster_node.adapters.raft.replica import Replica
 from ipfs_cluster_node.adapters.raft.restore import create_store_of, read_store
 from ipfs_cluster_node.adapters.raft.store import create_store
 from ipfs_cluster_node.adapters.raft.witness import NOTE_NAME, Mark, Witness, open_notes
+from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.cluster.peers import PeerBook
 from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine
 from ipfs_cluster_node.config.home import Home
@@ -55,7 +58,9 @@ async def test_a_master_finds_the_others_by_a_log_that_nothing_is_applied_of(
     assert not node._member.consensus.has_state
     assert others_known(node) == {other.node_id for other in OTHERS}
     identify = MemberIdentification(
-        machine=ReplicatedStateMachine(), is_master=node._common.peers.is_master, now_ms=now_ms
+        known_state=node._member.consensus.known_state,
+        is_master=node._common.peers.is_master,
+        now_ms=now_ms,
     )
     for other in OTHERS:
         assert node._common.peers.endpoints(other.node_id) == ("127.0.0.1:1",)
@@ -111,9 +116,12 @@ async def test_a_master_whose_log_names_nobody_takes_a_master_that_the_operator_
 
 
 def test_who_has_heard_nothing_does_not_say_that_somebody_is_no_member(tmp_path: Path) -> None:
-    for machine in (ReplicatedStateMachine(), None):
+    peers, replica = PeerBook(tmp_path / "masters"), cast("Replica", None)
+    empty, without = (Consensus(NodeId("here"), peers=peers, now_ms=now_ms) for _ in range(2))
+    empty.use_log(ReplicatedStateMachine(), replica)
+    for consensus in (empty, without):
         identify = MemberIdentification(
-            machine=machine, is_master=PeerBook(tmp_path / "masters").is_master, now_ms=now_ms
+            known_state=consensus.known_state, is_master=peers.is_master, now_ms=now_ms
         )
         with pytest.raises(ClusterError) as caught:
             identify(Context(enrol(make_ca())))  # type: ignore[arg-type]

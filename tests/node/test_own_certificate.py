@@ -89,7 +89,7 @@ def test_a_node_without_a_log_refuses_what_the_leader_told_it(tmp_path: Path, by
     revoked, other = enrol(ca), enrol(ca)
     revocations = Revocations()
     identify = MemberIdentification(
-        machine=None,
+        known_state=lambda: None,
         is_master=PeerBook(tmp_path / "masters").is_master,
         revocations=revocations,
         now_ms=now_ms,

@@ -42,7 +42,7 @@ ISSUED = Issued(certificate_pem="c", trust_bundle_pem="b", enrolment_endpoints=(
 class Leader(MemoryConsensus):
     """A leader whose log, voters and keys are this object; notes what is done, in order."""
 
-    def __init__(self, *, with_certificates: bool = True) -> None:
+    def __init__(self) -> None:
         world = World()
         super().__init__(world.state)
         self.node_id = self.leader = MASTER
@@ -74,10 +74,8 @@ class Leader(MemoryConsensus):
             )
         )
         self.observations = Observations(monotonic)
-        certificates: Any = self if with_certificates else None
-        self.members = Members(
-            cast("Any", self), self.observations, certificates, clock=loop_clock()
-        )
+        itself = cast("Any", self)
+        self.members = Members(itself, self.observations, itself, clock=loop_clock())
         self.on_leadership(True)
         self.did.clear()
         self.proposed.clear()

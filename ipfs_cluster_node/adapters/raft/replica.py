@@ -91,14 +91,21 @@ class Replica(ReplicaVoters):
                 or another voter knows that this log is an old copy.
         """
         pause, steady_since = RETRY_SECONDS_MIN, -math.inf
-        while True:
-            error = await self._take_part()
-            if not passes(error):
-                assert self.outage is not None
-                raise self.outage.error() from error
-            pause = first_pause(pause, steady_seconds=now() - steady_since)
-            pause = await self._recover(pause)
-            steady_since = now()
+        try:
+            while True:
+                error = await self._take_part()
+                if not passes(error):
+                    assert self.outage is not None
+                    raise self.outage.error() from error
+                pause = first_pause(pause, steady_seconds=now() - steady_since)
+                pause = await self._recover(pause)
+                steady_since = now()
+        finally:
+            self._end_streams()
+
+    def close(self) -> None:
+        """Close the log, if `run` was never called."""
+        self.engine.close()
 
     async def _take_part(self) -> BaseException:
         """Run until the disk fails; returns the failure."""

@@ -5,6 +5,8 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
 
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.engine import Engine
@@ -21,6 +23,17 @@ from ipfs_cluster_node.internal.v1 import raft_pb2 as pb
 log = logging.getLogger(__name__)
 
 
+@dataclass(slots=True, eq=False)
+class _Stream:
+    task: "asyncio.Task[Any] | None"
+    ended: bool = False
+
+    def end(self) -> None:
+        if self.task is not None:
+            self.ended = True
+            self.task.cancel()
+
+
 class ReplicaPeers(ReplicaState):
     """Exchanges messages with the other voters."""
 
@@ -34,7 +47,7 @@ class ReplicaPeers(ReplicaState):
         """Messages that the next step takes, their senders and sizes in bytes."""
         self._inbox_bytes = 0
         self._inbox_has_room = asyncio.Event()
-        self._inbound: dict[VoterId, object] = {}
+        self._inbound: dict[VoterId, _Stream] = {}
         """The newest stream of each peer; what comes on an older one is dropped."""
         self._links: dict[VoterId, tuple[Link, asyncio.Task[None]]] = {}
         self._joining: set[VoterId] = set()
@@ -59,7 +72,7 @@ class ReplicaPeers(ReplicaState):
             raise ClusterError(Reason.CALLER_NOT_ALLOWED, "a voter speaks for itself only")
         assert first is not None
         self._boots.joined(peer, first.hello.boot)
-        stream = self._inbound[sender] = object()
+        stream = self._inbound[sender] = _Stream(asyncio.current_task())
         try:
             if sender in self._links:
                 self._links[sender][0].reconnect_now()
@@ -88,10 +101,19 @@ class ReplicaPeers(ReplicaState):
                 self._wake.set()
         except FrameError as error:
             raise ClusterError(Reason.INVALID_ARGUMENT, str(error)) from error
+        except asyncio.CancelledError:
+            if stream.ended:
+                self._check()  # Its peer is told why.
+            raise
         finally:
             self._boots.left(peer)
             if self._inbound.get(sender) is stream:
                 del self._inbound[sender]
+
+    def _end_streams(self) -> None:
+        """End those of the other voters, which would wait for ever: nothing is read any longer."""
+        for stream in self._inbound.values():
+            stream.end()
 
     async def _until_room(self) -> None:
         self._check()

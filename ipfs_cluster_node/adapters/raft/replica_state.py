@@ -47,7 +47,7 @@ class ReplicaState:
         if self._damage is not None:
             return self._damage
         if self._stopping:
-            return ClusterError(Reason.SHUTTING_DOWN, "this node stops; ask another one")
+            return ClusterError(Reason.SHUTTING_DOWN, "this voter stops; ask another one")
         return None
 
     @property
@@ -93,6 +93,11 @@ class ReplicaState:
     def voters(self) -> frozenset[VoterId]:
         """The voters of the newest configuration in the log."""
         return self.engine.voters
+
+    @property
+    def votes_alone(self) -> bool:
+        """Whether there is no other voter."""
+        return self.voters == {self.voter}
 
     async def propose(self, command: bytes) -> object:
         """Commit a command and return the result of the state machine here.

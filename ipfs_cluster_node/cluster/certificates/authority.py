@@ -53,22 +53,29 @@ class ClusterAuthority:
         *,
         did: Did,
         cluster_id: str,
-        seal_key: SealKey | None,
         clock: Clock,
     ) -> None:
-        """Open with `seal_key`, or with what `recover keys` has left in the home directory."""
+        """Start without a key that opens them, as on a node without a log."""
         self._clock = clock
         self._home = home
         self._consensus = consensus
         self._did = did
         self._cluster_id = cluster_id
-        self._seal_key = seal_key
-        self._recovery = SealKey.load(home.recovery_key) if home.recovery_key.exists() else None
+        self._seal_key: SealKey | None = None
+        self._recovery: SealKey | None = None
         self._opened: tuple[str, int, bytes, ClusterKeys] | None = None
         self._kept_version = 0
         self.changing = asyncio.Lock()
         """Held from reading the authority to committing its change: of two concurrent changes the
         second would be refused."""
+
+    def use_keys(self, keys: "OpeningKeys") -> None:
+        """From now on open with these."""
+        self._seal_key, self._recovery = keys
+
+    def forget_keys(self) -> None:
+        """Open nothing any longer."""
+        self._seal_key = self._recovery = self._opened = None
 
     @property
     def seal_public_key(self) -> bytes:
@@ -239,6 +246,22 @@ class ClusterAuthority:
         keys = open_keys(authority, data_key, cluster_id=self._cluster_id)
         self._opened = (authority.key_id, authority.version, data_key, keys)
         return data_key, keys
+
+
+OpeningKeys = tuple[SealKey | None, SealKey | None]
+"""A master's own seal key, and what `recover keys` has left in its home directory."""
+
+
+def load_opening_keys(home: Home) -> OpeningKeys:
+    """Read what opens the cluster's keys.
+
+    Raises:
+        ClusterError: HOME_DAMAGED, naming the file.
+    """
+    seal_key, recovery = (
+        SealKey.load(path) if path.exists() else None for path in (home.seal_key, home.recovery_key)
+    )
+    return seal_key, recovery
 
 
 def new_root(cluster_name: str, now: datetime) -> CertificateAuthority:

@@ -191,8 +191,6 @@ class Contents:
         return await pass_on(chunks, channels, seconds_max=COPY_SECONDS_MAX)
 
     async def _copy_to_masters(self, root: Cid) -> tuple[NodeId, ...]:
-        replica = self._consensus.replica
-        assert replica is not None
         others = self._others_in_order(str(root))
         wanted = min(HOLDERS_MIN, 1 + len(others))
         holders = [self._consensus.node_id]

@@ -34,6 +34,8 @@ class CommonPart(Part):
         self.home, self.settings, self.clock = home, settings, clock
         self.files = load_files(home)
         self.node_id = self.files.identity.node_id
+        self.role = Role(settings.node.role)
+        """May change while the node runs: see `Node.change_role`."""
         self.bind_to = parse_endpoint(settings.node.bind)
         self.boot = secrets.randbits(63) | 1  # Never 0, which means unknown.
         self.boots = Boots(self.node_id, self.boot, self.advertised[0])
@@ -52,11 +54,6 @@ class CommonPart(Part):
         self.loops = {"certificate": self.certificate.run, "loop-gaps": self.loop_gaps.run}
 
     @property
-    def is_master(self) -> bool:
-        """Whether the node keeps the log."""
-        return self.settings.node.role == Role.MASTER
-
-    @property
     def advertised(self) -> tuple[str, ...]:
         """This node's addresses for others."""
         return self.settings.node.advertise or (str(self.bind_to),)
@@ -68,7 +65,7 @@ class CommonPart(Part):
             ClusterError: HOME_DAMAGED, where no master is known.
         """
         targets = self.peers.targets()
-        if self.is_master:
+        if self.role is Role.MASTER:
             targets += [(address, self.node_id) for address in self.advertised]
         if not targets:
             raise ClusterError(

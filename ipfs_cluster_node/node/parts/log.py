@@ -1,4 +1,4 @@
-"""A master's copy of the log."""
+"""A master's copy of the log, and what the node does with it."""
 
 import asyncio
 from typing import Final
@@ -6,13 +6,13 @@ from typing import Final
 from ipfs_cluster_node.adapters.net.tls import ClientTls
 from ipfs_cluster_node.adapters.raft.config import TRAILING_ENTRIES, RaftConfig
 from ipfs_cluster_node.adapters.raft.replica import Replica
+from ipfs_cluster_node.cluster.certificates.authority import load_opening_keys
 from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from ipfs_cluster_node.internal.v1 import raft_pb2_grpc
+from ipfs_cluster_node.node.log_replacement import check_replaced
 from ipfs_cluster_node.node.parts.common import CommonPart
+from ipfs_cluster_node.node.parts.member import MemberPart
 from ipfs_cluster_node.node.parts.part import Part
-from ipfs_cluster_node.services.gate import Gate
-from ipfs_cluster_node.services.raft import RaftServicer
 
 TRAILING_SHARE: Final = 10
 """Of the entries between two snapshots, one in this many is kept behind the newer one."""
@@ -21,13 +21,17 @@ TRAILING_SHARE: Final = 10
 class LogPart(Part):
     """On masters."""
 
-    def __init__(self, common: CommonPart) -> None:
-        """Open the log, and learn the masters from it.
+    def __init__(self, common: CommonPart, member: MemberPart) -> None:
+        """Open the log, which blocks; nothing uses it until it is attached.
 
         Raises:
             LogDamagedError: It can't be trusted.
             ClusterError: Why else it can't be opened.
         """
+        self._common, self._member = common, member
+        self._ran = False
+        self._opening_keys = load_opening_keys(common.home)
+        check_replaced(common.home, common.node_id)
         raft = common.settings.raft
         self.machine = ReplicatedStateMachine()
         self.replica = Replica(
@@ -45,21 +49,42 @@ class LogPart(Part):
                 trailing_entries=min(TRAILING_ENTRIES, raft.snapshot_entries // TRAILING_SHARE),
             ),
         )
+        self.loops = {"raft": self._run}
+
+    def attach(self) -> None:
+        """Answer from the log, learn the masters from it, and register as a voter."""
+        common, member = self._common, self._member
         common.peers.follow(self.replica, self.machine)
         common.connection.learn(common.targets())
         common.certificate.on_renewed.append(self._redial)
-        self.loops = {"raft": self._run}
+        member.authority.use_keys(self._opening_keys)
+        member.consensus.use_log(self.machine, self.replica)
+        member.uplink.register_as(
+            incarnation=int(self.replica.voter.rpartition(".")[2]),
+            seal_key=member.authority.seal_public_key,
+            enrolment_endpoints=common.settings.enrolment_endpoints,
+        )
+        member.check_callers_again()
 
-    @property
-    def incarnation(self) -> int:
-        """This node's name as a voter."""
-        return int(self.replica.voter.rpartition(".")[2])
+    def detach(self) -> None:
+        """Answer as a node without a log, which forgets what it knew by it."""
+        common, member = self._common, self._member
+        member.consensus.drop_log()
+        member.on_leadership(False)
+        member.authorizer.forget()
+        member.authority.forget_keys()
+        member.uplink.register_as()
+        member.check_callers_again()
+        common.certificate.on_renewed.remove(self._redial)
+        common.peers.unfollow()
 
-    def serve(self, gate: Gate) -> None:
-        """Take part in consensus."""
-        raft_pb2_grpc.add_RaftServiceServicer_to_server(RaftServicer(self.replica), gate.as_server)
+    async def close(self) -> None:
+        """Close the log; once it has run, its loop does that."""
+        if not self._ran:
+            self.replica.close()
 
     async def _run(self) -> None:
+        self._ran = True
         try:
             await self.replica.run()
         except ClusterError as error:

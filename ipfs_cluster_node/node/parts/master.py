@@ -4,25 +4,19 @@ import logging
 
 from ipfs_cluster_node.access.identify import identify_joiner
 from ipfs_cluster_node.adapters.net.tls import ServerTls, bind_port, make_server
-from ipfs_cluster_node.cluster.certificates.issuing import Certificates
 from ipfs_cluster_node.cluster.dispatch import Dispatch
 from ipfs_cluster_node.cluster.enrolment import Enrolment
 from ipfs_cluster_node.core.effects import CertificatesRevoked, Effect
 from ipfs_cluster_node.core.endpoints import parse_endpoint
 from ipfs_cluster_node.core.tables import Touched
-from ipfs_cluster_node.internal.v1 import blocks_pb2_grpc, masters_pb2_grpc
 from ipfs_cluster_node.node.copies import Copies
 from ipfs_cluster_node.node.parts.common import CommonPart
 from ipfs_cluster_node.node.parts.log import LogPart
 from ipfs_cluster_node.node.parts.member import MemberPart
 from ipfs_cluster_node.node.parts.part import STOP_GRACE_SECONDS, Part
-from ipfs_cluster_node.services.blocks import BlockServicer
-from ipfs_cluster_node.services.certificates import CertificateServicer
 from ipfs_cluster_node.services.enrolment import EnrolmentServicer
-from ipfs_cluster_node.services.gate import Gate
-from ipfs_cluster_node.services.masters import MasterServicer
 from ipfs_cluster_node.services.standard_health import StandardHealthServicer, add_check_alone
-from ipfs_cluster_node.v1 import certificate_pb2_grpc, enrolment_pb2_grpc
+from ipfs_cluster_node.v1 import enrolment_pb2_grpc
 
 logger = logging.getLogger(__name__)
 
@@ -39,11 +33,7 @@ class MasterPart(Part):
     ) -> None:
         """Follow `log`; the enrolment port updates `standard_health` too."""
         self._common, self._member = common, member
-        self._certificates = Certificates(
-            member.consensus, member.authority, member.clock, common.observations
-        )
-        member.members.certificates = self._certificates
-        common.certificate.sign_alone = self._sign_alone
+        self._tls: ServerTls | None = None
         # They run on followers too, where there are no sessions and no watchers to tell.
         log.machine.watch(member.tasks.on_change, member.sessions.on_change, self._on_change)
         log.machine.listen(member.sessions.on_effect, self._on_effect)
@@ -52,7 +42,7 @@ class MasterPart(Part):
             node_id=common.node_id,
             boot=common.boot,
             addresses=lambda: [*common.peers.all_endpoints(common.node_id), *common.advertised],
-            votes_alone=lambda: member.consensus.votes_alone,
+            votes_alone=lambda: log.replica.votes_alone,
             tls=lambda: common.certificate.tls,
         )
         gate = member.gate_for(identify_joiner)
@@ -67,29 +57,18 @@ class MasterPart(Part):
             "assignments": Dispatch(member.consensus, member.sessions, clock=common.clock).run,
             "liveness": member.members.run,
             "copies": self._copies.run,
-            "certificates": self._certificates.run,
+            "certificates": member.certificates.run,
             "clock": member.clock.run,
         }
 
-    def serve(self, gate: Gate) -> None:
-        """Add the services for certificates, and for other masters."""
-        member, server = self._member, gate.as_server
-        certificate_pb2_grpc.add_CertificateServiceServicer_to_server(
-            CertificateServicer(self._certificates, member.consensus), server
-        )
-        masters_pb2_grpc.add_MasterServiceServicer_to_server(
-            MasterServicer(member.members, self._certificates, member.consensus), server
-        )
-        blocks_pb2_grpc.add_BlockServiceServicer_to_server(BlockServicer(member.contents), server)
-
     def bind(self) -> None:
         """Bind the enrolment port."""
-        tls = ServerTls(self._common.certificate.tls, mutual=False)
-        self._common.certificate.servers.append(tls)
+        self._tls = ServerTls(self._common.certificate.tls, mutual=False)
+        self._common.certificate.servers.append(self._tls)
         bind_port(
             self._enrolment_server,
             parse_endpoint(self._common.settings.node.enrolment_bind),
-            tls.credentials,
+            self._tls.credentials,
             flag="--enrolment-bind",
         )
 
@@ -104,6 +83,8 @@ class MasterPart(Part):
 
     async def close(self) -> None:
         """Close the enrolment port."""
+        if self._tls is not None:
+            self._common.certificate.servers.remove(self._tls)
         await self._enrolment_server.stop(STOP_GRACE_SECONDS)
 
     def _on_leadership(self, leads: bool, term: int) -> None:  # noqa: FBT001
@@ -112,17 +93,8 @@ class MasterPart(Part):
 
     def _on_effect(self, effect: Effect) -> None:
         if isinstance(effect, CertificatesRevoked):
-            self._check_certificates_again()
+            self._member.check_callers_again()
 
     def _on_change(self, _revision: int, touched: Touched | None) -> None:
         if touched is None:  # The snapshot may have brought revocations.
-            self._check_certificates_again()
-
-    def _check_certificates_again(self) -> None:
-        self._common.certificate.end_sessions()
-        self._member.gate.recheck_now()
-
-    def _sign_alone(self, request_der: bytes) -> bytes | None:
-        endpoints = (*self._common.advertised, *self._common.settings.enrolment_endpoints)
-        did = self._common.files.identity.did
-        return self._certificates.sign_alone(request_der, did, endpoints)
+            self._member.check_callers_again()

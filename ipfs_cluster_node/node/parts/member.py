@@ -8,6 +8,7 @@ from ipfs_cluster_node.adapters.audit.files import FileAuditLog
 from ipfs_cluster_node.adapters.content.blockstore import BlockStore
 from ipfs_cluster_node.cluster.backups import Backups
 from ipfs_cluster_node.cluster.certificates.authority import ClusterAuthority
+from ipfs_cluster_node.cluster.certificates.issuing import Certificates
 from ipfs_cluster_node.cluster.cluster_clock import ClusterClock
 from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.cluster.content.contents import Contents
@@ -15,23 +16,28 @@ from ipfs_cluster_node.cluster.delegations import Delegations
 from ipfs_cluster_node.cluster.members import Members
 from ipfs_cluster_node.cluster.tasks import Tasks
 from ipfs_cluster_node.cluster.worker_sessions import WorkerSessions
+from ipfs_cluster_node.internal.v1 import blocks_pb2_grpc, masters_pb2_grpc, raft_pb2_grpc
 from ipfs_cluster_node.node.parts.common import CommonPart
-from ipfs_cluster_node.node.parts.log import LogPart
 from ipfs_cluster_node.node.parts.part import Part
 from ipfs_cluster_node.node.space import DiskSpace
 from ipfs_cluster_node.node.uplink import Uplink
 from ipfs_cluster_node.services.audit import AuditServicer
 from ipfs_cluster_node.services.authorization import AuthorizationServicer
+from ipfs_cluster_node.services.blocks import BlockServicer
+from ipfs_cluster_node.services.certificates import CertificateServicer
 from ipfs_cluster_node.services.content import ContentServicer
 from ipfs_cluster_node.services.gate import Gate, Identify
+from ipfs_cluster_node.services.masters import MasterServicer
 from ipfs_cluster_node.services.membership import MembershipServicer
 from ipfs_cluster_node.services.nodes import NodeServicer
+from ipfs_cluster_node.services.raft import RaftServicer
 from ipfs_cluster_node.services.state_delta import StateDeltaServicer
 from ipfs_cluster_node.services.task_dispatch import TaskDispatchServicer
 from ipfs_cluster_node.services.worker import WorkerServicer
 from ipfs_cluster_node.v1 import (
     audit_pb2_grpc,
     authorization_pb2_grpc,
+    certificate_pb2_grpc,
     content_pb2_grpc,
     membership_pb2_grpc,
     state_delta_pb2_grpc,
@@ -43,11 +49,10 @@ from ipfs_cluster_node.worker.v1 import node_pb2, node_pb2_grpc, worker_pb2_grpc
 class MemberPart(Part):
     """On every node. Without a log it refers callers to the leader."""
 
-    def __init__(self, common: CommonPart, log: LogPart | None) -> None:
-        """Answer from `log`, which only a master has."""
+    def __init__(self, common: CommonPart) -> None:
+        """Start without a log."""
         home, settings, node_id = common.home, common.settings, common.node_id
-        machine = None if log is None else log.machine
-        self._node_id = node_id
+        self._common, self._node_id = common, node_id
         clock = common.clock
         self.clock = ClusterClock(
             node_id,
@@ -57,8 +62,6 @@ class MemberPart(Part):
         )
         self.consensus = Consensus(
             node_id,
-            machine=machine,
-            replica=None if log is None else log.replica,
             peers=common.peers,
             now_ms=self.clock.now_ms,
         )
@@ -68,7 +71,18 @@ class MemberPart(Part):
         self._observations = common.observations
         self.tasks = Tasks(self.consensus, common.observations)
         self.sessions = WorkerSessions(self.consensus, self.tasks, common.observations, clock=clock)
-        self.members = Members(self.consensus, common.observations, clock=clock)
+        self.authority = ClusterAuthority(
+            home,
+            self.consensus,
+            did=common.files.identity.did,
+            cluster_id=settings.cluster.id,
+            clock=clock,
+        )
+        self.certificates = Certificates(
+            self.consensus, self.authority, self.clock, common.observations
+        )
+        common.certificate.sign_alone = self._sign_alone
+        self.members = Members(self.consensus, common.observations, self.certificates, clock=clock)
         self.members.boots = self.sessions.boots = common.boots
         self.contents = Contents(
             consensus=self.consensus,
@@ -77,14 +91,6 @@ class MemberPart(Part):
             clock=clock,
             room_of=common.observations.room_bytes.get,
         )
-        self.authority = ClusterAuthority(
-            home,
-            self.consensus,
-            did=common.files.identity.did,
-            cluster_id=settings.cluster.id,
-            seal_key=common.files.seal_key,
-            clock=clock,
-        )
         self.uplink = Uplink(
             connection=common.connection,
             peers=common.peers,
@@ -92,9 +98,6 @@ class MemberPart(Part):
                 endpoints=common.advertised,
                 slot_count=settings.slot_count,
                 version=__version__,
-                incarnation=0 if log is None else log.incarnation,
-                seal_key=self.authority.seal_public_key,
-                enrolment_endpoints=() if log is None else settings.enrolment_endpoints,
                 boot=common.boot,
             ),
             revocations=common.revocations,
@@ -106,19 +109,20 @@ class MemberPart(Part):
         self.uplink.want_epoch = common.certificate.want
         self.uplink.on_time = self.clock.take
         self.authorizer = Authorizer(
-            node_id=node_id, machine=machine, now_ms=self.clock.now_ms, clock=clock
+            node_id=node_id, holder=self.consensus, now_ms=self.clock.now_ms, clock=clock
         )
         self.audit = FileAuditLog(home.audit, lambda: self.space.has_room_for_audit, clock=clock)
         self._turns = Turns(clock.monotonic)
         self.gate = self.gate_for(
             MemberIdentification(
-                machine=machine,
+                known_state=self.consensus.known_state,
                 is_master=common.peers.is_master,
                 revocations=common.revocations,
                 now_ms=self.clock.now_ms,
             )
         )
         common.revocations.on_change = self.gate.recheck_now
+        self._serve()
         self.loops = {"uplink": self.uplink.run, "gate": self.gate.watch}
 
     def gate_for(self, identify: Identify) -> Gate:
@@ -131,9 +135,9 @@ class MemberPart(Part):
             clock=self.clock.own,
         )
 
-    def serve(self, gate: Gate) -> None:
-        """Add what every node serves, if only to name the leader."""
-        server, consensus = gate.as_server, self.consensus
+    def _serve(self) -> None:
+        """Add all services of a master: without a log they answer why not, and name the leader."""
+        server, consensus = self.gate.as_server, self.consensus
         delegations = Delegations(consensus, self.authorizer, self._node_id, clock=self.clock.own)
         authorization_pb2_grpc.add_AuthorizationServiceServicer_to_server(
             AuthorizationServicer(delegations), server
@@ -157,6 +161,28 @@ class MemberPart(Part):
             NodeServicer(self.members, consensus), server
         )
         worker_pb2_grpc.add_WorkerServiceServicer_to_server(WorkerServicer(self.sessions), server)
+        certificate_pb2_grpc.add_CertificateServiceServicer_to_server(
+            CertificateServicer(self.certificates, consensus), server
+        )
+        masters_pb2_grpc.add_MasterServiceServicer_to_server(
+            MasterServicer(self.members, self.certificates, consensus), server
+        )
+        blocks_pb2_grpc.add_BlockServiceServicer_to_server(
+            BlockServicer(self.contents, consensus), server
+        )
+        raft_pb2_grpc.add_RaftServiceServicer_to_server(RaftServicer(consensus), server)
+
+    def check_callers_again(self) -> None:
+        """Check every caller by what is known now: of new connections, and of running streams."""
+        self._common.certificate.end_sessions()
+        self.gate.recheck_now()
+
+    def _sign_alone(self, request_der: bytes) -> bytes | None:
+        if self.consensus.replica is None:
+            return None
+        common = self._common
+        endpoints = (*common.advertised, *common.settings.enrolment_endpoints)
+        return self.certificates.sign_alone(request_der, common.files.identity.did, endpoints)
 
     def on_leadership(self, leads: bool) -> None:  # noqa: FBT001
         """Start or stop leading."""

@@ -4,8 +4,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from ipfs_cluster_node.services.gate import Gate
-
 Loop = Callable[[], Awaitable[None]]
 """Runs until it is cancelled. Its end stops the node: none may fail silently."""
 
@@ -17,13 +15,14 @@ NO_LOOPS: Final[Mapping[str, Loop]] = MappingProxyType({})
 class Part:
     """What a node starts and stops together. Its constructor takes what it needs.
 
-    In this order: `serve`, `bind`, `prepare`, `begin`, then `loops` run, `leave`, `close`.
+    In this order: `attach`, `bind`, `prepare`, `begin`, then `loops` run, `leave`, `close`. In a
+    node that runs, a part is attached last, and detached first: it can't be used before it works.
     """
 
     loops: Mapping[str, Loop] = NO_LOOPS
 
-    def serve(self, gate: Gate) -> None:
-        """Add services to the port for members."""
+    def attach(self) -> None:
+        """Have the other parts use this one; must not fail."""
 
     def bind(self) -> None:
         """Bind further ports; raises PORT_IN_USE."""
@@ -37,5 +36,8 @@ class Part:
     async def leave(self) -> None:
         """Return what others wait for; every loop still runs."""
 
+    def detach(self) -> None:
+        """Have the other parts use this one no longer, once its loops have ended."""
+
     async def close(self) -> None:
-        """Clean up after the loops; the node no longer answers."""
+        """Clean up after the loops, or after what failed before they ran."""

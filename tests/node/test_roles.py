@@ -1,0 +1,119 @@
+"""A running node's parts change from a worker's to a master's and back, while it serves."""
+
+import asyncio
+import gc
+import weakref
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from ipfs_cluster_node.codec.errors import error_from_rpc
+from ipfs_cluster_node.config.home import Home
+from ipfs_cluster_node.config.settings import NodeSection, load_settings
+from ipfs_cluster_node.core.errors import Reason
+from ipfs_cluster_node.core.ids import NodeId
+from ipfs_cluster_node.core.model import Role
+from ipfs_cluster_node.node.node import Node
+from ipfs_cluster_node.node.setup import init_cluster
+from ipfs_cluster_node.v1 import health_pb2, health_pb2_grpc, membership_pb2, membership_pb2_grpc
+from tests.support.memory_net import MemoryNet
+from tests.support.virtual_time import loop_clock, virtual_time
+
+PASSPHRASE = "a passphrase of the tests"
+
+
+def home_at(path: Path, *, bind: str = "127.0.0.1:9096", enrolment: str = "127.0.0.1:9097") -> Home:
+    """A master's home, that of the only one."""
+    home = Home(path)
+    settings = NodeSection(name="first", role="master", bind=bind, enrolment_bind=enrolment)
+    init_cluster(
+        home, settings, cluster_name="c", recovery_passphrase=PASSPHRASE, clock=loop_clock()
+    )
+    return home
+
+
+def node_of(home: Home, role: Role) -> Node:
+    settings = load_settings(home.config)
+    return Node(home, replace(settings, node=replace(settings.node, role=role)), clock=loop_clock())
+
+
+@asynccontextmanager
+async def running(node: Node) -> AsyncIterator[asyncio.Task[None]]:
+    ready = asyncio.Event()
+    task = asyncio.create_task(node.run(lambda _bound: ready.set()))
+    try:
+        first = asyncio.create_task(ready.wait())
+        await asyncio.wait((task, first), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            task.result()
+        yield task
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def answer_of(channel: Any) -> str:
+    """The node's answer to a read that needs the log: its reason, `OK` if it was answered."""
+    try:
+        await membership_pb2_grpc.MembershipServiceStub(channel).GetClusterStatus(
+            membership_pb2.GetClusterStatusRequest(), timeout=5
+        )
+    except grpc.aio.AioRpcError as error:
+        return error_from_rpc(error).reason
+    return "OK"
+
+
+async def role_of(channel: Any) -> str:
+    health: health_pb2.GetHealthResponse = await health_pb2_grpc.HealthServiceStub(
+        channel
+    ).GetHealth(health_pb2.GetHealthRequest(), timeout=5)
+    return f"{health.role} {'with' if health.HasField('raft') else 'without'} log"
+
+
+async def leads(node: Node) -> None:
+    async with asyncio.timeout(30):
+        while not node._member.consensus.is_leader:
+            await asyncio.sleep(0.1)
+
+
+def loops() -> set[str]:
+    return {task.get_name() for task in asyncio.all_tasks()}
+
+
+@virtual_time
+async def test_the_only_masters_parts_stop_and_start_while_it_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = MemoryNet(monkeypatch)
+    node = node_of(home_at(tmp_path), Role.LEECHER)
+    async with running(node):
+        own = net._open("127.0.0.1:9096", tls=node._common.certificate.tls)
+        await asyncio.sleep(3)
+        before = loops()
+        assert await role_of(own) == "leecher without log"
+        assert await answer_of(own) == Reason.NO_LEADER
+        for _ in range(2):
+            await node.change_role(Role.MASTER)
+            assert await role_of(own) == "master with log"
+            await leads(node)
+            await asyncio.sleep(3)
+            assert await answer_of(own) == "OK"
+            assert loops() > before
+            assert node._member.uplink.lease_holds
+            node._common.observations.hear(NodeId("n"))
+            state = weakref.ref(node._member.consensus.state())
+            await node.change_role(Role.LEECHER)
+            assert await role_of(own) == "leecher without log"
+            assert await answer_of(own) == Reason.NO_LEADER
+            await asyncio.sleep(3)
+            assert loops() == before
+            assert node._common.observations.heard_at == {}
+            assert node._member.authority._opened is None
+            gc.collect()
+            assert state() is None
