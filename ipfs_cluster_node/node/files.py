@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ipfs_cluster_node.adapters.keys.identity import Identity, check_private
+from ipfs_cluster_node.adapters.keys.sealing import SealKey
 from ipfs_cluster_node.adapters.net.tls import ClientTls
 from ipfs_cluster_node.config.credentials import Credentials, read_credentials
 from ipfs_cluster_node.config.home import Home
@@ -15,6 +16,8 @@ class NodeFiles:
 
     identity: Identity
     credentials: Credentials
+    seal_key: SealKey | None
+    """On masters."""
 
     @property
     def tls(self) -> ClientTls:
@@ -39,4 +42,8 @@ def load_files(home: Home) -> NodeFiles:
             f"{error.filename} can't be read; restore it, or join with a new identity in another "
             "--home",
         ) from error
-    return NodeFiles(identity=Identity.load(home.identity), credentials=credentials)
+    return NodeFiles(
+        identity=Identity.load(home.identity),
+        credentials=credentials,
+        seal_key=SealKey.load(home.seal_key) if home.seal_key.exists() else None,
+    )

@@ -25,13 +25,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class _Stream:
-    task: "asyncio.Task[Any] | None"
+    reader: "asyncio.Task[Any] | None" = None
+    """Set once it only waits for messages."""
     ended: bool = False
 
     def end(self) -> None:
-        if self.task is not None:
+        if self.reader is not None:
             self.ended = True
-            self.task.cancel()
+            self.reader.cancel()
 
 
 class ReplicaPeers(ReplicaState):
@@ -72,7 +73,7 @@ class ReplicaPeers(ReplicaState):
             raise ClusterError(Reason.CALLER_NOT_ALLOWED, "a voter speaks for itself only")
         assert first is not None
         self._boots.joined(peer, first.hello.boot)
-        stream = self._inbound[sender] = _Stream(asyncio.current_task())
+        stream = self._inbound[sender] = _Stream()
         try:
             if sender in self._links:
                 self._links[sender][0].reconnect_now()
@@ -87,6 +88,8 @@ class ReplicaPeers(ReplicaState):
                 raise ClusterError(Reason.INVALID_ARGUMENT, "the claim is missing")
             self.engine.admit(sender, mark_from_proto(second.claim), known)
             yield pb.ExchangeResponse(voter=self.voter, epoch=epoch)
+            stream.reader = asyncio.current_task()
+            self._check()
             async for request in messages:
                 message = unframer.take(request.frame)
                 if message is None:
@@ -102,8 +105,9 @@ class ReplicaPeers(ReplicaState):
         except FrameError as error:
             raise ClusterError(Reason.INVALID_ARGUMENT, str(error)) from error
         except asyncio.CancelledError:
-            if stream.ended:
-                self._check()  # Its peer is told why.
+            if stream.ended and stream.reader is not None:
+                stream.reader.uncancel()
+                self._check()  # Its peer is told why: raises.
             raise
         finally:
             self._boots.left(peer)

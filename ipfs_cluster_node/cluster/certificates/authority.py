@@ -69,9 +69,9 @@ class ClusterAuthority:
         """Held from reading the authority to committing its change: of two concurrent changes the
         second would be refused."""
 
-    def use_keys(self, keys: "OpeningKeys") -> None:
-        """From now on open with these."""
-        self._seal_key, self._recovery = keys
+    def use_keys(self, seal_key: SealKey | None, recovery: SealKey | None) -> None:
+        """From now on open with `seal_key`, or with what `recover keys` has left."""
+        self._seal_key, self._recovery = seal_key, recovery
 
     def forget_keys(self) -> None:
         """Open nothing any longer."""
@@ -246,22 +246,6 @@ class ClusterAuthority:
         keys = open_keys(authority, data_key, cluster_id=self._cluster_id)
         self._opened = (authority.key_id, authority.version, data_key, keys)
         return data_key, keys
-
-
-OpeningKeys = tuple[SealKey | None, SealKey | None]
-"""A master's own seal key, and what `recover keys` has left in its home directory."""
-
-
-def load_opening_keys(home: Home) -> OpeningKeys:
-    """Read what opens the cluster's keys.
-
-    Raises:
-        ClusterError: HOME_DAMAGED, naming the file.
-    """
-    seal_key, recovery = (
-        SealKey.load(path) if path.exists() else None for path in (home.seal_key, home.recovery_key)
-    )
-    return seal_key, recovery
 
 
 def new_root(cluster_name: str, now: datetime) -> CertificateAuthority:

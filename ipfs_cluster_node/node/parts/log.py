@@ -3,12 +3,13 @@
 import asyncio
 from typing import Final
 
+from ipfs_cluster_node.adapters.keys.sealing import SealKey
 from ipfs_cluster_node.adapters.net.tls import ClientTls
 from ipfs_cluster_node.adapters.raft.config import TRAILING_ENTRIES, RaftConfig
 from ipfs_cluster_node.adapters.raft.replica import Replica
-from ipfs_cluster_node.cluster.certificates.authority import load_opening_keys
 from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine
 from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.node.files import load_files
 from ipfs_cluster_node.node.log_replacement import check_replaced
 from ipfs_cluster_node.node.parts.common import CommonPart
 from ipfs_cluster_node.node.parts.member import MemberPart
@@ -30,13 +31,15 @@ class LogPart(Part):
         """
         self._common, self._member = common, member
         self._ran = False
-        self._opening_keys = load_opening_keys(common.home)
-        check_replaced(common.home, common.node_id)
+        home = common.home
+        self._seal_key = load_files(home).seal_key
+        self._recovery = SealKey.load(home.recovery_key) if home.recovery_key.exists() else None
+        check_replaced(home, common.node_id)
         raft = common.settings.raft
         self.machine = ReplicatedStateMachine()
         self.replica = Replica(
-            directory=common.home.raft,
-            notes=common.home.state,
+            directory=home.raft,
+            notes=home.state,
             boot=common.boot,
             boots=common.boots,
             machine=self.machine,
@@ -57,7 +60,7 @@ class LogPart(Part):
         common.peers.follow(self.replica, self.machine)
         common.connection.learn(common.targets())
         common.certificate.on_renewed.append(self._redial)
-        member.authority.use_keys(self._opening_keys)
+        member.authority.use_keys(self._seal_key, self._recovery)
         member.consensus.use_log(self.machine, self.replica)
         member.uplink.register_as(
             incarnation=int(self.replica.voter.rpartition(".")[2]),
