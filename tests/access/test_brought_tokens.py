@@ -61,10 +61,10 @@ class World:
             )
         )
         self.keep(CLUSTER.delegates(ALICE, "/"), TO_LIST)
-        machine: Any = SimpleNamespace(state=self.state)
+        holder: Any = SimpleNamespace(known_state=lambda: self.state, state=lambda: self.state)
         self.authorizer = Authorizer(
             node_id=node_id_from_did(ALICE.did),
-            machine=machine,
+            holder=holder,
             now_ms=lambda: 1000 * self.now_s,
             clock=loop_clock(),
         )
