@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Any, Final
 
 import grpc
-from grpc_health.v1 import health_pb2_grpc
 
 from ipfs_cluster_node import __version__
 from ipfs_cluster_node.access.authorizer import Authorizer
@@ -39,7 +38,6 @@ from ipfs_cluster_node.node.own_certificate import OwnCertificate
 from ipfs_cluster_node.services.gate import Gate
 from ipfs_cluster_node.services.health import HealthServicer
 from ipfs_cluster_node.services.standard_health import StandardHealthServicer
-from ipfs_cluster_node.v1 import health_pb2_grpc as own_health_pb2_grpc
 from ipfs_cluster_node.v1.health_pb2 import GetHealthResponse, HealthCheck
 
 log = logging.getLogger(__name__)
@@ -192,10 +190,7 @@ class LogRepair:
             # Calls of every kind take it as the end of a stream.
             handler: Any = grpc.stream_stream_rpc_method_handler(_refuse)
             gate.add_registered_method_handlers(service, {name: handler})
-        own_health_pb2_grpc.add_HealthServiceServicer_to_server(
-            HealthServicer(self.get_health), gate.as_server
-        )
-        health_pb2_grpc.add_HealthServicer_to_server(self._standard_health, gate.as_server)
+        gate.serve(HealthServicer(self.get_health), self._standard_health)
         return gate
 
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from typing import Final
 
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from ipfs_cluster_node.access.context import CallerClass
@@ -29,7 +29,6 @@ from ipfs_cluster_node.node.parts.worker import WorkerPart
 from ipfs_cluster_node.services.health import HealthServicer
 from ipfs_cluster_node.services.reflection import ReflectionServicer
 from ipfs_cluster_node.services.standard_health import StandardHealthServicer
-from ipfs_cluster_node.v1 import health_pb2_grpc as own_health_pb2_grpc
 
 log = logging.getLogger(__name__)
 
@@ -243,20 +242,12 @@ class Node:
             await asyncio.sleep(HEALTH_INTERVAL_SECONDS)
 
     def _serve(self) -> None:
-        server = self._member.gate.as_server
-        own_health_pb2_grpc.add_HealthServiceServicer_to_server(
-            HealthServicer(self.health.get_health), server
-        )
-        health_pb2_grpc.add_HealthServicer_to_server(self._standard_health, server)
+        gate = self._member.gate
+        health = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+        described = (*DESCRIBED, health, reflection.SERVICE_NAME)
+        gate.serve(HealthServicer(self.health.get_health), self._standard_health)
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call]
-            ReflectionServicer(
-                (
-                    *DESCRIBED,
-                    health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
-                    reflection.SERVICE_NAME,
-                )
-            ),
-            server,
+            ReflectionServicer(described), gate
         )
 
 

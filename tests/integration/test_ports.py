@@ -75,7 +75,7 @@ def enrolment_gate() -> Gate:
 def member_gate(health: StandardHealthServicer) -> Gate:
     caller = Caller(MEMBER.identity.did, CallerClass.CLIENT)
     gate = Gate(lambda _context: caller, Anything(), clock=loop_clock())
-    health_pb2_grpc.add_HealthServicer_to_server(health, gate.as_server)
+    gate.serve(health)
     return gate
 
 

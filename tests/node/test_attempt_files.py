@@ -147,7 +147,7 @@ class Worker:
             channels = {}
             for node_id, master in self.masters.items():
                 gate = Gate(lambda _context: CALLER, Anything(), clock=loop_clock())
-                content_pb2_grpc.add_ContentServiceServicer_to_server(master, gate.as_server)
+                gate.serve(master)
                 channels[node_id] = await opened.enter_async_context(serving(gate))
             runner = AttemptRunner(
                 uplink=SimpleNamespace(connection=ToMasters(channels)),  # type: ignore[arg-type]

@@ -16,7 +16,6 @@ from ipfs_cluster_node.node.parts.member import MemberPart
 from ipfs_cluster_node.node.parts.part import STOP_GRACE_SECONDS, Part
 from ipfs_cluster_node.services.enrolment import EnrolmentServicer
 from ipfs_cluster_node.services.standard_health import StandardHealthServicer, add_check_alone
-from ipfs_cluster_node.v1 import enrolment_pb2_grpc
 
 logger = logging.getLogger(__name__)
 
@@ -46,10 +45,8 @@ class MasterPart(Part):
             tls=lambda: common.certificate.tls,
         )
         gate = member.gate_for(identify_joiner)
-        enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(
-            EnrolmentServicer(Enrolment(common.connection, clock=common.clock), clock=common.clock),
-            gate.as_server,
-        )
+        enrolment = Enrolment(common.connection, clock=common.clock)
+        gate.serve(EnrolmentServicer(enrolment, clock=common.clock))
         add_check_alone(standard_health, gate)
         self._enrolment_server = make_server(enrolment=True)
         self._enrolment_server.add_generic_rpc_handlers((gate,))

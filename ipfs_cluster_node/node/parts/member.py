@@ -16,7 +16,6 @@ from ipfs_cluster_node.cluster.delegations import Delegations
 from ipfs_cluster_node.cluster.members import Members
 from ipfs_cluster_node.cluster.tasks import Tasks
 from ipfs_cluster_node.cluster.worker_sessions import WorkerSessions
-from ipfs_cluster_node.internal.v1 import blocks_pb2_grpc, masters_pb2_grpc, raft_pb2_grpc
 from ipfs_cluster_node.node.parts.common import CommonPart
 from ipfs_cluster_node.node.parts.part import Part
 from ipfs_cluster_node.node.space import DiskSpace
@@ -34,16 +33,7 @@ from ipfs_cluster_node.services.raft import RaftServicer
 from ipfs_cluster_node.services.state_delta import StateDeltaServicer
 from ipfs_cluster_node.services.task_dispatch import TaskDispatchServicer
 from ipfs_cluster_node.services.worker import WorkerServicer
-from ipfs_cluster_node.v1 import (
-    audit_pb2_grpc,
-    authorization_pb2_grpc,
-    certificate_pb2_grpc,
-    content_pb2_grpc,
-    membership_pb2_grpc,
-    state_delta_pb2_grpc,
-    task_dispatch_pb2_grpc,
-)
-from ipfs_cluster_node.worker.v1 import node_pb2, node_pb2_grpc, worker_pb2_grpc
+from ipfs_cluster_node.worker.v1 import node_pb2
 
 
 class MemberPart(Part):
@@ -137,40 +127,22 @@ class MemberPart(Part):
 
     def _serve(self) -> None:
         """Add all services of a master: without a log they answer why not, and name the leader."""
-        server, consensus = self.gate.as_server, self.consensus
+        consensus = self.consensus
         delegations = Delegations(consensus, self.authorizer, self._node_id, clock=self.clock.own)
-        authorization_pb2_grpc.add_AuthorizationServiceServicer_to_server(
-            AuthorizationServicer(delegations), server
+        self.gate.serve(
+            AuthorizationServicer(delegations),
+            AuditServicer(self.audit, self._node_id),
+            ContentServicer(self.contents, consensus),
+            MembershipServicer(self.members, consensus, Backups(consensus)),
+            StateDeltaServicer(consensus),
+            TaskDispatchServicer(self.tasks),
+            NodeServicer(self.members, consensus),
+            WorkerServicer(self.sessions),
+            CertificateServicer(self.certificates, consensus),
+            MasterServicer(self.members, self.certificates, consensus),
+            BlockServicer(self.contents, consensus),
+            RaftServicer(consensus),
         )
-        audit_pb2_grpc.add_AuditServiceServicer_to_server(
-            AuditServicer(self.audit, self._node_id), server
-        )
-        content_pb2_grpc.add_ContentServiceServicer_to_server(
-            ContentServicer(self.contents, consensus), server
-        )
-        membership_pb2_grpc.add_MembershipServiceServicer_to_server(
-            MembershipServicer(self.members, consensus, Backups(consensus)), server
-        )
-        state_delta_pb2_grpc.add_StateDeltaServiceServicer_to_server(
-            StateDeltaServicer(consensus), server
-        )
-        task_dispatch_pb2_grpc.add_TaskDispatchServiceServicer_to_server(
-            TaskDispatchServicer(self.tasks), server
-        )
-        node_pb2_grpc.add_NodeServiceServicer_to_server(
-            NodeServicer(self.members, consensus), server
-        )
-        worker_pb2_grpc.add_WorkerServiceServicer_to_server(WorkerServicer(self.sessions), server)
-        certificate_pb2_grpc.add_CertificateServiceServicer_to_server(
-            CertificateServicer(self.certificates, consensus), server
-        )
-        masters_pb2_grpc.add_MasterServiceServicer_to_server(
-            MasterServicer(self.members, self.certificates, consensus), server
-        )
-        blocks_pb2_grpc.add_BlockServiceServicer_to_server(
-            BlockServicer(self.contents, consensus), server
-        )
-        raft_pb2_grpc.add_RaftServiceServicer_to_server(RaftServicer(consensus), server)
 
     def check_callers_again(self) -> None:
         """Check every caller by what is known now: of new connections, and of running streams."""
