@@ -142,7 +142,7 @@ def decide_joiner(
     """Approve or reject a joiner."""
     did = did_from_node_id(node_id_of(request.node_id))
     token = context.state.members.token(request.token_id) if context.state else None
-    return [Requirement(auth.JOINER_DECIDE, [auth.joiner_args(token, did)])]
+    return [Requirement(auth.JOINER_DECIDE, [auth.join_token_args(token, did)])]
 
 
 def remove_node(request: membership_pb2.RemoveNodeRequest, context: RequestContext) -> Requirements:

@@ -7,7 +7,7 @@ from typing import Final
 
 from ipfs_cluster_node.codec.commands import decode_command
 from ipfs_cluster_node.codec.snapshot import decode_snapshot, encode_snapshot
-from ipfs_cluster_node.core.effects import Accepted, Effect, Rejected
+from ipfs_cluster_node.core.effects import Answer, Effect
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.core.tables import Touched, merged
 
@@ -48,7 +48,7 @@ class ReplicatedStateMachine:
         """Call these with the changes of each log entry; a listener must not raise."""
         self._change_listeners += listeners
 
-    def apply(self, index: int, command: bytes) -> Accepted | Rejected:
+    def apply(self, index: int, command: bytes) -> Answer:
         """Apply a committed command."""
         applied = self.state.apply(decode_command(command))
         self._unfrozen_bytes += len(command)

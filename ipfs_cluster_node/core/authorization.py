@@ -179,20 +179,13 @@ def token_args(role: Role, *, ttl_s: int, uses: int, grant: str, needs_approval:
     }
 
 
-def joiner_args(token: JoinToken | None, did: Did) -> Args:
-    """Of a joiner to be listed or decided on; its token says what it will be, and who let it."""
+def join_token_args(token: JoinToken | None, did: str = ANY) -> Args:
+    """Of a join token to be listed or revoked, or of its joiner; an unknown one is of any kind.
+
+    A joiner's token says what it will be, and who let it.
+    """
     return {
         "did": did,
-        "role": token.role.value if token else ANY,
-        "grant": token.grant if token else ANY,
-        "creator": (token.creator or ANY) if token else ANY,
-    }
-
-
-def join_token_args(token: JoinToken | None) -> Args:
-    """Of a join token to be listed or revoked; an unknown one is of any kind."""
-    return {
-        "did": ANY,
         "role": token.role.value if token else ANY,
         "grant": token.grant if token else ANY,
         "creator": (token.creator or ANY) if token else ANY,

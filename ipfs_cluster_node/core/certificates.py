@@ -125,7 +125,7 @@ class CertificateTable:
         for record in records:
             self._put(record)
         for revocation in revocations:
-            self._revoke(revocation)
+            self.revoke(revocation)
 
     def get(self, serial: int) -> CertificateRecord | None:
         """The certificate of this serial number, if it is remembered."""
@@ -204,10 +204,6 @@ class CertificateTable:
         """Whether the limit of revocations is reached."""
         return len(self._serials) + len(self._dids) >= REVOCATIONS_MAX
 
-    def revoke(self, revocation: CertificateRevocation) -> None:
-        """Remember a revocation."""
-        self._revoke(revocation)
-
     def forget_member(self, did: Did) -> None:
         """Drop a removed member's revocations: its removal implies them."""
         if did in self._dids:
@@ -276,7 +272,8 @@ class CertificateTable:
         if self._newest.get(record.did) is record:
             del self._newest[record.did]
 
-    def _revoke(self, revocation: CertificateRevocation) -> None:
+    def revoke(self, revocation: CertificateRevocation) -> None:
+        """Remember a revocation."""
         if revocation.did:
             self._dids.put_if_new(revocation.did, revocation)
         else:

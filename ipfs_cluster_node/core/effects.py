@@ -25,6 +25,10 @@ class Rejected:
     message: str
 
 
+Answer = Accepted | Rejected
+"""To a command's caller."""
+
+
 @dataclass(frozen=True, slots=True)
 class AttemptsRevoked:
     """A worker must kill these attempts."""
@@ -52,8 +56,7 @@ Effect = AttemptsRevoked | AttemptsAssigned | CertificatesRevoked
 class Applied(NamedTuple):
     """The result of a command."""
 
-    outcome: Accepted | Rejected
-    """The answer to its caller."""
+    outcome: Answer
     effects: tuple[Effect, ...]
     """What the shell must do."""
     touched: Touched

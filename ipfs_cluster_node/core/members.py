@@ -12,7 +12,7 @@ from ipfs_cluster_node.core.commands import (
     RegisterNode,
     ReplaceLog,
 )
-from ipfs_cluster_node.core.effects import Accepted, Rejected
+from ipfs_cluster_node.core.effects import Accepted, Answer, Rejected
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.ids import Did, NodeId, did_from_node_id
 from ipfs_cluster_node.core.model import TOKEN_FAILURES_MAX, JoinToken, Liveness, Principal, Role
@@ -109,7 +109,7 @@ class MemberTable:
             self.incarnation_last = principal.incarnation
             self._cluster_touched.append("incarnation_last")
 
-    def create_token(self, command: CreateJoinToken, creator: str) -> Accepted | Rejected:
+    def create_token(self, command: CreateJoinToken, creator: str) -> Answer:
         """Add a join token of this member's."""
         if command.token_id in self._tokens:
             return Rejected(Reason.REQUEST_ID_REUSED, "this token exists; make another one")
@@ -127,7 +127,7 @@ class MemberTable:
         self._tokens.put(token.token_id, token)
         return Accepted((command.token_id,))
 
-    def revoke_token(self, token_id: str) -> Accepted | Rejected:
+    def revoke_token(self, token_id: str) -> Answer:
         """Revoke a join token; joiners waiting with it are rejected too."""
         if token_id not in self._tokens:
             return Rejected(
@@ -140,7 +140,7 @@ class MemberTable:
         """Revoke the tokens of a removed member, which could otherwise rejoin with them."""
         self._drop_tokens(lambda token: token.creator == creator)
 
-    def redeem(self, command: RedeemJoinToken, at_ms: int) -> Accepted | Rejected:
+    def redeem(self, command: RedeemJoinToken, at_ms: int) -> Answer:
         """Admit a joiner; `Accepted.ids` is its role, its incarnation and its preset."""
         refused = self.check_token(command.token_id)
         if refused is not None:
@@ -232,7 +232,7 @@ class MemberTable:
             return None  # `redeem` reports what is wrong, and counts it.
         return joiners.judge(token, command)
 
-    def decide(self, command: DecideJoiner, at_ms: int) -> Accepted | Rejected:
+    def decide(self, command: DecideJoiner, at_ms: int) -> Answer:
         """Approve a waiting joiner, which is admitted when it next asks, or reject it."""
         token = self._tokens.get(command.token_id)
         live = token is not None and at_ms < token.expires_at_ms
@@ -312,7 +312,7 @@ class MemberTable:
             )
         return None
 
-    def replace_log(self, command: ReplaceLog) -> Accepted | Rejected:
+    def replace_log(self, command: ReplaceLog) -> Answer:
         """Give a master a new incarnation, `Accepted.ids`, that never had a log."""
         master = self.node(command.node_id)
         if master is None or master.incarnation != command.incarnation:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from ipfs_cluster_node.core.effects import Accepted, Rejected
+from ipfs_cluster_node.core.effects import Accepted, Answer, Rejected
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.tables import Notes, OrderedTable, TableName
 
@@ -31,9 +31,7 @@ class RequestTable(OrderedTable[tuple[str, str], RequestRecord]):
         rows = (((record.caller, record.request_id), record) for record in records)
         super().__init__(TableName.REQUESTS, notes, rows)
 
-    def answer(
-        self, caller: str, request_id: str, fingerprint: bytes
-    ) -> Accepted | Rejected | None:
+    def answer(self, caller: str, request_id: str, fingerprint: bytes) -> Answer | None:
         """The answer to a repeat, or its rejection if it differs; None for a new request."""
         known = self.get((caller, request_id))
         if known is None:

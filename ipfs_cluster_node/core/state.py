@@ -4,34 +4,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final, assert_never
 
+from ipfs_cluster_node.core import commands
 from ipfs_cluster_node.core.certificates import CertificateTable
-from ipfs_cluster_node.core.commands import (
-    AddContent,
-    AssignTasks,
-    BootstrapCluster,
-    CancelTask,
-    CommandBody,
-    CreateJoinToken,
-    DecideJoiner,
-    ExpireRecords,
-    FinishAttempts,
-    IssueCertificate,
-    LogCommand,
-    ProposeConfig,
-    PutDelegation,
-    RedeemJoinToken,
-    RegisterNode,
-    RemoveNode,
-    ReplaceLog,
-    RequeueAttempts,
-    RevokeCertificate,
-    RevokeDelegation,
-    RevokeJoinToken,
-    SetAuthority,
-    SetLiveness,
-    SubmitTasks,
-    fingerprint_of,
-)
+from ipfs_cluster_node.core.commands import CommandBody, LogCommand, fingerprint_of
 from ipfs_cluster_node.core.contents import ContentTable
 from ipfs_cluster_node.core.delegations import (
     DelegationTable,
@@ -40,6 +15,7 @@ from ipfs_cluster_node.core.delegations import (
 )
 from ipfs_cluster_node.core.effects import (
     Accepted,
+    Answer,
     Applied,
     AttemptsAssigned,
     AttemptsRevoked,
@@ -110,7 +86,7 @@ class ClusterState:
             self._effects.clear()
         return Applied(outcome, effects, self._notes.take())
 
-    def _answer(self, command: LogCommand) -> Accepted | Rejected:
+    def _answer(self, command: LogCommand) -> Answer:
         fingerprint = fingerprint_of(command.body)
         answer = self.requests.answer(command.caller, command.request_id, fingerprint)
         if answer is not None:
@@ -123,59 +99,57 @@ class ClusterState:
             self.requests.remember(record, self.settings["request_count_max"])
         return outcome
 
-    def _carry_out(self, command: LogCommand) -> Accepted | Rejected:  # noqa: C901, PLR0912
+    def _carry_out(self, command: LogCommand) -> Answer:  # noqa: C901, PLR0912
         body = command.body
         match body:  # The most frequent first.
-            case FinishAttempts():
+            case commands.FinishAttempts():
                 return self._finish_attempts(command, body)
-            case AssignTasks():
+            case commands.AssignTasks():
                 return self._assign_tasks(command, body)
-            case SubmitTasks():
+            case commands.SubmitTasks():
                 return self._submit_tasks(command, body)
-            case ProposeConfig():
-                return self._propose_config(command, body)
-            case BootstrapCluster():
-                return self._bootstrap_cluster(command, body)
-            case CreateJoinToken():
+            case commands.ProposeConfig():
+                return self._propose_config(body)
+            case commands.BootstrapCluster():
+                return self._bootstrap_cluster(body)
+            case commands.CreateJoinToken():
                 return self._create_join_token(command, body)
-            case RevokeJoinToken():
-                return self._revoke_join_token(command, body)
-            case RedeemJoinToken():
-                return self._redeem_join_token(command, body)
-            case DecideJoiner():
-                return self._decide_joiner(command, body)
-            case RegisterNode():
+            case commands.RevokeJoinToken():
+                return self.members.revoke_token(body.token_id)
+            case commands.RedeemJoinToken():
+                return self.members.redeem(body, command.at_ms)
+            case commands.DecideJoiner():
+                return self.members.decide(body, command.at_ms)
+            case commands.RegisterNode():
                 return self._register_node(command, body)
-            case SetLiveness():
+            case commands.SetLiveness():
                 return self._set_liveness(command, body)
-            case RemoveNode():
+            case commands.RemoveNode():
                 return self._remove_node(command, body)
-            case ReplaceLog():
-                return self._replace_log(command, body)
-            case RequeueAttempts():
+            case commands.ReplaceLog():
+                return self.members.replace_log(body)
+            case commands.RequeueAttempts():
                 return self._requeue_attempts(command, body)
-            case CancelTask():
+            case commands.CancelTask():
                 return self._cancel_task(command, body)
-            case ExpireRecords():
+            case commands.ExpireRecords():
                 return self._expire_records(command, body)
-            case AddContent():
+            case commands.AddContent():
                 return self._add_content(command, body)
-            case PutDelegation():
-                return self._put_delegation(command, body)
-            case RevokeDelegation():
-                return self._revoke_delegation(command, body)
-            case IssueCertificate():
+            case commands.PutDelegation():
+                return self._put_delegation(body)
+            case commands.RevokeDelegation():
+                return self._revoke_delegation(body)
+            case commands.IssueCertificate():
                 return self._issue_certificate(command, body)
-            case RevokeCertificate():
-                return self._revoke_certificate(command, body)
-            case SetAuthority():
-                return self._set_authority(command, body)
+            case commands.RevokeCertificate():
+                return self._revoke_certificate(body)
+            case commands.SetAuthority():
+                return self._set_authority(body)
             case _:
                 assert_never(body)
 
-    def answer_to(
-        self, caller: str, request_id: str, body: CommandBody
-    ) -> Accepted | Rejected | None:
+    def answer_to(self, caller: str, request_id: str, body: CommandBody) -> Answer | None:
         """The answer to a repeat, or that it is none; None for a request that is new."""
         return self.requests.answer(caller, request_id, fingerprint_of(body))
 
@@ -202,9 +176,7 @@ class ClusterState:
 
     # Members.
 
-    def _bootstrap_cluster(
-        self, _command: LogCommand, body: BootstrapCluster
-    ) -> Accepted | Rejected:
+    def _bootstrap_cluster(self, body: commands.BootstrapCluster) -> Answer:
         if self.cluster_id:
             return Rejected(Reason.INVALID_ARGUMENT, "the cluster exists already")
         self.cluster_id, self.cluster_name = body.cluster_id, body.cluster_name
@@ -217,30 +189,19 @@ class ClusterState:
             self.members.put(principal)
         return Accepted()
 
-    def _create_join_token(self, command: LogCommand, body: CreateJoinToken) -> Accepted | Rejected:
+    def _create_join_token(self, command: LogCommand, body: commands.CreateJoinToken) -> Answer:
         creator = Did(command.caller)
         if creator in self.members.removed or self.certificates.revokes(creator):
             # Removed since the call was allowed: its token would outlive it.
             return Rejected(Reason.CALLER_UNKNOWN, "its maker was removed or revoked")
         return self.members.create_token(body, command.caller)
 
-    def _revoke_join_token(
-        self, _command: LogCommand, body: RevokeJoinToken
-    ) -> Accepted | Rejected:
-        return self.members.revoke_token(body.token_id)
-
-    def _redeem_join_token(self, command: LogCommand, body: RedeemJoinToken) -> Accepted | Rejected:
-        return self.members.redeem(body, command.at_ms)
-
-    def _decide_joiner(self, command: LogCommand, body: DecideJoiner) -> Accepted | Rejected:
-        return self.members.decide(body, command.at_ms)
-
-    def _register_node(self, command: LogCommand, body: RegisterNode) -> Accepted | Rejected:
+    def _register_node(self, command: LogCommand, body: commands.RegisterNode) -> Answer:
         if not self.members.register(body, command.at_ms):
             return _no_member(body.node_id)
         return Accepted()
 
-    def _set_liveness(self, command: LogCommand, body: SetLiveness) -> Accepted | Rejected:
+    def _set_liveness(self, command: LogCommand, body: commands.SetLiveness) -> Answer:
         for node_id in body.alive:
             self.members.set_liveness(node_id, Liveness.ALIVE, command.at_ms)
         for node_id in body.dead:
@@ -252,7 +213,7 @@ class ClusterState:
                     self._effects.append(AttemptsRevoked(node_id, lost))
         return Accepted()
 
-    def _remove_node(self, command: LogCommand, body: RemoveNode) -> Accepted | Rejected:
+    def _remove_node(self, command: LogCommand, body: commands.RemoveNode) -> Answer:
         if not self.members.remove(body.node_id):
             return _no_member(body.node_id)
         # Otherwise a repeat of its enrolment would be answered as if it were admitted again.
@@ -265,10 +226,7 @@ class ClusterState:
         self._effects.append(CertificatesRevoked())
         return Accepted()
 
-    def _replace_log(self, _command: LogCommand, body: ReplaceLog) -> Accepted | Rejected:
-        return self.members.replace_log(body)
-
-    def _propose_config(self, _command: LogCommand, body: ProposeConfig) -> Accepted | Rejected:
+    def _propose_config(self, body: commands.ProposeConfig) -> Answer:
         try:
             self.settings.change(body.values, body.if_values)
         except ConfigChangedError as error:
@@ -279,7 +237,7 @@ class ClusterState:
 
     # Tasks.
 
-    def _submit_tasks(self, command: LogCommand, body: SubmitTasks) -> Accepted | Rejected:
+    def _submit_tasks(self, command: LogCommand, body: commands.SubmitTasks) -> Answer:
         refused = no_room_for(self.tasks, self.settings, body.specs)
         if refused is not None:
             return refused
@@ -299,7 +257,7 @@ class ClusterState:
     def _make_room(self, count: int, payload_bytes: int) -> None:
         make_room(self.tasks, self.settings, count, payload_bytes, forget_max=EXPIRED_MAX)
 
-    def _assign_tasks(self, command: LogCommand, body: AssignTasks) -> Accepted | Rejected:
+    def _assign_tasks(self, command: LogCommand, body: commands.AssignTasks) -> Answer:
         assigned: dict[NodeId, list[AttemptId]] = {}
         for task_id, node_id in body.assignments:
             node = self.members.node(node_id)
@@ -311,7 +269,7 @@ class ClusterState:
         self._effects += (AttemptsAssigned(n, tuple(ids)) for n, ids in assigned.items())
         return Accepted()
 
-    def _finish_attempts(self, command: LogCommand, body: FinishAttempts) -> Accepted | Rejected:
+    def _finish_attempts(self, command: LogCommand, body: commands.FinishAttempts) -> Answer:
         changed: list[TaskId] = []
         for outcome in body.outcomes:
             if not self.tasks.finish(outcome, body.node_id, command.at_ms):
@@ -324,11 +282,11 @@ class ClusterState:
         self._make_room(0, 0)  # Results weigh too.
         return Accepted(tuple(changed))
 
-    def _requeue_attempts(self, command: LogCommand, body: RequeueAttempts) -> Accepted | Rejected:
+    def _requeue_attempts(self, command: LogCommand, body: commands.RequeueAttempts) -> Answer:
         self._lose(body.ids, command.at_ms)
         return Accepted()
 
-    def _cancel_task(self, command: LogCommand, body: CancelTask) -> Accepted | Rejected:
+    def _cancel_task(self, command: LogCommand, body: commands.CancelTask) -> Answer:
         task = self.tasks.get(body.task_id)
         if task is None:
             return Rejected(
@@ -350,7 +308,7 @@ class ClusterState:
 
     # Content, and expiry.
 
-    def _add_content(self, command: LogCommand, body: AddContent) -> Accepted | Rejected:
+    def _add_content(self, command: LogCommand, body: commands.AddContent) -> Answer:
         content = Content(
             cid=body.cid,
             size_bytes=body.size_bytes,
@@ -361,7 +319,7 @@ class ClusterState:
         self.contents.add(content, body.holders)
         return Accepted((body.cid,))
 
-    def _expire_records(self, command: LogCommand, body: ExpireRecords) -> Accepted | Rejected:
+    def _expire_records(self, command: LogCommand, body: commands.ExpireRecords) -> Answer:
         at_ms = command.at_ms
         if body.goes_on and self.judged_at_ms:
             at_ms = self.judged_at_ms
@@ -386,7 +344,7 @@ class ClusterState:
 
     # Authorization.
 
-    def _put_delegation(self, _command: LogCommand, body: PutDelegation) -> Accepted | Rejected:
+    def _put_delegation(self, body: commands.PutDelegation) -> Answer:
         delegations = [d for d in body.delegations if not self._is_ended_grant(d)]
         full = self.delegations.full_for(delegations)
         if full:
@@ -401,9 +359,7 @@ class ClusterState:
         client = self.members.get(delegation.audience)
         return client is None or client.removed or not client.grant
 
-    def _revoke_delegation(
-        self, _command: LogCommand, body: RevokeDelegation
-    ) -> Accepted | Rejected:
+    def _revoke_delegation(self, body: commands.RevokeDelegation) -> Answer:
         full = self.delegations.revocations_full(body.revocation, self.cluster_did)
         if full:
             return Rejected(Reason.TOO_MANY_DELEGATIONS, full)
@@ -423,9 +379,7 @@ class ClusterState:
 
     # Certificates.
 
-    def _issue_certificate(
-        self, command: LogCommand, body: IssueCertificate
-    ) -> Accepted | Rejected:
+    def _issue_certificate(self, command: LogCommand, body: commands.IssueCertificate) -> Answer:
         owner = self.members.get(body.record.did)
         if owner is None or owner.removed:
             return Rejected(
@@ -442,9 +396,7 @@ class ClusterState:
         self.certificates.issue(body.record)
         return Accepted()
 
-    def _revoke_certificate(
-        self, _command: LogCommand, body: RevokeCertificate
-    ) -> Accepted | Rejected:
+    def _revoke_certificate(self, body: commands.RevokeCertificate) -> Answer:
         revocation = body.revocation
         record = self.certificates.get(revocation.serial)
         owner = revocation.did or (Did("") if record is None else record.did)
@@ -466,7 +418,7 @@ class ClusterState:
         self._effects.append(CertificatesRevoked())
         return Accepted()
 
-    def _set_authority(self, _command: LogCommand, body: SetAuthority) -> Accepted | Rejected:
+    def _set_authority(self, body: commands.SetAuthority) -> Answer:
         if not self.certificates.set_authority(body.authority):
             return Rejected(
                 Reason.AUTHORITY_SEALED, "the cluster's keys changed meanwhile; try again"

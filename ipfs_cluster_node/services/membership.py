@@ -21,7 +21,6 @@ from ipfs_cluster_node.codec.pages import PAGE_DIGITS_MAX, bad_page_token, page_
 from ipfs_cluster_node.codec.tasks import name_of, request_id_of, timestamp_of_ms
 from ipfs_cluster_node.core.authorization import (
     join_token_args,
-    joiner_args,
     member_args,
     setting_args,
 )
@@ -159,7 +158,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
             (
                 (joiner_to_proto(token, joiner), f"{joiner.asked_at_ms} {joiner.did}")
                 if (joiner.asked_at_ms, joiner.did) > after
-                and permissions.allows(joiner_args(token, joiner.did))
+                and permissions.allows(join_token_args(token, joiner.did))
                 else None
                 for token, joiner in self._members.joiners()
             ),

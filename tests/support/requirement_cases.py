@@ -345,7 +345,7 @@ ITEMS: Final[Mapping[str, auth.Args]] = {
     "ListCertificates": auth.certificate_args(ALICE),
     "ListContent": auth.content_args(FILE, STATE.contents[FILE]),
     "ListJoinTokens": auth.join_token_args(STATE.members.token("tok")),
-    "ListJoiners": auth.joiner_args(STATE.members.token("tok"), STRANGER),
+    "ListJoiners": auth.join_token_args(STATE.members.token("tok"), STRANGER),
     "ListNodes": auth.member_args(principal(WORKER, Role.WORKER)),
     "ListTasks": auth.task_args(STATE.tasks.get(TaskId("mine")), ALICE),
     "GetSnapshot": {"table": "tasks", **auth.ROW_UNKNOWN},
