@@ -13,6 +13,7 @@ from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.cluster.observations import Observations
 from ipfs_cluster_node.cluster.outbox import Kind, Outbox
 from ipfs_cluster_node.cluster.tasks import Tasks
+from ipfs_cluster_node.codec.sessions import Introduction, hello_from_proto, welcome_to_proto
 from ipfs_cluster_node.codec.tasks import (
     attempt_from_proto,
     attempt_to_proto,
@@ -107,7 +108,8 @@ class WorkerSessions:
         """Serve one session; a newer one of the same process ends it.
 
         Raises:
-            ClusterError: MEMBER_RUNS_TWICE while another process of the same identity has one.
+            ClusterError: MEMBER_RUNS_TWICE while another process of the same identity has one;
+                PROTOCOL_UNSUPPORTED, INVALID_ARGUMENT, MEMBER_NOT_FOUND.
         """
         state = self._consensus.leader_state()
         node = state.members.node(node_id)
@@ -116,6 +118,7 @@ class WorkerSessions:
         first = await anext(aiter(requests), None)
         if first is None or first.WhichOneof("message") != "hello":
             raise invalid_field("message", "hello comes first")
+        said = hello_from_proto(first.hello)
         held = await _held(first.hello)
         self.boots.joined(node_id, first.hello.boot)
         session = _Session(node_id, frozenset(node.task_types), self)
@@ -124,7 +127,8 @@ class WorkerSessions:
             previous.end(ClusterError(Reason.SHUTTING_DOWN, "a newer session took its place"))
         reader: asyncio.Task[None] | None = None
         try:
-            yield await self._welcome(node_id, held)
+            log.info("session begins", extra={"node_id": node_id, "sdk": said.sdk})
+            yield await self._welcome(node_id, held, said)
             reader = asyncio.create_task(self._read(session, requests), name=f"session-{node_id}")
             while True:
                 yield await session.outbox.next()
@@ -137,7 +141,9 @@ class WorkerSessions:
                 del self._sessions[node_id]
             self.boots.left(node_id)
 
-    async def _welcome(self, node_id: NodeId, held: set[AttemptId]) -> pb.WorkerSessionResponse:
+    async def _welcome(
+        self, node_id: NodeId, held: set[AttemptId], said: Introduction
+    ) -> pb.WorkerSessionResponse:
         # Attempts that the log assigns to this worker and it does not have were lost in transit.
         running = self._consensus.leader_state().tasks.running_on(node_id)
         missing = tuple(attempt for attempt in running if attempt not in held)
@@ -145,7 +151,7 @@ class WorkerSessions:
             await self._consensus.propose(RequeueAttempts(ids=missing))
         # A deposed leader that does not know it yet must not have attempts killed.
         tasks = self._consensus.read_state().tasks
-        welcome = pb.WorkerSessionResponse(welcome=pb.WorkerWelcome())
+        welcome = pb.WorkerSessionResponse(welcome=welcome_to_proto(said))
 
         def told() -> Iterator[None]:
             for attempt in held:
@@ -189,7 +195,7 @@ class WorkerSessions:
             case "hello":
                 raise invalid_field("message", "hello comes first, and only once")
             case _:
-                pass  # Of a newer release, which must work without it.
+                pass  # Of a newer worker, which takes nothing as done by it: see worker.proto.
 
     async def _finish(self, session: _Session, outcomes: list[AttemptOutcome]) -> None:
         """Commit outcomes, and confirm all: refused ones must not be sent again.

@@ -12,6 +12,7 @@ import grpc
 
 from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.codec.errors import error_from_rpc
+from ipfs_cluster_node.codec.sessions import check_welcome, hello_to_proto
 from ipfs_cluster_node.codec.tasks import (
     attempt_from_proto,
     attempt_to_proto,
@@ -147,7 +148,13 @@ class Worker:
                         self._session, timeout=SESSION_SECONDS_MAX
                     )
                 except ClusterError as error:
-                    log.info("session ended", extra={"reason": error.reason})
+                    # Without a session the node runs nothing, and only a person can help.
+                    needs_help = error.reason is Reason.PROTOCOL_UNSUPPORTED
+                    log.log(
+                        logging.ERROR if needs_help else logging.INFO,
+                        "session ended",
+                        extra={"reason": error.reason, "why": error.message},
+                    )
                 await asyncio.sleep(self._reconnect_seconds)
                 self._reconnect_seconds = min(2 * self._reconnect_seconds, RECONNECT_SECONDS_MAX)
         finally:
@@ -193,13 +200,12 @@ class Worker:
         call = WorkerServiceStub(channel).WorkerSession()
         writer: asyncio.Task[None] | None = None
         try:
-            hello = worker_pb2.WorkerHello(
-                attempts=map(attempt_to_proto, self._held), boot=self._uplink.boot
-            )
+            hello = hello_to_proto(self._held, self._uplink.boot)
             await call.write(worker_pb2.WorkerSessionRequest(hello=hello))
             welcome = await call.read()
             if not isinstance(welcome, worker_pb2.WorkerSessionResponse):
                 return
+            check_welcome(welcome.welcome)
             self._drop(attempt_from_proto(a) for a in welcome.welcome.stale)
             self._granted = 0
             for held in self._held.values():
@@ -233,6 +239,8 @@ class Worker:
                 self._wake.set()
             case "cancellations":
                 self._drop(attempt_from_proto(a) for a in message.cancellations.ids)
+            case _:
+                pass  # Of a newer leader, which relies on nothing here: see worker.proto.
 
     async def _write(self, call: grpc.aio.StreamStreamCall) -> None:  # type: ignore[type-arg]
         said_goodbye = False

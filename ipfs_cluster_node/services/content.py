@@ -109,10 +109,11 @@ async def _chunks(
 ) -> AsyncIterator[bytes]:
     come_bytes = 0
     async for request in requests:
-        if request.WhichOneof("message") != "data" or len(request.data) > DATA_BYTES_MAX:
+        if request.WhichOneof("message") != "data":
+            raise invalid_field("message", "only data comes after the header")
+        if len(request.data) > DATA_BYTES_MAX:
             raise ClusterError(
-                Reason.PAYLOAD_TOO_LARGE,
-                f"after the header, chunks of at most {DATA_BYTES_MAX} bytes are expected",
+                Reason.PAYLOAD_TOO_LARGE, f"a chunk has at most {DATA_BYTES_MAX} bytes"
             )
         come_bytes += len(request.data)
         # Permission to add the file was decided by the announced size.

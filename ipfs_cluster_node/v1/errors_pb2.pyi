@@ -38,6 +38,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A bounded queue is full; retry after `RetryInfo`."""
     ERROR_REASON_SHUTTING_DOWN: _ErrorReason.ValueType  # 7
     """The node is stopping; call another one."""
+    ERROR_REASON_PROTOCOL_UNSUPPORTED: _ErrorReason.ValueType  # 8
+    """The two sides of a stream speak no version of its protocol in common; the message names those of both. Upgrade the
+    older side.
+    """
     ERROR_REASON_CALLER_UNKNOWN: _ErrorReason.ValueType  # 10
     """No certificate, or one whose principal the cluster does not know or has removed."""
     ERROR_REASON_CALLER_NOT_ALLOWED: _ErrorReason.ValueType  # 11
@@ -202,6 +206,10 @@ ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 6
 """A bounded queue is full; retry after `RetryInfo`."""
 ERROR_REASON_SHUTTING_DOWN: ErrorReason.ValueType  # 7
 """The node is stopping; call another one."""
+ERROR_REASON_PROTOCOL_UNSUPPORTED: ErrorReason.ValueType  # 8
+"""The two sides of a stream speak no version of its protocol in common; the message names those of both. Upgrade the
+older side.
+"""
 ERROR_REASON_CALLER_UNKNOWN: ErrorReason.ValueType  # 10
 """No certificate, or one whose principal the cluster does not know or has removed."""
 ERROR_REASON_CALLER_NOT_ALLOWED: ErrorReason.ValueType  # 11

@@ -8,6 +8,7 @@ import pytest
 
 from ipfs_cluster_node.access.turns import Turn, Turns, set_turn
 from ipfs_cluster_node.cluster.outbox import ASSIGNMENT_BYTES_MAX, Outbox
+from ipfs_cluster_node.codec.sessions import hello_to_proto
 from ipfs_cluster_node.core import commands as c
 from ipfs_cluster_node.core.ids import NodeId, TaskId
 from ipfs_cluster_node.core.model import TaskState
@@ -41,7 +42,7 @@ class Silent:
         self.requests.put_nowait(pb.WorkerSessionRequest(**message))
 
     async def begin(self, credit: int) -> None:
-        self.say(hello=pb.WorkerHello())
+        self.say(hello=hello_to_proto((), 0))
         await anext(self.session)
         self.say(credit=pb.WorkerCredit(attempt_count=credit))
 

@@ -10,6 +10,7 @@ from ipfs_cluster_node.access.turns import Turn, set_turn
 from ipfs_cluster_node.cluster import outbox as outbox_module
 from ipfs_cluster_node.cluster.worker_sessions import HELLO_ATTEMPTS_MAX
 from ipfs_cluster_node.codec.errors import error_from_rpc
+from ipfs_cluster_node.codec.sessions import hello_to_proto
 from ipfs_cluster_node.codec.tasks import attempt_to_proto
 from ipfs_cluster_node.core import commands as c
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -35,7 +36,7 @@ async def test_a_session_begins_with_hello_and_only_of_a_member() -> None:
         assert stranger.ended is not None
         assert stranger.ended.reason is Reason.MEMBER_NOT_FOUND
         twice = await its.worker()
-        await twice.say(hello=pb.WorkerHello())
+        await twice.say(hello=hello_to_proto((), 0))
         await until(lambda: twice.ended is not None)
         assert twice.ended.reason is Reason.INVALID_ARGUMENT
 
@@ -198,7 +199,7 @@ async def test_a_worker_that_ends_its_session_has_its_confirmations_first() -> N
             while (message := await requests.get()) is not None:
                 yield message
 
-        requests.put_nowait(pb.WorkerSessionRequest(hello=pb.WorkerHello()))
+        requests.put_nowait(pb.WorkerSessionRequest(hello=hello_to_proto((), 0)))
         credit = pb.WorkerCredit(attempt_count=1)
         requests.put_nowait(pb.WorkerSessionRequest(credit=credit))
         heard = []
@@ -271,7 +272,7 @@ async def test_a_worker_that_reads_too_slowly_loses_its_session(
             while True:
                 yield await requests.get()
 
-        requests.put_nowait(pb.WorkerSessionRequest(hello=pb.WorkerHello()))
+        requests.put_nowait(pb.WorkerSessionRequest(hello=hello_to_proto((), 0)))
         session = its.sessions.worker_session(WORKER, said())
         await anext(session)
         for number in range(3):

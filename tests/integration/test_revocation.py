@@ -20,6 +20,7 @@ from ipfs_cluster_node.adapters.net.tls import ClientTls, open_channel
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.codec.errors import error_from_rpc
+from ipfs_cluster_node.codec.sessions import hello_to_proto
 from ipfs_cluster_node.codec.ucan import cid_of_token
 from ipfs_cluster_node.codec.ucan_container import write_container
 from ipfs_cluster_node.core.errors import Reason
@@ -381,7 +382,7 @@ async def test_the_session_of_a_removed_worker_ends(cluster: LocalCluster, clien
     async with scene() as running:
         channel = running.channel(leader, tls_of(node_credentials(node)))
         session = WorkerServiceStub(channel).WorkerSession()
-        await session.write(worker_pb2.WorkerSessionRequest(hello=worker_pb2.WorkerHello()))
+        await session.write(worker_pb2.WorkerSessionRequest(hello=hello_to_proto((), 0)))
         running.follow(f"WorkerSession at {leader.name}", session)
         await running.all_end(lambda: client.remove_node(node.node_id))
         assert running.endings[0].reason is Reason.CALLER_UNKNOWN

@@ -13,6 +13,7 @@ from ipfs_cluster_node.cluster.observations import Observations
 from ipfs_cluster_node.cluster.tasks import Tasks
 from ipfs_cluster_node.cluster.worker_sessions import WorkerSessions
 from ipfs_cluster_node.codec.errors import error_from_rpc
+from ipfs_cluster_node.codec.sessions import hello_to_proto
 from ipfs_cluster_node.config.settings import load_settings
 from ipfs_cluster_node.core.boots import UNKNOWN, Boots
 from ipfs_cluster_node.core.commands import RegisterNode
@@ -41,7 +42,7 @@ class Leader:
     async def hello(self, boot: int) -> tuple[MemoryCall, bool]:
         """Begin a session; returns whether it was welcomed."""
         call = MemoryCall(lambda requests: self.sessions.worker_session(WORKER, requests))
-        await call.write(pb.WorkerSessionRequest(hello=pb.WorkerHello(boot=boot)))
+        await call.write(pb.WorkerSessionRequest(hello=hello_to_proto((), boot)))
         try:
             return call, isinstance(await call.read(), pb.WorkerSessionResponse)
         except Exception as error:

@@ -16,6 +16,10 @@ from tests.support.workers import failure_of, working
 # The fence.
 
 
+OF_A_NEWER_PEER = b"\xd2\x3e\x03new"
+"""Field 1002, which this release has not."""
+
+
 @virtual_time
 async def test_the_fence_kills_all_that_runs_before_the_lease_is_over() -> None:
     async with working(3) as its:
@@ -239,3 +243,33 @@ async def test_a_worker_that_is_cancelled_kills_what_runs(caplog: pytest.LogCapt
         assert not its.runner.alive
         assert its.leader.outcomes == {}
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+@virtual_time
+async def test_a_message_of_a_newer_leader_is_ignored_and_the_session_goes_on() -> None:
+    async with working(1) as its:
+        await until(lambda: its.leader.credit == 1)
+        its.leader.send(pb.WorkerSessionResponse.FromString(OF_A_NEWER_PEER))
+        its.leader.assign((attempt(1), 0.1))
+        await until(lambda: attempt(1) in its.leader.outcomes)
+        assert its.leader.outcomes[attempt(1)][0].HasField("result")
+        assert len(its.leader.calls) == 1
+
+
+@virtual_time
+@pytest.mark.parametrize("version", [0, 99])
+async def test_a_leader_that_speaks_another_version_gets_no_work_done_and_the_log_says_why(
+    version: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    leader = ScriptedLeader()
+    leader.protocol_version = version
+    async with working(1, leader=leader) as its:
+        await until(lambda: len(leader.calls) == 3)  # It tries again: the leader may change.
+        assert leader.credit == 0
+        assert any(
+            record.levelname == "ERROR" and "upgrade the older one" in getattr(record, "why", "")
+            for record in caplog.records
+        )
+        leader.protocol_version = None
+        its.leader.pending.append((attempt(1), 0.1))
+        await until(lambda: attempt(1) in leader.outcomes)

@@ -18,6 +18,7 @@ from ipfs_cluster_node.core.effects import Effect, Rejected
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import TaskId
 from ipfs_cluster_node.core.model import AttemptId, AttemptOutcome, TaskResult
+from ipfs_cluster_node.core.session_protocol import agreed_version
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.core.tables import Touched
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
@@ -188,6 +189,8 @@ class ScriptedLeader:
         self.refuses: Callable[[list[worker_pb2.AttemptOutcome]], ClusterError | None] = lambda _: (
             None
         )
+        self.protocol_version: int | None = None
+        """What it answers to hellos; None for one that was offered."""
         self.hellos: list[list[AttemptId]] = []
         self.messages: list[worker_pb2.WorkerSessionRequest] = []
         """All but hellos, in the order in which they came."""
@@ -211,7 +214,12 @@ class ScriptedLeader:
         self.credit = 0
         outbox = self._outbox = asyncio.Queue()
         yield worker_pb2.WorkerSessionResponse(
-            welcome=worker_pb2.WorkerWelcome(stale=map(attempt_to_proto, self.stale))
+            welcome=worker_pb2.WorkerWelcome(
+                stale=map(attempt_to_proto, self.stale),
+                protocol_version=agreed_version(first.hello.protocol_versions)
+                if self.protocol_version is None
+                else self.protocol_version,
+            )
         )
         reader = asyncio.create_task(self._read(requests))
         try:
@@ -256,6 +264,10 @@ class ScriptedLeader:
             batch.assignments.add(id=attempt_to_proto(at), spec=spec)
         if batch.assignments:
             self._outbox.put_nowait(worker_pb2.WorkerSessionResponse(assignments=batch))
+
+    def send(self, message: worker_pb2.WorkerSessionResponse) -> None:
+        """Send a message as it is."""
+        self._outbox.put_nowait(message)
 
     def confirm(self, *attempts: AttemptId) -> None:
         """Say that outcomes are committed."""

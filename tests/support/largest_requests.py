@@ -21,7 +21,10 @@ from ipfs_cluster_node.adapters.net.tls import MESSAGE_BYTES_MAX
 from ipfs_cluster_node.cluster.delegations import EXPLAINED_MAX, TOKENS_MAX
 from ipfs_cluster_node.cluster.worker_sessions import HELLO_ATTEMPTS_MAX, OUTCOMES_PER_COMMAND_MAX
 from ipfs_cluster_node.codec.pages import PAGE_SIZE_MAX
+from ipfs_cluster_node.codec.sessions import hello_to_proto
+from ipfs_cluster_node.codec.tasks import attempt_to_proto
 from ipfs_cluster_node.codec.ucan import cid_of_token
+from ipfs_cluster_node.core.ids import TaskId
 from ipfs_cluster_node.core.model import (
     ENDPOINTS_MAX,
     MESSAGE_CHARS_MAX,
@@ -34,6 +37,7 @@ from ipfs_cluster_node.core.model import (
     TASK_TYPES_MAX,
     TOKEN_USES_MAX,
     WATCHED_TASKS_MAX,
+    AttemptId,
 )
 from ipfs_cluster_node.core.settings import CHANGES_MAX, USER_VALUE_CHARS_MAX
 from ipfs_cluster_node.core.unixfs import BLOCK_BYTES_MAX
@@ -149,26 +153,24 @@ def watch_tasks(scene: Scene) -> list[Largest]:
 
 def worker_session(scene: Scene) -> list[Largest]:
     t = task_dispatch_pb2
-    attempts = [
-        worker_pb2.AttemptId(task_id=each, attempt=1)
-        for each in scene.task_ids[-HELLO_ATTEMPTS_MAX:]
-    ]
+    attempts = [AttemptId(TaskId(each), 1) for each in scene.task_ids[-HELLO_ATTEMPTS_MAX:]]
     results = [
         worker_pb2.AttemptOutcome(
-            id=attempt,
+            id=attempt_to_proto(attempt),
             result=t.TaskResult(data=bytes(RESULT_INLINE_BYTES_MAX // 16)),
         )
         for attempt in attempts[: OUTCOMES_PER_COMMAND_MAX // 2]
     ] + [
         worker_pb2.AttemptOutcome(
-            id=attempt, failure=worker_pb2.AttemptFailure(message="m" * MESSAGE_CHARS_MAX)
+            id=attempt_to_proto(attempt),
+            failure=worker_pb2.AttemptFailure(message="m" * MESSAGE_CHARS_MAX),
         )
         for attempt in attempts[: OUTCOMES_PER_COMMAND_MAX // 2]
     ]
     return [
         Largest(
             [
-                worker_pb2.WorkerSessionRequest(hello=worker_pb2.WorkerHello(attempts=attempts)),
+                worker_pb2.WorkerSessionRequest(hello=hello_to_proto(attempts, 0)),
                 worker_pb2.WorkerSessionRequest(
                     outcomes=worker_pb2.AttemptOutcomes(outcomes=results)
                 ),
@@ -452,7 +454,7 @@ def overfull(method: str, by: str) -> list[Largest]:
     """For each repeated field of a method's request, as many of the smallest as gRPC takes."""
     kind = request_type_of(method)
     assert kind is not None
-    hello = worker_pb2.WorkerSessionRequest(hello=worker_pb2.WorkerHello())
+    hello = worker_pb2.WorkerSessionRequest(hello=hello_to_proto((), 0))
     return [
         # A session begins with hello, whatever comes then.
         Largest([hello, data] if path.startswith("outcomes") else [data], by=by, illegal=path)

@@ -14,6 +14,7 @@ from ipfs_cluster_node.cluster.observations import Observations
 from ipfs_cluster_node.cluster.tasks import Tasks
 from ipfs_cluster_node.cluster.worker_sessions import WorkerSessions
 from ipfs_cluster_node.codec.errors import error_from_rpc
+from ipfs_cluster_node.codec.sessions import hello_to_proto
 from ipfs_cluster_node.codec.tasks import attempt_from_proto, attempt_to_proto
 from ipfs_cluster_node.core import commands as c
 from ipfs_cluster_node.core.errors import ClusterError
@@ -62,7 +63,7 @@ class ScriptedWorker:
         await self.call.write(worker_pb2.WorkerSessionRequest(**message))
 
     async def hello(self, *attempts: AttemptId, boot: int = 0) -> None:
-        hello = worker_pb2.WorkerHello(attempts=map(attempt_to_proto, attempts), boot=boot)
+        hello = hello_to_proto(attempts, boot)
         with suppress(asyncio.InvalidStateError):  # It was refused at once.
             await self.say(hello=hello)
         await until(lambda: self.stale is not None or self.ended is not None)

@@ -27,7 +27,7 @@ from ipfs_cluster_node.v1 import options_pb2 as ipfs__cluster__node_dot_v1_dot_o
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as ipfs__cluster__node_dot_v1_dot_task__dispatch__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(ipfs_cluster_node/worker/v1/worker.proto\x12\x1bipfs_cluster_node.worker.v1\x1a!ipfs_cluster_node/v1/errors.proto\x1a\"ipfs_cluster_node/v1/options.proto\x1a(ipfs_cluster_node/v1/task_dispatch.proto\"\xdc\x02\n\x14WorkerSessionRequest\x12\x39\n\x05hello\x18\x01 \x01(\x0b\x32(.ipfs_cluster_node.worker.v1.WorkerHelloH\x00\x12;\n\x06\x63redit\x18\x02 \x01(\x0b\x32).ipfs_cluster_node.worker.v1.WorkerCreditH\x00\x12@\n\x08outcomes\x18\x03 \x01(\x0b\x32,.ipfs_cluster_node.worker.v1.AttemptOutcomesH\x00\x12@\n\x08progress\x18\x04 \x01(\x0b\x32,.ipfs_cluster_node.worker.v1.AttemptProgressH\x00\x12=\n\x07goodbye\x18\x05 \x01(\x0b\x32*.ipfs_cluster_node.worker.v1.WorkerGoodbyeH\x00\x42\t\n\x07message\"-\n\tAttemptId\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\"U\n\x0bWorkerHello\x12\x38\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32&.ipfs_cluster_node.worker.v1.AttemptId\x12\x0c\n\x04\x62oot\x18\x02 \x01(\x06\"%\n\x0cWorkerCredit\x12\x15\n\rattempt_count\x18\x01 \x01(\x05\"\x0f\n\rWorkerGoodbye\"P\n\x0f\x41ttemptOutcomes\x12=\n\x08outcomes\x18\x01 \x03(\x0b\x32+.ipfs_cluster_node.worker.v1.AttemptOutcome\"\xc3\x01\n\x0e\x41ttemptOutcome\x12\x32\n\x02id\x18\x01 \x01(\x0b\x32&.ipfs_cluster_node.worker.v1.AttemptId\x12\x32\n\x06result\x18\x02 \x01(\x0b\x32 .ipfs_cluster_node.v1.TaskResultH\x00\x12>\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32+.ipfs_cluster_node.worker.v1.AttemptFailureH\x00\x42\t\n\x07outcome\"\x91\x01\n\x0e\x41ttemptFailure\x12\x31\n\x06reason\x18\x01 \x01(\x0e\x32!.ipfs_cluster_node.v1.ErrorReason\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08\x12\x13\n\x0bhanded_back\x18\x04 \x01(\x08\x12\x13\n\x0boutput_tail\x18\x05 \x01(\t\"b\n\x0f\x41ttemptProgress\x12\x32\n\x02id\x18\x01 \x01(\x0b\x32&.ipfs_cluster_node.worker.v1.AttemptId\x12\r\n\x05ratio\x18\x02 \x01(\x01\x12\x0c\n\x04note\x18\x03 \x01(\t\"\xac\x02\n\x15WorkerSessionResponse\x12=\n\x07welcome\x18\x01 \x01(\x0b\x32*.ipfs_cluster_node.worker.v1.WorkerWelcomeH\x00\x12?\n\x0b\x61ssignments\x18\x02 \x01(\x0b\x32(.ipfs_cluster_node.worker.v1.AssignmentsH\x00\x12\x43\n\tconfirmed\x18\x03 \x01(\x0b\x32..ipfs_cluster_node.worker.v1.OutcomesConfirmedH\x00\x12\x43\n\rcancellations\x18\x04 \x01(\x0b\x32*.ipfs_cluster_node.worker.v1.CancellationsH\x00\x42\t\n\x07message\"F\n\rWorkerWelcome\x12\x35\n\x05stale\x18\x01 \x03(\x0b\x32&.ipfs_cluster_node.worker.v1.AttemptId\"K\n\x0b\x41ssignments\x12<\n\x0b\x61ssignments\x18\x01 \x03(\x0b\x32\'.ipfs_cluster_node.worker.v1.Assignment\"n\n\nAssignment\x12\x32\n\x02id\x18\x01 \x01(\x0b\x32&.ipfs_cluster_node.worker.v1.AttemptId\x12,\n\x04spec\x18\x02 \x01(\x0b\x32\x1e.ipfs_cluster_node.v1.TaskSpec\"H\n\x11OutcomesConfirmed\x12\x33\n\x03ids\x18\x01 \x03(\x0b\x32&.ipfs_cluster_node.worker.v1.AttemptId\"D\n\rCancellations\x12\x33\n\x03ids\x18\x01 \x03(\x0b\x32&.ipfs_cluster_node.worker.v1.AttemptId2\x96\x01\n\rWorkerService\x12\x84\x01\n\rWorkerSession\x12\x31.ipfs_cluster_node.worker.v1.WorkerSessionRequest\x1a\x32.ipfs_cluster_node.worker.v1.WorkerSessionResponse\"\x08\xba\x90#\x04\n\x02\x03\x04(\x01\x30\x01\x42\x88\x01\n\x1f\x61lt.ipfs_cluster_node.worker.v1B\x0bWorkerProtoP\x01Z:ipfs-cluster-node.alt/ipfs_cluster_node/worker/v1;workerv1\xaa\x02\x19IpfsClusterNode.Worker.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(ipfs_cluster_node/worker/v1/worker.proto\x12\x1bipfs_cluster_node.worker.v1\x1a!ipfs_cluster_node/v1/errors.proto\x1a\"ipfs_cluster_node/v1/options.proto\x1a(ipfs_cluster_node/v1/task_dispatch.proto\"\xdc\x02\n\x14WorkerSessionRequest\x12\x39\n\x05hello\x18\x01 \x01(\x0b\x32(.ipfs_cluster_node.worker.v1.WorkerHelloH\x00\x12;\n\x06\x63redit\x18\x02 \x01(\x0b\x32).ipfs_cluster_node.worker.v1.WorkerCreditH\x00\x12@\n\x08outcomes\x18\x03 \x01(\x0b\x32,.ipfs_cluster_node.worker.v1.AttemptOutcomesH\x00\x12@\n\x08progress\x18\x04 \x01(\x0b\x32,.ipfs_cluster_node.worker.v1.AttemptProgressH\x00\x12=\n\x07goodbye\x18\x05 \x01(\x0b\x32*.ipfs_cluster_node.worker.v1.WorkerGoodbyeH\x00\x42\t\n\x07message\"-\n\tAttemptId\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\"\xde\x01\n\x0bWorkerHello\x12\x38\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32&.ipfs_cluster_node.worker.v1.AttemptId\x12\x0c\n\x04\x62oot\x18\x02 \x01(\x06\x12\x19\n\x11protocol_versions\x18\x03 \x03(\x05\x12=\n\x08\x66\x65\x61tures\x18\x04 \x03(\x0e\x32+.ipfs_cluster_node.worker.v1.SessionFeature\x12-\n\x03sdk\x18\x05 \x01(\x0b\x32 .ipfs_cluster_node.worker.v1.Sdk\"$\n\x03Sdk\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"%\n\x0cWorkerCredit\x12\x15\n\rattempt_count\x18\x01 \x01(\x05\"\x0f\n\rWorkerGoodbye\"P\n\x0f\x41ttemptOutcomes\x12=\n\x08outcomes\x18\x01 \x03(\x0b\x32+.ipfs_cluster_node.worker.v1.AttemptOutcome\"\xc3\x01\n\x0e\x41ttemptOutcome\x12\x32\n\x02id\x18\x01 \x01(\x0b\x32&.ipfs_cluster_node.worker.v1.AttemptId\x12\x32\n\x06result\x18\x02 \x01(\x0b\x32 .ipfs_cluster_node.v1.TaskResultH\x00\x12>\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32+.ipfs_cluster_node.worker.v1.AttemptFailureH\x00\x42\t\n\x07outcome\"\x91\x01\n\x0e\x41ttemptFailure\x12\x31\n\x06reason\x18\x01 \x01(\x0e\x32!.ipfs_cluster_node.v1.ErrorReason\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08\x12\x13\n\x0bhanded_back\x18\x04 \x01(\x08\x12\x13\n\x0boutput_tail\x18\x05 \x01(\t\"b\n\x0f\x41ttemptProgress\x12\x32\n\x02id\x18\x01 \x01(\x0b\x32&.ipfs_cluster_node.worker.v1.AttemptId\x12\r\n\x05ratio\x18\x02 \x01(\x01\x12\x0c\n\x04note\x18\x03 \x01(\t\"\xac\x02\n\x15WorkerSessionResponse\x12=\n\x07welcome\x18\x01 \x01(\x0b\x32*.ipfs_cluster_node.worker.v1.WorkerWelcomeH\x00\x12?\n\x0b\x61ssignments\x18\x02 \x01(\x0b\x32(.ipfs_cluster_node.worker.v1.AssignmentsH\x00\x12\x43\n\tconfirmed\x18\x03 \x01(\x0b\x32..ipfs_cluster_node.worker.v1.OutcomesConfirmedH\x00\x12\x43\n\rcancellations\x18\x04 \x01(\x0b\x32*.ipfs_cluster_node.worker.v1.CancellationsH\x00\x42\t\n\x07message\"\xce\x01\n\rWorkerWelcome\x12\x35\n\x05stale\x18\x01 \x03(\x0b\x32&.ipfs_cluster_node.worker.v1.AttemptId\x12\x18\n\x10protocol_version\x18\x02 \x01(\x05\x12=\n\x08\x66\x65\x61tures\x18\x03 \x03(\x0e\x32+.ipfs_cluster_node.worker.v1.SessionFeature\x12-\n\x03sdk\x18\x04 \x01(\x0b\x32 .ipfs_cluster_node.worker.v1.Sdk\"K\n\x0b\x41ssignments\x12<\n\x0b\x61ssignments\x18\x01 \x03(\x0b\x32\'.ipfs_cluster_node.worker.v1.Assignment\"n\n\nAssignment\x12\x32\n\x02id\x18\x01 \x01(\x0b\x32&.ipfs_cluster_node.worker.v1.AttemptId\x12,\n\x04spec\x18\x02 \x01(\x0b\x32\x1e.ipfs_cluster_node.v1.TaskSpec\"H\n\x11OutcomesConfirmed\x12\x33\n\x03ids\x18\x01 \x03(\x0b\x32&.ipfs_cluster_node.worker.v1.AttemptId\"D\n\rCancellations\x12\x33\n\x03ids\x18\x01 \x03(\x0b\x32&.ipfs_cluster_node.worker.v1.AttemptId*1\n\x0eSessionFeature\x12\x1f\n\x1bSESSION_FEATURE_UNSPECIFIED\x10\x00\x32\x96\x01\n\rWorkerService\x12\x84\x01\n\rWorkerSession\x12\x31.ipfs_cluster_node.worker.v1.WorkerSessionRequest\x1a\x32.ipfs_cluster_node.worker.v1.WorkerSessionResponse\"\x08\xba\x90#\x04\n\x02\x03\x04(\x01\x30\x01\x42\x88\x01\n\x1f\x61lt.ipfs_cluster_node.worker.v1B\x0bWorkerProtoP\x01Z:ipfs-cluster-node.alt/ipfs_cluster_node/worker/v1;workerv1\xaa\x02\x19IpfsClusterNode.Worker.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,36 +37,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\037alt.ipfs_cluster_node.worker.v1B\013WorkerProtoP\001Z:ipfs-cluster-node.alt/ipfs_cluster_node/worker/v1;workerv1\252\002\031IpfsClusterNode.Worker.V1'
   _globals['_WORKERSERVICE'].methods_by_name['WorkerSession']._loaded_options = None
   _globals['_WORKERSERVICE'].methods_by_name['WorkerSession']._serialized_options = b'\272\220#\004\n\002\003\004'
+  _globals['_SESSIONFEATURE']._serialized_start=2276
+  _globals['_SESSIONFEATURE']._serialized_end=2325
   _globals['_WORKERSESSIONREQUEST']._serialized_start=187
   _globals['_WORKERSESSIONREQUEST']._serialized_end=535
   _globals['_ATTEMPTID']._serialized_start=537
   _globals['_ATTEMPTID']._serialized_end=582
-  _globals['_WORKERHELLO']._serialized_start=584
-  _globals['_WORKERHELLO']._serialized_end=669
-  _globals['_WORKERCREDIT']._serialized_start=671
-  _globals['_WORKERCREDIT']._serialized_end=708
-  _globals['_WORKERGOODBYE']._serialized_start=710
-  _globals['_WORKERGOODBYE']._serialized_end=725
-  _globals['_ATTEMPTOUTCOMES']._serialized_start=727
-  _globals['_ATTEMPTOUTCOMES']._serialized_end=807
-  _globals['_ATTEMPTOUTCOME']._serialized_start=810
-  _globals['_ATTEMPTOUTCOME']._serialized_end=1005
-  _globals['_ATTEMPTFAILURE']._serialized_start=1008
-  _globals['_ATTEMPTFAILURE']._serialized_end=1153
-  _globals['_ATTEMPTPROGRESS']._serialized_start=1155
-  _globals['_ATTEMPTPROGRESS']._serialized_end=1253
-  _globals['_WORKERSESSIONRESPONSE']._serialized_start=1256
-  _globals['_WORKERSESSIONRESPONSE']._serialized_end=1556
-  _globals['_WORKERWELCOME']._serialized_start=1558
-  _globals['_WORKERWELCOME']._serialized_end=1628
-  _globals['_ASSIGNMENTS']._serialized_start=1630
-  _globals['_ASSIGNMENTS']._serialized_end=1705
-  _globals['_ASSIGNMENT']._serialized_start=1707
-  _globals['_ASSIGNMENT']._serialized_end=1817
-  _globals['_OUTCOMESCONFIRMED']._serialized_start=1819
-  _globals['_OUTCOMESCONFIRMED']._serialized_end=1891
-  _globals['_CANCELLATIONS']._serialized_start=1893
-  _globals['_CANCELLATIONS']._serialized_end=1961
-  _globals['_WORKERSERVICE']._serialized_start=1964
-  _globals['_WORKERSERVICE']._serialized_end=2114
+  _globals['_WORKERHELLO']._serialized_start=585
+  _globals['_WORKERHELLO']._serialized_end=807
+  _globals['_SDK']._serialized_start=809
+  _globals['_SDK']._serialized_end=845
+  _globals['_WORKERCREDIT']._serialized_start=847
+  _globals['_WORKERCREDIT']._serialized_end=884
+  _globals['_WORKERGOODBYE']._serialized_start=886
+  _globals['_WORKERGOODBYE']._serialized_end=901
+  _globals['_ATTEMPTOUTCOMES']._serialized_start=903
+  _globals['_ATTEMPTOUTCOMES']._serialized_end=983
+  _globals['_ATTEMPTOUTCOME']._serialized_start=986
+  _globals['_ATTEMPTOUTCOME']._serialized_end=1181
+  _globals['_ATTEMPTFAILURE']._serialized_start=1184
+  _globals['_ATTEMPTFAILURE']._serialized_end=1329
+  _globals['_ATTEMPTPROGRESS']._serialized_start=1331
+  _globals['_ATTEMPTPROGRESS']._serialized_end=1429
+  _globals['_WORKERSESSIONRESPONSE']._serialized_start=1432
+  _globals['_WORKERSESSIONRESPONSE']._serialized_end=1732
+  _globals['_WORKERWELCOME']._serialized_start=1735
+  _globals['_WORKERWELCOME']._serialized_end=1941
+  _globals['_ASSIGNMENTS']._serialized_start=1943
+  _globals['_ASSIGNMENTS']._serialized_end=2018
+  _globals['_ASSIGNMENT']._serialized_start=2020
+  _globals['_ASSIGNMENT']._serialized_end=2130
+  _globals['_OUTCOMESCONFIRMED']._serialized_start=2132
+  _globals['_OUTCOMESCONFIRMED']._serialized_end=2204
+  _globals['_CANCELLATIONS']._serialized_start=2206
+  _globals['_CANCELLATIONS']._serialized_end=2274
+  _globals['_WORKERSERVICE']._serialized_start=2328
+  _globals['_WORKERSERVICE']._serialized_end=2478
 # @@protoc_insertion_point(module_scope)

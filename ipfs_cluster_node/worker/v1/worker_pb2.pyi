@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from ipfs_cluster_node.v1 import errors_pb2 as _errors_pb2
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as _task_dispatch_pb2
 import builtins as _builtins
@@ -19,6 +20,24 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _SessionFeature:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SessionFeatureEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SessionFeature.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SESSION_FEATURE_UNSPECIFIED: _SessionFeature.ValueType  # 0
+    """Not set."""
+
+class SessionFeature(_SessionFeature, metaclass=_SessionFeatureEnumTypeWrapper):
+    """An optional part of this protocol: messages of it are sent only to a peer that names it. None so far: all of this
+    file is part of version 1.
+    """
+
+SESSION_FEATURE_UNSPECIFIED: SessionFeature.ValueType  # 0
+"""Not set."""
+Global___SessionFeature: _TypeAlias = SessionFeature  # noqa: Y015
 
 @_typing.final
 class WorkerSessionRequest(_message.Message):
@@ -33,7 +52,7 @@ class WorkerSessionRequest(_message.Message):
     GOODBYE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___WorkerHello:
-        """First, and only first."""
+        """First, and only first. A stream that begins with anything else ends with `INVALID_ARGUMENT`."""
 
     @_builtins.property
     def credit(self) -> Global___WorkerCredit:
@@ -104,25 +123,69 @@ class WorkerHello(_message.Message):
 
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     BOOT_FIELD_NUMBER: _builtins.int
+    PROTOCOL_VERSIONS_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
+    SDK_FIELD_NUMBER: _builtins.int
     boot: _builtins.int
     """Identifies the worker's process; chosen at random at its start."""
     @_builtins.property
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttemptId]:
         """Attempts that are running, or whose outcome is not confirmed yet; at most 16,384."""
 
+    @_builtins.property
+    def protocol_versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The versions of this protocol that the worker speaks, 1 to 16 of them. This file is version 1."""
+
+    @_builtins.property
+    def features(self) -> _containers.RepeatedScalarFieldContainer[Global___SessionFeature.ValueType]:
+        """The optional parts that the worker knows, at most 64; the leader ignores those that it does not know."""
+
+    @_builtins.property
+    def sdk(self) -> Global___Sdk:
+        """The worker's SDK."""
+
     def __init__(
         self,
         *,
         attempts: _abc.Iterable[Global___AttemptId] | None = ...,
         boot: _builtins.int = ...,
+        protocol_versions: _abc.Iterable[_builtins.int] | None = ...,
+        features: _abc.Iterable[Global___SessionFeature.ValueType] | None = ...,
+        sdk: Global___Sdk | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sdk", b"sdk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "boot", b"boot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "boot", b"boot", "features", b"features", "protocol_versions", b"protocol_versions", "sdk", b"sdk"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WorkerHello: _TypeAlias = WorkerHello  # noqa: Y015
+
+@_typing.final
+class Sdk(_message.Message):
+    """What one side of a session is made with. For logs and people: nothing is decided by it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name, 1 to 64 printable characters."""
+    version: _builtins.str
+    """Its version, at most 64 printable characters."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Sdk: _TypeAlias = Sdk  # noqa: Y015
 
 @_typing.final
 class WorkerCredit(_message.Message):
@@ -350,18 +413,34 @@ class WorkerWelcome(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     STALE_FIELD_NUMBER: _builtins.int
+    PROTOCOL_VERSION_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
+    SDK_FIELD_NUMBER: _builtins.int
+    protocol_version: _builtins.int
+    """The version of this protocol that holds for the session, one of `hello`."""
     @_builtins.property
     def stale(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttemptId]:
         """Of the attempts in `hello`, those that are no longer current."""
+
+    @_builtins.property
+    def features(self) -> _containers.RepeatedScalarFieldContainer[Global___SessionFeature.ValueType]:
+        """The optional parts that the leader knows."""
+
+    @_builtins.property
+    def sdk(self) -> Global___Sdk:
+        """The leader's SDK."""
 
     def __init__(
         self,
         *,
         stale: _abc.Iterable[Global___AttemptId] | None = ...,
+        protocol_version: _builtins.int = ...,
+        features: _abc.Iterable[Global___SessionFeature.ValueType] | None = ...,
+        sdk: Global___Sdk | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sdk", b"sdk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["stale", b"stale"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["features", b"features", "protocol_version", b"protocol_version", "sdk", b"sdk", "stale", b"stale"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

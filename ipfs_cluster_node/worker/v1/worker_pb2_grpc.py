@@ -64,6 +64,13 @@ class WorkerServiceServicer:
         6. A worker that is about to stop sends `goodbye`, and hands back attempts that do not end in time.
         7. When the leader steps down it ends the stream with `NOT_LEADER`. Attempts continue while the
         node's lease lasts.
+
+        `hello` names the versions of this protocol that the worker speaks, and `welcome` the one that holds: the highest
+        that both speak. If there is none, the leader ends the stream with `PROTOCOL_UNSUPPORTED`.
+
+        A `message` of a case that the receiver does not know is ignored, on both sides: the sender is newer. Nothing is
+        lost by that, since a sender takes as done only what is confirmed. A message that must be understood is sent only
+        to a peer that names its feature, or under a version that has it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -50,6 +50,13 @@ class WorkerServiceStub:
     6. A worker that is about to stop sends `goodbye`, and hands back attempts that do not end in time.
     7. When the leader steps down it ends the stream with `NOT_LEADER`. Attempts continue while the
     node's lease lasts.
+
+    `hello` names the versions of this protocol that the worker speaks, and `welcome` the one that holds: the highest
+    that both speak. If there is none, the leader ends the stream with `PROTOCOL_UNSUPPORTED`.
+
+    A `message` of a case that the receiver does not know is ignored, on both sides: the sender is newer. Nothing is
+    lost by that, since a sender takes as done only what is confirmed. A message that must be understood is sent only
+    to a peer that names its feature, or under a version that has it.
     """
 
 @_typing.type_check_only
@@ -74,6 +81,13 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     6. A worker that is about to stop sends `goodbye`, and hands back attempts that do not end in time.
     7. When the leader steps down it ends the stream with `NOT_LEADER`. Attempts continue while the
     node's lease lasts.
+
+    `hello` names the versions of this protocol that the worker speaks, and `welcome` the one that holds: the highest
+    that both speak. If there is none, the leader ends the stream with `PROTOCOL_UNSUPPORTED`.
+
+    A `message` of a case that the receiver does not know is ignored, on both sides: the sender is newer. Nothing is
+    lost by that, since a sender takes as done only what is confirmed. A message that must be understood is sent only
+    to a peer that names its feature, or under a version that has it.
     """
 
 class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -101,6 +115,13 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         6. A worker that is about to stop sends `goodbye`, and hands back attempts that do not end in time.
         7. When the leader steps down it ends the stream with `NOT_LEADER`. Attempts continue while the
         node's lease lasts.
+
+        `hello` names the versions of this protocol that the worker speaks, and `welcome` the one that holds: the highest
+        that both speak. If there is none, the leader ends the stream with `PROTOCOL_UNSUPPORTED`.
+
+        A `message` of a case that the receiver does not know is ignored, on both sides: the sender is newer. Nothing is
+        lost by that, since a sender takes as done only what is confirmed. A message that must be understood is sent only
+        to a peer that names its feature, or under a version that has it.
         """
 
 def add_WorkerServiceServicer_to_server(servicer: WorkerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -7,6 +7,7 @@ from unittest.mock import patch
 
 from ipfs_cluster_node.cluster import worker_sessions
 from ipfs_cluster_node.cluster.worker_sessions import WorkerSessions
+from ipfs_cluster_node.codec.sessions import Introduction, welcome_to_proto
 from ipfs_cluster_node.codec.tasks import attempt_from_proto
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.core.model import AttemptId
@@ -30,9 +31,9 @@ def _lose_nothing(_self: Worker) -> None:
 
 
 async def _welcome_all(
-    _self: WorkerSessions, _node_id: NodeId, _held: set[AttemptId]
+    _self: WorkerSessions, _node_id: NodeId, _held: set[AttemptId], said: Introduction
 ) -> pb.WorkerSessionResponse:
-    return pb.WorkerSessionResponse(welcome=pb.WorkerWelcome())
+    return pb.WorkerSessionResponse(welcome=welcome_to_proto(said))
 
 
 def _hoard(self: Worker) -> int:
