@@ -30,6 +30,8 @@ SMALL_TASKS: Final = 200
 WAIT: Final = timedelta(seconds=60)
 WATCH_SECONDS: Final = 0.5
 ROWS_SHOWN: Final = 20
+DIGITS_SHOWN: Final = 6
+"""Significant digits of a floating-point number in the table."""
 DEFAULT_FILE: Final = Path(__file__).parent / "data" / "weather.csv"
 DEFAULT_SQL: Final = """
     SELECT origin, month, count(*) AS hours,
@@ -70,6 +72,8 @@ async def watch(client: Client, names: dict[str, str]) -> None:
             )
             tasks = " ".join(f"{k} {v}" for k, v in sorted(status.task_counts.items()) if v)
             seen = f"[{members}] term {status.term}, tasks: {tasks or 'none'}"
+            if status.leader_node_id != next((n.node_id for n in nodes if n.leader), ""):
+                seen = shown  # Another one leads since the first of the two calls.
         if seen != shown:
             say(seen, "dim")
             shown = seen
@@ -177,8 +181,10 @@ async def show_result(client: Client, task: Task, path: Path, sql: str) -> None:
     for name in fetched.column_names:
         table.add_column(Text(printable(name)))
     for row in rows[:ROWS_SHOWN]:
-        table.add_row(*(Text(printable(str(value))) for value in row))
+        table.add_row(*map(_shown, row))
     console.print(table)
+    if len(rows) > ROWS_SHOWN:
+        console.print(f"… {len(rows) - ROWS_SHOWN} more rows")
     guessed = json.loads(task.result.data)["inputs"]["input"]
     with duckdb.connect() as direct:
         if guessed["format"] == "csv":
@@ -195,6 +201,12 @@ async def show_result(client: Client, task: Task, path: Path, sql: str) -> None:
     if not same_rows(rows, expected):
         raise DemoError("the rows are not those that DuckDB gives on the file directly")
     say("the same rows as DuckDB gives on the file directly", "bold green")
+
+
+def _shown(value: Any) -> Text:
+    if value is None:
+        return Text("NULL", style="dim")
+    return Text(printable(f"{value:.{DIGITS_SHOWN}g}" if isinstance(value, float) else str(value)))
 
 
 def same_rows(ours: Iterable[tuple[Any, ...]], theirs: Iterable[tuple[Any, ...]]) -> bool:
@@ -236,6 +248,10 @@ def main() -> int:
         return 130
     shutil.rmtree(root, ignore_errors=True)
     say("done")
+    console.print(
+        "\nnext: scripts/demo FILE 'SELECT … FROM input' does the same with a file of yours;"
+        "\n      .venv/bin/ipfs-cluster-node dev keeps such a cluster running"
+    )
     return 0
 
 

@@ -31,10 +31,11 @@ set_up() {
   (
     flock 9
     [ "$(cat "$stamp" 2>/dev/null)" = "$want" ] && exit 0
-    echo "setting up .venv ($profile)" >&2
+    echo "setting up .venv ($profile), once: about half a minute" >&2
     [ -x .venv/bin/python ] || "$python" -m venv .venv
     .venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes \
       -r requirements/bootstrap.txt
+    echo "  installing $(grep -c '^[a-z].*==' "requirements/$profile.txt") packages" >&2
     .venv/bin/uv pip install -q --python .venv/bin/python --require-hashes \
       -r "requirements/$profile.txt"
     .venv/bin/uv pip install -q --python .venv/bin/python --no-deps --no-build-isolation -e .
