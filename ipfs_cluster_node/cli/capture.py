@@ -20,7 +20,6 @@ class CapturingConnection(Connection):
     """Replaces the connection of a client that must not call anything."""
 
     def __init__(self) -> None:
-        """Start without endpoints."""
         super().__init__((), None)
 
     async def following(self, operation: Callable[..., Any], **_: Any) -> NoReturn:

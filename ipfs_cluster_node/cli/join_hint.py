@@ -8,12 +8,7 @@ from ipfs_cluster_node.core.endpoints import parse_endpoint
 
 
 def say_how_to_join(where: str, enrolment_endpoints: Iterable[str]) -> None:
-    """Print how to join, at masters that other machines can reach, or that there are none.
-
-    Args:
-        where: Names the joiner's machine.
-        enrolment_endpoints: Of every master.
-    """
+    """Print how to join, at masters that other machines can reach, or that there are none."""
     known = list(enrolment_endpoints)
     reached = [each for each in known if not parse_endpoint(each).is_loopback]
     first, *others = reached or known or [f"MASTER:{ENROLMENT_PORT}"]

@@ -21,12 +21,7 @@ ASK_TIMEOUT: Final = timedelta(seconds=3)
 
 @asynccontextmanager
 async def saying_why_it_waits(client: Any, task_ids: Sequence[str] = ()) -> AsyncIterator[None]:
-    """While the block runs, print on standard error what it is waiting for.
-
-    Args:
-        client: Makes the calls.
-        task_ids: Tasks that the block waits for.
-    """
+    """While the block runs, print on standard error what it is waiting for; of these tasks too."""
     teller = asyncio.create_task(_tell(client, task_ids), name="say-why-it-waits")
     try:
         yield

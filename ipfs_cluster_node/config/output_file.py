@@ -43,17 +43,13 @@ def output_file(
 
     - An existing file is refused, unless `force` replaces it; its permissions are then kept.
     - A link is followed, and its target written. A dangling link is refused.
-    - `-`, /dev/stdout, a pipe and a character device get the bytes as they come; a block device
-      needs `force`, since its content is lost; a directory and a socket are refused.
+    - `-`, /dev/stdout, a pipe and a character device get the bytes as they come, or with `whole`
+      all of them at the end or nothing; a block device needs `force`, since its content is lost; a
+      directory and a socket are refused.
 
     An ordinary file is atomic and durable: its name appears once it is complete, and nothing is
-    left if the block fails or, where the file system allows it, the process is killed.
-
-    Args:
-        path: The file.
-        force: Whether an existing file may be replaced.
-        private: Whether only the owner may read it.
-        whole: Whether a pipe or device gets all or nothing as well: it is written at the end.
+    left if the block fails or, where the file system allows it, the process is killed. Only the
+    owner may read a `private` one.
 
     Raises:
         ClusterError: INVALID_ARGUMENT, if it can't be written; STORAGE_FULL.

@@ -164,9 +164,6 @@ def _wait_for_lock(descriptor: int, lock: Path) -> None:
 def check_profile_name(name: str | None) -> None:
     """Check early that a new profile can be written, before its identity is created.
 
-    Args:
-        name: As given by the user; an existing profile must not be lost. None: choose one.
-
     Raises:
         ClusterError: CONFIG_INVALID, if a profile of that name is in use, or the file is invalid.
     """

@@ -52,12 +52,9 @@ class Survivor:
     """A surviving master, while it does not run."""
 
     def __init__(self, home: Home, *, old_copy: bool = False, clock: Clock = SYSTEM_CLOCK) -> None:
-        """Read its whole log; `go_on_alone` changes it.
+        """Read the whole log of a locked home; `go_on_alone` changes it.
 
-        Args:
-            home: The master's, locked.
-            old_copy: Accept a log that was to be replaced, if it is whole: it lacks later entries.
-            clock: This machine's.
+        `old_copy` accepts a whole log that was to be replaced: it lacks later entries.
 
         Raises:
             ClusterError: CONFIG_INVALID on a node that is not a master; HOME_DAMAGED for a log
@@ -130,12 +127,9 @@ class Survivor:
     def go_on_alone(self, passphrase: str = "") -> None:
         """Make this master the only one. A crash leaves its old log in place, or the new one.
 
-        Args:
-            passphrase: The recovery passphrase; used only if `needs_passphrase`.
-
         Raises:
-            ClusterError: AUTHORITY_SEALED for a wrong or missing passphrase; nothing is changed
-                then.
+            ClusterError: AUTHORITY_SEALED for a wrong passphrase, or none if `needs_passphrase`;
+                nothing is changed then.
         """
         if self.needs_passphrase:
             self._open_by(passphrase)

@@ -148,19 +148,11 @@ async def check_leads(home: Home) -> None:
 async def change_passphrase(
     home: Home, passphrase: str, *, wait: timedelta, clock: Clock = SYSTEM_CLOCK
 ) -> bool:
-    """Have this master seal the cluster's keys to another passphrase.
+    """Have this master, which runs and leads, seal the cluster's keys to another passphrase.
 
     The request is a file, and whoever removes it first decides: the master, which then does it, or
-    this function, which withdraws it if not begun in time.
-
-    Args:
-        home: A master's, which runs and leads: see `check_leads`.
-        passphrase: The new one.
-        wait: How long the master may take to begin.
-        clock: This machine's, which is the master's too.
-
-    Returns:
-        False, if it was the cluster's passphrase already.
+    this function, which withdraws it if not begun within `wait`. Returns False, if it was the
+    cluster's passphrase already.
 
     Raises:
         ClusterError: INVALID_ARGUMENT for a short passphrase, or while another change waits;
@@ -218,14 +210,8 @@ async def invite_operator(
     The key delegates only that to this master, for some minutes: a master's own request is not
     enough.
 
-    Args:
-        home: A master's, which may run.
-        passphrase: The recovery passphrase.
-        ttl: How long the token is valid.
-        clock: This machine's.
-
     Raises:
-        ClusterError: AUTHORITY_SEALED for a wrong passphrase, HOME_DAMAGED, CONFIG_INVALID; or what
+        ClusterError: AUTHORITY_SEALED for a wrong passphrase, HOME_DAMAGED, CONFIG_INVALID; or
             the leader's error.
     """
     settings = master_settings(home)

@@ -77,16 +77,10 @@ def restore_cluster(
     check_lost: Callable[[Iterable[Principal], ClientTls], None] = lambda _masters, _tls: None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> RestoredCluster:
-    """Make the first master of a cluster that continues from a backup.
+    """Make the first master of a cluster that continues from a backup, in an empty home.
 
-    Args:
-        home: Empty.
-        settings: The new master's.
-        backup: The file written by `cluster backup`.
-        passphrase: The cluster's recovery passphrase.
-        check_lost: Called with the old masters, and the new one's credentials, before anything is
-            written; `refuse_while_masters_run`.
-        clock: This machine's.
+    Before anything is written, `check_lost` is called with the old masters and the new one's
+    credentials.
 
     Raises:
         ClusterError: INVALID_ARGUMENT for a file that is not a whole backup, AUTHORITY_SEALED for a

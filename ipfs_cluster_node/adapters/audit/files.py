@@ -170,12 +170,9 @@ class FileAuditLog:
     def __init__(
         self, path: Path, has_room: Callable[[], bool] = lambda: True, *, clock: Clock
     ) -> None:
-        """Append to the existing files; nothing is written before `start`.
+        """Append to the existing files at `path` and beside it; nothing is written before `start`.
 
-        Args:
-            path: The file of allowed calls; the others are beside it.
-            has_room: Whether the disk has room; otherwise records are counted and dropped.
-            clock: The node's; read in the writing thread as well.
+        While the disk has no room, by `has_room`, records are counted and dropped.
 
         Raises:
             ClusterError: HOME_DAMAGED, if an existing file can't be read.

@@ -46,12 +46,7 @@ class BlockStore:
     def __init__(
         self, directory: Path, require: Callable[[int], None] = lambda _size_bytes: None
     ) -> None:
-        """Open the store; created if missing.
-
-        Args:
-            directory: The directory of the blocks.
-            require: Raises ClusterError if so many more bytes may not be stored.
-        """
+        """Open or create the store; `require` raises if so many more bytes may not be stored."""
         self.require = require
         self._directory = directory
         self._tmp = directory / "tmp"
@@ -186,7 +181,6 @@ class Batch:
         publish: Callable[[Path, Path], None],
         require: Callable[[int], None],
     ) -> None:
-        """Write under `tmp`."""
         self._tmp = tmp
         self._path_of = path_of
         self._publish = publish

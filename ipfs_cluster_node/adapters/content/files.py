@@ -96,14 +96,9 @@ async def read(
     length: int | None = None,
     elsewhere: Callable[[Cid], Awaitable[bytes]] = _nowhere_else,
 ) -> AsyncIterator[bytes]:
-    """Read a file stored here, in pieces of at most 256 KiB.
+    """Read a file stored here, from `offset` on, in pieces of at most 256 KiB.
 
-    Args:
-        root: The file.
-        store: Holds its blocks.
-        offset: The first byte.
-        length: The most bytes to read.
-        elsewhere: Gets a block that is missing or damaged here from another node, checked.
+    `elsewhere` gets a block that is missing or damaged here from another node, checked.
 
     Raises:
         ClusterError: As `elsewhere`, or CONTENT_NOT_FOUND without it; and as `decode_node`.
@@ -138,12 +133,8 @@ async def read(
 async def materialize(root: Cid, store: BlockStore, name: str, *, directory: int) -> int:
     """Write a stored file's bytes to a new file, all or nothing; returns its size.
 
-    Args:
-        root: The file.
-        store: Holds its blocks.
-        name: The new file's name. It is visible while it is being written.
-        directory: A descriptor of its directory: even if that directory is renamed, or others
-            create links in it, nothing is written elsewhere.
+    The name is visible while the file is being written. `directory` is a descriptor: even if that
+    directory is renamed, or others create links in it, nothing is written elsewhere.
 
     Raises:
         FileExistsError: The name is taken, even by a link.

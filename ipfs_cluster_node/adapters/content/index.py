@@ -20,7 +20,6 @@ class FileIndex:
     """The blocks of files stored here. Methods block; asyncio callers use a thread."""
 
     def __init__(self, store: BlockStore, *, size_bytes_max: int = INDEXED_BYTES_MAX) -> None:
-        """Index the files of a store."""
         self._store = store
         self._size_bytes_max = size_bytes_max
         self._files: OrderedDict[Cid, bytes] = OrderedDict()

@@ -149,7 +149,6 @@ class CertificateAuthority:
     """A root of the cluster and its key, kept sealed in the log; only the leader signs."""
 
     def __init__(self, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
-        """Take a key and its certificate."""
         self._key = key
         self.certificate = certificate
 
@@ -227,15 +226,11 @@ class CertificateAuthority:
         now: datetime,
         lifetime: timedelta = LEAF_LIFETIME,
     ) -> bytes:
-        """Sign a leaf certificate, in PEM.
+        """Sign a leaf certificate, in PEM, of a holder who has proved possession of its key.
 
-        Args:
-            request_der: Only its key and its libp2p extension are taken; its names are ignored.
-            did: The holder; the caller has verified possession of its key.
-            hosts: DNS names and addresses of a node.
-            is_node: A node may serve; a client may only call.
-            now: Start of validity, before `BACKDATE` is subtracted.
-            lifetime: From `now`; at most as long as the CA's own.
+        Of the request only its key and its libp2p extension are taken. `hosts` are DNS names and
+        addresses of a node, which may serve; a client may only call. The lifetime counts from
+        `now`, and is at most as long as the CA's own.
 
         Raises:
             ClusterError: INVALID_ARGUMENT for an invalid request, PROOF_INVALID for an extension
@@ -281,7 +276,6 @@ class PeerVerifier:
     """Identifies a TLS peer, whose chain the TLS layer has already verified."""
 
     def __init__(self) -> None:
-        """Start with an empty cache."""
         self._verified: OrderedDict[bytes, PeerIdentity] = OrderedDict()
 
     def verify(self, certificate_pem: bytes, now_ms: int) -> PeerIdentity:

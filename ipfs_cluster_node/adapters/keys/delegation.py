@@ -23,16 +23,10 @@ def delegate(
     at_ms: int,
     nonce: bytes | None = None,
 ) -> StoredDelegation:
-    """Delegate `command` on the cluster to `audience`, in the authority's name.
+    """Delegate `command`, with all below it, on the cluster to `audience`, in the authority's name.
 
-    Args:
-        authority: The cluster's own identity.
-        audience: The DID that may use it.
-        command: Includes all commands below it.
-        policy: Statements that each call must satisfy.
-        expires_s: Seconds since 1970.
-        at_ms: Now, in milliseconds since 1970.
-        nonce: Equal nonces give equal tokens; None: random.
+    `expires_s` is in seconds and `at_ms`, now, in milliseconds since 1970. Equal nonces give equal
+    tokens; None is random.
     """
     token = sign_delegation(
         authority.private_key,
@@ -56,15 +50,9 @@ def delegate(
 def delegate_grant(
     authority: Identity, audience: Did, grant: str, *, expires_s: int, at_ms: int, seed: str
 ) -> list[StoredDelegation]:
-    """Delegate a preset of commands to `audience`.
+    """Delegate the commands of a grant, a key of `GRANTS`, as `delegate` does.
 
-    Args:
-        authority: The cluster's own identity.
-        audience: The DID that may use them.
-        grant: A key of `GRANTS`.
-        expires_s: Seconds since 1970.
-        at_ms: Now, in milliseconds since 1970.
-        seed: Equal seeds and times give equal tokens.
+    Equal seeds and times give equal tokens.
     """
     return [
         delegate(

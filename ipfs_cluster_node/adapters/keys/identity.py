@@ -26,7 +26,6 @@ class Identity:
     """A principal's key. It never changes; certificates and TLS keys do."""
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
-        """Take a key."""
         self._key = key
         self.public_key: bytes = key.public_key().public_bytes_raw()
 

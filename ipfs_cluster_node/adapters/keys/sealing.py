@@ -61,7 +61,6 @@ class SealKey:
     """A master's X25519 key, to which the cluster's keys are sealed."""
 
     def __init__(self, key: X25519PrivateKey) -> None:
-        """Take a key."""
         self._key = key
         self.public_key: bytes = key.public_key().public_bytes_raw()
 
@@ -143,11 +142,7 @@ def resealed(
 ) -> Authority:
     """Return the authority's next version: the keys under a new data key, the same passphrase.
 
-    Args:
-        authority: The present version; of a new cluster one without sealed keys.
-        keys: All keys.
-        cluster_id: The cluster's id.
-        seal_keys: Each master's X25519 public key.
+    A new cluster's authority has no sealed keys yet. `seal_keys` are the masters' public keys.
     """
     key_id = secrets.token_hex(KEY_ID_BYTES)
     data_key = secrets.token_bytes(DATA_KEY_BYTES)
@@ -183,12 +178,7 @@ def open_data_key(
 ) -> bytes:
     """Open the data key with whichever key works: the passphrase may have changed meanwhile.
 
-    Args:
-        authority: The sealed keys.
-        wrapped: The data key, sealed to this master; None if it is not.
-        cluster_id: The cluster's id.
-        seal_key: This master's key.
-        recovery: The passphrase's key.
+    `wrapped` is the data key as sealed to this master; None if it is not.
 
     Raises:
         ClusterError: AUTHORITY_SEALED.

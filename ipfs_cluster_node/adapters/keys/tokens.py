@@ -40,7 +40,6 @@ class JoinSecret:
     secret: str
 
     def __str__(self) -> str:
-        """The token as text."""
         return f"cj1.{self.ca_pin}.{self.token_id}.{self.secret}"
 
     def __repr__(self) -> str:

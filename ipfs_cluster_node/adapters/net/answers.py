@@ -22,20 +22,12 @@ class KeptAnswer:
     """
 
     def __init__(self, call: Any) -> None:
-        """Start listening, before the first write."""
         self._call = call
         self._kept: grpc.aio.AioRpcError | None = None
         call.add_done_callback(self._keep)
 
     async def error(self, raised: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
-        """The error that the call ended with.
-
-        Args:
-            raised: The error that the call raised.
-
-        Returns:
-            The server's error; `raised`, if the server sent no status or OK.
-        """
+        """The server's error instead of a raised one; that one, if it sent no status or OK."""
         now = asyncio.get_running_loop().time
         deadline = now() + ANSWER_SECONDS_MAX
         while raised.details() == CORE_FAILURE and now() < deadline:

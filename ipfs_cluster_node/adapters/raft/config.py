@@ -62,7 +62,6 @@ class RaftConfig:
         return 1.5 * self.election_timeout_min
 
     def __post_init__(self) -> None:
-        """Check that the values fit together."""
         if self.heartbeat_interval < HEARTBEAT_INTERVAL_MIN:
             raise _invalid("heartbeat_interval must be at least 10ms")
         if self.election_timeout_min <= 3 * self.heartbeat_interval:

@@ -201,7 +201,6 @@ class DirectoryFile:
     """A file, opened for reading."""
 
     def __init__(self, descriptor: int) -> None:
-        """Take over a descriptor."""
         self._descriptor = descriptor
         self.size_bytes = os.fstat(descriptor).st_size
 

@@ -66,16 +66,12 @@ class Engine:
         before: "Engine | None" = None,
         notes: Disk | None = None,
     ) -> None:
-        """Open the store and restore the state machine.
+        """Open the store and restore the state machine, which is empty, or that of `before`.
 
-        Args:
-            disk: Where the store is.
-            machine: Empty, or that of `before`.
-            config: Times and bounds.
-            before: The engine that this process had open until its disk failed. What it had synced
-                must be there, and what it has applied is not applied again.
-            notes: Disk of the note of how far voters have come; apart from the store, so that a
-                backup of the store that is put back does not bring an old note with it.
+        `before` is the engine that this process had open until its disk failed: what it had synced
+        must be there, and what it has applied is not applied again. `notes` is the disk of the note
+        of how far voters have come; apart from the store, so that a backup of the store that is put
+        back does not bring an old note with it.
 
         Raises:
             LogDamagedError: The store is not whole, or missing, or an old copy.
@@ -164,12 +160,9 @@ class Engine:
         return self._witness.of(voter)
 
     def admit(self, voter: VoterId, claim: Mark, known: Mark) -> None:
-        """Let a voter that connected take part, if its log is what it was.
+        """Let a voter that connected take part, if its log, up to `claim`, is what it was.
 
-        Args:
-            voter: The voter that connected.
-            claim: How far its log goes.
-            known: `mark_of` it, from before it made the claim.
+        `known` is `mark_of` it, from before it made the claim.
 
         Raises:
             ClusterError: LOG_ROLLED_BACK.

@@ -27,7 +27,6 @@ class Framer:
     """The sending end of one connection."""
 
     def __init__(self, epoch: int) -> None:
-        """Use the epoch that the answering node assigned."""
         self._epoch = epoch
         self._sequence = 0
 
@@ -53,7 +52,6 @@ class Unframer:
     """The receiving end of one connection."""
 
     def __init__(self, epoch: int) -> None:
-        """Accept frames of `epoch` only."""
         self._epoch = epoch
         self._sequence = 0
         self._gathered = bytearray()

@@ -29,7 +29,6 @@ class Inflights:
     """
 
     def __init__(self, bytes_max: int) -> None:
-        """Bound the bytes that are in flight to each follower."""
         self._bytes_max = bytes_max
         self._of: defaultdict[VoterId, _Inflight] = defaultdict(_Inflight)
 

@@ -76,10 +76,8 @@ class SnapshotInstalls:
     def offer(self, peer: VoterId, *, log_begins: int) -> None:
         """Send a snapshot to a follower, unless one is under way.
 
-        Args:
-            peer: The follower.
-            log_begins: The index after which this node's log begins: an older snapshot is useless
-                by now, and the newest is sent instead.
+        One from before `log_begins`, where this node's log does, is useless by now: the newest is
+        sent instead.
         """
         now = self._clock()
         known = self._offers.get(peer)

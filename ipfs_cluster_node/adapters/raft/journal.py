@@ -78,14 +78,9 @@ class SegmentedJournal:
         segment_bytes_max: int = SEGMENT_BYTES_MAX,
         synced_at_least: tuple[int, int] = (0, 0),
     ) -> None:
-        """Open the log, or create it.
+        """Open the log, or create it, after `base`, which the snapshot covers, as its voters do.
 
-        Args:
-            disk: Where it is.
-            base: The last entry that the snapshot covers; the log begins after it.
-            base_voters: Who votes as of `base`.
-            segment_bytes_max: Size from which a segment is followed by a new one.
-            synced_at_least: `synced` of an earlier journal on the same disk.
+        `synced_at_least` is `synced` of an earlier journal on the same disk.
 
         Raises:
             LogDamagedError: It exists and is not whole.
@@ -143,7 +138,6 @@ class SegmentedJournal:
         return self._entries[item]
 
     def __len__(self) -> int:
-        """How many entries the list has."""
         return len(self._entries)
 
     def _destroy(self) -> None:

@@ -49,18 +49,7 @@ class Link:
         claim: Callable[[], Mark],
         on_refused: Callable[[VoterId, ClusterError], None],
     ) -> None:
-        """Make a link that `run` keeps up.
-
-        Args:
-            own: This voter.
-            peer: The other one.
-            dial: Opens a channel to it.
-            config: Times and bounds.
-            on_change: Told when the link comes up or breaks.
-            boot: Names this process.
-            claim: How far this voter's log goes.
-            on_refused: Told the error that the peer ended the stream with.
-        """
+        """Make a link that `run` keeps up; `on_refused` is told why the peer ended the stream."""
         self._own = own
         self._peer = peer
         self._dial = dial

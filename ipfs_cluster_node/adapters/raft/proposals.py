@@ -36,7 +36,6 @@ class Proposals:
     def __init__(
         self, voter: VoterId, *, waiting_max: int, batch_bytes_max: int, batch_commands_max: int
     ) -> None:
-        """Start empty."""
         self._identity = zlib.crc32(voter.encode())
         self._waiting_max = waiting_max
         self._batch_bytes_max = batch_bytes_max

@@ -54,16 +54,11 @@ class Replica(ReplicaVoters):
         boot: int = UNKNOWN,
         boots: Boots | None = None,
     ) -> None:
-        """Open the store and restore the state machine.
+        """Open the store in `directory`, and restore the state machine from it.
 
-        Args:
-            directory: Made by `create_store`.
-            machine: Restored here if there is a snapshot, then driven by `run`.
-            dial: Opens a channel to a master; the replica closes it.
-            config: Times and bounds.
-            notes: Directory of the note of how far voters have come; not within `directory`.
-            boot: Tells this process from others with the same identity.
-            boots: Processes that speak for other nodes.
+        `dial` opens a channel to a master; the replica closes it. `notes` is the directory of the
+        note of how far voters have come, not within `directory`. `boot` tells this process from
+        others with the same identity, and `boots` knows those that speak for other nodes.
 
         Raises:
             LogDamagedError: The store is not whole, or not there, or an old copy of it.

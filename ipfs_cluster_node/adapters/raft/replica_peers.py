@@ -41,7 +41,6 @@ class ReplicaPeers(ReplicaState):
     def __init__(
         self, engine: Engine, config: RaftConfig, *, dial: Dial, boot: int, boots: Boots
     ) -> None:
-        """Begin without any connection."""
         super().__init__(engine, config)
         self._dial, self._boot, self._boots = dial, boot, boots
         self._inbox: deque[tuple[VoterId, pb.RaftMessage, int]] = deque()

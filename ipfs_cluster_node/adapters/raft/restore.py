@@ -37,14 +37,11 @@ class Stored:
 
 
 def read_store(disk: Disk, machine: StateMachine) -> Stored:
-    """Apply all that a store holds, committed or not; blocks.
+    """Apply all that a store holds, committed or not, to an empty machine; blocks.
 
     Every acknowledged write is in the logs of some majority, and this log may be all that is left
-    of them: so no entry may be left out. As at a start, a torn tail is cut.
-
-    Args:
-        disk: The store, which no other process uses.
-        machine: Empty.
+    of them: so no entry may be left out. As at a start, a torn tail is cut. No other process may
+    use the disk.
 
     Raises:
         LogDamagedError: It is not whole, or not there.
@@ -75,15 +72,10 @@ def read_store(disk: Disk, machine: StateMachine) -> Stored:
 def create_store_of(
     disk: Disk, voter: VoterId, machine: StateMachine, *, index: int, term: int
 ) -> None:
-    """Create a store whose log begins with a state, and whose only voter is `voter`; blocks.
+    """Create a store whose log begins with a state, as of `index`; blocks.
 
-    Args:
-        disk: Empty.
-        voter: A name that no node ever voted under.
-        machine: Holds the state.
-        index: Index of the last entry that the state contains.
-        term: Higher than every term of the log that the state is from; otherwise later entries
-            could look older than that log's.
+    Its only voter is `voter`, a name that no node ever voted under. `term` is higher than every
+    term of the log that the state is from; otherwise later entries could look older than those.
     """
     voters = frozenset({voter})
     store_snapshot(disk, Position(index=index, term=term, voters=voters), machine.freeze()())

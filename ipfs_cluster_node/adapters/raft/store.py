@@ -17,14 +17,10 @@ VOTER_NAME: Final = "voter"
 def create_store(
     disk: Disk, voter: VoterId, voters: Iterable[VoterId], *, first: bytes = b""
 ) -> None:
-    """Create an empty store for a voter.
+    """Create an empty store for a voter; `first` is the first command of the cluster's log.
 
-    Args:
-        disk: Empty.
-        voter: This node in this incarnation.
-        voters: The first voters: itself for the first master of a cluster; none for a joining one,
-            whose leader will send it a log that names them.
-        first: The first command of the cluster's log.
+    `voters` are the first ones: itself for the first master of a cluster; none for a joining one,
+    whose leader will send it a log that names them.
     """
     store_snapshot(disk, Position(index=1, term=0, voters=frozenset()), [])
     journal = SegmentedJournal(disk, base_voters=frozenset())

@@ -58,7 +58,6 @@ class Mark:
         )
 
     def __str__(self) -> str:
-        """For people."""
         return f"entry {self.index} of term {self.entry_term}, term {self.term}"
 
 

@@ -14,7 +14,6 @@ class WriteLatency:
     """The slow writes of the last `WINDOW_SECONDS`, including the one that runs."""
 
     def __init__(self) -> None:
-        """Begin without any write."""
         self._slow: deque[tuple[float, float]] = deque()
         """Begin and end, in seconds of a monotonic clock."""
         self._began: float | None = None

@@ -88,12 +88,8 @@ def _not_writable(given: str, why: str) -> ClusterError:
 def confine(hidden: Sequence[Place], scratch: str, writable: Sequence[str]) -> None:
     """Create the namespaces. Processes started from now on live in them, the first as their init.
 
-    Call it while the process has a single thread.
-
-    Args:
-        hidden: Paths to appear empty, except for the way to `scratch`.
-        scratch: A directory, in a hidden one or elsewhere, that stays visible and writable.
-        writable: Other directories that stay writable, except hidden paths in them.
+    Hidden paths appear empty, except for the way to `scratch`, which stays visible and writable; so
+    do directories in `writable`, except hidden paths in them. The process has a single thread.
 
     Raises:
         OSError: It can't be done here, or a hidden path has changed.

@@ -17,11 +17,7 @@ def open_result(scratch: int, name: str) -> int:
     """Open a regular file beneath a directory, component by component, and return its descriptor.
 
     Nothing else may be modifying the directory. The descriptor stays valid for this file, whatever
-    happens to its name.
-
-    Args:
-        scratch: A descriptor of the directory.
-        name: The file's path in it, as the handler gave it.
+    happens to its name. `scratch` is the directory's, `name` a path as the handler gave it.
 
     Raises:
         ResultFileError: There is no such file, or not one that the handler created there.

@@ -102,21 +102,12 @@ class HandlerPool:
         also_kept: Collection[str] = (),
         on_progress: Progress = lambda _task, _attempt, _ratio, _note: None,
     ) -> None:
-        """Load the handlers; `start` starts the processes.
+        """Load the handlers; `start` starts the processes, one for each slot.
 
-        Args:
-            modules: Modules with handlers.
-            slots: The number of processes.
-            memory_bytes_max: The memory that a handler may use; an attempt that uses
-                `MEMORY_EXTRA_BYTES` more is killed.
-            scratch: A directory for the pool alone; emptied at the start.
-            hidden: Files and directories that handlers must not see; `scratch` may lie in one.
-                Those missing when the pool starts are ignored.
-            writable: Directories that handlers may write to besides their scratch directory.
-            require_confinement: Fail to start if handlers can't be confined.
-            also_kept: Task types whose runners are kept like those of the node's own handlers.
-                For tests only: a kept runner is trusted.
-            on_progress: Called with each report of progress.
+        An attempt that uses `MEMORY_EXTRA_BYTES` beyond `memory_bytes_max` is killed. `scratch` is
+        for the pool alone, and emptied at the start; it may lie in a hidden path. Hidden paths that
+        are missing when the pool starts are ignored. `also_kept` are task types whose runners are
+        kept like those of the node's own handlers; for tests only, since a kept runner is trusted.
 
         Raises:
             ClusterError: CONFIG_INVALID for a module that can't be imported.
@@ -333,7 +324,6 @@ class Lease:
     _ended: Ended | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        """Open a scratch directory."""
         self.directory = self.process.open_scratch()
 
     @property

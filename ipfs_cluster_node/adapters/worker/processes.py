@@ -309,7 +309,6 @@ class Runner:
     """The node's ends of a runner's socket and output. Nothing read from them is trusted."""
 
     def __init__(self, channel: socket.socket, output: Output) -> None:
-        """Take both ends."""
         channel.setblocking(False)
         self._channel = channel
         self._data = bytearray()

@@ -20,7 +20,6 @@ class OutTransport(Transport):  # type: ignore[misc]  # PySyncObj has no types.
     ready = True
 
     def __init__(self) -> None:
-        """Start empty."""
         super().__init__(None, None, [])
         self.outbox: Outbox = []
         self.term: Callable[[], int] = lambda: 0

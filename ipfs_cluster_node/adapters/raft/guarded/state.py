@@ -41,13 +41,8 @@ class SyncObjState(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
     ) -> None:
         """Start from the journal.
 
-        Args:
-            voter: This node.
-            journal: Its log.
-            config: Times and bounds.
-            witness: Remembers how far voters have come.
-            apply_entry: Called with index and entry, in order; must not raise (H11).
-            on_snapshot_needed: Called with a follower that needs what the log no longer has.
+        `apply_entry` gets index and entry, in order, and must not raise (H11); `on_snapshot_needed`
+        a follower that needs what the log no longer has.
         """
         self._journal = journal
         self._voter = voter

@@ -69,12 +69,7 @@ class CsvShape:
 
 
 def csv_shape(text: str, *, whole: bool, all_text: bool = False) -> CsvShape:
-    """Guess how to read CSV from its first part.
-
-    Args:
-        text: Whole lines from the start.
-        whole: Whether this is the whole file.
-        all_text: Read each column as text.
+    """Guess how to read CSV from whole lines from its start, which may be the `whole` file.
 
     Raises:
         CsvUnclearError: No delimiter fits every line.

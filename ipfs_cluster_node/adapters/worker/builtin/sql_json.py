@@ -48,13 +48,7 @@ def is_json(text: str) -> bool:
 
 
 def json_records(connection: Any, path: str, start: str, *, whole: bool) -> JsonRecords:
-    """Read a JSON file once, and return how to read it.
-
-    Args:
-        connection: DuckDB's connection.
-        path: The file's path.
-        start: Its first part.
-        whole: Whether this is the whole file.
+    """Read a JSON file once, and return how to read it; `start` may be the `whole` file.
 
     Raises:
         JsonUnclearError: Values would be lost.

@@ -35,13 +35,7 @@ CAUSES: Final = (
 
 
 def said(error: Exception, names: Mapping[str, str], sql: str = "") -> str:
-    """An error's message on one line.
-
-    Args:
-        error: DuckDB's error.
-        names: The name of each path in messages.
-        sql: The query, to locate the error in it.
-    """
+    """DuckDB's error on one line, with the name of each path, and its place in the query `sql`."""
     text = str(error).strip() or type(error).__name__
     # Longest first: a directory is a prefix of the paths in it.
     longest_first = sorted(names.items(), key=lambda pair: -len(pair[0]))

@@ -31,12 +31,7 @@ MICROSECONDS: Final = frozenset(("timestamp_s", "timestamp_ms"))
 
 
 def stored_type(kind: Any, *, wide: bool = False) -> str:
-    """The SQL type in which a column is stored.
-
-    Args:
-        kind: DuckDB's type.
-        wide: Whether a HUGEINT has more than 38 digits, and is stored as text.
-    """
+    """The SQL type in which a column is stored; with `wide` a HUGEINT is text."""
     nested = _nested(kind, lambda child: stored_type(child, wide=wide))
     if nested:
         return nested
