@@ -16,7 +16,6 @@ from typing import Final
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.profiles import (
-    PROFILES_VARIABLE,
     Profile,
     ProfileEndpoint,
     save_profile,
@@ -53,7 +52,6 @@ class LocalNode:
     arguments: tuple[str, ...] = ()
     """Further arguments of `serve`."""
     enrolment_port: int = field(default_factory=lambda: _free_port())  # noqa: PLW0108
-    """Enrolment port, if it is a master."""
     node_id: str = ""
     process: asyncio.subprocess.Process | None = field(default=None, repr=False)
 
@@ -225,11 +223,6 @@ class LocalCluster:
 def command(*arguments: str) -> tuple[str, ...]:
     """The command line of this installation."""
     return (sys.executable, "-P", "-m", "ipfs_cluster_node", *arguments)
-
-
-def environment_with(profiles: Path) -> dict[str, str]:
-    """An environment in which the command line reads its profiles from a file."""
-    return {**os.environ, PROFILES_VARIABLE: str(profiles)}
 
 
 def _free_port() -> int:

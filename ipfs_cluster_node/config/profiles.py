@@ -30,7 +30,6 @@ LOCK_SECONDS_MAX: Final = 10.0
 """A command locks the file for milliseconds only."""
 LOCK_RETRY_SECONDS: Final = 0.02
 _locked: Final[set[Path]] = set()
-"""Files locked by this process."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ class Here(Contents):
         return [self.other]
 
     def path(self, cid: Cid) -> Path:
-        return self.store._path(cid)
+        return self.store.path_of(cid)
 
     async def read(self) -> bytes:
         return b"".join([piece async for piece in self.get_content(str(ROOT), offset=0, length=0)])

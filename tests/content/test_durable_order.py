@@ -84,7 +84,7 @@ def test_a_block_that_another_batch_has_just_renamed_is_synced_too(
     with store.batch() as batch:
         batch.put(block)
         batch.flush()
-    path = store._path(block.cid)
+    path = store.path_of(block.cid)
     disk._unsynced_names = {path.parent: [path], path.parent.parent: [path.parent]}
     with store.batch() as batch:
         batch.put(block)
@@ -149,7 +149,7 @@ async def test_a_file_is_durable_before_the_log_names_this_node_as_its_holder(
 
         async def propose(self, body: Any, **_: Any) -> None:
             assert disk.lost_names() == []
-            assert list(store._tmp.iterdir()) == []
+            assert list(store.tmp.iterdir()) == []
             committed.append(body.cid)
             contents_of[body.cid] = body
 

@@ -183,4 +183,4 @@ def test_a_block_that_was_there_already_is_durable_before_it_is_acknowledged(
     with store.batch() as batch:
         batch.put(Block(LEAF, DATA))
         batch.flush()
-    assert store._path(LEAF).parent in synced
+    assert store.path_of(LEAF).parent in synced

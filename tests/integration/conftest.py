@@ -10,10 +10,11 @@ import pytest
 import pytest_asyncio
 
 from ipfs_cluster_node.adapters.keys.identity import Identity
-from ipfs_cluster_node.cli.local_cluster import LocalCluster, command, environment_with
+from ipfs_cluster_node.cli.local_cluster import LocalCluster, command
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.config.profiles import PROFILES_VARIABLE, save_profile
 from tests.support.clusters import cluster_of, for_module
+from tests.support.environment import environment_with
 from tests.support.lab import PASSPHRASE, Lab
 from tests.support.people import Person, join, strip
 

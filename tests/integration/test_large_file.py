@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from ipfs_cluster_node.cli.local_cluster import command, environment_with
+from ipfs_cluster_node.cli.local_cluster import command
 from ipfs_cluster_node.config.profiles import PROFILES_VARIABLE, save_profile
 from tests.support.clusters import cluster_of
+from tests.support.environment import environment_with
 
 MIB = 2**20
 SIZE_MIB = int(os.environ.get("LARGE_FILE_MIB", "1024"))

@@ -5,8 +5,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from ipfs_cluster_node.cli.local_cluster import command, environment_with
+from ipfs_cluster_node.cli.local_cluster import command
 from ipfs_cluster_node.config.home import Home
+from tests.support.environment import environment_with
 
 
 def run(profiles: Path, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:

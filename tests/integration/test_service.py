@@ -5,7 +5,8 @@ import socket
 import subprocess
 from pathlib import Path
 
-from ipfs_cluster_node.cli.local_cluster import command, environment_with
+from ipfs_cluster_node.cli.local_cluster import command
+from tests.support.environment import environment_with
 
 
 def test_a_service_manager_hears_when_the_node_listens_and_when_it_stops(tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from ipfs_cluster_node.adapters.net.tls import ClientTls
-from ipfs_cluster_node.cli.local_cluster import LocalCluster, command, environment_with
+from ipfs_cluster_node.cli.local_cluster import LocalCluster, command
 from ipfs_cluster_node.config.profiles import PROFILE_VARIABLE, PROFILES_VARIABLE, save_profile
 from tests.support.certificates import operator_credentials, tls_of
 from tests.support.clusters import cluster_of, for_module
+from tests.support.environment import environment_with
 from tests.support.nodes import refusal
 
 Cli = Callable[..., Any]

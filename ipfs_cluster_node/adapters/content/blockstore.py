@@ -49,11 +49,11 @@ class BlockStore:
         """Open or create the store; `require` raises if so many more bytes may not be stored."""
         self.require = require
         self._directory = directory
-        self._tmp = directory / "tmp"
+        self.tmp = directory / "tmp"
         self._lock = threading.Lock()
         """Guards counts and moves: several threads read and store at once."""
-        self._tmp.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for leftover in self._tmp.iterdir():
+        self.tmp.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for leftover in self.tmp.iterdir():
             with suppress(IsADirectoryError, PermissionError):  # Not created by this store.
                 leftover.unlink()
         self.size_bytes = 0
@@ -66,7 +66,7 @@ class BlockStore:
             else:
                 self.size_bytes += _size_of(entry) or 0
         # A crash may have come between a repair and the removal of the damaged copy.
-        self._damaged = {text for text in self._damaged if _size_of(self._path_of(text)) is None}
+        self._damaged = {text for text in self._damaged if _size_of(self.path_of(text)) is None}
 
     @property
     def damaged_count(self) -> int:
@@ -75,7 +75,7 @@ class BlockStore:
 
     def has(self, cid: Cid) -> bool:
         """Whether the block is here; its bytes are checked when read."""
-        return str(cid) not in self._damaged and _size_of(self._path(cid)) is not None
+        return str(cid) not in self._damaged and _size_of(self.path_of(cid)) is not None
 
     def holds(self, cid: Cid) -> bool:
         """Whether the block is here and intact; reads it."""
@@ -87,7 +87,7 @@ class BlockStore:
         Raises:
             ClusterError: OVERLOADED if the process has no descriptor left.
         """
-        path = self._path(cid)
+        path = self.path_of(cid)
         data = _read(path)
         if data is None or cid.matches(data):
             return data
@@ -114,7 +114,7 @@ class BlockStore:
 
     def delete(self, cid: Cid) -> None:
         """Remove a block, if it is here."""
-        path = self._path(cid)
+        path = self.path_of(cid)
         with self._lock:
             try:
                 size = _size_of(path) or 0
@@ -126,13 +126,14 @@ class BlockStore:
     @contextmanager
     def batch(self) -> "Iterator[Batch]":
         """Store several blocks; those not flushed are dropped at the end."""
-        batch = Batch(self._tmp, self._path, self._publish, self.require)
+        batch = Batch(self)
         try:
             yield batch
         finally:
             batch.drop()
 
-    def _publish(self, written: Path, target: Path) -> None:
+    def publish(self, written: Path, target: Path) -> None:
+        """Give a written block its name, in place of a damaged one."""
         with self._lock:
             if target.is_dir():
                 self._set_aside(target)
@@ -162,10 +163,9 @@ class BlockStore:
         # Never below zero: a larger file may have replaced a block from outside.
         self.size_bytes = max(0, self.size_bytes + change_bytes)
 
-    def _path(self, cid: Cid) -> Path:
-        return self._path_of(str(cid))
-
-    def _path_of(self, text: str) -> Path:
+    def path_of(self, cid: Cid | str) -> Path:
+        """Where a block is, or would be."""
+        text = str(cid)
         return self._directory / text[-3:-1] / text
 
 
@@ -174,17 +174,8 @@ class Batch:
 
     _counter = itertools.count()
 
-    def __init__(
-        self,
-        tmp: Path,
-        path_of: Callable[[Cid], Path],
-        publish: Callable[[Path, Path], None],
-        require: Callable[[int], None],
-    ) -> None:
-        self._tmp = tmp
-        self._path_of = path_of
-        self._publish = publish
-        self._require = require
+    def __init__(self, store: BlockStore) -> None:
+        self._store = store
         self._written: dict[Cid, Path] = {}
         self._unsure: set[Path] = set()
         """Directories of blocks that already existed; synced before these count as stored."""
@@ -201,14 +192,14 @@ class Batch:
         with self._lock:
             if self._dropped or block.cid in self._written:
                 return
-            target = self._path_of(block.cid)
+            target = self._store.path_of(block.cid)
             if _read(target) == block.data:  # A damaged one is rewritten.
                 # Another batch may have just renamed it without having synced its directory.
                 self._unsure.update((target.parent, target.parent.parent))
                 return
-            self._require(len(block.data))
+            self._store.require(len(block.data))
             name = f"{os.getpid()}-{next(self._counter)}-{secrets.token_hex(4)}"
-            path = self._tmp / name
+            path = self._store.tmp / name
             # Closed at once: open files of many batches would add up.
             try:
                 with os.fdopen(os.open(path, NEW_FILE, 0o600), "wb") as file:
@@ -236,14 +227,14 @@ class Batch:
             with ThreadPoolExecutor(SYNC_THREADS) as pool:
                 list(pool.map(_sync, self._written.values()))
                 for cid, path in list(self._written.items()):
-                    target = self._path_of(cid)
+                    target = self._store.path_of(cid)
                     if not target.parent.is_dir():
                         # Something other than a directory has that name.
                         with suppress(FileNotFoundError, IsADirectoryError):
                             target.parent.unlink()
                         target.parent.mkdir(mode=0o700, exist_ok=True)
                         directories.add(target.parent.parent)
-                    self._publish(path, target)
+                    self._store.publish(path, target)
                     del self._written[cid]
                     directories.add(target.parent)
                 list(pool.map(_sync, directories))

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, Protocol
 
@@ -63,7 +64,8 @@ async def fetch(
         ClusterError: CONTENT_NOT_FOUND, naming the sources; UNREACHABLE, if one of them could not
             be reached; those of `decode_node`.
     """
-    fetcher = _Fetcher(root, store, list(sources), on_progress, on_missing, check=check)
+    holds = store.holds if check else store.has
+    fetcher = _Fetcher(root, store, list(sources), holds, on_progress, on_missing)
     with store.batch() as batch:
         await fetcher.run(batch)
         await asyncio.to_thread(batch.flush)
@@ -82,40 +84,32 @@ class _ContentError(Exception):
         self.cause = cause
 
 
+@dataclass(slots=True)
 class _Fetcher:
-    def __init__(
-        self,
-        root: Cid,
-        store: BlockStore,
-        sources: list[BlockSource],
-        on_progress: Callable[[int], None],
-        on_missing: Callable[[Cid], None],
-        *,
-        check: bool,
-    ) -> None:
-        self._holds = store.holds if check else store.has
-        self._root = root
-        self._store = store
-        self._sources = sources
-        self._asked = [source.name for source in sources]
-        self._on_progress = on_progress
-        self._on_missing = on_missing
-        self._unreached: list[str] = []
-        """Sources that might have the blocks, but could not be reached."""
-        self.fetched_bytes = 0
+    root: Cid
+    store: BlockStore
+    sources: list[BlockSource]
+    holds: Callable[[Cid], bool]
+    on_progress: Callable[[int], None]
+    on_missing: Callable[[Cid], None]
+    asked: list[str] = field(init=False)
+    unreached: list[str] = field(default_factory=list)
+    """Sources that might have the blocks, but could not be reached."""
+    fetched_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        self.asked = [source.name for source in self.sources]
 
     async def run(self, batch: Batch) -> None:
         # Depth first: at most one node's links per level are pending.
-        walk = Walk(self._root)
+        walk = Walk(self.root)
         while window := walk.take(REQUEST_BLOCKS_MAX):
-            missing = [
-                part for part in window if not await asyncio.to_thread(self._holds, part.cid)
-            ]
+            missing = [part for part in window if not await asyncio.to_thread(self.holds, part.cid)]
             inner = await self._fetch(missing, batch)
             for part in reversed(window):
                 if part.cid.codec == RAW:
                     continue
-                data = inner.get(part.cid) or await asyncio.to_thread(self._store.get, part.cid)
+                data = inner.get(part.cid) or await asyncio.to_thread(self.store.get, part.cid)
                 if data is None:
                     # The local copy was damaged.
                     data = (await self._fetch([part], batch))[part.cid]
@@ -125,9 +119,9 @@ class _Fetcher:
         """Store these blocks; returns those that may have links."""
         wanted = {part.cid: part for part in missing}
         for cid in wanted:
-            self._on_missing(cid)
+            self.on_missing(cid)
         inner: dict[Cid, bytes] = {}
-        for source in list(self._sources):
+        for source in list(self.sources):
             if not wanted:
                 break
             try:
@@ -142,18 +136,18 @@ class _Fetcher:
                 raise error.cause from error
             except ClusterError as error:
                 if error.reason in PASSING:
-                    self._unreached.append(f"{source.name}: {error.message}")
+                    self.unreached.append(f"{source.name}: {error.message}")
                 log.warning(
                     "blocks not received", extra={"source": source.name, "error": error.message}
                 )
                 if isinstance(error, _LiedError) or error.reason is Reason.BLOCK_MISMATCH:
-                    self._sources.remove(source)
-            if wanted and source in self._sources:
+                    self.sources.remove(source)
+            if wanted and source in self.sources:
                 # A source that failed comes last from now on: each try may take a whole deadline.
-                self._sources.remove(source)
-                self._sources.append(source)
+                self.sources.remove(source)
+                self.sources.append(source)
         if wanted:
-            raise _not_found(self._root, self._asked, self._unreached)
+            raise _not_found(self.root, self.asked, self.unreached)
         return inner
 
     async def _take(self, part: Part, data: bytes, batch: Batch) -> None:
@@ -165,7 +159,7 @@ class _Fetcher:
         except ClusterError as error:
             raise _ContentError(error) from error
         self.fetched_bytes += len(data)
-        self._on_progress(self.fetched_bytes)
+        self.on_progress(self.fetched_bytes)
 
 
 async def fetch_block(cid: Cid, *, sources: Sequence[BlockSource]) -> bytes:

@@ -117,12 +117,8 @@ def renewal_message(certificate_pem: bytes, spki_der: bytes) -> bytes:
     Raises:
         ClusterError: CERTIFICATE_INVALID.
     """
-    try:
-        certificate = x509.load_pem_x509_certificate(certificate_pem)
-    except ValueError as error:
-        raise ClusterError(
-            Reason.CERTIFICATE_INVALID, "that is not a certificate; send the one that has expired"
-        ) from error
+    why = "that is not a certificate; send the one that has expired"
+    certificate = _loaded(certificate_pem, why)
     return _RENEW_PREFIX + certificate.fingerprint(hashes.SHA256()) + spki_der
 
 
@@ -357,14 +353,16 @@ def validity_of(certificate_pem: bytes) -> tuple[datetime, datetime]:
     Raises:
         ClusterError: CERTIFICATE_INVALID.
     """
-    try:
-        certificate = x509.load_pem_x509_certificate(certificate_pem)
-    except ValueError as error:
-        raise ClusterError(
-            Reason.CERTIFICATE_INVALID,
-            "the certificate is damaged; restore it, or join in another --home",
-        ) from error
+    why = "the certificate is damaged; restore it, or join in another --home"
+    certificate = _loaded(certificate_pem, why)
     return certificate.not_valid_before_utc, certificate.not_valid_after_utc
+
+
+def _loaded(certificate_pem: bytes, why: str) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(certificate_pem)
+    except ValueError as error:
+        raise ClusterError(Reason.CERTIFICATE_INVALID, why) from error
 
 
 def _spki(key: object) -> bytes:

@@ -14,7 +14,6 @@ from ipfs_cluster_node.core.ids import VoterId
 from ipfs_cluster_node.internal.v1 import raft_pb2 as pb
 
 Message = dict[str, Any]
-"""A message as PySyncObj has it."""
 Outbox = list[tuple[VoterId, pb.RaftMessage]]
 """Messages to send, and to whom."""
 

@@ -46,7 +46,6 @@ class Proposals:
         self._batch_term = 0
         self._count = 0
         self.batch_count_last = 0
-        """Proposals in the newest batch."""
         self.done: list[tuple[Proposal, object]] = []
         """Results to tell once all that they depend on is durable."""
 

@@ -25,15 +25,12 @@ class Stored:
     """What a store holds."""
 
     voter: VoterId
-    """Whose it is."""
     voters: frozenset[VoterId]
-    """The voters of its newest configuration."""
     index: int
     """Of its last entry."""
     entry_term: int
     """Of its last entry: of two logs the one with the higher term, then index, has more."""
     term: int
-    """The newest term that it knows of."""
 
 
 def read_store(disk: Disk, machine: StateMachine) -> Stored:

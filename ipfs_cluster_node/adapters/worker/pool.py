@@ -72,15 +72,14 @@ class AttemptSucceeded:
     file: BinaryIO | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class AttemptFailed:
     """A failure; `retryable` if another attempt may succeed."""
 
     reason: Reason
     message: str
-    retryable: bool
+    retryable: bool = False
     output_tail: str = ""
-    """The end of its output."""
 
 
 Progress = Callable[[TaskId, int, float, str], None]
@@ -348,21 +347,18 @@ class Lease:
                     said = await self._talk(asked, attempt)
                 answer = await self._outcome(said)
             except TimeoutError:
-                answer = _failed(
+                answer = AttemptFailed(
                     Reason.ATTEMPT_TIMED_OUT,
                     "the attempt ran longer than its time and was killed; give it longer than "
                     f"{attempt.timeout.total_seconds():.3g} s",
-                    retryable=False,
                 )
             except ProtocolError as error:
                 # A keeper that handlers can't reach is intact; otherwise it is not trusted either.
                 self._state = "used" if self.process.confined else "broken"
                 who = {"task_id": asked.task_id, "attempt": asked.attempt}
                 log.warning("killed a handler's process", extra={**who, "why": str(error)})
-                answer = _failed(
-                    Reason.HANDLER_FAILED,
-                    f"the handler's process was killed: {error}",
-                    retryable=False,
+                answer = AttemptFailed(
+                    Reason.HANDLER_FAILED, f"the handler's process was killed: {error}"
                 )
             except (EOFError, OSError):
                 answer = await self._died()
@@ -399,12 +395,12 @@ class Lease:
 
     async def _outcome(self, said: ResultSaid | FailureSaid) -> AttemptSucceeded | AttemptFailed:
         if isinstance(said, FailureSaid):
-            return _failed(said.reason, said.message, retryable=said.retryable)
+            return AttemptFailed(said.reason, said.message, said.retryable)
         if said.file is not None:
             try:
                 opened = await asyncio.to_thread(open_result, self.directory, said.file)
             except ResultFileError as error:
-                return _failed(Reason.TASK_RESULT_INVALID, str(error), retryable=False)
+                return AttemptFailed(Reason.TASK_RESULT_INVALID, str(error))
             self._file = os.fdopen(opened, "rb")
             if len(said.data) > RESULT_INLINE_BYTES_MAX:
                 raise ProtocolError("it sent too many bytes in addition to a file")
@@ -413,15 +409,14 @@ class Lease:
     async def _died(self) -> AttemptFailed:
         await self._settle()
         if stopped := self.process.runner.stopped_for:
-            return _failed(
-                Reason.TASK_MEMORY_EXCEEDED,
-                f"the attempt was killed: {stopped}; {MEMORY_ADVICE}",
-                retryable=False,
+            return AttemptFailed(
+                Reason.TASK_MEMORY_EXCEEDED, f"the attempt was killed: {stopped}; {MEMORY_ADVICE}"
             )
         how = (
             "went away with the process it was made in" if self._ended is None else self._ended.text
         )
-        return _failed(Reason.HANDLER_FAILED, f"the handler's process {how}", retryable=True)
+        why = f"the handler's process {how}"
+        return AttemptFailed(Reason.HANDLER_FAILED, why, retryable=True)
 
     async def _settle(self) -> None:
         """Make sure that nothing of the attempt keeps running, unless its runner is kept."""
@@ -457,7 +452,3 @@ def _request(attempt: Attempt, scratch: Path, *, keep: bool) -> dict[str, Any]:
             for name, given in attempt.inputs.items()
         },
     }
-
-
-def _failed(reason: Reason, message: str, *, retryable: bool) -> AttemptFailed:
-    return AttemptFailed(reason=reason, message=message, retryable=retryable)

@@ -62,17 +62,22 @@ class Plan:
 class HandlerProcess:
     """A keeper with a runner; one attempt at a time."""
 
-    def __init__(self, process: asyncio.subprocess.Process, control: socket.socket) -> None:
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        control: socket.socket,
+        *,
+        directory: Path,
+        confined: bool,
+    ) -> None:
         """Wrap a started process; `start` makes one."""
-        self._process = process
-        self._control = control
-        self._marker = ""
+        self._process, self._control = process, control
         self._keeper = 0
-        self.confined = False
-        self._output: asyncio.Task[None]
-        self.directory = Path()
-        """The directory of its handlers, which has the scratch directory in it."""
-        self.scratch = Path()
+        self.confined = confined
+        self._output = asyncio.create_task(self._log_output(), name="handler-output")
+        self.directory = directory
+        """The directory of its handlers, named after its marker; has the scratch directory."""
+        self.scratch = directory / SCRATCH_NAME
         """The scratch directory of an attempt, once `open_scratch` was called."""
         self._scratch = NOT_OPEN
         self.missing: tuple[str, ...] = ()
@@ -131,10 +136,7 @@ class HandlerProcess:
                 cwd="/",
                 env=environment,
             )
-        self = cls(process, ours)
-        self.directory, self.scratch = directory, directory / SCRATCH_NAME
-        self._marker, self.confined = marker, confined
-        self._output = asyncio.create_task(self._log_output(), name="handler-output")
+        self = cls(process, ours, directory=directory, confined=confined)
         try:
             async with asyncio.timeout(START_SECONDS_MAX):
                 await self._wait_until_ready()
@@ -255,8 +257,9 @@ class HandlerProcess:
         self._close_scratch()
         if hasattr(self, "runner"):
             self.runner.close()
+        marker = self.directory.name
         await asyncio.to_thread(
-            _kill_tree, self._process.pid, self._keeper, self._marker, confined=self.confined
+            _kill_tree, self._process.pid, self._keeper, marker, confined=self.confined
         )
         # Read to the end: only then does the event loop close the pipe.
         await asyncio.wait([self._output], timeout=OUTPUT_SECONDS_MAX)
@@ -314,7 +317,6 @@ class Runner:
         self._data = bytearray()
         self.output = output
         self.stopped_for = ""
-        """Why `stop` was called."""
 
     async def ask(self, identity: Identity, header: dict[str, Any], payload: bytes) -> None:
         """Send the request of an attempt."""

@@ -1,38 +1,10 @@
-"""The library: which private members are used, and what stands in place of its globals."""
-
-from typing import Final
+"""The library: what stands in place of its globals."""
 
 import pysyncobj.syncobj
 from pysyncobj.serializer import SERIALIZER_STATE
 
 from ipfs_cluster_node.adapters.raft.clock import now
 from ipfs_cluster_node.adapters.raft.errors import ConsensusViolationError
-
-PRIVATE_MEMBERS: Final = (
-    "_SyncObj__raftElectionDeadline",
-    "_SyncObj__raftNextIndex",
-    "_SyncObj__raftMatchIndex",
-    "_SyncObj__raftLastApplied",
-    "_SyncObj__raftCommitIndex",
-    "_SyncObj__serializer",
-    "_SyncObj__otherNodes",
-    "_SyncObj__readonlyNodes",
-    "_SyncObj__raftLeader",
-    "_SyncObj__noopIDx",
-    "_SyncObj__connectedNodes",
-    "_SyncObj__newAppendEntriesTime",
-)
-"""Attributes of PySyncObj 0.3.17 that are read or set here; a test checks that they exist."""
-PRIVATE_METHODS: Final = (
-    "_SyncObj__applyLogEntries",
-    "_SyncObj__doApplyCommand",
-    "_SyncObj__sendAppendEntries",
-    "_SyncObj__parseChangeClusterRequest",
-    "_SyncObj__updateClusterConfiguration",
-    "_SyncObj__setCurrentTerm",
-    "_SyncObj__setState",
-)
-"""Methods of PySyncObj 0.3.17 that are replaced or called here; a test checks that they exist."""
 
 
 class _NoPickle:

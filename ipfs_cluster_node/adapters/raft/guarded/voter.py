@@ -16,7 +16,6 @@ from ipfs_cluster_node.core.ids import VoterId
 from ipfs_cluster_node.internal.v1 import raft_pb2 as pb
 
 VOTER_ONLY: Final = ("response_vote", "next_node_idx", "pre_vote_granted", "stale_term")
-"""Kinds that only voters may send."""
 REFUSED_WHEN_STALE: Final = ("append_entries", "request_vote", "pre_vote")
 """Kinds that are answered with `StaleTerm` when their term is old."""
 

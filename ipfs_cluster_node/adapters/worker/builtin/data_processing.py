@@ -1,39 +1,6 @@
-"""`data_processing`: SQL over CSV, JSON, Parquet or Arrow inputs.
+"""`data_processing`: SQL over CSV, JSON, Parquet or Arrow inputs, exact or refused.
 
-Payload: JSON `{"sql": "SELECT …"}`, or `{"input_cid": …, "parameters": {"sql": …}}`; besides
-`sql` it may have `"text_inputs": ["NAME"]`, CSV inputs whose columns are all read as text.
-Each input is a view under its name. gzip and zstd are decompressed, whatever the file's name; the
-encoding is UTF-8. Values are exact or refused. In CSV, `007`, `01/02/2024` and numbers that a
-DOUBLE would round are text; after the first rows, from which types are guessed, they are refused
-with their line. JSON is refused if it has a fraction that a DOUBLE would round. The largest and
-smallest dates and times, which DuckDB takes for infinities, are refused except in Parquet that a
-task wrote.
-
-CSV: an empty field is NULL; a quoted one (`""`) is the empty text, or NULL in a column of another
-type, as `notes` then say. The first line is the header if none of its cells is a number, date or
-boolean; or, if its cells are all present and distinct, if a name stands above a column of such
-values, or at least two rising years stand above columns that are not years. `header` says what was
-found.
-
-Result: a Parquet file, and JSON:
-
-    {"columns": [{"name", "type", "stored"}], "rows": [[…]], "row_count": n, "inputs": {NAME: {…}}}
-
-- `name` ends with `_1` if another column already has that name.
-- `type` is the SQL type; `stored` is present if the Parquet holds another type.
-- `rows` is null if the JSON would exceed 64 KiB.
-- `inputs` says what was detected or guessed about each input: `format`, `compression`,
-  `encoding`, `delimiter`, `header`, `columns` with their types, `layout` of JSON, and in `notes`
-  what is read as another type than it has. Very wide inputs have `"columns": null` there.
-
-JSON forms: booleans, text, floats, and integers up to 2^53 as such; larger integers, and all of
-type HUGEINT (which `sum` gives), as text; bytes as base64; NaN and infinities as the texts `NaN`,
-`Infinity`, `-Infinity`; structs as objects, maps as lists of pairs; everything else (dates, times,
-decimals, intervals, …) as the text of `CAST(value AS VARCHAR)`, in UTC. The Parquet holds types
-without an exact form as such text: INTERVAL, TIMETZ, BIT, UHUGEINT, UNION, UUID, and HUGEINT if a
-value has more than 38 digits.
-
-The SQL sees its inputs and nothing else: no other file, no network, no extension, no settings.
+docs/tasks.md says what it takes and gives. The SQL sees its inputs and nothing else.
 """
 
 import json
