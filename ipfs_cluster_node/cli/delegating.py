@@ -113,11 +113,7 @@ def is_cid(text: str) -> bool:
 
 
 def profile_identity(profile: str | None) -> Identity:
-    """The identity of a client's profile.
-
-    Raises:
-        ClusterError: CONFIG_INVALID, HOME_DAMAGED.
-    """
+    """The identity of a client's profile; raises CONFIG_INVALID, HOME_DAMAGED."""
     path = load_profile(profile).certificate.parent / IDENTITY_NAME
     if not path.is_file():
         raise ClusterError(
@@ -128,11 +124,7 @@ def profile_identity(profile: str | None) -> Identity:
 
 
 def policy_of(where: Sequence[str], most: Sequence[str], policy: str | None) -> list[Value]:
-    """Build a policy from the options.
-
-    Raises:
-        ValueError: An option is malformed.
-    """
+    """Build a policy from the options; raises ValueError for a malformed one."""
     statements: list[Value] = []
     for text in where:
         name, found, value = text.partition("=")
@@ -160,11 +152,7 @@ def _typed(value: str) -> Value:
 
 
 def tokens_in(container: str) -> list[bytes]:
-    """The tokens of a container.
-
-    Raises:
-        ClusterError: DELEGATION_INVALID.
-    """
+    """The tokens of a container; raises DELEGATION_INVALID."""
     try:
         return read_container(container, profile=PRODUCT)
     except UcanError as error:
@@ -174,11 +162,7 @@ def tokens_in(container: str) -> list[bytes]:
 
 
 def inspected(container: str) -> list[ListedDelegation]:
-    """The delegations of a container, with their signatures checked.
-
-    Raises:
-        ClusterError: DELEGATION_INVALID.
-    """
+    """The delegations of a container, signatures checked; raises DELEGATION_INVALID."""
     reader = TokenReader(PRODUCT)
     found = []
     for token in tokens_in(container):

@@ -39,11 +39,7 @@ def open_regular(path: Path, flags: int = os.O_RDONLY, mode: int = PRIVATE_FILE_
 
 
 def read_regular(path: Path) -> bytes:
-    """Read a regular file of at most `READ_BYTES_MAX`.
-
-    Raises:
-        OSError: Also if it is larger, or not a regular file.
-    """
+    """Read a regular file; raises OSError also for another kind, or over `READ_BYTES_MAX`."""
     with os.fdopen(open_regular(path), "rb") as file:
         if os.fstat(file.fileno()).st_size > READ_BYTES_MAX:
             raise OSError(errno.EFBIG, f"is larger than {READ_BYTES_MAX} bytes", str(path))

@@ -74,11 +74,7 @@ def chosen_profile(name: str | None) -> str:
 
 
 def load_profile(name: str | None) -> Profile:
-    """Read a profile: the one that `chosen_profile` names.
-
-    Raises:
-        ClusterError: CONFIG_INVALID.
-    """
+    """Read the profile that `chosen_profile` names; raises CONFIG_INVALID."""
     path = profiles_path()
     name = chosen_profile(name)
     profiles = _read(path).profiles
@@ -98,11 +94,7 @@ def load_profile(name: str | None) -> Profile:
 
 
 def profile_names() -> tuple[str, ...]:
-    """The names of all profiles.
-
-    Raises:
-        ClusterError: CONFIG_INVALID, if the file can't be read.
-    """
+    """The names of all profiles; raises CONFIG_INVALID, if the file can't be read."""
     return tuple(sorted(_read(profiles_path()).profiles))
 
 
@@ -206,11 +198,7 @@ def save_profile(name: str, profile: Profile) -> None:
 
 
 def remove_profile(name: str) -> None:
-    """Remove a profile, if it exists.
-
-    Raises:
-        ClusterError: As `save_profile`.
-    """
+    """Remove a profile, if it exists; raises as `save_profile`."""
     path = profiles_path()
     if not path.exists():
         return

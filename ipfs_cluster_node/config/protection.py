@@ -43,11 +43,7 @@ def protect_home(home: Home) -> None:
 
 
 def check_directory(path: Path) -> None:
-    """Refuse a client's directory if others could replace its key.
-
-    Raises:
-        ClusterError: HOME_DAMAGED.
-    """
+    """Refuse a client's directory if others could replace its key; raises HOME_DAMAGED."""
     status = path.stat()
     if is_of_another_user(status):
         raise _foreign(path, status)
@@ -59,11 +55,7 @@ def check_directory(path: Path) -> None:
 
 
 def protect(path: Path, bits: int) -> None:
-    """Take `bits` from the permissions of a file or directory; follows links.
-
-    Raises:
-        ClusterError: HOME_DAMAGED.
-    """
+    """Take `bits` from the mode of a file or directory; follows links. Raises HOME_DAMAGED."""
     try:
         status = path.stat()
     except FileNotFoundError:

@@ -128,11 +128,7 @@ class NodeSettings:
     storage: StorageSection = field(default_factory=StorageSection)
 
     def __post_init__(self) -> None:
-        """Check the settings together.
-
-        Raises:
-            ClusterError: CONFIG_INVALID.
-        """
+        """Check the settings together; raises CONFIG_INVALID."""
         if self.node.role not in (Role.MASTER, Role.WORKER, Role.LEECHER):
             raise _invalid("node.role", "write master, worker or leecher")
         try:

@@ -12,11 +12,7 @@ _BYTES: Final = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
 
 def parse_duration(text: str) -> timedelta:
-    """Read `30s`, `100ms`, `7d`.
-
-    Raises:
-        ValueError: Anything else; more than `DURATION_MAX`.
-    """
+    """Read `30s`, `100ms`, `7d`, up to `DURATION_MAX`; raises ValueError."""
     match = _DURATION.fullmatch(text)
     if match is None:
         raise ValueError(f"{text[:40]!r} is not a duration; write it like 30s, 100ms or 7d")
@@ -27,11 +23,7 @@ def parse_duration(text: str) -> timedelta:
 
 
 def parse_size(text: str) -> int:
-    """Read `64MiB`; returns bytes.
-
-    Raises:
-        ValueError: Anything else.
-    """
+    """Read `64MiB`; returns bytes. Raises ValueError for anything else."""
     match = _SIZE.fullmatch(text)
     if match is None:
         raise ValueError(f"{text[:40]!r} is not a size; write it like 64MiB or 2GiB")

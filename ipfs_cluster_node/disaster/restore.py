@@ -139,11 +139,7 @@ def restore_cluster(
 
 
 def refuse_while_masters_run(masters: Iterable[Principal], tls: ClientTls) -> None:
-    """Refuse to restore while an old master answers; blocks.
-
-    Raises:
-        ClusterError: INVALID_ARGUMENT.
-    """
+    """Raise INVALID_ARGUMENT while an old master answers; blocks."""
     for heard in asyncio.run(masters_that_run(masters, tls)):
         raise ClusterError(
             Reason.INVALID_ARGUMENT,

@@ -212,11 +212,7 @@ class Batch:
                 self._flush()
 
     def flush(self) -> None:
-        """Make the written blocks durable and visible.
-
-        Raises:
-            ClusterError: STORAGE_FULL.
-        """
+        """Make the written blocks durable and visible; raises STORAGE_FULL."""
         with self._lock:
             if not self._dropped:
                 self._flush()

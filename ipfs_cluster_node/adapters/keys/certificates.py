@@ -112,11 +112,7 @@ def enrolment_message(token_id: str, spki_der: bytes) -> bytes:
 
 
 def renewal_message(certificate_pem: bytes, spki_der: bytes) -> bytes:
-    """The message a member signs to replace this certificate.
-
-    Raises:
-        ClusterError: CERTIFICATE_INVALID.
-    """
+    """The message a member signs to replace this certificate; raises CERTIFICATE_INVALID."""
     why = "that is not a certificate; send the one that has expired"
     certificate = _loaded(certificate_pem, why)
     return _RENEW_PREFIX + certificate.fingerprint(hashes.SHA256()) + spki_der
@@ -175,11 +171,7 @@ class CertificateAuthority:
 
     @classmethod
     def load_der(cls, key_der: bytes, certificate_pem: bytes) -> "CertificateAuthority":
-        """Read a CA.
-
-        Raises:
-            ClusterError: HOME_DAMAGED, if the two do not belong together.
-        """
+        """Read a CA; raises HOME_DAMAGED, if the two do not belong together."""
         try:
             key = load_der_private_key(key_der, None)
             certificate = x509.load_pem_x509_certificate(certificate_pem)
@@ -348,11 +340,7 @@ def record_of(certificate_pem: bytes, *, issued_at_ms: int, epoch: int) -> Certi
 
 
 def validity_of(certificate_pem: bytes) -> tuple[datetime, datetime]:
-    """The validity period of a certificate.
-
-    Raises:
-        ClusterError: CERTIFICATE_INVALID.
-    """
+    """The validity period of a certificate; raises CERTIFICATE_INVALID."""
     why = "the certificate is damaged; restore it, or join in another --home"
     certificate = _loaded(certificate_pem, why)
     return certificate.not_valid_before_utc, certificate.not_valid_after_utc

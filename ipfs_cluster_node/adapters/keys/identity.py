@@ -43,11 +43,7 @@ class Identity:
 
     @classmethod
     def load(cls, path: Path) -> "Identity":
-        """Read an identity file.
-
-        Raises:
-            ClusterError: HOME_DAMAGED, if it is missing, not an Ed25519 key, or readable by others.
-        """
+        """Read an identity file; raises HOME_DAMAGED, also if others may read it."""
         way_out = "or join with a new identity in another --home"
         return cls(load_private(path, Ed25519PrivateKey, f"an Ed25519 key; restore it, {way_out}"))
 
@@ -76,11 +72,7 @@ class Identity:
 
 
 def check_private(path: Path) -> None:
-    """Refuse a secret that others may read, or that another user may open to them.
-
-    Raises:
-        ClusterError: HOME_DAMAGED.
-    """
+    """Raise HOME_DAMAGED for a secret that others may read, or another user may open."""
     try:
         status = path.stat()
     except FileNotFoundError as error:

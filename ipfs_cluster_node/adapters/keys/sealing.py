@@ -78,11 +78,7 @@ class SealKey:
 
     @classmethod
     def load(cls, path: Path) -> "SealKey":
-        """Read a key file.
-
-        Raises:
-            ClusterError: HOME_DAMAGED, if it is missing, not an X25519 key, or readable by others.
-        """
+        """Read a key file; raises HOME_DAMAGED, also if others may read it."""
         way_out = "or move it away and run: ipfs-cluster-node recover keys"
         return cls(load_private(path, X25519PrivateKey, f"an X25519 key; restore it, {way_out}"))
 
@@ -217,11 +213,7 @@ def wrap(data_key: bytes, public_key: bytes, *, cluster_id: str, key_id: str) ->
 
 
 def open_keys(authority: Authority, data_key: bytes, *, cluster_id: str) -> ClusterKeys:
-    """Open the cluster's keys.
-
-    Raises:
-        ClusterError: AUTHORITY_SEALED, if the data key does not fit, or they are damaged.
-    """
+    """Open the cluster's keys; raises AUTHORITY_SEALED for another data key, or damage."""
     nonce, sealed = authority.ciphertext[:NONCE_BYTES], authority.ciphertext[NONCE_BYTES:]
     try:
         plaintext = AESGCM(data_key).decrypt(nonce, sealed, _info(cluster_id, authority.key_id))

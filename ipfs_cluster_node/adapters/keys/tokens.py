@@ -53,11 +53,7 @@ def mint_token(ca_pin: str) -> JoinSecret:
 
 
 def parse_token(text: str) -> JoinSecret:
-    """Parse a token.
-
-    Raises:
-        ClusterError: TOKEN_INVALID; the message does not repeat the token.
-    """
+    """Parse a token; raises TOKEN_INVALID, and does not repeat the token."""
     match = _TOKEN.fullmatch(text.strip())
     if match is None:
         raise ClusterError(

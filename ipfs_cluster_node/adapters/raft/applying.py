@@ -25,11 +25,7 @@ class Applier:
         self._on_results = on_results
 
     def apply(self, index: int, entry: bytes) -> None:
-        """Apply an entry, unless that was done before the log was reopened.
-
-        Raises:
-            ClusterError: RELEASE_TOO_OLD.
-        """
+        """Apply an entry, unless it was applied before a reopening; raises RELEASE_TOO_OLD."""
         if index <= self.index:
             return
         self.index = index
@@ -72,11 +68,7 @@ def _apply_command(machine: StateMachine, index: int, command: bytes) -> object:
 
 
 def apply_entries(machine: StateMachine, journal: SegmentedJournal, *, after: int) -> None:
-    """Apply every entry above an index, committed or not.
-
-    Raises:
-        ClusterError: RELEASE_TOO_OLD.
-    """
+    """Apply every entry above an index, committed or not; raises RELEASE_TOO_OLD."""
     for command, index, _ in journal[:]:
         if index > after and command[:1] == REGULAR:
             apply_entry(machine, index, command[1:])

@@ -86,7 +86,7 @@ class Disk(Protocol):
 
 
 class DirectoryDisk:
-    """A directory of the machine."""
+    """A directory of the machine; its methods do what those of `Disk` say."""
 
     def __init__(self, directory: Path) -> None:
         """Use a directory, created if missing."""
@@ -97,18 +97,15 @@ class DirectoryDisk:
         self._notes: dict[str, int] = {}
 
     def names(self) -> list[str]:
-        """Every file."""
         return [entry.name for entry in os.scandir(self._directory) if entry.is_file()]
 
     def open(self, name: str) -> "DirectoryFile | None":
-        """Open a file for reading; None if it is not there."""
         try:
             return DirectoryFile(open_regular(self._directory / name))
         except FileNotFoundError:
             return None
 
     def read(self, name: str) -> bytes | None:
-        """Read a whole file; None if it is not there."""
         try:
             with os.fdopen(open_regular(self._directory / name), "rb") as file:
                 return file.read()
@@ -116,22 +113,18 @@ class DirectoryDisk:
             return None
 
     def append(self, name: str, data: bytes) -> None:
-        """Write at the end of a file, created if missing; durable after `sync`."""
         write_all(self._appended(name), data)
 
     def sync(self, name: str) -> None:
-        """Make what was appended to a file durable; not its name, if it is new."""
         os.fdatasync(self._appended(name))
 
     def note(self, name: str, data: bytes) -> None:
-        """Write a small file of one length in place; not durable."""
         if name not in self._notes:
             flags = os.O_WRONLY | os.O_CREAT
             self._notes[name] = open_regular(self._directory / name, flags)
         os.pwrite(self._notes[name], data, 0)
 
     def replace(self, name: str, parts: Iterable[bytes]) -> None:
-        """Create or replace a file, atomically and durably."""
         self._forget(name)
         new = self._directory / f"{name}.new"
         try:
@@ -145,20 +138,17 @@ class DirectoryDisk:
         self._sync_names()
 
     def rename(self, name: str, new_name: str) -> None:
-        """Rename a file that was appended to, and make it durable."""
         with _opened(self._directory / name, os.O_RDONLY) as descriptor:
             os.fsync(descriptor)
         (self._directory / name).rename(self._directory / new_name)
         self._sync_names()
 
     def truncate(self, name: str, size_bytes: int) -> None:
-        """Cut a file, durably."""
         with _opened(self._directory / name, os.O_WRONLY) as descriptor:
             os.ftruncate(descriptor, size_bytes)
             os.fsync(descriptor)
 
     def settle(self, name: str, offset: int) -> None:
-        """Make a file durable from `offset` on, whichever process wrote it, and its name."""
         with _opened(self._directory / name, os.O_RDWR) as descriptor:
             while data := os.pread(descriptor, UNSYNCED_BYTES_MAX, offset):
                 offset += os.pwrite(descriptor, data, offset)
@@ -166,12 +156,10 @@ class DirectoryDisk:
         self._sync_names()
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it exists; after a crash it may be back."""
         self._forget(name)
         (self._directory / name).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Close all files."""
         self._close_appended()
         while self._notes:
             os.close(self._notes.popitem()[1])
@@ -198,18 +186,16 @@ class DirectoryDisk:
 
 
 class DirectoryFile:
-    """A file, opened for reading."""
+    """An `OpenFile` of the machine."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self.size_bytes = os.fstat(descriptor).st_size
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Read; short at the end."""
         return os.pread(self._descriptor, length, offset)
 
     def close(self) -> None:
-        """Close it."""
         os.close(self._descriptor)
 
 

@@ -264,11 +264,7 @@ class Engine:
         return self._raft.age_seconds
 
     def check_leads(self) -> None:
-        """Raise unless this node leads and takes writes.
-
-        Raises:
-            ClusterError: NOT_LEADER, naming the leader, or NO_LEADER.
-        """
+        """Raise NOT_LEADER, naming the leader, or NO_LEADER unless this node takes writes."""
         if self._raft.leads and self._transfer is None:
             return
         leader = self.leader

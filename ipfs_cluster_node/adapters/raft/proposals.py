@@ -65,11 +65,7 @@ class Proposals:
         return len(self._waiting)
 
     def put(self, proposal: Proposal) -> None:
-        """Queue a proposal.
-
-        Raises:
-            ClusterError: OVERLOADED.
-        """
+        """Queue a proposal; raises OVERLOADED."""
         if len(self._waiting) >= self._waiting_max:
             raise ClusterError(Reason.OVERLOADED, "too many writes wait; try again later")
         self._waiting.append(proposal)
@@ -147,11 +143,7 @@ def encode_entry(batch_id: bytes, commands: list[bytes]) -> bytes:
 
 
 def commands_of(entry: bytes) -> Iterator[bytes]:
-    """Take an entry apart.
-
-    Raises:
-        ValueError: It is not an entry that `encode_entry` makes.
-    """
+    """Take an entry apart; raises ValueError unless `encode_entry` made it."""
     offset = BATCH_ID_BYTES
     while offset != len(entry):
         begin = offset + _LENGTH.size

@@ -61,11 +61,7 @@ class Snapshots:
         self._installs.offer(peer, log_begins=self._journal.first_index)
 
     def receive_chunk(self, sender: VoterId, message: pb.RaftMessage) -> None:
-        """Handle a piece of a leader's snapshot. `take` loads one that is whole.
-
-        Raises:
-            OSError: The disk failed.
-        """
+        """Handle a piece of a leader's snapshot; `take` loads a whole one. May raise OSError."""
         # A leader takes none: the sender leads a newer term, and its appends say so first.
         if message.term < self._raft.current_term() or self._raft.leads:
             return

@@ -84,11 +84,7 @@ class Loading:
 
 
 def use_stored_state(machine: StateMachine, snapshot: SnapshotFile) -> None:
-    """Restore a state machine from this node's own snapshot.
-
-    Raises:
-        ClusterError: RELEASE_TOO_OLD.
-    """
+    """Restore a state machine from this node's own snapshot; raises RELEASE_TOO_OLD."""
     try:
         load_state(machine, snapshot)()
     except (ClusterError, OSError, MemoryError):

@@ -27,11 +27,7 @@ class Step:
         return self.pending is not None or self.sync_received is not None or self.note is not None
 
     def write(self) -> None:
-        """Write and sync; blocks.
-
-        Raises:
-            OSError: The disk failed: the engine must not be used again.
-        """
+        """Write and sync; blocks. After an OSError the engine must not be used again."""
         if self.pending is not None:
             self.journal.write_and_sync(self.pending)
         if self.sync_received is not None:

@@ -37,11 +37,7 @@ def create_store(
 
 
 def stored_voter(disk: Disk) -> VoterId | None:
-    """The voter that a store belongs to; None if there is no store.
-
-    Raises:
-        LogDamagedError: The file that names it is damaged.
-    """
+    """The voter of a store; None if there is none. Raises LogDamagedError."""
     data = disk.read(VOTER_NAME)
     if data is None:
         return None

@@ -156,11 +156,7 @@ class Note:
     syncs: bool
 
     def write(self) -> None:
-        """Write it; blocks.
-
-        Raises:
-            OSError: The disk failed.
-        """
+        """Write it; blocks, and may raise OSError."""
         self.disk.note(NOTE_NAME, self.data)
         if self.syncs:
             self.disk.sync(NOTE_NAME)

@@ -63,11 +63,7 @@ Said = ProgressSaid | ResultSaid | FailureSaid
 
 
 def parse(header: bytes, body: bytes, asked: Identity) -> Said:
-    """Check a frame.
-
-    Raises:
-        ProtocolError: It is not a valid frame for the attempt `asked`.
-    """
+    """Check a frame; raises ProtocolError, if it is none of the attempt `asked`."""
     fields = _Fields(header)
     kind = fields.text("kind", 16)
     identity = Identity(

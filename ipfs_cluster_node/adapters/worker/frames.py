@@ -14,21 +14,13 @@ BODY_BYTES_MAX: Final = 64 * 1024 * 1024
 
 
 def encode_frame(header: dict[str, Any], body: bytes = b"") -> bytes:
-    """Encode a frame.
-
-    Raises:
-        ValueError: A number that JSON does not have.
-    """
+    """Encode a frame; raises ValueError for a number that JSON does not have."""
     encoded = json.dumps(header, allow_nan=False).encode()
     return HEAD.pack(len(encoded), len(body)) + encoded + body
 
 
 def frame_sizes(head: bytes) -> tuple[int, int]:
-    """Read the sizes of a frame.
-
-    Raises:
-        ValueError: Too large.
-    """
+    """Read the sizes of a frame; raises ValueError if they are too large."""
     header_bytes, body_bytes = HEAD.unpack(head)
     if header_bytes > HEADER_BYTES_MAX or body_bytes > BODY_BYTES_MAX:
         raise ValueError("a frame is larger than allowed")

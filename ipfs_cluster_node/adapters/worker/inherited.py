@@ -16,11 +16,7 @@ LIMITS: Final = tuple(
 
 
 def inherited() -> Any:
-    """The inherited properties of this process. Two results are equal if nothing changed.
-
-    Raises:
-        OSError: They can't be read.
-    """
+    """The inherited properties of this process, to be compared; raises OSError."""
     return (
         [resource.getrlimit(each) for each in LIMITS],
         os.getpriority(os.PRIO_PROCESS, 0),
@@ -29,11 +25,7 @@ def inherited() -> Any:
 
 
 def inherited_with_files() -> Any:
-    """The same, with those that must be read from files.
-
-    Raises:
-        OSError: They can't be read.
-    """
+    """The same, with those that must be read from files; raises OSError."""
     score = Path("/proc/self/oom_score_adj")
     return inherited(), score.read_bytes() if score.exists() else b""
 

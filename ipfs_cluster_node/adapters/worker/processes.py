@@ -188,11 +188,7 @@ class HandlerProcess:
         return Ended(status, clean)
 
     def open_scratch(self) -> int:
-        """Make an empty scratch directory, and return its descriptor.
-
-        Raises:
-            OSError: It can't be created.
-        """
+        """Make an empty scratch directory; returns its descriptor, or raises OSError."""
         if self._scratch == NOT_OPEN:
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
             above = os.open(self.directory, flags)

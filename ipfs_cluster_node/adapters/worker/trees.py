@@ -115,11 +115,7 @@ def reap() -> list[tuple[int, int]]:
 
 
 def empty(path: str | Path) -> None:
-    """Empty a directory, whatever its depth and permissions.
-
-    Raises:
-        OSError: Something could not be removed.
-    """
+    """Empty a directory, whatever its depth and permissions; raises OSError."""
     top = _open(str(path), None)
     try:
         while waiting := os.listdir(top):  # noqa: PTH208 (a descriptor)

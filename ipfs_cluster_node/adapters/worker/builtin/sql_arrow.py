@@ -36,11 +36,7 @@ class Converted:
 
 
 def open_arrow(path: Path, name: str, target: Path, *, is_file: bool) -> Converted:
-    """Read an Arrow file or stream.
-
-    Raises:
-        TaskError: TASK_INPUT_INVALID.
-    """
+    """Read an Arrow file or stream; raises TASK_INPUT_INVALID."""
     import pyarrow as pa
 
     try:

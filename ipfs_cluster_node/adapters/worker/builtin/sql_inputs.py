@@ -95,11 +95,7 @@ class SqlInputs:
     views: list[str] = field(default_factory=list)
 
     def open(self, name: str, given: TaskInputFile, *, all_text: bool) -> None:
-        """Check an input and prepare its view.
-
-        Raises:
-            TaskError: TASK_INPUT_INVALID.
-        """
+        """Check an input and prepare its view; raises TASK_INPUT_INVALID."""
         path, compression = given.path, ""
         self.names[str(path)] = f"input {name!r}"
         for magic, codec in COMPRESSED:
