@@ -11,10 +11,10 @@ from pathlib import Path
 import pysyncobj.syncobj
 import pytest
 
-from ipfs_cluster_node.adapters.raft import guarded
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.engine import Engine
 from ipfs_cluster_node.adapters.raft.errors import ConsensusViolationError
+from ipfs_cluster_node.adapters.raft.guarded import library
 from ipfs_cluster_node.adapters.raft.messages import decode_message, encode_message
 from ipfs_cluster_node.adapters.raft.store import create_store
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -26,7 +26,7 @@ from tests.support.voters import SELF, Host
 
 
 def test_the_private_members_that_are_used_exist() -> None:
-    ours = "".join(path.read_text() for path in Path(guarded.__file__).parent.glob("*.py"))
+    ours = "".join(path.read_text() for path in Path(library.__file__).parent.glob("*.py"))
     library = inspect.getsource(pysyncobj.syncobj)
     used = set(re.findall(r"_SyncObj(__\w+)", ours))
     assert len(used) >= 19
