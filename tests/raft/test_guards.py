@@ -27,10 +27,10 @@ from tests.support.voters import SELF, Host
 
 def test_the_private_members_that_are_used_exist() -> None:
     ours = "".join(path.read_text() for path in Path(library.__file__).parent.glob("*.py"))
-    library = inspect.getsource(pysyncobj.syncobj)
+    theirs = inspect.getsource(pysyncobj.syncobj)
     used = set(re.findall(r"_SyncObj(__\w+)", ours))
     assert len(used) >= 19
-    assert {name for name in used if not re.search(rf"\b{name}\b", library)} == set()
+    assert {name for name in used if not re.search(rf"\b{name}\b", theirs)} == set()
 
 
 @pytest.mark.parametrize(
