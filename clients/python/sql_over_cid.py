@@ -16,10 +16,10 @@ async def main(path: Path, sql: str) -> None:
         task_id = await client.submit_task(
             "data_processing", {"sql": sql}, inputs=[("input", added.cid)]
         )
-        task = (await client.wait_tasks([task_id], timeout=timedelta(minutes=10)))[task_id]
-        if task.result is None:
-            sys.exit(f"failed: {task.failure.message if task.failure else task.state}")
-        sys.stdout.write(json.dumps(json.loads(task.result.data), indent=2) + "\n")
+        status = (await client.wait_tasks([task_id], timeout=timedelta(minutes=10)))[task_id].status
+        if status.result is None:
+            sys.exit(f"failed: {status.failure.message if status.failure else status.state}")
+        sys.stdout.write(json.dumps(json.loads(status.result.data or b""), indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, BinaryIO
 
@@ -10,12 +11,14 @@ import click
 from ipfs_cluster_node.cli.output import (
     DURATION,
     client_command,
+    json_document,
     print_done,
     print_json,
     print_result,
     print_table,
     run_client,
     say,
+    time_text,
 )
 from ipfs_cluster_node.cli.waiting import saying_why_it_waits
 from ipfs_cluster_node.core.errors import Exit
@@ -113,16 +116,38 @@ def _input(text: str) -> tuple[str, str, str]:
 def get_task(profile: str | None, task_id: str, *, as_json: bool) -> None:
     """Print one task."""
     found = run_client(profile, lambda client: client.get_task(task_id))
-    document = _document(found)
     if as_json:
-        print_json(document)
+        print_json(json_document(found))
         return
-    if found.failure is not None:
-        document["failure"] = f"{found.failure.message} [{found.failure.reason}]"
-    for key, value in document.items():
+    for key, value in _lines(found):
         say(f"{key:12} {value}")
-    if found.failure is not None:
-        _say_output(found.failure)
+    if found.status.failure is not None:
+        _say_output(found.status.failure)
+
+
+def _lines(found: Any) -> Iterator[tuple[str, Any]]:
+    """What people want to know of a task."""
+    spec, status = found.spec, found.status
+    yield "task", found.task_id
+    yield "type", spec.task_type
+    yield "namespace", spec.namespace
+    yield "state", status.state or "unknown"
+    counts = f"{status.failed_attempt_count} failed, {status.lost_attempt_count} lost"
+    yield "attempt", f"{status.attempt} ({counts})"
+    yield "node", status.node_id or "none yet"
+    yield "submitted", time_text(status.submitted_at_ms)
+    if status.finished_at_ms:
+        yield "ended", time_text(status.finished_at_ms)
+    if status.result is not None:
+        yield "result", _data(status.result) or _words(status.result)
+    if status.failure is not None:
+        yield "failure", f"{status.failure.message} [{status.failure.reason}]"
+
+
+def _words(result: Any) -> str:
+    """A result in one line: the file, or the bytes as text."""
+    file = f"{result.size_bytes} bytes in {result.cid}" if result.cid else ""
+    return file or (result.data or b"").decode("utf-8", "backslashreplace")
 
 
 @task.command("list")
@@ -143,7 +168,7 @@ def list_tasks(
         ),
     )
     if as_json:
-        print_json([_document(each) for each in found])
+        print_json([json_document(each) for each in found])
         return
     print_table(
         "Tasks",
@@ -152,10 +177,10 @@ def list_tasks(
             (
                 each.task_id,
                 each.spec.task_type,
-                each.state,
-                each.attempt,
-                each.node_id or "",
-                each.failure.message if each.failure else "",
+                each.status.state or "unknown",
+                each.status.attempt,
+                each.status.node_id,
+                each.status.failure.message if each.status.failure else "",
             )
             for each in found
         ),
@@ -175,17 +200,17 @@ def watch_tasks(
         all_succeeded = True
         waiting = list(task_ids)
         async with saying_why_it_waits(client, waiting):
-            async for watched in client.watch_tasks(task_ids, timeout=timeout):
-                each = watched.task
+            async for each in client.watch_tasks(task_ids, timeout=timeout):
+                status = each.status
                 if as_json:
-                    print_json(_document(each))
+                    print_json(json_document(each))
                 else:
-                    done = f" {watched.progress_ratio:.0%}" if watched.progress_ratio else ""
-                    why = f": {each.failure.message}" if each.failure else ""
-                    say(f"{each.task_id} {each.state} attempt {each.attempt}{done}{why}")
-                if each.state.is_terminal and each.task_id in waiting:
+                    done = f" {status.progress_ratio:.0%}" if status.progress_ratio else ""
+                    why = f": {status.failure.message}" if status.failure else ""
+                    say(f"{each.task_id} {status.state} attempt {status.attempt}{done}{why}")
+                if status.has_ended and each.task_id in waiting:
                     waiting.remove(each.task_id)
-                all_succeeded &= not (each.state.is_terminal and each.state != "succeeded")
+                all_succeeded &= not status.has_ended or status.state == "succeeded"
         return all_succeeded
 
     if not run_client(profile, watch):
@@ -198,22 +223,26 @@ def watch_tasks(
 def cancel_task(profile: str | None, task_id: str, *, as_json: bool) -> None:
     """Cancel a task; a running attempt is killed."""
     run_client(profile, lambda client: client.cancel_task(task_id))
-    print_done({"task_id": task_id, "state": "cancelled"}, f"{task_id} is cancelled", as_json)
+    print_done(
+        {"task_id": task_id, "state": "TASK_STATE_CANCELLED"}, f"{task_id} is cancelled", as_json
+    )
 
 
 def _print_ended(ended: Any, *, as_json: bool) -> None:
+    status = ended.status
     if as_json:
-        print_json(_document(ended))
-    elif ended.failure is not None:
-        say(f"error: the task failed: {ended.failure.message} [{ended.failure.reason}]", err=True)
-        _say_output(ended.failure, err=True)
-    elif ended.result is None:
-        say(f"error: the task is {ended.state}", err=True)
-    elif not _print_rows(ended.result):
-        print_result(ended.result.data)
-        if ended.result.cid:
-            say(f"{ended.result.size_bytes} bytes in {ended.result.cid}", err=True)
-    if ended.state != "succeeded":
+        print_json(json_document(ended))
+    elif status.failure is not None:
+        why = f"{status.failure.message} [{status.failure.reason}]"
+        say(f"error: the task failed: {why}", err=True)
+        _say_output(status.failure, err=True)
+    elif status.result is None:
+        say(f"error: the task is {status.state}", err=True)
+    elif not _print_rows(status.result):
+        print_result(status.result.data)
+        if status.result.cid:
+            say(f"{status.result.size_bytes} bytes in {status.result.cid}", err=True)
+    if status.state != "succeeded":
         sys.exit(Exit.TASK_FAILED)
 
 
@@ -237,45 +266,11 @@ def _print_rows(result: Any) -> bool:
     return True
 
 
-def _document(each: Any) -> dict[str, Any]:
-    document: dict[str, Any] = {
-        "task_id": each.task_id,
-        "task_type": each.spec.task_type,
-        "state": each.state.value,
-        "attempt": each.attempt,
-        "node_id": each.node_id,
-        "submitted_at_ms": each.submitted_at_ms,
-        "finished_at_ms": each.finished_at_ms or None,
-    }
-    if each.result is not None:
-        document["result"] = {
-            "content_type": each.result.content_type,
-            "cid": each.result.cid or None,
-            "size_bytes": each.result.size_bytes,
-            "data": _data(each.result),
-        }
-    if each.failure is not None:
-        document["failure"] = {
-            "reason": each.failure.reason.value,
-            "message": each.failure.message,
-            "output_tail": each.failure.output_tail,
-        }
-    return document
-
-
 def _data(result: Any) -> Any:
-    """Inline data for JSON: JSON as it is, text as text, other bytes in base64."""
-    import base64
-
-    if not result.data:
+    """An inline result that is JSON; None for any other."""
+    if not result.data or result.content_type != "application/json":
         return None
     try:
-        text: str = result.data.decode()
-    except UnicodeDecodeError:
-        return {"base64": base64.b64encode(result.data).decode()}
-    if result.content_type != "application/json":
-        return text
-    try:
-        return json.loads(text)
+        return json.loads(result.data)
     except ValueError:
-        return text  # Declared as JSON by its handler, but it is not.
+        return None  # Declared as JSON by its handler, but it is not.

@@ -53,7 +53,7 @@ async def _why(client: Any, task_ids: Sequence[str]) -> str:
         return "no master leads; a majority of the masters must run"
     for task_id in task_ids[:TASKS_ASKED_MAX]:
         task = await client.get_task(task_id, timeout=ASK_TIMEOUT)
-        if task.state is TaskState.PENDING:
+        if task.status.state is TaskState.PENDING:
             return await _why_pending(client, task.spec.task_type)
     return ""
 

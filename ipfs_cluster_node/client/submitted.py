@@ -6,7 +6,7 @@ from typing import Any, Final, Protocol, Self
 
 from ipfs_cluster_node.client.values import decoded
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from ipfs_cluster_node.core.model import Task, TaskFailure, TaskResult
+from ipfs_cluster_node.core.views import ListedFailure, ListedResult, ListedTask
 
 TASK_TIMEOUT_DEFAULT: Final = timedelta(hours=1)
 """How long a task's end is waited for; the task itself continues."""
@@ -17,7 +17,7 @@ class Waits(Protocol):
 
     async def wait_tasks(
         self, task_ids: Iterable[str], *, timeout: timedelta
-    ) -> Mapping[str, Task]:
+    ) -> Mapping[str, ListedTask]:
         """Wait until every task has ended."""
 
     async def cancel_task(self, task_id: str) -> None:
@@ -31,18 +31,19 @@ class TaskFailedError(ClusterError):
     output, with its own traceback, as a note.
     """
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: ListedTask) -> None:
         """Take a task that has ended without a result."""
-        failure = task.failure or TaskFailure(
-            Reason.TASK_CANCELLED, f"{task.task_id} was cancelled"
-        )
+        failure = task.status.failure
+        if failure is None:
+            said = f"{task.task_id} was cancelled"
+            failure = ListedFailure(reason=Reason.TASK_CANCELLED, message=said)
         super().__init__(failure.reason, failure.message, metadata={"task_id": task.task_id})
         self.task = task
-        self.output_tail = failure.output_tail
+        self.output_tail = failure.output_tail or ""
         """The end of the handler's output, with its traceback; empty if it wrote nothing."""
         self.add_note(f"task {task.task_id}, {task.spec.task_type}: {failure.reason}")
-        if failure.output_tail:
-            self.add_note(f"the last of the handler's output:\n{failure.output_tail.rstrip()}")
+        if self.output_tail:
+            self.add_note(f"the last of the handler's output:\n{self.output_tail.rstrip()}")
 
 
 class SubmittedTask(str):
@@ -50,7 +51,7 @@ class SubmittedTask(str):
 
     __slots__ = ("_client", "_ended")
     _client: Waits
-    _ended: Task | None
+    _ended: ListedTask | None
 
     def __new__(cls, task_id: str, client: Waits) -> Self:
         """Name a task of a client's cluster."""
@@ -58,7 +59,7 @@ class SubmittedTask(str):
         made._client, made._ended = client, None
         return made
 
-    async def wait(self, *, timeout: timedelta = TASK_TIMEOUT_DEFAULT) -> Task:
+    async def wait(self, *, timeout: timedelta = TASK_TIMEOUT_DEFAULT) -> ListedTask:
         """Wait until it has succeeded, failed or was cancelled; returns it.
 
         Raises:
@@ -72,7 +73,7 @@ class SubmittedTask(str):
     async def result(self, *, timeout: timedelta = TASK_TIMEOUT_DEFAULT) -> Any:
         """Wait for its end; returns what the handler returned.
 
-        A dict, list or other value from JSON, a str from text, bytes otherwise; a `TaskResult` if
+        A dict, list or other value from JSON, a str from text, bytes otherwise; a `ListedResult` if
         the handler made a file: `cid` names it for `get_content`.
 
         Raises:
@@ -90,12 +91,12 @@ class SubmittedTask(str):
         await self._client.cancel_task(str(self))
 
 
-def result_of(task: Task) -> TaskResult:
+def result_of(task: ListedTask) -> ListedResult:
     """The result of a task that has ended.
 
     Raises:
         TaskFailedError: It has none.
     """
-    if task.result is None:
+    if task.status.result is None:
         raise TaskFailedError(task)
-    return task.result
+    return task.status.result

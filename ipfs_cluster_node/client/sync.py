@@ -16,7 +16,7 @@ from ipfs_cluster_node.client.client import LEARN_SECONDS_MAX, Client
 from ipfs_cluster_node.client.submitted import TASK_TIMEOUT_DEFAULT, SubmittedTask
 from ipfs_cluster_node.config.profiles import Profile
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from ipfs_cluster_node.core.model import Task
+from ipfs_cluster_node.core.views import ListedTask
 
 CLOSE_SECONDS_MAX: Final = LEARN_SECONDS_MAX + 5.0
 """Longest wait for the client's own calls and the loop's end, after which the thread is left."""
@@ -224,7 +224,7 @@ class SyncSubmittedTask(str):
         made._task, made._client = task, client
         return made
 
-    def wait(self, *, timeout: timedelta = TASK_TIMEOUT_DEFAULT) -> Task:
+    def wait(self, *, timeout: timedelta = TASK_TIMEOUT_DEFAULT) -> ListedTask:
         """Wait until it has ended; see `SubmittedTask.wait`."""
         return self._client._run(self._task.wait(timeout=timeout))  # noqa: SLF001
 

@@ -20,8 +20,8 @@ from ipfs_cluster_node.client.values import (
     seconds,
     shown,
 )
-from ipfs_cluster_node.codec.tasks import spec_to_proto, states_to_proto, task_from_proto
-from ipfs_cluster_node.codec.views import watched_task_from_proto
+from ipfs_cluster_node.codec.tasks import spec_to_proto, states_to_proto
+from ipfs_cluster_node.codec.views import TASK
 from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
 from ipfs_cluster_node.core.model import (
     ATTEMPT_TIMEOUT_MS_DEFAULT,
@@ -29,12 +29,11 @@ from ipfs_cluster_node.core.model import (
     PRIORITY_MAX,
     SUBMISSION_TASKS_MAX,
     WATCHED_TASKS_MAX,
-    Task,
     TaskInput,
     TaskSpec,
     TaskState,
 )
-from ipfs_cluster_node.core.views import WatchedTask
+from ipfs_cluster_node.core.views import ListedTask
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 from ipfs_cluster_node.v1.task_dispatch_pb2_grpc import TaskDispatchServiceStub
 
@@ -106,10 +105,10 @@ class TaskCalls(Calls):
         """A task that was submitted before, by its id; no call is made."""
         return SubmittedTask(checked_text(task_id, "task_id"), self)
 
-    async def get_task(self, task_id: str, *, timeout: timedelta = TIMEOUT_DEFAULT) -> Task:
+    async def get_task(self, task_id: str, *, timeout: timedelta = TIMEOUT_DEFAULT) -> ListedTask:
         """Read one task."""
         response = await self._unary(message(pb.GetTaskRequest, task_id=task_id), timeout)
-        return task_from_proto(response.task)
+        return TASK.decode(response.task)
 
     async def list_tasks(
         self,
@@ -118,8 +117,8 @@ class TaskCalls(Calls):
         task_type: str = "",
         limit: int = 100,
         timeout: timedelta = TIMEOUT_DEFAULT,
-    ) -> list[Task]:
-        """List tasks, the newest first, without inline results.
+    ) -> list[ListedTask]:
+        """List tasks, the newest first, without inline results and output.
 
         Raises:
             ClusterError: INVALID_ARGUMENT.
@@ -131,11 +130,11 @@ class TaskCalls(Calls):
                 "states", f"{error}; give some of {', '.join(TaskState)}"
             ) from error
         request = message(pb.ListTasksRequest, states=wanted, task_type=task_type)
-        return await self._list(request, "tasks", task_from_proto, timeout, limit)
+        return await self._list(request, "tasks", TASK.decode, timeout, limit)
 
     async def watch_tasks(
         self, task_ids: Iterable[str], *, timeout: timedelta = TASK_TIMEOUT_DEFAULT
-    ) -> AsyncIterator[WatchedTask]:
+    ) -> AsyncIterator[ListedTask]:
         """Yield tasks as they are and as they change, until all have ended.
 
         Continues at the new leader when the leader changes.
@@ -145,7 +144,7 @@ class TaskCalls(Calls):
         """
         waiting = dict.fromkeys(ids(task_ids))
         ends = asyncio.get_running_loop().time() + seconds(timeout)
-        changed: asyncio.Queue[WatchedTask | Exception | None] = asyncio.Queue(1000)
+        changed: asyncio.Queue[ListedTask | Exception | None] = asyncio.Queue(1000)
         seen: set[str] = set()
 
         async def follow(channel: grpc.aio.Channel, seconds: float) -> None:
@@ -154,10 +153,10 @@ class TaskCalls(Calls):
                 request, timeout=seconds, metadata=self._connection.metadata
             )
             async for response in call:
-                for watched in map(watched_task_from_proto, response.tasks):
-                    seen.add(watched.task.task_id)
-                    if watched.task.state.is_terminal:
-                        waiting.pop(watched.task.task_id, None)
+                for watched in map(TASK.decode, response.tasks):
+                    seen.add(watched.task_id)
+                    if watched.status.has_ended:
+                        waiting.pop(watched.task_id, None)
                     await changed.put(watched)
 
         async def follow_all() -> None:
@@ -189,12 +188,12 @@ class TaskCalls(Calls):
 
     async def wait_tasks(
         self, task_ids: Iterable[str], *, timeout: timedelta = TASK_TIMEOUT_DEFAULT
-    ) -> dict[str, Task]:
+    ) -> dict[str, ListedTask]:
         """Wait until every task has ended; returns them by id."""
-        ended: dict[str, Task] = {}
+        ended: dict[str, ListedTask] = {}
         async for watched in self.watch_tasks(task_ids, timeout=timeout):
-            if watched.task.state.is_terminal:
-                ended[watched.task.task_id] = watched.task
+            if watched.status.has_ended:
+                ended[watched.task_id] = watched
         return ended
 
     async def cancel_task(self, task_id: str, *, timeout: timedelta = TIMEOUT_DEFAULT) -> None:

@@ -7,7 +7,8 @@ from importlib.util import find_spec
 from typing import Any, Final, TypeVar
 
 from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
-from ipfs_cluster_node.core.model import DEFAULT_CONTENT_TYPE, PAYLOAD_BYTES_MAX, TaskResult
+from ipfs_cluster_node.core.model import DEFAULT_CONTENT_TYPE, PAYLOAD_BYTES_MAX
+from ipfs_cluster_node.core.views import ListedResult
 
 JSON_CONTENT_TYPE: Final = "application/json"
 TEXT_CONTENT_TYPE: Final = "text/plain; charset=utf-8"
@@ -57,7 +58,7 @@ def _encoded(payload: Payload) -> tuple[bytes, str]:
     )
 
 
-def decoded(result: TaskResult) -> Any:
+def decoded(result: ListedResult) -> Any:
     """What the handler returned: JSON as its value, text as str, other data as bytes.
 
     A result with a file is returned as it is: `cid` names the file, `data` is what came beside it.
@@ -65,15 +66,16 @@ def decoded(result: TaskResult) -> Any:
     """
     if result.cid:
         return result
+    data = result.data or b""
     content_type = result.content_type.partition(";")[0].strip().lower()
     try:
         if content_type == JSON_CONTENT_TYPE:
-            return json.loads(result.data)
+            return json.loads(data)
         if content_type.startswith("text/"):
-            return result.data.decode()
+            return data.decode()
     except (ValueError, RecursionError):
         pass
-    return result.data
+    return data
 
 
 def checked_text(text: Any, field: str) -> str:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Final, Self
 
-from ipfs_cluster_node.codec.tasks import NAME_RULE, cid_text
+from ipfs_cluster_node.codec.tasks import NAME_RULE, cid_text, ms_of_duration
 from ipfs_cluster_node.core.errors import ClusterError, FieldViolation, Reason, invalid_field
 from ipfs_cluster_node.core.ids import NAME_PATTERN, NAMESPACE_CHARS_MAX, NAMESPACE_PATTERN
 from ipfs_cluster_node.core.model import (
@@ -162,9 +162,11 @@ def _spec_from_proto(message: pb.TaskSpec, field: str) -> TaskSpec:
         )
     timeout_ms = ATTEMPT_TIMEOUT_MS_DEFAULT
     if message.HasField("attempt_timeout"):
-        timeout_ms = message.attempt_timeout.ToMilliseconds()
+        timeout_ms = ms_of_duration(message.attempt_timeout)
     namespace = message.namespace or DEFAULT_NAMESPACE
-    attempt_count_max = message.attempt_count_max or ATTEMPT_COUNT_DEFAULT
+    attempt_count_max = ATTEMPT_COUNT_DEFAULT
+    if message.HasField("attempt_count_max"):
+        attempt_count_max = message.attempt_count_max
     check(bool(NAME_PATTERN.fullmatch(message.task_type)), "task_type", NAME_RULE)
     check(
         len(namespace) <= NAMESPACE_CHARS_MAX and bool(NAMESPACE_PATTERN.fullmatch(namespace)),

@@ -1,7 +1,7 @@
 """Tasks: requests to core values, core values to answers. Validates callers' input."""
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -36,11 +36,11 @@ NAME_RULE: Final = "1 to 64 characters of A-Z a-z 0-9 . _ -, the first a letter 
 
 _REASON_PREFIX: Final = "ERROR_REASON_"
 _STATE_PREFIX: Final = "TASK_STATE_"
-_STATE_TO_PROTO: Final = {
+STATE_TO_PROTO: Final = {
     state: pb.TaskState.Value(f"{_STATE_PREFIX}{state.upper()}") for state in TaskState
 }
-_STATE_FROM_PROTO: Final[dict[int, TaskState]] = {
-    value: state for state, value in _STATE_TO_PROTO.items()
+STATE_FROM_PROTO: Final[dict[int, TaskState]] = {
+    value: state for state, value in STATE_TO_PROTO.items()
 }
 
 
@@ -97,25 +97,28 @@ def reason_from_proto(value: int) -> Reason:
     return Reason.__members__.get(name.removeprefix(_REASON_PREFIX), Reason.INTERNAL)
 
 
-def duration_of_ms(milliseconds: int) -> Duration:
-    """Encode a duration."""
-    duration = Duration()
-    duration.FromMilliseconds(milliseconds)
-    return duration
+def duration_of_ms(milliseconds: int) -> Any:
+    """The fields of a duration."""
+    seconds, rest = divmod(milliseconds, 1000)
+    return {"seconds": seconds, "nanos": rest * 1_000_000}
 
 
-def timestamp_of_ms(milliseconds: int) -> Timestamp | None:
-    """Encode an instant; None for 0, which stands for never."""
-    if not milliseconds:
-        return None
-    timestamp = Timestamp()
-    timestamp.FromMilliseconds(milliseconds)
-    return timestamp
+def timestamp_of_ms(milliseconds: int) -> Any:
+    """The fields of an instant; None for 0, which stands for never.
+
+    A message's constructor takes fields faster than a message, which it copies.
+    """
+    return duration_of_ms(milliseconds) if milliseconds else None
 
 
 def ms_of_timestamp(timestamp: Timestamp) -> int:
     """Read an instant; an unset one is 0."""
-    return timestamp.ToMilliseconds()
+    return timestamp.seconds * 1000 + timestamp.nanos // 1_000_000
+
+
+def ms_of_duration(duration: Duration) -> int:
+    """Read a duration."""
+    return duration.seconds * 1000 + duration.nanos // 1_000_000
 
 
 _INPUT: Final = codec(TaskInput, pb.TaskInput)
@@ -123,14 +126,15 @@ _RESULT: Final = codec(TaskResult, pb.TaskResult)
 _FAILURE: Final = codec(
     TaskFailure, pb.TaskFailure, by={"reason": By(reason_to_proto, reason_from_proto)}
 )
-spec_to_proto: Final = codec(
+_SPEC: Final = codec(
     TaskSpec,
     pb.TaskSpec,
     codecs={TaskInput: _INPUT},
     renamed={"attempt_timeout_ms": "attempt_timeout"},
-    by={"attempt_timeout_ms": By(duration_of_ms, Duration.ToMilliseconds)},
-).encode
-"""Encodes a spec for a worker."""
+    by={"attempt_timeout_ms": By(duration_of_ms, ms_of_duration)},
+)
+spec_to_proto: Final = _SPEC.encode
+"""Encodes a spec for a worker, or to be submitted."""
 attempt_to_proto: Final = codec(AttemptId, worker_pb2.AttemptId).encode
 """Encodes an attempt's id."""
 
@@ -138,63 +142,41 @@ attempt_to_proto: Final = codec(AttemptId, worker_pb2.AttemptId).encode
 def task_to_proto(
     task: Task, *, with_data: bool = True, progress: tuple[float, str] | None = None
 ) -> pb.Task:
-    """Encode a task; without its inline result for a list."""
-    message = pb.Task(
-        task_id=task.task_id,
-        task_type=task.spec.task_type,
-        namespace=task.spec.namespace,
-        state=_STATE_TO_PROTO[task.state],
-        submitter=task.submitter,
-        attempt=task.attempt,
-        node_id=task.node_id or "",
-        submit_time=timestamp_of_ms(task.submitted_at_ms),
-        assign_time=timestamp_of_ms(task.assigned_at_ms),
-        finish_time=timestamp_of_ms(task.finished_at_ms),
-        inputs=map(_INPUT.encode, task.spec.inputs),
-        attempt_timeout=duration_of_ms(task.spec.attempt_timeout_ms),
-        priority=task.spec.priority,
-        result=None if task.result is None else _RESULT.encode(task.result),
-        failure=None if task.failure is None else _FAILURE.encode(task.failure),
-    )
-    if not with_data:
-        if task.result is not None:
-            message.result.ClearField("data")
-        if task.failure is not None:
-            message.failure.ClearField("output_tail")
+    """Encode a task, without its payload; without inline result and output for a list."""
+    # A message takes fields as they are, and copies messages.
+    spec: Any = _SPEC.named(task.spec)
+    del spec["payload"]
+    status: Any = {
+        "state": STATE_TO_PROTO[task.state],
+        "submitter_did": task.submitter,
+        "attempt": task.attempt,
+        "node_id": task.node_id,
+        "submit_time": timestamp_of_ms(task.submitted_at_ms),
+        "assign_time": timestamp_of_ms(task.assigned_at_ms),
+        "finish_time": timestamp_of_ms(task.finished_at_ms),
+        "failed_attempt_count": task.failed_count,
+        "lost_attempt_count": task.lost_count,
+    }
+    if not task.state.is_terminal:
+        status["payload_size_bytes"] = len(task.spec.payload)
+    if task.result is not None:
+        status["result"] = _RESULT.named(task.result)
+        if not with_data:
+            del status["result"]["data"]
+    if task.failure is not None:
+        status["failure"] = _FAILURE.named(task.failure)
+        if not with_data:
+            del status["failure"]["output_tail"]
     if progress is not None and task.state is TaskState.RUNNING:
-        message.progress_ratio, message.progress_note = progress
-    return message
-
-
-def task_from_proto(message: pb.Task) -> Task:
-    """Decode a task from an answer. Its spec has no payload, its sequence is 0."""
-    return Task(
-        task_id=TaskId(message.task_id),
-        sequence=0,
-        spec=TaskSpec(
-            task_type=message.task_type,
-            namespace=message.namespace,
-            inputs=tuple(map(_INPUT.decode, message.inputs)),
-            attempt_timeout_ms=message.attempt_timeout.ToMilliseconds(),
-            priority=message.priority,
-        ),
-        submitter=message.submitter,  # type: ignore[arg-type]
-        state=_STATE_FROM_PROTO[message.state],
-        attempt=message.attempt,
-        node_id=message.node_id or None,  # type: ignore[arg-type]
-        submitted_at_ms=ms_of_timestamp(message.submit_time),
-        assigned_at_ms=ms_of_timestamp(message.assign_time),
-        finished_at_ms=ms_of_timestamp(message.finish_time),
-        result=_RESULT.decode(message.result) if message.HasField("result") else None,
-        failure=_FAILURE.decode(message.failure) if message.HasField("failure") else None,
-    )
+        status["progress_ratio"], status["progress_note"] = progress
+    return pb.Task(task_id=task.task_id, spec=spec, status=status)
 
 
 def states_from_proto(values: Sequence[int]) -> frozenset[TaskState]:
     """Read a filter; raises INVALID_ARGUMENT for an unknown state, and for too many."""
     if len(values) > STATES_MAX:
         raise invalid_field("states", f"at most {STATES_MAX}")
-    states = [_STATE_FROM_PROTO.get(value) for value in values]
+    states = [STATE_FROM_PROTO.get(value) for value in values]
     if None in states:
         raise invalid_field("states", "each a TaskState other than UNSPECIFIED")
     return frozenset(state for state in states if state is not None)
@@ -202,7 +184,7 @@ def states_from_proto(values: Sequence[int]) -> frozenset[TaskState]:
 
 def states_to_proto(states: Iterable[TaskState]) -> list[pb.TaskState.ValueType]:
     """Encode a filter."""
-    return [_STATE_TO_PROTO[state] for state in states]
+    return [STATE_TO_PROTO[state] for state in states]
 
 
 def attempt_from_proto(message: worker_pb2.AttemptId) -> AttemptId:

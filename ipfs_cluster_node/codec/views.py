@@ -1,14 +1,26 @@
 """Values returned to clients, on the wire."""
 
+import json
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from google.protobuf.message import Message
 
 from ipfs_cluster_node.codec.derived import By, Codec, codec
 from ipfs_cluster_node.codec.members import LIVENESS_TO_PROTO, ROLE_TO_PROTO
-from ipfs_cluster_node.codec.tasks import ms_of_timestamp, task_from_proto, timestamp_of_ms
+from ipfs_cluster_node.codec.tasks import (
+    STATE_FROM_PROTO,
+    STATE_TO_PROTO,
+    duration_of_ms,
+    ms_of_duration,
+    ms_of_timestamp,
+    reason_from_proto,
+    reason_to_proto,
+    timestamp_of_ms,
+)
 from ipfs_cluster_node.core import views
 from ipfs_cluster_node.core.audit import AuditRecord
+from ipfs_cluster_node.core.model import TaskInput
 from ipfs_cluster_node.v1 import (
     audit_pb2,
     authorization_pb2,
@@ -22,16 +34,21 @@ from ipfs_cluster_node.v1 import (
 T = TypeVar("T")
 M = TypeVar("M", bound=Message)
 
+JSON_TYPE: Final = "application/json"
+
 _TIMES: Final = {
     "added_at_ms": "add_time",
     "asked_at_ms": "ask_time",
+    "assigned_at_ms": "assign_time",
     "at_ms": "time",
     "enrolled_at_ms": "enrol_time",
     "expires_at_ms": "expire_time",
+    "finished_at_ms": "finish_time",
     "issued_at_ms": "issue_time",
     "liveness_at_ms": "liveness_time",
     "not_before_ms": "not_before_time",
     "phase_at_ms": "phase_time",
+    "submitted_at_ms": "submit_time",
 }
 """Fields that are timestamps in a message."""
 _CODECS: Final[dict[type, Codec[Any, Any]]] = {}
@@ -95,19 +112,33 @@ ACCESS: Final = _view(
     authorization_pb2.ExplainAccessResponse,
     renamed={"requirements": "asks"},
 )
-
-
-def watched_task_from_proto(message: task_dispatch_pb2.Task) -> views.WatchedTask:
-    """Decode a task with the progress of its attempt."""
-    return views.WatchedTask(
-        task=task_from_proto(message),
-        progress_ratio=message.progress_ratio,
-        progress_note=message.progress_note,
-    )
+_view(TaskInput, task_dispatch_pb2.TaskInput)
+_view(
+    views.ListedSpec,
+    task_dispatch_pb2.TaskSpec,
+    renamed={"attempt_timeout_ms": "attempt_timeout"},
+    by={"attempt_timeout_ms": By(duration_of_ms, ms_of_duration)},
+    unused="payload",
+)
+_view(views.ListedResult, task_dispatch_pb2.TaskResult)
+_view(
+    views.ListedFailure,
+    task_dispatch_pb2.TaskFailure,
+    by={"reason": By(reason_to_proto, reason_from_proto)},
+)
+_view(
+    views.TaskStatus,
+    task_dispatch_pb2.TaskStatus,
+    by={"state": By(STATE_TO_PROTO.get, STATE_FROM_PROTO.get)},
+)
+TASK: Final = _view(views.ListedTask, task_dispatch_pb2.Task)
 
 
 def json_document(view: Any) -> Any:
-    """The API's JSON form of a view or an audit record, as Python values."""
+    """The JSON form of a view or an audit record: protobuf's mapping of its message.
+
+    A task's inline result alone is shown decoded, as docs/json.md says.
+    """
     from google.protobuf.json_format import MessageToDict  # Where JSON is asked for only.
 
     document: dict[str, Any] = MessageToDict(
@@ -116,4 +147,24 @@ def json_document(view: Any) -> Any:
         always_print_fields_with_no_presence=True,
     )
     document.pop("next_page_token", None)  # A view is of all pages.
+    if isinstance(view, views.ListedTask) and view.status.result is not None:
+        _show_data(document["status"]["result"], view.status.result)
     return document
+
+
+def _show_data(document: dict[str, Any], result: views.ListedResult) -> None:
+    """Replace `data` by `json` or `text`, if it is that."""
+    if not result.data:
+        return
+    with suppress(ValueError):  # Other bytes stay, in base64.
+        text = result.data.decode()
+        del document["data"]
+        document["text"] = text
+        if result.content_type == JSON_TYPE:
+            # Declared as JSON by its handler, which may be wrong.
+            document["json"] = json.loads(text, parse_constant=_refuse)
+            del document["text"]
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(constant)

@@ -6,7 +6,8 @@ Times are milliseconds since 1970 (UTC), 0 for never; an empty text stands for n
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ipfs_cluster_node.core.model import Liveness, Role, Task
+from ipfs_cluster_node.core.errors import Reason
+from ipfs_cluster_node.core.model import Liveness, Role, TaskInput, TaskState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,10 +247,77 @@ class AccessExplanation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WatchedTask:
-    """A task's current state, with the progress of its attempt."""
+class ListedSpec:
+    """What was submitted. Without the payload, which no answer has."""
 
-    task: Task
-    progress_ratio: float = 0.0
-    """0 to 1; 0 if none was reported."""
+    task_type: str = ""
+    content_type: str = ""
+    """Of the payload."""
+    inputs: tuple[TaskInput, ...] = ()
+    attempt_timeout_ms: int = 0
+    attempt_count_max: int | None = None
+    priority: int = 0
+    namespace: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedResult:
+    """A task's result."""
+
+    data: bytes | None = None
+    """None in a list, which leaves it out; empty if all of it is the file at `cid`."""
+    content_type: str = ""
+    cid: str = ""
+    size_bytes: int = 0
+    """Of the file at `cid`; without one, of `data`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedFailure:
+    """Why a task, or its last attempt, failed."""
+
+    reason: Reason = Reason.INTERNAL
+    message: str = ""
+    output_tail: str | None = None
+    """The end of the handler's output. None in a list, which leaves it out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskStatus:
+    """What became of a task."""
+
+    state: TaskState | None = None
+    """None: one that this release does not know."""
+    submitter_did: str = ""
+    attempt: int = 0
+    """The number of its current or last attempt; 0 before the first."""
+    node_id: str = ""
+    """Where its current or last attempt runs or ran."""
+    submitted_at_ms: int = 0
+    assigned_at_ms: int = 0
+    """When its current or last attempt was assigned."""
+    finished_at_ms: int = 0
+    result: ListedResult | None = None
+    failure: ListedFailure | None = None
+    """Why its last attempt failed; it may still be retried, as `state` says."""
+    failed_attempt_count: int = 0
+    lost_attempt_count: int = 0
+    progress_ratio: float | None = None
+    """0 to 1; None if none was reported."""
     progress_note: str = ""
+    payload_size_bytes: int | None = None
+    """None once it has ended: the cluster then drops the payload."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the task has ended."""
+        return self.state is not None and self.state.is_terminal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedTask:
+    """A task: what was submitted, and what became of it."""
+
+    task_id: str = ""
+    spec: ListedSpec = ListedSpec()
+    status: TaskStatus = TaskStatus()

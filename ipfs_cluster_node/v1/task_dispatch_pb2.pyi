@@ -60,7 +60,7 @@ Global___TaskState: _TypeAlias = TaskState  # noqa: Y015
 
 @_typing.final
 class TaskSpec(_message.Message):
-    """The specification of a task."""
+    """What to do, as it was submitted: unset fields of a submission have their defaults in every answer."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -75,18 +75,18 @@ class TaskSpec(_message.Message):
     task_type: _builtins.str
     """Names the handler, for example `data_processing`."""
     payload: _builtins.bytes
-    """Input for the handler. At most 1 MiB."""
+    """Input for the handler. At most 1 MiB; unset is empty. `Task` leaves it out: see `TaskStatus.payload_size_bytes`."""
     content_type: _builtins.str
-    """The type of `payload`; empty means `application/octet-stream`. At most 128 characters."""
+    """The type of `payload`, at most 128 characters. Unset: `application/octet-stream`."""
     attempt_count_max: _builtins.int
-    """How many attempts may fail before the task fails, 1 to 20; 0 means 3. A permanent failure (bad
+    """How many attempts may fail before the task fails, 1 to 20. Unset: 3. A permanent failure (bad
     input, bad SQL, a timeout) ends the task at once.
     """
     priority: _builtins.int
     """0 (last) to 9 (first)."""
     namespace: _builtins.str
-    """Empty means `default`. Up to 8 names, separated by slashes, each 1 to 64 characters of `A-Z a-z 0-9 . _ -`;
-    at most 128 characters.
+    """Up to 8 names, separated by slashes, each 1 to 64 characters of `A-Z a-z 0-9 . _ -`; at most 128
+    characters. Unset: `default`.
     """
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskInput]:
@@ -94,25 +94,32 @@ class TaskSpec(_message.Message):
 
     @_builtins.property
     def attempt_timeout(self) -> _duration_pb2.Duration:
-        """Time limit of one attempt, including the fetch of inputs: 100 ms to 24 hours. Unset means 10 minutes."""
+        """Time limit of one attempt, including the fetch of inputs: 100 ms to 24 hours. Unset: 10 minutes."""
 
     def __init__(
         self,
         *,
         task_type: _builtins.str = ...,
-        payload: _builtins.bytes = ...,
+        payload: _builtins.bytes | None = ...,
         content_type: _builtins.str = ...,
         inputs: _abc.Iterable[Global___TaskInput] | None = ...,
         attempt_timeout: _duration_pb2.Duration | None = ...,
-        attempt_count_max: _builtins.int = ...,
+        attempt_count_max: _builtins.int | None = ...,
         priority: _builtins.int = ...,
         namespace: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_timeout", b"attempt_timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt_count_max", b"_attempt_count_max", "_payload", b"_payload", "attempt_count_max", b"attempt_count_max", "attempt_timeout", b"attempt_timeout", "payload", b"payload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count_max", b"attempt_count_max", "attempt_timeout", b"attempt_timeout", "content_type", b"content_type", "inputs", b"inputs", "namespace", b"namespace", "payload", b"payload", "priority", b"priority", "task_type", b"task_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt_count_max", b"_attempt_count_max", "_payload", b"_payload", "attempt_count_max", b"attempt_count_max", "attempt_timeout", b"attempt_timeout", "content_type", b"content_type", "inputs", b"inputs", "namespace", b"namespace", "payload", b"payload", "priority", b"priority", "task_type", b"task_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__attempt_count_max: _TypeAlias = _typing.Literal["attempt_count_max"]  # noqa: Y015
+    _WhichOneofArgType__attempt_count_max: _TypeAlias = _typing.Literal["_attempt_count_max", b"_attempt_count_max"]  # noqa: Y015
+    _WhichOneofReturnType__payload: _TypeAlias = _typing.Literal["payload"]  # noqa: Y015
+    _WhichOneofArgType__payload: _TypeAlias = _typing.Literal["_payload", b"_payload"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__attempt_count_max) -> _WhichOneofReturnType__attempt_count_max | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__payload) -> _WhichOneofReturnType__payload | None: ...
 
 Global___TaskSpec: _TypeAlias = TaskSpec  # noqa: Y015
 
@@ -148,15 +155,46 @@ Global___TaskInput: _TypeAlias = TaskInput  # noqa: Y015
 
 @_typing.final
 class Task(_message.Message):
-    """A task and its outcome."""
+    """A task: what was submitted, and what became of it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TASK_ID_FIELD_NUMBER: _builtins.int
-    TASK_TYPE_FIELD_NUMBER: _builtins.int
-    NAMESPACE_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    """Assigned by the cluster."""
+    @_builtins.property
+    def spec(self) -> Global___TaskSpec:
+        """What was submitted, without its payload."""
+
+    @_builtins.property
+    def status(self) -> Global___TaskStatus:
+        """What became of it."""
+
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        spec: Global___TaskSpec | None = ...,
+        status: Global___TaskStatus | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec", "status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec", "status", b"status", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Task: _TypeAlias = Task  # noqa: Y015
+
+@_typing.final
+class TaskStatus(_message.Message):
+    """What became of a task."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
     STATE_FIELD_NUMBER: _builtins.int
-    SUBMITTER_FIELD_NUMBER: _builtins.int
+    SUBMITTER_DID_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     NODE_ID_FIELD_NUMBER: _builtins.int
     SUBMIT_TIME_FIELD_NUMBER: _builtins.int
@@ -164,42 +202,42 @@ class Task(_message.Message):
     FINISH_TIME_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
-    INPUTS_FIELD_NUMBER: _builtins.int
-    ATTEMPT_TIMEOUT_FIELD_NUMBER: _builtins.int
-    PRIORITY_FIELD_NUMBER: _builtins.int
+    FAILED_ATTEMPT_COUNT_FIELD_NUMBER: _builtins.int
+    LOST_ATTEMPT_COUNT_FIELD_NUMBER: _builtins.int
     PROGRESS_RATIO_FIELD_NUMBER: _builtins.int
     PROGRESS_NOTE_FIELD_NUMBER: _builtins.int
-    task_id: _builtins.str
-    """Assigned by the cluster."""
-    task_type: _builtins.str
-    """Names the handler."""
-    namespace: _builtins.str
-    """Its namespace."""
+    PAYLOAD_SIZE_BYTES_FIELD_NUMBER: _builtins.int
     state: Global___TaskState.ValueType
     """Its state."""
-    submitter: _builtins.str
-    """The submitter's DID."""
+    submitter_did: _builtins.str
+    """The DID of the member that submitted it."""
     attempt: _builtins.int
-    """Counts the assignments; the fencing epoch of the current one."""
+    """Counts the assignments; the fencing epoch of the current one. 0 until the first."""
     node_id: _builtins.str
-    """The node it runs on, or ran on last."""
-    priority: _builtins.int
-    """0 (last) to 9 (first)."""
+    """The node it runs on, or ran on last. Unset until the first attempt."""
+    failed_attempt_count: _builtins.int
+    """Attempts that failed; `TaskSpec.attempt_count_max` bounds them."""
+    lost_attempt_count: _builtins.int
+    """Attempts that were lost with their workers; the tenth fails the task."""
     progress_ratio: _builtins.float
-    """Progress reported by the current attempt, 0 to 1; informative, lost with the leader."""
+    """Progress reported by the current attempt, 0 to 1; informative, lost with the leader. Unset: none was reported."""
     progress_note: _builtins.str
-    """Note reported by the current attempt; informative."""
+    """Note reported by the current attempt, at most 256 characters; informative. Unset: none was reported."""
+    payload_size_bytes: _builtins.int
+    """Size in bytes of the payload that `Task.spec` leaves out. Unset once the task has ended: the cluster then drops
+    the payload.
+    """
     @_builtins.property
     def submit_time(self) -> _timestamp_pb2.Timestamp:
         """When it was submitted."""
 
     @_builtins.property
     def assign_time(self) -> _timestamp_pb2.Timestamp:
-        """When its current attempt was assigned."""
+        """When its latest attempt was assigned. Unset until the first."""
 
     @_builtins.property
     def finish_time(self) -> _timestamp_pb2.Timestamp:
-        """When it ended."""
+        """When it ended. Unset until then."""
 
     @_builtins.property
     def result(self) -> Global___TaskResult:
@@ -207,24 +245,13 @@ class Task(_message.Message):
 
     @_builtins.property
     def failure(self) -> Global___TaskFailure:
-        """Set when it failed; on a pending task, the failure of its last attempt."""
-
-    @_builtins.property
-    def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskInput]:
-        """Its inputs."""
-
-    @_builtins.property
-    def attempt_timeout(self) -> _duration_pb2.Duration:
-        """Time limit of one attempt."""
+        """Set when it failed; on a task that has not ended, why its last attempt failed."""
 
     def __init__(
         self,
         *,
-        task_id: _builtins.str = ...,
-        task_type: _builtins.str = ...,
-        namespace: _builtins.str = ...,
         state: Global___TaskState.ValueType = ...,
-        submitter: _builtins.str = ...,
+        submitter_did: _builtins.str = ...,
         attempt: _builtins.int = ...,
         node_id: _builtins.str = ...,
         submit_time: _timestamp_pb2.Timestamp | None = ...,
@@ -232,19 +259,26 @@ class Task(_message.Message):
         finish_time: _timestamp_pb2.Timestamp | None = ...,
         result: Global___TaskResult | None = ...,
         failure: Global___TaskFailure | None = ...,
-        inputs: _abc.Iterable[Global___TaskInput] | None = ...,
-        attempt_timeout: _duration_pb2.Duration | None = ...,
-        priority: _builtins.int = ...,
-        progress_ratio: _builtins.float = ...,
+        failed_attempt_count: _builtins.int = ...,
+        lost_attempt_count: _builtins.int = ...,
+        progress_ratio: _builtins.float | None = ...,
         progress_note: _builtins.str = ...,
+        payload_size_bytes: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assign_time", b"assign_time", "attempt_timeout", b"attempt_timeout", "failure", b"failure", "finish_time", b"finish_time", "result", b"result", "submit_time", b"submit_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_payload_size_bytes", b"_payload_size_bytes", "_progress_ratio", b"_progress_ratio", "assign_time", b"assign_time", "failure", b"failure", "finish_time", b"finish_time", "payload_size_bytes", b"payload_size_bytes", "progress_ratio", b"progress_ratio", "result", b"result", "submit_time", b"submit_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assign_time", b"assign_time", "attempt", b"attempt", "attempt_timeout", b"attempt_timeout", "failure", b"failure", "finish_time", b"finish_time", "inputs", b"inputs", "namespace", b"namespace", "node_id", b"node_id", "priority", b"priority", "progress_note", b"progress_note", "progress_ratio", b"progress_ratio", "result", b"result", "state", b"state", "submit_time", b"submit_time", "submitter", b"submitter", "task_id", b"task_id", "task_type", b"task_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_payload_size_bytes", b"_payload_size_bytes", "_progress_ratio", b"_progress_ratio", "assign_time", b"assign_time", "attempt", b"attempt", "failed_attempt_count", b"failed_attempt_count", "failure", b"failure", "finish_time", b"finish_time", "lost_attempt_count", b"lost_attempt_count", "node_id", b"node_id", "payload_size_bytes", b"payload_size_bytes", "progress_note", b"progress_note", "progress_ratio", b"progress_ratio", "result", b"result", "state", b"state", "submit_time", b"submit_time", "submitter_did", b"submitter_did"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__payload_size_bytes: _TypeAlias = _typing.Literal["payload_size_bytes"]  # noqa: Y015
+    _WhichOneofArgType__payload_size_bytes: _TypeAlias = _typing.Literal["_payload_size_bytes", b"_payload_size_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__progress_ratio: _TypeAlias = _typing.Literal["progress_ratio"]  # noqa: Y015
+    _WhichOneofArgType__progress_ratio: _TypeAlias = _typing.Literal["_progress_ratio", b"_progress_ratio"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__payload_size_bytes) -> _WhichOneofReturnType__payload_size_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__progress_ratio) -> _WhichOneofReturnType__progress_ratio | None: ...
 
-Global___Task: _TypeAlias = Task  # noqa: Y015
+Global___TaskStatus: _TypeAlias = TaskStatus  # noqa: Y015
 
 @_typing.final
 class TaskResult(_message.Message):
@@ -257,26 +291,30 @@ class TaskResult(_message.Message):
     CID_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
-    """The result itself if it is at most 64 KiB; left out by `ListTasks`."""
+    """The result itself, at most 64 KiB; empty if all of it is the file at `cid`. Unset where it is left out:
+    by `ListTasks`.
+    """
     content_type: _builtins.str
-    """The type of `data`."""
+    """The type of `data`, at most 128 characters. A worker may leave it unset: `application/octet-stream`."""
     cid: _builtins.str
-    """The CID of the result as a file, if there is one."""
+    """The CID of the result as a file. Unset if there is none."""
     size_bytes: _builtins.int
-    """The file's size in bytes."""
+    """Size in bytes of the file at `cid`; without one, of `data`."""
     def __init__(
         self,
         *,
-        data: _builtins.bytes = ...,
+        data: _builtins.bytes | None = ...,
         content_type: _builtins.str = ...,
         cid: _builtins.str = ...,
         size_bytes: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_data", b"_data", "data", b"data"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cid", b"cid", "content_type", b"content_type", "data", b"data", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_data", b"_data", "cid", b"cid", "content_type", b"content_type", "data", b"data", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__data: _TypeAlias = _typing.Literal["data"]  # noqa: Y015
+    _WhichOneofArgType__data: _TypeAlias = _typing.Literal["_data", b"_data"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__data) -> _WhichOneofReturnType__data | None: ...
 
 Global___TaskResult: _TypeAlias = TaskResult  # noqa: Y015
 
@@ -294,21 +332,21 @@ class TaskFailure(_message.Message):
     message: _builtins.str
     """One sentence for people."""
     output_tail: _builtins.str
-    """The end of the handler's output, including tracebacks; at most 64 KiB. Left out of lists and
-    watches.
-    """
+    """The end of the handler's output, including tracebacks; at most 64 KiB. Unset where it is left out: by `ListTasks`."""
     def __init__(
         self,
         *,
         reason: _errors_pb2.ErrorReason.ValueType = ...,
         message: _builtins.str = ...,
-        output_tail: _builtins.str = ...,
+        output_tail: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_output_tail", b"_output_tail", "output_tail", b"output_tail"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "output_tail", b"output_tail", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_output_tail", b"_output_tail", "message", b"message", "output_tail", b"output_tail", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__output_tail: _TypeAlias = _typing.Literal["output_tail"]  # noqa: Y015
+    _WhichOneofArgType__output_tail: _TypeAlias = _typing.Literal["_output_tail", b"_output_tail"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__output_tail) -> _WhichOneofReturnType__output_tail | None: ...
 
 Global___TaskFailure: _TypeAlias = TaskFailure  # noqa: Y015
 

@@ -23,8 +23,9 @@ from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.client.tasks import task_spec
 from ipfs_cluster_node.client.verified import verified
 from ipfs_cluster_node.core.errors import ClusterError
-from ipfs_cluster_node.core.model import Liveness, Task, TaskState
+from ipfs_cluster_node.core.model import Liveness, TaskState
 from ipfs_cluster_node.core.printable import printable
+from ipfs_cluster_node.core.views import ListedTask
 
 SMALL_TASKS: Final = 200
 WAIT: Final = timedelta(seconds=60)
@@ -130,7 +131,7 @@ async def kill_half_way(
 ) -> LocalNode:
     ended = 0
     async for watched in client.watch_tasks(task_ids, timeout=WAIT):
-        ended += watched.task.state.is_terminal
+        ended += watched.status.has_ended
         if ended >= len(task_ids) // 2:
             break
     leader = await cluster.leader(client)
@@ -140,20 +141,20 @@ async def kill_half_way(
 
 
 async def check_results(
-    client: Client, query: str, small: Sequence[str], ended: dict[str, Task]
+    client: Client, query: str, small: Sequence[str], ended: dict[str, ListedTask]
 ) -> None:
     wanted = {task_id: f"small task {n}" for n, task_id in enumerate(small)}
     for task_id, task in ended.items():
-        if task.state is not TaskState.SUCCEEDED or task.result is None:
-            why = task.failure.message if task.failure else task.state
+        if task.status.state is not TaskState.SUCCEEDED or task.status.result is None:
+            why = task.status.failure.message if task.status.failure else task.status.state
             raise DemoError(f"task {task_id} has no result: {why}")
-        if task_id in wanted and task.result.data.decode() != wanted[task_id]:
+        if task_id in wanted and task.status.result.data != wanted[task_id].encode():
             raise DemoError(f"task {task_id} has the result of another")
     # The cluster's own list must hold these results, each once, and no others.
     listed = Counter(
         task.task_id
         for task in await client.list_tasks(limit=10 * SMALL_TASKS)
-        if task.state is TaskState.SUCCEEDED
+        if task.status.state is TaskState.SUCCEEDED
     )
     if listed != Counter([query, *small]):
         raise DemoError(f"{sum(listed.values())} results for {1 + len(small)} tasks")
@@ -163,21 +164,23 @@ async def check_results(
     )
 
 
-async def show_result(client: Client, task: Task, path: Path, sql: str) -> None:
-    assert task.result is not None
+async def show_result(client: Client, task: ListedTask, path: Path, sql: str) -> None:
+    assert task.status.result is not None
     import duckdb
     import pyarrow.parquet as pq
 
     parquet = path_of_result = Path(tempfile.mkdtemp()) / "result.parquet"
     try:
         with path_of_result.open("wb") as file:
-            async for data in verified(task.result.cid, client.get_content(task.result.cid)):
+            async for data in verified(
+                task.status.result.cid, client.get_content(task.status.result.cid)
+            ):
                 file.write(data)
         fetched = pq.read_table(parquet)
     finally:
         shutil.rmtree(parquet.parent, ignore_errors=True)
     rows = [tuple(row.values()) for row in fetched.to_pylist()]
-    table = Table(title=f"{len(rows)} rows, {task.result.cid}", title_justify="left")
+    table = Table(title=f"{len(rows)} rows, {task.status.result.cid}", title_justify="left")
     for name in fetched.column_names:
         table.add_column(Text(printable(name)))
     for row in rows[:ROWS_SHOWN]:
@@ -185,7 +188,7 @@ async def show_result(client: Client, task: Task, path: Path, sql: str) -> None:
     console.print(table)
     if len(rows) > ROWS_SHOWN:
         console.print(f"… {len(rows) - ROWS_SHOWN} more rows")
-    guessed = json.loads(task.result.data)["inputs"]["input"]
+    guessed = json.loads(task.status.result.data or b"")["inputs"]["input"]
     with duckdb.connect() as direct:
         if guessed["format"] == "csv":
             given = direct.read_csv(

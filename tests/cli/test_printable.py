@@ -9,7 +9,6 @@ import pty
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -18,8 +17,9 @@ import ipfs_cluster_node.cli
 from ipfs_cluster_node.cli.logs import JsonFormatter, PlainFormatter
 from ipfs_cluster_node.cli.main import main
 from ipfs_cluster_node.core.errors import Reason
-from ipfs_cluster_node.core.model import TaskFailure, TaskState
+from ipfs_cluster_node.core.model import TaskState
 from ipfs_cluster_node.core.printable import json_text, printable
+from ipfs_cluster_node.core.views import ListedFailure, ListedResult, ListedTask, TaskStatus
 
 CLI = Path(ipfs_cluster_node.cli.__file__).parent
 HOSTILE = (
@@ -174,18 +174,15 @@ def test_every_task_command_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
 
     told: list[str] = []
     monkeypatch.setattr("click.echo", lambda text="", **_: told.append(str(text)))
-    failed = SimpleNamespace(
-        failure=SimpleNamespace(message=WORDS, reason="X", output_tail=f"{WORDS}\nlast\n"),
-        state="failed",
-        result=None,
-    )
+    failure = ListedFailure(message=WORDS, output_tail=f"{WORDS}\nlast\n")
+    failed = ListedTask(status=TaskStatus(state=TaskState.FAILED, failure=failure))
     with pytest.raises(SystemExit):
         task_commands._print_ended(failed, as_json=False)
     rows = json.dumps({"columns": [{"name": WORDS}], "rows": [[WORDS]], "row_count": 1})
-    result = SimpleNamespace(
+    result = ListedResult(
         data=rows.encode(), cid="c", size_bytes=1, content_type="application/json"
     )
-    done = SimpleNamespace(failure=None, state="succeeded", result=result)
+    done = ListedTask(status=TaskStatus(state=TaskState.SUCCEEDED, result=result))
     task_commands._print_ended(done, as_json=False)
     assert told[1] == "the last of its output:"
     assert "  last" in told
@@ -198,18 +195,10 @@ def test_a_failed_task_shows_what_its_handler_printed(monkeypatch: pytest.Monkey
 
     from ipfs_cluster_node.cli import task_commands
 
-    failure = TaskFailure(Reason.HANDLER_FAILED, "why", "\x1b[31mred\nTraceback\n")
-    found = SimpleNamespace(
-        task_id="t",
-        spec=SimpleNamespace(task_type="x"),
-        state=TaskState.FAILED,
-        attempt=1,
-        node_id=None,
-        submitted_at_ms=1,
-        finished_at_ms=2,
-        result=None,
-        failure=failure,
+    failure = ListedFailure(
+        reason=Reason.HANDLER_FAILED, message="why", output_tail="\x1b[31mred\nTraceback\n"
     )
+    found = ListedTask(task_id="t", status=TaskStatus(state=TaskState.FAILED, failure=failure))
     monkeypatch.setattr(task_commands, "run_client", lambda _profile, _call: found)
     plain = CliRunner().invoke(task_commands.task, ["get", "t"]).output.splitlines()
     assert plain[-4:] == [
@@ -219,4 +208,4 @@ def test_a_failed_task_shows_what_its_handler_printed(monkeypatch: pytest.Monkey
         "  Traceback",
     ]
     document = json.loads(CliRunner().invoke(task_commands.task, ["get", "t", "--json"]).output)
-    assert document["failure"]["output_tail"] == failure.output_tail
+    assert document["status"]["failure"]["output_tail"] == failure.output_tail

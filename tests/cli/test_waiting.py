@@ -17,7 +17,7 @@ from ipfs_cluster_node.cli.waiting import LOOK_SECONDS, REPEAT_SECONDS, saying_w
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.model import Liveness, TaskState
 from ipfs_cluster_node.core.multiformats import RAW, cid_of
-from ipfs_cluster_node.core.views import ListedNode
+from ipfs_cluster_node.core.views import ListedNode, ListedSpec, ListedTask, TaskStatus
 from tests.support.virtual_time import virtual_time
 
 CID = str(cid_of(RAW, b"data"))
@@ -44,7 +44,7 @@ class Cluster:
 
     async def get_task(self, _task_id: str, *, timeout: timedelta) -> Any:
         assert timeout
-        return SimpleNamespace(state=self.state, spec=SimpleNamespace(task_type="echo"))
+        return ListedTask(spec=ListedSpec(task_type="echo"), status=TaskStatus(state=self.state))
 
     async def list_nodes(self, *, timeout: timedelta) -> list[Any]:
         assert timeout
@@ -132,7 +132,7 @@ class Slow(Cluster):
 
     async def wait_tasks(self, _task_ids: Any, **_: Any) -> Any:
         await asyncio.sleep(30)
-        return {"t": SimpleNamespace(failure=None, result=None, state="cancelled")}
+        return {"t": ListedTask(status=TaskStatus(state=TaskState.CANCELLED))}
 
     async def watch_tasks(self, _task_ids: Any, **_: Any) -> Any:
         await asyncio.sleep(30)

@@ -13,14 +13,17 @@ from ipfs_cluster_node.client.submitted import SubmittedTask, TaskFailedError
 from ipfs_cluster_node.client.tasks import task_spec
 from ipfs_cluster_node.client.values import decoded, encoded
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from ipfs_cluster_node.core.ids import Did, TaskId
 from ipfs_cluster_node.core.model import (
     PAYLOAD_BYTES_MAX,
-    Task,
-    TaskFailure,
-    TaskResult,
     TaskSpec,
     TaskState,
+)
+from ipfs_cluster_node.core.views import (
+    ListedFailure,
+    ListedResult,
+    ListedSpec,
+    ListedTask,
+    TaskStatus,
 )
 
 SECOND = timedelta(seconds=1)
@@ -33,7 +36,7 @@ CIRCLE.append(CIRCLE)
 )
 def test_a_value_comes_back_as_it_went(value: Any) -> None:
     data, content_type = encoded(value)
-    back = decoded(TaskResult(data=data, content_type=content_type))
+    back = decoded(ListedResult(data=data, content_type=content_type))
     assert (back, type(back)) == (value, type(value))
 
 
@@ -81,11 +84,11 @@ def test_a_payload_may_be_as_large_as_the_limit_and_no_larger() -> None:
 def test_a_result_is_what_its_content_type_says_or_bytes(
     data: bytes, content_type: str, value: Any
 ) -> None:
-    assert decoded(TaskResult(data=data, content_type=content_type)) == value
+    assert decoded(ListedResult(data=data, content_type=content_type)) == value
 
 
 def test_a_result_with_a_file_keeps_its_cid() -> None:
-    result = TaskResult(data=b"{}", content_type="application/json", cid="bafy", size_bytes=9)
+    result = ListedResult(data=b"{}", content_type="application/json", cid="bafy", size_bytes=9)
     assert decoded(result) is result
 
 
@@ -138,19 +141,11 @@ class Ended:
     def __init__(self, **how: Any) -> None:
         self.how, self.count = how, 0
 
-    async def wait_tasks(self, task_ids: Any, *, timeout: timedelta) -> dict[str, Task]:
+    async def wait_tasks(self, task_ids: Any, *, timeout: timedelta) -> dict[str, ListedTask]:
         self.count += 1
-        spec = TaskSpec(task_type="echo")
         [task_id] = task_ids
-        made = Task(
-            task_id=TaskId(task_id),
-            sequence=0,
-            spec=spec,
-            submitter=Did("d"),
-            submitted_at_ms=1,
-            **self.how,
-        )
-        return {task_id: made}
+        spec = ListedSpec(task_type="echo")
+        return {task_id: ListedTask(task_id=task_id, spec=spec, status=TaskStatus(**self.how))}
 
     async def cancel_task(self, task_id: str) -> None:
         raise AssertionError
@@ -158,7 +153,7 @@ class Ended:
 
 @pytest.mark.asyncio
 async def test_a_result_is_waited_for_once() -> None:
-    client = Ended(state=TaskState.SUCCEEDED, result=TaskResult(data=b"x"))
+    client = Ended(state=TaskState.SUCCEEDED, result=ListedResult(data=b"x"))
     task = SubmittedTask("t", client)
     assert [await task.result(), await task.result()] == [b"x", b"x"]
     assert client.count == 1
@@ -167,7 +162,9 @@ async def test_a_result_is_waited_for_once() -> None:
 @pytest.mark.asyncio
 async def test_a_failed_task_raises_its_reason_its_words_and_the_handlers_traceback() -> None:
     tail = "Traceback (most recent call last):\n  File handler.py\nZeroDivisionError: by 0\n"
-    failure = TaskFailure(Reason.HANDLER_FAILED, "ZeroDivisionError: by 0", tail)
+    failure = ListedFailure(
+        reason=Reason.HANDLER_FAILED, message="ZeroDivisionError: by 0", output_tail=tail
+    )
     with pytest.raises(TaskFailedError) as caught:
         await SubmittedTask("t", Ended(state=TaskState.FAILED, failure=failure)).result()
     error = caught.value

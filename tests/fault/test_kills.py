@@ -87,7 +87,7 @@ async def reach(work: Work, phase: str) -> Awaitable[object]:
         return under_way
     task_id = await work.submit(SLOW_SQL if phase == "run" else LARGE_SQL)
     async for seen in work.client.watch_tasks([task_id], timeout=LONG):
-        if seen.task.state in (TaskState.RUNNING, TaskState.SUCCEEDED):
+        if seen.status.state in (TaskState.RUNNING, TaskState.SUCCEEDED):
             break
     spread = {"run": (0, 0.1), "result upload": (0.05, 0.2), "commit": (0.15, 0.35)}
     await asyncio.sleep(rng.uniform(*spread[phase]))
@@ -102,12 +102,16 @@ async def kill_and_start(cluster: LocalCluster, node: LocalNode, rng: random.Ran
 
 async def check(work: Work) -> None:
     ended = await work.client.wait_tasks(work.tasks, timeout=LONG)
-    bad = {t: task.failure or task.state for t, task in ended.items() if task.result is None}
+    bad = {
+        t: task.status.failure or task.status.state
+        for t, task in ended.items()
+        if task.status.result is None
+    }
     assert not bad, f"acknowledged tasks without a result: {bad}"
     listed = Counter(
         task.task_id
         for task in await work.client.list_tasks(limit=100_000)
-        if task.state is TaskState.SUCCEEDED
+        if task.status.state is TaskState.SUCCEEDED
     )
     assert set(work.tasks) <= set(listed)
     assert set(listed.values()) == {1}
@@ -115,9 +119,11 @@ async def check(work: Work) -> None:
         read = b"".join([piece async for piece in verified(cid, work.client.get_content(cid))])
         assert read == data
     for task in ended.values():
-        assert task.result is not None
-        if task.result.cid:
-            async for _ in verified(task.result.cid, work.client.get_content(task.result.cid)):
+        assert task.status.result is not None
+        if task.status.result.cid:
+            async for _ in verified(
+                task.status.result.cid, work.client.get_content(task.status.result.cid)
+            ):
                 pass
 
 

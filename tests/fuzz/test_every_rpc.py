@@ -258,4 +258,4 @@ async def check_it_works(cluster: LocalCluster, worker: LocalNode) -> None:
         await until(knows_it, seconds=20, what="the worker has come up")
         last = await client.submit_task("echo", "still here")
         ended = await client.wait_tasks([last], timeout=timedelta(seconds=30))
-        assert ended[last].result is not None
+        assert ended[last].status.result is not None

@@ -17,7 +17,8 @@ import pytest
 from ipfs_cluster_node.cli.local_cluster import LocalCluster
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.core.errors import Reason
-from ipfs_cluster_node.core.model import Task, TaskState
+from ipfs_cluster_node.core.model import TaskState
+from ipfs_cluster_node.core.views import ListedTask
 from tests.support.clusters import cluster_of, for_module
 
 WAIT = timedelta(seconds=90)
@@ -47,20 +48,20 @@ def cluster(cases: Path) -> Iterator[LocalCluster]:
 
 async def run(
     client: Client, task_type: str, payload: Any = b"", *, inputs: dict[str, Path] | None = None
-) -> Task:
+) -> ListedTask:
     named = [(name, (await client.add_content(path)).cid) for name, path in (inputs or {}).items()]
     task_id = await client.submit_task(task_type, payload, inputs=named)
     return (await client.wait_tasks([task_id], timeout=WAIT))[task_id]
 
 
-async def query(client: Client, path: Path, sql: str = "SELECT * FROM input") -> Task:
+async def query(client: Client, path: Path, sql: str = "SELECT * FROM input") -> ListedTask:
     return await run(client, "data_processing", {"sql": sql}, inputs={"input": path})
 
 
-def document(task: Task) -> Any:
-    assert task.state is TaskState.SUCCEEDED, task.failure
-    assert task.result is not None
-    return json.loads(task.result.data)
+def document(task: ListedTask) -> Any:
+    assert task.status.state is TaskState.SUCCEEDED, task.status.failure
+    assert task.status.result is not None
+    return json.loads(task.status.result.data or b"")
 
 
 @pytest.mark.asyncio
@@ -93,11 +94,11 @@ async def test_what_cannot_be_read_is_refused_with_its_name_and_cause(
     client: Client, files: Path, name: str, words: tuple[str, ...]
 ) -> None:
     ended = await query(client, files / name)
-    assert ended.state is TaskState.FAILED
-    assert ended.attempt == 1
-    assert ended.failure is not None
-    assert ended.failure.reason is Reason.TASK_INPUT_INVALID
-    said = ended.failure.message
+    assert ended.status.state is TaskState.FAILED
+    assert ended.status.attempt == 1
+    assert ended.status.failure is not None
+    assert ended.status.failure.reason is Reason.TASK_INPUT_INVALID
+    said = ended.status.failure.message
     assert said.startswith("input 'input': ")
     assert "/" not in said.replace("n/a", "")
     assert all(word in said for word in words), said
@@ -142,9 +143,11 @@ async def test_types_are_exact(client: Client, files: Path, tmp_path: Path, name
         expected[0] |= {"d256": "1.50", "dur": "00:00:00.000001"}
         expected[1] |= {"d256": D256, "dur": "25:01:01"}
     assert rows == expected
-    assert ended.result is not None
+    assert ended.status.result is not None
     stored = tmp_path / "stored"
-    stored.write_bytes(b"".join([piece async for piece in client.get_content(ended.result.cid)]))
+    stored.write_bytes(
+        b"".join([piece async for piece in client.get_content(ended.status.result.cid)])
+    )
     table = pq.read_table(stored)
     assert table.column("u64").to_pylist() == [0, 2**64 - 1]
     assert table.column("ns").cast("int64").to_pylist() == [1, 1_700_000_000_123_456_789]
@@ -171,26 +174,29 @@ async def test_a_result_that_is_none_stays_with_its_attempt(client: Client) -> N
     began = time.monotonic()
     for task_type in ("case_large_beside_file", "case_not_a_number"):
         ended = await run(client, task_type)
-        if ended.state is TaskState.SUCCEEDED:
-            assert ended.result is not None
-            json.loads(ended.result.data, parse_constant=pytest.fail)
+        if ended.status.state is TaskState.SUCCEEDED:
+            assert ended.status.result is not None
+            json.loads(ended.status.result.data or b"", parse_constant=pytest.fail)
         else:
-            assert ended.failure is not None
-            assert ended.failure.reason in (Reason.HANDLER_FAILED, Reason.TASK_RESULT_INVALID)
-            assert ended.attempt == 1
+            assert ended.status.failure is not None
+            assert ended.status.failure.reason in (
+                Reason.HANDLER_FAILED,
+                Reason.TASK_RESULT_INVALID,
+            )
+            assert ended.status.attempt == 1
         # Its worker goes on, and so do the next ones.
-        assert (await run(client, "echo", b"next")).state is TaskState.SUCCEEDED
+        assert (await run(client, "echo", b"next")).status.state is TaskState.SUCCEEDED
     assert time.monotonic() - began < 60
 
 
 @pytest.mark.asyncio
 async def test_the_words_of_a_handler_reach_the_submitter(client: Client) -> None:
     ended = await run(client, "case_words_as_reason")
-    assert ended.failure is not None
-    assert "no more of these today" in ended.failure.message
+    assert ended.status.failure is not None
+    assert "no more of these today" in ended.status.failure.message
     ended = await run(client, "case_control_codes")
-    assert ended.failure is not None
-    assert "red" in ended.failure.message
+    assert ended.status.failure is not None
+    assert "red" in ended.status.failure.message
 
 
 @pytest.mark.asyncio
@@ -212,7 +218,7 @@ async def test_control_codes_are_escaped_on_the_command_line(client: Client, cli
 @pytest.mark.asyncio
 async def test_what_one_task_changes_does_not_reach_the_next(client: Client) -> None:
     before = document(await run(client, "case_looks_around"))
-    assert (await run(client, "case_changes_process")).state is TaskState.SUCCEEDED
+    assert (await run(client, "case_changes_process")).status.state is TaskState.SUCCEEDED
     after = document(await run(client, "case_looks_around"))
     assert (after["mask"], after["lang"]) == (before["mask"], before["lang"])
     # Each attempt's own scratch directory may be where it runs.
@@ -222,7 +228,7 @@ async def test_what_one_task_changes_does_not_reach_the_next(client: Client) -> 
 @pytest.mark.asyncio
 async def test_nothing_of_an_attempt_outlives_it(client: Client) -> None:
     before = _sleepers()
-    assert (await run(client, "case_leaves_daemon")).state is TaskState.SUCCEEDED
+    assert (await run(client, "case_leaves_daemon")).status.state is TaskState.SUCCEEDED
     deadline = time.monotonic() + 10
     while left := _sleepers() - before:
         assert time.monotonic() < deadline, left
@@ -243,7 +249,7 @@ def _sleepers() -> set[int]:
 @pytest.mark.asyncio
 async def test_much_output_times_nothing_out(client: Client) -> None:
     ended = await run(client, "case_chatters")
-    assert ended.state is TaskState.SUCCEEDED
-    assert ended.attempt == 1
-    assert ended.result is not None
-    assert ended.result.data == b"said"
+    assert ended.status.state is TaskState.SUCCEEDED
+    assert ended.status.attempt == 1
+    assert ended.status.result is not None
+    assert ended.status.result.data == b"said"

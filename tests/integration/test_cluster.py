@@ -21,7 +21,8 @@ from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, tls_name
-from ipfs_cluster_node.core.model import Task, TaskState
+from ipfs_cluster_node.core.model import TaskState
+from ipfs_cluster_node.core.views import ListedTask
 from ipfs_cluster_node.v1 import membership_pb2
 from ipfs_cluster_node.v1.membership_pb2_grpc import MembershipServiceStub
 
@@ -31,7 +32,9 @@ ABSENT = "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"
 TOOLS = Path(__file__).parents[2] / ".tools" / "bin"
 
 
-async def run_task(client: Client, task_type: str, payload: Any = b"", **options: Any) -> Task:
+async def run_task(
+    client: Client, task_type: str, payload: Any = b"", **options: Any
+) -> ListedTask:
     task_id = await client.submit_task(task_type, payload, **options)
     return (await client.wait_tasks([task_id], timeout=SOON))[task_id]
 
@@ -46,12 +49,12 @@ async def test_sql_over_a_file_gives_the_rows_that_duckdb_gives(
     added = await client.add_content(path)
     assert len(added.holders) == 2
     task = await run_task(client, "data_processing", {"sql": sql}, inputs=[("input", added.cid)])
-    assert task.result is not None
+    assert task.status.result is not None
     with duckdb.connect() as direct:
         expected = direct.execute(sql.replace("input", f"'{path}'")).fetchall()
-    rows = json.loads(task.result.data)["rows"]
+    rows = json.loads(task.status.result.data or b"")["rows"]
     assert [tuple(row) for row in rows] == expected
-    parquet = b"".join([data async for data in client.get_content(task.result.cid)])
+    parquet = b"".join([data async for data in client.get_content(task.status.result.cid)])
     assert parquet[:4] == b"PAR1"
 
 
@@ -68,8 +71,12 @@ async def test_a_worker_whose_copy_is_damaged_gets_the_file_anew(
             await run_task(client, "data_processing", sql, inputs=[("input", added.cid)])
             for _ in range(3)
         ]
-        assert {task.result.data for task in tasks if task.result is not None} != set()
-        assert all(task.result is not None for task in tasks), [t.failure for t in tasks]
+        assert {
+            task.status.result.data for task in tasks if task.status.result is not None
+        } != set()
+        assert all(task.status.result is not None for task in tasks), [
+            t.status.failure for t in tasks
+        ]
         for node in cluster.nodes:
             if node.role == "worker":
                 for block in node.home.content.glob("??/b*"):
@@ -83,8 +90,8 @@ async def test_the_seeds_payload_names_its_input_by_cid(client: Client, tmp_path
     added = await client.add_content(path)
     payload = {"input_cid": added.cid, "parameters": {"sql": "SELECT sum(a) FROM input"}}
     task = await run_task(client, "data_processing", payload)
-    assert task.result is not None, task.failure
-    assert json.loads(task.result.data)["rows"] == [["3"]]
+    assert task.status.result is not None, task.status.failure
+    assert json.loads(task.status.result.data or b"")["rows"] == [["3"]]
 
 
 @pytest.mark.asyncio
@@ -121,21 +128,21 @@ async def test_an_absent_cid_fails_at_the_fetch_and_names_who_was_asked(
     task = await run_task(
         client, "data_processing", {"sql": "SELECT 1 FROM input"}, inputs=[("input", ABSENT)]
     )
-    assert task.state is TaskState.FAILED
-    assert task.failure is not None
-    assert task.failure.reason is Reason.CONTENT_NOT_FOUND
+    assert task.status.state is TaskState.FAILED
+    assert task.status.failure is not None
+    assert task.status.failure.reason is Reason.CONTENT_NOT_FOUND
     masters = [node.node_id for node in cluster.nodes if node.role == "master"]
-    assert all(master in task.failure.message for master in masters)
+    assert all(master in task.status.failure.message for master in masters)
 
 
 @pytest.mark.asyncio
 async def test_sql_that_fails_or_reaches_out_says_why(client: Client) -> None:
     for sql in ("SELEC 1", "SELECT * FROM read_text('/etc/passwd')", "INSTALL httpfs"):
         task = await run_task(client, "data_processing", {"sql": sql})
-        assert task.failure is not None
-        assert task.failure.reason is Reason.SQL_FAILED
+        assert task.status.failure is not None
+        assert task.status.failure.reason is Reason.SQL_FAILED
         # A repeat would not help: repeated, it had failed three times. One may be lost.
-        assert task.attempt < 3
+        assert task.status.attempt < 3
 
 
 @pytest.mark.asyncio
@@ -146,9 +153,9 @@ async def test_sql_without_end_is_over_with_its_time(client: Client) -> None:
     task = await run_task(
         client, "data_processing", {"sql": endless}, attempt_timeout=timedelta(seconds=1)
     )
-    assert task.failure is not None
-    assert task.failure.reason is Reason.ATTEMPT_TIMED_OUT
-    assert task.finished_at_ms - task.assigned_at_ms < 4000
+    assert task.status.failure is not None
+    assert task.status.failure.reason is Reason.ATTEMPT_TIMED_OUT
+    assert task.status.finished_at_ms - task.status.assigned_at_ms < 4000
 
 
 @pytest.mark.asyncio
@@ -156,10 +163,10 @@ async def test_a_cancelled_task_ends_and_its_process_with_it(client: Client) -> 
     sql = "SELECT count(*) FROM range(1000000000) a, range(1000000000) b"
     task_id = await client.submit_task("data_processing", {"sql": sql})
     async for seen in client.watch_tasks([task_id], timeout=SOON):
-        if seen.task.assigned_at_ms:
+        if seen.status.assigned_at_ms:
             break
     await client.cancel_task(task_id)
-    assert (await client.get_task(task_id)).state is TaskState.CANCELLED
+    assert (await client.get_task(task_id)).status.state is TaskState.CANCELLED
     with pytest.raises(ClusterError) as caught:
         await client.cancel_task(task_id)
     assert caught.value.reason is Reason.TASK_FINISHED
@@ -287,7 +294,7 @@ def test_the_command_line_does_the_main_job(cli: Any, tmp_path: Path) -> None:
         "--json",
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["result"]["data"]["rows"] == [["4"]]
+    assert json.loads(done.stdout)["status"]["result"]["json"]["rows"] == [["4"]]
     assert cli("content", "get", cid, "-o", str(tmp_path / "u.csv")).returncode == 0
     assert (tmp_path / "u.csv").read_bytes() == path.read_bytes()
     assert json.loads(cli("status", "--json").stdout)["alive_node_count"] == 5

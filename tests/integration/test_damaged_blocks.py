@@ -150,7 +150,7 @@ async def test_a_worker_has_right_inputs_though_every_holder_has_damaged_blocks(
             inputs=[("input", added.cid)],
         )
         ended = await client.wait_tasks([task_id], timeout=timedelta(seconds=30))
-    assert ended[task_id].state is TaskState.SUCCEEDED, ended
+    assert ended[task_id].status.state is TaskState.SUCCEEDED, ended
 
 
 @pytest.mark.asyncio

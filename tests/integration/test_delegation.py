@@ -42,7 +42,7 @@ async def test_a_client_may_what_its_grant_says(cluster: LocalCluster, tmp_path:
     user = await join(cluster, tmp_path, "user")
     async with user.client() as client:
         task_id = await client.submit_task("echo", "hello")
-        assert (await client.wait_tasks([task_id], timeout=WAIT))[task_id].result is not None
+        assert (await client.wait_tasks([task_id], timeout=WAIT))[task_id].status.result is not None
         error = await refused(client.propose_config({"user.x": "1"}))
         assert error.reason is Reason.NOT_DELEGATED
 

@@ -35,9 +35,9 @@ async def running(client: Client, task_id: str, *, since_attempt: int) -> str:
     async with asyncio.timeout(20):
         while True:
             task = await client.get_task(task_id)
-            if task.state is TaskState.RUNNING and task.attempt >= since_attempt:
-                assert task.node_id is not None
-                return task.node_id
+            if task.status.state is TaskState.RUNNING and task.status.attempt >= since_attempt:
+                assert task.status.node_id is not None
+                return task.status.node_id
             await asyncio.sleep(0.02)
 
 
@@ -72,7 +72,7 @@ async def test_a_worker_that_drains_lets_its_attempt_end_unless_it_is_told_twice
         assert drained.process is not None
         drained.process.terminate()
         ended = (await client.wait_tasks([task_id], timeout=WAIT))[task_id]
-        assert (ended.state, ended.attempt, ended.node_id) == (
+        assert (ended.status.state, ended.status.attempt, ended.status.node_id) == (
             TaskState.SUCCEEDED,
             1,
             drained.node_id,

@@ -202,7 +202,7 @@ async def test_a_watch_of_a_task_that_may_not_be_read_is_refused_whole(
     other = await client.submit_task("echo", namespace="team-b/x")
     async with limited("/task/read", *TEAM) as reader:
         ended = await reader.wait_tasks([mine], timeout=WAIT)
-        assert ended[mine].result is not None
+        assert ended[mine].status.result is not None
         for hidden in (other, "no-such-task"):
             watched = [mine, hidden]
             error = await refused(reader.wait_tasks(watched, timeout=WAIT))

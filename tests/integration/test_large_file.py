@@ -125,7 +125,7 @@ async def test_a_large_file_passes_with_flat_memory(
             *("task", "submit", "data_processing", "--input", f"input={cid}", "--sql", sql),
             *("--attempt-timeout", "5m", "--wait", "--json"),
         )
-        assert json.loads(answer)["result"]["data"]["rows"] == [[rows, str(total)]]
+        assert json.loads(answer)["status"]["result"]["json"]["rows"] == [[rows, str(total)]]
         peaks = {name: rss_peak(pid) for name, pid in pids.items()} | {
             "cli": max(added, got, asked)
         }

@@ -75,7 +75,7 @@ async def test_nothing_is_unpickled(unpickled: Path, tmp_path: Path) -> None:
             await cluster.start_node(leader)
 
             async def is_done() -> bool:
-                return (await client.get_task(task_id)).result is not None
+                return (await client.get_task(task_id)).status.result is not None
 
             await until(is_done, seconds=30, what="the task has its result")
             assert (await client.get_snapshot("tasks")).num_rows == 1

@@ -28,7 +28,7 @@ async def test_one_master_of_three_goes_on_alone(lab: Lab) -> None:
         await sealed_to(survivor)
         await client.propose_config({"user.kept": "yes", "task_retention": "8d"})
         task_id = await echo(client, "before")
-        result = (await client.get_task(task_id)).result
+        result = (await client.get_task(task_id)).status.result
         person, delegation = await given(client, lab)
         await client.transfer_leadership(first.node_id)
         pending = await client.submit_task("echo", "under way", attempt_timeout=ENDED)
@@ -71,8 +71,10 @@ async def test_one_master_of_three_goes_on_alone(lab: Lab) -> None:
         values = await settings_of(lab, survivor)
         assert values["user.kept"] == "yes"
         assert values["task_retention"] == "8d"
-        assert (await client.get_task(task_id)).result == result
-        assert (await client.wait_tasks([pending], timeout=ENDED))[pending].result is not None
+        assert (await client.get_task(task_id)).status.result == result
+        assert (await client.wait_tasks([pending], timeout=ENDED))[
+            pending
+        ].status.result is not None
         await echo(client, "after")
         kept = {each.cid for each in await client.list_delegations(audience=person.did)}
         assert delegation in kept

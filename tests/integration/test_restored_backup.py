@@ -113,7 +113,7 @@ async def test_a_cluster_whose_masters_are_all_lost_goes_on_from_a_backup(lab: L
         assert values["user.kept"] == "yes"
         assert values["task_retention"] == "8d"
         assert "user.later" not in values
-        assert (await client.get_task(task_id)).result is not None
+        assert (await client.get_task(task_id)).status.result is not None
         assert {n.name for n in await client.list_nodes()} == {"master-9", "worker-1"}
         await sealed_to(new)
         roots = [pin_of(ca.certificate_pem) for ca in cluster_keys(new.home).cas]

@@ -87,7 +87,7 @@ async def test_a_signed_invocation_is_its_issuers_call(
     once = author.sign(request)
     async with nobody.client() as carrier:
         task_id = await carried(carrier, once, request)
-        assert (await client.get_task(task_id)).submitter == author.identity.did
+        assert (await client.get_task(task_id)).status.submitter_did == author.identity.did
         error = await refused(carried(carrier, once, request))
         assert error.metadata["ucan_error"] == "Replay"
         assert "server_time_s" in error.metadata

@@ -17,8 +17,9 @@ from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.codec.metadata import ATTEMPT_KEY
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
-from ipfs_cluster_node.core.model import Task, TaskState
+from ipfs_cluster_node.core.model import TaskState
 from ipfs_cluster_node.core.multiformats import parse_cid
+from ipfs_cluster_node.core.views import ListedTask
 from ipfs_cluster_node.v1 import content_pb2 as pb
 from ipfs_cluster_node.v1 import state_delta_pb2
 from ipfs_cluster_node.v1.content_pb2_grpc import ContentServiceStub
@@ -84,7 +85,7 @@ async def refused(call: Any) -> Reason:
 
 
 @pytest_asyncio.fixture
-async def running(client: Client, tmp_path: Path) -> AsyncIterator[Task]:
+async def running(client: Client, tmp_path: Path) -> AsyncIterator[ListedTask]:
     """A task with a file of three blocks, until the test is over."""
     path = tmp_path / "input.csv"
     path.write_bytes(b"a\n" + b"1\n" * LEAF)
@@ -94,7 +95,7 @@ async def running(client: Client, tmp_path: Path) -> AsyncIterator[Task]:
     )
 
     async def runs() -> bool:
-        return (await client.get_task(task_id)).state is TaskState.RUNNING
+        return (await client.get_task(task_id)).status.state is TaskState.RUNNING
 
     await until(runs, seconds=20, what="the task runs")
     yield await client.get_task(task_id)
@@ -115,16 +116,16 @@ def leaves_of(root: str, cluster: LocalCluster) -> list[str]:
 
 @pytest.mark.asyncio
 async def test_a_worker_has_the_files_of_its_attempts_and_no_others(
-    cluster: LocalCluster, client: Client, running: Task, tmp_path: Path
+    cluster: LocalCluster, client: Client, running: ListedTask, tmp_path: Path
 ) -> None:
     secret = tmp_path / "secret"
     secret.write_bytes(b"of somebody else")
     other = (await client.add_content(secret, timeout=WAIT)).cid
     [named] = running.spec.inputs
     leader = await cluster.leader(client)
-    mine = next(node for node in cluster.nodes if node.node_id == running.node_id)
+    mine = next(node for node in cluster.nodes if node.node_id == running.status.node_id)
     idle = next(n for n in cluster.nodes if n.role == "worker" and n.node_id != mine.node_id)
-    by_attempt = ((ATTEMPT_KEY, f"{running.task_id}.{running.attempt}"),)
+    by_attempt = ((ATTEMPT_KEY, f"{running.task_id}.{running.status.attempt}"),)
     thief, colleague = Thief(mine, leader), Thief(idle, leader)
     # By its certificate alone it gets nothing.
     for cid in (named.cid, other):
@@ -163,7 +164,7 @@ async def test_a_worker_has_the_files_of_its_attempts_and_no_others(
     # Nor does another worker by it, nor this one by an attempt that is over or to come.
     assert await refused(colleague.read(named.cid, by_attempt)) is Reason.STALE_ATTEMPT
     wrong: Metadata
-    for number in (running.attempt - 1, running.attempt + 1):
+    for number in (running.status.attempt - 1, running.status.attempt + 1):
         wrong = ((ATTEMPT_KEY, f"{running.task_id}.{number}"),)
         assert await refused(thief.read(named.cid, wrong)) is Reason.STALE_ATTEMPT
     for wrong in ((ATTEMPT_KEY, "nonsense"),), ((ATTEMPT_KEY, "a.1"), (ATTEMPT_KEY, "a.2")):
@@ -177,10 +178,10 @@ async def test_a_worker_has_the_files_of_its_attempts_and_no_others(
 
 @pytest.mark.asyncio
 async def test_a_worker_gives_its_files_to_masters_only(
-    cluster: LocalCluster, client: Client, running: Task
+    cluster: LocalCluster, client: Client, running: ListedTask
 ) -> None:
     [named] = running.spec.inputs
-    holder = next(node for node in cluster.nodes if node.node_id == running.node_id)
+    holder = next(node for node in cluster.nodes if node.node_id == running.status.node_id)
     other = next(n for n in cluster.nodes if n.role == "worker" and n.node_id != holder.node_id)
     thief = Thief(other, holder)
     for call in (thief.blocks(named.cid, named.cid), thief.read(named.cid)):

@@ -65,8 +65,8 @@ def error_of(done: "subprocess.CompletedProcess[str]") -> Mapping[str, str]:
 async def echo(client: Client, text: str) -> str:
     task_id = await client.submit_task("echo", text)
     ended = (await client.wait_tasks([task_id], timeout=ENDED))[task_id]
-    assert ended.result is not None
-    assert ended.result.data == text.encode()
+    assert ended.status.result is not None
+    assert ended.status.result.data == text.encode()
     return task_id
 
 

@@ -37,7 +37,7 @@ async def ours(tasks: int, sequential: int) -> tuple[float, float]:
             ids = await client.submit_tasks([task_spec("echo")] * tasks)
             ended = await client.wait_tasks(ids, timeout=WAIT)
             rate = tasks / (time.perf_counter() - began)
-            assert all(task.result is not None for task in ended.values())
+            assert all(task.status.result is not None for task in ended.values())
             times = []
             for _ in range(sequential):
                 began = time.perf_counter()
