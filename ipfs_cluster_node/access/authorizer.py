@@ -60,7 +60,6 @@ class RevokedPrincipals(Container[Did]):
     state: ClusterState
 
     def __contains__(self, did: object) -> bool:
-        """Whether this one was removed or revoked."""
         return did in self.state.members.removed or self.state.certificates.revokes(did)
 
 

@@ -65,11 +65,7 @@ class Shares:
 
     @contextmanager
     def taken(self, share: Share | None, caller: Did) -> Iterator[None]:
-        """Count a call while it runs.
-
-        Raises:
-            ClusterError: OVERLOADED, with when to try again.
-        """
+        """Count a call while it runs; raises OVERLOADED, with when to try again."""
         if share is None:
             yield
             return

@@ -79,11 +79,7 @@ def decoded(result: ListedResult) -> Any:
 
 
 def checked_text(text: Any, field: str) -> str:
-    """Check that a value is text that UTF-8 can hold.
-
-    Raises:
-        ClusterError: INVALID_ARGUMENT.
-    """
+    """Check that a value is text that UTF-8 can hold; raises INVALID_ARGUMENT."""
     if not isinstance(text, str):
         raise invalid_field(field, f"it is {shown(text)}; give text")
     if text.isascii():
@@ -99,22 +95,14 @@ def checked_text(text: Any, field: str) -> str:
 
 
 def milliseconds(duration: Any, field: str) -> int:
-    """The whole milliseconds of a `timedelta`.
-
-    Raises:
-        ClusterError: INVALID_ARGUMENT.
-    """
+    """The whole milliseconds of a `timedelta`; raises INVALID_ARGUMENT."""
     if not isinstance(duration, timedelta):
         raise invalid_field(field, f"it is {shown(duration)}; give a timedelta")
     return duration // MILLISECOND
 
 
 def seconds(timeout: Any) -> float:
-    """The seconds of a `timedelta`.
-
-    Raises:
-        ClusterError: INVALID_ARGUMENT.
-    """
+    """The seconds of a `timedelta`; raises INVALID_ARGUMENT."""
     if not isinstance(timeout, timedelta):
         raise invalid_field(
             "timeout", f"it is {shown(timeout)}; give a timedelta, like timedelta(seconds=30)"
@@ -151,11 +139,7 @@ def message(kind: type[Message], **fields: Any) -> Message:
 
 
 def needs(*modules: str, by: str = "this") -> None:
-    """Check that optional libraries are installed.
-
-    Raises:
-        ClusterError: CONFIG_INVALID.
-    """
+    """Check that optional libraries are installed; raises CONFIG_INVALID."""
     missing = [name for name in modules if find_spec(name) is None]
     if missing:
         raise ClusterError(

@@ -17,7 +17,6 @@ class Backups:
     """Backups of this node while it leads. Runs in the event loop's thread."""
 
     def __init__(self, consensus: Consensus) -> None:
-        """Back up the leader's state."""
         self._consensus = consensus
         self._count = 0
 

@@ -107,11 +107,7 @@ class ClusterClock:
         return datetime.fromtimestamp(self.now_ms() / 1000, UTC)
 
     def check(self) -> None:
-        """Check that this clock may date signatures.
-
-        Raises:
-            ClusterError: CLOCK_OFF.
-        """
+        """Check that this clock may date signatures; raises CLOCK_OFF."""
         if self.judge().verdict is not Verdict.TRUSTED:
             raise ClusterError(
                 Reason.CLOCK_OFF, f"{self._detail()}; it signs nothing", retry_after=RETRY_AFTER

@@ -123,11 +123,7 @@ class Consensus:
         self.leader_state()
 
     def leader_state(self) -> ClusterState:
-        """The state, if this node leads.
-
-        Raises:
-            ClusterError: NOT_LEADER or NO_LEADER.
-        """
+        """The state, if this node leads; raises NOT_LEADER or NO_LEADER."""
         if not self.is_leader:
             raise self.not_leader()
         return self.state()

@@ -22,7 +22,6 @@ class Dispatch:
     """Plans and commits assignments; the sessions send them once they are committed."""
 
     def __init__(self, consensus: Consensus, sessions: WorkerSessions, *, clock: Clock) -> None:
-        """Assign tasks to the workers of these sessions."""
         self._consensus, self._sessions, self._clock = consensus, sessions, clock
 
     async def run(self) -> None:

@@ -110,7 +110,6 @@ class SnapshotWriter:
     """Encodes a table in frames, a few rows at a time."""
 
     def __init__(self, table: int) -> None:
-        """Start a table of this kind."""
         self._schema = ARROW_SCHEMAS[table]
         self._rows: list[Row] = []
         self._payloads: list[bytes] = []
@@ -159,7 +158,6 @@ class SnapshotReader:
     """Assembles a table from its frames, without trusting them."""
 
     def __init__(self) -> None:
-        """Expect part 0."""
         self._schema: pa.Schema | None = None
         self._fingerprint = b""
         self._batches: list[pa.RecordBatch] = []
@@ -169,11 +167,7 @@ class SnapshotReader:
         self.applied_index = 0
 
     def feed(self, frame: pb.GetSnapshotResponse) -> None:
-        """Take the next frame.
-
-        Raises:
-            ClusterError: BLOCK_MISMATCH for a damaged, missing or foreign frame.
-        """
+        """Take the next frame; raises BLOCK_MISMATCH for a damaged, missing or foreign frame."""
         if frame.part == 0 and self._part == 0:
             self._begin(frame)
         self._size_bytes += len(frame.payload)
@@ -196,11 +190,7 @@ class SnapshotReader:
         self._part += 1
 
     def table(self) -> pa.Table:
-        """The whole table.
-
-        Raises:
-            ClusterError: BLOCK_MISMATCH, if a part is missing.
-        """
+        """The whole table; raises BLOCK_MISMATCH, if a part is missing."""
         if self._schema is None or self._part != self._part_count:
             raise _damaged()
         return pa.Table.from_batches(self._batches, schema=self._schema)

@@ -65,7 +65,6 @@ class Submission:
         return cls(request.specs, "specs", request.request_id)
 
     def __len__(self) -> int:
-        """The number of tasks."""
         return len(self._messages)
 
     def __iter__(self) -> Iterator[TaskSpec]:

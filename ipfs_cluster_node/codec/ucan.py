@@ -117,7 +117,6 @@ class TokenReader:
         self._remembered: OrderedDict[Cid, Delegation] = OrderedDict()
 
     def __len__(self) -> int:
-        """The number of cached delegations."""
         return len(self._remembered)
 
     def remembered(self, cid: Cid) -> Delegation | None:

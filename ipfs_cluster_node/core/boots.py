@@ -55,16 +55,11 @@ class Boots:
     """The processes with an open connection here."""
 
     def __init__(self, own: NodeId | None = None, boot: int = UNKNOWN, address: str = "") -> None:
-        """Start with only this node itself and its address."""
         self._own, self._boot, self._address = own, boot, address
         self._speakers: dict[NodeId, _Speaker] = {}
 
     def check(self, node_id: NodeId, boot: int) -> None:
-        """Refuse a process if another one acts for this member.
-
-        Raises:
-            ClusterError: MEMBER_RUNS_TWICE.
-        """
+        """Refuse a process if another one acts for this member; raises MEMBER_RUNS_TWICE."""
         is_own, speaker = node_id == self._own, self._speakers.get(node_id)
         here = self._boot if is_own else speaker.boot if speaker else UNKNOWN
         if UNKNOWN not in (boot, here) and boot != here:

@@ -108,7 +108,6 @@ class CertificateTable:
         authority: Authority | None = None,
         notes: Notes | None = None,
     ) -> None:
-        """Start from these."""
         notes = Notes() if notes is None else notes
         self._records: Table[int, CertificateRecord] = Table(TableName.CERTIFICATES, notes)
         self._newest: dict[Did, CertificateRecord] = {}

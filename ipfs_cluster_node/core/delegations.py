@@ -67,7 +67,6 @@ class DelegationTable:
         revocations: Iterable[StoredRevocation] = (),
         notes: Notes | None = None,
     ) -> None:
-        """Start from these."""
         self._stored: Table[Cid, StoredDelegation] = Table(TableName.DELEGATIONS, notes)
         self._by_audience: dict[Did, dict[Cid, StoredDelegation]] = {}
         self._revoked: Table[tuple[Cid, Did], StoredRevocation] = Table(
@@ -84,7 +83,6 @@ class DelegationTable:
             self._revoke(revocation)
 
     def __len__(self) -> int:
-        """The number of stored delegations."""
         return len(self._stored)
 
     @property

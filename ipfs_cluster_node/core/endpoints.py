@@ -37,11 +37,7 @@ class Endpoint:
 
 
 def parse_endpoint(text: str) -> Endpoint:
-    """Read `host:port` or `[v6]:port`.
-
-    Raises:
-        ClusterError: INVALID_ARGUMENT.
-    """
+    """Read `host:port` or `[v6]:port`; raises INVALID_ARGUMENT."""
     host, separator, port = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     if bracketed:

@@ -23,11 +23,9 @@ class RemovedMembers(Container[Did]):
     """The DIDs of removed members, looked up in the table itself."""
 
     def __init__(self, principals: Mapping[Did, Principal]) -> None:
-        """Look up in these principals."""
         self._principals = principals
 
     def __contains__(self, did: object) -> bool:
-        """Whether this DID was a member, and was removed."""
         principal = self._principals.get(did)  # type: ignore[call-overload]
         return principal is not None and principal.removed
 
@@ -43,7 +41,6 @@ class MemberTable:
         incarnation_last: int = 0,
         notes: Notes | None = None,
     ) -> None:
-        """Start from these."""
         notes = Notes() if notes is None else notes
         self._principals: Table[Did, Principal] = Table(
             TableName.PRINCIPALS, notes, ((p.did, p) for p in principals)

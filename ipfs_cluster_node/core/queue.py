@@ -15,13 +15,11 @@ class TaskQueue:
     """
 
     def __init__(self) -> None:
-        """Start empty."""
         self._in_order: dict[TaskId, int] = {}
         self._last = 0
         self._returned: list[tuple[int, TaskId]] = []
 
     def __bool__(self) -> bool:
-        """Whether a task is pending."""
         return bool(self._in_order or self._returned)
 
     def __iter__(self) -> Iterator[tuple[int, TaskId]]:

@@ -11,7 +11,6 @@ class RateLimit:
     """A token bucket per address: `burst` at once, then `per_second`."""
 
     def __init__(self, *, burst: int, per_second: float) -> None:
-        """Start with full buckets."""
         self._burst = float(burst)
         self._per_second = per_second
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()

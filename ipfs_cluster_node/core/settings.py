@@ -108,7 +108,6 @@ class ClusterConfig:
     def __init__(
         self, changed: Mapping[str, str] | None = None, notes: Notes | None = None
     ) -> None:
-        """Start from the settings that were set."""
         self.changed: Table[str, str] = Table(TableName.SETTINGS, notes, (changed or {}).items())
         self._values = {
             key: setting.parse(self.changed.get(key, setting.default))

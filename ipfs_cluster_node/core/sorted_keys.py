@@ -12,7 +12,6 @@ class SortedKeys:
     """A sorted set of strings in blocks: adding one moves only those of its block."""
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
-        """Start from these keys."""
         ordered = sorted(keys)
         size = BLOCK_KEYS_MAX // 2
         self._blocks = [ordered[at : at + size] for at in range(0, len(ordered), size)]

@@ -54,7 +54,6 @@ class ClusterState:
     """
 
     def __init__(self, data: StateData | None = None) -> None:
-        """Start from `data`, else empty."""
         data = data or StateData()
         self._notes = notes = Notes()
         self._cluster_touched = notes.of(TableName.CLUSTER)

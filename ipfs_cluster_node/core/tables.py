@@ -50,7 +50,6 @@ class Notes:
     """The keys that all tables of a state have touched since they were last taken."""
 
     def __init__(self) -> None:
-        """Start empty."""
         self._tables = [_Keys(name) for name in TableName]
 
     def of(self, name: TableName) -> list[Any]:

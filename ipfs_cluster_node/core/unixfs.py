@@ -185,7 +185,6 @@ class Walk:
     """
 
     def __init__(self, root: Cid) -> None:
-        """Start at `root`."""
         self._waiting = [Part(root, None, 0)]
         self._opened: dict[Cid, tuple[int, int]] = {}
 

@@ -27,11 +27,7 @@ class NodeFiles:
 
 
 def load_files(home: Home) -> NodeFiles:
-    """Read keys and certificates.
-
-    Raises:
-        ClusterError: HOME_DAMAGED, naming the file.
-    """
+    """Read keys and certificates; raises HOME_DAMAGED, naming the file."""
     check_private(home.tls_key)
     check_private(home.certificate)
     try:

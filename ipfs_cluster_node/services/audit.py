@@ -20,7 +20,6 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
     """This node's audit log."""
 
     def __init__(self, audit: AuditLog, node_id: NodeId) -> None:
-        """Serve records of the audit log."""
         self._audit = audit
         self._node_id = node_id
 

@@ -11,7 +11,6 @@ class HealthServicer(health_pb2_grpc.HealthServiceServicer):
     """This node's health."""
 
     def __init__(self, get_health: Callable[[], pb.GetHealthResponse]) -> None:
-        """Answer with the result of `get_health`."""
         self._get_health = get_health
 
     async def GetHealth(self, request: pb.GetHealthRequest, context: Any) -> pb.GetHealthResponse:

@@ -79,11 +79,9 @@ class Requests:
         self._first, self._read, self._rest = first, read, rest
 
     def __aiter__(self) -> Self:
-        """Itself."""
         return self
 
     async def __anext__(self) -> Any:
-        """The next request."""
         if self._first is not None:
             first, self._first = self._first, None
             return first

@@ -83,11 +83,7 @@ class ClusterAuthority:
         return b"" if self._seal_key is None else self._seal_key.public_key
 
     def keys(self, authority: Authority) -> ClusterKeys:
-        """Open the keys.
-
-        Raises:
-            ClusterError: AUTHORITY_SEALED.
-        """
+        """Open the keys; raises AUTHORITY_SEALED."""
         return self._open(authority)[1]
 
     def kept(self) -> Authority | None:

@@ -47,7 +47,6 @@ class UsedInvocations:
         self._by_second: dict[int, list[tuple[bytes, Did]]] = {}
 
     def __len__(self) -> int:
-        """The number remembered."""
         return len(self._used)
 
     def use(self, invocation: Invocation, *, holder: Did, now_s: int) -> None:

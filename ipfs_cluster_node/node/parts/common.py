@@ -26,11 +26,7 @@ class CommonPart(Part):
     """On every node; built first."""
 
     def __init__(self, home: Home, settings: NodeSettings, *, clock: Clock) -> None:
-        """Read keys and known masters.
-
-        Raises:
-            ClusterError: HOME_DAMAGED, naming the file.
-        """
+        """Read keys and known masters; raises HOME_DAMAGED, naming the file."""
         self.home, self.settings, self.clock = home, settings, clock
         self.files = load_files(home)
         self.node_id = self.files.identity.node_id
@@ -59,11 +55,7 @@ class CommonPart(Part):
         return self.settings.node.advertise or (str(self.bind_to),)
 
     def targets(self) -> list[tuple[str, NodeId | None]]:
-        """Addresses where a leader may be.
-
-        Raises:
-            ClusterError: HOME_DAMAGED, where no master is known.
-        """
+        """Addresses where a leader may be; raises HOME_DAMAGED, where no master is known."""
         targets = self.peers.targets()
         if self.role is Role.MASTER:
             targets += [(address, self.node_id) for address in self.advertised]
