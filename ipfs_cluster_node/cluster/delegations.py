@@ -222,16 +222,13 @@ class Delegations:
         if revoked.issuer != state.cluster_did:
             return []
         validator = self._authorizer.validator(state)
-        given = [
+        given = (
             validator.delegation(stored.token)
             for stored in state.delegations.of_audience(revoked.audience)
             if stored.issuer == state.cluster_did and stored.cid != revoked.cid
-        ]
-        return [
-            each
-            for each in given
-            if (each.command, each.policy) == (revoked.command, revoked.policy)
-        ]
+        )
+        same = (revoked.command, revoked.policy)
+        return [each for each in given if (each.command, each.policy) == same]
 
     async def explain_access(
         self, caller: Caller, *, did: Did, tokens: Sequence[bytes], method: str, request: Any
@@ -250,10 +247,7 @@ class Delegations:
                 "ask that",
             )
         if rule.command is None:
-            explained = await self._explain_own_decision(state, caller, did, request)
-            return pb.ExplainAccessResponse(
-                allowed=all(each.allowed for each in explained), asks=explained
-            )
+            return _explanation(await self._explain_own_decision(state, caller, did, request))
         if bag and not self._seen_by(caller.did)(ANY, did):
             # A holder of tokens may not see what else their audience has: by these alone.
             kept = self._authorizer.with_kept(bag)
@@ -261,11 +255,8 @@ class Delegations:
         else:
             bag = self._authorizer.completed(did, bag)
         value = rule.decode(request) if rule.decode else request
-        requirements = (
-            list(rule.required(value, RequestContext(did, self._node_id, state)))
-            if rule.required
-            else []
-        )
+        context = RequestContext(did, self._node_id, state)
+        requirements = list(rule.required(value, context)) if rule.required else []
         # A list is judged by its items, not as a call.
         turn = current_turn()
         each: list[tuple[Command, Args | None]] = []
@@ -283,9 +274,7 @@ class Delegations:
         explained = await gathered(
             self._explain(state, caller, did, command, args, bag, brought) for command, args in each
         )
-        return pb.ExplainAccessResponse(
-            allowed=all(each.allowed for each in explained), asks=explained
-        )
+        return _explanation(explained)
 
     async def _explain_own_decision(
         self, state: ClusterState, caller: Caller, did: Did, request: Any
@@ -419,6 +408,10 @@ class Delegations:
     def _to_proto(state: ClusterState, delegation: Delegation, token: bytes) -> pb.Delegation:
         revokers = state.delegations.revocations.get(delegation.cid, frozenset())
         return delegation_to_proto(delegation, token, revokers)
+
+
+def _explanation(explained: list[pb.AskExplanation]) -> pb.ExplainAccessResponse:
+    return pb.ExplainAccessResponse(allowed=all(each.allowed for each in explained), asks=explained)
 
 
 def _class_decides(rule: Rule) -> bool:

@@ -111,14 +111,7 @@ class Members:
         *,
         clock: Clock,
     ) -> None:
-        """Answer while this node leads.
-
-        Args:
-            consensus: Tells whether it leads.
-            observations: What the members report.
-            certificates: Issues them.
-            clock: This node's.
-        """
+        """Answer while this node leads, by what the members report to `observations`."""
         self._clock = clock
         self._observations = observations
         self._consensus = consensus

@@ -151,16 +151,13 @@ class WorkerSessions:
             await self._consensus.propose(RequeueAttempts(ids=missing))
         # A deposed leader that does not know it yet must not have attempts killed.
         tasks = self._consensus.read_state().tasks
-        welcome = pb.WorkerSessionResponse(welcome=welcome_to_proto(said))
-
-        def told() -> Iterator[None]:
-            for attempt in held:
-                if not tasks.is_current(attempt, node_id):
-                    welcome.welcome.stale.append(attempt_to_proto(attempt))
-                yield
-
-        await gathered(told())
-        return welcome
+        stale = await gathered(
+            None if tasks.is_current(attempt, node_id) else attempt_to_proto(attempt)
+            for attempt in held
+        )
+        welcome = welcome_to_proto(said)
+        welcome.stale.extend(stale)
+        return pb.WorkerSessionResponse(welcome=welcome)
 
     async def _read(
         self, session: _Session, requests: AsyncIterator[pb.WorkerSessionRequest]
@@ -275,15 +272,7 @@ async def _held(hello: pb.WorkerHello) -> set[AttemptId]:
     """The attempts that a worker reports."""
     if len(hello.attempts) > HELLO_ATTEMPTS_MAX:
         raise invalid_field("hello.attempts", f"at most {HELLO_ATTEMPTS_MAX}")
-    held: set[AttemptId] = set()
-
-    def read() -> Iterator[None]:
-        for each in hello.attempts:
-            held.add(attempt_from_proto(each))
-            yield
-
-    await gathered(read())
-    return held
+    return set(await gathered(map(attempt_from_proto, hello.attempts)))
 
 
 def _in_commands(messages: Iterable[pb.AttemptOutcome]) -> Iterator[list[AttemptOutcome]]:

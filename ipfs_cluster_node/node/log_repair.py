@@ -55,14 +55,7 @@ class LogRepair:
     def __init__(
         self, home: Home, settings: NodeSettings, files: NodeFiles, damage: str, *, clock: Clock
     ) -> None:
-        """Prepare it; nothing runs or listens yet.
-
-        Args:
-            home: The node's directory, locked.
-            settings: Where the node listens.
-            files: Its keys.
-            damage: The error in its log.
-            clock: The node's.
+        """Prepare it, with the error in the log as `damage`; nothing runs or listens yet.
 
         Raises:
             ClusterError: HOME_DAMAGED, if no other master is known that could help.

@@ -99,15 +99,7 @@ class Worker:
         has_room: Callable[[], bool],
         clock: Clock,
     ) -> None:
-        """Create it; `run` does the rest.
-
-        Args:
-            uplink: The connection to the leader, and the lease.
-            runner: Runs attempts.
-            slots: Concurrent attempts.
-            has_room: Whether the disk has room for tasks; without it none are accepted.
-            clock: This node's.
-        """
+        """Run at most `slots` attempts at once; without room on the disk, accept none."""
         self._clock = clock
         self._uplink = uplink
         self._runner = runner

@@ -99,13 +99,8 @@ class Gate(grpc.GenericRpcHandler):
     ) -> None:
         """Identify callers by `identify`, and authorize them by `authorizer` and these rules.
 
-        Args:
-            identify: Reads the caller from the connection.
-            authorizer: Decides what clients may do.
-            rules: Of every method.
-            audit: Records calls that are denied, or change something.
-            turns: Of the event loop, if another port shares it.
-            clock: Dates what is noted.
+        `audit` records calls that are denied, or change something; `turns` are those of the event
+        loop, if another port shares it.
         """
         self._audit = audit
         self._turns = turns or Turns(clock.monotonic)

@@ -3,11 +3,9 @@
 import asyncio
 import logging
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Final
 
 from ipfs_cluster_node.adapters.clock import Clock
-from ipfs_cluster_node.adapters.keys.certificates import CertificateAuthority
 from ipfs_cluster_node.adapters.keys.sealing import (
     ClusterKeys,
     SealKey,
@@ -133,18 +131,8 @@ class ClusterAuthority:
                 extra={"without": sorted(gone), "other_passphrase": recovery_next is not None},
             )
         elif new:
-            added = tuple(
-                (
-                    did,
-                    wrap(
-                        data_key,
-                        wanted[did],
-                        cluster_id=self._cluster_id,
-                        key_id=authority.key_id,
-                    ),
-                )
-                for did in sorted(new)
-            )
+            names = {"cluster_id": self._cluster_id, "key_id": authority.key_id}
+            added = tuple((did, wrap(data_key, wanted[did], **names)) for did in sorted(new))
             changed = replace(
                 authority, version=authority.version + 1, wraps=(*authority.wraps, *added)
             )
@@ -242,8 +230,3 @@ class ClusterAuthority:
         keys = open_keys(authority, data_key, cluster_id=self._cluster_id)
         self._opened = (authority.key_id, authority.version, data_key, keys)
         return data_key, keys
-
-
-def new_root(cluster_name: str, now: datetime) -> CertificateAuthority:
-    """Make a root to replace the present one."""
-    return CertificateAuthority.create(cluster_name, now)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from ipfs_cluster_node.adapters.keys.certificates import (
@@ -16,18 +16,18 @@ from ipfs_cluster_node.adapters.keys.certificates import (
     request_spki,
     validity_of,
 )
+from ipfs_cluster_node.adapters.keys.delegation import delegate_grant
 from ipfs_cluster_node.adapters.keys.sealing import ClusterKeys
 from ipfs_cluster_node.cluster.certificates.authority import (
     BY_ITSELF,
     Asked,
     ClusterAuthority,
-    new_root,
 )
-from ipfs_cluster_node.cluster.certificates.grants import renewed_grants
 from ipfs_cluster_node.cluster.cluster_clock import ClusterClock
 from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.cluster.observations import Observations
 from ipfs_cluster_node.codec.signatures import verify_signature
+from ipfs_cluster_node.core.authorization import GRANTS
 from ipfs_cluster_node.core.certificates import (
     RENEW_EXPIRED_MAX,
     Authority,
@@ -274,9 +274,8 @@ class Certificates:
             changed = replace(authority, version=authority.version + 1, epoch=authority.epoch + 1)
             await self._authority.commit(changed, asked)
             return changed.epoch
-        both = ClusterKeys(
-            (*keys.cas, new_root(state.cluster_name, self._clock.own.wall())), keys.authority
-        )
+        new_root = CertificateAuthority.create(state.cluster_name, self._clock.own.wall())
+        both = ClusterKeys((*keys.cas, new_root), keys.authority)
         changed = await self._authority.put(
             state,
             authority,
@@ -400,12 +399,22 @@ class Certificates:
         return ca
 
     async def _renew_grants(self, did: Did, keys: ClusterKeys, record: CertificateRecord) -> None:
-        state = self._consensus.leader_state()
-        now = self._clock.own.wall()
-        until = datetime.fromtimestamp(record.not_after_s, UTC)
-        grants = renewed_grants(state, did, keys.authority, now, until=until)
-        if not grants:
+        """Issue a client's preset delegations again, until its new certificate ends.
+
+        None for a node, and for a client whose grant was revoked: revoking a delegation that the
+        cluster itself issued ends the grant (`ClusterState`).
+        """
+        client = self._consensus.leader_state().members.get(did)
+        if client is None or client.removed or client.grant not in GRANTS:
             return
+        grants = delegate_grant(
+            keys.authority,
+            did,
+            client.grant,
+            expires_s=record.not_after_s,
+            at_ms=self._clock.own.wall_ms(),
+            seed=f"renewal {did} {record.not_after_s}",
+        )
         try:
             await self._consensus.propose(PutDelegation(delegations=tuple(grants)))
         except ClusterError as error:
@@ -421,14 +430,13 @@ def sign_for(
     request_der: bytes,
     *,
     now: datetime,
-    lifetime: timedelta | None = None,
 ) -> bytes:
     """Sign a certificate with the names in the member's entry.
 
     Only masters get addresses: a worker chooses its own, and could use them to impersonate a
     master's enrolment port. Every node has its PeerID as a name.
     """
-    life = lifetime or timedelta(milliseconds=state.settings["certificate_lifetime"])
+    life = timedelta(milliseconds=state.settings["certificate_lifetime"])
     is_master = owner.role is Role.MASTER
     endpoints = (*owner.endpoints, *owner.enrolment_endpoints) if is_master else ()
     hosts = [parse_endpoint(each).host for each in endpoints]

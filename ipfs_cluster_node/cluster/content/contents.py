@@ -62,15 +62,7 @@ class PeerBlocks:
         root: Cid | None = None,
         metadata: tuple[tuple[str, str], ...] = (),
     ) -> None:
-        """Call this node.
-
-        Args:
-            node_id: Its id.
-            channel: To it.
-            clock: This node's.
-            root: Of a worker: the file whose blocks it reads.
-            metadata: Of a worker: names the attempt.
-        """
+        """Call this node. A worker gives the file that it reads, `root`, and names its attempt."""
         self.name = str(node_id)
         self._clock = clock
         self._channel = channel
