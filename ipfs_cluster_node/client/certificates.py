@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final
@@ -127,7 +128,21 @@ class ProfileCertificate:
         key = make_tls_key(identity)
         proof = identity.sign(renewal_message(self._tls.certificate_pem, key.spki_der))
         if not self._is_good():
-            answer: Any = await self._renew_expired(key.request_der, proof)
+            enrolment = self._directory / ENROLMENT_NAME
+            unknown = ClusterError(
+                Reason.CERTIFICATE_INVALID,
+                "the certificate is not valid now (check this machine's clock), and no enrolment "
+                f"port is known to renew it at; write a master's into {enrolment}: "
+                '["HOST:PORT"]',
+            )
+            answer: Any = await renew_expired(
+                read_enrolment(enrolment),
+                self._tls,
+                key.request_der,
+                proof,
+                RENEW_SECONDS_MAX,
+                unknown,
+            )
         else:
             answer = await self._connection.unary(
                 pb.RenewCertificateRequest(certificate_request=key.request_der, proof=proof),
@@ -188,31 +203,35 @@ class ProfileCertificate:
         except (ClusterError, OSError) as error:
             log.warning("certificate not renewed", extra={"error": str(error)})
 
-    async def _renew_expired(
-        self, request_der: bytes, proof: bytes
-    ) -> enrolment_pb2.RenewExpiredResponse:
-        errors: list[ClusterError] = []
-        for endpoint in read_enrolment(self._directory / ENROLMENT_NAME):
-            channel = open_channel(endpoint, tls=None, ca_pem=self._tls.ca_pem)
-            try:
-                return await EnrolmentServiceStub(channel).RenewExpired(
-                    enrolment_pb2.RenewExpiredRequest(
-                        certificate_pem=self._tls.certificate_pem.decode(),
-                        certificate_request=request_der,
-                        proof=proof,
-                    ),
-                    timeout=RENEW_SECONDS_MAX,
-                )
-            except grpc.aio.AioRpcError as rpc_error:
-                errors.append(error_from_rpc(rpc_error))
-            finally:
-                await channel.close()
-        raise most_useful(errors) or ClusterError(
-            Reason.CERTIFICATE_INVALID,
-            "the certificate is not valid now (check this machine's clock), and no enrolment port "
-            f"is known to renew it at; write a master's into {self._directory / ENROLMENT_NAME}: "
-            '["HOST:PORT"]',
-        )
+
+async def renew_expired(
+    endpoints: Iterable[str],
+    tls: ClientTls,
+    request_der: bytes,
+    proof: bytes,
+    seconds_max: float,
+    unknown: ClusterError,
+) -> enrolment_pb2.RenewExpiredResponse:
+    """Renew an expired certificate at one enrolment port after another, for `seconds_max` each.
+
+    Raises:
+        ClusterError: The most useful of their answers; `unknown`, if there is no endpoint.
+    """
+    request = enrolment_pb2.RenewExpiredRequest(
+        certificate_pem=tls.certificate_pem.decode(),
+        certificate_request=request_der,
+        proof=proof,
+    )
+    errors: list[ClusterError] = []
+    for endpoint in endpoints:
+        channel = open_channel(endpoint, tls=None, ca_pem=tls.ca_pem)
+        try:
+            return await EnrolmentServiceStub(channel).RenewExpired(request, timeout=seconds_max)
+        except grpc.aio.AioRpcError as rpc_error:
+            errors.append(error_from_rpc(rpc_error))
+        finally:
+            await channel.close()
+    raise most_useful(errors) or unknown
 
 
 class CertificateCalls(Calls):

@@ -24,7 +24,7 @@ from ipfs_cluster_node.adapters.worker.pool import (
     Lease,
 )
 from ipfs_cluster_node.client.content import upload
-from ipfs_cluster_node.cluster.content.contents import Contents, PeerBlocks
+from ipfs_cluster_node.cluster.content.contents import ChannelTo, Contents, PeerBlocks
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.codec.metadata import ATTEMPT_KEY
 from ipfs_cluster_node.codec.tasks import attempt_text, outcome_from_proto, outcome_to_proto
@@ -50,8 +50,6 @@ log = logging.getLogger(__name__)
 
 STAT_SECONDS_MAX: Final = 10.0
 UPLOAD_SECONDS_MAX: Final = 300.0
-
-ChannelTo = Callable[[NodeId], grpc.aio.Channel | None]
 
 
 class AttemptRunner:

@@ -98,19 +98,13 @@ class NodeHealth:
 
     def _checks(self) -> list[pb.HealthCheck]:
         knows_leader = self._consensus.leader is not None
+        leader = "a leader is known" if knows_leader else self._without_leader()
+        lease = "the leader hears this node"
+        if not (lease_holds := self._uplink.lease_holds):
+            lease = f"the leader does not hear this node: {self._uplink.last_error}"
         checks = [
-            pb.HealthCheck(
-                name="leader",
-                ok=knows_leader,
-                detail="a leader is known" if knows_leader else self._without_leader(),
-            ),
-            pb.HealthCheck(
-                name="lease",
-                ok=self._uplink.lease_holds,
-                detail="the leader hears this node"
-                if self._uplink.lease_holds
-                else f"the leader does not hear this node: {self._uplink.last_error}",
-            ),
+            pb.HealthCheck(name="leader", ok=knows_leader, detail=leader),
+            pb.HealthCheck(name="lease", ok=lease_holds, detail=lease),
             self._disk_check(),
             self._content_check(),
             self._certificate.check(),
@@ -129,68 +123,51 @@ class NodeHealth:
         detail = f"{free // 2**20} MiB are free, {reserve // 2**20} MiB are kept for the log"
         idle = self._worker is not None and not self._space.has_room_for_tasks
         lacking = ["no tasks are taken"] * idle + ["no files are stored"] * (free <= reserve)
-        if not lacking:
-            return pb.HealthCheck(name="disk", ok=True, detail=detail)
-        return pb.HealthCheck(
-            name="disk",
-            ok=self._space.has_room_for_audit,
-            degraded=True,
-            detail=f"{detail}: {' and '.join(lacking)} here; free some space",
-        )
+        if lacking:
+            detail += f": {' and '.join(lacking)} here; free some space"
+        ok = not lacking or self._space.has_room_for_audit
+        return pb.HealthCheck(name="disk", ok=ok, degraded=bool(lacking), detail=detail)
 
     def _content_check(self) -> pb.HealthCheck:
         damaged, repaired = self._store.damaged_count, self._store.repaired_count
+        detail = "no block is known to be damaged"
         if damaged:
-            return pb.HealthCheck(
-                name="content",
-                ok=True,
-                degraded=True,
-                detail=f"{damaged} blocks are damaged or lost here, and not repaired: no other "
-                "reachable master has them, or they have not been read since; start the others, "
-                "read the files again, or add them again",
+            detail = (
+                f"{damaged} blocks are damaged or lost here, and not repaired: no other reachable "
+                "master has them, or they have not been read since; start the others, read the "
+                "files again, or add them again"
             )
-        if repaired:
-            return pb.HealthCheck(
-                name="content",
-                ok=True,
-                detail=f"since the start {repaired} damaged or lost blocks were fetched again from "
-                f"other masters; check the disk of {self._home.content}",
+        elif repaired:
+            detail = (
+                f"since the start {repaired} damaged or lost blocks were fetched again from other "
+                f"masters; check the disk of {self._home.content}"
             )
-        return pb.HealthCheck(name="content", ok=True, detail="no block is known to be damaged")
+        return pb.HealthCheck(name="content", ok=True, degraded=bool(damaged), detail=detail)
 
     def _log_check(self, replica: Replica) -> pb.HealthCheck:
         slow_seconds = replica.slow_write_seconds
         outage, unmade = replica.outage, replica.snapshot_outage
+        detail, degraded = "the log is written", False
         if outage is not None:
-            return pb.HealthCheck(
-                name="log",
-                ok=False,
-                detail=f"for {raft_now() - outage.since:.0f} s: {outage.error().message}",
+            detail = f"for {raft_now() - outage.since:.0f} s: {outage.error().message}"
+        elif unmade is not None:
+            degraded = True
+            detail = (
+                f"for {raft_now() - unmade.since:.0f} s no snapshot could be made "
+                f"({unmade.cause}), and the log grows; free some space"
             )
-        if unmade is not None:
-            return pb.HealthCheck(
-                name="log",
-                ok=True,
-                degraded=True,
-                detail=f"for {raft_now() - unmade.since:.0f} s no snapshot could be made "
-                f"({unmade.cause}), and the log grows; free some space",
+        elif slow_seconds:
+            degraded = True
+            detail = (
+                f"a write of the log takes {slow_seconds:.1f} s; see what keeps the disk "
+                f"of {self._home.raft} busy, or move it to a faster one"
             )
-        if slow_seconds:
-            return pb.HealthCheck(
-                name="log",
-                ok=True,
-                degraded=True,
-                detail=f"a write of the log takes {slow_seconds:.1f} s; see what keeps the disk "
-                f"of {self._home.raft} busy, or move it to a faster one",
+        elif self._damaged_logs:
+            detail += (
+                f"; a damaged one, set aside, is in {self._damaged_logs[-1]}: remove it once it is "
+                "no longer needed"
             )
-        if self._damaged_logs:
-            return pb.HealthCheck(
-                name="log",
-                ok=True,
-                detail="the log is written; a damaged one, set aside, is in "
-                f"{self._damaged_logs[-1]}: remove it once it is no longer needed",
-            )
-        return pb.HealthCheck(name="log", ok=True, detail="the log is written")
+        return pb.HealthCheck(name="log", ok=outage is None, degraded=degraded, detail=detail)
 
 
 def _confinement_check(missing: tuple[str, ...]) -> pb.HealthCheck:

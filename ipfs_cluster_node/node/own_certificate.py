@@ -7,8 +7,6 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Final
 
-import grpc
-
 from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.adapters.keys.certificates import (
     make_tls_key,
@@ -16,9 +14,9 @@ from ipfs_cluster_node.adapters.keys.certificates import (
     validity_of,
 )
 from ipfs_cluster_node.adapters.keys.identity import Identity
-from ipfs_cluster_node.adapters.net.tls import ClientTls, ServerTls, open_channel
+from ipfs_cluster_node.adapters.net.tls import ClientTls, ServerTls
+from ipfs_cluster_node.client.certificates import renew_expired
 from ipfs_cluster_node.client.connection import Connection
-from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.config.credentials import (
     Credentials,
     read_enrolment,
@@ -27,10 +25,8 @@ from ipfs_cluster_node.config.credentials import (
 )
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.core.clocks import CLOCK_DIFFERENCE_MS_MAX
-from ipfs_cluster_node.core.errors import ClusterError, Reason, most_useful
-from ipfs_cluster_node.internal.v1 import masters_pb2
+from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.v1 import certificate_pb2, enrolment_pb2
-from ipfs_cluster_node.v1.enrolment_pb2_grpc import EnrolmentServiceStub
 from ipfs_cluster_node.v1.health_pb2 import HealthCheck
 
 log = logging.getLogger(__name__)
@@ -58,11 +54,7 @@ ALONE_AFTER: Final = (
     Reason.DEADLINE_EXCEEDED,
 )
 
-Renewal = (
-    certificate_pb2.RenewCertificateResponse
-    | masters_pb2.RenewForMemberResponse
-    | enrolment_pb2.RenewExpiredResponse
-)
+Renewal = certificate_pb2.RenewCertificateResponse | enrolment_pb2.RenewExpiredResponse
 
 
 class OwnCertificate:
@@ -116,25 +108,21 @@ class OwnCertificate:
         now = now or self.now()
         life = self._not_after - self._not_before
         used = (now - self._not_before) / life
-        until = f"until {self._not_after:%F %T} UTC"
-        if not self._not_before <= now <= self._not_after:
+        ok, degraded = self._not_before <= now <= self._not_after, used >= RENEW_UNTIL
+        detail = f"the certificate is valid until {self._not_after:%F %T} UTC"
+        if not ok:
             when = (
                 f"ended {self._not_after:%F %T}"
                 if now > self._not_after
                 else f"begins {self._not_before:%F %T}"
             )
-            detail = (
-                f"the certificate {when} UTC, and could not be renewed "
-                f"({self._last_error or 'no attempt yet'}); check that a leader can be reached"
-            )
-            return HealthCheck(name="certificate", ok=False, detail=detail)
-        if used >= RENEW_UNTIL:
-            detail = (
-                f"the certificate is valid {until}, and was not renewed in time "
-                f"({self._last_error or 'no attempt yet'}); check that a leader can be reached"
-            )
-            return HealthCheck(name="certificate", ok=True, degraded=True, detail=detail)
-        return HealthCheck(name="certificate", ok=True, detail=f"the certificate is valid {until}")
+            detail = f"the certificate {when} UTC, and could not be renewed"
+        elif degraded:
+            detail += ", and was not renewed in time"
+        if not ok or degraded:
+            why = self._last_error or "no attempt yet"
+            detail += f" ({why}); check that a leader can be reached"
+        return HealthCheck(name="certificate", ok=ok, degraded=ok and degraded, detail=detail)
 
     async def run(self) -> None:
         """Renew in time, until cancelled."""
@@ -221,14 +209,16 @@ class OwnCertificate:
         self.epoch = credentials.epoch
 
     async def _renew_expired(self, request_der: bytes, proof: bytes) -> tuple[Renewal, bool]:
-        request = enrolment_pb2.RenewExpiredRequest(
-            certificate_pem=self.tls.certificate_pem.decode(),
-            certificate_request=request_der,
-            proof=proof,
-        )
         endpoints = read_enrolment(self._home.enrolment)
+        unknown = ClusterError(
+            Reason.UNREACHABLE,
+            "no enrolment port is known; start with: ipfs-cluster-node serve --enrolment HOST:PORT",
+        )
         try:
-            return await renew_expired(endpoints, self.tls.ca_pem, request), False
+            renewed = await renew_expired(
+                endpoints, self.tls, request_der, proof, ENROLMENT_SECONDS_MAX, unknown
+            )
+            return renewed, False
         except ClusterError as error:
             if error.reason not in ALONE_AFTER:
                 raise
@@ -253,31 +243,6 @@ class OwnCertificate:
 def renewal_time(not_before: datetime, life: timedelta, chance: float) -> datetime:
     """When a certificate is renewed; `chance` is from 0 to 1."""
     return not_before + life * (RENEW_FROM + (RENEW_UNTIL - RENEW_FROM) * chance)
-
-
-async def renew_expired(
-    endpoints: tuple[str, ...], ca_pem: bytes, request: enrolment_pb2.RenewExpiredRequest
-) -> enrolment_pb2.RenewExpiredResponse:
-    """Call one enrolment port after another.
-
-    Raises:
-        ClusterError: The most useful of their answers; UNREACHABLE if none is known.
-    """
-    errors: list[ClusterError] = []
-    for endpoint in endpoints:
-        channel = open_channel(endpoint, tls=None, ca_pem=ca_pem)
-        try:
-            return await EnrolmentServiceStub(channel).RenewExpired(
-                request, timeout=ENROLMENT_SECONDS_MAX
-            )
-        except grpc.aio.AioRpcError as rpc_error:
-            errors.append(error_from_rpc(rpc_error))
-        finally:
-            await channel.close()
-    raise most_useful(errors) or ClusterError(
-        Reason.UNREACHABLE,
-        "no enrolment port is known; start with: ipfs-cluster-node serve --enrolment HOST:PORT",
-    )
 
 
 class _ClockSteps:

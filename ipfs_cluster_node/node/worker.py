@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 import grpc
 
@@ -235,6 +235,9 @@ class Worker:
                 pass  # Of a newer leader, which relies on nothing here: see worker.proto.
 
     async def _write(self, call: grpc.aio.StreamStreamCall) -> None:  # type: ignore[type-arg]
+        async def say(**message: Any) -> None:
+            await call.write(worker_pb2.WorkerSessionRequest(**message))
+
         said_goodbye = False
         news_at = 0.0
         while True:
@@ -242,25 +245,18 @@ class Worker:
             if self._leaving and not said_goodbye:
                 # Before returned attempts: the leader must not assign them to this node again.
                 said_goodbye = True
-                await call.write(
-                    worker_pb2.WorkerSessionRequest(goodbye=worker_pb2.WorkerGoodbye())
-                )
+                await say(goodbye=worker_pb2.WorkerGoodbye())
             credit = self._credit()
             if credit:
                 self._granted += credit
-                grant = worker_pb2.WorkerCredit(attempt_count=credit)
-                await call.write(worker_pb2.WorkerSessionRequest(credit=grant))
+                await say(credit=worker_pb2.WorkerCredit(attempt_count=credit))
             if outcomes := self._unsent():
-                await call.write(
-                    worker_pb2.WorkerSessionRequest(
-                        outcomes=worker_pb2.AttemptOutcomes(outcomes=outcomes)
-                    )
-                )
+                await say(outcomes=worker_pb2.AttemptOutcomes(outcomes=outcomes))
             if self._progress and self._clock.monotonic() >= news_at:
                 news_at = self._clock.monotonic() + PROGRESS_SECONDS
                 news, self._progress = self._progress, {}
                 for progress in news.values():
-                    await call.write(worker_pb2.WorkerSessionRequest(progress=progress))
+                    await say(progress=progress)
             sleep = PROGRESS_SECONDS if self._progress else WRITER_SECONDS_MAX
             with suppress(TimeoutError):
                 async with asyncio.timeout(sleep):
