@@ -80,6 +80,7 @@ class Authorizer:
         """
         self._now_ms, self._monotonic = now_ms, clock.monotonic
         self._node_id = node_id
+        self._holder = holder
         self.state = holder.known_state
         """Returns the state that permissions are judged by; None without a log."""
         self._known_state = holder.state
@@ -108,6 +109,8 @@ class Authorizer:
             self._check_unsigned(tokens)
         if rule.command is None:
             return Unrestricted(caller)
+        if self._holder.removal is not None and not rule.without_log:
+            self._holder.check_in_cluster()
         by_class = caller.kind not in rule.judged
         if by_class and not tokens.container:
             return await self._decide_by_class(caller, rule, rule.command, request, tokens.attempt)

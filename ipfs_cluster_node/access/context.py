@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from ipfs_cluster_node.core.dag_cbor import Value
+from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.ids import Did, NodeId, node_id_from_did
 from ipfs_cluster_node.core.state import ClusterState
 
@@ -47,6 +48,12 @@ class Reading:
 
 class StateHolder(Protocol):
     """Has the replicated state as far as this node knows it: while it has a log."""
+
+    removal: ClusterError | None
+    """A master's answer that this node was removed for good; None unless that was the last one."""
+
+    def check_in_cluster(self) -> None:
+        """Raise NODE_REMOVED if it was removed as far as it can know."""
 
     def known_state(self) -> ClusterState | None:
         """The state; None without a log, or if nothing of it is applied."""

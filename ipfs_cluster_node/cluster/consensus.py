@@ -37,10 +37,15 @@ class Consensus:
         """None without a log. Either may happen while a call waits: read it once, after that."""
         self._peers = peers
         self.now_ms = now_ms
+        self.removal: ClusterError | None = None
 
     def use_log(self, machine: ReplicatedStateMachine, replica: Replica) -> None:
         """Answer from this log from now on."""
         self._machine, self.replica = machine, replica
+
+    def take_removal(self, error: ClusterError | None) -> None:
+        """Take a master's answer that this node was removed; None once a leader hears it."""
+        self.removal = error
 
     def drop_log(self) -> None:
         """Answer as a node without a log from now on."""
@@ -117,6 +122,21 @@ class Consensus:
         """The state as this node has applied it; None without a log, or if nothing is applied."""
         machine = self._machine
         return machine.state if machine is not None and machine.state.cluster_id else None
+
+    def check_in_cluster(self) -> None:
+        """Check that this node may decide by its own copy of the permissions.
+
+        A leader's word counts more than that of the master which says that this node was removed:
+        that one may have gone on alone, without a majority.
+
+        Raises:
+            ClusterError: NODE_REMOVED.
+        """
+        if self.removal is not None and self.leader is None:
+            raise ClusterError(
+                Reason.NODE_REMOVED,
+                f"this node does not answer, as a master told it: {self.removal.message}",
+            )
 
     def check_leads(self) -> None:
         """Raise NOT_LEADER or NO_LEADER unless this node leads."""

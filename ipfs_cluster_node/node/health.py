@@ -86,6 +86,8 @@ class NodeHealth:
         return response
 
     def _without_leader(self) -> str:
+        if self._consensus.removal is not None:
+            return f"no leader is known, and a master says: {self._consensus.removal.message}"
         if self._consensus.knows_nobody:
             return (
                 "no leader is known, and no other master; name one that runs: ipfs-cluster-node "

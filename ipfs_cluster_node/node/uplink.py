@@ -7,6 +7,7 @@ from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from ipfs_cluster_node.access.identify import REMOVED_KEY
 from ipfs_cluster_node.access.revocations import Revocations
 from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.adapters.net.tls import DEAD_CONNECTION_SECONDS_MAX
@@ -53,6 +54,8 @@ class Uplink:
         self.want_epoch: Callable[[int], None] = lambda _epoch: None
         self.on_time: Callable[[NodeId, Timestamp, float, float], None] = lambda *_: None
         """Takes the leader's wall clock, and the boot clock before and after it was read."""
+        self.on_removal: Callable[[ClusterError | None], None] = lambda _error: None
+        """Takes a master's answer that this node was removed for good; None once one hears it."""
         self._clock = clock
         self._revocations = revocations
         self.connection = connection
@@ -114,12 +117,15 @@ class Uplink:
                     await self._register()
                 interval = await self._heartbeat()
                 self.last_error = ""
+                self.on_removal(None)
                 refused_since = None
                 await asyncio.sleep(interval)
             except ClusterError as error:
                 if error.message != self.last_error:
                     log.warning("no contact with the leader", extra={"error": error.message})
                 self.last_error = error.message
+                if REMOVED_KEY in error.metadata:
+                    self.on_removal(error)
                 if error.reason is Reason.MEMBER_RUNS_TWICE:
                     refused_since = (
                         self._clock.monotonic() if refused_since is None else refused_since

@@ -180,6 +180,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A master runs a release that does not support the request; the message names it. Nothing was done. Upgrade it, and
     try again.
     """
+    ERROR_REASON_NODE_REMOVED: _ErrorReason.ValueType  # 99
+    """Another master says that this one was removed for good, and it knows of no leader: its copy of the permissions may
+    be out of date. Ask another master.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call, or a task, failed. One list for every method and language.
@@ -347,5 +351,9 @@ ERROR_REASON_RELEASE_TOO_OLD: ErrorReason.ValueType  # 97
 ERROR_REASON_FEATURE_NOT_READY: ErrorReason.ValueType  # 98
 """A master runs a release that does not support the request; the message names it. Nothing was done. Upgrade it, and
 try again.
+"""
+ERROR_REASON_NODE_REMOVED: ErrorReason.ValueType  # 99
+"""Another master says that this one was removed for good, and it knows of no leader: its copy of the permissions may
+be out of date. Ask another master.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

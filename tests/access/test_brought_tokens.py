@@ -31,6 +31,7 @@ from tests.support.ucan import ALICE, BOB, CLUSTER, MALLORY, NOW, Actor, validat
 from tests.support.virtual_time import loop_clock
 
 LIST_NODES = next(rule for name, rule in RULES_BY_METHOD.items() if name.endswith("/ListNodes"))
+HEALTH = next(rule for name, rule in RULES_BY_METHOD.items() if name.endswith("/GetHealth"))
 CANCEL = next(rule for name, rule in RULES_BY_METHOD.items() if name.endswith("/CancelTask"))
 STATUS = next(r for name, r in RULES_BY_METHOD.items() if name.endswith("/GetClusterStatus"))
 REFLECTION = next(r for name, r in RULES_BY_METHOD.items() if name.endswith("ReflectionInfo"))
@@ -61,7 +62,10 @@ class World:
             )
         )
         self.keep(CLUSTER.delegates(ALICE, "/"), TO_LIST)
-        holder: Any = SimpleNamespace(known_state=lambda: self.state, state=lambda: self.state)
+        holder: Any = SimpleNamespace(
+            known_state=lambda: self.state, state=lambda: self.state, removal=None
+        )
+        self.holder = holder
         self.authorizer = Authorizer(
             node_id=node_id_from_did(ALICE.did),
             holder=holder,
@@ -188,3 +192,17 @@ async def test_a_removed_callers_tokens_are_void(world: World) -> None:
 async def test_a_node_may_bring_tokens_where_its_role_is_enough(world: World) -> None:
     """A node that brought one was judged by it alone."""
     assert await world.call(LIST_NODES, [TO_CANCEL], caller=MALLORY, kind=CallerClass.NODE)
+
+
+@pytest.mark.asyncio
+async def test_a_removed_master_decides_nothing_by_its_copy(world: World) -> None:
+    await world.call(LIST_NODES)
+    refusal = ClusterError(Reason.NODE_REMOVED, "removed")
+
+    def check() -> None:
+        raise refusal
+
+    world.holder.removal, world.holder.check_in_cluster = refusal, check
+    assert await world.refused(LIST_NODES) is refusal
+    # Its health may be asked for as before.
+    assert (await world.refused(HEALTH)).reason is Reason.NOT_DELEGATED

@@ -226,3 +226,19 @@ async def test_a_proposal_that_was_refused_says_why() -> None:
     with pytest.raises(ClusterError) as raised:
         await of(None, leader=OTHER).propose(ExpireRecords())
     assert raised.value.reason is Reason.NOT_LEADER
+
+
+def test_a_master_that_is_told_of_its_removal_decides_nothing_without_a_leader(
+    replica: FakeReplica,
+) -> None:
+    consensus = of(replica, FakeMachine())
+    consensus.check_in_cluster()
+    consensus.take_removal(ClusterError(Reason.CALLER_UNKNOWN, "it was removed"))
+    # A leader counts more: who says so may have gone on alone.
+    consensus.check_in_cluster()
+    replica.leader = None
+    error = refused(consensus.check_in_cluster)
+    assert error.reason is Reason.NODE_REMOVED
+    assert "it was removed" in error.message
+    consensus.take_removal(None)
+    consensus.check_in_cluster()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ipfs_cluster_node.access.identify import REMOVED_KEY
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.node.uplink import (
@@ -212,3 +213,21 @@ async def test_what_goes_on_is_logged_once() -> None:
     finally:
         logger.removeHandler(handler)
     assert said == ["nobody leads", "nobody there"]
+
+
+@virtual_time
+async def test_a_removal_is_told_until_a_leader_hears_the_node_again() -> None:
+    line = Line()
+    told: list[ClusterError | None] = []
+    line.uplink.on_removal = told.append
+    removed = ClusterError(Reason.CALLER_UNKNOWN, "removed", metadata={REMOVED_KEY: "true"})
+    line.leader.error = lambda: removed
+    await asyncio.sleep(1)
+    assert told[-1] is removed
+    line.leader.error = lambda: NO_LEADER  # Says nothing of it.
+    await asyncio.sleep(1)
+    assert told[-1] is removed
+    line.leader.error = lambda: None
+    await asyncio.sleep(1)
+    assert told[-1] is None
+    line.stop()

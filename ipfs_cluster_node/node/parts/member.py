@@ -98,6 +98,7 @@ class MemberPart(Part):
         self.uplink.certificate_epoch = lambda: common.certificate.epoch
         self.uplink.want_epoch = common.certificate.want
         self.uplink.on_time = self.clock.take
+        self.uplink.on_removal = self.consensus.take_removal
         self.authorizer = Authorizer(
             node_id=node_id, holder=self.consensus, now_ms=self.clock.now_ms, clock=clock
         )

@@ -1,0 +1,31 @@
+"""A removed master that still runs answers nobody by its old copy of the permissions."""
+
+import pytest
+
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from tests.support.clusters import cluster_of
+from tests.support.nodes import check_of, until
+
+
+@pytest.mark.asyncio
+async def test_a_removed_master_refuses_clients_and_says_why() -> None:
+    async with cluster_of(3, 0) as cluster, cluster.client() as client:
+        leader = await cluster.leader(client)
+        removed = next(node for node in cluster.nodes if node is not leader)
+        await client.remove_node(removed.node_id)
+        answers: list[Reason] = []
+
+        async def is_refused() -> bool:
+            # One that was answered would learn of the other masters.
+            async with cluster.client(removed, stale=True) as asking:
+                try:
+                    await asking.list_nodes()
+                except ClusterError as error:
+                    answers.append(error.reason)
+            return Reason.NODE_REMOVED in answers
+
+        await until(is_refused, seconds=30, what="the removed master refuses its clients")
+        check = await check_of(cluster, removed, "leader")
+        assert "was removed from this cluster for good" in check.detail
+        assert "recover alone" not in check.detail
+        assert len(await client.list_nodes()) == 2
