@@ -97,7 +97,7 @@ GUARDS: Final[list[tuple[str, ...]]] = [
     ("H17 pickle", "h17", "guarded/library.py", "pysyncobj.syncobj.pickle = _NoPickle"),
     ("H21", "h21", "guarded/candidate.py", "if self._voter not in voters:"),
     ("H23", "whatever", "link.py", "except Exception as error:", "except OSError as error:"),
-    ("H24", "h24", "guarded/leader.py", "next_index[node] = max(before, next_index.get(node, 0))"),
+    ("H24", "h24", "guarded/leader.py", "after = next_index[node] = before"),
     (
         "H25 room",
         "h25",
@@ -122,8 +122,8 @@ GUARDS: Final[list[tuple[str, ...]]] = [
         "snap haste",
         "is_offered_one",
         "guarded/leader.py",
-        "lacks = self._journal.first_index < next_index",
-        "lacks = 0 < next_index",
+        "if self._journal.first_index < after",
+        "if 0 < after",
     ),
     (
         "H11",

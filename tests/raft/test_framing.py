@@ -20,7 +20,11 @@ def append(number: int, size_bytes: int = 10) -> pb.RaftMessage:
 
 def framed(count: int, *, epoch: int = EPOCH, first: int = 0) -> list[pb.RaftFrame]:
     framer = Framer(epoch)
-    return [f for number in range(first, first + count) for f in framer.frames(append(number))]
+    return [
+        f
+        for number in range(first, first + count)
+        for f in framer.frames(append(number).SerializeToString())
+    ]
 
 
 def taken(unframer: Unframer, frames: list[pb.RaftFrame]) -> Iterator[int]:
@@ -34,7 +38,7 @@ def test_messages_come_out_as_they_went_in_however_long(monkeypatch: pytest.Monk
     monkeypatch.setattr(framing, "FRAME_BYTES_MAX", 100)
     sent = [append(1, 1000), append(2), pb.RaftMessage(), append(3, 99)]
     framer, unframer = Framer(EPOCH), Unframer(EPOCH)
-    frames = [list(framer.frames(message)) for message in sent]
+    frames = [list(framer.frames(message.SerializeToString())) for message in sent]
     assert [len(each) for each in frames] == [11, 1, 1, 2]
     received = [unframer.take(frame) for each in frames for frame in each]
     assert [message for message in received if message is not None] == sent
@@ -78,12 +82,12 @@ def test_a_message_over_the_bound_ends_the_connection(monkeypatch: pytest.Monkey
     monkeypatch.setattr(framing, "MESSAGE_BYTES_MAX", 500)
     unframer = Unframer(EPOCH)
     with pytest.raises(FrameError, match="64 MiB"):
-        for frame in Framer(EPOCH).frames(append(1, 1000)):
+        for frame in Framer(EPOCH).frames(append(1, 1000).SerializeToString()):
             unframer.take(frame)
 
 
 def test_bytes_that_are_no_message_end_the_connection() -> None:
-    [frame] = Framer(EPOCH).frames(pb.RaftMessage())
+    [frame] = Framer(EPOCH).frames(b"")
     garbage = b"\xff" * 9
     frame.data, frame.crc = garbage, framing._crc(EPOCH, 1, True, garbage)
     with pytest.raises(FrameError, match="no message"):
@@ -93,7 +97,7 @@ def test_bytes_that_are_no_message_end_the_connection() -> None:
 def test_of_100_000_mutated_frames_none_is_taken_for_another() -> None:
     """Each is dropped, ends the connection, or is what was sent."""
     rng = random.Random(2)
-    [frame] = Framer(EPOCH).frames(append(1, 60))
+    [frame] = Framer(EPOCH).frames(append(1, 60).SerializeToString())
     whole, sent = frame.SerializeToString(), append(1, 60)
     refused = 0
     for _ in range(100_000):

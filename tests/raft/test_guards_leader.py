@@ -6,8 +6,8 @@ from typing import Any
 from ipfs_cluster_node.adapters.raft.clock import now, use
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.guarded.outgoing import NANOSECONDS
-from ipfs_cluster_node.adapters.raft.journal import REGULAR
 from ipfs_cluster_node.core.ids import VoterId
+from ipfs_cluster_node.internal.v1 import raft_pb2 as pb
 from tests.support.voters import SELF, B, C, D, E, Host
 
 
@@ -108,9 +108,9 @@ def test_a_learner_of_a_leader_that_stepped_down_gets_entries_once_it_votes(
     host.raft.step_down(host.raft._getTerm() + 1)
     host.raft.use_voters([SELF, B, C, D])  # Another leader let it vote.
     host.lead([B, C])
-    host.raft._applyCommand(b"x", None, REGULAR[0])
+    host.raft.append(b"x")
     host.raft.tick()
-    targets = {to for to, m in host.raft.out.outbox if m.append_entries.entries}
+    targets = {to for to, m in host.raft.take_appends() if m.append_entries.entries}
     assert targets == {B, C, D}
 
 
@@ -118,7 +118,7 @@ def test_h24_an_acknowledgement_sends_nothing_again(host_of: Callable[..., Host]
     host = host_of()
     term = host.lead([B])
     for _ in range(3):
-        host.raft._applyCommand(b"x", None, REGULAR[0])
+        host.raft.append(b"x")
         host.raft.tick()
     host.sent("append_entries")
     ack = {"type": "next_node_idx", "sent_at_ns": 0, "reset": False, "success": True, "term": term}
@@ -128,13 +128,59 @@ def test_h24_an_acknowledgement_sends_nothing_again(host_of: Callable[..., Host]
     assert sent == [[host.journal.last_index]] * len([B, C])
 
 
+def test_an_acknowledgement_needs_a_tick_if_it_may_commit(host_of: Callable[..., Host]) -> None:
+    host = host_of()
+    term = host.lead([B])
+    host.raft.append(b"x")
+    host.raft.tick()
+    ack = {"type": "next_node_idx", "sent_at_ns": 0, "reset": False, "success": True, "term": term}
+    for voter, needs in ((B, True), (C, False)):
+        host.raft.receive(voter, {**ack, "next_node_idx": host.journal.last_index + 1})
+        assert host.raft.needs_tick == needs
+        host.raft.tick()
+        assert not host.raft.needs_tick
+    assert host.raft.commit_index == host.journal.last_index
+    host.raft.change_voters("rem", C)
+    assert host.raft.needs_tick
+
+
+def test_a_late_acknowledgement_is_of_a_voter_and_of_the_last_entry_once_it_is_committed(
+    host_of: Callable[..., Host],
+) -> None:
+    host = host_of()
+    term = host.lead([B])
+    host.raft.append(b"x")
+    last = host.journal.last_index
+
+    def ack(**changed: Any) -> pb.RaftMessage:
+        result = {"next_index": last + 1, "success": True} | changed
+        return pb.RaftMessage(
+            term=result.pop("term", term), append_result=pb.AppendResult(**result)
+        )
+
+    assert not host.raft.is_late(C, ack())  # It may commit.
+    taken = {"type": "next_node_idx", "sent_at_ns": 0, "reset": False, "success": True}
+    host.raft.receive(B, {**taken, "term": term, "next_node_idx": last + 1})
+    host.raft.tick()
+    assert host.raft.is_late(C, ack())
+    assert not host.raft.is_late(B, ack())  # A heartbeat's: it prolongs the lease.
+    assert not host.raft.is_late(D, ack())  # A learner's, for which somebody waits.
+    for other in ({"next_index": last}, {"success": False}, {"term": term + 1}):
+        assert not host.raft.is_late(C, ack(**other))
+    assert not host.raft.is_late(C, pb.RaftMessage(term=term))
+    host.raft.append(b"y")
+    assert not host.raft.is_late(C, ack())
+    host.raft.step_down(term + 1)
+    assert not host.raft.is_late(C, ack())
+
+
 def test_h25_what_a_follower_lacks_is_sent_a_window_at_a_time(
     host_of: Callable[..., Host],
 ) -> None:
     host = host_of()
     term = host.lead([B])
     for _ in range(30):
-        host.raft._applyCommand(b"x" * 1_000_000, None, REGULAR[0])
+        host.raft.append(b"x" * 1_000_000)
         host.raft.tick()
     host.sent("append_entries")
     window, size = RaftConfig().window_bytes_max, RaftConfig().batch_bytes_max
@@ -145,7 +191,7 @@ def test_h25_what_a_follower_lacks_is_sent_a_window_at_a_time(
         host.raft.tick()
 
     def sent_to_b() -> list[Any]:
-        taken, host.raft.out.outbox = host.raft.out.outbox, []
+        taken = host.raft.take_appends()
         return [m.append_entries for to, m in taken if to == B and m.append_entries.entries]
 
     began = int(now() * NANOSECONDS)
@@ -177,7 +223,7 @@ def test_a_follower_that_needs_a_snapshot_is_offered_one_with_each_heartbeat(
     host = host_of()
     term = host.lead([B])
     for _ in range(5):
-        host.raft._applyCommand(b"x", None, REGULAR[0])
+        host.raft.append(b"x")
         host.raft.tick()
     ack = {"type": "next_node_idx", "sent_at_ns": 0, "reset": False, "success": True, "term": term}
     host.raft.receive(B, {**ack, "next_node_idx": host.journal.last_index + 1})

@@ -61,7 +61,9 @@ async def test_a_stream_that_ends_before_its_claim_ends_without_an_error(made: M
 async def test_a_stream_takes_frames_only_behind_a_claim(made: MakeCluster) -> None:
     async with made() as cluster:
         host = cluster.hosts[VoterId("n1.1")]
-        [frame] = Framer(1).frames(pb.RaftMessage(term=1, stale_term=pb.StaleTerm()))
+        [frame] = Framer(1).frames(
+            pb.RaftMessage(term=1, stale_term=pb.StaleTerm()).SerializeToString()
+        )
         frame_first = stream_of(hello("x.1"), pb.ExchangeRequest(frame=frame))
         answers = host.replica.exchange(node("x"), frame_first)
         assert (await anext(answers)).voter == "n1.1"
@@ -131,8 +133,8 @@ async def test_a_stream_with_a_gap_ends(made: MakeCluster) -> None:
         epoch = (await anext(answers)).epoch
         framer = Framer(epoch)
         message = pb.RaftMessage(term=1, stale_term=pb.StaleTerm())
-        list(framer.frames(message))  # Lost on the way.
-        [second] = framer.frames(message)
+        list(framer.frames(message.SerializeToString()))  # Lost on the way.
+        [second] = framer.frames(message.SerializeToString())
         requests.put_nowait(pb.ExchangeRequest(frame=second))
         assert await reason_of(anext(answers)) is Reason.INVALID_ARGUMENT
 

@@ -107,7 +107,7 @@ class MemoryLink:
                             message = await self._queue.get()
                     except TimeoutError:
                         continue
-                    for frame in framer.frames(message):
+                    for frame in framer.frames(message.SerializeToString()):
                         requests.put_nowait(pb.ExchangeRequest(frame=frame))
             finally:
                 ended.cancel()
@@ -300,7 +300,7 @@ class Stream:
         return self
 
     def frames(self, message: pb.RaftMessage) -> list[pb.RaftFrame]:
-        return list(self._framer.frames(message))
+        return list(self._framer.frames(message.SerializeToString()))
 
     def say(self, message: pb.RaftMessage) -> None:
         for frame in self.frames(message):

@@ -34,10 +34,9 @@ class Host:
                 self.raft.connected(voter, up=True)
 
     def sent(self, kind: str) -> list[Any]:
-        taken, self.raft.out.outbox = self.raft.out.outbox, []
         return [
             (message.term, getattr(message, kind))
-            for _, message in taken
+            for _, message in (*self.raft.take_appends(), *self.raft.take_outbox())
             if message.WhichOneof("kind") == kind
         ]
 

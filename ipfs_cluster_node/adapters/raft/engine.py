@@ -40,8 +40,8 @@ from ipfs_cluster_node.internal.v1 import raft_pb2 as pb
 
 log = logging.getLogger(__name__)
 
-NO_TICK: Final = frozenset({"append_entries", "append_result"})
-"""Kinds that need no tick: their effect is complete once received."""
+NO_TICK: Final = frozenset({"append_entries", "next_node_idx"})
+"""Kinds of messages that need no tick, unless the leader says so: their effect is complete."""
 
 TICK_SHARE: Final = 0.5
 """Fraction of `tick_interval` after which a step ticks even with nothing to do."""
@@ -337,19 +337,26 @@ class Engine:
         Raises:
             OSError: The disk failed: the engine must not be used again.
         """
-        kind = message.WhichOneof("kind")
-        if kind == "snapshot_chunk":
-            self._snapshots.receive_chunk(sender, message)
-        elif kind == "snapshot_result":
-            self._snapshots.receive_result(sender, message)
-        else:
-            decoded = decode_message(message)
-            if decoded is None:
+        decoded = decode_message(message)
+        if decoded is not None:
+            self._raft.receive(sender, decoded)
+            if decoded["type"] not in NO_TICK:
+                self._tick_at = -math.inf
+            return
+        match message.WhichOneof("kind"):
+            case "snapshot_chunk":
+                self._snapshots.receive_chunk(sender, message)
+            case "snapshot_result":
+                self._snapshots.receive_result(sender, message)
+            case _:
                 log.warning("malformed raft message dropped", extra={"sender": sender})
-            else:
-                self._raft.receive(sender, decoded)
-                if kind not in NO_TICK:
-                    self._tick_at = -math.inf
+
+    def can_wait(self, sender: VoterId, message: pb.RaftMessage) -> bool:
+        """Whether a message need not be received before the next step: nothing waits for it.
+
+        It acknowledges the last entry, which is committed already.
+        """
+        return self._transfer is None and self._raft.is_late(sender, message)
 
     def begin_step(self) -> Step:
         """Tick, and propose what waits; returns what must be written.
@@ -358,36 +365,38 @@ class Engine:
         as much as a message. A follower that has something to write ticks with the next step, which
         follows at once. A batch that ends here is answered before the next step begins another.
         """
-        if not self._tick_due():
-            return self._step()
-        if self.journal.dirty and not self._raft.leads and not self._tick_held:
-            # The leader waits for this write; nothing waits for a follower to apply entries.
-            self._tick_held = True
-            return self._step()
-        self._tick_held = False
-        self._tick_at = now() + self._tick_seconds
+        moment = now()
         was_under_way = self.proposals.under_way
-        self._raft.tick()
-        self._slice_cut = self._raft.applied_index < self._raft.commit_index
-        self._hand_over()
-        if self._raft.leads and self._transfer is None and not was_under_way:
+        if self._tick_due(moment):
+            if self.journal.dirty and not self._raft.leads and not self._tick_held:
+                # The leader waits for this write; nothing waits for a follower to apply entries.
+                self._tick_held = True
+                return self._step(moment)
+            self._tick_held = False
+            self._tick_at = moment + self._tick_seconds
+            self._raft.tick()
+            self._slice_cut = self._raft.applied_index < self._raft.commit_index
+            self._hand_over()
+        waits = self.proposals.waits and self._transfer is None
+        if waits and not was_under_way and self._raft.leads:
             entry = self.proposals.next_entry(self.term)
             if entry is not None:
                 self._raft.append(entry)
-        return self._step()
+        return self._step(moment)
 
-    def _tick_due(self) -> bool:
-        if self._tick_held or self._slice_cut or now() >= self._tick_at:
+    def _tick_due(self, moment: float) -> bool:
+        if self._tick_held or self._slice_cut or moment >= self._tick_at:
             return True
         # Nothing waits for a follower to apply entries; a leader commits, and then answers.
-        uncommitted = self._raft.commit_index < self.journal.last_index
-        return self._raft.leads and (uncommitted or self.proposals.waits)
+        if not self._raft.leads:
+            return False
+        return self._raft.needs_tick or self._transfer is not None or len(self.voters) == 1
 
-    def _step(self) -> Step:
+    def _step(self, moment: float) -> Step:
         pending = self.journal.take_pending() if self.journal.dirty else None
         appends = self._raft.take_appends()
         note = None
-        if self._witness.may_note(moment := now()):
+        if self._witness.may_note(moment):
             self._witness_self()
             if self._witness.is_due(moment):
                 note = self._witness.note(self._remembered, moment)
@@ -469,8 +478,9 @@ class Engine:
             self._raft.hand_over(transfer.target)
 
     def _watch_leadership(self) -> None:
-        self.proposals.fail_lost(term=self.term, leads=self._raft.leads)
-        leads = self.is_leader
+        leads = self._raft.leads
+        self.proposals.fail_lost(term=self.term, leads=leads)
+        leads = leads and self._raft.serves
         if leads == self._was_leader:
             return
         self._was_leader = leads

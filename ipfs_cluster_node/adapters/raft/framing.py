@@ -30,9 +30,8 @@ class Framer:
         self._epoch = epoch
         self._sequence = 0
 
-    def frames(self, message: pb.RaftMessage) -> Iterator[pb.RaftFrame]:
-        """Cut a message into frames, to be sent in this order."""
-        data = message.SerializeToString()
+    def frames(self, data: bytes) -> Iterator[pb.RaftFrame]:
+        """Cut the bytes of a message into frames, to be sent in this order."""
         offset = 0
         while offset == 0 or offset < len(data):
             piece = data[offset : offset + FRAME_BYTES_MAX]
@@ -55,6 +54,8 @@ class Unframer:
         self._epoch = epoch
         self._sequence = 0
         self._gathered = bytearray()
+        self.size_bytes = 0
+        """Of the last message that was completed."""
 
     def take(self, frame: pb.RaftFrame) -> pb.RaftMessage | None:
         """Take a frame; returns the message that it completes, if any.
@@ -78,6 +79,7 @@ class Unframer:
             return None
         whole = bytes(self._gathered) + data if self._gathered else data
         self._gathered.clear()
+        self.size_bytes = len(whole)
         try:
             return pb.RaftMessage.FromString(whole)
         except DecodeError as error:

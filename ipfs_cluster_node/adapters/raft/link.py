@@ -12,6 +12,7 @@ import grpc
 from ipfs_cluster_node.adapters.raft.clock import now
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.framing import Framer
+from ipfs_cluster_node.adapters.raft.wake import Wake
 from ipfs_cluster_node.adapters.raft.witness import Mark, mark_to_proto
 from ipfs_cluster_node.codec.errors import error_from_rpc, is_being_cancelled
 from ipfs_cluster_node.core.errors import ClusterError
@@ -58,9 +59,9 @@ class Link:
         self._boot = boot
         self._claim = claim
         self._on_refused = on_refused
-        self._queue: deque[pb.RaftMessage] = deque()
+        self._queue: deque[bytes] = deque()
         self._queued_bytes = 0
-        self._wake = asyncio.Event()
+        self._wake = Wake()
         self.up = asyncio.Event()
         self._overflown = False
         self._redial = False
@@ -83,8 +84,9 @@ class Link:
         """Queue a message; dropped while the link is down."""
         if not self.up.is_set():
             return
-        self._queued_bytes += message.ByteSize()
-        self._queue.append(message)
+        data = message.SerializeToString()
+        self._queued_bytes += len(data)
+        self._queue.append(data)
         if self._queued_bytes > self._config.outbox_bytes_max:
             self._overflown = True
         self._wake.set()
@@ -158,11 +160,10 @@ class Link:
         try:
             while True:
                 await self._wake.wait()
-                self._wake.clear()
                 while self._queue:
-                    message = self._queue.popleft()
-                    self._queued_bytes -= message.ByteSize()
-                    for frame in framer.frames(message):
+                    data = self._queue.popleft()
+                    self._queued_bytes -= len(data)
+                    for frame in framer.frames(data):
                         if ended.done() or self._overflown:
                             return
                         await call.write(pb.ExchangeRequest(frame=frame))

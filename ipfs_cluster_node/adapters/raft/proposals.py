@@ -144,12 +144,12 @@ def encode_entry(batch_id: bytes, commands: list[bytes]) -> bytes:
 
 def commands_of(entry: bytes) -> Iterator[bytes]:
     """Take an entry apart; raises ValueError unless `encode_entry` made it."""
-    offset = BATCH_ID_BYTES
-    while offset != len(entry):
+    offset, size = BATCH_ID_BYTES, len(entry)
+    while offset != size:
         begin = offset + _LENGTH.size
-        if begin > len(entry):
+        if begin > size:
             raise ValueError("an entry of the log is cut short")
         offset = begin + _LENGTH.unpack_from(entry, offset)[0]
-        if offset > len(entry):
+        if offset > size:
             raise ValueError("an entry of the log is cut short")
         yield entry[begin:offset]

@@ -118,7 +118,6 @@ class Replica(ReplicaVoters):
                     await asyncio.sleep(0)
                     continue
                 await self._wake.wait()
-                self._wake.clear()
         except (OSError, ConsensusViolationError, MemoryError) as error:
             log.critical("log storage failed", extra={"error": repr(error)})
             self.outage = Outage(error, since=now())
@@ -195,8 +194,9 @@ class Replica(ReplicaVoters):
         A client that calls alone does not wait.
         """
         proposals = self.engine.proposals
-        crowd = max(proposals.waiting_count, proposals.batch_count_last) >= CROWD
-        if not (crowd and proposals.waits and not proposals.under_way):
+        if not proposals.waits or proposals.under_way:
+            return
+        if max(proposals.waiting_count, proposals.batch_count_last) < CROWD:
             return
         began = last_at = moment = now()
         count = proposals.waiting_count

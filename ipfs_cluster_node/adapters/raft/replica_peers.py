@@ -94,13 +94,15 @@ class ReplicaPeers(ReplicaState):
                 if message is None:
                     continue
                 self.engine.arrived(sender)
-                await self._until_room()
+                self._check()
+                if self._inbox_bytes >= self._config.inbox_bytes_max:
+                    await self._until_room()
                 if self._inbound.get(sender) is not stream:
                     return  # A newer stream took its place: what this one brings is old.
-                size = message.ByteSize()
-                self._inbox.append((sender, message, size))
-                self._inbox_bytes += size
-                self._wake.set()
+                self._inbox.append((sender, message, unframer.size_bytes))
+                self._inbox_bytes += unframer.size_bytes
+                if not self.engine.can_wait(sender, message):
+                    self._wake.set()
         except FrameError as error:
             raise ClusterError(Reason.INVALID_ARGUMENT, str(error)) from error
         except asyncio.CancelledError:
@@ -119,7 +121,6 @@ class ReplicaPeers(ReplicaState):
             stream.end()
 
     async def _until_room(self) -> None:
-        self._check()
         while self._inbox_bytes >= self._config.inbox_bytes_max:
             self._inbox_has_room.clear()
             await self._inbox_has_room.wait()

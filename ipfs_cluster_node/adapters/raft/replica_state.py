@@ -9,6 +9,7 @@ from ipfs_cluster_node.adapters.raft.errors import LogDamagedError
 from ipfs_cluster_node.adapters.raft.outages import Outage
 from ipfs_cluster_node.adapters.raft.proposals import Proposal
 from ipfs_cluster_node.adapters.raft.snapshot import Position
+from ipfs_cluster_node.adapters.raft.wake import Wake
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, VoterId
 
@@ -20,7 +21,7 @@ class ReplicaState:
         """Take an open engine, which is replaced after an outage of its disk."""
         self.engine, self.voter = engine, engine.voter
         self._config = config
-        self._wake = asyncio.Event()
+        self._wake = Wake()
         """Set to have the loop take another step at once."""
         self._stopping = False
         self.outage: Outage | None = None

@@ -334,8 +334,12 @@ class World(Timeline):
         node = self.nodes[peer]
         if node.engine is None or link.cut or (epoch is not None and epoch != link.epoch):
             return
-        node.inbox.append((sender, pb.RaftMessage.FromString(data)))
-        self._wake(node)
+        message = pb.RaftMessage.FromString(data)
+        node.inbox.append((sender, message))
+        with self._as(node):
+            can_wait = node.engine.can_wait(sender, message)
+        if not can_wait:
+            self._wake(node)
 
     # Old copies.
 

@@ -56,6 +56,8 @@ class Follower(SyncObjState):
         verified: int = max(previous, journal.first_index)  # A snapshot is committed, so it agrees.
         if previous >= journal.first_index and journal.term_at(previous) != message["prevLogTerm"]:
             return {**message, "entries": []}, None
+        if entries and previous == journal.last_index:
+            return message, entries[-1][1]  # All of them are new.
         for position, (_, index, term) in enumerate(entries):
             if index <= journal.first_index:
                 continue
@@ -87,7 +89,10 @@ class Follower(SyncObjState):
     def _SyncObj__applyLogEntries(self) -> bool:
         # After a restart a whole log is committed at once. Applied in one tick, it would keep a
         # leader silent for so long that it lost its followers.
-        committed, until, applied_any = self.commit_index, now() + APPLY_SECONDS_MAX, False
+        committed = self.commit_index
+        if self.applied_index == committed:
+            return False
+        until, applied_any = now() + APPLY_SECONDS_MAX, False
         while self.applied_index < committed and now() <= until:
             self._SyncObj__raftCommitIndex = self.applied_index + 1
             applied_any = super()._SyncObj__applyLogEntries() or applied_any

@@ -6,19 +6,21 @@ from ipfs_cluster_node.adapters.raft.clock import now
 from ipfs_cluster_node.adapters.raft.guarded.outgoing import NANOSECONDS
 from ipfs_cluster_node.adapters.raft.guarded.state import SyncObjState
 from ipfs_cluster_node.adapters.raft.journal import REGULAR, Entry
-from ipfs_cluster_node.adapters.raft.messages import Message
+from ipfs_cluster_node.adapters.raft.messages import Message, encode_message
 from ipfs_cluster_node.adapters.raft.witness import Mark
 from ipfs_cluster_node.core.ids import VoterId
 from ipfs_cluster_node.internal.v1 import raft_pb2 as pb
+
+_Append = tuple[pb.RaftMessage, int, int]
+"""A message, the index after its last entry, and the bytes of its entries."""
 
 
 class Leader(SyncObjState):
     """The guards of the sending end of the log."""
 
     def append(self, entry: bytes) -> None:
-        """Append an entry and send it; called on the leader, right after a tick."""
-        self._applyCommand(entry, None, REGULAR[0])
-        self._checkCommandsToApply()
+        """Append an entry and send it; called on the leader."""
+        self._journal.add(REGULAR + entry, self._journal.last_index + 1, self._getTerm())
         self._SyncObj__sendAppendEntries()
 
     def _SyncObj__sendAppendEntries(self) -> None:
@@ -29,26 +31,37 @@ class Leader(SyncObjState):
         if moment - self._marks_told_at >= self._heartbeat_interval:
             self._marks_told_at = moment
             self._marks = self.witness.marks(sorted(self.others))
+        made: dict[int, _Append] = {}
         for node in self._SyncObj__otherNodes | self._SyncObj__readonlyNodes:
             if node not in self._SyncObj__connectedNodes:
                 continue
-            if self._SyncObj__raftNextIndex[node] <= self._journal.first_index:
+            next_index = self._SyncObj__raftNextIndex[node]
+            if next_index <= self._journal.first_index:
                 # It gets entries once it has the snapshot, and heartbeats until then.
-                self._send_append(node, serialized=None)
+                self.out.post_append(VoterId(node.id), self._append_of(serialized=None))
                 self._on_snapshot_needed(VoterId(node.id))
-            elif not self._send_entries(node):
-                self._send_append(node, **self._previous(node), entries=[])
+            elif not self._send_entries(node, next_index, made):
+                heartbeat = self._append_of(**self._previous(next_index), entries=[])
+                self.out.post_append(VoterId(node.id), heartbeat)
 
-    def _send_entries(self, node: Node) -> bool:
-        """Send what a follower lacks and may be in flight; returns whether anything was sent."""
-        voter, next_index, sent = VoterId(node.id), self._SyncObj__raftNextIndex, False
-        while next_index[node] <= self._journal.last_index and self._inflights.has_room(voter):
-            entries, size = self._entries_from(next_index[node])
-            self._send_append(node, **self._previous(node), entries=entries)
-            next_index[node] += len(entries)
-            self._inflights.sent(voter, next_index[node] - 1, size)
-            sent = True
-        return sent
+    def _send_entries(self, node: Node, next_index: int, made: dict[int, _Append]) -> bool:
+        """Send what a follower lacks and may be in flight; returns whether anything was sent.
+
+        `made` are the appends of this round, by their first index: followers that lack the same
+        get the same.
+        """
+        voter, last, index = VoterId(node.id), self._journal.last_index, next_index
+        while index <= last and self._inflights.has_room(voter):
+            append = made.get(index)
+            if append is None:
+                entries, size = self._entries_from(index)
+                message = self._append_of(**self._previous(index), entries=entries)
+                append = made[index] = (message, index + len(entries), size)
+            message, index, size = append
+            self.out.post_append(voter, message)
+            self._inflights.sent(voter, index - 1, size)
+        self._SyncObj__raftNextIndex[node] = index
+        return index > next_index
 
     def _entries_from(self, index: int) -> tuple[list[Entry], int]:
         """The entries of one append, at least one, and their size in bytes."""
@@ -61,17 +74,34 @@ class Leader(SyncObjState):
                 break
         return entries, size
 
-    def _previous(self, node: Node) -> Message:
-        index = self._SyncObj__raftNextIndex[node] - 1
-        return {"prevLogIdx": index, "prevLogTerm": self._journal.term_at(index)}
+    def _previous(self, index: int) -> Message:
+        return {"prevLogIdx": index - 1, "prevLogTerm": self._journal.term_at(index - 1)}
 
-    def _send_append(self, node: Node, **fields: object) -> None:
+    def _append_of(self, **fields: object) -> pb.RaftMessage:
         head = {"type": "append_entries", "term": self._getTerm()}
-        head |= {"commit_index": self.commit_index, "marks": self._marks}
-        self.out.send(node, {**head, **fields})
+        message = encode_message({**head, "commit_index": self.commit_index, **fields}, 0)
+        assert message is not None
+        message.append_entries.sent_at_ns = int(now() * NANOSECONDS)
+        if self._marks:
+            message.append_entries.marks.extend(self._marks)
+        return message
+
+    def is_late(self, voter: VoterId, message: pb.RaftMessage) -> bool:
+        """Whether a voter acknowledges this leader's last entry, which is committed already."""
+        last = self._journal.last_index
+        result = message.append_result
+        return (
+            result.next_index - 1 == last == self.commit_index
+            and result.success
+            and message.term == self._getTerm()
+            and self.leads
+            and self._node(voter) in self._SyncObj__otherNodes
+            and self.match_index(voter) < last
+        )
 
     def _receive_result(self, node: Node, message: Message) -> None:
-        if message["next_node_idx"] - 1 > self._journal.last_index:
+        last_index = self._journal.last_index
+        if message["next_node_idx"] - 1 > last_index:
             return  # Nobody can have more of this term than its leader.
         voter = VoterId(node.id)
         if message["reset"] and not message["success"]:
@@ -82,13 +112,17 @@ class Leader(SyncObjState):
         next_index = self._SyncObj__raftNextIndex
         before = next_index.get(node, 0)
         self.out._onMessageReceived(node, message)
-        if message["success"] and not message["reset"]:
+        after = next_index.get(node, 0)
+        if message["success"] and not message["reset"] and after < before:
             # What is in flight must not be sent again (H24).
-            next_index[node] = max(before, next_index.get(node, 0))
-        self._inflights.acknowledged(voter, self.match_index(voter))
-        lacks = self._journal.first_index < next_index.get(node, 0) <= self._journal.last_index
-        if lacks and self._inflights.has_room(voter):
+            after = next_index[node] = before
+        match_index = self._SyncObj__raftMatchIndex.get(node, 0)
+        self._inflights.acknowledged(voter, match_index)
+        if match_index > self.commit_index:
+            self.needs_tick = True  # It may commit.
+        if self._journal.first_index < after <= last_index and self._inflights.has_room(voter):
             self._SyncObj__newAppendEntriesTime = 0.0  # The next tick sends more.
+            self.needs_tick = True
 
     def installed(self, voter: VoterId, index: int) -> None:
         """Note that a follower has loaded the snapshot at `index`."""

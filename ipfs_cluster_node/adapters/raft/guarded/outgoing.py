@@ -6,7 +6,6 @@ from typing import Final
 from pysyncobj.node import Node
 from pysyncobj.transport import Transport
 
-from ipfs_cluster_node.adapters.raft.clock import now
 from ipfs_cluster_node.adapters.raft.messages import Message, Outbox, encode_message
 from ipfs_cluster_node.core.ids import VoterId
 from ipfs_cluster_node.internal.v1 import raft_pb2 as pb
@@ -22,6 +21,8 @@ class OutTransport(Transport):  # type: ignore[misc]  # PySyncObj has no types.
     def __init__(self) -> None:
         super().__init__(None, None, [])
         self.outbox: Outbox = []
+        self.appends: Outbox = []
+        """A leader's entries, which wait for no sync."""
         self.term: Callable[[], int] = lambda: 0
         self.verified_next: int | None = None
         """While an append is handled: the next index that may be acknowledged (H3)."""
@@ -49,31 +50,29 @@ class OutTransport(Transport):  # type: ignore[misc]  # PySyncObj has no types.
                 return True  # Only a verified append is acknowledged (H3, H6).
             message = {**message, "next_node_idx": self.verified_next}
         encoded = encode_message(message, self.term())
-        if encoded is not None:
-            match encoded.WhichOneof("kind"):
-                case "append_entries":
-                    encoded.append_entries.sent_at_ns = int(now() * NANOSECONDS)
-                    encoded.append_entries.marks.extend(message["marks"])
-                case "append_result":
-                    encoded.append_result.sent_at_ns = self.answered_sent_at_ns
-                case "request_vote":
-                    encoded.request_vote.transfer = self.transfer
-            self.post(VoterId(node.id), encoded)
+        if encoded is None:
+            return True
+        match message["type"]:
+            case "next_node_idx":
+                encoded.append_result.sent_at_ns = self.answered_sent_at_ns
+            case "request_vote":
+                encoded.request_vote.transfer = self.transfer
+        self.post(VoterId(node.id), encoded)
         return True
 
     def take_appends(self) -> Outbox:
-        """Take a leader's entries out of the queue: they wait for no sync."""
-        appends = [each for each in self.outbox if each[1].WhichOneof("kind") == "append_entries"]
-        if appends:
-            self.outbox = [
-                each for each in self.outbox if each[1].WhichOneof("kind") != "append_entries"
-            ]
-        return appends
+        """Take a leader's entries: they wait for no sync."""
+        taken, self.appends = self.appends, []
+        return taken
 
     def take_outbox(self) -> Outbox:
         """Take all that is queued."""
         taken, self.outbox = self.outbox, []
         return taken
+
+    def post_append(self, voter: VoterId, message: pb.RaftMessage) -> None:
+        """Queue a leader's entries, or its heartbeat."""
+        self.appends.append((voter, message))
 
     def post(self, voter: VoterId, message: pb.RaftMessage) -> None:
         """Queue one of our own messages."""

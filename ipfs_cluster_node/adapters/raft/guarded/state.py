@@ -5,11 +5,12 @@ from typing import Final
 
 from pysyncobj import SyncObj, SyncObjConf
 from pysyncobj.node import Node
+from pysyncobj.syncobj import _RAFT_STATE
 
 from ipfs_cluster_node.adapters.raft.clock import now
 from ipfs_cluster_node.adapters.raft.config import RaftConfig
 from ipfs_cluster_node.adapters.raft.elections import Elections
-from ipfs_cluster_node.adapters.raft.guarded.library import NoSerializer
+from ipfs_cluster_node.adapters.raft.guarded.library import NoSerializer, VoterNode
 from ipfs_cluster_node.adapters.raft.guarded.outgoing import OutTransport
 from ipfs_cluster_node.adapters.raft.inflights import Inflights
 from ipfs_cluster_node.adapters.raft.journal import SegmentedJournal
@@ -19,6 +20,7 @@ from ipfs_cluster_node.core.ids import VoterId
 from ipfs_cluster_node.internal.v1 import raft_pb2 as pb
 
 NEVER: Final = float("inf")
+LEADER: Final = _RAFT_STATE.LEADER
 APPEND_OVERHEAD_BYTES: Final = 64 * 1024
 """How much an append may be larger than the commands of one batch."""
 
@@ -64,6 +66,8 @@ class SyncObjState(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
         self._queued_change: int | None = None
         """Index of the last configuration entry when a change was queued; None once it is in the
         log."""
+        self.needs_tick = False
+        """Whether a leader's next tick has something to do, whenever the last one was."""
         self.learners: set[VoterId] = set()
         """Nodes that get the log and do not vote; known to the leader only."""
         self._up: set[VoterId] = set()
@@ -95,7 +99,7 @@ class SyncObjState(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
                 logCompactionMinEntries=2**62,
                 logCompactionMinTime=2**31,
             ),
-            nodeClass=Node,
+            nodeClass=VoterNode,
             transport=self.out,
         )
         self.out.term = self._getTerm
@@ -147,13 +151,13 @@ class SyncObjState(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
     @property
     def leads(self) -> bool:
         """Whether this node was elected and has not stepped down."""
-        return bool(self._isLeader())
+        return bool(self._SyncObj__raftState == LEADER)
 
     @property
     def serves(self) -> bool:
         """Whether this node leads and has applied all that earlier leaders committed."""
         noop = self._SyncObj__noopIDx
-        return self.leads and noop is not None and self.applied_index >= noop
+        return noop is not None and self.leads and self.applied_index >= noop
 
     def known_leader(self) -> VoterId | None:
         """The leader to name to callers; None after a silence in which others may campaign."""
@@ -193,5 +197,5 @@ class SyncObjState(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
     def _node(self, voter: VoterId) -> Node:
         node = self._nodes.get(voter)
         if node is None:
-            node = self._nodes[voter] = Node(voter)
+            node = self._nodes[voter] = VoterNode(voter)
         return node

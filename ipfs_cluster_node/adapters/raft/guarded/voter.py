@@ -25,6 +25,7 @@ class GuardedSyncObj(Leader, Candidate, Follower):
 
     def tick(self) -> None:
         """Take one step of PySyncObj; before a candidacy, ask whether it would win (H14)."""
+        self.needs_tick = False
         if not self.leads:
             self._hold_candidacy()
         last = self._journal.last_index
@@ -42,7 +43,8 @@ class GuardedSyncObj(Leader, Candidate, Follower):
     def receive(self, sender: VoterId, message: Message) -> None:
         """Handle a peer's message, unless a guard drops it."""
         kind, term, newest = message["type"], message["term"], self._getTerm()
-        votes, learns = sender in self.others, sender in self.learners
+        node = self._node(sender)
+        votes, learns = node in self._SyncObj__otherNodes, sender in self.learners
         if kind in VOTER_ONLY and not (votes or (learns and kind == "next_node_idx")):
             # Only voters count (H2, H4, H22), except for a learner's progress. A leader or
             # candidate that our configuration does not name yet is heard, since ours may be older.
@@ -52,7 +54,6 @@ class GuardedSyncObj(Leader, Candidate, Follower):
             # A node with a newer term could never follow this sender otherwise (H14).
             self.out.post(sender, pb.RaftMessage(term=newest, stale_term=pb.StaleTerm()))
             return
-        node = self._node(sender)
         if votes or learns:
             self.witness.saw_term(sender, term)
         match kind:
@@ -82,12 +83,13 @@ class GuardedSyncObj(Leader, Candidate, Follower):
         self._watch_leading()
 
     def _watch_leading(self) -> None:
-        if self.leads and self._led_term != self._getTerm():
+        if self._led_term != self._getTerm() and self.leads:
             self._led_term = self._getTerm()
             self.elections.begin_leading()
             self._inflights.clear()
-        for learner in list(self.learners):
-            if not self.leads or learner in self.others:
+        if self.learners:
+            others = self.others if self.leads else self.learners
+            for learner in self.learners & others:
                 self.drop_learner(learner)
 
     def step_down(self, term: int | None = None) -> None:
@@ -113,6 +115,7 @@ class GuardedSyncObj(Leader, Candidate, Follower):
     def change_voters(self, operation: str, voter: VoterId) -> None:
         """Queue a change of the configuration: `add` or `rem`; `can_change_voters` must be true."""
         self._queued_change = self._journal.last_change_index()
+        self.needs_tick = True
         self._applyCommand(f"{operation} {voter}".encode(), None, MEMBERSHIP[0])
 
     def add_learner(self, learner: VoterId) -> None:
@@ -138,6 +141,13 @@ class GuardedSyncObj(Leader, Candidate, Follower):
         self._SyncObj__updateClusterConfiguration(
             [self._node(voter) for voter in voters if voter != self._voter]
         )
+
+    def _checkCommandsToApply(self) -> None:
+        if self._queued_change is not None:  # Nothing else goes through PySyncObj's queue.
+            super()._checkCommandsToApply()
+
+    def _SyncObj__tryLogCompaction(self) -> None:
+        """Do nothing: snapshots are our own."""
 
     def _SyncObj__parseChangeClusterRequest(self, command: bytes) -> list[Any] | None:
         change = change_of(command)
