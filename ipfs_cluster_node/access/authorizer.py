@@ -94,13 +94,9 @@ class Authorizer:
     async def decide(
         self, caller: Caller, rule: Rule, request: Any, tokens: CallTokens
     ) -> Permissions:
-        """Decide a call; returns the caller's permissions.
+        """Decide a call of `caller`, whose class may call the method; returns its permissions.
 
-        Args:
-            caller: As identified by TLS, of a class that may call the method.
-            rule: The method's.
-            request: The call's, or the first of its stream.
-            tokens: Those sent with it.
+        Of a stream, `request` is the first.
 
         Raises:
             ClusterError: DELEGATION_INVALID, NOT_DELEGATED, or what is wrong with the request.

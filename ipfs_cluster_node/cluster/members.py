@@ -301,10 +301,7 @@ class Members:
     ) -> tuple[int, node_pb2.Revocations | None]:
         """The required certificate epoch, and the revocations if the caller's copy is out of date.
 
-        Args:
-            node_id: The caller.
-            epoch: Of the certificate that it uses.
-            version: Of its copy.
+        It uses a certificate of `epoch`, and its copy is of `version`.
         """
         state = self._consensus.leader_state()
         self._observations.epochs[node_id] = epoch
@@ -363,11 +360,7 @@ class Members:
     ) -> int:
         """Commit that a master starts a new log; returns its new incarnation.
 
-        Args:
-            node_id: The master.
-            damaged: The incarnation whose log is damaged; 0 if that is not known.
-            caller: The master's DID.
-            request_id: A repeat gets the first answer.
+        `damaged` is the incarnation whose log is damaged; 0 if that is not known.
         """
         state = self._consensus.leader_state()
         replica = self._consensus.replica

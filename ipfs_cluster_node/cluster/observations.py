@@ -10,12 +10,7 @@ class Observations:
     """The one owner of what a leader has heard from members; empty on a node that does not lead."""
 
     def __init__(self, listened_seconds: Callable[[], float]) -> None:
-        """Start with no node heard.
-
-        Args:
-            listened_seconds: The clock that silence is measured by, in seconds. It stops
-                while this node can't hear any other.
-        """
+        """Measure silence in `listened_seconds`, which stop while no other can be heard."""
         self.listened_seconds = listened_seconds
         self.heard_at: dict[NodeId, float] = {}
         """When each node was last heard, by `listened_seconds`."""

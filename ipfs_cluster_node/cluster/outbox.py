@@ -43,12 +43,9 @@ class Outbox:
         tasks: Callable[[], TaskTable],
         return_credit: Callable[[int], None],
     ) -> None:
-        """Start empty.
+        """Send to a worker; payloads are read from `tasks` when they are sent.
 
-        Args:
-            node_id: The worker.
-            tasks: Returns the current tasks: payloads are read from there when they are sent.
-            return_credit: Called with the number of assignments that were void and left out.
+        `return_credit` takes the number of assignments that were void and left out.
         """
         self._node_id = node_id
         self._tasks = tasks

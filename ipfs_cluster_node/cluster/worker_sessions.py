@@ -246,12 +246,7 @@ class WorkerSessions:
                 session.end(self._consensus.not_leader())
 
     def offers(self, state: ClusterState, now: float) -> dict[NodeId, WorkerOffer]:
-        """What the workers can take: those that are alive, have credit and do not rest.
-
-        Args:
-            state: The members and their tasks.
-            now: Of the monotonic clock, in seconds.
-        """
+        """What the workers can take at `now`: those that are alive, have credit and do not rest."""
         offers: dict[NodeId, WorkerOffer] = {}
         for node_id, session in self._sessions.items():
             node = state.members.node(node_id)

@@ -64,16 +64,9 @@ def table_rows(
     caller: Did,
     allows: Allows,
 ) -> Iterator[Row | None]:
-    """Yield the rows of a table that `caller` may read, and None for each of the others.
+    """Yield the rows of a `StateTable` that `caller` may read, and None for each of the others.
 
     The rows are those at the time of the call, however late the iterator is advanced.
-
-    Args:
-        table: A `StateTable`.
-        state: The current state.
-        voters: The voters.
-        caller: The reader.
-        allows: Whether a row may be read, by its arguments.
 
     Raises:
         ClusterError: INVALID_ARGUMENT for an unknown table.

@@ -103,10 +103,8 @@ def error_from_ucan(
 ) -> ClusterError:
     """The error of a call for a UCAN refusal.
 
-    Args:
-        error: The refusal.
-        command: The command; empty if only the tokens are at fault.
-        now_s: This node's time, reported if the token's times are at fault.
+    `command` is empty if only the tokens are at fault. `now_s`, this node's time, is reported if
+    the token's times are.
     """
     metadata = {"ucan_error": error.name.value}
     if command:

@@ -79,13 +79,7 @@ class Validator:
         revocations: Revocations,
         revoked_dids: Container[Did] = frozenset(),
     ) -> ValidationContext:
-        """The context of calls at one moment.
-
-        Args:
-            now_s: Seconds since 1970.
-            revocations: As replicated.
-            revoked_dids: Principals that were removed or revoked.
-        """
+        """The context of calls at `now_s`; `revoked_dids` were removed or revoked."""
         return ValidationContext(
             profile=self._profile,
             now_s=now_s,
@@ -158,11 +152,7 @@ class Validator:
     ) -> Access:
         """Find a caller's access under one command (mode B), for many calls.
 
-        Args:
-            caller: As authenticated by TLS.
-            command: The one that the server assigns to the method.
-            delegations: Verified, in any order; irrelevant ones are ignored.
-            context: The current context.
+        The delegations are verified, in any order; irrelevant ones are ignored.
 
         Raises:
             UcanError: No chain is valid.

@@ -20,22 +20,15 @@ UNKNOWN: Final = 0
 
 
 def other_address(boot: int, heard: Mapping[str, int]) -> str | None:
-    """The address at which a process other than the asking one answered.
+    """The address at which a process other than `boot` answered.
 
-    Args:
-        boot: The asking process.
-        heard: By address, the boot of the process that proved the same identity there.
+    `heard` has, by address, the boot of the process that proved the same identity there.
     """
     return next((address for address, each in heard.items() if each != boot), None)
 
 
 def runs_twice(node_id: NodeId, address: str = "") -> ClusterError:
-    """The error for a refused process.
-
-    Args:
-        node_id: Its identity.
-        address: The other one's address, if known.
-    """
+    """The error for a refused process; `address` is the other one's, if known."""
     where = f" at {address}" if address else ""
     return ClusterError(
         Reason.MEMBER_RUNS_TWICE,

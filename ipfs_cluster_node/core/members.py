@@ -289,10 +289,8 @@ class MemberTable:
     def check_replacement(self, node_id: NodeId, damaged: int, *, votes: bool) -> Rejected | None:
         """Why a master may not start a new log; None if it may.
 
-        Args:
-            node_id: The master.
-            damaged: The incarnation whose log is damaged; 0 if unknown.
-            votes: Whether its present incarnation votes.
+        `damaged` is the incarnation whose log is damaged, 0 if unknown; `votes` says whether the
+        present one votes.
         """
         master = self.node(node_id)
         if master is None or master.role is not Role.MASTER:

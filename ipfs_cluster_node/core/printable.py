@@ -11,14 +11,10 @@ SELECTORS: Final = range(0xE0100, 0xE01F0)
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    r"""Escape each character that a terminal would interpret or not show, like `\x1b`.
+    r"""Escape each character that a terminal would interpret or not show, like `\x1b`; not `keep`.
 
     These are control characters (including line ends and tabs), format characters (directions,
     zero widths, tags), line and paragraph separators, lone surrogates, and invisible letters.
-
-    Args:
-        text: Any text.
-        keep: Characters to leave unchanged.
     """
     if text.isascii() and text.isprintable():
         return text

@@ -17,12 +17,7 @@ class RateLimit:
         """By address, the remaining tokens and their time in seconds."""
 
     def take(self, address: str, now: float) -> float:
-        """Take a token; returns 0.0, or the seconds until the next one is available.
-
-        Args:
-            address: The caller's address.
-            now: Seconds of a monotonic clock.
-        """
+        """Take a token at `now`, in monotonic seconds; returns 0.0, or the seconds to wait."""
         left, since = self._buckets.pop(address, (self._burst, now))
         left = min(self._burst, left + (now - since) * self._per_second)
         wait = 0.0 if left >= 1.0 else (1.0 - left) / self._per_second

@@ -34,14 +34,9 @@ class Copies:
         votes_alone: Callable[[], bool],
         tls: Callable[[], ClientTls],
     ) -> None:
-        """Start without having called any address.
+        """Start without having called any address of this node, present or former.
 
-        Args:
-            node_id: This node.
-            boot: This process.
-            addresses: This node's, present and former.
-            votes_alone: Whether it is the only voter; otherwise nothing is called.
-            tls: The credentials to call with.
+        Unless `votes_alone`, nothing is called.
         """
         self._node_id, self._boot = node_id, boot
         self._addresses, self._votes_alone, self._tls = addresses, votes_alone, tls

@@ -88,8 +88,7 @@ class LogRepair:
     async def run(self, on_ready: Callable[[Endpoint], None]) -> None:
         """Serve health, and ask for a new log, until it is replaced.
 
-        Args:
-            on_ready: Called with where the node listens, once it does.
+        `on_ready` takes where the node listens, once it does.
 
         Raises:
             ClusterError: PORT_IN_USE.

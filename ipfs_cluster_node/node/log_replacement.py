@@ -83,15 +83,7 @@ def has_new_log(home: Home, node_id: NodeId, replacement: Replacement) -> bool:
 def put_new_log(
     home: Home, node_id: NodeId, replacement: Replacement, granted: int, *, now: datetime
 ) -> None:
-    """Set the damaged log aside, and put an empty one in its place; blocks.
-
-    Args:
-        home: The node's directory.
-        node_id: This node.
-        replacement: The request.
-        granted: The incarnation in the answer.
-        now: The time in the damaged log's new name.
-    """
+    """Put an empty log of the granted incarnation in place, the damaged one aside; blocks."""
     _save(home, replace(replacement, granted=granted))
     put_log(
         home,
@@ -107,11 +99,8 @@ def put_log(
 ) -> None:
     """Set the present log aside, and put a new one in its place; blocks.
 
-    Args:
-        home: The node's directory.
-        make: Creates the new store on an empty disk; durable, its voter's name last.
-        aside: The new name of the present log, up to the time.
-        now: That time.
+    `make` creates the new store on an empty disk; durable, its voter's name last. The present log
+    is renamed to `aside` and the time.
     """
     shutil.rmtree(home.raft_new, ignore_errors=True)
     make(DirectoryDisk(home.raft_new))

@@ -108,10 +108,7 @@ class Node:
         return True
 
     async def run(self, on_ready: Callable[[Endpoint], None] = lambda _bound: None) -> None:
-        """Serve until cancelled.
-
-        Args:
-            on_ready: Called with where the node listens, once it does.
+        """Serve until cancelled; `on_ready` takes where the node listens, once it does.
 
         Raises:
             ClusterError: PORT_IN_USE, MEMBER_RUNS_TWICE, or what made the node stop.

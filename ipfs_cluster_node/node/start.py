@@ -26,15 +26,11 @@ async def run_node(
     masters: Mapping[NodeId, tuple[str, ...]] = MappingProxyType({}),
     clock: Clock = SYSTEM_CLOCK,
 ) -> None:
-    """Serve until cancelled.
+    """Serve until cancelled, in a locked home.
 
-    Args:
-        home: The node's directory, locked.
-        settings: How it runs.
-        on_ready: Called once, with the node's identity and where it listens.
-        masters: Masters named by the operator, with addresses: kept, and asked first. A master
-            accepts them only if its log, which names the others, is lost or names none.
-        clock: The whole node's.
+    `on_ready` is called once, with the node's identity and where it listens. `masters`, named by
+    the operator with addresses, are kept, and asked first; a master accepts them only if its log,
+    which names the others, is lost or names none.
 
     Raises:
         ClusterError: Why the node can't run, and the way out.

@@ -55,9 +55,8 @@ def read_request(kind: Any, data: bytes, field: str = "message") -> Any:
 def reader_of(deserialize: Read | None, decode: Callable[[Any], Any] | None = None) -> Read:
     """Parses like a generated handler's deserializer, within the bound of elements.
 
-    Args:
-        deserialize: None: the bytes are passed on as they are.
-        decode: Converts the message to the value that is judged and served.
+    Without one, the bytes are passed on. `decode` converts the message to the value that is judged
+    and served.
     """
     if deserialize is None:
         return bytes

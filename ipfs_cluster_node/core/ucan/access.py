@@ -74,11 +74,7 @@ class Access:
         return tuple(value for name, value in args.items() if name in self.reads)
 
     def check(self, args: Mapping[str, Value], evaluation: Evaluation | None = None) -> ProvenClaim:
-        """Decide one call.
-
-        Args:
-            args: Every argument of the command.
-            evaluation: The steps of the call, if several checks share them.
+        """Decide one call by every argument of the command; several checks may share an evaluation.
 
         Raises:
             UcanError: MatchError, of the nearest chain; TooLarge if the policies take too long.

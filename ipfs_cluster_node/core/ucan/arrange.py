@@ -25,10 +25,7 @@ def check_any_chain(
 ) -> ProvenClaim:
     """Decide whether some chain among `delegations` proves the claim.
 
-    Args:
-        claim: The claim; its issuer as authenticated by TLS.
-        delegations: Verified, in any order; irrelevant ones are ignored.
-        context: The profile, the time and the revocations.
+    They are verified, in any order; irrelevant ones are ignored.
 
     Raises:
         UcanError: No chain is valid. The error is about the chain that covers the command, if there
@@ -40,12 +37,7 @@ def check_any_chain(
 def find_access(
     claim: Claim, delegations: Sequence[Delegation], context: ValidationContext
 ) -> Access:
-    """Find the valid chains among `delegations`, ignoring their policies.
-
-    Args:
-        claim: The caller and the command; arguments are ignored.
-        delegations: Verified, in any order; irrelevant ones are ignored.
-        context: The profile, the time and the revocations.
+    """Find the valid chains among `delegations`, ignoring their policies and the claim's arguments.
 
     Raises:
         UcanError: No chain is valid, as in `check_any_chain`.

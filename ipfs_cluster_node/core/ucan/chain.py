@@ -105,9 +105,7 @@ def check_command(invocation: Invocation, command: Command) -> None:
 def check_args(invocation: Invocation, args: Mapping[str, Value] | None) -> None:
     """Check that the signed arguments are those that the server derives itself.
 
-    Args:
-        invocation: As signed.
-        args: All arguments of the command; None if the request has several sets of them.
+    `args` is None if the request has several sets of them.
 
     Raises:
         UcanError: InvalidClaim.
@@ -123,13 +121,9 @@ def check_chain(
     context: ValidationContext,
     evaluation: Evaluation | None = None,
 ) -> ProvenClaim:
-    """Decide whether `chain` proves the claim.
+    """Decide whether `chain`, verified delegations, root first, proves the claim.
 
-    Args:
-        claim: The claim.
-        chain: Verified delegations, root first, as in the `prf` of an invocation.
-        context: The profile, the time and the revocations.
-        evaluation: Shared steps of several chains; default: as the profile allows.
+    `evaluation` has the shared steps of several chains; default: as the profile allows.
 
     Raises:
         UcanError: The first failed check: ChainTooLong, InvalidClaim, InvalidSubject,
@@ -200,12 +194,7 @@ def check_length(links: int, profile: ValidationProfile) -> None:
 def check_policies(
     chain: Sequence[Delegation], args: Mapping[str, Value], evaluation: Evaluation
 ) -> None:
-    """Check every policy of `chain` on `args`; also filters the items of a list.
-
-    Args:
-        chain: Root first.
-        args: All arguments of the command.
-        evaluation: The remaining steps for the whole chain.
+    """Check every policy of `chain`, root first, on all arguments; also filters a list.
 
     Raises:
         UcanError: MatchError, or TooLarge if the policies take too long.

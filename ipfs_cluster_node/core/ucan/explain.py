@@ -24,13 +24,9 @@ def explain(
     *,
     by_item: bool = False,
 ) -> Explanation:
-    """Judge a claim like a call, and return the chain.
+    """Judge a claim like a call, by verified delegations in any order, and return the chain.
 
-    Args:
-        claim: The claim.
-        delegations: Verified, in any order.
-        context: The profile, the time and the revocations.
-        by_item: Whether policies are evaluated on each item of the answer, not on the call.
+    With `by_item`, policies are evaluated on each item of the answer, not on the call.
     """
     found = arrange(claim, delegations, context)
     if isinstance(found, Shortfall):

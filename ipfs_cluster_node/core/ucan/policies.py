@@ -83,11 +83,7 @@ _COMPARE: Final[Mapping[str, Callable[[int | float, int | float], bool]]] = Mapp
 
 
 def parse_policy(value: Value, *, profile: ValidationProfile) -> Policy:
-    """Parse the `pol` of a delegation.
-
-    Args:
-        value: As decoded, so nested no deeper than `profile.depth_max`.
-        profile: Bounds statements and selectors.
+    """Parse the `pol` of a delegation, as decoded, so nested no deeper than `profile.depth_max`.
 
     Raises:
         UcanError: Malformed, or TooLarge for too many statements.
