@@ -27,11 +27,7 @@ OF_NO_USER: Final = ("lost+found",)
 
 
 def check_unused(directory: Path, *, option: str, ours: Sequence[str] = ()) -> None:
-    """Check that a directory is empty or missing: it will be closed to others.
-
-    Raises:
-        ClusterError: HOME_EXISTS; nothing was changed.
-    """
+    """Raise HOME_EXISTS unless a directory, to be closed to others, is empty or missing."""
     allowed = (*OF_NO_USER, *ours)
     names = sorted(each.name for each in directory.iterdir()) if directory.is_dir() else []
     foreign = [name for name in names if not any(fnmatchcase(name, each) for each in allowed)]
@@ -105,11 +101,7 @@ class Home:
         return ClusterError(Reason.HOME_EXISTS, f"{what}; or name another directory with --home")
 
     def check_free(self) -> None:
-        """Check that a node or client can be set up here.
-
-        Raises:
-            ClusterError: HOME_EXISTS, HOME_DAMAGED; nothing was changed.
-        """
+        """Check that a setup may begin here; raises HOME_EXISTS, HOME_DAMAGED."""
         if self.is_taken:
             raise self.taken()
         if not self.begun.exists():
@@ -150,11 +142,7 @@ class Home:
         self.path.chmod(0o700)
 
     def check(self) -> None:
-        """Check that there is a node.
-
-        Raises:
-            ClusterError: HOME_MISSING; HOME_DAMAGED, if a part of it is missing.
-        """
+        """Check that there is a node; raises HOME_MISSING, or HOME_DAMAGED where a part is."""
         if self.config.is_file() and self.identity.is_file():
             # Setup was complete, and may have been stopped right before this.
             self.begun.unlink(missing_ok=True)
@@ -177,11 +165,7 @@ class Home:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Lock this directory against every other process.
-
-        Raises:
-            ClusterError: HOME_IN_USE, naming the process.
-        """
+        """Lock this directory for this process; raises HOME_IN_USE, naming the other one."""
         descriptor = open_regular(self.path / "lock", os.O_RDWR | os.O_CREAT)
         try:
             try:

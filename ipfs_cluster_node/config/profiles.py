@@ -99,11 +99,7 @@ def profile_names() -> tuple[str, ...]:
 
 
 def use_profile(name: str) -> None:
-    """Make a profile the default.
-
-    Raises:
-        ClusterError: CONFIG_INVALID, if there is no such profile; and as `save_profile`.
-    """
+    """Make a profile the default; raises CONFIG_INVALID, and as `save_profile`."""
     load_profile(name)
     path = profiles_path()
     with updating_profiles():
@@ -112,11 +108,7 @@ def use_profile(name: str) -> None:
 
 @contextmanager
 def updating_profiles() -> Iterator[None]:
-    """Lock the file against changes by other processes; may be nested.
-
-    Raises:
-        ClusterError: DEADLINE_EXCEEDED, if another process keeps it locked.
-    """
+    """Lock the file to other processes; may be nested. Raises DEADLINE_EXCEEDED."""
     path = profiles_path().resolve()  # Several links may lead to it.
     if path in _locked:
         yield

@@ -29,11 +29,7 @@ ENROLMENT_PORT: Final = 9095
 
 
 def enrolment_beside(bind: str) -> str:
-    """The default enrolment address of a node that listens at `bind`: the same host.
-
-    Raises:
-        ClusterError: INVALID_ARGUMENT, if `bind` is not an address.
-    """
+    """The default enrolment address beside `bind`, on its host; raises INVALID_ARGUMENT."""
     return str(Endpoint(parse_endpoint(bind).host, ENROLMENT_PORT))
 
 

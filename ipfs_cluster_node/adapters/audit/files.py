@@ -47,6 +47,8 @@ STOP_SECONDS_MAX: Final = 5.0
 
 _FIELDS: Final = frozenset(AuditRecord._fields)
 _QUOTE: Final = json.encoder.encode_basestring_ascii
+REPEATED: Final = slice(1, 1 + AuditRecord._fields.index("delegation_cids"))
+"""The fields from `caller` to `delegation_cids`, which a caller's calls of a method share."""
 BEGINNINGS_MAX: Final = 2048
 """Cached beginnings of lines, one per caller, method and connection."""
 
@@ -278,15 +280,7 @@ def _lost(count: int, at_ms: int) -> AuditRecord:
 
 def _line(record: AuditRecord, sequence: int) -> str:
     """Format a line; the node's other threads wait meanwhile, so repeated parts are cached."""
-    beginning = _beginning(
-        record.caller,
-        record.caller_class,
-        record.peer,
-        record.method,
-        record.command,
-        record.outcome,
-        record.delegation_cids,
-    )
+    beginning = _beginning(record[REPEATED])
     line = f'{beginning},"at_ms":{record.at_ms},"sequence":{sequence}'
     if record.request_id:
         line += f',"request_id":{_QUOTE(record.request_id[:FIELD_CHARS_MAX])}'
@@ -296,25 +290,12 @@ def _line(record: AuditRecord, sequence: int) -> str:
 
 
 @lru_cache(maxsize=BEGINNINGS_MAX)
-def _beginning(
-    caller: str,
-    caller_class: str,
-    peer: str,
-    method: str,
-    command: str,
-    outcome: str,
-    cids: tuple[str, ...],
-) -> str:
-    document: dict[str, Any] = {
-        "caller": caller[:FIELD_CHARS_MAX],
-        "caller_class": caller_class,
-        "peer": peer[:FIELD_CHARS_MAX],
-        "method": method[:FIELD_CHARS_MAX],
-        "command": command[:FIELD_CHARS_MAX],
-        "outcome": outcome,
-        "delegation_cids": [cid[:FIELD_CHARS_MAX] for cid in cids[:CIDS_MAX]],
-    }
-    return json.dumps({name: value for name, value in document.items() if value})[:-1]
+def _beginning(repeated: tuple[Any, ...]) -> str:
+    *texts, cids = repeated
+    values = [text[:FIELD_CHARS_MAX] for text in texts]
+    values.append([cid[:FIELD_CHARS_MAX] for cid in cids[:CIDS_MAX]])
+    named = zip(AuditRecord._fields[REPEATED], values, strict=True)
+    return json.dumps({name: value for name, value in named if value})[:-1]
 
 
 def _parsed(line: bytes) -> AuditRecord | None:

@@ -82,11 +82,7 @@ class BlockStore:
         return self.get(cid) is not None
 
     def get(self, cid: Cid) -> bytes | None:
-        """Read a block; None if it is absent or damaged. A damaged one is moved aside.
-
-        Raises:
-            ClusterError: OVERLOADED if the process has no descriptor left.
-        """
+        """Read a block; None if absent or damaged, which moves it aside. Raises OVERLOADED."""
         path = self.path_of(cid)
         data = _read(path)
         if data is None or cid.matches(data):
@@ -184,11 +180,7 @@ class Batch:
         self._dropped = False
 
     def put(self, block: Block) -> None:
-        """Write a block; durable and visible after `flush`, which runs every 64 blocks.
-
-        Raises:
-            ClusterError: STORAGE_FULL, OVERLOADED.
-        """
+        """Write a block; durable after `flush`, every 64. Raises STORAGE_FULL, OVERLOADED."""
         with self._lock:
             if self._dropped or block.cid in self._written:
                 return

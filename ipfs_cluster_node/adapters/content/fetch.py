@@ -163,11 +163,7 @@ class _Fetcher:
 
 
 async def fetch_block(cid: Cid, *, sources: Sequence[BlockSource]) -> bytes:
-    """Get one block from the first source that has it; nothing is stored.
-
-    Raises:
-        ClusterError: CONTENT_NOT_FOUND, UNREACHABLE, as `fetch` does.
-    """
+    """Get one block from the first source that has it, unstored; raises as `fetch` does."""
     unreached: list[str] = []
     for source in sources:
         try:

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -24,11 +24,7 @@ class AddReport:
 
 
 async def add(chunks: AsyncIterator[bytes], store: BlockStore) -> AddReport:
-    """Store a file; durable when this returns.
-
-    Raises:
-        ClusterError: STORAGE_FULL; only complete blocks of the file are left.
-    """
+    """Store a file, durably; STORAGE_FULL is raised, and leaves only complete blocks."""
     builder = FileBuilder()
 
     def take(batch: Batch, data: bytes) -> None:
@@ -70,18 +66,23 @@ async def walk(root: Cid, store: BlockStore) -> AsyncIterator[Cid]:
 
 def is_complete(root: Cid, store: BlockStore) -> bool:
     """Whether every block of a file is here; does blocking I/O."""
+    return all(
+        cid is not None and (cid.codec != RAW or store.has(cid)) for cid in blocks_of(root, store)
+    )
+
+
+def blocks_of(root: Cid, store: BlockStore) -> Iterator[Cid | None]:
+    """Yield a file's blocks, read except for leaves; None, at the end, for one that is missing."""
     parts = Walk(root)
     while window := parts.take(1):
         [part] = window
-        if part.cid.codec == RAW:
-            if not store.has(part.cid):
-                return False
-        else:
+        if part.cid.codec != RAW:
             data = store.get(part.cid)
             if data is None:
-                return False
+                yield None
+                return
             parts.open(part, data)
-    return True
+        yield part.cid
 
 
 async def _nowhere_else(cid: Cid) -> bytes:
@@ -154,11 +155,7 @@ async def materialize(root: Cid, store: BlockStore, name: str, *, directory: int
 
 
 def create(name: str, directory: int, access: int) -> int:
-    """Create a private file in an open directory, and return its descriptor.
-
-    Raises:
-        FileExistsError: The name is taken, even by a link.
-    """
+    """Create a private file, and return its descriptor; FileExistsError even for a link."""
     flags = access | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     return os.open(name, flags, 0o600, dir_fd=directory)
 

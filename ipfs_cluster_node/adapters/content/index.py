@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from typing import Final
 
 from ipfs_cluster_node.adapters.content.blockstore import BlockStore
+from ipfs_cluster_node.adapters.content.files import blocks_of
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.multiformats import RAW, Cid
-from ipfs_cluster_node.core.unixfs import Walk
 
 DIGEST_BYTES: Final = 32
 INDEXED_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -46,20 +46,12 @@ class FileIndex:
         return all(_is_in(digests, digest) for digest in wanted)
 
     def _digests_of(self, root: Cid) -> bytes | None:
-        found = set()
-        parts = Walk(root)
         try:
-            while window := parts.take(1):
-                [part] = window
-                found.add(part.cid.digest)
-                if part.cid.codec != RAW:
-                    data = self._store.get(part.cid)
-                    if data is None:
-                        return None
-                    parts.open(part, data)
+            blocks = set(blocks_of(root, self._store))
         except ClusterError:
             return None  # Not a file.
-        return b"".join(sorted(found))
+        digests = {block.digest for block in blocks if block is not None}
+        return None if None in blocks else b"".join(sorted(digests))
 
     def _forget(self) -> None:
         size_bytes = sum(map(len, self._files.values()))

@@ -119,11 +119,7 @@ def renewal_message(certificate_pem: bytes, spki_der: bytes) -> bytes:
 
 
 def request_spki(request_der: bytes) -> bytes:
-    """The public key of a certificate request.
-
-    Raises:
-        ClusterError: INVALID_ARGUMENT, if it is not a P-256 request with a valid signature.
-    """
+    """The public key of a valid certificate request, P-256; raises INVALID_ARGUMENT."""
     return _spki(_load_request(request_der).public_key())
 
 
@@ -291,11 +287,7 @@ class PeerVerifier:
 
 
 def read_certificate(certificate_pem: bytes) -> PeerIdentity:
-    """Read a certificate's holder, and check that the identity signed its key.
-
-    Raises:
-        ClusterError: CERTIFICATE_INVALID.
-    """
+    """Read a certificate's holder, who signed its key; raises CERTIFICATE_INVALID."""
     try:
         certificate = x509.load_pem_x509_certificate(certificate_pem)
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value

@@ -87,11 +87,7 @@ class SealKey:
         return self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
     def open(self, sealed: bytes, *, cluster_id: str, key_id: str) -> bytes:
-        """Open a data key that was sealed to this key.
-
-        Raises:
-            ClusterError: AUTHORITY_SEALED, if it was sealed to another key or for another use.
-        """
+        """Open a data key sealed to this key for this use; raises AUTHORITY_SEALED."""
         try:
             return _SUITE.decrypt(sealed, self._key, info=_info(cluster_id, key_id))
         except (InvalidTag, ValueError) as error:
@@ -103,11 +99,7 @@ class SealKey:
 
 
 def recovery_key(passphrase: str, cluster_id: str) -> SealKey:
-    """Derive the key of a passphrase; takes about 0.2 s and 64 MiB.
-
-    Raises:
-        ClusterError: INVALID_ARGUMENT for a passphrase that is too short.
-    """
+    """Derive the key of a passphrase; takes 0.2 s and 64 MiB. INVALID_ARGUMENT for a short one."""
     if len(passphrase) < PASSPHRASE_CHARS_MIN:
         raise ClusterError(
             Reason.INVALID_ARGUMENT,

@@ -213,11 +213,7 @@ class SegmentedJournal:
         return pending
 
     def write_and_sync(self, pending: Pending) -> None:
-        """Write and sync; blocks, and may run in a thread. After an error, open the log again.
-
-        Raises:
-            OSError: The disk failed.
-        """
+        """Write and sync; blocks, may run in a thread. After an OSError open the log again."""
         if not pending.records and self._segments:
             return
         active = self._segments[-1] if self._segments else None

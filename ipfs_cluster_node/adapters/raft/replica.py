@@ -164,11 +164,7 @@ class Replica(ReplicaVoters):
         return engine
 
     def replay(self, machine: StateMachine) -> None:
-        """Apply the entries not known to be committed to a copy of this node's state machine.
-
-        Raises:
-            ClusterError: RELEASE_TOO_OLD.
-        """
+        """Apply what may be uncommitted to a copy of the state machine; raises RELEASE_TOO_OLD."""
         apply_entries(machine, self.engine.journal, after=self.applied_index)
 
     def _open(self, disk: Disk, before: Engine | None = None) -> Engine:

@@ -76,11 +76,7 @@ class ReplicaVoters(ReplicaPeers):
         )
 
     def successor(self) -> VoterId:
-        """The connected voter that has most of this leader's log, other than this node.
-
-        Raises:
-            ClusterError: PEER_UNREACHABLE if there is none.
-        """
+        """The connected voter with most of this leader's log; raises PEER_UNREACHABLE if none."""
         connected = [v for v in sorted(self.voters - {self.voter}) if self._is_connected(v)]
         if not connected:
             raise ClusterError(Reason.PEER_UNREACHABLE, "no other master is connected; start one")

@@ -200,11 +200,7 @@ class HandlerProcess:
         return self._scratch
 
     async def clear(self) -> None:
-        """Remove an attempt's leftovers. A kept runner keeps its scratch directory, if it is empty.
-
-        Raises:
-            OSError: Something could not be removed.
-        """
+        """Remove leftovers; a kept runner keeps an empty scratch directory. Raises OSError."""
         if self.kept_type and self._scratch_is_as_made():
             return
         self._close_scratch()

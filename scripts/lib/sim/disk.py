@@ -50,19 +50,15 @@ class MemoryDisk:
         """Asked before each write and sync: the errno to fail with, or 0."""
 
     def names(self) -> list[str]:
-        """Every file."""
         return sorted(self._files)
 
     def open(self, name: str) -> MemoryFile | None:
-        """Open a file for reading; None if it is not there."""
         return MemoryFile(self._files[name]) if name in self._files else None
 
     def read(self, name: str) -> bytes | None:
-        """Read a whole file; None if it is not there."""
         return self._files.get(name)
 
     def append(self, name: str, data: bytes) -> None:
-        """Write at the end of a file, created if missing; durable after `sync`."""
         if name not in self._files:
             self._files[name] = b""
             self._synced[name] = 0
@@ -74,20 +70,17 @@ class MemoryDisk:
         self._files[name] += data
 
     def sync(self, name: str) -> None:
-        """Make what was appended to a file durable; not its name, if it is new."""
         self._maybe_die()
         self._fail(self.fault())
         self._synced[name] = len(self._files[name])
 
     def note(self, name: str, data: bytes) -> None:
-        """Write a small file of one length in place; not durable."""
         self._fail(self.fault())
         self._files[name] = data
         self._synced[name] = len(data)
         self._notes.setdefault(name, [b""]).append(data)
 
     def replace(self, name: str, parts: Iterable[bytes]) -> None:
-        """Put a new file in the place of an old one or none: all of it or nothing, durable."""
         data = b"".join(parts)
         if self.dying and self._rng.random() < 0.5:
             self._files[f"{name}.new"] = data[: self._rng.randrange(len(data) + 1)]
@@ -98,7 +91,6 @@ class MemoryDisk:
         self._put(name, data)
 
     def rename(self, name: str, new_name: str) -> None:
-        """Put a file that was appended to in the place of another or none, in the same way."""
         if self.dying and self._rng.random() < 0.5:
             raise PowerLossError
         self._fail(self.fault())
@@ -114,19 +106,16 @@ class MemoryDisk:
         self._maybe_die()
 
     def truncate(self, name: str, size_bytes: int) -> None:
-        """Cut a file, durably."""
         self._files[name] = self._files[name][:size_bytes]
         self._synced[name] = size_bytes
 
     def settle(self, name: str, offset: int) -> None:
-        """Make durable what a file has from `offset` on, whoever wrote it, and its name."""
         self._maybe_die()
         self._fail(self.fault())
         self._synced[name] = len(self._files[name])
         self._nameless.discard(name)
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there; after a crash it may be there again."""
         if name in self._files:
             data, synced = self._files.pop(name), self._synced.pop(name)
             if name not in self._nameless:

@@ -179,12 +179,15 @@ class Run:
     def _pause(self) -> None:
         self._any().paused_until = self.world.now + self.rng.choice((0.3, 1, 3, 8))
 
-    def _isolate(self) -> None:
-        voter = self._any().voter
+    def _cut_off(self, voter: VoterId, *, mute: bool, deaf: bool) -> None:
         for other in self.world.nodes:
-            if other != voter:
+            if other != voter and mute:
                 self.world.cut(voter, other)
+            if other != voter and deaf:
                 self.world.cut(other, voter)
+
+    def _isolate(self) -> None:
+        self._cut_off(self._any().voter, mute=True, deaf=True)
         self._heal_later()
 
     def _one_way(self) -> None:
@@ -192,17 +195,11 @@ class Run:
         self._heal_later()
 
     def _deaf(self) -> None:
-        voter = self._any().voter
-        for other in self.world.nodes:
-            if other != voter:
-                self.world.cut(other, voter)
+        self._cut_off(self._any().voter, mute=False, deaf=True)
         self._heal_later()
 
     def _mute(self) -> None:
-        voter = self._any().voter
-        for other in self.world.nodes:
-            if other != voter:
-                self.world.cut(voter, other)
+        self._cut_off(self._any().voter, mute=True, deaf=False)
         self._heal_later()
 
     def _partial(self) -> None:
@@ -398,10 +395,5 @@ class Run:
         for voter in broken:
             if kind == "dead":
                 world.stop(world.nodes[voter], power_loss=True)
-            for other in world.nodes:
-                if other == voter:
-                    continue
-                if kind in ("mute", "isolated"):
-                    world.cut(voter, other)
-                if kind in ("deaf", "isolated"):
-                    world.cut(other, voter)
+            mute, deaf = kind in ("mute", "isolated"), kind in ("deaf", "isolated")
+            self._cut_off(voter, mute=mute, deaf=deaf)
