@@ -11,6 +11,7 @@ import grpc
 
 from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.adapters.keys.certificates import (
+    TlsKey,
     make_tls_key,
     renewal_message,
     validity_of,
@@ -148,12 +149,7 @@ class ProfileCertificate:
                 pb.RenewCertificateRequest(certificate_request=key.request_der, proof=proof),
                 timeout=RENEW_SECONDS_MAX,
             )
-        credentials = Credentials(
-            answer.trust_bundle_pem.encode(),
-            answer.certificate_pem.encode(),
-            key.key_pem,
-            answer.epoch,
-        )
+        credentials = credentials_in(answer, key)
         profile = self._profile
         await asyncio.to_thread(
             write_credentials, credentials, profile.ca, profile.certificate, profile.key
@@ -202,6 +198,12 @@ class ProfileCertificate:
             await self.renew()
         except (ClusterError, OSError) as error:
             log.warning("certificate not renewed", extra={"error": str(error)})
+
+
+def credentials_in(answer: Any, key: TlsKey) -> Credentials:
+    """The new certificate in an answer, with its key."""
+    roots, certificate = answer.trust_bundle_pem.encode(), answer.certificate_pem.encode()
+    return Credentials(roots, certificate, key.key_pem, answer.epoch)
 
 
 async def renew_expired(

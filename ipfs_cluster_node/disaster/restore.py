@@ -27,7 +27,7 @@ from ipfs_cluster_node.cluster.certificates.issuing import sign_for
 from ipfs_cluster_node.cluster.members import TOKEN_TTL_DEFAULT
 from ipfs_cluster_node.cluster.peers import save_masters
 from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine
-from ipfs_cluster_node.config.credentials import write_enrolment
+from ipfs_cluster_node.config.credentials import Credentials, write_enrolment
 from ipfs_cluster_node.config.files import open_regular, write_private
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.settings import (
@@ -111,12 +111,15 @@ def restore_cluster(
     certificate = sign_for(state, keys.cas[authority.signer], me, key.request_der, now=clock.wall())
     record = record_of(certificate, issued_at_ms=clock.wall_ms(), epoch=authority.epoch)
     apply_alone(state, IssueCertificate(record=record), clock=clock)
-    check_lost(removed, ClientTls(authority.bundle_pem, certificate, key.key_pem))
+    tls = ClientTls(authority.bundle_pem, certificate, key.key_pem)
+    check_lost(removed, tls)
     token = _put_token(state, Role.CLIENT, grant=OPERATOR_GRANT, clock=clock)
     with home.making():
         home.create()
         write_private(home.seal_key, seal_key.pem())
-        write_keys(home, identity, key, certificate, authority.bundle_pem, epoch=authority.epoch)
+        write_keys(
+            home, identity, Credentials(tls.ca_pem, certificate, key.key_pem, authority.epoch)
+        )
         create_store_of(
             DirectoryDisk(home.raft),
             voter_id(identity.node_id, incarnation),

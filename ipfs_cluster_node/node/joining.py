@@ -29,6 +29,7 @@ from ipfs_cluster_node.adapters.net.tls import open_channel
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.store import create_store
 from ipfs_cluster_node.adapters.system_clock import SYSTEM_CLOCK
+from ipfs_cluster_node.client.certificates import credentials_in
 from ipfs_cluster_node.cluster.members import APPROVAL_RETRY, TOKEN_TTL_MAX
 from ipfs_cluster_node.cluster.peers import save_masters
 from ipfs_cluster_node.codec.errors import error_from_rpc
@@ -256,16 +257,14 @@ class _Joiner:
     ) -> Profile:
         """Write what a member needs, the node's `config.toml` last; blocks."""
         masters = {NodeId(m.node_id): tuple(m.endpoints) for m in response.masters}
-        certificate, bundle = response.certificate_pem.encode(), response.trust_bundle_pem.encode()
-        epoch, enrolment = response.epoch, response.enrolment_endpoints or [self._address]
+        credentials = credentials_in(response, self._key)
+        enrolment = response.enrolment_endpoints or [self._address]
         if settings is None:
-            profile = write_client(
-                home.path, self.identity, self._key, certificate, bundle, masters, epoch=epoch
-            )
+            profile = write_client(home.path, self.identity, credentials, masters)
             write_enrolment(home.path / ENROLMENT_NAME, enrolment)
             return profile
         home.create()
-        write_keys(home, self.identity, self._key, certificate, bundle, epoch=epoch)
+        write_keys(home, self.identity, credentials)
         write_enrolment(home.enrolment, enrolment)
         if response.role == Role.MASTER:
             write_private(home.seal_key, self._seal_key.pem())

@@ -15,7 +15,7 @@ from ipfs_cluster_node.adapters.keys.certificates import (
 )
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.adapters.net.tls import ClientTls, ServerTls
-from ipfs_cluster_node.client.certificates import renew_expired
+from ipfs_cluster_node.client.certificates import credentials_in, renew_expired
 from ipfs_cluster_node.client.connection import Connection
 from ipfs_cluster_node.config.credentials import (
     Credentials,
@@ -175,14 +175,7 @@ class OwnCertificate:
                 ),
                 timeout=CALL_SECONDS_MAX,
             )
-        await self.install(
-            Credentials(
-                answer.trust_bundle_pem.encode(),
-                answer.certificate_pem.encode(),
-                key.key_pem,
-                answer.epoch,
-            )
-        )
+        await self.install(credentials_in(answer, key))
         if alone:
             self._renew_at = self.now()  # Not in the log: renewed as soon as possible.
         write_enrolment(self._home.enrolment, answer.enrolment_endpoints)

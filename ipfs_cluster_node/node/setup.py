@@ -1,14 +1,13 @@
 """Creates a cluster, and what every member has: keys, certificates, the home directory."""
 
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.adapters.keys.certificates import (
     LEAF_LIFETIME,
     CertificateAuthority,
-    TlsKey,
     make_tls_key,
     record_of,
 )
@@ -97,36 +96,56 @@ def init_cluster(
         )
         seal_key = SealKey.create()
         write_private(home.seal_key, seal_key.pem())
-        write_keys(home, identity, key, certificate, ca.certificate_pem)
+        roots = ca.certificate_pem
+        write_keys(home, identity, Credentials(roots, certificate, key.key_pem))
         client = home.path / "client"
-        profile = write_client(
-            client,
-            operator,
-            operator_key,
-            operator_certificate,
-            ca.certificate_pem,
-            {identity.node_id: endpoints},
-        )
+        shown = Credentials(roots, operator_certificate, operator_key.key_pem)
+        profile = write_client(client, operator, shown, {identity.node_id: endpoints})
         at_ms = clock.wall_ms()
         sealed = resealed(
             Authority(
                 recovery_key=recovery.public_key,
-                roots=(ca.certificate_pem.decode(),),
+                roots=(roots.decode(),),
                 phase_at_ms=at_ms,
             ),
             ClusterKeys((ca,), authority),
             cluster_id=cluster.id,
             seal_keys={identity.did: seal_key.public_key},
         )
-        body = _bootstrap(at_ms, cluster, authority, identity, operator, endpoints, settings.name)
         own = NodeSettings(node=settings, cluster=cluster).enrolment_endpoints
-        body = replace(
-            body,
-            principals=tuple(
-                replace(p, seal_key=seal_key.public_key, enrolment_endpoints=own)
-                if p.is_node
-                else p
-                for p in body.principals
+        body = BootstrapCluster(
+            cluster_id=cluster.id,
+            cluster_name=cluster.name,
+            cluster_did=authority.did,
+            principals=(
+                Principal(
+                    did=identity.did,
+                    name=settings.name,
+                    role=Role.MASTER,
+                    endpoints=endpoints,
+                    incarnation=1,
+                    enrolled_at_ms=at_ms,
+                    liveness_at_ms=at_ms,
+                    seal_key=seal_key.public_key,
+                    enrolment_endpoints=own,
+                ),
+                Principal(
+                    did=operator.did,
+                    name="operator",
+                    role=Role.CLIENT,
+                    grant="operator",
+                    enrolled_at_ms=at_ms,
+                    liveness_at_ms=at_ms,
+                ),
+            ),
+            delegations=(
+                delegate(
+                    authority,
+                    operator.did,
+                    TOP,
+                    expires_s=at_ms // 1000 + int(LEAF_LIFETIME.total_seconds()),
+                    at_ms=at_ms,
+                ),
             ),
             authority=sealed,
             certificates=tuple(
@@ -156,79 +175,23 @@ def init_cluster(
     )
 
 
-def _bootstrap(
-    at_ms: int,
-    cluster: ClusterSection,
-    authority: Identity,
-    identity: Identity,
-    operator: Identity,
-    endpoints: tuple[str, ...],
-    name: str,
-) -> BootstrapCluster:
-    master = Principal(
-        did=identity.did,
-        name=name,
-        role=Role.MASTER,
-        endpoints=endpoints,
-        incarnation=1,
-        enrolled_at_ms=at_ms,
-        liveness_at_ms=at_ms,
-    )
-    client = Principal(
-        did=operator.did,
-        name="operator",
-        role=Role.CLIENT,
-        grant="operator",
-        enrolled_at_ms=at_ms,
-        liveness_at_ms=at_ms,
-    )
-    return BootstrapCluster(
-        cluster_id=cluster.id,
-        cluster_name=cluster.name,
-        cluster_did=authority.did,
-        principals=(master, client),
-        delegations=(
-            delegate(
-                authority,
-                operator.did,
-                TOP,
-                expires_s=at_ms // 1000 + int(LEAF_LIFETIME.total_seconds()),
-                at_ms=at_ms,
-            ),
-        ),
-    )
-
-
-def write_keys(
-    home: Home,
-    identity: Identity,
-    key: TlsKey,
-    certificate: bytes,
-    ca_pem: bytes,
-    *,
-    epoch: int = 0,
-) -> None:
+def write_keys(home: Home, identity: Identity, credentials: Credentials) -> None:
     """Write a node's identity and TLS credentials."""
     write_private(home.identity, identity.pem())
-    credentials = Credentials(ca_pem, certificate, key.key_pem, epoch)
     write_credentials(credentials, home.ca, home.certificate, home.tls_key)
 
 
 def write_client(
     directory: Path,
     identity: Identity,
-    key: TlsKey,
-    certificate: bytes,
-    ca_pem: bytes,
+    credentials: Credentials,
     masters: dict[NodeId, tuple[str, ...]],
-    *,
-    epoch: int = 0,
 ) -> Profile:
     """Write a client's identity and TLS credentials; returns a profile that uses them."""
     make_private_directory(directory)
     write_private(directory / IDENTITY_NAME, identity.pem())
     files = (directory / "ca.pem", directory / "client.pem", directory / "client.key")
-    write_credentials(Credentials(ca_pem, certificate, key.key_pem, epoch), *files)
+    write_credentials(credentials, *files)
     return profile_of(*files, masters)
 
 
