@@ -37,7 +37,12 @@ def task() -> None:
 @click.option("--data", help="The payload as text.")
 @click.option("--sql", help="For data_processing: the SELECT.")
 @click.option("--input", "inputs", multiple=True, help="NAME=CID or NAME=CID:FORMAT.")
-@click.option("--attempt-timeout", type=DURATION, help="Time limit of one attempt.")
+@click.option("--attempt-timeout", type=DURATION, help="Time limit of one attempt. [default: 10m]")
+@click.option(
+    "--task-timeout",
+    type=DURATION,
+    help="Time limit from submission to the end, waiting included. [default: 7d]",
+)
 @click.option("--priority", type=click.IntRange(0, 9), default=0, help="9 goes first.")
 @click.option("--namespace", default="default", help="Its namespace: a/b. [default: default]")
 @click.option("--request-id", help="Makes a repeat safe: the same id gives the same task.")
@@ -53,6 +58,7 @@ def submit_task(
     sql: str | None,
     inputs: tuple[str, ...],
     attempt_timeout: timedelta | None,
+    task_timeout: timedelta | None,
     priority: int,
     namespace: str,
     request_id: str | None,
@@ -83,6 +89,7 @@ def submit_task(
                 content,
                 inputs=named,
                 attempt_timeout=attempt_timeout,
+                task_timeout=task_timeout,
                 priority=priority,
                 namespace=namespace,
                 request_id=request_id,
@@ -138,6 +145,8 @@ def _lines(found: Any) -> Iterator[tuple[str, Any]]:
     yield "submitted", time_text(status.submitted_at_ms)
     if status.finished_at_ms:
         yield "ended", time_text(status.finished_at_ms)
+    elif spec.task_timeout_ms:
+        yield "ends by", time_text(status.submitted_at_ms + spec.task_timeout_ms)
     if status.result is not None:
         yield "result", _data(status.result) or _words(status.result)
     if status.failure is not None:

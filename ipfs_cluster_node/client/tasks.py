@@ -28,6 +28,7 @@ from ipfs_cluster_node.core.model import (
     DEFAULT_NAMESPACE,
     PRIORITY_MAX,
     SUBMISSION_TASKS_MAX,
+    TASK_TIMEOUT_MS_DEFAULT,
     WATCHED_TASKS_MAX,
     TaskInput,
     TaskSpec,
@@ -50,6 +51,7 @@ class TaskCalls(Calls):
         *,
         inputs: Iterable[tuple[str, str] | tuple[str, str, str]] = (),
         attempt_timeout: timedelta | None = None,
+        task_timeout: timedelta | None = None,
         priority: int = 0,
         namespace: str = DEFAULT_NAMESPACE,
         request_id: str | None = None,
@@ -62,6 +64,8 @@ class TaskCalls(Calls):
             payload: At most 1 MiB of bytes, text (sent as UTF-8), or a dict or list (as JSON).
             inputs: Name, CID and, if the bytes don't tell it, the format.
             attempt_timeout: Time limit of one attempt; default 10 minutes.
+            task_timeout: Time limit from submission to the end, after which the task fails with
+                TASK_TIMED_OUT; default 7 days.
             priority: 0 (last) to 9 (first).
             namespace: Its namespace, for permissions; names separated by slashes.
             request_id: Makes a repeat by another process safe; default a new one.
@@ -76,6 +80,7 @@ class TaskCalls(Calls):
             payload,
             inputs=inputs,
             attempt_timeout=attempt_timeout,
+            task_timeout=task_timeout,
             priority=priority,
             namespace=namespace,
         )
@@ -208,6 +213,7 @@ def task_spec(
     *,
     inputs: Iterable[tuple[str, str] | tuple[str, str, str]] = (),
     attempt_timeout: timedelta | None = None,
+    task_timeout: timedelta | None = None,
     priority: int = 0,
     namespace: str = DEFAULT_NAMESPACE,
 ) -> TaskSpec:
@@ -220,6 +226,9 @@ def task_spec(
     timeout_ms = ATTEMPT_TIMEOUT_MS_DEFAULT
     if attempt_timeout is not None:
         timeout_ms = milliseconds(attempt_timeout, "attempt_timeout")
+    task_timeout_ms = TASK_TIMEOUT_MS_DEFAULT
+    if task_timeout is not None:
+        task_timeout_ms = milliseconds(task_timeout, "task_timeout")
     if not isinstance(priority, int) or not 0 <= priority <= PRIORITY_MAX:
         raise invalid_field("priority", f"it is {shown(priority)}; give 0 to {PRIORITY_MAX}")
     return TaskSpec(
@@ -228,6 +237,7 @@ def task_spec(
         content_type=content_type,
         inputs=tuple(_input(each) for each in inputs),
         attempt_timeout_ms=timeout_ms,
+        task_timeout_ms=task_timeout_ms,
         priority=priority,
         namespace=checked_text(namespace, "namespace"),
     )

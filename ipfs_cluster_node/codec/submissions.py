@@ -24,6 +24,9 @@ from ipfs_cluster_node.core.model import (
     SUBMISSION_INPUTS_MAX,
     SUBMISSION_TASKS_MAX,
     TASK_INPUTS_MAX,
+    TASK_TIMEOUT_MS_DEFAULT,
+    TASK_TIMEOUT_MS_MAX,
+    TASK_TIMEOUT_MS_MIN,
     TaskInput,
     TaskSpec,
 )
@@ -162,6 +165,9 @@ def _spec_from_proto(message: pb.TaskSpec, field: str) -> TaskSpec:
     timeout_ms = ATTEMPT_TIMEOUT_MS_DEFAULT
     if message.HasField("attempt_timeout"):
         timeout_ms = ms_of_duration(message.attempt_timeout)
+    task_timeout_ms = TASK_TIMEOUT_MS_DEFAULT
+    if message.HasField("task_timeout"):
+        task_timeout_ms = ms_of_duration(message.task_timeout)
     namespace = message.namespace or DEFAULT_NAMESPACE
     attempt_count_max = ATTEMPT_COUNT_DEFAULT
     if message.HasField("attempt_count_max"):
@@ -181,6 +187,11 @@ def _spec_from_proto(message: pb.TaskSpec, field: str) -> TaskSpec:
         ATTEMPT_TIMEOUT_MS_MIN <= timeout_ms <= ATTEMPT_TIMEOUT_MS_MAX,
         "attempt_timeout",
         "100 ms to 24 hours",
+    )
+    check(
+        TASK_TIMEOUT_MS_MIN <= task_timeout_ms <= TASK_TIMEOUT_MS_MAX,
+        "task_timeout",
+        "1 second to 30 days",
     )
     check(
         1 <= attempt_count_max <= ATTEMPT_COUNT_MAX,
@@ -210,6 +221,7 @@ def _spec_from_proto(message: pb.TaskSpec, field: str) -> TaskSpec:
         attempt_count_max=attempt_count_max,
         priority=message.priority,
         namespace=namespace,
+        task_timeout_ms=task_timeout_ms,
     )
 
 

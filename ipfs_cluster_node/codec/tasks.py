@@ -111,6 +111,11 @@ def timestamp_of_ms(milliseconds: int) -> Any:
     return duration_of_ms(milliseconds) if milliseconds else None
 
 
+def _limit_of_ms(milliseconds: int) -> Any:
+    """The fields of a time limit; None for 0, which stands for none."""
+    return duration_of_ms(milliseconds) if milliseconds else None
+
+
 def ms_of_timestamp(timestamp: Timestamp) -> int:
     """Read an instant; an unset one is 0."""
     return timestamp.seconds * 1000 + timestamp.nanos // 1_000_000
@@ -126,12 +131,18 @@ _RESULT: Final = codec(TaskResult, pb.TaskResult)
 _FAILURE: Final = codec(
     TaskFailure, pb.TaskFailure, by={"reason": By(reason_to_proto, reason_from_proto)}
 )
+TIMEOUTS: Final = {"attempt_timeout_ms": "attempt_timeout", "task_timeout_ms": "task_timeout"}
+"""A specification's fields that are durations in a message."""
+BY_TIMEOUT: Final = {
+    "attempt_timeout_ms": By(duration_of_ms, ms_of_duration),
+    "task_timeout_ms": By(_limit_of_ms, ms_of_duration),
+}
 _SPEC: Final = codec(
     TaskSpec,
     pb.TaskSpec,
     codecs={TaskInput: _INPUT},
-    renamed={"attempt_timeout_ms": "attempt_timeout"},
-    by={"attempt_timeout_ms": By(duration_of_ms, ms_of_duration)},
+    renamed=TIMEOUTS,
+    by=BY_TIMEOUT,
 )
 spec_to_proto: Final = _SPEC.encode
 """Encodes a spec for a worker, or to be submitted."""

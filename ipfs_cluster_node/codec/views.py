@@ -9,10 +9,10 @@ from google.protobuf.message import Message
 from ipfs_cluster_node.codec.derived import By, Codec, codec
 from ipfs_cluster_node.codec.members import LIVENESS_TO_PROTO, ROLE_TO_PROTO
 from ipfs_cluster_node.codec.tasks import (
+    BY_TIMEOUT,
     STATE_FROM_PROTO,
     STATE_TO_PROTO,
-    duration_of_ms,
-    ms_of_duration,
+    TIMEOUTS,
     ms_of_timestamp,
     reason_from_proto,
     reason_to_proto,
@@ -116,8 +116,8 @@ _view(TaskInput, task_dispatch_pb2.TaskInput)
 _view(
     views.ListedSpec,
     task_dispatch_pb2.TaskSpec,
-    renamed={"attempt_timeout_ms": "attempt_timeout"},
-    by={"attempt_timeout_ms": By(duration_of_ms, ms_of_duration)},
+    renamed=TIMEOUTS,
+    by=BY_TIMEOUT,
     unused="payload",
 )
 _view(views.ListedResult, task_dispatch_pb2.TaskResult)

@@ -165,6 +165,13 @@ class CancelTask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TimeOutTasks:
+    """Fails tasks whose time from submission is over at the command's time."""
+
+    task_ids: tuple[TaskId, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExpireRecords:
     """Deletes records older than their retention."""
 
@@ -240,6 +247,7 @@ CommandBody = (
     | FinishAttempts
     | RequeueAttempts
     | CancelTask
+    | TimeOutTasks
     | ExpireRecords
     | AddContent
     | PutDelegation
@@ -306,6 +314,7 @@ def fingerprint_of(body: CommandBody) -> bytes:
             | AssignTasks()
             | FinishAttempts()
             | RequeueAttempts()
+            | TimeOutTasks()
             | ExpireRecords()
             | AddContent()
             | IssueCertificate()

@@ -93,9 +93,14 @@ class MemberTable:
         """Every join token, as of now."""
         return tuple(self._tokens.values())
 
-    def task_types(self) -> frozenset[str]:
-        """Types that some node, alive or not, has a handler for."""
-        return frozenset(t for node in self.nodes() for t in node.task_types)
+    def task_types(self, *, alive: bool = False) -> frozenset[str]:
+        """Types that some node has a handler for: one that is alive, or any."""
+        return frozenset(
+            task_type
+            for node in self.nodes()
+            if not alive or node.liveness is Liveness.ALIVE
+            for task_type in node.task_types
+        )
 
     def put(self, principal: Principal) -> None:
         """Add or replace a principal."""

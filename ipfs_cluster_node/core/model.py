@@ -30,6 +30,11 @@ ATTEMPT_LOST_MAX: Final = 10
 ATTEMPT_TIMEOUT_MS_DEFAULT: Final = 10 * 60 * 1000
 ATTEMPT_TIMEOUT_MS_MIN: Final = 100
 ATTEMPT_TIMEOUT_MS_MAX: Final = 24 * 60 * 60 * 1000
+TASK_TIMEOUT_MS_DEFAULT: Final = 7 * 24 * 60 * 60 * 1000
+"""A week: nothing waits for ever, but a weekend without workers fails no task, and neither do three
+attempts, the default, of 24 hours, the most. Ended tasks are kept as long."""
+TASK_TIMEOUT_MS_MIN: Final = 1000
+TASK_TIMEOUT_MS_MAX: Final = 30 * 24 * 60 * 60 * 1000
 PRIORITY_MAX: Final = 9
 DEFAULT_NAMESPACE: Final = "default"
 DEFAULT_CONTENT_TYPE: Final = "application/octet-stream"
@@ -172,6 +177,9 @@ class TaskSpec:
     attempt_count_max: int = ATTEMPT_COUNT_DEFAULT
     priority: int = 0
     namespace: str = DEFAULT_NAMESPACE
+    task_timeout_ms: int = 0
+    """From its submission to its end; 0, as in older logs: no limit. A submission gets
+    `TASK_TIMEOUT_MS_DEFAULT`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,6 +242,12 @@ class Task:
     finished_at_ms: int = 0
     result: TaskResult | None = None
     failure: TaskFailure | None = None
+
+    @property
+    def deadline_ms(self) -> int:
+        """When its time is over; 0 if it has no timeout."""
+        timeout_ms = self.spec.task_timeout_ms
+        return self.submitted_at_ms + timeout_ms if timeout_ms else 0
 
     @property
     def final_failure(self) -> TaskFailure | None:

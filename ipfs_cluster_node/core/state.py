@@ -26,11 +26,12 @@ from ipfs_cluster_node.core.effects import (
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.ids import Did, NodeId, TaskId, did_from_node_id
 from ipfs_cluster_node.core.members import MemberTable
-from ipfs_cluster_node.core.model import AttemptId, Content, Liveness
+from ipfs_cluster_node.core.model import AttemptId, Content, Liveness, Task
 from ipfs_cluster_node.core.requests import RequestRecord, RequestTable
 from ipfs_cluster_node.core.settings import ClusterConfig, ConfigChangedError
 from ipfs_cluster_node.core.state_data import StateData
 from ipfs_cluster_node.core.tables import Notes, TableName
+from ipfs_cluster_node.core.task_deadlines import timed_out
 from ipfs_cluster_node.core.task_room import make_room, no_room_for
 from ipfs_cluster_node.core.tasks import TaskTable
 
@@ -131,6 +132,8 @@ class ClusterState:
                 return self._requeue_attempts(command, body)
             case commands.CancelTask():
                 return self._cancel_task(command, body)
+            case commands.TimeOutTasks():
+                return self._time_out_tasks(command, body)
             case commands.ExpireRecords():
                 return self._expire_records(command, body)
             case commands.AddContent():
@@ -295,11 +298,25 @@ class ClusterState:
             return Rejected(
                 Reason.TASK_FINISHED, f"the task has {task.state} already; get its result"
             )
+        self._revoke_attempt_of(task)
+        self.tasks.cancel(body.task_id, command.at_ms)
+        return Accepted((body.task_id,))
+
+    def _time_out_tasks(self, command: LogCommand, body: commands.TimeOutTasks) -> Answer:
+        task_types = self.members.task_types(alive=True)
+        for task_id in body.task_ids:
+            task = self.tasks.get(task_id)
+            if task is None or task.state.is_terminal or not 0 < task.deadline_ms <= command.at_ms:
+                continue
+            self._revoke_attempt_of(task)
+            failure = timed_out(task, has_worker=task.spec.task_type in task_types)
+            self.tasks.fail(task_id, failure, command.at_ms)
+        return Accepted()
+
+    def _revoke_attempt_of(self, task: Task) -> None:
         if task.node_id is not None and self.tasks.running_count(task.node_id):
             attempt = AttemptId(task.task_id, task.attempt)
             self._effects.append(AttemptsRevoked(task.node_id, (attempt,)))
-        self.tasks.cancel(body.task_id, command.at_ms)
-        return Accepted((body.task_id,))
 
     def _lose(self, attempts: Iterable[AttemptId], at_ms: int) -> None:
         for attempt in attempts:

@@ -4,6 +4,7 @@ pending -> running            a worker is assigned; the attempt number grows
 running -> pending            the attempt was lost or handed back, or failed and may be repeated
 running -> succeeded, failed  the current attempt ended
 pending, running -> cancelled
+pending, running -> failed    the time from its submission is over
 
 A terminal state is final; the task is then deleted by expiry, or to make room for new ones. The
 order of deletion depends on the tasks alone, so that a restored replica deletes the same.
@@ -27,6 +28,7 @@ from ipfs_cluster_node.core.model import (
 )
 from ipfs_cluster_node.core.queue import TaskQueue
 from ipfs_cluster_node.core.tables import Notes, Table, TableName
+from ipfs_cluster_node.core.task_deadlines import TaskDeadlines
 
 
 class TaskTable:
@@ -43,9 +45,12 @@ class TaskTable:
         self.stored_bytes = 0
         self.ended_bytes = 0
         """The part of `stored_bytes` that ended tasks hold."""
+        self._deadlines = TaskDeadlines()
         self._sequence_last = 0
         for task in tasks:
             self._put(task)
+            if not task.state.is_terminal:
+                self._deadlines.add(task)
             self._sequence_last = task.sequence
 
     def __len__(self) -> int:
@@ -107,15 +112,15 @@ class TaskTable:
     def submit(self, task_id: TaskId, spec: TaskSpec, submitter: Did, at_ms: int) -> None:
         """Add a task."""
         self._sequence_last += 1
-        self._put(
-            Task(
-                task_id=task_id,
-                sequence=self._sequence_last,
-                spec=spec,
-                submitter=submitter,
-                submitted_at_ms=at_ms,
-            )
+        task = Task(
+            task_id=task_id,
+            sequence=self._sequence_last,
+            spec=spec,
+            submitter=submitter,
+            submitted_at_ms=at_ms,
         )
+        self._put(task)
+        self._deadlines.add(task)
 
     def assign(self, task_id: TaskId, node_id: NodeId, at_ms: int) -> AttemptId | None:
         """Assign a pending task to a node; None if it is no longer pending."""
@@ -171,6 +176,14 @@ class TaskTable:
         """Cancel a task that has not ended."""
         self._end(self._tasks[task_id], at_ms, state=TaskState.CANCELLED)
 
+    def fail(self, task_id: TaskId, failure: TaskFailure, at_ms: int) -> None:
+        """End a task that has not ended."""
+        self._end(self._tasks[task_id], at_ms, state=TaskState.FAILED, failure=failure)
+
+    def overdue(self, now_ms: int, count_max: int) -> tuple[TaskId, ...]:
+        """Tasks whose time from submission is over, at most `count_max`."""
+        return self._deadlines.overdue(now_ms, count_max)
+
     def expire(self, finished_before_ms: int, count_max: int) -> int:
         """Delete tasks that ended earlier, at most `count_max`; returns how many."""
         count = 0
@@ -212,6 +225,7 @@ class TaskTable:
         self.ended_bytes -= task.stored_bytes
 
     def _end(self, task: Task, at_ms: int, **changes: Any) -> None:
+        self._deadlines.remove(task)
         # The payload is no longer needed, and the state must fit in memory.
         spec = replace(task.spec, payload=b"") if task.spec.payload else task.spec
         self._put(replace(task, finished_at_ms=at_ms, spec=spec, **changes))

@@ -258,6 +258,8 @@ class ListedSpec:
     attempt_count_max: int | None = None
     priority: int = 0
     namespace: str = ""
+    task_timeout_ms: int = 0
+    """From its submission to its end; 0: no limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

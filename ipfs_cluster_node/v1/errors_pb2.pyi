@@ -124,6 +124,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The handler returned an invalid result; the message says what to return instead."""
     ERROR_REASON_TASK_MEMORY_EXCEEDED: _ErrorReason.ValueType  # 62
     """The attempt exceeded its limit of memory, processes or threads, and was killed."""
+    ERROR_REASON_TASK_TIMED_OUT: _ErrorReason.ValueType  # 63
+    """The task had not ended `task_timeout` after it was submitted; a running attempt was killed. The message says what it
+    waited for.
+    """
     ERROR_REASON_MALFORMED_CID: _ErrorReason.ValueType  # 70
     """Not a CID, or one of an unsupported codec or hash."""
     ERROR_REASON_CONTENT_NOT_FOUND: _ErrorReason.ValueType  # 71
@@ -296,6 +300,10 @@ ERROR_REASON_TASK_RESULT_INVALID: ErrorReason.ValueType  # 61
 """The handler returned an invalid result; the message says what to return instead."""
 ERROR_REASON_TASK_MEMORY_EXCEEDED: ErrorReason.ValueType  # 62
 """The attempt exceeded its limit of memory, processes or threads, and was killed."""
+ERROR_REASON_TASK_TIMED_OUT: ErrorReason.ValueType  # 63
+"""The task had not ended `task_timeout` after it was submitted; a running attempt was killed. The message says what it
+waited for.
+"""
 ERROR_REASON_MALFORMED_CID: ErrorReason.ValueType  # 70
 """Not a CID, or one of an unsupported codec or hash."""
 ERROR_REASON_CONTENT_NOT_FOUND: ErrorReason.ValueType  # 71

@@ -72,6 +72,7 @@ class TaskSpec(_message.Message):
     ATTEMPT_COUNT_MAX_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     NAMESPACE_FIELD_NUMBER: _builtins.int
+    TASK_TIMEOUT_FIELD_NUMBER: _builtins.int
     task_type: _builtins.str
     """Names the handler, for example `data_processing`."""
     payload: _builtins.bytes
@@ -96,6 +97,13 @@ class TaskSpec(_message.Message):
     def attempt_timeout(self) -> _duration_pb2.Duration:
         """Time limit of one attempt, including the fetch of inputs: 100 ms to 24 hours. Unset: 10 minutes."""
 
+    @_builtins.property
+    def task_timeout(self) -> _duration_pb2.Duration:
+        """Time limit of the task, from its submission to its end, with all waiting and every attempt: 1 second to 30 days.
+        Unset: 7 days. When it is over, the task fails with the reason `TASK_TIMED_OUT`, within about a second by the
+        cluster's clock; a running attempt is killed, and its outcome refused.
+        """
+
     def __init__(
         self,
         *,
@@ -107,10 +115,11 @@ class TaskSpec(_message.Message):
         attempt_count_max: _builtins.int | None = ...,
         priority: _builtins.int = ...,
         namespace: _builtins.str = ...,
+        task_timeout: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt_count_max", b"_attempt_count_max", "_payload", b"_payload", "attempt_count_max", b"attempt_count_max", "attempt_timeout", b"attempt_timeout", "payload", b"payload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempt_count_max", b"_attempt_count_max", "_payload", b"_payload", "attempt_count_max", b"attempt_count_max", "attempt_timeout", b"attempt_timeout", "payload", b"payload", "task_timeout", b"task_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt_count_max", b"_attempt_count_max", "_payload", b"_payload", "attempt_count_max", b"attempt_count_max", "attempt_timeout", b"attempt_timeout", "content_type", b"content_type", "inputs", b"inputs", "namespace", b"namespace", "payload", b"payload", "priority", b"priority", "task_type", b"task_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempt_count_max", b"_attempt_count_max", "_payload", b"_payload", "attempt_count_max", b"attempt_count_max", "attempt_timeout", b"attempt_timeout", "content_type", b"content_type", "inputs", b"inputs", "namespace", b"namespace", "payload", b"payload", "priority", b"priority", "task_timeout", b"task_timeout", "task_type", b"task_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__attempt_count_max: _TypeAlias = _typing.Literal["attempt_count_max"]  # noqa: Y015
     _WhichOneofArgType__attempt_count_max: _TypeAlias = _typing.Literal["_attempt_count_max", b"_attempt_count_max"]  # noqa: Y015

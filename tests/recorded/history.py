@@ -226,6 +226,7 @@ def _tasks() -> Iterator[dict[str, Any]]:
         attempt_count_max=2,
         priority=3,
         namespace="team-a/nightly",
+        task_timeout_ms=HOUR_MS,
     )
     ids = tuple(TaskId(f"task{number:02}") for number in range(12))
     submit = c.SubmitTasks(task_ids=ids, specs=(spec,) * len(ids), fingerprint=b"f" * 32)
@@ -263,6 +264,10 @@ def _tasks() -> Iterator[dict[str, Any]]:
     yield _of(c.CancelTask(task_id=ids[7]), ALICE)
     yield _of(c.CancelTask(task_id=ids[10]), ALICE)
     yield _of(c.CancelTask(task_id=TaskId("none")), ALICE)
+    late = TaskId("late")
+    timed = replace(spec, task_timeout_ms=1000)
+    yield _of(replace(submit, task_ids=(late,), specs=(timed,), fingerprint=b"h" * 32), ALICE)
+    yield _of(c.TimeOutTasks(task_ids=(late, ids[8], ids[0])), at_ms=BEGIN_MS + HOUR_MS // 2)
 
 
 def _delegations() -> Iterator[dict[str, Any]]:

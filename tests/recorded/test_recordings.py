@@ -15,7 +15,7 @@ from ipfs_cluster_node.core.commands import CommandBody
 from ipfs_cluster_node.core.model import Liveness, Role, TaskState
 from ipfs_cluster_node.core.settings import SETTINGS
 from tests.recorded.history import commands
-from tests.recorded.plain import differences, unused_fields
+from tests.recorded.plain import differences, plain, unused_fields
 from tests.recorded.recorder import FACTS, JOURNAL, RECORDINGS, SNAPSHOT, facts_of, record
 
 VERSIONS = sorted(path.name for path in RECORDINGS.glob("v*"))
@@ -64,7 +64,7 @@ def test_differences_are_told_with_their_place() -> None:
     machine = ReplicatedStateMachine()
     for index, command in enumerate(commands()):
         machine.apply(index, encode_command(command))
-    recorded = json.loads((RECORDINGS / VERSIONS[-1] / FACTS).read_text())["state"]
+    recorded = plain(machine.state.data())
     recorded["tasks"][0]["spec"]["priority"] = 1
     recorded["tasks"][1]["colour"] = "red"
     del recorded["tasks"][2]["spec"]["priority"]

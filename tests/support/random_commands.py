@@ -69,6 +69,7 @@ class RandomCommands:
             c.FinishAttempts: self._finish,
             c.RequeueAttempts: lambda: c.RequeueAttempts(ids=(self._attempt(), self._attempt())),
             c.CancelTask: lambda: c.CancelTask(task_id=self._task()),
+            c.TimeOutTasks: lambda: c.TimeOutTasks(task_ids=(self._task(), self._task())),
             c.ExpireRecords: lambda: c.ExpireRecords(
                 count_max=self._rng.choice((0, 1, 2)), goes_on=self._rng.random() < 0.3
             ),
@@ -202,7 +203,15 @@ class RandomCommands:
         self._tasks = numbers.stop
         return c.SubmitTasks(
             task_ids=tuple(TaskId(f"t{number}") for number in numbers),
-            specs=(TaskSpec(task_type="echo", payload=b"x", attempt_count_max=2),) * len(numbers),
+            specs=tuple(
+                TaskSpec(
+                    task_type="echo",
+                    payload=b"x",
+                    attempt_count_max=2,
+                    task_timeout_ms=(0, 1, 60_000)[number % 3],
+                )
+                for number in numbers
+            ),
             fingerprint=bytes([numbers.start % 256]),
         )
 

@@ -45,6 +45,7 @@ class Command(_message.Message):
     FINISH_ATTEMPTS_FIELD_NUMBER: _builtins.int
     REQUEUE_ATTEMPTS_FIELD_NUMBER: _builtins.int
     CANCEL_TASK_FIELD_NUMBER: _builtins.int
+    TIME_OUT_TASKS_FIELD_NUMBER: _builtins.int
     EXPIRE_RECORDS_FIELD_NUMBER: _builtins.int
     ADD_CONTENT_FIELD_NUMBER: _builtins.int
     PUT_DELEGATION_FIELD_NUMBER: _builtins.int
@@ -123,6 +124,10 @@ class Command(_message.Message):
         """A task is cancelled."""
 
     @_builtins.property
+    def time_out_tasks(self) -> Global___TimeOutTasks:
+        """Tasks whose time is over fail."""
+
+    @_builtins.property
     def expire_records(self) -> Global___ExpireRecords:
         """Old records are deleted."""
 
@@ -172,6 +177,7 @@ class Command(_message.Message):
         finish_attempts: Global___FinishAttempts | None = ...,
         requeue_attempts: Global___RequeueAttempts | None = ...,
         cancel_task: Global___CancelTask | None = ...,
+        time_out_tasks: Global___TimeOutTasks | None = ...,
         expire_records: Global___ExpireRecords | None = ...,
         add_content: Global___AddContent | None = ...,
         put_delegation: Global___PutDelegation | None = ...,
@@ -180,11 +186,11 @@ class Command(_message.Message):
         revoke_certificate: Global___RevokeCertificate | None = ...,
         set_authority: Global___SetAuthority | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["add_content", b"add_content", "assign_tasks", b"assign_tasks", "bootstrap_cluster", b"bootstrap_cluster", "cancel_task", b"cancel_task", "command", b"command", "create_join_token", b"create_join_token", "decide_joiner", b"decide_joiner", "expire_records", b"expire_records", "finish_attempts", b"finish_attempts", "issue_certificate", b"issue_certificate", "propose_config", b"propose_config", "put_delegation", b"put_delegation", "redeem_join_token", b"redeem_join_token", "register_node", b"register_node", "remove_node", b"remove_node", "replace_log", b"replace_log", "requeue_attempts", b"requeue_attempts", "revoke_certificate", b"revoke_certificate", "revoke_delegation", b"revoke_delegation", "revoke_join_token", b"revoke_join_token", "set_authority", b"set_authority", "set_liveness", b"set_liveness", "submit_tasks", b"submit_tasks"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["add_content", b"add_content", "assign_tasks", b"assign_tasks", "bootstrap_cluster", b"bootstrap_cluster", "cancel_task", b"cancel_task", "command", b"command", "create_join_token", b"create_join_token", "decide_joiner", b"decide_joiner", "expire_records", b"expire_records", "finish_attempts", b"finish_attempts", "issue_certificate", b"issue_certificate", "propose_config", b"propose_config", "put_delegation", b"put_delegation", "redeem_join_token", b"redeem_join_token", "register_node", b"register_node", "remove_node", b"remove_node", "replace_log", b"replace_log", "requeue_attempts", b"requeue_attempts", "revoke_certificate", b"revoke_certificate", "revoke_delegation", b"revoke_delegation", "revoke_join_token", b"revoke_join_token", "set_authority", b"set_authority", "set_liveness", b"set_liveness", "submit_tasks", b"submit_tasks", "time_out_tasks", b"time_out_tasks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_content", b"add_content", "assign_tasks", b"assign_tasks", "at_ms", b"at_ms", "bootstrap_cluster", b"bootstrap_cluster", "caller", b"caller", "cancel_task", b"cancel_task", "command", b"command", "create_join_token", b"create_join_token", "decide_joiner", b"decide_joiner", "expire_records", b"expire_records", "finish_attempts", b"finish_attempts", "format", b"format", "issue_certificate", b"issue_certificate", "propose_config", b"propose_config", "put_delegation", b"put_delegation", "redeem_join_token", b"redeem_join_token", "register_node", b"register_node", "remove_node", b"remove_node", "replace_log", b"replace_log", "request_id", b"request_id", "requeue_attempts", b"requeue_attempts", "revoke_certificate", b"revoke_certificate", "revoke_delegation", b"revoke_delegation", "revoke_join_token", b"revoke_join_token", "set_authority", b"set_authority", "set_liveness", b"set_liveness", "submit_tasks", b"submit_tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_content", b"add_content", "assign_tasks", b"assign_tasks", "at_ms", b"at_ms", "bootstrap_cluster", b"bootstrap_cluster", "caller", b"caller", "cancel_task", b"cancel_task", "command", b"command", "create_join_token", b"create_join_token", "decide_joiner", b"decide_joiner", "expire_records", b"expire_records", "finish_attempts", b"finish_attempts", "format", b"format", "issue_certificate", b"issue_certificate", "propose_config", b"propose_config", "put_delegation", b"put_delegation", "redeem_join_token", b"redeem_join_token", "register_node", b"register_node", "remove_node", b"remove_node", "replace_log", b"replace_log", "request_id", b"request_id", "requeue_attempts", b"requeue_attempts", "revoke_certificate", b"revoke_certificate", "revoke_delegation", b"revoke_delegation", "revoke_join_token", b"revoke_join_token", "set_authority", b"set_authority", "set_liveness", b"set_liveness", "submit_tasks", b"submit_tasks", "time_out_tasks", b"time_out_tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["bootstrap_cluster", "create_join_token", "redeem_join_token", "revoke_join_token", "decide_joiner", "register_node", "set_liveness", "remove_node", "propose_config", "replace_log", "submit_tasks", "assign_tasks", "finish_attempts", "requeue_attempts", "cancel_task", "expire_records", "add_content", "put_delegation", "revoke_delegation", "issue_certificate", "revoke_certificate", "set_authority"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["bootstrap_cluster", "create_join_token", "redeem_join_token", "revoke_join_token", "decide_joiner", "register_node", "set_liveness", "remove_node", "propose_config", "replace_log", "submit_tasks", "assign_tasks", "finish_attempts", "requeue_attempts", "cancel_task", "time_out_tasks", "expire_records", "add_content", "put_delegation", "revoke_delegation", "issue_certificate", "revoke_certificate", "set_authority"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -1012,6 +1018,7 @@ class TaskSpec(_message.Message):
     ATTEMPT_COUNT_MAX_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     NAMESPACE_FIELD_NUMBER: _builtins.int
+    TASK_TIMEOUT_MS_FIELD_NUMBER: _builtins.int
     task_type: _builtins.str
     """Names the handler."""
     payload: _builtins.bytes
@@ -1026,6 +1033,8 @@ class TaskSpec(_message.Message):
     """0 to 9."""
     namespace: _builtins.str
     """Its namespace."""
+    task_timeout_ms: _builtins.int
+    """Time limit from its submission to its end, in milliseconds; 0 in older logs: none."""
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskInput]:
         """Files for it."""
@@ -1041,10 +1050,11 @@ class TaskSpec(_message.Message):
         attempt_count_max: _builtins.int = ...,
         priority: _builtins.int = ...,
         namespace: _builtins.str = ...,
+        task_timeout_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count_max", b"attempt_count_max", "attempt_timeout_ms", b"attempt_timeout_ms", "content_type", b"content_type", "inputs", b"inputs", "namespace", b"namespace", "payload", b"payload", "priority", b"priority", "task_type", b"task_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count_max", b"attempt_count_max", "attempt_timeout_ms", b"attempt_timeout_ms", "content_type", b"content_type", "inputs", b"inputs", "namespace", b"namespace", "payload", b"payload", "priority", b"priority", "task_timeout_ms", b"task_timeout_ms", "task_type", b"task_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1351,6 +1361,30 @@ class CancelTask(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelTask: _TypeAlias = CancelTask  # noqa: Y015
+
+@_typing.final
+class TimeOutTasks(_message.Message):
+    """Tasks fail if their time from submission is over at the command's time; others are left as they are."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def task_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The tasks."""
+
+    def __init__(
+        self,
+        *,
+        task_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["task_ids", b"task_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TimeOutTasks: _TypeAlias = TimeOutTasks  # noqa: Y015
 
 @_typing.final
 class ExpireRecords(_message.Message):

@@ -6,6 +6,7 @@ from ipfs_cluster_node.access.identify import identify_joiner
 from ipfs_cluster_node.adapters.net.tls import ServerTls, bind_port, make_server
 from ipfs_cluster_node.cluster.dispatch import Dispatch
 from ipfs_cluster_node.cluster.enrolment import Enrolment
+from ipfs_cluster_node.cluster.task_timeouts import TaskTimeouts
 from ipfs_cluster_node.core.effects import CertificatesRevoked, Effect
 from ipfs_cluster_node.core.endpoints import parse_endpoint
 from ipfs_cluster_node.core.tables import Touched
@@ -53,6 +54,7 @@ class MasterPart(Part):
         self.loops = {
             "assignments": Dispatch(member.consensus, member.sessions, clock=common.clock).run,
             "liveness": member.members.run,
+            "task timeouts": TaskTimeouts(member.consensus, member.clock.check).run,
             "copies": self._copies.run,
             "certificates": member.certificates.run,
             "clock": member.clock.run,

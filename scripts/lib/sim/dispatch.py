@@ -40,7 +40,7 @@ class Run:
         loops = [
             asyncio.create_task(loop)
             for master in self.world.masters
-            for loop in (master.dispatch.run(), master.watch_leases())
+            for loop in (master.dispatch.run(), master.watch_leases(), master.timeouts.run())
         ]
         loops.append(asyncio.create_task(self.world.watch_fences()))
         for machine in self.world.machines.values():
@@ -123,6 +123,7 @@ class Run:
             TaskSpec(
                 task_type="echo",
                 payload=str(self._duration() if seconds is None else seconds).encode(),
+                task_timeout_ms=self._timeout_ms() if seconds is None else 0,
             )
             for _ in numbers
         )
@@ -143,6 +144,9 @@ class Run:
 
     def _duration(self) -> float:
         return self.world.rng.choices((0.001, 0.05, 0.5, 4.0), (50, 30, 17, 3))[0]
+
+    def _timeout_ms(self) -> int:
+        return self.world.rng.choices((0, 1000, 5000), (80, 10, 10))[0]
 
     # Faults.
 

@@ -12,6 +12,7 @@ from ipfs_cluster_node.client.connection import Connection
 from ipfs_cluster_node.cluster.dispatch import Dispatch
 from ipfs_cluster_node.cluster.observations import Observations
 from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine
+from ipfs_cluster_node.cluster.task_timeouts import TaskTimeouts
 from ipfs_cluster_node.cluster.tasks import Tasks
 from ipfs_cluster_node.cluster.worker_sessions import WorkerSessions
 from ipfs_cluster_node.codec.commands import encode_command
@@ -64,11 +65,15 @@ class Master:
         self.tasks = Tasks(self, self.observations)  # type: ignore[arg-type]
         self.sessions = WorkerSessions(self, self.tasks, self.observations, clock=loop_clock())  # type: ignore[arg-type]
         self.dispatch = Dispatch(self, self.sessions, clock=loop_clock())  # type: ignore[arg-type]
+        self.timeouts = TaskTimeouts(self, lambda: None)  # type: ignore[arg-type]
         self.data = self.machine.state.data()
         self.machine.watch(self.tasks.on_change, self.sessions.on_change, self.check_touched)
         self.machine.listen(self.sessions.on_effect)
 
     # What `Consensus` gives.
+
+    def now_ms(self) -> int:
+        return now_ms()
 
     def state(self) -> ClusterState:
         return self.machine.state
@@ -366,6 +371,11 @@ class World:
                     raise ViolationError(f"{task.task_id} has a result that is not {made!r}")
                 if AttemptId(task.task_id, task.attempt) not in done:
                     raise ViolationError(f"{made!r} was never completed")
+            timed_out = task.failure is not None and task.failure.reason is Reason.TASK_TIMED_OUT
+            if timed_out != (task.state is TaskState.FAILED):
+                raise ViolationError(f"{task} failed, or did not, by its timeout")
+            if timed_out and task.finished_at_ms < task.deadline_ms:
+                raise ViolationError(f"{task.task_id} timed out early")
             if self.calm and len(done) > 1:
                 raise ViolationError(f"{done} were all completed, and no worker was lost")
         for master in self.masters[1:]:
