@@ -12,15 +12,20 @@ from typing import Any
 import grpc
 import pytest
 
+from ipfs_cluster_node.adapters.keys.sealing import SealKey
+from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
+from ipfs_cluster_node.adapters.raft.store import create_store
 from ipfs_cluster_node.codec.errors import error_from_rpc
+from ipfs_cluster_node.config.files import write_private
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.settings import NodeSection, load_settings
 from ipfs_cluster_node.core.errors import Reason
-from ipfs_cluster_node.core.ids import NodeId
+from ipfs_cluster_node.core.ids import NodeId, voter_id
 from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.node.node import Node
 from ipfs_cluster_node.node.setup import init_cluster
 from ipfs_cluster_node.v1 import health_pb2, health_pb2_grpc, membership_pb2, membership_pb2_grpc
+from tests.node.test_simulated_nodes import join
 from tests.support.memory_net import MemoryNet
 from tests.support.virtual_time import loop_clock, virtual_time
 
@@ -93,7 +98,7 @@ async def test_the_only_masters_parts_stop_and_start_while_it_serves(
     net = MemoryNet(monkeypatch)
     node = node_of(home_at(tmp_path), Role.LEECHER)
     async with running(node):
-        own = net._open("127.0.0.1:9096", tls=node._common.certificate.tls)
+        own = net.open("127.0.0.1:9096", tls=node._common.certificate.tls)
         await asyncio.sleep(3)
         before = loops()
         assert await role_of(own) == "leecher without log"
@@ -117,3 +122,65 @@ async def test_the_only_masters_parts_stop_and_start_while_it_serves(
             assert node._member.authority._opened is None
             gc.collect()
             assert state() is None
+
+
+@virtual_time
+async def test_a_node_votes_while_it_is_a_master_and_keeps_its_lease_throughout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = MemoryNet(monkeypatch)
+    master = Node(
+        home := home_at(tmp_path / "first"), load_settings(home.config), clock=loop_clock()
+    )
+    second = Home(tmp_path / "second")
+    async with running(master):
+        await asyncio.sleep(20)  # Its clock is steady for long enough to sign.
+        await join(master, second, loop_clock(), monkeypatch)
+        node = Node(second, load_settings(second.config), clock=loop_clock())
+        voter = voter_id(node.node_id, 2)
+        write_private(second.seal_key, SealKey.create().pem())
+        create_store(DirectoryDisk(second.raft), voter, [])
+        replica = master._member.consensus.replica
+        assert replica is not None
+        async with running(node):
+            await asyncio.sleep(5)
+            uplink, own = node._member.uplink, node._member.consensus
+            lapses = uplink.lapse_count
+            to_node = net.open("127.0.0.1:9196", tls=master._common.certificate.tls)
+            before = loops()
+            for _ in range(2):
+                assert await answer_of(to_node) == Reason.NOT_LEADER
+                register(master, node, Role.MASTER, incarnation=2)
+                await node.change_role(Role.MASTER)
+                await asyncio.sleep(10)
+                assert voter in replica.voters
+                assert own.applied_index == replica.applied_index
+                assert await answer_of(to_node) == "OK"  # From its own copy of the log.
+                # It votes, and leads: nothing could be committed without it.
+                await replica.transfer_leadership(voter)
+                await asyncio.sleep(2)
+                assert own.is_leader
+                assert await answer_of(to_node) == "OK"
+                assert node._common.observations.heard_at
+                assert node.node_id in node._common.observations.heard_at
+                await own.require_replica().transfer_leadership(replica.voter)
+                await asyncio.sleep(2)
+                await replica.remove_voter(voter)
+                register(master, node, Role.LEECHER, incarnation=0)
+                await node.change_role(Role.LEECHER)
+                assert own.leader == master.node_id
+                await asyncio.sleep(10)
+                assert master._member.consensus.is_leader
+                assert loops() == before
+                assert node._common.boots._speakers == {}
+                assert uplink.registered.is_set()
+                assert uplink.lease_holds
+            assert uplink.lapse_count == lapses
+
+
+def register(master: Node, node: Node, role: Role, *, incarnation: int) -> None:
+    """What a command will do: have the leader's log say what a node is from now on."""
+    members = master._member.consensus.state().members
+    principal = members.node(node.node_id)
+    assert principal is not None
+    members.put(replace(principal, role=role, incarnation=incarnation))

@@ -60,7 +60,12 @@ async def join(master: Node, home: Home, clock: Clock, patch: pytest.MonkeyPatch
         return master._common.certificate.tls.ca_pem
 
     patch.setattr(joining, "fetch_trust_bundle", bundle)
-    settings = NodeSection(name="second", role="leecher", bind="127.0.0.1:9196")
+    settings = NodeSection(
+        name="second",
+        role="leecher",
+        bind="127.0.0.1:9196",
+        enrolment_bind="127.0.0.1:9197",
+    )
     await join_cluster(
         home,
         settings,

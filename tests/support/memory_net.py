@@ -1,8 +1,8 @@
 """Whole nodes in one process, without sockets: a call goes straight to the gate of the one called.
 
 gRPC works in threads that no loop's clock holds up, so that under virtual time every deadline would
-be over before an answer came. Here calls are awaited like any other coroutine. Only unary calls are
-carried: enough for joining, heartbeats and health, and for the log of a single master.
+be over before an answer came. Here calls are awaited like any other coroutine. Carried are unary
+calls and streams of two directions: joining, heartbeats, health, and the log of several masters.
 """
 
 import asyncio
@@ -30,6 +30,7 @@ class Server:
     def __init__(self, **_options: Any) -> None:
         self.handlers: list[Any] = []
         self.runs = False
+        self.streams: set[asyncio.Task[None]] = set()
 
     def add_generic_rpc_handlers(self, handlers: Any) -> None:
         self.handlers += handlers
@@ -39,6 +40,8 @@ class Server:
 
     async def stop(self, _grace: float) -> None:
         self.runs = False
+        for stream in self.streams:
+            stream.cancel()
 
 
 class Context:
@@ -48,6 +51,7 @@ class Context:
         self._certificate, self._metadata, self._seconds = certificate_pem, metadata, seconds
         self.code, self.details = grpc.StatusCode.OK, ""
         self.trailing: tuple[tuple[str, Any], ...] = ()
+        self.write: Any = None
 
     def auth_context(self) -> dict[str, list[bytes]]:
         if self._certificate is None:
@@ -106,13 +110,27 @@ class Channel:
 
         return call
 
-    def _no_stream(self, *_: Any, **__: Any) -> Any:
-        def call(*_: Any, **__: Any) -> Any:
-            raise AssertionError("only unary calls are carried")
+    def stream_stream(
+        self, path: str, request_serializer: Any, response_deserializer: Any, **_: Any
+    ) -> Any:
+        def call(*_: Any, **__: Any) -> "Stream":
+            return Stream(
+                self._net,
+                (self._address, path),
+                Context(self._certificate, (), None),
+                request_serializer,
+                response_deserializer,
+            )
 
         return call
 
-    unary_stream = stream_unary = stream_stream = _no_stream
+    def _not_carried(self, *_: Any, **__: Any) -> Any:
+        def call(*_: Any, **__: Any) -> Any:
+            raise AssertionError("streams of one direction are not carried")
+
+        return call
+
+    unary_stream = stream_unary = _not_carried
 
     async def channel_ready(self) -> None:
         """At once."""
@@ -125,6 +143,66 @@ class Channel:
 
     async def __aexit__(self, *_: object) -> None:
         """Nothing to close."""
+
+
+class Stream:
+    """A call in which both sides send; it breaks when the server stops."""
+
+    def __init__(
+        self,
+        net: "MemoryNet",
+        place: tuple[str, str],
+        context: Context,
+        request_serializer: Any,
+        response_deserializer: Any,
+    ) -> None:
+        self._net, (self._address, self._path), self._context = net, place, context
+        self._encode, self._decode = request_serializer, response_deserializer
+        self._requests: asyncio.Queue[bytes] = asyncio.Queue()
+        self._answers: asyncio.Queue[Any] = asyncio.Queue()
+        self._served = asyncio.create_task(self._serve(), name="memory-stream")
+
+    async def write(self, request: Any) -> None:
+        self._requests.put_nowait(self._encode(request))
+
+    async def read(self) -> Any:
+        answer = await self._answers.get()
+        await asyncio.sleep(HOP_SECONDS)
+        if isinstance(answer, grpc.aio.AioRpcError):
+            raise answer
+        return answer if answer is grpc.aio.EOF else self._decode(answer)
+
+    def cancel(self) -> None:
+        self._served.cancel()
+
+    async def _serve(self) -> None:
+        end: Any = _failed(grpc.StatusCode.UNAVAILABLE, "the connection broke")
+        try:
+            await asyncio.sleep(HOP_SECONDS)
+            handler = self._net.handler(self._address, self._path)
+            streams = self._net.server(self._address).streams
+            streams.add(self._served)
+            self._served.add_done_callback(streams.discard)
+
+            async def write(response: Any) -> None:
+                self._answers.put_nowait(handler.response_serializer(response))
+
+            self._context.write = write
+            await handler.stream_stream(self._sent(), self._context)
+            failed = self._context.code is not grpc.StatusCode.OK
+            end = grpc.aio.EOF
+            if failed:
+                end = _failed(self._context.code, self._context.details, self._context.trailing)
+        except grpc.aio.AioRpcError as error:
+            end = error
+        finally:
+            self._answers.put_nowait(end)
+
+    async def _sent(self) -> Any:
+        while True:
+            request = await self._requests.get()
+            await asyncio.sleep(HOP_SECONDS)
+            yield request
 
 
 def _held(method: Any) -> Any:
@@ -143,7 +221,7 @@ class MemoryNet:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self._ports: dict[str, Server] = {}
         for module in (channels, node_channels, standing, joining):
-            patch.setattr(module, "open_channel", self._open)
+            patch.setattr(module, "open_channel", self.open)
         for name in ("run", "stop"):
             patch.setattr(Writer, name, _held(getattr(Writer, name)))
         for serving in (node, master):
@@ -157,8 +235,11 @@ class MemoryNet:
         found = (each.service(SimpleNamespace(method=path)) for each in server.handlers)
         return next(handler for handler in found if handler is not None)
 
+    def server(self, address: str) -> Server:
+        return self._ports[address]
+
     def _bind(self, server: Server, endpoint: Any, _credentials: Any, *, flag: str) -> None:
         self._ports[str(endpoint)] = server
 
-    def _open(self, address: str, *, tls: Any, **_options: Any) -> Channel:
+    def open(self, address: str, *, tls: Any, **_options: Any) -> Channel:
         return Channel(self, address, None if tls is None else tls.certificate_pem)
