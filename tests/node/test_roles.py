@@ -83,12 +83,14 @@ async def role_of(channel: Any) -> str:
 
 async def leads(node: Node) -> None:
     async with asyncio.timeout(30):
-        while not node._member.consensus.is_leader:
+        while not (node._member.consensus.is_leader and node._member.uplink.registered.is_set()):
             await asyncio.sleep(0.1)
 
 
 def loops() -> set[str]:
-    return {task.get_name() for task in asyncio.all_tasks()}
+    """The tasks that run here by names that the node has given them."""
+    names = {task.get_name() for task in asyncio.all_tasks()}
+    return {name for name in names if not name.startswith(("Task-", "rpc_task", "HandleExc"))}
 
 
 @virtual_time
