@@ -141,7 +141,7 @@ async def test_the_worker_and_the_port_go_on_while_the_log_comes_and_goes(tmp_pa
                 async with Client.from_settings(each.profile) as client:
                     [task] = await client.submit_tasks([task_spec("echo", {"n": 1})])
                     done = await client.wait_tasks([task])
-                assert done[task].state is TaskState.SUCCEEDED
+                assert done[task].status.state is TaskState.SUCCEEDED
                 assert await role_of(channel) == "master with log"
                 await node.change_role(Role.WORKER)
                 assert answers[0] > before
@@ -171,7 +171,7 @@ async def test_a_watch_ends_with_the_log_and_goes_on_with_it(tmp_path: Path) -> 
             await node.change_role(Role.MASTER)
             await leads(node)
             await client.cancel_task(task)
-            assert (await ended)[task].state is TaskState.CANCELLED
+            assert (await ended)[task].status.state is TaskState.CANCELLED
 
 
 @contextmanager
