@@ -1,6 +1,7 @@
 """A certificate, its key and the roots on disk, replaced safely while others read them.
 
-The certificate's file holds the key as well, so that the two always match. The separate key file is
+The certificate's file holds the key as well, so that the two always match, and ends with the
+authority's epoch, as text that readers of PEM pass over. The separate key file is
 for other programs; it is written last, and not read if the certificate's file has a key.
 """
 
@@ -45,8 +46,10 @@ def write_credentials(credentials: Credentials, ca: Path, certificate: Path, key
     """Replace them; a reader meanwhile, or after a crash, finds a matching set."""
     # The roots first: they fit the old certificate as well as the new one.
     write_private(ca, credentials.ca_pem)
-    head = f"epoch {credentials.epoch}\n".encode()
-    write_private(certificate, head + credentials.certificate_pem + credentials.key_pem)
+    # Last, in the same file: a strict reader of PEM finds what it looks for first, and a crash
+    # leaves no certificate with another one's epoch.
+    tail = f"epoch {credentials.epoch}\n".encode()
+    write_private(certificate, credentials.certificate_pem + credentials.key_pem + tail)
     write_private(key, credentials.key_pem)
 
 

@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -9,6 +10,7 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 
 _HOST: Final = re.compile(r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9-]+)*")
 _PORT_MAX: Final = 65_535
+_LOCALHOST: Final = frozenset(map(ipaddress.ip_address, ("127.0.0.1", "::1")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,17 @@ class Endpoint:
     def is_loopback(self) -> bool:
         """Whether only this machine can reach it."""
         return self.host == "localhost" or (self.address is not None and self.address.is_loopback)
+
+
+def certified_hosts(hosts: Iterable[str]) -> list[str]:
+    """The names and addresses for the certificate of a node that is reached at `hosts`, each once.
+
+    `localhost` goes with the addresses that it stands for: people and tools write it for them.
+    """
+    names = dict.fromkeys(hosts)
+    if any(Endpoint(host, 0).address in _LOCALHOST for host in names):
+        names["localhost"] = None
+    return list(names)
 
 
 def parse_endpoint(text: str) -> Endpoint:

@@ -32,6 +32,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.codec.signatures import verify_signature
 from ipfs_cluster_node.core.certificates import CertificateRecord
+from ipfs_cluster_node.core.endpoints import certified_hosts
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import (
     Did,
@@ -213,7 +214,7 @@ class CertificateAuthority:
         """Sign a leaf certificate, in PEM, of a holder who has proved possession of its key.
 
         Of the request only its key and its libp2p extension are taken. `hosts` are DNS names and
-        addresses of a node, which may serve; a client may only call. The lifetime counts from
+        addresses of a node (see `certified_hosts`), which may serve; a client may only call. The lifetime counts from
         `now`, and is at most as long as the CA's own.
 
         Raises:
@@ -232,7 +233,7 @@ class CertificateAuthority:
         usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
         if is_node:
             names.append(x509.DNSName(tls_name(node_id_from_did(did))))
-            names.extend(_general_name(host) for host in dict.fromkeys(hosts))
+            names.extend(_general_name(host) for host in certified_hosts(hosts))
             usages.append(ExtendedKeyUsageOID.SERVER_AUTH)
         certificate = (
             x509.CertificateBuilder()
