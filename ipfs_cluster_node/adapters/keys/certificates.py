@@ -214,8 +214,8 @@ class CertificateAuthority:
         """Sign a leaf certificate, in PEM, of a holder who has proved possession of its key.
 
         Of the request only its key and its libp2p extension are taken. `hosts` are DNS names and
-        addresses of a node (see `certified_hosts`), which may serve; a client may only call. The lifetime counts from
-        `now`, and is at most as long as the CA's own.
+        addresses of a node (see `certified_hosts`), which may serve; a client may only call. The
+        lifetime counts from `now`, and is at most as long as the CA's own.
 
         Raises:
             ClusterError: INVALID_ARGUMENT for an invalid request, PROOF_INVALID for an extension
