@@ -15,6 +15,7 @@ from ipfs_cluster_node.cli.output import (
     client_command,
     exact_time_text,
     json_document,
+    one_of,
     print_done,
     print_json,
     print_views,
@@ -22,9 +23,10 @@ from ipfs_cluster_node.cli.output import (
     say,
     text_of,
 )
+from ipfs_cluster_node.core.authorization import GRANTS
 from ipfs_cluster_node.core.errors import ClusterError, Exit, Reason
+from ipfs_cluster_node.core.model import Role
 
-GRANTS = ("operator", "user", "reader")
 JOIN_TOKEN_DOTS = 3
 """In `cj1.<pin>.<id>.<secret>`."""
 
@@ -40,13 +42,8 @@ def auth() -> None:
 
 
 @token.command("create")
-@click.option(
-    "--role",
-    required=True,
-    type=click.Choice(["master", "worker", "leecher", "client"]),
-    help="The joiner's role.",
-)
-@click.option("--grant", type=click.Choice(GRANTS), help="A client's permissions. [default: user]")
+@click.option("--role", required=True, type=one_of(Role), help="The joiner's role.")
+@click.option("--grant", type=one_of(GRANTS), help="A client's permissions. [default: user]")
 @click.option("--ttl", type=DURATION, default="1h", show_default=True, help="How long it is valid.")
 @click.option(
     "--uses", type=click.IntRange(1, 50), default=1, help="How many times it can be used."

@@ -17,15 +17,15 @@ from ipfs_cluster_node.cli.output import (
     client_command,
     exact_time_text,
     json_document,
+    one_of,
     print_json,
     print_table,
     run_client,
     say,
 )
+from ipfs_cluster_node.core.audit import Outcome
 from ipfs_cluster_node.core.errors import ClusterError, Exit, Reason
 from ipfs_cluster_node.core.model import Role
-
-OUTCOMES = ("allowed", "failed", "denied", "lost")
 
 
 @click.group()
@@ -37,7 +37,7 @@ def audit() -> None:
 @click.option("--since", type=DURATION, default="24h", show_default=True, help="How far back.")
 @click.option("--caller", default="", help="Only calls of this did:key.")
 @click.option("--method", default="", help="Only calls of this method, such as SubmitTask.")
-@click.option("--outcome", type=click.Choice(OUTCOMES), help="Only calls with this outcome.")
+@click.option("--outcome", type=one_of(Outcome), help="Only calls with this outcome.")
 @click.option(
     "--node", "nodes", multiple=True, help="Only records of these masters. [default: all]"
 )

@@ -52,6 +52,11 @@ class Parsed(click.ParamType[Any]):
             self.fail(str(error), param, ctx)
 
 
+def one_of(values: Iterable[str]) -> click.Choice[str]:
+    """An option's value that is one of these, such as those of an enumeration."""
+    return click.Choice([*map(str, values)])
+
+
 DURATION: Final = Parsed("duration", parse_duration)
 """`30s`, `10m`, `2h`."""
 

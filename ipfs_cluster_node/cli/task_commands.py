@@ -12,6 +12,7 @@ from ipfs_cluster_node.cli.output import (
     DURATION,
     client_command,
     json_document,
+    one_of,
     print_done,
     print_json,
     print_result,
@@ -22,8 +23,7 @@ from ipfs_cluster_node.cli.output import (
 )
 from ipfs_cluster_node.cli.waiting import saying_why_it_waits
 from ipfs_cluster_node.core.errors import Exit
-
-STATES = ("pending", "running", "succeeded", "failed", "cancelled")
+from ipfs_cluster_node.core.model import TaskState
 
 
 @click.group()
@@ -160,7 +160,7 @@ def _words(result: Any) -> str:
 
 
 @task.command("list")
-@click.option("--state", "states", multiple=True, type=click.Choice(STATES), help="Only these.")
+@click.option("--state", "states", multiple=True, type=one_of(TaskState), help="Only these.")
 @click.option("--type", "task_type", default="", help="Only this type.")
 @click.option("--limit", type=click.IntRange(1, 1_000_000), default=100, show_default=True)
 @client_command
@@ -168,8 +168,6 @@ def list_tasks(
     profile: str | None, *, states: tuple[str, ...], task_type: str, limit: int, as_json: bool
 ) -> None:
     """List tasks, the newest first."""
-    from ipfs_cluster_node.core.model import TaskState
-
     found = run_client(
         profile,
         lambda client: client.list_tasks(

@@ -49,16 +49,12 @@ async def fetch(
     on_missing: Callable[[Cid], None] = lambda _cid: None,
     check: bool = False,
 ) -> int:
-    """Fetch the missing blocks of a file; durable when this returns.
+    """Fetch the missing blocks of a file, durably; returns the number of bytes fetched.
 
-    With `check` the local blocks are read, and damaged ones fetched as well.
-
-    A source that sends a wrong block is not used again; one that lacks a block, or breaks off, is
-    skipped for the rest. Blocks received are kept, so another call continues from there.
-    `on_missing` is called with each block that is not here.
-
-    Returns:
-        Bytes fetched.
+    With `check` the local blocks are read, and damaged ones fetched as well. A source that sends a
+    wrong block is not used again; one that lacks a block, or breaks off, is skipped for the rest.
+    Blocks received are kept, so another call continues from there. `on_missing` is called with each
+    block that is not here.
 
     Raises:
         ClusterError: CONTENT_NOT_FOUND, naming the sources; UNREACHABLE, if one of them could not

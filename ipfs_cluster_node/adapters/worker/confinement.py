@@ -132,10 +132,9 @@ def confine(hidden: Sequence[Place], scratch: str, writable: Sequence[str]) -> N
 
 
 def enter() -> list[str]:
-    """Finish in the first process of the namespaces: mount `/proc`, and drop all capabilities.
+    """Finish in the first process of the namespaces; returns, as sentences, what could not be done.
 
-    Returns:
-        What could not be done, as sentences.
+    Mounts `/proc`, and drops all capabilities.
 
     Raises:
         OSError: The capabilities can't be dropped.

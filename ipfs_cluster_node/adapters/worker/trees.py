@@ -85,12 +85,9 @@ def proportional_bytes(pid: int) -> int:
 
 
 def kill_descendants(pid: int, *, seconds: float) -> bool:
-    """Kill a process's descendants until none is left.
+    """Kill a process's descendants until none is left; returns whether none is, after `seconds`.
 
     If `pid` is a subreaper, orphans are reparented to it, and so are found.
-
-    Returns:
-        Whether nothing is left.
     """
     ends = time.monotonic() + seconds
     while True:

@@ -194,11 +194,7 @@ class SqlInputs:
         return _nulled(path, shape, quoted_empty)
 
     def _check_csv(self, name: str, path: Path, shape: CsvShape) -> list[str]:
-        """Read it once: each line must have all fields, each value its column's type.
-
-        Returns:
-            The columns, other than text, with an empty quoted field.
-        """
+        """Check all lines and values; returns the columns, no texts, with empty quoted fields."""
         import duckdb
 
         texts = read_csv(str(path), shape, types=[TEXT] * len(shape.columns))
