@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "config": ("cluster_commands", "The cluster's settings."),
     "state": ("cluster_commands", "The cluster's state as tables."),
     "task": ("task_commands", "Tasks."),
+    "sql": ("sql_commands", "Run a SELECT over files on a worker."),
     "content": ("content_commands", "Files by CID."),
     "completion": ("shell_commands", "Print the completion script of a shell."),
     "version": ("shell_commands", "Print the version."),

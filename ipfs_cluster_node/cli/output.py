@@ -61,14 +61,14 @@ DURATION: Final = Parsed("duration", parse_duration)
 """`30s`, `10m`, `2h`."""
 
 
-def fail(error: ClusterError) -> NoReturn:
-    """Print an error and exit with its code."""
+def fail(error: ClusterError, status: Exit | None = None) -> NoReturn:
+    """Print an error and exit with its code, or with another one."""
     if click.get_current_context().params.get("as_json"):
         document = {"error": {"reason": error.reason.value, "message": str(error)}}
         print_json(document, err=True)
     else:
         say(f"error: {error} [{error.reason}]", err=True)
-    sys.exit(error.reason.exit_status)
+    sys.exit(error.reason.exit_status if status is None else status)
 
 
 def reporting(function: Function) -> Function:
@@ -249,6 +249,25 @@ def progress_bar(title: str, total: int | None) -> Iterator[Callable[[int], None
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bar = progress.add_task(printable(title), total=total)
         yield lambda done: progress.update(bar, completed=done)
+
+
+@contextmanager
+def state_line(title: str) -> Iterator[Callable[[str], None]]:
+    """Show a line with a state and the time on a terminal, gone with the block."""
+    if not sys.stderr.isatty():
+        yield lambda _state: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        line = progress.add_task(printable(title), total=None)
+        yield lambda state: progress.update(line, description=printable(f"{title} {state}"))
 
 
 def json_document(view: Any) -> Any:

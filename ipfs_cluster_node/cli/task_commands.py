@@ -21,7 +21,12 @@ from ipfs_cluster_node.cli.output import (
     say,
     time_text,
 )
-from ipfs_cluster_node.cli.waiting import saying_why_it_waits
+from ipfs_cluster_node.cli.waiting import (
+    continuing,
+    saying_what_continues,
+    saying_why_it_waits,
+    wait_shown,
+)
 from ipfs_cluster_node.core.errors import Exit
 from ipfs_cluster_node.core.model import TaskState
 
@@ -36,7 +41,12 @@ def task() -> None:
 @click.option("--payload", type=click.File("rb"), help="File with the payload; - is stdin.")
 @click.option("--data", help="The payload as text.")
 @click.option("--sql", help="For data_processing: the SELECT.")
-@click.option("--input", "inputs", multiple=True, help="NAME=CID or NAME=CID:FORMAT.")
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    help="NAME=FILE, which is added, or NAME=CID; :FORMAT may follow.",
+)
 @click.option("--attempt-timeout", type=DURATION, help="Time limit of one attempt. [default: 10m]")
 @click.option(
     "--task-timeout",
@@ -80,9 +90,12 @@ def submit_task(
         content = data
     elif sql is not None:
         content = {"sql": sql}
-    named = [_input(text) for text in inputs]
+    from ipfs_cluster_node.cli.given_inputs import add_inputs, parse_inputs
+
+    given = parse_inputs(inputs)
 
     async def submit(client: Any) -> tuple[str, Any]:
+        named = await add_inputs(client, given)
         async with saying_why_it_waits(client):
             task_id = await client.submit_task(
                 task_type,
@@ -98,23 +111,15 @@ def submit_task(
             return task_id, None
         # So that the task can be found even if waiting fails.
         say(f"task {task_id}", err=True)
-        async with saying_why_it_waits(client, [task_id]):
-            ended = await client.wait_tasks([task_id], timeout=timeout)
-        return task_id, ended[task_id]
+        lines[:] = continuing(profile, task_id)
+        return task_id, await wait_shown(client, task_id, timeout)
 
-    task_id, ended = run_client(profile, submit)
+    with saying_what_continues() as lines:
+        task_id, ended = run_client(profile, submit)
     if ended is not None:
         _print_ended(ended, as_json=as_json)
     else:
         print_done({"task_id": task_id}, task_id, as_json)
-
-
-def _input(text: str) -> tuple[str, str, str]:
-    name, separator, rest = text.partition("=")
-    if not separator:
-        raise click.UsageError(f"--input {text!r}: write NAME=CID")
-    cid, _, file_format = rest.partition(":")
-    return name, cid, file_format
 
 
 @task.command("get")

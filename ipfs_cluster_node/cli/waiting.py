@@ -1,12 +1,12 @@
 """Explains why a command is still waiting: no leader, or no worker for its tasks."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Any, Final
 
-from ipfs_cluster_node.cli.output import say
+from ipfs_cluster_node.cli.output import say, state_line, with_profile
 from ipfs_cluster_node.core.errors import ClusterError, Trait
 from ipfs_cluster_node.core.model import Liveness, TaskState
 
@@ -28,6 +28,38 @@ async def saying_why_it_waits(client: Any, task_ids: Sequence[str] = ()) -> Asyn
     finally:
         teller.cancel()
         await asyncio.gather(teller, return_exceptions=True)
+
+
+async def wait_shown(client: Any, task_id: str, timeout: timedelta) -> Any:
+    """Wait for a task's end, with its state on a terminal; returns the task."""
+    async with saying_why_it_waits(client, [task_id]):
+        with state_line(f"task {task_id}") as show:
+            async for watched in client.watch_tasks([task_id], timeout=timeout):
+                if watched.task.state.is_terminal:
+                    return watched.task
+                done = f" {watched.progress_ratio:.0%}" if watched.progress_ratio else ""
+                show(f"{watched.task.state}{done} {watched.progress_note}".strip())
+    raise AssertionError("a watch that ended before its task")
+
+
+def continuing(profile: str | None, task_id: str) -> list[str]:
+    """What to say of a task that is no longer waited for."""
+    command = "ipfs-cluster-node" if profile is None else with_profile(profile)
+    return [
+        f"the task continues; to cancel it: {command} task cancel {task_id}",
+        f"to see how it ends: {command} task get {task_id}",
+    ]
+
+
+@contextmanager
+def saying_what_continues() -> Iterator[list[str]]:
+    """If Ctrl-C ends the block, print the lines that it has put into the list by then."""
+    lines: list[str] = []
+    try:
+        yield lines
+    except KeyboardInterrupt:
+        say(*lines, err=True)
+        raise
 
 
 async def _tell(client: Any, task_ids: Sequence[str]) -> None:

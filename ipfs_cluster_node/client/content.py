@@ -119,6 +119,17 @@ class ContentCalls(Calls):
             on_progress=on_progress,
         )
 
+    async def add_file(
+        self, file: BinaryIO, *, name: str = "", timeout: timedelta = timedelta(hours=1)
+    ) -> AddedContent:
+        """Add an open regular file, from its start; see `add_content`."""
+        return await upload(
+            self._connection,
+            file,
+            name=checked_text(name, "name"),
+            timeout=seconds(timeout),
+        )
+
     async def stat_content(
         self, cid: str, *, timeout: timedelta = TIMEOUT_DEFAULT
     ) -> ListedContent:

@@ -130,14 +130,9 @@ class Slow(Cluster):
         await asyncio.sleep(30)
         return "t"
 
-    async def wait_tasks(self, _task_ids: Any, **_: Any) -> Any:
-        await asyncio.sleep(30)
-        return {"t": ListedTask(status=TaskStatus(state=TaskState.CANCELLED))}
-
     async def watch_tasks(self, _task_ids: Any, **_: Any) -> Any:
         await asyncio.sleep(30)
-        for _ in ():
-            yield
+        yield ListedTask(task_id="t", status=TaskStatus(state=TaskState.CANCELLED))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,246 @@
+"""The rows of a SQL task: shown, printed as JSON, or written to a file, never all in memory."""
+
+import json
+import math
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import click
+
+from ipfs_cluster_node.cli.output import say
+from ipfs_cluster_node.client.values import needs
+from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.model import Task
+from ipfs_cluster_node.core.printable import json_text, printable
+
+FORMS: Final = (".parquet", ".csv", ".json", ".arrow")
+READERS: Final = ("duckdb", "pyarrow")
+"""What reads a result's Parquet; without them it is only copied."""
+BATCH_ROWS: Final = 10_000
+ROWS_SHOWN_MIN: Final = 10
+LINES_AROUND: Final = 8
+"""Of a terminal: the table's frame, its caption, and the lines around it."""
+DECIMALS_SHOWN: Final = 4
+DIGITS_SHOWN: Final = 6
+"""Of numbers too large or too small for the decimals above."""
+LARGE: Final = 1e15
+
+
+def check_form(path: Path) -> None:
+    """Check that a result can be written to a file of this name.
+
+    Raises:
+        ClusterError: INVALID_ARGUMENT for another suffix; CONFIG_INVALID, if a library is missing.
+    """
+    if path.suffix not in FORMS:
+        raise ClusterError(Reason.INVALID_ARGUMENT, f"{path} ends in none of {', '.join(FORMS)}")
+    if path.suffix != ".parquet":
+        needs(*READERS, by=f"{path.suffix} (unlike .parquet)")
+
+
+class ResultFile:
+    """The result of a SQL task, and its Parquet file once that is fetched."""
+
+    def __init__(self, task: Task) -> None:
+        """Take a task that has succeeded."""
+        assert task.result is not None
+        said = json.loads(task.result.data)
+        self.row_count: int = said["row_count"]
+        self.columns: list[dict[str, str]] = said["columns"]
+        self.notes = [
+            f"input {name}: {note}"
+            for name, found in said["inputs"].items()
+            for note in found.get("notes", ())
+        ]
+        self._inline: list[list[Any]] | None = said["rows"]
+        self._path: Path | None = None
+        self.document = {
+            "task_id": str(task.task_id),
+            "row_count": self.row_count,
+            "columns": self.columns,
+            "cid": task.result.cid,
+            "size_bytes": task.result.size_bytes,
+        }
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether the rows came with the task."""
+        return self._inline is not None
+
+    @property
+    def is_unreadable(self) -> bool:
+        """Whether the libraries that read the file are missing."""
+        return any(find_spec(name) is None for name in READERS)
+
+    @contextmanager
+    def opened(self) -> Iterator[BinaryIO]:
+        """A temporary file to fetch the Parquet into; it stays while the block runs."""
+        with tempfile.TemporaryDirectory(prefix="ipfs-cluster-node-sql-") as directory:
+            path = Path(directory, "result.parquet")
+            # Unbuffered: it is read by its name before it is closed.
+            with path.open("wb", buffering=0) as file:
+                self._path = path
+                yield file
+
+    def rows(self) -> Iterator[list[Any]]:
+        """The rows as JSON values, as docs/tasks.md describes them."""
+        from ipfs_cluster_node.adapters.worker.builtin.sql_values import json_rows, shown_type
+
+        if self._inline is not None:
+            yield from self._inline
+            return
+        import pyarrow as pa
+
+        with self._relation() as relation:
+            casts = ", ".join(
+                f"CAST(#{n} AS {shown_type(kind)}) AS c{n}"
+                for n, kind in enumerate(relation.types, start=1)
+            )
+            for batch in relation.project(casts).to_arrow_reader(BATCH_ROWS):
+                yield from json_rows(pa.Table.from_batches([batch]))
+
+    def write(self, file: BinaryIO, form: str) -> None:
+        """Write the rows in one of `FORMS`; a Parquet file has been fetched into `file` already."""
+        match form:
+            case ".csv":
+                self._write_csv(file)
+            case ".json":
+                self._write_json(file)
+            case ".arrow":
+                self._write_arrow(file)
+
+    def _write_csv(self, file: BinaryIO) -> None:
+        from ipfs_cluster_node.adapters.worker.builtin.sql_csv import quoted
+
+        assert self._path is not None
+        path = self._path.with_name("result.csv")
+        with self._relation() as relation:
+            relation.query("rows", f"COPY rows TO {quoted(str(path))} (FORMAT csv, HEADER)")
+        with path.open("rb") as source:
+            shutil.copyfileobj(source, file)
+
+    def _write_json(self, file: BinaryIO) -> None:
+        """An array with an object for each row, each on a line of its own."""
+        names = [column["name"] for column in self.columns]
+        between = "[\n"
+        for row in self.rows():
+            text = json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False)
+            file.write(f"{between}{text}".encode("utf-8", "surrogatepass"))
+            between = ",\n"
+        file.write(b"[]\n" if between == "[\n" else b"\n]\n")
+
+    def _write_arrow(self, file: BinaryIO) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        with (
+            pq.ParquetFile(self._path) as source,
+            pa.ipc.new_file(file, source.schema_arrow) as writer,
+        ):
+            for batch in source.iter_batches(BATCH_ROWS):
+                writer.write_batch(batch)
+
+    @contextmanager
+    def _relation(self) -> Iterator[Any]:
+        import duckdb
+
+        with duckdb.connect(":memory:") as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            yield connection.read_parquet(str(self._path))
+
+
+def print_rows(result: ResultFile, *, as_json: bool) -> None:
+    """Print the rows: as JSON, as a table on a terminal, else separated by tabs."""
+    if not result.is_inline and result.is_unreadable:
+        say(
+            f"{result.row_count} rows in {result.document['cid']}; -o out.parquet saves them",
+            err=True,
+        )
+        needs(*READERS, by="a result of this size, to be shown,")
+    if as_json:
+        _print_json(result)
+        return
+    for note in result.notes:
+        say(f"note: {note}", err=True)
+    if sys.stdout.isatty():
+        _print_table(result)
+        return
+    names = [column["name"] for column in result.columns]
+    for row in chain([names], result.rows()):
+        click.echo("\t".join(_cell(value) for value in row))
+
+
+def _print_json(result: ResultFile) -> None:
+    """One document on one line, written row by row."""
+    start = json_text(result.document).removesuffix("}")
+    click.echo(f'{start}, "rows": [', nl=False)
+    for n, row in enumerate(result.rows()):
+        click.echo((", " if n else "") + json_text(row), nl=False)
+    click.echo("]}")
+
+
+def _print_table(result: ResultFile) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    room = max(ROWS_SHOWN_MIN, shutil.get_terminal_size().lines - LINES_AROUND)
+    rows = list(islice(result.rows(), min(result.row_count, room)))
+    table = Table(title_justify="left", caption_justify="left")
+    for n, column in enumerate(result.columns):
+        is_number = all(type(row[n]) in (int, float, type(None)) for row in rows)
+        table.add_column(
+            Text(printable(column["name"])),
+            overflow="fold",
+            justify="right" if rows and is_number else "left",
+        )
+    rounded = False
+    for row in rows:
+        cells = []
+        for value in row:
+            text = _cell(value)
+            if isinstance(value, float):
+                short = rounded_text(value)
+                rounded |= float(short) != value
+                text = short
+            cells.append(Text(text, style="dim" if value is None else ""))
+        table.add_row(*cells)
+    console = Console()
+    console.print(table)
+    left = result.row_count - len(rows)
+    if left:
+        say(f"… {left} more {'row' if left == 1 else 'rows'}; -o FILE saves them all")
+    else:
+        say(f"{result.row_count} {'row' if result.row_count == 1 else 'rows'}")
+    if rounded:
+        say("numbers are rounded; --json and -o give them exactly")
+    say(f"also in {result.document['cid']}", err=True)
+
+
+def rounded_text(value: float) -> str:
+    """A number as short as a table needs it."""
+    if not math.isfinite(value):
+        return str(value)
+    if value and not 10**-DECIMALS_SHOWN <= abs(value) < LARGE:
+        return f"{value:.{DIGITS_SHOWN}g}"
+    text = f"{value:.{DECIMALS_SHOWN}f}".rstrip("0")
+    return f"{text}0" if text.endswith(".") else text
+
+
+def _cell(value: Any) -> str:
+    match value:
+        case None:
+            return "NULL"
+        case str():
+            return printable(value)
+        case bool() | list() | dict():
+            return json_text(value)
+        case _:
+            return str(value)
