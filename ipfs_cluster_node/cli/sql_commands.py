@@ -81,7 +81,8 @@ def sql(
                 attempt_timeout=attempt_timeout,
                 namespace=namespace,
             )
-        say(f"task {task_id}", err=True)
+        if not as_json:
+            say(f"task {task_id}", err=True)
         lines[:] = continuing(profile, task_id)
         ended = await wait_shown(client, task_id, timeout)
         result = result_of(ended)

@@ -5,7 +5,7 @@ import math
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from itertools import chain, islice
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import click
+from rich.cells import cell_len
 
 from ipfs_cluster_node.cli.output import say
 from ipfs_cluster_node.client.values import needs
@@ -31,6 +32,9 @@ DECIMALS_SHOWN: Final = 4
 DIGITS_SHOWN: Final = 6
 """Of numbers too large or too small for the decimals above."""
 LARGE: Final = 1e15
+CELL_WIDTH_MAX: Final = 40
+CELL_FRAME_WIDTH: Final = 3
+"""Blanks and a line, for each column of a table."""
 
 
 def check_form(path: Path) -> None:
@@ -187,41 +191,67 @@ def _print_json(result: ResultFile) -> None:
 
 
 def _print_table(result: ResultFile) -> None:
+    """As many rows and columns as the terminal has room for, and what is left out."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    room = max(ROWS_SHOWN_MIN, shutil.get_terminal_size().lines - LINES_AROUND)
-    rows = list(islice(result.rows(), min(result.row_count, room)))
-    table = Table(title_justify="left", caption_justify="left")
-    for n, column in enumerate(result.columns):
-        is_number = all(type(row[n]) in (int, float, type(None)) for row in rows)
-        table.add_column(
-            Text(printable(column["name"])),
-            overflow="fold",
-            justify="right" if rows and is_number else "left",
-        )
-    rounded = False
-    for row in rows:
-        cells = []
-        for value in row:
-            text = _cell(value)
-            if isinstance(value, float):
-                short = rounded_text(value)
-                rounded |= float(short) != value
-                text = short
-            cells.append(Text(text, style="dim" if value is None else ""))
-        table.add_row(*cells)
     console = Console()
+    room = max(ROWS_SHOWN_MIN, console.height - LINES_AROUND)
+    rows = list(islice(result.rows(), room))
+    names = [printable(column["name"]) for column in result.columns]
+    cells = [[_short(value) for value in row] for row in rows]
+    count = fitting_count(names, cells, console.width)
+    table = Table()
+    for n, name in enumerate(names[:count]):
+        is_number = all(isinstance(row[n], int | float | None) for row in rows)
+        table.add_column(
+            Text(name),
+            justify="right" if rows and is_number else "left",
+            overflow="ellipsis",
+            no_wrap=True,
+            max_width=CELL_WIDTH_MAX,
+        )
+    for row, texts in zip(rows, cells, strict=True):
+        table.add_row(
+            *(
+                Text(text, style="dim" if value is None else "")
+                for value, text in zip(row[:count], texts, strict=False)
+            )
+        )
     console.print(table)
     left = result.row_count - len(rows)
-    if left:
-        say(f"… {left} more {'row' if left == 1 else 'rows'}; -o FILE saves them all")
-    else:
-        say(f"{result.row_count} {'row' if result.row_count == 1 else 'rows'}")
-    if rounded:
-        say("numbers are rounded; --json and -o give them exactly")
+    say(f"… {_counted(left, 'more row')}" if left else _counted(result.row_count, "row"))
+    if count < len(names):
+        say(f"{_counted(len(names) - count, 'more column')}: {', '.join(names[count:])}")
+    exact = all(
+        text == _cell(value) and cell_len(text) <= CELL_WIDTH_MAX
+        for row, texts in zip(rows, cells, strict=True)
+        for value, text in zip(row[:count], texts, strict=False)
+    )
+    if left or count < len(names) or not exact:
+        rounded = "" if exact else "numbers are rounded and long texts cut; "
+        say(f"{rounded}-o FILE saves everything, --json prints it")
     say(f"also in {result.document['cid']}", err=True)
+
+
+def fitting_count(names: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> int:
+    """How many columns of a table fit into a terminal, at least one."""
+    left = width - 1
+    for n, name in enumerate(names):
+        longest = max(map(cell_len, (name, *(row[n] for row in cells))))
+        left -= min(longest, CELL_WIDTH_MAX) + CELL_FRAME_WIDTH
+        if left < 0:
+            return max(1, n)
+    return len(names)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _short(value: Any) -> str:
+    return rounded_text(value) if isinstance(value, float) else _cell(value)
 
 
 def rounded_text(value: float) -> str:

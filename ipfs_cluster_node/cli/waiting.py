@@ -38,7 +38,7 @@ async def wait_shown(client: Any, task_id: str, timeout: timedelta) -> Any:
                 if watched.task.state.is_terminal:
                     return watched.task
                 done = f" {watched.progress_ratio:.0%}" if watched.progress_ratio else ""
-                show(f"{watched.task.state}{done} {watched.progress_note}".strip())
+                show(f"{watched.task.state}{done}")
     raise AssertionError("a watch that ended before its task")
 
 
