@@ -36,7 +36,8 @@ FAIR = (
 
 SHOW = """
 import sys
-from ipfs_cluster_node.cli import files, output
+from types import SimpleNamespace
+from ipfs_cluster_node.cli import files, output, sql_rows
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from pathlib import Path
 import click
@@ -50,6 +51,9 @@ say = {
     "json": lambda: output.print_json({"k": words}),
     "fail": lambda: output.reporting(lambda: (_ for _ in ()).throw(
         ClusterError(Reason.INTERNAL, words)))(),
+    "sql": lambda: sql_rows.print_rows(SimpleNamespace(
+        is_inline=True, is_unreadable=False, notes=[words], row_count=9, columns=[{"name": words}],
+        rows=lambda: iter([[words], [[words]], ["[bold]"]]), document={"cid": words}), as_json=False),
     "progress": lambda: output.progress_bar(words, 1).__enter__()(1),
     "file": lambda: files.user_file(Path("-"), force=False).__enter__().write(
         words.encode("utf-8", "surrogatepass")),
@@ -98,7 +102,8 @@ def test_each_hostile_character_is_escaped_and_no_fair_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "way", ["say", "say_error", "done", "table", "fail", "json", "result", "file", "progress"]
+    "way",
+    ["say", "say_error", "done", "table", "fail", "json", "result", "file", "progress", "sql"],
 )
 def test_a_terminal_obeys_nothing_of_it(way: str) -> None:
     shown = on_a_terminal(way)
@@ -106,7 +111,7 @@ def test_a_terminal_obeys_nothing_of_it(way: str) -> None:
     # rich moves the cursor by itself around a progress bar, but for a dumb terminal by line ends.
     for each in set(HOSTILE) - set("\r\n\t" if way in ("result", "file") else "\r\n"):
         assert each not in shown, ascii(each)
-    if way == "table":
+    if way in ("table", "sql"):
         assert "[bold]" in shown
 
 
@@ -126,6 +131,10 @@ def test_commands_print_by_these_ways_only() -> None:
         ("output.py", "echo"),
         ("output.py", "Console"),
         ("output.py", "print"),
+        # Rows one by one; tested as "sql".
+        ("sql_rows.py", "echo"),
+        ("sql_rows.py", "Console"),
+        ("sql_rows.py", "print"),
         # The script of a shell, which is ours.
         ("shell_commands.py", "echo"),
     }
