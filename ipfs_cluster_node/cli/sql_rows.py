@@ -18,8 +18,8 @@ from rich.cells import cell_len
 from ipfs_cluster_node.cli.output import say
 from ipfs_cluster_node.client.values import needs
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from ipfs_cluster_node.core.model import Task
 from ipfs_cluster_node.core.printable import json_text, printable
+from ipfs_cluster_node.core.views import ListedTask
 
 FORMS: Final = (".parquet", ".csv", ".json", ".arrow")
 READERS: Final = ("duckdb", "pyarrow")
@@ -52,10 +52,11 @@ def check_form(path: Path) -> None:
 class ResultFile:
     """The result of a SQL task, and its Parquet file once that is fetched."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: ListedTask) -> None:
         """Take a task that has succeeded."""
-        assert task.result is not None
-        said = json.loads(task.result.data)
+        result = task.status.result
+        assert result is not None
+        said = json.loads(result.data or b"")
         self.row_count: int = said["row_count"]
         self.columns: list[dict[str, str]] = said["columns"]
         self.notes = [
@@ -66,11 +67,11 @@ class ResultFile:
         self._inline: list[list[Any]] | None = said["rows"]
         self._path: Path | None = None
         self.document = {
-            "task_id": str(task.task_id),
+            "task_id": task.task_id,
             "row_count": self.row_count,
             "columns": self.columns,
-            "cid": task.result.cid,
-            "size_bytes": task.result.size_bytes,
+            "cid": result.cid,
+            "size_bytes": result.size_bytes,
         }
 
     @property

@@ -35,10 +35,10 @@ async def wait_shown(client: Any, task_id: str, timeout: timedelta) -> Any:
     async with saying_why_it_waits(client, [task_id]):
         with state_line(f"task {task_id}") as show:
             async for watched in client.watch_tasks([task_id], timeout=timeout):
-                if watched.task.state.is_terminal:
-                    return watched.task
-                done = f" {watched.progress_ratio:.0%}" if watched.progress_ratio else ""
-                show(f"{watched.task.state}{done}")
+                if watched.status.has_ended:
+                    return watched
+                ratio = watched.status.progress_ratio
+                show(f"{watched.status.state}" + (f" {ratio:.0%}" if ratio else ""))
     raise AssertionError("a watch that ended before its task")
 
 

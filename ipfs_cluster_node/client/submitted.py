@@ -6,6 +6,7 @@ from typing import Any, Final, Protocol, Self
 
 from ipfs_cluster_node.client.values import decoded
 from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.model import TaskState
 from ipfs_cluster_node.core.views import ListedFailure, ListedResult, ListedTask
 
 TASK_TIMEOUT_DEFAULT: Final = timedelta(hours=1)
@@ -34,7 +35,7 @@ class TaskFailedError(ClusterError):
     def __init__(self, task: ListedTask) -> None:
         """Take a task that has ended without a result."""
         failure = task.status.failure
-        if failure is None:
+        if failure is None or task.status.state is TaskState.CANCELLED:  # Perhaps after an attempt.
             said = f"{task.task_id} was cancelled"
             failure = ListedFailure(reason=Reason.TASK_CANCELLED, message=said)
         super().__init__(failure.reason, failure.message, metadata={"task_id": task.task_id})
