@@ -13,7 +13,7 @@ from ipfs_cluster_node.codec.errors import error_from_ucan
 from ipfs_cluster_node.core.authorization import Requirement
 from ipfs_cluster_node.core.dag_cbor import Value
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from ipfs_cluster_node.core.model import AttemptId, Task, TaskState
+from ipfs_cluster_node.core.model import AttemptId, Task
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.core.ucan.access import Access
 from ipfs_cluster_node.core.ucan.chain import ProvenClaim
@@ -63,13 +63,9 @@ class AttemptPermissions:
         self._task()
 
     def _task(self) -> Task:
-        task = self.state().tasks.get(self.attempt.task_id)
-        if (
-            task is None
-            or task.state is not TaskState.RUNNING
-            or task.attempt != self.attempt.attempt
-            or task.node_id != self.caller.node_id
-        ):
+        tasks = self.state().tasks
+        task = tasks.get(self.attempt.task_id)
+        if task is None or not tasks.is_current(self.attempt, self.caller.node_id):
             raise ClusterError(
                 Reason.STALE_ATTEMPT,
                 f"attempt {self.attempt.attempt} of {self.attempt.task_id} does not run on "

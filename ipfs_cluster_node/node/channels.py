@@ -10,14 +10,13 @@ from ipfs_cluster_node.cluster.peers import PeerBook
 from ipfs_cluster_node.core.ids import NodeId
 
 
-class PeerChannels:
+class PeerChannels(Channels):
     """One channel to each node for bulk traffic; the log's links have their own."""
 
     def __init__(self, peers: PeerBook, tls: Callable[[], ClientTls]) -> None:
         """Open with the credentials of `tls`, at the addresses of `peers`."""
+        super().__init__(tls)
         self._peers = peers
-        self._tls = tls
-        self._bulk = Channels(tls)
         self._addresses: dict[NodeId, str] = {}
 
     def bulk(self, node_id: NodeId) -> grpc.aio.Channel | None:
@@ -28,9 +27,9 @@ class PeerChannels:
         known = self._addresses.get(node_id)
         if known not in endpoints:
             if known is not None:
-                self._bulk.put_aside((known, node_id))
+                self.put_aside((known, node_id))
             known = self._addresses[node_id] = endpoints[0]
-        return self._bulk.get((known, node_id))
+        return self.get((known, node_id))
 
     def dial_raft(self, node_id: NodeId) -> grpc.aio.Channel | None:
         """A new channel with its own connection, for the caller to close."""
@@ -38,11 +37,3 @@ class PeerChannels:
         if not endpoints:
             return None
         return open_channel(endpoints[0], tls=self._tls(), node_id=node_id, own_connection=True)
-
-    async def renew(self) -> None:
-        """Use the new certificate towards other nodes."""
-        await self._bulk.renew()
-
-    async def close(self) -> None:
-        """Close every channel but those of the log."""
-        await self._bulk.close()

@@ -66,7 +66,7 @@ def begun_replacement(home: Home) -> Replacement | None:
 
 def begin_replacement(home: Home, node_id: NodeId) -> Replacement:
     """Write the request to disk before it is sent."""
-    voter = _stored_voter(home) or VoterId("")
+    voter = _voter_at(home.raft) or VoterId("")
     owner, _, incarnation = voter.partition(".")
     known = int(incarnation) if owner == node_id and incarnation.isdigit() else 0
     replacement = Replacement(request_id=secrets.token_hex(12), incarnation=known)
@@ -77,7 +77,7 @@ def begin_replacement(home: Home, node_id: NodeId) -> Replacement:
 def has_new_log(home: Home, node_id: NodeId, replacement: Replacement) -> bool:
     """Whether the new log is in place already."""
     granted = replacement.granted
-    return granted > 0 and _stored_voter(home) == voter_id(node_id, granted)
+    return granted > 0 and _voter_at(home.raft) == voter_id(node_id, granted)
 
 
 def put_new_log(
@@ -154,10 +154,6 @@ def forget_replacement(home: Home) -> None:
     """Mark the new log, which is in place, as usable."""
     home.replacement.unlink(missing_ok=True)
     sync_directory(home.replacement.parent)
-
-
-def _stored_voter(home: Home) -> VoterId | None:
-    return _voter_at(home.raft)
 
 
 def _voter_at(directory: Path) -> VoterId | None:
