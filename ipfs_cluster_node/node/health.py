@@ -1,56 +1,27 @@
 """Reports the node's health."""
 
-from collections.abc import Callable
-
 import psutil
 
 from ipfs_cluster_node import __version__
-from ipfs_cluster_node.adapters.content.blockstore import BlockStore
 from ipfs_cluster_node.adapters.raft.clock import now as raft_now
 from ipfs_cluster_node.adapters.raft.replica import Replica
-from ipfs_cluster_node.adapters.worker.pool import HandlerPool
-from ipfs_cluster_node.cluster.cluster_clock import ClusterClock
-from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.codec.tasks import timestamp_of_ms
-from ipfs_cluster_node.config.home import Home
-from ipfs_cluster_node.core.ids import NodeId, node_id_of_voter
-from ipfs_cluster_node.node.loop_gaps import LoopGaps
-from ipfs_cluster_node.node.own_certificate import OwnCertificate
-from ipfs_cluster_node.node.space import DiskSpace
-from ipfs_cluster_node.node.uplink import Uplink
-from ipfs_cluster_node.node.worker import Worker
+from ipfs_cluster_node.core.ids import node_id_of_voter
+from ipfs_cluster_node.node.parts.common import CommonPart
+from ipfs_cluster_node.node.parts.member import MemberPart
+from ipfs_cluster_node.node.parts.worker import WorkerPart
 from ipfs_cluster_node.v1 import health_pb2 as pb
 
 
 class NodeHealth:
     """Collects the health of the parts; calls no other node."""
 
-    def __init__(
-        self,
-        *,
-        node_id: NodeId,
-        name: str,
-        role: Callable[[], str],
-        consensus: Consensus,
-        uplink: Uplink,
-        store: BlockStore,
-        worker: Worker | None,
-        pool: HandlerPool | None,
-        home: Home,
-        space: DiskSpace,
-        certificate: OwnCertificate,
-        loop_gaps: LoopGaps,
-        clock: ClusterClock,
-    ) -> None:
-        """Take the parts; `role` returns the present one."""
-        self._node_id, self._name, self._role = node_id, name, role
-        self._consensus, self._uplink = consensus, uplink
-        self._store, self._worker, self._home = store, worker, home
-        self._space, self._certificate = space, certificate
-        self._loop_gaps = loop_gaps
-        self._pool = pool
-        self._clock = clock
-        self._damaged_logs = home.damaged_logs()
+    def __init__(self, common: CommonPart, member: MemberPart, worker: WorkerPart) -> None:
+        self._common, self._worker = common, worker.worker
+        self._pool = worker.pool if worker.worker else None
+        self._consensus, self._uplink = member.consensus, member.uplink
+        self._store, self._space, self._clock = member.store, member.space, member.clock
+        self._damaged_logs = common.home.damaged_logs()
         self._process = psutil.Process()
         self._started = self._clock.own.monotonic()
 
@@ -62,16 +33,16 @@ class NodeHealth:
     def get_health(self) -> pb.GetHealthResponse:
         """The node's own view."""
         response = pb.GetHealthResponse(
-            node_id=self._node_id,
-            name=self._name,
-            role=self._role(),
+            node_id=self._common.node_id,
+            name=self._common.settings.node.name,
+            role=self._common.role,
             version=__version__,
             checks=self._checks(),
             resident_bytes=self._process.memory_info().rss,
             uptime_seconds=self._clock.own.monotonic() - self._started,
             content_bytes=self._store.size_bytes,
             running_attempt_count=0 if self._worker is None else self._worker.running_count,
-            loop_gap_seconds=self._loop_gaps.longest_seconds(),
+            loop_gap_seconds=self._common.loop_gaps.longest_seconds(),
             time=timestamp_of_ms(self._clock.own.wall_ms()),
             boot=self._uplink.boot,
         )
@@ -109,9 +80,9 @@ class NodeHealth:
             pb.HealthCheck(name="lease", ok=lease_holds, detail=lease),
             self._disk_check(),
             self._content_check(),
-            self._certificate.check(),
+            self._common.certificate.check(),
             self._clock.health(),
-            self._loop_gaps.check(),
+            self._common.loop_gaps.check(),
         ]
         if self._pool is not None:
             checks.append(_confinement_check(self._pool.missing))
@@ -142,7 +113,7 @@ class NodeHealth:
         elif repaired:
             detail = (
                 f"since the start {repaired} damaged or lost blocks were fetched again from other "
-                f"masters; check the disk of {self._home.content}"
+                f"masters; check the disk of {self._common.home.content}"
             )
         return pb.HealthCheck(name="content", ok=True, degraded=bool(damaged), detail=detail)
 
@@ -162,7 +133,7 @@ class NodeHealth:
             degraded = True
             detail = (
                 f"a write of the log takes {slow_seconds:.1f} s; see what keeps the disk "
-                f"of {self._home.raft} busy, or move it to a faster one"
+                f"of {self._common.home.raft} busy, or move it to a faster one"
             )
         elif self._damaged_logs:
             detail += (

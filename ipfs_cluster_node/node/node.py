@@ -76,21 +76,7 @@ class Node:
         for part in self._parts:
             part.attach()
         self.node_id = common.node_id
-        self.health = NodeHealth(
-            node_id=self.node_id,
-            name=settings.node.name,
-            role=lambda: common.role,
-            consensus=member.consensus,
-            uplink=member.uplink,
-            store=member.store,
-            worker=worker.worker,
-            pool=worker.pool if worker.worker else None,
-            home=home,
-            space=member.space,
-            certificate=common.certificate,
-            loop_gaps=common.loop_gaps,
-            clock=member.clock,
-        )
+        self.health = NodeHealth(common, member, worker)
         self._serve()
         self._server = make_server()
         self._server.add_generic_rpc_handlers((member.gate,))

@@ -38,7 +38,7 @@ def replaced(home: Home, answers: dict[str, int]) -> int:
     """What a start does, up to where the new log may be used; returns its incarnation."""
     begun = begun_replacement(home)
     if begun is None:
-        voter = module._stored_voter(home)
+        voter = module._voter_at(home.raft)
         if voter is not None and voter != voter_id(NODE, 3):
             return int(voter.rpartition(".")[2])  # It was whole, and in use.
         begun = begin_replacement(home, NODE)
