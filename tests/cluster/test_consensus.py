@@ -242,3 +242,17 @@ def test_a_master_that_is_told_of_its_removal_decides_nothing_without_a_leader(
     assert "it was removed" in error.message
     consensus.take_removal(None)
     consensus.check_in_cluster()
+
+
+def test_a_node_whose_log_is_dropped_keeps_the_leader_it_knew_unless_it_led_itself(
+    replica: FakeReplica,
+) -> None:
+    for leader, then in ((OTHER, OTHER), (HERE, None)):
+        replica.leader = leader
+        consensus = of(replica, FakeMachine())
+        assert consensus.require_replica() is replica
+        assert consensus.known_state() is not None
+        consensus.drop_log()
+        assert consensus.leader == then
+        assert consensus.known_state() is None
+        assert refused(consensus.require_replica).reason is Reason.NOT_LEADER

@@ -22,6 +22,8 @@ from ipfs_cluster_node.config.settings import NodeSection, load_settings
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.ids import NodeId, voter_id
 from ipfs_cluster_node.core.model import Role
+from ipfs_cluster_node.core.state import ClusterState
+from ipfs_cluster_node.core.ucan.commands import TOP
 from ipfs_cluster_node.node.node import Node
 from ipfs_cluster_node.node.setup import init_cluster
 from ipfs_cluster_node.v1 import health_pb2, health_pb2_grpc, membership_pb2, membership_pb2_grpc
@@ -93,6 +95,17 @@ def loops() -> set[str]:
     return {name for name in names if not name.startswith(("Task-", "rpc_task", "HandleExc"))}
 
 
+def fill_caches(node: Node) -> weakref.ref[ClusterState]:
+    """Have a leader keep what it may keep."""
+    member = node._member
+    state = member.consensus.state()
+    node._common.observations.hear(NodeId("n"))
+    member.authority.keys(state.certificates.authority)
+    [client] = [each for each in state.members.principals() if each.role is Role.CLIENT]
+    member.authorizer.access(client.did, TOP)
+    return weakref.ref(state)
+
+
 @virtual_time
 async def test_the_only_masters_parts_stop_and_start_while_it_serves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -113,8 +126,7 @@ async def test_the_only_masters_parts_stop_and_start_while_it_serves(
             assert await answer_of(own) == "OK"
             assert loops() > before
             assert node._member.uplink.lease_holds
-            node._common.observations.hear(NodeId("n"))
-            state = weakref.ref(node._member.consensus.state())
+            state = fill_caches(node)
             await node.change_role(Role.LEECHER)
             assert await role_of(own) == "leecher without log"
             assert await answer_of(own) == Reason.NO_LEADER
@@ -122,6 +134,7 @@ async def test_the_only_masters_parts_stop_and_start_while_it_serves(
             assert loops() == before
             assert node._common.observations.heard_at == {}
             assert node._member.authority._opened is None
+            assert node._member.authority.seal_public_key == b""
             gc.collect()
             assert state() is None
 
@@ -176,6 +189,8 @@ async def test_a_node_votes_while_it_is_a_master_and_keeps_its_lease_throughout(
                 assert loops() == before
                 assert node._common.boots._speakers == {}
                 assert uplink.registered.is_set()
+                assert uplink.registration.incarnation == 0
+                assert not uplink.registration.enrolment_endpoints
                 assert uplink.lease_holds
             assert uplink.lapse_count == lapses
 

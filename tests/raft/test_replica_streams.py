@@ -325,3 +325,27 @@ async def test_who_waits_for_room_hears_that_the_node_stops(made: MakeCluster) -
         await host.stop()
         assert await reason_of(stream.ended) is Reason.SHUTTING_DOWN
         await asyncio.gather(proposal, return_exceptions=True)
+
+
+@virtual_time
+async def test_a_stream_that_only_waits_ends_with_its_voter(made: MakeCluster) -> None:
+    """The other side would take the voter for one that is there."""
+    async with made() as cluster:
+        host = cluster.hosts[VoterId("n1.1")]
+        requests: asyncio.Queue[pb.ExchangeRequest] = asyncio.Queue()
+
+        async def said() -> Any:
+            while True:
+                yield await requests.get()
+
+        for each in (hello("x.1"), claim("x.1")):
+            requests.put_nowait(each)
+        answers = host.replica.exchange(node("x"), said())
+        await anext(answers)
+        await anext(answers)
+        waiting = asyncio.create_task(reason_of(anext(answers)))
+        await asyncio.sleep(1)
+        assert not waiting.done()
+        await host.stop()
+        assert await waiting is Reason.SHUTTING_DOWN
+        assert VoterId("x.1") not in host.replica._inbound
