@@ -18,6 +18,7 @@ from ipfs_cluster_node.core.model import WATCHED_TASKS_MAX
 from ipfs_cluster_node.core.multiformats import parse_cid_binary
 from ipfs_cluster_node.core.settings import CHANGES_MAX, KEY_CHARS_MAX
 from ipfs_cluster_node.core.state import ClusterState
+from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.v1 import (
     certificate_pb2,
     content_pb2,
@@ -97,19 +98,6 @@ def get_blocks(request: content_pb2.GetBlocksRequest, context: RequestContext) -
     return [Requirement(auth.CONTENT_READ, [auth.content_args(cid, content)])]
 
 
-def get_health(_request: Any, context: RequestContext) -> Requirements:
-    """Read this node's health."""
-    return [Requirement(auth.HEALTH_READ, [{"source": context.node_id}])]
-
-
-def create_backup(
-    _request: membership_pb2.CreateBackupRequest, context: RequestContext
-) -> Requirements:
-    """Read the whole state."""
-    cluster = context.state.cluster_id if context.state else auth.ANY
-    return [Requirement(auth.BACKUP_CREATE, [auth.backup_args(cluster)])]
-
-
 def create_join_token(
     request: membership_pb2.CreateJoinTokenRequest, _context: RequestContext
 ) -> Requirements:
@@ -118,13 +106,13 @@ def create_join_token(
     if request.HasField("ttl"):
         ttl_s = request.ttl.seconds + (1 if request.ttl.nanos > 0 else 0)
     role = role_of(request.role)
-    args = auth.token_args(
-        role,
-        ttl_s=ttl_s,
-        uses=request.uses_max or 1,
-        grant=grant_of(request.grant, role),
-        needs_approval=request.needs_approval,
-    )
+    args: auth.Args = {
+        "role": role.value,
+        "ttl_s": ttl_s,
+        "uses": request.uses_max or 1,
+        "grant": grant_of(request.grant, role),
+        "needs_approval": request.needs_approval,
+    }
     return [Requirement(auth.TOKEN_MINT, [args])]
 
 
@@ -184,16 +172,6 @@ def propose_config(
     return requirements
 
 
-def read_audit(_request: Any, context: RequestContext) -> Requirements:
-    """Read this node's audit log."""
-    return [Requirement(auth.AUDIT_READ, [{"node": context.node_id}])]
-
-
-def get_rotation(_request: Any, _context: RequestContext) -> Requirements:
-    """Read the state of all certificates."""
-    return [Requirement(auth.CERTIFICATE_LIST, [auth.certificate_args(None)])]
-
-
 def revoke_certificate(
     request: certificate_pb2.RevokeCertificateRequest, context: RequestContext
 ) -> Requirements:
@@ -203,13 +181,6 @@ def revoke_certificate(
         record = context.state.certificates.get(serial_of(request.serial))
         did = None if record is None else record.did
     return [Requirement(auth.CERTIFICATE_REVOKE, [auth.certificate_args(did)])]
-
-
-def rotate_certificates(
-    request: certificate_pb2.RotateCertificatesRequest, _context: RequestContext
-) -> Requirements:
-    """Have every node renew its certificate."""
-    return [Requirement(auth.CA_ROTATE, [{"new_root": request.new_root}])]
 
 
 def _tasks(texts: Iterable[str], field: str, context: RequestContext) -> Iterator[auth.Args]:
@@ -236,17 +207,34 @@ def _block(binary: bytes, field: str) -> str:
         raise invalid_field(field, str(error)) from error
 
 
+def _alone(command: Command, args_of: Callable[[Any, RequestContext], auth.Args]) -> RequirementsOf:
+    """Requires one command, with these arguments."""
+    return lambda request, context: [Requirement(command, [args_of(request, context)])]
+
+
 REQUIREMENTS: Final[Mapping[str, RequirementsOf]] = {
-    "AuditService/ListAuditRecords": read_audit,
-    "CertificateService/GetRotation": get_rotation,
+    "AuditService/ListAuditRecords": _alone(
+        auth.AUDIT_READ, lambda _, context: {"node": context.node_id}
+    ),
+    "CertificateService/GetRotation": _alone(
+        auth.CERTIFICATE_LIST, lambda *_: auth.certificate_args(None)
+    ),
     "CertificateService/RevokeCertificate": revoke_certificate,
-    "CertificateService/RotateCertificates": rotate_certificates,
+    "CertificateService/RotateCertificates": _alone(
+        auth.CA_ROTATE, lambda request, _: {"new_root": request.new_root}
+    ),
     "ContentService/AddContent": add_content,
     "ContentService/GetBlocks": get_blocks,
     "ContentService/GetContent": read_content,
     "ContentService/StatContent": read_content,
-    "HealthService/GetHealth": get_health,
-    "MembershipService/CreateBackup": create_backup,
+    "HealthService/GetHealth": _alone(
+        auth.HEALTH_READ, lambda _, context: {"source": context.node_id}
+    ),
+    "MembershipService/CreateBackup": _alone(
+        auth.BACKUP_CREATE,
+        # It has no parts that could be left out.
+        lambda _, context: {"cluster": context.state.cluster_id if context.state else auth.ANY},
+    ),
     "MembershipService/CreateJoinToken": create_join_token,
     "MembershipService/DecideJoiner": decide_joiner,
     "MembershipService/GetConfig": get_config,

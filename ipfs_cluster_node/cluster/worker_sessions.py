@@ -78,9 +78,6 @@ class _Session:
         if not self.outbox.put(kind, attempts):
             log.warning("worker reads too slowly", extra={"node_id": self.node_id})
 
-    def end(self, error: ClusterError) -> None:
-        self.outbox.end(error)
-
 
 class WorkerSessions:
     """The workers connected to this leader."""
@@ -124,7 +121,9 @@ class WorkerSessions:
         session = _Session(node_id, frozenset(node.task_types), self)
         previous, self._sessions[node_id] = self._sessions.get(node_id), session
         if previous is not None:
-            previous.end(ClusterError(Reason.SHUTTING_DOWN, "a newer session took its place"))
+            previous.outbox.end(
+                ClusterError(Reason.SHUTTING_DOWN, "a newer session took its place")
+            )
         reader: asyncio.Task[None] | None = None
         try:
             log.info("session begins", extra={"node_id": node_id, "sdk": said.sdk})
@@ -167,11 +166,12 @@ class WorkerSessions:
                 await self._take(session, request)
             session.outbox.close(ClusterError(Reason.SHUTTING_DOWN, "the worker ended its session"))
         except ClusterError as error:
-            session.end(error)
+            session.outbox.end(error)
         except Exception:
             # Without a reader the session would stay open and confirm nothing.
             log.exception("session failed", extra={"node_id": session.node_id})
-            session.end(ClusterError(Reason.INTERNAL, "the leader failed; its log says why"))
+            failed = ClusterError(Reason.INTERNAL, "the leader failed; its log says why")
+            session.outbox.end(failed)
 
     async def _take(self, session: _Session, request: pb.WorkerSessionRequest) -> None:
         match request.WhichOneof("message"):
@@ -243,7 +243,7 @@ class WorkerSessions:
         """End every session when leadership is lost."""
         if not leads:
             for session in self._sessions.values():
-                session.end(self._consensus.not_leader())
+                session.outbox.end(self._consensus.not_leader())
 
     def offers(self, state: ClusterState, now: float) -> dict[NodeId, WorkerOffer]:
         """What the workers can take at `now`: those that are alive, have credit and do not rest."""

@@ -16,7 +16,6 @@ from ipfs_cluster_node.core.model import (
     Content,
     JoinToken,
     Principal,
-    Role,
     Task,
     TaskSpec,
 )
@@ -161,22 +160,6 @@ def setting_args(key: str) -> Args:
     """Of a setting."""
     kind = "cluster" if key in SETTINGS else "user"
     return {"path": key.replace(".", "/"), "kind": ANY if key == ANY else kind}
-
-
-def backup_args(cluster_id: str) -> Args:
-    """Of a backup: it has no parts that could be left out."""
-    return {"cluster": cluster_id}
-
-
-def token_args(role: Role, *, ttl_s: int, uses: int, grant: str, needs_approval: bool) -> Args:
-    """Of a join token to be made."""
-    return {
-        "role": role.value,
-        "ttl_s": ttl_s,
-        "uses": uses,
-        "grant": grant,
-        "needs_approval": needs_approval,
-    }
 
 
 def join_token_args(token: JoinToken | None, did: str = ANY) -> Args:
