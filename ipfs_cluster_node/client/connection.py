@@ -186,10 +186,9 @@ class Connection:
         just because another master still names it: the two would send the caller back and forth
         until the deadline.
         """
-        leader = error.metadata.get("leader_node_id")
-        addresses = [a for a in error.metadata.get("leader_endpoints", "").split(",") if a]
-        if error.reason is Reason.NOT_LEADER and leader and addresses:
-            named: Target = (addresses[0], NodeId(leader))
+        leader = error.leader
+        if error.reason is Reason.NOT_LEADER and leader is not None and leader.endpoints:
+            named: Target = (leader.endpoints[0], NodeId(leader.node_id))
             if named not in self._targets:
                 self._targets.append(named)
             if named[0] not in avoided:
@@ -269,6 +268,7 @@ def _most_useful(said: Iterable[tuple[str, ClusterError]]) -> ClusterError:
         metadata={**error.metadata, "master": address},
         retry_after=error.retry_after,
         violations=error.violations,
+        leader=error.leader,
     )
 
 

@@ -12,7 +12,7 @@ from ipfs_cluster_node.cluster.state_machine import ReplicatedStateMachine
 from ipfs_cluster_node.codec.commands import encode_command
 from ipfs_cluster_node.core.commands import CommandBody, LogCommand
 from ipfs_cluster_node.core.effects import Accepted, Rejected
-from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.errors import ClusterError, Leader, Reason
 from ipfs_cluster_node.core.features import not_ready
 from ipfs_cluster_node.core.ids import NodeId, node_id_of_voter
 from ipfs_cluster_node.core.state import ClusterState
@@ -181,11 +181,11 @@ class Consensus:
         leader = self.leader
         if leader is None or leader == self.node_id:
             return self._no_leader()
-        endpoints = ",".join(self._peers.endpoints(leader))
+        endpoints = tuple(self._peers.endpoints(leader))
         return ClusterError(
             Reason.NOT_LEADER,
-            f"this node does not lead; ask {leader} at {endpoints or 'its address'}",
-            metadata={"leader_node_id": leader, "leader_endpoints": endpoints},
+            f"this node does not lead; ask {leader} at {', '.join(endpoints) or 'its address'}",
+            leader=Leader(leader, endpoints),
             retry_after=timedelta(0),
         )
 

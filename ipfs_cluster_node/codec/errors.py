@@ -10,14 +10,28 @@ from google.rpc.code_pb2 import Code
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
-from ipfs_cluster_node.core.errors import ClusterError, FieldViolation, Reason
+from ipfs_cluster_node.core.errors import (
+    LOCAL_REASONS,
+    ClusterError,
+    FieldViolation,
+    Leader,
+    Reason,
+)
 from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError
+from ipfs_cluster_node.v1.errors_pb2 import NotLeader
 
 ERROR_DOMAIN: Final = "ipfs_cluster_node"
 STATUS_DETAILS_KEY: Final = "grpc-status-details-bin"
+REASON_KEY: Final = "ipfs-cluster-node-reason"
+"""In the trailing metadata of a failed call: `ErrorInfo.reason`, for callers without google.rpc."""
+LEADER_ENDPOINT_KEY: Final = "ipfs-cluster-node-leader-endpoint"
+"""In the trailing metadata with NOT_LEADER: the first of `NotLeader.endpoints`."""
 CORE_FAILURE: Final = "Internal error from Core"
-TOO_LARGE: Final = "message larger than max"
-"""What gRPC says of a message that it does not take or send."""
+TOO_LARGE: Final = ("message larger than max", "metadata size exceeds")
+"""What gRPC says of a message, or of metadata, that it does not take or send."""
+TOO_MANY_CALLS: Final = "Concurrent RPC limit exceeded"
+"""What a node's gRPC server says at its limit of calls: the only refusal of the library that is an
+overload of the node."""
 MESSAGE_CHARS_MAX: Final = 2048
 """Longest status message; trailers have a hard limit of 16 KiB in all."""
 
@@ -32,16 +46,35 @@ _REASON_BY_STATUS: Final = {
     grpc.StatusCode.UNAVAILABLE: Reason.UNREACHABLE,
     grpc.StatusCode.UNAUTHENTICATED: Reason.CALLER_UNKNOWN,
     grpc.StatusCode.PERMISSION_DENIED: Reason.CALLER_NOT_ALLOWED,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: Reason.OVERLOADED,
     grpc.StatusCode.INVALID_ARGUMENT: Reason.INVALID_ARGUMENT,
 }
 
 
+def on_the_wire(reason: Reason) -> Reason:
+    """The reason that a caller is told: INTERNAL for one that is not in the API."""
+    return Reason.INTERNAL if reason in LOCAL_REASONS else reason
+
+
+def trailers_of(error: ClusterError) -> tuple[tuple[str, str | bytes], ...]:
+    """The trailing metadata of a failed call."""
+    trailers: tuple[tuple[str, str | bytes], ...] = (
+        (STATUS_DETAILS_KEY, status_details(error)),
+        (REASON_KEY, on_the_wire(error.reason).value),
+    )
+    if error.leader is not None and error.leader.endpoints:
+        trailers += ((LEADER_ENDPOINT_KEY, error.leader.endpoints[0]),)
+    return trailers
+
+
 def status_details(error: ClusterError) -> bytes:
     """Encode the `google.rpc.Status` that travels in the trailers."""
-    status = Status(code=status_of(error.reason).value[0], message=str(error)[:MESSAGE_CHARS_MAX])
-    details = [ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN, metadata=dict(error.metadata))]
-    packed = [_pack(detail) for detail in details]
+    reason = on_the_wire(error.reason)
+    status = Status(code=status_of(reason).value[0], message=str(error)[:MESSAGE_CHARS_MAX])
+    info = ErrorInfo(reason=reason, domain=ERROR_DOMAIN, metadata=dict(error.metadata))
+    packed = [_pack(info)]
+    if error.leader is not None:
+        node_id, endpoints = error.leader.node_id, error.leader.endpoints
+        packed.append(_pack(NotLeader(node_id=node_id, endpoints=endpoints)))
     if error.retry_after is not None:
         retry = RetryInfo()
         retry.retry_delay.FromTimedelta(error.retry_after)
@@ -65,8 +98,12 @@ def error_from_rpc(rpc_error: grpc.aio.AioRpcError) -> ClusterError:
     if message == CORE_FAILURE:
         # The server ended the call while we were sending: its answer is lost, so retry.
         return ClusterError(Reason.UNREACHABLE, "the call was cut off while it was sent")
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and TOO_LARGE in message:
-        return ClusterError(Reason.PAYLOAD_TOO_LARGE, message)  # By gRPC itself; no repeat helps.
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        # By gRPC itself: mostly no repeat helps.
+        if any(said in message for said in TOO_LARGE):
+            return ClusterError(Reason.PAYLOAD_TOO_LARGE, message)
+        if TOO_MANY_CALLS in message:
+            return ClusterError(Reason.OVERLOADED, message)
     return ClusterError(_REASON_BY_STATUS.get(code, Reason.INTERNAL), message)
 
 
@@ -74,13 +111,16 @@ def _error_from_status(status: Status) -> ClusterError:
     reason, metadata = Reason.INTERNAL, {}
     retry_after: timedelta | None = None
     violations: list[FieldViolation] = []
-    info, retry, bad = ErrorInfo(), RetryInfo(), BadRequest()
+    leader: Leader | None = None
+    info, retry, bad, not_leader = ErrorInfo(), RetryInfo(), BadRequest(), NotLeader()
     for detail in status.details:
         if detail.Unpack(info) and info.domain == ERROR_DOMAIN:
             reason = Reason.__members__.get(info.reason, Reason.INTERNAL)
             metadata = dict(info.metadata)
         elif detail.Unpack(retry):
             retry_after = retry.retry_delay.ToTimedelta()
+        elif detail.Unpack(not_leader):
+            leader = Leader(not_leader.node_id, tuple(not_leader.endpoints))
         elif detail.Unpack(bad):
             violations += [FieldViolation(v.field, v.description) for v in bad.field_violations]
     return ClusterError(
@@ -89,10 +129,11 @@ def _error_from_status(status: Status) -> ClusterError:
         metadata=metadata,
         retry_after=retry_after,
         violations=tuple(violations),
+        leader=leader,
     )
 
 
-def _pack(message: ErrorInfo | RetryInfo | BadRequest) -> Any:
+def _pack(message: ErrorInfo | RetryInfo | BadRequest | NotLeader) -> Any:
     packed = Any()
     packed.Pack(message)
     return packed

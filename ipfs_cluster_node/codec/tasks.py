@@ -7,6 +7,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ipfs_cluster_node.codec.derived import By, codec
+from ipfs_cluster_node.codec.errors import on_the_wire
 from ipfs_cluster_node.core.errors import ClusterError, FieldViolation, Reason, invalid_field
 from ipfs_cluster_node.core.ids import NAME_PATTERN, TaskId
 from ipfs_cluster_node.core.model import (
@@ -87,8 +88,8 @@ def cid_text(text: str, field: str) -> str:
 
 
 def reason_to_proto(reason: Reason) -> errors_pb2.ErrorReason.ValueType:
-    """Encode a reason."""
-    return errors_pb2.ErrorReason.Value(f"{_REASON_PREFIX}{reason}")
+    """Encode a reason; INTERNAL for one that is not in the API."""
+    return errors_pb2.ErrorReason.Value(f"{_REASON_PREFIX}{on_the_wire(reason)}")
 
 
 def reason_from_proto(value: int) -> Reason:

@@ -1,8 +1,9 @@
 """One error type and one list of reasons, the same from the core to every client.
 
 A caller branches on `reason`; the message is one sentence for people and names the way out.
-`protos/ipfs_cluster_node/v1/errors.proto` says what each reason means; a test keeps the two lists
-equal. The table of docs/errors.md is made from both.
+`protos/ipfs_cluster_node/v1/errors.proto` says what each reason means, and `LOCAL_REASONS` what
+those mean that no call carries; a test keeps the lists equal. The tables of docs/errors.md are made
+from both.
 """
 
 from collections.abc import Iterable, Mapping
@@ -169,6 +170,27 @@ class Reason(StrEnum):
     CLOCK_OFF = "CLOCK_OFF", "UNAVAILABLE", Trait.REPEATED | Trait.OF_ONE_MASTER
 
 
+LOCAL_REASONS: Final[Mapping[Reason, str]] = MappingProxyType(
+    {
+        Reason.SETTING_NOT_FOUND: "No setting of this name that you may see.",
+        Reason.CONFIG_INVALID: "A configuration file, variable or flag is wrong.",
+        Reason.HOME_MISSING: "There is no node in this home directory.",
+        Reason.HOME_IN_USE: "Another process is using this home directory.",
+        Reason.HOME_EXISTS: "This home directory already holds a node or something else.",
+        Reason.HOME_DAMAGED: (
+            "A file of the home directory is damaged, missing, readable by others or owned by "
+            "another user."
+        ),
+        Reason.PORT_IN_USE: "Another process listens on the port.",
+        Reason.CONFINEMENT_MISSING: (
+            "Handlers must be confined (`--require-confinement`), but this machine does not permit "
+            "it."
+        ),
+    }
+)
+"""Reasons of commands and of a node's start, with their meaning. They are not in the API: a call
+that meets one answers INTERNAL, with its message."""
+
 _POINTS_ELSEWHERE: Final = frozenset({Reason.NOT_LEADER, Reason.NO_LEADER})
 
 
@@ -179,6 +201,15 @@ class FieldViolation:
     field: str
     """Path in the request, for example `spec.task_type`."""
     description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Leader:
+    """The leader, as another node names it."""
+
+    node_id: str
+    endpoints: tuple[str, ...] = ()
+    """Its addresses, `host:port`; empty if they are not known."""
 
 
 _NO_METADATA: Final[Mapping[str, str]] = MappingProxyType({})
@@ -195,15 +226,17 @@ class ClusterError(Exception):
         metadata: Mapping[str, str] = _NO_METADATA,
         retry_after: timedelta | None = None,
         violations: tuple[FieldViolation, ...] = (),
+        leader: Leader | None = None,
     ) -> None:
         """Make an error.
 
         Args:
             reason: Programs branch on it.
             message: At most one sentence plus the way out, lower case, without a final stop.
-            metadata: String facts for programs, for example `leader_node_id`.
+            metadata: String facts for programs, for example `ucan_error`.
             retry_after: Set if a retry helps.
             violations: The bad fields, for `INVALID_ARGUMENT` and its like.
+            leader: Whom to ask instead, for `NOT_LEADER`.
         """
         super().__init__(message)
         self.reason = reason
@@ -211,6 +244,7 @@ class ClusterError(Exception):
         self.metadata = metadata
         self.retry_after = retry_after
         self.violations = violations
+        self.leader = leader
 
     def __str__(self) -> str:
         """The message, with each bad field named."""

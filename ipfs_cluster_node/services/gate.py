@@ -26,9 +26,9 @@ from ipfs_cluster_node.access.turns import Turn, Turns, set_turn
 from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.codec.errors import (
     MESSAGE_CHARS_MAX,
-    STATUS_DETAILS_KEY,
-    status_details,
+    on_the_wire,
     status_of,
+    trailers_of,
 )
 from ipfs_cluster_node.codec.metadata import AGE_KEY
 from ipfs_cluster_node.core.audit import AuditLog, AuditRecord, Outcome
@@ -480,6 +480,6 @@ def _answer(context: Context, error: ClusterError) -> None:
     Not by `context.abort`: the exception it raises is kept with the call, and with it every frame
     it passed and the request, until the cyclic collector runs.
     """
-    context.set_code(status_of(error.reason))
+    context.set_code(status_of(on_the_wire(error.reason)))
     context.set_details(str(error)[:MESSAGE_CHARS_MAX])
-    context.set_trailing_metadata(((STATUS_DETAILS_KEY, status_details(error)),))
+    context.set_trailing_metadata(trailers_of(error))

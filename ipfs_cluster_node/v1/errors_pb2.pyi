@@ -3,16 +3,19 @@
 isort:skip_file
 Why calls and tasks fail."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
 
-if sys.version_info >= (3, 10):
-    from typing import TypeAlias as _TypeAlias
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    from typing_extensions import TypeAlias as _TypeAlias
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -61,7 +64,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_TOO_MANY_DELEGATIONS: _ErrorReason.ValueType  # 16
     """The cluster, or one audience, has reached the limit of stored delegations or revocations."""
     ERROR_REASON_NOT_LEADER: _ErrorReason.ValueType  # 20
-    """Only the leader answers this; its `leader_node_id` and `leader_endpoints` are in the metadata."""
+    """Only the leader answers this; the detail `NotLeader` names it, and `ipfs-cluster-node-leader-endpoint` in the trailing
+    metadata is its first address. Without either the node knows no address of it: ask another master.
+    """
     ERROR_REASON_NO_LEADER: _ErrorReason.ValueType  # 21
     """An election is in progress, a majority of masters is unreachable, or the node has not received the list of members
     yet; retry after `RetryInfo`.
@@ -138,24 +143,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The node's disk has no space for files; the space reserved for its log is not touched (`storage.log_reserve`)."""
     ERROR_REASON_HOLDERS_MISSING: _ErrorReason.ValueType  # 74
     """Too few masters could be reached to hold the bytes safely; retry after `RetryInfo`."""
-    ERROR_REASON_SETTING_NOT_FOUND: _ErrorReason.ValueType  # 78
-    """No setting of this name. Local to a command."""
     ERROR_REASON_CONFIG_CHANGED: _ErrorReason.ValueType  # 79
     """The setting has another value than `if_value`; read it again."""
-    ERROR_REASON_CONFIG_INVALID: _ErrorReason.ValueType  # 80
-    """A configuration file, variable or flag is wrong. Local to a command, never on the wire."""
-    ERROR_REASON_HOME_MISSING: _ErrorReason.ValueType  # 81
-    """There is no node in this home directory. Local to a command."""
-    ERROR_REASON_HOME_IN_USE: _ErrorReason.ValueType  # 82
-    """Another process is using this home directory. Local to a command."""
-    ERROR_REASON_HOME_EXISTS: _ErrorReason.ValueType  # 83
-    """This home directory already holds a node or something else. Local to a command."""
-    ERROR_REASON_HOME_DAMAGED: _ErrorReason.ValueType  # 84
-    """A file of the home directory is damaged, missing, readable by others or owned by another user. Local to a command."""
-    ERROR_REASON_PORT_IN_USE: _ErrorReason.ValueType  # 85
-    """Another process listens on the port. Local to a command."""
-    ERROR_REASON_CONFINEMENT_MISSING: _ErrorReason.ValueType  # 86
-    """Handlers must be confined (`--require-confinement`), but this machine does not permit it. Local to a command."""
     ERROR_REASON_AUTHORITY_SEALED: _ErrorReason.ValueType  # 90
     """The leader can't open the cluster's sealed keys, or they changed meanwhile: it can't sign. From `recover`: the
     passphrase is wrong.
@@ -192,10 +181,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call, or a task, failed. One list for every method and language.
 
-    A failed call carries a `google.rpc.ErrorInfo` whose `domain` is `ipfs_cluster_node` and whose
-    `reason` is a name of this list without its prefix, for example `NOT_LEADER`. A
-    `google.rpc.RetryInfo` says when a retry helps, a `google.rpc.BadRequest` names bad fields.
-    Branch on the reason, never on the message.
+    A failed call carries a `google.rpc.ErrorInfo` whose `domain` is `ipfs_cluster_node` and whose `reason` is a name of
+    this list without its prefix, for example `NOT_LEADER`: `ERROR_REASON_` and the reason is the name of the value, by
+    which each protobuf runtime finds it. A task's failure has the value itself. A `google.rpc.RetryInfo` says when a retry
+    helps, a `google.rpc.BadRequest` names bad fields, a `NotLeader` the leader. For callers without google.rpc the trailing
+    metadata has the reason too, as `ipfs-cluster-node-reason`. Branch on the reason, never on the message.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
@@ -237,7 +227,9 @@ ERROR_REASON_DELEGATION_NOT_FOUND: ErrorReason.ValueType  # 15
 ERROR_REASON_TOO_MANY_DELEGATIONS: ErrorReason.ValueType  # 16
 """The cluster, or one audience, has reached the limit of stored delegations or revocations."""
 ERROR_REASON_NOT_LEADER: ErrorReason.ValueType  # 20
-"""Only the leader answers this; its `leader_node_id` and `leader_endpoints` are in the metadata."""
+"""Only the leader answers this; the detail `NotLeader` names it, and `ipfs-cluster-node-leader-endpoint` in the trailing
+metadata is its first address. Without either the node knows no address of it: ask another master.
+"""
 ERROR_REASON_NO_LEADER: ErrorReason.ValueType  # 21
 """An election is in progress, a majority of masters is unreachable, or the node has not received the list of members
 yet; retry after `RetryInfo`.
@@ -314,24 +306,8 @@ ERROR_REASON_STORAGE_FULL: ErrorReason.ValueType  # 73
 """The node's disk has no space for files; the space reserved for its log is not touched (`storage.log_reserve`)."""
 ERROR_REASON_HOLDERS_MISSING: ErrorReason.ValueType  # 74
 """Too few masters could be reached to hold the bytes safely; retry after `RetryInfo`."""
-ERROR_REASON_SETTING_NOT_FOUND: ErrorReason.ValueType  # 78
-"""No setting of this name. Local to a command."""
 ERROR_REASON_CONFIG_CHANGED: ErrorReason.ValueType  # 79
 """The setting has another value than `if_value`; read it again."""
-ERROR_REASON_CONFIG_INVALID: ErrorReason.ValueType  # 80
-"""A configuration file, variable or flag is wrong. Local to a command, never on the wire."""
-ERROR_REASON_HOME_MISSING: ErrorReason.ValueType  # 81
-"""There is no node in this home directory. Local to a command."""
-ERROR_REASON_HOME_IN_USE: ErrorReason.ValueType  # 82
-"""Another process is using this home directory. Local to a command."""
-ERROR_REASON_HOME_EXISTS: ErrorReason.ValueType  # 83
-"""This home directory already holds a node or something else. Local to a command."""
-ERROR_REASON_HOME_DAMAGED: ErrorReason.ValueType  # 84
-"""A file of the home directory is damaged, missing, readable by others or owned by another user. Local to a command."""
-ERROR_REASON_PORT_IN_USE: ErrorReason.ValueType  # 85
-"""Another process listens on the port. Local to a command."""
-ERROR_REASON_CONFINEMENT_MISSING: ErrorReason.ValueType  # 86
-"""Handlers must be confined (`--require-confinement`), but this machine does not permit it. Local to a command."""
 ERROR_REASON_AUTHORITY_SEALED: ErrorReason.ValueType  # 90
 """The leader can't open the cluster's sealed keys, or they changed meanwhile: it can't sign. From `recover`: the
 passphrase is wrong.
@@ -365,3 +341,31 @@ ERROR_REASON_NODE_REMOVED: ErrorReason.ValueType  # 99
 be out of date. Ask another master.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
+
+@_typing.final
+class NotLeader(_message.Message):
+    """A detail of an error with the reason `NOT_LEADER`: whom to ask instead."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    ENDPOINTS_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    """The leader's PeerID."""
+    @_builtins.property
+    def endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Its addresses, `host:port`, the preferred first; empty if they are not known. Its certificate names each."""
+
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        endpoints: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "node_id", b"node_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NotLeader: _TypeAlias = NotLeader  # noqa: Y015

@@ -1,6 +1,7 @@
 """Writes the tables of the docs that other sources declare.
 
-docs/errors.md: reasons, from errors.proto, which says what they mean, and their traits.
+docs/errors.md: reasons, from errors.proto, which says what they mean, and their traits; those of
+commands alone, from core/errors.py.
 docs/authorization.md: methods, from the option `rule` of each; grants, from core/authorization.py.
 
 `--check` changes nothing, and fails where a table is not what would be written.
@@ -15,7 +16,7 @@ from typing import Final
 from ipfs_cluster_node.access.context import CallerClass
 from ipfs_cluster_node.access.rules import RULES_BY_METHOD, Rule
 from ipfs_cluster_node.core.authorization import GRANTS
-from ipfs_cluster_node.core.errors import Reason, Trait
+from ipfs_cluster_node.core.errors import LOCAL_REASONS, Reason, Trait
 from ipfs_cluster_node.core.ucan.commands import TOP
 
 ROOT: Final = Path(__file__).parents[2]
@@ -23,6 +24,7 @@ PROTO: Final = ROOT / "protos/ipfs_cluster_node/v1/errors.proto"
 VALUE: Final = re.compile(r"((?:  //[^\n]*\n)+)  ERROR_REASON_(\w+) = \d+;")
 
 REASONS_HEAD: Final = "| Reason | Status | Repeated | What it means |\n| --- | --- | --- | --- |\n"
+LOCAL_HEAD: Final = "| Of a command alone | What it means |\n| --- | --- |\n"
 GRANTS_HEAD: Final = "| Grant | Commands |\n| --- | --- |\n"
 METHODS_HEAD: Final = "| Method | Callers | Command | Judged on |\n| --- | --- | --- | --- |\n"
 
@@ -42,7 +44,13 @@ def reasons() -> str:
     return "".join(
         f"| `{reason}` | `{reason.status}` | {_repeated(reason)} | {told[reason]} |\n"
         for reason in Reason
+        if reason not in LOCAL_REASONS
     )
+
+
+def local_reasons() -> str:
+    """The rows of the reasons that no call carries."""
+    return "".join(f"| `{reason}` | {meaning} |\n" for reason, meaning in LOCAL_REASONS.items())
 
 
 def _repeated(reason: Reason) -> str:
@@ -89,6 +97,7 @@ def _judged(rule: Rule) -> str:
 
 TABLES: Final[tuple[tuple[str, str, Callable[[], str]], ...]] = (
     ("docs/errors.md", REASONS_HEAD, reasons),
+    ("docs/errors.md", LOCAL_HEAD, local_reasons),
     ("docs/authorization.md", GRANTS_HEAD, grants),
     ("docs/authorization.md", METHODS_HEAD, methods),
 )

@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from ipfs_cluster_node.client.connection import Connection, _last_said, send_all
-from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.errors import ClusterError, Leader, Reason
 from tests.support.tls import enrol, make_ca
 
 Operation = Callable[[grpc.aio.Channel, float], Awaitable[str]]
@@ -85,8 +85,8 @@ async def test_a_node_that_believes_in_a_dead_leader_traps_nobody(
         if address == dead:
             raise ClusterError(Reason.UNREACHABLE, "refused")
         if address == believes:
-            named = {"leader_node_id": "12D3KooDead", "leader_endpoints": dead}
-            raise ClusterError(Reason.NOT_LEADER, "ask the dead one", metadata=named)
+            named = Leader("12D3KooDead", (dead,))
+            raise ClusterError(Reason.NOT_LEADER, "ask the dead one", leader=named)
         return "done"
 
     assert await opened.following(operation, timeout=5) == "done"

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 import pytest
 
 from ipfs_cluster_node.client.connection import Connection
-from ipfs_cluster_node.core.errors import ClusterError, Reason, Trait, most_useful
+from ipfs_cluster_node.core.errors import ClusterError, Leader, Reason, Trait, most_useful
 from tests.support.tls import enrol, make_ca
 
 OF_ONE_MASTER = {reason for reason in Reason if reason.has(Trait.OF_ONE_MASTER)}
 RETRIED = {reason for reason in Reason if reason.has(Trait.REPEATED)}
 ONE, TWO, THREE = (f"127.0.0.1:{port}" for port in (1, 2, 3))
-NAMES_ONE = {"leader_node_id": "12D3KooOne", "leader_endpoints": ONE}
+NAMES_ONE = Leader("12D3KooOne", (ONE,))
 
 
 class Masters:
@@ -33,8 +33,8 @@ class Masters:
             reason = self.answers[str(address)]
             if reason is None:
                 return str(address)
-            named = NAMES_ONE if reason is Reason.NOT_LEADER else {}
-            raise ClusterError(reason, f"{reason} here", metadata=named)
+            named = NAMES_ONE if reason is Reason.NOT_LEADER else None
+            raise ClusterError(reason, f"{reason} here", leader=named)
 
         return await self.connection.following(operation, timeout=timeout)
 

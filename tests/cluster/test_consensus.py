@@ -12,7 +12,7 @@ from ipfs_cluster_node.cluster.consensus import LEADER_RETRY_AFTER, Consensus
 from ipfs_cluster_node.codec.commands import decode_command
 from ipfs_cluster_node.core.commands import ExpireRecords
 from ipfs_cluster_node.core.effects import Accepted, Rejected
-from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.errors import ClusterError, Leader, Reason
 from ipfs_cluster_node.core.ids import NodeId, VoterId
 from tests.support.virtual_time import BEGIN_MS, now_ms, virtual_time
 
@@ -170,8 +170,8 @@ def test_a_backup_needs_a_lease(replica: FakeReplica) -> None:
 def test_who_does_not_lead_names_who_does(replica: FakeReplica) -> None:
     error = of(replica).not_leader()
     assert error.reason is Reason.NOT_LEADER
-    assert error.message == "this node does not lead; ask other at h:1,h:2"
-    assert error.metadata == {"leader_node_id": "other", "leader_endpoints": "h:1,h:2"}
+    assert error.message == "this node does not lead; ask other at h:1, h:2"
+    assert error.leader == Leader("other", ("h:1", "h:2"))
     assert error.retry_after == timedelta(0)
     replica.leader = NodeId("without an address")
     assert of(replica).not_leader().message.endswith("at its address")
@@ -216,7 +216,7 @@ async def test_a_proposal_that_was_refused_says_why() -> None:
     for outcome, reason, message in (
         (Rejected(Reason.TASK_NOT_FOUND, "no such task"), Reason.TASK_NOT_FOUND, "no such task"),
         (ClusterError(Reason.OVERLOADED, "later"), Reason.OVERLOADED, "later"),
-        (ClusterError(Reason.NOT_LEADER, "bare"), Reason.NOT_LEADER, "h:1,h:2"),
+        (ClusterError(Reason.NOT_LEADER, "bare"), Reason.NOT_LEADER, "h:1, h:2"),
     ):
         replica.outcome = outcome
         with pytest.raises(ClusterError) as raised:

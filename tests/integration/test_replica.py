@@ -15,7 +15,7 @@ from ipfs_cluster_node.adapters.raft.errors import LogDamagedError
 from ipfs_cluster_node.adapters.raft.journal import Pending
 from ipfs_cluster_node.adapters.raft.replica import Replica
 from ipfs_cluster_node.adapters.raft.store import create_store
-from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.errors import ClusterError, Leader, Reason
 from ipfs_cluster_node.internal.v1 import raft_pb2 as pb
 from ipfs_cluster_node.internal.v1 import raft_pb2_grpc
 from tests.support.engines import pre_vote_round
@@ -138,7 +138,7 @@ async def test_a_follower_refuses_and_names_the_leader(tmp_path: Path) -> None:
         with pytest.raises(ClusterError) as caught:
             await follower.replica.propose(b"y")
         assert caught.value.reason is Reason.NOT_LEADER
-        assert caught.value.metadata == {"leader_node_id": leader.node_id}
+        assert caught.value.leader == Leader(leader.node_id)
 
 
 @pytest.mark.asyncio

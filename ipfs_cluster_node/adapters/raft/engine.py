@@ -34,7 +34,7 @@ from ipfs_cluster_node.adapters.raft.state_machine import StateMachine
 from ipfs_cluster_node.adapters.raft.step import Step
 from ipfs_cluster_node.adapters.raft.store import stored_voter
 from ipfs_cluster_node.adapters.raft.witness import Mark, Note, Witness
-from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.errors import ClusterError, Leader, Reason
 from ipfs_cluster_node.core.ids import NodeId, VoterId, node_id_of_voter
 from ipfs_cluster_node.internal.v1 import raft_pb2 as pb
 
@@ -273,7 +273,7 @@ class Engine:
         raise ClusterError(
             Reason.NOT_LEADER,
             f"this node does not lead; ask {leader}",
-            metadata={"leader_node_id": leader},
+            leader=Leader(leader),
         )
 
     # What callers ask for.

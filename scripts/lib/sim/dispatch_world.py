@@ -18,7 +18,7 @@ from ipfs_cluster_node.cluster.worker_sessions import WorkerSessions
 from ipfs_cluster_node.codec.commands import encode_command
 from ipfs_cluster_node.core import commands as c
 from ipfs_cluster_node.core.effects import Accepted, Rejected
-from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.errors import ClusterError, Leader, Reason
 from ipfs_cluster_node.core.ids import NodeId, TaskId, did_from_public_key, node_id_from_public_key
 from ipfs_cluster_node.core.model import (
     AttemptId,
@@ -95,7 +95,7 @@ class Master:
         return ClusterError(
             Reason.NOT_LEADER,
             "ask the leader",
-            metadata={"leader_node_id": leader.node_id, "leader_endpoints": leader.node_id},
+            leader=Leader(leader.node_id, (leader.node_id,)),
         )
 
     async def propose(
