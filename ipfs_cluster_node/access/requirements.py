@@ -109,7 +109,7 @@ def create_join_token(
     args: auth.Args = {
         "role": role.value,
         "ttl_s": ttl_s,
-        "uses": request.uses_max or 1,
+        "uses": request.uses_max if request.HasField("uses_max") else 1,
         "grant": grant_of(request.grant, role),
         "needs_approval": request.needs_approval,
     }
@@ -128,7 +128,7 @@ def decide_joiner(
     request: membership_pb2.DecideJoinerRequest, context: RequestContext
 ) -> Requirements:
     """Approve or reject a joiner."""
-    did = did_from_node_id(node_id_of(request.node_id))
+    did = did_of(request.did)
     token = context.state.members.token(request.token_id) if context.state else None
     return [Requirement(auth.JOINER_DECIDE, [auth.join_token_args(token, did)])]
 

@@ -20,7 +20,7 @@ class Revocations:
         """Replace everything by what the leader sent, which is complete."""
         self.version = told.version
         self._dids = frozenset(told.dids)
-        self._serials = frozenset(map(int.from_bytes, told.serials))
+        self._serials = frozenset(int(serial, 16) for serial in told.serials)
         self._node_dids = frozenset(told.node_dids)
         self.on_change()
 

@@ -16,10 +16,11 @@ from ipfs_cluster_node import v1 as clients
 from ipfs_cluster_node.access.context import CallerClass
 from ipfs_cluster_node.access.requirements import DECODERS, REQUIREMENTS, RequirementsOf
 from ipfs_cluster_node.access.shares import SHARES, Share
+from ipfs_cluster_node.codec.enums import CALLER_CLASS
 from ipfs_cluster_node.core.model import BACKUP_SECONDS_MAX
 from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.internal import v1 as internal
-from ipfs_cluster_node.v1.options_pb2 import MethodRule, rule
+from ipfs_cluster_node.v1.options_pb2 import rule
 from ipfs_cluster_node.worker import v1 as workers
 
 
@@ -71,8 +72,8 @@ _THIRD_PARTY_METHODS: Final = {
 """Rules of methods whose protos are not ours."""
 
 
-def _classes(callers: Iterable[MethodRule.Caller.ValueType]) -> frozenset[CallerClass]:
-    return frozenset(CallerClass[MethodRule.Caller.Name(caller)] for caller in callers)
+def _classes(callers: Iterable[int]) -> frozenset[CallerClass]:
+    return frozenset(CallerClass(CALLER_CLASS.words[caller]) for caller in callers)
 
 
 def rule_of(method: MethodDescriptor) -> Rule | None:

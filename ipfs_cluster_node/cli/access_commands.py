@@ -317,7 +317,7 @@ def _print_join_tokens(tokens: Any, as_json: bool) -> None:  # noqa: FBT001
             f"{each.use_count} of {each.uses_max}",
             exact_time_text(each.expires_at_ms),
             "approval" if each.needs_approval else "",
-            each.creator,
+            each.creator_did,
         ),
     )
 
@@ -335,6 +335,6 @@ def _print_delegations(delegations: Any, as_json: bool) -> None:  # noqa: FBT001
             each.command,
             each.policy_json,
             exact_time_text(each.expires_at_ms),
-            "revoked" if each.revokers else "",
+            "revoked" if each.revoker_dids else "",
         ),
     )

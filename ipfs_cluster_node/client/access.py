@@ -9,6 +9,7 @@ import grpc
 from ipfs_cluster_node.client.calls import TIMEOUT_DEFAULT, Calls, listed
 from ipfs_cluster_node.client.connection import new_request_id
 from ipfs_cluster_node.codec import views as codecs
+from ipfs_cluster_node.codec.enums import OUTCOME
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.core.audit import AuditRecord
 from ipfs_cluster_node.core.ids import Did, NodeId
@@ -122,7 +123,9 @@ class AccessCalls(Calls):
             ClusterError: NOT_DELEGATED, UNREACHABLE, INVALID_ARGUMENT.
         """
         channel = self._connection.channel((address, NodeId(node_id)))
-        request = audit_pb2.ListAuditRecordsRequest(caller=caller, method=method, outcome=outcome)
+        request = audit_pb2.ListAuditRecordsRequest(
+            caller_did=caller, method=method, outcome=OUTCOME.number(outcome, "outcome")
+        )
         if since is not None:
             request.since_time.FromDatetime(since)
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 from ipfs_cluster_node.client.calls import TIMEOUT_DEFAULT, Calls
 from ipfs_cluster_node.client.connection import new_request_id
 from ipfs_cluster_node.codec import views as codecs
+from ipfs_cluster_node.codec.enums import GRANT, ROLE
 from ipfs_cluster_node.codec.tasks import duration_of_ms
 from ipfs_cluster_node.core.views import (
     ClusterStatus,
@@ -73,11 +74,11 @@ class MembershipCalls(Calls):
         """
         request = pb.CreateJoinTokenRequest(
             request_id=new_request_id(),
-            role=role,
+            role=ROLE.number(role, "role"),
             ttl=duration_of_ms(ttl // timedelta(milliseconds=1)),
             uses_max=uses_max,
             addresses=addresses,
-            grant=grant,
+            grant=GRANT.number(grant, "grant"),
             needs_approval=needs_approval,
         )
         answer = await self._unary(request, timeout)
@@ -111,7 +112,7 @@ class MembershipCalls(Calls):
         """Approve one of `list_joiners`, in its token's role, or reject it."""
         request = pb.DecideJoinerRequest(
             request_id=new_request_id(),
-            node_id=joiner.node_id,
+            did=joiner.did,
             token_id=joiner.token_id,
             approved=approved,
         )

@@ -17,6 +17,7 @@ from ipfs_cluster_node.codec.delegations import (
     to_json,
     token_cid_of,
 )
+from ipfs_cluster_node.codec.enums import CALLER_CLASS
 from ipfs_cluster_node.codec.errors import error_from_ucan
 from ipfs_cluster_node.codec.members import did_of
 from ipfs_cluster_node.codec.pages import Page
@@ -73,7 +74,9 @@ class Delegations:
     async def get_caller(self, caller: Caller, page: Page) -> pb.GetCallerResponse:
         """The caller and a page of its delegations."""
         state = self._authorizer.state()
-        response = pb.GetCallerResponse(did=caller.did, caller_class=caller.kind.value)
+        response = pb.GetCallerResponse(
+            did=caller.did, caller_class=CALLER_CLASS.numbers[caller.kind]
+        )
         if state is None:
             return response
         principal = state.members.get(caller.did)

@@ -27,7 +27,7 @@ def delegation_to_proto(
         audience=delegation.audience,
         command=delegation.command,
         policy_json=to_json(payload["pol"]),
-        revokers=sorted(revokers),
+        revoker_dids=sorted(revokers),
         token=token,
     )
     if delegation.expires_s is not None:

@@ -6,16 +6,17 @@ A function named `…_of` checks a field of a request; it raises INVALID_ARGUMEN
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Final
 
+from ipfs_cluster_node.codec.enums import GRANT, LIVENESS, ROLE
 from ipfs_cluster_node.codec.tasks import name_of, timestamp_of_ms
-from ipfs_cluster_node.core.authorization import GRANT_DEFAULT, GRANTS
+from ipfs_cluster_node.core.authorization import GRANT_DEFAULT
 from ipfs_cluster_node.core.certificates import SERIAL_BYTES_MAX
 from ipfs_cluster_node.core.errors import invalid_field
 from ipfs_cluster_node.core.ids import (
     Did,
     NodeId,
-    node_id_from_did,
     parse_did,
     parse_node_id,
+    tls_name,
 )
 from ipfs_cluster_node.core.model import (
     ENDPOINTS_MAX,
@@ -23,7 +24,6 @@ from ipfs_cluster_node.core.model import (
     Content,
     Joiner,
     JoinToken,
-    Liveness,
     Principal,
     Role,
 )
@@ -34,25 +34,14 @@ SEAL_KEY_BYTES: Final = 32
 CERTIFICATE_CHARS_MAX: Final = 8192
 ENDPOINT_CHARS_MAX: Final = 260
 
-ROLE_TO_PROTO: Final = {
-    Role.MASTER: pb.NODE_ROLE_MASTER,
-    Role.WORKER: pb.NODE_ROLE_WORKER,
-    Role.LEECHER: pb.NODE_ROLE_LEECHER,
-}
-LIVENESS_TO_PROTO: Final = {
-    Liveness.ENROLLED: pb.NODE_LIVENESS_ENROLLED,
-    Liveness.ALIVE: pb.NODE_LIVENESS_ALIVE,
-    Liveness.DEAD: pb.NODE_LIVENESS_DEAD,
-}
-
 
 def joiner_to_proto(token: JoinToken, joiner: Joiner) -> pb.Joiner:
     """Encode a joiner."""
     return pb.Joiner(
-        node_id=node_id_from_did(joiner.did),
+        did=joiner.did,
         token_id=token.token_id,
-        role=token.role,
-        grant=token.grant,
+        role=ROLE.numbers[token.role],
+        grant=GRANT.by.encode(token.grant),
         name=joiner.name,
         endpoints=joiner.endpoints,
         ask_time=timestamp_of_ms(joiner.asked_at_ms),
@@ -65,14 +54,14 @@ def join_token_to_proto(token: JoinToken) -> pb.JoinToken:
     """Encode a join token, without its secret."""
     return pb.JoinToken(
         token_id=token.token_id,
-        role=token.role,
-        grant=token.grant,
+        role=ROLE.numbers[token.role],
+        grant=GRANT.by.encode(token.grant),
         expire_time=timestamp_of_ms(token.expires_at_ms),
         uses_max=token.uses_max,
         use_count=len(token.dids),
         failure_count=token.failure_count,
         needs_approval=token.needs_approval,
-        creator=token.creator,
+        creator_did=token.creator,
     )
 
 
@@ -97,6 +86,11 @@ def serial_of(text: str) -> int:
     return int(text, 16)
 
 
+def serial_text(serial: int) -> str:
+    """The form of a serial number in all messages."""
+    return f"{serial:x}"
+
+
 def node_id_of(text: str, field: str = "node_id") -> NodeId:
     """Check a node id."""
     try:
@@ -113,22 +107,18 @@ def did_of(text: str, field: str = "did") -> Did:
         raise invalid_field(field, str(error)) from error
 
 
-def role_of(text: str, field: str = "role") -> Role:
+def role_of(number: int, field: str = "role") -> Role:
     """Check a role."""
-    if text not in Role._value2member_map_:
-        raise invalid_field(field, "master, worker, leecher or client")
-    return Role(text)
+    return ROLE.word(number, field)
 
 
-def grant_of(text: str, role: Role, field: str = "grant") -> str:
-    """Check a joiner's preset; empty means its default."""
+def grant_of(number: int, role: Role, field: str = "grant") -> str:
+    """Check a joiner's preset; unset means its default."""
     if role is not Role.CLIENT:
-        if text:
+        if number:
             raise invalid_field(field, "for clients only: what a node may, its role says")
         return ""
-    if text and text not in GRANTS:
-        raise invalid_field(field, ", ".join(GRANTS))
-    return text or GRANT_DEFAULT
+    return GRANT.word(number, field) if number else GRANT_DEFAULT
 
 
 def endpoints_of(values: Sequence[str], field: str = "endpoints") -> tuple[str, ...]:
@@ -152,8 +142,8 @@ def node_to_proto(
     return pb.Node(
         node_id=node.node_id,
         name=node.name,
-        role=ROLE_TO_PROTO[node.role],
-        liveness=LIVENESS_TO_PROTO[node.liveness],
+        role=ROLE.numbers[node.role],
+        liveness=LIVENESS.numbers[node.liveness],
         endpoints=node.endpoints,
         voter=node.node_id in voters,
         leader=node.node_id == leader,
@@ -163,6 +153,8 @@ def node_to_proto(
         version=node.version,
         enrol_time=timestamp_of_ms(node.enrolled_at_ms),
         liveness_time=timestamp_of_ms(node.liveness_at_ms),
+        did=node.did,
+        tls_name=tls_name(node.node_id),
     )
 
 
@@ -184,7 +176,9 @@ def content_to_proto(
         add_time=timestamp_of_ms(content.added_at_ms),
         holders=[
             content_pb2.ContentHolder(
-                node_id=holder, endpoints=nodes[holder].endpoints if holder in nodes else ()
+                node_id=holder,
+                endpoints=nodes[holder].endpoints if holder in nodes else (),
+                tls_name=tls_name(holder),
             )
             for holder in holders
         ],

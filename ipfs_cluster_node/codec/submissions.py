@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Final, Self
 
+from ipfs_cluster_node.codec.enums import FILE_FORMAT
 from ipfs_cluster_node.codec.tasks import NAME_RULE, cid_text, ms_of_duration
 from ipfs_cluster_node.core.errors import ClusterError, FieldViolation, Reason, invalid_field
 from ipfs_cluster_node.core.ids import NAME_PATTERN, NAMESPACE_CHARS_MAX, NAMESPACE_PATTERN
@@ -17,7 +18,6 @@ from ipfs_cluster_node.core.model import (
     CONTENT_TYPE_CHARS_MAX,
     DEFAULT_CONTENT_TYPE,
     DEFAULT_NAMESPACE,
-    INPUT_FORMATS,
     PAYLOAD_BYTES_MAX,
     PRIORITY_MAX,
     SUBMISSION_BYTES_MAX,
@@ -132,8 +132,9 @@ def inputs_from_proto(message: pb.TaskSpec, field: str) -> tuple[TaskInput, ...]
     if len(message.inputs) > TASK_INPUTS_MAX:
         raise invalid_field(f"{field}.inputs", f"at most {TASK_INPUTS_MAX}")
     if message.inputs or b'"input_cid"' not in message.payload[:SEED_INPUT_BYTES]:
+        formats = FILE_FORMAT.by.decode
         return tuple(
-            TaskInput(i.name, _input_cid(i.cid, field, n), i.format)
+            TaskInput(i.name, _input_cid(i.cid, field, n), formats(i.format))
             for n, i in enumerate(message.inputs)
         )
     try:
@@ -206,8 +207,8 @@ def _spec_from_proto(message: pb.TaskSpec, field: str) -> TaskSpec:
         for position, task_input in enumerate(message.inputs):
             if not NAME_PATTERN.fullmatch(task_input.name):
                 check(False, f"inputs[{position}].name", NAME_RULE)
-            if task_input.format not in INPUT_FORMATS:
-                check(False, f"inputs[{position}].format", "csv, parquet, arrow or empty")
+            if task_input.format and task_input.format not in FILE_FORMAT.words:
+                check(False, f"inputs[{position}].format", f"{FILE_FORMAT}, or unset")
     if bad:
         raise ClusterError(
             Reason.INVALID_ARGUMENT, "bad request", violations=tuple(bad[:VIOLATIONS_MAX])

@@ -7,6 +7,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ipfs_cluster_node.codec.derived import By, codec
+from ipfs_cluster_node.codec.enums import FILE_FORMAT, TASK_STATE
 from ipfs_cluster_node.codec.errors import on_the_wire
 from ipfs_cluster_node.core.errors import ClusterError, FieldViolation, Reason, invalid_field
 from ipfs_cluster_node.core.ids import NAME_PATTERN, TaskId
@@ -36,13 +37,6 @@ ATTEMPT_DIGITS_MAX: Final = 9
 NAME_RULE: Final = "1 to 64 characters of A-Z a-z 0-9 . _ -, the first a letter or digit"
 
 _REASON_PREFIX: Final = "ERROR_REASON_"
-_STATE_PREFIX: Final = "TASK_STATE_"
-STATE_TO_PROTO: Final = {
-    state: pb.TaskState.Value(f"{_STATE_PREFIX}{state.upper()}") for state in TaskState
-}
-STATE_FROM_PROTO: Final[dict[int, TaskState]] = {
-    value: state for state, value in STATE_TO_PROTO.items()
-}
 
 
 def name_of(text: str, field: str) -> str:
@@ -127,7 +121,7 @@ def ms_of_duration(duration: Duration) -> int:
     return duration.seconds * 1000 + duration.nanos // 1_000_000
 
 
-_INPUT: Final = codec(TaskInput, pb.TaskInput)
+_INPUT: Final = codec(TaskInput, pb.TaskInput, by={"format": FILE_FORMAT.by})
 _RESULT: Final = codec(TaskResult, pb.TaskResult)
 _FAILURE: Final = codec(
     TaskFailure, pb.TaskFailure, by={"reason": By(reason_to_proto, reason_from_proto)}
@@ -159,7 +153,7 @@ def task_to_proto(
     spec: Any = _SPEC.named(task.spec)
     del spec["payload"]
     status: Any = {
-        "state": STATE_TO_PROTO[task.state],
+        "state": TASK_STATE.numbers[task.state],
         "submitter_did": task.submitter,
         "attempt": task.attempt,
         "node_id": task.node_id,
@@ -188,7 +182,7 @@ def states_from_proto(values: Sequence[int]) -> frozenset[TaskState]:
     """Read a filter; raises INVALID_ARGUMENT for an unknown state, and for too many."""
     if len(values) > STATES_MAX:
         raise invalid_field("states", f"at most {STATES_MAX}")
-    states = [STATE_FROM_PROTO.get(value) for value in values]
+    states = [TASK_STATE.words.get(value) for value in values]
     if None in states:
         raise invalid_field("states", "each a TaskState other than UNSPECIFIED")
     return frozenset(state for state in states if state is not None)
@@ -196,7 +190,7 @@ def states_from_proto(values: Sequence[int]) -> frozenset[TaskState]:
 
 def states_to_proto(states: Iterable[TaskState]) -> list[pb.TaskState.ValueType]:
     """Encode a filter."""
-    return [STATE_TO_PROTO[state] for state in states]
+    return [TASK_STATE.numbers[state] for state in states]
 
 
 def attempt_from_proto(message: worker_pb2.AttemptId) -> AttemptId:

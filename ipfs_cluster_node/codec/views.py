@@ -1,17 +1,25 @@
 """Values returned to clients, on the wire."""
 
 import json
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from google.protobuf.message import Message
 
 from ipfs_cluster_node.codec.derived import By, Codec, codec
-from ipfs_cluster_node.codec.members import LIVENESS_TO_PROTO, ROLE_TO_PROTO
+from ipfs_cluster_node.codec.enums import (
+    CALLER_CLASS,
+    FILE_FORMAT,
+    GRANT,
+    LIVENESS,
+    OUTCOME,
+    PHASE,
+    ROLE,
+    TASK_STATE,
+)
 from ipfs_cluster_node.codec.tasks import (
     BY_TIMEOUT,
-    STATE_FROM_PROTO,
-    STATE_TO_PROTO,
     TIMEOUTS,
     ms_of_timestamp,
     reason_from_proto,
@@ -20,7 +28,7 @@ from ipfs_cluster_node.codec.tasks import (
 )
 from ipfs_cluster_node.core import views
 from ipfs_cluster_node.core.audit import AuditRecord
-from ipfs_cluster_node.core.model import TaskInput
+from ipfs_cluster_node.core.model import TaskInput, TaskState
 from ipfs_cluster_node.v1 import (
     audit_pb2,
     authorization_pb2,
@@ -53,11 +61,6 @@ _TIMES: Final = {
 """Fields that are timestamps in a message."""
 _CODECS: Final[dict[type, Codec[Any, Any]]] = {}
 
-_ROLE: Final = By(ROLE_TO_PROTO.get, {wire: role for role, wire in ROLE_TO_PROTO.items()}.get)
-_LIVENESS: Final = By(
-    LIVENESS_TO_PROTO.get, {wire: liveness for liveness, wire in LIVENESS_TO_PROTO.items()}.get
-)
-
 
 def _view(
     kind: type[T],
@@ -81,29 +84,57 @@ def _view(
     return derived
 
 
-AUDIT_RECORD: Final = _view(AuditRecord, audit_pb2.AuditRecord)
-CLUSTER_STATUS: Final = _view(views.ClusterStatus, membership_pb2.GetClusterStatusResponse)
-NODE: Final = _view(
-    views.ListedNode, membership_pb2.Node, by={"role": _ROLE, "liveness": _LIVENESS}
+def task_counts_to_proto(counts: Mapping[TaskState, int]) -> Any:
+    """The number of tasks in each state."""
+    return [{"state": TASK_STATE.numbers[state], "count": n} for state, n in counts.items()]
+
+
+def _counts_from_proto(counts: Iterable[membership_pb2.TaskCount]) -> dict[TaskState, int]:
+    known = TASK_STATE.words
+    return {known[each.state]: each.count for each in counts if each.state in known}
+
+
+AUDIT_RECORD: Final = _view(
+    AuditRecord,
+    audit_pb2.AuditRecord,
+    renamed={"caller": "caller_did"},
+    by={"caller_class": CALLER_CLASS.by, "outcome": OUTCOME.by},
 )
+CLUSTER_STATUS: Final = _view(
+    views.ClusterStatus,
+    membership_pb2.GetClusterStatusResponse,
+    by={"task_counts": By(task_counts_to_proto, _counts_from_proto)},
+)
+NODE: Final = _view(
+    views.ListedNode, membership_pb2.Node, by={"role": ROLE.by, "liveness": LIVENESS.by}
+)
+_ROLE_AND_GRANT: Final = {"role": ROLE.by, "grant": GRANT.by}
 NEW_JOIN_TOKEN: Final = _view(views.NewJoinToken, membership_pb2.CreateJoinTokenResponse)
-JOIN_TOKEN: Final = _view(views.ListedJoinToken, membership_pb2.JoinToken)
-JOINER: Final = _view(views.ListedJoiner, membership_pb2.Joiner)
+JOIN_TOKEN: Final = _view(views.ListedJoinToken, membership_pb2.JoinToken, by=_ROLE_AND_GRANT)
+JOINER: Final = _view(views.ListedJoiner, membership_pb2.Joiner, by=_ROLE_AND_GRANT)
 SETTING: Final = _view(views.ListedSetting, membership_pb2.ConfigEntry)
 _RAFT: Final = _view(views.RaftHealth, health_pb2.RaftHealth)
 _view(views.HealthCheck, health_pb2.HealthCheck)
 HEALTH: Final = _view(
     views.HealthReport,
     health_pb2.GetHealthResponse,
-    by={"raft": By(lambda raft: _RAFT.encode(raft) if raft.voters else None, _RAFT.decode)},
+    by={
+        "role": ROLE.by,
+        "raft": By(lambda raft: _RAFT.encode(raft) if raft.voters else None, _RAFT.decode),
+    },
 )
 _view(views.ContentHolder, content_pb2.ContentHolder)
 CONTENT: Final = _view(views.ListedContent, content_pb2.Content)
 CERTIFICATE: Final = _view(views.ListedCertificate, certificate_pb2.Certificate)
-ROTATION: Final = _view(views.RotationStatus, certificate_pb2.GetRotationResponse)
+ROTATION: Final = _view(
+    views.RotationStatus, certificate_pb2.GetRotationResponse, by={"phase": PHASE.by}
+)
 DELEGATION: Final = _view(views.ListedDelegation, authorization_pb2.Delegation)
 CALLER: Final = _view(
-    views.CallerStatus, authorization_pb2.GetCallerResponse, unused="next_page_token"
+    views.CallerStatus,
+    authorization_pb2.GetCallerResponse,
+    by={"caller_class": CALLER_CLASS.by},
+    unused="next_page_token",
 )
 _view(views.LinkExplanation, authorization_pb2.LinkExplanation)
 _view(views.RequirementExplanation, authorization_pb2.AskExplanation)
@@ -112,7 +143,7 @@ ACCESS: Final = _view(
     authorization_pb2.ExplainAccessResponse,
     renamed={"requirements": "asks"},
 )
-_view(TaskInput, task_dispatch_pb2.TaskInput)
+_view(TaskInput, task_dispatch_pb2.TaskInput, by={"format": FILE_FORMAT.by})
 _view(
     views.ListedSpec,
     task_dispatch_pb2.TaskSpec,
@@ -129,7 +160,7 @@ _view(
 _view(
     views.TaskStatus,
     task_dispatch_pb2.TaskStatus,
-    by={"state": By(STATE_TO_PROTO.get, STATE_FROM_PROTO.get)},
+    by={"state": TASK_STATE.by},
 )
 TASK: Final = _view(views.ListedTask, task_dispatch_pb2.Task)
 

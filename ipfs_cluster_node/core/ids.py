@@ -81,6 +81,7 @@ def did_from_node_id(node_id: NodeId) -> Did:
     return did_from_public_key(public_key_from_node_id(node_id))
 
 
+@lru_cache(maxsize=CONVERSIONS_MAX)
 def tls_name(node_id: NodeId) -> str:
     """The DNS name in a node's certificate: PeerID as CIDv1 in base36, then `.peer`.
 

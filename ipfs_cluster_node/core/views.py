@@ -6,7 +6,9 @@ Times are milliseconds since 1970 (UTC), 0 for never; an empty text stands for n
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ipfs_cluster_node.core.certificates import RotationPhase
 from ipfs_cluster_node.core.errors import Reason
+from ipfs_cluster_node.core.ids import Did, node_id_from_did
 from ipfs_cluster_node.core.model import Liveness, Role, TaskInput, TaskState
 
 
@@ -24,7 +26,7 @@ class ClusterStatus:
     applied_index: int = 0
     alive_node_count: int = 0
     node_count: int = 0
-    task_counts: Mapping[str, int] = field(default_factory=dict)
+    task_counts: Mapping[TaskState, int] = field(default_factory=dict)
     content_count: int = 0
     certificate_epoch: int = 0
     """The epoch that certificates must have."""
@@ -49,6 +51,9 @@ class ListedNode:
     version: str = ""
     enrolled_at_ms: int = 0
     liveness_at_ms: int = 0
+    did: str = ""
+    tls_name: str = ""
+    """In its certificate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,23 +70,23 @@ class ListedJoinToken:
     """A join token without its secret."""
 
     token_id: str = ""
-    role: str = ""
+    role: Role | None = None
     grant: str = ""
     expires_at_ms: int = 0
     uses_max: int = 0
     use_count: int = 0
     failure_count: int = 0
     needs_approval: bool = False
-    creator: str = ""
+    creator_did: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedJoiner:
     """A node or client that waits for approval."""
 
-    node_id: str = ""
+    did: str = ""
     token_id: str = ""
-    role: str = ""
+    role: Role | None = None
     grant: str = ""
     name: str = ""
     endpoints: tuple[str, ...] = ()
@@ -89,6 +94,11 @@ class ListedJoiner:
     expires_at_ms: int = 0
     approved: bool | None = None
     """None while there is no decision."""
+
+    @property
+    def node_id(self) -> str:
+        """Its PeerID, which `join` shows on its machine; of a client too."""
+        return node_id_from_did(Did(self.did))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +138,8 @@ class HealthReport:
 
     node_id: str = ""
     name: str = ""
-    role: str = ""
+    role: Role | None = None
+    """None: one that this release does not know."""
     version: str = ""
     checks: tuple[HealthCheck, ...] = ()
     raft: RaftHealth = RaftHealth()
@@ -140,7 +151,8 @@ class HealthReport:
     loop_gap_seconds: float = 0.0
     at_ms: int = 0
     """The node's wall clock."""
-    boot: int = 0
+    boot: int | None = None
+    """Identifies the process; None while its log is being replaced."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +161,8 @@ class ContentHolder:
 
     node_id: str = ""
     endpoints: tuple[str, ...] = ()
+    tls_name: str = ""
+    """In its certificate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +195,7 @@ class ListedCertificate:
 class RotationStatus:
     """The progress of a root rotation."""
 
-    phase: str = ""
+    phase: RotationPhase | None = None
     epoch: int = 0
     phase_at_ms: int = 0
     root_pins: tuple[str, ...] = ()
@@ -202,7 +216,7 @@ class ListedDelegation:
     policy_json: str = ""
     expires_at_ms: int = 0
     not_before_ms: int = 0
-    revokers: tuple[str, ...] = ()
+    revoker_dids: tuple[str, ...] = ()
     token: bytes = b""
 
 

@@ -26,6 +26,7 @@ from ipfs_cluster_node.adapters.net.tls import open_channel
 from ipfs_cluster_node.adapters.system_clock import SYSTEM_CLOCK
 from ipfs_cluster_node.client.connection import Connection, new_request_id
 from ipfs_cluster_node.cluster.peers import PeerBook
+from ipfs_cluster_node.codec.enums import GRANT, ROLE
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.codec.records import AUTHORITY
 from ipfs_cluster_node.codec.tasks import duration_of_ms
@@ -237,8 +238,8 @@ async def invite_operator(
         answer: membership_pb2.CreateJoinTokenResponse = await connection.unary(
             membership_pb2.CreateJoinTokenRequest(
                 request_id=new_request_id(),
-                role=Role.CLIENT.value,
-                grant=OPERATOR_GRANT,
+                role=ROLE.numbers[Role.CLIENT],
+                grant=GRANT.numbers[OPERATOR_GRANT],
                 uses_max=1,
                 ttl=duration_of_ms(ttl // timedelta(milliseconds=1)),
             ),

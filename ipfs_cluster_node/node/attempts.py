@@ -25,6 +25,7 @@ from ipfs_cluster_node.adapters.worker.pool import (
 )
 from ipfs_cluster_node.client.content import upload
 from ipfs_cluster_node.cluster.content.contents import ChannelTo, Contents, PeerBlocks
+from ipfs_cluster_node.codec.enums import FILE_FORMAT
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.codec.metadata import ATTEMPT_KEY
 from ipfs_cluster_node.codec.tasks import attempt_text, outcome_from_proto, outcome_to_proto
@@ -149,7 +150,11 @@ class AttemptRunner:
     ) -> dict[str, TaskInputFile]:
         inputs: dict[str, TaskInputFile] = {}
         for position, named in enumerate(spec.inputs):
-            name, cid, file_format = named.name, parse_cid(named.cid), named.format
+            name, cid, file_format = (
+                named.name,
+                parse_cid(named.cid),
+                FILE_FORMAT.by.decode(named.format),
+            )
             await self._fetch(cid, attempt)
             file = f"input-{position}"
             store, directory = self._contents.store, lease.directory

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from ipfs_cluster_node.adapters.net.tls import ClientTls
-from ipfs_cluster_node.core.boots import other_address, runs_twice
+from ipfs_cluster_node.core.boots import UNKNOWN, other_address, runs_twice
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.node.standing import ask_health
@@ -77,7 +77,7 @@ class Copies:
             )
         )
         heard = {
-            address: answer.boot
+            address: answer.boot or UNKNOWN
             for address, answer in zip(asked, answers, strict=True)
             if not isinstance(answer, ClusterError)
         }

@@ -5,6 +5,7 @@ import psutil
 from ipfs_cluster_node import __version__
 from ipfs_cluster_node.adapters.raft.clock import now as raft_now
 from ipfs_cluster_node.adapters.raft.replica import Replica
+from ipfs_cluster_node.codec.enums import ROLE
 from ipfs_cluster_node.codec.tasks import timestamp_of_ms
 from ipfs_cluster_node.core.ids import node_id_of_voter
 from ipfs_cluster_node.node.parts.common import CommonPart
@@ -35,7 +36,7 @@ class NodeHealth:
         response = pb.GetHealthResponse(
             node_id=self._common.node_id,
             name=self._common.settings.node.name,
-            role=self._common.role,
+            role=ROLE.numbers[self._common.role],
             version=__version__,
             checks=self._checks(),
             resident_bytes=self._process.memory_info().rss,
@@ -44,7 +45,7 @@ class NodeHealth:
             running_attempt_count=0 if self._worker is None else self._worker.running_count,
             loop_gap_seconds=self._common.loop_gaps.longest_seconds(),
             time=timestamp_of_ms(self._clock.own.wall_ms()),
-            boot=self._uplink.boot,
+            boot=self._uplink.boot or None,
         )
         replica = self._consensus.replica
         if replica is not None:

@@ -32,6 +32,7 @@ from ipfs_cluster_node.adapters.system_clock import SYSTEM_CLOCK
 from ipfs_cluster_node.client.certificates import credentials_in
 from ipfs_cluster_node.cluster.members import APPROVAL_RETRY, TOKEN_TTL_MAX
 from ipfs_cluster_node.cluster.peers import save_masters
+from ipfs_cluster_node.codec.enums import ROLE
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.codec.tasks import ms_of_timestamp
 from ipfs_cluster_node.config.credentials import ENROLMENT_NAME, write_enrolment
@@ -159,9 +160,10 @@ async def join_cluster(
     server_ms = ms_of_timestamp(offered.server_time)
     _check_clock(clock.wall_ms(), server_ms)
     whole = None
-    if offered.role != Role.CLIENT:
+    role = ROLE.word(offered.role, "role")
+    if role is not Role.CLIENT:
         whole = NodeSettings(
-            node=replace(settings, role=offered.role),
+            node=replace(settings, role=role),
             cluster=ClusterSection(id=offered.cluster_id, name=offered.cluster_name),
         )
         # By the leader's clock only: this machine's may be minutes off.
@@ -181,7 +183,7 @@ async def join_cluster(
         cluster_id=response.cluster_id,
         cluster_name=response.cluster_name,
         node_id=joiner.identity.node_id,
-        role=response.role,
+        role=ROLE.word(response.role, "role"),
         profile=profile,
     )
 
@@ -266,7 +268,7 @@ class _Joiner:
         home.create()
         write_keys(home, self.identity, credentials)
         write_enrolment(home.enrolment, enrolment)
-        if response.role == Role.MASTER:
+        if response.role == ROLE.numbers[Role.MASTER]:
             write_private(home.seal_key, self._seal_key.pem())
             voter = voter_id(self.identity.node_id, response.incarnation)
             create_store(DirectoryDisk(home.raft), voter, [])

@@ -22,6 +22,7 @@ from ipfs_cluster_node.adapters.net.tls import ServerTls, bind_port, make_server
 from ipfs_cluster_node.client.connection import Connection
 from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.cluster.peers import PeerBook
+from ipfs_cluster_node.codec.enums import ROLE
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.settings import NodeSettings
 from ipfs_cluster_node.core.endpoints import Endpoint, parse_endpoint
@@ -109,7 +110,8 @@ class LogRepair:
                 replacement = begin_replacement(self._home, self._node_id)
             granted = await self._ask(
                 masters_pb2.ReplaceLogRequest(
-                    request_id=replacement.request_id, incarnation=replacement.incarnation
+                    request_id=replacement.request_id,
+                    incarnation=replacement.incarnation or None,
                 )
             )
             await asyncio.to_thread(
@@ -154,7 +156,7 @@ class LogRepair:
         return GetHealthResponse(
             node_id=self._node_id,
             name=self._settings.node.name,
-            role=self._settings.node.role,
+            role=ROLE.numbers[self._settings.node.role],
             version=__version__,
             checks=[HealthCheck(name="log", ok=False, detail=detail), self._own.check()],
             uptime_seconds=self._clock.monotonic() - self._started,

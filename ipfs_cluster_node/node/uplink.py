@@ -96,7 +96,10 @@ class Uplink:
         """Register again, by default as a node without a log."""
         changed = pb.RegisterNodeRequest()
         changed.CopyFrom(self.registration)
-        changed.incarnation, changed.seal_key = incarnation, seal_key
+        changed.ClearField("incarnation")
+        if incarnation:
+            changed.incarnation = incarnation
+        changed.seal_key = seal_key
         changed.ClearField("enrolment_endpoints")
         changed.enrolment_endpoints.extend(enrolment_endpoints)
         self.registration = changed

@@ -5,9 +5,10 @@ from typing import Any, Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ipfs_cluster_node.cluster.pages import page_of_items
+from ipfs_cluster_node.codec.enums import OUTCOME
 from ipfs_cluster_node.codec.pages import page_of
 from ipfs_cluster_node.codec.views import AUDIT_RECORD
-from ipfs_cluster_node.core.audit import AuditLog, AuditQuery, Outcome
+from ipfs_cluster_node.core.audit import AuditLog, AuditQuery
 from ipfs_cluster_node.core.errors import invalid_field
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.v1 import audit_pb2 as pb
@@ -28,15 +29,13 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
     ) -> pb.ListAuditRecordsResponse:
         """List records."""
         page = page_of(request, "audit")
-        if request.outcome and request.outcome not in Outcome._value2member_map_:
-            raise invalid_field("outcome", ", ".join(Outcome))
         records = await self._audit.read(
             AuditQuery(
                 since_ms=_ms_of(request.since_time, "since_time"),
                 until_ms=_ms_of(request.until_time, "until_time"),
-                caller=request.caller,
+                caller=request.caller_did,
                 method=request.method,
-                outcome=request.outcome,
+                outcome=OUTCOME.word(request.outcome, "outcome") if request.outcome else "",
                 before_sequence=page.after_number() or 0,
                 size=page.size + 1,
             )

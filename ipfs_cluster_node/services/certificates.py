@@ -9,7 +9,8 @@ from ipfs_cluster_node.access.turns import gathered
 from ipfs_cluster_node.cluster.certificates.issuing import Certificates
 from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.cluster.pages import page_of_items
-from ipfs_cluster_node.codec.members import did_of, serial_of
+from ipfs_cluster_node.codec.enums import PHASE
+from ipfs_cluster_node.codec.members import did_of, serial_of, serial_text
 from ipfs_cluster_node.codec.pages import page_of
 from ipfs_cluster_node.codec.tasks import request_id_of, timestamp_of_ms
 from ipfs_cluster_node.core.authorization import certificate_args
@@ -96,7 +97,7 @@ class CertificateServicer(certificate_pb2_grpc.CertificateServiceServicer):
         rotation = self._certificates.rotation()
         authority = rotation.authority
         return pb.GetRotationResponse(
-            phase=authority.phase.value,
+            phase=PHASE.numbers[authority.phase],
             epoch=authority.epoch,
             phase_time=timestamp_of_ms(authority.phase_at_ms),
             root_pins=rotation.root_pins,
@@ -119,7 +120,7 @@ def issued_fields(issued: Any) -> dict[str, Any]:
 def _to_proto(state: ClusterState, record: CertificateRecord) -> pb.Certificate:
     owner = state.members.get(record.did)
     return pb.Certificate(
-        serial=f"{record.serial:x}",
+        serial=serial_text(record.serial),
         did=record.did,
         name="" if owner is None else owner.name,
         spki_hash=record.spki_hash,

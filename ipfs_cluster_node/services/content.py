@@ -40,7 +40,9 @@ class ContentServicer(content_pb2_grpc.ContentServiceServicer):
         if len(header.name) > NAME_CHARS_MAX or not header.name.isprintable():
             raise invalid_field("header.name", f"at most {NAME_CHARS_MAX} printable characters")
         request_id_of(header.request_id)
-        size_bytes = None if header.size_bytes < 0 else header.size_bytes
+        size_bytes = header.size_bytes if header.HasField("size_bytes") else None
+        if size_bytes is not None and size_bytes < 0:
+            raise invalid_field("header.size_bytes", "0 or more; leave it unset if it is not known")
         added = await self._content.add_content(
             _chunks(request_iterator, size_bytes),
             name=header.name,
@@ -55,10 +57,11 @@ class ContentServicer(content_pb2_grpc.ContentServiceServicer):
         self, request: pb.GetContentRequest, context: Any
     ) -> AsyncIterator[pb.GetContentResponse]:
         """Read a file."""
-        if request.offset_bytes < 0 or request.length_bytes < 0:
+        length = request.length_bytes if request.HasField("length_bytes") else None
+        if request.offset_bytes < 0 or (length or 0) < 0:
             raise invalid_field("offset_bytes", "0 or more, and so length_bytes")
         async for data in self._content.get_content(
-            cid_text(request.cid, "cid"), offset=request.offset_bytes, length=request.length_bytes
+            cid_text(request.cid, "cid"), offset=request.offset_bytes, length=length
         ):
             yield pb.GetContentResponse(data=data)
 

@@ -76,9 +76,11 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
             cluster_id=enrolled.cluster_id,
             cluster_name=enrolled.cluster_name,
             role=enrolled.role,
-            incarnation=enrolled.incarnation,
+            incarnation=enrolled.incarnation if enrolled.HasField("incarnation") else None,
             masters=[
-                pb.MasterEndpoint(node_id=master.node_id, endpoints=master.endpoints)
+                pb.MasterEndpoint(
+                    node_id=master.node_id, endpoints=master.endpoints, tls_name=master.tls_name
+                )
                 for master in enrolled.masters
             ],
         )

@@ -6,6 +6,7 @@ from ipfs_cluster_node.access.context import current_caller
 from ipfs_cluster_node.cluster.certificates.issuing import Certificates
 from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.cluster.members import Members
+from ipfs_cluster_node.codec.enums import GRANT, ROLE
 from ipfs_cluster_node.codec.members import (
     did_of,
     endpoints_of,
@@ -51,9 +52,9 @@ class MasterServicer(masters_pb2_grpc.MasterServiceServicer):
         return pb.RedeemJoinTokenResponse(
             server_time=timestamp_of_ms(admission.at_ms),
             token_expire_time=timestamp_of_ms(admission.token_expires_at_ms),
-            role=admission.role,
-            incarnation=admission.incarnation,
-            grant=admission.grant,
+            role=ROLE.numbers[admission.role],
+            incarnation=admission.incarnation or None,
+            grant=GRANT.by.encode(admission.grant),
             **issued_fields(admission.issued),
             cluster_id=state.cluster_id,
             cluster_name=state.cluster_name,
@@ -73,8 +74,8 @@ class MasterServicer(masters_pb2_grpc.MasterServiceServicer):
         self, request: pb.ReplaceLogRequest, context: Any
     ) -> pb.ReplaceLogResponse:
         """Have a master start a new log."""
-        if request.incarnation < 0:
-            raise invalid_field("incarnation", "0 or more")
+        if request.HasField("incarnation") and request.incarnation < 1:
+            raise invalid_field("incarnation", "1 or more; leave it unset if it is not known")
         incarnation = await self._members.replace_log(
             current_caller().node_id,
             damaged=request.incarnation,

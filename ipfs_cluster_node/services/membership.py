@@ -9,6 +9,7 @@ from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.cluster.members import Members
 from ipfs_cluster_node.cluster.pages import page_of_items
 from ipfs_cluster_node.codec.members import (
+    did_of,
     endpoints_of,
     grant_of,
     join_token_to_proto,
@@ -19,13 +20,13 @@ from ipfs_cluster_node.codec.members import (
 )
 from ipfs_cluster_node.codec.pages import PAGE_DIGITS_MAX, bad_page_token, page_of
 from ipfs_cluster_node.codec.tasks import name_of, request_id_of, timestamp_of_ms
+from ipfs_cluster_node.codec.views import task_counts_to_proto
 from ipfs_cluster_node.core.authorization import (
     join_token_args,
     member_args,
     setting_args,
 )
 from ipfs_cluster_node.core.commands import DecideJoiner
-from ipfs_cluster_node.core.ids import did_from_node_id
 from ipfs_cluster_node.core.model import Liveness
 from ipfs_cluster_node.core.settings import SETTINGS, ClusterConfig
 from ipfs_cluster_node.v1 import membership_pb2 as pb
@@ -63,7 +64,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
             applied_index=self._view.applied_index,
             alive_node_count=sum(node.liveness is Liveness.ALIVE for node in nodes),
             node_count=len(nodes),
-            task_counts={name.value: count for name, count in state.tasks.counts.items()},
+            task_counts=task_counts_to_proto(state.tasks.counts),
             content_count=len(state.contents),
             certificate_epoch=state.certificates.authority.epoch,
         )
@@ -99,7 +100,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         minted = await self._members.create_join_token(
             role=role,
             ttl=request.ttl.ToTimedelta() if request.HasField("ttl") else None,
-            uses_max=request.uses_max,
+            uses_max=request.uses_max if request.HasField("uses_max") else 1,
             addresses=endpoints_of(request.addresses, "addresses"),
             grant=grant_of(request.grant, role),
             needs_approval=request.needs_approval,
@@ -173,7 +174,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         await self._members.decide_joiner(
             DecideJoiner(
                 token_id=name_of(request.token_id, "token_id"),
-                did=did_from_node_id(node_id_of(request.node_id)),
+                did=did_of(request.did),
                 approved=request.approved,
             ),
             caller=current_caller().did,

@@ -8,6 +8,8 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from ipfs_cluster_node.v1 import options_pb2 as _options_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -19,6 +21,38 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _AuditOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AuditOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AuditOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AUDIT_OUTCOME_UNSPECIFIED: _AuditOutcome.ValueType  # 0
+    """Not set."""
+    AUDIT_OUTCOME_ALLOWED: _AuditOutcome.ValueType  # 1
+    """It was carried out."""
+    AUDIT_OUTCOME_FAILED: _AuditOutcome.ValueType  # 2
+    """It was allowed, but failed; with `UNKNOWN_OUTCOME` it may have changed something."""
+    AUDIT_OUTCOME_DENIED: _AuditOutcome.ValueType  # 3
+    """It was refused for want of permission."""
+    AUDIT_OUTCOME_LOST: _AuditOutcome.ValueType  # 4
+    """Not a call: stands for earlier records that could not be written; `reason` says how many."""
+
+class AuditOutcome(_AuditOutcome, metaclass=_AuditOutcomeEnumTypeWrapper):
+    """The outcome of a call."""
+
+AUDIT_OUTCOME_UNSPECIFIED: AuditOutcome.ValueType  # 0
+"""Not set."""
+AUDIT_OUTCOME_ALLOWED: AuditOutcome.ValueType  # 1
+"""It was carried out."""
+AUDIT_OUTCOME_FAILED: AuditOutcome.ValueType  # 2
+"""It was allowed, but failed; with `UNKNOWN_OUTCOME` it may have changed something."""
+AUDIT_OUTCOME_DENIED: AuditOutcome.ValueType  # 3
+"""It was refused for want of permission."""
+AUDIT_OUTCOME_LOST: AuditOutcome.ValueType  # 4
+"""Not a call: stands for earlier records that could not be written; `reason` says how many."""
+Global___AuditOutcome: _TypeAlias = AuditOutcome  # noqa: Y015
+
 @_typing.final
 class ListAuditRecordsRequest(_message.Message):
     """The records to list."""
@@ -29,7 +63,7 @@ class ListAuditRecordsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     SINCE_TIME_FIELD_NUMBER: _builtins.int
     UNTIL_TIME_FIELD_NUMBER: _builtins.int
-    CALLER_FIELD_NUMBER: _builtins.int
+    CALLER_DID_FIELD_NUMBER: _builtins.int
     METHOD_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
@@ -40,12 +74,12 @@ class ListAuditRecordsRequest(_message.Message):
     """`next_page_token` of the previous page; empty for the first. Opaque; valid at this node, for the same
     filters.
     """
-    caller: _builtins.str
-    """Only calls of this DID."""
+    caller_did: _builtins.str
+    """Only calls of the member with this DID. Unset: of all."""
     method: _builtins.str
     """Only methods whose name ends with this, such as `SubmitTask`."""
-    outcome: _builtins.str
-    """Only `allowed`, `failed`, `denied` or `lost`."""
+    outcome: Global___AuditOutcome.ValueType
+    """Only calls with this outcome. Unset: with any."""
     @_builtins.property
     def since_time(self) -> _timestamp_pb2.Timestamp:
         """From this time on."""
@@ -61,13 +95,13 @@ class ListAuditRecordsRequest(_message.Message):
         page_token: _builtins.str = ...,
         since_time: _timestamp_pb2.Timestamp | None = ...,
         until_time: _timestamp_pb2.Timestamp | None = ...,
-        caller: _builtins.str = ...,
+        caller_did: _builtins.str = ...,
         method: _builtins.str = ...,
-        outcome: _builtins.str = ...,
+        outcome: Global___AuditOutcome.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["since_time", b"since_time", "until_time", b"until_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "method", b"method", "outcome", b"outcome", "page_size", b"page_size", "page_token", b"page_token", "since_time", b"since_time", "until_time", b"until_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller_did", b"caller_did", "method", b"method", "outcome", b"outcome", "page_size", b"page_size", "page_token", b"page_token", "since_time", b"since_time", "until_time", b"until_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -113,7 +147,7 @@ class AuditRecord(_message.Message):
 
     SEQUENCE_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
-    CALLER_FIELD_NUMBER: _builtins.int
+    CALLER_DID_FIELD_NUMBER: _builtins.int
     CALLER_CLASS_FIELD_NUMBER: _builtins.int
     PEER_FIELD_NUMBER: _builtins.int
     METHOD_FIELD_NUMBER: _builtins.int
@@ -124,10 +158,10 @@ class AuditRecord(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Numbers the records of one node."""
-    caller: _builtins.str
-    """The caller's DID; empty if it was not authenticated."""
-    caller_class: _builtins.str
-    """`joiner`, `client`, `node` or `master`."""
+    caller_did: _builtins.str
+    """The caller's DID. Unset if it was not authenticated."""
+    caller_class: _options_pb2.CallerClass.ValueType
+    """The caller's class. Unset if it was not authenticated."""
     peer: _builtins.str
     """The caller's address, as gRPC spells it."""
     method: _builtins.str
@@ -136,8 +170,8 @@ class AuditRecord(_message.Message):
     """Such as `/task/submit`; empty if the caller's class decides."""
     request_id: _builtins.str
     """The request id chosen by the caller."""
-    outcome: _builtins.str
-    """`allowed`, `failed`, `denied`; `lost` stands for earlier records that could not be written."""
+    outcome: Global___AuditOutcome.ValueType
+    """The outcome."""
     reason: _builtins.str
     """If it was not allowed: a name of `ErrorReason`, and the message."""
     @_builtins.property
@@ -153,19 +187,19 @@ class AuditRecord(_message.Message):
         *,
         sequence: _builtins.int = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
-        caller: _builtins.str = ...,
-        caller_class: _builtins.str = ...,
+        caller_did: _builtins.str = ...,
+        caller_class: _options_pb2.CallerClass.ValueType = ...,
         peer: _builtins.str = ...,
         method: _builtins.str = ...,
         command: _builtins.str = ...,
         delegation_cids: _abc.Iterable[_builtins.str] | None = ...,
         request_id: _builtins.str = ...,
-        outcome: _builtins.str = ...,
+        outcome: Global___AuditOutcome.ValueType = ...,
         reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "caller_class", b"caller_class", "command", b"command", "delegation_cids", b"delegation_cids", "method", b"method", "outcome", b"outcome", "peer", b"peer", "reason", b"reason", "request_id", b"request_id", "sequence", b"sequence", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller_class", b"caller_class", "caller_did", b"caller_did", "command", b"command", "delegation_cids", b"delegation_cids", "method", b"method", "outcome", b"outcome", "peer", b"peer", "reason", b"reason", "request_id", b"request_id", "sequence", b"sequence", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from ipfs_cluster_node.v1 import options_pb2 as ipfs__cluster__node_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(ipfs_cluster_node/v1/authorization.proto\x12\x14ipfs_cluster_node.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"ipfs_cluster_node/v1/options.proto\"\xe8\x01\n\nDelegation\x12\x0b\n\x03\x63id\x18\x01 \x01(\t\x12\x0e\n\x06issuer\x18\x02 \x01(\t\x12\x10\n\x08\x61udience\x18\x03 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x04 \x01(\t\x12\x13\n\x0bpolicy_json\x18\x05 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0fnot_before_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revokers\x18\x08 \x03(\t\x12\r\n\x05token\x18\t \x01(\x0c\"9\n\x10GetCallerRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\xa9\x01\n\x11GetCallerResponse\x12\x0b\n\x03\x64id\x18\x01 \x01(\t\x12\x14\n\x0c\x63\x61ller_class\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x13\n\x0b\x63luster_did\x18\x04 \x01(\t\x12\x35\n\x0b\x64\x65legations\x18\x05 \x03(\x0b\x32 .ipfs_cluster_node.v1.Delegation\x12\x17\n\x0fnext_page_token\x18\x06 \x01(\t\":\n\x14PutDelegationRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x03(\x0c\"%\n\x15PutDelegationResponse\x12\x0c\n\x04\x63ids\x18\x01 \x03(\t\"Q\n\x16ListDelegationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x10\n\x08\x61udience\x18\x03 \x01(\t\"i\n\x17ListDelegationsResponse\x12\x35\n\x0b\x64\x65legations\x18\x01 \x03(\x0b\x32 .ipfs_cluster_node.v1.Delegation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"H\n\x17RevokeDelegationRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03\x63id\x18\x02 \x01(\t\x12\x0c\n\x04path\x18\x03 \x03(\x0c\"\x1a\n\x18RevokeDelegationResponse\"T\n\x14\x45xplainAccessRequest\x12\x0b\n\x03\x64id\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x03(\x0c\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x0f\n\x07request\x18\x04 \x01(\x0c\"\\\n\x15\x45xplainAccessResponse\x12\x0f\n\x07\x61llowed\x18\x01 \x01(\x08\x12\x32\n\x04\x61sks\x18\x02 \x03(\x0b\x32$.ipfs_cluster_node.v1.AskExplanation\"\x9f\x01\n\x0e\x41skExplanation\x12\x0f\n\x07\x63ommand\x18\x01 \x01(\t\x12\x11\n\targs_json\x18\x02 \x01(\t\x12\x0f\n\x07\x61llowed\x18\x03 \x01(\x08\x12\x12\n\nucan_error\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\x12\x34\n\x05\x63hain\x18\x06 \x03(\x0b\x32%.ipfs_cluster_node.v1.LinkExplanation\"e\n\x0fLinkExplanation\x12\x34\n\ndelegation\x18\x01 \x01(\x0b\x32 .ipfs_cluster_node.v1.Delegation\x12\x12\n\x05holds\x18\x02 \x01(\x08H\x00\x88\x01\x01\x42\x08\n\x06_holds2\xe7\x04\n\x14\x41uthorizationService\x12g\n\tGetCaller\x12&.ipfs_cluster_node.v1.GetCallerRequest\x1a\'.ipfs_cluster_node.v1.GetCallerResponse\"\t\xba\x90#\x05\n\x03\x02\x03\x04\x12v\n\rPutDelegation\x12*.ipfs_cluster_node.v1.PutDelegationRequest\x1a+.ipfs_cluster_node.v1.PutDelegationResponse\"\x0c\xba\x90#\x08\n\x02\x02\x04(\x01@\x01\x12y\n\x0fListDelegations\x12,.ipfs_cluster_node.v1.ListDelegationsRequest\x1a-.ipfs_cluster_node.v1.ListDelegationsResponse\"\t\xba\x90#\x05\n\x01\x02@\x01\x12~\n\x10RevokeDelegation\x12-.ipfs_cluster_node.v1.RevokeDelegationRequest\x1a..ipfs_cluster_node.v1.RevokeDelegationResponse\"\x0b\xba\x90#\x07\n\x01\x02(\x01@\x01\x12s\n\rExplainAccess\x12*.ipfs_cluster_node.v1.ExplainAccessRequest\x1a+.ipfs_cluster_node.v1.ExplainAccessResponse\"\t\xba\x90#\x05\n\x01\x02@\x01\x42{\n\x18\x61lt.ipfs_cluster_node.v1B\x12\x41uthorizationProtoP\x01Z4ipfs-cluster-node.alt/ipfs_cluster_node/v1;clusterv1\xaa\x02\x12IpfsClusterNode.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(ipfs_cluster_node/v1/authorization.proto\x12\x14ipfs_cluster_node.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"ipfs_cluster_node/v1/options.proto\"\xec\x01\n\nDelegation\x12\x0b\n\x03\x63id\x18\x01 \x01(\t\x12\x0e\n\x06issuer\x18\x02 \x01(\t\x12\x10\n\x08\x61udience\x18\x03 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x04 \x01(\t\x12\x13\n\x0bpolicy_json\x18\x05 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0fnot_before_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0crevoker_dids\x18\x08 \x03(\t\x12\r\n\x05token\x18\t \x01(\x0c\"9\n\x10GetCallerRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\xcc\x01\n\x11GetCallerResponse\x12\x0b\n\x03\x64id\x18\x01 \x01(\t\x12\x37\n\x0c\x63\x61ller_class\x18\x02 \x01(\x0e\x32!.ipfs_cluster_node.v1.CallerClass\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x13\n\x0b\x63luster_did\x18\x04 \x01(\t\x12\x35\n\x0b\x64\x65legations\x18\x05 \x03(\x0b\x32 .ipfs_cluster_node.v1.Delegation\x12\x17\n\x0fnext_page_token\x18\x06 \x01(\t\":\n\x14PutDelegationRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x03(\x0c\"%\n\x15PutDelegationResponse\x12\x0c\n\x04\x63ids\x18\x01 \x03(\t\"Q\n\x16ListDelegationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x10\n\x08\x61udience\x18\x03 \x01(\t\"i\n\x17ListDelegationsResponse\x12\x35\n\x0b\x64\x65legations\x18\x01 \x03(\x0b\x32 .ipfs_cluster_node.v1.Delegation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"H\n\x17RevokeDelegationRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03\x63id\x18\x02 \x01(\t\x12\x0c\n\x04path\x18\x03 \x03(\x0c\"\x1a\n\x18RevokeDelegationResponse\"T\n\x14\x45xplainAccessRequest\x12\x0b\n\x03\x64id\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x03(\x0c\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x0f\n\x07request\x18\x04 \x01(\x0c\"\\\n\x15\x45xplainAccessResponse\x12\x0f\n\x07\x61llowed\x18\x01 \x01(\x08\x12\x32\n\x04\x61sks\x18\x02 \x03(\x0b\x32$.ipfs_cluster_node.v1.AskExplanation\"\x9f\x01\n\x0e\x41skExplanation\x12\x0f\n\x07\x63ommand\x18\x01 \x01(\t\x12\x11\n\targs_json\x18\x02 \x01(\t\x12\x0f\n\x07\x61llowed\x18\x03 \x01(\x08\x12\x12\n\nucan_error\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\x12\x34\n\x05\x63hain\x18\x06 \x03(\x0b\x32%.ipfs_cluster_node.v1.LinkExplanation\"e\n\x0fLinkExplanation\x12\x34\n\ndelegation\x18\x01 \x01(\x0b\x32 .ipfs_cluster_node.v1.Delegation\x12\x12\n\x05holds\x18\x02 \x01(\x08H\x00\x88\x01\x01\x42\x08\n\x06_holds2\xe7\x04\n\x14\x41uthorizationService\x12g\n\tGetCaller\x12&.ipfs_cluster_node.v1.GetCallerRequest\x1a\'.ipfs_cluster_node.v1.GetCallerResponse\"\t\xba\x90#\x05\n\x03\x02\x03\x04\x12v\n\rPutDelegation\x12*.ipfs_cluster_node.v1.PutDelegationRequest\x1a+.ipfs_cluster_node.v1.PutDelegationResponse\"\x0c\xba\x90#\x08\n\x02\x02\x04(\x01@\x01\x12y\n\x0fListDelegations\x12,.ipfs_cluster_node.v1.ListDelegationsRequest\x1a-.ipfs_cluster_node.v1.ListDelegationsResponse\"\t\xba\x90#\x05\n\x01\x02@\x01\x12~\n\x10RevokeDelegation\x12-.ipfs_cluster_node.v1.RevokeDelegationRequest\x1a..ipfs_cluster_node.v1.RevokeDelegationResponse\"\x0b\xba\x90#\x07\n\x01\x02(\x01@\x01\x12s\n\rExplainAccess\x12*.ipfs_cluster_node.v1.ExplainAccessRequest\x1a+.ipfs_cluster_node.v1.ExplainAccessResponse\"\t\xba\x90#\x05\n\x01\x02@\x01\x42{\n\x18\x61lt.ipfs_cluster_node.v1B\x12\x41uthorizationProtoP\x01Z4ipfs-cluster-node.alt/ipfs_cluster_node/v1;clusterv1\xaa\x02\x12IpfsClusterNode.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,31 +45,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUTHORIZATIONSERVICE'].methods_by_name['ExplainAccess']._loaded_options = None
   _globals['_AUTHORIZATIONSERVICE'].methods_by_name['ExplainAccess']._serialized_options = b'\272\220#\005\n\001\002@\001'
   _globals['_DELEGATION']._serialized_start=136
-  _globals['_DELEGATION']._serialized_end=368
-  _globals['_GETCALLERREQUEST']._serialized_start=370
-  _globals['_GETCALLERREQUEST']._serialized_end=427
-  _globals['_GETCALLERRESPONSE']._serialized_start=430
-  _globals['_GETCALLERRESPONSE']._serialized_end=599
-  _globals['_PUTDELEGATIONREQUEST']._serialized_start=601
-  _globals['_PUTDELEGATIONREQUEST']._serialized_end=659
-  _globals['_PUTDELEGATIONRESPONSE']._serialized_start=661
-  _globals['_PUTDELEGATIONRESPONSE']._serialized_end=698
-  _globals['_LISTDELEGATIONSREQUEST']._serialized_start=700
-  _globals['_LISTDELEGATIONSREQUEST']._serialized_end=781
-  _globals['_LISTDELEGATIONSRESPONSE']._serialized_start=783
-  _globals['_LISTDELEGATIONSRESPONSE']._serialized_end=888
-  _globals['_REVOKEDELEGATIONREQUEST']._serialized_start=890
-  _globals['_REVOKEDELEGATIONREQUEST']._serialized_end=962
-  _globals['_REVOKEDELEGATIONRESPONSE']._serialized_start=964
-  _globals['_REVOKEDELEGATIONRESPONSE']._serialized_end=990
-  _globals['_EXPLAINACCESSREQUEST']._serialized_start=992
-  _globals['_EXPLAINACCESSREQUEST']._serialized_end=1076
-  _globals['_EXPLAINACCESSRESPONSE']._serialized_start=1078
-  _globals['_EXPLAINACCESSRESPONSE']._serialized_end=1170
-  _globals['_ASKEXPLANATION']._serialized_start=1173
-  _globals['_ASKEXPLANATION']._serialized_end=1332
-  _globals['_LINKEXPLANATION']._serialized_start=1334
-  _globals['_LINKEXPLANATION']._serialized_end=1435
-  _globals['_AUTHORIZATIONSERVICE']._serialized_start=1438
-  _globals['_AUTHORIZATIONSERVICE']._serialized_end=2053
+  _globals['_DELEGATION']._serialized_end=372
+  _globals['_GETCALLERREQUEST']._serialized_start=374
+  _globals['_GETCALLERREQUEST']._serialized_end=431
+  _globals['_GETCALLERRESPONSE']._serialized_start=434
+  _globals['_GETCALLERRESPONSE']._serialized_end=638
+  _globals['_PUTDELEGATIONREQUEST']._serialized_start=640
+  _globals['_PUTDELEGATIONREQUEST']._serialized_end=698
+  _globals['_PUTDELEGATIONRESPONSE']._serialized_start=700
+  _globals['_PUTDELEGATIONRESPONSE']._serialized_end=737
+  _globals['_LISTDELEGATIONSREQUEST']._serialized_start=739
+  _globals['_LISTDELEGATIONSREQUEST']._serialized_end=820
+  _globals['_LISTDELEGATIONSRESPONSE']._serialized_start=822
+  _globals['_LISTDELEGATIONSRESPONSE']._serialized_end=927
+  _globals['_REVOKEDELEGATIONREQUEST']._serialized_start=929
+  _globals['_REVOKEDELEGATIONREQUEST']._serialized_end=1001
+  _globals['_REVOKEDELEGATIONRESPONSE']._serialized_start=1003
+  _globals['_REVOKEDELEGATIONRESPONSE']._serialized_end=1029
+  _globals['_EXPLAINACCESSREQUEST']._serialized_start=1031
+  _globals['_EXPLAINACCESSREQUEST']._serialized_end=1115
+  _globals['_EXPLAINACCESSRESPONSE']._serialized_start=1117
+  _globals['_EXPLAINACCESSRESPONSE']._serialized_end=1209
+  _globals['_ASKEXPLANATION']._serialized_start=1212
+  _globals['_ASKEXPLANATION']._serialized_end=1371
+  _globals['_LINKEXPLANATION']._serialized_start=1373
+  _globals['_LINKEXPLANATION']._serialized_end=1474
+  _globals['_AUTHORIZATIONSERVICE']._serialized_start=1477
+  _globals['_AUTHORIZATIONSERVICE']._serialized_end=2092
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from ipfs_cluster_node.v1 import options_pb2 as _options_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -32,7 +33,7 @@ class Delegation(_message.Message):
     POLICY_JSON_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     NOT_BEFORE_TIME_FIELD_NUMBER: _builtins.int
-    REVOKERS_FIELD_NUMBER: _builtins.int
+    REVOKER_DIDS_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     cid: _builtins.str
     """Its CID in base32."""
@@ -55,7 +56,7 @@ class Delegation(_message.Message):
         """When it becomes valid; unset means at once."""
 
     @_builtins.property
-    def revokers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+    def revoker_dids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """DIDs that revoked it; effective if one of them issued a link of the chain in use."""
 
     def __init__(
@@ -68,12 +69,12 @@ class Delegation(_message.Message):
         policy_json: _builtins.str = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         not_before_time: _timestamp_pb2.Timestamp | None = ...,
-        revokers: _abc.Iterable[_builtins.str] | None = ...,
+        revoker_dids: _abc.Iterable[_builtins.str] | None = ...,
         token: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "not_before_time", b"not_before_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "cid", b"cid", "command", b"command", "expire_time", b"expire_time", "issuer", b"issuer", "not_before_time", b"not_before_time", "policy_json", b"policy_json", "revokers", b"revokers", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "cid", b"cid", "command", b"command", "expire_time", b"expire_time", "issuer", b"issuer", "not_before_time", b"not_before_time", "policy_json", b"policy_json", "revoker_dids", b"revoker_dids", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -121,8 +122,8 @@ class GetCallerResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     did: _builtins.str
     """Its `did:key`."""
-    caller_class: _builtins.str
-    """`client`, `node` or `master`."""
+    caller_class: _options_pb2.CallerClass.ValueType
+    """Its class."""
     name: _builtins.str
     """Its name in the cluster; empty if this node does not know it."""
     cluster_did: _builtins.str
@@ -137,7 +138,7 @@ class GetCallerResponse(_message.Message):
         self,
         *,
         did: _builtins.str = ...,
-        caller_class: _builtins.str = ...,
+        caller_class: _options_pb2.CallerClass.ValueType = ...,
         name: _builtins.str = ...,
         cluster_did: _builtins.str = ...,
         delegations: _abc.Iterable[Global___Delegation] | None = ...,

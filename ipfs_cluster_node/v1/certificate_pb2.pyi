@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -18,6 +19,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _RotationPhase:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RotationPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RotationPhase.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ROTATION_PHASE_UNSPECIFIED: _RotationPhase.ValueType  # 0
+    """Not set."""
+    ROTATION_PHASE_STEADY: _RotationPhase.ValueType  # 1
+    """There is no rotation, or it has ended."""
+    ROTATION_PHASE_SPREADING: _RotationPhase.ValueType  # 2
+    """Members learn to trust the new root."""
+    ROTATION_PHASE_REISSUING: _RotationPhase.ValueType  # 3
+    """The new root signs, and members renew their certificates."""
+
+class RotationPhase(_RotationPhase, metaclass=_RotationPhaseEnumTypeWrapper):
+    """A phase of a rotation."""
+
+ROTATION_PHASE_UNSPECIFIED: RotationPhase.ValueType  # 0
+"""Not set."""
+ROTATION_PHASE_STEADY: RotationPhase.ValueType  # 1
+"""There is no rotation, or it has ended."""
+ROTATION_PHASE_SPREADING: RotationPhase.ValueType  # 2
+"""Members learn to trust the new root."""
+ROTATION_PHASE_REISSUING: RotationPhase.ValueType  # 3
+"""The new root signs, and members renew their certificates."""
+Global___RotationPhase: _TypeAlias = RotationPhase  # noqa: Y015
 
 @_typing.final
 class RenewCertificateRequest(_message.Message):
@@ -332,8 +361,8 @@ class GetRotationResponse(_message.Message):
     CONFIRMED_COUNT_FIELD_NUMBER: _builtins.int
     WAITING_DIDS_FIELD_NUMBER: _builtins.int
     WAITING_COUNT_FIELD_NUMBER: _builtins.int
-    phase: _builtins.str
-    """`steady`, `spreading` (members learn to trust the new root) or `reissuing` (it signs)."""
+    phase: Global___RotationPhase.ValueType
+    """How far it is."""
     epoch: _builtins.int
     """The epoch that certificates must have."""
     confirmed_count: _builtins.int
@@ -355,7 +384,7 @@ class GetRotationResponse(_message.Message):
     def __init__(
         self,
         *,
-        phase: _builtins.str = ...,
+        phase: Global___RotationPhase.ValueType = ...,
         epoch: _builtins.int = ...,
         phase_time: _timestamp_pb2.Timestamp | None = ...,
         root_pins: _abc.Iterable[_builtins.str] | None = ...,

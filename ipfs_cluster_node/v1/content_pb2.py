@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from ipfs_cluster_node.v1 import options_pb2 as ipfs__cluster__node_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"ipfs_cluster_node/v1/content.proto\x12\x14ipfs_cluster_node.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"ipfs_cluster_node/v1/options.proto\"h\n\x11\x41\x64\x64\x43ontentRequest\x12\x38\n\x06header\x18\x01 \x01(\x0b\x32&.ipfs_cluster_node.v1.AddContentHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\t\n\x07message\"H\n\x10\x41\x64\x64\x43ontentHeader\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\"N\n\x12\x41\x64\x64\x43ontentResponse\x12\x0b\n\x03\x63id\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x17\n\x0fholder_node_ids\x18\x03 \x03(\t\"L\n\x11GetContentRequest\x12\x0b\n\x03\x63id\x18\x01 \x01(\t\x12\x14\n\x0coffset_bytes\x18\x02 \x01(\x03\x12\x14\n\x0clength_bytes\x18\x03 \x01(\x03\"\"\n\x12GetContentResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"!\n\x12StatContentRequest\x12\x0b\n\x03\x63id\x18\x01 \x01(\t\"E\n\x13StatContentResponse\x12.\n\x07\x63ontent\x18\x01 \x01(\x0b\x32\x1d.ipfs_cluster_node.v1.Content\"\x9c\x01\n\x07\x43ontent\x12\x0b\n\x03\x63id\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x34\n\x07holders\x18\x03 \x03(\x0b\x32#.ipfs_cluster_node.v1.ContentHolder\x12\x0c\n\x04name\x18\x04 \x01(\t\x12,\n\x08\x61\x64\x64_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"3\n\rContentHolder\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x11\n\tendpoints\x18\x02 \x03(\t\";\n\x12ListContentRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"_\n\x13ListContentResponse\x12/\n\x08\x63ontents\x18\x01 \x03(\x0b\x32\x1d.ipfs_cluster_node.v1.Content\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\".\n\x10GetBlocksRequest\x12\x0c\n\x04\x63ids\x18\x01 \x03(\x0c\x12\x0c\n\x04root\x18\x02 \x01(\x0c\".\n\x11GetBlocksResponse\x12\x0b\n\x03\x63id\x18\x01 \x01(\x0c\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x32\x85\x05\n\x0e\x43ontentService\x12~\n\nAddContent\x12\'.ipfs_cluster_node.v1.AddContentRequest\x1a(.ipfs_cluster_node.v1.AddContentResponse\"\x1b\xba\x90#\x17\n\x03\x02\x03\x04\x12\x0c/content/add(\x01\x30\x01(\x01\x12{\n\nGetContent\x12\'.ipfs_cluster_node.v1.GetContentRequest\x1a(.ipfs_cluster_node.v1.GetContentResponse\"\x18\xba\x90#\x14\n\x03\x02\x03\x04\x12\r/content/read0\x01\x12|\n\x0bStatContent\x12(.ipfs_cluster_node.v1.StatContentRequest\x1a).ipfs_cluster_node.v1.StatContentResponse\"\x18\xba\x90#\x14\n\x03\x02\x03\x04\x12\r/content/read\x12~\n\x0bListContent\x12(.ipfs_cluster_node.v1.ListContentRequest\x1a).ipfs_cluster_node.v1.ListContentResponse\"\x1a\xba\x90#\x16\n\x03\x02\x03\x04\x12\r/content/read \x01\x12x\n\tGetBlocks\x12&.ipfs_cluster_node.v1.GetBlocksRequest\x1a\'.ipfs_cluster_node.v1.GetBlocksResponse\"\x18\xba\x90#\x14\n\x03\x02\x03\x04\x12\r/content/read0\x01\x42u\n\x18\x61lt.ipfs_cluster_node.v1B\x0c\x43ontentProtoP\x01Z4ipfs-cluster-node.alt/ipfs_cluster_node/v1;clusterv1\xaa\x02\x12IpfsClusterNode.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"ipfs_cluster_node/v1/content.proto\x12\x14ipfs_cluster_node.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"ipfs_cluster_node/v1/options.proto\"h\n\x11\x41\x64\x64\x43ontentRequest\x12\x38\n\x06header\x18\x01 \x01(\x0b\x32&.ipfs_cluster_node.v1.AddContentHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\t\n\x07message\"\\\n\x10\x41\x64\x64\x43ontentHeader\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x17\n\nsize_bytes\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\r\n\x0b_size_bytes\"N\n\x12\x41\x64\x64\x43ontentResponse\x12\x0b\n\x03\x63id\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x17\n\x0fholder_node_ids\x18\x03 \x03(\t\"b\n\x11GetContentRequest\x12\x0b\n\x03\x63id\x18\x01 \x01(\t\x12\x14\n\x0coffset_bytes\x18\x02 \x01(\x03\x12\x19\n\x0clength_bytes\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x0f\n\r_length_bytes\"\"\n\x12GetContentResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"!\n\x12StatContentRequest\x12\x0b\n\x03\x63id\x18\x01 \x01(\t\"E\n\x13StatContentResponse\x12.\n\x07\x63ontent\x18\x01 \x01(\x0b\x32\x1d.ipfs_cluster_node.v1.Content\"\x9c\x01\n\x07\x43ontent\x12\x0b\n\x03\x63id\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x34\n\x07holders\x18\x03 \x03(\x0b\x32#.ipfs_cluster_node.v1.ContentHolder\x12\x0c\n\x04name\x18\x04 \x01(\t\x12,\n\x08\x61\x64\x64_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"E\n\rContentHolder\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x11\n\tendpoints\x18\x02 \x03(\t\x12\x10\n\x08tls_name\x18\x03 \x01(\t\";\n\x12ListContentRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"_\n\x13ListContentResponse\x12/\n\x08\x63ontents\x18\x01 \x03(\x0b\x32\x1d.ipfs_cluster_node.v1.Content\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\".\n\x10GetBlocksRequest\x12\x0c\n\x04\x63ids\x18\x01 \x03(\x0c\x12\x0c\n\x04root\x18\x02 \x01(\x0c\".\n\x11GetBlocksResponse\x12\x0b\n\x03\x63id\x18\x01 \x01(\x0c\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x32\x85\x05\n\x0e\x43ontentService\x12~\n\nAddContent\x12\'.ipfs_cluster_node.v1.AddContentRequest\x1a(.ipfs_cluster_node.v1.AddContentResponse\"\x1b\xba\x90#\x17\n\x03\x02\x03\x04\x12\x0c/content/add(\x01\x30\x01(\x01\x12{\n\nGetContent\x12\'.ipfs_cluster_node.v1.GetContentRequest\x1a(.ipfs_cluster_node.v1.GetContentResponse\"\x18\xba\x90#\x14\n\x03\x02\x03\x04\x12\r/content/read0\x01\x12|\n\x0bStatContent\x12(.ipfs_cluster_node.v1.StatContentRequest\x1a).ipfs_cluster_node.v1.StatContentResponse\"\x18\xba\x90#\x14\n\x03\x02\x03\x04\x12\r/content/read\x12~\n\x0bListContent\x12(.ipfs_cluster_node.v1.ListContentRequest\x1a).ipfs_cluster_node.v1.ListContentResponse\"\x1a\xba\x90#\x16\n\x03\x02\x03\x04\x12\r/content/read \x01\x12x\n\tGetBlocks\x12&.ipfs_cluster_node.v1.GetBlocksRequest\x1a\'.ipfs_cluster_node.v1.GetBlocksResponse\"\x18\xba\x90#\x14\n\x03\x02\x03\x04\x12\r/content/read0\x01\x42u\n\x18\x61lt.ipfs_cluster_node.v1B\x0c\x43ontentProtoP\x01Z4ipfs-cluster-node.alt/ipfs_cluster_node/v1;clusterv1\xaa\x02\x12IpfsClusterNode.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,29 +47,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ADDCONTENTREQUEST']._serialized_start=129
   _globals['_ADDCONTENTREQUEST']._serialized_end=233
   _globals['_ADDCONTENTHEADER']._serialized_start=235
-  _globals['_ADDCONTENTHEADER']._serialized_end=307
-  _globals['_ADDCONTENTRESPONSE']._serialized_start=309
-  _globals['_ADDCONTENTRESPONSE']._serialized_end=387
-  _globals['_GETCONTENTREQUEST']._serialized_start=389
-  _globals['_GETCONTENTREQUEST']._serialized_end=465
-  _globals['_GETCONTENTRESPONSE']._serialized_start=467
-  _globals['_GETCONTENTRESPONSE']._serialized_end=501
-  _globals['_STATCONTENTREQUEST']._serialized_start=503
-  _globals['_STATCONTENTREQUEST']._serialized_end=536
-  _globals['_STATCONTENTRESPONSE']._serialized_start=538
-  _globals['_STATCONTENTRESPONSE']._serialized_end=607
-  _globals['_CONTENT']._serialized_start=610
-  _globals['_CONTENT']._serialized_end=766
-  _globals['_CONTENTHOLDER']._serialized_start=768
-  _globals['_CONTENTHOLDER']._serialized_end=819
-  _globals['_LISTCONTENTREQUEST']._serialized_start=821
-  _globals['_LISTCONTENTREQUEST']._serialized_end=880
-  _globals['_LISTCONTENTRESPONSE']._serialized_start=882
-  _globals['_LISTCONTENTRESPONSE']._serialized_end=977
-  _globals['_GETBLOCKSREQUEST']._serialized_start=979
-  _globals['_GETBLOCKSREQUEST']._serialized_end=1025
-  _globals['_GETBLOCKSRESPONSE']._serialized_start=1027
-  _globals['_GETBLOCKSRESPONSE']._serialized_end=1073
-  _globals['_CONTENTSERVICE']._serialized_start=1076
-  _globals['_CONTENTSERVICE']._serialized_end=1721
+  _globals['_ADDCONTENTHEADER']._serialized_end=327
+  _globals['_ADDCONTENTRESPONSE']._serialized_start=329
+  _globals['_ADDCONTENTRESPONSE']._serialized_end=407
+  _globals['_GETCONTENTREQUEST']._serialized_start=409
+  _globals['_GETCONTENTREQUEST']._serialized_end=507
+  _globals['_GETCONTENTRESPONSE']._serialized_start=509
+  _globals['_GETCONTENTRESPONSE']._serialized_end=543
+  _globals['_STATCONTENTREQUEST']._serialized_start=545
+  _globals['_STATCONTENTREQUEST']._serialized_end=578
+  _globals['_STATCONTENTRESPONSE']._serialized_start=580
+  _globals['_STATCONTENTRESPONSE']._serialized_end=649
+  _globals['_CONTENT']._serialized_start=652
+  _globals['_CONTENT']._serialized_end=808
+  _globals['_CONTENTHOLDER']._serialized_start=810
+  _globals['_CONTENTHOLDER']._serialized_end=879
+  _globals['_LISTCONTENTREQUEST']._serialized_start=881
+  _globals['_LISTCONTENTREQUEST']._serialized_end=940
+  _globals['_LISTCONTENTRESPONSE']._serialized_start=942
+  _globals['_LISTCONTENTRESPONSE']._serialized_end=1037
+  _globals['_GETBLOCKSREQUEST']._serialized_start=1039
+  _globals['_GETBLOCKSREQUEST']._serialized_end=1085
+  _globals['_GETBLOCKSRESPONSE']._serialized_start=1087
+  _globals['_GETBLOCKSRESPONSE']._serialized_end=1133
+  _globals['_CONTENTSERVICE']._serialized_start=1136
+  _globals['_CONTENTSERVICE']._serialized_end=1781
 # @@protoc_insertion_point(module_scope)

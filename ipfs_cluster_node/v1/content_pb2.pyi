@@ -65,19 +65,21 @@ class AddContentHeader(_message.Message):
     name: _builtins.str
     """A display name, at most 255 characters, not a path. May be empty."""
     size_bytes: _builtins.int
-    """How many bytes follow; -1 if unknown. Another count is refused."""
+    """How many bytes follow; another count is refused. Unset if that is not known."""
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         name: _builtins.str = ...,
-        size_bytes: _builtins.int = ...,
+        size_bytes: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes", "size_bytes", b"size_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes", "name", b"name", "request_id", b"request_id", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__size_bytes: _TypeAlias = _typing.Literal["size_bytes"]  # noqa: Y015
+    _WhichOneofArgType__size_bytes: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__size_bytes) -> _WhichOneofReturnType__size_bytes | None: ...
 
 Global___AddContentHeader: _TypeAlias = AddContentHeader  # noqa: Y015
 
@@ -127,19 +129,21 @@ class GetContentRequest(_message.Message):
     offset_bytes: _builtins.int
     """The first byte."""
     length_bytes: _builtins.int
-    """The most bytes to send; 0 means to the end."""
+    """The most bytes to send. Unset: to the end."""
     def __init__(
         self,
         *,
         cid: _builtins.str = ...,
         offset_bytes: _builtins.int = ...,
-        length_bytes: _builtins.int = ...,
+        length_bytes: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_length_bytes", b"_length_bytes", "length_bytes", b"length_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cid", b"cid", "length_bytes", b"length_bytes", "offset_bytes", b"offset_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_length_bytes", b"_length_bytes", "cid", b"cid", "length_bytes", b"length_bytes", "offset_bytes", b"offset_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__length_bytes: _TypeAlias = _typing.Literal["length_bytes"]  # noqa: Y015
+    _WhichOneofArgType__length_bytes: _TypeAlias = _typing.Literal["_length_bytes", b"_length_bytes"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__length_bytes) -> _WhichOneofReturnType__length_bytes | None: ...
 
 Global___GetContentRequest: _TypeAlias = GetContentRequest  # noqa: Y015
 
@@ -261,21 +265,25 @@ class ContentHolder(_message.Message):
 
     NODE_ID_FIELD_NUMBER: _builtins.int
     ENDPOINTS_FIELD_NUMBER: _builtins.int
+    TLS_NAME_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Its PeerID."""
+    tls_name: _builtins.str
+    """The name in its certificate, as in `Node`."""
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Its addresses; empty if it accepts no inbound connections."""
+        """Its addresses. None if it accepts no inbound connections."""
 
     def __init__(
         self,
         *,
         node_id: _builtins.str = ...,
         endpoints: _abc.Iterable[_builtins.str] | None = ...,
+        tls_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "node_id", b"node_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "node_id", b"node_id", "tls_name", b"tls_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from ipfs_cluster_node.v1 import roles_pb2 as _roles_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -116,10 +117,10 @@ class EnrolResponse(_message.Message):
     """The cluster's id."""
     cluster_name: _builtins.str
     """The cluster's name."""
-    role: _builtins.str
-    """The token's role: `master`, `worker`, `leecher` or `client`."""
+    role: _roles_pb2.Role.ValueType
+    """What the joiner is from now on, by its token."""
     incarnation: _builtins.int
-    """A master's incarnation in consensus; 0 for the other roles."""
+    """A master's incarnation in consensus, 1 or more. Unset for the other roles."""
     epoch: _builtins.int
     """The epoch of the certificate and the bundle."""
     @_builtins.property
@@ -145,19 +146,21 @@ class EnrolResponse(_message.Message):
         trust_bundle_pem: _builtins.str = ...,
         cluster_id: _builtins.str = ...,
         cluster_name: _builtins.str = ...,
-        role: _builtins.str = ...,
+        role: _roles_pb2.Role.ValueType = ...,
         masters: _abc.Iterable[Global___MasterEndpoint] | None = ...,
-        incarnation: _builtins.int = ...,
+        incarnation: _builtins.int | None = ...,
         enrolment_endpoints: _abc.Iterable[_builtins.str] | None = ...,
         epoch: _builtins.int = ...,
         server_time: _timestamp_pb2.Timestamp | None = ...,
         token_expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["server_time", b"server_time", "token_expire_time", b"token_expire_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation", "incarnation", b"incarnation", "server_time", b"server_time", "token_expire_time", b"token_expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_pem", b"certificate_pem", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "enrolment_endpoints", b"enrolment_endpoints", "epoch", b"epoch", "incarnation", b"incarnation", "masters", b"masters", "role", b"role", "server_time", b"server_time", "token_expire_time", b"token_expire_time", "trust_bundle_pem", b"trust_bundle_pem"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation", "certificate_pem", b"certificate_pem", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "enrolment_endpoints", b"enrolment_endpoints", "epoch", b"epoch", "incarnation", b"incarnation", "masters", b"masters", "role", b"role", "server_time", b"server_time", "token_expire_time", b"token_expire_time", "trust_bundle_pem", b"trust_bundle_pem"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__incarnation: _TypeAlias = _typing.Literal["incarnation"]  # noqa: Y015
+    _WhichOneofArgType__incarnation: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__incarnation) -> _WhichOneofReturnType__incarnation | None: ...
 
 Global___EnrolResponse: _TypeAlias = EnrolResponse  # noqa: Y015
 
@@ -237,8 +240,11 @@ class MasterEndpoint(_message.Message):
 
     NODE_ID_FIELD_NUMBER: _builtins.int
     ENDPOINTS_FIELD_NUMBER: _builtins.int
+    TLS_NAME_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
-    """Its PeerID; dial it under the TLS name `<PeerID as CIDv1 in base36>.peer`."""
+    """Its PeerID."""
+    tls_name: _builtins.str
+    """The name in its certificate, as in `Node`."""
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """`host:port`, the preferred one first."""
@@ -248,10 +254,11 @@ class MasterEndpoint(_message.Message):
         *,
         node_id: _builtins.str = ...,
         endpoints: _abc.Iterable[_builtins.str] | None = ...,
+        tls_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "node_id", b"node_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "node_id", b"node_id", "tls_name", b"tls_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,9 +24,10 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from ipfs_cluster_node.v1 import options_pb2 as ipfs__cluster__node_dot_v1_dot_options__pb2
+from ipfs_cluster_node.v1 import roles_pb2 as ipfs__cluster__node_dot_v1_dot_roles__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!ipfs_cluster_node/v1/health.proto\x12\x14ipfs_cluster_node.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"ipfs_cluster_node/v1/options.proto\"\x12\n\x10GetHealthRequest\"\xec\x02\n\x11GetHealthResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x31\n\x06\x63hecks\x18\x05 \x03(\x0b\x32!.ipfs_cluster_node.v1.HealthCheck\x12.\n\x04raft\x18\x06 \x01(\x0b\x32 .ipfs_cluster_node.v1.RaftHealth\x12\x16\n\x0eresident_bytes\x18\x07 \x01(\x03\x12\x16\n\x0euptime_seconds\x18\x08 \x01(\x01\x12\x15\n\rcontent_bytes\x18\t \x01(\x03\x12\x1d\n\x15running_attempt_count\x18\n \x01(\x05\x12\x18\n\x10loop_gap_seconds\x18\x0b \x01(\x01\x12(\n\x04time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x62oot\x18\r \x01(\x06\"I\n\x0bHealthCheck\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02ok\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x10\n\x08\x64\x65graded\x18\x04 \x01(\x08\"\x82\x01\n\nRaftHealth\x12\x11\n\tis_leader\x18\x01 \x01(\x08\x12\x16\n\x0eleader_node_id\x18\x02 \x01(\t\x12\x0c\n\x04term\x18\x03 \x01(\x03\x12\x14\n\x0c\x63ommit_index\x18\x04 \x01(\x03\x12\x15\n\rapplied_index\x18\x05 \x01(\x03\x12\x0e\n\x06voters\x18\x06 \x03(\t2\x88\x01\n\rHealthService\x12w\n\tGetHealth\x12&.ipfs_cluster_node.v1.GetHealthRequest\x1a\'.ipfs_cluster_node.v1.GetHealthResponse\"\x19\xba\x90#\x15\n\x03\x02\x03\x04\x12\x0c/health/read8\x01\x42t\n\x18\x61lt.ipfs_cluster_node.v1B\x0bHealthProtoP\x01Z4ipfs-cluster-node.alt/ipfs_cluster_node/v1;clusterv1\xaa\x02\x12IpfsClusterNode.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!ipfs_cluster_node/v1/health.proto\x12\x14ipfs_cluster_node.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"ipfs_cluster_node/v1/options.proto\x1a ipfs_cluster_node/v1/roles.proto\"\x12\n\x10GetHealthRequest\"\x96\x03\n\x11GetHealthResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12(\n\x04role\x18\x03 \x01(\x0e\x32\x1a.ipfs_cluster_node.v1.Role\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x31\n\x06\x63hecks\x18\x05 \x03(\x0b\x32!.ipfs_cluster_node.v1.HealthCheck\x12.\n\x04raft\x18\x06 \x01(\x0b\x32 .ipfs_cluster_node.v1.RaftHealth\x12\x16\n\x0eresident_bytes\x18\x07 \x01(\x03\x12\x16\n\x0euptime_seconds\x18\x08 \x01(\x01\x12\x15\n\rcontent_bytes\x18\t \x01(\x03\x12\x1d\n\x15running_attempt_count\x18\n \x01(\x05\x12\x18\n\x10loop_gap_seconds\x18\x0b \x01(\x01\x12(\n\x04time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\x04\x62oot\x18\r \x01(\x06H\x00\x88\x01\x01\x42\x07\n\x05_boot\"I\n\x0bHealthCheck\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02ok\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x10\n\x08\x64\x65graded\x18\x04 \x01(\x08\"\x82\x01\n\nRaftHealth\x12\x11\n\tis_leader\x18\x01 \x01(\x08\x12\x16\n\x0eleader_node_id\x18\x02 \x01(\t\x12\x0c\n\x04term\x18\x03 \x01(\x03\x12\x14\n\x0c\x63ommit_index\x18\x04 \x01(\x03\x12\x15\n\rapplied_index\x18\x05 \x01(\x03\x12\x0e\n\x06voters\x18\x06 \x03(\t2\x88\x01\n\rHealthService\x12w\n\tGetHealth\x12&.ipfs_cluster_node.v1.GetHealthRequest\x1a\'.ipfs_cluster_node.v1.GetHealthResponse\"\x19\xba\x90#\x15\n\x03\x02\x03\x04\x12\x0c/health/read8\x01\x42t\n\x18\x61lt.ipfs_cluster_node.v1B\x0bHealthProtoP\x01Z4ipfs-cluster-node.alt/ipfs_cluster_node/v1;clusterv1\xaa\x02\x12IpfsClusterNode.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,14 +37,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\030alt.ipfs_cluster_node.v1B\013HealthProtoP\001Z4ipfs-cluster-node.alt/ipfs_cluster_node/v1;clusterv1\252\002\022IpfsClusterNode.V1'
   _globals['_HEALTHSERVICE'].methods_by_name['GetHealth']._loaded_options = None
   _globals['_HEALTHSERVICE'].methods_by_name['GetHealth']._serialized_options = b'\272\220#\025\n\003\002\003\004\022\014/health/read8\001'
-  _globals['_GETHEALTHREQUEST']._serialized_start=128
-  _globals['_GETHEALTHREQUEST']._serialized_end=146
-  _globals['_GETHEALTHRESPONSE']._serialized_start=149
-  _globals['_GETHEALTHRESPONSE']._serialized_end=513
-  _globals['_HEALTHCHECK']._serialized_start=515
-  _globals['_HEALTHCHECK']._serialized_end=588
-  _globals['_RAFTHEALTH']._serialized_start=591
-  _globals['_RAFTHEALTH']._serialized_end=721
-  _globals['_HEALTHSERVICE']._serialized_start=724
-  _globals['_HEALTHSERVICE']._serialized_end=860
+  _globals['_GETHEALTHREQUEST']._serialized_start=162
+  _globals['_GETHEALTHREQUEST']._serialized_end=180
+  _globals['_GETHEALTHRESPONSE']._serialized_start=183
+  _globals['_GETHEALTHRESPONSE']._serialized_end=589
+  _globals['_HEALTHCHECK']._serialized_start=591
+  _globals['_HEALTHCHECK']._serialized_end=664
+  _globals['_RAFTHEALTH']._serialized_start=667
+  _globals['_RAFTHEALTH']._serialized_end=797
+  _globals['_HEALTHSERVICE']._serialized_start=800
+  _globals['_HEALTHSERVICE']._serialized_end=936
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from ipfs_cluster_node.v1 import roles_pb2 as _roles_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -59,8 +60,8 @@ class GetHealthResponse(_message.Message):
     """The node's PeerID."""
     name: _builtins.str
     """Its display name."""
-    role: _builtins.str
-    """`master`, `worker` or `leecher`."""
+    role: _roles_pb2.Role.ValueType
+    """Its role."""
     version: _builtins.str
     """The version of its software."""
     resident_bytes: _builtins.int
@@ -77,7 +78,8 @@ class GetHealthResponse(_message.Message):
     """
     boot: _builtins.int
     """The node's process, as in `RegisterNode`: a single master calls its own addresses, and does not
-    lead if another process of its identity answers. 0 while its log is being replaced.
+    lead if another process of its identity answers. Unset while its log is being
+    replaced.
     """
     @_builtins.property
     def checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___HealthCheck]:
@@ -98,7 +100,7 @@ class GetHealthResponse(_message.Message):
         *,
         node_id: _builtins.str = ...,
         name: _builtins.str = ...,
-        role: _builtins.str = ...,
+        role: _roles_pb2.Role.ValueType = ...,
         version: _builtins.str = ...,
         checks: _abc.Iterable[Global___HealthCheck] | None = ...,
         raft: Global___RaftHealth | None = ...,
@@ -108,13 +110,15 @@ class GetHealthResponse(_message.Message):
         running_attempt_count: _builtins.int = ...,
         loop_gap_seconds: _builtins.float = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
-        boot: _builtins.int = ...,
+        boot: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["raft", b"raft", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_boot", b"_boot", "boot", b"boot", "raft", b"raft", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot", b"boot", "checks", b"checks", "content_bytes", b"content_bytes", "loop_gap_seconds", b"loop_gap_seconds", "name", b"name", "node_id", b"node_id", "raft", b"raft", "resident_bytes", b"resident_bytes", "role", b"role", "running_attempt_count", b"running_attempt_count", "time", b"time", "uptime_seconds", b"uptime_seconds", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_boot", b"_boot", "boot", b"boot", "checks", b"checks", "content_bytes", b"content_bytes", "loop_gap_seconds", b"loop_gap_seconds", "name", b"name", "node_id", b"node_id", "raft", b"raft", "resident_bytes", b"resident_bytes", "role", b"role", "running_attempt_count", b"running_attempt_count", "time", b"time", "uptime_seconds", b"uptime_seconds", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__boot: _TypeAlias = _typing.Literal["boot"]  # noqa: Y015
+    _WhichOneofArgType__boot: _TypeAlias = _typing.Literal["_boot", b"_boot"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__boot) -> _WhichOneofReturnType__boot | None: ...
 
 Global___GetHealthResponse: _TypeAlias = GetHealthResponse  # noqa: Y015
 

@@ -10,6 +10,8 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from ipfs_cluster_node.v1 import roles_pb2 as _roles_pb2
+from ipfs_cluster_node.v1 import task_dispatch_pb2 as _task_dispatch_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -20,34 +22,6 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
-
-class _NodeRole:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _NodeRoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NodeRole.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    NODE_ROLE_UNSPECIFIED: _NodeRole.ValueType  # 0
-    """Not set."""
-    NODE_ROLE_MASTER: _NodeRole.ValueType  # 1
-    """Votes, stores content, assigns tasks."""
-    NODE_ROLE_WORKER: _NodeRole.ValueType  # 2
-    """Runs tasks; needs no inbound port."""
-    NODE_ROLE_LEECHER: _NodeRole.ValueType  # 3
-    """Only reads."""
-
-class NodeRole(_NodeRole, metaclass=_NodeRoleEnumTypeWrapper):
-    """The role of a node."""
-
-NODE_ROLE_UNSPECIFIED: NodeRole.ValueType  # 0
-"""Not set."""
-NODE_ROLE_MASTER: NodeRole.ValueType  # 1
-"""Votes, stores content, assigns tasks."""
-NODE_ROLE_WORKER: NodeRole.ValueType  # 2
-"""Runs tasks; needs no inbound port."""
-NODE_ROLE_LEECHER: NodeRole.ValueType  # 3
-"""Only reads."""
-Global___NodeRole: _TypeAlias = NodeRole  # noqa: Y015
 
 class _NodeLiveness:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -96,11 +70,13 @@ class Node(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     ENROL_TIME_FIELD_NUMBER: _builtins.int
     LIVENESS_TIME_FIELD_NUMBER: _builtins.int
+    DID_FIELD_NUMBER: _builtins.int
+    TLS_NAME_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Its PeerID."""
     name: _builtins.str
     """Its display name."""
-    role: Global___NodeRole.ValueType
+    role: _roles_pb2.Role.ValueType
     """Its role."""
     liveness: Global___NodeLiveness.ValueType
     """Whether its lease is current."""
@@ -114,6 +90,12 @@ class Node(_message.Message):
     """The number of attempts assigned to it."""
     version: _builtins.str
     """The version of its software."""
+    did: _builtins.str
+    """Its DID, which names it as a member: as a caller, for example."""
+    tls_name: _builtins.str
+    """The name in its certificate, to be verified by those who call it at one of `endpoints`: TLS clients take it as
+    the target's name (`ssl_target_name_override`, `-authority`).
+    """
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Its addresses, `host:port`."""
@@ -135,7 +117,7 @@ class Node(_message.Message):
         *,
         node_id: _builtins.str = ...,
         name: _builtins.str = ...,
-        role: Global___NodeRole.ValueType = ...,
+        role: _roles_pb2.Role.ValueType = ...,
         liveness: Global___NodeLiveness.ValueType = ...,
         endpoints: _abc.Iterable[_builtins.str] | None = ...,
         voter: _builtins.bool = ...,
@@ -146,10 +128,12 @@ class Node(_message.Message):
         version: _builtins.str = ...,
         enrol_time: _timestamp_pb2.Timestamp | None = ...,
         liveness_time: _timestamp_pb2.Timestamp | None = ...,
+        did: _builtins.str = ...,
+        tls_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["enrol_time", b"enrol_time", "liveness_time", b"liveness_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "enrol_time", b"enrol_time", "leader", b"leader", "liveness", b"liveness", "liveness_time", b"liveness_time", "name", b"name", "node_id", b"node_id", "role", b"role", "running_attempt_count", b"running_attempt_count", "slot_count", b"slot_count", "task_types", b"task_types", "version", b"version", "voter", b"voter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["did", b"did", "endpoints", b"endpoints", "enrol_time", b"enrol_time", "leader", b"leader", "liveness", b"liveness", "liveness_time", b"liveness_time", "name", b"name", "node_id", b"node_id", "role", b"role", "running_attempt_count", b"running_attempt_count", "slot_count", b"slot_count", "task_types", b"task_types", "tls_name", b"tls_name", "version", b"version", "voter", b"voter"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -177,26 +161,6 @@ class GetClusterStatusResponse(_message.Message):
     """A summary of the cluster."""
 
     DESCRIPTOR: _descriptor.Descriptor
-
-    @_typing.final
-    class TaskCountsEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.int
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.int = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     CLUSTER_ID_FIELD_NUMBER: _builtins.int
     CLUSTER_NAME_FIELD_NUMBER: _builtins.int
@@ -231,8 +195,8 @@ class GetClusterStatusResponse(_message.Message):
     certificate_epoch: _builtins.int
     """The epoch that certificates must have: a member with an older one renews, for example during a root rotation."""
     @_builtins.property
-    def task_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Tasks by state; keys are the names of `TaskState` in lower case without prefix."""
+    def task_counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskCount]:
+        """How many tasks are in each state that has any."""
 
     @_builtins.property
     def leader_endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -249,7 +213,7 @@ class GetClusterStatusResponse(_message.Message):
         applied_index: _builtins.int = ...,
         alive_node_count: _builtins.int = ...,
         node_count: _builtins.int = ...,
-        task_counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        task_counts: _abc.Iterable[Global___TaskCount] | None = ...,
         content_count: _builtins.int = ...,
         leader_endpoints: _abc.Iterable[_builtins.str] | None = ...,
         certificate_epoch: _builtins.int = ...,
@@ -261,6 +225,32 @@ class GetClusterStatusResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetClusterStatusResponse: _TypeAlias = GetClusterStatusResponse  # noqa: Y015
+
+@_typing.final
+class TaskCount(_message.Message):
+    """How many tasks are in one state."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    state: _task_dispatch_pb2.TaskState.ValueType
+    """The state."""
+    count: _builtins.int
+    """How many are in it."""
+    def __init__(
+        self,
+        *,
+        state: _task_dispatch_pb2.TaskState.ValueType = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskCount: _TypeAlias = TaskCount  # noqa: Y015
 
 @_typing.final
 class ListNodesRequest(_message.Message):
@@ -333,14 +323,12 @@ class CreateJoinTokenRequest(_message.Message):
     NEEDS_APPROVAL_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the caller, 1 to 64 characters of `A-Z a-z 0-9 . _ -`."""
-    role: _builtins.str
-    """`master`, `worker`, `leecher` or `client`."""
+    role: _roles_pb2.Role.ValueType
+    """What the joiner will be."""
     uses_max: _builtins.int
-    """How many times it may be used, 1 to 50; 0 means once."""
-    grant: _builtins.str
-    """For the role `client`, its preset of permissions: `operator` (everything), `user` (tasks and
-    content, and reading the rest) or `reader`; empty means `user`. Finer ones are delegated later.
-    """
+    """How many times it may be used, 1 to 50. Unset: once."""
+    grant: _roles_pb2.Grant.ValueType
+    """For the role `client`, its preset of permissions. Unset: `GRANT_USER`."""
     needs_approval: _builtins.bool
     """Whether each joiner needs approval (`DecideJoiner`): then the token alone is not enough to join."""
     @_builtins.property
@@ -355,18 +343,20 @@ class CreateJoinTokenRequest(_message.Message):
         self,
         *,
         request_id: _builtins.str = ...,
-        role: _builtins.str = ...,
+        role: _roles_pb2.Role.ValueType = ...,
         ttl: _duration_pb2.Duration | None = ...,
-        uses_max: _builtins.int = ...,
+        uses_max: _builtins.int | None = ...,
         addresses: _abc.Iterable[_builtins.str] | None = ...,
-        grant: _builtins.str = ...,
+        grant: _roles_pb2.Grant.ValueType = ...,
         needs_approval: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_uses_max", b"_uses_max", "ttl", b"ttl", "uses_max", b"uses_max"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "grant", b"grant", "needs_approval", b"needs_approval", "request_id", b"request_id", "role", b"role", "ttl", b"ttl", "uses_max", b"uses_max"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_uses_max", b"_uses_max", "addresses", b"addresses", "grant", b"grant", "needs_approval", b"needs_approval", "request_id", b"request_id", "role", b"role", "ttl", b"ttl", "uses_max", b"uses_max"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__uses_max: _TypeAlias = _typing.Literal["uses_max"]  # noqa: Y015
+    _WhichOneofArgType__uses_max: _TypeAlias = _typing.Literal["_uses_max", b"_uses_max"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__uses_max) -> _WhichOneofReturnType__uses_max | None: ...
 
 Global___CreateJoinTokenRequest: _TypeAlias = CreateJoinTokenRequest  # noqa: Y015
 
@@ -440,13 +430,13 @@ class JoinToken(_message.Message):
     USE_COUNT_FIELD_NUMBER: _builtins.int
     FAILURE_COUNT_FIELD_NUMBER: _builtins.int
     NEEDS_APPROVAL_FIELD_NUMBER: _builtins.int
-    CREATOR_FIELD_NUMBER: _builtins.int
+    CREATOR_DID_FIELD_NUMBER: _builtins.int
     token_id: _builtins.str
     """Its middle part."""
-    role: _builtins.str
-    """The joiner's role: `master`, `worker`, `leecher` or `client`."""
-    grant: _builtins.str
-    """A client's preset; empty for a node."""
+    role: _roles_pb2.Role.ValueType
+    """What the joiner will be."""
+    grant: _roles_pb2.Grant.ValueType
+    """A client's preset. Unset for a node."""
     uses_max: _builtins.int
     """How many times it may be used."""
     use_count: _builtins.int
@@ -455,8 +445,8 @@ class JoinToken(_message.Message):
     """Wrong secrets so far; ten lock it."""
     needs_approval: _builtins.bool
     """Whether each joiner needs approval."""
-    creator: _builtins.str
-    """The DID of its creator."""
+    creator_did: _builtins.str
+    """The DID of the member that made it. Unset for one of an older release."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When it expires."""
@@ -465,18 +455,18 @@ class JoinToken(_message.Message):
         self,
         *,
         token_id: _builtins.str = ...,
-        role: _builtins.str = ...,
-        grant: _builtins.str = ...,
+        role: _roles_pb2.Role.ValueType = ...,
+        grant: _roles_pb2.Grant.ValueType = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         uses_max: _builtins.int = ...,
         use_count: _builtins.int = ...,
         failure_count: _builtins.int = ...,
         needs_approval: _builtins.bool = ...,
-        creator: _builtins.str = ...,
+        creator_did: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["creator", b"creator", "expire_time", b"expire_time", "failure_count", b"failure_count", "grant", b"grant", "needs_approval", b"needs_approval", "role", b"role", "token_id", b"token_id", "use_count", b"use_count", "uses_max", b"uses_max"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["creator_did", b"creator_did", "expire_time", b"expire_time", "failure_count", b"failure_count", "grant", b"grant", "needs_approval", b"needs_approval", "role", b"role", "token_id", b"token_id", "use_count", b"use_count", "uses_max", b"uses_max"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -587,7 +577,7 @@ class Joiner(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    NODE_ID_FIELD_NUMBER: _builtins.int
+    DID_FIELD_NUMBER: _builtins.int
     TOKEN_ID_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
     GRANT_FIELD_NUMBER: _builtins.int
@@ -596,14 +586,14 @@ class Joiner(_message.Message):
     ASK_TIME_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     APPROVED_FIELD_NUMBER: _builtins.int
-    node_id: _builtins.str
-    """Its PeerID."""
+    did: _builtins.str
+    """Its DID."""
     token_id: _builtins.str
     """The public part of its token."""
-    role: _builtins.str
-    """Its future role: `master`, `worker`, `leecher` or `client`."""
-    grant: _builtins.str
-    """A client's preset: `operator`, `user` or `reader`; empty for a node."""
+    role: _roles_pb2.Role.ValueType
+    """What it will be."""
+    grant: _roles_pb2.Grant.ValueType
+    """A client's preset. Unset for a node."""
     name: _builtins.str
     """The name that it claims: not verified."""
     approved: _builtins.bool
@@ -623,10 +613,10 @@ class Joiner(_message.Message):
     def __init__(
         self,
         *,
-        node_id: _builtins.str = ...,
+        did: _builtins.str = ...,
         token_id: _builtins.str = ...,
-        role: _builtins.str = ...,
-        grant: _builtins.str = ...,
+        role: _roles_pb2.Role.ValueType = ...,
+        grant: _roles_pb2.Grant.ValueType = ...,
         name: _builtins.str = ...,
         endpoints: _abc.Iterable[_builtins.str] | None = ...,
         ask_time: _timestamp_pb2.Timestamp | None = ...,
@@ -635,7 +625,7 @@ class Joiner(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_approved", b"_approved", "approved", b"approved", "ask_time", b"ask_time", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approved", b"_approved", "approved", b"approved", "ask_time", b"ask_time", "endpoints", b"endpoints", "expire_time", b"expire_time", "grant", b"grant", "name", b"name", "node_id", b"node_id", "role", b"role", "token_id", b"token_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approved", b"_approved", "approved", b"approved", "ask_time", b"ask_time", "did", b"did", "endpoints", b"endpoints", "expire_time", b"expire_time", "grant", b"grant", "name", b"name", "role", b"role", "token_id", b"token_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__approved: _TypeAlias = _typing.Literal["approved"]  # noqa: Y015
     _WhichOneofArgType__approved: _TypeAlias = _typing.Literal["_approved", b"_approved"]  # noqa: Y015
@@ -650,13 +640,13 @@ class DecideJoinerRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    NODE_ID_FIELD_NUMBER: _builtins.int
+    DID_FIELD_NUMBER: _builtins.int
     TOKEN_ID_FIELD_NUMBER: _builtins.int
     APPROVED_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the caller, 1 to 64 characters of `A-Z a-z 0-9 . _ -`."""
-    node_id: _builtins.str
-    """The joiner's PeerID."""
+    did: _builtins.str
+    """The joiner's DID."""
     token_id: _builtins.str
     """The token with which it waits, which determines its role."""
     approved: _builtins.bool
@@ -665,13 +655,13 @@ class DecideJoinerRequest(_message.Message):
         self,
         *,
         request_id: _builtins.str = ...,
-        node_id: _builtins.str = ...,
+        did: _builtins.str = ...,
         token_id: _builtins.str = ...,
         approved: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved", b"approved", "node_id", b"node_id", "request_id", b"request_id", "token_id", b"token_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved", b"approved", "did", b"did", "request_id", b"request_id", "token_id", b"token_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"ipfs_cluster_node/v1/options.proto\x12\x14ipfs_cluster_node.v1\x1a google/protobuf/descriptor.proto\"\xc6\x02\n\nMethodRule\x12\x38\n\x07\x63\x61llers\x18\x01 \x03(\x0e\x32\'.ipfs_cluster_node.v1.MethodRule.Caller\x12\x0f\n\x07\x63ommand\x18\x02 \x01(\t\x12:\n\tdelegated\x18\x03 \x03(\x0e\x32\'.ipfs_cluster_node.v1.MethodRule.Caller\x12\x0f\n\x07\x62y_item\x18\x04 \x01(\x08\x12\x0f\n\x07\x63hanges\x18\x05 \x01(\x08\x12\x12\n\nunsignable\x18\x06 \x01(\x08\x12\x13\n\x0bwithout_log\x18\x07 \x01(\x08\x12\x16\n\x0e\x64\x65\x63ides_itself\x18\x08 \x01(\x08\"N\n\x06\x43\x61ller\x12\x16\n\x12\x43\x41LLER_UNSPECIFIED\x10\x00\x12\n\n\x06JOINER\x10\x01\x12\n\n\x06\x43LIENT\x10\x02\x12\x08\n\x04NODE\x10\x03\x12\n\n\x06MASTER\x10\x04:P\n\x04rule\x12\x1e.google.protobuf.MethodOptions\x18\x87\xb2\x04 \x01(\x0b\x32 .ipfs_cluster_node.v1.MethodRuleBu\n\x18\x61lt.ipfs_cluster_node.v1B\x0cOptionsProtoP\x01Z4ipfs-cluster-node.alt/ipfs_cluster_node/v1;clusterv1\xaa\x02\x12IpfsClusterNode.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"ipfs_cluster_node/v1/options.proto\x12\x14ipfs_cluster_node.v1\x1a google/protobuf/descriptor.proto\"\xea\x01\n\nMethodRule\x12\x32\n\x07\x63\x61llers\x18\x01 \x03(\x0e\x32!.ipfs_cluster_node.v1.CallerClass\x12\x0f\n\x07\x63ommand\x18\x02 \x01(\t\x12\x34\n\tdelegated\x18\x03 \x03(\x0e\x32!.ipfs_cluster_node.v1.CallerClass\x12\x0f\n\x07\x62y_item\x18\x04 \x01(\x08\x12\x0f\n\x07\x63hanges\x18\x05 \x01(\x08\x12\x12\n\nunsignable\x18\x06 \x01(\x08\x12\x13\n\x0bwithout_log\x18\x07 \x01(\x08\x12\x16\n\x0e\x64\x65\x63ides_itself\x18\x08 \x01(\x08*\x8d\x01\n\x0b\x43\x61llerClass\x12\x1c\n\x18\x43\x41LLER_CLASS_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43\x41LLER_CLASS_JOINER\x10\x01\x12\x17\n\x13\x43\x41LLER_CLASS_CLIENT\x10\x02\x12\x15\n\x11\x43\x41LLER_CLASS_NODE\x10\x03\x12\x17\n\x13\x43\x41LLER_CLASS_MASTER\x10\x04:P\n\x04rule\x12\x1e.google.protobuf.MethodOptions\x18\x87\xb2\x04 \x01(\x0b\x32 .ipfs_cluster_node.v1.MethodRuleBu\n\x18\x61lt.ipfs_cluster_node.v1B\x0cOptionsProtoP\x01Z4ipfs-cluster-node.alt/ipfs_cluster_node/v1;clusterv1\xaa\x02\x12IpfsClusterNode.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,8 +33,8 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ipfs_cluster_node.v1.option
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\030alt.ipfs_cluster_node.v1B\014OptionsProtoP\001Z4ipfs-cluster-node.alt/ipfs_cluster_node/v1;clusterv1\252\002\022IpfsClusterNode.V1'
+  _globals['_CALLERCLASS']._serialized_start=332
+  _globals['_CALLERCLASS']._serialized_end=473
   _globals['_METHODRULE']._serialized_start=95
-  _globals['_METHODRULE']._serialized_end=421
-  _globals['_METHODRULE_CALLER']._serialized_start=343
-  _globals['_METHODRULE_CALLER']._serialized_end=421
+  _globals['_METHODRULE']._serialized_end=329
 # @@protoc_insertion_point(module_scope)

@@ -21,42 +21,43 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _CallerClass:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CallerClassEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CallerClass.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CALLER_CLASS_UNSPECIFIED: _CallerClass.ValueType  # 0
+    """Not set."""
+    CALLER_CLASS_JOINER: _CallerClass.ValueType  # 1
+    """Not a member yet: on the enrolment port only."""
+    CALLER_CLASS_CLIENT: _CallerClass.ValueType  # 2
+    """A client. Its permissions are delegated."""
+    CALLER_CLASS_NODE: _CallerClass.ValueType  # 3
+    """A worker or leecher."""
+    CALLER_CLASS_MASTER: _CallerClass.ValueType  # 4
+    """A master."""
+
+class CallerClass(_CallerClass, metaclass=_CallerClassEnumTypeWrapper):
+    """A class of callers, determined by the connection's certificate."""
+
+CALLER_CLASS_UNSPECIFIED: CallerClass.ValueType  # 0
+"""Not set."""
+CALLER_CLASS_JOINER: CallerClass.ValueType  # 1
+"""Not a member yet: on the enrolment port only."""
+CALLER_CLASS_CLIENT: CallerClass.ValueType  # 2
+"""A client. Its permissions are delegated."""
+CALLER_CLASS_NODE: CallerClass.ValueType  # 3
+"""A worker or leecher."""
+CALLER_CLASS_MASTER: CallerClass.ValueType  # 4
+"""A master."""
+Global___CallerClass: _TypeAlias = CallerClass  # noqa: Y015
+
 @_typing.final
 class MethodRule(_message.Message):
     """Who may call a method. Nodes read it from the descriptors; they refuse a method without one."""
 
     DESCRIPTOR: _descriptor.Descriptor
-
-    class _Caller:
-        ValueType = _typing.NewType("ValueType", _builtins.int)
-        V: _TypeAlias = ValueType  # noqa: Y015
-
-    class _CallerEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[MethodRule._Caller.ValueType], _builtins.type):
-        DESCRIPTOR: _descriptor.EnumDescriptor
-        CALLER_UNSPECIFIED: MethodRule._Caller.ValueType  # 0
-        """Not set."""
-        JOINER: MethodRule._Caller.ValueType  # 1
-        """Not a member yet: on the enrolment port only."""
-        CLIENT: MethodRule._Caller.ValueType  # 2
-        """A client. Its permissions are delegated."""
-        NODE: MethodRule._Caller.ValueType  # 3
-        """A worker or leecher."""
-        MASTER: MethodRule._Caller.ValueType  # 4
-        """A master."""
-
-    class Caller(_Caller, metaclass=_CallerEnumTypeWrapper):
-        """A class of callers, determined by the connection's certificate."""
-
-    CALLER_UNSPECIFIED: MethodRule.Caller.ValueType  # 0
-    """Not set."""
-    JOINER: MethodRule.Caller.ValueType  # 1
-    """Not a member yet: on the enrolment port only."""
-    CLIENT: MethodRule.Caller.ValueType  # 2
-    """A client. Its permissions are delegated."""
-    NODE: MethodRule.Caller.ValueType  # 3
-    """A worker or leecher."""
-    MASTER: MethodRule.Caller.ValueType  # 4
-    """A master."""
 
     CALLERS_FIELD_NUMBER: _builtins.int
     COMMAND_FIELD_NUMBER: _builtins.int
@@ -81,19 +82,19 @@ class MethodRule(_message.Message):
     decides_itself: _builtins.bool
     """Whether the method decides itself, by delegations that its request names and those of its caller."""
     @_builtins.property
-    def callers(self) -> _containers.RepeatedScalarFieldContainer[Global___MethodRule.Caller.ValueType]:
+    def callers(self) -> _containers.RepeatedScalarFieldContainer[Global___CallerClass.ValueType]:
         """The classes that may call."""
 
     @_builtins.property
-    def delegated(self) -> _containers.RepeatedScalarFieldContainer[Global___MethodRule.Caller.ValueType]:
+    def delegated(self) -> _containers.RepeatedScalarFieldContainer[Global___CallerClass.ValueType]:
         """Classes besides clients that must have been delegated the command too."""
 
     def __init__(
         self,
         *,
-        callers: _abc.Iterable[Global___MethodRule.Caller.ValueType] | None = ...,
+        callers: _abc.Iterable[Global___CallerClass.ValueType] | None = ...,
         command: _builtins.str = ...,
-        delegated: _abc.Iterable[Global___MethodRule.Caller.ValueType] | None = ...,
+        delegated: _abc.Iterable[Global___CallerClass.ValueType] | None = ...,
         by_item: _builtins.bool = ...,
         changes: _builtins.bool = ...,
         unsignable: _builtins.bool = ...,

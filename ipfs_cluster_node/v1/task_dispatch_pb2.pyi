@@ -58,6 +58,34 @@ TASK_STATE_CANCELLED: TaskState.ValueType  # 5
 """Ended by `CancelTask`."""
 Global___TaskState: _TypeAlias = TaskState  # noqa: Y015
 
+class _FileFormat:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FileFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FileFormat.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FILE_FORMAT_UNSPECIFIED: _FileFormat.ValueType  # 0
+    """Not set."""
+    FILE_FORMAT_CSV: _FileFormat.ValueType  # 1
+    """Comma-separated values, compressed or not."""
+    FILE_FORMAT_PARQUET: _FileFormat.ValueType  # 2
+    """Apache Parquet."""
+    FILE_FORMAT_ARROW: _FileFormat.ValueType  # 3
+    """Apache Arrow, as a file or a stream."""
+
+class FileFormat(_FileFormat, metaclass=_FileFormatEnumTypeWrapper):
+    """The format of a file of rows."""
+
+FILE_FORMAT_UNSPECIFIED: FileFormat.ValueType  # 0
+"""Not set."""
+FILE_FORMAT_CSV: FileFormat.ValueType  # 1
+"""Comma-separated values, compressed or not."""
+FILE_FORMAT_PARQUET: FileFormat.ValueType  # 2
+"""Apache Parquet."""
+FILE_FORMAT_ARROW: FileFormat.ValueType  # 3
+"""Apache Arrow, as a file or a stream."""
+Global___FileFormat: _TypeAlias = FileFormat  # noqa: Y015
+
 @_typing.final
 class TaskSpec(_message.Message):
     """What to do, as it was submitted: unset fields of a submission have their defaults in every answer."""
@@ -145,14 +173,14 @@ class TaskInput(_message.Message):
     """Its name for the handler; in SQL the name of the table. 1 to 64 characters."""
     cid: _builtins.str
     """Its CID."""
-    format: _builtins.str
-    """`csv`, `parquet` or `arrow`; empty means detected from the bytes."""
+    format: Global___FileFormat.ValueType
+    """How to read it. Unset: as detected from the bytes."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         cid: _builtins.str = ...,
-        format: _builtins.str = ...,
+        format: Global___FileFormat.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

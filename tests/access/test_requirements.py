@@ -13,7 +13,13 @@ from ipfs_cluster_node.codec.arrow_tables import table_rows
 from ipfs_cluster_node.core import authorization as auth
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.services.requests import request_type_of
-from ipfs_cluster_node.v1 import certificate_pb2, content_pb2, membership_pb2, state_delta_pb2
+from ipfs_cluster_node.v1 import (
+    certificate_pb2,
+    content_pb2,
+    membership_pb2,
+    roles_pb2,
+    state_delta_pb2,
+)
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as tasks
 from tests.support.requirement_cases import (
     ALICE,
@@ -135,16 +141,18 @@ def test_where_there_is_no_log_nothing_is_known() -> None:
         ("ContentService/GetContent", content_pb2.GetContentRequest(cid=FILE[:-1])),
         ("ContentService/GetBlocks", content_pb2.GetBlocksRequest(cids=[b"x"])),
         ("MembershipService/RemoveNode", membership_pb2.RemoveNodeRequest(node_id="*")),
-        ("MembershipService/DecideJoiner", membership_pb2.DecideJoinerRequest(node_id=ALICE)),
+        ("MembershipService/DecideJoiner", membership_pb2.DecideJoinerRequest(did="*")),
         ("MembershipService/TransferLeadership", membership_pb2.TransferLeadershipRequest(node_id="*")),
-        ("MembershipService/CreateJoinToken", membership_pb2.CreateJoinTokenRequest(role="*")),
+        ("MembershipService/CreateJoinToken", membership_pb2.CreateJoinTokenRequest(role=99)),  # type: ignore[arg-type]
         (
             "MembershipService/CreateJoinToken",
-            membership_pb2.CreateJoinTokenRequest(role="client", grant="*"),
+            membership_pb2.CreateJoinTokenRequest(role=roles_pb2.ROLE_CLIENT, grant=99),  # type: ignore[arg-type]
         ),
         (
             "MembershipService/CreateJoinToken",
-            membership_pb2.CreateJoinTokenRequest(role="worker", grant="reader"),
+            membership_pb2.CreateJoinTokenRequest(
+                role=roles_pb2.ROLE_WORKER, grant=roles_pb2.GRANT_READER
+            ),
         ),
         ("CertificateService/RevokeCertificate", certificate_pb2.RevokeCertificateRequest(did="*")),
         (

@@ -10,7 +10,8 @@ from ipfs_cluster_node.access.context import CallerClass
 from ipfs_cluster_node.access.requirements import REQUIREMENTS
 from ipfs_cluster_node.access.rules import RULES_BY_METHOD, SECONDS_MAX, Rule, rule_of
 from ipfs_cluster_node.access.shares import SHARES
-from ipfs_cluster_node.v1.options_pb2 import MethodRule
+from ipfs_cluster_node.codec.enums import CALLER_CLASS
+from ipfs_cluster_node.v1.options_pb2 import CALLER_CLASS_CLIENT, MethodRule
 from ipfs_cluster_node.v1.options_pb2 import rule as option
 
 
@@ -46,9 +47,9 @@ def test_what_the_option_does_not_say_is_not_allowed() -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("New", MethodRule(callers=[MethodRule.CLIENT], command="/new")),
-        ("SubmitTask", MethodRule(callers=[MethodRule.CLIENT])),
-        ("SubmitTask", MethodRule(callers=[MethodRule.CLIENT], command="/new", by_item=True)),
+        ("New", MethodRule(callers=[CALLER_CLASS_CLIENT], command="/new")),
+        ("SubmitTask", MethodRule(callers=[CALLER_CLASS_CLIENT])),
+        ("SubmitTask", MethodRule(callers=[CALLER_CLASS_CLIENT], command="/new", by_item=True)),
         ("New", MethodRule(command="/new", by_item=True, changes=True)),
         ("New", MethodRule(command="/new", by_item=True, decides_itself=True)),
     ],
@@ -67,7 +68,7 @@ def test_nothing_is_left_over_for_a_method_that_is_gone() -> None:
 
 
 def test_callers_are_spelled_alike_in_the_proto() -> None:
-    assert set(MethodRule.Caller.keys()) - {"CALLER_UNSPECIFIED"} == set(CallerClass.__members__)
+    assert CALLER_CLASS.numbers.keys() == set(CallerClass)
 
 
 def called(holds: Callable[[Rule], bool]) -> set[str]:

@@ -9,7 +9,7 @@ from ipfs_cluster_node.access.permissions import Unrestricted
 from ipfs_cluster_node.cli.join_hint import say_how_to_join
 from ipfs_cluster_node.cli.node_commands import node_settings
 from ipfs_cluster_node.services.membership import MembershipServicer
-from ipfs_cluster_node.v1 import membership_pb2
+from ipfs_cluster_node.v1 import membership_pb2, roles_pb2
 from tests.support.members import PEER, Leader
 from tests.support.virtual_time import virtual_time
 from tests.support.worlds import CLIENT, MASTER
@@ -45,7 +45,7 @@ async def test_a_token_names_the_enrolment_ports_of_all_masters() -> None:
     set_permissions(Unrestricted(Caller(CLIENT, CallerClass.CLIENT)))
     view: Any = leader
     servicer = MembershipServicer(view.members, view, view)
-    request = membership_pb2.CreateJoinTokenRequest(request_id="r", role="worker")
+    request = membership_pb2.CreateJoinTokenRequest(request_id="r", role=roles_pb2.ROLE_WORKER)
     answer = await servicer.CreateJoinToken(request, None)
     assert sorted(answer.enrolment_endpoints) == ["127.0.0.1:9095", "b.example:9095"]
 

@@ -45,7 +45,9 @@ class Here(Contents):
         return self.store.path_of(cid)
 
     async def read(self) -> bytes:
-        return b"".join([piece async for piece in self.get_content(str(ROOT), offset=0, length=0)])
+        return b"".join(
+            [piece async for piece in self.get_content(str(ROOT), offset=0, length=None)]
+        )
 
     async def give(
         self, cids: Sequence[Cid], *, root: bytes = b""

@@ -114,7 +114,7 @@ async def test_join_tokens_are_listed_and_ended_as_far_as_they_may_be(
         ids[role] = token.split(".")[2]
     listed = {each.token_id: each for each in await client.list_join_tokens()}
     assert listed.keys() >= set(ids.values())
-    assert {listed[each].creator for each in ids.values()} == {mine}
+    assert {listed[each].creator_did for each in ids.values()} == {mine}
     async with limited("/admin/enrol/list", *WORKERS) as reader:
         seen = await reader.list_join_tokens()
         assert ids["worker"] in [each.token_id for each in seen]

@@ -12,6 +12,7 @@ from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.adapters.keys.sealing import recovery_key, recovery_request
 from ipfs_cluster_node.cli.local_cluster import LocalNode
 from ipfs_cluster_node.client.connection import Connection, new_request_id
+from ipfs_cluster_node.codec.enums import ROLE
 from ipfs_cluster_node.codec.ucan_container import write_container
 from ipfs_cluster_node.config.files import write_private
 from ipfs_cluster_node.config.profiles import PROFILES_VARIABLE
@@ -71,7 +72,9 @@ async def test_an_operator_whose_identity_is_lost_is_let_in_by_the_passphrase(la
         )
         try:
             answer = await connection.unary(
-                membership_pb2.CreateJoinTokenRequest(request_id=new_request_id(), role=role),
+                membership_pb2.CreateJoinTokenRequest(
+                    request_id=new_request_id(), role=ROLE.numbers[role]
+                ),
                 timeout=10,
             )
             return str(answer.token)

@@ -25,6 +25,7 @@ from ipfs_cluster_node.v1 import (
     certificate_pb2,
     content_pb2,
     membership_pb2,
+    roles_pb2,
     state_delta_pb2,
     task_dispatch_pb2,
 )
@@ -44,9 +45,11 @@ REQUESTS: Final[dict[str, Any]] = {
         header=content_pb2.AddContentHeader(request_id="r", size_bytes=1)
     ),
     "CancelTask": task_dispatch_pb2.CancelTaskRequest(request_id="r", task_id="t"),
-    "CreateJoinToken": membership_pb2.CreateJoinTokenRequest(request_id="r", role="client"),
+    "CreateJoinToken": membership_pb2.CreateJoinTokenRequest(
+        request_id="r", role=roles_pb2.ROLE_CLIENT
+    ),
     "DecideJoiner": membership_pb2.DecideJoinerRequest(
-        request_id="r", node_id=STRANGER.node_id, token_id="t"
+        request_id="r", did=STRANGER.did, token_id="t"
     ),
     "GetBlocks": content_pb2.GetBlocksRequest(cids=[b"\x01\x55\x12\x20" + bytes(32)]),
     "GetConfig": membership_pb2.GetConfigRequest(key="user.k"),

@@ -136,7 +136,7 @@ async def test_rotations_under_load_fail_no_call(cluster: LocalCluster) -> None:
         old_pin = pin_of(node_credentials(cluster.nodes[0]).ca_pem)
         old_keys = cluster_keys(cluster.nodes[0].home)
         await operator.rotate_certificates(new_root=True)
-        phases = ["spreading"]
+        phases: list[str | None] = ["spreading"]
 
         async def rotated() -> bool:
             rotation = await operator.get_rotation()

@@ -17,6 +17,7 @@ from ipfs_cluster_node.adapters.worker.pool import (
     AttemptSucceeded,
 )
 from ipfs_cluster_node.client.connection import Connection
+from ipfs_cluster_node.codec.enums import FILE_FORMAT
 from ipfs_cluster_node.codec.metadata import ATTEMPT_KEY
 from ipfs_cluster_node.codec.tasks import attempt_text
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -141,7 +142,9 @@ class Worker:
     async def run(self, *inputs: tuple[str, str]) -> AttemptOutcome:
         spec = task_dispatch_pb2.TaskSpec(task_type="x", payload=b"payload", content_type="text/in")
         for name, file_format in inputs:
-            spec.inputs.add(name=name, cid=str(ROOT), format=file_format)
+            spec.inputs.add(
+                name=name, cid=str(ROOT), format=FILE_FORMAT.number(file_format, "format")
+            )
         spec.attempt_timeout.FromSeconds(60)
         async with AsyncExitStack() as opened:
             channels = {}
@@ -184,13 +187,13 @@ async def test_inputs_come_from_a_master_that_holds_them_and_for_this_attempt(
         pb.ContentHolder(node_id="m1"),  # Of whom no address is known.
         pb.ContentHolder(node_id="m3", endpoints=["m3:1"]),
     ]
-    outcome = await worker.run(("a", "csv"), ("b", "raw"))
+    outcome = await worker.run(("a", "csv"), ("b", "parquet"))
     assert outcome.result is not None
     assert worker.read == {"a": content(1000), "b": content(1000)}
     [handed] = worker.handed
     assert handed.inputs == {
         "a": TaskInputFile(path=worker.scratch / "input-0", cid=str(ROOT), format="csv"),
-        "b": TaskInputFile(path=worker.scratch / "input-1", cid=str(ROOT), format="raw"),
+        "b": TaskInputFile(path=worker.scratch / "input-1", cid=str(ROOT), format="parquet"),
     }
     assert (handed.task_id, handed.attempt, handed.task_type) == (WHICH.task_id, 3, "x")
     assert (handed.payload, handed.content_type) == (b"payload", "text/in")
@@ -209,7 +212,7 @@ async def test_an_input_with_several_damaged_blocks_is_whole_before_the_handler_
 ) -> None:
     fill(worker.store, BLOCKS)
     worker.damage(LEAVES[3:6])
-    outcome = await worker.run(("a", "raw"))
+    outcome = await worker.run(("a", "parquet"))
     assert outcome.result is not None
     assert worker.read == {"a": content(1000)}
     assert {cid for each in worker.leader.asked for cid in each} == set(LEAVES[3:6])
@@ -220,7 +223,7 @@ async def test_an_input_with_several_damaged_blocks_is_whole_before_the_handler_
 async def test_an_input_that_nobody_has_is_final_and_names_who_was_asked(worker: Worker) -> None:
     for master in worker.masters.values():
         master.blocks.clear()
-    outcome = await worker.run(("a", "raw"))
+    outcome = await worker.run(("a", "parquet"))
     assert outcome.failure is not None
     assert outcome.failure.reason is Reason.CONTENT_NOT_FOUND
     assert "m1, m2, m3" in outcome.failure.message
@@ -232,7 +235,7 @@ async def test_an_input_that_nobody_has_is_final_and_names_who_was_asked(worker:
 async def test_what_else_the_leader_says_of_an_input_ends_the_attempt(worker: Worker) -> None:
     fill(worker.store, BLOCKS)  # Even where all of it is here: an attempt may be another's by now.
     worker.leader.refuses = ClusterError(Reason.STALE_ATTEMPT, "another has it now")
-    outcome = await worker.run(("a", "raw"))
+    outcome = await worker.run(("a", "parquet"))
     assert outcome.failure is not None
     assert outcome.failure.reason is Reason.STALE_ATTEMPT
     assert outcome.retryable

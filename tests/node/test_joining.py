@@ -16,6 +16,7 @@ from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.store import stored_voter
 from ipfs_cluster_node.cluster.members import APPROVAL_RETRY
 from ipfs_cluster_node.cluster.peers import PeerBook
+from ipfs_cluster_node.codec.enums import ROLE
 from ipfs_cluster_node.config.credentials import read_enrolment
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.settings import NodeSection, load_settings
@@ -87,7 +88,7 @@ class Door:
             trust_bundle_pem="bundle",
             cluster_id="c",
             cluster_name="cluster",
-            role=self.role,
+            role=ROLE.numbers[self.role],
             incarnation=7,
             epoch=3,
             enrolment_endpoints=self.enrolment_endpoints,

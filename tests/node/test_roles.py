@@ -15,6 +15,7 @@ import pytest
 from ipfs_cluster_node.adapters.keys.sealing import SealKey
 from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.store import create_store
+from ipfs_cluster_node.codec.enums import ROLE
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.config.files import write_private
 from ipfs_cluster_node.config.home import Home
@@ -80,7 +81,8 @@ async def role_of(channel: Any) -> str:
     health: health_pb2.GetHealthResponse = await health_pb2_grpc.HealthServiceStub(
         channel
     ).GetHealth(health_pb2.GetHealthRequest(), timeout=5)
-    return f"{health.role} {'with' if health.HasField('raft') else 'without'} log"
+    role = ROLE.word(health.role, "role")
+    return f"{role} {'with' if health.HasField('raft') else 'without'} log"
 
 
 async def leads(node: Node) -> None:

@@ -24,7 +24,7 @@ from ipfs_cluster_node.codec.pages import PAGE_SIZE_MAX
 from ipfs_cluster_node.codec.sessions import hello_to_proto
 from ipfs_cluster_node.codec.tasks import attempt_to_proto
 from ipfs_cluster_node.codec.ucan import cid_of_token
-from ipfs_cluster_node.core.ids import TaskId
+from ipfs_cluster_node.core.ids import TaskId, did_from_node_id
 from ipfs_cluster_node.core.model import (
     ENDPOINTS_MAX,
     MESSAGE_CHARS_MAX,
@@ -56,6 +56,7 @@ from ipfs_cluster_node.v1 import (
     enrolment_pb2,
     health_pb2,
     membership_pb2,
+    roles_pb2,
     state_delta_pb2,
     task_dispatch_pb2,
 )
@@ -256,7 +257,7 @@ def revoke_delegation(scene: Scene) -> list[Largest]:
 
 def list_audit(_: Scene) -> list[Largest]:
     request = audit_pb2.ListAuditRecordsRequest(
-        page_size=PAGE_SIZE_MAX, since_time=Timestamp(), caller="did:key:nobody"
+        page_size=PAGE_SIZE_MAX, since_time=Timestamp(), caller_did="did:key:nobody"
     )
     return [Largest([request])]
 
@@ -348,13 +349,17 @@ LARGEST: Final[dict[str, Callable[[Scene], list[Largest]]]] = {
     "MembershipService/CreateBackup": _one(m.CreateBackupRequest),
     "MembershipService/CreateJoinToken": _one(
         m.CreateJoinTokenRequest,
-        role="worker",
+        role=roles_pb2.ROLE_WORKER,
         uses_max=TOKEN_USES_MAX,
         addresses=[f"{'a' * 240}:{n + 1}" for n in range(ENDPOINTS_MAX)],
     ),
     "MembershipService/DecideJoiner": lambda scene: [
         Largest(
-            [m.DecideJoinerRequest(request_id=_id(), node_id=scene.worker_id, token_id="t" * 64)]
+            [
+                m.DecideJoinerRequest(
+                    request_id=_id(), did=did_from_node_id(scene.worker_id), token_id="t" * 64
+                )
+            ]
         )
     ],
     "MembershipService/GetClusterStatus": _one(m.GetClusterStatusRequest),

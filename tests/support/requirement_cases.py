@@ -13,7 +13,14 @@ from ipfs_cluster_node.core.ids import TaskId, did_from_public_key, node_id_from
 from ipfs_cluster_node.core.model import Principal, Role, TaskSpec
 from ipfs_cluster_node.core.multiformats import parse_cid
 from ipfs_cluster_node.core.state import ClusterState
-from ipfs_cluster_node.v1 import audit_pb2, certificate_pb2, content_pb2, health_pb2, membership_pb2
+from ipfs_cluster_node.v1 import (
+    audit_pb2,
+    certificate_pb2,
+    content_pb2,
+    health_pb2,
+    membership_pb2,
+    roles_pb2,
+)
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as tasks
 
 ALICE, BOB, MASTER, WORKER, STRANGER, CLUSTER = (
@@ -231,30 +238,32 @@ CASES: Final[Mapping[str, list[tuple[Any, Expected]]]] = {
     ],
     "CreateBackup": [(None, [("/admin/backup", [{"cluster": "id"}])])],
     "CreateJoinToken": [
-        (membership_pb2.CreateJoinTokenRequest(role="client"), token_ask()),
+        (membership_pb2.CreateJoinTokenRequest(role=roles_pb2.ROLE_CLIENT), token_ask()),
         (
             membership_pb2.CreateJoinTokenRequest(
-                role="client",
+                role=roles_pb2.ROLE_CLIENT,
                 # What is begun counts.
                 ttl=Duration(seconds=59, nanos=1),
                 uses_max=9,
-                grant="operator",
+                grant=roles_pb2.GRANT_OPERATOR,
                 needs_approval=True,
             ),
             token_ask(ttl_s=60, uses=9, grant="operator", needs_approval=True),
         ),
         (
-            membership_pb2.CreateJoinTokenRequest(role="master", ttl=Duration(seconds=60)),
+            membership_pb2.CreateJoinTokenRequest(
+                role=roles_pb2.ROLE_MASTER, ttl=Duration(seconds=60)
+            ),
             token_ask(role="master", ttl_s=60, grant=""),
         ),
     ],
     "DecideJoiner": [
         (
-            membership_pb2.DecideJoinerRequest(node_id=stranger(), token_id="tok", approved=True),
+            membership_pb2.DecideJoinerRequest(did=STRANGER, token_id="tok", approved=True),
             [("/admin/enrol/decide", [{"did": STRANGER} | OF_TOKEN])],
         ),
         (
-            membership_pb2.DecideJoinerRequest(node_id=stranger(), token_id="none"),
+            membership_pb2.DecideJoinerRequest(did=STRANGER, token_id="none"),
             [("/admin/enrol/decide", [{"did": STRANGER} | OF_UNKNOWN_TOKEN])],
         ),
     ],

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from hashlib import sha256
 
-from ipfs_cluster_node.codec.derived import serial_bytes
+from ipfs_cluster_node.codec.members import serial_text
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.worker.v1 import node_pb2 as pb
@@ -37,7 +37,7 @@ def _message(state: ClusterState, now_s: int) -> pb.Revocations:
     serials = {r.serial for r in table.revocations() if r.serial and r.until_s >= now_s}
     message = pb.Revocations(
         dids=sorted(dids),
-        serials=map(serial_bytes, sorted(serials)),
+        serials=map(serial_text, sorted(serials)),
         node_dids=sorted(node.did for node in state.members.nodes()),
     )
     content = message.SerializeToString(deterministic=True)

@@ -233,7 +233,9 @@ class Contents:
         call = BlockServiceStub(channel).PutBlocks(timeout=COPY_SECONDS_MAX)
         await send_all(call, requests())
 
-    async def get_content(self, cid: str, *, offset: int, length: int) -> AsyncIterator[bytes]:
+    async def get_content(
+        self, cid: str, *, offset: int, length: int | None
+    ) -> AsyncIterator[bytes]:
         """Read a file, fetching what is missing here from its holders first.
 
         A block that proves damaged meanwhile is fetched from another holder, and repaired.
@@ -249,7 +251,7 @@ class Contents:
                 root,
                 self.store,
                 offset=offset,
-                length=length or None,
+                length=length,
                 elsewhere=lambda block: self._repairs.block(root, block),
             )
         ) as pieces:

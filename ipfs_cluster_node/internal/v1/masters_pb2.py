@@ -25,9 +25,10 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from ipfs_cluster_node.v1 import membership_pb2 as ipfs__cluster__node_dot_v1_dot_membership__pb2
 from ipfs_cluster_node.v1 import options_pb2 as ipfs__cluster__node_dot_v1_dot_options__pb2
+from ipfs_cluster_node.v1 import roles_pb2 as ipfs__cluster__node_dot_v1_dot_roles__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+ipfs_cluster_node/internal/v1/masters.proto\x12\x1dipfs_cluster_node.internal.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%ipfs_cluster_node/v1/membership.proto\x1a\"ipfs_cluster_node/v1/options.proto\"\xd3\x01\n\x16RedeemJoinTokenRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08token_id\x18\x02 \x01(\t\x12\x13\n\x0bsecret_hash\x18\x03 \x01(\x0c\x12\x0b\n\x03\x64id\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x11\n\tendpoints\x18\x06 \x03(\t\x12\x1b\n\x13\x63\x65rtificate_request\x18\x14 \x01(\x0c\x12\r\n\x05proof\x18\x15 \x01(\x0c\x12\x10\n\x08seal_key\x18\x16 \x01(\x0c\x12\x12\n\ncheck_only\x18\x17 \x01(\x08\"\xe9\x02\n\x17RedeemJoinTokenResponse\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x03\x12\x12\n\ncluster_id\x18\x03 \x01(\t\x12\x14\n\x0c\x63luster_name\x18\x04 \x01(\t\x12+\n\x07masters\x18\x05 \x03(\x0b\x32\x1a.ipfs_cluster_node.v1.Node\x12\r\n\x05grant\x18\x06 \x01(\t\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x14 \x01(\t\x12\x18\n\x10trust_bundle_pem\x18\x15 \x01(\t\x12\x1b\n\x13\x65nrolment_endpoints\x18\x16 \x03(\t\x12\r\n\x05\x65poch\x18\x17 \x01(\x03\x12/\n\x0bserver_time\x18\x18 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11token_expire_time\x18\x19 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\\\n\x15RenewForMemberRequest\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\t\x12\x1b\n\x13\x63\x65rtificate_request\x18\x02 \x01(\x0c\x12\r\n\x05proof\x18\x03 \x01(\x0c\"w\n\x16RenewForMemberResponse\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\t\x12\x18\n\x10trust_bundle_pem\x18\x02 \x01(\t\x12\x1b\n\x13\x65nrolment_endpoints\x18\x03 \x03(\t\x12\r\n\x05\x65poch\x18\x04 \x01(\x03\"<\n\x11ReplaceLogRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x03\")\n\x12ReplaceLogResponse\x12\x13\n\x0bincarnation\x18\x01 \x01(\x03\x32\xa6\x03\n\rMasterService\x12\x8b\x01\n\x0fRedeemJoinToken\x12\x35.ipfs_cluster_node.internal.v1.RedeemJoinTokenRequest\x1a\x36.ipfs_cluster_node.internal.v1.RedeemJoinTokenResponse\"\t\xba\x90#\x05\n\x01\x04(\x01\x12\x88\x01\n\x0eRenewForMember\x12\x34.ipfs_cluster_node.internal.v1.RenewForMemberRequest\x1a\x35.ipfs_cluster_node.internal.v1.RenewForMemberResponse\"\t\xba\x90#\x05\n\x01\x04(\x01\x12|\n\nReplaceLog\x12\x30.ipfs_cluster_node.internal.v1.ReplaceLogRequest\x1a\x31.ipfs_cluster_node.internal.v1.ReplaceLogResponse\"\t\xba\x90#\x05\n\x01\x04(\x01\x42\x91\x01\n!alt.ipfs_cluster_node.internal.v1B\x0cMastersProtoP\x01Z>ipfs-cluster-node.alt/ipfs_cluster_node/internal/v1;internalv1\xaa\x02\x1bIpfsClusterNode.Internal.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+ipfs_cluster_node/internal/v1/masters.proto\x12\x1dipfs_cluster_node.internal.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%ipfs_cluster_node/v1/membership.proto\x1a\"ipfs_cluster_node/v1/options.proto\x1a ipfs_cluster_node/v1/roles.proto\"\xd3\x01\n\x16RedeemJoinTokenRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08token_id\x18\x02 \x01(\t\x12\x13\n\x0bsecret_hash\x18\x03 \x01(\x0c\x12\x0b\n\x03\x64id\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x11\n\tendpoints\x18\x06 \x03(\t\x12\x1b\n\x13\x63\x65rtificate_request\x18\x14 \x01(\x0c\x12\r\n\x05proof\x18\x15 \x01(\x0c\x12\x10\n\x08seal_key\x18\x16 \x01(\x0c\x12\x12\n\ncheck_only\x18\x17 \x01(\x08\"\xb7\x03\n\x17RedeemJoinTokenResponse\x12(\n\x04role\x18\x01 \x01(\x0e\x32\x1a.ipfs_cluster_node.v1.Role\x12\x18\n\x0bincarnation\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\ncluster_id\x18\x03 \x01(\t\x12\x14\n\x0c\x63luster_name\x18\x04 \x01(\t\x12+\n\x07masters\x18\x05 \x03(\x0b\x32\x1a.ipfs_cluster_node.v1.Node\x12*\n\x05grant\x18\x06 \x01(\x0e\x32\x1b.ipfs_cluster_node.v1.Grant\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x14 \x01(\t\x12\x18\n\x10trust_bundle_pem\x18\x15 \x01(\t\x12\x1b\n\x13\x65nrolment_endpoints\x18\x16 \x03(\t\x12\r\n\x05\x65poch\x18\x17 \x01(\x03\x12/\n\x0bserver_time\x18\x18 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11token_expire_time\x18\x19 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0e\n\x0c_incarnation\"\\\n\x15RenewForMemberRequest\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\t\x12\x1b\n\x13\x63\x65rtificate_request\x18\x02 \x01(\x0c\x12\r\n\x05proof\x18\x03 \x01(\x0c\"w\n\x16RenewForMemberResponse\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\t\x12\x18\n\x10trust_bundle_pem\x18\x02 \x01(\t\x12\x1b\n\x13\x65nrolment_endpoints\x18\x03 \x03(\t\x12\r\n\x05\x65poch\x18\x04 \x01(\x03\"Q\n\x11ReplaceLogRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x18\n\x0bincarnation\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\x0e\n\x0c_incarnation\")\n\x12ReplaceLogResponse\x12\x13\n\x0bincarnation\x18\x01 \x01(\x03\x32\xa6\x03\n\rMasterService\x12\x8b\x01\n\x0fRedeemJoinToken\x12\x35.ipfs_cluster_node.internal.v1.RedeemJoinTokenRequest\x1a\x36.ipfs_cluster_node.internal.v1.RedeemJoinTokenResponse\"\t\xba\x90#\x05\n\x01\x04(\x01\x12\x88\x01\n\x0eRenewForMember\x12\x34.ipfs_cluster_node.internal.v1.RenewForMemberRequest\x1a\x35.ipfs_cluster_node.internal.v1.RenewForMemberResponse\"\t\xba\x90#\x05\n\x01\x04(\x01\x12|\n\nReplaceLog\x12\x30.ipfs_cluster_node.internal.v1.ReplaceLogRequest\x1a\x31.ipfs_cluster_node.internal.v1.ReplaceLogResponse\"\t\xba\x90#\x05\n\x01\x04(\x01\x42\x91\x01\n!alt.ipfs_cluster_node.internal.v1B\x0cMastersProtoP\x01Z>ipfs-cluster-node.alt/ipfs_cluster_node/internal/v1;internalv1\xaa\x02\x1bIpfsClusterNode.Internal.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,18 +42,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MASTERSERVICE'].methods_by_name['RenewForMember']._serialized_options = b'\272\220#\005\n\001\004(\001'
   _globals['_MASTERSERVICE'].methods_by_name['ReplaceLog']._loaded_options = None
   _globals['_MASTERSERVICE'].methods_by_name['ReplaceLog']._serialized_options = b'\272\220#\005\n\001\004(\001'
-  _globals['_REDEEMJOINTOKENREQUEST']._serialized_start=187
-  _globals['_REDEEMJOINTOKENREQUEST']._serialized_end=398
-  _globals['_REDEEMJOINTOKENRESPONSE']._serialized_start=401
-  _globals['_REDEEMJOINTOKENRESPONSE']._serialized_end=762
-  _globals['_RENEWFORMEMBERREQUEST']._serialized_start=764
-  _globals['_RENEWFORMEMBERREQUEST']._serialized_end=856
-  _globals['_RENEWFORMEMBERRESPONSE']._serialized_start=858
-  _globals['_RENEWFORMEMBERRESPONSE']._serialized_end=977
-  _globals['_REPLACELOGREQUEST']._serialized_start=979
-  _globals['_REPLACELOGREQUEST']._serialized_end=1039
-  _globals['_REPLACELOGRESPONSE']._serialized_start=1041
-  _globals['_REPLACELOGRESPONSE']._serialized_end=1082
-  _globals['_MASTERSERVICE']._serialized_start=1085
-  _globals['_MASTERSERVICE']._serialized_end=1507
+  _globals['_REDEEMJOINTOKENREQUEST']._serialized_start=221
+  _globals['_REDEEMJOINTOKENREQUEST']._serialized_end=432
+  _globals['_REDEEMJOINTOKENRESPONSE']._serialized_start=435
+  _globals['_REDEEMJOINTOKENRESPONSE']._serialized_end=874
+  _globals['_RENEWFORMEMBERREQUEST']._serialized_start=876
+  _globals['_RENEWFORMEMBERREQUEST']._serialized_end=968
+  _globals['_RENEWFORMEMBERRESPONSE']._serialized_start=970
+  _globals['_RENEWFORMEMBERRESPONSE']._serialized_end=1089
+  _globals['_REPLACELOGREQUEST']._serialized_start=1091
+  _globals['_REPLACELOGREQUEST']._serialized_end=1172
+  _globals['_REPLACELOGRESPONSE']._serialized_start=1174
+  _globals['_REPLACELOGRESPONSE']._serialized_end=1215
+  _globals['_MASTERSERVICE']._serialized_start=1218
+  _globals['_MASTERSERVICE']._serialized_end=1640
 # @@protoc_insertion_point(module_scope)

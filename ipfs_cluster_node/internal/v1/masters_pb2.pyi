@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from ipfs_cluster_node.v1 import membership_pb2 as _membership_pb2
+from ipfs_cluster_node.v1 import roles_pb2 as _roles_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -98,16 +99,16 @@ class RedeemJoinTokenResponse(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     SERVER_TIME_FIELD_NUMBER: _builtins.int
     TOKEN_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
-    role: _builtins.str
-    """`master`, `worker`, `leecher` or `client`."""
+    role: _roles_pb2.Role.ValueType
+    """What the joiner is from now on."""
     incarnation: _builtins.int
-    """A master's incarnation; 0 otherwise."""
+    """A master's incarnation, 1 or more. Unset for the other roles."""
     cluster_id: _builtins.str
     """The cluster's id."""
     cluster_name: _builtins.str
     """The cluster's name."""
-    grant: _builtins.str
-    """A client's preset: `operator`, `user` or `reader`; empty for a node."""
+    grant: _roles_pb2.Grant.ValueType
+    """A client's preset. Unset for a node."""
     certificate_pem: _builtins.str
     """The joiner's certificate in PEM."""
     trust_bundle_pem: _builtins.str
@@ -133,12 +134,12 @@ class RedeemJoinTokenResponse(_message.Message):
     def __init__(
         self,
         *,
-        role: _builtins.str = ...,
-        incarnation: _builtins.int = ...,
+        role: _roles_pb2.Role.ValueType = ...,
+        incarnation: _builtins.int | None = ...,
         cluster_id: _builtins.str = ...,
         cluster_name: _builtins.str = ...,
         masters: _abc.Iterable[_membership_pb2.Node] | None = ...,
-        grant: _builtins.str = ...,
+        grant: _roles_pb2.Grant.ValueType = ...,
         certificate_pem: _builtins.str = ...,
         trust_bundle_pem: _builtins.str = ...,
         enrolment_endpoints: _abc.Iterable[_builtins.str] | None = ...,
@@ -146,11 +147,13 @@ class RedeemJoinTokenResponse(_message.Message):
         server_time: _timestamp_pb2.Timestamp | None = ...,
         token_expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["server_time", b"server_time", "token_expire_time", b"token_expire_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation", "incarnation", b"incarnation", "server_time", b"server_time", "token_expire_time", b"token_expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_pem", b"certificate_pem", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "enrolment_endpoints", b"enrolment_endpoints", "epoch", b"epoch", "grant", b"grant", "incarnation", b"incarnation", "masters", b"masters", "role", b"role", "server_time", b"server_time", "token_expire_time", b"token_expire_time", "trust_bundle_pem", b"trust_bundle_pem"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation", "certificate_pem", b"certificate_pem", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "enrolment_endpoints", b"enrolment_endpoints", "epoch", b"epoch", "grant", b"grant", "incarnation", b"incarnation", "masters", b"masters", "role", b"role", "server_time", b"server_time", "token_expire_time", b"token_expire_time", "trust_bundle_pem", b"trust_bundle_pem"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__incarnation: _TypeAlias = _typing.Literal["incarnation"]  # noqa: Y015
+    _WhichOneofArgType__incarnation: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__incarnation) -> _WhichOneofReturnType__incarnation | None: ...
 
 Global___RedeemJoinTokenResponse: _TypeAlias = RedeemJoinTokenResponse  # noqa: Y015
 
@@ -231,18 +234,20 @@ class ReplaceLogRequest(_message.Message):
     request_id: _builtins.str
     """Chosen by the caller, 1 to 64 characters of `A-Z a-z 0-9 . _ -`; a new one for each damage."""
     incarnation: _builtins.int
-    """The incarnation whose log is damaged; 0 if even that can't be read."""
+    """The incarnation whose log is damaged. Unset if even that can't be read."""
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
-        incarnation: _builtins.int = ...,
+        incarnation: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation", "incarnation", b"incarnation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["incarnation", b"incarnation", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation", "incarnation", b"incarnation", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__incarnation: _TypeAlias = _typing.Literal["incarnation"]  # noqa: Y015
+    _WhichOneofArgType__incarnation: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__incarnation) -> _WhichOneofReturnType__incarnation | None: ...
 
 Global___ReplaceLogRequest: _TypeAlias = ReplaceLogRequest  # noqa: Y015
 

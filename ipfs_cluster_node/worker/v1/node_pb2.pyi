@@ -40,7 +40,7 @@ class RegisterNodeRequest(_message.Message):
     version: _builtins.str
     """The version of its software, at most 64 characters."""
     incarnation: _builtins.int
-    """A master's incarnation, from enrolment; 0 otherwise."""
+    """A master's incarnation, from enrolment, 1 or more. Unset for the other roles."""
     seal_key: _builtins.bytes
     """A master's X25519 public key, 32 bytes, to which the cluster's keys are sealed."""
     boot: _builtins.int
@@ -64,16 +64,18 @@ class RegisterNodeRequest(_message.Message):
         task_types: _abc.Iterable[_builtins.str] | None = ...,
         slot_count: _builtins.int = ...,
         version: _builtins.str = ...,
-        incarnation: _builtins.int = ...,
+        incarnation: _builtins.int | None = ...,
         seal_key: _builtins.bytes = ...,
         enrolment_endpoints: _abc.Iterable[_builtins.str] | None = ...,
         boot: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation", "incarnation", b"incarnation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot", b"boot", "endpoints", b"endpoints", "enrolment_endpoints", b"enrolment_endpoints", "incarnation", b"incarnation", "seal_key", b"seal_key", "slot_count", b"slot_count", "task_types", b"task_types", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation", "boot", b"boot", "endpoints", b"endpoints", "enrolment_endpoints", b"enrolment_endpoints", "incarnation", b"incarnation", "seal_key", b"seal_key", "slot_count", b"slot_count", "task_types", b"task_types", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__incarnation: _TypeAlias = _typing.Literal["incarnation"]  # noqa: Y015
+    _WhichOneofArgType__incarnation: _TypeAlias = _typing.Literal["_incarnation", b"_incarnation"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__incarnation) -> _WhichOneofReturnType__incarnation | None: ...
 
 Global___RegisterNodeRequest: _TypeAlias = RegisterNodeRequest  # noqa: Y015
 
@@ -212,8 +214,8 @@ class Revocations(_message.Message):
         """Members that were removed or revoked."""
 
     @_builtins.property
-    def serials(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """Serial numbers of revoked certificates, big-endian."""
+    def serials(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Serial numbers of revoked certificates, as in `Certificate`."""
 
     @_builtins.property
     def node_dids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -224,7 +226,7 @@ class Revocations(_message.Message):
         *,
         version: _builtins.int = ...,
         dids: _abc.Iterable[_builtins.str] | None = ...,
-        serials: _abc.Iterable[_builtins.bytes] | None = ...,
+        serials: _abc.Iterable[_builtins.str] | None = ...,
         node_dids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
