@@ -7,7 +7,6 @@ from ipfs_cluster_node.client.connection import Connection
 from ipfs_cluster_node.cluster.certificates.issuing import check_renewal
 from ipfs_cluster_node.cluster.members import check_enrolment
 from ipfs_cluster_node.core.commands import RedeemJoinToken
-from ipfs_cluster_node.internal.v1 import masters_pb2
 from ipfs_cluster_node.internal.v1 import masters_pb2 as pb
 
 REDEEM_SECONDS_MAX: Final = 15.0
@@ -53,11 +52,11 @@ class Enrolment:
 
     async def renew_expired(
         self, certificate_pem: bytes, certificate_request: bytes, proof: bytes
-    ) -> masters_pb2.RenewForMemberResponse:
+    ) -> pb.RenewForMemberResponse:
         """Check that the request is the expired certificate's owner's, and have the leader sign."""
         check_renewal(certificate_pem, certificate_request, proof, now=self._clock.wall())
-        renewed: masters_pb2.RenewForMemberResponse = await self._connection.unary(
-            masters_pb2.RenewForMemberRequest(
+        renewed: pb.RenewForMemberResponse = await self._connection.unary(
+            pb.RenewForMemberRequest(
                 certificate_pem=certificate_pem.decode(),
                 certificate_request=certificate_request,
                 proof=proof,

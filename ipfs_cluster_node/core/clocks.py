@@ -7,7 +7,7 @@ later, even if no other node can be reached then.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -108,15 +108,11 @@ def judge_clock(
         spread_ms = group[-1][0] - group[0][0] - group[-1][1] - group[0][1]
         if spread_ms <= CLOCK_DIFFERENCE_MS_MAX:
             nodes = frozenset(n for _, _, n in group)
-            return Judgement(Verdict.OFF, _middle([a for a, _, _ in group]), nodes)
+            return Judgement(Verdict.OFF, group[len(group) // 2][0], nodes)
     others = [each for each in found if each not in agreeing]
     if others:
         return Judgement(Verdict.DISPUTED, max((a for a, _, _ in others), key=abs))
     return Judgement(Verdict.UNKNOWN)
-
-
-def _middle(values: Sequence[float]) -> float:
-    return sorted(values)[len(values) // 2]
 
 
 @dataclass(frozen=True, slots=True)

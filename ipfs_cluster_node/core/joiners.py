@@ -14,9 +14,9 @@ JOINERS_PER_TOKEN_MAX: Final = 16
 
 def judge(token: JoinToken, command: RedeemJoinToken) -> Rejected | None:
     """The answer to a joiner that presented its token before; None if it may proceed, or is new."""
-    known = _joiner(token, command)
+    known, shown = _joiner(token, command), (command.name, command.endpoints)
     if known is None or known.approved:
-        return None if known is None or _is_as_seen(known, command) else _CHANGED
+        return None if known is None or (known.name, known.endpoints) == shown else _CHANGED
     return _PENDING if known.approved is None else _REJECTED
 
 
@@ -55,10 +55,6 @@ def let_in(token: JoinToken, command: RedeemJoinToken) -> JoinToken:
 
 def _joiner(token: JoinToken, command: RedeemJoinToken) -> Joiner | None:
     return next((joiner for joiner in token.joiners if joiner.did == command.did), None)
-
-
-def _is_as_seen(joiner: Joiner, command: RedeemJoinToken) -> bool:
-    return (joiner.name, joiner.endpoints) == (command.name, command.endpoints)
 
 
 _PENDING: Final = Rejected(

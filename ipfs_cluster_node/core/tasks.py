@@ -65,10 +65,6 @@ class TaskTable:
         """The task, if it exists."""
         return self._tasks.get(task_id)
 
-    def newest_first(self) -> Iterator[Task]:
-        """Every task, newest submission first."""
-        return reversed(self._tasks.values())
-
     def copy(self) -> tuple[Task, ...]:
         """A copy of all tasks in the order of submission."""
         return tuple(self._tasks.values())

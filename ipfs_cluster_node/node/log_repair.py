@@ -134,8 +134,7 @@ class LogRepair:
         while True:
             try:
                 response: masters_pb2.ReplaceLogResponse = await self._connection.unary(
-                    request,
-                    timeout=ASK_SECONDS_MAX,
+                    request, timeout=ASK_SECONDS_MAX
                 )
                 return response.incarnation
             except ClusterError as error:

@@ -246,7 +246,8 @@ class Gate(grpc.GenericRpcHandler):
                 data = came = b""  # An upload would keep it until it ends.
                 running = self._run(rule, permissions, context)
                 requests = Requests(read, incoming, first)
-                async with asyncio.timeout(_upload_time_bound(context)):
+                bound = UPLOAD_TIME_SECONDS_MAX if context.time_remaining() is None else None
+                async with asyncio.timeout(bound):
                     response = await behaviour(requests, context)
                 self._note(method, rule, first, context, permissions)
                 return response
@@ -445,10 +446,6 @@ def _time_bound(context: Context) -> float | None:
     if remaining is None:
         return UNARY_TIME_SECONDS_DEFAULT
     return UNARY_TIME_SECONDS_MAX if remaining > UNARY_TIME_SECONDS_MAX else None
-
-
-def _upload_time_bound(context: Context) -> float | None:
-    return UPLOAD_TIME_SECONDS_MAX if context.time_remaining() is None else None
 
 
 def _public_error(method: str, error: Exception) -> ClusterError:

@@ -8,7 +8,7 @@ import pytest
 from ipfs_cluster_node.core.dag_cbor import Value
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.multiformats import DAG_CBOR, cid_of
-from ipfs_cluster_node.core.ucan.arrange import check_any_chain
+from ipfs_cluster_node.core.ucan.arrange import find_access
 from ipfs_cluster_node.core.ucan.chain import Claim, ProvenClaim, ValidationContext, check_chain
 from ipfs_cluster_node.core.ucan.commands import Command
 from ipfs_cluster_node.core.ucan.errors import UcanError
@@ -70,7 +70,7 @@ TO_CAROL: Final = link(BOB, CAROL)
 
 
 def arranged(claimed: Claim, *bag: Delegation, **fields: Any) -> ProvenClaim:
-    return check_any_chain(claimed, bag, validation_context(**fields))
+    return find_access(claimed, bag, validation_context(**fields)).check(claimed.args)
 
 
 def unarranged(claimed: Claim, *bag: Delegation, **fields: Any) -> tuple[str, int | None]:

@@ -1,11 +1,9 @@
 """What the leader sends to nodes without a log: revocations, and the list of nodes."""
 
-from collections.abc import Iterable
 from datetime import datetime
 from hashlib import sha256
 
 from ipfs_cluster_node.codec.members import serial_text
-from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.worker.v1 import node_pb2 as pb
 
@@ -30,9 +28,10 @@ class RevocationList:
 
 def _message(state: ClusterState, now_s: int) -> pb.Revocations:
     table = state.certificates
+    removed = (p.did for p in state.members.principals() if p.removed)
     # TLS accepts no certificate of a member whose newest one is forgotten.
     dids: set[str] = {
-        did for did in (*_removed(state), *table.revoked_dids()) if table.newest(did) is not None
+        did for did in (*removed, *table.revoked_dids()) if table.newest(did) is not None
     }
     serials = {r.serial for r in table.revocations() if r.serial and r.until_s >= now_s}
     message = pb.Revocations(
@@ -43,7 +42,3 @@ def _message(state: ClusterState, now_s: int) -> pb.Revocations:
     content = message.SerializeToString(deterministic=True)
     message.version = int.from_bytes(sha256(content).digest()[:7]) + 1
     return message
-
-
-def _removed(state: ClusterState) -> Iterable[Did]:
-    return (p.did for p in state.members.principals() if p.removed)

@@ -41,7 +41,7 @@ async def pass_on(
                 group.create_task(send_all(call, _requests(queue)), name="pass-on")
             try:
                 async for data in chunks:
-                    for block in await asyncio.to_thread(_fed, builder, data):
+                    for block in await asyncio.to_thread(builder.feed, data):
                         await _put(queues, block)
             except ClusterError as error:
                 of_sender = error
@@ -56,10 +56,6 @@ async def pass_on(
             raise
         raise of_sender or _not_taken(refusals) from failed
     return AddReport(root, size_bytes)
-
-
-def _fed(builder: FileBuilder, data: bytes) -> list[Block]:
-    return list(builder.feed(data))
 
 
 async def _put(queues: Iterable[_Blocks], block: Block | None) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 
 from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.core.ucan.access import Access
-from ipfs_cluster_node.core.ucan.chain import Claim, ProvenClaim, ValidationContext, check_standing
+from ipfs_cluster_node.core.ucan.chain import Claim, ValidationContext, check_standing
 from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError
 from ipfs_cluster_node.core.ucan.tokens import Delegation
 
@@ -20,27 +20,16 @@ ARRANGEMENTS_MAX: Final = 64
 thousands."""
 
 
-def check_any_chain(
+def find_access(
     claim: Claim, delegations: Sequence[Delegation], context: ValidationContext
-) -> ProvenClaim:
-    """Decide whether some chain among `delegations` proves the claim.
+) -> Access:
+    """Find the valid chains among `delegations`, ignoring their policies and the claim's arguments.
 
     They are verified, in any order; irrelevant ones are ignored.
 
     Raises:
         UcanError: No chain is valid. The error is about the chain that covers the command, if there
             is one, else the first that leads from the subject to the issuer, else any.
-    """
-    return find_access(claim, delegations, context).check(claim.args)
-
-
-def find_access(
-    claim: Claim, delegations: Sequence[Delegation], context: ValidationContext
-) -> Access:
-    """Find the valid chains among `delegations`, ignoring their policies and the claim's arguments.
-
-    Raises:
-        UcanError: No chain is valid, as in `check_any_chain`.
     """
     found = arrange(claim, delegations, context)
     if isinstance(found, Access):
