@@ -74,8 +74,7 @@ class ProfileCertificate:
     def keep(self, *, epoch: int = 0) -> None:
         """Renew in the background if it is due; a later call retries after a failure.
 
-        Args:
-            epoch: The required certificate epoch, as heard with the last answer.
+        `epoch` is the required certificate epoch, as heard with the last answer.
         """
         if self._renewing is not None and not self._renewing.done():
             return

@@ -42,14 +42,10 @@ class Connection:
         ucan: str = "",
         patience: Patience | None = None,
     ) -> None:
-        """Start with some masters; others are learned.
+        """Start with at least one master; others are learned.
 
-        Args:
-            targets: At least one master.
-            tls: The caller's credentials.
-            stale: Whether any master may answer reads from its own copy.
-            ucan: A container of delegations that every call carries.
-            patience: Of the person who waits; default: every call waits until its deadline.
+        With `stale` any master may answer reads from its own copy. Every call carries `ucan`, a
+        container of delegations. Without `patience` every call waits until its deadline.
         """
         self._patience = patience
         self._targets: list[Target] = list(dict.fromkeys(targets))
@@ -89,12 +85,9 @@ class Connection:
         timeout: float,
         attempt_timeout: float = ATTEMPT_SECONDS_MAX,
     ) -> Any:
-        """Call the method that takes `request` at the leader.
+        """Call the method that takes `request`, which is safe to repeat, at the leader.
 
-        Args:
-            request: Safe to repeat.
-            timeout: Seconds for all attempts together.
-            attempt_timeout: Seconds for one node to answer.
+        All attempts together take `timeout` seconds, one node's answer `attempt_timeout`.
 
         Raises:
             ClusterError: The leader's error, or why it could not be reached.
@@ -113,11 +106,9 @@ class Connection:
         *,
         timeout: float,
     ) -> Answer:
-        """Run an operation at the leader, retrying if that may help.
+        """Run an operation at the leader, retrying for `timeout` seconds if that may help.
 
-        Args:
-            operation: Takes a channel and the seconds left.
-            timeout: Seconds for all attempts together.
+        It takes a channel and the seconds left.
 
         Raises:
             ClusterError: The cluster's refusal, or the most useful of the masters' errors.

@@ -48,15 +48,7 @@ async def upload(
 ) -> AddedContent:
     """Add a file; returns once two masters (all, if fewer) hold it durably.
 
-    Sent again from the start if the leader is lost during the transfer.
-
-    Args:
-        connection: To the cluster.
-        given: A path, or an open file, which is not closed.
-        name: Its display name.
-        timeout: In seconds.
-        on_progress: Called with the number of bytes done.
-        metadata: Sent with the call.
+    Sent again from the start if the leader is lost during the transfer. An open file is not closed.
 
     Raises:
         ClusterError: The leader's error; INVALID_ARGUMENT, if it is not a regular file.

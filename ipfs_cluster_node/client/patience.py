@@ -28,10 +28,8 @@ class Patience:
     def is_over(self, answers: Mapping[str, ClusterError], known: set[str], waited: float) -> bool:
         """Whether to give up before the deadline; says what is waited for otherwise.
 
-        Args:
-            answers: Each master's last error, by its address.
-            known: The addresses of all masters that are known.
-            waited: Seconds since the call began.
+        `answers` has each master's last error by its address, `known` the addresses of all masters;
+        `waited` is in seconds.
         """
         silent = {a for a, e in answers.items() if e.reason is Reason.UNREACHABLE}
         if not self.answered and waited >= UNREACHABLE_SECONDS_MAX and known <= silent:

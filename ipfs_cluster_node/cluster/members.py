@@ -334,11 +334,9 @@ class Members:
             )
 
     async def transfer_leadership(self, target: NodeId | None, *, source: NodeId | None) -> NodeId:
-        """Transfer leadership; returns the new leader.
+        """Transfer leadership to `target`, or to the master with the most of the log; returns it.
 
-        Args:
-            target: The new leader; None for the master with the most of the log.
-            source: If `target` is None: only if this one leads.
+        With a `source`, and no target, only if that one leads.
         """
         state = self._consensus.leader_state()
         replica, here = self._consensus.replica, self._consensus.node_id

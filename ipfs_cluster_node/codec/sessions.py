@@ -37,12 +37,7 @@ def own_sdk() -> pb.Sdk:
 
 
 def hello_to_proto(attempts: Iterable[AttemptId], boot: int) -> pb.WorkerHello:
-    """A worker's first message.
-
-    Args:
-        attempts: Those that it has.
-        boot: Its process.
-    """
+    """A worker's first message: the attempts that it has, and the boot of its process."""
     return pb.WorkerHello(
         attempts=map(attempt_to_proto, attempts),
         boot=boot,

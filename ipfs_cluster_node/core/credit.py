@@ -44,11 +44,7 @@ def in_hand_max(slots: int, *, seconds_mean: float | None, seconds_youngest: flo
 def credit_due(slots: int, *, wanted: int, in_hand: int) -> int:
     """How much credit to grant; none until half of the read-ahead is used up.
 
-    Attempts granted together are assigned by one log entry.
-
-    Args:
-        slots: How many attempts run at once.
-        wanted: The result of `in_hand_max`.
-        in_hand: Attempts held, plus the credit already granted.
+    Attempts granted together are assigned by one log entry. `wanted` is what `in_hand_max` gives;
+    `in_hand` has the attempts held, plus the credit already granted.
     """
     return 0 if in_hand > slots + (wanted - slots) // 2 else max(0, wanted - in_hand)

@@ -52,11 +52,8 @@ def not_ready(
 ) -> Rejected | None:
     """Why a command must not be proposed yet; None if every voter can apply it.
 
-    Args:
-        body: The command.
-        versions: The version that each voter registered, empty if it has not. Called only where the
-            command uses a feature.
-        features: All features.
+    `versions` gives the version that each voter registered, empty if it has not; called only where
+    the command uses a feature.
     """
     for feature in features:
         if not feature.is_used_by(body):

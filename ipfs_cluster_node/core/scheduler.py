@@ -81,10 +81,8 @@ def plan(
 def _most_free(able: list[_Rank], ranks: Mapping[NodeId, _Rank]) -> NodeId | None:
     """The worker with the first rank.
 
-    Args:
-        able: A heap of the workers' ranks, possibly outdated as other types use the same workers.
-            Corrected here; ranks only grow.
-        ranks: The current ranks.
+    `able` is a heap of the workers' ranks, possibly outdated as other types use the same workers.
+    It is corrected here; ranks only grow.
     """
     while able:
         _, _, node_id = able[0]

@@ -49,14 +49,10 @@ def parse_revocation(args: Mapping[str, Value]) -> tuple[Cid, tuple[Cid, ...]]:
 def check_revoker(
     revoker: Did, revoked: Cid, path: Sequence[Delegation], *, authority: Did
 ) -> None:
-    """Check that `revoker` may revoke `revoked`.
+    """Check that `revoker`, as authenticated by signature or TLS, may revoke `revoked`.
 
-    Args:
-        revoker: The caller, as authenticated by signature or TLS.
-        revoked: The delegation to revoke.
-        path: The witness: verified delegations, root first, up to the revoked one at least.
-            `authority` needs none.
-        authority: The cluster's DID.
+    `path` is the witness: verified delegations, root first, up to the revoked one at least.
+    `authority`, the cluster's DID, needs none.
 
     Raises:
         UcanError: InvalidClaim: no such path from `authority`, or `revoker` issued none of its
