@@ -8,7 +8,7 @@ from ipfs_cluster_node.core.model import MESSAGE_CHARS_MAX, Task, TaskFailure
 
 
 class TaskDeadlines:
-    """Tasks by the second in which their time is over, rounded up.
+    """Tasks by the second in which their time ends.
 
     Most tasks have the same timeout, so that a second is mostly added at the end.
     """
@@ -21,31 +21,30 @@ class TaskDeadlines:
 
     def add(self, task: Task) -> None:
         """Add a task; one without a timeout is left out."""
-        if not task.spec.task_timeout_ms:
-            return
-        second = -(-task.deadline_ms // 1000)
-        tasks = self._by_second.get(second)
-        if tasks is None:
-            tasks = self._by_second[second] = {}
-            insort(self._seconds, second)
-        tasks[task.task_id] = None
+        timeout_ms = task.spec.task_timeout_ms
+        if timeout_ms:
+            second = (task.submitted_at_ms + timeout_ms) // 1000
+            if second not in self._by_second:
+                self._by_second[second] = {}
+                insort(self._seconds, second)
+            self._by_second[second][task.task_id] = None
 
     def remove(self, task: Task) -> None:
         """Remove a task that was added."""
-        if not task.spec.task_timeout_ms:
-            return
-        second = -(-task.deadline_ms // 1000)
-        tasks = self._by_second[second]
-        del tasks[task.task_id]
-        if not tasks:
-            del self._by_second[second]
-            del self._seconds[bisect_left(self._seconds, second)]
+        timeout_ms = task.spec.task_timeout_ms
+        if timeout_ms:
+            second = (task.submitted_at_ms + timeout_ms) // 1000
+            tasks = self._by_second[second]
+            del tasks[task.task_id]
+            if not tasks:
+                del self._by_second[second]
+                del self._seconds[bisect_left(self._seconds, second)]
 
     def overdue(self, now_ms: int, count_max: int) -> tuple[TaskId, ...]:
-        """Tasks whose time is over, the longest overdue first; at most `count_max`."""
+        """Tasks whose second is over, the longest overdue first; at most `count_max`."""
         found: list[TaskId] = []
         for second in self._seconds:
-            if 1000 * second > now_ms or len(found) >= count_max:
+            if 1000 * second + 1000 > now_ms or len(found) >= count_max:
                 break
             found += self._by_second[second]
         return tuple(found[:count_max])

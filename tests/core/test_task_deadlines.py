@@ -45,11 +45,11 @@ def test_a_task_is_overdue_once_its_time_is_over_and_no_longer_when_it_ended(wor
 
 def test_those_longest_overdue_come_first(world: World) -> None:
     deadlines = TaskDeadlines()
-    for name, timeout_ms in (("b", 9_000), ("a", 2_000), ("c", 9_500)):
+    for name, timeout_ms in (("b", 9_000), ("a", 2_000), ("c", 10_500)):
         world.submit(name, spec=TaskSpec(task_type="echo", task_timeout_ms=timeout_ms))
         deadlines.add(world.task(name))
     assert deadlines.overdue(20_000, 10) == ("a", "b", "c")
-    assert deadlines.overdue(10_999, 10) == ("a", "b")
+    assert deadlines.overdue(11_999, 10) == ("a", "b")
     deadlines.remove(world.task("b"))
     assert deadlines.overdue(20_000, 10) == ("a", "c")
 
