@@ -46,6 +46,8 @@ FOUND_MAX: Final = 4096
 """Accesses that are cached."""
 FOUND_SECONDS_MAX: Final = 5
 """How long they are cached: a delegation takes effect at most this long after it begins."""
+KEPT_LINKS_MAX: Final = 64
+"""Delegations that may lead to one principal and are cached; more are gathered at each call."""
 PROOFS_MAX: Final = 8
 OF_ATTEMPTS: Final = frozenset({CONTENT_ADD, CONTENT_READ})
 """Commands that a worker may use on behalf of an attempt."""
@@ -88,6 +90,7 @@ class Authorizer:
         self._validator: Validator | None = None
         self._authority = Did("")
         self._found: OrderedDict[tuple[Did, Command], tuple[Access, int]] = OrderedDict()
+        self._kept: dict[Did, list[Delegation]] = {}
         self._found_of: tuple[ClusterState | None, int, int] = (None, 0, 0)
         """Cached accesses stay valid until something is revoked or removed."""
 
@@ -278,6 +281,7 @@ class Authorizer:
     def forget(self) -> None:
         """Forget what was found in a log that is dropped."""
         self._found.clear()
+        self._kept.clear()
         self._found_of = (None, 0, 0)
 
     def validation_context(self, state: ClusterState) -> ValidationContext:
@@ -299,10 +303,7 @@ class Authorizer:
         Raises:
             UcanError: Nothing is allowed; says why.
         """
-        found_of = self.cache_key()
-        if self._found_of != found_of:
-            self._found.clear()
-            self._found_of = found_of
+        self._drop_if_changed()
         now_s = self.now_s()
         known = self._found.get((caller, command))
         if known is not None:
@@ -318,14 +319,30 @@ class Authorizer:
 
     def kept(self, holders: Iterable[Did]) -> list[Delegation]:
         """Kept delegations that may end at these principals, verified."""
-        state = self._known_state()
-        validator = self.validator(state)
-        tokens = {
-            stored.cid: stored.token
-            for holder in dict.fromkeys(holders)
-            for stored in state.delegations.chain_of(holder)
-        }
-        return [validator.stored(token) for token in tokens.values()]
+        self._drop_if_changed()
+        found = {d.cid: d for holder in dict.fromkeys(holders) for d in self._kept_for(holder)}
+        return list(found.values())
+
+    def _kept_for(self, holder: Did) -> list[Delegation]:
+        kept = self._kept.get(holder)
+        if kept is None:
+            state = self._known_state()
+            validator = self.validator(state)
+            chain = state.delegations.chain_of(holder)
+            kept = [validator.stored(stored.token) for stored in chain]
+            if len(self._kept) >= FOUND_MAX:
+                self._kept.clear()
+            if len(kept) <= KEPT_LINKS_MAX:
+                self._kept[holder] = kept
+        return kept
+
+    def _drop_if_changed(self) -> None:
+        """Drop what is cached if anything that it depends on has changed."""
+        found_of = self.cache_key()
+        if self._found_of != found_of:
+            self._found.clear()
+            self._kept.clear()
+            self._found_of = found_of
 
     def completed(self, caller: Did, delegations: Sequence[Delegation]) -> list[Delegation]:
         """These delegations, completed by all that are kept for the caller and their issuers."""
