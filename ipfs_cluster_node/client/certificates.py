@@ -135,7 +135,7 @@ class ProfileCertificate:
                 f"port is known to renew it at; write a master's into {enrolment}: "
                 '["HOST:PORT"]',
             )
-            answer: Any = await renew_expired(
+            answer: Any = await renew_expired_certificate(
                 read_enrolment(enrolment),
                 self._tls,
                 key.request_der,
@@ -205,20 +205,20 @@ def credentials_in(answer: Any, key: TlsKey) -> Credentials:
     return Credentials(roots, certificate, key.key_pem, answer.epoch)
 
 
-async def renew_expired(
+async def renew_expired_certificate(
     endpoints: Iterable[str],
     tls: ClientTls,
     request_der: bytes,
     proof: bytes,
     seconds_max: float,
     unknown: ClusterError,
-) -> enrolment_pb2.RenewExpiredResponse:
+) -> enrolment_pb2.RenewExpiredCertificateResponse:
     """Renew an expired certificate at one enrolment port after another, for `seconds_max` each.
 
     Raises:
         ClusterError: The most useful of their answers; `unknown`, if there is no endpoint.
     """
-    request = enrolment_pb2.RenewExpiredRequest(
+    request = enrolment_pb2.RenewExpiredCertificateRequest(
         certificate_pem=tls.certificate_pem.decode(),
         certificate_request=request_der,
         proof=proof,
@@ -227,7 +227,9 @@ async def renew_expired(
     for endpoint in endpoints:
         channel = open_channel(endpoint, tls=None, ca_pem=tls.ca_pem)
         try:
-            return await EnrolmentServiceStub(channel).RenewExpired(request, timeout=seconds_max)
+            return await EnrolmentServiceStub(channel).RenewExpiredCertificate(
+                request, timeout=seconds_max
+            )
         except grpc.aio.AioRpcError as rpc_error:
             errors.append(error_from_rpc(rpc_error))
         finally:

@@ -50,7 +50,7 @@ class Enrolment:
         )
         return redeemed
 
-    async def renew_expired(
+    async def renew_expired_certificate(
         self, certificate_pem: bytes, certificate_request: bytes, proof: bytes
     ) -> pb.RenewForMemberResponse:
         """Check that the request is the expired certificate's owner's, and have the leader sign."""

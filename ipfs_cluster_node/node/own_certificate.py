@@ -15,7 +15,7 @@ from ipfs_cluster_node.adapters.keys.certificates import (
 )
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.adapters.net.tls import ClientTls, ServerTls
-from ipfs_cluster_node.client.certificates import credentials_in, renew_expired
+from ipfs_cluster_node.client.certificates import credentials_in, renew_expired_certificate
 from ipfs_cluster_node.client.connection import Connection
 from ipfs_cluster_node.config.credentials import (
     Credentials,
@@ -54,7 +54,7 @@ ALONE_AFTER: Final = (
     Reason.DEADLINE_EXCEEDED,
 )
 
-Renewal = certificate_pb2.RenewCertificateResponse | enrolment_pb2.RenewExpiredResponse
+Renewal = certificate_pb2.RenewCertificateResponse | enrolment_pb2.RenewExpiredCertificateResponse
 
 
 class OwnCertificate:
@@ -167,7 +167,7 @@ class OwnCertificate:
         alone = False
         proof = self._identity.sign(renewal_message(self.tls.certificate_pem, key.spki_der))
         if not self.is_good:
-            answer, alone = await self._renew_expired(key.request_der, proof)
+            answer, alone = await self._renew_expired_certificate(key.request_der, proof)
         else:
             answer = await self._connection.unary(
                 certificate_pb2.RenewCertificateRequest(
@@ -201,14 +201,16 @@ class OwnCertificate:
         # Last: it tells the leader that this node trusts and presents what the epoch brought.
         self.epoch = credentials.epoch
 
-    async def _renew_expired(self, request_der: bytes, proof: bytes) -> tuple[Renewal, bool]:
+    async def _renew_expired_certificate(
+        self, request_der: bytes, proof: bytes
+    ) -> tuple[Renewal, bool]:
         endpoints = read_enrolment(self._home.enrolment)
         unknown = ClusterError(
             Reason.UNREACHABLE,
             "no enrolment port is known; start with: ipfs-cluster-node serve --enrolment HOST:PORT",
         )
         try:
-            renewed = await renew_expired(
+            renewed = await renew_expired_certificate(
                 endpoints, self.tls, request_der, proof, ENROLMENT_SECONDS_MAX, unknown
             )
             return renewed, False
@@ -219,7 +221,7 @@ class OwnCertificate:
             if alone is None:
                 raise
             log.warning("no leader to renew an expired certificate: signed alone")
-            signed = enrolment_pb2.RenewExpiredResponse(
+            signed = enrolment_pb2.RenewExpiredCertificateResponse(
                 certificate_pem=alone.decode(),
                 trust_bundle_pem=self.tls.ca_pem.decode(),
                 enrolment_endpoints=endpoints,

@@ -85,15 +85,15 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
             ],
         )
 
-    async def RenewExpired(
-        self, request: pb.RenewExpiredRequest, context: Any
-    ) -> pb.RenewExpiredResponse:
+    async def RenewExpiredCertificate(
+        self, request: pb.RenewExpiredCertificateRequest, context: Any
+    ) -> pb.RenewExpiredCertificateResponse:
         """Renew an expired certificate."""
         self._let_knock(context)
-        issued = await self._enrolment.renew_expired(
+        issued = await self._enrolment.renew_expired_certificate(
             pem_of(request.certificate_pem), request.certificate_request, request.proof
         )
-        return pb.RenewExpiredResponse(**issued_fields(issued))
+        return pb.RenewExpiredCertificateResponse(**issued_fields(issued))
 
     def _let_knock(self, context: Any) -> None:
         wait = self._rates.take(network_of(context.peer()), self._clock.monotonic())

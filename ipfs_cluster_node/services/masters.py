@@ -65,7 +65,7 @@ class MasterServicer(masters_pb2_grpc.MasterServiceServicer):
         self, request: pb.RenewForMemberRequest, context: Any
     ) -> pb.RenewForMemberResponse:
         """Renew a certificate for a caller that reached another master."""
-        issued = await self._certificates.renew_expired(
+        issued = await self._certificates.renew_expired_certificate(
             pem_of(request.certificate_pem), request.certificate_request, request.proof
         )
         return pb.RenewForMemberResponse(**issued_fields(issued))

@@ -27,7 +27,7 @@ from ipfs_cluster_node.v1 import options_pb2 as ipfs__cluster__node_dot_v1_dot_o
 from ipfs_cluster_node.v1 import roles_pb2 as ipfs__cluster__node_dot_v1_dot_roles__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$ipfs_cluster_node/v1/enrolment.proto\x12\x14ipfs_cluster_node.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"ipfs_cluster_node/v1/options.proto\x1a ipfs_cluster_node/v1/roles.proto\"\xca\x01\n\x0c\x45nrolRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08token_id\x18\x02 \x01(\t\x12\x14\n\x0ctoken_secret\x18\x03 \x01(\t\x12\x0b\n\x03\x64id\x18\x04 \x01(\t\x12\x1b\n\x13\x63\x65rtificate_request\x18\x05 \x01(\x0c\x12\r\n\x05proof\x18\x06 \x01(\x0c\x12\x0c\n\x04name\x18\x07 \x01(\t\x12\x11\n\tendpoints\x18\x08 \x03(\t\x12\x10\n\x08seal_key\x18\x14 \x01(\x0c\x12\x12\n\ncheck_only\x18\x15 \x01(\x08\"\x8b\x03\n\rEnrolResponse\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\t\x12\x18\n\x10trust_bundle_pem\x18\x02 \x01(\t\x12\x12\n\ncluster_id\x18\x03 \x01(\t\x12\x14\n\x0c\x63luster_name\x18\x04 \x01(\t\x12(\n\x04role\x18\x05 \x01(\x0e\x32\x1a.ipfs_cluster_node.v1.Role\x12\x35\n\x07masters\x18\x06 \x03(\x0b\x32$.ipfs_cluster_node.v1.MasterEndpoint\x12\x18\n\x0bincarnation\x18\x07 \x01(\x03H\x00\x88\x01\x01\x12\x1b\n\x13\x65nrolment_endpoints\x18\x14 \x03(\t\x12\r\n\x05\x65poch\x18\x15 \x01(\x03\x12/\n\x0bserver_time\x18\x16 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11token_expire_time\x18\x17 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0e\n\x0c_incarnation\"Z\n\x13RenewExpiredRequest\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\t\x12\x1b\n\x13\x63\x65rtificate_request\x18\x02 \x01(\x0c\x12\r\n\x05proof\x18\x03 \x01(\x0c\"u\n\x14RenewExpiredResponse\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\t\x12\x18\n\x10trust_bundle_pem\x18\x02 \x01(\t\x12\x1b\n\x13\x65nrolment_endpoints\x18\x03 \x03(\t\x12\r\n\x05\x65poch\x18\x04 \x01(\x03\"F\n\x0eMasterEndpoint\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x11\n\tendpoints\x18\x02 \x03(\t\x12\x10\n\x08tls_name\x18\x03 \x01(\t2\xe1\x01\n\x10\x45nrolmentService\x12[\n\x05\x45nrol\x12\".ipfs_cluster_node.v1.EnrolRequest\x1a#.ipfs_cluster_node.v1.EnrolResponse\"\t\xba\x90#\x05\n\x01\x01(\x01\x12p\n\x0cRenewExpired\x12).ipfs_cluster_node.v1.RenewExpiredRequest\x1a*.ipfs_cluster_node.v1.RenewExpiredResponse\"\t\xba\x90#\x05\n\x01\x01(\x01\x42w\n\x18\x61lt.ipfs_cluster_node.v1B\x0e\x45nrolmentProtoP\x01Z4ipfs-cluster-node.alt/ipfs_cluster_node/v1;clusterv1\xaa\x02\x12IpfsClusterNode.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$ipfs_cluster_node/v1/enrolment.proto\x12\x14ipfs_cluster_node.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"ipfs_cluster_node/v1/options.proto\x1a ipfs_cluster_node/v1/roles.proto\"\xca\x01\n\x0c\x45nrolRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08token_id\x18\x02 \x01(\t\x12\x14\n\x0ctoken_secret\x18\x03 \x01(\t\x12\x0b\n\x03\x64id\x18\x04 \x01(\t\x12\x1b\n\x13\x63\x65rtificate_request\x18\x05 \x01(\x0c\x12\r\n\x05proof\x18\x06 \x01(\x0c\x12\x0c\n\x04name\x18\x07 \x01(\t\x12\x11\n\tendpoints\x18\x08 \x03(\t\x12\x10\n\x08seal_key\x18\x14 \x01(\x0c\x12\x12\n\ncheck_only\x18\x15 \x01(\x08\"\x8b\x03\n\rEnrolResponse\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\t\x12\x18\n\x10trust_bundle_pem\x18\x02 \x01(\t\x12\x12\n\ncluster_id\x18\x03 \x01(\t\x12\x14\n\x0c\x63luster_name\x18\x04 \x01(\t\x12(\n\x04role\x18\x05 \x01(\x0e\x32\x1a.ipfs_cluster_node.v1.Role\x12\x35\n\x07masters\x18\x06 \x03(\x0b\x32$.ipfs_cluster_node.v1.MasterEndpoint\x12\x18\n\x0bincarnation\x18\x07 \x01(\x03H\x00\x88\x01\x01\x12\x1b\n\x13\x65nrolment_endpoints\x18\x14 \x03(\t\x12\r\n\x05\x65poch\x18\x15 \x01(\x03\x12/\n\x0bserver_time\x18\x16 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11token_expire_time\x18\x17 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0e\n\x0c_incarnation\"e\n\x1eRenewExpiredCertificateRequest\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\t\x12\x1b\n\x13\x63\x65rtificate_request\x18\x02 \x01(\x0c\x12\r\n\x05proof\x18\x03 \x01(\x0c\"\x80\x01\n\x1fRenewExpiredCertificateResponse\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\t\x12\x18\n\x10trust_bundle_pem\x18\x02 \x01(\t\x12\x1b\n\x13\x65nrolment_endpoints\x18\x03 \x03(\t\x12\r\n\x05\x65poch\x18\x04 \x01(\x03\"F\n\x0eMasterEndpoint\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x11\n\tendpoints\x18\x02 \x03(\t\x12\x10\n\x08tls_name\x18\x03 \x01(\t2\x83\x02\n\x10\x45nrolmentService\x12[\n\x05\x45nrol\x12\".ipfs_cluster_node.v1.EnrolRequest\x1a#.ipfs_cluster_node.v1.EnrolResponse\"\t\xba\x90#\x05\n\x01\x01(\x01\x12\x91\x01\n\x17RenewExpiredCertificate\x12\x34.ipfs_cluster_node.v1.RenewExpiredCertificateRequest\x1a\x35.ipfs_cluster_node.v1.RenewExpiredCertificateResponse\"\t\xba\x90#\x05\n\x01\x01(\x01\x42w\n\x18\x61lt.ipfs_cluster_node.v1B\x0e\x45nrolmentProtoP\x01Z4ipfs-cluster-node.alt/ipfs_cluster_node/v1;clusterv1\xaa\x02\x12IpfsClusterNode.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,18 +37,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\030alt.ipfs_cluster_node.v1B\016EnrolmentProtoP\001Z4ipfs-cluster-node.alt/ipfs_cluster_node/v1;clusterv1\252\002\022IpfsClusterNode.V1'
   _globals['_ENROLMENTSERVICE'].methods_by_name['Enrol']._loaded_options = None
   _globals['_ENROLMENTSERVICE'].methods_by_name['Enrol']._serialized_options = b'\272\220#\005\n\001\001(\001'
-  _globals['_ENROLMENTSERVICE'].methods_by_name['RenewExpired']._loaded_options = None
-  _globals['_ENROLMENTSERVICE'].methods_by_name['RenewExpired']._serialized_options = b'\272\220#\005\n\001\001(\001'
+  _globals['_ENROLMENTSERVICE'].methods_by_name['RenewExpiredCertificate']._loaded_options = None
+  _globals['_ENROLMENTSERVICE'].methods_by_name['RenewExpiredCertificate']._serialized_options = b'\272\220#\005\n\001\001(\001'
   _globals['_ENROLREQUEST']._serialized_start=166
   _globals['_ENROLREQUEST']._serialized_end=368
   _globals['_ENROLRESPONSE']._serialized_start=371
   _globals['_ENROLRESPONSE']._serialized_end=766
-  _globals['_RENEWEXPIREDREQUEST']._serialized_start=768
-  _globals['_RENEWEXPIREDREQUEST']._serialized_end=858
-  _globals['_RENEWEXPIREDRESPONSE']._serialized_start=860
-  _globals['_RENEWEXPIREDRESPONSE']._serialized_end=977
-  _globals['_MASTERENDPOINT']._serialized_start=979
-  _globals['_MASTERENDPOINT']._serialized_end=1049
-  _globals['_ENROLMENTSERVICE']._serialized_start=1052
-  _globals['_ENROLMENTSERVICE']._serialized_end=1277
+  _globals['_RENEWEXPIREDCERTIFICATEREQUEST']._serialized_start=768
+  _globals['_RENEWEXPIREDCERTIFICATEREQUEST']._serialized_end=869
+  _globals['_RENEWEXPIREDCERTIFICATERESPONSE']._serialized_start=872
+  _globals['_RENEWEXPIREDCERTIFICATERESPONSE']._serialized_end=1000
+  _globals['_MASTERENDPOINT']._serialized_start=1002
+  _globals['_MASTERENDPOINT']._serialized_end=1072
+  _globals['_ENROLMENTSERVICE']._serialized_start=1075
+  _globals['_ENROLMENTSERVICE']._serialized_end=1334
 # @@protoc_insertion_point(module_scope)

@@ -165,7 +165,7 @@ class EnrolResponse(_message.Message):
 Global___EnrolResponse: _TypeAlias = EnrolResponse  # noqa: Y015
 
 @_typing.final
-class RenewExpiredRequest(_message.Message):
+class RenewExpiredCertificateRequest(_message.Message):
     """A request of a member whose certificate has expired."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -194,10 +194,10 @@ class RenewExpiredRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___RenewExpiredRequest: _TypeAlias = RenewExpiredRequest  # noqa: Y015
+Global___RenewExpiredCertificateRequest: _TypeAlias = RenewExpiredCertificateRequest  # noqa: Y015
 
 @_typing.final
-class RenewExpiredResponse(_message.Message):
+class RenewExpiredCertificateResponse(_message.Message):
     """The member's new certificate."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -230,7 +230,7 @@ class RenewExpiredResponse(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___RenewExpiredResponse: _TypeAlias = RenewExpiredResponse  # noqa: Y015
+Global___RenewExpiredCertificateResponse: _TypeAlias = RenewExpiredCertificateResponse  # noqa: Y015
 
 @_typing.final
 class MasterEndpoint(_message.Message):

@@ -44,10 +44,10 @@ class EnrolmentServiceStub:
                 request_serializer=ipfs__cluster__node_dot_v1_dot_enrolment__pb2.EnrolRequest.SerializeToString,
                 response_deserializer=ipfs__cluster__node_dot_v1_dot_enrolment__pb2.EnrolResponse.FromString,
                 _registered_method=True)
-        self.RenewExpired = channel.unary_unary(
-                '/ipfs_cluster_node.v1.EnrolmentService/RenewExpired',
-                request_serializer=ipfs__cluster__node_dot_v1_dot_enrolment__pb2.RenewExpiredRequest.SerializeToString,
-                response_deserializer=ipfs__cluster__node_dot_v1_dot_enrolment__pb2.RenewExpiredResponse.FromString,
+        self.RenewExpiredCertificate = channel.unary_unary(
+                '/ipfs_cluster_node.v1.EnrolmentService/RenewExpiredCertificate',
+                request_serializer=ipfs__cluster__node_dot_v1_dot_enrolment__pb2.RenewExpiredCertificateRequest.SerializeToString,
+                response_deserializer=ipfs__cluster__node_dot_v1_dot_enrolment__pb2.RenewExpiredCertificateResponse.FromString,
                 _registered_method=True)
 
 
@@ -78,7 +78,7 @@ class EnrolmentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def RenewExpired(self, request, context):
+    def RenewExpiredCertificate(self, request, context):
         """Issues a new certificate to a member whose own has expired, after a long time offline.
 
         Anyone who reaches the port may call: the signature of the identity key authorizes. The member must not have been
@@ -100,10 +100,10 @@ def add_EnrolmentServiceServicer_to_server(servicer, server):
                     request_deserializer=ipfs__cluster__node_dot_v1_dot_enrolment__pb2.EnrolRequest.FromString,
                     response_serializer=ipfs__cluster__node_dot_v1_dot_enrolment__pb2.EnrolResponse.SerializeToString,
             ),
-            'RenewExpired': grpc.unary_unary_rpc_method_handler(
-                    servicer.RenewExpired,
-                    request_deserializer=ipfs__cluster__node_dot_v1_dot_enrolment__pb2.RenewExpiredRequest.FromString,
-                    response_serializer=ipfs__cluster__node_dot_v1_dot_enrolment__pb2.RenewExpiredResponse.SerializeToString,
+            'RenewExpiredCertificate': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewExpiredCertificate,
+                    request_deserializer=ipfs__cluster__node_dot_v1_dot_enrolment__pb2.RenewExpiredCertificateRequest.FromString,
+                    response_serializer=ipfs__cluster__node_dot_v1_dot_enrolment__pb2.RenewExpiredCertificateResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -149,7 +149,7 @@ class EnrolmentService:
             _registered_method=True)
 
     @staticmethod
-    def RenewExpired(request,
+    def RenewExpiredCertificate(request,
             target,
             options=(),
             channel_credentials=None,
@@ -162,9 +162,9 @@ class EnrolmentService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/ipfs_cluster_node.v1.EnrolmentService/RenewExpired',
-            ipfs__cluster__node_dot_v1_dot_enrolment__pb2.RenewExpiredRequest.SerializeToString,
-            ipfs__cluster__node_dot_v1_dot_enrolment__pb2.RenewExpiredResponse.FromString,
+            '/ipfs_cluster_node.v1.EnrolmentService/RenewExpiredCertificate',
+            ipfs__cluster__node_dot_v1_dot_enrolment__pb2.RenewExpiredCertificateRequest.SerializeToString,
+            ipfs__cluster__node_dot_v1_dot_enrolment__pb2.RenewExpiredCertificateResponse.FromString,
             options,
             channel_credentials,
             insecure,

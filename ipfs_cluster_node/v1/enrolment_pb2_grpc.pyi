@@ -53,7 +53,7 @@ class EnrolmentServiceStub:
     `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried with the same `request_id`, for two minutes after
     the joiner was admitted.
     """
-    RenewExpired: _grpc.UnaryUnaryMultiCallable[_enrolment_pb2.RenewExpiredRequest, _enrolment_pb2.RenewExpiredResponse]
+    RenewExpiredCertificate: _grpc.UnaryUnaryMultiCallable[_enrolment_pb2.RenewExpiredCertificateRequest, _enrolment_pb2.RenewExpiredCertificateResponse]
     """Issues a new certificate to a member whose own has expired, after a long time offline.
 
     Anyone who reaches the port may call: the signature of the identity key authorizes. The member must not have been
@@ -89,7 +89,7 @@ class EnrolmentServiceAsyncStub(EnrolmentServiceStub):
     `NO_LEADER` and `UNKNOWN_OUTCOME` may be retried with the same `request_id`, for two minutes after
     the joiner was admitted.
     """
-    RenewExpired: _aio.UnaryUnaryMultiCallable[_enrolment_pb2.RenewExpiredRequest, _enrolment_pb2.RenewExpiredResponse]  # type: ignore[assignment]
+    RenewExpiredCertificate: _aio.UnaryUnaryMultiCallable[_enrolment_pb2.RenewExpiredCertificateRequest, _enrolment_pb2.RenewExpiredCertificateResponse]  # type: ignore[assignment]
     """Issues a new certificate to a member whose own has expired, after a long time offline.
 
     Anyone who reaches the port may call: the signature of the identity key authorizes. The member must not have been
@@ -130,11 +130,11 @@ class EnrolmentServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
-    def RenewExpired(
+    def RenewExpiredCertificate(
         self,
-        request: _enrolment_pb2.RenewExpiredRequest,
+        request: _enrolment_pb2.RenewExpiredCertificateRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_enrolment_pb2.RenewExpiredResponse, _abc.Awaitable[_enrolment_pb2.RenewExpiredResponse]]:
+    ) -> _typing.Union[_enrolment_pb2.RenewExpiredCertificateResponse, _abc.Awaitable[_enrolment_pb2.RenewExpiredCertificateResponse]]:
         """Issues a new certificate to a member whose own has expired, after a long time offline.
 
         Anyone who reaches the port may call: the signature of the identity key authorizes. The member must not have been

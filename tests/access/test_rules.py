@@ -85,7 +85,7 @@ OF_NODES: Final = {"Heartbeat", "RegisterNode", "WorkerSession"}
 OF_MASTERS: Final = {"Exchange", "PutBlocks", "RedeemJoinToken", "RenewForMember", "ReplaceLog"}
 FOR_CLIENTS: Final = {"CreateJoinToken", "GetSnapshot", "PutDelegation"}
 """Of clients, and of masters who pass a call on."""
-OF_JOINERS: Final = {"Enrol", "RenewExpired"}
+OF_JOINERS: Final = {"Enrol", "RenewExpiredCertificate"}
 UNDELEGATED: Final = {
     *("ExplainAccess", "GetCaller", "ListDelegations", "PutDelegation", "RevokeDelegation"),
     *("GetClusterStatus", "RenewCertificate"),

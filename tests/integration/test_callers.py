@@ -145,7 +145,7 @@ async def test_a_joiner_finds_enrolment_and_health_at_its_port_and_nothing_else(
     allowed = {m for m, rule in RULES_BY_METHOD.items() if CallerClass.JOINER in rule.callers}
     assert {m for m in allowed if m.startswith("/ipfs_")} == {
         f"{ENROLMENT}Enrol",
-        f"{ENROLMENT}RenewExpired",
+        f"{ENROLMENT}RenewExpiredCertificate",
     }
     let_in = {"OK", Reason.INVALID_ARGUMENT, Reason.CERTIFICATE_INVALID}
     for node in cluster.nodes:

@@ -322,7 +322,7 @@ async def renewed_at(
     identity = Identity.load(directory / "identity.key")
     key = make_tls_key(identity)
     signer = Identity.create() if forge else identity
-    request = enrolment_pb2.RenewExpiredRequest(
+    request = enrolment_pb2.RenewExpiredCertificateRequest(
         certificate_pem=tls.certificate_pem.decode(),
         certificate_request=key.request_der,
         proof=signer.sign(renewal_message(tls.certificate_pem, key.spki_der)),
@@ -330,7 +330,7 @@ async def renewed_at(
     master = [node for node in cluster.nodes if node.role == "master"][-1]
     channel = open_channel(f"127.0.0.1:{master.enrolment_port}", tls=None, ca_pem=tls.ca_pem)
     try:
-        answer = await EnrolmentServiceStub(channel).RenewExpired(request, timeout=10)
+        answer = await EnrolmentServiceStub(channel).RenewExpiredCertificate(request, timeout=10)
     except grpc.aio.AioRpcError as error:
         return error_from_rpc(error).reason
     finally:

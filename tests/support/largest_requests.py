@@ -304,7 +304,7 @@ NOT_CALLED: Final = {
     "RaftService/Exchange": "its messages are what the cluster itself sends meanwhile",
     "MasterService/ReplaceLog": "of one size; it ends the log of who calls it",
     "MasterService/RenewForMember": "of one size; as RenewCertificate",
-    "EnrolmentService/RenewExpired": "of one size; as RenewCertificate",
+    "EnrolmentService/RenewExpiredCertificate": "of one size; as RenewCertificate",
     "ServerReflection/ServerReflectionInfo": "of gRPC, about the protos alone",
     "Health/Check": "of gRPC; one name",
     "Health/List": "of gRPC; no argument",

@@ -187,7 +187,7 @@ class Certificates:
         check_renewal(certificate_pem, request_der, proof, now=self._clock.own.wall())
         return await self.renew(read_certificate(certificate_pem).did, request_der)
 
-    async def renew_expired(
+    async def renew_expired_certificate(
         self, certificate_pem: bytes, request_der: bytes, proof: bytes
     ) -> Issued:
         """Renew a member's expired certificate by its identity's signature.

@@ -171,7 +171,7 @@ class RenewForMemberRequest(_message.Message):
     certificate_request: _builtins.bytes
     """A PKCS#10 request in DER."""
     proof: _builtins.bytes
-    """The identity's signature, as in `RenewExpiredRequest`."""
+    """The identity's signature, as in `RenewExpiredCertificateRequest`."""
     def __init__(
         self,
         *,

@@ -72,7 +72,7 @@ class MasterServiceServicer:
     def RenewForMember(self, request, context):
         """Renews for a member that called the enrolment port of another master.
 
-        Errors: those of `EnrolmentService.RenewExpired`.
+        Errors: those of `EnrolmentService.RenewExpiredCertificate`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,7 +44,7 @@ class MasterServiceStub:
     RenewForMember: _grpc.UnaryUnaryMultiCallable[_masters_pb2.RenewForMemberRequest, _masters_pb2.RenewForMemberResponse]
     """Renews for a member that called the enrolment port of another master.
 
-    Errors: those of `EnrolmentService.RenewExpired`.
+    Errors: those of `EnrolmentService.RenewExpiredCertificate`.
     """
     ReplaceLog: _grpc.UnaryUnaryMultiCallable[_masters_pb2.ReplaceLogRequest, _masters_pb2.ReplaceLogResponse]
     """Gives a master whose log is damaged or lost a new incarnation, under which it starts an empty log.
@@ -74,7 +74,7 @@ class MasterServiceAsyncStub(MasterServiceStub):
     RenewForMember: _aio.UnaryUnaryMultiCallable[_masters_pb2.RenewForMemberRequest, _masters_pb2.RenewForMemberResponse]  # type: ignore[assignment]
     """Renews for a member that called the enrolment port of another master.
 
-    Errors: those of `EnrolmentService.RenewExpired`.
+    Errors: those of `EnrolmentService.RenewExpiredCertificate`.
     """
     ReplaceLog: _aio.UnaryUnaryMultiCallable[_masters_pb2.ReplaceLogRequest, _masters_pb2.ReplaceLogResponse]  # type: ignore[assignment]
     """Gives a master whose log is damaged or lost a new incarnation, under which it starts an empty log.
@@ -113,7 +113,7 @@ class MasterServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_masters_pb2.RenewForMemberResponse, _abc.Awaitable[_masters_pb2.RenewForMemberResponse]]:
         """Renews for a member that called the enrolment port of another master.
 
-        Errors: those of `EnrolmentService.RenewExpired`.
+        Errors: those of `EnrolmentService.RenewExpiredCertificate`.
         """
 
     @_abc_1.abstractmethod
