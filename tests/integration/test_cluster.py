@@ -19,6 +19,7 @@ from ipfs_cluster_node.adapters.net.tls import ClientTls, open_channel
 from ipfs_cluster_node.cli.local_cluster import LocalCluster
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.codec.errors import error_from_rpc
+from ipfs_cluster_node.codec.ucan_container import write_container
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, tls_name
 from ipfs_cluster_node.core.model import TaskState
@@ -345,6 +346,12 @@ def test_grpcurl_lists_describes_and_runs_a_task(cluster: LocalCluster) -> None:
     )
     assert '"data": "aGk="' in watched.stdout
     assert "TASK_STATE_SUCCEEDED" in watched.stdout
+    # It sends its headers with the calls of reflection too.
+    container = write_container([])
+    assert "TaskDispatchService" in call("-H", f"ucan: {container}", address, "list").stdout
+    bad = call("-H", "ucan: Cnonsense", address, "list")
+    assert bad.returncode != 0
+    assert "a UCAN token is refused" in bad.stderr
     refused = call(address, "list", tls=["-cacert", str(profile.ca)])
     assert refused.returncode != 0
     worker = next(node for node in cluster.nodes if node.role == "worker")

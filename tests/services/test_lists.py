@@ -1,0 +1,84 @@
+"""Lists over several pages, while rows come, change and go, and at another master."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ipfs_cluster_node.access.context import Caller, CallerClass, set_permissions
+from ipfs_cluster_node.access.permissions import Unrestricted
+from ipfs_cluster_node.cluster.tasks import Tasks
+from ipfs_cluster_node.codec.snapshot import decode_snapshot, encode_snapshot
+from ipfs_cluster_node.core import commands as c
+from ipfs_cluster_node.core.errors import ClusterError
+from ipfs_cluster_node.core.ids import TaskId
+from ipfs_cluster_node.core.state import ClusterState
+from ipfs_cluster_node.services.membership import MembershipServicer
+from ipfs_cluster_node.services.task_dispatch import TaskDispatchServicer
+from ipfs_cluster_node.v1 import membership_pb2, task_dispatch_pb2
+from tests.support.ucan import actor
+from tests.support.worlds import World
+
+NOTHING: Any = None
+
+
+@pytest.fixture(autouse=True)
+def _as_operator() -> None:
+    set_permissions(Unrestricted(Caller(actor(1).did, CallerClass.CLIENT)))
+
+
+def tasks_of(state: ClusterState) -> TaskDispatchServicer:
+    consensus: Any = SimpleNamespace(read_state=lambda: state)
+    observations: Any = SimpleNamespace(progress={})
+    return TaskDispatchServicer(Tasks(consensus, observations))
+
+
+@pytest.mark.asyncio
+async def test_a_list_goes_on_where_it_was_at_another_master_whatever_changed() -> None:
+    world = World()
+    names = [f"t{n}" for n in range(10)]
+    world.submit(*names)
+    request = task_dispatch_pb2.ListTasksRequest(page_size=4)
+    page = await tasks_of(world.state).ListTasks(request, NOTHING)
+    assert [task.task_id for task in page.tasks] == ["t9", "t8", "t7", "t6"]
+
+    world.submit("t10")
+    for ended in ("t6", "t5"):  # The last that was shown, and the next.
+        world.do(c.CancelTask(task_id=TaskId(ended)))
+    world.now_ms += 100 * 86_400_000
+    world.do(c.ExpireRecords())
+    world.assign("t4")
+    other = ClusterState(decode_snapshot(encode_snapshot(world.state.data())))
+    request.page_token = page.next_page_token
+    page = await tasks_of(other).ListTasks(request, NOTHING)
+    assert [task.task_id for task in page.tasks] == ["t4", "t3", "t2", "t1"]
+    request.page_token, request.page_size = page.next_page_token, 5000
+    page = await tasks_of(other).ListTasks(request, NOTHING)
+    assert [task.task_id for task in page.tasks] == ["t0"]
+    assert not page.next_page_token
+
+
+@pytest.mark.asyncio
+async def test_settings_come_in_pages() -> None:
+    """They had none: the answer grew with the keys of users."""
+    world = World()
+    world.do(c.ProposeConfig(values={f"user.{n:03}": "v" for n in range(150)}))
+    view: Any = SimpleNamespace(read_state=lambda: world.state)
+    servicer = MembershipServicer(NOTHING, view, NOTHING)
+    request = membership_pb2.GetConfigRequest()
+    keys: list[str] = []
+    sizes: list[int] = []
+    while not keys or request.page_token:
+        page = await servicer.GetConfig(request, NOTHING)
+        keys += [entry.key for entry in page.entries]
+        sizes.append(len(page.entries))
+        request.page_token = page.next_page_token
+    assert keys == world.state.settings.keys()
+    assert sizes[0] == 100
+    one = await servicer.GetConfig(membership_pb2.GetConfigRequest(key="user.149"), NOTHING)
+    assert ([entry.key for entry in one.entries], one.next_page_token) == (["user.149"], "")
+    request.page_token = (await servicer.GetConfig(request, NOTHING)).next_page_token
+    with pytest.raises(ClusterError, match="not of this list"):
+        await tasks_of(world.state).ListTasks(
+            task_dispatch_pb2.ListTasksRequest(page_token=request.page_token), NOTHING
+        )
