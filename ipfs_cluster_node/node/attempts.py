@@ -171,10 +171,10 @@ class AttemptRunner:
         return inputs
 
     async def _fetch(self, cid: Cid, attempt: AttemptId, *, check: bool = False) -> None:
-        async def from_holders(channel: grpc.aio.Channel, seconds: float) -> list[BlockSource]:
-            return await self._sources(channel, cid, attempt, seconds)
-
-        sources = await self._uplink.connection.following(from_holders, timeout=STAT_SECONDS_MAX)
+        sources = await self._uplink.connection.following(
+            lambda channel, seconds: self._sources(channel, cid, attempt, seconds),
+            timeout=STAT_SECONDS_MAX,
+        )
         await fetch(cid, store=self._contents.store, sources=sources, check=check)
 
     async def _sources(

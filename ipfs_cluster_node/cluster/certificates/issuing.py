@@ -155,7 +155,9 @@ class Certificates:
                 )
             authority = state.certificates.authority
             keys = self._authority.keys(authority)
-            pem, record = self._sign(state, authority, keys, owner, request_der)
+            now, now_ms = self._clock.own.wall(), self._clock.own.wall_ms()
+            pem = sign_for(state, self._signer(authority, keys), owner, request_der, now=now)
+            record = record_of(pem, issued_at_ms=now_ms, epoch=authority.epoch)
             try:
                 # Logged before it is handed out, so that every valid certificate can be revoked.
                 await self._consensus.propose(IssueCertificate(record=record))
@@ -375,18 +377,6 @@ class Certificates:
             return self._epochs.get(member.node_id, -1) >= epoch
         newest = state.certificates.newest(member.did)
         return newest is None or newest.epoch >= epoch
-
-    def _sign(
-        self,
-        state: ClusterState,
-        authority: Authority,
-        keys: ClusterKeys,
-        owner: Principal,
-        request_der: bytes,
-    ) -> tuple[bytes, CertificateRecord]:
-        ca = self._signer(authority, keys)
-        pem = sign_for(state, ca, owner, request_der, now=self._clock.own.wall())
-        return pem, record_of(pem, issued_at_ms=self._clock.own.wall_ms(), epoch=authority.epoch)
 
     def _signer(self, authority: Authority, keys: ClusterKeys) -> CertificateAuthority:
         self._clock.check()

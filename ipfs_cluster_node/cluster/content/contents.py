@@ -14,7 +14,7 @@ import grpc
 from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.adapters.content.blockstore import BlockStore
 from ipfs_cluster_node.adapters.content.fetch import BlockSource, fetch
-from ipfs_cluster_node.adapters.content.files import AddReport, add, is_complete, read, walk
+from ipfs_cluster_node.adapters.content.files import add, is_complete, read, walk
 from ipfs_cluster_node.adapters.content.index import FileIndex
 from ipfs_cluster_node.client.connection import send_all
 from ipfs_cluster_node.cluster.consensus import Consensus
@@ -136,7 +136,8 @@ class Contents:
         self._consensus.check_leads()
         others = self._instead_of_here(size_bytes)
         if others:
-            added = await self._pass_on(chunks, others)
+            channels = [c for c in map(self._channel_to, others) if c is not None]
+            added = await pass_on(chunks, channels, seconds_max=COPY_SECONDS_MAX)
         else:
             added = await add(chunks, self.store)
         if size_bytes is not None and added.size_bytes != size_bytes:
@@ -177,10 +178,6 @@ class Contents:
                 raise
             return tuple(others[:HOLDERS_MIN])
         return ()
-
-    async def _pass_on(self, chunks: AsyncIterator[bytes], others: Sequence[NodeId]) -> AddReport:
-        channels = [c for c in map(self._channel_to, others) if c is not None]
-        return await pass_on(chunks, channels, seconds_max=COPY_SECONDS_MAX)
 
     async def _copy_to_masters(self, root: Cid) -> tuple[NodeId, ...]:
         others = self._others_in_order(str(root))
@@ -276,7 +273,7 @@ class Contents:
             root,
             store=self.store,
             sources=self._sources(root),
-            on_missing=self.store.note_lost if held else _expected,
+            on_missing=self.store.note_lost if held else lambda _cid: None,
         )
 
     def _sources(self, root: Cid) -> list[BlockSource]:
@@ -375,10 +372,6 @@ def _holders_missing(
     return ClusterError(
         Reason.HOLDERS_MISSING, f"{message}; start the others", retry_after=RETRY_AFTER
     )
-
-
-def _expected(_cid: Cid) -> None:
-    """The error for a block missing where no holder was recorded."""
 
 
 def _cid_of(binary: bytes) -> Cid:

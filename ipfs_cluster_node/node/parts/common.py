@@ -4,7 +4,6 @@ import secrets
 
 from ipfs_cluster_node.access.revocations import Revocations
 from ipfs_cluster_node.adapters.clock import Clock
-from ipfs_cluster_node.adapters.net.tls import ClientTls
 from ipfs_cluster_node.client.connection import Connection
 from ipfs_cluster_node.cluster.observations import Observations
 from ipfs_cluster_node.cluster.peers import PeerBook
@@ -43,7 +42,7 @@ class CommonPart(Part):
             home, self.files.identity, self.files.credentials, self.connection, clock=clock
         )
         self.channels = PeerChannels(self.peers, lambda: self.certificate.tls)
-        self.certificate.on_renewed = [self.connection.renew, self._renew_channels]
+        self.certificate.on_renewed = [self.connection.renew, lambda _tls: self.channels.renew()]
         self.revocations = Revocations()
         self.loop_gaps = LoopGaps(clock=clock)
         self.observations = Observations(self.loop_gaps.listened_seconds)
@@ -66,9 +65,6 @@ class CommonPart(Part):
                 "serve --master NODE_ID@HOST:PORT (see `node list`)",
             )
         return list(dict.fromkeys(targets))
-
-    async def _renew_channels(self, _tls: ClientTls) -> None:
-        await self.channels.renew()
 
     async def close(self) -> None:
         """Close every connection to others but those of the log."""

@@ -39,7 +39,7 @@ class WorkerPart(Part):
         def has_room() -> bool:
             return space.has_room_for_tasks
 
-        self.worker = Worker(
+        worker = self.worker = Worker(
             uplink=member.uplink,
             runner=AttemptRunner(
                 uplink=member.uplink,
@@ -53,7 +53,7 @@ class WorkerPart(Part):
             has_room=has_room,
             clock=common.clock,
         )
-        member.uplink.running_count = self._running_count
+        member.uplink.running_count = lambda: worker.running_count
         self.loops = {"worker": self.worker.run}
 
     async def prepare(self) -> None:
@@ -83,9 +83,6 @@ class WorkerPart(Part):
     async def close(self) -> None:
         """End the handler processes."""
         await self.pool.close()
-
-    def _running_count(self) -> int:
-        return 0 if self.worker is None else self.worker.running_count
 
     def _on_progress(self, task_id: TaskId, attempt: int, ratio: float, note: str) -> None:
         if self.worker is not None:
