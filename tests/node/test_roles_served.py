@@ -15,6 +15,7 @@ from grpc_health.v1 import health_pb2 as standard_pb2
 from grpc_health.v1 import health_pb2_grpc as standard_pb2_grpc
 
 from ipfs_cluster_node.adapters.net.tls import open_channel
+from ipfs_cluster_node.adapters.raft.engine import Engine
 from ipfs_cluster_node.adapters.raft.errors import LogDamagedError
 from ipfs_cluster_node.adapters.raft.store import VOTER_NAME
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
@@ -213,8 +214,18 @@ def runs_already(_each: Served) -> Iterator[None]:
 @pytest.mark.timeout(60)
 @pytest.mark.asyncio
 async def test_a_change_that_fails_half_way_leaves_the_parts_that_ran(
-    tmp_path: Path, cause: Callable[[Served], AbstractContextManager[None]]
+    tmp_path: Path,
+    cause: Callable[[Served], AbstractContextManager[None]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    closed: list[Engine] = []
+    closes = Engine.close
+
+    def close(engine: Engine) -> None:
+        closed.append(engine)
+        closes(engine)
+
+    monkeypatch.setattr(Engine, "close", close)
     async with served(tmp_path) as each, each.channel() as channel:
         async with asked_all_the_time(channel):
             with nothing_is_left():
@@ -223,6 +234,7 @@ async def test_a_change_that_fails_half_way_leaves_the_parts_that_ran(
                     await each.node.change_role(Role.MASTER)
                 assert each.node._parts == parts
                 assert len(each.node._common.certificate.servers) == ports
+                assert len(closed) == (cause in (port_taken, runs_already)), "what was opened"
                 assert await role_of(channel) == "worker without log"
                 assert await answer_of(channel) == Reason.NO_LEADER
                 assert each.node._member.authority.seal_public_key == b""
