@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import itertools
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from tests.support.memory_replicas import (
     reason_of,
     until,
 )
-from tests.support.virtual_time import virtual_time
+from tests.support.virtual_time import REAL_WAIT_SECONDS_MAX, virtual_time
 
 FULL = OSError(errno.ENOSPC, "asked for")
 
@@ -273,3 +274,35 @@ async def test_a_disk_that_fails_for_good_while_it_is_full_ends_the_wait(
         refused = leader.replica.failed
         assert refused is not None
         assert "start the node again" in refused.message
+
+
+@virtual_time
+async def test_a_log_that_is_opened_again_while_its_replica_stops_is_closed(
+    made: MakeCluster,
+) -> None:
+    """Its thread can't be stopped; the log could be opened a second time beside it."""
+    async with made(1) as cluster:
+        host = await cluster.leader()
+        reopened, opened, goes_on = Replica._reopened, list[Engine](), threading.Event()
+        closed: list[Engine] = []
+        loop, began = asyncio.get_running_loop(), asyncio.Event()
+
+        def slow(replica: Replica) -> Engine:
+            host.disk_error = None
+            loop.call_soon_threadsafe(began.set)
+            goes_on.wait(REAL_WAIT_SECONDS_MAX)
+            opened.append(reopened(replica))
+            opened[0].close = lambda: closed.append(opened[0])  # type: ignore[method-assign]
+            return opened[0]
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Replica, "_reopened", slow)
+            host.disk_error = FULL
+            assert await reason_of(host.replica.propose(b"one"))
+            await began.wait()
+            stopped = asyncio.create_task(host.stop())
+            await asyncio.sleep(0)
+            goes_on.set()
+            await stopped
+        assert opened
+        assert closed == opened

@@ -134,7 +134,7 @@ class Replica(ReplicaVoters):
         while True:
             await asyncio.sleep(pause)
             try:
-                self.engine = await asyncio.to_thread(self._reopened)
+                self.engine = await self._reopen()
                 break
             except OSError as error:
                 self.outage = Outage(error, since=self.outage.since)
@@ -149,6 +149,17 @@ class Replica(ReplicaVoters):
         self._latency = WriteLatency()
         self.outage = self.snapshot_outage = None
         return pause
+
+    async def _reopen(self) -> Engine:
+        opening = asyncio.create_task(asyncio.to_thread(self._reopened), name="raft-reopen")
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # Its thread can't be stopped, and the log may be opened again right after this one.
+            await asyncio.wait((opening,))
+            if opening.exception() is None:
+                opening.result().close()
+            raise
 
     def _reopened(self) -> Engine:
         """Open the store as at a start, after writing to its disk; blocks."""
