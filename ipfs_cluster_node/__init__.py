@@ -9,11 +9,10 @@
 """
 
 from importlib import import_module
-from typing import Any, Final
 
 __version__ = "0.1.0"
 
-_MODULES: Final = {
+_MODULES = {
     "Client": "client.client",
     "ClusterError": "core.errors",
     "Reason": "core.errors",
@@ -25,7 +24,7 @@ _MODULES: Final = {
 """The module of each public name, imported when the name is first used: most of them load gRPC."""
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
