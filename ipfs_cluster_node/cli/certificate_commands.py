@@ -59,7 +59,7 @@ def show_certificate(profile: str | None, *, serial: str, as_json: bool) -> None
         f"owner:   {certificate.name} ({certificate.did})",
         f"issued:  {time_text(certificate.issued_at_ms)} UTC",
         f"ends:    {time_text(certificate.expires_at_ms)} UTC",
-        f"key:     SHA-256 {certificate.spki_hash.hex()}",
+        f"key:     SHA-256 {certificate.spki_sha256}",
         f"revoked: {'yes' if certificate.revoked else 'no'}",
     )
     print_view(certificate, said, as_json)
@@ -84,7 +84,9 @@ def revoke_certificate(profile: str | None, *, what: str, as_json: bool) -> None
 def rotate_certificates(profile: str | None, *, as_json: bool) -> None:
     """Make every node renew its certificate now, under the same root."""
     epoch = run_client(profile, lambda client: client.rotate_certificates(new_root=False))
-    print_done({"epoch": epoch}, f"nodes renew their certificates; epoch {epoch}", as_json=as_json)
+    print_done(
+        {"epoch": str(epoch)}, f"nodes renew their certificates; epoch {epoch}", as_json=as_json
+    )
 
 
 @cert.command("rotate-ca")

@@ -92,7 +92,7 @@ def create_backup(profile: str | None, file: Path, *, force: bool, as_json: bool
     if is_standard_output(file):
         return
     print_done(
-        {"path": str(file), "size_bytes": made.size_bytes, "index": made.index},
+        {"path": str(file), "size_bytes": str(made.size_bytes), "index": str(made.index)},
         f"{made.size_bytes} bytes in {file}, up to entry {made.index} of the log",
         as_json,
     )

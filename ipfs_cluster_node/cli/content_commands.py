@@ -51,7 +51,11 @@ def add_content(profile: str | None, path: Path, *, as_json: bool) -> None:
 
     with progress_bar(f"add {path.name}", path.stat().st_size) as on_progress:
         added = run_client(profile, add)
-    document = {"cid": added.cid, "size_bytes": added.size_bytes, "holders": list(added.holders)}
+    document = {
+        "cid": added.cid,
+        "size_bytes": str(added.size_bytes),
+        "holders": list(added.holders),
+    }
     print_done(document, added.cid, as_json)
 
 
@@ -91,7 +95,7 @@ def get_content(
     with user_file(target, force=force) as out:
         size_bytes = run_client(profile, receive)
     if not is_standard_output(target):
-        document = {"cid": cid, "size_bytes": size_bytes, "path": str(target)}
+        document = {"cid": cid, "size_bytes": str(size_bytes), "path": str(target)}
         print_done(document, str(target), as_json)
 
 

@@ -218,7 +218,8 @@ def _report_waiting(node_id: str) -> None:
 
 def _report(made: Any, home: Home, profile_name: str | None, *, as_json: bool) -> None:
     if as_json:
-        document = {key: getattr(made, key) for key in (*CLUSTER_KEYS, "role")}
+        document = {key: getattr(made, key) for key in CLUSTER_KEYS}
+        document["role"] = f"ROLE_{made.role.upper()}"
         document |= {"home": str(home.path), "profile": profile_name}
         if made.recovery_passphrase:
             document["recovery_passphrase"] = made.recovery_passphrase

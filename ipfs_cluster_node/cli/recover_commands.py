@@ -123,8 +123,8 @@ def recover_alone(
     print_done(
         {
             "node_id": survivor.node_id,
-            "index": stored.index,
-            "term": stored.entry_term,
+            "index": str(stored.index),
+            "term": str(stored.entry_term),
             "removed_node_ids": [node_id for _, node_id in removed],
         },
         f"{survivor.node_id} is the only master; start it with: ipfs-cluster-node serve "

@@ -255,7 +255,12 @@ class CertificateCalls(Calls):
         Raises:
             ClusterError: CERTIFICATE_NOT_FOUND, INVALID_ARGUMENT.
         """
-        request = pb.RevokeCertificateRequest(request_id=new_request_id(), serial=serial, did=did)
+        if bool(serial) == bool(did):
+            raise ClusterError(
+                Reason.INVALID_ARGUMENT, "give the serial number of one certificate, or a DID"
+            )
+        target = {"serial": serial} if serial else {"did": did}
+        request = pb.RevokeCertificateRequest(request_id=new_request_id(), **target)
         await self._unary(request, timeout)
 
     async def rotate_certificates(

@@ -35,9 +35,9 @@ class Choice(Generic[W]):
         words = {name.removeprefix(prefix).lower(): n for name, n in enumeration.items() if n}
         self.numbers: Final[dict[str, Any]] = words
         self.words: Final[dict[int, W]] = {number: word(text) for text, number in words.items()}
-        empty = "" if word is str else None
-        words_get = self.words.get
-        self.by: Final = By(words.get, lambda number: words_get(number, empty))
+        get = self.words.get
+        decode: Any = (lambda number: get(number, "")) if word is str else get
+        self.by: Final = By(words.get, decode)
 
     def number(self, word: str, field: str) -> Any:
         """Encode a word that a person gave; an empty one is left unset.

@@ -184,7 +184,8 @@ class ListedCertificate:
     """In lower-case hexadecimal."""
     did: str = ""
     name: str = ""
-    spki_hash: bytes = b""
+    spki_sha256: str = ""
+    """In lower-case hexadecimal."""
     issued_at_ms: int = 0
     expires_at_ms: int = 0
     revoked: bool = False

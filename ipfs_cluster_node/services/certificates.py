@@ -123,7 +123,7 @@ def _to_proto(state: ClusterState, record: CertificateRecord) -> pb.Certificate:
         serial=serial_text(record.serial),
         did=record.did,
         name="" if owner is None else owner.name,
-        spki_hash=record.spki_hash,
+        spki_sha256=record.spki_hash.hex(),
         issue_time=timestamp_of_ms(record.issued_at_ms),
         expire_time=timestamp_of_ms(record.not_after_s * 1000),
         revoked=state.certificates.is_revoked(record.serial, record.did)

@@ -67,11 +67,11 @@ class ListAuditRecordsRequest(_message.Message):
     METHOD_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many; 0 means 100, and more than 1,000 is lowered to 1,000. A page may have fewer, as it ends before
+    """At most this many. Unset or 0: 100, and more than 1,000 is lowered to 1,000. A page may have fewer, as it ends before
     it exceeds 2 MiB.
     """
     page_token: _builtins.str
-    """`next_page_token` of the previous page; empty for the first. Opaque; valid at this node, for the same
+    """`next_page_token` of the previous page. Unset for the first. Opaque; valid at this node, for the same
     filters.
     """
     caller_did: _builtins.str
@@ -117,7 +117,7 @@ class ListAuditRecordsResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     NODE_ID_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty on the last page."""
+    """Unset on the last page."""
     node_id: _builtins.str
     """The node that answers."""
     @_builtins.property
@@ -167,7 +167,7 @@ class AuditRecord(_message.Message):
     method: _builtins.str
     """The method's full name."""
     command: _builtins.str
-    """Such as `/task/submit`; empty if the caller's class decides."""
+    """Such as `/task/submit`. Unset if the caller's class decides."""
     request_id: _builtins.str
     """The request id chosen by the caller."""
     outcome: Global___AuditOutcome.ValueType

@@ -89,11 +89,11 @@ class GetCallerRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many delegations; 0 means 100, and more than 1,000 is lowered to 1,000. A page may have fewer, as it
+    """At most this many delegations. Unset or 0: 100, and more than 1,000 is lowered to 1,000. A page may have fewer, as it
     ends before it exceeds 2 MiB.
     """
     page_token: _builtins.str
-    """`next_page_token` of the previous page; empty for the first. Opaque; valid at every master."""
+    """`next_page_token` of the previous page. Unset for the first. Opaque; valid at every master."""
     def __init__(
         self,
         *,
@@ -125,11 +125,11 @@ class GetCallerResponse(_message.Message):
     caller_class: _options_pb2.CallerClass.ValueType
     """Its class."""
     name: _builtins.str
-    """Its name in the cluster; empty if this node does not know it."""
+    """Its name in the cluster. Unset if this node does not know it."""
     cluster_did: _builtins.str
     """The cluster's own DID, where every chain starts."""
     next_page_token: _builtins.str
-    """Empty on the last page."""
+    """Unset on the last page."""
     @_builtins.property
     def delegations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Delegation]:
         """The stored delegations that may lead to it, its own and those of their issuers; by CID."""
@@ -214,13 +214,13 @@ class ListDelegationsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     AUDIENCE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many; 0 means 100, and more than 1,000 is lowered to 1,000. A page may have fewer, as it ends before
+    """At most this many. Unset or 0: 100, and more than 1,000 is lowered to 1,000. A page may have fewer, as it ends before
     it exceeds 2 MiB.
     """
     page_token: _builtins.str
-    """`next_page_token` of the previous page; empty for the first. Opaque; valid at every master, for the same filters."""
+    """`next_page_token` of the previous page. Unset for the first. Opaque; valid at every master, for the same filters."""
     audience: _builtins.str
-    """Only those to this audience; empty means all."""
+    """Only those to the member with this DID. Unset: to any."""
     def __init__(
         self,
         *,
@@ -245,7 +245,7 @@ class ListDelegationsResponse(_message.Message):
     DELEGATIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty on the last page."""
+    """Unset on the last page."""
     @_builtins.property
     def delegations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Delegation]:
         """The delegations."""
@@ -324,7 +324,7 @@ class ExplainAccessRequest(_message.Message):
     METHOD_FIELD_NUMBER: _builtins.int
     REQUEST_FIELD_NUMBER: _builtins.int
     did: _builtins.str
-    """The caller to assume: a `did:key`; empty means this one."""
+    """The DID of the caller to assume. Unset: this one."""
     method: _builtins.str
     """The method's full name, such as `/ipfs_cluster_node.v1.TaskDispatchService/SubmitTask`."""
     request: _builtins.bytes
@@ -392,7 +392,7 @@ class AskExplanation(_message.Message):
     command: _builtins.str
     """Such as `/task/submit`."""
     args_json: _builtins.str
-    """The arguments on which policies are evaluated, in JSON; empty if it is denied and they would reveal
+    """The arguments on which policies are evaluated, in JSON. Unset if it is denied and they would reveal
     what the caller may not read.
     """
     allowed: _builtins.bool

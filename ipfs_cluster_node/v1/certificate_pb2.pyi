@@ -123,15 +123,15 @@ class ListCertificatesRequest(_message.Message):
     DID_FIELD_NUMBER: _builtins.int
     SERIAL_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many; 0 means 100, and more than 1,000 is lowered to 1,000. A page may have fewer, as it ends before
+    """At most this many. Unset or 0: 100, and more than 1,000 is lowered to 1,000. A page may have fewer, as it ends before
     it exceeds 2 MiB.
     """
     page_token: _builtins.str
-    """`next_page_token` of the previous page; empty for the first. Opaque; valid at every master, for the same filters."""
+    """`next_page_token` of the previous page. Unset for the first. Opaque; valid at every master, for the same filters."""
     did: _builtins.str
-    """Only those of this DID, if it is set."""
+    """Only those of the member with this DID. Unset: of all."""
     serial: _builtins.str
-    """Only that of this serial number in hexadecimal, if it is set."""
+    """Only the one with this serial number. Unset: all."""
     def __init__(
         self,
         *,
@@ -157,19 +157,19 @@ class Certificate(_message.Message):
     SERIAL_FIELD_NUMBER: _builtins.int
     DID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
-    SPKI_HASH_FIELD_NUMBER: _builtins.int
+    SPKI_SHA256_FIELD_NUMBER: _builtins.int
     ISSUE_TIME_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     REVOKED_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     serial: _builtins.str
-    """Its serial number in hexadecimal."""
+    """Its serial number in lower-case hexadecimal, without leading zeros, at most 40 digits."""
     did: _builtins.str
     """The owner's DID."""
     name: _builtins.str
     """The owner's name."""
-    spki_hash: _builtins.bytes
-    """SHA-256 of its public key (DER SubjectPublicKeyInfo)."""
+    spki_sha256: _builtins.str
+    """SHA-256 of its public key (DER SubjectPublicKeyInfo), in lower-case hexadecimal."""
     revoked: _builtins.bool
     """Whether it or its owner was revoked, or its owner removed."""
     epoch: _builtins.int
@@ -188,7 +188,7 @@ class Certificate(_message.Message):
         serial: _builtins.str = ...,
         did: _builtins.str = ...,
         name: _builtins.str = ...,
-        spki_hash: _builtins.bytes = ...,
+        spki_sha256: _builtins.str = ...,
         issue_time: _timestamp_pb2.Timestamp | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         revoked: _builtins.bool = ...,
@@ -196,7 +196,7 @@ class Certificate(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "issue_time", b"issue_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["did", b"did", "epoch", b"epoch", "expire_time", b"expire_time", "issue_time", b"issue_time", "name", b"name", "revoked", b"revoked", "serial", b"serial", "spki_hash", b"spki_hash"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["did", b"did", "epoch", b"epoch", "expire_time", b"expire_time", "issue_time", b"issue_time", "name", b"name", "revoked", b"revoked", "serial", b"serial", "spki_sha256", b"spki_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -211,7 +211,7 @@ class ListCertificatesResponse(_message.Message):
     CERTIFICATES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty on the last page."""
+    """Unset on the last page."""
     @_builtins.property
     def certificates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Certificate]:
         """The certificates."""
@@ -232,7 +232,7 @@ Global___ListCertificatesResponse: _TypeAlias = ListCertificatesResponse  # noqa
 
 @_typing.final
 class RevokeCertificateRequest(_message.Message):
-    """What to revoke: exactly one of `serial` and `did` is set."""
+    """What to revoke."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -242,9 +242,9 @@ class RevokeCertificateRequest(_message.Message):
     request_id: _builtins.str
     """Chosen by the caller, 1 to 64 characters of `A-Z a-z 0-9 . _ -`; makes a retry safe."""
     serial: _builtins.str
-    """The serial number of a certificate in hexadecimal."""
+    """One certificate: its serial number, as in `Certificate`."""
     did: _builtins.str
-    """The DID of a member."""
+    """All certificates of a member: its DID."""
     def __init__(
         self,
         *,
@@ -252,11 +252,13 @@ class RevokeCertificateRequest(_message.Message):
         serial: _builtins.str = ...,
         did: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["did", b"did", "serial", b"serial", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["did", b"did", "request_id", b"request_id", "serial", b"serial"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["did", b"did", "request_id", b"request_id", "serial", b"serial", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["serial", "did"]  # noqa: Y015
+    _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
 
 Global___RevokeCertificateRequest: _TypeAlias = RevokeCertificateRequest  # noqa: Y015
 

@@ -63,7 +63,7 @@ class AddContentHeader(_message.Message):
     same file may be added any number of times.
     """
     name: _builtins.str
-    """A display name, at most 255 characters, not a path. May be empty."""
+    """A display name, at most 255 characters, not a path. Unset: it has none."""
     size_bytes: _builtins.int
     """How many bytes follow; another count is refused. Unset if that is not known."""
     def __init__(
@@ -231,7 +231,7 @@ class Content(_message.Message):
     size_bytes: _builtins.int
     """Its size in bytes."""
     name: _builtins.str
-    """The name under which it was first added; may be empty."""
+    """The name under which it was first added. Unset: it had none."""
     @_builtins.property
     def holders(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContentHolder]:
         """The nodes that hold all of it."""
@@ -298,11 +298,11 @@ class ListContentRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many; 0 means 100, and more than 1,000 is lowered to 1,000. A page may have fewer, as it ends before
+    """At most this many. Unset or 0: 100, and more than 1,000 is lowered to 1,000. A page may have fewer, as it ends before
     it exceeds 2 MiB.
     """
     page_token: _builtins.str
-    """`next_page_token` of the previous page; empty for the first. Opaque; valid at every master, for the same filters."""
+    """`next_page_token` of the previous page. Unset for the first. Opaque; valid at every master, for the same filters."""
     def __init__(
         self,
         *,
@@ -326,7 +326,7 @@ class ListContentResponse(_message.Message):
     CONTENTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty on the last page."""
+    """Unset on the last page."""
     @_builtins.property
     def contents(self) -> _containers.RepeatedCompositeFieldContainer[Global___Content]:
         """Ordered by CID."""

@@ -173,7 +173,7 @@ class RaftHealth(_message.Message):
     is_leader: _builtins.bool
     """Whether this node leads."""
     leader_node_id: _builtins.str
-    """The leader it knows; empty if none."""
+    """The leader it knows. Unset if it knows none."""
     term: _builtins.int
     """The current term."""
     commit_index: _builtins.int

@@ -181,7 +181,7 @@ class GetClusterStatusResponse(_message.Message):
     node_id: _builtins.str
     """The node that answers."""
     leader_node_id: _builtins.str
-    """The leader it knows; empty if none."""
+    """The leader it knows. Unset if it knows none."""
     term: _builtins.int
     """The current term."""
     applied_index: _builtins.int
@@ -261,11 +261,11 @@ class ListNodesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many; 0 means 100, and more than 1,000 is lowered to 1,000. A page may have fewer, as it ends before
+    """At most this many. Unset or 0: 100, and more than 1,000 is lowered to 1,000. A page may have fewer, as it ends before
     it exceeds 2 MiB.
     """
     page_token: _builtins.str
-    """`next_page_token` of the previous page; empty for the first. Opaque; valid at every master, for the same filters."""
+    """`next_page_token` of the previous page. Unset for the first. Opaque; valid at every master, for the same filters."""
     def __init__(
         self,
         *,
@@ -289,7 +289,7 @@ class ListNodesResponse(_message.Message):
     NODES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty on the last page."""
+    """Unset on the last page."""
     @_builtins.property
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Node]:
         """The nodes, ordered by id."""
@@ -369,11 +369,11 @@ class ListJoinTokensRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many; 0 means 100, and more than 1,000 is lowered to 1,000. A page may have fewer, as it ends before
+    """At most this many. Unset or 0: 100, and more than 1,000 is lowered to 1,000. A page may have fewer, as it ends before
     it exceeds 2 MiB.
     """
     page_token: _builtins.str
-    """`next_page_token` of the previous page; empty for the first. Opaque; valid at every master, for the same filters."""
+    """`next_page_token` of the previous page. Unset for the first. Opaque; valid at every master, for the same filters."""
     def __init__(
         self,
         *,
@@ -397,7 +397,7 @@ class ListJoinTokensResponse(_message.Message):
     TOKENS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty on the last page."""
+    """Unset on the last page."""
     @_builtins.property
     def tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___JoinToken]:
         """Ordered by id."""
@@ -524,11 +524,11 @@ class ListJoinersRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many; 0 means 100, and more than 1,000 is lowered to 1,000. A page may have fewer, as it ends before
+    """At most this many. Unset or 0: 100, and more than 1,000 is lowered to 1,000. A page may have fewer, as it ends before
     it exceeds 2 MiB.
     """
     page_token: _builtins.str
-    """`next_page_token` of the previous page; empty for the first. Opaque; valid at every master, for the same filters."""
+    """`next_page_token` of the previous page. Unset for the first. Opaque; valid at every master, for the same filters."""
     def __init__(
         self,
         *,
@@ -552,7 +552,7 @@ class ListJoinersResponse(_message.Message):
     JOINERS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty on the last page."""
+    """Unset on the last page."""
     @_builtins.property
     def joiners(self) -> _containers.RepeatedCompositeFieldContainer[Global___Joiner]:
         """In the order in which they first asked."""
@@ -776,9 +776,9 @@ class TransferLeadershipRequest(_message.Message):
     NODE_ID_FIELD_NUMBER: _builtins.int
     FROM_NODE_ID_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
-    """The master that shall lead; empty means the connected one with the longest log."""
+    """The master that shall lead. Unset: the connected one with the longest log."""
     from_node_id: _builtins.str
-    """If `node_id` is empty: only if this node leads, so that a repeat does not transfer twice."""
+    """If `node_id` is unset: only if this node leads, so that a repeat does not transfer twice."""
     def __init__(
         self,
         *,
@@ -825,13 +825,13 @@ class GetConfigRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     key: _builtins.str
-    """Only this one; empty means all."""
+    """Only this one. Unset: all."""
     page_size: _builtins.int
-    """At most this many; 0 means 100, and more than 1,000 is lowered to 1,000. A page may have fewer, as it ends before
+    """At most this many. Unset or 0: 100, and more than 1,000 is lowered to 1,000. A page may have fewer, as it ends before
     it exceeds 2 MiB.
     """
     page_token: _builtins.str
-    """`next_page_token` of the previous page; empty for the first. Opaque; valid at every master, for the same filters."""
+    """`next_page_token` of the previous page. Unset for the first. Opaque; valid at every master, for the same filters."""
     def __init__(
         self,
         *,
@@ -886,7 +886,7 @@ class GetConfigResponse(_message.Message):
     ENTRIES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty on the last page."""
+    """Unset on the last page."""
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConfigEntry]:
         """The requested ones, ordered by key; a user's key that is not set is left out."""

@@ -546,16 +546,16 @@ class ListTasksRequest(_message.Message):
     STATES_FIELD_NUMBER: _builtins.int
     TASK_TYPE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many; 0 means 100, and more than 1,000 is lowered to 1,000. A page may have fewer, as it ends before
+    """At most this many. Unset or 0: 100, and more than 1,000 is lowered to 1,000. A page may have fewer, as it ends before
     it exceeds 2 MiB.
     """
     page_token: _builtins.str
-    """`next_page_token` of the previous page; empty for the first. Opaque; valid at every master, for the same filters."""
+    """`next_page_token` of the previous page. Unset for the first. Opaque; valid at every master, for the same filters."""
     task_type: _builtins.str
-    """Only this type; empty means all."""
+    """Only this type. Unset: all."""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___TaskState.ValueType]:
-        """Only these states, at most 16; empty means all."""
+        """Only these states, at most 16. None: all."""
 
     def __init__(
         self,
@@ -582,7 +582,7 @@ class ListTasksResponse(_message.Message):
     TASKS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty on the last page."""
+    """Unset on the last page."""
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Task]:
         """Newest first."""

@@ -214,7 +214,7 @@ def test_join_tokens_are_listed_and_revoked(
     _, _, token_id, secret = made.split(".")
     listed = cli("token", "list", "--join", "--json")
     [found] = [each for each in json.loads(listed.stdout) if each["token_id"] == token_id]
-    assert (found["role"], found["grant"], found["uses_max"]) == ("client", "reader", 1)
+    assert (found["role"], found["grant"], found["uses_max"]) == ("ROLE_CLIENT", "GRANT_READER", 1)
     assert secret not in listed.stdout
     assert token_id in cli("token", "list", "--join").stdout
     assert cli("token", "revoke", made).returncode == 0
