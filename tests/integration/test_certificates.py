@@ -27,6 +27,7 @@ from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.adapters.net.tls import ClientTls, open_channel
 from ipfs_cluster_node.cli.local_cluster import LocalCluster, LocalNode
 from ipfs_cluster_node.client.client import Client
+from ipfs_cluster_node.codec.enums import CALLER_CLASS
 from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.config.credentials import write_credentials
 from ipfs_cluster_node.config.home import Home
@@ -312,7 +313,7 @@ async def caller_at(node: LocalNode, tls: ClientTls) -> str:
         return error_from_rpc(error).reason.value
     finally:
         await channel.close()
-    return str(answer.caller_class)
+    return CALLER_CLASS.words[answer.caller_class]
 
 
 async def renewed_at(
