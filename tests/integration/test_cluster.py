@@ -337,7 +337,7 @@ def test_grpcurl_lists_describes_and_runs_a_task(cluster: LocalCluster) -> None:
     assert "SubmitTaskRequest" in described.stdout
     request = '{"request_id": "from-grpcurl", "spec": {"task_type": "echo", "payload": "aGk="}}'
     submit = "ipfs_cluster_node.v1.TaskDispatchService/SubmitTask"
-    task_id = json.loads(call("-d", request, address, submit).stdout)["task_id"]
+    task_id = json.loads(call("-d", request, address, submit).stdout)["taskId"]
     watched = call(
         "-d",
         json.dumps({"task_ids": [task_id]}),
@@ -358,7 +358,7 @@ def test_grpcurl_lists_describes_and_runs_a_task(cluster: LocalCluster) -> None:
     health = "ipfs_cluster_node.v1.HealthService/GetHealth"
     # A worker is called by the name of its PeerID, as docs/security.md says; its host has none.
     named = call("-authority", tls_name(NodeId(worker.node_id)), worker.address, health)
-    assert json.loads(named.stdout)["node_id"] == worker.node_id
+    assert json.loads(named.stdout)["nodeId"] == worker.node_id
     assert call(worker.address, health).returncode != 0
 
 
