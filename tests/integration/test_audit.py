@@ -63,12 +63,12 @@ def test_the_command_line_gathers_what_all_masters_noted(
     listed = cli("audit", "list", "--method", "ProposeConfig", "--json")
     assert listed.returncode == 0, listed.stderr
     records = json.loads(listed.stdout)
-    assert records[0]["outcome"] == "allowed"
+    assert records[0]["outcome"] == "AUDIT_OUTCOME_ALLOWED"
     assert records[0]["node_id"] in {node.node_id for node in cluster.nodes}
     assert cli("audit", "list", "--node", "12D3KooWnobody").returncode == 5
     assert "ProposeConfig" in cli("audit", "list").stdout
     denied = cli("audit", "list", "--outcome", "denied", "--json")
-    assert all(record["outcome"] == "denied" for record in json.loads(denied.stdout))
+    assert all(record["outcome"] == "AUDIT_OUTCOME_DENIED" for record in json.loads(denied.stdout))
     saved = tmp_path / "audit.parquet"
     assert cli("audit", "list", "--save", str(saved)).returncode == 0
     rows = parquet.read_table(saved).to_pylist()
