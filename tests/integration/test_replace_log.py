@@ -26,7 +26,7 @@ def tls_of(node: LocalNode) -> ClientTls:
 
 
 async def replace_log(
-    leader: LocalNode, tls: ClientTls, request_id: str, incarnation: int
+    leader: LocalNode, tls: ClientTls, request_id: str, incarnation: int | None
 ) -> int | Reason:
     """Ask the leader as who the certificate says; the new incarnation, or why not."""
     channel = open_channel(leader.address, tls=tls, node_id=NodeId(leader.node_id))
@@ -65,7 +65,7 @@ async def test_a_log_is_replaced_once_for_each_damage(tmp_path: Path) -> None:
             operator = ClientTls(
                 profile.ca.read_bytes(), profile.certificate.read_bytes(), profile.key.read_bytes()
             )
-            assert await replace_log(leader, operator, "o", 0) is Reason.CALLER_NOT_ALLOWED
+            assert await replace_log(leader, operator, "o", None) is Reason.CALLER_NOT_ALLOWED
             assert await replace_log(leader, own, "x", 99) is Reason.CALLER_NOT_ALLOWED
             assert await replace_log(leader, own, "x", -1) is Reason.INVALID_ARGUMENT
 
@@ -102,7 +102,7 @@ async def test_a_log_is_replaced_once_for_each_damage(tmp_path: Path) -> None:
             second = await replace_log(leader, own, "second", old)
             assert isinstance(second, int)
             assert second > first
-            unknown = await replace_log(leader, own, "unknown", 0)
+            unknown = await replace_log(leader, own, "unknown", None)
             assert isinstance(unknown, int)
             assert unknown > second
 
@@ -142,7 +142,7 @@ async def test_a_log_is_replaced_once_for_each_damage(tmp_path: Path) -> None:
 async def test_a_worker_has_no_log_to_replace(tmp_path: Path) -> None:
     async with cluster_of(1, 1, root=tmp_path / "cluster") as cluster:
         master, worker = cluster.nodes
-        answer = await replace_log(master, tls_of(worker), "r", 0)
+        answer = await replace_log(master, tls_of(worker), "r", None)
         assert answer is Reason.CALLER_NOT_ALLOWED
         async with cluster.client() as client:
             with pytest.raises(ClusterError) as caught:
