@@ -1,4 +1,4 @@
-"""Calls of every method that reflection tells of, with messages that Hypothesis makes.
+"""Calls of every method, as reflection describes it, with messages that Hypothesis makes.
 
 As a client, a worker and a master, at a master and at a worker; and as anybody at the enrolment
 port. Only statuses that docs/errors.md names come back; UNKNOWN and INTERNAL would be defects.
@@ -88,7 +88,11 @@ def described_methods(node: LocalNode, tls: ClientTls) -> list[Method]:
     ) as channel:
         database = ProtoReflectionDescriptorDatabase(channel)
         pool: Any = descriptor_pool.DescriptorPool(database)
-        services = [pool.FindServiceByName(name) for name in database.get_services()]
+        # Those of masters alone are not listed, and described all the same.
+        listed = set(database.get_services())
+        named = {path.split("/")[1] for path in set(RULES_BY_METHOD) - ENROLMENT_PATHS}
+        assert named - listed == {name for name in named if ".internal." in name}
+        services = [pool.FindServiceByName(name) for name in sorted(named | listed)]
         return [
             Method(
                 f"/{service.full_name}/{each.name}",
