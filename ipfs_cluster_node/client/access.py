@@ -48,11 +48,19 @@ class AccessCalls(Calls):
         return list(response.cids)
 
     async def list_delegations(
-        self, *, audience: str = "", timeout: timedelta = TIMEOUT_DEFAULT
+        self,
+        *,
+        audience: str = "",
+        cid_prefix: str = "",
+        limit: int | None = None,
+        timeout: timedelta = TIMEOUT_DEFAULT,
     ) -> list[ListedDelegation]:
-        """The stored delegations that this client may see, by CID; of one audience or all."""
-        request = pb.ListDelegationsRequest(audience=audience)
-        return await self._list(request, "delegations", codecs.DELEGATION.decode, timeout)
+        """The stored delegations that this client may see, by CID; of one audience or all.
+
+        With `cid_prefix` only those whose CID begins with it; with `limit` at most so many.
+        """
+        request = pb.ListDelegationsRequest(audience=audience, cid_prefix=cid_prefix)
+        return await self._list(request, "delegations", codecs.DELEGATION.decode, timeout, limit)
 
     async def revoke_delegation(
         self, cid: str, *, path: Sequence[bytes] = (), timeout: timedelta = TIMEOUT_DEFAULT

@@ -241,11 +241,21 @@ class CertificateCalls(Calls):
     """The operations of CertificateService."""
 
     async def list_certificates(
-        self, *, did: str = "", serial: str = "", timeout: timedelta = TIMEOUT_DEFAULT
+        self,
+        *,
+        did: str = "",
+        serial: str = "",
+        serial_prefix: str = "",
+        limit: int | None = None,
+        timeout: timedelta = TIMEOUT_DEFAULT,
     ) -> list[ListedCertificate]:
-        """The issued certificates, by serial number; of one member or all."""
-        request = pb.ListCertificatesRequest(did=did, serial=serial)
-        return await self._list(request, "certificates", codecs.CERTIFICATE.decode, timeout)
+        """The issued certificates, by serial number; of one member or all.
+
+        With `serial` only that one, with `serial_prefix` only those that begin with it; with
+        `limit` at most so many.
+        """
+        request = pb.ListCertificatesRequest(did=did, serial=serial, serial_prefix=serial_prefix)
+        return await self._list(request, "certificates", codecs.CERTIFICATE.decode, timeout, limit)
 
     async def revoke_certificate(
         self, *, serial: str = "", did: str = "", timeout: timedelta = TIMEOUT_DEFAULT

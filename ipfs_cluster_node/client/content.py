@@ -131,10 +131,10 @@ class ContentCalls(Calls):
         return codecs.CONTENT.decode(response.content)
 
     async def list_content(
-        self, *, limit: int = 100, timeout: timedelta = TIMEOUT_DEFAULT
+        self, *, cid_prefix: str = "", limit: int = 100, timeout: timedelta = TIMEOUT_DEFAULT
     ) -> list[ListedContent]:
-        """List the files, ordered by CID."""
-        request = pb.ListContentRequest()
+        """List the files, ordered by CID; only those whose CID begins with `cid_prefix`."""
+        request = message(pb.ListContentRequest, cid_prefix=cid_prefix)
         return await self._list(request, "contents", codecs.CONTENT.decode, timeout, limit)
 
     async def get_content(

@@ -120,10 +120,18 @@ class TaskCalls(Calls):
         *,
         states: Iterable[TaskState] = (),
         task_type: str = "",
+        task_id_prefix: str = "",
         limit: int = 100,
         timeout: timedelta = TIMEOUT_DEFAULT,
     ) -> list[ListedTask]:
         """List tasks, the newest first, without inline results and output.
+
+        Args:
+            states: Only these; none: all.
+            task_type: Only this type; empty: all.
+            task_id_prefix: Only those whose id begins with this; empty: all.
+            limit: The most tasks to return.
+            timeout: For each page.
 
         Raises:
             ClusterError: INVALID_ARGUMENT.
@@ -134,7 +142,12 @@ class TaskCalls(Calls):
             raise invalid_field(
                 "states", f"{error}; give some of {', '.join(TaskState)}"
             ) from error
-        request = message(pb.ListTasksRequest, states=wanted, task_type=task_type)
+        request = message(
+            pb.ListTasksRequest,
+            states=wanted,
+            task_type=task_type,
+            task_id_prefix=task_id_prefix,
+        )
         return await self._list(request, "tasks", TASK.decode, timeout, limit)
 
     async def watch_tasks(

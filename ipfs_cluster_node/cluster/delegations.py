@@ -124,7 +124,7 @@ class Delegations:
         return [str(delegation.cid) for delegation in given]
 
     async def list_delegations(
-        self, caller: Caller, *, audience: Did | None, page: Page
+        self, caller: Caller, *, audience: Did | None, cid_prefix: str, page: Page
     ) -> tuple[list[pb.Delegation], str]:
         """A page of what the caller may see, by the hash in the CID; and the next one's token."""
         state = self._consensus.read_state()
@@ -133,7 +133,13 @@ class Delegations:
         there = tuple(table.of_audience(audience)) if audience else table.delegations()
         return await self._page(
             state,
-            (stored if seen(stored.issuer, stored.audience) else None for stored in there),
+            (
+                stored
+                if seen(stored.issuer, stored.audience)
+                and (not cid_prefix or str(stored.cid).startswith(cid_prefix))
+                else None
+                for stored in there
+            ),
             page,
         )
 

@@ -79,10 +79,10 @@ def pem_of(text: str) -> bytes:
     return text.encode()
 
 
-def serial_of(text: str) -> int:
+def serial_of(text: str, field: str = "serial") -> int:
     """Read a serial number in hexadecimal."""
     if not 1 <= len(text) <= 2 * SERIAL_BYTES_MAX or not set(text) <= set("0123456789abcdef"):
-        raise invalid_field("serial", "1 to 40 lower-case hexadecimal digits; see `cert list`")
+        raise invalid_field(field, "1 to 40 lower-case hexadecimal digits; see `cert list`")
     return int(text, 16)
 
 

@@ -46,6 +46,11 @@ def name_of(text: str, field: str) -> str:
     return text
 
 
+def prefix_of(text: str, field: str) -> str:
+    """Check the beginning of an id by which a list is filtered; an empty one filters nothing."""
+    return name_of(text, field) if text else ""
+
+
 def request_id_of(text: str) -> str:
     """Check a request id; raises INVALID_ARGUMENT."""
     return name_of(text, "request_id")

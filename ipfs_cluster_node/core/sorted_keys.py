@@ -1,7 +1,9 @@
 """Many sorted keys: added one by one, iterated from any key on."""
 
+import sys
 from bisect import bisect_right, insort
 from collections.abc import Iterable, Iterator
+from itertools import takewhile
 from typing import Final
 
 BLOCK_KEYS_MAX: Final = 2048
@@ -41,3 +43,11 @@ class SortedKeys:
             following = block[bisect_right(block, key) :]
             yield from following
             key = following[-1]
+
+    def starting_with(self, prefix: str, after: str = "") -> Iterator[str]:
+        """The keys that begin with a prefix, of those after a key; as `after`."""
+        if not prefix:
+            return self.after(after)
+        last_before = prefix[:-1] + chr(ord(prefix[-1]) - 1) + chr(sys.maxunicode)
+        following = self.after(max(after, last_before))
+        return takewhile(lambda key: key.startswith(prefix), following)

@@ -8,7 +8,7 @@ from ipfs_cluster_node.cluster.delegations import Delegations
 from ipfs_cluster_node.codec.delegations import token_cid_of
 from ipfs_cluster_node.codec.members import did_of
 from ipfs_cluster_node.codec.pages import page_of
-from ipfs_cluster_node.codec.tasks import request_id_of
+from ipfs_cluster_node.codec.tasks import prefix_of, request_id_of
 from ipfs_cluster_node.core.errors import invalid_field
 from ipfs_cluster_node.services.requests import read_request, request_type_of
 from ipfs_cluster_node.v1 import authorization_pb2 as pb
@@ -46,6 +46,7 @@ class AuthorizationServicer(authorization_pb2_grpc.AuthorizationServiceServicer)
         found, following = await self._delegations.list_delegations(
             current_permissions().caller,
             audience=did_of(request.audience, "audience") if request.audience else None,
+            cid_prefix=prefix_of(request.cid_prefix, "cid_prefix"),
             page=page,
         )
         return pb.ListDelegationsResponse(delegations=found, next_page_token=following)

@@ -52,8 +52,15 @@ class CertificateServicer(certificate_pb2_grpc.CertificateServiceServicer):
         else:
             records = table.records()
         permissions = current_permissions()
+        prefix = request.serial_prefix
+        if prefix:
+            serial_of(prefix, "serial_prefix")
         found = await gathered(
-            r if r.serial > after and permissions.allows(certificate_args(r.did)) else None
+            r
+            if r.serial > after
+            and (not prefix or serial_text(r.serial).startswith(prefix))
+            and permissions.allows(certificate_args(r.did))
+            else None
             for r in records
         )
         # One more than a page, to know whether more follow.

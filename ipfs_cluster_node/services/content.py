@@ -9,7 +9,7 @@ from ipfs_cluster_node.cluster.content.contents import Contents
 from ipfs_cluster_node.cluster.pages import page_of_items
 from ipfs_cluster_node.codec.members import content_to_proto
 from ipfs_cluster_node.codec.pages import page_of
-from ipfs_cluster_node.codec.tasks import cid_text, request_id_of
+from ipfs_cluster_node.codec.tasks import cid_text, prefix_of, request_id_of
 from ipfs_cluster_node.core.authorization import content_args
 from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
 from ipfs_cluster_node.core.model import Content
@@ -77,6 +77,7 @@ class ContentServicer(content_pb2_grpc.ContentServiceServicer):
     ) -> pb.ListContentResponse:
         """List the files."""
         page = page_of(request, "content")
+        prefix = prefix_of(request.cid_prefix, "cid_prefix")
         state = self._view.read_state()
         permissions = current_permissions()
         # Iterated, not copied: files may be added while the list is made.
@@ -85,7 +86,7 @@ class ContentServicer(content_pb2_grpc.ContentServiceServicer):
                 (_shown(state, state.contents[cid]), cid)
                 if permissions.allows(content_args(cid, state.contents[cid]))
                 else None
-                for cid in state.contents.cids.after(page.after)
+                for cid in state.contents.cids.starting_with(prefix, page.after)
             ),
             page,
         )

@@ -10,6 +10,7 @@ from ipfs_cluster_node.cluster.tasks import Tasks
 from ipfs_cluster_node.codec.pages import page_of
 from ipfs_cluster_node.codec.submissions import Submission
 from ipfs_cluster_node.codec.tasks import (
+    prefix_of,
     request_id_of,
     states_from_proto,
     task_id_of,
@@ -63,10 +64,12 @@ class TaskDispatchServicer(task_dispatch_pb2_grpc.TaskDispatchServiceServicer):
         page = page_of(request, "tasks")
         permissions = current_permissions()
         states = states_from_proto(request.states)
+        prefix = prefix_of(request.task_id_prefix, "task_id_prefix")
         shown, following = await page_of_items(
             (
                 (task_to_proto(task, with_data=False), task.sequence)
                 if (not states or task.state in states)
+                and (not prefix or task.task_id.startswith(prefix))
                 and (not request.task_type or task.spec.task_type == request.task_type)
                 and permissions.allows(task_args(task, permissions.caller.did))
                 else None

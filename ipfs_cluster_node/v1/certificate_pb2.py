@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from ipfs_cluster_node.v1 import options_pb2 as ipfs__cluster__node_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&ipfs_cluster_node/v1/certificate.proto\x12\x14ipfs_cluster_node.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"ipfs_cluster_node/v1/options.proto\"E\n\x17RenewCertificateRequest\x12\x1b\n\x13\x63\x65rtificate_request\x18\x01 \x01(\x0c\x12\r\n\x05proof\x18\x02 \x01(\x0c\"y\n\x18RenewCertificateResponse\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\t\x12\x18\n\x10trust_bundle_pem\x18\x02 \x01(\t\x12\x1b\n\x13\x65nrolment_endpoints\x18\x03 \x03(\t\x12\r\n\x05\x65poch\x18\x04 \x01(\x03\"]\n\x17ListCertificatesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0b\n\x03\x64id\x18\x03 \x01(\t\x12\x0e\n\x06serial\x18\x04 \x01(\t\"\xce\x01\n\x0b\x43\x65rtificate\x12\x0e\n\x06serial\x18\x01 \x01(\t\x12\x0b\n\x03\x64id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x13\n\x0bspki_sha256\x18\x04 \x01(\t\x12.\n\nissue_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07revoked\x18\x07 \x01(\x08\x12\r\n\x05\x65poch\x18\x08 \x01(\x03\"l\n\x18ListCertificatesResponse\x12\x37\n\x0c\x63\x65rtificates\x18\x01 \x03(\x0b\x32!.ipfs_cluster_node.v1.Certificate\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"Y\n\x18RevokeCertificateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x06serial\x18\x02 \x01(\tH\x00\x12\r\n\x03\x64id\x18\x03 \x01(\tH\x00\x42\x08\n\x06target\"\x1b\n\x19RevokeCertificateResponse\"R\n\x19RotateCertificatesRequest\x12\x10\n\x08new_root\x18\x01 \x01(\x08\x12\x0f\n\x07proceed\x18\x02 \x01(\x08\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"+\n\x1aRotateCertificatesResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\"\x14\n\x12GetRotationRequest\"\xe1\x01\n\x13GetRotationResponse\x12\x32\n\x05phase\x18\x01 \x01(\x0e\x32#.ipfs_cluster_node.v1.RotationPhase\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12.\n\nphase_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\troot_pins\x18\x04 \x03(\t\x12\x17\n\x0f\x63onfirmed_count\x18\x05 \x01(\x05\x12\x14\n\x0cwaiting_dids\x18\x06 \x03(\t\x12\x15\n\rwaiting_count\x18\x07 \x01(\x05*\x86\x01\n\rRotationPhase\x12\x1e\n\x1aROTATION_PHASE_UNSPECIFIED\x10\x00\x12\x19\n\x15ROTATION_PHASE_STEADY\x10\x01\x12\x1c\n\x18ROTATION_PHASE_SPREADING\x10\x02\x12\x1c\n\x18ROTATION_PHASE_REISSUING\x10\x03\x32\xd1\x05\n\x12\x43\x65rtificateService\x12~\n\x10RenewCertificate\x12-.ipfs_cluster_node.v1.RenewCertificateRequest\x1a..ipfs_cluster_node.v1.RenewCertificateResponse\"\x0b\xba\x90#\x07\n\x03\x02\x03\x04(\x01\x12\x8e\x01\n\x10ListCertificates\x12-.ipfs_cluster_node.v1.ListCertificatesRequest\x1a..ipfs_cluster_node.v1.ListCertificatesResponse\"\x1b\xba\x90#\x17\n\x01\x02\x12\x10/admin/cert/list \x01\x12\x93\x01\n\x11RevokeCertificate\x12..ipfs_cluster_node.v1.RevokeCertificateRequest\x1a/.ipfs_cluster_node.v1.RevokeCertificateResponse\"\x1d\xba\x90#\x19\n\x01\x02\x12\x12/admin/cert/revoke(\x01\x12\x94\x01\n\x12RotateCertificates\x12/.ipfs_cluster_node.v1.RotateCertificatesRequest\x1a\x30.ipfs_cluster_node.v1.RotateCertificatesResponse\"\x1b\xba\x90#\x17\n\x01\x02\x12\x10/admin/ca/rotate(\x01\x12}\n\x0bGetRotation\x12(.ipfs_cluster_node.v1.GetRotationRequest\x1a).ipfs_cluster_node.v1.GetRotationResponse\"\x19\xba\x90#\x15\n\x01\x02\x12\x10/admin/cert/listBy\n\x18\x61lt.ipfs_cluster_node.v1B\x10\x43\x65rtificateProtoP\x01Z4ipfs-cluster-node.alt/ipfs_cluster_node/v1;clusterv1\xaa\x02\x12IpfsClusterNode.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&ipfs_cluster_node/v1/certificate.proto\x12\x14ipfs_cluster_node.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"ipfs_cluster_node/v1/options.proto\"E\n\x17RenewCertificateRequest\x12\x1b\n\x13\x63\x65rtificate_request\x18\x01 \x01(\x0c\x12\r\n\x05proof\x18\x02 \x01(\x0c\"y\n\x18RenewCertificateResponse\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\t\x12\x18\n\x10trust_bundle_pem\x18\x02 \x01(\t\x12\x1b\n\x13\x65nrolment_endpoints\x18\x03 \x03(\t\x12\r\n\x05\x65poch\x18\x04 \x01(\x03\"t\n\x17ListCertificatesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0b\n\x03\x64id\x18\x03 \x01(\t\x12\x0e\n\x06serial\x18\x04 \x01(\t\x12\x15\n\rserial_prefix\x18\x05 \x01(\t\"\xce\x01\n\x0b\x43\x65rtificate\x12\x0e\n\x06serial\x18\x01 \x01(\t\x12\x0b\n\x03\x64id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x13\n\x0bspki_sha256\x18\x04 \x01(\t\x12.\n\nissue_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07revoked\x18\x07 \x01(\x08\x12\r\n\x05\x65poch\x18\x08 \x01(\x03\"l\n\x18ListCertificatesResponse\x12\x37\n\x0c\x63\x65rtificates\x18\x01 \x03(\x0b\x32!.ipfs_cluster_node.v1.Certificate\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"Y\n\x18RevokeCertificateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x06serial\x18\x02 \x01(\tH\x00\x12\r\n\x03\x64id\x18\x03 \x01(\tH\x00\x42\x08\n\x06target\"\x1b\n\x19RevokeCertificateResponse\"R\n\x19RotateCertificatesRequest\x12\x10\n\x08new_root\x18\x01 \x01(\x08\x12\x0f\n\x07proceed\x18\x02 \x01(\x08\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"+\n\x1aRotateCertificatesResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\"\x14\n\x12GetRotationRequest\"\xe1\x01\n\x13GetRotationResponse\x12\x32\n\x05phase\x18\x01 \x01(\x0e\x32#.ipfs_cluster_node.v1.RotationPhase\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12.\n\nphase_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\troot_pins\x18\x04 \x03(\t\x12\x17\n\x0f\x63onfirmed_count\x18\x05 \x01(\x05\x12\x14\n\x0cwaiting_dids\x18\x06 \x03(\t\x12\x15\n\rwaiting_count\x18\x07 \x01(\x05*\x86\x01\n\rRotationPhase\x12\x1e\n\x1aROTATION_PHASE_UNSPECIFIED\x10\x00\x12\x19\n\x15ROTATION_PHASE_STEADY\x10\x01\x12\x1c\n\x18ROTATION_PHASE_SPREADING\x10\x02\x12\x1c\n\x18ROTATION_PHASE_REISSUING\x10\x03\x32\xd1\x05\n\x12\x43\x65rtificateService\x12~\n\x10RenewCertificate\x12-.ipfs_cluster_node.v1.RenewCertificateRequest\x1a..ipfs_cluster_node.v1.RenewCertificateResponse\"\x0b\xba\x90#\x07\n\x03\x02\x03\x04(\x01\x12\x8e\x01\n\x10ListCertificates\x12-.ipfs_cluster_node.v1.ListCertificatesRequest\x1a..ipfs_cluster_node.v1.ListCertificatesResponse\"\x1b\xba\x90#\x17\n\x01\x02\x12\x10/admin/cert/list \x01\x12\x93\x01\n\x11RevokeCertificate\x12..ipfs_cluster_node.v1.RevokeCertificateRequest\x1a/.ipfs_cluster_node.v1.RevokeCertificateResponse\"\x1d\xba\x90#\x19\n\x01\x02\x12\x12/admin/cert/revoke(\x01\x12\x94\x01\n\x12RotateCertificates\x12/.ipfs_cluster_node.v1.RotateCertificatesRequest\x1a\x30.ipfs_cluster_node.v1.RotateCertificatesResponse\"\x1b\xba\x90#\x17\n\x01\x02\x12\x10/admin/ca/rotate(\x01\x12}\n\x0bGetRotation\x12(.ipfs_cluster_node.v1.GetRotationRequest\x1a).ipfs_cluster_node.v1.GetRotationResponse\"\x19\xba\x90#\x15\n\x01\x02\x12\x10/admin/cert/listBy\n\x18\x61lt.ipfs_cluster_node.v1B\x10\x43\x65rtificateProtoP\x01Z4ipfs-cluster-node.alt/ipfs_cluster_node/v1;clusterv1\xaa\x02\x12IpfsClusterNode.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,30 +44,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CERTIFICATESERVICE'].methods_by_name['RotateCertificates']._serialized_options = b'\272\220#\027\n\001\002\022\020/admin/ca/rotate(\001'
   _globals['_CERTIFICATESERVICE'].methods_by_name['GetRotation']._loaded_options = None
   _globals['_CERTIFICATESERVICE'].methods_by_name['GetRotation']._serialized_options = b'\272\220#\025\n\001\002\022\020/admin/cert/list'
-  _globals['_ROTATIONPHASE']._serialized_start=1241
-  _globals['_ROTATIONPHASE']._serialized_end=1375
+  _globals['_ROTATIONPHASE']._serialized_start=1264
+  _globals['_ROTATIONPHASE']._serialized_end=1398
   _globals['_RENEWCERTIFICATEREQUEST']._serialized_start=133
   _globals['_RENEWCERTIFICATEREQUEST']._serialized_end=202
   _globals['_RENEWCERTIFICATERESPONSE']._serialized_start=204
   _globals['_RENEWCERTIFICATERESPONSE']._serialized_end=325
   _globals['_LISTCERTIFICATESREQUEST']._serialized_start=327
-  _globals['_LISTCERTIFICATESREQUEST']._serialized_end=420
-  _globals['_CERTIFICATE']._serialized_start=423
-  _globals['_CERTIFICATE']._serialized_end=629
-  _globals['_LISTCERTIFICATESRESPONSE']._serialized_start=631
-  _globals['_LISTCERTIFICATESRESPONSE']._serialized_end=739
-  _globals['_REVOKECERTIFICATEREQUEST']._serialized_start=741
-  _globals['_REVOKECERTIFICATEREQUEST']._serialized_end=830
-  _globals['_REVOKECERTIFICATERESPONSE']._serialized_start=832
-  _globals['_REVOKECERTIFICATERESPONSE']._serialized_end=859
-  _globals['_ROTATECERTIFICATESREQUEST']._serialized_start=861
-  _globals['_ROTATECERTIFICATESREQUEST']._serialized_end=943
-  _globals['_ROTATECERTIFICATESRESPONSE']._serialized_start=945
-  _globals['_ROTATECERTIFICATESRESPONSE']._serialized_end=988
-  _globals['_GETROTATIONREQUEST']._serialized_start=990
-  _globals['_GETROTATIONREQUEST']._serialized_end=1010
-  _globals['_GETROTATIONRESPONSE']._serialized_start=1013
-  _globals['_GETROTATIONRESPONSE']._serialized_end=1238
-  _globals['_CERTIFICATESERVICE']._serialized_start=1378
-  _globals['_CERTIFICATESERVICE']._serialized_end=2099
+  _globals['_LISTCERTIFICATESREQUEST']._serialized_end=443
+  _globals['_CERTIFICATE']._serialized_start=446
+  _globals['_CERTIFICATE']._serialized_end=652
+  _globals['_LISTCERTIFICATESRESPONSE']._serialized_start=654
+  _globals['_LISTCERTIFICATESRESPONSE']._serialized_end=762
+  _globals['_REVOKECERTIFICATEREQUEST']._serialized_start=764
+  _globals['_REVOKECERTIFICATEREQUEST']._serialized_end=853
+  _globals['_REVOKECERTIFICATERESPONSE']._serialized_start=855
+  _globals['_REVOKECERTIFICATERESPONSE']._serialized_end=882
+  _globals['_ROTATECERTIFICATESREQUEST']._serialized_start=884
+  _globals['_ROTATECERTIFICATESREQUEST']._serialized_end=966
+  _globals['_ROTATECERTIFICATESRESPONSE']._serialized_start=968
+  _globals['_ROTATECERTIFICATESRESPONSE']._serialized_end=1011
+  _globals['_GETROTATIONREQUEST']._serialized_start=1013
+  _globals['_GETROTATIONREQUEST']._serialized_end=1033
+  _globals['_GETROTATIONRESPONSE']._serialized_start=1036
+  _globals['_GETROTATIONRESPONSE']._serialized_end=1261
+  _globals['_CERTIFICATESERVICE']._serialized_start=1401
+  _globals['_CERTIFICATESERVICE']._serialized_end=2122
 # @@protoc_insertion_point(module_scope)

@@ -122,6 +122,7 @@ class ListCertificatesRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     DID_FIELD_NUMBER: _builtins.int
     SERIAL_FIELD_NUMBER: _builtins.int
+    SERIAL_PREFIX_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """At most this many. Unset or 0: 100, and more than 1,000 is lowered to 1,000. A page may have fewer, as it ends before
     it exceeds 2 MiB.
@@ -132,6 +133,8 @@ class ListCertificatesRequest(_message.Message):
     """Only those of the member with this DID. Unset: of all."""
     serial: _builtins.str
     """Only the one with this serial number. Unset: all."""
+    serial_prefix: _builtins.str
+    """Only those whose serial number begins with this, 1 to 40 digits. Unset: all."""
     def __init__(
         self,
         *,
@@ -139,10 +142,11 @@ class ListCertificatesRequest(_message.Message):
         page_token: _builtins.str = ...,
         did: _builtins.str = ...,
         serial: _builtins.str = ...,
+        serial_prefix: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["did", b"did", "page_size", b"page_size", "page_token", b"page_token", "serial", b"serial"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["did", b"did", "page_size", b"page_size", "page_token", b"page_token", "serial", b"serial", "serial_prefix", b"serial_prefix"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -545,6 +545,7 @@ class ListTasksRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     STATES_FIELD_NUMBER: _builtins.int
     TASK_TYPE_FIELD_NUMBER: _builtins.int
+    TASK_ID_PREFIX_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """At most this many. Unset or 0: 100, and more than 1,000 is lowered to 1,000. A page may have fewer, as it ends before
     it exceeds 2 MiB.
@@ -553,6 +554,8 @@ class ListTasksRequest(_message.Message):
     """`next_page_token` of the previous page. Unset for the first. Opaque; valid at every master, for the same filters."""
     task_type: _builtins.str
     """Only this type. Unset: all."""
+    task_id_prefix: _builtins.str
+    """Only those whose id begins with this, 1 to 64 characters. Unset: all."""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___TaskState.ValueType]:
         """Only these states, at most 16. None: all."""
@@ -564,10 +567,11 @@ class ListTasksRequest(_message.Message):
         page_token: _builtins.str = ...,
         states: _abc.Iterable[Global___TaskState.ValueType] | None = ...,
         task_type: _builtins.str = ...,
+        task_id_prefix: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "states", b"states", "task_type", b"task_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "states", b"states", "task_id_prefix", b"task_id_prefix", "task_type", b"task_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

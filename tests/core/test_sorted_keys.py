@@ -30,3 +30,10 @@ def test_keys_may_be_added_while_they_are_read() -> None:
             keys.add(f"{2 * number + 1:05d}")
     assert seen == sorted(set(seen))
     assert set(seen) >= {f"{n:05d}" for n in range(0, 10_000, 2)}
+
+
+@given(st.sets(KEYS), KEYS, KEYS)
+def test_keys_are_found_by_their_beginning(given_keys: set[str], prefix: str, after: str) -> None:
+    keys = SortedKeys(given_keys)
+    wanted = sorted(k for k in given_keys if k.startswith(prefix) and k > after)
+    assert list(keys.starting_with(prefix, after)) == wanted

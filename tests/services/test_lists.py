@@ -82,3 +82,19 @@ async def test_settings_come_in_pages() -> None:
         await tasks_of(world.state).ListTasks(
             task_dispatch_pb2.ListTasksRequest(page_token=request.page_token), NOTHING
         )
+
+
+@pytest.mark.asyncio
+async def test_tasks_are_listed_by_the_beginning_of_their_ids() -> None:
+    world = World()
+    world.submit("ab1", "b1", "ab2", "xab")
+    servicer = tasks_of(world.state)
+    request = task_dispatch_pb2.ListTasksRequest(task_id_prefix="ab", page_size=1)
+    page = await servicer.ListTasks(request, NOTHING)
+    assert [task.task_id for task in page.tasks] == ["ab2"]
+    request.page_token = page.next_page_token
+    page = await servicer.ListTasks(request, NOTHING)
+    assert [task.task_id for task in page.tasks] == ["ab1"]
+    assert not page.next_page_token
+    with pytest.raises(ClusterError, match="task_id_prefix"):
+        await servicer.ListTasks(task_dispatch_pb2.ListTasksRequest(task_id_prefix="/"), NOTHING)
