@@ -7,7 +7,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ipfs_cluster_node.codec.members import did_of, grant_of, node_id_of, role_of, serial_of
+from ipfs_cluster_node.codec.members import (
+    did_of,
+    grant_namespace_of,
+    grant_of,
+    node_id_of,
+    role_of,
+    serial_of,
+)
 from ipfs_cluster_node.codec.submissions import Submission
 from ipfs_cluster_node.codec.tasks import cid_text, task_id_of
 from ipfs_cluster_node.core import authorization as auth
@@ -106,11 +113,13 @@ def create_join_token(
     if request.HasField("ttl"):
         ttl_s = request.ttl.seconds + (1 if request.ttl.nanos > 0 else 0)
     role = role_of(request.role)
+    grant = grant_of(request.grant, role)
     args: auth.Args = {
         "role": role.value,
         "ttl_s": ttl_s,
         "uses": request.uses_max if request.HasField("uses_max") else 1,
-        "grant": grant_of(request.grant, role),
+        "grant": grant,
+        "namespace": grant_namespace_of(request.namespace, grant) or auth.ANY,
         "needs_approval": request.needs_approval,
     }
     return [Requirement(auth.TOKEN_MINT, [args])]

@@ -23,7 +23,7 @@ from ipfs_cluster_node.cli.output import (
     say,
     text_of,
 )
-from ipfs_cluster_node.core.authorization import GRANTS
+from ipfs_cluster_node.core.authorization import GRANTS, grant_text
 from ipfs_cluster_node.core.errors import ClusterError, Exit, Reason
 from ipfs_cluster_node.core.model import Role
 
@@ -44,6 +44,11 @@ def auth() -> None:
 @token.command("create")
 @click.option("--role", required=True, type=one_of(Role), help="The joiner's role.")
 @click.option("--grant", type=one_of(GRANTS), help="A client's permissions. [default: user]")
+@click.option(
+    "--namespace",
+    default="",
+    help="Limit them to this namespace; 'team-a/*' is all below team-a. For user and reader.",
+)
 @click.option("--ttl", type=DURATION, default="1h", show_default=True, help="How long it is valid.")
 @click.option(
     "--uses", type=click.IntRange(1, 50), default=1, help="How many times it can be used."
@@ -56,6 +61,7 @@ def create_join_token(
     *,
     role: str,
     grant: str | None,
+    namespace: str,
     ttl: timedelta,
     uses: int,
     approve: bool,
@@ -71,6 +77,7 @@ def create_join_token(
             uses_max=uses,
             addresses=address,
             grant=grant or "",
+            namespace=namespace,
             needs_approval=approve,
         ),
     )
@@ -313,7 +320,7 @@ def _print_join_tokens(tokens: Any, as_json: bool) -> None:  # noqa: FBT001
         ("id", "for", "used", "until", "", "made by"),
         lambda each: (
             each.token_id,
-            each.grant or each.role,
+            grant_text(each.grant, each.namespace) or each.role,
             f"{each.use_count} of {each.uses_max}",
             exact_time_text(each.expires_at_ms),
             "approval" if each.needs_approval else "",

@@ -22,6 +22,7 @@ from ipfs_cluster_node.cli.output import (
     time_text,
 )
 from ipfs_cluster_node.config.output_file import is_standard_output
+from ipfs_cluster_node.core.authorization import grant_text
 from ipfs_cluster_node.core.errors import ClusterError, Exit, Reason
 from ipfs_cluster_node.core.ids import node_id_from_did, parse_did
 from ipfs_cluster_node.core.model import Role
@@ -194,7 +195,7 @@ def list_joiners(profile: str | None, *, as_json: bool) -> None:
         ("node", "role", "says it is", "endpoints", "since", "until", "decided"),
         lambda each: (
             each.node_id,
-            f"{each.role} ({each.grant})" if each.grant else each.role,
+            f"{each.role} ({grant_text(each.grant, each.namespace)})" if each.grant else each.role,
             each.name,
             " ".join(each.endpoints),
             time_text(each.asked_at_ms),

@@ -65,11 +65,14 @@ class MembershipCalls(Calls):
         uses_max: int = 1,
         addresses: Sequence[str] = (),
         grant: str = "",
+        namespace: str = "",
         needs_approval: bool = False,
         timeout: timedelta = TIMEOUT_DEFAULT,
     ) -> NewJoinToken:
-        """Make a join token; its secret is returned only now. `grant` is a client's preset.
+        """Make a join token; its secret is returned only now.
 
+        `grant` is a client's preset; `user` and `reader` may be limited to a `namespace`, or by
+        `team-a/*` to all below one.
         With `needs_approval` each joiner waits for `decide_joiner`.
         """
         request = pb.CreateJoinTokenRequest(
@@ -79,6 +82,7 @@ class MembershipCalls(Calls):
             uses_max=uses_max,
             addresses=addresses,
             grant=GRANT.number(grant, "grant"),
+            namespace=namespace,
             needs_approval=needs_approval,
         )
         answer = await self._unary(request, timeout)

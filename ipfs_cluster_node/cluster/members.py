@@ -129,6 +129,7 @@ class Members:
         uses_max: int,
         addresses: tuple[str, ...],
         grant: str,
+        namespace: str = "",
         needs_approval: bool,
         caller: Did,
         request_id: str,
@@ -151,6 +152,7 @@ class Members:
             uses_max=uses_max or 1,
             addresses=addresses,
             grant=grant,
+            namespace=namespace,
             needs_approval=needs_approval,
         )
         ids = await self._consensus.propose(body, caller=caller, request_id=request_id)

@@ -8,7 +8,7 @@ from typing import Final
 
 from ipfs_cluster_node.codec.enums import GRANT, LIVENESS, ROLE
 from ipfs_cluster_node.codec.tasks import name_of, timestamp_of_ms
-from ipfs_cluster_node.core.authorization import GRANT_DEFAULT
+from ipfs_cluster_node.core.authorization import GRANT_DEFAULT, check_grant_namespace
 from ipfs_cluster_node.core.certificates import SERIAL_BYTES_MAX
 from ipfs_cluster_node.core.errors import invalid_field
 from ipfs_cluster_node.core.ids import (
@@ -42,6 +42,7 @@ def joiner_to_proto(token: JoinToken, joiner: Joiner) -> pb.Joiner:
         token_id=token.token_id,
         role=ROLE.numbers[token.role],
         grant=GRANT.by.encode(token.grant),
+        namespace=token.namespace,
         name=joiner.name,
         endpoints=joiner.endpoints,
         ask_time=timestamp_of_ms(joiner.asked_at_ms),
@@ -56,6 +57,7 @@ def join_token_to_proto(token: JoinToken) -> pb.JoinToken:
         token_id=token.token_id,
         role=ROLE.numbers[token.role],
         grant=GRANT.by.encode(token.grant),
+        namespace=token.namespace,
         expire_time=timestamp_of_ms(token.expires_at_ms),
         uses_max=token.uses_max,
         use_count=len(token.dids),
@@ -119,6 +121,16 @@ def grant_of(number: int, role: Role, field: str = "grant") -> str:
             raise invalid_field(field, "for clients only: what a node may, its role says")
         return ""
     return GRANT.word(number, field) if number else GRANT_DEFAULT
+
+
+def grant_namespace_of(text: str, grant: str, field: str = "namespace") -> str:
+    """Check what a joiner's preset is limited to; empty: not limited."""
+    if text:
+        try:
+            check_grant_namespace(grant, text)
+        except ValueError as error:
+            raise invalid_field(field, str(error)) from error
+    return text
 
 
 def endpoints_of(values: Sequence[str], field: str = "endpoints") -> tuple[str, ...]:

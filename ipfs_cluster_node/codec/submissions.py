@@ -8,7 +8,7 @@ from typing import Final, Self
 from ipfs_cluster_node.codec.enums import FILE_FORMAT
 from ipfs_cluster_node.codec.tasks import NAME_RULE, cid_text, ms_of_duration
 from ipfs_cluster_node.core.errors import ClusterError, FieldViolation, Reason, invalid_field
-from ipfs_cluster_node.core.ids import NAME_PATTERN, NAMESPACE_CHARS_MAX, NAMESPACE_PATTERN
+from ipfs_cluster_node.core.ids import NAME_PATTERN, is_namespace
 from ipfs_cluster_node.core.model import (
     ATTEMPT_COUNT_DEFAULT,
     ATTEMPT_COUNT_MAX,
@@ -175,7 +175,7 @@ def _spec_from_proto(message: pb.TaskSpec, field: str) -> TaskSpec:
         attempt_count_max = message.attempt_count_max
     check(bool(NAME_PATTERN.fullmatch(message.task_type)), "task_type", NAME_RULE)
     check(
-        len(namespace) <= NAMESPACE_CHARS_MAX and bool(NAMESPACE_PATTERN.fullmatch(namespace)),
+        is_namespace(namespace),
         "namespace",
         NAMESPACE_RULE,
     )

@@ -5,12 +5,12 @@ command is present in every call: a statement about a missing one would not mean
 Names are checked before, so that `team-a/*` can't match `team-a/../x`.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from ipfs_cluster_node.core.columns import Schema
 from ipfs_cluster_node.core.dag_cbor import Value
-from ipfs_cluster_node.core.ids import Did
+from ipfs_cluster_node.core.ids import Did, is_namespace
 from ipfs_cluster_node.core.model import (
     DEFAULT_NAMESPACE,
     Content,
@@ -46,6 +46,8 @@ TASK_SUBMIT: Final = Command("/task/submit")
 TOKEN_MINT: Final = Command("/admin/enrol/mint")
 TOKEN_REVOKE: Final = Command("/admin/enrol/revoke")
 
+BELOW: Final = "/*"
+"""Ends a pattern of all namespaces below one."""
 ANY: Final = "*"
 """Stands for all values, or an unknown one: a policy that names some does not match it."""
 UNKNOWN_SIZE: Final = 2**53 - 1
@@ -95,10 +97,65 @@ GRANTS: Final[Mapping[str, tuple[Command, ...]]] = {
         STATE_READ,
     ),
     "reader": (TASK_READ, CONTENT_READ, MEMBER_LIST, CONFIG_READ, HEALTH_READ, STATE_READ),
+    "none": (),
 }
 """A client's presets at joining; finer permissions are delegated afterwards."""
+WITHIN_NAMESPACE: Final[Mapping[str, tuple[Command, ...]]] = {
+    "user": (Command("/task"), STATE_READ),
+    "reader": (TASK_READ, STATE_READ),
+}
+"""The presets that can be limited to a namespace, and the commands that are limited by it."""
+BESIDE_NAMESPACE: Final = (MEMBER_LIST, HEALTH_READ)
+"""What such a client may do besides: see why a task waits, or a node does not answer."""
 GRANT_DEFAULT: Final = "user"
 TOKEN_TTL_S_DEFAULT: Final = 3600
+
+
+def check_grant_namespace(grant: str, namespace: str) -> None:
+    """Check what a preset is limited to: a namespace, or a pattern as `namespace_policy` takes it.
+
+    Raises:
+        ValueError: The preset has no such limit, or no namespace could match.
+    """
+    if grant not in WITHIN_NAMESPACE:
+        limited = " or ".join(WITHIN_NAMESPACE)
+        raise ValueError(f"for the grant {limited} only; {grant or 'a node'} has no such limit")
+    name = namespace.removesuffix(BELOW)
+    if not is_namespace(name):
+        raise ValueError("a namespace such as team-a, or team-a/* for all below team-a")
+
+
+def namespace_policy(namespace: str) -> list[Value]:
+    """The policy of a delegation within a namespace, or within all below one: `team-a/*`.
+
+    `team-a/*` includes `team-a/nightly`, not `team-a` itself.
+    """
+    return [["like" if namespace.endswith(BELOW) else "==", ".namespace", namespace]]
+
+
+def grant_text(grant: str, namespace: str) -> str:
+    """A preset and what limits it, for people."""
+    return f"{grant} in {namespace}" if namespace else grant
+
+
+def preset(
+    grant: str, namespace: str = "", ended: Container[str] = ()
+) -> list[tuple[Command, list[Value]]]:
+    """What a client's certificate brings: each command with its policy.
+
+    Args:
+        grant: A key of `GRANTS`.
+        namespace: What it is limited to; empty: not limited.
+        ended: Commands that were revoked.
+    """
+    commands: list[tuple[Command, list[Value]]]
+    if namespace:
+        limit = namespace_policy(namespace)
+        commands = [(command, limit) for command in WITHIN_NAMESPACE[grant]]
+        commands += [(command, []) for command in BESIDE_NAMESPACE]
+    else:
+        commands = [(command, []) for command in GRANTS[grant]]
+    return [(command, policy) for command, policy in commands if command not in ended]
 
 
 def submission_args(specs: Iterable[TaskSpec], count: int) -> Iterator[Args]:
@@ -171,6 +228,7 @@ def join_token_args(token: JoinToken | None, did: str = ANY) -> Args:
         "did": did,
         "role": token.role.value if token else ANY,
         "grant": token.grant if token else ANY,
+        "namespace": (token.namespace or ANY) if token else ANY,
         "creator": (token.creator or ANY) if token else ANY,
     }
 

@@ -44,6 +44,8 @@ class CreateJoinToken:
     addresses: tuple[str, ...]
     grant: str = ""
     """A client's preset, a key of `GRANTS`; empty for a node."""
+    namespace: str = ""
+    """What the preset is limited to, such as `team-a/*`; empty: not limited."""
     needs_approval: bool = False
     """Whether a joiner waits for `DecideJoiner`."""
 
@@ -286,6 +288,8 @@ def fingerprint_of(body: CommandBody) -> bytes:
                 body.addresses,
                 body.grant,
                 body.needs_approval,
+                # Of an older release, too, a repeat is known again.
+                *([body.namespace] if body.namespace else []),
             )
         case RedeemJoinToken():
             asked = (body.token_id, body.secret_hash, body.did, body.name, body.endpoints)

@@ -46,6 +46,8 @@ class StoredDelegation:
     put_at_ms: int = 0
     put_by: str = ""
     """The client that stored it; empty for the cluster itself."""
+    command: str = ""
+    """Of a client's preset: its command. Empty for others, and in logs older than the field."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,11 @@ _ED25519_MULTICODEC: Final = b"\xed\x01"
 _ED25519_PEER_PREFIX: Final = b"\x00\x24\x08\x01\x12\x20"  # identity multihash of the key protobuf
 
 
+def is_namespace(text: str) -> bool:
+    """Whether a task can be in this namespace."""
+    return len(text) <= NAMESPACE_CHARS_MAX and bool(NAMESPACE_PATTERN.fullmatch(text))
+
+
 def did_from_public_key(public_key: bytes) -> Did:
     """Spell a 32-byte Ed25519 public key as a DID."""
     return Did("did:key:z" + encode_base58(_ED25519_MULTICODEC + public_key))

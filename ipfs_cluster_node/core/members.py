@@ -123,6 +123,7 @@ class MemberTable:
             uses_max=command.uses_max,
             addresses=command.addresses,
             grant=command.grant,
+            namespace=command.namespace,
             needs_approval=command.needs_approval,
             creator=creator,
         )
@@ -174,6 +175,7 @@ class MemberTable:
                 enrolled_at_ms=at_ms,
                 liveness_at_ms=at_ms,
                 grant=token.grant,
+                namespace=token.namespace,
                 seal_key=command.seal_key if token.role is Role.MASTER else b"",
             )
         )

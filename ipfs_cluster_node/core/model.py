@@ -105,6 +105,10 @@ class Principal:
     version: str = ""
     grant: str = ""
     """A client's preset when it joined: a key of `GRANTS`."""
+    namespace: str = ""
+    """What the preset is limited to, such as `team-a/*`; empty: not limited."""
+    ended_commands: tuple[str, ...] = ()
+    """Commands of the preset that were revoked: not delegated again."""
     seal_key: bytes = b""
     """A master's X25519 public key, to which the cluster's keys are sealed."""
     enrolment_endpoints: tuple[str, ...] = ()
@@ -144,6 +148,8 @@ class JoinToken:
     uses_max: int
     addresses: tuple[str, ...] = ()
     grant: str = ""
+    namespace: str = ""
+    """What the preset is limited to; empty: not limited."""
     failure_count: int = 0
     dids: tuple[Did, ...] = ()
     """The joiners that used it, one entry per use."""

@@ -373,7 +373,9 @@ class ClusterState:
         if delegation.issuer != self.cluster_did or delegation.put_by:
             return False
         client = self.members.get(delegation.audience)
-        return client is None or client.removed or not client.grant
+        if client is None or client.removed or not client.grant:
+            return True
+        return delegation.command in client.ended_commands
 
     def _revoke_delegation(self, body: commands.RevokeDelegation) -> Answer:
         full = self.delegations.revocations_full(body.revocation, self.cluster_did)
@@ -385,13 +387,22 @@ class ClusterState:
         return Accepted()
 
     def _end_grant(self, revocation: StoredRevocation) -> None:
-        """Prevent a revoked preset delegation from being re-issued at the client's renewal."""
+        """Prevent a revoked preset delegation from being re-issued at the client's renewal.
+
+        The preset's other commands are re-issued as before. Of an older log, which does not say
+        which command it was, all of the preset ends.
+        """
         stored = self.delegations.get(revocation.cid)
         if stored is None or not stored.issuer == revocation.revoker == self.cluster_did:
             return
         client = self.members.get(stored.audience)
-        if client is not None and client.grant:
+        if client is None or not client.grant:
+            return
+        if not stored.command:
             self.members.put(replace(client, grant=""))
+        elif stored.command not in client.ended_commands:
+            ended = (*client.ended_commands, stored.command)
+            self.members.put(replace(client, ended_commands=ended))
 
     # Certificates.
 

@@ -72,6 +72,7 @@ class ListedJoinToken:
     token_id: str = ""
     role: Role | None = None
     grant: str = ""
+    namespace: str = ""
     expires_at_ms: int = 0
     uses_max: int = 0
     use_count: int = 0
@@ -88,6 +89,7 @@ class ListedJoiner:
     token_id: str = ""
     role: Role | None = None
     grant: str = ""
+    namespace: str = ""
     name: str = ""
     endpoints: tuple[str, ...] = ()
     asked_at_ms: int = 0

@@ -11,6 +11,7 @@ from ipfs_cluster_node.cluster.pages import page_of_items
 from ipfs_cluster_node.codec.members import (
     did_of,
     endpoints_of,
+    grant_namespace_of,
     grant_of,
     join_token_to_proto,
     joiner_to_proto,
@@ -97,12 +98,14 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
     ) -> pb.CreateJoinTokenResponse:
         """Make a join token."""
         role = role_of(request.role)
+        grant = grant_of(request.grant, role)
         minted = await self._members.create_join_token(
             role=role,
             ttl=request.ttl.ToTimedelta() if request.HasField("ttl") else None,
             uses_max=request.uses_max if request.HasField("uses_max") else 1,
             addresses=endpoints_of(request.addresses, "addresses"),
-            grant=grant_of(request.grant, role),
+            grant=grant,
+            namespace=grant_namespace_of(request.namespace, grant),
             needs_approval=request.needs_approval,
             caller=current_caller().did,
             request_id=request_id_of(request.request_id),

@@ -321,6 +321,7 @@ class CreateJoinTokenRequest(_message.Message):
     ADDRESSES_FIELD_NUMBER: _builtins.int
     GRANT_FIELD_NUMBER: _builtins.int
     NEEDS_APPROVAL_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the caller, 1 to 64 characters of `A-Z a-z 0-9 . _ -`."""
     role: _roles_pb2.Role.ValueType
@@ -331,6 +332,10 @@ class CreateJoinTokenRequest(_message.Message):
     """For the role `client`, its preset of permissions. Unset: `GRANT_USER`."""
     needs_approval: _builtins.bool
     """Whether each joiner needs approval (`DecideJoiner`): then the token alone is not enough to join."""
+    namespace: _builtins.str
+    """With `GRANT_USER` or `GRANT_READER`: the namespace that the preset is limited to, or a pattern such as `team-a/*`, which
+    is all below `team-a`. Unset: not limited.
+    """
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
         """How long it is valid: 1 second to 24 hours; unset means 1 hour."""
@@ -349,10 +354,11 @@ class CreateJoinTokenRequest(_message.Message):
         addresses: _abc.Iterable[_builtins.str] | None = ...,
         grant: _roles_pb2.Grant.ValueType = ...,
         needs_approval: _builtins.bool = ...,
+        namespace: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_uses_max", b"_uses_max", "ttl", b"ttl", "uses_max", b"uses_max"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_uses_max", b"_uses_max", "addresses", b"addresses", "grant", b"grant", "needs_approval", b"needs_approval", "request_id", b"request_id", "role", b"role", "ttl", b"ttl", "uses_max", b"uses_max"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_uses_max", b"_uses_max", "addresses", b"addresses", "grant", b"grant", "namespace", b"namespace", "needs_approval", b"needs_approval", "request_id", b"request_id", "role", b"role", "ttl", b"ttl", "uses_max", b"uses_max"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__uses_max: _TypeAlias = _typing.Literal["uses_max"]  # noqa: Y015
     _WhichOneofArgType__uses_max: _TypeAlias = _typing.Literal["_uses_max", b"_uses_max"]  # noqa: Y015
@@ -431,6 +437,7 @@ class JoinToken(_message.Message):
     FAILURE_COUNT_FIELD_NUMBER: _builtins.int
     NEEDS_APPROVAL_FIELD_NUMBER: _builtins.int
     CREATOR_DID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
     token_id: _builtins.str
     """Its middle part."""
     role: _roles_pb2.Role.ValueType
@@ -447,6 +454,8 @@ class JoinToken(_message.Message):
     """Whether each joiner needs approval."""
     creator_did: _builtins.str
     """The DID of the member that made it. Unset for one of an older release."""
+    namespace: _builtins.str
+    """The namespace, or the pattern, that the preset is limited to. Unset: not limited."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When it expires."""
@@ -463,10 +472,11 @@ class JoinToken(_message.Message):
         failure_count: _builtins.int = ...,
         needs_approval: _builtins.bool = ...,
         creator_did: _builtins.str = ...,
+        namespace: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["creator_did", b"creator_did", "expire_time", b"expire_time", "failure_count", b"failure_count", "grant", b"grant", "needs_approval", b"needs_approval", "role", b"role", "token_id", b"token_id", "use_count", b"use_count", "uses_max", b"uses_max"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["creator_did", b"creator_did", "expire_time", b"expire_time", "failure_count", b"failure_count", "grant", b"grant", "namespace", b"namespace", "needs_approval", b"needs_approval", "role", b"role", "token_id", b"token_id", "use_count", b"use_count", "uses_max", b"uses_max"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -586,6 +596,7 @@ class Joiner(_message.Message):
     ASK_TIME_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     APPROVED_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
     did: _builtins.str
     """Its DID."""
     token_id: _builtins.str
@@ -598,6 +609,8 @@ class Joiner(_message.Message):
     """The name that it claims: not verified."""
     approved: _builtins.bool
     """The decision; unset while there is none."""
+    namespace: _builtins.str
+    """The namespace, or the pattern, that the preset is limited to. Unset: not limited."""
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The addresses that it claims, `host:port`."""
@@ -622,10 +635,11 @@ class Joiner(_message.Message):
         ask_time: _timestamp_pb2.Timestamp | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         approved: _builtins.bool | None = ...,
+        namespace: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_approved", b"_approved", "approved", b"approved", "ask_time", b"ask_time", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approved", b"_approved", "approved", b"approved", "ask_time", b"ask_time", "did", b"did", "endpoints", b"endpoints", "expire_time", b"expire_time", "grant", b"grant", "name", b"name", "role", b"role", "token_id", b"token_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approved", b"_approved", "approved", b"approved", "ask_time", b"ask_time", "did", b"did", "endpoints", b"endpoints", "expire_time", b"expire_time", "grant", b"grant", "name", b"name", "namespace", b"namespace", "role", b"role", "token_id", b"token_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__approved: _TypeAlias = _typing.Literal["approved"]  # noqa: Y015
     _WhichOneofArgType__approved: _TypeAlias = _typing.Literal["_approved", b"_approved"]  # noqa: Y015

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n ipfs_cluster_node/v1/roles.proto\x12\x14ipfs_cluster_node.v1*a\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_MASTER\x10\x01\x12\x0f\n\x0bROLE_WORKER\x10\x02\x12\x10\n\x0cROLE_LEECHER\x10\x03\x12\x0f\n\x0bROLE_CLIENT\x10\x04*T\n\x05Grant\x12\x15\n\x11GRANT_UNSPECIFIED\x10\x00\x12\x12\n\x0eGRANT_OPERATOR\x10\x01\x12\x0e\n\nGRANT_USER\x10\x02\x12\x10\n\x0cGRANT_READER\x10\x03\x42s\n\x18\x61lt.ipfs_cluster_node.v1B\nRolesProtoP\x01Z4ipfs-cluster-node.alt/ipfs_cluster_node/v1;clusterv1\xaa\x02\x12IpfsClusterNode.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n ipfs_cluster_node/v1/roles.proto\x12\x14ipfs_cluster_node.v1*a\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_MASTER\x10\x01\x12\x0f\n\x0bROLE_WORKER\x10\x02\x12\x10\n\x0cROLE_LEECHER\x10\x03\x12\x0f\n\x0bROLE_CLIENT\x10\x04*d\n\x05Grant\x12\x15\n\x11GRANT_UNSPECIFIED\x10\x00\x12\x12\n\x0eGRANT_OPERATOR\x10\x01\x12\x0e\n\nGRANT_USER\x10\x02\x12\x10\n\x0cGRANT_READER\x10\x03\x12\x0e\n\nGRANT_NONE\x10\x04\x42s\n\x18\x61lt.ipfs_cluster_node.v1B\nRolesProtoP\x01Z4ipfs-cluster-node.alt/ipfs_cluster_node/v1;clusterv1\xaa\x02\x12IpfsClusterNode.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,5 +35,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROLE']._serialized_start=58
   _globals['_ROLE']._serialized_end=155
   _globals['_GRANT']._serialized_start=157
-  _globals['_GRANT']._serialized_end=241
+  _globals['_GRANT']._serialized_end=257
 # @@protoc_insertion_point(module_scope)

@@ -62,6 +62,8 @@ class _GrantEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Grant.ValueType
     """Tasks and content, and reading the rest."""
     GRANT_READER: _Grant.ValueType  # 3
     """Reading."""
+    GRANT_NONE: _Grant.ValueType  # 4
+    """Nothing: all is delegated later."""
 
 class Grant(_Grant, metaclass=_GrantEnumTypeWrapper):
     """A client's preset of permissions when it joins. Finer ones are delegated later."""
@@ -74,4 +76,6 @@ GRANT_USER: Grant.ValueType  # 2
 """Tasks and content, and reading the rest."""
 GRANT_READER: Grant.ValueType  # 3
 """Reading."""
+GRANT_NONE: Grant.ValueType  # 4
+"""Nothing: all is delegated later."""
 Global___Grant: _TypeAlias = Grant  # noqa: Y015

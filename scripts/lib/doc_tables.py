@@ -64,7 +64,7 @@ def grants() -> str:
     rows = []
     for name, commands in GRANTS.items():
         told = ("everything" if command == TOP else f"`{command}`" for command in commands)
-        rows.append(f"| `{name}` | {', '.join(told)} |\n")
+        rows.append(f"| `{name}` | {', '.join(told) or 'nothing'} |\n")
     return "".join(rows)
 
 

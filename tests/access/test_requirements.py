@@ -154,6 +154,22 @@ def test_where_there_is_no_log_nothing_is_known() -> None:
                 role=roles_pb2.ROLE_WORKER, grant=roles_pb2.GRANT_READER
             ),
         ),
+        *(
+            (
+                "MembershipService/CreateJoinToken",
+                membership_pb2.CreateJoinTokenRequest(
+                    role=roles_pb2.ROLE_CLIENT, grant=grant, namespace=namespace
+                ),
+            )
+            for grant, namespace in (
+                (roles_pb2.GRANT_READER, "team-*"),
+                (roles_pb2.GRANT_READER, "*"),
+                (roles_pb2.GRANT_READER, "team-a/../x"),
+                (roles_pb2.GRANT_READER, "team-a/*/*"),
+                (roles_pb2.GRANT_OPERATOR, "team-a"),
+                (roles_pb2.GRANT_NONE, "team-a"),
+            )
+        ),
         ("CertificateService/RevokeCertificate", certificate_pb2.RevokeCertificateRequest(did="*")),
         (
             "CertificateService/RevokeCertificate",

@@ -192,6 +192,34 @@ def test_a_grant_that_was_revoked_is_gone_in_all_its_copies(world: World) -> Non
     assert world.state.delegations.get(late.cid) is None
 
 
+def test_revoking_one_command_of_a_preset_leaves_the_others(world: World) -> None:
+    """A renewal under way brings back the others only, and so does every later one."""
+    reads, lists = (
+        replace(stored(command, AUTHORITY, ALICE), command=command)
+        for command in ("/task/read", "/cluster/member/list")
+    )
+    world.put(reads, lists)
+    world.revoke(reads.cid, AUTHORITY)
+    alice = world.state.members.get(ALICE)
+    assert alice is not None
+    assert (alice.grant, alice.ended_commands) == ("operator", ("/task/read",))
+    again = [
+        replace(stored(f"again {each.command}", AUTHORITY, ALICE), command=each.command)
+        for each in (reads, lists)
+    ]
+    assert isinstance(world.put(*again), Accepted)
+    assert [d.cid in {a.cid for a in world.state.delegations.delegations()} for d in again] == [
+        False,
+        True,
+    ]
+    loaded = ClusterState(decode_snapshot(encode_snapshot(world.state.data())))
+    assert loaded.data() == world.state.data()
+    world.revoke(again[1].cid, AUTHORITY)
+    alice = world.state.members.get(ALICE)
+    assert alice is not None
+    assert alice.ended_commands == ("/task/read", "/cluster/member/list")
+
+
 def test_one_client_can_not_fill_the_table_for_the_others(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -119,6 +119,9 @@ def _bootstrap() -> c.BootstrapCluster:
                 enrolled_at_ms=BEGIN_MS,
                 removed=True,
                 liveness_at_ms=BEGIN_MS,
+                grant="reader",
+                namespace="team-a/*",
+                ended_commands=("/health/read",),
             ),
         ),
         delegations=(_delegation(1, CLUSTER, OPERATOR),),
@@ -175,6 +178,7 @@ def _members() -> Iterator[dict[str, Any]]:
         uses_max=50,
         addresses=(),
         grant="viewer",
+        namespace="team-a/*",
         needs_approval=True,
     )
     yield _of(approving, OPERATOR)
@@ -310,6 +314,7 @@ def _delegation(number: int, issuer: Did, audience: Did) -> StoredDelegation:
         expires_s=BEGIN_MS // 1000 + 30 * DAY_S,
         put_at_ms=BEGIN_MS + number,
         put_by="" if issuer == CLUSTER else issuer,
+        command="/" if issuer == CLUSTER else "",
     )
 
 

@@ -159,6 +159,7 @@ class RandomCommands:
             expires_at_ms=self._now_ms + 86_400_000,
             uses_max=2,
             addresses=(),
+            namespace="team-a/*" if self._now_ms % 2 else "",
             needs_approval=self._rng.random() < 0.5,
         )
 
@@ -240,6 +241,7 @@ class RandomCommands:
             audience=self._did(),
             expires_s=self._until_s(),
             put_by="" if issuer == CLUSTER else issuer,
+            command="/" if issuer == CLUSTER and self._now_ms % 2 else "",
         )
 
     def _revoke_delegation(self) -> c.RevokeDelegation:

@@ -91,6 +91,7 @@ def make_state() -> ClusterState:
             uses_max=1,
             addresses=(),
             grant="reader",
+            namespace="team-a/*",
             needs_approval=True,
         ),
         BOB,
@@ -101,8 +102,8 @@ def make_state() -> ClusterState:
 STATE: Final = make_state()
 ASKING: Final = RequestContext(ALICE, NODE, STATE)
 
-OF_TOKEN: Final = {"role": "client", "grant": "reader", "creator": BOB}
-OF_UNKNOWN_TOKEN: Final = {"role": "*", "grant": "*", "creator": "*"}
+OF_TOKEN: Final = {"role": "client", "grant": "reader", "namespace": "team-a/*", "creator": BOB}
+OF_UNKNOWN_TOKEN: Final = {"role": "*", "grant": "*", "namespace": "*", "creator": "*"}
 
 Expected = list[tuple[str, list[dict[str, Any]]]]
 """Commands, each with the arguments of every one of its questions."""
@@ -152,6 +153,7 @@ def token_ask(**changed: Any) -> Expected:
         "ttl_s": 3600,
         "uses": 1,
         "grant": "user",
+        "namespace": "*",
         "needs_approval": False,
     }
     return [("/admin/enrol/mint", [default | changed])]
@@ -249,6 +251,12 @@ CASES: Final[Mapping[str, list[tuple[Any, Expected]]]] = {
                 needs_approval=True,
             ),
             token_ask(ttl_s=60, uses=9, grant="operator", needs_approval=True),
+        ),
+        (
+            membership_pb2.CreateJoinTokenRequest(
+                role=roles_pb2.ROLE_CLIENT, grant=roles_pb2.GRANT_READER, namespace="team-a/*"
+            ),
+            token_ask(grant="reader", namespace="team-a/*"),
         ),
         (
             membership_pb2.CreateJoinTokenRequest(

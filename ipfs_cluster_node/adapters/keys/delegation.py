@@ -1,12 +1,12 @@
 """Delegations signed in the name of the cluster's authority."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from hashlib import sha256
 
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.codec.ucan import cid_of_token
 from ipfs_cluster_node.codec.ucan_mint import NONCE_BYTES, sign_delegation
-from ipfs_cluster_node.core.authorization import GRANTS
 from ipfs_cluster_node.core.dag_cbor import Value
 from ipfs_cluster_node.core.delegations import StoredDelegation
 from ipfs_cluster_node.core.ids import Did
@@ -47,21 +47,31 @@ def delegate(
     )
 
 
-def delegate_grant(
-    authority: Identity, audience: Did, grant: str, *, expires_s: int, at_ms: int, seed: str
+def delegate_preset(
+    authority: Identity,
+    audience: Did,
+    commands: Iterable[tuple[Command, Sequence[Value]]],
+    *,
+    expires_s: int,
+    at_ms: int,
+    seed: str,
 ) -> list[StoredDelegation]:
-    """Delegate the commands of a grant, a key of `GRANTS`, as `delegate` does.
+    """Delegate the commands of a client's preset, with their policies, as `delegate` does.
 
     Equal seeds and times give equal tokens.
     """
     return [
-        delegate(
-            authority,
-            audience,
-            command,
-            expires_s=expires_s,
-            at_ms=at_ms,
-            nonce=sha256(f"{seed} {audience} {command}".encode()).digest()[:NONCE_BYTES],
+        replace(
+            delegate(
+                authority,
+                audience,
+                command,
+                policy=policy,
+                expires_s=expires_s,
+                at_ms=at_ms,
+                nonce=sha256(f"{seed} {audience} {command}".encode()).digest()[:NONCE_BYTES],
+            ),
+            command=command,
         )
-        for command in GRANTS[grant]
+        for command, policy in commands
     ]

@@ -16,7 +16,7 @@ from ipfs_cluster_node.adapters.keys.certificates import (
     request_spki,
     validity_of,
 )
-from ipfs_cluster_node.adapters.keys.delegation import delegate_grant
+from ipfs_cluster_node.adapters.keys.delegation import delegate_preset
 from ipfs_cluster_node.adapters.keys.sealing import ClusterKeys
 from ipfs_cluster_node.cluster.certificates.authority import (
     BY_ITSELF,
@@ -27,7 +27,7 @@ from ipfs_cluster_node.cluster.cluster_clock import ClusterClock
 from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.cluster.observations import Observations
 from ipfs_cluster_node.codec.signatures import verify_signature
-from ipfs_cluster_node.core.authorization import GRANTS
+from ipfs_cluster_node.core.authorization import GRANTS, preset
 from ipfs_cluster_node.core.certificates import (
     RENEW_EXPIRED_MAX,
     Authority,
@@ -391,16 +391,19 @@ class Certificates:
     async def _renew_grants(self, did: Did, keys: ClusterKeys, record: CertificateRecord) -> None:
         """Issue a client's preset delegations again, until its new certificate ends.
 
-        None for a node, and for a client whose grant was revoked: revoking a delegation that the
-        cluster itself issued ends the grant (`ClusterState`).
+        None for a node, and none that was revoked: revoking a delegation that the cluster itself
+        issued ends its command (`ClusterState`).
         """
         client = self._consensus.leader_state().members.get(did)
         if client is None or client.removed or client.grant not in GRANTS:
             return
-        grants = delegate_grant(
+        commands = preset(client.grant, client.namespace, client.ended_commands)
+        if not commands:
+            return
+        grants = delegate_preset(
             keys.authority,
             did,
-            client.grant,
+            commands,
             expires_s=record.not_after_s,
             at_ms=self._clock.own.wall_ms(),
             seed=f"renewal {did} {record.not_after_s}",

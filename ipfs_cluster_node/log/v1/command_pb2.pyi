@@ -217,6 +217,8 @@ class Principal(_message.Message):
     GRANT_FIELD_NUMBER: _builtins.int
     SEAL_KEY_FIELD_NUMBER: _builtins.int
     ENROLMENT_ENDPOINTS_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    ENDED_COMMANDS_FIELD_NUMBER: _builtins.int
     did: _builtins.str
     """Its DID."""
     name: _builtins.str
@@ -241,6 +243,8 @@ class Principal(_message.Message):
     """A client's preset when it joined."""
     seal_key: _builtins.bytes
     """A master's X25519 public key, to which the cluster's keys are sealed."""
+    namespace: _builtins.str
+    """What the preset is limited to, such as `team-a/*`; empty: not limited."""
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Its addresses."""
@@ -252,6 +256,10 @@ class Principal(_message.Message):
     @_builtins.property
     def enrolment_endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """A master's enrolment addresses."""
+
+    @_builtins.property
+    def ended_commands(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Commands of the preset that were revoked: not delegated again."""
 
     def __init__(
         self,
@@ -271,10 +279,12 @@ class Principal(_message.Message):
         grant: _builtins.str = ...,
         seal_key: _builtins.bytes = ...,
         enrolment_endpoints: _abc.Iterable[_builtins.str] | None = ...,
+        namespace: _builtins.str = ...,
+        ended_commands: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["did", b"did", "endpoints", b"endpoints", "enrolled_at_ms", b"enrolled_at_ms", "enrolment_endpoints", b"enrolment_endpoints", "grant", b"grant", "incarnation", b"incarnation", "liveness", b"liveness", "liveness_at_ms", b"liveness_at_ms", "name", b"name", "removed", b"removed", "role", b"role", "seal_key", b"seal_key", "slot_count", b"slot_count", "task_types", b"task_types", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["did", b"did", "ended_commands", b"ended_commands", "endpoints", b"endpoints", "enrolled_at_ms", b"enrolled_at_ms", "enrolment_endpoints", b"enrolment_endpoints", "grant", b"grant", "incarnation", b"incarnation", "liveness", b"liveness", "liveness_at_ms", b"liveness_at_ms", "name", b"name", "namespace", b"namespace", "removed", b"removed", "role", b"role", "seal_key", b"seal_key", "slot_count", b"slot_count", "task_types", b"task_types", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -563,6 +573,7 @@ class DelegationRecord(_message.Message):
     EXPIRES_S_FIELD_NUMBER: _builtins.int
     PUT_AT_MS_FIELD_NUMBER: _builtins.int
     PUT_BY_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
     token: _builtins.bytes
     """The signed envelope."""
     digest: _builtins.bytes
@@ -577,6 +588,8 @@ class DelegationRecord(_message.Message):
     """When it was stored, in milliseconds since 1970 (UTC)."""
     put_by: _builtins.str
     """Who stored it; empty for the cluster itself."""
+    command: _builtins.str
+    """Of a client's preset: its command. Empty for others, and in older logs."""
     def __init__(
         self,
         *,
@@ -587,10 +600,11 @@ class DelegationRecord(_message.Message):
         expires_s: _builtins.int = ...,
         put_at_ms: _builtins.int = ...,
         put_by: _builtins.str = ...,
+        command: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "digest", b"digest", "expires_s", b"expires_s", "issuer", b"issuer", "put_at_ms", b"put_at_ms", "put_by", b"put_by", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "command", b"command", "digest", b"digest", "expires_s", b"expires_s", "issuer", b"issuer", "put_at_ms", b"put_at_ms", "put_by", b"put_by", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -692,6 +706,7 @@ class CreateJoinToken(_message.Message):
     ADDRESSES_FIELD_NUMBER: _builtins.int
     GRANT_FIELD_NUMBER: _builtins.int
     NEEDS_APPROVAL_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
     token_id: _builtins.str
     """Its public part."""
     secret_hash: _builtins.bytes
@@ -706,6 +721,8 @@ class CreateJoinToken(_message.Message):
     """A client's preset, a key of GRANTS; empty for a node."""
     needs_approval: _builtins.bool
     """Whether its joiners need approval."""
+    namespace: _builtins.str
+    """What the preset is limited to, such as `team-a/*`; empty: not limited."""
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The only addresses it allows; empty means any."""
@@ -721,10 +738,11 @@ class CreateJoinToken(_message.Message):
         addresses: _abc.Iterable[_builtins.str] | None = ...,
         grant: _builtins.str = ...,
         needs_approval: _builtins.bool = ...,
+        namespace: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "expires_at_ms", b"expires_at_ms", "grant", b"grant", "needs_approval", b"needs_approval", "role", b"role", "secret_hash", b"secret_hash", "token_id", b"token_id", "uses_max", b"uses_max"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "expires_at_ms", b"expires_at_ms", "grant", b"grant", "namespace", b"namespace", "needs_approval", b"needs_approval", "role", b"role", "secret_hash", b"secret_hash", "token_id", b"token_id", "uses_max", b"uses_max"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

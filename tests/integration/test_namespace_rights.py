@@ -1,0 +1,77 @@
+"""A colleague's rights on one namespace, by one command and one `join`; and none, to be delegated."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ipfs_cluster_node.cli.local_cluster import LocalCluster
+
+
+@pytest.fixture
+def joined(cluster: LocalCluster, cli: Any, tmp_path: Path) -> Any:
+    """Makes a token with these options, joins with it, and returns the colleague's command line."""
+    enrolment = f"127.0.0.1:{cluster.enrolment_port}"
+
+    def join(name: str, *options: str) -> Any:
+        made = cli("token", "create", "--role", "client", *options)
+        assert made.returncode == 0, made.stderr
+        done = cli(
+            *("join", made.stdout.strip(), "--enrolment", enrolment),
+            *("--home", str(tmp_path / name), "--profile-name", name),
+        )
+        assert done.returncode == 0, done.stderr
+        return lambda *words: cli("--profile", name, *words)
+
+    return join
+
+
+def test_a_colleague_reads_one_namespace_by_one_command(cli: Any, joined: Any) -> None:
+    inside, outside = (
+        json.loads(cli("task", "submit", "echo", "--namespace", each, "--json").stdout)["task_id"]
+        for each in ("team-a/nightly", "team-b/nightly")
+    )
+    reader = joined("anna", "--grant", "reader", "--namespace", "team-a/*")
+    listed = [each["task_id"] for each in json.loads(reader("task", "list", "--json").stdout)]
+    assert inside in listed
+    assert outside not in listed
+    assert reader("task", "get", inside).returncode == 0
+    assert reader("task", "get", outside).returncode == 4
+    # What says why a task waits, and nothing else of the cluster.
+    nodes = json.loads(reader("node", "list", "--json").stdout)
+    assert reader("node", "health", nodes[0]["node_id"]).returncode == 0
+    assert reader("config", "get").returncode == 4
+    for denied in (
+        ("task", "submit", "echo", "--namespace", "team-a/nightly"),
+        ("task", "cancel", inside),
+        ("content", "ls"),
+        ("token", "create", "--role", "client"),
+    ):
+        assert reader(*denied).returncode == 4, denied
+    # The next certificate brings the same.
+    assert reader("cert", "renew").returncode == 0
+    held = json.loads(reader("auth", "whoami", "--json").stdout)["delegations"]
+    policies = {each["policy_json"] for each in held if each["command"] == "/task/read"}
+    assert policies == {'[["like", ".namespace", "team-a/*"]]'}
+
+
+def test_a_client_without_rights_gets_them_later(cli: Any, joined: Any) -> None:
+    nobody = joined("ben", "--grant", "none")
+    known = json.loads(nobody("auth", "whoami", "--json").stdout)
+    assert known["delegations"] == []
+    assert nobody("task", "list").returncode == 4
+    assert cli("token", "delegate", known["did"], "/task/read").returncode == 0
+    assert nobody("task", "list").returncode == 0
+    assert nobody("cert", "renew").returncode == 0
+
+
+def test_a_limit_that_a_grant_does_not_have_is_refused(cli: Any) -> None:
+    for grant, namespace in (("operator", "team-a"), ("none", "team-a"), ("reader", "team-*")):
+        done = cli(
+            *("token", "create", "--role", "client", "--grant", grant, "--namespace", namespace)
+        )
+        assert done.returncode == 2, done.stderr
+        assert "namespace" in done.stderr
+    listed = cli("token", "list", "--join")
+    assert "in team-a" not in listed.stdout
