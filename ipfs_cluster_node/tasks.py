@@ -7,8 +7,9 @@
         text = task.inputs["input"].path.read_text()
         return {"words": len(text.split())}
 
-Name the module in `[tasks] handler_modules`, or offer the handler under the entry point group
-`ipfs_cluster_node.task_handlers`. A handler is a plain function or an `async def`.
+Put the file into the node's home, under `handlers`, or name it with `serve --handlers`; a package
+offers handlers under the entry point group `ipfs_cluster_node.task_handlers`. A handler is a plain
+function or an `async def`. See docs/handlers.md.
 
 Each attempt runs in its own process, forked from one that has loaded the modules; start no threads
 while a module loads. The process, and all that it started, ends with the attempt.

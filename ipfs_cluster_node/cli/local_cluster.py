@@ -7,7 +7,7 @@ import random
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -70,10 +70,19 @@ class LocalCluster:
     """A cluster of processes on loopback, with mutual TLS like any other."""
 
     def __init__(
-        self, root: Path, *, profile_name: str | None = None, recovery_passphrase: str = ""
+        self,
+        root: Path,
+        *,
+        profile_name: str | None = None,
+        recovery_passphrase: str = "",
+        handlers: Sequence[str] = (),
     ) -> None:
-        """Store everything under `root`; write a client profile if one is named."""
+        """Store everything under `root`; write a client profile if one is named.
+
+        `handlers` are files and modules with task handlers, for the workers.
+        """
         self._recovery_passphrase = recovery_passphrase
+        self._handlers = tuple(handlers)
         self.root = root
         self._profile_name = profile_name
         self.nodes: list[LocalNode] = []
@@ -116,7 +125,11 @@ class LocalCluster:
 
     def make_node(self, name: str) -> LocalNode:
         """Choose a node's home and ports; nothing is started."""
-        return LocalNode(name, name.partition("-")[0], Home(self.root / name), _free_port())
+        role = name.partition("-")[0]
+        node = LocalNode(name, role, Home(self.root / name), _free_port())
+        if role == Role.WORKER:
+            node.arguments = tuple(f"--handlers={each}" for each in self._handlers)
+        return node
 
     def client(self, *nodes: LocalNode, stale: bool = False) -> Client:
         """The operator's client; uses only these nodes, if any are given.
@@ -205,9 +218,22 @@ class LocalCluster:
         node.process.send_signal(signal.SIGKILL)
         await node.process.wait()
 
+    async def restart_workers(self) -> None:
+        """Stop the workers, which hand back their attempts, and start them again.
+
+        Raises:
+            ClusterError: One did not start; the message is the node's.
+        """
+        workers = [node for node in self.nodes if node.role == Role.WORKER]
+        await self._stop(workers)
+        await asyncio.gather(*(self.start_node(node) for node in workers))
+
     async def stop(self) -> None:
         """Stop every process."""
-        running = [node.process for node in self.nodes if node.runs and node.process is not None]
+        await self._stop(self.nodes)
+
+    async def _stop(self, nodes: Sequence[LocalNode]) -> None:
+        running = [node.process for node in nodes if node.runs and node.process is not None]
         for process in running:
             with suppress(ProcessLookupError):
                 process.terminate()

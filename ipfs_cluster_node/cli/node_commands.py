@@ -20,6 +20,7 @@ from ipfs_cluster_node.cli.output import (
     say,
     with_profile,
 )
+from ipfs_cluster_node.cli.own_handlers import handlers_option
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.config.profiles import (
     check_profile_name,
@@ -254,6 +255,7 @@ def _report(made: Any, home: Home, profile_name: str | None, *, as_json: bool) -
     is_flag=True,
     help="Do not start where task handlers can't be kept from the node's files and processes.",
 )
+@handlers_option
 @click.option(
     "--master",
     "masters",
@@ -282,6 +284,7 @@ def serve(
     slots: int | None,
     drain: str | None,
     require_confinement: bool,
+    handlers: tuple[str, ...],
     masters: tuple[tuple[NodeId, str], ...],
     enrolment: tuple[str, ...],
     log_level: str,
@@ -311,6 +314,7 @@ def serve(
         "tasks.slots": slots,
         "tasks.drain": drain,
         "tasks.require_confinement": require_confinement or None,
+        "tasks.handlers": handlers or None,
     }
     settings = load_settings(home.config, flags=flags)
     with home.lock():

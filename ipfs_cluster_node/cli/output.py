@@ -67,8 +67,14 @@ def fail(error: ClusterError, status: Exit | None = None) -> NoReturn:
         document = {"error": {"reason": error.reason.value, "message": str(error)}}
         print_json(document, err=True)
     else:
+        say(*notes_of(error), err=True)
         say(f"error: {error} [{error.reason}]", err=True)
     sys.exit(error.reason.exit_status if status is None else status)
+
+
+def notes_of(error: BaseException) -> list[str]:
+    """The lines of an error's notes, such as the traceback of handlers that can't be loaded."""
+    return [line for note in getattr(error, "__notes__", ()) for line in note.splitlines()]
 
 
 def reporting(function: Function) -> Function:

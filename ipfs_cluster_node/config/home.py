@@ -62,6 +62,8 @@ class Home:
         """The cluster's sealed keys as in the log, for a start without a leader."""
         self.certificate = self.tls / "node.pem"
         self.tls_key = self.tls / "node.key"
+        self.handlers = path / "handlers"
+        """The operator's own task handlers: each file here is loaded."""
         self.raft = path / "raft"
         self.raft_new = path / "raft.new"
         """A log under construction that will replace the present one."""
@@ -137,7 +139,14 @@ class Home:
 
     def create(self) -> None:
         """Create the directories of a node."""
-        for directory in (self.path, self.tls, self.raft, self.content, self.state):
+        for directory in (
+            self.path,
+            self.tls,
+            self.raft,
+            self.content,
+            self.state,
+            self.handlers,
+        ):
             make_private_directory(directory)
         self.path.chmod(0o700)
 

@@ -33,6 +33,11 @@ def enrolment_beside(bind: str) -> str:
     return str(Endpoint(parse_endpoint(bind).host, ENROLMENT_PORT))
 
 
+def names_file(handlers: str) -> bool:
+    """Whether `--handlers` or `tasks.handlers` names a file, not a module."""
+    return os.sep in handlers or handlers.endswith(".py")
+
+
 def _setting(default: Any, about: str) -> Any:
     return field(default=default, metadata={"about": about})
 
@@ -83,7 +88,9 @@ class TaskSection:
     """`[tasks]`: attempts on this node."""
 
     slots: int = _setting(-1, "concurrent attempts; -1 means one per core on a worker, else none")
-    handler_modules: tuple[str, ...] = _setting((), "Python modules with task handlers")
+    handlers: tuple[str, ...] = _setting(
+        (), "Python files, and modules, with task handlers, besides the files of `handlers` here"
+    )
     drain: timedelta = _setting(
         timedelta(0),
         "how long attempts may continue after the node is told to stop; then others get them",
@@ -133,8 +140,13 @@ class NodeSettings:
             raise _invalid("node.name", str(error)) from error
         if not -1 <= self.tasks.slots <= 1024:
             raise _invalid("tasks.slots", "write -1 to 1024")
-        for key in ("hidden_paths", "writable_paths"):
-            for each in getattr(self.tasks, key):
+        files = tuple(each for each in self.tasks.handlers if names_file(each))
+        for key, paths in (
+            ("handlers", files),
+            ("hidden_paths", self.tasks.hidden_paths),
+            ("writable_paths", self.tasks.writable_paths),
+        ):
+            for each in paths:
                 if not Path(each).is_absolute():
                     raise _invalid(f"tasks.{key}", f"{each!r} is not an absolute path")
         if self.storage.log_reserve < 0:

@@ -5,6 +5,7 @@ import psutil
 from ipfs_cluster_node import __version__
 from ipfs_cluster_node.adapters.raft.clock import now as raft_now
 from ipfs_cluster_node.adapters.raft.replica import Replica
+from ipfs_cluster_node.adapters.worker.sources import Refused
 from ipfs_cluster_node.codec.enums import ROLE
 from ipfs_cluster_node.codec.tasks import timestamp_of_ms
 from ipfs_cluster_node.core.ids import node_id_of_voter
@@ -87,6 +88,7 @@ class NodeHealth:
         ]
         if self._pool is not None:
             checks.append(_confinement_check(self._pool.missing))
+            checks.append(_handlers_check(self._pool.refused))
         replica = self._consensus.replica
         if replica is not None:
             checks.append(self._log_check(replica))
@@ -155,4 +157,18 @@ def _confinement_check(missing: tuple[str, ...]) -> pb.HealthCheck:
         if missing
         else "handlers are kept from the node's files and processes; what they store in memory "
         "without mapping it is bounded only by a control group, where the node is in one",
+    )
+
+
+def _handlers_check(refused: tuple[Refused, ...]) -> pb.HealthCheck:
+    """A node runs the handlers that it could load, and no task of the others."""
+    return pb.HealthCheck(
+        name="handlers",
+        ok=True,
+        degraded=bool(refused),
+        detail="not loaded: "
+        + "; ".join(f"{each.what} ({each.why})" for each in refused)
+        + ": correct that, and start the node again; its log has the tracebacks"
+        if refused
+        else "all files with handlers are loaded",
     )

@@ -19,6 +19,7 @@ from ipfs_cluster_node.config.settings import (
     RaftSection,
     TaskSection,
     load_settings,
+    names_file,
     write_settings,
 )
 from ipfs_cluster_node.config.units import parse_duration, parse_size, toml_text
@@ -58,8 +59,9 @@ def load(tmp_path: Path, text: str, **options: Any) -> NodeSettings:
         (GOOD + '[tasks]\nmemory_max = "lots"\n', "tasks.memory_max is wrong"),
         (GOOD + '[tasks]\nmemory_max = "9EB"\n', "not a size"),
         (GOOD + "[storage]\nlog_reserve = -1\n", "storage.log_reserve is wrong"),
-        (GOOD + "[tasks]\nhandler_modules = [1]\n", "a string in quotes"),
-        (GOOD + "[tasks]\nhandler_modules = 1\n", "a list such as"),
+        (GOOD + "[tasks]\nhandlers = [1]\n", "a string in quotes"),
+        (GOOD + "[tasks]\nhandlers = 1\n", "a list such as"),
+        (GOOD + "[tasks]\nhandlers = ['mine.py']\n", "not an absolute path"),
         (GOOD + "[raft]\nheartbeat_interval = 5\n", "a string in quotes"),
         (GOOD + '[raft]\nheartbeat_interval = "soon"\n', "not a duration"),
         (GOOD.replace('"n"', '"n"\nbind = "nowhere"'), "is not an address"),
@@ -90,14 +92,14 @@ def test_variables_go_before_the_file_and_flags_before_variables(tmp_path: Path)
     text = GOOD + '[tasks]\nslots = 1\nmemory_max = "64MiB"\n'
     variables = {
         "IPFS_CLUSTER_NODE_TASKS_SLOTS": "2",
-        "IPFS_CLUSTER_NODE_TASKS_HANDLER_MODULES": "a, b",
+        "IPFS_CLUSTER_NODE_TASKS_HANDLERS": "a, b",
         "IPFS_CLUSTER_NODE_RAFT_ELECTION_TIMEOUT_MIN": "700ms",
         "IPFS_CLUSTER_NODE_STORAGE_LOG_RESERVE": "256KiB",
         "IPFS_CLUSTER_NODE_HOME": "/elsewhere",
         "UNRELATED": "x",
     }
     settings = load(tmp_path, text, environment=variables)
-    assert settings.tasks == TaskSection(slots=2, handler_modules=("a", "b"), memory_max=64 * 2**20)
+    assert settings.tasks == TaskSection(slots=2, handlers=("a", "b"), memory_max=64 * 2**20)
     assert settings.raft.election_timeout_min == timedelta(milliseconds=700)
     assert settings.storage.log_reserve == 256 * 2**10
     flags = {"tasks.slots": 3, "node.bind": None}
@@ -149,14 +151,14 @@ def test_what_a_client_is_told_stops_no_node(tmp_path: Path) -> None:
 
 @given(
     cluster_name=st.text(max_size=40),
-    module=st.text(max_size=20),
+    handlers=st.text(max_size=20).map(lambda text: f"/{text}" if names_file(text) else text),
     milliseconds=st.integers(600, 60_000),
     memory=st.integers(1, 2**20),
 )
 def test_what_is_written_reads_back(
     tmp_path_factory: pytest.TempPathFactory,
     cluster_name: str,
-    module: str,
+    handlers: str,
     milliseconds: int,
     memory: int,
 ) -> None:
@@ -167,7 +169,7 @@ def test_what_is_written_reads_back(
             election_timeout_min=timedelta(milliseconds=milliseconds),
             election_timeout_max=timedelta(milliseconds=2 * milliseconds),
         ),
-        tasks=TaskSection(handler_modules=(module,), memory_max=memory * 2**20),
+        tasks=TaskSection(handlers=(handlers,), memory_max=memory * 2**20),
     )
     assert load(tmp_path_factory.mktemp("s"), write_settings(settings)) == settings
 

@@ -15,7 +15,8 @@ from ipfs_cluster_node.adapters.worker.pool import (
     AttemptSucceeded,
     HandlerPool,
 )
-from ipfs_cluster_node.adapters.worker.processes import Ended
+from ipfs_cluster_node.adapters.worker.processes import Ended, Loaded
+from ipfs_cluster_node.adapters.worker.sources import Sources
 from ipfs_cluster_node.adapters.worker.trees import Usage
 from ipfs_cluster_node.core.ids import TaskId
 
@@ -78,6 +79,7 @@ class FakeProcess:
     def __init__(self, *, confined: bool) -> None:
         self.confined = confined
         self.missing: tuple[str, ...] = ()
+        self.loaded = Loaded(frozenset({"echo", "sleep"}), frozenset({"echo"}), ())
         self.used = Usage(0, 1, 1)
         self.proportional_bytes = 0
         self.ended: Ended | Exception = Ended(0, clean=True)
@@ -162,9 +164,8 @@ def pool_maker(tmp_path: Path) -> Callable[..., HandlerPool]:
     FakeProcess.made, FakeProcess.faults, FakeProcess.place = [], [], tmp_path
 
     def made(slots: int = 1, **options: Any) -> HandlerPool:
-        modules = ["ipfs_cluster_node.adapters.worker.builtin.echo", "tests.worker.sample_handlers"]
         return HandlerPool(
-            modules=modules,
+            sources=Sources(),
             slots=slots,
             memory_bytes_max=MEMORY,
             scratch=tmp_path / "pool" / "scratch",

@@ -15,6 +15,7 @@ from ipfs_cluster_node.adapters.worker.pool import (
     AttemptSucceeded,
     HandlerPool,
 )
+from ipfs_cluster_node.adapters.worker.sources import Sources
 from ipfs_cluster_node.core.ids import TaskId
 
 SECRET = "PRIVATE KEY OF THE NODE"
@@ -32,7 +33,9 @@ class World:
         self.key.write_text(SECRET)
         self.news: list[Any] = []
         self.pool = HandlerPool(
-            modules=["tests.worker.hostile_answers", "tests.worker.hostile_handlers"],
+            sources=Sources(
+                modules=("tests.worker.hostile_answers", "tests.worker.hostile_handlers")
+            ),
             slots=2,
             memory_bytes_max=2**26,
             scratch=self.home / "state" / "scratch",

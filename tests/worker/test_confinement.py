@@ -19,6 +19,7 @@ from ipfs_cluster_node.adapters.worker.pool import (
     HandlerPool,
 )
 from ipfs_cluster_node.adapters.worker.processes import ConfinementError, HandlerProcess, Plan
+from ipfs_cluster_node.adapters.worker.sources import Sources
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import TaskId
@@ -44,7 +45,7 @@ def make_pool(
     tmp_path: Path, *, home: Path | None = None, hidden: Sequence[Path] = (), **options: Any
 ) -> HandlerPool:
     return HandlerPool(
-        modules=["tests.worker.sample_handlers"],
+        sources=Sources(modules=("tests.worker.sample_handlers",)),
         slots=1,
         memory_bytes_max=2**28,
         scratch=(home or tmp_path) / "scratch",

@@ -24,6 +24,7 @@ from ipfs_cluster_node.adapters.worker.pool import (
 )
 from ipfs_cluster_node.adapters.worker.processes import HandlerProcess
 from ipfs_cluster_node.adapters.worker.runner import START_FAILED_STATUS
+from ipfs_cluster_node.adapters.worker.sources import Sources
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.ids import TaskId
 from ipfs_cluster_node.node.health import _confinement_check
@@ -39,7 +40,7 @@ class Slot:
 
     def __init__(self, home: Path) -> None:
         self.pool = HandlerPool(
-            modules=["tests.worker.meddling_handlers"],
+            sources=Sources(modules=("tests.worker.meddling_handlers",)),
             slots=1,
             memory_bytes_max=2**26,
             scratch=home / "state" / "scratch",

@@ -25,6 +25,7 @@ from ipfs_cluster_node.adapters.worker.pool import (
     HandlerPool,
 )
 from ipfs_cluster_node.adapters.worker.processes import HandlerProcess
+from ipfs_cluster_node.adapters.worker.sources import Sources
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.ids import TaskId
 from ipfs_cluster_node.tasks import TaskError, TaskInputFile
@@ -40,7 +41,7 @@ async def pool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator
     monkeypatch.setenv("SECRET", "hidden")
     monkeypatch.setenv(*MARK)
     made = HandlerPool(
-        modules=["tests.worker.sample_handlers"],
+        sources=Sources(modules=("tests.worker.sample_handlers",)),
         slots=1,
         memory_bytes_max=256 * 2**20,
         scratch=tmp_path / "pool",
@@ -164,7 +165,10 @@ async def test_processes_beside_one_that_does_not_start_are_killed(
     monkeypatch.setenv(*MARK)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     pool = HandlerPool(
-        modules=["tests.worker.sample_handlers"], slots=4, memory_bytes_max=2**28, scratch=tmp_path
+        sources=Sources(modules=("tests.worker.sample_handlers",)),
+        slots=4,
+        memory_bytes_max=2**28,
+        scratch=tmp_path,
     )
     start, count = pool._start_process, 0
 

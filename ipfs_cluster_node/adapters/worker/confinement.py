@@ -7,7 +7,7 @@ IPC namespaces, in which
 - every file system is read-only except the process's own scratch directory, `/dev/shm` and the
   paths in the settings: nothing else, above all the node's home, can be renamed or linked;
 - the node's home and other hidden paths are empty under every name they have, except for that
-  scratch directory;
+  scratch directory, and the home's directory for handlers, which can be read;
 - `/dev` has only harmless devices, so that no disk can be read around the file system;
 - `/proc` shows only the processes of this namespace.
 
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Final
 
 from ipfs_cluster_node.adapters.worker import linux
+from ipfs_cluster_node.adapters.worker.sources import Sources
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 
 DEVICES: Final = ("null", "zero", "full", "random", "urandom")
@@ -81,15 +82,44 @@ def writable_beside(writable: Sequence[str], hidden: Sequence[Place]) -> tuple[s
     return tuple(found)
 
 
+def visible_in(hidden: Sequence[Place], sources: Sources) -> tuple[str, ...]:
+    """The hidden directories that handlers may read: the home's one for handlers, if it is hidden.
+
+    Raises:
+        ClusterError: CONFIG_INVALID; files of handlers lie in a hidden directory, or a hidden path
+            in that for handlers.
+    """
+    own = sources.own_directory
+    for file in sources.named:
+        for place in hidden:
+            if Path(file.path).is_relative_to(place.path) and Path(file.path).parent != Path(own):
+                raise ClusterError(
+                    Reason.CONFIG_INVALID,
+                    f"{file.path} lies in {place.path}, which is hidden from handlers; move it to "
+                    "another directory, or to `handlers` in the node's home",
+                )
+    for place in hidden:
+        if own and Path(place.path).is_relative_to(own):
+            raise ClusterError(
+                Reason.CONFIG_INVALID,
+                f"{place.path} is hidden from handlers, and lies in {own}, which they see; move it",
+            )
+    is_hidden = any(Path(own).is_relative_to(place.path) for place in hidden)
+    return (own,) if own and is_hidden else ()
+
+
 def _not_writable(given: str, why: str) -> ClusterError:
     return ClusterError(Reason.CONFIG_INVALID, f"tasks.writable_paths: {given!r} {why}")
 
 
-def confine(hidden: Sequence[Place], scratch: str, writable: Sequence[str]) -> None:
+def confine(
+    hidden: Sequence[Place], scratch: str, writable: Sequence[str], visible: Sequence[str] = ()
+) -> None:
     """Create the namespaces. Processes started from now on live in them, the first as their init.
 
-    Hidden paths appear empty, except for the way to `scratch`, which stays visible and writable; so
-    do directories in `writable`, except hidden paths in them. The process has a single thread.
+    Hidden paths appear empty, except for the ways to `scratch`, which stays visible and writable,
+    and to directories in `visible`. Those in `writable` stay so too, except hidden paths in them.
+    The process has a single thread.
 
     Raises:
         OSError: It can't be done here, or a hidden path has changed.
@@ -111,10 +141,13 @@ def confine(hidden: Sequence[Place], scratch: str, writable: Sequence[str]) -> N
     nothing = {name: linux.clone_mount("/dev/null") for name in names if not Path(name).is_dir()}
     names = [name for name in names if name not in nothing]
     kept = {path: linux.clone_mount(path) for path in (*writable, scratch)}
+    readable = {path: linux.clone_mount(path) for path in visible}
     devices = {name: linux.clone_mount(f"/dev/{name}") for name in DEVICES}
     linux.restrict_mounts("/", linux.MOUNT_ATTR_RDONLY | _LOCKED_DOWN)
     for mount in kept.values():
         linux.restrict_clone(mount, _LOCKED_DOWN)
+    for mount in readable.values():
+        linux.restrict_clone(mount, linux.MOUNT_ATTR_RDONLY | _LOCKED_DOWN)
     # Hide after mounting writable paths, which may show hidden ones under another name.
     for path in writable:
         linux.attach_mount(kept[path], path)
@@ -124,10 +157,13 @@ def confine(hidden: Sequence[Place], scratch: str, writable: Sequence[str]) -> N
         linux.attach_mount(mount, name)
     Path(scratch).mkdir(parents=True, exist_ok=True)
     linux.attach_mount(kept[scratch], scratch)
+    for path, mount in readable.items():
+        Path(path).mkdir(parents=True, exist_ok=True)
+        linux.attach_mount(mount, path)
     for name in names:
         _make_read_only(name, linux.MS_NODEV)
     _replace_devices(devices)
-    for descriptor in (*kept.values(), *devices.values(), *nothing.values()):
+    for descriptor in (*kept.values(), *readable.values(), *devices.values(), *nothing.values()):
         os.close(descriptor)
 
 

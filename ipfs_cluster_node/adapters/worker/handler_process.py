@@ -8,8 +8,8 @@ handler does to its own process is gone with the next runner. As a process of th
 handler can change what later runners inherit from the keeper, such as its limits: a keeper that
 differs from its start is replaced.
 
-On the keeper's socket the node sends `FORK`, with a runner's socket and the pipe for its output, or
-`END`, which is answered by `ENDED` and how the runner ended.
+On the keeper's socket the node sends what to load the handlers from; then `FORK`, with a runner's
+socket and the pipe for its output, or `END`, which is answered by `ENDED` and how the runner ended.
 """
 
 import gc
@@ -21,14 +21,17 @@ import struct
 import sys
 import traceback
 from contextlib import suppress
+from dataclasses import astuple
 from typing import Any, Final
 
 from ipfs_cluster_node.adapters.worker import linux
 from ipfs_cluster_node.adapters.worker.confinement import SHARED_MEMORY, Place, confine, enter
 from ipfs_cluster_node.adapters.worker.inherited import inherited_with_files
-from ipfs_cluster_node.adapters.worker.registry import load_handlers
-from ipfs_cluster_node.adapters.worker.runner import START_FAILED_STATUS, run
+from ipfs_cluster_node.adapters.worker.registry import kept_types, load_handlers
+from ipfs_cluster_node.adapters.worker.runner import START_FAILED_STATUS, read_exactly, run
+from ipfs_cluster_node.adapters.worker.sources import Sources
 from ipfs_cluster_node.adapters.worker.trees import empty, kill_descendants, reap
+from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.tasks import Handler
 
 FORK: Final = b"F"
@@ -36,8 +39,9 @@ END: Final = b"E"
 ENDED: Final = struct.Struct("<i?")
 """The runner's wait status, and whether it left and changed nothing, so that another can be
 forked."""
-READY: Final = struct.Struct("<I")
-"""The length of a JSON object: `pid`, and `failed` or `missing`."""
+LENGTH: Final = struct.Struct("<I")
+"""Before a JSON object: to the node `pid`, and then `failed`, `invalid` or all else; to the keeper
+the sources."""
 END_SECONDS_MAX: Final = 2.0
 
 
@@ -50,7 +54,7 @@ def main() -> None:
     if confined:
         hidden = [Place(*place) for place in told["hidden"]]
         try:
-            confine(hidden, told["scratch"], told["writable"])
+            confine(hidden, told["scratch"], told["writable"], told["visible"])
         except OSError as error:
             _say(control, {"pid": 0, "failed": str(error)})
             return
@@ -87,7 +91,14 @@ def _keep(control: socket.socket, told: dict[str, Any], *, confined: bool) -> No
         except OSError as error:
             _say(control, {"failed": str(error)})
             return
-    handlers = load_handlers(told["modules"])
+    [size] = LENGTH.unpack(read_exactly(control, LENGTH.size))
+    try:
+        sources = Sources.decoded(json.loads(read_exactly(control, size)))
+        handlers, refused = load_handlers(sources)
+    except ClusterError as error:
+        notes = "\n".join(getattr(error, "__notes__", ()))
+        _say(control, {"invalid": error.message, "traceback": notes})
+        return
     if not confined:
         # If it were killed with the node, processes of handlers would be left: instead it ends them
         # itself once its socket closes. In namespaces they all end with this process.
@@ -99,7 +110,12 @@ def _keep(control: socket.socket, told: dict[str, Any], *, confined: bool) -> No
     gc.collect()
     gc.freeze()  # Otherwise a runner's first collection would copy every page.
     keeper = _Keeper(control, handlers, told["memory_bytes_max"], confined=confined)
-    _say(control, {"missing": missing})
+    loaded = {
+        "types": sorted(handlers),
+        "kept": sorted(kept_types(handlers)),
+        "refused": [astuple(each) for each in refused],
+    }
+    _say(control, {"missing": missing, **loaded})
     keeper.serve()
     _end_all(confined=confined)
 
@@ -183,7 +199,7 @@ def _end_all(*, confined: bool, on_ended: Any = lambda _ended: None) -> bool:
 
 def _say(control: socket.socket, what: dict[str, Any]) -> None:
     encoded = json.dumps(what).encode()
-    control.sendall(READY.pack(len(encoded)) + encoded)
+    control.sendall(LENGTH.pack(len(encoded)) + encoded)
 
 
 if __name__ == "__main__":

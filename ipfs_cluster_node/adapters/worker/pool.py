@@ -7,7 +7,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -27,8 +27,8 @@ from ipfs_cluster_node.adapters.worker.processes import (
     HandlerProcess,
     Plan,
 )
-from ipfs_cluster_node.adapters.worker.registry import kept_types, load_handlers
 from ipfs_cluster_node.adapters.worker.runner import MEMORY_ADVICE
+from ipfs_cluster_node.adapters.worker.sources import Refused, Sources
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import TaskId
 from ipfs_cluster_node.core.model import RESULT_INLINE_BYTES_MAX
@@ -91,7 +91,7 @@ class HandlerPool:
     def __init__(
         self,
         *,
-        modules: Sequence[str],
+        sources: Sources,
         slots: int,
         memory_bytes_max: int,
         scratch: Path,
@@ -101,18 +101,15 @@ class HandlerPool:
         also_kept: Collection[str] = (),
         on_progress: Progress = lambda _task, _attempt, _ratio, _note: None,
     ) -> None:
-        """Load the handlers; `start` starts the processes, one for each slot.
+        """Take what to load handlers from; `start` starts the processes, one for each slot.
 
         An attempt that uses `MEMORY_EXTRA_BYTES` beyond `memory_bytes_max` is killed. `scratch` is
         for the pool alone, and emptied at the start; it may lie in a hidden path. Hidden paths that
         are missing when the pool starts are ignored. `also_kept` are task types whose runners are
         kept like those of the node's own handlers; for tests only, since a kept runner is trusted.
-
-        Raises:
-            ClusterError: CONFIG_INVALID for a module that can't be imported.
         """
         self._plan = Plan(
-            modules=tuple(modules),
+            sources=sources,
             memory_bytes_max=memory_bytes_max,
             scratch=scratch,
             hidden=(),
@@ -129,16 +126,19 @@ class HandlerPool:
         self._watcher: asyncio.Task[None] | None = None
         self.missing: tuple[str, ...] = ()
         """Parts of the handlers' confinement that this machine lacks, as sentences."""
-        handlers = load_handlers(modules) if slots else {}
-        self.task_types = frozenset(handlers)
-        self._kept_types = kept_types(handlers).union(also_kept)
+        self.task_types: frozenset[str] = frozenset()
+        """Those of the handlers, once it has started."""
+        self.refused: tuple[Refused, ...] = ()
+        """Files with handlers, and task types, that are left out; once it has started."""
+        self._kept_types = frozenset(also_kept)
 
     async def start(self) -> None:
         """Start the processes.
 
         Raises:
             ClusterError: CONFINEMENT_MISSING, if it is required but not possible; CONFIG_INVALID
-                for a writable path.
+                for a writable path, and for handlers that can't be loaded, with the traceback as
+                its note.
             OSError, TimeoutError: Some did not start; `close` kills the others.
         """
         if not self._slots:
@@ -153,8 +153,14 @@ class HandlerPool:
             scratch=scratch.resolve(),
             hidden=hidden,
             writable=confinement.writable_beside(self._plan.writable, hidden),
+            visible=confinement.visible_in(hidden, self._plan.sources),
         )
-        self._idle = [await self._start_first()]
+        self._idle = [first := await self._start_first()]
+        self.task_types = first.loaded.types
+        self._kept_types |= first.loaded.kept
+        self.refused = (*self._plan.sources.refused, *first.loaded.refused)
+        for refused in self.refused:
+            log.error("handlers are left out", extra=asdict(refused))
         self._watcher = asyncio.create_task(self._watch(), name="handler-watch")
         others = await asyncio.gather(
             *(self._start_process() for _ in range(self._slots - 1)), return_exceptions=True
@@ -233,7 +239,7 @@ class HandlerPool:
             await process.kill()
         try:
             return await self._start_process()
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, ClusterError) as error:
             raise ClusterError(
                 Reason.HANDLER_FAILED,
                 f"no handler process could be started ({error}); see the worker's log",

@@ -19,8 +19,10 @@ from ipfs_cluster_node.adapters.worker import trees
 from ipfs_cluster_node.adapters.worker.answers import Identity, ProtocolError, Said, parse
 from ipfs_cluster_node.adapters.worker.confinement import Place
 from ipfs_cluster_node.adapters.worker.frames import HEAD, encode_frame, frame_sizes
-from ipfs_cluster_node.adapters.worker.handler_process import END, ENDED, FORK, READY
+from ipfs_cluster_node.adapters.worker.handler_process import END, ENDED, FORK, LENGTH
 from ipfs_cluster_node.adapters.worker.output import Output
+from ipfs_cluster_node.adapters.worker.sources import Refused, Sources
+from ipfs_cluster_node.core.errors import ClusterError, Reason
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,8 @@ START_LINES_MAX: Final = 200
 START_LINE_CHARS_MAX: Final = 1000
 OUTPUT_SECONDS_MAX: Final = 1.0
 """How long to wait for the last output of a killed process."""
+READY_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Limit of what a keeper says of its start."""
 SCRATCH_NAME: Final = "scratch"
 SCRATCH_MODE: Final = 0o700
 NOT_OPEN: Final = -1
@@ -50,13 +54,26 @@ class ConfinementError(OSError):
 class Plan:
     """How a pool's processes are started."""
 
-    modules: tuple[str, ...]
+    sources: Sources
+    """What they load their handlers from."""
     memory_bytes_max: int
     scratch: Path
     """Where each gets its own directory."""
     hidden: tuple[Place, ...]
     """Paths that they must not see."""
     writable: tuple[str, ...]
+    visible: tuple[str, ...] = ()
+    """Directories in hidden ones that they may read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The handlers that a process has loaded, by their task types."""
+
+    types: frozenset[str]
+    kept: frozenset[str]
+    """Types of the node's own handlers, whose runners may be kept."""
+    refused: tuple[Refused, ...]
 
 
 class HandlerProcess:
@@ -82,6 +99,7 @@ class HandlerProcess:
         self._scratch = NOT_OPEN
         self.missing: tuple[str, ...] = ()
         """Parts of its confinement that this machine lacks, as sentences."""
+        self.loaded: Loaded
         self.runner: Runner
         self.kept_type = ""
         """The task type of its runner's attempts; empty before the first."""
@@ -94,6 +112,7 @@ class HandlerProcess:
 
         Raises:
             ConfinementError: `confined` is impossible here; no handler was loaded.
+            ClusterError: CONFIG_INVALID, the handlers can't be loaded; its note has the traceback.
             OSError, TimeoutError: It did not start; its output is in the log.
         """
         ours, theirs = socket.socketpair()
@@ -107,7 +126,7 @@ class HandlerProcess:
             "hidden": [astuple(place) for place in plan.hidden],
             "scratch": str(directory),
             "writable": plan.writable,
-            "modules": plan.modules,
+            "visible": plan.visible,
             "memory_bytes_max": plan.memory_bytes_max,
         }
         environment = {k: os.environ[k] for k in PASSED_VARIABLES if k in os.environ}
@@ -139,7 +158,7 @@ class HandlerProcess:
         self = cls(process, ours, directory=directory, confined=confined)
         try:
             async with asyncio.timeout(START_SECONDS_MAX):
-                await self._wait_until_ready()
+                await self._wait_until_ready(plan.sources)
             self.fork()
         except BaseException as error:
             await self.kill()
@@ -148,16 +167,35 @@ class HandlerProcess:
             raise
         return self
 
-    async def _wait_until_ready(self) -> None:
+    async def _wait_until_ready(self, sources: Sources) -> None:
         # The launcher sends the keeper's id, the keeper that it has loaded; in either order.
-        ready: dict[str, Any] = {}
+        ready = await self._hear_control()
+        encoded = json.dumps(sources.encoded()).encode()
+        with suppress(ConnectionError):  # It failed, and has said why.
+            said = LENGTH.pack(len(encoded)) + encoded
+            await asyncio.get_running_loop().sock_sendall(self._control, said)
         while not {"pid", "missing"} <= ready.keys():
-            [size] = READY.unpack(await self._read_control(READY.size))
-            ready |= json.loads(await self._read_control(size))
-            if "failed" in ready:
-                raise ConfinementError(ready["failed"])
+            ready |= await self._hear_control()
         self._keeper = ready["pid"]
         self.missing = tuple(ready["missing"])
+        self.loaded = Loaded(
+            frozenset(ready["types"]),
+            frozenset(ready["kept"]),
+            tuple(Refused(*each) for each in ready["refused"]),
+        )
+
+    async def _hear_control(self) -> dict[str, Any]:
+        [size] = LENGTH.unpack(await self._read_control(LENGTH.size))
+        if size > READY_BYTES_MAX:
+            raise OSError("a handler process says too much; define fewer task types")
+        said: dict[str, Any] = json.loads(await self._read_control(size))
+        if "failed" in said:
+            raise ConfinementError(said["failed"])
+        if "invalid" in said:
+            invalid = ClusterError(Reason.CONFIG_INVALID, said["invalid"])
+            invalid.add_note(said["traceback"])
+            raise invalid
+        return said
 
     def fork(self) -> None:
         """Fork a fresh runner; its first request may be sent at once."""

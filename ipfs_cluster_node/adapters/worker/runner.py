@@ -391,15 +391,16 @@ def _traces() -> Any:
 
 
 def _read(connection: socket.socket) -> tuple[dict[str, Any], bytes] | None:
-    head = _read_exactly(connection, HEAD.size)
+    head = read_exactly(connection, HEAD.size)
     if not head:
         return None
     header_bytes, body_bytes = frame_sizes(head)
-    header = json.loads(_read_exactly(connection, header_bytes))
-    return header, _read_exactly(connection, body_bytes)
+    header = json.loads(read_exactly(connection, header_bytes))
+    return header, read_exactly(connection, body_bytes)
 
 
-def _read_exactly(connection: socket.socket, size: int) -> bytes:
+def read_exactly(connection: socket.socket, size: int) -> bytes:
+    """Read that many bytes; none if the other end is closed."""
     data = bytearray()
     while len(data) < size:
         piece = connection.recv(min(size - len(data), 1024 * 1024))

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ipfs_cluster_node.adapters.worker.pool import HandlerPool
+from ipfs_cluster_node.adapters.worker.sources import Sources, read_sources
 from ipfs_cluster_node.config.profiles import profile_files
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import TaskId
@@ -17,12 +18,14 @@ class WorkerPart(Part):
     """On every node; without slots it runs nothing."""
 
     def __init__(self, common: CommonPart, member: MemberPart) -> None:
-        """Offer the task types of the handlers installed here."""
+        """Read the files with handlers; raises CONFIG_INVALID."""
         settings, space = common.settings, member.space
         slots = settings.slot_count
         self._drain = settings.tasks.drain
         self.pool = HandlerPool(
-            modules=settings.tasks.handler_modules,
+            sources=read_sources(settings.tasks.handlers, common.home.handlers)
+            if slots
+            else Sources(),
             slots=slots,
             memory_bytes_max=settings.tasks.memory_max,
             scratch=common.home.scratch,
@@ -32,7 +35,7 @@ class WorkerPart(Part):
             on_progress=self._on_progress,
         )
         self.worker: Worker | None = None
-        member.uplink.registration.task_types.extend(sorted(self.pool.task_types))
+        self._uplink = member.uplink
         if not slots:
             return
 
@@ -57,10 +60,10 @@ class WorkerPart(Part):
         self.loops = {"worker": self.worker.run}
 
     async def prepare(self) -> None:
-        """Start the handler processes.
+        """Start the handler processes, and offer their task types.
 
         Raises:
-            ClusterError: HANDLER_FAILED, or what is missing to confine them.
+            ClusterError: HANDLER_FAILED, CONFIG_INVALID, or what is missing to confine them.
         """
         try:
             await self.pool.start()
@@ -72,8 +75,9 @@ class WorkerPart(Part):
             raise ClusterError(
                 Reason.HANDLER_FAILED,
                 f"handler processes do not start ({error}); see the lines of the log before this, "
-                "and import the modules of tasks.handler_modules by hand",
+                "and import the handlers by hand",
             ) from error
+        self._uplink.registration.task_types.extend(sorted(self.pool.task_types))
 
     async def leave(self) -> None:
         """Let attempts end for a while, and return the others."""
