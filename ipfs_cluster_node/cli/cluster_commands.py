@@ -1,6 +1,5 @@
 """`status`, `cluster`, `node`, `config`, `state`."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,14 @@ import click
 
 from ipfs_cluster_node.cli.arrow import save_option, saving
 from ipfs_cluster_node.cli.files import force_option, user_file
+from ipfs_cluster_node.cli.health import (
+    health_of,
+    health_of_all,
+    show_health,
+    show_health_of_all,
+)
 from ipfs_cluster_node.cli.output import (
+    NOTHING,
     Parsed,
     capturing,
     client_command,
@@ -23,9 +29,10 @@ from ipfs_cluster_node.cli.output import (
 )
 from ipfs_cluster_node.config.output_file import is_standard_output
 from ipfs_cluster_node.core.authorization import grant_text
-from ipfs_cluster_node.core.errors import ClusterError, Exit, Reason
+from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import node_id_from_did, parse_did
 from ipfs_cluster_node.core.model import Role
+from ipfs_cluster_node.core.views import only_connects_out
 
 STATE_TABLES = ("nodes", "tasks", "content")
 
@@ -107,7 +114,7 @@ def node() -> None:
 @node.command("list")
 @client_command
 def list_nodes(profile: str | None, *, as_json: bool) -> None:
-    """List the nodes."""
+    """List the nodes; those that only connect out show no endpoint."""
     nodes = run_client(profile, lambda client: client.list_nodes())
     print_views(
         nodes,
@@ -120,7 +127,7 @@ def list_nodes(profile: str | None, *, as_json: bool) -> None:
             _role(each),
             each.liveness,
             f"{each.running_attempt_count}/{each.slot_count}",
-            " ".join(each.endpoints),
+            NOTHING if only_connects_out(each, nodes) else " ".join(each.endpoints),
             " ".join(each.task_types),
         ),
     )
@@ -136,27 +143,22 @@ def _role(node: Any) -> str:
 
 
 @node.command("health")
-@click.argument("node_id", metavar="NODE_ID_OR_DID", type=MEMBER)
+@click.argument("node_id", metavar="[NODE_ID_OR_DID]", default="", type=MEMBER)
+@click.option("--all", "of_all", is_flag=True, help="Ask every node, from this machine.")
 @client_command
-def get_health(profile: str | None, node_id: str, *, as_json: bool) -> None:
-    """Show one node's health. Exit status 1 if a check fails."""
+def get_health(profile: str | None, node_id: str, *, of_all: bool, as_json: bool) -> None:
+    """Show one node's health, or with --all that of each. Exit status 1 if a check fails.
 
-    async def ask(client: Any) -> Any:
-        for each in await client.list_nodes():
-            if each.node_id == node_id and each.endpoints:
-                return await client.get_health(each.endpoints[0], node_id)
-        raise ClusterError(
-            Reason.MEMBER_NOT_FOUND, f"{node_id} is not a node with an address; list the nodes"
-        )
-
-    answer = run_client(profile, ask)
-    said = [f"{answer.name} ({answer.role}), up {answer.uptime_seconds:.0f} s"]
-    for check in answer.checks:
-        how = "FAIL" if not check.ok else "weak" if check.degraded else "ok"
-        said.append(f"  {how:<4} {check.name}: {check.detail}")
-    print_view(answer, said, as_json)
-    if not all(check.ok for check in answer.checks):
-        sys.exit(Exit.FAILED)
+    With --all also if a node does not answer within 5 s. One that only connects out can't be asked
+    from here: it counts as well while it is alive.
+    """
+    if of_all == bool(node_id):
+        raise click.UsageError("name a node, or ask all of them with --all")
+    if of_all:
+        show_health_of_all(run_client(profile, health_of_all), as_json=as_json)
+    else:
+        answer = run_client(profile, lambda client: health_of(client, node_id))
+        show_health(answer, as_json=as_json)
 
 
 def _confirm_removal(context: click.Context, _parameter: click.Parameter, yes: bool) -> None:  # noqa: FBT001

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from ipfs_cluster_node.cli.output import say
+from ipfs_cluster_node.cli.output import command_line, say
 from ipfs_cluster_node.config.settings import ENROLMENT_PORT
 from ipfs_cluster_node.core.endpoints import parse_endpoint
 
@@ -12,7 +12,7 @@ def say_how_to_join(where: str, enrolment_endpoints: Iterable[str]) -> None:
     known = list(enrolment_endpoints)
     reached = [each for each in known if not parse_endpoint(each).is_loopback]
     first, *others = reached or known or [f"MASTER:{ENROLMENT_PORT}"]
-    say(f"on {where}: ipfs-cluster-node join TOKEN --enrolment {first}", err=True)
+    say(f"on {where}: {command_line('join', 'TOKEN', '--enrolment', first)}", err=True)
     if others:
         say(f"or at another master: --enrolment {', '.join(others)}", err=True)
     if known and not reached:

@@ -14,6 +14,7 @@ import click
 
 from ipfs_cluster_node.cli.output import (
     Parsed,
+    command_line,
     local_command,
     print_json,
     reporting,
@@ -157,7 +158,7 @@ def init(
                     Reason.STORAGE_FULL,
                     f"the node is made, in {home.path}, but the recovery passphrase could not be "
                     f"printed ({error.strerror}); start the node, and make another one: "
-                    "ipfs-cluster-node recover passphrase",
+                    + command_line("recover", "passphrase", "--home", home.path),
                 ) from error
             raise
         finally:
@@ -228,7 +229,7 @@ def _report(made: Any, home: Home, profile_name: str | None, *, as_json: bool) -
         return
     say(f"{made.role} {made.node_id} of cluster {made.cluster_name} ({made.cluster_id})")
     if made.role != "client":
-        say(f"start it with: ipfs-cluster-node serve --home {home.path}")
+        say(f"start it with: {command_line('serve', '--home', home.path)}")
     if made.recovery_passphrase:
         say(f"recovery passphrase: {made.recovery_passphrase}")
         say(

@@ -25,6 +25,9 @@ STALE_KEY: Final = "ipfs_cluster_node.stale"
 UCAN_KEY: Final = "ipfs_cluster_node.ucan"
 """Key in click's `meta`: delegations for the call, a container or a file with one."""
 
+NOTHING: Final = "\N{EN DASH}"
+"""In a table, where there is no value."""
+
 PATH_CHARS_MAX: Final = 256
 """Longer text is never taken as a file name."""
 
@@ -158,7 +161,12 @@ def with_profile(name: str) -> str:
     from ipfs_cluster_node.config.profiles import chosen_profile
 
     used = name == chosen_profile(None)
-    return "ipfs-cluster-node" + ("" if used else f" --profile {shlex.quote(name)}")
+    return command_line(*([] if used else ["--profile", name]))
+
+
+def command_line(*arguments: object) -> str:
+    """A command to copy into a shell: names and paths with spaces or quotes stay whole."""
+    return shlex.join(map(str, ("ipfs-cluster-node", *arguments)))
 
 
 def say(*lines: str, err: bool = False) -> None:

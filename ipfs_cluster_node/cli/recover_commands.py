@@ -19,6 +19,7 @@ from ipfs_cluster_node.cli.node_commands import (
 from ipfs_cluster_node.cli.output import (
     DURATION,
     Function,
+    command_line,
     json_document,
     local_command,
     print_done,
@@ -127,8 +128,8 @@ def recover_alone(
             "term": str(stored.entry_term),
             "removed_node_ids": [node_id for _, node_id in removed],
         },
-        f"{survivor.node_id} is the only master; start it with: ipfs-cluster-node serve "
-        f"--home {home.path}",
+        f"{survivor.node_id} is the only master; start it with: "
+        + command_line("serve", "--home", home.path),
         as_json=as_json,
     )
 
@@ -253,7 +254,7 @@ def recover_cluster(
     say(f"master {made.node_id} of cluster {made.cluster_name} ({made.cluster_id})")
     for master in made.removed:
         say(f"removed for good: {master.name} ({master.node_id})")
-    say(f"start it with: ipfs-cluster-node serve --home {home.path}")
+    say(f"start it with: {command_line('serve', '--home', home.path)}")
     say(f"start other nodes with: ipfs-cluster-node serve --master {made.node_id}@HOST:PORT")
     say("for an operator, within an hour:")
     _show_token(made.operator_token, made.enrolment_endpoints)

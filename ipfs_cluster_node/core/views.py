@@ -3,10 +3,11 @@
 Times are milliseconds since 1970 (UTC), 0 for never; an empty text stands for none.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ipfs_cluster_node.core.certificates import RotationPhase
+from ipfs_cluster_node.core.endpoints import parse_endpoint
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.ids import Did, node_id_from_did
 from ipfs_cluster_node.core.model import Liveness, Role, TaskInput, TaskState
@@ -54,6 +55,18 @@ class ListedNode:
     did: str = ""
     tls_name: str = ""
     """In its certificate."""
+
+
+def only_connects_out(node: ListedNode, nodes: Iterable[ListedNode]) -> bool:
+    """Whether others can't call a node: it says no address, or one that only its machine reaches.
+
+    Where all `nodes` are on loopback they share a machine, and reach one another.
+    """
+    if any(not parse_endpoint(each).is_loopback for each in node.endpoints):
+        return False
+    return not node.endpoints or any(
+        not parse_endpoint(each).is_loopback for other in nodes for each in other.endpoints
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

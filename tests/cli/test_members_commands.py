@@ -1,16 +1,12 @@
 """Commands about members, with a client that notes what it is asked."""
 
-import asyncio
-from collections.abc import Callable, Coroutine
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.cli import certificate_commands, cluster_commands
-from ipfs_cluster_node.cli.main import main
 from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.core.views import (
     HealthCheck,
@@ -19,20 +15,9 @@ from ipfs_cluster_node.core.views import (
     ListedNode,
     ListedSetting,
 )
+from tests.support.commands import invoke
 
 CLIENT = Identity.create()
-
-
-def invoke(monkeypatch: pytest.MonkeyPatch, module: Any, client: Any, *arguments: str) -> Result:
-    """Run a command whose client is this one."""
-
-    def run_client(
-        _profile: str | None, operation: Callable[[Any], Coroutine[Any, Any, Any]]
-    ) -> Any:
-        return asyncio.run(operation(client))
-
-    monkeypatch.setattr(module, "run_client", run_client)
-    return CliRunner().invoke(main, arguments)
 
 
 @pytest.mark.parametrize("named", [CLIENT.node_id, CLIENT.did])
@@ -100,7 +85,7 @@ def test_a_failed_check_of_health_is_a_failed_command(
     async def list_nodes() -> list[Any]:
         return [ListedNode(node_id=CLIENT.node_id, endpoints=("m:1",))]
 
-    async def get_health(_address: str, _node_id: str) -> Any:
+    async def get_health(_address: str, _node_id: str, **_: Any) -> Any:
         log = HealthCheck(name="log", ok=True, degraded=True)
         return HealthReport(checks=(log, HealthCheck(name="disk", ok=ok)))
 
