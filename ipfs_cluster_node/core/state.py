@@ -26,7 +26,7 @@ from ipfs_cluster_node.core.effects import (
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.ids import Did, NodeId, TaskId, did_from_node_id
 from ipfs_cluster_node.core.members import MemberTable
-from ipfs_cluster_node.core.model import AttemptId, Content, Liveness, Task
+from ipfs_cluster_node.core.model import AttemptId, Content, Liveness, Role, Task
 from ipfs_cluster_node.core.requests import RequestRecord, RequestTable
 from ipfs_cluster_node.core.settings import ClusterConfig, ConfigChangedError
 from ipfs_cluster_node.core.state_data import StateData
@@ -273,11 +273,14 @@ class ClusterState:
 
     def _finish_attempts(self, command: LogCommand, body: commands.FinishAttempts) -> Answer:
         changed: list[TaskId] = []
+        node = self.members.node(body.node_id)
+        # A master that works too holds just the files that were put on it.
+        is_source = node is not None and node.role is not Role.MASTER
         for outcome in body.outcomes:
             if not self.tasks.finish(outcome, body.node_id, command.at_ms):
                 continue
             changed.append(outcome.id.task_id)
-            if outcome.result is not None and outcome.result.cid in self.contents:
+            if is_source and outcome.result is not None and outcome.result.cid in self.contents:
                 self.contents.hold(outcome.result.cid, (body.node_id,))
         if not changed:
             return Accepted()
