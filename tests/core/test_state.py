@@ -31,9 +31,7 @@ def test_a_task_goes_from_pending_over_running_to_its_result(world: World) -> No
     world.assign()
     assert (world.task().state, world.task().attempt) == (TaskState.RUNNING, 1)
     world.finish(1)
-    task = world.state.tasks.get(T)
-    assert task is not None
-    assert task.state is TaskState.SUCCEEDED
+    assert world.task().state is TaskState.SUCCEEDED
     assert world.task().spec.payload == b""  # Of no more use.
 
 
@@ -48,13 +46,9 @@ def test_a_late_result_of_an_old_attempt_is_refused(world: World) -> None:
     world.finish(2, WORKER)  # The right attempt, from a node that does not hold it.
     assert world.task().state is TaskState.RUNNING
     world.finish(2, OTHER)
-    task = world.state.tasks.get(T)
-    assert task is not None
-    assert task.state is TaskState.SUCCEEDED
+    assert world.task().state is TaskState.SUCCEEDED
     world.finish(2, OTHER, failure=True)
-    task = world.state.tasks.get(T)
-    assert task is not None
-    assert task.state is TaskState.SUCCEEDED
+    assert world.task().state is TaskState.SUCCEEDED
 
 
 def test_a_failure_is_repeated_as_often_as_was_asked(world: World) -> None:
@@ -125,12 +119,14 @@ def test_a_master_that_works_holds_only_what_was_put_on_it(world: World) -> None
     """Named as a holder of its task's result, it let the last master that had it be removed."""
     world.do(c.AddContent(cid="b", size_bytes=1, holders=(OTHER,), name=""))
     world.submit("t")
-    world.do(c.AssignTasks(assignments=((T, MASTER),)))
+    works = c.RegisterNode(
+        node_id=MASTER, endpoints=(), task_types=("echo",), slot_count=2, version="1"
+    )
+    world.do(works)
+    world.assign(node=MASTER)
     outcome = AttemptOutcome(id=AttemptId(T, 1), result=TaskResult(cid="b", size_bytes=1))
     world.do(c.FinishAttempts(node_id=MASTER, outcomes=(outcome,)))
-    task = world.state.tasks.get(T)
-    assert task is not None
-    assert task.state is TaskState.SUCCEEDED
+    assert world.task().state is TaskState.SUCCEEDED
     assert world.state.contents["b"].holders == (OTHER,)
 
 
