@@ -6,6 +6,7 @@ install_tools() {
   install_go_ucan
   install_javascript
   install_faketime
+  install_go_worker
 }
 
 install_faketime() {
@@ -56,6 +57,27 @@ install_go_ucan() {
   else
     echo "warning: go-ucan can't be built here; tests/interop/test_go_ucan.py is skipped, which CI=true takes for a failure" >&2
   fi
+}
+
+install_go_worker() {
+  local sources="$root/clients/examples/go-worker" bin="$root/.tools/bin" plugins="$root/.tools/go-worker" want
+  want="$(cat "$sources"/*.* $(protos) | cksum)"
+  [ "$(cat "$bin/.go-worker" 2>/dev/null)" = "$want" ] && return
+  echo "building clients/examples/go-worker" >&2
+  find_go
+  mkdir -p "$bin" "$plugins"
+  GOBIN="$plugins" GOFLAGS=-mod=readonly "$go" -C "$sources" install tool
+  # shellcheck disable=SC2046
+  PATH="$plugins:$PATH" .venv/bin/python -m grpc_tools.protoc -I protos \
+    --go_out="$sources/stubs" --go_opt=module=ipfs-cluster-node.alt \
+    --go-grpc_out="$sources/stubs" --go-grpc_opt=module=ipfs-cluster-node.alt $(protos)
+  "$go" -C "$sources" build -mod=readonly -o "$bin/go-worker" .
+  echo "$want" >"$bin/.go-worker"
+}
+
+protos() {
+  # Those of clients and workers.
+  find protos/ipfs_cluster_node/v1 protos/ipfs_cluster_node/worker -name '*.proto' | sort
 }
 
 find_go() {

@@ -1,0 +1,3 @@
+module ipfs-cluster-node.alt
+
+go 1.25
