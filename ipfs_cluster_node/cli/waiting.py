@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from ipfs_cluster_node.cli.output import say, state_line, with_profile
 from ipfs_cluster_node.core.errors import ClusterError, Trait
-from ipfs_cluster_node.core.model import Liveness, TaskState
+from ipfs_cluster_node.core.task_details import waiting_words
 
 LOOK_SECONDS: Final = 5.0
 """Delay before the first check of the reason, and between checks."""
@@ -85,21 +85,6 @@ async def _why(client: Any, task_ids: Sequence[str]) -> str:
         return "no master leads; a majority of the masters must run"
     for task_id in task_ids[:TASKS_ASKED_MAX]:
         task = await client.get_task(task_id, timeout=ASK_TIMEOUT)
-        if task.status.state is TaskState.PENDING:
-            return await _why_pending(client, task.spec.task_type)
+        if task.status.waiting is not None:
+            return waiting_words(task.spec.task_type, task.status.waiting)
     return ""
-
-
-async def _why_pending(client: Any, task_type: str) -> str:
-    nodes = await client.list_nodes(timeout=ASK_TIMEOUT)
-    takers = [
-        node
-        for node in nodes
-        if node.slot_count and task_type in node.task_types and node.liveness is Liveness.ALIVE
-    ]
-    # A caller without permission to see the nodes gets an empty list.
-    if nodes and not takers:
-        return f"no live worker runs {task_type}; start one"
-    if takers and all(node.running_attempt_count >= node.slot_count for node in takers):
-        return f"every worker that runs {task_type} is busy"
-    return "the task is waiting for a worker"

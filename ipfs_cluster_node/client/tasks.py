@@ -111,7 +111,7 @@ class TaskCalls(Calls):
         return SubmittedTask(checked_text(task_id, "task_id"), self)
 
     async def get_task(self, task_id: str, *, timeout: timedelta = TIMEOUT_DEFAULT) -> ListedTask:
-        """Read one task."""
+        """Read one task, with its attempts, its small payload and what it waits for."""
         response = await self._unary(message(pb.GetTaskRequest, task_id=task_id), timeout)
         return TASK.decode(response.task)
 
@@ -121,6 +121,7 @@ class TaskCalls(Calls):
         states: Iterable[TaskState] = (),
         task_type: str = "",
         task_id_prefix: str = "",
+        namespace_pattern: str = "",
         limit: int = 100,
         timeout: timedelta = TIMEOUT_DEFAULT,
     ) -> list[ListedTask]:
@@ -130,6 +131,8 @@ class TaskCalls(Calls):
             states: Only these; none: all.
             task_type: Only this type; empty: all.
             task_id_prefix: Only those whose id begins with this; empty: all.
+            namespace_pattern: Only namespaces that match it, `*` being any run of characters:
+                `team-a/*`; empty: all.
             limit: The most tasks to return.
             timeout: For each page.
 
@@ -147,6 +150,7 @@ class TaskCalls(Calls):
             states=wanted,
             task_type=task_type,
             task_id_prefix=task_id_prefix,
+            namespace_pattern=namespace_pattern,
         )
         return await self._list(request, "tasks", TASK.decode, timeout, limit)
 

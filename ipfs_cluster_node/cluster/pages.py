@@ -1,5 +1,6 @@
 """Pages of lists, limited by the requested size and by the size of a message."""
 
+import sys
 from collections.abc import Iterable
 from typing import Any, Final, TypeVar
 
@@ -18,7 +19,10 @@ Item = TypeVar("Item", bound=Any)
 
 
 async def page_of_items(
-    items: Iterable[tuple[Item, object] | None], page: Page
+    items: Iterable[tuple[Item | None, object] | None],
+    page: Page,
+    *,
+    scanned_max: int = sys.maxsize,
 ) -> tuple[list[Item], str]:
     """The items of a page, and the token of the next page, empty if nothing follows.
 
@@ -27,6 +31,8 @@ async def page_of_items(
     Args:
         items: Messages in the order of the list, each with its key; Nones are left out.
         page: The page.
+        scanned_max: The page ends once so many items were looked at. Then each has its key, also
+            where None stands for a message that is left out.
 
     Raises:
         ClusterError: PAYLOAD_TOO_LARGE: the next item alone exceeds `ITEM_BYTES_MAX`;
@@ -36,9 +42,16 @@ async def page_of_items(
     shown: list[Item] = []
     shown_bytes = 0
     last: object = ""
-    for each in items:
+    for number, each in enumerate(items):
+        if number >= scanned_max:
+            return shown, page.token_after(last)
         if each is not None:
             item, key = each
+            if item is None:
+                last = key
+                if turn.over:
+                    await turn.next()
+                continue
             item_bytes = item.ByteSize()
             if len(shown) == page.size or (shown and shown_bytes + item_bytes > PAGE_BYTES_MAX):
                 return shown, page.token_after(last)

@@ -15,6 +15,7 @@ from ipfs_cluster_node.core.ids import Did, TaskId
 from ipfs_cluster_node.core.model import Task, TaskSpec
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.core.tables import TableName, Touched
+from ipfs_cluster_node.core.task_details import TaskDetails, details_of
 
 WATCH_BATCH_MAX: Final = 200
 """Tasks in one message of a watch; keeps it under the message limit with inline results."""
@@ -42,7 +43,9 @@ class Tasks:
         """Commit tasks, all or none; a repeat of the request gets the first ids."""
         self._consensus.check_leads()
         task_ids = tuple(TaskId(secrets.token_hex(10)) for _ in specs)
-        body = SubmitTasks(task_ids=task_ids, specs=tuple(specs), fingerprint=fingerprint)
+        body = SubmitTasks(
+            task_ids=task_ids, specs=tuple(specs), fingerprint=fingerprint, with_history=True
+        )
         ids = await self._consensus.propose(body, caller=caller, request_id=request_id)
         return tuple(map(TaskId, ids))
 
@@ -56,6 +59,16 @@ class Tasks:
     def get_task(self, task_id: TaskId) -> Task:
         """Read one task."""
         return self._task(self._consensus.read_state(), task_id)
+
+    def details_of(self, task: Task) -> TaskDetails:
+        """What is said of a task beyond its record."""
+        state = self._consensus.state()
+        return details_of(task, state.members, state.tasks)
+
+    def names_of(self, task: Task) -> tuple[str, str]:
+        """The names of a task's submitter and of its node, empty if it has none."""
+        members = self._consensus.state().members
+        return members.name_of(task.submitter), members.node_name(task.node_id)
 
     @staticmethod
     def _task(state: ClusterState, task_id: TaskId) -> Task:

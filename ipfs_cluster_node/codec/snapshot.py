@@ -21,7 +21,7 @@ from ipfs_cluster_node.codec.records import (
 )
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did
-from ipfs_cluster_node.core.model import Content, Joiner, JoinToken, Task, TaskSpec
+from ipfs_cluster_node.core.model import Content, EndedAttempt, Joiner, JoinToken, Task, TaskSpec
 from ipfs_cluster_node.core.requests import RequestRecord
 from ipfs_cluster_node.core.state_data import StateData
 from ipfs_cluster_node.core.tables import TableName
@@ -38,7 +38,8 @@ PART_BYTES: Final = 1024 * 1024
 _REQUEST: Final = codec(RequestRecord, snapshot_pb2.RequestRecord)
 _CONTENT_RENAMED: Final = {"holders": "node_ids"}
 _CONTENT: Final = codec(Content, snapshot_pb2.ContentRecord, renamed=_CONTENT_RENAMED)
-_TASK: Final = codec(Task, snapshot_pb2.TaskRecord, codecs=RECORDS)
+_TASK_RECORDS: Final = RECORDS | {EndedAttempt: codec(EndedAttempt, snapshot_pb2.EndedAttempt)}
+_TASK: Final = codec(Task, snapshot_pb2.TaskRecord, codecs=_TASK_RECORDS)
 _JOIN_TOKEN: Final = codec(
     JoinToken,
     snapshot_pb2.JoinTokenRecord,
@@ -147,9 +148,10 @@ class _Reader:
         task = codec(
             Task,
             snapshot_pb2.TaskRecord,
-            codecs=RECORDS,
+            codecs=_TASK_RECORDS,
             by={
                 "submitter": shared,
+                "request_id": shared,
                 "node_id": By(_itself, lambda text: self._shared(text) or None),
                 "spec": By(TASK_SPEC.encode, self._spec),
             },

@@ -1,6 +1,6 @@
 """Tasks: requests to core values, core values to answers. Validates callers' input."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from google.protobuf.duration_pb2 import Duration
@@ -15,6 +15,7 @@ from ipfs_cluster_node.core.model import (
     CONTENT_TYPE_CHARS_MAX,
     DEFAULT_CONTENT_TYPE,
     MESSAGE_CHARS_MAX,
+    NAMESPACE_PATTERN_CHARS_MAX,
     OUTPUT_TAIL_BYTES_MAX,
     RESULT_INLINE_BYTES_MAX,
     STATES_MAX,
@@ -29,6 +30,7 @@ from ipfs_cluster_node.core.model import (
 )
 from ipfs_cluster_node.core.multiformats import parse_cid
 from ipfs_cluster_node.core.printable import end_of_text
+from ipfs_cluster_node.core.ucan.globs import Glob
 from ipfs_cluster_node.v1 import errors_pb2
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 from ipfs_cluster_node.worker.v1 import worker_pb2
@@ -168,7 +170,7 @@ def task_to_proto(
         "failed_attempt_count": task.failed_count,
         "lost_attempt_count": task.lost_count,
     }
-    if not task.state.is_terminal:
+    if task.spec.payload or not task.state.is_terminal:
         status["payload_size_bytes"] = len(task.spec.payload)
     if task.result is not None:
         status["result"] = _RESULT.named(task.result)
@@ -191,6 +193,15 @@ def states_from_proto(values: Sequence[int]) -> frozenset[TaskState]:
     if None in states:
         raise invalid_field("states", "each a TaskState other than UNSPECIFIED")
     return frozenset(state for state in states if state is not None)
+
+
+def namespaces_from_proto(pattern: str) -> Callable[[str], bool] | None:
+    """Read a filter of namespaces, None for all; raises INVALID_ARGUMENT for a long one."""
+    if len(pattern) > NAMESPACE_PATTERN_CHARS_MAX:
+        raise invalid_field(
+            "namespace_pattern", f"at most {NAMESPACE_PATTERN_CHARS_MAX} characters"
+        )
+    return Glob.parse(pattern).matches if pattern else None
 
 
 def states_to_proto(states: Iterable[TaskState]) -> list[pb.TaskState.ValueType]:

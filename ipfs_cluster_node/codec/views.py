@@ -28,7 +28,9 @@ from ipfs_cluster_node.codec.tasks import (
 )
 from ipfs_cluster_node.core import views
 from ipfs_cluster_node.core.audit import AuditRecord
-from ipfs_cluster_node.core.model import TaskInput, TaskState
+from ipfs_cluster_node.core.errors import Reason
+from ipfs_cluster_node.core.model import Task, TaskInput, TaskState
+from ipfs_cluster_node.core.task_details import TaskDetails
 from ipfs_cluster_node.v1 import (
     audit_pb2,
     authorization_pb2,
@@ -50,6 +52,7 @@ _TIMES: Final = {
     "assigned_at_ms": "assign_time",
     "at_ms": "time",
     "enrolled_at_ms": "enrol_time",
+    "ended_at_ms": "end_time",
     "expires_at_ms": "expire_time",
     "finished_at_ms": "finish_time",
     "issued_at_ms": "issue_time",
@@ -92,6 +95,14 @@ def task_counts_to_proto(counts: Mapping[TaskState, int]) -> Any:
 def _counts_from_proto(counts: Iterable[membership_pb2.TaskCount]) -> dict[TaskState, int]:
     known = TASK_STATE.words
     return {known[each.state]: each.count for each in counts if each.state in known}
+
+
+def _reason_to_proto(reason: Reason | None) -> int | None:
+    return None if reason is None else reason_to_proto(reason)
+
+
+def _reason_from_proto(value: int) -> Reason | None:
+    return reason_from_proto(value) if value else None
 
 
 AUDIT_RECORD: Final = _view(
@@ -149,8 +160,13 @@ _view(
     task_dispatch_pb2.TaskSpec,
     renamed=TIMEOUTS,
     by=BY_TIMEOUT,
-    unused="payload",
 )
+_view(
+    views.ListedAttempt,
+    task_dispatch_pb2.TaskAttempt,
+    by={"reason": By(_reason_to_proto, _reason_from_proto)},
+)
+_view(views.TaskWaiting, task_dispatch_pb2.TaskWaiting)
 _view(views.ListedResult, task_dispatch_pb2.TaskResult)
 _view(
     views.ListedFailure,
@@ -163,6 +179,18 @@ _view(
     by={"state": TASK_STATE.by},
 )
 TASK: Final = _view(views.ListedTask, task_dispatch_pb2.Task)
+
+
+def details_to_proto(message: task_dispatch_pb2.Task, task: Task, details: TaskDetails) -> None:
+    """Add to an encoded task what only the answer to `GetTask` has."""
+    if task.kept_payload is not None:
+        message.spec.payload = task.kept_payload
+    status = message.status
+    status.submitter_name, status.node_name = details.submitter_name, details.node_name
+    status.request_id = task.request_id
+    status.attempts.extend(map(_CODECS[views.ListedAttempt].encode, details.attempts))
+    if details.waiting is not None:
+        status.waiting.CopyFrom(_CODECS[views.TaskWaiting].encode(details.waiting))
 
 
 def json_document(view: Any) -> Any:

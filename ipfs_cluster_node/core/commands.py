@@ -135,6 +135,8 @@ class SubmitTasks:
     specs: tuple[TaskSpec, ...]
     fingerprint: bytes
     """SHA-256 of the request, to tell a repeat from another request with the same id."""
+    with_history: bool = False
+    """Whether the tasks have a history: see `Task`. False in older logs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

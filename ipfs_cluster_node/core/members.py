@@ -67,6 +67,16 @@ class MemberTable:
         principal = self._principals.get(did) if did else None
         return None if principal is None or principal.removed else principal
 
+    def name_of(self, did: Did) -> str:
+        """The name of a principal, removed or not; empty for one that is not known."""
+        principal = self._principals.get(did)
+        return "" if principal is None else principal.name
+
+    def node_name(self, node_id: NodeId | None) -> str:
+        """The name of a node, removed or not; empty for one that is not known."""
+        did = self._nodes.get(node_id) if node_id else None
+        return self.name_of(did) if did else ""
+
     def was_removed(self, node_id: NodeId) -> bool:
         """Whether this node was a member, and was removed."""
         did = self._nodes.get(node_id)

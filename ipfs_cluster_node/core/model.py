@@ -10,6 +10,8 @@ from ipfs_cluster_node.core.ids import Did, NodeId, TaskId, node_id_from_did
 MIB: Final = 1024 * 1024
 
 PAYLOAD_BYTES_MAX: Final = MIB
+PAYLOAD_KEPT_BYTES_MAX: Final = 4096
+"""A payload of this size stays with its task after the end, and is shown."""
 SUBMISSION_BYTES_MAX: Final = 3 * MIB // 2
 """All payloads of one `SubmitTasks`; leaves room in a log entry of 2 MiB."""
 SUBMISSION_TASKS_MAX: Final = 1000
@@ -21,12 +23,19 @@ WATCHED_TASKS_MAX: Final = 20_000
 """Most tasks that one call watches."""
 STATES_MAX: Final = 16
 """Most states in a list's filter: there are fewer."""
+NAMESPACE_PATTERN_CHARS_MAX: Final = 256
+"""Of a list's filter: twice the longest namespace, each character of which may be escaped."""
 RESULT_INLINE_BYTES_MAX: Final = 64 * 1024
 TASK_INPUTS_MAX: Final = 64
 ATTEMPT_COUNT_DEFAULT: Final = 3
 ATTEMPT_COUNT_MAX: Final = 20
 ATTEMPT_LOST_MAX: Final = 10
 """Lost attempts after which a task fails; it may be the task that kills its workers."""
+ATTEMPTS_KEPT_MAX: Final = 10
+"""Ended attempts that a task remembers, the latest."""
+ATTEMPT_MESSAGE_CHARS_MAX: Final = 200
+"""Of the message of such an attempt. Ten weigh as much as a task's inputs may: neither is counted
+against `task_bytes_max`."""
 ATTEMPT_TIMEOUT_MS_DEFAULT: Final = 10 * 60 * 1000
 ATTEMPT_TIMEOUT_MS_MIN: Final = 100
 ATTEMPT_TIMEOUT_MS_MAX: Final = 24 * 60 * 60 * 1000
@@ -229,6 +238,19 @@ class AttemptOutcome:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EndedAttempt:
+    """An attempt that ended without ending its task."""
+
+    attempt: int
+    node_id: NodeId
+    assigned_at_ms: int
+    ended_at_ms: int
+    reason: Reason
+    message: str
+    """The start of the failure's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """A task and its outcome. Times are milliseconds since 1970 (UTC), 0 for never."""
 
@@ -236,7 +258,7 @@ class Task:
     sequence: int
     """Counts submissions; lists are paged by it."""
     spec: TaskSpec
-    """Without the payload once the task has ended."""
+    """Without the payload once the task has ended, unless it is small."""
     submitter: Did
     state: TaskState = TaskState.PENDING
     attempt: int = 0
@@ -248,6 +270,22 @@ class Task:
     finished_at_ms: int = 0
     result: TaskResult | None = None
     failure: TaskFailure | None = None
+    request_id: str = ""
+    """Of the submission; empty for a task without history, as in older logs."""
+    ended_attempts: tuple[EndedAttempt, ...] = ()
+    """The latest that ended without ending the task, at most `ATTEMPTS_KEPT_MAX`, oldest first."""
+
+    @property
+    def has_history(self) -> bool:
+        """Whether it keeps a small payload after its end, and how its attempts ended."""
+        return bool(self.request_id)
+
+    @property
+    def kept_payload(self) -> bytes | None:
+        """The payload, if the task has it and it is small enough to be shown."""
+        payload = self.spec.payload
+        is_known = payload or not self.state.is_terminal
+        return payload if is_known and len(payload) <= PAYLOAD_KEPT_BYTES_MAX else None
 
     @property
     def deadline_ms(self) -> int:

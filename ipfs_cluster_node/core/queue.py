@@ -3,6 +3,7 @@
 import heapq
 from bisect import bisect_left, insort
 from collections.abc import Iterator
+from itertools import islice
 
 from ipfs_cluster_node.core.ids import TaskId
 
@@ -21,6 +22,19 @@ class TaskQueue:
 
     def __bool__(self) -> bool:
         return bool(self._in_order or self._returned)
+
+    def __len__(self) -> int:
+        """The number of tasks."""
+        return len(self._in_order) + len(self._returned)
+
+    def ahead_of(self, sequence: int, count_max: int) -> int:
+        """How many are before a sequence; once there are more than `count_max`, one more."""
+        ahead = bisect_left(self._returned, (sequence, ""))
+        for each in islice(self._in_order.values(), max(0, count_max + 1 - ahead)):
+            if each >= sequence:
+                break
+            ahead += 1
+        return min(ahead, count_max + 1)
 
     def __iter__(self) -> Iterator[tuple[int, TaskId]]:
         """Sequence and id of each, lowest sequence first."""

@@ -252,8 +252,10 @@ class ClusterState:
                     f"{', '.join(sorted(known_types)) or 'nothing, as no worker has come up'}",
                 )
         self._make_room(len(body.specs), sum(len(spec.payload) for spec in body.specs))
+        submitter = Did(command.caller)
+        request_id = command.request_id if body.with_history else ""
         for task_id, spec in zip(body.task_ids, body.specs, strict=True):
-            self.tasks.submit(task_id, spec, Did(command.caller), command.at_ms)
+            self.tasks.submit(task_id, spec, submitter, command.at_ms, request_id=request_id)
         return Accepted(body.task_ids)
 
     def _make_room(self, count: int, payload_bytes: int) -> None:

@@ -12,15 +12,20 @@ order of deletion depends on the tasks alone, so that a restored replica deletes
 
 import heapq
 from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.ids import Did, NodeId, TaskId
 from ipfs_cluster_node.core.model import (
     ATTEMPT_LOST_MAX,
+    ATTEMPT_MESSAGE_CHARS_MAX,
+    ATTEMPTS_KEPT_MAX,
+    PAYLOAD_KEPT_BYTES_MAX,
     AttemptId,
     AttemptOutcome,
+    EndedAttempt,
     Task,
     TaskFailure,
     TaskSpec,
@@ -29,6 +34,8 @@ from ipfs_cluster_node.core.model import (
 from ipfs_cluster_node.core.queue import TaskQueue
 from ipfs_cluster_node.core.tables import Notes, Table, TableName
 from ipfs_cluster_node.core.task_deadlines import TaskDeadlines
+
+LOST: Final = TaskFailure(Reason.WORKER_LOST, "its worker was lost")
 
 
 class TaskTable:
@@ -84,6 +91,23 @@ class TaskTable:
         for priority in sorted(self._pending, reverse=True):
             yield self._pending[priority]
 
+    def ahead_of(
+        self, task: Task, task_types: AbstractSet[str], count_max: int
+    ) -> tuple[int | None, int]:
+        """How many pending tasks of some types go before a pending one, and how many there are.
+
+        The first is None if it is more than `count_max`, which bounds the work.
+        """
+        ahead, count = 0, 0
+        for priority, by_type in self._pending.items():
+            for queue in (queue for each, queue in by_type.items() if each in task_types):
+                count += len(queue)
+                if priority > task.spec.priority:
+                    ahead += len(queue)
+                elif priority == task.spec.priority and ahead <= count_max:
+                    ahead += queue.ahead_of(task.sequence, count_max - ahead)
+        return None if ahead > count_max else ahead, count
+
     def running_on(self, node_id: NodeId) -> tuple[AttemptId, ...]:
         """The attempts assigned to a node."""
         return tuple(
@@ -105,8 +129,10 @@ class TaskTable:
             and task.node_id == node_id
         )
 
-    def submit(self, task_id: TaskId, spec: TaskSpec, submitter: Did, at_ms: int) -> None:
-        """Add a task."""
+    def submit(
+        self, task_id: TaskId, spec: TaskSpec, submitter: Did, at_ms: int, *, request_id: str = ""
+    ) -> None:
+        """Add a task; one with a request id has a history."""
         self._sequence_last += 1
         task = Task(
             task_id=task_id,
@@ -114,6 +140,7 @@ class TaskTable:
             spec=spec,
             submitter=submitter,
             submitted_at_ms=at_ms,
+            request_id=request_id,
         )
         self._put(task)
         self._deadlines.add(task)
@@ -142,25 +169,26 @@ class TaskTable:
             self._end(task, at_ms, state=TaskState.SUCCEEDED, result=outcome.result)
             return True
         if outcome.handed_back:
-            self._put(replace(task, state=TaskState.PENDING))
+            self._put(_waiting_again(task, outcome.failure, at_ms))
             return True
         if outcome.failure.reason is Reason.WORKER_LOST:
-            return self.lose(outcome.id, at_ms)  # A loss, not a failed attempt.
+            # A loss, not a failed attempt.
+            return self.lose(outcome.id, at_ms, outcome.failure)
         failed = replace(task, failure=outcome.failure, failed_count=task.failed_count + 1)
         if outcome.retryable and failed.failed_count < task.spec.attempt_count_max:
-            self._put(replace(failed, state=TaskState.PENDING))
+            self._put(_waiting_again(failed, outcome.failure, at_ms))
         else:
             self._end(failed, at_ms, state=TaskState.FAILED)
         return True
 
-    def lose(self, attempt: AttemptId, at_ms: int) -> bool:
+    def lose(self, attempt: AttemptId, at_ms: int, failure: TaskFailure = LOST) -> bool:
         """Requeue an attempt of a lost worker; False if it is not the current one."""
         task = self._tasks.get(attempt.task_id)
         if task is None or task.state is not TaskState.RUNNING or task.attempt != attempt.attempt:
             return False
         lost = replace(task, lost_count=task.lost_count + 1)
         if lost.lost_count < ATTEMPT_LOST_MAX:
-            self._put(replace(lost, state=TaskState.PENDING))
+            self._put(_waiting_again(lost, failure, at_ms))
         else:
             failure = TaskFailure(
                 Reason.WORKER_LOST, f"{ATTEMPT_LOST_MAX} attempts were lost with their workers"
@@ -223,7 +251,10 @@ class TaskTable:
     def _end(self, task: Task, at_ms: int, **changes: Any) -> None:
         self._deadlines.remove(task)
         # The payload is no longer needed, and the state must fit in memory.
-        spec = replace(task.spec, payload=b"") if task.spec.payload else task.spec
+        # A small one stays, so that people see what was asked.
+        spec = task.spec
+        if len(spec.payload) > (PAYLOAD_KEPT_BYTES_MAX if task.has_history else 0):
+            spec = replace(spec, payload=b"")
         self._put(replace(task, finished_at_ms=at_ms, spec=spec, **changes))
 
     def _put(self, task: Task) -> None:
@@ -256,3 +287,19 @@ class TaskTable:
                 del by_type[task.spec.task_type]
         elif task.node_id is not None:
             del self._running[task.node_id][task.task_id]
+
+
+def _waiting_again(task: Task, failure: TaskFailure, at_ms: int) -> Task:
+    """The task after an attempt that ended without ending it."""
+    if not task.has_history or task.node_id is None:
+        return replace(task, state=TaskState.PENDING)
+    ended = EndedAttempt(
+        attempt=task.attempt,
+        node_id=task.node_id,
+        assigned_at_ms=task.assigned_at_ms,
+        ended_at_ms=at_ms,
+        reason=failure.reason,
+        message=failure.message[:ATTEMPT_MESSAGE_CHARS_MAX],
+    )
+    latest = (*task.ended_attempts, ended)[-ATTEMPTS_KEPT_MAX:]
+    return replace(task, state=TaskState.PENDING, ended_attempts=latest)

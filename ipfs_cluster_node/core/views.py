@@ -278,9 +278,11 @@ class AccessExplanation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedSpec:
-    """What was submitted. Without the payload, which no answer has."""
+    """What was submitted."""
 
     task_type: str = ""
+    payload: bytes | None = None
+    """None in most answers: only that to `get_task` has it, if it is small and still there."""
     content_type: str = ""
     """Of the payload."""
     inputs: tuple[TaskInput, ...] = ()
@@ -315,6 +317,38 @@ class ListedFailure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ListedAttempt:
+    """An attempt of a task."""
+
+    attempt: int = 0
+    node_id: str = ""
+    node_name: str = ""
+    assigned_at_ms: int = 0
+    ended_at_ms: int = 0
+    """0 while it runs."""
+    reason: Reason | None = None
+    """Why it ended without a result; None while it runs, and if it succeeded."""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskWaiting:
+    """What a pending task waits for: a live worker, or its turn."""
+
+    worker_count: int = 0
+    """Live workers with slots and a handler for its type; 0: it waits until there is one."""
+    slot_count: int = 0
+    assigned_count: int = 0
+    """Attempts assigned to these workers."""
+    position: int | None = None
+    """Among the tasks that wait for these workers, 1 is next; None: behind more than 10,000."""
+    pending_count: int = 0
+    """These tasks, this one included."""
+    live_task_types: tuple[str, ...] = ()
+    """What live workers handle instead; without such a worker only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskStatus:
     """What became of a task."""
 
@@ -338,7 +372,16 @@ class TaskStatus:
     """0 to 1; None if none was reported."""
     progress_note: str = ""
     payload_size_bytes: int | None = None
-    """None once it has ended: the cluster then drops the payload."""
+    """None if it has ended and the payload was large, which the cluster then drops, or empty."""
+    submitter_name: str = ""
+    """As the submitter joined. In the answers to `get_task` and `list_tasks`, as `node_name`."""
+    node_name: str = ""
+    request_id: str = ""
+    """Of the submission, as in audit records. In the answer to `get_task`, as what follows."""
+    attempts: tuple[ListedAttempt, ...] = ()
+    """The oldest first; the last is the current one."""
+    waiting: TaskWaiting | None = None
+    """What it waits for, while it is pending."""
 
     @property
     def has_ended(self) -> bool:

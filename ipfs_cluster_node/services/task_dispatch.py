@@ -1,7 +1,7 @@
 """TaskDispatchService."""
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Final
 
 from ipfs_cluster_node.access.context import current_caller, current_permissions
 from ipfs_cluster_node.access.turns import gathered
@@ -10,18 +10,23 @@ from ipfs_cluster_node.cluster.tasks import Tasks
 from ipfs_cluster_node.codec.pages import page_of
 from ipfs_cluster_node.codec.submissions import Submission
 from ipfs_cluster_node.codec.tasks import (
+    namespaces_from_proto,
     prefix_of,
     request_id_of,
     states_from_proto,
     task_id_of,
     task_to_proto,
 )
+from ipfs_cluster_node.codec.views import details_to_proto
 from ipfs_cluster_node.core.authorization import task_args
 from ipfs_cluster_node.core.errors import invalid_field
 from ipfs_cluster_node.core.ids import TaskId
-from ipfs_cluster_node.core.model import WATCHED_TASKS_MAX, TaskSpec
+from ipfs_cluster_node.core.model import WATCHED_TASKS_MAX, Task, TaskSpec
 from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 from ipfs_cluster_node.v1 import task_dispatch_pb2_grpc
+
+TASKS_SCANNED_MAX: Final = 20_000
+"""Tasks that one page looks at; the next page goes on after them."""
 
 
 class TaskDispatchServicer(task_dispatch_pb2_grpc.TaskDispatchServiceServicer):
@@ -56,8 +61,9 @@ class TaskDispatchServicer(task_dispatch_pb2_grpc.TaskDispatchServiceServicer):
     async def GetTask(self, request: pb.GetTaskRequest, context: Any) -> pb.GetTaskResponse:
         """Read one task."""
         task = self._tasks.get_task(task_id_of(request.task_id))
-        progress = self._tasks.progress.get(task.task_id)
-        return pb.GetTaskResponse(task=task_to_proto(task, progress=progress))
+        message = task_to_proto(task, progress=self._tasks.progress.get(task.task_id))
+        details_to_proto(message, task, self._tasks.details_of(task))
+        return pb.GetTaskResponse(task=message)
 
     async def ListTasks(self, request: pb.ListTasksRequest, context: Any) -> pb.ListTasksResponse:
         """List tasks."""
@@ -65,19 +71,31 @@ class TaskDispatchServicer(task_dispatch_pb2_grpc.TaskDispatchServiceServicer):
         permissions = current_permissions()
         states = states_from_proto(request.states)
         prefix = prefix_of(request.task_id_prefix, "task_id_prefix")
+        in_namespace = namespaces_from_proto(request.namespace_pattern)
         shown, following = await page_of_items(
             (
-                (task_to_proto(task, with_data=False), task.sequence)
-                if (not states or task.state in states)
-                and (not prefix or task.task_id.startswith(prefix))
-                and (not request.task_type or task.spec.task_type == request.task_type)
-                and permissions.allows(task_args(task, permissions.caller.did))
-                else None
+                (
+                    self._listed(task)
+                    if (not states or task.state in states)
+                    and (not prefix or task.task_id.startswith(prefix))
+                    and (not request.task_type or task.spec.task_type == request.task_type)
+                    and (in_namespace is None or in_namespace(task.spec.namespace))
+                    and permissions.allows(task_args(task, permissions.caller.did))
+                    else None,
+                    task.sequence,
+                )
                 for task in self._tasks.newest_first(page.after_number())
             ),
             page,
+            scanned_max=TASKS_SCANNED_MAX,
         )
         return pb.ListTasksResponse(tasks=shown, next_page_token=following)
+
+    def _listed(self, task: Task) -> pb.Task:
+        message = task_to_proto(task, with_data=False)
+        status = message.status
+        status.submitter_name, status.node_name = self._tasks.names_of(task)
+        return message
 
     async def WatchTasks(
         self, request: pb.WatchTasksRequest, context: Any

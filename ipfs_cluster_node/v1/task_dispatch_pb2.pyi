@@ -104,7 +104,9 @@ class TaskSpec(_message.Message):
     task_type: _builtins.str
     """Names the handler, for example `data_processing`."""
     payload: _builtins.bytes
-    """Input for the handler. At most 1 MiB; unset is empty. `Task` leaves it out: see `TaskStatus.payload_size_bytes`."""
+    """Input for the handler. At most 1 MiB; unset is empty. `Task` leaves it out, except that `GetTask` gives one of at
+    most 4 KiB: see `TaskStatus.payload_size_bytes`.
+    """
     content_type: _builtins.str
     """The type of `payload`, at most 128 characters. Unset: `application/octet-stream`."""
     attempt_count_max: _builtins.int
@@ -203,7 +205,7 @@ class Task(_message.Message):
     """Assigned by the cluster."""
     @_builtins.property
     def spec(self) -> Global___TaskSpec:
-        """What was submitted, without its payload."""
+        """What was submitted, without its payload, unless `GetTask` gives it."""
 
     @_builtins.property
     def status(self) -> Global___TaskStatus:
@@ -244,6 +246,11 @@ class TaskStatus(_message.Message):
     PROGRESS_RATIO_FIELD_NUMBER: _builtins.int
     PROGRESS_NOTE_FIELD_NUMBER: _builtins.int
     PAYLOAD_SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    SUBMITTER_NAME_FIELD_NUMBER: _builtins.int
+    NODE_NAME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
     state: Global___TaskState.ValueType
     """Its state."""
     submitter_did: _builtins.str
@@ -261,9 +268,15 @@ class TaskStatus(_message.Message):
     progress_note: _builtins.str
     """Note reported by the current attempt, at most 256 characters; informative. Unset: none was reported."""
     payload_size_bytes: _builtins.int
-    """Size in bytes of the payload that `Task.spec` leaves out. Unset once the task has ended: the cluster then drops
-    the payload.
+    """Size in bytes of the payload. Once the task has ended the cluster keeps a payload of at most 4 KiB; unset if it
+    was larger, or empty.
     """
+    submitter_name: _builtins.str
+    """The name of `submitter_did`, as it joined. Set by `GetTask` and `ListTasks`."""
+    node_name: _builtins.str
+    """The name of `node_id`. Set by `GetTask` and `ListTasks`."""
+    request_id: _builtins.str
+    """The request that submitted it; audit records have it too. Set by `GetTask`."""
     @_builtins.property
     def submit_time(self) -> _timestamp_pb2.Timestamp:
         """When it was submitted."""
@@ -284,6 +297,14 @@ class TaskStatus(_message.Message):
     def failure(self) -> Global___TaskFailure:
         """Set when it failed; on a task that has not ended, why its last attempt failed."""
 
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskAttempt]:
+        """The attempts, the oldest first; the last is the current one. Of those before it the latest 10 are kept. Set by `GetTask`."""
+
+    @_builtins.property
+    def waiting(self) -> Global___TaskWaiting:
+        """What a pending task waits for, as the leader knows it. Set by `GetTask`, while the task is pending."""
+
     def __init__(
         self,
         *,
@@ -301,10 +322,15 @@ class TaskStatus(_message.Message):
         progress_ratio: _builtins.float | None = ...,
         progress_note: _builtins.str = ...,
         payload_size_bytes: _builtins.int | None = ...,
+        submitter_name: _builtins.str = ...,
+        node_name: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        attempts: _abc.Iterable[Global___TaskAttempt] | None = ...,
+        waiting: Global___TaskWaiting | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_payload_size_bytes", b"_payload_size_bytes", "_progress_ratio", b"_progress_ratio", "assign_time", b"assign_time", "failure", b"failure", "finish_time", b"finish_time", "payload_size_bytes", b"payload_size_bytes", "progress_ratio", b"progress_ratio", "result", b"result", "submit_time", b"submit_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_payload_size_bytes", b"_payload_size_bytes", "_progress_ratio", b"_progress_ratio", "assign_time", b"assign_time", "failure", b"failure", "finish_time", b"finish_time", "payload_size_bytes", b"payload_size_bytes", "progress_ratio", b"progress_ratio", "result", b"result", "submit_time", b"submit_time", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_payload_size_bytes", b"_payload_size_bytes", "_progress_ratio", b"_progress_ratio", "assign_time", b"assign_time", "attempt", b"attempt", "failed_attempt_count", b"failed_attempt_count", "failure", b"failure", "finish_time", b"finish_time", "lost_attempt_count", b"lost_attempt_count", "node_id", b"node_id", "payload_size_bytes", b"payload_size_bytes", "progress_note", b"progress_note", "progress_ratio", b"progress_ratio", "result", b"result", "state", b"state", "submit_time", b"submit_time", "submitter_did", b"submitter_did"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_payload_size_bytes", b"_payload_size_bytes", "_progress_ratio", b"_progress_ratio", "assign_time", b"assign_time", "attempt", b"attempt", "attempts", b"attempts", "failed_attempt_count", b"failed_attempt_count", "failure", b"failure", "finish_time", b"finish_time", "lost_attempt_count", b"lost_attempt_count", "node_id", b"node_id", "node_name", b"node_name", "payload_size_bytes", b"payload_size_bytes", "progress_note", b"progress_note", "progress_ratio", b"progress_ratio", "request_id", b"request_id", "result", b"result", "state", b"state", "submit_time", b"submit_time", "submitter_did", b"submitter_did", "submitter_name", b"submitter_name", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__payload_size_bytes: _TypeAlias = _typing.Literal["payload_size_bytes"]  # noqa: Y015
     _WhichOneofArgType__payload_size_bytes: _TypeAlias = _typing.Literal["_payload_size_bytes", b"_payload_size_bytes"]  # noqa: Y015
@@ -316,6 +342,104 @@ class TaskStatus(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__progress_ratio) -> _WhichOneofReturnType__progress_ratio | None: ...
 
 Global___TaskStatus: _TypeAlias = TaskStatus  # noqa: Y015
+
+@_typing.final
+class TaskAttempt(_message.Message):
+    """An attempt of a task."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    NODE_NAME_FIELD_NUMBER: _builtins.int
+    ASSIGN_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    attempt: _builtins.int
+    """Its number."""
+    node_id: _builtins.str
+    """The node on which it runs or ran."""
+    node_name: _builtins.str
+    """The name of that node."""
+    reason: _errors_pb2.ErrorReason.ValueType
+    """Why it ended without a result. Unset while it runs, and if it succeeded."""
+    message: _builtins.str
+    """One sentence for people, of earlier attempts at most 200 characters. Unset like `reason`."""
+    @_builtins.property
+    def assign_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was assigned."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ended. Unset while it runs."""
+
+    def __init__(
+        self,
+        *,
+        attempt: _builtins.int = ...,
+        node_id: _builtins.str = ...,
+        node_name: _builtins.str = ...,
+        assign_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        reason: _errors_pb2.ErrorReason.ValueType = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assign_time", b"assign_time", "end_time", b"end_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assign_time", b"assign_time", "attempt", b"attempt", "end_time", b"end_time", "message", b"message", "node_id", b"node_id", "node_name", b"node_name", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskAttempt: _TypeAlias = TaskAttempt  # noqa: Y015
+
+@_typing.final
+class TaskWaiting(_message.Message):
+    """What a pending task waits for. With live workers, it is number `position` of `pending_count` tasks for `slot_count` slots."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_COUNT_FIELD_NUMBER: _builtins.int
+    SLOT_COUNT_FIELD_NUMBER: _builtins.int
+    ASSIGNED_COUNT_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    PENDING_COUNT_FIELD_NUMBER: _builtins.int
+    LIVE_TASK_TYPES_FIELD_NUMBER: _builtins.int
+    worker_count: _builtins.int
+    """Live workers that have slots and a handler for its type. 0: it waits until there is one."""
+    slot_count: _builtins.int
+    """Slots of these workers."""
+    assigned_count: _builtins.int
+    """Attempts assigned to these workers; they may exceed `slot_count`."""
+    position: _builtins.int
+    """Its place among the pending tasks of types that one of these workers handles; 1 is next. Unset: behind more than
+    10,000.
+    """
+    pending_count: _builtins.int
+    """These pending tasks, this one included."""
+    @_builtins.property
+    def live_task_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The types that live workers handle, sorted. Only if `worker_count` is 0."""
+
+    def __init__(
+        self,
+        *,
+        worker_count: _builtins.int = ...,
+        slot_count: _builtins.int = ...,
+        assigned_count: _builtins.int = ...,
+        position: _builtins.int | None = ...,
+        pending_count: _builtins.int = ...,
+        live_task_types: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_position", b"_position", "position", b"position"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_position", b"_position", "assigned_count", b"assigned_count", "live_task_types", b"live_task_types", "pending_count", b"pending_count", "position", b"position", "slot_count", b"slot_count", "worker_count", b"worker_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__position: _TypeAlias = _typing.Literal["position"]  # noqa: Y015
+    _WhichOneofArgType__position: _TypeAlias = _typing.Literal["_position", b"_position"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__position) -> _WhichOneofReturnType__position | None: ...
+
+Global___TaskWaiting: _TypeAlias = TaskWaiting  # noqa: Y015
 
 @_typing.final
 class TaskResult(_message.Message):
@@ -546,9 +670,10 @@ class ListTasksRequest(_message.Message):
     STATES_FIELD_NUMBER: _builtins.int
     TASK_TYPE_FIELD_NUMBER: _builtins.int
     TASK_ID_PREFIX_FIELD_NUMBER: _builtins.int
+    NAMESPACE_PATTERN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many. Unset or 0: 100, and more than 1,000 is lowered to 1,000. A page may have fewer, as it ends before
-    it exceeds 2 MiB.
+    """At most this many. Unset or 0: 100, and more than 1,000 is lowered to 1,000. A page may have fewer, even none, and be
+    followed by others: it ends before it exceeds 2 MiB, and once 20,000 tasks were looked at.
     """
     page_token: _builtins.str
     """`next_page_token` of the previous page. Unset for the first. Opaque; valid at every master, for the same filters."""
@@ -556,6 +681,10 @@ class ListTasksRequest(_message.Message):
     """Only this type. Unset: all."""
     task_id_prefix: _builtins.str
     """Only those whose id begins with this, 1 to 64 characters. Unset: all."""
+    namespace_pattern: _builtins.str
+    """Only namespaces that match this pattern: `*` is any run of characters, `\\*` a star. At most 256 characters.
+    Unset: all.
+    """
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___TaskState.ValueType]:
         """Only these states, at most 16. None: all."""
@@ -568,10 +697,11 @@ class ListTasksRequest(_message.Message):
         states: _abc.Iterable[Global___TaskState.ValueType] | None = ...,
         task_type: _builtins.str = ...,
         task_id_prefix: _builtins.str = ...,
+        namespace_pattern: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "states", b"states", "task_id_prefix", b"task_id_prefix", "task_type", b"task_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace_pattern", b"namespace_pattern", "page_size", b"page_size", "page_token", b"page_token", "states", b"states", "task_id_prefix", b"task_id_prefix", "task_type", b"task_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

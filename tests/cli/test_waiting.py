@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,9 +14,9 @@ from ipfs_cluster_node.cli import content_commands, task_commands
 from ipfs_cluster_node.cli.main import main
 from ipfs_cluster_node.cli.waiting import LOOK_SECONDS, REPEAT_SECONDS, saying_why_it_waits
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from ipfs_cluster_node.core.model import Liveness, TaskState
+from ipfs_cluster_node.core.model import TaskState
 from ipfs_cluster_node.core.multiformats import RAW, cid_of
-from ipfs_cluster_node.core.views import ListedNode, ListedSpec, ListedTask, TaskStatus
+from ipfs_cluster_node.core.views import ListedSpec, ListedTask, TaskStatus, TaskWaiting
 from tests.support.virtual_time import virtual_time
 
 CID = str(cid_of(RAW, b"data"))
@@ -30,11 +29,7 @@ class Cluster:
         self.leader = "m"
         self.error: ClusterError | None = None
         self.state = TaskState.PENDING
-        self.worker = ListedNode(
-            slot_count=1,
-            task_types=("echo",),
-            liveness=Liveness.ALIVE,
-        )
+        self.waiting: TaskWaiting | None = None
 
     async def get_cluster_status(self, *, timeout: timedelta) -> Any:
         assert timeout
@@ -44,11 +39,8 @@ class Cluster:
 
     async def get_task(self, _task_id: str, *, timeout: timedelta) -> Any:
         assert timeout
-        return ListedTask(spec=ListedSpec(task_type="echo"), status=TaskStatus(state=self.state))
-
-    async def list_nodes(self, *, timeout: timedelta) -> list[Any]:
-        assert timeout
-        return [ListedNode(), self.worker]
+        status = TaskStatus(state=self.state, waiting=self.waiting)
+        return ListedTask(spec=ListedSpec(task_type="echo"), status=status)
 
 
 def said_while(cluster: Cluster, seconds: float, capsys: Any, *task_ids: str) -> list[str]:
@@ -90,17 +82,22 @@ def test_silence_is_told_and_what_may_not_be_asked_is_not(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"task_types": ("other",)}, "no live worker runs echo"),
-        ({"liveness": Liveness.DEAD}, "no live worker runs echo"),
-        ({"running_attempt_count": 1}, "every worker that runs echo is busy"),
-        ({}, "the task is waiting for a worker"),
+        (
+            {"live_task_types": ("sum", "x")},
+            "no live worker runs echo: those that are alive run sum",
+        ),
+        ({}, "no live worker runs echo: none is alive; start one"),
+        (
+            {"worker_count": 2, "slot_count": 4, "position": 3, "pending_count": 9},
+            "3rd of 9 waiting tasks for 4 slots of 2 workers",
+        ),
     ],
 )
 def test_a_task_that_waits_says_for_which_worker(
     capsys: Any, change: dict[str, Any], said: str
 ) -> None:
     cluster = Cluster()
-    cluster.worker = replace(cluster.worker, **change)
+    cluster.waiting = TaskWaiting(**change)
     [line] = said_while(cluster, LOOK_SECONDS + 1, capsys, "t")
     assert said in line
 

@@ -186,7 +186,8 @@ def test_a_listed_task_has_what_was_submitted_and_what_became_of_it() -> None:
 
 def test_what_a_list_leaves_out_is_none_rather_than_empty() -> None:
     result = TaskResult(data=b"", cid="bafy", size_bytes=7)
-    ended = replace(TASK, state=TaskState.SUCCEEDED, result=result)
+    spec = replace(TASK.spec, payload=b"")
+    ended = replace(TASK, state=TaskState.SUCCEEDED, result=result, spec=spec)
     shown, short = listed(ended).status, listed(ended, with_data=False).status
     assert shown.result == ListedResult(
         data=b"", content_type="application/octet-stream", cid="bafy", size_bytes=7
@@ -195,6 +196,7 @@ def test_what_a_list_leaves_out_is_none_rather_than_empty() -> None:
     assert short.failure is not None
     assert (short.result.data, short.failure.output_tail) == (None, None)
     assert shown.payload_size_bytes is None  # Dropped by the cluster.
+    assert listed(replace(ended, spec=TASK.spec)).status.payload_size_bytes == 4
     assert shown.progress_ratio is None
 
 

@@ -27,4 +27,11 @@ def test_the_order_is_that_of_submission_whatever_comes_and_goes(
             queue.add(back, TaskId(f"t{back}"))
             waiting.add(back)
         assert list(queue) == [(n, TaskId(f"t{n}")) for n in sorted(waiting)]
-        assert bool(queue) == bool(waiting)
+        assert (bool(queue), len(queue)) == (bool(waiting), len(waiting))
+        for sequence in range(submitted + 2):
+            ahead = sum(n < sequence for n in waiting)
+            assert [queue.ahead_of(sequence, most) for most in (0, 2, 99)] == [
+                min(ahead, 1),
+                min(ahead, 3),
+                ahead,
+            ]

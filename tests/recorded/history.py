@@ -233,7 +233,9 @@ def _tasks() -> Iterator[dict[str, Any]]:
         task_timeout_ms=HOUR_MS,
     )
     ids = tuple(TaskId(f"task{number:02}") for number in range(12))
-    submit = c.SubmitTasks(task_ids=ids, specs=(spec,) * len(ids), fingerprint=b"f" * 32)
+    submit = c.SubmitTasks(
+        task_ids=ids, specs=(spec,) * len(ids), fingerprint=b"f" * 32, with_history=True
+    )
     yield _of(submit, ALICE, again="tasks")
     yield _of(replace(submit, task_ids=tuple(reversed(ids))), ALICE, again="tasks")
     other = replace(submit, task_ids=(TaskId("other"),), specs=(spec,), fingerprint=b"g" * 32)

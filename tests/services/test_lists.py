@@ -12,12 +12,14 @@ from ipfs_cluster_node.codec.snapshot import decode_snapshot, encode_snapshot
 from ipfs_cluster_node.core import commands as c
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.ids import TaskId
+from ipfs_cluster_node.core.model import TaskSpec
 from ipfs_cluster_node.core.state import ClusterState
+from ipfs_cluster_node.services import task_dispatch
 from ipfs_cluster_node.services.membership import MembershipServicer
 from ipfs_cluster_node.services.task_dispatch import TaskDispatchServicer
 from ipfs_cluster_node.v1 import membership_pb2, task_dispatch_pb2
 from tests.support.ucan import actor
-from tests.support.worlds import World
+from tests.support.worlds import OTHER, World
 
 NOTHING: Any = None
 
@@ -28,7 +30,7 @@ def _as_operator() -> None:
 
 
 def tasks_of(state: ClusterState) -> TaskDispatchServicer:
-    consensus: Any = SimpleNamespace(read_state=lambda: state)
+    consensus: Any = SimpleNamespace(read_state=lambda: state, state=lambda: state)
     observations: Any = SimpleNamespace(progress={})
     return TaskDispatchServicer(Tasks(consensus, observations))
 
@@ -56,6 +58,42 @@ async def test_a_list_goes_on_where_it_was_at_another_master_whatever_changed() 
     page = await tasks_of(other).ListTasks(request, NOTHING)
     assert [task.task_id for task in page.tasks] == ["t0"]
     assert not page.next_page_token
+
+
+@pytest.mark.asyncio
+async def test_a_namespace_is_listed_in_pages_that_look_at_a_bounded_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(task_dispatch, "TASKS_SCANNED_MAX", 7)
+    world = World()
+    for n in range(30):
+        namespace = f"team-{'a' if n % 10 == 0 else 'b'}/x"
+        world.submit(f"t{n}", spec=TaskSpec(task_type="echo", namespace=namespace))
+    request = task_dispatch_pb2.ListTasksRequest(namespace_pattern="team-a/*")
+    pages: list[list[str]] = []
+    while not pages or request.page_token:
+        page = await tasks_of(world.state).ListTasks(request, NOTHING)
+        pages.append([task.task_id for task in page.tasks])
+        request.page_token = page.next_page_token
+    assert pages == [[], ["t20"], ["t10"], [], ["t0"]]
+    request.namespace_pattern = "team-a"
+    assert not (await tasks_of(world.state).ListTasks(request, NOTHING)).tasks
+    request.namespace_pattern = "*" * 257
+    with pytest.raises(ClusterError, match="at most 256"):
+        await tasks_of(world.state).ListTasks(request, NOTHING)
+
+
+@pytest.mark.asyncio
+async def test_a_list_names_who_submitted_and_where_it_ran() -> None:
+    world = World()
+    world.submit("t", "waits")
+    world.assign("t", OTHER)
+    [waits, ran] = (
+        await tasks_of(world.state).ListTasks(task_dispatch_pb2.ListTasksRequest(), NOTHING)
+    ).tasks
+    assert (ran.status.node_name, waits.status.node_name) == ("n2", "")
+    assert not ran.status.attempts
+    assert not waits.status.HasField("waiting")
 
 
 @pytest.mark.asyncio

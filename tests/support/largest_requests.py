@@ -389,8 +389,8 @@ LARGEST: Final[dict[str, Callable[[Scene], list[Largest]]]] = {
     ],
     "TaskDispatchService/ListTasks": lambda _scene: [
         *_pages(t.ListTasksRequest),
-        *_pages(t.ListTasksRequest, task_type="none-is-of-this-type"),
         *_pages(t.ListTasksRequest, task_id_prefix="none-begins-so"),
+        *_pages(t.ListTasksRequest, namespace_pattern="*e" * 128),
     ],
     "TaskDispatchService/SubmitTask": submit_task,
     "TaskDispatchService/SubmitTasks": submit_tasks,

@@ -214,6 +214,7 @@ class RandomCommands:
                 for number in numbers
             ),
             fingerprint=bytes([numbers.start % 256]),
+            with_history=numbers.start % 2 == 0,
         )
 
     def _finish(self) -> c.FinishAttempts:

@@ -1117,8 +1117,13 @@ class SubmitTasks(_message.Message):
     TASK_IDS_FIELD_NUMBER: _builtins.int
     SPECS_FIELD_NUMBER: _builtins.int
     FINGERPRINT_FIELD_NUMBER: _builtins.int
+    WITH_HISTORY_FIELD_NUMBER: _builtins.int
     fingerprint: _builtins.bytes
     """SHA-256 of the request, to tell a repeat from another request."""
+    with_history: _builtins.bool
+    """Whether the tasks keep their request's id, a small payload after their end, and how their attempts ended.
+    False in older logs, whose tasks keep none of it.
+    """
     @_builtins.property
     def task_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Their ids."""
@@ -1133,10 +1138,11 @@ class SubmitTasks(_message.Message):
         task_ids: _abc.Iterable[_builtins.str] | None = ...,
         specs: _abc.Iterable[Global___TaskSpec] | None = ...,
         fingerprint: _builtins.bytes = ...,
+        with_history: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint", "specs", b"specs", "task_ids", b"task_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint", "specs", b"specs", "task_ids", b"task_ids", "with_history", b"with_history"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -253,6 +253,8 @@ class TaskRecord(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ENDED_ATTEMPTS_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """Its id."""
     submitter: _builtins.str
@@ -275,6 +277,8 @@ class TaskRecord(_message.Message):
     """Milliseconds since 1970 (UTC); 0 if it has not ended."""
     sequence: _builtins.int
     """Counts submissions; lists are paged by it."""
+    request_id: _builtins.str
+    """The id of the request that submitted it; empty: a task without history."""
     @_builtins.property
     def spec(self) -> _command_pb2.TaskSpec:
         """Its specification; without the payload once it ended."""
@@ -286,6 +290,10 @@ class TaskRecord(_message.Message):
     @_builtins.property
     def failure(self) -> _command_pb2.TaskFailure:
         """Set when it, or its last attempt, failed."""
+
+    @_builtins.property
+    def ended_attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___EndedAttempt]:
+        """The latest attempts that ended without ending the task, the oldest first."""
 
     def __init__(
         self,
@@ -304,14 +312,58 @@ class TaskRecord(_message.Message):
         result: _command_pb2.TaskResult | None = ...,
         failure: _command_pb2.TaskFailure | None = ...,
         sequence: _builtins.int = ...,
+        request_id: _builtins.str = ...,
+        ended_attempts: _abc.Iterable[Global___EndedAttempt] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "result", b"result", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned_at_ms", b"assigned_at_ms", "attempt", b"attempt", "failed_count", b"failed_count", "failure", b"failure", "finished_at_ms", b"finished_at_ms", "lost_count", b"lost_count", "node_id", b"node_id", "result", b"result", "sequence", b"sequence", "spec", b"spec", "state", b"state", "submitted_at_ms", b"submitted_at_ms", "submitter", b"submitter", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned_at_ms", b"assigned_at_ms", "attempt", b"attempt", "ended_attempts", b"ended_attempts", "failed_count", b"failed_count", "failure", b"failure", "finished_at_ms", b"finished_at_ms", "lost_count", b"lost_count", "node_id", b"node_id", "request_id", b"request_id", "result", b"result", "sequence", b"sequence", "spec", b"spec", "state", b"state", "submitted_at_ms", b"submitted_at_ms", "submitter", b"submitter", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TaskRecord: _TypeAlias = TaskRecord  # noqa: Y015
+
+@_typing.final
+class EndedAttempt(_message.Message):
+    """An attempt that ended without ending its task."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    ASSIGNED_AT_MS_FIELD_NUMBER: _builtins.int
+    ENDED_AT_MS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    attempt: _builtins.int
+    """Its number."""
+    node_id: _builtins.str
+    """The node on which it ran."""
+    assigned_at_ms: _builtins.int
+    """When it was assigned, in milliseconds since 1970 (UTC)."""
+    ended_at_ms: _builtins.int
+    """When it ended, in milliseconds since 1970 (UTC)."""
+    reason: _builtins.str
+    """A name of `ErrorReason`."""
+    message: _builtins.str
+    """The start of the failure's message."""
+    def __init__(
+        self,
+        *,
+        attempt: _builtins.int = ...,
+        node_id: _builtins.str = ...,
+        assigned_at_ms: _builtins.int = ...,
+        ended_at_ms: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned_at_ms", b"assigned_at_ms", "attempt", b"attempt", "ended_at_ms", b"ended_at_ms", "message", b"message", "node_id", b"node_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EndedAttempt: _TypeAlias = EndedAttempt  # noqa: Y015
 
 @_typing.final
 class RequestRecord(_message.Message):
