@@ -59,6 +59,8 @@ class AccessCalls(Calls):
 
         With `cid_prefix` only those whose CID begins with it; with `limit` at most so many.
         """
+        if audience:
+            audience = await self.lookups.did(audience, timeout)
         request = pb.ListDelegationsRequest(audience=audience, cid_prefix=cid_prefix)
         return await self._list(request, "delegations", codecs.DELEGATION.decode, timeout, limit)
 
@@ -68,13 +70,14 @@ class AccessCalls(Calls):
         """Revoke a delegation for good.
 
         Args:
-            cid: Its CID.
+            cid: Its CID, or the beginning of it.
             path: The envelopes of its chain, if the cluster does not store them.
             timeout: For all attempts.
 
         Raises:
             ClusterError: DELEGATION_NOT_FOUND, NOT_DELEGATED.
         """
+        cid = await self.lookups.delegation_cid(cid, timeout)
         request = pb.RevokeDelegationRequest(request_id=new_request_id(), cid=cid, path=path)
         await self._unary(request, timeout)
 
@@ -92,13 +95,15 @@ class AccessCalls(Calls):
         Args:
             method: Its full name.
             request: The serialised request.
-            did: The caller; default: this client.
+            did: The caller, or its name; default: this client.
             tokens: Envelopes that the call would carry; default: those stored for the caller.
             timeout: For all attempts.
 
         Raises:
             ClusterError: INVALID_ARGUMENT, NOT_DELEGATED.
         """
+        if did:
+            did = await self.lookups.did(did, timeout)
         asked = pb.ExplainAccessRequest(did=did, tokens=tokens, method=method, request=request)
         answer = await self._unary(asked, timeout)
         return codecs.ACCESS.decode(answer)

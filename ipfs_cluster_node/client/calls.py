@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any, Final, TypeVar
 
 from ipfs_cluster_node.client.connection import Connection
+from ipfs_cluster_node.client.lookups import Lookups
 
 TIMEOUT_DEFAULT: Final = timedelta(seconds=30)
 PAGE_SIZE: Final = 1000
@@ -17,6 +18,7 @@ class Calls(ABC):
     """A part of `Client`: the operations of one service."""
 
     _connection: Connection
+    lookups: Lookups
 
     @abstractmethod
     async def _unary(self, request: Any, timeout: timedelta) -> Any:

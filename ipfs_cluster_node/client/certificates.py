@@ -254,6 +254,8 @@ class CertificateCalls(Calls):
         With `serial` only that one, with `serial_prefix` only those that begin with it; with
         `limit` at most so many.
         """
+        if did:
+            did = await self.lookups.did(did, timeout)
         request = pb.ListCertificatesRequest(did=did, serial=serial, serial_prefix=serial_prefix)
         return await self._list(request, "certificates", codecs.CERTIFICATE.decode, timeout, limit)
 
@@ -269,7 +271,10 @@ class CertificateCalls(Calls):
             raise ClusterError(
                 Reason.INVALID_ARGUMENT, "give the serial number of one certificate, or a DID"
             )
-        target = {"serial": serial} if serial else {"did": did}
+        if serial:
+            target = {"serial": await self.lookups.serial(serial, timeout)}
+        else:
+            target = {"did": str(await self.lookups.did(did, timeout))}
         request = pb.RevokeCertificateRequest(request_id=new_request_id(), **target)
         await self._unary(request, timeout)
 

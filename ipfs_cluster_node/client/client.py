@@ -21,6 +21,7 @@ from ipfs_cluster_node.client.access import AccessCalls
 from ipfs_cluster_node.client.calls import TIMEOUT_DEFAULT
 from ipfs_cluster_node.client.certificates import CertificateCalls, ProfileCertificate
 from ipfs_cluster_node.client.connection import Connection
+from ipfs_cluster_node.client.lookups import Lookups
 from ipfs_cluster_node.client.membership import MembershipCalls
 from ipfs_cluster_node.client.patience import Patience
 from ipfs_cluster_node.client.sql import SqlCalls
@@ -73,6 +74,8 @@ class Client(AccessCalls, CertificateCalls, MembershipCalls, SqlCalls):
         self._on_masters = on_masters
         self._learning: asyncio.Task[None] | None = None
         self._learn_at = 0.0
+        self.lookups = Lookups(self)
+        """Names and beginnings of ids; all operations take them where they take an id."""
         self.certificate: ProfileCertificate | None = None
         """Renews itself; None for a client that was given a connection."""
 

@@ -125,7 +125,8 @@ class ContentCalls(Calls):
     async def stat_content(
         self, cid: str, *, timeout: timedelta = TIMEOUT_DEFAULT
     ) -> ListedContent:
-        """Read a file's size and holders."""
+        """Read a file's size and holders, by its CID or the beginning of it."""
+        cid = await self.lookups.cid(cid, timeout)
         request = message(pb.StatContentRequest, cid=cid)
         response = await self._unary(request, timeout)
         return codecs.CONTENT.decode(response.content)
@@ -143,7 +144,7 @@ class ContentCalls(Calls):
         """Yield a file's bytes in order, resuming after a broken connection."""
         done = 0
         ends = asyncio.get_running_loop().time() + seconds(timeout)
-        checked_text(cid, "cid")
+        cid = await self.lookups.cid(checked_text(cid, "cid"), timeout)
         pieces: asyncio.Queue[bytes | Exception | None] = asyncio.Queue(8)
 
         async def receive(channel: grpc.aio.Channel, seconds: float) -> None:

@@ -34,7 +34,11 @@ class MembershipCalls(Calls):
     async def remove_node(
         self, node_id: str, *, lose_files: bool = False, timeout: timedelta = TIMEOUT_DEFAULT
     ) -> None:
-        """Remove a node for good; with `lose_files` even if only it holds some files."""
+        """Remove a node or client for good; with `lose_files` even if only it holds some files.
+
+        Named by its name, its DID, or its node id or the beginning of it.
+        """
+        node_id = (await self.lookups.member(node_id, timeout)).id
         request = pb.RemoveNodeRequest(
             request_id=new_request_id(), node_id=node_id, lose_files=lose_files
         )
@@ -46,10 +50,12 @@ class MembershipCalls(Calls):
         """Make another master the leader; returns the PeerID of the new leader.
 
         Args:
-            node_id: That master; empty for the one with the longest log.
+            node_id: That master, by its name, id or DID; empty for the one with the longest log.
             timeout: For all attempts together.
         """
         # The target is fixed first, so that a retry does not transfer leadership again.
+        if node_id:
+            node_id = await self.lookups.node_id(node_id, timeout)
         nodes = [] if node_id else await self.list_nodes(timeout=timeout)
         request = pb.TransferLeadershipRequest(
             node_id=node_id, from_node_id=next((n.node_id for n in nodes if n.leader), "")
@@ -98,7 +104,11 @@ class MembershipCalls(Calls):
     async def revoke_join_token(
         self, token_id: str, *, timeout: timedelta = TIMEOUT_DEFAULT
     ) -> None:
-        """Revoke a join token; joiners waiting with it are rejected too."""
+        """Revoke a join token, by its id or the beginning of it.
+
+        Joiners waiting with it are rejected too.
+        """
+        token_id = await self.lookups.token_id(token_id, timeout)
         request = pb.RevokeJoinTokenRequest(request_id=new_request_id(), token_id=token_id)
         await self._unary(request, timeout)
 

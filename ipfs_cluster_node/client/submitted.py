@@ -67,8 +67,8 @@ class SubmittedTask(str):
             ClusterError: DEADLINE_EXCEEDED, if it has not ended; TASK_NOT_FOUND.
         """
         if self._ended is None:
-            task_id = str(self)
-            self._ended = (await self._client.wait_tasks([task_id], timeout=timeout))[task_id]
+            ended = await self._client.wait_tasks([str(self)], timeout=timeout)
+            [self._ended] = ended.values()
         return self._ended
 
     async def result(self, *, timeout: timedelta = TASK_TIMEOUT_DEFAULT) -> Any:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
@@ -84,6 +85,8 @@ class TaskCalls(Calls):
             priority=priority,
             namespace=namespace,
         )
+        if spec.inputs:
+            spec = replace(spec, inputs=await self._whole_inputs(spec.inputs, timeout))
         request = message(
             pb.SubmitTaskRequest,
             request_id=request_id or new_request_id(),
@@ -91,6 +94,13 @@ class TaskCalls(Calls):
         )
         response = await self._unary(request, timeout)
         return SubmittedTask(response.task_id, self)
+
+    async def _whole_inputs(
+        self, inputs: tuple[TaskInput, ...], timeout: timedelta
+    ) -> tuple[TaskInput, ...]:
+        return tuple(
+            [replace(each, cid=await self.lookups.cid(each.cid, timeout)) for each in inputs]
+        )
 
     async def submit_tasks(
         self, specs: Iterable[TaskSpec], *, timeout: timedelta = TIMEOUT_DEFAULT
@@ -111,7 +121,11 @@ class TaskCalls(Calls):
         return SubmittedTask(checked_text(task_id, "task_id"), self)
 
     async def get_task(self, task_id: str, *, timeout: timedelta = TIMEOUT_DEFAULT) -> ListedTask:
-        """Read one task, with its attempts, its small payload and what it waits for."""
+        """Read one task, by its id or the beginning of it.
+
+        With its attempts, its small payload and what it waits for.
+        """
+        task_id = await self.lookups.task_id(task_id, timeout)
         response = await self._unary(message(pb.GetTaskRequest, task_id=task_id), timeout)
         return TASK.decode(response.task)
 
@@ -164,8 +178,8 @@ class TaskCalls(Calls):
         Raises:
             ClusterError: DEADLINE_EXCEEDED, if they have not all ended within `timeout`.
         """
-        waiting = dict.fromkeys(ids(task_ids))
         ends = asyncio.get_running_loop().time() + seconds(timeout)
+        waiting = dict.fromkeys(await self.lookups.task_ids(ids(task_ids), timeout))
         changed: asyncio.Queue[ListedTask | Exception | None] = asyncio.Queue(1000)
         seen: set[str] = set()
 
@@ -211,7 +225,7 @@ class TaskCalls(Calls):
     async def wait_tasks(
         self, task_ids: Iterable[str], *, timeout: timedelta = TASK_TIMEOUT_DEFAULT
     ) -> dict[str, ListedTask]:
-        """Wait until every task has ended; returns them by id."""
+        """Wait until every task has ended; returns them by their whole ids."""
         ended: dict[str, ListedTask] = {}
         async for watched in self.watch_tasks(task_ids, timeout=timeout):
             if watched.status.has_ended:
@@ -219,7 +233,8 @@ class TaskCalls(Calls):
         return ended
 
     async def cancel_task(self, task_id: str, *, timeout: timedelta = TIMEOUT_DEFAULT) -> None:
-        """Cancel a task."""
+        """Cancel a task, by its id or the beginning of it."""
+        task_id = await self.lookups.task_id(task_id, timeout)
         request = message(pb.CancelTaskRequest, request_id=new_request_id(), task_id=task_id)
         await self._unary(request, timeout)
 

@@ -27,8 +27,7 @@ HOUR = timedelta(hours=1)
 async def test_a_stream_ends_with_an_error_that_is_no_refusal(
     method: str, stream: Callable[[Client], AsyncIterator[Any]]
 ) -> None:
-    client = Client.__new__(Client)
-    client._connection = CapturingConnection()
+    client = Client(CapturingConnection())
     async with asyncio.timeout(10):
         with pytest.raises(CapturedCall, match=method):
             await anext(stream(client))
