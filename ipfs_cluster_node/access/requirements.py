@@ -83,8 +83,10 @@ def cancel_task(
 
 def add_content(request: content_pb2.AddContentRequest, _context: RequestContext) -> Requirements:
     """Add a file of this size."""
-    size = request.header.size_bytes
-    return [Requirement(auth.CONTENT_ADD, [auth.new_content_args(None if size < 0 else size)])]
+    header = request.header
+    known = header.HasField("size_bytes") and header.size_bytes >= 0
+    size = header.size_bytes if known else None
+    return [Requirement(auth.CONTENT_ADD, [auth.new_content_args(size)])]
 
 
 def read_content(

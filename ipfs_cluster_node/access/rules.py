@@ -13,6 +13,7 @@ from typing import Any, Final
 from google.protobuf.descriptor import MethodDescriptor
 
 from ipfs_cluster_node import v1 as clients
+from ipfs_cluster_node.access.audited import AUDITED, AuditedOf
 from ipfs_cluster_node.access.context import CallerClass
 from ipfs_cluster_node.access.requirements import DECODERS, REQUIREMENTS, RequirementsOf
 from ipfs_cluster_node.access.shares import SHARES, Share
@@ -42,6 +43,8 @@ class Rule:
     """Derives what policies are evaluated on. None: the method filters its results itself."""
     changes: bool = False
     """Whether it changes or hands out everything: such calls are in the audit log."""
+    audited: AuditedOf | None = None
+    """What the audit log says of a request. None: nothing but the call itself."""
     signable: bool = True
     """Whether a signed invocation is accepted. Not where it would leave the payload unsigned."""
     seconds_max: float | None = None
@@ -99,6 +102,7 @@ def rule_of(method: MethodDescriptor) -> Rule | None:
         decode=DECODERS.get(name),
         required=REQUIREMENTS.get(name),
         changes=said.changes,
+        audited=AUDITED.get(name),
         signable=not said.unsignable,
         seconds_max=SECONDS_MAX.get(name),
         share=SHARES.get(name),

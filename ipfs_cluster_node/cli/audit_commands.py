@@ -22,6 +22,7 @@ from ipfs_cluster_node.cli.output import (
     print_table,
     run_client,
     say,
+    verbose,
 )
 from ipfs_cluster_node.core.audit import Outcome
 from ipfs_cluster_node.core.errors import ClusterError, Exit, Reason
@@ -120,19 +121,27 @@ def list_audit_records(
                 exact_time_text(record.at_ms),
                 record.outcome,
                 record.method.rsplit("/", 1)[-1],
-                record.caller or record.peer,
-                " ".join(record.delegation_cids),
+                f"{record.caller_name} {record.caller}".strip() or record.peer,
+                f"{record.object_kind or ''} {record.object_id}".strip().replace("_", " ", 1),
+                " ".join(_said(record)),
                 record.reason,
                 node,
+                *((record.request_id, " ".join(record.delegation_cids)) if verbose() else ()),
             )
             for node, record in records
         )
-        columns = ("time", "outcome", "method", "caller", "by delegation", "reason", "node")
-        print_table("Audit log", columns, rows)
+        columns = ("time", "outcome", "method", "caller", "about", "asked", "reason", "node")
+        more = ("request", "by delegation") if verbose() else ()
+        print_table("Audit log", (*columns, *more), rows)
     for node_id, why in silent.items():
         say(f"warning: could not reach {node_id}: {why}", err=True)
     if silent:
         sys.exit(Exit.FAILED)
+
+
+def _said(record: Any) -> list[str]:
+    """What was asked, `name=value` each."""
+    return [f"{name}={value}" for name, value in record.arguments]
 
 
 def _as_table(records: Sequence[tuple[str, Any]]) -> Any:
@@ -147,6 +156,8 @@ def _as_table(records: Sequence[tuple[str, Any]]) -> Any:
             ("time", pa.timestamp("us", tz="UTC")),
             *((name, pa.string()) for name in (*texts, "reason")),
             ("delegation_cids", pa.list_(pa.string())),
+            *((name, pa.string()) for name in ("caller_name", "object_kind", "object_id")),
+            ("arguments", pa.list_(pa.string())),
         ]
     )
     rows = [
@@ -156,6 +167,10 @@ def _as_table(records: Sequence[tuple[str, Any]]) -> Any:
             "time": datetime.fromtimestamp(record.at_ms / 1000, UTC),
             **{name: getattr(record, name) for name in (*texts, "reason")},
             "delegation_cids": list(record.delegation_cids),
+            "caller_name": record.caller_name,
+            "object_kind": record.object_kind or "",
+            "object_id": record.object_id,
+            "arguments": _said(record),
         }
         for node, record in records
     ]

@@ -34,9 +34,22 @@ PATH_CHARS_MAX: Final = 256
 capturing: ContextVar[bool] = ContextVar("capturing", default=False)
 """Whether commands run only to capture their call: see `capture.py`."""
 
+VERBOSE_KEY: Final = "ipfs_cluster_node.verbose"
+"""Key in click's `meta`: whether delegations are named too."""
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+verbose_option = click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    help="Name the delegations that allowed or denied it, too.",
+    expose_value=False,
+    callback=lambda ctx, _param, value: ctx.meta.__setitem__(VERBOSE_KEY, value),
+)
 
 
 class Parsed(click.ParamType[Any]):
@@ -67,11 +80,15 @@ DURATION: Final = Parsed("duration", parse_duration)
 def fail(error: ClusterError, status: Exit | None = None) -> NoReturn:
     """Print an error and exit with its code, or with another one."""
     if click.get_current_context().params.get("as_json"):
-        document = {"error": {"reason": error.reason.value, "message": str(error)}}
-        print_json(document, err=True)
+        said: dict[str, Any] = {"reason": error.reason.value, "message": str(error)}
+        if error.metadata:
+            said["metadata"] = dict(error.metadata)
+        print_json({"error": said}, err=True)
     else:
         say(*notes_of(error), err=True)
         say(f"error: {error} [{error.reason}]", err=True)
+        if verbose():
+            say(*(f"  {name}: {fact}" for name, fact in error.metadata.items()), err=True)
     sys.exit(error.reason.exit_status if status is None else status)
 
 
@@ -114,7 +131,12 @@ def local_command(function: Function) -> Function:
 
 def client_command(function: Callable[..., Any]) -> Callable[..., Any]:
     """A command of the client: its first parameter is the profile."""
-    return json_option(click.pass_obj(reporting(function)))
+    return json_option(verbose_option(click.pass_obj(reporting(function))))
+
+
+def verbose() -> bool:
+    """Whether delegations are named too."""
+    return bool(click.get_current_context().meta.get(VERBOSE_KEY))
 
 
 def drop_output() -> None:

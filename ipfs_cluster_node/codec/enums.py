@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
 from ipfs_cluster_node.codec.derived import By
-from ipfs_cluster_node.core.audit import Outcome
+from ipfs_cluster_node.core.audit import AuditObjectKind, Outcome
 from ipfs_cluster_node.core.certificates import RotationPhase
 from ipfs_cluster_node.core.errors import invalid_field
 from ipfs_cluster_node.core.model import Liveness, Role, TaskState
@@ -69,6 +69,7 @@ ROLE: Final = Choice(roles_pb2.Role, Role)
 GRANT: Final = Choice(roles_pb2.Grant, str)
 CALLER_CLASS: Final = Choice(options_pb2.CallerClass, str)
 LIVENESS: Final = Choice(membership_pb2.NodeLiveness, Liveness)
+AUDIT_OBJECT_KIND: Final = Choice(audit_pb2.AuditObjectKind, AuditObjectKind)
 OUTCOME: Final = Choice(audit_pb2.AuditOutcome, Outcome)
 PHASE: Final = Choice(certificate_pb2.RotationPhase, RotationPhase)
 FILE_FORMAT: Final = Choice(task_dispatch_pb2.FileFormat, str)

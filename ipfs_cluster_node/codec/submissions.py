@@ -83,6 +83,11 @@ class Submission:
                 self._specs.append(_spec_from_proto(message, field))
             yield self._specs[position]
 
+    @property
+    def first(self) -> TaskSpec:
+        """The first spec; raises like iterating."""
+        return self._specs[0] if self._specs else next(iter(self))
+
     def check_size(self) -> None:
         """Check the total size before decoding anything.
 

@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 
 from ipfs_cluster_node.codec.derived import By, Codec, codec
 from ipfs_cluster_node.codec.enums import (
+    AUDIT_OBJECT_KIND,
     CALLER_CLASS,
     FILE_FORMAT,
     GRANT,
@@ -109,7 +110,12 @@ AUDIT_RECORD: Final = _view(
     AuditRecord,
     audit_pb2.AuditRecord,
     renamed={"caller": "caller_did"},
-    by={"caller_class": CALLER_CLASS.by, "outcome": OUTCOME.by},
+    by={
+        "caller_class": CALLER_CLASS.by,
+        "outcome": OUTCOME.by,
+        "object_kind": AUDIT_OBJECT_KIND.by,
+        "arguments": By(dict, lambda said: tuple(sorted(said.items()))),
+    },
 )
 CLUSTER_STATUS: Final = _view(
     views.ClusterStatus,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 
 class Outcome(StrEnum):
@@ -16,6 +16,35 @@ class Outcome(StrEnum):
     DENIED = "denied"
     LOST = "lost"
     """Not a call: earlier records could not be written; `reason` says how many."""
+
+
+class AuditObjectKind(StrEnum):
+    """What a call may be about."""
+
+    TASK = "task"
+    FILE = "file"
+    NODE = "node"
+    """A node or a client, by its PeerID."""
+    NAMESPACE = "namespace"
+    DELEGATION = "delegation"
+    JOIN_TOKEN = "join_token"  # noqa: S105
+    CERTIFICATE = "certificate"
+    SETTING = "setting"
+
+
+class Audited(NamedTuple):
+    """What a call was about, and what it asked."""
+
+    kind: AuditObjectKind | None
+    """None: nothing in particular."""
+    name: str
+    """The object's id, or its name if that is its id."""
+    arguments: tuple[tuple[str, str], ...]
+
+
+ARGUMENTS_MAX: Final = 8
+"""Most arguments of one call that are recorded."""
+UNNAMED: Final = Audited(None, "", ())
 
 
 class AuditRecord(NamedTuple):
@@ -32,9 +61,16 @@ class AuditRecord(NamedTuple):
     command: str
     """Such as `/task/submit`; empty if the caller's class decides."""
     outcome: Outcome
+    caller_name: str = ""
+    """The caller's name in the cluster then; empty if it is not known."""
+    arguments: tuple[tuple[str, str], ...] = ()
+    """The main ones of the request, by name; never a payload or a secret."""
     delegation_cids: tuple[str, ...] = ()
     """The last link of each chain that allowed the call; for a denied one, the token that caused
     the denial, if one did."""
+    object_kind: AuditObjectKind | None = None
+    object_id: str = ""
+    """What the call was about: of several, the first."""
     request_id: str = ""
     reason: str = ""
     """If it was not allowed: a name of errors.proto, and the message."""

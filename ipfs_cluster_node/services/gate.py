@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 
 import grpc
 
+from ipfs_cluster_node.access.audited import audited
 from ipfs_cluster_node.access.call_tokens import CallTokens, Context, read_metadata
 from ipfs_cluster_node.access.context import (
     Caller,
@@ -33,6 +34,7 @@ from ipfs_cluster_node.codec.errors import (
 from ipfs_cluster_node.codec.metadata import AGE_KEY
 from ipfs_cluster_node.core.audit import AuditLog, AuditRecord, Outcome
 from ipfs_cluster_node.core.errors import ClusterError, Reason, Trait, invalid_field
+from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.services.requests import Read, Requests, reader_of
 
 log = logging.getLogger(__name__)
@@ -95,13 +97,15 @@ class Gate(grpc.GenericRpcHandler):
         audit: AuditLog | None = None,
         turns: Turns | None = None,
         *,
+        name_of: Callable[[Did], str] = lambda _did: "",
         clock: Clock,
     ) -> None:
         """Identify callers by `identify`, and authorize them by `authorizer` and these rules.
 
-        `audit` records calls that are denied, or change something; `turns` are those of the event
-        loop, if another port shares it.
+        `audit` records calls that are denied, or change something, with the name that `name_of`
+        gives for the caller; `turns` are those of the event loop, if another port shares it.
         """
+        self._name_of = name_of
         self._audit = audit
         self._turns = turns or Turns(clock.monotonic)
         self._clock = clock
@@ -213,7 +217,7 @@ class Gate(grpc.GenericRpcHandler):
                         response = await behaviour(request, context)
                 if reading.age_ms is not None:
                     context.set_trailing_metadata(((AGE_KEY, str(reading.age_ms)),))
-                self._note(method, rule, request, context, permissions)
+                self._note(method, rule, request, context, permissions, answer=response)
                 return response
             except asyncio.CancelledError:
                 self._note_cancelled(method, rule, request, context, permissions)
@@ -249,7 +253,7 @@ class Gate(grpc.GenericRpcHandler):
                 bound = UPLOAD_TIME_SECONDS_MAX if context.time_remaining() is None else None
                 async with asyncio.timeout(bound):
                     response = await behaviour(requests, context)
-                self._note(method, rule, first, context, permissions)
+                self._note(method, rule, first, context, permissions, answer=response)
                 return response
             except asyncio.CancelledError:
                 ended_by = None if running is None else running.ended_by
@@ -382,6 +386,7 @@ class Gate(grpc.GenericRpcHandler):
         context: Context,
         permissions: Permissions | None,
         error: ClusterError | None = None,
+        answer: Any = None,
     ) -> None:
         """Add a call to the audit log, if it belongs there."""
         if self._audit is None:
@@ -392,20 +397,24 @@ class Gate(grpc.GenericRpcHandler):
             return
         caller = self._named(context) if permissions is None else permissions.caller
         asked = getattr(request, "header", request)
+        about = audited(rule.audited, request, answer)
+        outcome = Outcome.ALLOWED if error is None else Outcome.FAILED
         self._audit.record(
-            AuditRecord(
-                at_ms=self._clock.wall_ms(),
-                caller="" if caller is None else caller.did,
-                caller_class="" if caller is None else caller.kind.value,
-                peer=context.peer(),
-                method=method,
-                command=rule.command or "",
-                delegation_cids=_delegations_of(permissions, error),
-                request_id=getattr(asked, "request_id", ""),
-                outcome=Outcome.DENIED
-                if denied
-                else (Outcome.ALLOWED if error is None else Outcome.FAILED),
-                reason="" if error is None else f"{error.reason}: {error}",
+            AuditRecord(  # By position: by name it takes twice as long.
+                self._clock.wall_ms(),
+                "" if caller is None else caller.did,
+                "" if caller is None else caller.kind.value,
+                context.peer(),
+                method,
+                rule.command or "",
+                Outcome.DENIED if denied else outcome,
+                "" if caller is None else self._name_of(caller.did),
+                about.arguments,
+                _delegations_of(permissions, error),
+                about.kind,
+                about.name,
+                getattr(asked, "request_id", ""),
+                "" if error is None else f"{error.reason}: {error}",
             )
         )
 

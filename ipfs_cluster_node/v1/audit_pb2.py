@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from ipfs_cluster_node.v1 import options_pb2 as ipfs__cluster__node_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n ipfs_cluster_node/v1/audit.proto\x12\x14ipfs_cluster_node.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"ipfs_cluster_node/v1/options.proto\"\xf9\x01\n\x17ListAuditRecordsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12.\n\nsince_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nuntil_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncaller_did\x18\x05 \x01(\t\x12\x0e\n\x06method\x18\x06 \x01(\t\x12\x33\n\x07outcome\x18\x07 \x01(\x0e\x32\".ipfs_cluster_node.v1.AuditOutcome\"x\n\x18ListAuditRecordsResponse\x12\x32\n\x07records\x18\x01 \x03(\x0b\x32!.ipfs_cluster_node.v1.AuditRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\"\xb7\x02\n\x0b\x41uditRecord\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncaller_did\x18\x03 \x01(\t\x12\x37\n\x0c\x63\x61ller_class\x18\x04 \x01(\x0e\x32!.ipfs_cluster_node.v1.CallerClass\x12\x0c\n\x04peer\x18\x05 \x01(\t\x12\x0e\n\x06method\x18\x06 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x07 \x01(\t\x12\x17\n\x0f\x64\x65legation_cids\x18\x08 \x03(\t\x12\x12\n\nrequest_id\x18\t \x01(\t\x12\x33\n\x07outcome\x18\n \x01(\x0e\x32\".ipfs_cluster_node.v1.AuditOutcome\x12\x0e\n\x06reason\x18\x0b \x01(\t*\x94\x01\n\x0c\x41uditOutcome\x12\x1d\n\x19\x41UDIT_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41UDIT_OUTCOME_ALLOWED\x10\x01\x12\x18\n\x14\x41UDIT_OUTCOME_FAILED\x10\x02\x12\x18\n\x14\x41UDIT_OUTCOME_DENIED\x10\x03\x12\x16\n\x12\x41UDIT_OUTCOME_LOST\x10\x04\x32\x9e\x01\n\x0c\x41uditService\x12\x8d\x01\n\x10ListAuditRecords\x12-.ipfs_cluster_node.v1.ListAuditRecordsRequest\x1a..ipfs_cluster_node.v1.ListAuditRecordsResponse\"\x1a\xba\x90#\x16\n\x01\x02\x12\x11/admin/audit/readBs\n\x18\x61lt.ipfs_cluster_node.v1B\nAuditProtoP\x01Z4ipfs-cluster-node.alt/ipfs_cluster_node/v1;clusterv1\xaa\x02\x12IpfsClusterNode.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n ipfs_cluster_node/v1/audit.proto\x12\x14ipfs_cluster_node.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"ipfs_cluster_node/v1/options.proto\"\xf9\x01\n\x17ListAuditRecordsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12.\n\nsince_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nuntil_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncaller_did\x18\x05 \x01(\t\x12\x0e\n\x06method\x18\x06 \x01(\t\x12\x33\n\x07outcome\x18\x07 \x01(\x0e\x32\".ipfs_cluster_node.v1.AuditOutcome\"x\n\x18ListAuditRecordsResponse\x12\x32\n\x07records\x18\x01 \x03(\x0b\x32!.ipfs_cluster_node.v1.AuditRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\"\x92\x04\n\x0b\x41uditRecord\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncaller_did\x18\x03 \x01(\t\x12\x37\n\x0c\x63\x61ller_class\x18\x04 \x01(\x0e\x32!.ipfs_cluster_node.v1.CallerClass\x12\x0c\n\x04peer\x18\x05 \x01(\t\x12\x0e\n\x06method\x18\x06 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x07 \x01(\t\x12\x17\n\x0f\x64\x65legation_cids\x18\x08 \x03(\t\x12\x12\n\nrequest_id\x18\t \x01(\t\x12\x33\n\x07outcome\x18\n \x01(\x0e\x32\".ipfs_cluster_node.v1.AuditOutcome\x12\x0e\n\x06reason\x18\x0b \x01(\t\x12\x13\n\x0b\x63\x61ller_name\x18\x0c \x01(\t\x12:\n\x0bobject_kind\x18\r \x01(\x0e\x32%.ipfs_cluster_node.v1.AuditObjectKind\x12\x11\n\tobject_id\x18\x0e \x01(\t\x12\x43\n\targuments\x18\x0f \x03(\x0b\x32\x30.ipfs_cluster_node.v1.AuditRecord.ArgumentsEntry\x1a\x30\n\x0e\x41rgumentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\x94\x01\n\x0c\x41uditOutcome\x12\x1d\n\x19\x41UDIT_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41UDIT_OUTCOME_ALLOWED\x10\x01\x12\x18\n\x14\x41UDIT_OUTCOME_FAILED\x10\x02\x12\x18\n\x14\x41UDIT_OUTCOME_DENIED\x10\x03\x12\x16\n\x12\x41UDIT_OUTCOME_LOST\x10\x04*\xaf\x02\n\x0f\x41uditObjectKind\x12!\n\x1d\x41UDIT_OBJECT_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41UDIT_OBJECT_KIND_TASK\x10\x01\x12\x1a\n\x16\x41UDIT_OBJECT_KIND_FILE\x10\x02\x12\x1a\n\x16\x41UDIT_OBJECT_KIND_NODE\x10\x03\x12\x1f\n\x1b\x41UDIT_OBJECT_KIND_NAMESPACE\x10\x04\x12 \n\x1c\x41UDIT_OBJECT_KIND_DELEGATION\x10\x05\x12 \n\x1c\x41UDIT_OBJECT_KIND_JOIN_TOKEN\x10\x06\x12!\n\x1d\x41UDIT_OBJECT_KIND_CERTIFICATE\x10\x07\x12\x1d\n\x19\x41UDIT_OBJECT_KIND_SETTING\x10\x08\x32\x9e\x01\n\x0c\x41uditService\x12\x8d\x01\n\x10ListAuditRecords\x12-.ipfs_cluster_node.v1.ListAuditRecordsRequest\x1a..ipfs_cluster_node.v1.ListAuditRecordsResponse\"\x1a\xba\x90#\x16\n\x01\x02\x12\x11/admin/audit/readBs\n\x18\x61lt.ipfs_cluster_node.v1B\nAuditProtoP\x01Z4ipfs-cluster-node.alt/ipfs_cluster_node/v1;clusterv1\xaa\x02\x12IpfsClusterNode.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,16 +34,22 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ipfs_cluster_node.v1.audit_
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\030alt.ipfs_cluster_node.v1B\nAuditProtoP\001Z4ipfs-cluster-node.alt/ipfs_cluster_node/v1;clusterv1\252\002\022IpfsClusterNode.V1'
+  _globals['_AUDITRECORD_ARGUMENTSENTRY']._loaded_options = None
+  _globals['_AUDITRECORD_ARGUMENTSENTRY']._serialized_options = b'8\001'
   _globals['_AUDITSERVICE'].methods_by_name['ListAuditRecords']._loaded_options = None
   _globals['_AUDITSERVICE'].methods_by_name['ListAuditRecords']._serialized_options = b'\272\220#\026\n\001\002\022\021/admin/audit/read'
-  _globals['_AUDITOUTCOME']._serialized_start=816
-  _globals['_AUDITOUTCOME']._serialized_end=964
+  _globals['_AUDITOUTCOME']._serialized_start=1035
+  _globals['_AUDITOUTCOME']._serialized_end=1183
+  _globals['_AUDITOBJECTKIND']._serialized_start=1186
+  _globals['_AUDITOBJECTKIND']._serialized_end=1489
   _globals['_LISTAUDITRECORDSREQUEST']._serialized_start=128
   _globals['_LISTAUDITRECORDSREQUEST']._serialized_end=377
   _globals['_LISTAUDITRECORDSRESPONSE']._serialized_start=379
   _globals['_LISTAUDITRECORDSRESPONSE']._serialized_end=499
   _globals['_AUDITRECORD']._serialized_start=502
-  _globals['_AUDITRECORD']._serialized_end=813
-  _globals['_AUDITSERVICE']._serialized_start=967
-  _globals['_AUDITSERVICE']._serialized_end=1125
+  _globals['_AUDITRECORD']._serialized_end=1032
+  _globals['_AUDITRECORD_ARGUMENTSENTRY']._serialized_start=984
+  _globals['_AUDITRECORD_ARGUMENTSENTRY']._serialized_end=1032
+  _globals['_AUDITSERVICE']._serialized_start=1492
+  _globals['_AUDITSERVICE']._serialized_end=1650
 # @@protoc_insertion_point(module_scope)

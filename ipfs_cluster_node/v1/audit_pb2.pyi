@@ -53,6 +53,54 @@ AUDIT_OUTCOME_LOST: AuditOutcome.ValueType  # 4
 """Not a call: stands for earlier records that could not be written; `reason` says how many."""
 Global___AuditOutcome: _TypeAlias = AuditOutcome  # noqa: Y015
 
+class _AuditObjectKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AuditObjectKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AuditObjectKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AUDIT_OBJECT_KIND_UNSPECIFIED: _AuditObjectKind.ValueType  # 0
+    """Not set: nothing in particular."""
+    AUDIT_OBJECT_KIND_TASK: _AuditObjectKind.ValueType  # 1
+    """A task, by its id."""
+    AUDIT_OBJECT_KIND_FILE: _AuditObjectKind.ValueType  # 2
+    """A file, by its CID."""
+    AUDIT_OBJECT_KIND_NODE: _AuditObjectKind.ValueType  # 3
+    """A node or a client, by its PeerID."""
+    AUDIT_OBJECT_KIND_NAMESPACE: _AuditObjectKind.ValueType  # 4
+    """A namespace: of a submission that was not carried out."""
+    AUDIT_OBJECT_KIND_DELEGATION: _AuditObjectKind.ValueType  # 5
+    """A delegation, by its CID."""
+    AUDIT_OBJECT_KIND_JOIN_TOKEN: _AuditObjectKind.ValueType  # 6
+    """A join token, by its id."""
+    AUDIT_OBJECT_KIND_CERTIFICATE: _AuditObjectKind.ValueType  # 7
+    """A certificate, by its serial number."""
+    AUDIT_OBJECT_KIND_SETTING: _AuditObjectKind.ValueType  # 8
+    """Settings, by their keys."""
+
+class AuditObjectKind(_AuditObjectKind, metaclass=_AuditObjectKindEnumTypeWrapper):
+    """What a call was about."""
+
+AUDIT_OBJECT_KIND_UNSPECIFIED: AuditObjectKind.ValueType  # 0
+"""Not set: nothing in particular."""
+AUDIT_OBJECT_KIND_TASK: AuditObjectKind.ValueType  # 1
+"""A task, by its id."""
+AUDIT_OBJECT_KIND_FILE: AuditObjectKind.ValueType  # 2
+"""A file, by its CID."""
+AUDIT_OBJECT_KIND_NODE: AuditObjectKind.ValueType  # 3
+"""A node or a client, by its PeerID."""
+AUDIT_OBJECT_KIND_NAMESPACE: AuditObjectKind.ValueType  # 4
+"""A namespace: of a submission that was not carried out."""
+AUDIT_OBJECT_KIND_DELEGATION: AuditObjectKind.ValueType  # 5
+"""A delegation, by its CID."""
+AUDIT_OBJECT_KIND_JOIN_TOKEN: AuditObjectKind.ValueType  # 6
+"""A join token, by its id."""
+AUDIT_OBJECT_KIND_CERTIFICATE: AuditObjectKind.ValueType  # 7
+"""A certificate, by its serial number."""
+AUDIT_OBJECT_KIND_SETTING: AuditObjectKind.ValueType  # 8
+"""Settings, by their keys."""
+Global___AuditObjectKind: _TypeAlias = AuditObjectKind  # noqa: Y015
+
 @_typing.final
 class ListAuditRecordsRequest(_message.Message):
     """The records to list."""
@@ -145,6 +193,26 @@ class AuditRecord(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ArgumentsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SEQUENCE_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     CALLER_DID_FIELD_NUMBER: _builtins.int
@@ -156,6 +224,10 @@ class AuditRecord(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    CALLER_NAME_FIELD_NUMBER: _builtins.int
+    OBJECT_KIND_FIELD_NUMBER: _builtins.int
+    OBJECT_ID_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Numbers the records of one node."""
     caller_did: _builtins.str
@@ -174,6 +246,12 @@ class AuditRecord(_message.Message):
     """The outcome."""
     reason: _builtins.str
     """If it was not allowed: a name of `ErrorReason`, and the message."""
+    caller_name: _builtins.str
+    """The caller's name in the cluster then. Unset if it was not known."""
+    object_kind: Global___AuditObjectKind.ValueType
+    """What the call was about. Unset: nothing in particular."""
+    object_id: _builtins.str
+    """Its id; of several tasks or delegations, the first's."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it was answered."""
@@ -181,6 +259,10 @@ class AuditRecord(_message.Message):
     @_builtins.property
     def delegation_cids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The last link of each chain that allowed it; for a denied call, the token that was not valid."""
+
+    @_builtins.property
+    def arguments(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What was asked, by name, such as `namespace` and `task_type` of a submission: at most 8. Never a payload or a secret."""
 
     def __init__(
         self,
@@ -196,10 +278,14 @@ class AuditRecord(_message.Message):
         request_id: _builtins.str = ...,
         outcome: Global___AuditOutcome.ValueType = ...,
         reason: _builtins.str = ...,
+        caller_name: _builtins.str = ...,
+        object_kind: Global___AuditObjectKind.ValueType = ...,
+        object_id: _builtins.str = ...,
+        arguments: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller_class", b"caller_class", "caller_did", b"caller_did", "command", b"command", "delegation_cids", b"delegation_cids", "method", b"method", "outcome", b"outcome", "peer", b"peer", "reason", b"reason", "request_id", b"request_id", "sequence", b"sequence", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "caller_class", b"caller_class", "caller_did", b"caller_did", "caller_name", b"caller_name", "command", b"command", "delegation_cids", b"delegation_cids", "method", b"method", "object_id", b"object_id", "object_kind", b"object_kind", "outcome", b"outcome", "peer", b"peer", "reason", b"reason", "request_id", b"request_id", "sequence", b"sequence", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

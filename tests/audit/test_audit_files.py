@@ -10,7 +10,7 @@ import pytest
 
 from ipfs_cluster_node.adapters.audit import files
 from ipfs_cluster_node.adapters.audit.files import FileAuditLog
-from ipfs_cluster_node.core.audit import AuditQuery, AuditRecord, Outcome
+from ipfs_cluster_node.core.audit import AuditObjectKind, AuditQuery, AuditRecord, Outcome
 from tests.support.virtual_time import loop_clock
 
 
@@ -48,6 +48,24 @@ def test_what_was_noted_is_read_newest_first_and_numbers_go_on(tmp_path: Path) -
     assert [each.sequence for each in read(path)] == [4, 3, 2, 1]
     assert read(path)[0].delegation_cids == ("bafyA",)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_record_keeps_who_called_what_it_was_about_and_what_was_asked(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    given = record(
+        1,
+        caller_name="anna",
+        object_kind=AuditObjectKind.TASK,
+        object_id='t"1\n',
+        arguments=(("namespace", "team-a/x"), ("task_type", "echo")),
+    )
+    many = record(2, arguments=tuple((f"a{n}", "x" * 1000) for n in range(20)))
+    asyncio.run(written(path, given, many))
+    kept, found = read(path)
+    assert found == given._replace(sequence=1)
+    assert [name for name, _ in kept.arguments] == [f"a{n}" for n in range(8)]
+    assert {len(value) for _, value in kept.arguments} == {files.FIELD_CHARS_MAX}
+    assert (kept.object_kind, kept.object_id) == (None, "")
 
 
 def test_a_query_is_a_filter_and_a_page(tmp_path: Path) -> None:

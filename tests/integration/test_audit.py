@@ -41,12 +41,18 @@ async def test_denied_and_changing_calls_are_noted_with_their_delegation(
     assert list(allowed.delegation_cids) == [root]
     assert allowed.command == "/task/submit"
     assert allowed.request_id.startswith("audit-")
+    assert (allowed.object_kind, allowed.object_id) == ("task", task_id)
+    assert dict(allowed.arguments) == {"namespace": "default", "task_type": "echo"}
+    assert allowed.caller_name == me.name
+    assert (failed.object_kind, failed.object_id) == ("namespace", "default")
     assert allowed.peer.startswith("ipv4:127.0.0.1")
     assert failed.outcome == "failed"
     assert failed.reason.startswith("TASK_TYPE_UNKNOWN")
     theirs = [r for r in records if r.caller == reader.did]
     async with reader.client() as limited:
-        held = {d.cid for d in (await limited.get_caller()).delegations}
+        themselves = await limited.get_caller()
+    held = {d.cid for d in themselves.delegations}
+    assert {r.caller_name for r in theirs} == {themselves.name}
     # It is told what did not suffice.
     assert all(len(r.delegation_cids) == 1 and r.delegation_cids[0] in held for r in theirs)
     assert {(r.outcome, r.method.rsplit("/", 1)[1]) for r in theirs} == {
@@ -66,7 +72,19 @@ def test_the_command_line_gathers_what_all_masters_noted(
     assert records[0]["outcome"] == "AUDIT_OUTCOME_ALLOWED"
     assert records[0]["node_id"] in {node.node_id for node in cluster.nodes}
     assert cli("audit", "list", "--node", "12D3KooWnobody").returncode == 5
-    assert "ProposeConfig" in cli("audit", "list").stdout
+    assert (records[0]["object_kind"], records[0]["object_id"], records[0]["arguments"]) == (
+        "AUDIT_OBJECT_KIND_SETTING",
+        "user.audited",
+        {"user.audited": "1"},
+    )
+    listed = cli("audit", "list")
+    [head, line, *_] = listed.stdout.splitlines()
+    assert head.split("\t")[3:6] == ["caller", "about", "asked"]
+    assert "ProposeConfig\toperator did:key:" in line
+    assert "\tsetting user.audited\tuser.audited=1\t" in line
+    # Delegations only where they are asked for.
+    assert "bafy" not in line
+    assert "bafy" in cli("audit", "list", "-v").stdout.splitlines()[1]
     denied = cli("audit", "list", "--outcome", "denied", "--json")
     assert all(record["outcome"] == "AUDIT_OUTCOME_DENIED" for record in json.loads(denied.stdout))
     saved = tmp_path / "audit.parquet"
@@ -75,6 +93,7 @@ def test_the_command_line_gathers_what_all_masters_noted(
     [newest, *_] = [row for row in rows if row["method"].endswith("/ProposeConfig")]
     assert newest["outcome"] == "allowed"
     assert newest["delegation_cids"][0].startswith("bafy")
+    assert (newest["caller_name"], newest["arguments"]) == ("operator", ["user.audited=1"])
     worker = next(node for node in cluster.nodes if node.role == "worker")
     refused = cli("audit", "list", "--node", worker.node_id)
     assert refused.returncode == 5

@@ -198,6 +198,14 @@ CASES: Final[Mapping[str, list[tuple[Any, Expected]]]] = {
             content_pb2.AddContentRequest(header=content_pb2.AddContentHeader(size_bytes=-1)),
             [("/content/add", [{"namespace": "default", "size": UNKNOWN_SIZE}])],
         ),
+        (
+            content_pb2.AddContentRequest(header=content_pb2.AddContentHeader()),
+            [("/content/add", [{"namespace": "default", "size": UNKNOWN_SIZE}])],
+        ),
+        (
+            content_pb2.AddContentRequest(header=content_pb2.AddContentHeader(size_bytes=0)),
+            [("/content/add", [{"namespace": "default", "size": 0}])],
+        ),
     ],
     "GetContent": [
         # However it is spelled.

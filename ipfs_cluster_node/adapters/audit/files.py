@@ -24,7 +24,13 @@ from typing import Any, Final
 
 from ipfs_cluster_node.adapters.clock import Clock
 from ipfs_cluster_node.config.files import open_regular, read_regular
-from ipfs_cluster_node.core.audit import AuditQuery, AuditRecord, Outcome
+from ipfs_cluster_node.core.audit import (
+    ARGUMENTS_MAX,
+    AuditObjectKind,
+    AuditQuery,
+    AuditRecord,
+    Outcome,
+)
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 
 log = logging.getLogger(__name__)
@@ -282,6 +288,9 @@ def _line(record: AuditRecord, sequence: int) -> str:
     """Format a line; the node's other threads wait meanwhile, so repeated parts are cached."""
     beginning = _beginning(record[REPEATED])
     line = f'{beginning},"at_ms":{record.at_ms},"sequence":{sequence}'
+    if record.object_kind:
+        name = _QUOTE(record.object_id[:FIELD_CHARS_MAX])
+        line += f',"object_kind":"{record.object_kind.value}","object_id":{name}'
     if record.request_id:
         line += f',"request_id":{_QUOTE(record.request_id[:FIELD_CHARS_MAX])}'
     if record.reason:
@@ -291,8 +300,14 @@ def _line(record: AuditRecord, sequence: int) -> str:
 
 @lru_cache(maxsize=BEGINNINGS_MAX)
 def _beginning(repeated: tuple[Any, ...]) -> str:
-    *texts, cids = repeated
-    values = [text[:FIELD_CHARS_MAX] for text in texts]
+    *texts, arguments, cids = repeated
+    values: list[Any] = [text[:FIELD_CHARS_MAX] for text in texts]
+    values.append(
+        {
+            name[:FIELD_CHARS_MAX]: value[:FIELD_CHARS_MAX]
+            for name, value in arguments[:ARGUMENTS_MAX]
+        }
+    )
     values.append([cid[:FIELD_CHARS_MAX] for cid in cids[:CIDS_MAX]])
     named = zip(AuditRecord._fields[REPEATED], values, strict=True)
     return json.dumps({name: value for name, value in named if value})[:-1]
@@ -303,12 +318,15 @@ def _parsed(line: bytes) -> AuditRecord | None:
     try:
         document: Any = json.loads(line)
         known = {name: value for name, value in document.items() if name in _FIELDS}
+        kind = known.get("object_kind")
         empty = {"caller": "", "caller_class": "", "peer": "", "method": "", "command": ""}
         return AuditRecord(
             **empty
             | known
             | {
                 "outcome": Outcome(known["outcome"]),
+                "object_kind": AuditObjectKind(kind) if kind else None,
+                "arguments": tuple(known.get("arguments", {}).items()),
                 "delegation_cids": tuple(known.get("delegation_cids", ())),
             }
         )

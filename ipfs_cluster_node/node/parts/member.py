@@ -16,6 +16,7 @@ from ipfs_cluster_node.cluster.delegations import Delegations
 from ipfs_cluster_node.cluster.members import Members
 from ipfs_cluster_node.cluster.tasks import Tasks
 from ipfs_cluster_node.cluster.worker_sessions import WorkerSessions
+from ipfs_cluster_node.core.ids import Did
 from ipfs_cluster_node.node.parts.common import CommonPart
 from ipfs_cluster_node.node.parts.part import Part
 from ipfs_cluster_node.node.space import DiskSpace
@@ -122,9 +123,15 @@ class MemberPart(Part):
             identify,
             self.authorizer,
             audit=self.audit,
+            name_of=self._name_of,
             turns=self._turns,
             clock=self.clock.own,
         )
+
+    def _name_of(self, did: Did) -> str:
+        state = self.consensus.known_state()
+        principal = None if state is None else state.members.get(did)
+        return "" if principal is None else principal.name
 
     def _serve(self) -> None:
         """Add all services of a master: without a log they answer why not, and name the leader."""
