@@ -1,5 +1,5 @@
 # Sourced: installs third-party programs that some tests drive into .tools; versions and hashes are in
-# scripts/lib/go-tools, requirements/ and tests/interop/javascript.
+# scripts/lib/go-tools, requirements/, tests/interop and clients/examples.
 
 install_tools() {
   install_go_tools
@@ -7,6 +7,7 @@ install_tools() {
   install_javascript
   install_faketime
   install_go_worker
+  install_node_client
 }
 
 install_faketime() {
@@ -20,15 +21,20 @@ install_faketime() {
     echo "warning: libfaketime can't be fetched here; run apt-get update, or install it" >&2
 }
 
-install_javascript() {
-  local sources="$root/tests/interop/javascript" to="$root/.tools/javascript" want
-  want="$(cat "$sources"/package*.json "$root/requirements/javascript.txt" | cksum)"
+install_javascript() { install_npm iso-ucan tests/interop/javascript "$root/.tools/javascript"; }
+
+install_node_client() { install_npm clients/examples/node-client clients/examples/node-client "$root/.tools/node-client"; }
+
+install_npm() {
+  # The packages of a program, and the program beside them, where Node looks for them.
+  local name="$1" sources="$root/$2" to="$3" want
+  want="$(cat "$sources"/*.* "$root/requirements/javascript.txt" | cksum)"
   [ "$(cat "$to/.installed" 2>/dev/null)" = "$want" ] && return
-  echo "installing Node and iso-ucan" >&2
+  echo "installing Node and $name" >&2
   [ -x .tools/node/bin/node ] || .venv/bin/python -m venv .tools/node
   .tools/node/bin/pip install -q --require-hashes -r requirements/javascript.txt
   mkdir -p "$to"
-  cp "$sources"/package*.json "$to"
+  cp "$sources"/*.* "$to"
   (cd "$to" && PATH="$root/.tools/node/bin:$PATH" npm ci --silent --ignore-scripts --no-audit --no-fund)
   echo "$want" >"$to/.installed"
 }

@@ -1,6 +1,6 @@
 """`clients/examples`: each program does what its page says, with stubs alone."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -8,15 +8,21 @@ from typing import Final
 import pytest
 import pytest_asyncio
 
+from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.cli.local_cluster import LocalCluster
 from ipfs_cluster_node.client.client import Client
+from ipfs_cluster_node.codec.ucan_container import write_container
+from ipfs_cluster_node.config.profiles import Profile
 from ipfs_cluster_node.core.model import TaskState
 from tests.support.clusters import cluster_of, for_module
-from tests.support.programs import TOOLS, needed, running
+from tests.support.people import join, signed
+from tests.support.programs import PROTOS, TOOLS, needed, running
 
 pytestmark = [pytest.mark.tools, pytest.mark.slow]
 
 GO_WORKER: Final = TOOLS / "bin/go-worker"
+NODE: Final = TOOLS / "node/bin/node"
+NODE_CLIENT: Final = TOOLS / "node-client/main.mjs"
 ENDED: Final = timedelta(seconds=20)
 
 
@@ -69,3 +75,69 @@ async def test_a_worker_in_go(cluster: LocalCluster, client: Client, tmp_path: P
         assert await upper(client, "renewed") == b"RENEWED"
         await client.transfer_leadership()
         assert await upper(client, "another leader") == b"ANOTHER LEADER"
+
+
+async def follower(cluster: LocalCluster, client: Client) -> str:
+    """The address of a master that does not lead."""
+    leader = await cluster.leader(client)
+    return next(n.address for n in cluster.nodes if n.role == "master" and n is not leader)
+
+
+def files(person: Profile) -> list[str]:
+    return [str(file) for file in (person.ca, person.certificate, person.key)]
+
+
+async def steps_of(command: Sequence[str]) -> dict[str, str]:
+    """What a client says of each of its steps."""
+    async with running(command) as program:
+        return dict(line.split(" ", 1) for line in await program.ended())
+
+
+async def check_client(
+    start: Callable[..., list[str]], cluster: LocalCluster, client: Client, tmp_path: Path
+) -> None:
+    """Run a client as the operator; then as a reader, without and with what the operator delegates.
+
+    `start` makes its command line of a master's address, the files of an identity, and a container.
+    """
+    leader = await cluster.leader(client)
+    at = await follower(cluster, client)
+    nodes = " ".join(sorted(node.name for node in await client.list_nodes()))
+    all_done = {
+        "echo": "hello",
+        "sql": "[[300000,299999]]",
+        "download": "same",
+        "snapshot": nodes,
+        "followed": leader.address,
+    }
+    said = await steps_of(start(at, cluster.profile))
+    assert said | all_done == said
+
+    reader = await join(cluster, tmp_path, "reader")
+    said = await steps_of(start(at, reader.profile))
+    assert said["echo"] == said["upload"] == "refused NOT_DELEGATED"
+    assert said["snapshot"] == nodes
+
+    # A task may be submitted now, and a file may not: the program goes on after that refusal.
+    operator = Identity.load(cluster.profile.certificate.parent / "identity.key")
+    cluster_did = (await client.get_caller()).cluster_did
+    task, content = (
+        signed(operator, reader.did, command, cluster_did) for command in ("/task", "/content")
+    )
+    said = await steps_of(start(at, reader.profile, write_container([task])))
+    assert said["echo"] == "hello"
+    assert said["upload"] == "refused NOT_DELEGATED"
+    assert said["snapshot"] == nodes
+
+    said = await steps_of(start(at, reader.profile, write_container([task, content])))
+    assert said | all_done == said
+
+
+@pytest.mark.asyncio
+async def test_a_client_in_node(cluster: LocalCluster, client: Client, tmp_path: Path) -> None:
+    needed(NODE, NODE_CLIENT)
+
+    def start(address: str, profile: Profile, *container: str) -> list[str]:
+        return [str(NODE), str(NODE_CLIENT), address, *files(profile), str(PROTOS), *container]
+
+    await check_client(start, cluster, client, tmp_path)

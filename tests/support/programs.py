@@ -9,8 +9,8 @@ from typing import Final
 import pytest
 
 ROOT: Final = Path(__file__).parents[2]
-EXAMPLES: Final = ROOT / "clients/examples"
 TOOLS: Final = ROOT / ".tools"
+PROTOS: Final = ROOT / "protos"
 LINE_SECONDS_MAX: Final = 30.0
 
 
