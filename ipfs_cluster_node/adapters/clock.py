@@ -13,7 +13,7 @@ class Clock:
     """Milliseconds since 1970 (UTC), by a clock that may be set: for records and signatures."""
     monotonic: Callable[[], float]
     """Seconds that only go forward: for leases and waits."""
-    boot: Callable[[], float]
+    boottime: Callable[[], float]
     """Seconds that only go forward, and count while the machine sleeps: for consensus."""
 
     def wall(self) -> datetime:

@@ -14,5 +14,5 @@ def _wall_ms() -> int:
 
 
 SYSTEM_CLOCK: Final = Clock(
-    wall_ms=_wall_ms, monotonic=time.monotonic, boot=partial(time.clock_gettime, BOOT_CLOCK)
+    wall_ms=_wall_ms, monotonic=time.monotonic, boottime=partial(time.clock_gettime, BOOT_CLOCK)
 )

@@ -129,10 +129,10 @@ def init(
     Makes the cluster's certificate authority, the node's identity and certificate, and a client
     identity for you, with a profile that the other commands use. Then run `serve`.
     """
+    from ipfs_cluster_node.node.health_calls import check_home_free
     from ipfs_cluster_node.node.setup import init_cluster
-    from ipfs_cluster_node.node.standing import refuse_taken
 
-    asyncio.run(refuse_taken(home))
+    asyncio.run(check_home_free(home))
     check_profile_name(profile_name)
     passphrase = ""
     if recovery_passphrase_file is not None:

@@ -229,9 +229,9 @@ def recover_cluster(
     removals and revocations. Also makes a join token for an operator.
     """
     from ipfs_cluster_node.disaster.restore import refuse_while_masters_run, restore_cluster
-    from ipfs_cluster_node.node.standing import refuse_taken
+    from ipfs_cluster_node.node.health_calls import check_home_free
 
-    asyncio.run(refuse_taken(home))
+    asyncio.run(check_home_free(home))
     check: dict[str, Any] = {} if force else {"check_lost": refuse_while_masters_run}
     made = restore_cluster(
         home,

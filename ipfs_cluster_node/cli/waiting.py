@@ -71,7 +71,7 @@ async def _tell(client: Any, task_ids: Sequence[str]) -> None:
             reason = await _why(client, task_ids)
         except ClusterError as error:
             # A lookup that is denied or fails gives no reason.
-            reason = error.message if error.reason.has(Trait.REPEATED) else ""
+            reason = error.message if error.reason.has(Trait.RETRYABLE) else ""
         if reason and (reason != told or loop.time() - told_at >= REPEAT_SECONDS):
             say(f"still waiting: {reason}", err=True)
             told_at = loop.time()

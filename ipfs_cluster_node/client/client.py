@@ -96,7 +96,7 @@ class Client(AccessCalls, CertificateCalls, MembershipCalls, SqlCalls):
                 otherwise reads are linearizable.
             ucan: A container of delegations for the calls, besides those that the cluster stores
                 for this client.
-            patience: Of the person who waits; default: every call waits until its deadline.
+            patience: When to give up before the deadline, for a person who waits; default: never.
 
         Raises:
             ClusterError: CONFIG_INVALID.

@@ -121,7 +121,7 @@ class Connection:
         avoided: set[str] = set()
         answers: dict[str, ClusterError] = {}
         """Each master's last error."""
-        said: tuple[Target, ClusterError] | None = None
+        refusal_last: tuple[Target, ClusterError] | None = None
         while True:
             target = self._targets[self._current % len(self._targets)]
             error: ClusterError
@@ -139,17 +139,17 @@ class Connection:
             else:
                 self._note_answer()
                 return answer
-            if not error.reason.has(Trait.SILENT):
+            if not error.reason.has(Trait.NO_ANSWER):
                 self._note_answer()
-            if not error.reason.has(Trait.REPEATED | Trait.OF_ONE_MASTER):
+            if not error.reason.has(Trait.RETRYABLE | Trait.MASTER_LOCAL):
                 raise error
             answers.pop(target[0], None)
             answers[target[0]] = error  # The most recent one is the last.
             refusal = _verdict(answers, {address for address, _ in self._targets})
             if refusal is not None:
                 raise refusal
-            said = _last_said(said, target, error, seconds=now() - began)
-            if error.reason.has(Trait.SILENT | Trait.OF_ONE_MASTER):
+            refusal_last = _last_refusal(refusal_last, target, error, seconds=now() - began)
+            if error.reason.has(Trait.NO_ANSWER | Trait.MASTER_LOCAL):
                 avoided.add(target[0])
             if avoided >= {address for address, _ in self._targets}:
                 avoided.clear()
@@ -163,11 +163,11 @@ class Connection:
                 tried.clear()
             if now() + pause >= deadline or self._gives_up(answers, now() - started):
                 # An answer from a master says more than a failure to reach another.
-                last = (target, self._unreachable(error)) if said is None else said
-                of_themselves = [
-                    each for each in answers.items() if each[1].reason.has(Trait.OF_ONE_MASTER)
+                last = (target, self._unreachable(error)) if refusal_last is None else refusal_last
+                local_errors = [
+                    each for each in answers.items() if each[1].reason.has(Trait.MASTER_LOCAL)
                 ]
-                raise _most_useful([(last[0][0], last[1]), *of_themselves])
+                raise _most_useful([(last[0][0], last[1]), *local_errors])
             await asyncio.sleep(pause)
 
     def _follow(self, error: ClusterError, target: Target, avoided: set[str]) -> bool:
@@ -200,7 +200,7 @@ class Connection:
         return self._patience is not None and self._patience.is_over(answers, known, waited)
 
     def _unreachable(self, error: ClusterError) -> ClusterError:
-        if not error.reason.has(Trait.SILENT):
+        if not error.reason.has(Trait.NO_ANSWER):
             return error
         asked = ", ".join(dict.fromkeys(address for address, _ in self._targets))
         return ClusterError(
@@ -223,11 +223,11 @@ class Connection:
 
 
 def _own_refusals(answers: Mapping[str, ClusterError]) -> list[tuple[str, ClusterError]]:
-    """Masters' errors about themselves that waiting does not cure."""
+    """The errors that masters report about themselves and that waiting does not cure."""
     return [
         (address, error)
         for address, error in answers.items()
-        if error.reason.has(Trait.OF_ONE_MASTER) and not error.reason.has(Trait.REPEATED)
+        if error.reason.has(Trait.MASTER_LOCAL) and not error.reason.has(Trait.RETRYABLE)
     ]
 
 
@@ -245,14 +245,14 @@ def _verdict(answers: Mapping[str, ClusterError], known: set[str]) -> ClusterErr
     return _most_useful(others) if others and known <= answers.keys() else None
 
 
-def _most_useful(said: Iterable[tuple[str, ClusterError]]) -> ClusterError:
+def _most_useful(found: Iterable[tuple[str, ClusterError]]) -> ClusterError:
     """The most useful of these errors, with its master's address if it is about that master."""
-    said = list(said)
-    error = most_useful(error for _, error in said)
+    found = list(found)
+    error = most_useful(error for _, error in found)
     assert error is not None
-    if not error.reason.has(Trait.OF_ONE_MASTER):
+    if not error.reason.has(Trait.MASTER_LOCAL):
         return error
-    address = next(address for address, each in said if each is error)
+    address = next(address for address, each in found if each is error)
     return ClusterError(
         error.reason,
         f"{error.message} (said by {address})",
@@ -263,21 +263,22 @@ def _most_useful(said: Iterable[tuple[str, ClusterError]]) -> ClusterError:
     )
 
 
-def _last_said(
+def _last_refusal(
     before: tuple[Target, ClusterError] | None,
     target: Target,
     error: ClusterError,
     *,
     seconds: float,
 ) -> tuple[Target, ClusterError] | None:
-    """The most recent real refusal, reported on timeout; None once it no longer applies.
+    """The latest refusal by a master, raised at the deadline; None once it no longer applies.
 
-    It no longer applies once a node names another, its author is gone, or a node was waited for. An
-    attempt that had no time is not an answer: the last one may start right before the deadline.
+    It no longer applies once a master names another leader, once its sender is gone, or once a
+    master did not answer in time. An attempt that had hardly any time changes nothing: the last one
+    may start right before the deadline.
     """
     if error.reason is Reason.NOT_LEADER:
         return None
-    if not error.reason.has(Trait.SILENT):
+    if not error.reason.has(Trait.NO_ANSWER):
         return target, error
     if error.reason is Reason.DEADLINE_EXCEEDED and seconds > HEARD_SECONDS:
         return None

@@ -1,4 +1,4 @@
-"""How long a person waits for a cluster that does not answer, and what is said meanwhile."""
+"""How long a command waits for a cluster that does not answer, and what it prints meanwhile."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,17 +7,17 @@ from typing import Final
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 
 UNREACHABLE_SECONDS_MAX: Final = 3.0
-"""Of a cluster none of whose known masters can be connected to, before any of them has answered.
+"""How long a command waits if no known master accepts a connection, and none has answered before.
 
 Programs wait until their deadline instead: the masters may be restarting."""
 SAY_SECONDS: Final = 3.0
-"""Before the first line that says what is waited for."""
+"""How long a command waits before it prints what it waits for."""
 SAY_AGAIN_SECONDS: Final = 30.0
 
 
 @dataclass(slots=True)
 class Patience:
-    """Of one connection; decides by the masters' answers so far."""
+    """Decides when one connection gives up before its deadline, by the masters' answers so far."""
 
     say: Callable[[str], None]
     """Takes one line for the person who waits."""
@@ -26,7 +26,7 @@ class Patience:
     _said_seconds: float = 0.0
 
     def is_over(self, answers: Mapping[str, ClusterError], known: set[str], waited: float) -> bool:
-        """Whether to give up before the deadline; says what is waited for otherwise.
+        """Whether to give up before the deadline; if not, it says now and then what is waited for.
 
         `answers` has each master's last error by its address, `known` the addresses of all masters;
         `waited` is in seconds.

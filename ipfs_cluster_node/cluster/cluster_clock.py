@@ -27,18 +27,18 @@ from ipfs_cluster_node.v1.health_pb2_grpc import HealthServiceStub
 log = logging.getLogger(__name__)
 
 SAMPLE_SECONDS: Final = 10.0
-"""Between two comparisons with another master,"""
+"""Pause between two comparisons with another master."""
 RETRY_SECONDS: Final = 1.0
-"""and after one that failed: all should be compared before a clock jumps."""
+"""Pause after a comparison that failed: all should be compared before a clock jumps."""
 HURRY_SECONDS: Final = 0.5
 """How often a master checks for new voters to compare with."""
 SAMPLE_SECONDS_MAX: Final = 2.0
-"""For one answer: half of it is the comparison's error."""
-JUDGED_MS_MAX: Final = 1000.0
+"""How long one answer may take: half of that is the comparison's error."""
+VERDICT_MS_MAX: Final = 1000.0
 """How long a verdict is cached, and how far the wall clock may move meanwhile."""
 RETRY_AFTER: Final = timedelta(seconds=1)
 UNKNOWN_SECONDS_MAX: Final = 60.0
-"""After which it is reported that a master compared its clock with too few."""
+"""How long a master may have compared its clock with too few before health reports it."""
 
 
 class ClusterClock:
@@ -55,14 +55,14 @@ class ClusterClock:
         """Compare with the others of `voters`; a node that never votes, with the leader alone."""
         self._node_id = node_id
         self.own = own
-        """This node's, unjudged."""
-        self._wall_ms, self._boot = own.wall_ms, own.boot
+        """This node's clock as it is."""
+        self._wall_ms, self._boottime = own.wall_ms, own.boottime
         self._voters = voters
         self._channel_to = channel_to
         self._samples: dict[NodeId, ClockSample] = {}
-        wall, boot = self._read()
-        self._steady = SteadyClock(wall - boot, started_ms=boot)
-        self._unknown_since = boot
+        wall, boottime = self._read()
+        self._steady = SteadyClock(wall - boottime, started_ms=boottime)
+        self._unknown_since = boottime
         self._judged = Judgement(Verdict.UNKNOWN)
         self._judged_at, self._judged_offset = float("-inf"), 0.0
         self._wrong_by_ms = 0
@@ -70,26 +70,28 @@ class ClusterClock:
 
     def judge(self) -> Judgement:
         """What is known of this clock now."""
-        wall, boot = self._read()
-        if not self._is_judged(wall, boot):
-            self._renew_judgement(wall - boot, boot)
+        wall, boottime = self._read()
+        if not self._is_judged(wall, boottime):
+            self._renew_judgement(wall - boottime, boottime)
         return self._judged
 
-    def _is_judged(self, wall: float, boot: float) -> bool:
+    def _is_judged(self, wall: float, boottime: float) -> bool:
         """Whether the last verdict is still current: it is used for every call."""
-        moved = wall - boot - self._judged_offset
-        return boot - self._judged_at < JUDGED_MS_MAX and -JUDGED_MS_MAX < moved < JUDGED_MS_MAX
+        moved = wall - boottime - self._judged_offset
+        return (
+            boottime - self._judged_at < VERDICT_MS_MAX and -VERDICT_MS_MAX < moved < VERDICT_MS_MAX
+        )
 
-    def _renew_judgement(self, offset: float, boot: float) -> None:
-        self._steady = self._steady.seen(offset, boot)
-        judged = self._judge(offset, boot)
+    def _renew_judgement(self, offset: float, boottime: float) -> None:
+        self._steady = self._steady.seen(offset, boottime)
+        judged = self._judge(offset, boottime)
         if judged.verdict is not Verdict.UNKNOWN:
-            self._unknown_since = boot
+            self._unknown_since = boottime
         if judged.verdict is not self._judged.verdict:
             facts = {"verdict": judged.verdict.value, "ahead_seconds": judged.ahead_ms / 1000}
             level = logging.INFO if _is_well(judged) else logging.WARNING
             log.log(level, "clock judged", extra=facts)
-        self._judged, self._judged_at, self._judged_offset = judged, boot, offset
+        self._judged, self._judged_at, self._judged_offset = judged, boottime, offset
         self._wrong_by_ms = int(judged.ahead_ms) if judged.verdict is Verdict.OFF else 0
 
     def now_ms(self) -> int:
@@ -97,9 +99,9 @@ class ClusterClock:
 
         This node's own time, unless a majority of the voters shows that it is off.
         """
-        wall, boot = self._wall_ms(), self._boot() * 1000
-        if not self._is_judged(wall, boot):
-            self._renew_judgement(wall - boot, boot)
+        wall, boottime = self._wall_ms(), self._boottime() * 1000
+        if not self._is_judged(wall, boottime):
+            self._renew_judgement(wall - boottime, boottime)
         return wall - self._wrong_by_ms
 
     def utc_now(self) -> datetime:
@@ -125,7 +127,7 @@ class ClusterClock:
     def health(self) -> health_pb2.HealthCheck:
         """The clock's health."""
         judged = self.judge()
-        unknown_ms = self._boot() * 1000 - self._unknown_since
+        unknown_ms = self._boottime() * 1000 - self._unknown_since
         degraded = not _is_well(judged) or (
             judged.verdict is Verdict.UNKNOWN
             and self._node_id in self._voters()
@@ -138,7 +140,7 @@ class ClusterClock:
     def take(
         self, node_id: NodeId, time: Timestamp, sent_seconds: float, received_seconds: float
     ) -> None:
-        """Record another node's wall clock, read between two times of this machine's boot clock."""
+        """Record another node's wall clock, read between two times of the boottime clock here."""
         if node_id == self._node_id:
             return
         sample = sample_of(
@@ -156,17 +158,17 @@ class ClusterClock:
         next_at: dict[NodeId, float] = {}
         while True:
             others = sorted(self._voters() - {self._node_id})
-            due = [node_id for node_id in others if self._boot() >= next_at.get(node_id, 0.0)]
+            due = [node_id for node_id in others if self._boottime() >= next_at.get(node_id, 0.0)]
             answered = await asyncio.gather(*map(self._sample, due))
             for node_id, answers in zip(due, answered, strict=True):
-                next_at[node_id] = self._boot() + (SAMPLE_SECONDS if answers else RETRY_SECONDS)
+                next_at[node_id] = self._boottime() + (SAMPLE_SECONDS if answers else RETRY_SECONDS)
             await asyncio.sleep(HURRY_SECONDS)
 
     async def _sample(self, node_id: NodeId) -> bool:
         channel = self._channel_to(node_id)
         if channel is None:
             return False
-        sent = self._boot()
+        sent = self._boottime()
         try:
             answer = await HealthServiceStub(channel).GetHealth(
                 health_pb2.GetHealthRequest(), timeout=SAMPLE_SECONDS_MAX
@@ -174,14 +176,14 @@ class ClusterClock:
         except grpc.aio.AioRpcError:
             return False  # Earlier comparisons stay valid.
         if answer.HasField("time"):
-            self.take(node_id, answer.time, sent, self._boot())
+            self.take(node_id, answer.time, sent, self._boottime())
         return True
 
     def _read(self) -> tuple[float, float]:
-        """The wall clock and the boot clock, in milliseconds."""
-        return float(self._wall_ms()), self._boot() * 1000
+        """The wall clock and the boottime clock, in milliseconds."""
+        return float(self._wall_ms()), self._boottime() * 1000
 
-    def _judge(self, offset: float, boot: float) -> Judgement:
+    def _judge(self, offset: float, boottime: float) -> Judgement:
         voters = self._voters()
         votes = self._node_id in voters
         if votes and len(voters) == 1:
@@ -192,7 +194,7 @@ class ClusterClock:
             {n: sample for n, sample in compared if n in voters or not votes},
             voter_count=len(voters) if votes else 1,
             votes=votes,
-            now_ms=boot,
+            now_ms=boottime,
         )
 
     def _detail(self) -> str:

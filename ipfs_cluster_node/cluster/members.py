@@ -291,7 +291,7 @@ class Members:
             raise ClusterError(Reason.MEMBER_NOT_FOUND, "this node is not registered")
         self.boots.check(node_id, boot)
         if node.liveness is Liveness.DEAD:
-            self._observations.returned.add(node_id)
+            self._observations.revived.add(node_id)
         self._observations.hear(node_id)
         self._observations.running_counts[node_id] = running_count
         if room_bytes is not None:
@@ -449,12 +449,12 @@ class Members:
             if node.liveness is Liveness.ALIVE
             and self._observations.heard_at.get(node.node_id, -math.inf) < silent_since
         )
-        alive = tuple(self._observations.returned - set(dead))
+        alive = tuple(self._observations.revived - set(dead))
         if dead or alive:
             for node_id in dead:
                 log.warning("node is dead", extra={"node_id": node_id})
             await self._consensus.propose(SetLiveness(alive=alive, dead=dead))
-            self._observations.returned -= set(alive)
+            self._observations.revived -= set(alive)
 
 
 def check_enrolment(*, token_id: str, did: Did, request_der: bytes, proof: bytes) -> None:

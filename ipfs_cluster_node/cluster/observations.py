@@ -2,28 +2,32 @@
 
 from collections.abc import Callable
 
+from ipfs_cluster_node.core.backoff import Backoff
 from ipfs_cluster_node.core.ids import NodeId, TaskId
-from ipfs_cluster_node.core.rests import Rest
 
 
 class Observations:
     """The one owner of what a leader has heard from members; empty on a node that does not lead."""
 
     def __init__(self, listened_seconds: Callable[[], float]) -> None:
-        """Measure silence in `listened_seconds`, which stop while no other can be heard."""
+        """Start empty.
+
+        Silence is measured by the clock `listened_seconds`, which stands still while this node
+        can't hear others, as when its event loop is blocked.
+        """
         self.listened_seconds = listened_seconds
         self.heard_at: dict[NodeId, float] = {}
         """When each node was last heard, by `listened_seconds`."""
-        self.returned: set[NodeId] = set()
-        """Nodes that were heard although the log has them as dead."""
+        self.revived: set[NodeId] = set()
+        """Nodes that sent a heartbeat while the log has them as dead."""
         self.running_counts: dict[NodeId, int] = {}
         """Attempts running on each node, by its last heartbeat."""
         self.room_bytes: dict[NodeId, int] = {}
-        """Room for files on each node, by its last heartbeat."""
+        """Free space for files on each node, by its last heartbeat."""
         self.epochs: dict[NodeId, int] = {}
-        """Of each node's current certificate, by its last heartbeat."""
-        self.rests: dict[NodeId, Rest] = {}
-        """Rests of workers that returned attempts; they outlive sessions."""
+        """The epoch of each node's certificate, by its last heartbeat."""
+        self.backoffs: dict[NodeId, Backoff] = {}
+        """Back-offs of workers that handed attempts back; they outlive sessions."""
         self.progress: dict[TaskId, tuple[float, str]] = {}
         """Progress of running attempts, 0 to 1, and a note."""
 
@@ -34,7 +38,7 @@ class Observations:
     def clear(self) -> None:
         """Forget everything: the leadership has changed."""
         for each in (
-            *(self.heard_at, self.returned, self.running_counts, self.room_bytes),
-            *(self.epochs, self.rests, self.progress),
+            *(self.heard_at, self.revived, self.running_counts, self.room_bytes),
+            *(self.epochs, self.backoffs, self.progress),
         ):
             each.clear()

@@ -12,10 +12,11 @@ from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.core.tables import Touched, merged
 
 FREEZES_MAX: Final = 10_000
-"""Snapshots between collections of frozen garbage: some 70 MB, and then one long pause."""
+"""Freezes between two collections of everything. Until then garbage that was frozen stays, some
+70 MB; the collection is one long pause."""
 
 UNFROZEN_BYTES_MAX: Final = 8 * 1024 * 1024
-"""Commands applied between collections: their garbage costs the collector some 20 ms."""
+"""Bytes of commands between two collections of what they left: each takes some 20 ms."""
 YOUNG: Final = 1
 """The older of the collector's two young generations; the oldest may hold everything."""
 

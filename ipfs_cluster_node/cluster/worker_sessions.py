@@ -19,6 +19,7 @@ from ipfs_cluster_node.codec.tasks import (
     attempt_to_proto,
     outcome_or_failure,
 )
+from ipfs_cluster_node.core.backoff import Backoff, backoff_after
 from ipfs_cluster_node.core.boots import Boots
 from ipfs_cluster_node.core.commands import FinishAttempts, RequeueAttempts
 from ipfs_cluster_node.core.credit import CREDIT_MAX, HELD_MAX
@@ -36,7 +37,6 @@ from ipfs_cluster_node.core.model import (
     Liveness,
     TaskFailure,
 )
-from ipfs_cluster_node.core.rests import Rest, rest_after
 from ipfs_cluster_node.core.scheduler import WorkerOffer
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.core.tables import TableName, Touched
@@ -50,7 +50,7 @@ OUTCOME_BYTES_MAX: Final = 1024 * 1024
 """Of results and messages in one command; far below the limit of a log entry."""
 HELLO_ATTEMPTS_MAX: Final = 2 * HELD_MAX
 """Attempts that a worker runs, or whose outcomes are unconfirmed, when its session begins."""
-REST_TICK_SECONDS: Final = 0.001
+BACKOFF_TICK_SECONDS: Final = 0.001
 """How long after the end of a worker's rest the planner wakes, so that it is never too early."""
 
 PLANNED_BY: Final = frozenset({TableName.TASKS, TableName.PRINCIPALS})
@@ -91,7 +91,7 @@ class WorkerSessions:
         self._sessions: dict[NodeId, _Session] = {}
         self.boots = Boots()
         """The processes that act for the members; shared with the other connections' owners."""
-        self._rests = observations.rests
+        self._backoffs = observations.backoffs
         self.wake = asyncio.Event()
         """Set whenever there may be something to plan."""
 
@@ -203,20 +203,20 @@ class WorkerSessions:
         state = self._consensus.leader_state()
         outcomes = [_with_its_file(outcome, state) for outcome in outcomes]
         # Before the returned attempts are pending again: else the same worker gets them at once.
-        self._note_rest(session.node_id, outcomes)
+        self._note_backoff(session.node_id, outcomes)
         await self._consensus.propose(
             FinishAttempts(node_id=session.node_id, outcomes=tuple(outcomes))
         )
         session.send(Kind.CONFIRMED, [outcome.id for outcome in outcomes])
 
-    def _note_rest(self, node_id: NodeId, outcomes: list[AttemptOutcome]) -> None:
+    def _note_backoff(self, node_id: NodeId, outcomes: list[AttemptOutcome]) -> None:
         tasks = self.tasks_now()
         own = [outcome for outcome in outcomes if tasks.is_current(outcome.id, node_id)]
         now = self._clock.monotonic()
-        before = self._rests.get(node_id, Rest())
-        rest = self._rests[node_id] = rest_after(before, own, now)
-        if rest.until > before.until:
-            seconds = rest.until - now + REST_TICK_SECONDS
+        before = self._backoffs.get(node_id, Backoff())
+        backoff = self._backoffs[node_id] = backoff_after(before, own, now)
+        if backoff.until > before.until:
+            seconds = backoff.until - now + BACKOFF_TICK_SECONDS
             asyncio.get_running_loop().call_later(seconds, self.wake.set)
 
     def on_effect(self, effect: Effect) -> None:
@@ -255,7 +255,7 @@ class WorkerSessions:
             if (
                 session.credit <= 0
                 or session.leaving
-                or now < self._rests.get(node_id, Rest()).until
+                or now < self._backoffs.get(node_id, Backoff()).until
             ):
                 continue
             free = node.slot_count - state.tasks.running_count(node_id)

@@ -35,8 +35,8 @@ from ipfs_cluster_node.v1 import task_dispatch_pb2 as pb
 
 VIOLATIONS_MAX: Final = 16
 """Most violations named in one refusal, as trailers are bounded."""
-SEED_INPUT_BYTES: Final = 4096
-"""Length of a payload's start in which `input_cid` is searched."""
+INPUT_CID_SEARCH_BYTES: Final = 4096
+"""How much of a payload is searched for `input_cid`."""
 NAMESPACE_RULE: Final = "names as of tasks, up to 8, separated by slashes; at most 128 characters"
 
 
@@ -131,12 +131,13 @@ class Submission:
 def inputs_from_proto(message: pb.TaskSpec, field: str) -> tuple[TaskInput, ...]:
     """The files that a task reads; raises like `Submission`.
 
-    Those named, or else the `input_cid` of the payload, as in the seed document. Only derived here,
-    since the submitter needs permission to read them.
+    `inputs` of the message; if it is empty, the payload's `input_cid`, a short form for one input
+    (docs/tasks.md). Nothing else derives them: these are the files that the submitter must be
+    allowed to read.
     """
     if len(message.inputs) > TASK_INPUTS_MAX:
         raise invalid_field(f"{field}.inputs", f"at most {TASK_INPUTS_MAX}")
-    if message.inputs or b'"input_cid"' not in message.payload[:SEED_INPUT_BYTES]:
+    if message.inputs or b'"input_cid"' not in message.payload[:INPUT_CID_SEARCH_BYTES]:
         formats = FILE_FORMAT.by.decode
         return tuple(
             TaskInput(i.name, _input_cid(i.cid, field, n), formats(i.format))
@@ -145,7 +146,7 @@ def inputs_from_proto(message: pb.TaskSpec, field: str) -> tuple[TaskInput, ...]
     try:
         decoded = json.loads(message.payload)
     except (ValueError, RecursionError):
-        return ()  # Not JSON, so not the seed's form.
+        return ()  # Not JSON, so it has no `input_cid`.
     cid = decoded.get("input_cid") if isinstance(decoded, dict) else None
     if cid is None:
         return ()

@@ -1,9 +1,9 @@
-"""Which process acts for a member: a copied home directory runs under the same identity.
+"""Which process acts for a member: the copy of a home directory runs under the same identity.
 
 Two processes of one identity would displace each other for ever, or vote twice. Each is identified
-by its boot, a random number. The one with an open connection keeps its place, and every other
-process is refused until that connection has ended: at once with its process, or when it is found
-dead. So a restarted node need not wait.
+by its boot, a random number that it draws when it starts. The one with an open connection keeps its
+place, and every other process is refused until that connection has ended: at once with its process,
+or when it is found dead. So a restarted node need not wait.
 
 A single master has no peer that would refuse its copy, so it calls its own addresses.
 """
@@ -16,7 +16,7 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
 
 UNKNOWN: Final = 0
-"""The boot of a caller that sends none: it can't be distinguished."""
+"""The boot of a caller that sends none: it can't be told from another process."""
 
 
 def other_address(boot: int, heard: Mapping[str, int]) -> str | None:
@@ -39,7 +39,9 @@ def runs_twice(node_id: NodeId, address: str = "") -> ClusterError:
 
 
 @dataclass(slots=True)
-class _Speaker:
+class _Process:
+    """The process that acts for a member."""
+
     boot: int
     connections: int
 
@@ -49,12 +51,12 @@ class Boots:
 
     def __init__(self, own: NodeId | None = None, boot: int = UNKNOWN, address: str = "") -> None:
         self._own, self._boot, self._address = own, boot, address
-        self._speakers: dict[NodeId, _Speaker] = {}
+        self._processes: dict[NodeId, _Process] = {}
 
     def check(self, node_id: NodeId, boot: int) -> None:
         """Refuse a process if another one acts for this member; raises MEMBER_RUNS_TWICE."""
-        is_own, speaker = node_id == self._own, self._speakers.get(node_id)
-        here = self._boot if is_own else speaker.boot if speaker else UNKNOWN
+        is_own, known = node_id == self._own, self._processes.get(node_id)
+        here = self._boot if is_own else known.boot if known else UNKNOWN
         if UNKNOWN not in (boot, here) and boot != here:
             raise runs_twice(node_id, self._address if is_own else "")
 
@@ -65,14 +67,14 @@ class Boots:
             ClusterError: MEMBER_RUNS_TWICE.
         """
         self.check(node_id, boot)
-        speaker = self._speakers.setdefault(node_id, _Speaker(boot, 0))
-        if speaker.boot == UNKNOWN:
-            speaker.boot = boot
-        speaker.connections += 1
+        process = self._processes.setdefault(node_id, _Process(boot, 0))
+        if process.boot == UNKNOWN:
+            process.boot = boot
+        process.connections += 1
 
     def left(self, node_id: NodeId) -> None:
         """An accepted connection has ended."""
-        speaker = self._speakers[node_id]
-        speaker.connections -= 1
-        if speaker.connections == 0:
-            del self._speakers[node_id]
+        process = self._processes[node_id]
+        process.connections -= 1
+        if process.connections == 0:
+            del self._processes[node_id]

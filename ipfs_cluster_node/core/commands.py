@@ -183,7 +183,7 @@ class ExpireRecords:
     """The most of each kind; the next command deletes more. 0, as older releases wrote: 10,000
     tasks and answers, and all others."""
     goes_on: bool = False
-    """Whether it continues one that left some: it uses that one's time."""
+    """Whether it continues the command before, which left some records: it uses that one's time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,18 +32,18 @@ class Exit(IntEnum):
 class Trait(Flag):
     """Properties of a reason for the code that handles it."""
 
-    REPEATED = auto()
+    RETRYABLE = auto()
     """A repeat may succeed, and is safe: mutations carry a request id."""
-    OF_ONE_MASTER = auto()
+    MASTER_LOCAL = auto()
     """About one master (its clock, disk, software, keys), not a decision of the cluster: another
     master may succeed, so callers try the next."""
-    SILENT = auto()
-    """Stands for a master that did not answer."""
+    NO_ANSWER = auto()
+    """The caller's own error for a master that did not answer."""
     DENIED = auto()
     """The caller may not do this: recorded in the audit log as a denial."""
-    NOT_TRIED = auto()
-    """Nothing was done, and the caller tries elsewhere or again: not in the audit log. A joiner
-    that waits for approval asks every other second."""
+    NOT_AUDITED = auto()
+    """Left out of the audit log: nothing was done, and the caller tries again or elsewhere, as a
+    joiner that waits for approval does every two seconds."""
     FINAL = auto()
     """Another attempt of the same task would fail in the same way."""
 
@@ -77,21 +77,21 @@ class Reason(StrEnum):
         """Whether it has one of these traits."""
         return bool(self.traits & trait)
 
-    INTERNAL = "INTERNAL", "INTERNAL", Trait.OF_ONE_MASTER
+    INTERNAL = "INTERNAL", "INTERNAL", Trait.MASTER_LOCAL
     INVALID_ARGUMENT = "INVALID_ARGUMENT", "INVALID_ARGUMENT", Trait.FINAL, Exit.USAGE
     PAYLOAD_TOO_LARGE = "PAYLOAD_TOO_LARGE", "INVALID_ARGUMENT", Trait.FINAL, Exit.USAGE
     REQUEST_ID_REUSED = "REQUEST_ID_REUSED", "ALREADY_EXISTS"
     DEADLINE_EXCEEDED = (
         "DEADLINE_EXCEEDED",
         "DEADLINE_EXCEEDED",
-        Trait.REPEATED | Trait.SILENT,
+        Trait.RETRYABLE | Trait.NO_ANSWER,
         Exit.TIME_OVER,
     )
-    OVERLOADED = "OVERLOADED", "RESOURCE_EXHAUSTED", Trait.REPEATED | Trait.NOT_TRIED
+    OVERLOADED = "OVERLOADED", "RESOURCE_EXHAUSTED", Trait.RETRYABLE | Trait.NOT_AUDITED
     SHUTTING_DOWN = (
         "SHUTTING_DOWN",
         "UNAVAILABLE",
-        Trait.REPEATED | Trait.OF_ONE_MASTER | Trait.NOT_TRIED,
+        Trait.RETRYABLE | Trait.MASTER_LOCAL | Trait.NOT_AUDITED,
     )
     PROTOCOL_UNSUPPORTED = "PROTOCOL_UNSUPPORTED"
 
@@ -104,18 +104,18 @@ class Reason(StrEnum):
     CERTIFICATE_INVALID = (
         "CERTIFICATE_INVALID",
         "UNAUTHENTICATED",
-        Trait.OF_ONE_MASTER | Trait.DENIED,
+        Trait.MASTER_LOCAL | Trait.DENIED,
         Exit.DENIED,
     )
 
-    NOT_LEADER = "NOT_LEADER", "UNAVAILABLE", Trait.REPEATED | Trait.NOT_TRIED, Exit.NO_LEADER
-    NO_LEADER = "NO_LEADER", "UNAVAILABLE", Trait.REPEATED | Trait.NOT_TRIED, Exit.NO_LEADER
-    UNKNOWN_OUTCOME = "UNKNOWN_OUTCOME", "UNAVAILABLE", Trait.REPEATED
-    LOG_STORAGE_FAILED = "LOG_STORAGE_FAILED", "UNAVAILABLE", Trait.REPEATED | Trait.OF_ONE_MASTER
-    UNREACHABLE = "UNREACHABLE", "UNAVAILABLE", Trait.REPEATED | Trait.SILENT, Exit.NO_LEADER
+    NOT_LEADER = "NOT_LEADER", "UNAVAILABLE", Trait.RETRYABLE | Trait.NOT_AUDITED, Exit.NO_LEADER
+    NO_LEADER = "NO_LEADER", "UNAVAILABLE", Trait.RETRYABLE | Trait.NOT_AUDITED, Exit.NO_LEADER
+    UNKNOWN_OUTCOME = "UNKNOWN_OUTCOME", "UNAVAILABLE", Trait.RETRYABLE
+    LOG_STORAGE_FAILED = "LOG_STORAGE_FAILED", "UNAVAILABLE", Trait.RETRYABLE | Trait.MASTER_LOCAL
+    UNREACHABLE = "UNREACHABLE", "UNAVAILABLE", Trait.RETRYABLE | Trait.NO_ANSWER, Exit.NO_LEADER
 
     MEMBER_NOT_FOUND = "MEMBER_NOT_FOUND", "NOT_FOUND", NO_TRAIT, Exit.NOT_FOUND
-    MEMBERSHIP_CHANGE_IN_PROGRESS = "MEMBERSHIP_CHANGE_IN_PROGRESS", "UNAVAILABLE", Trait.REPEATED
+    MEMBERSHIP_CHANGE_IN_PROGRESS = "MEMBERSHIP_CHANGE_IN_PROGRESS", "UNAVAILABLE", Trait.RETRYABLE
     PEER_UNREACHABLE = "PEER_UNREACHABLE"
     QUORUM_AT_RISK = "QUORUM_AT_RISK"
     FILES_AT_RISK = "FILES_AT_RISK"
@@ -123,7 +123,7 @@ class Reason(StrEnum):
     TOKEN_INVALID = "TOKEN_INVALID", "PERMISSION_DENIED", Trait.DENIED, Exit.DENIED
     TOKEN_EXPIRED = "TOKEN_EXPIRED", "PERMISSION_DENIED", Trait.DENIED, Exit.DENIED
     TOKEN_USED = "TOKEN_USED", "PERMISSION_DENIED", Trait.DENIED, Exit.DENIED
-    APPROVAL_PENDING = "APPROVAL_PENDING", "FAILED_PRECONDITION", Trait.NOT_TRIED
+    APPROVAL_PENDING = "APPROVAL_PENDING", "FAILED_PRECONDITION", Trait.NOT_AUDITED
     JOIN_REJECTED = "JOIN_REJECTED", "PERMISSION_DENIED", Trait.DENIED, Exit.DENIED
     PROOF_INVALID = "PROOF_INVALID", "PERMISSION_DENIED", Trait.DENIED, Exit.DENIED
 
@@ -145,8 +145,8 @@ class Reason(StrEnum):
     MALFORMED_CID = "MALFORMED_CID", "INVALID_ARGUMENT", Trait.FINAL, Exit.USAGE
     CONTENT_NOT_FOUND = "CONTENT_NOT_FOUND", "NOT_FOUND", Trait.FINAL, Exit.NOT_FOUND
     BLOCK_MISMATCH = "BLOCK_MISMATCH", "DATA_LOSS", Trait.FINAL
-    STORAGE_FULL = "STORAGE_FULL", "RESOURCE_EXHAUSTED", Trait.OF_ONE_MASTER
-    HOLDERS_MISSING = "HOLDERS_MISSING", "UNAVAILABLE", Trait.REPEATED
+    STORAGE_FULL = "STORAGE_FULL", "RESOURCE_EXHAUSTED", Trait.MASTER_LOCAL
+    HOLDERS_MISSING = "HOLDERS_MISSING", "UNAVAILABLE", Trait.RETRYABLE
 
     SETTING_NOT_FOUND = "SETTING_NOT_FOUND", "NOT_FOUND", NO_TRAIT, Exit.NOT_FOUND
     CONFIG_CHANGED = "CONFIG_CHANGED"
@@ -159,15 +159,15 @@ class Reason(StrEnum):
     MEMBER_RUNS_TWICE = "MEMBER_RUNS_TWICE"
     RELEASE_TOO_OLD = "RELEASE_TOO_OLD"
     FEATURE_NOT_READY = "FEATURE_NOT_READY"
-    NODE_REMOVED = "NODE_REMOVED", "FAILED_PRECONDITION", Trait.OF_ONE_MASTER
+    NODE_REMOVED = "NODE_REMOVED", "FAILED_PRECONDITION", Trait.MASTER_LOCAL
     PORT_IN_USE = "PORT_IN_USE"
     CONFINEMENT_MISSING = "CONFINEMENT_MISSING"
 
-    AUTHORITY_SEALED = "AUTHORITY_SEALED", "FAILED_PRECONDITION", Trait.OF_ONE_MASTER
+    AUTHORITY_SEALED = "AUTHORITY_SEALED", "FAILED_PRECONDITION", Trait.MASTER_LOCAL
     CERTIFICATE_REVOKED = "CERTIFICATE_REVOKED", "UNAUTHENTICATED", Trait.DENIED, Exit.DENIED
     CERTIFICATE_NOT_FOUND = "CERTIFICATE_NOT_FOUND", "NOT_FOUND", NO_TRAIT, Exit.NOT_FOUND
     ROTATION_IN_PROGRESS = "ROTATION_IN_PROGRESS"
-    CLOCK_OFF = "CLOCK_OFF", "UNAVAILABLE", Trait.REPEATED | Trait.OF_ONE_MASTER
+    CLOCK_OFF = "CLOCK_OFF", "UNAVAILABLE", Trait.RETRYABLE | Trait.MASTER_LOCAL
 
 
 LOCAL_REASONS: Final[Mapping[Reason, str]] = MappingProxyType(
@@ -264,7 +264,7 @@ def most_useful(errors: Iterable[ClusterError]) -> ClusterError | None:
     """The error of several masters that the caller should see; None if there is none.
 
     A decision of the cluster precedes one master's error about itself, that precedes the name of a
-    leader, and that precedes silence. Of two alike the later one wins.
+    leader, and that precedes silence. Of two that are equally useful the later one is taken.
     """
     found: ClusterError | None = None
     for error in errors:
@@ -274,8 +274,8 @@ def most_useful(errors: Iterable[ClusterError]) -> ClusterError | None:
 
 
 def _weight(error: ClusterError) -> int:
-    if error.reason.has(Trait.SILENT):
+    if error.reason.has(Trait.NO_ANSWER):
         return 0
     if error.reason in _POINTS_ELSEWHERE:
         return 1
-    return 2 if error.reason.has(Trait.OF_ONE_MASTER) else 3
+    return 2 if error.reason.has(Trait.MASTER_LOCAL) else 3

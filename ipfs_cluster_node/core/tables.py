@@ -28,8 +28,8 @@ class TableName(StrEnum):
 
 
 Touched = Mapping[TableName, AbstractSet[Any]]
-"""The keys whose rows were added, replaced or dropped; no entry for a table without any. Where one
-command names a row twice, it may have changed it and changed it back."""
+"""The keys whose rows were added, replaced or dropped; no entry for a table without any. A row
+that one command changes twice may be as it was before."""
 
 
 def merged(parts: Sequence[Touched]) -> Touched:

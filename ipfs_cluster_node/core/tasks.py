@@ -260,7 +260,7 @@ class TaskTable:
     def _put(self, task: Task) -> None:
         before = self._tasks.get(task.task_id)
         if before is not None:
-            self._unlist(before)
+            self._unindex(before)
         self._tasks.put(task.task_id, task)
         self.counts[task.state] += 1
         self.stored_bytes += task.stored_bytes
@@ -276,7 +276,7 @@ class TaskTable:
             heapq.heappush(self._ended, (task.finished_at_ms, task.sequence, task.task_id))
             self.ended_bytes += task.stored_bytes
 
-    def _unlist(self, task: Task) -> None:
+    def _unindex(self, task: Task) -> None:
         """Remove a task that has not ended from the indexes."""
         self.counts[task.state] -= 1
         self.stored_bytes -= task.stored_bytes

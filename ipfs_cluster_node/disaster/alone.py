@@ -31,13 +31,13 @@ from ipfs_cluster_node.disaster.passphrase import (
     open_by_passphrase,
 )
 from ipfs_cluster_node.node.files import load_files
+from ipfs_cluster_node.node.health_calls import masters_that_run
 from ipfs_cluster_node.node.log_replacement import (
     begun_replacement,
     forget_replacement,
     put_log,
     settle_log,
 )
-from ipfs_cluster_node.node.standing import masters_that_run
 
 log = logging.getLogger(__name__)
 

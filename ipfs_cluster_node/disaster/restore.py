@@ -50,8 +50,8 @@ from ipfs_cluster_node.core.model import Principal, Role
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.disaster.alone import apply_alone
 from ipfs_cluster_node.disaster.passphrase import OPERATOR_GRANT, open_by_passphrase
+from ipfs_cluster_node.node.health_calls import masters_that_run
 from ipfs_cluster_node.node.setup import write_keys
-from ipfs_cluster_node.node.standing import masters_that_run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

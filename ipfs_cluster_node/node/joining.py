@@ -49,8 +49,8 @@ from ipfs_cluster_node.core.endpoints import Endpoint, parse_endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId, voter_id
 from ipfs_cluster_node.core.model import Role
+from ipfs_cluster_node.node.health_calls import check_home_free
 from ipfs_cluster_node.node.setup import Made, profile_of, write_client, write_keys
-from ipfs_cluster_node.node.standing import refuse_taken
 from ipfs_cluster_node.v1 import enrolment_pb2 as pb
 from ipfs_cluster_node.v1.enrolment_pb2_grpc import EnrolmentServiceStub
 
@@ -151,7 +151,7 @@ async def join_cluster(
     """
     secret = parse_token(token)
     endpoint = parse_endpoint(enrolment)
-    await refuse_taken(home)
+    await check_home_free(home)
     joining = Joining.found_or_new(home, secret.token_id, settings)
     ca_pem = await fetch_trust_bundle(endpoint.host, endpoint.port, secret.ca_pin, clock=clock)
     joiner = _Joiner(joining, secret, str(endpoint), ca_pem, clock=clock)

@@ -153,7 +153,7 @@ class Uplink:
             log.info("registered")
 
     async def _heartbeat(self) -> float:
-        sent_at, sent_boot = self._clock.monotonic(), self._clock.boot()
+        sent_at, sent_boottime = self._clock.monotonic(), self._clock.boottime()
         response: pb.HeartbeatResponse = await self.connection.unary(
             pb.HeartbeatRequest(
                 running_attempt_count=self.running_count(),
@@ -176,7 +176,7 @@ class Uplink:
         )
         self.connection.learn(self._peers.targets())
         if leader is not None and response.HasField("time"):
-            self.on_time(leader, response.time, sent_boot, self._clock.boot())
+            self.on_time(leader, response.time, sent_boottime, self._clock.boottime())
         if response.HasField("revocations"):
             self._revocations.take(response.revocations)
         self.want_epoch(response.certificate_epoch)

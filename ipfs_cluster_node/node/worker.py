@@ -115,8 +115,8 @@ class Worker:
         self._progress: dict[AttemptId, worker_pb2.AttemptProgress] = {}
         self._outcomes_max = OUTCOMES_PER_MESSAGE_MAX
         self._reconnect_seconds = RECONNECT_SECONDS_MIN
-        self._hoarded = False
-        """Whether attempts waited too long, and were returned."""
+        self._overcommitted = False
+        """Whether more attempts were accepted than could run in time, and some were handed back."""
         self._leaving = False
 
     @property
@@ -235,28 +235,28 @@ class Worker:
                 pass  # Of a newer leader, which relies on nothing here: see worker.proto.
 
     async def _write(self, call: grpc.aio.StreamStreamCall) -> None:  # type: ignore[type-arg]
-        async def say(**message: Any) -> None:
+        async def send(**message: Any) -> None:
             await call.write(worker_pb2.WorkerSessionRequest(**message))
 
-        said_goodbye = False
-        news_at = 0.0
+        sent_goodbye = False
+        progress_at = 0.0
         while True:
             self._wake.clear()
-            if self._leaving and not said_goodbye:
+            if self._leaving and not sent_goodbye:
                 # Before returned attempts: the leader must not assign them to this node again.
-                said_goodbye = True
-                await say(goodbye=worker_pb2.WorkerGoodbye())
+                sent_goodbye = True
+                await send(goodbye=worker_pb2.WorkerGoodbye())
             credit = self._credit()
             if credit:
                 self._granted += credit
-                await say(credit=worker_pb2.WorkerCredit(attempt_count=credit))
+                await send(credit=worker_pb2.WorkerCredit(attempt_count=credit))
             if outcomes := self._unsent():
-                await say(outcomes=worker_pb2.AttemptOutcomes(outcomes=outcomes))
-            if self._progress and self._clock.monotonic() >= news_at:
-                news_at = self._clock.monotonic() + PROGRESS_SECONDS
-                news, self._progress = self._progress, {}
-                for progress in news.values():
-                    await say(progress=progress)
+                await send(outcomes=worker_pb2.AttemptOutcomes(outcomes=outcomes))
+            if self._progress and self._clock.monotonic() >= progress_at:
+                progress_at = self._clock.monotonic() + PROGRESS_SECONDS
+                notes, self._progress = self._progress, {}
+                for progress in notes.values():
+                    await send(progress=progress)
             sleep = PROGRESS_SECONDS if self._progress else WRITER_SECONDS_MAX
             with suppress(TimeoutError):
                 async with asyncio.timeout(sleep):
@@ -281,8 +281,8 @@ class Worker:
             self._slots, seconds_mean=self._seconds_mean, seconds_youngest=youngest
         )
         in_hand = self.running_count + self._granted
-        if self._hoarded:
-            self._hoarded = False
+        if self._overcommitted:
+            self._overcommitted = False
             return max(wanted - in_hand, -self._granted)
         return credit_due(self._slots, wanted=wanted, in_hand=in_hand)
 
@@ -382,7 +382,7 @@ class Worker:
         since = self._clock.monotonic() - waited_seconds
         for attempt, held in self._held.items():
             if attempt not in self._running and held.since <= since:
-                self._hoarded |= self._give_up(held, handed_back(attempt))
+                self._overcommitted |= self._give_up(held, handed_back(attempt))
 
     async def _fence(self) -> None:
         # Once the lease expires others may run our attempts: ours must be dead by then.

@@ -17,11 +17,12 @@ from ipfs_cluster_node.services.certificates import issued_fields
 from ipfs_cluster_node.v1 import enrolment_pb2 as pb
 from ipfs_cluster_node.v1 import enrolment_pb2_grpc
 
-KNOCKS_AT_ONCE: Final = 60
-KNOCKS_PER_SECOND: Final = 2.0
-"""From one address; sized for a rack of joiners behind one router."""
+ENROLMENT_BURST: Final = 60
+"""Calls that one address may make at once; sized for a rack of joiners behind one router."""
+ENROLMENTS_PER_SECOND: Final = 2.0
+"""Calls that one address may make for long."""
 NETWORK_BITS: Final = 64
-"""Of an IPv6 address: its owner has all with this prefix, and could connect from each."""
+"""The prefix of an IPv6 address that identifies its owner, who may use every address under it."""
 
 
 def network_of(peer: str) -> str:
@@ -50,11 +51,11 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
     def __init__(self, enrolment: Enrolment, *, clock: Clock) -> None:
         self._enrolment = enrolment
         self._clock = clock
-        self._rates = RateLimit(burst=KNOCKS_AT_ONCE, per_second=KNOCKS_PER_SECOND)
+        self._rates = RateLimit(burst=ENROLMENT_BURST, per_second=ENROLMENTS_PER_SECOND)
 
     async def Enrol(self, request: pb.EnrolRequest, context: Any) -> pb.EnrolResponse:
         """Redeem a join token for a certificate."""
-        self._let_knock(context)
+        self._check_rate(context)
         enrolled = await self._enrolment.enrol(
             RedeemJoinToken(
                 token_id=name_of(request.token_id, "token_id"),
@@ -89,13 +90,13 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
         self, request: pb.RenewExpiredCertificateRequest, context: Any
     ) -> pb.RenewExpiredCertificateResponse:
         """Renew an expired certificate."""
-        self._let_knock(context)
+        self._check_rate(context)
         issued = await self._enrolment.renew_expired_certificate(
             pem_of(request.certificate_pem), request.certificate_request, request.proof
         )
         return pb.RenewExpiredCertificateResponse(**issued_fields(issued))
 
-    def _let_knock(self, context: Any) -> None:
+    def _check_rate(self, context: Any) -> None:
         wait = self._rates.take(network_of(context.peer()), self._clock.monotonic())
         if wait:
             raise ClusterError(

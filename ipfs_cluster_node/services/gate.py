@@ -392,8 +392,8 @@ class Gate(grpc.GenericRpcHandler):
         if self._audit is None:
             return
         denied = error is not None and error.reason.has(Trait.DENIED)
-        tried = error is None or not error.reason.has(Trait.NOT_TRIED)
-        if not denied and not (rule.changes and tried):
+        attempted = error is None or not error.reason.has(Trait.NOT_AUDITED)
+        if not denied and not (rule.changes and attempted):
             return
         caller = self._named(context) if permissions is None else permissions.caller
         asked = getattr(request, "header", request)

@@ -54,9 +54,9 @@ def local_reasons() -> str:
 
 
 def _repeated(reason: Reason) -> str:
-    if reason.has(Trait.REPEATED):
+    if reason.has(Trait.RETRYABLE):
         return "yes"
-    return "elsewhere" if reason.has(Trait.OF_ONE_MASTER) else ""
+    return "elsewhere" if reason.has(Trait.MASTER_LOCAL) else ""
 
 
 def grants() -> str:

@@ -39,7 +39,7 @@ GUARDS: Final[list[tuple[str, ...]]] = [
         "H6 ack",
         "h6",
         "guarded/outgoing.py",
-        "return True  # Only a verified append is acknowledged (H3, H6).",
+        "return True  # Only a verified append is acknowledged (hazards H3, H6).",
         'self.verified_next = message["next_node_idx"]',
     ),
     (
@@ -158,7 +158,7 @@ GUARDS: Final[list[tuple[str, ...]]] = [
     ("H26 admit", "h26", "engine.py", "if claim.falls_short_of(known):"),
     ("H26 stops", "h26", "replica_peers.py", "self._damage = LogDamagedError(error.message)"),
     ("H26 followers", "h26", "guarded/voter.py", "self._witness_followers()"),
-    ("H26 told", "h26", "guarded/voter.py", 'self.witness.told(message["marks"])'),
+    ("H26 told", "h26", "guarded/voter.py", 'self.witness.learn(message["marks"])'),
     ("H26 match", "h26", "guarded/leader.py", "match_index[node] = claim.index"),
     (
         "H27 command",
@@ -229,11 +229,16 @@ GUARDS: Final[list[tuple[str, ...]]] = [
         "heard.items() if each != boot), None)",
         "heard.items() if False), None)",
     ),
-    ("H28 start", "before_it_serves", "../../node/parts/master.py", "await self._copies.refuse()"),
+    (
+        "H28 start",
+        "before_it_serves",
+        "../../node/parts/master.py",
+        "await self._duplicates.check()",
+    ),
     (
         "H28 later",
         "stopped_or_off",
-        "../../node/copies.py",
+        "../../node/duplicates.py",
         "if self._unheard and self._votes_alone():",
     ),
     ("H28 uplink", "only_voter", "../../node/uplink.py", "self._votes_alone() or ", ""),
@@ -261,7 +266,7 @@ def is_missed(copy: Path, tests: str, file: str, there: str, instead: str | None
         options = ("-q", "-x", "--timeout", "30", "-p", "no:randomly", "-p", "no:cacheprovider")
         where = (
             *("tests/raft", "tests/integration/test_replica.py"),
-            *("tests/core/test_boots.py", "tests/node/test_copies.py"),
+            *("tests/core/test_boots.py", "tests/node/test_duplicates.py"),
             "tests/node/test_only_master.py",
         )
         done = subprocess.run(

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import grpc
 import pytest
 
-from ipfs_cluster_node.client.connection import Connection, _last_said, send_all
+from ipfs_cluster_node.client.connection import Connection, _last_refusal, send_all
 from ipfs_cluster_node.core.errors import ClusterError, Leader, Reason
 from tests.support.tls import enrol, make_ca
 
@@ -178,7 +178,7 @@ async def test_what_a_node_said_is_told_and_not_that_another_is_gone(
 def test_who_said_last_why_it_cant(error: Reason, seconds: float, told: Reason | None) -> None:
     one, other = ("127.0.0.1:1", None), ("127.0.0.1:2", None)
     before = (one, ClusterError(Reason.OVERLOADED, "busy"))
-    said = _last_said(before, other, ClusterError(error, "x"), seconds=seconds)
+    said = _last_refusal(before, other, ClusterError(error, "x"), seconds=seconds)
     assert (None if said is None else said[1].reason) == told
     gone = ClusterError(Reason.UNREACHABLE, "gone")
-    assert _last_said(before, one, gone, seconds=0.1) is None
+    assert _last_refusal(before, one, gone, seconds=0.1) is None

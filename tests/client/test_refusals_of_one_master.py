@@ -8,8 +8,8 @@ from ipfs_cluster_node.client.connection import Connection
 from ipfs_cluster_node.core.errors import ClusterError, Leader, Reason, Trait, most_useful
 from tests.support.tls import enrol, make_ca
 
-OF_ONE_MASTER = {reason for reason in Reason if reason.has(Trait.OF_ONE_MASTER)}
-RETRIED = {reason for reason in Reason if reason.has(Trait.REPEATED)}
+MASTER_LOCAL = {reason for reason in Reason if reason.has(Trait.MASTER_LOCAL)}
+RETRIED = {reason for reason in Reason if reason.has(Trait.RETRYABLE)}
 ONE, TWO, THREE = (f"127.0.0.1:{port}" for port in (1, 2, 3))
 NAMES_ONE = Leader("12D3KooOne", (ONE,))
 
@@ -39,7 +39,7 @@ class Masters:
         return await self.connection.following(operation, timeout=timeout)
 
 
-@pytest.mark.parametrize("reason", sorted(OF_ONE_MASTER))
+@pytest.mark.parametrize("reason", sorted(MASTER_LOCAL))
 @pytest.mark.asyncio
 async def test_the_next_master_is_asked_after_every_refusal_that_is_one_masters_own(
     reason: Reason,
@@ -51,7 +51,7 @@ async def test_the_next_master_is_asked_after_every_refusal_that_is_one_masters_
     assert masters.asked == [ONE, TWO, THREE]
 
 
-@pytest.mark.parametrize("reason", sorted(set(Reason) - OF_ONE_MASTER - RETRIED))
+@pytest.mark.parametrize("reason", sorted(set(Reason) - MASTER_LOCAL - RETRIED))
 @pytest.mark.asyncio
 async def test_what_the_cluster_decided_is_told_at_once(reason: Reason) -> None:
     masters = Masters({ONE: reason, TWO: None})

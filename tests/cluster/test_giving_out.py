@@ -10,9 +10,9 @@ from ipfs_cluster_node.access.turns import Turn, Turns, set_turn
 from ipfs_cluster_node.cluster.outbox import ASSIGNMENT_BYTES_MAX, Outbox
 from ipfs_cluster_node.codec.sessions import hello_to_proto
 from ipfs_cluster_node.core import commands as c
+from ipfs_cluster_node.core.backoff import BACKOFF_SECONDS, BACKOFF_SECONDS_MAX
 from ipfs_cluster_node.core.ids import NodeId, TaskId
 from ipfs_cluster_node.core.model import TaskState
-from ipfs_cluster_node.core.rests import HAND_BACK_REST_SECONDS, HAND_BACK_REST_SECONDS_MAX
 from ipfs_cluster_node.v1 import errors_pb2
 from ipfs_cluster_node.worker.v1 import worker_pb2 as pb
 from tests.support.dispatch import attempt, until
@@ -147,7 +147,7 @@ async def give_back(worker: ScriptedWorker, at: list[float], reason: dict[str, A
 
 @pytest.mark.parametrize("reason", [{"handed_back": True}, {}], ids=["handed back", "lost"])
 @virtual_time
-async def test_a_worker_that_gives_back_all_it_gets_rests_ever_longer_and_others_get_the_tasks(
+async def test_a_worker_that_hands_back_all_it_gets_backs_off_ever_longer_and_others_get_the_tasks(
     reason: dict[str, Any],
 ) -> None:
     """Found from outside: 23,674 assignments in 15 s, and no task of 20 ended."""
@@ -172,7 +172,7 @@ async def test_what_a_worker_hands_back_goes_to_another_at_once() -> None:
         await until(lambda: len(bad.assigned) == 20)
         good = await its.worker(node=OTHER, credit=20)
         await bad.tell(*map(handed_back, range(20)))
-        await until(lambda: len(good.assigned) == 20, HAND_BACK_REST_SECONDS / 2)
+        await until(lambda: len(good.assigned) == 20, BACKOFF_SECONDS / 2)
         assert len(bad.assigned) == 20
 
 
@@ -186,8 +186,8 @@ async def test_a_worker_that_handed_back_is_given_tasks_again_after_its_rest_tho
         await until(lambda: bool(worker.assigned))
         before = monotonic()
         await worker.tell(handed_back(1))
-        await until(lambda: attempt(1, 2) in worker.assigned, 2 * HAND_BACK_REST_SECONDS)
-        assert monotonic() - before >= HAND_BACK_REST_SECONDS
+        await until(lambda: attempt(1, 2) in worker.assigned, 2 * BACKOFF_SECONDS)
+        assert monotonic() - before >= BACKOFF_SECONDS
         await worker.tell(result(1, 2))
         await until(lambda: its.task(1).state is TaskState.SUCCEEDED)
         its.submit(2)
@@ -208,7 +208,7 @@ async def test_neither_a_new_session_nor_outcomes_of_what_it_does_not_have_end_a
             while len(worker.confirmed) < 2:
                 await asyncio.sleep(0.01)
             worker = await its.worker(credit=5)
-        await until(lambda: attempt(1, 6) in worker.assigned, HAND_BACK_REST_SECONDS_MAX)
+        await until(lambda: attempt(1, 6) in worker.assigned, BACKOFF_SECONDS_MAX)
         assert monotonic() - before > 15.0
         assert len(proposals(its, c.AssignTasks)) == 6
 

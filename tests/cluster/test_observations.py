@@ -1,8 +1,8 @@
 """A leader's soft state: all of it is forgotten with the leadership."""
 
 from ipfs_cluster_node.cluster.observations import Observations
+from ipfs_cluster_node.core.backoff import Backoff
 from ipfs_cluster_node.core.ids import NodeId, TaskId
-from ipfs_cluster_node.core.rests import Rest
 from tests.support.virtual_time import monotonic
 
 NODE = NodeId("n")
@@ -12,10 +12,10 @@ def test_nothing_outlives_the_leadership() -> None:
     observations = Observations(monotonic)
     fresh = {name: value for name, value in vars(observations).items() if name[:8] != "listened"}
     observations.hear(NODE)
-    observations.returned.add(NODE)
+    observations.revived.add(NODE)
     observations.running_counts[NODE] = observations.room_bytes[NODE] = 1
     observations.epochs[NODE] = 1
-    observations.rests[NODE] = Rest()
+    observations.backoffs[NODE] = Backoff()
     observations.progress[TaskId("t")] = (0.5, "half")
     assert all(fresh.values()), "a new field is noted here as well"
     observations.clear()

@@ -97,4 +97,4 @@ def test_what_the_grpc_library_refuses_is_not_repeated_as_an_overload(
 ) -> None:
     error = error_from_rpc(failed(grpc.StatusCode.RESOURCE_EXHAUSTED, words))
     assert error.reason is reason
-    assert not error.reason.has(Trait.REPEATED)
+    assert not error.reason.has(Trait.RETRYABLE)

@@ -9,7 +9,7 @@ import pytest
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.disaster import alone
 from ipfs_cluster_node.disaster.alone import FOLLOWED_SECONDS, Survivor
-from ipfs_cluster_node.node.standing import Heard
+from ipfs_cluster_node.node.health_calls import Heard
 from tests.support.survivors import home_of_three
 from tests.support.virtual_time import monotonic, virtual_time
 

@@ -23,7 +23,7 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.node import joining
 from ipfs_cluster_node.node.joining import join_cluster
 from ipfs_cluster_node.node.setup import Made
-from ipfs_cluster_node.services.enrolment import KNOCKS_AT_ONCE
+from ipfs_cluster_node.services.enrolment import ENROLMENT_BURST
 from ipfs_cluster_node.v1 import enrolment_pb2
 from ipfs_cluster_node.v1.enrolment_pb2_grpc import EnrolmentServiceStub
 from tests.support.clusters import cluster_of, for_module
@@ -189,7 +189,7 @@ async def test_a_join_waits_while_the_masters_port_is_asked_by_too_many(
     async with open_channel(
         f"127.0.0.1:{cluster.enrolment_port}", tls=None, ca_pem=ca_pem
     ) as channel:
-        for _ in range(KNOCKS_AT_ONCE + 2):
+        for _ in range(ENROLMENT_BURST + 2):
             with suppress(grpc.aio.AioRpcError):
                 await EnrolmentServiceStub(channel).Enrol(enrolment_pb2.EnrolRequest(), timeout=5)
     made = await join(cluster, tmp_path / "n", token, on_busy=told.append)

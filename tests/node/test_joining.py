@@ -23,7 +23,7 @@ from ipfs_cluster_node.config.settings import NodeSection, load_settings
 from ipfs_cluster_node.core.endpoints import parse_endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
-from ipfs_cluster_node.node import joining, standing
+from ipfs_cluster_node.node import health_calls, joining
 from ipfs_cluster_node.node.joining import (
     CLOCK_DIFFERENCE_MAX,
     DECIDED,
@@ -57,7 +57,7 @@ class Door:
         patch.setattr(joining, "EnrolmentServiceStub", lambda _channel: self)
         patch.setattr(joining, "open_channel", lambda *_, **__: self._channel())
         patch.setattr(joining, "fetch_trust_bundle", self._bundle)
-        patch.setattr(standing, "was_removed", self._nobody)
+        patch.setattr(health_calls, "was_removed", self._nobody)
 
     @property
     def times(self) -> list[float]:

@@ -18,8 +18,8 @@ from ipfs_cluster_node.core.boots import UNKNOWN
 from ipfs_cluster_node.core.endpoints import Endpoint
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
-from ipfs_cluster_node.node import copies
-from ipfs_cluster_node.node.copies import ANSWER_SECONDS_MAX, ASK_AGAIN_SECONDS, Copies
+from ipfs_cluster_node.node import duplicates
+from ipfs_cluster_node.node.duplicates import ANSWER_SECONDS_MAX, ASK_AGAIN_SECONDS, DuplicateCheck
 from ipfs_cluster_node.node.files import load_files
 from ipfs_cluster_node.node.node import Node
 from ipfs_cluster_node.node.setup import init_cluster
@@ -42,9 +42,9 @@ class Addresses:
         self.asked: list[str] = []
         self.votes_alone = True
         self.began = monotonic()
-        monkeypatch.setattr(copies, "ask_health", self._ask)
+        monkeypatch.setattr(duplicates, "ask_health", self._ask)
         tls: Any = None
-        self.copies = Copies(
+        self.duplicates = DuplicateCheck(
             node_id=HERE,
             boot=OWN,
             addresses=lambda: [OLD, NEW],
@@ -68,7 +68,7 @@ class Addresses:
 
     async def reason(self) -> Reason | None:
         try:
-            await self.copies.refuse()
+            await self.duplicates.check()
         except ClusterError as error:
             assert f"{HERE} runs already at {OLD}" in error.message
             return error.reason
@@ -136,7 +136,7 @@ async def test_a_copy_ends_once_the_process_that_was_stopped_or_off_answers_agai
         world.answers[OLD] = NOBODY
     world.process(NEW, OWN)
     assert await world.reason() is None
-    running = asyncio.ensure_future(world.copies.run())
+    running = asyncio.ensure_future(world.duplicates.run())
     await asyncio.sleep(100)
     world.process(OLD, OTHER)
     with pytest.raises(ClusterError, match=f"runs already at {OLD}"):
@@ -171,12 +171,12 @@ async def test_only_who_proves_the_same_identity_in_tls_counts() -> None:
     forged = certified(make_ca(), own.identity)
     for shown, counts in ((own.tls, True), (member.tls, False), (forged.tls, False)):
         async with answering(ServerTls(shown, mutual=True)) as address:
-            asking = copies_of(own, [address, "no address"])
+            asking = duplicate_check_of(own, [address, "no address"])
             if counts:
                 with pytest.raises(ClusterError, match=f"runs already at {address}"):
-                    await asking.refuse()
+                    await asking.check()
             else:
-                await asking.refuse()
+                await asking.check()
 
 
 @pytest.mark.asyncio
@@ -192,9 +192,9 @@ async def test_what_speaks_no_tls_holds_a_start_for_a_bounded_time() -> None:
         silent.listen()
         async with await asyncio.start_server(babble, "127.0.0.1", 0) as server:
             ports = [each.getsockname()[1] for each in (silent, server.sockets[0])]
-            asking = copies_of(enrol(make_ca()), [f"127.0.0.1:{port}" for port in ports])
+            asking = duplicate_check_of(enrol(make_ca()), [f"127.0.0.1:{port}" for port in ports])
             async with asyncio.timeout(2 * ANSWER_SECONDS_MAX):
-                await asking.refuse()
+                await asking.check()
 
 
 @pytest.mark.timeout(30)
@@ -213,8 +213,8 @@ async def test_a_master_asks_before_it_serves(tmp_path: Path) -> None:
     assert not node._member.consensus.has_state  # It never led.
 
 
-def copies_of(own: Member, addresses: list[str]) -> Copies:
-    return Copies(
+def duplicate_check_of(own: Member, addresses: list[str]) -> DuplicateCheck:
+    return DuplicateCheck(
         node_id=own.identity.node_id,
         boot=OWN,
         addresses=lambda: addresses,

@@ -189,7 +189,7 @@ async def test_a_node_votes_while_it_is_a_master_and_keeps_its_lease_throughout(
                 await asyncio.sleep(10)
                 assert master._member.consensus.is_leader
                 assert loops() == before
-                assert node._common.boots._speakers == {}
+                assert node._common.boots._processes == {}
                 assert uplink.registered.is_set()
                 assert uplink.registration.incarnation == 0
                 assert not uplink.registration.enrolment_endpoints

@@ -26,7 +26,7 @@ from ipfs_cluster_node.config.profiles import Profile
 from ipfs_cluster_node.config.settings import NodeSection, load_settings
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.model import Role, TaskState
-from ipfs_cluster_node.node.copies import Copies
+from ipfs_cluster_node.node.duplicates import DuplicateCheck
 from ipfs_cluster_node.node.node import Node
 from ipfs_cluster_node.node.parts.master import MasterPart
 from ipfs_cluster_node.node.parts.worker import WorkerPart
@@ -203,10 +203,10 @@ def key_damaged(each: Served) -> Iterator[None]:
 def runs_already(_each: Served) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
 
-        async def refuse(_copies: Copies) -> None:
+        async def check(_self: DuplicateCheck) -> None:
             raise ClusterError(Reason.MEMBER_RUNS_TWICE, "another one answers")
 
-        patch.setattr(Copies, "refuse", refuse)
+        patch.setattr(DuplicateCheck, "check", check)
         yield
 
 

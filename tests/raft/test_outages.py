@@ -19,7 +19,7 @@ from ipfs_cluster_node.adapters.raft.disk import DirectoryDisk
 from ipfs_cluster_node.adapters.raft.engine import Engine
 from ipfs_cluster_node.adapters.raft.errors import LogDamagedError
 from ipfs_cluster_node.adapters.raft.journal import REGULAR, SegmentedJournal
-from ipfs_cluster_node.adapters.raft.outages import Outage, first_pause, next_pause, passes
+from ipfs_cluster_node.adapters.raft.outages import Outage, first_pause, is_temporary, next_pause
 from ipfs_cluster_node.adapters.raft.store import create_store
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import VoterId
@@ -275,7 +275,7 @@ def test_no_snapshot_is_taken_of_a_state_that_is_ahead_of_the_log() -> None:
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE])
 def test_what_passes_is_tried_again_and_says_the_way_out(number: int) -> None:
     error = OSError(number, os.strerror(number))
-    assert passes(error)
+    assert is_temporary(error)
     told = Outage(error, since=0.0).error()
     assert told.reason is Reason.LOG_STORAGE_FAILED
     assert "by itself" in told.message
@@ -286,7 +286,7 @@ def test_what_passes_is_tried_again_and_says_the_way_out(number: int) -> None:
     "error", [OSError(errno.EIO, "io"), OSError(errno.EROFS, "ro"), MemoryError()]
 )
 def test_what_may_have_lost_something_is_not_tried_again(error: BaseException) -> None:
-    assert not passes(error)
+    assert not is_temporary(error)
     assert "start the node again" in Outage(error, since=0.0).error().message
 
 

@@ -349,7 +349,7 @@ class TestNotes:
     def test_what_is_told_is_kept(self) -> None:
         witness = Witness()
         witness.saw_entry(A, 5, 2)
-        witness.told([(A, Mark(4, 1, 9)), (B, Mark(7, 3, 3))])
+        witness.learn([(A, Mark(4, 1, 9)), (B, Mark(7, 3, 3))])
         assert witness.of(A) == Mark(5, 2, 9)
         assert witness.marks([A, B, C]) == [
             pb.VoterMark(voter=A, index=5, entry_term=2, term=9),

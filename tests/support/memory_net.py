@@ -16,7 +16,7 @@ from ipfs_cluster_node.access.identify import TLS_VERSION
 from ipfs_cluster_node.adapters.net import channels
 from ipfs_cluster_node.adapters.raft.writer import Writer
 from ipfs_cluster_node.node import channels as node_channels
-from ipfs_cluster_node.node import joining, node, standing
+from ipfs_cluster_node.node import health_calls, joining, node
 from ipfs_cluster_node.node.parts import master
 from tests.support.virtual_time import virtual_loop
 
@@ -220,7 +220,7 @@ class MemoryNet:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self._ports: dict[str, Server] = {}
-        for module in (channels, node_channels, standing, joining):
+        for module in (channels, node_channels, health_calls, joining):
             patch.setattr(module, "open_channel", self.open)
         for name in ("run", "stop"):
             patch.setattr(Writer, name, _held(getattr(Writer, name)))

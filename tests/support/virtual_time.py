@@ -49,7 +49,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         def wall_ms() -> int:
             return BEGIN_MS + int(self._virtual_seconds * 1000) + int(ahead() * 1000)
 
-        return Clock(wall_ms=wall_ms, monotonic=self.time, boot=self.time)
+        return Clock(wall_ms=wall_ms, monotonic=self.time, boottime=self.time)
 
     def advance(self, seconds: float) -> None:
         """Move the clock while nothing runs: what a process that stands still would see."""

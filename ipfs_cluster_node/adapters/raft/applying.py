@@ -43,13 +43,14 @@ def apply_entry(machine: StateMachine, index: int, entry: bytes) -> list[object]
     try:
         commands = list(commands_of(entry))
     except ValueError:
-        # No peer's entry gets here (`messages.py`). Every replica skips it, and none stops (H11).
+        # `messages.py` refuses such an entry of a peer. Every replica skips it; none stops (hazard
+        # H11).
         log.critical("an entry that is no batch is skipped", extra={"index": index})
         return None
     results = [_apply_command(machine, index, command) for command in commands]
     try:
         machine.end_entry(index)
-    except Exception:  # As with a command: raised again, it would stop every replica (H11).
+    except Exception:  # As with a command: raised again, it would stop every replica (hazard H11).
         log.exception("the end of an entry raised", extra={"index": index})
     return results
 
@@ -62,7 +63,7 @@ def _apply_command(machine: StateMachine, index: int, command: bytes) -> object:
     except Exception as error:
         if isinstance(error, ClusterError) and error.reason is Reason.RELEASE_TOO_OLD:
             raise  # Without this command its state would differ from the others'.
-        # Raised again, it would stop every replica, at each start (H11).
+        # Raised again, it would stop every replica, at each start (hazard H11).
         log.exception("apply raised", extra={"index": index})
         return ClusterError(Reason.INTERNAL, "the command could not be applied; see the log")
 

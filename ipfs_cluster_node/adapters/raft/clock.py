@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from ipfs_cluster_node.adapters.system_clock import SYSTEM_CLOCK
 
-_source: Callable[[], float] = SYSTEM_CLOCK.boot
+_source: Callable[[], float] = SYSTEM_CLOCK.boottime
 
 
 def now() -> float:
@@ -16,7 +16,7 @@ def now() -> float:
     return _source()
 
 
-def use(source: Callable[[], float] = SYSTEM_CLOCK.boot) -> None:
+def use(source: Callable[[], float] = SYSTEM_CLOCK.boottime) -> None:
     """Read another clock from now on, in all replicas of this process, as a simulation does."""
     global _source  # noqa: PLW0603  # PySyncObj has its clock in a global as well.
     _source = source

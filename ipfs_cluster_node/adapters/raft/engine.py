@@ -245,7 +245,7 @@ class Engine:
 
     @property
     def can_change_voters(self) -> bool:
-        """Whether the last change, and this term's first entry, are committed (H12)."""
+        """Whether the last change, and this term's first entry, are committed (hazard H12)."""
         return self._raft.can_change_voters
 
     @property

@@ -145,7 +145,7 @@ class SnapshotInstalls:
             receipt.have_bytes += len(chunk.data)
             self._unsynced_bytes += len(chunk.data)
         elif chunk.offset != 0:
-            return False  # Late or twice; the answer to the first one goes its way.
+            return False  # It is late, or came twice; the first one has been answered.
         if receipt.have_bytes < chunk.size_bytes:
             self.answer(sender, chunk.index, receipt.have_bytes, message.term)
             return False
@@ -153,9 +153,9 @@ class SnapshotInstalls:
         return True
 
     def take_sync(self) -> Callable[[], None] | None:
-        """A function that syncs what has been received, once that is much; it blocks.
+        """A blocking function that syncs what has been received; None while that is little.
 
-        Not behind the last piece: then the file is being loaded, and synced there.
+        None after the last piece too: whoever loads the file syncs it.
         """
         if self._receipt is None or self._unsynced_bytes < UNSYNCED_BYTES_MAX:
             return None

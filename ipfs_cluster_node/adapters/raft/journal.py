@@ -116,7 +116,7 @@ class SegmentedJournal:
         self._record(ENTRY.pack(b"E", idx, term), command)
 
     def clear(self) -> None:
-        """Never called: `rebase` is (H18)."""
+        """Never called: `rebase` is (hazard H18)."""
         raise AssertionError("PySyncObj's own snapshots are off")
 
     def deleteEntriesFrom(self, entryFrom: int) -> None:
@@ -126,7 +126,7 @@ class SegmentedJournal:
             self._cut(entryFrom)
 
     def deleteEntriesTo(self, entryTo: int) -> None:
-        """Never called: `trim` is, once a snapshot is durable (H8, H18)."""
+        """Never called: `trim` is, once a snapshot is durable (hazards H8, H18)."""
         raise AssertionError("PySyncObj's own compaction is off")
 
     @overload
@@ -147,7 +147,7 @@ class SegmentedJournal:
         """Nothing to do: the disk is written in steps."""
 
     def setRaftCommitIndex(self, raftCommitIndex: int) -> None:
-        """Ignored: the commit index is learned again after a start (H7)."""
+        """Ignored: the commit index is learned again after a start (hazard H7)."""
 
     def getRaftCommitIndex(self) -> int:
         """The index that is certainly committed: that of the snapshot."""
@@ -258,7 +258,7 @@ class SegmentedJournal:
     def rebase(self, index: int, term: int, voters: frozenset[VoterId]) -> None:
         """Let the log begin after an installed snapshot, which is durable.
 
-        Entries above it stay if the log has an entry of that term at `index` (H18).
+        Entries above it stay if the log has an entry of that term at `index` (hazard H18).
         """
         if self.term_at(index) == term:
             self.trim(index, voters)

@@ -35,7 +35,7 @@ class Link:
     """Messages to one voter, in order or not at all.
 
     A queued message that can't be sent is lost together with its connection, and the replica is
-    told that the connection broke: there is never a gap within one (H23).
+    told that the connection broke: there is never a gap within one (hazard H23).
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """PySyncObj's messages (dicts) to `RaftMessage` and back. Other kinds can't be sent.
 
 `apply_command*`, `timeout_now`, utility messages, pickled big entries and PySyncObj's own snapshot
-pieces have no form on the wire, so a peer can't send them (H17, H22).
+pieces have no form on the wire, so a peer can't send them (hazards H17, H22).
 """
 
 from collections import deque
@@ -44,7 +44,7 @@ def encode_message(message: Message, term: int) -> pb.RaftMessage | None:
                     append.entries.add(index=index, term=entry_term, command=command)
             return pb.RaftMessage(term=message["term"], append_entries=append)
         case "next_node_idx":
-            # The term makes an answer of an earlier leadership harmless (H2).
+            # The term makes an answer of an earlier leadership harmless (hazard H2).
             return pb.RaftMessage(
                 term=term,
                 append_result=pb.AppendResult(
@@ -80,7 +80,7 @@ def decode_message(raft: pb.RaftMessage) -> Message | None:
 
 
 def _is_entry(command: bytes) -> bool:
-    """Whether every replica can apply it: one that can't would stop them all from the log (H11)."""
+    """Whether every replica can apply it; one that can't be applied would stop all (hazard H11)."""
     kind, body = command[:1], command[1:]
     if kind == MEMBERSHIP:
         operation, _, voter = body.partition(b" ")

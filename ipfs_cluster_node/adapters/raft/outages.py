@@ -1,4 +1,4 @@
-"""Disk errors that pass: which they are, what callers are told, when writing is tried again.
+"""Temporary disk errors: which they are, what callers are told, when writing is tried again.
 
 After a write or a sync that failed it is unknown what is on disk: the system may regard pages as
 written that are not, and read them back as if they were. So a replica never goes on with the log
@@ -16,9 +16,9 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 NO_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
 RETRY_SECONDS_MIN: Final = 1.0
-"""First pause before writing is tried again; it doubles after each failure,"""
+"""The first pause before writing is tried again. It doubles after each failure."""
 RETRY_SECONDS_MAX: Final = 15.0
-"""up to this."""
+"""The longest pause before writing is tried again."""
 STEADY_SECONDS: Final = 60.0
 """An outage that begins sooner after the last one continues with its pauses."""
 PROBE_NAME: Final = "probe"
@@ -28,8 +28,8 @@ SNAPSHOT_RETRY_SECONDS: Final = 30.0
 """Pause before a snapshot that had no room is tried again; the log goes on without it."""
 
 
-def passes(error: BaseException) -> bool:
-    """Whether writing may work again later. After EIO it may not: more may be lost."""
+def is_temporary(error: BaseException) -> bool:
+    """Whether writing may work again later. Not after EIO: what was written may be lost."""
     return isinstance(error, OSError) and error.errno in FULL | NO_DESCRIPTORS
 
 
@@ -43,7 +43,7 @@ class Outage:
 
     def error(self) -> ClusterError:
         """The error for callers; a new one each time, since raising one changes it."""
-        if not passes(self.cause):
+        if not is_temporary(self.cause):
             return ClusterError(
                 Reason.LOG_STORAGE_FAILED,
                 f"this node's log can't be written ({self.cause}); see to its disk, and start the "

@@ -1,7 +1,7 @@
 """Proposals in batches: what waits becomes one log entry, one sync, one round to the followers.
 
 An entry is `batch id (16 bytes)`, then `length u32 | command` for each command, little endian. The
-id tells whose batch it is, so that only its proposers get the results (H15).
+id tells whose batch it is, so that only its proposers get the results (hazard H15).
 """
 
 import struct

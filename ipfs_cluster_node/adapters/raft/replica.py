@@ -20,8 +20,8 @@ from ipfs_cluster_node.adapters.raft.outages import (
     RETRY_SECONDS_MIN,
     Outage,
     first_pause,
+    is_temporary,
     next_pause,
-    passes,
 )
 from ipfs_cluster_node.adapters.raft.replica_voters import ReplicaVoters
 from ipfs_cluster_node.adapters.raft.state_machine import StateMachine
@@ -89,7 +89,7 @@ class Replica(ReplicaVoters):
         try:
             while True:
                 error = await self._take_part()
-                if not passes(error):
+                if not is_temporary(error):
                     assert self.outage is not None
                     raise self.outage.error() from error
                 pause = first_pause(pause, steady_seconds=now() - steady_since)
@@ -139,7 +139,7 @@ class Replica(ReplicaVoters):
             except OSError as error:
                 self.outage = Outage(error, since=self.outage.since)
                 log.warning("log can't be written yet", extra={"error": repr(error)})
-                if not passes(error):
+                if not is_temporary(error):
                     raise self.outage.error() from error
             pause = next_pause(pause)
         seconds = now() - self.outage.since
@@ -246,7 +246,7 @@ class Replica(ReplicaVoters):
             if error is None:
                 self.engine.snapshot_taken()
                 self.snapshot_outage = None
-            elif passes(error) and self.engine.snapshot_failed():
+            elif is_temporary(error) and self.engine.snapshot_failed():
                 log.error("no room for a snapshot", extra={"error": repr(error)})
                 self.snapshot_outage = Outage(error, since=now())
             else:

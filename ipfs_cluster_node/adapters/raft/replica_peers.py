@@ -53,7 +53,7 @@ class ReplicaPeers(ReplicaState):
         self._joining: set[VoterId] = set()
         """Nodes that are about to become learners."""
         self._changing = asyncio.Lock()
-        """Held while who votes is changed: one change at a time (H12)."""
+        """Held while who votes is changed: one change at a time (hazard H12)."""
 
     async def exchange(
         self, peer: NodeId, requests: AsyncIterator[pb.ExchangeRequest]

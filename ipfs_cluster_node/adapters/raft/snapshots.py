@@ -121,7 +121,7 @@ class Snapshots:
         return isinstance(made, Making)
 
     def _made(self, made: Making) -> None:
-        """Trim from the log what the snapshot covers, except for the newest entries (H18)."""
+        """Trim what the snapshot covers from the log, but for the newest entries (hazard H18)."""
         self._index = made.position.index
         log.info("snapshot made", extra={"index": self._index})
         config = self._config

@@ -52,7 +52,7 @@ class Loading:
         """Replaces the present state with the loaded one."""
 
     def run(self) -> None:
-        """Check it (H6), decode it, make it durable; blocks.
+        """Check it (hazard H6), decode it, make it durable; blocks.
 
         Raises:
             ClusterError: RELEASE_TOO_OLD.

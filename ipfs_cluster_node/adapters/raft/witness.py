@@ -1,4 +1,4 @@
-"""How far voters are known to have come, so that one that comes back with less is noticed.
+"""How far each voter's log is known to go: one that comes back with less is noticed.
 
 A directory restored from an old copy, or a machine restored to an old state, looks like a voter
 that is a little behind. It would vote, and count, without entries that it acknowledged before;
@@ -39,7 +39,7 @@ NUMBER_BYTES: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """How far a voter has come."""
+    """How far a voter's log goes."""
 
     index: int = 0
     """Index of a committed entry; in a claim, of the last entry."""
@@ -75,7 +75,7 @@ class Witness:
         self._noted_at = self._synced_at = float("-inf")
 
     def of(self, voter: VoterId) -> Mark:
-        """How far a voter is known to have come."""
+        """How far a voter's log is known to go."""
         return self._marks.get(voter, UNSEEN)
 
     def saw_entry(self, voter: VoterId, index: int, entry_term: int | None) -> None:
@@ -90,8 +90,8 @@ class Witness:
         if term > known.term:
             self._marks[voter] = Mark(known.index, known.entry_term, term)
 
-    def told(self, marks: Iterable[tuple[VoterId, Mark]]) -> None:
-        """Note what a leader says that it knows of voters."""
+    def learn(self, marks: Iterable[tuple[VoterId, Mark]]) -> None:
+        """Note the marks of voters that a leader sends."""
         for voter, mark in marks:
             self.saw_entry(voter, mark.index, mark.entry_term)
             self.saw_term(voter, mark.term)

@@ -31,7 +31,7 @@ async def pass_on(
     """
     builder = FileBuilder()
     queues: list[_Blocks] = []
-    of_sender: ClusterError | None = None
+    sender_error: ClusterError | None = None
     try:
         async with asyncio.TaskGroup() as group:
             for channel in channels:
@@ -44,7 +44,7 @@ async def pass_on(
                     for block in await asyncio.to_thread(builder.feed, data):
                         await _put(queues, block)
             except ClusterError as error:
-                of_sender = error
+                sender_error = error
                 raise
             blocks, root, size_bytes = await asyncio.to_thread(builder.finish)
             for block in blocks:
@@ -54,7 +54,7 @@ async def pass_on(
         refusals, others = failed.split(ClusterError)
         if refusals is None or others is not None:
             raise
-        raise of_sender or _not_taken(refusals) from failed
+        raise sender_error or _not_taken(refusals) from failed
     return AddReport(root, size_bytes)
 
 

@@ -10,7 +10,7 @@ from ipfs_cluster_node.cluster.task_timeouts import TaskTimeouts
 from ipfs_cluster_node.core.effects import CertificatesRevoked, Effect
 from ipfs_cluster_node.core.endpoints import parse_endpoint
 from ipfs_cluster_node.core.tables import Touched
-from ipfs_cluster_node.node.copies import Copies
+from ipfs_cluster_node.node.duplicates import DuplicateCheck
 from ipfs_cluster_node.node.parts.common import CommonPart
 from ipfs_cluster_node.node.parts.log import LogPart
 from ipfs_cluster_node.node.parts.member import MemberPart
@@ -38,7 +38,7 @@ class MasterPart(Part):
         log.machine.watch(member.tasks.on_change, member.sessions.on_change, self._on_change)
         log.machine.listen(member.sessions.on_effect, self._on_effect)
         log.replica.on_leadership = self._on_leadership
-        self._copies = Copies(
+        self._duplicates = DuplicateCheck(
             node_id=common.node_id,
             boot=common.boot,
             addresses=lambda: [*common.peers.all_endpoints(common.node_id), *common.advertised],
@@ -55,7 +55,7 @@ class MasterPart(Part):
             "assignments": Dispatch(member.consensus, member.sessions, clock=common.clock).run,
             "liveness": member.members.run,
             "task timeouts": TaskTimeouts(member.consensus, member.clock.check).run,
-            "copies": self._copies.run,
+            "duplicates": self._duplicates.run,
             "certificates": member.certificates.run,
             "clock": member.clock.run,
         }
@@ -78,7 +78,7 @@ class MasterPart(Part):
             ClusterError: MEMBER_RUNS_TWICE.
         """
         await self._enrolment_server.start()
-        await self._copies.refuse()  # Before this node votes, but while it answers.
+        await self._duplicates.check()  # Before this node votes, but while it answers.
 
     async def close(self) -> None:
         """Close the enrolment port."""

@@ -48,11 +48,11 @@ def _blind_offer(
 
 @contextmanager
 def _hoarding() -> Iterator[None]:
-    """Three guards, of which each is enough: what is asked for, free slots first, rests."""
+    """Three guards, of which each is enough: what is asked for, free slots first, back-off."""
     with (
         patch.object(Worker, "_credit", _hoard),
         patch.object(worker_sessions, "WorkerOffer", _blind_offer),
-        patch.object(worker_sessions, "rest_after", lambda rest, _outcomes, _now: rest),
+        patch.object(worker_sessions, "backoff_after", lambda before, _outcomes, _now: before),
     ):
         yield
 

@@ -63,7 +63,7 @@ class Candidate(SyncObjState):
             self.out.post(sender, pb.RaftMessage(term=self._getTerm(), pre_vote_granted=granted))
 
     def _receive_vote(self, sender: VoterId, node: Node, message: Message) -> None:
-        # One vote per voter and term (H4).
+        # One vote per voter and term (hazard H4).
         if self._votes[0] != message["term"]:
             self._votes = (message["term"], set())
         if sender not in self._votes[1]:

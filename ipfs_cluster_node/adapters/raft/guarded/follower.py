@@ -28,8 +28,8 @@ class Follower(SyncObjState):
         self.out.verified_next = None
         self.staleness.told(message["commit_index"], applied_index=self.applied_index, now=now())
         if "prevLogIdx" not in message:
-            # A snapshot will follow, and nothing is verified yet (H5). Answer even so: a leader
-            # that is not heard during a long transfer would step down.
+            # A snapshot will follow, and nothing is verified yet (hazard H5). Answer even so: a
+            # leader that hears nothing during a long transfer would step down.
             self.out._onMessageReceived(node, {**message, "commit_index": 0})
             heard = {"next_node_idx": self._journal.last_index + 1, "reset": False}
             self.out.send(node, {"type": "next_node_idx", "success": False, **heard})
@@ -46,7 +46,7 @@ class Follower(SyncObjState):
         self.witness.saw_entry(VoterId(node.id), commit_index, self._journal.term_at(commit_index))
 
     def _strip(self, message: Message) -> tuple[Message, int | None]:
-        """Leave out the entries that the log has already: they are never cut (H1).
+        """Leave out the entries that the log has already: they are never cut (hazard H1).
 
         Returns the message for PySyncObj, and the index up to which the log then agrees with the
         leader's; None if the entry before does not agree.

@@ -24,7 +24,7 @@ class Leader(SyncObjState):
         self._SyncObj__sendAppendEntries()
 
     def _SyncObj__sendAppendEntries(self) -> None:
-        # To each peer as much as may be in flight (H25); a heartbeat where that is nothing.
+        # To each peer as much as may be in flight (hazard H25); a heartbeat where that is nothing.
         moment = now()
         self._SyncObj__newAppendEntriesTime: float = moment + self._heartbeat_interval
         self._marks = []
@@ -114,7 +114,7 @@ class Leader(SyncObjState):
         self.out._onMessageReceived(node, message)
         after = next_index.get(node, 0)
         if message["success"] and not message["reset"] and after < before:
-            # What is in flight must not be sent again (H24).
+            # What is in flight must not be sent again (hazard H24).
             after = next_index[node] = before
         match_index = self._SyncObj__raftMatchIndex.get(node, 0)
         self._inflights.acknowledged(voter, match_index)
@@ -145,7 +145,7 @@ class Leader(SyncObjState):
             match_index[node] = claim.index
 
     def _witness_followers(self) -> None:
-        """Remember the committed entries that followers acknowledged: they keep them (H26)."""
+        """Remember which committed entries followers acknowledged: they keep them (hazard H26)."""
         commit_index, witness = self.commit_index, self.witness
         for node, match_index in self._SyncObj__raftMatchIndex.items():
             index, voter = min(match_index, commit_index), VoterId(node.id)

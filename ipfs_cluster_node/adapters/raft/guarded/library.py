@@ -10,7 +10,7 @@ from ipfs_cluster_node.core.ids import VoterId
 
 
 class _NoPickle:
-    """Takes the place of pickle (H17): nothing here needs it."""
+    """Replaces pickle (hazard H17): nothing here needs it."""
 
     @staticmethod
     def loads(_data: bytes) -> object:
@@ -40,7 +40,7 @@ class VoterNode(str, Node):  # type: ignore[misc]  # PySyncObj has no types.
 
 
 class NoSerializer:
-    """Takes the place of PySyncObj's snapshots (H5, H6, H8, H16, H18 to H20): we have our own."""
+    """Replaces PySyncObj's snapshots by our own (hazards H5, H6, H8, H16, H18 to H20)."""
 
     def checkSerializing(self) -> tuple[int, None]:
         """Never busy."""

@@ -25,7 +25,7 @@ class OutTransport(Transport):  # type: ignore[misc]  # PySyncObj has no types.
         """A leader's entries, which wait for no sync."""
         self.term: Callable[[], int] = lambda: 0
         self.verified_next: int | None = None
-        """While an append is handled: the next index that may be acknowledged (H3)."""
+        """While an append is handled: the next index that may be acknowledged (hazard H3)."""
         self.answered_sent_at_ns = 0
         """While an append is handled: its time stamp, which the answer repeats."""
         self.transfer = False
@@ -47,7 +47,7 @@ class OutTransport(Transport):  # type: ignore[misc]  # PySyncObj has no types.
         """Queue one of PySyncObj's messages."""
         if message["type"] == "next_node_idx" and message["success"]:
             if self.verified_next is None:
-                return True  # Only a verified append is acknowledged (H3, H6).
+                return True  # Only a verified append is acknowledged (hazards H3, H6).
             message = {**message, "next_node_idx": self.verified_next}
         encoded = encode_message(message, self.term())
         if encoded is None:

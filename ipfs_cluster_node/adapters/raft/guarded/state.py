@@ -43,8 +43,8 @@ class SyncObjState(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
     ) -> None:
         """Start from the journal.
 
-        `apply_entry` gets index and entry, in order, and must not raise (H11); `on_snapshot_needed`
-        a follower that needs what the log no longer has.
+        `apply_entry` gets index and entry, in order, and must not raise (hazard H11).
+        `on_snapshot_needed` gets a follower that needs entries which the log no longer has.
         """
         self._journal = journal
         self._voter = voter
@@ -91,7 +91,7 @@ class SyncObjState(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
                 appendEntriesPeriod=config.heartbeat_interval.total_seconds(),
                 raftMinTimeout=config.election_timeout_min.total_seconds(),
                 raftMaxTimeout=config.election_timeout_max.total_seconds(),
-                # A leader that has heard no majority for this long steps down (H13).
+                # A leader that has heard no majority for this long steps down (hazard H13).
                 leaderFallbackTimeout=config.fallback_timeout.total_seconds(),
                 # No connections are made here, but PySyncObj compares it with the others.
                 connectionTimeout=config.election_timeout_max.total_seconds(),
@@ -139,7 +139,7 @@ class SyncObjState(SyncObj):  # type: ignore[misc]  # PySyncObj has no types.
 
     @property
     def can_change_voters(self) -> bool:
-        """Whether the last change, and this term's no-op, are committed (H12)."""
+        """Whether the last change, and this term's no-op, are committed (hazard H12)."""
         noop = self._SyncObj__noopIDx
         return (
             self._queued_change is None

@@ -24,7 +24,7 @@ class GuardedSyncObj(Leader, Candidate, Follower):
     """PySyncObj, driven by `tick`, fed through `receive`."""
 
     def tick(self) -> None:
-        """Take one step of PySyncObj; before a candidacy, ask whether it would win (H14)."""
+        """Take one step of PySyncObj; before a candidacy, ask whether it would win (hazard H14)."""
         self.needs_tick = False
         if not self.leads:
             self._hold_candidacy()
@@ -46,12 +46,12 @@ class GuardedSyncObj(Leader, Candidate, Follower):
         node = self._node(sender)
         votes, learns = node in self._SyncObj__otherNodes, sender in self.learners
         if kind in VOTER_ONLY and not (votes or (learns and kind == "next_node_idx")):
-            # Only voters count (H2, H4, H22), except for a learner's progress. A leader or
+            # Only voters count (hazards H2, H4, H22), except for a learner's progress. A leader or
             # candidate that our configuration does not name yet is heard, since ours may be older.
             # A removed master is refused before it can send anything.
             return
         if kind in REFUSED_WHEN_STALE and term < newest:
-            # A node with a newer term could never follow this sender otherwise (H14).
+            # A node with a newer term could never follow this sender otherwise (hazard H14).
             self.out.post(sender, pb.RaftMessage(term=newest, stale_term=pb.StaleTerm()))
             return
         if votes or learns:
@@ -67,7 +67,7 @@ class GuardedSyncObj(Leader, Candidate, Follower):
                 self.elections.heard_leader(now())
                 self.out.answered_sent_at_ns = message["sent_at_ns"]
                 self._receive_append(node, message)
-                self.witness.told(message["marks"])
+                self.witness.learn(message["marks"])
             case "request_vote" if message["transfer"] or not self._is_led():
                 self.out._onMessageReceived(node, message)
             case "pre_vote" if not self._is_led():

@@ -12,8 +12,8 @@ from ipfs_cluster_node.access.identify import REMOVED_KEY
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
-from ipfs_cluster_node.node import standing
-from ipfs_cluster_node.node.standing import masters_that_run, refuse_taken
+from ipfs_cluster_node.node import health_calls
+from ipfs_cluster_node.node.health_calls import check_home_free, masters_that_run
 from ipfs_cluster_node.v1 import health_pb2
 from tests.support.dispatch import rpc_error
 
@@ -35,11 +35,13 @@ class Net:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.answers: dict[tuple[str, str | None], Answer] = {}
-        patch.setattr(standing, "open_channel", self._open)
-        patch.setattr(standing, "HealthServiceStub", self._stub)
+        patch.setattr(health_calls, "open_channel", self._open)
+        patch.setattr(health_calls, "HealthServiceStub", self._stub)
         self.known: list[tuple[str, str]] = []
-        patch.setattr(standing, "PeerBook", lambda _path: SimpleNamespace(targets=self._targets))
-        patch.setattr(standing, "load_files", self._files)
+        patch.setattr(
+            health_calls, "PeerBook", lambda _path: SimpleNamespace(targets=self._targets)
+        )
+        patch.setattr(health_calls, "load_files", self._files)
         self.files_error: Exception | None = None
 
     def _targets(self) -> list[tuple[str, str]]:
@@ -57,7 +59,7 @@ class Net:
 
     def _stub(self, channel: Any) -> Any:
         async def get_health(_request: Any, *, timeout: float) -> Any:
-            assert timeout == standing.ASK_SECONDS_MAX
+            assert timeout == health_calls.ASK_SECONDS_MAX
             answer = self.answers.get(channel, AWAY)
             if isinstance(answer, ClusterError):
                 raise rpc_error(answer)
@@ -111,14 +113,14 @@ def taken(path: Path) -> Home:
 
 async def refusal(home: Home) -> ClusterError:
     with pytest.raises(ClusterError) as caught:
-        await refuse_taken(home)
+        await check_home_free(home)
     assert caught.value.reason is Reason.HOME_EXISTS
     return caught.value
 
 
 @pytest.mark.asyncio
 async def test_an_empty_home_is_not_taken_and_nobody_is_asked(tmp_path: Path) -> None:
-    await refuse_taken(Home(tmp_path))
+    await check_home_free(Home(tmp_path))
 
 
 @pytest.mark.asyncio

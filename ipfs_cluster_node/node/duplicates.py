@@ -1,4 +1,4 @@
-"""Lets a single master check that no other process of its identity runs: a copied home directory.
+"""Checks for a single master that its home was not copied: no other process has its identity.
 
 With several voters, the others refuse a copy of one. A copy of the only voter would elect itself,
 and acknowledge writes that exist nowhere else. So before it votes it calls every address that its
@@ -14,7 +14,7 @@ from ipfs_cluster_node.adapters.net.tls import ClientTls
 from ipfs_cluster_node.core.boots import UNKNOWN, other_address, runs_twice
 from ipfs_cluster_node.core.errors import ClusterError
 from ipfs_cluster_node.core.ids import NodeId
-from ipfs_cluster_node.node.standing import ask_health
+from ipfs_cluster_node.node.health_calls import ask_health
 
 ANSWER_SECONDS_MAX: Final = 2.0
 """How long a start waits for a silent address. One without a listener refuses at once."""
@@ -22,8 +22,8 @@ ASK_AGAIN_SECONDS: Final = 1.0
 """Between two probes of an address that did not answer: a process there may resume."""
 
 
-class Copies:
-    """Other processes of this node's identity."""
+class DuplicateCheck:
+    """Looks for other processes of this node's identity."""
 
     def __init__(
         self,
@@ -43,11 +43,11 @@ class Copies:
         self._unheard: set[str] = set()
         """Addresses where this process itself did not answer."""
 
-    async def refuse(self) -> None:
-        """Return if no other process answers, so that this node may lead.
+    async def check(self) -> None:
+        """Check that no other process answers, so that this node may lead.
 
         Raises:
-            ClusterError: MEMBER_RUNS_TWICE.
+            ClusterError: MEMBER_RUNS_TWICE, if one does.
         """
         if self._votes_alone():
             self._unheard = set(self._addresses())

@@ -1,4 +1,4 @@
-"""Checks by asking whether a node was removed, or a master still runs."""
+"""Calls of `GetHealth`: they tell whether this node was removed, and whether a master runs."""
 
 import asyncio
 from collections.abc import Iterable
@@ -21,13 +21,13 @@ from ipfs_cluster_node.v1 import health_pb2
 from ipfs_cluster_node.v1.health_pb2_grpc import HealthServiceStub
 
 ASK_SECONDS_MAX: Final = 3.0
-"""For addresses where no node has proved its identity."""
+"""How long an address may take to answer: no node has proved its identity there yet."""
 
 
-async def refuse_taken(home: Home) -> None:
-    """Refuse to create a node where there is one already, or something else.
+async def check_home_free(home: Home) -> None:
+    """Check that a node may be created in a home: it holds no node, and no other files.
 
-    Recognizes a removed node if a master reports it.
+    If it holds one, a known master is asked whether that was removed; the error then says so.
 
     Raises:
         ClusterError: HOME_EXISTS, HOME_DAMAGED, and what to do with what is there.
@@ -71,7 +71,7 @@ async def masters_that_run(masters: Iterable[Principal], tls: ClientTls) -> list
     for (master, _), answer in zip(asked, answers, strict=True):
         if isinstance(answer, health_pb2.GetHealthResponse):
             heard[master.node_id] = Heard(master, answer.raft.leader_node_id)
-        elif not answer.reason.has(Trait.SILENT):
+        elif not answer.reason.has(Trait.NO_ANSWER):
             heard.setdefault(master.node_id, Heard(master, ""))
     return list(heard.values())
 
