@@ -165,6 +165,8 @@ AUDITED: Final[Mapping[str, AuditedOf]] = {
     "ContentService/AddContent": _added,
     "ContentService/GetBlocks": _blocks,
     "ContentService/GetContent": _named(_FILE, "cid"),
+    "ContentService/KeepContent": _named(_FILE, "cid"),
+    "ContentService/RemoveContent": _named(_FILE, "cid"),
     "ContentService/StatContent": _named(_FILE, "cid"),
     "EnrolmentService/Enrol": _named(AuditObjectKind.JOIN_TOKEN, "token_id", "name", "did"),
     "MasterService/RedeemJoinToken": _named(AuditObjectKind.JOIN_TOKEN, "token_id", "name", "did"),

@@ -93,9 +93,7 @@ def read_content(
     request: content_pb2.GetContentRequest | content_pb2.StatContentRequest, context: RequestContext
 ) -> Requirements:
     """Read a file, or what is known of it."""
-    cid = cid_text(request.cid, "cid")
-    content = context.state.contents.get(cid) if context.state else None
-    return [Requirement(auth.CONTENT_READ, [auth.content_args(cid, content)])]
+    return [Requirement(auth.CONTENT_READ, [_file(request.cid, context)])]
 
 
 def get_blocks(request: content_pb2.GetBlocksRequest, context: RequestContext) -> Requirements:
@@ -103,8 +101,7 @@ def get_blocks(request: content_pb2.GetBlocksRequest, context: RequestContext) -
     if not request.root:
         return [Requirement(auth.CONTENT_READ, _blocks(request.cids))]
     cid = _block(request.root, "root")
-    content = context.state.contents.get(cid) if context.state else None
-    return [Requirement(auth.CONTENT_READ, [auth.content_args(cid, content)])]
+    return [Requirement(auth.CONTENT_READ, [_file(cid, context)])]
 
 
 def create_join_token(
@@ -200,6 +197,11 @@ def _tasks(texts: Iterable[str], field: str, context: RequestContext) -> Iterato
         yield auth.task_args(task, context.caller)
 
 
+def _file(text: str, context: RequestContext) -> auth.Args:
+    cid = cid_text(text, "cid")
+    return auth.content_args(cid, context.state.contents.get(cid) if context.state else None)
+
+
 def _check_keys(keys: Iterable[str], field: str) -> None:
     """Check keys of settings, known or not: a policy may examine each character."""
     if max(map(len, keys), default=0) > KEY_CHARS_MAX:
@@ -237,6 +239,12 @@ REQUIREMENTS: Final[Mapping[str, RequirementsOf]] = {
     "ContentService/AddContent": add_content,
     "ContentService/GetBlocks": get_blocks,
     "ContentService/GetContent": read_content,
+    "ContentService/KeepContent": _alone(
+        auth.CONTENT_KEEP, lambda request, context: _file(request.cid, context)
+    ),
+    "ContentService/RemoveContent": _alone(
+        auth.CONTENT_REMOVE, lambda request, context: _file(request.cid, context)
+    ),
     "ContentService/StatContent": read_content,
     "HealthService/GetHealth": _alone(
         auth.HEALTH_READ, lambda _, context: {"source": context.node_id}

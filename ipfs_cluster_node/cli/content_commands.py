@@ -1,6 +1,7 @@
-"""`content`: add, get, stat, ls."""
+"""`content`: add, get, keep, rm, stat, ls."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,8 @@ def stat_content(profile: str | None, cid: str, *, as_json: bool) -> None:
         f"cid      {answer.cid}",
         f"name     {answer.name}",
         f"size     {answer.size_bytes} bytes",
+        f"kept     {_kept(answer)}",
+        *((f"needed   by task {answer.needed_by}",) if answer.needed_by else ()),
         *(f"holder   {each.node_id} {' '.join(each.endpoints)}" for each in answer.holders),
     )
     print_view(answer, said, as_json)
@@ -124,6 +127,49 @@ def list_content(profile: str | None, *, limit: int, as_json: bool) -> None:
         found,
         as_json,
         "Content",
-        ("cid", "bytes", "holders", "name"),
-        lambda each: (each.cid, each.size_bytes, len(each.holders), each.name),
+        ("cid", "bytes", "holders", "kept", "needed by", "name"),
+        lambda each: (
+            each.cid,
+            each.size_bytes,
+            len(each.holders),
+            _kept(each),
+            each.needed_by,
+            each.name,
+        ),
     )
+
+
+def _kept(listed: Any) -> str:
+    return f"as long as task {listed.goes_with}" if listed.goes_with else "until removed"
+
+
+@content.command("keep")
+@click.argument("cid")
+@client_command
+def keep_content(profile: str | None, cid: str, *, as_json: bool) -> None:
+    """Keep a task's result until it is removed; otherwise it is deleted with its task."""
+    run_client(profile, lambda client: client.keep_content(cid))
+    print_done({"cid": cid}, f"{cid} is kept until it is removed", as_json)
+
+
+@content.command("rm")
+@click.argument("cid")
+@client_command
+def remove_content(profile: str | None, cid: str, *, as_json: bool) -> None:
+    """Remove a file; refused while a task that has not ended needs it.
+
+    Masters delete its blocks, except those that another file has too.
+    """
+    removed = run_client(profile, lambda client: client.remove_content(cid))
+    print_view(removed, list(_said_of_removal(cid, removed)), as_json)
+
+
+def _said_of_removal(cid: str, removed: Any) -> Iterator[str]:
+    yield f"{cid} is removed ({removed.size_bytes} bytes)"
+    if removed.freed_bytes is None:
+        yield "freed later, by the master that answered"
+    else:
+        yield f"{removed.freed_bytes} bytes freed by the master that answered"
+    away = set(removed.later_node_ids)
+    for node_id in removed.soon_node_ids:
+        yield f"{node_id} deletes its blocks {'after its return' if node_id in away else 'soon'}"

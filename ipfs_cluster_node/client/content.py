@@ -14,11 +14,11 @@ from typing import BinaryIO, Final
 import grpc
 
 from ipfs_cluster_node.client.calls import TIMEOUT_DEFAULT, Calls
-from ipfs_cluster_node.client.connection import Connection, send_all
+from ipfs_cluster_node.client.connection import Connection, new_request_id, send_all
 from ipfs_cluster_node.client.values import checked_text, message, seconds, shown
 from ipfs_cluster_node.codec import views as codecs
 from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
-from ipfs_cluster_node.core.views import ListedContent
+from ipfs_cluster_node.core.views import ListedContent, RemovedContent
 from ipfs_cluster_node.v1 import content_pb2 as pb
 from ipfs_cluster_node.v1.content_pb2_grpc import ContentServiceStub
 
@@ -130,6 +130,26 @@ class ContentCalls(Calls):
         request = message(pb.StatContentRequest, cid=cid)
         response = await self._unary(request, timeout)
         return codecs.CONTENT.decode(response.content)
+
+    async def remove_content(
+        self, cid: str, *, timeout: timedelta = TIMEOUT_DEFAULT
+    ) -> RemovedContent:
+        """Remove a file; masters delete the blocks that no other file has.
+
+        Raises:
+            ClusterError: CONTENT_NOT_FOUND; CONTENT_NEEDED, naming a task that has not ended.
+        """
+        request = message(pb.RemoveContentRequest, request_id=new_request_id(), cid=cid)
+        return codecs.REMOVED_CONTENT.decode(await self._unary(request, timeout))
+
+    async def keep_content(self, cid: str, *, timeout: timedelta = TIMEOUT_DEFAULT) -> None:
+        """Keep a task's result until it is removed; without this it goes with its task.
+
+        Raises:
+            ClusterError: CONTENT_NOT_FOUND.
+        """
+        request = message(pb.KeepContentRequest, request_id=new_request_id(), cid=cid)
+        await self._unary(request, timeout)
 
     async def list_content(
         self, *, cid_prefix: str = "", limit: int = 100, timeout: timedelta = TIMEOUT_DEFAULT

@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from typing import Final
 
 from ipfs_cluster_node.access.turns import gathered
@@ -35,7 +34,6 @@ from ipfs_cluster_node.core.model import (
     AttemptId,
     AttemptOutcome,
     Liveness,
-    TaskFailure,
 )
 from ipfs_cluster_node.core.scheduler import WorkerOffer
 from ipfs_cluster_node.core.state import ClusterState
@@ -200,8 +198,7 @@ class WorkerSessions:
         Stale ones are committed too. A deposed leader that does not know it yet has no newer
         attempts, and would have their outcomes dropped.
         """
-        state = self._consensus.leader_state()
-        outcomes = [_with_its_file(outcome, state) for outcome in outcomes]
+        self._consensus.check_leads()
         # Before the returned attempts are pending again: else the same worker gets them at once.
         self._note_backoff(session.node_id, outcomes)
         await self._consensus.propose(
@@ -289,14 +286,3 @@ def _in_commands(messages: Iterable[pb.AttemptOutcome]) -> Iterator[list[Attempt
         size += outcome_bytes
     if outcomes:
         yield outcomes
-
-
-def _with_its_file(outcome: AttemptOutcome, state: ClusterState) -> AttemptOutcome:
-    """The outcome; a failure if its result is a file that the cluster does not hold."""
-    if outcome.result is None or not outcome.result.cid or outcome.result.cid in state.contents:
-        return outcome
-    failure = TaskFailure(
-        Reason.CONTENT_NOT_FOUND,
-        f"the result's file {outcome.result.cid} was not added to the cluster first",
-    )
-    return replace(outcome, result=None, failure=failure, retryable=True)

@@ -178,7 +178,11 @@ def nodes_to_proto(
 
 
 def content_to_proto(
-    content: Content, holders: Iterable[NodeId], nodes: Mapping[NodeId, Principal]
+    content: Content,
+    holders: Iterable[NodeId],
+    nodes: Mapping[NodeId, Principal],
+    *,
+    needed_by: str,
 ) -> content_pb2.Content:
     """Encode a file with its holders' addresses."""
     return content_pb2.Content(
@@ -186,6 +190,8 @@ def content_to_proto(
         size_bytes=content.size_bytes,
         name=content.name,
         add_time=timestamp_of_ms(content.added_at_ms),
+        goes_with=content.goes_with,
+        needed_by=needed_by,
         holders=[
             content_pb2.ContentHolder(
                 node_id=holder,

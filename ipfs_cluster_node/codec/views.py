@@ -142,6 +142,7 @@ HEALTH: Final = _view(
 )
 _view(views.ContentHolder, content_pb2.ContentHolder)
 CONTENT: Final = _view(views.ListedContent, content_pb2.Content)
+REMOVED_CONTENT: Final = _view(views.RemovedContent, content_pb2.RemoveContentResponse)
 CERTIFICATE: Final = _view(views.ListedCertificate, certificate_pb2.Certificate)
 ROTATION: Final = _view(
     views.RotationStatus, certificate_pb2.GetRotationResponse, by={"phase": PHASE.by}

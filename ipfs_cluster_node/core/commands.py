@@ -15,7 +15,7 @@ from ipfs_cluster_node.core.certificates import (
     CertificateRevocation,
 )
 from ipfs_cluster_node.core.delegations import StoredDelegation, StoredRevocation
-from ipfs_cluster_node.core.ids import Did, NodeId, TaskId
+from ipfs_cluster_node.core.ids import NO_TASK, Did, NodeId, TaskId
 from ipfs_cluster_node.core.model import AttemptId, AttemptOutcome, Principal, Role, TaskSpec
 
 
@@ -194,6 +194,22 @@ class AddContent:
     size_bytes: int
     holders: tuple[NodeId, ...]
     name: str
+    goes_with: TaskId = NO_TASK
+    """The task whose result it is; empty if it is kept until removed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveContent:
+    """Removes a file: nodes then delete the blocks that no other file has."""
+
+    cid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeepContent:
+    """Keeps a task's result until it is removed."""
+
+    cid: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,6 +270,8 @@ CommandBody = (
     | TimeOutTasks
     | ExpireRecords
     | AddContent
+    | RemoveContent
+    | KeepContent
     | PutDelegation
     | RevokeDelegation
     | IssueCertificate
@@ -275,7 +293,7 @@ class LogCommand:
     """Makes a repeat get the first answer; empty for commands that need none."""
 
 
-def fingerprint_of(body: CommandBody) -> bytes:
+def fingerprint_of(body: CommandBody) -> bytes:  # noqa: C901
     """Tell a repeat of a request from another one under the same id; at most 32 bytes.
 
     Values that the node chooses for each call, such as task ids or a token's secret, are left out.
@@ -305,6 +323,8 @@ def fingerprint_of(body: CommandBody) -> bytes:
             asked = (body.task_id,)
         case RevokeJoinToken():
             asked = (body.token_id,)
+        case RemoveContent() | KeepContent():
+            asked = (body.cid,)
         case PutDelegation():
             asked = tuple(sorted(d.cid.digest for d in body.delegations))
         case RevokeDelegation():

@@ -1,9 +1,9 @@
 """The cluster's files and their holders."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from ipfs_cluster_node.core.ids import NodeId
+from ipfs_cluster_node.core.ids import NO_TASK, NodeId
 from ipfs_cluster_node.core.model import Content
 from ipfs_cluster_node.core.sorted_keys import SortedKeys
 from ipfs_cluster_node.core.tables import Notes, Table, TableName
@@ -25,11 +25,28 @@ class ContentTable(Table[str, Content]):
         self.cids = SortedKeys(self)
 
     def add(self, content: Content, holders: Iterable[NodeId]) -> None:
-        """Add a file unless it exists, and add its holders."""
-        if content.cid not in self:
+        """Add a file unless it exists, and add its holders.
+
+        One that went with a task goes with the one that added it last; a file that was added
+        without a task once is kept.
+        """
+        existing = self.get(content.cid)
+        if existing is None:
             self.put(content.cid, content)
             self.cids.add(content.cid)
+        elif existing.goes_with and existing.goes_with != content.goes_with:
+            self.put(content.cid, replace(existing, goes_with=content.goes_with))
         self.hold(content.cid, holders)
+
+    def keep(self, cid: str) -> None:
+        """Keep an existing file until it is removed."""
+        if self[cid].goes_with:
+            self.put(cid, replace(self[cid], goes_with=NO_TASK))
+
+    def remove(self, cid: str) -> None:
+        """Remove an existing file."""
+        self.drop(cid)
+        self.cids.remove(cid)
 
     def hold(self, cid: str, node_ids: Iterable[NodeId]) -> None:
         """Add holders of an existing file."""
@@ -37,6 +54,13 @@ class ContentTable(Table[str, Content]):
         new = tuple(node_id for node_id in node_ids if node_id not in content.holders)
         if new:
             self.put(cid, replace(content, holders=(*self.holders_of(content), *new)))
+
+    def listed(self, prefix: str = "", after: str = "") -> Iterator[Content]:
+        """The files by CID, of those after a CID and with this prefix.
+
+        Files may be added or removed meanwhile: of a removed one nothing is yielded.
+        """
+        return filter(None, map(self.get, self.cids.starting_with(prefix, after)))
 
     def holders_of(self, content: Content) -> tuple[NodeId, ...]:
         """The nodes that hold a file. Removed ones are filtered here, not at their removal.

@@ -14,7 +14,8 @@ class Accepted:
     """The command took effect, now or before under the same request id."""
 
     ids: tuple[str, ...] = ()
-    """What the command created: task ids, or a joiner's role and incarnation."""
+    """What the command created: task ids, or a joiner's role and incarnation. Of a file that it
+    removed: its size, and its holders."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ NodeId = NewType("NodeId", str)
 Did = NewType("Did", str)
 """A principal, `did:key:z6Mk…`: the same key, spelled for UCAN."""
 TaskId = NewType("TaskId", str)
+NO_TASK: Final = TaskId("")
 VoterId = NewType("VoterId", str)
 """`<NodeId>.<incarnation>`: a voter that lost its log never returns under its old name."""
 

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Final
 
 from ipfs_cluster_node.core.errors import Reason
-from ipfs_cluster_node.core.ids import Did, NodeId, TaskId, node_id_from_did
+from ipfs_cluster_node.core.ids import NO_TASK, Did, NodeId, TaskId, node_id_from_did
 
 MIB: Final = 1024 * 1024
 
@@ -315,3 +315,5 @@ class Content:
     holders: tuple[NodeId, ...]
     name: str = ""
     added_at_ms: int
+    goes_with: TaskId = NO_TASK
+    """The task whose result it is: it is deleted after that task. Empty: kept until removed."""

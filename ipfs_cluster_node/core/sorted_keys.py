@@ -1,7 +1,7 @@
-"""Many sorted keys: added one by one, iterated from any key on."""
+"""Many sorted keys: added and removed one by one, iterated from any key on."""
 
 import sys
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Iterator
 from itertools import takewhile
 from typing import Final
@@ -11,7 +11,7 @@ BLOCK_KEYS_MAX: Final = 2048
 
 
 class SortedKeys:
-    """A sorted set of strings in blocks: adding one moves only those of its block."""
+    """A sorted set of strings in blocks: adding or removing one moves only those of its block."""
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
         ordered = sorted(keys)
@@ -33,8 +33,18 @@ class SortedKeys:
             self._blocks[at : at + 1] = [block[:half], block[half:]]
             self._lasts[at : at + 1] = [block[half - 1], block[-1]]
 
+    def remove(self, key: str) -> None:
+        """Remove a key that is in the set."""
+        at = bisect_left(self._lasts, key)
+        block = self._blocks[at]
+        del block[bisect_left(block, key)]
+        if block:
+            self._lasts[at] = block[-1]
+        else:
+            del self._blocks[at], self._lasts[at]
+
     def after(self, key: str) -> Iterator[str]:
-        """The keys after a key, in order; keys may be added meanwhile."""
+        """The keys after a key, in order; keys may be added or removed meanwhile."""
         while True:
             at = bisect_right(self._lasts, key)
             if at == len(self._blocks):

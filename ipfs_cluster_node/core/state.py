@@ -24,7 +24,9 @@ from ipfs_cluster_node.core.effects import (
     Rejected,
 )
 from ipfs_cluster_node.core.errors import Reason
+from ipfs_cluster_node.core.file_needs import FileNeeds
 from ipfs_cluster_node.core.ids import Did, NodeId, TaskId, did_from_node_id
+from ipfs_cluster_node.core.kept_files import KeptFiles, with_its_file
 from ipfs_cluster_node.core.members import MemberTable
 from ipfs_cluster_node.core.model import AttemptId, Content, Liveness, Role, Task
 from ipfs_cluster_node.core.requests import RequestRecord, RequestTable
@@ -66,12 +68,14 @@ class ClusterState:
             data.principals, data.tokens, incarnation_last=data.incarnation_last, notes=notes
         )
         self.settings = ClusterConfig(data.settings, notes)
-        self.tasks = TaskTable(data.tasks, notes)
+        needs = FileNeeds()
+        self.tasks = TaskTable(data.tasks, notes, needs)
         self.delegations = DelegationTable(data.delegations, data.revocations, notes)
         self.certificates = CertificateTable(
             data.certificates, data.certificate_revocations, data.authority, notes
         )
         self.contents = ContentTable(data.contents, self.members.was_removed, notes)
+        self._kept_files = KeptFiles(self.contents, self.tasks, needs)
         self.judged_at_ms = data.judged_at_ms
         """The expiry clock: the time as of which records last expired; 0 if never."""
         self.requests = RequestTable(data.requests, notes)
@@ -80,6 +84,7 @@ class ClusterState:
     def apply(self, command: LogCommand) -> Applied:
         """Carry out one committed command."""
         outcome = self._answer(command) if command.request_id else self._carry_out(command)
+        self._kept_files.drop_released()
         effects: tuple[Effect, ...] = ()
         if self._effects:
             effects = tuple(self._effects)
@@ -137,7 +142,11 @@ class ClusterState:
             case commands.ExpireRecords():
                 return self._expire_records(command, body)
             case commands.AddContent():
-                return self._add_content(command, body)
+                return self._kept_files.add(body, command.at_ms)
+            case commands.RemoveContent():
+                return self._kept_files.remove(body.cid)
+            case commands.KeepContent():
+                return self._kept_files.keep(body.cid)
             case commands.PutDelegation():
                 return self._put_delegation(body)
             case commands.RevokeDelegation():
@@ -154,6 +163,10 @@ class ClusterState:
     def answer_to(self, caller: str, request_id: str, body: CommandBody) -> Answer | None:
         """The answer to a repeat, or that it is none; None for a request that is new."""
         return self.requests.answer(caller, request_id, fingerprint_of(body))
+
+    def needed_by(self, content: Content) -> TaskId | None:
+        """A task that has not ended and needs a file; None if there is none."""
+        return self._kept_files.needed_by(content)
 
     def data(self) -> StateData:
         """The whole current state; cheap, since values are shared."""
@@ -278,11 +291,12 @@ class ClusterState:
         node = self.members.node(body.node_id)
         # A master that works too holds just the files that were put on it.
         is_source = node is not None and node.role is not Role.MASTER
-        for outcome in body.outcomes:
+        for each in body.outcomes:
+            outcome = with_its_file(each, self.contents)
             if not self.tasks.finish(outcome, body.node_id, command.at_ms):
                 continue
             changed.append(outcome.id.task_id)
-            if is_source and outcome.result is not None and outcome.result.cid in self.contents:
+            if is_source and outcome.result is not None and outcome.result.cid:
                 self.contents.hold(outcome.result.cid, (body.node_id,))
         if not changed:
             return Accepted()
@@ -327,18 +341,7 @@ class ClusterState:
         for attempt in attempts:
             self.tasks.lose(attempt, at_ms)
 
-    # Content, and expiry.
-
-    def _add_content(self, command: LogCommand, body: commands.AddContent) -> Answer:
-        content = Content(
-            cid=body.cid,
-            size_bytes=body.size_bytes,
-            holders=(),
-            name=body.name,
-            added_at_ms=command.at_ms,
-        )
-        self.contents.add(content, body.holders)
-        return Accepted((body.cid,))
+    # Expiry.
 
     def _expire_records(self, command: LogCommand, body: commands.ExpireRecords) -> Answer:
         at_ms = command.at_ms

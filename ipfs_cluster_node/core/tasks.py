@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from ipfs_cluster_node.core.errors import Reason
+from ipfs_cluster_node.core.file_needs import FileNeeds
 from ipfs_cluster_node.core.ids import Did, NodeId, TaskId
 from ipfs_cluster_node.core.model import (
     ATTEMPT_LOST_MAX,
@@ -41,8 +42,14 @@ LOST: Final = TaskFailure(Reason.WORKER_LOST, "its worker was lost")
 class TaskTable:
     """All tasks, in the order of their submission."""
 
-    def __init__(self, tasks: Iterable[Task] = (), notes: Notes | None = None) -> None:
-        """Start from `tasks`, ordered by `sequence`."""
+    def __init__(
+        self,
+        tasks: Iterable[Task] = (),
+        notes: Notes | None = None,
+        needs: FileNeeds | None = None,
+    ) -> None:
+        """Start from `tasks`, ordered by `sequence`; note in `needs` which files they need."""
+        self._needs = needs or FileNeeds()
         self._tasks: Table[TaskId, Task] = Table(TableName.TASKS, notes)
         self._pending: dict[int, dict[str, TaskQueue]] = {}
         self._running: dict[NodeId, dict[TaskId, None]] = {}
@@ -58,6 +65,9 @@ class TaskTable:
             self._put(task)
             if not task.state.is_terminal:
                 self._deadlines.add(task)
+                self._needs.begin(task)
+            else:
+                self._needs.end(task)
             self._sequence_last = task.sequence
 
     def __len__(self) -> int:
@@ -144,6 +154,8 @@ class TaskTable:
         )
         self._put(task)
         self._deadlines.add(task)
+        if spec.inputs:
+            self._needs.begin(task)
 
     def assign(self, task_id: TaskId, node_id: NodeId, at_ms: int) -> AttemptId | None:
         """Assign a pending task to a node; None if it is no longer pending."""
@@ -244,6 +256,7 @@ class TaskTable:
     def _forget_oldest(self) -> None:
         _, _, task_id = heapq.heappop(self._ended)
         task = self._tasks.drop(task_id)
+        self._needs.forget(task)
         self.counts[task.state] -= 1
         self.stored_bytes -= task.stored_bytes
         self.ended_bytes -= task.stored_bytes
@@ -255,7 +268,9 @@ class TaskTable:
         spec = task.spec
         if len(spec.payload) > (PAYLOAD_KEPT_BYTES_MAX if task.has_history else 0):
             spec = replace(spec, payload=b"")
-        self._put(replace(task, finished_at_ms=at_ms, spec=spec, **changes))
+        ended = replace(task, finished_at_ms=at_ms, spec=spec, **changes)
+        self._needs.end(ended)
+        self._put(ended)
 
     def _put(self, task: Task) -> None:
         before = self._tasks.get(task.task_id)

@@ -189,6 +189,24 @@ class ListedContent:
     holders: tuple[ContentHolder, ...] = ()
     name: str = ""
     added_at_ms: int = 0
+    goes_with: str = ""
+    """The task whose result it is, and with which it is deleted; empty if it is kept."""
+    needed_by: str = ""
+    """A task that has not ended and needs it, so that it can't be removed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemovedContent:
+    """What the removal of a file frees."""
+
+    size_bytes: int = 0
+    """The file's size; blocks that other files have too are not deleted."""
+    freed_bytes: int | None = None
+    """What the answering node has deleted; None if it deletes later."""
+    soon_node_ids: tuple[str, ...] = ()
+    """The file's other holders, which delete its blocks by themselves."""
+    later_node_ids: tuple[str, ...] = ()
+    """Those of them that are away, and delete its blocks after their return."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,15 +3,18 @@
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
-from ipfs_cluster_node.access.context import current_caller, current_permissions
+from ipfs_cluster_node.access.context import CallerClass, current_caller, current_permissions
 from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.cluster.content.contents import Contents
 from ipfs_cluster_node.cluster.pages import page_of_items
 from ipfs_cluster_node.codec.members import content_to_proto
+from ipfs_cluster_node.codec.metadata import ATTEMPT_KEY
 from ipfs_cluster_node.codec.pages import page_of
-from ipfs_cluster_node.codec.tasks import cid_text, prefix_of, request_id_of
+from ipfs_cluster_node.codec.tasks import attempt_from_text, cid_text, prefix_of, request_id_of
+from ipfs_cluster_node.codec.views import REMOVED_CONTENT
 from ipfs_cluster_node.core.authorization import content_args
 from ipfs_cluster_node.core.errors import ClusterError, Reason, invalid_field
+from ipfs_cluster_node.core.ids import NO_TASK, TaskId
 from ipfs_cluster_node.core.model import Content
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.v1 import content_pb2 as pb
@@ -20,6 +23,7 @@ from ipfs_cluster_node.v1 import content_pb2_grpc
 DATA_BYTES_MAX: Final = 1024 * 1024
 NAME_CHARS_MAX: Final = 255
 BLOCKS_PER_REQUEST_MAX: Final = 64
+WORKERS: Final = (CallerClass.NODE, CallerClass.MASTER)
 
 
 class ContentServicer(content_pb2_grpc.ContentServiceServicer):
@@ -48,6 +52,7 @@ class ContentServicer(content_pb2_grpc.ContentServiceServicer):
             name=header.name,
             size_bytes=size_bytes,
             caller=current_caller().did,
+            goes_with=_task_of(context),
         )
         return pb.AddContentResponse(
             cid=added.cid, size_bytes=added.size_bytes, holder_node_ids=added.holders
@@ -80,17 +85,39 @@ class ContentServicer(content_pb2_grpc.ContentServiceServicer):
         prefix = prefix_of(request.cid_prefix, "cid_prefix")
         state = self._view.read_state()
         permissions = current_permissions()
-        # Iterated, not copied: files may be added while the list is made.
+        # Iterated, not copied: files may be added or removed while the list is made.
         shown, following = await page_of_items(
             (
-                (_shown(state, state.contents[cid]), cid)
-                if permissions.allows(content_args(cid, state.contents[cid]))
+                (_shown(state, content), content.cid)
+                if permissions.allows(content_args(content.cid, content))
                 else None
-                for cid in state.contents.cids.starting_with(prefix, page.after)
+                for content in state.contents.listed(prefix, page.after)
             ),
             page,
         )
         return pb.ListContentResponse(contents=shown, next_page_token=following)
+
+    async def RemoveContent(
+        self, request: pb.RemoveContentRequest, context: Any
+    ) -> pb.RemoveContentResponse:
+        """Remove a file."""
+        removed = await self._content.remove_content(
+            cid_text(request.cid, "cid"),
+            caller=current_caller().did,
+            request_id=request_id_of(request.request_id),
+        )
+        return REMOVED_CONTENT.encode(removed)
+
+    async def KeepContent(
+        self, request: pb.KeepContentRequest, context: Any
+    ) -> pb.KeepContentResponse:
+        """Keep a task's result until it is removed."""
+        await self._content.keep_content(
+            cid_text(request.cid, "cid"),
+            caller=current_caller().did,
+            request_id=request_id_of(request.request_id),
+        )
+        return pb.KeepContentResponse()
 
     async def GetBlocks(
         self, request: pb.GetBlocksRequest, context: Any
@@ -102,10 +129,18 @@ class ContentServicer(content_pb2_grpc.ContentServiceServicer):
             yield pb.GetBlocksResponse(cid=cid, data=data)
 
 
+def _task_of(context: Any) -> TaskId:
+    """The task whose worker adds its result; empty for a file of anybody else."""
+    if current_caller().kind not in WORKERS:
+        return NO_TASK
+    text = dict(context.invocation_metadata() or ()).get(ATTEMPT_KEY, "")
+    return attempt_from_text(text).task_id if text else NO_TASK
+
+
 def _shown(state: ClusterState, content: Content) -> pb.Content:
     holders = state.contents.holders_of(content)
     nodes = {n: node for n in holders if (node := state.members.node(n)) is not None}
-    return content_to_proto(content, holders, nodes)
+    return content_to_proto(content, holders, nodes, needed_by=state.needed_by(content) or "")
 
 
 async def _chunks(

@@ -226,12 +226,18 @@ class Content(_message.Message):
     HOLDERS_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     ADD_TIME_FIELD_NUMBER: _builtins.int
+    GOES_WITH_FIELD_NUMBER: _builtins.int
+    NEEDED_BY_FIELD_NUMBER: _builtins.int
     cid: _builtins.str
     """Its CID in base32."""
     size_bytes: _builtins.int
     """Its size in bytes."""
     name: _builtins.str
     """The name under which it was first added. Unset: it had none."""
+    goes_with: _builtins.str
+    """The task whose result it is, and with which it is deleted. Unset: it is kept until it is removed."""
+    needed_by: _builtins.str
+    """A task that has not ended and needs it: it can't be removed before that ends. Unset: there is none."""
     @_builtins.property
     def holders(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContentHolder]:
         """The nodes that hold all of it."""
@@ -248,10 +254,12 @@ class Content(_message.Message):
         holders: _abc.Iterable[Global___ContentHolder] | None = ...,
         name: _builtins.str = ...,
         add_time: _timestamp_pb2.Timestamp | None = ...,
+        goes_with: _builtins.str = ...,
+        needed_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["add_time", b"add_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_time", b"add_time", "cid", b"cid", "holders", b"holders", "name", b"name", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_time", b"add_time", "cid", b"cid", "goes_with", b"goes_with", "holders", b"holders", "name", b"name", "needed_by", b"needed_by", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -348,6 +356,115 @@ class ListContentResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListContentResponse: _TypeAlias = ListContentResponse  # noqa: Y015
+
+@_typing.final
+class RemoveContentRequest(_message.Message):
+    """The file to remove."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Chosen by the caller, 1 to 64 characters of `A-Z a-z 0-9 . _ -`."""
+    cid: _builtins.str
+    """Its CID."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        cid: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cid", b"cid", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveContentRequest: _TypeAlias = RemoveContentRequest  # noqa: Y015
+
+@_typing.final
+class RemoveContentResponse(_message.Message):
+    """What the removal frees."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    FREED_BYTES_FIELD_NUMBER: _builtins.int
+    SOON_NODE_IDS_FIELD_NUMBER: _builtins.int
+    LATER_NODE_IDS_FIELD_NUMBER: _builtins.int
+    size_bytes: _builtins.int
+    """The file's size. Of its blocks, those that other files have too are not deleted."""
+    freed_bytes: _builtins.int
+    """Bytes that the answering node has deleted. Unset: it deletes them later, see its log."""
+    @_builtins.property
+    def soon_node_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The other holders of the file, which delete its blocks within about a minute."""
+
+    @_builtins.property
+    def later_node_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those of them that are away, and delete its blocks after their return."""
+
+    def __init__(
+        self,
+        *,
+        size_bytes: _builtins.int = ...,
+        freed_bytes: _builtins.int | None = ...,
+        soon_node_ids: _abc.Iterable[_builtins.str] | None = ...,
+        later_node_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_freed_bytes", b"_freed_bytes", "freed_bytes", b"freed_bytes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_freed_bytes", b"_freed_bytes", "freed_bytes", b"freed_bytes", "later_node_ids", b"later_node_ids", "size_bytes", b"size_bytes", "soon_node_ids", b"soon_node_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__freed_bytes: _TypeAlias = _typing.Literal["freed_bytes"]  # noqa: Y015
+    _WhichOneofArgType__freed_bytes: _TypeAlias = _typing.Literal["_freed_bytes", b"_freed_bytes"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__freed_bytes) -> _WhichOneofReturnType__freed_bytes | None: ...
+
+Global___RemoveContentResponse: _TypeAlias = RemoveContentResponse  # noqa: Y015
+
+@_typing.final
+class KeepContentRequest(_message.Message):
+    """The file to keep."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Chosen by the caller, 1 to 64 characters of `A-Z a-z 0-9 . _ -`."""
+    cid: _builtins.str
+    """Its CID."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        cid: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cid", b"cid", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeepContentRequest: _TypeAlias = KeepContentRequest  # noqa: Y015
+
+@_typing.final
+class KeepContentResponse(_message.Message):
+    """No fields."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeepContentResponse: _TypeAlias = KeepContentResponse  # noqa: Y015
 
 @_typing.final
 class GetBlocksRequest(_message.Message):

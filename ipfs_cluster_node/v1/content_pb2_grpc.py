@@ -58,6 +58,16 @@ class ContentServiceStub:
                 request_serializer=ipfs__cluster__node_dot_v1_dot_content__pb2.ListContentRequest.SerializeToString,
                 response_deserializer=ipfs__cluster__node_dot_v1_dot_content__pb2.ListContentResponse.FromString,
                 _registered_method=True)
+        self.RemoveContent = channel.unary_unary(
+                '/ipfs_cluster_node.v1.ContentService/RemoveContent',
+                request_serializer=ipfs__cluster__node_dot_v1_dot_content__pb2.RemoveContentRequest.SerializeToString,
+                response_deserializer=ipfs__cluster__node_dot_v1_dot_content__pb2.RemoveContentResponse.FromString,
+                _registered_method=True)
+        self.KeepContent = channel.unary_unary(
+                '/ipfs_cluster_node.v1.ContentService/KeepContent',
+                request_serializer=ipfs__cluster__node_dot_v1_dot_content__pb2.KeepContentRequest.SerializeToString,
+                response_deserializer=ipfs__cluster__node_dot_v1_dot_content__pb2.KeepContentResponse.FromString,
+                _registered_method=True)
         self.GetBlocks = channel.unary_stream(
                 '/ipfs_cluster_node.v1.ContentService/GetBlocks',
                 request_serializer=ipfs__cluster__node_dot_v1_dot_content__pb2.GetBlocksRequest.SerializeToString,
@@ -116,6 +126,28 @@ class ContentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RemoveContent(self, request, context):
+        """Removes a file: the log no longer names it, and masters delete the blocks that no other file has.
+
+        Answered by the leader, once the removal is committed and its own blocks are deleted, as far as they can be now; the
+        other masters delete theirs by themselves, one that is away after its return. A caller may read the file for a
+        moment longer, from a node that still has it. Adding the same bytes again makes it a file again. Idempotent by
+        `request_id`. Errors: `MALFORMED_CID`, `CONTENT_NOT_FOUND`, `CONTENT_NEEDED`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def KeepContent(self, request, context):
+        """Keeps a task's result until it is removed; without this it is deleted after its task.
+
+        Answered by the leader. Of a file that is kept already it changes nothing. Idempotent by `request_id`. Errors:
+        `MALFORMED_CID`, `CONTENT_NOT_FOUND`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetBlocks(self, request, context):
         """Reads blocks that the answering node has itself.
 
@@ -151,6 +183,16 @@ def add_ContentServiceServicer_to_server(servicer, server):
                     servicer.ListContent,
                     request_deserializer=ipfs__cluster__node_dot_v1_dot_content__pb2.ListContentRequest.FromString,
                     response_serializer=ipfs__cluster__node_dot_v1_dot_content__pb2.ListContentResponse.SerializeToString,
+            ),
+            'RemoveContent': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveContent,
+                    request_deserializer=ipfs__cluster__node_dot_v1_dot_content__pb2.RemoveContentRequest.FromString,
+                    response_serializer=ipfs__cluster__node_dot_v1_dot_content__pb2.RemoveContentResponse.SerializeToString,
+            ),
+            'KeepContent': grpc.unary_unary_rpc_method_handler(
+                    servicer.KeepContent,
+                    request_deserializer=ipfs__cluster__node_dot_v1_dot_content__pb2.KeepContentRequest.FromString,
+                    response_serializer=ipfs__cluster__node_dot_v1_dot_content__pb2.KeepContentResponse.SerializeToString,
             ),
             'GetBlocks': grpc.unary_stream_rpc_method_handler(
                     servicer.GetBlocks,
@@ -270,6 +312,60 @@ class ContentService:
             '/ipfs_cluster_node.v1.ContentService/ListContent',
             ipfs__cluster__node_dot_v1_dot_content__pb2.ListContentRequest.SerializeToString,
             ipfs__cluster__node_dot_v1_dot_content__pb2.ListContentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveContent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ipfs_cluster_node.v1.ContentService/RemoveContent',
+            ipfs__cluster__node_dot_v1_dot_content__pb2.RemoveContentRequest.SerializeToString,
+            ipfs__cluster__node_dot_v1_dot_content__pb2.RemoveContentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def KeepContent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ipfs_cluster_node.v1.ContentService/KeepContent',
+            ipfs__cluster__node_dot_v1_dot_content__pb2.KeepContentRequest.SerializeToString,
+            ipfs__cluster__node_dot_v1_dot_content__pb2.KeepContentResponse.FromString,
             options,
             channel_credentials,
             insecure,

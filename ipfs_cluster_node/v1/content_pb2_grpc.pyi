@@ -65,6 +65,20 @@ class ContentServiceStub:
     Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from its
     applied state, and `ipfs-cluster-node-age-ms` in the trailing metadata bounds that state's age.
     """
+    RemoveContent: _grpc.UnaryUnaryMultiCallable[_content_pb2.RemoveContentRequest, _content_pb2.RemoveContentResponse]
+    """Removes a file: the log no longer names it, and masters delete the blocks that no other file has.
+
+    Answered by the leader, once the removal is committed and its own blocks are deleted, as far as they can be now; the
+    other masters delete theirs by themselves, one that is away after its return. A caller may read the file for a
+    moment longer, from a node that still has it. Adding the same bytes again makes it a file again. Idempotent by
+    `request_id`. Errors: `MALFORMED_CID`, `CONTENT_NOT_FOUND`, `CONTENT_NEEDED`.
+    """
+    KeepContent: _grpc.UnaryUnaryMultiCallable[_content_pb2.KeepContentRequest, _content_pb2.KeepContentResponse]
+    """Keeps a task's result until it is removed; without this it is deleted after its task.
+
+    Answered by the leader. Of a file that is kept already it changes nothing. Idempotent by `request_id`. Errors:
+    `MALFORMED_CID`, `CONTENT_NOT_FOUND`.
+    """
     GetBlocks: _grpc.UnaryStreamMultiCallable[_content_pb2.GetBlocksRequest, _content_pb2.GetBlocksResponse]
     """Reads blocks that the answering node has itself.
 
@@ -111,6 +125,20 @@ class ContentServiceAsyncStub(ContentServiceStub):
 
     Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from its
     applied state, and `ipfs-cluster-node-age-ms` in the trailing metadata bounds that state's age.
+    """
+    RemoveContent: _aio.UnaryUnaryMultiCallable[_content_pb2.RemoveContentRequest, _content_pb2.RemoveContentResponse]  # type: ignore[assignment]
+    """Removes a file: the log no longer names it, and masters delete the blocks that no other file has.
+
+    Answered by the leader, once the removal is committed and its own blocks are deleted, as far as they can be now; the
+    other masters delete theirs by themselves, one that is away after its return. A caller may read the file for a
+    moment longer, from a node that still has it. Adding the same bytes again makes it a file again. Idempotent by
+    `request_id`. Errors: `MALFORMED_CID`, `CONTENT_NOT_FOUND`, `CONTENT_NEEDED`.
+    """
+    KeepContent: _aio.UnaryUnaryMultiCallable[_content_pb2.KeepContentRequest, _content_pb2.KeepContentResponse]  # type: ignore[assignment]
+    """Keeps a task's result until it is removed; without this it is deleted after its task.
+
+    Answered by the leader. Of a file that is kept already it changes nothing. Idempotent by `request_id`. Errors:
+    `MALFORMED_CID`, `CONTENT_NOT_FOUND`.
     """
     GetBlocks: _aio.UnaryStreamMultiCallable[_content_pb2.GetBlocksRequest, _content_pb2.GetBlocksResponse]  # type: ignore[assignment]
     """Reads blocks that the answering node has itself.
@@ -179,6 +207,32 @@ class ContentServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Answered by the leader; with the request metadata `ipfs-cluster-node-consistency: stale` by any master, from its
         applied state, and `ipfs-cluster-node-age-ms` in the trailing metadata bounds that state's age.
+        """
+
+    @_abc_1.abstractmethod
+    def RemoveContent(
+        self,
+        request: _content_pb2.RemoveContentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_content_pb2.RemoveContentResponse, _abc.Awaitable[_content_pb2.RemoveContentResponse]]:
+        """Removes a file: the log no longer names it, and masters delete the blocks that no other file has.
+
+        Answered by the leader, once the removal is committed and its own blocks are deleted, as far as they can be now; the
+        other masters delete theirs by themselves, one that is away after its return. A caller may read the file for a
+        moment longer, from a node that still has it. Adding the same bytes again makes it a file again. Idempotent by
+        `request_id`. Errors: `MALFORMED_CID`, `CONTENT_NOT_FOUND`, `CONTENT_NEEDED`.
+        """
+
+    @_abc_1.abstractmethod
+    def KeepContent(
+        self,
+        request: _content_pb2.KeepContentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_content_pb2.KeepContentResponse, _abc.Awaitable[_content_pb2.KeepContentResponse]]:
+        """Keeps a task's result until it is removed; without this it is deleted after its task.
+
+        Answered by the leader. Of a file that is kept already it changes nothing. Idempotent by `request_id`. Errors:
+        `MALFORMED_CID`, `CONTENT_NOT_FOUND`.
         """
 
     @_abc_1.abstractmethod

@@ -143,6 +143,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The node's disk has no space for files; the space reserved for its log is not touched (`storage.log_reserve`)."""
     ERROR_REASON_HOLDERS_MISSING: _ErrorReason.ValueType  # 74
     """Too few masters could be reached to hold the bytes safely; retry after `RetryInfo`."""
+    ERROR_REASON_CONTENT_NEEDED: _ErrorReason.ValueType  # 75
+    """A task that has not ended needs the file, as an input or its result; the message names the task."""
     ERROR_REASON_CONFIG_CHANGED: _ErrorReason.ValueType  # 79
     """The setting has another value than `if_value`; read it again."""
     ERROR_REASON_AUTHORITY_SEALED: _ErrorReason.ValueType  # 90
@@ -306,6 +308,8 @@ ERROR_REASON_STORAGE_FULL: ErrorReason.ValueType  # 73
 """The node's disk has no space for files; the space reserved for its log is not touched (`storage.log_reserve`)."""
 ERROR_REASON_HOLDERS_MISSING: ErrorReason.ValueType  # 74
 """Too few masters could be reached to hold the bytes safely; retry after `RetryInfo`."""
+ERROR_REASON_CONTENT_NEEDED: ErrorReason.ValueType  # 75
+"""A task that has not ended needs the file, as an input or its result; the message names the task."""
 ERROR_REASON_CONFIG_CHANGED: ErrorReason.ValueType  # 79
 """The setting has another value than `if_value`; read it again."""
 ERROR_REASON_AUTHORITY_SEALED: ErrorReason.ValueType  # 90

@@ -16,9 +16,9 @@ from ipfs_cluster_node.core.tables import TableName, Touched, merged
 from tests.recorded import history
 from tests.support.random_commands import KINDS, RandomCommands
 
-SEEDS = 12
+SEEDS = 14
 COMMANDS = 500
-EXPIRING = set(TableName) - {TableName.PRINCIPALS, TableName.SETTINGS, TableName.CONTENTS}
+EXPIRING = set(TableName) - {TableName.PRINCIPALS, TableName.SETTINGS}
 
 
 @pytest.fixture

@@ -211,6 +211,9 @@ def _settings() -> Iterator[dict[str, Any]]:
 
 FILE: Final = str(cid_of(RAW, b"file"))
 RESULT: Final = str(cid_of(RAW, b"result"))
+REMOVED_FILE: Final = str(cid_of(RAW, b"removed"))
+KEPT: Final = str(cid_of(RAW, b"kept"))
+UNKEPT: Final = str(cid_of(RAW, b"unkept"))
 
 
 def _contents() -> Iterator[dict[str, Any]]:
@@ -218,6 +221,9 @@ def _contents() -> Iterator[dict[str, Any]]:
     yield _of(c.AddContent(cid=FILE, size_bytes=4, holders=holders[:1], name="file.csv"), ALICE)
     yield _of(c.AddContent(cid=FILE, size_bytes=4, holders=holders[1:], name=""), BOB)
     yield _of(c.AddContent(cid=RESULT, size_bytes=6, holders=holders, name=""))
+    yield _of(c.AddContent(cid=REMOVED_FILE, size_bytes=7, holders=holders, name="a"))
+    yield _of(c.RemoveContent(cid=REMOVED_FILE), ALICE)
+    yield _of(c.RemoveContent(cid=REMOVED_FILE), BOB)
 
 
 def _tasks() -> Iterator[dict[str, Any]]:
@@ -244,6 +250,11 @@ def _tasks() -> Iterator[dict[str, Any]]:
     yield _of(unknown, ALICE)
 
     worker, second = node_id_from_did(WORKER), node_id_from_did(REMOVED)
+    for cid in (KEPT, UNKEPT):
+        yield _of(c.AddContent(cid=cid, size_bytes=4, holders=(second,), name="", goes_with=ids[2]))
+    yield _of(c.KeepContent(cid=KEPT), ALICE)
+    yield _of(c.RemoveContent(cid=UNKEPT), ALICE)
+    yield _of(c.RemoveContent(cid=FILE), ALICE)
     yield _of(c.AssignTasks(assignments=tuple((each, worker) for each in ids[:9])))
     yield _of(c.AssignTasks(assignments=((ids[9], second), (ids[0], second))))
 

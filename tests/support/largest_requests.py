@@ -289,6 +289,10 @@ def _one(kind: Any, by: str = "operator", **fields: Any) -> Callable[[Scene], li
     return make
 
 
+def _of_file(kind: Any) -> Callable[[Scene], list[Largest]]:
+    return lambda scene: _one(kind, cid=scene.file_cid)(scene)
+
+
 def _lists(kind: Any) -> Callable[[Scene], list[Largest]]:
     return lambda _scene: _pages(kind)
 
@@ -334,14 +338,11 @@ LARGEST: Final[dict[str, Callable[[Scene], list[Largest]]]] = {
         )
         for by in ("operator", "judged")
     ],
-    "ContentService/GetContent": lambda scene: [
-        Largest([content_pb2.GetContentRequest(cid=scene.file_cid)])
-    ],
+    "ContentService/GetContent": _of_file(content_pb2.GetContentRequest),
+    "ContentService/KeepContent": _of_file(content_pb2.KeepContentRequest),
     "ContentService/ListContent": _lists(content_pb2.ListContentRequest),
     "BlockService/PutBlocks": put_blocks,
-    "ContentService/StatContent": lambda scene: [
-        Largest([content_pb2.StatContentRequest(cid=scene.file_cid)])
-    ],
+    "ContentService/StatContent": _of_file(content_pb2.StatContentRequest),
     "EnrolmentService/Enrol": _one(
         enrolment_pb2.EnrolRequest, by="joiner", certificate_request=bytes(32 * 1024)
     ),
@@ -396,10 +397,9 @@ LARGEST: Final[dict[str, Callable[[Scene], list[Largest]]]] = {
     "TaskDispatchService/SubmitTasks": submit_tasks,
     "TaskDispatchService/WatchTasks": watch_tasks,
     "WorkerService/WorkerSession": worker_session,
-    # Last: the master that is removed held all files.
-    "MembershipService/RemoveNode": lambda scene: [
-        Largest([m.RemoveNodeRequest(request_id=_id(), node_id=scene.worker_id)])
-    ],
+    # Last: the file, and the master that held all files.
+    "ContentService/RemoveContent": _of_file(content_pb2.RemoveContentRequest),
+    "MembershipService/RemoveNode": lambda s: _one(m.RemoveNodeRequest, node_id=s.worker_id)(s),
 }
 
 

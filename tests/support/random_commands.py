@@ -16,6 +16,7 @@ from ipfs_cluster_node.core.model import (
     Principal,
     Role,
     TaskFailure,
+    TaskInput,
     TaskResult,
     TaskSpec,
 )
@@ -74,8 +75,14 @@ class RandomCommands:
                 count_max=self._rng.choice((0, 1, 2)), goes_on=self._rng.random() < 0.3
             ),
             c.AddContent: lambda: c.AddContent(
-                cid=self._content(), size_bytes=1, holders=(self._node(),), name="f"
+                cid=self._content(),
+                size_bytes=1,
+                holders=(self._node(),),
+                name="f",
+                goes_with=self._rng.choice((TaskId(""), self._task())),
             ),
+            c.RemoveContent: lambda: c.RemoveContent(cid=self._content()),
+            c.KeepContent: lambda: c.KeepContent(cid=self._content()),
             c.PutDelegation: lambda: c.PutDelegation(
                 delegations=(self._delegation(), self._delegation())
             ),
@@ -209,6 +216,7 @@ class RandomCommands:
                     task_type="echo",
                     payload=b"x",
                     attempt_count_max=2,
+                    inputs=(TaskInput("t", self._content()),) if number % 4 == 0 else (),
                     task_timeout_ms=(0, 1, 60_000)[number % 3],
                 )
                 for number in numbers

@@ -207,6 +207,26 @@ CASES: Final[Mapping[str, list[tuple[Any, Expected]]]] = {
             [("/content/add", [{"namespace": "default", "size": 0}])],
         ),
     ],
+    "RemoveContent": [
+        (
+            content_pb2.RemoveContentRequest(cid=FILE),
+            [("/content/remove", [content(FILE, 1234)])],
+        ),
+        (
+            content_pb2.RemoveContentRequest(cid=UNKNOWN_FILE),
+            [("/content/remove", [content(UNKNOWN_FILE)])],
+        ),
+    ],
+    "KeepContent": [
+        (
+            content_pb2.KeepContentRequest(cid=FILE),
+            [("/content/keep", [content(FILE, 1234)])],
+        ),
+        (
+            content_pb2.KeepContentRequest(cid=UNKNOWN_FILE),
+            [("/content/keep", [content(UNKNOWN_FILE)])],
+        ),
+    ],
     "GetContent": [
         # However it is spelled.
         (

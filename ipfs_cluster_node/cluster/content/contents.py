@@ -21,13 +21,14 @@ from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.cluster.content.block_repairs import Repairs
 from ipfs_cluster_node.cluster.content.passing_on import pass_on
 from ipfs_cluster_node.codec.errors import error_from_rpc
-from ipfs_cluster_node.core.commands import AddContent
+from ipfs_cluster_node.core.commands import AddContent, KeepContent, RemoveContent
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from ipfs_cluster_node.core.ids import Did, NodeId
+from ipfs_cluster_node.core.ids import NO_TASK, Did, NodeId, TaskId
 from ipfs_cluster_node.core.model import Content, Liveness
 from ipfs_cluster_node.core.multiformats import Cid, parse_cid, parse_cid_binary
 from ipfs_cluster_node.core.storage import Candidate, holders_in_order
 from ipfs_cluster_node.core.unixfs import Block
+from ipfs_cluster_node.core.views import RemovedContent
 from ipfs_cluster_node.internal.v1 import blocks_pb2
 from ipfs_cluster_node.internal.v1.blocks_pb2_grpc import BlockServiceStub
 from ipfs_cluster_node.v1 import content_pb2 as pb
@@ -128,10 +129,12 @@ class Contents:
         name: str,
         size_bytes: int | None,
         caller: Did,
+        goes_with: TaskId = NO_TASK,
     ) -> Content:
         """Store a file here and on another master, and commit that they hold it.
 
-        Without room here it is passed on to two others.
+        Without room here it is passed on to two others. It may be the result of a task,
+        `goes_with`, and is then deleted with it.
         """
         self._consensus.check_leads()
         others = self._instead_of_here(size_bytes)
@@ -148,7 +151,13 @@ class Contents:
         holders = others or await self._copy_to_masters(added.cid)
         cid = str(added.cid)
         await self._consensus.propose(
-            AddContent(cid=cid, size_bytes=added.size_bytes, holders=holders, name=name),
+            AddContent(
+                cid=cid,
+                size_bytes=added.size_bytes,
+                holders=holders,
+                name=name,
+                goes_with=goes_with,
+            ),
             caller=caller,
         )
         state = self._consensus.state()
@@ -288,6 +297,19 @@ class Contents:
             if channel is not None:
                 sources.append(PeerBlocks(node_id, channel, clock=self._clock))
         return sources
+
+    async def remove_content(self, cid: str, *, caller: Did, request_id: str) -> RemovedContent:
+        """Commit that a file is removed."""
+        self._consensus.check_leads()
+        size_bytes, *_holders = await self._consensus.propose(
+            RemoveContent(cid=cid), caller=caller, request_id=request_id
+        )
+        return RemovedContent(size_bytes=int(size_bytes))
+
+    async def keep_content(self, cid: str, *, caller: Did, request_id: str) -> None:
+        """Commit that a task's result is kept."""
+        self._consensus.check_leads()
+        await self._consensus.propose(KeepContent(cid=cid), caller=caller, request_id=request_id)
 
     def stat_content(self, cid: str) -> Content:
         """What the log knows of a file."""

@@ -18,10 +18,9 @@ async def check_not_last_holder(state: ClusterState, node_id: NodeId) -> None:
     turn = current_turn()
     others = {master.node_id for master in state.members.masters()} - {node_id}
     count, example = 0, ""
-    for cid in state.contents.cids.after(""):  # In slices: files may be added between them.
-        holders = state.contents[cid].holders
-        if node_id in holders and others.isdisjoint(holders):
-            count, example = count + 1, example or cid
+    for content in state.contents.listed():  # In slices: others may come and go between them.
+        if node_id in content.holders and others.isdisjoint(content.holders):
+            count, example = count + 1, example or content.cid
         if turn.over:
             await turn.next()
     if count:

@@ -48,6 +48,8 @@ class Command(_message.Message):
     TIME_OUT_TASKS_FIELD_NUMBER: _builtins.int
     EXPIRE_RECORDS_FIELD_NUMBER: _builtins.int
     ADD_CONTENT_FIELD_NUMBER: _builtins.int
+    REMOVE_CONTENT_FIELD_NUMBER: _builtins.int
+    KEEP_CONTENT_FIELD_NUMBER: _builtins.int
     PUT_DELEGATION_FIELD_NUMBER: _builtins.int
     REVOKE_DELEGATION_FIELD_NUMBER: _builtins.int
     ISSUE_CERTIFICATE_FIELD_NUMBER: _builtins.int
@@ -136,6 +138,14 @@ class Command(_message.Message):
         """A file has holders."""
 
     @_builtins.property
+    def remove_content(self) -> Global___RemoveContent:
+        """A file is removed."""
+
+    @_builtins.property
+    def keep_content(self) -> Global___KeepContent:
+        """A task's result is kept."""
+
+    @_builtins.property
     def put_delegation(self) -> Global___PutDelegation:
         """Delegations to be used by their CIDs."""
 
@@ -180,17 +190,19 @@ class Command(_message.Message):
         time_out_tasks: Global___TimeOutTasks | None = ...,
         expire_records: Global___ExpireRecords | None = ...,
         add_content: Global___AddContent | None = ...,
+        remove_content: Global___RemoveContent | None = ...,
+        keep_content: Global___KeepContent | None = ...,
         put_delegation: Global___PutDelegation | None = ...,
         revoke_delegation: Global___RevokeDelegation | None = ...,
         issue_certificate: Global___IssueCertificate | None = ...,
         revoke_certificate: Global___RevokeCertificate | None = ...,
         set_authority: Global___SetAuthority | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["add_content", b"add_content", "assign_tasks", b"assign_tasks", "bootstrap_cluster", b"bootstrap_cluster", "cancel_task", b"cancel_task", "command", b"command", "create_join_token", b"create_join_token", "decide_joiner", b"decide_joiner", "expire_records", b"expire_records", "finish_attempts", b"finish_attempts", "issue_certificate", b"issue_certificate", "propose_config", b"propose_config", "put_delegation", b"put_delegation", "redeem_join_token", b"redeem_join_token", "register_node", b"register_node", "remove_node", b"remove_node", "replace_log", b"replace_log", "requeue_attempts", b"requeue_attempts", "revoke_certificate", b"revoke_certificate", "revoke_delegation", b"revoke_delegation", "revoke_join_token", b"revoke_join_token", "set_authority", b"set_authority", "set_liveness", b"set_liveness", "submit_tasks", b"submit_tasks", "time_out_tasks", b"time_out_tasks"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["add_content", b"add_content", "assign_tasks", b"assign_tasks", "bootstrap_cluster", b"bootstrap_cluster", "cancel_task", b"cancel_task", "command", b"command", "create_join_token", b"create_join_token", "decide_joiner", b"decide_joiner", "expire_records", b"expire_records", "finish_attempts", b"finish_attempts", "issue_certificate", b"issue_certificate", "keep_content", b"keep_content", "propose_config", b"propose_config", "put_delegation", b"put_delegation", "redeem_join_token", b"redeem_join_token", "register_node", b"register_node", "remove_content", b"remove_content", "remove_node", b"remove_node", "replace_log", b"replace_log", "requeue_attempts", b"requeue_attempts", "revoke_certificate", b"revoke_certificate", "revoke_delegation", b"revoke_delegation", "revoke_join_token", b"revoke_join_token", "set_authority", b"set_authority", "set_liveness", b"set_liveness", "submit_tasks", b"submit_tasks", "time_out_tasks", b"time_out_tasks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_content", b"add_content", "assign_tasks", b"assign_tasks", "at_ms", b"at_ms", "bootstrap_cluster", b"bootstrap_cluster", "caller", b"caller", "cancel_task", b"cancel_task", "command", b"command", "create_join_token", b"create_join_token", "decide_joiner", b"decide_joiner", "expire_records", b"expire_records", "finish_attempts", b"finish_attempts", "format", b"format", "issue_certificate", b"issue_certificate", "propose_config", b"propose_config", "put_delegation", b"put_delegation", "redeem_join_token", b"redeem_join_token", "register_node", b"register_node", "remove_node", b"remove_node", "replace_log", b"replace_log", "request_id", b"request_id", "requeue_attempts", b"requeue_attempts", "revoke_certificate", b"revoke_certificate", "revoke_delegation", b"revoke_delegation", "revoke_join_token", b"revoke_join_token", "set_authority", b"set_authority", "set_liveness", b"set_liveness", "submit_tasks", b"submit_tasks", "time_out_tasks", b"time_out_tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_content", b"add_content", "assign_tasks", b"assign_tasks", "at_ms", b"at_ms", "bootstrap_cluster", b"bootstrap_cluster", "caller", b"caller", "cancel_task", b"cancel_task", "command", b"command", "create_join_token", b"create_join_token", "decide_joiner", b"decide_joiner", "expire_records", b"expire_records", "finish_attempts", b"finish_attempts", "format", b"format", "issue_certificate", b"issue_certificate", "keep_content", b"keep_content", "propose_config", b"propose_config", "put_delegation", b"put_delegation", "redeem_join_token", b"redeem_join_token", "register_node", b"register_node", "remove_content", b"remove_content", "remove_node", b"remove_node", "replace_log", b"replace_log", "request_id", b"request_id", "requeue_attempts", b"requeue_attempts", "revoke_certificate", b"revoke_certificate", "revoke_delegation", b"revoke_delegation", "revoke_join_token", b"revoke_join_token", "set_authority", b"set_authority", "set_liveness", b"set_liveness", "submit_tasks", b"submit_tasks", "time_out_tasks", b"time_out_tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["bootstrap_cluster", "create_join_token", "redeem_join_token", "revoke_join_token", "decide_joiner", "register_node", "set_liveness", "remove_node", "propose_config", "replace_log", "submit_tasks", "assign_tasks", "finish_attempts", "requeue_attempts", "cancel_task", "time_out_tasks", "expire_records", "add_content", "put_delegation", "revoke_delegation", "issue_certificate", "revoke_certificate", "set_authority"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["bootstrap_cluster", "create_join_token", "redeem_join_token", "revoke_join_token", "decide_joiner", "register_node", "set_liveness", "remove_node", "propose_config", "replace_log", "submit_tasks", "assign_tasks", "finish_attempts", "requeue_attempts", "cancel_task", "time_out_tasks", "expire_records", "add_content", "remove_content", "keep_content", "put_delegation", "revoke_delegation", "issue_certificate", "revoke_certificate", "set_authority"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -1446,12 +1458,15 @@ class AddContent(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     NODE_IDS_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
+    GOES_WITH_FIELD_NUMBER: _builtins.int
     cid: _builtins.str
     """Its CID."""
     size_bytes: _builtins.int
     """Its size."""
     name: _builtins.str
     """Its name."""
+    goes_with: _builtins.str
+    """The task whose result it is, and with which it is deleted. Empty: it is kept until removed."""
     @_builtins.property
     def node_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The nodes that hold all of it."""
@@ -1463,11 +1478,56 @@ class AddContent(_message.Message):
         size_bytes: _builtins.int = ...,
         node_ids: _abc.Iterable[_builtins.str] | None = ...,
         name: _builtins.str = ...,
+        goes_with: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cid", b"cid", "name", b"name", "node_ids", b"node_ids", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cid", b"cid", "goes_with", b"goes_with", "name", b"name", "node_ids", b"node_ids", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AddContent: _TypeAlias = AddContent  # noqa: Y015
+
+@_typing.final
+class RemoveContent(_message.Message):
+    """A file is removed; nodes delete the blocks that no other file has."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CID_FIELD_NUMBER: _builtins.int
+    cid: _builtins.str
+    """Its CID."""
+    def __init__(
+        self,
+        *,
+        cid: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cid", b"cid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveContent: _TypeAlias = RemoveContent  # noqa: Y015
+
+@_typing.final
+class KeepContent(_message.Message):
+    """A task's result is kept until it is removed, like a file that was added."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CID_FIELD_NUMBER: _builtins.int
+    cid: _builtins.str
+    """Its CID."""
+    def __init__(
+        self,
+        *,
+        cid: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cid", b"cid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeepContent: _TypeAlias = KeepContent  # noqa: Y015

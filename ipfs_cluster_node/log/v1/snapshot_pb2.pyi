@@ -416,6 +416,7 @@ class ContentRecord(_message.Message):
     NODE_IDS_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     ADDED_AT_MS_FIELD_NUMBER: _builtins.int
+    GOES_WITH_FIELD_NUMBER: _builtins.int
     cid: _builtins.str
     """Its CID."""
     size_bytes: _builtins.int
@@ -424,6 +425,8 @@ class ContentRecord(_message.Message):
     """Its name."""
     added_at_ms: _builtins.int
     """When it was first added, in milliseconds since 1970 (UTC)."""
+    goes_with: _builtins.str
+    """The task whose result it is, and with which it is deleted. Empty: it is kept until removed."""
     @_builtins.property
     def node_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The nodes that hold it."""
@@ -436,10 +439,11 @@ class ContentRecord(_message.Message):
         node_ids: _abc.Iterable[_builtins.str] | None = ...,
         name: _builtins.str = ...,
         added_at_ms: _builtins.int = ...,
+        goes_with: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["added_at_ms", b"added_at_ms", "cid", b"cid", "name", b"name", "node_ids", b"node_ids", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added_at_ms", b"added_at_ms", "cid", b"cid", "goes_with", b"goes_with", "name", b"name", "node_ids", b"node_ids", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -78,6 +78,9 @@ class Master:
     def state(self) -> ClusterState:
         return self.machine.state
 
+    def check_leads(self) -> None:
+        self.leader_state()
+
     def leader_state(self) -> ClusterState:
         if not self.is_leader:
             raise self.not_leader()
