@@ -281,7 +281,6 @@ class Members:
         self,
         node_id: NodeId,
         *,
-        running_count: int,
         room_bytes: int | None = None,
         boot: int = UNKNOWN,
     ) -> timedelta:
@@ -293,7 +292,6 @@ class Members:
         if node.liveness is Liveness.DEAD:
             self._observations.revived.add(node_id)
         self._observations.hear(node_id)
-        self._observations.running_counts[node_id] = running_count
         if room_bytes is not None:
             self._observations.room_bytes[node_id] = room_bytes
         return self.node_lease()

@@ -20,8 +20,6 @@ class Observations:
         """When each node was last heard, by `listened_seconds`."""
         self.revived: set[NodeId] = set()
         """Nodes that sent a heartbeat while the log has them as dead."""
-        self.running_counts: dict[NodeId, int] = {}
-        """Attempts running on each node, by its last heartbeat."""
         self.room_bytes: dict[NodeId, int] = {}
         """Free space for files on each node, by its last heartbeat."""
         self.epochs: dict[NodeId, int] = {}
@@ -38,7 +36,7 @@ class Observations:
     def clear(self) -> None:
         """Forget everything: the leadership has changed."""
         for each in (
-            *(self.heard_at, self.revived, self.running_counts, self.room_bytes),
+            *(self.heard_at, self.revived, self.room_bytes),
             *(self.epochs, self.backoffs, self.progress),
         ):
             each.clear()

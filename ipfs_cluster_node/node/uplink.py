@@ -43,7 +43,6 @@ class Uplink:
         revocations: Revocations,
         votes_alone: Callable[[], bool],
         clock: Clock,
-        running_count: Callable[[], int] = lambda: 0,
     ) -> None:
         """Register with `registration` at the start; put revocations into `revocations`.
 
@@ -53,7 +52,7 @@ class Uplink:
         self.certificate_epoch: Callable[[], int] = lambda: 0
         self.want_epoch: Callable[[int], None] = lambda _epoch: None
         self.on_time: Callable[[NodeId, Timestamp, float, float], None] = lambda *_: None
-        """Takes the leader's wall clock, and the boot clock before and after it was read."""
+        """Takes the leader's wall clock, and the boottime clock before and after it was read."""
         self.on_removal: Callable[[ClusterError | None], None] = lambda _error: None
         """Takes a master's answer that this node was removed for good; None once one hears it."""
         self._clock = clock
@@ -62,7 +61,6 @@ class Uplink:
         self._peers = peers
         self._votes_alone = votes_alone
         self.registration = registration
-        self.running_count = running_count
         self._room_bytes = room_bytes
         self._lease_ends = 0.0
         self.lapse_count = 0
@@ -156,7 +154,6 @@ class Uplink:
         sent_at, sent_boottime = self._clock.monotonic(), self._clock.boottime()
         response: pb.HeartbeatResponse = await self.connection.unary(
             pb.HeartbeatRequest(
-                running_attempt_count=self.running_count(),
                 room_bytes=self._room_bytes(),
                 certificate_epoch=self.certificate_epoch(),
                 revocations_version=self._revocations.version,

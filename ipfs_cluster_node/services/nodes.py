@@ -19,9 +19,9 @@ VERSION_CHARS_MAX = 64
 class NodeServicer(node_pb2_grpc.NodeServiceServicer):
     """Nodes that start and that are alive."""
 
-    def __init__(self, members: Members, view: Consensus) -> None:
+    def __init__(self, members: Members, consensus: Consensus) -> None:
         self._members = members
-        self._view = view
+        self._consensus = consensus
 
     async def RegisterNode(
         self, request: pb.RegisterNodeRequest, context: Any
@@ -52,7 +52,6 @@ class NodeServicer(node_pb2_grpc.NodeServiceServicer):
         """Renew a lease."""
         lease = self._members.heartbeat(
             current_caller().node_id,
-            running_count=request.running_attempt_count,
             room_bytes=request.room_bytes if request.HasField("room_bytes") else None,
             boot=request.boot,
         )
@@ -63,7 +62,9 @@ class NodeServicer(node_pb2_grpc.NodeServiceServicer):
         )
         return pb.HeartbeatResponse(
             node_lease=duration_of_ms(lease // timedelta(milliseconds=1)),
-            masters=nodes_to_proto(self._members.masters(), self._view.voters, self._view.leader),
+            masters=nodes_to_proto(
+                self._members.masters(), self._consensus.voters, self._consensus.leader
+            ),
             certificate_epoch=epoch,
             revocations=revocations,
             time=timestamp_of_ms(self._members.wall_ms()),

@@ -48,10 +48,10 @@ async def test_a_node_that_is_silent_for_its_lease_is_dead_and_one_that_is_heard
 ) -> None:
     began = monotonic()
     while monotonic() < began + LEASE - LIVENESS_INTERVAL_SECONDS:
-        leader.members.heartbeat(OTHER, running_count=1)
+        leader.members.heartbeat(OTHER)
         await asyncio.sleep(0.5)
     assert leader.liveness(WORKER) is Liveness.ALIVE
-    leader.members.heartbeat(OTHER, running_count=1)
+    leader.members.heartbeat(OTHER)
     await asyncio.sleep(2 * LIVENESS_INTERVAL_SECONDS + 0.1)
     assert leader.liveness(WORKER) is Liveness.DEAD
     assert leader.liveness(OTHER) is Liveness.ALIVE
@@ -72,7 +72,7 @@ async def test_a_lost_worker_gives_its_tasks_back(leader: Leader) -> None:
     leader.commit(c.AssignTasks(assignments=(("t", WORKER),)))  # type: ignore[arg-type]
     changes.clear()
     while leader.liveness(WORKER) is Liveness.ALIVE:
-        leader.members.heartbeat(OTHER, running_count=0)
+        leader.members.heartbeat(OTHER)
         await asyncio.sleep(0.5)
     assert [each[TableName.TASKS] for each in changes if TableName.TASKS in each] == [{"t"}]
     assert leader.committed.tasks.running_on(WORKER) == ()
@@ -84,12 +84,12 @@ async def test_a_dead_node_that_is_heard_is_alive_with_the_next_look_and_only_on
 ) -> None:
     await asyncio.sleep(LEASE + 1)
     assert leader.liveness(WORKER) is Liveness.DEAD
-    leader.members.heartbeat(WORKER, running_count=0)
+    leader.members.heartbeat(WORKER)
     assert leader.liveness(WORKER) is Liveness.DEAD, "not before it is committed"
     await asyncio.sleep(LIVENESS_INTERVAL_SECONDS + 0.01)
     assert leader.liveness(WORKER) is Liveness.ALIVE
     count = len(leader.proposed)
-    leader.members.heartbeat(WORKER, running_count=0)
+    leader.members.heartbeat(WORKER)
     await asyncio.sleep(2 * LIVENESS_INTERVAL_SECONDS)
     assert len(leader.proposed) == count, "nothing is proposed twice"
 
@@ -98,7 +98,7 @@ async def test_a_dead_node_that_is_heard_is_alive_with_the_next_look_and_only_on
 async def test_a_node_that_returned_and_fell_silent_again_stays_dead(leader: Leader) -> None:
     await asyncio.sleep(LEASE + 1)
     leader.cannot = "SetLiveness"
-    leader.members.heartbeat(WORKER, running_count=0)
+    leader.members.heartbeat(WORKER)
     await asyncio.sleep(LIVENESS_INTERVAL_SECONDS + 0.1)
     assert leader.liveness(WORKER) is Liveness.DEAD
     leader.cannot = ""
@@ -109,9 +109,8 @@ async def test_a_node_that_returned_and_fell_silent_again_stays_dead(leader: Lea
 @watched
 async def test_a_new_leader_gives_every_node_a_whole_lease(leader: Leader) -> None:
     await asyncio.sleep(LEASE - 0.9)
-    leader.members.heartbeat(WORKER, running_count=5, room_bytes=9)
+    leader.members.heartbeat(WORKER, room_bytes=9)
     leader.on_leadership(False)
-    assert leader.observations.running_counts == {}
     assert leader.observations.room_bytes == {}
     leader.is_leader = False
     await asyncio.sleep(3 * LEASE)
@@ -127,7 +126,7 @@ async def test_a_new_leader_gives_every_node_a_whole_lease(leader: Leader) -> No
 @watched
 async def test_what_returned_to_the_leader_before_is_nothing_to_the_next(leader: Leader) -> None:
     await asyncio.sleep(LEASE + 1)
-    leader.members.heartbeat(WORKER, running_count=0)
+    leader.members.heartbeat(WORKER)
     leader.on_leadership(False)
     leader.on_leadership(True)
     await asyncio.sleep(2 * LIVENESS_INTERVAL_SECONDS)
@@ -195,18 +194,17 @@ async def test_a_node_that_was_never_heard_is_dead(leader: Leader) -> None:
 @virtual_time
 async def test_a_heartbeat_keeps_what_the_node_said_and_answers_the_lease() -> None:
     leader = Leader()
-    lease = leader.members.heartbeat(WORKER, running_count=3, room_bytes=10)
+    lease = leader.members.heartbeat(WORKER, room_bytes=10)
     assert lease == leader.members.node_lease() == timedelta(seconds=LEASE)
-    leader.members.heartbeat(WORKER, running_count=2)
-    assert leader.observations.running_counts == {WORKER: 2}
+    leader.members.heartbeat(WORKER)
     assert leader.observations.room_bytes == {WORKER: 10}, "what is not said stays"
     for stranger in (PEER, NodeId("12D3KooWnobody")):  # Enrolled only, and none at all.
         with pytest.raises(ClusterError) as caught:
-            leader.members.heartbeat(stranger, running_count=0)
+            leader.members.heartbeat(stranger)
         assert caught.value.reason is Reason.MEMBER_NOT_FOUND
     leader.is_leader = False
     with pytest.raises(ClusterError) as caught:
-        leader.members.heartbeat(WORKER, running_count=0)
+        leader.members.heartbeat(WORKER)
     assert caught.value.reason is Reason.NOT_LEADER
 
 

@@ -13,7 +13,7 @@ def test_nothing_outlives_the_leadership() -> None:
     fresh = {name: value for name, value in vars(observations).items() if name[:8] != "listened"}
     observations.hear(NODE)
     observations.revived.add(NODE)
-    observations.running_counts[NODE] = observations.room_bytes[NODE] = 1
+    observations.room_bytes[NODE] = 1
     observations.epochs[NODE] = 1
     observations.backoffs[NODE] = Backoff()
     observations.progress[TaskId("t")] = (0.5, "half")

@@ -113,9 +113,9 @@ async def test_a_copy_neither_registers_nor_renews_the_lease() -> None:
     assert raised.value.reason is Reason.MEMBER_RUNS_TWICE
     assert registry.registered == []
     with pytest.raises(ClusterError):
-        registry.members.heartbeat(WORKER, running_count=0, boot=COPY)
+        registry.members.heartbeat(WORKER, boot=COPY)
     await registry.register(FIRST)
-    registry.members.heartbeat(WORKER, running_count=0, boot=FIRST)
+    registry.members.heartbeat(WORKER, boot=FIRST)
     assert len(registry.registered) == 1
 
 
@@ -150,7 +150,6 @@ def uplink_to(connection: TwiceConnection, *, votes_alone: bool = False) -> Upli
         peers=peers,
         registration=node_pb2.RegisterNodeRequest(boot=COPY),
         revocations=revocations,
-        running_count=lambda: 0,
         room_bytes=lambda: 0,
         votes_alone=lambda: votes_alone,
         clock=loop_clock(),

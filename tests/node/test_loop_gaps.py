@@ -131,12 +131,12 @@ async def test_a_leader_that_stood_still_gives_silent_nodes_the_rest_of_their_le
     tasks = [asyncio.create_task(gaps.run()), asyncio.create_task(cluster.members.run())]
     for _ in range(3):
         await asyncio.sleep(1)
-        cluster.members.heartbeat(WORKER, running_count=0)
+        cluster.members.heartbeat(WORKER)
     await asyncio.sleep(1)
     virtual_loop().advance(2 * LEASE_SECONDS)
     await asyncio.sleep(1)
     assert not cluster.dead
-    cluster.members.heartbeat(WORKER, running_count=0)
+    cluster.members.heartbeat(WORKER)
     await asyncio.sleep(LEASE_SECONDS - 1)
     assert not cluster.dead
     await asyncio.sleep(2)

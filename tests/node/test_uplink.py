@@ -74,7 +74,6 @@ class Line:
             connection=self.leader,  # type: ignore[arg-type]
             peers=self.peers,
             registration=pb.RegisterNodeRequest(boot=BOOT),
-            running_count=lambda: 3,
             room_bytes=lambda: 4,
             votes_alone=lambda: False,
             revocations=SimpleNamespace(version=5, take=self.revoked.append),  # type: ignore[arg-type]
@@ -102,7 +101,6 @@ async def test_a_node_registers_once_and_then_says_how_it_is() -> None:
     assert len(line.leader.registered) == 1
     assert line.uplink.registered.is_set()
     assert line.leader.heartbeats[-1][1] == pb.HeartbeatRequest(
-        running_attempt_count=3,
         room_bytes=4,
         certificate_epoch=6,
         revocations_version=5,

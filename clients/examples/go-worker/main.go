@@ -168,7 +168,7 @@ func (n *node) heartbeat(ctx context.Context) (time.Duration, error) {
 		defer cancel()
 		sent = time.Since(started)
 		answer, err = worker.NewNodeServiceClient(to).Heartbeat(ctx, &worker.HeartbeatRequest{
-			RunningAttemptCount: int32(n.attempts.running()), Boot: n.boot,
+			Boot: n.boot,
 		}, grpc.Trailer(trailer))
 		return err
 	})

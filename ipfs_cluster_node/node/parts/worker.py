@@ -42,7 +42,7 @@ class WorkerPart(Part):
         def has_room() -> bool:
             return space.has_room_for_tasks
 
-        worker = self.worker = Worker(
+        self.worker = Worker(
             uplink=member.uplink,
             runner=AttemptRunner(
                 uplink=member.uplink,
@@ -56,7 +56,6 @@ class WorkerPart(Part):
             has_room=has_room,
             clock=common.clock,
         )
-        member.uplink.running_count = lambda: worker.running_count
         self.loops = {"worker": self.worker.run}
 
     async def prepare(self) -> None:

@@ -109,19 +109,10 @@ class HeartbeatRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    RUNNING_ATTEMPT_COUNT_FIELD_NUMBER: _builtins.int
-    CPU_USED_RATIO_FIELD_NUMBER: _builtins.int
-    RESIDENT_BYTES_FIELD_NUMBER: _builtins.int
     ROOM_BYTES_FIELD_NUMBER: _builtins.int
     CERTIFICATE_EPOCH_FIELD_NUMBER: _builtins.int
     REVOCATIONS_VERSION_FIELD_NUMBER: _builtins.int
     BOOT_FIELD_NUMBER: _builtins.int
-    running_attempt_count: _builtins.int
-    """Attempts running now."""
-    cpu_used_ratio: _builtins.float
-    """Share of the processors in use, 0 to 1."""
-    resident_bytes: _builtins.int
-    """Resident memory of the process in bytes."""
     room_bytes: _builtins.int
     """Bytes of files that it can still store; unset if unknown."""
     certificate_epoch: _builtins.int
@@ -133,9 +124,6 @@ class HeartbeatRequest(_message.Message):
     def __init__(
         self,
         *,
-        running_attempt_count: _builtins.int = ...,
-        cpu_used_ratio: _builtins.float = ...,
-        resident_bytes: _builtins.int = ...,
         room_bytes: _builtins.int | None = ...,
         certificate_epoch: _builtins.int = ...,
         revocations_version: _builtins.int = ...,
@@ -143,7 +131,7 @@ class HeartbeatRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_room_bytes", b"_room_bytes", "room_bytes", b"room_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_room_bytes", b"_room_bytes", "boot", b"boot", "certificate_epoch", b"certificate_epoch", "cpu_used_ratio", b"cpu_used_ratio", "resident_bytes", b"resident_bytes", "revocations_version", b"revocations_version", "room_bytes", b"room_bytes", "running_attempt_count", b"running_attempt_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_room_bytes", b"_room_bytes", "boot", b"boot", "certificate_epoch", b"certificate_epoch", "revocations_version", b"revocations_version", "room_bytes", b"room_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__room_bytes: _TypeAlias = _typing.Literal["room_bytes"]  # noqa: Y015
     _WhichOneofArgType__room_bytes: _TypeAlias = _typing.Literal["_room_bytes", b"_room_bytes"]  # noqa: Y015
