@@ -23,9 +23,9 @@ from ipfs_cluster_node.v1 import certificate_pb2_grpc
 class CertificateServicer(certificate_pb2_grpc.CertificateServiceServicer):
     """Certificates of members."""
 
-    def __init__(self, certificates: Certificates, view: Consensus) -> None:
+    def __init__(self, certificates: Certificates, consensus: Consensus) -> None:
         self._certificates = certificates
-        self._view = view
+        self._consensus = consensus
 
     async def RenewCertificate(
         self, request: pb.RenewCertificateRequest, context: Any
@@ -42,7 +42,7 @@ class CertificateServicer(certificate_pb2_grpc.CertificateServiceServicer):
         """List certificates."""
         page = page_of(request, "certificates")
         after = serial_of(page.after) if page.after else 0
-        state = self._view.read_state()
+        state = self._consensus.read_state()
         table = state.certificates
         if request.serial:
             record = table.get(serial_of(request.serial))

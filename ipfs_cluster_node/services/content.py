@@ -29,9 +29,9 @@ WORKERS: Final = (CallerClass.NODE, CallerClass.MASTER)
 class ContentServicer(content_pb2_grpc.ContentServiceServicer):
     """Files by CID."""
 
-    def __init__(self, content: Contents, view: Consensus) -> None:
+    def __init__(self, content: Contents, consensus: Consensus) -> None:
         self._content = content
-        self._view = view
+        self._consensus = consensus
 
     async def AddContent(
         self, request_iterator: AsyncIterator[pb.AddContentRequest], context: Any
@@ -75,7 +75,7 @@ class ContentServicer(content_pb2_grpc.ContentServiceServicer):
     ) -> pb.StatContentResponse:
         """Return what the log knows of a file."""
         content = self._content.stat_content(cid_text(request.cid, "cid"))
-        return pb.StatContentResponse(content=_shown(self._view.read_state(), content))
+        return pb.StatContentResponse(content=_shown(self._consensus.read_state(), content))
 
     async def ListContent(
         self, request: pb.ListContentRequest, context: Any
@@ -83,7 +83,7 @@ class ContentServicer(content_pb2_grpc.ContentServiceServicer):
         """List the files."""
         page = page_of(request, "content")
         prefix = prefix_of(request.cid_prefix, "cid_prefix")
-        state = self._view.read_state()
+        state = self._consensus.read_state()
         permissions = current_permissions()
         # Iterated, not copied: files may be added or removed while the list is made.
         shown, following = await page_of_items(

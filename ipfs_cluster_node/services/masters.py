@@ -25,10 +25,10 @@ from ipfs_cluster_node.services.certificates import issued_fields
 class MasterServicer(masters_pb2_grpc.MasterServiceServicer):
     """What masters ask of the leader."""
 
-    def __init__(self, members: Members, certificates: Certificates, view: Consensus) -> None:
+    def __init__(self, members: Members, certificates: Certificates, consensus: Consensus) -> None:
         self._members = members
         self._certificates = certificates
-        self._view = view
+        self._consensus = consensus
 
     async def RedeemJoinToken(
         self, request: pb.RedeemJoinTokenRequest, context: Any
@@ -48,7 +48,7 @@ class MasterServicer(masters_pb2_grpc.MasterServiceServicer):
             proof=request.proof,
             check_only=request.check_only,
         )
-        state = self._view.state()
+        state = self._consensus.state()
         return pb.RedeemJoinTokenResponse(
             server_time=timestamp_of_ms(admission.at_ms),
             token_expire_time=timestamp_of_ms(admission.token_expires_at_ms),
@@ -58,7 +58,9 @@ class MasterServicer(masters_pb2_grpc.MasterServiceServicer):
             **issued_fields(admission.issued),
             cluster_id=state.cluster_id,
             cluster_name=state.cluster_name,
-            masters=nodes_to_proto(self._members.masters(), self._view.voters, self._view.leader),
+            masters=nodes_to_proto(
+                self._members.masters(), self._consensus.voters, self._consensus.leader
+            ),
         )
 
     async def RenewForMember(

@@ -40,29 +40,29 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
     def __init__(
         self,
         members: Members,
-        view: Consensus,
+        consensus: Consensus,
         backups: Backups,
     ) -> None:
         self._members = members
-        self._view = view
+        self._consensus = consensus
         self._backups = backups
 
     async def GetClusterStatus(
         self, request: pb.GetClusterStatusRequest, context: Any
     ) -> pb.GetClusterStatusResponse:
         """Describe the cluster."""
-        state = self._view.state()
+        state = self._consensus.state()
         nodes = list(state.members.nodes())
-        leader_id = self._view.leader
+        leader_id = self._consensus.leader
         leader = state.members.node(leader_id) if leader_id else None
         return pb.GetClusterStatusResponse(
             cluster_id=state.cluster_id,
             cluster_name=state.cluster_name,
-            node_id=self._view.node_id,
+            node_id=self._consensus.node_id,
             leader_node_id=leader_id or "",
             leader_endpoints=leader.endpoints if leader else (),
-            term=self._view.term,
-            applied_index=self._view.applied_index,
+            term=self._consensus.term,
+            applied_index=self._consensus.applied_index,
             alive_node_count=sum(node.liveness is Liveness.ALIVE for node in nodes),
             node_count=len(nodes),
             task_counts=task_counts_to_proto(state.tasks.counts),
@@ -73,7 +73,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
     async def ListNodes(self, request: pb.ListNodesRequest, context: Any) -> pb.ListNodesResponse:
         """List the nodes."""
         page = page_of(request, "nodes")
-        state = self._view.read_state()
+        state = self._consensus.read_state()
         permissions = current_permissions()
         nodes = sorted(
             (
@@ -83,7 +83,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
             ),
             key=lambda node: node.node_id,
         )
-        voters, leader = self._view.voters, self._view.leader
+        voters, leader = self._consensus.voters, self._consensus.leader
         shown, following = await page_of_items(
             (
                 (node_to_proto(n, voters, leader, state.tasks.running_count(n.node_id)), n.node_id)
@@ -113,7 +113,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         return pb.CreateJoinTokenResponse(
             token=minted.text,
             expire_time=timestamp_of_ms(minted.expires_at_ms),
-            enrolment_endpoints=self._view.state().members.enrolment_endpoints(),
+            enrolment_endpoints=self._consensus.state().members.enrolment_endpoints(),
         )
 
     async def CreateBackup(
@@ -212,7 +212,7 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
     async def GetConfig(self, request: pb.GetConfigRequest, context: Any) -> pb.GetConfigResponse:
         """Read the settings."""
         page = page_of(request, "config")
-        settings = self._view.read_state().settings
+        settings = self._consensus.read_state().settings
         keys = settings.keys()
         permissions = current_permissions()
         shown, following = await page_of_items(

@@ -14,8 +14,8 @@ from ipfs_cluster_node.v1 import state_delta_pb2_grpc
 class StateDeltaServicer(state_delta_pb2_grpc.StateDeltaServiceServicer):
     """The state as Arrow tables."""
 
-    def __init__(self, view: Consensus) -> None:
-        self._view = view
+    def __init__(self, consensus: Consensus) -> None:
+        self._consensus = consensus
 
     async def GetSnapshot(
         self, request: pb.GetSnapshotRequest, context: Any
@@ -24,12 +24,12 @@ class StateDeltaServicer(state_delta_pb2_grpc.StateDeltaServiceServicer):
         permissions, turn = current_permissions(), current_turn()
         rows = table_rows(
             request.table,
-            self._view.read_state(),
-            self._view.voters,
+            self._consensus.read_state(),
+            self._consensus.voters,
             caller=permissions.caller.did,
             allows=permissions.allows,
         )
-        applied_index = self._view.applied_index
+        applied_index = self._consensus.applied_index
         writer = SnapshotWriter(request.table)
         for row in rows:
             if row is not None:
