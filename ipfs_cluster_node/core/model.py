@@ -308,7 +308,10 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
-    """A file and the nodes that hold all of it."""
+    """A file, and the nodes that the log names as its holders.
+
+    Masters store all of it. A worker that made it as a result is named too, but does not keep it.
+    """
 
     cid: str
     size_bytes: int
