@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from ipfs_cluster_node.adapters.worker.sources import Refused, SourceFile, Sources
 from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.model import TASK_TYPES_MAX
 from ipfs_cluster_node.tasks import ENTRY_POINT_GROUP, TASK_TYPE_ATTRIBUTE, Handler
 
 KEPT_MODULES: Final = (
@@ -60,7 +61,14 @@ def load_handlers(sources: Sources) -> tuple[dict[str, Handler], list[Refused]]:
         own.load_named(_module_name(file), file.path)
     for file in sources.found:
         own.load_found(file)
-    return installed | own.handlers, own.refused
+    handlers = installed | own.handlers
+    if len(handlers) > TASK_TYPES_MAX:
+        raise ClusterError(
+            Reason.CONFIG_INVALID,
+            f"there are handlers for {len(handlers)} task types, and a node has at most "
+            f"{TASK_TYPES_MAX}; give others to other workers, or choose by the payload",
+        )
+    return handlers, own.refused
 
 
 class _Own:

@@ -58,7 +58,7 @@ START_FAILED_STATUS: Final = 97
 WATCHED_SIGNALS: Final = tuple(map(int, signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}))
 
 
-class _InvalidResultError(Exception):
+class InvalidResultError(Exception):
     """A handler returned an invalid result; the message says what to return."""
 
 
@@ -167,11 +167,11 @@ class _Runner:
             if inspect.isawaitable(result):
                 self._loops = self._loops or asyncio.Runner()
                 result = self._loops.run(_awaited(result))
-            return _encode(result, task.scratch)
+            return encode_result(result, task.scratch)
         except TaskError as error:
             reason, message = _reason(error)
             return _failure(reason, message, retryable=_attribute(error, "retryable") is True), b""
-        except _InvalidResultError as error:
+        except InvalidResultError as error:
             return _failure(Reason.TASK_RESULT_INVALID, str(error), retryable=False), b""
         except MemoryError as error:
             _print_failure()
@@ -192,7 +192,8 @@ async def _awaited(result: Any) -> Any:
     return await result
 
 
-def _encode(result: Any, scratch: Path) -> tuple[dict[str, Any], bytes]:
+def encode_result(result: Any, scratch: Path) -> tuple[dict[str, Any], bytes]:
+    """The header and body of a handler's answer; raises InvalidResultError."""
     match result:
         case None:
             result = TaskResult()
@@ -205,26 +206,26 @@ def _encode(result: Any, scratch: Path) -> tuple[dict[str, Any], bytes]:
         case TaskResult():
             pass
         case _:
-            raise _InvalidResultError(
+            raise InvalidResultError(
                 f"a handler returns bytes, text, JSON or a TaskResult, not {type(result).__name__}"
             )
     data, content_type = result.data, result.content_type
     if not isinstance(data, bytes):
-        raise _InvalidResultError(f"the data of a TaskResult is bytes, not {type(data).__name__}")
+        raise InvalidResultError(f"the data of a TaskResult is bytes, not {type(data).__name__}")
     if not isinstance(content_type, str) or len(content_type) > CONTENT_TYPE_CHARS_MAX:
-        raise _InvalidResultError(
+        raise InvalidResultError(
             f"a content type is text of at most {CONTENT_TYPE_CHARS_MAX} characters"
         )
     _utf8(content_type)
     if not content_type.isprintable():
-        raise _InvalidResultError("a content type has no control characters; leave them out")
+        raise InvalidResultError("a content type has no control characters; leave them out")
     if len(data) > BODY_BYTES_MAX:
-        raise _InvalidResultError(
+        raise InvalidResultError(
             f"the result is over {BODY_BYTES_MAX // 2**20} MiB; write it to a file in task.scratch"
         )
     file = None if result.file is None else _beneath(result.file, scratch)
     if file is not None and len(data) > RESULT_INLINE_BYTES_MAX:
-        raise _InvalidResultError(
+        raise InvalidResultError(
             f"with a file, a result has at most {RESULT_INLINE_BYTES_MAX} bytes of data, not "
             f"{len(data)}; write the rest to the file too"
         )
@@ -240,7 +241,7 @@ def _json(value: Any) -> bytes:
         return text.encode()
     except (ValueError, TypeError, RecursionError) as error:
         where = _not_json(value)
-        raise _InvalidResultError(
+        raise InvalidResultError(
             f"the result is not JSON{where} ({_words(error)}); return None or text instead"
         ) from error
 
@@ -275,7 +276,7 @@ def _utf8(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        raise _InvalidResultError(
+        raise InvalidResultError(
             f"the result's text is not Unicode at character {error.start}; return bytes instead"
         ) from error
 
@@ -286,9 +287,9 @@ def _beneath(file: Any, scratch: Path) -> str:
         path = Path(os.fspath(file))
         inside = str((scratch / path.parent).resolve().relative_to(scratch.resolve()) / path.name)
     except (TypeError, ValueError, OSError) as error:
-        raise _InvalidResultError("a result file lies inside task.scratch") from error
+        raise InvalidResultError("a result file lies inside task.scratch") from error
     if len(inside) > FILE_CHARS_MAX:
-        raise _InvalidResultError("the path of the result file is too long; use a shorter name")
+        raise InvalidResultError("the path of the result file is too long; use a shorter name")
     _utf8(inside)
     return inside
 
