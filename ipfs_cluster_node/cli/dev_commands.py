@@ -82,7 +82,6 @@ async def _dev(
         if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
     cluster = LocalCluster(root, profile_name=profile_name, handlers=handlers)
-    reloading = None
     try:
         await cluster.start(
             masters=masters,
@@ -99,13 +98,9 @@ async def _dev(
         how = f"ready; try: {with_profile(profile_name)} node list"
         end = "Ctrl-C stops it" + ("" if directory else " and removes its files")
         print_done(ready, [how, end], as_json)
-        reloading = asyncio.create_task(restart_on_change(handlers, cluster))
         with suppress(asyncio.CancelledError):
-            await stop.wait()
+            await restart_on_change(handlers, cluster, stop)
     finally:
-        if reloading is not None:
-            reloading.cancel()
-            await asyncio.wait([reloading])
         await cluster.stop()
         if directory is None:
             shutil.rmtree(root, ignore_errors=True)

@@ -4,6 +4,7 @@ import asyncio
 import os
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,26 +53,36 @@ async def own_task_types(handlers: Sequence[str]) -> frozenset[str]:
         return pool.task_types
 
 
-async def restart_on_change(handlers: Sequence[str], cluster: Any) -> None:
-    """Start the workers of a local cluster again whenever a file has changed, until cancelled.
+async def restart_on_change(handlers: Sequence[str], cluster: Any, stop: asyncio.Event) -> None:
+    """Start the workers of a local cluster again whenever a file has changed, until `stop` is set.
 
     While the files can't be loaded, the workers go on with what they have.
     """
     files = [Path(each) for each in handlers if names_file(each)]
     known = seen = _versions(files)
-    while True:
-        await asyncio.sleep(LOOK_SECONDS)
+    while not await _is_set_within(stop, LOOK_SECONDS):
         before, seen = seen, _versions(files)
         if seen == known or seen != before:  # Unchanged, or still being written.
             continue
         known = seen
         try:
             await own_task_types(handlers)
-            await cluster.restart_workers()
         except (ClusterError, OSError, TimeoutError) as error:
             say(*notes_of(error), f"error: {error}", "the workers go on as before", err=True)
+            continue
+        try:
+            await cluster.restart_workers()
+        except (ClusterError, OSError, TimeoutError) as error:
+            say(f"error: {error}", "the next change of a file starts the workers again", err=True)
         else:
             say("changed handlers are loaded", err=True)
+
+
+async def _is_set_within(event: asyncio.Event, seconds: float) -> bool:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    return event.is_set()
 
 
 def _versions(files: Sequence[Path]) -> list[tuple[int, int, int] | None]:

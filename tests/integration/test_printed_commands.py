@@ -43,7 +43,8 @@ def test_every_command_of_a_block_works_as_printed(
     }
     ran = 0
     for page, printed in in_blocks():
-        if printed[0] in ELSEWHERE:
+        own = page == "handlers.md" or "word_count" in printed
+        if own or printed[0] in ELSEWHERE:  # Own handlers: test_own_handlers.py.
             continue
         words = list(printed)
         for pattern, text in means.items():
