@@ -22,6 +22,7 @@ PAGE = (ROOT / "docs" / "handlers.md").read_text()
 FILES = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGE, re.DOTALL))
 HANDLERS = sorted(name for name, code in FILES.items() if "@task_handler(" in code)
 DEV_SECONDS_MAX = 90.0
+LOADED = "changed handlers are loaded"
 SHELL = f"""
 ipfs-cluster-node() {{ {sys.executable} -P -m ipfs_cluster_node "$@"; }}
 python() {{ {sys.executable} "$@"; }}
@@ -75,6 +76,12 @@ class Dev:
         assert done.returncode in (0, 1), done.stderr
         return dict(json.loads(done.stdout))
 
+    def says(self, words: str, change: Callable[[], object]) -> None:
+        """Make a change, and wait until `dev` says these words once more."""
+        before = self.errors.read_text().count(words)
+        change()
+        self.until(lambda: self.errors.read_text().count(words) > before)
+
     def until(self, holds: Callable[[], bool]) -> None:
         ends = time.monotonic() + DEV_SECONDS_MAX
         while not holds():
@@ -121,23 +128,23 @@ def test_the_readmes_handler_and_commands_are_those_of_the_page() -> None:
 def test_an_unknown_type_is_refused_with_the_known_ones(dev: Dev) -> None:
     done = dev.shell("ipfs-cluster-node task submit word_cuont --data x")
     assert done.returncode == 2
-    assert "data_processing, echo, mean, slow, sorted_lines, word_count" in done.stderr
+    known = done.stderr.partition("there are handlers for ")[2].split()[0:-1]
+    assert {"echo,", "mean,", "word_count"} <= set(known)
 
 
 def test_a_changed_file_is_loaded_and_a_broken_one_changes_nothing(dev: Dev) -> None:
     try:
         more = FILES["mean.py"].replace('"mean"', '"mean2"').replace("< 3", "< 1")
-        dev.write("mean.py", more.replace("def mean(", "def mean2("))
-        dev.until(lambda: "changed handlers are loaded" in dev.errors.read_text())
+        more = more.replace("def mean(", "def mean2(")
+        dev.says(LOADED, lambda: dev.write("mean.py", more))
         done = dev.shell("ipfs-cluster-node task submit mean2 --data '[2]' --wait")
         assert json.loads(done.stdout) == {"mean2": 2.0, "attempt": 1}
-        dev.write("mean.py", more + "import nothing_like_it\n")
-        dev.until(lambda: "the workers go on as before" in dev.errors.read_text())
+        broken = more + "import nothing_like_it\n"
+        dev.says("the workers go on as before", lambda: dev.write("mean.py", broken))
         assert f'File "{dev.directory / "mean.py"}", line ' in dev.errors.read_text()
         assert dev.shell("ipfs-cluster-node task submit mean2 --data '[2]' --wait").returncode == 0
     finally:
-        dev.write("mean.py", FILES["mean.py"])
-        dev.until(lambda: dev.errors.read_text().count("changed handlers are loaded") == 2)
+        dev.says(LOADED, lambda: dev.write("mean.py", FILES["mean.py"]))
 
 
 def test_files_of_a_nodes_home_are_loaded_and_a_broken_one_shows_in_its_health(dev: Dev) -> None:
@@ -151,9 +158,7 @@ def test_files_of_a_nodes_home_are_loaded_and_a_broken_one_shows_in_its_health(d
     dev.write(
         "nodes/worker-1/handlers/broken.py", "def f():\n    raise ValueError('broken so')\nf()"
     )
-    known = dev.errors.read_text().count("changed handlers are loaded")
-    os.utime(dev.directory / "mean.py")
-    dev.until(lambda: dev.errors.read_text().count("changed handlers are loaded") > known)
+    dev.says(LOADED, lambda: os.utime(dev.directory / "mean.py"))
     done = dev.shell("ipfs-cluster-node task submit own --wait")
     confinement, handlers = (
         each
@@ -167,7 +172,7 @@ def test_files_of_a_nodes_home_are_loaded_and_a_broken_one_shows_in_its_health(d
     assert "both handle 'word_count'" in handlers["detail"]
     assert "line 2, in f" in (home / "log").read_text()
     assert (
-        dev.shell("ipfs-cluster-node task submit word_count --input text=text.txt").returncode == 0
+        dev.shell("ipfs-cluster-node task submit word_count --input text=slow.py").returncode == 0
     )
 
 
