@@ -180,6 +180,7 @@ AUDITED: Final[Mapping[str, AuditedOf]] = {
     "MembershipService/RemoveNode": _named(_NODE, "node_id", "lose_files"),
     "MembershipService/RevokeJoinToken": _named(AuditObjectKind.JOIN_TOKEN, "token_id"),
     "MembershipService/TransferLeadership": _named(_NODE, "node_id"),
+    "NodeService/LeaveCluster": _said("lose_files", "check_only"),
     "NodeService/RegisterNode": _said("version"),
     "TaskDispatchService/CancelTask": _named(_TASK, "task_id"),
     "TaskDispatchService/GetTask": _named(_TASK, "task_id"),

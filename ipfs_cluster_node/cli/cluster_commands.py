@@ -28,12 +28,15 @@ from ipfs_cluster_node.cli.output import (
     time_text,
 )
 from ipfs_cluster_node.config.output_file import is_standard_output
+from ipfs_cluster_node.config.units import bytes_text
 from ipfs_cluster_node.core.authorization import grant_text
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import node_id_from_did, parse_did
 from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.core.views import only_connects_out
 
+TOLD_SECONDS_AGO = 3
+"""A figure that is as old is shown with its age; nodes tell theirs each second."""
 STATE_TABLES = ("nodes", "tasks", "content")
 
 
@@ -57,9 +60,26 @@ def status(profile: str | None, *, as_json: bool) -> None:
         f"leader   {answer.leader_node_id or 'none'}, term {answer.term}",
         f"nodes    {answer.alive_node_count} of {answer.node_count} alive",
         f"tasks    {tasks or 'none'}",
-        f"content  {answer.content_count} files",
+        f"content  {answer.content_count} files{_stored_of_all(answer)}",
     )
     print_view(answer, said, as_json)
+
+
+def _stored_of_all(answer: Any) -> str:
+    if answer.content_bytes is None:
+        return ""
+    nodes = f"{answer.content_node_count} of {answer.node_count} nodes"
+    age = f"said at most {answer.content_age_ms / 1000:.0f} s ago"
+    return f"; {bytes_text(answer.content_bytes)} stored by {nodes}, {age}"
+
+
+def _stored(node: Any) -> str:
+    """What a node stores, and since when that is known where it is not as good as now."""
+    if node.content_bytes is None:
+        return NOTHING
+    age_s = node.content_age_ms // 1000
+    shown = bytes_text(node.content_bytes)
+    return f"{shown} ({age_s} s ago)" if age_s >= TOLD_SECONDS_AGO else shown
 
 
 @click.group()
@@ -120,13 +140,14 @@ def list_nodes(profile: str | None, *, as_json: bool) -> None:
         nodes,
         as_json,
         "Nodes",
-        ("node", "name", "role", "liveness", "running", "endpoints", "task types"),
+        ("node", "name", "role", "liveness", "running", "stored", "endpoints", "task types"),
         lambda each: (
             each.node_id,
             each.name,
             _role(each),
             each.liveness,
             f"{each.running_attempt_count}/{each.slot_count}",
+            _stored(each),
             NOTHING if only_connects_out(each, nodes) else " ".join(each.endpoints),
             " ".join(each.task_types),
         ),

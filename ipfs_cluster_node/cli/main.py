@@ -16,6 +16,7 @@ COMMANDS: Final = {
     "init": ("node_commands", "Make a cluster whose first master is this node."),
     "join": ("node_commands", "Enrol this machine with a join token."),
     "serve": ("node_commands", "Run the node of this machine."),
+    "leave": ("leave_commands", "Have the node of this machine leave its cluster."),
     "recover": ("recover_commands", "Recover from lost keys, masters or a lost cluster."),
     "dev": ("dev_commands", "Run a small cluster on this machine."),
     "profile": ("profile_commands", "Your clusters, and your identity in each."),
@@ -97,6 +98,6 @@ def main(ctx: click.Context, profile: str | None) -> None:
     """A node of a cluster for tasks and content-addressed files, and its client.
 
     Exit status: 0 done, 1 failed, 2 wrong usage or input, 3 no leader reached, 4 denied,
-    5 not found, 6 the task failed, 7 timed out, 130 interrupted.
+    5 not found, 6 the task failed, 7 timed out, 8 the node was removed, 130 interrupted.
     """
     ctx.obj = profile

@@ -303,12 +303,14 @@ def serve(
 
     from ipfs_cluster_node.cli.logs import set_up_logging
     from ipfs_cluster_node.node.descriptors import raise_descriptor_limit
+    from ipfs_cluster_node.node.leaving import check_not_left
     from ipfs_cluster_node.node.memory import keep_memory_flat
 
     set_up_logging(log_level)
     keep_memory_flat()
     raise_descriptor_limit()
     home.check()
+    check_not_left(home)
     flags = {
         "node.bind": bind,
         "node.enrolment_bind": enrolment_bind,

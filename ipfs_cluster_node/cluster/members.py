@@ -18,8 +18,8 @@ from ipfs_cluster_node.adapters.keys.tokens import hash_secret, mint_token
 from ipfs_cluster_node.cluster.certificates.issuing import Certificates, Issued
 from ipfs_cluster_node.cluster.certificates.revocations import RevocationList
 from ipfs_cluster_node.cluster.consensus import Consensus
-from ipfs_cluster_node.cluster.content.last_holders import check_not_last_holder
 from ipfs_cluster_node.cluster.observations import Observations
+from ipfs_cluster_node.cluster.removals import Removals
 from ipfs_cluster_node.codec.signatures import verify_signature
 from ipfs_cluster_node.core.authorization import TOKEN_TTL_S_DEFAULT
 from ipfs_cluster_node.core.boots import UNKNOWN, Boots
@@ -30,7 +30,6 @@ from ipfs_cluster_node.core.commands import (
     ProposeConfig,
     RedeemJoinToken,
     RegisterNode,
-    RemoveNode,
     ReplaceLog,
     RevokeJoinToken,
     SetLiveness,
@@ -100,7 +99,7 @@ def _refusal(error: ClusterError | Rejected) -> ClusterError:
     return ClusterError(error.reason, error.message, retry_after=retry_after)
 
 
-class Members:
+class Members(Removals):
     """The members of the cluster, and their liveness."""
 
     def __init__(
@@ -114,12 +113,11 @@ class Members:
         """Answer while this node leads, by what the members report to `observations`."""
         self._clock = clock
         self._observations = observations
-        self._consensus = consensus
+        super().__init__(consensus)
         self._certificates = certificates
         self.boots = Boots()
         """The processes that act for the members; shared with the other connections' owners."""
         self._revocations = RevocationList()
-        self._removing = asyncio.Lock()
 
     async def create_join_token(
         self,
@@ -282,6 +280,7 @@ class Members:
         node_id: NodeId,
         *,
         room_bytes: int | None = None,
+        content_bytes: int | None = None,
         boot: int = UNKNOWN,
     ) -> timedelta:
         """Renew a node's lease."""
@@ -294,7 +293,19 @@ class Members:
         self._observations.hear(node_id)
         if room_bytes is not None:
             self._observations.room_bytes[node_id] = room_bytes
+        if content_bytes is not None:
+            self._observations.contents[node_id] = content_bytes, self._clock.monotonic()
         return self.node_lease()
+
+    def stored_by(self, node: Principal) -> tuple[int, int] | None:
+        """The bytes that a live node last said it stores, and their age in milliseconds.
+
+        None if this node does not lead, or has not heard it since.
+        """
+        heard = self._observations.contents.get(node.node_id)
+        if heard is None or node.liveness is not Liveness.ALIVE:
+            return None
+        return heard[0], int(1000 * (self._clock.monotonic() - heard[1]))
 
     def certificate_news(
         self, node_id: NodeId, *, epoch: int, version: int
@@ -312,46 +323,6 @@ class Members:
     def wall_ms(self) -> int:
         """This node's clock, for others to compare theirs with."""
         return self._clock.wall_ms()
-
-    async def remove_node(
-        self, node_id: NodeId, *, caller: Did, request_id: str, lose_files: bool = False
-    ) -> None:
-        """Remove a node; a master stops voting first.
-
-        Unless `lose_files`, it is refused if files would lose their last holder. One removal runs
-        at a time: two concurrent ones could each rely on the other's copy.
-        """
-        async with self._removing:
-            state = self._consensus.leader_state()
-            if not lose_files:
-                await check_not_last_holder(state, node_id)
-            node = state.members.node(node_id)
-            replica = self._consensus.replica
-            if node is not None and node.role is Role.MASTER and replica is not None:
-                await replica.remove_voter(voter_id(node_id, node.incarnation))
-            await self._consensus.propose(
-                RemoveNode(node_id=node_id), caller=caller, request_id=request_id
-            )
-
-    async def transfer_leadership(self, target: NodeId | None, *, source: NodeId | None) -> NodeId:
-        """Transfer leadership to `target`, or to the master with the most of the log; returns it.
-
-        With a `source`, and no target, only if that one leads.
-        """
-        state = self._consensus.leader_state()
-        replica, here = self._consensus.replica, self._consensus.node_id
-        assert replica is not None
-        if target == here or (target is None and source not in (None, here)):
-            if not replica.leads_for_sure:
-                raise self._consensus.not_leader()
-            return here  # Already done.
-        if target is None:
-            voter = replica.successor()
-        else:
-            master = state.members.node(target)
-            voter = voter_id(target, 0 if master is None else master.incarnation)
-        await replica.transfer_leadership(voter)
-        return node_id_of_voter(voter)
 
     async def replace_log(
         self, node_id: NodeId, *, damaged: int, caller: Did, request_id: str

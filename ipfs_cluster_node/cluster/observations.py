@@ -22,6 +22,9 @@ class Observations:
         """Nodes that sent a heartbeat while the log has them as dead."""
         self.room_bytes: dict[NodeId, int] = {}
         """Free space for files on each node, by its last heartbeat."""
+        self.contents: dict[NodeId, tuple[int, float]] = {}
+        """Bytes of the blocks that each node stores, by its last heartbeat, and when that came, by
+        the monotonic clock."""
         self.epochs: dict[NodeId, int] = {}
         """The epoch of each node's certificate, by its last heartbeat."""
         self.backoffs: dict[NodeId, Backoff] = {}
@@ -36,7 +39,7 @@ class Observations:
     def clear(self) -> None:
         """Forget everything: the leadership has changed."""
         for each in (
-            *(self.heard_at, self.revived, self.room_bytes),
+            *(self.heard_at, self.revived, self.room_bytes, self.contents),
             *(self.epochs, self.backoffs, self.progress),
         ):
             each.clear()

@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Final
 
 from ipfs_cluster_node.codec.enums import GRANT, LIVENESS, ROLE
-from ipfs_cluster_node.codec.tasks import name_of, timestamp_of_ms
+from ipfs_cluster_node.codec.tasks import duration_of_ms, name_of, timestamp_of_ms
 from ipfs_cluster_node.core.authorization import GRANT_DEFAULT, check_grant_namespace
 from ipfs_cluster_node.core.certificates import SERIAL_BYTES_MAX
 from ipfs_cluster_node.core.errors import invalid_field
@@ -148,9 +148,15 @@ def task_types_of(values: Sequence[str]) -> tuple[str, ...]:
 
 
 def node_to_proto(
-    node: Principal, voters: Container[NodeId], leader: NodeId | None, running_count: int = 0
+    node: Principal,
+    voters: Container[NodeId],
+    leader: NodeId | None,
+    *,
+    running_count: int = 0,
+    content: tuple[int, int] | None = None,
 ) -> pb.Node:
-    """Encode a node."""
+    """Encode a node; `content` is the bytes that it stores and their age in milliseconds."""
+    size_bytes, age_ms = (None, None) if content is None else content
     return pb.Node(
         node_id=node.node_id,
         name=node.name,
@@ -167,6 +173,8 @@ def node_to_proto(
         liveness_time=timestamp_of_ms(node.liveness_at_ms),
         did=node.did,
         tls_name=tls_name(node.node_id),
+        content_bytes=size_bytes,
+        content_age=None if age_ms is None else duration_of_ms(age_ms),
     )
 
 

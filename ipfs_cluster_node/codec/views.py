@@ -22,6 +22,8 @@ from ipfs_cluster_node.codec.enums import (
 from ipfs_cluster_node.codec.tasks import (
     BY_TIMEOUT,
     TIMEOUTS,
+    duration_of_ms,
+    ms_of_duration,
     ms_of_timestamp,
     reason_from_proto,
     reason_to_proto,
@@ -117,13 +119,19 @@ AUDIT_RECORD: Final = _view(
         "arguments": By(dict, lambda said: tuple(sorted(said.items()))),
     },
 )
+_BY_AGE: Final = By(lambda ms: duration_of_ms(ms) if ms else None, ms_of_duration)
+_AGE: Final = {"content_age_ms": "content_age"}
 CLUSTER_STATUS: Final = _view(
     views.ClusterStatus,
     membership_pb2.GetClusterStatusResponse,
-    by={"task_counts": By(task_counts_to_proto, _counts_from_proto)},
+    renamed=_AGE,
+    by={"task_counts": By(task_counts_to_proto, _counts_from_proto), "content_age_ms": _BY_AGE},
 )
 NODE: Final = _view(
-    views.ListedNode, membership_pb2.Node, by={"role": ROLE.by, "liveness": LIVENESS.by}
+    views.ListedNode,
+    membership_pb2.Node,
+    renamed=_AGE,
+    by={"role": ROLE.by, "liveness": LIVENESS.by, "content_age_ms": _BY_AGE},
 )
 _ROLE_AND_GRANT: Final = {"role": ROLE.by, "grant": GRANT.by}
 NEW_JOIN_TOKEN: Final = _view(views.NewJoinToken, membership_pb2.CreateJoinTokenResponse)

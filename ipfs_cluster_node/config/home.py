@@ -72,6 +72,12 @@ class Home:
         self.masters = self.state / "masters.json"
         self.replacement = self.state / "log-replacement.json"
         self.enrolment = self.state / "enrolment.json"
+        self.leaving = self.state / "leaving.json"
+        """The request of `leave` to the node that runs here."""
+        self.leave_answer = self.state / "leave-answer.json"
+        """The node's answer to it, until the command has read it."""
+        self.left = self.state / "left.json"
+        """Exists once this node is known to be removed from its cluster."""
         self.scratch = self.state / "scratch"
         self.audit = self.state / "audit.jsonl"
 

@@ -34,3 +34,13 @@ def toml_text(text: str) -> str:
     """Write any text as a basic string of TOML."""
     plain = (c if c.isprintable() and c not in '"\\' else f"\\U{ord(c):08X}" for c in text)
     return '"' + "".join(plain) + '"'
+
+
+def bytes_text(size_bytes: int) -> str:
+    """A size for people: `0 B`, `12.5 MiB`, with the largest unit of which it has one or more."""
+    unit, factor = max(
+        ((unit, factor) for unit, factor in _BYTES.items() if size_bytes >= factor),
+        key=lambda each: each[1],
+        default=("B", 1),
+    )
+    return f"{size_bytes / factor:.1f} {unit}" if factor > 1 else f"{size_bytes} {unit}"

@@ -25,6 +25,7 @@ class Exit(IntEnum):
     NOT_FOUND = 5
     TASK_FAILED = 6
     TIME_OVER = 7
+    REMOVED = 8
     INTERRUPTED = 130
     """A shell's exit status for a command ended by SIGINT."""
 
@@ -163,6 +164,7 @@ class Reason(StrEnum):
     NODE_REMOVED = "NODE_REMOVED", "FAILED_PRECONDITION", Trait.MASTER_LOCAL
     PORT_IN_USE = "PORT_IN_USE"
     CONFINEMENT_MISSING = "CONFINEMENT_MISSING"
+    REMOVED_FROM_CLUSTER = "REMOVED_FROM_CLUSTER", "FAILED_PRECONDITION", NO_TRAIT, Exit.REMOVED
 
     AUTHORITY_SEALED = "AUTHORITY_SEALED", "FAILED_PRECONDITION", Trait.MASTER_LOCAL
     CERTIFICATE_REVOKED = "CERTIFICATE_REVOKED", "UNAUTHENTICATED", Trait.DENIED, Exit.DENIED
@@ -186,6 +188,9 @@ LOCAL_REASONS: Final[Mapping[Reason, str]] = MappingProxyType(
         Reason.CONFINEMENT_MISSING: (
             "Handlers must be confined (`--require-confinement`), but this machine does not permit "
             "it."
+        ),
+        Reason.REMOVED_FROM_CLUSTER: (
+            "This node left its cluster, or was removed from it, for good: don't start it again."
         ),
     }
 )

@@ -1,7 +1,7 @@
 """The principals of the replicated state, and the join tokens that make them."""
 
 import hmac
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from ipfs_cluster_node.core import joiners
@@ -356,3 +356,13 @@ class MemberTable:
     def _drop_tokens(self, ended: Callable[[JoinToken], bool]) -> None:
         for token in [token for token in self._tokens.values() if ended(token)]:
             self._tokens.drop(token.token_id)
+
+
+def most_say_removed(said: Collection[bool]) -> bool:
+    """Whether a node was removed, by what each other master that it knows says; silence is False.
+
+    More than half must say so. One master's word is not enough: it may have gone on alone
+    (`recover alone`), which removes all the others there, while they still have a majority and go
+    on. Such a master is at most half of the others only where the node has no majority without it.
+    """
+    return 2 * sum(said) > len(said)

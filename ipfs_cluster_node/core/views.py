@@ -31,6 +31,12 @@ class ClusterStatus:
     content_count: int = 0
     certificate_epoch: int = 0
     """The epoch that certificates must have."""
+    content_bytes: int | None = None
+    """Bytes of the blocks that `content_node_count` nodes store, each copy counted; None if the
+    node that answered does not lead."""
+    content_node_count: int = 0
+    content_age_ms: int = 0
+    """Of the oldest of these figures."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +61,10 @@ class ListedNode:
     did: str = ""
     tls_name: str = ""
     """In its certificate."""
+    content_bytes: int | None = None
+    """Bytes of the blocks that it stores, as it told the leader `content_age_ms` ago; None if that
+    is not known."""
+    content_age_ms: int = 0
 
 
 def only_connects_out(node: ListedNode, nodes: Iterable[ListedNode]) -> bool:

@@ -15,6 +15,7 @@ from ipfs_cluster_node.codec.errors import error_from_rpc
 from ipfs_cluster_node.config.home import Home
 from ipfs_cluster_node.core.errors import ClusterError, Reason, Trait
 from ipfs_cluster_node.core.ids import NodeId
+from ipfs_cluster_node.core.members import most_say_removed
 from ipfs_cluster_node.core.model import Principal
 from ipfs_cluster_node.node.files import load_files
 from ipfs_cluster_node.v1 import health_pb2
@@ -32,7 +33,7 @@ async def check_home_free(home: Home) -> None:
     Raises:
         ClusterError: HOME_EXISTS, HOME_DAMAGED, and what to do with what is there.
     """
-    if home.is_taken and await was_removed(home):
+    if home.is_taken and (home.left.exists() or await was_removed(home)):
         raise ClusterError(
             Reason.HOME_EXISTS,
             f"the node in {home.path} was removed from its cluster for good; join as a new one "
@@ -50,6 +51,16 @@ async def was_removed(home: Home) -> bool:
         return False
     heard = await asyncio.gather(*(ask_health(target, tls) for target in targets))
     return any(isinstance(each, ClusterError) and REMOVED_KEY in each.metadata for each in heard)
+
+
+async def removed_by_most(masters: Iterable[Target], own: NodeId, tls: ClientTls) -> bool:
+    """Whether most of the other masters say that this node was removed; each is asked itself."""
+    targets = [target for target in masters if target[1] != own]
+    heard = await asyncio.gather(*(ask_health(target, tls) for target in targets))
+    said = dict.fromkeys((node_id for _, node_id in targets), False)
+    for (_, node_id), answer in zip(targets, heard, strict=True):
+        said[node_id] |= isinstance(answer, ClusterError) and REMOVED_KEY in answer.metadata
+    return most_say_removed(said.values())
 
 
 @dataclass(frozen=True, slots=True)

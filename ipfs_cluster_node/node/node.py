@@ -20,6 +20,8 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NodeId
 from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.node.health import NodeHealth
+from ipfs_cluster_node.node.health_calls import removed_by_most
+from ipfs_cluster_node.node.leaving import Leaving
 from ipfs_cluster_node.node.parts.common import CommonPart
 from ipfs_cluster_node.node.parts.log import LogPart
 from ipfs_cluster_node.node.parts.master import MasterPart
@@ -77,6 +79,7 @@ class Node:
             part.attach()
         self.node_id = common.node_id
         self.health = NodeHealth(common, member, worker)
+        self._leaving = self._made_leaving(home, worker)
         self._serve()
         self._server = make_server()
         self._server.add_generic_rpc_handlers((member.gate,))
@@ -181,7 +184,8 @@ class Node:
     async def _run_loops(self) -> None:
         self._ended: asyncio.Future[asyncio.Task[None]] = asyncio.get_running_loop().create_future()
         self._runs = True
-        self._start_loops(self, {"health": self._publish_health})
+        loops = {"health": self._publish_health, "leaving": self._leaving.run}
+        self._start_loops(self, loops)
         for part in self._parts:
             self._start_loops(part, part.loops)
         try:
@@ -218,6 +222,25 @@ class Node:
         self._member.sessions.on_leadership(False)
         await self._server.stop(STOP_GRACE_SECONDS)
         await _close(self._parts)
+
+    def _made_leaving(self, home: Home, worker: WorkerPart) -> Leaving:
+        common, member = self._common, self._member
+
+        def stay() -> None:
+            worker.stay()
+            member.uplink.registered.clear()  # It may have lost its vote.
+
+        return Leaving(
+            home,
+            connection=common.connection,
+            was_refused=lambda: member.consensus.removal is not None,
+            is_removed=lambda: removed_by_most(
+                common.peers.targets(), common.node_id, common.certificate.tls
+            ),
+            drain=worker.leave,
+            stay=stay,
+            clock=common.clock,
+        )
 
     async def _publish_health(self) -> None:
         while True:

@@ -40,6 +40,7 @@ class Uplink:
         peers: PeerBook,
         registration: pb.RegisterNodeRequest,
         room_bytes: Callable[[], int],
+        content_bytes: Callable[[], int],
         revocations: Revocations,
         votes_alone: Callable[[], bool],
         clock: Clock,
@@ -61,7 +62,7 @@ class Uplink:
         self._peers = peers
         self._votes_alone = votes_alone
         self.registration = registration
-        self._room_bytes = room_bytes
+        self._room_bytes, self._content_bytes = room_bytes, content_bytes
         self._lease_ends = 0.0
         self.lapse_count = 0
         """How often the lease was renewed after it had expired: others may have taken over this
@@ -155,6 +156,7 @@ class Uplink:
         response: pb.HeartbeatResponse = await self.connection.unary(
             pb.HeartbeatRequest(
                 room_bytes=self._room_bytes(),
+                content_bytes=self._content_bytes(),
                 certificate_epoch=self.certificate_epoch(),
                 revocations_version=self._revocations.version,
                 boot=self.boot,

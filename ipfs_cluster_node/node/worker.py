@@ -171,6 +171,11 @@ class Worker:
             await self._leave(timedelta())
             raise
 
+    def stay(self) -> None:
+        """Accept attempts again, after `leave`."""
+        self._leaving = False
+        self._wake.set()
+
     async def _leave(self, drain: timedelta) -> None:
         self._leaving = True
         self._wake.set()

@@ -20,7 +20,7 @@ from ipfs_cluster_node.codec.members import (
     role_of,
 )
 from ipfs_cluster_node.codec.pages import PAGE_DIGITS_MAX, bad_page_token, page_of
-from ipfs_cluster_node.codec.tasks import name_of, request_id_of, timestamp_of_ms
+from ipfs_cluster_node.codec.tasks import duration_of_ms, name_of, request_id_of, timestamp_of_ms
 from ipfs_cluster_node.codec.views import task_counts_to_proto
 from ipfs_cluster_node.core.authorization import (
     join_token_args,
@@ -55,6 +55,8 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         nodes = list(state.members.nodes())
         leader_id = self._consensus.leader
         leader = state.members.node(leader_id) if leader_id else None
+        stored = [each for each in map(self._members.stored_by, nodes) if each is not None]
+        leads = self._consensus.is_leader
         return pb.GetClusterStatusResponse(
             cluster_id=state.cluster_id,
             cluster_name=state.cluster_name,
@@ -68,6 +70,9 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
             task_counts=task_counts_to_proto(state.tasks.counts),
             content_count=len(state.contents),
             certificate_epoch=state.certificates.authority.epoch,
+            content_bytes=sum(size for size, _ in stored) if leads else None,
+            content_node_count=len(stored) if leads else 0,
+            content_age=duration_of_ms(max(age for _, age in stored)) if leads and stored else None,
         )
 
     async def ListNodes(self, request: pb.ListNodesRequest, context: Any) -> pb.ListNodesResponse:
@@ -86,7 +91,16 @@ class MembershipServicer(membership_pb2_grpc.MembershipServiceServicer):
         voters, leader = self._consensus.voters, self._consensus.leader
         shown, following = await page_of_items(
             (
-                (node_to_proto(n, voters, leader, state.tasks.running_count(n.node_id)), n.node_id)
+                (
+                    node_to_proto(
+                        n,
+                        voters,
+                        leader,
+                        running_count=state.tasks.running_count(n.node_id),
+                        content=self._members.stored_by(n),
+                    ),
+                    n.node_id,
+                )
                 for n in nodes
             ),
             page,

@@ -7,7 +7,7 @@ from ipfs_cluster_node.access.context import current_caller
 from ipfs_cluster_node.cluster.consensus import Consensus
 from ipfs_cluster_node.cluster.members import Members
 from ipfs_cluster_node.codec.members import endpoints_of, nodes_to_proto, seal_key_of, task_types_of
-from ipfs_cluster_node.codec.tasks import duration_of_ms, timestamp_of_ms
+from ipfs_cluster_node.codec.tasks import duration_of_ms, request_id_of, timestamp_of_ms
 from ipfs_cluster_node.core.commands import RegisterNode
 from ipfs_cluster_node.core.errors import invalid_field
 from ipfs_cluster_node.worker.v1 import node_pb2 as pb
@@ -53,6 +53,7 @@ class NodeServicer(node_pb2_grpc.NodeServiceServicer):
         lease = self._members.heartbeat(
             current_caller().node_id,
             room_bytes=request.room_bytes if request.HasField("room_bytes") else None,
+            content_bytes=request.content_bytes if request.HasField("content_bytes") else None,
             boot=request.boot,
         )
         epoch, revocations = self._members.certificate_news(
@@ -69,3 +70,15 @@ class NodeServicer(node_pb2_grpc.NodeServiceServicer):
             revocations=revocations,
             time=timestamp_of_ms(self._members.wall_ms()),
         )
+
+    async def LeaveCluster(
+        self, request: pb.LeaveClusterRequest, context: Any
+    ) -> pb.LeaveClusterResponse:
+        """Remove the calling node."""
+        await self._members.leave_cluster(
+            current_caller().node_id,
+            request_id=request_id_of(request.request_id),
+            lose_files=request.lose_files,
+            check_only=request.check_only,
+        )
+        return pb.LeaveClusterResponse()

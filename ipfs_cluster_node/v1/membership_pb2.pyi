@@ -72,6 +72,8 @@ class Node(_message.Message):
     LIVENESS_TIME_FIELD_NUMBER: _builtins.int
     DID_FIELD_NUMBER: _builtins.int
     TLS_NAME_FIELD_NUMBER: _builtins.int
+    CONTENT_BYTES_FIELD_NUMBER: _builtins.int
+    CONTENT_AGE_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Its PeerID."""
     name: _builtins.str
@@ -96,6 +98,10 @@ class Node(_message.Message):
     """The name in its certificate, to be verified by those who call it at one of `endpoints`: TLS clients take it as
     the target's name (`ssl_target_name_override`, `-authority`).
     """
+    content_bytes: _builtins.int
+    """Bytes of the blocks that it stores, as it last told the leader. Unset where that is not known: of a dead node, of one
+    that this leader has not heard yet, and in an answer of another node than the leader.
+    """
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Its addresses, `host:port`."""
@@ -111,6 +117,10 @@ class Node(_message.Message):
     @_builtins.property
     def liveness_time(self) -> _timestamp_pb2.Timestamp:
         """When its liveness last changed."""
+
+    @_builtins.property
+    def content_age(self) -> _duration_pb2.Duration:
+        """How long ago it told them. Unset with `content_bytes`."""
 
     def __init__(
         self,
@@ -130,12 +140,16 @@ class Node(_message.Message):
         liveness_time: _timestamp_pb2.Timestamp | None = ...,
         did: _builtins.str = ...,
         tls_name: _builtins.str = ...,
+        content_bytes: _builtins.int | None = ...,
+        content_age: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["enrol_time", b"enrol_time", "liveness_time", b"liveness_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_content_bytes", b"_content_bytes", "content_age", b"content_age", "content_bytes", b"content_bytes", "enrol_time", b"enrol_time", "liveness_time", b"liveness_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["did", b"did", "endpoints", b"endpoints", "enrol_time", b"enrol_time", "leader", b"leader", "liveness", b"liveness", "liveness_time", b"liveness_time", "name", b"name", "node_id", b"node_id", "role", b"role", "running_attempt_count", b"running_attempt_count", "slot_count", b"slot_count", "task_types", b"task_types", "tls_name", b"tls_name", "version", b"version", "voter", b"voter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_content_bytes", b"_content_bytes", "content_age", b"content_age", "content_bytes", b"content_bytes", "did", b"did", "endpoints", b"endpoints", "enrol_time", b"enrol_time", "leader", b"leader", "liveness", b"liveness", "liveness_time", b"liveness_time", "name", b"name", "node_id", b"node_id", "role", b"role", "running_attempt_count", b"running_attempt_count", "slot_count", b"slot_count", "task_types", b"task_types", "tls_name", b"tls_name", "version", b"version", "voter", b"voter"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__content_bytes: _TypeAlias = _typing.Literal["content_bytes"]  # noqa: Y015
+    _WhichOneofArgType__content_bytes: _TypeAlias = _typing.Literal["_content_bytes", b"_content_bytes"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__content_bytes) -> _WhichOneofReturnType__content_bytes | None: ...
 
 Global___Node: _TypeAlias = Node  # noqa: Y015
 
@@ -174,6 +188,9 @@ class GetClusterStatusResponse(_message.Message):
     CONTENT_COUNT_FIELD_NUMBER: _builtins.int
     LEADER_ENDPOINTS_FIELD_NUMBER: _builtins.int
     CERTIFICATE_EPOCH_FIELD_NUMBER: _builtins.int
+    CONTENT_BYTES_FIELD_NUMBER: _builtins.int
+    CONTENT_NODE_COUNT_FIELD_NUMBER: _builtins.int
+    CONTENT_AGE_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     """The cluster's id."""
     cluster_name: _builtins.str
@@ -194,6 +211,12 @@ class GetClusterStatusResponse(_message.Message):
     """Files whose holders are known."""
     certificate_epoch: _builtins.int
     """The epoch that certificates must have: a member with an older one renews, for example during a root rotation."""
+    content_bytes: _builtins.int
+    """Bytes of the blocks that the nodes store, each copy counted: the sum of `Node.content_bytes` where it is known.
+    Unset if the answering node does not lead.
+    """
+    content_node_count: _builtins.int
+    """How many nodes that sum is of."""
     @_builtins.property
     def task_counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskCount]:
         """How many tasks are in each state that has any."""
@@ -201,6 +224,10 @@ class GetClusterStatusResponse(_message.Message):
     @_builtins.property
     def leader_endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The leader's addresses."""
+
+    @_builtins.property
+    def content_age(self) -> _duration_pb2.Duration:
+        """The age of the oldest of them. Unset with `content_bytes`."""
 
     def __init__(
         self,
@@ -217,12 +244,17 @@ class GetClusterStatusResponse(_message.Message):
         content_count: _builtins.int = ...,
         leader_endpoints: _abc.Iterable[_builtins.str] | None = ...,
         certificate_epoch: _builtins.int = ...,
+        content_bytes: _builtins.int | None = ...,
+        content_node_count: _builtins.int = ...,
+        content_age: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_content_bytes", b"_content_bytes", "content_age", b"content_age", "content_bytes", b"content_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alive_node_count", b"alive_node_count", "applied_index", b"applied_index", "certificate_epoch", b"certificate_epoch", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "content_count", b"content_count", "leader_endpoints", b"leader_endpoints", "leader_node_id", b"leader_node_id", "node_count", b"node_count", "node_id", b"node_id", "task_counts", b"task_counts", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_content_bytes", b"_content_bytes", "alive_node_count", b"alive_node_count", "applied_index", b"applied_index", "certificate_epoch", b"certificate_epoch", "cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "content_age", b"content_age", "content_bytes", b"content_bytes", "content_count", b"content_count", "content_node_count", b"content_node_count", "leader_endpoints", b"leader_endpoints", "leader_node_id", b"leader_node_id", "node_count", b"node_count", "node_id", b"node_id", "task_counts", b"task_counts", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__content_bytes: _TypeAlias = _typing.Literal["content_bytes"]  # noqa: Y015
+    _WhichOneofArgType__content_bytes: _TypeAlias = _typing.Literal["_content_bytes", b"_content_bytes"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__content_bytes) -> _WhichOneofReturnType__content_bytes | None: ...
 
 Global___GetClusterStatusResponse: _TypeAlias = GetClusterStatusResponse  # noqa: Y015
 

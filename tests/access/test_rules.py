@@ -81,7 +81,7 @@ ANY_MEMBER: Final = {
     *("GetHealth", "ListContent", "ListNodes", "RenewCertificate", "StatContent"),
     *("Check", "List", "Watch", "ServerReflectionInfo"),
 }
-OF_NODES: Final = {"Heartbeat", "RegisterNode", "WorkerSession"}
+OF_NODES: Final = {"Heartbeat", "LeaveCluster", "RegisterNode", "WorkerSession"}
 OF_MASTERS: Final = {"Exchange", "PutBlocks", "RedeemJoinToken", "RenewForMember", "ReplaceLog"}
 FOR_CLIENTS: Final = {"CreateJoinToken", "GetSnapshot", "PutDelegation"}
 """Of clients, and of masters who pass a call on."""

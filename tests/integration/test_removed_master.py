@@ -1,8 +1,10 @@
-"""A removed master that still runs answers nobody by its old copy of the permissions."""
+"""A removed master answers nobody by its old copy of the permissions, and ends once that is sure."""
+
+import asyncio
 
 import pytest
 
-from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.errors import ClusterError, Exit, Reason
 from tests.support.clusters import cluster_of
 from tests.support.nodes import check_of, until
 
@@ -11,8 +13,9 @@ from tests.support.nodes import check_of, until
 async def test_a_removed_master_refuses_clients_and_says_why() -> None:
     async with cluster_of(3, 0) as cluster, cluster.client() as client:
         leader = await cluster.leader(client)
-        removed = next(node for node in cluster.nodes if node is not leader)
+        removed, third = (node for node in cluster.nodes if node is not leader)
         await client.remove_node(removed.node_id)
+        await cluster.kill(third)  # One master's word is not enough for it to end.
         answers: list[Reason] = []
 
         async def is_refused() -> bool:
@@ -28,4 +31,9 @@ async def test_a_removed_master_refuses_clients_and_says_why() -> None:
         check = await check_of(cluster, removed, "leader")
         assert "was removed from this cluster for good" in check.detail
         assert "recover alone" not in check.detail
+        assert removed.runs
+        await cluster.start_node(third)
+        assert removed.process is not None
+        async with asyncio.timeout(30):
+            assert await removed.process.wait() == Exit.REMOVED
         assert len(await client.list_nodes()) == 2

@@ -151,6 +151,7 @@ def uplink_to(connection: TwiceConnection, *, votes_alone: bool = False) -> Upli
         registration=node_pb2.RegisterNodeRequest(boot=COPY),
         revocations=revocations,
         room_bytes=lambda: 0,
+        content_bytes=lambda: 0,
         votes_alone=lambda: votes_alone,
         clock=loop_clock(),
     )

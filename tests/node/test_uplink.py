@@ -75,6 +75,7 @@ class Line:
             peers=self.peers,
             registration=pb.RegisterNodeRequest(boot=BOOT),
             room_bytes=lambda: 4,
+            content_bytes=lambda: 7,
             votes_alone=lambda: False,
             revocations=SimpleNamespace(version=5, take=self.revoked.append),  # type: ignore[arg-type]
             clock=loop_clock(),
@@ -102,6 +103,7 @@ async def test_a_node_registers_once_and_then_says_how_it_is() -> None:
     assert line.uplink.registered.is_set()
     assert line.leader.heartbeats[-1][1] == pb.HeartbeatRequest(
         room_bytes=4,
+        content_bytes=7,
         certificate_epoch=6,
         revocations_version=5,
         boot=BOOT,

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from ipfs_cluster_node.core.errors import Exit
+
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "docs" / "deploy"
 UNIT = DEPLOY / "ipfs-cluster-node.service"
@@ -29,6 +31,10 @@ def test_the_unit_is_valid(tmp_path: Path) -> None:
     here = tmp_path / UNIT.name
     here.write_text(text.replace(EXECUTABLE, str(TOOLS / "ipfs-cluster-node")))
     run("systemd-analyze", "verify", "--man=no", "--recursive-errors=yes", here)
+
+
+def test_the_unit_does_not_restart_a_removed_node() -> None:
+    assert f"RestartPreventExitStatus={Exit.REMOVED.value}\n" in UNIT.read_text()
 
 
 def test_the_image_is_well_made() -> None:

@@ -298,9 +298,8 @@ def _lists(kind: Any) -> Callable[[Scene], list[Largest]]:
 
 
 def _transfer(scene: Scene) -> list[Largest]:
-    request = membership_pb2.TransferLeadershipRequest(
-        node_id=scene.leader_id, from_node_id=scene.leader_id
-    )
+    leader = scene.leader_id
+    request = membership_pb2.TransferLeadershipRequest(node_id=leader, from_node_id=leader)
     return [Largest([request])]  # Who leads already: another term would hide what is looked for.
 
 
@@ -365,6 +364,7 @@ LARGEST: Final[dict[str, Callable[[Scene], list[Largest]]]] = {
     ],
     "MembershipService/GetClusterStatus": _one(m.GetClusterStatusRequest),
     "NodeService/Heartbeat": _one(node_pb2.HeartbeatRequest, by="worker"),
+    "NodeService/LeaveCluster": _one(node_pb2.LeaveClusterRequest, by="worker", check_only=True),
     "MembershipService/ListJoinTokens": _lists(m.ListJoinTokensRequest),
     "MembershipService/ListJoiners": _lists(m.ListJoinersRequest),
     "MembershipService/ListNodes": _lists(m.ListNodesRequest),

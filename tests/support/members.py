@@ -142,6 +142,12 @@ class Leader(MemoryConsensus):
     async def transfer_leadership(self, voter: VoterId) -> None:
         self._does(f"transfer {voter}")
 
+    def not_leader(self) -> ClusterError:
+        return ClusterError(Reason.NOT_LEADER, "another one leads")
+
+    def check_removal(self, voter: VoterId) -> None:
+        self._does(f"check {voter}")
+
     def successor(self) -> VoterId:
         return voter_id(PEER, 4)
 

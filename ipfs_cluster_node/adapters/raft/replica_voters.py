@@ -46,7 +46,8 @@ class ReplicaVoters(ReplicaPeers):
             self._check()
             self.engine.check_leads()
             if voter in self.voters:
-                self._check_removal(voter)
+                if voter != self.voter:  # The engine refuses its own.
+                    self.check_removal(voter)
                 await self._change("rem", voter)
 
     async def transfer_leadership(self, target: VoterId) -> None:
@@ -123,10 +124,15 @@ class ReplicaVoters(ReplicaPeers):
             f"{self.engine.commit_index} entries; it votes once it has caught up",
         )
 
-    def _check_removal(self, voter: VoterId) -> None:
+    def check_removal(self, voter: VoterId) -> None:
+        """Check that the other masters would have a majority connected; raises QUORUM_AT_RISK."""
         left = self.voters - {voter}
-        connected = 1 + sum(map(self._is_connected, left))
-        if voter != self.voter and 2 * connected <= len(left):  # The engine refuses its own.
+        if not left:
+            raise ClusterError(
+                Reason.QUORUM_AT_RISK, "it is the only master; the cluster would end with it"
+            )
+        connected = (self.voter in left) + sum(map(self._is_connected, left))
+        if 2 * connected <= len(left):
             raise ClusterError(
                 Reason.QUORUM_AT_RISK,
                 f"without it {connected} of {len(left)} masters would be connected; start them",

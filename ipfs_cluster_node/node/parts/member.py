@@ -93,6 +93,7 @@ class MemberPart(Part):
             ),
             revocations=common.revocations,
             room_bytes=lambda: self.space.room_bytes,
+            content_bytes=lambda: self.store.size_bytes,
             votes_alone=lambda: self.consensus.votes_alone,
             clock=clock,
         )

@@ -83,6 +83,11 @@ class WorkerPart(Part):
         if self.worker is not None:
             await self.worker.leave(self._drain)
 
+    def stay(self) -> None:
+        """Accept attempts again."""
+        if self.worker is not None:
+            self.worker.stay()
+
     async def close(self) -> None:
         """End the handler processes."""
         await self.pool.close()

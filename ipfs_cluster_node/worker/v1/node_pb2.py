@@ -28,7 +28,7 @@ from ipfs_cluster_node.v1 import membership_pb2 as ipfs__cluster__node_dot_v1_do
 from ipfs_cluster_node.v1 import options_pb2 as ipfs__cluster__node_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&ipfs_cluster_node/worker/v1/node.proto\x12\x1bipfs_cluster_node.worker.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%ipfs_cluster_node/v1/membership.proto\x1a\"ipfs_cluster_node/v1/options.proto\"\xc8\x01\n\x13RegisterNodeRequest\x12\x11\n\tendpoints\x18\x01 \x03(\t\x12\x12\n\ntask_types\x18\x02 \x03(\t\x12\x12\n\nslot_count\x18\x03 \x01(\x05\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x18\n\x0bincarnation\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12\x10\n\x08seal_key\x18\x14 \x01(\x0c\x12\x1b\n\x13\x65nrolment_endpoints\x18\x15 \x03(\t\x12\x0c\n\x04\x62oot\x18\x16 \x01(\x06\x42\x0e\n\x0c_incarnation\"E\n\x14RegisterNodeResponse\x12-\n\nnode_lease\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x80\x01\n\x10HeartbeatRequest\x12\x17\n\nroom_bytes\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x19\n\x11\x63\x65rtificate_epoch\x18\x14 \x01(\x03\x12\x1b\n\x13revocations_version\x18\x15 \x01(\x03\x12\x0c\n\x04\x62oot\x18\x16 \x01(\x06\x42\r\n\x0b_room_bytes\"\xf3\x01\n\x11HeartbeatResponse\x12-\n\nnode_lease\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x07masters\x18\x02 \x03(\x0b\x32\x1a.ipfs_cluster_node.v1.Node\x12\x19\n\x11\x63\x65rtificate_epoch\x18\x14 \x01(\x03\x12=\n\x0brevocations\x18\x15 \x01(\x0b\x32(.ipfs_cluster_node.worker.v1.Revocations\x12(\n\x04time\x18\x16 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"P\n\x0bRevocations\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x0c\n\x04\x64ids\x18\x02 \x03(\t\x12\x0f\n\x07serials\x18\x03 \x03(\t\x12\x11\n\tnode_dids\x18\x04 \x03(\t2\x84\x02\n\x0bNodeService\x12\x7f\n\x0cRegisterNode\x12\x30.ipfs_cluster_node.worker.v1.RegisterNodeRequest\x1a\x31.ipfs_cluster_node.worker.v1.RegisterNodeResponse\"\n\xba\x90#\x06\n\x02\x03\x04(\x01\x12t\n\tHeartbeat\x12-.ipfs_cluster_node.worker.v1.HeartbeatRequest\x1a..ipfs_cluster_node.worker.v1.HeartbeatResponse\"\x08\xba\x90#\x04\n\x02\x03\x04\x42\x86\x01\n\x1f\x61lt.ipfs_cluster_node.worker.v1B\tNodeProtoP\x01Z:ipfs-cluster-node.alt/ipfs_cluster_node/worker/v1;workerv1\xaa\x02\x19IpfsClusterNode.Worker.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&ipfs_cluster_node/worker/v1/node.proto\x12\x1bipfs_cluster_node.worker.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%ipfs_cluster_node/v1/membership.proto\x1a\"ipfs_cluster_node/v1/options.proto\"Q\n\x13LeaveClusterRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nlose_files\x18\x02 \x01(\x08\x12\x12\n\ncheck_only\x18\x03 \x01(\x08\"\x16\n\x14LeaveClusterResponse\"\xc8\x01\n\x13RegisterNodeRequest\x12\x11\n\tendpoints\x18\x01 \x03(\t\x12\x12\n\ntask_types\x18\x02 \x03(\t\x12\x12\n\nslot_count\x18\x03 \x01(\x05\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x18\n\x0bincarnation\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12\x10\n\x08seal_key\x18\x14 \x01(\x0c\x12\x1b\n\x13\x65nrolment_endpoints\x18\x15 \x03(\t\x12\x0c\n\x04\x62oot\x18\x16 \x01(\x06\x42\x0e\n\x0c_incarnation\"E\n\x14RegisterNodeResponse\x12-\n\nnode_lease\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xae\x01\n\x10HeartbeatRequest\x12\x17\n\nroom_bytes\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x1a\n\rcontent_bytes\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x19\n\x11\x63\x65rtificate_epoch\x18\x14 \x01(\x03\x12\x1b\n\x13revocations_version\x18\x15 \x01(\x03\x12\x0c\n\x04\x62oot\x18\x16 \x01(\x06\x42\r\n\x0b_room_bytesB\x10\n\x0e_content_bytes\"\xf3\x01\n\x11HeartbeatResponse\x12-\n\nnode_lease\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x07masters\x18\x02 \x03(\x0b\x32\x1a.ipfs_cluster_node.v1.Node\x12\x19\n\x11\x63\x65rtificate_epoch\x18\x14 \x01(\x03\x12=\n\x0brevocations\x18\x15 \x01(\x0b\x32(.ipfs_cluster_node.worker.v1.Revocations\x12(\n\x04time\x18\x16 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"P\n\x0bRevocations\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x0c\n\x04\x64ids\x18\x02 \x03(\t\x12\x0f\n\x07serials\x18\x03 \x03(\t\x12\x11\n\tnode_dids\x18\x04 \x03(\t2\x85\x03\n\x0bNodeService\x12\x7f\n\x0cRegisterNode\x12\x30.ipfs_cluster_node.worker.v1.RegisterNodeRequest\x1a\x31.ipfs_cluster_node.worker.v1.RegisterNodeResponse\"\n\xba\x90#\x06\n\x02\x03\x04(\x01\x12t\n\tHeartbeat\x12-.ipfs_cluster_node.worker.v1.HeartbeatRequest\x1a..ipfs_cluster_node.worker.v1.HeartbeatResponse\"\x08\xba\x90#\x04\n\x02\x03\x04\x12\x7f\n\x0cLeaveCluster\x12\x30.ipfs_cluster_node.worker.v1.LeaveClusterRequest\x1a\x31.ipfs_cluster_node.worker.v1.LeaveClusterResponse\"\n\xba\x90#\x06\n\x02\x03\x04(\x01\x42\x86\x01\n\x1f\x61lt.ipfs_cluster_node.worker.v1B\tNodeProtoP\x01Z:ipfs-cluster-node.alt/ipfs_cluster_node/worker/v1;workerv1\xaa\x02\x19IpfsClusterNode.Worker.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,16 +40,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NODESERVICE'].methods_by_name['RegisterNode']._serialized_options = b'\272\220#\006\n\002\003\004(\001'
   _globals['_NODESERVICE'].methods_by_name['Heartbeat']._loaded_options = None
   _globals['_NODESERVICE'].methods_by_name['Heartbeat']._serialized_options = b'\272\220#\004\n\002\003\004'
-  _globals['_REGISTERNODEREQUEST']._serialized_start=212
-  _globals['_REGISTERNODEREQUEST']._serialized_end=412
-  _globals['_REGISTERNODERESPONSE']._serialized_start=414
-  _globals['_REGISTERNODERESPONSE']._serialized_end=483
-  _globals['_HEARTBEATREQUEST']._serialized_start=486
-  _globals['_HEARTBEATREQUEST']._serialized_end=614
-  _globals['_HEARTBEATRESPONSE']._serialized_start=617
-  _globals['_HEARTBEATRESPONSE']._serialized_end=860
-  _globals['_REVOCATIONS']._serialized_start=862
-  _globals['_REVOCATIONS']._serialized_end=942
-  _globals['_NODESERVICE']._serialized_start=945
-  _globals['_NODESERVICE']._serialized_end=1205
+  _globals['_NODESERVICE'].methods_by_name['LeaveCluster']._loaded_options = None
+  _globals['_NODESERVICE'].methods_by_name['LeaveCluster']._serialized_options = b'\272\220#\006\n\002\003\004(\001'
+  _globals['_LEAVECLUSTERREQUEST']._serialized_start=211
+  _globals['_LEAVECLUSTERREQUEST']._serialized_end=292
+  _globals['_LEAVECLUSTERRESPONSE']._serialized_start=294
+  _globals['_LEAVECLUSTERRESPONSE']._serialized_end=316
+  _globals['_REGISTERNODEREQUEST']._serialized_start=319
+  _globals['_REGISTERNODEREQUEST']._serialized_end=519
+  _globals['_REGISTERNODERESPONSE']._serialized_start=521
+  _globals['_REGISTERNODERESPONSE']._serialized_end=590
+  _globals['_HEARTBEATREQUEST']._serialized_start=593
+  _globals['_HEARTBEATREQUEST']._serialized_end=767
+  _globals['_HEARTBEATRESPONSE']._serialized_start=770
+  _globals['_HEARTBEATRESPONSE']._serialized_end=1013
+  _globals['_REVOCATIONS']._serialized_start=1015
+  _globals['_REVOCATIONS']._serialized_end=1095
+  _globals['_NODESERVICE']._serialized_start=1098
+  _globals['_NODESERVICE']._serialized_end=1487
 # @@protoc_insertion_point(module_scope)

@@ -22,6 +22,53 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class LeaveClusterRequest(_message.Message):
+    """How the node leaves."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LOSE_FILES_FIELD_NUMBER: _builtins.int
+    CHECK_ONLY_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Chosen by the node, 1 to 64 characters of `A-Z a-z 0-9 . _ -`."""
+    lose_files: _builtins.bool
+    """Leave even if it is the last holder of files, which are then lost (`FILES_AT_RISK`)."""
+    check_only: _builtins.bool
+    """Only say whether it may leave now: nothing is changed."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        lose_files: _builtins.bool = ...,
+        check_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["check_only", b"check_only", "lose_files", b"lose_files", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaveClusterRequest: _TypeAlias = LeaveClusterRequest  # noqa: Y015
+
+@_typing.final
+class LeaveClusterResponse(_message.Message):
+    """No fields."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaveClusterResponse: _TypeAlias = LeaveClusterResponse  # noqa: Y015
+
+@_typing.final
 class RegisterNodeRequest(_message.Message):
     """A node's addresses and abilities."""
 
@@ -110,11 +157,14 @@ class HeartbeatRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ROOM_BYTES_FIELD_NUMBER: _builtins.int
+    CONTENT_BYTES_FIELD_NUMBER: _builtins.int
     CERTIFICATE_EPOCH_FIELD_NUMBER: _builtins.int
     REVOCATIONS_VERSION_FIELD_NUMBER: _builtins.int
     BOOT_FIELD_NUMBER: _builtins.int
     room_bytes: _builtins.int
     """Bytes of files that it can still store; unset if unknown."""
+    content_bytes: _builtins.int
+    """Bytes of the blocks that it stores; unset if unknown."""
     certificate_epoch: _builtins.int
     """The epoch of the certificate and bundle in use."""
     revocations_version: _builtins.int
@@ -125,16 +175,22 @@ class HeartbeatRequest(_message.Message):
         self,
         *,
         room_bytes: _builtins.int | None = ...,
+        content_bytes: _builtins.int | None = ...,
         certificate_epoch: _builtins.int = ...,
         revocations_version: _builtins.int = ...,
         boot: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_room_bytes", b"_room_bytes", "room_bytes", b"room_bytes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_content_bytes", b"_content_bytes", "_room_bytes", b"_room_bytes", "content_bytes", b"content_bytes", "room_bytes", b"room_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_room_bytes", b"_room_bytes", "boot", b"boot", "certificate_epoch", b"certificate_epoch", "revocations_version", b"revocations_version", "room_bytes", b"room_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_content_bytes", b"_content_bytes", "_room_bytes", b"_room_bytes", "boot", b"boot", "certificate_epoch", b"certificate_epoch", "content_bytes", b"content_bytes", "revocations_version", b"revocations_version", "room_bytes", b"room_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__content_bytes: _TypeAlias = _typing.Literal["content_bytes"]  # noqa: Y015
+    _WhichOneofArgType__content_bytes: _TypeAlias = _typing.Literal["_content_bytes", b"_content_bytes"]  # noqa: Y015
     _WhichOneofReturnType__room_bytes: _TypeAlias = _typing.Literal["room_bytes"]  # noqa: Y015
     _WhichOneofArgType__room_bytes: _TypeAlias = _typing.Literal["_room_bytes", b"_room_bytes"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__content_bytes) -> _WhichOneofReturnType__content_bytes | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__room_bytes) -> _WhichOneofReturnType__room_bytes | None: ...
 
 Global___HeartbeatRequest: _TypeAlias = HeartbeatRequest  # noqa: Y015

@@ -47,6 +47,11 @@ class NodeServiceStub:
                 request_serializer=ipfs__cluster__node_dot_worker_dot_v1_dot_node__pb2.HeartbeatRequest.SerializeToString,
                 response_deserializer=ipfs__cluster__node_dot_worker_dot_v1_dot_node__pb2.HeartbeatResponse.FromString,
                 _registered_method=True)
+        self.LeaveCluster = channel.unary_unary(
+                '/ipfs_cluster_node.worker.v1.NodeService/LeaveCluster',
+                request_serializer=ipfs__cluster__node_dot_worker_dot_v1_dot_node__pb2.LeaveClusterRequest.SerializeToString,
+                response_deserializer=ipfs__cluster__node_dot_worker_dot_v1_dot_node__pb2.LeaveClusterResponse.FromString,
+                _registered_method=True)
 
 
 class NodeServiceServicer:
@@ -76,6 +81,23 @@ class NodeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LeaveCluster(self, request, context):
+        """Removes the calling node for good, as `MembershipService.RemoveNode` does: it stops voting, its tasks go to others,
+        and it is refused from then on.
+
+        A node calls it about itself: the request names none, so its certificate is all the authority there is and needs to
+        be, since whoever holds it can end the node anyway. What harms others is refused, as in `RemoveNode`. The leader
+        hands leadership over first, and answers `NOT_LEADER` with the next leader, for the call to be repeated there.
+        Once it is done, a repeat is refused with `CALLER_UNKNOWN` and `removed` in the metadata, as all calls are. That is
+        one master's word: a node takes itself for removed by it only if most of the other masters say so.
+        Errors: `QUORUM_AT_RISK` for the last master, or if the remaining ones would have no majority connected;
+        `MEMBERSHIP_CHANGE_IN_PROGRESS`; `FILES_AT_RISK` without `lose_files`; `PEER_UNREACHABLE` if no other master is
+        connected that could lead.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -88,6 +110,11 @@ def add_NodeServiceServicer_to_server(servicer, server):
                     servicer.Heartbeat,
                     request_deserializer=ipfs__cluster__node_dot_worker_dot_v1_dot_node__pb2.HeartbeatRequest.FromString,
                     response_serializer=ipfs__cluster__node_dot_worker_dot_v1_dot_node__pb2.HeartbeatResponse.SerializeToString,
+            ),
+            'LeaveCluster': grpc.unary_unary_rpc_method_handler(
+                    servicer.LeaveCluster,
+                    request_deserializer=ipfs__cluster__node_dot_worker_dot_v1_dot_node__pb2.LeaveClusterRequest.FromString,
+                    response_serializer=ipfs__cluster__node_dot_worker_dot_v1_dot_node__pb2.LeaveClusterResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -147,6 +174,33 @@ class NodeService:
             '/ipfs_cluster_node.worker.v1.NodeService/Heartbeat',
             ipfs__cluster__node_dot_worker_dot_v1_dot_node__pb2.HeartbeatRequest.SerializeToString,
             ipfs__cluster__node_dot_worker_dot_v1_dot_node__pb2.HeartbeatResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LeaveCluster(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ipfs_cluster_node.worker.v1.NodeService/LeaveCluster',
+            ipfs__cluster__node_dot_worker_dot_v1_dot_node__pb2.LeaveClusterRequest.SerializeToString,
+            ipfs__cluster__node_dot_worker_dot_v1_dot_node__pb2.LeaveClusterResponse.FromString,
             options,
             channel_credentials,
             insecure,

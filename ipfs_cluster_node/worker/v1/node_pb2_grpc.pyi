@@ -49,6 +49,19 @@ class NodeServiceStub:
     A node calls it about itself.
     Errors: `MEMBER_NOT_FOUND` before `RegisterNode`.
     """
+    LeaveCluster: _grpc.UnaryUnaryMultiCallable[_node_pb2.LeaveClusterRequest, _node_pb2.LeaveClusterResponse]
+    """Removes the calling node for good, as `MembershipService.RemoveNode` does: it stops voting, its tasks go to others,
+    and it is refused from then on.
+
+    A node calls it about itself: the request names none, so its certificate is all the authority there is and needs to
+    be, since whoever holds it can end the node anyway. What harms others is refused, as in `RemoveNode`. The leader
+    hands leadership over first, and answers `NOT_LEADER` with the next leader, for the call to be repeated there.
+    Once it is done, a repeat is refused with `CALLER_UNKNOWN` and `removed` in the metadata, as all calls are. That is
+    one master's word: a node takes itself for removed by it only if most of the other masters say so.
+    Errors: `QUORUM_AT_RISK` for the last master, or if the remaining ones would have no majority connected;
+    `MEMBERSHIP_CHANGE_IN_PROGRESS`; `FILES_AT_RISK` without `lose_files`; `PEER_UNREACHABLE` if no other master is
+    connected that could lead.
+    """
 
 @_typing.type_check_only
 class NodeServiceAsyncStub(NodeServiceStub):
@@ -70,6 +83,19 @@ class NodeServiceAsyncStub(NodeServiceStub):
 
     A node calls it about itself.
     Errors: `MEMBER_NOT_FOUND` before `RegisterNode`.
+    """
+    LeaveCluster: _aio.UnaryUnaryMultiCallable[_node_pb2.LeaveClusterRequest, _node_pb2.LeaveClusterResponse]  # type: ignore[assignment]
+    """Removes the calling node for good, as `MembershipService.RemoveNode` does: it stops voting, its tasks go to others,
+    and it is refused from then on.
+
+    A node calls it about itself: the request names none, so its certificate is all the authority there is and needs to
+    be, since whoever holds it can end the node anyway. What harms others is refused, as in `RemoveNode`. The leader
+    hands leadership over first, and answers `NOT_LEADER` with the next leader, for the call to be repeated there.
+    Once it is done, a repeat is refused with `CALLER_UNKNOWN` and `removed` in the metadata, as all calls are. That is
+    one master's word: a node takes itself for removed by it only if most of the other masters say so.
+    Errors: `QUORUM_AT_RISK` for the last master, or if the remaining ones would have no majority connected;
+    `MEMBERSHIP_CHANGE_IN_PROGRESS`; `FILES_AT_RISK` without `lose_files`; `PEER_UNREACHABLE` if no other master is
+    connected that could lead.
     """
 
 class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -101,6 +127,25 @@ class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
 
         A node calls it about itself.
         Errors: `MEMBER_NOT_FOUND` before `RegisterNode`.
+        """
+
+    @_abc_1.abstractmethod
+    def LeaveCluster(
+        self,
+        request: _node_pb2.LeaveClusterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.LeaveClusterResponse, _abc.Awaitable[_node_pb2.LeaveClusterResponse]]:
+        """Removes the calling node for good, as `MembershipService.RemoveNode` does: it stops voting, its tasks go to others,
+        and it is refused from then on.
+
+        A node calls it about itself: the request names none, so its certificate is all the authority there is and needs to
+        be, since whoever holds it can end the node anyway. What harms others is refused, as in `RemoveNode`. The leader
+        hands leadership over first, and answers `NOT_LEADER` with the next leader, for the call to be repeated there.
+        Once it is done, a repeat is refused with `CALLER_UNKNOWN` and `removed` in the metadata, as all calls are. That is
+        one master's word: a node takes itself for removed by it only if most of the other masters say so.
+        Errors: `QUORUM_AT_RISK` for the last master, or if the remaining ones would have no majority connected;
+        `MEMBERSHIP_CHANGE_IN_PROGRESS`; `FILES_AT_RISK` without `lose_files`; `PEER_UNREACHABLE` if no other master is
+        connected that could lead.
         """
 
 def add_NodeServiceServicer_to_server(servicer: NodeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

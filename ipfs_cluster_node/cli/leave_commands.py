@@ -1,0 +1,49 @@
+"""`leave`: the node of this machine leaves its cluster."""
+
+import asyncio
+
+import click
+
+from ipfs_cluster_node.cli.node_commands import home_option
+from ipfs_cluster_node.cli.output import capturing, local_command, print_done, say
+from ipfs_cluster_node.config.home import Home
+from ipfs_cluster_node.config.settings import load_settings
+
+
+@click.command()
+@home_option
+@click.option(
+    "--lose-files",
+    is_flag=True,
+    help="Leave even if this node is the last holder of files, which are then lost.",
+)
+@click.option("--yes", is_flag=True, help="Leave without asking.")
+@local_command
+def leave(*, home: Home, lose_files: bool, yes: bool, as_json: bool) -> None:
+    """Have the node of this machine leave its cluster, for good; run it on that machine.
+
+    A node that runs lets its attempts end, as long as `[tasks] drain` says, is removed, and stops;
+    its `serve` ends with status 8. A master that leads hands leadership over first. It is refused
+    where the other masters would have no majority, or files would be lost. Then the node goes on
+    as a member. It may be repeated, also after this command or the node was killed.
+
+    Nothing is deleted: the node's directory stays, and `join --replace` moves it aside.
+    """
+    from ipfs_cluster_node.node.leaving import leave as leave_cluster
+
+    home.check()
+    settings = load_settings(home.config)
+    name, cluster = settings.node.name, settings.cluster.name
+    if not (yes or capturing.get() or home.left.exists()):
+        click.confirm(f"Remove {name} from cluster {cluster} for good?", abort=True, err=True)
+    drain = settings.tasks.drain.total_seconds()
+    try:
+        asyncio.run(leave_cluster(home, lose_files=lose_files, drain_seconds=drain))
+    except KeyboardInterrupt:
+        say("a node that runs goes on leaving; run `leave` again to wait for it", err=True)
+        raise
+    print_done(
+        {"name": name, "cluster_name": cluster, "home": str(home.path), "left": True},
+        f"{name} left cluster {cluster}, and does not run; its files are still in {home.path}",
+        as_json,
+    )
