@@ -8,6 +8,7 @@ install_tools() {
   install_faketime
   install_go_worker
   install_node_client
+  install_java_client
 }
 
 install_faketime() {
@@ -79,6 +80,33 @@ install_go_worker() {
     --go-grpc_out="$sources/stubs" --go-grpc_opt=module=ipfs-cluster-node.alt $(protos)
   "$go" -C "$sources" build -mod=readonly -o "$bin/go-worker" .
   echo "$want" >"$bin/.go-worker"
+}
+
+install_java_client() {
+  # Maven checks no hashes of its own: jars.sha256 names all that it may bring.
+  local sources="$root/clients/examples/java-client" to="$root/.tools/java-client" want lib
+  want="$(cat "$sources"/* $(protos) | cksum)"
+  [ "$(cat "$to/.installed" 2>/dev/null)" = "$want" ] && return
+  command -v mvn javac jar >/dev/null || {
+    echo "warning: clients/examples/java-client needs a JDK of at least 17, and Maven; its test is skipped, which CI=true takes for a failure" >&2
+    return 0
+  }
+  echo "building clients/examples/java-client" >&2
+  lib="$to/lib"
+  rm -rf "$to"
+  mkdir -p "$lib" "$to/include" "$to/stubs" "$to/classes"
+  mvn -q -B -f "$sources/pom.xml" org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies \
+    -DoutputDirectory="$lib" >&2
+  diff <(cd "$lib" && sha256sum -- *) "$sources/jars.sha256" >&2
+  chmod +x "$lib"/*.exe
+  # This protoc comes without the protos of google/protobuf; the jar of the runtime has them.
+  (cd "$to/include" && jar xf "$lib"/protobuf-java-[0-9]*.jar google)
+  # shellcheck disable=SC2046
+  "$lib"/protoc-[0-9]*.exe -I protos -I "$to/include" --plugin=protoc-gen-grpc-java="$(ls "$lib"/protoc-gen-grpc-java-*.exe)" \
+    --java_out="$to/stubs" --grpc-java_out="$to/stubs" $(protos)
+  find "$to/stubs" "$sources" -name '*.java' >"$to/files"
+  javac -proc:none -nowarn -d "$to/classes" -cp "$lib/*" "@$to/files"
+  echo "$want" >"$to/.installed"
 }
 
 protos() {

@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.tools, pytest.mark.slow]
 GO_WORKER: Final = TOOLS / "bin/go-worker"
 NODE: Final = TOOLS / "node/bin/node"
 NODE_CLIENT: Final = TOOLS / "node-client/main.mjs"
+JAVA_CLIENT: Final = TOOLS / "java-client"
 ENDED: Final = timedelta(seconds=20)
 
 
@@ -139,5 +140,18 @@ async def test_a_client_in_node(cluster: LocalCluster, client: Client, tmp_path:
 
     def start(address: str, profile: Profile, *container: str) -> list[str]:
         return [str(NODE), str(NODE_CLIENT), address, *files(profile), str(PROTOS), *container]
+
+    await check_client(start, cluster, client, tmp_path)
+
+
+@pytest.mark.asyncio
+async def test_a_client_in_java(cluster: LocalCluster, client: Client, tmp_path: Path) -> None:
+    needed(JAVA_CLIENT / ".installed")
+    # Arrow reads memory of the JDK that is closed to it without --add-opens.
+    java = ["java", "--add-opens=java.base/java.nio=ALL-UNNAMED", "-XX:TieredStopAtLevel=1"]
+    classes = ["-cp", f"{JAVA_CLIENT}/classes:{JAVA_CLIENT}/lib/*", "Main"]
+
+    def start(address: str, profile: Profile, *container: str) -> list[str]:
+        return [*java, *classes, address, *files(profile), *container]
 
     await check_client(start, cluster, client, tmp_path)
