@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from ipfs_cluster_node.cli.groups import Group
+from ipfs_cluster_node.cli.ids import shown_ids, wide_option
 from ipfs_cluster_node.cli.join_hint import say_how_to_join
 from ipfs_cluster_node.cli.output import (
     DURATION,
@@ -16,6 +18,7 @@ from ipfs_cluster_node.cli.output import (
     exact_time_text,
     json_document,
     one_of,
+    opener,
     print_done,
     print_json,
     print_views,
@@ -26,17 +29,18 @@ from ipfs_cluster_node.cli.output import (
 from ipfs_cluster_node.core.authorization import GRANTS, grant_text
 from ipfs_cluster_node.core.errors import ClusterError, Exit, Reason
 from ipfs_cluster_node.core.model import Role
+from ipfs_cluster_node.core.names import DELEGATION, JOIN_TOKEN
 
 JOIN_TOKEN_DOTS = 3
 """In `cj1.<pin>.<id>.<secret>`."""
 
 
-@click.group()
+@click.group(cls=Group)
 def token() -> None:
     """Join tokens, and delegations of your permissions to others."""
 
 
-@click.group()
+@click.group(cls=Group)
 def auth() -> None:
     """What you and others may do."""
 
@@ -120,7 +124,9 @@ def delegate(
     only_print: bool,
     as_json: bool,
 ) -> None:
-    """Let AUDIENCE, a did:key, use COMMAND, such as /task/submit, within your own permissions.
+    """Let AUDIENCE use COMMAND, such as /task/submit, within your own permissions.
+
+    AUDIENCE is a did:key, or the name of a client or node, which the answer shows with its did:key.
 
     The cluster stores it, so AUDIENCE needs only its own certificate. With --print you hand it over
     yourself; it is used with `--ucan`.
@@ -145,7 +151,7 @@ def delegate(
         print_json({**asdict(made), "kept": not only_print})
         return
     until = datetime.fromtimestamp(made.expires_s, UTC)
-    say(made.container if only_print else f"{made.cid} lets {audience} do {command}")
+    say(made.container if only_print else f"{made.cid} lets {made.audience} do {command}")
     say(f"until {until:%F %T} UTC", err=True)
 
 
@@ -153,7 +159,10 @@ def delegate(
 @click.argument("text")
 @client_command
 def inspect(profile: str | None, text: str, *, as_json: bool) -> None:
-    """Decode TEXT: a container or its file, the CID of a stored delegation, or a join token."""
+    """Decode TEXT: a container or its file, the CID of a stored delegation, or a join token.
+
+    Of a CID its beginning is enough.
+    """
     from ipfs_cluster_node.cli.delegating import inspected
 
     if text.startswith("cj1."):
@@ -164,30 +173,36 @@ def inspect(profile: str | None, text: str, *, as_json: bool) -> None:
         print_done(document, f"join token {parts.token_id}, CA {parts.ca_pin}", as_json)
         return
     if text.startswith(("bafy", "zdpu")):
-        found = [d for d in run_client(profile, lambda c: c.list_delegations()) if d.cid == text]
+
+        async def find(client: Any) -> Any:
+            cid = await client.lookups.delegation_cid(text)
+            return await client.list_delegations(cid_prefix=cid)
+
+        found = run_client(profile, find)
         if not found:
             raise ClusterError(
                 Reason.DELEGATION_NOT_FOUND, f"no stored delegation {text} that you may see"
             )
-        _print_delegations(found, as_json)
+        _print_delegations(found, as_json, wide=True)
         return
-    _print_delegations(inspected(text_of(text)), as_json)
+    _print_delegations(inspected(text_of(text)), as_json, wide=True)
 
 
 @token.command("list")
-@click.option("--audience", default="", help="Only those to this DID.")
+@click.option("--audience", default="", help="Only those to this DID, or client or node by name.")
 @click.option("--join", "join_tokens", is_flag=True, help="List join tokens instead.")
+@wide_option
 @client_command
 def list_delegations(
-    profile: str | None, *, audience: str, join_tokens: bool, as_json: bool
+    profile: str | None, *, audience: str, join_tokens: bool, wide: bool, as_json: bool
 ) -> None:
     """List the stored delegations that you may see, or the join tokens."""
     if join_tokens:
-        _print_join_tokens(run_client(profile, lambda client: client.list_join_tokens()), as_json)
+        tokens = run_client(profile, lambda client: client.list_join_tokens())
+        _print_join_tokens(tokens, as_json, wide=wide)
         return
-    _print_delegations(
-        run_client(profile, lambda client: client.list_delegations(audience=audience)), as_json
-    )
+    found = run_client(profile, lambda client: client.list_delegations(audience=audience))
+    _print_delegations(found, as_json, wide=wide)
 
 
 @token.command("revoke")
@@ -199,39 +214,52 @@ def list_delegations(
 def revoke_delegation(profile: str | None, *, cid: str, path_text: str, as_json: bool) -> None:
     """Revoke a delegation, and everything delegated from it. This can't be undone.
 
-    Also revokes a join token, given by its id or in full.
+    Also revokes a join token, given by its id or in full. Of either id the beginning is enough, of
+    a CID with its `bafyrei`.
     """
     from ipfs_cluster_node.cli.delegating import is_cid, tokens_in
 
+    async def revoke_join_token(client: Any) -> str:
+        given = cid.split(".")[2] if cid.count(".") == JOIN_TOKEN_DOTS else cid
+        token_id: str = await client.lookups.token_id(given)
+        await client.revoke_join_token(token_id)
+        return token_id
+
+    async def revoke(client: Any) -> str:
+        whole: str = await client.lookups.delegation_cid(cid)
+        await client.revoke_delegation(whole, path=path)
+        return whole
+
     if not is_cid(cid):
-        token_id = cid.split(".")[2] if cid.count(".") == JOIN_TOKEN_DOTS else cid
-        run_client(profile, lambda client: client.revoke_join_token(token_id))
-        print_done({"token_id": token_id, "revoked": True}, f"{token_id} is revoked", as_json)
+        token_id = run_client(profile, revoke_join_token)
+        said = f"join token {token_id} is revoked"
+        print_done({"token_id": token_id, "revoked": True}, said, as_json)
         return
     path = tokens_in(text_of(path_text)) if path_text else []
-    run_client(profile, lambda client: client.revoke_delegation(cid, path=path))
-    print_done({"cid": cid, "revoked": True}, f"{cid} is revoked", as_json)
+    whole = run_client(profile, revoke)
+    print_done({"cid": whole, "revoked": True}, f"delegation {whole} is revoked", as_json)
 
 
 @auth.command("whoami")
+@wide_option
 @client_command
-def whoami(profile: str | None, *, as_json: bool) -> None:
+def whoami(profile: str | None, *, wide: bool, as_json: bool) -> None:
     """Show your identity in the cluster, and what is delegated to you."""
     answer = run_client(profile, lambda client: client.get_caller())
     if as_json:
         print_json(json_document(answer))
         return
     say(f"{answer.did} {answer.caller_class} {answer.name}".rstrip())
-    _print_delegations(answer.delegations, as_json)
+    _print_delegations(answer.delegations, as_json, wide=wide)
 
 
 def _explain(profile: str | None, who: str, what: str, as_json: bool) -> None:  # noqa: FBT001
     from ipfs_cluster_node.cli.capture import CapturedCall
-    from ipfs_cluster_node.cli.delegating import audience_of, tokens_in
+    from ipfs_cluster_node.cli.delegating import audience_of, is_member, tokens_in
     from ipfs_cluster_node.cli.main import main
 
     words = shlex.split(what)
-    mark = capturing.set(True)
+    mark = capturing.set(opener(profile))
     try:
         main.main(words, standalone_mode=False, prog_name="ipfs-cluster-node")
     except CapturedCall as captured:
@@ -254,7 +282,7 @@ def _explain(profile: str | None, who: str, what: str, as_json: bool) -> None:  
         )
     tokens: list[bytes] = []
     did = who
-    if who and not who.startswith("did:"):
+    if who and not is_member(who):
         container = text_of(who)
         tokens, did = tokens_in(container), audience_of(container)
     answer = run_client(
@@ -270,7 +298,10 @@ def _explain(profile: str | None, who: str, what: str, as_json: bool) -> None:  
 
 
 _as_option = click.option(
-    "--as", "who", default="", help="A did:key, a container or a file with one. [default: you]"
+    "--as",
+    "who",
+    default="",
+    help="A did:key, the name of a client or node, a container or a file with one. [default: you]",
 )
 _do_option = click.option(
     "--do", "what", required=True, help="A command line, such as 'task submit noop'."
@@ -312,14 +343,15 @@ def _print_explanation(method: str, answer: Any) -> None:
             )
 
 
-def _print_join_tokens(tokens: Any, as_json: bool) -> None:  # noqa: FBT001
+def _print_join_tokens(tokens: Any, as_json: bool, *, wide: bool) -> None:  # noqa: FBT001
+    shown = shown_ids(JOIN_TOKEN, [each.token_id for each in tokens], wide=wide)
     print_views(
         tokens,
         as_json,
         "Join tokens",
         ("id", "for", "used", "until", "", "made by"),
         lambda each: (
-            each.token_id,
+            shown(each.token_id),
             grant_text(each.grant, each.namespace) or each.role,
             f"{each.use_count} of {each.uses_max}",
             exact_time_text(each.expires_at_ms),
@@ -329,14 +361,15 @@ def _print_join_tokens(tokens: Any, as_json: bool) -> None:  # noqa: FBT001
     )
 
 
-def _print_delegations(delegations: Any, as_json: bool) -> None:  # noqa: FBT001
+def _print_delegations(delegations: Any, as_json: bool, *, wide: bool) -> None:  # noqa: FBT001
+    shown = shown_ids(DELEGATION, [each.cid for each in delegations], wide=wide)
     print_views(
         delegations,
         as_json,
         "Delegations",
         ("cid", "from", "to", "command", "policy", "until", ""),
         lambda each: (
-            each.cid,
+            shown(each.cid),
             each.issuer,
             each.audience,
             each.command,

@@ -12,6 +12,7 @@ import click
 from ipfs_cluster_node.adapters.system_clock import SYSTEM_CLOCK
 from ipfs_cluster_node.cli.arrow import save_option, saving
 from ipfs_cluster_node.cli.files import force_option
+from ipfs_cluster_node.cli.groups import Group
 from ipfs_cluster_node.cli.output import (
     DURATION,
     client_command,
@@ -27,9 +28,10 @@ from ipfs_cluster_node.cli.output import (
 from ipfs_cluster_node.core.audit import Outcome
 from ipfs_cluster_node.core.errors import ClusterError, Exit, Reason
 from ipfs_cluster_node.core.model import Role
+from ipfs_cluster_node.core.names import NODE, Named, chosen
 
 
-@click.group()
+@click.group(cls=Group)
 def audit() -> None:
     """Who did what, and who was refused."""
 
@@ -67,16 +69,19 @@ def list_audit_records(
 
     async def gather(client: Any) -> tuple[list[tuple[str, Any]], dict[str, str]]:
         members = await client.list_nodes()
+        known = [Named(node.node_id, node.name) for node in members]
+        named = {chosen(NODE, each, known) for each in nodes}
+        asked_ids = {each.id for each in named}
         wanted = [
             node
             for node in members
-            if node.role == Role.MASTER and (not nodes or node.node_id in nodes)
+            if node.role == Role.MASTER and (not nodes or node.node_id in asked_ids)
         ]
-        unknown = set(nodes) - {node.node_id for node in wanted}
-        if unknown:
+        others = [str(each) for each in named if each.id not in {node.node_id for node in wanted}]
+        if others:
             raise ClusterError(
                 Reason.MEMBER_NOT_FOUND,
-                f"{min(unknown)} is not a master; list them with `node list`. Other nodes judge no "
+                f"{min(others)} is not a master; list them with `node list`. Other nodes judge no "
                 "delegations: their records are in state/audit.jsonl of their home",
             )
         answers = await asyncio.gather(

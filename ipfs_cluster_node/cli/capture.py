@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.client.connection import Connection
+from ipfs_cluster_node.client.lookups import Lookups
 
 
 class CapturedCall(Exception):  # noqa: N818  # Not an error: the expected outcome.
@@ -26,6 +28,31 @@ class CapturingConnection(Connection):
         """Take the first call of the operation."""
         await operation(_Channel(), 1.0)
         raise AssertionError("an operation that did not call")
+
+
+def capturing_client(opened: Callable[[], Any]) -> Client:
+    """A client that makes no call, but looks up names and beginnings of ids.
+
+    Lookups are no part of what is captured: they are made with the rights of the client that
+    `opened` opens for each, and have no effects.
+    """
+    client = Client(CapturingConnection())
+    client.lookups = Lookups(_OpenedForEach(opened))
+    return client
+
+
+class _OpenedForEach:
+    """A client's lists, for which it is opened only when one is needed."""
+
+    def __init__(self, opened: Callable[[], Any]) -> None:
+        self._opened = opened
+
+    def __getattr__(self, name: str) -> Any:
+        async def call(**options: Any) -> Any:
+            async with self._opened() as client:
+                return await getattr(client, name)(**options)
+
+        return call
 
 
 class _Channel:

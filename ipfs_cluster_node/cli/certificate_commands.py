@@ -1,9 +1,12 @@
 """`cert`: certificates and the root that signs them."""
 
+import re
 from typing import Any, Final
 
 import click
 
+from ipfs_cluster_node.cli.groups import Group
+from ipfs_cluster_node.cli.ids import shown_ids, wide_option
 from ipfs_cluster_node.cli.output import (
     client_command,
     print_done,
@@ -13,28 +16,34 @@ from ipfs_cluster_node.cli.output import (
     time_text,
 )
 from ipfs_cluster_node.core.errors import ClusterError, Reason
+from ipfs_cluster_node.core.ids import did_from_node_id
+from ipfs_cluster_node.core.names import CERTIFICATE
 
 SERIAL_CHARS_MAX: Final = 40
+SERIAL: Final = re.compile("[0-9a-f]{4,40}")
+"""A serial number, or the beginning of one; any other text is a member."""
 
 
-@click.group()
+@click.group(cls=Group)
 def cert() -> None:
     """Certificates of nodes and clients."""
 
 
 @cert.command("list")
-@click.option("--did", default="", help="Only those of this member.")
+@click.option("--did", default="", help="Only those of this member: its did:key, name or node id.")
+@wide_option
 @client_command
-def list_certificates(profile: str | None, *, did: str, as_json: bool) -> None:
+def list_certificates(profile: str | None, *, did: str, wide: bool, as_json: bool) -> None:
     """List the issued certificates."""
     found = run_client(profile, lambda client: client.list_certificates(did=did))
+    shown = shown_ids(CERTIFICATE, [each.serial for each in found], wide=wide)
     print_views(
         found if as_json else sorted(found, key=lambda c: (c.name, c.issued_at_ms)),
         as_json,
         "certificates",
         ("serial", "owner", "did", "ends (UTC)", ""),
         lambda each: (
-            each.serial,
+            shown(each.serial),
             each.name,
             each.did,
             time_text(each.expires_at_ms),
@@ -69,14 +78,24 @@ def show_certificate(profile: str | None, *, serial: str, as_json: bool) -> None
 @click.argument("what")
 @client_command
 def revoke_certificate(profile: str | None, *, what: str, as_json: bool) -> None:
-    """Revoke WHAT: a certificate by its serial number, or a member by its did:key.
+    """Revoke WHAT: a certificate by its serial number, or a member by its did:key or name.
 
     This can't be undone: the member has to be removed, and to join with a new identity. A master is
     removed with `node remove` instead.
     """
-    by: dict[str, Any] = {"did": what} if what.startswith("did:") else {"serial": what}
-    run_client(profile, lambda client: client.revoke_certificate(**by))
-    print_done({"revoked": what}, f"revoked {what}", as_json=as_json)
+
+    async def revoke(client: Any) -> tuple[str, str]:
+        if not SERIAL.fullmatch(what):
+            member = await client.lookups.member(what)
+            did = did_from_node_id(member.id)
+            await client.revoke_certificate(did=did)
+            return did, f"every certificate of {f'{member.name} ({did})' if member.name else did}"
+        serial = await client.lookups.serial(what)
+        await client.revoke_certificate(serial=serial)
+        return serial, f"certificate {serial}"
+
+    revoked, said = run_client(profile, revoke)
+    print_done({"revoked": revoked}, f"revoked {said}", as_json=as_json)
 
 
 @cert.command("rotate")

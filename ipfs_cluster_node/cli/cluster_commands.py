@@ -7,12 +7,14 @@ import click
 
 from ipfs_cluster_node.cli.arrow import save_option, saving
 from ipfs_cluster_node.cli.files import force_option, user_file
+from ipfs_cluster_node.cli.groups import Group
 from ipfs_cluster_node.cli.health import (
     health_of,
     health_of_all,
     show_health,
     show_health_of_all,
 )
+from ipfs_cluster_node.cli.ids import Shown, node_names, shown_ids, wide_option
 from ipfs_cluster_node.cli.output import (
     NOTHING,
     Parsed,
@@ -33,6 +35,8 @@ from ipfs_cluster_node.core.authorization import grant_text
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import node_id_from_did, parse_did
 from ipfs_cluster_node.core.model import Role
+from ipfs_cluster_node.core.names import JOINER, NODE, Named, chosen
+from ipfs_cluster_node.core.printable import printable
 from ipfs_cluster_node.core.views import only_connects_out
 
 TOLD_SECONDS_AGO = 3
@@ -46,7 +50,7 @@ def _member(text: str) -> str:
 
 
 MEMBER = Parsed("node_id or did", _member)
-"""A node id, or the did:key of the same identity."""
+"""A name, a node id or the beginning of it, or the did:key of the same identity."""
 
 
 @click.command()
@@ -82,7 +86,7 @@ def _stored(node: Any) -> str:
     return f"{shown} ({age_s} s ago)" if age_s >= TOLD_SECONDS_AGO else shown
 
 
-@click.group()
+@click.group(cls=Group)
 def cluster() -> None:
     """The group of masters."""
 
@@ -95,8 +99,13 @@ def transfer_leadership(profile: str | None, node_id: str, *, as_json: bool) -> 
 
     Returns once it leads. Nothing acknowledged is lost; writes pause for a moment.
     """
-    leader = run_client(profile, lambda client: client.transfer_leadership(node_id))
-    print_done({"leader_node_id": leader}, f"{leader} leads", as_json)
+
+    async def transfer(client: Any) -> tuple[str, Shown]:
+        leader = await client.transfer_leadership(node_id)
+        return leader, await node_names(client, wanted=not as_json)
+
+    leader, named = run_client(profile, transfer)
+    print_done({"leader_node_id": leader}, f"{named(leader)} leads", as_json)
 
 
 @cluster.command("backup")
@@ -126,23 +135,25 @@ def create_backup(profile: str | None, file: Path, *, force: bool, as_json: bool
     )
 
 
-@click.group()
+@click.group(cls=Group)
 def node() -> None:
     """The nodes."""
 
 
 @node.command("list")
+@wide_option
 @client_command
-def list_nodes(profile: str | None, *, as_json: bool) -> None:
+def list_nodes(profile: str | None, *, wide: bool, as_json: bool) -> None:
     """List the nodes; those that only connect out show no endpoint."""
     nodes = run_client(profile, lambda client: client.list_nodes())
+    shown = shown_ids(NODE, [each.node_id for each in nodes], wide=wide)
     print_views(
         nodes,
         as_json,
         "Nodes",
         ("node", "name", "role", "liveness", "running", "stored", "endpoints", "task types"),
         lambda each: (
-            each.node_id,
+            shown(each.node_id),
             each.name,
             _role(each),
             each.liveness,
@@ -164,7 +175,7 @@ def _role(node: Any) -> str:
 
 
 @node.command("health")
-@click.argument("node_id", metavar="[NODE_ID_OR_DID]", default="", type=MEMBER)
+@click.argument("node_id", metavar="[NODE]", default="", type=MEMBER)
 @click.option("--all", "of_all", is_flag=True, help="Ask every node, from this machine.")
 @client_command
 def get_health(profile: str | None, node_id: str, *, of_all: bool, as_json: bool) -> None:
@@ -182,28 +193,29 @@ def get_health(profile: str | None, node_id: str, *, of_all: bool, as_json: bool
         show_health(answer, as_json=as_json)
 
 
-def _confirm_removal(context: click.Context, _parameter: click.Parameter, yes: bool) -> None:  # noqa: FBT001
-    if not (yes or capturing.get() or click.confirm("Remove this node for good?")):
-        context.abort()
-
-
 @node.command("remove")
-@click.argument("node_id", metavar="NODE_ID_OR_DID", type=MEMBER)
+@click.argument("node_id", metavar="NODE", type=MEMBER)
 @click.option(
     "--lose-files",
     is_flag=True,
     help="Remove it even if it is the last holder of files, which are then lost.",
 )
-@click.confirmation_option(callback=_confirm_removal)
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @client_command
-def remove_node(profile: str | None, node_id: str, *, lose_files: bool, as_json: bool) -> None:
+def remove_node(
+    profile: str | None, node_id: str, *, lose_files: bool, yes: bool, as_json: bool
+) -> None:
     """Remove a node or client for good; its tasks go to others.
 
-    Name it by its node id or its did:key; `cert list` shows those of clients. It is refused where
-    files would be lost: the message says how many, and how to keep them.
+    NODE is its name, its node id or the beginning of it, or its did:key. It is refused where files
+    would be lost: the message says how many, and how to keep them.
     """
-    run_client(profile, lambda client: client.remove_node(node_id, lose_files=lose_files))
-    print_done({"node_id": node_id, "removed": True}, f"{node_id} is removed", as_json)
+    asks = not (yes or capturing.get())
+    found = run_client(profile, lambda client: client.lookups.member(node_id, named=asks))
+    if asks:
+        click.confirm(printable(f"Remove {found} for good?"), abort=True)
+    run_client(profile, lambda client: client.remove_node(found.id, lose_files=lose_files))
+    print_done({"node_id": found.id, "removed": True}, f"{found} is removed", as_json)
 
 
 @node.command("joiners")
@@ -229,29 +241,31 @@ def list_joiners(profile: str | None, *, as_json: bool) -> None:
 
 
 @node.command("approve")
-@click.argument("node_id", metavar="NODE_ID_OR_DID", type=MEMBER)
+@click.argument("node_id", metavar="NODE", type=MEMBER)
 @client_command
 def approve_joiner(profile: str | None, node_id: str, *, as_json: bool) -> None:
-    """Approve a joiner. Compare its node id with the one that `join` shows on its machine."""
-    role = run_client(profile, lambda client: _decide_joiner(client, node_id, approved=True))
-    print_done({"node_id": node_id, "approved": True}, f"{node_id} may join as {role}", as_json)
+    """Approve a joiner, by its node id or the beginning of it.
+
+    Compare that with the one that `join` shows on its machine. The name that a joiner gives itself
+    is not taken here: another one may give itself the same.
+    """
+    found, role = run_client(profile, lambda client: _decide_joiner(client, node_id, approved=True))
+    print_done({"node_id": found.id, "approved": True}, f"{found} may join as {role}", as_json)
 
 
 @node.command("reject")
-@click.argument("node_id", metavar="NODE_ID_OR_DID", type=MEMBER)
+@click.argument("node_id", metavar="NODE", type=MEMBER)
 @client_command
 def reject_joiner(profile: str | None, node_id: str, *, as_json: bool) -> None:
-    """Reject a joiner."""
-    run_client(profile, lambda client: _decide_joiner(client, node_id, approved=False))
-    print_done({"node_id": node_id, "approved": False}, f"{node_id} is rejected", as_json)
+    """Reject a joiner, by its node id or the beginning of it."""
+    found, _ = run_client(profile, lambda client: _decide_joiner(client, node_id, approved=False))
+    print_done({"node_id": found.id, "approved": False}, f"{found} is rejected", as_json)
 
 
-async def _decide_joiner(client: Any, node_id: str, *, approved: bool) -> str:
-    found = [each for each in await client.list_joiners() if each.node_id == node_id]
-    if not found:
-        raise ClusterError(
-            Reason.MEMBER_NOT_FOUND, f"{node_id} is not waiting for approval; see `node joiners`"
-        )
+async def _decide_joiner(client: Any, node_id: str, *, approved: bool) -> tuple[Named, str]:
+    joiners = await client.list_joiners()
+    node_id = chosen(JOINER, node_id, [Named(each.node_id) for each in joiners]).id
+    found = [each for each in joiners if each.node_id == node_id]
     if approved and len(found) > 1:
         raise ClusterError(
             Reason.INVALID_ARGUMENT,
@@ -261,10 +275,10 @@ async def _decide_joiner(client: Any, node_id: str, *, approved: bool) -> str:
         )
     for joiner in found:
         await client.decide_joiner(joiner, approved=approved)
-    return str(found[0].role)
+    return Named(node_id, found[0].name), str(found[0].role)
 
 
-@click.group()
+@click.group(cls=Group)
 def config() -> None:
     """The cluster's settings, replicated among the masters."""
 

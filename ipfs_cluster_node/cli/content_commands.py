@@ -8,6 +8,8 @@ from typing import Any
 import click
 
 from ipfs_cluster_node.cli.files import force_option, user_file, write_aside
+from ipfs_cluster_node.cli.groups import Group
+from ipfs_cluster_node.cli.ids import shown_ids, wide_option
 from ipfs_cluster_node.cli.output import (
     client_command,
     print_done,
@@ -19,9 +21,10 @@ from ipfs_cluster_node.cli.output import (
 from ipfs_cluster_node.cli.waiting import saying_why_it_waits
 from ipfs_cluster_node.config.output_file import is_standard_output
 from ipfs_cluster_node.core.errors import ClusterError
+from ipfs_cluster_node.core.names import CONTENT
 
 
-@click.group()
+@click.group(cls=Group)
 def content() -> None:
     """Files by CID."""
 
@@ -119,17 +122,19 @@ def stat_content(profile: str | None, cid: str, *, as_json: bool) -> None:
 
 @content.command("ls")
 @click.option("--limit", type=click.IntRange(1, 1_000_000), default=100, show_default=True)
+@wide_option
 @client_command
-def list_content(profile: str | None, *, limit: int, as_json: bool) -> None:
+def list_content(profile: str | None, *, limit: int, wide: bool, as_json: bool) -> None:
     """List the files that were added."""
     found = run_client(profile, lambda client: client.list_content(limit=limit))
+    shown = shown_ids(CONTENT, [each.cid for each in found], wide=wide)
     print_views(
         found,
         as_json,
         "Content",
         ("cid", "bytes", "holders", "kept", "needed by", "name"),
         lambda each: (
-            each.cid,
+            shown(each.cid),
             each.size_bytes,
             len(each.holders),
             _kept(each),

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Final
 
 from ipfs_cluster_node.adapters.keys.identity import Identity
@@ -14,12 +15,13 @@ from ipfs_cluster_node.codec.delegations import delegation_to_proto
 from ipfs_cluster_node.codec.ucan import TokenReader, cid_of_token, open_envelope
 from ipfs_cluster_node.codec.ucan_container import read_container, write_container
 from ipfs_cluster_node.codec.ucan_mint import sign_delegation
-from ipfs_cluster_node.codec.views import DELEGATION
+from ipfs_cluster_node.codec.views import DELEGATION as DELEGATION_VIEW
 from ipfs_cluster_node.config.credentials import IDENTITY_NAME
 from ipfs_cluster_node.config.profiles import load_profile
 from ipfs_cluster_node.core.dag_cbor import Value
 from ipfs_cluster_node.core.errors import ClusterError, Reason
-from ipfs_cluster_node.core.ids import Did, parse_did
+from ipfs_cluster_node.core.ids import NAME_PATTERN, Did, NodeId, did_from_node_id
+from ipfs_cluster_node.core.names import DELEGATION
 from ipfs_cluster_node.core.ucan.commands import Command, covers, parse_command
 from ipfs_cluster_node.core.ucan.errors import UcanError
 from ipfs_cluster_node.core.ucan.minting import check_mintable
@@ -43,6 +45,8 @@ class SignedDelegation:
     """Includes its proofs, so that it can be used alone."""
     expires_s: int
     """In seconds since 1970: not later than its proofs."""
+    audience: str
+    """Its did:key, after its name if it was given by that."""
 
 
 async def delegated(
@@ -73,7 +77,6 @@ async def delegated(
         )
     identity = profile_identity(profile)
     try:
-        to = parse_did(audience)
         asked = parse_command(command, chars_max=PRODUCT.command_chars_max)
         statements = policy_of(where, most, policy)
         check_mintable(parse_policy(statements, profile=PRODUCT))
@@ -81,6 +84,8 @@ async def delegated(
         raise ClusterError(
             Reason.INVALID_ARGUMENT, f"that can't be delegated: {error}; see `--help`"
         ) from error
+    member = await client.lookups.member(audience)
+    to = did_from_node_id(NodeId(member.id))
     caller = await client.get_caller()
     mine = [d for d in caller.delegations if d.audience == identity.did]
     wide = [d for d in mine if covers(Command(d.command), asked)]
@@ -104,12 +109,22 @@ async def delegated(
         await client.put_delegation([token])
     before = [d for d in caller.delegations if d.audience != identity.did]
     container = write_container([token, *(d.token for d in (*wide, *before))])
-    return SignedDelegation(str(cid_of_token(token)), container, ends_s)
+    named = f"{member.name} ({to})" if member.name else to
+    return SignedDelegation(str(cid_of_token(token)), container, ends_s, named)
 
 
 def is_cid(text: str) -> bool:
-    """Whether this is meant as a delegation's CID, even malformed, not as a join token's id."""
-    return len(text) >= CID_CHARS_MIN and "." not in text
+    """Whether this is meant as a delegation's CID, even malformed, not as a join token's id.
+
+    A beginning is, if it has the constant start of such CIDs.
+    """
+    return "." not in text and (len(text) >= CID_CHARS_MIN or text.startswith(DELEGATION.starts))
+
+
+def is_member(text: str) -> bool:
+    """Whether this names a member, as a DID or by name, and is no container nor a file with one."""
+    named = NAME_PATTERN.fullmatch(text) is not None and not Path(text).is_file()
+    return named or text.startswith("did:")
 
 
 def profile_identity(profile: str | None) -> Identity:
@@ -170,7 +185,7 @@ def inspected(container: str) -> list[ListedDelegation]:
             delegation = reader.delegation(open_envelope(token, profile=PRODUCT))
         except UcanError as error:
             raise ClusterError(Reason.DELEGATION_INVALID, f"a token in it: {error}") from error
-        found.append(DELEGATION.decode(delegation_to_proto(delegation, token)))
+        found.append(DELEGATION_VIEW.decode(delegation_to_proto(delegation, token)))
     return found
 
 

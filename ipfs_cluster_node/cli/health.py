@@ -14,6 +14,7 @@ from ipfs_cluster_node.cli.output import (
 )
 from ipfs_cluster_node.core.errors import ClusterError, Exit, Reason
 from ipfs_cluster_node.core.model import Liveness
+from ipfs_cluster_node.core.names import NODE, Named, chosen
 from ipfs_cluster_node.core.views import only_connects_out
 
 ASKED_AT_ONCE_MAX: Final = 16
@@ -24,16 +25,17 @@ OUTWARD: Final = "only connects out: ask on its machine"
 
 
 async def health_of(client: Any, node_id: str) -> Any:
-    """One node's health; raises MEMBER_NOT_FOUND, UNREACHABLE."""
+    """One node's health, by its name, its id or the beginning of it.
+
+    Raises:
+        ClusterError: MEMBER_NOT_FOUND, UNREACHABLE, INVALID_ARGUMENT for an ambiguous name.
+    """
     nodes = await client.list_nodes()
-    for each in nodes:
-        if each.node_id == node_id:
-            if not each.endpoints or only_connects_out(each, nodes):
-                raise ClusterError(Reason.UNREACHABLE, f"{node_id} {OUTWARD}")
-            return await client.get_health(each.endpoints[0], node_id, timeout=ASK_TIME_MAX)
-    raise ClusterError(
-        Reason.MEMBER_NOT_FOUND, f"{node_id} is not a node of this cluster; list the nodes"
-    )
+    named = chosen(NODE, node_id, [Named(each.node_id, each.name) for each in nodes])
+    [found] = [each for each in nodes if each.node_id == named.id]
+    if not found.endpoints or only_connects_out(found, nodes):
+        raise ClusterError(Reason.UNREACHABLE, f"{named} {OUTWARD}")
+    return await client.get_health(found.endpoints[0], named.id, timeout=ASK_TIME_MAX)
 
 
 def show_health(answer: Any, *, as_json: bool) -> None:

@@ -1,11 +1,13 @@
 """`ipfs-cluster-node`: the root of the command line."""
 
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, Final
 
 import click
 
 from ipfs_cluster_node import __version__
+from ipfs_cluster_node.cli.groups import Group
 from ipfs_cluster_node.cli.logs import set_up_plain_logging
 from ipfs_cluster_node.cli.output import STALE_KEY, UCAN_KEY, drop_output, say
 from ipfs_cluster_node.config.profiles import PROFILE_VARIABLE, UCAN_VARIABLE
@@ -37,8 +39,52 @@ COMMANDS: Final = {
 }
 """Name to module and help; a module is imported when its command runs."""
 
+MEANT: Final = {
+    "add": ("content add",),
+    "agent": ("serve",),
+    "apply": ("task submit",),
+    "backup": ("cluster backup",),
+    "cancel": ("task cancel",),
+    "cat": ("content get",),
+    "create": ("task submit", "token create"),
+    "delete": ("task cancel", "node remove"),
+    "demo": ("dev",),
+    "describe": ("task get", "status"),
+    "get": ("task get", "content get"),
+    "health": ("node health",),
+    "info": ("status",),
+    "inspect": ("task get", "token inspect"),
+    "job": ("task list",),
+    "jobs": ("task list",),
+    "kill": ("task cancel",),
+    "list": ("task list", "node list", "content ls"),
+    "login": ("join", "profile use"),
+    "logs": ("task get", "task watch"),
+    "ls": ("content ls", "task list"),
+    "members": ("node list",),
+    "nodes": ("node list",),
+    "profiles": ("profile list",),
+    "put": ("content add",),
+    "query": ("sql",),
+    "rm": ("node remove", "task cancel"),
+    "run": ("task submit", "sql"),
+    "server": ("serve",),
+    "show": ("task get", "status"),
+    "start": ("serve", "dev"),
+    "stop": ("task cancel",),
+    "submit": ("task submit",),
+    "tasks": ("task list",),
+    "top": ("status", "node list"),
+    "up": ("dev",),
+    "wait": ("task watch",),
+    "watch": ("task watch",),
+    "whoami": ("auth whoami",),
+    "worker": ("serve",),
+}
+"""What people type who know other tools, and the commands that they may mean."""
 
-class LazyGroup(click.Group):
+
+class LazyGroup(Group):
     """Imports a command when it is needed, so that `--help` is fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -47,11 +93,18 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command."""
+        if cmd_name == "ps":  # Not in the help, as the other names of commands.
+            tasks: Any = self.get_command(ctx, "task")
+            return tasks.get_command(ctx, cmd_name)  # type: ignore[no-any-return]
         if cmd_name not in COMMANDS:
             return None
         module = import_module(f"ipfs_cluster_node.cli.{COMMANDS[cmd_name][0]}")
         command: click.Command = getattr(module, cmd_name)
         return command
+
+    def proposed(self, ctx: click.Context, name: str) -> Sequence[str]:
+        """The commands that a word may mean here."""
+        return MEANT.get(name) or super().proposed(ctx, name)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; what click says of an error is escaped as all else."""

@@ -31,8 +31,9 @@ NOTHING: Final = "\N{EN DASH}"
 PATH_CHARS_MAX: Final = 256
 """Longer text is never taken as a file name."""
 
-capturing: ContextVar[bool] = ContextVar("capturing", default=False)
-"""Whether commands run only to capture their call: see `capture.py`."""
+capturing: ContextVar[Callable[[], Any] | None] = ContextVar("capturing", default=None)
+"""Set while commands run only to capture their call, see `capture.py`: opens the client that looks
+up names for them."""
 
 VERBOSE_KEY: Final = "ipfs_cluster_node.verbose"
 """Key in click's `meta`: whether delegations are named too."""
@@ -149,23 +150,33 @@ def run_client(profile: str | None, operation: Callable[[Any], Coroutine[Any, An
     """Run an operation of the client."""
     import asyncio  # `--help` needs neither.
 
-    from ipfs_cluster_node.client.client import Client
-    from ipfs_cluster_node.client.patience import Patience
-
-    patience = Patience(say=lambda line: say(line, err=True))
-    meta = click.get_current_context().meta
-    stale, ucan = bool(meta.get(STALE_KEY)), text_of(meta.get(UCAN_KEY, ""))
+    opens_for_lookups = capturing.get()
+    opened = opener(profile)
 
     async def run() -> Any:
-        if capturing.get():
-            from ipfs_cluster_node.cli.capture import CapturingConnection
+        if opens_for_lookups is not None:
+            from ipfs_cluster_node.cli.capture import capturing_client
 
-            return await operation(Client(CapturingConnection()))
-        opened = Client.from_profile(profile, stale=stale, ucan=ucan, patience=patience)
-        async with opened as client:
+            return await operation(capturing_client(opens_for_lookups))
+        async with opened() as client:
             return await operation(client)
 
     return asyncio.run(run())
+
+
+def opener(profile: str | None) -> Callable[[], Any]:
+    """What opens the client of the current command, with its `--stale` and `--ucan`."""
+    from ipfs_cluster_node.client.client import Client
+    from ipfs_cluster_node.client.patience import Patience
+
+    meta = click.get_current_context().meta
+    stale, ucan = bool(meta.get(STALE_KEY)), text_of(meta.get(UCAN_KEY, ""))
+
+    def opened() -> Any:
+        patience = Patience(say=lambda line: say(line, err=True))
+        return Client.from_profile(profile, stale=stale, ucan=ucan, patience=patience)
+
+    return opened
 
 
 def text_of(given: str) -> str:

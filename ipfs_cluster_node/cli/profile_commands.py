@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from ipfs_cluster_node.cli.groups import Group
 from ipfs_cluster_node.cli.output import (
     client_command,
     local_command,
@@ -22,7 +23,7 @@ from ipfs_cluster_node.config.profiles import (
 from ipfs_cluster_node.core.errors import ClusterError
 
 
-@click.group()
+@click.group(cls=Group)
 def profile() -> None:
     """Your clusters, and your identity in each, as profiles.toml says; makes no call."""
 

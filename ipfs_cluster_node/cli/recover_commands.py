@@ -9,6 +9,7 @@ from typing import Any, TextIO
 
 import click
 
+from ipfs_cluster_node.cli.groups import Group
 from ipfs_cluster_node.cli.join_hint import say_how_to_join
 from ipfs_cluster_node.cli.node_commands import (
     CLUSTER_KEYS,
@@ -39,7 +40,7 @@ def passphrase_option(*, required: bool) -> Callable[[Function], Function]:
     )
 
 
-@click.group()
+@click.group(cls=Group)
 def recover() -> None:
     """Recover from lost keys, masters or a lost cluster.
 

@@ -8,6 +8,8 @@ from typing import Any, BinaryIO
 
 import click
 
+from ipfs_cluster_node.cli.groups import Group
+from ipfs_cluster_node.cli.ids import Shown, shown_ids, shown_nodes, wide_option
 from ipfs_cluster_node.cli.output import (
     DURATION,
     client_command,
@@ -29,9 +31,10 @@ from ipfs_cluster_node.cli.waiting import (
 )
 from ipfs_cluster_node.core.errors import Exit
 from ipfs_cluster_node.core.model import TaskState
+from ipfs_cluster_node.core.names import TASK
 
 
-@click.group()
+@click.group(cls=Group)
 def task() -> None:
     """Tasks."""
 
@@ -168,17 +171,27 @@ def _words(result: Any) -> str:
 @click.option("--state", "states", multiple=True, type=one_of(TaskState), help="Only these.")
 @click.option("--type", "task_type", default="", help="Only this type.")
 @click.option("--limit", type=click.IntRange(1, 1_000_000), default=100, show_default=True)
+@wide_option
 @client_command
 def list_tasks(
-    profile: str | None, *, states: tuple[str, ...], task_type: str, limit: int, as_json: bool
+    profile: str | None,
+    *,
+    states: tuple[str, ...],
+    task_type: str,
+    limit: int,
+    wide: bool,
+    as_json: bool,
 ) -> None:
     """List tasks, the newest first."""
-    found = run_client(
-        profile,
-        lambda client: client.list_tasks(
+
+    async def fetch(client: Any) -> tuple[Any, Shown]:
+        found = await client.list_tasks(
             states=[TaskState(state) for state in states], task_type=task_type, limit=limit
-        ),
-    )
+        )
+        return found, await shown_nodes(client, wide=wide or as_json)
+
+    found, node = run_client(profile, fetch)
+    shown = shown_ids(TASK, [each.task_id for each in found], wide=wide)
     if as_json:
         print_json([json_document(each) for each in found])
         return
@@ -187,11 +200,11 @@ def list_tasks(
         ("task", "type", "state", "attempt", "node", "failure"),
         (
             (
-                each.task_id,
+                shown(each.task_id),
                 each.spec.task_type,
                 each.status.state or "unknown",
                 each.status.attempt,
-                each.status.node_id,
+                node(each.status.node_id),
                 each.status.failure.message if each.status.failure else "",
             )
             for each in found
@@ -234,7 +247,13 @@ def watch_tasks(
 @client_command
 def cancel_task(profile: str | None, task_id: str, *, as_json: bool) -> None:
     """Cancel a task; a running attempt is killed."""
-    run_client(profile, lambda client: client.cancel_task(task_id))
+
+    async def cancel(client: Any) -> str:
+        whole: str = await client.lookups.task_id(task_id)
+        await client.cancel_task(whole)
+        return whole
+
+    task_id = run_client(profile, cancel)
     print_done(
         {"task_id": task_id, "state": "TASK_STATE_CANCELLED"}, f"{task_id} is cancelled", as_json
     )

@@ -256,6 +256,8 @@ class CertificateCalls(Calls):
         """
         if did:
             did = await self.lookups.did(did, timeout)
+        if serial:
+            serial = await self.lookups.serial(serial, timeout)
         request = pb.ListCertificatesRequest(did=did, serial=serial, serial_prefix=serial_prefix)
         return await self._list(request, "certificates", codecs.CERTIFICATE.decode, timeout, limit)
 

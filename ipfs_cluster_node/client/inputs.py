@@ -12,6 +12,7 @@ from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import NAME_PATTERN
 from ipfs_cluster_node.core.model import INPUT_FORMATS, TASK_INPUTS_MAX
 from ipfs_cluster_node.core.multiformats import parse_cid
+from ipfs_cluster_node.core.names import CONTENT
 
 if TYPE_CHECKING:
     from ipfs_cluster_node.client.content import ContentCalls
@@ -39,7 +40,8 @@ def given_input(name: str, source: Source) -> GivenInput:
 
     Args:
         name: Its name in the task.
-        source: See `Source`; text is a CID if it can be one, else a path. After a CID, or the path
+        source: See `Source`; text is a CID if it can be one, or the beginning of one and no file
+            is so named, else a path. After a CID, or the path
             of an existing file, `:csv`, `:parquet` or `:arrow` may name the format.
 
     Raises:
@@ -118,6 +120,9 @@ def _write_stream(table: Any, file: BinaryIO) -> None:
 
 
 def _is_cid(text: str) -> bool:
+    """Whether this is a CID, or the beginning of one with its constant start."""
+    if CONTENT.prefixes(text) == (text,):
+        return not Path(text).exists()
     try:
         parse_cid(text)
     except ValueError:

@@ -28,6 +28,8 @@ Listed = TypeVar("Listed")
 
 ASKED_MAX: Final = names.CANDIDATES_MAX + 1
 """Most rows of one lookup: one more than a refusal names."""
+LOOKUP_TIMEOUT: Final = timedelta(seconds=30)
+"""For each call of a lookup that says no other."""
 LOOKUPS_MAX: Final = 100
 """Most beginnings in one list of ids: each is a call."""
 
@@ -78,7 +80,7 @@ class Lookups:
         """Look up with the rights of a client."""
         self._client = client
 
-    async def task_id(self, text: str, timeout: timedelta) -> str:
+    async def task_id(self, text: str, timeout: timedelta = LOOKUP_TIMEOUT) -> str:
         """A task, by the beginning of its id.
 
         Raises:
@@ -93,7 +95,9 @@ class Lookups:
 
         return await _whole(names.TASK, text, ask)
 
-    async def task_ids(self, texts: Sequence[str], timeout: timedelta) -> list[str]:
+    async def task_ids(
+        self, texts: Sequence[str], timeout: timedelta = LOOKUP_TIMEOUT
+    ) -> list[str]:
         """Several tasks; see `task_id`."""
         if sum(bool(names.TASK.prefixes(text)) for text in texts) > LOOKUPS_MAX:
             raise invalid_field(
@@ -101,7 +105,7 @@ class Lookups:
             )
         return [await self.task_id(text, timeout) for text in texts]
 
-    async def cid(self, text: str, timeout: timedelta) -> str:
+    async def cid(self, text: str, timeout: timedelta = LOOKUP_TIMEOUT) -> str:
         """A file, by the beginning of its CID.
 
         Raises:
@@ -116,7 +120,7 @@ class Lookups:
 
         return await _whole(names.CONTENT, text, ask)
 
-    async def delegation_cid(self, text: str, timeout: timedelta) -> str:
+    async def delegation_cid(self, text: str, timeout: timedelta = LOOKUP_TIMEOUT) -> str:
         """A stored delegation, by the beginning of its CID.
 
         Raises:
@@ -131,7 +135,7 @@ class Lookups:
 
         return await _whole(names.DELEGATION, text, ask)
 
-    async def token_id(self, text: str, timeout: timedelta) -> str:
+    async def token_id(self, text: str, timeout: timedelta = LOOKUP_TIMEOUT) -> str:
         """A join token, by the beginning of its id.
 
         Raises:
@@ -144,7 +148,7 @@ class Lookups:
 
         return await _whole(names.JOIN_TOKEN, text, ask)
 
-    async def serial(self, text: str, timeout: timedelta) -> str:
+    async def serial(self, text: str, timeout: timedelta = LOOKUP_TIMEOUT) -> str:
         """A certificate, by the beginning of its serial number.
 
         Raises:
@@ -160,7 +164,7 @@ class Lookups:
 
         return await _whole(names.CERTIFICATE, text, ask)
 
-    async def node_id(self, text: str, timeout: timedelta) -> NodeId:
+    async def node_id(self, text: str, timeout: timedelta = LOOKUP_TIMEOUT) -> NodeId:
         """A node, by its name, its DID, or the beginning of its id; not a client.
 
         Raises:
@@ -171,7 +175,9 @@ class Lookups:
             return whole
         return NodeId(chosen(names.NODE, text, await self._nodes(text, timeout)).id)
 
-    async def member(self, text: str, timeout: timedelta, *, named: bool = False) -> Named:
+    async def member(
+        self, text: str, timeout: timedelta = LOOKUP_TIMEOUT, *, named: bool = False
+    ) -> Named:
         """A node or client, by its name, its DID, or the beginning of its node id.
 
         Clients are known by their certificates. With `named` a whole id is looked up too, and
@@ -194,7 +200,7 @@ class Lookups:
                 raise
             return Named(whole)
 
-    async def did(self, text: str, timeout: timedelta) -> Did:
+    async def did(self, text: str, timeout: timedelta = LOOKUP_TIMEOUT) -> Did:
         """The DID of a node or client; see `member`."""
         return did_from_node_id(NodeId((await self.member(text, timeout)).id))
 

@@ -5,7 +5,7 @@ Docs: docs/adr/0021-names-and-beginnings-of-ids.md.
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from ipfs_cluster_node.core.errors import ClusterError, Reason
@@ -59,8 +59,8 @@ class IdKind:
         ordered = sorted(set(ids))
         shown: dict[str, str] = {}
         alike = 0  # Characters that an id has in common with the one before.
-        for each, following in zip(ordered, [*ordered[1:], ""], strict=True):
-            alike_next = _common_chars(each, following)
+        for at, each in enumerate(ordered, start=1):
+            alike_next = _common_chars(each, ordered[at]) if at < len(ordered) else 0
             start = next((s for s in self.starts if s and each.startswith(s)), "")
             chars = max(len(start) + SHOWN_CHARS_MIN, alike + 1, alike_next + 1)
             shown[each] = each[:chars]
@@ -101,6 +101,7 @@ NODE: Final = IdKind(
     "node list",
     starts=("12D3KooW",),  # PeerIDs of Ed25519 keys.
 )
+JOINER: Final = replace(NODE, what="joiner", listed_by="node joiners")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import pytest
 
 from ipfs_cluster_node.adapters.keys.identity import Identity
 from ipfs_cluster_node.cli import certificate_commands, cluster_commands
+from ipfs_cluster_node.client.lookups import Lookups
 from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.core.views import (
     HealthCheck,
@@ -29,7 +30,8 @@ def test_node_remove_takes_either_name_of_an_identity(
     async def remove_node(node_id: str, *, lose_files: bool) -> None:
         removed.append((node_id, lose_files))
 
-    client = SimpleNamespace(remove_node=remove_node)
+    nothing: Any = SimpleNamespace()  # A whole id is not looked up.
+    client = SimpleNamespace(remove_node=remove_node, lookups=Lookups(nothing))
     for more in ([], ["--lose-files"]):
         arguments = ("node", "remove", named, "--yes", *more)
         done = invoke(monkeypatch, cluster_commands, client, *arguments)
