@@ -8,6 +8,11 @@ from typing import Any
 
 import click
 
+from ipfs_cluster_node.cli.completing import (
+    completed_delegations,
+    completed_members,
+    completed_tokens,
+)
 from ipfs_cluster_node.cli.groups import Group
 from ipfs_cluster_node.cli.ids import shown_ids, wide_option
 from ipfs_cluster_node.cli.join_hint import say_how_to_join
@@ -95,7 +100,7 @@ def create_join_token(
 
 
 @token.command("delegate")
-@click.argument("audience")
+@click.argument("audience", shell_complete=completed_members)
 @click.argument("command")
 @click.option(
     "--where",
@@ -156,7 +161,7 @@ def delegate(
 
 
 @token.command("inspect")
-@click.argument("text")
+@click.argument("text", shell_complete=completed_delegations)
 @client_command
 def inspect(profile: str | None, text: str, *, as_json: bool) -> None:
     """Decode TEXT: a container or its file, the CID of a stored delegation, or a join token.
@@ -189,7 +194,12 @@ def inspect(profile: str | None, text: str, *, as_json: bool) -> None:
 
 
 @token.command("list")
-@click.option("--audience", default="", help="Only those to this DID, or client or node by name.")
+@click.option(
+    "--audience",
+    default="",
+    shell_complete=completed_members,
+    help="Only those to this DID, or client or node by name.",
+)
 @click.option("--join", "join_tokens", is_flag=True, help="List join tokens instead.")
 @wide_option
 @client_command
@@ -206,7 +216,7 @@ def list_delegations(
 
 
 @token.command("revoke")
-@click.argument("cid", metavar="CID_OR_ID")
+@click.argument("cid", metavar="CID_OR_ID", shell_complete=completed_tokens)
 @click.option(
     "--path", "path_text", default="", help="A container with its chain, if it is not stored."
 )
@@ -301,6 +311,7 @@ _as_option = click.option(
     "--as",
     "who",
     default="",
+    shell_complete=completed_members,
     help="A did:key, the name of a client or node, a container or a file with one. [default: you]",
 )
 _do_option = click.option(

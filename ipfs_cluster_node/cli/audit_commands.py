@@ -11,6 +11,7 @@ import click
 
 from ipfs_cluster_node.adapters.system_clock import SYSTEM_CLOCK
 from ipfs_cluster_node.cli.arrow import save_option, saving
+from ipfs_cluster_node.cli.completing import completed_members, completed_nodes
 from ipfs_cluster_node.cli.files import force_option
 from ipfs_cluster_node.cli.groups import Group
 from ipfs_cluster_node.cli.output import (
@@ -38,11 +39,20 @@ def audit() -> None:
 
 @audit.command("list")
 @click.option("--since", type=DURATION, default="24h", show_default=True, help="How far back.")
-@click.option("--caller", default="", help="Only calls of this did:key.")
+@click.option(
+    "--caller",
+    default="",
+    shell_complete=completed_members,
+    help="Only calls of this did:key or name.",
+)
 @click.option("--method", default="", help="Only calls of this method, such as SubmitTask.")
 @click.option("--outcome", type=one_of(Outcome), help="Only calls with this outcome.")
 @click.option(
-    "--node", "nodes", multiple=True, help="Only records of these masters. [default: all]"
+    "--node",
+    "nodes",
+    multiple=True,
+    shell_complete=completed_nodes,
+    help="Only records of these masters. [default: all]",
 )
 @click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True)
 @save_option
@@ -68,6 +78,7 @@ def list_audit_records(
     begin = SYSTEM_CLOCK.wall() - since
 
     async def gather(client: Any) -> tuple[list[tuple[str, Any]], dict[str, str]]:
+        caller_did = await client.lookups.did(caller) if caller else ""
         members = await client.list_nodes()
         known = [Named(node.node_id, node.name) for node in members]
         named = {chosen(NODE, each, known) for each in nodes}
@@ -90,7 +101,7 @@ def list_audit_records(
                     node.endpoints[0],
                     node.node_id,
                     since=begin,
-                    caller=caller,
+                    caller=caller_did,
                     method=method,
                     outcome=outcome or "",
                     limit=limit,

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import click
 
+from ipfs_cluster_node.cli.completing import completed_members, completed_serials
 from ipfs_cluster_node.cli.groups import Group
 from ipfs_cluster_node.cli.ids import shown_ids, wide_option
 from ipfs_cluster_node.cli.output import (
@@ -30,7 +31,12 @@ def cert() -> None:
 
 
 @cert.command("list")
-@click.option("--did", default="", help="Only those of this member: its did:key, name or node id.")
+@click.option(
+    "--did",
+    default="",
+    shell_complete=completed_members,
+    help="Only those of this member: its did:key, name or node id.",
+)
 @wide_option
 @client_command
 def list_certificates(profile: str | None, *, did: str, wide: bool, as_json: bool) -> None:
@@ -53,7 +59,7 @@ def list_certificates(profile: str | None, *, did: str, wide: bool, as_json: boo
 
 
 @cert.command("show")
-@click.argument("serial")
+@click.argument("serial", shell_complete=completed_serials)
 @client_command
 def show_certificate(profile: str | None, *, serial: str, as_json: bool) -> None:
     """Show the certificate with this serial number."""
@@ -75,7 +81,7 @@ def show_certificate(profile: str | None, *, serial: str, as_json: bool) -> None
 
 
 @cert.command("revoke")
-@click.argument("what")
+@click.argument("what", shell_complete=completed_serials)
 @client_command
 def revoke_certificate(profile: str | None, *, what: str, as_json: bool) -> None:
     """Revoke WHAT: a certificate by its serial number, or a member by its did:key or name.

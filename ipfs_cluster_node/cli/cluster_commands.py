@@ -6,6 +6,12 @@ from typing import Any
 import click
 
 from ipfs_cluster_node.cli.arrow import save_option, saving
+from ipfs_cluster_node.cli.completing import (
+    completed_joiners,
+    completed_members,
+    completed_nodes,
+    completed_settings,
+)
 from ipfs_cluster_node.cli.files import force_option, user_file
 from ipfs_cluster_node.cli.groups import Group
 from ipfs_cluster_node.cli.health import (
@@ -92,7 +98,9 @@ def cluster() -> None:
 
 
 @cluster.command("transfer-leadership")
-@click.argument("node_id", metavar="[NODE]", default="", type=MEMBER)
+@click.argument(
+    "node_id", metavar="[NODE]", default="", type=MEMBER, shell_complete=completed_nodes
+)
 @client_command
 def transfer_leadership(profile: str | None, node_id: str, *, as_json: bool) -> None:
     """Make another master the leader: NODE, or the one with the longest log.
@@ -175,7 +183,9 @@ def _role(node: Any) -> str:
 
 
 @node.command("health")
-@click.argument("node_id", metavar="[NODE]", default="", type=MEMBER)
+@click.argument(
+    "node_id", metavar="[NODE]", default="", type=MEMBER, shell_complete=completed_nodes
+)
 @click.option("--all", "of_all", is_flag=True, help="Ask every node, from this machine.")
 @client_command
 def get_health(profile: str | None, node_id: str, *, of_all: bool, as_json: bool) -> None:
@@ -194,7 +204,7 @@ def get_health(profile: str | None, node_id: str, *, of_all: bool, as_json: bool
 
 
 @node.command("remove")
-@click.argument("node_id", metavar="NODE", type=MEMBER)
+@click.argument("node_id", metavar="NODE", type=MEMBER, shell_complete=completed_members)
 @click.option(
     "--lose-files",
     is_flag=True,
@@ -241,7 +251,7 @@ def list_joiners(profile: str | None, *, as_json: bool) -> None:
 
 
 @node.command("approve")
-@click.argument("node_id", metavar="NODE", type=MEMBER)
+@click.argument("node_id", metavar="NODE", type=MEMBER, shell_complete=completed_joiners)
 @client_command
 def approve_joiner(profile: str | None, node_id: str, *, as_json: bool) -> None:
     """Approve a joiner, by its node id or the beginning of it.
@@ -254,7 +264,7 @@ def approve_joiner(profile: str | None, node_id: str, *, as_json: bool) -> None:
 
 
 @node.command("reject")
-@click.argument("node_id", metavar="NODE", type=MEMBER)
+@click.argument("node_id", metavar="NODE", type=MEMBER, shell_complete=completed_joiners)
 @client_command
 def reject_joiner(profile: str | None, node_id: str, *, as_json: bool) -> None:
     """Reject a joiner, by its node id or the beginning of it."""
@@ -284,7 +294,7 @@ def config() -> None:
 
 
 @config.command("get")
-@click.argument("key", default="")
+@click.argument("key", default="", shell_complete=completed_settings)
 @client_command
 def get_config(profile: str | None, key: str, *, as_json: bool) -> None:
     """List the settings, or print one."""

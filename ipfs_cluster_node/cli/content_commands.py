@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ipfs_cluster_node.cli.completing import completed_cids
 from ipfs_cluster_node.cli.files import force_option, user_file, write_aside
 from ipfs_cluster_node.cli.groups import Group
 from ipfs_cluster_node.cli.ids import shown_ids, wide_option
@@ -64,7 +65,7 @@ def add_content(profile: str | None, path: Path, *, as_json: bool) -> None:
 
 
 @content.command("get")
-@click.argument("cid")
+@click.argument("cid", shell_complete=completed_cids)
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="[default: ./CID; - is stdout]"
 )
@@ -104,7 +105,7 @@ def get_content(
 
 
 @content.command("stat")
-@click.argument("cid")
+@click.argument("cid", shell_complete=completed_cids)
 @client_command
 def stat_content(profile: str | None, cid: str, *, as_json: bool) -> None:
     """Print a file's size and holders."""

@@ -7,6 +7,7 @@ from typing import Any, Final
 import click
 
 from ipfs_cluster_node import __version__
+from ipfs_cluster_node.cli.completing import completed_profiles
 from ipfs_cluster_node.cli.groups import Group
 from ipfs_cluster_node.cli.logs import set_up_plain_logging
 from ipfs_cluster_node.cli.output import STALE_KEY, UCAN_KEY, drop_output, say
@@ -130,6 +131,7 @@ class LazyGroup(Group):
 @click.option(
     "--profile",
     envvar=PROFILE_VARIABLE,
+    shell_complete=completed_profiles,
     help="The cluster to use, from `profile list`. [default: set by `profile use`]",
 )
 @click.option(

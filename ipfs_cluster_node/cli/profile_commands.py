@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from ipfs_cluster_node.cli.completing import completed_profiles
 from ipfs_cluster_node.cli.groups import Group
 from ipfs_cluster_node.cli.output import (
     client_command,
@@ -28,13 +29,6 @@ def profile() -> None:
     """Your clusters, and your identity in each, as profiles.toml says; makes no call."""
 
 
-def _completed(_ctx: click.Context, _param: click.Parameter, begun: str) -> list[str]:
-    try:
-        return [name for name in profile_names() if name.startswith(begun)]
-    except ClusterError:
-        return []
-
-
 @profile.command("list")
 @client_command
 def list_profiles(chosen: str | None, *, as_json: bool) -> None:
@@ -52,7 +46,7 @@ def list_profiles(chosen: str | None, *, as_json: bool) -> None:
 
 
 @profile.command("use")
-@click.argument("name", shell_complete=_completed)
+@click.argument("name", shell_complete=completed_profiles)
 @local_command
 def use(name: str, *, as_json: bool) -> None:
     """Use NAME by default, unless --profile or the environment names another."""
@@ -61,7 +55,7 @@ def use(name: str, *, as_json: bool) -> None:
 
 
 @profile.command("show")
-@click.argument("name", required=False, shell_complete=_completed)
+@click.argument("name", required=False, shell_complete=completed_profiles)
 @client_command
 def show(chosen: str | None, name: str | None, *, as_json: bool) -> None:
     """Show profile NAME, or the one in use: its masters, files and identity."""

@@ -8,6 +8,11 @@ from typing import Any, BinaryIO
 
 import click
 
+from ipfs_cluster_node.cli.completing import (
+    completed_task_types,
+    completed_tasks,
+    completed_tasks_that_go_on,
+)
 from ipfs_cluster_node.cli.groups import Group
 from ipfs_cluster_node.cli.ids import Shown, shown_ids, shown_nodes, wide_option
 from ipfs_cluster_node.cli.output import (
@@ -40,7 +45,7 @@ def task() -> None:
 
 
 @task.command("submit")
-@click.argument("task_type")
+@click.argument("task_type", shell_complete=completed_task_types)
 @click.option("--payload", type=click.File("rb"), help="File with the payload; - is stdin.")
 @click.option("--data", help="The payload as text.")
 @click.option("--sql", help="For data_processing: the SELECT.")
@@ -126,7 +131,7 @@ def submit_task(
 
 
 @task.command("get")
-@click.argument("task_id")
+@click.argument("task_id", shell_complete=completed_tasks)
 @client_command
 def get_task(profile: str | None, task_id: str, *, as_json: bool) -> None:
     """Print one task."""
@@ -169,7 +174,9 @@ def _words(result: Any) -> str:
 
 @task.command("list")
 @click.option("--state", "states", multiple=True, type=one_of(TaskState), help="Only these.")
-@click.option("--type", "task_type", default="", help="Only this type.")
+@click.option(
+    "--type", "task_type", default="", shell_complete=completed_task_types, help="Only this type."
+)
 @click.option("--limit", type=click.IntRange(1, 1_000_000), default=100, show_default=True)
 @wide_option
 @client_command
@@ -213,7 +220,7 @@ def list_tasks(
 
 
 @task.command("watch")
-@click.argument("task_ids", nargs=-1, required=True)
+@click.argument("task_ids", nargs=-1, required=True, shell_complete=completed_tasks)
 @click.option("--timeout", type=DURATION, default="1h", show_default=True)
 @client_command
 def watch_tasks(
@@ -243,7 +250,7 @@ def watch_tasks(
 
 
 @task.command("cancel")
-@click.argument("task_id")
+@click.argument("task_id", shell_complete=completed_tasks_that_go_on)
 @client_command
 def cancel_task(profile: str | None, task_id: str, *, as_json: bool) -> None:
     """Cancel a task; a running attempt is killed."""

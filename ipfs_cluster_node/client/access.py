@@ -126,7 +126,7 @@ class AccessCalls(Calls):
             address: The node's.
             node_id: Its PeerID.
             since: Only records from this time on.
-            caller: Only calls of this DID.
+            caller: Only calls of this DID, or of the node or client with this name.
             method: Only methods whose name ends with this.
             outcome: Only `allowed`, `failed`, `denied` or `lost`.
             limit: The most records to return.
@@ -135,6 +135,8 @@ class AccessCalls(Calls):
         Raises:
             ClusterError: NOT_DELEGATED, UNREACHABLE, INVALID_ARGUMENT.
         """
+        if caller:
+            caller = await self.lookups.did(caller, timeout)
         channel = self._connection.channel((address, NodeId(node_id)))
         request = audit_pb2.ListAuditRecordsRequest(
             caller_did=caller, method=method, outcome=OUTCOME.number(outcome, "outcome")
