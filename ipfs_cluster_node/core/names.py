@@ -1,6 +1,6 @@
 """Ids by name or by their beginning: which one is meant, and the shortest form that names it.
 
-Docs: docs/adr/0021-names-and-beginnings-of-ids.md.
+Docs: docs/names.md.
 """
 
 import re
