@@ -1,9 +1,6 @@
 """What shells complete, and that completion neither fails, prints nor takes long."""
 
-import os
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +18,7 @@ from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.config.profiles import Profile, ProfileEndpoint, save_profile
 from ipfs_cluster_node.core.model import TaskState
 from ipfs_cluster_node.core.views import ListedNode, ListedTask
+from tests.support.commands import complete_in_shell
 from tests.support.tls import enrol, make_ca
 
 NODE_ID = Identity.create().node_id
@@ -122,28 +120,8 @@ def test_every_parameter_that_takes_an_id_is_completed() -> None:
 
 
 def test_states_are_completed_without_a_call() -> None:
-    done = complete_in_shell("bash", "task list --state ", {})
+    done = complete_in_shell("bash", "task list --state ")
     assert {line.partition(",")[2] for line in done.stdout.split()} == set(map(str, TaskState))
-
-
-def complete_in_shell(
-    shell: str, line: str, environment: dict[str, str]
-) -> subprocess.CompletedProcess[str]:
-    words = ["ipfs-cluster-node", *line.split(" ")]
-    given = {
-        "_IPFS_CLUSTER_NODE_COMPLETE": f"{shell}_complete",
-        "COMP_WORDS": " ".join(words[:-1] if shell == "fish" else words),
-        "COMP_CWORD": words[-1] if shell == "fish" else str(len(words) - 1),
-    }
-    program = "from ipfs_cluster_node.cli.main import main; main(prog_name='ipfs-cluster-node')"
-    return subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, **given, **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 def profile_of(address: str, directory: Path) -> Profile:
@@ -175,7 +153,7 @@ def test_without_a_cluster_nothing_is_completed_and_nothing_printed(
         elif answer != "no profile":
             save_profile("default", profile_of(f"127.0.0.1:{silent.getsockname()[1]}", tmp_path))
         began = time.monotonic()
-        done = complete_in_shell(shell, "task get ab", {})
+        done = complete_in_shell(shell, "task get ab")
         seconds = time.monotonic() - began
     assert (done.returncode, done.stdout.strip(), done.stderr) in ((0, "", ""), (1, "", ""))
     # Of which the start of Python takes most on a busy machine.

@@ -9,6 +9,7 @@ import pytest
 from ipfs_cluster_node.cli.local_cluster import LocalCluster
 from ipfs_cluster_node.client.client import Client
 from ipfs_cluster_node.core.errors import ClusterError, Reason
+from tests.support.commands import complete_in_shell
 
 
 @pytest.mark.asyncio
@@ -64,7 +65,9 @@ def test_the_command_line_takes_names(cluster: LocalCluster, cli: Any, tmp_path:
     assert made["cid"] in done("token", "revoke", made["cid"][:18])
     done("auth", "explain", "--as", "bobby", "--do", "task submit echo", status=4)
 
-    worker = next(n for n in json.loads(done("node", "list", "--json")) if n["role"] == "WORKER")
+    worker = next(
+        n for n in json.loads(done("node", "list", "--json")) if n["role"] == "ROLE_WORKER"
+    )
     name, node_id = worker["name"], worker["node_id"]
     assert name in done("node", "health", name)
     assert name in done("node", "show", node_id[8:18])
@@ -75,9 +78,27 @@ def test_the_command_line_takes_names(cluster: LocalCluster, cli: Any, tmp_path:
     assert node_id in explained
     done("auth", "explain", "--as", "bobby", "--do", f"node remove {name}", status=4)
     assert "no node 'nobody'" in done("auth", "explain", "--do", "node rm nobody", status=5)
-    master = next(n for n in json.loads(done("node", "list", "--json")) if n["role"] == "MASTER")
+    master = next(
+        n for n in json.loads(done("node", "list", "--json")) if n["role"] == "ROLE_MASTER"
+    )
     assert did in done("audit", "list", "--node", master["name"], "--caller", "bobby", "--json")
 
     assert f"bobby ({did})" in done("cert", "revoke", "bobby")
     removed = done("node", "remove", did, "--yes")
     assert "is removed" in removed
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_names_and_ids_of_the_cluster_are_completed(
+    cluster: LocalCluster, cli: Any, shell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del cluster  # `cli` has written its profile.
+    task_id = cli("task", "submit", "echo").stdout.strip()
+    worker = next(
+        n for n in json.loads(cli("node", "list", "--json").stdout) if n["role"] == "ROLE_WORKER"
+    )
+    assert worker["name"] in complete_in_shell(shell, "node health ").stdout
+    assert worker["node_id"] in complete_in_shell(shell, "node health 12D3").stdout
+    assert task_id in complete_in_shell(shell, f"task get {task_id[:5]}").stdout
+    assert task_id not in complete_in_shell(shell, "task get zz").stdout
+    assert "echo" in complete_in_shell(shell, "task submit e").stdout
