@@ -150,23 +150,34 @@ def _kept(listed: Any) -> str:
 
 
 @content.command("keep")
-@click.argument("cid")
+@click.argument("cid", shell_complete=completed_cids)
 @client_command
 def keep_content(profile: str | None, cid: str, *, as_json: bool) -> None:
     """Keep a task's result until it is removed; otherwise it is deleted with its task."""
-    run_client(profile, lambda client: client.keep_content(cid))
+
+    async def keep(client: Any) -> str:
+        whole: str = await client.lookups.cid(cid)
+        await client.keep_content(whole)
+        return whole
+
+    cid = run_client(profile, keep)
     print_done({"cid": cid}, f"{cid} is kept until it is removed", as_json)
 
 
 @content.command("rm")
-@click.argument("cid")
+@click.argument("cid", shell_complete=completed_cids)
 @client_command
 def remove_content(profile: str | None, cid: str, *, as_json: bool) -> None:
     """Remove a file; refused while a task that has not ended needs it.
 
     Masters delete its blocks, except those that another file has too.
     """
-    removed = run_client(profile, lambda client: client.remove_content(cid))
+
+    async def remove(client: Any) -> tuple[str, Any]:
+        whole: str = await client.lookups.cid(cid)
+        return whole, await client.remove_content(whole)
+
+    cid, removed = run_client(profile, remove)
     print_view(removed, list(_said_of_removal(cid, removed)), as_json)
 
 

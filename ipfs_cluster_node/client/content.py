@@ -139,6 +139,7 @@ class ContentCalls(Calls):
         Raises:
             ClusterError: CONTENT_NOT_FOUND; CONTENT_NEEDED, naming a task that has not ended.
         """
+        cid = await self.lookups.cid(cid, timeout)
         request = message(pb.RemoveContentRequest, request_id=new_request_id(), cid=cid)
         return codecs.REMOVED_CONTENT.decode(await self._unary(request, timeout))
 
@@ -148,6 +149,7 @@ class ContentCalls(Calls):
         Raises:
             ClusterError: CONTENT_NOT_FOUND.
         """
+        cid = await self.lookups.cid(cid, timeout)
         request = message(pb.KeepContentRequest, request_id=new_request_id(), cid=cid)
         await self._unary(request, timeout)
 
