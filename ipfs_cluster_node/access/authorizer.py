@@ -6,6 +6,7 @@ Nodes are authorized the same way where a method's rule requires it.
 from collections import OrderedDict
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from itertools import islice
 from typing import Any, Final
@@ -31,14 +32,15 @@ from ipfs_cluster_node.core.authorization import (
     Requirement,
     distinct,
 )
+from ipfs_cluster_node.core.denials import NAMED_MAX, WORDS, Held, alike, denial, held_by
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import Did, NodeId
 from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.core.multiformats import TOKEN_CODECS, Cid, parse_cid
 from ipfs_cluster_node.core.state import ClusterState
 from ipfs_cluster_node.core.ucan.access import Access
-from ipfs_cluster_node.core.ucan.chain import ValidationContext, check_times
-from ipfs_cluster_node.core.ucan.commands import Command
+from ipfs_cluster_node.core.ucan.chain import Claim, ValidationContext, check_times
+from ipfs_cluster_node.core.ucan.commands import Command, covers
 from ipfs_cluster_node.core.ucan.errors import Refusal, UcanError, malformed
 from ipfs_cluster_node.core.ucan.tokens import Delegation, Invocation
 
@@ -104,6 +106,17 @@ class Authorizer:
         Raises:
             ClusterError: DELEGATION_INVALID, NOT_DELEGATED, or what is wrong with the request.
         """
+        try:
+            return await self._decide(caller, rule, request, tokens)
+        except ClusterError as error:
+            # What else a call carries or names, only its caller knows.
+            if error.reason is Reason.NOT_DELEGATED and not tokens.container + tokens.proofs:
+                raise self.denied(caller.did, error) from None
+            raise
+
+    async def _decide(
+        self, caller: Caller, rule: Rule, request: Any, tokens: CallTokens
+    ) -> Permissions:
         if rule.command is None or not rule.signable:
             self._check_unsigned(tokens)
         if rule.command is None:
@@ -147,6 +160,29 @@ class Authorizer:
         for requirement in rule.required(request, context) if rule.required else ():
             await permissions.check(requirement)
         return permissions
+
+    def denied(self, did: Did, error: ClusterError) -> ClusterError:
+        """The same NOT_DELEGATED, in words: what `did` may do by what is stored for it, instead."""
+        command = Command(error.metadata.get("command", ""))
+        if command not in WORDS:
+            return error
+        held = [each for each in map(partial(self._held, did), alike(command)) if each is not None]
+        message = denial(
+            command, did, self._held(did, command), held, error.metadata.get("namespace", "")
+        )
+        return ClusterError(error.reason, message, metadata=error.metadata)
+
+    def _held(self, did: Did, command: Command) -> Held | None:
+        """What `did` may do under a command by what is stored for it; None if nothing."""
+        state = self._known_state()
+        kept = self.kept([did])
+        claim = Claim(issuer=did, subject=state.cluster_did, command=command, args={})
+        context = self.validation_context(state)
+        mine = [each for each in kept if each.audience == did and covers(each.command, command)]
+        before = [link for link in kept if link.audience != did]
+        ways = (Access.found(claim, [link, *before], context) for link in mine[:NAMED_MAX])
+        chains = [way.nearest for way in ways if way is not None]
+        return held_by(command, chains) if chains else None
 
     def _check_unsigned(self, tokens: CallTokens) -> None:
         """Refuse a signed call: its carrier would be the caller, or half of it unsigned."""

@@ -10,7 +10,7 @@ from typing import Final
 from ipfs_cluster_node.access.context import Caller
 from ipfs_cluster_node.access.turns import current_turn
 from ipfs_cluster_node.codec.errors import error_from_ucan
-from ipfs_cluster_node.core.authorization import Requirement
+from ipfs_cluster_node.core.authorization import TASK_SUBMIT, Args, Requirement
 from ipfs_cluster_node.core.dag_cbor import Value
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.model import AttemptId, Task
@@ -133,6 +133,7 @@ class DelegatedPermissions:
             return
         turn = current_turn()
         judged: set[tuple[Value, ...]] = set()
+        args: Args = {}
         try:
             for args in requirement.each:
                 alike = access.kind_of(args)
@@ -143,7 +144,14 @@ class DelegatedPermissions:
                 if turn.over:
                     await turn.next()
         except UcanError as error:
-            raise error_from_ucan(error, command=requirement.command, now_s=self.now_s()) from None
+            # Of a submission, its own words: those of others would tell of the state.
+            named = args.get("namespace") if requirement.command == TASK_SUBMIT else None
+            raise error_from_ucan(
+                error,
+                command=requirement.command,
+                now_s=self.now_s(),
+                namespace=str(named or ""),
+            ) from None
 
     @contextmanager
     def _steps(self, access: Access) -> Iterator[Evaluation]:

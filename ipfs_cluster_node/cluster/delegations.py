@@ -370,7 +370,8 @@ class Delegations:
         try:
             self._authorizer.access(caller.did, DELEGATION_REVOKE).check(args)
         except UcanError as error:
-            raise error_from_ucan(error, command=DELEGATION_REVOKE) from None
+            refused = error_from_ucan(error, command=DELEGATION_REVOKE)
+            raise self._authorizer.denied(caller.did, refused) from None
         return state.cluster_did
 
     @staticmethod

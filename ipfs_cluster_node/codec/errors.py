@@ -140,16 +140,19 @@ def _pack(message: ErrorInfo | RetryInfo | BadRequest | NotLeader) -> Any:
 
 
 def error_from_ucan(
-    error: UcanError, *, command: str = "", now_s: int | None = None
+    error: UcanError, *, command: str = "", now_s: int | None = None, namespace: str = ""
 ) -> ClusterError:
     """The error of a call for a UCAN refusal.
 
-    `command` is empty if only the tokens are at fault. `now_s`, this node's time, is reported if
-    the token's times are.
+    `command` is empty if only the tokens are at fault; `namespace` is that of the request. `now_s`,
+    this node's time, is reported if the token's times are. The message is for people: what UCAN
+    calls it, and the token, are in the metadata.
     """
-    metadata = {"ucan_error": error.name.value}
+    metadata = {"ucan_error": error.name.value, "ucan_detail": error.detail}
     if command:
         metadata["command"] = command
+    if namespace:
+        metadata["namespace"] = namespace
     if error.link is not None:
         metadata["link"] = str(error.link)
     if error.cid is not None:
@@ -159,12 +162,12 @@ def error_from_ucan(
     if error.name in _OF_THE_TOKEN:
         return ClusterError(
             Reason.DELEGATION_INVALID,
-            f"a UCAN token is refused ({error}); present another one",
+            f"a delegation that decides this is refused: {error.detail}; present another one",
             metadata=metadata,
         )
     return ClusterError(
         Reason.NOT_DELEGATED,
-        f"you were not delegated {command or 'this'} ({error}); `auth explain` says what is "
+        f"you were not delegated {command or 'that'} ({error.detail}); `auth explain` says what is "
         "missing, and who delegated to you can grant it",
         metadata=metadata,
     )

@@ -1,6 +1,7 @@
 """A colleague's rights on one namespace, by one command and one `join`; and none, to be delegated."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,24 @@ def test_a_colleague_reads_one_namespace_by_one_command(cli: Any, joined: Any) -
         ("token", "create", "--role", "client"),
     ):
         assert reader(*denied).returncode == 4, denied
+    # In words; what UCAN says of it where it is asked for, and in JSON.
+    denied = reader("task", "cancel", inside)
+    did = json.loads(reader("auth", "whoami", "--json").stdout)["did"]
+    assert denied.stderr.strip() == (
+        "error: you may read tasks in team-a/*, but not cancel them; ask an operator: "
+        f"ipfs-cluster-node token delegate {did} /task/cancel --where 'namespace=team-a/*' "
+        "[NOT_DELEGATED]"
+    )
+    assert "InvalidCommand" in reader("task", "cancel", inside, "-v").stderr
+    told = json.loads(reader("task", "cancel", inside, "--json").stderr)["error"]
+    assert told["metadata"]["ucan_error"] == "InvalidCommand"
+    elsewhere = reader("task", "get", outside).stderr
+    assert "you may read tasks in team-a/* only; ask an operator: " in elsewhere
+    assert "team-b" not in elsewhere
+    # What it names does what it says.
+    asked = shlex.split(denied.stderr.split("ipfs-cluster-node ")[1].rpartition(" [")[0])
+    assert cli(*asked).returncode == 0
+    assert reader("task", "cancel", inside).returncode != 4
     # The next certificate brings the same.
     assert reader("cert", "renew").returncode == 0
     held = json.loads(reader("auth", "whoami", "--json").stdout)["delegations"]
@@ -74,4 +93,5 @@ def test_a_limit_that_a_grant_does_not_have_is_refused(cli: Any) -> None:
         assert done.returncode == 2, done.stderr
         assert "namespace" in done.stderr
     listed = cli("token", "list", "--join")
-    assert "in team-a" not in listed.stdout
+    for refused in ("operator in", "none in", "team-*"):
+        assert refused not in listed.stdout

@@ -131,8 +131,7 @@ class MemberPart(Part):
 
     def _name_of(self, did: Did) -> str:
         state = self.consensus.known_state()
-        principal = None if state is None else state.members.get(did)
-        return "" if principal is None else principal.name
+        return "" if state is None else state.members.name_of(did)
 
     def _serve(self) -> None:
         """Add all services of a master: without a log they answer why not, and name the leader."""
