@@ -3,6 +3,7 @@
 docs/errors.md: reasons, from errors.proto, which says what they mean, and their traits; those of
 commands alone, from core/errors.py.
 docs/authorization.md: methods, from the option `rule` of each; grants, from core/authorization.py.
+docs/other-languages.md: columns of the tables of the state, from codec/arrow_tables.py.
 
 `--check` changes nothing, and fails where a table is not what would be written.
 """
@@ -15,6 +16,7 @@ from typing import Final
 
 from ipfs_cluster_node.access.context import CallerClass
 from ipfs_cluster_node.access.rules import RULES_BY_METHOD, Rule
+from ipfs_cluster_node.codec.arrow_tables import ARROW_SCHEMAS
 from ipfs_cluster_node.core.authorization import GRANTS
 from ipfs_cluster_node.core.errors import LOCAL_REASONS, Reason, Trait
 from ipfs_cluster_node.core.ucan.commands import TOP
@@ -26,6 +28,7 @@ VALUE: Final = re.compile(r"((?:  //[^\n]*\n)+)  ERROR_REASON_(\w+) = \d+;")
 REASONS_HEAD: Final = "| Reason | Status | Repeated | What it means |\n| --- | --- | --- | --- |\n"
 LOCAL_HEAD: Final = "| Of a command alone | What it means |\n| --- | --- |\n"
 GRANTS_HEAD: Final = "| Grant | Commands |\n| --- | --- |\n"
+COLUMNS_HEAD: Final = "| Table | Column | Arrow type |\n| --- | --- | --- |\n"
 METHODS_HEAD: Final = "| Method | Callers | Command | Judged on |\n| --- | --- | --- | --- |\n"
 
 
@@ -95,11 +98,21 @@ def _judged(rule: Rule) -> str:
     return f"`{rule.command}` | {'the request' if rule.required else 'each item shown'}"
 
 
+def columns() -> str:
+    """The rows of the columns of each table of the state, in their order."""
+    return "".join(
+        f"| `{schema.metadata[b'table'].decode()}` | `{field.name}` | {field.type} |\n"
+        for schema in ARROW_SCHEMAS.values()
+        for field in schema
+    )
+
+
 TABLES: Final[tuple[tuple[str, str, Callable[[], str]], ...]] = (
     ("docs/errors.md", REASONS_HEAD, reasons),
     ("docs/errors.md", LOCAL_HEAD, local_reasons),
     ("docs/authorization.md", GRANTS_HEAD, grants),
     ("docs/authorization.md", METHODS_HEAD, methods),
+    ("docs/other-languages.md", COLUMNS_HEAD, columns),
 )
 
 
