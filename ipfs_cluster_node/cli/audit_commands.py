@@ -14,6 +14,7 @@ from ipfs_cluster_node.cli.arrow import save_option, saving
 from ipfs_cluster_node.cli.completing import completed_members, completed_nodes
 from ipfs_cluster_node.cli.files import force_option
 from ipfs_cluster_node.cli.groups import Group
+from ipfs_cluster_node.cli.ids import Shown, nodes_shown, wide_option
 from ipfs_cluster_node.cli.output import (
     DURATION,
     client_command,
@@ -55,6 +56,7 @@ def audit() -> None:
     help="Only records of these masters. [default: all]",
 )
 @click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True)
+@wide_option
 @save_option
 @force_option
 @client_command
@@ -67,6 +69,7 @@ def list_audit_records(
     outcome: str | None,
     nodes: tuple[str, ...],
     limit: int,
+    wide: bool,
     save: Path | None,
     force: bool,
     as_json: bool,
@@ -77,7 +80,7 @@ def list_audit_records(
     """
     begin = SYSTEM_CLOCK.wall() - since
 
-    async def gather(client: Any) -> tuple[list[tuple[str, Any]], dict[str, str]]:
+    async def gather(client: Any) -> tuple[list[tuple[str, Any]], dict[str, str], Shown]:
         caller_did = await client.lookups.did(caller) if caller else ""
         members = await client.list_nodes()
         known = [Named(node.node_id, node.name) for node in members]
@@ -123,10 +126,10 @@ def list_audit_records(
             else:
                 records += [(node.node_id, record) for record in answer]
         records.sort(key=lambda each: each[1].at_ms, reverse=True)
-        return records[:limit], silent
+        return records[:limit], silent, nodes_shown(members, wide=wide)
 
     with saving(save, force=force, as_json=as_json) as save_table:
-        records, silent = run_client(profile, gather)
+        records, silent, shown = run_client(profile, gather)
         if save is not None:
             save_table(_as_table(records))
     if save is None and as_json:
@@ -141,7 +144,7 @@ def list_audit_records(
                 f"{record.object_kind or ''} {record.object_id}".strip().replace("_", " ", 1),
                 " ".join(_said(record)),
                 record.reason,
-                node,
+                shown(node),
                 *((record.request_id, " ".join(record.delegation_cids)) if verbose() else ()),
             )
             for node, record in records

@@ -63,11 +63,17 @@ MEMBER = Parsed("node_id or did", _member)
 @client_command
 def status(profile: str | None, *, as_json: bool) -> None:
     """Describe the cluster."""
-    answer = run_client(profile, lambda client: client.get_cluster_status())
+
+    async def ask(client: Any) -> tuple[Any, Shown]:
+        answer = await client.get_cluster_status()
+        wanted = bool(answer.leader_node_id) and not as_json
+        return answer, await node_names(client, wanted=wanted)
+
+    answer, named = run_client(profile, ask)
     tasks = ", ".join(f"{n} {name}" for name, n in sorted(answer.task_counts.items()) if n)
     said = (
         f"cluster  {answer.cluster_name} ({answer.cluster_id})",
-        f"leader   {answer.leader_node_id or 'none'}, term {answer.term}",
+        f"leader   {named(answer.leader_node_id) or 'none'}, term {answer.term}",
         f"nodes    {answer.alive_node_count} of {answer.node_count} alive",
         f"tasks    {tasks or 'none'}",
         f"content  {answer.content_count} files{_stored_of_all(answer)}",

@@ -10,7 +10,7 @@ import click
 from ipfs_cluster_node.cli.completing import completed_cids
 from ipfs_cluster_node.cli.files import force_option, user_file, write_aside
 from ipfs_cluster_node.cli.groups import Group
-from ipfs_cluster_node.cli.ids import shown_ids, wide_option
+from ipfs_cluster_node.cli.ids import Shown, node_names, shown_ids, wide_option
 from ipfs_cluster_node.cli.output import (
     client_command,
     print_done,
@@ -109,14 +109,18 @@ def get_content(
 @client_command
 def stat_content(profile: str | None, cid: str, *, as_json: bool) -> None:
     """Print a file's size and holders."""
-    answer = run_client(profile, lambda client: client.stat_content(cid))
+
+    async def ask(client: Any) -> tuple[Any, Shown]:
+        return await client.stat_content(cid), await node_names(client, wanted=not as_json)
+
+    answer, named = run_client(profile, ask)
     said = (
         f"cid      {answer.cid}",
         f"name     {answer.name}",
         f"size     {answer.size_bytes} bytes",
         f"kept     {_kept(answer)}",
         *((f"needed   by task {answer.needed_by}",) if answer.needed_by else ()),
-        *(f"holder   {each.node_id} {' '.join(each.endpoints)}" for each in answer.holders),
+        *(f"holder   {named(each.node_id)} {' '.join(each.endpoints)}" for each in answer.holders),
     )
     print_view(answer, said, as_json)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final
 
+from ipfs_cluster_node.cli.ids import shown_ids
 from ipfs_cluster_node.cli.output import (
     json_document,
     print_json,
@@ -54,10 +55,11 @@ def show_health_of_all(answers: Sequence[tuple[Any, Any]], *, as_json: bool) -> 
     if as_json:
         print_json([_document(*each) for each in answers])
     else:
+        shown = shown_ids(NODE, [node.node_id for node, _ in answers], wide=False)
         print_table(
             "Health",
             ("node", "name", "role", "health", "what"),
-            [(n.node_id, n.name, n.role, *_shown(n, answer)) for n, answer in answers],
+            [(shown(n.node_id), n.name, n.role, *_shown(n, answer)) for n, answer in answers],
         )
     if not all(_is_well(node, answer) for node, answer in answers):
         sys.exit(Exit.FAILED)

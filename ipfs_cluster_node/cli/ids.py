@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -36,13 +36,19 @@ async def node_names(client: Any, *, wanted: bool = True) -> Shown:
 
 
 async def shown_nodes(client: Any, *, wide: bool) -> Shown:
+    """How a table shows nodes, with a call for their names where it shows names."""
+    if wide or not sys.stdout.isatty():
+        return str
+    return nodes_shown(await _nodes(client), wide=wide)
+
+
+def nodes_shown(nodes: Sequence[ListedNode], *, wide: bool) -> Shown:
     """How a table shows nodes: by name on a terminal, by whole id with `wide` or in a pipe.
 
     A node whose name another has too, or that is not known (any more), is shown by a short id.
     """
     if wide or not sys.stdout.isatty():
         return str
-    nodes = await _nodes(client)
     count = Counter(node.name for node in nodes)
     names = {node.node_id: node.name for node in nodes if node.name and count[node.name] == 1}
     short = NODE.shortest(node.node_id for node in nodes)

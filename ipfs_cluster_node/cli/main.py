@@ -52,6 +52,7 @@ MEANT: Final = {
     "demo": ("dev",),
     "describe": ("task get", "status"),
     "get": ("task get", "content get"),
+    "drain": ("leave", "node remove"),
     "health": ("node health",),
     "info": ("status",),
     "inspect": ("task get", "token inspect"),
@@ -151,6 +152,8 @@ class LazyGroup(Group):
 @click.pass_context
 def main(ctx: click.Context, profile: str | None) -> None:
     """A node of a cluster for tasks and content-addressed files, and its client.
+
+    Wherever an id is taken, so are a unique name and the beginning of an id.
 
     Exit status: 0 done, 1 failed, 2 wrong usage or input, 3 no leader reached, 4 denied,
     5 not found, 6 the task failed, 7 timed out, 8 the node was removed, 130 interrupted.
