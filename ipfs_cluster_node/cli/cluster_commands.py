@@ -40,6 +40,7 @@ from ipfs_cluster_node.config.units import bytes_text
 from ipfs_cluster_node.core.authorization import grant_text
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.ids import node_id_from_did, parse_did
+from ipfs_cluster_node.core.json_values import json_value
 from ipfs_cluster_node.core.model import Role
 from ipfs_cluster_node.core.names import JOINER, NODE, Named, chosen
 from ipfs_cluster_node.core.printable import printable
@@ -355,7 +356,7 @@ def state(
     if save is not None:
         return
     if as_json:
-        print_json(fetched.to_pylist())
+        print_json([json_value(row) for row in fetched.to_pylist()])
     else:
         rows = (row.values() for row in fetched.to_pylist())
         print_table(table.capitalize(), fetched.column_names, rows)

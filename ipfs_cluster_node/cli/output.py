@@ -173,7 +173,7 @@ def opener(profile: str | None) -> Callable[[], Any]:
     stale, ucan = bool(meta.get(STALE_KEY)), text_of(meta.get(UCAN_KEY, ""))
 
     def opened() -> Any:
-        patience = Patience(say=lambda line: say(line, err=True))
+        patience = Patience(say=hint)
         return Client.from_profile(profile, stale=stale, ucan=ucan, patience=patience)
 
     return opened
@@ -208,12 +208,20 @@ def say(*lines: str, err: bool = False) -> None:
         click.echo(printable(line), err=err)
 
 
-def print_result(data: bytes) -> None:
-    """Write a result unchanged; on a terminal as text with control characters escaped."""
-    if not sys.stdout.isatty():
+def hint(*lines: str) -> None:
+    """Print lines on standard error, unless it is to have JSON alone."""
+    context = click.get_current_context(silent=True)
+    if context is None or not context.params.get("as_json"):
+        say(*lines, err=True)
+
+
+def print_result(data: bytes, *, as_text: bool = False) -> None:
+    """Write a result unchanged; on a terminal, or `as_text`, in lines that are safe to show."""
+    if not (as_text or sys.stdout.isatty()):
         sys.stdout.buffer.write(data)
         return
-    click.echo(printable(data.decode("utf-8", "backslashreplace"), keep="\n\t"), nl=False)
+    text = printable(data.decode("utf-8", "backslashreplace"), keep="\n\t")
+    click.echo(text, nl=bool(text) and not text.endswith("\n"))
 
 
 def print_json(document: Any, *, err: bool = False) -> None:
@@ -249,10 +257,10 @@ def print_views(
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print rows as a table; tab-separated if the output is not a terminal."""
+    """Print rows as a table, its title above it; tab-separated if the output is no terminal."""
     if not sys.stdout.isatty():
         for row in chain((columns,), rows):
-            click.echo("\t".join(printable(str(cell)) for cell in row))
+            click.echo("\t".join(map(cell_text, row)))
         return
     from rich.console import Console
     from rich.table import Table
@@ -260,14 +268,28 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
 
     def text(given: Any) -> Text:
         # As Text: the cells must not be parsed as markup.
-        return Text(printable(str(given)))
+        return Text(cell_text(given))
 
-    table = Table(title=text(title), title_justify="left")
+    say(title)
+    table = Table()
     for column in columns:
         table.add_column(text(column), overflow="fold")
     for row in rows:
         table.add_row(*map(text, row))
     Console().print(table)
+
+
+def cell_text(value: Any) -> str:
+    """A value in a table: NULL for none, and JSON for a list or an object."""
+    match value:
+        case None:
+            return "NULL"
+        case str():
+            return printable(value)
+        case bool() | list() | dict():
+            return json_text(value)
+        case _:
+            return printable(str(value))
 
 
 @contextmanager

@@ -12,10 +12,10 @@ from ipfs_cluster_node.cli.output import (
     DURATION,
     client_command,
     fail,
+    hint,
     print_done,
     progress_bar,
     run_client,
-    say,
 )
 from ipfs_cluster_node.cli.waiting import (
     continuing,
@@ -38,7 +38,14 @@ from ipfs_cluster_node.core.errors import Exit
 @force_option
 @click.option("--namespace", default="default", help="The task's: a/b. [default: default]")
 @click.option("--attempt-timeout", type=DURATION, help="Time limit of one attempt. [default: 10m]")
-@click.option("--timeout", type=DURATION, default="1h", show_default=True, help="For the task.")
+@click.option(
+    "--task-timeout",
+    type=DURATION,
+    help="Time limit of the task, waiting included; then it fails. [default: 7d]",
+)
+@click.option(
+    "--timeout", type=DURATION, default="1h", show_default=True, help="To wait; the task goes on."
+)
 @client_command
 def sql(
     profile: str | None,
@@ -49,6 +56,7 @@ def sql(
     force: bool,
     namespace: str,
     attempt_timeout: timedelta | None,
+    task_timeout: timedelta | None,
     timeout: timedelta,
     as_json: bool,
 ) -> None:
@@ -79,10 +87,10 @@ def sql(
                 {"sql": query},
                 inputs=named,
                 attempt_timeout=attempt_timeout,
+                task_timeout=task_timeout,
                 namespace=namespace,
             )
-        if not as_json:
-            say(f"task {task_id}", err=True)
+        hint(f"task {task_id}")
         lines[:] = continuing(profile, task_id)
         ended = await wait_shown(client, task_id, timeout)
         result = result_of(ended)

@@ -15,13 +15,15 @@ from typing import Any, BinaryIO, Final
 import click
 from rich.cells import cell_len
 
-from ipfs_cluster_node.cli.output import say
+from ipfs_cluster_node.cli.output import cell_text, say
 from ipfs_cluster_node.client.values import needs
 from ipfs_cluster_node.core.errors import ClusterError, Reason
 from ipfs_cluster_node.core.printable import json_text, printable
+from ipfs_cluster_node.core.sql import SQL_TASK_TYPE
 from ipfs_cluster_node.core.views import ListedTask
 
 FORMS: Final = (".parquet", ".csv", ".json", ".arrow")
+RESULT_KEYS: Final = frozenset({"columns", "rows", "row_count", "inputs"})
 READERS: Final = ("duckdb", "pyarrow")
 """What reads a result's Parquet; without them it is only copied."""
 BATCH_ROWS: Final = 10_000
@@ -73,6 +75,18 @@ class ResultFile:
             "cid": result.cid,
             "size_bytes": result.size_bytes,
         }
+
+    @classmethod
+    def of(cls, task: ListedTask) -> "ResultFile | None":
+        """The result of a task, if it is that of a SQL task that has succeeded."""
+        if task.spec.task_type != SQL_TASK_TYPE or not (result := task.status.result):
+            return None
+        try:
+            said = json.loads(result.data or b"")
+        except ValueError:
+            return None  # Of another handler of that name.
+        is_such = isinstance(said, dict) and said.keys() >= RESULT_KEYS
+        return cls(task) if is_such else None
 
     @property
     def is_inline(self) -> bool:
@@ -161,8 +175,11 @@ class ResultFile:
             yield connection.read_parquet(str(self._path))
 
 
-def print_rows(result: ResultFile, *, as_json: bool) -> None:
-    """Print the rows: as JSON, as a table on a terminal, else separated by tabs."""
+def print_rows(result: ResultFile, *, as_json: bool, saves: str = "-o FILE") -> None:
+    """Print the rows: as JSON, as a table on a terminal, else separated by tabs.
+
+    `saves` is what a command line needs to save them, said where they are not all shown.
+    """
     if not result.is_inline and result.is_unreadable:
         say(
             f"{result.row_count} rows in {result.document['cid']}; -o out.parquet saves them",
@@ -175,11 +192,12 @@ def print_rows(result: ResultFile, *, as_json: bool) -> None:
     for note in result.notes:
         say(f"note: {note}", err=True)
     if sys.stdout.isatty():
-        _print_table(result)
+        _print_table(result, saves)
         return
     names = [column["name"] for column in result.columns]
     for row in chain([names], result.rows()):
-        click.echo("\t".join(_cell(value) for value in row))
+        click.echo("\t".join(map(cell_text, row)))
+    say(f"{_counted(result.row_count, 'row')}, also in {result.document['cid']}", err=True)
 
 
 def _print_json(result: ResultFile) -> None:
@@ -191,7 +209,7 @@ def _print_json(result: ResultFile) -> None:
     click.echo("]}")
 
 
-def _print_table(result: ResultFile) -> None:
+def _print_table(result: ResultFile, saves: str) -> None:
     """As many rows and columns as the terminal has room for, and what is left out."""
     from rich.console import Console
     from rich.table import Table
@@ -226,13 +244,13 @@ def _print_table(result: ResultFile) -> None:
     if count < len(names):
         say(f"{_counted(len(names) - count, 'more column')}: {', '.join(names[count:])}")
     exact = all(
-        text == _cell(value) and cell_len(text) <= CELL_WIDTH_MAX
+        text == cell_text(value) and cell_len(text) <= CELL_WIDTH_MAX
         for row, texts in zip(rows, cells, strict=True)
         for value, text in zip(row[:count], texts, strict=False)
     )
     if left or count < len(names) or not exact:
         rounded = "" if exact else "numbers are rounded and long texts cut; "
-        say(f"{rounded}-o FILE saves everything, --json prints it")
+        say(f"{rounded}{saves} saves everything, --json prints it")
     say(f"also in {result.document['cid']}", err=True)
 
 
@@ -252,7 +270,7 @@ def _counted(count: int, what: str) -> str:
 
 
 def _short(value: Any) -> str:
-    return rounded_text(value) if isinstance(value, float) else _cell(value)
+    return rounded_text(value) if isinstance(value, float) else cell_text(value)
 
 
 def rounded_text(value: float) -> str:
@@ -263,15 +281,3 @@ def rounded_text(value: float) -> str:
         return f"{value:.{DIGITS_SHOWN}g}"
     text = f"{value:.{DECIMALS_SHOWN}f}".rstrip("0")
     return f"{text}0" if text.endswith(".") else text
-
-
-def _cell(value: Any) -> str:
-    match value:
-        case None:
-            return "NULL"
-        case str():
-            return printable(value)
-        case bool() | list() | dict():
-            return json_text(value)
-        case _:
-            return str(value)

@@ -1,32 +1,33 @@
 """`task`: submit, get, list, watch, cancel."""
 
-import json
 import sys
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, BinaryIO
 
 import click
 
+from ipfs_cluster_node.adapters.system_clock import SYSTEM_CLOCK
 from ipfs_cluster_node.cli.completing import (
     completed_task_types,
     completed_tasks,
     completed_tasks_that_go_on,
 )
 from ipfs_cluster_node.cli.groups import Group
-from ipfs_cluster_node.cli.ids import Shown, shown_ids, shown_nodes, wide_option
+from ipfs_cluster_node.cli.ids import shown_ids, wide_option
 from ipfs_cluster_node.cli.output import (
     DURATION,
     client_command,
+    command_line,
+    hint,
     json_document,
     one_of,
     print_done,
     print_json,
     print_result,
     print_table,
+    print_views,
     run_client,
     say,
-    time_text,
 )
 from ipfs_cluster_node.cli.waiting import (
     continuing,
@@ -118,7 +119,7 @@ def submit_task(
         if not wait:
             return task_id, None
         # So that the task can be found even if waiting fails.
-        say(f"task {task_id}", err=True)
+        hint(f"task {task_id}")
         lines[:] = continuing(profile, task_id)
         return task_id, await wait_shown(client, task_id, timeout)
 
@@ -134,42 +135,29 @@ def submit_task(
 @click.argument("task_id", shell_complete=completed_tasks)
 @client_command
 def get_task(profile: str | None, task_id: str, *, as_json: bool) -> None:
-    """Print one task."""
+    """Print one task: what was asked, each attempt, and the result."""
+    from ipfs_cluster_node.cli import task_text
+
     found = run_client(profile, lambda client: client.get_task(task_id))
     if as_json:
         print_json(json_document(found))
         return
-    for key, value in _lines(found):
-        say(f"{key:12} {value}")
-    if found.status.failure is not None:
-        _say_output(found.status.failure)
-
-
-def _lines(found: Any) -> Iterator[tuple[str, Any]]:
-    """What people want to know of a task."""
-    spec, status = found.spec, found.status
-    yield "task", found.task_id
-    yield "type", spec.task_type
-    yield "namespace", spec.namespace
-    yield "state", status.state or "unknown"
-    counts = f"{status.failed_attempt_count} failed, {status.lost_attempt_count} lost"
-    yield "attempt", f"{status.attempt} ({counts})"
-    yield "node", status.node_id or "none yet"
-    yield "submitted", time_text(status.submitted_at_ms)
-    if status.finished_at_ms:
-        yield "ended", time_text(status.finished_at_ms)
-    elif spec.task_timeout_ms:
-        yield "ends by", time_text(status.submitted_at_ms + spec.task_timeout_ms)
-    if status.result is not None:
-        yield "result", _data(status.result) or _words(status.result)
-    if status.failure is not None:
-        yield "failure", f"{status.failure.message} [{status.failure.reason}]"
-
-
-def _words(result: Any) -> str:
-    """A result in one line: the file, or the bytes as text."""
-    file = f"{result.size_bytes} bytes in {result.cid}" if result.cid else ""
-    return file or (result.data or b"").decode("utf-8", "backslashreplace")
+    now_ms = SYSTEM_CLOCK.wall_ms()
+    said = ""
+    for name, value in task_text.lines_of(found, now_ms):
+        if value:  # A name that repeats is said once.
+            say(f"{'' if name == said else name:10}  {value}")
+            said = name
+    if found.status.attempts:
+        rows = (task_text.attempt_row(found, each, now_ms) for each in found.status.attempts)
+        print_table("attempts", task_text.ATTEMPT_COLUMNS, rows)
+    failure = found.status.failure
+    if found.status.result is not None:
+        say("result")
+        _print_result(found, as_text=True)
+    elif failure is not None:
+        say(f"failure     {failure.message} [{failure.reason}]")
+        _say_output(failure)
 
 
 @task.command("list")
@@ -177,6 +165,7 @@ def _words(result: Any) -> str:
 @click.option(
     "--type", "task_type", default="", shell_complete=completed_task_types, help="Only this type."
 )
+@click.option("--namespace", metavar="PATTERN", default="", help="Only such, like 'team-a/*'.")
 @click.option("--limit", type=click.IntRange(1, 1_000_000), default=100, show_default=True)
 @wide_option
 @client_command
@@ -185,37 +174,33 @@ def list_tasks(
     *,
     states: tuple[str, ...],
     task_type: str,
+    namespace: str,
     limit: int,
     wide: bool,
     as_json: bool,
 ) -> None:
     """List tasks, the newest first."""
+    from ipfs_cluster_node.cli.task_text import LIST_COLUMNS, list_row
 
-    async def fetch(client: Any) -> tuple[Any, Shown]:
-        found = await client.list_tasks(
-            states=[TaskState(state) for state in states], task_type=task_type, limit=limit
-        )
-        return found, await shown_nodes(client, wide=wide or as_json)
-
-    found, node = run_client(profile, fetch)
-    shown = shown_ids(TASK, [each.task_id for each in found], wide=wide)
-    if as_json:
-        print_json([json_document(each) for each in found])
-        return
-    print_table(
-        "Tasks",
-        ("task", "type", "state", "attempt", "node", "failure"),
-        (
-            (
-                shown(each.task_id),
-                each.spec.task_type,
-                each.status.state or "unknown",
-                each.status.attempt,
-                node(each.status.node_id),
-                each.status.failure.message if each.status.failure else "",
-            )
-            for each in found
+    found = run_client(
+        profile,
+        lambda client: client.list_tasks(
+            states=[TaskState(state) for state in states],
+            task_type=task_type,
+            namespace_pattern=namespace,
+            limit=limit,
         ),
+    )
+    now_ms = SYSTEM_CLOCK.wall_ms()
+    shown = shown_ids(TASK, [each.task_id for each in found], wide=wide)
+    # By names as tables show ids, whole for programs.
+    names = sys.stdout.isatty() and not wide
+    print_views(
+        found,
+        as_json,
+        "Tasks",
+        LIST_COLUMNS,
+        lambda each: (shown(each.task_id), *list_row(each, now_ms, names=names)),
     )
 
 
@@ -230,9 +215,10 @@ def watch_tasks(
 
     async def watch(client: Any) -> bool:
         all_succeeded = True
-        waiting = list(task_ids)
+        waiting = list(dict.fromkeys(await client.lookups.task_ids(task_ids)))
+        lines[:] = continuing(profile, *waiting)
         async with saying_why_it_waits(client, waiting):
-            async for each in client.watch_tasks(task_ids, timeout=timeout):
+            async for each in client.watch_tasks(list(waiting), timeout=timeout):
                 status = each.status
                 if as_json:
                     print_json(json_document(each))
@@ -242,10 +228,13 @@ def watch_tasks(
                     say(f"{each.task_id} {status.state} attempt {status.attempt}{done}{why}")
                 if status.has_ended and each.task_id in waiting:
                     waiting.remove(each.task_id)
+                    lines[:] = continuing(profile, *waiting) if waiting else []
                 all_succeeded &= not status.has_ended or status.state == "succeeded"
         return all_succeeded
 
-    if not run_client(profile, watch):
+    with saying_what_continues() as lines:
+        all_succeeded = run_client(profile, watch)
+    if not all_succeeded:
         sys.exit(Exit.TASK_FAILED)
 
 
@@ -276,10 +265,8 @@ def _print_ended(ended: Any, *, as_json: bool) -> None:
         _say_output(status.failure, err=True)
     elif status.result is None:
         say(f"error: the task is {status.state}", err=True)
-    elif not _print_rows(status.result):
-        print_result(status.result.data)
-        if status.result.cid:
-            say(f"{status.result.size_bytes} bytes in {status.result.cid}", err=True)
+    else:
+        _print_result(ended)
     if status.state != "succeeded":
         sys.exit(Exit.TASK_FAILED)
 
@@ -291,24 +278,18 @@ def _say_output(failure: Any, *, err: bool = False) -> None:
         say("the last of its output:", *(f"  {line}" for line in lines), err=err)
 
 
-def _print_rows(result: Any) -> bool:
-    """Print a result of data_processing as a table; False if it is not one."""
-    document = _data(result)
-    if not isinstance(document, dict) or not {"columns", "rows", "row_count"} <= document.keys():
-        return False
-    if document["rows"] is None:
-        say(f"{document['row_count']} rows in {result.cid} ({result.size_bytes} bytes)")
+def _print_result(ended: Any, *, as_text: bool = False) -> None:
+    """Print a result: that of a SQL task as a table, if the rows came with it."""
+    from ipfs_cluster_node.cli.sql_rows import ResultFile, print_rows
+
+    result = ended.status.result
+    rows = ResultFile.of(ended)
+    if rows is None:
+        print_result(result.data, as_text=as_text)
+        if result.cid:
+            say(f"{result.size_bytes} bytes in {result.cid}", err=True)
+    elif rows.is_inline:
+        print_rows(rows, as_json=False, saves=f"`content get {result.cid} -o FILE`")
     else:
-        names = [column["name"] for column in document["columns"]]
-        print_table(f"{document['row_count']} rows, also in {result.cid}", names, document["rows"])
-    return True
-
-
-def _data(result: Any) -> Any:
-    """An inline result that is JSON; None for any other."""
-    if not result.data or result.content_type != "application/json":
-        return None
-    try:
-        return json.loads(result.data)
-    except ValueError:
-        return None  # Declared as JSON by its handler, but it is not.
+        say(f"{rows.row_count} rows in {result.cid} ({result.size_bytes} bytes)")
+        hint(f"to save them: {command_line('content', 'get', result.cid, '-o', 'out.parquet')}")

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Any, Final
 
-from ipfs_cluster_node.cli.output import say, state_line, with_profile
+from ipfs_cluster_node.cli.output import hint, say, state_line, with_profile
 from ipfs_cluster_node.core.errors import ClusterError, Trait
 from ipfs_cluster_node.core.task_details import waiting_words
 
@@ -14,6 +14,8 @@ LOOK_SECONDS: Final = 5.0
 """Delay before the first check of the reason, and between checks."""
 REPEAT_SECONDS: Final = 60.0
 """How often the same reason is repeated."""
+TASKS_NAMED_MAX: Final = 10
+"""Of the tasks that continue, so many are named."""
 TASKS_ASKED_MAX: Final = 10
 """At most so many tasks are looked up: each is a call."""
 ASK_TIMEOUT: Final = timedelta(seconds=3)
@@ -33,7 +35,7 @@ async def saying_why_it_waits(client: Any, task_ids: Sequence[str] = ()) -> Asyn
 async def wait_shown(client: Any, task_id: str, timeout: timedelta) -> Any:
     """Wait for a task's end, with its state on a terminal; returns the task."""
     async with saying_why_it_waits(client, [task_id]):
-        with state_line(f"task {task_id}") as show:
+        with naming_the_task(task_id), state_line(f"task {task_id}") as show:
             async for watched in client.watch_tasks([task_id], timeout=timeout):
                 if watched.status.has_ended:
                     return watched
@@ -42,13 +44,30 @@ async def wait_shown(client: Any, task_id: str, timeout: timedelta) -> Any:
     raise AssertionError("a watch that ended before its task")
 
 
-def continuing(profile: str | None, task_id: str) -> list[str]:
-    """What to say of a task that is no longer waited for."""
+def continuing(profile: str | None, *task_ids: str) -> list[str]:
+    """What to say of tasks that are no longer waited for."""
     command = "ipfs-cluster-node" if profile is None else with_profile(profile)
+    if len(task_ids) == 1:
+        [task_id] = task_ids
+        return [
+            f"the task continues; to cancel it: {command} task cancel {task_id}",
+            f"to see how it ends: {command} task get {task_id}",
+        ]
+    shown = " ".join(task_ids[:TASKS_NAMED_MAX]) + (" …" if task_ids[TASKS_NAMED_MAX:] else "")
     return [
-        f"the task continues; to cancel it: {command} task cancel {task_id}",
-        f"to see how it ends: {command} task get {task_id}",
+        f"{len(task_ids)} tasks continue: {shown}",
+        f"to cancel one: {command} task cancel TASK_ID; to see how they end: {command} task list",
     ]
+
+
+@contextmanager
+def naming_the_task(task_id: str) -> Iterator[None]:
+    """Add the task's id to the metadata of an error, so that it can be found."""
+    try:
+        yield
+    except ClusterError as error:
+        error.metadata = {**error.metadata, "task_id": task_id}
+        raise
 
 
 @contextmanager
@@ -73,7 +92,7 @@ async def _tell(client: Any, task_ids: Sequence[str]) -> None:
             # A lookup that is denied or fails gives no reason.
             reason = error.message if error.reason.has(Trait.RETRYABLE) else ""
         if reason and (reason != told or loop.time() - told_at >= REPEAT_SECONDS):
-            say(f"still waiting: {reason}", err=True)
+            hint(f"still waiting: {reason}")
             told_at = loop.time()
         told = reason
 

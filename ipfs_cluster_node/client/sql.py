@@ -33,6 +33,7 @@ class SqlCalls(ContentCalls, TaskCalls):
         *,
         namespace: str = DEFAULT_NAMESPACE,
         attempt_timeout: timedelta | None = None,
+        task_timeout: timedelta | None = None,
         timeout: timedelta = TASK_TIMEOUT_DEFAULT,
         **tables: Source,
     ) -> Any:
@@ -46,7 +47,9 @@ class SqlCalls(ContentCalls, TaskCalls):
             inputs: Tables by name, if a name is no keyword of Python or one of those below.
             namespace: The task's namespace, for permissions.
             attempt_timeout: Time limit of one attempt; default 10 minutes.
-            timeout: For the task, without the transfers of its inputs and result.
+            task_timeout: Time limit of the task, waiting included, after which it fails with
+                TASK_TIMED_OUT; default 7 days.
+            timeout: How long its end is waited for, without the transfers of inputs and result.
             tables: Tables by name: a path, a CID, or a table of pyarrow, Polars or pandas. Files
                 are CSV, JSON, Parquet or Arrow, and are added to the cluster's content.
 
@@ -70,6 +73,7 @@ class SqlCalls(ContentCalls, TaskCalls):
             {"sql": query},
             inputs=named,
             attempt_timeout=attempt_timeout,
+            task_timeout=task_timeout,
             namespace=namespace,
         )
         result = result_of(await self._waited(task, timeout))

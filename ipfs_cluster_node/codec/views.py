@@ -32,6 +32,7 @@ from ipfs_cluster_node.codec.tasks import (
 from ipfs_cluster_node.core import views
 from ipfs_cluster_node.core.audit import AuditRecord
 from ipfs_cluster_node.core.errors import Reason
+from ipfs_cluster_node.core.json_values import json_value
 from ipfs_cluster_node.core.model import Task, TaskInput, TaskState
 from ipfs_cluster_node.core.task_details import TaskDetails
 from ipfs_cluster_node.v1 import (
@@ -211,7 +212,7 @@ def details_to_proto(message: task_dispatch_pb2.Task, task: Task, details: TaskD
 def json_document(view: Any) -> Any:
     """The JSON form of a view or an audit record: protobuf's mapping of its message.
 
-    A task's inline result alone is shown decoded, as docs/json.md says.
+    A task's payload and inline result alone are shown decoded, as docs/json.md says.
     """
     from google.protobuf.json_format import MessageToDict  # Where JSON is asked for only.
 
@@ -221,23 +222,31 @@ def json_document(view: Any) -> Any:
         always_print_fields_with_no_presence=True,
     )
     document.pop("next_page_token", None)  # A view is of all pages.
-    if isinstance(view, views.ListedTask) and view.status.result is not None:
-        _show_data(document["status"]["result"], view.status.result)
+    if isinstance(view, views.ListedTask):
+        spec, result = view.spec, view.status.result
+        names = ("payload", "payload_json", "payload_text")
+        _show_data(document["spec"], spec.payload, spec.content_type, names)
+        if result is not None:
+            of_result = document["status"]["result"]
+            _show_data(of_result, result.data, result.content_type, ("data", "json", "text"))
     return document
 
 
-def _show_data(document: dict[str, Any], result: views.ListedResult) -> None:
-    """Replace `data` by `json` or `text`, if it is that."""
-    if not result.data:
+def _show_data(
+    document: dict[str, Any], data: bytes | None, content_type: str, names: tuple[str, str, str]
+) -> None:
+    """Replace a field of bytes by its JSON value or its text, if it is that."""
+    if not data:
         return
-    with suppress(ValueError):  # Other bytes stay, in base64.
-        text = result.data.decode()
-        del document["data"]
-        document["text"] = text
-        if result.content_type == JSON_TYPE:
-            # Declared as JSON by its handler, which may be wrong.
-            document["json"] = json.loads(text, parse_constant=_refuse)
-            del document["text"]
+    in_base64, as_json, as_text = names
+    with suppress(ValueError, RecursionError):  # Other bytes stay, in base64.
+        text = data.decode()
+        del document[in_base64]
+        document[as_text] = text
+        if content_type == JSON_TYPE:
+            # Declared as JSON, which may be wrong.
+            document[as_json] = json_value(json.loads(text, parse_constant=_refuse))
+            del document[as_text]
 
 
 def _refuse(constant: str) -> Any:

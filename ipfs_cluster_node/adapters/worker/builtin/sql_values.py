@@ -3,15 +3,12 @@
 Conversions are SQL casts, so that the text of a value is that of `CAST(value AS VARCHAR)`.
 """
 
-import base64
-import math
 from collections.abc import Iterator
 from typing import Any, Final
 
 from ipfs_cluster_node.adapters.worker.builtin.sql_arrow import identifier
 from ipfs_cluster_node.adapters.worker.builtin.sql_csv import TEXT
-
-EXACT_INTEGER_MAX: Final = 2**53
+from ipfs_cluster_node.core.json_values import json_value
 
 NUMBERS: Final = frozenset(
     (
@@ -61,7 +58,7 @@ def json_rows(table: Any) -> Iterator[list[Any]]:
     """Rows of a table of `shown_type`s as JSON values."""
     columns = [column.to_pylist() for column in table.columns]
     for row in zip(*columns, strict=True):
-        yield [_json_value(value) for value in row]
+        yield [json_value(value) for value in row]
 
 
 def _nested(kind: Any, of: Any) -> str:
@@ -77,23 +74,3 @@ def _nested(kind: Any, of: Any) -> str:
         for n, (name, child) in enumerate(children, start=1)
     )
     return f"STRUCT({fields})"
-
-
-def _json_value(value: Any) -> Any:
-    match value:
-        case None | bool() | str():
-            return value
-        case int():
-            return value if abs(value) <= EXACT_INTEGER_MAX else str(value)
-        case float():
-            if math.isfinite(value):
-                return value
-            return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
-        case bytes():
-            return base64.b64encode(value).decode()
-        case dict():
-            return {str(key): _json_value(inner) for key, inner in value.items()}
-        case list() | tuple():
-            return [_json_value(inner) for inner in value]
-        case _:
-            raise TypeError(f"no JSON form of {type(value).__name__}")
