@@ -146,7 +146,7 @@ def get_task(profile: str | None, task_id: str, *, as_json: bool) -> None:
     said = ""
     for name, value in task_text.lines_of(found, now_ms):
         if value:  # A name that repeats is said once.
-            say(f"{'' if name == said else name:10}  {value}")
+            say(f"{'' if name == said else name:12} {value}")
             said = name
     if found.status.attempts:
         rows = (task_text.attempt_row(found, each, now_ms) for each in found.status.attempts)
@@ -156,7 +156,7 @@ def get_task(profile: str | None, task_id: str, *, as_json: bool) -> None:
         say("result")
         _print_result(found, as_text=True)
     elif failure is not None:
-        say(f"failure     {failure.message} [{failure.reason}]")
+        say(f"failure      {failure.message} [{failure.reason}]")
         _say_output(failure)
 
 

@@ -203,10 +203,11 @@ class TaskCalls(Calls):
                 await changed.put(None)
             except ClusterError as error:
                 if seen and error.reason is Reason.DEADLINE_EXCEEDED:
+                    what = "the task has" if len(waiting) == 1 else f"{len(waiting)} tasks have"
                     error = ClusterError(
                         Reason.DEADLINE_EXCEEDED,
-                        f"{len(waiting)} tasks have not ended within {timeout}; they continue: "
-                        "watch them, or cancel them",
+                        f"{what} not ended within {seconds(timeout):g} s and will continue: watch "
+                        "or cancel what continues",
                     )
                 await changed.put(error)
             except Exception as error:

@@ -19,7 +19,13 @@ from ipfs_cluster_node.cli.main import main
 from ipfs_cluster_node.core.errors import Reason
 from ipfs_cluster_node.core.model import TaskState
 from ipfs_cluster_node.core.printable import json_text, printable
-from ipfs_cluster_node.core.views import ListedFailure, ListedResult, ListedTask, TaskStatus
+from ipfs_cluster_node.core.views import (
+    ListedFailure,
+    ListedResult,
+    ListedSpec,
+    ListedTask,
+    TaskStatus,
+)
 
 CLI = Path(ipfs_cluster_node.cli.__file__).parent
 HOSTILE = (
@@ -187,15 +193,18 @@ def test_every_task_command_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
     failed = ListedTask(status=TaskStatus(state=TaskState.FAILED, failure=failure))
     with pytest.raises(SystemExit):
         task_commands._print_ended(failed, as_json=False)
-    rows = json.dumps({"columns": [{"name": WORDS}], "rows": [[WORDS]], "row_count": 1})
+    rows = json.dumps(
+        {"columns": [{"name": WORDS}], "rows": [[WORDS]], "row_count": 1, "inputs": {}}
+    )
     result = ListedResult(
         data=rows.encode(), cid="c", size_bytes=1, content_type="application/json"
     )
-    done = ListedTask(status=TaskStatus(state=TaskState.SUCCEEDED, result=result))
+    spec = ListedSpec(task_type="data_processing")
+    done = ListedTask(spec=spec, status=TaskStatus(state=TaskState.SUCCEEDED, result=result))
     task_commands._print_ended(done, as_json=False)
     assert told[1] == "the last of its output:"
     assert "  last" in told
-    assert len(told) == 7
+    assert len(told) == 8
     assert all(line.replace("\t", "").isprintable() for line in told)
 
 

@@ -114,6 +114,10 @@ class Slow(Cluster):
     def __init__(self) -> None:
         super().__init__()
         self.leader = ""
+        self.lookups = self
+
+    async def task_ids(self, texts: Any) -> list[str]:
+        return list(texts)
 
     async def add_content(self, _path: Path, **_: Any) -> Any:
         await asyncio.sleep(30)

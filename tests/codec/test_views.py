@@ -205,6 +205,7 @@ def test_what_a_list_leaves_out_is_none_rather_than_empty() -> None:
     [
         ("application/json", b'{"a": 1}', {"json": {"a": 1}}),
         ("application/json", b"NaN", {"text": "NaN"}),
+        ("application/json", b"[9007199254740993, 1e999]", {"json": [str(2**53 + 1), "Infinity"]}),
         ("text/plain", b"{}", {"text": "{}"}),
         ("application/json", b"\xff", {"data": "/w=="}),
         ("text/plain", b"", {"data": ""}),
@@ -215,3 +216,15 @@ def test_an_inline_result_is_shown_decoded(content_type: str, data: bytes, shown
     document = views.json_document(ListedTask(status=TaskStatus(result=result)))
     others = {"content_type": content_type, "cid": "", "size_bytes": "1"}
     assert document["status"]["result"] == others | shown
+
+
+def test_a_payload_is_shown_decoded() -> None:
+    for content_type, data, shown in (
+        ("application/json", b'{"sql": "SELECT 1"}', {"payload_json": {"sql": "SELECT 1"}}),
+        ("application/json", b"{", {"payload_text": "{"}),
+        ("text/plain", b"x", {"payload_text": "x"}),
+        ("text/plain", b"\xff", {"payload": "/w=="}),
+    ):
+        spec = ListedSpec(payload=data, content_type=content_type)
+        document = views.json_document(ListedTask(spec=spec))["spec"]
+        assert {k: v for k, v in document.items() if k.startswith("payload")} == shown

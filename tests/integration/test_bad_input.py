@@ -115,7 +115,7 @@ def test_who_waits_too_short_is_told_that_the_task_goes_on(cli: Any) -> None:
     )
     assert done.returncode == 7
     named, said = done.stderr.strip().splitlines()
-    assert "they continue" in said
+    assert "will continue" in said
     assert cli("task", "cancel", named.removeprefix("task ")).returncode == 0
 
 
